@@ -1,0 +1,102 @@
+//! Named counters of one core. The core that owns them writes, anyone reads.
+
+use super::reason::Reason;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($( $(#[$doc:meta])* $variant:ident = $name:literal; )*) => {
+        /// What is counted, beside the requests that ended with a [`Reason`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $( $(#[$doc])* $variant, )*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of the enum.
+            pub const ALL: &'static [Self] = &[$( Self::$variant, )*];
+
+            /// The name in logs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Client connections accepted.
+    Accepted = "accepted_connections";
+    /// Client connections closed at once because `server.maxConnections` was reached.
+    RefusedConnections = "refused_connections";
+    /// Times that accepting stopped because no file descriptor was left.
+    OutOfDescriptors = "out_of_descriptors";
+    /// Requests whose head was complete.
+    Requests = "requests";
+    /// Upgraded connections.
+    Tunnels = "tunnels";
+    /// Requests tried again after a failure of a backend.
+    Retries = "retries";
+    /// Requests sent again because a pooled connection had been closed by the backend.
+    StaleConnections = "stale_connections";
+    /// Connections opened to backends.
+    Dials = "dials";
+    /// Requests that waited because `server.maxSockets` was reached.
+    Queued = "queued_requests";
+    /// Dead marks made by this core.
+    DeadMarks = "dead_marks";
+    /// Routes found in the core's cache.
+    RouteHits = "route_hits";
+    /// Routes asked of the directory.
+    RouteMisses = "route_misses";
+    /// Bytes sent to clients.
+    BytesToClients = "bytes_to_clients";
+    /// Bytes received from clients.
+    BytesFromClients = "bytes_from_clients";
+    /// Times that news from the directory did not fit the mailbox and the core's routes were dropped.
+    MissedNews = "missed_news";
+}
+
+/// The counters of one core.
+#[derive(Debug)]
+pub struct Counters {
+    counts: [AtomicU64; Counter::ALL.len()],
+    reasons: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { counts: [const { AtomicU64::new(0) }; _], reasons: [const { AtomicU64::new(0) }; _] }
+    }
+}
+
+impl Counters {
+    /// Counts one. For the core that owns these counters only: other writers' counts could be lost.
+    pub fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts several. For the core that owns these counters only.
+    pub fn add(&self, counter: Counter, number: u64) {
+        bump(&self.counts[counter as usize], number);
+    }
+
+    /// Counts a request that ended for `reason`. For the core that owns these counters only.
+    pub fn count_reason(&self, reason: Reason) {
+        bump(&self.reasons[reason as usize], 1);
+    }
+
+    /// What was counted so far.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many requests ended for `reason` so far.
+    pub fn get_reason(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// A single writer needs no locked instruction.
+fn bump(cell: &AtomicU64, number: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(number), Ordering::Relaxed);
+}

@@ -1,0 +1,8 @@
+//! Floor 0: what every room may use, and what uses no room.
+
+pub mod buffer;
+pub mod clock;
+pub mod counters;
+pub mod reason;
+pub mod slots;
+pub mod wheel;

@@ -1,0 +1,131 @@
+//! Why a request ended otherwise than by a backend's answer.
+//!
+//! Error page, access log, `X-Debug-Error` header and counter are all made from this one enum.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($( $(#[$doc:meta])* $variant:ident = $status:expr, $name:literal, $sentence:literal; )*) => {
+        /// One variant for each way in which a request can fail.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $( $(#[$doc])* $variant, )*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the enum.
+            pub const ALL: &'static [Self] = &[$( Self::$variant, )*];
+
+            /// The status of the answer that tells it to the client. 499, as in nginx's logs, where the client is
+            /// gone, and 0 where an answer had already begun: there it stands in logs only.
+            pub const fn status(self) -> u16 {
+                match self { $( Self::$variant => $status, )* }
+            }
+
+            /// The name in logs, headers and metrics: lower case, stable.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )* }
+            }
+
+            /// One sentence for the error page.
+            pub const fn sentence(self) -> &'static str {
+                match self { $( Self::$variant => $sentence, )* }
+            }
+        }
+    };
+}
+
+reasons! {
+    // What the client did.
+    /// The head does not follow RFC 9112: a bad byte, a bare LF, a folded line, a space before the colon.
+    MalformedHead = 400, "malformed_head", "The request could not be read as HTTP.";
+    /// The body's length is stated twice, wrongly, or in two ways (RFC 9112 section 6.3).
+    AmbiguousLength = 400, "ambiguous_length", "The length of the request's body is not clear.";
+    /// A chunk size, chunk extension or trailer that does not follow RFC 9112 section 7.1.
+    MalformedChunk = 400, "malformed_chunk", "The body of the request could not be read as chunks.";
+    /// The request target is neither a path, an absolute http URL, nor `*` of OPTIONS.
+    BadTarget = 400, "bad_target", "The address of the request could not be read.";
+    /// `Host` is missing where HTTP/1.1 demands it, stands twice, or is no host name.
+    BadHost = 400, "bad_host", "The request does not name its host clearly.";
+    /// No frontend has this host. Hipache answers 400 too.
+    UnknownHost = 400, "unknown_host", "No website is configured at this address.";
+    /// The head did not arrive in time.
+    HeadTimeout = 408, "head_timeout", "The request took too long to arrive.";
+    /// The client stopped sending in the middle of the body.
+    BodyTimeout = 408, "body_timeout", "The body of the request took too long to arrive.";
+    /// The body is larger than `server.maxBodyBytes`.
+    BodyTooLarge = 413, "body_too_large", "The body of the request is too large.";
+    /// The head is larger than `server.maxHeadBytes`, or has more than the greatest number of lines.
+    HeadTooLarge = 431, "head_too_large", "The header of the request is too large.";
+    /// CONNECT: this is no forward proxy.
+    MethodRefused = 501, "method_refused", "The method of the request is not supported.";
+    /// A transfer coding other than chunked.
+    UnknownCoding = 501, "unknown_transfer_coding", "The transfer coding of the request is not supported.";
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    UnknownVersion = 505, "unknown_version", "The version of HTTP is not supported.";
+    /// The client was gone before its answer was complete.
+    ClientGone = 499, "client_gone", "The client closed the connection.";
+    /// The client closed its side in the middle of the request's body.
+    ClientTruncated = 499, "client_truncated", "The client closed the connection in the middle of its request.";
+    /// The client did not take its answer for the time of `server.bodyTimeout`.
+    ClientStalled = 0, "client_stalled", "The client stopped reading.";
+
+    // What the backends did.
+    /// Every backend of the frontend is marked dead, or has been tried.
+    NoBackend = 502, "no_backend_alive", "No server of this website is available.";
+    /// The backend refused the connection, or the connection failed otherwise.
+    ConnectFailed = 502, "connect_failed", "The server of this website could not be reached.";
+    /// The backend's name could not be resolved.
+    NameNotResolved = 502, "name_not_resolved", "The server of this website could not be found.";
+    /// The backend closed the connection without an answer.
+    UpstreamClosed = 502, "upstream_closed", "The server of this website closed the connection without an answer.";
+    /// The backend's answer does not follow RFC 9112.
+    UpstreamMalformed = 502, "upstream_malformed", "The server of this website gave an answer that could not be read.";
+    /// The head of the backend's answer is larger than `server.maxHeadBytes`.
+    UpstreamHeadTooLarge = 502, "upstream_head_too_large", "The server of this website gave too large a header.";
+    /// The backend switched protocols although nobody had asked, or to another one than asked for.
+    UpgradeMismatch = 502, "upgrade_mismatch", "The server of this website changed to a protocol not asked for.";
+    /// The backend did not accept the connection in time.
+    ConnectTimeout = 504, "connect_timeout", "The server of this website could not be reached in time.";
+    /// The backend did not begin its answer in time.
+    AnswerTimeout = 504, "answer_timeout", "The server of this website took too long to answer.";
+    /// The backend stopped in the middle of its answer, or closed the connection there.
+    UpstreamTruncated = 0, "upstream_truncated", "The answer ended too early.";
+    /// The backend sent nothing more of its answer for the time of `server.bodyTimeout`.
+    UpstreamStalled = 0, "upstream_stalled", "The answer did not go on.";
+
+    // What this node did.
+    /// All sockets of the backend are in use and its queue is full.
+    QueueFull = 503, "queue_full", "The server of this website is too busy.";
+    /// No socket to the backend became free in time.
+    QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
+    /// The route could not be looked up in time.
+    DirectoryBusy = 503, "directory_busy", "This node could not look up the website.";
+    /// The tunnel was idle for `server.tunnelTimeout`.
+    TunnelIdle = 0, "tunnel_idle", "The tunnel was idle for too long.";
+    /// `server.gracefulWait` was over before the request was.
+    Stopped = 503, "stopped", "This node is shutting down.";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_distinct_and_statuses_known() {
+        let names: HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            let status = reason.status();
+            assert!(status == 0 || (400..600).contains(&status), "{reason}: {status}");
+            assert!(reason.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{reason}");
+        }
+    }
+}

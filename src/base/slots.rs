@@ -1,0 +1,117 @@
+//! A slab whose keys carry a generation, so that a key of something gone never reaches its successor.
+
+use slab::Slab;
+
+/// The key of one value in one [`Slots`]: the slot's index, and which of the slot's tenants is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// Bits of a packed key's generation; what is above them is the caller's (see [`Key::pack`]).
+    const GENERATION_BITS: u32 = 28;
+    const GENERATION_MASK: u32 = (1 << Self::GENERATION_BITS) - 1;
+
+    /// The key in the low 60 bits of a word, for a poll token; the high 4 bits are left to the caller.
+    pub fn pack(self) -> u64 {
+        (u64::from(self.generation) << 32) | u64::from(self.index)
+    }
+
+    /// The key that [`Key::pack`] put into the low 60 bits of `word`.
+    pub fn unpack(word: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are wanted apart")]
+        let (index, high) = (word as u32, (word >> 32) as u32);
+        Self { index, generation: high & Self::GENERATION_MASK }
+    }
+}
+
+/// Values in slots that are used again. A slot's generation goes up with each tenant and comes round after 2^28.
+#[derive(Debug)]
+pub struct Slots<T> {
+    slab: Slab<(u32, T)>,
+    next_generation: u32,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self { slab: Slab::new(), next_generation: 0 }
+    }
+}
+
+impl<T> Slots<T> {
+    /// Puts a value into a free slot.
+    pub fn insert(&mut self, value: T) -> Key {
+        let generation = self.next_generation;
+        self.next_generation = (generation + 1) & Key::GENERATION_MASK;
+        let index = self.slab.insert((generation, value));
+        let index = u32::try_from(index).unwrap_or_else(|_| panic!("more than 2^32 slots in use"));
+        Key { index, generation }
+    }
+
+    /// The value of `key`, if it is still there.
+    pub fn get(&self, key: Key) -> Option<&T> {
+        match self.slab.get(key.index as usize) {
+            Some((generation, value)) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value of `key`, if it is still there, to change.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slab.get_mut(key.index as usize) {
+            Some((generation, value)) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Takes the value of `key` out, if it is still there.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        self.get(key)?;
+        self.slab.try_remove(key.index as usize).map(|(_, value)| value)
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// The keys of all values, in the order of their slots.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.slab.iter().map(|(index, (generation, _))| Key {
+            #[expect(clippy::cast_possible_truncation, reason = "`insert` refused what does not fit")]
+            index: index as u32,
+            generation: *generation,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_never_reaches_the_next_tenant() {
+        let mut slots = Slots::default();
+        let first = slots.insert("first");
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert("second");
+        assert_eq!(first.index, second.index, "the slot is used again");
+        assert_eq!(slots.get(first), None);
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn a_packed_key_comes_back_whatever_the_high_bits() {
+        let key = Key { index: 7, generation: Key::GENERATION_MASK };
+        assert_eq!(Key::unpack(key.pack()), key);
+        assert_eq!(Key::unpack(key.pack() | (0xF << 60)), key);
+    }
+}

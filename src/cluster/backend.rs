@@ -1,0 +1,221 @@
+//! A backend: the server behind one URL, shared by all frontends that name it and by all cores.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The identity of a [`Backend`] within the process. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId(pub u64);
+
+/// A server that requests are forwarded to.
+#[derive(Debug)]
+pub struct Backend {
+    id: BackendId,
+    url: BackendUrl,
+    /// Read when a connection is opened only: there the request waits anyhow, so a lock does no harm.
+    addresses: Mutex<Addresses>,
+}
+
+/// Where a backend can be reached, as far as known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// The name is being looked up for the first time.
+    Pending,
+    /// The addresses in the order of preference; never empty.
+    Known(Arc<[SocketAddr]>),
+    /// The name was never found.
+    NotFound,
+}
+
+impl Backend {
+    /// A backend of this URL. An address is known at once, a name is [`Addresses::Pending`].
+    pub fn new(id: BackendId, url: BackendUrl) -> Self {
+        let addresses = match url.address() {
+            Some(address) => Addresses::Known(Arc::new([address])),
+            None => Addresses::Pending,
+        };
+        Self { id, url, addresses: Mutex::new(addresses) }
+    }
+
+    /// The identity within this process.
+    pub fn id(&self) -> BackendId {
+        self.id
+    }
+
+    /// The URL.
+    pub fn url(&self) -> &BackendUrl {
+        &self.url
+    }
+
+    /// Where to connect to.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what the resolver found. A failure never overwrites addresses that are known (fail static).
+    /// Returns whether anything changed.
+    pub fn set_addresses(&self, found: Addresses) -> bool {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let keep = matches!((&*addresses, &found), (Addresses::Known(_), Addresses::NotFound | Addresses::Pending));
+        let changed = !keep && *addresses != found;
+        if changed {
+            *addresses = found;
+        }
+        changed
+    }
+}
+
+/// The URL of a backend, as it stands in a list, and what was read from it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackendUrl {
+    text: Box<str>,
+    host: Box<str>,
+    port: u16,
+}
+
+impl BackendUrl {
+    /// Reads `http://host[:port][/…]`. A path is allowed and means nothing, as in Hipache.
+    pub fn parse(text: &str) -> Result<Self, UrlFault> {
+        let scheme_end = text.find("://").ok_or(UrlFault::NoScheme)?;
+        let (scheme, rest) = (&text[..scheme_end], &text[scheme_end + 3..]);
+        if !scheme.eq_ignore_ascii_case("http") {
+            return Err(UrlFault::UnknownScheme);
+        }
+        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        if authority.contains('@') {
+            return Err(UrlFault::UserInfo);
+        }
+        let (host, port) = split_port(authority)?;
+        let name_is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        let is_address = host.parse::<Ipv6Addr>().is_ok();
+        if host.is_empty() || host.len() > 253 || !(name_is_plain || is_address) {
+            return Err(UrlFault::BadHost);
+        }
+        Ok(Self { text: text.into(), host: host.into(), port })
+    }
+
+    /// The URL exactly as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The name or address, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 80 where none is written.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The socket address, where the host is an address.
+    fn address(&self) -> Option<SocketAddr> {
+        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+fn split_port(authority: &str) -> Result<(&str, u16), UrlFault> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']').ok_or(UrlFault::BadHost)?;
+            match after.strip_prefix(':') {
+                None if after.is_empty() => (host, None),
+                None => return Err(UrlFault::BadHost),
+                port => (host, port),
+            }
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = match port {
+        None => 80,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
+            Ok(0) | Err(_) => return Err(UrlFault::BadPort),
+            Ok(port) => port,
+        },
+        Some(_) => return Err(UrlFault::BadPort),
+    };
+    Ok((host, port))
+}
+
+impl fmt::Display for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What is wrong with the URL of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlFault {
+    /// No `://`.
+    NoScheme,
+    /// Another scheme than `http`.
+    UnknownScheme,
+    /// A user name or password.
+    UserInfo,
+    /// Neither a name nor an address.
+    BadHost,
+    /// Not a number from 1 to 65535.
+    BadPort,
+}
+
+impl fmt::Display for UrlFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoScheme => "expected http://host:port",
+            Self::UnknownScheme => "expected the scheme http://",
+            Self::UserInfo => "a user name or password is not supported here",
+            Self::BadHost => "the host is neither a name nor an address (an IPv6 address stands in brackets)",
+            Self::BadPort => "expected a port from 1 to 65535",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        type Row = (&'static str, Result<(&'static str, u16), UrlFault>);
+        let table: &[Row] = &[
+            ("http://10.0.0.1:80", Ok(("10.0.0.1", 80))),
+            ("http://10.0.0.1", Ok(("10.0.0.1", 80))),
+            ("HTTP://app.internal:8080/path?x", Ok(("app.internal", 8080))),
+            ("http://[::1]:81/", Ok(("::1", 81))),
+            ("http://[::1]", Ok(("::1", 80))),
+            ("10.0.0.1:80", Err(UrlFault::NoScheme)),
+            ("https://a", Err(UrlFault::UnknownScheme)),
+            ("http://u:p@a", Err(UrlFault::UserInfo)),
+            ("http://", Err(UrlFault::BadHost)),
+            ("http://a b", Err(UrlFault::BadHost)),
+            ("http://[::1", Err(UrlFault::BadHost)),
+            ("http://[::1]x", Err(UrlFault::BadHost)),
+            ("http://::1", Err(UrlFault::BadPort)),
+            ("http://a:0", Err(UrlFault::BadPort)),
+            ("http://a:65536", Err(UrlFault::BadPort)),
+            ("http://a:+1", Err(UrlFault::BadPort)),
+            ("http://a:", Err(UrlFault::BadPort)),
+        ];
+        for (text, expected) in table {
+            let found = BackendUrl::parse(text);
+            let found = found.as_ref().map(|url| (url.host(), url.port())).map_err(|fault| *fault);
+            assert_eq!(found, *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failed_lookup_keeps_what_is_known() {
+        let url = BackendUrl::parse("http://app.internal").expect("a good URL");
+        let backend = Backend::new(BackendId(1), url);
+        assert_eq!(backend.addresses(), Addresses::Pending);
+        let known = Addresses::Known(Arc::new([SocketAddr::from(([127, 0, 0, 1], 80))]));
+        assert!(backend.set_addresses(known.clone()));
+        assert!(!backend.set_addresses(Addresses::NotFound));
+        assert_eq!(backend.addresses(), known);
+    }
+}

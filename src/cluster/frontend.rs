@@ -1,0 +1,59 @@
+//! A frontend: one host name and the list of backends that serve it.
+
+use super::backend::Backend;
+use crate::base::clock::Moment;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What a host name resolved to. Immutable but for the marks of its members; a changed list is a new `Frontend` that
+/// shares the members that stay.
+#[derive(Debug)]
+pub struct Frontend {
+    /// The host that was asked for: lower case, no port, no trailing dot.
+    pub host: Box<str>,
+    /// The pattern whose list was found: a host, `*.suffix` or `*`.
+    pub pattern: Box<str>,
+    /// Item 0 of the list: any text, shown in the access log.
+    pub id: Box<str>,
+    /// The backends, in the order of the list.
+    pub members: Box<[Arc<Member>]>,
+}
+
+/// A backend as a member of one host's list. It stays the same object for as long as its URL stays in the list, so its
+/// mark belongs to the URL and not to an index.
+#[derive(Debug)]
+pub struct Member {
+    /// The backend, which other frontends may share.
+    pub backend: Arc<Backend>,
+    /// Microseconds of the moment until which the member counts as dead; 0 when it is alive.
+    dead_until: AtomicU64,
+    retired: AtomicBool,
+}
+
+impl Member {
+    /// A living member.
+    pub fn new(backend: Arc<Backend>) -> Self {
+        Self { backend, dead_until: AtomicU64::new(0), retired: AtomicBool::new(false) }
+    }
+
+    /// Marks the member dead until `until`. Known to all cores at once.
+    pub fn mark_dead(&self, until: Moment) {
+        self.dead_until.store(until.as_micros(), Ordering::Relaxed);
+    }
+
+    /// The moment until which the member counts as dead, where that lies after `now`.
+    pub fn dead_until(&self, now: Moment) -> Option<Moment> {
+        let until = Moment::from_micros(self.dead_until.load(Ordering::Relaxed));
+        (until > now).then_some(until)
+    }
+
+    /// Says that the member has left its list: it gets no new request, whoever still holds the old list.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether the member has left its list.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+}

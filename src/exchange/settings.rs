@@ -1,0 +1,37 @@
+//! What of an exchange can be set.
+
+use crate::health;
+use crate::wire::forwarded;
+use ipnet::IpNet;
+use std::time::Duration;
+
+/// Limits, times and habits of an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a head may take from its first byte.
+    pub head_timeout: Duration,
+    /// How long opening a connection, or waiting for one, may take.
+    pub connect_timeout: Duration,
+    /// How long a backend may take to begin its answer once it has the whole request.
+    pub answer_timeout: Duration,
+    /// How long either side may stop in the middle of a body.
+    pub body_timeout: Duration,
+    /// How long a tunnel may be idle; `None` for ever.
+    pub tunnel_timeout: Option<Duration>,
+    /// The greatest size of a head, of a request or an answer.
+    pub max_head_bytes: usize,
+    /// The greatest size of a request's body; `None` for any.
+    pub max_body_bytes: Option<u64>,
+    /// Whether clients may keep their connections.
+    pub keep_alive: bool,
+    /// How often a request may be tried again on another backend.
+    pub retry_limit: u32,
+    /// The pseudonym in `Via`; `None` to add none.
+    pub via: Option<Box<str>>,
+    /// How forwarded headers are made, and who is believed.
+    pub forwarded: forwarded::Policy,
+    /// The networks whose clients may ask for `X-Debug` headers.
+    pub debug_networks: Vec<IpNet>,
+    /// When a backend is marked dead.
+    pub health: health::Settings,
+}

@@ -1,0 +1,63 @@
+//! Hipache's rule for marking a backend dead.
+
+use std::time::Duration;
+
+/// When a backend is marked dead, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a mark lasts (`server.deadBackendTTL`).
+    pub dead_ttl: Duration,
+    /// Whether an answer of 500 marks its backend (`server.deadBackendOn500`).
+    pub dead_on_500: bool,
+}
+
+/// What was seen of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// The connection was refused or timed out, or the answer did not begin in time.
+    Unreachable,
+    /// The head of an answer.
+    Answered {
+        /// The status.
+        status: u16,
+        /// Whether the answer has a `Retry-After`.
+        retry_after: bool,
+    },
+}
+
+/// Whether the observation marks the backend dead. Source: Hipache's `lib/handler.js` and `lib/worker.js`: 501 and
+/// above; 500 where set so; never a 503 that says when to come back.
+pub fn is_dead(observation: Observation, settings: &Settings) -> bool {
+    match observation {
+        Observation::Unreachable => true,
+        Observation::Answered { status: 500, .. } => settings.dead_on_500,
+        Observation::Answered { status: 503, retry_after: true } => false,
+        Observation::Answered { status, .. } => status > 500,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_as_hipache_does() {
+        let on_500 = Settings { dead_ttl: Duration::from_secs(30), dead_on_500: true };
+        let not_on_500 = Settings { dead_on_500: false, ..on_500.clone() };
+        let answered = |status, retry_after| Observation::Answered { status, retry_after };
+        let table = [
+            (Observation::Unreachable, true, true),
+            (answered(200, false), false, false),
+            (answered(404, false), false, false),
+            (answered(500, false), true, false),
+            (answered(501, false), true, true),
+            (answered(503, false), true, true),
+            (answered(503, true), false, false),
+            (answered(504, true), true, true),
+        ];
+        for (observation, when_on, when_off) in table {
+            assert_eq!(is_dead(observation, &on_500), when_on, "{observation:?} with deadBackendOn500");
+            assert_eq!(is_dead(observation, &not_on_500), when_off, "{observation:?} without deadBackendOn500");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! sluice: a reverse proxy for edge nodes, one pinned thread a core.
+//!
+//! # The map
+//!
+//! A room imports only from lower floors; siblings do not import each other. `tests/floors.rs` walks the `use` lines
+//! and fails on a breach.
+//!
+//! | floor | room | what lives there |
+//! |---|---|---|
+//! | 0 | [`base`] | clock, moments, generational slots, timer wheel, buffer pool, counters, the one enum of failures |
+//! | 1 | [`wire`] | HTTP/1.1 as bytes: heads, *the one* body-length decision, chunked, hop-by-hop and forwarded headers |
+//! | 1 | [`net`] | listeners, mailbox with waker, transport. No HTTP |
+//! | 2 | [`cluster`] | what a cluster is: frontends, their members, backends and what all cores share of them |
+//! | 2 | [`page`], [`access_log`] | error pages; log record and sink |
+//! | 3 | [`balance`], [`health`] | one policy a file; the judgement of an answer. Pure |
+//! | 3 | [`route`] | host-name ladder, per-core LRU of answers |
+//! | 4 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
+//! | 4 | [`upstream`] | pool of connections to backends, a core's own |
+//! | 4 | [`directory`] | where routes come from: the file source, name resolution, what changed for whom |
+//! | 5 | [`worker`] | one core: accept, pump, *the* match that performs effects, mail, drain |
+//! | 6 | [`config`] | text as written to validated settings, with every fault found at once |
+//! | 7 | [`supervisor`] | binds listeners, spawns, pins, signals, stop |
+//! | 8 | [`cli`], [`demo`] | arguments; the built-in demonstration |
+//!
+//! Every room owns its `Settings`; `config` stands above the rooms because it fills them all, and no room below it
+//! knows that there is a file.
+//!
+//! # House rules
+//!
+//! * `wire` and `exchange` know no socket, no clock and no file: bytes and events in, bytes and effects out.
+//! * Whatever ends a request other than a backend's answer is one variant of [`base::reason::Reason`].
+//! * A limit that is hit gives a defined answer and a counter, never growth.
+//! * The request path takes no lock, blocks on nothing and in the steady state allocates nothing.
+
+pub mod base;
+pub mod wire;
+
+pub mod net;
+
+pub mod access_log;
+pub mod cluster;
+pub mod page;
+
+pub mod balance;
+pub mod health;
+pub mod route;
+
+pub mod directory;
+pub mod exchange;
+pub mod upstream;
+
+pub mod worker;
+
+pub mod config;
+
+pub mod supervisor;
+
+pub mod cli;
+pub mod demo;

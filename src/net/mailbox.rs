@@ -1,0 +1,83 @@
+//! Mail to a core: a bounded channel, and a waker that ends the core's wait in its poll.
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A mailbox of `capacity` letters for the thread whose poll `waker` ends.
+pub fn mailbox<T>(capacity: usize, waker: Arc<Waker>) -> (Post<T>, Inbox<T>) {
+    let (sender, receiver) = crossbeam_channel::bounded(capacity);
+    let overflowed = Arc::new(AtomicBool::new(false));
+    (Post { sender, overflowed: Arc::clone(&overflowed), waker }, Inbox { receiver, overflowed })
+}
+
+/// The end that letters go into. Any number of threads may hold one.
+#[derive(Debug)]
+pub struct Post<T> {
+    sender: Sender<T>,
+    overflowed: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl<T> Clone for Post<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), overflowed: Arc::clone(&self.overflowed), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<T> Post<T> {
+    /// Sends without waiting. A letter that finds no room is lost, and the core learns that something was
+    /// ([`Inbox::take_overflow`]); so does one to a core that has ended, and nobody learns of that.
+    pub fn send(&self, letter: T) {
+        match self.sender.try_send(letter) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.overflowed.store(true, Ordering::Release),
+            Err(TrySendError::Disconnected(_)) => return,
+        }
+        if let Err(error) = self.waker.wake() {
+            log::error!("waking a worker: {error}");
+        }
+    }
+}
+
+/// The end that letters come out of.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    receiver: Receiver<T>,
+    overflowed: Arc<AtomicBool>,
+}
+
+impl<T> Inbox<T> {
+    /// The next letter, if there is one.
+    pub fn receive(&self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Whether letters were lost since the last call.
+    pub fn take_overflow(&self) -> bool {
+        self.overflowed.load(Ordering::Acquire) && self.overflowed.swap(false, Ordering::AcqRel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll, Token};
+
+    #[test]
+    fn letters_come_in_order_wake_the_poll_and_overflow_is_told_once() {
+        let mut poll = Poll::new().expect("a poll");
+        let waker = Arc::new(Waker::new(poll.registry(), Token(7)).expect("a waker"));
+        let (post, inbox) = mailbox(2, waker);
+        for letter in 1..=3 {
+            post.send(letter);
+        }
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, None).expect("a wake-up");
+        assert_eq!(events.iter().next().map(|event| event.token()), Some(Token(7)));
+        assert_eq!([inbox.receive(), inbox.receive(), inbox.receive()], [Some(1), Some(2), None]);
+        assert!(inbox.take_overflow());
+        assert!(!inbox.take_overflow());
+    }
+}

@@ -1,0 +1,3 @@
+//! Sockets, polling and mail between threads. No HTTP.
+
+pub mod mailbox;
