@@ -35,24 +35,24 @@ fn walk(value: &Value, path: &str, known: &[String], report: &Report) {
     }
 }
 
-/// The known setting that was probably meant: the most similar one of the same section, else one of the same name in
-/// another section.
+/// The known setting that was probably meant: one of the same section with up to a third of its letters different, so
+/// that `timeout` finds `tcpTimeout`; else one of another section with up to a quarter.
 fn nearest(section: &str, key: &str, known: &[String]) -> Option<String> {
-    let key = key.to_lowercase();
     let siblings = known.iter().filter(|path| split(path).0 == section);
-    let most_similar = siblings
-        .map(|path| {
-            let name = split(path).1.to_lowercase();
-            let longest = key.chars().count().max(name.chars().count());
-            (strsim::damerau_levenshtein(&key, &name), longest, path)
-        })
-        // A third of the letters may differ: `timeout` still finds `tcpTimeout`, `pin` is never taken for `port`.
-        .filter(|(distance, longest, _)| distance * 3 <= *longest)
-        .min_by_key(|(distance, ..)| *distance);
-    let found = most_similar
-        .map(|(.., path)| path)
-        .or_else(|| known.iter().find(|path| !path.contains('[') && split(path).1.to_lowercase() == key));
-    found.cloned()
+    let strangers = known.iter().filter(|path| split(path).0 != section && !path.contains('['));
+    most_similar(key, siblings, 3).or_else(|| most_similar(key, strangers, 4)).cloned()
+}
+
+/// The one whose name is most similar, where at most one letter in `ratio` differs.
+fn most_similar<'a>(key: &str, paths: impl Iterator<Item = &'a String>, ratio: usize) -> Option<&'a String> {
+    let key = key.to_lowercase();
+    let distances = paths.filter_map(|path| {
+        let name = split(path).1.to_lowercase();
+        let longest = key.chars().count().max(name.chars().count());
+        let distance = strsim::damerau_levenshtein(&key, &name);
+        (distance * ratio <= longest).then_some((distance, path))
+    });
+    distances.min_by_key(|(distance, _)| *distance).map(|(_, path)| path)
 }
 
 /// Section and name of a setting.

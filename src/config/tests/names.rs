@@ -20,7 +20,7 @@ fn unknown_settings_get_the_nearest_name() {
             Some("http.bind[1].address"),
         ),
         // Old names are known and not recommended.
-        (json!({"server": {"prot": 1}}), "server.prot", None),
+        (json!({"server": {"prot": 1}}), "server.prot", Some("http.port")),
     ];
     for (members, path, nearest) in table {
         let (_, warnings) = load_value(&with(&members)).expect("settings");
