@@ -89,6 +89,11 @@ impl Backend {
 
     /// A backend that runs the script for each connection.
     pub(crate) fn raw(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Self {
+        Self::raw_at(unused_address(), script)
+    }
+
+    /// The same at a given address; port 0 for any.
+    pub(crate) fn raw_at(address: SocketAddr, script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Self {
         let shared = Shared {
             script: Box::new(script),
             up: AtomicBool::new(false),
@@ -97,7 +102,7 @@ impl Backend {
             requests: Mutex::default(),
             open: Mutex::default(),
         };
-        let mut backend = Self { address: unused_address(), shared: Arc::new(shared), running: None };
+        let mut backend = Self { address, shared: Arc::new(shared), running: None };
         backend.start();
         backend
     }
@@ -150,6 +155,7 @@ impl Backend {
     pub(crate) fn start(&mut self) {
         assert!(self.running.is_none(), "the backend listens already");
         let listener = TcpListener::bind(self.address).expect("binding a backend's port");
+        self.address = listener.local_addr().expect("the address of a listener");
         let accepting = listener.try_clone().expect("a second handle of the listener");
         self.shared.up.store(true, Ordering::SeqCst);
         let shared = Arc::clone(&self.shared);

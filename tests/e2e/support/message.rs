@@ -68,6 +68,8 @@ impl Head {
     }
 
     fn stated_framing(&self) -> Option<Framing> {
+        let stated = [self.all("content-length").len(), self.all("transfer-encoding").len()];
+        assert!(stated.iter().sum::<usize>() <= 1, "the length is stated more than once in {self}");
         if self.lists("transfer-encoding", "chunked") {
             return Some(Framing::Chunked);
         }

@@ -18,7 +18,7 @@ pub(crate) const HOST: &str = "www.example.com";
 
 /// How long a test waits for something that must happen: long, because the machine may be busy, and never reached when
 /// all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until `condition` holds; a test fails that waits for longer than [`PATIENCE`].
 #[track_caller]

@@ -3,7 +3,7 @@
 use super::client::{self, Client};
 use super::{HOST, PATIENCE, holds_within, until, unused_address};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getuid};
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::fs::{self, File};
@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     server: Map<String, Value>,
     frontends: Map<String, Value>,
     workers: usize,
+    /// As root the proxy would become another user, who must not write in the directory.
+    user: Value,
 }
 
 impl Setup {
@@ -32,7 +34,8 @@ impl Setup {
         let name = format!("sluice-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("making the proxy's directory");
-        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2 }
+        let user = if getuid().is_root() { json!(0) } else { Value::Null };
+        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2, user }
     }
 
     /// One frontend, [`HOST`], with these backends.
@@ -63,6 +66,12 @@ impl Setup {
         self
     }
 
+    /// Leaves `user` and `group` out of the configuration.
+    pub(crate) fn with_default_user(mut self) -> Self {
+        self.user = Value::Null;
+        self
+    }
+
     /// How many workers there are.
     pub(crate) fn workers(mut self, count: usize) -> Self {
         self.workers = count;
@@ -85,8 +94,8 @@ impl Setup {
             "server": self.server,
             "http": {"bind": address.ip().to_string(), "port": address.port()},
             "driver": "file:routes.json",
-            "user": null,
-            "group": null,
+            "user": self.user,
+            "group": self.user,
         });
         let Self { dir, frontends, workers, .. } = self;
         write_whole(&dir.join("config.json"), &format!("{config:#}"));
@@ -199,7 +208,8 @@ impl Proxy {
         status.expect("just seen")
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
 
