@@ -227,8 +227,11 @@ fn an_answer_with_a_malformed_chunk_ends_the_connection_visibly() {
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/"));
-    let ended = client.try_answer_to("GET").expect_err("a broken answer must not seem complete");
-    assert!(matches!(ended.how, How::Closed | How::Reset), "{ended}");
+    match client.try_answer_to("GET") {
+        // The fault was found before the head had been passed on.
+        Ok(answer) => assert_eq!(answer.status(), 502, "a broken answer must not seem complete"),
+        Err(ended) => assert!(matches!(ended.how, How::Closed | How::Reset), "{ended}"),
+    }
 }
 
 #[test]
