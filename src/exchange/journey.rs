@@ -57,7 +57,7 @@ impl Journey {
     }
 
     fn dial(self, target: Target, fresh: bool, cx: &mut Cx<'_>) -> State {
-        cx.effect(Effect::Connect { fresh });
+        cx.connect(fresh);
         cx.deadline_in(cx.settings.connect_timeout);
         State::Connecting(connecting::Connecting { journey: self, target, queued: false })
     }
@@ -67,7 +67,7 @@ impl Journey {
     pub(super) fn try_another(mut self, target: Target, failure: Reason, cx: &mut Cx<'_>) -> State {
         self.failure = Some(failure);
         self.tried.push(target.frontend.members[target.member].backend.id());
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         if self.tried.len() > cx.settings.retry_limit as usize {
             return self.refuse(failure, cx);
         }
@@ -78,14 +78,14 @@ impl Journey {
     /// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes
     /// there again, by a new connection.
     pub(super) fn try_fresh(self, target: Target, cx: &mut Cx<'_>) -> State {
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         cx.effect(Effect::Retry { stale: true });
         self.dial(target, true, cx)
     }
 
     /// Ends the journey with an answer of this node's own.
     pub(super) fn refuse(self, reason: Reason, cx: &mut Cx<'_>) -> State {
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         answer::refuse(Some((self.request, self.upload.is_done())), reason, cx)
     }
 }

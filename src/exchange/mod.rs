@@ -51,6 +51,8 @@ pub struct Exchange {
     peer: Peer,
     ledger: Ledger,
     deadline: Moment,
+    /// A connection to a backend is there, or was asked for.
+    holds_upstream: bool,
     to_client: Backlog,
     to_upstream: Backlog,
 }
@@ -89,15 +91,32 @@ struct Cx<'a> {
     ledger: &'a mut Ledger,
     deadline: &'a mut Moment,
     peer: Peer,
-    /// Whether a socket has yet to take bytes of earlier turns.
-    backlog_to_client: bool,
-    backlog_to_upstream: bool,
+    holds_upstream: &'a mut bool,
+    to_client: &'a Backlog,
+    to_upstream: &'a mut Backlog,
     consumed: usize,
 }
 
 impl Cx<'_> {
     fn effect(&mut self, effect: Effect) {
         self.output.effects.push(effect);
+    }
+
+    /// Asks for a connection to the target.
+    fn connect(&mut self, fresh: bool) {
+        debug_assert!(!*self.holds_upstream, "a second connection");
+        *self.holds_upstream = true;
+        self.effect(Effect::Connect { fresh });
+    }
+
+    /// Gives back what there is of a connection to a backend. Bytes that have not left for it never will: the next
+    /// backend begins with a whole request.
+    fn release(&mut self, reuse: bool) {
+        if std::mem::take(self.holds_upstream) {
+            self.output.upstream.clear();
+            self.to_upstream.discard(self.buffers);
+            self.effect(Effect::Release { reuse });
+        }
     }
 
     fn deadline_in(&mut self, duration: std::time::Duration) {
@@ -107,8 +126,8 @@ impl Cx<'_> {
     /// Whether everything for the side has left, with nothing added in this turn.
     fn is_drained(&self, side: Side) -> bool {
         match side {
-            Side::Client => !self.backlog_to_client && self.output.client.is_empty(),
-            Side::Upstream => !self.backlog_to_upstream && self.output.upstream.is_empty(),
+            Side::Client => self.to_client.is_empty() && self.output.client.is_empty(),
+            Side::Upstream => self.to_upstream.is_empty() && self.output.upstream.is_empty(),
         }
     }
 }
@@ -121,6 +140,7 @@ impl Exchange {
             peer,
             ledger: Ledger::new(now),
             deadline: now + settings.head_timeout,
+            holds_upstream: false,
             to_client: Backlog::default(),
             to_upstream: Backlog::default(),
         }
@@ -142,8 +162,9 @@ impl Exchange {
             ledger: &mut self.ledger,
             deadline: &mut self.deadline,
             peer: self.peer,
-            backlog_to_client: !self.to_client.is_empty(),
-            backlog_to_upstream: !self.to_upstream.is_empty(),
+            holds_upstream: &mut self.holds_upstream,
+            to_client: &self.to_client,
+            to_upstream: &mut self.to_upstream,
             consumed: 0,
         };
         let state = std::mem::replace(&mut self.state, State::Over(None));
@@ -301,7 +322,7 @@ impl State {
     /// Ends the exchange without another word to the client.
     fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
         cx.ledger.fail(reason);
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         cx.effect(Effect::Finish { keep_alive: false });
         Self::Over(self.into_request())
     }

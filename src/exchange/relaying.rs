@@ -6,7 +6,7 @@ use super::journey::Target;
 use super::outlet::Sink;
 use super::request::Request;
 use super::transfer::Transfer;
-use super::{Cx, Effect, Input, Side, State, answer};
+use super::{Cx, Input, Side, State, answer};
 use crate::base::reason::Reason;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
@@ -134,7 +134,7 @@ impl Relaying {
             return State::Relaying(self);
         }
         let uploaded = self.upload.is_done() && cx.is_drained(Side::Upstream);
-        cx.effect(Effect::Release { reuse: self.upstream_stays && uploaded });
+        cx.release(self.upstream_stays && uploaded);
         let keep_alive = self.client_stays && self.upload.is_done();
         let linger = !self.upload.is_done();
         Finishing::start(Some(self.request), keep_alive, linger, cx)
@@ -143,7 +143,7 @@ impl Relaying {
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
     fn cut(self, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.ledger.fail(reason);
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         Finishing::start(Some(self.request), false, false, cx)
     }
 
