@@ -10,12 +10,19 @@ use crate::health::{self, Observation};
 use crate::wire::body::BodyLength;
 use std::sync::Arc;
 
+/// How often the route is asked for again because every backend of the list found had just been retired. A list that
+/// comes back retired so often is stale where it is kept, and to ask on would be a loop without end.
+const MAX_RESOLVES: u32 = 4;
+
 #[derive(Debug)]
 pub(super) struct Journey {
     pub(super) request: Request,
     pub(super) upload: Transfer,
     /// The backends that failed this request.
     tried: Vec<BackendId>,
+    resolves: u32,
+    /// The client was told to go on with the body.
+    pub(super) continued: bool,
     /// The last failure.
     failure: Option<Reason>,
 }
@@ -30,11 +37,12 @@ pub(super) struct Target {
 impl Journey {
     pub(super) fn new(request: Request) -> Self {
         let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked);
-        Self { request, upload, tried: Vec::new(), failure: None }
+        Self { request, upload, tried: Vec::new(), resolves: 0, continued: false, failure: None }
     }
 
     /// Asks for the route.
-    pub(super) fn resolve(self, cx: &mut Cx<'_>) -> State {
+    pub(super) fn resolve(mut self, cx: &mut Cx<'_>) -> State {
+        self.resolves += 1;
         cx.effect(Effect::Resolve);
         cx.deadline_in(cx.settings.connect_timeout);
         State::Resolving(resolving::Resolving { journey: self })
@@ -45,10 +53,13 @@ impl Journey {
         match balance::pick(&frontend, &self.tried, cx.now, cx.rng) {
             Some(member) => {
                 cx.ledger.chose(&frontend, member, cx.now);
+                if !self.tried.is_empty() {
+                    cx.effect(Effect::Retry { stale: false });
+                }
                 self.dial(Target { frontend, member }, false, cx)
             }
             // The list was changed while the request was under way: the new one has the backends to try.
-            None if frontend.members.iter().all(|member| member.is_retired()) => self.resolve(cx),
+            None if self.resolves < MAX_RESOLVES && is_retired(&frontend) => self.resolve(cx),
             None => {
                 let reason = self.failure.unwrap_or(Reason::NoBackend);
                 self.refuse(reason, cx)
@@ -71,7 +82,6 @@ impl Journey {
         if self.tried.len() > cx.settings.retry_limit as usize {
             return self.refuse(failure, cx);
         }
-        cx.effect(Effect::Retry { stale: false });
         self.connect(target.frontend, cx)
     }
 
@@ -88,6 +98,11 @@ impl Journey {
         cx.release(false);
         answer::refuse(Some((self.request, self.upload.is_done())), reason, cx)
     }
+}
+
+/// Whether all that there was has left the list.
+fn is_retired(frontend: &Frontend) -> bool {
+    !frontend.members.is_empty() && frontend.members.iter().all(|member| member.is_retired())
 }
 
 impl Target {

@@ -28,7 +28,8 @@ pub(super) struct Relaying {
 impl Relaying {
     /// Passes on the head of the answer and decides what its end will mean.
     pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
-        let Awaiting { journey, target, continued, deaf, .. } = awaiting;
+        let Awaiting { journey, target, deaf, .. } = awaiting;
+        let continued = journey.continued;
         let (mut request, upload) = (journey.request, journey.upload);
         target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
         request.drop_replay();
