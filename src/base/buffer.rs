@@ -13,21 +13,33 @@ const MOST_KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
+    lent: usize,
 }
 
 impl BufferPool {
     /// An empty buffer.
     pub fn take(&mut self) -> Vec<u8> {
+        self.lent += 1;
         self.free.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_CAPACITY))
     }
 
     /// Takes a buffer back. One that was never taken from here (capacity 0) is welcome too, and ignored.
     pub fn give(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == 0 {
+            return;
+        }
+        debug_assert!(self.lent > 0, "a buffer that was not taken from here");
+        self.lent = self.lent.saturating_sub(1);
         let worth_keeping = (FRESH_CAPACITY..=LARGEST_KEPT).contains(&buffer.capacity());
         if worth_keeping && self.free.len() < MOST_KEPT {
             buffer.clear();
             self.free.push(buffer);
         }
+    }
+
+    /// How many buffers are in use.
+    pub fn lent(&self) -> usize {
+        self.lent
     }
 }
 
@@ -45,8 +57,12 @@ mod tests {
         let again = pool.take();
         assert!(again.is_empty());
         assert_eq!(again.as_ptr(), address);
-        pool.give(Vec::with_capacity(LARGEST_KEPT + 1));
+        assert_eq!(pool.lent(), 1);
+        let mut large = again;
+        large.reserve(LARGEST_KEPT + 1);
+        pool.give(large);
         pool.give(Vec::new());
         assert!(pool.free.is_empty());
+        assert_eq!(pool.lent(), 0);
     }
 }

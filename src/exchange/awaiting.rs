@@ -24,8 +24,6 @@ pub(super) struct Awaiting {
     /// How much of the answer's head was there at the last look.
     seen: usize,
     interim_answers: u32,
-    /// The client was told to go on with the body.
-    pub(super) continued: bool,
     /// The backend takes no more of the body.
     pub(super) deaf: bool,
 }
@@ -37,7 +35,7 @@ impl Awaiting {
             return journey.refuse(Reason::UpstreamClosed, cx);
         };
         cx.output.upstream.make(|out| out.extend_from_slice(replay));
-        let state = Self { journey, target, reused, seen: 0, interim_answers: 0, continued: false, deaf: false };
+        let state = Self { journey, target, reused, seen: 0, interim_answers: 0, deaf: false };
         state.set_deadline(cx);
         State::Awaiting(state)
     }
@@ -124,7 +122,7 @@ impl Awaiting {
         if self.interim_answers > MAX_INTERIM {
             return self.journey.refuse(Reason::UpstreamMalformed, cx);
         }
-        self.continued |= head.status == 100;
+        self.journey.continued |= head.status == 100;
         // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
         if self.journey.request.is_http11() {
             put_head(head, Persistence::Implied, cx);

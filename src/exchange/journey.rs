@@ -10,12 +10,19 @@ use crate::health::{self, Observation};
 use crate::wire::body::BodyLength;
 use std::sync::Arc;
 
+/// How often the route is asked for again because every backend of the list found had just been retired. A list that
+/// comes back retired so often is stale where it is kept, and to ask on would be a loop without end.
+const MAX_RESOLVES: u32 = 32;
+
 #[derive(Debug)]
 pub(super) struct Journey {
     pub(super) request: Request,
     pub(super) upload: Transfer,
     /// The backends that failed this request.
     tried: Vec<BackendId>,
+    resolves: u32,
+    /// The client was told to go on with the body.
+    pub(super) continued: bool,
     /// The last failure.
     failure: Option<Reason>,
 }
@@ -30,11 +37,12 @@ pub(super) struct Target {
 impl Journey {
     pub(super) fn new(request: Request) -> Self {
         let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked);
-        Self { request, upload, tried: Vec::new(), failure: None }
+        Self { request, upload, tried: Vec::new(), resolves: 0, continued: false, failure: None }
     }
 
     /// Asks for the route.
-    pub(super) fn resolve(self, cx: &mut Cx<'_>) -> State {
+    pub(super) fn resolve(mut self, cx: &mut Cx<'_>) -> State {
+        self.resolves += 1;
         cx.effect(Effect::Resolve);
         cx.deadline_in(cx.settings.connect_timeout);
         State::Resolving(resolving::Resolving { journey: self })
@@ -45,10 +53,13 @@ impl Journey {
         match balance::pick(&frontend, &self.tried, cx.now, cx.rng) {
             Some(member) => {
                 cx.ledger.chose(&frontend, member, cx.now);
+                if !self.tried.is_empty() {
+                    cx.effect(Effect::Retry { stale: false });
+                }
                 self.dial(Target { frontend, member }, false, cx)
             }
             // The list was changed while the request was under way: the new one has the backends to try.
-            None if frontend.is_outdated() => self.resolve(cx),
+            None if self.resolves < MAX_RESOLVES && frontend.is_outdated() => self.resolve(cx),
             None => {
                 let reason = self.failure.unwrap_or(Reason::NoBackend);
                 self.refuse(reason, cx)
@@ -57,7 +68,7 @@ impl Journey {
     }
 
     fn dial(self, target: Target, fresh: bool, cx: &mut Cx<'_>) -> State {
-        cx.effect(Effect::Connect { fresh });
+        cx.connect(fresh);
         cx.deadline_in(cx.settings.connect_timeout);
         State::Connecting(connecting::Connecting { journey: self, target, queued: false })
     }
@@ -67,25 +78,24 @@ impl Journey {
     pub(super) fn try_another(mut self, target: Target, failure: Reason, cx: &mut Cx<'_>) -> State {
         self.failure = Some(failure);
         self.tried.push(target.frontend.members[target.member].backend.id());
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         if self.tried.len() > cx.settings.retry_limit as usize {
             return self.refuse(failure, cx);
         }
-        cx.effect(Effect::Retry { stale: false });
         self.connect(target.frontend, cx)
     }
 
     /// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes
     /// there again, by a new connection.
     pub(super) fn try_fresh(self, target: Target, cx: &mut Cx<'_>) -> State {
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         cx.effect(Effect::Retry { stale: true });
         self.dial(target, true, cx)
     }
 
     /// Ends the journey with an answer of this node's own.
     pub(super) fn refuse(self, reason: Reason, cx: &mut Cx<'_>) -> State {
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         answer::refuse(Some((self.request, self.upload.is_done())), reason, cx)
     }
 }

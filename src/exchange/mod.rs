@@ -15,6 +15,7 @@
 mod answer;
 mod awaiting;
 mod connecting;
+mod events;
 mod finishing;
 mod journey;
 mod ledger;
@@ -27,6 +28,7 @@ mod settings;
 mod transfer;
 mod tunnel;
 
+pub use events::{Effect, Flushed, Input, Output, Side, Turn};
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
 pub use request::Request;
@@ -42,154 +44,6 @@ use outlet::{MAX_SLICES, gather};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// One of the two ends that an exchange stands between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Who asked.
-    Client,
-    /// Who answers.
-    Upstream,
-}
-
-impl Side {
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Upstream,
-            Self::Upstream => Self::Client,
-        }
-    }
-}
-
-/// What an exchange is told.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// Bytes from a side: all that are there and no step has consumed.
-    Bytes(Side, &'a [u8]),
-    /// A side has sent its last byte.
-    End(Side),
-    /// The connection to a side is no more.
-    Broken(Side),
-    /// The backend takes no more bytes; what it has sent may still be read.
-    UpstreamDeaf,
-    /// All bytes for a side have left.
-    Drained(Side),
-    /// The answer to [`Effect::Resolve`].
-    Route(Result<Arc<Frontend>, Reason>),
-    /// All sockets to the backend are in use: the request stands in its queue.
-    Queued,
-    /// A connection to the backend is there; whether it has served before.
-    Connected {
-        /// It has.
-        reused: bool,
-    },
-    /// There will be no connection.
-    ConnectFailed(Reason),
-    /// The moment that [`Exchange::deadline`] named has come.
-    Deadline,
-    /// The exchange is to end now.
-    Abort(Reason),
-}
-
-/// What the owner of an exchange is to do, in the order given.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Find the frontend of [`Exchange::host`]; say it by [`Input::Route`].
-    Resolve,
-    /// Get a connection to the backend of [`Exchange::target`]; say it by [`Input::Connected`] or
-    /// [`Input::ConnectFailed`].
-    Connect {
-        /// Not one of the pool: those seem to be stale.
-        fresh: bool,
-    },
-    /// A member behaved as a dead backend does, and was marked.
-    MarkedDead {
-        /// The frontend.
-        frontend: Arc<Frontend>,
-        /// The member's place in it.
-        member: usize,
-    },
-    /// The request is tried again.
-    Retry {
-        /// Only because a connection of the pool was stale.
-        stale: bool,
-    },
-    /// The exchange needs its connection to the backend, or the promise of one, no longer.
-    Release {
-        /// The next exchange may have it.
-        reuse: bool,
-    },
-    /// The connection to the backend is a tunnel now and will not come back to the pool.
-    Tunnel,
-    /// Shut down the writing to a side behind the bytes that are for it.
-    CloseWrite(Side),
-    /// The exchange is over; what is left of it is its log line.
-    Finish {
-        /// The client's connection may carry the next request.
-        keep_alive: bool,
-    },
-}
-
-/// The results of steps: a core has one and uses it again and again.
-#[derive(Debug, Default)]
-pub struct Output {
-    client: Outlet,
-    upstream: Outlet,
-    /// What is to be done.
-    pub effects: Vec<Effect>,
-}
-
-impl Output {
-    /// The bytes for a side.
-    pub fn outlet(&mut self, side: Side) -> &mut Outlet {
-        match side {
-            Side::Client => &mut self.client,
-            Side::Upstream => &mut self.upstream,
-        }
-    }
-
-    /// Whether there are bytes to send.
-    pub fn has_bytes(&self) -> bool {
-        !(self.client.is_empty() && self.upstream.is_empty())
-    }
-
-    /// Drops all bytes.
-    pub fn clear(&mut self) {
-        self.client.clear();
-        self.upstream.clear();
-    }
-}
-
-/// What a step needs of its core.
-#[derive(Debug)]
-pub struct Turn<'a> {
-    /// The present moment.
-    pub now: Moment,
-    /// The settings.
-    pub settings: &'a Settings,
-    /// The pages of this node.
-    pub pages: &'a Pages,
-    /// The core's buffers.
-    pub buffers: &'a mut BufferPool,
-    /// The core's dice.
-    pub rng: &'a mut fastrand::Rng,
-    /// Where the results go.
-    pub output: &'a mut Output,
-}
-
-/// How a flush ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flushed {
-    /// There was nothing to send.
-    Nothing,
-    /// All bytes have left.
-    All,
-    /// The socket takes no more for now; what is left is kept.
-    Blocked,
-    /// The connection is broken; nothing is kept.
-    Broken,
-}
-
 /// One request on its way.
 #[derive(Debug)]
 pub struct Exchange {
@@ -197,6 +51,8 @@ pub struct Exchange {
     peer: Peer,
     ledger: Ledger,
     deadline: Moment,
+    /// A connection to a backend is there, or was asked for.
+    holds_upstream: bool,
     to_client: Backlog,
     to_upstream: Backlog,
 }
@@ -235,15 +91,32 @@ struct Cx<'a> {
     ledger: &'a mut Ledger,
     deadline: &'a mut Moment,
     peer: Peer,
-    /// Whether a socket has yet to take bytes of earlier turns.
-    backlog_to_client: bool,
-    backlog_to_upstream: bool,
+    holds_upstream: &'a mut bool,
+    to_client: &'a Backlog,
+    to_upstream: &'a mut Backlog,
     consumed: usize,
 }
 
 impl Cx<'_> {
     fn effect(&mut self, effect: Effect) {
         self.output.effects.push(effect);
+    }
+
+    /// Asks for a connection to the target.
+    fn connect(&mut self, fresh: bool) {
+        debug_assert!(!*self.holds_upstream, "a second connection");
+        *self.holds_upstream = true;
+        self.effect(Effect::Connect { fresh });
+    }
+
+    /// Gives back what there is of a connection to a backend. Bytes that have not left for it never will: the next
+    /// backend begins with a whole request.
+    fn release(&mut self, reuse: bool) {
+        if std::mem::take(self.holds_upstream) {
+            self.output.upstream.clear();
+            self.to_upstream.discard(self.buffers);
+            self.effect(Effect::Release { reuse });
+        }
     }
 
     fn deadline_in(&mut self, duration: std::time::Duration) {
@@ -253,8 +126,8 @@ impl Cx<'_> {
     /// Whether everything for the side has left, with nothing added in this turn.
     fn is_drained(&self, side: Side) -> bool {
         match side {
-            Side::Client => !self.backlog_to_client && self.output.client.is_empty(),
-            Side::Upstream => !self.backlog_to_upstream && self.output.upstream.is_empty(),
+            Side::Client => self.to_client.is_empty() && self.output.client.is_empty(),
+            Side::Upstream => self.to_upstream.is_empty() && self.output.upstream.is_empty(),
         }
     }
 }
@@ -267,6 +140,7 @@ impl Exchange {
             peer,
             ledger: Ledger::new(now),
             deadline: now + settings.head_timeout,
+            holds_upstream: false,
             to_client: Backlog::default(),
             to_upstream: Backlog::default(),
         }
@@ -288,8 +162,9 @@ impl Exchange {
             ledger: &mut self.ledger,
             deadline: &mut self.deadline,
             peer: self.peer,
-            backlog_to_client: !self.to_client.is_empty(),
-            backlog_to_upstream: !self.to_upstream.is_empty(),
+            holds_upstream: &mut self.holds_upstream,
+            to_client: &self.to_client,
+            to_upstream: &mut self.to_upstream,
             consumed: 0,
         };
         let state = std::mem::replace(&mut self.state, State::Over(None));
@@ -447,7 +322,7 @@ impl State {
     /// Ends the exchange without another word to the client.
     fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
         cx.ledger.fail(reason);
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         cx.effect(Effect::Finish { keep_alive: false });
         Self::Over(self.into_request())
     }

@@ -6,7 +6,7 @@ use super::journey::Target;
 use super::outlet::Sink;
 use super::request::Request;
 use super::transfer::Transfer;
-use super::{Cx, Effect, Input, Side, State, answer};
+use super::{Cx, Input, Side, State, answer};
 use crate::base::reason::Reason;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
@@ -28,7 +28,8 @@ pub(super) struct Relaying {
 impl Relaying {
     /// Passes on the head of the answer and decides what its end will mean.
     pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
-        let Awaiting { journey, target, continued, deaf, .. } = awaiting;
+        let Awaiting { journey, target, deaf, .. } = awaiting;
+        let continued = journey.continued;
         let (mut request, upload) = (journey.request, journey.upload);
         target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
         request.drop_replay();
@@ -134,7 +135,7 @@ impl Relaying {
             return State::Relaying(self);
         }
         let uploaded = self.upload.is_done() && cx.is_drained(Side::Upstream);
-        cx.effect(Effect::Release { reuse: self.upstream_stays && uploaded });
+        cx.release(self.upstream_stays && uploaded);
         let keep_alive = self.client_stays && self.upload.is_done();
         let linger = !self.upload.is_done();
         Finishing::start(Some(self.request), keep_alive, linger, cx)
@@ -143,7 +144,7 @@ impl Relaying {
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
     fn cut(self, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.ledger.fail(reason);
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         Finishing::start(Some(self.request), false, false, cx)
     }
 

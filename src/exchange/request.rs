@@ -20,7 +20,18 @@ pub struct Request {
     version: Version,
     traits: Traits,
     body: BodyLength,
-    replayable: bool,
+    keeps: Keeps,
+}
+
+/// What the buffer of a request holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    /// Everything that was sent so far.
+    All,
+    /// The head, for the log.
+    Head,
+    /// The head, in a buffer that is none of the pool's.
+    HeadAlone,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +61,7 @@ impl Request {
             expects_continue: head.expects_continue,
             wants_debug: head.wants_debug,
         };
-        Ok(Self { buffer, spans, version: head.version, traits, body: head.body, replayable: true })
+        Ok(Self { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All })
     }
 
     /// The name of the host: lower case, no port, no trailing dot.
@@ -115,20 +126,20 @@ impl Request {
 
     /// Everything that was sent so far; `None` once that was more than is kept.
     pub(super) fn replay(&self) -> Option<&[u8]> {
-        self.replayable.then(|| &self.buffer[self.spans.head.start..])
+        (self.keeps == Keeps::All).then(|| &self.buffer[self.spans.head.start..])
     }
 
     /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
     pub(super) fn extend_replay(&mut self, len: usize) -> Option<&mut Vec<u8>> {
-        if self.replayable && self.buffer.len() + len > REPLAY_LIMIT {
+        if self.keeps == Keeps::All && self.buffer.len() + len > REPLAY_LIMIT {
             self.drop_replay();
         }
-        self.replayable.then_some(&mut self.buffer)
+        (self.keeps == Keeps::All).then_some(&mut self.buffer)
     }
 
     /// The request will not be sent again: only its head is kept, for the log.
     pub(super) fn drop_replay(&mut self) {
-        self.replayable = false;
+        self.keeps = Keeps::Head;
         self.buffer.truncate(self.spans.head.end);
     }
 
@@ -137,11 +148,14 @@ impl Request {
         self.drop_replay();
         let exact = self.buffer.as_slice().to_vec();
         buffers.give(std::mem::replace(&mut self.buffer, exact));
+        self.keeps = Keeps::HeadAlone;
     }
 
     /// Gives the buffer back.
     pub(super) fn recycle(self, buffers: &mut BufferPool) {
-        buffers.give(self.buffer);
+        if self.keeps != Keeps::HeadAlone {
+            buffers.give(self.buffer);
+        }
     }
 
     fn at(&self, span: &Range<usize>) -> &[u8] {

@@ -74,7 +74,7 @@ impl Tunnel {
 
     fn finish(self, cx: &mut Cx<'_>) -> State {
         cx.ledger.backend_done(cx.now);
-        cx.effect(Effect::Release { reuse: false });
+        cx.release(false);
         Finishing::start(Some(self.request), false, false, cx)
     }
 }

@@ -135,22 +135,25 @@ pub fn put_size(out: &mut Vec<u8>, size: usize) {
 /// Writes the last chunk and those fields of a trailer section that may stand there: none that frames or routes a
 /// message (RFC 9110 section 6.5.1).
 pub fn put_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), ChunkFault> {
-    out.extend_from_slice(b"0\r\n");
-    if !trailers.is_empty() {
-        let mut fields = [httparse::EMPTY_HEADER; super::MAX_FIELDS];
-        // The section's lines are whole, so only its blank line is wanting: it is put behind a copy.
-        let section = [trailers, b"\r\n"].concat();
-        match httparse::parse_headers(&section, &mut fields) {
-            Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
-                fields.iter().filter(|field| may_trail(field)).for_each(|field| {
-                    super::field::put(out, field.name, field.value);
-                });
-            }
-            _ => return Err(ChunkFault),
-        }
+    if trailers.is_empty() {
+        out.extend_from_slice(b"0\r\n\r\n");
+        return Ok(());
     }
-    out.extend_from_slice(b"\r\n");
-    Ok(())
+    let mut fields = [httparse::EMPTY_HEADER; super::MAX_FIELDS];
+    // The section's lines are whole, so only its blank line is wanting: it is put behind a copy.
+    let section = [trailers, b"\r\n"].concat();
+    match httparse::parse_headers(&section, &mut fields) {
+        Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
+            // Written only now: the start of an end is an end to a lenient reader.
+            out.extend_from_slice(b"0\r\n");
+            fields.iter().filter(|field| may_trail(field)).for_each(|field| {
+                super::field::put(out, field.name, field.value);
+            });
+            out.extend_from_slice(b"\r\n");
+            Ok(())
+        }
+        _ => Err(ChunkFault),
+    }
 }
 
 fn may_trail(header: &Header<'_>) -> bool {
@@ -252,7 +255,10 @@ mod tests {
         let mut out = Vec::new();
         put_end(&mut out, b"X-Sum:  1\r\ncontent-length: 5\r\nTrailer: x\r\n").expect("good trailers");
         assert_eq!(out, b"0\r\nX-Sum: 1\r\n\r\n");
-        assert_eq!(put_end(&mut Vec::new(), b"X sum: 1\r\n"), Err(ChunkFault));
-        assert_eq!(put_end(&mut Vec::new(), b" folded\r\n"), Err(ChunkFault));
+        for bad in [&b"X sum: 1\r\n"[..], b" folded\r\n", b"none\r\n", b"X: \x01\r\n"] {
+            let mut out = Vec::new();
+            assert_eq!(put_end(&mut out, bad), Err(ChunkFault));
+            assert!(out.is_empty(), "a faulty end was begun");
+        }
     }
 }

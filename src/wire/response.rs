@@ -29,6 +29,11 @@ pub struct ResponseHead<'h, 'b> {
 impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Reads the head at the start of `bytes`; `None` while it is not complete. `to_head`: the request was HEAD.
     pub fn parse(bytes: &'b [u8], room: &'h mut Fields<'b>, to_head: bool) -> Result<Option<Self>, HeadFault> {
+        // Only a request may have blank lines before it (RFC 9112 section 2.2). Before an answer they are what is left
+        // of another one.
+        if bytes.first().is_some_and(|byte| *byte != b'H') {
+            return Err(HeadFault::Malformed);
+        }
         let mut response = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
         let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, room) {

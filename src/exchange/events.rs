@@ -1,0 +1,158 @@
+//! The vocabulary between an exchange and its owner: what happened, and what is to be done.
+
+use super::outlet::Outlet;
+use super::settings::Settings;
+use crate::base::buffer::BufferPool;
+use crate::base::clock::Moment;
+use crate::base::reason::Reason;
+use crate::cluster::Frontend;
+use crate::page::Pages;
+use std::sync::Arc;
+
+/// One of the two ends that an exchange stands between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who asked.
+    Client,
+    /// Who answers.
+    Upstream,
+}
+
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+/// What an exchange is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Bytes from a side: all that are there and no step has consumed.
+    Bytes(Side, &'a [u8]),
+    /// A side has sent its last byte.
+    End(Side),
+    /// The connection to a side is no more.
+    Broken(Side),
+    /// The backend takes no more bytes; what it has sent may still be read.
+    UpstreamDeaf,
+    /// All bytes for a side have left.
+    Drained(Side),
+    /// The answer to [`Effect::Resolve`].
+    Route(Result<Arc<Frontend>, Reason>),
+    /// All sockets to the backend are in use: the request stands in its queue.
+    Queued,
+    /// A connection to the backend is there; whether it has served before.
+    Connected {
+        /// It has.
+        reused: bool,
+    },
+    /// There will be no connection.
+    ConnectFailed(Reason),
+    /// The moment that [`Exchange::deadline`](super::Exchange::deadline) named has come.
+    Deadline,
+    /// The exchange is to end now.
+    Abort(Reason),
+}
+
+/// What the owner of an exchange is to do, in the order given.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Find the frontend of the request's host ([`Request::host`](super::Request::host)); say it by [`Input::Route`].
+    Resolve,
+    /// Get a connection to the backend of [`Exchange::target`](super::Exchange::target); say it by
+    /// [`Input::Connected`] or [`Input::ConnectFailed`].
+    Connect {
+        /// Not one of the pool: those seem to be stale.
+        fresh: bool,
+    },
+    /// A member behaved as a dead backend does, and was marked.
+    MarkedDead {
+        /// The frontend.
+        frontend: Arc<Frontend>,
+        /// The member's place in it.
+        member: usize,
+    },
+    /// The request is tried again.
+    Retry {
+        /// Only because a connection of the pool was stale.
+        stale: bool,
+    },
+    /// The exchange needs its connection to the backend, or the promise of one, no longer.
+    Release {
+        /// The next exchange may have it.
+        reuse: bool,
+    },
+    /// The connection to the backend is a tunnel now and will not come back to the pool.
+    Tunnel,
+    /// Shut down the writing to a side behind the bytes that are for it.
+    CloseWrite(Side),
+    /// The exchange is over; what is left of it is its log line.
+    Finish {
+        /// The client's connection may carry the next request.
+        keep_alive: bool,
+    },
+}
+
+/// The results of steps: a core has one and uses it again and again.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub(super) client: Outlet,
+    pub(super) upstream: Outlet,
+    /// What is to be done.
+    pub effects: Vec<Effect>,
+}
+
+impl Output {
+    /// The bytes for a side.
+    pub fn outlet(&mut self, side: Side) -> &mut Outlet {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+
+    /// Whether there are bytes to send.
+    pub fn has_bytes(&self) -> bool {
+        !(self.client.is_empty() && self.upstream.is_empty())
+    }
+
+    /// Drops all bytes.
+    pub fn clear(&mut self) {
+        self.client.clear();
+        self.upstream.clear();
+    }
+}
+
+/// What a step needs of its core.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The present moment.
+    pub now: Moment,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The pages of this node.
+    pub pages: &'a Pages,
+    /// The core's buffers.
+    pub buffers: &'a mut BufferPool,
+    /// The core's dice.
+    pub rng: &'a mut fastrand::Rng,
+    /// Where the results go.
+    pub output: &'a mut Output,
+}
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// There was nothing to send.
+    Nothing,
+    /// All bytes have left.
+    All,
+    /// The socket takes no more for now; what is left is kept.
+    Blocked,
+    /// The connection is broken; nothing is kept.
+    Broken,
+}

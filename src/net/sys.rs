@@ -1,0 +1,52 @@
+//! The one room with `unsafe`: system calls that no well-kept crate wraps.
+#![expect(unsafe_code, reason = "each block says why it is sound")]
+
+use std::os::fd::AsRawFd;
+
+/// Where `tcpi_bytes_acked`, of 64 bits, stands in the kernel's `struct tcp_info` (since Linux 4.1; the layout is part
+/// of the kernel's interface and only grows at its end).
+const BYTES_ACKED: std::ops::Range<usize> = 120..128;
+
+/// How many bytes the peer's kernel has acknowledged, the SYN included. It can still be asked once the connection is
+/// broken. `None` where the system does not tell.
+pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
+    let mut info = [0_u8; 128];
+    let mut len: libc::socklen_t = 128;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel writes at most `len` bytes to
+    // `info`, which has that many, and any bytes are valid for it.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let is_told = result == 0 && usize::try_from(len).is_ok_and(|len| len >= BYTES_ACKED.end);
+    let bytes = info.get(BYTES_ACKED).filter(|_| is_told)?;
+    bytes.try_into().map(u64::from_ne_bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn what_was_read_was_acknowledged_and_what_met_a_closed_socket_was_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("a connection");
+        stream.write_all(b"12345").expect("a write");
+        peer.read_exact(&mut [0; 5]).expect("a read");
+        let heard = bytes_acknowledged(&stream).expect("a kernel since 4.1");
+        assert!((5..=6).contains(&heard), "{heard}");
+        drop(peer);
+        // The end that the peer has sent is read first, so that it has surely closed before the write.
+        assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+        stream.write_all(b"67890").expect("a write into the void");
+        assert_eq!(bytes_acknowledged(&stream), Some(heard), "the void acknowledges nothing");
+    }
+}
