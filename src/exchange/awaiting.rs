@@ -48,6 +48,8 @@ impl Awaiting {
                 State::Awaiting(self).leave(Reason::ClientTruncated, cx)
             }
             Input::End(Side::Upstream) | Input::Broken(Side::Upstream) => self.lost(cx),
+            Input::Unheard if self.journey.request.replay().is_some() => self.journey.try_fresh(self.target, cx),
+            Input::Unheard => self.lost(cx),
             Input::UpstreamDeaf => {
                 self.deaf = true;
                 self.set_deadline(cx);
@@ -143,10 +145,20 @@ impl Awaiting {
         Tunnel::start(self.journey.request, cx)
     }
 
+    /// Whether it matters if the backend has heard anything: its connection may have been stale, and the request must not
+    /// arrive twice.
+    pub(super) fn asks_if_heard(&self) -> bool {
+        self.may_be_stale() && !self.journey.request.is_idempotent()
+    }
+
+    /// Whether the connection may have been closed by the backend while it was idle.
+    fn may_be_stale(&self) -> bool {
+        self.reused && self.seen == 0 && self.interim_answers == 0
+    }
+
     /// The connection ended before the head of an answer was complete.
     fn lost(self, cx: &mut Cx<'_>) -> State {
-        let may_be_stale = self.reused && self.seen == 0 && self.interim_answers == 0;
-        if may_be_stale && self.may_send_again() {
+        if self.may_be_stale() && self.may_send_again() {
             self.journey.try_fresh(self.target, cx)
         } else {
             self.retry(Reason::UpstreamClosed, cx)

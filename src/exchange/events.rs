@@ -37,6 +37,12 @@ pub enum Input<'a> {
     End(Side),
     /// The connection to a side is no more.
     Broken(Side),
+    /// The connection to the backend is no more, and the backend's system has not acknowledged a byte of what this
+    /// exchange sent: so nobody has read any of it. Said instead of [`Input::End`] or [`Input::Broken`] where
+    /// [`Exchange::asks_if_heard`].
+    ///
+    /// [`Exchange::asks_if_heard`]: super::Exchange::asks_if_heard
+    Unheard,
     /// The backend takes no more bytes; what it has sent may still be read.
     UpstreamDeaf,
     /// All bytes for a side have left.

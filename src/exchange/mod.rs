@@ -249,6 +249,11 @@ impl Exchange {
             }
     }
 
+    /// Whether the end of the connection to the backend is to be told by [`Input::Unheard`], if that is what it is.
+    pub fn asks_if_heard(&self) -> bool {
+        matches!(&self.state, State::Awaiting(state) if state.asks_if_heard())
+    }
+
     /// What a side's socket has not taken yet.
     pub fn backlog(&self, side: Side) -> &Backlog {
         match side {

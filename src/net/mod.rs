@@ -2,4 +2,5 @@
 
 pub mod listener;
 pub mod mailbox;
+mod sys;
 pub mod transport;

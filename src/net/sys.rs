@@ -15,13 +15,7 @@ pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
     // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel writes at most `len` bytes to
     // `info`, which has that many, and any bytes are valid for it.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
     };
     let is_told = result == 0 && usize::try_from(len).is_ok_and(|len| len >= BYTES_ACKED.end);
     let bytes = info.get(BYTES_ACKED).filter(|_| is_told)?;

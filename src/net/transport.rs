@@ -1,5 +1,6 @@
 //! A connection's bytes: one read and one write, whatever lies under them.
 
+use super::sys;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -16,6 +17,8 @@ pub struct Transport {
     readable: bool,
     /// The peer has closed or reset: a read that brings less than was asked for does not mean that nothing follows.
     hung_up: bool,
+    /// How many bytes were sent.
+    sent: u64,
 }
 
 /// What a read brought.
@@ -34,7 +37,7 @@ pub enum Received {
 impl Transport {
     /// A connection that was accepted.
     pub fn accepted(stream: TcpStream) -> Self {
-        Self { stream, readable: false, hung_up: false }
+        Self { stream, readable: false, hung_up: false, sent: 0 }
     }
 
     /// Begins to connect; the poll tells when [`Transport::connected`] is to be asked.
@@ -105,9 +108,24 @@ impl Transport {
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+                result => {
+                    self.sent += result.as_ref().map_or(0, |count| *count as u64);
+                    return result;
+                }
             }
         }
+    }
+
+    /// How many bytes were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether the peer's system may have acknowledged more than the first `count` bytes sent. One that it has not
+    /// acknowledged was not read by anybody (RFC 9293 section 3.10.7.4).
+    pub fn was_heard_beyond(&self, count: u64) -> bool {
+        // The SYN counts as a byte. A head is longer than one, so it is never mistaken for it.
+        sys::bytes_acknowledged(&self.stream).is_none_or(|acknowledged| acknowledged > count + 1)
     }
 
     /// Ends the stream to the peer.

@@ -87,6 +87,8 @@ pub(super) struct Upstream {
     pub(super) timer: Timer,
     /// The addresses that are left to try while it is being opened.
     pub(super) dial: Option<Dial>,
+    /// What earlier exchanges had sent when this one took the connection.
+    pub(super) sent_before: u64,
     /// It is a tunnel, and no longer counts in the pool.
     pub(super) is_tunnel: bool,
 }

@@ -45,6 +45,7 @@ impl Worker {
     fn attach(&mut self, job: Key, connection: Key, reused: bool) {
         let Some(upstream) = self.upstreams.get_mut(connection) else { return };
         upstream.job = Some(job);
+        upstream.sent_before = upstream.stream.transport.sent();
         upstream.dial = None;
         self.timers.set(upstream.timer, Moment::NEVER);
         if reused {
@@ -81,6 +82,7 @@ impl Worker {
                     job: Some(job),
                     timer: timers.insert(Owner::Upstream(key)),
                     dial: Some(dial),
+                    sent_before: 0,
                     is_tunnel: false,
                 });
                 self.set_link(job, Link::Upstream(key));

@@ -126,12 +126,23 @@ impl Worker {
                         self.core.buffers.give(unread);
                     }
                     Received::Nothing => stream.unread = unread,
+                    Received::End | Received::Broken if self.is_unheard(job_key, from) => {
+                        self.tell(job_key, Input::Unheard);
+                    }
                     Received::End => self.tell(job_key, Input::End(side)),
                     Received::Broken => self.tell(job_key, Input::Broken(side)),
                 }
             }
         }
         self.scratch = scratch;
+    }
+
+    /// Whether the connection ended before the backend can have read anything of this exchange.
+    fn is_unheard(&self, job: Key, from: From) -> bool {
+        let From::Upstream(key) = from else { return false };
+        let asks = self.jobs.get(job).is_some_and(|job| job.exchange.asks_if_heard());
+        let upstream = self.upstreams.get(key).filter(|_| asks);
+        upstream.is_some_and(|upstream| !upstream.stream.transport.was_heard_beyond(upstream.sent_before))
     }
 
     /// Offers bytes to the exchange, sends what comes of them, and keeps what is left over.

@@ -4,6 +4,7 @@ use crate::support::backend::Backend;
 use crate::support::message::How;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::{Gate, HOST, canned, until, unused_address, worker_has_caught_up};
+use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::thread;
 
@@ -127,6 +128,39 @@ fn a_post_that_was_sent_is_not_tried_again() {
     let proxy = Setup::for_backends([one.url(), other.url()]).start();
     let answer = proxy.client().exchange(canned::post(HOST, "/", "body"));
     assert_eq!((answer.status(), one.heads() + other.heads()), (502, 1));
+}
+
+/// The backend closes an idle connection in the very moment in which a POST takes it: nobody has read the POST, so it is
+/// sent again. The proxy is held still meanwhile, so that it sees the POST before the end.
+#[test]
+fn a_post_that_crosses_with_the_end_of_its_connection_is_sent_again() {
+    let backend = Backend::always(canned::ok("well"));
+    let proxy = Setup::for_backends([backend.url()]).workers(1).set("retryOnError", 0).start();
+    let mut client = proxy.client();
+    for turn in 1..=10 {
+        client.exchange(canned::post(HOST, "/", "body")).expect_ok("well");
+        proxy.signal(Signal::SIGSTOP);
+        client.send(canned::post(HOST, "/", "body"));
+        backend.close_connections();
+        until("the backend has closed", || backend.open_connections() == 0);
+        proxy.signal(Signal::SIGCONT);
+        client.answer_to("POST").expect_ok("well");
+        assert_eq!(backend.heads(), 2 * turn, "each POST arrives once");
+    }
+}
+
+/// The backend reads a POST off a kept connection and closes without a word: it may have acted on it.
+#[test]
+fn a_post_that_was_read_is_not_sent_again_whatever_its_connection() {
+    let backend = Backend::serve(|request, conn| match request.turn {
+        0 => conn.send(canned::ok("well")),
+        _ => conn.finish(),
+    });
+    let proxy = Setup::for_backends([backend.url()]).workers(1).start();
+    let mut client = proxy.client();
+    client.exchange(canned::post(HOST, "/", "body")).expect_ok("well");
+    let answer = client.exchange(canned::post(HOST, "/", "body"));
+    assert_eq!((answer.status(), backend.heads()), (502, 2));
 }
 
 #[test]
