@@ -4,10 +4,10 @@ import socket
 import statistics
 from dataclasses import dataclass
 
-from . import clients, peers, procs
+from . import peers, procs
 from .measure import settle
 from .procs import Failure
-from .works import PLAIN, WORKS
+from .works import PLAIN
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: www.test\r\n\r\n"
 # The example of RFC 6455, section 1.3; the echo backend takes no other key.
@@ -49,13 +49,17 @@ def _measure_once(name, tunnel, count, lab):
     running = peers.start(name, PLAIN, lab.cores.proxy, lab.backends, lab.build_dir)
     opened = []
     try:
-        # What is there once and for all, such as pools and connections to the backend, is no cost of the idle ones.
-        clients.wrk(running.port("www.test"), WORKS[0], lab.cores.load, 1)
+        port = running.port("ws.test" if tunnel else "www.test")
+        open_one = open_tunnel if tunnel else _open_keep_alive
+        # What is there once and for all, such as pools and connections to the backend, is no cost of an idle
+        # connection. So the first tenth only sets the stage, and the rest is weighed.
+        while len(opened) < count // 10:
+            opened.append(open_one(port))
         settle(running)
         rss, private = running.memory()
-        port = running.port("ws.test" if tunnel else "www.test")
-        for _ in range(count):
-            opened.append(open_tunnel(port) if tunnel else _open_keep_alive(port))
+        weighed = count - len(opened)
+        while len(opened) < count:
+            opened.append(open_one(port))
         settle(running)
         rss_after, private_after = running.memory()
         if not running.is_running():
@@ -63,7 +67,7 @@ def _measure_once(name, tunnel, count, lab):
         closed = sum(1 for client in opened if _is_closed(client))
         if closed:
             return Memory(count, error=f"{closed} of {count} connections were closed")
-        return Memory(count, (rss_after - rss) / count, (private_after - private) / count)
+        return Memory(count, (rss_after - rss) / weighed, (private_after - private) / weighed)
     except (OSError, Failure) as error:
         return Memory(count, error=f"after {len(opened)} connections: {error}")
     finally:

@@ -121,7 +121,7 @@ def _latency_table(results):
 
 def _memory_table(results):
     lines = ["## Memory of an idle connection and an idle tunnel, in KiB\n",
-             "Growth of the process from before they were opened, divided by their number. Each had one request "
+             "Growth of the process from the first tenth of them to all, divided by their number. Each had one request "
              "answered, or one message echoed. The kernel's part of a socket is in no column.\n",
              _line(["proxy", "connections", "private", "resident", "tunnels", "private", "resident"]),
              "|---|" + "---:|" * 6]
