@@ -1,1 +1,139 @@
-//! cli
+//! The command line, and what the program does with it.
+
+use crate::config::{self, CpuList, Overrides, Settings, Warning};
+use clap::{Parser, Subcommand};
+use nix::unistd::Uid;
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The environment variable that selects one of several configurations.
+const FLAVOR: &str = "SETTINGS_FLAVOR";
+
+/// A reverse proxy for edge nodes: HTTP/1.1 and WebSocket for very many virtual hosts.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Environment:\n  \
+    SETTINGS_FLAVOR=x  read config/config_x.json unless --config says otherwise\n  \
+    RUST_LOG=level     error, warn, info, debug or trace, whatever server.debug says")]
+pub struct Arguments {
+    /// The configuration [default: config/config.json]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Check the configuration and exit: 0 if it can be used, 1 if not
+    #[arg(short, long)]
+    pub dry: bool,
+    /// The number of workers, instead of server.workers [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(config::WORKERS))]
+    pub workers: Option<u64>,
+    /// The processors to pin workers to, such as 0-3,8, instead of server.cpus [default: all]
+    #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
+    pub cpus: Option<CpuList>,
+    /// Leave it to the system where workers run
+    #[arg(long)]
+    pub no_pin: bool,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What can be done instead of serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Serve two built-in backends on 127.0.0.1:8080, and say how to try them
+    Demo,
+}
+
+fn parse_cpus(text: &str) -> Result<CpuList, String> {
+    text.parse().map_err(|fault: config::CpuListFault| format!("{fault}; expected a list such as 0-3,8"))
+}
+
+impl Arguments {
+    /// The file to read.
+    pub fn config_path(&self, flavor: Option<OsString>) -> PathBuf {
+        config::path(self.config.clone(), flavor.as_deref())
+    }
+
+    /// What overrides the file.
+    pub fn overrides(&self, is_root: bool) -> Overrides {
+        Overrides {
+            workers: self.workers.and_then(|workers| workers.try_into().ok()),
+            cpus: self.cpus.clone(),
+            no_pin: self.no_pin,
+            is_root,
+        }
+    }
+}
+
+/// Does what the command line says. Wrong arguments end the process here, with what is wrong and the status 2.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(Command::Demo) = arguments.command {
+        eprintln!("sluice: the demonstration is not available in this version");
+        return ExitCode::FAILURE;
+    }
+    let file = arguments.config_path(env::var_os(FLAVOR));
+    let (settings, warnings) = match config::load(&file, &arguments.overrides(Uid::effective().is_root())) {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            print_warnings(&file, &failure.warnings);
+            eprintln!("{failure}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if arguments.dry {
+        print_warnings(&file, &warnings);
+        println!("{}: OK", file.display());
+        return ExitCode::SUCCESS;
+    }
+    start_log(&settings);
+    for warning in warnings {
+        log::warn!("{}: {warning}", file.display());
+    }
+    log::error!("serving is not available in this version");
+    ExitCode::FAILURE
+}
+
+fn print_warnings(file: &Path, warnings: &[Warning]) {
+    for warning in warnings {
+        eprintln!("{}: warning: {warning}", file.display());
+    }
+}
+
+/// `RUST_LOG` has the last word.
+fn start_log(settings: &Settings) {
+    let level = if settings.debug { "debug" } else { "info" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_become_overrides() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split_whitespace());
+        let plain = parse("sluice").expect("no arguments");
+        assert_eq!(plain.overrides(false), Overrides::default());
+        assert_eq!(plain.config_path(None), Path::new("config/config.json"));
+        assert_eq!(plain.config_path(Some("x".into())), Path::new("config/config_x.json"));
+        let full = parse("sluice --config a.json --dry --workers 4 --cpus 0-1,3 --no-pin").expect("all arguments");
+        assert!(full.dry);
+        assert_eq!(full.config_path(Some("x".into())), Path::new("a.json"));
+        let overrides =
+            Overrides { workers: Some(4), cpus: Some("0-1,3".parse().expect("a list")), no_pin: true, is_root: true };
+        assert_eq!(full.overrides(true), overrides);
+        assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo));
+        let wrong = ["--workers 0", "--workers x", "--workers 1025", "--cpus x", "--cpus 1-0", "--dry demo", "other"];
+        for arguments in wrong {
+            assert!(parse(&format!("sluice {arguments}")).is_err(), "{arguments}");
+        }
+    }
+}

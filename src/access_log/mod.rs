@@ -1,5 +1,22 @@
-//! The access log.
+//! The access log: one line a request, written by a thread of its own.
+//!
+//! A core makes its lines itself ([`Log`]), into a batch, so nothing borrowed crosses threads and no line costs an
+//! allocation or a system call. A batch that is full or old goes to the log's thread through a bounded queue. Where
+//! the queue is full, because a disk hangs say, the lines of the batch are dropped and counted: a request never waits
+//! for its line. [`Control`] is the supervisor's half.
 
+mod batch;
+mod losses;
+mod record;
+mod sink;
+mod stamp;
+mod writer;
+
+pub use batch::Log;
+pub use record::Record;
+pub use writer::{Control, start};
+
+use std::fmt;
 use std::path::PathBuf;
 
 /// Where the access log goes (`server.accessLog`).
@@ -11,4 +28,14 @@ pub enum Target {
     Stdout,
     /// A file, appended to.
     File(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }

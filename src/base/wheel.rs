@@ -1,1 +1,245 @@
-//! wheel
+//! A timer wheel: deadlines that move with every request, at the price of one store.
+//!
+//! Most deadlines are moved on before they come. So an entry whose deadline moves *later* stays where it is; when its
+//! slot comes round it is put where it then belongs. Only a deadline that moves *earlier* is put elsewhere at once.
+
+use super::clock::Moment;
+use slab::Slab;
+use std::time::Duration;
+
+/// A tick is 2^14 microseconds, about 16 ms: a deadline is told up to that much late, never early.
+const TICK_BITS: u32 = 14;
+const SLOTS: usize = 4096;
+const NIL: u32 = u32::MAX;
+
+/// The entries of one core, each with an owner and at most one deadline.
+#[derive(Debug)]
+pub struct Wheel<T> {
+    entries: Slab<Entry<T>>,
+    /// The first entry of each slot's list.
+    heads: Box<[u32; SLOTS]>,
+    /// A bit for each slot whose list is not empty.
+    occupied: Box<[u64; SLOTS / 64]>,
+    /// All slots up to this tick have been emptied of what was due.
+    tick: u64,
+}
+
+/// The key of one entry. It is dead after [`Wheel::remove`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer(u32);
+
+#[derive(Debug)]
+struct Entry<T> {
+    owner: T,
+    deadline: Moment,
+    /// The slot whose list holds the entry, if one does.
+    slot: Option<u16>,
+    /// The tick at which that slot will be looked at for it.
+    visit: u64,
+    previous: u32,
+    next: u32,
+}
+
+impl<T: Copy> Wheel<T> {
+    /// An empty wheel that has seen all ticks up to `now`.
+    pub fn new(now: Moment) -> Self {
+        Self {
+            entries: Slab::new(),
+            heads: Box::new([NIL; SLOTS]),
+            occupied: Box::new([0; SLOTS / 64]),
+            tick: now.as_micros() >> TICK_BITS,
+        }
+    }
+
+    /// A new entry without a deadline.
+    pub fn insert(&mut self, owner: T) -> Timer {
+        let entry = Entry { owner, deadline: Moment::NEVER, slot: None, visit: 0, previous: NIL, next: NIL };
+        let index = u32::try_from(self.entries.insert(entry)).unwrap_or(NIL);
+        assert!(index != NIL, "more than 2^32 timers in use");
+        Timer(index)
+    }
+
+    /// Ends an entry.
+    pub fn remove(&mut self, timer: Timer) {
+        self.unlink(timer.0);
+        self.entries.remove(timer.0 as usize);
+    }
+
+    /// Gives the entry a deadline, in the place of any it had; [`Moment::NEVER`] for none.
+    pub fn set(&mut self, timer: Timer, deadline: Moment) {
+        let entry = &mut self.entries[timer.0 as usize];
+        entry.deadline = deadline;
+        // In its list it stays, and is looked at again when its slot comes round, unless that would be too late.
+        let due = due_tick(deadline);
+        let stays = entry.slot.is_some() && entry.visit <= due;
+        if !stays && deadline != Moment::NEVER {
+            self.unlink(timer.0);
+            self.link(timer.0, due);
+        }
+    }
+
+    /// Puts the owners whose deadlines have come into `due`, each once; it has no deadline then.
+    pub fn advance(&mut self, now: Moment, due: &mut Vec<T>) {
+        let target = now.as_micros() >> TICK_BITS;
+        while self.tick < target {
+            let Some(distance) = self.next_occupied() else { break };
+            if self.tick + distance > target {
+                break;
+            }
+            self.tick += distance;
+            self.visit_slot(now, due);
+        }
+        self.tick = self.tick.max(target);
+    }
+
+    /// How long after `now` the next slot is to be looked at; `None` when there is no deadline at all.
+    pub fn next_visit(&self, now: Moment) -> Option<Duration> {
+        let distance = self.next_occupied()?;
+        Some(Moment::from_micros((self.tick + distance) << TICK_BITS).since(now))
+    }
+
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn visit_slot(&mut self, now: Moment, due: &mut Vec<T>) {
+        let slot = slot_of(self.tick);
+        let mut index = std::mem::replace(&mut self.heads[slot], NIL);
+        self.occupied[slot / 64] &= !(1 << (slot % 64));
+        while index != NIL {
+            let entry = &mut self.entries[index as usize];
+            let next = entry.next;
+            entry.slot = None;
+            (entry.previous, entry.next) = (NIL, NIL);
+            if entry.deadline <= now {
+                entry.deadline = Moment::NEVER;
+                due.push(entry.owner);
+            } else if entry.deadline != Moment::NEVER {
+                let due_tick = due_tick(entry.deadline);
+                self.link(index, due_tick);
+            }
+            index = next;
+        }
+    }
+
+    /// Ticks from the last one seen to the next slot that is not empty: from 1 to `SLOTS`.
+    fn next_occupied(&self) -> Option<u64> {
+        let start = slot_of(self.tick + 1);
+        let word_of_start = self.occupied[start / 64] & (u64::MAX << (start % 64));
+        let words = self.occupied.len();
+        let first = (word_of_start != 0).then_some((start / 64, word_of_start));
+        let rest = || (1..=words).map(|step| (start / 64 + step) % words).map(|at| (at, self.occupied[at]));
+        let (at, word) = first.or_else(|| rest().find(|(_, word)| *word != 0))?;
+        let slot = at * 64 + word.trailing_zeros() as usize;
+        Some(((slot + SLOTS - start) % SLOTS) as u64 + 1)
+    }
+
+    fn link(&mut self, index: u32, due: u64) {
+        // What lies beyond the horizon is looked at, and put on, at its edge.
+        let visit = due.clamp(self.tick + 1, self.tick + SLOTS as u64 - 1);
+        let slot = slot_of(visit);
+        let head = std::mem::replace(&mut self.heads[slot], index);
+        if head != NIL {
+            self.entries[head as usize].previous = index;
+        }
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        let entry = &mut self.entries[index as usize];
+        entry.visit = visit;
+        #[expect(clippy::cast_possible_truncation, reason = "there are 4096 slots")]
+        let slot = slot as u16;
+        (entry.slot, entry.previous, entry.next) = (Some(slot), NIL, head);
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        let Some(slot) = entry.slot.take().map(usize::from) else { return };
+        let (previous, next) = (entry.previous, entry.next);
+        (entry.previous, entry.next) = (NIL, NIL);
+        if next != NIL {
+            self.entries[next as usize].previous = previous;
+        }
+        if previous != NIL {
+            self.entries[previous as usize].next = next;
+        } else {
+            self.heads[slot] = next;
+            if next == NIL {
+                self.occupied[slot / 64] &= !(1 << (slot % 64));
+            }
+        }
+    }
+}
+
+/// The first tick at whose start the deadline has come.
+fn due_tick(deadline: Moment) -> u64 {
+    (deadline.as_micros() >> TICK_BITS) + 1
+}
+
+fn slot_of(tick: u64) -> usize {
+    (tick % SLOTS as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    const TICK: Duration = Duration::from_micros(1 << TICK_BITS);
+
+    /// Random schedules against a plain map: nothing early, nothing more than a tick late, nothing lost or told twice.
+    #[test]
+    fn agrees_with_a_map_of_deadlines() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut now = Moment::from_micros(rng.u64(..1 << 40));
+            let mut wheel = Wheel::new(now);
+            let mut model: HashMap<u32, (Timer, Moment)> = HashMap::new();
+            let mut due = Vec::new();
+            for step in 0..400 {
+                match rng.u32(..10) {
+                    0..=2 => {
+                        model.insert(step, (wheel.insert(step), Moment::NEVER));
+                    }
+                    3..=6 => {
+                        if let Some(owner) = rng.choice(model.keys().copied().collect::<Vec<_>>()) {
+                            let span = Duration::from_millis(1 << rng.u32(..20));
+                            let deadline = if rng.u8(..8) == 0 { Moment::NEVER } else { now + span };
+                            let entry = model.get_mut(&owner).expect("chosen from the map");
+                            entry.1 = deadline;
+                            wheel.set(entry.0, deadline);
+                        }
+                    }
+                    7 => {
+                        if let Some(owner) = rng.choice(model.keys().copied().collect::<Vec<_>>()) {
+                            wheel.remove(model.remove(&owner).expect("chosen from the map").0);
+                        }
+                    }
+                    _ => {
+                        let visit = wheel.next_visit(now);
+                        let first = model.values().map(|entry| entry.1).min().filter(|first| *first != Moment::NEVER);
+                        if let Some(first) = first {
+                            let visit = visit.expect("there is a deadline");
+                            assert!(now + visit <= first + TICK, "seed {seed}: would wake too late");
+                        }
+                        now = now + Duration::from_millis(1 << rng.u32(..20));
+                        due.clear();
+                        wheel.advance(now, &mut due);
+                        for owner in &due {
+                            let entry = model.get_mut(owner).expect("not removed");
+                            assert!(entry.1 <= now, "seed {seed}: {owner} early or told twice");
+                            entry.1 = Moment::NEVER;
+                        }
+                        let late = model.values().find(|entry| entry.1 + TICK <= now);
+                        assert_eq!(late, None, "seed {seed}: late at {now:?}");
+                    }
+                }
+            }
+            assert_eq!(wheel.len(), model.len());
+        }
+    }
+}

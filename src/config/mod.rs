@@ -1,1 +1,178 @@
-//! config
+//! The configuration: a JSON text, as Hipache's users know it, to settings for every room.
+//!
+//! Reading goes on after a fault, so that one run names all of them; whatever is left out, or `null`, has its
+//! default. Older names are understood, with a warning that tells the new one.
+
+mod cpus;
+mod driver;
+mod listen;
+mod old_redis;
+mod raw;
+mod report;
+mod server;
+mod unknown;
+
+#[cfg(test)]
+mod tests;
+
+pub use cpus::{CpuList, CpuListFault};
+pub use report::{Failure, Fault, Warning};
+pub use server::WORKERS;
+
+use crate::{access_log, directory, exchange, page, route, upstream, worker};
+use raw::{Field, Section};
+use report::Report;
+use serde_json::Value;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Who a process that was started as root becomes, unless told otherwise.
+const DEFAULT_ACCOUNT: &str = "www-data";
+
+/// Everything that can be set, in the form in which it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Limits, times and habits of an exchange.
+    pub exchange: exchange::Settings,
+    /// Connections to backends.
+    pub upstream: upstream::Settings,
+    /// The cache of routes.
+    pub route: route::Settings,
+    /// Where routes come from.
+    pub directory: directory::Settings,
+    /// Error pages.
+    pub page: page::Settings,
+    /// The access log.
+    pub access_log: access_log::Target,
+    /// A core.
+    pub worker: worker::Settings,
+    /// Whether the log is verbose (`server.debug`).
+    pub debug: bool,
+    /// The number of workers; `None` for one a core.
+    pub workers: Option<usize>,
+    /// The processors to pin workers to, in this order; `None` for all.
+    pub cpus: Option<Vec<usize>>,
+    /// Whether workers are pinned.
+    pub pin: bool,
+    /// Where to listen: not empty, none twice.
+    pub listeners: Vec<SocketAddr>,
+    /// The user to become once listening, by name or number; `None` exactly for a process that does not run as root.
+    pub user: Option<String>,
+    /// The group to become a member of, by name or number; `None` for the user's own. Set only for a process that
+    /// runs as root.
+    pub group: Option<String>,
+}
+
+/// What the command line and the process say besides the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The number of workers, instead of `server.workers`.
+    pub workers: Option<usize>,
+    /// The processors, instead of `server.cpus`.
+    pub cpus: Option<CpuList>,
+    /// Not to pin, whatever `server.pin` says.
+    pub no_pin: bool,
+    /// Whether the process runs as root, and so can and should become another user.
+    pub is_root: bool,
+}
+
+/// The file to read: the one asked for, else `config/config.json`, or `config/config_x.json` for the flavor `x`.
+pub fn path(asked_for: Option<PathBuf>, flavor: Option<&OsStr>) -> PathBuf {
+    asked_for.unwrap_or_else(|| {
+        let mut name = OsString::from("config");
+        if let Some(flavor) = flavor.filter(|flavor| !flavor.is_empty()) {
+            name.push("_");
+            name.push(flavor);
+        }
+        name.push(".json");
+        Path::new("config").join(name)
+    })
+}
+
+/// Reads the file.
+pub fn load(file: &Path, overrides: &Overrides) -> Result<(Settings, Vec<Warning>), Failure> {
+    match fs::read_to_string(file) {
+        Ok(text) => from_text(&text, file, overrides),
+        Err(error) => {
+            let faults = vec![Fault::Unreadable { error: error.to_string() }];
+            Err(Failure { file: file.into(), faults, warnings: Vec::new() })
+        }
+    }
+}
+
+/// Reads the text. Of `file` only the name matters: for messages, and because relative paths of routes start at its
+/// folder.
+pub fn from_text(text: &str, file: &Path, overrides: &Overrides) -> Result<(Settings, Vec<Warning>), Failure> {
+    let fail = |faults, warnings| Failure { file: file.into(), faults, warnings };
+    // Some editors begin a file with a byte order mark, which is no JSON.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let value: Value = serde_json::from_str(text).map_err(|error| fail(vec![syntax_fault(&error)], Vec::new()))?;
+    let report = Report::default();
+    unknown::warn_of_duplicate_keys(text, &report);
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let settings = read(&Section::root(&value, &report), folder, overrides);
+    unknown::warn_of_unknown_keys(&value, &report);
+    let (faults, warnings) = report.into_parts();
+    match settings {
+        Some(settings) if faults.is_empty() => Ok((settings, warnings)),
+        _ => Err(fail(faults, warnings)),
+    }
+}
+
+fn syntax_fault(error: &serde_json::Error) -> Fault {
+    let (line, column) = (error.line(), error.column());
+    let message = error.to_string();
+    let problem = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
+    Fault::Syntax { line, column, problem: problem.into() }
+}
+
+/// `None` only where a fault was reported.
+fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Settings> {
+    let section = root.field("server").section();
+    let server = server::read(&section);
+    let listeners = listen::read_http(root, &section);
+    listen::refuse_https(root, &section);
+    let (user, group) = read_user(root, overrides.is_root);
+    let source = driver::read_source(root, folder)?;
+    Some(Settings {
+        exchange: server.exchange,
+        upstream: server.upstream,
+        route: server.route,
+        directory: directory::Settings { source, name_refresh: server.name_refresh },
+        page: server.page,
+        access_log: server.access_log,
+        worker: server.worker,
+        debug: server.debug,
+        workers: overrides.workers.or(server.workers),
+        cpus: overrides.cpus.clone().map(CpuList::into_vec).or(server.cpus),
+        pin: server.pin && !overrides.no_pin,
+        listeners,
+        user,
+        group,
+    })
+}
+
+/// As root: `www-data`, unless told otherwise. Whoever names only a user gets that user's own group.
+fn read_user(root: &Section<'_>, is_root: bool) -> (Option<String>, Option<String>) {
+    let [user, group] = ["user", "group"].map(|key| root.field(key));
+    let names = [read_account(&user), read_account(&group)];
+    if !is_root {
+        for field in [user, group] {
+            field.warn_no_effect("only a process that is started as root can become another user");
+        }
+        return (None, None);
+    }
+    let group_default = (!user.is_set()).then_some(DEFAULT_ACCOUNT);
+    let [user, group] = names;
+    (user.or_else(|| Some(DEFAULT_ACCOUNT.into())), group.or_else(|| group_default.map(Into::into)))
+}
+
+fn read_account(field: &Field<'_>) -> Option<String> {
+    field.read("a name, or the number of an account", |value| match value {
+        Value::String(name) if !name.is_empty() => Some(name.clone()),
+        Value::Number(number) => number.as_u64().filter(|id| *id < u64::from(u32::MAX)).map(|id| id.to_string()),
+        _ => None,
+    })
+}

@@ -1,5 +1,487 @@
 //! One request from head to last byte, as an enum of states. No I/O and no clock.
+//!
+//! The owner tells an [`Exchange`] what happened ([`Input`]) by [`Exchange::step`], does what it then finds in
+//! [`Output`] (first the effects in their order, then the bytes, by [`Exchange::flush`]), and reads from a side only
+//! while [`Exchange::wants`] says so. Everything else, down to what a reset in the middle of a retry means, is decided
+//! in here; so a test can play every order of events.
+//!
+//! ```text
+//! Reading ─► Resolving ─► Connecting ─► Awaiting ─► Relaying ─► Finishing ─► Over
+//!    │           │   ▲        │  ▲          │  └──► Tunnel ──────────▲  └► Lingering ─► Over
+//!    │           │   └────────┘  └──────────┘ (tried again)          │
+//!    └───────────┴── an answer of this node's own ───────────────────┘
+//! ```
 
+mod answer;
+mod awaiting;
+mod connecting;
+mod finishing;
+mod journey;
+mod ledger;
+mod outlet;
+mod reading;
+mod relaying;
+mod request;
+mod resolving;
 mod settings;
+mod transfer;
+mod tunnel;
 
+pub use ledger::Ledger;
+pub use outlet::{Backlog, Outlet};
+pub use request::Request;
 pub use settings::Settings;
+
+use crate::base::buffer::BufferPool;
+use crate::base::clock::Moment;
+use crate::base::reason::Reason;
+use crate::cluster::Frontend;
+use crate::page::Pages;
+use crate::wire::forwarded::Peer;
+use outlet::{MAX_SLICES, gather};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// One of the two ends that an exchange stands between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who asked.
+    Client,
+    /// Who answers.
+    Upstream,
+}
+
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+/// What an exchange is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Bytes from a side: all that are there and no step has consumed.
+    Bytes(Side, &'a [u8]),
+    /// A side has sent its last byte.
+    End(Side),
+    /// The connection to a side is no more.
+    Broken(Side),
+    /// The backend takes no more bytes; what it has sent may still be read.
+    UpstreamDeaf,
+    /// All bytes for a side have left.
+    Drained(Side),
+    /// The answer to [`Effect::Resolve`].
+    Route(Result<Arc<Frontend>, Reason>),
+    /// All sockets to the backend are in use: the request stands in its queue.
+    Queued,
+    /// A connection to the backend is there; whether it has served before.
+    Connected {
+        /// It has.
+        reused: bool,
+    },
+    /// There will be no connection.
+    ConnectFailed(Reason),
+    /// The moment that [`Exchange::deadline`] named has come.
+    Deadline,
+    /// The exchange is to end now.
+    Abort(Reason),
+}
+
+/// What the owner of an exchange is to do, in the order given.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Find the frontend of [`Exchange::host`]; say it by [`Input::Route`].
+    Resolve,
+    /// Get a connection to the backend of [`Exchange::target`]; say it by [`Input::Connected`] or
+    /// [`Input::ConnectFailed`].
+    Connect {
+        /// Not one of the pool: those seem to be stale.
+        fresh: bool,
+    },
+    /// A member behaved as a dead backend does, and was marked.
+    MarkedDead {
+        /// The frontend.
+        frontend: Arc<Frontend>,
+        /// The member's place in it.
+        member: usize,
+    },
+    /// The request is tried again.
+    Retry {
+        /// Only because a connection of the pool was stale.
+        stale: bool,
+    },
+    /// The exchange needs its connection to the backend, or the promise of one, no longer.
+    Release {
+        /// The next exchange may have it.
+        reuse: bool,
+    },
+    /// The connection to the backend is a tunnel now and will not come back to the pool.
+    Tunnel,
+    /// Shut down the writing to a side behind the bytes that are for it.
+    CloseWrite(Side),
+    /// The exchange is over; what is left of it is its log line.
+    Finish {
+        /// The client's connection may carry the next request.
+        keep_alive: bool,
+    },
+}
+
+/// The results of steps: a core has one and uses it again and again.
+#[derive(Debug, Default)]
+pub struct Output {
+    client: Outlet,
+    upstream: Outlet,
+    /// What is to be done.
+    pub effects: Vec<Effect>,
+}
+
+impl Output {
+    /// The bytes for a side.
+    pub fn outlet(&mut self, side: Side) -> &mut Outlet {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+}
+
+/// What a step needs of its core.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The present moment.
+    pub now: Moment,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The pages of this node.
+    pub pages: &'a Pages,
+    /// The core's buffers.
+    pub buffers: &'a mut BufferPool,
+    /// The core's dice.
+    pub rng: &'a mut fastrand::Rng,
+    /// Where the results go.
+    pub output: &'a mut Output,
+}
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// There was nothing to send.
+    Nothing,
+    /// All bytes have left.
+    All,
+    /// The socket takes no more for now; what is left is kept.
+    Blocked,
+    /// The connection is broken; nothing is kept.
+    Broken,
+}
+
+/// One request on its way.
+#[derive(Debug)]
+pub struct Exchange {
+    state: State,
+    peer: Peer,
+    ledger: Ledger,
+    deadline: Moment,
+    to_client: Backlog,
+    to_upstream: Backlog,
+}
+
+/// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
+#[derive(Debug)]
+enum State {
+    /// The head of the request is not complete.
+    Reading(reading::Reading),
+    /// The directory was asked for the host.
+    Resolving(resolving::Resolving),
+    /// A backend is chosen, the connection not yet there.
+    Connecting(connecting::Connecting),
+    /// The request is on its way, the head of the answer has not come.
+    Awaiting(awaiting::Awaiting),
+    /// The head of the answer has left; it cannot be taken back.
+    Relaying(relaying::Relaying),
+    /// Bytes of another protocol go both ways.
+    Tunnel(tunnel::Tunnel),
+    /// The answer is complete but has not left.
+    Finishing(finishing::Finishing),
+    /// The answer has left, the client still sends: its bytes are dropped, since closing would break the answer.
+    Lingering(finishing::Finishing),
+    /// Nothing is left to do.
+    Over(Option<Request>),
+}
+
+/// What a state's step may touch beside its own data.
+struct Cx<'a> {
+    now: Moment,
+    settings: &'a Settings,
+    pages: &'a Pages,
+    buffers: &'a mut BufferPool,
+    rng: &'a mut fastrand::Rng,
+    output: &'a mut Output,
+    ledger: &'a mut Ledger,
+    deadline: &'a mut Moment,
+    peer: Peer,
+    /// Whether a socket has yet to take bytes of earlier turns.
+    backlog_to_client: bool,
+    backlog_to_upstream: bool,
+    consumed: usize,
+}
+
+impl Cx<'_> {
+    fn effect(&mut self, effect: Effect) {
+        self.output.effects.push(effect);
+    }
+
+    fn deadline_in(&mut self, duration: std::time::Duration) {
+        *self.deadline = self.now + duration;
+    }
+
+    /// Whether everything for the side has left, with nothing added in this turn.
+    fn is_drained(&self, side: Side) -> bool {
+        match side {
+            Side::Client => !self.backlog_to_client && self.output.client.is_empty(),
+            Side::Upstream => !self.backlog_to_upstream && self.output.upstream.is_empty(),
+        }
+    }
+}
+
+impl Exchange {
+    /// An exchange with a client that is about to send, or has sent, the first byte of a head.
+    pub fn new(peer: Peer, now: Moment, settings: &Settings) -> Self {
+        Self {
+            state: State::Reading(reading::Reading::default()),
+            peer,
+            ledger: Ledger::new(now),
+            deadline: now + settings.head_timeout,
+            to_client: Backlog::default(),
+            to_upstream: Backlog::default(),
+        }
+    }
+
+    /// Tells the exchange what happened. Of an [`Input::Bytes`] it returns how many were consumed: the others are to be
+    /// offered again, at once if some were consumed, otherwise when more have come. `offset` is where the bytes stand
+    /// in the buffer that [`Exchange::flush`] will be given.
+    pub fn step(&mut self, input: Input<'_>, offset: usize, turn: &mut Turn<'_>) -> usize {
+        turn.output.client.set_offset(offset);
+        turn.output.upstream.set_offset(offset);
+        let mut cx = Cx {
+            now: turn.now,
+            settings: turn.settings,
+            pages: turn.pages,
+            buffers: turn.buffers,
+            rng: turn.rng,
+            output: turn.output,
+            ledger: &mut self.ledger,
+            deadline: &mut self.deadline,
+            peer: self.peer,
+            backlog_to_client: !self.to_client.is_empty(),
+            backlog_to_upstream: !self.to_upstream.is_empty(),
+            consumed: 0,
+        };
+        let state = std::mem::replace(&mut self.state, State::Over(None));
+        self.state = state.step(input, &mut cx);
+        cx.consumed
+    }
+
+    /// Sends what the turn has for `side`, and keeps what `write` does not take. A write that takes less than it is
+    /// given means that the socket is full.
+    pub fn flush(
+        &mut self,
+        side: Side,
+        input: &[u8],
+        turn: &mut Turn<'_>,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Flushed {
+        let outlet = turn.output.outlet(side);
+        if outlet.is_empty() {
+            return Flushed::Nothing;
+        }
+        let (mut sent, mut result) = (0, Flushed::Blocked);
+        if self.backlog(side).is_empty() {
+            (sent, result) = write_all(&mut outlet.slices(input), &mut write);
+        }
+        let backlog = match side {
+            Side::Client => &mut self.to_client,
+            Side::Upstream => &mut self.to_upstream,
+        };
+        if result == Flushed::Blocked {
+            backlog.keep(outlet, input, sent, turn.buffers);
+        }
+        outlet.clear();
+        self.note_sent(side, sent, turn);
+        result
+    }
+
+    /// Sends what earlier turns kept for `side`, now that its socket takes bytes again.
+    pub fn flush_backlog(
+        &mut self,
+        side: Side,
+        turn: &mut Turn<'_>,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Flushed {
+        let backlog = match side {
+            Side::Client => &mut self.to_client,
+            Side::Upstream => &mut self.to_upstream,
+        };
+        if backlog.is_empty() {
+            return Flushed::Nothing;
+        }
+        let (sent, result) = write_all(&mut std::iter::once(backlog.pending()), &mut write);
+        backlog.advance(sent, turn.buffers);
+        self.note_sent(side, sent, turn);
+        result
+    }
+
+    fn note_sent(&mut self, side: Side, sent: usize, turn: &Turn<'_>) {
+        if sent > 0 {
+            if side == Side::Client {
+                self.ledger.bytes_to_client += sent as u64;
+            }
+            // Whoever takes bytes, however slowly, has not stalled.
+            let patience = match &self.state {
+                State::Relaying(_) | State::Finishing(_) => turn.settings.body_timeout,
+                State::Tunnel(_) => turn.settings.tunnel_timeout.unwrap_or(std::time::Duration::MAX),
+                _ => return,
+            };
+            self.deadline = turn.now + patience;
+        }
+    }
+
+    /// Whether bytes from `side` are wanted: the state has a use for them, and the other side has taken what it was
+    /// sent. So the memory of an exchange is what one read can hold, a side.
+    pub fn wants(&self, side: Side) -> bool {
+        self.backlog(side.other()).is_empty()
+            && match &self.state {
+                State::Reading(_) | State::Lingering(_) => side == Side::Client,
+                State::Awaiting(state) => state.wants(side),
+                State::Relaying(state) => state.wants(side),
+                State::Tunnel(state) => state.wants(side),
+                State::Resolving(_) | State::Connecting(_) | State::Finishing(_) | State::Over(_) => false,
+            }
+    }
+
+    /// What a side's socket has not taken yet.
+    pub fn backlog(&self, side: Side) -> &Backlog {
+        match side {
+            Side::Client => &self.to_client,
+            Side::Upstream => &self.to_upstream,
+        }
+    }
+
+    /// When [`Input::Deadline`] is due.
+    pub fn deadline(&self) -> Moment {
+        self.deadline
+    }
+
+    /// The facts so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The client.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The request, once its head is complete.
+    pub fn request(&self) -> Option<&Request> {
+        match &self.state {
+            State::Reading(_) => None,
+            State::Resolving(state) => Some(&state.journey.request),
+            State::Connecting(state) => Some(&state.journey.request),
+            State::Awaiting(state) => Some(&state.journey.request),
+            State::Relaying(state) => Some(&state.request),
+            State::Tunnel(state) => Some(&state.request),
+            State::Finishing(state) | State::Lingering(state) => state.request.as_ref(),
+            State::Over(request) => request.as_ref(),
+        }
+    }
+
+    /// The frontend that serves the request and the place of the member that was chosen last.
+    pub fn target(&self) -> Option<(&Arc<Frontend>, usize)> {
+        self.ledger.target.as_ref().map(|(frontend, member)| (frontend, *member))
+    }
+
+    /// Gives the buffers back. The exchange is over, or nobody is left to tell it anything.
+    pub fn recycle(mut self, buffers: &mut BufferPool) {
+        for backlog in [&mut self.to_client, &mut self.to_upstream] {
+            backlog.discard(buffers);
+        }
+        if let Some(request) = self.state.into_request() {
+            request.recycle(buffers);
+        }
+    }
+}
+
+impl State {
+    fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
+        match (self, input) {
+            (Self::Over(request), _) => Self::Over(request),
+            (state, Input::Broken(Side::Client)) => state.leave(Reason::ClientGone, cx),
+            (state, Input::Abort(reason)) => state.abort(reason, cx),
+            (Self::Reading(state), input) => state.step(input, cx),
+            (Self::Resolving(state), input) => state.step(input, cx),
+            (Self::Connecting(state), input) => state.step(input, cx),
+            (Self::Awaiting(state), input) => state.step(input, cx),
+            (Self::Relaying(state), input) => state.step(input, cx),
+            (Self::Tunnel(state), input) => state.step(input, cx),
+            (Self::Finishing(state), input) => state.step(input, cx),
+            (Self::Lingering(state), input) => state.linger(input, cx),
+        }
+    }
+
+    /// Ends the exchange without another word to the client.
+    fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
+        cx.ledger.fail(reason);
+        cx.effect(Effect::Release { reuse: false });
+        cx.effect(Effect::Finish { keep_alive: false });
+        Self::Over(self.into_request())
+    }
+
+    /// Ends the exchange with an answer of this node's own, where none has begun.
+    fn abort(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
+        match self {
+            Self::Resolving(state) => state.journey.refuse(reason, cx),
+            Self::Connecting(state) => state.journey.refuse(reason, cx),
+            Self::Awaiting(state) => state.journey.refuse(reason, cx),
+            state => state.leave(reason, cx),
+        }
+    }
+
+    fn into_request(self) -> Option<Request> {
+        match self {
+            Self::Reading(_) => None,
+            Self::Resolving(state) => Some(state.journey.request),
+            Self::Connecting(state) => Some(state.journey.request),
+            Self::Awaiting(state) => Some(state.journey.request),
+            Self::Relaying(state) => Some(state.request),
+            Self::Tunnel(state) => Some(state.request),
+            Self::Finishing(state) | Self::Lingering(state) => state.request,
+            Self::Over(request) => request,
+        }
+    }
+}
+
+/// Writes until all slices are sent or the socket takes less than it is given.
+fn write_all<'a>(
+    slices: &mut impl Iterator<Item = &'a [u8]>,
+    write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> (usize, Flushed) {
+    let mut sent = 0;
+    loop {
+        let mut room = [IoSlice::new(&[]); MAX_SLICES];
+        let (count, total) = gather(slices, &mut room);
+        if count == 0 {
+            return (sent, Flushed::All);
+        }
+        match write(&room[..count]) {
+            Ok(written) if written == total => sent += written,
+            Ok(written) => return (sent + written, Flushed::Blocked),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),
+            Err(_) => return (sent, Flushed::Broken),
+        }
+    }
+}

@@ -1,10 +1,48 @@
-//! Pages of this node's own.
+//! Pages of this node's own: what a client sees when a request ended otherwise than by a backend's answer.
+//!
+//! Hipache's rule: `error_<status>.html` of `server.staticDir`, else its `error_default.html`, else the page built in.
+//! The files are read once, by [`Pages::load`] at the start, so that a request never waits for a disk. Whoever wants an
+//! edit to count, on SIGHUP say, loads again and hands the new pages to the cores.
 
+mod load;
+mod phrase;
+
+pub use phrase::phrase;
+
+use crate::base::reason::Reason;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The header lines that every page is sent with, each with its line end.
+pub const PAGE_HEADERS: &str =
+    "Content-Type: text/html\r\nCache-Control: no-cache\r\nPragma: no-cache\r\nExpires: -1\r\n";
 
 /// What of the pages can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Where `error_<status>.html` and `error_default.html` are looked for (`server.staticDir`).
     pub static_dir: Option<PathBuf>,
+}
+
+/// One page for each [`Reason`], ready to be sent. All cores share them behind one `Arc`.
+#[derive(Debug)]
+pub struct Pages {
+    /// In the order of [`Reason::ALL`]. Reasons of one status share the text of its file.
+    bodies: Box<[Arc<[u8]>]>,
+}
+
+impl Pages {
+    /// Reads the pages from the disk. What cannot be read is logged, and the next page of the rule takes its place.
+    pub fn load(settings: &Settings) -> Self {
+        let (pages, faults) = load::load(settings);
+        for fault in faults {
+            log::warn!("{fault}");
+        }
+        pages
+    }
+
+    /// The page that tells of `reason`. Empty where no answer does: the client is gone, or the answer had begun.
+    pub fn body(&self, reason: Reason) -> &[u8] {
+        &self.bodies[reason as usize]
+    }
 }

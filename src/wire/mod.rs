@@ -1,3 +1,72 @@
-//! HTTP/1.1 as bytes. Nothing here knows a socket or the time.
+//! HTTP/1.1 as bytes (RFC 9110, RFC 9112). Nothing here knows a socket or the time.
+//!
+//! What is ambiguous is refused, not repaired; what is let through leaves in one canonical form: one space after the
+//! colon, CRLF, one statement of the body's length.
 
+pub mod body;
+pub mod chunked;
+mod field;
 pub mod forwarded;
+mod host;
+pub mod request;
+pub mod response;
+pub mod upgrade;
+
+/// The greatest number of lines in a head. A head with more is refused as too large.
+pub const MAX_FIELDS: usize = 128;
+
+/// The two versions that are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+impl Version {
+    /// The version of httparse's minor number, which is 0 or 1.
+    fn from_minor(minor: Option<u8>) -> Self {
+        if minor == Some(0) { Self::Http10 } else { Self::Http11 }
+    }
+}
+
+/// A head that does not follow the grammar, as seen from either side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadFault {
+    /// Bytes that are not allowed where they stand.
+    Malformed,
+    /// More than [`MAX_FIELDS`] lines.
+    TooManyFields,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    Version,
+    /// The body's length is stated twice, wrongly, or in two ways.
+    Length,
+    /// A transfer coding other than chunked.
+    Coding,
+}
+
+impl From<httparse::Error> for HeadFault {
+    fn from(error: httparse::Error) -> Self {
+        match error {
+            httparse::Error::TooManyHeaders => Self::TooManyFields,
+            httparse::Error::Version => Self::Version,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// httparse takes a bare LF for the end of a line; others behind us may not. RFC 9112 section 2.2 lets us refuse it.
+fn lines_end_in_crlf(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
+}
+
+/// Whether a blank line stands in `bytes`, of which the first `seen` were looked through before. A head that trickles
+/// in is so read once, not once for each of its bytes.
+pub fn has_blank_line(bytes: &[u8], seen: usize) -> bool {
+    let start = seen.saturating_sub(3);
+    memchr::memchr_iter(b'\n', &bytes[start..]).map(|at| start + at).any(|at| {
+        let rest = &bytes[at + 1..];
+        rest.starts_with(b"\n") || rest.starts_with(b"\r\n")
+    })
+}

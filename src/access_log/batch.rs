@@ -1,0 +1,141 @@
+//! A core's half: lines into a batch, batches into the queue.
+
+use super::losses::Losses;
+use super::record::{LINE_LIMIT_BYTES, Record};
+use super::stamp::Stamp;
+use crate::base::clock::{Clock, Moment};
+use crossbeam_channel::{Receiver, Sender};
+use std::cell::RefCell;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A batch of this size is handed over at once.
+const FULL_BYTES: usize = 32 * 1024;
+
+/// A batch is never larger, so its buffer never grows.
+const BATCH_LIMIT_BYTES: usize = FULL_BYTES + LINE_LIMIT_BYTES;
+
+/// A batch is handed over at this age, however small it is.
+const FLUSH_AGE: Duration = Duration::from_millis(200);
+
+/// The access log as a core sees it. A clone has a batch of its own and shares the rest. What is still in the batch
+/// when a `Log` is dropped is handed over.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `None` where no log is wanted.
+    lines: Option<RefCell<Lines>>,
+}
+
+impl Log {
+    /// A log that goes nowhere.
+    pub const fn off() -> Self {
+        Self { lines: None }
+    }
+
+    pub(super) fn new(post: Post, clock: Clock) -> Self {
+        Self { lines: Some(RefCell::new(Lines::new(post, clock))) }
+    }
+
+    /// Whether lines go anywhere. Where not, the caller can spare itself the [`Record`].
+    pub fn is_on(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// Takes down a request.
+    pub fn write(&self, record: &Record<'_>) {
+        if let Some(lines) = &self.lines {
+            lines.borrow_mut().write(record);
+        }
+    }
+
+    /// Hands the lines over that have waited for long enough. To be called at each turn of the loop.
+    pub fn flush(&self, now: Moment) {
+        if now >= self.flush_at()
+            && let Some(lines) = &self.lines
+        {
+            lines.borrow_mut().hand_over();
+        }
+    }
+
+    /// When [`Log::flush`] is next to be called at the latest: [`Moment::NEVER`] where no line waits.
+    pub fn flush_at(&self) -> Moment {
+        self.lines.as_ref().map_or(Moment::NEVER, |lines| lines.borrow().flush_at)
+    }
+}
+
+/// Lines on their way to the log's thread.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Whole lines.
+    pub(super) text: Vec<u8>,
+    pub(super) lines: u64,
+}
+
+/// What leads from a core to the log's thread, and back.
+#[derive(Clone, Debug)]
+pub(super) struct Post {
+    pub(super) batches: Sender<Batch>,
+    /// Buffers come back, so that the steady state allocates none.
+    pub(super) spares: Receiver<Vec<u8>>,
+    pub(super) losses: Arc<Losses>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    batch: Batch,
+    /// When the first line of the batch will be old enough.
+    flush_at: Moment,
+    stamp: Stamp,
+    clock: Clock,
+    post: Post,
+}
+
+impl Lines {
+    fn new(post: Post, clock: Clock) -> Self {
+        let batch = Batch { text: Vec::with_capacity(BATCH_LIMIT_BYTES), lines: 0 };
+        Self { batch, flush_at: Moment::NEVER, stamp: Stamp::default(), clock, post }
+    }
+
+    fn write(&mut self, record: &Record<'_>) {
+        if self.batch.lines == 0 {
+            self.flush_at = record.ended + FLUSH_AGE;
+        }
+        let stamp = self.stamp.of(self.clock.wall(record.ended));
+        record.append_to(&mut self.batch.text, stamp);
+        self.batch.lines += 1;
+        debug_assert!(self.batch.text.len() <= BATCH_LIMIT_BYTES, "a batch outgrew its buffer");
+        if self.batch.text.len() >= FULL_BYTES {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if self.batch.lines == 0 {
+            return;
+        }
+        let batch = Batch { text: mem::take(&mut self.batch.text), lines: mem::take(&mut self.batch.lines) };
+        self.flush_at = Moment::NEVER;
+        self.batch.text = match self.post.batches.try_send(batch) {
+            Ok(()) => self.post.spares.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_LIMIT_BYTES)),
+            Err(refused) => {
+                let mut batch = refused.into_inner();
+                self.post.losses.add_overflowed(batch.lines);
+                batch.text.clear();
+                batch.text
+            }
+        };
+    }
+}
+
+impl Clone for Lines {
+    fn clone(&self) -> Self {
+        Self::new(self.post.clone(), self.clock)
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}

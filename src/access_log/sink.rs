@@ -1,0 +1,103 @@
+//! Writing whole lines to something that may fail in the middle of one.
+
+use std::io::{self, ErrorKind, Write};
+
+/// An output, and whether what was last written to it broke off within a line.
+#[derive(Debug)]
+pub(super) struct Sink<W> {
+    out: W,
+    torn: bool,
+}
+
+/// Why lines were lost, and how many: those that are not, or not wholly, written.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: io::Error,
+    pub(super) lost_lines: u64,
+}
+
+impl<W: Write> Sink<W> {
+    pub(super) const fn new(out: W) -> Self {
+        Self { out, torn: false }
+    }
+
+    /// Writes whole lines. After a failure within a line the next starts on a new one, so that a disk that was full
+    /// costs the lines it had no room for and no other.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
+        if self.torn {
+            self.out.write_all(b"\n").map_err(|error| Failure::new(error, lines))?;
+            self.torn = false;
+        }
+        let mut rest = lines;
+        while !rest.is_empty() {
+            match self.out.write(rest) {
+                Ok(0) => return Err(Failure::new(ErrorKind::WriteZero.into(), rest)),
+                Ok(len) => {
+                    self.torn = rest[len - 1] != b'\n';
+                    rest = &rest[len..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Failure::new(error, rest)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Failure {
+    fn new(error: io::Error, rest: &[u8]) -> Self {
+        Self { error, lost_lines: memchr::memchr_iter(b'\n', rest).count() as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, and then fails.
+    #[derive(Default)]
+    struct Disk {
+        written: Vec<u8>,
+        free_bytes: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.free_bytes == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let len = bytes.len().min(self.free_bytes);
+            self.free_bytes -= len;
+            self.written.extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_failure_costs_the_lines_it_had_no_room_for_and_no_other() {
+        let table: [(usize, u64, &str); 6] = [
+            (0, 3, "e\nf\n"),
+            (1, 3, "a\ne\nf\n"),
+            (2, 3, "aa\ne\nf\n"),
+            (3, 2, "aa\ne\nf\n"),
+            (4, 2, "aa\nb\ne\nf\n"),
+            (8, 1, "aa\nbb\ncc\ne\nf\n"),
+        ];
+        for (free_bytes, lost_lines, expected) in table {
+            let mut sink = Sink::new(Disk { free_bytes, ..Disk::default() });
+            let failure = sink.write(b"aa\nbb\ncc\n").expect_err("the disk is full");
+            assert_eq!(failure.lost_lines, lost_lines, "{free_bytes} bytes free");
+            assert_eq!(failure.error.kind(), ErrorKind::StorageFull);
+            let failure = sink.write(b"d\n").expect_err("it is still full");
+            assert_eq!(failure.lost_lines, 1);
+            sink.out.free_bytes = 100;
+            sink.write(b"e\n").expect("there is room again");
+            sink.write(b"f\n").expect("there is room");
+            assert_eq!(String::from_utf8_lossy(&sink.out.written), expected, "{free_bytes} bytes free");
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The log's thread: writes what the cores hand over.
+
+use super::batch::{Batch, Log, Post};
+use super::losses::{Losses, Reporter};
+use super::sink::Sink;
+use super::{Target, sink};
+use crate::base::clock::Clock;
+use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::iter;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How many batches may wait, for each core: about 1 MiB of lines.
+const QUEUE_BATCHES_PER_CORE: usize = 32;
+
+/// How many empty buffers are kept, for each core. What a stall of the disk took beyond that is given back.
+const SPARES_PER_CORE: usize = 4;
+
+/// How long [`Control::stop`] waits for an output that does not take what it is given.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Opens the log and starts its thread. Returns the supervisor's half, and one [`Log`] for each core.
+pub fn start(target: &Target, cores: usize, clock: Clock) -> io::Result<(Control, Vec<Log>)> {
+    let Some(file) = open(target)? else {
+        let control = Control { running: None, losses: Arc::default() };
+        return Ok((control, vec![Log::off(); cores]));
+    };
+    let (batch_sender, batches) = bounded(QUEUE_BATCHES_PER_CORE * cores);
+    let (spare_sender, spares) = bounded(SPARES_PER_CORE * cores);
+    let (reopen, reopens) = bounded(1);
+    let (end, ended) = bounded(0);
+    let losses = Arc::<Losses>::default();
+    let writer = Writer {
+        target: target.clone(),
+        sink: Sink::new(file),
+        batches,
+        spares: spare_sender,
+        reopens,
+        losses: Arc::clone(&losses),
+        reporter: Reporter::default(),
+        clock,
+    };
+    let run = move || {
+        // Dropped when the thread ends: this is how `stop` learns of it.
+        let _end: Sender<()> = end;
+        writer.run();
+    };
+    let thread = thread::Builder::new().name("access-log".into()).spawn(run)?;
+    let post = Post { batches: batch_sender, spares, losses: Arc::clone(&losses) };
+    let logs = iter::repeat_with(|| Log::new(post.clone(), clock)).take(cores).collect();
+    Ok((Control { running: Some(Running { reopen, ended, thread }), losses }, logs))
+}
+
+/// The supervisor's half of the log. When it is dropped, the thread writes what is queued and ends.
+#[derive(Debug)]
+pub struct Control {
+    running: Option<Running>,
+    losses: Arc<Losses>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Dropping it is the order to end.
+    reopen: Sender<()>,
+    ended: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Control {
+    /// Opens the file again, which may have been renamed (SIGUSR1). Where that fails the old one stays in use.
+    pub fn reopen(&self) {
+        if let Some(running) = &self.running {
+            match running.reopen.try_send(()) {
+                // One order that waits is as good as two.
+                Ok(()) | Err(TrySendError::Full(())) => {}
+                Err(TrySendError::Disconnected(())) => log::error!("access log: its thread has ended"),
+            }
+        }
+    }
+
+    /// How many lines were lost since the start: dropped by cores because the queue was full, or not written because
+    /// of an error.
+    pub fn lost_lines(&self) -> u64 {
+        self.losses.total()
+    }
+
+    /// Writes what the cores have handed over and ends the thread. The cores drop their [`Log`]s first. An output that
+    /// takes nothing, such as a pipe that nobody reads, is waited for 5 seconds.
+    pub fn stop(self) {
+        self.stop_within(STOP_LIMIT);
+    }
+
+    fn stop_within(self, limit: Duration) {
+        let Some(Running { reopen, ended, thread }) = self.running else { return };
+        drop(reopen);
+        if ended.recv_timeout(limit).is_err_and(|error| error.is_timeout()) {
+            log::warn!("access log: its output takes nothing; the last lines are lost");
+        } else if thread.join().is_err() {
+            log::error!("access log: its thread ended in a panic");
+        }
+    }
+}
+
+/// `None` where no log is wanted.
+fn open(target: &Target) -> io::Result<Option<File>> {
+    match target {
+        Target::Off => Ok(None),
+        // Not `io::stdout()`, whose own buffer would hide what was written when an error came.
+        Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(|fd| Some(fd.into())),
+        Target::File(path) => open_file(path).map(Some),
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("opening the access log {} (server.accessLog): {error}", path.display()))
+    })
+}
+
+/// What lives in the thread.
+struct Writer {
+    target: Target,
+    sink: Sink<File>,
+    batches: Receiver<Batch>,
+    spares: Sender<Vec<u8>>,
+    reopens: Receiver<()>,
+    losses: Arc<Losses>,
+    reporter: Reporter,
+    clock: Clock,
+}
+
+impl Writer {
+    fn run(mut self) {
+        loop {
+            let pause = self.reporter.pause(&self.losses, self.clock.now());
+            let report = pause.map_or_else(never, after);
+            select! {
+                recv(self.batches) -> batch => match batch {
+                    Ok(batch) => self.write(batch),
+                    // All cores are gone; the order to end is still to come.
+                    Err(_) => self.batches = never(),
+                },
+                recv(self.reopens) -> order => match order {
+                    Ok(()) => self.reopen(),
+                    Err(_) => break,
+                },
+                recv(report) -> _ => {}
+            }
+            if let Some(report) = self.reporter.report(&self.losses, &self.target, self.clock.now()) {
+                log::warn!("{report}");
+            }
+        }
+        while let Ok(batch) = self.batches.try_recv() {
+            self.write(batch);
+        }
+        if let Some(report) = self.reporter.last_report(&self.losses, &self.target) {
+            log::warn!("{report}");
+        }
+    }
+
+    fn write(&mut self, batch: Batch) {
+        let mut text = batch.text;
+        if let Err(sink::Failure { error, lost_lines }) = self.sink.write(&text) {
+            self.losses.add_unwritten(lost_lines);
+            self.reporter.note(error);
+        }
+        text.clear();
+        // A buffer that finds no room is freed.
+        drop(self.spares.try_send(text));
+    }
+
+    fn reopen(&mut self) {
+        let Target::File(path) = &self.target else { return };
+        match open_file(path) {
+            Ok(file) => self.sink = Sink::new(file),
+            Err(error) => log::error!("{error}; the old file stays in use"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Record;
+    use super::*;
+    use crate::base::clock::Moment;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use std::fs;
+    use std::net::Ipv4Addr;
+    use std::path::PathBuf;
+    use std::process;
+
+    /// A directory of this test's own, removed at its end.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("sluice-log-{test}-{}", process::id()));
+            fs::create_dir_all(&path).expect("a directory");
+            Self(path)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).expect("the directory goes");
+        }
+    }
+
+    fn start_one(path: PathBuf) -> (Control, Log) {
+        let (control, mut logs) = start(&Target::File(path), 1, Clock::new()).expect("the log opens");
+        (control, logs.remove(0))
+    }
+
+    fn write(log: &Log, target: &str) {
+        log.write(&Record {
+            ended: Moment::ZERO,
+            client: Ipv4Addr::LOCALHOST.into(),
+            method: b"GET",
+            target: target.as_bytes(),
+            minor_version: 1,
+            status: 200,
+            sent_bytes: 0,
+            referer: None,
+            user_agent: None,
+            vhost: None,
+            frontend_id: None,
+            total: Duration::ZERO,
+            backend: None,
+        });
+    }
+
+    /// The targets of the lines of a file, each of which is to be whole.
+    fn targets(text: &str) -> Vec<&str> {
+        assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole");
+        let target = |line: &'_ str| line.starts_with("127.0.0.1 - - [") && line.ends_with(" 0.000 -");
+        assert!(text.lines().all(target), "{text}");
+        text.lines().filter_map(|line| line.split(' ').nth(6)).collect()
+    }
+
+    fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+        let clock = Clock::new();
+        while !condition() {
+            assert!(clock.now() < Moment::ZERO + Duration::from_secs(10), "waiting for {what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn lines_are_handed_over_by_age_by_size_and_at_the_end() {
+        let dir = Dir::new("flush");
+        let path = dir.path("access.log");
+        let read = || fs::read_to_string(&path).expect("the log");
+        let (control, log) = start_one(path.clone());
+        assert!(log.is_on());
+        assert_eq!(log.flush_at(), Moment::NEVER);
+
+        write(&log, "/1");
+        let due = log.flush_at();
+        assert_eq!(due, Moment::ZERO + Duration::from_millis(200));
+        log.flush(Moment::from_micros(due.as_micros() - 1));
+        assert_eq!(log.flush_at(), due, "too young");
+        log.flush(due);
+        assert_eq!(log.flush_at(), Moment::NEVER);
+        wait_until("the old line", || !read().is_empty());
+        assert_eq!(targets(&read()), ["/1"]);
+
+        for _ in 0..1000 {
+            write(&log, "/2");
+        }
+        wait_until("a full batch", || read().len() > 32 * 1024);
+        drop(log);
+        control.stop();
+        assert_eq!(targets(&read()).len(), 1001);
+    }
+
+    #[test]
+    fn a_renamed_file_is_opened_anew() {
+        let dir = Dir::new("reopen");
+        let (path, old) = (dir.path("access.log"), dir.path("access.log.1"));
+        let (control, log) = start_one(path.clone());
+        write(&log, "/1");
+        log.flush(Moment::NEVER);
+        wait_until("the first line", || fs::metadata(&path).is_ok_and(|found| found.len() > 0));
+        fs::rename(&path, &old).expect("a rename");
+        control.reopen();
+        wait_until("the new file", || path.exists());
+        write(&log, "/2");
+        drop(log);
+        control.stop();
+        assert_eq!(targets(&fs::read_to_string(&old).expect("the old file")), ["/1"]);
+        assert_eq!(targets(&fs::read_to_string(&path).expect("the new file")), ["/2"]);
+    }
+
+    #[test]
+    fn where_reopening_fails_the_old_file_stays() {
+        let dir = Dir::new("reopen-fails");
+        let (place, elsewhere) = (dir.path("logs"), dir.path("elsewhere"));
+        fs::create_dir(&place).expect("a directory");
+        let (control, log) = start_one(place.join("access.log"));
+        fs::rename(&place, &elsewhere).expect("a rename");
+        control.reopen();
+        write(&log, "/1");
+        drop(log);
+        control.stop();
+        assert_eq!(targets(&fs::read_to_string(elsewhere.join("access.log")).expect("the old file")), ["/1"]);
+    }
+
+    #[test]
+    fn a_reader_that_stalls_costs_lines_which_are_counted_and_no_line_is_torn() {
+        let dir = Dir::new("overflow");
+        let path = dir.path("access.fifo");
+        mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
+        let (go, may_read) = bounded::<()>(1);
+        let reader = thread::spawn({
+            let path = path.clone();
+            move || {
+                // Opening a FIFO waits for the other end.
+                let file = File::open(path).expect("the FIFO");
+                may_read.recv().expect("the order to read");
+                io::read_to_string(file).expect("text")
+            }
+        });
+        let (control, log) = start_one(path);
+        let mut written = 0;
+        while control.lost_lines() == 0 {
+            assert!(written < 1_000_000, "the queue has no end");
+            write(&log, "/stalled");
+            written += 1;
+        }
+        go.send(()).expect("the reader is there");
+        drop(log);
+        let losses = Arc::clone(&control.losses);
+        control.stop();
+        let text = reader.join().expect("the reader ends");
+        assert_eq!(targets(&text).len() as u64 + losses.total(), written);
+    }
+
+    #[test]
+    fn an_output_that_takes_nothing_does_not_hold_up_the_stop() {
+        let dir = Dir::new("stuck");
+        let path = dir.path("access.fifo");
+        mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
+        let reader = thread::spawn({
+            let path = path.clone();
+            move || File::open(path).expect("the FIFO")
+        });
+        let (control, log) = start_one(path);
+        let _unread = reader.join().expect("the reader opens");
+        while control.lost_lines() == 0 {
+            write(&log, "/stuck");
+        }
+        control.stop_within(Duration::ZERO);
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_the_next_file_takes_them_again() {
+        let dir = Dir::new("full");
+        let path = dir.path("access.log");
+        std::os::unix::fs::symlink("/dev/full", &path).expect("a link");
+        let (control, log) = start_one(path.clone());
+        write(&log, "/1");
+        write(&log, "/2");
+        log.flush(Moment::NEVER);
+        wait_until("the loss", || control.lost_lines() == 2);
+        fs::remove_file(&path).expect("the link goes");
+        control.reopen();
+        wait_until("the new file", || path.exists());
+        write(&log, "/3");
+        drop(log);
+        control.stop();
+        assert_eq!(targets(&fs::read_to_string(&path).expect("the new file")), ["/3"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let error = start(&Target::File("/nonexistent/access.log".into()), 1, Clock::new()).expect_err("no directory");
+        assert!(error.to_string().contains("/nonexistent/access.log (server.accessLog)"), "{error}");
+    }
+
+    #[test]
+    fn no_log_is_no_thread() {
+        let (control, logs) = start(&Target::Off, 2, Clock::new()).expect("nothing to open");
+        assert!(logs.len() == 2 && logs.iter().all(|log| !log.is_on()));
+        write(&logs[0], "/1");
+        logs[0].flush(Moment::NEVER);
+        control.reopen();
+        assert_eq!(control.lost_lines(), 0);
+        control.stop();
+    }
+}

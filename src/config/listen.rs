@@ -1,0 +1,92 @@
+//! `http` and `https`: where the node listens.
+
+use super::raw::{Field, Section};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const DEFAULT_PORT: u16 = 80;
+
+const NO_TLS: &str = "TLS is not available in this version";
+
+/// The addresses of `http`, the old keys of `server` included.
+pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>) -> Vec<SocketAddr> {
+    let http = root.field("http").section();
+    let port = http.field("port").or_old(server.old_field("port"), "http.port");
+    let port = read_port(&port).unwrap_or(DEFAULT_PORT);
+    let bind = http.field("bind");
+    let old_binds = [server.old_field("address"), server.old_field("address6")];
+    for old in &old_binds {
+        old.warn_old("http.bind", bind.is_set());
+    }
+    let items = bind.items().or_else(|| {
+        let items: Vec<_> = old_binds.iter().filter_map(Field::items).flatten().collect();
+        (!items.is_empty()).then_some(items)
+    });
+    let Some(items) = items else {
+        return vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)];
+    };
+    if items.is_empty() {
+        bind.refuse("at least one address");
+    }
+    let mut seen = HashSet::new();
+    let mut listeners = Vec::new();
+    for item in &items {
+        let Some(address) = read_bind(item, port) else { continue };
+        if seen.insert(address) {
+            listeners.push(address);
+        } else {
+            item.refuse_because(&format!("{address} once more"), "every address and port only once");
+        }
+    }
+    listeners
+}
+
+/// An item of `bind`: an address, or an object of an address and what is particular to it.
+fn read_bind(item: &Field<'_>, common_port: u16) -> Option<SocketAddr> {
+    if !item.value()?.is_object() {
+        let address = read_address(item, "an IP address, or an object of address and port")?;
+        return Some(SocketAddr::new(address, common_port));
+    }
+    let section = item.clone().section();
+    for key in ["key", "cert", "ca"] {
+        section.field(key).warn_no_effect("connections of http are not encrypted");
+    }
+    let port = section.field("port");
+    let port = if port.is_set() { read_port(&port) } else { Some(common_port) };
+    let address = section.field("address");
+    if !address.is_set() {
+        address.refuse("an IP address");
+    }
+    Some(SocketAddr::new(read_address(&address, "an IP address")?, port?))
+}
+
+fn read_address(field: &Field<'_>, expected: &'static str) -> Option<IpAddr> {
+    field.read(expected, |value| value.as_str()?.parse().ok())
+}
+
+fn read_port(field: &Field<'_>) -> Option<u16> {
+    field.whole(1..=u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
+}
+
+/// `https` is known and cannot be served yet. Whoever asks for it must not believe to be served.
+pub(super) fn refuse_https(root: &Section<'_>, server: &Section<'_>) {
+    let https = root.field("https");
+    let section = https.clone().section();
+    for key in ["port", "key", "cert", "ca", "passphrase", "secureProtocol", "secureOptions"] {
+        section.field(key);
+    }
+    for key in ["ciphers", "honorCipherOrder"] {
+        section.field(key);
+    }
+    let bind = section.field("bind");
+    if bind.items().is_some_and(|items| !items.is_empty()) {
+        bind.refuse(format!("no address: {NO_TLS}"));
+    } else {
+        https.warn_no_effect(NO_TLS);
+    }
+    let old = server.old_field("https");
+    old.warn_old("https", https.is_set());
+    if old.is_set() && !https.is_set() {
+        old.refuse(format!("nothing: {NO_TLS}"));
+    }
+}

@@ -1,0 +1,196 @@
+//! `server`: what each room is told.
+
+use super::cpus::{CpuList, HIGHEST};
+use super::raw::{Field, Section};
+use crate::wire::forwarded;
+use crate::{access_log, exchange, health, page, route, upstream, worker};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// How many workers there may be.
+pub const WORKERS: RangeInclusive<u64> = 1..=1024;
+
+/// How large a head may be allowed to be. Below the least one, browsers' ordinary requests fail; above the greatest,
+/// heads no longer fit the buffers that they are read with.
+const HEAD_BYTES: RangeInclusive<u64> = 1024..=65_536;
+
+const COUNT: RangeInclusive<u64> = 1..=10_000_000;
+
+/// The times, for most of which `tcpTimeout` is the common default.
+#[derive(Debug)]
+struct Times {
+    connect: Duration,
+    head: Duration,
+    idle: Duration,
+    answer: Duration,
+    body: Duration,
+    tunnel: Option<Duration>,
+    upstream_idle: Duration,
+    graceful: Duration,
+    name_refresh: Duration,
+    dead: Duration,
+    route: Duration,
+}
+
+/// What `server` says, sorted by rooms.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) exchange: exchange::Settings,
+    pub(super) upstream: upstream::Settings,
+    pub(super) route: route::Settings,
+    pub(super) worker: worker::Settings,
+    pub(super) page: page::Settings,
+    pub(super) access_log: access_log::Target,
+    pub(super) name_refresh: Duration,
+    pub(super) debug: bool,
+    pub(super) workers: Option<usize>,
+    pub(super) cpus: Option<Vec<usize>>,
+    pub(super) pin: bool,
+}
+
+pub(super) fn read(server: &Section<'_>) -> Server {
+    let lru_cache = server.field("lruCache").section();
+    let times = read_times(server, &lru_cache);
+    Server {
+        upstream: upstream::Settings {
+            max_sockets: server.field("maxSockets").count(1..=65_535).unwrap_or(100),
+            max_waiting: server.field("maxWaiting").count(0..=1_000_000).unwrap_or(1024),
+            idle_timeout: times.upstream_idle,
+        },
+        route: route::Settings {
+            capacity: lru_cache.field("size").count(COUNT).unwrap_or(100_000),
+            ttl: times.route,
+            unknown_capacity: lru_cache.field("unknownSize").count(COUNT).unwrap_or(10_000),
+        },
+        worker: worker::Settings {
+            idle_timeout: times.idle,
+            max_connections: server.field("maxConnections").count(COUNT).unwrap_or(100_000),
+            graceful_wait: times.graceful,
+        },
+        page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
+        access_log: read_access_log(&server.field("accessLog")),
+        name_refresh: times.name_refresh,
+        debug: server.field("debug").flag().unwrap_or(false),
+        workers: server.field("workers").count(WORKERS),
+        cpus: read_cpus(&server.field("cpus")),
+        pin: server.field("pin").flag().unwrap_or(true),
+        exchange: read_exchange(server, &times),
+    }
+}
+
+fn read_times(server: &Section<'_>, lru_cache: &Section<'_>) -> Times {
+    let seconds = |key, default| server.field(key).seconds().unwrap_or(default);
+    let common = seconds("tcpTimeout", Duration::from_secs(30));
+    let tunnel = server.field("tunnelTimeout").seconds_or_zero().unwrap_or(Duration::from_secs(3600));
+    Times {
+        connect: seconds("connectTimeout", common),
+        head: seconds("headTimeout", common),
+        idle: seconds("idleTimeout", common),
+        answer: seconds("answerTimeout", common),
+        body: seconds("bodyTimeout", common),
+        tunnel: (!tunnel.is_zero()).then_some(tunnel),
+        upstream_idle: seconds("upstreamIdleTimeout", Duration::from_secs(60)),
+        graceful: server.field("gracefulWait").seconds_or_zero().unwrap_or(Duration::from_secs(120)),
+        name_refresh: seconds("nameRefresh", Duration::from_secs(30)),
+        dead: seconds("deadBackendTTL", Duration::from_secs(30)),
+        route: lru_cache.field("ttl").seconds().unwrap_or(Duration::from_secs(10)),
+    }
+}
+
+fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
+    let everyone = || vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+    exchange::Settings {
+        head_timeout: times.head,
+        connect_timeout: times.connect,
+        answer_timeout: times.answer,
+        body_timeout: times.body,
+        tunnel_timeout: times.tunnel,
+        max_head_bytes: server.field("maxHeadBytes").count(HEAD_BYTES).unwrap_or(65_536),
+        max_body_bytes: server.field("maxBodyBytes").whole(0..=1 << 53).filter(|bytes| *bytes > 0),
+        keep_alive: server.field("httpKeepAlive").flag().unwrap_or(true),
+        retry_limit: server.field("retryOnError").whole(0..=100).and_then(|times| times.try_into().ok()).unwrap_or(3),
+        via: read_via(&server.field("via")),
+        forwarded: forwarded::Policy {
+            trusted: read_networks(&server.field("trustedNetworks")).unwrap_or_default(),
+            mode: read_mode(&server.field("forwardedMode")).unwrap_or(forwarded::Mode::Append),
+        },
+        debug_networks: read_networks(&server.field("debugNetworks")).unwrap_or_else(everyone),
+        health: health::Settings {
+            dead_ttl: times.dead,
+            dead_on_500: server.field("deadBackendOn500").flag().unwrap_or(true),
+        },
+    }
+}
+
+fn read_access_log(field: &Field<'_>) -> access_log::Target {
+    use access_log::Target;
+    let target = field.read("a path, \"-\" for standard output, or false", |value| match (value.as_str(), value) {
+        (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(Target::Off),
+        (Some("-"), _) => Some(Target::Stdout),
+        (Some(path), _) => Some(Target::File(path.into())),
+        _ => None,
+    });
+    target.unwrap_or(Target::Off)
+}
+
+/// The list of processors, as a text or as a list of numbers.
+fn read_cpus(field: &Field<'_>) -> Option<Vec<usize>> {
+    const EXPECTED: &str = "a list of processors such as \"0-3,8\"";
+    let value = field.value()?;
+    let list = match value.as_str() {
+        Some(text) => text.parse(),
+        None if value.is_array() => {
+            let items = field.items()?;
+            let cpus: Vec<_> = items.iter().filter_map(|item| item.count(0..=HIGHEST as u64)).collect();
+            if cpus.len() < items.len() {
+                return None;
+            }
+            CpuList::new(cpus)
+        }
+        None => {
+            field.refuse(EXPECTED);
+            return None;
+        }
+    };
+    list.map_err(|fault| field.refuse_because(&fault, EXPECTED)).map(CpuList::into_vec).ok()
+}
+
+/// A pseudonym is a token (RFC 9110 section 7.6.3).
+fn read_via(field: &Field<'_>) -> Option<Box<str>> {
+    let expected = "a name of letters, digits and !#$%&'*+-.^_`|~, or false to add no Via";
+    let via = field.read(expected, |value| match (value.as_str(), value) {
+        (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(None),
+        (Some(name), _) if name.bytes().all(is_token_byte) => Some(Some(name.into())),
+        _ => None,
+    });
+    via.unwrap_or_else(|| Some("sluice".into()))
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn read_mode(field: &Field<'_>) -> Option<forwarded::Mode> {
+    field.read("\"append\" or \"replace\"", |value| match value.as_str()? {
+        "append" => Some(forwarded::Mode::Append),
+        "replace" => Some(forwarded::Mode::Replace),
+        _ => None,
+    })
+}
+
+fn read_networks(field: &Field<'_>) -> Option<Vec<IpNet>> {
+    let read = |item: Field<'_>| {
+        item.read("an IP address, or a network such as \"10.0.0.0/8\"", |value| as_network(value.as_str()?))
+    };
+    Some(field.items()?.into_iter().filter_map(read).collect())
+}
+
+fn as_network(text: &str) -> Option<IpNet> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.into()),
+        Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
+    }
+}

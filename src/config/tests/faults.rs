@@ -1,0 +1,226 @@
+//! Every kind of wrong value, with the message that names it.
+
+use super::*;
+
+/// Each row is a configuration with exactly one fault.
+fn check(table: Vec<(Value, &str)>) {
+    for (members, expected) in table {
+        assert_eq!(faults_of(&with(&members)), [expected], "{members}");
+    }
+}
+
+/// The same for members of `server`.
+fn check_server(table: Vec<(Value, &str)>) {
+    check(table.into_iter().map(|(members, expected)| (json!({"server": members}), expected)).collect());
+}
+
+#[test]
+fn wrong_times() {
+    let not_zero = ["tcpTimeout", "connectTimeout", "headTimeout", "idleTimeout", "answerTimeout", "bodyTimeout"];
+    for key in not_zero.into_iter().chain(["upstreamIdleTimeout", "deadBackendTTL", "nameRefresh"]) {
+        let expected = format!("server.{key}: found 0, expected a number of seconds from 0.001 to 31536000");
+        assert_eq!(faults_of(&with(&json!({"server": {key: 0}}))), [expected]);
+    }
+    check_server(vec![
+        (
+            json!({"tcpTimeout": "30"}),
+            "server.tcpTimeout: found \"30\", expected a number of seconds from 0.001 to 31536000",
+        ),
+        (
+            json!({"tcpTimeout": 1e9}),
+            "server.tcpTimeout: found 1000000000.0, expected a number of seconds from 0.001 to 31536000",
+        ),
+        (
+            json!({"lruCache": {"ttl": 0}}),
+            "server.lruCache.ttl: found 0, expected a number of seconds from 0.001 to 31536000",
+        ),
+        (
+            json!({"tunnelTimeout": -1}),
+            "server.tunnelTimeout: found -1, expected 0, or a number of seconds from 0.001 to 31536000",
+        ),
+        (
+            json!({"gracefulWait": true}),
+            "server.gracefulWait: found true, expected 0, or a number of seconds from 0.001 to 31536000",
+        ),
+    ]);
+}
+
+#[test]
+fn wrong_limits() {
+    check_server(vec![
+        (json!({"maxSockets": 0}), "server.maxSockets: found 0, expected a whole number from 1 to 65535"),
+        (json!({"maxWaiting": -1}), "server.maxWaiting: found -1, expected a whole number from 0 to 1000000"),
+        (
+            json!({"retryOnError": "three"}),
+            "server.retryOnError: found \"three\", expected a whole number from 0 to 100",
+        ),
+        (json!({"retryOnError": 1.5}), "server.retryOnError: found 1.5, expected a whole number from 0 to 100"),
+        (json!({"lruCache": {"size": 0}}), "server.lruCache.size: found 0, expected a whole number from 1 to 10000000"),
+        (
+            json!({"lruCache": {"unknownSize": []}}),
+            "server.lruCache.unknownSize: found an empty list, expected a whole number from 1 to 10000000",
+        ),
+        (json!({"maxHeadBytes": 1023}), "server.maxHeadBytes: found 1023, expected a whole number from 1024 to 65536"),
+        (
+            json!({"maxBodyBytes": {}}),
+            "server.maxBodyBytes: found an object, expected a whole number from 0 to 9007199254740992",
+        ),
+        (
+            json!({"maxConnections": [1]}),
+            "server.maxConnections: found a list, expected a whole number from 1 to 10000000",
+        ),
+        (json!({"workers": 0}), "server.workers: found 0, expected a whole number from 1 to 1024"),
+    ]);
+}
+
+#[test]
+fn wrong_habits() {
+    check_server(vec![
+        (json!({"debug": 1}), "server.debug: found 1, expected true or false"),
+        (json!({"pin": "no"}), "server.pin: found \"no\", expected true or false"),
+        (json!({"httpKeepAlive": "true"}), "server.httpKeepAlive: found \"true\", expected true or false"),
+        (json!({"deadBackendOn500": 0}), "server.deadBackendOn500: found 0, expected true or false"),
+        (
+            json!({"accessLog": true}),
+            "server.accessLog: found true, expected a path, \"-\" for standard output, or false",
+        ),
+        (json!({"staticDir": ""}), "server.staticDir: found \"\", expected a text"),
+        (
+            json!({"via": "a b"}),
+            "server.via: found \"a b\", expected a name of letters, digits and !#$%&'*+-.^_`|~, or false to add no Via",
+        ),
+        (json!({"forwardedMode": "keep"}), "server.forwardedMode: found \"keep\", expected \"append\" or \"replace\""),
+        (
+            json!({"trustedNetworks": ["10.0.0.0/8", "10.0.0.0/33"]}),
+            "server.trustedNetworks[1]: found \"10.0.0.0/33\", \
+             expected an IP address, or a network such as \"10.0.0.0/8\"",
+        ),
+        (
+            json!({"debugNetworks": true}),
+            "server.debugNetworks: found true, expected an IP address, or a network such as \"10.0.0.0/8\"",
+        ),
+        (json!({"cpus": 3}), "server.cpus: found 3, expected a list of processors such as \"0-3,8\""),
+        (json!({"cpus": [1, "x"]}), "server.cpus[1]: found \"x\", expected a whole number from 0 to 1023"),
+        (
+            json!({"cpus": "2-0"}),
+            "server.cpus: found \"2-0\" (the range 2-0 ends before it begins), \
+             expected a list of processors such as \"0-3,8\"",
+        ),
+        (
+            json!({"cpus": []}),
+            "server.cpus: found an empty list (the list is empty), \
+             expected a list of processors such as \"0-3,8\"",
+        ),
+        (json!({"lruCache": true}), "server.lruCache: found true, expected an object"),
+    ]);
+}
+
+#[test]
+fn wrong_listeners() {
+    check(vec![
+        (json!({"http": []}), "http: found an empty list, expected an object"),
+        (json!({"http": {"port": 0}}), "http.port: found 0, expected a whole number from 1 to 65535"),
+        (json!({"http": {"bind": []}}), "http.bind: found an empty list, expected at least one address"),
+        (
+            json!({"http": {"bind": ["::1", "localhost"]}}),
+            "http.bind[1]: found \"localhost\", expected an IP address, or an object of address and port",
+        ),
+        (json!({"http": {"bind": [{"port": 81}]}}), "http.bind[0].address: found nothing, expected an IP address"),
+        (
+            json!({"http": {"bind": [{"address": "::1", "port": "81"}]}}),
+            "http.bind[0].port: found \"81\", expected a whole number from 1 to 65535",
+        ),
+        (
+            json!({"http": {"bind": ["::1", {"address": "::1", "port": 80}]}}),
+            "http.bind[1]: found an object ([::1]:80 once more), expected every address and port only once",
+        ),
+        (
+            json!({"https": {"bind": "::", "port": 443}}),
+            "https.bind: found \"::\", expected no address: TLS is not available in this version",
+        ),
+        (
+            json!({"server": {"https": {"port": 443}}}),
+            "server.https: found an object, expected nothing: TLS is not available in this version",
+        ),
+    ]);
+}
+
+#[test]
+fn wrong_drivers() {
+    let expected =
+        "\"file:PATH\", such as \"file:routes.json\": this version reads its routes from a file only".to_owned();
+    let table = [
+        (json!({}), "driver: found nothing (which stands for \"redis:\")"),
+        (json!({"driver": "redis:"}), "driver: found \"redis:\""),
+        (json!({"driver": "redis://:secret@host:1/2#prefix"}), "driver: found \"redis://:***@host:1/2#prefix\""),
+        (json!({"driver": ["memcached:"]}), "driver[0]: found \"memcached:\""),
+        (json!({"driver": 6379}), "driver: found 6379"),
+        (json!({"driver": {}}), "driver: found an object"),
+        (
+            json!({"redisHost": "10.0.0.1", "redisPassword": "se/cret", "redisMasterHost": "::1", "redisDatabase": 2}),
+            "driver: found \"redis://:***@10.0.0.1:6379/2\" and \"redis://[::1]:6379/2\" (by the old names)",
+        ),
+        (json!({"redis": {"port": 1234}}), "driver: found \"redis://127.0.0.1:1234/0\" (by the old names)"),
+    ];
+    for (value, found) in table {
+        assert_eq!(faults_of(&value), [format!("{found}, expected {expected}")], "{value}");
+    }
+    let two = faults_of(&json!({"driver": ["file:a", "file:b"]}));
+    assert_eq!(two, [format!("driver: found a list, expected one driver, not 2: {expected}")]);
+    let no_text = faults_of(&json!({"redisHost": "a", "redisPassword": 12345}));
+    assert_eq!(no_text[0], "redisPassword: found no text, expected a text");
+}
+
+#[test]
+fn wrong_accounts_and_sections() {
+    check(vec![
+        (json!({"user": ""}), "user: found \"\", expected a name, or the number of an account"),
+        (json!({"group": -1}), "group: found -1, expected a name, or the number of an account"),
+        (json!({"server": 3}), "server: found 3, expected an object"),
+        (json!({"server": {"staticDir": ["x".repeat(100)]}}), "server.staticDir: found a list, expected a text"),
+    ]);
+    assert_eq!(faults_of(&json!([1]))[0], "the configuration: found a list, expected an object");
+    let long = faults_of(&with(&json!({"user": "x", "http": {"bind": "é".repeat(100)}})));
+    let shown = "é".repeat(60);
+    let expected = format!("http.bind: found \"{shown}\"…, expected an IP address, or an object of address and port");
+    assert_eq!(long, [expected]);
+}
+
+#[test]
+fn one_run_names_all_faults_and_all_oddities() {
+    let text = r#"{
+        "server": {"tcpTimeout": 0, "retryOnError": "three", "accessLog": true, "colour": "red"},
+        "http": {"port": 70000, "bind": ["nowhere", "::1"]},
+        "driver": "redis:"
+    }"#;
+    let failure = from_text(text, Path::new("a.json"), &Overrides::default()).expect_err("faults");
+    let message = failure.to_string();
+    let places: Vec<_> = message.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
+    let expected = ["server.tcpTimeout:", "server.accessLog:", "server.retryOnError:", "http.port:", "http.bind[0]:"];
+    let expected: Vec<_> = expected.into_iter().chain(["driver:"]).map(|path| format!("a.json: {path}")).collect();
+    assert_eq!(places, expected);
+    assert_eq!(failure.warnings, [Warning::UnknownKey { path: "server.colour".into(), nearest: None }]);
+}
+
+#[test]
+fn broken_texts_are_named_by_line_and_column() {
+    let table = [
+        ("{\n  \"server\": {\n    \"debug\": yes\n  }\n}", "a.json:3:14: expected value"),
+        ("{\"a\": 1,}", "a.json:1:9: trailing comma"),
+        ("{} {}", "a.json:1:4: trailing characters"),
+        ("", "a.json:1:0: EOF while parsing a value"),
+    ];
+    for (text, expected) in table {
+        let failure = from_text(text, Path::new("a.json"), &Overrides::default()).expect_err("a fault");
+        assert_eq!(failure.to_string(), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault() {
+    let failure = load(Path::new("no/such/file.json"), &Overrides::default()).expect_err("a fault");
+    assert_eq!(
+        failure.to_string(),
+        "no/such/file.json: reading the configuration: No such file or directory (os error 2)"
+    );
+}

@@ -1,0 +1,46 @@
+//! The whole room, by tables: a text, and what is to come of it.
+
+mod faults;
+mod names;
+mod values;
+
+use super::*;
+use serde_json::json;
+
+/// A configuration of defaults, but for these members.
+fn with(members: &Value) -> Value {
+    let mut value = json!({"driver": "file:routes.json"});
+    let (Some(all), Some(members)) = (value.as_object_mut(), members.as_object()) else {
+        panic!("no object: {members}");
+    };
+    all.extend(members.clone());
+    value
+}
+
+/// Reads it, as another user than root.
+fn load_value(value: &Value) -> Result<(Settings, Vec<Warning>), Failure> {
+    from_text(&value.to_string(), Path::new("config/config.json"), &Overrides::default())
+}
+
+/// What is wrong with it, a line each, without the name of the file.
+fn faults_of(value: &Value) -> Vec<String> {
+    let failure = load_value(value).expect_err("a fault");
+    failure.faults.iter().map(ToString::to_string).collect()
+}
+
+/// What is odd about it, whether or not it can be used.
+fn warnings_of(value: &Value) -> Vec<String> {
+    let warnings = load_value(value).map_or_else(|failure| failure.warnings, |(_, warnings)| warnings);
+    warnings.iter().map(ToString::to_string).collect()
+}
+
+/// The settings of it; it must not be odd either.
+fn settings_of(value: &Value) -> Settings {
+    match load_value(value) {
+        Ok((settings, warnings)) => {
+            assert_eq!(warnings, [], "{value}");
+            settings
+        }
+        Err(failure) => panic!("{value}: {failure}"),
+    }
+}

@@ -1,0 +1,150 @@
+//! Names: unknown, old, without effect, twice; and the table of settings that users read.
+
+use super::*;
+
+#[test]
+fn unknown_settings_get_the_nearest_name() {
+    let table = [
+        (json!({"server": {"retryOnErorr": 1}}), "server.retryOnErorr", Some("server.retryOnError")),
+        (json!({"server": {"timeout": 1}}), "server.timeout", Some("server.tcpTimeout")),
+        (json!({"server": {"DeadBackendTtl": 1}}), "server.DeadBackendTtl", Some("server.deadBackendTTL")),
+        (json!({"server": {"lruCache": {"sise": 1}}}), "server.lruCache.sise", Some("server.lruCache.size")),
+        (json!({"tcpTimeout": 1}), "tcpTimeout", Some("server.tcpTimeout")),
+        (json!({"servers": {"anything": 1}}), "servers", Some("server")),
+        (json!({"colour": {"red": 1}}), "colour", None),
+        (json!({"https": {"certs": "x"}}), "https.certs", Some("https.cert")),
+        (json!({"http": {"bind": {"adress": "::1", "address": "::1"}}}), "http.bind.adress", Some("http.bind.address")),
+        (
+            json!({"http": {"bind": ["::", {"adress": "::1", "address": "::1"}]}}),
+            "http.bind[1].adress",
+            Some("http.bind[1].address"),
+        ),
+        // Old names are known and not recommended.
+        (json!({"server": {"prot": 1}}), "server.prot", Some("http.port")),
+    ];
+    for (members, path, nearest) in table {
+        let (_, warnings) = load_value(&with(&members)).expect("settings");
+        let expected = Warning::UnknownKey { path: path.into(), nearest: nearest.map(Into::into) };
+        assert!(warnings.contains(&expected), "{members}: {warnings:?}");
+    }
+    let lines = warnings_of(&with(&json!({"server": {"colour": 1, "retryOnErr": 1}})));
+    let expected = [
+        "server.colour: unknown setting, ignored",
+        "server.retryOnErr: unknown setting, ignored; did you mean server.retryOnError?",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn old_names_mean_the_same() {
+    let table = [
+        (json!({"server": {"port": 8080}}), vec!["server.port"], "http.port", vec!["127.0.0.1:8080"]),
+        (json!({"server": {"address": "10.0.0.1"}}), vec!["server.address"], "http.bind", vec!["10.0.0.1:80"]),
+        (
+            json!({"server": {"address": ["10.0.0.1", "10.0.0.2"], "address6": "::1"}, "http": {"port": 81}}),
+            vec!["server.address", "server.address6"],
+            "http.bind",
+            vec!["10.0.0.1:81", "10.0.0.2:81", "[::1]:81"],
+        ),
+    ];
+    for (members, old, new, listeners) in table {
+        let (settings, warnings) = load_value(&with(&members)).expect("settings");
+        let expected: Vec<_> = old.into_iter().map(|path| Warning::OldKey { path: path.into(), new }).collect();
+        assert_eq!(warnings, expected, "{members}");
+        let found: Vec<_> = settings.listeners.iter().map(ToString::to_string).collect();
+        assert_eq!(found, listeners, "{members}");
+    }
+}
+
+#[test]
+fn new_names_win_over_old_ones() {
+    let members = json!({
+        "server": {"port": "any", "address": "nowhere", "address6": "nowhere", "https": {}},
+        "http": {"port": 81, "bind": "::1"},
+        "https": {"port": 443},
+        "redisHost": "host", "redisPort": "any", "redisDatabase": 1, "redisPassword": "x",
+        "redisMasterHost": "host", "redisMasterPort": 1, "redisMasterPassword": "x",
+        "redis": {"host": "host", "port": 1}
+    });
+    let (settings, mut warnings) = load_value(&with(&members)).expect("settings");
+    assert_eq!(settings.listeners, ["[::1]:81".parse().expect("an address")]);
+    let ignored = |path: &str, new| Warning::OldKeyIgnored { path: path.into(), new };
+    let mut expected = vec![
+        ignored("server.port", "http.port"),
+        ignored("server.address", "http.bind"),
+        ignored("server.address6", "http.bind"),
+        ignored("server.https", "https"),
+        Warning::NoEffect { path: "https".into(), why: "TLS is not available in this version" },
+    ];
+    let driver = ["redisHost", "redisPort", "redisDatabase", "redisPassword", "redisMasterHost", "redisMasterPort"];
+    let rest = ["redisMasterPassword", "redis.host", "redis.port"];
+    expected.extend(driver.into_iter().chain(rest).map(|path| ignored(path, "driver")));
+    let by_text = |warning: &Warning| warning.to_string();
+    warnings.sort_by_key(by_text);
+    expected.sort_by_key(by_text);
+    assert_eq!(warnings, expected);
+}
+
+#[test]
+fn old_names_are_told_even_where_they_cannot_be_used() {
+    let lines = warnings_of(&json!({"server": {"https": {"port": 443}}, "redisHost": "x", "redis": {"host": "y"}}));
+    let expected = [
+        "server.https: an old name, use https instead",
+        "redisHost: an old name, use driver instead",
+        "redis.host: an old name, use driver instead",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn settings_without_effect_are_told() {
+    let why = "has no effect: only a process that is started as root can become another user";
+    let table = [
+        (json!({"https": {"port": 443}}), "https: has no effect: TLS is not available in this version".to_owned()),
+        (
+            json!({"http": {"bind": {"address": "::1", "key": "a"}}}),
+            "http.bind.key: has no effect: connections of http are not encrypted".into(),
+        ),
+        (json!({"user": "web"}), format!("user: {why}")),
+        (json!({"group": "web"}), format!("group: {why}")),
+    ];
+    for (members, expected) in table {
+        assert_eq!(warnings_of(&with(&members)), [expected], "{members}");
+    }
+    assert_eq!(warnings_of(&with(&json!({"https": {"bind": []}}))).len(), 1, "bound nowhere");
+}
+
+#[test]
+fn keys_that_stand_twice_are_told() {
+    let text = r#"{
+        "driver": "file:a.json",
+        "server": {"tcpTimeout": 1, "debug": null, "tcpTimeout": 2.5, "cpus": [0, 1]},
+        "http": {"bind": [{"address": "::1", "port": 1, "port": 81}, "::2"]}
+    }"#;
+    let (settings, warnings) = from_text(text, Path::new("a.json"), &Overrides::default()).expect("settings");
+    let lines: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let rest = "stands more than once; the last one counts";
+    assert_eq!(lines, [format!("server.tcpTimeout: {rest}"), format!("http.bind[0].port: {rest}")]);
+    assert_eq!(settings.worker.idle_timeout.as_millis(), 2500);
+    assert_eq!(settings.listeners[0].port(), 81);
+}
+
+/// The document that has the table of settings.
+const TABLE: &str = "SETTINGS.md";
+
+#[test]
+fn the_table_of_settings_has_every_setting_and_no_other() {
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(TABLE)).expect("the table");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let mut in_table: Vec<_> = rows.map(str::to_owned).collect();
+    in_table.sort_unstable();
+    let value = with(&json!({}));
+    let report = Report::default();
+    assert!(read(&Section::root(&value, &report), Path::new(""), &Overrides::default()).is_some());
+    let is_section = |path: &String| ["server", "server.lruCache", "http"].contains(&path.as_str());
+    let is_for_tls = |path: &String| path.starts_with("https");
+    let mut known = report.current_settings();
+    known.retain(|path| !is_section(path) && !is_for_tls(path));
+    known.sort_unstable();
+    assert_eq!(in_table, known);
+}

@@ -1,0 +1,228 @@
+//! Every setting: its default, and what it does.
+
+use super::*;
+use crate::health;
+use crate::wire::forwarded;
+use std::time::Duration;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn defaults() -> Settings {
+    let parse = |text: &str| text.parse().expect("a network");
+    Settings {
+        exchange: exchange::Settings {
+            head_timeout: seconds(30),
+            connect_timeout: seconds(30),
+            answer_timeout: seconds(30),
+            body_timeout: seconds(30),
+            tunnel_timeout: Some(seconds(3600)),
+            max_head_bytes: 65_536,
+            max_body_bytes: None,
+            keep_alive: true,
+            retry_limit: 3,
+            via: Some("sluice".into()),
+            forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
+            debug_networks: vec![parse("0.0.0.0/0"), parse("::/0")],
+            health: health::Settings { dead_ttl: seconds(30), dead_on_500: true },
+        },
+        upstream: upstream::Settings { max_sockets: 100, max_waiting: 1024, idle_timeout: seconds(60) },
+        route: route::Settings { capacity: 100_000, ttl: seconds(10), unknown_capacity: 10_000 },
+        directory: directory::Settings {
+            source: directory::Source::File("config/routes.json".into()),
+            name_refresh: seconds(30),
+        },
+        page: page::Settings { static_dir: None },
+        access_log: access_log::Target::Off,
+        worker: worker::Settings { idle_timeout: seconds(30), max_connections: 100_000, graceful_wait: seconds(120) },
+        debug: false,
+        workers: None,
+        cpus: None,
+        pin: true,
+        listeners: vec![([127, 0, 0, 1], 80).into()],
+        user: None,
+        group: None,
+    }
+}
+
+/// A row: the members of the text, and what they change about the defaults.
+type Row = (Value, fn(&mut Settings));
+
+fn check(table: Vec<Row>) {
+    for (members, change) in table {
+        let mut expected = defaults();
+        change(&mut expected);
+        assert_eq!(settings_of(&with(&members)), expected, "{members}");
+    }
+}
+
+/// The same for members of `server`.
+fn check_server(table: Vec<Row>) {
+    check(table.into_iter().map(|(members, change)| (json!({"server": members}), change)).collect());
+}
+
+#[test]
+fn what_is_left_out_or_null_has_its_default() {
+    check(vec![
+        (json!({}), |_| {}),
+        (json!({"server": null, "http": null, "https": null, "user": null, "group": null}), |_| {}),
+        (json!({"server": {"lruCache": null, "staticDir": null, "accessLog": null, "cpus": null}}), |_| {}),
+        (json!({"server": {"lruCache": {"size": null}}, "http": {"port": null, "bind": null}}), |_| {}),
+    ]);
+}
+
+#[test]
+fn times() {
+    check_server(vec![
+        (json!({"tcpTimeout": 5}), |all| {
+            for timeout in [
+                &mut all.exchange.connect_timeout,
+                &mut all.exchange.head_timeout,
+                &mut all.exchange.answer_timeout,
+                &mut all.exchange.body_timeout,
+                &mut all.worker.idle_timeout,
+            ] {
+                *timeout = seconds(5);
+            }
+        }),
+        (json!({"connectTimeout": 0.25}), |all| all.exchange.connect_timeout = Duration::from_millis(250)),
+        (json!({"headTimeout": 1}), |all| all.exchange.head_timeout = seconds(1)),
+        (json!({"idleTimeout": 1}), |all| all.worker.idle_timeout = seconds(1)),
+        (json!({"answerTimeout": 1}), |all| all.exchange.answer_timeout = seconds(1)),
+        (json!({"bodyTimeout": 31_536_000}), |all| all.exchange.body_timeout = seconds(31_536_000)),
+        (json!({"tunnelTimeout": 0}), |all| all.exchange.tunnel_timeout = None),
+        (json!({"tunnelTimeout": 1.5}), |all| all.exchange.tunnel_timeout = Some(Duration::from_millis(1500))),
+        (json!({"upstreamIdleTimeout": 1}), |all| all.upstream.idle_timeout = seconds(1)),
+        (json!({"gracefulWait": 0}), |all| all.worker.graceful_wait = Duration::ZERO),
+        (json!({"nameRefresh": 1}), |all| all.directory.name_refresh = seconds(1)),
+        (json!({"deadBackendTTL": 1}), |all| all.exchange.health.dead_ttl = seconds(1)),
+        (json!({"lruCache": {"ttl": 0.001}}), |all| all.route.ttl = Duration::from_millis(1)),
+    ]);
+}
+
+#[test]
+fn limits() {
+    check_server(vec![
+        (json!({"maxSockets": 1}), |all| all.upstream.max_sockets = 1),
+        (json!({"maxSockets": 1e3}), |all| all.upstream.max_sockets = 1000),
+        (json!({"maxWaiting": 0}), |all| all.upstream.max_waiting = 0),
+        (json!({"retryOnError": 0}), |all| all.exchange.retry_limit = 0),
+        (json!({"lruCache": {"size": 7}}), |all| all.route.capacity = 7),
+        (json!({"lruCache": {"unknownSize": 7}}), |all| all.route.unknown_capacity = 7),
+        (json!({"maxHeadBytes": 1024}), |all| all.exchange.max_head_bytes = 1024),
+        (json!({"maxBodyBytes": 0}), |all| all.exchange.max_body_bytes = None),
+        (json!({"maxBodyBytes": 8}), |all| all.exchange.max_body_bytes = Some(8)),
+        (json!({"maxConnections": 50}), |all| all.worker.max_connections = 50),
+        (json!({"workers": 2}), |all| all.workers = Some(2)),
+    ]);
+}
+
+#[test]
+fn habits() {
+    check_server(vec![
+        (json!({"debug": true}), |all| all.debug = true),
+        (json!({"pin": false}), |all| all.pin = false),
+        (json!({"cpus": "0-2,8"}), |all| all.cpus = Some(vec![0, 1, 2, 8])),
+        (json!({"cpus": [3, 1]}), |all| all.cpus = Some(vec![3, 1])),
+        (json!({"httpKeepAlive": false}), |all| all.exchange.keep_alive = false),
+        (json!({"deadBackendOn500": false}), |all| all.exchange.health.dead_on_500 = false),
+        (json!({"accessLog": false}), |_| {}),
+        (json!({"accessLog": ""}), |_| {}),
+        (json!({"accessLog": "-"}), |all| all.access_log = access_log::Target::Stdout),
+        (json!({"accessLog": "a.log"}), |all| all.access_log = access_log::Target::File("a.log".into())),
+        (json!({"staticDir": "static"}), |all| all.page.static_dir = Some("static".into())),
+        (json!({"via": "edge-1"}), |all| all.exchange.via = Some("edge-1".into())),
+        (json!({"via": ""}), |all| all.exchange.via = None),
+        (json!({"via": false}), |all| all.exchange.via = None),
+        (json!({"forwardedMode": "append"}), |_| {}),
+        (json!({"forwardedMode": "replace"}), |all| all.exchange.forwarded.mode = forwarded::Mode::Replace),
+        (json!({"trustedNetworks": ["10.1.2.3/8", "::1", "192.168.0.1"]}), |all| {
+            let networks = ["10.0.0.0/8", "::1/128", "192.168.0.1/32"];
+            all.exchange.forwarded.trusted = networks.map(|network| network.parse().expect("a network")).into();
+        }),
+        (json!({"debugNetworks": []}), |all| all.exchange.debug_networks.clear()),
+        (json!({"debugNetworks": "127.0.0.1"}), |all| {
+            all.exchange.debug_networks = vec!["127.0.0.1/32".parse().expect("a network")];
+        }),
+    ]);
+}
+
+#[test]
+fn listeners() {
+    check(vec![
+        (json!({"http": {"port": 8080}}), |all| all.listeners = vec![([127, 0, 0, 1], 8080).into()]),
+        (json!({"http": {"bind": "0.0.0.0"}}), |all| all.listeners = vec![([0, 0, 0, 0], 80).into()]),
+        (json!({"http": {"bind": ["10.0.0.1", "::1"], "port": 81}}), |all| {
+            all.listeners = vec![([10, 0, 0, 1], 81).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 81).into()];
+        }),
+        (json!({"http": {"bind": {"address": "10.0.0.1", "port": 82}}}), |all| {
+            all.listeners = vec![([10, 0, 0, 1], 82).into()];
+        }),
+        (json!({"http": {"bind": [{"address": "10.0.0.1", "port": 82}, {"address": "10.0.0.1"}]}}), |all| {
+            all.listeners = vec![([10, 0, 0, 1], 82).into(), ([10, 0, 0, 1], 80).into()];
+        }),
+    ]);
+}
+
+#[test]
+fn drivers() {
+    use directory::Source::File;
+    check(vec![
+        (json!({"driver": "file:r.json"}), |all| all.directory.source = File("config/r.json".into())),
+        (json!({"driver": ["file:/r.json"]}), |all| all.directory.source = File("/r.json".into())),
+    ]);
+    let bare = from_text(r#"{"driver": "file:r.json"}"#, Path::new("c.json"), &Overrides::default());
+    assert_eq!(bare.expect("settings").0.directory.source, File("r.json".into()));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_fault() {
+    let text = "\u{feff}{\"driver\": \"file:routes.json\"}";
+    let loaded = from_text(text, Path::new("config/config.json"), &Overrides::default());
+    assert_eq!(loaded, Ok((defaults(), vec![])));
+}
+
+#[test]
+fn root_becomes_someone_else() {
+    let table = [
+        (json!({}), Some("www-data"), Some("www-data")),
+        (json!({"user": "web"}), Some("web"), None),
+        (json!({"user": "root"}), Some("root"), None),
+        (json!({"user": 0, "group": 33}), Some("0"), Some("33")),
+        (json!({"group": "web"}), Some("www-data"), Some("web")),
+    ];
+    for (members, user, group) in table {
+        let overrides = Overrides { is_root: true, ..Overrides::default() };
+        let text = with(&members).to_string();
+        let (settings, warnings) = from_text(&text, Path::new("c.json"), &overrides).expect("settings");
+        assert_eq!((settings.user.as_deref(), settings.group.as_deref()), (user, group), "{members}");
+        assert_eq!(warnings, [], "{members}");
+    }
+}
+
+#[test]
+fn the_command_line_overrides() {
+    let text = with(&json!({"server": {"workers": 2, "cpus": "0-1"}})).to_string();
+    let file = Path::new("config/config.json");
+    let cpus = Some("3".parse().expect("a list"));
+    let overrides = Overrides { workers: Some(5), cpus, no_pin: true, is_root: false };
+    let (settings, _) = from_text(&text, file, &overrides).expect("settings");
+    let expected = Settings { workers: Some(5), cpus: Some(vec![3]), pin: false, ..defaults() };
+    assert_eq!(settings, expected);
+}
+
+#[test]
+fn the_file_to_read() {
+    let table = [
+        (None, None, "config/config.json"),
+        (None, Some(""), "config/config.json"),
+        (None, Some("dev"), "config/config_dev.json"),
+        (Some("a.json"), None, "a.json"),
+        (Some("a.json"), Some("dev"), "a.json"),
+    ];
+    for (asked_for, flavor, expected) in table {
+        let found = path(asked_for.map(Into::into), flavor.map(OsStr::new));
+        assert_eq!(found, Path::new(expected), "{asked_for:?} {flavor:?}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Answers of this node's own, and what it says to those who debug.
+
+use super::finishing::Finishing;
+use super::journey::Target;
+use super::outlet::Sink;
+use super::request::Request;
+use super::{Cx, State};
+use crate::base::reason::Reason;
+use crate::page;
+
+/// Ends an exchange with the page of `reason`. `request` comes with whether all of its body has come.
+pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut Cx<'_>) -> State {
+    let (request, uploaded) = match request {
+        Some((request, uploaded)) => (Some(request), uploaded),
+        // A head that could not be read leaves open where the next one begins.
+        None => (None, false),
+    };
+    cx.ledger.fail(reason);
+    let keep_alive = uploaded && cx.settings.keep_alive && request.as_ref().is_some_and(Request::keep_alive);
+    let debug = request.as_ref().is_some_and(|request| may_debug(request, cx));
+    let body = cx.pages.body(reason);
+    let answer = Answer {
+        status: reason.status(),
+        fields: page::PAGE_HEADERS,
+        retry_after: reason.status() == 503,
+        error: debug.then_some(reason),
+        keep_alive,
+        is_http11: request.as_ref().is_none_or(Request::is_http11),
+        body,
+        with_body: !request.as_ref().is_some_and(Request::is_head),
+    };
+    answer.put(cx);
+    Finishing::start(request, keep_alive, !uploaded, cx)
+}
+
+/// Answers Hipache's health check of the proxy.
+pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
+    let uploaded = request.body() == crate::wire::body::BodyLength::None;
+    let keep_alive = uploaded && cx.settings.keep_alive && request.keep_alive();
+    let answer = Answer {
+        status: 200,
+        fields: "Content-Type: text/plain\r\n",
+        retry_after: false,
+        error: None,
+        keep_alive,
+        is_http11: request.is_http11(),
+        body: b"ok",
+        with_body: !request.is_head(),
+    };
+    answer.put(cx);
+    Finishing::start(Some(request), keep_alive, !uploaded, cx)
+}
+
+/// An answer of this node's own.
+struct Answer<'a> {
+    status: u16,
+    /// Header lines, each with its CRLF.
+    fields: &'a str,
+    /// Say when to come back.
+    retry_after: bool,
+    /// Say in a header what went wrong.
+    error: Option<Reason>,
+    keep_alive: bool,
+    is_http11: bool,
+    body: &'a [u8],
+    /// HEAD gets all but the body.
+    with_body: bool,
+}
+
+impl Answer<'_> {
+    fn put(&self, cx: &mut Cx<'_>) {
+        cx.ledger.status = self.status;
+        cx.output.client.make(|out| {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            put_number(out, u64::from(self.status));
+            put_all(out, &[" ", page::phrase(self.status), "\r\n", self.fields, "Content-Length: "]);
+            put_number(out, self.body.len() as u64);
+            out.extend_from_slice(b"\r\n");
+            if self.retry_after {
+                out.extend_from_slice(b"Retry-After: 1\r\n");
+            }
+            if let Some(reason) = self.error {
+                put_all(out, &["X-Debug-Error: ", reason.name(), "\r\n"]);
+            }
+            match (self.keep_alive, self.is_http11) {
+                (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+                (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+                (true, true) => {}
+            }
+            out.extend_from_slice(b"\r\n");
+            if self.with_body {
+                out.extend_from_slice(self.body);
+            }
+        });
+    }
+}
+
+/// Whether the request asks for `X-Debug` headers and its client may have them.
+pub(super) fn may_debug(request: &Request, cx: &Cx<'_>) -> bool {
+    let networks = &cx.settings.debug_networks;
+    request.wants_debug() && networks.iter().any(|network| network.contains(&cx.peer.address))
+}
+
+/// The `X-Debug` headers of an answer that a backend gave (names and meanings are Hipache's).
+pub(super) struct DebugFields<'a> {
+    target: &'a Target,
+    host: &'a str,
+    total_ms: u128,
+    backend_ms: u128,
+}
+
+impl<'a> DebugFields<'a> {
+    pub(super) fn new(target: &'a Target, request: &'a Request, cx: &Cx<'_>) -> Self {
+        Self {
+            target,
+            host: request.host(),
+            total_ms: cx.ledger.total(cx.now).as_millis(),
+            backend_ms: cx.ledger.backend(cx.now).unwrap_or_default().as_millis(),
+        }
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let frontend = &self.target.frontend;
+        let backend = &frontend.members[self.target.member].backend;
+        put_all(out, &["X-Debug-Version: ", env!("CARGO_PKG_VERSION"), "\r\n"]);
+        put_all(out, &["X-Debug-Backend-Url: ", backend.url().as_str(), "\r\nX-Debug-Backend-Id: "]);
+        put_number(out, self.target.member as u64);
+        put_all(out, &["\r\nX-Debug-Vhost: ", self.host]);
+        put_all(out, &["\r\nX-Debug-Frontend-Key: ", &frontend.pattern, "\r\nX-Debug-Time-Total: "]);
+        put_number(out, u64::try_from(self.total_ms).unwrap_or(u64::MAX));
+        out.extend_from_slice(b"\r\nX-Debug-Time-Backend: ");
+        put_number(out, u64::try_from(self.backend_ms).unwrap_or(u64::MAX));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn put_all(out: &mut Vec<u8>, texts: &[&str]) {
+    texts.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}

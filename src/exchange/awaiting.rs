@@ -1,0 +1,180 @@
+//! The request is on its way, the head of the answer has not come.
+
+use super::journey::{Journey, Target};
+use super::outlet::Sink;
+use super::relaying::Relaying;
+use super::tunnel::Tunnel;
+use super::{Cx, Input, Side, State};
+use crate::base::reason::Reason;
+use crate::health::Observation;
+use crate::wire;
+use crate::wire::request::fields;
+use crate::wire::response::{Delivery, Persistence, ResponseHead};
+use crate::wire::upgrade;
+
+/// How many interim answers one request may get. More than a few have no use.
+const MAX_INTERIM: u32 = 64;
+
+#[derive(Debug)]
+pub(super) struct Awaiting {
+    pub(super) journey: Journey,
+    pub(super) target: Target,
+    /// The connection has served before.
+    reused: bool,
+    /// How much of the answer's head was there at the last look.
+    seen: usize,
+    interim_answers: u32,
+    /// The client was told to go on with the body.
+    pub(super) continued: bool,
+    /// The backend takes no more of the body.
+    pub(super) deaf: bool,
+}
+
+impl Awaiting {
+    /// Sends what is there of the request.
+    pub(super) fn start(journey: Journey, target: Target, reused: bool, cx: &mut Cx<'_>) -> State {
+        let Some(replay) = journey.request.replay() else {
+            return journey.refuse(Reason::UpstreamClosed, cx);
+        };
+        cx.output.upstream.make(|out| out.extend_from_slice(replay));
+        let state = Self { journey, target, reused, seen: 0, interim_answers: 0, continued: false, deaf: false };
+        state.set_deadline(cx);
+        State::Awaiting(state)
+    }
+
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
+        match input {
+            Input::Bytes(Side::Client, bytes) => self.send(bytes, cx),
+            Input::Bytes(Side::Upstream, bytes) => self.read(bytes, cx),
+            Input::End(Side::Client) if self.wants(Side::Client) => {
+                State::Awaiting(self).leave(Reason::ClientTruncated, cx)
+            }
+            Input::End(Side::Upstream) | Input::Broken(Side::Upstream) => self.lost(cx),
+            Input::UpstreamDeaf => {
+                self.deaf = true;
+                self.set_deadline(cx);
+                State::Awaiting(self)
+            }
+            Input::Deadline if self.wants(Side::Client) && cx.is_drained(Side::Upstream) => {
+                self.journey.refuse(Reason::BodyTimeout, cx)
+            }
+            Input::Deadline => {
+                self.target.observe(Observation::Unreachable, cx);
+                self.retry(Reason::AnswerTimeout, cx)
+            }
+            _ => State::Awaiting(self),
+        }
+    }
+
+    pub(super) fn wants(&self, side: Side) -> bool {
+        side == Side::Upstream || !(self.deaf || self.journey.upload.is_done())
+    }
+
+    /// While the client has to go on it is the client that is waited for, otherwise the backend.
+    fn set_deadline(&self, cx: &mut Cx<'_>) {
+        let waits_for_client = self.wants(Side::Client);
+        cx.deadline_in(if waits_for_client { cx.settings.body_timeout } else { cx.settings.answer_timeout });
+    }
+
+    fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        let upload = &mut self.journey.upload;
+        let fed = match self.journey.request.extend_replay(bytes.len()) {
+            Some(replay) => {
+                let start = replay.len();
+                let fed = upload.feed(bytes, replay);
+                cx.output.upstream.make(|out| out.extend_from_slice(&replay[start..]));
+                fed
+            }
+            None => upload.feed(bytes, &mut cx.output.upstream),
+        };
+        let Ok(consumed) = fed else { return self.journey.refuse(Reason::MalformedChunk, cx) };
+        cx.consumed = consumed;
+        if cx.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
+            return self.journey.refuse(Reason::BodyTooLarge, cx);
+        }
+        self.set_deadline(cx);
+        State::Awaiting(self)
+    }
+
+    fn read(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        let may_be_complete = self.seen == 0 || wire::has_blank_line(bytes, self.seen);
+        self.seen = bytes.len();
+        let mut room = fields();
+        let to_head = self.journey.request.is_head();
+        let head = match may_be_complete.then(|| ResponseHead::parse(bytes, &mut room, to_head)).transpose() {
+            Ok(head) => head.flatten(),
+            Err(_) => return self.journey.refuse(Reason::UpstreamMalformed, cx),
+        };
+        let head_len = head.as_ref().map_or(bytes.len(), |head| head.len);
+        if head_len > cx.settings.max_head_bytes {
+            return self.journey.refuse(Reason::UpstreamHeadTooLarge, cx);
+        }
+        let Some(head) = head else { return State::Awaiting(self) };
+        cx.consumed = head.len;
+        match head.status {
+            101 => self.switch(&head, cx),
+            _ if head.is_interim() => self.pass_interim(&head, cx),
+            _ => Relaying::start(self, &head, cx),
+        }
+    }
+
+    fn pass_interim(mut self, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
+        self.seen = 0;
+        self.interim_answers += 1;
+        if self.interim_answers > MAX_INTERIM {
+            return self.journey.refuse(Reason::UpstreamMalformed, cx);
+        }
+        self.continued |= head.status == 100;
+        // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
+        if self.journey.request.is_http11() {
+            put_head(head, Persistence::Implied, cx);
+        }
+        self.set_deadline(cx);
+        State::Awaiting(self)
+    }
+
+    fn switch(self, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
+        let is_answer = match (self.journey.request.offered_protocols(), head.upgrade()) {
+            (Some(offered), Some(chosen)) => upgrade::is_answer(offered, chosen),
+            _ => false,
+        };
+        if !is_answer {
+            return self.journey.refuse(Reason::UpgradeMismatch, cx);
+        }
+        put_head(head, Persistence::Upgrade, cx);
+        Tunnel::start(self.journey.request, cx)
+    }
+
+    /// The connection ended before the head of an answer was complete.
+    fn lost(self, cx: &mut Cx<'_>) -> State {
+        let may_be_stale = self.reused && self.seen == 0 && self.interim_answers == 0;
+        if may_be_stale && self.may_send_again() {
+            self.journey.try_fresh(self.target, cx)
+        } else {
+            self.retry(Reason::UpstreamClosed, cx)
+        }
+    }
+
+    fn retry(self, failure: Reason, cx: &mut Cx<'_>) -> State {
+        if self.may_send_again() {
+            self.journey.try_another(self.target, failure, cx)
+        } else {
+            self.journey.refuse(failure, cx)
+        }
+    }
+
+    /// RFC 9110 section 9.2.2: only a request whose method says that twice is as good as once, and only while all of
+    /// it is still here.
+    fn may_send_again(&self) -> bool {
+        self.journey.request.is_idempotent() && self.journey.request.replay().is_some()
+    }
+}
+
+/// Passes on the head of an answer without a body.
+fn put_head(head: &ResponseHead<'_, '_>, persistence: Persistence, cx: &mut Cx<'_>) {
+    let delivery = Delivery { chunked: false, to_http11: true, persistence, via: cx.settings.via.as_deref() };
+    cx.output.client.make(|out| {
+        head.write(&delivery, out);
+        out.extend_from_slice(b"\r\n");
+    });
+}

@@ -1,0 +1,39 @@
+//! A backend is chosen, the connection not yet there.
+
+use super::awaiting::Awaiting;
+use super::journey::{Journey, Target};
+use super::{Cx, Input, State};
+use crate::base::reason::Reason;
+use crate::health::Observation;
+
+#[derive(Debug)]
+pub(super) struct Connecting {
+    pub(super) journey: Journey,
+    pub(super) target: Target,
+    /// The request waits for one of the sockets to the backend to become free.
+    pub(super) queued: bool,
+}
+
+impl Connecting {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
+        match input {
+            Input::Connected { reused } => Awaiting::start(self.journey, self.target, reused, cx),
+            Input::Queued => {
+                self.queued = true;
+                State::Connecting(self)
+            }
+            Input::ConnectFailed(reason) => self.failed(reason, cx),
+            Input::Deadline if self.queued => self.failed(Reason::QueueTimeout, cx),
+            Input::Deadline => self.failed(Reason::ConnectTimeout, cx),
+            _ => State::Connecting(self),
+        }
+    }
+
+    fn failed(self, reason: Reason, cx: &mut Cx<'_>) -> State {
+        // A queue of our own that is full or slow says nothing about the backend's life.
+        if !matches!(reason, Reason::QueueFull | Reason::QueueTimeout) {
+            self.target.observe(Observation::Unreachable, cx);
+        }
+        self.journey.try_another(self.target, reason, cx)
+    }
+}

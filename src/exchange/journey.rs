@@ -1,0 +1,102 @@
+//! What a request carries from backend to backend until an answer begins.
+
+use super::request::Request;
+use super::transfer::Transfer;
+use super::{Cx, Effect, State, answer, connecting, resolving};
+use crate::balance;
+use crate::base::reason::Reason;
+use crate::cluster::{BackendId, Frontend};
+use crate::health::{self, Observation};
+use crate::wire::body::BodyLength;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Journey {
+    pub(super) request: Request,
+    pub(super) upload: Transfer,
+    /// The backends that failed this request.
+    tried: Vec<BackendId>,
+    /// The last failure.
+    failure: Option<Reason>,
+}
+
+/// The member of a frontend that the request goes to.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) frontend: Arc<Frontend>,
+    pub(super) member: usize,
+}
+
+impl Journey {
+    pub(super) fn new(request: Request) -> Self {
+        let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked);
+        Self { request, upload, tried: Vec::new(), failure: None }
+    }
+
+    /// Asks for the route.
+    pub(super) fn resolve(self, cx: &mut Cx<'_>) -> State {
+        cx.effect(Effect::Resolve);
+        cx.deadline_in(cx.settings.connect_timeout);
+        State::Resolving(resolving::Resolving { journey: self })
+    }
+
+    /// Chooses a backend and asks for a connection to it.
+    pub(super) fn connect(self, frontend: Arc<Frontend>, cx: &mut Cx<'_>) -> State {
+        match balance::pick(&frontend, &self.tried, cx.now, cx.rng) {
+            Some(member) => {
+                cx.ledger.chose(&frontend, member, cx.now);
+                self.dial(Target { frontend, member }, false, cx)
+            }
+            // The list was changed while the request was under way: the new one has the backends to try.
+            None if frontend.members.iter().all(|member| member.is_retired()) => self.resolve(cx),
+            None => {
+                let reason = self.failure.unwrap_or(Reason::NoBackend);
+                self.refuse(reason, cx)
+            }
+        }
+    }
+
+    fn dial(self, target: Target, fresh: bool, cx: &mut Cx<'_>) -> State {
+        cx.effect(Effect::Connect { fresh });
+        cx.deadline_in(cx.settings.connect_timeout);
+        State::Connecting(connecting::Connecting { journey: self, target, queued: false })
+    }
+
+    /// The target failed before anything of its answer was passed on: tries another backend, if there is one and
+    /// `server.retryOnError` allows.
+    pub(super) fn try_another(mut self, target: Target, failure: Reason, cx: &mut Cx<'_>) -> State {
+        self.failure = Some(failure);
+        self.tried.push(target.frontend.members[target.member].backend.id());
+        cx.effect(Effect::Release { reuse: false });
+        if self.tried.len() > cx.settings.retry_limit as usize {
+            return self.refuse(failure, cx);
+        }
+        cx.effect(Effect::Retry { stale: false });
+        self.connect(target.frontend, cx)
+    }
+
+    /// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes
+    /// there again, by a new connection.
+    pub(super) fn try_fresh(self, target: Target, cx: &mut Cx<'_>) -> State {
+        cx.effect(Effect::Release { reuse: false });
+        cx.effect(Effect::Retry { stale: true });
+        self.dial(target, true, cx)
+    }
+
+    /// Ends the journey with an answer of this node's own.
+    pub(super) fn refuse(self, reason: Reason, cx: &mut Cx<'_>) -> State {
+        cx.effect(Effect::Release { reuse: false });
+        answer::refuse(Some((self.request, self.upload.is_done())), reason, cx)
+    }
+}
+
+impl Target {
+    /// Marks the member dead if what was seen of it says so. An only member never is: there is nothing to go to instead.
+    pub(super) fn observe(&self, observation: Observation, cx: &mut Cx<'_>) {
+        let settings = &cx.settings.health;
+        if self.frontend.members.len() > 1 && health::is_dead(observation, settings) {
+            self.frontend.members[self.member].mark_dead(cx.now + settings.dead_ttl);
+            cx.effect(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.member });
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What leaves an exchange: bytes on their way to one side, and the rest that the side's socket would not take.
+
+use crate::base::buffer::BufferPool;
+use std::io::IoSlice;
+use std::ops::Range;
+
+/// Data up to this length is copied next to what was made: one plain write beats a gathering one.
+const COPY_LIMIT: usize = 1024;
+
+/// The most slices that are handed to one gathering write.
+pub(super) const MAX_SLICES: usize = 16;
+
+/// Where coded bytes go.
+pub(super) trait Sink {
+    /// Adds bytes that somebody makes.
+    fn make(&mut self, maker: impl FnOnce(&mut Vec<u8>));
+
+    /// Adds a part of the input.
+    fn pass(&mut self, input: &[u8], part: Range<usize>);
+}
+
+impl Sink for Vec<u8> {
+    fn make(&mut self, maker: impl FnOnce(&mut Vec<u8>)) {
+        maker(self);
+    }
+
+    fn pass(&mut self, input: &[u8], part: Range<usize>) {
+        self.extend_from_slice(&input[part]);
+    }
+}
+
+/// The bytes that the steps of one turn have for one side, in order. Large parts of the input are not copied: they
+/// are ranges of the buffer that the input stands in.
+#[derive(Debug, Default)]
+pub struct Outlet {
+    made: Vec<u8>,
+    pieces: Vec<Piece>,
+    /// Where in its buffer the input of the present step begins.
+    offset: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Made(Range<usize>),
+    Given(Range<usize>),
+}
+
+impl Sink for Outlet {
+    fn make(&mut self, maker: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.made.len();
+        maker(&mut self.made);
+        let end = self.made.len();
+        match self.pieces.last_mut() {
+            Some(Piece::Made(last)) => last.end = end,
+            _ if end > start => self.pieces.push(Piece::Made(start..end)),
+            _ => {}
+        }
+    }
+
+    fn pass(&mut self, input: &[u8], part: Range<usize>) {
+        if part.len() <= COPY_LIMIT {
+            self.make(|made| made.extend_from_slice(&input[part]));
+        } else {
+            self.pieces.push(Piece::Given(self.offset + part.start..self.offset + part.end));
+        }
+    }
+}
+
+impl Outlet {
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(super) fn set_offset(&mut self, offset: usize) {
+        self.offset = offset;
+    }
+
+    /// The bytes in order. `input` is the buffer that the turn's input stands in.
+    pub(super) fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.pieces.iter().map(|piece| match piece {
+            Piece::Made(range) => &self.made[range.clone()],
+            Piece::Given(range) => &input[range.clone()],
+        })
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.made.clear();
+        self.pieces.clear();
+    }
+}
+
+/// What a socket would not take. Owns a buffer only while there is something in it.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Backlog {
+    /// Whether everything has been sent.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.len() == self.sent
+    }
+
+    /// The bytes that are left.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub(super) fn pending(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Says that the first `count` of the pending bytes were sent.
+    pub(super) fn advance(&mut self, count: usize, buffers: &mut BufferPool) {
+        self.sent += count;
+        debug_assert!(self.sent <= self.bytes.len(), "more was sent than there was");
+        if self.is_empty() {
+            self.sent = 0;
+            buffers.give(std::mem::take(&mut self.bytes));
+        }
+    }
+
+    /// Drops what is left.
+    pub(super) fn discard(&mut self, buffers: &mut BufferPool) {
+        self.sent = 0;
+        buffers.give(std::mem::take(&mut self.bytes));
+    }
+
+    /// Keeps the bytes of `outlet` but for the first `skip`.
+    pub(super) fn keep(&mut self, outlet: &Outlet, input: &[u8], mut skip: usize, buffers: &mut BufferPool) {
+        for slice in outlet.slices(input) {
+            let rest = &slice[skip.min(slice.len())..];
+            skip -= slice.len() - rest.len();
+            if !rest.is_empty() {
+                if self.bytes.capacity() == 0 {
+                    self.bytes = buffers.take();
+                }
+                self.bytes.extend_from_slice(rest);
+            }
+        }
+    }
+}
+
+/// Gathers up to [`MAX_SLICES`] slices for one write; the number and the sum of their lengths.
+pub(super) fn gather<'a>(
+    slices: &mut impl Iterator<Item = &'a [u8]>,
+    room: &mut [IoSlice<'a>; MAX_SLICES],
+) -> (usize, usize) {
+    let (mut count, mut total) = (0, 0);
+    for (place, slice) in room.iter_mut().zip(slices) {
+        *place = IoSlice::new(slice);
+        count += 1;
+        total += slice.len();
+    }
+    (count, total)
+}

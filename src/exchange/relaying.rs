@@ -1,0 +1,170 @@
+//! The head of the answer has left; it cannot be taken back.
+
+use super::awaiting::Awaiting;
+use super::finishing::Finishing;
+use super::journey::Target;
+use super::outlet::Sink;
+use super::request::Request;
+use super::transfer::Transfer;
+use super::{Cx, Effect, Input, Side, State, answer};
+use crate::base::reason::Reason;
+use crate::health::Observation;
+use crate::wire::body::BodyLength;
+use crate::wire::response::{Delivery, Persistence, ResponseHead};
+
+#[derive(Debug)]
+pub(super) struct Relaying {
+    pub(super) request: Request,
+    upload: Transfer,
+    download: Transfer,
+    /// The client's connection may carry the next request.
+    client_stays: bool,
+    /// The backend's connection may.
+    upstream_stays: bool,
+    /// The answer makes the rest of the request's body useless: it is not waited for.
+    upload_is_moot: bool,
+}
+
+impl Relaying {
+    /// Passes on the head of the answer and decides what its end will mean.
+    pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
+        let Awaiting { journey, target, continued, deaf, .. } = awaiting;
+        let (mut request, upload) = (journey.request, journey.upload);
+        target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
+        request.drop_replay();
+        cx.ledger.status = head.status;
+
+        // A client that sees a refusal stops sending (RFC 9110 section 7.6.3 of old practice, section 10.1.1 for
+        // expectations); one that sees a success goes on, and its backend may well go on reading.
+        let nobody_said_continue = request.expects_continue() && !continued;
+        let upload_is_moot = !upload.is_done() && (head.status >= 300 || deaf || nobody_said_continue);
+        let is_delimited_by_end = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
+        let ends_with_connection = is_delimited_by_end && !request.is_http11();
+        let client_stays = cx.settings.keep_alive && request.keep_alive() && !ends_with_connection && !upload_is_moot;
+
+        let delivery = Delivery {
+            chunked: is_delimited_by_end && request.is_http11(),
+            to_http11: request.is_http11(),
+            persistence: match client_stays {
+                false => Persistence::Close,
+                true if request.is_http11() => Persistence::Implied,
+                true => Persistence::KeepAlive,
+            },
+            via: cx.settings.via.as_deref(),
+        };
+        put_head(head, &delivery, &request, &target, cx);
+        let state = Self {
+            request,
+            upload,
+            download: Transfer::new(head.body, delivery.chunked),
+            client_stays,
+            upstream_stays: head.keep_alive && !deaf,
+            upload_is_moot,
+        };
+        state.settle(cx)
+    }
+
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
+        match input {
+            Input::Bytes(Side::Upstream, bytes) => match self.download.feed(bytes, &mut cx.output.client) {
+                Ok(consumed) => {
+                    cx.consumed = consumed;
+                    self.settle(cx)
+                }
+                Err(_) => self.cut(Reason::UpstreamTruncated, cx),
+            },
+            Input::Bytes(Side::Client, bytes) => match self.upload.feed(bytes, &mut cx.output.upstream) {
+                Ok(consumed) => {
+                    cx.consumed = consumed;
+                    let limit = cx.settings.max_body_bytes;
+                    if limit.is_some_and(|limit| self.upload.received() > limit) {
+                        return self.cut(Reason::BodyTooLarge, cx);
+                    }
+                    self.settle(cx)
+                }
+                Err(_) => self.cut(Reason::MalformedChunk, cx),
+            },
+            Input::End(Side::Client) if self.wants(Side::Client) => {
+                State::Relaying(self).leave(Reason::ClientTruncated, cx)
+            }
+            Input::End(Side::Upstream) => {
+                self.upstream_gone();
+                match self.download.end_of_input(&mut cx.output.client) {
+                    true => self.settle(cx),
+                    false => self.cut(Reason::UpstreamTruncated, cx),
+                }
+            }
+            Input::Broken(Side::Upstream) => {
+                self.upstream_gone();
+                match self.download.is_done() {
+                    true => self.settle(cx),
+                    false => self.cut(Reason::UpstreamTruncated, cx),
+                }
+            }
+            Input::UpstreamDeaf => {
+                self.upstream_gone();
+                self.settle(cx)
+            }
+            Input::Deadline => self.stalled(cx),
+            _ => State::Relaying(self),
+        }
+    }
+
+    pub(super) fn wants(&self, side: Side) -> bool {
+        match side {
+            Side::Client => !self.upload.is_done() && !self.upload_is_moot,
+            Side::Upstream => !self.download.is_done(),
+        }
+    }
+
+    fn upstream_gone(&mut self) {
+        self.upstream_stays = false;
+        self.upload_is_moot |= !self.upload.is_done();
+    }
+
+    /// Ends the exchange when both bodies are where they belong.
+    fn settle(self, cx: &mut Cx<'_>) -> State {
+        if !self.download.is_done() {
+            cx.deadline_in(cx.settings.body_timeout);
+            return State::Relaying(self);
+        }
+        cx.ledger.backend_done(cx.now);
+        if self.wants(Side::Client) {
+            cx.deadline_in(cx.settings.body_timeout);
+            return State::Relaying(self);
+        }
+        let uploaded = self.upload.is_done() && cx.is_drained(Side::Upstream);
+        cx.effect(Effect::Release { reuse: self.upstream_stays && uploaded });
+        let keep_alive = self.client_stays && self.upload.is_done();
+        let linger = !self.upload.is_done();
+        Finishing::start(Some(self.request), keep_alive, linger, cx)
+    }
+
+    /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
+    fn cut(self, reason: Reason, cx: &mut Cx<'_>) -> State {
+        cx.ledger.fail(reason);
+        cx.effect(Effect::Release { reuse: false });
+        Finishing::start(Some(self.request), false, false, cx)
+    }
+
+    fn stalled(self, cx: &mut Cx<'_>) -> State {
+        if !cx.is_drained(Side::Client) {
+            State::Relaying(self).leave(Reason::ClientStalled, cx)
+        } else if self.download.is_done() {
+            State::Relaying(self).leave(Reason::BodyTimeout, cx)
+        } else {
+            self.cut(Reason::UpstreamStalled, cx)
+        }
+    }
+}
+
+fn put_head(head: &ResponseHead<'_, '_>, delivery: &Delivery<'_>, request: &Request, target: &Target, cx: &mut Cx<'_>) {
+    let debug = answer::may_debug(request, cx).then(|| answer::DebugFields::new(target, request, cx));
+    cx.output.client.make(|out| {
+        head.write(delivery, out);
+        if let Some(debug) = debug {
+            debug.put(out);
+        }
+        out.extend_from_slice(b"\r\n");
+    });
+}

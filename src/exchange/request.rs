@@ -1,0 +1,150 @@
+//! What of a request outlives the bytes it came in.
+
+use super::Cx;
+use crate::base::buffer::BufferPool;
+use crate::base::reason::Reason;
+use crate::wire::Version;
+use crate::wire::body::BodyLength;
+use crate::wire::request::{Hop, RequestHead, Spans};
+use std::ops::Range;
+
+/// The most that is kept of a request, head and body, to send it again.
+const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// A request whose head is complete. Its buffer holds the host's name, the head as it goes to a backend, and behind
+/// it what of the body was sent, for as long as the request may have to be sent again.
+#[derive(Debug)]
+pub struct Request {
+    buffer: Vec<u8>,
+    spans: Spans,
+    version: Version,
+    traits: Traits,
+    body: BodyLength,
+    replayable: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Traits {
+    keep_alive: bool,
+    idempotent: bool,
+    expects_continue: bool,
+    wants_debug: bool,
+}
+
+impl Request {
+    /// Keeps what matters of `head`.
+    pub(super) fn new(head: &RequestHead<'_, '_>, cx: &mut Cx<'_>) -> Result<Self, Reason> {
+        let settings = cx.settings;
+        let hop = Hop { peer: cx.peer, policy: &settings.forwarded, via: settings.via.as_deref() };
+        let mut buffer = cx.buffers.take();
+        let spans = match head.write(&hop, &mut buffer) {
+            Ok(spans) => spans,
+            Err(reason) => {
+                cx.buffers.give(buffer);
+                return Err(reason);
+            }
+        };
+        let traits = Traits {
+            keep_alive: head.keep_alive,
+            idempotent: head.is_idempotent(),
+            expects_continue: head.expects_continue,
+            wants_debug: head.wants_debug,
+        };
+        Ok(Self { buffer, spans, version: head.version, traits, body: head.body, replayable: true })
+    }
+
+    /// The name of the host: lower case, no port, no trailing dot.
+    pub fn host(&self) -> &str {
+        // The name was written by `wire` from ASCII alone.
+        std::str::from_utf8(self.at(&self.spans.host)).unwrap_or_default()
+    }
+
+    /// The method.
+    pub fn method(&self) -> &[u8] {
+        self.at(&self.spans.method)
+    }
+
+    /// The target in origin form.
+    pub fn target(&self) -> &[u8] {
+        self.at(&self.spans.target)
+    }
+
+    /// The value of `Referer`.
+    pub fn referer(&self) -> Option<&[u8]> {
+        self.spans.referer.as_ref().map(|span| self.at(span))
+    }
+
+    /// The value of `User-Agent`.
+    pub fn user_agent(&self) -> Option<&[u8]> {
+        self.spans.user_agent.as_ref().map(|span| self.at(span))
+    }
+
+    /// Whether the client speaks HTTP/1.1.
+    pub fn is_http11(&self) -> bool {
+        self.version == Version::Http11
+    }
+
+    /// The value of `Upgrade`, where another protocol is asked for.
+    pub(super) fn offered_protocols(&self) -> Option<&[u8]> {
+        self.spans.upgrade.as_ref().map(|span| self.at(span))
+    }
+
+    pub(super) fn is_head(&self) -> bool {
+        self.method() == b"HEAD"
+    }
+
+    pub(super) fn body(&self) -> BodyLength {
+        self.body
+    }
+
+    pub(super) fn keep_alive(&self) -> bool {
+        self.traits.keep_alive
+    }
+
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.traits.idempotent
+    }
+
+    pub(super) fn expects_continue(&self) -> bool {
+        self.traits.expects_continue
+    }
+
+    pub(super) fn wants_debug(&self) -> bool {
+        self.traits.wants_debug
+    }
+
+    /// Everything that was sent so far; `None` once that was more than is kept.
+    pub(super) fn replay(&self) -> Option<&[u8]> {
+        self.replayable.then(|| &self.buffer[self.spans.head.start..])
+    }
+
+    /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
+    pub(super) fn extend_replay(&mut self, len: usize) -> Option<&mut Vec<u8>> {
+        if self.replayable && self.buffer.len() + len > REPLAY_LIMIT {
+            self.drop_replay();
+        }
+        self.replayable.then_some(&mut self.buffer)
+    }
+
+    /// The request will not be sent again: only its head is kept, for the log.
+    pub(super) fn drop_replay(&mut self) {
+        self.replayable = false;
+        self.buffer.truncate(self.spans.head.end);
+    }
+
+    /// Moves what is kept to a buffer of just its size: for what may last long and be idle, a tunnel.
+    pub(super) fn shrink(&mut self, buffers: &mut BufferPool) {
+        self.drop_replay();
+        let exact = self.buffer.as_slice().to_vec();
+        buffers.give(std::mem::replace(&mut self.buffer, exact));
+    }
+
+    /// Gives the buffer back.
+    pub(super) fn recycle(self, buffers: &mut BufferPool) {
+        buffers.give(self.buffer);
+    }
+
+    fn at(&self, span: &Range<usize>) -> &[u8] {
+        &self.buffer[span.clone()]
+    }
+}

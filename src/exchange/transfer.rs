@@ -1,0 +1,76 @@
+//! A body on its way through: read in the coding in which it comes, written in the one in which it goes.
+
+use super::outlet::Sink;
+use crate::wire::body::{BodyLength, BodyReader};
+use crate::wire::chunked::{self, ChunkFault};
+
+/// One body.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    reader: BodyReader,
+    /// Whether it goes out chunked.
+    chunked: bool,
+    /// The data so far, without any coding.
+    received: u64,
+}
+
+impl Transfer {
+    /// A body that comes with this length and goes out chunked or as it is.
+    pub(super) fn new(length: BodyLength, chunked: bool) -> Self {
+        Self { reader: BodyReader::new(length), chunked, received: 0 }
+    }
+
+    /// Whether the body has come to its end.
+    pub(super) fn is_done(&self) -> bool {
+        self.reader.is_done()
+    }
+
+    /// The bytes of data so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Sends on as much of `input` as belongs to the body and has a meaning yet; how much that was.
+    pub(super) fn feed(&mut self, input: &[u8], sink: &mut impl Sink) -> Result<usize, ChunkFault> {
+        let mut at = 0;
+        while !self.is_done() {
+            let piece = self.reader.read(&input[at..])?;
+            if piece.consumed == 0 {
+                break;
+            }
+            let data = at + piece.data.start..at + piece.data.end;
+            self.received += data.len() as u64;
+            if self.chunked && !data.is_empty() {
+                sink.make(|out| chunked::put_size(out, data.len()));
+                sink.pass(input, data);
+                sink.make(|out| out.extend_from_slice(b"\r\n"));
+            } else if !data.is_empty() {
+                sink.pass(input, data);
+            }
+            if self.is_done() {
+                self.put_end(&input[at + piece.trailers.start..at + piece.trailers.end], sink)?;
+            }
+            at += piece.consumed;
+        }
+        Ok(at)
+    }
+
+    /// Says that the connection ended. Whether the body is complete with that.
+    pub(super) fn end_of_input(&mut self, sink: &mut impl Sink) -> bool {
+        let was_done = self.is_done();
+        let is_done = self.reader.end_of_input();
+        if is_done && !was_done {
+            // Without trailers there is nothing that could be wrong with them.
+            let _ = self.put_end(&[], sink);
+        }
+        is_done
+    }
+
+    fn put_end(&self, trailers: &[u8], sink: &mut impl Sink) -> Result<(), ChunkFault> {
+        let mut result = Ok(());
+        if self.chunked {
+            sink.make(|out| result = chunked::put_end(out, trailers));
+        }
+        result
+    }
+}

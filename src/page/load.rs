@@ -1,0 +1,187 @@
+//! Finding, reading and rendering the pages.
+
+use super::{Pages, Settings, phrase};
+use crate::base::reason::Reason;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The greatest size of a page file: all pages stay in memory.
+const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
+
+const BUILTIN: &str = include_str!("builtin.html");
+
+/// The pages, and a sentence for each thing that was wrong with the files.
+pub(super) fn load(settings: &Settings) -> (Pages, Vec<String>) {
+    let mut faults = Vec::new();
+    let files = match &settings.static_dir {
+        Some(dir) => Files::read(dir, &mut faults),
+        None => Files::default(),
+    };
+    let bodies = Reason::ALL.iter().map(|reason| files.body(*reason)).collect();
+    (Pages { bodies }, faults)
+}
+
+/// The page files of a directory.
+#[derive(Default)]
+struct Files {
+    by_status: Vec<(u16, Arc<[u8]>)>,
+    default: Option<Arc<[u8]>>,
+}
+
+impl Files {
+    fn read(dir: &Path, faults: &mut Vec<String>) -> Self {
+        if let Err(error) = check_directory(dir) {
+            faults.push(format!("server.staticDir: reading {}: {error}; the built-in pages are used", dir.display()));
+            return Self::default();
+        }
+        let mut statuses: Vec<u16> = Reason::ALL.iter().map(|reason| reason.status()).filter(has_page).collect();
+        statuses.sort_unstable();
+        statuses.dedup();
+        let mut page = |name: String| read_page(&dir.join(name), faults).map(Arc::from);
+        let default = page("error_default.html".to_owned());
+        let by_status = |status| page(format!("error_{status}.html")).map(|body| (status, body));
+        Self { by_status: statuses.into_iter().filter_map(by_status).collect(), default }
+    }
+
+    fn body(&self, reason: Reason) -> Arc<[u8]> {
+        let status = reason.status();
+        if !has_page(&status) {
+            return Arc::default();
+        }
+        let own = self.by_status.iter().find(|(of, _)| *of == status).map(|(_, body)| body);
+        own.or(self.default.as_ref()).map_or_else(|| builtin(reason).into_bytes().into(), Arc::clone)
+    }
+}
+
+/// Whether a client can be told: see [`Reason::status`] for 499 and 0.
+fn has_page(status: &u16) -> bool {
+    *status >= 400 && *status != 499
+}
+
+fn check_directory(dir: &Path) -> io::Result<()> {
+    if dir.metadata()?.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) }
+}
+
+/// A page that does not exist is no fault.
+fn read_page(path: &Path, faults: &mut Vec<String>) -> Option<Vec<u8>> {
+    match read_limited(path) {
+        Ok(body) => Some(body),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            faults.push(format!("server.staticDir: reading {}: {error}; another page is used", path.display()));
+            None
+        }
+    }
+}
+
+fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    File::open(path)?.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut body)?;
+    if body.len() as u64 > FILE_LIMIT_BYTES {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "an error page may have 1 MiB at the most"));
+    }
+    Ok(body)
+}
+
+fn builtin(reason: Reason) -> String {
+    let status = reason.status();
+    BUILTIN
+        .replace("{status}", &status.to_string())
+        .replace("{phrase}", phrase(status))
+        .replace("{sentence}", reason.sentence())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+    use std::process;
+
+    /// A directory of this test's own, removed at its end.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("sluice-page-{test}-{}", process::id()));
+            fs::create_dir_all(&path).expect("a directory");
+            Self(path)
+        }
+
+        fn put(&self, name: &str, body: &str) {
+            fs::write(self.0.join(name), body).expect("a page");
+        }
+
+        fn load(&self) -> (Pages, Vec<String>) {
+            load(&Settings { static_dir: Some(self.0.clone()) })
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).expect("the directory goes");
+        }
+    }
+
+    #[test]
+    fn the_builtin_page_is_small_and_whole() {
+        let (pages, faults) = load(&Settings::default());
+        assert_eq!(faults, Vec::<String>::new());
+        for reason in Reason::ALL {
+            let body = String::from_utf8(pages.body(*reason).to_vec()).expect("text");
+            if !has_page(&reason.status()) {
+                assert_eq!(body, "", "{reason}");
+                continue;
+            }
+            assert!(body.len() < 1536, "{reason}: {} bytes", body.len());
+            assert!(!phrase(reason.status()).is_empty(), "{reason}: its status has no phrase");
+            assert!(!reason.sentence().contains(['<', '&']), "{reason}: its sentence is no text of HTML");
+            assert!(body.contains(&format!("<title>{} {}</title>", reason.status(), phrase(reason.status()))));
+            assert!(body.contains(&format!("<p>{}</p>", reason.sentence())));
+            assert!(!body.contains("{status}") && !body.contains("{phrase}") && !body.contains("{sentence}"));
+            assert!(!body.contains("http:") && !body.contains("https:") && !body.contains("url("), "it loads nothing");
+        }
+    }
+
+    #[test]
+    fn a_status_has_its_file_else_the_default_file_else_the_builtin_page() {
+        let dir = Dir::new("rule");
+        dir.put("error_502.html", "our 502");
+        let (pages, faults) = dir.load();
+        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!(pages.body(Reason::NoBackend), b"our 502");
+        assert_eq!(pages.body(Reason::ConnectFailed), b"our 502");
+        assert_eq!(pages.body(Reason::UnknownHost), builtin(Reason::UnknownHost).as_bytes());
+        assert_eq!(pages.body(Reason::ClientGone), b"");
+
+        dir.put("error_default.html", "our default");
+        let (pages, _) = dir.load();
+        assert_eq!(pages.body(Reason::NoBackend), b"our 502");
+        assert_eq!(pages.body(Reason::UnknownHost), b"our default");
+        assert_eq!(pages.body(Reason::ClientGone), b"");
+    }
+
+    #[test]
+    fn an_unreadable_page_is_named_and_another_takes_its_place() {
+        let dir = Dir::new("unreadable");
+        dir.put("error_default.html", "our default");
+        dir.put("error_503.html", &"x".repeat(1024 * 1024 + 1));
+        fs::create_dir(dir.0.join("error_502.html")).expect("a directory in the place of a page");
+        let (pages, faults) = dir.load();
+        assert_eq!(pages.body(Reason::NoBackend), b"our default");
+        assert_eq!(pages.body(Reason::QueueFull), b"our default");
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains("error_502.html"), "{faults:?}");
+        assert!(faults[1].contains("error_503.html") && faults[1].contains("1 MiB"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_missing_directory_is_named_with_its_setting() {
+        let (pages, faults) = load(&Settings { static_dir: Some("/nonexistent/pages".into()) });
+        assert_eq!(pages.body(Reason::NoBackend), builtin(Reason::NoBackend).as_bytes());
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].starts_with("server.staticDir: reading /nonexistent/pages: "), "{faults:?}");
+    }
+}

@@ -1,0 +1,20 @@
+//! The words behind a status.
+
+/// The reason phrase of a status that this node answers with itself; empty for any other.
+///
+/// Source: the registry of status codes that RFC 9110 section 16.2.1 sets up.
+pub const fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

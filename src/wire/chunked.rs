@@ -1,0 +1,258 @@
+//! The chunked coding (RFC 9112 section 7.1), decoded strictly.
+//!
+//! Lines are judged whole: while the end of a line has not arrived, none of it is consumed, and the caller offers it
+//! again with what follows. So there is no state in the middle of a line.
+
+use httparse::Header;
+use std::ops::Range;
+
+/// The longest line of a chunk's size and its extensions.
+const LONGEST_LINE: usize = 4 * 1024;
+
+/// The largest trailer section.
+const LARGEST_TRAILERS: usize = 16 * 1024;
+
+/// A coding error: the sender does not speak the chunked coding, or wants to be understood in two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkFault;
+
+/// Where in the coding the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunked {
+    /// At the line of a chunk's size.
+    Size,
+    /// In a chunk of which this many bytes are left.
+    Data(u64),
+    /// At the CRLF behind a chunk.
+    DataEnd,
+    /// Behind the last chunk.
+    Trailers,
+}
+
+/// What was found at the start of the input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A line is not complete; nothing was consumed.
+    Incomplete,
+    /// Coding of this many bytes, without data.
+    Framing(usize),
+    /// Data, of this many bytes.
+    Data(usize),
+    /// The end of the body, of `len` bytes, with the trailer section in `trailers` (without its blank line).
+    End {
+        /// All bytes of the end.
+        len: usize,
+        /// Those of the trailer section.
+        trailers: Range<usize>,
+    },
+}
+
+impl Chunked {
+    /// Reads one part off the start of `input`. Call again with what follows it, until [`Part::Incomplete`] or
+    /// [`Part::End`].
+    pub fn decode(&mut self, input: &[u8]) -> Result<Part, ChunkFault> {
+        match *self {
+            Self::Size => {
+                let Some(line) = line(input, LONGEST_LINE)? else { return Ok(Part::Incomplete) };
+                *self = match size(line)? {
+                    0 => Self::Trailers,
+                    size => Self::Data(size),
+                };
+                Ok(Part::Framing(line.len() + 2))
+            }
+            Self::Data(left) => {
+                let len = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                if len == 0 {
+                    return Ok(Part::Incomplete);
+                }
+                *self = match left - len as u64 {
+                    0 => Self::DataEnd,
+                    left => Self::Data(left),
+                };
+                Ok(Part::Data(len))
+            }
+            Self::DataEnd => match input {
+                [b'\r', b'\n', ..] => {
+                    *self = Self::Size;
+                    Ok(Part::Framing(2))
+                }
+                [] | [b'\r'] => Ok(Part::Incomplete),
+                _ => Err(ChunkFault),
+            },
+            Self::Trailers => trailers(input),
+        }
+    }
+}
+
+/// The first line of the input without its CRLF; `None` while it is not complete.
+fn line(input: &[u8], longest: usize) -> Result<Option<&[u8]>, ChunkFault> {
+    match memchr::memchr(b'\n', &input[..input.len().min(longest)]) {
+        Some(end) if end > 0 && input[end - 1] == b'\r' => Ok(Some(&input[..end - 1])),
+        None if input.len() < longest => Ok(None),
+        _ => Err(ChunkFault),
+    }
+}
+
+/// The size in a chunk's first line. Extensions are read over, and dropped.
+fn size(line: &[u8]) -> Result<u64, ChunkFault> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    if digits == 0 || digits > 16 {
+        return Err(ChunkFault);
+    }
+    let (digits, rest) = line.split_at(digits);
+    let extension = rest.trim_ascii_start();
+    let is_text = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+    let extension_is_good = extension.is_empty() && rest.is_empty() || extension.starts_with(b";");
+    if !extension_is_good || !rest.iter().all(is_text) {
+        return Err(ChunkFault);
+    }
+    let text = std::str::from_utf8(digits).map_err(|_| ChunkFault)?;
+    u64::from_str_radix(text, 16).map_err(|_| ChunkFault)
+}
+
+fn trailers(input: &[u8]) -> Result<Part, ChunkFault> {
+    let mut at = 0;
+    while let Some(line) = line(&input[at..], LARGEST_TRAILERS - at)? {
+        if line.is_empty() {
+            return Ok(Part::End { len: at + 2, trailers: 0..at });
+        }
+        at += line.len() + 2;
+        if at >= LARGEST_TRAILERS {
+            return Err(ChunkFault);
+        }
+    }
+    Ok(Part::Incomplete)
+}
+
+/// Writes one chunk's first line.
+pub fn put_size(out: &mut Vec<u8>, size: usize) {
+    let digits = ((usize::BITS - size.leading_zeros()).div_ceil(4)).max(1);
+    let digit = |place| b"0123456789abcdef"[(size >> (place * 4)) & 0xf];
+    out.extend((0..digits).rev().map(digit));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the last chunk and those fields of a trailer section that may stand there: none that frames or routes a
+/// message (RFC 9110 section 6.5.1).
+pub fn put_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), ChunkFault> {
+    out.extend_from_slice(b"0\r\n");
+    if !trailers.is_empty() {
+        let mut fields = [httparse::EMPTY_HEADER; super::MAX_FIELDS];
+        // The section's lines are whole, so only its blank line is wanting: it is put behind a copy.
+        let section = [trailers, b"\r\n"].concat();
+        match httparse::parse_headers(&section, &mut fields) {
+            Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
+                fields.iter().filter(|field| may_trail(field)).for_each(|field| {
+                    super::field::put(out, field.name, field.value);
+                });
+            }
+            _ => return Err(ChunkFault),
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+fn may_trail(header: &Header<'_>) -> bool {
+    use super::field::Field;
+    let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+    let controls = ["trailer", "authorization", "cookie", "set-cookie", "content-encoding", "content-type"];
+    matches!(Field::of(header.name), Field::Other) && !controls.into_iter().any(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Data, trailers, and how many bytes they took.
+    type Decoded = (Vec<u8>, Vec<u8>, usize);
+
+    /// Decodes `input`, offered in pieces that grow by `step`, to data and trailers; the rest is what follows.
+    fn decode(input: &[u8], step: usize) -> Result<Option<Decoded>, ChunkFault> {
+        let (mut chunked, mut data, mut at, mut offered) = (Chunked::Size, Vec::new(), 0, 0);
+        loop {
+            match chunked.decode(&input[at..offered])? {
+                Part::Incomplete if offered == input.len() => return Ok(None),
+                Part::Incomplete => offered = input.len().min(offered + step),
+                Part::Framing(len) => at += len,
+                Part::Data(len) => {
+                    data.extend_from_slice(&input[at..at + len]);
+                    at += len;
+                }
+                Part::End { len, trailers } => {
+                    let trailers = input[at + trailers.start..at + trailers.end].to_vec();
+                    return Ok(Some((data, trailers, at + len)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_whole_and_byte_by_byte() {
+        let good: &[(&str, &str, &str)] = &[
+            ("0\r\n\r\n", "", ""),
+            ("5\r\nhello\r\n0\r\n\r\n", "hello", ""),
+            ("5\r\nhello\r\n6\r\n world\r\n000\r\n\r\n", "hello world", ""),
+            ("A;name=value;x=\"y;z\"\r\n0123456789\r\n0;last\r\n\r\n", "0123456789", ""),
+            ("3 ;x\r\nabc\r\n0\r\n\r\n", "abc", ""),
+            ("1\r\n\n\r\n0\r\nX: y\r\nZ: \r\n\r\n", "\n", "X: y\r\nZ: \r\n"),
+        ];
+        for (input, data, trailers) in good {
+            for step in [1, 2, 3, input.len() + 4] {
+                let with_rest = format!("{input}GET ");
+                let found = decode(with_rest.as_bytes(), step).expect(input).expect("complete");
+                assert_eq!(found, (data.as_bytes().to_vec(), trailers.as_bytes().to_vec(), input.len()), "{input:?}");
+            }
+        }
+        let bad = [
+            "\r\n",
+            "x\r\n",
+            " 5\r\n",
+            "+5\r\n",
+            "-5\r\n",
+            "0x5\r\n",
+            "5\nhello",
+            "5 \r\nhello",
+            "5;a\rb\r\nhello",
+            "5;a\x01b\r\nhello",
+            "5\r\nhello0\r\n",
+            "5\r\nhello\n0",
+            "10000000000000000\r\n",
+            "5,\r\n",
+            "5\r\nhello\r\n\r\n",
+            "0\r\nX: y\n\r\n",
+            "0\r\nX\r\r\n\n",
+        ];
+        for input in bad {
+            for step in [1, 3, input.len()] {
+                assert_eq!(decode(input.as_bytes(), step), Err(ChunkFault), "{input:?} by {step}");
+            }
+        }
+        for input in ["", "5", "5\r", "5\r\nhel", "5\r\nhello\r", "0\r\n", "0\r\nX: y\r\n"] {
+            assert_eq!(decode(input.as_bytes(), 1), Ok(None), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn lines_have_a_limit() {
+        let endless = format!("5;{}", "a".repeat(LONGEST_LINE));
+        assert_eq!(decode(endless.as_bytes(), 100), Err(ChunkFault));
+        let endless = format!("0\r\n{}", "X: y\r\n".repeat(LARGEST_TRAILERS / 6 + 1));
+        assert_eq!(decode(endless.as_bytes(), 100), Err(ChunkFault));
+    }
+
+    #[test]
+    fn encoding() {
+        for (size, line) in [(0, "0\r\n"), (9, "9\r\n"), (0x10, "10\r\n"), (0xfff, "fff\r\n"), (0x1_0000, "10000\r\n")]
+        {
+            let mut out = Vec::new();
+            put_size(&mut out, size);
+            assert_eq!(out, line.as_bytes());
+        }
+        let mut out = Vec::new();
+        put_end(&mut out, b"X-Sum:  1\r\ncontent-length: 5\r\nTrailer: x\r\n").expect("good trailers");
+        assert_eq!(out, b"0\r\nX-Sum: 1\r\n\r\n");
+        assert_eq!(put_end(&mut Vec::new(), b"X sum: 1\r\n"), Err(ChunkFault));
+        assert_eq!(put_end(&mut Vec::new(), b" folded\r\n"), Err(ChunkFault));
+    }
+}

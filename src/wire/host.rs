@@ -1,0 +1,80 @@
+//! The host that a request is for.
+
+/// The longest host name (RFC 1035 section 2.3.4).
+const LONGEST: usize = 253;
+
+/// Writes the host name of a `Host` value or an authority to `out`: lower case, without the port and a trailing dot.
+/// `None`, and nothing written, when it is no host with an optional port (RFC 9110 section 7.2): then its meaning
+/// would be each reader's own.
+pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let (name, port) = match value.strip_prefix(b"[") {
+        Some(rest) => {
+            let end = memchr::memchr(b']', rest)?;
+            let address = std::str::from_utf8(&rest[..end]).ok()?;
+            address.parse::<std::net::Ipv6Addr>().ok()?;
+            (&value[..end + 2], &rest[end + 1..])
+        }
+        None => {
+            let end = memchr::memchr(b':', value).unwrap_or(value.len());
+            let name = &value[..end];
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+            (name.iter().all(plain).then_some(name)?, &value[end..])
+        }
+    };
+    let port_is_good = match port {
+        [] | [b':'] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) && fits_port(digits),
+        _ => false,
+    };
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    if !port_is_good || name.is_empty() || name.len() > LONGEST {
+        return None;
+    }
+    out.extend(name.iter().map(u8::to_ascii_lowercase));
+    Some(())
+}
+
+fn fits_port(digits: &[u8]) -> bool {
+    digits.iter().fold(0, |port: u32, digit| port * 10 + u32::from(digit - b'0')) <= u32::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let table: &[(&str, Option<&str>)] = &[
+            ("www.example.com", Some("www.example.com")),
+            ("WWW.Example.COM:8080", Some("www.example.com")),
+            ("www.example.com.", Some("www.example.com")),
+            ("www.example.com.:80", Some("www.example.com")),
+            ("www.example.com:", Some("www.example.com")),
+            ("__ping__", Some("__ping__")),
+            ("[::1]:80", Some("[::1]")),
+            ("[FE80::1]", Some("[fe80::1]")),
+            ("", None),
+            (".", None),
+            (":80", None),
+            ("a b", None),
+            ("a/b", None),
+            ("a,b", None),
+            ("u@a", None),
+            ("a:80:80", None),
+            ("a:8x", None),
+            ("a:+80", None),
+            ("a:65536", None),
+            ("a:000080", None),
+            ("[::1", None),
+            ("[::1]x", None),
+            ("[zz]", None),
+            ("::1", None),
+        ];
+        for (value, expected) in table {
+            let mut out = Vec::new();
+            let found = write_name(value.as_bytes(), &mut out).map(|()| String::from_utf8(out.clone()).expect("ASCII"));
+            assert_eq!(found.as_deref(), *expected, "{value:?}");
+            assert!(expected.is_some() || out.is_empty(), "{value:?} left something behind");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The head of an answer: read once, written once.
+
+use super::body::{BodyLength, Framing};
+use super::field::{Connection, Field, put, put_number};
+use super::request::Fields;
+use super::{HeadFault, Version, lines_end_in_crlf};
+use httparse::Header;
+
+/// A head as it came, and what it says that matters here.
+#[derive(Debug)]
+pub struct ResponseHead<'h, 'b> {
+    /// The status, from 100 to 999.
+    pub status: u16,
+    phrase: &'b str,
+    version: Version,
+    fields: &'h [Header<'b>],
+    /// The bytes of the head, blank line included.
+    pub len: usize,
+    /// How the body's end is known.
+    pub body: BodyLength,
+    /// Whether the backend keeps the connection open behind this answer.
+    pub keep_alive: bool,
+    /// Whether the answer says when to come back (`Retry-After`).
+    pub retry_after: bool,
+    connection: Connection,
+    framing: Framing,
+}
+
+impl<'h, 'b> ResponseHead<'h, 'b> {
+    /// Reads the head at the start of `bytes`; `None` while it is not complete. `to_head`: the request was HEAD.
+    pub fn parse(bytes: &'b [u8], room: &'h mut Fields<'b>, to_head: bool) -> Result<Option<Self>, HeadFault> {
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, room) {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let status = response.code.filter(|status| *status >= 100).ok_or(HeadFault::Malformed)?;
+        if !lines_end_in_crlf(&bytes[..len]) {
+            return Err(HeadFault::Malformed);
+        }
+        let mut head = Self {
+            status,
+            phrase: response.reason.unwrap_or_default(),
+            version: Version::from_minor(response.version),
+            fields: response.headers,
+            len,
+            body: BodyLength::None,
+            keep_alive: false,
+            retry_after: false,
+            connection: Connection::default(),
+            framing: Framing::default(),
+        };
+        head.read_fields(to_head)?;
+        Ok(Some(head))
+    }
+
+    fn read_fields(&mut self, to_head: bool) -> Result<(), HeadFault> {
+        for header in self.fields {
+            match Field::of(header.name) {
+                Field::Connection => self.connection.read(header.value),
+                Field::ContentLength => self.framing.content_length(header.value)?,
+                Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
+                Field::RetryAfter => self.retry_after = true,
+                _ => {}
+            }
+        }
+        self.body = self.framing.of_response(self.version, self.status, to_head)?;
+        let persists = self.version == Version::Http11 || self.connection.keep_alive;
+        self.keep_alive = persists && !self.connection.close && self.body != BodyLength::UntilClose;
+        Ok(())
+    }
+
+    /// Whether this is a 1xx that another answer follows.
+    pub fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status) && self.status != 101
+    }
+
+    /// The protocol that a 101 switches to, where its `Connection` says so as well.
+    pub fn upgrade(&self) -> Option<&'b [u8]> {
+        let header = self.fields.iter().find(|header| Field::of(header.name) == Field::Upgrade)?;
+        self.connection.upgrade.then_some(header.value)
+    }
+
+    /// Writes the head in the form that goes to the client; the blank line is left to the caller, who may have lines
+    /// of its own to add.
+    pub fn write(&self, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.phrase.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        let mut coding_written = false;
+        for header in self.fields {
+            let field = Field::of(header.name);
+            coding_written |= field == Field::TransferEncoding;
+            self.write_field(field, header, delivery, out);
+        }
+        if delivery.chunked && !coding_written {
+            put(out, "Transfer-Encoding", b"chunked");
+        }
+        if let Some(via) = delivery.via {
+            let version: &[u8] = if self.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " };
+            out.extend_from_slice(version);
+            out.extend_from_slice(via.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        match delivery.persistence {
+            Persistence::Implied => {}
+            Persistence::Close => put(out, "Connection", b"close"),
+            Persistence::KeepAlive => put(out, "Connection", b"keep-alive"),
+            Persistence::Upgrade => put(out, "Connection", b"Upgrade"),
+        }
+    }
+
+    fn write_field(&self, field: Field, header: &Header<'b>, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+        // RFC 9110 section 8.6 and RFC 9112 section 6.1: neither stands in a 1xx or a 204.
+        let may_have_length = self.status >= 200 && self.status != 204;
+        match field {
+            Field::Connection | Field::KeepAlive | Field::ProxyConnection => {}
+            Field::ContentLength if !may_have_length => {}
+            Field::ContentLength => put_number(out, header.name, self.framing.stated_length().unwrap_or(0)),
+            Field::TransferEncoding if !may_have_length || !delivery.to_http11 => {}
+            Field::TransferEncoding => put(out, header.name, b"chunked"),
+            // 426 has to name what it asks for (RFC 9110 section 15.5.22).
+            Field::Upgrade if self.status != 101 && self.status != 426 => {}
+            _ if self.connection.names(field, header.name, self.fields) => {}
+            _ => put(out, header.name, header.value),
+        }
+    }
+}
+
+/// How an answer goes to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// The body is sent chunked.
+    pub chunked: bool,
+    /// The client speaks HTTP/1.1.
+    pub to_http11: bool,
+    /// What is said about the connection.
+    pub persistence: Persistence,
+    /// The pseudonym in `Via`.
+    pub via: Option<&'a str>,
+}
+
+/// What an answer says about the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// Nothing: the version says it.
+    Implied,
+    /// It is closed behind the answer.
+    Close,
+    /// It is kept although the client speaks HTTP/1.0.
+    KeepAlive,
+    /// It changes its protocol.
+    Upgrade,
+}
