@@ -1,32 +1,30 @@
 """What stands behind the proxies."""
 
-from dataclasses import dataclass
-
 from . import procs
 
 SMALL_BODY_BYTES = 140
 
 
-@dataclass
-class Backends:
-    """Ports of the backends, by the host for which a proxy sends requests there."""
-    static: int
-    made: int
-    echo: int
-
-    def by_host(self):
-        return {"www.test": self.static, "made.test": self.made, "ws.test": self.echo}
-
-
 def start(build_dir, cores):
-    """nginx for bodies of a known length, a program of ours for chunked answers, and WebSocket echo."""
-    static = start_nginx(cores)
-    made, echo = procs.free_port(), procs.free_port()
-    procs.Process([build_dir / "examples/backend", "--listen", f"127.0.0.1:{made}"], cores,
-                  "backend").await_port(made)
-    procs.Process([build_dir / "examples/wsload", "echo", "--listen", f"127.0.0.1:{echo}"], cores,
-                  "echo").await_port(echo)
-    return Backends(static, made, echo)
+    """nginx for bodies of a known length, a program of ours for chunked answers, and WebSocket echo: the ports of each
+    host's backends."""
+    made = procs.free_port()
+    start_made(build_dir, made, cores)
+    return {"www.test": [start_nginx(cores)], "made.test": [made], "ws.test": [start_echo(build_dir, cores)]}
+
+
+def start_made(build_dir, port, cores=None):
+    """The backend that makes its answers as the path says."""
+    command = [build_dir / "examples/backend", "--listen", f"127.0.0.1:{port}", "--name", f"on-{port}"]
+    return procs.Process(command, cores, f"backend-{port}").await_port(port)
+
+
+def start_echo(build_dir, cores=None):
+    """The WebSocket backend that sends every message back."""
+    port = procs.free_port()
+    procs.Process([build_dir / "examples/wsload", "echo", "--listen", f"127.0.0.1:{port}"], cores,
+                  "echo").await_port(port)
+    return port
 
 
 def start_nginx(cores):

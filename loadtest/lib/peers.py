@@ -23,6 +23,8 @@ class Variant:
     hosts: int = 0
     # Routes that sluice may keep a core; None is its default.
     cached_routes: int | None = None
+    # For how many seconds a backend that failed is left alone; None is everyone's default.
+    dead_seconds: int | None = None
 
     def label(self):
         parts = []
@@ -65,13 +67,13 @@ class Running:
 
 
 def start(name, variant, cores, backends, build_dir):
-    """Starts a proxy on as many of `cores` as the variant has workers."""
+    """Starts a proxy on as many of `cores` as the variant has workers. `backends` has the ports behind each host."""
     cores = cores[:variant.workers]
     folder = procs.work_dir() / f"{name}-{procs.free_port()}"
     folder.mkdir()
     folder.chmod(0o777)
     starter = {"floor": _start_floor, "sluice": _start_sluice, "nginx": _start_nginx, "haproxy": _start_haproxy}
-    return starter[name](variant, cores, backends.by_host(), folder, build_dir)
+    return starter[name](variant, cores, backends, folder, build_dir)
 
 
 def host_names(variant):
@@ -80,22 +82,23 @@ def host_names(variant):
 
 def _start_floor(variant, cores, backends, folder, build_dir):
     running = Running("floor", variant, [])
-    for host, backend in backends.items():
+    for host, ports in backends.items():
         port = procs.free_port()
         for core in cores:
             command = [build_dir / "examples/floor", "--listen", f"127.0.0.1:{port}",
-                       "--backend", f"127.0.0.1:{backend}"]
+                       "--backend", f"127.0.0.1:{ports[0]}"]
             running.processes.append(procs.Process(command, {core}, folder.name).await_port(port))
         running.ports[host] = port
-    running.ports["*"] = running.ports["www.test"]
+    running.ports["*"] = next(iter(running.ports.values()))
     return running
 
 
 def _start_sluice(variant, cores, backends, folder, build_dir):
     port = procs.free_port()
-    frontends = {host: [host, f"http://127.0.0.1:{backend}"] for host, backend in backends.items()}
+    frontends = {host: [host, *(f"http://127.0.0.1:{backend}" for backend in ports)]
+                 for host, ports in backends.items()}
     for host in host_names(variant):
-        frontends[host] = [host, f"http://127.0.0.1:{backends['www.test']}"]
+        frontends[host] = frontends["www.test"]
     (folder / "routes.json").write_text(json.dumps({"frontends": frontends}))
     server = {
         "workers": len(cores),
@@ -106,6 +109,8 @@ def _start_sluice(variant, cores, backends, folder, build_dir):
     }
     if variant.cached_routes is not None:
         server["lruCache"] = {"size": variant.cached_routes}
+    if variant.dead_seconds is not None:
+        server["deadBackendTTL"] = variant.dead_seconds
     config = folder / "config.json"
     config.write_text(json.dumps({
         "server": server,
@@ -118,48 +123,12 @@ def _start_sluice(variant, cores, backends, folder, build_dir):
 
 def _start_nginx(variant, cores, backends, folder, _build_dir):
     port = procs.free_port()
-    names = {host: host.replace(".", "_") for host in backends}
-    upstreams = "".join(f"""
-    upstream {names[host]} {{
-        server 127.0.0.1:{backend};
-        keepalive 1000;
-        keepalive_requests 1000000000;
-        keepalive_time 24h;
-        keepalive_timeout {IDLE_SECONDS}s;
-    }}""" for host, backend in backends.items())
-    listen = f"listen 127.0.0.1:{port} backlog=4096{' reuseport' if len(cores) > 1 else ''};"
-    servers = "".join(f"""
-    server {{
-        {listen if host == "www.test" else listen.partition(" backlog")[0] + ";"}
-        server_name {host};
-        location / {{ proxy_pass http://{names[host]}; }}
-        location /ws {{
-            proxy_pass http://{names[host]};
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection upgrade;
-            {FORWARDED}
-        }}
-    }}""" for host in backends)
-    if variant.hosts:
-        lines = "".join(f"{host} {names['www.test']};\n" for host in host_names(variant))
-        (folder / "hosts.map").write_text(lines)
-        upstreams += f"""
-    map_hash_max_size {4 * variant.hosts};
-    map_hash_bucket_size 128;
-    map $host $target {{ include {folder}/hosts.map; }}"""
-        servers += f"""
-    server {{
-        listen 127.0.0.1:{port};
-        server_name *{HOST_SUFFIX};
-        location / {{ proxy_pass http://$target; }}
-    }}"""
     log = f"access_log {folder}/access.log combined buffer=64k flush=1s;" if variant.log else "access_log off;"
-    masks = " ".join(f"{1 << core:b}" for core in cores)
     config = folder / "nginx.conf"
     config.write_text(f"""
 daemon off;
 worker_processes {len(cores)};
-worker_cpu_affinity {masks};
+worker_cpu_affinity {" ".join(f"{1 << core:b}" for core in cores)};
 worker_rlimit_nofile {procs.descriptor_limit()};
 pid {folder}/pid;
 error_log {folder}/error.log;
@@ -172,14 +141,15 @@ http {{
     tcp_nodelay on;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-    {FORWARDED}
+    {NGINX_FORWARDED}
     proxy_read_timeout {IDLE_SECONDS}s;
     proxy_max_temp_file_size 0;
     client_max_body_size 0;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
-    {upstreams}
-    {servers}
+    {_nginx_upstreams(variant, backends)}
+    {_nginx_servers(backends, port, len(cores))}
+    {_nginx_many_hosts(variant, port, folder)}
 }}
 """)
     command = ["nginx", "-c", config, "-p", folder, "-e", folder / "error.log"]
@@ -187,7 +157,61 @@ http {{
     return Running("nginx", variant, [process.await_port(port)], {"*": port})
 
 
-FORWARDED = """proxy_set_header Host $http_host;
+def _nginx_upstreams(variant, backends):
+    pause = f" max_fails=1 fail_timeout={variant.dead_seconds}s" if variant.dead_seconds else ""
+    return "".join(f"""
+    upstream {_section(host)} {{
+        {" ".join(f"server 127.0.0.1:{backend}{pause};" for backend in ports)}
+        keepalive 1000;
+        keepalive_requests 1000000000;
+        keepalive_time 24h;
+        keepalive_timeout {IDLE_SECONDS}s;
+    }}""" for host, ports in backends.items())
+
+
+def _nginx_servers(backends, port, workers):
+    text = ""
+    # Options of a socket stand with its first mention only.
+    options = f" backlog=4096{' reuseport' if workers > 1 else ''}"
+    for host in backends:
+        text += f"""
+    server {{
+        listen 127.0.0.1:{port}{options};
+        server_name {host};
+        location / {{ proxy_pass http://{_section(host)}; }}
+        location /ws {{
+            proxy_pass http://{_section(host)};
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            {NGINX_FORWARDED}
+        }}
+    }}"""
+        options = ""
+    return text
+
+
+def _nginx_many_hosts(variant, port, folder):
+    if not variant.hosts:
+        return ""
+    lines = "".join(f"{host} {_section('www.test')};\n" for host in host_names(variant))
+    (folder / "hosts.map").write_text(lines)
+    return f"""
+    map_hash_max_size {4 * variant.hosts};
+    map_hash_bucket_size 128;
+    map $host $target {{ include {folder}/hosts.map; }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name *{HOST_SUFFIX};
+        location / {{ proxy_pass http://$target; }}
+    }}"""
+
+
+def _section(host):
+    """A host's name where dots are not welcome."""
+    return host.replace(".", "_")
+
+
+NGINX_FORWARDED = """proxy_set_header Host $http_host;
     proxy_set_header X-Real-IP $remote_addr;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
@@ -196,15 +220,17 @@ FORWARDED = """proxy_set_header Host $http_host;
 
 def _start_haproxy(variant, cores, backends, folder, _build_dir):
     port = procs.free_port()
-    names = {host: host.replace(".", "_") for host in backends}
-    targets = {**names, **{host: names["www.test"] for host in host_names(variant)}}
+    targets = {host: _section(host) for host in backends}
+    targets.update({host: _section("www.test") for host in host_names(variant)})
     (folder / "hosts.map").write_text("".join(f"{host} {name}\n" for host, name in targets.items()))
     sections = "".join(f"""
-backend {names[host]}
-    server one 127.0.0.1:{backend}
-""" for host, backend in backends.items())
+backend {_section(host)}
+{_haproxy_servers(ports)}
+""" for host, ports in backends.items())
     log_global = "log stdout len 1024 format raw daemon info" if variant.log else ""
     log_default = "log global\n    option httplog" if variant.log else ""
+    # By itself HAProxy tries only connections again; requests too are for a test in which backends die.
+    retries = "option redispatch 1\n    retry-on all-retryable-errors" if variant.dead_seconds else ""
     shards = " shards by-thread" if len(cores) > 1 else ""
     config = folder / "haproxy.cfg"
     config.write_text(f"""
@@ -217,6 +243,7 @@ defaults
     mode http
     {log_default}
     http-reuse always
+    {retries}
     option forwardfor
     timeout connect 5s
     timeout client {IDLE_SECONDS}s
@@ -233,3 +260,7 @@ frontend web
 """)
     process = procs.Process(["haproxy", "-db", "-f", config], set(cores), folder.name)
     return Running("haproxy", variant, [process.await_port(port)], {"*": port})
+
+
+def _haproxy_servers(ports):
+    return "\n".join(f"    server on-{port} 127.0.0.1:{port}" for port in ports)
