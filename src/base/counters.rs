@@ -26,8 +26,8 @@ macro_rules! counters {
 counters! {
     /// Client connections accepted.
     Accepted = "accepted_connections";
-    /// Client connections closed at once because `server.maxConnections` was reached.
-    RefusedConnections = "refused_connections";
+    /// Times that accepting stopped because `server.maxConnections` was reached.
+    AcceptPauses = "accept_pauses";
     /// Times that accepting stopped because no file descriptor was left.
     OutOfDescriptors = "out_of_descriptors";
     /// Requests whose head was complete.

@@ -99,6 +99,8 @@ reasons! {
     QueueFull = 503, "queue_full", "The server of this website is too busy.";
     /// No socket to the backend became free in time.
     QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
+    /// No socket could be opened: this node is out of file descriptors, ports or memory.
+    NoSocket = 503, "no_socket", "This node is too busy.";
     /// The route could not be looked up in time.
     DirectoryBusy = 503, "directory_busy", "This node could not look up the website.";
     /// The tunnel was idle for `server.tunnelTimeout`.

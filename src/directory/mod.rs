@@ -1,13 +1,37 @@
 //! Where routes come from. One thread serves all cores: they ask by mail and are answered by mail.
 //!
-//! The source of the routes is behind a seam ([`Source`]): today a file. Everything that cores see, [`Ask`] and
-//! [`News`], is the same for every source.
+//! The source of the routes is behind a seam ([`Source`]): today a file. What cores see, [`Directory`] and [`News`], is
+//! the same for every source. A source is one file beside `file.rs` that takes a [`Desk`], where the questions and
+//! orders arrive, the [`Cores`] to answer, and the [`names::Names`] to look up; [`frontends`] is what it tells the
+//! changes by, and [`table`] where it knows all lists in advance.
 
+mod backends;
+mod file;
+mod frontends;
+mod names;
+mod parse;
+mod table;
+mod watch;
+
+pub use parse::{Fault, Faults};
+
+use crate::base::clock::Clock;
 use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend};
+use crate::net::mailbox::Post;
+use crossbeam_channel::{Receiver, Sender};
+use names::Names;
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// Questions of all cores that are not yet read. Each core asks once for a host, so this is many unknown hosts.
+const MAX_LOOKUPS: usize = 16_384;
+/// Orders that are not yet read.
+const MAX_ORDERS: usize = 8;
 
 /// What of the directory can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,37 +49,23 @@ pub enum Source {
     File(PathBuf),
 }
 
-/// What a core, or the supervisor, asks of the directory.
-#[derive(Debug)]
-pub enum Ask {
-    /// Which frontend serves `host`? Answered by [`News::Answer`] to the core.
-    Lookup {
-        /// The number of the core that asks.
-        core: usize,
-        /// The host: lower case, no port, no trailing dot.
-        host: Arc<str>,
-    },
-    /// Read the source again.
-    Reload,
-    /// End the directory's threads.
-    Stop,
-}
-
 /// What the directory tells the cores. Mail to a core is in order: an answer that was true before a change arrives
 /// before the news of the change.
 #[derive(Clone, Debug)]
 pub enum News {
-    /// The answer to [`Ask::Lookup`].
+    /// The answer to [`Directory::lookup`].
     Answer {
         /// The host that was asked for.
         host: Arc<str>,
         /// What it resolves to.
         answer: Answer,
     },
-    /// Whatever was answered for this host before is no longer true.
+    /// The routes have changed. One letter a change, however many hosts it touches.
     Changed {
-        /// The host that was asked for.
-        host: Arc<str>,
+        /// Whatever was answered for these hosts before is no longer true.
+        hosts: Arc<[Arc<str>]>,
+        /// Whether every [`Answer::Unknown`] is no longer true either.
+        unknowns: bool,
     },
     /// The name of a backend was looked up for the first time, or has other addresses now.
     Addresses {
@@ -67,10 +77,144 @@ pub enum News {
 /// What a host resolves to.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// The frontend.
+    /// The frontend. It may have no members. Whoever uses a member holds the frontend too: only then is the member
+    /// retired when its URL leaves the list.
     Found(Arc<Frontend>),
     /// No pattern of the host's ladder has a list.
     Unknown,
     /// The look-up failed; not to be cached.
     Failed(Reason),
+}
+
+/// Why the directory does not start, or an edit is not taken.
+#[derive(Clone, Debug)]
+pub enum Error {
+    /// The routes file could not be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: Arc<io::Error>,
+    },
+    /// The routes file is not good.
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong with it.
+        faults: Arc<Faults>,
+    },
+    /// A thread could not be started.
+    Thread(Arc<io::Error>),
+}
+
+impl fmt::Display for Error {
+    /// One line a fault.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, error } => write!(f, "reading the routes file {}: {error}", path.display()),
+            Self::Bad { path, faults } => {
+                for (number, fault) in faults.faults.iter().enumerate() {
+                    let newline = if number == 0 { "" } else { "\n" };
+                    write!(f, "{newline}{}: {fault}", path.display())?;
+                }
+                match faults.more {
+                    0 => Ok(()),
+                    more => write!(f, "\n{}: {more} more faults", path.display()),
+                }
+            }
+            Self::Thread(error) => write!(f, "starting a thread of the directory: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Starts the directory. `cores` are the mailboxes of the cores by their number. Routes that are not good at the start
+/// are an error; later ones are logged and change nothing.
+pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Result<Directory, Error> {
+    let cores = Cores(cores.into());
+    let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
+    let (orders, orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
+    let desk = Desk { lookups: lookups_in, orders: orders_in, own_orders: orders.clone() };
+    let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
+        .map_err(|error| Error::Thread(Arc::new(error)))?;
+    let thread = match &settings.source {
+        Source::File(path) => file::start(path, desk, cores, names)?,
+    };
+    Ok(Directory { lookups, orders, thread: Arc::new(Mutex::new(Some(thread))) })
+}
+
+/// The way to the directory, for cores and the supervisor. Its threads end with [`Directory::stop`], or when the last
+/// copy is dropped.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    lookups: Sender<Lookup>,
+    orders: Sender<Order>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Directory {
+    /// Asks which frontend serves `host` (lower case, no port, no trailing dot) for the core of this number, which
+    /// is told by [`News::Answer`]. Never waits: returns `false` if too many questions are not yet answered.
+    pub fn lookup(&self, core: usize, host: Arc<str>) -> bool {
+        self.lookups.try_send(Lookup { core, host }).is_ok()
+    }
+
+    /// Has the source read again.
+    pub fn reload(&self) {
+        // If there is no room, an order to reload is still to be read, and it will do.
+        let _ = self.orders.try_send(Order::Reload);
+    }
+
+    /// Ends the directory's threads and waits for them. What was answered stays good.
+    pub fn stop(&self) {
+        // Fails only if the thread has ended.
+        let _ = self.orders.send(Order::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the directory's thread had panicked");
+        }
+    }
+}
+
+/// A question of a core.
+#[derive(Debug)]
+struct Lookup {
+    core: usize,
+    host: Arc<str>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Reload,
+    Stop,
+}
+
+/// Where a source finds what it is asked and told to do.
+#[derive(Debug)]
+struct Desk {
+    /// Ends when no [`Directory`] is left.
+    lookups: Receiver<Lookup>,
+    orders: Receiver<Order>,
+    /// For a source that gives orders to itself.
+    own_orders: Sender<Order>,
+}
+
+/// The mailboxes of all cores.
+#[derive(Clone, Debug)]
+struct Cores(Arc<[Post<News>]>);
+
+impl Cores {
+    fn tell(&self, core: usize, news: News) {
+        match self.0.get(core) {
+            Some(post) => post.send(news),
+            None => debug_assert!(false, "there is no core {core}"),
+        }
+    }
+
+    fn tell_all(&self, news: &News) {
+        for post in self.0.iter() {
+            post.send(news.clone());
+        }
+    }
 }

@@ -1,3 +1,5 @@
 //! Sockets, polling and mail between threads. No HTTP.
 
+pub mod listener;
 pub mod mailbox;
+pub mod transport;

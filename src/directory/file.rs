@@ -1,0 +1,139 @@
+//! Routes from a file: the whole of it is known, and read again when it changes.
+
+use super::names::Names;
+use super::parse::{self, Faults};
+use super::table::{Changes, Table};
+use super::watch::{Watch, Watching};
+use super::{Answer, Cores, Desk, Error, Lookup, News, Order};
+use crossbeam_channel::select;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// A larger file is refused: it is no routes file, or has a fault that would fill the memory.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// Reads the file, which must be good now, and serves from it in a thread of its own until the order to stop. A file
+/// that is bad later changes nothing.
+pub(super) fn start(path: &Path, desk: Desk, cores: Cores, names: Names) -> Result<JoinHandle<()>, Error> {
+    // The watch comes first, so that an edit while the file is read is not missed.
+    let watch = Watch::new(path);
+    let mut routes = Routes { path: path.to_owned(), table: Table::default() };
+    routes.reload()?;
+    let orders = desk.own_orders.clone();
+    let on_change = move || {
+        // If there is no room, the order to reload that fills it is still to be read.
+        let _ = orders.try_send(Order::Reload);
+    };
+    let watching = match watch.and_then(|watch| watch.start(on_change)) {
+        Ok(watching) => Some(watching),
+        Err(error) => {
+            log::warn!("watching {}: {error}; edits are read at SIGHUP only", path.display());
+            None
+        }
+    };
+    let server = Server { routes, cores, names, _watching: watching };
+    let thread = std::thread::Builder::new().name("directory".to_owned());
+    thread.spawn(move || server.run(&desk)).map_err(|error| Error::Thread(Arc::new(error)))
+}
+
+/// The directory's thread.
+struct Server {
+    routes: Routes,
+    cores: Cores,
+    names: Names,
+    _watching: Option<Watching>,
+}
+
+impl Server {
+    fn run(mut self, desk: &Desk) {
+        loop {
+            select! {
+                recv(desk.lookups) -> lookup => match lookup {
+                    Ok(lookup) => self.answer(lookup),
+                    // Whoever could ask is gone.
+                    Err(_) => return,
+                },
+                recv(desk.orders) -> order => match order {
+                    Ok(Order::Reload) => self.reload(),
+                    Ok(Order::Stop) | Err(_) => return,
+                },
+            }
+        }
+    }
+
+    fn answer(&mut self, Lookup { core, host }: Lookup) {
+        let answer = match self.routes.table.look_up(&host) {
+            Some(frontend) => Answer::Found(frontend),
+            None => Answer::Unknown,
+        };
+        self.resolve_names();
+        self.cores.tell(core, News::Answer { host, answer });
+    }
+
+    fn reload(&mut self) {
+        match self.routes.reload() {
+            Ok(changes) => {
+                self.resolve_names();
+                if !changes.hosts.is_empty() || changes.unknowns {
+                    let Changes { hosts, unknowns } = changes;
+                    self.cores.tell_all(&News::Changed { hosts: hosts.into(), unknowns });
+                }
+            }
+            Err(error) => {
+                for line in error.to_string().lines() {
+                    log::error!("{line}");
+                }
+                log::error!("the routes stay as they were");
+            }
+        }
+    }
+
+    fn resolve_names(&mut self) {
+        for backend in self.routes.table.take_unresolved() {
+            self.names.add(&backend);
+        }
+    }
+}
+
+/// The file and what was last read from it.
+struct Routes {
+    path: PathBuf,
+    table: Table,
+}
+
+impl Routes {
+    /// Reads the file again. With an error, nothing has changed.
+    fn reload(&mut self) -> Result<Changes, Error> {
+        let bytes =
+            read(&self.path).map_err(|error| Error::Unreadable { path: self.path.clone(), error: Arc::new(error) })?;
+        let routes = parse::parse(&bytes).map_err(|faults| self.bad(faults))?;
+        for warning in &routes.warnings {
+            log::warn!("{}: {warning}", self.path.display());
+        }
+        let changes = self.table.replace(routes.records);
+        let (patterns, hosts) = (self.table.len(), changes.hosts.len());
+        log::info!("{}: {patterns} patterns, which changes {hosts} hosts in use", self.path.display());
+        Ok(changes)
+    }
+
+    fn bad(&self, faults: Faults) -> Error {
+        Error::Bad { path: self.path.clone(), faults: Arc::new(faults) }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let refuse = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    // A pipe would hold up the thread for as long as nobody writes to it, so look before opening.
+    if !std::fs::metadata(path)?.is_file() {
+        return refuse("it is no regular file");
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return refuse("it is larger than 1 GiB");
+    }
+    Ok(bytes)
+}

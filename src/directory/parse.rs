@@ -1,0 +1,335 @@
+//! The text of a routes file to records: `{"frontends": {"www.example.com": ["mywebsite", "http://10.0.0.1:80"]}}`.
+//!
+//! Two passes. The first takes the text apart without a look at what it means, and ends at the first breach of JSON.
+//! The second finds every fault of meaning in one go; each part is a slice of the text, so its place is known.
+
+use super::frontends::Record;
+use super::table::Records;
+use crate::cluster::BackendUrl;
+use crate::route::MAX_SUFFIX_LABELS;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::Ipv6Addr;
+
+/// More faults than this are counted and not kept, more warnings than this are dropped.
+const MAX_FAULTS: usize = 50;
+/// More characters than this of a wrong value are not shown.
+const MAX_SHOWN: usize = 60;
+/// The greatest length of a host name (RFC 1035 section 2.3.4).
+const MAX_HOST_BYTES: usize = 253;
+
+/// A routes file that can be used.
+#[derive(Debug)]
+pub(super) struct Routes {
+    /// The lists.
+    pub(super) records: Records,
+    /// What is odd but legal, the first cases of it.
+    pub(super) warnings: Vec<Fault>,
+}
+
+/// Something wrong at one place of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The line, from 1.
+    pub line: usize,
+    /// The character of the line, from 1.
+    pub column: usize,
+    /// The path to the place, as in `frontends["www.example.com"][2]`; empty for a breach of JSON.
+    pub path: String,
+    /// What was found and what was expected.
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+/// What is wrong with a file: at least one fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// The first of them, in the order of the file.
+    pub faults: Vec<Fault>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// Reads a routes file, whole.
+pub(super) fn parse(bytes: &[u8]) -> Result<Routes, Faults> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let (line, column) = place(&good, good.len());
+            return Err(Faults::one(line, column, "a byte that is not UTF-8".to_owned()));
+        }
+    };
+    let members = match serde_json::from_str::<Members<'_>>(text) {
+        Ok(members) => members,
+        Err(error) => {
+            let (line, column) = place(text, offset(text, &error));
+            return Err(Faults::one(line, column, without_place(&error)));
+        }
+    };
+    let mut reader = Reader { text, records: Records::new(), warnings: Vec::new(), faults: Vec::new(), more: 0 };
+    reader.read_file(members);
+    match reader.faults.is_empty() {
+        true => Ok(Routes { records: reader.records, warnings: reader.warnings }),
+        false => Err(Faults { faults: reader.faults, more: reader.more }),
+    }
+}
+
+impl Faults {
+    fn one(line: usize, column: usize, problem: String) -> Self {
+        Self { faults: vec![Fault { line, column, path: String::new(), problem }], more: 0 }
+    }
+}
+
+/// The members of a JSON object in their order, duplicates included, as slices of the text.
+struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+impl<'a> Deserialize<'a> for Members<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+
+        impl<'a> Visitor<'a> for Collect {
+            type Value = Members<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// The second pass.
+struct Reader<'a> {
+    text: &'a str,
+    records: Records,
+    warnings: Vec<Fault>,
+    faults: Vec<Fault>,
+    more: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn read_file(&mut self, members: Members<'a>) {
+        let mut frontends = None;
+        for (key, value) in members.0 {
+            match string(key).as_deref() {
+                Some("frontends") if frontends.is_some() => self.fault(key, "frontends", "stands twice"),
+                Some("frontends") => frontends = Some(value),
+                Some(name) => self.warn(key, &shown(name), "is not known here and means nothing"),
+                None => self.fault(key, "", "found a name that is not Unicode text"),
+            }
+        }
+        match frontends {
+            Some(value) => self.read_frontends(value),
+            None => self.faults.push(Fault {
+                line: 1,
+                column: 1,
+                path: "frontends".to_owned(),
+                problem: "is missing, expected an object of lists".to_owned(),
+            }),
+        }
+    }
+
+    fn read_frontends(&mut self, value: &'a RawValue) {
+        let Ok(members) = serde_json::from_str::<Members<'a>>(value.get()) else {
+            let problem = format!("found {}, expected an object of lists", kind(value));
+            return self.fault(value, "frontends", &problem);
+        };
+        let mut seen: HashMap<Box<str>, &RawValue> = HashMap::with_capacity(members.0.len());
+        for (key, list) in members.0 {
+            let Some(name) = string(key) else {
+                self.fault(key, "frontends", "found a name that is not Unicode text");
+                continue;
+            };
+            let pattern = match pattern(&name) {
+                Ok(pattern) => pattern,
+                Err(problem) => {
+                    self.fault(key, &path_of(&name), problem);
+                    // Its list is read all the same: all faults are to be found in one go.
+                    self.read_list(list, &name);
+                    continue;
+                }
+            };
+            if let Some(first) = seen.insert(pattern.as_str().into(), key) {
+                let line = self.place(first).0;
+                self.fault(key, &path_of(&name), &format!("stands twice, line {line} has it already"));
+            }
+            if pattern.starts_with("*.") && pattern.bytes().filter(|byte| *byte == b'.').count() > MAX_SUFFIX_LABELS {
+                let problem = format!("no host is looked up under a star and more than {MAX_SUFFIX_LABELS} labels");
+                self.warn(key, &path_of(&name), &problem);
+            }
+            if let Some(record) = self.read_list(list, &name) {
+                self.records.insert(pattern.into(), record);
+            }
+        }
+    }
+
+    /// The list of the pattern written as `name`; `None` if it has a fault.
+    fn read_list(&mut self, list: &'a RawValue, name: &str) -> Option<Record> {
+        const EXPECTED: &str = "expected a list of an identifier and URLs of backends";
+        let items = match serde_json::from_str::<Vec<&'a RawValue>>(list.get()) {
+            Ok(items) if !items.is_empty() => items,
+            Ok(_) => {
+                self.fault(list, &path_of(name), &format!("found an empty list, {EXPECTED}"));
+                return None;
+            }
+            Err(_) => {
+                self.fault(list, &path_of(name), &format!("found {}, {EXPECTED}", kind(list)));
+                return None;
+            }
+        };
+        let faults_before = self.faults.len() + self.more;
+        let mut id = Box::default();
+        let mut backends = Vec::with_capacity(items.len() - 1);
+        for (index, item) in items.into_iter().enumerate() {
+            let path = || format!("{}[{index}]", path_of(name));
+            let Some(text) = string(item) else {
+                let expected = if index == 0 { "an identifier in quotes" } else { "the URL of a backend in quotes" };
+                self.fault(item, &path(), &format!("found {}, expected {expected}", kind(item)));
+                continue;
+            };
+            match BackendUrl::parse(&text) {
+                Ok(url) if index > 0 => backends.push(url),
+                Err(fault) if index > 0 => self.fault(item, &path(), &format!("found {}, {fault}", shown(&text))),
+                is_url => {
+                    if is_url.is_ok() {
+                        let problem = "is a URL, but item 0 of a list is an identifier and no backend";
+                        self.warn(item, &path(), problem);
+                    }
+                    id = text.into();
+                }
+            }
+        }
+        (self.faults.len() + self.more == faults_before).then(|| Record { id, backends: backends.into() })
+    }
+
+    fn warn(&mut self, raw: &RawValue, path: &str, problem: &str) {
+        if self.warnings.len() < MAX_FAULTS {
+            let warning = self.remark(raw, path, problem);
+            self.warnings.push(warning);
+        }
+    }
+
+    fn fault(&mut self, raw: &RawValue, path: &str, problem: &str) {
+        if self.faults.len() == MAX_FAULTS {
+            self.more += 1;
+            return;
+        }
+        let fault = self.remark(raw, path, problem);
+        self.faults.push(fault);
+    }
+
+    fn remark(&self, raw: &RawValue, path: &str, problem: &str) -> Fault {
+        let (line, column) = self.place(raw);
+        Fault { line, column, path: path.to_owned(), problem: problem.to_owned() }
+    }
+
+    fn place(&self, raw: &RawValue) -> (usize, usize) {
+        // Every raw value here is a slice of the text, so the distance of the two is its offset.
+        place(self.text, raw.get().as_ptr().addr() - self.text.as_ptr().addr())
+    }
+}
+
+/// Line and column of a byte of the text.
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..offset];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = memchr::memchr_iter(b'\n', before.as_bytes()).count() + 1;
+    (line, before[line_start..].chars().count() + 1)
+}
+
+/// The byte at which the parser stopped. It counts columns in bytes, and takes a newline for column 0 of the next line.
+fn offset(text: &str, error: &serde_json::Error) -> usize {
+    let newlines = memchr::memchr_iter(b'\n', text.as_bytes());
+    let line_start = newlines.take(error.line().saturating_sub(1)).last().map_or(0, |newline| newline + 1);
+    let offset = (line_start + error.column()).saturating_sub(1).min(text.len());
+    (0..=offset).rev().find(|offset| text.is_char_boundary(*offset)).unwrap_or(0)
+}
+
+/// The pattern as hosts are compared with it: lower case, without the dot at the end.
+fn pattern(name: &str) -> Result<String, &'static str> {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    if name == "*" {
+        return Ok(name);
+    }
+    let host = name.strip_prefix("*.").unwrap_or(&name);
+    let is_address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::parse::<Ipv6Addr>);
+    if is_address.is_some_and(|address| address.is_ok()) && host == name {
+        return Ok(name);
+    }
+    if host.contains('*') {
+        return Err("a star stands alone or as the first label, as in *.example.com");
+    }
+    if host.contains(':') {
+        return Err("a host has no scheme and no port here");
+    }
+    if !host.is_ascii() {
+        return Err("expected the ASCII form of the name (xn--…)");
+    }
+    if host.len() > MAX_HOST_BYTES || host.split('.').any(str::is_empty) {
+        return Err("expected a host name, *.suffix or *");
+    }
+    match host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+        true => Ok(name),
+        false => Err("a host name has letters, digits, '-', '_' and '.'"),
+    }
+}
+
+/// The text of a JSON string; `None` for anything else, and for escapes that are no Unicode.
+fn string(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+/// What a JSON value is, for a message.
+fn kind(raw: &RawValue) -> &'static str {
+    match raw.get().as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "a list",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "true or false",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// The path of a pattern's list. It is made for faults only, as good files may be long.
+fn path_of(name: &str) -> String {
+    format!("frontends[{}]", shown(name))
+}
+
+/// A value in quotes, cut to a length that suits a log.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// The message of a parser's error without the place, which is told apart.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! What is known where all patterns are known: their lists, and the hosts in use that resolve to them.
+
+use super::frontends::{Frontends, Record};
+use crate::cluster::{Backend, Frontend};
+use crate::route;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The lists by pattern: a host, `*.suffix` or `*`.
+pub(super) type Records = HashMap<Box<str>, Record>;
+
+/// All lists, and what was answered from them. Pure: no thread, no clock, no file.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    records: Records,
+    frontends: Frontends,
+}
+
+/// What an edit of the lists means to the cores.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// The hosts in use that resolve to something else than before, or to nothing.
+    pub(super) hosts: Vec<Arc<str>>,
+    /// Whether a host that was unknown may have a frontend now.
+    pub(super) unknowns: bool,
+}
+
+impl Table {
+    /// The frontend of `host`, which is in use from now on; `None` if no pattern of its ladder has a list.
+    pub(super) fn look_up(&mut self, host: &Arc<str>) -> Option<Arc<Frontend>> {
+        if let Some(frontend) = self.frontends.get(host) {
+            return Some(frontend);
+        }
+        let (pattern, record) = resolve(&self.records, host)?;
+        self.frontends.set(host, pattern, record);
+        self.frontends.get(host)
+    }
+
+    /// Puts `records` in the place of all that were there. What stays the same in them changes nothing.
+    pub(super) fn replace(&mut self, records: Records) -> Changes {
+        let before = std::mem::replace(&mut self.records, records);
+        let set = self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record));
+        let set = set.map(|(pattern, _)| &**pattern);
+        let gone = before.keys().filter(|pattern| !self.records.contains_key(*pattern)).map(|pattern| &**pattern);
+        let touched: HashSet<&str> = set.chain(gone).collect();
+
+        let mut changes = Changes {
+            hosts: Vec::new(),
+            // Edits and removals alone leave every unknown host unknown.
+            unknowns: touched.iter().any(|pattern| !before.contains_key(*pattern)),
+        };
+        for host in affected(&self.frontends, &touched) {
+            let has_changed = match resolve(&self.records, &host) {
+                Some((pattern, record)) => self.frontends.set(&host, pattern, record),
+                None => self.frontends.remove(&host),
+            };
+            if has_changed {
+                changes.hosts.push(host);
+            }
+        }
+        changes
+    }
+
+    /// The number of patterns.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The backends made since the last call whose name has to be looked up.
+    pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
+        self.frontends.take_unresolved()
+    }
+}
+
+fn resolve<'r>(records: &'r Records, host: &str) -> Option<(&'r str, &'r Record)> {
+    route::patterns(host)
+        .find_map(|pattern| records.get_key_value(&*pattern))
+        .map(|(pattern, record)| (&**pattern, record))
+}
+
+/// The hosts in use that may resolve otherwise now that the lists of the `touched` patterns are others.
+fn affected(frontends: &Frontends, touched: &HashSet<&str>) -> Vec<Arc<str>> {
+    // A pattern without a star is of interest to one host only, so the usual edit needs no walk over all hosts.
+    if touched.iter().all(|pattern| !pattern.starts_with('*')) {
+        return touched.iter().filter(|host| frontends.contains(host)).map(|host| Arc::from(*host)).collect();
+    }
+    let concerns = |(host, _): &(&Arc<str>, &Frontend)| route::patterns(host).any(|rung| touched.contains(&*rung));
+    frontends.iter().filter(concerns).map(|(host, _)| Arc::clone(host)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{BackendId, BackendUrl, Member};
+
+    const HOSTS: &[&str] = &["a", "b.a", "c.b.a", "d.b.a", "d.c.b.a", "x.y", "z"];
+    const PATTERNS: &[&str] = &["a", "b.a", "c.b.a", "*.b.a", "*.a", "x.y", "*.y", "*.c.b.a", "*"];
+
+    fn record(id: &str, urls: &[&str]) -> Record {
+        let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
+        Record { id: id.into(), backends: urls.iter().map(url).collect() }
+    }
+
+    fn records(rows: &[(&str, &[&str])]) -> Records {
+        rows.iter().map(|(pattern, urls)| ((*pattern).into(), record("x", urls))).collect()
+    }
+
+    fn pattern_of(table: &mut Table, host: &str) -> Option<Box<str>> {
+        table.look_up(&host.into()).map(|frontend| frontend.pattern.clone())
+    }
+
+    #[test]
+    fn the_first_rung_with_a_list_wins_even_one_without_backends() {
+        let mut table = Table::default();
+        table.replace(records(&[("c.b.a", &[]), ("*.b.a", &["http://10.0.0.1"]), ("*.a", &["http://10.0.0.2"])]));
+        let rows = [("c.b.a", Some("c.b.a")), ("d.b.a", Some("*.b.a")), ("b.a", Some("*.a")), ("a", None), ("z", None)];
+        for (host, expected) in rows {
+            assert_eq!(pattern_of(&mut table, host).as_deref(), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_in_use_that_resolve_otherwise_are_told() {
+        let mut table = Table::default();
+        let one: &[&str] = &["http://10.0.0.1"];
+        let two: &[&str] = &["http://10.0.0.2"];
+        let changes = table.replace(records(&[("a", one), ("b.a", one), ("*.a", one)]));
+        assert_eq!(changes, Changes { hosts: vec![], unknowns: true });
+        for host in ["a", "b.a", "c.a"] {
+            table.look_up(&host.into());
+        }
+        type Row<'a> = (&'a [(&'a str, &'a [&'a str])], &'a [&'a str], bool);
+        let steps: &[Row<'_>] = &[
+            (&[("a", one), ("b.a", one), ("*.a", one)], &[], false),
+            (&[("a", two), ("b.a", one), ("*.a", one)], &["a"], false),
+            (&[("a", two), ("b.a", one), ("*.a", two)], &["c.a"], false),
+            (&[("a", two), ("*.a", two)], &["b.a"], false),
+            (&[("a", two), ("b.a", one), ("*.a", two)], &["b.a"], true),
+            (&[("a", two), ("b.a", one), ("*.a", two), ("never.asked", one)], &[], true),
+            (&[("a", two), ("b.a", one)], &["c.a"], false),
+            (&[("a", two), ("b.a", one), ("*", one)], &[], true),
+        ];
+        for (number, (rows, hosts, unknowns)) in steps.iter().enumerate() {
+            let changes = table.replace(records(rows));
+            assert_eq!(
+                (changes.hosts.iter().map(|host| &**host).collect::<Vec<_>>(), changes.unknowns),
+                (hosts.to_vec(), *unknowns),
+                "step {number}"
+            );
+        }
+        assert_eq!(pattern_of(&mut table, "c.a").as_deref(), Some("*"));
+    }
+
+    /// What a core would hold, kept in step by the mail alone.
+    #[derive(Default)]
+    struct Core {
+        cached: HashMap<&'static str, Option<Arc<Frontend>>>,
+    }
+
+    impl Core {
+        fn hear(&mut self, changes: &Changes) {
+            self.cached.retain(|host, frontend| {
+                let is_true = if frontend.is_none() { !changes.unknowns } else { true };
+                is_true && !changes.hosts.iter().any(|changed| **changed == **host)
+            });
+        }
+    }
+
+    /// Random edits against the plainest possible model: at rest, what a core holds is what the lists say, members
+    /// and backends keep their identity, and only what left is retired.
+    #[test]
+    fn random_edits_never_leave_a_core_with_a_stale_answer() {
+        for seed in 0..300 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut table = Table::default();
+            let mut model: Vec<(&str, Record)> = Vec::new();
+            let mut cores = [Core::default(), Core::default()];
+            for step in 0..40 {
+                edit(&mut model, &mut rng);
+                let before: HashMap<_, _> =
+                    table.frontends.iter().map(|(host, f)| (Arc::clone(host), f.members.clone())).collect();
+                let changes =
+                    table.replace(model.iter().map(|(pattern, record)| ((*pattern).into(), record.clone())).collect());
+                for (host, members) in &before {
+                    check_members(members, table.frontends.get(host).as_deref(), seed, step);
+                }
+                for core in &mut cores {
+                    core.hear(&changes);
+                    for (host, cached) in &core.cached {
+                        check_answer(&model, host, cached.as_deref(), seed, step);
+                    }
+                    let host = HOSTS[rng.usize(..HOSTS.len())];
+                    core.cached.insert(host, table.look_up(&host.into()));
+                    check_answer(&model, host, core.cached[host].as_deref(), seed, step);
+                }
+                check_sharing(&table, seed, step);
+            }
+        }
+    }
+
+    fn edit(model: &mut Vec<(&'static str, Record)>, rng: &mut fastrand::Rng) {
+        for _ in 0..rng.usize(0..4) {
+            let pattern = PATTERNS[rng.usize(..PATTERNS.len())];
+            model.retain(|(known, _)| *known != pattern);
+            if rng.u8(..3) > 0 {
+                let urls: Vec<_> = (0..rng.usize(0..5)).map(|_| format!("http://10.0.0.{}", rng.u8(1..6))).collect();
+                let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+                model.push((pattern, record(["x", "y"][rng.usize(..2)], &urls)));
+            }
+        }
+    }
+
+    fn check_answer(model: &[(&str, Record)], host: &str, answer: Option<&Frontend>, seed: u64, step: usize) {
+        let fits = |pattern: &str| match pattern.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => host == pattern,
+        };
+        let best = model
+            .iter()
+            .filter(|(pattern, _)| fits(pattern))
+            .max_by_key(|(pattern, _)| (*pattern == host, pattern.len()));
+        let urls = answer.map(|f| f.members.iter().map(|member| member.backend.url().clone()).collect::<Vec<_>>());
+        assert_eq!(
+            answer.map(|f| (&*f.pattern, &*f.id)),
+            best.map(|(pattern, record)| (*pattern, &*record.id)),
+            "{host}, seed {seed}, step {step}"
+        );
+        assert_eq!(urls, best.map(|(_, record)| record.backends.to_vec()), "{host}, seed {seed}, step {step}");
+    }
+
+    fn check_members(before: &[Arc<Member>], now: Option<&Frontend>, seed: u64, step: usize) {
+        let now = now.map_or(&[][..], |frontend| &frontend.members);
+        assert!(now.iter().all(|member| !member.is_retired()), "seed {seed}, step {step}");
+        for member in before {
+            let stayed = now.iter().find(|other| other.backend.url() == member.backend.url());
+            assert_eq!(member.is_retired(), stayed.is_none(), "seed {seed}, step {step}");
+            assert!(stayed.is_none_or(|stayed| Arc::ptr_eq(stayed, member)), "seed {seed}, step {step}");
+        }
+    }
+
+    fn check_sharing(table: &Table, seed: u64, step: usize) {
+        let mut ids: HashMap<&BackendUrl, BackendId> = HashMap::new();
+        for member in table.frontends.iter().flat_map(|(_, frontend)| &frontend.members) {
+            let id = *ids.entry(member.backend.url()).or_insert(member.backend.id());
+            assert_eq!(id, member.backend.id(), "seed {seed}, step {step}");
+        }
+    }
+}

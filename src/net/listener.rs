@@ -1,0 +1,69 @@
+//! Listening sockets. Bound once, by the supervisor, which keeps them: what waits in a socket's queue outlives the
+//! worker that accepts from it.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// One socket bound to one address. Several may be bound to the same (`SO_REUSEPORT`): the kernel spreads new
+/// connections over them.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Binds and listens.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            // `::` and `0.0.0.0` may then both be listened on, and an IPv4 peer never looks like an IPv6 one.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        // Accepted sockets inherit it, which saves them a system call each.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket: socket.into() })
+    }
+
+    /// The address it is bound to, with the port that the system chose where none was asked for.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Another handle of the same socket and queue, for a worker to poll.
+    pub fn for_worker(&self) -> io::Result<mio::net::TcpListener> {
+        Ok(mio::net::TcpListener::from_std(self.socket.try_clone()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+    use std::net::TcpStream;
+
+    #[test]
+    fn one_address_may_be_bound_twice_and_a_handle_shares_the_queue() {
+        let first = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = first.local_address().expect("an address");
+        let second = Listener::bind(address).expect("the same port");
+        let handles = [&first, &second].map(|listener| listener.for_worker().expect("a handle"));
+        let _client = TcpStream::connect(address).expect("a connection");
+        let accepted = handles.map(|handle| match handle.accept() {
+            Ok((stream, _)) => stream.nodelay().expect("an option"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                false
+            }
+        });
+        assert_eq!(accepted.iter().filter(|nodelay| **nodelay).count(), 1);
+    }
+}

@@ -1,0 +1,118 @@
+//! A connection's bytes: one read and one write, whatever lies under them.
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+
+/// A non-blocking connection and what is known of its readiness.
+///
+/// The poll tells of changes only (edge-triggered), so what it told is kept here until a read proves it outdated.
+#[derive(Debug)]
+pub struct Transport {
+    stream: TcpStream,
+    /// There may be something to read.
+    readable: bool,
+    /// The peer has closed or reset: a read that brings less than was asked for does not mean that nothing follows.
+    hung_up: bool,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// This many bytes, more than none.
+    Bytes(usize),
+    /// Nothing for now.
+    Nothing,
+    /// The peer has sent its last byte.
+    End,
+    /// The connection is broken.
+    Broken,
+}
+
+impl Transport {
+    /// A connection that was accepted.
+    pub fn accepted(stream: TcpStream) -> Self {
+        Self { stream, readable: false, hung_up: false }
+    }
+
+    /// Begins to connect; the poll tells when [`Transport::connected`] is to be asked.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self::accepted(TcpStream::connect(address)?))
+    }
+
+    /// Whether the connection that was begun is there; `None` while that is open.
+    pub fn connected(&self) -> Option<io::Result<()>> {
+        match self.stream.take_error() {
+            Ok(Some(error)) | Err(error) => return Some(Err(error)),
+            Ok(None) => {}
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Some(self.stream.set_nodelay(true)),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Has the poll watch this connection, once and for all.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Notes what the poll told.
+    pub fn note(&mut self, event: &Event) {
+        let closed = event.is_read_closed() || event.is_error();
+        self.readable |= event.is_readable() || closed;
+        self.hung_up |= closed;
+    }
+
+    /// Says that a read may tell something new.
+    pub fn expect_bytes(&mut self) {
+        self.readable = true;
+    }
+
+    /// Whether there may be something to read.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Reads once. A short read is trusted to have emptied the socket.
+    pub fn receive(&mut self, room: &mut [u8]) -> Received {
+        loop {
+            return match self.stream.read(room) {
+                Ok(0) => Received::End,
+                Ok(count) => {
+                    self.readable = count == room.len() || self.hung_up;
+                    Received::Bytes(count)
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    Received::Nothing
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => Received::Broken,
+            };
+        }
+    }
+
+    /// Writes once; less than all means that the socket is full, and the poll will tell when it is not.
+    pub fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let result = match slices {
+                [slice] => self.stream.write(slice),
+                slices => self.stream.write_vectored(slices),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Ends the stream to the peer.
+    pub fn close_write(&self) {
+        // It fails where the connection is gone already, and then there is nothing to end.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
