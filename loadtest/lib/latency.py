@@ -19,9 +19,14 @@ def find_rate(names, small_row, lab):
     """From the row of small requests, or else from a second of load each."""
     rates = [small_row.median((name, PLAIN), lambda sample: sample.per_second) for name in names] if small_row else []
     if not rates or None in rates:
-        rates = [clients.wrk(lab.proxy((name, PLAIN)).port("www.test"), WORKS[0], lab.cores.load, 1).per_second()
-                 for name in names]
-    return half_of_slowest(rates)
+        rates = []
+        for name in names:
+            try:
+                rates.append(lab.load(lab.proxy((name, PLAIN)), WORKS[0], 1).per_second())
+            except Failure:
+                # Its own row tells.
+                continue
+    return half_of_slowest(rates or [0])
 
 
 def measure(names, rate, runs, seconds, lab):
@@ -29,9 +34,9 @@ def measure(names, rate, runs, seconds, lab):
     found = {name: [] for name in names}
     for run in range(runs):
         for name in names if run % 2 == 0 else reversed(names):
-            running = lab.proxy((name, PLAIN))
-            settle(running)
             try:
+                running = lab.proxy((name, PLAIN))
+                settle(running)
                 load, _ = clients.paced(lab.build_dir, running.port("www.test"), lab.cores.load, seconds, rate)
                 found[name].append(Sample(per_second=load.per_second(), errors=load.errors,
                                           latency_us=load.latency_us))

@@ -119,7 +119,7 @@ class Lab:
             if wrong:
                 row.samples[participant].append(Sample(errors={wrong: 1}))
                 return
-            self._load(running, work, 1)
+            self.load(running, work, 1)
         except Failure as failure:
             row.samples[participant].append(Sample(errors={str(failure): 1}))
 
@@ -128,7 +128,7 @@ class Lab:
         settle(running)
         user, system = running.cpu_seconds()
         try:
-            load = self._load(running, work.as_asked_of(participant[1]), seconds)
+            load = self.load(running, work.as_asked_of(participant[1]), seconds)
         except Failure as failure:
             return Sample(errors={str(failure): 1})
         user, system = (after - before for after, before in zip(running.cpu_seconds(), (user, system)))
@@ -140,7 +140,8 @@ class Lab:
         return Sample((user + system) * 1e6 / load.requests, system / max(user + system, 1e-9),
                       load.per_second(), load.errors, load.latency_us)
 
-    def _load(self, running, work, seconds):
+    def load(self, running, work, seconds):
+        """A row's load on a proxy, to its end."""
         port = running.port(work.host)
         if work.websocket:
             return clients.websocket(self.build_dir, port, work, self.cores.load, seconds)

@@ -46,7 +46,10 @@ def _median(count, samples):
 
 
 def _measure_once(name, tunnel, count, lab):
-    running = peers.start(name, PLAIN, lab.cores.proxy, lab.backends, lab.build_dir)
+    try:
+        running = peers.start(name, PLAIN, lab.cores.proxy, lab.backends, lab.build_dir)
+    except Failure as failure:
+        return Memory(count, error=str(failure))
     opened = []
     try:
         port = running.port("ws.test" if tunnel else "www.test")

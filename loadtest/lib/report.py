@@ -36,7 +36,7 @@ def failures(results):
             if sample.errors:
                 lines.append(f"latency: {name}: {_listed(sample.errors)}")
     for title, found in (("idle connections", results.idle), ("idle tunnels", results.tunnels)):
-        lines += [f"{title}: {name}: {memory.error}" for name, memory in found.items() if memory.error]
+        lines += [f"{title}: {name}: {_one_line(memory.error)}" for name, memory in found.items() if memory.error]
     return lines
 
 
@@ -177,7 +177,11 @@ def _name(participant):
 
 
 def _listed(errors):
-    return ", ".join(f"{count} × {kind.strip()}" for kind, count in errors.items())
+    return ", ".join(f"{count} × {_one_line(kind)}" for kind, count in errors.items())
+
+
+def _one_line(text):
+    return " ".join(text.split())[:300]
 
 
 def _line(cells):

@@ -44,15 +44,21 @@ def require(programs):
             POLICY.unlink()
 
 
-def build(with_sluice=True):
+def build(with_sluice=True, frame_pointers=False):
     """Builds sluice and the load tools in release mode and returns the folder of the executables."""
-    command = ["cargo", "build", "--release", "--examples", *(["--bin", "sluice"] if with_sluice else [])]
-    print("building", flush=True)
-    if subprocess.run(command, cwd=ROOT).returncode != 0:
-        raise Failure("the build failed")
     metadata = subprocess.run(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT,
                               capture_output=True, check=True).stdout
-    return Path(json.loads(metadata)["target_directory"]) / "release"
+    target, env = Path(json.loads(metadata)["target_directory"]), dict(os.environ)
+    if frame_pointers:
+        # A folder of its own, so that the ordinary build stays as it is.
+        target = target / "profile"
+        env["RUSTFLAGS"] = f"{env.get('RUSTFLAGS', '')} -C force-frame-pointers=yes".strip()
+    command = ["cargo", "build", "--release", "--examples", "--target-dir", target,
+               *(["--bin", "sluice"] if with_sluice else [])]
+    print("building", flush=True)
+    if subprocess.run(command, cwd=ROOT, env=env).returncode != 0:
+        raise Failure("the build failed")
+    return target / "release"
 
 
 def versions(peers):

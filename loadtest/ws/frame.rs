@@ -12,7 +12,6 @@ const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
 /// A frame at the start of a buffer.
-#[derive(Debug, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) opcode: u8,
     pub(crate) mask: Option<[u8; 4]>,
