@@ -8,6 +8,7 @@ from .procs import Failure
 
 HERTZ = 1999
 FRAME = re.compile(r"^\s+[0-9a-f]+ (.*) \(([^()]*)\)$")
+NOT_KERNEL = {"[unknown]", "[vdso]", "[heap]", "[stack]"}
 # The hash that a compiler puts behind a Rust name, and what perf puts behind any.
 SUFFIX = re.compile(r"(::h[0-9a-f]{16})?(\+0x[0-9a-f]+)?$")
 
@@ -30,7 +31,10 @@ def folded(path):
         match = FRAME.match(line)
         if match:
             name, where = match.groups()
-            frames.append((SUFFIX.sub("", name), "kernel" in where or where.startswith("[") and where != "[vdso]"))
+            frame = (SUFFIX.sub("", name), where.startswith("[") and where not in NOT_KERNEL)
+            # A program without frame pointers gives long rows of nothing.
+            if name != "[unknown]" or not frames or frames[-1] != frame:
+                frames.append(frame)
         elif not line.strip() and frames:
             stacks[tuple(reversed(frames))] += 1
             frames = []
