@@ -1,6 +1,7 @@
 //! The command line, and what the program does with it.
 
 use crate::config::{self, CpuList, Overrides, Settings, Warning};
+use crate::supervisor;
 use clap::{Parser, Subcommand};
 use nix::unistd::Uid;
 use std::env;
@@ -91,8 +92,13 @@ pub fn run() -> ExitCode {
     for warning in warnings {
         log::warn!("{}: {warning}", file.display());
     }
-    log::error!("serving is not available in this version");
-    ExitCode::FAILURE
+    match supervisor::run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.to_string().lines().for_each(|line| log::error!("{line}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print_warnings(file: &Path, warnings: &[Warning]) {

@@ -50,8 +50,6 @@ counters! {
     RouteMisses = "route_misses";
     /// Bytes sent to clients.
     BytesToClients = "bytes_to_clients";
-    /// Bytes received from clients.
-    BytesFromClients = "bytes_from_clients";
     /// Times that news from the directory did not fit the mailbox and the core's routes were dropped.
     MissedNews = "missed_news";
 }

@@ -43,11 +43,18 @@ impl<T> Default for Slots<T> {
 impl<T> Slots<T> {
     /// Puts a value into a free slot.
     pub fn insert(&mut self, value: T) -> Key {
+        self.insert_with(|_| value)
+    }
+
+    /// Puts a value that wants to know its own key into a free slot.
+    pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         let generation = self.next_generation;
         self.next_generation = (generation + 1) & Key::GENERATION_MASK;
-        let index = self.slab.insert((generation, value));
-        let index = u32::try_from(index).unwrap_or_else(|_| panic!("more than 2^32 slots in use"));
-        Key { index, generation }
+        let entry = self.slab.vacant_entry();
+        let index = u32::try_from(entry.key()).unwrap_or_else(|_| panic!("more than 2^32 slots in use"));
+        let key = Key { index, generation };
+        entry.insert((generation, make(key)));
+        key
     }
 
     /// The value of `key`, if it is still there.

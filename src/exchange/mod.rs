@@ -147,6 +147,17 @@ impl Output {
             Side::Upstream => &mut self.upstream,
         }
     }
+
+    /// Whether there are bytes to send.
+    pub fn has_bytes(&self) -> bool {
+        !(self.client.is_empty() && self.upstream.is_empty())
+    }
+
+    /// Drops all bytes.
+    pub fn clear(&mut self) {
+        self.client.clear();
+        self.upstream.clear();
+    }
 }
 
 /// What a step needs of its core.

@@ -33,6 +33,17 @@ impl Listener {
         Ok(Self { socket: socket.into() })
     }
 
+    /// Finds out whether another process listens on the address: sharing it unseen would take half of its clients.
+    pub fn probe(address: SocketAddr) -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Without this an address would be taken for as long as connections of an earlier run are in TIME-WAIT.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    }
+
     /// The address it is bound to, with the port that the system chose where none was asked for.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()

@@ -1,1 +1,255 @@
-//! supervisor
+//! The process as a whole: binds and keeps the listening sockets, starts and pins the workers, hears the signals,
+//! ends in good order.
+
+mod affinity;
+mod limits;
+mod privileges;
+
+use crate::base::clock::Clock;
+use crate::base::counters::{Counter, Counters};
+use crate::base::reason::Reason;
+use crate::config::Settings;
+use crate::directory::Directory;
+use crate::net::listener::Listener;
+use crate::net::mailbox::Post;
+use crate::page::Pages;
+use crate::worker::{self, Order, Parts, Seat, Worker};
+use crate::{access_log, directory};
+use crossbeam_channel::{Receiver, Sender};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+/// Why the process cannot serve, or no longer.
+#[derive(Debug)]
+pub enum Error {
+    /// An address could not be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The account to run as could not be taken on.
+    Privileges(privileges::Fault),
+    /// A processor of `server.cpus` is not there.
+    Cpus(affinity::Fault),
+    /// The routes could not be had.
+    Directory(directory::Error),
+    /// The access log could not be opened, or a thread or poll not be made.
+    System(&'static str, io::Error),
+    /// A worker ended although nobody had told it to.
+    Worker(usize, String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) => {
+                write!(f, "listening on {address}: {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str("; another program has this address"),
+                    io::ErrorKind::PermissionDenied => f.write_str("; ports below 1024 need root"),
+                    _ => Ok(()),
+                }
+            }
+            Self::Privileges(fault) => fault.fmt(f),
+            Self::Cpus(fault) => fault.fmt(f),
+            Self::Directory(error) => error.fmt(f),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
+            Self::Worker(number, how) => write!(f, "worker {number} ended: {how}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What wakes the supervisor.
+enum Event {
+    Signal(i32),
+    WorkerEnded(usize, Result<(), String>),
+}
+
+/// Serves until a signal ends it; every request that is under way then is answered first, up to
+/// `server.gracefulWait`.
+pub fn run(settings: &Settings) -> Result<(), Error> {
+    let cpus = affinity::choose(settings).map_err(Error::Cpus)?;
+    limits::raise_open_files();
+    let listeners = bind(settings, cpus.len())?;
+    privileges::drop(settings).map_err(Error::Privileges)?;
+    let (events_out, events) = crossbeam_channel::unbounded();
+    // From here on a signal is an order, not the end of the process.
+    hear_signals(events_out.clone()).map_err(|error| Error::System("hearing signals", error))?;
+    let mut house = House::furnish(settings, &cpus, &listeners)?;
+    house.start(&cpus, events_out)?;
+    for address in &settings.listeners {
+        log::info!("listening on {address} with {} workers", cpus.len());
+    }
+    let result = house.serve(settings, &events);
+    house.tear_down();
+    result
+}
+
+/// One socket an address for each worker, so that the kernel spreads the connections.
+fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, Error> {
+    let bind = |address: &SocketAddr| Listener::bind(*address).map_err(|error| Error::Listen(*address, error));
+    // With SO_REUSEPORT a second process could share the address unseen; one plain probe finds it out.
+    for address in &settings.listeners {
+        Listener::probe(*address).map_err(|error| Error::Listen(*address, error))?;
+    }
+    (0..workers).map(|_| settings.listeners.iter().map(bind).collect()).collect()
+}
+
+fn hear_signals(events: Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// All that runs.
+struct House {
+    /// Those who have yet to be started.
+    workers: Vec<Worker>,
+    /// How the others are told what to do.
+    orders: Vec<Post<Order>>,
+    counters: Vec<Arc<Counters>>,
+    directory: Directory,
+    log: access_log::Control,
+    running: usize,
+}
+
+impl House {
+    fn furnish(settings: &Settings, cpus: &[affinity::Place], listeners: &[Vec<Listener>]) -> Result<Self, Error> {
+        let clock = Clock::new();
+        let seats: Result<Vec<_>, _> = cpus.iter().map(|_| worker::seat()).collect();
+        let seats = seats.map_err(|error| Error::System("making a poll", error))?;
+        let (log, logs) = access_log::start(&settings.access_log, cpus.len(), clock)
+            .map_err(|error| Error::System("opening the access log", error))?;
+        let news = seats.iter().map(|(_, news, _)| news.clone()).collect();
+        let directory = directory::start(&settings.directory, news, clock).map_err(Error::Directory)?;
+        let pages = Arc::new(Pages::load(&settings.page));
+        let mut house =
+            Self { workers: Vec::new(), orders: Vec::new(), counters: Vec::new(), directory, log, running: 0 };
+        for (number, (((seat, _, orders), log), listeners)) in seats.into_iter().zip(logs).zip(listeners).enumerate() {
+            let counters = Arc::new(Counters::default());
+            house.orders.push(orders);
+            house.counters.push(Arc::clone(&counters));
+            let furniture = Furniture { number, seat, listeners, log, counters, pages: Arc::clone(&pages), clock };
+            house.workers.push(house.make_worker(settings, furniture)?);
+        }
+        Ok(house)
+    }
+
+    fn make_worker(&self, settings: &Settings, furniture: Furniture<'_>) -> Result<Worker, Error> {
+        let listeners: io::Result<Vec<_>> = furniture.listeners.iter().map(Listener::for_worker).collect();
+        let worker = listeners.and_then(|listeners| {
+            Worker::new(Parts {
+                number: furniture.number,
+                seat: furniture.seat,
+                listeners,
+                settings: settings.worker.clone(),
+                exchange: settings.exchange.clone(),
+                upstream: settings.upstream.clone(),
+                route: settings.route.clone(),
+                directory: self.directory.clone(),
+                log: furniture.log,
+                pages: furniture.pages,
+                counters: furniture.counters,
+                clock: furniture.clock,
+            })
+        });
+        worker.map_err(|error| Error::System("making a worker", error))
+    }
+
+    fn start(&mut self, cpus: &[affinity::Place], events: Sender<Event>) -> Result<(), Error> {
+        for (number, (worker, place)) in self.workers.drain(..).zip(cpus.iter().copied()).enumerate() {
+            let events = events.clone();
+            let work = move || {
+                place.take();
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
+                let result = match result {
+                    Ok(result) => result.map_err(|error| error.to_string()),
+                    Err(_) => Err("it panicked".to_owned()),
+                };
+                // Fails only when the supervisor has gone, and then nobody is left to be told.
+                let _ = events.send(Event::WorkerEnded(number, result));
+            };
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(work)
+                .map_err(|error| Error::System("starting a worker", error))?;
+            self.running += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits for signals, and at last for the workers' ends.
+    fn serve(&mut self, settings: &Settings, events: &Receiver<Event>) -> Result<(), Error> {
+        let mut stopping = false;
+        let mut result = Ok(());
+        while self.running > 0 {
+            let Ok(event) = events.recv() else { break };
+            match event {
+                Event::Signal(SIGHUP) => {
+                    self.directory.reload();
+                    let pages = Arc::new(Pages::load(&settings.page));
+                    self.tell_all(&Order::Pages(pages));
+                }
+                Event::Signal(SIGUSR1) => self.log.reopen(),
+                Event::Signal(_) if stopping => {
+                    log::warn!("told to stop a second time: not waiting any longer");
+                    return result;
+                }
+                Event::Signal(_) => {
+                    stopping = true;
+                    self.tell_all(&Order::Stop);
+                }
+                Event::WorkerEnded(number, how) => {
+                    self.running -= 1;
+                    if let Err(how) = how {
+                        // Its sockets would take connections that nobody accepts: rather a whole end than half a one.
+                        stopping = true;
+                        self.tell_all(&Order::Stop);
+                        result = Err(Error::Worker(number, how));
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    fn tell_all(&self, order: &Order) {
+        self.orders.iter().for_each(|orders| orders.send(order.clone()));
+    }
+
+    fn tear_down(self) {
+        self.directory.stop();
+        self.log.stop();
+        let sum = |counter| self.counters.iter().map(|counters| counters.get(counter)).sum::<u64>();
+        let totals = Counter::ALL.iter().map(|counter| (counter.name(), sum(*counter)));
+        let of_reason = |reason| self.counters.iter().map(|counters| counters.get_reason(reason)).sum::<u64>();
+        let reasons = Reason::ALL.iter().map(|reason| (reason.name(), of_reason(*reason)));
+        let counted: Vec<String> = totals
+            .chain(reasons)
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        log::info!("stopped; {}", counted.join(", "));
+    }
+}
+
+/// What one worker alone gets.
+struct Furniture<'a> {
+    number: usize,
+    seat: Seat,
+    listeners: &'a [Listener],
+    log: access_log::Log,
+    counters: Arc<Counters>,
+    pages: Arc<Pages>,
+    clock: Clock,
+}

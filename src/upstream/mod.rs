@@ -55,6 +55,11 @@ impl Pool {
         Self { settings, backends: HashMap::new() }
     }
 
+    /// How long a connection may be idle.
+    pub fn idle_timeout(&self) -> Duration {
+        self.settings.idle_timeout
+    }
+
     /// Asks for a connection to `backend` on behalf of `exchange`; a new one if `fresh`.
     pub fn claim(&mut self, backend: BackendId, exchange: Key, fresh: bool) -> Claim {
         let connections = self.backends.entry(backend).or_default();

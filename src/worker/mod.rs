@@ -1,6 +1,46 @@
 //! One core: accept, pump, the match that performs effects, mail, drain.
+//!
+//! Three slabs hold what lives: clients, jobs (an exchange and what it is tied to) and upstream connections. They know
+//! each other by generational keys only, so an event for what is gone finds nothing.
 
+mod accept;
+mod connection;
+mod drain;
+mod link;
+mod news;
+mod perform;
+mod pump;
+mod record;
+
+use crate::access_log::Log;
+use crate::base::buffer::BufferPool;
+use crate::base::clock::{Clock, Moment};
+use crate::base::counters::Counters;
+use crate::base::slots::{Key, Slots};
+use crate::base::wheel::Wheel;
+use crate::cluster::BackendId;
+use crate::directory::{Directory, News};
+use crate::exchange::{self, Output, Side, Turn};
+use crate::net::mailbox::{Inbox, Post, mailbox};
+use crate::page::Pages;
+use crate::upstream::{self, Pool};
+use crate::{directory, route};
+use connection::{Client, Job, Upstream};
+use mio::event::Event;
+use mio::{Events, Poll, Token, Waker};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// What one read can bring. Larger reads halve the price of large bodies; they go through the core's cache all the same.
+const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// Events that one poll can tell.
+const EVENTS: usize = 1024;
+
+/// Letters that wait for a core. What does not fit makes the core drop its routes and ask anew.
+const MAILBOX: usize = 32 * 1024;
 
 /// What of a worker can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,4 +51,298 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
     pub graceful_wait: Duration,
+}
+
+/// What the supervisor tells a worker.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Use these pages from now on.
+    Pages(Arc<Pages>),
+    /// Accept nothing more, finish what is under way, end.
+    Stop,
+}
+
+/// A worker's poll and mailboxes. It is made before the worker, so that others can write to it already.
+#[derive(Debug)]
+pub struct Seat {
+    poll: Poll,
+    news: Inbox<News>,
+    orders: Inbox<Order>,
+}
+
+/// A seat, and the ways to write to who will sit there.
+pub fn seat() -> io::Result<(Seat, Post<News>, Post<Order>)> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
+    let (news_post, news) = mailbox(MAILBOX, Arc::clone(&waker));
+    let (orders_post, orders) = mailbox(MAILBOX, waker);
+    Ok((Seat { poll, news, orders }, news_post, orders_post))
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Its poll and mailboxes.
+    pub seat: Seat,
+    /// Its sockets to accept from.
+    pub listeners: Vec<mio::net::TcpListener>,
+    /// The settings of the rooms it runs.
+    pub settings: Settings,
+    /// Those of its exchanges.
+    pub exchange: exchange::Settings,
+    /// Those of its connections to backends.
+    pub upstream: upstream::Settings,
+    /// Those of its routes.
+    pub route: route::Settings,
+    /// The way to the directory.
+    pub directory: Directory,
+    /// Its access log.
+    pub log: Log,
+    /// The pages.
+    pub pages: Arc<Pages>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// One core's worth of proxy.
+#[derive(Debug)]
+pub struct Worker {
+    number: usize,
+    settings: Settings,
+    clock: Clock,
+    poll: Poll,
+    news: Inbox<News>,
+    orders: Inbox<Order>,
+    listeners: Vec<accept::Door>,
+    /// Accepting has stopped until this moment, or until a client leaves ([`Moment::NEVER`]).
+    accept_again: Option<Moment>,
+    core: Core,
+    scratch: Box<[u8]>,
+    clients: Slots<Client>,
+    jobs: Slots<Job>,
+    upstreams: Slots<Upstream>,
+    pool: Pool,
+    /// Exchanges that may open a connection once the name of this backend is known.
+    awaiting_name: HashMap<BackendId, Vec<Key>>,
+    routes: route::Cache,
+    /// Exchanges that wait for the directory's answer about this host.
+    lookups: HashMap<Arc<str>, Vec<Key>>,
+    directory: Directory,
+    timers: Wheel<Owner>,
+    due: Vec<Owner>,
+    /// What is to be done before the worker sleeps again.
+    again: Vec<Again>,
+    log: Log,
+    counters: Arc<Counters>,
+    /// When whatever is still under way is ended; set by the order to stop.
+    stop_at: Option<Moment>,
+}
+
+/// What the steps of all exchanges of a core share.
+#[derive(Debug)]
+struct Core {
+    now: Moment,
+    settings: exchange::Settings,
+    pages: Arc<Pages>,
+    buffers: BufferPool,
+    rng: fastrand::Rng,
+    output: Output,
+}
+
+impl Core {
+    fn turn(&mut self) -> Turn<'_> {
+        Turn {
+            now: self.now,
+            settings: &self.settings,
+            pages: &self.pages,
+            buffers: &mut self.buffers,
+            rng: &mut self.rng,
+            output: &mut self.output,
+        }
+    }
+}
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Client(Key),
+    Upstream(Key),
+}
+
+/// Something that was put off, so that no exchange's step runs inside another's.
+#[derive(Clone, Copy, Debug)]
+enum Again {
+    /// There is more to read for an exchange, or something is left of an earlier read.
+    Pump(Key, Side),
+    /// An idle client may have sent its next request.
+    Greet(Key),
+    /// This exchange has waited for a connection to the backend and gets this one.
+    HandOver { job: Key, connection: Key },
+    /// This exchange has waited for a connection to the backend and may open one.
+    Permit { job: Key, backend: BackendId },
+}
+
+/// What a poll token stands for; it is in the token's high bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Waker,
+    Listener,
+    Client,
+    Upstream,
+}
+
+impl Kind {
+    const SHIFT: u32 = 60;
+
+    fn token(self, low: u64) -> Token {
+        let word = ((self as u64) << Self::SHIFT) | low;
+        Token(usize::try_from(word).expect("a machine of 64 bits"))
+    }
+
+    fn of(token: Token) -> (Self, u64) {
+        let word = token.0 as u64;
+        let kind = match word >> Self::SHIFT {
+            0 => Self::Waker,
+            1 => Self::Listener,
+            2 => Self::Client,
+            _ => Self::Upstream,
+        };
+        (kind, word & ((1 << Self::SHIFT) - 1))
+    }
+}
+
+impl Worker {
+    /// A worker that has yet to run.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let now = parts.clock.now();
+        let mut worker = Self {
+            number: parts.number,
+            settings: parts.settings,
+            clock: parts.clock,
+            poll: parts.seat.poll,
+            news: parts.seat.news,
+            orders: parts.seat.orders,
+            listeners: Vec::new(),
+            accept_again: None,
+            core: Core {
+                now,
+                settings: parts.exchange,
+                pages: parts.pages,
+                buffers: BufferPool::default(),
+                rng: fastrand::Rng::new(),
+                output: Output::default(),
+            },
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            clients: Slots::default(),
+            jobs: Slots::default(),
+            upstreams: Slots::default(),
+            pool: Pool::new(parts.upstream.clone()),
+            awaiting_name: HashMap::new(),
+            routes: route::Cache::new(&parts.route),
+            lookups: HashMap::new(),
+            directory: parts.directory,
+            timers: Wheel::new(now),
+            due: Vec::new(),
+            again: Vec::new(),
+            log: parts.log,
+            counters: parts.counters,
+            stop_at: None,
+        };
+        worker.open_doors(parts.listeners)?;
+        Ok(worker)
+    }
+
+    /// Serves until the order to stop is carried out.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.has_stopped() {
+            let timeout = self.sleep();
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.core.now = self.clock.now();
+            for event in &events {
+                self.handle(event);
+            }
+            self.expire();
+            self.catch_up();
+            self.log.flush(self.core.now);
+        }
+        Ok(())
+    }
+
+    /// How long nothing is to be done unless something happens.
+    fn sleep(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = self.core.now;
+        let moments = [Some(self.log.flush_at()), self.accept_again, self.stop_at];
+        let moments = moments.into_iter().flatten().filter(|moment| *moment != Moment::NEVER);
+        moments.map(|moment| moment.since(now)).chain(self.timers.next_visit(now)).min()
+    }
+
+    fn handle(&mut self, event: &Event) {
+        match Kind::of(event.token()) {
+            (Kind::Waker, _) => self.read_mail(),
+            (Kind::Listener, door) => self.accept(usize::try_from(door).unwrap_or(usize::MAX)),
+            (Kind::Client, word) => self.client_ready(Key::unpack(word), event),
+            (Kind::Upstream, word) => self.upstream_ready(Key::unpack(word), event),
+        }
+    }
+
+    fn read_mail(&mut self) {
+        self.read_news();
+        while let Some(order) = self.orders.receive() {
+            match order {
+                Order::Pages(pages) => self.core.pages = pages,
+                Order::Stop => self.begin_stop(),
+            }
+        }
+    }
+
+    /// Tells everybody whose deadline has come.
+    fn expire(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.advance(self.core.now, &mut due);
+        for owner in due.drain(..) {
+            match owner {
+                Owner::Client(key) => self.client_due(key),
+                Owner::Upstream(key) => self.close_upstream(key),
+            }
+        }
+        self.due = due;
+        if self.accept_again.is_some_and(|moment| moment <= self.core.now) {
+            self.resume_accepting();
+        }
+        if self.stop_at.is_some_and(|moment| moment <= self.core.now) {
+            self.abort_all();
+        }
+    }
+
+    /// Does what was put off; what that puts off waits for the next turn, so that nobody else has to wait for long.
+    fn catch_up(&mut self) {
+        for again in std::mem::take(&mut self.again) {
+            match again {
+                Again::Pump(job, side) => self.pump(job, side),
+                Again::Greet(client) => self.greet(client),
+                Again::HandOver { job, connection } => self.hand_over(job, connection),
+                Again::Permit { job, backend } => self.use_permit(job, backend),
+            }
+        }
+    }
+}
+
+/// The frontend of an answer, or why there is none.
+fn frontend_of(answer: &directory::Answer) -> perform::RouteResult {
+    match answer {
+        directory::Answer::Found(frontend) => Ok(Arc::clone(frontend)),
+        directory::Answer::Unknown => Err(crate::base::reason::Reason::UnknownHost),
+        directory::Answer::Failed(reason) => Err(*reason),
+    }
 }

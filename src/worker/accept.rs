@@ -1,0 +1,114 @@
+//! The doors: new clients come in, and old ones leave.
+
+use super::connection::{Client, Stream};
+use super::{Again, Kind, Owner, Worker};
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::slots::Key;
+use crate::net::transport::Transport;
+use crate::wire::forwarded::Peer;
+use mio::Interest;
+use mio::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long accepting pauses when the system has no descriptor or memory for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct Door {
+    socket: TcpListener,
+    port: u16,
+}
+
+impl Worker {
+    pub(super) fn open_doors(&mut self, sockets: Vec<TcpListener>) -> io::Result<()> {
+        for (number, mut socket) in sockets.into_iter().enumerate() {
+            let token = Kind::Listener.token(number as u64);
+            self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+            let port = socket.local_addr()?.port();
+            self.listeners.push(Door { socket, port });
+        }
+        Ok(())
+    }
+
+    /// Lets in all who wait at a door: the poll tells once.
+    pub(super) fn accept(&mut self, door: usize) {
+        while let Some(Door { socket, port }) = self.listeners.get(door) {
+            if self.accept_again.is_some() {
+                return;
+            }
+            if self.clients.len() >= self.settings.max_connections {
+                self.counters.count(Counter::AcceptPauses);
+                self.accept_again = Some(Moment::NEVER);
+                return;
+            }
+            match socket.accept() {
+                Ok((stream, address)) => {
+                    let port = *port;
+                    self.let_in(stream, address, port);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    // The client was gone before it was let in.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => {
+                        self.counters.count(Counter::OutOfDescriptors);
+                        log::warn!("worker {}: accepting a connection: {error}; trying again soon", self.number);
+                        self.accept_again = Some(self.core.now + PAUSE);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn let_in(&mut self, stream: TcpStream, address: SocketAddr, local_port: u16) {
+        let transport = Transport::accepted(stream);
+        let peer = Peer { address: address.ip().to_canonical(), local_port, secure: false };
+        let now = self.core.now;
+        let (clients, timers) = (&mut self.clients, &mut self.timers);
+        let key = clients.insert_with(|key| {
+            let timer = timers.insert(Owner::Client(key));
+            timers.set(timer, now + self.settings.idle_timeout);
+            Client { stream: Stream::new(transport), peer, timer, job: None, served: false }
+        });
+        self.counters.count(Counter::Accepted);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let token = Kind::Client.token(key.pack());
+        if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
+            log::warn!("worker {}: watching a connection: {error}", self.number);
+            self.close_client(key);
+        }
+    }
+
+    /// Ends a client's connection. Its job, if it had one, is over.
+    pub(super) fn close_client(&mut self, key: Key) {
+        if let Some(client) = self.clients.remove(key) {
+            self.timers.remove(client.timer);
+            self.core.buffers.give(client.stream.unread);
+        }
+        if self.accept_again == Some(Moment::NEVER) {
+            self.resume_accepting();
+        }
+    }
+
+    pub(super) fn resume_accepting(&mut self) {
+        self.accept_again = None;
+        for door in 0..self.listeners.len() {
+            self.accept(door);
+        }
+    }
+
+    /// A client that was idle for too long, or an exchange that waited for too long.
+    pub(super) fn client_due(&mut self, key: Key) {
+        let Some(client) = self.clients.get(key) else { return };
+        match client.job {
+            None if client.stream.has_more() => self.again.push(Again::Greet(key)),
+            None => self.close_client(key),
+            Some(job) => self.job_due(job),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What lives in a worker's three slabs.
+
+use crate::base::slots::Key;
+use crate::base::wheel::Timer;
+use crate::cluster::{Backend, BackendId};
+use crate::exchange::{Exchange, Side};
+use crate::net::transport::Transport;
+use crate::wire::forwarded::Peer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A connection and what was read from it that no step has consumed.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) transport: Transport,
+    /// Owns memory only while there is something in it.
+    pub(super) unread: Vec<u8>,
+    /// What is unread was offered, and nothing of it could be used yet: more has to come.
+    pub(super) starved: bool,
+}
+
+impl Stream {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self { transport, unread: Vec::new(), starved: false }
+    }
+
+    /// Whether there may be bytes to offer.
+    pub(super) fn has_more(&self) -> bool {
+        self.transport.is_readable() || (!self.unread.is_empty() && !self.starved)
+    }
+}
+
+/// A connection from a client. Between two requests this is all that there is of it.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) stream: Stream,
+    pub(super) peer: Peer,
+    pub(super) timer: Timer,
+    pub(super) job: Option<Key>,
+    /// It has had an answer.
+    pub(super) served: bool,
+}
+
+/// An exchange and what it is tied to.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) exchange: Exchange,
+    pub(super) client: Key,
+    pub(super) link: Link,
+    /// The writing to these sides is to be shut down once everything has left.
+    pub(super) closing_client: bool,
+    pub(super) closing_upstream: bool,
+    /// How much one read may bring: less while the other side cannot take as much.
+    pub(super) read_limit: usize,
+}
+
+impl Job {
+    pub(super) fn closing(&mut self, side: Side) -> &mut bool {
+        match side {
+            Side::Client => &mut self.closing_client,
+            Side::Upstream => &mut self.closing_upstream,
+        }
+    }
+}
+
+/// What an exchange has of a connection to its backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Link {
+    /// Nothing.
+    #[default]
+    None,
+    /// A place in the queue of this backend.
+    Queued(BackendId),
+    /// The permission to open one, when the name of this backend is known.
+    Naming(BackendId),
+    /// A connection, there or being opened.
+    Upstream(Key),
+}
+
+/// A connection to a backend.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) stream: Stream,
+    pub(super) backend: Arc<Backend>,
+    /// The exchange that uses it; `None` in the pool.
+    pub(super) job: Option<Key>,
+    pub(super) timer: Timer,
+    /// The addresses that are left to try while it is being opened.
+    pub(super) dial: Option<Dial>,
+    /// It is a tunnel, and no longer counts in the pool.
+    pub(super) is_tunnel: bool,
+}
+
+/// A connection being opened.
+#[derive(Debug)]
+pub(super) struct Dial {
+    pub(super) addresses: Arc<[SocketAddr]>,
+    /// How many of them were tried.
+    pub(super) tried: usize,
+}

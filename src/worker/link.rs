@@ -1,0 +1,280 @@
+//! The tie between an exchange and a connection to its backend: claimed, opened, handed over, given back.
+
+use super::connection::{Dial, Link, Stream, Upstream};
+use super::{Again, Kind, Owner, Worker};
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::reason::Reason;
+use crate::base::slots::Key;
+use crate::cluster::{Addresses, Backend, BackendId};
+use crate::exchange::Input;
+use crate::net::transport::{Received, Transport};
+use crate::upstream::Claim;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+impl Worker {
+    /// Gets the exchange a connection to the backend of its target.
+    pub(super) fn connect(&mut self, job_key: Key, fresh: bool) {
+        let Some(backend) = self.target_of(job_key) else { return };
+        match self.pool.claim(backend.id(), job_key, fresh) {
+            Claim::Reuse(connection) => self.attach(job_key, connection, true),
+            Claim::Dial => self.dial(job_key, backend),
+            Claim::Wait => {
+                self.counters.count(Counter::Queued);
+                self.set_link(job_key, Link::Queued(backend.id()));
+                self.inform(job_key, Input::Queued);
+            }
+            Claim::Full => self.inform(job_key, Input::ConnectFailed(Reason::QueueFull)),
+        }
+    }
+
+    fn target_of(&self, job: Key) -> Option<Arc<Backend>> {
+        let (frontend, member) = self.jobs.get(job)?.exchange.target()?;
+        Some(Arc::clone(&frontend.members[member].backend))
+    }
+
+    fn set_link(&mut self, job: Key, link: Link) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            debug_assert_eq!(job.link, Link::None, "an exchange holds one connection");
+            job.link = link;
+        }
+    }
+
+    fn attach(&mut self, job: Key, connection: Key, reused: bool) {
+        let Some(upstream) = self.upstreams.get_mut(connection) else { return };
+        upstream.job = Some(job);
+        upstream.dial = None;
+        self.timers.set(upstream.timer, Moment::NEVER);
+        if reused {
+            self.set_link(job, Link::Upstream(connection));
+        }
+        self.inform(job, Input::Connected { reused });
+    }
+
+    /// Opens a connection, with a permission of the pool.
+    fn dial(&mut self, job: Key, backend: Arc<Backend>) {
+        match backend.addresses() {
+            Addresses::Known(addresses) => {
+                self.counters.count(Counter::Dials);
+                self.dial_addresses(job, backend, Dial { addresses, tried: 0 });
+            }
+            Addresses::Pending => {
+                self.awaiting_name.entry(backend.id()).or_default().push(job);
+                self.set_link(job, Link::Naming(backend.id()));
+            }
+            Addresses::NotFound => {
+                self.return_permit(backend.id());
+                self.inform(job, Input::ConnectFailed(Reason::NameNotResolved));
+            }
+        }
+    }
+
+    fn dial_addresses(&mut self, job: Key, backend: Arc<Backend>, mut dial: Dial) {
+        match next_transport(&mut dial) {
+            Ok(transport) => {
+                let (upstreams, timers) = (&mut self.upstreams, &mut self.timers);
+                let key = upstreams.insert_with(|key| Upstream {
+                    stream: Stream::new(transport),
+                    backend,
+                    job: Some(job),
+                    timer: timers.insert(Owner::Upstream(key)),
+                    dial: Some(dial),
+                    is_tunnel: false,
+                });
+                self.set_link(job, Link::Upstream(key));
+                self.watch(key);
+            }
+            Err(error) => {
+                self.return_permit(backend.id());
+                self.inform(job, Input::ConnectFailed(reason_of(&error)));
+            }
+        }
+    }
+
+    /// Has the poll watch a connection that is being opened.
+    fn watch(&mut self, key: Key) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let token = Kind::Upstream.token(key.pack());
+        if let Err(error) = upstream.stream.transport.register(self.poll.registry(), token) {
+            log::warn!("worker {}: watching a connection: {error}", self.number);
+            self.dial_failed(key, Reason::NoSocket);
+        }
+    }
+
+    /// The poll has told something of a connection that is being opened.
+    pub(super) fn dial_progress(&mut self, key: Key) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let Some(job) = upstream.job else { return };
+        match upstream.stream.transport.connected() {
+            None => {}
+            Some(Ok(())) => {
+                self.attach(job, key, false);
+                self.perform(job, false);
+                self.flush(job, &[]);
+                self.settle(job);
+            }
+            Some(Err(error)) => {
+                let next = upstream.dial.as_mut().map(next_transport);
+                match next {
+                    Some(Ok(transport)) => {
+                        upstream.stream = Stream::new(transport);
+                        self.watch(key);
+                    }
+                    _ => self.dial_failed(key, reason_of(&error)),
+                }
+            }
+        }
+    }
+
+    fn dial_failed(&mut self, key: Key, reason: Reason) {
+        let Some(job) = self.upstreams.get(key).and_then(|upstream| upstream.job) else { return };
+        self.set_free(job);
+        self.close_upstream(key);
+        self.tell(job, Input::ConnectFailed(reason));
+    }
+
+    fn set_free(&mut self, job: Key) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.link = Link::None;
+        }
+    }
+
+    /// The name of a backend is known, or known not to be found.
+    pub(super) fn name_known(&mut self, backend: BackendId) {
+        for job in self.awaiting_name.remove(&backend).unwrap_or_default() {
+            let waits = self.jobs.get(job).is_some_and(|job| job.link == Link::Naming(backend));
+            if waits {
+                self.set_free(job);
+                self.redial(job);
+            }
+        }
+    }
+
+    /// An exchange that has waited may open a connection.
+    pub(super) fn use_permit(&mut self, job: Key, backend: BackendId) {
+        let waits = self.jobs.get(job).is_some_and(|job| job.link == Link::Queued(backend));
+        if waits {
+            self.set_free(job);
+            self.redial(job);
+        } else {
+            self.return_permit(backend);
+        }
+    }
+
+    fn redial(&mut self, job: Key) {
+        let Some(backend) = self.target_of(job) else { return };
+        self.dial(job, backend);
+        self.perform(job, false);
+        self.flush(job, &[]);
+        self.settle(job);
+    }
+
+    /// An exchange that has waited gets a connection that another one has given back.
+    pub(super) fn hand_over(&mut self, job_key: Key, connection: Key) {
+        let Some(upstream) = self.upstreams.get(connection) else { return };
+        let backend = upstream.backend.id();
+        let waits = self.jobs.get(job_key).is_some_and(|job| job.link == Link::Queued(backend));
+        if !waits {
+            return self.check_in(connection);
+        }
+        self.set_free(job_key);
+        self.attach(job_key, connection, true);
+        self.perform(job_key, false);
+        self.flush(job_key, &[]);
+        self.settle(job_key);
+    }
+
+    /// The exchange needs what it has of a connection no longer.
+    pub(super) fn release(&mut self, job_key: Key, reuse: bool) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        match std::mem::take(&mut job.link) {
+            Link::None => {}
+            Link::Queued(backend) => self.pool.stop_waiting(backend, job_key),
+            Link::Naming(backend) => {
+                if let Some(jobs) = self.awaiting_name.get_mut(&backend) {
+                    jobs.retain(|waiting| *waiting != job_key);
+                }
+                self.return_permit(backend);
+            }
+            Link::Upstream(key) if reuse && self.is_quiet(key) => self.check_in(key),
+            Link::Upstream(key) => self.close_upstream(key),
+        }
+    }
+
+    /// Whether a connection has nothing more to say. Where the last read was not a short one, a read has to tell.
+    fn is_quiet(&mut self, key: Key) -> bool {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return false };
+        let transport = &mut upstream.stream.transport;
+        upstream.stream.unread.is_empty()
+            && (!transport.is_readable() || transport.receive(&mut [0]) == Received::Nothing)
+    }
+
+    fn check_in(&mut self, key: Key) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.job = None;
+        match self.pool.check_in(upstream.backend.id(), key) {
+            Some(job) => self.again.push(Again::HandOver { job, connection: key }),
+            None => self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout()),
+        }
+    }
+
+    pub(super) fn become_tunnel(&mut self, job: Key) {
+        self.counters.count(Counter::Tunnels);
+        let Some(Link::Upstream(key)) = self.jobs.get(job).map(|job| job.link) else { return };
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.is_tunnel = true;
+        let backend = upstream.backend.id();
+        self.return_permit(backend);
+    }
+
+    /// Ends a connection to a backend, idle or not.
+    pub(super) fn close_upstream(&mut self, key: Key) {
+        let Some(upstream) = self.upstreams.remove(key) else { return };
+        self.timers.remove(upstream.timer);
+        self.core.buffers.give(upstream.stream.unread);
+        let backend = upstream.backend.id();
+        match upstream.job {
+            _ if upstream.is_tunnel => {}
+            None => self.pool.forget_idle(backend, key),
+            Some(_) => self.return_permit(backend),
+        }
+    }
+
+    /// A connection no longer counts: the next in the queue may open one.
+    fn return_permit(&mut self, backend: BackendId) {
+        if let Some(job) = self.pool.forget(backend) {
+            self.again.push(Again::Permit { job, backend });
+        }
+    }
+}
+
+/// Begins to connect to the next address that lets itself be tried.
+fn next_transport(dial: &mut Dial) -> io::Result<Transport> {
+    let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+    while let Some(address) = next_address(dial) {
+        result = Transport::connect(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn next_address(dial: &mut Dial) -> Option<SocketAddr> {
+    let address = dial.addresses.get(dial.tried).copied();
+    dial.tried += 1;
+    address
+}
+
+/// What a failed connect says: of the backend, or of this node.
+fn reason_of(error: &io::Error) -> Reason {
+    use nix::errno::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    match errno {
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL) => Reason::NoSocket,
+        Some(Errno::ETIMEDOUT) => Reason::ConnectTimeout,
+        _ => Reason::ConnectFailed,
+    }
+}

@@ -1,0 +1,82 @@
+//! Routes: asked of the cache, then of the directory, and kept until news says otherwise.
+
+use super::{Worker, frontend_of};
+use crate::base::counters::Counter;
+use crate::base::reason::Reason;
+use crate::base::slots::Key;
+use crate::directory::{Answer, News};
+use crate::exchange::Input;
+use crate::route::Cached;
+use std::sync::Arc;
+
+impl Worker {
+    /// Finds the frontend of an exchange's host, now or by mail.
+    pub(super) fn resolve(&mut self, job_key: Key) {
+        let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.request()) else { return };
+        let known = match self.routes.get(request.host()) {
+            Some(Cached::Found(frontend)) => Some(Ok(frontend)),
+            Some(Cached::Unknown) => Some(Err(Reason::UnknownHost)),
+            None => None,
+        };
+        if let Some(route) = known {
+            self.counters.count(Counter::RouteHits);
+            return self.inform(job_key, Input::Route(route));
+        }
+        self.counters.count(Counter::RouteMisses);
+        if let Some(waiting) = self.lookups.get_mut(request.host()) {
+            return waiting.push(job_key);
+        }
+        let host: Arc<str> = request.host().into();
+        if self.directory.lookup(self.number, Arc::clone(&host)) {
+            self.lookups.insert(host, vec![job_key]);
+        } else {
+            self.inform(job_key, Input::Route(Err(Reason::DirectoryBusy)));
+        }
+    }
+
+    pub(super) fn read_news(&mut self) {
+        if self.news.take_overflow() {
+            self.recover_from_overflow();
+        }
+        while let Some(news) = self.news.receive() {
+            match news {
+                News::Answer { host, answer } => self.take_answer(host, &answer),
+                News::Changed { hosts, unknowns } => {
+                    hosts.iter().for_each(|host| self.routes.evict(host));
+                    if unknowns {
+                        self.routes.clear_unknown();
+                    }
+                }
+                News::Addresses { backend } => self.name_known(backend),
+            }
+        }
+    }
+
+    fn take_answer(&mut self, host: Arc<str>, answer: &Answer) {
+        match answer {
+            Answer::Found(frontend) => self.routes.put_found(Arc::clone(&host), Arc::clone(frontend)),
+            Answer::Unknown => self.routes.put_unknown(Arc::clone(&host)),
+            Answer::Failed(_) => {}
+        }
+        for job in self.lookups.remove(&host).unwrap_or_default() {
+            self.tell(job, Input::Route(frontend_of(answer)));
+        }
+    }
+
+    /// Letters were lost: what is cached may be outdated, and answers may never come. So nothing is kept, and what was
+    /// asked is asked again; whoever waits for a name looks again.
+    fn recover_from_overflow(&mut self) {
+        self.counters.count(Counter::MissedNews);
+        log::warn!("worker {}: the mailbox was full; asking for all routes again", self.number);
+        while self.news.receive().is_some() {}
+        self.routes.clear();
+        let lost: Vec<_> = self.lookups.keys().cloned().collect();
+        for host in lost {
+            if !self.directory.lookup(self.number, Arc::clone(&host)) {
+                self.take_answer(host, &Answer::Failed(Reason::DirectoryBusy));
+            }
+        }
+        let backends: Vec<_> = self.awaiting_name.keys().copied().collect();
+        backends.into_iter().for_each(|backend| self.name_known(backend));
+    }
+}

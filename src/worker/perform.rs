@@ -1,0 +1,90 @@
+//! *The* match that performs effects.
+
+use super::connection::Link;
+use super::{Again, Worker};
+use crate::base::counters::Counter;
+use crate::base::reason::Reason;
+use crate::base::slots::Key;
+use crate::cluster::Frontend;
+use crate::exchange::{Effect, Input, Side};
+use std::sync::Arc;
+
+/// What an exchange is told of its route.
+pub(super) type RouteResult = Result<Arc<Frontend>, Reason>;
+
+impl Worker {
+    /// Performs what the last steps of an exchange want done, and what comes of that, in order.
+    pub(super) fn perform(&mut self, job: Key, has_stray_bytes: bool) {
+        while !self.core.output.effects.is_empty() {
+            match self.core.output.effects.remove(0) {
+                Effect::Resolve => self.resolve(job),
+                Effect::Connect { fresh } => self.connect(job, fresh),
+                Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
+                Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
+                Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
+                Effect::Release { reuse } => self.release(job, reuse && !has_stray_bytes),
+                Effect::Tunnel => self.become_tunnel(job),
+                Effect::CloseWrite(side) => self.close_write(job, side),
+                Effect::Finish { keep_alive } => self.finish(job, keep_alive),
+            }
+        }
+    }
+
+    /// A step whose effects are performed by the loop that is under way.
+    pub(super) fn inform(&mut self, job: Key, input: Input<'_>) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.exchange.step(input, 0, &mut self.core.turn());
+        }
+    }
+
+    fn note_mark(&mut self, frontend: &Frontend, member: usize) {
+        self.counters.count(Counter::DeadMarks);
+        let url = frontend.members[member].backend.url();
+        log::warn!("{}: backend {url} is marked dead", frontend.host);
+    }
+
+    fn close_write(&mut self, job_key: Key, side: Side) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        if job.exchange.backlog(side).is_empty() && self.core.output.outlet(side).is_empty() {
+            self.shut_down(job_key, side);
+        } else {
+            *job.closing(side) = true;
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, job: Key, side: Side) {
+        let Some(job) = self.jobs.get(job) else { return };
+        match (side, job.link) {
+            (Side::Client, _) => {
+                if let Some(client) = self.clients.get(job.client) {
+                    client.stream.transport.close_write();
+                }
+            }
+            (Side::Upstream, Link::Upstream(key)) => {
+                if let Some(upstream) = self.upstreams.get(key) {
+                    upstream.stream.transport.close_write();
+                }
+            }
+            (Side::Upstream, _) => {}
+        }
+    }
+
+    /// Takes leave of an exchange: its log line, its buffers, its client.
+    fn finish(&mut self, job_key: Key, keep_alive: bool) {
+        self.release(job_key, false);
+        let Some(job) = self.jobs.remove(job_key) else { return };
+        self.record(&job.exchange);
+        job.exchange.recycle(&mut self.core.buffers);
+        let Some(client) = self.clients.get_mut(job.client) else { return };
+        client.job = None;
+        client.served = true;
+        if !keep_alive || self.stop_at.is_some() {
+            return self.close_client(job.client);
+        }
+        client.stream.starved = false;
+        self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
+        if client.stream.has_more() {
+            self.again.push(Again::Greet(job.client));
+        }
+    }
+}

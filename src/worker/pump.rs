@@ -1,0 +1,295 @@
+//! Bytes: from a socket to an exchange, and from the exchange to the other socket.
+
+use super::connection::{Job, Link, Stream};
+use super::{Again, SCRATCH_BYTES, Worker};
+use crate::base::slots::Key;
+use crate::exchange::{Exchange, Flushed, Input, Side};
+use crate::net::transport::Received;
+use mio::event::Event;
+
+/// What one read brings at least, however slow the other side is.
+const SMALLEST_READ: usize = 16 * 1024;
+
+/// Whose socket it is that was read.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    Client(Key),
+    Upstream(Key),
+}
+
+impl Worker {
+    pub(super) fn client_ready(&mut self, key: Key, event: &Event) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.stream.transport.note(event);
+        let Some(job) = client.job else { return self.greet(key) };
+        if event.is_writable() {
+            self.resume(job, Side::Client);
+        }
+        let wants = self.jobs.get(job).is_some_and(|job| job.exchange.wants(Side::Client));
+        if wants {
+            self.pump(job, Side::Client);
+        } else if event.is_error() {
+            self.tell(job, Input::Broken(Side::Client));
+        }
+    }
+
+    pub(super) fn upstream_ready(&mut self, key: Key, event: &Event) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        if upstream.dial.is_some() {
+            self.dial_progress(key);
+        }
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.stream.transport.note(event);
+        match upstream.job {
+            None if upstream.stream.transport.is_readable() => self.check_idle(key),
+            Some(job) if upstream.dial.is_none() => {
+                if event.is_writable() {
+                    self.resume(job, Side::Upstream);
+                }
+                self.pump(job, Side::Upstream);
+            }
+            _ => {}
+        }
+    }
+
+    /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
+    pub(super) fn check_idle(&mut self, key: Key) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        if upstream.stream.transport.receive(&mut self.scratch[..1]) != Received::Nothing {
+            self.close_upstream(key);
+        }
+    }
+
+    /// A client without a request may have sent one.
+    pub(super) fn greet(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.job.is_some() || !client.stream.has_more() {
+            return;
+        }
+        if !client.stream.unread.is_empty() {
+            let job = self.open_job(key);
+            return self.pump(job, Side::Client);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        match client.stream.transport.receive(&mut scratch) {
+            Received::Bytes(count) => {
+                let job = self.open_job(key);
+                self.take_in(job, Side::Client, From::Client(key), &scratch[..count]);
+            }
+            Received::Nothing => {}
+            Received::End | Received::Broken => self.close_client(key),
+        }
+        self.scratch = scratch;
+    }
+
+    fn open_job(&mut self, client_key: Key) -> Key {
+        let client = self.clients.get_mut(client_key).expect("the caller has just looked at it");
+        let job = self.jobs.insert(Job {
+            exchange: Exchange::new(client.peer, self.core.now, &self.core.settings),
+            client: client_key,
+            link: Link::None,
+            closing_client: false,
+            closing_upstream: false,
+            read_limit: SCRATCH_BYTES,
+        });
+        client.job = Some(job);
+        client.stream.starved = false;
+        job
+    }
+
+    /// Reads once from a side that the exchange wants bytes from, and tells it.
+    pub(super) fn pump(&mut self, job_key: Key, side: Side) {
+        let Some(job) = self.jobs.get(job_key) else { return };
+        if !job.exchange.wants(side) {
+            return;
+        }
+        let limit = job.read_limit;
+        let from = match (side, job.link) {
+            (Side::Client, _) => From::Client(job.client),
+            (Side::Upstream, Link::Upstream(key)) => From::Upstream(key),
+            (Side::Upstream, _) => return,
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(stream) = self.stream(from) {
+            let mut unread = std::mem::take(&mut stream.unread);
+            if !unread.is_empty() && !stream.starved {
+                self.take_in(job_key, side, from, &unread);
+                self.core.buffers.give(unread);
+            } else {
+                match stream.transport.receive(&mut scratch[..limit]) {
+                    Received::Bytes(count) if unread.is_empty() => {
+                        self.take_in(job_key, side, from, &scratch[..count]);
+                    }
+                    Received::Bytes(count) => {
+                        unread.extend_from_slice(&scratch[..count]);
+                        self.take_in(job_key, side, from, &unread);
+                        self.core.buffers.give(unread);
+                    }
+                    Received::Nothing => stream.unread = unread,
+                    Received::End => self.tell(job_key, Input::End(side)),
+                    Received::Broken => self.tell(job_key, Input::Broken(side)),
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Offers bytes to the exchange, sends what comes of them, and keeps what is left over.
+    fn take_in(&mut self, job: Key, side: Side, from: From, bytes: &[u8]) {
+        let mut at = 0;
+        loop {
+            let rest = &bytes[at..];
+            let consumed = self.step(job, Input::Bytes(side, rest), at);
+            at += consumed;
+            let wants_more = self.jobs.get(job).is_some_and(|job| job.exchange.wants(side));
+            if consumed == 0 || at == bytes.len() || !wants_more {
+                let starved = consumed == 0 && wants_more;
+                self.put_back(from, &bytes[at..], starved);
+                break;
+            }
+        }
+        self.flush(job, bytes);
+        self.settle(job);
+    }
+
+    fn put_back(&mut self, from: From, rest: &[u8], starved: bool) {
+        if rest.is_empty() {
+            return;
+        }
+        let mut buffer = self.core.buffers.take();
+        buffer.extend_from_slice(rest);
+        match self.stream(from) {
+            Some(stream) => {
+                stream.unread = buffer;
+                stream.starved = starved;
+            }
+            None => self.core.buffers.give(buffer),
+        }
+    }
+
+    fn stream(&mut self, from: From) -> Option<&mut Stream> {
+        match from {
+            From::Client(key) => self.clients.get_mut(key).map(|client| &mut client.stream),
+            From::Upstream(key) => self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
+        }
+    }
+
+    /// Tells an exchange what happened, does what it wants done, sends what it has to send.
+    pub(super) fn tell(&mut self, job: Key, input: Input<'_>) {
+        self.step(job, input, 0);
+        self.flush(job, &[]);
+        self.settle(job);
+    }
+
+    /// A step and its effects; its bytes are left to [`Worker::flush`]. Returns how many bytes were consumed.
+    fn step(&mut self, job_key: Key, input: Input<'_>, offset: usize) -> usize {
+        let Some(job) = self.jobs.get_mut(job_key) else { return 0 };
+        let from_upstream = match &input {
+            Input::Bytes(Side::Upstream, bytes) => bytes.len(),
+            _ => 0,
+        };
+        let consumed = job.exchange.step(input, offset, &mut self.core.turn());
+        // Bytes behind the end of an answer are nobody's: their connection cannot be trusted any more.
+        let has_stray_bytes = consumed < from_upstream;
+        self.perform(job_key, has_stray_bytes);
+        consumed
+    }
+
+    /// Sends what the steps of this turn have made, or passed on from `input`.
+    pub(super) fn flush(&mut self, job_key: Key, input: &[u8]) {
+        for side in [Side::Upstream, Side::Client] {
+            let Some(job) = self.jobs.get_mut(job_key) else { break };
+            let transport = match (side, job.link) {
+                (Side::Client, _) => self.clients.get_mut(job.client).map(|client| &mut client.stream.transport),
+                (Side::Upstream, Link::Upstream(key)) => {
+                    self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
+                }
+                (Side::Upstream, _) => None,
+            };
+            let Some(transport) = transport else { continue };
+            let mut turn = self.core.turn();
+            let flushed = job.exchange.flush(side, input, &mut turn, |slices| transport.send(slices));
+            self.after_flush(job_key, side, flushed);
+        }
+        // What is left is for somebody who is gone, or was made by the end of a flush and knows nothing of `input`.
+        if self.core.output.has_bytes() {
+            if self.jobs.get(job_key).is_some() && !input.is_empty() {
+                return self.flush(job_key, &[]);
+            }
+            self.core.output.clear();
+        }
+    }
+
+    /// A socket takes bytes again.
+    fn resume(&mut self, job_key: Key, side: Side) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        let transport = match (side, job.link) {
+            (Side::Client, _) => self.clients.get_mut(job.client).map(|client| &mut client.stream.transport),
+            (Side::Upstream, Link::Upstream(key)) => {
+                self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
+            }
+            (Side::Upstream, _) => None,
+        };
+        let Some(transport) = transport else { return };
+        let flushed = job.exchange.flush_backlog(side, &mut self.core.turn(), |slices| transport.send(slices));
+        if flushed != Flushed::Nothing {
+            self.after_flush(job_key, side, flushed);
+            self.flush(job_key, &[]);
+            self.settle(job_key);
+        }
+    }
+
+    fn after_flush(&mut self, job_key: Key, side: Side, flushed: Flushed) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        match flushed {
+            Flushed::Nothing => {}
+            Flushed::All => {
+                job.read_limit = (job.read_limit * 2).min(SCRATCH_BYTES);
+                if std::mem::take(job.closing(side)) {
+                    self.shut_down(job_key, side);
+                }
+                self.step(job_key, Input::Drained(side), 0);
+            }
+            Flushed::Blocked => job.read_limit = (job.read_limit / 4).max(SMALLEST_READ),
+            Flushed::Broken if side == Side::Client => {
+                self.step(job_key, Input::Broken(Side::Client), 0);
+            }
+            Flushed::Broken => {
+                // What the backend said before it closed can still be read.
+                if let Link::Upstream(key) = job.link
+                    && let Some(upstream) = self.upstreams.get_mut(key)
+                {
+                    upstream.stream.transport.expect_bytes();
+                }
+                self.step(job_key, Input::UpstreamDeaf, 0);
+            }
+        }
+    }
+
+    /// Notes the exchange's deadline, and comes back to it while there is something that it wants to read.
+    pub(super) fn settle(&mut self, job_key: Key) {
+        let Some(job) = self.jobs.get(job_key) else { return };
+        if let Some(client) = self.clients.get(job.client) {
+            self.timers.set(client.timer, job.exchange.deadline());
+            if client.stream.has_more() && job.exchange.wants(Side::Client) {
+                self.again.push(Again::Pump(job_key, Side::Client));
+            }
+        }
+        if let Link::Upstream(key) = job.link
+            && let Some(upstream) = self.upstreams.get(key)
+            && upstream.stream.has_more()
+            && job.exchange.wants(Side::Upstream)
+        {
+            self.again.push(Again::Pump(job_key, Side::Upstream));
+        }
+    }
+
+    pub(super) fn job_due(&mut self, job_key: Key) {
+        let Some(job) = self.jobs.get(job_key) else { return };
+        if job.exchange.deadline() <= self.core.now {
+            self.tell(job_key, Input::Deadline);
+        } else {
+            self.settle(job_key);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The access log.
+
+use crate::support::backend::Backend;
+use crate::support::proxy::Setup;
+use crate::support::{Gate, HOST, canned, until};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The parts of a line: `ip - - [time] "request" status bytes "referer" "agent" "vhost" total backend`.
+#[derive(Debug)]
+struct Line {
+    ip: String,
+    time: String,
+    request: String,
+    status: String,
+    bytes: u64,
+    referer: String,
+    agent: String,
+    vhost: String,
+    total: String,
+    backend: String,
+}
+
+impl Line {
+    #[track_caller]
+    fn parse(line: &str) -> Self {
+        Self::try_parse(line).unwrap_or_else(|| panic!("not a line of the access log: {line}"))
+    }
+
+    fn try_parse(line: &str) -> Option<Self> {
+        let (ip, rest) = line.split_once(" - - [")?;
+        let (time, rest) = rest.split_once("] \"")?;
+        let (request, rest) = rest.split_once("\" ")?;
+        let (status, rest) = rest.split_once(' ')?;
+        let (bytes, rest) = rest.split_once(" \"")?;
+        let (referer, rest) = rest.split_once("\" \"")?;
+        let (agent, rest) = rest.split_once("\" \"")?;
+        let (vhost, rest) = rest.split_once("\" ")?;
+        let (total, backend) = rest.split_once(' ')?;
+        let [ip, time, request, status, referer, agent, vhost, total, backend] =
+            [ip, time, request, status, referer, agent, vhost, total, backend].map(str::to_owned);
+        Some(Self { ip, time, request, status, bytes: bytes.parse().ok()?, referer, agent, vhost, total, backend })
+    }
+}
+
+/// Whether the text has the shape: `9` stands for a digit, `a` for a letter, `+` for a sign, all else for itself.
+fn has_shape(text: &str, shape: &str) -> bool {
+    text.len() == shape.len()
+        && text.bytes().zip(shape.bytes()).all(|(byte, shape)| match shape {
+            b'9' => byte.is_ascii_digit(),
+            b'a' => byte.is_ascii_alphabetic(),
+            b'+' => byte == b'+' || byte == b'-',
+            other => byte == other,
+        })
+}
+
+#[track_caller]
+fn expect_seconds(text: &str) {
+    let digits = text.len().saturating_sub(4);
+    assert!(digits > 0 && has_shape(text, &format!("{}.999", "9".repeat(digits))), "no seconds: {text:?}");
+}
+
+#[test]
+fn a_request_is_a_line() {
+    let backend = Backend::always(canned::ok("hello"));
+    let proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let source: IpAddr = "127.77.0.1".parse().expect("an address");
+    let mut client = proxy.client_from(source);
+    let request = format!(
+        "GET /x?y=\"z\" HTTP/1.1\r\nHost: {HOST}\r\nReferer: http://a.test/\r\nUser-Agent: quoted \"agent\"/1\r\n\r\n"
+    );
+    client.exchange(request.replace('"', "'")).expect_ok("hello");
+    let line = Line::parse(&proxy.log_lines("access.log", 1)[0]);
+    assert_eq!(line.ip, "127.77.0.1", "{line:?}");
+    assert!(has_shape(&line.time, "99/aaa/9999:99:99:99 +9999"), "{line:?}");
+    assert_eq!(line.request, "GET /x?y='z' HTTP/1.1", "{line:?}");
+    assert_eq!(line.status, "200", "{line:?}");
+    assert!(line.bytes >= 5, "{line:?}");
+    assert_eq!(line.referer, "http://a.test/", "{line:?}");
+    assert_eq!(line.agent, "quoted 'agent'/1", "{line:?}");
+    assert_eq!(line.vhost, format!("site of {HOST}"), "{line:?}");
+    expect_seconds(&line.total);
+    expect_seconds(&line.backend);
+}
+
+#[test]
+fn a_request_cannot_forge_a_line() {
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let request = format!("GET /a\"b HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: x\" \"y\\\tz\r\n\r\n");
+    proxy.client().exchange(request);
+    let lines = proxy.log_lines("access.log", 1);
+    assert_eq!(lines.len(), 1);
+    assert!(!lines[0].contains("x\" \"y"), "quotes must be escaped: {}", lines[0]);
+}
+
+#[test]
+fn failures_are_logged_with_their_status() {
+    let proxy = Setup::new().with_access_log().start();
+    assert_eq!(proxy.client().get("nobody.test", "/lost").status(), 400);
+    let line = Line::parse(&proxy.log_lines("access.log", 1)[0]);
+    assert_eq!((line.request.as_str(), line.status.as_str()), ("GET /lost HTTP/1.1", "400"), "{line:?}");
+}
+
+#[test]
+fn every_request_of_a_connection_has_its_line_in_order() {
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let mut client = proxy.client();
+    client.send((0..50).map(|turn| canned::get(HOST, &format!("/{turn}"))).collect::<String>());
+    (0..50).for_each(|_| client.answer_to("GET").expect_ok("ok"));
+    for (turn, line) in proxy.log_lines("access.log", 50).iter().enumerate() {
+        assert_eq!(Line::parse(line).request, format!("GET /{turn} HTTP/1.1"));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_logged() {
+    let gate = Arc::new(Gate::default());
+    let inner = Arc::clone(&gate);
+    let backend = Backend::serve(move |_, _| inner.pass());
+    let proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let mut client = proxy.client();
+    client.send(canned::get(HOST, "/left"));
+    backend.until_heads(1);
+    client.abort();
+    let line = Line::parse(&proxy.log_lines("access.log", 1)[0]);
+    assert_eq!((line.request.as_str(), line.status.as_str()), ("GET /left HTTP/1.1", "499"), "{line:?}");
+    gate.open();
+}
+
+#[test]
+fn sigusr1_opens_the_log_again() {
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let mut client = proxy.client();
+    client.get(HOST, "/before").expect_ok("ok");
+    proxy.log_lines("access.log", 1);
+    fs::rename(proxy.path("access.log"), proxy.path("access.log.1")).expect("moving the log away");
+    proxy.signal(Signal::SIGUSR1);
+    until("the log is made anew", || proxy.path("access.log").exists());
+    client.get(HOST, "/after").expect_ok("ok");
+    let line = Line::parse(&proxy.log_lines("access.log", 1)[0]);
+    assert_eq!(line.request, "GET /after HTTP/1.1");
+    assert_eq!(proxy.log_lines("access.log.1", 1).len(), 1);
+}
+
+#[test]
+fn a_dash_is_standard_output() {
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = Setup::for_backends([backend.url()]).set("accessLog", "-").start();
+    proxy.client().get(HOST, "/shown").expect_ok("ok");
+    until("the line is shown", || proxy.read("stdout").contains("\"GET /shown HTTP/1.1\" 200 "));
+}
+
+#[test]
+fn what_was_logged_is_on_disk_when_the_proxy_ends() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let mut client = proxy.client();
+    (0..100).for_each(|_| client.get(HOST, "/").expect_ok("ok"));
+    proxy.signal(Signal::SIGTERM);
+    proxy.until_exit();
+    assert_eq!(proxy.read("access.log").lines().count(), 100);
+}

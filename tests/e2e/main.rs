@@ -1,0 +1,21 @@
+//! End-to-end tests: the program as it is built, real sockets, raw clients and scripted backends.
+//!
+//! A test waits for a condition with a deadline and never for a while; it has a proxy, a directory and ports of its
+//! own, so all run side by side. One that fails prints the proxy's files and keeps them.
+
+mod answers;
+mod bulk;
+mod failure;
+mod forwarding;
+mod harness;
+mod headers;
+mod logs;
+mod matrix;
+mod names;
+mod outage;
+mod queueing;
+mod routes;
+mod start;
+mod stop;
+mod support;
+mod upgrade;

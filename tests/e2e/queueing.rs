@@ -1,0 +1,87 @@
+//! `maxSockets`: requests wait in turn for a connection to their backend.
+
+use crate::support::backend::Backend;
+use crate::support::proxy::Setup;
+use crate::support::{Gate, HOST, canned, worker_has_caught_up};
+use std::sync::Arc;
+
+/// A backend that answers `/held` only when the gate is open.
+fn holding(gate: &Arc<Gate>) -> Backend {
+    let gate = Arc::clone(gate);
+    Backend::serve(move |request, conn| {
+        if request.head.target() == "/held" {
+            gate.pass();
+        }
+        conn.send(canned::ok(request.head.target()));
+    })
+}
+
+#[test]
+fn requests_are_served_in_turn_by_one_socket() {
+    let gate = Arc::new(Gate::default());
+    let backend = holding(&gate);
+    let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).start();
+    let mut first = proxy.client();
+    first.send(canned::get(HOST, "/held"));
+    backend.until_heads(1);
+    let mut waiting: Vec<_> = (0..4).map(|_| proxy.client()).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.send(canned::get(HOST, &format!("/{number}")));
+        worker_has_caught_up(&proxy);
+    }
+    assert_eq!(backend.heads(), 1, "only one request at a time may be at the backend");
+    gate.open();
+    first.answer_to("GET").expect_ok("/held");
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.answer_to("GET").expect_ok(&format!("/{number}"));
+    }
+    assert_eq!(backend.connections(), 1);
+    let order: Vec<String> = backend.requests().iter().map(|request| request.head.target().to_owned()).collect();
+    assert_eq!(order, ["/held", "/0", "/1", "/2", "/3"]);
+}
+
+#[test]
+fn who_waits_too_long_is_told_503() {
+    let gate = Arc::new(Gate::default());
+    let backend = holding(&gate);
+    let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).set("connectTimeout", 0.2).start();
+    let mut first = proxy.client();
+    first.send(canned::get(HOST, "/held"));
+    backend.until_heads(1);
+    let mut second = proxy.client();
+    let answer = second.exchange(format!("GET /late HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
+    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (503, Some("queue_timeout")));
+    gate.open();
+    first.answer_to("GET").expect_ok("/held");
+    second.get(HOST, "/again").expect_ok("/again");
+}
+
+#[test]
+fn who_leaves_the_queue_holds_nobody_up() {
+    let gate = Arc::new(Gate::default());
+    let backend = holding(&gate);
+    let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).start();
+    let mut first = proxy.client();
+    first.send(canned::get(HOST, "/held"));
+    backend.until_heads(1);
+    let (mut leaving, mut staying) = (proxy.client(), proxy.client());
+    leaving.send(canned::get(HOST, "/leaving"));
+    worker_has_caught_up(&proxy);
+    staying.send(canned::get(HOST, "/staying"));
+    worker_has_caught_up(&proxy);
+    leaving.abort();
+    worker_has_caught_up(&proxy);
+    gate.open();
+    first.answer_to("GET").expect_ok("/held");
+    staying.answer_to("GET").expect_ok("/staying");
+}
+
+#[test]
+fn a_backend_that_closes_after_each_answer_serves_the_queue_all_the_same() {
+    let backend = Backend::closing("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).start();
+    let mut clients: Vec<_> = (0..6).map(|_| proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(canned::get(HOST, "/")));
+    clients.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
+    assert_eq!(backend.connections(), 6);
+}

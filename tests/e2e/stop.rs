@@ -1,0 +1,139 @@
+//! SIGTERM and SIGINT: what is under way comes to its end, nothing new begins, exit 0.
+
+use crate::support::backend::Backend;
+use crate::support::message::How;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::{Gate, HOST, canned, until};
+use nix::sys::signal::Signal;
+use sluice::base::clock::Clock;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A backend that answers when the gate is open, and the gate.
+fn held() -> (Backend, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let inner = Arc::clone(&gate);
+    let backend = Backend::serve(move |_, conn| {
+        inner.pass();
+        conn.send(canned::ok("finished"));
+    });
+    (backend, gate)
+}
+
+#[track_caller]
+fn stop(proxy: &Proxy, signal: Signal) {
+    proxy.signal(signal);
+    until("the proxy takes no new connections", || !proxy.accepts());
+}
+
+#[test]
+fn a_proxy_with_nothing_to_do_ends_at_once() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut proxy = Setup::new().set("gracefulWait", 60).start();
+        stop(&proxy, signal);
+        assert_eq!(proxy.until_exit().code(), Some(0), "after {signal}");
+    }
+}
+
+#[test]
+fn requests_finish() {
+    let (backend, gate) = held();
+    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut client = proxy.client();
+    client.send(canned::get(HOST, "/"));
+    backend.until_heads(1);
+    stop(&proxy, Signal::SIGTERM);
+    gate.open();
+    let answer = client.answer_to("GET");
+    answer.expect_ok("finished");
+    assert!(answer.head.lists("connection", "close"), "in {}", answer.head);
+    client.expect_closed();
+    assert_eq!(proxy.until_exit().code(), Some(0));
+}
+
+#[test]
+fn a_body_that_is_on_its_way_finishes() {
+    let backend = Backend::serve(|request, conn| conn.send(canned::ok(&String::from_utf8_lossy(&request.body))));
+    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut client = proxy.client();
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\nfirst"));
+    backend.until_heads(1);
+    stop(&proxy, Signal::SIGTERM);
+    client.send("-last");
+    client.answer_to("POST").expect_ok("first-last");
+    assert_eq!(proxy.until_exit().code(), Some(0));
+}
+
+#[test]
+fn idle_connections_are_closed() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut client = proxy.client();
+    client.get(HOST, "/").expect_ok("ok");
+    stop(&proxy, Signal::SIGTERM);
+    client.expect_closed();
+    assert_eq!(proxy.until_exit().code(), Some(0));
+}
+
+#[test]
+fn what_does_not_finish_is_ended() {
+    let (backend, gate) = held();
+    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 0.3).start();
+    let mut client = proxy.client();
+    client.send(canned::get(HOST, "/"));
+    backend.until_heads(1);
+    let clock = Clock::new();
+    let ordered = clock.now();
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.until_exit().code(), Some(0));
+    let took = clock.now().since(ordered);
+    assert!(took >= Duration::from_millis(300), "ended after {took:?}, before its time");
+    match client.try_answer_to("GET") {
+        Ok(answer) => assert_eq!(answer.status(), 503, "in {}", answer.head),
+        Err(ended) => assert!(matches!(ended.how, How::Closed | How::Reset), "{ended}"),
+    }
+    gate.open();
+}
+
+const ASKING: &str = "GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
+
+/// A backend that switches protocols, says back the first byte it hears and then waits for the end.
+fn tunnelling() -> Backend {
+    Backend::raw(|conn| {
+        if conn.head().is_some() {
+            conn.send(SWITCHED);
+            let heard = conn.bytes(1);
+            conn.send(heard);
+            conn.bytes(u64::MAX);
+        }
+    })
+}
+
+#[test]
+fn tunnels_finish() {
+    let backend = tunnelling();
+    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut client = proxy.client();
+    client.send(ASKING);
+    assert_eq!(client.head().status(), 101);
+    stop(&proxy, Signal::SIGTERM);
+    client.send("x");
+    assert_eq!(client.bytes(1), b"x");
+    client.finish_writing();
+    client.expect_closed();
+    assert_eq!(proxy.until_exit().code(), Some(0));
+}
+
+#[test]
+fn a_tunnel_that_does_not_finish_is_ended() {
+    let backend = tunnelling();
+    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 0.3).start();
+    let mut client = proxy.client();
+    client.send(ASKING);
+    assert_eq!(client.head().status(), 101);
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.until_exit().code(), Some(0));
+    let (bytes, how) = client.rest();
+    assert!(bytes.is_empty() && matches!(how, How::Closed | How::Reset), "{how:?} after {bytes:?}");
+}

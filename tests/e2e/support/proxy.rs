@@ -1,0 +1,266 @@
+//! The proxy as a child process, with a directory of its own for its files.
+
+use super::client::{self, Client};
+use super::{HOST, PATIENCE, holds_within, until, unused_address};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getuid};
+use serde_json::{Map, Value, json};
+use std::fmt;
+use std::fs::{self, File};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How long a proxy that nobody needs any more may take to stop before it is killed.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What a proxy is started with.
+pub(crate) struct Setup {
+    dir: PathBuf,
+    server: Map<String, Value>,
+    frontends: Map<String, Value>,
+    workers: usize,
+    /// As root the proxy would become another user, who must not write in the directory.
+    user: Value,
+}
+
+impl Setup {
+    /// Two workers, no frontend, and nothing set.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sluice-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).expect("making the proxy's directory");
+        let user = if getuid().is_root() { json!(0) } else { Value::Null };
+        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2, user }
+    }
+
+    /// One frontend, [`HOST`], with these backends.
+    pub(crate) fn for_backends(urls: impl IntoIterator<Item = String>) -> Self {
+        Self::new().route(HOST, urls)
+    }
+
+    /// The directory of the proxy's files.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Sets `server.<key>`.
+    pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.server.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Sets `server.accessLog` to a file.
+    pub(crate) fn with_access_log(self) -> Self {
+        let path = self.dir.join("access.log");
+        self.set("accessLog", path.to_str().expect("a path of plain text"))
+    }
+
+    /// Adds a frontend whose identifier is "site of" its host.
+    pub(crate) fn route(mut self, host: &str, urls: impl IntoIterator<Item = String>) -> Self {
+        self.frontends.insert(host.to_owned(), frontend(host, urls));
+        self
+    }
+
+    /// Leaves `user` and `group` out of the configuration.
+    pub(crate) fn with_default_user(mut self) -> Self {
+        self.user = Value::Null;
+        self
+    }
+
+    /// How many workers there are.
+    pub(crate) fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
+        self
+    }
+
+    /// Adds a file to the directory.
+    pub(crate) fn file(self, name: &str, content: &str) -> Self {
+        let path = self.dir.join(name);
+        fs::create_dir_all(path.parent().expect("a path in the directory")).expect("making a directory");
+        fs::write(&path, content).unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
+        self
+    }
+
+    /// Starts the proxy and waits until it accepts connections.
+    #[track_caller]
+    pub(crate) fn start(self) -> Proxy {
+        let address = unused_address();
+        let config = json!({
+            "server": self.server,
+            "http": {"bind": address.ip().to_string(), "port": address.port()},
+            "driver": "file:routes.json",
+            "user": self.user,
+            "group": self.user,
+        });
+        let Self { dir, frontends, workers, .. } = self;
+        write_whole(&dir.join("config.json"), &format!("{config:#}"));
+        if !dir.join("routes.json").exists() {
+            write_whole(&dir.join("routes.json"), &format!("{:#}", json!({"frontends": frontends})));
+        }
+        let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .arg("--config")
+            .arg(dir.join("config.json"))
+            .args(["--no-pin", "--workers", &workers.to_string()])
+            .env_remove("RUST_LOG")
+            .env_remove("SETTINGS_FLAVOR")
+            .stdin(Stdio::null())
+            .stdout(File::create(dir.join("stdout")).expect("a file for standard output"))
+            .stderr(File::create(dir.join("stderr")).expect("a file for standard error"))
+            .spawn()
+            .expect("starting the proxy");
+        let mut proxy = Proxy { address, dir, child };
+        until("the proxy accepts connections", || {
+            if let Some(status) = proxy.child.try_wait().expect("asking for the proxy's state") {
+                panic!("the proxy ended with {status} at its start");
+            }
+            TcpStream::connect(address).is_ok()
+        });
+        proxy
+    }
+}
+
+/// The list of a frontend as it stands in the routes file.
+pub(crate) fn frontend(host: &str, urls: impl IntoIterator<Item = String>) -> Value {
+    std::iter::once(format!("site of {host}")).chain(urls).collect()
+}
+
+/// A running proxy.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    dir: PathBuf,
+    child: Child,
+}
+
+impl Proxy {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A new connection to it.
+    #[track_caller]
+    pub(crate) fn client(&self) -> Client {
+        Client::over(Box::new(client::connect(self.address, None)))
+    }
+
+    /// A new connection to it from this address of the loopback network.
+    #[track_caller]
+    pub(crate) fn client_from(&self, source: IpAddr) -> Client {
+        Client::over(Box::new(client::connect(self.address, Some(source))))
+    }
+
+    /// Whether it takes new connections.
+    pub(crate) fn accepts(&self) -> bool {
+        TcpStream::connect(self.address).is_ok()
+    }
+
+    /// Replaces the routes in one step, as an editor or a deployment tool does.
+    pub(crate) fn write_routes(&self, frontends: &Value) {
+        self.write_routes_text(&format!("{:#}", json!({"frontends": frontends})));
+    }
+
+    /// Replaces the text of the routes file in one step.
+    pub(crate) fn write_routes_text(&self, text: &str) {
+        write_whole(&self.dir.join("routes.json"), text);
+    }
+
+    /// A path in the directory of its files.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// What it has written to standard error.
+    pub(crate) fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    /// The text of one of its files; empty if there is none.
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read(self.dir.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The lines of a log, once there are this many.
+    #[track_caller]
+    pub(crate) fn log_lines(&self, name: &str, count: usize) -> Vec<String> {
+        let whole_lines = || self.read(name).matches('\n').count();
+        until(&format!("{count} lines in {name}"), || whole_lines() >= count);
+        self.read(name).lines().map(str::to_owned).collect()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("sending the proxy a signal");
+    }
+
+    /// How it ended; a test fails that waits too long for it.
+    #[track_caller]
+    pub(crate) fn until_exit(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the proxy ends", || {
+            status = self.child.try_wait().expect("asking for the proxy's state");
+            status.is_some()
+        });
+        status.expect("just seen")
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+    }
+
+    fn end(&mut self) {
+        let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
+        if ended(&mut self.child) {
+            return;
+        }
+        if !thread::panicking() {
+            self.signal(Signal::SIGTERM);
+            if holds_within(FAREWELL, || ended(&mut self.child)) {
+                return;
+            }
+        }
+        // It may have ended in between, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the proxy at {} with its files in {}", self.address, self.dir.display())
+    }
+}
+
+impl Drop for Proxy {
+    /// Ends the process. A test that fails leaves the directory behind and prints what is in it; a panic in the proxy
+    /// fails the test, even if it harmed no request.
+    fn drop(&mut self) {
+        self.end();
+        if thread::panicking() {
+            eprintln!("--- {self} ({PATIENCE:?} is how long a test waits)");
+            for name in ["config.json", "routes.json", "stdout", "stderr"] {
+                eprintln!("--- {name}:\n{}", self.read(name));
+            }
+            return;
+        }
+        let stderr = self.stderr();
+        assert!(
+            !stderr.contains("panicked at"),
+            "the proxy panicked (its files are in {}):\n{stderr}",
+            self.dir.display()
+        );
+        // What cannot be removed lies in the system's directory for such things.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn write_whole(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text).unwrap_or_else(|error| panic!("writing {}: {error}", draft.display()));
+    fs::rename(&draft, path).unwrap_or_else(|error| panic!("renaming to {}: {error}", path.display()));
+}
