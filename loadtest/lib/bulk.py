@@ -5,6 +5,7 @@ Backend and client are threads of this process; hashing and socket calls leave t
 
 import hashlib
 import os
+import queue
 import socket
 import threading
 import time
@@ -109,8 +110,15 @@ class Backend:
     def __init__(self, port):
         self._listener = socket.create_server(("127.0.0.1", port))
         self.transfer = None
-        self.sent_digest = None
+        # The client may have the last byte before the checksum of what was sent is ready.
+        self.sent_digests = queue.Queue()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def last_digest(self):
+        try:
+            return self.sent_digests.get(timeout=STALL_SECONDS)
+        except queue.Empty:
+            return "of a body that was not sent to its end"
 
     def _accept(self):
         while True:
@@ -137,7 +145,7 @@ class Backend:
             framing = (b"Transfer-Encoding: chunked" if self.transfer.chunked
                        else b"Content-Length: %d" % self.transfer.total_bytes)
             client.sendall(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
-            self.sent_digest = send_body(client, self.transfer)
+            self.sent_digests.put(send_body(client, self.transfer))
         else:
             total, digest = receive_body(source, body_length(headers), self.transfer)
             answer = f"{total} {digest}".encode()
@@ -147,7 +155,7 @@ class Backend:
 
 def run(port, host, backend, transfer):
     """Makes the transfer and returns the seconds it took, or raises OSError with what went wrong."""
-    backend.transfer, backend.sent_digest = transfer, None
+    backend.transfer, backend.sent_digests = transfer, queue.Queue()
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=STALL_SECONDS) as client:
         source = client.makefile("rb", buffering=BLOCK_BYTES)
@@ -161,7 +169,7 @@ def run(port, host, backend, transfer):
             client.sendall(f"GET /download HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             first, headers = read_head(source)
             total, digest = receive_body(source, body_length(headers), transfer)
-            here, there = f"{total} {digest}", f"{transfer.total_bytes} {backend.sent_digest}"
+            here, there = f"{total} {digest}", f"{transfer.total_bytes} {backend.last_digest()}"
     if " 200 " not in f"{first} ":
         raise OSError(f"the answer is {first!r}")
     if here != there:

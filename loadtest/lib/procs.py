@@ -156,20 +156,22 @@ class Process:
     def signal(self, number):
         os.killpg(self.popen.pid, number)
 
-    def end(self):
-        """Ends it and its children. It gets a moment to go by itself, to remove its files."""
+    def end(self, patience=2):
+        """Ends it and its children. It gets some seconds to go by itself, to write and remove its files."""
         if self in _running:
             _running.remove(self)
-        for number, patience in ((signal.SIGTERM, 2), (signal.SIGKILL, 5)):
+        for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5)):
             try:
                 os.killpg(self.popen.pid, number)
             except ProcessLookupError:
-                break
+                pass
             try:
-                self.popen.wait(patience)
+                self.popen.wait(seconds)
+                return
             except subprocess.TimeoutExpired:
                 continue
-        self.popen.wait(5)
+        # The others are to be ended all the same.
+        print(f"process {self.popen.pid} ({self.name}) does not end", file=sys.stderr)
 
 
 def _read(path):
