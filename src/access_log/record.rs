@@ -33,9 +33,7 @@ pub struct Record<'a> {
     pub referer: Option<&'a [u8]>,
     /// The value of `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
-    /// The host that was asked for.
-    pub vhost: Option<&'a [u8]>,
-    /// The identifier of the frontend: item 0 of its list.
+    /// The identifier of the virtual host: item 0 of its frontend's list.
     pub frontend_id: Option<&'a [u8]>,
     /// From the first byte of the request to the last of the answer.
     pub total: Duration,
@@ -60,8 +58,6 @@ impl Record<'_> {
         out.extend_from_slice(b"\" \"");
         append_text(out, self.user_agent);
         out.extend_from_slice(b"\" \"");
-        append_text(out, self.vhost);
-        out.push(b' ');
         append_text(out, self.frontend_id);
         out.extend_from_slice(b"\" ");
         append_seconds(out, self.total);
@@ -170,7 +166,6 @@ mod tests {
             sent_bytes: 512,
             referer: Some(b"http://example.com/"),
             user_agent: Some(b"Mozilla/5.0 (X11)"),
-            vhost: Some(b"www.example.com"),
             frontend_id: Some(b"mywebsite"),
             total: Duration::from_micros(1_234_999),
             backend: Some(Duration::from_millis(7)),
@@ -189,7 +184,7 @@ mod tests {
         let table = [
             (
                 full.clone(),
-                r#"192.0.2.10 - - [20/Nov/2026:09:00:00 +0000] "GET /x HTTP/1.1" 200 512 "http://example.com/" "Mozilla/5.0 (X11)" "www.example.com mywebsite" 1.234 0.007"#,
+                r#"192.0.2.10 - - [20/Nov/2026:09:00:00 +0000] "GET /x HTTP/1.1" 200 512 "http://example.com/" "Mozilla/5.0 (X11)" "mywebsite" 1.234 0.007"#,
             ),
             (
                 Record {
@@ -203,7 +198,7 @@ mod tests {
                     backend: None,
                     ..full.clone()
                 },
-                r#"10.0.0.255 - - [20/Nov/2026:09:00:00 +0000] "HEAD /x HTTP/1.0" 502 18446744073709551615 "-" "-" "www.example.com mywebsite" 1.234 -"#,
+                r#"10.0.0.255 - - [20/Nov/2026:09:00:00 +0000] "HEAD /x HTTP/1.0" 502 18446744073709551615 "-" "-" "mywebsite" 1.234 -"#,
             ),
             (
                 Record {
@@ -214,24 +209,22 @@ mod tests {
                     sent_bytes: 0,
                     referer: None,
                     user_agent: None,
-                    vhost: None,
                     frontend_id: None,
                     total: Duration::ZERO,
                     backend: None,
                     ..full.clone()
                 },
-                r#"2001:db8::1 - - [20/Nov/2026:09:00:00 +0000] "-" 400 0 "-" "-" "- -" 0.000 -"#,
+                r#"2001:db8::1 - - [20/Nov/2026:09:00:00 +0000] "-" 400 0 "-" "-" "-" 0.000 -"#,
             ),
             (
                 Record {
                     target: b"/\"a\\b\t\x7f",
                     referer: Some(b"x\r\n127.0.0.1 - - forged\n"),
                     user_agent: Some("caf\u{e9}".as_bytes()),
-                    vhost: Some(b"a\"b"),
                     frontend_id: Some(b"\x00 \x1b[31m ~"),
                     ..full
                 },
-                r#"192.0.2.10 - - [20/Nov/2026:09:00:00 +0000] "GET /\x22a\x5Cb\x09\x7F HTTP/1.1" 200 512 "x\x0D\x0A127.0.0.1 - - forged\x0A" "caf\xC3\xA9" "a\x22b \x00 \x1B[31m ~" 1.234 0.007"#,
+                r#"192.0.2.10 - - [20/Nov/2026:09:00:00 +0000] "GET /\x22a\x5Cb\x09\x7F HTTP/1.1" 200 512 "x\x0D\x0A127.0.0.1 - - forged\x0A" "caf\xC3\xA9" "\x00 \x1B[31m ~" 1.234 0.007"#,
             ),
         ];
         for (record, expected) in table {
@@ -262,7 +255,6 @@ mod tests {
             sent_bytes: u64::MAX,
             referer: Some(&escaped),
             user_agent: Some(&escaped),
-            vhost: Some(&escaped),
             frontend_id: Some(&escaped),
             total: Duration::MAX,
             backend: Some(Duration::MAX),

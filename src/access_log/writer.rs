@@ -232,7 +232,6 @@ mod tests {
             sent_bytes: 0,
             referer: None,
             user_agent: None,
-            vhost: None,
             frontend_id: None,
             total: Duration::ZERO,
             backend: None,

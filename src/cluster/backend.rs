@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The identity of a [`Backend`] within the process. Never given twice.
@@ -15,6 +16,8 @@ pub struct Backend {
     url: BackendUrl,
     /// Read when a connection is opened only: there the request waits anyhow, so a lock does no harm.
     addresses: Mutex<Addresses>,
+    /// The lists it stands in.
+    memberships: AtomicUsize,
 }
 
 /// Where a backend can be reached, as far as known.
@@ -35,7 +38,21 @@ impl Backend {
             Some(address) => Addresses::Known(Arc::new([address])),
             None => Addresses::Pending,
         };
-        Self { id, url, addresses: Mutex::new(addresses) }
+        Self { id, url, addresses: Mutex::new(addresses), memberships: AtomicUsize::new(0) }
+    }
+
+    /// Whether no list names this backend any more: then its connections are of no further use.
+    pub fn is_orphan(&self) -> bool {
+        self.memberships.load(Ordering::Acquire) == 0
+    }
+
+    pub(super) fn join(&self) {
+        self.memberships.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn leave(&self) {
+        let before = self.memberships.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "{} left more lists than it had joined", self.url);
     }
 
     /// The identity within this process.

@@ -33,6 +33,7 @@ pub struct Member {
 impl Member {
     /// A living member.
     pub fn new(backend: Arc<Backend>) -> Self {
+        backend.join();
         Self { backend, dead_until: AtomicU64::new(0), retired: AtomicBool::new(false) }
     }
 
@@ -49,11 +50,45 @@ impl Member {
 
     /// Says that the member has left its list: it gets no new request, whoever still holds the old list.
     pub fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
+        if !self.retired.swap(true, Ordering::AcqRel) {
+            self.backend.leave();
+        }
     }
 
     /// Whether the member has left its list.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
+    }
+}
+
+impl Frontend {
+    /// Whether all members have left: whoever holds this list holds an old one.
+    pub fn is_outdated(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(|member| member.is_retired())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.retire();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{BackendId, BackendUrl};
+
+    #[test]
+    fn a_backend_without_a_list_is_an_orphan() {
+        let url = BackendUrl::parse("http://10.0.0.1").expect("a good URL");
+        let backend = Arc::new(Backend::new(BackendId(1), url));
+        assert!(backend.is_orphan());
+        let members = [(); 2].map(|()| Member::new(Arc::clone(&backend)));
+        members[0].retire();
+        members[0].retire();
+        assert!(!backend.is_orphan(), "one list still names it");
+        drop(members);
+        assert!(backend.is_orphan());
     }
 }

@@ -104,16 +104,14 @@ pub(super) fn may_debug(request: &Request, cx: &Cx<'_>) -> bool {
 /// The `X-Debug` headers of an answer that a backend gave (names and meanings are Hipache's).
 pub(super) struct DebugFields<'a> {
     target: &'a Target,
-    host: &'a str,
     total_ms: u128,
     backend_ms: u128,
 }
 
 impl<'a> DebugFields<'a> {
-    pub(super) fn new(target: &'a Target, request: &'a Request, cx: &Cx<'_>) -> Self {
+    pub(super) fn new(target: &'a Target, cx: &Cx<'_>) -> Self {
         Self {
             target,
-            host: request.host(),
             total_ms: cx.ledger.total(cx.now).as_millis(),
             backend_ms: cx.ledger.backend(cx.now).unwrap_or_default().as_millis(),
         }
@@ -125,7 +123,7 @@ impl<'a> DebugFields<'a> {
         put_all(out, &["X-Debug-Version: ", env!("CARGO_PKG_VERSION"), "\r\n"]);
         put_all(out, &["X-Debug-Backend-Url: ", backend.url().as_str(), "\r\nX-Debug-Backend-Id: "]);
         put_number(out, self.target.member as u64);
-        put_all(out, &["\r\nX-Debug-Vhost: ", self.host]);
+        put_all(out, &["\r\nX-Debug-Vhost: ", &frontend.id]);
         put_all(out, &["\r\nX-Debug-Frontend-Key: ", &frontend.pattern, "\r\nX-Debug-Time-Total: "]);
         put_number(out, u64::try_from(self.total_ms).unwrap_or(u64::MAX));
         out.extend_from_slice(b"\r\nX-Debug-Time-Backend: ");

@@ -48,7 +48,7 @@ impl Journey {
                 self.dial(Target { frontend, member }, false, cx)
             }
             // The list was changed while the request was under way: the new one has the backends to try.
-            None if frontend.members.iter().all(|member| member.is_retired()) => self.resolve(cx),
+            None if frontend.is_outdated() => self.resolve(cx),
             None => {
                 let reason = self.failure.unwrap_or(Reason::NoBackend);
                 self.refuse(reason, cx)

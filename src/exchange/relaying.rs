@@ -159,7 +159,7 @@ impl Relaying {
 }
 
 fn put_head(head: &ResponseHead<'_, '_>, delivery: &Delivery<'_>, request: &Request, target: &Target, cx: &mut Cx<'_>) {
-    let debug = answer::may_debug(request, cx).then(|| answer::DebugFields::new(target, request, cx));
+    let debug = answer::may_debug(request, cx).then(|| answer::DebugFields::new(target, cx));
     cx.output.client.make(|out| {
         head.write(delivery, out);
         if let Some(debug) = debug {

@@ -60,14 +60,12 @@ impl Cache {
         }
     }
 
-    /// Forgets `host`.
-    pub fn evict(&mut self, host: &str) {
-        if let Some(found) = &mut self.found {
-            found.pop(host);
-        }
+    /// Forgets `host`. Returns the frontend that served it.
+    pub fn evict(&mut self, host: &str) -> Option<Arc<Frontend>> {
         if let Some(unknown) = &mut self.unknown {
             unknown.pop(host);
         }
+        self.found.as_mut()?.pop(host)
     }
 
     /// Forgets which hosts have no frontend, and keeps the routes.

@@ -79,7 +79,7 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     let (events_out, events) = crossbeam_channel::unbounded();
     // From here on a signal is an order, not the end of the process.
     hear_signals(events_out.clone()).map_err(|error| Error::System("hearing signals", error))?;
-    let mut house = House::furnish(settings, &cpus, &listeners)?;
+    let mut house = House::furnish(settings, &cpus, listeners)?;
     house.start(&cpus, events_out)?;
     for address in &settings.listeners {
         log::info!("listening on {address} with {} workers", cpus.len());
@@ -115,6 +115,8 @@ fn hear_signals(events: Sender<Event>) -> io::Result<()> {
 struct House {
     /// Those who have yet to be started.
     workers: Vec<Worker>,
+    /// The sockets of each. The workers accept from handles of their own: a socket listens while any handle is left.
+    listeners: Vec<Vec<Listener>>,
     /// How the others are told what to do.
     orders: Vec<Post<Order>>,
     counters: Vec<Arc<Counters>>,
@@ -124,7 +126,7 @@ struct House {
 }
 
 impl House {
-    fn furnish(settings: &Settings, cpus: &[affinity::Place], listeners: &[Vec<Listener>]) -> Result<Self, Error> {
+    fn furnish(settings: &Settings, cpus: &[affinity::Place], listeners: Vec<Vec<Listener>>) -> Result<Self, Error> {
         let clock = Clock::new();
         let seats: Result<Vec<_>, _> = cpus.iter().map(|_| worker::seat()).collect();
         let seats = seats.map_err(|error| Error::System("making a poll", error))?;
@@ -133,20 +135,27 @@ impl House {
         let news = seats.iter().map(|(_, news, _)| news.clone()).collect();
         let directory = directory::start(&settings.directory, news, clock).map_err(Error::Directory)?;
         let pages = Arc::new(Pages::load(&settings.page));
-        let mut house =
-            Self { workers: Vec::new(), orders: Vec::new(), counters: Vec::new(), directory, log, running: 0 };
-        for (number, (((seat, _, orders), log), listeners)) in seats.into_iter().zip(logs).zip(listeners).enumerate() {
+        let mut house = Self {
+            workers: Vec::new(),
+            listeners,
+            orders: Vec::new(),
+            counters: Vec::new(),
+            directory,
+            log,
+            running: 0,
+        };
+        for (number, ((seat, _, orders), log)) in seats.into_iter().zip(logs).enumerate() {
             let counters = Arc::new(Counters::default());
             house.orders.push(orders);
             house.counters.push(Arc::clone(&counters));
-            let furniture = Furniture { number, seat, listeners, log, counters, pages: Arc::clone(&pages), clock };
+            let furniture = Furniture { number, seat, log, counters, pages: Arc::clone(&pages), clock };
             house.workers.push(house.make_worker(settings, furniture)?);
         }
         Ok(house)
     }
 
-    fn make_worker(&self, settings: &Settings, furniture: Furniture<'_>) -> Result<Worker, Error> {
-        let listeners: io::Result<Vec<_>> = furniture.listeners.iter().map(Listener::for_worker).collect();
+    fn make_worker(&self, settings: &Settings, furniture: Furniture) -> Result<Worker, Error> {
+        let listeners: io::Result<Vec<_>> = self.listeners[furniture.number].iter().map(Listener::for_worker).collect();
         let worker = listeners.and_then(|listeners| {
             Worker::new(Parts {
                 number: furniture.number,
@@ -207,20 +216,25 @@ impl House {
                 }
                 Event::Signal(_) => {
                     stopping = true;
-                    self.tell_all(&Order::Stop);
+                    self.begin_stop();
                 }
                 Event::WorkerEnded(number, how) => {
                     self.running -= 1;
                     if let Err(how) = how {
                         // Its sockets would take connections that nobody accepts: rather a whole end than half a one.
                         stopping = true;
-                        self.tell_all(&Order::Stop);
+                        self.begin_stop();
                         result = Err(Error::Worker(number, how));
                     }
                 }
             }
         }
         result
+    }
+
+    fn begin_stop(&mut self) {
+        self.listeners.clear();
+        self.tell_all(&Order::Stop);
     }
 
     fn tell_all(&self, order: &Order) {
@@ -244,10 +258,9 @@ impl House {
 }
 
 /// What one worker alone gets.
-struct Furniture<'a> {
+struct Furniture {
     number: usize,
     seat: Seat,
-    listeners: &'a [Listener],
     log: access_log::Log,
     counters: Arc<Counters>,
     pages: Arc<Pages>,

@@ -77,6 +77,11 @@ impl Pool {
         Claim::Full
     }
 
+    /// The idle connections to `backend`.
+    pub fn idle(&self, backend: BackendId) -> Vec<Key> {
+        self.backends.get(&backend).map_or(Vec::new(), |connections| connections.idle.clone())
+    }
+
     /// Gives a connection back for the next one. Returns the exchange that gets it at once, if one waits.
     pub fn check_in(&mut self, backend: BackendId, connection: Key) -> Option<Key> {
         let connections = self.backends.get_mut(&backend)?;

@@ -198,16 +198,18 @@ impl Worker {
                 }
                 self.return_permit(backend);
             }
-            Link::Upstream(key) if reuse && self.is_quiet(key) => self.check_in(key),
+            Link::Upstream(key) if reuse && self.is_of_use(key) => self.check_in(key),
             Link::Upstream(key) => self.close_upstream(key),
         }
     }
 
-    /// Whether a connection has nothing more to say. Where the last read was not a short one, a read has to tell.
-    fn is_quiet(&mut self, key: Key) -> bool {
+    /// Whether a list still names its backend, and it has nothing more to say. Where the last read was not a short one,
+    /// another has to tell.
+    fn is_of_use(&mut self, key: Key) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return false };
         let transport = &mut upstream.stream.transport;
         upstream.stream.unread.is_empty()
+            && !upstream.backend.is_orphan()
             && (!transport.is_readable() || transport.receive(&mut [0]) == Received::Nothing)
     }
 

@@ -14,6 +14,8 @@ impl Worker {
     pub(super) fn resolve(&mut self, job_key: Key) {
         let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.request()) else { return };
         let known = match self.routes.get(request.host()) {
+            // The news of the change is in the mail; the directory knows already.
+            Some(Cached::Found(frontend)) if frontend.is_outdated() => None,
             Some(Cached::Found(frontend)) => Some(Ok(frontend)),
             Some(Cached::Unknown) => Some(Err(Reason::UnknownHost)),
             None => None,
@@ -42,12 +44,22 @@ impl Worker {
             match news {
                 News::Answer { host, answer } => self.take_answer(host, &answer),
                 News::Changed { hosts, unknowns } => {
-                    hosts.iter().for_each(|host| self.routes.evict(host));
+                    hosts.iter().for_each(|host| self.forget_route(host));
                     if unknowns {
                         self.routes.clear_unknown();
                     }
                 }
                 News::Addresses { backend } => self.name_known(backend),
+            }
+        }
+    }
+
+    /// Forgets a route, and lets the idle connections go that no list has a use for.
+    fn forget_route(&mut self, host: &str) {
+        let Some(frontend) = self.routes.evict(host) else { return };
+        for member in frontend.members.iter().filter(|member| member.backend.is_orphan()) {
+            for connection in self.pool.idle(member.backend.id()) {
+                self.close_upstream(connection);
             }
         }
     }

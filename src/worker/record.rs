@@ -42,7 +42,6 @@ impl Worker {
             sent_bytes: ledger.bytes_to_client,
             referer: request.and_then(Request::referer),
             user_agent: request.and_then(Request::user_agent),
-            vhost: request.map(|request| request.host().as_bytes()),
             frontend_id: frontend.map(|frontend| frontend.id.as_bytes()),
             total: ledger.total(now),
             backend: ledger.backend(now),
