@@ -11,13 +11,13 @@ MANY_HOSTS = 100_000
 
 @dataclass(frozen=True)
 class Aim:
-    """CPU a request at most this many times that of something: the floor, the best peer, or sluice as it is in the
-    first row ("plain")."""
+    """CPU a request at most this many times that of something: the floor, the best peer, or sluice with one worker
+    and no log ("plain")."""
     of: str
     times: float
 
     def text(self):
-        names = {"floor": "floor", "peer": "best peer", "plain": "sluice without"}
+        names = {"floor": "floor", "peer": "best peer", "plain": "plain sluice"}
         return f"≤ {self.times:.2f} × {names[self.of]}"
 
 
@@ -78,6 +78,7 @@ WORKS = [
          aims=(Aim("peer", 1.0),)),
     Work("log", "140 B, with access log", variant=Variant(log=True),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),
+    # 1.9 times the requests of one worker, seen as CPU: load generators leave no core free on a small machine.
     Work("workers", "140 B, two workers", variant=Variant(workers=2),
-         also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN))),
+         also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.05),)),
 ]
