@@ -1,0 +1,1 @@
+"""What compare, profile and soak share."""

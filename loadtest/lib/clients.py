@@ -1,0 +1,113 @@
+"""Load generators, each run to its end and understood."""
+
+import http.client
+import json
+import os
+import subprocess
+from dataclasses import dataclass, field
+
+from . import procs
+from .procs import Failure
+
+MARK = "sluice-wrk-summary "
+
+# What wrk prints for people rounds too much; this is asked of it once, at its end.
+SUMMARY_LUA = """
+function done(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format('%s{"requests":%%d,"duration_us":%%d,"bytes":%%d,"connect":%%d,"read":%%d,"write":%%d,' ..
+        '"status":%%d,"timeout":%%d}\\n', summary.requests, summary.duration, summary.bytes,
+        e.connect, e.read, e.write, e.status, e.timeout))
+end
+""" % MARK
+
+
+@dataclass
+class Load:
+    """What a load generator saw."""
+    requests: int
+    seconds: float
+    # What went wrong, by name, with how often.
+    errors: dict = field(default_factory=dict)
+    latency_us: dict = field(default_factory=dict)
+
+    def per_second(self):
+        return self.requests / self.seconds if self.seconds else 0.0
+
+
+def run(command, cores, seconds):
+    """Runs a load generator on `cores` and returns what it printed. It is killed when it takes far too long."""
+    def in_child():
+        procs.die_with_parent()
+        os.sched_setaffinity(0, cores)
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
+                              timeout=seconds * 2 + 60, preexec_fn=in_child)
+    except subprocess.TimeoutExpired as late:
+        raise Failure(f"{command[0]} did not end: {late}") from late
+    if done.returncode != 0:
+        raise Failure(f"{' '.join(str(part) for part in command)} failed:\n{done.stderr[-1000:]}{done.stdout[-1000:]}")
+    return done.stdout
+
+
+def wrk(port, work, cores, seconds):
+    """wrk with one thread over the connections of a row."""
+    script = procs.work_dir() / f"{work.key}.lua"
+    script.write_text(work.lua + SUMMARY_LUA)
+    command = ["wrk", "-t1", f"-c{work.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script,
+               "-H", f"Host: {work.host}", *(part for header in work.headers for part in ("-H", header)),
+               f"http://127.0.0.1:{port}{work.path}"]
+    printed = run(command, cores, seconds)
+    lines = [line for line in printed.splitlines() if line.startswith(MARK)]
+    if not lines:
+        raise Failure(f"wrk gave no summary:\n{printed}")
+    summary = json.loads(lines[-1][len(MARK):])
+    errors = {kind: summary[kind] for kind in ("connect", "read", "write", "status", "timeout") if summary[kind]}
+    if summary["bytes"] < summary["requests"] * work.body_bytes:
+        errors["bodies too short"] = 1
+    return Load(summary["requests"], summary["duration_us"] / 1e6, errors)
+
+
+def websocket(build_dir, port, work, cores, seconds):
+    """Messages that came back, as requests."""
+    printed = json.loads(run([build_dir / "examples/wsload", "load", "--target", f"127.0.0.1:{port}",
+                              "--host", work.host, "--connections", work.connections, "--size", work.body_bytes,
+                              "--seconds", seconds], cores, seconds))
+    errors = dict(printed["errors"])
+    if printed["failed"]:
+        errors["messages or handshakes without an answer"] = printed["failed"]
+    return Load(printed["echoed"], printed["seconds"], errors,
+                {"p50": printed["p50_us"], "p99": printed["p99_us"]})
+
+
+def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, host="www.test", path="/"):
+    """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says."""
+    command = [build_dir / "examples/rate", "--target", f"127.0.0.1:{port}", "--host", host, "--path", path,
+               "--connections", connections]
+    command += ["--rate", rate] if rate else []
+    command += ["--requests", requests] if requests else ["--seconds", seconds]
+    said = json.loads(run(command, cores, seconds))
+    errors = dict(said["socket_errors"])
+    errors.update({f"status {status}": count for status, count in said["statuses"].items() if status[0] != "2"})
+    errors.update({kind: said[kind] for kind in ("unanswered", "unsent") if said[kind]})
+    latency = {name: said[f"{name}_us"] for name in ("p50", "p99", "p999", "max")}
+    return Load(said["good"], said["seconds"], errors, latency), said
+
+
+def probe(port, work):
+    """One request as the row makes it, to see that it is answered as it should be."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        method, body = ("POST", b"p" * 1024) if work.lua_method == "POST" else ("GET", None)
+        connection.request(method, work.path, body=body, headers={"Host": work.host})
+        answer = connection.getresponse()
+        length = len(answer.read())
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer: {error!r}"
+    finally:
+        connection.close()
+    if answer.status != 200:
+        return f"status {answer.status}"
+    if length != work.body_bytes:
+        return f"a body of {length} bytes instead of {work.body_bytes}"
+    return None

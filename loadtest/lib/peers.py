@@ -1,0 +1,266 @@
+"""The proxies that are compared, with settings as like as their languages allow.
+
+All keep connections to backends alive, add X-Forwarded-For, -Proto, -Port and X-Real-IP, and choose the backend by
+the host. Idle times and connection limits are raised so far that none is met; buffers are each one's own default.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+from . import procs
+
+PEERS = ["floor", "sluice", "nginx", "haproxy"]
+# A host of many is one of these numbers between the two.
+HOST_PREFIX, HOST_SUFFIX = "h", ".example.test"
+IDLE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a proxy is set up."""
+    workers: int = 1
+    log: bool = False
+    hosts: int = 0
+    # Routes that sluice may keep a core; None is its default.
+    cached_routes: int | None = None
+    # For how many seconds a backend that failed is left alone; None is everyone's default.
+    dead_seconds: int | None = None
+
+    def label(self):
+        parts = []
+        if self.workers != 1:
+            parts.append(f"{self.workers} workers")
+        if self.log:
+            parts.append("log")
+        if self.hosts:
+            parts.append(f"{self.hosts} hosts")
+        if self.cached_routes is not None:
+            parts.append(f"cache of {self.cached_routes}")
+        return ", ".join(parts)
+
+
+@dataclass
+class Running:
+    """A proxy that runs."""
+    name: str
+    variant: Variant
+    processes: list
+    ports: dict = field(default_factory=dict)
+
+    def port(self, host):
+        return self.ports.get(host, self.ports.get("*"))
+
+    def cpu_seconds(self):
+        times = [process.cpu_seconds() for process in self.processes]
+        return sum(user for user, _ in times), sum(system for _, system in times)
+
+    def memory(self):
+        sizes = [process.memory() for process in self.processes]
+        return sum(rss for rss, _ in sizes), sum(private for _, private in sizes)
+
+    def is_running(self):
+        return all(process.is_running() for process in self.processes)
+
+    def end(self):
+        for process in self.processes:
+            process.end()
+
+
+def start(name, variant, cores, backends, build_dir):
+    """Starts a proxy on as many of `cores` as the variant has workers. `backends` has the ports behind each host."""
+    cores = cores[:variant.workers]
+    folder = procs.work_dir() / f"{name}-{procs.free_port()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    starter = {"floor": _start_floor, "sluice": _start_sluice, "nginx": _start_nginx, "haproxy": _start_haproxy}
+    return starter[name](variant, cores, backends, folder, build_dir)
+
+
+def host_names(variant):
+    return [f"{HOST_PREFIX}{number}{HOST_SUFFIX}" for number in range(variant.hosts)]
+
+
+def _start_floor(variant, cores, backends, folder, build_dir):
+    running = Running("floor", variant, [])
+    for host, ports in backends.items():
+        port = procs.free_port()
+        for core in cores:
+            command = [build_dir / "examples/floor", "--listen", f"127.0.0.1:{port}",
+                       "--backend", f"127.0.0.1:{ports[0]}"]
+            running.processes.append(procs.Process(command, {core}, folder.name).await_port(port))
+        running.ports[host] = port
+    running.ports["*"] = next(iter(running.ports.values()))
+    return running
+
+
+def _start_sluice(variant, cores, backends, folder, build_dir):
+    port = procs.free_port()
+    frontends = {host: [host, *(f"http://127.0.0.1:{backend}" for backend in ports)]
+                 for host, ports in backends.items()}
+    for host in host_names(variant):
+        frontends[host] = frontends["www.test"]
+    (folder / "routes.json").write_text(json.dumps({"frontends": frontends}))
+    server = {
+        "workers": len(cores),
+        "cpus": ",".join(str(core) for core in cores),
+        "accessLog": str(folder / "access.log") if variant.log else False,
+        "maxSockets": 20000,
+        "tcpTimeout": IDLE_SECONDS,
+    }
+    if variant.cached_routes is not None:
+        server["lruCache"] = {"size": variant.cached_routes}
+    if variant.dead_seconds is not None:
+        server["deadBackendTTL"] = variant.dead_seconds
+    config = folder / "config.json"
+    config.write_text(json.dumps({
+        "server": server,
+        "http": {"port": port, "bind": "127.0.0.1"},
+        "driver": "file:routes.json",
+    }, indent=1))
+    process = procs.Process([build_dir / "sluice", "--config", config], set(cores), folder.name)
+    return Running("sluice", variant, [process.await_port(port)], {"*": port})
+
+
+def _start_nginx(variant, cores, backends, folder, _build_dir):
+    port = procs.free_port()
+    log = f"access_log {folder}/access.log combined buffer=64k flush=1s;" if variant.log else "access_log off;"
+    config = folder / "nginx.conf"
+    config.write_text(f"""
+daemon off;
+worker_processes {len(cores)};
+worker_cpu_affinity {" ".join(f"{1 << core:b}" for core in cores)};
+worker_rlimit_nofile {procs.descriptor_limit()};
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 30000; }}
+http {{
+    {log}
+    keepalive_requests 1000000000;
+    keepalive_time 24h;
+    keepalive_timeout {IDLE_SECONDS}s;
+    tcp_nodelay on;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    {NGINX_FORWARDED}
+    proxy_read_timeout {IDLE_SECONDS}s;
+    proxy_max_temp_file_size 0;
+    client_max_body_size 0;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    {_nginx_upstreams(variant, backends)}
+    {_nginx_servers(backends, port, len(cores))}
+    {_nginx_many_hosts(variant, port, folder)}
+}}
+""")
+    command = ["nginx", "-c", config, "-p", folder, "-e", folder / "error.log"]
+    process = procs.Process(command, set(cores), folder.name)
+    return Running("nginx", variant, [process.await_port(port)], {"*": port})
+
+
+def _nginx_upstreams(variant, backends):
+    pause = f" max_fails=1 fail_timeout={variant.dead_seconds}s" if variant.dead_seconds else ""
+    return "".join(f"""
+    upstream {_section(host)} {{
+        {" ".join(f"server 127.0.0.1:{backend}{pause};" for backend in ports)}
+        keepalive 1000;
+        keepalive_requests 1000000000;
+        keepalive_time 24h;
+        keepalive_timeout {IDLE_SECONDS}s;
+    }}""" for host, ports in backends.items())
+
+
+def _nginx_servers(backends, port, workers):
+    text = ""
+    # Options of a socket stand with its first mention only.
+    options = f" backlog=4096{' reuseport' if workers > 1 else ''}"
+    for host in backends:
+        text += f"""
+    server {{
+        listen 127.0.0.1:{port}{options};
+        server_name {host};
+        location / {{ proxy_pass http://{_section(host)}; }}
+        location /ws {{
+            proxy_pass http://{_section(host)};
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            {NGINX_FORWARDED}
+        }}
+    }}"""
+        options = ""
+    return text
+
+
+def _nginx_many_hosts(variant, port, folder):
+    if not variant.hosts:
+        return ""
+    lines = "".join(f"{host} {_section('www.test')};\n" for host in host_names(variant))
+    (folder / "hosts.map").write_text(lines)
+    return f"""
+    map_hash_max_size {4 * variant.hosts};
+    map_hash_bucket_size 128;
+    map $host $target {{ include {folder}/hosts.map; }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name *{HOST_SUFFIX};
+        location / {{ proxy_pass http://$target; }}
+    }}"""
+
+
+def _section(host):
+    """A host's name where dots are not welcome."""
+    return host.replace(".", "_")
+
+
+NGINX_FORWARDED = """proxy_set_header Host $http_host;
+    proxy_set_header X-Real-IP $remote_addr;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Forwarded-Port $server_port;"""
+
+
+def _start_haproxy(variant, cores, backends, folder, _build_dir):
+    port = procs.free_port()
+    targets = {host: _section(host) for host in backends}
+    targets.update({host: _section("www.test") for host in host_names(variant)})
+    (folder / "hosts.map").write_text("".join(f"{host} {name}\n" for host, name in targets.items()))
+    sections = "".join(f"""
+backend {_section(host)}
+{_haproxy_servers(ports)}
+""" for host, ports in backends.items())
+    log_global = "log stdout len 1024 format raw daemon info" if variant.log else ""
+    log_default = "log global\n    option httplog" if variant.log else ""
+    # By itself HAProxy tries only connections again; requests too are for a test in which backends die.
+    retries = "option redispatch 1\n    retry-on all-retryable-errors" if variant.dead_seconds else ""
+    shards = " shards by-thread" if len(cores) > 1 else ""
+    config = folder / "haproxy.cfg"
+    config.write_text(f"""
+global
+    nbthread {len(cores)}
+    cpu-map auto:1/1-{len(cores)} {" ".join(str(core) for core in cores)}
+    maxconn {min(30000, procs.descriptor_limit() // 2 - 200)}
+    {log_global}
+defaults
+    mode http
+    {log_default}
+    http-reuse always
+    {retries}
+    option forwardfor
+    timeout connect 5s
+    timeout client {IDLE_SECONDS}s
+    timeout server {IDLE_SECONDS}s
+    timeout tunnel {IDLE_SECONDS}s
+    timeout http-keep-alive {IDLE_SECONDS}s
+frontend web
+    bind 127.0.0.1:{port} backlog 4096{shards}
+    http-request set-header X-Real-IP %[src]
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Port %[dst_port]
+    use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map)]
+{sections}
+""")
+    process = procs.Process(["haproxy", "-db", "-f", config], set(cores), folder.name)
+    return Running("haproxy", variant, [process.await_port(port)], {"*": port})
+
+
+def _haproxy_servers(ports):
+    return "\n".join(f"    server on-{port} 127.0.0.1:{port}" for port in ports)

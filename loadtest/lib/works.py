@@ -1,0 +1,84 @@
+"""The rows of the comparison: what is asked, of whom, and what sluice is to reach."""
+
+from dataclasses import dataclass, replace
+
+from .backends import SMALL_BODY_BYTES
+from .peers import HOST_PREFIX, HOST_SUFFIX, Variant
+
+PLAIN = Variant()
+MANY_HOSTS = 100_000
+
+
+@dataclass(frozen=True)
+class Aim:
+    """CPU a request at most this many times that of something: the floor, the best peer, or sluice with one worker
+    and no log ("plain")."""
+    of: str
+    times: float
+
+    def text(self):
+        names = {"floor": "floor", "peer": "best peer", "plain": "plain sluice"}
+        return f"≤ {self.times:.2f} × {names[self.of]}"
+
+
+@dataclass(frozen=True)
+class Work:
+    key: str
+    title: str
+    connections: int = 64
+    host: str = "www.test"
+    path: str = "/"
+    headers: tuple = ()
+    lua: str = ""
+    lua_method: str = "GET"
+    # Of an answer, or of a WebSocket message.
+    body_bytes: int = SMALL_BODY_BYTES
+    websocket: bool = False
+    variant: Variant = PLAIN
+    # Further set-ups that take part, beside every peer in `variant`.
+    also: tuple = ()
+    aims: tuple = ()
+
+    def as_asked_of(self, variant):
+        """A proxy that does not have the row's many hosts is asked for one instead."""
+        if self.variant.hosts and not variant.hosts:
+            return replace(self, key=f"{self.key}-one", host="www.test", lua="")
+        return self
+
+
+POST_LUA = """
+wrk.method = "POST"
+wrk.body = string.rep("p", 1024)
+"""
+
+# One host after the other, so that a cache that is smaller than their number misses every time.
+HOSTS_LUA = """
+local number, before, after = -1, "GET / HTTP/1.1\\r\\nHost: BEFORE", "AFTER\\r\\n\\r\\n"
+function request()
+    number = (number + 1) % COUNT
+    return before .. number .. after
+end
+""".replace("COUNT", str(MANY_HOSTS)).replace("BEFORE", HOST_PREFIX).replace("AFTER", HOST_SUFFIX)
+
+WORKS = [
+    Work("small", "140 B, keep-alive, 64 connections", aims=(Aim("floor", 1.05),)),
+    Work("small-1000", "140 B, keep-alive, 1,000 connections", connections=1000, aims=(Aim("floor", 1.05),)),
+    Work("small-1", "140 B, keep-alive, 1 connection", connections=1),
+    Work("64k", "64 KiB, keep-alive", path="/files/64k", body_bytes=64 * 1024, aims=(Aim("floor", 0.90),)),
+    Work("1m", "1 MiB, keep-alive", path="/files/1m", body_bytes=1024 * 1024, aims=(Aim("floor", 0.60),)),
+    Work("connect", "140 B, a connection a request", headers=("Connection: close",), aims=(Aim("peer", 0.75),)),
+    Work("post", "POST of 1 KiB, answer of 140 B", lua=POST_LUA, lua_method="POST"),
+    Work("chunked", "answer of 8 chunks of 1 KiB", host="made.test", path="/chunked/8/1024", body_bytes=8192),
+    Work("hosts", "140 B, 100,000 hosts in rotation", host=f"{HOST_PREFIX}7{HOST_SUFFIX}", lua=HOSTS_LUA,
+         variant=Variant(hosts=MANY_HOSTS, cached_routes=131_072),
+         also=(("sluice", Variant(hosts=MANY_HOSTS, cached_routes=1000)), ("sluice", PLAIN))),
+    Work("ws-64", "WebSocket echo of 64 B", host="ws.test", path="/ws", body_bytes=64, websocket=True,
+         aims=(Aim("peer", 1.0),)),
+    Work("ws-16k", "WebSocket echo of 16 KiB", host="ws.test", path="/ws", body_bytes=16 * 1024, websocket=True,
+         aims=(Aim("peer", 1.0),)),
+    Work("log", "140 B, with access log", variant=Variant(log=True),
+         also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),
+    # 1.9 times the requests of one worker, seen as CPU: load generators leave no core free on a small machine.
+    Work("workers", "140 B, two workers", variant=Variant(workers=2),
+         also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.05),)),
+]
