@@ -4,7 +4,6 @@ use crate::support::backend::Backend;
 use crate::support::message::How;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::{Gate, HOST, canned, until, unused_address, worker_has_caught_up};
-use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::thread;
 
@@ -139,11 +138,11 @@ fn a_post_that_crosses_with_the_end_of_its_connection_is_sent_again() {
     let mut client = proxy.client();
     for turn in 1..=10 {
         client.exchange(canned::post(HOST, "/", "body")).expect_ok("well");
-        proxy.signal(Signal::SIGSTOP);
-        client.send(canned::post(HOST, "/", "body"));
-        backend.close_connections();
-        until("the backend has closed", || backend.open_connections() == 0);
-        proxy.signal(Signal::SIGCONT);
+        proxy.while_stopped(|| {
+            client.send(canned::post(HOST, "/", "body"));
+            backend.close_connections();
+            until("the backend has closed", || backend.open_connections() == 0);
+        });
         client.answer_to("POST").expect_ok("well");
         assert_eq!(backend.heads(), 2 * turn, "each POST arrives once");
     }

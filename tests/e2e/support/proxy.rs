@@ -197,6 +197,22 @@ impl Proxy {
         kill(self.pid(), signal).expect("sending the proxy a signal");
     }
 
+    /// Holds the proxy still while `inner` runs.
+    #[track_caller]
+    pub(crate) fn while_stopped(&self, inner: impl FnOnce()) {
+        self.signal(Signal::SIGSTOP);
+        // The signal takes a moment to reach a thread that runs.
+        until("all threads of the proxy stand still", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the proxy's threads");
+            tasks.flatten().all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with('T'))
+            })
+        });
+        inner();
+        self.signal(Signal::SIGCONT);
+    }
+
     /// How it ended; a test fails that waits too long for it.
     #[track_caller]
     pub(crate) fn until_exit(&mut self) -> ExitStatus {
