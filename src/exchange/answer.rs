@@ -30,7 +30,7 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
         with_body: !request.as_ref().is_some_and(Request::is_head),
     };
     answer.put(cx);
-    Finishing::start(request, keep_alive, !uploaded, cx)
+    Finishing::with(request, keep_alive, !uploaded).start(cx)
 }
 
 /// Answers Hipache's health check of the proxy.
@@ -48,7 +48,7 @@ pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
         with_body: !request.is_head(),
     };
     answer.put(cx);
-    Finishing::start(Some(request), keep_alive, !uploaded, cx)
+    Finishing::with(Some(request), keep_alive, !uploaded).start(cx)
 }
 
 /// An answer of this node's own.

@@ -40,6 +40,7 @@ use crate::base::reason::Reason;
 use crate::cluster::Frontend;
 use crate::page::Pages;
 use crate::wire::forwarded::Peer;
+use finishing::AnswerEnd;
 use outlet::{MAX_SLICES, gather};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -323,6 +324,9 @@ impl State {
     fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
         cx.ledger.fail(reason);
         cx.release(false);
+        if reason != Reason::ClientGone && self.would_look_whole(cx) {
+            cx.effect(Effect::Reset);
+        }
         cx.effect(Effect::Finish { keep_alive: false });
         Self::Over(self.into_request())
     }
@@ -335,6 +339,16 @@ impl State {
             Self::Awaiting(state) => state.journey.refuse(reason, cx),
             state => state.leave(reason, cx),
         }
+    }
+
+    /// Whether a client would take the end of its connection for that of an answer which has not left as a whole.
+    fn would_look_whole(&self, cx: &Cx<'_>) -> bool {
+        let end = match self {
+            Self::Relaying(state) => state.answer_end(),
+            Self::Finishing(state) => state.end,
+            _ => AnswerEnd::Told,
+        };
+        end == AnswerEnd::Missing || (end == AnswerEnd::Connection && !cx.is_drained(Side::Client))
     }
 
     fn into_request(self) -> Option<Request> {

@@ -1,7 +1,7 @@
 //! The head of the answer has left; it cannot be taken back.
 
 use super::awaiting::Awaiting;
-use super::finishing::Finishing;
+use super::finishing::{AnswerEnd, Finishing};
 use super::journey::Target;
 use super::outlet::Sink;
 use super::request::Request;
@@ -19,6 +19,8 @@ pub(super) struct Relaying {
     download: Transfer,
     /// The client's connection may carry the next request.
     client_stays: bool,
+    /// The client knows the end of the answer by the end of its connection.
+    ends_with_connection: bool,
     /// The backend's connection may.
     upstream_stays: bool,
     /// The answer, or the backend's end, makes the rest of the request's body useless: it is not waited for.
@@ -28,8 +30,7 @@ pub(super) struct Relaying {
 }
 
 impl Relaying {
-    /// Passes on the head of the answer and decides what its end will mean.
-    /// `has_more`: bytes stand behind the head.
+    /// Passes on the head of the answer and decides what its end will mean. `has_more`: bytes stand behind the head.
     pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, has_more: bool, cx: &mut Cx<'_>) -> State {
         let Awaiting { journey, target, deaf, .. } = awaiting;
         let continued = journey.continued;
@@ -44,12 +45,12 @@ impl Relaying {
         let upload_is_moot = head.status >= 300 || deaf;
         let upload_is_optional = request.expects_continue() && !continued && upload.received() == 0;
         let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
-        let is_delimited_by_end = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
-        let ends_with_connection = is_delimited_by_end && !request.is_http11();
+        let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
+        let ends_with_connection = has_no_length && !request.is_http11();
         let client_stays = cx.settings.keep_alive && request.keep_alive() && !ends_with_connection && !upload_may_stop;
 
         let delivery = Delivery {
-            chunked: is_delimited_by_end && request.is_http11(),
+            chunked: has_no_length && request.is_http11(),
             to_http11: request.is_http11(),
             persistence: match client_stays {
                 false => Persistence::Close,
@@ -64,6 +65,7 @@ impl Relaying {
             upload,
             download: Transfer::new(head.body, delivery.chunked),
             client_stays,
+            ends_with_connection,
             upstream_stays: head.keep_alive && !deaf && !(has_more && head.body == BodyLength::None),
             upload_is_moot,
             upload_is_optional,
@@ -154,14 +156,25 @@ impl Relaying {
         cx.release(self.upstream_stays && uploaded);
         let keep_alive = self.client_stays && self.upload.is_done();
         let linger = !self.upload.is_done();
-        Finishing::start(Some(self.request), keep_alive, linger, cx)
+        let end = self.answer_end();
+        Finishing { request: Some(self.request), keep_alive, linger, end, heard: 0 }.start(cx)
     }
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
     fn cut(self, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.ledger.fail(reason);
         cx.release(false);
-        Finishing::start(Some(self.request), false, false, cx)
+        let end = self.answer_end();
+        Finishing { request: Some(self.request), keep_alive: false, linger: false, end, heard: 0 }.start(cx)
+    }
+
+    /// How the client would know that the answer ends here.
+    pub(super) fn answer_end(&self) -> AnswerEnd {
+        match (self.ends_with_connection, self.download.is_done()) {
+            (false, _) => AnswerEnd::Told,
+            (true, true) => AnswerEnd::Connection,
+            (true, false) => AnswerEnd::Missing,
+        }
     }
 
     fn stalled(self, cx: &mut Cx<'_>) -> State {
