@@ -15,6 +15,7 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
         // A head that could not be read leaves open where the next one begins.
         None => (None, false),
     };
+    debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     cx.ledger.fail(reason);
     let keep_alive = uploaded && cx.settings.keep_alive && request.as_ref().is_some_and(Request::keep_alive);
     let debug = request.as_ref().is_some_and(|request| may_debug(request, cx));

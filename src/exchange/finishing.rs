@@ -76,7 +76,8 @@ impl Finishing {
         }
     }
 
-    fn over(self, cx: &mut Cx<'_>) -> State {
+    /// Nothing is left to do.
+    pub(super) fn over(self, cx: &mut Cx<'_>) -> State {
         if self.end == AnswerEnd::Missing {
             cx.effect(Effect::Reset);
         }

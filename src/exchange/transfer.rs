@@ -75,6 +75,9 @@ impl Transfer {
         let mut result = Ok(());
         if self.chunked {
             sink.make(|out| result = chunked::put_end(out, trailers));
+        } else if !trailers.is_empty() {
+            // Nobody gets to see them, but they tell whether the sender can be trusted with another message.
+            result = chunked::put_end(&mut Vec::new(), trailers);
         }
         result
     }
