@@ -15,6 +15,7 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
         // A head that could not be read leaves open where the next one begins.
         None => (None, false),
     };
+    debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     cx.ledger.fail(reason);
     let keep_alive = uploaded && cx.settings.keep_alive && request.as_ref().is_some_and(Request::keep_alive);
     let debug = request.as_ref().is_some_and(|request| may_debug(request, cx));
@@ -30,7 +31,7 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
         with_body: !request.as_ref().is_some_and(Request::is_head),
     };
     answer.put(cx);
-    Finishing::start(request, keep_alive, !uploaded, cx)
+    Finishing::with(request, keep_alive, !uploaded).start(cx)
 }
 
 /// Answers Hipache's health check of the proxy.
@@ -48,7 +49,7 @@ pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
         with_body: !request.is_head(),
     };
     answer.put(cx);
-    Finishing::start(Some(request), keep_alive, !uploaded, cx)
+    Finishing::with(Some(request), keep_alive, !uploaded).start(cx)
 }
 
 /// An answer of this node's own.

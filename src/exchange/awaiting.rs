@@ -4,13 +4,14 @@ use super::journey::{Journey, Target};
 use super::outlet::Sink;
 use super::relaying::Relaying;
 use super::tunnel::Tunnel;
-use super::{Cx, Input, Side, State};
+use super::{Cx, Input, Settings, Side, State};
 use crate::base::reason::Reason;
 use crate::health::Observation;
 use crate::wire;
 use crate::wire::request::fields;
 use crate::wire::response::{Delivery, Persistence, ResponseHead};
 use crate::wire::upgrade;
+use std::time::Duration;
 
 /// How many interim answers one request may get. More than a few have no use.
 const MAX_INTERIM: u32 = 64;
@@ -71,9 +72,12 @@ impl Awaiting {
     }
 
     /// While the client has to go on it is the client that is waited for, otherwise the backend.
+    pub(super) fn patience(&self, settings: &Settings) -> Duration {
+        if self.wants(Side::Client) { settings.body_timeout } else { settings.answer_timeout }
+    }
+
     fn set_deadline(&self, cx: &mut Cx<'_>) {
-        let waits_for_client = self.wants(Side::Client);
-        cx.deadline_in(if waits_for_client { cx.settings.body_timeout } else { cx.settings.answer_timeout });
+        cx.deadline_in(self.patience(cx.settings));
     }
 
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
@@ -114,7 +118,7 @@ impl Awaiting {
         match head.status {
             101 => self.switch(&head, cx),
             _ if head.is_interim() => self.pass_interim(&head, cx),
-            _ => Relaying::start(self, &head, cx),
+            _ => Relaying::start(self, &head, bytes.len() > head.len, cx),
         }
     }
 

@@ -96,6 +96,9 @@ pub enum Effect {
     Tunnel,
     /// Shut down the writing to a side behind the bytes that are for it.
     CloseWrite(Side),
+    /// Close the client's connection by a reset: its end would be the answer's, and the answer is not whole. Only
+    /// [`Effect::Finish`] follows.
+    Reset,
     /// The exchange is over; what is left of it is its log line.
     Finish {
         /// The client's connection may carry the next request.

@@ -15,17 +15,35 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Finishing {
     pub(super) request: Option<Request>,
-    keep_alive: bool,
-    linger: bool,
-    heard: usize,
+    /// The connection is kept.
+    pub(super) keep_alive: bool,
+    /// The client still sends, and has to be heard out.
+    pub(super) linger: bool,
+    pub(super) end: AnswerEnd,
+    pub(super) heard: usize,
+}
+
+/// How the client knows that the answer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerEnd {
+    /// By what the answer says; so it sees as well if the end is missing.
+    Told,
+    /// By the end of the connection.
+    Connection,
+    /// By the end of the connection too, but the answer is not whole.
+    Missing,
 }
 
 impl Finishing {
+    /// The end of an answer that tells its end itself.
+    pub(super) fn with(request: Option<Request>, keep_alive: bool, linger: bool) -> Self {
+        Self { request, keep_alive, linger, end: AnswerEnd::Told, heard: 0 }
+    }
+
     /// Waits until the answer has left; then the connection is kept, or heard out, or closed.
-    pub(super) fn start(request: Option<Request>, keep_alive: bool, linger: bool, cx: &mut Cx<'_>) -> State {
+    pub(super) fn start(self, cx: &mut Cx<'_>) -> State {
         cx.deadline_in(cx.settings.body_timeout);
-        let state = Self { request, keep_alive, linger, heard: 0 };
-        if cx.is_drained(Side::Client) { state.left(cx) } else { State::Finishing(state) }
+        if cx.is_drained(Side::Client) { self.left(cx) } else { State::Finishing(self) }
     }
 
     pub(super) fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
@@ -58,7 +76,11 @@ impl Finishing {
         }
     }
 
-    fn over(self, cx: &mut Cx<'_>) -> State {
+    /// Nothing is left to do.
+    pub(super) fn over(self, cx: &mut Cx<'_>) -> State {
+        if self.end == AnswerEnd::Missing {
+            cx.effect(Effect::Reset);
+        }
         cx.effect(Effect::Finish { keep_alive: self.keep_alive });
         State::Over(self.request)
     }

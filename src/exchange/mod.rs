@@ -40,6 +40,7 @@ use crate::base::reason::Reason;
 use crate::cluster::Frontend;
 use crate::page::Pages;
 use crate::wire::forwarded::Peer;
+use finishing::AnswerEnd;
 use outlet::{MAX_SLICES, gather};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -193,8 +194,11 @@ impl Exchange {
             Side::Client => &mut self.to_client,
             Side::Upstream => &mut self.to_upstream,
         };
-        if result == Flushed::Blocked {
-            backlog.keep(outlet, input, sent, turn.buffers);
+        match result {
+            Flushed::Blocked => backlog.keep(outlet, input, sent, turn.buffers),
+            // What stays would never leave, and so keep the other side from being read.
+            Flushed::Broken => backlog.discard(turn.buffers),
+            Flushed::All | Flushed::Nothing => {}
         }
         outlet.clear();
         self.note_sent(side, sent, turn);
@@ -216,7 +220,10 @@ impl Exchange {
             return Flushed::Nothing;
         }
         let (sent, result) = write_all(&mut std::iter::once(backlog.pending()), &mut write);
-        backlog.advance(sent, turn.buffers);
+        match result {
+            Flushed::Broken => backlog.discard(turn.buffers),
+            _ => backlog.advance(sent, turn.buffers),
+        }
         self.note_sent(side, sent, turn);
         result
     }
@@ -228,6 +235,7 @@ impl Exchange {
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {
+                State::Awaiting(state) if side == Side::Upstream => state.patience(turn.settings),
                 State::Relaying(_) | State::Finishing(_) => turn.settings.body_timeout,
                 State::Tunnel(_) => turn.settings.tunnel_timeout.unwrap_or(std::time::Duration::MAX),
                 _ => return,
@@ -311,6 +319,8 @@ impl State {
     fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
         match (self, input) {
             (Self::Over(request), _) => Self::Over(request),
+            // The answer has left as a whole: whatever ends this now is no failure.
+            (Self::Lingering(state), Input::Broken(Side::Client) | Input::Abort(_)) => state.over(cx),
             (state, Input::Broken(Side::Client)) => state.leave(Reason::ClientGone, cx),
             (state, Input::Abort(reason)) => state.abort(reason, cx),
             (Self::Reading(state), input) => state.step(input, cx),
@@ -328,6 +338,9 @@ impl State {
     fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
         cx.ledger.fail(reason);
         cx.release(false);
+        if reason != Reason::ClientGone && self.would_look_whole(cx) {
+            cx.effect(Effect::Reset);
+        }
         cx.effect(Effect::Finish { keep_alive: false });
         Self::Over(self.into_request())
     }
@@ -340,6 +353,16 @@ impl State {
             Self::Awaiting(state) => state.journey.refuse(reason, cx),
             state => state.leave(reason, cx),
         }
+    }
+
+    /// Whether a client would take the end of its connection for that of an answer which has not left as a whole.
+    fn would_look_whole(&self, cx: &Cx<'_>) -> bool {
+        let end = match self {
+            Self::Relaying(state) => state.answer_end(),
+            Self::Finishing(state) => state.end,
+            _ => AnswerEnd::Told,
+        };
+        end == AnswerEnd::Missing || (end == AnswerEnd::Connection && !cx.is_drained(Side::Client))
     }
 
     fn into_request(self) -> Option<Request> {

@@ -1,7 +1,7 @@
 //! The head of the answer has left; it cannot be taken back.
 
 use super::awaiting::Awaiting;
-use super::finishing::Finishing;
+use super::finishing::{AnswerEnd, Finishing};
 use super::journey::Target;
 use super::outlet::Sink;
 use super::request::Request;
@@ -19,15 +19,19 @@ pub(super) struct Relaying {
     download: Transfer,
     /// The client's connection may carry the next request.
     client_stays: bool,
+    /// The client knows the end of the answer by the end of its connection.
+    ends_with_connection: bool,
     /// The backend's connection may.
     upstream_stays: bool,
-    /// The answer makes the rest of the request's body useless: it is not waited for.
+    /// The answer, or the backend's end, makes the rest of the request's body useless: it is not waited for.
     upload_is_moot: bool,
+    /// The client waits to be told to send the body, and may take this answer for the end of that.
+    upload_is_optional: bool,
 }
 
 impl Relaying {
-    /// Passes on the head of the answer and decides what its end will mean.
-    pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
+    /// Passes on the head of the answer and decides what its end will mean. `has_more`: bytes stand behind the head.
+    pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, has_more: bool, cx: &mut Cx<'_>) -> State {
         let Awaiting { journey, target, deaf, .. } = awaiting;
         let continued = journey.continued;
         let (mut request, upload) = (journey.request, journey.upload);
@@ -35,16 +39,18 @@ impl Relaying {
         request.drop_replay();
         cx.ledger.status = head.status;
 
-        // A client that sees a refusal stops sending (RFC 9110 section 7.6.3 of old practice, section 10.1.1 for
-        // expectations); one that sees a success goes on, and its backend may well go on reading.
-        let nobody_said_continue = request.expects_continue() && !continued;
-        let upload_is_moot = !upload.is_done() && (head.status >= 300 || deaf || nobody_said_continue);
-        let is_delimited_by_end = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
-        let ends_with_connection = is_delimited_by_end && !request.is_http11();
-        let client_stays = cx.settings.keep_alive && request.keep_alive() && !ends_with_connection && !upload_is_moot;
+        // A client that sees a refusal may stop sending (RFC 9112 section 9.6); one that sees a success goes on, and
+        // its backend may well go on reading. One that was never told to send the body may do either (RFC 9110
+        // section 10.1.1).
+        let upload_is_moot = head.status >= 300 || deaf;
+        let upload_is_optional = request.expects_continue() && !continued && upload.received() == 0;
+        let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
+        let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
+        let ends_with_connection = has_no_length && !request.is_http11();
+        let client_stays = cx.settings.keep_alive && request.keep_alive() && !ends_with_connection && !upload_may_stop;
 
         let delivery = Delivery {
-            chunked: is_delimited_by_end && request.is_http11(),
+            chunked: has_no_length && request.is_http11(),
             to_http11: request.is_http11(),
             persistence: match client_stays {
                 false => Persistence::Close,
@@ -59,8 +65,10 @@ impl Relaying {
             upload,
             download: Transfer::new(head.body, delivery.chunked),
             client_stays,
-            upstream_stays: head.keep_alive && !deaf,
+            ends_with_connection,
+            upstream_stays: head.keep_alive && !deaf && !(has_more && head.body == BodyLength::None),
             upload_is_moot,
+            upload_is_optional,
         };
         state.settle(cx)
     }
@@ -70,6 +78,8 @@ impl Relaying {
             Input::Bytes(Side::Upstream, bytes) => match self.download.feed(bytes, &mut cx.output.client) {
                 Ok(consumed) => {
                     cx.consumed = consumed;
+                    // Bytes behind the answer would be read as the next one.
+                    self.upstream_stays &= !(self.download.is_done() && consumed < bytes.len());
                     self.settle(cx)
                 }
                 Err(_) => self.cut(Reason::UpstreamTruncated, cx),
@@ -106,6 +116,7 @@ impl Relaying {
                 self.upstream_gone();
                 self.settle(cx)
             }
+            Input::Drained(Side::Upstream) => self.settle(cx),
             Input::Deadline => self.stalled(cx),
             _ => State::Relaying(self),
         }
@@ -120,7 +131,7 @@ impl Relaying {
 
     fn upstream_gone(&mut self) {
         self.upstream_stays = false;
-        self.upload_is_moot |= !self.upload.is_done();
+        self.upload_is_moot = true;
     }
 
     /// Ends the exchange when both bodies are where they belong.
@@ -130,27 +141,48 @@ impl Relaying {
             return State::Relaying(self);
         }
         cx.ledger.backend_done(cx.now);
-        if self.wants(Side::Client) {
+        let is_heard = !self.wants(Side::Client) || (self.upload_is_optional && self.upload.received() == 0);
+        // An answer that comes early does not keep the end of the body from a backend that goes on reading.
+        let is_sent = self.upload_is_moot || cx.is_drained(Side::Upstream);
+        if !(is_heard && is_sent) {
             cx.deadline_in(cx.settings.body_timeout);
             return State::Relaying(self);
         }
+        self.finish(cx)
+    }
+
+    fn finish(self, cx: &mut Cx<'_>) -> State {
         let uploaded = self.upload.is_done() && cx.is_drained(Side::Upstream);
         cx.release(self.upstream_stays && uploaded);
         let keep_alive = self.client_stays && self.upload.is_done();
         let linger = !self.upload.is_done();
-        Finishing::start(Some(self.request), keep_alive, linger, cx)
+        let end = self.answer_end();
+        Finishing { request: Some(self.request), keep_alive, linger, end, heard: 0 }.start(cx)
     }
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
     fn cut(self, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.ledger.fail(reason);
         cx.release(false);
-        Finishing::start(Some(self.request), false, false, cx)
+        let end = self.answer_end();
+        Finishing { request: Some(self.request), keep_alive: false, linger: false, end, heard: 0 }.start(cx)
+    }
+
+    /// How the client would know that the answer ends here.
+    pub(super) fn answer_end(&self) -> AnswerEnd {
+        match (self.ends_with_connection, self.download.is_done()) {
+            (false, _) => AnswerEnd::Told,
+            (true, true) => AnswerEnd::Connection,
+            (true, false) => AnswerEnd::Missing,
+        }
     }
 
     fn stalled(self, cx: &mut Cx<'_>) -> State {
         if !cx.is_drained(Side::Client) {
             State::Relaying(self).leave(Reason::ClientStalled, cx)
+        } else if self.download.is_done() && self.upload.is_done() {
+            // The backend has answered, and does not take the rest of what it was answering.
+            self.finish(cx)
         } else if self.download.is_done() {
             State::Relaying(self).leave(Reason::BodyTimeout, cx)
         } else {

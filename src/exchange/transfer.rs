@@ -34,6 +34,7 @@ impl Transfer {
     pub(super) fn feed(&mut self, input: &[u8], sink: &mut impl Sink) -> Result<usize, ChunkFault> {
         let mut at = 0;
         while !self.is_done() {
+            let before = self.reader;
             let piece = self.reader.read(&input[at..])?;
             if piece.consumed == 0 {
                 break;
@@ -48,7 +49,11 @@ impl Transfer {
                 sink.pass(input, data);
             }
             if self.is_done() {
-                self.put_end(&input[at + piece.trailers.start..at + piece.trailers.end], sink)?;
+                let trailers = &input[at + piece.trailers.start..at + piece.trailers.end];
+                self.put_end(trailers, sink).inspect_err(|_| {
+                    // A body with a faulty end has none: nobody may take what follows for the next message.
+                    self.reader = before;
+                })?;
             }
             at += piece.consumed;
         }
@@ -70,6 +75,9 @@ impl Transfer {
         let mut result = Ok(());
         if self.chunked {
             sink.make(|out| result = chunked::put_end(out, trailers));
+        } else if !trailers.is_empty() {
+            // Nobody gets to see them, but they tell whether the sender can be trusted with another message.
+            result = chunked::put_end(&mut Vec::new(), trailers);
         }
         result
     }

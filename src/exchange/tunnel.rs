@@ -75,6 +75,6 @@ impl Tunnel {
     fn finish(self, cx: &mut Cx<'_>) -> State {
         cx.ledger.backend_done(cx.now);
         cx.release(false);
-        Finishing::start(Some(self.request), false, false, cx)
+        Finishing::with(Some(self.request), false, false).start(cx)
     }
 }

@@ -1,0 +1,60 @@
+//! The exchange in a world of its own: thousands of scenarios by seed, in virtual time.
+//!
+//! A seed decides on a request, on backends and their answers, on what goes wrong, and on the order and the size of
+//! every event. At each step and at the end it is checked what must hold whatever happens (`check`, `verdict`).
+//!
+//! `SIM_SEED=n` plays one scenario and prints its events; `SIM_SEEDS=n` sets how many are played.
+
+mod backend;
+mod check;
+mod client;
+mod coverage;
+mod decoder;
+mod events;
+mod message;
+mod peer;
+mod plan;
+mod turn;
+mod verdict;
+mod world;
+
+use coverage::Coverage;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use world::World;
+
+/// How many scenarios the ordinary test run plays.
+const SEEDS: u64 = 20_000;
+
+#[test]
+fn whatever_happens_the_invariants_hold() {
+    if let Some(seed) = number("SIM_SEED") {
+        return play(seed, true, &mut Coverage::default());
+    }
+    let mut coverage = Coverage::default();
+    for seed in 0..number("SIM_SEEDS").unwrap_or(SEEDS) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| play(seed, false, &mut coverage))) {
+            eprintln!("\nseed {seed} failed; its events: SIM_SEED={seed} cargo test --test sim -- --nocapture\n");
+            resume_unwind(Box::new(format!("seed {seed}: {}", text_of(panic.as_ref()))));
+        }
+    }
+    coverage.check();
+}
+
+fn play(seed: u64, trace: bool, coverage: &mut Coverage) {
+    let mut world = World::new(seed, trace);
+    world.note(|| format!("{:#?}", world.plan.describe()));
+    world.run();
+    let world = verdict::at_end(world);
+    coverage.add(&world);
+    verdict::all_is_given_back(world);
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: expected a number")))
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
