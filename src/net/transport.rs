@@ -6,6 +6,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
 /// A non-blocking connection and what is known of its readiness.
 ///
@@ -126,6 +127,13 @@ impl Transport {
     pub fn was_heard_beyond(&self, count: u64) -> bool {
         // The SYN counts as a byte. A head is longer than one, so it is never mistaken for it.
         sys::bytes_acknowledged(&self.stream).is_none_or(|acknowledged| acknowledged > count + 1)
+    }
+
+    /// Has the closing of this connection be a reset, which no peer takes for a proper end.
+    pub fn reset_at_close(&self) {
+        if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
+            log::debug!("preparing the reset of a connection: {error}");
+        }
     }
 
     /// Ends the stream to the peer.

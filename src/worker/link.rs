@@ -113,7 +113,7 @@ impl Worker {
             None => {}
             Some(Ok(())) => {
                 self.attach(job, key, false);
-                self.perform(job, false);
+                self.perform(job);
                 self.flush(job, &[]);
                 self.settle(job);
             }
@@ -168,7 +168,7 @@ impl Worker {
     fn redial(&mut self, job: Key) {
         let Some(backend) = self.target_of(job) else { return };
         self.dial(job, backend);
-        self.perform(job, false);
+        self.perform(job);
         self.flush(job, &[]);
         self.settle(job);
     }
@@ -183,7 +183,7 @@ impl Worker {
         }
         self.set_free(job_key);
         self.attach(job_key, connection, true);
-        self.perform(job_key, false);
+        self.perform(job_key);
         self.flush(job_key, &[]);
         self.settle(job_key);
     }

@@ -14,7 +14,7 @@ pub(super) type RouteResult = Result<Arc<Frontend>, Reason>;
 
 impl Worker {
     /// Performs what the last steps of an exchange want done, and what comes of that, in order.
-    pub(super) fn perform(&mut self, job: Key, has_stray_bytes: bool) {
+    pub(super) fn perform(&mut self, job: Key) {
         while !self.core.output.effects.is_empty() {
             match self.core.output.effects.remove(0) {
                 Effect::Resolve => self.resolve(job),
@@ -22,9 +22,10 @@ impl Worker {
                 Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
                 Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
                 Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
-                Effect::Release { reuse } => self.release(job, reuse && !has_stray_bytes),
+                Effect::Release { reuse } => self.release(job, reuse),
                 Effect::Tunnel => self.become_tunnel(job),
                 Effect::CloseWrite(side) => self.close_write(job, side),
+                Effect::Reset => self.reset_client(job),
                 Effect::Finish { keep_alive } => self.finish(job, keep_alive),
             }
         }
@@ -66,6 +67,13 @@ impl Worker {
                 }
             }
             (Side::Upstream, _) => {}
+        }
+    }
+
+    fn reset_client(&mut self, job: Key) {
+        let client = self.jobs.get(job).and_then(|job| self.clients.get(job.client));
+        if let Some(client) = client {
+            client.stream.transport.reset_at_close();
         }
     }
 

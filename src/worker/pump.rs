@@ -195,14 +195,8 @@ impl Worker {
     /// A step and its effects; its bytes are left to [`Worker::flush`]. Returns how many bytes were consumed.
     fn step(&mut self, job_key: Key, input: Input<'_>, offset: usize) -> usize {
         let Some(job) = self.jobs.get_mut(job_key) else { return 0 };
-        let from_upstream = match &input {
-            Input::Bytes(Side::Upstream, bytes) => bytes.len(),
-            _ => 0,
-        };
         let consumed = job.exchange.step(input, offset, &mut self.core.turn());
-        // Bytes behind the end of an answer are nobody's: their connection cannot be trusted any more.
-        let has_stray_bytes = consumed < from_upstream;
-        self.perform(job_key, has_stray_bytes);
+        self.perform(job_key);
         consumed
     }
 

@@ -142,7 +142,7 @@ impl World {
         assert_eq!(self.holding, Holding::Nothing, "a look-up while a backend is held");
         self.resolving = true;
         self.resolves += 1;
-        assert!(self.resolves < 20, "look-ups without end");
+        assert!(self.resolves < 40, "look-ups without end");
         if self.rng.bool() {
             self.answer_resolve();
         }
