@@ -30,8 +30,8 @@ impl Connecting {
     }
 
     fn failed(self, reason: Reason, cx: &mut Cx<'_>) -> State {
-        // A queue of our own that is full or slow says nothing about the backend's life.
-        if !matches!(reason, Reason::QueueFull | Reason::QueueTimeout) {
+        // What this node is short of says nothing about the life of the backend.
+        if !matches!(reason, Reason::QueueFull | Reason::QueueTimeout | Reason::NoSocket) {
             self.target.observe(Observation::Unreachable, cx);
         }
         self.journey.try_another(self.target, reason, cx)
