@@ -95,7 +95,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     fn read_fields(&mut self) -> Result<(), Reason> {
         let mut offered = None;
-        let mut hosts = 0;
+        let (mut hosts, mut upgrades) = (0, 0);
         for header in self.fields {
             match Field::of(header.name) {
                 Field::Connection => self.connection.read(header.value),
@@ -104,7 +104,10 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Field::Host => hosts += 1,
                 Field::Expect => self.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue"),
                 Field::Te => self.accepts_trailers |= list(header.value).any(|c| c.eq_ignore_ascii_case(b"trailers")),
-                Field::Upgrade => offered = Some(header.value),
+                Field::Upgrade => {
+                    upgrades += 1;
+                    offered = Some(header.value);
+                }
                 Field::XDebug => self.wants_debug = true,
                 _ => {}
             }
@@ -116,8 +119,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let is_http11 = self.version == Version::Http11;
         self.expects_continue &= is_http11 && self.body != BodyLength::None;
         self.keep_alive = !self.connection.close && (is_http11 || self.connection.keep_alive);
-        // With a body on the way nobody could say where the other protocol begins.
-        let may_upgrade = is_http11 && self.connection.upgrade && self.body == BodyLength::None;
+        // With a body on the way nobody could say where the other protocol begins. A second line could offer what the
+        // first does not: then nothing is asked for.
+        let may_upgrade = is_http11 && self.connection.upgrade && upgrades == 1 && self.body == BodyLength::None;
         self.wants_upgrade = may_upgrade && offered.is_some_and(upgrade::may_be_asked);
         Ok(())
     }
@@ -129,10 +133,17 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
     fn write_host(&self, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let stated = self.value_of(Field::Host);
         let value = match self.authority {
             Some(authority) => authority.as_bytes(),
-            None => self.value_of(Field::Host).ok_or(Reason::BadHost)?,
+            None => stated.ok_or(Reason::BadHost)?,
         };
+        // A `Host` that an absolute target overrides has to be one all the same (RFC 9112 section 3.2).
+        if let (Some(_), Some(stated)) = (self.authority, stated) {
+            let start = out.len();
+            host::write_name(stated, out).ok_or(Reason::BadHost)?;
+            out.truncate(start);
+        }
         host::write_name(value, out).ok_or(Reason::BadHost)
     }
 
@@ -265,5 +276,7 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &
     if authority.is_empty() || authority.contains('@') {
         return Err(Reason::BadTarget);
     }
+    // OPTIONS without a path is about the server as a whole (RFC 9112 section 3.2.4).
+    let path = if path.is_empty() && method == "OPTIONS" { "*" } else { path };
     Ok((Some(authority), path))
 }

@@ -82,9 +82,10 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// The protocol that a 101 switches to, where its `Connection` says so as well.
+    /// The protocol that a 101 switches to, where its `Connection` says so as well, and nothing else does.
     pub fn upgrade(&self) -> Option<&'b [u8]> {
-        let header = self.fields.iter().find(|header| Field::of(header.name) == Field::Upgrade)?;
+        let mut headers = self.fields.iter().filter(|header| Field::of(header.name) == Field::Upgrade);
+        let (header, None) = (headers.next()?, headers.next()) else { return None };
         self.connection.upgrade.then_some(header.value)
     }
 
@@ -111,11 +112,16 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             out.extend_from_slice(via.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        match delivery.persistence {
-            Persistence::Implied => {}
-            Persistence::Close => put(out, "Connection", b"close"),
-            Persistence::KeepAlive => put(out, "Connection", b"keep-alive"),
-            Persistence::Upgrade => put(out, "Connection", b"Upgrade"),
+        // What asks for an upgrade has to say that it ends at the next hop (RFC 9110 section 7.8).
+        let names_upgrade =
+            self.status == 426 && self.fields.iter().any(|header| Field::of(header.name) == Field::Upgrade);
+        match (delivery.persistence, names_upgrade) {
+            (Persistence::Implied, false) => {}
+            (Persistence::Close, false) => put(out, "Connection", b"close"),
+            (Persistence::Close, true) => put(out, "Connection", b"close, Upgrade"),
+            (Persistence::KeepAlive, false) => put(out, "Connection", b"keep-alive"),
+            (Persistence::KeepAlive, true) => put(out, "Connection", b"keep-alive, Upgrade"),
+            (Persistence::Upgrade, _) | (Persistence::Implied, true) => put(out, "Connection", b"Upgrade"),
         }
     }
 
