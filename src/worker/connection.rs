@@ -82,7 +82,7 @@ pub(super) enum Link {
 pub(super) struct Upstream {
     pub(super) stream: Stream,
     pub(super) backend: Arc<Backend>,
-    /// The exchange that uses it; `None` in the pool.
+    /// The exchange that uses it, or has waited and is about to get it; `None` in the pool.
     pub(super) job: Option<Key>,
     pub(super) timer: Timer,
     /// The addresses that are left to try while it is being opened.

@@ -40,16 +40,22 @@ impl Worker {
         }
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.stream.transport.note(event);
-        match upstream.job {
+        let (job, is_open) = (upstream.job, upstream.dial.is_none());
+        match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
-            Some(job) if upstream.dial.is_none() => {
+            Some(job) if is_open && self.is_tied(job, key) => {
                 if event.is_writable() {
                     self.resume(job, Side::Upstream);
                 }
                 self.pump(job, Side::Upstream);
             }
+            // On its way to an exchange that has waited, which will look at what was noted.
             _ => {}
         }
+    }
+
+    fn is_tied(&self, job: Key, upstream: Key) -> bool {
+        self.jobs.get(job).is_some_and(|job| job.link == Link::Upstream(upstream))
     }
 
     /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
@@ -188,6 +194,13 @@ impl Worker {
     /// Tells an exchange what happened, does what it wants done, sends what it has to send.
     pub(super) fn tell(&mut self, job: Key, input: Input<'_>) {
         self.step(job, input, 0);
+        self.flush(job, &[]);
+        self.settle(job);
+    }
+
+    /// Does what an exchange wants done that was informed of something outside its own effects.
+    pub(super) fn carry_on(&mut self, job: Key) {
+        self.perform(job);
         self.flush(job, &[]);
         self.settle(job);
     }
