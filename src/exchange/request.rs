@@ -63,6 +63,11 @@ impl Request {
         Ok(Self { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All })
     }
 
+    /// Whether this is the name of the host.
+    pub(super) fn is_for(&self, host: &str) -> bool {
+        self.spans.host.of(&self.buffer) == host.as_bytes()
+    }
+
     /// The name of the host: lower case, no port, no trailing dot.
     pub fn host(&self) -> &str {
         // The name was written by `wire` from ASCII alone.
