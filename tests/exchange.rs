@@ -157,6 +157,7 @@ fn a_slow_reader_that_takes_bytes_has_not_stalled() {
     let mut scene = Scene::with_backend(settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
     let head_len = scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
+    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND, "an answer that has begun has a body's patience");
     scene.tell(Input::Bytes(Side::Upstream, &answer.as_bytes()[head_len..]));
     assert_eq!(scene.send(Side::Client, 10).0, Flushed::Blocked);
     for _ in 0..50 {
