@@ -43,7 +43,7 @@ impl Stage {
             listeners: vec![listener.for_worker().expect("a handle")],
             settings: Settings { idle_timeout: PATIENCE, max_connections: 100, graceful_wait: PATIENCE },
             exchange: exchange_settings(),
-            upstream: upstream::Settings { max_sockets, max_waiting: 10, idle_timeout: PATIENCE },
+            upstream: upstream::Settings { max_sockets, max_waiting: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
             route: route::Settings { capacity: 10, ttl: PATIENCE, unknown_capacity: 10 },
             directory: directory::start(&source, vec![news], clock).expect("a directory"),
             log: Log::off(),

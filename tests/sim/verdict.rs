@@ -171,7 +171,7 @@ fn connection_is_right(world: &World, end: End) {
         && world.plan.attempts[world.attempts.len() - 1].answer.keeps_open
     {
         assert!(!announced, "the client thinks that it may go on sending");
-    } else if answer.is_complete && client_is_good(world) && !world.is_tunnel {
+    } else if answer.is_complete && client_is_good(world) && world.has_no_reason() && !world.is_tunnel {
         let is_read = world.consumed >= client.bytes.len() && !was_heard_out;
         assert!(!announced || !is_read, "the client thinks that the connection is kept");
     }

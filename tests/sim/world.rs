@@ -143,6 +143,11 @@ impl World {
         }
     }
 
+    /// Nothing went wrong, as far as the exchange says.
+    pub(crate) fn has_no_reason(&self) -> bool {
+        self.exchange.ledger().reason.is_none()
+    }
+
     /// The exchange, and a turn for it.
     pub(crate) fn turn(&mut self) -> (&mut Exchange, Turn<'_>) {
         let turn = Turn {

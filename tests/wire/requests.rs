@@ -4,7 +4,7 @@ use crate::{crlf, feed, text};
 use sluice::base::reason::Reason;
 use sluice::wire::body::BodyLength;
 use sluice::wire::forwarded::{Mode, Peer, Policy};
-use sluice::wire::request::{Hop, RequestHead, fields};
+use sluice::wire::request::{Hop, RequestHead, Span, fields};
 
 /// What is made of a head: the host and the upstream head, or the reason to refuse it.
 pub(crate) fn read(bytes: &[u8], hop: &Hop<'_>) -> Option<(Result<String, Reason>, usize)> {
@@ -15,8 +15,8 @@ pub(crate) fn read(bytes: &[u8], hop: &Hop<'_>) -> Option<(Result<String, Reason
     };
     let mut out = b"kept ".to_vec();
     let written = head.write(hop, &mut out).map(|spans| {
-        assert!(spans.head.start == spans.host.end && spans.head.end == out.len());
-        format!("{} | {}", text(&out[spans.host]), text(&out[spans.head]))
+        assert!(spans.head.start() == spans.host.end() && spans.head.end() == out.len());
+        format!("{} | {}", text(spans.host.of(&out)), text(spans.head.of(&out)))
     });
     Some((written, head.len))
 }
@@ -291,7 +291,7 @@ fn spans_point_at_what_the_log_wants() {
     let mut out = b"kept ".to_vec();
     let policy = stranger();
     let spans = head.write(&hop(&policy, Some("v")), &mut out).expect("a good head");
-    let at = |span: std::ops::Range<usize>| text(&out[span]);
+    let at = |span: Span| text(span.of(&out));
     assert_eq!((at(spans.method), at(spans.target), at(spans.host)), ("GET".into(), "/x".into(), "b".into()));
     assert_eq!(spans.referer.map(at).as_deref(), Some("r s"));
     assert_eq!(spans.user_agent.map(at).as_deref(), Some("u"));
