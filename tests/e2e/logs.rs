@@ -165,3 +165,21 @@ fn what_was_logged_is_on_disk_when_the_proxy_ends() {
     proxy.until_exit();
     assert_eq!(proxy.read("access.log").lines().count(), 100);
 }
+
+/// The program's own log goes to a pipe that is full.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let backend = Backend::always(canned::ok("ok"));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let setup = Setup::for_backends([backend.url()]).set("debug", true).stderr(writer);
+    let proxy = setup.start();
+    let mut client = proxy.client();
+    // Each is a line, and a pipe has room for 64 KiB.
+    let unknown = format!("{}.example.com", "x".repeat(60));
+    for _ in 0..1000 {
+        assert_eq!(client.get(&unknown, "/").status(), 400);
+    }
+    client.get(HOST, "/").expect_ok("ok");
+    drop(reader);
+    client.get(HOST, "/").expect_ok("ok");
+}

@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     workers: usize,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
+    /// Where its standard error goes, if not to a file.
+    stderr: Option<Stdio>,
 }
 
 impl Setup {
@@ -35,7 +37,7 @@ impl Setup {
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("making the proxy's directory");
         let user = if getuid().is_root() { json!(0) } else { Value::Null };
-        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2, user }
+        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2, user, stderr: None }
     }
 
     /// One frontend, [`HOST`], with these backends.
@@ -72,6 +74,12 @@ impl Setup {
         self
     }
 
+    /// Sends its standard error there, not to a file.
+    pub(crate) fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.stderr = Some(to.into());
+        self
+    }
+
     /// How many workers there are.
     pub(crate) fn workers(mut self, count: usize) -> Self {
         self.workers = count;
@@ -97,11 +105,12 @@ impl Setup {
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, workers, .. } = self;
+        let Self { dir, frontends, workers, stderr, .. } = self;
         write_whole(&dir.join("config.json"), &format!("{config:#}"));
         if !dir.join("routes.json").exists() {
             write_whole(&dir.join("routes.json"), &format!("{:#}", json!({"frontends": frontends})));
         }
+        let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .arg("--config")
             .arg(dir.join("config.json"))
@@ -109,8 +118,8 @@ impl Setup {
             .env_remove("RUST_LOG")
             .env_remove("SETTINGS_FLAVOR")
             .stdin(Stdio::null())
-            .stdout(File::create(dir.join("stdout")).expect("a file for standard output"))
-            .stderr(File::create(dir.join("stderr")).expect("a file for standard error"))
+            .stdout(output("stdout"))
+            .stderr(stderr.unwrap_or_else(|| output("stderr")))
             .spawn()
             .expect("starting the proxy");
         let mut proxy = Proxy { address, dir, child };
