@@ -1,6 +1,7 @@
 //! A worker that the test turns by hand: so what happens between two of its turns is no accident.
 
 use super::*;
+use crate::cluster::Addresses;
 use crate::directory::Source;
 use crate::net::listener::Listener;
 use crate::wire::forwarded::{Mode, Policy};
@@ -194,4 +195,29 @@ fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
     let mut next = stage.client(&request("/next"));
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_answer(&mut next, "HTTP/1.1 200 ");
+}
+
+/// The addresses of a name are tried in turn; where none takes the connection, its place is free again.
+#[test]
+fn where_one_address_refuses_the_next_is_tried() {
+    let mut stage = Stage::new("addresses", 1);
+    let real = stage.backend.local_addr().expect("an address");
+    let [refuses, refuses_too] = [2, 3].map(|last| SocketAddr::from(([127, 0, 0, last], real.port())));
+    let mut client = stage.client(&request("/first"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    let cached = stage.worker.routes.get("a").expect("the route is known");
+    let route::Cached::Found(frontend) = cached else { panic!("{cached:?}") };
+    let backend = Arc::clone(&frontend.members[0].backend);
+    for (addresses, is_there) in [(vec![refuses, refuses_too], false), (vec![refuses, refuses_too, real], true)] {
+        backend.set_addresses(Addresses::Known(addresses.into()));
+        for _ in 0..3 {
+            stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
+            let mut client = stage.client(&request("/next"));
+            if is_there {
+                stage.accepted().write_all(OK).expect("an answer");
+            }
+            stage.expect_answer(&mut client, if is_there { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " });
+        }
+    }
 }
