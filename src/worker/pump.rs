@@ -115,6 +115,9 @@ impl Worker {
             (Side::Upstream, Link::Upstream(key)) => From::Upstream(key),
             (Side::Upstream, _) => return,
         };
+        if !self.stream(from).is_some_and(|stream| stream.has_more()) {
+            return;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         if let Some(stream) = self.stream(from) {
             let mut unread = std::mem::take(&mut stream.unread);
@@ -217,14 +220,7 @@ impl Worker {
     pub(super) fn flush(&mut self, job_key: Key, input: &[u8]) {
         for side in [Side::Upstream, Side::Client] {
             let Some(job) = self.jobs.get_mut(job_key) else { break };
-            let transport = match (side, job.link) {
-                (Side::Client, _) => self.clients.get_mut(job.client).map(|client| &mut client.stream.transport),
-                (Side::Upstream, Link::Upstream(key)) => {
-                    self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
-                }
-                (Side::Upstream, _) => None,
-            };
-            let Some(transport) = transport else { continue };
+            let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { continue };
             let mut turn = self.core.turn();
             let flushed = job.exchange.flush(side, input, &mut turn, |slices| transport.send(slices));
             self.after_flush(job_key, side, flushed);
@@ -241,14 +237,7 @@ impl Worker {
     /// A socket takes bytes again.
     fn resume(&mut self, job_key: Key, side: Side) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
-        let transport = match (side, job.link) {
-            (Side::Client, _) => self.clients.get_mut(job.client).map(|client| &mut client.stream.transport),
-            (Side::Upstream, Link::Upstream(key)) => {
-                self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
-            }
-            (Side::Upstream, _) => None,
-        };
-        let Some(transport) = transport else { return };
+        let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { return };
         let flushed = job.exchange.flush_backlog(side, &mut self.core.turn(), |slices| transport.send(slices));
         if flushed != Flushed::Nothing {
             self.after_flush(job_key, side, flushed);
