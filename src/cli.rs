@@ -1,11 +1,12 @@
 //! The command line, and what the program does with it.
 
-use crate::config::{self, CpuList, Overrides, Settings, Warning};
-use crate::supervisor;
+use crate::config::{self, CpuList, Overrides, Warning};
+use crate::{demo, supervisor};
 use clap::{Parser, Subcommand};
 use nix::unistd::Uid;
 use std::env;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,8 +43,12 @@ pub struct Arguments {
 /// What can be done instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Serve two built-in backends on 127.0.0.1:8080, and say how to try them
-    Demo,
+    /// Serve two built-in backends on 127.0.0.1, and say what to try
+    Demo {
+        /// The port of the proxy
+        #[arg(long, value_name = "N", default_value_t = demo::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+    },
 }
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -70,9 +75,9 @@ impl Arguments {
 /// Does what the command line says. Wrong arguments end the process here, with what is wrong and the status 2.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Demo) = arguments.command {
-        eprintln!("sluice: the demonstration is not available in this version");
-        return ExitCode::FAILURE;
+    if let Some(Command::Demo { port }) = arguments.command {
+        start_log(false);
+        return report(demo::run(port));
     }
     let file = arguments.config_path(env::var_os(FLAVOR));
     let (settings, warnings) = match config::load(&file, &arguments.overrides(Uid::effective().is_root())) {
@@ -88,11 +93,15 @@ pub fn run() -> ExitCode {
         println!("{}: OK", file.display());
         return ExitCode::SUCCESS;
     }
-    start_log(&settings);
+    start_log(settings.debug);
     for warning in warnings {
         log::warn!("{}: {warning}", file.display());
     }
-    match supervisor::run(&settings) {
+    report(supervisor::run(&settings))
+}
+
+fn report(result: Result<(), impl Display>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.to_string().lines().for_each(|line| log::error!("{line}"));
@@ -108,8 +117,8 @@ fn print_warnings(file: &Path, warnings: &[Warning]) {
 }
 
 /// `RUST_LOG` has the last word.
-fn start_log(settings: &Settings) {
-    let level = if settings.debug { "debug" } else { "info" };
+fn start_log(debug: bool) {
+    let level = if debug { "debug" } else { "info" };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
 }
 
@@ -136,8 +145,10 @@ mod tests {
         let overrides =
             Overrides { workers: Some(4), cpus: Some("0-1,3".parse().expect("a list")), no_pin: true, is_root: true };
         assert_eq!(full.overrides(true), overrides);
-        assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo));
+        assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo { port: 8080 }));
+        assert_eq!(parse("sluice demo --port 81").expect("a command").command, Some(Command::Demo { port: 81 }));
         let wrong = ["--workers 0", "--workers x", "--workers 1025", "--cpus x", "--cpus 1-0", "--dry demo", "other"];
+        let wrong = wrong.into_iter().chain(["demo --port 0", "demo --port 65536", "--port 80"]);
         for arguments in wrong {
             assert!(parse(&format!("sluice {arguments}")).is_err(), "{arguments}");
         }
