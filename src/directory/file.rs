@@ -70,7 +70,7 @@ impl Server {
             None => Answer::Unknown,
         };
         self.resolve_names();
-        self.cores.tell(core, News::Answer { host, answer });
+        self.cores.tell(core, News::Answer { host, answer, keep: true });
     }
 
     fn reload(&mut self) {

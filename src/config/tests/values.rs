@@ -1,6 +1,7 @@
 //! Every setting: its default, and what it does.
 
 use super::*;
+use crate::base::clock::Moment;
 use crate::health;
 use crate::wire::forwarded;
 use std::time::Duration;
@@ -25,7 +26,7 @@ fn defaults() -> Settings {
             via: Some("sluice".into()),
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
             debug_networks: vec![parse("0.0.0.0/0"), parse("::/0")],
-            health: health::Settings { dead_ttl: seconds(30), dead_on_500: true },
+            health: health::Settings { dead_ttl: seconds(30), dead_on_500: true, checker_until: Moment::ZERO },
         },
         upstream: upstream::Settings { max_sockets: 100, max_waiting: 1024, idle_timeout: seconds(60) },
         route: route::Settings { capacity: 100_000, ttl: seconds(10), unknown_capacity: 10_000 },

@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     server: Map<String, Value>,
     frontends: Map<String, Value>,
     workers: usize,
+    driver: Value,
+    env: Vec<(String, String)>,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
 }
@@ -35,7 +37,15 @@ impl Setup {
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("making the proxy's directory");
         let user = if getuid().is_root() { json!(0) } else { Value::Null };
-        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2, user }
+        Self {
+            dir,
+            server: Map::new(),
+            frontends: Map::new(),
+            workers: 2,
+            driver: json!("file:routes.json"),
+            env: Vec::new(),
+            user,
+        }
     }
 
     /// One frontend, [`HOST`], with these backends.
@@ -66,6 +76,20 @@ impl Setup {
         self
     }
 
+    /// Takes the routes from somewhere else than the file.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    pub(crate) fn driver(mut self, driver: impl Into<Value>) -> Self {
+        self.driver = driver.into();
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Leaves `user` and `group` out of the configuration.
     pub(crate) fn with_default_user(mut self) -> Self {
         self.user = Value::Null;
@@ -93,35 +117,35 @@ impl Setup {
         let config = json!({
             "server": self.server,
             "http": {"bind": address.ip().to_string(), "port": address.port()},
-            "driver": "file:routes.json",
+            "driver": self.driver,
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, workers, .. } = self;
+        let Self { dir, frontends, workers, env, .. } = self;
         write_whole(&dir.join("config.json"), &format!("{config:#}"));
         if !dir.join("routes.json").exists() {
             write_whole(&dir.join("routes.json"), &format!("{:#}", json!({"frontends": frontends})));
         }
-        let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
-            .arg("--config")
-            .arg(dir.join("config.json"))
-            .args(["--no-pin", "--workers", &workers.to_string()])
-            .env_remove("RUST_LOG")
-            .env_remove("SETTINGS_FLAVOR")
-            .stdin(Stdio::null())
-            .stdout(File::create(dir.join("stdout")).expect("a file for standard output"))
-            .stderr(File::create(dir.join("stderr")).expect("a file for standard error"))
-            .spawn()
-            .expect("starting the proxy");
-        let mut proxy = Proxy { address, dir, child };
-        until("the proxy accepts connections", || {
-            if let Some(status) = proxy.child.try_wait().expect("asking for the proxy's state") {
-                panic!("the proxy ended with {status} at its start");
-            }
-            TcpStream::connect(address).is_ok()
-        });
+        let child = spawn(&dir, workers, &env);
+        let mut proxy = Proxy { address, dir, child, workers, env };
+        proxy.until_accepting();
         proxy
     }
+}
+
+fn spawn(dir: &Path, workers: usize, env: &[(String, String)]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .arg("--config")
+        .arg(dir.join("config.json"))
+        .args(["--no-pin", "--workers", &workers.to_string()])
+        .env_remove("RUST_LOG")
+        .env_remove("SETTINGS_FLAVOR")
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(File::create(dir.join("stdout")).expect("a file for standard output"))
+        .stderr(File::create(dir.join("stderr")).expect("a file for standard error"))
+        .spawn()
+        .expect("starting the proxy")
 }
 
 /// The list of a frontend as it stands in the routes file.
@@ -134,6 +158,8 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     dir: PathBuf,
     child: Child,
+    workers: usize,
+    env: Vec<(String, String)>,
 }
 
 impl Proxy {
@@ -190,6 +216,25 @@ impl Proxy {
         let whole_lines = || self.read(name).matches('\n').count();
         until(&format!("{count} lines in {name}"), || whole_lines() >= count);
         self.read(name).lines().map(str::to_owned).collect()
+    }
+
+    /// Starts it again as it was, once it has ended.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        let spawned = spawn(&self.dir, self.workers, &self.env);
+        self.child = spawned;
+        self.until_accepting();
+    }
+
+    #[track_caller]
+    fn until_accepting(&mut self) {
+        until("the proxy accepts connections", || {
+            if let Some(status) = self.child.try_wait().expect("asking for the proxy's state") {
+                panic!("the proxy ended with {status} at its start");
+            }
+            TcpStream::connect(self.address).is_ok()
+        });
     }
 
     /// Sends it a signal.

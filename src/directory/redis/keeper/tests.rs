@@ -1,0 +1,1 @@
+//! Played by hand, and by the dice.
