@@ -4,6 +4,7 @@ use super::sys;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
@@ -20,6 +21,14 @@ pub struct Transport {
     hung_up: bool,
     /// How many bytes were sent.
     sent: u64,
+}
+
+/// A receive buffer of `bytes` where the system grants that many. One that is fixed below what the system would let it
+/// grow to is worse than none: it turns the growing off.
+pub fn usable_receive_buffer(bytes: usize) -> Option<usize> {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
+    let limit: usize = limit.trim().parse().ok()?;
+    (bytes > 0 && bytes <= limit).then_some(bytes)
 }
 
 /// What a read brought.
@@ -41,9 +50,19 @@ impl Transport {
         Self { stream, readable: false, hung_up: false, sent: 0 }
     }
 
-    /// Begins to connect; the poll tells when [`Transport::connected`] is to be asked.
-    pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self::accepted(TcpStream::connect(address)?))
+    /// Begins to connect; the poll tells when [`Transport::connected`] is to be asked. The buffer has to be set before
+    /// the handshake, which tells the peer how large a window may become.
+    pub fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        Ok(Self::accepted(TcpStream::from_std(socket.into())))
     }
 
     /// Whether the connection that was begun is there; `None` while that is open.

@@ -73,7 +73,7 @@ impl Worker {
     }
 
     fn dial_addresses(&mut self, job: Key, backend: Arc<Backend>, mut dial: Dial) {
-        match next_transport(&mut dial) {
+        match next_transport(&mut dial, self.receive_buffer) {
             Ok(transport) => {
                 let (upstreams, timers) = (&mut self.upstreams, &mut self.timers);
                 let key = upstreams.insert_with(|key| Upstream {
@@ -118,7 +118,8 @@ impl Worker {
                 self.settle(job);
             }
             Some(Err(error)) => {
-                let next = upstream.dial.as_mut().map(next_transport);
+                let buffer = self.receive_buffer;
+                let next = upstream.dial.as_mut().map(|dial| next_transport(dial, buffer));
                 match next {
                     Some(Ok(transport)) => {
                         upstream.stream = Stream::new(transport);
@@ -255,10 +256,10 @@ impl Worker {
 }
 
 /// Begins to connect to the next address that lets itself be tried.
-fn next_transport(dial: &mut Dial) -> io::Result<Transport> {
+fn next_transport(dial: &mut Dial, receive_buffer: Option<usize>) -> io::Result<Transport> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     while let Some(address) = next_address(dial) {
-        result = Transport::connect(address);
+        result = Transport::connect(address, receive_buffer);
         if result.is_ok() {
             break;
         }

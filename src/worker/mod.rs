@@ -22,6 +22,7 @@ use crate::cluster::BackendId;
 use crate::directory::{Directory, News};
 use crate::exchange::{self, Output, Side, Turn};
 use crate::net::mailbox::{Inbox, Post, mailbox};
+use crate::net::transport::usable_receive_buffer;
 use crate::page::Pages;
 use crate::upstream::{self, Pool};
 use crate::{directory, route};
@@ -126,6 +127,8 @@ pub struct Worker {
     jobs: Slots<Job>,
     upstreams: Slots<Upstream>,
     pool: Pool,
+    /// The receive buffer of new connections to backends.
+    receive_buffer: Option<usize>,
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_name: HashMap<BackendId, Vec<Key>>,
     routes: route::Cache,
@@ -240,7 +243,8 @@ impl Worker {
             clients: Slots::default(),
             jobs: Slots::default(),
             upstreams: Slots::default(),
-            pool: Pool::new(parts.upstream.clone()),
+            receive_buffer: usable_receive_buffer(parts.upstream.receive_buffer),
+            pool: Pool::new(parts.upstream),
             awaiting_name: HashMap::new(),
             routes: route::Cache::new(&parts.route),
             lookups: HashMap::new(),

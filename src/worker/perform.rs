@@ -15,8 +15,8 @@ pub(super) type RouteResult = Result<Arc<Frontend>, Reason>;
 impl Worker {
     /// Performs what the last steps of an exchange want done, and what comes of that, in order.
     pub(super) fn perform(&mut self, job: Key) {
-        while !self.core.output.effects.is_empty() {
-            match self.core.output.effects.remove(0) {
+        while let Some(effect) = self.core.output.effects.pop_front() {
+            match effect {
                 Effect::Resolve => self.resolve(job),
                 Effect::Connect { fresh } => self.connect(job, fresh),
                 Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
