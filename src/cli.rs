@@ -1,5 +1,9 @@
 //! The command line, and what the program does with it.
 
+mod tools;
+
+pub use tools::{Provision, Routes};
+
 use crate::config::{self, CpuList, Overrides, Settings, Warning};
 use crate::supervisor;
 use clap::{Parser, Subcommand};
@@ -40,10 +44,14 @@ pub struct Arguments {
 }
 
 /// What can be done instead of serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Serve two built-in backends on 127.0.0.1:8080, and say how to try them
     Demo,
+    /// Load a routes file into Redis, by difference
+    Provision(Provision),
+    /// Show what a host resolves to in Redis, step by step, or list all patterns
+    Routes(Routes),
 }
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -70,11 +78,16 @@ impl Arguments {
 /// Does what the command line says. Wrong arguments end the process here, with what is wrong and the status 2.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Demo) = arguments.command {
-        eprintln!("sluice: the demonstration is not available in this version");
-        return ExitCode::FAILURE;
-    }
     let file = arguments.config_path(env::var_os(FLAVOR));
+    match &arguments.command {
+        None => {}
+        Some(Command::Demo) => {
+            eprintln!("sluice: the demonstration is not available in this version");
+            return ExitCode::FAILURE;
+        }
+        Some(Command::Provision(provision)) => return tools::provision(provision, &file),
+        Some(Command::Routes(routes)) => return tools::routes(routes, &file),
+    }
     let (settings, warnings) = match config::load(&file, &arguments.overrides(Uid::effective().is_root())) {
         Ok(loaded) => loaded,
         Err(failure) => {

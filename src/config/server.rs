@@ -73,6 +73,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             idle_timeout: times.idle,
             max_connections: server.field("maxConnections").count(COUNT).unwrap_or(100_000),
             graceful_wait: times.graceful,
+            tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
         },
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
         access_log: read_access_log(&server.field("accessLog")),

@@ -26,9 +26,10 @@ use crate::cluster::{BackendId, Frontend};
 use crate::net::mailbox::Post;
 use crossbeam_channel::{Receiver, Sender};
 use names::Names;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -162,6 +163,21 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
         Source::Redis(settings) => redis::start(settings, desk, cores, names, clock, Arc::clone(&status))?,
     };
     Ok(Directory { lookups, marks, orders, status, thread: Arc::new(Mutex::new(Some(thread))) })
+}
+
+/// The lists of a routes file by their pattern, items as they stand in Redis: for tools that carry them elsewhere.
+pub fn read_routes(path: &Path) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    let records = file::read_records(path)?.into_iter();
+    let items = |record: frontends::Record| {
+        let urls = record.backends.iter().map(|url| url.as_str().to_owned());
+        std::iter::once(record.id.into_string()).chain(urls).collect()
+    };
+    Ok(records.map(|(pattern, record)| (pattern.into_string(), items(record))).collect())
+}
+
+/// Tells when a file was replaced or rewritten, until what it returns is dropped.
+pub fn watch_file(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Result<impl Sized> {
+    watch::Watch::new(path)?.start(on_change)
 }
 
 /// The way to the directory, for cores and the supervisor. Its threads end with [`Directory::stop`], or when the last

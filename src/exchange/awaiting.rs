@@ -146,7 +146,8 @@ impl Awaiting {
             return self.journey.refuse(Reason::UpgradeMismatch, cx);
         }
         put_head(head, Persistence::Upgrade, cx);
-        Tunnel::start(self.journey.request, cx)
+        let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
+        Tunnel::start(self.journey.request, is_websocket, cx)
     }
 
     /// Whether it matters if the backend has heard anything: its connection may have been stale, and the request must not

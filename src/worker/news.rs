@@ -49,6 +49,7 @@ impl Worker {
                     if unknowns {
                         self.routes.clear_unknown();
                     }
+                    self.note_departures();
                 }
                 News::Addresses { backend } => self.name_known(backend),
             }

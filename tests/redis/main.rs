@@ -3,7 +3,10 @@
 mod changes;
 mod marks;
 mod outage;
+mod sentinel;
 mod server;
 #[allow(dead_code, reason = "the support of the end-to-end tests has more than these need")]
 #[path = "../e2e/support/mod.rs"]
 mod support;
+mod tools;
+mod tunnels;

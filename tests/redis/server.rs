@@ -43,6 +43,7 @@ impl Server {
         let child = Command::new("redis-server")
             .args(["--port", &self.address.port().to_string(), "--bind", &self.address.ip().to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--repl-diskless-sync-delay", "0"])
+            .args(["--replica-announce-ip", &self.address.ip().to_string()])
             .args(["--dir", self.dir.to_str().expect("a plain path")])
             .args(&self.options)
             .stdin(Stdio::null())

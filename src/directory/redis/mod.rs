@@ -69,6 +69,12 @@ enum Event {
     Replies(Replies),
 }
 
+/// A connection of a tool's own, opened and asked without long waits.
+pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
+    let server = link::find(target)?;
+    link::open(target, &server, ::redis::ProtocolVersion::RESP2)
+}
+
 /// Starts to serve at once, whether Redis is there or not.
 pub(super) fn start(
     settings: &Settings,

@@ -107,12 +107,12 @@ impl Target {
     }
 
     /// The key of a pattern's list.
-    pub(super) fn frontend_key(&self, pattern: &str) -> String {
+    pub fn frontend_key(&self, pattern: &str) -> String {
         format!("{}frontend:{pattern}", self.prefix)
     }
 
     /// The key of a host's dead marks.
-    pub(super) fn dead_key(&self, host: &str) -> String {
+    pub fn dead_key(&self, host: &str) -> String {
         format!("{}dead:{host}", self.prefix)
     }
 }
