@@ -5,7 +5,7 @@ use crate::base::buffer::BufferPool;
 use crate::base::reason::Reason;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
-use crate::wire::request::{Hop, RequestHead, Spans};
+use crate::wire::request::{Hop, RequestHead, Span, Spans};
 
 /// The most that is kept of a request, head and body, to send it again.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -29,8 +29,8 @@ enum Keeps {
     All,
     /// The head, for the log.
     Head,
-    /// The head, in a buffer that is none of the pool's.
-    HeadAlone,
+    /// What the log wants, in a buffer that is none of the pool's.
+    LogAlone,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,17 +147,25 @@ impl Request {
         self.buffer.truncate(self.spans.head.end());
     }
 
-    /// Moves what is kept to a buffer of just its size: for what may last long and be idle, a tunnel.
+    /// Keeps what the log wants and nothing else, in a buffer of just that size: for what may last long and be idle, a
+    /// tunnel.
     pub(super) fn shrink(&mut self, buffers: &mut BufferPool) {
-        self.drop_replay();
-        let exact = self.buffer.as_slice().to_vec();
+        let spans = &mut self.spans;
+        let always = [&mut spans.host, &mut spans.method, &mut spans.target];
+        let kept = always.into_iter().chain(&mut spans.referer).chain(&mut spans.user_agent);
+        let mut exact = Vec::new();
+        for span in kept {
+            *span = span.copy(&self.buffer, &mut exact);
+        }
+        exact.shrink_to_fit();
+        (spans.head, spans.upgrade) = (Span::default(), None);
         buffers.give(std::mem::replace(&mut self.buffer, exact));
-        self.keeps = Keeps::HeadAlone;
+        self.keeps = Keeps::LogAlone;
     }
 
     /// Gives the buffer back.
     pub(super) fn recycle(self, buffers: &mut BufferPool) {
-        if self.keeps != Keeps::HeadAlone {
+        if self.keeps != Keeps::LogAlone {
             buffers.give(self.buffer);
         }
     }

@@ -53,8 +53,7 @@ impl Transport {
     /// Begins to connect; the poll tells when [`Transport::connected`] is to be asked. The buffer has to be set before
     /// the handshake, which tells the peer how large a window may become.
     pub fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
         }

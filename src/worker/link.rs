@@ -113,9 +113,7 @@ impl Worker {
             None => {}
             Some(Ok(())) => {
                 self.attach(job, key, false);
-                self.perform(job);
-                self.flush(job, &[]);
-                self.settle(job);
+                self.carry_on(job);
             }
             Some(Err(error)) => {
                 let buffer = self.receive_buffer;
@@ -169,24 +167,29 @@ impl Worker {
     fn redial(&mut self, job: Key) {
         let Some(backend) = self.target_of(job) else { return };
         self.dial(job, backend);
-        self.perform(job);
-        self.flush(job, &[]);
-        self.settle(job);
+        self.carry_on(job);
     }
 
-    /// An exchange that has waited gets a connection that another one has given back.
-    pub(super) fn hand_over(&mut self, job_key: Key, connection: Key) {
+    /// An exchange that has waited gets a connection that another one has given back, if both are still of use.
+    pub(super) fn hand_over(&mut self, job: Key, connection: Key) {
         let Some(upstream) = self.upstreams.get(connection) else { return };
         let backend = upstream.backend.id();
-        let waits = self.jobs.get(job_key).is_some_and(|job| job.link == Link::Queued(backend));
-        if !waits {
-            return self.check_in(connection);
+        let waits = self.jobs.get(job).is_some_and(|job| job.link == Link::Queued(backend));
+        match (waits, self.is_of_use(connection)) {
+            (true, true) => {
+                self.set_free(job);
+                self.attach(job, connection, true);
+                self.carry_on(job);
+            }
+            (true, false) => {
+                // The place of the connection in the pool becomes the permission to open another.
+                self.remove_upstream(connection);
+                self.set_free(job);
+                self.redial(job);
+            }
+            (false, true) => self.check_in(connection),
+            (false, false) => self.close_upstream(connection),
         }
-        self.set_free(job_key);
-        self.attach(job_key, connection, true);
-        self.perform(job_key);
-        self.flush(job_key, &[]);
-        self.settle(job_key);
     }
 
     /// The exchange needs what it has of a connection no longer.
@@ -218,8 +221,8 @@ impl Worker {
 
     fn check_in(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.job = None;
-        match self.pool.check_in(upstream.backend.id(), key) {
+        upstream.job = self.pool.check_in(upstream.backend.id(), key);
+        match upstream.job {
             Some(job) => self.again.push(Again::HandOver { job, connection: key }),
             None => self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout()),
         }
@@ -236,15 +239,21 @@ impl Worker {
 
     /// Ends a connection to a backend, idle or not.
     pub(super) fn close_upstream(&mut self, key: Key) {
-        let Some(upstream) = self.upstreams.remove(key) else { return };
-        self.timers.remove(upstream.timer);
-        self.core.buffers.give(upstream.stream.unread);
+        let Some(upstream) = self.remove_upstream(key) else { return };
         let backend = upstream.backend.id();
         match upstream.job {
             _ if upstream.is_tunnel => {}
             None => self.pool.forget_idle(backend, key),
             Some(_) => self.return_permit(backend),
         }
+    }
+
+    /// Ends a connection to a backend. Its place in the pool stays taken.
+    fn remove_upstream(&mut self, key: Key) -> Option<Upstream> {
+        let mut upstream = self.upstreams.remove(key)?;
+        self.timers.remove(upstream.timer);
+        self.core.buffers.give(std::mem::take(&mut upstream.stream.unread));
+        Some(upstream)
     }
 
     /// A connection no longer counts: the next in the queue may open one.

@@ -12,6 +12,8 @@ mod perform;
 mod pump;
 mod record;
 mod retire;
+#[cfg(test)]
+mod tests;
 
 use crate::access_log::Log;
 use crate::base::buffer::BufferPool;
@@ -270,19 +272,25 @@ impl Worker {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.has_stopped() {
-            let timeout = self.sleep();
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            self.core.now = self.clock.now();
-            for event in &events {
-                self.handle(event);
-            }
-            self.expire();
-            self.catch_up();
-            self.log.flush(self.core.now);
+            self.turn(&mut events)?;
         }
+        Ok(())
+    }
+
+    /// Sleeps until something happens, and does what is to be done then.
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.sleep();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.core.now = self.clock.now();
+        for event in &*events {
+            self.handle(event);
+        }
+        self.expire();
+        self.catch_up();
+        self.log.flush(self.core.now);
         Ok(())
     }
 

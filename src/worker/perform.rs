@@ -1,6 +1,5 @@
 //! *The* match that performs effects.
 
-use super::connection::Link;
 use super::{Again, Worker};
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
@@ -57,18 +56,8 @@ impl Worker {
 
     pub(super) fn shut_down(&mut self, job: Key, side: Side) {
         let Some(job) = self.jobs.get(job) else { return };
-        match (side, job.link) {
-            (Side::Client, _) => {
-                if let Some(client) = self.clients.get(job.client) {
-                    client.stream.transport.close_write();
-                }
-            }
-            (Side::Upstream, Link::Upstream(key)) => {
-                if let Some(upstream) = self.upstreams.get(key) {
-                    upstream.stream.transport.close_write();
-                }
-            }
-            (Side::Upstream, _) => {}
+        if let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) {
+            transport.close_write();
         }
     }
 

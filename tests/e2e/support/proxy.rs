@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     env: Vec<(String, String)>,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
+    /// Where its standard error goes, if not to a file.
+    stderr: Option<Stdio>,
 }
 
 impl Setup {
@@ -45,6 +47,7 @@ impl Setup {
             driver: json!("file:routes.json"),
             env: Vec::new(),
             user,
+            stderr: None,
         }
     }
 
@@ -96,6 +99,12 @@ impl Setup {
         self
     }
 
+    /// Sends its standard error there, not to a file.
+    pub(crate) fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.stderr = Some(to.into());
+        self
+    }
+
     /// How many workers there are.
     pub(crate) fn workers(mut self, count: usize) -> Self {
         self.workers = count;
@@ -121,19 +130,20 @@ impl Setup {
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, workers, env, .. } = self;
+        let Self { dir, frontends, workers, env, stderr, .. } = self;
         write_whole(&dir.join("config.json"), &format!("{config:#}"));
         if !dir.join("routes.json").exists() {
             write_whole(&dir.join("routes.json"), &format!("{:#}", json!({"frontends": frontends})));
         }
-        let child = spawn(&dir, workers, &env);
+        let child = spawn(&dir, workers, &env, stderr);
         let mut proxy = Proxy { address, dir, child, workers, env };
         proxy.until_accepting();
         proxy
     }
 }
 
-fn spawn(dir: &Path, workers: usize, env: &[(String, String)]) -> Child {
+fn spawn(dir: &Path, workers: usize, env: &[(String, String)], stderr: Option<Stdio>) -> Child {
+    let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
     Command::new(env!("CARGO_BIN_EXE_sluice"))
         .arg("--config")
         .arg(dir.join("config.json"))
@@ -142,8 +152,8 @@ fn spawn(dir: &Path, workers: usize, env: &[(String, String)]) -> Child {
         .env_remove("SETTINGS_FLAVOR")
         .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stdout(File::create(dir.join("stdout")).expect("a file for standard output"))
-        .stderr(File::create(dir.join("stderr")).expect("a file for standard error"))
+        .stdout(output("stdout"))
+        .stderr(stderr.unwrap_or_else(|| output("stderr")))
         .spawn()
         .expect("starting the proxy")
 }
@@ -222,7 +232,7 @@ impl Proxy {
     #[allow(dead_code, reason = "the tests with a real Redis use it")]
     #[track_caller]
     pub(crate) fn restart(&mut self) {
-        let spawned = spawn(&self.dir, self.workers, &self.env);
+        let spawned = spawn(&self.dir, self.workers, &self.env, None);
         self.child = spawned;
         self.until_accepting();
     }
