@@ -102,7 +102,7 @@ fn settings() -> Settings {
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
-        health: health::Settings { dead_ttl: 30 * SECOND, dead_on_500: true },
+        health: health::Settings { dead_ttl: 30 * SECOND, dead_on_500: true, checker_until: Moment::ZERO },
     }
 }
 

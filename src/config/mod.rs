@@ -135,7 +135,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     let listeners = listen::read_http(root, &section);
     listen::refuse_https(root, &section);
     let (user, group) = read_user(root, overrides.is_root);
-    let source = driver::read_source(root, folder)?;
+    let source = driver::read_source(root, folder, &server)?;
     Some(Settings {
         exchange: server.exchange,
         upstream: server.upstream,

@@ -1,8 +1,8 @@
 //! Routes from a file: the whole of it is known, and read again when it changes.
 
 use super::names::Names;
-use super::parse::{self, Faults};
-use super::table::{Changes, Table};
+use super::parse;
+use super::table::{Changes, Records, Table};
 use super::watch::{Watch, Watching};
 use super::{Answer, Cores, Desk, Error, Lookup, News, Order};
 use crossbeam_channel::select;
@@ -70,7 +70,7 @@ impl Server {
             None => Answer::Unknown,
         };
         self.resolve_names();
-        self.cores.tell(core, News::Answer { host, answer });
+        self.cores.tell(core, News::Answer { host, answer, keep: true });
     }
 
     fn reload(&mut self) {
@@ -107,21 +107,22 @@ struct Routes {
 impl Routes {
     /// Reads the file again. With an error, nothing has changed.
     fn reload(&mut self) -> Result<Changes, Error> {
-        let bytes =
-            read(&self.path).map_err(|error| Error::Unreadable { path: self.path.clone(), error: Arc::new(error) })?;
-        let routes = parse::parse(&bytes).map_err(|faults| self.bad(faults))?;
-        for warning in &routes.warnings {
-            log::warn!("{}: {warning}", self.path.display());
-        }
-        let changes = self.table.replace(routes.records);
+        let changes = self.table.replace(read_records(&self.path)?);
         let (patterns, hosts) = (self.table.len(), changes.hosts.len());
         log::info!("{}: {patterns} patterns, which changes {hosts} hosts in use", self.path.display());
         Ok(changes)
     }
+}
 
-    fn bad(&self, faults: Faults) -> Error {
-        Error::Bad { path: self.path.clone(), faults: Arc::new(faults) }
+/// Reads the lists of a routes file; what is odd in it is logged.
+pub(super) fn read_records(path: &Path) -> Result<Records, Error> {
+    let unreadable = |error| Error::Unreadable { path: path.to_owned(), error: Arc::new(error) };
+    let bad = |faults| Error::Bad { path: path.to_owned(), faults: Arc::new(faults) };
+    let routes = parse::parse(&read(path).map_err(unreadable)?).map_err(bad)?;
+    for warning in &routes.warnings {
+        log::warn!("{}: {warning}", path.display());
     }
+    Ok(routes.records)
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -148,7 +148,8 @@ impl Awaiting {
         }
         let debug = answer::debug_fields(&self.target, &self.journey.request, cx);
         put_head(head, Persistence::Upgrade, debug.as_ref(), cx);
-        Tunnel::start(self.journey.request, cx)
+        let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
+        Tunnel::start(self.journey.request, is_websocket, cx)
     }
 
     /// Whether it matters if the backend has heard anything: its connection may have been stale, and the request must not

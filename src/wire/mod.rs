@@ -13,6 +13,7 @@ mod lines;
 pub mod request;
 pub mod response;
 pub mod upgrade;
+pub mod websocket;
 
 /// The greatest number of lines in a head. A head with more is refused as too large.
 pub const MAX_FIELDS: usize = 128;

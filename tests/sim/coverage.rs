@@ -6,14 +6,18 @@ use crate::world::World;
 use sluice::base::reason::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The reasons that no scenario leads to, since their faults are the tables' of `tests/wire`.
-const ELSEWHERE: [Reason; 6] = [
+/// The reasons that no scenario leads to: their faults are the tables' of `tests/wire`, or those of who owns the
+/// exchange.
+const ELSEWHERE: [Reason; 9] = [
     Reason::AmbiguousLength,
     Reason::BadTarget,
     Reason::MethodRefused,
     Reason::UnknownCoding,
     Reason::UnknownVersion,
     Reason::NameNotResolved,
+    Reason::DirectoryAway,
+    Reason::BadRoute,
+    Reason::BackendRemoved,
 ];
 
 /// How often each thing has been met.

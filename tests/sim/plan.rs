@@ -114,7 +114,11 @@ fn settings(rng: &mut Rng) -> Settings {
         via: rng.bool().then(|| "sluice".into()),
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
-        health: health::Settings { dead_ttl: Duration::from_secs(30), dead_on_500: rng.bool() },
+        health: health::Settings {
+            dead_ttl: Duration::from_secs(30),
+            dead_on_500: rng.bool(),
+            checker_until: Moment::ZERO,
+        },
     }
 }
 

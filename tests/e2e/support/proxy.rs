@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     server: Map<String, Value>,
     frontends: Map<String, Value>,
     workers: usize,
+    driver: Value,
+    env: Vec<(String, String)>,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
     /// Where its standard error goes, if not to a file.
@@ -37,7 +39,16 @@ impl Setup {
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("making the proxy's directory");
         let user = if getuid().is_root() { json!(0) } else { Value::Null };
-        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2, user, stderr: None }
+        Self {
+            dir,
+            server: Map::new(),
+            frontends: Map::new(),
+            workers: 2,
+            driver: json!("file:routes.json"),
+            env: Vec::new(),
+            user,
+            stderr: None,
+        }
     }
 
     /// One frontend, [`HOST`], with these backends.
@@ -65,6 +76,20 @@ impl Setup {
     /// Adds a frontend whose identifier is "site of" its host.
     pub(crate) fn route(mut self, host: &str, urls: impl IntoIterator<Item = String>) -> Self {
         self.frontends.insert(host.to_owned(), frontend(host, urls));
+        self
+    }
+
+    /// Takes the routes from somewhere else than the file.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    pub(crate) fn driver(mut self, driver: impl Into<Value>) -> Self {
+        self.driver = driver.into();
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -101,36 +126,36 @@ impl Setup {
         let config = json!({
             "server": self.server,
             "http": {"bind": address.ip().to_string(), "port": address.port()},
-            "driver": "file:routes.json",
+            "driver": self.driver,
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, workers, stderr, .. } = self;
+        let Self { dir, frontends, workers, env, stderr, .. } = self;
         write_whole(&dir.join("config.json"), &format!("{config:#}"));
         if !dir.join("routes.json").exists() {
             write_whole(&dir.join("routes.json"), &format!("{:#}", json!({"frontends": frontends})));
         }
-        let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
-        let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
-            .arg("--config")
-            .arg(dir.join("config.json"))
-            .args(["--no-pin", "--workers", &workers.to_string()])
-            .env_remove("RUST_LOG")
-            .env_remove("SETTINGS_FLAVOR")
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(stderr.unwrap_or_else(|| output("stderr")))
-            .spawn()
-            .expect("starting the proxy");
-        let mut proxy = Proxy { address, dir, child };
-        until("the proxy accepts connections", || {
-            if let Some(status) = proxy.child.try_wait().expect("asking for the proxy's state") {
-                panic!("the proxy ended with {status} at its start");
-            }
-            TcpStream::connect(address).is_ok()
-        });
+        let child = spawn(&dir, workers, &env, stderr);
+        let mut proxy = Proxy { address, dir, child, workers, env };
+        proxy.until_accepting();
         proxy
     }
+}
+
+fn spawn(dir: &Path, workers: usize, env: &[(String, String)], stderr: Option<Stdio>) -> Child {
+    let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
+    Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .arg("--config")
+        .arg(dir.join("config.json"))
+        .args(["--no-pin", "--workers", &workers.to_string()])
+        .env_remove("RUST_LOG")
+        .env_remove("SETTINGS_FLAVOR")
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(output("stdout"))
+        .stderr(stderr.unwrap_or_else(|| output("stderr")))
+        .spawn()
+        .expect("starting the proxy")
 }
 
 /// The list of a frontend as it stands in the routes file.
@@ -143,6 +168,8 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     dir: PathBuf,
     child: Child,
+    workers: usize,
+    env: Vec<(String, String)>,
 }
 
 impl Proxy {
@@ -199,6 +226,25 @@ impl Proxy {
         let whole_lines = || self.read(name).matches('\n').count();
         until(&format!("{count} lines in {name}"), || whole_lines() >= count);
         self.read(name).lines().map(str::to_owned).collect()
+    }
+
+    /// Starts it again as it was, once it has ended.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        let spawned = spawn(&self.dir, self.workers, &self.env, None);
+        self.child = spawned;
+        self.until_accepting();
+    }
+
+    #[track_caller]
+    fn until_accepting(&mut self) {
+        until("the proxy accepts connections", || {
+            if let Some(status) = self.child.try_wait().expect("asking for the proxy's state") {
+                panic!("the proxy ended with {status} at its start");
+            }
+            TcpStream::connect(self.address).is_ok()
+        });
     }
 
     /// Sends it a signal.
