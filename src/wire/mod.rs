@@ -7,6 +7,7 @@ pub mod body;
 pub mod chunked;
 mod field;
 pub mod forwarded;
+pub mod glimpse;
 mod host;
 mod lines;
 pub mod request;
