@@ -207,3 +207,44 @@ fn a_server_that_knows_only_the_old_protocol_will_do() {
     redis.set(HOST, &[backends[1].url()]);
     until_all_say(&mut clients, HOST, "other");
 }
+
+#[test]
+fn an_encrypted_connection_is_made_only_to_who_can_prove_itself() {
+    let dir = std::env::temp_dir().join(format!("sluice-redis-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a folder");
+    let path = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
+    let (address, tls_port) = (crate::support::unused_address(), crate::support::unused_address().port());
+    make_certificates(&dir, &address.ip().to_string());
+    let files = [("--tls-cert-file", "leaf.pem"), ("--tls-key-file", "leaf.key"), ("--tls-ca-cert-file", "ca.pem")];
+    let mut options =
+        vec!["--tls-auth-clients".to_owned(), "no".to_owned(), "--tls-port".to_owned(), tls_port.to_string()];
+    options.extend(files.iter().flat_map(|(option, file)| [(*option).to_owned(), path(file)]));
+    let redis = Server::at(address, options);
+    let backends = named(&["ok", "other"]);
+    redis.set(HOST, &[backends[0].url()]);
+    let url = format!("rediss://{}:{tls_port}", address.ip());
+    let proxy = Setup::new().driver(url.as_str()).env("SSL_CERT_FILE", &path("ca.pem")).start();
+    until_all_say(&mut clients(&proxy), HOST, "ok");
+    redis.set(HOST, &[backends[1].url()]);
+    until_all_say(&mut clients(&proxy), HOST, "other");
+    // One who knows nobody who signed it does not talk to it.
+    let stranger = Setup::new().driver(url.as_str()).env("SSL_CERT_FILE", "/dev/null").start();
+    until("the loss is told", || stranger.stderr().contains(" is away: "));
+    assert_eq!(stranger.client().get(HOST, "/").status(), 503);
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// `ca.pem`, and `leaf.pem` with `leaf.key` for this address.
+fn make_certificates(dir: &std::path::Path, address: &str) {
+    let openssl = |line: &str| {
+        let output = std::process::Command::new("openssl").args(line.split(' ')).current_dir(dir).output();
+        let output = output.expect("openssl (Debian's package of that name)");
+        assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=test-ca"));
+    openssl(&format!("req {key} -keyout leaf.key -out leaf.csr -subj /CN=redis"));
+    std::fs::write(dir.join("ext"), format!("subjectAltName=IP:{address}\nbasicConstraints=CA:FALSE\n"))
+        .expect("writing");
+    openssl("x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 30 -extfile ext");
+}

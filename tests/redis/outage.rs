@@ -205,3 +205,17 @@ fn a_restart_without_redis_serves_from_the_snapshot_and_a_bad_snapshot_is_refuse
     proxy.restart();
     until_all_say(&mut clients(&proxy), "a.wild.test", "one");
 }
+
+#[test]
+fn a_user_who_may_not_read_is_told_once_and_tried_again_with_pauses() {
+    let redis = Server::start();
+    let backend = Backend::always(canned::ok("ok"));
+    redis.set(HOST, &[backend.url()]);
+    redis.run::<()>("ACL SETUSER edge on nopass ~* &* +@all -lrange");
+    let proxy = Setup::new().driver(format!("redis://edge:x@{}", redis.address())).start();
+    until_away(&proxy);
+    assert_eq!(proxy.stderr().matches(" is away: ").count(), 1, "{}", proxy.stderr());
+    assert!(proxy.stderr().contains("permission"), "{}", proxy.stderr());
+    redis.run::<()>("ACL SETUSER edge +lrange");
+    until_all_say(&mut clients(&proxy), HOST, "ok");
+}

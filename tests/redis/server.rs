@@ -26,12 +26,16 @@ impl Server {
 
     /// One with more options, as in `["--requirepass", "x"]`.
     pub(crate) fn with(options: &[&str]) -> Self {
+        Self::at(unused_address(), options.iter().map(|option| (*option).to_owned()).collect())
+    }
+
+    /// One at this address.
+    pub(crate) fn at(address: SocketAddr, options: Vec<String>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("sluice-redis-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("making the server's directory");
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { address: unused_address(), dir, options, child: None };
+        let mut server = Self { address, dir, options, child: None };
         server.revive();
         server
     }

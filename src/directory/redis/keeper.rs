@@ -170,7 +170,14 @@ impl Keeper {
 
     fn touch_wildcard(&mut self, pattern: &str) {
         // Only from the star to the rung that serves it can a host's ladder lead elsewhere.
+        let suffix = &pattern[1..];
         let leads = |host: &str, serving: Option<&str>| {
+            // Most hosts are ruled out by a look at their end: there may be very many.
+            let may_lead =
+                if suffix.is_empty() { serving.is_none_or(|serving| serving == "*") } else { host.ends_with(suffix) };
+            if !may_lead {
+                return false;
+            }
             let mut rungs = route::patterns(host).take_while(|rung| *rung == *pattern || Some(&**rung) != serving);
             rungs.any(|rung| *rung == *pattern)
         };

@@ -62,10 +62,24 @@ pub struct Settings {
 #[derive(Debug)]
 enum Event {
     Watching(Watch),
-    WatchLost { number: u64, problem: String },
+    WatchLost {
+        number: u64,
+        problem: String,
+    },
     Touched(Vec<Touched>),
-    Reading { number: u64, identity: Identity },
-    ReaderLost { number: u64, problem: String },
+    Reading {
+        number: u64,
+        identity: Identity,
+    },
+    ReaderLost {
+        number: u64,
+        problem: String,
+    },
+    /// It tries again by itself.
+    Unreadable {
+        number: u64,
+        problem: String,
+    },
     Replies(Replies),
 }
 
@@ -207,6 +221,11 @@ impl Server {
                 if let Some(watch) = self.watch.clone().filter(|watch| watch.number == number) {
                     self.lose(&problem, now);
                     let _ = self.jobs.send(Job::Connect(watch));
+                }
+            }
+            Event::Unreadable { number, problem } => {
+                if self.watch.as_ref().is_some_and(|watch| watch.number == number) {
+                    self.lose(&problem, now);
                 }
             }
             Event::Reading { number, identity } => {

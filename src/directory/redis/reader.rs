@@ -78,7 +78,10 @@ impl Reader {
         while self.jobs.is_empty() && !self.stop.is_set() {
             match self.try_connect(&watch.server, &watch.identity.run_id, watch.number) {
                 Ok(opened) => return Some(opened),
-                Err(error) => log::debug!("redis: connecting to {} to read: {error}", watch.server),
+                Err(error) => {
+                    let problem = format!("connecting to read: {error}");
+                    self.events.send(Event::Unreadable { number: watch.number, problem }).ok()?;
+                }
             }
             if pause.wait(&self.stop) {
                 break;
@@ -93,6 +96,11 @@ impl Reader {
         if identity.run_id != run_id {
             // Two servers behind one address: what one of them tells says nothing about the other.
             return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
+        }
+        // What may not be read is found out here, where attempts have pauses between them.
+        let probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(0).arg(0).get_packed_command();
+        if let Some(error) = link::ask_all(&mut connection, &probe, 1)?.iter().find_map(refusal) {
+            return Err(error);
         }
         let line = Line { connection, server: server.clone(), run_id: run_id.to_owned(), number };
         Ok((line, identity))
