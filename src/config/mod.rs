@@ -58,10 +58,9 @@ pub struct Settings {
     pub pin: bool,
     /// Where to listen: not empty, none twice.
     pub listeners: Vec<SocketAddr>,
-    /// The user to become once listening, by name or number; `None` exactly for a process that does not run as root.
+    /// The user to become once listening, by name or number; `None` exactly where [`Overrides::is_root`] is not set.
     pub user: Option<String>,
-    /// The group to become a member of, by name or number; `None` for the user's own. Set only for a process that
-    /// runs as root.
+    /// The group to become a member of, by name or number; `None` for the user's own, or where there is no user.
     pub group: Option<String>,
 }
 
@@ -74,7 +73,7 @@ pub struct Overrides {
     pub cpus: Option<CpuList>,
     /// Not to pin, whatever `server.pin` says.
     pub no_pin: bool,
-    /// Whether the process runs as root, and so can and should become another user.
+    /// Whether the process runs as root, and so can and is to become another user.
     pub is_root: bool,
 }
 
