@@ -5,8 +5,10 @@
 
 mod cpus;
 mod driver;
+mod https;
 mod listen;
 mod old_redis;
+mod openssl;
 mod raw;
 mod report;
 mod server;
@@ -16,6 +18,7 @@ mod unknown;
 mod tests;
 
 pub use cpus::{CpuList, CpuListFault};
+pub use https::{Tls, TlsListener};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
 
@@ -58,6 +61,8 @@ pub struct Settings {
     pub pin: bool,
     /// Where to listen: not empty, none twice.
     pub listeners: Vec<SocketAddr>,
+    /// Encrypted connections; `None` where nobody listens for them.
+    pub tls: Option<Tls>,
     /// The user to become once listening, by name or number; `None` exactly for a process that does not run as root.
     pub user: Option<String>,
     /// The group to become a member of, by name or number; `None` for the user's own. Set only for a process that
@@ -133,7 +138,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     let section = root.field("server").section();
     let server = server::read(&section);
     let listeners = listen::read_http(root, &section);
-    listen::refuse_https(root, &section);
+    let tls = https::read(root, &section, &server.route, folder);
     let (user, group) = read_user(root, overrides.is_root);
     let source = driver::read_source(root, folder)?;
     Some(Settings {
@@ -149,6 +154,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         cpus: overrides.cpus.clone().map(CpuList::into_vec).or(server.cpus),
         pin: server.pin && !overrides.no_pin,
         listeners,
+        tls,
         user,
         group,
     })

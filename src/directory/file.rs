@@ -1,11 +1,12 @@
 //! Routes from a file: the whole of it is known, and read again when it changes.
 
+use super::certificates;
 use super::names::Names;
 use super::parse::{self, Faults};
 use super::table::{Changes, Table};
 use super::watch::{Watch, Watching};
 use super::{Answer, Cores, Desk, Error, Lookup, News, Order};
-use crossbeam_channel::select;
+use crossbeam_channel::{Sender, select};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 pub(super) fn start(path: &Path, desk: Desk, cores: Cores, names: Names) -> Result<JoinHandle<()>, Error> {
     // The watch comes first, so that an edit while the file is read is not missed.
     let watch = Watch::new(path);
-    let mut routes = Routes { path: path.to_owned(), table: Table::default() };
+    let mut routes = Routes { path: path.to_owned(), table: Table::default(), certificates: desk.certificates.clone() };
     routes.reload()?;
     let orders = desk.own_orders.clone();
     let on_change = move || {
@@ -102,6 +103,8 @@ impl Server {
 struct Routes {
     path: PathBuf,
     table: Table,
+    /// The clerk who knows the certificates.
+    certificates: Sender<certificates::Order>,
 }
 
 impl Routes {
@@ -109,11 +112,14 @@ impl Routes {
     fn reload(&mut self) -> Result<Changes, Error> {
         let bytes =
             read(&self.path).map_err(|error| Error::Unreadable { path: self.path.clone(), error: Arc::new(error) })?;
-        let routes = parse::parse(&bytes).map_err(|faults| self.bad(faults))?;
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let routes = parse::parse(&bytes, folder).map_err(|faults| self.bad(faults))?;
         for warning in &routes.warnings {
             log::warn!("{}: {warning}", self.path.display());
         }
         let changes = self.table.replace(routes.records);
+        // The clerk reads its orders as fast as it can, and ends after this thread does.
+        let _ = self.certificates.send(certificates::Order::Replace(routes.certificates));
         let (patterns, hosts) = (self.table.len(), changes.hosts.len());
         log::info!("{}: {patterns} patterns, which changes {hosts} hosts in use", self.path.display());
         Ok(changes)

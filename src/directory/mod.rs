@@ -6,6 +6,7 @@
 //! changes by, and [`table`] where it knows all lists in advance.
 
 mod backends;
+mod certificates;
 mod file;
 mod frontends;
 mod names;
@@ -13,6 +14,7 @@ mod parse;
 mod table;
 mod watch;
 
+pub use certificates::CertificateAnswer;
 pub use parse::{Fault, Faults};
 
 use crate::base::clock::Clock;
@@ -66,6 +68,18 @@ pub enum News {
         hosts: Arc<[Arc<str>]>,
         /// Whether every [`Answer::Unknown`] is no longer true either.
         unknowns: bool,
+    },
+    /// The answer to [`Directory::lookup_certificate`].
+    Certificate {
+        /// The name that was asked for.
+        name: Arc<str>,
+        /// What is shown to clients that ask for it.
+        answer: CertificateAnswer,
+    },
+    /// Whatever was answered for names that have one of these patterns on their ladder is no longer true.
+    CertificatesChanged {
+        /// The patterns.
+        patterns: Arc<[Arc<str>]>,
     },
     /// The name of a backend was looked up for the first time, or has other addresses now.
     Addresses {
@@ -135,13 +149,20 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
     let cores = Cores(cores.into());
     let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
     let (orders, orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
-    let desk = Desk { lookups: lookups_in, orders: orders_in, own_orders: orders.clone() };
+    let (questions, questions_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
+    let (clerk_orders, clerk_orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
+    let clerk =
+        certificates::Desk { questions: questions_in, orders: clerk_orders_in, own_orders: clerk_orders.clone() };
+    let clerk = certificates::start(clerk, cores.clone())?;
+    let desk =
+        Desk { lookups: lookups_in, orders: orders_in, own_orders: orders.clone(), certificates: clerk_orders.clone() };
     let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let thread = match &settings.source {
         Source::File(path) => file::start(path, desk, cores, names)?,
     };
-    Ok(Directory { lookups, orders, thread: Arc::new(Mutex::new(Some(thread))) })
+    let threads = Arc::new(Mutex::new(vec![thread, clerk]));
+    Ok(Directory { lookups, orders, questions, clerk_orders, threads })
 }
 
 /// The way to the directory, for cores and the supervisor. Its threads end with [`Directory::stop`], or when the last
@@ -150,7 +171,9 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
 pub struct Directory {
     lookups: Sender<Lookup>,
     orders: Sender<Order>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    questions: Sender<certificates::Question>,
+    clerk_orders: Sender<certificates::Order>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Directory {
@@ -160,8 +183,15 @@ impl Directory {
         self.lookups.try_send(Lookup { core, host }).is_ok()
     }
 
-    /// Has the source read again.
+    /// Asks which certificate is shown to clients that ask for `name` (lower case, no trailing dot), for the core of this
+    /// number, which is told by [`News::Certificate`]. Never waits, as [`Directory::lookup`].
+    pub fn lookup_certificate(&self, core: usize, name: Arc<str>) -> bool {
+        self.questions.try_send(certificates::Question { core, name }).is_ok()
+    }
+
+    /// Has the source read again, and the files of certificates.
     pub fn reload(&self) {
+        let _ = self.clerk_orders.try_send(certificates::Order::Reread);
         // If there is no room, an order to reload is still to be read, and it will do.
         let _ = self.orders.try_send(Order::Reload);
     }
@@ -170,9 +200,12 @@ impl Directory {
     pub fn stop(&self) {
         // Fails only if the thread has ended.
         let _ = self.orders.send(Order::Stop);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the directory's thread had panicked");
+        let _ = self.clerk_orders.send(certificates::Order::Stop);
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread of the directory had panicked");
+            }
         }
     }
 }
@@ -198,6 +231,8 @@ struct Desk {
     orders: Receiver<Order>,
     /// For a source that gives orders to itself.
     own_orders: Sender<Order>,
+    /// The clerk who knows the certificates.
+    certificates: Sender<certificates::Order>,
 }
 
 /// The mailboxes of all cores.

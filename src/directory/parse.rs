@@ -3,6 +3,9 @@
 //! Two passes. The first takes the text apart without a look at what it means, and ends at the first breach of JSON.
 //! The second finds every fault of meaning in one go; each part is a slice of the text, so its place is known.
 
+mod pairs;
+
+use super::certificates;
 use super::frontends::Record;
 use super::table::Records;
 use crate::cluster::BackendUrl;
@@ -12,6 +15,7 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::path::Path;
 
 /// More faults than this are counted and not kept, more warnings than this are dropped.
 const MAX_FAULTS: usize = 50;
@@ -25,6 +29,8 @@ const MAX_HOST_BYTES: usize = 253;
 pub(super) struct Routes {
     /// The lists.
     pub(super) records: Records,
+    /// The certificates.
+    pub(super) certificates: certificates::Records,
     /// What is odd but legal, the first cases of it.
     pub(super) warnings: Vec<Fault>,
 }
@@ -61,8 +67,8 @@ pub struct Faults {
     pub more: usize,
 }
 
-/// Reads a routes file, whole.
-pub(super) fn parse(bytes: &[u8]) -> Result<Routes, Faults> {
+/// Reads a routes file, whole. Relative paths in it start at `folder`.
+pub(super) fn parse(bytes: &[u8], folder: &Path) -> Result<Routes, Faults> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -78,10 +84,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Routes, Faults> {
             return Err(Faults::one(line, column, without_place(&error)));
         }
     };
-    let mut reader = Reader { text, records: Records::new(), warnings: Vec::new(), faults: Vec::new(), more: 0 };
+    let mut reader = Reader {
+        text,
+        folder,
+        records: Records::new(),
+        certificates: certificates::Records::new(),
+        warnings: Vec::new(),
+        faults: Vec::new(),
+        more: 0,
+    };
     reader.read_file(members);
     match reader.faults.is_empty() {
-        true => Ok(Routes { records: reader.records, warnings: reader.warnings }),
+        true => Ok(Routes { records: reader.records, certificates: reader.certificates, warnings: reader.warnings }),
         false => Err(Faults { faults: reader.faults, more: reader.more }),
     }
 }
@@ -122,7 +136,9 @@ impl<'a> Deserialize<'a> for Members<'a> {
 /// The second pass.
 struct Reader<'a> {
     text: &'a str,
+    folder: &'a Path,
     records: Records,
+    certificates: certificates::Records,
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
     more: usize,
@@ -130,14 +146,19 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn read_file(&mut self, members: Members<'a>) {
-        let mut frontends = None;
+        let (mut frontends, mut certificates) = (None, None);
         for (key, value) in members.0 {
             match string(key).as_deref() {
                 Some("frontends") if frontends.is_some() => self.fault(key, "frontends", "stands twice"),
                 Some("frontends") => frontends = Some(value),
+                Some("certificates") if certificates.is_some() => self.fault(key, "certificates", "stands twice"),
+                Some("certificates") => certificates = Some(value),
                 Some(name) => self.warn(key, &shown(name), "is not known here and means nothing"),
                 None => self.fault(key, "", "found a name that is not Unicode text"),
             }
+        }
+        if let Some(value) = certificates {
+            self.read_certificates(value);
         }
         match frontends {
             Some(value) => self.read_frontends(value),

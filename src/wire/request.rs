@@ -219,7 +219,7 @@ fn value_span(out: &[u8], value: &[u8]) -> Option<Range<usize>> {
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
     /// The client.
-    pub peer: Peer,
+    pub peer: &'a Peer,
     /// Whom to believe.
     pub policy: &'a Policy,
     /// The pseudonym in `Via`.

@@ -39,6 +39,10 @@ pub(super) struct Client {
     pub(super) job: Option<Key>,
     /// It has had an answer.
     pub(super) served: bool,
+    /// The number of the door it came through.
+    pub(super) door: u32,
+    /// It counts among those whose handshake is under way.
+    pub(super) is_shaking_hands: bool,
 }
 
 /// An exchange and what it is tied to.

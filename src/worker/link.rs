@@ -109,7 +109,7 @@ impl Worker {
     pub(super) fn dial_progress(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let Some(job) = upstream.job else { return };
-        match upstream.stream.transport.connected() {
+        match upstream.stream.transport.connected(&mut self.bench) {
             None => {}
             Some(Ok(())) => {
                 self.attach(job, key, false);
@@ -212,7 +212,7 @@ impl Worker {
         let transport = &mut upstream.stream.transport;
         upstream.stream.unread.is_empty()
             && !upstream.backend.is_orphan()
-            && (!transport.is_readable() || transport.receive(&mut [0]) == Received::Nothing)
+            && (!transport.is_readable() || transport.receive(&mut [0], &mut self.bench) == Received::Nothing)
     }
 
     fn check_in(&mut self, key: Key) {
@@ -238,6 +238,7 @@ impl Worker {
         let Some(upstream) = self.upstreams.remove(key) else { return };
         self.timers.remove(upstream.timer);
         self.core.buffers.give(upstream.stream.unread);
+        upstream.stream.transport.close();
         let backend = upstream.backend.id();
         match upstream.job {
             _ if upstream.is_tunnel => {}
@@ -258,7 +259,7 @@ impl Worker {
 fn next_transport(dial: &mut Dial) -> io::Result<Transport> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     while let Some(address) = next_address(dial) {
-        result = Transport::connect(address);
+        result = Transport::connect(address, None);
         if result.is_ok() {
             break;
         }

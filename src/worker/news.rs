@@ -50,6 +50,8 @@ impl Worker {
                     }
                 }
                 News::Addresses { backend } => self.name_known(backend),
+                News::Certificate { name, answer } => self.take_certificate(name, &answer),
+                News::CertificatesChanged { patterns } => self.forget_certificates(&patterns),
             }
         }
     }
@@ -88,6 +90,7 @@ impl Worker {
                 self.take_answer(host, &Answer::Failed(Reason::DirectoryBusy));
             }
         }
+        self.ask_for_certificates_again();
         let backends: Vec<_> = self.awaiting_name.keys().copied().collect();
         backends.into_iter().for_each(|backend| self.name_known(backend));
     }

@@ -57,12 +57,12 @@ impl Worker {
         let Some(job) = self.jobs.get(job) else { return };
         match (side, job.link) {
             (Side::Client, _) => {
-                if let Some(client) = self.clients.get(job.client) {
+                if let Some(client) = self.clients.get_mut(job.client) {
                     client.stream.transport.close_write();
                 }
             }
             (Side::Upstream, Link::Upstream(key)) => {
-                if let Some(upstream) = self.upstreams.get(key) {
+                if let Some(upstream) = self.upstreams.get_mut(key) {
                     upstream.stream.transport.close_write();
                 }
             }
@@ -71,7 +71,7 @@ impl Worker {
     }
 
     fn reset_client(&mut self, job: Key) {
-        let client = self.jobs.get(job).and_then(|job| self.clients.get(job.client));
+        let client = self.jobs.get(job).and_then(|job| self.clients.get_mut(job.client));
         if let Some(client) = client {
             client.stream.transport.reset_at_close();
         }

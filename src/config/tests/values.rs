@@ -41,6 +41,7 @@ fn defaults() -> Settings {
         cpus: None,
         pin: true,
         listeners: vec![([127, 0, 0, 1], 80).into()],
+        tls: None,
         user: None,
         group: None,
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn faults(text: &str) -> Vec<String> {
-    match parse(text.as_bytes()) {
+    match parse(text.as_bytes(), Path::new("")) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.faults.iter().map(Fault::to_string).collect(),
     }
@@ -18,7 +18,7 @@ fn a_good_file() {
             "\u002a": ["rest", "http://10.0.0.1:80", "http://10.0.0.1:80"]
         }
     }"#;
-    let routes = parse(text.as_bytes()).expect("a good file");
+    let routes = parse(text.as_bytes(), Path::new("")).expect("a good file");
     assert_eq!(routes.warnings, []);
     let mut found: Vec<_> = routes
         .records
@@ -64,7 +64,7 @@ fn a_breach_of_json_is_told_with_its_place() {
 
 #[test]
 fn a_byte_that_is_not_text_is_told_with_its_place() {
-    let faults = parse(b"{\n\"\xC3\xA9\xFF\": 1}").expect_err("not UTF-8").faults;
+    let faults = parse(b"{\n\"\xC3\xA9\xFF\": 1}", Path::new("")).expect_err("not UTF-8").faults;
     assert_eq!(faults.iter().map(Fault::to_string).collect::<Vec<_>>(), ["line 2, column 3: a byte that is not UTF-8"]);
 }
 
@@ -136,7 +136,7 @@ fn what_is_odd_but_legal_is_a_warning() {
     let text = r#"{"certificates": {}, "frontends": {
 "a": ["http://10.0.0.1"],
 "*.a.b.c.d.e.f": ["x"], "*.b.c.d.e.f": ["x"]}}"#;
-    let routes = parse(text.as_bytes()).expect("legal");
+    let routes = parse(text.as_bytes(), Path::new("")).expect("legal");
     assert_eq!(routes.records.len(), 3);
     assert_eq!(
         routes.warnings.iter().map(Fault::to_string).collect::<Vec<_>>(),
@@ -152,7 +152,7 @@ fn what_is_odd_but_legal_is_a_warning() {
 fn faults_without_end_are_counted_and_long_values_are_cut() {
     let items = format!("\"{}\",", "é".repeat(1_000)).repeat(MAX_FAULTS + 7);
     let text = format!("{{\"frontends\": {{\"a\": [\"x\",{}]}}}}", items.trim_end_matches(','));
-    let faults = parse(text.as_bytes()).expect_err("faults");
+    let faults = parse(text.as_bytes(), Path::new("")).expect_err("faults");
     assert_eq!((faults.faults.len(), faults.more), (MAX_FAULTS, 7));
     assert!(faults.faults[0].problem.chars().count() < 100, "{}", faults.faults[0].problem);
 }

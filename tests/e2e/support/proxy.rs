@@ -1,13 +1,15 @@
 //! The proxy as a child process, with a directory of its own for its files.
 
 use super::client::{self, Client};
+use super::tls::Pair;
 use super::{HOST, PATIENCE, holds_within, until, unused_address};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getuid};
 use serde_json::{Map, Value, json};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +23,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(crate) struct Setup {
     dir: PathBuf,
     server: Map<String, Value>,
+    /// Sections of the configuration and of the routes that few tests need.
+    https: Map<String, Value>,
+    certificates: Map<String, Value>,
+    secure_address: Option<SocketAddr>,
     frontends: Map<String, Value>,
     workers: usize,
     /// As root the proxy would become another user, who must not write in the directory.
@@ -35,7 +41,16 @@ impl Setup {
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("making the proxy's directory");
         let user = if getuid().is_root() { json!(0) } else { Value::Null };
-        Self { dir, server: Map::new(), frontends: Map::new(), workers: 2, user }
+        Self {
+            dir,
+            server: Map::new(),
+            https: Map::new(),
+            certificates: Map::new(),
+            secure_address: None,
+            frontends: Map::new(),
+            workers: 2,
+            user,
+        }
     }
 
     /// One frontend, [`HOST`], with these backends.
@@ -52,6 +67,38 @@ impl Setup {
     pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.server.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// Listens for encrypted connections too.
+    pub(crate) fn with_https(mut self) -> Self {
+        let address = unused_address();
+        self.secure_address = Some(address);
+        self.set_https("bind", address.ip().to_string()).set_https("port", address.port())
+    }
+
+    /// Sets `https.<key>`.
+    pub(crate) fn set_https(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.https.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a certificate and its key to the routes, as texts or paths.
+    pub(crate) fn certificate(mut self, pattern: &str, pair: &Pair) -> Self {
+        self.certificates.insert(pattern.to_owned(), pair.as_json());
+        self
+    }
+
+    /// Writes a certificate and its key to files, and has them shown to clients that ask for nobody else.
+    pub(crate) fn default_certificate(self, pair: &Pair) -> Self {
+        let setup = self.file("default.crt", &pair.certificate).secret("default.key", &pair.key);
+        setup.set_https("cert", "default.crt").set_https("key", "default.key")
+    }
+
+    /// Adds a file that nobody else may read.
+    pub(crate) fn secret(self, name: &str, content: &str) -> Self {
+        let setup = self.file(name, content);
+        fs::set_permissions(setup.dir.join(name), Permissions::from_mode(0o600)).expect("changing permissions");
+        setup
     }
 
     /// Sets `server.accessLog` to a file.
@@ -93,14 +140,15 @@ impl Setup {
         let config = json!({
             "server": self.server,
             "http": {"bind": address.ip().to_string(), "port": address.port()},
+            "https": self.https,
             "driver": "file:routes.json",
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, workers, .. } = self;
+        let Self { dir, frontends, certificates, secure_address, workers, .. } = self;
         write_whole(&dir.join("config.json"), &format!("{config:#}"));
         if !dir.join("routes.json").exists() {
-            write_whole(&dir.join("routes.json"), &format!("{:#}", json!({"frontends": frontends})));
+            write_whole(&dir.join("routes.json"), &format!("{:#}", routes(&frontends, &certificates)));
         }
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .arg("--config")
@@ -113,7 +161,7 @@ impl Setup {
             .stderr(File::create(dir.join("stderr")).expect("a file for standard error"))
             .spawn()
             .expect("starting the proxy");
-        let mut proxy = Proxy { address, dir, child };
+        let mut proxy = Proxy { address, secure_address, certificates, dir, child };
         until("the proxy accepts connections", || {
             if let Some(status) = proxy.child.try_wait().expect("asking for the proxy's state") {
                 panic!("the proxy ended with {status} at its start");
@@ -121,6 +169,13 @@ impl Setup {
             TcpStream::connect(address).is_ok()
         });
         proxy
+    }
+}
+
+fn routes(frontends: &Map<String, Value>, certificates: &Map<String, Value>) -> Value {
+    match certificates.is_empty() {
+        true => json!({"frontends": frontends}),
+        false => json!({"frontends": frontends, "certificates": certificates}),
     }
 }
 
@@ -132,6 +187,8 @@ pub(crate) fn frontend(host: &str, urls: impl IntoIterator<Item = String>) -> Va
 /// A running proxy.
 pub(crate) struct Proxy {
     address: SocketAddr,
+    secure_address: Option<SocketAddr>,
+    certificates: Map<String, Value>,
     dir: PathBuf,
     child: Child,
 }
@@ -140,6 +197,22 @@ impl Proxy {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for encrypted connections.
+    #[track_caller]
+    pub(crate) fn secure_address(&self) -> SocketAddr {
+        self.secure_address.expect("a proxy that was set up with https")
+    }
+
+    /// Replaces the certificates in one step, and leaves the routes as they are.
+    pub(crate) fn write_certificates(&mut self, certificates: &[(&str, &Pair)]) {
+        self.certificates =
+            certificates.iter().map(|(pattern, pair)| ((*pattern).to_owned(), pair.as_json())).collect();
+        let text = self.read("routes.json");
+        let mut routes: Value = serde_json::from_str(&text).expect("routes of JSON");
+        routes["certificates"] = Value::Object(self.certificates.clone());
+        self.write_routes_text(&format!("{routes:#}"));
     }
 
     /// A new connection to it.
