@@ -1,6 +1,8 @@
 //! The command line, and what the program does with it.
 
-use crate::config::{self, CpuList, Overrides, Settings, Warning};
+mod program_log;
+
+use crate::config::{self, CpuList, Overrides, Warning};
 use crate::supervisor;
 use clap::{Parser, Subcommand};
 use nix::unistd::Uid;
@@ -88,7 +90,14 @@ pub fn run() -> ExitCode {
         println!("{}: OK", file.display());
         return ExitCode::SUCCESS;
     }
-    start_log(&settings);
+    let level = if settings.debug { "debug" } else { "info" };
+    let _log = match program_log::start(level) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("starting the thread of the program's own log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     for warning in warnings {
         log::warn!("{}: {warning}", file.display());
     }
@@ -105,12 +114,6 @@ fn print_warnings(file: &Path, warnings: &[Warning]) {
     for warning in warnings {
         eprintln!("{}: warning: {warning}", file.display());
     }
-}
-
-/// `RUST_LOG` has the last word.
-fn start_log(settings: &Settings) {
-    let level = if settings.debug { "debug" } else { "info" };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
 }
 
 #[cfg(test)]

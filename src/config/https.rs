@@ -47,7 +47,7 @@ pub(super) fn read(root: &Section<'_>, server: &Section<'_>, names: &route::Sett
     let old = server.old_field("https");
     old.warn_old("https", new.is_set());
     let is_old = old.is_set() && !new.is_set();
-    let section = if is_old { old.section() } else { new.section() };
+    let section = if is_old { old.section() } else { new.clone().section() };
     let common = read_pair(&section, &Pair::default(), folder);
     let settings = read_settings(&section, folder);
     let lobby = worker::LobbySettings {
@@ -55,7 +55,10 @@ pub(super) fn read(root: &Section<'_>, server: &Section<'_>, names: &route::Sett
         max_handshakes: section.field("maxHandshakes").count(1..=1_000_000).unwrap_or(4096),
         names: names.clone(),
     };
-    let binds = read_binds(&section, DEFAULT_PORT, is_old)?;
+    let Some(binds) = read_binds(&section, DEFAULT_PORT, is_old) else {
+        new.warn_no_effect("https.bind names no address");
+        return None;
+    };
     let listeners = binds.into_iter().map(|Bind { address, section, field }| {
         let pair = section.map_or_else(|| common.clone(), |section| read_pair(&section, &common, folder));
         TlsListener { address, certificate: load(&field, pair) }

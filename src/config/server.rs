@@ -58,6 +58,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             max_sockets: server.field("maxSockets").count(1..=65_535).unwrap_or(100),
             max_waiting: server.field("maxWaiting").count(0..=1_000_000).unwrap_or(1024),
             idle_timeout: times.upstream_idle,
+            receive_buffer: server.field("upstreamReceiveBuffer").count(0..=1 << 30).unwrap_or(2 * 1024 * 1024),
         },
         route: route::Settings {
             capacity: lru_cache.field("size").count(COUNT).unwrap_or(100_000),

@@ -82,7 +82,7 @@ impl Awaiting {
 
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         let upload = &mut self.journey.upload;
-        let fed = match self.journey.request.extend_replay(bytes.len()) {
+        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len())) {
             Some(replay) => {
                 let start = replay.len();
                 let fed = upload.feed(bytes, replay);

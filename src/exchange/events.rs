@@ -7,6 +7,7 @@ use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::Frontend;
 use crate::page::Pages;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One of the two ends that an exchange stands between.
@@ -112,7 +113,7 @@ pub struct Output {
     pub(super) client: Outlet,
     pub(super) upstream: Outlet,
     /// What is to be done.
-    pub effects: Vec<Effect>,
+    pub effects: VecDeque<Effect>,
 }
 
 impl Output {

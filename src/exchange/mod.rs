@@ -100,7 +100,7 @@ struct Cx<'a> {
 
 impl Cx<'_> {
     fn effect(&mut self, effect: Effect) {
-        self.output.effects.push(effect);
+        self.output.effects.push_back(effect);
     }
 
     /// Asks for a connection to the target.

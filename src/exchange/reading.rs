@@ -53,7 +53,7 @@ fn begin(head: &RequestHead<'_, '_>, cx: &mut Cx<'_>) -> State {
         Err(reason) => return answer::refuse(None, reason, cx),
     };
     cx.consumed = head.len;
-    if request.host() == PING_HOST {
+    if request.is_for(PING_HOST) {
         return answer::ping(request, cx);
     }
     let journey = Journey::new(request);

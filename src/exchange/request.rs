@@ -5,8 +5,7 @@ use crate::base::buffer::BufferPool;
 use crate::base::reason::Reason;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
-use crate::wire::request::{Hop, RequestHead, Spans};
-use std::ops::Range;
+use crate::wire::request::{Hop, RequestHead, Span, Spans};
 
 /// The most that is kept of a request, head and body, to send it again.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -30,8 +29,8 @@ enum Keeps {
     All,
     /// The head, for the log.
     Head,
-    /// The head, in a buffer that is none of the pool's.
-    HeadAlone,
+    /// What the log wants, in a buffer that is none of the pool's.
+    LogAlone,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,30 +63,35 @@ impl Request {
         Ok(Self { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All })
     }
 
+    /// Whether this is the name of the host.
+    pub(super) fn is_for(&self, host: &str) -> bool {
+        self.spans.host.of(&self.buffer) == host.as_bytes()
+    }
+
     /// The name of the host: lower case, no port, no trailing dot.
     pub fn host(&self) -> &str {
         // The name was written by `wire` from ASCII alone.
-        std::str::from_utf8(self.at(&self.spans.host)).unwrap_or_default()
+        std::str::from_utf8(self.spans.host.of(&self.buffer)).unwrap_or_default()
     }
 
     /// The method.
     pub fn method(&self) -> &[u8] {
-        self.at(&self.spans.method)
+        self.spans.method.of(&self.buffer)
     }
 
     /// The target in origin form.
     pub fn target(&self) -> &[u8] {
-        self.at(&self.spans.target)
+        self.spans.target.of(&self.buffer)
     }
 
     /// The value of `Referer`.
     pub fn referer(&self) -> Option<&[u8]> {
-        self.spans.referer.as_ref().map(|span| self.at(span))
+        self.spans.referer.map(|span| span.of(&self.buffer))
     }
 
     /// The value of `User-Agent`.
     pub fn user_agent(&self) -> Option<&[u8]> {
-        self.spans.user_agent.as_ref().map(|span| self.at(span))
+        self.spans.user_agent.map(|span| span.of(&self.buffer))
     }
 
     /// Whether the client speaks HTTP/1.1.
@@ -97,7 +101,7 @@ impl Request {
 
     /// The value of `Upgrade`, where another protocol is asked for.
     pub(super) fn offered_protocols(&self) -> Option<&[u8]> {
-        self.spans.upgrade.as_ref().map(|span| self.at(span))
+        self.spans.upgrade.map(|span| span.of(&self.buffer))
     }
 
     pub(super) fn is_head(&self) -> bool {
@@ -126,7 +130,7 @@ impl Request {
 
     /// Everything that was sent so far; `None` once that was more than is kept.
     pub(super) fn replay(&self) -> Option<&[u8]> {
-        (self.keeps == Keeps::All).then(|| &self.buffer[self.spans.head.start..])
+        (self.keeps == Keeps::All).then(|| &self.buffer[self.spans.head.start()..])
     }
 
     /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
@@ -140,25 +144,29 @@ impl Request {
     /// The request will not be sent again: only its head is kept, for the log.
     pub(super) fn drop_replay(&mut self) {
         self.keeps = Keeps::Head;
-        self.buffer.truncate(self.spans.head.end);
+        self.buffer.truncate(self.spans.head.end());
     }
 
-    /// Moves what is kept to a buffer of just its size: for what may last long and be idle, a tunnel.
+    /// Keeps what the log wants and nothing else, in a buffer of just that size: for what may last long and be idle, a
+    /// tunnel.
     pub(super) fn shrink(&mut self, buffers: &mut BufferPool) {
-        self.drop_replay();
-        let exact = self.buffer.as_slice().to_vec();
+        let spans = &mut self.spans;
+        let always = [&mut spans.host, &mut spans.method, &mut spans.target];
+        let kept = always.into_iter().chain(&mut spans.referer).chain(&mut spans.user_agent);
+        let mut exact = Vec::new();
+        for span in kept {
+            *span = span.copy(&self.buffer, &mut exact);
+        }
+        exact.shrink_to_fit();
+        (spans.head, spans.upgrade) = (Span::default(), None);
         buffers.give(std::mem::replace(&mut self.buffer, exact));
-        self.keeps = Keeps::HeadAlone;
+        self.keeps = Keeps::LogAlone;
     }
 
     /// Gives the buffer back.
     pub(super) fn recycle(self, buffers: &mut BufferPool) {
-        if self.keeps != Keeps::HeadAlone {
+        if self.keeps != Keeps::LogAlone {
             buffers.give(self.buffer);
         }
-    }
-
-    fn at(&self, span: &Range<usize>) -> &[u8] {
-        &self.buffer[span.clone()]
     }
 }

@@ -25,6 +25,15 @@ impl Transfer {
         self.reader.is_done()
     }
 
+    /// How many of `len` bytes may belong to the body: what stands behind it is another request's.
+    pub(super) fn share_of(&self, len: usize) -> usize {
+        match self.reader {
+            BodyReader::Sized(left) => len.min(usize::try_from(left).unwrap_or(len)),
+            BodyReader::Done => 0,
+            BodyReader::Chunked(_) | BodyReader::UntilClose => len,
+        }
+    }
+
     /// The bytes of data so far.
     pub(super) fn received(&self) -> u64 {
         self.received

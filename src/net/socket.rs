@@ -4,6 +4,7 @@ use super::sys;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
@@ -18,6 +19,14 @@ pub(super) struct Socket {
     hung_up: bool,
     /// How many bytes were sent.
     sent: u64,
+}
+
+/// A receive buffer of `bytes` where the system grants that many. One that is fixed below what the system would let it
+/// grow to is worse than none: it turns the growing off.
+pub fn usable_receive_buffer(bytes: usize) -> Option<usize> {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
+    let limit: usize = limit.trim().parse().ok()?;
+    (bytes > 0 && bytes <= limit).then_some(bytes)
 }
 
 /// What a read brought.
@@ -41,8 +50,17 @@ impl Socket {
         Self { stream, readable: false, hung_up: false, sent: 0 }
     }
 
-    pub(super) fn connect(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self::new(TcpStream::connect(address)?))
+    /// The buffer has to be set before the handshake of TCP, which tells the peer how large a window may become.
+    pub(super) fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> io::Result<Self> {
+        let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        Ok(Self::new(TcpStream::from_std(socket.into())))
     }
 
     pub(super) fn connected(&self) -> Option<io::Result<()>> {

@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use super::socket::Received;
+pub use super::socket::{Received, usable_receive_buffer};
 
 /// A non-blocking connection, encrypted or not.
 #[derive(Debug)]
@@ -39,12 +39,12 @@ impl Transport {
 
     /// Begins to connect, and to shake hands where `tls` says with whom; the poll tells when [`Transport::connected`] is
     /// to be asked.
-    pub fn connect(address: SocketAddr, tls: Option<&ToBackend>) -> io::Result<Self> {
+    pub fn connect(address: SocketAddr, receive_buffer: Option<usize>, tls: Option<&ToBackend>) -> io::Result<Self> {
         let layer = match tls {
             Some(tls) => Layer::Tls(Box::new(Session::for_backend(tls)?)),
             None => Layer::Plain,
         };
-        Ok(Self { socket: Socket::connect(address)?, layer })
+        Ok(Self { socket: Socket::connect(address, receive_buffer)?, layer })
     }
 
     /// Whether the connection that was begun is there, hands shaken; `None` while that is open.
@@ -178,8 +178,8 @@ impl Transport {
         }
     }
 
-    /// Closes the connection. An encrypted one tells its peer that this is the end and not a cut.
-    pub fn close(mut self) {
+    /// Before the connection is closed: where it is encrypted, tells the peer that this is the end and not a cut.
+    pub fn take_leave(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
             session.take_leave(&mut self.socket);
         }

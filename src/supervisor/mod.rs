@@ -80,11 +80,11 @@ enum Event {
 pub fn run(settings: &Settings) -> Result<(), Error> {
     let cpus = affinity::choose(settings).map_err(Error::Cpus)?;
     limits::raise_open_files();
+    let (events_out, events) = crossbeam_channel::unbounded();
+    // From here on a signal is an order, not the end of the process: before the first client can have connected.
+    hear_signals(events_out.clone()).map_err(|error| Error::System("hearing signals", error))?;
     let listeners = bind(settings, cpus.len())?;
     privileges::drop(settings).map_err(Error::Privileges)?;
-    let (events_out, events) = crossbeam_channel::unbounded();
-    // From here on a signal is an order, not the end of the process.
-    hear_signals(events_out.clone()).map_err(|error| Error::System("hearing signals", error))?;
     let mut house = House::furnish(settings, &cpus, listeners, &events_out)?;
     house.start(&cpus, events_out)?;
     for address in addresses(settings) {

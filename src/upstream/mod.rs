@@ -2,7 +2,8 @@
 
 use crate::base::slots::Key;
 use crate::cluster::BackendId;
-use std::collections::{HashMap, VecDeque};
+use hashbrown::HashMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What of the upstream connections can be set.
@@ -14,6 +15,8 @@ pub struct Settings {
     pub max_waiting: usize,
     /// How long a connection may be idle before it is closed.
     pub idle_timeout: Duration,
+    /// The receive buffer of a connection, in bytes; 0 for the system's choice (`server.upstreamReceiveBuffer`).
+    pub receive_buffer: usize,
 }
 
 /// The connections of one core to all backends.
@@ -137,7 +140,8 @@ mod tests {
     const BACKEND: BackendId = BackendId(1);
 
     fn pool() -> (Pool, Vec<Key>) {
-        let settings = Settings { max_sockets: 2, max_waiting: 2, idle_timeout: Duration::from_secs(1) };
+        let settings =
+            Settings { max_sockets: 2, max_waiting: 2, idle_timeout: Duration::from_secs(1), receive_buffer: 0 };
         let mut slots = Slots::default();
         (Pool::new(settings), (0..9).map(|_| slots.insert(())).collect())
     }

@@ -1,4 +1,4 @@
-//! The length of a body: decided once, in [`Framing`], and followed byte by byte in [`BodyReader`].
+//! The length of a body: decided once, in `Framing`, and followed byte by byte in [`BodyReader`].
 
 use super::chunked::{ChunkFault, Chunked, Part};
 use super::field::list;

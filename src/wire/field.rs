@@ -4,6 +4,7 @@ use httparse::Header;
 
 /// The fields that are acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Field {
     Connection,
     ContentLength,

@@ -65,7 +65,8 @@ pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, believed: bool, fields:
     let is_missing = |field| !believed || !fields.iter().any(|header| Field::of(header.name) == field);
     out.extend_from_slice(b"X-Forwarded-For: ");
     if believed {
-        for header in fields.iter().filter(|header| Field::of(header.name) == Field::XForwardedFor) {
+        let known = |header: &&Header<'_>| Field::of(header.name) == Field::XForwardedFor && !header.value.is_empty();
+        for header in fields.iter().filter(known) {
             out.extend_from_slice(header.value);
             out.extend_from_slice(b", ");
         }

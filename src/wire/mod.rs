@@ -8,6 +8,7 @@ pub mod chunked;
 mod field;
 pub mod forwarded;
 mod host;
+mod lines;
 pub mod request;
 pub mod response;
 pub mod upgrade;
@@ -54,11 +55,6 @@ impl From<httparse::Error> for HeadFault {
             _ => Self::Malformed,
         }
     }
-}
-
-/// httparse takes a bare LF for the end of a line; others behind us may not. RFC 9112 section 2.2 lets us refuse it.
-fn lines_end_in_crlf(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
 }
 
 /// Whether a blank line stands in `bytes`, of which the first `seen` were looked through before. A head that trickles

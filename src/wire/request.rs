@@ -1,21 +1,14 @@
 //! The head of a request: read once, written once.
 
 use super::body::{BodyLength, Framing};
-use super::field::{Connection, Field, list, put, put_number};
+use super::field::{Connection, Field, list, put};
 use super::forwarded::{self, Peer, Policy};
-use super::{HeadFault, MAX_FIELDS, Version, host, lines_end_in_crlf, upgrade};
+use super::lines::{self, Lines};
+use super::{HeadFault, Version, host, upgrade};
 use crate::base::reason::Reason;
 use httparse::Header;
-use std::mem::MaybeUninit;
-use std::ops::Range;
 
-/// Room for the lines of a head while it is read.
-pub type Fields<'b> = [MaybeUninit<Header<'b>>; MAX_FIELDS];
-
-/// Room for the lines of a head.
-pub const fn fields<'b>() -> Fields<'b> {
-    [const { MaybeUninit::uninit() }; MAX_FIELDS]
-}
+pub use super::lines::{Fields, Span, fields};
 
 /// A head as it came, and what it says that matters here.
 #[derive(Debug)]
@@ -28,7 +21,16 @@ pub struct RequestHead<'h, 'b> {
     authority: Option<&'b str>,
     /// The version the client speaks.
     pub version: Version,
+    /// All bytes of the head.
+    source: &'b [u8],
+    /// Where the request line begins, behind any blank lines.
+    start: usize,
     fields: &'h [Header<'b>],
+    kinds: &'h [Field],
+    /// The value of `Host`.
+    host: Option<&'b [u8]>,
+    /// The value of `Upgrade`.
+    offered: Option<&'b [u8]>,
     /// The bytes of the head, blank line included.
     pub len: usize,
     /// How the body's end is known.
@@ -63,22 +65,28 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Reads the head at the start of `bytes`; `None` while it is not complete.
     pub fn parse(bytes: &'b [u8], room: &'h mut Fields<'b>) -> Result<Option<Self>, Reason> {
         let mut request = httparse::Request::new(&mut []);
-        let len = match request.parse_with_uninit_headers(bytes, room) {
+        let len = match request.parse_with_uninit_headers(bytes, &mut room.headers) {
             Ok(httparse::Status::Complete(len)) => len,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(error) => return Err(HeadFault::from(error).into()),
         };
-        if !lines_end_in_crlf(&bytes[..len]) {
+        let source = &bytes[..len];
+        let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Reason::MalformedHead) };
+        if !lines::end_in_crlf(source, method, request.headers) {
             return Err(Reason::MalformedHead);
         }
-        let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Reason::MalformedHead) };
         let (authority, target) = split_target(method, target)?;
         let mut head = Self {
             method,
             target,
             authority,
             version: Version::from_minor(request.version),
+            source,
+            start: lines::place_of(method.as_bytes(), source).unwrap_or(0),
             fields: request.headers,
+            kinds: lines::classify(request.headers, &mut room.kinds),
+            host: None,
+            offered: None,
             len,
             body: BodyLength::None,
             keep_alive: false,
@@ -94,17 +102,22 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     fn read_fields(&mut self) -> Result<(), Reason> {
-        let mut offered = None;
-        let mut hosts = 0;
-        for header in self.fields {
-            match Field::of(header.name) {
+        let (mut hosts, mut upgrades) = (0, 0);
+        for (header, kind) in self.fields.iter().zip(self.kinds) {
+            match kind {
                 Field::Connection => self.connection.read(header.value),
                 Field::ContentLength => self.framing.content_length(header.value)?,
                 Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
-                Field::Host => hosts += 1,
+                Field::Host => {
+                    hosts += 1;
+                    self.host = Some(header.value);
+                }
                 Field::Expect => self.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue"),
                 Field::Te => self.accepts_trailers |= list(header.value).any(|c| c.eq_ignore_ascii_case(b"trailers")),
-                Field::Upgrade => offered = Some(header.value),
+                Field::Upgrade => {
+                    upgrades += 1;
+                    self.offered = Some(header.value);
+                }
                 Field::XDebug => self.wants_debug = true,
                 _ => {}
             }
@@ -116,9 +129,10 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let is_http11 = self.version == Version::Http11;
         self.expects_continue &= is_http11 && self.body != BodyLength::None;
         self.keep_alive = !self.connection.close && (is_http11 || self.connection.keep_alive);
-        // With a body on the way nobody could say where the other protocol begins.
-        let may_upgrade = is_http11 && self.connection.upgrade && self.body == BodyLength::None;
-        self.wants_upgrade = may_upgrade && offered.is_some_and(upgrade::may_be_asked);
+        // With a body on the way nobody could say where the other protocol begins. A second line could offer what the
+        // first does not: then nothing is asked for.
+        let may_upgrade = is_http11 && self.connection.upgrade && upgrades == 1 && self.body == BodyLength::None;
+        self.wants_upgrade = may_upgrade && self.offered.is_some_and(upgrade::may_be_asked);
         Ok(())
     }
 
@@ -129,15 +143,18 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
     fn write_host(&self, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let stated = self.host;
         let value = match self.authority {
             Some(authority) => authority.as_bytes(),
-            None => self.value_of(Field::Host).ok_or(Reason::BadHost)?,
+            None => stated.ok_or(Reason::BadHost)?,
         };
+        // A `Host` that an absolute target overrides has to be one all the same (RFC 9112 section 3.2).
+        if let (Some(_), Some(stated)) = (self.authority, stated) {
+            let start = out.len();
+            host::write_name(stated, out).ok_or(Reason::BadHost)?;
+            out.truncate(start);
+        }
         host::write_name(value, out).ok_or(Reason::BadHost)
-    }
-
-    fn value_of(&self, field: Field) -> Option<&'b [u8]> {
-        self.fields.iter().find(|header| Field::of(header.name) == field).map(|header| header.value)
     }
 
     /// Writes the host's name and then the head in the form that goes to a backend, and says what stands where.
@@ -145,13 +162,15 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let mut spans = Spans::default();
         let start = out.len();
         self.write_host(out)?;
-        spans.host = start..out.len();
-        spans.head.start = out.len();
-        self.write_request_line(out, &mut spans);
+        spans.host = Span::new(start, out.len());
+        let head = out.len();
         let believed = hop.policy.believes(hop.peer.address);
-        for header in self.fields {
-            self.write_field(header, believed, out, &mut spans);
+        let mut lines = Lines::new(out, self.source);
+        self.write_request_line(&mut lines, &mut spans);
+        for (header, kind) in self.fields.iter().zip(self.kinds) {
+            self.write_field(header, *kind, believed, &mut lines, &mut spans);
         }
+        lines.flush();
         forwarded::put_fields(out, hop.peer, believed, self.fields);
         if let Some(via) = hop.via {
             let version: &[u8] = if self.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " };
@@ -159,60 +178,65 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             out.extend_from_slice(via.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        match self.value_of(Field::Upgrade) {
+        match self.offered {
             Some(offered) if self.wants_upgrade => {
-                put(out, "Connection", b"Upgrade");
+                out.extend_from_slice(b"Connection: Upgrade\r\n");
                 put(out, "Upgrade", offered);
-                spans.upgrade = value_span(out, offered);
+                let end = out.len() - 2;
+                spans.upgrade = Some(Span::new(end - offered.len(), end));
             }
             _ if self.accepts_trailers => out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n"),
             _ => {}
         }
         out.extend_from_slice(b"\r\n");
-        spans.head.end = out.len();
+        spans.head = Span::new(head, out.len());
         Ok(spans)
     }
 
-    fn write_request_line(&self, out: &mut Vec<u8>, spans: &mut Spans) {
-        spans.method = out.len()..out.len() + self.method.len();
-        out.extend_from_slice(self.method.as_bytes());
-        out.push(b' ');
-        let target = out.len();
-        if !self.target.starts_with(['/', '*']) {
-            out.push(b'/');
+    fn write_request_line(&self, lines: &mut Lines<'_, 'b>, spans: &mut Spans) {
+        let start = lines.len();
+        let begins_with_path = self.target.starts_with(['/', '*']);
+        let target = start + self.method.len() + 1;
+        let target_end = target + self.target.len() + usize::from(!begins_with_path);
+        spans.method = Span::new(start, start + self.method.len());
+        spans.target = Span::new(target, target_end);
+        if self.version == Version::Http11 && self.authority.is_none() {
+            let line_len = target_end + b" HTTP/1.1\r\n".len() - start;
+            return lines.keep_bytes(self.start..self.start + line_len);
         }
-        out.extend_from_slice(self.target.as_bytes());
-        spans.target = target..out.len();
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        if let (Some(authority), None) = (self.authority, self.value_of(Field::Host)) {
-            put(out, "Host", authority.as_bytes());
+        lines.put_bytes(self.method.as_bytes());
+        lines.put_bytes(if begins_with_path { b" " } else { b" /" });
+        lines.put_bytes(self.target.as_bytes());
+        lines.put_bytes(b" HTTP/1.1\r\n");
+        if let (Some(authority), None) = (self.authority, self.host) {
+            lines.put("Host", authority.as_bytes());
         }
     }
 
-    fn write_field(&self, header: &Header<'b>, believed: bool, out: &mut Vec<u8>, spans: &mut Spans) {
-        let field = Field::of(header.name);
+    fn write_field(
+        &self,
+        header: &Header<'b>,
+        field: Field,
+        believed: bool,
+        lines: &mut Lines<'_, 'b>,
+        spans: &mut Spans,
+    ) {
         match field {
             Field::Connection | Field::KeepAlive | Field::ProxyConnection | Field::Te | Field::Upgrade => {}
-            Field::TransferEncoding => put(out, header.name, b"chunked"),
-            Field::ContentLength => put_number(out, header.name, self.framing.stated_length().unwrap_or(0)),
-            Field::Host => put(out, header.name, self.authority.map_or(header.value, str::as_bytes)),
+            Field::TransferEncoding => lines.put(header.name, b"chunked"),
+            Field::ContentLength => lines.keep_number(header, self.framing.stated_length()),
+            Field::Host => match self.authority {
+                Some(authority) => lines.put(header.name, authority.as_bytes()),
+                None => drop(lines.keep(header)),
+            },
             Field::Expect if self.version == Version::Http10 => {}
             _ if !forwarded::passes(field, believed) => {}
             _ if self.connection.names(field, header.name, self.fields) => {}
-            Field::Referer | Field::UserAgent => {
-                put(out, header.name, header.value);
-                let span = value_span(out, header.value);
-                *if field == Field::Referer { &mut spans.referer } else { &mut spans.user_agent } = span;
-            }
-            _ => put(out, header.name, header.value),
+            Field::Referer => spans.referer = Some(lines.keep(header)),
+            Field::UserAgent => spans.user_agent = Some(lines.keep(header)),
+            _ => drop(lines.keep(header)),
         }
     }
-}
-
-/// Where the value of the line just written stands.
-fn value_span(out: &[u8], value: &[u8]) -> Option<Range<usize>> {
-    let end = out.len() - 2;
-    Some(end - value.len()..end)
 }
 
 /// What the writing of a head needs to know of this hop.
@@ -227,22 +251,22 @@ pub struct Hop<'a> {
 }
 
 /// What stands where in the output of [`RequestHead::write`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
     /// The host's name: lower case, no port, no trailing dot.
-    pub host: Range<usize>,
+    pub host: Span,
     /// The head that goes to the backend.
-    pub head: Range<usize>,
+    pub head: Span,
     /// The method.
-    pub method: Range<usize>,
+    pub method: Span,
     /// The target.
-    pub target: Range<usize>,
+    pub target: Span,
     /// The value of `Referer`.
-    pub referer: Option<Range<usize>>,
+    pub referer: Option<Span>,
     /// The value of `User-Agent`.
-    pub user_agent: Option<Range<usize>>,
+    pub user_agent: Option<Span>,
     /// The value of `Upgrade`, where it is passed on.
-    pub upgrade: Option<Range<usize>>,
+    pub upgrade: Option<Span>,
 }
 
 /// Splits a target into the authority, of an absolute URL, and the path with its query (RFC 9112 section 3.2).
@@ -265,5 +289,7 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &
     if authority.is_empty() || authority.contains('@') {
         return Err(Reason::BadTarget);
     }
+    // OPTIONS without a path is about the server as a whole (RFC 9112 section 3.2.4).
+    let path = if path.is_empty() && method == "OPTIONS" { "*" } else { path };
     Ok((Some(authority), path))
 }

@@ -1,9 +1,10 @@
 //! The head of an answer: read once, written once.
 
 use super::body::{BodyLength, Framing};
-use super::field::{Connection, Field, put, put_number};
+use super::field::{Connection, Field, put};
+use super::lines::{self, Lines};
 use super::request::Fields;
-use super::{HeadFault, Version, lines_end_in_crlf};
+use super::{HeadFault, Version};
 use httparse::Header;
 
 /// A head as it came, and what it says that matters here.
@@ -13,7 +14,10 @@ pub struct ResponseHead<'h, 'b> {
     pub status: u16,
     phrase: &'b str,
     version: Version,
+    /// All bytes of the head.
+    source: &'b [u8],
     fields: &'h [Header<'b>],
+    kinds: &'h [Field],
     /// The bytes of the head, blank line included.
     pub len: usize,
     /// How the body's end is known.
@@ -36,20 +40,25 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         let mut response = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
-        let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, room) {
+        let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut room.headers) {
             Ok(httparse::Status::Complete(len)) => len,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let status = response.code.filter(|status| *status >= 100).ok_or(HeadFault::Malformed)?;
-        if !lines_end_in_crlf(&bytes[..len]) {
+        let source = &bytes[..len];
+        // The first token is the version, and no blank line comes before it.
+        let start = std::str::from_utf8(&source[..4]).map_err(|_| HeadFault::Malformed)?;
+        if !lines::end_in_crlf(source, start, response.headers) {
             return Err(HeadFault::Malformed);
         }
         let mut head = Self {
             status,
             phrase: response.reason.unwrap_or_default(),
             version: Version::from_minor(response.version),
+            source,
             fields: response.headers,
+            kinds: lines::classify(response.headers, &mut room.kinds),
             len,
             body: BodyLength::None,
             keep_alive: false,
@@ -62,8 +71,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     fn read_fields(&mut self, to_head: bool) -> Result<(), HeadFault> {
-        for header in self.fields {
-            match Field::of(header.name) {
+        for (header, kind) in self.fields.iter().zip(self.kinds) {
+            match kind {
                 Field::Connection => self.connection.read(header.value),
                 Field::ContentLength => self.framing.content_length(header.value)?,
                 Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
@@ -82,26 +91,24 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// The protocol that a 101 switches to, where its `Connection` says so as well.
+    /// The protocol that a 101 switches to, where its `Connection` says so as well, and nothing else does.
     pub fn upgrade(&self) -> Option<&'b [u8]> {
-        let header = self.fields.iter().find(|header| Field::of(header.name) == Field::Upgrade)?;
+        let mut headers = self.fields.iter().zip(self.kinds).filter(|(_, field)| **field == Field::Upgrade);
+        let ((header, _), None) = (headers.next()?, headers.next()) else { return None };
         self.connection.upgrade.then_some(header.value)
     }
 
     /// Writes the head in the form that goes to the client; the blank line is left to the caller, who may have lines
     /// of its own to add.
     pub fn write(&self, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(self.phrase.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        let mut lines = Lines::new(out, self.source);
+        self.write_status_line(&mut lines);
         let mut coding_written = false;
-        for header in self.fields {
-            let field = Field::of(header.name);
-            coding_written |= field == Field::TransferEncoding;
-            self.write_field(field, header, delivery, out);
+        for (header, field) in self.fields.iter().zip(self.kinds) {
+            coding_written |= *field == Field::TransferEncoding;
+            self.write_field(*field, header, delivery, &mut lines);
         }
+        lines.flush();
         if delivery.chunked && !coding_written {
             put(out, "Transfer-Encoding", b"chunked");
         }
@@ -111,27 +118,44 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             out.extend_from_slice(via.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        match delivery.persistence {
-            Persistence::Implied => {}
-            Persistence::Close => put(out, "Connection", b"close"),
-            Persistence::KeepAlive => put(out, "Connection", b"keep-alive"),
-            Persistence::Upgrade => put(out, "Connection", b"Upgrade"),
+        // What asks for an upgrade has to say that it ends at the next hop (RFC 9110 section 7.8).
+        let names_upgrade = self.status == 426 && self.kinds.contains(&Field::Upgrade);
+        match (delivery.persistence, names_upgrade) {
+            (Persistence::Implied, false) => {}
+            (Persistence::Close, false) => put(out, "Connection", b"close"),
+            (Persistence::Close, true) => put(out, "Connection", b"close, Upgrade"),
+            (Persistence::KeepAlive, false) => put(out, "Connection", b"keep-alive"),
+            (Persistence::KeepAlive, true) => put(out, "Connection", b"keep-alive, Upgrade"),
+            (Persistence::Upgrade, _) | (Persistence::Implied, true) => put(out, "Connection", b"Upgrade"),
         }
     }
 
-    fn write_field(&self, field: Field, header: &Header<'b>, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+    fn write_status_line(&self, lines: &mut Lines<'_, 'b>) {
+        let len = b"HTTP/1.1 200 \r\n".len() + self.phrase.len();
+        if self.version == Version::Http11 && self.source.get(len - 2..len) == Some(b"\r\n") {
+            lines.keep_bytes(0..len);
+        } else {
+            lines.put_bytes(b"HTTP/1.1 ");
+            lines.put_bytes(itoa::Buffer::new().format(self.status).as_bytes());
+            lines.put_bytes(b" ");
+            lines.put_bytes(self.phrase.as_bytes());
+            lines.put_bytes(b"\r\n");
+        }
+    }
+
+    fn write_field(&self, field: Field, header: &Header<'b>, delivery: &Delivery<'_>, lines: &mut Lines<'_, 'b>) {
         // RFC 9110 section 8.6 and RFC 9112 section 6.1: neither stands in a 1xx or a 204.
         let may_have_length = self.status >= 200 && self.status != 204;
         match field {
             Field::Connection | Field::KeepAlive | Field::ProxyConnection => {}
             Field::ContentLength if !may_have_length => {}
-            Field::ContentLength => put_number(out, header.name, self.framing.stated_length().unwrap_or(0)),
+            Field::ContentLength => lines.keep_number(header, self.framing.stated_length()),
             Field::TransferEncoding if !may_have_length || !delivery.to_http11 => {}
-            Field::TransferEncoding => put(out, header.name, b"chunked"),
+            Field::TransferEncoding => lines.put(header.name, b"chunked"),
             // 426 has to name what it asks for (RFC 9110 section 15.5.22).
             Field::Upgrade if self.status != 101 && self.status != 426 => {}
             _ if self.connection.names(field, header.name, self.fields) => {}
-            _ => put(out, header.name, header.value),
+            _ => drop(lines.keep(header)),
         }
     }
 }

@@ -109,10 +109,10 @@ impl Worker {
 
     /// Ends a client's connection. Its job, if it had one, is over.
     pub(super) fn close_client(&mut self, key: Key) {
-        if let Some(client) = self.clients.remove(key) {
+        if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(client.timer);
             self.core.buffers.give(client.stream.unread);
-            client.stream.transport.close();
+            client.stream.transport.take_leave();
             if client.is_shaking_hands {
                 self.leave_lobby();
             }

@@ -1,6 +1,6 @@
 //! What lives in a worker's three slabs.
 
-use crate::base::slots::Key;
+use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Timer;
 use crate::cluster::{Backend, BackendId};
 use crate::exchange::{Exchange, Side};
@@ -59,6 +59,22 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// The socket of a side, where there is one.
+    pub(super) fn transport<'s>(
+        &self,
+        side: Side,
+        clients: &'s mut Slots<Client>,
+        upstreams: &'s mut Slots<Upstream>,
+    ) -> Option<&'s mut Transport> {
+        match (side, self.link) {
+            (Side::Client, _) => clients.get_mut(self.client).map(|client| &mut client.stream.transport),
+            (Side::Upstream, Link::Upstream(key)) => {
+                upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
+            }
+            (Side::Upstream, _) => None,
+        }
+    }
+
     pub(super) fn closing(&mut self, side: Side) -> &mut bool {
         match side {
             Side::Client => &mut self.closing_client,
@@ -86,7 +102,7 @@ pub(super) enum Link {
 pub(super) struct Upstream {
     pub(super) stream: Stream,
     pub(super) backend: Arc<Backend>,
-    /// The exchange that uses it; `None` in the pool.
+    /// The exchange that uses it, or has waited and is about to get it; `None` in the pool.
     pub(super) job: Option<Key>,
     pub(super) timer: Timer,
     /// The addresses that are left to try while it is being opened.

@@ -1,11 +1,10 @@
 //! The end of a worker: nothing new, then what is under way, then nothing.
 
 use super::{Worker, connection::Client};
+use crate::base::reason::Reason;
 use crate::base::slots::Key;
 use crate::exchange::Input;
 use std::time::Duration;
-
-use crate::base::reason::Reason;
 
 /// How long a client that has just been let in may take to send its request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -49,8 +48,12 @@ impl Worker {
         if !self.jobs.is_empty() {
             log::warn!("worker {}: ending {} requests and tunnels by force", self.number, self.jobs.len());
         }
-        let jobs: Vec<Key> = self.jobs.keys().collect();
-        jobs.into_iter().for_each(|job| self.tell(job, Input::Abort(Reason::Stopped)));
+        // The first time an exchange begins an answer, where it has none; the second time it ends as it is.
+        for _ in 0..2 {
+            let jobs: Vec<Key> = self.jobs.keys().collect();
+            jobs.into_iter().for_each(|job| self.tell(job, Input::Abort(Reason::Stopped)));
+        }
+        debug_assert!(self.jobs.is_empty(), "an exchange outlived its end");
         let clients: Vec<Key> = self.clients.keys().collect();
         clients.into_iter().for_each(|client| self.close_client(client));
     }

@@ -73,7 +73,7 @@ impl Worker {
     }
 
     fn dial_addresses(&mut self, job: Key, backend: Arc<Backend>, mut dial: Dial) {
-        match next_transport(&mut dial) {
+        match next_transport(&mut dial, self.receive_buffer) {
             Ok(transport) => {
                 let (upstreams, timers) = (&mut self.upstreams, &mut self.timers);
                 let key = upstreams.insert_with(|key| Upstream {
@@ -113,12 +113,11 @@ impl Worker {
             None => {}
             Some(Ok(())) => {
                 self.attach(job, key, false);
-                self.perform(job);
-                self.flush(job, &[]);
-                self.settle(job);
+                self.carry_on(job);
             }
             Some(Err(error)) => {
-                let next = upstream.dial.as_mut().map(next_transport);
+                let buffer = self.receive_buffer;
+                let next = upstream.dial.as_mut().map(|dial| next_transport(dial, buffer));
                 match next {
                     Some(Ok(transport)) => {
                         upstream.stream = Stream::new(transport);
@@ -168,24 +167,29 @@ impl Worker {
     fn redial(&mut self, job: Key) {
         let Some(backend) = self.target_of(job) else { return };
         self.dial(job, backend);
-        self.perform(job);
-        self.flush(job, &[]);
-        self.settle(job);
+        self.carry_on(job);
     }
 
-    /// An exchange that has waited gets a connection that another one has given back.
-    pub(super) fn hand_over(&mut self, job_key: Key, connection: Key) {
+    /// An exchange that has waited gets a connection that another one has given back, if both are still of use.
+    pub(super) fn hand_over(&mut self, job: Key, connection: Key) {
         let Some(upstream) = self.upstreams.get(connection) else { return };
         let backend = upstream.backend.id();
-        let waits = self.jobs.get(job_key).is_some_and(|job| job.link == Link::Queued(backend));
-        if !waits {
-            return self.check_in(connection);
+        let waits = self.jobs.get(job).is_some_and(|job| job.link == Link::Queued(backend));
+        match (waits, self.is_of_use(connection)) {
+            (true, true) => {
+                self.set_free(job);
+                self.attach(job, connection, true);
+                self.carry_on(job);
+            }
+            (true, false) => {
+                // The place of the connection in the pool becomes the permission to open another.
+                self.remove_upstream(connection);
+                self.set_free(job);
+                self.redial(job);
+            }
+            (false, true) => self.check_in(connection),
+            (false, false) => self.close_upstream(connection),
         }
-        self.set_free(job_key);
-        self.attach(job_key, connection, true);
-        self.perform(job_key);
-        self.flush(job_key, &[]);
-        self.settle(job_key);
     }
 
     /// The exchange needs what it has of a connection no longer.
@@ -217,8 +221,8 @@ impl Worker {
 
     fn check_in(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.job = None;
-        match self.pool.check_in(upstream.backend.id(), key) {
+        upstream.job = self.pool.check_in(upstream.backend.id(), key);
+        match upstream.job {
             Some(job) => self.again.push(Again::HandOver { job, connection: key }),
             None => self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout()),
         }
@@ -235,16 +239,22 @@ impl Worker {
 
     /// Ends a connection to a backend, idle or not.
     pub(super) fn close_upstream(&mut self, key: Key) {
-        let Some(upstream) = self.upstreams.remove(key) else { return };
-        self.timers.remove(upstream.timer);
-        self.core.buffers.give(upstream.stream.unread);
-        upstream.stream.transport.close();
+        let Some(upstream) = self.remove_upstream(key) else { return };
         let backend = upstream.backend.id();
         match upstream.job {
             _ if upstream.is_tunnel => {}
             None => self.pool.forget_idle(backend, key),
             Some(_) => self.return_permit(backend),
         }
+    }
+
+    /// Ends a connection to a backend. Its place in the pool stays taken.
+    fn remove_upstream(&mut self, key: Key) -> Option<Upstream> {
+        let mut upstream = self.upstreams.remove(key)?;
+        self.timers.remove(upstream.timer);
+        self.core.buffers.give(std::mem::take(&mut upstream.stream.unread));
+        upstream.stream.transport.take_leave();
+        Some(upstream)
     }
 
     /// A connection no longer counts: the next in the queue may open one.
@@ -256,10 +266,10 @@ impl Worker {
 }
 
 /// Begins to connect to the next address that lets itself be tried.
-fn next_transport(dial: &mut Dial) -> io::Result<Transport> {
+fn next_transport(dial: &mut Dial, receive_buffer: Option<usize>) -> io::Result<Transport> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     while let Some(address) = next_address(dial) {
-        result = Transport::connect(address, None);
+        result = Transport::connect(address, receive_buffer, None);
         if result.is_ok() {
             break;
         }

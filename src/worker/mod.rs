@@ -12,6 +12,8 @@ mod news;
 mod perform;
 mod pump;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use crate::access_log::Log;
 use crate::base::buffer::BufferPool;
@@ -24,6 +26,7 @@ use crate::directory::{Directory, News};
 use crate::exchange::{self, Output, Side, Turn};
 use crate::net::mailbox::{Inbox, Post, mailbox};
 use crate::net::tls::{Bench, Reception};
+use crate::net::transport::usable_receive_buffer;
 use crate::page::Pages;
 use crate::upstream::{self, Pool};
 use crate::{directory, route};
@@ -149,6 +152,8 @@ pub struct Worker {
     jobs: Slots<Job>,
     upstreams: Slots<Upstream>,
     pool: Pool,
+    /// The receive buffer of new connections to backends.
+    receive_buffer: Option<usize>,
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_name: HashMap<BackendId, Vec<Key>>,
     routes: route::Cache<Arc<Frontend>>,
@@ -266,7 +271,8 @@ impl Worker {
             clients: Slots::default(),
             jobs: Slots::default(),
             upstreams: Slots::default(),
-            pool: Pool::new(parts.upstream.clone()),
+            receive_buffer: usable_receive_buffer(parts.upstream.receive_buffer),
+            pool: Pool::new(parts.upstream),
             awaiting_name: HashMap::new(),
             routes: route::Cache::new(&parts.route),
             lookups: HashMap::new(),
@@ -286,19 +292,25 @@ impl Worker {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.has_stopped() {
-            let timeout = self.sleep();
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            self.core.now = self.clock.now();
-            for event in &events {
-                self.handle(event);
-            }
-            self.expire();
-            self.catch_up();
-            self.log.flush(self.core.now);
+            self.turn(&mut events)?;
         }
+        Ok(())
+    }
+
+    /// Sleeps until something happens, and does what is to be done then.
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.sleep();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.core.now = self.clock.now();
+        for event in &*events {
+            self.handle(event);
+        }
+        self.expire();
+        self.catch_up();
+        self.log.flush(self.core.now);
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 //! *The* match that performs effects.
 
-use super::connection::Link;
 use super::{Again, Worker};
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
@@ -15,8 +14,8 @@ pub(super) type RouteResult = Result<Arc<Frontend>, Reason>;
 impl Worker {
     /// Performs what the last steps of an exchange want done, and what comes of that, in order.
     pub(super) fn perform(&mut self, job: Key) {
-        while !self.core.output.effects.is_empty() {
-            match self.core.output.effects.remove(0) {
+        while let Some(effect) = self.core.output.effects.pop_front() {
+            match effect {
                 Effect::Resolve => self.resolve(job),
                 Effect::Connect { fresh } => self.connect(job, fresh),
                 Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
@@ -55,18 +54,8 @@ impl Worker {
 
     pub(super) fn shut_down(&mut self, job: Key, side: Side) {
         let Some(job) = self.jobs.get(job) else { return };
-        match (side, job.link) {
-            (Side::Client, _) => {
-                if let Some(client) = self.clients.get_mut(job.client) {
-                    client.stream.transport.close_write();
-                }
-            }
-            (Side::Upstream, Link::Upstream(key)) => {
-                if let Some(upstream) = self.upstreams.get_mut(key) {
-                    upstream.stream.transport.close_write();
-                }
-            }
-            (Side::Upstream, _) => {}
+        if let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) {
+            transport.close_write();
         }
     }
 

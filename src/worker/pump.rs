@@ -40,16 +40,22 @@ impl Worker {
             self.dial_progress(key);
         }
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        match upstream.job {
+        let (job, is_open) = (upstream.job, upstream.dial.is_none());
+        match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
-            Some(job) if upstream.dial.is_none() => {
+            Some(job) if is_open && self.is_tied(job, key) => {
                 if event.is_writable() {
                     self.resume(job, Side::Upstream);
                 }
                 self.pump(job, Side::Upstream);
             }
+            // On its way to an exchange that has waited, which will look at what was noted.
             _ => {}
         }
+    }
+
+    fn is_tied(&self, job: Key, upstream: Key) -> bool {
+        self.jobs.get(job).is_some_and(|job| job.link == Link::Upstream(upstream))
     }
 
     /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
@@ -124,6 +130,9 @@ impl Worker {
             (Side::Upstream, Link::Upstream(key)) => From::Upstream(key),
             (Side::Upstream, _) => return,
         };
+        if !self.stream(from).is_some_and(|stream| stream.has_more()) {
+            return;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let stream = match from {
             From::Client(key) => self.clients.get_mut(key).map(|client| &mut client.stream),
@@ -215,6 +224,13 @@ impl Worker {
         self.settle(job);
     }
 
+    /// Does what an exchange wants done that was informed of something outside its own effects.
+    pub(super) fn carry_on(&mut self, job: Key) {
+        self.perform(job);
+        self.flush(job, &[]);
+        self.settle(job);
+    }
+
     /// A step and its effects; its bytes are left to [`Worker::flush`]. Returns how many bytes were consumed.
     fn step(&mut self, job_key: Key, input: Input<'_>, offset: usize) -> usize {
         let Some(job) = self.jobs.get_mut(job_key) else { return 0 };
@@ -227,14 +243,7 @@ impl Worker {
     pub(super) fn flush(&mut self, job_key: Key, input: &[u8]) {
         for side in [Side::Upstream, Side::Client] {
             let Some(job) = self.jobs.get_mut(job_key) else { break };
-            let transport = match (side, job.link) {
-                (Side::Client, _) => self.clients.get_mut(job.client).map(|client| &mut client.stream.transport),
-                (Side::Upstream, Link::Upstream(key)) => {
-                    self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
-                }
-                (Side::Upstream, _) => None,
-            };
-            let Some(transport) = transport else { continue };
+            let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { continue };
             let (mut turn, bench) = (self.core.turn(), &mut self.bench);
             let flushed = job.exchange.flush(side, input, &mut turn, |slices| transport.send(slices, bench));
             self.after_flush(job_key, side, flushed);
@@ -251,14 +260,7 @@ impl Worker {
     /// A socket takes bytes again.
     fn resume(&mut self, job_key: Key, side: Side) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
-        let transport = match (side, job.link) {
-            (Side::Client, _) => self.clients.get_mut(job.client).map(|client| &mut client.stream.transport),
-            (Side::Upstream, Link::Upstream(key)) => {
-                self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
-            }
-            (Side::Upstream, _) => None,
-        };
-        let Some(transport) = transport else { return };
+        let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { return };
         let bench = &mut self.bench;
         let flushed = job.exchange.flush_backlog(side, &mut self.core.turn(), |slices| transport.send(slices, bench));
         if flushed != Flushed::Nothing {

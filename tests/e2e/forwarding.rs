@@ -299,3 +299,24 @@ fn a_client_that_is_gone_frees_its_upstream_connection() {
     proxy.client().get(HOST, "/quick").expect_ok("ok");
     gate.open();
 }
+
+/// The backend answers before it has the whole body; the client sends the rest of it and the next request at once.
+#[test]
+fn a_request_behind_a_body_that_was_answered_early_is_answered() {
+    let backend = Backend::raw(|conn| {
+        let mut requests = 0;
+        while let Some(head) = conn.head() {
+            requests += 1;
+            conn.send(canned::ok(head.target()));
+            if conn.body(&head, &mut |_| {}).is_err() || requests == 2 {
+                return;
+            }
+        }
+    });
+    let proxy = Setup::for_backends([backend.url()]).workers(1).start();
+    let mut client = proxy.client();
+    client.send(format!("POST /early HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\n12345"));
+    client.answer_to("POST").expect_ok("/early");
+    client.send(format!("67890{}", canned::get(HOST, "/next")));
+    client.answer_to("GET").expect_ok("/next");
+}

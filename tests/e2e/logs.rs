@@ -85,6 +85,29 @@ fn a_request_is_a_line() {
     expect_seconds(&line.backend);
 }
 
+/// What the log wants of a tunnel's request is kept apart from the rest of its head, which an idle tunnel lets go.
+#[test]
+fn a_tunnel_is_a_line_when_it_ends() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
+    let backend = Backend::serve(move |_, conn| {
+        conn.send(switch);
+        conn.finish();
+    });
+    let proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let mut client = proxy.client();
+    client.send(format!(
+        "GET /tunnel HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: lines\r\nX-Other: dropped\r\n\
+         Referer: http://a.test/\r\nUser-Agent: agent/1\r\n\r\n"
+    ));
+    client.bytes(switch.len());
+    client.finish_writing();
+    let line = Line::parse(&proxy.log_lines("access.log", 1)[0]);
+    assert_eq!(line.request, "GET /tunnel HTTP/1.1", "{line:?}");
+    assert_eq!(line.status, "101", "{line:?}");
+    assert_eq!((&*line.referer, &*line.agent), ("http://a.test/", "agent/1"), "{line:?}");
+    assert_eq!(line.vhost, format!("site of {HOST}"), "{line:?}");
+}
+
 #[test]
 fn a_request_cannot_forge_a_line() {
     let backend = Backend::always(canned::ok("ok"));
@@ -164,4 +187,22 @@ fn what_was_logged_is_on_disk_when_the_proxy_ends() {
     proxy.signal(Signal::SIGTERM);
     proxy.until_exit();
     assert_eq!(proxy.read("access.log").lines().count(), 100);
+}
+
+/// The program's own log goes to a pipe that is full.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let backend = Backend::always(canned::ok("ok"));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let setup = Setup::for_backends([backend.url()]).set("debug", true).stderr(writer);
+    let proxy = setup.start();
+    let mut client = proxy.client();
+    // Each is a line, and a pipe has room for 64 KiB.
+    let unknown = format!("{}.example.com", "x".repeat(60));
+    for _ in 0..1000 {
+        assert_eq!(client.get(&unknown, "/").status(), 400);
+    }
+    client.get(HOST, "/").expect_ok("ok");
+    drop(reader);
+    client.get(HOST, "/").expect_ok("ok");
 }

@@ -95,6 +95,27 @@ fn what_does_not_finish_is_ended() {
     gate.open();
 }
 
+#[test]
+fn a_request_that_is_ended_has_its_line_in_the_log() {
+    let (backend, gate) = held();
+    let setup = Setup::for_backends([backend.url()]).set("gracefulWait", 0).with_access_log();
+    let mut proxy = setup.start();
+    let mut whole = proxy.client();
+    whole.send(canned::get(HOST, "/whole"));
+    let mut half = proxy.client();
+    half.send(format!("POST /half HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\nhalf"));
+    backend.until_heads(2);
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(whole.answer_to("GET").status(), 503);
+    assert_eq!(half.answer_to("POST").status(), 503);
+    assert_eq!(proxy.until_exit().code(), Some(0));
+    let log = proxy.read("access.log");
+    for request in ["GET /whole", "POST /half"] {
+        assert!(log.contains(&format!("\"{request} HTTP/1.1\" 503 ")), "{request} in {log:?}");
+    }
+    gate.open();
+}
+
 const ASKING: &str = "GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
 

@@ -42,7 +42,10 @@ pub(crate) enum ClientFault {
 
 impl ClientPlan {
     pub(crate) fn random(scale: Scale, is_faultless: bool, rng: &mut Rng) -> Self {
+        let is_large = scale.largest_body > 64 * 1024 && rng.bool();
         let method = ["GET", "GET", "HEAD", "POST", "POST", "PUT", "DELETE", "OPTIONS", "BREW"][rng.usize(..9)];
+        // More than is kept to be sent again, of a request that may be.
+        let method = if is_large { "PUT" } else { method };
         let is_http11 = rng.u8(..5) > 0;
         let upgrade = (is_http11 && method == "GET" && rng.bool()).then_some("websocket");
         let may_have_body = upgrade.is_none() && (matches!(method, "POST" | "PUT") || rng.u8(..10) == 0);

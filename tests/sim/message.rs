@@ -40,8 +40,8 @@ pub(crate) struct Scale {
 impl Scale {
     pub(crate) fn random(rng: &mut Rng) -> Self {
         match rng.u32(..20) {
-            0..10 => Self { largest_body: 300, smallest_read: 1, largest_read: 64 },
-            10..19 => Self { largest_body: 8_000, smallest_read: 20, largest_read: 3_000 },
+            0..9 => Self { largest_body: 300, smallest_read: 1, largest_read: 64 },
+            9..18 => Self { largest_body: 8_000, smallest_read: 20, largest_read: 3_000 },
             _ => Self { largest_body: 200_000, smallest_read: 1_000, largest_read: 64 * 1024 },
         }
     }

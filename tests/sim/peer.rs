@@ -16,6 +16,8 @@ pub(crate) struct Peer {
     pub(crate) unread: Vec<u8>,
     /// All of it was offered, and none wanted: more has to come first.
     pub(crate) is_waiting_for_more: bool,
+    /// It has begun to do what its script says.
+    pub(crate) has_started: bool,
     /// Its last byte is followed by the end.
     pub(crate) ends: bool,
     /// The connection is reset once all is sent.
@@ -44,6 +46,7 @@ impl Peer {
             sent: 0,
             unread: Vec::new(),
             is_waiting_for_more: false,
+            has_started: true,
             ends: false,
             resets: false,
             told_end: false,
@@ -63,7 +66,7 @@ impl Peer {
     }
 
     pub(crate) fn has_sent_all(&self) -> bool {
-        self.sent == self.source.len()
+        self.has_started && self.sent == self.source.len()
     }
 
     /// Reads up to `size` bytes behind those that are unread.

@@ -90,7 +90,8 @@ impl Plan {
 /// Lets the first attempt fail in a way that the second makes good.
 fn mend(attempt: &mut AttemptPlan, client: &ClientPlan, rng: &mut Rng) {
     match rng.u8(..8) {
-        0 if client.is_idempotent() && client.bytes.len() < 20_000 => {
+        // What is offered together with a chunked body counts as what would have to be kept of it.
+        0 if client.is_idempotent() && client.bytes.len() + client.behind.len() < 20_000 => {
             attempt.connect = ConnectPlan::Comes { reused: true, queued: false };
             attempt.fault = BackendFault::Stale { reset: rng.bool() };
         }

@@ -14,7 +14,7 @@ pub(crate) fn at_end(mut world: World) -> World {
     let end = world.end.expect("the end");
     assert_eq!(world.retry, None, "a retry was told, and did not happen");
     nothing_follows(&mut world);
-    if !(world.client_broken || end.reset) {
+    if world.client.closed || !(world.client_broken || end.reset) {
         world.client.seen.close();
     }
     for (place, attempt) in world.attempts.iter().enumerate() {
@@ -166,7 +166,12 @@ fn connection_is_right(world: &World, end: End) {
         assert!(world.plan.settings.keep_alive && !was_heard_out && !world.is_tunnel, "this connection cannot be kept");
         assert!(answer.is_complete && announced, "the client does not know that the connection is kept");
         assert_eq!(world.consumed, client.bytes.len(), "the next request does not begin where this one ends");
-    } else if answer.is_complete && client_is_good(world) && !world.is_tunnel {
+    } else if world.plan.is_faultless
+        && was_heard_out
+        && world.plan.attempts[world.attempts.len() - 1].answer.keeps_open
+    {
+        assert!(!announced, "the client thinks that it may go on sending");
+    } else if answer.is_complete && client_is_good(world) && world.has_no_reason() && !world.is_tunnel {
         let is_read = world.consumed >= client.bytes.len() && !was_heard_out;
         assert!(!announced || !is_read, "the client thinks that the connection is kept");
     }

@@ -143,6 +143,11 @@ impl World {
         }
     }
 
+    /// Nothing went wrong, as far as the exchange says.
+    pub(crate) fn has_no_reason(&self) -> bool {
+        self.exchange.ledger().reason.is_none()
+    }
+
     /// The exchange, and a turn for it.
     pub(crate) fn turn(&mut self) -> (&mut Exchange, Turn<'_>) {
         let turn = Turn {
@@ -174,6 +179,7 @@ impl World {
         let plan = &self.plan.attempts[self.attempts.len() - 1];
         let mut peer = Peer::new(plan.answer.bytes.clone(), Kind::Request);
         peer.gate = 0;
+        peer.has_started = false;
         peer.room = if self.rng.bool() { usize::MAX } else { 0 };
         peer.ends = !plan.answer.keeps_open;
         match plan.fault {
@@ -229,6 +235,7 @@ impl World {
         };
         if may_start || matches!(plan.fault, BackendFault::Stale { .. }) {
             upstream.gate = upstream.source.len();
+            upstream.has_started = true;
         } else if upstream.seen.has_head {
             upstream.gate = upstream.gate.max(plan.answer.interim_len);
         }

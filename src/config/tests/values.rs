@@ -27,7 +27,12 @@ fn defaults() -> Settings {
             debug_networks: vec![parse("0.0.0.0/0"), parse("::/0")],
             health: health::Settings { dead_ttl: seconds(30), dead_on_500: true },
         },
-        upstream: upstream::Settings { max_sockets: 100, max_waiting: 1024, idle_timeout: seconds(60) },
+        upstream: upstream::Settings {
+            max_sockets: 100,
+            max_waiting: 1024,
+            idle_timeout: seconds(60),
+            receive_buffer: 2 * 1024 * 1024,
+        },
         route: route::Settings { capacity: 100_000, ttl: seconds(10), unknown_capacity: 10_000 },
         directory: directory::Settings {
             source: directory::Source::File("config/routes.json".into()),
@@ -107,6 +112,7 @@ fn limits() {
     check_server(vec![
         (json!({"maxSockets": 1}), |all| all.upstream.max_sockets = 1),
         (json!({"maxSockets": 1e3}), |all| all.upstream.max_sockets = 1000),
+        (json!({"upstreamReceiveBuffer": 0}), |all| all.upstream.receive_buffer = 0),
         (json!({"maxWaiting": 0}), |all| all.upstream.max_waiting = 0),
         (json!({"retryOnError": 0}), |all| all.exchange.retry_limit = 0),
         (json!({"lruCache": {"size": 7}}), |all| all.route.capacity = 7),

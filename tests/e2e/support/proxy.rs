@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     workers: usize,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
+    /// Where its standard error goes, if not to a file.
+    stderr: Option<Stdio>,
 }
 
 impl Setup {
@@ -50,6 +52,7 @@ impl Setup {
             frontends: Map::new(),
             workers: 2,
             user,
+            stderr: None,
         }
     }
 
@@ -119,6 +122,12 @@ impl Setup {
         self
     }
 
+    /// Sends its standard error there, not to a file.
+    pub(crate) fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.stderr = Some(to.into());
+        self
+    }
+
     /// How many workers there are.
     pub(crate) fn workers(mut self, count: usize) -> Self {
         self.workers = count;
@@ -145,11 +154,12 @@ impl Setup {
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, certificates, secure_address, workers, .. } = self;
+        let Self { dir, frontends, certificates, secure_address, workers, stderr, .. } = self;
         write_whole(&dir.join("config.json"), &format!("{config:#}"));
         if !dir.join("routes.json").exists() {
             write_whole(&dir.join("routes.json"), &format!("{:#}", routes(&frontends, &certificates)));
         }
+        let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .arg("--config")
             .arg(dir.join("config.json"))
@@ -157,8 +167,8 @@ impl Setup {
             .env_remove("RUST_LOG")
             .env_remove("SETTINGS_FLAVOR")
             .stdin(Stdio::null())
-            .stdout(File::create(dir.join("stdout")).expect("a file for standard output"))
-            .stderr(File::create(dir.join("stderr")).expect("a file for standard error"))
+            .stdout(output("stdout"))
+            .stderr(stderr.unwrap_or_else(|| output("stderr")))
             .spawn()
             .expect("starting the proxy");
         let mut proxy = Proxy { address, secure_address, certificates, dir, child };

@@ -1,0 +1,189 @@
+//! What a request costs this program, part by part, each beside an obvious reference.
+//!
+//! `cargo bench` runs all; `cargo bench head` those whose names have it.
+
+use divan::{Bencher, black_box};
+use sluice::base::clock::Moment;
+use sluice::base::wheel::Wheel;
+use sluice::cluster::Frontend;
+use sluice::route::{self, Cache};
+use sluice::wire::chunked::{Chunked, Part};
+use sluice::wire::forwarded::{Mode, Peer, Policy};
+use sluice::wire::request::{Hop, RequestHead, fields};
+use sluice::wire::response::{Delivery, Persistence, ResponseHead};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn main() {
+    divan::main();
+}
+
+const REQUEST: &[u8] = b"GET /articles/2026/11/20/index.html?page=2 HTTP/1.1\r\nHost: www.example.com\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\nReferer: http://www.example.com/articles/\r\nConnection: keep-alive\r\n\
+    Cookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\nUpgrade-Insecure-Requests: 1\r\n\r\n";
+
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Fri, 20 Nov 2026 09:00:00 GMT\r\n\
+    Content-Type: text/html; charset=utf-8\r\nContent-Length: 5120\r\nLast-Modified: Fri, 20 Nov 2026 08:00:00 GMT\r\n\
+    Connection: keep-alive\r\nETag: \"abc\"\r\nCache-Control: max-age=60\r\n\r\n";
+
+#[divan::bench]
+fn head_parse_request() -> usize {
+    let mut room = fields();
+    let head = RequestHead::parse(black_box(REQUEST), &mut room).expect("a good head").expect("a whole head");
+    head.len
+}
+
+#[divan::bench]
+fn head_parse_request_reference_httparse() -> usize {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut headers);
+    request.parse(black_box(REQUEST)).expect("a good head").unwrap()
+}
+
+#[divan::bench]
+fn head_rewrite_request(bencher: Bencher<'_, '_>) {
+    let policy = Policy { trusted: Vec::new(), mode: Mode::Append };
+    let peer = Peer { address: [192, 0, 2, 1].into(), local_port: 80, secure: false, subject: None };
+    let hop = Hop { peer: &peer, policy: &policy, via: Some("sluice") };
+    let mut out = Vec::with_capacity(4096);
+    bencher.bench_local(|| {
+        let mut room = fields();
+        let head = RequestHead::parse(black_box(REQUEST), &mut room).expect("a good head").expect("a whole head");
+        out.clear();
+        head.write(&hop, &mut out).expect("a good host");
+        out.len()
+    });
+}
+
+#[divan::bench]
+fn head_rewrite_response(bencher: Bencher<'_, '_>) {
+    let delivery = Delivery { chunked: false, to_http11: true, persistence: Persistence::Implied, via: Some("sluice") };
+    let mut out = Vec::with_capacity(4096);
+    bencher.bench_local(|| {
+        let mut room = fields();
+        let head = ResponseHead::parse(black_box(RESPONSE), &mut room, false).expect("good").expect("whole");
+        out.clear();
+        head.write(&delivery, &mut out);
+        out.len()
+    });
+}
+
+/// The reference of both rewrites: the bytes are copied as they came.
+#[divan::bench]
+fn head_rewrite_reference_copy(bencher: Bencher<'_, '_>) {
+    let mut out = Vec::with_capacity(4096);
+    bencher.bench_local(|| {
+        out.clear();
+        out.extend_from_slice(black_box(REQUEST));
+        out.len()
+    });
+}
+
+fn hosts(count: usize) -> Vec<Arc<str>> {
+    (0..count).map(|number| format!("host-{number}.example.com").into()).collect()
+}
+
+fn frontend(host: &str) -> Arc<Frontend> {
+    Arc::new(Frontend { host: host.into(), pattern: host.into(), id: "site".into(), members: Box::new([]) })
+}
+
+/// Hosts in rotation: with many, each look-up is a miss of the processor's caches.
+#[divan::bench(args = [1, 1_000, 100_000])]
+fn route_hit(bencher: Bencher<'_, '_>, count: usize) {
+    let hosts = hosts(count);
+    let settings = route::Settings { capacity: count, ttl: Duration::ZERO, unknown_capacity: 1 };
+    let mut cache = Cache::new(&settings);
+    hosts.iter().for_each(|host| cache.put_found(Arc::clone(host), frontend(host)));
+    let mut next = hosts.iter().cycle();
+    bencher.bench_local(|| cache.get(next.next().expect("a host")).is_some());
+}
+
+#[divan::bench(args = [1, 1_000, 100_000])]
+fn route_hit_reference_hash_map(bencher: Bencher<'_, '_>, count: usize) {
+    let hosts = hosts(count);
+    let map: HashMap<Arc<str>, Arc<Frontend>> = hosts.iter().map(|host| (Arc::clone(host), frontend(host))).collect();
+    let mut next = hosts.iter().cycle();
+    bencher.bench_local(|| map.get(&**next.next().expect("a host")).cloned().is_some());
+}
+
+/// A miss, and the answer that takes the place of the oldest entry.
+#[divan::bench]
+fn lru_miss(bencher: Bencher<'_, '_>) {
+    let hosts = hosts(2_000);
+    let frontends: Vec<_> = hosts.iter().map(|host| frontend(host)).collect();
+    let settings = route::Settings { capacity: 1_000, ttl: Duration::ZERO, unknown_capacity: 1 };
+    let mut cache = Cache::new(&settings);
+    let mut next = hosts.iter().zip(&frontends).cycle();
+    bencher.bench_local(|| {
+        let (host, frontend) = next.next().expect("a host");
+        assert!(cache.get(host).is_none());
+        cache.put_found(Arc::clone(host), Arc::clone(frontend));
+    });
+}
+
+fn chunks(size: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    for _ in 0..65_536 / size {
+        body.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        body.resize(body.len() + size, b'x');
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"0\r\n\r\n");
+    body
+}
+
+/// 64 KiB of data in chunks of this size.
+#[divan::bench(args = [16, 1_024, 16_384])]
+fn chunked_decode(bencher: Bencher<'_, '_>, size: usize) {
+    let body = chunks(size);
+    bencher.bench_local(|| {
+        let (mut chunked, mut at, mut data) = (Chunked::Size, 0, 0);
+        loop {
+            match chunked.decode(black_box(&body[at..])).expect("good chunks") {
+                Part::Framing(len) => at += len,
+                Part::Data(len) => (at, data) = (at + len, data + len),
+                Part::End { .. } | Part::Incomplete => return data,
+            }
+        }
+    });
+}
+
+/// The reference: all bytes looked at once, by the fastest search there is.
+#[divan::bench(args = [16, 1_024, 16_384])]
+fn chunked_decode_reference_memchr(bencher: Bencher<'_, '_>, size: usize) {
+    let body = chunks(size);
+    bencher.bench_local(|| memchr::memchr_iter(b'\n', black_box(&body)).count());
+}
+
+const TIMERS: u64 = 10_000;
+
+/// A deadline moves on, as with every request of a connection.
+#[divan::bench]
+fn timer_wheel_set(bencher: Bencher<'_, '_>) {
+    let mut wheel = Wheel::new(Moment::ZERO);
+    let timers: Vec<_> = (0..TIMERS).map(|owner| wheel.insert(owner)).collect();
+    let mut now = Moment::ZERO;
+    let mut next = timers.iter().cycle();
+    bencher.bench_local(|| {
+        now = now + Duration::from_micros(10);
+        wheel.set(*next.next().expect("a timer"), now + Duration::from_secs(30));
+    });
+}
+
+#[divan::bench]
+fn timer_wheel_set_reference_b_tree(bencher: Bencher<'_, '_>) {
+    let mut tree = BTreeMap::new();
+    let mut deadlines: Vec<Moment> = (0..TIMERS).map(Moment::from_micros).collect();
+    tree.extend(deadlines.iter().enumerate().map(|(owner, deadline)| ((*deadline, owner), ())));
+    let (mut now, mut owner) = (Moment::ZERO, 0);
+    bencher.bench_local(|| {
+        now = now + Duration::from_micros(10);
+        owner = (owner + 1) % deadlines.len();
+        tree.remove(&(deadlines[owner], owner));
+        deadlines[owner] = now + Duration::from_secs(30);
+        tree.insert((deadlines[owner], owner), ());
+    });
+}

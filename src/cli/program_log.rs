@@ -1,0 +1,123 @@
+//! The program's own log: lines to standard error, by a thread of its own. Whoever reads them there may stall, and no
+//! worker is to wait for that.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use env_logger::{Env, Target, WriteStyle};
+use std::env;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Lines that wait to be written. What finds no room is dropped and counted.
+const QUEUE_LINES: usize = 4096;
+
+/// How long the end of the program waits for a reader that has stalled.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Starts the log at this level, unless `RUST_LOG` says otherwise. What is returned is kept until the program ends.
+pub(super) fn start(level: &str) -> io::Result<ProgramLog> {
+    let (queue, log) = start_writer(io::stderr())?;
+    // The logger sees a queue, and cannot find out for itself.
+    let is_colourful = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
+    env_logger::Builder::new()
+        .write_style(if is_colourful { WriteStyle::Always } else { WriteStyle::Never })
+        .parse_env(Env::default().default_filter_or(level))
+        .target(Target::Pipe(Box::new(queue)))
+        .init();
+    Ok(log)
+}
+
+/// The log as the program's end sees it: dropping it writes what waits.
+#[derive(Debug)]
+pub(super) struct ProgramLog {
+    letters: Sender<Letter>,
+}
+
+#[derive(Debug)]
+enum Letter {
+    Line(Box<[u8]>),
+    /// All lines before this one are written when the sender is dropped.
+    End(Sender<()>),
+}
+
+fn start_writer(out: impl Write + Send + 'static) -> io::Result<(Queue, ProgramLog)> {
+    let (letters, inbox) = bounded(QUEUE_LINES);
+    let lost_lines = Arc::<AtomicU64>::default();
+    let queue = Queue { letters: letters.clone(), lost_lines: Arc::clone(&lost_lines) };
+    thread::Builder::new().name("log".into()).spawn(move || write_all(&inbox, &lost_lines, out))?;
+    Ok((queue, ProgramLog { letters }))
+}
+
+fn write_all(inbox: &Receiver<Letter>, lost_lines: &AtomicU64, mut out: impl Write) {
+    for letter in inbox {
+        // There is nowhere to say that the log cannot be written.
+        match letter {
+            Letter::Line(line) => drop(out.write_all(&line)),
+            Letter::End(done) => drop(done),
+        }
+        let lost = lost_lines.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            drop(writeln!(out, "{lost} lines of this log were lost, because it was not read in time"));
+        }
+    }
+}
+
+impl Drop for ProgramLog {
+    fn drop(&mut self) {
+        let (done, is_done) = bounded(0);
+        if self.letters.send_timeout(Letter::End(done), STOP_LIMIT).is_ok() {
+            // Either way it is the end: the sender was dropped, or the reader has stalled.
+            let _ = is_done.recv_timeout(STOP_LIMIT);
+        }
+    }
+}
+
+/// The log as the logger sees it: each write is a line.
+struct Queue {
+    letters: Sender<Letter>,
+    lost_lines: Arc<AtomicU64>,
+}
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.letters.try_send(Letter::Line(line.into())).is_err() {
+            self.lost_lines.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+
+    #[test]
+    fn a_reader_that_stalls_costs_lines_which_are_counted_and_holds_up_nobody() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let (mut queue, log) = start_writer(writer).expect("a thread");
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let mut written = 0;
+        while queue.lost_lines.load(Ordering::Relaxed) == 0 {
+            queue.write_all(&line).expect("a line");
+            written += 1;
+        }
+        assert!(written > QUEUE_LINES);
+        let reading = thread::spawn(move || {
+            let lines = BufReader::new(reader).lines().map(|line| line.expect("a line"));
+            lines.partition::<Vec<_>, _>(|line| line.starts_with('x'))
+        });
+        drop(log);
+        drop(queue);
+        let (whole, reports) = reading.join().expect("the reader ends");
+        assert!(whole.iter().all(|line| line.len() == 99));
+        assert_eq!(whole.len(), written - 1);
+        assert_eq!(reports, ["1 lines of this log were lost, because it was not read in time"]);
+    }
+}

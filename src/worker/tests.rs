@@ -1,0 +1,224 @@
+//! A worker that the test turns by hand: so what happens between two of its turns is no accident.
+
+use super::*;
+use crate::cluster::Addresses;
+use crate::directory::Source;
+use crate::net::listener::Listener;
+use crate::wire::forwarded::{Mode, Policy};
+use crate::{health, page};
+use socket2::SockRef;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// A worker with one backend, which the test plays too. All sockets block for [`PATIENCE`] at the most.
+struct Stage {
+    worker: Worker,
+    address: SocketAddr,
+    backend: TcpListener,
+    folder: PathBuf,
+}
+
+impl Stage {
+    fn new(test: &str, max_sockets: usize) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let backend = TcpListener::bind(any).expect("a backend's port");
+        backend.set_nonblocking(true).expect("a backend that can be asked");
+        let folder = std::env::temp_dir().join(format!("sluice-worker-{test}-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let routes = folder.join("routes.json");
+        let url = format!("http://{}", backend.local_addr().expect("its address"));
+        fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a routes file");
+
+        let (seat, news, _) = seat().expect("a seat");
+        let listener = Listener::bind(any).expect("a port");
+        let clock = Clock::new();
+        let source = directory::Settings { source: Source::File(routes), name_refresh: PATIENCE };
+        let parts = Parts {
+            tls: None,
+            number: 0,
+            seat,
+            listeners: vec![listener.for_worker().expect("a handle")],
+            settings: Settings { idle_timeout: PATIENCE, max_connections: 100, graceful_wait: PATIENCE },
+            exchange: exchange_settings(),
+            upstream: upstream::Settings { max_sockets, max_waiting: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
+            route: route::Settings { capacity: 10, ttl: PATIENCE, unknown_capacity: 10 },
+            directory: directory::start(&source, vec![news], clock).expect("a directory"),
+            log: Log::off(),
+            pages: Arc::new(Pages::load(&page::Settings::default())),
+            counters: Arc::default(),
+            clock,
+        };
+        let worker = Worker::new(parts).expect("a worker");
+        Self { worker, address: listener.local_address().expect("its address"), backend, folder }
+    }
+
+    /// Turns the worker until this gives something.
+    #[track_caller]
+    fn until<T>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let deadline = self.worker.clock.now() + PATIENCE;
+        loop {
+            if let Some(found) = condition(self) {
+                return found;
+            }
+            assert!(self.worker.clock.now() < deadline, "waited in vain: {what}");
+            self.turn();
+        }
+    }
+
+    /// One turn, which does not wait for long if nothing is to be done.
+    fn turn(&mut self) {
+        let soon = self.worker.clock.now() + Duration::from_millis(1);
+        self.worker.accept_again.get_or_insert(soon);
+        self.worker.turn(&mut Events::with_capacity(EVENTS)).expect("a turn");
+    }
+
+    /// A client that has sent a request, and the worker has read it.
+    #[track_caller]
+    fn client(&mut self, request: &str) -> TcpStream {
+        let jobs = self.worker.jobs.len();
+        let mut client = patient(TcpStream::connect(self.address).expect("a connection"));
+        client.write_all(request.as_bytes()).expect("a request");
+        self.until("the request is read", |stage| (stage.worker.jobs.len() > jobs).then_some(()));
+        client
+    }
+
+    /// The backend's next connection, and it has a request to read.
+    #[track_caller]
+    fn accepted(&mut self) -> TcpStream {
+        let (connection, _) = self.until("a dial", |stage| stage.backend.accept().ok());
+        connection.set_nonblocking(true).expect("a connection that can be asked");
+        self.until("a request", |_| connection.peek(&mut [0]).ok());
+        let mut connection = patient(connection);
+        let read = connection.read(&mut [0; 4096]).expect("a request");
+        assert!(read > 0, "a request");
+        connection
+    }
+
+    /// The next answer to this client begins so.
+    #[track_caller]
+    fn expect_answer(&mut self, client: &mut TcpStream, start: &str) {
+        client.set_nonblocking(true).expect("a client that can be asked");
+        self.until("an answer", |_| client.peek(&mut [0]).ok());
+        let mut bytes = [0; 4096];
+        let len = client.read(&mut bytes).expect("an answer");
+        let answer = String::from_utf8_lossy(&bytes[..len]);
+        assert!(answer.starts_with(start), "{answer}");
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.worker.directory.stop();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_nonblocking(false).expect("a stream that waits");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a reset at its end");
+}
+
+fn exchange_settings() -> exchange::Settings {
+    exchange::Settings {
+        head_timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        answer_timeout: PATIENCE,
+        body_timeout: PATIENCE,
+        tunnel_timeout: None,
+        max_head_bytes: 4096,
+        max_body_bytes: None,
+        keep_alive: true,
+        retry_limit: 3,
+        via: None,
+        forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
+        debug_networks: Vec::new(),
+        health: health::Settings { dead_ttl: PATIENCE, dead_on_500: true },
+    }
+}
+
+fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+/// A connection given back is promised to an exchange of the queue, and then its backend closes it.
+#[test]
+fn a_connection_that_ends_on_its_way_to_who_waited_is_opened_anew() {
+    let mut stage = Stage::new("promised", 1);
+    let mut first = stage.client(&request("/first"));
+    let mut connection = stage.accepted();
+    let leaving = stage.client(&request("/leaving"));
+    let mut waiting = stage.client(&request("/waiting"));
+    // In one turn the connection comes free and is promised to who leaves, who then leaves; so at the end of this turn
+    // it is promised to who waits, who gets it in the next.
+    connection.write_all(OK).expect("an answer");
+    reset(leaving);
+    stage.turn();
+    assert!(
+        matches!(stage.worker.again[..], [Again::HandOver { .. }]),
+        "the promise is to be kept in the next turn: {:?}",
+        stage.worker.again
+    );
+    drop(connection);
+
+    let mut another = stage.accepted();
+    another.write_all(OK).expect("an answer");
+    stage.expect_answer(&mut first, "HTTP/1.1 200 ");
+    stage.expect_answer(&mut waiting, "HTTP/1.1 200 ");
+    assert_eq!(stage.worker.upstreams.len(), 1);
+}
+
+/// The same, but who was promised the connection leaves as well.
+#[test]
+fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
+    let mut stage = Stage::new("nobody", 1);
+    let mut first = stage.client(&request("/first"));
+    let mut connection = stage.accepted();
+    let [leaving, leaving_too] = [(); 2].map(|()| stage.client(&request("/leaving")));
+    connection.write_all(OK).expect("an answer");
+    reset(leaving);
+    stage.turn();
+    assert!(matches!(stage.worker.again[..], [Again::HandOver { .. }]), "{:?}", stage.worker.again);
+    drop(connection);
+    reset(leaving_too);
+    stage.expect_answer(&mut first, "HTTP/1.1 200 ");
+    stage.until("nothing is left", |stage| stage.worker.upstreams.is_empty().then_some(()));
+
+    let mut next = stage.client(&request("/next"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut next, "HTTP/1.1 200 ");
+}
+
+/// The addresses of a name are tried in turn; where none takes the connection, its place is free again.
+#[test]
+fn where_one_address_refuses_the_next_is_tried() {
+    let mut stage = Stage::new("addresses", 1);
+    let real = stage.backend.local_addr().expect("an address");
+    let [refuses, refuses_too] = [2, 3].map(|last| SocketAddr::from(([127, 0, 0, last], real.port())));
+    let mut client = stage.client(&request("/first"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    let cached = stage.worker.routes.get("a").expect("the route is known");
+    let route::Cached::Found(frontend) = cached else { panic!("{cached:?}") };
+    let backend = Arc::clone(&frontend.members[0].backend);
+    for (addresses, is_there) in [(vec![refuses, refuses_too], false), (vec![refuses, refuses_too, real], true)] {
+        backend.set_addresses(Addresses::Known(addresses.into()));
+        for _ in 0..3 {
+            stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
+            let mut client = stage.client(&request("/next"));
+            if is_there {
+                stage.accepted().write_all(OK).expect("an answer");
+            }
+            stage.expect_answer(&mut client, if is_there { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " });
+        }
+    }
+}

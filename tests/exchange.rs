@@ -1,0 +1,231 @@
+//! Single scenes of the exchange, where its patience and its memory are what counts. Everything else is played by
+//! `tests/sim`.
+
+use sluice::base::buffer::BufferPool;
+use sluice::base::clock::Moment;
+use sluice::base::reason::Reason;
+use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
+use sluice::exchange::{Effect, Exchange, Flushed, Input, Output, Settings, Side, Turn};
+use sluice::health;
+use sluice::page::{self, Pages};
+use sluice::wire::forwarded::{Mode, Peer, Policy};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Scene {
+    now: Moment,
+    settings: Settings,
+    pages: Pages,
+    buffers: BufferPool,
+    rng: fastrand::Rng,
+    output: Output,
+    exchange: Exchange,
+}
+
+impl Scene {
+    fn new(settings: Settings) -> Self {
+        let peer =
+            Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None };
+        Self {
+            now: Moment::ZERO,
+            exchange: Exchange::new(peer, Moment::ZERO, &settings),
+            settings,
+            pages: Pages::load(&page::Settings::default()),
+            buffers: BufferPool::default(),
+            rng: fastrand::Rng::with_seed(1),
+            output: Output::default(),
+        }
+    }
+
+    /// A scene in which the head of `request` has been sent to a backend.
+    fn with_backend(settings: Settings, request: &str) -> Self {
+        let mut scene = Self::new(settings);
+        assert_eq!(scene.tell(Input::Bytes(Side::Client, request.as_bytes())), request.len());
+        scene.tell(Input::Route(Ok(frontend())));
+        scene.tell(Input::Connected { reused: false });
+        assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
+        scene.tell(Input::Drained(Side::Upstream));
+        scene.output.effects.clear();
+        scene
+    }
+
+    fn turn(&mut self) -> (&mut Exchange, Turn<'_>) {
+        let turn = Turn {
+            now: self.now,
+            settings: &self.settings,
+            pages: &self.pages,
+            buffers: &mut self.buffers,
+            rng: &mut self.rng,
+            output: &mut self.output,
+        };
+        (&mut self.exchange, turn)
+    }
+
+    fn tell(&mut self, input: Input<'_>) -> usize {
+        let (exchange, mut turn) = self.turn();
+        exchange.step(input, 0, &mut turn)
+    }
+
+    /// Lets the socket of `side` take up to `room` bytes, of the backlog first; the bytes it took. No scene offers as
+    /// much at once as would be passed on in place.
+    fn send(&mut self, side: Side, mut room: usize) -> (Flushed, Vec<u8>) {
+        let mut taken = Vec::new();
+        let mut write = |slices: &[io::IoSlice<'_>]| {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let len = all.len().min(room);
+            room -= len;
+            taken.extend_from_slice(&all[..len]);
+            if len == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(len) }
+        };
+        let (exchange, mut turn) = self.turn();
+        let mut flushed = exchange.flush_backlog(side, &mut turn, &mut write);
+        if flushed == Flushed::Nothing {
+            flushed = exchange.flush(side, &[], &mut turn, &mut write);
+        }
+        (flushed, taken)
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        head_timeout: 10 * SECOND,
+        connect_timeout: 10 * SECOND,
+        answer_timeout: 20 * SECOND,
+        body_timeout: 10 * SECOND,
+        tunnel_timeout: None,
+        max_head_bytes: 4096,
+        max_body_bytes: None,
+        keep_alive: true,
+        retry_limit: 3,
+        via: None,
+        forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
+        debug_networks: Vec::new(),
+        health: health::Settings { dead_ttl: 30 * SECOND, dead_on_500: true },
+    }
+}
+
+fn frontend() -> Arc<Frontend> {
+    let member = |id| {
+        let url = BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL");
+        Arc::new(Member::new(Arc::new(Backend::new(BackendId(id), url))))
+    };
+    let members = (1..3).map(member).collect();
+    Arc::new(Frontend { host: "a".into(), pattern: "a".into(), id: "site".into(), members })
+}
+
+#[test]
+fn a_head_that_trickles_in_has_the_time_of_one_head() {
+    let mut scene = Scene::new(settings());
+    let head = b"GET / HTTP/1.1\r\n";
+    for len in 1..=head.len() {
+        scene.now = scene.now + SECOND / 2;
+        scene.tell(Input::Bytes(Side::Client, &head[..len]));
+        assert_eq!(scene.exchange.deadline(), Moment::ZERO + 10 * SECOND);
+    }
+}
+
+#[test]
+fn a_backend_that_takes_the_body_slowly_is_not_late_with_its_answer() {
+    let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
+    scene.tell(Input::Bytes(Side::Client, &[b'x'; 900]));
+    assert_eq!(scene.send(Side::Upstream, 10).0, Flushed::Blocked);
+    for _ in 0..10 {
+        scene.now = scene.now + 15 * SECOND;
+        assert!(scene.now < scene.exchange.deadline(), "the backend has taken bytes since");
+        assert_eq!(scene.send(Side::Upstream, 10).0, Flushed::Blocked);
+    }
+    assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
+    assert_eq!(scene.exchange.deadline(), scene.now + 20 * SECOND, "the wait for the answer begins now");
+}
+
+#[test]
+fn the_client_is_waited_for_while_it_has_to_go_on_and_the_backend_then() {
+    let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND);
+    scene.now = scene.now + 9 * SECOND;
+    scene.tell(Input::Bytes(Side::Client, b"x"));
+    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND);
+    scene.send(Side::Upstream, usize::MAX);
+    scene.tell(Input::Bytes(Side::Client, b"y"));
+    assert_eq!(scene.exchange.deadline(), scene.now + 20 * SECOND);
+}
+
+#[test]
+fn a_slow_reader_that_takes_bytes_has_not_stalled() {
+    let mut scene = Scene::with_backend(settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
+    let head_len = scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
+    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND, "an answer that has begun has a body's patience");
+    scene.tell(Input::Bytes(Side::Upstream, &answer.as_bytes()[head_len..]));
+    assert_eq!(scene.send(Side::Client, 10).0, Flushed::Blocked);
+    for _ in 0..50 {
+        scene.now = scene.now + 9 * SECOND;
+        assert!(scene.now < scene.exchange.deadline(), "the client has taken bytes since");
+        assert_eq!(scene.send(Side::Client, 10).0, Flushed::Blocked);
+    }
+    scene.now = scene.now + 10 * SECOND;
+    scene.output.effects.clear();
+    scene.tell(Input::Deadline);
+    assert_eq!(scene.exchange.ledger().reason, Some(Reason::ClientStalled));
+    assert!(matches!(scene.output.effects.make_contiguous(), [Effect::Finish { keep_alive: false }]));
+}
+
+#[test]
+fn a_tunnel_without_a_timeout_waits_for_ever() {
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut scene = Scene::with_backend(settings(), request);
+    let answer = b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer)), answer.len());
+    scene.send(Side::Client, usize::MAX);
+    assert_eq!(scene.exchange.deadline(), Moment::NEVER);
+    scene.settings.tunnel_timeout = Some(60 * SECOND);
+    scene.tell(Input::Bytes(Side::Client, b"hello"));
+    assert_eq!(scene.exchange.deadline(), scene.now + 60 * SECOND);
+    scene.now = scene.now + 30 * SECOND;
+    scene.send(Side::Upstream, usize::MAX);
+    assert_eq!(scene.exchange.deadline(), scene.now + 60 * SECOND, "bytes that leave count too");
+}
+
+#[test]
+fn a_client_that_is_heard_out_has_a_bounded_time_and_its_going_is_no_failure() {
+    for end in [Input::Broken(Side::Client), Input::Abort(Reason::Stopped), Input::Deadline] {
+        let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
+        scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"));
+        scene.send(Side::Client, usize::MAX);
+        scene.tell(Input::Drained(Side::Client));
+        let deadline = scene.exchange.deadline();
+        scene.now = scene.now + SECOND;
+        assert_eq!(scene.tell(Input::Bytes(Side::Client, &[b'x'; 100])), 100);
+        assert_eq!(scene.exchange.deadline(), deadline, "trickling does not extend it");
+        scene.tell(end);
+        assert!(matches!(scene.output.effects.back(), Some(Effect::Finish { keep_alive: false })));
+        assert_eq!(scene.exchange.ledger().reason, None);
+    }
+}
+
+#[test]
+fn a_backend_that_ignores_an_expectation_gets_the_body_all_the_same() {
+    let request = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    let mut scene = Scene::with_backend(settings(), request);
+    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"));
+    let (_, head) = scene.send(Side::Client, usize::MAX);
+    assert!(String::from_utf8_lossy(&head).contains("Connection: close\r\n"), "who was not told may send nothing");
+    assert!(scene.exchange.wants(Side::Client));
+    assert_eq!(scene.tell(Input::Bytes(Side::Client, b"body")), 4);
+    assert_eq!(scene.send(Side::Upstream, usize::MAX).1, b"body");
+}
+
+#[test]
+fn a_large_request_is_not_kept_and_not_sent_again() {
+    let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+    for _ in 0..100 {
+        scene.tell(Input::Bytes(Side::Client, &[b'x'; 1000]));
+        assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
+    }
+    scene.tell(Input::End(Side::Upstream));
+    assert_eq!(scene.exchange.ledger().reason, Some(Reason::UpstreamClosed));
+    assert!(scene.output.effects.iter().all(|effect| !matches!(effect, Effect::Retry { .. })));
+}
