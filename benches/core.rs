@@ -87,7 +87,13 @@ fn hosts(count: usize) -> Vec<Arc<str>> {
 }
 
 fn frontend(host: &str) -> Arc<Frontend> {
-    Arc::new(Frontend { host: host.into(), pattern: host.into(), id: "site".into(), members: Box::new([]) })
+    Arc::new(Frontend {
+        host: host.into(),
+        pattern: host.into(),
+        id: "site".into(),
+        members: Box::new([]),
+        options: Default::default(),
+    })
 }
 
 /// Hosts in rotation: with many, each look-up is a miss of the processor's caches.

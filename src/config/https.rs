@@ -3,8 +3,12 @@
 use super::listen::{Bind, read_binds};
 use super::openssl;
 use super::raw::{Field, Section};
-use crate::net::tls::{CertificateFiles, ClientAuth, Credentials, ServerSettings, load_certificates};
-use crate::{route, worker};
+use crate::net::tls::{
+    BackendSettings, CertificateFiles, ClientAuth, Credentials, ServerSettings, Verification, load_certificates,
+};
+use crate::{exchange, route, worker};
+use rustls::pki_types::CertificateDer;
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +24,8 @@ pub struct Tls {
     pub server: ServerSettings,
     /// Limits and times of handshakes.
     pub lobby: worker::LobbySettings,
+    /// Whether clients that come without encryption are sent here.
+    pub redirect: exchange::Redirect,
 }
 
 /// An address of encrypted connections.
@@ -50,6 +56,7 @@ pub(super) fn read(root: &Section<'_>, server: &Section<'_>, names: &route::Sett
     let section = if is_old { old.section() } else { new.clone().section() };
     let common = read_pair(&section, &Pair::default(), folder);
     let settings = read_settings(&section, folder);
+    let redirect = section.field("redirect");
     let lobby = worker::LobbySettings {
         handshake_timeout: section.field("handshakeTimeout").seconds().unwrap_or(Duration::from_secs(10)),
         max_handshakes: section.field("maxHandshakes").count(1..=1_000_000).unwrap_or(4096),
@@ -63,7 +70,9 @@ pub(super) fn read(root: &Section<'_>, server: &Section<'_>, names: &route::Sett
         let pair = section.map_or_else(|| common.clone(), |section| read_pair(&section, &common, folder));
         TlsListener { address, certificate: load(&field, pair) }
     });
-    Some(Tls { listeners: listeners.collect(), server: settings, lobby })
+    let listeners: Vec<_> = listeners.collect();
+    let redirect = read_redirect(&redirect, listeners.first().map_or(DEFAULT_PORT, |first| first.address.port()));
+    Some(Tls { listeners, server: settings, lobby, redirect })
 }
 
 /// The keys of a pair; what is left out is as in `common`.
@@ -132,6 +141,19 @@ fn read_settings(section: &Section<'_>, folder: &Path) -> ServerSettings {
     settings
 }
 
+/// `true` sends clients to the first port that is bound, a number to this one: the two differ behind a NAT.
+fn read_redirect(field: &Field<'_>, own_port: u16) -> exchange::Redirect {
+    let read = field.read("true, false, or the port that clients are sent to", |value| match value {
+        Value::Bool(for_all) => Some(exchange::Redirect { for_all: *for_all, port: own_port }),
+        Value::Number(port) => {
+            let port = port.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
+            Some(exchange::Redirect { for_all: true, port })
+        }
+        _ => None,
+    });
+    read.unwrap_or(exchange::Redirect { for_all: false, port: own_port })
+}
+
 fn read_client_auth(section: &Section<'_>, folder: &Path) -> ClientAuth {
     let (mode, authorities) = (section.field("clientAuth"), section.field("clientCa"));
     let is_required = mode.read("\"none\", \"optional\" or \"required\"", |value| match value.as_str()? {
@@ -144,15 +166,40 @@ fn read_client_auth(section: &Section<'_>, folder: &Path) -> ClientAuth {
         authorities.warn_no_effect("https.clientAuth is \"none\"");
         return ClientAuth::None;
     };
-    let mut certificates = Vec::new();
-    for path in read_paths(&authorities, folder) {
-        match load_certificates(&path) {
-            Ok(more) => certificates.extend(more),
-            Err(fault) => authorities.lacks(&fault.to_string(), "a file of certificates"),
-        }
-    }
+    let certificates = read_authorities(&authorities, &read_paths(&authorities, folder));
     if !authorities.is_set() {
         authorities.lacks("nothing", "the file of the authorities that sign clients' certificates");
     }
     if is_required { ClientAuth::Required(certificates) } else { ClientAuth::Optional(certificates) }
+}
+
+fn read_authorities(field: &Field<'_>, paths: &[PathBuf]) -> Vec<CertificateDer<'static>> {
+    let mut certificates = Vec::new();
+    for path in paths {
+        match load_certificates(path) {
+            Ok(more) => certificates.extend(more),
+            Err(fault) => field.lacks(&fault.to_string(), "a file of certificates"),
+        }
+    }
+    certificates
+}
+
+/// `server.backendTls`: connections to backends of `https://`.
+pub(super) fn read_backend_tls(server: &Section<'_>, folder: &Path) -> BackendSettings {
+    let field = server.field("backendTls");
+    let section = field.clone().section();
+    let pair = read_pair(&section, &Pair::default(), folder);
+    let authorities = pair.chain.clone();
+    // Here `ca` is whom to believe, and no part of a chain.
+    let credentials = load(&field, Pair { chain: Vec::new(), ..pair }).map(|(_, credentials)| credentials);
+    let is_insecure = section.field("insecure").flag().unwrap_or(false);
+    let verification = match (is_insecure, authorities.as_slice()) {
+        (true, _) => Verification::Nothing,
+        (false, []) => Verification::System,
+        (false, paths) => Verification::Authorities(read_authorities(&section.field("ca"), paths)),
+    };
+    if is_insecure {
+        section.field("ca").warn_no_effect("server.backendTls.insecure believes everybody");
+    }
+    BackendSettings { verification, credentials }
 }

@@ -22,6 +22,7 @@ pub use https::{Tls, TlsListener};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
 
+use crate::net::tls::BackendSettings;
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
 use raw::{Field, Section};
 use report::Report;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub listeners: Vec<SocketAddr>,
     /// Encrypted connections; `None` where nobody listens for them.
     pub tls: Option<Tls>,
+    /// Connections to backends of `https://`.
+    pub backend_tls: BackendSettings,
     /// The user to become once listening, by name or number; `None` exactly for a process that does not run as root.
     pub user: Option<String>,
     /// The group to become a member of, by name or number; `None` for the user's own. Set only for a process that
@@ -136,10 +139,14 @@ fn syntax_fault(error: &serde_json::Error) -> Fault {
 /// `None` only where a fault was reported.
 fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Settings> {
     let section = root.field("server").section();
-    let server = server::read(&section);
+    let mut server = server::read(&section);
     let listeners = listen::read_http(root, &section);
     let tls = https::read(root, &section, &server.route, folder);
+    if let Some(tls) = &tls {
+        server.exchange.redirect = tls.redirect;
+    }
     let (user, group) = read_user(root, overrides.is_root);
+    let backend_tls = https::read_backend_tls(&section, folder);
     let source = driver::read_source(root, folder)?;
     Some(Settings {
         exchange: server.exchange,
@@ -155,6 +162,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         pin: server.pin && !overrides.no_pin,
         listeners,
         tls,
+        backend_tls,
         user,
         group,
     })

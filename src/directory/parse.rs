@@ -3,12 +3,13 @@
 //! Two passes. The first takes the text apart without a look at what it means, and ends at the first breach of JSON.
 //! The second finds every fault of meaning in one go; each part is a slice of the text, so its place is known.
 
+mod options;
 mod pairs;
 
 use super::certificates;
 use super::frontends::Record;
 use super::table::Records;
-use crate::cluster::BackendUrl;
+use crate::cluster::{BackendUrl, Options};
 use crate::route::MAX_SUFFIX_LABELS;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -146,13 +147,15 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn read_file(&mut self, members: Members<'a>) {
-        let (mut frontends, mut certificates) = (None, None);
+        let (mut frontends, mut certificates, mut options) = (None, None, None);
         for (key, value) in members.0 {
             match string(key).as_deref() {
                 Some("frontends") if frontends.is_some() => self.fault(key, "frontends", "stands twice"),
                 Some("frontends") => frontends = Some(value),
                 Some("certificates") if certificates.is_some() => self.fault(key, "certificates", "stands twice"),
                 Some("certificates") => certificates = Some(value),
+                Some("options") if options.is_some() => self.fault(key, "options", "stands twice"),
+                Some("options") => options = Some(value),
                 Some(name) => self.warn(key, &shown(name), "is not known here and means nothing"),
                 None => self.fault(key, "", "found a name that is not Unicode text"),
             }
@@ -161,7 +164,12 @@ impl<'a> Reader<'a> {
             self.read_certificates(value);
         }
         match frontends {
-            Some(value) => self.read_frontends(value),
+            Some(value) => {
+                self.read_frontends(value);
+                if let Some(options) = options {
+                    self.read_options(options);
+                }
+            }
             None => self.faults.push(Fault {
                 line: 1,
                 column: 1,
@@ -241,7 +249,11 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        (self.faults.len() + self.more == faults_before).then(|| Record { id, backends: backends.into() })
+        (self.faults.len() + self.more == faults_before).then(|| Record {
+            id,
+            backends: backends.into(),
+            options: Options::default(),
+        })
     }
 
     fn warn(&mut self, raw: &RawValue, path: &str, problem: &str) {

@@ -32,7 +32,7 @@ pub use events::{Effect, Flushed, Input, Output, Side, Turn};
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
 pub use request::Request;
-pub use settings::Settings;
+pub use settings::{Redirect, Settings};
 
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;

@@ -39,6 +39,7 @@ struct Traits {
     idempotent: bool,
     expects_continue: bool,
     wants_debug: bool,
+    is_secure: bool,
 }
 
 impl Request {
@@ -59,6 +60,7 @@ impl Request {
             idempotent: head.is_idempotent(),
             expects_continue: head.expects_continue,
             wants_debug: head.wants_debug,
+            is_secure: head.came_encrypted(&hop),
         };
         Ok(Self { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All })
     }
@@ -122,6 +124,11 @@ impl Request {
 
     pub(super) fn expects_continue(&self) -> bool {
         self.traits.expects_continue
+    }
+
+    /// Whether the client's connection is encrypted, be it to this node or to a proxy in front that is believed.
+    pub(super) fn is_secure(&self) -> bool {
+        self.traits.is_secure
     }
 
     pub(super) fn wants_debug(&self) -> bool {

@@ -111,7 +111,13 @@ mod tests {
     }
 
     fn put(cache: &mut Cache<Arc<Frontend>>, host: &str) {
-        let frontend = Frontend { host: host.into(), pattern: host.into(), id: "x".into(), members: Box::default() };
+        let frontend = Frontend {
+            host: host.into(),
+            pattern: host.into(),
+            id: "x".into(),
+            members: Box::default(),
+            options: Default::default(),
+        };
         cache.put_found(host.into(), Arc::new(frontend));
     }
 

@@ -3,7 +3,7 @@
 use super::{Error, Event};
 use crate::base::folders::Folders;
 use crate::config::{Tls, TlsListener};
-use crate::net::tls::Reception;
+use crate::net::tls::{BackendSettings, BackendTls, Reception};
 use crate::worker::{DoorCertificates, TlsParts};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -75,4 +75,11 @@ fn watch(listeners: &[TlsListener], events: &Sender<Event>) -> Option<Folders> {
         }
     }
     Some(watch)
+}
+
+/// What is agreed on with backends of `https://`. Where nothing can be, none of them can be used, but all others.
+pub(super) fn backend_tls(settings: &BackendSettings) -> Option<BackendTls> {
+    BackendTls::new(settings)
+        .inspect_err(|problem| log::warn!("server.backendTls: {problem}; backends of https:// cannot be used"))
+        .ok()
 }

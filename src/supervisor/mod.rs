@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Post;
+use crate::net::tls::BackendTls;
 use crate::page::Pages;
 use crate::worker::{self, Order, Parts, Seat, Worker};
 use crate::{access_log, directory};
@@ -136,6 +137,7 @@ struct House {
     log: access_log::Control,
     /// The certificates of the addresses.
     certificates: certificates::Keeper,
+    backend_tls: Option<BackendTls>,
     running: usize,
 }
 
@@ -161,6 +163,7 @@ impl House {
             counters: Vec::new(),
             directory,
             log,
+            backend_tls: certificates::backend_tls(&settings.backend_tls),
             certificates: certificates::Keeper::new(settings.tls.as_ref(), events)?,
             running: 0,
         };
@@ -182,6 +185,7 @@ impl House {
                 seat: furniture.seat,
                 listeners,
                 tls: self.certificates.parts(),
+                backend_tls: self.backend_tls.clone(),
                 settings: settings.worker.clone(),
                 exchange: settings.exchange.clone(),
                 upstream: settings.upstream.clone(),

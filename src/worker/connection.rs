@@ -4,6 +4,7 @@ use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Timer;
 use crate::cluster::{Backend, BackendId};
 use crate::exchange::{Exchange, Side};
+use crate::net::tls::ToBackend;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use std::net::SocketAddr;
@@ -119,4 +120,6 @@ pub(super) struct Dial {
     pub(super) addresses: Arc<[SocketAddr]>,
     /// How many of them were tried.
     pub(super) tried: usize,
+    /// Whom to shake hands with, where the connection is to be encrypted.
+    pub(super) tls: Option<ToBackend>,
 }

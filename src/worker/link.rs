@@ -59,7 +59,15 @@ impl Worker {
         match backend.addresses() {
             Addresses::Known(addresses) => {
                 self.counters.count(Counter::Dials);
-                self.dial_addresses(job, backend, Dial { addresses, tried: 0 });
+                let url = backend.url();
+                let tls = url.is_secure().then(|| self.backend_tls.as_ref()?.to(url.host()));
+                match tls {
+                    Some(None) => {
+                        self.return_permit(backend.id());
+                        self.inform(job, Input::ConnectFailed(Reason::TlsFailed));
+                    }
+                    tls => self.dial_addresses(job, backend, Dial { addresses, tried: 0, tls: tls.flatten() }),
+                }
             }
             Addresses::Pending => {
                 self.awaiting_name.entry(backend.id()).or_default().push(job);
@@ -116,6 +124,9 @@ impl Worker {
                 self.carry_on(job);
             }
             Some(Err(error)) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    log::warn!("{}: shaking hands: {error}", upstream.backend.url());
+                }
                 let buffer = self.receive_buffer;
                 let next = upstream.dial.as_mut().map(|dial| next_transport(dial, buffer));
                 match next {
@@ -269,7 +280,7 @@ impl Worker {
 fn next_transport(dial: &mut Dial, receive_buffer: Option<usize>) -> io::Result<Transport> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     while let Some(address) = next_address(dial) {
-        result = Transport::connect(address, receive_buffer, None);
+        result = Transport::connect(address, receive_buffer, dial.tls.as_ref());
         if result.is_ok() {
             break;
         }
@@ -286,6 +297,9 @@ fn next_address(dial: &mut Dial) -> Option<SocketAddr> {
 /// What a failed connect says: of the backend, or of this node.
 fn reason_of(error: &io::Error) -> Reason {
     use nix::errno::Errno;
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Reason::TlsFailed;
+    }
     let errno = error.raw_os_error().map(Errno::from_raw);
     match errno {
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL) => Reason::NoSocket,

@@ -25,7 +25,7 @@ use crate::cluster::{BackendId, Frontend};
 use crate::directory::{Directory, News};
 use crate::exchange::{self, Output, Side, Turn};
 use crate::net::mailbox::{Inbox, Post, mailbox};
-use crate::net::tls::{Bench, Reception};
+use crate::net::tls::{BackendTls, Bench, Reception};
 use crate::net::transport::usable_receive_buffer;
 use crate::page::Pages;
 use crate::upstream::{self, Pool};
@@ -100,6 +100,8 @@ pub struct Parts {
     pub listeners: Vec<mio::net::TcpListener>,
     /// What the last of its sockets, those that are encrypted, need: as many as there are certificates.
     pub tls: Option<TlsParts>,
+    /// What is agreed on with backends of `https://`; `None` where nothing can be.
+    pub backend_tls: Option<BackendTls>,
     /// The settings of the rooms it runs.
     pub settings: Settings,
     /// Those of its exchanges.
@@ -146,6 +148,7 @@ pub struct Worker {
     core: Core,
     scratch: Box<[u8]>,
     bench: Bench,
+    backend_tls: Option<BackendTls>,
     /// Where clients shake hands; `None` where no door is encrypted.
     lobby: Option<Lobby>,
     clients: Slots<Client>,
@@ -267,6 +270,7 @@ impl Worker {
             },
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             bench: Bench::default(),
+            backend_tls: parts.backend_tls,
             lobby: parts.tls.map(|tls| Lobby::new(tls.settings, tls.reception, &tls.doors)),
             clients: Slots::default(),
             jobs: Slots::default(),

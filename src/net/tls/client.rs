@@ -14,7 +14,7 @@ use std::sync::Arc;
 const RESUMABLE: usize = 1024;
 
 /// How backends are talked to over TLS.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendSettings {
     /// How backends prove who they are.
     pub verification: Verification,
@@ -23,7 +23,7 @@ pub struct BackendSettings {
 }
 
 /// How a backend proves that it is who its URL says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Verification {
     /// By a certificate that one of the system's authorities has signed.
     #[default]
@@ -47,13 +47,27 @@ impl ToBackend {
     }
 }
 
-impl BackendSettings {
-    /// What is agreed on with backends. What is wrong with the settings if nothing can be.
-    pub fn config(&self) -> Result<Arc<ClientConfig>, String> {
+/// What is agreed on with all backends. Each core has one of its own, with the tickets that backends gave it.
+#[derive(Debug)]
+pub struct BackendTls {
+    config: Arc<ClientConfig>,
+}
+
+impl Clone for BackendTls {
+    fn clone(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE);
+        Self { config: Arc::new(config) }
+    }
+}
+
+impl BackendTls {
+    /// What the settings say. What is wrong with them if nothing can be agreed on so.
+    pub fn new(settings: &BackendSettings) -> Result<Self, String> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        let builder = match &self.verification {
+        let builder = match &settings.verification {
             Verification::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(BelievesEverybody)),
             Verification::System => builder.with_root_certificates(system_roots()?),
             Verification::Authorities(authorities) => {
@@ -64,7 +78,7 @@ impl BackendSettings {
                 builder.with_root_certificates(roots)
             }
         };
-        let mut config = match &self.credentials {
+        let mut config = match &settings.credentials {
             Some(credentials) => {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified_key())))
             }
@@ -72,15 +86,13 @@ impl BackendSettings {
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::in_memory_sessions(RESUMABLE);
-        Ok(Arc::new(config))
+        Ok(Self { config: Arc::new(config) })
     }
-}
 
-impl ToBackend {
-    /// A backend of this name or address.
-    pub fn new(config: &Arc<ClientConfig>, host: &str) -> Result<Self, String> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
-        Ok(Self { config: Arc::clone(config), name })
+    /// How to talk to the backend of this name or address; `None` where it is neither.
+    pub fn to(&self, host: &str) -> Option<ToBackend> {
+        let name = ServerName::try_from(host.to_owned()).ok()?;
+        Some(ToBackend { config: Arc::clone(&self.config), name })
     }
 }
 

@@ -11,7 +11,7 @@ mod records;
 mod server;
 mod session;
 
-pub use client::{BackendSettings, ToBackend, Verification};
+pub use client::{BackendSettings, BackendTls, ToBackend, Verification};
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
 pub use files::{CertificateFiles, FileFault, load_certificates, read};
 pub use records::Bench;

@@ -26,6 +26,7 @@ pub(crate) struct Setup {
     /// Sections of the configuration and of the routes that few tests need.
     https: Map<String, Value>,
     certificates: Map<String, Value>,
+    options: Map<String, Value>,
     secure_address: Option<SocketAddr>,
     frontends: Map<String, Value>,
     workers: usize,
@@ -48,6 +49,7 @@ impl Setup {
             server: Map::new(),
             https: Map::new(),
             certificates: Map::new(),
+            options: Map::new(),
             secure_address: None,
             frontends: Map::new(),
             workers: 2,
@@ -79,6 +81,11 @@ impl Setup {
         self.set_https("bind", address.ip().to_string()).set_https("port", address.port())
     }
 
+    /// The address for which a certificate of the proxy itself has to be.
+    pub(crate) fn secure_ip(&self) -> String {
+        self.secure_address.expect("a setup with https").ip().to_string()
+    }
+
     /// Sets `https.<key>`.
     pub(crate) fn set_https(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.https.insert(key.to_owned(), value.into());
@@ -88,6 +95,12 @@ impl Setup {
     /// Adds a certificate and its key to the routes, as texts or paths.
     pub(crate) fn certificate(mut self, pattern: &str, pair: &Pair) -> Self {
         self.certificates.insert(pattern.to_owned(), pair.as_json());
+        self
+    }
+
+    /// Sets an option of a frontend.
+    pub(crate) fn option(mut self, pattern: &str, key: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(pattern.to_owned(), json!({key: value.into()}));
         self
     }
 
@@ -142,22 +155,36 @@ impl Setup {
         self
     }
 
-    /// Starts the proxy and waits until it accepts connections.
-    #[track_caller]
-    pub(crate) fn start(self) -> Proxy {
-        let address = unused_address();
+    fn write_config(&self, address: SocketAddr) {
         let config = json!({
             "server": self.server,
             "http": {"bind": address.ip().to_string(), "port": address.port()},
-            "https": self.https,
+            "https": if self.https.is_empty() { Value::Null } else { Value::Object(self.https.clone()) },
             "driver": "file:routes.json",
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, certificates, secure_address, workers, stderr, .. } = self;
-        write_whole(&dir.join("config.json"), &format!("{config:#}"));
+        write_whole(&self.dir.join("config.json"), &format!("{config:#}"));
+    }
+
+    /// Has the proxy check the configuration: whether it is good, and all that was said.
+    pub(crate) fn dry(&self) -> (bool, String) {
+        self.write_config(unused_address());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        let output = command.arg("--dry").arg("--config").arg(self.dir.join("config.json")).output();
+        let output = output.expect("starting the proxy");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Starts the proxy and waits until it accepts connections.
+    #[track_caller]
+    pub(crate) fn start(self) -> Proxy {
+        let address = unused_address();
+        self.write_config(address);
+        let Self { dir, frontends, certificates, options, secure_address, workers, stderr, .. } = self;
         if !dir.join("routes.json").exists() {
-            write_whole(&dir.join("routes.json"), &format!("{:#}", routes(&frontends, &certificates)));
+            write_whole(&dir.join("routes.json"), &format!("{:#}", routes(&frontends, &certificates, &options)));
         }
         let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
@@ -182,10 +209,10 @@ impl Setup {
     }
 }
 
-fn routes(frontends: &Map<String, Value>, certificates: &Map<String, Value>) -> Value {
-    match certificates.is_empty() {
-        true => json!({"frontends": frontends}),
-        false => json!({"frontends": frontends, "certificates": certificates}),
+fn routes(frontends: &Map<String, Value>, certificates: &Map<String, Value>, options: &Map<String, Value>) -> Value {
+    match (certificates.is_empty(), options.is_empty()) {
+        (true, true) => json!({"frontends": frontends}),
+        _ => json!({"frontends": frontends, "certificates": certificates, "options": options}),
     }
 }
 
@@ -250,6 +277,11 @@ impl Proxy {
     /// Replaces the text of the routes file in one step.
     pub(crate) fn write_routes_text(&self, text: &str) {
         write_whole(&self.dir.join("routes.json"), text);
+    }
+
+    /// Replaces one of its files in one step.
+    pub(crate) fn replace(&self, name: &str, content: &str) {
+        write_whole(&self.dir.join(name), content);
     }
 
     /// A path in the directory of its files.

@@ -3,14 +3,18 @@
 use super::client::{Client, Transport, connect};
 use super::{PATIENCE, proxy::Proxy};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection, SignatureScheme, StreamOwned, SupportedProtocolVersion,
+};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 
 /// Whoever signs the certificates of a test.
 pub(crate) struct Authority {
@@ -118,6 +122,28 @@ impl Trust {
         Self { config: Arc::new(config), ..self }
     }
 
+    /// The same, which note what is stapled to the certificates they are shown.
+    pub(crate) fn noting_staples(self) -> (Self, Staples) {
+        let staples = Staples::default();
+        let mut config = ClientConfig::clone(&self.config);
+        let noting = Noting { staples: Arc::clone(&staples), provider: provider() };
+        config.dangerous().set_certificate_verifier(Arc::new(noting));
+        (Self { config: Arc::new(config), ..self }, staples)
+    }
+
+    /// The same, whose records are of this size at most on the wire.
+    pub(crate) fn with_records_of(&self, size: Option<usize>) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.max_fragment_size = size;
+        Self { config: Arc::new(config), roots: self.roots.clone() }
+    }
+
+    /// A session that has yet to begin.
+    pub(crate) fn session(&self, name: &str) -> ClientConnection {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        ClientConnection::new(Arc::clone(&self.config), name).expect("a client")
+    }
+
     /// A connection, hands shaken with whoever is called `name` at `address`.
     #[track_caller]
     pub(crate) fn connect(&self, address: SocketAddr, name: &str) -> TlsStream {
@@ -126,8 +152,7 @@ impl Trust {
 
     /// The same, if hands can be shaken.
     pub(crate) fn try_connect(&self, address: SocketAddr, name: &str) -> io::Result<TlsStream> {
-        let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let mut connection = ClientConnection::new(Arc::clone(&self.config), name).expect("a client");
+        let mut connection = self.session(name);
         let mut socket = connect(address, None);
         socket.set_read_timeout(Some(PATIENCE))?;
         while connection.is_handshaking() {
@@ -145,6 +170,52 @@ impl Trust {
     /// The certificate that the proxy shows to those who ask for `name`; `None` where no hands can be shaken.
     pub(crate) fn shown(&self, proxy: &Proxy, name: &str) -> Option<CertificateDer<'static>> {
         self.try_connect(proxy.secure_address(), name).ok().map(|stream| stream.certificate())
+    }
+}
+
+/// What was stapled to the certificates that were shown.
+pub(crate) type Staples = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// Believes everybody, and notes what is stapled.
+#[derive(Debug)]
+struct Noting {
+    staples: Staples,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Noting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        staple: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.staples.lock().expect("no panic").push(staple.to_vec());
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -202,4 +273,39 @@ impl Transport for TlsStream {
         self.0.flush().expect("saying goodbye");
         self.0.sock.finish_writing();
     }
+}
+
+/// Gives one connection this answer, whatever it asks, and ends it, with a goodbye or without one.
+pub(crate) fn serve_once(
+    provider: &Arc<CryptoProvider>,
+    pair: &Pair,
+    answer: &'static [u8],
+    says_goodbye: bool,
+) -> SocketAddr {
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.der()], key)
+        .expect("a pair");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("a connection");
+        let session = ServerConnection::new(Arc::new(config)).expect("a session");
+        let mut stream = StreamOwned::new(session, socket);
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a request");
+            heard.push(byte[0]);
+        }
+        stream.write_all(answer).expect("sending the answer");
+        if says_goodbye {
+            stream.conn.send_close_notify();
+        }
+        stream.flush().expect("sending the answer");
+    });
+    address
 }
