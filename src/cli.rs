@@ -3,11 +3,12 @@
 mod program_log;
 
 use crate::config::{self, CpuList, Overrides, Warning};
-use crate::supervisor;
+use crate::{demo, supervisor};
 use clap::{Parser, Subcommand};
 use nix::unistd::Uid;
 use std::env;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ const FLAVOR: &str = "SETTINGS_FLAVOR";
 
 /// A reverse proxy for edge nodes: HTTP/1.1 and WebSocket for very many virtual hosts.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, args_conflicts_with_subcommands = true)]
+#[command(name = "sluice", version, args_conflicts_with_subcommands = true, term_width = 0)]
 #[command(after_help = "Environment:\n  \
     SETTINGS_FLAVOR=x  read config/config_x.json unless --config says otherwise\n  \
     RUST_LOG=level     error, warn, info, debug or trace, whatever server.debug says")]
@@ -44,8 +45,12 @@ pub struct Arguments {
 /// What can be done instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Serve two built-in backends on 127.0.0.1:8080, and say how to try them
-    Demo,
+    /// Serve two built-in backends on 127.0.0.1, and say what to try
+    Demo {
+        /// The port of the proxy
+        #[arg(long, value_name = "N", default_value_t = demo::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+    },
 }
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -72,9 +77,8 @@ impl Arguments {
 /// Does what the command line says. Wrong arguments end the process here, with what is wrong and the status 2.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Demo) = arguments.command {
-        eprintln!("sluice: the demonstration is not available in this version");
-        return ExitCode::FAILURE;
+    if let Some(Command::Demo { port }) = arguments.command {
+        return with_log(false, || report(demo::run(port)));
     }
     let file = arguments.config_path(env::var_os(FLAVOR));
     let (settings, warnings) = match config::load(&file, &arguments.overrides(Uid::effective().is_root())) {
@@ -90,18 +94,16 @@ pub fn run() -> ExitCode {
         println!("{}: OK", file.display());
         return ExitCode::SUCCESS;
     }
-    let level = if settings.debug { "debug" } else { "info" };
-    let _log = match program_log::start(level) {
-        Ok(log) => log,
-        Err(error) => {
-            eprintln!("starting the thread of the program's own log: {error}");
-            return ExitCode::FAILURE;
+    with_log(settings.debug, || {
+        for warning in warnings {
+            log::warn!("{}: {warning}", file.display());
         }
-    };
-    for warning in warnings {
-        log::warn!("{}: {warning}", file.display());
-    }
-    match supervisor::run(&settings) {
+        report(supervisor::run(&settings))
+    })
+}
+
+fn report(result: Result<(), impl Display>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.to_string().lines().for_each(|line| log::error!("{line}"));
@@ -113,6 +115,17 @@ pub fn run() -> ExitCode {
 fn print_warnings(file: &Path, warnings: &[Warning]) {
     for warning in warnings {
         eprintln!("{}: warning: {warning}", file.display());
+    }
+}
+
+/// Does something with the program's own log running; at the end what waits there is written.
+fn with_log(debug: bool, serve: impl FnOnce() -> ExitCode) -> ExitCode {
+    match program_log::start(if debug { "debug" } else { "info" }) {
+        Ok(_log) => serve(),
+        Err(error) => {
+            eprintln!("starting the thread of the program's own log: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -139,8 +152,10 @@ mod tests {
         let overrides =
             Overrides { workers: Some(4), cpus: Some("0-1,3".parse().expect("a list")), no_pin: true, is_root: true };
         assert_eq!(full.overrides(true), overrides);
-        assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo));
+        assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo { port: 8080 }));
+        assert_eq!(parse("sluice demo --port 81").expect("a command").command, Some(Command::Demo { port: 81 }));
         let wrong = ["--workers 0", "--workers x", "--workers 1025", "--cpus x", "--cpus 1-0", "--dry demo", "other"];
+        let wrong = wrong.into_iter().chain(["demo --port 0", "demo --port 65536", "--port 80"]);
         for arguments in wrong {
             assert!(parse(&format!("sluice {arguments}")).is_err(), "{arguments}");
         }

@@ -71,7 +71,7 @@ reasons! {
     ClientStalled = 0, "client_stalled", "The client stopped reading.";
 
     // What the backends did.
-    /// Every backend of the frontend is marked dead, or has been tried.
+    /// The frontend's list has no backends, or all have just left it. Those that are marked dead are tried all the same.
     NoBackend = 502, "no_backend_alive", "No server of this website is available.";
     /// The backend refused the connection, or the connection failed otherwise.
     ConnectFailed = 502, "connect_failed", "The server of this website could not be reached.";

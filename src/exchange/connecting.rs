@@ -30,9 +30,12 @@ impl Connecting {
     }
 
     fn failed(self, reason: Reason, cx: &mut Cx<'_>) -> State {
-        // What this node is short of says nothing about the life of the backend.
-        if !matches!(reason, Reason::QueueFull | Reason::QueueTimeout | Reason::NoSocket) {
-            self.target.observe(Observation::Unreachable, cx);
+        match reason {
+            // What this node is short of, another backend cannot give.
+            Reason::NoSocket => return self.journey.refuse(reason, cx),
+            // A queue of our own says nothing about the life of the backend.
+            Reason::QueueFull | Reason::QueueTimeout => {}
+            _ => self.target.observe(Observation::Unreachable, cx),
         }
         self.journey.try_another(self.target, reason, cx)
     }

@@ -7,13 +7,14 @@ use sluice::base::reason::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that no scenario leads to, since their faults are the tables' of `tests/wire`.
-const ELSEWHERE: [Reason; 6] = [
+const ELSEWHERE: [Reason; 7] = [
     Reason::AmbiguousLength,
     Reason::BadTarget,
     Reason::MethodRefused,
     Reason::UnknownCoding,
     Reason::UnknownVersion,
     Reason::NameNotResolved,
+    Reason::TlsFailed,
 ];
 
 /// How often each thing has been met.

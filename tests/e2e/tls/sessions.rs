@@ -173,7 +173,7 @@ fn large_bodies_pass_whatever_the_sizes_of_records_and_reads() {
             checker.take(piece);
             pieces += 1;
             // A reader that is slow now and then fills the socket on the other side.
-            if pieces % 64 == 0 {
+            if pieces.is_multiple_of(64) {
                 worker_has_caught_up(&proxy);
             }
         });

@@ -1,0 +1,137 @@
+//! The demonstration: two backends of its own, the proxy in front of them, and what to try.
+
+mod backend;
+
+use crate::config::{self, Overrides};
+use crate::net::listener::Listener;
+use crate::supervisor;
+use nix::unistd::mkdtemp;
+use serde_json::json;
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The port of the proxy, unless another one is asked for.
+pub const DEFAULT_PORT: u16 = 8080;
+
+/// What to try; `{base}` is the proxy's URL and `{routes}` the path of the routes file.
+const GUIDE: &str = include_str!("guide.txt");
+
+/// The routes; `{one}` and `{two}` are the ports of the backends.
+const ROUTES: &str = include_str!("routes.json");
+
+/// Why there is no demonstration.
+#[derive(Debug)]
+pub enum Error {
+    /// The proxy cannot listen there.
+    Listen(SocketAddr, io::Error),
+    /// A backend could not be started.
+    Backend(io::Error),
+    /// The routes file could not be written.
+    Routes(PathBuf, io::Error),
+    /// The settings made here are not good.
+    Settings(config::Failure),
+    /// The proxy could not be started, or ended too early.
+    Serve(supervisor::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) => {
+                let advice = match error.kind() {
+                    io::ErrorKind::AddrInUse => "; another program listens there",
+                    io::ErrorKind::PermissionDenied => "; ports below 1024 need root",
+                    _ => "",
+                };
+                write!(f, "listening on {address}: {error}{advice}. Name a free port: sluice demo --port 8090")
+            }
+            Self::Backend(error) => write!(f, "starting a backend of the demonstration: {error}"),
+            Self::Routes(path, error) => {
+                write!(f, "writing the routes of the demonstration to {}: {error}", path.display())
+            }
+            Self::Settings(failure) => failure.fmt(f),
+            Self::Serve(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Serves on this port of 127.0.0.1 until a signal ends it.
+pub fn run(port: u16) -> Result<(), Error> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    // Before anybody is told to send requests there.
+    Listener::probe(address).map_err(|error| Error::Listen(address, error))?;
+    let ports = [backend::start("one"), backend::start("two")];
+    let [one, two] = ports.map(|port| port.map_err(Error::Backend));
+    let folder = Folder::make()?;
+    let routes = folder.0.join("routes.json");
+    let text = ROUTES.replace("{one}", &one?.to_string()).replace("{two}", &two?.to_string());
+    fs::write(&routes, text).map_err(|error| Error::Routes(routes.clone(), error))?;
+    let settings = settings(port, &folder.0)?;
+    print_guide(address, &routes);
+    supervisor::run(&settings).map_err(Error::Serve)
+}
+
+/// Those of a configuration in the folder.
+fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
+    let text = json!({
+        "http": {"bind": "127.0.0.1", "port": port},
+        "driver": "file:routes.json",
+        // A tunnel that somebody left open in another terminal does not hold up Ctrl-C.
+        "server": {"accessLog": "-", "gracefulWait": 1},
+    });
+    // Even root stays who it is: there may be no other account here, and the folder belongs to this one.
+    let overrides = Overrides { is_root: false, ..Overrides::default() };
+    let loaded = config::from_text(&text.to_string(), &folder.join("config.json"), &overrides);
+    loaded.map(|(settings, _)| settings).map_err(Error::Settings)
+}
+
+fn print_guide(address: SocketAddr, routes: &Path) {
+    let base = format!("http://{address}");
+    let text = GUIDE.replace("{base}", &base).replace("{routes}", &routes.display().to_string());
+    // Whoever has closed standard output does not want to read it.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// A folder of this process's own, which goes when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Self, Error> {
+        let template = env::temp_dir().join("sluice-demo-XXXXXX");
+        mkdtemp(&template).map(Self).map_err(|error| Error::Routes(template, error.into()))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // It lies where the system clears up by itself.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_are_good_and_nobody_becomes_another_user() {
+        let settings = settings(8080, Path::new("/tmp/x")).expect("good settings");
+        assert_eq!(settings.listeners, [SocketAddr::from(([127, 0, 0, 1], 8080))]);
+        assert_eq!((settings.user, settings.group), (None, None));
+    }
+
+    #[test]
+    fn a_folder_goes_with_all_that_is_in_it() {
+        let folder = Folder::make().expect("a folder");
+        let path = folder.0.clone();
+        fs::write(path.join("routes.json"), "{}").expect("a file");
+        drop(folder);
+        assert!(!path.exists());
+    }
+}
