@@ -157,6 +157,10 @@ impl Worker {
         self.counters.count(Counter::CertificateMisses);
         let Some(lobby) = &mut self.lobby else { return Verdict::Refuse };
         if let Some(waiting) = lobby.waiting.get_mut(&name) {
+            // Those who have left wait here too, until the answer comes: a slow one must not gather them without end.
+            if waiting.len() >= 2 * lobby.settings.max_handshakes {
+                return Verdict::Refuse;
+            }
             waiting.push(key);
         } else if self.directory.lookup_certificate(self.number, Arc::clone(&name)) {
             lobby.waiting.insert(name, vec![key]);
