@@ -1,6 +1,9 @@
 //! The command line, and what the program does with it.
 
 mod program_log;
+mod tools;
+
+pub use tools::{Provision, Routes};
 
 use crate::config::{self, CpuList, Overrides, Warning};
 use crate::{demo, supervisor};
@@ -43,7 +46,7 @@ pub struct Arguments {
 }
 
 /// What can be done instead of serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Serve two built-in backends on 127.0.0.1, and say what to try
     Demo {
@@ -51,6 +54,10 @@ pub enum Command {
         #[arg(long, value_name = "N", default_value_t = demo::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
     },
+    /// Load a routes file into Redis, by difference
+    Provision(Provision),
+    /// Show what a host resolves to in Redis, step by step, or list all patterns
+    Routes(Routes),
 }
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -77,10 +84,13 @@ impl Arguments {
 /// Does what the command line says. Wrong arguments end the process here, with what is wrong and the status 2.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Demo { port }) = arguments.command {
-        return with_log(false, || report(demo::run(port)));
-    }
     let file = arguments.config_path(env::var_os(FLAVOR));
+    match &arguments.command {
+        None => {}
+        Some(Command::Demo { port }) => return with_log(false, || report(demo::run(*port))),
+        Some(Command::Provision(provision)) => return tools::provision(provision, &file),
+        Some(Command::Routes(routes)) => return tools::routes(routes, &file),
+    }
     let (settings, warnings) = match config::load(&file, &arguments.overrides(Uid::effective().is_root())) {
         Ok(loaded) => loaded,
         Err(failure) => {

@@ -16,10 +16,11 @@
 //! | 3 | [`route`] | host-name ladder, per-core LRU of answers |
 //! | 4 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
 //! | 4 | [`upstream`] | pool of connections to backends, a core's own |
-//! | 4 | [`directory`] | where routes come from: the file source, name resolution, what changed for whom |
+//! | 4 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
 //! | 5 | [`worker`] | one core: accept, pump, *the* match that performs effects, mail, drain |
 //! | 6 | [`config`] | text as written to validated settings, with every fault found at once |
 //! | 7 | [`supervisor`] | binds listeners, spawns, pins, signals, stop |
+//! | 8 | [`provision`] | tools: a routes file carried into Redis, what a host resolves to |
 //! | 8 | [`demo`] | the built-in demonstration |
 //! | 9 | [`cli`] | arguments, and what they start |
 //!
@@ -57,5 +58,6 @@ pub mod config;
 pub mod supervisor;
 
 pub mod demo;
+pub mod provision;
 
 pub mod cli;

@@ -15,14 +15,15 @@ fn every_fault_is_named_and_the_status_is_1() {
     let folder = Folder::new("faults");
     folder.write(
         "config/config.json",
-        r#"{"server": {"retryOnError": "three", "maxSockts": 5, "port": 8080}, "driver": "redis:"}"#,
+        r#"{"server": {"retryOnError": "three", "maxSockts": 5, "port": 8080}, "driver": "nowhere:"}"#,
     );
     let expected = "\
 config/config.json: warning: server.port: an old name, use http.port instead
 config/config.json: warning: server.maxSockts: unknown setting, ignored; did you mean server.maxSockets?
 config/config.json: server.retryOnError: found \"three\", expected a whole number from 0 to 100
-config/config.json: driver: found \"redis:\", expected \"file:PATH\", such as \"file:routes.json\": \
-this version reads its routes from a file only
+config/config.json: driver: found \"nowhere:\", expected \"file:PATH\", \"redis:\", \
+\"redis://user:password@host:port/database#prefix\" (each part may be left out, rediss: is encrypted), \
+\"unix:/path\" or \"redis+sentinel://host:port,host:port/service/database\"
 ";
     for arguments in [&["--dry"][..], &[]] {
         let output = run(&folder.path, arguments, None);

@@ -69,7 +69,7 @@ impl Core {
     fn look_up(&mut self, directory: &Directory, asked: &str) -> Option<Arc<Frontend>> {
         assert!(directory.lookup(self.number, asked.into()));
         self.hear(&format!("an answer for {asked}"), |news| match news {
-            News::Answer { host, answer } if *host == *asked => match answer {
+            News::Answer { host, answer, .. } if *host == *asked => match answer {
                 Answer::Found(frontend) => Some(Some(frontend)),
                 Answer::Unknown => Some(None),
                 Answer::Failed(reason) => panic!("{reason}"),

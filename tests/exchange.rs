@@ -104,7 +104,7 @@ fn settings() -> Settings {
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: sluice::exchange::Redirect { for_all: false, port: 443 },
-        health: health::Settings { dead_ttl: 30 * SECOND, dead_on_500: true },
+        health: health::Settings { dead_ttl: 30 * SECOND, dead_on_500: true, checker_until: Moment::ZERO },
     }
 }
 

@@ -5,11 +5,14 @@ use crate::cluster::{BackendId, Frontend, Member};
 use std::sync::Arc;
 
 /// Picks a member that has not been tried for this request: one of the living at random. When none is alive, the
-/// member whose mark ends first: a mark is an old guess, and to act on it when nothing else is left can only help.
+/// member whose mark ends first: a mark of this node's own is an old guess, and to act on it when nothing else is left
+/// can only help. A member that others have marked is never picked.
 ///
 /// The answer is the member's place in the list.
 pub fn pick(frontend: &Frontend, tried: &[BackendId], now: Moment, rng: &mut fastrand::Rng) -> Option<usize> {
-    let may_serve = |(_, member): &(usize, &Arc<Member>)| !member.is_retired() && !tried.contains(&member.backend.id());
+    let may_serve = |(_, member): &(usize, &Arc<Member>)| {
+        !member.is_retired() && !member.is_barred(now) && !tried.contains(&member.backend.id())
+    };
     let members = || frontend.members.iter().enumerate().filter(may_serve);
     if frontend.members.len() == 1 {
         return members().next().map(|(place, _)| place);

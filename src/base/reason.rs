@@ -105,6 +105,12 @@ reasons! {
     NoSocket = 503, "no_socket", "This node is too busy.";
     /// The route could not be looked up in time.
     DirectoryBusy = 503, "directory_busy", "This node could not look up the website.";
+    /// The source of routes is away, and this host's route is not among those that were known before.
+    DirectoryAway = 503, "directory_away", "This node cannot look up the website at present.";
+    /// What the source of routes has for this host cannot be used; the log tells what is wrong with it.
+    BadRoute = 502, "bad_route", "The configuration of this website is not usable.";
+    /// The backend has left its list, and `server.tunnelDrain` is over.
+    BackendRemoved = 0, "backend_removed", "The server of this website was taken out of service.";
     /// The tunnel was idle for `server.tunnelTimeout`.
     TunnelIdle = 0, "tunnel_idle", "The tunnel was idle for too long.";
     /// `server.gracefulWait` was over before the request was.

@@ -36,6 +36,8 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// Microseconds of the moment until which the member counts as dead; 0 when it is alive.
     dead_until: AtomicU64,
+    /// The same for marks that others have made.
+    barred_until: AtomicU64,
     retired: AtomicBool,
 }
 
@@ -43,7 +45,12 @@ impl Member {
     /// A living member.
     pub fn new(backend: Arc<Backend>) -> Self {
         backend.join();
-        Self { backend, dead_until: AtomicU64::new(0), retired: AtomicBool::new(false) }
+        Self {
+            backend,
+            dead_until: AtomicU64::new(0),
+            barred_until: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+        }
     }
 
     /// Marks the member dead until `until`. Known to all cores at once.
@@ -51,7 +58,18 @@ impl Member {
         self.dead_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
-    /// The moment until which the member counts as dead, where that lies after `now`.
+    /// Bars the member until `until`: somebody else says that it is dead, and not even the last resort may be a member
+    /// that an operator, a checker or another node has taken out. Known to all cores at once.
+    pub fn bar(&self, until: Moment) {
+        self.barred_until.store(until.as_micros(), Ordering::Relaxed);
+    }
+
+    /// Whether somebody else says that the member is dead.
+    pub fn is_barred(&self, now: Moment) -> bool {
+        Moment::from_micros(self.barred_until.load(Ordering::Relaxed)) > now
+    }
+
+    /// The moment until which the member counts as dead by what this node has seen, where that lies after `now`.
     pub fn dead_until(&self, now: Moment) -> Option<Moment> {
         let until = Moment::from_micros(self.dead_until.load(Ordering::Relaxed));
         (until > now).then_some(until)

@@ -2,55 +2,80 @@
 
 use super::old_redis;
 use super::raw::{Field, Section};
+use super::server::Server;
 use crate::directory::Source;
+use crate::directory::redis::{self, EXPECTED, Target};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-
-const EXPECTED: &str = "\"file:PATH\", such as \"file:routes.json\": this version reads its routes from a file only";
 
 /// A driver as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Driver {
     /// `file:PATH`.
     File(PathBuf),
-    /// `redis:` and what may follow.
-    Redis,
+    /// A URL of Redis.
+    Redis(Target),
 }
 
-/// The source of the routes. A relative path of a file starts at `folder`, the configuration's own.
-pub(super) fn read_source(root: &Section<'_>, folder: &Path) -> Option<Source> {
+/// The source of the routes: a Redis here, unless something else is said. A relative path of a file starts at
+/// `folder`, the configuration's own. `None` only where a fault was reported.
+pub(super) fn read_source(root: &Section<'_>, folder: &Path, server: &Server) -> Option<Source> {
     let field = root.field("driver");
-    let old_url = old_redis::read_urls(root, field.is_set());
-    let Some(items) = field.items() else {
-        let found = match old_url {
-            Some(urls) => {
-                let urls: Vec<_> = urls.iter().map(|url| format!("{:?}", mask_password(url))).collect();
-                format!("{} (by the old names)", urls.join(" and "))
-            }
-            None => "nothing (which stands for \"redis:\")".into(),
-        };
-        field.report().fault(field.path(), found, EXPECTED);
-        return None;
+    let old_urls = old_redis::read_urls(root, field.is_set());
+    let drivers = match field.items() {
+        Some(items) if items.is_empty() => {
+            field.refuse(expected());
+            return None;
+        }
+        Some(items) => items.iter().map(read_driver).collect::<Option<Vec<_>>>()?,
+        None => {
+            let urls = old_urls.unwrap_or_else(|| vec!["redis:".to_owned()]);
+            let targets = urls.iter().map(|url| Target::parse(url).map(Driver::Redis)).collect::<Option<Vec<_>>>();
+            let Some(targets) = targets else {
+                let shown: Vec<_> = urls.iter().map(|url| mask_password(url)).collect();
+                field.report().fault(field.path(), format!("{} (by the old names)", shown.join(" and ")), expected());
+                return None;
+            };
+            targets
+        }
     };
-    match items.as_slice() {
-        [item] => match read_driver(item)? {
-            Driver::File(path) => Some(Source::File(folder.join(path))),
-            Driver::Redis => {
-                refuse(item, EXPECTED);
-                None
+    match drivers.as_slice() {
+        [Driver::File(path)] => Some(Source::File(folder.join(path))),
+        [Driver::Redis(read), ..] if drivers.iter().all(|driver| matches!(driver, Driver::Redis(_))) => {
+            let write = match drivers.last() {
+                Some(Driver::Redis(write)) => write.clone(),
+                _ => read.clone(),
+            };
+            if drivers.len() > 2 {
+                field.warn_no_effect("of a list, the first is read from and the last is written to; those between");
             }
-        },
-        items => {
-            field.refuse(format!("one driver, not {}: {EXPECTED}", items.len()));
+            Some(redis_source(read.clone(), write, server))
+        }
+        _ => {
+            field.refuse("one file, or a list of Redis alone");
             None
         }
     }
 }
 
+fn redis_source(read: Target, write: Target, server: &Server) -> Source {
+    Source::Redis(Box::new(redis::Settings {
+        read,
+        write,
+        ttl: server.route.ttl,
+        unknown_rate: server.unknown_rate,
+        snapshot: server.snapshot.clone(),
+    }))
+}
+
+fn expected() -> String {
+    format!("\"file:PATH\", {EXPECTED}")
+}
+
 fn read_driver(item: &Field<'_>) -> Option<Driver> {
     let driver = item.value().and_then(|value| value.as_str()).and_then(parse);
     if driver.is_none() {
-        refuse(item, EXPECTED);
+        refuse(item, &expected());
     }
     driver
 }
@@ -66,16 +91,15 @@ fn parse(text: &str) -> Option<Driver> {
             };
             (!path.is_empty()).then(|| Driver::File(path.into()))
         }
-        ("redis" | "rediss", _) => Some(Driver::Redis),
-        _ => None,
+        _ => Target::parse(text).map(Driver::Redis),
     }
 }
 
 /// Reports the driver as wrong, without showing its password.
-fn refuse(item: &Field<'_>, expected: &'static str) {
+fn refuse(item: &Field<'_>, expected: &str) {
     match item.value().and_then(|value| value.as_str()) {
-        Some(text) => item.report().fault(item.path(), format!("{:?}", mask_password(text)), expected),
-        None => item.refuse(expected),
+        Some(text) => item.report().fault(item.path(), format!("{:?}", mask_password(text)), expected.to_owned()),
+        None => item.refuse(expected.to_owned()),
     }
 }
 
@@ -102,8 +126,12 @@ mod tests {
             ("file:../a b.json", file("../a b.json")),
             ("file:", None),
             ("file://node/routes.json", None),
-            ("redis:", Some(Driver::Redis)),
-            ("redis://:password@host:1234/5#prefix", Some(Driver::Redis)),
+            ("redis:", Target::parse("redis:").map(Driver::Redis)),
+            (
+                "rediss://:password@host:1234/5#prefix",
+                Target::parse("rediss://:password@host:1234/5#prefix").map(Driver::Redis),
+            ),
+            ("redis://host:port", None),
             ("memcached:", None),
             ("routes.json", None),
             ("", None),

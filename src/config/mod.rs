@@ -147,7 +147,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     }
     let (user, group) = read_user(root, overrides.is_root);
     let backend_tls = https::read_backend_tls(&section, folder);
-    let source = driver::read_source(root, folder)?;
+    let source = driver::read_source(root, folder, &server)?;
     Some(Settings {
         exchange: server.exchange,
         upstream: server.upstream,

@@ -2,11 +2,13 @@
 
 use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
+use crate::base::clock::Moment;
 use crate::wire::forwarded;
 use crate::{access_log, exchange, health, page, route, upstream, worker};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How many workers there may be.
@@ -44,6 +46,8 @@ pub(super) struct Server {
     pub(super) page: page::Settings,
     pub(super) access_log: access_log::Target,
     pub(super) name_refresh: Duration,
+    pub(super) unknown_rate: u32,
+    pub(super) snapshot: Option<PathBuf>,
     pub(super) debug: bool,
     pub(super) workers: Option<usize>,
     pub(super) cpus: Option<Vec<usize>>,
@@ -69,10 +73,17 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             idle_timeout: times.idle,
             max_connections: server.field("maxConnections").count(COUNT).unwrap_or(100_000),
             graceful_wait: times.graceful,
+            tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
         },
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
         access_log: read_access_log(&server.field("accessLog")),
         name_refresh: times.name_refresh,
+        unknown_rate: server
+            .field("unknownHostRate")
+            .count(COUNT)
+            .and_then(|rate| rate.try_into().ok())
+            .unwrap_or(1000),
+        snapshot: read_snapshot(&server.field("snapshot")),
         debug: server.field("debug").flag().unwrap_or(false),
         workers: server.field("workers").count(WORKERS),
         cpus: read_cpus(&server.field("cpus")),
@@ -122,6 +133,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
         health: health::Settings {
             dead_ttl: times.dead,
             dead_on_500: server.field("deadBackendOn500").flag().unwrap_or(true),
+            checker_until: Moment::ZERO,
         },
     }
 }
@@ -135,6 +147,15 @@ fn read_access_log(field: &Field<'_>) -> access_log::Target {
         _ => None,
     });
     target.unwrap_or(Target::Off)
+}
+
+fn read_snapshot(field: &Field<'_>) -> Option<PathBuf> {
+    let snapshot = field.read("a path, or false for none", |value| match (value.as_str(), value) {
+        (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(None),
+        (Some(path), _) => Some(Some(path.into())),
+        _ => None,
+    });
+    snapshot.flatten()
 }
 
 /// The list of processors, as a text or as a list of numbers.

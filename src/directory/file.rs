@@ -2,8 +2,8 @@
 
 use super::certificates;
 use super::names::Names;
-use super::parse::{self, Faults};
-use super::table::{Changes, Table};
+use super::parse;
+use super::table::{Changes, Records, Table};
 use super::watch::{Watch, Watching};
 use super::{Answer, Cores, Desk, Error, Lookup, News, Order};
 use crossbeam_channel::{Sender, select};
@@ -71,7 +71,7 @@ impl Server {
             None => Answer::Unknown,
         };
         self.resolve_names();
-        self.cores.tell(core, News::Answer { host, answer });
+        self.cores.tell(core, News::Answer { host, answer, keep: true });
     }
 
     fn reload(&mut self) {
@@ -110,13 +110,7 @@ struct Routes {
 impl Routes {
     /// Reads the file again. With an error, nothing has changed.
     fn reload(&mut self) -> Result<Changes, Error> {
-        let bytes =
-            read(&self.path).map_err(|error| Error::Unreadable { path: self.path.clone(), error: Arc::new(error) })?;
-        let folder = self.path.parent().unwrap_or(Path::new(""));
-        let routes = parse::parse(&bytes, folder).map_err(|faults| self.bad(faults))?;
-        for warning in &routes.warnings {
-            log::warn!("{}: {warning}", self.path.display());
-        }
+        let routes = read_routes(&self.path)?;
         let changes = self.table.replace(routes.records);
         // The clerk reads its orders as fast as it can, and ends after this thread does.
         let _ = self.certificates.send(certificates::Order::Replace(routes.certificates));
@@ -124,10 +118,22 @@ impl Routes {
         log::info!("{}: {patterns} patterns, which changes {hosts} hosts in use", self.path.display());
         Ok(changes)
     }
+}
 
-    fn bad(&self, faults: Faults) -> Error {
-        Error::Bad { path: self.path.clone(), faults: Arc::new(faults) }
+/// Reads the lists of a routes file; what is odd in it is logged.
+pub(super) fn read_records(path: &Path) -> Result<Records, Error> {
+    read_routes(path).map(|routes| routes.records)
+}
+
+fn read_routes(path: &Path) -> Result<parse::Routes, Error> {
+    let unreadable = |error| Error::Unreadable { path: path.to_owned(), error: Arc::new(error) };
+    let bad = |faults| Error::Bad { path: path.to_owned(), faults: Arc::new(faults) };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let routes = parse::parse(&read(path).map_err(unreadable)?, folder).map_err(bad)?;
+    for warning in &routes.warnings {
+        log::warn!("{}: {warning}", path.display());
     }
+    Ok(routes)
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

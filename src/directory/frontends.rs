@@ -92,6 +92,11 @@ impl Frontends {
         self.by_host.iter().map(|(host, in_use)| (host, &*in_use.frontend))
     }
 
+    /// The frontends in use, to be held.
+    pub(super) fn shared(&self) -> impl Iterator<Item = Arc<Frontend>> {
+        self.by_host.values().map(|in_use| Arc::clone(&in_use.frontend))
+    }
+
     /// The backends made since the last call whose name has to be looked up.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
         self.backends.take_unresolved()

@@ -1,6 +1,6 @@
 //! Where routes come from. One thread serves all cores: they ask by mail and are answered by mail.
 //!
-//! The source of the routes is behind a seam ([`Source`]): today a file. What cores see, [`Directory`] and [`News`], is
+//! The source of the routes is behind a seam ([`Source`]): a file, or Redis. What cores see, [`Directory`] and [`News`], is
 //! the same for every source. A source is one file beside `file.rs` that takes a [`Desk`], where the questions and
 //! orders arrive, the [`Cores`] to answer, and the [`names::Names`] to look up; [`frontends`] is what it tells the
 //! changes by, and [`table`] where it knows all lists in advance.
@@ -11,29 +11,39 @@ mod file;
 mod frontends;
 mod names;
 mod parse;
+pub mod redis;
+mod snapshot;
+mod status;
 mod table;
 mod watch;
 
 pub use certificates::CertificateAnswer;
 pub use parse::{Fault, Faults};
+pub use status::Status;
 
 use crate::base::clock::Clock;
+use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend};
 use crate::net::mailbox::Post;
 use crossbeam_channel::{Receiver, Sender};
 use names::Names;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Questions of all cores that are not yet read. Each core asks once for a host, so this is many unknown hosts.
 const MAX_LOOKUPS: usize = 16_384;
+/// Dead marks that are not yet read. More than that are not told to others.
+const MAX_MARKS: usize = 1024;
 /// Orders that are not yet read.
 const MAX_ORDERS: usize = 8;
+/// The same of the certificates' clerk.
+const MAX_CLERK_ORDERS: usize = 8;
 
 /// What of the directory can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +59,8 @@ pub struct Settings {
 pub enum Source {
     /// A JSON file, watched for changes.
     File(PathBuf),
+    /// Redis, asked host by host.
+    Redis(Box<redis::Settings>),
 }
 
 /// What the directory tells the cores. Mail to a core is in order: an answer that was true before a change arrives
@@ -61,6 +73,9 @@ pub enum News {
         host: Arc<str>,
         /// What it resolves to.
         answer: Answer,
+        /// Whether it may be kept until news says otherwise. What was overtaken by a change while it was asked for may
+        /// be used just by those who asked before.
+        keep: bool,
     },
     /// The routes have changed. One letter a change, however many hosts it touches.
     Changed {
@@ -80,6 +95,11 @@ pub enum News {
     CertificatesChanged {
         /// The patterns.
         patterns: Arc<[Arc<str>]>,
+    },
+    /// An active health checker is at work until this moment, unless news says otherwise.
+    Checker {
+        /// The moment.
+        until: Moment,
     },
     /// The name of a backend was looked up for the first time, or has other addresses now.
     Addresses {
@@ -149,20 +169,47 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
     let cores = Cores(cores.into());
     let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
     let (orders, orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
+    let (marks, marks_in) = crossbeam_channel::bounded(MAX_MARKS);
     let (questions, questions_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
-    let (clerk_orders, clerk_orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
+    let (clerk_orders, clerk_orders_in) = crossbeam_channel::bounded(MAX_CLERK_ORDERS);
     let clerk =
         certificates::Desk { questions: questions_in, orders: clerk_orders_in, own_orders: clerk_orders.clone() };
-    let clerk = certificates::start(clerk, cores.clone())?;
-    let desk =
-        Desk { lookups: lookups_in, orders: orders_in, own_orders: orders.clone(), certificates: clerk_orders.clone() };
+    let touches = Arc::default();
+    let clerk = match &settings.source {
+        Source::File(_) => certificates::start(clerk, cores.clone())?,
+        Source::Redis(settings) => redis::start_clerk(settings, clerk, cores.clone(), clock, &touches)?,
+    };
+    let desk = Desk {
+        lookups: lookups_in,
+        marks: marks_in,
+        orders: orders_in,
+        own_orders: orders.clone(),
+        certificates: clerk_orders.clone(),
+    };
+    let status = Arc::new(Status::default());
     let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let thread = match &settings.source {
         Source::File(path) => file::start(path, desk, cores, names)?,
+        Source::Redis(settings) => redis::start(settings, desk, cores, names, clock, (Arc::clone(&status), touches))?,
     };
     let threads = Arc::new(Mutex::new(vec![thread, clerk]));
-    Ok(Directory { lookups, orders, questions, clerk_orders, threads })
+    Ok(Directory { lookups, marks, orders, questions, clerk_orders, status, threads })
+}
+
+/// The lists of a routes file by their pattern, items as they stand in Redis: for tools that carry them elsewhere.
+pub fn read_routes(path: &Path) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    let records = file::read_records(path)?.into_iter();
+    let items = |record: frontends::Record| {
+        let urls = record.backends.iter().map(|url| url.as_str().to_owned());
+        std::iter::once(record.id.into_string()).chain(urls).collect()
+    };
+    Ok(records.map(|(pattern, record)| (pattern.into_string(), items(record))).collect())
+}
+
+/// Tells when a file was replaced or rewritten, until what it returns is dropped.
+pub fn watch_file(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Result<impl Sized> {
+    watch::Watch::new(path)?.start(on_change)
 }
 
 /// The way to the directory, for cores and the supervisor. Its threads end with [`Directory::stop`], or when the last
@@ -170,9 +217,11 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
 #[derive(Clone, Debug)]
 pub struct Directory {
     lookups: Sender<Lookup>,
+    marks: Sender<DeadMark>,
     orders: Sender<Order>,
     questions: Sender<certificates::Question>,
     clerk_orders: Sender<certificates::Order>,
+    status: Arc<Status>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -187,6 +236,17 @@ impl Directory {
     /// number, which is told by [`News::Certificate`]. Never waits, as [`Directory::lookup`].
     pub fn lookup_certificate(&self, core: usize, name: Arc<str>) -> bool {
         self.questions.try_send(certificates::Question { core, name }).is_ok()
+    }
+
+    /// Tells others that a member was marked dead here. Never waits; of too many at once some are not told, and a source
+    /// that has nobody to tell drops them all.
+    pub fn mark_dead(&self, frontend: &Arc<Frontend>, member: usize, until: Moment) {
+        let _ = self.marks.try_send(DeadMark { frontend: Arc::clone(frontend), member, until });
+    }
+
+    /// How the source of the routes is.
+    pub fn status(&self) -> &Status {
+        &self.status
     }
 
     /// Has the source read again, and the files of certificates.
@@ -217,6 +277,14 @@ struct Lookup {
     host: Arc<str>,
 }
 
+/// A member that a core has marked.
+#[derive(Debug)]
+struct DeadMark {
+    frontend: Arc<Frontend>,
+    member: usize,
+    until: Moment,
+}
+
 #[derive(Debug)]
 enum Order {
     Reload,
@@ -228,6 +296,7 @@ enum Order {
 struct Desk {
     /// Ends when no [`Directory`] is left.
     lookups: Receiver<Lookup>,
+    marks: Receiver<DeadMark>,
     orders: Receiver<Order>,
     /// For a source that gives orders to itself.
     own_orders: Sender<Order>,

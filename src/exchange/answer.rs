@@ -122,9 +122,14 @@ impl Answer<'_> {
 }
 
 /// Whether the request asks for `X-Debug` headers and its client may have them.
-pub(super) fn may_debug(request: &Request, cx: &Cx<'_>) -> bool {
+fn may_debug(request: &Request, cx: &Cx<'_>) -> bool {
     let networks = &cx.settings.debug_networks;
     request.wants_debug() && networks.iter().any(|network| network.contains(&cx.peer.address))
+}
+
+/// What an answer that comes from `target` tells of where it comes from, if the request asks and may.
+pub(super) fn debug_fields<'a>(target: &'a Target, request: &Request, cx: &Cx<'_>) -> Option<DebugFields<'a>> {
+    may_debug(request, cx).then(|| DebugFields::new(target, cx))
 }
 
 /// The `X-Debug` headers of an answer that a backend gave (names and meanings are Hipache's).
@@ -135,7 +140,7 @@ pub(super) struct DebugFields<'a> {
 }
 
 impl<'a> DebugFields<'a> {
-    pub(super) fn new(target: &'a Target, cx: &Cx<'_>) -> Self {
+    fn new(target: &'a Target, cx: &Cx<'_>) -> Self {
         Self {
             target,
             total_ms: cx.ledger.total(cx.now).as_millis(),

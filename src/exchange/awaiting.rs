@@ -1,10 +1,11 @@
 //! The request is on its way, the head of the answer has not come.
 
+use super::answer::DebugFields;
 use super::journey::{Journey, Target};
 use super::outlet::Sink;
 use super::relaying::Relaying;
 use super::tunnel::Tunnel;
-use super::{Cx, Input, Settings, Side, State};
+use super::{Cx, Input, Settings, Side, State, answer};
 use crate::base::reason::Reason;
 use crate::health::Observation;
 use crate::wire;
@@ -131,7 +132,7 @@ impl Awaiting {
         self.journey.continued |= head.status == 100;
         // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
         if self.journey.request.is_http11() {
-            put_head(head, Persistence::Implied, cx);
+            put_head(head, Persistence::Implied, None, cx);
         }
         self.set_deadline(cx);
         State::Awaiting(self)
@@ -145,8 +146,10 @@ impl Awaiting {
         if !is_answer {
             return self.journey.refuse(Reason::UpgradeMismatch, cx);
         }
-        put_head(head, Persistence::Upgrade, cx);
-        Tunnel::start(self.journey.request, cx)
+        let debug = answer::debug_fields(&self.target, &self.journey.request, cx);
+        put_head(head, Persistence::Upgrade, debug.as_ref(), cx);
+        let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
+        Tunnel::start(self.journey.request, is_websocket, cx)
     }
 
     /// Whether it matters if the backend has heard anything: its connection may have been stale, and the request must not
@@ -185,10 +188,13 @@ impl Awaiting {
 }
 
 /// Passes on the head of an answer without a body.
-fn put_head(head: &ResponseHead<'_, '_>, persistence: Persistence, cx: &mut Cx<'_>) {
+fn put_head(head: &ResponseHead<'_, '_>, persistence: Persistence, debug: Option<&DebugFields<'_>>, cx: &mut Cx<'_>) {
     let delivery = Delivery { chunked: false, to_http11: true, persistence, via: cx.settings.via.as_deref() };
     cx.output.client.make(|out| {
         head.write(&delivery, out);
+        if let Some(debug) = debug {
+            debug.put(out);
+        }
         out.extend_from_slice(b"\r\n");
     });
 }

@@ -109,7 +109,7 @@ impl Target {
     /// Marks the member dead if what was seen of it says so. An only member never is: there is nothing to go to instead.
     pub(super) fn observe(&self, observation: Observation, cx: &mut Cx<'_>) {
         let settings = &cx.settings.health;
-        if self.frontend.members.len() > 1 && health::is_dead(observation, settings) {
+        if self.frontend.members.len() > 1 && health::is_dead(observation, settings, cx.now) {
             self.frontend.members[self.member].mark_dead(cx.now + settings.dead_ttl);
             cx.effect(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.member });
         }

@@ -351,6 +351,7 @@ impl State {
             Self::Resolving(state) => state.journey.refuse(reason, cx),
             Self::Connecting(state) => state.journey.refuse(reason, cx),
             Self::Awaiting(state) => state.journey.refuse(reason, cx),
+            Self::Tunnel(state) if reason == Reason::BackendRemoved => state.retire(cx),
             state => state.leave(reason, cx),
         }
     }

@@ -34,23 +34,23 @@ impl Reading {
         let mut room = fields();
         let head = match may_be_complete.then(|| RequestHead::parse(bytes, &mut room)).transpose() {
             Ok(head) => head.flatten(),
-            Err(reason) => return answer::refuse(None, reason, cx),
+            Err(reason) => return refuse(bytes, reason, cx),
         };
         let head_len = head.as_ref().map_or(bytes.len(), |head| head.len);
         if head_len > cx.settings.max_head_bytes {
-            return answer::refuse(None, Reason::HeadTooLarge, cx);
+            return refuse(bytes, Reason::HeadTooLarge, cx);
         }
         match head {
-            Some(head) => begin(&head, cx),
+            Some(head) => begin(&head, bytes, cx),
             None => State::Reading(self),
         }
     }
 }
 
-fn begin(head: &RequestHead<'_, '_>, cx: &mut Cx<'_>) -> State {
+fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
     let request = match Request::new(head, cx) {
         Ok(request) => request,
-        Err(reason) => return answer::refuse(None, reason, cx),
+        Err(reason) => return refuse(bytes, reason, cx),
     };
     cx.consumed = head.len;
     if request.is_for(PING_HOST) {
@@ -61,4 +61,10 @@ fn begin(head: &RequestHead<'_, '_>, cx: &mut Cx<'_>) -> State {
         (BodyLength::Sized(length), Some(limit)) if length > limit => journey.refuse(Reason::BodyTooLarge, cx),
         _ => journey.resolve(cx),
     }
+}
+
+/// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.
+fn refuse(bytes: &[u8], reason: Reason, cx: &mut Cx<'_>) -> State {
+    let request = Request::glimpsed(bytes, cx);
+    answer::refuse(request.map(|request| (request, false)), reason, cx)
 }

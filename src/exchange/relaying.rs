@@ -192,7 +192,7 @@ impl Relaying {
 }
 
 fn put_head(head: &ResponseHead<'_, '_>, delivery: &Delivery<'_>, request: &Request, target: &Target, cx: &mut Cx<'_>) {
-    let debug = answer::may_debug(request, cx).then(|| answer::DebugFields::new(target, cx));
+    let debug = answer::debug_fields(target, request, cx);
     cx.output.client.make(|out| {
         head.write(delivery, out);
         if let Some(debug) = debug {

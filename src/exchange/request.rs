@@ -5,6 +5,7 @@ use crate::base::buffer::BufferPool;
 use crate::base::reason::Reason;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
+use crate::wire::glimpse::Glimpse;
 use crate::wire::request::{Hop, RequestHead, Span, Spans};
 
 /// The most that is kept of a request, head and body, to send it again.
@@ -63,6 +64,31 @@ impl Request {
             is_secure: head.came_encrypted(&hop),
         };
         Ok(Self { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All })
+    }
+
+    /// What can be made out of a request whose head is refused.
+    pub(super) fn glimpsed(bytes: &[u8], cx: &mut Cx<'_>) -> Option<Self> {
+        let seen = Glimpse::of(bytes)?;
+        let mut buffer = cx.buffers.take();
+        buffer.extend_from_slice(seen.method);
+        buffer.extend_from_slice(seen.target);
+        let method = Span::new(0, seen.method.len());
+        let target = Span::new(method.end(), buffer.len());
+        let traits = Traits {
+            keep_alive: false,
+            idempotent: false,
+            expects_continue: false,
+            wants_debug: seen.wants_debug,
+            is_secure: false,
+        };
+        Some(Self {
+            buffer,
+            spans: Spans { method, target, ..Spans::default() },
+            version: seen.version,
+            traits,
+            body: BodyLength::None,
+            keeps: Keeps::Head,
+        })
     }
 
     /// Whether this is the name of the host.

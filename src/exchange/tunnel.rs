@@ -6,26 +6,32 @@ use super::request::Request;
 use super::{Cx, Effect, Input, Side, State};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
+use crate::wire::websocket::{self, Frames};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
     pub(super) request: Request,
     client_ended: bool,
     upstream_ended: bool,
+    /// The frames that the backend sends, where the protocol is WebSocket.
+    frames: Option<Frames>,
+    /// The tunnel ends with the frame under way, or at this moment.
+    retire_by: Option<Moment>,
 }
 
 impl Tunnel {
     /// The 101 is on its way.
-    pub(super) fn start(mut self_request: Request, cx: &mut Cx<'_>) -> State {
-        self_request.shrink(cx.buffers);
+    pub(super) fn start(mut request: Request, is_websocket: bool, cx: &mut Cx<'_>) -> State {
+        request.shrink(cx.buffers);
         cx.ledger.status = 101;
         cx.effect(Effect::Tunnel);
-        let state = Self { request: self_request, client_ended: false, upstream_ended: false };
-        state.stay(cx)
+        let frames = is_websocket.then(Frames::default);
+        Self { request, client_ended: false, upstream_ended: false, frames, retire_by: None }.stay(cx)
     }
 
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
+            Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),
             Input::Bytes(side, bytes) => {
                 cx.output.outlet(side.other()).pass(bytes, 0..bytes.len());
                 cx.consumed = bytes.len();
@@ -42,9 +48,56 @@ impl Tunnel {
                 self.settle(cx)
             }
             Input::Broken(Side::Upstream) => self.finish(cx),
+            Input::Deadline if self.retire_by.is_some() => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
             Input::Deadline => State::Tunnel(self).leave(Reason::TunnelIdle, cx),
             _ => State::Tunnel(self),
         }
+    }
+
+    /// Passes on what the backend sends, and knows where its frames end.
+    fn pass_frames(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
+        let (mut at, mut is_end) = (0, false);
+        while at < bytes.len() && !is_end {
+            at += frames.advance(&bytes[at..]);
+            is_end = self.retire_by.is_some() && frames.is_at_boundary();
+        }
+        cx.output.outlet(Side::Client).pass(bytes, 0..at);
+        cx.consumed = bytes.len();
+        match self.retire_by {
+            Some(_) if is_end => self.take_leave(cx),
+            Some(limit) if limit <= cx.now => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+            Some(_) => State::Tunnel(self),
+            None => self.stay(cx),
+        }
+    }
+
+    /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
+    /// has passed; where nobody knows what may be said, nothing is.
+    pub(super) fn retire(mut self, cx: &mut Cx<'_>) -> State {
+        match &self.frames {
+            Some(frames) if frames.may_add() && !self.upstream_ended => {
+                if frames.is_at_boundary() {
+                    return self.take_leave(cx);
+                }
+                cx.deadline_in(cx.settings.body_timeout);
+                self.retire_by = Some(*cx.deadline);
+                State::Tunnel(self)
+            }
+            _ => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+        }
+    }
+
+    /// Says the last word and hears the client out.
+    fn take_leave(self, cx: &mut Cx<'_>) -> State {
+        if !self.frames.as_ref().is_some_and(Frames::may_add) {
+            return State::Tunnel(self).leave(Reason::BackendRemoved, cx);
+        }
+        cx.output.outlet(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
+        cx.ledger.fail(Reason::BackendRemoved);
+        cx.ledger.backend_done(cx.now);
+        cx.release(false);
+        Finishing::with(Some(self.request), false, !self.client_ended).start(cx)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {

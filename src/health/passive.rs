@@ -1,5 +1,6 @@
 //! Hipache's rule for marking a backend dead.
 
+use crate::base::clock::Moment;
 use std::time::Duration;
 
 /// When a backend is marked dead, and for how long.
@@ -9,6 +10,8 @@ pub struct Settings {
     pub dead_ttl: Duration,
     /// Whether an answer of 500 marks its backend (`server.deadBackendOn500`).
     pub dead_on_500: bool,
+    /// Until then an active checker is at work, and a 500 is left to its judgement.
+    pub checker_until: Moment,
 }
 
 /// What was seen of a backend.
@@ -27,10 +30,10 @@ pub enum Observation {
 
 /// Whether the observation marks the backend dead. Source: Hipache's `lib/handler.js` and `lib/worker.js`: 501 and
 /// above; 500 where set so; never a 503 that says when to come back.
-pub fn is_dead(observation: Observation, settings: &Settings) -> bool {
+pub fn is_dead(observation: Observation, settings: &Settings, now: Moment) -> bool {
     match observation {
         Observation::Unreachable => true,
-        Observation::Answered { status: 500, .. } => settings.dead_on_500,
+        Observation::Answered { status: 500, .. } => settings.dead_on_500 && settings.checker_until <= now,
         Observation::Answered { status: 503, retry_after: true } => false,
         Observation::Answered { status, .. } => status > 500,
     }
@@ -42,8 +45,10 @@ mod tests {
 
     #[test]
     fn marks_as_hipache_does() {
-        let on_500 = Settings { dead_ttl: Duration::from_secs(30), dead_on_500: true };
+        let on_500 = Settings { dead_ttl: Duration::from_secs(30), dead_on_500: true, checker_until: Moment::ZERO };
         let not_on_500 = Settings { dead_on_500: false, ..on_500.clone() };
+        let now = Moment::ZERO + Duration::from_secs(1);
+        let with_checker = Settings { checker_until: now + Duration::from_secs(1), ..on_500.clone() };
         let answered = |status, retry_after| Observation::Answered { status, retry_after };
         let table = [
             (Observation::Unreachable, true, true),
@@ -56,8 +61,9 @@ mod tests {
             (answered(504, true), true, true),
         ];
         for (observation, when_on, when_off) in table {
-            assert_eq!(is_dead(observation, &on_500), when_on, "{observation:?} with deadBackendOn500");
-            assert_eq!(is_dead(observation, &not_on_500), when_off, "{observation:?} without deadBackendOn500");
+            assert_eq!(is_dead(observation, &on_500, now), when_on, "{observation:?} with deadBackendOn500");
+            assert_eq!(is_dead(observation, &not_on_500, now), when_off, "{observation:?} without deadBackendOn500");
+            assert_eq!(is_dead(observation, &with_checker, now), when_off, "{observation:?} with an active checker");
         }
     }
 }

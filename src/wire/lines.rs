@@ -35,7 +35,7 @@ pub struct Span {
 
 impl Span {
     /// From `start` to before `end`.
-    pub(super) fn new(start: usize, end: usize) -> Self {
+    pub fn new(start: usize, end: usize) -> Self {
         let narrow = |place: usize| u32::try_from(place).expect("a head of less than 4 GiB");
         Self { start: narrow(start), end: narrow(end) }
     }

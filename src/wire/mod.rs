@@ -7,11 +7,13 @@ pub mod body;
 pub mod chunked;
 mod field;
 pub mod forwarded;
+pub mod glimpse;
 mod host;
 mod lines;
 pub mod request;
 pub mod response;
 pub mod upgrade;
+pub mod websocket;
 
 /// The greatest number of lines in a head. A head with more is refused as too large.
 pub const MAX_FIELDS: usize = 128;

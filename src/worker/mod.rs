@@ -12,6 +12,7 @@ mod news;
 mod perform;
 mod pump;
 mod record;
+mod retire;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,9 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
     pub graceful_wait: Duration,
+    /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
+    /// (`server.tunnelDrain`).
+    pub tunnel_drain: Option<Duration>,
 }
 
 /// What the supervisor tells a worker.
@@ -169,6 +173,7 @@ pub struct Worker {
     again: Vec<Again>,
     log: Log,
     counters: Arc<Counters>,
+    retiring: retire::Retiring,
     /// When whatever is still under way is ended; set by the order to stop.
     stop_at: Option<Moment>,
 }
@@ -286,6 +291,7 @@ impl Worker {
             again: Vec::new(),
             log: parts.log,
             counters: parts.counters,
+            retiring: retire::Retiring::default(),
             stop_at: None,
         };
         worker.open_doors(parts.listeners, encrypted)?;
@@ -324,7 +330,7 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let now = self.core.now;
-        let moments = [Some(self.log.flush_at()), self.accept_again, self.stop_at];
+        let moments = [Some(self.log.flush_at()), self.accept_again, self.stop_at, self.retiring.next()];
         let moments = moments.into_iter().flatten().filter(|moment| *moment != Moment::NEVER);
         moments.map(|moment| moment.since(now)).chain(self.timers.next_visit(now)).min()
     }
@@ -362,6 +368,9 @@ impl Worker {
         self.due = due;
         if self.accept_again.is_some_and(|moment| moment <= self.core.now) {
             self.resume_accepting();
+        }
+        if self.retiring.next().is_some_and(|moment| moment <= self.core.now) {
+            self.retire_tunnels();
         }
         if self.stop_at.is_some_and(|moment| moment <= self.core.now) {
             self.abort_all();

@@ -42,12 +42,14 @@ impl Worker {
         }
         while let Some(news) = self.news.receive() {
             match news {
-                News::Answer { host, answer } => self.take_answer(host, &answer),
+                News::Answer { host, answer, keep } => self.take_answer(host, &answer, keep),
+                News::Checker { until } => self.core.settings.health.checker_until = until,
                 News::Changed { hosts, unknowns } => {
                     hosts.iter().for_each(|host| self.forget_route(host));
                     if unknowns {
                         self.routes.clear_unknown();
                     }
+                    self.note_departures();
                 }
                 News::Addresses { backend } => self.name_known(backend),
                 News::Certificate { name, answer } => self.take_certificate(name, &answer),
@@ -66,11 +68,11 @@ impl Worker {
         }
     }
 
-    fn take_answer(&mut self, host: Arc<str>, answer: &Answer) {
+    fn take_answer(&mut self, host: Arc<str>, answer: &Answer, keep: bool) {
         match answer {
-            Answer::Found(frontend) => self.routes.put_found(Arc::clone(&host), Arc::clone(frontend)),
-            Answer::Unknown => self.routes.put_unknown(Arc::clone(&host)),
-            Answer::Failed(_) => {}
+            Answer::Found(frontend) if keep => self.routes.put_found(Arc::clone(&host), Arc::clone(frontend)),
+            Answer::Unknown if keep => self.routes.put_unknown(Arc::clone(&host)),
+            _ => {}
         }
         for job in self.lookups.remove(&host).unwrap_or_default() {
             self.tell(job, Input::Route(frontend_of(answer)));
@@ -87,7 +89,7 @@ impl Worker {
         let lost: Vec<_> = self.lookups.keys().cloned().collect();
         for host in lost {
             if !self.directory.lookup(self.number, Arc::clone(&host)) {
-                self.take_answer(host, &Answer::Failed(Reason::DirectoryBusy));
+                self.take_answer(host, &Answer::Failed(Reason::DirectoryBusy), false);
             }
         }
         self.ask_for_certificates_again();

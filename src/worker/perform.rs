@@ -37,10 +37,12 @@ impl Worker {
         }
     }
 
-    fn note_mark(&mut self, frontend: &Frontend, member: usize) {
+    fn note_mark(&mut self, frontend: &Arc<Frontend>, member: usize) {
         self.counters.count(Counter::DeadMarks);
         let url = frontend.members[member].backend.url();
         log::warn!("{}: backend {url} is marked dead", frontend.host);
+        let until = self.core.now + self.core.settings.health.dead_ttl;
+        self.directory.mark_dead(frontend, member, until);
     }
 
     fn close_write(&mut self, job_key: Key, side: Side) {

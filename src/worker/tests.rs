@@ -44,7 +44,12 @@ impl Stage {
             number: 0,
             seat,
             listeners: vec![listener.for_worker().expect("a handle")],
-            settings: Settings { idle_timeout: PATIENCE, max_connections: 100, graceful_wait: PATIENCE },
+            settings: Settings {
+                idle_timeout: PATIENCE,
+                max_connections: 100,
+                graceful_wait: PATIENCE,
+                tunnel_drain: None,
+            },
             exchange: exchange_settings(),
             upstream: upstream::Settings { max_sockets, max_waiting: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
             route: route::Settings { capacity: 10, ttl: PATIENCE, unknown_capacity: 10 },
@@ -144,7 +149,7 @@ fn exchange_settings() -> exchange::Settings {
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: exchange::Redirect { for_all: false, port: 443 },
-        health: health::Settings { dead_ttl: PATIENCE, dead_on_500: true },
+        health: health::Settings { dead_ttl: PATIENCE, dead_on_500: true, checker_until: Moment::ZERO },
     }
 }
 

@@ -166,6 +166,23 @@ fn x_debug_error_names_the_reason() {
     assert_eq!((answer.status(), answer.head.get("x-debug-error")), (502, Some("connect_failed")));
     let answer = proxy.client().get("nobody.test", "/");
     assert_eq!((answer.status(), answer.head.get("x-debug-error")), (400, None));
+    // A head that is refused as a whole can still ask.
+    let answer = proxy.client().exchange("GET / HTTP/1.1\r\nX-Debug: 1\r\n\r\n");
+    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (400, Some("bad_host")));
+}
+
+#[test]
+fn x_debug_shows_where_a_tunnel_leads() {
+    let backend = Backend::serve(|_, conn| {
+        conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n");
+        conn.finish();
+    });
+    let proxy = Setup::for_backends([backend.url()]).start();
+    let mut client = proxy.client();
+    let asking = asking_for_debug(HOST).replace("\r\n\r\n", "\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n");
+    client.send(asking);
+    let head = client.head();
+    assert_eq!(head.get("x-debug-backend-url"), Some(&*backend.url()), "in {head}");
 }
 
 #[test]

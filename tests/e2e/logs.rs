@@ -125,6 +125,10 @@ fn failures_are_logged_with_their_status() {
     assert_eq!(proxy.client().get("nobody.test", "/lost").status(), 400);
     let line = Line::parse(&proxy.log_lines("access.log", 1)[0]);
     assert_eq!((line.request.as_str(), line.status.as_str()), ("GET /lost HTTP/1.1", "400"), "{line:?}");
+    // A head that is refused as a whole tells what was asked for all the same.
+    proxy.client().exchange("POST /odd HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n");
+    let line = Line::parse(&proxy.log_lines("access.log", 2)[1]);
+    assert_eq!((line.request.as_str(), line.status.as_str()), ("POST /odd HTTP/1.1", "400"), "{line:?}");
 }
 
 #[test]

@@ -6,8 +6,9 @@ use crate::world::World;
 use sluice::base::reason::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The reasons that no scenario leads to, since their faults are the tables' of `tests/wire`.
-const ELSEWHERE: [Reason; 7] = [
+/// The reasons that no scenario leads to: their faults are the tables' of `tests/wire`, or those of who owns the
+/// exchange.
+const ELSEWHERE: [Reason; 10] = [
     Reason::AmbiguousLength,
     Reason::BadTarget,
     Reason::MethodRefused,
@@ -15,6 +16,9 @@ const ELSEWHERE: [Reason; 7] = [
     Reason::UnknownVersion,
     Reason::NameNotResolved,
     Reason::TlsFailed,
+    Reason::DirectoryAway,
+    Reason::BadRoute,
+    Reason::BackendRemoved,
 ];
 
 /// How often each thing has been met.

@@ -115,7 +115,11 @@ fn settings(rng: &mut Rng) -> Settings {
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: sluice::exchange::Redirect { for_all: false, port: 443 },
-        health: health::Settings { dead_ttl: Duration::from_secs(30), dead_on_500: rng.bool() },
+        health: health::Settings {
+            dead_ttl: Duration::from_secs(30),
+            dead_on_500: rng.bool(),
+            checker_until: Moment::ZERO,
+        },
     }
 }
 

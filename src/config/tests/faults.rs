@@ -161,26 +161,22 @@ fn wrong_listeners() {
 
 #[test]
 fn wrong_drivers() {
-    let expected =
-        "\"file:PATH\", such as \"file:routes.json\": this version reads its routes from a file only".to_owned();
+    let expected = format!("\"file:PATH\", {}", crate::directory::redis::EXPECTED);
     let table = [
-        (json!({}), "driver: found nothing (which stands for \"redis:\")"),
-        (json!({"driver": "redis:"}), "driver: found \"redis:\""),
-        (json!({"driver": "redis://:secret@host:1/2#prefix"}), "driver: found \"redis://:***@host:1/2#prefix\""),
+        (json!({"driver": "redis://:secret@host:port/2#prefix"}), "driver: found \"redis://:***@host:port/2#prefix\""),
         (json!({"driver": ["memcached:"]}), "driver[0]: found \"memcached:\""),
         (json!({"driver": 6379}), "driver: found 6379"),
         (json!({"driver": {}}), "driver: found an object"),
-        (
-            json!({"redisHost": "10.0.0.1", "redisPassword": "se/cret", "redisMasterHost": "::1", "redisDatabase": 2}),
-            "driver: found \"redis://:***@10.0.0.1:6379/2\" and \"redis://[::1]:6379/2\" (by the old names)",
-        ),
-        (json!({"redis": {"port": 1234}}), "driver: found \"redis://127.0.0.1:1234/0\" (by the old names)"),
+        (json!({"driver": []}), "driver: found an empty list"),
+        (json!({"redisHost": "no host"}), "driver: found redis://no host:6379/0 (by the old names)"),
     ];
     for (value, found) in table {
         assert_eq!(faults_of(&value), [format!("{found}, expected {expected}")], "{value}");
     }
-    let two = faults_of(&json!({"driver": ["file:a", "file:b"]}));
-    assert_eq!(two, [format!("driver: found a list, expected one driver, not 2: {expected}")]);
+    for drivers in [json!(["file:a", "file:b"]), json!(["redis:", "file:a"])] {
+        let faults = faults_of(&json!({ "driver": drivers }));
+        assert_eq!(faults, ["driver: found a list, expected one file, or a list of Redis alone"]);
+    }
     let no_text = faults_of(&json!({"redisHost": "a", "redisPassword": 12345}));
     assert_eq!(no_text[0], "redisPassword: found no text, expected a text");
 }
@@ -205,7 +201,7 @@ fn one_run_names_all_faults_and_all_oddities() {
     let text = r#"{
         "server": {"tcpTimeout": 0, "retryOnError": "three", "accessLog": true, "colour": "red"},
         "http": {"port": 70000, "bind": ["nowhere", "::1"]},
-        "driver": "redis:"
+        "driver": "nowhere:"
     }"#;
     let failure = from_text(text, Path::new("a.json"), &Overrides::default()).expect_err("faults");
     let message = failure.to_string();

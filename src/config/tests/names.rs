@@ -175,3 +175,31 @@ fn the_table_of_settings_has_every_setting_and_no_other() {
     known.sort_unstable();
     assert_eq!(in_table, known);
 }
+
+#[test]
+fn redis_is_where_the_old_names_say() {
+    let of = |value: Value| match from_text(&value.to_string(), Path::new("a.json"), &Overrides::default()) {
+        Ok((settings, _)) => match settings.directory.source {
+            crate::directory::Source::Redis(redis) => (redis.read.to_string(), redis.write.to_string()),
+            other => panic!("{value}: {other:?}"),
+        },
+        Err(failure) => panic!("{value}: {failure}"),
+    };
+    let here = "redis://127.0.0.1:6379/0";
+    let master =
+        json!({"redisHost": "10.0.0.1", "redisPassword": "se/c", "redisMasterHost": "::1", "redisDatabase": 2});
+    let table = [
+        (json!({}), here, here),
+        (
+            json!({"driver": "redis:#staging:"}),
+            "redis://127.0.0.1:6379/0#staging:",
+            "redis://127.0.0.1:6379/0#staging:",
+        ),
+        (json!({"driver": ["unix:/run/r", "redis://b"]}), "unix:/run/r?db=0", "redis://b:6379/0"),
+        (master, "redis://10.0.0.1:6379/2", "redis://[::1]:6379/2"),
+        (json!({"redis": {"port": 1234}}), "redis://127.0.0.1:1234/0", "redis://127.0.0.1:1234/0"),
+    ];
+    for (value, read, write) in table {
+        assert_eq!(of(value.clone()), (read.to_owned(), write.to_owned()), "{value}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Every setting: its default, and what it does.
 
 use super::*;
+use crate::base::clock::Moment;
 use crate::health;
 use crate::wire::forwarded;
 use std::time::Duration;
@@ -26,7 +27,7 @@ fn defaults() -> Settings {
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
             debug_networks: vec![parse("0.0.0.0/0"), parse("::/0")],
             redirect: exchange::Redirect { for_all: false, port: 443 },
-            health: health::Settings { dead_ttl: seconds(30), dead_on_500: true },
+            health: health::Settings { dead_ttl: seconds(30), dead_on_500: true, checker_until: Moment::ZERO },
         },
         upstream: upstream::Settings {
             max_sockets: 100,
@@ -41,7 +42,12 @@ fn defaults() -> Settings {
         },
         page: page::Settings { static_dir: None },
         access_log: access_log::Target::Off,
-        worker: worker::Settings { idle_timeout: seconds(30), max_connections: 100_000, graceful_wait: seconds(120) },
+        worker: worker::Settings {
+            idle_timeout: seconds(30),
+            max_connections: 100_000,
+            graceful_wait: seconds(120),
+            tunnel_drain: None,
+        },
         debug: false,
         workers: None,
         cpus: None,
@@ -102,6 +108,7 @@ fn times() {
         (json!({"tunnelTimeout": 0}), |all| all.exchange.tunnel_timeout = None),
         (json!({"tunnelTimeout": 1.5}), |all| all.exchange.tunnel_timeout = Some(Duration::from_millis(1500))),
         (json!({"upstreamIdleTimeout": 1}), |all| all.upstream.idle_timeout = seconds(1)),
+        (json!({"tunnelDrain": 0}), |all| all.worker.tunnel_drain = Some(Duration::ZERO)),
         (json!({"gracefulWait": 0}), |all| all.worker.graceful_wait = Duration::ZERO),
         (json!({"nameRefresh": 1}), |all| all.directory.name_refresh = seconds(1)),
         (json!({"deadBackendTTL": 1}), |all| all.exchange.health.dead_ttl = seconds(1)),

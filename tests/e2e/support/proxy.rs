@@ -30,6 +30,8 @@ pub(crate) struct Setup {
     secure_address: Option<SocketAddr>,
     frontends: Map<String, Value>,
     workers: usize,
+    driver: Value,
+    env: Vec<(String, String)>,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
     /// Where its standard error goes, if not to a file.
@@ -53,6 +55,8 @@ impl Setup {
             secure_address: None,
             frontends: Map::new(),
             workers: 2,
+            driver: json!("file:routes.json"),
+            env: Vec::new(),
             user,
             stderr: None,
         }
@@ -129,6 +133,20 @@ impl Setup {
         self
     }
 
+    /// Takes the routes from somewhere else than the file.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    pub(crate) fn driver(mut self, driver: impl Into<Value>) -> Self {
+        self.driver = driver.into();
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Leaves `user` and `group` out of the configuration.
     pub(crate) fn with_default_user(mut self) -> Self {
         self.user = Value::Null;
@@ -160,7 +178,7 @@ impl Setup {
             "server": self.server,
             "http": {"bind": address.ip().to_string(), "port": address.port()},
             "https": if self.https.is_empty() { Value::Null } else { Value::Object(self.https.clone()) },
-            "driver": "file:routes.json",
+            "driver": self.driver,
             "user": self.user,
             "group": self.user,
         });
@@ -182,29 +200,13 @@ impl Setup {
     pub(crate) fn start(self) -> Proxy {
         let address = unused_address();
         self.write_config(address);
-        let Self { dir, frontends, certificates, options, secure_address, workers, stderr, .. } = self;
+        let Self { dir, frontends, certificates, options, secure_address, workers, env, stderr, .. } = self;
         if !dir.join("routes.json").exists() {
             write_whole(&dir.join("routes.json"), &format!("{:#}", routes(&frontends, &certificates, &options)));
         }
-        let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
-        let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
-            .arg("--config")
-            .arg(dir.join("config.json"))
-            .args(["--no-pin", "--workers", &workers.to_string()])
-            .env_remove("RUST_LOG")
-            .env_remove("SETTINGS_FLAVOR")
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(stderr.unwrap_or_else(|| output("stderr")))
-            .spawn()
-            .expect("starting the proxy");
-        let mut proxy = Proxy { address, secure_address, certificates, dir, child };
-        until("the proxy accepts connections", || {
-            if let Some(status) = proxy.child.try_wait().expect("asking for the proxy's state") {
-                panic!("the proxy ended with {status} at its start");
-            }
-            TcpStream::connect(address).is_ok()
-        });
+        let child = spawn(&dir, workers, &env, stderr);
+        let mut proxy = Proxy { address, secure_address, certificates, dir, child, workers, env };
+        proxy.until_accepting();
         proxy
     }
 }
@@ -214,6 +216,22 @@ fn routes(frontends: &Map<String, Value>, certificates: &Map<String, Value>, opt
         (true, true) => json!({"frontends": frontends}),
         _ => json!({"frontends": frontends, "certificates": certificates, "options": options}),
     }
+}
+
+fn spawn(dir: &Path, workers: usize, env: &[(String, String)], stderr: Option<Stdio>) -> Child {
+    let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
+    Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .arg("--config")
+        .arg(dir.join("config.json"))
+        .args(["--no-pin", "--workers", &workers.to_string()])
+        .env_remove("RUST_LOG")
+        .env_remove("SETTINGS_FLAVOR")
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(output("stdout"))
+        .stderr(stderr.unwrap_or_else(|| output("stderr")))
+        .spawn()
+        .expect("starting the proxy")
 }
 
 /// The list of a frontend as it stands in the routes file.
@@ -228,6 +246,8 @@ pub(crate) struct Proxy {
     certificates: Map<String, Value>,
     dir: PathBuf,
     child: Child,
+    workers: usize,
+    env: Vec<(String, String)>,
 }
 
 impl Proxy {
@@ -305,6 +325,25 @@ impl Proxy {
         let whole_lines = || self.read(name).matches('\n').count();
         until(&format!("{count} lines in {name}"), || whole_lines() >= count);
         self.read(name).lines().map(str::to_owned).collect()
+    }
+
+    /// Starts it again as it was, once it has ended.
+    #[allow(dead_code, reason = "the tests with a real Redis use it")]
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        let spawned = spawn(&self.dir, self.workers, &self.env, None);
+        self.child = spawned;
+        self.until_accepting();
+    }
+
+    #[track_caller]
+    fn until_accepting(&mut self) {
+        until("the proxy accepts connections", || {
+            if let Some(status) = self.child.try_wait().expect("asking for the proxy's state") {
+                panic!("the proxy ended with {status} at its start");
+            }
+            TcpStream::connect(self.address).is_ok()
+        });
     }
 
     /// Sends it a signal.

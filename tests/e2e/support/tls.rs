@@ -3,6 +3,7 @@
 use super::client::{Client, Transport, connect};
 use super::{PATIENCE, proxy::Proxy};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -169,7 +170,11 @@ impl Trust {
 
     /// The certificate that the proxy shows to those who ask for `name`; `None` where no hands can be shaken.
     pub(crate) fn shown(&self, proxy: &Proxy, name: &str) -> Option<CertificateDer<'static>> {
-        self.try_connect(proxy.secure_address(), name).ok().map(|stream| stream.certificate())
+        // Who comes with a ticket is shown nothing.
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::disabled();
+        let stranger = Self { config: Arc::new(config), roots: self.roots.clone() };
+        stranger.try_connect(proxy.secure_address(), name).ok().map(|stream| stream.certificate())
     }
 }
 

@@ -1,0 +1,172 @@
+//! The reading connection: whole ladders of many hosts in one round trip.
+
+use super::keeper::{Batch, Replies};
+use super::link::{self, Identity, Server};
+use super::reading::{self, MAX_ITEMS, Reading};
+use super::target::Target;
+use super::watcher::Watch;
+use super::{CHECKER_KEY, Event, Pause, Stop};
+use crate::base::clock::Clock;
+use crate::route;
+use crossbeam_channel::{Receiver, Sender};
+use redis::{Connection, ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What the reading thread is told to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Connect to the server that is watched.
+    Connect(Watch),
+    /// Read these hosts.
+    Read(Batch),
+}
+
+/// The life of the reading thread.
+pub(super) struct Reader {
+    pub(super) target: Target,
+    pub(super) jobs: Receiver<Job>,
+    pub(super) events: Sender<Event>,
+    pub(super) stop: Stop,
+    pub(super) clock: Clock,
+}
+
+struct Line {
+    connection: Connection,
+    server: Server,
+    run_id: String,
+    number: u64,
+}
+
+impl Reader {
+    pub(super) fn run(self) {
+        let mut line = None;
+        while let Ok(job) = self.jobs.recv() {
+            let event = match job {
+                Job::Connect(watch) => {
+                    line = None;
+                    match self.connect(&watch) {
+                        Some((opened, identity)) => {
+                            let number = opened.number;
+                            line = Some(opened);
+                            Event::Reading { number, identity }
+                        }
+                        None => continue,
+                    }
+                }
+                Job::Read(batch) => {
+                    let Some(open) = &mut line else { continue };
+                    match self.read(open, &batch) {
+                        Ok(replies) => Event::Replies(replies),
+                        Err(error) => {
+                            let number = open.number;
+                            line = None;
+                            Event::ReaderLost { number, problem: error.to_string() }
+                        }
+                    }
+                }
+            };
+            if self.stop.is_set() || self.events.send(event).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tries until it succeeds, or there is something else to do.
+    fn connect(&self, watch: &Watch) -> Option<(Line, Identity)> {
+        let mut pause = Pause::default();
+        while self.jobs.is_empty() && !self.stop.is_set() {
+            match self.try_connect(&watch.server, &watch.identity.run_id, watch.number) {
+                Ok(opened) => return Some(opened),
+                Err(error) => log::debug!("redis: connecting to {} to read: {error}", watch.server),
+            }
+            if pause.wait(&self.stop) {
+                break;
+            }
+        }
+        None
+    }
+
+    fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<(Line, Identity)> {
+        let mut connection = link::open(&self.target, server, ProtocolVersion::RESP2)?;
+        let identity = link::identify(&mut connection)?;
+        if identity.run_id != run_id {
+            // Two servers behind one address: what one of them tells says nothing about the other.
+            return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
+        }
+        let line = Line { connection, server: server.clone(), run_id: run_id.to_owned(), number };
+        Ok((line, identity))
+    }
+
+    /// Reads a batch. A connection that was closed while it was idle is opened anew, once.
+    fn read(&self, line: &mut Line, batch: &Batch) -> RedisResult<Replies> {
+        match self.try_read(&mut line.connection, batch) {
+            Err(error) if error.is_connection_dropped() || link::is_broken(&line.connection) => {
+                log::debug!("redis: {error}; connecting anew");
+                (*line, _) = self.try_connect(&line.server, &line.run_id, line.number)?;
+                self.try_read(&mut line.connection, batch)
+            }
+            result => result,
+        }
+    }
+
+    fn try_read(&self, connection: &mut Connection, batch: &Batch) -> RedisResult<Replies> {
+        let mut packed = Vec::new();
+        let mut counts = Vec::with_capacity(batch.hosts.len());
+        for host in &batch.hosts {
+            counts.push(self.pack(host, &mut packed));
+        }
+        if batch.checker {
+            cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut packed);
+        }
+        let total = counts.iter().sum::<usize>() + usize::from(batch.checker);
+        let replies = link::ask_all(connection, &packed, total)?;
+        if let Some(error) = replies.iter().find_map(refusal) {
+            return Err(error);
+        }
+        let mut rest = &*replies;
+        let mut hosts = Vec::with_capacity(batch.hosts.len());
+        for (host, count) in batch.hosts.iter().zip(counts) {
+            let (own, others) = rest.split_at(count);
+            hosts.push((Arc::clone(host), read_host(host, own)));
+            rest = others;
+        }
+        let checker = batch.checker.then(|| rest.first().and_then(|reply| self.silence(reply)));
+        Ok(Replies { ticket: batch.ticket, hosts, checker })
+    }
+
+    /// The commands for a host; how many there are.
+    fn pack(&self, host: &str, packed: &mut Vec<u8>) -> usize {
+        let mut count = 2;
+        for pattern in route::patterns(host) {
+            cmd("LRANGE").arg(self.target.frontend_key(&pattern)).arg(0).arg(MAX_ITEMS).write_packed_command(packed);
+            count += 1;
+        }
+        let dead = self.target.dead_key(host);
+        cmd("SMEMBERS").arg(&dead).write_packed_command(packed);
+        cmd("PTTL").arg(&dead).write_packed_command(packed);
+        count
+    }
+
+    /// How long ago the active checker gave a sign of life.
+    fn silence(&self, reply: &Value) -> Option<Duration> {
+        let seconds: f64 = redis::from_redis_value_ref::<String>(reply).ok()?.trim().parse().ok()?;
+        let at = UNIX_EPOCH + Duration::try_from_secs_f64(seconds).ok()?;
+        let now: SystemTime = self.clock.wall(self.clock.now());
+        // A sign from the future is one of a clock that is ahead.
+        Some(now.duration_since(at).unwrap_or_default())
+    }
+}
+
+fn read_host(host: &str, replies: &[Value]) -> Reading {
+    let patterns: Vec<_> = route::patterns(host).collect();
+    reading::read(patterns.iter().map(|pattern| &**pattern), replies)
+}
+
+/// An error that says that the server does not answer at all now; a key of a wrong type is not one.
+fn refusal(reply: &Value) -> Option<RedisError> {
+    match reply {
+        Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error.clone().into()),
+        _ => None,
+    }
+}

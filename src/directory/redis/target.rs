@@ -1,0 +1,217 @@
+//! The URL of a Redis, read and kept: where it is, who we are there, which database and which prefix.
+
+use percent_encoding::percent_decode_str;
+use std::fmt;
+use std::path::PathBuf;
+
+const DEFAULT_PORT: u16 = 6379;
+/// Where a sentinel listens unless told otherwise.
+const SENTINEL_PORT: u16 = 26_379;
+
+/// A Redis to talk to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where it is.
+    pub place: Place,
+    /// The ACL user; `None` for the default one.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// The number of the database.
+    pub database: u32,
+    /// What stands before `frontend:` and `dead:` in the names of keys.
+    pub prefix: String,
+}
+
+/// Where a Redis is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A host and port.
+    Tcp {
+        /// A name or address, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The connection is encrypted, and the certificate has to be good.
+        tls: bool,
+    },
+    /// A socket in the file system.
+    Unix(PathBuf),
+    /// The master that these sentinels name.
+    Sentinel {
+        /// Host and port of each.
+        sentinels: Vec<(String, u16)>,
+        /// The name of the set of servers.
+        service: String,
+    },
+}
+
+/// What a URL of Redis looks like.
+pub const EXPECTED: &str = "\"redis:\", \"redis://user:password@host:port/database#prefix\" (each part may be left out, \
+    rediss: is encrypted), \"unix:/path\" or \"redis+sentinel://host:port,host:port/service/database\"";
+
+impl Target {
+    /// Reads a URL; `None` if it is none of Redis.
+    pub fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once(':')?;
+        let (rest, prefix) = rest.split_once('#').unwrap_or((rest, ""));
+        let target = match scheme {
+            "redis" | "rediss" => Self::parse_tcp(rest, scheme == "rediss")?,
+            "unix" | "redis+unix" => Self::parse_unix(rest)?,
+            "redis+sentinel" => Self::parse_sentinel(rest)?,
+            _ => return None,
+        };
+        Some(Self { prefix: prefix.to_owned(), ..target })
+    }
+
+    fn parse_tcp(rest: &str, tls: bool) -> Option<Self> {
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
+            None => ("", rest),
+        };
+        let (user, password, place) = split_user(authority)?;
+        let (host, port) =
+            if place.is_empty() { ("127.0.0.1".to_owned(), DEFAULT_PORT) } else { host_and_port(place, DEFAULT_PORT)? };
+        let place = Place::Tcp { host, port, tls };
+        Some(Self { place, user, password, database: database(path)?, prefix: String::new() })
+    }
+
+    fn parse_unix(rest: &str) -> Option<Self> {
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !path.starts_with('/') {
+            return None;
+        }
+        let path = PathBuf::from(decode(path)?);
+        let mut target =
+            Self { place: Place::Unix(path), user: None, password: None, database: 0, prefix: String::new() };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=')? {
+                ("db", value) => target.database = database(value)?,
+                ("user", value) => target.user = Some(decode(value)?),
+                ("pass", value) => target.password = Some(decode(value)?),
+                _ => return None,
+            }
+        }
+        Some(target)
+    }
+
+    fn parse_sentinel(rest: &str) -> Option<Self> {
+        let (authority, path) = rest.strip_prefix("//")?.split_once('/')?;
+        let (service, path) = path.split_once('/').unwrap_or((path, ""));
+        let (user, password, places) = split_user(authority)?;
+        let sentinels: Option<Vec<_>> = places.split(',').map(|place| host_and_port(place, SENTINEL_PORT)).collect();
+        let service = Some(decode(service)?).filter(|service| !service.is_empty())?;
+        let place = Place::Sentinel { sentinels: sentinels?, service };
+        Some(Self { place, user, password, database: database(path)?, prefix: String::new() })
+    }
+
+    /// The key of a pattern's list.
+    pub fn frontend_key(&self, pattern: &str) -> String {
+        format!("{}frontend:{pattern}", self.prefix)
+    }
+
+    /// The key of a host's dead marks.
+    pub fn dead_key(&self, host: &str) -> String {
+        format!("{}dead:{host}", self.prefix)
+    }
+}
+
+impl fmt::Display for Target {
+    /// Without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Tcp { host, port, tls } => {
+                let scheme = if *tls { "rediss" } else { "redis" };
+                let open = if host.contains(':') { ("[", "]") } else { ("", "") };
+                write!(f, "{scheme}://{}{host}{}:{port}/{}", open.0, open.1, self.database)?;
+            }
+            Place::Unix(path) => write!(f, "unix:{}?db={}", path.display(), self.database)?,
+            Place::Sentinel { sentinels, service } => {
+                let sentinels: Vec<_> = sentinels.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+                write!(f, "redis+sentinel://{}/{service}/{}", sentinels.join(","), self.database)?;
+            }
+        }
+        if self.prefix.is_empty() { Ok(()) } else { write!(f, "#{}", self.prefix) }
+    }
+}
+
+impl fmt::Debug for Target {
+    /// Never the password: settings are logged.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({self})")
+    }
+}
+
+/// `user:password@place`; of an authority without `@`, the place alone.
+fn split_user(authority: &str) -> Option<(Option<String>, Option<String>, &str)> {
+    let Some((info, place)) = authority.rsplit_once('@') else { return Some((None, None, authority)) };
+    let (user, password) = info.split_once(':').unwrap_or((info, ""));
+    let some = |text: &str| decode(text).map(|text| Some(text).filter(|text| !text.is_empty()));
+    Some((some(user)?, some(password)?, place))
+}
+
+fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, port.strip_prefix(':').or_else(|| port.is_empty().then_some(""))?)
+        }
+        None => place.split_once(':').unwrap_or((place, "")),
+    };
+    let host = decode(host)?;
+    let port = if port.is_empty() { default } else { port.parse().ok().filter(|port| *port > 0)? };
+    // An empty host has a meaning only where the port is left out too, and there the caller knows it.
+    let host = if host.is_empty() { "127.0.0.1".to_owned() } else { host };
+    (!host.contains([' ', '/', '?'])).then_some((host, port))
+}
+
+fn database(path: &str) -> Option<u32> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    if path.is_empty() { Some(0) } else { path.parse().ok() }
+}
+
+fn decode(text: &str) -> Option<String> {
+    percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_and_shown_without_secrets() {
+        let table = [
+            ("redis:", Some("redis://127.0.0.1:6379/0")),
+            ("redis://", Some("redis://127.0.0.1:6379/0")),
+            ("redis:#staging:", Some("redis://127.0.0.1:6379/0#staging:")),
+            ("redis:///5", Some("redis://127.0.0.1:6379/5")),
+            ("redis://:6380", Some("redis://127.0.0.1:6380/0")),
+            ("redis://:secret@host:1234/5#prefix", Some("redis://host:1234/5#prefix")),
+            ("redis://user:sec%2Fret@host", Some("redis://host:6379/0")),
+            ("rediss://[::1]:1/", Some("rediss://[::1]:1/0")),
+            ("unix:/run/redis.sock", Some("unix:/run/redis.sock?db=0")),
+            ("redis+unix:///run/redis.sock?db=3&pass=x#p", Some("unix:/run/redis.sock?db=3#p")),
+            ("redis+sentinel://a:1,b/main/2", Some("redis+sentinel://a:1,b:26379/main/2")),
+            ("redis+sentinel://a:1", None),
+            ("redis+sentinel://a:1/", None),
+            ("redis://host:0", None),
+            ("redis://host:x", None),
+            ("redis://host/x", None),
+            ("redis://ho st", None),
+            ("unix:relative", None),
+            ("unix:/run/redis.sock?what=1", None),
+            ("file:routes.json", None),
+            ("memcached:", None),
+            ("redis", None),
+        ];
+        for (url, expected) in table {
+            let found = Target::parse(url).map(|target| format!("{target:?}"));
+            assert_eq!(found, expected.map(|text| format!("Target({text})")), "{url}");
+        }
+        let target = Target::parse("redis://us%40er:sec%2Fr%23et@host#p").expect("a good URL");
+        assert_eq!((target.user.as_deref(), target.password.as_deref()), (Some("us@er"), Some("sec/r#et")));
+        assert_eq!(target.frontend_key("*.a"), "pfrontend:*.a");
+        assert_eq!(target.dead_key("a"), "pdead:a");
+    }
+}

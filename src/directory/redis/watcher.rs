@@ -1,0 +1,275 @@
+//! The watching connection: what was written to in Redis is told within a moment, or the connection is given up.
+
+use super::keeper::Touched;
+use super::link::{self, Identity, Server};
+use super::target::{Place, Target};
+use super::{Event, Pause, Stop};
+use crossbeam_channel::Sender;
+use redis::{Connection, Msg, ProtocolVersion, PushKind, RedisError, RedisResult, Value, cmd};
+use std::fmt;
+
+/// How changes become known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Means {
+    /// Redis tells of every key with one of the prefixes (`CLIENT TRACKING` in broadcast mode).
+    Tracking,
+    /// Redis tells of every key that it tells anybody of (keyspace notifications).
+    Keyspace,
+    /// Nothing is told: what is known is read again and again.
+    Rereading,
+}
+
+impl Means {
+    /// For metrics: the better the higher, and 0 is for no connection.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Tracking => 3,
+            Self::Keyspace => 2,
+            Self::Rereading => 1,
+        }
+    }
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tracking => "client tracking",
+            Self::Keyspace => "keyspace notifications",
+            Self::Rereading => "reading again (server.lruCache.ttl)",
+        })
+    }
+}
+
+/// What the reading connection has to know of this one.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    pub(super) number: u64,
+    pub(super) server: Server,
+    pub(super) identity: Identity,
+    pub(super) means: Means,
+}
+
+/// The life of the watching thread: connects, watches, and again.
+pub(super) struct Watcher {
+    pub(super) target: Target,
+    pub(super) events: Sender<Event>,
+    pub(super) stop: Stop,
+}
+
+impl Watcher {
+    pub(super) fn run(self) {
+        let mut pause = Pause::default();
+        for number in 1.. {
+            let result = self.watch(number, &mut pause);
+            let problem = result.err().map_or_else(|| "stopped".to_owned(), |error| error.to_string());
+            if self.stop.is_set() || self.events.send(Event::WatchLost { number, problem }).is_err() {
+                return;
+            }
+            if pause.wait(&self.stop) {
+                return;
+            }
+        }
+    }
+
+    fn watch(&self, number: u64, pause: &mut Pause) -> RedisResult<()> {
+        let server = link::find(&self.target)?;
+        let (mut connection, is_resp3) = match link::open(&self.target, &server, ProtocolVersion::RESP3) {
+            Ok(connection) => (connection, true),
+            Err(error) if error.is_io_error() || error.code().is_some_and(link::is_passing) => return Err(error),
+            // A server before version 6, or a user who may not say HELLO.
+            Err(_) => (link::open(&self.target, &server, ProtocolVersion::RESP2)?, false),
+        };
+        let identity = link::identify(&mut connection)?;
+        let means = self.choose(&mut connection, is_resp3)?;
+        pause.reset();
+        let watch = Watch { number, server, identity, means };
+        if self.events.send(Event::Watching(watch)).is_err() {
+            return Ok(());
+        }
+        if is_resp3 { self.hear_pushes(&mut connection) } else { self.hear_messages(&mut connection, means) }
+    }
+
+    fn choose(&self, connection: &mut Connection, is_resp3: bool) -> RedisResult<Means> {
+        if is_resp3 {
+            match self.track(connection) {
+                Ok(()) => return Ok(Means::Tracking),
+                Err(error) if error.is_io_error() => return Err(error),
+                Err(error) => log::warn!("redis: client tracking is not available: {error}"),
+            }
+        }
+        let flags = match link::ask(connection, cmd("CONFIG").arg("GET").arg("notify-keyspace-events")) {
+            Ok(Value::Array(pair)) => pair.into_iter().nth(1),
+            Ok(Value::Map(pairs)) => pairs.into_iter().next().map(|(_, value)| value),
+            Err(error) if error.is_io_error() => return Err(error),
+            _ => None,
+        };
+        let flags: String = flags.and_then(|flags| redis::from_redis_value(flags).ok()).unwrap_or_default();
+        let has_all = |needed: &str| needed.chars().all(|flag| flags.contains(flag));
+        if !(has_all("KA") || has_all("Kglsx$")) {
+            return Ok(Means::Rereading);
+        }
+        match (is_resp3, self.patterns()) {
+            // Without RESP3 the patterns are subscribed to where their messages are read.
+            (false, _) => Ok(Means::Keyspace),
+            (true, patterns) => {
+                // The confirmations come as pushes.
+                connection.send_packed_command(&cmd("PSUBSCRIBE").arg(&patterns).get_packed_command())?;
+                for _ in &patterns {
+                    if let Value::ServerError(error) = connection.recv_response()? {
+                        log::warn!("redis: keyspace notifications are not available: {error}");
+                        return Ok(Means::Rereading);
+                    }
+                }
+                Ok(Means::Keyspace)
+            }
+        }
+    }
+
+    fn track(&self, connection: &mut Connection) -> RedisResult<()> {
+        let prefix = &self.target.prefix;
+        let mut command = cmd("CLIENT");
+        command.arg("TRACKING").arg("ON").arg("BCAST");
+        for start in
+            [format!("{prefix}frontend:"), format!("{prefix}dead:"), "tls:".to_owned(), super::CHECKER_KEY.to_owned()]
+        {
+            command.arg("PREFIX").arg(start);
+        }
+        link::ask(connection, &command).map(drop)
+    }
+
+    fn patterns(&self) -> Vec<String> {
+        let (database, prefix) = (self.target.database, escape(&self.target.prefix));
+        let keys = [
+            format!("{prefix}frontend:*"),
+            format!("{prefix}dead:*"),
+            "tls:*".to_owned(),
+            super::CHECKER_KEY.to_owned(),
+        ];
+        keys.iter().map(|key| format!("__keyspace@{database}__:{key}")).collect()
+    }
+
+    /// Passes on what is told, until the connection is of no use any more.
+    fn hear_pushes(&self, connection: &mut Connection) -> RedisResult<()> {
+        loop {
+            match connection.recv_response() {
+                Ok(Value::Push { kind, data }) => self.pass_on(&kind, &data)?,
+                Ok(_) => {}
+                Err(error) if error.is_timeout() => self.check_life(connection)?,
+                Err(error) => return Err(error),
+            }
+            if self.stop.is_set() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Nothing was told for a while: is anybody there? After a read that took too long, the crate drops one reply as
+    /// the belated one. So it is asked twice.
+    fn check_life(&self, connection: &mut Connection) -> RedisResult<()> {
+        let question = self.question();
+        connection.send_packed_command(&[question.get_packed_command(), question.get_packed_command()].concat())?;
+        loop {
+            match connection.recv_response()? {
+                Value::Push { kind, data } => self.pass_on(&kind, &data)?,
+                reply => return self.judge(reply),
+            }
+        }
+    }
+
+    /// A server that was made a replica by its sentinels goes on answering, but with old data.
+    fn question(&self) -> redis::Cmd {
+        cmd(if matches!(self.target.place, Place::Sentinel { .. }) { "ROLE" } else { "PING" })
+    }
+
+    fn judge(&self, reply: Value) -> RedisResult<()> {
+        let reply = reply.extract_error()?;
+        match (&self.target.place, reply) {
+            (Place::Sentinel { .. }, Value::Array(role))
+                if role.first() != Some(&Value::BulkString(b"master".to_vec())) =>
+            {
+                Err((redis::ErrorKind::Io, "the server is no master any more").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn pass_on(&self, kind: &PushKind, data: &[Value]) -> RedisResult<()> {
+        let touched = match (kind, data) {
+            (PushKind::Invalidate, [Value::Array(keys)]) => keys.iter().filter_map(|key| self.touched(key)).collect(),
+            // The database was emptied.
+            (PushKind::Invalidate, _) => vec![Touched::All],
+            (PushKind::PMessage, [_, channel, ..]) => self.touched_by_channel(channel).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        self.send(touched)
+    }
+
+    fn send(&self, touched: Vec<Touched>) -> RedisResult<()> {
+        if touched.is_empty() {
+            return Ok(());
+        }
+        self.events.send(Event::Touched(touched)).map_err(|_| gone())
+    }
+
+    fn touched(&self, key: &Value) -> Option<Touched> {
+        let Value::BulkString(key) = key else { return None };
+        let key = std::str::from_utf8(key).ok()?;
+        if key == super::CHECKER_KEY {
+            return Some(Touched::Checker);
+        }
+        if let Some(pattern) = key.strip_prefix("tls:") {
+            return Some(Touched::Certificate(pattern.into()));
+        }
+        let key = key.strip_prefix(&*self.target.prefix)?;
+        match key.split_once(':')? {
+            ("frontend", pattern) => Some(Touched::Route(pattern.into())),
+            ("dead", host) => Some(Touched::Dead(host.into())),
+            _ => None,
+        }
+    }
+
+    fn touched_by_channel(&self, channel: &Value) -> Option<Touched> {
+        let Value::BulkString(channel) = channel else { return None };
+        let key = channel.iter().position(|byte| *byte == b':').map(|colon| channel[colon + 1..].to_vec())?;
+        self.touched(&Value::BulkString(key))
+    }
+
+    /// The same by the older protocol, where messages are plain replies.
+    fn hear_messages(&self, connection: &mut Connection, means: Means) -> RedisResult<()> {
+        let mut messages = connection.as_pubsub();
+        if means == Means::Keyspace {
+            messages.psubscribe(self.patterns())?;
+        }
+        loop {
+            let is_time_to_ask = match messages.get_message() {
+                Ok(message) => {
+                    self.pass_on_message(&message)?;
+                    false
+                }
+                Err(error) if error.is_timeout() => true,
+                Err(error) => return Err(error),
+            };
+            if self.stop.is_set() {
+                return Ok(());
+            }
+            if is_time_to_ask {
+                messages.ping::<Value>()?;
+            }
+        }
+    }
+
+    fn pass_on_message(&self, message: &Msg) -> RedisResult<()> {
+        let channel = Value::BulkString(message.get_channel_name().as_bytes().to_vec());
+        self.send(self.touched_by_channel(&channel).into_iter().collect())
+    }
+}
+
+/// The directory has ended.
+fn gone() -> RedisError {
+    (redis::ErrorKind::Io, "the directory has ended").into()
+}
+
+/// A prefix as a pattern that means just itself.
+fn escape(prefix: &str) -> String {
+    prefix.chars().flat_map(|char| ("*?[]\\".contains(char)).then_some('\\').into_iter().chain([char])).collect()
+}

@@ -1,0 +1,49 @@
+//! How the source of routes is, for metrics: written by the directory's thread, read by anybody.
+
+use crate::base::clock::Moment;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Good from the start for a source that cannot be away.
+#[derive(Debug)]
+pub struct Status {
+    means: AtomicU8,
+    lost_at: AtomicU64,
+    losses: AtomicU64,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { means: AtomicU8::new(0), lost_at: AtomicU64::new(u64::MAX), losses: AtomicU64::new(0) }
+    }
+}
+
+impl Status {
+    /// The source is there.
+    pub(super) fn connected(&self, means: u8) {
+        self.means.store(means, Ordering::Relaxed);
+        self.lost_at.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// The source is away since now.
+    pub(super) fn lost(&self, now: Moment) {
+        self.means.store(0, Ordering::Relaxed);
+        self.lost_at.store(now.as_micros(), Ordering::Relaxed);
+        self.losses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How changes become known: 3 by client tracking, 2 by keyspace notifications, 1 by reading again, 0 not at all.
+    pub fn means(&self) -> u8 {
+        self.means.load(Ordering::Relaxed)
+    }
+
+    /// How old what is known may be; zero while the source is there.
+    pub fn age(&self, now: Moment) -> Duration {
+        now.since(Moment::from_micros(self.lost_at.load(Ordering::Relaxed)))
+    }
+
+    /// How often the source was lost.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+}

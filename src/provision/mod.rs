@@ -1,0 +1,45 @@
+//! Tools for whoever keeps routes in Redis: a file carried there by difference, and what a host resolves to.
+
+mod carry;
+mod explain;
+
+pub use carry::{Carried, carry, keep_in_step};
+pub use explain::{explain, list};
+
+use crate::directory;
+use redis::RedisError;
+use std::fmt;
+
+/// Why a tool could not do what it was asked.
+#[derive(Debug)]
+pub enum Error {
+    /// The routes file is not good.
+    File(directory::Error),
+    /// Redis did not do its part.
+    Redis {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        error: RedisError,
+    },
+    /// Watching the file failed.
+    Watch(std::io::Error),
+}
+
+impl Error {
+    fn redis(doing: impl Into<String>) -> impl FnOnce(RedisError) -> Self {
+        |error| Self::Redis { doing: doing.into(), error }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Redis { doing, error } => write!(f, "{doing}: {error}"),
+            Self::Watch(error) => write!(f, "watching the routes file: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,118 @@
+//! Where frames of WebSocket end (RFC 6455 section 5.2): all that a proxy has to know to say a last word of its own.
+
+/// The longest header of a frame: 2 bytes, 8 of length, 4 of mask.
+const MAX_HEADER: usize = 14;
+
+/// A close frame of a server: "service restart" (1012).
+pub const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
+
+/// One direction of a connection, byte by byte.
+#[derive(Debug, Default)]
+pub struct Frames {
+    header: [u8; MAX_HEADER],
+    header_len: u8,
+    /// What is left of the payload of the frame under way.
+    payload: u64,
+    /// What came were no frames, so nobody knows where one would end.
+    is_lost: bool,
+    /// A close frame was seen: there is nothing to add to it.
+    is_closed: bool,
+}
+
+impl Frames {
+    /// Takes note of bytes up to the end of the next frame, or all. Returns how many.
+    pub fn advance(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_lost {
+            if self.payload > 0 {
+                let step = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.payload -= step as u64;
+                at += step;
+            } else {
+                self.header[usize::from(self.header_len)] = bytes[at];
+                self.header_len += 1;
+                at += 1;
+                self.read_header();
+            }
+            if self.is_at_boundary() {
+                return at;
+            }
+        }
+        bytes.len()
+    }
+
+    fn read_header(&mut self) {
+        let have = usize::from(self.header_len);
+        if have < 2 {
+            return;
+        }
+        let (first, second) = (self.header[0], self.header[1]);
+        let opcode = first & 0x0f;
+        let length_len = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        // Opcodes 3 to 7 and 11 to 15 are reserved, and control frames are short.
+        self.is_lost |= matches!(opcode, 3..=7 | 11..=15) || (opcode >= 8 && length_len > 0);
+        let mask_len = if second & 0x80 == 0 { 0 } else { 4 };
+        if have < 2 + length_len + mask_len {
+            return;
+        }
+        self.payload = match length_len {
+            0 => u64::from(second & 0x7f),
+            _ => self.header[2..2 + length_len].iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        };
+        self.is_lost |= self.payload >> 63 != 0;
+        self.is_closed |= opcode == 8;
+        self.header_len = 0;
+    }
+
+    /// Whether a frame may begin here.
+    pub fn is_at_boundary(&self) -> bool {
+        !self.is_lost && self.payload == 0 && self.header_len == 0
+    }
+
+    /// Whether a frame of another's making may stand here, or further on.
+    pub fn may_add(&self) -> bool {
+        !self.is_lost && !self.is_closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ends of frames that are found in `bytes`, fed in pieces of `size`.
+    fn ends(bytes: &[u8], size: usize) -> (Vec<usize>, Frames) {
+        let mut frames = Frames::default();
+        let (mut ends, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let piece = &bytes[at..bytes.len().min(at + size)];
+            at += frames.advance(piece);
+            if frames.is_at_boundary() {
+                ends.push(at);
+            }
+        }
+        (ends, frames)
+    }
+
+    #[test]
+    fn frames_end_where_they_say_however_they_are_cut() {
+        let mut bytes = vec![0x81, 3, b'a', b'b', b'c', 0x89, 0];
+        bytes.extend([0x02, 126, 0x01, 0x00]);
+        bytes.extend([7; 256]);
+        bytes.extend([0x80, 127, 0, 0, 0, 0, 0, 0, 0, 2, 1, 2]);
+        bytes.extend([0x81, 0x81, 1, 2, 3, 4, 9]);
+        for size in [1, 2, 3, 7, 100, 1000] {
+            let (ends, frames) = ends(&bytes, size);
+            assert_eq!(ends, [5, 7, 267, 279, 286], "in pieces of {size}");
+            assert!(frames.may_add());
+        }
+        assert!(!ends(&RESTART, 4).1.may_add(), "after a close frame comes nothing");
+        for garbage in [&b"HTTP"[..], &[0x83, 0], &[0x88, 126, 0, 1], &[0x81, 127, 255, 0, 0, 0, 0, 0, 0, 0]] {
+            let (_, frames) = ends(garbage, 1);
+            assert!(!frames.may_add() || !frames.is_at_boundary(), "{garbage:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Tunnels to backends that have left their lists: left alone, or ended after `server.tunnelDrain`.
+
+use super::{Worker, connection::Link};
+use crate::base::clock::Moment;
+use crate::base::reason::Reason;
+use crate::base::slots::Key;
+use crate::exchange::Input;
+use crate::route::Cached;
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+/// However often routes change, tunnels are looked through no more often than this.
+const REST: Duration = Duration::from_secs(1);
+
+/// The tunnels that are to be ended.
+#[derive(Debug, Default)]
+pub(super) struct Retiring {
+    look_at: Option<Moment>,
+    /// When that was done last.
+    looked_at: Option<Moment>,
+    due: VecDeque<(Moment, Key)>,
+    known: HashSet<Key>,
+}
+
+impl Retiring {
+    /// When there is something to do.
+    pub(super) fn next(&self) -> Option<Moment> {
+        self.look_at.into_iter().chain(self.due.front().map(|(due, _)| *due)).min()
+    }
+}
+
+impl Worker {
+    /// Routes have changed: backends may have left.
+    pub(super) fn note_departures(&mut self) {
+        if self.settings.tunnel_drain.is_some() {
+            let soonest = self.retiring.looked_at.map_or(self.core.now, |moment| moment + REST);
+            self.retiring.look_at.get_or_insert(soonest.max(self.core.now));
+        }
+    }
+
+    pub(super) fn retire_tunnels(&mut self) {
+        if self.retiring.look_at.is_some_and(|moment| moment <= self.core.now) {
+            self.look_for_departed();
+        }
+        while let Some((due, job)) = self.retiring.due.front().copied()
+            && due <= self.core.now
+        {
+            self.retiring.due.pop_front();
+            self.retiring.known.remove(&job);
+            if self.has_departed(job) {
+                self.tell(job, Input::Abort(Reason::BackendRemoved));
+            }
+        }
+    }
+
+    fn look_for_departed(&mut self) {
+        self.retiring.look_at = None;
+        self.retiring.looked_at = Some(self.core.now);
+        let Some(drain) = self.settings.tunnel_drain else { return };
+        let tunnels = self.jobs.keys().filter(|key| match self.jobs.get(*key).map(|job| job.link) {
+            Some(Link::Upstream(upstream)) => self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_tunnel),
+            _ => false,
+        });
+        let left = |key: &Key| {
+            let target = self.jobs.get(*key).and_then(|job| job.exchange.target());
+            target.is_some_and(|(frontend, member)| frontend.members[member].is_retired())
+        };
+        let departed: Vec<Key> = tunnels.filter(left).collect();
+        for job in departed {
+            if self.retiring.known.insert(job) {
+                self.retiring.due.push_back((self.core.now + drain, job));
+            }
+        }
+    }
+
+    /// Whether the backend of a tunnel is still out of its list: one that came back is spared.
+    fn has_departed(&mut self, job: Key) -> bool {
+        let Some((frontend, member)) = self.jobs.get(job).and_then(|job| job.exchange.target()) else { return false };
+        let backend = frontend.members[member].backend.id();
+        match self.routes.get(&frontend.host) {
+            Some(Cached::Found(now)) => {
+                !now.members.iter().any(|member| member.backend.id() == backend && !member.is_retired())
+            }
+            _ => true,
+        }
+    }
+}

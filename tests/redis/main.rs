@@ -1,0 +1,13 @@
+//! Routes from a real Redis: the program as it is built, and servers that each test starts for itself on free ports.
+
+mod certificates;
+mod changes;
+mod marks;
+mod outage;
+mod sentinel;
+mod server;
+#[allow(dead_code, reason = "the support of the end-to-end tests has more than these need")]
+#[path = "../e2e/support/mod.rs"]
+mod support;
+mod tools;
+mod tunnels;

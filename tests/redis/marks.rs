@@ -1,0 +1,190 @@
+//! Dead marks, both ways: what others write is obeyed, what is seen here is written and published.
+
+use crate::changes::{clients, until_all_say};
+use crate::server::{Server, run};
+use crate::support::backend::Backend;
+use crate::support::client::Client;
+use crate::support::proxy::Setup;
+use crate::support::{HOST, canned, until, unused_address};
+use redis::Commands;
+use sluice::base::clock::Clock;
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+fn three() -> Vec<Backend> {
+    ["a", "b", "c"].iter().map(|name| Backend::always(canned::ok(name))).collect()
+}
+
+fn urls(backends: &[Backend]) -> Vec<String> {
+    backends.iter().map(Backend::url).collect()
+}
+
+/// Who answers, in a number of requests that misses a living one of three by a chance of 1 in 10^10.
+fn said(client: &mut Client) -> HashSet<String> {
+    (0..60).map(|_| client.get(HOST, "/").text()).collect()
+}
+
+#[track_caller]
+fn until_said(client: &mut Client, expected: &str) {
+    let expected: HashSet<String> = expected.chars().map(String::from).collect();
+    until(&format!("{expected:?} serve"), || said(client) == expected);
+}
+
+#[test]
+fn marks_of_others_are_obeyed_and_their_end_too() {
+    let redis = Server::start();
+    let backends = three();
+    redis.set(HOST, &urls(&backends));
+    let proxy = Setup::new().driver(redis.url()).workers(1).start();
+    let mut client = proxy.client();
+    until_said(&mut client, "abc");
+    let dead = format!("dead:{HOST}");
+    redis.run::<()>(&format!("SADD {dead} 1"));
+    until_said(&mut client, "ac");
+    redis.run::<()>(&format!("SADD {dead} 0"));
+    until_said(&mut client, "c");
+    redis.run::<()>(&format!("SREM {dead} 1"));
+    until_said(&mut client, "bc");
+    redis.run::<()>(&format!("DEL {dead}"));
+    until_said(&mut client, "abc");
+    redis.run::<()>(&format!("SADD {dead} 0 1 2"));
+    until("nobody serves", || client.get(HOST, "/").status() == 502);
+    let clock = Clock::new();
+    let set = clock.now();
+    redis.run::<()>(&format!("PEXPIRE {dead} 400"));
+    until("the mark's end", || client.get(HOST, "/").status() == 200);
+    let lasted = clock.now().since(set);
+    // It has its own deadline: Redis tells of the end up to 100 ms late.
+    assert!((Duration::from_millis(350)..Duration::from_millis(1500)).contains(&lasted), "{lasted:?}");
+    until_said(&mut client, "abc");
+}
+
+#[test]
+fn a_mark_that_stands_is_found_at_the_first_look_and_belongs_to_the_host_that_was_asked_for() {
+    let redis = Server::start();
+    let backends = three();
+    redis.set("*.example.com", &urls(&backends));
+    redis.run::<()>(&format!("SADD dead:{HOST} 0 2"));
+    redis.run::<()>("SADD dead:*.example.com 1");
+    let proxy = Setup::new().driver(redis.url()).start();
+    let mut client = proxy.client();
+    assert_eq!(said(&mut client), HashSet::from(["b".to_owned()]));
+    let others: HashSet<_> = (0..60).map(|_| client.get("other.example.com", "/").text()).collect();
+    assert_eq!(others.len(), 3);
+}
+
+#[test]
+fn a_mark_never_hurts_the_url_that_takes_the_place() {
+    let redis = Server::start();
+    let backends = three();
+    let [a, b, c] = [0, 1, 2].map(|number| backends[number].url());
+    redis.set(HOST, &[a.clone(), b.clone()]);
+    let proxy = Setup::new().driver(redis.url()).workers(1).start();
+    let mut client = proxy.client();
+    until_said(&mut client, "ab");
+    redis.run::<()>(&format!("SADD dead:{HOST} 1"));
+    until_said(&mut client, "a");
+    redis.set(HOST, &[a.clone(), c.clone()]);
+    until_said(&mut client, "ac");
+    // Moved to another place, the marked one is still marked.
+    redis.set(HOST, &[b, c, a]);
+    until_said(&mut client, "ac");
+    redis.run::<()>(&format!("SREM dead:{HOST} 1"));
+    until_said(&mut client, "abc");
+}
+
+#[test]
+fn own_marks_are_written_and_published_and_can_be_taken_back() {
+    let redis = Server::start();
+    let backends = three();
+    let down = format!("http://{}", unused_address());
+    let list = [backends[0].url(), down.clone(), backends[1].url()];
+    redis.set(HOST, &list);
+    let mut listener = redis.connect();
+    let mut heard = listener.as_pubsub();
+    heard.subscribe("dead").expect("subscribing");
+    heard.set_read_timeout(Some(crate::support::PATIENCE)).expect("setting a timeout");
+    let proxy = Setup::new().driver(redis.url()).set("deadBackendTTL", 7).workers(1).start();
+    let mut client = proxy.client();
+    assert_eq!(said(&mut client), HashSet::from(["a".to_owned(), "b".to_owned()]), "retries hide the dead one");
+    let message: String = heard.get_message().expect("a message").get_payload().expect("a text");
+    assert_eq!(message, format!("{HOST};{down};1;3"));
+    let mut connection = redis.connect();
+    let dead = format!("dead:{HOST}");
+    until("the mark is written", || run::<HashSet<String>>(&mut connection, &format!("SMEMBERS {dead}")).contains("1"));
+    let ttl: i64 = run(&mut connection, &format!("TTL {dead}"));
+    assert!((5..=7).contains(&ttl), "{ttl}");
+    // Somebody who knows better takes it back, and the backend is up.
+    let address = down.strip_prefix("http://").and_then(|address| address.parse().ok()).expect("an address");
+    let revived = Backend::raw_at(address, |conn| {
+        while conn.request().is_some() {
+            conn.send(canned::ok("c"));
+        }
+    });
+    run::<()>(&mut connection, &format!("SREM {dead} 1"));
+    until_said(&mut client, "abc");
+    drop(revived);
+}
+
+#[test]
+fn while_an_active_checker_is_at_work_marks_are_left_to_it() {
+    let redis = Server::start();
+    let mut connection = redis.connect();
+    let ping = SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970").as_secs();
+    run::<()>(&mut connection, &format!("SET hchecker_ping {ping}"));
+    let well = Backend::always(canned::ok("a"));
+    let ill = Backend::always(canned::sized("500 Ill", "ill"));
+    let down = format!("http://{}", unused_address());
+    redis.set(HOST, &[well.url(), ill.url(), down.clone()]);
+    let mut listener = redis.connect();
+    let mut heard = listener.as_pubsub();
+    heard.subscribe("dead").expect("subscribing");
+    heard.set_read_timeout(Some(crate::support::PATIENCE)).expect("setting a timeout");
+    let proxy = Setup::new().driver(redis.url()).workers(1).start();
+    until("the checker is known", || proxy.stderr().is_empty() || proxy.stderr().contains("active checker is at work"));
+    let mut client = proxy.client();
+    // A 500 marks nothing now.
+    until("a 500", || client.get(HOST, "/").status() == 500);
+    until("the one that is down was tried", || {
+        client.get(HOST, "/");
+        proxy.stderr().contains(&format!("{down} is marked dead"))
+    });
+    assert!(!proxy.stderr().contains(&format!("{} is marked dead", ill.url())), "{}", proxy.stderr());
+    let message: String = heard.get_message().expect("a message").get_payload().expect("a text");
+    assert_eq!(message, format!("{HOST};{down};2;3"));
+    assert!(!connection.exists::<_, bool>(format!("dead:{HOST}")).expect("an answer"));
+    // It marks as it does, and takes back as it does.
+    run::<()>(&mut connection, &format!("SADD dead:{HOST} 1 2"));
+    run::<()>(&mut connection, &format!("EXPIRE dead:{HOST} 60"));
+    until_said(&mut client, "a");
+    run::<()>(&mut connection, &format!("SREM dead:{HOST} 1"));
+    until("the ill one serves again", || client.get(HOST, "/").status() == 500);
+    // Its life ends: now marks are written here again.
+    run::<()>(&mut connection, &format!("SET hchecker_ping {}", ping - 31));
+    until("a 500 marks", || {
+        connection.sismember::<_, _, bool>(format!("dead:{HOST}"), 1).expect("an answer") || {
+            client.get(HOST, "/");
+            false
+        }
+    });
+}
+
+#[test]
+fn marks_reach_the_other_node() {
+    let redis = Server::start();
+    let backends = three();
+    let mut list = urls(&backends[..2]);
+    let down = format!("http://{}", unused_address());
+    list.push(down);
+    redis.set(HOST, &list);
+    let setup = || Setup::new().driver(redis.url()).workers(1);
+    let (one, other) = (setup().start(), setup().start());
+    let mut idle = other.client();
+    idle.get("__ping__", "/");
+    said(&mut one.client());
+    until("the other node has heard", || redis.run::<HashSet<String>>(&format!("SMEMBERS dead:{HOST}")).len() == 1);
+    // Whatever it is asked, it never tries the dead one: it marks nothing itself.
+    said(&mut idle);
+    assert!(!other.stderr().contains("is marked dead"), "{}", other.stderr());
+    until_all_say(&mut clients(&other)[..1], "__ping__", "ok");
+}

@@ -1,0 +1,140 @@
+//! A set of servers with sentinels: the master dies, and another takes over.
+
+use crate::changes::{clients, until_all_say};
+use crate::server::{Server, run, set};
+use crate::support::backend::Backend;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::{HOST, canned, until, unused_address};
+use redis::{Client, Connection};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+struct Sentinel {
+    address: SocketAddr,
+    dir: PathBuf,
+    child: Child,
+}
+
+impl Sentinel {
+    fn start(number: usize, master: SocketAddr) -> Self {
+        let address = unused_address();
+        let dir = std::env::temp_dir().join(format!("sluice-sentinel-{}-{number}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        let config = format!(
+            "port {}\nbind {}\nsentinel announce-ip {}\nsentinel monitor main {} {} 2\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n",
+            address.port(),
+            address.ip(),
+            address.ip(),
+            master.ip(),
+            master.port()
+        );
+        fs::write(dir.join("sentinel.conf"), config).expect("writing");
+        let child = Command::new("redis-server")
+            .arg(dir.join("sentinel.conf"))
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(dir.join("log")).expect("a log"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starting a sentinel");
+        until("the sentinel listens", || std::net::TcpStream::connect(address).is_ok());
+        Self { address, dir, child }
+    }
+
+    fn connect(&self) -> Connection {
+        Client::open(format!("redis://{}", self.address))
+            .and_then(|client| client.get_connection())
+            .expect("a connection")
+    }
+
+    fn knows(&self, replicas: usize, sentinels: usize) -> bool {
+        let mut connection = self.connect();
+        let count = |kind: &str, connection: &mut Connection| match run::<redis::Value>(
+            connection,
+            &format!("SENTINEL {kind} main"),
+        ) {
+            redis::Value::Array(all) => all.len(),
+            _ => 0,
+        };
+        count("REPLICAS", &mut connection) == replicas && count("SENTINELS", &mut connection) == sentinels
+    }
+
+    fn master(&self) -> SocketAddr {
+        let (host, port): (String, u16) = run(&mut self.connect(), "SENTINEL GET-MASTER-ADDR-BY-NAME main");
+        format!("{host}:{port}").parse().expect("an address")
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- sentinel:\n{}", fs::read_to_string(self.dir.join("log")).unwrap_or_default());
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn when_the_master_dies_no_request_fails_and_edits_go_on_at_the_new_one() {
+    let mut master = Server::start();
+    let follow = |master: &Server| {
+        let at = master.address();
+        let replica = Server::start();
+        replica.run::<()>(&format!("REPLICAOF {} {}", at.ip(), at.port()));
+        replica
+    };
+    let replicas = [follow(&master), follow(&master)];
+    for replica in &replicas {
+        until("the replica follows", || replica.run::<String>("INFO replication").contains("master_link_status:up"));
+    }
+    let sentinels: Vec<_> = (0..3).map(|number| Sentinel::start(number, master.address())).collect();
+    until("the sentinels know each other", || sentinels.iter().all(|sentinel| sentinel.knows(2, 2)));
+
+    let backends = ["one", "other"].map(|name| Backend::always(canned::ok(name)));
+    master.set(HOST, &[backends[0].url()]);
+    let addresses: Vec<_> = sentinels.iter().map(|sentinel| sentinel.address.to_string()).collect();
+    let driver = format!("redis+sentinel://{}/main/0", addresses.join(","));
+    let nodes: Vec<Proxy> = (0..3).map(|_| Setup::new().driver(driver.clone()).workers(1).start()).collect();
+    nodes.iter().for_each(|node| until_all_say(&mut clients(node), HOST, "one"));
+
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for node in &nodes {
+            let over = &over;
+            scope.spawn(move || {
+                let mut client = node.client();
+                while !over.load(Ordering::SeqCst) {
+                    let answer = client.get(HOST, "/");
+                    assert_eq!(answer.status(), 200, "{}", answer.head);
+                }
+            });
+        }
+        let story = || {
+            let old = master.address();
+            master.kill();
+            until("a new master", || sentinels.iter().all(|sentinel| sentinel.master() != old));
+            let new = sentinels[0].master();
+            let promoted = replicas.iter().find(|replica| replica.address() == new).expect("one of the replicas");
+            until("it is the master", || promoted.run::<String>("INFO replication").contains("role:master"));
+            set(&mut promoted.connect(), &format!("frontend:{HOST}"), &[backends[1].url()]);
+            nodes.iter().for_each(|node| until_all_say(&mut clients(node), HOST, "other"));
+            set(&mut promoted.connect(), &format!("frontend:{HOST}"), &[backends[0].url()]);
+            nodes.iter().for_each(|node| until_all_say(&mut clients(node), HOST, "one"));
+        };
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(story));
+        over.store(true, Ordering::SeqCst);
+        told.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    for node in &nodes {
+        assert!(
+            !node.stderr().contains("its data is not what it was"),
+            "the replica's data goes on where the master's was"
+        );
+    }
+}
