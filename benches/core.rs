@@ -46,8 +46,8 @@ fn head_parse_request_reference_httparse() -> usize {
 #[divan::bench]
 fn head_rewrite_request(bencher: Bencher<'_, '_>) {
     let policy = Policy { trusted: Vec::new(), mode: Mode::Append };
-    let peer = Peer { address: [192, 0, 2, 1].into(), local_port: 80, secure: false };
-    let hop = Hop { peer, policy: &policy, via: Some("sluice") };
+    let peer = Peer { address: [192, 0, 2, 1].into(), local_port: 80, secure: false, subject: None };
+    let hop = Hop { peer: &peer, policy: &policy, via: Some("sluice") };
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         let mut room = fields();
@@ -87,7 +87,13 @@ fn hosts(count: usize) -> Vec<Arc<str>> {
 }
 
 fn frontend(host: &str) -> Arc<Frontend> {
-    Arc::new(Frontend { host: host.into(), pattern: host.into(), id: "site".into(), members: Box::new([]) })
+    Arc::new(Frontend {
+        host: host.into(),
+        pattern: host.into(),
+        id: "site".into(),
+        members: Box::new([]),
+        options: Default::default(),
+    })
 }
 
 /// Hosts in rotation: with many, each look-up is a miss of the processor's caches.

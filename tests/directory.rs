@@ -253,7 +253,7 @@ fn a_start_without_good_routes_is_an_error_with_its_place() {
     assert_eq!(
         fail(),
         format!(
-            "{shown}: line 2, column 13: frontends[\"a\"][1]: found \"y\", expected http://host:port\n\
+            "{shown}: line 2, column 13: frontends[\"a\"][1]: found \"y\", expected http://host:port or https://host:port\n\
              {shown}: line 3, column 7: frontends[\"b\"]: found an empty list, \
              expected a list of an identifier and URLs of backends"
         )

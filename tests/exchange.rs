@@ -27,7 +27,8 @@ struct Scene {
 
 impl Scene {
     fn new(settings: Settings) -> Self {
-        let peer = Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false };
+        let peer =
+            Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None };
         Self {
             now: Moment::ZERO,
             exchange: Exchange::new(peer, Moment::ZERO, &settings),
@@ -102,6 +103,7 @@ fn settings() -> Settings {
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
+        redirect: sluice::exchange::Redirect { for_all: false, port: 443 },
         health: health::Settings { dead_ttl: 30 * SECOND, dead_on_500: true, checker_until: Moment::ZERO },
     }
 }
@@ -112,7 +114,13 @@ fn frontend() -> Arc<Frontend> {
         Arc::new(Member::new(Arc::new(Backend::new(BackendId(id), url))))
     };
     let members = (1..3).map(member).collect();
-    Arc::new(Frontend { host: "a".into(), pattern: "a".into(), id: "site".into(), members })
+    Arc::new(Frontend {
+        host: "a".into(),
+        pattern: "a".into(),
+        id: "site".into(),
+        members,
+        options: Default::default(),
+    })
 }
 
 #[test]

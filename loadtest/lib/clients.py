@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import ssl
 import subprocess
 from dataclasses import dataclass, field
 
@@ -50,13 +51,13 @@ def run(command, cores, seconds):
     return done.stdout
 
 
-def wrk(port, work, cores, seconds):
+def wrk(port, work, cores, seconds, address="127.0.0.1"):
     """wrk with one thread over the connections of a row."""
     script = procs.work_dir() / f"{work.key}.lua"
     script.write_text(work.lua + SUMMARY_LUA)
     command = ["wrk", "-t1", f"-c{work.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script,
                "-H", f"Host: {work.host}", *(part for header in work.headers for part in ("-H", header)),
-               f"http://127.0.0.1:{port}{work.path}"]
+               f"{'https' if work.variant.tls else 'http'}://{address}:{port}{work.path}"]
     printed = run(command, cores, seconds)
     lines = [line for line in printed.splitlines() if line.startswith(MARK)]
     if not lines:
@@ -96,7 +97,11 @@ def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, 
 
 def probe(port, work):
     """One request as the row makes it, to see that it is answered as it should be."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    if work.variant.tls:
+        believing = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=believing)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         method, body = ("POST", b"p" * 1024) if work.lua_method == "POST" else ("GET", None)
         connection.request(method, work.path, body=body, headers={"Host": work.host})

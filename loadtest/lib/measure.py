@@ -97,7 +97,7 @@ class Lab:
 
     def measure(self, work, names, runs, seconds):
         """A row: every peer of `names`, `runs` times."""
-        participants = [(name, work.variant) for name in names]
+        participants = [(name, work.variant) for name in names if peers.can(name, work.variant)]
         participants += [extra for extra in work.also if extra[0] in names]
         row = Row(work, {participant: [] for participant in participants})
         for participant in participants:

@@ -5,6 +5,7 @@ the host. Idle times and connection limits are raised so far that none is met; b
 """
 
 import json
+import subprocess
 from dataclasses import dataclass, field
 
 from . import procs
@@ -25,6 +26,8 @@ class Variant:
     cached_routes: int | None = None
     # For how many seconds a backend that failed is left alone; None is everyone's default.
     dead_seconds: int | None = None
+    # Encrypted: a certificate of P-256, and no tickets or sessions, so that every handshake is a whole one.
+    tls: bool = False
 
     def label(self):
         parts = []
@@ -36,6 +39,8 @@ class Variant:
             parts.append(f"{self.hosts} hosts")
         if self.cached_routes is not None:
             parts.append(f"cache of {self.cached_routes}")
+        if self.tls:
+            parts.append("TLS")
         return ", ".join(parts)
 
 
@@ -76,6 +81,25 @@ def start(name, variant, cores, backends, build_dir):
     return starter[name](variant, cores, backends, folder, build_dir)
 
 
+def can(name, variant):
+    """The floor copies bytes, and can do nothing else."""
+    return name != "floor" or not variant.tls
+
+
+def _certificate(folder):
+    """A certificate and its key, as nginx and sluice want them and, in one file, as HAProxy does."""
+    certificate, key = folder / "site.crt", folder / "site.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", key, "-out", certificate, "-days", "30", "-subj", "/CN=www.test",
+                    "-addext", "subjectAltName=DNS:www.test", "-addext", "basicConstraints=critical,CA:FALSE"],
+                   check=True, capture_output=True)
+    # Who was started as root reads it as another user.
+    key.chmod(0o644)
+    both = folder / "site.pem"
+    both.write_text(certificate.read_text() + key.read_text())
+    return certificate, key, both
+
+
 def host_names(variant):
     return [f"{HOST_PREFIX}{number}{HOST_SUFFIX}" for number in range(variant.hosts)]
 
@@ -111,12 +135,14 @@ def _start_sluice(variant, cores, backends, folder, build_dir):
         server["lruCache"] = {"size": variant.cached_routes}
     if variant.dead_seconds is not None:
         server["deadBackendTTL"] = variant.dead_seconds
+    text = {"server": server, "http": {"port": port, "bind": "127.0.0.1"}, "driver": "file:routes.json"}
+    if variant.tls:
+        certificate, key, _ = _certificate(folder)
+        text["http"]["port"] = procs.free_port()
+        text["https"] = {"port": port, "bind": "127.0.0.1", "cert": str(certificate), "key": str(key),
+                         "secureOptions": "SSL_OP_NO_TICKET"}
     config = folder / "config.json"
-    config.write_text(json.dumps({
-        "server": server,
-        "http": {"port": port, "bind": "127.0.0.1"},
-        "driver": "file:routes.json",
-    }, indent=1))
+    config.write_text(json.dumps(text, indent=1))
     process = procs.Process([build_dir / "sluice", "--config", config], set(cores), folder.name)
     return Running("sluice", variant, [process.await_port(port)], {"*": port})
 
@@ -148,7 +174,8 @@ http {{
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     {_nginx_upstreams(variant, backends)}
-    {_nginx_servers(backends, port, len(cores))}
+    {_nginx_tls(variant, folder)}
+    {_nginx_servers(backends, port, len(cores), variant.tls)}
     {_nginx_many_hosts(variant, port, folder)}
 }}
 """)
@@ -169,10 +196,22 @@ def _nginx_upstreams(variant, backends):
     }}""" for host, ports in backends.items())
 
 
-def _nginx_servers(backends, port, workers):
+def _nginx_tls(variant, folder):
+    if not variant.tls:
+        return ""
+    certificate, key, _ = _certificate(folder)
+    return f"""
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_tickets off;
+    ssl_session_cache off;"""
+
+
+def _nginx_servers(backends, port, workers, tls):
     text = ""
     # Options of a socket stand with its first mention only.
-    options = f" backlog=4096{' reuseport' if workers > 1 else ''}"
+    options = f" backlog=4096{' reuseport' if workers > 1 else ''}{' ssl' if tls else ''}"
     for host in backends:
         text += f"""
     server {{
@@ -232,6 +271,9 @@ backend {_section(host)}
     # By itself HAProxy tries only connections again; requests too are for a test in which backends die.
     retries = "option redispatch 1\n    retry-on all-retryable-errors" if variant.dead_seconds else ""
     shards = " shards by-thread" if len(cores) > 1 else ""
+    tls = f" ssl crt {_certificate(folder)[2]} no-tls-tickets alpn http/1.1" if variant.tls else ""
+    cache = "tune.ssl.cachesize 0" if variant.tls else ""
+    scheme = "https" if variant.tls else "http"
     config = folder / "haproxy.cfg"
     config.write_text(f"""
 global
@@ -239,6 +281,7 @@ global
     cpu-map auto:1/1-{len(cores)} {" ".join(str(core) for core in cores)}
     maxconn {min(30000, procs.descriptor_limit() // 2 - 200)}
     {log_global}
+    {cache}
 defaults
     mode http
     {log_default}
@@ -251,9 +294,9 @@ defaults
     timeout tunnel {IDLE_SECONDS}s
     timeout http-keep-alive {IDLE_SECONDS}s
 frontend web
-    bind 127.0.0.1:{port} backlog 4096{shards}
+    bind 127.0.0.1:{port} backlog 4096{shards}{tls}
     http-request set-header X-Real-IP %[src]
-    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto {scheme}
     http-request set-header X-Forwarded-Port %[dst_port]
     use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map)]
 {sections}

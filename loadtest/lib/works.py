@@ -6,6 +6,7 @@ from .backends import SMALL_BODY_BYTES
 from .peers import HOST_PREFIX, HOST_SUFFIX, Variant
 
 PLAIN = Variant()
+TLS = Variant(tls=True)
 MANY_HOSTS = 100_000
 
 
@@ -78,6 +79,11 @@ WORKS = [
          aims=(Aim("peer", 1.0),)),
     Work("log", "140 B, with access log", variant=Variant(log=True),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),
+    Work("tls", "TLS, 140 B, keep-alive, 64 connections", variant=TLS, aims=(Aim("peer", 0.75),)),
+    Work("tls-64k", "TLS, 64 KiB, keep-alive", path="/files/64k", body_bytes=64 * 1024, variant=TLS,
+         aims=(Aim("peer", 1.0),)),
+    Work("tls-connect", "TLS, 140 B, a whole handshake a request", headers=("Connection: close",), variant=TLS,
+         aims=(Aim("peer", 0.65),)),
     # 1.9 times the requests of one worker, seen as CPU: load generators leave no core free on a small machine.
     Work("workers", "140 B, two workers", variant=Variant(workers=2),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.05),)),

@@ -38,7 +38,7 @@ mod tests {
             Arc::new(Member::new(Arc::new(Backend::new(BackendId(id), url))))
         };
         let members = (1..=members as u64).map(member).collect();
-        Frontend { host: "a".into(), pattern: "a".into(), id: "x".into(), members }
+        Frontend { host: "a".into(), pattern: "a".into(), id: "x".into(), members, options: Default::default() }
     }
 
     #[test]

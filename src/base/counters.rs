@@ -50,6 +50,16 @@ counters! {
     RouteMisses = "route_misses";
     /// Bytes sent to clients.
     BytesToClients = "bytes_to_clients";
+    /// Clients that have shaken hands.
+    Handshakes = "handshakes";
+    /// Those of them who had a ticket.
+    ResumedHandshakes = "resumed_handshakes";
+    /// Clients whose handshake failed, or was not done in time.
+    FailedHandshakes = "failed_handshakes";
+    /// Clients that were refused because they asked for a name without a certificate.
+    UnknownNames = "unknown_names";
+    /// Certificates asked of the directory.
+    CertificateMisses = "certificate_misses";
     /// Times that news from the directory did not fit the mailbox and the core's routes were dropped.
     MissedNews = "missed_news";
 }

@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod clock;
 pub mod counters;
+pub mod folders;
 pub mod reason;
 pub mod slots;
 pub mod wheel;

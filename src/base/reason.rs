@@ -77,6 +77,8 @@ reasons! {
     ConnectFailed = 502, "connect_failed", "The server of this website could not be reached.";
     /// The backend's name could not be resolved.
     NameNotResolved = 502, "name_not_resolved", "The server of this website could not be found.";
+    /// Hands could not be shaken with a backend of `https://`: it speaks no TLS, or is not who its URL says.
+    TlsFailed = 502, "tls_failed", "The server of this website could not prove who it is.";
     /// The backend closed the connection without an answer.
     UpstreamClosed = 502, "upstream_closed", "The server of this website closed the connection without an answer.";
     /// The backend's answer does not follow RFC 9112.

@@ -89,27 +89,29 @@ pub struct BackendUrl {
     text: Box<str>,
     host: Box<str>,
     port: u16,
+    is_secure: bool,
 }
 
 impl BackendUrl {
-    /// Reads `http://host[:port][/…]`. A path is allowed and means nothing, as in Hipache.
+    /// Reads `http://host[:port][/…]`, or the same with `https`. A path is allowed and means nothing, as in Hipache.
     pub fn parse(text: &str) -> Result<Self, UrlFault> {
         let scheme_end = text.find("://").ok_or(UrlFault::NoScheme)?;
         let (scheme, rest) = (&text[..scheme_end], &text[scheme_end + 3..]);
-        if !scheme.eq_ignore_ascii_case("http") {
+        let is_secure = scheme.eq_ignore_ascii_case("https");
+        if !is_secure && !scheme.eq_ignore_ascii_case("http") {
             return Err(UrlFault::UnknownScheme);
         }
         let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
         if authority.contains('@') {
             return Err(UrlFault::UserInfo);
         }
-        let (host, port) = split_port(authority)?;
+        let (host, port) = split_port(authority, if is_secure { 443 } else { 80 })?;
         let name_is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let is_address = host.parse::<Ipv6Addr>().is_ok();
         if host.is_empty() || host.len() > 253 || !(name_is_plain || is_address) {
             return Err(UrlFault::BadHost);
         }
-        Ok(Self { text: text.into(), host: host.into(), port })
+        Ok(Self { text: text.into(), host: host.into(), port, is_secure })
     }
 
     /// The URL exactly as it was written.
@@ -122,9 +124,14 @@ impl BackendUrl {
         &self.host
     }
 
-    /// The port; 80 where none is written.
+    /// The port; where none is written, that of the scheme.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether the connections are encrypted.
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
     }
 
     /// The socket address, where the host is an address.
@@ -133,7 +140,7 @@ impl BackendUrl {
     }
 }
 
-fn split_port(authority: &str) -> Result<(&str, u16), UrlFault> {
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), UrlFault> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or(UrlFault::BadHost)?;
@@ -149,7 +156,7 @@ fn split_port(authority: &str) -> Result<(&str, u16), UrlFault> {
         },
     };
     let port = match port {
-        None => 80,
+        None => default,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
             Ok(0) | Err(_) => return Err(UrlFault::BadPort),
             Ok(port) => port,
@@ -170,7 +177,7 @@ impl fmt::Display for BackendUrl {
 pub enum UrlFault {
     /// No `://`.
     NoScheme,
-    /// Another scheme than `http`.
+    /// Another scheme than `http` and `https`.
     UnknownScheme,
     /// A user name or password.
     UserInfo,
@@ -183,8 +190,8 @@ pub enum UrlFault {
 impl fmt::Display for UrlFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoScheme => "expected http://host:port",
-            Self::UnknownScheme => "expected the scheme http://",
+            Self::NoScheme => "expected http://host:port or https://host:port",
+            Self::UnknownScheme => "expected the scheme http:// or https://",
             Self::UserInfo => "a user name or password is not supported here",
             Self::BadHost => "the host is neither a name nor an address (an IPv6 address stands in brackets)",
             Self::BadPort => "expected a port from 1 to 65535",
@@ -206,7 +213,9 @@ mod tests {
             ("http://[::1]:81/", Ok(("::1", 81))),
             ("http://[::1]", Ok(("::1", 80))),
             ("10.0.0.1:80", Err(UrlFault::NoScheme)),
-            ("https://a", Err(UrlFault::UnknownScheme)),
+            ("https://a", Ok(("a", 443))),
+            ("HTTPS://[::1]:8443", Ok(("::1", 8443))),
+            ("ftp://a", Err(UrlFault::UnknownScheme)),
             ("http://u:p@a", Err(UrlFault::UserInfo)),
             ("http://", Err(UrlFault::BadHost)),
             ("http://a b", Err(UrlFault::BadHost)),

@@ -17,6 +17,15 @@ pub struct Frontend {
     pub id: Box<str>,
     /// The backends, in the order of the list.
     pub members: Box<[Arc<Member>]>,
+    /// What is particular to it.
+    pub options: Options,
+}
+
+/// What can be said of one frontend alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether clients that come without encryption are sent to where there is some; `None` as for all.
+    pub https_redirect: Option<bool>,
 }
 
 /// A backend as a member of one host's list. It stays the same object for as long as its URL stays in the list, so its

@@ -4,4 +4,4 @@ mod backend;
 mod frontend;
 
 pub use backend::{Addresses, Backend, BackendId, BackendUrl, UrlFault};
-pub use frontend::{Frontend, Member};
+pub use frontend::{Frontend, Member, Options};

@@ -5,8 +5,10 @@
 
 mod cpus;
 mod driver;
+mod https;
 mod listen;
 mod old_redis;
+mod openssl;
 mod raw;
 mod report;
 mod server;
@@ -16,9 +18,11 @@ mod unknown;
 mod tests;
 
 pub use cpus::{CpuList, CpuListFault};
+pub use https::{Tls, TlsListener};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
 
+use crate::net::tls::BackendSettings;
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
 use raw::{Field, Section};
 use report::Report;
@@ -58,6 +62,10 @@ pub struct Settings {
     pub pin: bool,
     /// Where to listen: not empty, none twice.
     pub listeners: Vec<SocketAddr>,
+    /// Encrypted connections; `None` where nobody listens for them.
+    pub tls: Option<Tls>,
+    /// Connections to backends of `https://`.
+    pub backend_tls: BackendSettings,
     /// The user to become once listening, by name or number; `None` exactly where [`Overrides::is_root`] is not set.
     pub user: Option<String>,
     /// The group to become a member of, by name or number; `None` for the user's own, or where there is no user.
@@ -130,10 +138,14 @@ fn syntax_fault(error: &serde_json::Error) -> Fault {
 /// `None` only where a fault was reported.
 fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Settings> {
     let section = root.field("server").section();
-    let server = server::read(&section);
+    let mut server = server::read(&section);
     let listeners = listen::read_http(root, &section);
-    listen::refuse_https(root, &section);
+    let tls = https::read(root, &section, &server.route, folder);
+    if let Some(tls) = &tls {
+        server.exchange.redirect = tls.redirect;
+    }
     let (user, group) = read_user(root, overrides.is_root);
+    let backend_tls = https::read_backend_tls(&section, folder);
     let source = driver::read_source(root, folder, &server)?;
     Some(Settings {
         exchange: server.exchange,
@@ -148,6 +160,8 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         cpus: overrides.cpus.clone().map(CpuList::into_vec).or(server.cpus),
         pin: server.pin && !overrides.no_pin,
         listeners,
+        tls,
+        backend_tls,
         user,
         group,
     })

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 /// The longest time that can be set: a year. It only guards against typing errors.
@@ -133,6 +134,16 @@ impl<'a> Field<'a> {
         self.read("a text", |value| value.as_str().filter(|text| !text.is_empty()))
     }
 
+    /// A text that no message shows.
+    pub(super) fn secret(&self) -> Option<&'a str> {
+        let value = self.value?;
+        let text = value.as_str().filter(|text| !text.is_empty());
+        if text.is_none() {
+            self.report.fault(&self.path, "something else", "a text");
+        }
+        text
+    }
+
     /// A whole number of this range.
     pub(super) fn whole(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
@@ -173,6 +184,21 @@ impl<'a> Field<'a> {
             (true, false) => self.report.warn(Warning::OldKey { path, new }),
             (true, true) => self.report.warn(Warning::OldKeyIgnored { path, new }),
         }
+    }
+
+    /// Reports that something is missing, or wrong elsewhere.
+    pub(super) fn lacks(&self, found: &str, expected: &'static str) {
+        self.report.fault(&self.path, found, expected);
+    }
+
+    /// Warns that of this setting, `found` has no like here, and what holds instead.
+    pub(super) fn warn_instead(&self, found: &str, holds: &'static str) {
+        self.report.warn(Warning::Instead { path: self.path.clone(), found: found.into(), holds });
+    }
+
+    /// Warns that other users of the system can read a key.
+    pub(super) fn warn_open_key(&self, key: &Path) {
+        self.report.warn(Warning::OpenKey { path: self.path.clone(), key: key.into() });
     }
 
     /// Warns, where this is set, that it does nothing.

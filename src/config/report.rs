@@ -108,6 +108,22 @@ pub enum Warning {
         /// Why it does nothing.
         why: &'static str,
     },
+    /// A part of a setting has no like here.
+    Instead {
+        /// Where it stands.
+        path: String,
+        /// The part.
+        found: String,
+        /// What holds instead.
+        holds: &'static str,
+    },
+    /// Any user of the system can read a key.
+    OpenKey {
+        /// The setting that names it.
+        path: String,
+        /// The file.
+        key: PathBuf,
+    },
     /// A key that stands more than once in its object.
     Twice {
         /// Where it stands.
@@ -125,6 +141,11 @@ impl fmt::Display for Warning {
             Self::OldKey { path, new } => write!(f, "{path}: an old name, use {new} instead"),
             Self::OldKeyIgnored { path, new } => write!(f, "{path}: an old name, ignored because {new} is set too"),
             Self::NoEffect { path, why } => write!(f, "{path}: has no effect: {why}"),
+            Self::Instead { path, found, holds } => write!(f, "{path}: {found} is not to be had; instead: {holds}"),
+            Self::OpenKey { path, key } => {
+                let key = key.display();
+                write!(f, "{path}: any user of this system can read the key {key}; take that away with: chmod o= {key}")
+            }
             Self::Twice { path } => write!(f, "{path}: stands more than once; the last one counts"),
         }
     }

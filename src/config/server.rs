@@ -129,6 +129,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
             mode: read_mode(&server.field("forwardedMode")).unwrap_or(forwarded::Mode::Append),
         },
         debug_networks: read_networks(&server.field("debugNetworks")).unwrap_or_else(everyone),
+        redirect: exchange::Redirect { for_all: false, port: 443 },
         health: health::Settings {
             dead_ttl: times.dead,
             dead_on_500: server.field("deadBackendOn500").flag().unwrap_or(true),

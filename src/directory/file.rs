@@ -1,11 +1,12 @@
 //! Routes from a file: the whole of it is known, and read again when it changes.
 
+use super::certificates;
 use super::names::Names;
 use super::parse;
 use super::table::{Changes, Records, Table};
 use super::watch::{Watch, Watching};
 use super::{Answer, Cores, Desk, Error, Lookup, News, Order};
-use crossbeam_channel::select;
+use crossbeam_channel::{Sender, select};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 pub(super) fn start(path: &Path, desk: Desk, cores: Cores, names: Names) -> Result<JoinHandle<()>, Error> {
     // The watch comes first, so that an edit while the file is read is not missed.
     let watch = Watch::new(path);
-    let mut routes = Routes { path: path.to_owned(), table: Table::default() };
+    let mut routes = Routes { path: path.to_owned(), table: Table::default(), certificates: desk.certificates.clone() };
     routes.reload()?;
     let orders = desk.own_orders.clone();
     let on_change = move || {
@@ -102,12 +103,17 @@ impl Server {
 struct Routes {
     path: PathBuf,
     table: Table,
+    /// The clerk who knows the certificates.
+    certificates: Sender<certificates::Order>,
 }
 
 impl Routes {
     /// Reads the file again. With an error, nothing has changed.
     fn reload(&mut self) -> Result<Changes, Error> {
-        let changes = self.table.replace(read_records(&self.path)?);
+        let routes = read_routes(&self.path)?;
+        let changes = self.table.replace(routes.records);
+        // The clerk reads its orders as fast as it can, and ends after this thread does.
+        let _ = self.certificates.send(certificates::Order::Replace(routes.certificates));
         let (patterns, hosts) = (self.table.len(), changes.hosts.len());
         log::info!("{}: {patterns} patterns, which changes {hosts} hosts in use", self.path.display());
         Ok(changes)
@@ -116,13 +122,18 @@ impl Routes {
 
 /// Reads the lists of a routes file; what is odd in it is logged.
 pub(super) fn read_records(path: &Path) -> Result<Records, Error> {
+    read_routes(path).map(|routes| routes.records)
+}
+
+fn read_routes(path: &Path) -> Result<parse::Routes, Error> {
     let unreadable = |error| Error::Unreadable { path: path.to_owned(), error: Arc::new(error) };
     let bad = |faults| Error::Bad { path: path.to_owned(), faults: Arc::new(faults) };
-    let routes = parse::parse(&read(path).map_err(unreadable)?).map_err(bad)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let routes = parse::parse(&read(path).map_err(unreadable)?, folder).map_err(bad)?;
     for warning in &routes.warnings {
         log::warn!("{}: {warning}", path.display());
     }
-    Ok(routes.records)
+    Ok(routes)
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! The frontends in use: what was answered to the cores, and what changes of it. Of use to every source of routes.
 
 use super::backends::Backends;
-use crate::cluster::{Backend, BackendUrl, Frontend, Member};
+use crate::cluster::{Backend, BackendUrl, Frontend, Member, Options};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub(super) struct Record {
     pub(super) id: Box<str>,
     /// Items 1 and on. None at all is legal: the host is known, and no backend is alive.
     pub(super) backends: Box<[BackendUrl]>,
+    /// What is particular to the frontend.
+    pub(super) options: Options,
 }
 
 /// The frontend of each host in use.
@@ -61,7 +63,13 @@ impl Frontends {
         let before = before.as_ref().map_or(&[][..], |frontend| &frontend.members);
         let members = self.members(before, &record.backends);
         retire_missing(before, &members);
-        let frontend = Frontend { host: (&**host).into(), pattern: pattern.into(), id: record.id.clone(), members };
+        let frontend = Frontend {
+            host: (&**host).into(),
+            pattern: pattern.into(),
+            id: record.id.clone(),
+            members,
+            options: record.options,
+        };
         self.purge();
         self.by_host.insert(Arc::clone(host), InUse { frontend: Arc::new(frontend), is_idle: false });
         true
@@ -127,7 +135,8 @@ impl Frontends {
 
 fn is_same(frontend: &Frontend, pattern: &str, record: &Record) -> bool {
     let urls = frontend.members.iter().map(|member| member.backend.url());
-    *frontend.pattern == *pattern && frontend.id == record.id && urls.eq(&record.backends)
+    let is_called_so = *frontend.pattern == *pattern && frontend.id == record.id;
+    is_called_so && frontend.options == record.options && urls.eq(&record.backends)
 }
 
 fn retire_missing(before: &[Arc<Member>], now: &[Arc<Member>]) {
@@ -145,7 +154,7 @@ mod tests {
 
     fn record(id: &str, urls: &[&str]) -> Record {
         let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
-        Record { id: id.into(), backends: urls.iter().map(url).collect() }
+        Record { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::default() }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! changes by, and [`table`] where it knows all lists in advance.
 
 mod backends;
+mod certificates;
 mod file;
 mod frontends;
 mod names;
@@ -16,6 +17,7 @@ mod status;
 mod table;
 mod watch;
 
+pub use certificates::CertificateAnswer;
 pub use parse::{Fault, Faults};
 pub use status::Status;
 
@@ -40,6 +42,8 @@ const MAX_LOOKUPS: usize = 16_384;
 const MAX_MARKS: usize = 1024;
 /// Orders that are not yet read.
 const MAX_ORDERS: usize = 8;
+/// The same of the certificates' clerk.
+const MAX_CLERK_ORDERS: usize = 8;
 
 /// What of the directory can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,18 @@ pub enum News {
         hosts: Arc<[Arc<str>]>,
         /// Whether every [`Answer::Unknown`] is no longer true either.
         unknowns: bool,
+    },
+    /// The answer to [`Directory::lookup_certificate`].
+    Certificate {
+        /// The name that was asked for.
+        name: Arc<str>,
+        /// What is shown to clients that ask for it.
+        answer: CertificateAnswer,
+    },
+    /// Whatever was answered for names that have one of these patterns on their ladder is no longer true.
+    CertificatesChanged {
+        /// The patterns.
+        patterns: Arc<[Arc<str>]>,
     },
     /// An active health checker is at work until this moment, unless news says otherwise.
     Checker {
@@ -154,15 +170,31 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
     let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
     let (orders, orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
     let (marks, marks_in) = crossbeam_channel::bounded(MAX_MARKS);
-    let desk = Desk { lookups: lookups_in, marks: marks_in, orders: orders_in, own_orders: orders.clone() };
+    let (questions, questions_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
+    let (clerk_orders, clerk_orders_in) = crossbeam_channel::bounded(MAX_CLERK_ORDERS);
+    let clerk =
+        certificates::Desk { questions: questions_in, orders: clerk_orders_in, own_orders: clerk_orders.clone() };
+    let touches = Arc::default();
+    let clerk = match &settings.source {
+        Source::File(_) => certificates::start(clerk, cores.clone())?,
+        Source::Redis(settings) => redis::start_clerk(settings, clerk, cores.clone(), clock, &touches)?,
+    };
+    let desk = Desk {
+        lookups: lookups_in,
+        marks: marks_in,
+        orders: orders_in,
+        own_orders: orders.clone(),
+        certificates: clerk_orders.clone(),
+    };
     let status = Arc::new(Status::default());
     let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let thread = match &settings.source {
         Source::File(path) => file::start(path, desk, cores, names)?,
-        Source::Redis(settings) => redis::start(settings, desk, cores, names, clock, Arc::clone(&status))?,
+        Source::Redis(settings) => redis::start(settings, desk, cores, names, clock, (Arc::clone(&status), touches))?,
     };
-    Ok(Directory { lookups, marks, orders, status, thread: Arc::new(Mutex::new(Some(thread))) })
+    let threads = Arc::new(Mutex::new(vec![thread, clerk]));
+    Ok(Directory { lookups, marks, orders, questions, clerk_orders, status, threads })
 }
 
 /// The lists of a routes file by their pattern, items as they stand in Redis: for tools that carry them elsewhere.
@@ -187,8 +219,10 @@ pub struct Directory {
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     orders: Sender<Order>,
+    questions: Sender<certificates::Question>,
+    clerk_orders: Sender<certificates::Order>,
     status: Arc<Status>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Directory {
@@ -196,6 +230,12 @@ impl Directory {
     /// is told by [`News::Answer`]. Never waits: returns `false` if too many questions are not yet answered.
     pub fn lookup(&self, core: usize, host: Arc<str>) -> bool {
         self.lookups.try_send(Lookup { core, host }).is_ok()
+    }
+
+    /// Asks which certificate is shown to clients that ask for `name` (lower case, no trailing dot), for the core of this
+    /// number, which is told by [`News::Certificate`]. Never waits, as [`Directory::lookup`].
+    pub fn lookup_certificate(&self, core: usize, name: Arc<str>) -> bool {
+        self.questions.try_send(certificates::Question { core, name }).is_ok()
     }
 
     /// Tells others that a member was marked dead here. Never waits; of too many at once some are not told, and a source
@@ -209,8 +249,9 @@ impl Directory {
         &self.status
     }
 
-    /// Has the source read again.
+    /// Has the source read again, and the files of certificates.
     pub fn reload(&self) {
+        let _ = self.clerk_orders.try_send(certificates::Order::Reread);
         // If there is no room, an order to reload is still to be read, and it will do.
         let _ = self.orders.try_send(Order::Reload);
     }
@@ -219,9 +260,12 @@ impl Directory {
     pub fn stop(&self) {
         // Fails only if the thread has ended.
         let _ = self.orders.send(Order::Stop);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the directory's thread had panicked");
+        let _ = self.clerk_orders.send(certificates::Order::Stop);
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread of the directory had panicked");
+            }
         }
     }
 }
@@ -256,6 +300,8 @@ struct Desk {
     orders: Receiver<Order>,
     /// For a source that gives orders to itself.
     own_orders: Sender<Order>,
+    /// The clerk who knows the certificates.
+    certificates: Sender<certificates::Order>,
 }
 
 /// The mailboxes of all cores.

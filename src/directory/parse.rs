@@ -3,15 +3,20 @@
 //! Two passes. The first takes the text apart without a look at what it means, and ends at the first breach of JSON.
 //! The second finds every fault of meaning in one go; each part is a slice of the text, so its place is known.
 
+mod options;
+mod pairs;
+
+use super::certificates;
 use super::frontends::Record;
 use super::table::Records;
-use crate::cluster::BackendUrl;
+use crate::cluster::{BackendUrl, Options};
 use crate::route::MAX_SUFFIX_LABELS;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::path::Path;
 
 /// More faults than this are counted and not kept, more warnings than this are dropped.
 const MAX_FAULTS: usize = 50;
@@ -25,6 +30,8 @@ const MAX_HOST_BYTES: usize = 253;
 pub(super) struct Routes {
     /// The lists.
     pub(super) records: Records,
+    /// The certificates.
+    pub(super) certificates: certificates::Records,
     /// What is odd but legal, the first cases of it.
     pub(super) warnings: Vec<Fault>,
 }
@@ -61,8 +68,8 @@ pub struct Faults {
     pub more: usize,
 }
 
-/// Reads a routes file, whole.
-pub(super) fn parse(bytes: &[u8]) -> Result<Routes, Faults> {
+/// Reads a routes file, whole. Relative paths in it start at `folder`.
+pub(super) fn parse(bytes: &[u8], folder: &Path) -> Result<Routes, Faults> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -78,10 +85,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Routes, Faults> {
             return Err(Faults::one(line, column, without_place(&error)));
         }
     };
-    let mut reader = Reader { text, records: Records::new(), warnings: Vec::new(), faults: Vec::new(), more: 0 };
+    let mut reader = Reader {
+        text,
+        folder,
+        records: Records::new(),
+        certificates: certificates::Records::new(),
+        warnings: Vec::new(),
+        faults: Vec::new(),
+        more: 0,
+    };
     reader.read_file(members);
     match reader.faults.is_empty() {
-        true => Ok(Routes { records: reader.records, warnings: reader.warnings }),
+        true => Ok(Routes { records: reader.records, certificates: reader.certificates, warnings: reader.warnings }),
         false => Err(Faults { faults: reader.faults, more: reader.more }),
     }
 }
@@ -122,7 +137,9 @@ impl<'a> Deserialize<'a> for Members<'a> {
 /// The second pass.
 struct Reader<'a> {
     text: &'a str,
+    folder: &'a Path,
     records: Records,
+    certificates: certificates::Records,
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
     more: usize,
@@ -130,17 +147,29 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn read_file(&mut self, members: Members<'a>) {
-        let mut frontends = None;
+        let (mut frontends, mut certificates, mut options) = (None, None, None);
         for (key, value) in members.0 {
             match string(key).as_deref() {
                 Some("frontends") if frontends.is_some() => self.fault(key, "frontends", "stands twice"),
                 Some("frontends") => frontends = Some(value),
+                Some("certificates") if certificates.is_some() => self.fault(key, "certificates", "stands twice"),
+                Some("certificates") => certificates = Some(value),
+                Some("options") if options.is_some() => self.fault(key, "options", "stands twice"),
+                Some("options") => options = Some(value),
                 Some(name) => self.warn(key, &shown(name), "is not known here and means nothing"),
                 None => self.fault(key, "", "found a name that is not Unicode text"),
             }
         }
+        if let Some(value) = certificates {
+            self.read_certificates(value);
+        }
         match frontends {
-            Some(value) => self.read_frontends(value),
+            Some(value) => {
+                self.read_frontends(value);
+                if let Some(options) = options {
+                    self.read_options(options);
+                }
+            }
             None => self.faults.push(Fault {
                 line: 1,
                 column: 1,
@@ -220,7 +249,11 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        (self.faults.len() + self.more == faults_before).then(|| Record { id, backends: backends.into() })
+        (self.faults.len() + self.more == faults_before).then(|| Record {
+            id,
+            backends: backends.into(),
+            options: Options::default(),
+        })
     }
 
     fn warn(&mut self, raw: &RawValue, path: &str, problem: &str) {

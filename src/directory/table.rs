@@ -91,14 +91,14 @@ fn affected(frontends: &Frontends, touched: &HashSet<&str>) -> Vec<Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{BackendId, BackendUrl, Member};
+    use crate::cluster::{BackendId, BackendUrl, Member, Options};
 
     const HOSTS: &[&str] = &["a", "b.a", "c.b.a", "d.b.a", "d.c.b.a", "x.y", "z"];
     const PATTERNS: &[&str] = &["a", "b.a", "c.b.a", "*.b.a", "*.a", "x.y", "*.y", "*.c.b.a", "*"];
 
     fn record(id: &str, urls: &[&str]) -> Record {
         let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
-        Record { id: id.into(), backends: urls.iter().map(url).collect() }
+        Record { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::default() }
     }
 
     fn records(rows: &[(&str, &[&str])]) -> Records {

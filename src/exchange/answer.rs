@@ -52,6 +52,31 @@ pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
     Finishing::with(Some(request), keep_alive, !uploaded).start(cx)
 }
 
+/// Sends the client to the same address over an encrypted connection. `uploaded`: all of its body has come.
+pub(super) fn redirect(request: Request, uploaded: bool, cx: &mut Cx<'_>) -> State {
+    let keep_alive = uploaded && cx.settings.keep_alive && request.keep_alive();
+    let port = match cx.settings.redirect.port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let target = String::from_utf8_lossy(request.target());
+    let target = if target.starts_with('/') { &target } else { "/" };
+    let fields = format!("Location: https://{}{port}{target}\r\n", request.host());
+    let answer = Answer {
+        // 308 has the method kept, where 301 lets it become GET (RFC 9110 section 15.4).
+        status: if matches!(request.method(), b"GET" | b"HEAD") { 301 } else { 308 },
+        fields: &fields,
+        retry_after: false,
+        error: None,
+        keep_alive,
+        is_http11: request.is_http11(),
+        body: b"",
+        with_body: false,
+    };
+    answer.put(cx);
+    Finishing::with(Some(request), keep_alive, !uploaded).start(cx)
+}
+
 /// An answer of this node's own.
 struct Answer<'a> {
     status: u16,

@@ -93,6 +93,11 @@ impl Journey {
         self.dial(target, true, cx)
     }
 
+    /// Sends the client to where connections are encrypted.
+    pub(super) fn redirect(self, cx: &mut Cx<'_>) -> State {
+        answer::redirect(self.request, self.upload.is_done(), cx)
+    }
+
     /// Ends the journey with an answer of this node's own.
     pub(super) fn refuse(self, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.release(false);

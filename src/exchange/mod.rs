@@ -32,7 +32,7 @@ pub use events::{Effect, Flushed, Input, Output, Side, Turn};
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
 pub use request::Request;
-pub use settings::Settings;
+pub use settings::{Redirect, Settings};
 
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
@@ -91,7 +91,7 @@ struct Cx<'a> {
     output: &'a mut Output,
     ledger: &'a mut Ledger,
     deadline: &'a mut Moment,
-    peer: Peer,
+    peer: &'a Peer,
     holds_upstream: &'a mut bool,
     to_client: &'a Backlog,
     to_upstream: &'a mut Backlog,
@@ -162,7 +162,7 @@ impl Exchange {
             output: turn.output,
             ledger: &mut self.ledger,
             deadline: &mut self.deadline,
-            peer: self.peer,
+            peer: &self.peer,
             holds_upstream: &mut self.holds_upstream,
             to_client: &self.to_client,
             to_upstream: &mut self.to_upstream,
@@ -281,8 +281,8 @@ impl Exchange {
     }
 
     /// The client.
-    pub fn peer(&self) -> Peer {
-        self.peer
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// The request, once its head is complete.

@@ -40,6 +40,7 @@ struct Traits {
     idempotent: bool,
     expects_continue: bool,
     wants_debug: bool,
+    is_secure: bool,
 }
 
 impl Request {
@@ -60,6 +61,7 @@ impl Request {
             idempotent: head.is_idempotent(),
             expects_continue: head.expects_continue,
             wants_debug: head.wants_debug,
+            is_secure: head.came_encrypted(&hop),
         };
         Ok(Self { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All })
     }
@@ -72,8 +74,13 @@ impl Request {
         buffer.extend_from_slice(seen.target);
         let method = Span::new(0, seen.method.len());
         let target = Span::new(method.end(), buffer.len());
-        let traits =
-            Traits { keep_alive: false, idempotent: false, expects_continue: false, wants_debug: seen.wants_debug };
+        let traits = Traits {
+            keep_alive: false,
+            idempotent: false,
+            expects_continue: false,
+            wants_debug: seen.wants_debug,
+            is_secure: false,
+        };
         Some(Self {
             buffer,
             spans: Spans { method, target, ..Spans::default() },
@@ -143,6 +150,11 @@ impl Request {
 
     pub(super) fn expects_continue(&self) -> bool {
         self.traits.expects_continue
+    }
+
+    /// Whether the client's connection is encrypted, be it to this node or to a proxy in front that is believed.
+    pub(super) fn is_secure(&self) -> bool {
+        self.traits.is_secure
     }
 
     pub(super) fn wants_debug(&self) -> bool {

@@ -3,6 +3,7 @@
 use super::journey::Journey;
 use super::{Cx, Input, State};
 use crate::base::reason::Reason;
+use crate::cluster::Frontend;
 
 #[derive(Debug)]
 pub(super) struct Resolving {
@@ -12,10 +13,16 @@ pub(super) struct Resolving {
 impl Resolving {
     pub(super) fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
+            Input::Route(Ok(frontend)) if self.has_to_move(&frontend, cx) => self.journey.redirect(cx),
             Input::Route(Ok(frontend)) => self.journey.connect(frontend, cx),
             Input::Route(Err(reason)) => self.journey.refuse(reason, cx),
             Input::Deadline => self.journey.refuse(Reason::DirectoryBusy, cx),
             _ => State::Resolving(self),
         }
+    }
+
+    /// Whether the client is to come back over an encrypted connection.
+    fn has_to_move(&self, frontend: &Frontend, cx: &Cx<'_>) -> bool {
+        frontend.options.https_redirect.unwrap_or(cx.settings.redirect.for_all) && !self.journey.request.is_secure()
     }
 }

@@ -32,6 +32,17 @@ pub struct Settings {
     pub forwarded: forwarded::Policy,
     /// The networks whose clients may ask for `X-Debug` headers.
     pub debug_networks: Vec<IpNet>,
+    /// Whether, and how, clients that come without encryption are sent to where there is some.
+    pub redirect: Redirect,
     /// When a backend is marked dead.
     pub health: health::Settings,
+}
+
+/// Where clients that come without encryption are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Whether they are, at frontends that say nothing else.
+    pub for_all: bool,
+    /// The port at which encrypted connections are accepted, as clients see it.
+    pub port: u16,
 }

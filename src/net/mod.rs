@@ -1,6 +1,8 @@
-//! Sockets, polling and mail between threads. No HTTP.
+//! Sockets, encryption, polling and mail between threads. No HTTP.
 
 pub mod listener;
 pub mod mailbox;
+mod socket;
 mod sys;
+pub mod tls;
 pub mod transport;

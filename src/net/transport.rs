@@ -1,162 +1,195 @@
 //! A connection's bytes: one read and one write, whatever lies under them.
 
-use super::sys;
+use super::socket::Socket;
+use super::tls::{self, Bench, Session, ToBackend};
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
+use mio::{Registry, Token};
+use rustls::ServerConfig;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-/// A non-blocking connection and what is known of its readiness.
-///
-/// The poll tells of changes only (edge-triggered), so what it told is kept here until a read proves it outdated.
+pub use super::socket::{Received, usable_receive_buffer};
+
+/// A non-blocking connection, encrypted or not.
 #[derive(Debug)]
 pub struct Transport {
-    stream: TcpStream,
-    /// There may be something to read.
-    readable: bool,
-    /// The peer has closed or reset: a read that brings less than was asked for does not mean that nothing follows.
-    hung_up: bool,
-    /// How many bytes were sent.
-    sent: u64,
+    socket: Socket,
+    layer: Layer,
 }
 
-/// A receive buffer of `bytes` where the system grants that many. One that is fixed below what the system would let it
-/// grow to is worse than none: it turns the growing off.
-pub fn usable_receive_buffer(bytes: usize) -> Option<usize> {
-    let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
-    let limit: usize = limit.trim().parse().ok()?;
-    (bytes > 0 && bytes <= limit).then_some(bytes)
-}
-
-/// What a read brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// This many bytes, more than none.
-    Bytes(usize),
-    /// Nothing for now.
-    Nothing,
-    /// The peer has sent its last byte.
-    End,
-    /// The connection is broken.
-    Broken,
+/// What lies between the socket and those who use it.
+#[derive(Debug)]
+enum Layer {
+    Plain,
+    Tls(Box<Session>),
 }
 
 impl Transport {
     /// A connection that was accepted.
     pub fn accepted(stream: TcpStream) -> Self {
-        Self { stream, readable: false, hung_up: false, sent: 0 }
+        Self { socket: Socket::new(stream), layer: Layer::Plain }
     }
 
-    /// Begins to connect; the poll tells when [`Transport::connected`] is to be asked. The buffer has to be set before
-    /// the handshake, which tells the peer how large a window may become.
-    pub fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        if let Some(bytes) = receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        match socket.connect(&address.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-            _ => {}
-        }
-        Ok(Self::accepted(TcpStream::from_std(socket.into())))
+    /// An encrypted one that was accepted: its client has yet to say hello.
+    pub fn accepted_tls(stream: TcpStream) -> Self {
+        Self { socket: Socket::new(stream), layer: Layer::Tls(Box::new(Session::for_client())) }
     }
 
-    /// Whether the connection that was begun is there; `None` while that is open.
-    pub fn connected(&self) -> Option<io::Result<()>> {
-        match self.stream.take_error() {
-            Ok(Some(error)) | Err(error) => return Some(Err(error)),
-            Ok(None) => {}
-        }
-        match self.stream.peer_addr() {
-            Ok(_) => Some(self.stream.set_nodelay(true)),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
-            Err(error) => Some(Err(error)),
+    /// Begins to connect, and to shake hands where `tls` says with whom; the poll tells when [`Transport::connected`] is
+    /// to be asked.
+    pub fn connect(address: SocketAddr, receive_buffer: Option<usize>, tls: Option<&ToBackend>) -> io::Result<Self> {
+        let layer = match tls {
+            Some(tls) => Layer::Tls(Box::new(Session::for_backend(tls)?)),
+            None => Layer::Plain,
+        };
+        Ok(Self { socket: Socket::connect(address, receive_buffer)?, layer })
+    }
+
+    /// Whether the connection that was begun is there, hands shaken; `None` while that is open.
+    pub fn connected(&mut self, bench: &mut Bench) -> Option<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Tls(session) if session.has_begun() => session.shake_hands(&mut self.socket, bench),
+            Layer::Plain => self.socket.connected(),
+            Layer::Tls(session) => match self.socket.connected() {
+                Some(Ok(())) => session.shake_hands(&mut self.socket, bench),
+                other => other,
+            },
         }
     }
 
     /// Has the poll watch this connection, once and for all.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+        self.socket.register(registry, token)
     }
 
     /// Notes what the poll told.
     pub fn note(&mut self, event: &Event) {
-        let closed = event.is_read_closed() || event.is_error();
-        self.readable |= event.is_readable() || closed;
-        self.hung_up |= closed;
+        self.socket.note(event);
+        if let Layer::Tls(session) = &mut self.layer
+            && event.is_writable()
+        {
+            session.writable(&mut self.socket);
+        }
     }
 
     /// Says that a read may tell something new.
     pub fn expect_bytes(&mut self) {
-        self.readable = true;
+        self.socket.expect_bytes();
     }
 
     /// Whether there may be something to read.
     pub fn is_readable(&self) -> bool {
-        self.readable
-    }
-
-    /// Reads once. A short read is trusted to have emptied the socket.
-    pub fn receive(&mut self, room: &mut [u8]) -> Received {
-        loop {
-            return match self.stream.read(room) {
-                Ok(0) => Received::End,
-                Ok(count) => {
-                    self.readable = count == room.len() || self.hung_up;
-                    Received::Bytes(count)
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    Received::Nothing
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => Received::Broken,
-            };
+        match &self.layer {
+            Layer::Plain => self.socket.is_readable(),
+            Layer::Tls(session) => session.is_readable(&self.socket),
         }
     }
 
-    /// Writes once; less than all means that the socket is full, and the poll will tell when it is not.
-    pub fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        loop {
-            let result = match slices {
-                [slice] => self.stream.write(slice),
-                slices => self.stream.write_vectored(slices),
-            };
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => {
-                    self.sent += result.as_ref().map_or(0, |count| *count as u64);
-                    return result;
-                }
-            }
+    /// Whether hands have yet to be shaken.
+    pub fn is_handshaking(&self) -> bool {
+        match &self.layer {
+            Layer::Plain => false,
+            Layer::Tls(session) => session.is_handshaking(),
         }
     }
 
-    /// How many bytes were sent so far.
+    /// Reads once.
+    pub fn receive(&mut self, room: &mut [u8], bench: &mut Bench) -> Received {
+        match &mut self.layer {
+            Layer::Plain => self.socket.receive(room),
+            Layer::Tls(session) => session.receive(&mut self.socket, room, bench),
+        }
+    }
+
+    /// Writes once; less than all means that the socket is full, and the poll will tell when it is not. Then the bytes
+    /// that are left must be the first of the next call: they may be encrypted already.
+    pub fn send(&mut self, slices: &[IoSlice<'_>], bench: &mut Bench) -> io::Result<usize> {
+        match &mut self.layer {
+            Layer::Plain => self.socket.send(slices),
+            Layer::Tls(session) => session.send(&mut self.socket, slices, bench),
+        }
+    }
+
+    /// The name that a client has said hello to, in lower case; `None` where it named nobody.
+    pub fn wanted_name(&self) -> Option<&str> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(session) => session.wanted_name(),
+        }
+    }
+
+    /// Goes on with a client that has said hello.
+    pub fn accept(&mut self, config: Arc<ServerConfig>) {
+        if let Layer::Tls(session) = &mut self.layer {
+            session.accept(config);
+        }
+    }
+
+    /// Tells a client that has said hello that nobody of that name is here.
+    pub fn refuse(&mut self) {
+        if let Layer::Tls(session) = &mut self.layer {
+            session.refuse(&mut self.socket);
+        }
+    }
+
+    /// Who the client's certificate says it is, once hands are shaken.
+    pub fn client_subject(&self) -> Option<Arc<str>> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(session) => session.client_subject(),
+        }
+    }
+
+    /// Whether hands were shaken by a ticket of an earlier connection; `None` before, and where there is no handshake.
+    pub fn is_resumed(&self) -> Option<bool> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(session) => session.is_resumed(),
+        }
+    }
+
+    /// How many bytes were sent so far, as the network counts them.
     pub fn sent(&self) -> u64 {
-        self.sent
+        self.socket.sent()
     }
 
     /// Whether the peer's system may have acknowledged more than the first `count` bytes sent. One that it has not
     /// acknowledged was not read by anybody (RFC 9293 section 3.10.7.4).
     pub fn was_heard_beyond(&self, count: u64) -> bool {
         // The SYN counts as a byte. A head is longer than one, so it is never mistaken for it.
-        sys::bytes_acknowledged(&self.stream).is_none_or(|acknowledged| acknowledged > count + 1)
+        self.socket.bytes_acknowledged().is_none_or(|acknowledged| acknowledged > count + 1)
     }
 
     /// Has the closing of this connection be a reset, which no peer takes for a proper end.
-    pub fn reset_at_close(&self) {
-        if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
-            log::debug!("preparing the reset of a connection: {error}");
+    pub fn reset_at_close(&mut self) {
+        self.socket.reset_at_close();
+        if let Layer::Tls(session) = &mut self.layer {
+            session.forget_manners();
         }
     }
 
     /// Ends the stream to the peer.
-    pub fn close_write(&self) {
-        // It fails where the connection is gone already, and then there is nothing to end.
-        let _ = self.stream.shutdown(Shutdown::Write);
+    pub fn close_write(&mut self) {
+        match &mut self.layer {
+            Layer::Plain => self.socket.close_write(),
+            Layer::Tls(session) => session.close_write(&mut self.socket),
+        }
+    }
+
+    /// Before the connection is closed: where it is encrypted, tells the peer that this is the end and not a cut.
+    pub fn take_leave(&mut self) {
+        if let Layer::Tls(session) = &mut self.layer {
+            session.take_leave(&mut self.socket);
+        }
+    }
+
+    /// What went wrong with the encryption.
+    pub fn fault(&self) -> Option<&tls::Fault> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(session) => session.fault(),
+        }
     }
 }

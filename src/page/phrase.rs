@@ -6,6 +6,8 @@
 pub const fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        301 => "Moved Permanently",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         408 => "Request Timeout",
         413 => "Content Too Large",

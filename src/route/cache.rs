@@ -1,29 +1,28 @@
-//! A core's cache of answers: two LRUs, one for routes and one for hosts that have none.
+//! A core's cache of answers about hosts: two LRUs, one for what was found and one for hosts that have nothing.
 
 use super::Settings;
-use crate::cluster::Frontend;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// What a core knows of the hosts it was asked for lately. A hit allocates nothing.
 #[derive(Debug)]
-pub struct Cache {
+pub struct Cache<T> {
     /// `None` where nothing may be kept.
-    found: Option<LruCache<Arc<str>, Arc<Frontend>>>,
+    found: Option<LruCache<Arc<str>, T>>,
     unknown: Option<LruCache<Arc<str>, ()>>,
 }
 
 /// What is known of a host.
 #[derive(Clone, Debug)]
-pub enum Cached {
-    /// The frontend that serves it.
-    Found(Arc<Frontend>),
-    /// It has none.
+pub enum Cached<T> {
+    /// What was found.
+    Found(T),
+    /// There is nothing.
     Unknown,
 }
 
-impl Cache {
+impl<T: Clone> Cache<T> {
     /// An empty cache. Memory is taken as it fills.
     pub fn new(settings: &Settings) -> Self {
         Self {
@@ -33,24 +32,24 @@ impl Cache {
     }
 
     /// What is known of `host`; `None` if the directory must be asked.
-    pub fn get(&mut self, host: &str) -> Option<Cached> {
-        if let Some(frontend) = self.found.as_mut().and_then(|found| found.get(host)) {
-            return Some(Cached::Found(Arc::clone(frontend)));
+    pub fn get(&mut self, host: &str) -> Option<Cached<T>> {
+        if let Some(found) = self.found.as_mut().and_then(|found| found.get(host)) {
+            return Some(Cached::Found(found.clone()));
         }
         self.unknown.as_mut()?.get(host).map(|()| Cached::Unknown)
     }
 
-    /// Remembers the frontend of `host`.
-    pub fn put_found(&mut self, host: Arc<str>, frontend: Arc<Frontend>) {
+    /// Remembers what was found for `host`.
+    pub fn put_found(&mut self, host: Arc<str>, value: T) {
         if let Some(unknown) = &mut self.unknown {
             unknown.pop(&host);
         }
         if let Some(found) = &mut self.found {
-            found.put(host, frontend);
+            found.put(host, value);
         }
     }
 
-    /// Remembers that `host` has no frontend.
+    /// Remembers that nothing was found for `host`.
     pub fn put_unknown(&mut self, host: Arc<str>) {
         if let Some(found) = &mut self.found {
             found.pop(&host);
@@ -60,15 +59,32 @@ impl Cache {
         }
     }
 
-    /// Forgets `host`. Returns the frontend that served it.
-    pub fn evict(&mut self, host: &str) -> Option<Arc<Frontend>> {
+    /// Forgets `host`. Returns what was known of it.
+    pub fn evict(&mut self, host: &str) -> Option<T> {
         if let Some(unknown) = &mut self.unknown {
             unknown.pop(host);
         }
         self.found.as_mut()?.pop(host)
     }
 
-    /// Forgets which hosts have no frontend, and keeps the routes.
+    /// Forgets all hosts of which `is_meant` holds, at the cost of a look at each.
+    pub fn evict_all(&mut self, is_meant: impl Fn(&str) -> bool) {
+        let meant = |hosts: Vec<&Arc<str>>| -> Vec<Arc<str>> {
+            hosts.into_iter().filter(|host| is_meant(host)).cloned().collect()
+        };
+        if let Some(found) = &mut self.found {
+            for host in meant(found.iter().map(|(host, _)| host).collect()) {
+                found.pop(&host);
+            }
+        }
+        if let Some(unknown) = &mut self.unknown {
+            for host in meant(unknown.iter().map(|(host, ())| host).collect()) {
+                unknown.pop(&host);
+            }
+        }
+    }
+
+    /// Forgets which hosts have nothing, and keeps what was found.
     pub fn clear_unknown(&mut self) {
         if let Some(unknown) = &mut self.unknown {
             unknown.clear();
@@ -87,19 +103,26 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Frontend;
     use std::time::Duration;
 
-    fn cache(capacity: usize, unknown_capacity: usize) -> Cache {
+    fn cache(capacity: usize, unknown_capacity: usize) -> Cache<Arc<Frontend>> {
         Cache::new(&Settings { capacity, ttl: Duration::from_secs(60), unknown_capacity })
     }
 
-    fn put(cache: &mut Cache, host: &str) {
-        let frontend = Frontend { host: host.into(), pattern: host.into(), id: "x".into(), members: Box::default() };
+    fn put(cache: &mut Cache<Arc<Frontend>>, host: &str) {
+        let frontend = Frontend {
+            host: host.into(),
+            pattern: host.into(),
+            id: "x".into(),
+            members: Box::default(),
+            options: Default::default(),
+        };
         cache.put_found(host.into(), Arc::new(frontend));
     }
 
     /// `f` for found, `u` for unknown, `-` for nothing known.
-    fn known(cache: &mut Cache, hosts: &[&str]) -> String {
+    fn known(cache: &mut Cache<Arc<Frontend>>, hosts: &[&str]) -> String {
         let letter = |host: &&str| match cache.get(host) {
             Some(Cached::Found(frontend)) => {
                 assert_eq!(*frontend.host, **host);

@@ -2,6 +2,7 @@
 //! ends in good order.
 
 mod affinity;
+mod certificates;
 mod limits;
 mod privileges;
 
@@ -12,6 +13,7 @@ use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Post;
+use crate::net::tls::BackendTls;
 use crate::page::Pages;
 use crate::worker::{self, Order, Parts, Seat, Worker};
 use crate::{access_log, directory};
@@ -37,6 +39,8 @@ pub enum Error {
     Directory(directory::Error),
     /// The access log could not be opened, or a thread or poll not be made.
     System(&'static str, io::Error),
+    /// What was to be agreed on with clients over TLS is nothing that can be.
+    Tls(String),
     /// A worker ended although nobody had told it to.
     Worker(usize, String),
 }
@@ -55,6 +59,7 @@ impl fmt::Display for Error {
             Self::Privileges(fault) => fault.fmt(f),
             Self::Cpus(fault) => fault.fmt(f),
             Self::Directory(error) => error.fmt(f),
+            Self::Tls(problem) => write!(f, "https: {problem}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Worker(number, how) => write!(f, "worker {number} ended: {how}"),
         }
@@ -66,6 +71,8 @@ impl std::error::Error for Error {}
 /// What wakes the supervisor.
 enum Event {
     Signal(i32),
+    /// Files of certificates may have changed.
+    Files,
     WorkerEnded(usize, Result<(), String>),
 }
 
@@ -79,9 +86,9 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     hear_signals(events_out.clone()).map_err(|error| Error::System("hearing signals", error))?;
     let listeners = bind(settings, cpus.len())?;
     privileges::drop(settings).map_err(Error::Privileges)?;
-    let mut house = House::furnish(settings, &cpus, listeners)?;
+    let mut house = House::furnish(settings, &cpus, listeners, &events_out)?;
     house.start(&cpus, events_out)?;
-    for address in &settings.listeners {
+    for address in addresses(settings) {
         log::info!("listening on {address} with {} workers", cpus.len());
     }
     let result = house.serve(settings, &events);
@@ -91,12 +98,18 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
 
 /// One socket an address for each worker, so that the kernel spreads the connections.
 fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, Error> {
-    let bind = |address: &SocketAddr| Listener::bind(*address).map_err(|error| Error::Listen(*address, error));
+    let bind = |address| Listener::bind(address).map_err(|error| Error::Listen(address, error));
     // With SO_REUSEPORT a second process could share the address unseen; one plain probe finds it out.
-    for address in &settings.listeners {
-        Listener::probe(*address).map_err(|error| Error::Listen(*address, error))?;
+    for address in addresses(settings) {
+        Listener::probe(address).map_err(|error| Error::Listen(address, error))?;
     }
-    (0..workers).map(|_| settings.listeners.iter().map(bind).collect()).collect()
+    (0..workers).map(|_| addresses(settings).map(bind).collect()).collect()
+}
+
+/// Where to listen, encrypted addresses last.
+fn addresses(settings: &Settings) -> impl Iterator<Item = SocketAddr> {
+    let tls = settings.tls.iter().flat_map(|tls| &tls.listeners).map(|listener| listener.address);
+    settings.listeners.iter().copied().chain(tls)
 }
 
 fn hear_signals(events: Sender<Event>) -> io::Result<()> {
@@ -122,11 +135,19 @@ struct House {
     counters: Vec<Arc<Counters>>,
     directory: Directory,
     log: access_log::Control,
+    /// The certificates of the addresses.
+    certificates: certificates::Keeper,
+    backend_tls: Option<BackendTls>,
     running: usize,
 }
 
 impl House {
-    fn furnish(settings: &Settings, cpus: &[affinity::Place], listeners: Vec<Vec<Listener>>) -> Result<Self, Error> {
+    fn furnish(
+        settings: &Settings,
+        cpus: &[affinity::Place],
+        listeners: Vec<Vec<Listener>>,
+        events: &Sender<Event>,
+    ) -> Result<Self, Error> {
         let clock = Clock::new();
         let seats: Result<Vec<_>, _> = cpus.iter().map(|_| worker::seat()).collect();
         let seats = seats.map_err(|error| Error::System("making a poll", error))?;
@@ -142,6 +163,8 @@ impl House {
             counters: Vec::new(),
             directory,
             log,
+            backend_tls: certificates::backend_tls(&settings.backend_tls),
+            certificates: certificates::Keeper::new(settings.tls.as_ref(), events)?,
             running: 0,
         };
         for (number, ((seat, _, orders), log)) in seats.into_iter().zip(logs).enumerate() {
@@ -161,6 +184,8 @@ impl House {
                 number: furniture.number,
                 seat: furniture.seat,
                 listeners,
+                tls: self.certificates.parts(),
+                backend_tls: self.backend_tls.clone(),
                 settings: settings.worker.clone(),
                 exchange: settings.exchange.clone(),
                 upstream: settings.upstream.clone(),
@@ -206,9 +231,11 @@ impl House {
             match event {
                 Event::Signal(SIGHUP) => {
                     self.directory.reload();
+                    self.renew_certificates();
                     let pages = Arc::new(Pages::load(&settings.page));
                     self.tell_all(&Order::Pages(pages));
                 }
+                Event::Files => self.renew_certificates(),
                 Event::Signal(SIGUSR1) => self.log.reopen(),
                 Event::Signal(_) if stopping => {
                     log::warn!("told to stop a second time: not waiting any longer");
@@ -230,6 +257,12 @@ impl House {
             }
         }
         result
+    }
+
+    fn renew_certificates(&mut self) {
+        if let Some(doors) = self.certificates.renew() {
+            self.tell_all(&Order::DoorCertificates(doors));
+        }
     }
 
     fn begin_stop(&mut self) {

@@ -20,6 +20,7 @@ pub(super) enum Field {
     Upgrade,
     UserAgent,
     XDebug,
+    ClientSubject,
     XForwardedFor,
     XForwardedPort,
     XForwardedProto,
@@ -52,6 +53,7 @@ impl Field {
             16 if is("x-forwarded-port") => Self::XForwardedPort,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             17 if is("x-forwarded-proto") => Self::XForwardedProto,
+            17 if is_client_subject(name) => Self::ClientSubject,
             20 if is("x-forwarded-protocol") => Self::XForwardedProtocol,
             _ => Self::Other,
         }
@@ -62,6 +64,15 @@ impl Field {
     fn may_be_named(self) -> bool {
         matches!(self, Self::Other | Self::Referer | Self::UserAgent | Self::RetryAfter)
     }
+}
+
+/// The field in which backends are told who a client's certificate says it is.
+pub(super) const CLIENT_SUBJECT: &str = "X-SSL-Client-S-DN";
+
+/// Many backends take a low line for a hyphen, and so would believe a forger who writes one.
+fn is_client_subject(name: &str) -> bool {
+    let hyphen = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.bytes().map(hyphen).eq(CLIENT_SUBJECT.bytes().map(hyphen))
 }
 
 /// What the `Connection` fields of one head say.

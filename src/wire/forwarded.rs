@@ -1,10 +1,11 @@
 //! The headers that tell a backend about its client (`X-Forwarded-For` and its kin; the set is Hipache's).
 
-use super::field::{Field, put, put_number};
+use super::field::{CLIENT_SUBJECT, Field, put, put_number};
 use httparse::Header;
 use ipnet::IpNet;
 use std::io::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Whom to believe, and what becomes of the values that came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Policy {
 }
 
 /// What this node knows of the client itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The address the connection came from; an IPv4 address never in its mapped IPv6 form.
     pub address: IpAddr,
@@ -40,13 +41,16 @@ pub struct Peer {
     pub local_port: u16,
     /// Whether it is encrypted.
     pub secure: bool,
+    /// Who the client's certificate says it is, in visible ASCII.
+    pub subject: Option<Arc<str>>,
 }
 
-/// Whether a field that came in is passed on as it is. `X-Forwarded-For` never is: [`put_fields`] writes it anew.
+/// Whether a field that came in is passed on as it is. `X-Forwarded-For` never is: [`put_fields`] writes it anew;
+/// nor is the subject of a certificate, which nobody but this node can have seen.
 /// `Forwarded` (RFC 7239) is nothing this node adds, but from strangers it would be believed behind it.
 pub(super) fn passes(field: Field, believed: bool) -> bool {
     match field {
-        Field::XForwardedFor => false,
+        Field::XForwardedFor | Field::ClientSubject => false,
         Field::XRealIp
         | Field::XForwardedProto
         | Field::XForwardedProtocol
@@ -57,7 +61,7 @@ pub(super) fn passes(field: Field, believed: bool) -> bool {
 }
 
 /// Writes the forwarded headers that are not passed on as they came.
-pub(super) fn put_fields(out: &mut Vec<u8>, peer: Peer, believed: bool, fields: &[Header<'_>]) {
+pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, believed: bool, fields: &[Header<'_>]) {
     let is_missing = |field| !believed || !fields.iter().any(|header| Field::of(header.name) == field);
     out.extend_from_slice(b"X-Forwarded-For: ");
     if believed {
@@ -83,6 +87,9 @@ pub(super) fn put_fields(out: &mut Vec<u8>, peer: Peer, believed: bool, fields: 
     }
     if is_missing(Field::XForwardedPort) {
         put_number(out, "X-Forwarded-Port", u64::from(peer.local_port));
+    }
+    if let Some(subject) = &peer.subject {
+        put(out, CLIENT_SUBJECT, subject.as_bytes());
     }
 }
 

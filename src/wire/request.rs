@@ -141,6 +141,15 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
+    /// Whether the client's connection is encrypted: to this node, or to a proxy in front that is believed.
+    pub fn came_encrypted(&self, hop: &Hop<'_>) -> bool {
+        let told = || {
+            let proto = self.fields.iter().find(|header| Field::of(header.name) == Field::XForwardedProto);
+            proto.is_some_and(|header| header.value.eq_ignore_ascii_case(b"https"))
+        };
+        hop.peer.secure || (hop.policy.believes(hop.peer.address) && told())
+    }
+
     /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
     fn write_host(&self, out: &mut Vec<u8>) -> Result<(), Reason> {
         let stated = self.host;
@@ -243,7 +252,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
     /// The client.
-    pub peer: Peer,
+    pub peer: &'a Peer,
     /// Whom to believe.
     pub policy: &'a Policy,
     /// The pseudonym in `Via`.

@@ -21,23 +21,33 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Door {
     socket: TcpListener,
     port: u16,
+    /// Its place among the doors where hands are shaken, if it is one of them.
+    secure: Option<u32>,
 }
 
 impl Worker {
-    pub(super) fn open_doors(&mut self, sockets: Vec<TcpListener>) -> io::Result<()> {
+    /// Opens these doors; at the last `encrypted` of them, hands are shaken.
+    pub(super) fn open_doors(&mut self, sockets: Vec<TcpListener>, encrypted: usize) -> io::Result<()> {
+        let plain = sockets.len() - encrypted;
         for (number, mut socket) in sockets.into_iter().enumerate() {
             let token = Kind::Listener.token(number as u64);
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
             let port = socket.local_addr()?.port();
-            self.listeners.push(Door { socket, port });
+            let secure = number.checked_sub(plain).and_then(|place| u32::try_from(place).ok());
+            self.listeners.push(Door { socket, port, secure });
         }
         Ok(())
     }
 
     /// Lets in all who wait at a door: the poll tells once.
     pub(super) fn accept(&mut self, door: usize) {
-        while let Some(Door { socket, port }) = self.listeners.get(door) {
+        while let Some(is_secure) = self.listeners.get(door).map(|door| door.secure.is_some()) {
             if self.accept_again.is_some() {
+                return;
+            }
+            if is_secure && !self.has_room_in_lobby() {
+                self.counters.count(Counter::AcceptPauses);
+                self.accept_again = Some(self.core.now + PAUSE);
                 return;
             }
             if self.clients.len() >= self.settings.max_connections {
@@ -45,10 +55,11 @@ impl Worker {
                 self.accept_again = Some(Moment::NEVER);
                 return;
             }
+            let Door { socket, port, secure } = &self.listeners[door];
             match socket.accept() {
                 Ok((stream, address)) => {
-                    let port = *port;
-                    self.let_in(stream, address, port);
+                    let (port, secure) = (*port, *secure);
+                    self.let_in(stream, address, port, secure);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
@@ -65,17 +76,29 @@ impl Worker {
         }
     }
 
-    fn let_in(&mut self, stream: TcpStream, address: SocketAddr, local_port: u16) {
-        let transport = Transport::accepted(stream);
-        let peer = Peer { address: address.ip().to_canonical(), local_port, secure: false };
+    fn let_in(&mut self, stream: TcpStream, address: SocketAddr, local_port: u16, secure: Option<u32>) {
+        let is_secure = secure.is_some();
+        let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
+        let peer = Peer { address: address.ip().to_canonical(), local_port, secure: is_secure, subject: None };
         let now = self.core.now;
         let (clients, timers) = (&mut self.clients, &mut self.timers);
         let key = clients.insert_with(|key| {
             let timer = timers.insert(Owner::Client(key));
             timers.set(timer, now + self.settings.idle_timeout);
-            Client { stream: Stream::new(transport), peer, timer, job: None, served: false }
+            Client {
+                stream: Stream::new(transport),
+                peer,
+                timer,
+                job: None,
+                served: false,
+                door: secure.unwrap_or_default(),
+                is_shaking_hands: is_secure,
+            }
         });
         self.counters.count(Counter::Accepted);
+        if is_secure {
+            self.enter_lobby(key);
+        }
         let Some(client) = self.clients.get_mut(key) else { return };
         let token = Kind::Client.token(key.pack());
         if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
@@ -86,9 +109,13 @@ impl Worker {
 
     /// Ends a client's connection. Its job, if it had one, is over.
     pub(super) fn close_client(&mut self, key: Key) {
-        if let Some(client) = self.clients.remove(key) {
+        if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(client.timer);
             self.core.buffers.give(client.stream.unread);
+            client.stream.transport.take_leave();
+            if client.is_shaking_hands {
+                self.leave_lobby();
+            }
         }
         if self.accept_again == Some(Moment::NEVER) {
             self.resume_accepting();
@@ -106,6 +133,7 @@ impl Worker {
     pub(super) fn client_due(&mut self, key: Key) {
         let Some(client) = self.clients.get(key) else { return };
         match client.job {
+            None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => self.again.push(Again::Greet(key)),
             None => self.close_client(key),
             Some(job) => self.job_due(job),

@@ -4,6 +4,7 @@ use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Timer;
 use crate::cluster::{Backend, BackendId};
 use crate::exchange::{Exchange, Side};
+use crate::net::tls::ToBackend;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use std::net::SocketAddr;
@@ -39,6 +40,10 @@ pub(super) struct Client {
     pub(super) job: Option<Key>,
     /// It has had an answer.
     pub(super) served: bool,
+    /// The number of the door it came through.
+    pub(super) door: u32,
+    /// It counts among those whose handshake is under way.
+    pub(super) is_shaking_hands: bool,
 }
 
 /// An exchange and what it is tied to.
@@ -115,4 +120,6 @@ pub(super) struct Dial {
     pub(super) addresses: Arc<[SocketAddr]>,
     /// How many of them were tried.
     pub(super) tried: usize,
+    /// Whom to shake hands with, where the connection is to be encrypted.
+    pub(super) tls: Option<ToBackend>,
 }

@@ -59,7 +59,15 @@ impl Worker {
         match backend.addresses() {
             Addresses::Known(addresses) => {
                 self.counters.count(Counter::Dials);
-                self.dial_addresses(job, backend, Dial { addresses, tried: 0 });
+                let url = backend.url();
+                let tls = url.is_secure().then(|| self.backend_tls.as_ref()?.to(url.host()));
+                match tls {
+                    Some(None) => {
+                        self.return_permit(backend.id());
+                        self.inform(job, Input::ConnectFailed(Reason::TlsFailed));
+                    }
+                    tls => self.dial_addresses(job, backend, Dial { addresses, tried: 0, tls: tls.flatten() }),
+                }
             }
             Addresses::Pending => {
                 self.awaiting_name.entry(backend.id()).or_default().push(job);
@@ -109,13 +117,16 @@ impl Worker {
     pub(super) fn dial_progress(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let Some(job) = upstream.job else { return };
-        match upstream.stream.transport.connected() {
+        match upstream.stream.transport.connected(&mut self.bench) {
             None => {}
             Some(Ok(())) => {
                 self.attach(job, key, false);
                 self.carry_on(job);
             }
             Some(Err(error)) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    log::warn!("{}: shaking hands: {error}", upstream.backend.url());
+                }
                 let buffer = self.receive_buffer;
                 let next = upstream.dial.as_mut().map(|dial| next_transport(dial, buffer));
                 match next {
@@ -216,7 +227,7 @@ impl Worker {
         let transport = &mut upstream.stream.transport;
         upstream.stream.unread.is_empty()
             && !upstream.backend.is_orphan()
-            && (!transport.is_readable() || transport.receive(&mut [0]) == Received::Nothing)
+            && (!transport.is_readable() || transport.receive(&mut [0], &mut self.bench) == Received::Nothing)
     }
 
     fn check_in(&mut self, key: Key) {
@@ -253,6 +264,7 @@ impl Worker {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(upstream.timer);
         self.core.buffers.give(std::mem::take(&mut upstream.stream.unread));
+        upstream.stream.transport.take_leave();
         Some(upstream)
     }
 
@@ -268,7 +280,7 @@ impl Worker {
 fn next_transport(dial: &mut Dial, receive_buffer: Option<usize>) -> io::Result<Transport> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     while let Some(address) = next_address(dial) {
-        result = Transport::connect(address, receive_buffer);
+        result = Transport::connect(address, receive_buffer, dial.tls.as_ref());
         if result.is_ok() {
             break;
         }
@@ -285,6 +297,9 @@ fn next_address(dial: &mut Dial) -> Option<SocketAddr> {
 /// What a failed connect says: of the backend, or of this node.
 fn reason_of(error: &io::Error) -> Reason {
     use nix::errno::Errno;
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Reason::TlsFailed;
+    }
     let errno = error.raw_os_error().map(Errno::from_raw);
     match errno {
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL) => Reason::NoSocket,

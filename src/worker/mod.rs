@@ -7,6 +7,7 @@ mod accept;
 mod connection;
 mod drain;
 mod link;
+mod lobby;
 mod news;
 mod perform;
 mod pump;
@@ -21,15 +22,17 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
 use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Wheel;
-use crate::cluster::BackendId;
+use crate::cluster::{BackendId, Frontend};
 use crate::directory::{Directory, News};
 use crate::exchange::{self, Output, Side, Turn};
 use crate::net::mailbox::{Inbox, Post, mailbox};
+use crate::net::tls::{BackendTls, Bench, Reception};
 use crate::net::transport::usable_receive_buffer;
 use crate::page::Pages;
 use crate::upstream::{self, Pool};
 use crate::{directory, route};
 use connection::{Client, Job, Upstream};
+use lobby::Lobby;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 use std::collections::HashMap;
@@ -45,6 +48,8 @@ const EVENTS: usize = 1024;
 
 /// Letters that wait for a core. What does not fit makes the core drop its routes and ask anew.
 const MAILBOX: usize = 32 * 1024;
+
+pub use lobby::{DoorCertificates, Settings as LobbySettings};
 
 /// What of a worker can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +70,8 @@ pub struct Settings {
 pub enum Order {
     /// Use these pages from now on.
     Pages(Arc<Pages>),
+    /// Show these certificates from now on to those who ask for nobody in particular.
+    DoorCertificates(DoorCertificates),
     /// Accept nothing more, finish what is under way, end.
     Stop,
 }
@@ -93,8 +100,12 @@ pub struct Parts {
     pub number: usize,
     /// Its poll and mailboxes.
     pub seat: Seat,
-    /// Its sockets to accept from.
+    /// Its sockets to accept from, plain ones first.
     pub listeners: Vec<mio::net::TcpListener>,
+    /// What the last of its sockets, those that are encrypted, need: as many as there are certificates.
+    pub tls: Option<TlsParts>,
+    /// What is agreed on with backends of `https://`; `None` where nothing can be.
+    pub backend_tls: Option<BackendTls>,
     /// The settings of the rooms it runs.
     pub settings: Settings,
     /// Those of its exchanges.
@@ -115,6 +126,17 @@ pub struct Parts {
     pub clock: Clock,
 }
 
+/// What a worker that shakes hands is made of.
+#[derive(Clone, Debug)]
+pub struct TlsParts {
+    /// What is agreed on with clients.
+    pub reception: Arc<Reception>,
+    /// The settings.
+    pub settings: LobbySettings,
+    /// The certificates of the encrypted sockets, in their order.
+    pub doors: DoorCertificates,
+}
+
 /// One core's worth of proxy.
 #[derive(Debug)]
 pub struct Worker {
@@ -129,6 +151,10 @@ pub struct Worker {
     accept_again: Option<Moment>,
     core: Core,
     scratch: Box<[u8]>,
+    bench: Bench,
+    backend_tls: Option<BackendTls>,
+    /// Where clients shake hands; `None` where no door is encrypted.
+    lobby: Option<Lobby>,
     clients: Slots<Client>,
     jobs: Slots<Job>,
     upstreams: Slots<Upstream>,
@@ -137,7 +163,7 @@ pub struct Worker {
     receive_buffer: Option<usize>,
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_name: HashMap<BackendId, Vec<Key>>,
-    routes: route::Cache,
+    routes: route::Cache<Arc<Frontend>>,
     /// Exchanges that wait for the directory's answer about this host.
     lookups: HashMap<Arc<str>, Vec<Key>>,
     directory: Directory,
@@ -229,6 +255,7 @@ impl Worker {
     /// A worker that has yet to run.
     pub fn new(parts: Parts) -> io::Result<Self> {
         let now = parts.clock.now();
+        let encrypted = parts.tls.as_ref().map_or(0, |tls| tls.doors.len());
         let mut worker = Self {
             number: parts.number,
             settings: parts.settings,
@@ -247,6 +274,9 @@ impl Worker {
                 output: Output::default(),
             },
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            bench: Bench::default(),
+            backend_tls: parts.backend_tls,
+            lobby: parts.tls.map(|tls| Lobby::new(tls.settings, tls.reception, &tls.doors)),
             clients: Slots::default(),
             jobs: Slots::default(),
             upstreams: Slots::default(),
@@ -264,7 +294,7 @@ impl Worker {
             retiring: retire::Retiring::default(),
             stop_at: None,
         };
-        worker.open_doors(parts.listeners)?;
+        worker.open_doors(parts.listeners, encrypted)?;
         Ok(worker)
     }
 
@@ -319,6 +349,7 @@ impl Worker {
         while let Some(order) = self.orders.receive() {
             match order {
                 Order::Pages(pages) => self.core.pages = pages,
+                Order::DoorCertificates(doors) => self.change_door_certificates(&doors),
                 Order::Stop => self.begin_stop(),
             }
         }

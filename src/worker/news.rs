@@ -52,6 +52,8 @@ impl Worker {
                     self.note_departures();
                 }
                 News::Addresses { backend } => self.name_known(backend),
+                News::Certificate { name, answer } => self.take_certificate(name, &answer),
+                News::CertificatesChanged { patterns } => self.forget_certificates(&patterns),
             }
         }
     }
@@ -90,6 +92,7 @@ impl Worker {
                 self.take_answer(host, &Answer::Failed(Reason::DirectoryBusy), false);
             }
         }
+        self.ask_for_certificates_again();
         let backends: Vec<_> = self.awaiting_name.keys().copied().collect();
         backends.into_iter().for_each(|backend| self.name_known(backend));
     }

@@ -62,7 +62,7 @@ impl Worker {
     }
 
     fn reset_client(&mut self, job: Key) {
-        let client = self.jobs.get(job).and_then(|job| self.clients.get(job.client));
+        let client = self.jobs.get(job).and_then(|job| self.clients.get_mut(job.client));
         if let Some(client) = client {
             client.stream.transport.reset_at_close();
         }

@@ -35,11 +35,11 @@ impl Worker {
 
     pub(super) fn upstream_ready(&mut self, key: Key, event: &Event) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.stream.transport.note(event);
         if upstream.dial.is_some() {
             self.dial_progress(key);
         }
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.stream.transport.note(event);
         let (job, is_open) = (upstream.job, upstream.dial.is_none());
         match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
@@ -61,7 +61,7 @@ impl Worker {
     /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
     pub(super) fn check_idle(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        if upstream.stream.transport.receive(&mut self.scratch[..1]) != Received::Nothing {
+        if upstream.stream.transport.receive(&mut self.scratch[..1], &mut self.bench) != Received::Nothing {
             self.close_upstream(key);
         }
     }
@@ -77,21 +77,36 @@ impl Worker {
             return self.pump(job, Side::Client);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        match client.stream.transport.receive(&mut scratch) {
+        let received = client.stream.transport.receive(&mut scratch, &mut self.bench);
+        if client.is_shaking_hands && !client.stream.transport.is_handshaking() {
+            self.hands_shaken(key);
+        }
+        match received {
             Received::Bytes(count) => {
                 let job = self.open_job(key);
                 self.take_in(job, Side::Client, From::Client(key), &scratch[..count]);
             }
-            Received::Nothing => {}
+            Received::Nothing => self.greet_again(key),
+            Received::Hello => {}
             Received::End | Received::Broken => self.close_client(key),
         }
         self.scratch = scratch;
+        if received == Received::Hello {
+            self.meet(key);
+        }
+    }
+
+    /// Comes back to a client of whose stream there may be more to read that has no meaning yet.
+    fn greet_again(&mut self, key: Key) {
+        if self.clients.get(key).is_some_and(|client| client.stream.has_more()) {
+            self.again.push(Again::Greet(key));
+        }
     }
 
     fn open_job(&mut self, client_key: Key) -> Key {
         let client = self.clients.get_mut(client_key).expect("the caller has just looked at it");
         let job = self.jobs.insert(Job {
-            exchange: Exchange::new(client.peer, self.core.now, &self.core.settings),
+            exchange: Exchange::new(client.peer.clone(), self.core.now, &self.core.settings),
             client: client_key,
             link: Link::None,
             closing_client: false,
@@ -119,13 +134,17 @@ impl Worker {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        if let Some(stream) = self.stream(from) {
+        let stream = match from {
+            From::Client(key) => self.clients.get_mut(key).map(|client| &mut client.stream),
+            From::Upstream(key) => self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
+        };
+        if let Some(stream) = stream {
             let mut unread = std::mem::take(&mut stream.unread);
             if !unread.is_empty() && !stream.starved {
                 self.take_in(job_key, side, from, &unread);
                 self.core.buffers.give(unread);
             } else {
-                match stream.transport.receive(&mut scratch[..limit]) {
+                match stream.transport.receive(&mut scratch[..limit], &mut self.bench) {
                     Received::Bytes(count) if unread.is_empty() => {
                         self.take_in(job_key, side, from, &scratch[..count]);
                     }
@@ -134,7 +153,11 @@ impl Worker {
                         self.take_in(job_key, side, from, &unread);
                         self.core.buffers.give(unread);
                     }
-                    Received::Nothing => stream.unread = unread,
+                    // Of an encrypted stream there may be more to read that has no meaning yet.
+                    Received::Nothing | Received::Hello => {
+                        stream.unread = unread;
+                        self.settle(job_key);
+                    }
                     Received::End | Received::Broken if self.is_unheard(job_key, from) => {
                         self.tell(job_key, Input::Unheard);
                     }
@@ -221,8 +244,8 @@ impl Worker {
         for side in [Side::Upstream, Side::Client] {
             let Some(job) = self.jobs.get_mut(job_key) else { break };
             let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { continue };
-            let mut turn = self.core.turn();
-            let flushed = job.exchange.flush(side, input, &mut turn, |slices| transport.send(slices));
+            let (mut turn, bench) = (self.core.turn(), &mut self.bench);
+            let flushed = job.exchange.flush(side, input, &mut turn, |slices| transport.send(slices, bench));
             self.after_flush(job_key, side, flushed);
         }
         // What is left is for somebody who is gone, or was made by the end of a flush and knows nothing of `input`.
@@ -238,7 +261,8 @@ impl Worker {
     fn resume(&mut self, job_key: Key, side: Side) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { return };
-        let flushed = job.exchange.flush_backlog(side, &mut self.core.turn(), |slices| transport.send(slices));
+        let bench = &mut self.bench;
+        let flushed = job.exchange.flush_backlog(side, &mut self.core.turn(), |slices| transport.send(slices, bench));
         if flushed != Flushed::Nothing {
             self.after_flush(job_key, side, flushed);
             self.flush(job_key, &[]);

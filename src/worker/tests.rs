@@ -39,6 +39,8 @@ impl Stage {
         let clock = Clock::new();
         let source = directory::Settings { source: Source::File(routes), name_refresh: PATIENCE };
         let parts = Parts {
+            tls: None,
+            backend_tls: None,
             number: 0,
             seat,
             listeners: vec![listener.for_worker().expect("a handle")],
@@ -146,6 +148,7 @@ fn exchange_settings() -> exchange::Settings {
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
+        redirect: exchange::Redirect { for_all: false, port: 443 },
         health: health::Settings { dead_ttl: PATIENCE, dead_on_500: true, checker_until: Moment::ZERO },
     }
 }

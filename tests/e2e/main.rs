@@ -18,4 +18,5 @@ mod routes;
 mod start;
 mod stop;
 mod support;
+mod tls;
 mod upgrade;

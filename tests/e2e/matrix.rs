@@ -13,6 +13,7 @@ use crate::support::backend::{Backend, Request};
 use crate::support::client::{Client, Transport, connect};
 use crate::support::message::{Framing, Head, Inlet, Trailers};
 use crate::support::proxy::{Proxy, Setup};
+use crate::support::tls::Authority;
 use rows::{ROWS, Row};
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -43,8 +44,33 @@ fn over_plain_tcp() {
     play_all(&|proxy| Box::new(connect(proxy.address(), None)));
 }
 
+#[test]
+fn over_tls() {
+    let authority = Authority::new();
+    let pair = authority.issue(&[HOST]);
+    let trust = authority.trust();
+    play_over(|setup| setup.with_https().default_certificate(&pair), &|proxy| {
+        Box::new(trust.connect(proxy.secure_address(), HOST))
+    });
+}
+
+#[test]
+fn over_tls_1_2() {
+    let authority = Authority::new();
+    let pair = authority.issue(&[HOST]);
+    let trust = authority.trust().of_version(&rustls::version::TLS12);
+    play_over(|setup| setup.with_https().default_certificate(&pair), &|proxy| {
+        Box::new(trust.connect(proxy.secure_address(), HOST))
+    });
+}
+
 /// Plays every row over connections made by `dial`, and fails with all that differed.
 fn play_all(dial: &dyn Fn(&Proxy) -> Box<dyn Transport>) {
+    play_over(|setup| setup, dial);
+}
+
+/// The same of a proxy that `prepare` has set up.
+fn play_over(prepare: impl FnOnce(Setup) -> Setup, dial: &dyn Fn(&Proxy) -> Box<dyn Transport>) {
     let script: Arc<Mutex<(Row, Delivery)>> = Arc::new(Mutex::new((ROWS[0], Delivery::Whole)));
     let inner = Arc::clone(&script);
     let backend = Backend::serve(move |_, conn| {
@@ -57,7 +83,7 @@ fn play_all(dial: &dyn Fn(&Proxy) -> Box<dyn Transport>) {
             conn.finish();
         }
     });
-    let proxy = Setup::for_backends([backend.url()]).start();
+    let proxy = prepare(Setup::for_backends([backend.url()])).start();
     let mut faults = Vec::new();
     for row in ROWS {
         for delivery in [Delivery::Whole, Delivery::Bytewise] {

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that no scenario leads to: their faults are the tables' of `tests/wire`, or those of who owns the
 /// exchange.
-const ELSEWHERE: [Reason; 9] = [
+const ELSEWHERE: [Reason; 10] = [
     Reason::AmbiguousLength,
     Reason::BadTarget,
     Reason::MethodRefused,
     Reason::UnknownCoding,
     Reason::UnknownVersion,
     Reason::NameNotResolved,
+    Reason::TlsFailed,
     Reason::DirectoryAway,
     Reason::BadRoute,
     Reason::BackendRemoved,

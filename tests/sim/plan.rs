@@ -114,6 +114,7 @@ fn settings(rng: &mut Rng) -> Settings {
         via: rng.bool().then(|| "sluice".into()),
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
+        redirect: sluice::exchange::Redirect { for_all: false, port: 443 },
         health: health::Settings {
             dead_ttl: Duration::from_secs(30),
             dead_on_500: rng.bool(),
@@ -158,5 +159,11 @@ fn frontend(members: u64, first_id: u64) -> Arc<Frontend> {
         Arc::new(Member::new(Arc::new(Backend::new(BackendId(id), url))))
     };
     let members = (first_id..first_id + members).map(member).collect();
-    Arc::new(Frontend { host: "www.example.com".into(), pattern: "*".into(), id: "site".into(), members })
+    Arc::new(Frontend {
+        host: "www.example.com".into(),
+        pattern: "*".into(),
+        id: "site".into(),
+        members,
+        options: Default::default(),
+    })
 }

@@ -109,7 +109,7 @@ impl World {
             client.gate = plan.client.bytes.len();
         }
         set_client_fault(&mut client, &plan, &mut rng);
-        let peer = forwarded::Peer { address: CLIENT_ADDRESS, local_port: 80, secure: false };
+        let peer = forwarded::Peer { address: CLIENT_ADDRESS, local_port: 80, secure: false, subject: None };
         let now = Moment::from_micros(rng.u64(1..1 << 40));
         let core = Core { rng: Rng::with_seed(seed), ..Core::default() };
         Self {

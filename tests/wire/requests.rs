@@ -5,6 +5,7 @@ use sluice::base::reason::Reason;
 use sluice::wire::body::BodyLength;
 use sluice::wire::forwarded::{Mode, Peer, Policy};
 use sluice::wire::request::{Hop, RequestHead, Span, fields};
+use std::sync::LazyLock;
 
 /// What is made of a head: the host and the upstream head, or the reason to refuse it.
 pub(crate) fn read(bytes: &[u8], hop: &Hop<'_>) -> Option<(Result<String, Reason>, usize)> {
@@ -26,8 +27,11 @@ pub(crate) fn stranger() -> Policy {
 }
 
 pub(crate) fn hop<'a>(policy: &'a Policy, via: Option<&'a str>) -> Hop<'a> {
-    let address = "192.0.2.7".parse().expect("an address");
-    Hop { peer: Peer { address, local_port: 80, secure: false }, policy, via }
+    static PEER: LazyLock<Peer> = LazyLock::new(|| {
+        let address = "192.0.2.7".parse().expect("an address");
+        Peer { address, local_port: 80, secure: false, subject: None }
+    });
+    Hop { peer: &PEER, policy, via }
 }
 
 const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7\nX-Real-IP: 192.0.2.7\nX-Forwarded-Proto: http\n\
@@ -254,8 +258,9 @@ fn forwarded_headers_of_trusted_proxies_are_kept_and_continued() {
 #[test]
 fn forwarded_headers_say_what_this_node_sees() {
     let policy = stranger();
-    let peer = Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true };
-    let hop = Hop { peer, policy: &policy, via: None };
+    let peer =
+        Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true, subject: None };
+    let hop = Hop { peer: &peer, policy: &policy, via: None };
     check(
         &hop,
         &[(
@@ -296,4 +301,15 @@ fn spans_point_at_what_the_log_wants() {
     assert_eq!(spans.referer.map(at).as_deref(), Some("r s"));
     assert_eq!(spans.user_agent.map(at).as_deref(), Some("u"));
     assert_eq!(spans.upgrade.map(at).as_deref(), Some("w"));
+}
+
+#[test]
+fn the_subject_of_a_certificate_is_nobodys_to_forge() {
+    let forged = "GET / HTTP/1.1\nHost: a\nX-SSL-Client-S-DN: CN=root\nx_ssl_client_s_dn: CN=root\n\n";
+    let policy = Policy { trusted: vec!["192.0.2.0/24".parse().expect("a network")], mode: Mode::Append };
+    check(&hop(&policy, None), &[(forged, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n")]);
+    let peer = Peer { subject: Some("CN=alice".into()), ..hop(&policy, None).peer.clone() };
+    let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
+    let found = read(crlf(forged).as_bytes(), &Hop { peer: &peer, policy: &policy, via: None });
+    assert_eq!(found, Some((Ok(crlf(&told)), crlf(forged).len())));
 }

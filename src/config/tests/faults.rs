@@ -135,13 +135,27 @@ fn wrong_listeners() {
             "http.bind[1]: found an object ([::1]:80 once more), expected every address and port only once",
         ),
         (
-            json!({"https": {"bind": "::", "port": 443}}),
-            "https.bind: found \"::\", expected no address: TLS is not available in this version",
+            json!({"https": {"bind": "::", "cert": "/nowhere/a.crt"}}),
+            "https.bind: found no key, expected a key to the certificate",
         ),
         (
-            json!({"server": {"https": {"port": 443}}}),
-            "server.https: found an object, expected nothing: TLS is not available in this version",
+            json!({"https": {"bind": ["::", {"address": "::1", "key": "/nowhere/a.key"}]}}),
+            "https.bind[1]: found no cert, expected a certificate to the key",
         ),
+        (
+            json!({"server": {"https": {"cert": "/nowhere/a.crt", "key": "/nowhere/a.key"}}}),
+            "server.https.bind: found /nowhere/a.crt: No such file or directory (os error 2), expected a certificate and \
+             its key",
+        ),
+        (
+            json!({"https": {"bind": "::", "clientAuth": "required"}}),
+            "https.clientCa: found nothing, expected the file of the authorities that sign clients' certificates",
+        ),
+        (
+            json!({"https": {"bind": "::", "secureOptions": ["SSL_OP_NO_TLSv1_2", "SSL_OP_NO_TLSv1_3"]}}),
+            "https.secureOptions: found a list, expected options that leave one version of TLS",
+        ),
+        (json!({"https": {"bind": "::", "passphrase": 7}}), "https.passphrase: found something else, expected a text"),
     ]);
 }
 

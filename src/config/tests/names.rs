@@ -74,7 +74,7 @@ fn new_names_win_over_old_ones() {
         ignored("server.address", "http.bind"),
         ignored("server.address6", "http.bind"),
         ignored("server.https", "https"),
-        Warning::NoEffect { path: "https".into(), why: "TLS is not available in this version" },
+        Warning::NoEffect { path: "https".into(), why: "https.bind names no address" },
     ];
     let driver = ["redisHost", "redisPort", "redisDatabase", "redisPassword", "redisMasterHost", "redisMasterPort"];
     let rest = ["redisMasterPassword", "redis.host", "redis.port"];
@@ -100,7 +100,7 @@ fn old_names_are_told_even_where_they_cannot_be_used() {
 fn settings_without_effect_are_told() {
     let why = "has no effect: only a process that is started as root can become another user";
     let table = [
-        (json!({"https": {"port": 443}}), "https: has no effect: TLS is not available in this version".to_owned()),
+        (json!({"https": {"port": 443}}), "https: has no effect: https.bind names no address".to_owned()),
         (
             json!({"http": {"bind": {"address": "::1", "key": "a"}}}),
             "http.bind.key: has no effect: connections of http are not encrypted".into(),
@@ -110,6 +110,31 @@ fn settings_without_effect_are_told() {
     ];
     for (members, expected) in table {
         assert_eq!(warnings_of(&with(&members)), [expected], "{members}");
+    }
+    let tls = |key: &str, value: Value| with(&json!({"https": {"bind": "::", key: value}}));
+    let table = [
+        ("secureProtocol", json!("TLSv1_method"), "TLSv1_method is not to be had; instead: TLS 1.2 and 1.3 are spoken"),
+        (
+            "ciphers",
+            json!("HIGH:!aNULL"),
+            "HIGH is not to be had; instead: all suites of TLS 1.2 and 1.3 with forward secrecy and authenticated encryption",
+        ),
+        (
+            "ciphers",
+            json!("AES128-SHA:ECDHE-RSA-AES128-GCM-SHA256"),
+            "AES128-SHA is not to be had; instead: the other suites of the list",
+        ),
+        (
+            "secureOptions",
+            json!(0x0300_0001),
+            "0x1 is not to be had; instead: these options mean nothing to rustls; its safe defaults hold",
+        ),
+    ];
+    for (key, value, expected) in table {
+        assert_eq!(warnings_of(&tls(key, value)), [format!("https.{key}: {expected}")]);
+    }
+    for (key, value) in [("secureProtocol", json!("TLSv1_2_method")), ("secureOptions", json!("SSL_OP_NO_TLSv1"))] {
+        assert!(warnings_of(&tls(key, value)).is_empty(), "{key}");
     }
     assert_eq!(warnings_of(&with(&json!({"https": {"bind": []}}))).len(), 1, "bound nowhere");
 }
@@ -143,10 +168,10 @@ fn the_table_of_settings_has_every_setting_and_no_other() {
     let value = with(&json!({}));
     let report = Report::default();
     assert!(read(&Section::root(&value, &report), Path::new(""), &Overrides::default()).is_some());
-    let is_section = |path: &String| ["server", "server.lruCache", "http"].contains(&path.as_str());
-    let is_for_tls = |path: &String| path.starts_with("https");
+    let is_section =
+        |path: &String| ["server", "server.lruCache", "server.backendTls", "http", "https"].contains(&path.as_str());
     let mut known = report.current_settings();
-    known.retain(|path| !is_section(path) && !is_for_tls(path));
+    known.retain(|path| !is_section(path));
     known.sort_unstable();
     assert_eq!(in_table, known);
 }

@@ -26,6 +26,7 @@ fn defaults() -> Settings {
             via: Some("sluice".into()),
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
             debug_networks: vec![parse("0.0.0.0/0"), parse("::/0")],
+            redirect: exchange::Redirect { for_all: false, port: 443 },
             health: health::Settings { dead_ttl: seconds(30), dead_on_500: true, checker_until: Moment::ZERO },
         },
         upstream: upstream::Settings {
@@ -52,6 +53,8 @@ fn defaults() -> Settings {
         cpus: None,
         pin: true,
         listeners: vec![([127, 0, 0, 1], 80).into()],
+        tls: None,
+        backend_tls: BackendSettings::default(),
         user: None,
         group: None,
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn faults(text: &str) -> Vec<String> {
-    match parse(text.as_bytes()) {
+    match parse(text.as_bytes(), Path::new("")) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.faults.iter().map(Fault::to_string).collect(),
     }
@@ -18,7 +18,7 @@ fn a_good_file() {
             "\u002a": ["rest", "http://10.0.0.1:80", "http://10.0.0.1:80"]
         }
     }"#;
-    let routes = parse(text.as_bytes()).expect("a good file");
+    let routes = parse(text.as_bytes(), Path::new("")).expect("a good file");
     assert_eq!(routes.warnings, []);
     let mut found: Vec<_> = routes
         .records
@@ -64,7 +64,7 @@ fn a_breach_of_json_is_told_with_its_place() {
 
 #[test]
 fn a_byte_that_is_not_text_is_told_with_its_place() {
-    let faults = parse(b"{\n\"\xC3\xA9\xFF\": 1}").expect_err("not UTF-8").faults;
+    let faults = parse(b"{\n\"\xC3\xA9\xFF\": 1}", Path::new("")).expect_err("not UTF-8").faults;
     assert_eq!(faults.iter().map(Fault::to_string).collect::<Vec<_>>(), ["line 2, column 3: a byte that is not UTF-8"]);
 }
 
@@ -72,7 +72,7 @@ fn a_byte_that_is_not_text_is_told_with_its_place() {
 fn every_fault_of_meaning_is_found_in_one_go() {
     let text = "{
   \"frontends\": {
-    \"a.example\": [\"x\", \"10.0.0.1:80\", 7, \"https://b\"],
+    \"a.example\": [\"x\", \"10.0.0.1:80\", 7, \"ftp://b\"],
     \"b.example\": [],
     \"c.example\": \"http://10.0.0.1\",
     \"d.example\": [null, \"http://10.0.0.1:99999\"],
@@ -88,11 +88,11 @@ fn every_fault_of_meaning_is_found_in_one_go() {
     assert_eq!(
         faults(text),
         [
-            r#"line 3, column 24: frontends["a.example"][1]: found "10.0.0.1:80", expected http://host:port"#
+            r#"line 3, column 24: frontends["a.example"][1]: found "10.0.0.1:80", expected http://host:port or https://host:port"#
                 .to_owned(),
             r#"line 3, column 39: frontends["a.example"][2]: found a number, expected the URL of a backend in quotes"#
                 .into(),
-            r#"line 3, column 42: frontends["a.example"][3]: found "https://b", expected the scheme http://"#.into(),
+            r#"line 3, column 42: frontends["a.example"][3]: found "ftp://b", expected the scheme http:// or https://"#.into(),
             format!(r#"line 4, column 18: frontends["b.example"]: found an empty list, {list}"#),
             format!(r#"line 5, column 18: frontends["c.example"]: found a string, {list}"#),
             r#"line 6, column 19: frontends["d.example"][0]: found null, expected an identifier in quotes"#.into(),
@@ -133,15 +133,15 @@ fn the_top_level() {
 
 #[test]
 fn what_is_odd_but_legal_is_a_warning() {
-    let text = r#"{"certificates": {}, "frontends": {
+    let text = r#"{"certificate": {}, "frontends": {
 "a": ["http://10.0.0.1"],
 "*.a.b.c.d.e.f": ["x"], "*.b.c.d.e.f": ["x"]}}"#;
-    let routes = parse(text.as_bytes()).expect("legal");
+    let routes = parse(text.as_bytes(), Path::new("")).expect("legal");
     assert_eq!(routes.records.len(), 3);
     assert_eq!(
         routes.warnings.iter().map(Fault::to_string).collect::<Vec<_>>(),
         [
-            r#"line 1, column 2: "certificates": is not known here and means nothing"#,
+            r#"line 1, column 2: "certificate": is not known here and means nothing"#,
             r#"line 2, column 7: frontends["a"][0]: is a URL, but item 0 of a list is an identifier and no backend"#,
             r#"line 3, column 1: frontends["*.a.b.c.d.e.f"]: no host is looked up under a star and more than 5 labels"#,
         ]
@@ -152,7 +152,7 @@ fn what_is_odd_but_legal_is_a_warning() {
 fn faults_without_end_are_counted_and_long_values_are_cut() {
     let items = format!("\"{}\",", "é".repeat(1_000)).repeat(MAX_FAULTS + 7);
     let text = format!("{{\"frontends\": {{\"a\": [\"x\",{}]}}}}", items.trim_end_matches(','));
-    let faults = parse(text.as_bytes()).expect_err("faults");
+    let faults = parse(text.as_bytes(), Path::new("")).expect_err("faults");
     assert_eq!((faults.faults.len(), faults.more), (MAX_FAULTS, 7));
-    assert!(faults.faults[0].problem.chars().count() < 100, "{}", faults.faults[0].problem);
+    assert!(faults.faults[0].problem.chars().count() < 120, "{}", faults.faults[0].problem);
 }

@@ -156,6 +156,7 @@ impl Keeper {
                 self.read_again(host);
             }
             Touched::Dead(host) => self.read_again(Arc::from(&**host)),
+            Touched::Certificate(_) => {}
             Touched::Checker => self.checker_wanted = true,
             Touched::All => {
                 self.checker_wanted = true;

@@ -42,7 +42,7 @@ pub(super) fn find(target: &Target) -> RedisResult<Server> {
         Place::Tcp { host, port, tls: false } => return Ok(Server(ConnectionAddr::Tcp(host.clone(), *port))),
         Place::Tcp { host, port, tls: true } => {
             // Whoever installed one before has chosen.
-            let _ = rustls::crypto::ring::default_provider().install_default();
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             let (host, port) = (host.clone(), *port);
             return Ok(Server(ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }));
         }

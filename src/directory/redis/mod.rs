@@ -4,6 +4,7 @@
 //! [`watcher`] has a connection on which Redis tells of writes, the [`reader`] one for look-ups, the [`writer`] one
 //! for dead marks. Each of them may hang for as long as [`link::PATIENCE`] allows, and nobody hangs with it.
 
+mod certificates;
 mod keeper;
 mod link;
 mod reader;
@@ -13,11 +14,14 @@ mod target;
 mod watcher;
 mod writer;
 
+pub(super) use certificates::Touches;
 pub use target::{EXPECTED, Place, Target};
 
+use super::certificates::{Desk as ClerkDesk, Order as ClerkOrder};
 use super::names::Names;
 use super::{Cores, DeadMark, Desk, Error, Lookup, News, Order, Status};
 use crate::base::clock::{Clock, Moment};
+use certificates::Clerk;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use keeper::{Keeper, Output, OwnMark, Replies, Touched};
 use link::Identity;
@@ -89,6 +93,18 @@ pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
     link::open(target, &server, ::redis::ProtocolVersion::RESP2)
 }
 
+/// Starts the clerk who knows the certificates.
+pub(super) fn start_clerk(
+    settings: &Settings,
+    desk: ClerkDesk,
+    cores: Cores,
+    clock: Clock,
+    touches: &Arc<Touches>,
+) -> Result<JoinHandle<()>, Error> {
+    let clerk = Clerk::new(settings.read.clone(), cores, clock, Arc::clone(touches), settings.unknown_rate);
+    spawn("certificates", move || clerk.run(&desk))
+}
+
 /// Starts to serve at once, whether Redis is there or not.
 pub(super) fn start(
     settings: &Settings,
@@ -96,7 +112,7 @@ pub(super) fn start(
     cores: Cores,
     names: Names,
     clock: Clock,
-    status: Arc<Status>,
+    (status, touches): (Arc<Status>, Arc<Touches>),
 ) -> Result<JoinHandle<()>, Error> {
     let (guard, stop) = crossbeam_channel::bounded(0);
     let stop = Stop(stop);
@@ -127,6 +143,8 @@ pub(super) fn start(
         saver,
         settings: settings.clone(),
         status,
+        touches,
+        clerk: desk.certificates.clone(),
         _guard: guard,
     };
     spawn("directory", move || server.run(&desk, &events))
@@ -152,6 +170,9 @@ struct Server {
     saver: Option<Saver>,
     settings: Settings,
     status: Arc<Status>,
+    /// What the clerk who knows the certificates has to be told, and how to wake him.
+    touches: Arc<Touches>,
+    clerk: Sender<ClerkOrder>,
     /// The other threads end when this is dropped.
     _guard: Sender<Infallible>,
 }
@@ -233,7 +254,10 @@ impl Server {
                     self.connected(&watch, identity, now);
                 }
             }
-            Event::Touched(touched) => touched.iter().for_each(|touched| self.keeper.touch(touched, now)),
+            Event::Touched(touched) => {
+                touched.iter().for_each(|touched| self.keeper.touch(touched, now));
+                self.touch_certificates(&touched);
+            }
             Event::Replies(replies) => {
                 if self.keeper.replied(replies, now)
                     && let Some(saver) = &mut self.saver
@@ -252,7 +276,26 @@ impl Server {
         self.is_away = false;
         self.refresh_at = now + self.refresh_every(watch.means);
         self.status.connected(watch.means.number());
+        // Nobody has told what was written in between.
+        self.touch_certificates(&[Touched::All]);
         self.keeper.up(same, now);
+    }
+
+    /// Tells the clerk who knows the certificates. He may be waiting for Redis; nobody waits for him.
+    fn touch_certificates(&self, touched: &[Touched]) {
+        let mut is_news = false;
+        for touched in touched {
+            match touched {
+                Touched::Certificate(pattern) => self.touches.add(pattern),
+                Touched::All => self.touches.add_all(),
+                _ => continue,
+            }
+            is_news = true;
+        }
+        if is_news {
+            // If there is no room, he has an order to read after which he looks at what was touched.
+            let _ = self.clerk.try_send(ClerkOrder::Reread);
+        }
     }
 
     fn refresh_every(&self, means: Means) -> Duration {
@@ -283,6 +326,7 @@ impl Server {
         {
             self.refresh_at = now + self.refresh_every(watch.means);
             self.keeper.refresh();
+            self.touch_certificates(&[Touched::All]);
         }
         let histories = self.identity.as_ref().map_or(&[][..], |identity| &identity.histories);
         if let Some(saver) = &mut self.saver

@@ -1,7 +1,7 @@
 //! What Redis says about a host, made of plain replies: its list, its dead marks, or what is wrong with them. Pure.
 
 use super::super::frontends::Record;
-use crate::cluster::BackendUrl;
+use crate::cluster::{BackendUrl, Options};
 use redis::Value;
 use std::time::Duration;
 
@@ -99,7 +99,12 @@ fn read_list(reply: &Value) -> Result<Option<Listing>, String> {
         return Err(faults.swap_remove(0));
     }
     let places = (places.len() < total).then(|| places.into());
-    Ok(Some(Listing { record: Record { id: printable(&id).into(), backends: backends.into() }, places, total, faults }))
+    Ok(Some(Listing {
+        record: Record { id: printable(&id).into(), backends: backends.into(), options: Options::default() },
+        places,
+        total,
+        faults,
+    }))
 }
 
 fn read_url(text: &str) -> Result<BackendUrl, String> {
@@ -181,10 +186,13 @@ mod tests {
         assert_eq!(&*listing.record.id, "i?d");
         assert_eq!(listing.places.as_deref(), Some(&[1, 3][..]));
         assert_eq!((listing.total, listing.place_of(1)), (4, 3));
-        assert_eq!(listing.faults[0], "backend 0 is \"nonsense\": expected http://host:port");
+        assert_eq!(listing.faults[0], "backend 0 is \"nonsense\": expected http://host:port or https://host:port");
         let huge = "x".repeat(10 << 20);
         for (bad, expected) in [
-            (list(&["id", "nonsense"]), "frontend:a.b: backend 0 is \"nonsense\": expected http://host:port"),
+            (
+                list(&["id", "nonsense"]),
+                "frontend:a.b: backend 0 is \"nonsense\": expected http://host:port or https://host:port",
+            ),
             (list(&[&huge, "http://10.0.0.1"]), "frontend:a.b: its identifier is longer than 16 KiB"),
             (list(&["id", &huge]), "frontend:a.b: backend 0 is longer than 16 KiB"),
             (Value::Int(3), "frontend:a.b: expected a list"),

@@ -2,7 +2,7 @@
 
 use super::keeper::Remembered;
 use crate::base::clock::{Clock, Moment};
-use crate::cluster::{BackendUrl, Frontend};
+use crate::cluster::{BackendUrl, Frontend, Options};
 use crate::directory::Error;
 use crate::directory::frontends::Record;
 use crate::directory::snapshot::{self, Snapshot};
@@ -115,7 +115,7 @@ fn render(frontends: &[Arc<Frontend>], histories: Vec<String>) -> Snapshot {
 fn revive(snapshot: Snapshot) -> Known {
     let revive = |route: snapshot::Route| {
         let backends = route.backends.iter().filter_map(|url| BackendUrl::parse(url).ok()).collect();
-        (Arc::from(route.host), (route.pattern, Record { id: route.id, backends }))
+        (Arc::from(route.host), (route.pattern, Record { id: route.id, backends, options: Options::default() }))
     };
     Known { routes: snapshot.routes.into_iter().map(revive).collect(), histories: snapshot.histories }
 }

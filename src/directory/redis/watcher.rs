@@ -129,7 +129,9 @@ impl Watcher {
         let prefix = &self.target.prefix;
         let mut command = cmd("CLIENT");
         command.arg("TRACKING").arg("ON").arg("BCAST");
-        for start in [format!("{prefix}frontend:"), format!("{prefix}dead:"), super::CHECKER_KEY.to_owned()] {
+        for start in
+            [format!("{prefix}frontend:"), format!("{prefix}dead:"), "tls:".to_owned(), super::CHECKER_KEY.to_owned()]
+        {
             command.arg("PREFIX").arg(start);
         }
         link::ask(connection, &command).map(drop)
@@ -137,7 +139,12 @@ impl Watcher {
 
     fn patterns(&self) -> Vec<String> {
         let (database, prefix) = (self.target.database, escape(&self.target.prefix));
-        let keys = [format!("{prefix}frontend:*"), format!("{prefix}dead:*"), super::CHECKER_KEY.to_owned()];
+        let keys = [
+            format!("{prefix}frontend:*"),
+            format!("{prefix}dead:*"),
+            "tls:*".to_owned(),
+            super::CHECKER_KEY.to_owned(),
+        ];
         keys.iter().map(|key| format!("__keyspace@{database}__:{key}")).collect()
     }
 
@@ -209,6 +216,9 @@ impl Watcher {
         let key = std::str::from_utf8(key).ok()?;
         if key == super::CHECKER_KEY {
             return Some(Touched::Checker);
+        }
+        if let Some(pattern) = key.strip_prefix("tls:") {
+            return Some(Touched::Certificate(pattern.into()));
         }
         let key = key.strip_prefix(&*self.target.prefix)?;
         match key.split_once(':')? {

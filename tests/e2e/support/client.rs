@@ -91,6 +91,11 @@ impl Client {
         self.transport.write_all(bytes.as_ref()).expect("sending to the proxy");
     }
 
+    /// Sends these bytes at once, if the proxy takes them.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.transport.write_all(bytes.as_ref()).is_ok()
+    }
+
     /// Sends these bytes in a segment each.
     #[track_caller]
     pub(crate) fn send_bytewise(&mut self, bytes: impl AsRef<[u8]>) {

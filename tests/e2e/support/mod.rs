@@ -6,6 +6,7 @@ pub(crate) mod canned;
 pub(crate) mod client;
 pub(crate) mod message;
 pub(crate) mod proxy;
+pub(crate) mod tls;
 
 use sluice::base::clock::Clock;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

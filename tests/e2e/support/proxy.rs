@@ -1,13 +1,15 @@
 //! The proxy as a child process, with a directory of its own for its files.
 
 use super::client::{self, Client};
+use super::tls::Pair;
 use super::{HOST, PATIENCE, holds_within, until, unused_address};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getuid};
 use serde_json::{Map, Value, json};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +23,11 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(crate) struct Setup {
     dir: PathBuf,
     server: Map<String, Value>,
+    /// Sections of the configuration and of the routes that few tests need.
+    https: Map<String, Value>,
+    certificates: Map<String, Value>,
+    options: Map<String, Value>,
+    secure_address: Option<SocketAddr>,
     frontends: Map<String, Value>,
     workers: usize,
     driver: Value,
@@ -42,6 +49,10 @@ impl Setup {
         Self {
             dir,
             server: Map::new(),
+            https: Map::new(),
+            certificates: Map::new(),
+            options: Map::new(),
+            secure_address: None,
             frontends: Map::new(),
             workers: 2,
             driver: json!("file:routes.json"),
@@ -65,6 +76,49 @@ impl Setup {
     pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.server.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// Listens for encrypted connections too.
+    pub(crate) fn with_https(mut self) -> Self {
+        let address = unused_address();
+        self.secure_address = Some(address);
+        self.set_https("bind", address.ip().to_string()).set_https("port", address.port())
+    }
+
+    /// The address for which a certificate of the proxy itself has to be.
+    pub(crate) fn secure_ip(&self) -> String {
+        self.secure_address.expect("a setup with https").ip().to_string()
+    }
+
+    /// Sets `https.<key>`.
+    pub(crate) fn set_https(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.https.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a certificate and its key to the routes, as texts or paths.
+    pub(crate) fn certificate(mut self, pattern: &str, pair: &Pair) -> Self {
+        self.certificates.insert(pattern.to_owned(), pair.as_json());
+        self
+    }
+
+    /// Sets an option of a frontend.
+    pub(crate) fn option(mut self, pattern: &str, key: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(pattern.to_owned(), json!({key: value.into()}));
+        self
+    }
+
+    /// Writes a certificate and its key to files, and has them shown to clients that ask for nobody else.
+    pub(crate) fn default_certificate(self, pair: &Pair) -> Self {
+        let setup = self.file("default.crt", &pair.certificate).secret("default.key", &pair.key);
+        setup.set_https("cert", "default.crt").set_https("key", "default.key")
+    }
+
+    /// Adds a file that nobody else may read.
+    pub(crate) fn secret(self, name: &str, content: &str) -> Self {
+        let setup = self.file(name, content);
+        fs::set_permissions(setup.dir.join(name), Permissions::from_mode(0o600)).expect("changing permissions");
+        setup
     }
 
     /// Sets `server.accessLog` to a file.
@@ -119,26 +173,48 @@ impl Setup {
         self
     }
 
-    /// Starts the proxy and waits until it accepts connections.
-    #[track_caller]
-    pub(crate) fn start(self) -> Proxy {
-        let address = unused_address();
+    fn write_config(&self, address: SocketAddr) {
         let config = json!({
             "server": self.server,
             "http": {"bind": address.ip().to_string(), "port": address.port()},
+            "https": if self.https.is_empty() { Value::Null } else { Value::Object(self.https.clone()) },
             "driver": self.driver,
             "user": self.user,
             "group": self.user,
         });
-        let Self { dir, frontends, workers, env, stderr, .. } = self;
-        write_whole(&dir.join("config.json"), &format!("{config:#}"));
+        write_whole(&self.dir.join("config.json"), &format!("{config:#}"));
+    }
+
+    /// Has the proxy check the configuration: whether it is good, and all that was said.
+    pub(crate) fn dry(&self) -> (bool, String) {
+        self.write_config(unused_address());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        let output = command.arg("--dry").arg("--config").arg(self.dir.join("config.json")).output();
+        let output = output.expect("starting the proxy");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Starts the proxy and waits until it accepts connections.
+    #[track_caller]
+    pub(crate) fn start(self) -> Proxy {
+        let address = unused_address();
+        self.write_config(address);
+        let Self { dir, frontends, certificates, options, secure_address, workers, env, stderr, .. } = self;
         if !dir.join("routes.json").exists() {
-            write_whole(&dir.join("routes.json"), &format!("{:#}", json!({"frontends": frontends})));
+            write_whole(&dir.join("routes.json"), &format!("{:#}", routes(&frontends, &certificates, &options)));
         }
         let child = spawn(&dir, workers, &env, stderr);
-        let mut proxy = Proxy { address, dir, child, workers, env };
+        let mut proxy = Proxy { address, secure_address, certificates, dir, child, workers, env };
         proxy.until_accepting();
         proxy
+    }
+}
+
+fn routes(frontends: &Map<String, Value>, certificates: &Map<String, Value>, options: &Map<String, Value>) -> Value {
+    match (certificates.is_empty(), options.is_empty()) {
+        (true, true) => json!({"frontends": frontends}),
+        _ => json!({"frontends": frontends, "certificates": certificates, "options": options}),
     }
 }
 
@@ -166,6 +242,8 @@ pub(crate) fn frontend(host: &str, urls: impl IntoIterator<Item = String>) -> Va
 /// A running proxy.
 pub(crate) struct Proxy {
     address: SocketAddr,
+    secure_address: Option<SocketAddr>,
+    certificates: Map<String, Value>,
     dir: PathBuf,
     child: Child,
     workers: usize,
@@ -176,6 +254,22 @@ impl Proxy {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for encrypted connections.
+    #[track_caller]
+    pub(crate) fn secure_address(&self) -> SocketAddr {
+        self.secure_address.expect("a proxy that was set up with https")
+    }
+
+    /// Replaces the certificates in one step, and leaves the routes as they are.
+    pub(crate) fn write_certificates(&mut self, certificates: &[(&str, &Pair)]) {
+        self.certificates =
+            certificates.iter().map(|(pattern, pair)| ((*pattern).to_owned(), pair.as_json())).collect();
+        let text = self.read("routes.json");
+        let mut routes: Value = serde_json::from_str(&text).expect("routes of JSON");
+        routes["certificates"] = Value::Object(self.certificates.clone());
+        self.write_routes_text(&format!("{routes:#}"));
     }
 
     /// A new connection to it.
@@ -203,6 +297,11 @@ impl Proxy {
     /// Replaces the text of the routes file in one step.
     pub(crate) fn write_routes_text(&self, text: &str) {
         write_whole(&self.dir.join("routes.json"), text);
+    }
+
+    /// Replaces one of its files in one step.
+    pub(crate) fn replace(&self, name: &str, content: &str) {
+        write_whole(&self.dir.join(name), content);
     }
 
     /// A path in the directory of its files.

@@ -24,6 +24,8 @@ pub(in crate::directory::redis) enum Touched {
     Route(Box<str>),
     /// The dead marks of this host.
     Dead(Box<str>),
+    /// The certificate of this pattern, which is another clerk's.
+    Certificate(Box<str>),
     /// The sign of life of the active checker.
     Checker,
     /// Anything: the database was emptied, or it cannot be told.

@@ -7,7 +7,12 @@ use std::collections::BTreeSet;
 
 fn listing(urls: &[&str]) -> Listing {
     let backends = urls.iter().map(|url| BackendUrl::parse(url).expect("a good URL")).collect();
-    Listing { record: Record { id: "x".into(), backends }, places: None, total: urls.len(), faults: Vec::new() }
+    Listing {
+        record: Record { id: "x".into(), backends, options: Default::default() },
+        places: None,
+        total: urls.len(),
+        faults: Vec::new(),
+    }
 }
 
 fn found(pattern: &str, urls: &[&str], dead: &[usize]) -> Reading {

@@ -1,0 +1,282 @@
+//! Certificates by name: which pair of certificate and key is shown to clients that ask for a name.
+//!
+//! One clerk, in a thread of its own, serves all cores: to compute with keys takes time that routes should not have to
+//! wait for. A pair is read when somebody first asks for its name; one that is bad harms nobody else, and where a good
+//! one stood before, that stays in use.
+
+use super::{Cores, Error, News};
+use crate::base::folders::Folders;
+use crate::net::tls::{Credentials, PemText, read, read_credentials};
+use crate::route;
+use crossbeam_channel::{Receiver, Sender, select};
+use lru::LruCache;
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Pairs that are at hand. A core that asks for one that is not has it read again.
+const AT_HAND: NonZeroUsize = NonZeroUsize::new(16_384).expect("more than none");
+
+/// What is shown to clients that ask for a name.
+#[derive(Clone, Debug)]
+pub enum CertificateAnswer {
+    /// This.
+    Found(Credentials),
+    /// Nothing of its own: no pattern of the name's ladder has a pair, or the pair is bad.
+    Unknown,
+    /// The look-up failed; not to be cached.
+    Failed,
+}
+
+/// A pair as it was given.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) passphrase: Option<Box<str>>,
+    /// A file with the authority's word that the certificate is still good.
+    pub(super) staple: Option<PathBuf>,
+}
+
+impl fmt::Debug for Record {
+    /// Keys and passphrases are never shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Record")
+    }
+}
+
+/// Where a PEM text is.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Text {
+    Here(Box<str>),
+    File(PathBuf),
+}
+
+impl Text {
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Here(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Here(text) => Ok(text.as_bytes().to_vec()),
+            Self::File(path) => read(path).map_err(|fault| fault.to_string()),
+        }
+    }
+}
+
+/// The pairs by pattern: a host, `*.suffix` or `*`.
+pub(super) type Records = HashMap<Box<str>, Record>;
+
+/// A question of a core.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) core: usize,
+    pub(super) name: Arc<str>,
+}
+
+/// What the clerk is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// These are all pairs from now on.
+    Replace(Records),
+    /// Files may have changed.
+    Reread,
+    /// End.
+    Stop,
+}
+
+/// Where the clerk finds what it is asked and told to do.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) questions: Receiver<Question>,
+    pub(super) orders: Receiver<Order>,
+    /// For changes that the clerk sees itself.
+    pub(super) own_orders: Sender<Order>,
+}
+
+/// Starts the clerk.
+pub(super) fn start(desk: Desk, cores: Cores) -> Result<JoinHandle<()>, Error> {
+    let thread = std::thread::Builder::new().name("certificates".to_owned());
+    let clerk = Clerk { records: Records::new(), pairs: LruCache::new(AT_HAND), cores, folders: None };
+    thread.spawn(move || clerk.run(&desk)).map_err(|error| Error::Thread(Arc::new(error)))
+}
+
+struct Clerk {
+    records: Records,
+    /// The pairs that were asked for, by pattern.
+    pairs: LruCache<Box<str>, Pair>,
+    cores: Cores,
+    /// Watches the folders of the files in use; there is none before the first of them.
+    folders: Option<Folders>,
+}
+
+/// What was read of a record.
+struct Pair {
+    /// `None` for a bad one, so that it is read, and complained of, once.
+    credentials: Option<Credentials>,
+    /// What its files looked like then.
+    looks: Vec<Option<Look>>,
+}
+
+/// What tells one version of a file from the next: device, inode, size and the time of the last change.
+type Look = (u64, u64, u64, i64, i64);
+
+impl Clerk {
+    fn run(mut self, desk: &Desk) {
+        loop {
+            select! {
+                recv(desk.questions) -> question => match question {
+                    Ok(Question { core, name }) => {
+                        let answer = self.answer(&name, desk);
+                        self.cores.tell(core, News::Certificate { name, answer });
+                    }
+                    Err(_) => return,
+                },
+                recv(desk.orders) -> order => match order {
+                    Ok(Order::Replace(records)) => self.replace(records, desk),
+                    Ok(Order::Reread) => self.reread(),
+                    Ok(Order::Stop) | Err(_) => return,
+                },
+            }
+        }
+    }
+
+    fn answer(&mut self, name: &str, desk: &Desk) -> CertificateAnswer {
+        let Some((pattern, record)) = route::patterns(name).find_map(|rung| self.records.get_key_value(&*rung)) else {
+            return CertificateAnswer::Unknown;
+        };
+        if self.pairs.get(pattern).is_none() {
+            let pair = Pair::read(pattern, record);
+            watch(&mut self.folders, record, desk);
+            self.pairs.put(pattern.clone(), pair);
+        }
+        match self.pairs.get(pattern).and_then(|pair| pair.credentials.clone()) {
+            Some(credentials) => CertificateAnswer::Found(credentials),
+            None => CertificateAnswer::Unknown,
+        }
+    }
+
+    /// Puts `records` in the place of all that were there, and tells the cores what is different.
+    fn replace(&mut self, records: Records, desk: &Desk) {
+        let before = std::mem::replace(&mut self.records, records);
+        let mut changed: Vec<Arc<str>> = Vec::new();
+        for pattern in before.keys().filter(|pattern| !self.records.contains_key(*pattern)) {
+            self.pairs.pop(pattern);
+            changed.push((&**pattern).into());
+        }
+        for (pattern, record) in self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record)) {
+            watch(&mut self.folders, record, desk);
+            if self.pairs.contains(pattern) && !renew(&mut self.pairs, pattern, record) {
+                continue;
+            }
+            changed.push((&**pattern).into());
+        }
+        self.tell_changed(changed);
+    }
+
+    /// Reads the pairs anew whose files look otherwise than before.
+    fn reread(&mut self) {
+        let mut outdated = Vec::new();
+        for (pattern, pair) in &self.pairs {
+            if let Some(record) = self.records.get(pattern)
+                && looks(record) != pair.looks
+            {
+                outdated.push((pattern.clone(), record.clone()));
+            }
+        }
+        let changed = outdated.iter().filter(|(pattern, record)| renew(&mut self.pairs, pattern, record));
+        let changed: Vec<Arc<str>> = changed.map(|(pattern, _)| (&**pattern).into()).collect();
+        self.tell_changed(changed);
+    }
+
+    fn tell_changed(&self, patterns: Vec<Arc<str>>) {
+        if !patterns.is_empty() {
+            log::info!("{} certificates have changed", patterns.len());
+            self.cores.tell_all(&News::CertificatesChanged { patterns: patterns.into() });
+        }
+    }
+}
+
+/// Reads a pair that was read before; whether it is another one now. A bad one does not take the place of a good one.
+fn renew(pairs: &mut LruCache<Box<str>, Pair>, pattern: &str, record: &Record) -> bool {
+    let pair = Pair::read(pattern, record);
+    match pairs.peek_mut(pattern) {
+        Some(before) if pair.credentials.is_none() && before.credentials.is_some() => {
+            log::error!("the certificate of {pattern} that was there before stays in use");
+            before.looks = pair.looks;
+            false
+        }
+        Some(before) => {
+            *before = pair;
+            true
+        }
+        None => true,
+    }
+}
+
+impl Pair {
+    fn read(pattern: &str, record: &Record) -> Self {
+        // What the files look like is asked first: a change while they are read is seen at the next look.
+        let looks = looks(record);
+        let credentials = match credentials(record) {
+            Ok(credentials) => Some(credentials),
+            Err(problem) => {
+                log::error!("the certificate of {pattern}: {problem}");
+                None
+            }
+        };
+        Self { credentials, looks }
+    }
+}
+
+fn credentials(record: &Record) -> Result<Credentials, String> {
+    let certificate = record.certificate.bytes()?;
+    let key = record.key.bytes()?;
+    let staple = record.staple.as_deref().map(read).transpose().map_err(|fault| fault.to_string())?;
+    let text = PemText {
+        certificate: &certificate,
+        chain: &[],
+        key: &key,
+        passphrase: record.passphrase.as_deref(),
+        staple: staple.as_deref(),
+    };
+    read_credentials(&text).map_err(|fault| fault.to_string())
+}
+
+fn paths(record: &Record) -> impl Iterator<Item = &Path> {
+    [record.certificate.path(), record.key.path(), record.staple.as_deref()].into_iter().flatten()
+}
+
+fn looks(record: &Record) -> Vec<Option<Look>> {
+    let look = |path: &Path| {
+        let data = fs::metadata(path).ok()?;
+        Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
+    };
+    paths(record).map(look).collect()
+}
+
+fn watch(folders: &mut Option<Folders>, record: &Record, desk: &Desk) {
+    for path in paths(record) {
+        let watched = match folders {
+            Some(folders) => folders.add(path),
+            None => {
+                let orders = desk.own_orders.clone();
+                // If there is no room, an order is to be read after which the files are looked at.
+                let watch = Folders::watch(move || drop(orders.try_send(Order::Reread)));
+                watch.and_then(|watch| folders.insert(watch).add(path))
+            }
+        };
+        if let Err(error) = watched {
+            log::warn!("watching {}: {error}; it is read again at SIGHUP only", path.display());
+        }
+    }
+}

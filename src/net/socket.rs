@@ -1,0 +1,150 @@
+//! A non-blocking socket and what is known of its readiness: one read and one write, with nothing on top.
+
+use super::sys;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+/// The poll tells of changes only (edge-triggered), so what it told is kept here until a read proves it outdated.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// There may be something to read.
+    readable: bool,
+    /// The peer has closed or reset: a read that brings less than was asked for does not mean that nothing follows.
+    hung_up: bool,
+    /// How many bytes were sent.
+    sent: u64,
+}
+
+/// A receive buffer of `bytes` where the system grants that many. One that is fixed below what the system would let it
+/// grow to is worse than none: it turns the growing off.
+pub fn usable_receive_buffer(bytes: usize) -> Option<usize> {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
+    let limit: usize = limit.trim().parse().ok()?;
+    (bytes > 0 && bytes <= limit).then_some(bytes)
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// This many bytes, more than none.
+    Bytes(usize),
+    /// Nothing for now.
+    Nothing,
+    /// The peer has sent its last byte.
+    End,
+    /// The connection is broken.
+    Broken,
+    /// A client has said whom it wants to talk to, and waits for [`super::transport::Transport::accept`] or
+    /// [`super::transport::Transport::refuse`]. A plain connection never brings this.
+    Hello,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, readable: false, hung_up: false, sent: 0 }
+    }
+
+    /// The buffer has to be set before the handshake of TCP, which tells the peer how large a window may become.
+    pub(super) fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> io::Result<Self> {
+        let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        Ok(Self::new(TcpStream::from_std(socket.into())))
+    }
+
+    pub(super) fn connected(&self) -> Option<io::Result<()>> {
+        match self.stream.take_error() {
+            Ok(Some(error)) | Err(error) => return Some(Err(error)),
+            Ok(None) => {}
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Some(self.stream.set_nodelay(true)),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(super) fn note(&mut self, event: &Event) {
+        let closed = event.is_read_closed() || event.is_error();
+        self.readable |= event.is_readable() || closed;
+        self.hung_up |= closed;
+    }
+
+    pub(super) fn expect_bytes(&mut self) {
+        self.readable = true;
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Reads once. A short read is trusted to have emptied the socket.
+    pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
+        loop {
+            return match self.stream.read(room) {
+                Ok(0) => Received::End,
+                Ok(count) => {
+                    self.readable = count == room.len() || self.hung_up;
+                    Received::Bytes(count)
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    Received::Nothing
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => Received::Broken,
+            };
+        }
+    }
+
+    /// Writes once; less than all means that the socket is full, and the poll will tell when it is not.
+    pub(super) fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let result = match slices {
+                [slice] => self.stream.write(slice),
+                slices => self.stream.write_vectored(slices),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => {
+                    self.sent += result.as_ref().map_or(0, |count| *count as u64);
+                    return result;
+                }
+            }
+        }
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub(super) fn bytes_acknowledged(&self) -> Option<u64> {
+        sys::bytes_acknowledged(&self.stream)
+    }
+
+    pub(super) fn reset_at_close(&self) {
+        if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
+            log::debug!("preparing the reset of a connection: {error}");
+        }
+    }
+
+    pub(super) fn close_write(&self) {
+        // It fails where the connection is gone already, and then there is nothing to end.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}

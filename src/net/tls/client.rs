@@ -1,0 +1,148 @@
+//! This node as the client of a session: whom it believes to be a backend.
+
+use super::credentials::Credentials;
+use super::{ALPN, PROVIDER};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::sync::Arc;
+
+/// How many sessions with backends can be resumed, a core.
+const RESUMABLE: usize = 1024;
+
+/// How backends are talked to over TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendSettings {
+    /// How backends prove who they are.
+    pub verification: Verification,
+    /// How this node does where a backend asks.
+    pub credentials: Option<Credentials>,
+}
+
+/// How a backend proves that it is who its URL says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verification {
+    /// By a certificate that one of the system's authorities has signed.
+    #[default]
+    System,
+    /// By one that one of these has signed.
+    Authorities(Vec<CertificateDer<'static>>),
+    /// Not at all: whoever answers is believed.
+    Nothing,
+}
+
+/// Whom to shake hands with, and how.
+#[derive(Clone, Debug)]
+pub struct ToBackend {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl ToBackend {
+    pub(super) fn connection(&self) -> Result<UnbufferedClientConnection, Error> {
+        UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
+    }
+}
+
+/// What is agreed on with all backends. Each core has one of its own, with the tickets that backends gave it.
+#[derive(Debug)]
+pub struct BackendTls {
+    config: Arc<ClientConfig>,
+}
+
+impl Clone for BackendTls {
+    fn clone(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE);
+        Self { config: Arc::new(config) }
+    }
+}
+
+impl BackendTls {
+    /// What the settings say. What is wrong with them if nothing can be agreed on so.
+    pub fn new(settings: &BackendSettings) -> Result<Self, String> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match &settings.verification {
+            Verification::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(BelievesEverybody)),
+            Verification::System => builder.with_root_certificates(system_roots()?),
+            Verification::Authorities(authorities) => {
+                let mut roots = RootCertStore::empty();
+                for authority in authorities {
+                    roots.add(authority.clone()).map_err(|error| error.to_string())?;
+                }
+                builder.with_root_certificates(roots)
+            }
+        };
+        let mut config = match &settings.credentials {
+            Some(credentials) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified_key())))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE);
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// How to talk to the backend of this name or address; `None` where it is neither.
+    pub fn to(&self, host: &str) -> Option<ToBackend> {
+        let name = ServerName::try_from(host.to_owned()).ok()?;
+        Some(ToBackend { config: Arc::clone(&self.config), name })
+    }
+}
+
+fn system_roots() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some stores hold certificates of long ago that nobody can read any more.
+    let (good, _) = roots.add_parsable_certificates(found.certs);
+    if good == 0 {
+        let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(format!("no certificate of an authority was found on this system {}", errors.join(", ")));
+    }
+    Ok(roots)
+}
+
+/// For those who said that they want no proof.
+#[derive(Debug)]
+struct BelievesEverybody;
+
+impl ServerCertVerifier for BelievesEverybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,180 @@
+//! A certificate and its key, from PEM.
+
+use super::PROVIDER;
+use pkcs8::EncryptedPrivateKeyInfo;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use std::fmt;
+use std::sync::Arc;
+
+/// A certificate chain with its key, ready for use.
+#[derive(Clone)]
+pub struct Credentials(Arc<CertifiedKey>);
+
+impl fmt::Debug for Credentials {
+    /// Keys are never shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({} certificates)", self.0.cert.len())
+    }
+}
+
+impl PartialEq for Credentials {
+    /// Of two that show the same certificates, the keys are the same too.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.cert == other.0.cert
+    }
+}
+
+impl Eq for Credentials {}
+
+impl Credentials {
+    pub(super) fn certified_key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0)
+    }
+
+    /// Whether both show clients the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self == other && self.0.ocsp == other.0.ocsp
+    }
+
+    /// Whether the certificate is for `name`.
+    pub fn cover(&self, name: &str) -> bool {
+        let certificate = self.0.end_entity_cert().ok();
+        let parsed = certificate.and_then(|der| rustls::server::ParsedCertificate::try_from(der).ok());
+        match (parsed, ServerName::try_from(name)) {
+            (Some(certificate), Ok(name)) => rustls::client::verify_server_name(&certificate, &name).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+/// What credentials are made of.
+#[derive(Clone, Copy, Default)]
+pub struct PemText<'a> {
+    /// The certificate, and those that lead to its authority.
+    pub certificate: &'a [u8],
+    /// More of the latter.
+    pub chain: &'a [CertificateDer<'static>],
+    /// The key.
+    pub key: &'a [u8],
+    /// What an encrypted key is encrypted with.
+    pub passphrase: Option<&'a str>,
+    /// The authority's word that the certificate is still good (OCSP, in DER), to be handed on to clients.
+    pub staple: Option<&'a [u8]>,
+}
+
+/// What is wrong with a certificate or its key. No text of this shows any of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialsFault {
+    /// In the certificates.
+    Certificate(PemFault),
+    /// In the key.
+    Key(PemFault),
+    /// The key has no label that is known.
+    NoKey,
+    /// The key is encrypted, and there is no passphrase.
+    NoPassphrase,
+    /// The passphrase does not open the key.
+    Passphrase(String),
+    /// The key is encrypted in a way that only OpenSSL knows.
+    OldEncryption,
+    /// The key is of another certificate, or of a kind that is not known.
+    Unusable(String),
+}
+
+/// What is wrong with a PEM text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PemFault {
+    /// There is no such part.
+    Nothing,
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+impl CredentialsFault {
+    /// Whether the fault is the key's.
+    pub(super) fn is_of_key(&self) -> bool {
+        !matches!(self, Self::Certificate(_))
+    }
+}
+
+impl fmt::Display for PemFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("no part that begins with -----BEGIN CERTIFICATE-----"),
+            Self::Unreadable(error) => f.write_str(error),
+        }
+    }
+}
+
+impl fmt::Display for CredentialsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(fault) => write!(f, "the certificate cannot be used: {fault}"),
+            Self::Key(fault) => write!(f, "the key cannot be read: {fault}"),
+            Self::NoKey => f.write_str("the key has no part that begins with -----BEGIN PRIVATE KEY----- or its like"),
+            Self::NoPassphrase => f.write_str("the key is encrypted and there is no passphrase; give one, or decrypt it"),
+            Self::Passphrase(error) => write!(f, "the passphrase does not open the key: {error}"),
+            Self::OldEncryption => f.write_str(
+                "the key is encrypted in OpenSSL's old way; bring it to PKCS#8 with: openssl pkcs8 -topk8 -in OLD -out NEW",
+            ),
+            Self::Unusable(error) => write!(f, "certificate and key do not go together: {error}"),
+        }
+    }
+}
+
+/// Reads all certificates of a PEM text.
+pub fn read_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemFault> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match read {
+        Ok(certificates) if certificates.is_empty() => Err(PemFault::Nothing),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(PemFault::Unreadable(error.to_string())),
+    }
+}
+
+/// Makes credentials of PEM texts. Slow, as computing with keys is: nothing for a core to do.
+pub fn read_credentials(text: &PemText<'_>) -> Result<Credentials, CredentialsFault> {
+    let mut certificates = read_certificates(text.certificate).map_err(CredentialsFault::Certificate)?;
+    for link in text.chain {
+        if !certificates.contains(link) {
+            certificates.push(link.clone());
+        }
+    }
+    let key = read_key(text.key, text.passphrase)?;
+    let mut certified = CertifiedKey::from_der(certificates, key, &PROVIDER)
+        .map_err(|error| CredentialsFault::Unusable(error.to_string()))?;
+    certified.ocsp = text.staple.map(<[u8]>::to_vec);
+    Ok(Credentials(Arc::new(certified)))
+}
+
+fn read_key(text: &[u8], passphrase: Option<&str>) -> Result<PrivateKeyDer<'static>, CredentialsFault> {
+    const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
+    let as_text = String::from_utf8_lossy(text);
+    if as_text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(CredentialsFault::OldEncryption);
+    }
+    if let Some(section) = section(&as_text, ENCRYPTED) {
+        return decrypt(section, passphrase.ok_or(CredentialsFault::NoPassphrase)?);
+    }
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        pem::Error::NoItemsFound => CredentialsFault::NoKey,
+        error => CredentialsFault::Key(PemFault::Unreadable(error.to_string())),
+    })
+}
+
+fn section<'t>(text: &'t str, label: &str) -> Option<&'t str> {
+    let start = text.find(&format!("-----BEGIN {label}-----"))?;
+    let end = format!("-----END {label}-----");
+    let len = text[start..].find(&end)? + end.len();
+    Some(&text[start..start + len])
+}
+
+fn decrypt(section: &str, passphrase: &str) -> Result<PrivateKeyDer<'static>, CredentialsFault> {
+    let unreadable = |error: String| CredentialsFault::Key(PemFault::Unreadable(error));
+    let (_, document) = pkcs8::SecretDocument::from_pem(section).map_err(|error| unreadable(error.to_string()))?;
+    let info = EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
+    let key = info.decrypt(passphrase).map_err(|error| CredentialsFault::Passphrase(error.to_string()))?;
+    Ok(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec())))
+}

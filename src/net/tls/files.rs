@@ -1,0 +1,103 @@
+//! A certificate and its key in files.
+
+use super::credentials::{Credentials, PemText, read_certificates, read_credentials};
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A larger file is no certificate.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Permissions of those who are neither the owner of a file nor of its group.
+const OTHERS: u32 = 0o007;
+
+/// The files of a pair.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and those that lead to its authority.
+    pub certificate: PathBuf,
+    /// More of the latter.
+    pub chain: Vec<PathBuf>,
+    /// The key.
+    pub key: PathBuf,
+    /// What an encrypted key is encrypted with.
+    pub passphrase: Option<Box<str>>,
+    /// The authority's word that the certificate is still good (OCSP, in DER).
+    pub staple: Option<PathBuf>,
+}
+
+impl fmt::Debug for CertificateFiles {
+    /// The passphrase is never shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CertificateFiles({}, {})", self.certificate.display(), self.key.display())
+    }
+}
+
+/// A file, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFault {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.problem)
+    }
+}
+
+impl CertificateFiles {
+    /// Reads the files.
+    pub fn load(&self) -> Result<Credentials, FileFault> {
+        let certificate = read(&self.certificate)?;
+        let key = read(&self.key)?;
+        let staple = self.staple.as_deref().map(read).transpose()?;
+        let mut chain = Vec::new();
+        for path in &self.chain {
+            chain.extend(
+                read_certificates(&read(path)?)
+                    .map_err(|fault| FileFault { path: path.clone(), problem: fault.to_string() })?,
+            );
+        }
+        let text = PemText {
+            certificate: &certificate,
+            chain: &chain,
+            key: &key,
+            passphrase: self.passphrase.as_deref(),
+            staple: staple.as_deref(),
+        };
+        read_credentials(&text).map_err(|fault| {
+            let path = if fault.is_of_key() { &self.key } else { &self.certificate };
+            FileFault { path: path.clone(), problem: fault.to_string() }
+        })
+    }
+
+    /// All files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let chain = self.chain.iter().map(PathBuf::as_path);
+        [&*self.certificate, &*self.key].into_iter().chain(chain).chain(self.staple.as_deref())
+    }
+
+    /// Whether any user of the system can read the key.
+    pub fn is_key_open_to_others(&self) -> bool {
+        fs::metadata(&self.key).is_ok_and(|data| data.mode() & OTHERS != 0)
+    }
+}
+
+/// Reads all certificates of a file.
+pub fn load_certificates(path: &Path) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, FileFault> {
+    read_certificates(&read(path)?).map_err(|fault| FileFault { path: path.into(), problem: fault.to_string() })
+}
+
+/// Reads a file that is small if it is what it should be.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileFault> {
+    let fault = |problem: String| FileFault { path: path.into(), problem };
+    let data = fs::metadata(path).map_err(|error| fault(error.to_string()))?;
+    if !data.is_file() || data.len() > MAX_FILE_BYTES {
+        return Err(fault("is no file of up to 1 MiB".into()));
+    }
+    fs::read(path).map_err(|error| fault(error.to_string()))
+}

@@ -1,0 +1,28 @@
+//! TLS under a connection: sessions, certificates, and what is agreed on with whom.
+//!
+//! rustls does the protocol, by its interface that owns no buffers: an idle session has the memory of its state and
+//! nothing else. What a read or a write needs in between is the core's [`Bench`].
+
+mod client;
+mod credentials;
+mod files;
+mod names;
+mod records;
+mod server;
+mod session;
+
+pub use client::{BackendSettings, BackendTls, ToBackend, Verification};
+pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
+pub use files::{CertificateFiles, FileFault, load_certificates, read};
+pub use records::Bench;
+pub use server::{ClientAuth, Reception, ServerSettings, Suites, Versions};
+pub use session::{Fault, Session};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use std::sync::{Arc, LazyLock};
+
+/// The one implementation of cryptography: measured faster than ring (twice with RSA, by a tenth with P-256).
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// The protocol that is spoken over TLS (RFC 7301): others would not be understood.
+const ALPN: &[u8] = b"http/1.1";

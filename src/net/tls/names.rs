@@ -1,0 +1,19 @@
+//! Names: whom a client wants to talk to, and who a certificate is for.
+
+use rustls::pki_types::CertificateDer;
+use std::sync::Arc;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+/// A host name as names are compared: lower case, without a dot at its end.
+pub(super) fn normal(name: &str) -> Box<str> {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase().into()
+}
+
+/// The subject of a certificate as a text (RFC 4514), in visible ASCII: it is to stand in a header.
+pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let text = certificate.tbs_certificate.subject.to_string();
+    let visible = |char: char| if (' '..='~').contains(&char) { char } else { '?' };
+    Some(text.chars().map(visible).collect::<String>().into())
+}

@@ -1,0 +1,255 @@
+//! Records to plaintext and back, for either end of a session: what rustls wants done, until it wants nothing more.
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus, WriteTraffic};
+use std::fmt;
+use std::io::{self, IoSlice};
+
+/// The longest a record may be on the wire (RFC 5246 section 6.2.3, which allows more than RFC 8446).
+pub(super) const RECORD_BYTES: usize = 5 + 16_384 + 2_048;
+
+/// The most plaintext of a record.
+const FRAGMENT_BYTES: usize = 16_384;
+
+/// What encryption adds to a record at most: its header, a nonce, the type, a tag.
+const OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
+
+/// What one read can bring.
+const READ_BYTES: usize = 256 * 1024;
+
+/// How much plaintext is encrypted for one write: what the socket does not take has to be kept.
+const WRITE_BYTES: usize = 128 * 1024;
+
+/// What a session may have to say of its own before a write: tickets, a change of keys. More goes alone.
+pub(super) const OWN_BYTES: usize = 16 * 1024;
+
+/// A core's room to decrypt and encrypt in.
+pub struct Bench {
+    pub(super) incoming: Box<[u8]>,
+    outgoing: Box<[u8]>,
+    /// How much of `outgoing` is to be sent.
+    used: usize,
+    /// Small parts of a message, put together to one record.
+    gathered: Vec<u8>,
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        const RECORDS: usize = 64;
+        Self {
+            incoming: vec![0; READ_BYTES + RECORD_BYTES].into_boxed_slice(),
+            outgoing: vec![0; OWN_BYTES + WRITE_BYTES + RECORDS * OVERHEAD_BYTES].into_boxed_slice(),
+            used: 0,
+            gathered: Vec::new(),
+        }
+    }
+}
+
+impl Bench {
+    /// What is to be sent.
+    pub(super) fn records(&self) -> &[u8] {
+        &self.outgoing[..self.used]
+    }
+
+    /// Begins with what the session itself has to say.
+    fn load(&mut self, own: &mut Vec<u8>) {
+        self.outgoing[..own.len()].copy_from_slice(own);
+        self.used = own.len();
+        *own = Vec::new();
+    }
+}
+
+impl fmt::Debug for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bench")
+    }
+}
+
+/// Either end of a session. rustls has the same method for both, but no name for what they share.
+pub(super) trait Party {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Party for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+}
+
+impl Party for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+}
+
+/// Where plaintext goes.
+pub(super) struct Taken<'a> {
+    pub(super) room: &'a mut [u8],
+    pub(super) used: usize,
+    /// What the room is too small for.
+    pub(super) rest: &'a mut Vec<u8>,
+    /// The peer has said that nothing follows.
+    pub(super) ended: bool,
+}
+
+impl Taken<'_> {
+    fn take(&mut self, plain: &[u8]) {
+        let fits = plain.len().min(self.room.len() - self.used);
+        self.room[self.used..self.used + fits].copy_from_slice(&plain[..fits]);
+        self.used += fits;
+        self.rest.extend_from_slice(&plain[fits..]);
+    }
+}
+
+/// Processes all whole records of `input`; how many bytes of it are done with.
+pub(super) fn drive<P: Party>(
+    party: &mut P,
+    input: &mut [u8],
+    taken: &mut Taken<'_>,
+    outgoing: &mut Vec<u8>,
+) -> Result<usize, rustls::Error> {
+    let mut at = 0;
+    loop {
+        let UnbufferedStatus { mut discard, state } = party.process(&mut input[at..]);
+        let mut more = true;
+        match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record?;
+                    discard += record.discard;
+                    taken.take(record.payload);
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => put(outgoing, |room| data.encode(room))?,
+            // It is in `outgoing`, and what is there is sent.
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => taken.ended = true,
+            Ok(_) => more = false,
+            Err(error) => {
+                put_alert(party, &mut input[at..], outgoing);
+                return Err(error);
+            }
+        }
+        at += discard;
+        if !more {
+            return Ok(at);
+        }
+    }
+}
+
+/// Lets rustls write to the end of `outgoing`.
+fn put(
+    outgoing: &mut Vec<u8>,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), rustls::Error> {
+    let start = outgoing.len();
+    loop {
+        match encode(&mut outgoing[start..]) {
+            Ok(count) => {
+                outgoing.truncate(start + count);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                outgoing.resize(start + required_size, 0);
+            }
+            Err(EncodeError::AlreadyEncoded) => return Err(rustls::Error::General("a message was coded twice".into())),
+        }
+    }
+}
+
+/// A session that failed has an alert to send, and nothing after it.
+fn put_alert<P: Party>(party: &mut P, input: &mut [u8], outgoing: &mut Vec<u8>) {
+    if let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } = party.process(input) {
+        // Without the alert the peer sees no more than the end.
+        let _ = put(outgoing, |room| data.encode(room));
+    }
+}
+
+/// Waits for nothing: what is to be sent before any data is put to `outgoing`, then `use_traffic` may encrypt.
+fn with_traffic<P: Party, T>(
+    party: &mut P,
+    incoming: &mut Vec<u8>,
+    outgoing: &mut Vec<u8>,
+    use_traffic: impl FnOnce(WriteTraffic<'_, P::Data>, &mut Vec<u8>) -> T,
+) -> io::Result<T> {
+    loop {
+        // A record that is not complete has to stand where it stood.
+        let UnbufferedStatus { discard, state } = party.process(incoming);
+        match state.map_err(io::Error::other)? {
+            ConnectionState::WriteTraffic(traffic) => return Ok(use_traffic(traffic, outgoing)),
+            ConnectionState::EncodeTlsData(mut data) => {
+                put(outgoing, |room| data.encode(room)).map_err(io::Error::other)?;
+            }
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        }
+        incoming.drain(..discard);
+    }
+}
+
+/// Encrypts the next bytes of `slices`, from `at` on, behind what is on the bench; how many that was.
+pub(super) fn encrypt<P: Party>(
+    party: &mut P,
+    (incoming, outgoing): (&mut Vec<u8>, &mut Vec<u8>),
+    (slices, at): (&[IoSlice<'_>], usize),
+    bench: &mut Bench,
+) -> io::Result<usize> {
+    with_traffic(party, incoming, outgoing, |mut traffic, outgoing| {
+        bench.load(outgoing);
+        let mut count = 0;
+        while count < WRITE_BYTES {
+            let piece = next_piece(slices, at + count, WRITE_BYTES - count, &mut bench.gathered);
+            let room = &mut bench.outgoing[bench.used..];
+            if piece.is_empty() || room.len() < piece.len() + piece.len().div_ceil(FRAGMENT_BYTES) * OVERHEAD_BYTES {
+                break;
+            }
+            bench.used += traffic.encrypt(piece, room).map_err(io::Error::other)?;
+            count += piece.len();
+        }
+        Ok(count)
+    })?
+}
+
+pub(super) fn put_close_notify<P: Party>(party: &mut P, incoming: &mut Vec<u8>, outgoing: &mut Vec<u8>) {
+    const ALERT_BYTES: usize = 2 + OVERHEAD_BYTES;
+    // It fails where the session is over already, and then there is nothing to say.
+    let _ = with_traffic(party, incoming, outgoing, |mut traffic, outgoing| {
+        let start = outgoing.len();
+        outgoing.resize(start + ALERT_BYTES, 0);
+        let written = traffic.queue_close_notify(&mut outgoing[start..]).unwrap_or(0);
+        outgoing.truncate(start + written);
+    });
+}
+
+/// The bytes of `slices` from `at` on, `limit` at most; none at the end. Slices that fit one record together become one,
+/// at the price of a copy.
+fn next_piece<'a>(slices: &'a [IoSlice<'_>], mut at: usize, limit: usize, gathered: &'a mut Vec<u8>) -> &'a [u8] {
+    let mut rest = slices.iter().map(|slice| {
+        let rest: &[u8] = &slice[at.min(slice.len())..];
+        at -= slice.len() - rest.len();
+        rest
+    });
+    let Some(first) = rest.by_ref().find(|rest| !rest.is_empty()) else { return &[] };
+    let next = rest.next().unwrap_or_default();
+    let record_limit = limit.min(FRAGMENT_BYTES);
+    if next.is_empty() || first.len() + next.len() > record_limit {
+        return &first[..first.len().min(limit)];
+    }
+    gathered.clear();
+    gathered.extend_from_slice(first);
+    gathered.extend_from_slice(next);
+    for more in rest {
+        if gathered.len() + more.len() > record_limit {
+            break;
+        }
+        gathered.extend_from_slice(more);
+    }
+    gathered
+}

@@ -1,0 +1,160 @@
+//! This node as the server of a session: what it agrees on with clients.
+
+use super::credentials::Credentials;
+use super::{ALPN, PROVIDER};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use std::sync::Arc;
+
+/// What is agreed on with clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The versions spoken.
+    pub versions: Versions,
+    /// The suites, in the order of preference.
+    pub suites: Suites,
+    /// Whether the client's order of suites counts, and not this node's.
+    pub client_order: bool,
+    /// Whether clients have to prove who they are.
+    pub client_auth: ClientAuth,
+    /// Whether clients get tickets, by which their next handshake is a short one.
+    pub tickets: bool,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            versions: Versions::default(),
+            suites: Suites::default(),
+            client_order: false,
+            client_auth: ClientAuth::default(),
+            tickets: true,
+        }
+    }
+}
+
+/// The versions of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// 1.2 and 1.3.
+    #[default]
+    Both,
+    /// 1.2 alone.
+    Tls12,
+    /// 1.3 alone.
+    Tls13,
+}
+
+impl Versions {
+    fn list(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Both => rustls::ALL_VERSIONS,
+            Self::Tls12 => const { &[&TLS12] },
+            Self::Tls13 => const { &[&TLS13] },
+        }
+    }
+}
+
+/// Suites of ciphers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Suites {
+    /// All that are safe.
+    #[default]
+    All,
+    /// These alone. Of a version that has none in the list, all are meant.
+    Chosen(Vec<CipherSuite>),
+}
+
+/// Whether clients have to prove who they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They may, by a certificate that one of these authorities has signed. A bad one is refused all the same.
+    Optional(Vec<CertificateDer<'static>>),
+    /// They have to.
+    Required(Vec<CertificateDer<'static>>),
+}
+
+/// Where clients are received: all cores share one, and with it the keys of the tickets.
+#[derive(Debug)]
+pub struct Reception {
+    template: ServerConfig,
+}
+
+impl Reception {
+    /// A reception of these settings; what is wrong with them if there can be none.
+    pub fn new(settings: &ServerSettings) -> Result<Self, String> {
+        let verifier = verifier(&settings.client_auth)?;
+        let builder = ServerConfig::builder_with_provider(provider(&settings.suites))
+            .with_protocol_versions(settings.versions.list())
+            .map_err(|error| error.to_string())?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut template = builder.with_cert_resolver(Arc::new(NobodyYet));
+        template.alpn_protocols = vec![ALPN.to_vec()];
+        template.ignore_client_order = !settings.client_order;
+        // What a session needs to be resumed travels in its ticket: no memory here, and all cores can read it.
+        template.session_storage = Arc::new(NoServerSessionStorage {});
+        if settings.tickets {
+            template.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
+        } else {
+            template.send_tls13_tickets = 0;
+        }
+        Ok(Self { template })
+    }
+
+    /// What is agreed on with a client that is shown this certificate.
+    pub fn config(&self, credentials: &Credentials) -> Arc<ServerConfig> {
+        let mut config = self.template.clone();
+        config.cert_resolver = Arc::new(SingleCertAndKey::from(credentials.certified_key()));
+        Arc::new(config)
+    }
+}
+
+fn verifier(auth: &ClientAuth) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
+    let (authorities, required) = match auth {
+        ClientAuth::None => return Ok(None),
+        ClientAuth::Optional(authorities) => (authorities, false),
+        ClientAuth::Required(authorities) => (authorities, true),
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(|error| error.to_string())?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
+    let builder = if required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map(Some).map_err(|error| error.to_string())
+}
+
+fn provider(suites: &Suites) -> Arc<CryptoProvider> {
+    let Suites::Chosen(chosen) = suites else { return Arc::clone(&PROVIDER) };
+    let mut provider = CryptoProvider::clone(&PROVIDER);
+    let all = std::mem::take(&mut provider.cipher_suites);
+    for version in [&TLS13, &TLS12] {
+        let of_version = all.iter().filter(|suite| suite.version() == version);
+        let picked: Vec<_> =
+            chosen.iter().filter_map(|name| of_version.clone().find(|suite| suite.suite() == *name)).copied().collect();
+        provider.cipher_suites.extend(if picked.is_empty() { of_version.copied().collect() } else { picked });
+    }
+    Arc::new(provider)
+}
+
+/// Stands in the template, which is nobody's.
+#[derive(Debug)]
+struct NobodyYet;
+
+impl rustls::server::ResolvesServerCert for NobodyYet {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+}

@@ -1,0 +1,451 @@
+//! One TLS session over one socket: a read, a write, and whatever the protocol does on its own account in between.
+
+use super::super::socket::{Received, Socket};
+use super::client::ToBackend;
+use super::names;
+use super::records::{self, Bench, OWN_BYTES, RECORD_BYTES, Taken};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::{Acceptor, UnbufferedServerConnection};
+use rustls::{CommonState, HandshakeKind, ServerConfig};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// A hello is a kilobyte or two. Whoever sends more is no client.
+const HELLO_BYTES: usize = 32 * 1024;
+
+/// Alert "unrecognized_name" (RFC 6066 section 3), fatal, in a record of its own.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// Why a session ended before its time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The peer, or its certificate, is not as the protocol or the settings demand.
+    Protocol(rustls::Error),
+    /// A hello of more than [`HELLO_BYTES`].
+    LongHello,
+    /// The stream ended without the peer having said so: somebody may have cut it.
+    Truncated,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol(error) => error.fmt(f),
+            Self::LongHello => write!(f, "the hello is longer than {HELLO_BYTES} bytes"),
+            Self::Truncated => f.write_str("the stream ended without a close_notify"),
+        }
+    }
+}
+
+/// A session from its first byte to its last.
+#[derive(Debug)]
+pub struct Session {
+    stage: Stage,
+    /// What has come and is no whole record yet. Owns memory only while there is something in it, as the next two.
+    incoming: Vec<u8>,
+    /// Plaintext that the reader had no room for.
+    plain: Vec<u8>,
+    /// Records for the peer that have not left.
+    outgoing: Vec<u8>,
+    /// How many bytes of plaintext are in `outgoing` of which the writer was not told that they left.
+    owed: usize,
+    marks: Marks,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    /// There is something in `incoming` to process without another read.
+    unprocessed: bool,
+    /// The peer has said that it sends no more; whoever reads was told so.
+    ended: bool,
+    end_told: bool,
+    /// The peer was told that no more is sent.
+    closed: bool,
+    /// The socket is to be shut down once everything has left.
+    closing: bool,
+    /// The peer is not to be told that this is the end: it is not.
+    cut: bool,
+}
+
+enum Stage {
+    /// A client has yet to say hello.
+    Hello(Box<Acceptor>),
+    /// A client has said hello to this name.
+    Asked(Option<Box<str>>),
+    Server(Box<UnbufferedServerConnection>),
+    Client {
+        connection: Box<UnbufferedClientConnection>,
+        begun: bool,
+    },
+    Failed(Fault),
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello(_) => f.write_str("Hello"),
+            Self::Asked(name) => write!(f, "Asked({name:?})"),
+            Self::Server(_) => f.write_str("Server"),
+            Self::Client { .. } => f.write_str("Client"),
+            Self::Failed(fault) => write!(f, "Failed({fault})"),
+        }
+    }
+}
+
+impl Session {
+    pub(in crate::net) fn for_client() -> Self {
+        Self::new(Stage::Hello(Box::default()))
+    }
+
+    pub(in crate::net) fn for_backend(to: &ToBackend) -> io::Result<Self> {
+        let connection = to.connection().map_err(io::Error::other)?;
+        Ok(Self::new(Stage::Client { connection: Box::new(connection), begun: false }))
+    }
+
+    fn new(stage: Stage) -> Self {
+        Self { stage, incoming: Vec::new(), plain: Vec::new(), outgoing: Vec::new(), owed: 0, marks: Marks::default() }
+    }
+
+    pub(in crate::net) fn fault(&self) -> Option<&Fault> {
+        match &self.stage {
+            Stage::Failed(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
+    pub(in crate::net) fn has_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Client { begun: false, .. })
+    }
+
+    pub(in crate::net) fn is_handshaking(&self) -> bool {
+        match self.common() {
+            Some(common) => common.is_handshaking(),
+            None => !matches!(self.stage, Stage::Failed(_)),
+        }
+    }
+
+    pub(in crate::net) fn wanted_name(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Asked(name) => name.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(in crate::net) fn client_subject(&self) -> Option<Arc<str>> {
+        names::subject(self.common()?.peer_certificates()?.first()?)
+    }
+
+    pub(in crate::net) fn is_resumed(&self) -> Option<bool> {
+        self.common()?.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+    }
+
+    fn common(&self) -> Option<&CommonState> {
+        match &self.stage {
+            Stage::Server(connection) => Some(connection),
+            Stage::Client { connection, .. } => Some(connection),
+            Stage::Hello(_) | Stage::Asked(_) | Stage::Failed(_) => None,
+        }
+    }
+
+    pub(in crate::net) fn is_readable(&self, socket: &Socket) -> bool {
+        match &self.stage {
+            // It is this node's turn to say something.
+            Stage::Asked(_) => false,
+            _ if self.marks.ended && self.marks.end_told => socket.is_readable(),
+            _ => socket.is_readable() || self.marks.unprocessed || self.marks.ended || !self.plain.is_empty(),
+        }
+    }
+
+    /// Shakes hands with a backend as far as it goes.
+    pub(in crate::net) fn shake_hands(&mut self, socket: &mut Socket, bench: &mut Bench) -> Option<io::Result<()>> {
+        if let Stage::Client { begun, .. } = &mut self.stage
+            && !*begun
+        {
+            *begun = true;
+            self.marks.unprocessed = true;
+        }
+        while self.is_handshaking() && (socket.is_readable() || self.marks.unprocessed) {
+            match self.receive(socket, &mut [], bench) {
+                Received::Broken | Received::End => return Some(Err(self.shake_fault())),
+                Received::Bytes(_) | Received::Nothing | Received::Hello => {}
+            }
+        }
+        (!self.is_handshaking()).then_some(Ok(()))
+    }
+
+    fn shake_fault(&self) -> io::Error {
+        match self.fault() {
+            Some(fault) => io::Error::new(io::ErrorKind::InvalidData, fault.to_string()),
+            None => io::ErrorKind::ConnectionReset.into(),
+        }
+    }
+
+    /// Goes on with a client that has said hello, with what the configuration says of whom it named.
+    pub(in crate::net) fn accept(&mut self, config: Arc<ServerConfig>) {
+        debug_assert!(matches!(self.stage, Stage::Asked(_)), "nobody has said hello");
+        self.stage = match UnbufferedServerConnection::new(config) {
+            Ok(connection) => Stage::Server(Box::new(connection)),
+            Err(error) => Stage::Failed(Fault::Protocol(error)),
+        };
+        self.marks.unprocessed = true;
+    }
+
+    pub(in crate::net) fn refuse(&mut self, socket: &mut Socket) {
+        self.outgoing.extend_from_slice(&UNRECOGNIZED_NAME);
+        self.push(socket);
+        self.stage = Stage::Failed(Fault::Protocol(rustls::Error::NoCertificatesPresented));
+    }
+
+    /// Reads once, and processes all that has come.
+    pub(in crate::net) fn receive(&mut self, socket: &mut Socket, room: &mut [u8], bench: &mut Bench) -> Received {
+        if !self.plain.is_empty() {
+            return Received::Bytes(self.take_plain(room));
+        }
+        if matches!(self.stage, Stage::Asked(_)) {
+            return Received::Nothing;
+        }
+        if self.marks.ended {
+            self.marks.end_told = true;
+            return Received::End;
+        }
+        let held = self.incoming.len();
+        let filled = if std::mem::take(&mut self.marks.unprocessed) {
+            held
+        } else {
+            let limit = bench.incoming.len().min(held + room.len().max(RECORD_BYTES));
+            match socket.receive(&mut bench.incoming[held..limit]) {
+                Received::Bytes(count) => held + count,
+                Received::End => return self.cut_short(),
+                other => return other,
+            }
+        };
+        bench.incoming[..held].copy_from_slice(&self.incoming);
+        self.process(socket, &mut bench.incoming[..filled], room)
+    }
+
+    /// The socket's stream has ended where the session's has not.
+    fn cut_short(&mut self) -> Received {
+        if matches!(self.stage, Stage::Hello(_)) && self.incoming.is_empty() {
+            return Received::End;
+        }
+        self.stage = Stage::Failed(Fault::Truncated);
+        Received::Broken
+    }
+
+    fn process(&mut self, socket: &mut Socket, input: &mut [u8], room: &mut [u8]) -> Received {
+        let mut taken = Taken { room, used: 0, rest: &mut self.plain, ended: false };
+        let result = match &mut self.stage {
+            Stage::Hello(_) => return self.listen(socket, input),
+            Stage::Server(connection) => records::drive(&mut **connection, input, &mut taken, &mut self.outgoing),
+            Stage::Client { connection, .. } => {
+                records::drive(&mut **connection, input, &mut taken, &mut self.outgoing)
+            }
+            Stage::Asked(_) => return Received::Nothing,
+            Stage::Failed(_) => return Received::Broken,
+        };
+        let Taken { used, ended, .. } = taken;
+        self.marks.ended |= ended;
+        match result {
+            Ok(consumed) => {
+                self.incoming.clear();
+                match &input[consumed..] {
+                    [] => self.incoming = Vec::new(),
+                    rest => self.incoming.extend_from_slice(rest),
+                }
+                // A ticket behind the handshake may leave together with the answer that is about to be made.
+                if used == 0 {
+                    self.push(socket);
+                }
+                match used {
+                    0 if self.marks.ended => {
+                        self.marks.end_told = true;
+                        Received::End
+                    }
+                    0 => Received::Nothing,
+                    used => Received::Bytes(used),
+                }
+            }
+            Err(error) => {
+                // What is left to send is the alert that says why.
+                self.push(socket);
+                self.stage = Stage::Failed(Fault::Protocol(error));
+                Received::Broken
+            }
+        }
+    }
+
+    /// Reads of a client's hello whom it wants to talk to. The hello is kept: the session that follows reads it too.
+    fn listen(&mut self, socket: &mut Socket, input: &[u8]) -> Received {
+        let Stage::Hello(acceptor) = &mut self.stage else { return Received::Nothing };
+        let mut news = &input[self.incoming.len()..];
+        while !news.is_empty() {
+            // It fails where its own limit is reached.
+            if !matches!(acceptor.read_tls(&mut news), Ok(1..)) {
+                return self.fail(Fault::LongHello);
+            }
+            match acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(hello)) => {
+                    let name = hello.client_hello().server_name().map(names::normal);
+                    self.stage = Stage::Asked(name);
+                    self.incoming = input.to_vec();
+                    return Received::Hello;
+                }
+                Err((error, mut alert)) => {
+                    // Writing to a `Vec` cannot fail.
+                    let _ = alert.write_all(&mut self.outgoing);
+                    self.push(socket);
+                    return self.fail(Fault::Protocol(error));
+                }
+            }
+        }
+        if input.len() > HELLO_BYTES {
+            return self.fail(Fault::LongHello);
+        }
+        self.incoming = input.to_vec();
+        Received::Nothing
+    }
+
+    fn fail(&mut self, fault: Fault) -> Received {
+        self.stage = Stage::Failed(fault);
+        Received::Broken
+    }
+
+    fn take_plain(&mut self, room: &mut [u8]) -> usize {
+        let count = room.len().min(self.plain.len());
+        room[..count].copy_from_slice(&self.plain[..count]);
+        self.plain.drain(..count);
+        if self.plain.is_empty() {
+            self.plain = Vec::new();
+        }
+        count
+    }
+
+    /// Encrypts and writes. Of what the socket does not take, the records are kept and their plaintext counts as not
+    /// sent, but for as much of it as in proportion has left: so whoever waits for bytes to leave is told the truth.
+    pub(in crate::net) fn send(
+        &mut self,
+        socket: &mut Socket,
+        slices: &[IoSlice<'_>],
+        bench: &mut Bench,
+    ) -> io::Result<usize> {
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        debug_assert!(self.owed <= total, "what was not sent has to be offered again");
+        let mut sent = 0;
+        if self.owed > 0 {
+            sent = self.send_owed(socket)?;
+            if self.owed > 0 {
+                return Ok(sent);
+            }
+        }
+        while sent < total {
+            if self.outgoing.len() > OWN_BYTES / 2 {
+                self.push(socket);
+                if !self.outgoing.is_empty() {
+                    return Ok(sent);
+                }
+            }
+            let count = self.encrypt(slices, sent, bench)?;
+            let records = bench.records();
+            let written = write(socket, records)?;
+            if written < records.len() {
+                self.outgoing = records[written..].to_vec();
+                return Ok(sent + self.share(count, written, records.len()));
+            }
+            sent += count;
+        }
+        Ok(sent)
+    }
+
+    fn send_owed(&mut self, socket: &mut Socket) -> io::Result<usize> {
+        let before = self.outgoing.len();
+        let written = write(socket, &self.outgoing)?;
+        if written == before {
+            self.outgoing = Vec::new();
+            return Ok(std::mem::take(&mut self.owed));
+        }
+        self.outgoing.drain(..written);
+        Ok(self.share(self.owed, written, before))
+    }
+
+    /// The part of `count` bytes owed that has left with `written` of `length` bytes of records. One at least stays
+    /// owed while any record is left.
+    fn share(&mut self, count: usize, written: usize, length: usize) -> usize {
+        let share = (count * written / length).min(count - 1);
+        self.owed = count - share;
+        share
+    }
+
+    fn encrypt(&mut self, slices: &[IoSlice<'_>], at: usize, bench: &mut Bench) -> io::Result<usize> {
+        let own = (&mut self.incoming, &mut self.outgoing);
+        match &mut self.stage {
+            Stage::Server(connection) => records::encrypt(&mut **connection, own, (slices, at), bench),
+            Stage::Client { connection, .. } => records::encrypt(&mut **connection, own, (slices, at), bench),
+            Stage::Hello(_) | Stage::Asked(_) | Stage::Failed(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The socket takes bytes again.
+    pub(in crate::net) fn writable(&mut self, socket: &mut Socket) {
+        // What is owed goes with the next write, which counts it.
+        if self.owed == 0 {
+            self.push(socket);
+        }
+    }
+
+    /// Writes what is there for the peer; what the socket does not take is kept.
+    fn push(&mut self, socket: &mut Socket) {
+        if !self.outgoing.is_empty() {
+            match write(socket, &self.outgoing) {
+                Ok(written) if written < self.outgoing.len() => drop(self.outgoing.drain(..written)),
+                // Where the connection is broken, the next read tells.
+                Ok(_) | Err(_) => self.outgoing = Vec::new(),
+            }
+        }
+        if self.marks.closing && self.outgoing.is_empty() {
+            self.marks.closing = false;
+            socket.close_write();
+        }
+    }
+
+    pub(in crate::net) fn close_write(&mut self, socket: &mut Socket) {
+        self.say_goodbye();
+        self.marks.closing = true;
+        self.push(socket);
+    }
+
+    /// Tells the peer that the stream ends here, as well as it can be told now.
+    pub(in crate::net) fn take_leave(&mut self, socket: &mut Socket) {
+        if !self.marks.cut && self.owed == 0 && !self.is_handshaking() {
+            self.say_goodbye();
+            self.push(socket);
+        }
+    }
+
+    pub(in crate::net) fn forget_manners(&mut self) {
+        self.marks.cut = true;
+    }
+
+    fn say_goodbye(&mut self) {
+        if std::mem::replace(&mut self.marks.closed, true) {
+            return;
+        }
+        match &mut self.stage {
+            Stage::Server(connection) => {
+                records::put_close_notify(&mut **connection, &mut self.incoming, &mut self.outgoing)
+            }
+            Stage::Client { connection, .. } => {
+                records::put_close_notify(&mut **connection, &mut self.incoming, &mut self.outgoing);
+            }
+            Stage::Hello(_) | Stage::Asked(_) | Stage::Failed(_) => {}
+        }
+    }
+}
+
+fn write(socket: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
+    match socket.send(&[IoSlice::new(bytes)]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        result => result,
+    }
+}
