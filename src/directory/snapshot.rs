@@ -132,6 +132,9 @@ fn write_draft(draft: &Path, snapshot: &Snapshot) -> io::Result<()> {
 
 /// Moves a snapshot that is no good out of the way of the next one. Says what became of it.
 pub(super) fn set_aside(path: &Path) -> String {
+    if !path.is_file() {
+        return "is no file, and is left".to_owned();
+    }
     let aside = beside(path, "refused");
     match fs::rename(path, &aside) {
         Ok(()) => format!("is kept as {}", aside.display()),

@@ -188,3 +188,81 @@ fn marks_reach_the_other_node() {
     assert!(!other.stderr().contains("is marked dead"), "{}", other.stderr());
     until_all_say(&mut clients(&other)[..1], "__ping__", "ok");
 }
+
+/// Has one backend of `HOST` and one of `second.test` marked, and returns how often the first was published.
+fn publishes(redis: &Server, who: &str) -> usize {
+    let backends = three();
+    for host in [HOST, "second.test"] {
+        redis.set(host, &[backends[0].url(), format!("http://{}", unused_address())]);
+    }
+    let mut listener = redis.connect();
+    let mut heard = listener.as_pubsub();
+    heard.subscribe("dead").expect("subscribing");
+    let proxy = Setup::new().driver(format!("redis://{who}{}", redis.address())).workers(1).start();
+    let mut client = proxy.client();
+    said(&mut client);
+    until("the mark is given up", || proxy.stderr().contains("it is given up"));
+    (0..60).for_each(|_| client.get("second.test", "/").expect_ok("a"));
+    heard.set_read_timeout(Some(Duration::from_secs(1))).expect("setting a timeout");
+    let messages: Vec<String> =
+        std::iter::from_fn(|| heard.get_message().ok()?.get_payload().ok()).take(10_000).collect();
+    messages.iter().filter(|message| message.starts_with(HOST)).count()
+}
+
+#[test]
+fn a_mark_that_cannot_be_written_is_given_up_and_holds_up_no_other() {
+    let redis = Server::start();
+    redis.run::<()>(&format!("SET dead:{HOST} nonsense"));
+    assert_eq!(publishes(&redis, ""), 1);
+    assert_eq!(redis.run::<HashSet<String>>("SMEMBERS dead:second.test").len(), 1);
+
+    let redis = Server::start();
+    redis.run::<()>("ACL SETUSER edge on nopass ~* &* +@all -sadd");
+    assert_eq!(publishes(&redis, "edge:x@"), 1);
+
+    let redis = Server::start();
+    redis.run::<()>("ACL SETUSER edge on nopass ~* &* +@all -publish");
+    assert_eq!(publishes(&redis, "edge:x@"), 0);
+    assert_eq!(redis.run::<HashSet<String>>("SMEMBERS dead:second.test").len(), 1);
+}
+
+#[test]
+fn a_replica_as_the_only_server_is_asked_with_pauses() {
+    let redis = Server::start();
+    let backends = three();
+    redis.set(HOST, &[backends[0].url(), format!("http://{}", unused_address())]);
+    let proxy = Setup::new().driver(redis.url()).workers(1).set("deadBackendTTL", 5).start();
+    let mut client = proxy.client();
+    redis.run::<()>("REPLICAOF 127.0.0.1 1");
+    assert_eq!(said(&mut client), HashSet::from(["a".to_owned()]));
+    until("the refusal is told", || proxy.stderr().contains("trying until they are out of date"));
+    let clock = Clock::new();
+    let told = clock.now();
+    until("a second is over", || clock.now().since(told) > Duration::from_secs(1));
+    let stats: String = redis.run("INFO commandstats");
+    let calls = |command: &str| -> usize {
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        let line = line.and_then(|line| line.split(',').next()).map(str::parse);
+        line.map_or(0, |calls| calls.expect("a number"))
+    };
+    assert_eq!(calls("publish"), 1);
+    let rejected = stats.lines().find(|line| line.starts_with("cmdstat_sadd")).unwrap_or_default();
+    let rejected = rejected.split("rejected_calls=").nth(1).and_then(|rest| rest.split(',').next());
+    assert!(rejected.is_some_and(|calls| (1..20).contains(&calls.parse().expect("a number"))), "{stats}");
+}
+
+#[test]
+fn a_set_of_a_million_harms_only_its_host() {
+    let redis = Server::start();
+    let backends = three();
+    redis.set(HOST, &urls(&backends));
+    let mut connection = redis.connect();
+    let script = "for index = 1, 1000000 do redis.call('SADD', KEYS[1], index + 9) end";
+    redis::cmd("EVAL").arg(script).arg(1).arg(format!("dead:{HOST}")).exec(&mut connection).expect("a large set");
+    let proxy = Setup::new().driver(redis.url()).workers(1).start();
+    let mut client = proxy.client();
+    assert_eq!(said(&mut client).len(), 3);
+    redis.set("new.test", &[backends[0].url()]);
+    client.get("new.test", "/").expect_ok("a");
+    assert!(!proxy.stderr().contains(" is away: "), "{}", proxy.stderr());
+}

@@ -219,3 +219,29 @@ fn a_user_who_may_not_read_is_told_once_and_tried_again_with_pauses() {
     redis.run::<()>("ACL SETUSER edge +lrange");
     until_all_say(&mut clients(&proxy), HOST, "ok");
 }
+
+#[test]
+fn a_user_who_may_read_nothing_but_lists_has_routes_and_no_marks() {
+    let redis = Server::start();
+    let backend = Backend::always(canned::ok("ok"));
+    redis.set(HOST, &[backend.url()]);
+    redis.run::<()>("ACL SETUSER edge on nopass ~frontend:* &* +@all");
+    let proxy = Setup::new().driver(format!("redis://edge:x@{}", redis.address())).start();
+    until_all_say(&mut clients(&proxy), HOST, "ok");
+    let log = proxy.stderr();
+    assert!(log.contains("dead marks may not be read") && log.contains("hchecker_ping may not be read"), "{log}");
+    assert!(!log.contains(" is away: "), "{log}");
+}
+
+#[test]
+fn a_host_that_may_not_be_read_harms_only_itself() {
+    let redis = Server::start();
+    let backend = Backend::always(canned::ok("ok"));
+    redis.set("*", &[backend.url()]);
+    redis.run::<()>("ACL SETUSER edge on nopass ~frontend:[*]* ~frontend:a.test ~dead:* ~hchecker_ping &* +@all");
+    let proxy = Setup::new().driver(format!("redis://edge:x@{}", redis.address())).start();
+    until_all_say(&mut clients(&proxy), "a.test", "ok");
+    assert_eq!(proxy.client().get(HOST, "/").status(), 502);
+    until_all_say(&mut clients(&proxy), "a.test", "ok");
+    assert!(!proxy.stderr().contains(" is away: "), "{}", proxy.stderr());
+}

@@ -335,6 +335,8 @@ impl Keeper {
         self.line = Line::Up;
         self.in_flight = false;
         self.checker_wanted = true;
+        // Nobody told of what was mended meanwhile.
+        self.bad.clear();
         if same_history {
             self.remembered.clear();
         } else {

@@ -40,11 +40,15 @@ struct Line {
 
 impl Reader {
     pub(super) fn run(self) {
-        let mut line = None;
+        let (mut line, mut pause, mut is_lost) = (None, Pause::default(), false);
         while let Ok(job) = self.jobs.recv() {
             let event = match job {
                 Job::Connect(watch) => {
                     line = None;
+                    // A server that takes connections and refuses questions is not asked in a circle.
+                    if std::mem::take(&mut is_lost) && pause.wait(&self.stop) {
+                        return;
+                    }
                     match self.connect(&watch) {
                         Some((opened, identity)) => {
                             let number = opened.number;
@@ -57,10 +61,16 @@ impl Reader {
                 Job::Read(batch) => {
                     let Some(open) = &mut line else { continue };
                     match self.read(open, &batch) {
-                        Ok(replies) => Event::Replies(replies),
+                        Ok(replies) => {
+                            if !replies.hosts.is_empty() {
+                                pause.reset();
+                            }
+                            Event::Replies(replies)
+                        }
                         Err(error) => {
                             let number = open.number;
                             line = None;
+                            is_lost = true;
                             Event::ReaderLost { number, problem: error.to_string() }
                         }
                     }
@@ -98,9 +108,17 @@ impl Reader {
             return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
         }
         // What may not be read is found out here, where attempts have pauses between them.
-        let probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(0).arg(0).get_packed_command();
-        if let Some(error) = link::ask_all(&mut connection, &probe, 1)?.iter().find_map(refusal) {
+        let mut probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(0).arg(0).get_packed_command();
+        cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(1).write_packed_command(&mut probe);
+        cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut probe);
+        let replies = link::ask_all(&mut connection, &probe, 3)?;
+        if let Some(error) = replies.iter().find_map(refusal).or_else(|| denial(&replies[0])) {
             return Err(error);
+        }
+        for (reply, what) in replies[1..].iter().zip(["dead marks", CHECKER_KEY]) {
+            if let Some(error) = denial(reply) {
+                log::warn!("redis: {what} may not be read, and count as none: {error}");
+            }
         }
         let line = Line { connection, server: server.clone(), run_id: run_id.to_owned(), number };
         Ok((line, identity))
@@ -136,6 +154,11 @@ impl Reader {
         let mut hosts = Vec::with_capacity(batch.hosts.len());
         for (host, count) in batch.hosts.iter().zip(counts) {
             let (own, others) = rest.split_at(count);
+            // Marks that may not be read are none, and a list is its host's fault; but who may not read the last rung,
+            // which all ladders share, has lost the right to read.
+            if let Some(error) = own[..count - 2].last().and_then(denial) {
+                return Err(error);
+            }
             hosts.push((Arc::clone(host), read_host(host, own)));
             rest = others;
         }
@@ -151,7 +174,8 @@ impl Reader {
             count += 1;
         }
         let dead = self.target.dead_key(host);
-        cmd("SMEMBERS").arg(&dead).write_packed_command(packed);
+        // All of it, unless it is so large that it is no set of marks: then reading it whole would hold up everybody.
+        cmd("SRANDMEMBER").arg(&dead).arg(MAX_ITEMS).write_packed_command(packed);
         cmd("PTTL").arg(&dead).write_packed_command(packed);
         count
     }
@@ -171,10 +195,19 @@ fn read_host(host: &str, replies: &[Value]) -> Reading {
     reading::read(patterns.iter().map(|pattern| &**pattern), replies)
 }
 
-/// An error that says that the server does not answer at all now; a key of a wrong type is not one.
+/// An error that says that the server does not answer at all now; a key of a wrong type is not one, and neither is one
+/// that this user may not read.
 fn refusal(reply: &Value) -> Option<RedisError> {
     match reply {
-        Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error.clone().into()),
+        Value::ServerError(error) if !matches!(error.code(), "WRONGTYPE" | "NOPERM") => Some(error.clone().into()),
+        _ => None,
+    }
+}
+
+/// An error that says that this user may not ask that.
+fn denial(reply: &Value) -> Option<RedisError> {
+    match reply {
+        Value::ServerError(error) if error.code() == "NOPERM" => Some(error.clone().into()),
         _ => None,
     }
 }

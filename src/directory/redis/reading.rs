@@ -58,7 +58,7 @@ impl Listing {
     }
 }
 
-/// Reads the replies to `LRANGE` of each of `patterns`, `SMEMBERS` and `PTTL`.
+/// Reads the replies to `LRANGE` of each of `patterns`, `SRANDMEMBER` and `PTTL`.
 pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value]) -> Reading {
     let Some((lists, dead)) = replies.split_last_chunk::<2>() else { return Reading::Unknown };
     for (pattern, list) in patterns.zip(lists) {
@@ -136,7 +136,8 @@ fn read_dead(replies: &[Value; 2]) -> Dead {
         Value::Set(members) | Value::Array(members) => &**members,
         _ => &[],
     };
-    let index = |member: &Value| item_text(member).ok()?.parse().ok();
+    // No list is so long that a larger one could mean anything.
+    let index = |member: &Value| item_text(member).ok()?.parse().ok().filter(|index| *index < MAX_ITEMS);
     let ttl = match replies[1] {
         Value::Int(millis) if millis >= 0 => Some(Duration::from_millis(millis.unsigned_abs())),
         _ => None,

@@ -6,7 +6,7 @@ use super::target::Target;
 use super::{Pause, Stop};
 use crate::base::clock::{Clock, Moment};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use redis::{Connection, ProtocolVersion, RedisResult, cmd};
+use redis::{Connection, ProtocolVersion, RedisError, RedisResult, Value, cmd};
 use std::time::Duration;
 
 /// Marks that wait to be written. More are dropped: there must be something wrong that no mark can mend.
@@ -33,37 +33,41 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut batch = vec![first];
-            batch.extend(self.marks.try_iter().take(BATCH - 1));
+            let marks = std::iter::once(first).chain(self.marks.try_iter().take(BATCH - 1));
+            let batch = marks.map(|mark| Waiting { mark, is_published: false }).collect();
             self.write(batch, &mut connection);
         }
     }
 
     /// Tries until it succeeds or all marks are out of date.
-    fn write(&self, mut batch: Vec<OwnMark>, connection: &mut Option<Connection>) {
+    fn write(&self, mut batch: Vec<Waiting>, connection: &mut Option<Connection>) {
         let mut pause = Pause::default();
         let mut was_told = false;
         loop {
             let now = self.clock.now();
-            batch.retain(|mark| mark.until > now);
+            batch.retain(|waiting| waiting.mark.until > now);
             if batch.is_empty() {
                 return;
             }
-            let result = self.try_write(&batch, connection, now);
-            let Err(error) = result else { return };
             // One that was idle for long may have been closed by the other end.
-            let was_open = connection.take().is_some();
-            if !was_told && !was_open {
+            let was_open = connection.is_some();
+            let Err(error) = self.try_write(&mut batch, connection, now) else { return };
+            *connection = None;
+            if was_open {
+                continue;
+            }
+            if !was_told {
                 log::warn!("redis: writing dead marks to {}: {error}; trying until they are out of date", self.target);
                 was_told = true;
             }
-            if !was_open && pause.wait(&self.stop) {
+            if pause.wait(&self.stop) {
                 return;
             }
         }
     }
 
-    fn try_write(&self, batch: &[OwnMark], connection: &mut Option<Connection>, now: Moment) -> RedisResult<()> {
+    /// What is done leaves the batch.
+    fn try_write(&self, batch: &mut Vec<Waiting>, connection: &mut Option<Connection>, now: Moment) -> RedisResult<()> {
         let open = match connection {
             Some(open) => open,
             None => {
@@ -72,18 +76,29 @@ impl Writer {
             }
         };
         let mut packed = Vec::new();
-        let count = batch.iter().map(|mark| self.pack(mark, now, &mut packed)).sum();
-        for reply in link::ask_all(open, &packed, count)? {
-            reply.extract_error()?;
-        }
-        Ok(())
+        let counts: Vec<_> = batch.iter().map(|waiting| self.pack(waiting, now, &mut packed)).collect();
+        let mut replies = link::ask_all(open, &packed, counts.iter().sum())?.into_iter();
+        let mut counts = counts.into_iter();
+        let mut problem = None;
+        batch.retain_mut(|waiting| {
+            let own = replies.by_ref().take(counts.next().unwrap_or_default());
+            let error = waiting.hear(own.collect());
+            let stays = error.is_some();
+            problem = error.or(problem.take());
+            stays
+        });
+        problem.map_or(Ok(()), Err)
     }
 
-    fn pack(&self, mark: &OwnMark, now: Moment, packed: &mut Vec<u8>) -> usize {
-        let OwnMark { host, url, index, total, until, store } = mark;
-        cmd("PUBLISH").arg("dead").arg(format!("{host};{url};{index};{total}")).write_packed_command(packed);
+    fn pack(&self, waiting: &Waiting, now: Moment, packed: &mut Vec<u8>) -> usize {
+        let OwnMark { host, url, index, total, until, store } = &waiting.mark;
+        let mut count = 0;
+        if !waiting.is_published {
+            cmd("PUBLISH").arg("dead").arg(format!("{host};{url};{index};{total}")).write_packed_command(packed);
+            count += 1;
+        }
         if !store {
-            return 1;
+            return count;
         }
         let key = self.target.dead_key(host);
         let left = until.since(now);
@@ -95,6 +110,33 @@ impl Writer {
         } else {
             cmd("PEXPIRE").arg(&key).arg(left.as_millis().max(1) as u64).write_packed_command(packed);
         }
-        3
+        count + 2
+    }
+}
+
+/// A mark that is not yet written.
+struct Waiting {
+    mark: OwnMark,
+    /// Who listens has heard of it, and does not hear of it again because the rest of it failed.
+    is_published: bool,
+}
+
+impl Waiting {
+    /// The replies to what was asked for it. Returns why it has to wait on. What is refused for good, as with a key of a
+    /// wrong type or a user without the right, is told and given up: it must not hold up the marks of other hosts.
+    fn hear(&mut self, replies: Vec<Value>) -> Option<RedisError> {
+        let mut passing = None;
+        let publishes = !std::mem::replace(&mut self.is_published, true);
+        for (number, reply) in replies.into_iter().enumerate() {
+            let Value::ServerError(error) = reply else { continue };
+            if link::is_passing(error.code()) || matches!(error.code(), "READONLY" | "NOREPLICAS") {
+                self.is_published &= !(publishes && number == 0);
+                passing = Some(error.into());
+            } else {
+                let OwnMark { host, index, .. } = &self.mark;
+                log::warn!("redis: the dead mark {index} of {host}: {error}; it is given up");
+            }
+        }
+        passing
     }
 }

@@ -35,8 +35,8 @@ pub(super) struct Marks {
 /// What is remembered of a host beside its list. There is none where there is nothing odd.
 #[derive(Debug, Default)]
 struct HostMarks {
-    /// The marks in Redis, and whom they were made for.
-    seen: Vec<(usize, BackendUrl)>,
+    /// The marks in Redis, and whom they were made for. Where nobody stood, whoever is added later is not meant.
+    seen: HashMap<usize, Option<BackendUrl>>,
     own: Vec<Own>,
     /// Where backends of the list were left out.
     places: Option<Box<[usize]>>,
@@ -74,12 +74,12 @@ impl Marks {
                 .map(|member| &frontend.members[member])
         };
         for index in &dead.indexes {
-            let known = before.iter().find(|(place, _)| place == index).map(|(_, url)| url.clone());
-            let url = known.or_else(|| stands_at(*index).map(|member| member.backend.url().clone()));
-            marks.seen.extend(url.map(|url| (*index, url)));
+            let known = before.get(index).cloned();
+            let url = known.unwrap_or_else(|| stands_at(*index).map(|member| member.backend.url().clone()));
+            marks.seen.insert(*index, url);
         }
         let until = dead.ttl.map_or(Moment::NEVER, |ttl| now + ttl);
-        let urls: HashSet<&BackendUrl> = marks.seen.iter().map(|(_, url)| url).collect();
+        let urls: HashSet<&BackendUrl> = marks.seen.values().flatten().collect();
         for member in &frontend.members {
             let url = member.backend.url();
             let own = marks.own.iter_mut().find(|own| own.url == *url);

@@ -261,6 +261,20 @@ fn a_bad_record_is_remembered_until_it_is_written_to() {
 }
 
 #[test]
+fn a_bad_record_that_was_mended_while_nobody_heard_is_asked_for_again() {
+    let mut scene = Scene::new();
+    scene.up(true);
+    scene.ask("a");
+    scene.answer_all(|_| Reading::Bad("frontend:a: nonsense".into()));
+    scene.keeper.down();
+    scene.up(true);
+    scene.told();
+    scene.ask("a");
+    scene.answer_all(|_| found("a", &["http://one"], &[]));
+    assert_eq!(scene.told(), ["a is one"]);
+}
+
+#[test]
 fn marks_follow_their_url() {
     let (a, b, c) = ("http://a", "http://b", "http://c");
     let mut scene = Scene::new();
@@ -281,6 +295,14 @@ fn marks_follow_their_url() {
         (vec![b, a, c], vec![2], vec!["c"]),
         (vec![b, a, c], vec![], vec![]),
     ] {
+        scene.touch("h");
+        scene.answer_all(|_| found("h", &urls, &dead));
+        assert_eq!(barred(&mut scene), expected, "{urls:?} {dead:?}");
+    }
+    // A mark for a place where nobody stood is not for whoever comes to stand there.
+    for (urls, dead, expected) in
+        [(vec![b, a], vec![2], vec![]), (vec![b, a, c], vec![2], vec![]), (vec![b, a, c], vec![1, 2], vec!["a"])]
+    {
         scene.touch("h");
         scene.answer_all(|_| found("h", &urls, &dead));
         assert_eq!(barred(&mut scene), expected, "{urls:?} {dead:?}");
