@@ -1,7 +1,7 @@
 //! A backend that does what a script says, and remembers what it was sent.
 
 use super::message::{Head, How, Inlet};
-use super::{PATIENCE, until, unused_address};
+use super::{PATIENCE, holds_within, until, unused_address};
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -154,7 +154,15 @@ impl Backend {
     /// Begins to listen, on the port it had before.
     pub(crate) fn start(&mut self) {
         assert!(self.running.is_none(), "the backend listens already");
-        let listener = TcpListener::bind(self.address).expect("binding a backend's port");
+        // Another program on this machine may hold the port of all addresses for a moment.
+        let mut bound = TcpListener::bind(self.address);
+        holds_within(PATIENCE, || {
+            if bound.is_err() {
+                bound = TcpListener::bind(self.address);
+            }
+            bound.is_ok()
+        });
+        let listener = bound.expect("binding a backend's port");
         self.address = listener.local_addr().expect("the address of a listener");
         let accepting = listener.try_clone().expect("a second handle of the listener");
         self.shared.up.store(true, Ordering::SeqCst);
