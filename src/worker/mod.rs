@@ -29,8 +29,8 @@ use crate::net::mailbox::{Inbox, Post, mailbox};
 use crate::net::tls::{BackendTls, Bench, Reception};
 use crate::net::transport::usable_receive_buffer;
 use crate::page::Pages;
+use crate::route;
 use crate::upstream::{self, Pool};
-use crate::{directory, route};
 use connection::{Client, Job, Upstream};
 use lobby::Lobby;
 use mio::event::Event;
@@ -387,14 +387,5 @@ impl Worker {
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }
         }
-    }
-}
-
-/// The frontend of an answer, or why there is none.
-fn frontend_of(answer: &directory::Answer) -> perform::RouteResult {
-    match answer {
-        directory::Answer::Found(frontend) => Ok(Arc::clone(frontend)),
-        directory::Answer::Unknown => Err(crate::base::reason::Reason::UnknownHost),
-        directory::Answer::Failed(reason) => Err(*reason),
     }
 }

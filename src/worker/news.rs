@@ -1,6 +1,7 @@
 //! Routes: asked of the cache, then of the directory, and kept until news says otherwise.
 
-use super::{Worker, frontend_of};
+use super::Worker;
+use super::perform::RouteResult;
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
 use crate::base::slots::Key;
@@ -95,5 +96,14 @@ impl Worker {
         self.ask_for_certificates_again();
         let backends: Vec<_> = self.awaiting_name.keys().copied().collect();
         backends.into_iter().for_each(|backend| self.name_known(backend));
+    }
+}
+
+/// The frontend of an answer, or why there is none.
+fn frontend_of(answer: &Answer) -> RouteResult {
+    match answer {
+        Answer::Found(frontend) => Ok(Arc::clone(frontend)),
+        Answer::Unknown => Err(Reason::UnknownHost),
+        Answer::Failed(reason) => Err(*reason),
     }
 }

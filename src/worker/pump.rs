@@ -1,8 +1,8 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
-use super::connection::{Job, Link, Stream};
+use super::connection::{Client, Job, Link, Stream, Upstream};
 use super::{Again, SCRATCH_BYTES, Worker};
-use crate::base::slots::Key;
+use crate::base::slots::{Key, Slots};
 use crate::exchange::{Exchange, Flushed, Input, Side};
 use crate::net::transport::Received;
 use mio::event::Event;
@@ -15,6 +15,15 @@ const SMALLEST_READ: usize = 16 * 1024;
 enum From {
     Client(Key),
     Upstream(Key),
+}
+
+impl From {
+    fn stream<'s>(self, clients: &'s mut Slots<Client>, upstreams: &'s mut Slots<Upstream>) -> Option<&'s mut Stream> {
+        match self {
+            Self::Client(key) => clients.get_mut(key).map(|client| &mut client.stream),
+            Self::Upstream(key) => upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
+        }
+    }
 }
 
 impl Worker {
@@ -130,15 +139,9 @@ impl Worker {
             (Side::Upstream, Link::Upstream(key)) => From::Upstream(key),
             (Side::Upstream, _) => return,
         };
-        if !self.stream(from).is_some_and(|stream| stream.has_more()) {
-            return;
-        }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let stream = match from {
-            From::Client(key) => self.clients.get_mut(key).map(|client| &mut client.stream),
-            From::Upstream(key) => self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
-        };
-        if let Some(stream) = stream {
+        let stream = from.stream(&mut self.clients, &mut self.upstreams);
+        if let Some(stream) = stream.filter(|stream| stream.has_more()) {
             let mut unread = std::mem::take(&mut stream.unread);
             if !unread.is_empty() && !stream.starved {
                 self.take_in(job_key, side, from, &unread);
@@ -201,19 +204,12 @@ impl Worker {
         }
         let mut buffer = self.core.buffers.take();
         buffer.extend_from_slice(rest);
-        match self.stream(from) {
+        match from.stream(&mut self.clients, &mut self.upstreams) {
             Some(stream) => {
                 stream.unread = buffer;
                 stream.starved = starved;
             }
             None => self.core.buffers.give(buffer),
-        }
-    }
-
-    fn stream(&mut self, from: From) -> Option<&mut Stream> {
-        match from {
-            From::Client(key) => self.clients.get_mut(key).map(|client| &mut client.stream),
-            From::Upstream(key) => self.upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::Addresses;
+use crate::directory;
 use crate::directory::Source;
 use crate::net::listener::Listener;
 use crate::wire::forwarded::{Mode, Policy};
