@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod clock;
 pub mod counters;
+pub mod cut;
 pub mod folders;
 pub mod reason;
 pub mod slots;

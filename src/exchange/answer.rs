@@ -150,10 +150,10 @@ impl<'a> DebugFields<'a> {
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let frontend = &self.target.frontend;
-        let backend = &frontend.members[self.target.member].backend;
+        let backend = &self.target.member().backend;
         put_all(out, &["X-Debug-Version: ", env!("CARGO_PKG_VERSION"), "\r\n"]);
         put_all(out, &["X-Debug-Backend-Url: ", backend.url().as_str(), "\r\nX-Debug-Backend-Id: "]);
-        put_number(out, self.target.member as u64);
+        put_number(out, self.target.place as u64);
         put_all(out, &["\r\nX-Debug-Vhost: ", &frontend.id]);
         put_all(out, &["\r\nX-Debug-Frontend-Key: ", &frontend.pattern, "\r\nX-Debug-Time-Total: "]);
         put_number(out, u64::try_from(self.total_ms).unwrap_or(u64::MAX));

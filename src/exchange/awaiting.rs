@@ -6,6 +6,7 @@ use super::outlet::Sink;
 use super::relaying::Relaying;
 use super::tunnel::Tunnel;
 use super::{Cx, Input, Settings, Side, State, answer};
+use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::health::Observation;
 use crate::wire;
@@ -87,7 +88,7 @@ impl Awaiting {
             Some(replay) => {
                 let start = replay.len();
                 let fed = upload.feed(bytes, replay);
-                cx.output.upstream.make(|out| out.extend_from_slice(&replay[start..]));
+                cx.output.upstream.make(|out| out.extend_from_slice(replay.from(start)));
                 fed
             }
             None => upload.feed(bytes, &mut cx.output.upstream),

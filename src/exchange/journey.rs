@@ -5,7 +5,7 @@ use super::transfer::Transfer;
 use super::{Cx, Effect, State, answer, connecting, resolving};
 use crate::balance;
 use crate::base::reason::Reason;
-use crate::cluster::{BackendId, Frontend};
+use crate::cluster::{BackendId, Frontend, Member};
 use crate::health::{self, Observation};
 use crate::wire::body::BodyLength;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ pub(super) struct Journey {
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) frontend: Arc<Frontend>,
-    pub(super) member: usize,
+    /// Its place in the list.
+    pub(super) place: usize,
 }
 
 impl Journey {
@@ -51,12 +52,12 @@ impl Journey {
     /// Chooses a backend and asks for a connection to it.
     pub(super) fn connect(self, frontend: Arc<Frontend>, cx: &mut Cx<'_>) -> State {
         match balance::pick(&frontend, &self.tried, cx.now, cx.rng) {
-            Some(member) => {
-                cx.ledger.chose(&frontend, member, cx.now);
+            Some(place) => {
+                cx.ledger.chose(&frontend, place, cx.now);
                 if !self.tried.is_empty() {
                     cx.effect(Effect::Retry { stale: false });
                 }
-                self.dial(Target { frontend, member }, false, cx)
+                self.dial(Target { frontend, place }, false, cx)
             }
             // The list was changed while the request was under way: the new one has the backends to try.
             None if self.resolves < MAX_RESOLVES && frontend.is_outdated() => self.resolve(cx),
@@ -77,7 +78,7 @@ impl Journey {
     /// `server.retryOnError` allows.
     pub(super) fn try_another(mut self, target: Target, failure: Reason, cx: &mut Cx<'_>) -> State {
         self.failure = Some(failure);
-        self.tried.push(target.frontend.members[target.member].backend.id());
+        self.tried.push(target.member().backend.id());
         cx.release(false);
         if self.tried.len() > cx.settings.retry_limit as usize {
             return self.refuse(failure, cx);
@@ -106,12 +107,17 @@ impl Journey {
 }
 
 impl Target {
+    #[expect(clippy::indexing_slicing, reason = "the place is the one that `balance` picked in this list")]
+    pub(super) fn member(&self) -> &Member {
+        &self.frontend.members[self.place]
+    }
+
     /// Marks the member dead if what was seen of it says so. An only member never is: there is nothing to go to instead.
     pub(super) fn observe(&self, observation: Observation, cx: &mut Cx<'_>) {
         let settings = &cx.settings.health;
         if self.frontend.members.len() > 1 && health::is_dead(observation, settings, cx.now) {
-            self.frontend.members[self.member].mark_dead(cx.now + settings.dead_ttl);
-            cx.effect(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.member });
+            self.member().mark_dead(cx.now + settings.dead_ttl);
+            cx.effect(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.place });
         }
     }
 }

@@ -12,6 +12,17 @@
 //!    └───────────┴── an answer of this node's own ───────────────────┘
 //! ```
 
+// What a stranger sends passes here: nothing of it may stop a core.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented
+)]
+#![deny(clippy::indexing_slicing, clippy::string_slice)]
+
 mod answer;
 mod awaiting;
 mod connecting;
@@ -37,7 +48,7 @@ pub use settings::{Redirect, Settings};
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
-use crate::cluster::Frontend;
+use crate::cluster::{Frontend, Member};
 use crate::page::Pages;
 use crate::wire::forwarded::Peer;
 use finishing::AnswerEnd;
@@ -304,6 +315,11 @@ impl Exchange {
         self.ledger.target.as_ref().map(|(frontend, member)| (frontend, *member))
     }
 
+    /// That member, while there is one.
+    pub fn target_member(&self) -> Option<&Member> {
+        self.target().and_then(|(frontend, place)| frontend.members.get(place)).map(Arc::as_ref)
+    }
+
     /// Gives the buffers back. The exchange is over, or nobody is left to tell it anything.
     pub fn recycle(mut self, buffers: &mut BufferPool) {
         for backlog in [&mut self.to_client, &mut self.to_upstream] {
@@ -388,11 +404,11 @@ fn write_all<'a>(
     let mut sent = 0;
     loop {
         let mut room = [IoSlice::new(&[]); MAX_SLICES];
-        let (count, total) = gather(slices, &mut room);
-        if count == 0 {
+        let (slices, total) = gather(slices, &mut room);
+        if slices.is_empty() {
             return (sent, Flushed::All);
         }
-        match write(&room[..count]) {
+        match write(slices) {
             Ok(written) if written == total => sent += written,
             Ok(written) => return (sent + written, Flushed::Blocked),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),

@@ -1,6 +1,7 @@
 //! What leaves an exchange: bytes on their way to one side, and the rest that the side's socket would not take.
 
 use crate::base::buffer::BufferPool;
+use crate::base::cut::Cut;
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -25,7 +26,7 @@ impl Sink for Vec<u8> {
     }
 
     fn pass(&mut self, input: &[u8], part: Range<usize>) {
-        self.extend_from_slice(&input[part]);
+        self.extend_from_slice(input.part(part));
     }
 }
 
@@ -59,7 +60,7 @@ impl Sink for Outlet {
 
     fn pass(&mut self, input: &[u8], part: Range<usize>) {
         if part.len() <= COPY_LIMIT {
-            self.make(|made| made.extend_from_slice(&input[part]));
+            self.make(|made| made.extend_from_slice(input.part(part)));
         } else {
             self.pieces.push(Piece::Given(self.offset + part.start..self.offset + part.end));
         }
@@ -79,8 +80,8 @@ impl Outlet {
     /// The bytes in order. `input` is the buffer that the turn's input stands in.
     pub(super) fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.pieces.iter().map(|piece| match piece {
-            Piece::Made(range) => &self.made[range.clone()],
-            Piece::Given(range) => &input[range.clone()],
+            Piece::Made(range) => self.made.part(range.clone()),
+            Piece::Given(range) => input.part(range.clone()),
         })
     }
 
@@ -109,7 +110,7 @@ impl Backlog {
     }
 
     pub(super) fn pending(&self) -> &[u8] {
-        &self.bytes[self.sent..]
+        self.bytes.from(self.sent)
     }
 
     /// Says that the first `count` of the pending bytes were sent.
@@ -131,7 +132,7 @@ impl Backlog {
     /// Keeps the bytes of `outlet` but for the first `skip`.
     pub(super) fn keep(&mut self, outlet: &Outlet, input: &[u8], mut skip: usize, buffers: &mut BufferPool) {
         for slice in outlet.slices(input) {
-            let rest = &slice[skip.min(slice.len())..];
+            let rest = slice.from(skip.min(slice.len()));
             skip -= slice.len() - rest.len();
             if !rest.is_empty() {
                 if self.bytes.capacity() == 0 {
@@ -143,16 +144,17 @@ impl Backlog {
     }
 }
 
-/// Gathers up to [`MAX_SLICES`] slices for one write; the number and the sum of their lengths.
-pub(super) fn gather<'a>(
+/// Gathers up to [`MAX_SLICES`] slices for one write, with the sum of their lengths.
+pub(super) fn gather<'a, 'r>(
     slices: &mut impl Iterator<Item = &'a [u8]>,
-    room: &mut [IoSlice<'a>; MAX_SLICES],
-) -> (usize, usize) {
+    room: &'r mut [IoSlice<'a>; MAX_SLICES],
+) -> (&'r [IoSlice<'a>], usize) {
     let (mut count, mut total) = (0, 0);
     for (place, slice) in room.iter_mut().zip(slices) {
         *place = IoSlice::new(slice);
         count += 1;
         total += slice.len();
     }
-    (count, total)
+    // What is behind the count is empty.
+    (room.get(..count).unwrap_or(room), total)
 }

@@ -2,6 +2,7 @@
 
 use super::Cx;
 use crate::base::buffer::BufferPool;
+use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
@@ -163,7 +164,7 @@ impl Request {
 
     /// Everything that was sent so far; `None` once that was more than is kept.
     pub(super) fn replay(&self) -> Option<&[u8]> {
-        (self.keeps == Keeps::All).then(|| &self.buffer[self.spans.head.start()..])
+        (self.keeps == Keeps::All).then(|| self.buffer.from(self.spans.head.start()))
     }
 
     /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.

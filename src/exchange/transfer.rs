@@ -1,6 +1,7 @@
 //! A body on its way through: read in the coding in which it comes, written in the one in which it goes.
 
 use super::outlet::Sink;
+use crate::base::cut::Cut;
 use crate::wire::body::{BodyLength, BodyReader};
 use crate::wire::chunked::{self, ChunkFault};
 
@@ -44,7 +45,7 @@ impl Transfer {
         let mut at = 0;
         while !self.is_done() {
             let before = self.reader;
-            let piece = self.reader.read(&input[at..])?;
+            let piece = self.reader.read(input.from(at))?;
             if piece.consumed == 0 {
                 break;
             }
@@ -58,7 +59,7 @@ impl Transfer {
                 sink.pass(input, data);
             }
             if self.is_done() {
-                let trailers = &input[at + piece.trailers.start..at + piece.trailers.end];
+                let trailers = input.part(at + piece.trailers.start..at + piece.trailers.end);
                 self.put_end(trailers, sink).inspect_err(|_| {
                     // A body with a faulty end has none: nobody may take what follows for the next message.
                     self.reader = before;

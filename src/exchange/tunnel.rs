@@ -5,6 +5,7 @@ use super::outlet::Sink;
 use super::request::Request;
 use super::{Cx, Effect, Input, Side, State};
 use crate::base::clock::Moment;
+use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire::websocket::{self, Frames};
 
@@ -59,7 +60,7 @@ impl Tunnel {
         let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
         let (mut at, mut is_end) = (0, false);
         while at < bytes.len() && !is_end {
-            at += frames.advance(&bytes[at..]);
+            at += frames.advance(bytes.from(at));
             is_end = self.retire_by.is_some() && frames.is_at_boundary();
         }
         cx.output.outlet(Side::Client).pass(bytes, 0..at);

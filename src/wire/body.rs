@@ -3,6 +3,7 @@
 use super::chunked::{ChunkFault, Chunked, Part};
 use super::field::list;
 use super::{HeadFault, Version};
+use crate::base::cut::Cut;
 use std::ops::Range;
 
 /// How the end of a body is known (RFC 9112 section 6.3).
@@ -144,7 +145,7 @@ impl BodyReader {
             Self::Chunked(chunked) => {
                 let mut consumed = 0;
                 loop {
-                    match chunked.decode(&input[consumed..])? {
+                    match chunked.decode(input.from(consumed))? {
                         Part::Incomplete => return Ok(Piece { consumed, ..data(0) }),
                         Part::Framing(len) => consumed += len,
                         Part::Data(len) => {

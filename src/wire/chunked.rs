@@ -3,6 +3,7 @@
 //! Lines are judged whole: while the end of a line has not arrived, none of it is consumed, and the caller offers it
 //! again with what follows. So there is no state in the middle of a line.
 
+use crate::base::cut::Cut;
 use httparse::Header;
 use std::ops::Range;
 
@@ -86,10 +87,10 @@ impl Chunked {
 
 /// The first line of the input without its CRLF; `None` while it is not complete.
 fn line(input: &[u8], longest: usize) -> Result<Option<&[u8]>, ChunkFault> {
-    match memchr::memchr(b'\n', &input[..input.len().min(longest)]) {
-        Some(end) if end > 0 && input[end - 1] == b'\r' => Ok(Some(&input[..end - 1])),
+    match memchr::memchr(b'\n', input.get(..longest).unwrap_or(input)) {
+        Some(end) => input.before(end).strip_suffix(b"\r").map(Some).ok_or(ChunkFault),
         None if input.len() < longest => Ok(None),
-        _ => Err(ChunkFault),
+        None => Err(ChunkFault),
     }
 }
 
@@ -112,7 +113,7 @@ fn size(line: &[u8]) -> Result<u64, ChunkFault> {
 
 fn trailers(input: &[u8]) -> Result<Part, ChunkFault> {
     let mut at = 0;
-    while let Some(line) = line(&input[at..], LARGEST_TRAILERS - at)? {
+    while let Some(line) = line(input.from(at), LARGEST_TRAILERS - at)? {
         if line.is_empty() {
             return Ok(Part::End { len: at + 2, trailers: 0..at });
         }
@@ -127,7 +128,10 @@ fn trailers(input: &[u8]) -> Result<Part, ChunkFault> {
 /// Writes one chunk's first line.
 pub fn put_size(out: &mut Vec<u8>, size: usize) {
     let digits = ((usize::BITS - size.leading_zeros()).div_ceil(4)).max(1);
-    let digit = |place| b"0123456789abcdef"[(size >> (place * 4)) & 0xf];
+    let digit = |place: u32| match (size >> (place * 4)).to_le_bytes()[0] & 0xf {
+        small @ 0..=9 => b'0' + small,
+        large => b'a' - 10 + large,
+    };
     out.extend((0..digits).rev().map(digit));
     out.extend_from_slice(b"\r\n");
 }

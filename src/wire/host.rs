@@ -10,15 +10,14 @@ pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let (name, port) = match value.strip_prefix(b"[") {
         Some(rest) => {
             let end = memchr::memchr(b']', rest)?;
-            let address = std::str::from_utf8(&rest[..end]).ok()?;
+            let address = std::str::from_utf8(rest.get(..end)?).ok()?;
             address.parse::<std::net::Ipv6Addr>().ok()?;
-            (&value[..end + 2], &rest[end + 1..])
+            value.split_at_checked(end + 2)?
         }
         None => {
-            let end = memchr::memchr(b':', value).unwrap_or(value.len());
-            let name = &value[..end];
+            let (name, port) = value.split_at_checked(memchr::memchr(b':', value).unwrap_or(value.len()))?;
             let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-            (name.iter().all(plain).then_some(name)?, &value[end..])
+            (name.iter().all(plain).then_some(name)?, port)
         }
     };
     let port_is_good = match port {

@@ -2,6 +2,7 @@
 
 use super::MAX_FIELDS;
 use super::field::{Field, put, put_number};
+use crate::base::cut::Cut;
 use httparse::Header;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -23,7 +24,8 @@ pub(super) fn classify<'h>(headers: &[Header<'_>], kinds: &'h mut [Field; MAX_FI
     for (header, kind) in headers.iter().zip(&mut *kinds) {
         *kind = Field::of(header.name);
     }
-    &kinds[..headers.len()]
+    // There is room for all; more kinds than lines would do no harm.
+    kinds.get(..headers.len()).unwrap_or(kinds)
 }
 
 /// A part of a buffer that holds a head.
@@ -36,7 +38,8 @@ pub struct Span {
 impl Span {
     /// From `start` to before `end`.
     pub fn new(start: usize, end: usize) -> Self {
-        let narrow = |place: usize| u32::try_from(place).expect("a head of less than 4 GiB");
+        // The limits of heads are far below 4 GiB.
+        let narrow = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         Self { start: narrow(start), end: narrow(end) }
     }
 
@@ -59,7 +62,7 @@ impl Span {
 
     /// The part of this buffer.
     pub fn of(self, buffer: &[u8]) -> &[u8] {
-        &buffer[self.start()..self.end()]
+        buffer.part(self.start()..self.end())
     }
 }
 
@@ -72,7 +75,7 @@ pub(super) fn end_in_crlf(head: &[u8], start: &str, headers: &[Header<'_>]) -> b
     };
     let blank_lines = place_of(start.as_bytes(), head).unwrap_or(0);
     head.ends_with(b"\r\n\r\n")
-        && head[..blank_lines].chunks(2).all(|line| line == b"\r\n")
+        && head.before(blank_lines).chunks(2).all(|line| line == b"\r\n")
         && headers.iter().all(|header| begins_line(header.name))
 }
 
@@ -146,7 +149,7 @@ impl<'o, 'b> Lines<'o, 'b> {
 
     /// Copies what is still to be copied. To be called at the end.
     pub(super) fn flush(&mut self) {
-        self.out.extend_from_slice(&self.source[self.run.clone()]);
+        self.out.extend_from_slice(self.source.part(self.run.clone()));
         self.run = self.run.end..self.run.end;
     }
 }

@@ -3,6 +3,17 @@
 //! What is ambiguous is refused, not repaired; what is let through leaves in one canonical form: one space after the
 //! colon, CRLF, one statement of the body's length.
 
+// What a stranger sends passes here: nothing of it may stop a core.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented
+)]
+#![deny(clippy::indexing_slicing, clippy::string_slice)]
+
 pub mod body;
 pub mod chunked;
 mod field;
@@ -14,6 +25,8 @@ pub mod request;
 pub mod response;
 pub mod upgrade;
 pub mod websocket;
+
+use crate::base::cut::Cut;
 
 /// The greatest number of lines in a head. A head with more is refused as too large.
 pub const MAX_FIELDS: usize = 128;
@@ -63,8 +76,8 @@ impl From<httparse::Error> for HeadFault {
 /// in is so read once, not once for each of its bytes.
 pub fn has_blank_line(bytes: &[u8], seen: usize) -> bool {
     let start = seen.saturating_sub(3);
-    memchr::memchr_iter(b'\n', &bytes[start..]).map(|at| start + at).any(|at| {
-        let rest = &bytes[at + 1..];
+    memchr::memchr_iter(b'\n', bytes.from(start)).map(|at| start + at).any(|at| {
+        let rest = bytes.from(at + 1);
         rest.starts_with(b"\n") || rest.starts_with(b"\r\n")
     })
 }

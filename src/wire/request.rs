@@ -5,6 +5,7 @@ use super::field::{Connection, Field, list, put};
 use super::forwarded::{self, Peer, Policy};
 use super::lines::{self, Lines};
 use super::{HeadFault, Version, host, upgrade};
+use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use httparse::Header;
 
@@ -70,7 +71,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(error) => return Err(HeadFault::from(error).into()),
         };
-        let source = &bytes[..len];
+        let source = bytes.before(len);
         let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Reason::MalformedHead) };
         if !lines::end_in_crlf(source, method, request.headers) {
             return Err(Reason::MalformedHead);
@@ -289,8 +290,8 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok((None, target));
     }
-    let strip = |scheme: &str| match target.get(..scheme.len()) {
-        Some(start) if start.eq_ignore_ascii_case(scheme) => Some(&target[scheme.len()..]),
+    let strip = |scheme: &str| match target.split_at_checked(scheme.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
         _ => None,
     };
     let rest = strip("http://").or_else(|| strip("https://")).ok_or(Reason::BadTarget)?;

@@ -5,6 +5,7 @@ use super::field::{Connection, Field, put};
 use super::lines::{self, Lines};
 use super::request::Fields;
 use super::{HeadFault, Version};
+use crate::base::cut::Cut;
 use httparse::Header;
 
 /// A head as it came, and what it says that matters here.
@@ -46,9 +47,10 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(error) => return Err(error.into()),
         };
         let status = response.code.filter(|status| *status >= 100).ok_or(HeadFault::Malformed)?;
-        let source = &bytes[..len];
+        let source = bytes.before(len);
         // The first token is the version, and no blank line comes before it.
-        let start = std::str::from_utf8(&source[..4]).map_err(|_| HeadFault::Malformed)?;
+        let start = source.get(..4).and_then(|version| std::str::from_utf8(version).ok());
+        let start = start.ok_or(HeadFault::Malformed)?;
         if !lines::end_in_crlf(source, start, response.headers) {
             return Err(HeadFault::Malformed);
         }

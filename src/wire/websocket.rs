@@ -23,16 +23,16 @@ impl Frames {
     /// Takes note of bytes up to the end of the next frame, or all. Returns how many.
     pub fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
-        while at < bytes.len() && !self.is_lost {
+        while let Some(byte) = bytes.get(at)
+            && !self.is_lost
+        {
             if self.payload > 0 {
                 let step = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len() - at);
                 self.payload -= step as u64;
                 at += step;
             } else {
-                self.header[usize::from(self.header_len)] = bytes[at];
-                self.header_len += 1;
+                self.read_header(*byte);
                 at += 1;
-                self.read_header();
             }
             if self.is_at_boundary() {
                 return at;
@@ -41,12 +41,18 @@ impl Frames {
         bytes.len()
     }
 
-    fn read_header(&mut self) {
+    fn read_header(&mut self, byte: u8) {
+        let Some(next) = self.header.get_mut(usize::from(self.header_len)) else {
+            // No header is as long.
+            return self.is_lost = true;
+        };
+        *next = byte;
+        self.header_len += 1;
         let have = usize::from(self.header_len);
         if have < 2 {
             return;
         }
-        let (first, second) = (self.header[0], self.header[1]);
+        let [first, second, length @ ..] = self.header;
         let opcode = first & 0x0f;
         let length_len = match second & 0x7f {
             126 => 2,
@@ -61,7 +67,7 @@ impl Frames {
         }
         self.payload = match length_len {
             0 => u64::from(second & 0x7f),
-            _ => self.header[2..2 + length_len].iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+            _ => length.iter().take(length_len).fold(0, |length, byte| length << 8 | u64::from(*byte)),
         };
         self.is_lost |= self.payload >> 63 != 0;
         self.is_closed |= opcode == 8;

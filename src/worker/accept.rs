@@ -55,7 +55,7 @@ impl Worker {
                 self.accept_again = Some(Moment::NEVER);
                 return;
             }
-            let Door { socket, port, secure } = &self.listeners[door];
+            let Some(Door { socket, port, secure }) = self.listeners.get(door) else { return };
             match socket.accept() {
                 Ok((stream, address)) => {
                     let (port, secure) = (*port, *secure);

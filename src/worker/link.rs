@@ -31,8 +31,7 @@ impl Worker {
     }
 
     fn target_of(&self, job: Key) -> Option<Arc<Backend>> {
-        let (frontend, member) = self.jobs.get(job)?.exchange.target()?;
-        Some(Arc::clone(&frontend.members[member].backend))
+        Some(Arc::clone(&self.jobs.get(job)?.exchange.target_member()?.backend))
     }
 
     fn set_link(&mut self, job: Key, link: Link) {

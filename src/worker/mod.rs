@@ -3,6 +3,17 @@
 //! Three slabs hold what lives: clients, jobs (an exchange and what it is tied to) and upstream connections. They know
 //! each other by generational keys only, so an event for what is gone finds nothing.
 
+// What a stranger sends passes here: nothing of it may stop a core.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented
+)]
+#![deny(clippy::indexing_slicing, clippy::string_slice)]
+
 mod accept;
 mod connection;
 mod drain;
@@ -235,8 +246,9 @@ impl Kind {
     const SHIFT: u32 = 60;
 
     fn token(self, low: u64) -> Token {
-        let word = ((self as u64) << Self::SHIFT) | low;
-        Token(usize::try_from(word).expect("a machine of 64 bits"))
+        const { assert!(usize::BITS == 64, "a token is a word of 64 bits") };
+        #[expect(clippy::cast_possible_truncation, reason = "there are 64 bits")]
+        Token((((self as u64) << Self::SHIFT) | low) as usize)
     }
 
     fn of(token: Token) -> (Self, u64) {

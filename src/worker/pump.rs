@@ -2,6 +2,7 @@
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
 use super::{Again, SCRATCH_BYTES, Worker};
+use crate::base::cut::Cut;
 use crate::base::slots::{Key, Slots};
 use crate::exchange::{Exchange, Flushed, Input, Side};
 use crate::net::transport::Received;
@@ -70,7 +71,7 @@ impl Worker {
     /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
     pub(super) fn check_idle(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        if upstream.stream.transport.receive(&mut self.scratch[..1], &mut self.bench) != Received::Nothing {
+        if upstream.stream.transport.receive(self.scratch.room(1), &mut self.bench) != Received::Nothing {
             self.close_upstream(key);
         }
     }
@@ -82,7 +83,7 @@ impl Worker {
             return;
         }
         if !client.stream.unread.is_empty() {
-            let job = self.open_job(key);
+            let Some(job) = self.open_job(key) else { return };
             return self.pump(job, Side::Client);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -92,8 +93,9 @@ impl Worker {
         }
         match received {
             Received::Bytes(count) => {
-                let job = self.open_job(key);
-                self.take_in(job, Side::Client, From::Client(key), &scratch[..count]);
+                if let Some(job) = self.open_job(key) {
+                    self.take_in(job, Side::Client, From::Client(key), scratch.before(count));
+                }
             }
             Received::Nothing => self.greet_again(key),
             Received::Hello => {}
@@ -112,8 +114,9 @@ impl Worker {
         }
     }
 
-    fn open_job(&mut self, client_key: Key) -> Key {
-        let client = self.clients.get_mut(client_key).expect("the caller has just looked at it");
+    /// Begins an exchange with a client, if it is still there.
+    fn open_job(&mut self, client_key: Key) -> Option<Key> {
+        let client = self.clients.get_mut(client_key)?;
         let job = self.jobs.insert(Job {
             exchange: Exchange::new(client.peer.clone(), self.core.now, &self.core.settings),
             client: client_key,
@@ -124,7 +127,7 @@ impl Worker {
         });
         client.job = Some(job);
         client.stream.starved = false;
-        job
+        Some(job)
     }
 
     /// Reads once from a side that the exchange wants bytes from, and tells it.
@@ -147,12 +150,12 @@ impl Worker {
                 self.take_in(job_key, side, from, &unread);
                 self.core.buffers.give(unread);
             } else {
-                match stream.transport.receive(&mut scratch[..limit], &mut self.bench) {
+                match stream.transport.receive(scratch.room(limit), &mut self.bench) {
                     Received::Bytes(count) if unread.is_empty() => {
-                        self.take_in(job_key, side, from, &scratch[..count]);
+                        self.take_in(job_key, side, from, scratch.before(count));
                     }
                     Received::Bytes(count) => {
-                        unread.extend_from_slice(&scratch[..count]);
+                        unread.extend_from_slice(scratch.before(count));
                         self.take_in(job_key, side, from, &unread);
                         self.core.buffers.give(unread);
                     }
@@ -184,13 +187,12 @@ impl Worker {
     fn take_in(&mut self, job: Key, side: Side, from: From, bytes: &[u8]) {
         let mut at = 0;
         loop {
-            let rest = &bytes[at..];
-            let consumed = self.step(job, Input::Bytes(side, rest), at);
+            let consumed = self.step(job, Input::Bytes(side, bytes.from(at)), at);
             at += consumed;
             let wants_more = self.jobs.get(job).is_some_and(|job| job.exchange.wants(side));
             if consumed == 0 || at == bytes.len() || !wants_more {
                 let starved = consumed == 0 && wants_more;
-                self.put_back(from, &bytes[at..], starved);
+                self.put_back(from, bytes.from(at), starved);
                 break;
             }
         }

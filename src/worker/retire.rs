@@ -4,6 +4,7 @@ use super::{Worker, connection::Link};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::base::slots::Key;
+use crate::cluster::Member;
 use crate::exchange::Input;
 use crate::route::Cached;
 use std::collections::{HashSet, VecDeque};
@@ -62,8 +63,8 @@ impl Worker {
             _ => false,
         });
         let left = |key: &Key| {
-            let target = self.jobs.get(*key).and_then(|job| job.exchange.target());
-            target.is_some_and(|(frontend, member)| frontend.members[member].is_retired())
+            let member = self.jobs.get(*key).and_then(|job| job.exchange.target_member());
+            member.is_some_and(Member::is_retired)
         };
         let departed: Vec<Key> = tunnels.filter(left).collect();
         for job in departed {
@@ -75,8 +76,9 @@ impl Worker {
 
     /// Whether the backend of a tunnel is still out of its list: one that came back is spared.
     fn has_departed(&mut self, job: Key) -> bool {
-        let Some((frontend, member)) = self.jobs.get(job).and_then(|job| job.exchange.target()) else { return false };
-        let backend = frontend.members[member].backend.id();
+        let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
+        let (Some((frontend, _)), Some(member)) = (exchange.target(), exchange.target_member()) else { return false };
+        let backend = member.backend.id();
         match self.routes.get(&frontend.host) {
             Some(Cached::Found(now)) => {
                 !now.members.iter().any(|member| member.backend.id() == backend && !member.is_retired())
