@@ -56,6 +56,11 @@ pub struct Settings {
     pub debug: bool,
     /// The number of workers; `None` for one a core.
     pub workers: Option<usize>,
+    /// The greatest number of client connections of a worker, as it was written; `None` for as many as there are open
+    /// files for (`server.maxConnections`).
+    pub max_connections: Option<usize>,
+    /// Where the number of the process is written (`server.pidFile`).
+    pub pid_file: Option<PathBuf>,
     /// The processors to pin workers to, in this order; `None` for all.
     pub cpus: Option<Vec<usize>>,
     /// Whether workers are pinned.
@@ -157,6 +162,8 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         worker: server.worker,
         debug: server.debug,
         workers: overrides.workers.or(server.workers),
+        max_connections: server.max_connections,
+        pid_file: server.pid_file,
         cpus: overrides.cpus.clone().map(CpuList::into_vec).or(server.cpus),
         pin: server.pin && !overrides.no_pin,
         listeners,

@@ -48,6 +48,8 @@ pub(super) struct Server {
     pub(super) name_refresh: Duration,
     pub(super) unknown_rate: u32,
     pub(super) snapshot: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
+    pub(super) max_connections: Option<usize>,
     pub(super) debug: bool,
     pub(super) workers: Option<usize>,
     pub(super) cpus: Option<Vec<usize>>,
@@ -57,6 +59,7 @@ pub(super) struct Server {
 pub(super) fn read(server: &Section<'_>) -> Server {
     let lru_cache = server.field("lruCache").section();
     let times = read_times(server, &lru_cache);
+    let max_connections = server.field("maxConnections").count(COUNT);
     Server {
         upstream: upstream::Settings {
             max_sockets: server.field("maxSockets").count(1..=65_535).unwrap_or(100),
@@ -71,7 +74,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         },
         worker: worker::Settings {
             idle_timeout: times.idle,
-            max_connections: server.field("maxConnections").count(COUNT).unwrap_or(100_000),
+            max_connections: max_connections.unwrap_or(worker::DEFAULT_MAX_CONNECTIONS),
             graceful_wait: times.graceful,
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
         },
@@ -83,7 +86,9 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             .count(COUNT)
             .and_then(|rate| rate.try_into().ok())
             .unwrap_or(1000),
-        snapshot: read_snapshot(&server.field("snapshot")),
+        snapshot: read_path(&server.field("snapshot")),
+        pid_file: read_path(&server.field("pidFile")),
+        max_connections,
         debug: server.field("debug").flag().unwrap_or(false),
         workers: server.field("workers").count(WORKERS),
         cpus: read_cpus(&server.field("cpus")),
@@ -149,13 +154,14 @@ fn read_access_log(field: &Field<'_>) -> access_log::Target {
     target.unwrap_or(Target::Off)
 }
 
-fn read_snapshot(field: &Field<'_>) -> Option<PathBuf> {
-    let snapshot = field.read("a path, or false for none", |value| match (value.as_str(), value) {
+/// A path, where there may be none.
+fn read_path(field: &Field<'_>) -> Option<PathBuf> {
+    let path = field.read("a path, or false for none", |value| match (value.as_str(), value) {
         (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(None),
         (Some(path), _) => Some(Some(path.into())),
         _ => None,
     });
-    snapshot.flatten()
+    path.flatten()
 }
 
 /// The list of processors, as a text or as a list of numbers.

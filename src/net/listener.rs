@@ -1,9 +1,10 @@
 //! Listening sockets. Bound once, by the supervisor, which keeps them: what waits in a socket's queue outlives the
 //! worker that accepts from it.
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -33,6 +34,18 @@ impl Listener {
         Ok(Self { socket: socket.into() })
     }
 
+    /// Takes over a socket that listens already, and that somebody else has made.
+    pub fn adopt(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
+        Ok(Self { socket })
+    }
+
+    /// Another handle of the same socket and queue.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.socket.try_clone().map(|socket| Self { socket })
+    }
+
     /// Finds out whether another process listens on the address: sharing it unseen would take half of its clients.
     pub fn probe(address: SocketAddr) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -52,6 +65,12 @@ impl Listener {
     /// Another handle of the same socket and queue, for a worker to poll.
     pub fn for_worker(&self) -> io::Result<mio::net::TcpListener> {
         Ok(mio::net::TcpListener::from_std(self.socket.try_clone()?))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

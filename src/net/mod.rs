@@ -1,5 +1,6 @@
 //! Sockets, encryption, polling and mail between threads. No HTTP.
 
+pub mod activation;
 pub mod listener;
 pub mod mailbox;
 mod socket;

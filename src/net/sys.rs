@@ -1,7 +1,10 @@
 //! The one room with `unsafe`: system calls that no well-kept crate wraps.
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
-use std::os::fd::AsRawFd;
+use rustix::net::{SocketType, sockopt};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 
 /// Where `tcpi_bytes_acked`, of 64 bits, stands in the kernel's `struct tcp_info` (since Linux 4.1; the layout is part
 /// of the kernel's interface and only grows at its end).
@@ -20,6 +23,26 @@ pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
     let is_told = result == 0 && usize::try_from(len).is_ok_and(|len| len >= BYTES_ACKED.end);
     let bytes = info.get(BYTES_ACKED).filter(|_| is_told)?;
     bytes.try_into().map(u64::from_ne_bytes).ok()
+}
+
+/// The listening socket of TCP that this process was started with as the open file of this number. To be called once for
+/// a number, before this process listens on any socket of its own.
+pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {
+    // SAFETY: what is borrowed is only asked for what it is; if no such file is open, the system says so.
+    let file = unsafe { BorrowedFd::borrow_raw(number) };
+    let is_ours = sockopt::socket_type(file).is_ok_and(|kind| kind == SocketType::STREAM)
+        && sockopt::socket_acceptconn(file).unwrap_or(false);
+    if !is_ours {
+        let problem = format!("file {number} of LISTEN_FDS is no listening socket");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    // SAFETY: as this process has not made a listening socket yet, this one was there when it was started, and nothing
+    // in it owns it; it is taken once.
+    let listener = unsafe { TcpListener::from_raw_fd(number) };
+    match listener.local_addr() {
+        Ok(_) => Ok(listener),
+        Err(error) => Err(io::Error::new(error.kind(), format!("file {number} of LISTEN_FDS is no socket of TCP"))),
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
-//! Which worker runs on which processor.
+//! How many workers there are, and which of them runs on which processor.
 
-use crate::config::Settings;
+use super::cgroup;
+use crate::config::{CpuList, Settings};
 use core_affinity::CoreId;
 use std::fmt;
+use std::fs;
+use std::thread;
+
+/// The processors that the scheduler leaves to those who ask for them by number (`isolcpus=`).
+const ISOLATED: &str = "/sys/devices/system/cpu/isolated";
 
 /// Where a worker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +40,88 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { missing, usable } = self;
-        write!(f, "server.cpus: processors {missing:?} are not there for this process; it may use {usable:?}")
+        write!(
+            f,
+            "server.cpus: processors {missing:?} are not there for this process: offline, or not granted to it; it may \
+             use {usable:?}"
+        )
     }
 }
 
-/// A place for each worker: as many as `server.workers` says, else one a processor.
+/// A place for each worker: as many as `server.workers` says, else one a processor, and no more than the control group
+/// grants the time for.
 pub(super) fn choose(settings: &Settings) -> Result<Vec<Place>, Fault> {
-    let usable: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    plan(settings.workers, settings.cpus.as_deref(), settings.pin, usable)
+    let machine = Machine::this();
+    let wish = Wish { workers: settings.workers, cpus: settings.cpus.as_deref(), pin: settings.pin };
+    if let (Some(quota), Some(workers)) = (machine.quota, machine.workers_by_quota(&wish)) {
+        log::info!("the control group grants the time of {quota} processors: {workers} workers, and none is pinned");
+    }
+    plan(&wish, &machine)
 }
 
-fn plan(workers: Option<usize>, cpus: Option<&[usize]>, pin: bool, usable: Vec<usize>) -> Result<Vec<Place>, Fault> {
-    let cpus = cpus.unwrap_or(&usable);
-    let missing: Vec<usize> = cpus.iter().copied().filter(|cpu| !usable.contains(cpu)).collect();
-    if !missing.is_empty() {
-        return Err(Fault { missing, usable });
+/// What was asked for.
+struct Wish<'a> {
+    workers: Option<usize>,
+    cpus: Option<&'a [usize]>,
+    pin: bool,
+}
+
+/// What there is.
+#[derive(Default)]
+struct Machine {
+    /// The processors that the system would run this process on: online, and granted to it.
+    usable: Vec<usize>,
+    /// Those that it may use but is not put on unless it asks for them.
+    isolated: Vec<usize>,
+    /// The processor time that is granted, in processors.
+    quota: Option<f64>,
+}
+
+impl Machine {
+    fn this() -> Self {
+        let isolated = fs::read_to_string(ISOLATED).ok().and_then(|text| text.trim().parse().ok());
+        let isolated = isolated.map(CpuList::into_vec).unwrap_or_default();
+        Self {
+            usable: core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect(),
+            isolated: isolated.into_iter().filter(|cpu| may_use(*cpu)).collect(),
+            quota: cgroup::cpu_quota(),
+        }
     }
-    let workers = workers.unwrap_or(cpus.len()).max(1);
+
+    /// The processors for workers that nobody has placed: not the isolated ones, which somebody keeps for other work.
+    fn ordinary(&self) -> Vec<usize> {
+        let ordinary: Vec<_> = self.usable.iter().copied().filter(|cpu| !self.isolated.contains(cpu)).collect();
+        if ordinary.is_empty() { self.usable.clone() } else { ordinary }
+    }
+
+    /// The number of workers where the quota decides it: rounded up, so that all the time can be used.
+    fn workers_by_quota(&self, wish: &Wish<'_>) -> Option<usize> {
+        let ordinary = self.ordinary().len();
+        let granted = (1..ordinary).find(|count| self.quota.is_some_and(|quota| quota <= *count as f64))?;
+        (wish.workers.is_none() && wish.cpus.is_none()).then_some(granted)
+    }
+}
+
+/// Whether a thread of this process can be put on a processor that it is not put on by itself.
+fn may_use(id: usize) -> bool {
+    thread::spawn(move || core_affinity::set_for_current(CoreId { id })).join().unwrap_or(false)
+}
+
+fn plan(wish: &Wish<'_>, machine: &Machine) -> Result<Vec<Place>, Fault> {
+    if let Some(workers) = machine.workers_by_quota(wish) {
+        // With a quota and no processors of one's own, all who share the machine would crowd on the first few.
+        return Ok(vec![Place::Anywhere; workers]);
+    }
+    let ordinary = machine.ordinary();
+    let cpus = wish.cpus.unwrap_or(&ordinary);
+    let may_use = |cpu: &usize| machine.usable.contains(cpu) || machine.isolated.contains(cpu);
+    let missing: Vec<usize> = cpus.iter().copied().filter(|cpu| !may_use(cpu)).collect();
+    if !missing.is_empty() {
+        return Err(Fault { missing, usable: machine.usable.clone() });
+    }
+    let workers = wish.workers.unwrap_or(cpus.len()).max(1);
     let place = |number: usize| match cpus.get(number % cpus.len().max(1)) {
-        Some(cpu) if pin => Place::Pinned(*cpu),
+        Some(cpu) if wish.pin => Place::Pinned(*cpu),
         _ => Place::Anywhere,
     };
     Ok((0..workers).map(place).collect())
@@ -61,16 +130,55 @@ fn plan(workers: Option<usize>, cpus: Option<&[usize]>, pin: bool, usable: Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Place::{Anywhere, Pinned};
+
+    fn planned(
+        workers: Option<usize>,
+        cpus: Option<&[usize]>,
+        pin: bool,
+        machine: &Machine,
+    ) -> Result<Vec<Place>, Fault> {
+        plan(&Wish { workers, cpus, pin }, machine)
+    }
 
     #[test]
     fn places() {
-        use Place::{Anywhere, Pinned};
-        let plan = |workers, cpus, pin| plan(workers, cpus, pin, vec![0, 1, 3]);
+        let machine = Machine { usable: vec![0, 1, 3], ..Machine::default() };
+        let plan = |workers, cpus, pin| planned(workers, cpus, pin, &machine);
         assert_eq!(plan(None, None, true), Ok(vec![Pinned(0), Pinned(1), Pinned(3)]));
         assert_eq!(plan(Some(2), None, true), Ok(vec![Pinned(0), Pinned(1)]));
         assert_eq!(plan(Some(3), Some(&[3, 0]), true), Ok(vec![Pinned(3), Pinned(0), Pinned(3)]));
         assert_eq!(plan(None, Some(&[3, 0]), false), Ok(vec![Anywhere, Anywhere]));
         let fault = Fault { missing: vec![2, 9], usable: vec![0, 1, 3] };
         assert_eq!(plan(None, Some(&[2, 3, 9]), true), Err(fault));
+    }
+
+    #[test]
+    fn isolated_processors_are_for_those_who_name_them() {
+        let machine = Machine { usable: vec![0, 1, 2], isolated: vec![2, 3], quota: None };
+        assert_eq!(planned(None, None, true, &machine), Ok(vec![Pinned(0), Pinned(1)]));
+        assert_eq!(planned(None, Some(&[2, 3]), true, &machine), Ok(vec![Pinned(2), Pinned(3)]));
+        let all_isolated = Machine { usable: vec![4], isolated: vec![4], quota: None };
+        assert_eq!(planned(None, None, true, &all_isolated), Ok(vec![Pinned(4)]));
+    }
+
+    #[test]
+    fn a_quota_decides_the_number_where_nobody_else_does() {
+        let machine = |quota| Machine { usable: vec![0, 1, 2, 3], isolated: Vec::new(), quota: Some(quota) };
+        for (quota, workers) in [(0.2, 1), (1.0, 1), (1.5, 2), (3.0, 3)] {
+            assert_eq!(planned(None, None, true, &machine(quota)), Ok(vec![Anywhere; workers]), "{quota}");
+        }
+        for quota in [3.5, 4.0, 64.0] {
+            assert_eq!(planned(None, None, true, &machine(quota)).map(|places| places.len()), Ok(4), "{quota}");
+        }
+        assert_eq!(planned(Some(3), None, true, &machine(1.0)), Ok(vec![Pinned(0), Pinned(1), Pinned(2)]));
+        assert_eq!(planned(None, Some(&[1, 2]), true, &machine(1.0)), Ok(vec![Pinned(1), Pinned(2)]));
+    }
+
+    #[test]
+    fn a_thread_can_be_put_where_the_process_may_run_and_nowhere_else() {
+        let first = core_affinity::get_core_ids().expect("processors")[0].id;
+        assert!(may_use(first));
+        assert!(!may_use(1023), "no machine of tests has so many");
     }
 }

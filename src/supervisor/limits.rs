@@ -1,13 +1,68 @@
 //! Limits of the system.
 
+use crate::worker::DEFAULT_MAX_CONNECTIONS;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// Files that are not connections: listening sockets, polls, logs, the source of routes.
+const OTHER_FILES: usize = 128;
+
 /// Raises the limit of open files to the hard one: every connection is a file, and the usual soft limit of 1,024 is
-/// kept for the sake of programs that use `select`.
-pub(super) fn raise_open_files() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
-    if let Err(error) = raised {
-        log::warn!("raising the limit of open files: {error}");
+/// kept for the sake of programs that use `select`. Returns the limit that holds now.
+pub(super) fn raise_open_files() -> usize {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard) } else { Ok(hard) }
+    });
+    match raised {
+        Ok(files) => usize::try_from(files).unwrap_or(usize::MAX),
+        Err(error) => {
+            log::warn!("raising the limit of open files: {error}");
+            getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
+        }
+    }
+}
+
+/// The connections of clients that each of `workers` takes, with so many open files: what was `asked_for`, else as many
+/// as there are files for, when each has a connection to a backend too.
+pub(super) fn connections(asked_for: Option<usize>, workers: usize, open_files: usize) -> usize {
+    let possible = (open_files.saturating_sub(OTHER_FILES) / workers.max(1) / 2).max(1);
+    match asked_for {
+        // Idle clients have no connection to a backend: more than are possible at worst may be meant.
+        Some(asked_for) => {
+            if asked_for > possible {
+                log::warn!(
+                    "server.maxConnections: {asked_for} for each of {workers} workers, and the limit of open files, \
+                     {open_files}, is enough for {possible} that all are in use; raise it (LimitNOFILE= of systemd, \
+                     ulimit -Hn), or new connections will have to wait"
+                );
+            }
+            asked_for
+        }
+        None => {
+            if possible < DEFAULT_MAX_CONNECTIONS {
+                log::info!("{open_files} open files: up to {possible} connections for each of {workers} workers");
+            }
+            possible.min(DEFAULT_MAX_CONNECTIONS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_what_files_allow() {
+        let table = [
+            (None, 1, 1024, 448),
+            (None, 2, 1024, 224),
+            (None, 2, 1 << 20, 100_000),
+            (None, 64, 1 << 20, 8191),
+            (None, 64, 100, 1),
+            (Some(5000), 2, 1024, 5000),
+            (Some(10), 2, 1024, 10),
+        ];
+        for (asked_for, workers, files, expected) in table {
+            assert_eq!(connections(asked_for, workers, files), expected, "{asked_for:?} {workers} {files}");
+        }
     }
 }

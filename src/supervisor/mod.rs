@@ -3,7 +3,11 @@
 
 mod affinity;
 mod certificates;
+mod cgroup;
+mod doors;
 mod limits;
+mod notify;
+mod pid_file;
 mod privileges;
 
 use crate::base::clock::Clock;
@@ -11,6 +15,7 @@ use crate::base::counters::{Counter, Counters};
 use crate::base::reason::Reason;
 use crate::config::Settings;
 use crate::directory::Directory;
+use crate::net::activation;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Post;
 use crate::net::tls::BackendTls;
@@ -18,11 +23,15 @@ use crate::page::Pages;
 use crate::worker::{self, Order, Parts, Seat, Worker};
 use crate::{access_log, directory};
 use crossbeam_channel::{Receiver, Sender};
+use doors::Doors;
+use pid_file::PidFile;
+use privileges::Account;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -35,6 +44,12 @@ pub enum Error {
     Privileges(privileges::Fault),
     /// A processor of `server.cpus` is not there.
     Cpus(affinity::Fault),
+    /// What the service manager handed over cannot be listened on.
+    Activation(io::Error),
+    /// The service manager listens on an address that the configuration does not have.
+    Unnamed(SocketAddr),
+    /// The number of the process could not be written.
+    PidFile(PathBuf, io::Error),
     /// The routes could not be had.
     Directory(directory::Error),
     /// The access log could not be opened, or a thread or poll not be made.
@@ -58,6 +73,13 @@ impl fmt::Display for Error {
             }
             Self::Privileges(fault) => fault.fmt(f),
             Self::Cpus(fault) => fault.fmt(f),
+            Self::Activation(error) => write!(f, "sockets of the service manager: {error}"),
+            Self::Unnamed(address) => write!(
+                f,
+                "the service manager listens on {address}, which is no address of http.bind or https.bind: name it there, \
+                 or take it out of the unit"
+            ),
+            Self::PidFile(path, error) => write!(f, "server.pidFile: writing {}: {error}", path.display()),
             Self::Directory(error) => error.fmt(f),
             Self::Tls(problem) => write!(f, "https: {problem}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
@@ -67,6 +89,12 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    fn pid_file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        |error| Self::PidFile(path.to_owned(), error)
+    }
+}
 
 /// What wakes the supervisor.
 enum Event {
@@ -79,37 +107,45 @@ enum Event {
 /// Serves until a signal ends it; every request that is under way then is answered first, up to
 /// `server.gracefulWait`.
 pub fn run(settings: &Settings) -> Result<(), Error> {
+    let activated = activation::take_sockets().map_err(Error::Activation)?;
     let cpus = affinity::choose(settings).map_err(Error::Cpus)?;
-    limits::raise_open_files();
+    let open_files = limits::raise_open_files();
+    if let Some(bytes) = cgroup::memory_limit() {
+        log::info!("the control group grants {} MiB of memory", bytes >> 20);
+    }
+    let mut settings = settings.clone();
+    settings.worker.max_connections = limits::connections(settings.max_connections, cpus.len(), open_files);
+    let settings = &settings;
     let (events_out, events) = crossbeam_channel::unbounded();
     // From here on a signal is an order, not the end of the process: before the first client can have connected.
     hear_signals(events_out.clone()).map_err(|error| Error::System("hearing signals", error))?;
-    let listeners = bind(settings, cpus.len())?;
-    privileges::drop(settings).map_err(Error::Privileges)?;
-    let mut house = House::furnish(settings, &cpus, listeners, &events_out)?;
+    let doors = open_doors(settings, cpus.len(), activated)?;
+    let account = Account::find(settings).map_err(Error::Privileges)?;
+    let pid_file = settings.pid_file.as_ref().map(|path| PidFile::write(path, account).map_err(Error::pid_file(path)));
+    let _pid_file = pid_file.transpose()?;
+    account.take_on().map_err(Error::Privileges)?;
+    let mut house = House::furnish(settings, &cpus, doors, &events_out)?;
     house.start(&cpus, events_out)?;
-    for address in addresses(settings) {
+    for address in house.doors.iter().flat_map(Doors::addresses) {
         log::info!("listening on {address} with {} workers", cpus.len());
     }
+    notify::ready();
     let result = house.serve(settings, &events);
     house.tear_down();
     result
 }
 
-/// One socket an address for each worker, so that the kernel spreads the connections.
-fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, Error> {
-    let bind = |address| Listener::bind(address).map_err(|error| Error::Listen(address, error));
-    // With SO_REUSEPORT a second process could share the address unseen; one plain probe finds it out.
-    for address in addresses(settings) {
-        Listener::probe(address).map_err(|error| Error::Listen(address, error))?;
+/// The sockets of all addresses. One that the service manager listens on, and that nobody here accepts from, would take
+/// in clients for nobody.
+fn open_doors(settings: &Settings, workers: usize, activated: Vec<Listener>) -> Result<Doors, Error> {
+    let (doors, others) = Doors::open(settings, workers, activated)?;
+    match others.first() {
+        None => Ok(doors),
+        Some(other) => Err(match other.local_address() {
+            Ok(address) => Error::Unnamed(address),
+            Err(error) => Error::Activation(error),
+        }),
     }
-    (0..workers).map(|_| addresses(settings).map(bind).collect()).collect()
-}
-
-/// Where to listen, encrypted addresses last.
-fn addresses(settings: &Settings) -> impl Iterator<Item = SocketAddr> {
-    let tls = settings.tls.iter().flat_map(|tls| &tls.listeners).map(|listener| listener.address);
-    settings.listeners.iter().copied().chain(tls)
 }
 
 fn hear_signals(events: Sender<Event>) -> io::Result<()> {
@@ -128,8 +164,9 @@ fn hear_signals(events: Sender<Event>) -> io::Result<()> {
 struct House {
     /// Those who have yet to be started.
     workers: Vec<Worker>,
-    /// The sockets of each. The workers accept from handles of their own: a socket listens while any handle is left.
-    listeners: Vec<Vec<Listener>>,
+    /// The listening sockets, until the end begins. The workers accept from handles of their own: a socket listens while
+    /// any handle is left.
+    doors: Option<Doors>,
     /// How the others are told what to do.
     orders: Vec<Post<Order>>,
     counters: Vec<Arc<Counters>>,
@@ -145,7 +182,7 @@ impl House {
     fn furnish(
         settings: &Settings,
         cpus: &[affinity::Place],
-        listeners: Vec<Vec<Listener>>,
+        doors: Doors,
         events: &Sender<Event>,
     ) -> Result<Self, Error> {
         let clock = Clock::new();
@@ -158,7 +195,7 @@ impl House {
         let pages = Arc::new(Pages::load(&settings.page));
         let mut house = Self {
             workers: Vec::new(),
-            listeners,
+            doors: Some(doors),
             orders: Vec::new(),
             counters: Vec::new(),
             directory,
@@ -178,7 +215,7 @@ impl House {
     }
 
     fn make_worker(&self, settings: &Settings, furniture: Furniture) -> Result<Worker, Error> {
-        let listeners: io::Result<Vec<_>> = self.listeners[furniture.number].iter().map(Listener::for_worker).collect();
+        let listeners = self.doors.as_ref().map_or_else(|| Ok(Vec::new()), |doors| doors.of_worker(furniture.number));
         let worker = listeners.and_then(|listeners| {
             Worker::new(Parts {
                 number: furniture.number,
@@ -230,10 +267,12 @@ impl House {
             let Ok(event) = events.recv() else { break };
             match event {
                 Event::Signal(SIGHUP) => {
+                    notify::reloading("reading routes, certificates and pages again");
                     self.directory.reload();
                     self.renew_certificates();
                     let pages = Arc::new(Pages::load(&settings.page));
                     self.tell_all(&Order::Pages(pages));
+                    notify::ready();
                 }
                 Event::Files => self.renew_certificates(),
                 Event::Signal(SIGUSR1) => self.log.reopen(),
@@ -266,7 +305,8 @@ impl House {
     }
 
     fn begin_stop(&mut self) {
-        self.listeners.clear();
+        notify::stopping();
+        self.doors = None;
         self.tell_all(&Order::Stop);
     }
 

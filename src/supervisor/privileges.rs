@@ -2,8 +2,9 @@
 
 use crate::config::Settings;
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Group, Uid, User, getgroups, getresgid, getresuid, setgid, setgroups, setuid};
 use std::fmt;
+use std::fs;
 
 /// Why the account could not be taken on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Fault {
     NoGroup(String),
     /// The system refused.
     Refused(&'static str, Errno),
+    /// The system agreed, and this is still what it was.
+    Kept(&'static str, String),
 }
 
 impl fmt::Display for Fault {
@@ -24,27 +27,77 @@ impl fmt::Display for Fault {
             }
             Self::NoGroup(name) => write!(f, "group: there is no group {name} here; name one that exists"),
             Self::Refused(what, error) => write!(f, "{what}: {error}"),
+            Self::Kept(what, found) => {
+                write!(
+                    f,
+                    "root's rights were to be given up, and this process still has {what} {found}; not serving so"
+                )
+            }
         }
     }
 }
 
-/// Takes on `user` and `group`, for good. Does nothing where none is set.
-pub(super) fn drop(settings: &Settings) -> Result<(), Fault> {
-    let user = settings.user.as_deref().map(find_user).transpose()?;
-    let group = settings.group.as_deref().map(find_group).transpose()?;
-    let gid = group.or(user.map(|(_, gid)| gid));
-    let refused = |what| move |error| Fault::Refused(what, error);
-    if let Some(gid) = gid {
-        // Root's other groups would stay behind.
-        setgroups(&[gid]).map_err(refused("giving up groups"))?;
-        setgid(gid).map_err(refused("taking on the group"))?;
+/// The account to take on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Account {
+    pub(super) user: Option<Uid>,
+    pub(super) group: Option<Gid>,
+}
+
+impl Account {
+    /// Looks up `user` and `group`. Whoever names only a user gets that user's own group.
+    pub(super) fn find(settings: &Settings) -> Result<Self, Fault> {
+        let user = settings.user.as_deref().map(find_user).transpose()?;
+        let group = settings.group.as_deref().map(find_group).transpose()?;
+        Ok(Self { user: user.map(|(uid, _)| uid), group: group.or(user.map(|(_, gid)| gid)) })
     }
-    if let Some((uid, _)) = user {
-        setuid(uid).map_err(refused("taking on the user"))?;
-        let may_go_back = !uid.is_root() && setuid(Uid::from_raw(0)).is_ok();
-        assert!(!may_go_back, "root's rights were given up, and are still there");
+
+    /// Takes on this account, for good, and makes sure that nothing of the one before is left. Does nothing where none
+    /// is set.
+    pub(super) fn take_on(self) -> Result<(), Fault> {
+        let refused = |what| move |error| Fault::Refused(what, error);
+        if let Some(gid) = self.group {
+            // Root's other groups would stay behind.
+            setgroups(&[gid]).map_err(refused("giving up groups"))?;
+            setgid(gid).map_err(refused("taking on the group"))?;
+        }
+        if let Some(uid) = self.user {
+            setuid(uid).map_err(refused("taking on the user"))?;
+        }
+        self.verify()
     }
-    Ok(())
+
+    fn verify(self) -> Result<(), Fault> {
+        let refused = |error| Fault::Refused("asking for this process's account", error);
+        if let Some(gid) = self.group {
+            let now = getresgid().map_err(refused)?;
+            if [now.real, now.effective, now.saved] != [gid; 3] {
+                return Err(Fault::Kept("the groups", format!("{now:?}")));
+            }
+            let others = getgroups().map_err(refused)?;
+            if others.iter().any(|other| *other != gid) {
+                return Err(Fault::Kept("the groups", format!("{others:?}")));
+            }
+        }
+        let Some(uid) = self.user else { return Ok(()) };
+        let now = getresuid().map_err(refused)?;
+        if [now.real, now.effective, now.saved] != [uid; 3] {
+            return Err(Fault::Kept("the users", format!("{now:?}")));
+        }
+        if uid.is_root() {
+            return Ok(());
+        }
+        // Securebits can have them survive the change of the user (capabilities(7)).
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap_or_default().trim();
+        if capabilities.bytes().any(|digit| digit != b'0') {
+            return Err(Fault::Kept("the capabilities", capabilities.to_owned()));
+        }
+        if setuid(Uid::from_raw(0)).is_ok() {
+            return Err(Fault::Kept("the way back", "to root".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// The user of this name or number, and its own group.
@@ -64,4 +117,21 @@ fn find_group(name: &str) -> Result<Gid, Fault> {
     };
     let group = found.map_err(|error| Fault::Refused("looking up the group", error))?;
     group.map(|group| group.gid).ok_or_else(|| Fault::NoGroup(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{getgid, getuid};
+
+    #[test]
+    fn what_was_not_given_up_is_found() {
+        let (uid, gid) = (getuid(), getgid());
+        let [other_uid, other_gid] = [uid.as_raw() + 1, gid.as_raw() + 1];
+        let user = Account { user: Some(Uid::from_raw(other_uid)), group: None };
+        assert!(matches!(user.verify(), Err(Fault::Kept("the users", _))));
+        let group = Account { user: None, group: Some(Gid::from_raw(other_gid)) };
+        assert!(matches!(group.verify(), Err(Fault::Kept("the groups", _))));
+        assert_eq!(Account::default().verify(), Ok(()));
+    }
 }

@@ -16,6 +16,15 @@ use std::time::Duration;
 /// How long accepting pauses when the system has no descriptor or memory for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A socket to accept from.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Where connections are encrypted: the place of the address's certificate among [`super::DoorCertificates`].
+    pub secure: Option<u32>,
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Door {
@@ -26,14 +35,11 @@ pub(super) struct Door {
 }
 
 impl Worker {
-    /// Opens these doors; at the last `encrypted` of them, hands are shaken.
-    pub(super) fn open_doors(&mut self, sockets: Vec<TcpListener>, encrypted: usize) -> io::Result<()> {
-        let plain = sockets.len() - encrypted;
-        for (number, mut socket) in sockets.into_iter().enumerate() {
+    pub(super) fn open_doors(&mut self, entrances: Vec<Entrance>) -> io::Result<()> {
+        for (number, Entrance { mut socket, secure }) in entrances.into_iter().enumerate() {
             let token = Kind::Listener.token(number as u64);
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
             let port = socket.local_addr()?.port();
-            let secure = number.checked_sub(plain).and_then(|place| u32::try_from(place).ok());
             self.listeners.push(Door { socket, port, secure });
         }
         Ok(())

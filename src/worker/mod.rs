@@ -57,9 +57,13 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
 
+/// The greatest number of client connections of one worker, where nobody says otherwise.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
+
 /// Letters that wait for a core. What does not fit makes the core drop its routes and ask anew.
 const MAILBOX: usize = 32 * 1024;
 
+pub use accept::Entrance;
 pub use lobby::{DoorCertificates, Settings as LobbySettings};
 
 /// What of a worker can be set.
@@ -111,9 +115,9 @@ pub struct Parts {
     pub number: usize,
     /// Its poll and mailboxes.
     pub seat: Seat,
-    /// Its sockets to accept from, plain ones first.
-    pub listeners: Vec<mio::net::TcpListener>,
-    /// What the last of its sockets, those that are encrypted, need: as many as there are certificates.
+    /// Its sockets to accept from.
+    pub listeners: Vec<Entrance>,
+    /// What those of its sockets need that are encrypted.
     pub tls: Option<TlsParts>,
     /// What is agreed on with backends of `https://`; `None` where nothing can be.
     pub backend_tls: Option<BackendTls>,
@@ -144,7 +148,7 @@ pub struct TlsParts {
     pub reception: Arc<Reception>,
     /// The settings.
     pub settings: LobbySettings,
-    /// The certificates of the encrypted sockets, in their order.
+    /// The certificates of the encrypted addresses, in their order.
     pub doors: DoorCertificates,
 }
 
@@ -267,7 +271,6 @@ impl Worker {
     /// A worker that has yet to run.
     pub fn new(parts: Parts) -> io::Result<Self> {
         let now = parts.clock.now();
-        let encrypted = parts.tls.as_ref().map_or(0, |tls| tls.doors.len());
         let mut worker = Self {
             number: parts.number,
             settings: parts.settings,
@@ -306,7 +309,7 @@ impl Worker {
             retiring: retire::Retiring::default(),
             stop_at: None,
         };
-        worker.open_doors(parts.listeners, encrypted)?;
+        worker.open_doors(parts.listeners)?;
         Ok(worker)
     }
 

@@ -44,7 +44,7 @@ impl Stage {
             backend_tls: None,
             number: 0,
             seat,
-            listeners: vec![listener.for_worker().expect("a handle")],
+            listeners: vec![Entrance { socket: listener.for_worker().expect("a handle"), secure: None }],
             settings: Settings {
                 idle_timeout: PATIENCE,
                 max_connections: 100,

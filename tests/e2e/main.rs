@@ -15,6 +15,7 @@ mod names;
 mod outage;
 mod queueing;
 mod routes;
+mod service;
 mod start;
 mod stop;
 mod support;

@@ -2,9 +2,7 @@
 
 use crate::support::backend::Backend;
 use crate::support::proxy::Setup;
-use crate::support::{HOST, canned, until};
-use nix::unistd::{User, getuid};
-use std::fs;
+use crate::support::{HOST, canned};
 use std::net::TcpStream;
 
 #[test]
@@ -16,26 +14,6 @@ fn every_worker_serves() {
         clients.iter_mut().for_each(|client| client.send(canned::get(HOST, "/")));
         clients.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
     }
-}
-
-#[test]
-fn root_becomes_www_data_after_binding() {
-    if !getuid().is_root() {
-        return;
-    }
-    let Ok(Some(account)) = User::from_name("www-data") else { return };
-    let backend = Backend::always(canned::ok("ok"));
-    let proxy = Setup::for_backends([backend.url()]).with_default_user().start();
-    let (uid, gid) = (account.uid.to_string(), account.gid.to_string());
-    until("every thread of the proxy has the other user", || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", proxy.pid())).expect("the proxy's threads");
-        let mut states = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
-        states.all(|state| {
-            let ids = |name| state.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-            [("Uid:", &uid), ("Gid:", &gid)].iter().all(|(name, id)| ids(name).split_whitespace().all(|it| it == *id))
-        })
-    });
-    proxy.client().get(HOST, "/").expect_ok("ok");
 }
 
 #[test]

@@ -50,6 +50,8 @@ fn defaults() -> Settings {
         },
         debug: false,
         workers: None,
+        max_connections: None,
+        pid_file: None,
         cpus: None,
         pin: true,
         listeners: vec![([127, 0, 0, 1], 80).into()],
@@ -129,7 +131,12 @@ fn limits() {
         (json!({"maxHeadBytes": 1024}), |all| all.exchange.max_head_bytes = 1024),
         (json!({"maxBodyBytes": 0}), |all| all.exchange.max_body_bytes = None),
         (json!({"maxBodyBytes": 8}), |all| all.exchange.max_body_bytes = Some(8)),
-        (json!({"maxConnections": 50}), |all| all.worker.max_connections = 50),
+        (json!({"maxConnections": 50}), |all| {
+            all.max_connections = Some(50);
+            all.worker.max_connections = 50;
+        }),
+        (json!({"pidFile": "/run/sluice.pid"}), |all| all.pid_file = Some("/run/sluice.pid".into())),
+        (json!({"pidFile": false}), |_| {}),
         (json!({"workers": 2}), |all| all.workers = Some(2)),
     ]);
 }

@@ -4,6 +4,7 @@ pub(crate) mod backend;
 pub(crate) mod body;
 pub(crate) mod canned;
 pub(crate) mod client;
+pub(crate) mod launch;
 pub(crate) mod message;
 pub(crate) mod proxy;
 pub(crate) mod tls;

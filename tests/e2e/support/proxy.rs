@@ -1,14 +1,15 @@
 //! The proxy as a child process, with a directory of its own for its files.
 
 use super::client::{self, Client};
+use super::launch::Launch;
 use super::tls::Pair;
 use super::{HOST, PATIENCE, holds_within, until, unused_address};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getuid};
 use serde_json::{Map, Value, json};
 use std::fmt;
-use std::fs::{self, File, Permissions};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::fs::{self, Permissions};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -29,9 +30,10 @@ pub(crate) struct Setup {
     options: Map<String, Value>,
     secure_address: Option<SocketAddr>,
     frontends: Map<String, Value>,
-    workers: usize,
     driver: Value,
-    env: Vec<(String, String)>,
+    launch: Launch,
+    /// Where it listens, if that is not to be found out.
+    address: Option<SocketAddr>,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
     /// Where its standard error goes, if not to a file.
@@ -54,9 +56,9 @@ impl Setup {
             options: Map::new(),
             secure_address: None,
             frontends: Map::new(),
-            workers: 2,
             driver: json!("file:routes.json"),
-            env: Vec::new(),
+            launch: Launch { workers: 2, env: Vec::new(), pinned: false, prelude: String::new(), socket: None },
+            address: None,
             user,
             stderr: None,
         }
@@ -141,9 +143,8 @@ impl Setup {
     }
 
     /// Sets a variable of the environment.
-    #[allow(dead_code, reason = "the tests with a real Redis use it")]
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.to_owned()));
+        self.launch.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -161,7 +162,27 @@ impl Setup {
 
     /// How many workers there are.
     pub(crate) fn workers(mut self, count: usize) -> Self {
-        self.workers = count;
+        self.launch.workers = count;
+        self
+    }
+
+    /// Pins workers.
+    pub(crate) fn pinned(mut self) -> Self {
+        self.launch.pinned = true;
+        self
+    }
+
+    /// Has a shell do this before it becomes the program.
+    pub(crate) fn prelude(mut self, script: &str) -> Self {
+        self.launch.prelude.push_str(script);
+        self
+    }
+
+    /// Hands it a socket, as a service manager does, of the address that it listens on, or of another one.
+    pub(crate) fn activated(mut self, is_known: bool) -> Self {
+        let address = unused_address();
+        self.launch.socket = Some(TcpListener::bind(address).expect("listening in the proxy's place"));
+        self.address = is_known.then_some(address);
         self
     }
 
@@ -197,17 +218,32 @@ impl Setup {
 
     /// Starts the proxy and waits until it accepts connections.
     #[track_caller]
-    pub(crate) fn start(self) -> Proxy {
-        let address = unused_address();
-        self.write_config(address);
-        let Self { dir, frontends, certificates, options, secure_address, workers, env, stderr, .. } = self;
-        if !dir.join("routes.json").exists() {
-            write_whole(&dir.join("routes.json"), &format!("{:#}", routes(&frontends, &certificates, &options)));
-        }
-        let child = spawn(&dir, workers, &env, stderr);
-        let mut proxy = Proxy { address, secure_address, certificates, dir, child, workers, env };
+    pub(crate) fn start(mut self) -> Proxy {
+        let (address, child) = self.spawn();
+        let Self { dir, certificates, secure_address, launch, .. } = self;
+        let mut proxy = Proxy { address, secure_address, certificates, dir, child, launch };
         proxy.until_accepting();
         proxy
+    }
+
+    /// Starts a proxy that cannot serve: how it ended, and what it said.
+    #[track_caller]
+    pub(crate) fn start_in_vain(mut self) -> (ExitStatus, String) {
+        let (_, mut child) = self.spawn();
+        let status = child.wait().expect("waiting for the proxy's end");
+        let said = fs::read_to_string(self.dir.join("stderr")).expect("what the proxy said");
+        let _ = fs::remove_dir_all(&self.dir);
+        (status, said)
+    }
+
+    fn spawn(&mut self) -> (SocketAddr, Child) {
+        let address = self.address.unwrap_or_else(unused_address);
+        self.write_config(address);
+        if !self.dir.join("routes.json").exists() {
+            let routes = routes(&self.frontends, &self.certificates, &self.options);
+            write_whole(&self.dir.join("routes.json"), &format!("{routes:#}"));
+        }
+        (address, self.launch.spawn(&self.dir, self.stderr.take()))
     }
 }
 
@@ -216,22 +252,6 @@ fn routes(frontends: &Map<String, Value>, certificates: &Map<String, Value>, opt
         (true, true) => json!({"frontends": frontends}),
         _ => json!({"frontends": frontends, "certificates": certificates, "options": options}),
     }
-}
-
-fn spawn(dir: &Path, workers: usize, env: &[(String, String)], stderr: Option<Stdio>) -> Child {
-    let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
-    Command::new(env!("CARGO_BIN_EXE_sluice"))
-        .arg("--config")
-        .arg(dir.join("config.json"))
-        .args(["--no-pin", "--workers", &workers.to_string()])
-        .env_remove("RUST_LOG")
-        .env_remove("SETTINGS_FLAVOR")
-        .envs(env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(output("stdout"))
-        .stderr(stderr.unwrap_or_else(|| output("stderr")))
-        .spawn()
-        .expect("starting the proxy")
 }
 
 /// The list of a frontend as it stands in the routes file.
@@ -246,8 +266,7 @@ pub(crate) struct Proxy {
     certificates: Map<String, Value>,
     dir: PathBuf,
     child: Child,
-    workers: usize,
-    env: Vec<(String, String)>,
+    launch: Launch,
 }
 
 impl Proxy {
@@ -331,8 +350,7 @@ impl Proxy {
     #[allow(dead_code, reason = "the tests with a real Redis use it")]
     #[track_caller]
     pub(crate) fn restart(&mut self) {
-        let spawned = spawn(&self.dir, self.workers, &self.env, None);
-        self.child = spawned;
+        self.child = self.launch.spawn(&self.dir, None);
         self.until_accepting();
     }
 

@@ -1,0 +1,27 @@
+//! What the service manager is told (sd_notify(3)): nothing where there is none.
+
+use sd_notify::NotifyState;
+use std::process;
+
+/// This process serves.
+pub(super) fn ready() {
+    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+}
+
+/// Something is under way that leaves this process serving: [`ready`] follows.
+pub(super) fn reloading(what: &str) {
+    let mut states = vec![NotifyState::Reloading, NotifyState::Status(what)];
+    states.extend(NotifyState::monotonic_usec_now().ok());
+    tell(&states);
+}
+
+/// This process ends.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("finishing what is under way")]);
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!("process {}: telling the service manager {states:?}: {error}", process::id());
+    }
+}

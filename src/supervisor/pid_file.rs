@@ -1,0 +1,80 @@
+//! A file with the number of the process (`server.pidFile`).
+
+use super::privileges::Account;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::process;
+
+/// What may have stood in the file before: more than any number.
+const LONGEST: usize = 64;
+
+/// The file, for as long as this process is the one it names.
+#[derive(Debug)]
+pub(super) struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Writes it. It is given to the account that this process is about to take on, so that a successor, which has no
+    /// more rights than that, can put its own number there.
+    pub(super) fn write(path: &Path, account: Account) -> io::Result<Self> {
+        // Somebody else's link in a folder that all may write to must not lead root anywhere.
+        let mut options = OpenOptions::new();
+        let mut file: File =
+            options.write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        fchown(&file, account.user.map(Into::into), account.group.map(Into::into))?;
+        let text = format!("{}\n", process::id());
+        // Lines that are empty instead of what was there before, and all in one write: at no moment does a reader find
+        // no number, or half of another one.
+        let before = usize::try_from(file.metadata()?.len()).unwrap_or(0).min(LONGEST);
+        file.write_all(format!("{text:\n<before$}").as_bytes())?;
+        file.set_len(text.len() as u64)?;
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Drop for PidFile {
+    /// Removes it, unless another process's number has come into it; where the folder does not let this account do so,
+    /// it is left empty.
+    fn drop(&mut self) {
+        let is_ours = fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == process::id().to_string());
+        if !is_ours {
+            return;
+        }
+        let removed = fs::remove_file(&self.path).or_else(|_| File::create(&self.path).map(drop));
+        if let Err(error) = removed {
+            log::warn!("server.pidFile: removing {}: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn it_names_this_process_and_goes_with_it_unless_another_has_taken_it_over() {
+        let folder = std::env::temp_dir().join(format!("sluice-pid-{}", process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("sluice.pid");
+        fs::write(&path, "1234567890 of an earlier run\n").expect("an old file");
+        let own = || fs::read_to_string(&path).unwrap_or_default();
+        let file = PidFile::write(&path, Account::default()).expect("a file");
+        assert_eq!(own(), format!("{}\n", process::id()));
+        drop(file);
+        assert!(!path.exists());
+
+        let file = PidFile::write(&path, Account::default()).expect("a file");
+        fs::write(&path, "1\n").expect("the successor's number");
+        drop(file);
+        assert_eq!(own(), "1\n");
+
+        let link = folder.join("link");
+        symlink(&path, &link).expect("a link");
+        assert!(PidFile::write(&link, Account::default()).is_err(), "a link is not followed");
+        fs::remove_dir_all(&folder).expect("the folder goes");
+    }
+}

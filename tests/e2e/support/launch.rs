@@ -1,0 +1,48 @@
+//! How the program is started, again and again.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// What the program is started with, beside the files in its directory.
+pub(crate) struct Launch {
+    pub(crate) workers: usize,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) pinned: bool,
+    /// What a shell does before it becomes the program.
+    pub(crate) prelude: String,
+    /// A listening socket that is handed over as a service manager does it.
+    pub(crate) socket: Option<TcpListener>,
+}
+
+impl Launch {
+    /// Starts the program with its files in this directory.
+    pub(crate) fn spawn(&self, dir: &Path, stderr: Option<Stdio>) -> Child {
+        let output = |name| Stdio::from(File::create(dir.join(name)).expect("a file for what the proxy says"));
+        let mut prelude = self.prelude.clone();
+        if self.socket.is_some() {
+            prelude.push_str("exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; ");
+        }
+        let socket = self.socket.as_ref().map(|socket| socket.try_clone().expect("another handle of the socket"));
+        let program = env!("CARGO_BIN_EXE_sluice");
+        let mut command = Command::new("sh");
+        command.args(["-c", &(prelude + "exec \"$@\""), "sh", program]);
+        if !self.pinned {
+            command.arg("--no-pin");
+        }
+        command
+            .arg("--config")
+            .arg(dir.join("config.json"))
+            .args(["--workers", &self.workers.to_string()])
+            .env_remove("RUST_LOG")
+            .env_remove("SETTINGS_FLAVOR")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(socket.map_or_else(Stdio::null, |socket| OwnedFd::from(socket).into()))
+            .stdout(output("stdout"))
+            .stderr(stderr.unwrap_or_else(|| output("stderr")))
+            .spawn()
+            .expect("starting the proxy")
+    }
+}
