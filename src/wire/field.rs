@@ -69,9 +69,10 @@ impl Field {
 /// The field in which backends are told who a client's certificate says it is.
 pub(super) const CLIENT_SUBJECT: &str = "X-SSL-Client-S-DN";
 
-/// Many backends take a low line for a hyphen, and so would believe a forger who writes one.
+/// Many backends make a variable of a name, with a low line for a hyphen and some for whatever is no letter and no
+/// digit (RFC 3875 section 4.1.18), and so would believe a forger who writes another sign.
 fn is_client_subject(name: &str) -> bool {
-    let hyphen = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let hyphen = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     name.bytes().map(hyphen).eq(CLIENT_SUBJECT.bytes().map(hyphen))
 }
 

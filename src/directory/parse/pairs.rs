@@ -58,11 +58,8 @@ impl<'a> Reader<'a> {
                 Some(text) => *slot = Some(text),
                 None => {
                     is_good = false;
-                    self.fault(
-                        value,
-                        &format!("{path}.{name_text}"),
-                        &format!("found {}, expected a text", kind(value)),
-                    );
+                    let found = if value.get() == "\"\"" { "an empty text" } else { kind(value) };
+                    self.fault(value, &format!("{path}.{name_text}"), &format!("found {found}, expected a text"));
                 }
             }
         }

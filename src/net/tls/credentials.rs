@@ -2,9 +2,11 @@
 
 use super::PROVIDER;
 use pkcs8::EncryptedPrivateKeyInfo;
+use pkcs8::der::ErrorKind;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,9 +79,13 @@ pub enum CredentialsFault {
     NoPassphrase,
     /// The passphrase does not open the key.
     Passphrase(String),
-    /// The key is encrypted in a way that only OpenSSL knows.
+    /// The key is encrypted in a way of long ago: OpenSSL's own, or with DES.
     OldEncryption,
-    /// The key is of another certificate, or of a kind that is not known.
+    /// The first certificate is another's, and the key belongs to this one behind it (from 2 on).
+    Disorder(usize),
+    /// The key is of none of the certificates.
+    Mismatch,
+    /// The key is of a kind that is not known.
     Unusable(String),
 }
 
@@ -117,8 +123,13 @@ impl fmt::Display for CredentialsFault {
             Self::NoPassphrase => f.write_str("the key is encrypted and there is no passphrase; give one, or decrypt it"),
             Self::Passphrase(error) => write!(f, "the passphrase does not open the key: {error}"),
             Self::OldEncryption => f.write_str(
-                "the key is encrypted in OpenSSL's old way; bring it to PKCS#8 with: openssl pkcs8 -topk8 -in OLD -out NEW",
+                "the key is encrypted in an old way; encrypt it with AES: openssl pkcs8 -topk8 -v2 aes256 -in OLD -out NEW",
             ),
+            Self::Disorder(place) => write!(
+                f,
+                "certificate and key do not go together: the key is that of certificate {place}, which has to be the first",
+            ),
+            Self::Mismatch => f.write_str("certificate and key do not go together: the key is another certificate's"),
             Self::Unusable(error) => write!(f, "certificate and key do not go together: {error}"),
         }
     }
@@ -143,10 +154,24 @@ pub fn read_credentials(text: &PemText<'_>) -> Result<Credentials, CredentialsFa
         }
     }
     let key = read_key(text.key, text.passphrase)?;
-    let mut certified = CertifiedKey::from_der(certificates, key, &PROVIDER)
-        .map_err(|error| CredentialsFault::Unusable(error.to_string()))?;
+    let key = PROVIDER.key_provider.load_private_key(key);
+    let mut certified =
+        CertifiedKey::new(certificates, key.map_err(|error| CredentialsFault::Unusable(error.to_string()))?);
     certified.ocsp = text.staple.map(<[u8]>::to_vec);
-    Ok(Credentials(Arc::new(certified)))
+    match certified.keys_match() {
+        // Of a key that does not tell its public half there is nothing to compare.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Credentials(Arc::new(certified))),
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(mismatch(&certified)),
+        Err(error) => Err(CredentialsFault::Unusable(error.to_string())),
+    }
+}
+
+/// What is wrong where the key is not that of the first certificate.
+fn mismatch(pair: &CertifiedKey) -> CredentialsFault {
+    let is_owner = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![certificate.clone()], Arc::clone(&pair.key)).keys_match().is_ok()
+    };
+    pair.cert.iter().position(is_owner).map_or(CredentialsFault::Mismatch, |at| CredentialsFault::Disorder(at + 1))
 }
 
 fn read_key(text: &[u8], passphrase: Option<&str>) -> Result<PrivateKeyDer<'static>, CredentialsFault> {
@@ -174,7 +199,16 @@ fn section<'t>(text: &'t str, label: &str) -> Option<&'t str> {
 fn decrypt(section: &str, passphrase: &str) -> Result<PrivateKeyDer<'static>, CredentialsFault> {
     let unreadable = |error: String| CredentialsFault::Key(PemFault::Unreadable(error));
     let (_, document) = pkcs8::SecretDocument::from_pem(section).map_err(|error| unreadable(error.to_string()))?;
-    let info = EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
-    let key = info.decrypt(passphrase).map_err(|error| CredentialsFault::Passphrase(error.to_string()))?;
+    let info = EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|error| match error {
+        // Triple DES.
+        pkcs8::Error::Asn1(error) if matches!(error.kind(), ErrorKind::OidUnknown { .. }) => {
+            CredentialsFault::OldEncryption
+        }
+        error => unreadable(error.to_string()),
+    })?;
+    let key = info.decrypt(passphrase).map_err(|error| match error {
+        pkcs8::Error::EncryptedPrivateKey(pkcs8::pkcs5::Error::NoPbes1CryptSupport) => CredentialsFault::OldEncryption,
+        error => CredentialsFault::Passphrase(error.to_string()),
+    })?;
     Ok(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec())))
 }

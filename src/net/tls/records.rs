@@ -71,6 +71,9 @@ pub(super) trait Party {
     type Data;
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// Whether the next call of [`Party::process`] has something to send, and so looks at no input.
+    fn has_to_send(&self) -> bool;
 }
 
 impl Party for UnbufferedServerConnection {
@@ -79,6 +82,10 @@ impl Party for UnbufferedServerConnection {
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
     }
+
+    fn has_to_send(&self) -> bool {
+        self.wants_write()
+    }
 }
 
 impl Party for UnbufferedClientConnection {
@@ -86,6 +93,10 @@ impl Party for UnbufferedClientConnection {
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
+    }
+
+    fn has_to_send(&self) -> bool {
+        self.wants_write()
     }
 }
 
@@ -164,11 +175,15 @@ fn put(
     }
 }
 
-/// A session that failed has an alert to send, and nothing after it.
+/// A session that failed has an alert to send, behind what it had to say before, and nothing after it.
 fn put_alert<P: Party>(party: &mut P, input: &mut [u8], outgoing: &mut Vec<u8>) {
-    if let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } = party.process(input) {
+    while party.has_to_send()
+        && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } = party.process(input)
+    {
         // Without the alert the peer sees no more than the end.
-        let _ = put(outgoing, |room| data.encode(room));
+        if put(outgoing, |room| data.encode(room)).is_err() {
+            return;
+        }
     }
 }
 
