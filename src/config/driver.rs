@@ -65,6 +65,7 @@ fn redis_source(read: Target, write: Target, server: &Server) -> Source {
         ttl: server.route.ttl,
         unknown_rate: server.unknown_rate,
         snapshot: server.snapshot.clone(),
+        keeps_certificates: server.keeps_certificates,
     }))
 }
 

@@ -4,7 +4,8 @@ use super::listen::{Bind, read_binds};
 use super::openssl;
 use super::raw::{Field, Section};
 use crate::net::tls::{
-    BackendSettings, CertificateFiles, ClientAuth, Credentials, ServerSettings, Verification, load_certificates,
+    BackendSettings, CertificateFiles, ClientAuth, Credentials, ServerSettings, Verification, is_open_to_others,
+    load_certificates,
 };
 use crate::{exchange, route, worker};
 use rustls::pki_types::CertificateDer;
@@ -22,6 +23,8 @@ pub struct Tls {
     pub listeners: Vec<TlsListener>,
     /// What is agreed on with clients.
     pub server: ServerSettings,
+    /// The files of the authorities in it.
+    pub client_authorities: Vec<PathBuf>,
     /// Limits and times of handshakes.
     pub lobby: worker::LobbySettings,
     /// Whether clients that come without encryption are sent here.
@@ -35,6 +38,17 @@ pub struct TlsListener {
     pub address: SocketAddr,
     /// What is shown to clients that ask for no name, or for one that has no certificate.
     pub certificate: Option<(CertificateFiles, Credentials)>,
+}
+
+/// How backends of `https://` are talked to, and the files that say so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsToBackends {
+    /// What the files say.
+    pub settings: BackendSettings,
+    /// The files of the authorities.
+    pub authorities: Vec<PathBuf>,
+    /// The files of the certificate.
+    pub own: Option<CertificateFiles>,
 }
 
 /// What can be said for all addresses and for one alone.
@@ -72,7 +86,11 @@ pub(super) fn read(root: &Section<'_>, server: &Section<'_>, names: &route::Sett
     });
     let listeners: Vec<_> = listeners.collect();
     let redirect = read_redirect(&redirect, listeners.first().map_or(DEFAULT_PORT, |first| first.address.port()));
-    Some(Tls { listeners, server: settings, lobby, redirect })
+    let client_authorities = match &settings.client_auth {
+        ClientAuth::None => Vec::new(),
+        ClientAuth::Optional(_) | ClientAuth::Required(_) => read_paths(&section.field("clientCa"), folder),
+    };
+    Some(Tls { listeners, server: settings, client_authorities, lobby, redirect })
 }
 
 /// The keys of a pair; what is left out is as in `common`.
@@ -117,7 +135,7 @@ fn load(field: &Field<'_>, pair: Pair) -> Option<(CertificateFiles, Credentials)
     let files = CertificateFiles { certificate, chain, key, passphrase, staple };
     match files.load() {
         Ok(credentials) => {
-            if files.is_key_open_to_others() {
+            if is_open_to_others(&files.key) {
                 field.warn_open_key(&files.key);
             }
             Some((files, credentials))
@@ -185,13 +203,13 @@ fn read_authorities(field: &Field<'_>, paths: &[PathBuf]) -> Vec<CertificateDer<
 }
 
 /// `server.backendTls`: connections to backends of `https://`.
-pub(super) fn read_backend_tls(server: &Section<'_>, folder: &Path) -> BackendSettings {
+pub(super) fn read_backend_tls(server: &Section<'_>, folder: &Path) -> TlsToBackends {
     let field = server.field("backendTls");
     let section = field.clone().section();
     let pair = read_pair(&section, &Pair::default(), folder);
-    let authorities = pair.chain.clone();
+    let mut authorities = pair.chain.clone();
     // Here `ca` is whom to believe, and no part of a chain.
-    let credentials = load(&field, Pair { chain: Vec::new(), ..pair }).map(|(_, credentials)| credentials);
+    let (own, credentials) = load(&field, Pair { chain: Vec::new(), ..pair }).unzip();
     let is_insecure = section.field("insecure").flag().unwrap_or(false);
     let verification = match (is_insecure, authorities.as_slice()) {
         (true, _) => Verification::Nothing,
@@ -200,6 +218,7 @@ pub(super) fn read_backend_tls(server: &Section<'_>, folder: &Path) -> BackendSe
     };
     if is_insecure {
         section.field("ca").warn_no_effect("server.backendTls.insecure believes everybody");
+        authorities.clear();
     }
-    BackendSettings { verification, credentials }
+    TlsToBackends { settings: BackendSettings { verification, credentials }, authorities, own }
 }

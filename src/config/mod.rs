@@ -18,11 +18,10 @@ mod unknown;
 mod tests;
 
 pub use cpus::{CpuList, CpuListFault};
-pub use https::{Tls, TlsListener};
+pub use https::{Tls, TlsListener, TlsToBackends};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
 
-use crate::net::tls::BackendSettings;
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
 use raw::{Field, Section};
 use report::Report;
@@ -70,7 +69,7 @@ pub struct Settings {
     /// Encrypted connections; `None` where nobody listens for them.
     pub tls: Option<Tls>,
     /// Connections to backends of `https://`.
-    pub backend_tls: BackendSettings,
+    pub backend_tls: TlsToBackends,
     /// The user to become once listening, by name or number; `None` exactly where [`Overrides::is_root`] is not set.
     pub user: Option<String>,
     /// The group to become a member of, by name or number; `None` for the user's own, or where there is no user.

@@ -48,6 +48,7 @@ pub(super) struct Server {
     pub(super) name_refresh: Duration,
     pub(super) unknown_rate: u32,
     pub(super) snapshot: Option<PathBuf>,
+    pub(super) keeps_certificates: bool,
     pub(super) pid_file: Option<PathBuf>,
     pub(super) max_connections: Option<usize>,
     pub(super) debug: bool,
@@ -87,6 +88,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             .and_then(|rate| rate.try_into().ok())
             .unwrap_or(1000),
         snapshot: read_path(&server.field("snapshot")),
+        keeps_certificates: server.field("snapshotCertificates").flag().unwrap_or(true),
         pid_file: read_path(&server.field("pidFile")),
         max_connections,
         debug: server.field("debug").flag().unwrap_or(false),

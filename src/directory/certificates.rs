@@ -5,8 +5,9 @@
 //! one stood before, that stays in use.
 
 use super::{Cores, Error, News};
+use crate::base::clock::Clock;
 use crate::base::folders::Folders;
-use crate::net::tls::{Credentials, PemText, read, read_credentials};
+use crate::net::tls::{Credentials, DAY, PemText, is_open_to_others, read, read_credentials, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::{Receiver, Sender, select};
 use lru::LruCache;
@@ -18,6 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 /// Pairs that are at hand. A core that asks for one that is not has it read again.
 const AT_HAND: NonZeroUsize = NonZeroUsize::new(16_384).expect("more than none");
@@ -104,9 +106,9 @@ pub(super) struct Desk {
 }
 
 /// Starts the clerk.
-pub(super) fn start(desk: Desk, cores: Cores) -> Result<JoinHandle<()>, Error> {
+pub(super) fn start(desk: Desk, cores: Cores, clock: Clock) -> Result<JoinHandle<()>, Error> {
     let thread = std::thread::Builder::new().name("certificates".to_owned());
-    let clerk = Clerk { records: Records::new(), pairs: LruCache::new(AT_HAND), cores, folders: None };
+    let clerk = Clerk { records: Records::new(), pairs: LruCache::new(AT_HAND), cores, folders: None, clock };
     thread.spawn(move || clerk.run(&desk)).map_err(|error| Error::Thread(Arc::new(error)))
 }
 
@@ -117,6 +119,7 @@ struct Clerk {
     cores: Cores,
     /// Watches the folders of the files in use; there is none before the first of them.
     folders: Option<Folders>,
+    clock: Clock,
 }
 
 /// What was read of a record.
@@ -132,6 +135,7 @@ type Look = (u64, u64, u64, i64, i64);
 
 impl Clerk {
     fn run(mut self, desk: &Desk) {
+        let daily = crossbeam_channel::tick(DAY);
         loop {
             select! {
                 recv(desk.questions) -> question => match question {
@@ -146,6 +150,11 @@ impl Clerk {
                     Ok(Order::Reread) => self.reread(),
                     Ok(Order::Stop) | Err(_) => return,
                 },
+                recv(daily) -> _ => {
+                    let pairs = self.pairs.iter();
+                    let in_use = pairs.filter_map(|(pattern, pair)| Some((&**pattern, pair.credentials.as_ref()?)));
+                    warn_of_expiry(in_use, wall(self.clock));
+                },
             }
         }
     }
@@ -155,7 +164,7 @@ impl Clerk {
             return CertificateAnswer::Unknown;
         };
         if self.pairs.get(pattern).is_none() {
-            let pair = Pair::read(pattern, record);
+            let pair = Pair::read(pattern, record, self.clock);
             watch(&mut self.folders, record, desk);
             self.pairs.put(pattern.clone(), pair);
         }
@@ -175,7 +184,7 @@ impl Clerk {
         }
         for (pattern, record) in self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record)) {
             watch(&mut self.folders, record, desk);
-            if self.pairs.contains(pattern) && !renew(&mut self.pairs, pattern, record) {
+            if self.pairs.contains(pattern) && !renew(&mut self.pairs, pattern, record, self.clock) {
                 continue;
             }
             changed.push((&**pattern).into());
@@ -193,7 +202,8 @@ impl Clerk {
                 outdated.push((pattern.clone(), record.clone()));
             }
         }
-        let changed = outdated.iter().filter(|(pattern, record)| renew(&mut self.pairs, pattern, record));
+        let clock = self.clock;
+        let changed = outdated.iter().filter(|(pattern, record)| renew(&mut self.pairs, pattern, record, clock));
         let changed: Vec<Arc<str>> = changed.map(|(pattern, _)| (&**pattern).into()).collect();
         self.tell_changed(changed);
     }
@@ -207,8 +217,8 @@ impl Clerk {
 }
 
 /// Reads a pair that was read before; whether it is another one now. A bad one does not take the place of a good one.
-fn renew(pairs: &mut LruCache<Box<str>, Pair>, pattern: &str, record: &Record) -> bool {
-    let pair = Pair::read(pattern, record);
+fn renew(pairs: &mut LruCache<Box<str>, Pair>, pattern: &str, record: &Record, clock: Clock) -> bool {
+    let pair = Pair::read(pattern, record, clock);
     match pairs.peek_mut(pattern) {
         Some(before) if pair.credentials.is_none() && before.credentials.is_some() => {
             log::error!("the certificate of {pattern} that was there before stays in use");
@@ -224,17 +234,31 @@ fn renew(pairs: &mut LruCache<Box<str>, Pair>, pattern: &str, record: &Record) -
 }
 
 impl Pair {
-    fn read(pattern: &str, record: &Record) -> Self {
+    fn read(pattern: &str, record: &Record, clock: Clock) -> Self {
         // What the files look like is asked first: a change while they are read is seen at the next look.
         let looks = looks(record);
         let credentials = match credentials(record) {
-            Ok(credentials) => Some(credentials),
+            Ok(credentials) => {
+                warn_of_expiry([(pattern, &credentials)], wall(clock));
+                warn_of_open_key(record);
+                Some(credentials)
+            }
             Err(problem) => {
                 log::error!("the certificate of {pattern}: {problem}");
                 None
             }
         };
         Self { credentials, looks }
+    }
+}
+
+fn wall(clock: Clock) -> SystemTime {
+    clock.wall(clock.now())
+}
+
+fn warn_of_open_key(record: &Record) {
+    if let Some(path) = record.key.path().filter(|path| is_open_to_others(path)) {
+        log::warn!("any user of this system can read the key {}; take that away: chmod o= FILE", path.display());
     }
 }
 

@@ -176,7 +176,7 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
         certificates::Desk { questions: questions_in, orders: clerk_orders_in, own_orders: clerk_orders.clone() };
     let touches = Arc::default();
     let clerk = match &settings.source {
-        Source::File(_) => certificates::start(clerk, cores.clone())?,
+        Source::File(_) => certificates::start(clerk, cores.clone(), clock)?,
         Source::Redis(settings) => redis::start_clerk(settings, clerk, cores.clone(), clock, &touches)?,
     };
     let desk = Desk {

@@ -1,25 +1,34 @@
 //! A file of what was known, for a start while the source of routes is away.
 //!
-//! The first line says what the file is and of which version, the last one has the number of routes and a checksum of
+//! The first line says what the file is and of which version, the last one has the number of items and a checksum of
 //! all before it; in between stands one JSON value a line. A file that ends early, or in which a byte was changed, is
 //! refused as a whole: half of it would be a guess. A new one is written beside the old one and takes its name.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &str = "sluice snapshot 1";
 /// A larger file is none of ours.
 const MAX_BYTES: u64 = 4 << 30;
 
+/// What a file keeps many of.
+pub(super) trait Kept: Serialize + DeserializeOwned {
+    /// The first line of such a file, with its version at the end.
+    const MAGIC: &'static str;
+    /// Who may read the file and write to it.
+    const MODE: u32;
+}
+
 /// What was known.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Snapshot {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Snapshot<T> {
     /// Of which data it is.
     pub(super) histories: Vec<String>,
-    pub(super) routes: Vec<Route>,
+    pub(super) items: Vec<T>,
 }
 
 /// What a host resolved to.
@@ -31,14 +40,24 @@ pub(super) struct Route {
     pub(super) backends: Box<[Box<str>]>,
 }
 
+impl Kept for Route {
+    const MAGIC: &'static str = "sluice snapshot 1";
+    const MODE: u32 = 0o666;
+}
+
 /// Why a snapshot is not used.
 #[derive(Debug)]
 pub(super) enum Fault {
     Io(io::Error),
     /// It does not begin as ours do.
-    Foreign,
+    Foreign {
+        expected: &'static str,
+    },
     /// It is of another version.
-    Version(String),
+    Version {
+        found: String,
+        expected: &'static str,
+    },
     /// Its end is missing.
     Torn,
     /// Its checksum is not that of its content.
@@ -54,8 +73,10 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
-            Self::Foreign => write!(f, "it does not begin with {MAGIC:?}"),
-            Self::Version(found) => write!(f, "it begins with {found:?}, and this version reads {MAGIC:?}"),
+            Self::Foreign { expected } => write!(f, "it does not begin with {expected:?}"),
+            Self::Version { found, expected } => {
+                write!(f, "it begins with {found:?}, and this version reads {expected:?}")
+            }
             Self::Torn => f.write_str("its end is missing"),
             Self::Edited => f.write_str("its checksum does not fit its content"),
             Self::Line { number, problem } => write!(f, "line {number}: {problem}"),
@@ -64,20 +85,22 @@ impl fmt::Display for Fault {
 }
 
 /// Reads a snapshot.
-pub(super) fn read(path: &Path) -> Result<Snapshot, Fault> {
+pub(super) fn read<T: Kept>(path: &Path) -> Result<Snapshot<T>, Fault> {
     let metadata = fs::metadata(path).map_err(Fault::Io)?;
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(Fault::Foreign);
+        return Err(Fault::Foreign { expected: T::MAGIC });
     }
     let bytes = fs::read(path).map_err(Fault::Io)?;
     parse(&bytes)
 }
 
-fn parse(bytes: &[u8]) -> Result<Snapshot, Fault> {
+fn parse<T: Kept>(bytes: &[u8]) -> Result<Snapshot<T>, Fault> {
+    let expected = T::MAGIC;
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    if first != MAGIC.as_bytes() {
-        let first = String::from_utf8_lossy(&first[..first.len().min(60)]).into_owned();
-        return Err(if first.starts_with("sluice snapshot ") { Fault::Version(first) } else { Fault::Foreign });
+    if first != expected.as_bytes() {
+        let found = String::from_utf8_lossy(&first[..first.len().min(60)]).into_owned();
+        let is_ours = expected.rsplit_once(' ').is_some_and(|(name, _)| found.starts_with(name));
+        return Err(if is_ours { Fault::Version { found, expected } } else { Fault::Foreign { expected } });
     }
     let body = bytes.strip_suffix(b"\n").ok_or(Fault::Torn)?;
     let last_start = body.iter().rposition(|byte| *byte == b'\n').ok_or(Fault::Torn)? + 1;
@@ -92,17 +115,17 @@ fn parse(bytes: &[u8]) -> Result<Snapshot, Fault> {
         |number: usize, error: serde_json::Error| Fault::Line { number: number + 1, problem: error.to_string() };
     let (number, histories) = lines.next().ok_or(Fault::Torn)?;
     let histories = serde_json::from_slice(histories).map_err(|error| fault(number, error))?;
-    let routes: Result<Vec<_>, _> =
+    let items: Result<Vec<_>, _> =
         lines.map(|(number, line)| serde_json::from_slice(line).map_err(|error| fault(number, error))).collect();
-    let routes = routes?;
-    if count != routes.len().to_string() {
+    let items = items?;
+    if count != items.len().to_string() {
         return Err(Fault::Edited);
     }
-    Ok(Snapshot { histories, routes })
+    Ok(Snapshot { histories, items })
 }
 
 /// Writes a snapshot in the place of the one before.
-pub(super) fn write(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+pub(super) fn write<T: Kept>(path: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
     let draft = beside(path, "draft");
     let result = write_draft(&draft, snapshot).and_then(|()| fs::rename(&draft, path));
     if result.is_err() {
@@ -111,20 +134,26 @@ pub(super) fn write(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
     result
 }
 
-fn write_draft(draft: &Path, snapshot: &Snapshot) -> io::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(draft)?);
+fn write_draft<T: Kept>(draft: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
+    // One that a crash has left may be open to others.
+    match fs::remove_file(draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = File::options().write(true).create_new(true).mode(T::MODE).open(draft)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
     let mut hasher = crc32fast::Hasher::new();
     let mut put = |file: &mut BufWriter<File>, line: &[u8]| {
         hasher.update(line);
         hasher.update(b"\n");
         file.write_all(line).and_then(|()| file.write_all(b"\n"))
     };
-    put(&mut file, MAGIC.as_bytes())?;
+    put(&mut file, T::MAGIC.as_bytes())?;
     put(&mut file, &serde_json::to_vec(&snapshot.histories)?)?;
-    for route in &snapshot.routes {
-        put(&mut file, &serde_json::to_vec(route)?)?;
+    for item in &snapshot.items {
+        put(&mut file, &serde_json::to_vec(item)?)?;
     }
-    writeln!(file, "end {} {:08x}", snapshot.routes.len(), hasher.finalize())?;
+    writeln!(file, "end {} {:08x}", snapshot.items.len(), hasher.finalize())?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     // Without this a loss of power could leave the new name with nothing behind it.
     file.sync_all()
@@ -142,7 +171,8 @@ pub(super) fn set_aside(path: &Path) -> String {
     }
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+/// The path of a file that stands beside a snapshot.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(ending);

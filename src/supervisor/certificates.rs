@@ -1,75 +1,167 @@
-//! The certificates of the addresses: read at the start, and again when their files change.
+//! The certificates of the addresses, and the authorities that are believed: read at the start, and again when their
+//! files change.
 
 use super::{Error, Event};
+use crate::base::clock::Clock;
 use crate::base::folders::Folders;
-use crate::config::{Tls, TlsListener};
-use crate::net::tls::{BackendSettings, BackendTls, Reception};
+use crate::config::{Settings, Tls, TlsToBackends};
+use crate::net::tls::{
+    BackendTls, CertificateFiles, Credentials, FileFault, Reception, Verification, load_certificates, warn_of_expiry,
+};
 use crate::worker::{DoorCertificates, TlsParts};
 use crossbeam_channel::Sender;
+use rustls::pki_types::CertificateDer;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Keeps them.
 pub(super) struct Keeper {
-    listeners: Vec<TlsListener>,
+    tls: Option<Tls>,
     parts: Option<TlsParts>,
+    to_backends: TlsToBackends,
+    backend_tls: Option<BackendTls>,
+    clock: Clock,
     _watch: Option<Folders>,
 }
 
 impl Keeper {
-    pub(super) fn new(settings: Option<&Tls>, events: &Sender<Event>) -> Result<Self, Error> {
-        let Some(settings) = settings else {
-            return Ok(Self { listeners: Vec::new(), parts: None, _watch: None });
+    pub(super) fn new(settings: &Settings, events: &Sender<Event>, clock: Clock) -> Result<Self, Error> {
+        let parts = match &settings.tls {
+            Some(tls) => Some(TlsParts {
+                reception: Arc::new(Reception::new(&tls.server).map_err(Error::Tls)?),
+                settings: tls.lobby.clone(),
+                doors: doors(tls),
+            }),
+            None => None,
         };
-        let parts = TlsParts {
-            reception: Arc::new(Reception::new(&settings.server).map_err(Error::Tls)?),
-            settings: settings.lobby.clone(),
-            doors: doors(&settings.listeners),
+        let mut keeper = Self {
+            tls: settings.tls.clone(),
+            parts,
+            to_backends: settings.backend_tls.clone(),
+            backend_tls: make_backend_tls(&settings.backend_tls),
+            clock,
+            _watch: None,
         };
-        let watch = watch(&settings.listeners, events);
-        Ok(Self { listeners: settings.listeners.clone(), parts: Some(parts), _watch: watch })
+        keeper._watch = watch(keeper.paths(), events);
+        keeper.warn_of_expiry();
+        Ok(keeper)
     }
 
+    /// What workers need for clients.
     pub(super) fn parts(&self) -> Option<TlsParts> {
         self.parts.clone()
     }
 
-    /// Reads the files again. Returns all certificates if one has changed; a bad one leaves the one before in use.
-    pub(super) fn renew(&mut self) -> Option<DoorCertificates> {
+    /// What they need for backends; `None` where nothing can be agreed on, and no backend of `https://` be used.
+    pub(super) fn backend_tls(&self) -> Option<BackendTls> {
+        self.backend_tls.clone()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&CertificateFiles, &Credentials)> {
+        let doors = self.tls.iter().flat_map(|tls| &tls.listeners);
+        let doors = doors.filter_map(|listener| listener.certificate.as_ref().map(|(files, pair)| (files, pair)));
+        doors.chain(self.to_backends.own.as_ref().zip(self.to_backends.settings.credentials.as_ref()))
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let authorities = self.tls.iter().flat_map(|tls| &tls.client_authorities);
+        let authorities = authorities.chain(&self.to_backends.authorities).map(PathBuf::as_path);
+        self.pairs().flat_map(|(files, _)| files.paths()).chain(authorities)
+    }
+
+    /// Names those in the log that are soon too old.
+    pub(super) fn warn_of_expiry(&self) {
+        let mut named: Vec<_> =
+            self.pairs().map(|(files, pair)| (files.certificate.display().to_string(), pair)).collect();
+        // Several addresses may show the same.
+        named.dedup_by(|one, other| one.0 == other.0);
+        let named = named.iter().map(|(name, pair)| (name.as_str(), *pair));
+        warn_of_expiry(named, self.clock.wall(self.clock.now()));
+    }
+
+    /// Reads again what clients are shown and asked for. Returns it if it has changed; what is bad leaves the one before
+    /// in use.
+    pub(super) fn renew_parts(&mut self) -> Option<TlsParts> {
+        let (tls, parts) = (self.tls.as_mut()?, self.parts.as_mut()?);
         let mut has_changed = false;
-        for (files, credentials) in self.listeners.iter_mut().filter_map(|listener| listener.certificate.as_mut()) {
-            match files.load() {
-                Ok(new) if new.is_same(credentials) => {}
-                Ok(new) => {
-                    log::info!("{}: a new certificate", files.certificate.display());
-                    *credentials = new;
+        for (files, pair) in tls.listeners.iter_mut().filter_map(|listener| listener.certificate.as_mut()) {
+            has_changed |= renew_pair(files, pair, self.clock);
+        }
+        let auth =
+            renew_authorities(&tls.client_authorities).map(|authorities| tls.server.client_auth.with(authorities));
+        if let Some(auth) = auth.filter(|auth| *auth != tls.server.client_auth) {
+            tls.server.client_auth = auth;
+            match Reception::new(&tls.server) {
+                Ok(reception) => {
+                    log::info!("https.clientCa: other authorities");
+                    parts.reception = Arc::new(reception);
                     has_changed = true;
                 }
-                Err(fault) => log::error!("{fault}; the certificate that was there before stays in use"),
+                Err(problem) => log::error!("https.clientCa: {problem}; the authorities before stay in use"),
             }
         }
-        let doors = has_changed.then(|| doors(&self.listeners))?;
-        if let Some(parts) = &mut self.parts {
-            parts.doors = Arc::clone(&doors);
+        parts.doors = doors(tls);
+        has_changed.then(|| parts.clone())
+    }
+
+    /// The same for backends.
+    pub(super) fn renew_backend_tls(&mut self) -> Option<BackendTls> {
+        let TlsToBackends { settings, authorities, own } = &mut self.to_backends;
+        let mut has_changed = match (&own, &mut settings.credentials) {
+            (Some(files), Some(pair)) => renew_pair(files, pair, self.clock),
+            _ => false,
+        };
+        if let Some(new) = renew_authorities(authorities).map(Verification::Authorities)
+            && new != settings.verification
+        {
+            log::info!("server.backendTls.ca: other authorities");
+            settings.verification = new;
+            has_changed = true;
         }
-        Some(doors)
+        let renewed = has_changed.then(|| make_backend_tls(&self.to_backends))??;
+        self.backend_tls = Some(renewed.clone());
+        Some(renewed)
     }
 }
 
-fn doors(listeners: &[TlsListener]) -> DoorCertificates {
-    let credentials =
-        |listener: &TlsListener| listener.certificate.as_ref().map(|(_, credentials)| credentials.clone());
-    listeners.iter().map(credentials).collect()
+/// Reads a pair again; whether it is another one now.
+fn renew_pair(files: &CertificateFiles, pair: &mut Credentials, clock: Clock) -> bool {
+    match files.load() {
+        Ok(new) if new.is_same(pair) => false,
+        Ok(new) => {
+            let name = files.certificate.display().to_string();
+            log::info!("{name}: a new certificate");
+            warn_of_expiry([(name.as_str(), &new)], clock.wall(clock.now()));
+            *pair = new;
+            true
+        }
+        Err(fault) => {
+            log::error!("{fault}; the certificate that was there before stays in use");
+            false
+        }
+    }
 }
 
-fn watch(listeners: &[TlsListener], events: &Sender<Event>) -> Option<Folders> {
+/// Reads authorities again; `None` where there are no files of them, or bad ones.
+fn renew_authorities(paths: &[PathBuf]) -> Option<Vec<CertificateDer<'static>>> {
+    let read: Result<Vec<_>, FileFault> = paths.iter().map(|path| load_certificates(path)).collect();
+    let read = read.inspect_err(|fault| log::error!("{fault}; the authorities that were there before stay in use"));
+    read.ok().map(|files| files.concat()).filter(|all| !all.is_empty())
+}
+
+fn doors(tls: &Tls) -> DoorCertificates {
+    tls.listeners.iter().map(|listener| listener.certificate.as_ref().map(|(_, pair)| pair.clone())).collect()
+}
+
+fn watch<'a>(paths: impl Iterator<Item = &'a Path>, events: &Sender<Event>) -> Option<Folders> {
+    let mut paths = paths.peekable();
+    paths.peek()?;
     let events = events.clone();
     // Fails only when the supervisor has gone.
     let mut watch = Folders::watch(move || drop(events.send(Event::Files)))
         .inspect_err(|error| log::warn!("watching certificates: {error}; they are read again at SIGHUP only"))
         .ok()?;
-    for path in
-        listeners.iter().filter_map(|listener| listener.certificate.as_ref()).flat_map(|(files, _)| files.paths())
-    {
+    for path in paths {
         if let Err(error) = watch.add(path) {
             log::warn!("watching {}: {error}; it is read again at SIGHUP only", path.display());
         }
@@ -78,8 +170,8 @@ fn watch(listeners: &[TlsListener], events: &Sender<Event>) -> Option<Folders> {
 }
 
 /// What is agreed on with backends of `https://`. Where nothing can be, none of them can be used, but all others.
-pub(super) fn backend_tls(settings: &BackendSettings) -> Option<BackendTls> {
-    BackendTls::new(settings)
+fn make_backend_tls(to_backends: &TlsToBackends) -> Option<BackendTls> {
+    BackendTls::new(&to_backends.settings)
         .inspect_err(|problem| log::warn!("server.backendTls: {problem}; backends of https:// cannot be used"))
         .ok()
 }

@@ -18,11 +18,11 @@ use crate::directory::Directory;
 use crate::net::activation;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Post;
-use crate::net::tls::BackendTls;
+use crate::net::tls::DAY;
 use crate::page::Pages;
 use crate::worker::{self, Order, Parts, Seat, Worker};
 use crate::{access_log, directory};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 use doors::Doors;
 use pid_file::PidFile;
 use privileges::Account;
@@ -174,7 +174,6 @@ struct House {
     log: access_log::Control,
     /// The certificates of the addresses.
     certificates: certificates::Keeper,
-    backend_tls: Option<BackendTls>,
     running: usize,
 }
 
@@ -200,8 +199,7 @@ impl House {
             counters: Vec::new(),
             directory,
             log,
-            backend_tls: certificates::backend_tls(&settings.backend_tls),
-            certificates: certificates::Keeper::new(settings.tls.as_ref(), events)?,
+            certificates: certificates::Keeper::new(settings, events, clock)?,
             running: 0,
         };
         for (number, ((seat, _, orders), log)) in seats.into_iter().zip(logs).enumerate() {
@@ -222,7 +220,7 @@ impl House {
                 seat: furniture.seat,
                 listeners,
                 tls: self.certificates.parts(),
-                backend_tls: self.backend_tls.clone(),
+                backend_tls: self.certificates.backend_tls(),
                 settings: settings.worker.clone(),
                 exchange: settings.exchange.clone(),
                 upstream: settings.upstream.clone(),
@@ -263,8 +261,16 @@ impl House {
     fn serve(&mut self, settings: &Settings, events: &Receiver<Event>) -> Result<(), Error> {
         let mut stopping = false;
         let mut result = Ok(());
+        let daily = crossbeam_channel::tick(DAY);
         while self.running > 0 {
-            let Ok(event) = events.recv() else { break };
+            let event = select! {
+                recv(events) -> event => event,
+                recv(daily) -> _ => {
+                    self.certificates.warn_of_expiry();
+                    continue;
+                }
+            };
+            let Ok(event) = event else { break };
             match event {
                 Event::Signal(SIGHUP) => {
                     notify::reloading("reading routes, certificates and pages again");
@@ -299,8 +305,11 @@ impl House {
     }
 
     fn renew_certificates(&mut self) {
-        if let Some(doors) = self.certificates.renew() {
-            self.tell_all(&Order::DoorCertificates(doors));
+        if let Some(parts) = self.certificates.renew_parts() {
+            self.tell_all(&Order::Tls(parts));
+        }
+        if let Some(tls) = self.certificates.renew_backend_tls() {
+            self.tell_all(&Order::BackendTls(tls));
         }
     }
 

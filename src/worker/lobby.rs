@@ -245,10 +245,15 @@ impl Worker {
         }
     }
 
-    pub(super) fn change_door_certificates(&mut self, doors: &DoorCertificates) {
-        if let Some(lobby) = &mut self.lobby {
-            lobby.furnish(doors);
+    /// Clients are shown or asked for something else from now on. Those who are known stay.
+    pub(super) fn refurnish(&mut self, reception: Arc<Reception>, doors: &DoorCertificates) {
+        let Some(lobby) = &mut self.lobby else { return };
+        if !Arc::ptr_eq(&lobby.reception, &reception) {
+            lobby.reception = reception;
+            // What is at hand was agreed on with the one before.
+            lobby.names.clear();
         }
+        lobby.furnish(doors);
     }
 
     /// A client is ready for its first request.

@@ -85,8 +85,10 @@ pub struct Settings {
 pub enum Order {
     /// Use these pages from now on.
     Pages(Arc<Pages>),
-    /// Show these certificates from now on to those who ask for nobody in particular.
-    DoorCertificates(DoorCertificates),
+    /// Receive clients so from now on.
+    Tls(TlsParts),
+    /// Talk so to backends that are connected to from now on.
+    BackendTls(BackendTls),
     /// Accept nothing more, finish what is under way, end.
     Stop,
 }
@@ -364,7 +366,8 @@ impl Worker {
         while let Some(order) = self.orders.receive() {
             match order {
                 Order::Pages(pages) => self.core.pages = pages,
-                Order::DoorCertificates(doors) => self.change_door_certificates(&doors),
+                Order::Tls(parts) => self.refurnish(parts.reception, &parts.doors),
+                Order::BackendTls(tls) => self.backend_tls = Some(tls),
                 Order::Stop => self.begin_stop(),
             }
         }

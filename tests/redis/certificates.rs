@@ -5,8 +5,11 @@ use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::{Authority, Pair, Trust};
 use crate::support::{HOST, canned, until};
+use nix::sys::signal::Signal;
 use redis::{Connection, cmd};
 use rustls::pki_types::CertificateDer;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 fn put(connection: &mut Connection, pattern: &str, pair: &Pair) {
     let mut command = cmd("HSET");
@@ -100,4 +103,74 @@ fn while_redis_is_away_what_was_known_is_shown_and_then_what_was_written() {
     server.revive();
     put(&mut server.connect(), HOST, &second);
     until_shown(&trust, &proxy, HOST, Some(second.der()));
+}
+
+#[test]
+fn a_restart_without_redis_shows_the_certificates_that_were_kept() {
+    let mut server = Server::start();
+    let backend = Backend::always(canned::ok("hello"));
+    let authority = Authority::new();
+    let trust = authority.trust();
+    let [own, wild, gone, renewed] =
+        [&[HOST][..], &["*.wild.test"], &["gone.test"], &[HOST]].map(|names| authority.issue(names));
+    server.set(HOST, &[backend.url()]);
+    let mut redis = server.connect();
+    put(&mut redis, HOST, &own);
+    put(&mut redis, "*.wild.test", &wild);
+    put(&mut redis, "gone.test", &gone);
+    let setup = Setup::new().driver(server.url()).with_https();
+    let path = setup.dir().join("known");
+    let mut proxy = setup.set("snapshot", path.to_str().expect("a plain path")).start();
+    for (name, pair) in [(HOST, &own), ("a.wild.test", &wild), ("gone.test", &gone)] {
+        until_shown(&trust, &proxy, name, Some(pair.der()));
+    }
+    trust.client(&proxy, HOST).get(HOST, "/").expect_ok("hello");
+    server.run::<()>("DEL tls:gone.test");
+    until_shown(&trust, &proxy, "gone.test", None);
+    // What is bad now does not take the place of what was good, not even over a restart.
+    put(&mut redis, "*.wild.test", &Pair { key: own.key.clone(), ..wild.clone() });
+    until("it is told", || {
+        trust.shown(&proxy, "b.wild.test");
+        proxy.stderr().contains("; the one before stays in use")
+    });
+    let file = proxy.path("known.certificates");
+    for _ in 0..2 {
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.until_exit().success());
+        let mode = fs::metadata(&file).expect("the file of certificates").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "there are keys in it");
+        server.kill();
+        proxy.restart();
+        trust.client(&proxy, HOST).get(HOST, "/").expect_ok("hello");
+        for (name, expected) in [
+            (HOST, Some(own.der())),
+            ("a.wild.test", Some(wild.der())),
+            ("never.wild.test", Some(wild.der())),
+            ("gone.test", None),
+        ] {
+            assert_eq!(trust.shown(&proxy, name), expected, "{name}");
+        }
+    }
+    server.revive();
+    server.set(HOST, &[backend.url()]);
+    put(&mut server.connect(), HOST, &renewed);
+    until_shown(&trust, &proxy, HOST, Some(renewed.der()));
+    assert!(!proxy.stderr().contains("PRIVATE KEY") && !proxy.read("known").contains("PRIVATE KEY"));
+}
+
+#[test]
+fn certificates_are_kept_only_where_that_is_wanted() {
+    let server = Server::start();
+    let authority = Authority::new();
+    put(&mut server.connect(), HOST, &authority.issue(&[HOST]));
+    server.set(HOST, &["http://127.0.0.1:1".to_owned()]);
+    let setup = Setup::new().driver(server.url()).with_https();
+    let path = setup.dir().join("known");
+    let setup = setup.set("snapshot", path.to_str().expect("a plain path"));
+    let mut proxy = setup.set("snapshotCertificates", false).start();
+    assert!(authority.trust().shown(&proxy, HOST).is_some());
+    assert_eq!(proxy.client().get(HOST, "/").status(), 502);
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.until_exit().success());
+    assert!(path.exists() && !proxy.path("known.certificates").exists());
 }

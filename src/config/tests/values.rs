@@ -56,7 +56,7 @@ fn defaults() -> Settings {
         pin: true,
         listeners: vec![([127, 0, 0, 1], 80).into()],
         tls: None,
-        backend_tls: BackendSettings::default(),
+        backend_tls: TlsToBackends::default(),
         user: None,
         group: None,
     }

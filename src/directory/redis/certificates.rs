@@ -6,20 +6,20 @@
 //! found before is what there is.
 
 use super::super::certificates::{CertificateAnswer, Desk, Order, Question};
-use super::super::{Cores, News};
-use super::link;
+use super::super::{Cores, Error, News, snapshot};
+use super::pairs::{Bad, Learned, Pairs, Texts};
 use super::target::Target;
+use super::{Settings, link};
 use crate::base::clock::{Clock, Moment};
-use crate::net::tls::{Credentials, PemText, read_credentials};
+use crate::net::tls::{DAY, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::select;
 use lru::LruCache;
 use redis::{Connection, ProtocolVersion, RedisResult, Value, cmd};
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Names, and pairs, of which the clerk knows what was found last.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(32_768).expect("more than none");
@@ -33,7 +33,7 @@ const MAX_BYTES: usize = 1 << 20;
 /// After a failure nobody waits for another one for so long.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How long the clerk sleeps when nobody wants anything.
+/// How long the clerk sleeps at most.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// More patterns than these are all of them.
@@ -85,18 +85,10 @@ pub(super) struct Clerk {
     retry_at: Moment,
     /// The pattern that each name was found under; `None` for none.
     names: LruCache<Arc<str>, Option<Box<str>>>,
-    pairs: LruCache<Box<str>, Pair>,
+    pairs: Pairs,
     allowance: Allowance,
     /// Names that were answered from memory: once Redis can be asked, their askers are told to ask again.
     unsure: HashSet<Arc<str>>,
-}
-
-/// What was made of a hash.
-struct Pair {
-    /// Of the texts; another one means that they have to be read anew.
-    fingerprint: u64,
-    /// The last good ones.
-    credentials: Option<Credentials>,
 }
 
 /// How many names may be found to have nothing.
@@ -106,32 +98,29 @@ struct Allowance {
     since: Moment,
 }
 
-/// The texts of a pair.
-struct Texts<'a> {
-    certificate: &'a [u8],
-    key: &'a [u8],
-    staple: Option<&'a [u8]>,
-    passphrase: Option<&'a [u8]>,
-}
-
 impl Clerk {
-    pub(super) fn new(target: Target, cores: Cores, clock: Clock, touches: Arc<Touches>, unknown_rate: u32) -> Self {
-        Self {
-            target,
+    pub(super) fn new(settings: &Settings, cores: Cores, clock: Clock, touches: Arc<Touches>) -> Result<Self, Error> {
+        let file = settings.snapshot.as_deref().filter(|_| settings.keeps_certificates);
+        let file = file.map(|path| snapshot::beside(path, "certificates"));
+        let rate = settings.unknown_rate;
+        Ok(Self {
+            target: settings.read.clone(),
             cores,
             clock,
             touches,
             line: None,
             retry_at: Moment::ZERO,
             names: LruCache::new(REMEMBERED),
-            pairs: LruCache::new(REMEMBERED),
-            allowance: Allowance { rate: unknown_rate, left: unknown_rate, since: Moment::ZERO },
+            pairs: Pairs::start(REMEMBERED, file.as_deref(), clock)?,
+            allowance: Allowance { rate, left: rate, since: Moment::ZERO },
             unsure: HashSet::new(),
-        }
+        })
     }
 
     pub(super) fn run(mut self, desk: &Desk) {
+        let daily = crossbeam_channel::tick(DAY);
         loop {
+            self.pairs.save(self.clock.now());
             select! {
                 recv(desk.questions) -> question => {
                     let Ok(question) = question else { return };
@@ -141,11 +130,22 @@ impl Clerk {
                 recv(desk.orders) -> order => match order {
                     Ok(Order::Reread) => self.tell_touched(),
                     Ok(Order::Replace(_)) => {}
-                    Ok(Order::Stop) | Err(_) => return,
+                    Ok(Order::Stop) | Err(_) => return self.pairs.finish(),
                 },
-                default(if self.unsure.is_empty() { IDLE } else { RETRY }) => self.make_sure(),
+                recv(daily) -> _ => warn_of_expiry(self.pairs.in_use(), self.now()),
+                default(self.patience()) => self.make_sure(),
             }
         }
+    }
+
+    fn now(&self) -> SystemTime {
+        self.clock.wall(self.clock.now())
+    }
+
+    /// How long to sleep when nobody wants anything.
+    fn patience(&self) -> Duration {
+        let until_saved = self.pairs.due().map_or(IDLE, |due| due.since(self.clock.now()));
+        until_saved.min(if self.unsure.is_empty() { IDLE } else { RETRY })
     }
 
     /// Whatever the cores hold of it may be outdated. An answer that was read before has been sent before.
@@ -243,54 +243,46 @@ impl Clerk {
 
     /// What the first rung that has something says.
     fn judge(&mut self, name: &Arc<str>, replies: &[Value]) -> CertificateAnswer {
+        let now = self.clock.now();
         for (pattern, reply) in route::patterns(name).zip(replies) {
             let texts = match read_reply(reply) {
-                Ok(None) => continue,
+                Ok(None) => {
+                    self.pairs.forget(&pattern, now);
+                    continue;
+                }
                 Ok(Some(texts)) => Ok(texts),
                 Err(problem) => Err(problem),
             };
             self.names.put(Arc::clone(name), Some(pattern.clone().into()));
-            return self.learn(&pattern, texts);
+            match self.pairs.learn(&pattern, texts, now) {
+                Ok(Learned::Same) => {}
+                Ok(Learned::New(credentials)) => warn_of_expiry([(&*pattern, &credentials)], self.clock.wall(now)),
+                Err(Bad { problem, stays }) => {
+                    let stays = if stays { "; the one before stays in use" } else { "" };
+                    log::error!("{}: {problem}{stays}", key_of(&pattern));
+                }
+            }
+            return self.recall(&pattern);
         }
         self.allowance.spend();
         self.names.put(Arc::clone(name), None);
         CertificateAnswer::Unknown
     }
 
-    /// Reads a pair, unless it is the one that was read before. A bad one does not take the place of a good one.
-    fn learn(&mut self, pattern: &str, texts: Result<Texts<'_>, String>) -> CertificateAnswer {
-        let fingerprint = match &texts {
-            Ok(texts) => fingerprint(texts),
-            Err(_) => 0,
-        };
-        if self.pairs.get(pattern).is_none_or(|pair| pair.fingerprint != fingerprint) {
-            let before = self.pairs.pop(pattern).and_then(|pair| pair.credentials);
-            let credentials = match texts.and_then(|texts| read_pair(&texts)) {
-                Ok(credentials) => Some(credentials),
-                Err(problem) => {
-                    let stays = if before.is_some() { "; the one before stays in use" } else { "" };
-                    log::error!("{}: {problem}{stays}", key_of(pattern));
-                    before
-                }
-            };
-            self.pairs.put(pattern.into(), Pair { fingerprint, credentials });
-        }
-        self.recall(pattern)
-    }
-
     fn recall(&mut self, pattern: &str) -> CertificateAnswer {
-        match self.pairs.get(pattern).and_then(|pair| pair.credentials.clone()) {
-            Some(credentials) => CertificateAnswer::Found(credentials),
-            None => CertificateAnswer::Unknown,
-        }
+        self.pairs.recall(pattern).map_or(CertificateAnswer::Unknown, CertificateAnswer::Found)
     }
 
-    /// What was found when Redis was last asked.
+    /// What was found when Redis was last asked, be it before the last start. A name that nobody has asked for has the
+    /// first pair that is known of its ladder.
     fn remember(&mut self, name: &str) -> CertificateAnswer {
         match self.names.get(name).cloned() {
             Some(Some(pattern)) if self.pairs.contains(&pattern) => self.recall(&pattern),
             Some(None) => CertificateAnswer::Unknown,
-            _ => CertificateAnswer::Failed,
+            _ => match route::patterns(name).find(|pattern| self.pairs.contains(pattern)) {
+                Some(pattern) => self.recall(&pattern),
+                None => CertificateAnswer::Failed,
+            },
         }
     }
 }
@@ -335,23 +327,4 @@ fn read_reply(reply: &Value) -> Result<Option<Texts<'_>>, String> {
         (None, _) => Err("it has no field \"certificate\"".to_owned()),
         (_, None) => Err("it has no field \"key\"".to_owned()),
     }
-}
-
-fn fingerprint(texts: &Texts<'_>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (texts.certificate, texts.key, texts.staple, texts.passphrase).hash(&mut hasher);
-    // 0 is for what has no texts.
-    hasher.finish().max(1)
-}
-
-fn read_pair(texts: &Texts<'_>) -> Result<Credentials, String> {
-    let passphrase = texts.passphrase.map(std::str::from_utf8).transpose();
-    let text = PemText {
-        certificate: texts.certificate,
-        chain: &[],
-        key: texts.key,
-        passphrase: passphrase.map_err(|_| "its passphrase is no UTF-8 text".to_owned())?,
-        staple: texts.staple,
-    };
-    read_credentials(&text).map_err(|fault| fault.to_string())
 }

@@ -7,6 +7,7 @@
 mod certificates;
 mod keeper;
 mod link;
+mod pairs;
 mod reader;
 mod reading;
 mod save;
@@ -26,7 +27,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select
 use keeper::{Keeper, Output, OwnMark, Replies, Touched};
 use link::Identity;
 use reader::{Job, Reader};
-use save::Saver;
+use save::{Routes, Saver};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub unknown_rate: u32,
     /// Where what is known is kept for a start without Redis (`server.snapshot`).
     pub snapshot: Option<PathBuf>,
+    /// Whether certificates and their keys are kept too, in a file beside it (`server.snapshotCertificates`).
+    pub keeps_certificates: bool,
 }
 
 /// What the other threads tell.
@@ -101,7 +104,7 @@ pub(super) fn start_clerk(
     clock: Clock,
     touches: &Arc<Touches>,
 ) -> Result<JoinHandle<()>, Error> {
-    let clerk = Clerk::new(settings.read.clone(), cores, clock, Arc::clone(touches), settings.unknown_rate);
+    let clerk = Clerk::new(settings, cores, clock, Arc::clone(touches))?;
     spawn("certificates", move || clerk.run(&desk))
 }
 
@@ -126,7 +129,7 @@ pub(super) fn start(
     spawn("redis-watch", move || watcher.run())?;
     spawn("redis-read", move || reader.run())?;
     spawn("redis-write", move || writer.run())?;
-    let (remembered, saver) = save::start(settings.snapshot.as_deref(), clock)?;
+    let (remembered, saver) = save::start_routes(settings.snapshot.as_deref(), clock)?;
     let now = clock.now();
     let server = Server {
         keeper: Keeper::new(settings.unknown_rate, remembered.routes),
@@ -167,7 +170,7 @@ struct Server {
     watch: Option<Watch>,
     refresh_at: Moment,
     is_away: bool,
-    saver: Option<Saver>,
+    saver: Option<Saver<Routes>>,
     settings: Settings,
     status: Arc<Status>,
     /// What the clerk who knows the certificates has to be told, and how to wake him.
@@ -328,13 +331,18 @@ impl Server {
             self.keeper.refresh();
             self.touch_certificates(&[Touched::All]);
         }
-        let histories = self.identity.as_ref().map_or(&[][..], |identity| &identity.histories);
-        if let Some(saver) = &mut self.saver
-            && saver.due().is_some_and(|due| due <= now)
-            && self.keeper.is_up()
-        {
-            saver.save(self.keeper.routes(), histories, now);
+        if self.keeper.is_up() && self.saver.as_ref().and_then(Saver::due).is_some_and(|due| due <= now) {
+            let routes = self.routes();
+            if let Some(saver) = &mut self.saver {
+                saver.save(routes, now);
+            }
         }
+    }
+
+    /// What is known, for the snapshot.
+    fn routes(&self) -> Routes {
+        let histories = self.identity.as_ref().map_or_else(Vec::new, |identity| identity.histories.clone());
+        Routes { frontends: self.keeper.routes(), histories }
     }
 
     /// Tells and does what there is to tell and do, and asks the next questions.
@@ -363,8 +371,7 @@ impl Server {
 
     fn end(mut self) {
         if let Some(saver) = self.saver.take() {
-            let histories = self.identity.as_ref().map_or(&[][..], |identity| &identity.histories);
-            saver.finish(self.keeper.is_up().then(|| self.keeper.routes()), histories);
+            saver.finish(self.keeper.is_up().then(|| self.routes()));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What is known, on its way to the snapshot and back.
+//! What is known, on its way to a file and back.
 
 use super::keeper::Remembered;
 use crate::base::clock::{Clock, Moment};
 use crate::cluster::{BackendUrl, Frontend, Options};
 use crate::directory::Error;
 use crate::directory::frontends::Record;
-use crate::directory::snapshot::{self, Snapshot};
+use crate::directory::snapshot::{self, Kept, Snapshot};
 use crossbeam_channel::Sender;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,55 +25,66 @@ pub(super) struct Known {
 
 /// The thread that writes, and what it has to do next.
 #[derive(Debug)]
-pub(super) struct Saver {
-    work: Sender<Work>,
+pub(super) struct Saver<W> {
+    work: Sender<W>,
     thread: JoinHandle<()>,
     due: Option<Moment>,
 }
 
+/// The routes as they are handed over.
 #[derive(Debug)]
-struct Work {
-    frontends: Vec<Arc<Frontend>>,
-    histories: Vec<String>,
+pub(super) struct Routes {
+    pub(super) frontends: Vec<Arc<Frontend>>,
+    pub(super) histories: Vec<String>,
 }
 
-/// Reads the snapshot and starts the thread that writes it; nothing without a path. A snapshot that is no good is left
-/// as it is, for whoever wants to know why, until there is a better one.
-pub(super) fn start(path: Option<&Path>, clock: Clock) -> Result<(Known, Option<Saver>), Error> {
+/// Reads the snapshot of the routes and starts the thread that writes it; nothing without a path.
+pub(super) fn start_routes(path: Option<&Path>, clock: Clock) -> Result<(Known, Option<Saver<Routes>>), Error> {
     let Some(path) = path else { return Ok((Known::default(), None)) };
+    let (snapshot, saver) = start(path, "hosts", clock, render)?;
+    Ok((snapshot.map(revive).unwrap_or_default(), Some(saver)))
+}
+
+/// Reads a snapshot and starts the thread that writes it. One that is no good is left as it is, for whoever wants to
+/// know why, until there is a better one.
+pub(super) fn start<T: Kept, W: Send + 'static>(
+    path: &Path,
+    what: &str,
+    clock: Clock,
+    render: impl Fn(W) -> Snapshot<T> + Send + 'static,
+) -> Result<(Option<Snapshot<T>>, Saver<W>), Error> {
     let begun = clock.now();
     let mut is_refused = false;
     let known = match snapshot::read(path) {
         Ok(snapshot) => {
-            let known = revive(snapshot);
-            let (hosts, took) = (known.routes.len(), clock.now().since(begun));
-            log::info!("snapshot {}: {hosts} hosts, read in {took:?}", path.display());
-            known
+            let (count, took) = (snapshot.items.len(), clock.now().since(begun));
+            log::info!("snapshot {}: {count} {what}, read in {took:?}", path.display());
+            Some(snapshot)
         }
-        Err(snapshot::Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Known::default(),
+        Err(snapshot::Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
         Err(fault) => {
             log::error!("snapshot {}: {fault}; it is not used, and left as it is", path.display());
             is_refused = true;
-            Known::default()
+            None
         }
     };
-    let (work, works) = crossbeam_channel::bounded::<Work>(1);
+    let (work, works) = crossbeam_channel::bounded::<W>(1);
     let owned: PathBuf = path.to_owned();
     let write = move || {
-        for Work { frontends, histories } in works {
+        for work in works {
             if std::mem::take(&mut is_refused) {
                 log::warn!("the refused snapshot {}", snapshot::set_aside(&owned));
             }
-            if let Err(error) = snapshot::write(&owned, &render(&frontends, histories)) {
+            if let Err(error) = snapshot::write(&owned, &render(work)) {
                 log::error!("writing the snapshot {}: {error}", owned.display());
             }
         }
     };
     let thread = super::spawn("snapshot", write)?;
-    Ok((known, Some(Saver { work, thread, due: None })))
+    Ok((known, Saver { work, thread, due: None }))
 }
 
-impl Saver {
+impl<W> Saver<W> {
     /// Something that belongs into the snapshot has changed.
     pub(super) fn note_change(&mut self, now: Moment) {
         self.due.get_or_insert(now + GATHER);
@@ -85,15 +96,14 @@ impl Saver {
     }
 
     /// Hands over what is known. If the last one is still being written, there will be another time.
-    pub(super) fn save(&mut self, frontends: Vec<Arc<Frontend>>, histories: &[String], now: Moment) {
-        let work = Work { frontends, histories: histories.to_vec() };
-        self.due = self.work.try_send(work).is_err().then(|| now + GATHER);
+    pub(super) fn save(&mut self, known: W, now: Moment) {
+        self.due = self.work.try_send(known).is_err().then(|| now + GATHER);
     }
 
     /// Writes for the last time, if there is something to write, and waits for that.
-    pub(super) fn finish(self, frontends: Option<Vec<Arc<Frontend>>>, histories: &[String]) {
-        if let (Some(frontends), Some(_)) = (frontends, self.due) {
-            let _ = self.work.send(Work { frontends, histories: histories.to_vec() });
+    pub(super) fn finish(self, known: Option<W>) {
+        if let (Some(known), Some(_)) = (known, self.due) {
+            let _ = self.work.send(known);
         }
         drop(self.work);
         if self.thread.join().is_err() {
@@ -102,20 +112,20 @@ impl Saver {
     }
 }
 
-fn render(frontends: &[Arc<Frontend>], histories: Vec<String>) -> Snapshot {
+fn render(Routes { frontends, histories }: Routes) -> Snapshot<snapshot::Route> {
     let route = |frontend: &Arc<Frontend>| snapshot::Route {
         host: frontend.host.clone(),
         pattern: frontend.pattern.clone(),
         id: frontend.id.clone(),
         backends: frontend.members.iter().map(|member| member.backend.url().as_str().into()).collect(),
     };
-    Snapshot { histories, routes: frontends.iter().map(route).collect() }
+    Snapshot { histories, items: frontends.iter().map(route).collect() }
 }
 
-fn revive(snapshot: Snapshot) -> Known {
+fn revive(snapshot: Snapshot<snapshot::Route>) -> Known {
     let revive = |route: snapshot::Route| {
         let backends = route.backends.iter().filter_map(|url| BackendUrl::parse(url).ok()).collect();
         (Arc::from(route.host), (route.pattern, Record { id: route.id, backends, options: Options::default() }))
     };
-    Known { routes: snapshot.routes.into_iter().map(revive).collect(), histories: snapshot.histories }
+    Known { routes: snapshot.items.into_iter().map(revive).collect(), histories: snapshot.histories }
 }

@@ -80,11 +80,11 @@ impl CertificateFiles {
         let chain = self.chain.iter().map(PathBuf::as_path);
         [&*self.certificate, &*self.key].into_iter().chain(chain).chain(self.staple.as_deref())
     }
+}
 
-    /// Whether any user of the system can read the key.
-    pub fn is_key_open_to_others(&self) -> bool {
-        fs::metadata(&self.key).is_ok_and(|data| data.mode() & OTHERS != 0)
-    }
+/// Whether any user of the system can read the file.
+pub fn is_open_to_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| data.mode() & OTHERS != 0)
 }
 
 /// Reads all certificates of a file.

@@ -5,6 +5,7 @@
 
 mod client;
 mod credentials;
+mod expiry;
 mod files;
 mod names;
 mod records;
@@ -13,7 +14,8 @@ mod session;
 
 pub use client::{BackendSettings, BackendTls, ToBackend, Verification};
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
-pub use files::{CertificateFiles, FileFault, load_certificates, read};
+pub use expiry::{DAY, warn_of_expiry};
+pub use files::{CertificateFiles, FileFault, is_open_to_others, load_certificates, read};
 pub use records::Bench;
 pub use server::{ClientAuth, Reception, ServerSettings, Suites, Versions};
 pub use session::{Fault, Session};

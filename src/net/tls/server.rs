@@ -83,6 +83,17 @@ pub enum ClientAuth {
     Required(Vec<CertificateDer<'static>>),
 }
 
+impl ClientAuth {
+    /// The same with other authorities.
+    pub fn with(&self, authorities: Vec<CertificateDer<'static>>) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Optional(_) => Self::Optional(authorities),
+            Self::Required(_) => Self::Required(authorities),
+        }
+    }
+}
+
 /// Where clients are received: all cores share one, and with it the keys of the tickets.
 #[derive(Debug)]
 pub struct Reception {

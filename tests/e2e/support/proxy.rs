@@ -220,7 +220,9 @@ impl Setup {
     #[track_caller]
     pub(crate) fn start(mut self) -> Proxy {
         let (address, child) = self.spawn();
-        let Self { dir, certificates, secure_address, launch, .. } = self;
+        // Of a test that binds others, there is nobody at this one.
+        let secure_address = self.secure_address.filter(|_| self.https.get("bind").is_some_and(Value::is_string));
+        let Self { dir, certificates, launch, .. } = self;
         let mut proxy = Proxy { address, secure_address, certificates, dir, child, launch };
         proxy.until_accepting();
         proxy
@@ -360,7 +362,8 @@ impl Proxy {
             if let Some(status) = self.child.try_wait().expect("asking for the proxy's state") {
                 panic!("the proxy ended with {status} at its start");
             }
-            TcpStream::connect(self.address).is_ok()
+            let addresses = [Some(self.address), self.secure_address];
+            addresses.into_iter().flatten().all(|address| TcpStream::connect(address).is_ok())
         });
     }
 

@@ -15,6 +15,7 @@ use rustls::{
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Whoever signs the certificates of a test.
@@ -59,12 +60,18 @@ impl Authority {
 
     /// A certificate for these names; the first is its subject too.
     pub(crate) fn issue(&self, names: &[&str]) -> Pair {
+        self.issue_until(names, 4096)
+    }
+
+    /// The same, good from 2020 until the beginning of this year.
+    pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> Pair {
         let names_of = |params: &mut CertificateParams| {
             let text: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             params.subject_alt_names = CertificateParams::new(text).expect("good names").subject_alt_names;
         };
         let mut params = named(names[0]);
         names_of(&mut params);
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(year, 1, 1));
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
@@ -280,15 +287,22 @@ impl Transport for TlsStream {
     }
 }
 
-/// Gives one connection this answer, whatever it asks, and ends it, with a goodbye or without one.
-pub(crate) fn serve_once(
-    provider: &Arc<CryptoProvider>,
-    pair: &Pair,
-    answer: &'static [u8],
-    says_goodbye: bool,
-) -> SocketAddr {
+/// How a backend ends its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With a goodbye.
+    Goodbye,
+    /// Without one.
+    Cut,
+    /// With bytes that nobody asked for, and then not at all.
+    Stray,
+}
+
+/// Gives every connection this answer, whatever it asks, and ends it. Returns where, and counts
+/// the connections it is done with.
+pub(crate) fn serve(pair: &Pair, answer: &'static [u8], end: End) -> (SocketAddr, Arc<AtomicUsize>) {
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::clone(provider))
+    let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
@@ -296,21 +310,30 @@ pub(crate) fn serve_once(
         .expect("a pair");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
+    let (config, count) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
     std::thread::spawn(move || {
-        let (socket, _) = listener.accept().expect("a connection");
-        let session = ServerConnection::new(Arc::new(config)).expect("a session");
-        let mut stream = StreamOwned::new(session, socket);
-        let mut heard = Vec::new();
-        while !heard.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a request");
-            heard.push(byte[0]);
+        let mut kept = Vec::new();
+        for socket in listener.incoming() {
+            let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+            let mut stream = StreamOwned::new(session, socket.expect("a connection"));
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                heard.push(byte[0]);
+            }
+            stream.write_all(answer).expect("sending the answer");
+            if end == End::Goodbye {
+                stream.conn.send_close_notify();
+            }
+            stream.flush().expect("sending the answer");
+            if end == End::Stray {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray").expect("sending more");
+                kept.push(stream);
+            }
+            counted.fetch_add(1, Ordering::Relaxed);
         }
-        stream.write_all(answer).expect("sending the answer");
-        if says_goodbye {
-            stream.conn.send_close_notify();
-        }
-        stream.flush().expect("sending the answer");
     });
-    address
+    (address, count)
 }

@@ -2,9 +2,11 @@
 
 use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};
-use crate::support::tls::{Authority, provider, serve_once};
-use crate::support::{HOST, canned, until};
+use crate::support::tls::{Authority, End, serve};
+use crate::support::{HOST, canned, until, worker_has_caught_up};
 use serde_json::json;
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 
 /// A proxy that does the encryption for `backend`, with a certificate for this name.
 fn encrypted(backend: &Backend, authority: &Authority, name: &str) -> Setup {
@@ -48,9 +50,13 @@ fn a_backend_that_is_somebody_else_gets_no_request_unless_that_is_no_matter() {
     let authority = Authority::new();
     let behind = encrypted(&backend, &authority, "somebody.else.test").start();
     let ip = address(&behind);
+    let setup = Setup::for_backends([backend.url()]).with_https();
+    let outdated = authority.issue_until(&[&setup.secure_ip()], 2021);
+    let outdated = setup.default_certificate(&outdated).start();
     let refused = [
         front(&behind, &ip, &authority, &json!({})).start(),
         front(&behind, &ip, &Authority::new(), &json!({})).start(),
+        front(&outdated, &address(&outdated), &authority, &json!({})).start(),
     ];
     for proxy in &refused {
         let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n");
@@ -89,9 +95,9 @@ fn a_backend_may_want_to_know_who_asks() {
 #[test]
 fn an_answer_that_was_cut_is_no_whole_one() {
     let authority = Authority::new();
-    for (says_goodbye, is_whole) in [(true, true), (false, false)] {
+    for (end, is_whole) in [(End::Goodbye, true), (End::Cut, false)] {
         let pair = authority.issue(&["127.0.0.1"]);
-        let address = serve_once(&provider(), &pair, b"HTTP/1.1 200 OK\r\n\r\nuntil the end", says_goodbye);
+        let (address, _) = serve(&pair, b"HTTP/1.1 200 OK\r\n\r\nuntil the end", end);
         let proxy = Setup::for_backends([format!("https://{address}")])
             .file("authority.crt", &authority.pem())
             .set("backendTls", json!({"ca": "authority.crt"}))
@@ -110,4 +116,67 @@ fn a_backend_that_speaks_no_tls_is_told_apart() {
     let proxy = Setup::for_backends([url]).set("backendTls", json!({"insecure": true})).start();
     let answer = proxy.client().exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
     assert_eq!((answer.status(), answer.head.get("X-Debug-Error")), (502, Some("tls_failed")));
+}
+
+#[test]
+fn a_backend_of_the_older_version_will_do() {
+    let backend = Backend::always(canned::ok("hello"));
+    let authority = Authority::new();
+    let setup = Setup::for_backends([backend.url()]).with_https().set_https("secureProtocol", "TLSv1_2_method");
+    let ip = setup.secure_ip();
+    let behind = setup.default_certificate(&authority.issue(&[&ip])).start();
+    let proxy = front(&behind, &ip, &authority, &json!({})).workers(1).start();
+    for _ in 0..3 {
+        proxy.client().get(HOST, "/").expect_ok("hello");
+    }
+}
+
+#[test]
+fn where_hands_cannot_be_shaken_another_backend_is_tried() {
+    let backend = Backend::always(canned::ok("hello"));
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let deaf = Backend::raw(|conn| drop(conn.head()));
+    let mut urls = vec![deaf.url().replace("http://", "https://"), backend.url()];
+    urls.push(format!("https://{}", silent.local_addr().expect("an address")));
+    let proxy = Setup::for_backends(urls)
+        .set("backendTls", json!({"insecure": true}))
+        .set("tcpTimeout", 0.3)
+        .set("deadBackendTTL", 0.001)
+        .start();
+    for _ in 0..8 {
+        proxy.client().get(HOST, "/").expect_ok("hello");
+    }
+}
+
+#[test]
+fn a_kept_connection_with_a_goodbye_or_stray_bytes_in_it_is_used_no_more() {
+    let authority = Authority::new();
+    for end in [End::Goodbye, End::Cut, End::Stray] {
+        let pair = authority.issue(&["127.0.0.1"]);
+        let (address, requests) = serve(&pair, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", end);
+        let proxy = Setup::for_backends([format!("https://{address}")])
+            .file("authority.crt", &authority.pem())
+            .set("backendTls", json!({"ca": "authority.crt"}))
+            .workers(1)
+            .start();
+        let mut client = proxy.client();
+        for count in 1..5 {
+            client.get(HOST, "/").expect_ok("hello");
+            until("the backend is done", || requests.load(Ordering::Relaxed) == count);
+            worker_has_caught_up(&proxy);
+        }
+    }
+}
+
+#[test]
+fn other_authorities_of_backends_are_believed_as_soon_as_their_file_says_so() {
+    let backend = Backend::always(canned::ok("hello"));
+    let [authority, other] = [(); 2].map(|()| Authority::new());
+    let setup = Setup::for_backends([backend.url()]).with_https();
+    let ip = setup.secure_ip();
+    let behind = setup.default_certificate(&authority.issue(&[&ip])).start();
+    let proxy = front(&behind, &ip, &other, &json!({})).start();
+    assert_eq!(proxy.client().get(HOST, "/").status(), 502);
+    proxy.replace("authority.crt", &authority.pem());
+    until("the backend is believed", || proxy.client().get(HOST, "/").status() == 200);
 }

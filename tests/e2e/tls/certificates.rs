@@ -1,6 +1,6 @@
 //! Which certificate is shown to whom, and from when on.
 
-use super::openssl::encrypt;
+use super::openssl::{encrypt, encrypt_by, s_client_alone};
 use crate::support::backend::Backend;
 use crate::support::proxy::Setup;
 use crate::support::tls::{Authority, Pair};
@@ -174,4 +174,90 @@ fn every_address_may_have_its_own_certificate() {
 fn free_v6_port() -> u16 {
     let probe = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("IPv6 on the loopback");
     probe.local_addr().expect("an address").port()
+}
+
+#[test]
+fn names_of_every_writing_are_understood_and_none_is_needed() {
+    let authority = Authority::new();
+    let [own, other] = [&["a.test"], &["default.test"]].map(|names| authority.issue(names));
+    let proxy = Setup::new().with_https().default_certificate(&other).certificate("A.Test", &own).start();
+    for (arguments, expected) in [
+        (&["-servername", "a.test"][..], "CN = a.test"),
+        (&["-servername", "A.TEST"], "CN = a.test"),
+        (&["-servername", "a.test."], "CN = a.test"),
+        (&["-servername", "b.test"], "CN = default.test"),
+        (&["-servername", "with_line.test"], "CN = default.test"),
+        (&["-servername", "127.0.0.1"], "CN = default.test"),
+        (&["-noservername"], "CN = default.test"),
+        (&["-servername", "no name!"], "alert illegal parameter"),
+    ] {
+        let said = s_client_alone(&proxy, arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_pair_is_said_so_that_it_can_be_mended() {
+    let authority = Authority::new();
+    let pair = authority.issue(&[HOST]);
+    let stranger = authority.issue(&[HOST]);
+    let setup = Setup::new().with_https().default_certificate(&pair);
+    let key = setup.dir().join("default.key");
+    let triple_des = encrypt_by(&key, "x", &["-v2", "des3"]);
+    let swapped = format!("{}{}", authority.pem(), pair.certificate);
+    for (certificate, key, expected) in [
+        (&*swapped, &*pair.key, "the key is that of certificate 2, which has to be the first"),
+        (&pair.certificate, &stranger.key, "the key is another certificate's"),
+        (&pair.certificate, &triple_des, "the key is encrypted in an old way; encrypt it with AES"),
+        (&pair.key, &pair.key, "no part that begins with -----BEGIN CERTIFICATE-----"),
+        (&pair.certificate, &pair.certificate, "the key has no part that begins with -----BEGIN PRIVATE KEY-----"),
+        (&pair.certificate, "", "the key has no part"),
+    ] {
+        let setup = Setup::new().with_https().default_certificate(&pair).file("default.crt", certificate);
+        let setup = setup.secret("default.key", key).set_https("passphrase", "x");
+        let (is_good, output) = setup.dry();
+        assert!(!is_good && output.contains(expected) && !output.contains("PRIVATE KEY-----\nM"), "{output}");
+    }
+}
+
+#[test]
+fn certificates_that_are_soon_too_old_are_named() {
+    let authority = Authority::new();
+    let [old, own, fresh] = [2021, 2022, 4096].map(|year| authority.issue_until(&[HOST], year));
+    let proxy = Setup::new()
+        .with_https()
+        .default_certificate(&old)
+        .certificate("old.test", &own)
+        .certificate("fresh.test", &fresh)
+        .start();
+    let told = |name: &str| proxy.stderr().contains(&format!("certificates to be renewed: {name} (has expired)"));
+    until("that of the address is named", || told("default.crt") || told(&proxy.path("default.crt").to_string_lossy()));
+    let trust = authority.trust();
+    assert_eq!(trust.shown(&proxy, "old.test"), None, "no client believes it");
+    assert_eq!(trust.shown(&proxy, "fresh.test"), None, "it is for another name");
+    until("that of the name is named", || told("old.test"));
+    assert!(!told("fresh.test"));
+}
+
+#[test]
+fn pairs_of_the_routes_may_be_encrypted_and_have_the_authoritys_word() {
+    let authority = Authority::new();
+    let pair = authority.issue(&["a.test"]);
+    let setup = Setup::new().with_https().secret("plain.key", &pair.key).file("a.crt", &pair.certificate);
+    let encrypted = encrypt(&setup.dir().join("plain.key"), "it's a secret");
+    let proxy = setup.file("a.key", &encrypted).file("word.der", "good until tomorrow").start();
+    let routes = json!({"frontends": {}, "certificates": {"a.test": {
+        "certificate": "a.crt", "key": "a.key", "passphrase": "it's a secret", "ocsp": "word.der"}}});
+    proxy.write_routes_text(&routes.to_string());
+    let trust = authority.trust();
+    until("it is shown", || trust.shown(&proxy, "a.test") == Some(pair.der()));
+    let (trust, words) = trust.noting_staples();
+    trust.connect(proxy.secure_address(), "a.test");
+    assert_eq!(words.lock().expect("no panic").as_slice(), [b"good until tomorrow".to_vec()]);
+    until("the open key is warned of", || proxy.stderr().contains("any user of this system can read the key"));
+    // A key that can no longer be read, as where only root could at the start.
+    std::fs::remove_file(proxy.path("a.key")).expect("removing the key");
+    until("it is told", || proxy.stderr().contains("the certificate of a.test that was there before stays in use"));
+    proxy.signal(Signal::SIGHUP);
+    assert_eq!(authority.trust().shown(&proxy, "a.test"), Some(pair.der()));
 }

@@ -1,11 +1,11 @@
 //! Clients that prove who they are.
 
-use crate::support::HOST;
 use crate::support::backend::Backend;
 use crate::support::canned;
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::{Authority, Trust};
+use crate::support::{HOST, until};
 
 const HEADER: &str = "X-SSL-Client-S-DN";
 
@@ -23,7 +23,8 @@ fn asking(backend: &Backend, authority: &Authority, mode: &str) -> Proxy {
 fn is_served(trust: &Trust, proxy: &Proxy) -> bool {
     let Ok(stream) = trust.try_connect(proxy.secure_address(), HOST) else { return false };
     let mut client = Client::over(Box::new(stream));
-    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{HEADER}: CN=root\r\nX_SSL_CLIENT_S_DN: CN=root\r\n\r\n");
+    let forged = "X_SSL_CLIENT_S_DN: CN=root\r\nx-ssl-client-s.dn: CN=root\r\nConnection: X-SSL-Client-S-DN\r\n";
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{HEADER}: CN=root\r\n{forged}\r\n");
     client.try_send(request) && client.try_answer_to("GET").is_ok_and(|answer| answer.status() == 200)
 }
 
@@ -43,7 +44,28 @@ fn who_has_to_prove_it_does_and_the_backend_is_told() {
     assert!(is_served(&authority.trust(), &optional));
     let seen: Vec<_> = backend.requests().iter().map(|request| request.head.all(HEADER).join(",")).collect();
     assert_eq!(seen, ["CN=alice", "CN=alice", ""]);
-    assert!(backend.requests().iter().all(|request| request.head.get("X_SSL_CLIENT_S_DN").is_none()));
+    for forged in ["X_SSL_CLIENT_S_DN", "x-ssl-client-s.dn"] {
+        assert!(backend.requests().iter().all(|request| request.head.get(forged).is_none()));
+    }
+}
+
+#[test]
+fn other_authorities_are_believed_as_soon_as_their_file_says_so() {
+    let backend = Backend::always(canned::ok("hello"));
+    let authority = Authority::new();
+    let other = Authority::new();
+    let proxy = asking(&backend, &authority, "required");
+    let alice = authority.trust().with_own(&authority.issue(&["alice"]));
+    let bob = authority.trust().with_own(&other.issue(&["bob"]));
+    assert!(is_served(&alice, &proxy) && !is_served(&bob, &proxy));
+    proxy.replace("clients.crt", "nothing of use");
+    until("it is told", || proxy.stderr().contains("the authorities that were there before stay in use"));
+    assert!(is_served(&alice, &proxy));
+    proxy.replace("clients.crt", &other.pem());
+    until("bob is believed", || is_served(&bob, &proxy));
+    // Not even with the ticket that was given before.
+    until("alice is a stranger at every core", || (0..4).all(|_| !is_served(&alice, &proxy)));
+    assert_eq!(backend.requests().last().and_then(|last| last.head.get(HEADER)), Some("CN=bob"));
 }
 
 #[test]

@@ -11,8 +11,15 @@ use std::process::{Command, Stdio};
 
 /// The key of a file, encrypted by OpenSSL.
 pub(super) fn encrypt(key: &Path, passphrase: &str) -> String {
+    encrypt_by(key, passphrase, &[])
+}
+
+/// The same, in the way that these arguments say.
+pub(super) fn encrypt_by(key: &Path, passphrase: &str, arguments: &[&str]) -> String {
     let output = Command::new("openssl")
-        .args(["pkcs8", "-topk8", "-in"])
+        .args(["pkcs8", "-topk8"])
+        .args(arguments)
+        .arg("-in")
         .arg(key)
         .args(["-passout", &format!("pass:{passphrase}")])
         .output()
@@ -23,8 +30,17 @@ pub(super) fn encrypt(key: &Path, passphrase: &str) -> String {
 
 /// What `openssl s_client` says and is told, when it sends `input`.
 fn s_client(proxy: &Proxy, arguments: &[&str], input: &str) -> String {
+    talk(proxy, &[&["-servername", HOST], arguments].concat(), input)
+}
+
+/// What it says when it has nothing to send, and asks for whom its arguments say.
+pub(super) fn s_client_alone(proxy: &Proxy, arguments: &[&str]) -> String {
+    talk(proxy, arguments, "Q\n")
+}
+
+fn talk(proxy: &Proxy, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("openssl")
-        .args(["s_client", "-connect", &proxy.secure_address().to_string(), "-servername", HOST])
+        .args(["s_client", "-connect", &proxy.secure_address().to_string()])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -53,6 +69,7 @@ fn both_versions_are_spoken_and_older_ones_are_not() {
         assert!(said.contains("HTTP/1.1 200 OK") && said.contains("hello"), "{said}");
         assert!(said.contains(&format!("New, {name}")) && said.contains("ALPN protocol: http/1.1"), "{said}");
         assert!(said.contains("Compression: NONE"), "{said}");
+        assert!(said.contains("Max Early Data: 0") || name == "TLSv1.2", "{said}");
     }
     for version in ["-tls1", "-tls1_1"] {
         let said = s_client(&proxy, &[version, "-cipher", "ALL:@SECLEVEL=0"], &request());

@@ -70,7 +70,8 @@ fn versions_and_suites_are_as_set() {
 fn another_protocol_is_refused() {
     let backend = Backend::always(canned::ok("hello"));
     let (proxy, trust) = secure(&backend);
-    assert!(trust.offering("h2").try_connect(proxy.secure_address(), HOST).is_err());
+    let refused = trust.offering("h2").try_connect(proxy.secure_address(), HOST).err().expect("no common protocol");
+    assert!(refused.to_string().contains("NoApplicationProtocol"), "the client is told why: {refused}");
 }
 
 #[test]
@@ -127,6 +128,77 @@ fn a_hello_may_come_byte_by_byte() {
     while session.is_handshaking() {
         session.complete_io(&mut socket).expect("shaking hands");
     }
+}
+
+#[test]
+fn a_hello_may_come_in_records_of_any_size() {
+    let backend = Backend::always(canned::ok("hello"));
+    let (proxy, trust) = secure(&backend);
+    for size in [1, 2, 3, 17, 100, 200] {
+        let mut socket = connect(proxy.secure_address(), None);
+        socket.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
+        let mut session = trust.session(HOST);
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).expect("a hello");
+        let records = hello[5..].chunks(size).flat_map(|piece| {
+            let length = u8::try_from(piece.len()).expect("a small piece");
+            [&[22, 3, 1, 0, length], piece].concat()
+        });
+        socket.write_all(&records.collect::<Vec<u8>>()).expect("sending a hello");
+        while session.is_handshaking() {
+            session.complete_io(&mut socket).expect("shaking hands");
+        }
+    }
+}
+
+#[test]
+fn keys_may_change_and_nobody_gathers_answers_that_are_not_read() {
+    let backend = Backend::serve(|request, conn| conn.send(canned::ok(&request.body.len().to_string())));
+    let (proxy, trust) = secure(&backend);
+    let mut session = trust.session(HOST);
+    let mut socket = connect(proxy.secure_address(), None);
+    socket.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).expect("shaking hands");
+    }
+    const PIECES: usize = 1000;
+    let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {PIECES}\r\n\r\n");
+    session.writer().write_all(head.as_bytes()).expect("room for a head");
+    for _ in 0..PIECES {
+        session.refresh_traffic_keys().expect("other keys");
+        session.writer().write_all(b"x").expect("room for a byte");
+        while session.wants_write() {
+            session.write_tls(&mut socket).expect("sending");
+        }
+    }
+    let mut stream = rustls::StreamOwned::new(session, socket);
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+#[test]
+fn keys_changed_without_end_or_empty_records_end_the_connection_or_do_no_harm() {
+    let backend = Backend::always(canned::ok("hello"));
+    let (proxy, trust) = secure(&backend);
+    let mut session = trust.session(HOST);
+    let mut socket = connect(proxy.secure_address(), None);
+    socket.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).expect("shaking hands");
+    }
+    for _ in 0..200 {
+        session.refresh_traffic_keys().expect("other keys");
+        while session.wants_write() && session.write_tls(&mut socket).is_ok() {}
+    }
+    let mut heard = Vec::new();
+    // The reset may overtake the alert.
+    let _ = socket.read_to_end(&mut heard);
+    for kind in 20..24 {
+        let mut flood = connect(proxy.secure_address(), None);
+        while flood.write_all(&[kind, 3, 3, 0, 0].repeat(100)).is_ok() {}
+    }
+    trust.client(&proxy, HOST).get(HOST, "/").expect_ok("hello");
 }
 
 #[test]
