@@ -136,8 +136,7 @@ fn open_files_are_as_many_as_the_system_allows() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", proxy.pid())).expect("its limits");
     let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("the limit of open files");
     assert_eq!(files.split_whitespace().filter(|word| *word == "600").count(), 2, "{files}");
-    let stderr = proxy.stderr();
-    assert!(stderr.contains("600 open files: up to 118 connections for each of 2 workers"), "{stderr}");
+    until("it is told", || proxy.stderr().contains("600 open files: up to 118 connections for each of 2 workers"));
     let _silent: Vec<TcpStream> =
         (0..400).map(|_| TcpStream::connect(proxy.address()).expect("a place in the queue")).collect();
     let files = || fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("its files").count();

@@ -174,3 +174,26 @@ fn certificates_are_kept_only_where_that_is_wanted() {
     assert!(proxy.until_exit().success());
     assert!(path.exists() && !proxy.path("known.certificates").exists());
 }
+
+#[test]
+fn the_authoritys_word_is_handed_on_and_kept() {
+    let mut server = Server::start();
+    let authority = Authority::new();
+    put(&mut server.connect(), HOST, &authority.issue(&[HOST]));
+    server.run::<()>(&format!("HSET tls:{HOST} ocsp good-until-tomorrow"));
+    let setup = Setup::new().driver(server.url()).with_https();
+    let path = setup.dir().join("known");
+    let mut proxy = setup.set("snapshot", path.to_str().expect("a plain path")).start();
+    let (trust, words) = authority.trust().noting_staples();
+    trust.connect(proxy.secure_address(), HOST);
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.until_exit().success());
+    server.kill();
+    proxy.restart();
+    // Who comes with a ticket is shown nothing.
+    let (trust, again) = authority.trust().noting_staples();
+    trust.connect(proxy.secure_address(), HOST);
+    for words in [words, again] {
+        assert_eq!(words.lock().expect("no panic").as_slice(), [b"good-until-tomorrow".to_vec()]);
+    }
+}

@@ -316,7 +316,10 @@ pub(crate) fn serve(pair: &Pair, answer: &'static [u8], end: End) -> (SocketAddr
         let mut kept = Vec::new();
         for socket in listener.incoming() {
             let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
-            let mut stream = StreamOwned::new(session, socket.expect("a connection"));
+            let socket = socket.expect("a connection");
+            // Otherwise what comes after the answer would wait for its acknowledgement, which may leave with the next request.
+            socket.set_nodelay(true).expect("setting an option");
+            let mut stream = StreamOwned::new(session, socket);
             let mut heard = Vec::new();
             while !heard.ends_with(b"\r\n\r\n") {
                 let mut byte = [0];

@@ -6,6 +6,7 @@ use crate::support::proxy::Setup;
 use crate::support::tls::{Authority, Pair};
 use crate::support::{HOST, canned, until, unused_address};
 use nix::sys::signal::Signal;
+use nix::unistd::getuid;
 use serde_json::json;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 
@@ -260,4 +261,19 @@ fn pairs_of_the_routes_may_be_encrypted_and_have_the_authoritys_word() {
     until("it is told", || proxy.stderr().contains("the certificate of a.test that was there before stays in use"));
     proxy.signal(Signal::SIGHUP);
     assert_eq!(authority.trust().shown(&proxy, "a.test"), Some(pair.der()));
+}
+
+#[test]
+fn a_key_that_only_root_could_read_stays_in_use() {
+    // Nobody else can become another user.
+    if !getuid().is_root() {
+        return;
+    }
+    let authority = Authority::new();
+    let pair = authority.issue(&[HOST]);
+    let proxy = Setup::new().with_https().default_certificate(&pair).with_default_user().start();
+    proxy.signal(Signal::SIGHUP);
+    until("it is told", || proxy.stderr().contains("default.key: Permission denied"));
+    assert!(proxy.stderr().contains("the certificate that was there before stays in use"));
+    assert_eq!(authority.trust().shown(&proxy, HOST), Some(pair.der()));
 }
