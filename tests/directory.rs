@@ -3,7 +3,7 @@
 use mio::{Events, Poll, Token, Waker};
 use sluice::base::clock::Clock;
 use sluice::cluster::Frontend;
-use sluice::directory::{self, Answer, Directory, News, Settings, Source};
+use sluice::directory::{self, Answer, CoreId, Directory, News, Settings, Source};
 use sluice::net::mailbox::{Inbox, mailbox};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -36,7 +36,7 @@ fn rename_over(path: &Path, text: &str) {
 
 /// A core that keeps what it hears.
 struct Core {
-    number: usize,
+    id: CoreId,
     poll: Poll,
     inbox: Inbox<News>,
     clock: Clock,
@@ -54,7 +54,7 @@ impl Core {
                 }
             }
             let left = deadline.since(self.clock.now());
-            assert!(!left.is_zero(), "core {} did not hear {what}", self.number);
+            assert!(!left.is_zero(), "{:?} did not hear {what}", self.id);
             self.poll.poll(&mut events, Some(left)).expect("a poll");
         }
     }
@@ -67,7 +67,7 @@ impl Core {
     }
 
     fn look_up(&mut self, directory: &Directory, asked: &str) -> Option<Arc<Frontend>> {
-        assert!(directory.lookup(self.number, asked.into()));
+        assert!(directory.lookup(self.id, asked.into()));
         self.hear(&format!("an answer for {asked}"), |news| match news {
             News::Answer { host, answer, .. } if *host == *asked => match answer {
                 Answer::Found(frontend) => Some(Some(frontend)),
@@ -86,16 +86,17 @@ impl Core {
 
 fn try_start(path: &Path) -> Result<(Directory, Vec<Core>), directory::Error> {
     let clock = Clock::new();
-    let (posts, cores) = (0..CORES)
-        .map(|number| {
+    let settings = Settings { source: Source::File(path.to_owned()), name_refresh: Duration::from_secs(60) };
+    let directory = directory::start(&settings, clock)?;
+    let cores = (0..CORES)
+        .map(|_| {
             let poll = Poll::new().expect("a poll");
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
             let (post, inbox) = mailbox(1024, waker);
-            (post, Core { number, poll, inbox, clock })
+            Core { id: directory.join(post), poll, inbox, clock }
         })
-        .unzip();
-    let settings = Settings { source: Source::File(path.to_owned()), name_refresh: Duration::from_secs(60) };
-    Ok((directory::start(&settings, posts, clock)?, cores))
+        .collect();
+    Ok((directory, cores))
 }
 
 fn start(path: &Path) -> (Directory, Vec<Core>) {
@@ -139,7 +140,7 @@ fn edits_of_every_kind_reach_all_cores() {
         fs::write(&path, text).expect("a write");
     });
     directory.stop();
-    assert!(!directory.lookup(0, "www.example.com".into()), "after the stop nobody answers");
+    assert!(!directory.lookup(cores[0].id, "www.example.com".into()), "after the stop nobody answers");
     directory.stop();
 }
 

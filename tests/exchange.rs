@@ -5,7 +5,7 @@ use sluice::base::buffer::BufferPool;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Effect, Exchange, Flushed, Input, Output, Settings, Side, Turn};
+use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Settings, Side, Turn};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -98,7 +98,7 @@ fn settings() -> Settings {
         tunnel_timeout: None,
         max_head_bytes: 4096,
         max_body_bytes: None,
-        keep_alive: true,
+        keep_alive: KeepAlive::Always,
         retry_limit: 3,
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },

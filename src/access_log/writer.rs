@@ -8,7 +8,6 @@ use crate::base::clock::Clock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::iter;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,11 +23,12 @@ const SPARES_PER_CORE: usize = 4;
 /// How long [`Control::stop`] waits for an output that does not take what it is given.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Opens the log and starts its thread. Returns the supervisor's half, and one [`Log`] for each core.
-pub fn start(target: &Target, cores: usize, clock: Clock) -> io::Result<(Control, Vec<Log>)> {
+/// Opens the log and starts its thread. Returns the supervisor's half, and the [`Log`] of which each core
+/// gets a clone.
+pub fn start(target: &Target, cores: usize, clock: Clock) -> io::Result<(Control, Log)> {
     let Some(file) = open(target)? else {
         let control = Control { running: None, losses: Arc::default() };
-        return Ok((control, vec![Log::off(); cores]));
+        return Ok((control, Log::off()));
     };
     let (batch_sender, batches) = bounded(QUEUE_BATCHES_PER_CORE * cores);
     let (spare_sender, spares) = bounded(SPARES_PER_CORE * cores);
@@ -52,8 +52,8 @@ pub fn start(target: &Target, cores: usize, clock: Clock) -> io::Result<(Control
     };
     let thread = thread::Builder::new().name("access-log".into()).spawn(run)?;
     let post = Post { batches: batch_sender, spares, losses: Arc::clone(&losses) };
-    let logs = iter::repeat_with(|| Log::new(post.clone(), clock)).take(cores).collect();
-    Ok((Control { running: Some(Running { reopen, ended, thread }), losses }, logs))
+    let log = Log::new(post, clock);
+    Ok((Control { running: Some(Running { reopen, ended, thread }), losses }, log))
 }
 
 /// The supervisor's half of the log. When it is dropped, the thread writes what is queued and ends.
@@ -217,8 +217,8 @@ mod tests {
     }
 
     fn start_one(path: PathBuf) -> (Control, Log) {
-        let (control, mut logs) = start(&Target::File(path), 1, Clock::new()).expect("the log opens");
-        (control, logs.remove(0))
+        let (control, log) = start(&Target::File(path), 1, Clock::new()).expect("the log opens");
+        (control, log)
     }
 
     fn write(log: &Log, target: &str) {
@@ -388,10 +388,10 @@ mod tests {
 
     #[test]
     fn no_log_is_no_thread() {
-        let (control, logs) = start(&Target::Off, 2, Clock::new()).expect("nothing to open");
-        assert!(logs.len() == 2 && logs.iter().all(|log| !log.is_on()));
-        write(&logs[0], "/1");
-        logs[0].flush(Moment::NEVER);
+        let (control, log) = start(&Target::Off, 2, Clock::new()).expect("nothing to open");
+        assert!(!log.is_on());
+        write(&log, "/1");
+        log.flush(Moment::NEVER);
         control.reopen();
         assert_eq!(control.lost_lines(), 0);
         control.stop();

@@ -37,6 +37,17 @@ impl BufferPool {
         }
     }
 
+    /// Says that so many of the buffers in use have gone to another core, which gets them back.
+    pub fn part_with(&mut self, count: usize) {
+        debug_assert!(self.lent >= count, "buffers that were not taken from here");
+        self.lent = self.lent.saturating_sub(count);
+    }
+
+    /// Says that so many buffers of another core are in use here now.
+    pub fn welcome(&mut self, count: usize) {
+        self.lent += count;
+    }
+
     /// How many buffers are in use.
     pub fn lent(&self) -> usize {
         self.lent

@@ -26,6 +26,8 @@ macro_rules! counters {
 counters! {
     /// Client connections accepted.
     Accepted = "accepted_connections";
+    /// Client connections taken over from another worker.
+    Moved = "moved_connections";
     /// Times that accepting stopped because `server.maxConnections` was reached.
     AcceptPauses = "accept_pauses";
     /// Times that accepting stopped because no file descriptor was left.

@@ -78,6 +78,11 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
+    /// The entry's deadline; [`Moment::NEVER`] where it has none.
+    pub fn deadline(&self, timer: Timer) -> Moment {
+        self.entries[timer.0 as usize].deadline
+    }
+
     /// Puts the owners whose deadlines have come into `due`, each once; it has no deadline then.
     pub fn advance(&mut self, now: Moment, due: &mut Vec<T>) {
         let target = now.as_micros() >> TICK_BITS;

@@ -128,7 +128,10 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
         tunnel_timeout: times.tunnel,
         max_head_bytes: server.field("maxHeadBytes").count(HEAD_BYTES).unwrap_or(65_536),
         max_body_bytes: server.field("maxBodyBytes").whole(0..=1 << 53).filter(|bytes| *bytes > 0),
-        keep_alive: server.field("httpKeepAlive").flag().unwrap_or(true),
+        keep_alive: match server.field("httpKeepAlive").flag() {
+            Some(false) => exchange::KeepAlive::Never,
+            _ => exchange::KeepAlive::Always,
+        },
         retry_limit: server.field("retryOnError").whole(0..=100).and_then(|times| times.try_into().ok()).unwrap_or(3),
         via: read_via(&server.field("via")),
         forwarded: forwarded::Policy {

@@ -4,7 +4,7 @@
 //! wait for. A pair is read when somebody first asks for its name; one that is bad harms nobody else, and where a good
 //! one stood before, that stays in use.
 
-use super::{Cores, Error, News};
+use super::{CoreId, Cores, Error, News};
 use crate::base::clock::Clock;
 use crate::base::folders::Folders;
 use crate::net::tls::{Credentials, DAY, PemText, is_open_to_others, read, read_credentials, warn_of_expiry};
@@ -81,7 +81,7 @@ pub(super) type Records = HashMap<Box<str>, Record>;
 /// A question of a core.
 #[derive(Debug)]
 pub(super) struct Question {
-    pub(super) core: usize,
+    pub(super) core: CoreId,
     pub(super) name: Arc<str>,
 }
 

@@ -7,6 +7,7 @@
 
 mod backends;
 mod certificates;
+mod cores;
 mod file;
 mod frontends;
 mod names;
@@ -18,6 +19,7 @@ mod table;
 mod watch;
 
 pub use certificates::CertificateAnswer;
+pub use cores::CoreId;
 pub use parse::{Fault, Faults};
 pub use status::Status;
 
@@ -26,6 +28,7 @@ use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend};
 use crate::net::mailbox::Post;
+use cores::Cores;
 use crossbeam_channel::{Receiver, Sender};
 use names::Names;
 use std::collections::BTreeMap;
@@ -163,10 +166,10 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Starts the directory. `cores` are the mailboxes of the cores by their number. Routes that are not good at the start
-/// are an error; later ones are logged and change nothing.
-pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Result<Directory, Error> {
-    let cores = Cores(cores.into());
+/// Starts the directory; cores then join it ([`Directory::join`]). Routes that are not good at the start are an error;
+/// later ones are logged and change nothing.
+pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
+    let cores = Cores::default();
     let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
     let (orders, orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
     let (marks, marks_in) = crossbeam_channel::bounded(MAX_MARKS);
@@ -190,11 +193,13 @@ pub fn start(settings: &Settings, cores: Vec<Post<News>>, clock: Clock) -> Resul
     let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let thread = match &settings.source {
-        Source::File(path) => file::start(path, desk, cores, names)?,
-        Source::Redis(settings) => redis::start(settings, desk, cores, names, clock, (Arc::clone(&status), touches))?,
+        Source::File(path) => file::start(path, desk, cores.clone(), names)?,
+        Source::Redis(settings) => {
+            redis::start(settings, desk, cores.clone(), names, clock, (Arc::clone(&status), touches))?
+        }
     };
     let threads = Arc::new(Mutex::new(vec![thread, clerk]));
-    Ok(Directory { lookups, marks, orders, questions, clerk_orders, status, threads })
+    Ok(Directory { cores, lookups, marks, orders, questions, clerk_orders, status, threads })
 }
 
 /// The lists of a routes file by their pattern, items as they stand in Redis: for tools that carry them elsewhere.
@@ -216,6 +221,7 @@ pub fn watch_file(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Res
 /// copy is dropped.
 #[derive(Clone, Debug)]
 pub struct Directory {
+    cores: Cores,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     orders: Sender<Order>,
@@ -226,15 +232,26 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Asks which frontend serves `host` (lower case, no port, no trailing dot) for the core of this number, which
-    /// is told by [`News::Answer`]. Never waits: returns `false` if too many questions are not yet answered.
-    pub fn lookup(&self, core: usize, host: Arc<str>) -> bool {
+    /// Has a core told of the news from now on, at this address. What it asks for before it has joined is not answered.
+    pub fn join(&self, news: Post<News>) -> CoreId {
+        self.cores.join(news)
+    }
+
+    /// A core is gone. Its identity may be given to another one, which then gets answers that it has not asked for: they
+    /// are in order with all other news, so they are as true for it.
+    pub fn leave(&self, core: CoreId) {
+        self.cores.leave(core);
+    }
+
+    /// Asks which frontend serves `host` (lower case, no port, no trailing dot) for the core of this identity,
+    /// which is told by [`News::Answer`]. Never waits: returns `false` if too many questions are not yet answered.
+    pub fn lookup(&self, core: CoreId, host: Arc<str>) -> bool {
         self.lookups.try_send(Lookup { core, host }).is_ok()
     }
 
     /// Asks which certificate is shown to clients that ask for `name` (lower case, no trailing dot), for the core of this
-    /// number, which is told by [`News::Certificate`]. Never waits, as [`Directory::lookup`].
-    pub fn lookup_certificate(&self, core: usize, name: Arc<str>) -> bool {
+    /// identity, which is told by [`News::Certificate`]. Never waits, as [`Directory::lookup`].
+    pub fn lookup_certificate(&self, core: CoreId, name: Arc<str>) -> bool {
         self.questions.try_send(certificates::Question { core, name }).is_ok()
     }
 
@@ -273,7 +290,7 @@ impl Directory {
 /// A question of a core.
 #[derive(Debug)]
 struct Lookup {
-    core: usize,
+    core: CoreId,
     host: Arc<str>,
 }
 
@@ -302,23 +319,4 @@ struct Desk {
     own_orders: Sender<Order>,
     /// The clerk who knows the certificates.
     certificates: Sender<certificates::Order>,
-}
-
-/// The mailboxes of all cores.
-#[derive(Clone, Debug)]
-struct Cores(Arc<[Post<News>]>);
-
-impl Cores {
-    fn tell(&self, core: usize, news: News) {
-        match self.0.get(core) {
-            Some(post) => post.send(news),
-            None => debug_assert!(false, "there is no core {core}"),
-        }
-    }
-
-    fn tell_all(&self, news: &News) {
-        for post in self.0.iter() {
-            post.send(news.clone());
-        }
-    }
 }

@@ -17,7 +17,7 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
     };
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     cx.ledger.fail(reason);
-    let keep_alive = uploaded && cx.settings.keep_alive && request.as_ref().is_some_and(Request::keep_alive);
+    let keep_alive = uploaded && cx.may_keep_alive() && request.as_ref().is_some_and(Request::keep_alive);
     let debug = request.as_ref().is_some_and(|request| may_debug(request, cx));
     let body = cx.pages.body(reason);
     let answer = Answer {
@@ -37,7 +37,7 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
 /// Answers Hipache's health check of the proxy.
 pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
     let uploaded = request.body() == crate::wire::body::BodyLength::None;
-    let keep_alive = uploaded && cx.settings.keep_alive && request.keep_alive();
+    let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
     let answer = Answer {
         status: 200,
         fields: "Content-Type: text/plain\r\n",
@@ -54,7 +54,7 @@ pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
 
 /// Sends the client to the same address over an encrypted connection. `uploaded`: all of its body has come.
 pub(super) fn redirect(request: Request, uploaded: bool, cx: &mut Cx<'_>) -> State {
-    let keep_alive = uploaded && cx.settings.keep_alive && request.keep_alive();
+    let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
     let port = match cx.settings.redirect.port {
         443 => String::new(),
         port => format!(":{port}"),

@@ -43,7 +43,7 @@ pub use events::{Effect, Flushed, Input, Output, Side, Turn};
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
 pub use request::Request;
-pub use settings::{Redirect, Settings};
+pub use settings::{KeepAlive, Redirect, Settings};
 
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
@@ -133,6 +133,15 @@ impl Cx<'_> {
 
     fn deadline_in(&mut self, duration: std::time::Duration) {
         *self.deadline = self.now + duration;
+    }
+
+    /// Whether the client's connection may be kept, as far as this node is concerned.
+    fn may_keep_alive(&self) -> bool {
+        match self.settings.keep_alive {
+            KeepAlive::Always => true,
+            KeepAlive::Plain => !self.peer.secure,
+            KeepAlive::Never => false,
+        }
     }
 
     /// Whether everything for the side has left, with nothing added in this turn.
@@ -318,6 +327,11 @@ impl Exchange {
     /// That member, while there is one.
     pub fn target_member(&self) -> Option<&Member> {
         self.target().and_then(|(frontend, place)| frontend.members.get(place)).map(Arc::as_ref)
+    }
+
+    /// How many of its core's buffers it holds, where it is a tunnel: of the request none is left then.
+    pub fn lent_buffers(&self) -> usize {
+        [&self.to_client, &self.to_upstream].iter().filter(|backlog| backlog.holds_buffer()).count()
     }
 
     /// Gives the buffers back. The exchange is over, or nobody is left to tell it anything.

@@ -104,6 +104,11 @@ impl Backlog {
         self.bytes.len() == self.sent
     }
 
+    /// Whether it owns a buffer.
+    pub(super) fn holds_buffer(&self) -> bool {
+        self.bytes.capacity() > 0
+    }
+
     /// The bytes that are left.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.sent

@@ -47,7 +47,7 @@ impl Relaying {
         let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
         let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
         let ends_with_connection = has_no_length && !request.is_http11();
-        let client_stays = cx.settings.keep_alive && request.keep_alive() && !ends_with_connection && !upload_may_stop;
+        let client_stays = cx.may_keep_alive() && request.keep_alive() && !ends_with_connection && !upload_may_stop;
 
         let delivery = Delivery {
             chunked: has_no_length && request.is_http11(),

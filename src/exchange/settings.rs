@@ -23,7 +23,7 @@ pub struct Settings {
     /// The greatest size of a request's body; `None` for any.
     pub max_body_bytes: Option<u64>,
     /// Whether clients may keep their connections.
-    pub keep_alive: bool,
+    pub keep_alive: KeepAlive,
     /// How often a request may be tried again on another backend.
     pub retry_limit: u32,
     /// The pseudonym in `Via`; `None` to add none.
@@ -36,6 +36,17 @@ pub struct Settings {
     pub redirect: Redirect,
     /// When a backend is marked dead.
     pub health: health::Settings,
+}
+
+/// Which clients may keep their connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// All.
+    Always,
+    /// Those without encryption: when idle, they can go to another process.
+    Plain,
+    /// None.
+    Never,
 }
 
 /// Where clients that come without encryption are sent.

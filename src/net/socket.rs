@@ -79,6 +79,14 @@ impl Socket {
         registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
     }
 
+    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(&mut self.stream)
+    }
+
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     pub(super) fn note(&mut self, event: &Event) {
         let closed = event.is_read_closed() || event.is_error();
         self.readable |= event.is_readable() || closed;

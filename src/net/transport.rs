@@ -59,7 +59,25 @@ impl Transport {
         }
     }
 
-    /// Has the poll watch this connection, once and for all.
+    /// Whether it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.layer, Layer::Tls(_))
+    }
+
+    /// The connection alone, where nothing lies above it.
+    pub fn into_plain(self) -> Option<std::net::TcpStream> {
+        match self.layer {
+            Layer::Plain => Some(self.socket.into_stream().into()),
+            Layer::Tls(_) => None,
+        }
+    }
+
+    /// Has the poll no longer watch this connection, so that another one can.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.socket.deregister(registry)
+    }
+
+    /// Has the poll watch this connection.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.socket.register(registry, token)
     }

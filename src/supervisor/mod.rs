@@ -20,7 +20,7 @@ use crate::net::listener::Listener;
 use crate::net::mailbox::Post;
 use crate::net::tls::DAY;
 use crate::page::Pages;
-use crate::worker::{self, Order, Parts, Seat, Worker};
+use crate::worker::{Landing, Order, Parts, Worker};
 use crate::{access_log, directory};
 use crossbeam_channel::{Receiver, Sender, select};
 use doors::Doors;
@@ -185,12 +185,9 @@ impl House {
         events: &Sender<Event>,
     ) -> Result<Self, Error> {
         let clock = Clock::new();
-        let seats: Result<Vec<_>, _> = cpus.iter().map(|_| worker::seat()).collect();
-        let seats = seats.map_err(|error| Error::System("making a poll", error))?;
-        let (log, logs) = access_log::start(&settings.access_log, cpus.len(), clock)
+        let (log, cores_log) = access_log::start(&settings.access_log, cpus.len(), clock)
             .map_err(|error| Error::System("opening the access log", error))?;
-        let news = seats.iter().map(|(_, news, _)| news.clone()).collect();
-        let directory = directory::start(&settings.directory, news, clock).map_err(Error::Directory)?;
+        let directory = directory::start(&settings.directory, clock).map_err(Error::Directory)?;
         let pages = Arc::new(Pages::load(&settings.page));
         let mut house = Self {
             workers: Vec::new(),
@@ -202,23 +199,24 @@ impl House {
             certificates: certificates::Keeper::new(settings, events, clock)?,
             running: 0,
         };
-        for (number, ((seat, _, orders), log)) in seats.into_iter().zip(logs).enumerate() {
+        for number in 0..cpus.len() {
             let counters = Arc::new(Counters::default());
-            house.orders.push(orders);
             house.counters.push(Arc::clone(&counters));
-            let furniture = Furniture { number, seat, log, counters, pages: Arc::clone(&pages), clock };
-            house.workers.push(house.make_worker(settings, furniture)?);
+            let furniture = Furniture { number, log: cores_log.clone(), counters, pages: Arc::clone(&pages), clock };
+            let (worker, orders) = house.make_worker(settings, furniture)?;
+            house.orders.push(orders);
+            house.workers.push(worker);
         }
         Ok(house)
     }
 
-    fn make_worker(&self, settings: &Settings, furniture: Furniture) -> Result<Worker, Error> {
+    fn make_worker(&self, settings: &Settings, furniture: Furniture) -> Result<(Worker, Post<Order>), Error> {
         let listeners = self.doors.as_ref().map_or_else(|| Ok(Vec::new()), |doors| doors.of_worker(furniture.number));
         let worker = listeners.and_then(|listeners| {
             Worker::new(Parts {
                 number: furniture.number,
-                seat: furniture.seat,
                 listeners,
+                landing: Landing::default(),
                 tls: self.certificates.parts(),
                 backend_tls: self.certificates.backend_tls(),
                 settings: settings.worker.clone(),
@@ -277,7 +275,7 @@ impl House {
                     self.directory.reload();
                     self.renew_certificates();
                     let pages = Arc::new(Pages::load(&settings.page));
-                    self.tell_all(&Order::Pages(pages));
+                    self.tell_all(|| Order::Pages(Arc::clone(&pages)));
                     notify::ready();
                 }
                 Event::Files => self.renew_certificates(),
@@ -306,21 +304,21 @@ impl House {
 
     fn renew_certificates(&mut self) {
         if let Some(parts) = self.certificates.renew_parts() {
-            self.tell_all(&Order::Tls(parts));
+            self.tell_all(|| Order::Tls(parts.clone()));
         }
         if let Some(tls) = self.certificates.renew_backend_tls() {
-            self.tell_all(&Order::BackendTls(tls));
+            self.tell_all(|| Order::BackendTls(tls.clone()));
         }
     }
 
     fn begin_stop(&mut self) {
         notify::stopping();
         self.doors = None;
-        self.tell_all(&Order::Stop);
+        self.tell_all(|| Order::Stop);
     }
 
-    fn tell_all(&self, order: &Order) {
-        self.orders.iter().for_each(|orders| orders.send(order.clone()));
+    fn tell_all(&self, order: impl Fn() -> Order) {
+        self.orders.iter().for_each(|orders| orders.send(order()));
     }
 
     fn tear_down(self) {
@@ -342,7 +340,6 @@ impl House {
 /// What one worker alone gets.
 struct Furniture {
     number: usize,
-    seat: Seat,
     log: access_log::Log,
     counters: Arc<Counters>,
     pages: Arc<Pages>,

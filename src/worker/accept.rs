@@ -4,7 +4,9 @@ use super::connection::{Client, Stream};
 use super::{Again, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
+use crate::base::reason::Reason;
 use crate::base::slots::Key;
+use crate::exchange::Input;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use mio::Interest;
@@ -43,6 +45,15 @@ impl Worker {
             self.listeners.push(Door { socket, port, secure });
         }
         Ok(())
+    }
+
+    /// Accepts nothing more. The sockets stay open where somebody else has a handle of them, so the poll has to be told.
+    pub(super) fn close_doors(&mut self) {
+        for mut door in self.listeners.drain(..) {
+            if let Err(error) = self.poll.registry().deregister(&mut door.socket) {
+                log::warn!("worker {}: leaving a listening socket: {error}", self.number);
+            }
+        }
     }
 
     /// Lets in all who wait at a door: the poll tells once.
@@ -105,11 +116,19 @@ impl Worker {
         if is_secure {
             self.enter_lobby(key);
         }
+        self.watch_client(key);
+    }
+
+    /// Has the poll watch a client's connection.
+    pub(super) fn watch_client(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let token = Kind::Client.token(key.pack());
         if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
             log::warn!("worker {}: watching a connection: {error}", self.number);
-            self.close_client(key);
+            match client.job {
+                Some(job) => self.tell(job, Input::Abort(Reason::NoSocket)),
+                None => self.close_client(key),
+            }
         }
     }
 

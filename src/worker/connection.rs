@@ -25,6 +25,11 @@ impl Stream {
         Self { transport, unread: Vec::new(), starved: false }
     }
 
+    /// Whether a buffer of the worker's is in use for it.
+    pub(super) fn holds_buffer(&self) -> bool {
+        self.unread.capacity() > 0
+    }
+
     /// Whether there may be bytes to offer.
     pub(super) fn has_more(&self) -> bool {
         self.transport.is_readable() || (!self.unread.is_empty() && !self.starved)

@@ -1,49 +1,97 @@
-//! The end of a worker: nothing new, then what is under way, then nothing.
+//! The end of a worker: nothing new, then what is under way, then nothing. Where there is an heir, it gets what can
+//! move.
 
+use super::handover::Heir;
 use super::{Worker, connection::Client};
+use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::base::slots::Key;
-use crate::exchange::Input;
+use crate::exchange::{Input, KeepAlive};
 use std::time::Duration;
 
 /// How long a client that has just been let in may take to send its request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
+/// A worker's end, once it was told of it.
+#[derive(Debug)]
+pub(super) struct Leave {
+    /// When whatever is still under way is ended.
+    pub(super) by: Moment,
+    pub(super) heir: Option<Heir>,
+    /// Clients that may move at the end of this turn.
+    pub(super) movers: Vec<Key>,
+}
+
 impl Worker {
-    pub(super) fn begin_stop(&mut self) {
-        if self.stop_at.is_some() {
+    /// Begins to end, for the good of all or, where there is an heir, of this worker alone.
+    pub(super) fn begin_to_leave(&mut self, heir: Option<Heir>) {
+        let (is_first, had_heir) =
+            (self.leave.is_none(), self.leave.as_ref().is_some_and(|leave| leave.heir.is_some()));
+        if !is_first && heir.is_none() && !had_heir {
             return;
         }
+        let limit = self.core.now + self.settings.graceful_wait;
+        let whither = if heir.is_some() { "handing over" } else { "stopping" };
         log::info!(
-            "worker {}: stopping; {} connections, {} requests",
+            "worker {}: {whither}; {} connections, {} requests",
             self.number,
             self.clients.len(),
             self.jobs.len()
         );
-        // Who is at the door already was promised an answer by the kernel's handshake.
-        for door in 0..self.listeners.len() {
-            self.accept(door);
-        }
-        self.listeners.clear();
-        self.core.settings.keep_alive = false;
-        self.stop_at = Some(self.core.now + self.settings.graceful_wait);
-        let clients: Vec<Key> = self.clients.keys().collect();
-        for key in clients {
-            self.greet(key);
-            match self.clients.get(key) {
-                Some(Client { job: None, served: true, .. }) => self.close_client(key),
-                Some(Client { job: None, timer, .. }) => self.timers.set(*timer, self.core.now + FIRST_REQUEST),
-                _ => {}
+        if heir.is_none() {
+            // Who is at the door already was promised an answer by the kernel's handshake.
+            for door in 0..self.listeners.len() {
+                self.accept(door);
             }
         }
+        self.close_doors();
+        self.core.settings.keep_alive = match heir {
+            None => KeepAlive::Never,
+            Some(Heir::Outside(_)) => KeepAlive::Plain,
+            Some(Heir::Worker(..)) => self.core.settings.keep_alive,
+        };
+        match &mut self.leave {
+            Some(leave) => leave.heir = heir,
+            None => self.leave = Some(Leave { by: limit, heir, movers: Vec::new() }),
+        }
+        let clients: Vec<Key> = self.clients.keys().collect();
+        for key in clients {
+            self.leave_too(key);
+        }
     }
 
-    /// Whether the order to stop has been carried out.
-    pub(super) fn has_stopped(&self) -> bool {
-        self.stop_at.is_some() && self.clients.is_empty()
+    /// A client may have become one that can move to the heir, if there is one.
+    pub(super) fn may_move(&mut self, key: Key) {
+        if let Some(leave) = self.leave.as_mut().filter(|leave| leave.heir.is_some()) {
+            leave.movers.push(key);
+        }
     }
 
-    /// The time for stopping is over.
+    /// Where this worker is about to end: has a client move, or lets it go if it is idle.
+    pub(super) fn leave_too(&mut self, key: Key) {
+        match &self.leave {
+            None => return,
+            Some(leave) if leave.heir.is_some() => return self.may_move(key),
+            Some(_) => {}
+        }
+        self.greet(key);
+        match self.clients.get(key) {
+            Some(Client { job: None, served: true, .. }) => self.close_client(key),
+            Some(Client { job: None, timer, .. }) => self.timers.set(*timer, self.core.now + FIRST_REQUEST),
+            _ => {}
+        }
+    }
+
+    /// Whether the order to end has been carried out.
+    pub(super) fn has_left(&self) -> bool {
+        match &self.leave {
+            None => false,
+            Some(Leave { heir: Some(Heir::Worker(..)), .. }) => self.clients.is_empty(),
+            Some(_) => self.clients.is_empty() && self.landing.is_empty(),
+        }
+    }
+
+    /// The time for leaving is over.
     pub(super) fn abort_all(&mut self) {
         if !self.jobs.is_empty() {
             log::warn!("worker {}: ending {} requests and tunnels by force", self.number, self.jobs.len());

@@ -245,6 +245,9 @@ impl Worker {
         upstream.is_tunnel = true;
         let backend = upstream.backend.id();
         self.return_permit(backend);
+        if let Some(client) = self.jobs.get(job).map(|job| job.client) {
+            self.may_move(client);
+        }
     }
 
     /// Ends a connection to a backend, idle or not.

@@ -162,7 +162,7 @@ impl Worker {
                 return Verdict::Refuse;
             }
             waiting.push(key);
-        } else if self.directory.lookup_certificate(self.number, Arc::clone(&name)) {
+        } else if self.directory.lookup_certificate(self.id, Arc::clone(&name)) {
             lobby.waiting.insert(name, vec![key]);
         } else {
             return self.verdict_without_directory(key);
@@ -239,7 +239,7 @@ impl Worker {
         lobby.names.clear();
         let lost: Vec<Arc<str>> = lobby.waiting.keys().cloned().collect();
         for name in lost {
-            if !self.directory.lookup_certificate(self.number, Arc::clone(&name)) {
+            if !self.directory.lookup_certificate(self.id, Arc::clone(&name)) {
                 self.take_certificate(name, &CertificateAnswer::Failed);
             }
         }
@@ -274,6 +274,7 @@ impl Worker {
             (None, _) => self.counters.count(Counter::Handshakes),
         }
         self.leave_lobby();
+        self.may_move(key);
     }
 
     /// Hands that were not shaken in time.

@@ -17,6 +17,7 @@
 mod accept;
 mod connection;
 mod drain;
+mod handover;
 mod link;
 mod lobby;
 mod news;
@@ -34,7 +35,7 @@ use crate::base::counters::Counters;
 use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Wheel;
 use crate::cluster::{BackendId, Frontend};
-use crate::directory::{Directory, News};
+use crate::directory::{CoreId, Directory, News};
 use crate::exchange::{self, Output, Side, Turn};
 use crate::net::mailbox::{Inbox, Post, mailbox};
 use crate::net::tls::{BackendTls, Bench, Reception};
@@ -64,6 +65,7 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 const MAILBOX: usize = 32 * 1024;
 
 pub use accept::Entrance;
+pub use handover::{Heir, Landing, Passenger, PlainClient};
 pub use lobby::{DoorCertificates, Settings as LobbySettings};
 
 /// What of a worker can be set.
@@ -80,8 +82,8 @@ pub struct Settings {
     pub tunnel_drain: Option<Duration>,
 }
 
-/// What the supervisor tells a worker.
-#[derive(Clone, Debug)]
+/// What the supervisor, or another worker, tells a worker.
+#[derive(Debug)]
 pub enum Order {
     /// Use these pages from now on.
     Pages(Arc<Pages>),
@@ -91,23 +93,10 @@ pub enum Order {
     BackendTls(BackendTls),
     /// Accept nothing more, finish what is under way, end.
     Stop,
-}
-
-/// A worker's poll and mailboxes. It is made before the worker, so that others can write to it already.
-#[derive(Debug)]
-pub struct Seat {
-    poll: Poll,
-    news: Inbox<News>,
-    orders: Inbox<Order>,
-}
-
-/// A seat, and the ways to write to who will sit there.
-pub fn seat() -> io::Result<(Seat, Post<News>, Post<Order>)> {
-    let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
-    let (news_post, news) = mailbox(MAILBOX, Arc::clone(&waker));
-    let (orders_post, orders) = mailbox(MAILBOX, waker);
-    Ok((Seat { poll, news, orders }, news_post, orders_post))
+    /// The same, but clients are not closed: those that can move go to this heir. Told again, it is another heir.
+    HandOver(Heir),
+    /// Somebody has arrived at the landing.
+    Arrivals,
 }
 
 /// What a worker is made of.
@@ -115,10 +104,10 @@ pub fn seat() -> io::Result<(Seat, Post<News>, Post<Order>)> {
 pub struct Parts {
     /// Its number, from 0.
     pub number: usize,
-    /// Its poll and mailboxes.
-    pub seat: Seat,
     /// Its sockets to accept from.
     pub listeners: Vec<Entrance>,
+    /// Where clients of other workers arrive; who waits there is taken on at once.
+    pub landing: Landing,
     /// What those of its sockets need that are encrypted.
     pub tls: Option<TlsParts>,
     /// What is agreed on with backends of `https://`; `None` where nothing can be.
@@ -158,12 +147,15 @@ pub struct TlsParts {
 #[derive(Debug)]
 pub struct Worker {
     number: usize,
+    /// Who it is to the directory.
+    id: CoreId,
     settings: Settings,
     clock: Clock,
     poll: Poll,
     news: Inbox<News>,
     orders: Inbox<Order>,
     listeners: Vec<accept::Door>,
+    landing: Landing,
     /// Accepting has stopped until this moment, or until a client leaves ([`Moment::NEVER`]).
     accept_again: Option<Moment>,
     core: Core,
@@ -191,8 +183,8 @@ pub struct Worker {
     log: Log,
     counters: Arc<Counters>,
     retiring: retire::Retiring,
-    /// When whatever is still under way is ended; set by the order to stop.
-    stop_at: Option<Moment>,
+    /// Set by the order to end.
+    leave: Option<drain::Leave>,
 }
 
 /// What the steps of all exchanges of a core share.
@@ -270,17 +262,23 @@ impl Kind {
 }
 
 impl Worker {
-    /// A worker that has yet to run.
-    pub fn new(parts: Parts) -> io::Result<Self> {
+    /// A worker that has yet to run, and the way to give it orders. It is known to the directory until it is dropped.
+    pub fn new(parts: Parts) -> io::Result<(Self, Post<Order>)> {
         let now = parts.clock.now();
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
+        let (news_post, news) = mailbox(MAILBOX, Arc::clone(&waker));
+        let (orders_post, orders) = mailbox(MAILBOX, waker);
         let mut worker = Self {
             number: parts.number,
+            id: parts.directory.join(news_post),
             settings: parts.settings,
             clock: parts.clock,
-            poll: parts.seat.poll,
-            news: parts.seat.news,
-            orders: parts.seat.orders,
+            poll,
+            news,
+            orders,
             listeners: Vec::new(),
+            landing: parts.landing,
             accept_again: None,
             core: Core {
                 now,
@@ -309,16 +307,17 @@ impl Worker {
             log: parts.log,
             counters: parts.counters,
             retiring: retire::Retiring::default(),
-            stop_at: None,
+            leave: None,
         };
         worker.open_doors(parts.listeners)?;
-        Ok(worker)
+        worker.receive_arrivals();
+        Ok((worker, orders_post))
     }
 
-    /// Serves until the order to stop is carried out.
+    /// Serves until the order to end is carried out.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
-        while !self.has_stopped() {
+        while !self.has_left() {
             self.turn(&mut events)?;
         }
         Ok(())
@@ -337,6 +336,7 @@ impl Worker {
         }
         self.expire();
         self.catch_up();
+        self.send_movers();
         self.log.flush(self.core.now);
         Ok(())
     }
@@ -347,7 +347,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let now = self.core.now;
-        let moments = [Some(self.log.flush_at()), self.accept_again, self.stop_at, self.retiring.next()];
+        let leave_at = self.leave.as_ref().map(|leave| leave.by);
+        let moments = [Some(self.log.flush_at()), self.accept_again, leave_at, self.retiring.next()];
         let moments = moments.into_iter().flatten().filter(|moment| *moment != Moment::NEVER);
         moments.map(|moment| moment.since(now)).chain(self.timers.next_visit(now)).min()
     }
@@ -368,9 +369,12 @@ impl Worker {
                 Order::Pages(pages) => self.core.pages = pages,
                 Order::Tls(parts) => self.refurnish(parts.reception, &parts.doors),
                 Order::BackendTls(tls) => self.backend_tls = Some(tls),
-                Order::Stop => self.begin_stop(),
+                Order::Stop => self.begin_to_leave(None),
+                Order::HandOver(heir) => self.begin_to_leave(Some(heir)),
+                Order::Arrivals => {}
             }
         }
+        self.receive_arrivals();
     }
 
     /// Tells everybody whose deadline has come.
@@ -390,7 +394,7 @@ impl Worker {
         if self.retiring.next().is_some_and(|moment| moment <= self.core.now) {
             self.retire_tunnels();
         }
-        if self.stop_at.is_some_and(|moment| moment <= self.core.now) {
+        if self.leave.as_ref().is_some_and(|leave| leave.by <= self.core.now) {
             self.abort_all();
         }
     }
@@ -405,5 +409,11 @@ impl Worker {
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }
         }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.directory.leave(self.id);
     }
 }

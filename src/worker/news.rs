@@ -30,7 +30,7 @@ impl Worker {
             return waiting.push(job_key);
         }
         let host: Arc<str> = request.host().into();
-        if self.directory.lookup(self.number, Arc::clone(&host)) {
+        if self.directory.lookup(self.id, Arc::clone(&host)) {
             self.lookups.insert(host, vec![job_key]);
         } else {
             self.inform(job_key, Input::Route(Err(Reason::DirectoryBusy)));
@@ -89,7 +89,7 @@ impl Worker {
         self.routes.clear();
         let lost: Vec<_> = self.lookups.keys().cloned().collect();
         for host in lost {
-            if !self.directory.lookup(self.number, Arc::clone(&host)) {
+            if !self.directory.lookup(self.id, Arc::clone(&host)) {
                 self.take_answer(host, &Answer::Failed(Reason::DirectoryBusy), false);
             }
         }

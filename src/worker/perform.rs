@@ -78,12 +78,15 @@ impl Worker {
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.job = None;
         client.served = true;
-        if !keep_alive || self.stop_at.is_some() {
+        let heir = self.leave.as_ref().map(|leave| leave.heir.is_some());
+        if !keep_alive || heir == Some(false) {
             return self.close_client(job.client);
         }
         client.stream.starved = false;
         self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
-        if client.stream.has_more() {
+        if heir.is_some() {
+            self.may_move(job.client);
+        } else if client.stream.has_more() {
             self.again.push(Again::Greet(job.client));
         }
     }

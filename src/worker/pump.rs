@@ -108,7 +108,7 @@ impl Worker {
     }
 
     /// Comes back to a client of whose stream there may be more to read that has no meaning yet.
-    fn greet_again(&mut self, key: Key) {
+    pub(super) fn greet_again(&mut self, key: Key) {
         if self.clients.get(key).is_some_and(|client| client.stream.has_more()) {
             self.again.push(Again::Greet(key));
         }

@@ -7,7 +7,8 @@ use crate::base::slots::Key;
 use crate::cluster::Member;
 use crate::exchange::Input;
 use crate::route::Cached;
-use std::collections::{HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 /// However often routes change, tunnels are looked through no more often than this.
@@ -19,14 +20,29 @@ pub(super) struct Retiring {
     look_at: Option<Moment>,
     /// When that was done last.
     looked_at: Option<Moment>,
-    due: VecDeque<(Moment, Key)>,
-    known: HashSet<Key>,
+    due: BTreeSet<(Moment, Key)>,
+    known: HashMap<Key, Moment>,
 }
 
 impl Retiring {
     /// When there is something to do.
     pub(super) fn next(&self) -> Option<Moment> {
-        self.look_at.into_iter().chain(self.due.front().map(|(due, _)| *due)).min()
+        self.look_at.into_iter().chain(self.due.first().map(|(due, _)| *due)).min()
+    }
+
+    /// A tunnel is to be ended at this moment, if its backend has not come back by then.
+    pub(super) fn expect(&mut self, job: Key, due: Moment) {
+        if let Entry::Vacant(place) = self.known.entry(job) {
+            place.insert(due);
+            self.due.insert((due, job));
+        }
+    }
+
+    /// A tunnel is another's concern from now on. Returns when it was to be ended.
+    pub(super) fn forget(&mut self, job: Key) -> Option<Moment> {
+        let due = self.known.remove(&job)?;
+        self.due.remove(&(due, job));
+        Some(due)
     }
 }
 
@@ -43,11 +59,10 @@ impl Worker {
         if self.retiring.look_at.is_some_and(|moment| moment <= self.core.now) {
             self.look_for_departed();
         }
-        while let Some((due, job)) = self.retiring.due.front().copied()
+        while let Some((due, job)) = self.retiring.due.first().copied()
             && due <= self.core.now
         {
-            self.retiring.due.pop_front();
-            self.retiring.known.remove(&job);
+            self.retiring.forget(job);
             if self.has_departed(job) {
                 self.tell(job, Input::Abort(Reason::BackendRemoved));
             }
@@ -68,9 +83,7 @@ impl Worker {
         };
         let departed: Vec<Key> = tunnels.filter(left).collect();
         for job in departed {
-            if self.retiring.known.insert(job) {
-                self.retiring.due.push_back((self.core.now + drain, job));
-            }
+            self.retiring.expect(job, self.core.now + drain);
         }
     }
 

@@ -1,5 +1,7 @@
 //! A worker that the test turns by hand: so what happens between two of its turns is no accident.
 
+mod handover;
+
 use super::*;
 use crate::cluster::Addresses;
 use crate::directory;
@@ -19,6 +21,15 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// A worker with one backend, which the test plays too. All sockets block for [`PATIENCE`] at the most.
 struct Stage {
     worker: Worker,
+    /// Those that hand over to it.
+    old: Vec<Worker>,
+    orders: Post<Order>,
+    landing: Landing,
+    listener: Listener,
+    directory: Directory,
+    clock: Clock,
+    max_sockets: usize,
+    graceful_wait: Duration,
     address: SocketAddr,
     backend: TcpListener,
     folder: PathBuf,
@@ -35,53 +46,54 @@ impl Stage {
         let url = format!("http://{}", backend.local_addr().expect("its address"));
         fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a routes file");
 
-        let (seat, news, _) = seat().expect("a seat");
         let listener = Listener::bind(any).expect("a port");
         let clock = Clock::new();
         let source = directory::Settings { source: Source::File(routes), name_refresh: PATIENCE };
-        let parts = Parts {
-            tls: None,
-            backend_tls: None,
-            number: 0,
-            seat,
-            listeners: vec![Entrance { socket: listener.for_worker().expect("a handle"), secure: None }],
-            settings: Settings {
-                idle_timeout: PATIENCE,
-                max_connections: 100,
-                graceful_wait: PATIENCE,
-                tunnel_drain: None,
-            },
-            exchange: exchange_settings(),
-            upstream: upstream::Settings { max_sockets, max_waiting: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
-            route: route::Settings { capacity: 10, ttl: PATIENCE, unknown_capacity: 10 },
-            directory: directory::start(&source, vec![news], clock).expect("a directory"),
-            log: Log::off(),
-            pages: Arc::new(Pages::load(&page::Settings::default())),
-            counters: Arc::default(),
+        let directory = directory::start(&source, clock).expect("a directory");
+        let address = listener.local_address().expect("its address");
+        let landing = Landing::default();
+        let (worker, orders) = worker(&listener, &landing, &directory, clock, max_sockets, PATIENCE);
+        let old = Vec::new();
+        let graceful_wait = PATIENCE;
+        Self {
+            worker,
+            old,
+            orders,
+            landing,
+            listener,
+            directory,
             clock,
-        };
-        let worker = Worker::new(parts).expect("a worker");
-        Self { worker, address: listener.local_address().expect("its address"), backend, folder }
+            max_sockets,
+            graceful_wait,
+            address,
+            backend,
+            folder,
+        }
     }
 
     /// Turns the worker until this gives something.
     #[track_caller]
     fn until<T>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
-        let deadline = self.worker.clock.now() + PATIENCE;
+        let deadline = self.clock.now() + PATIENCE;
         loop {
             if let Some(found) = condition(self) {
                 return found;
             }
-            assert!(self.worker.clock.now() < deadline, "waited in vain: {what}");
+            assert!(self.clock.now() < deadline, "waited in vain: {what}");
             self.turn();
         }
     }
 
     /// One turn, which does not wait for long if nothing is to be done.
     fn turn(&mut self) {
-        let soon = self.worker.clock.now() + Duration::from_millis(1);
-        self.worker.accept_again.get_or_insert(soon);
-        self.worker.turn(&mut Events::with_capacity(EVENTS)).expect("a turn");
+        for worker in self.old.iter_mut().chain([&mut self.worker]) {
+            // How long it sleeps, it reckons from its last turn.
+            worker.core.now = self.clock.now();
+            let soon = worker.core.now + Duration::from_micros(200);
+            worker.accept_again.get_or_insert(soon);
+            worker.turn(&mut Events::with_capacity(EVENTS)).expect("a turn");
+        }
+        self.old.retain(|worker| !worker.has_left());
     }
 
     /// A client that has sent a request, and the worker has read it.
@@ -120,9 +132,36 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.worker.directory.stop();
+        self.directory.stop();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn worker(
+    listener: &Listener,
+    landing: &Landing,
+    directory: &Directory,
+    clock: Clock,
+    max_sockets: usize,
+    graceful_wait: Duration,
+) -> (Worker, Post<Order>) {
+    let parts = Parts {
+        tls: None,
+        backend_tls: None,
+        number: 0,
+        listeners: vec![Entrance { socket: listener.for_worker().expect("a handle"), secure: None }],
+        landing: landing.clone(),
+        settings: Settings { idle_timeout: PATIENCE, max_connections: 100, graceful_wait, tunnel_drain: None },
+        exchange: exchange_settings(),
+        upstream: upstream::Settings { max_sockets, max_waiting: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
+        route: route::Settings { capacity: 10, ttl: PATIENCE, unknown_capacity: 10 },
+        directory: directory.clone(),
+        log: Log::off(),
+        pages: Arc::new(Pages::load(&page::Settings::default())),
+        counters: Arc::default(),
+        clock,
+    };
+    Worker::new(parts).expect("a worker")
 }
 
 fn patient(stream: TcpStream) -> TcpStream {
@@ -144,7 +183,7 @@ fn exchange_settings() -> exchange::Settings {
         tunnel_timeout: None,
         max_head_bytes: 4096,
         max_body_bytes: None,
-        keep_alive: true,
+        keep_alive: exchange::KeepAlive::Always,
         retry_limit: 3,
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },

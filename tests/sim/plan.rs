@@ -7,7 +7,7 @@ use fastrand::Rng;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::Settings;
+use sluice::exchange::{KeepAlive, Settings};
 use sluice::health;
 use sluice::wire::forwarded::{Mode, Policy};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ fn settings(rng: &mut Rng) -> Settings {
         tunnel_timeout: rng.bool().then_some(Duration::from_secs(300)),
         max_head_bytes: 64 * 1024,
         max_body_bytes: None,
-        keep_alive: rng.u8(..5) > 0,
+        keep_alive: if rng.u8(..5) > 0 { KeepAlive::Always } else { KeepAlive::Never },
         retry_limit: rng.u32(1..4),
         via: rng.bool().then(|| "sluice".into()),
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },

@@ -7,7 +7,7 @@ use crate::decoder::{Decoder, Message};
 use crate::message::Framing;
 use crate::world::{Attempt, CLIENT_ADDRESS, End, World, pages};
 use sluice::base::reason::Reason;
-use sluice::exchange::{Input, Side};
+use sluice::exchange::{Input, KeepAlive, Side};
 
 /// Judges the scenario, whose exchange has ended.
 pub(crate) fn at_end(mut world: World) -> World {
@@ -163,7 +163,10 @@ fn connection_is_right(world: &World, end: End) {
         false => answer.connection_has("keep-alive"),
     };
     if end.keep_alive {
-        assert!(world.plan.settings.keep_alive && !was_heard_out && !world.is_tunnel, "this connection cannot be kept");
+        assert!(
+            world.plan.settings.keep_alive == KeepAlive::Always && !was_heard_out && !world.is_tunnel,
+            "this connection cannot be kept"
+        );
         assert!(answer.is_complete && announced, "the client does not know that the connection is kept");
         assert_eq!(world.consumed, client.bytes.len(), "the next request does not begin where this one ends");
     } else if world.plan.is_faultless

@@ -19,7 +19,9 @@ impl Core {
         let poll = Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
         let (post, inbox) = mailbox(1024, waker);
-        (Self { poll, inbox, clock }, Cores(vec![post].into()))
+        let cores = Cores::default();
+        cores.join(post);
+        (Self { poll, inbox, clock }, cores)
     }
 
     /// Waits until the addresses of `backend` are told.

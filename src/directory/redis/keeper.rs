@@ -20,8 +20,8 @@ mod tokens;
 pub(super) use letters::{Batch, Output, Replies, Touched};
 pub(super) use marks::OwnMark;
 
-use super::super::Answer;
 use super::super::frontends::{Frontends, Record};
+use super::super::{Answer, CoreId};
 use super::reading::{Dead, Listing, Reading};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
@@ -60,9 +60,9 @@ enum Line {
 #[derive(Debug, Default)]
 struct Pending {
     /// Cores that asked.
-    askers: Vec<usize>,
+    askers: Vec<CoreId>,
     /// Cores that asked after a write was told of: the reply under way may be too old for them.
-    later: Vec<usize>,
+    later: Vec<CoreId>,
     in_flight: bool,
     /// A write was told of while the question is under way.
     tainted: bool,
@@ -116,7 +116,7 @@ impl Keeper {
     }
 
     /// A core asks for a host.
-    pub(super) fn ask(&mut self, core: usize, host: Arc<str>, now: Moment) {
+    pub(super) fn ask(&mut self, core: CoreId, host: Arc<str>, now: Moment) {
         if let Some(frontend) = self.frontends.get(&host) {
             // If it is about to be read again, the news of what comes of that follows.
             return self.answer(core, host, Answer::Found(frontend), true);
@@ -374,7 +374,7 @@ impl Keeper {
         }
     }
 
-    fn answer_away(&mut self, core: usize, host: Arc<str>) {
+    fn answer_away(&mut self, core: CoreId, host: Arc<str>) {
         let known = self.frontends.get(&host).or_else(|| self.recall(&host));
         let answer = known.map_or(Answer::Failed(Reason::DirectoryAway), Answer::Found);
         self.answer(core, host, answer, true);
@@ -436,7 +436,7 @@ impl Keeper {
         }
     }
 
-    fn answer(&mut self, core: usize, host: Arc<str>, answer: Answer, keep: bool) {
+    fn answer(&mut self, core: CoreId, host: Arc<str>, answer: Answer, keep: bool) {
         self.outputs.push(Output::Answer { core, host, answer, keep });
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::reading::Reading;
 use crate::base::clock::Moment;
-use crate::directory::Answer;
+use crate::directory::{Answer, CoreId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(in crate::directory::redis) enum Output {
     /// The answer to a question.
-    Answer { core: usize, host: Arc<str>, answer: Answer, keep: bool },
+    Answer { core: CoreId, host: Arc<str>, answer: Answer, keep: bool },
     /// What cores hold of these hosts, or of unknown ones, is no longer true.
     Changed { hosts: Vec<Arc<str>>, unknowns: bool },
     /// An active checker is at work until then.

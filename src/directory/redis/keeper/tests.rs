@@ -44,7 +44,7 @@ impl Scene {
     }
 
     fn ask(&mut self, host: &str) {
-        self.keeper.ask(0, host.into(), self.now);
+        self.keeper.ask(CoreId(0), host.into(), self.now);
     }
 
     fn touch(&mut self, pattern: &str) {
@@ -102,7 +102,7 @@ fn a_write_that_is_told_of_while_the_reply_is_under_way_makes_it_good_for_once()
     assert_eq!(hosts, ["a"]);
     scene.touch("a");
     // Who asks after the write is told of gets no answer that may be from before.
-    scene.keeper.ask(1, "a".into(), scene.now);
+    scene.keeper.ask(CoreId(1), "a".into(), scene.now);
     scene.told();
     scene.reply(ticket, "a", found("a", &["http://old"], &[]));
     assert_eq!(scene.told(), ["a is old once"]);

@@ -94,7 +94,7 @@ impl World {
         let core = self.rng.usize(..CORES);
         let host: Arc<str> = self.host().into();
         if !self.caches[core].contains_key(&host) && self.waiting[core].insert(Arc::clone(&host)) {
-            self.keeper.ask(core, host, self.now);
+            self.keeper.ask(CoreId(core), host, self.now);
         }
     }
 
@@ -206,7 +206,7 @@ impl World {
     fn post(&mut self) {
         for output in self.keeper.take_outputs() {
             match output {
-                Output::Answer { core, .. } => self.mail[core].push_back(output),
+                Output::Answer { core, .. } => self.mail[core.0].push_back(output),
                 Output::Changed { hosts, unknowns } => {
                     for mail in &mut self.mail {
                         mail.push_back(Output::Changed { hosts: hosts.clone(), unknowns });
