@@ -4,6 +4,7 @@
 //! out, so that one run finds everything.
 
 use super::report::{Age, Report, Warning};
+use crate::base::printable::printable;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -193,7 +194,7 @@ impl<'a> Field<'a> {
 
     /// Warns that of this setting, `found` has no like here, and what holds instead.
     pub(super) fn warn_instead(&self, found: &str, holds: &'static str) {
-        self.report.warn(Warning::Instead { path: self.path.clone(), found: found.into(), holds });
+        self.report.warn(Warning::Instead { path: self.path.clone(), found: printable(found).into_owned(), holds });
     }
 
     /// Warns that other users of the system can read a key.
@@ -239,7 +240,8 @@ fn as_seconds(value: &Value) -> Option<Duration> {
     (SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
-/// The path of a member.
+/// The path of a member, whose name may be anything.
 pub(super) fn join(section: &str, key: &str) -> String {
-    if section.is_empty() { key.into() } else { format!("{section}.{key}") }
+    let key = printable(key);
+    if section.is_empty() { key.into_owned() } else { format!("{section}.{key}") }
 }

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and what is odd about it.
 
+use crate::base::printable::printable;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,7 +176,8 @@ pub(super) enum Age {
 
 impl Report {
     pub(super) fn fault(&self, path: &str, found: impl Into<String>, expected: impl Into<Cow<'static, str>>) {
-        let fault = Fault::Value { path: path.into(), found: found.into(), expected: expected.into() };
+        let found = printable(&found.into()).into_owned();
+        let fault = Fault::Value { path: path.into(), found, expected: expected.into() };
         self.0.borrow_mut().faults.push(fault);
     }
 

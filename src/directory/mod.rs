@@ -16,6 +16,7 @@ pub mod redis;
 mod snapshot;
 mod status;
 mod table;
+pub mod texts;
 mod watch;
 
 pub use certificates::CertificateAnswer;
@@ -204,12 +205,7 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
 
 /// The lists of a routes file by their pattern, items as they stand in Redis: for tools that carry them elsewhere.
 pub fn read_routes(path: &Path) -> Result<BTreeMap<String, Vec<String>>, Error> {
-    let records = file::read_records(path)?.into_iter();
-    let items = |record: frontends::Record| {
-        let urls = record.backends.iter().map(|url| url.as_str().to_owned());
-        std::iter::once(record.id.into_string()).chain(urls).collect()
-    };
-    Ok(records.map(|(pattern, record)| (pattern.into_string(), items(record))).collect())
+    file::read_records(path).map(texts::lists)
 }
 
 /// Tells when a file was replaced or rewritten, until what it returns is dropped.

@@ -9,6 +9,7 @@ mod pairs;
 use super::certificates;
 use super::frontends::Record;
 use super::table::Records;
+use crate::base::printable::printable;
 use crate::cluster::{BackendUrl, Options};
 use crate::route::MAX_SUFFIX_LABELS;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -274,7 +275,7 @@ impl<'a> Reader<'a> {
 
     fn remark(&self, raw: &RawValue, path: &str, problem: &str) -> Fault {
         let (line, column) = self.place(raw);
-        Fault { line, column, path: path.to_owned(), problem: problem.to_owned() }
+        Fault { line, column, path: printable(path).into_owned(), problem: problem.to_owned() }
     }
 
     fn place(&self, raw: &RawValue) -> (usize, usize) {

@@ -94,7 +94,7 @@ pub(super) fn read<T: Kept>(path: &Path) -> Result<Snapshot<T>, Fault> {
     parse(&bytes)
 }
 
-fn parse<T: Kept>(bytes: &[u8]) -> Result<Snapshot<T>, Fault> {
+pub(super) fn parse<T: Kept>(bytes: &[u8]) -> Result<Snapshot<T>, Fault> {
     let expected = T::MAGIC;
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     if first != expected.as_bytes() {
@@ -142,21 +142,25 @@ fn write_draft<T: Kept>(draft: &Path, snapshot: &Snapshot<T>) -> io::Result<()> 
     }
     let file = File::options().write(true).create_new(true).mode(T::MODE).open(draft)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
-    let mut hasher = crc32fast::Hasher::new();
-    let mut put = |file: &mut BufWriter<File>, line: &[u8]| {
-        hasher.update(line);
-        hasher.update(b"\n");
-        file.write_all(line).and_then(|()| file.write_all(b"\n"))
-    };
-    put(&mut file, T::MAGIC.as_bytes())?;
-    put(&mut file, &serde_json::to_vec(&snapshot.histories)?)?;
-    for item in &snapshot.items {
-        put(&mut file, &serde_json::to_vec(item)?)?;
-    }
-    writeln!(file, "end {} {:08x}", snapshot.items.len(), hasher.finalize())?;
+    encode(snapshot, &mut file)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     // Without this a loss of power could leave the new name with nothing behind it.
     file.sync_all()
+}
+
+pub(super) fn encode<T: Kept>(snapshot: &Snapshot<T>, out: &mut impl Write) -> io::Result<()> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut put = |line: &[u8]| {
+        hasher.update(line);
+        hasher.update(b"\n");
+        out.write_all(line).and_then(|()| out.write_all(b"\n"))
+    };
+    put(T::MAGIC.as_bytes())?;
+    put(&serde_json::to_vec(&snapshot.histories)?)?;
+    for item in &snapshot.items {
+        put(&serde_json::to_vec(item)?)?;
+    }
+    writeln!(out, "end {} {:08x}", snapshot.items.len(), hasher.finalize())
 }
 
 /// Moves a snapshot that is no good out of the way of the next one. Says what became of it.

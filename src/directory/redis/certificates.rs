@@ -7,10 +7,11 @@
 
 use super::super::certificates::{CertificateAnswer, Desk, Order, Question};
 use super::super::{Cores, Error, News, snapshot};
-use super::pairs::{Bad, Learned, Pairs, Texts};
+use super::pairs::{Bad, Learned, Pairs, Texts, read_pair};
 use super::target::Target;
 use super::{Settings, link};
 use crate::base::clock::{Clock, Moment};
+use crate::base::printable::printable;
 use crate::net::tls::{DAY, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::select;
@@ -309,7 +310,7 @@ fn key_of(pattern: &str) -> String {
 fn read_reply(reply: &Value) -> Result<Option<Texts<'_>>, String> {
     let fields = match reply {
         Value::Array(fields) => fields,
-        Value::ServerError(error) => return Err(format!("{error}; expected a hash")),
+        Value::ServerError(error) => return Err(format!("{}; expected a hash", printable(&error.to_string()))),
         _ => return Err("expected a hash".to_owned()),
     };
     let text = |place: usize| match fields.get(place) {
@@ -327,4 +328,9 @@ fn read_reply(reply: &Value) -> Result<Option<Texts<'_>>, String> {
         (None, _) => Err("it has no field \"certificate\"".to_owned()),
         (_, None) => Err("it has no field \"key\"".to_owned()),
     }
+}
+
+/// Whether there is a pair that can be used.
+pub(super) fn read(reply: &Value) -> Result<bool, String> {
+    read_reply(reply)?.map_or(Ok(false), |texts| read_pair(&texts).map(|_| true))
 }

@@ -20,13 +20,16 @@ pub use target::{EXPECTED, Place, Target};
 
 use super::certificates::{Desk as ClerkDesk, Order as ClerkOrder};
 use super::names::Names;
+use super::texts::Listed;
 use super::{Cores, DeadMark, Desk, Error, Lookup, News, Order, Status};
 use crate::base::clock::{Clock, Moment};
+use crate::route;
 use certificates::Clerk;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use keeper::{Keeper, Output, OwnMark, Replies, Touched};
 use link::Identity;
 use reader::{Job, Reader};
+use reading::Reading;
 use save::{Routes, Saver};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -94,6 +97,31 @@ enum Event {
 pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
     let server = link::find(target)?;
     link::open(target, &server, ::redis::ProtocolVersion::RESP2)
+}
+
+/// What replies about a host mean, for [`super::texts`].
+pub(super) fn read_listing(host: &str, replies: &[::redis::Value]) -> Result<Option<Listed>, String> {
+    let patterns: Vec<_> = route::patterns(host).collect();
+    let (pattern, listing, dead) = match reading::read(patterns.iter().map(|pattern| &**pattern), replies) {
+        Reading::Unknown => return Ok(None),
+        Reading::Bad(problem) => return Err(problem.into()),
+        Reading::Found { pattern, listing, dead } => (pattern, listing, dead),
+    };
+    let urls = listing.record.backends.iter().enumerate();
+    Ok(Some(Listed {
+        pattern: pattern.into(),
+        id: listing.record.id.clone().into(),
+        backends: urls.map(|(index, url)| (listing.place_of(index), url.as_str().to_owned())).collect(),
+        total: listing.total,
+        faults: listing.faults,
+        dead: dead.indexes,
+        ttl: dead.ttl,
+    }))
+}
+
+/// Whether a reply has a certificate that can be used, for [`super::texts`].
+pub(super) fn read_certificate(reply: &::redis::Value) -> Result<bool, String> {
+    certificates::read(reply)
 }
 
 /// Starts the clerk who knows the certificates.

@@ -208,7 +208,7 @@ fn fingerprint(texts: &Texts<'_>) -> u64 {
     hasher.finish().max(1)
 }
 
-fn read_pair(texts: &Texts<'_>) -> Result<Credentials, String> {
+pub(super) fn read_pair(texts: &Texts<'_>) -> Result<Credentials, String> {
     let passphrase = texts.passphrase.map(std::str::from_utf8).transpose();
     let text = PemText {
         certificate: texts.certificate,

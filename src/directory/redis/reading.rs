@@ -1,6 +1,7 @@
 //! What Redis says about a host, made of plain replies: its list, its dead marks, or what is wrong with them. Pure.
 
 use super::super::frontends::Record;
+use crate::base::printable::printable;
 use crate::cluster::{BackendUrl, Options};
 use redis::Value;
 use std::time::Duration;
@@ -76,7 +77,7 @@ fn read_list(reply: &Value) -> Result<Option<Listing>, String> {
         Value::Array(items) if items.is_empty() => return Ok(None),
         Value::Nil => return Ok(None),
         Value::Array(items) => items,
-        Value::ServerError(error) => return Err(format!("{error}; expected a list")),
+        Value::ServerError(error) => return Err(format!("{}; expected a list", printable(&error.to_string()))),
         _ => return Err("expected a list".to_owned()),
     };
     if items.len() > MAX_ITEMS {
@@ -100,6 +101,7 @@ fn read_list(reply: &Value) -> Result<Option<Listing>, String> {
     }
     let places = (places.len() < total).then(|| places.into());
     Ok(Some(Listing {
+        // It goes into headers and lines of the log: nothing in it may end them.
         record: Record { id: printable(&id).into(), backends: backends.into(), options: Options::default() },
         places,
         total,
@@ -124,11 +126,6 @@ fn item_text(item: &Value) -> Result<String, &'static str> {
         _ => None,
     };
     text.ok_or("is no UTF-8 text")
-}
-
-/// The identifier goes into headers and lines of the log: nothing in it may end them.
-fn printable(id: &str) -> String {
-    id.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 
 fn read_dead(replies: &[Value; 2]) -> Dead {
@@ -184,7 +181,7 @@ mod tests {
         let read_one = |list: Value| reading(&[list, none.clone(), none.clone()]);
         let (_, listing, _) =
             found(read_one(list(&["i\nd", "nonsense", "http://10.0.0.1", "ftp://a", "http://10.0.0.2"])));
-        assert_eq!(&*listing.record.id, "i?d");
+        assert_eq!(&*listing.record.id, "i\\nd");
         assert_eq!(listing.places.as_deref(), Some(&[1, 3][..]));
         assert_eq!((listing.total, listing.place_of(1)), (4, 3));
         assert_eq!(listing.faults[0], "backend 0 is \"nonsense\": expected http://host:port or https://host:port");

@@ -1,0 +1,34 @@
+//! Texts of others for one line of a log or a terminal.
+
+use std::borrow::Cow;
+
+/// The text with its control characters as escapes: whatever somebody wrote, it ends no line and moves no cursor.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    text.chars()
+        .fold(String::with_capacity(text.len() + 8), |mut out, char| {
+            if char.is_control() {
+                out.extend(char.escape_default())
+            } else {
+                out.push(char)
+            }
+            out
+        })
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn control_characters_become_visible() {
+        for (text, expected) in
+            [("a \\ \"é\"", "a \\ \"é\""), ("a\r\nb\0", "a\\r\\nb\\u{0}"), ("\u{9b}31m", "\\u{9b}31m")]
+        {
+            assert_eq!(printable(text), expected);
+        }
+    }
+}
