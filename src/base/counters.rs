@@ -60,6 +60,14 @@ counters! {
     FailedHandshakes = "failed_handshakes";
     /// Clients that were refused because they asked for a name without a certificate.
     UnknownNames = "unknown_names";
+    /// Connections whose client was told by a header of the PROXY protocol.
+    ProxyHeaders = "proxy_headers";
+    /// Connections closed because whoever is to send such a header is in none of the networks that may.
+    UntrustedProxies = "untrusted_proxies";
+    /// Connections closed because they did not begin with a header that can be read.
+    BadProxyHeaders = "bad_proxy_headers";
+    /// Connections closed because the header was not there in time.
+    LateProxyHeaders = "late_proxy_headers";
     /// Certificates asked of the directory.
     CertificateMisses = "certificate_misses";
     /// Times that news from the directory did not fit the mailbox and the core's routes were dropped.

@@ -1,5 +1,6 @@
 //! A backend: the server behind one URL, shared by all frontends that name it and by all cores.
 
+use crate::wire::proxy_header;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,10 +91,13 @@ pub struct BackendUrl {
     host: Box<str>,
     port: u16,
     is_secure: bool,
+    proxy_header: Option<proxy_header::Version>,
 }
 
 impl BackendUrl {
-    /// Reads `http://host[:port][/…]`, or the same with `https`. A path is allowed and means nothing, as in Hipache.
+    /// Reads `http://host[:port][/…]`, or the same with `https`. A path is allowed and means nothing, as in Hipache. A
+    /// fragment `#proxy=v1` or `#proxy=v2` says how the backend is told of its clients; any other means nothing: so it
+    /// does to those who read the list for purposes of their own.
     pub fn parse(text: &str) -> Result<Self, UrlFault> {
         let scheme_end = text.find("://").ok_or(UrlFault::NoScheme)?;
         let (scheme, rest) = (&text[..scheme_end], &text[scheme_end + 3..]);
@@ -111,7 +115,14 @@ impl BackendUrl {
         if host.is_empty() || host.len() > 253 || !(name_is_plain || is_address) {
             return Err(UrlFault::BadHost);
         }
-        Ok(Self { text: text.into(), host: host.into(), port, is_secure })
+        let fragment = rest.split_once('#').map_or("", |(_, fragment)| fragment);
+        let proxy_header = match fragment.strip_prefix("proxy=") {
+            None => None,
+            Some("v1") => Some(proxy_header::Version::V1),
+            Some("v2") => Some(proxy_header::Version::V2),
+            Some(_) => return Err(UrlFault::BadProxyVersion),
+        };
+        Ok(Self { text: text.into(), host: host.into(), port, is_secure, proxy_header })
     }
 
     /// The URL exactly as it was written.
@@ -132,6 +143,12 @@ impl BackendUrl {
     /// Whether the connections are encrypted.
     pub fn is_secure(&self) -> bool {
         self.is_secure
+    }
+
+    /// The version of the PROXY protocol in which the backend is told of each client. Such a connection is the client's,
+    /// and no other's.
+    pub fn proxy_header(&self) -> Option<proxy_header::Version> {
+        self.proxy_header
     }
 
     /// The socket address, where the host is an address.
@@ -185,6 +202,8 @@ pub enum UrlFault {
     BadHost,
     /// Not a number from 1 to 65535.
     BadPort,
+    /// `#proxy=` and another version than `v1` and `v2`.
+    BadProxyVersion,
 }
 
 impl fmt::Display for UrlFault {
@@ -195,6 +214,7 @@ impl fmt::Display for UrlFault {
             Self::UserInfo => "a user name or password is not supported here",
             Self::BadHost => "the host is neither a name nor an address (an IPv6 address stands in brackets)",
             Self::BadPort => "expected a port from 1 to 65535",
+            Self::BadProxyVersion => "expected #proxy=v1 or #proxy=v2",
         })
     }
 }
@@ -226,11 +246,30 @@ mod tests {
             ("http://a:65536", Err(UrlFault::BadPort)),
             ("http://a:+1", Err(UrlFault::BadPort)),
             ("http://a:", Err(UrlFault::BadPort)),
+            ("http://a/#x", Ok(("a", 80))),
+            ("http://a#proxy=v1", Ok(("a", 80))),
+            ("http://a#proxy=v3", Err(UrlFault::BadProxyVersion)),
+            ("http://a#proxy=", Err(UrlFault::BadProxyVersion)),
         ];
         for (text, expected) in table {
             let found = BackendUrl::parse(text);
             let found = found.as_ref().map(|url| (url.host(), url.port())).map_err(|fault| *fault);
             assert_eq!(found, *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_version_of_a_header_stands_in_the_fragment() {
+        use proxy_header::Version::{V1, V2};
+        let table = [
+            ("http://a", None),
+            ("http://a/?proxy=v1", None),
+            ("http://a#proxy", None),
+            ("http://a#proxy=v1", Some(V1)),
+            ("https://a:1/x?y#proxy=v2", Some(V2)),
+        ];
+        for (text, expected) in table {
+            assert_eq!(BackendUrl::parse(text).expect("a good URL").proxy_header(), expected, "{text}");
         }
     }
 

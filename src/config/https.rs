@@ -1,6 +1,6 @@
 //! `https`: where the node listens for encrypted connections, and what it agrees on there.
 
-use super::listen::{Bind, read_binds};
+use super::listen::{Bind, Proxies, read_binds};
 use super::openssl;
 use super::raw::{Field, Section};
 use crate::net::tls::{
@@ -62,7 +62,13 @@ struct Pair {
 }
 
 /// Reads `https`; `None` where no address is bound.
-pub(super) fn read(root: &Section<'_>, server: &Section<'_>, names: &route::Settings, folder: &Path) -> Option<Tls> {
+pub(super) fn read(
+    root: &Section<'_>,
+    server: &Section<'_>,
+    names: &route::Settings,
+    folder: &Path,
+    proxies: &mut Proxies<'_>,
+) -> Option<Tls> {
     let new = root.field("https");
     let old = server.old_field("https");
     old.warn_old("https", new.is_set());
@@ -76,7 +82,7 @@ pub(super) fn read(root: &Section<'_>, server: &Section<'_>, names: &route::Sett
         max_handshakes: section.field("maxHandshakes").count(1..=1_000_000).unwrap_or(4096),
         names: names.clone(),
     };
-    let Some(binds) = read_binds(&section, DEFAULT_PORT, is_old) else {
+    let Some(binds) = read_binds(&section, DEFAULT_PORT, is_old, proxies) else {
         new.warn_no_effect("https.bind names no address");
         return None;
     };

@@ -1,16 +1,72 @@
 //! `http` and `https`: where the node listens.
 
 use super::raw::{Field, Section};
-use std::collections::HashSet;
+use super::server::read_networks;
+use ipnet::IpNet;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 const DEFAULT_PORT: u16 = 80;
 
+/// The addresses whose connections begin with a header of the PROXY protocol, and the networks that may send one.
+#[derive(Debug)]
+pub(super) struct Proxies<'t> {
+    /// `server.trustedNetworks`.
+    trusted: &'t [IpNet],
+    by_address: BTreeMap<SocketAddr, Arc<[IpNet]>>,
+}
+
+impl<'t> Proxies<'t> {
+    pub(super) fn new(trusted: &'t [IpNet]) -> Self {
+        Self { trusted, by_address: BTreeMap::new() }
+    }
+
+    pub(super) fn into_map(self) -> BTreeMap<SocketAddr, Arc<[IpNet]>> {
+        self.by_address
+    }
+
+    /// What a section says: nobody where it says no, `None` where it says nothing.
+    fn read(&self, section: &Section<'_>) -> Option<Vec<IpNet>> {
+        let field = section.field("proxyProtocol");
+        let networks = match field.value()? {
+            Value::Bool(false) => return Some(Vec::new()),
+            Value::Bool(true) => self.trusted.to_vec(),
+            Value::String(_) | Value::Array(_) => {
+                let (networks, written) = (read_networks(&field)?, field.items()?.len());
+                // Those that are none are named already.
+                if networks.len() < written {
+                    return None;
+                }
+                networks
+            }
+            _ => {
+                field.refuse("true, false, or the networks of the proxies such as \"10.0.0.0/8\"");
+                return None;
+            }
+        };
+        if networks.is_empty() {
+            field.refuse("the networks of the proxies, here or in server.trustedNetworks");
+        }
+        Some(networks)
+    }
+
+    /// Notes what an address says of itself, or else what all are told.
+    fn add(&mut self, address: SocketAddr, own: Option<&Section<'_>>, common: Option<&Vec<IpNet>>) {
+        let own = own.and_then(|section| self.read(section));
+        if let Some(networks) = own.as_ref().or(common).filter(|networks| !networks.is_empty()) {
+            self.by_address.insert(address, networks.as_slice().into());
+        }
+    }
+}
+
 /// The addresses of `http`, the old keys of `server` included.
-pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>) -> Vec<SocketAddr> {
+pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>, proxies: &mut Proxies<'_>) -> Vec<SocketAddr> {
     let http = root.field("http").section();
     let port = http.field("port").or_old(server.old_field("port"), "http.port");
     let port = read_port(&port).unwrap_or(DEFAULT_PORT);
+    let common = proxies.read(&http);
     let bind = http.field("bind");
     let old_binds = [server.old_field("address"), server.old_field("address6")];
     for old in &old_binds {
@@ -21,7 +77,9 @@ pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>) -> Vec<SocketA
         (!items.is_empty()).then_some(items)
     });
     let Some(items) = items else {
-        return vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)];
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        proxies.add(address, None, common.as_ref());
+        return vec![address];
     };
     if items.is_empty() {
         bind.refuse("at least one address");
@@ -36,6 +94,7 @@ pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>) -> Vec<SocketA
             }
         }
         if seen.insert(address) {
+            proxies.add(address, section.as_ref(), common.as_ref());
             listeners.push(address);
         } else {
             item.refuse_because(&format!("{address} once more"), "every address and port only once");
@@ -52,11 +111,20 @@ pub(super) struct Bind<'a> {
 }
 
 /// The addresses of a section of its own; `None` where there are none, unless there is a `default_port`.
-pub(super) fn read_binds<'a>(section: &Section<'a>, common_port: u16, default_port: bool) -> Option<Vec<Bind<'a>>> {
+pub(super) fn read_binds<'a>(
+    section: &Section<'a>,
+    common_port: u16,
+    default_port: bool,
+    proxies: &mut Proxies<'_>,
+) -> Option<Vec<Bind<'a>>> {
+    let common = proxies.read(section);
     let port = read_port(&section.field("port")).unwrap_or(common_port);
     let bind = section.field("bind");
     let Some(items) = bind.items() else {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        if default_port {
+            proxies.add(address, None, common.as_ref());
+        }
         return default_port.then(|| vec![Bind { address, section: None, field: bind }]);
     };
     let mut seen = HashSet::new();
@@ -66,6 +134,7 @@ pub(super) fn read_binds<'a>(section: &Section<'a>, common_port: u16, default_po
         if !seen.insert(address) {
             item.refuse_because(&format!("{address} once more"), "every address and port only once");
         }
+        proxies.add(address, section.as_ref(), common.as_ref());
         binds.push(Bind { address, section, field: item });
     }
     Some(binds).filter(|binds| !binds.is_empty())

@@ -23,6 +23,7 @@ pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
 
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
+use listen::Proxies;
 use raw::{Field, Section};
 use report::Report;
 use serde_json::Value;
@@ -143,8 +144,10 @@ fn syntax_fault(error: &serde_json::Error) -> Fault {
 fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Settings> {
     let section = root.field("server").section();
     let mut server = server::read(&section);
-    let listeners = listen::read_http(root, &section);
-    let tls = https::read(root, &section, &server.route, folder);
+    let mut proxies = Proxies::new(&server.exchange.forwarded.trusted);
+    let listeners = listen::read_http(root, &section, &mut proxies);
+    let tls = https::read(root, &section, &server.route, folder, &mut proxies);
+    server.worker.proxies = proxies.into_map();
     if let Some(tls) = &tls {
         server.exchange.redirect = tls.redirect;
     }

@@ -6,6 +6,7 @@ use crate::base::clock::Moment;
 use crate::wire::forwarded;
 use crate::{access_log, exchange, health, page, route, upstream, worker};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -78,6 +79,8 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             max_connections: max_connections.unwrap_or(worker::DEFAULT_MAX_CONNECTIONS),
             graceful_wait: times.graceful,
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
+            // `http` and `https` say so of their addresses.
+            proxies: BTreeMap::new(),
         },
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
         access_log: read_access_log(&server.field("accessLog")),
@@ -215,7 +218,7 @@ fn read_mode(field: &Field<'_>) -> Option<forwarded::Mode> {
     })
 }
 
-fn read_networks(field: &Field<'_>) -> Option<Vec<IpNet>> {
+pub(super) fn read_networks(field: &Field<'_>) -> Option<Vec<IpNet>> {
     let read = |item: Field<'_>| {
         item.read("an IP address, or a network such as \"10.0.0.0/8\"", |value| as_network(value.as_str()?))
     };

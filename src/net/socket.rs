@@ -63,16 +63,25 @@ impl Socket {
         Ok(Self::new(TcpStream::from_std(socket.into())))
     }
 
-    pub(super) fn connected(&self) -> Option<io::Result<()>> {
+    /// Whether the connection is there, with `preface` sent ahead of everything.
+    pub(super) fn connected(&mut self, preface: &[u8]) -> Option<io::Result<()>> {
         match self.stream.take_error() {
             Ok(Some(error)) | Err(error) => return Some(Err(error)),
             Ok(None) => {}
         }
         match self.stream.peer_addr() {
-            Ok(_) => Some(self.stream.set_nodelay(true)),
+            Ok(_) => Some(self.stream.set_nodelay(true).and_then(|()| self.send_preface(preface))),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
             Err(error) => Some(Err(error)),
         }
+    }
+
+    /// A new connection has room for a few hundred bytes.
+    fn send_preface(&mut self, preface: &[u8]) -> io::Result<()> {
+        if preface.is_empty() || self.send(&[IoSlice::new(preface)])? == preface.len() {
+            return Ok(());
+        }
+        Err(io::ErrorKind::WriteZero.into())
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -120,6 +129,25 @@ impl Socket {
         }
     }
 
+    /// Looks at what can be read, and leaves it there. As long as there is more to come, the poll tells of it.
+    pub(super) fn peek(&mut self, room: &mut [u8]) -> Received {
+        loop {
+            return match self.stream.peek(room) {
+                Ok(0) => Received::End,
+                Ok(count) => {
+                    self.readable = count == room.len() || self.hung_up;
+                    Received::Bytes(count)
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    Received::Nothing
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => Received::Broken,
+            };
+        }
+    }
+
     /// Writes once; less than all means that the socket is full, and the poll will tell when it is not.
     pub(super) fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
@@ -135,6 +163,11 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Where the connection comes from, and where it goes to.
+    pub(super) fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.stream.peer_addr()?, self.stream.local_addr()?))
     }
 
     pub(super) fn sent(&self) -> u64 {

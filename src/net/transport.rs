@@ -47,12 +47,13 @@ impl Transport {
         Ok(Self { socket: Socket::connect(address, receive_buffer)?, layer })
     }
 
-    /// Whether the connection that was begun is there, hands shaken; `None` while that is open.
-    pub fn connected(&mut self, bench: &mut Bench) -> Option<io::Result<()>> {
+    /// Whether the connection that was begun is there, hands shaken; `None` while that is open. `preface` is sent ahead
+    /// of everything, in clear.
+    pub fn connected(&mut self, preface: &[u8], bench: &mut Bench) -> Option<io::Result<()>> {
         match &mut self.layer {
             Layer::Tls(session) if session.has_begun() => session.shake_hands(&mut self.socket, bench),
-            Layer::Plain => self.socket.connected(),
-            Layer::Tls(session) => match self.socket.connected() {
+            Layer::Plain => self.socket.connected(preface),
+            Layer::Tls(session) => match self.socket.connected(preface) {
                 Some(Ok(())) => session.shake_hands(&mut self.socket, bench),
                 other => other,
             },
@@ -111,6 +112,29 @@ impl Transport {
             Layer::Plain => false,
             Layer::Tls(session) => session.is_handshaking(),
         }
+    }
+
+    /// Looks at the first bytes beneath any encryption, and leaves them there.
+    pub fn peek(&mut self, room: &mut [u8]) -> Received {
+        self.socket.peek(room)
+    }
+
+    /// Takes what was seen by [`Transport::peek`] out of the way: as many bytes as `room` has.
+    pub fn skip(&mut self, room: &mut [u8]) -> bool {
+        let mut taken = 0;
+        while let Some(rest) = room.get_mut(taken..).filter(|rest| !rest.is_empty()) {
+            match self.socket.receive(rest) {
+                Received::Bytes(count) => taken += count,
+                _ => return false,
+            }
+        }
+        self.socket.expect_bytes();
+        true
+    }
+
+    /// Where the connection comes from, and where it goes to.
+    pub fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        self.socket.ends()
     }
 
     /// Reads once.

@@ -21,6 +21,7 @@ pub mod forwarded;
 pub mod glimpse;
 mod host;
 mod lines;
+pub mod proxy_header;
 pub mod request;
 pub mod response;
 pub mod upgrade;

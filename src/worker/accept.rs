@@ -9,10 +9,12 @@ use crate::base::slots::Key;
 use crate::exchange::Input;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
+use ipnet::IpNet;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long accepting pauses when the system has no descriptor or memory for another connection.
@@ -34,6 +36,8 @@ pub(super) struct Door {
     port: u16,
     /// Its place among the doors where hands are shaken, if it is one of them.
     secure: Option<u32>,
+    /// The networks whose word is taken on who the client is; every connection has to begin with it.
+    proxies: Option<Arc<[IpNet]>>,
 }
 
 impl Worker {
@@ -41,8 +45,9 @@ impl Worker {
         for (number, Entrance { mut socket, secure }) in entrances.into_iter().enumerate() {
             let token = Kind::Listener.token(number as u64);
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
-            let port = socket.local_addr()?.port();
-            self.listeners.push(Door { socket, port, secure });
+            let address = socket.local_addr()?;
+            let proxies = self.settings.proxies.get(&address).cloned();
+            self.listeners.push(Door { socket, port: address.port(), secure, proxies });
         }
         Ok(())
     }
@@ -72,12 +77,9 @@ impl Worker {
                 self.accept_again = Some(Moment::NEVER);
                 return;
             }
-            let Some(Door { socket, port, secure }) = self.listeners.get(door) else { return };
+            let Some(Door { socket, .. }) = self.listeners.get(door) else { return };
             match socket.accept() {
-                Ok((stream, address)) => {
-                    let (port, secure) = (*port, *secure);
-                    self.let_in(stream, address, port, secure);
-                }
+                Ok((stream, address)) => self.let_in(stream, address, door),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
                     // The client was gone before it was let in.
@@ -93,10 +95,17 @@ impl Worker {
         }
     }
 
-    fn let_in(&mut self, stream: TcpStream, address: SocketAddr, local_port: u16, secure: Option<u32>) {
-        let is_secure = secure.is_some();
+    fn let_in(&mut self, stream: TcpStream, address: SocketAddr, door: usize) {
+        let Some(Door { port: local_port, secure, proxies, .. }) = self.listeners.get(door) else { return };
+        let (local_port, secure, is_secure, awaits_header) =
+            (*local_port, *secure, secure.is_some(), proxies.is_some());
+        let ip = address.ip().to_canonical();
+        if proxies.as_ref().is_some_and(|proxies| !proxies.iter().any(|network| network.contains(&ip))) {
+            log::debug!("{ip}: may not say who its clients are");
+            return self.counters.count(Counter::UntrustedProxies);
+        }
         let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
-        let peer = Peer { address: address.ip().to_canonical(), local_port, secure: is_secure, subject: None };
+        let peer = Peer { address: ip, local_port, secure: is_secure, subject: None };
         let now = self.core.now;
         let (clients, timers) = (&mut self.clients, &mut self.timers);
         let key = clients.insert_with(|key| {
@@ -110,9 +119,14 @@ impl Worker {
                 served: false,
                 door: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,
+                awaits_header,
+                told: None,
             }
         });
         self.counters.count(Counter::Accepted);
+        if awaits_header {
+            self.await_header(key);
+        }
         if is_secure {
             self.enter_lobby(key);
         }
@@ -158,6 +172,7 @@ impl Worker {
     pub(super) fn client_due(&mut self, key: Key) {
         let Some(client) = self.clients.get(key) else { return };
         match client.job {
+            None if client.awaits_header => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => self.again.push(Again::Greet(key)),
             None => self.close_client(key),

@@ -7,6 +7,7 @@ use crate::exchange::{Exchange, Side};
 use crate::net::tls::ToBackend;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
+use crate::wire::proxy_header::Ends;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -49,6 +50,10 @@ pub(super) struct Client {
     pub(super) door: u32,
     /// It counts among those whose handshake is under way.
     pub(super) is_shaking_hands: bool,
+    /// A proxy has yet to tell who it is.
+    pub(super) awaits_header: bool,
+    /// What a proxy has told.
+    pub(super) told: Option<Box<Ends>>,
 }
 
 /// An exchange and what it is tied to.
@@ -125,6 +130,8 @@ pub(super) struct Dial {
     pub(super) addresses: Arc<[SocketAddr]>,
     /// How many of them were tried.
     pub(super) tried: usize,
+    /// What is told of the client ahead of everything; mostly nothing.
+    pub(super) preface: Box<[u8]>,
     /// Whom to shake hands with, where the connection is to be encrypted.
     pub(super) tls: Option<ToBackend>,
 }

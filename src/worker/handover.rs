@@ -15,6 +15,7 @@ use crate::exchange::{Exchange, Input};
 use crate::net::mailbox::Post;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
+use crate::wire::proxy_header::Ends;
 use crossbeam_channel::{Receiver, Sender};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Passenger {
     door: u32,
     served: bool,
     is_shaking_hands: bool,
+    awaits_header: bool,
+    told: Option<Box<Ends>>,
     /// When it has been idle, or has shaken hands, for too long; `None` to begin anew.
     due: Option<Moment>,
     tunnel: Option<Box<Tunnel>>,
@@ -90,6 +93,8 @@ pub struct PlainClient {
     pub peer: Peer,
     /// It has had an answer.
     pub served: bool,
+    /// What a proxy has told of it.
+    pub told: Option<Ends>,
 }
 
 impl Passenger {
@@ -97,7 +102,7 @@ impl Passenger {
     pub fn into_plain(self) -> Option<PlainClient> {
         let is_idle = self.tunnel.is_none() && self.stream.unread.is_empty();
         let stream = self.stream.transport.into_plain().filter(|_| is_idle)?;
-        Some(PlainClient { stream, peer: self.peer, served: self.served })
+        Some(PlainClient { stream, peer: self.peer, served: self.served, told: self.told.map(|told| *told) })
     }
 
     /// How many buffers of its worker it holds.
@@ -109,9 +114,20 @@ impl Passenger {
 
 impl From<PlainClient> for Passenger {
     fn from(client: PlainClient) -> Self {
-        let PlainClient { stream, peer, served } = client;
+        let PlainClient { stream, peer, served, told } = client;
         let stream = Stream::new(Transport::accepted(mio::net::TcpStream::from_std(stream)));
-        Self { stream, peer, door: 0, served, is_shaking_hands: false, due: None, tunnel: None }
+        let told = told.map(Box::new);
+        Self {
+            stream,
+            peer,
+            door: 0,
+            served,
+            is_shaking_hands: false,
+            awaits_header: false,
+            told,
+            due: None,
+            tunnel: None,
+        }
     }
 }
 
@@ -121,7 +137,8 @@ impl Heir {
         match self {
             Self::Worker(..) => true,
             Self::Outside(_) => {
-                client.job.is_none() && !client.stream.transport.is_encrypted() && !client.stream.holds_buffer()
+                let is_plain = !client.stream.transport.is_encrypted() && !client.awaits_header;
+                client.job.is_none() && is_plain && !client.stream.holds_buffer()
             }
         }
     }
@@ -178,8 +195,9 @@ impl Worker {
         if client.is_shaking_hands {
             self.leave_lobby();
         }
-        let Client { stream, peer, door, served, is_shaking_hands, .. } = client;
-        let passenger = Passenger { stream, peer, door, served, is_shaking_hands, due: Some(due), tunnel };
+        let Client { stream, peer, door, served, is_shaking_hands, awaits_header, told, .. } = client;
+        let due = Some(due);
+        let passenger = Passenger { stream, peer, door, served, is_shaking_hands, awaits_header, told, due, tunnel };
         self.core.buffers.part_with(passenger.lent_buffers());
         Some(passenger)
     }
@@ -227,12 +245,13 @@ impl Worker {
         for passenger in passengers {
             self.counters.count(Counter::Moved);
             self.core.buffers.welcome(passenger.lent_buffers());
-            let Passenger { stream, peer, door, served, is_shaking_hands, due, tunnel } = passenger;
+            let Passenger { stream, peer, door, served, is_shaking_hands, awaits_header, told, due, tunnel } =
+                passenger;
             let timers = &mut self.timers;
             let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
             let key = self.clients.insert_with(|key| {
                 let timer = timers.insert(Owner::Client(key));
-                Client { stream, peer, timer, job: None, served, door, is_shaking_hands }
+                Client { stream, peer, timer, job: None, served, door, is_shaking_hands, awaits_header, told }
             });
             if is_shaking_hands {
                 self.enter_lobby(key);

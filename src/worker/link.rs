@@ -59,13 +59,14 @@ impl Worker {
             Addresses::Known(addresses) => {
                 self.counters.count(Counter::Dials);
                 let url = backend.url();
+                let preface = url.proxy_header().map_or_else(Box::default, |version| self.preface(job, version));
                 let tls = url.is_secure().then(|| self.backend_tls.as_ref()?.to(url.host()));
                 match tls {
                     Some(None) => {
                         self.return_permit(backend.id());
                         self.inform(job, Input::ConnectFailed(Reason::TlsFailed));
                     }
-                    tls => self.dial_addresses(job, backend, Dial { addresses, tried: 0, tls: tls.flatten() }),
+                    tls => self.dial_addresses(job, backend, Dial { addresses, tried: 0, preface, tls: tls.flatten() }),
                 }
             }
             Addresses::Pending => {
@@ -116,7 +117,8 @@ impl Worker {
     pub(super) fn dial_progress(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let Some(job) = upstream.job else { return };
-        match upstream.stream.transport.connected(&mut self.bench) {
+        let preface = upstream.dial.as_ref().map_or(&[][..], |dial| &dial.preface);
+        match upstream.stream.transport.connected(preface, &mut self.bench) {
             None => {}
             Some(Ok(())) => {
                 self.attach(job, key, false);
@@ -219,13 +221,14 @@ impl Worker {
         }
     }
 
-    /// Whether a list still names its backend, and it has nothing more to say. Where the last read was not a short one,
-    /// another has to tell.
+    /// Whether a list still names its backend, it has nothing more to say, and it was not told of a client: then it takes
+    /// all that follows for that client's. Where the last read was not a short one, another has to tell.
     fn is_of_use(&mut self, key: Key) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return false };
         let transport = &mut upstream.stream.transport;
         upstream.stream.unread.is_empty()
             && !upstream.backend.is_orphan()
+            && upstream.backend.url().proxy_header().is_none()
             && (!transport.is_readable() || transport.receive(&mut [0], &mut self.bench) == Received::Nothing)
     }
 

@@ -18,6 +18,7 @@ mod accept;
 mod connection;
 mod drain;
 mod handover;
+mod introduction;
 mod link;
 mod lobby;
 mod news;
@@ -44,11 +45,13 @@ use crate::page::Pages;
 use crate::route;
 use crate::upstream::{self, Pool};
 use connection::{Client, Job, Upstream};
+use ipnet::IpNet;
 use lobby::Lobby;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +83,9 @@ pub struct Settings {
     /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
     /// (`server.tunnelDrain`).
     pub tunnel_drain: Option<Duration>,
+    /// The addresses at which every connection begins with a header of the PROXY protocol, and the networks that may
+    /// send one (`http.proxyProtocol`, `https.proxyProtocol`).
+    pub proxies: BTreeMap<SocketAddr, Arc<[IpNet]>>,
 }
 
 /// What the supervisor, or another worker, tells a worker.

@@ -79,9 +79,10 @@ impl Worker {
     /// A client without a request may have sent one.
     pub(super) fn greet(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.job.is_some() || !client.stream.has_more() {
+        if client.job.is_some() || !client.stream.has_more() || (client.awaits_header && !self.read_header(key)) {
             return;
         }
+        let Some(client) = self.clients.get_mut(key) else { return };
         if !client.stream.unread.is_empty() {
             let Some(job) = self.open_job(key) else { return };
             return self.pump(job, Side::Client);

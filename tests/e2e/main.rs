@@ -13,6 +13,7 @@ mod logs;
 mod matrix;
 mod names;
 mod outage;
+mod proxy_protocol;
 mod queueing;
 mod routes;
 mod service;

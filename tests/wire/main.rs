@@ -2,6 +2,7 @@
 //! behind it, and byte by byte.
 
 mod answers;
+mod proxy_header;
 mod refusals;
 mod requests;
 

@@ -119,6 +119,23 @@ fn wrong_habits() {
 fn wrong_listeners() {
     check(vec![
         (json!({"http": []}), "http: found an empty list, expected an object"),
+        (
+            json!({"http": {"proxyProtocol": true}}),
+            "http.proxyProtocol: found true, expected the networks of the proxies, here or in server.trustedNetworks",
+        ),
+        (
+            json!({"http": {"bind": {"address": "::1", "proxyProtocol": []}}}),
+            "http.bind.proxyProtocol: found an empty list, expected the networks of the proxies, here or in \
+             server.trustedNetworks",
+        ),
+        (
+            json!({"https": {"proxyProtocol": 2}}),
+            "https.proxyProtocol: found 2, expected true, false, or the networks of the proxies such as \"10.0.0.0/8\"",
+        ),
+        (
+            json!({"http": {"proxyProtocol": "nowhere"}}),
+            "http.proxyProtocol: found \"nowhere\", expected an IP address, or a network such as \"10.0.0.0/8\"",
+        ),
         (json!({"http": {"port": 0}}), "http.port: found 0, expected a whole number from 1 to 65535"),
         (json!({"http": {"bind": []}}), "http.bind: found an empty list, expected at least one address"),
         (

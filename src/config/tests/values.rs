@@ -47,6 +47,7 @@ fn defaults() -> Settings {
             max_connections: 100_000,
             graceful_wait: seconds(120),
             tunnel_drain: None,
+            proxies: std::collections::BTreeMap::new(),
         },
         debug: false,
         workers: None,
@@ -186,6 +187,40 @@ fn listeners() {
             all.listeners = vec![([10, 0, 0, 1], 82).into(), ([10, 0, 0, 1], 80).into()];
         }),
     ]);
+}
+
+#[test]
+fn proxies_that_say_who_their_clients_are() {
+    /// An address, and the networks that are believed there.
+    type Door = (&'static str, &'static [&'static str]);
+    let proxies = |rows: &[Door]| {
+        let row = |(address, networks): &Door| {
+            let networks = networks.iter().map(|network| network.parse().expect("a network"));
+            (address.parse().expect("an address"), networks.collect())
+        };
+        rows.iter().map(row).collect()
+    };
+    let table: [(Value, &[Door]); 5] = [
+        (json!({"http": {"proxyProtocol": "10.0.0.0/8"}}), &[("127.0.0.1:80", &["10.0.0.0/8"])]),
+        (
+            json!({"http": {"bind": {"address": "::1", "proxyProtocol": true}}}),
+            &[("[::1]:80", &["192.0.2.0/24", "::1/128"])],
+        ),
+        (
+            json!({"http": {"proxyProtocol": true, "bind": ["::2", {"address": "::1", "proxyProtocol": false}]}}),
+            &[("[::2]:80", &["192.0.2.0/24", "::1/128"])],
+        ),
+        (
+            json!({"https": {"bind": ["::2", {"address": "::1", "proxyProtocol": ["10.0.0.1"]}]}}),
+            &[("[::1]:443", &["10.0.0.1/32"])],
+        ),
+        (json!({"http": {"proxyProtocol": false}}), &[]),
+    ];
+    for (members, expected) in table {
+        let mut members = members;
+        members["server"] = json!({"trustedNetworks": ["192.0.2.0/24", "::1"]});
+        assert_eq!(settings_of(&with(&members)).worker.proxies, proxies(expected), "{members}");
+    }
 }
 
 #[test]

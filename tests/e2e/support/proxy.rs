@@ -25,6 +25,7 @@ pub(crate) struct Setup {
     dir: PathBuf,
     server: Map<String, Value>,
     /// Sections of the configuration and of the routes that few tests need.
+    http: Map<String, Value>,
     https: Map<String, Value>,
     certificates: Map<String, Value>,
     options: Map<String, Value>,
@@ -51,6 +52,7 @@ impl Setup {
         Self {
             dir,
             server: Map::new(),
+            http: Map::new(),
             https: Map::new(),
             certificates: Map::new(),
             options: Map::new(),
@@ -90,6 +92,12 @@ impl Setup {
     /// The address for which a certificate of the proxy itself has to be.
     pub(crate) fn secure_ip(&self) -> String {
         self.secure_address.expect("a setup with https").ip().to_string()
+    }
+
+    /// Sets `http.<key>`.
+    pub(crate) fn set_http(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.http.insert(key.to_owned(), value.into());
+        self
     }
 
     /// Sets `https.<key>`.
@@ -195,9 +203,11 @@ impl Setup {
     }
 
     fn write_config(&self, address: SocketAddr) {
+        let mut http = self.http.clone();
+        http.extend([("bind".to_owned(), json!(address.ip().to_string())), ("port".to_owned(), json!(address.port()))]);
         let config = json!({
             "server": self.server,
-            "http": {"bind": address.ip().to_string(), "port": address.port()},
+            "http": http,
             "https": if self.https.is_empty() { Value::Null } else { Value::Object(self.https.clone()) },
             "driver": self.driver,
             "user": self.user,

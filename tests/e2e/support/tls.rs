@@ -160,8 +160,12 @@ impl Trust {
 
     /// The same, if hands can be shaken.
     pub(crate) fn try_connect(&self, address: SocketAddr, name: &str) -> io::Result<TlsStream> {
+        self.shake_hands(connect(address, None), name)
+    }
+
+    /// The same over a connection that is there already.
+    pub(crate) fn shake_hands(&self, mut socket: TcpStream, name: &str) -> io::Result<TlsStream> {
         let mut connection = self.session(name);
-        let mut socket = connect(address, None);
         socket.set_read_timeout(Some(PATIENCE))?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;
