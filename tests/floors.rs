@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Two things live in a file that is longer.
 const LINE_LIMIT: usize = 500;
 
+/// The one file with unsafe code.
+const AUDITED: &str = "src/net/sys.rs";
+
 #[test]
 fn every_room_imports_from_lower_floors_only() {
     let src = root().join("src");
@@ -51,6 +54,35 @@ fn no_file_outgrows_its_page() {
                 "{name} has {lines} lines, and {LINE_LIMIT} are the most: find the two things that live in it and give \
                  one a file of its own (a module of tests may move to `tests.rs` beside it)"
             ));
+        }
+    }
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn nothing_is_unsafe_but_one_file() {
+    let lib = read(&root().join("Cargo.toml"));
+    assert!(lib.contains("\nunsafe_code = \"deny\"\n"), "Cargo.toml no longer denies unsafe code");
+    let trees = ["src", "tests", "benches", "loadtest"].map(|tree| root().join(tree));
+    let mut faults = Vec::new();
+    for file in trees.iter().flat_map(|tree| rust_files(tree)) {
+        let (text, name) = (read(&file), file.strip_prefix(root()).expect("a file of this repository").display());
+        let blocks = tokens(&text).into_iter().filter(|token| token.text == "unsafe");
+        if name.to_string() == AUDITED {
+            let lines: Vec<_> = text.lines().collect();
+            // Attributes and the comment's own lines may stand between.
+            let is_told = |line: usize| {
+                let above = lines[..line - 1].iter().rev().take_while(|line| line.trim_start().starts_with("//"));
+                above.clone().any(|line| line.trim_start().starts_with("// SAFETY:"))
+            };
+            let untold = blocks.filter(|token| !is_told(token.line));
+            faults.extend(untold.map(|token| format!("{name}:{}: why is it sound? `// SAFETY: …`", token.line)));
+        } else {
+            faults.extend(blocks.map(|token| format!("{name}:{}: unsafe code has its place in {AUDITED}", token.line)));
+            // What takes the prohibition back is a way to write it that looks harmless.
+            let relaxed =
+                text.contains(concat!("allow(unsafe", "_code")) || text.contains(concat!("expect(unsafe", "_code"));
+            faults.extend(relaxed.then(|| format!("{name}: unsafe code is allowed, and its place is {AUDITED}")));
         }
     }
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));

@@ -1,8 +1,8 @@
 //! What the scenarios of a run have met: a simulation that no longer gets anywhere would find nothing wrong either.
 
-use crate::decoder::Message;
-use crate::message::Framing;
-use crate::world::World;
+use crate::scene::decoder::Message;
+use crate::scene::message::Framing;
+use crate::scene::world::World;
 use sluice::base::reason::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,22 +5,12 @@
 //!
 //! `SIM_SEED=n` plays one scenario and prints its events; `SIM_SEEDS=n` sets how many are played.
 
-mod backend;
-mod check;
-mod client;
 mod coverage;
-mod decoder;
-mod events;
-mod message;
-mod peer;
-mod plan;
-mod turn;
-mod verdict;
-mod world;
+mod scene;
 
 use coverage::Coverage;
+use scene::dice::Dice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use world::World;
 
 /// How many scenarios the ordinary test run plays.
 const SEEDS: u64 = 20_000;
@@ -44,12 +34,7 @@ fn whatever_happens_the_invariants_hold() {
 }
 
 fn play(seed: u64, trace: bool, coverage: &mut Coverage) {
-    let mut world = World::new(seed, trace);
-    world.note(|| format!("{:#?}", world.plan.describe()));
-    world.run();
-    let world = verdict::at_end(world);
-    coverage.add(&world);
-    verdict::all_is_given_back(world);
+    scene::play(Dice::with_seed(seed), trace, |world| coverage.add(world));
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -1,0 +1,272 @@
+//! One turn of the owner, as a worker's: steps, then their effects in order, then the bytes for both sides.
+
+use super::check;
+use super::peer::Peer;
+use super::world::{Attempt, End, Holding, World};
+use sluice::exchange::{Effect, Flushed, Input, Side};
+
+impl World {
+    /// A turn with bytes from `side`: all that are unread, and again what is left while that is wanted.
+    pub(crate) fn offer(&mut self, side: Side) {
+        let mut buffer = match self.peer(side) {
+            Some(peer) => std::mem::take(&mut peer.unread),
+            None => return,
+        };
+        let (mut at, attempt) = (0, self.attempts.len());
+        // A connection that is new by now has nothing to do with these bytes.
+        let is_same = |world: &Self| side == Side::Client || world.attempts.len() == attempt;
+        while at < buffer.len() && self.end.is_none() && is_same(self) && self.exchange.wants(side) {
+            let consumed = self.step(Input::Bytes(side, &buffer[at..]), at);
+            assert!(consumed <= buffer.len() - at, "more was consumed than offered");
+            at += consumed;
+            if side == Side::Client {
+                self.consumed += consumed;
+                // Of a head that was not read nobody knows that it is HEAD.
+                let is_head = self.plan.client.method == "HEAD" && self.consumed > 0;
+                self.client.seen.set_to_head(is_head);
+            } else {
+                self.left_over = buffer.len() - at;
+            }
+            self.perform();
+            if consumed == 0 {
+                if let Some(peer) = self.peer(side) {
+                    peer.is_waiting_for_more = true;
+                }
+                break;
+            }
+        }
+        self.flush(&buffer);
+        self.left_over = 0;
+        buffer.drain(..at);
+        if is_same(self)
+            && let Some(peer) = self.peer(side)
+        {
+            peer.unread = buffer;
+        }
+    }
+
+    /// A turn with anything else.
+    pub(crate) fn tell(&mut self, input: Input<'_>) {
+        let is_deadline = matches!(input, Input::Deadline);
+        self.step(input, 0);
+        assert!(
+            !is_deadline || self.exchange.deadline() > self.now || self.has_finish(),
+            "a deadline that has come changed nothing"
+        );
+        self.perform();
+        self.flush(&[]);
+    }
+
+    /// What remains to be done behind a step.
+    pub(crate) fn finish_turn(&mut self) {
+        self.perform();
+        self.flush(&[]);
+    }
+
+    fn has_finish(&mut self) -> bool {
+        self.core.output.effects.iter().any(|effect| matches!(effect, Effect::Finish { .. }))
+    }
+
+    /// A turn in which the socket of `side` takes bytes again.
+    pub(crate) fn write_backlog(&mut self, side: Side) {
+        let room = if self.rng.u8(..3) == 0 { usize::MAX } else { self.plan.scale.read_size(&mut self.rng) };
+        let Some(mut peer) = self.take_peer(side) else { return };
+        peer.room = room;
+        let mut rng = self.rng.clone();
+        let (exchange, mut turn) = self.turn();
+        let flushed = exchange.flush_backlog(side, &mut turn, |slices| peer.write(slices, &mut rng));
+        self.rng = rng;
+        self.put_peer(side, peer);
+        self.note(|| format!("backlog of {side:?}: {flushed:?}"));
+        self.flushed(side, flushed);
+        self.perform();
+        self.flush(&[]);
+    }
+
+    pub(crate) fn step(&mut self, input: Input<'_>, offset: usize) -> usize {
+        let note = match &input {
+            Input::Bytes(side, bytes) => format!("{} bytes of {side:?}", bytes.len()),
+            Input::Route(route) => format!("route {:?}", route.as_ref().map(|frontend| frontend.members.len())),
+            other => format!("{other:?}"),
+        };
+        let (exchange, mut turn) = self.turn();
+        let consumed = exchange.step(input, offset, &mut turn);
+        self.note(|| format!("{note}: {consumed} consumed"));
+        check::after_step(self);
+        consumed
+    }
+
+    /// Does what is to be done, in order; some of it has an answer at once.
+    fn perform(&mut self) {
+        let mut at = 0;
+        while let Some(effect) = self.core.output.effects.get(at).cloned() {
+            at += 1;
+            self.note(|| format!("  {effect:?}").chars().take(60).collect());
+            assert!(self.end.is_none(), "{effect:?} after the end");
+            assert!(!self.reset || matches!(effect, Effect::Finish { .. }), "{effect:?} after a reset");
+            match effect {
+                Effect::Resolve => self.resolve(),
+                Effect::Connect { fresh } => self.connect(fresh),
+                Effect::MarkedDead { frontend, member } => {
+                    assert!(frontend.members.len() > 1, "the only member was marked dead");
+                    assert!(frontend.members[member].dead_until(self.now).is_some(), "not marked");
+                }
+                Effect::Retry { stale } => {
+                    assert_eq!(self.retry, None, "two tries at once");
+                    self.retries += u32::from(!stale);
+                    self.retry = Some(stale);
+                }
+                Effect::Release { reuse } => self.release(reuse),
+                Effect::Tunnel => {
+                    assert!(self.holding == Holding::Connection && !self.is_tunnel);
+                    assert!(self.plan.client.upgrade.is_some(), "a tunnel that nobody asked for");
+                    self.is_tunnel = true;
+                }
+                Effect::CloseWrite(side) => self.close_write(side),
+                Effect::Reset => {
+                    assert!(!self.reset, "two resets");
+                    self.reset = true;
+                }
+                Effect::Finish { keep_alive } => {
+                    assert_eq!(self.holding, Holding::Nothing, "the backend was not given back");
+                    assert!(!(keep_alive && self.reset), "a connection that is reset cannot be kept");
+                    self.end = Some(End { keep_alive, reset: self.reset });
+                }
+            }
+        }
+        self.core.output.effects.clear();
+    }
+
+    fn resolve(&mut self) {
+        assert!(!self.resolving, "two look-ups at once");
+        assert_eq!(self.holding, Holding::Nothing, "a look-up while a backend is held");
+        self.resolving = true;
+        self.resolves += 1;
+        assert!(self.resolves < 40, "look-ups without end");
+        if self.rng.bool() {
+            self.answer_resolve();
+        }
+    }
+
+    /// Says what the look-up found.
+    pub(crate) fn answer_resolve(&mut self) {
+        let routes = &self.plan.routes;
+        let route = match routes[(self.resolves - 1).min(routes.len() - 1)].clone() {
+            super::plan::RoutePlan::Found(frontend) => Ok(frontend),
+            super::plan::RoutePlan::Fails(reason) => Err(reason),
+            super::plan::RoutePlan::Never => return,
+        };
+        self.resolving = false;
+        self.step(Input::Route(route), 0);
+    }
+
+    fn connect(&mut self, fresh: bool) {
+        assert_eq!(self.holding, Holding::Nothing, "a second connection");
+        self.holding = Holding::Promise { queued: false };
+        let (frontend, member) = self.exchange.target().expect("a target");
+        let backend = frontend.members[member].backend.id();
+        check::may_connect(self, backend, fresh);
+        self.retry = None;
+        self.attempts.push(Attempt {
+            backend,
+            fresh,
+            connected: false,
+            reused: false,
+            released: None,
+            seen: None,
+            answered: 0,
+        });
+        if self.rng.u8(..3) == 0 {
+            self.answer_connect();
+        }
+    }
+
+    fn release(&mut self, reuse: bool) {
+        assert_ne!(self.holding, Holding::Nothing, "nothing to give back");
+        self.holding = Holding::Nothing;
+        let peer = self.upstream.take();
+        if reuse {
+            check::may_reuse(self, peer.as_ref().expect("a connection to give back"));
+        }
+        let attempt = self.attempts.last_mut().expect("an attempt");
+        attempt.released = Some(reuse);
+        if let Some(peer) = peer {
+            attempt.answered = peer.sent;
+            attempt.seen = Some(peer.seen);
+        }
+    }
+
+    fn close_write(&mut self, side: Side) {
+        let peer = self.peer(side).expect("a connection whose writing ends");
+        assert!(!peer.closing, "{side:?} was closed twice");
+        peer.closing = true;
+    }
+
+    fn flush(&mut self, input: &[u8]) {
+        let mut sides = [Side::Client, Side::Upstream];
+        self.rng.shuffle(&mut sides);
+        // What is told when a side is drained may have more for either.
+        while self.end.is_none() && sides.iter().any(|side| !self.core.output.outlet(*side).is_empty()) {
+            for side in sides {
+                self.flush_side(side, input);
+            }
+        }
+        if self.end.is_some() {
+            self.core.output = Default::default();
+        }
+        for side in sides {
+            let is_drained = self.exchange.backlog(side).is_empty();
+            if let Some(peer) = self.peer(side) {
+                peer.closed |= peer.closing && is_drained;
+            }
+        }
+        check::after_turn(self);
+    }
+
+    fn flush_side(&mut self, side: Side, input: &[u8]) {
+        if self.end.is_some() || self.core.output.outlet(side).is_empty() {
+            return;
+        }
+        let mut peer = self.take_peer(side).unwrap_or_else(|| panic!("bytes for {side:?}, where nobody is"));
+        let mut rng = self.rng.clone();
+        let (exchange, mut turn) = self.turn();
+        let flushed = exchange.flush(side, input, &mut turn, |slices| peer.write(slices, &mut rng));
+        self.rng = rng;
+        self.put_peer(side, peer);
+        self.note(|| format!("  flush to {side:?}: {flushed:?}, {} kept", self.exchange.backlog(side).len()));
+        self.flushed(side, flushed);
+        self.perform();
+    }
+
+    fn flushed(&mut self, side: Side, flushed: Flushed) {
+        let kept = self.exchange.backlog(side).len();
+        assert!(flushed == Flushed::Blocked || kept == 0, "{kept} bytes are kept behind {flushed:?}");
+        match (side, flushed) {
+            (_, Flushed::Nothing | Flushed::Blocked) => return,
+            (side, Flushed::All) => self.step(Input::Drained(side), 0),
+            (Side::Client, Flushed::Broken) => {
+                self.client_broken = true;
+                self.step(Input::Broken(Side::Client), 0)
+            }
+            (Side::Upstream, Flushed::Broken) => self.step(Input::UpstreamDeaf, 0),
+        };
+    }
+
+    fn take_peer(&mut self, side: Side) -> Option<Peer> {
+        match side {
+            // The client is always there: an empty one stands in for it.
+            Side::Client => {
+                let placeholder = Peer::new(Vec::new(), super::decoder::Kind::Request);
+                Some(std::mem::replace(&mut self.client, placeholder))
+            }
+            Side::Upstream => self.upstream.take(),
+        }
+    }
+
+    fn put_peer(&mut self, side: Side, peer: Peer) {
+        match side {
+            Side::Client => self.client = peer,
+            Side::Upstream => self.upstream = Some(peer),
+        }
+    }
+}
