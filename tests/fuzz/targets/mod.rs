@@ -28,7 +28,7 @@ pub(crate) const ALL: &[Target] = &[
 
 /// Where an input is cut: everywhere if it is short, else at places that the input itself decides.
 fn cuts(len: usize) -> impl Iterator<Item = usize> {
-    let step = (len / 200).max(1);
+    let step = (len / 60).max(1);
     (0..len).step_by(step).chain(len.saturating_sub(8)..len)
 }
 
