@@ -19,7 +19,7 @@
 //! | 4 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
 //! | 5 | [`worker`] | one core: accept, pump, *the* match that performs effects, mail, drain |
 //! | 6 | [`config`] | text as written to validated settings, with every fault found at once |
-//! | 7 | [`supervisor`] | binds listeners, spawns, pins, signals, stop |
+//! | 7 | [`supervisor`] | binds listeners, spawns, pins, renews and replaces workers, signals, stop |
 //! | 8 | [`provision`] | tools: a routes file carried into Redis, what a host resolves to |
 //! | 8 | [`demo`] | the built-in demonstration |
 //! | 9 | [`cli`] | arguments, and what they start |

@@ -1,7 +1,7 @@
 //! Buffers that are used again. One pool a core.
 
 /// The capacity of a fresh buffer: enough for most heads.
-const FRESH_CAPACITY: usize = 4 * 1024;
+pub const FRESH_CAPACITY: usize = 4 * 1024;
 
 /// A buffer that grew beyond this is freed, not kept: one large head must not hold memory for ever.
 const LARGEST_KEPT: usize = 16 * 1024;
@@ -14,13 +14,17 @@ const MOST_KEPT: usize = 1024;
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
     lent: usize,
+    /// The fewest free ones since the last [`BufferPool::tidy`]: so many were of no use.
+    least_free: usize,
 }
 
 impl BufferPool {
     /// An empty buffer.
     pub fn take(&mut self) -> Vec<u8> {
         self.lent += 1;
-        self.free.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_CAPACITY))
+        let buffer = self.free.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_CAPACITY));
+        self.least_free = self.least_free.min(self.free.len());
+        buffer
     }
 
     /// Takes a buffer back. One that was never taken from here (capacity 0) is welcome too, and ignored.
@@ -46,6 +50,19 @@ impl BufferPool {
     /// Says that so many buffers of another core are in use here now.
     pub fn welcome(&mut self, count: usize) {
         self.lent += count;
+    }
+
+    /// Frees half of those that nobody has needed since the last call.
+    pub fn tidy(&mut self) {
+        let kept = self.free.len() - self.least_free.div_ceil(2);
+        self.free.truncate(kept);
+        self.free.shrink_to(2 * kept);
+        self.least_free = kept;
+    }
+
+    /// How many buffers there are, free or in use.
+    pub fn count(&self) -> usize {
+        self.lent + self.free.len()
     }
 
     /// How many buffers are in use.
@@ -75,5 +92,21 @@ mod tests {
         pool.give(Vec::new());
         assert!(pool.free.is_empty());
         assert_eq!(pool.lent(), 0);
+    }
+
+    #[test]
+    fn what_nobody_needs_is_freed_and_what_is_needed_stays() {
+        let mut pool = BufferPool::default();
+        let buffers: Vec<_> = (0..100).map(|_| pool.take()).collect();
+        buffers.into_iter().for_each(|buffer| pool.give(buffer));
+        assert_eq!(pool.count(), 100);
+        pool.tidy();
+        assert_eq!(pool.count(), 100, "all of them were in use");
+        for _ in 0..8 {
+            let used = [(); 4].map(|()| pool.take());
+            used.into_iter().for_each(|buffer| pool.give(buffer));
+            pool.tidy();
+        }
+        assert_eq!(pool.count(), 4);
     }
 }

@@ -103,6 +103,13 @@ impl Counters {
         bump(&self.reasons[reason as usize], 1);
     }
 
+    /// Adds what another core has counted, which has ended.
+    pub fn absorb(&self, other: &Self) {
+        for (mine, theirs) in self.counts.iter().zip(&other.counts).chain(self.reasons.iter().zip(&other.reasons)) {
+            bump(mine, theirs.load(Ordering::Relaxed));
+        }
+    }
+
     /// What was counted so far.
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Ordering::Relaxed)

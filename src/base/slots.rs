@@ -84,6 +84,18 @@ impl<T> Slots<T> {
         self.slab.len()
     }
 
+    /// The memory that is taken for them, in bytes, without what they themselves have taken.
+    pub fn bytes(&self) -> usize {
+        self.slab.capacity() * size_of::<(u32, T)>()
+    }
+
+    /// Gives room back, as far as that can be done, where there is far more than is used. Keys stay good.
+    pub fn tidy(&mut self) {
+        if self.slab.capacity() > 64 && self.slab.len() < self.slab.capacity() / 4 {
+            self.slab.shrink_to_fit();
+        }
+    }
+
     /// Whether there is no value.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
@@ -113,6 +125,20 @@ mod tests {
         assert_eq!(slots.get(first), None);
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn room_is_given_back_and_keys_stay_good() {
+        let mut slots = Slots::default();
+        let keys: Vec<_> = (0..1000).map(|number| slots.insert(number)).collect();
+        let full = slots.bytes();
+        slots.tidy();
+        assert_eq!(slots.bytes(), full);
+        keys[10..].iter().for_each(|key| assert!(slots.remove(*key).is_some()));
+        slots.tidy();
+        assert!(slots.bytes() < full / 50, "{} of {full} bytes", slots.bytes());
+        let new = slots.insert(7);
+        assert_eq!((slots.get(keys[9]), slots.get(keys[10]), slots.get(new)), (Some(&9), None, Some(&7)));
     }
 
     #[test]

@@ -103,6 +103,13 @@ impl<T: Copy> Wheel<T> {
         Some(Moment::from_micros((self.tick + distance) << TICK_BITS).since(now))
     }
 
+    /// Gives room back, as far as that can be done, where there is far more than is used.
+    pub fn tidy(&mut self) {
+        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to_fit();
+        }
+    }
+
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()

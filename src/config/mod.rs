@@ -12,6 +12,7 @@ mod openssl;
 mod raw;
 mod report;
 mod server;
+mod supervision;
 mod unknown;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use cpus::{CpuList, CpuListFault};
 pub use https::{Tls, TlsListener, TlsToBackends};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
+pub use supervision::Supervision;
 
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
 use listen::Proxies;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// Where the number of the process is written (`server.pidFile`).
     pub pid_file: Option<PathBuf>,
+    /// How workers are looked after.
+    pub supervision: Supervision,
     /// The processors to pin workers to, in this order; `None` for all.
     pub cpus: Option<Vec<usize>>,
     /// Whether workers are pinned.
@@ -166,6 +170,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         workers: overrides.workers.or(server.workers),
         max_connections: server.max_connections,
         pid_file: server.pid_file,
+        supervision: supervision::read(&section),
         cpus: overrides.cpus.clone().map(CpuList::into_vec).or(server.cpus),
         pin: server.pin && !overrides.no_pin,
         listeners,

@@ -91,6 +91,11 @@ impl<T: Clone> Cache<T> {
         }
     }
 
+    /// The number of hosts of which something is known.
+    pub fn count(&self) -> usize {
+        self.found.as_ref().map_or(0, LruCache::len) + self.unknown.as_ref().map_or(0, LruCache::len)
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         if let Some(found) = &mut self.found {

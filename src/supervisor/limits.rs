@@ -1,5 +1,6 @@
 //! Limits of the system.
 
+use super::cgroup;
 use crate::worker::DEFAULT_MAX_CONNECTIONS;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -46,9 +47,47 @@ pub(super) fn connections(asked_for: Option<usize>, workers: usize, open_files: 
     }
 }
 
+/// What a worker may hold unless `server.memoryLimit` says otherwise: room for 100,000 connections, encrypted ones too.
+const BYTES_PER_WORKER: u64 = 512 << 20;
+
+/// How much of what the control group grants may be held, in percent: past it the system ends the process.
+const SHARE_OF_GROUP: u64 = 80;
+
+/// How many bytes the process may hold with so many workers; `None` for as many as it likes.
+pub(super) fn memory(asked_for: Option<u64>, workers: usize) -> Option<u64> {
+    match asked_for {
+        Some(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
+        None => Some(default_memory(workers, cgroup::memory_limit())),
+    }
+}
+
+fn default_memory(workers: usize, granted: Option<u64>) -> u64 {
+    let wanted = BYTES_PER_WORKER.saturating_mul(workers as u64);
+    granted.map_or(wanted, |granted| wanted.min(granted / 100 * SHARE_OF_GROUP))
+}
+
+/// The memory that the process holds (its resident set), in bytes. `None` where the system does not tell.
+pub(super) fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_what_the_workers_need_and_the_group_grants() {
+        assert_eq!(memory(Some(0), 2), None);
+        assert_eq!(memory(Some(7 << 20), 2), Some(7 << 20));
+        assert_eq!(default_memory(2, None), 1 << 30);
+        assert_eq!(default_memory(2, Some(1 << 40)), 1 << 30);
+        assert_eq!(default_memory(2, Some(1000)), 800);
+        let resident = resident_bytes().expect("a system that tells");
+        assert!((1 << 20..1 << 40).contains(&resident), "{resident}");
+    }
 
     #[test]
     fn connections_are_what_files_allow() {

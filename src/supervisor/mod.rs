@@ -6,24 +6,30 @@ mod certificates;
 mod cgroup;
 mod doors;
 mod limits;
+mod loops;
+mod memory;
 mod notify;
+mod panics;
 mod pid_file;
 mod privileges;
+mod report;
+#[cfg(test)]
+mod tests;
+mod watchdog;
 
 use crate::base::clock::Clock;
-use crate::base::counters::{Counter, Counters};
+use crate::base::counters::Counter;
 use crate::base::reason::Reason;
 use crate::config::Settings;
-use crate::directory::Directory;
 use crate::net::activation;
 use crate::net::listener::Listener;
-use crate::net::mailbox::Post;
 use crate::net::tls::DAY;
 use crate::page::Pages;
-use crate::worker::{Landing, Order, Parts, Worker};
+use crate::worker::Order;
 use crate::{access_log, directory};
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender, select, tick};
 use doors::Doors;
+use loops::{LoopId, Loops, Stock};
 use pid_file::PidFile;
 use privileges::Account;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -56,8 +62,6 @@ pub enum Error {
     System(&'static str, io::Error),
     /// What was to be agreed on with clients over TLS is nothing that can be.
     Tls(String),
-    /// A worker ended although nobody had told it to.
-    Worker(usize, String),
 }
 
 impl fmt::Display for Error {
@@ -83,7 +87,6 @@ impl fmt::Display for Error {
             Self::Directory(error) => error.fmt(f),
             Self::Tls(problem) => write!(f, "https: {problem}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
-            Self::Worker(number, how) => write!(f, "worker {number} ended: {how}"),
         }
     }
 }
@@ -101,7 +104,9 @@ enum Event {
     Signal(i32),
     /// Files of certificates may have changed.
     Files,
-    WorkerEnded(usize, Result<(), String>),
+    WorkerEnded(LoopId, Result<(), String>),
+    /// All workers have been renewed and the process holds too much memory all the same: it is to be renewed itself.
+    Renew,
 }
 
 /// Serves until a signal ends it; every request that is under way then is answered first, up to
@@ -124,15 +129,16 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     let pid_file = settings.pid_file.as_ref().map(|path| PidFile::write(path, account).map_err(Error::pid_file(path)));
     let _pid_file = pid_file.transpose()?;
     account.take_on().map_err(Error::Privileges)?;
+    panics::log_them();
     let mut house = House::furnish(settings, &cpus, doors, &events_out)?;
-    house.start(&cpus, events_out)?;
-    for address in house.doors.iter().flat_map(Doors::addresses) {
+    house.loops.start()?;
+    for address in house.loops.doors.iter().flat_map(Doors::addresses) {
         log::info!("listening on {address} with {} workers", cpus.len());
     }
     notify::ready();
-    let result = house.serve(settings, &events);
+    house.serve(&events);
     house.tear_down();
-    result
+    Ok(())
 }
 
 /// The sockets of all addresses. One that the service manager listens on, and that nobody here accepts from, would take
@@ -160,21 +166,14 @@ fn hear_signals(events: Sender<Event>) -> io::Result<()> {
     Ok(())
 }
 
+fn is_end(signal: i32) -> bool {
+    matches!(signal, SIGTERM | SIGINT)
+}
+
 /// All that runs.
 struct House {
-    /// Those who have yet to be started.
-    workers: Vec<Worker>,
-    /// The listening sockets, until the end begins. The workers accept from handles of their own: a socket listens while
-    /// any handle is left.
-    doors: Option<Doors>,
-    /// How the others are told what to do.
-    orders: Vec<Post<Order>>,
-    counters: Vec<Arc<Counters>>,
-    directory: Directory,
+    loops: Loops,
     log: access_log::Control,
-    /// The certificates of the addresses.
-    certificates: certificates::Keeper,
-    running: usize,
 }
 
 impl House {
@@ -187,147 +186,76 @@ impl House {
         let clock = Clock::new();
         let (log, cores_log) = access_log::start(&settings.access_log, cpus.len(), clock)
             .map_err(|error| Error::System("opening the access log", error))?;
-        let directory = directory::start(&settings.directory, clock).map_err(Error::Directory)?;
-        let pages = Arc::new(Pages::load(&settings.page));
-        let mut house = Self {
-            workers: Vec::new(),
-            doors: Some(doors),
-            orders: Vec::new(),
-            counters: Vec::new(),
-            directory,
-            log,
+        let stock = Stock {
+            settings: settings.clone(),
+            directory: directory::start(&settings.directory, clock).map_err(Error::Directory)?,
+            log: cores_log,
+            pages: Arc::new(Pages::load(&settings.page)),
             certificates: certificates::Keeper::new(settings, events, clock)?,
-            running: 0,
+            clock,
         };
-        for number in 0..cpus.len() {
-            let counters = Arc::new(Counters::default());
-            house.counters.push(Arc::clone(&counters));
-            let furniture = Furniture { number, log: cores_log.clone(), counters, pages: Arc::clone(&pages), clock };
-            let (worker, orders) = house.make_worker(settings, furniture)?;
-            house.orders.push(orders);
-            house.workers.push(worker);
-        }
-        Ok(house)
+        Ok(Self { loops: Loops::new(stock, doors, cpus, events.clone()), log })
     }
 
-    fn make_worker(&self, settings: &Settings, furniture: Furniture) -> Result<(Worker, Post<Order>), Error> {
-        let listeners = self.doors.as_ref().map_or_else(|| Ok(Vec::new()), |doors| doors.of_worker(furniture.number));
-        let worker = listeners.and_then(|listeners| {
-            Worker::new(Parts {
-                number: furniture.number,
-                listeners,
-                landing: Landing::default(),
-                tls: self.certificates.parts(),
-                backend_tls: self.certificates.backend_tls(),
-                settings: settings.worker.clone(),
-                exchange: settings.exchange.clone(),
-                upstream: settings.upstream.clone(),
-                route: settings.route.clone(),
-                directory: self.directory.clone(),
-                log: furniture.log,
-                pages: furniture.pages,
-                counters: furniture.counters,
-                clock: furniture.clock,
-            })
-        });
-        worker.map_err(|error| Error::System("making a worker", error))
-    }
-
-    fn start(&mut self, cpus: &[affinity::Place], events: Sender<Event>) -> Result<(), Error> {
-        for (number, (worker, place)) in self.workers.drain(..).zip(cpus.iter().copied()).enumerate() {
-            let events = events.clone();
-            let work = move || {
-                place.take();
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
-                let result = match result {
-                    Ok(result) => result.map_err(|error| error.to_string()),
-                    Err(_) => Err("it panicked".to_owned()),
-                };
-                // Fails only when the supervisor has gone, and then nobody is left to be told.
-                let _ = events.send(Event::WorkerEnded(number, result));
-            };
-            thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(work)
-                .map_err(|error| Error::System("starting a worker", error))?;
-            self.running += 1;
-        }
-        Ok(())
-    }
-
-    /// Waits for signals, and at last for the workers' ends.
-    fn serve(&mut self, settings: &Settings, events: &Receiver<Event>) -> Result<(), Error> {
-        let mut stopping = false;
-        let mut result = Ok(());
-        let daily = crossbeam_channel::tick(DAY);
-        while self.running > 0 {
-            let event = select! {
-                recv(events) -> event => event,
-                recv(daily) -> _ => {
-                    self.certificates.warn_of_expiry();
-                    continue;
-                }
-            };
-            let Ok(event) = event else { break };
-            match event {
-                Event::Signal(SIGHUP) => {
-                    notify::reloading("reading routes, certificates and pages again");
-                    self.directory.reload();
-                    self.renew_certificates();
-                    let pages = Arc::new(Pages::load(&settings.page));
-                    self.tell_all(|| Order::Pages(Arc::clone(&pages)));
-                    notify::ready();
-                }
-                Event::Files => self.renew_certificates(),
-                Event::Signal(SIGUSR1) => self.log.reopen(),
-                Event::Signal(_) if stopping => {
-                    log::warn!("told to stop a second time: not waiting any longer");
-                    return result;
-                }
-                Event::Signal(_) => {
-                    stopping = true;
-                    self.begin_stop();
-                }
-                Event::WorkerEnded(number, how) => {
-                    self.running -= 1;
-                    if let Err(how) = how {
-                        // Its sockets would take connections that nobody accepts: rather a whole end than half a one.
-                        stopping = true;
-                        self.begin_stop();
-                        result = Err(Error::Worker(number, how));
+    /// Waits for what happens, looks after the workers, and waits for their ends at last.
+    fn serve(&mut self, events: &Receiver<Event>) {
+        let (ticks, daily) = (tick(self.loops.interval()), tick(DAY));
+        while !self.loops.have_ended() {
+            select! {
+                recv(events) -> event => match event {
+                    Ok(Event::Signal(signal)) if is_end(signal) && self.loops.is_stopping() => {
+                        log::warn!("told to stop a second time: not waiting any longer");
+                        return;
                     }
-                }
+                    Ok(event) => self.handle(event),
+                    Err(_) => return,
+                },
+                recv(ticks) -> _ => self.loops.look(),
+                recv(daily) -> _ => self.loops.stock.certificates.warn_of_expiry(),
             }
         }
-        result
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Signal(SIGHUP) => self.reload(),
+            Event::Signal(SIGUSR1) => self.log.reopen(),
+            Event::Signal(_) => {
+                notify::stopping();
+                self.loops.stop();
+            }
+            Event::Files => self.renew_certificates(),
+            Event::WorkerEnded(id, how) => self.loops.ended(id, how),
+            Event::Renew => {}
+        }
+    }
+
+    fn reload(&mut self) {
+        notify::reloading("reading routes, certificates and pages again");
+        self.loops.stock.directory.reload();
+        self.renew_certificates();
+        let pages = Arc::new(Pages::load(&self.loops.stock.settings.page));
+        self.loops.stock.pages = Arc::clone(&pages);
+        self.loops.tell_all(|| Order::Pages(Arc::clone(&pages)));
+        notify::ready();
     }
 
     fn renew_certificates(&mut self) {
-        if let Some(parts) = self.certificates.renew_parts() {
-            self.tell_all(|| Order::Tls(parts.clone()));
+        if let Some(parts) = self.loops.stock.certificates.renew_parts() {
+            self.loops.tell_all(|| Order::Tls(parts.clone()));
         }
-        if let Some(tls) = self.certificates.renew_backend_tls() {
-            self.tell_all(|| Order::BackendTls(tls.clone()));
+        if let Some(tls) = self.loops.stock.certificates.renew_backend_tls() {
+            self.loops.tell_all(|| Order::BackendTls(tls.clone()));
         }
-    }
-
-    fn begin_stop(&mut self) {
-        notify::stopping();
-        self.doors = None;
-        self.tell_all(|| Order::Stop);
-    }
-
-    fn tell_all(&self, order: impl Fn() -> Order) {
-        self.orders.iter().for_each(|orders| orders.send(order()));
     }
 
     fn tear_down(self) {
-        self.directory.stop();
+        let counters = self.loops.counters();
+        self.loops.stock.directory.stop();
+        drop(self.loops);
         self.log.stop();
-        let sum = |counter| self.counters.iter().map(|counters| counters.get(counter)).sum::<u64>();
-        let totals = Counter::ALL.iter().map(|counter| (counter.name(), sum(*counter)));
-        let of_reason = |reason| self.counters.iter().map(|counters| counters.get_reason(reason)).sum::<u64>();
-        let reasons = Reason::ALL.iter().map(|reason| (reason.name(), of_reason(*reason)));
+        let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
+        let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));
         let counted: Vec<String> = totals
             .chain(reasons)
             .filter(|(_, count)| *count > 0)
@@ -335,13 +263,4 @@ impl House {
             .collect();
         log::info!("stopped; {}", counted.join(", "));
     }
-}
-
-/// What one worker alone gets.
-struct Furniture {
-    number: usize,
-    log: access_log::Log,
-    counters: Arc<Counters>,
-    pages: Arc<Pages>,
-    clock: Clock,
 }

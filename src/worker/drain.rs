@@ -94,6 +94,7 @@ impl Worker {
     /// The time for leaving is over.
     pub(super) fn abort_all(&mut self) {
         if !self.jobs.is_empty() {
+            self.vitals.note_forced(self.jobs.len());
             log::warn!("worker {}: ending {} requests and tunnels by force", self.number, self.jobs.len());
         }
         // The first time an exchange begins an answer, where it has none; the second time it ends as it is.

@@ -28,6 +28,7 @@ mod record;
 mod retire;
 #[cfg(test)]
 mod tests;
+mod vitals;
 
 use crate::access_log::Log;
 use crate::base::buffer::BufferPool;
@@ -70,6 +71,7 @@ const MAILBOX: usize = 32 * 1024;
 pub use accept::Entrance;
 pub use handover::{Heir, Landing, Passenger, PlainClient};
 pub use lobby::{DoorCertificates, Settings as LobbySettings};
+pub use vitals::{Holdings, Vitals};
 
 /// What of a worker can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +105,22 @@ pub enum Order {
     HandOver(Heir),
     /// Somebody has arrived at the landing.
     Arrivals,
+    /// Answer the question of this number in the [`Vitals`].
+    Report(u64),
+    /// What a test has the worker's thread do.
+    #[cfg(test)]
+    Do(Deed),
+}
+
+/// Something for a worker's thread to do, such as to panic.
+#[cfg(test)]
+pub struct Deed(pub Box<dyn FnOnce() + Send>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Deed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Deed")
+    }
 }
 
 /// What a worker is made of.
@@ -134,6 +152,8 @@ pub struct Parts {
     pub pages: Arc<Pages>,
     /// Its counters.
     pub counters: Arc<Counters>,
+    /// Where it answers the supervisor.
+    pub vitals: Arc<Vitals>,
     /// The clock.
     pub clock: Clock,
 }
@@ -188,6 +208,7 @@ pub struct Worker {
     again: Vec<Again>,
     log: Log,
     counters: Arc<Counters>,
+    vitals: Arc<Vitals>,
     retiring: retire::Retiring,
     /// Set by the order to end.
     leave: Option<drain::Leave>,
@@ -312,6 +333,7 @@ impl Worker {
             again: Vec::new(),
             log: parts.log,
             counters: parts.counters,
+            vitals: parts.vitals,
             retiring: retire::Retiring::default(),
             leave: None,
         };
@@ -378,6 +400,9 @@ impl Worker {
                 Order::Stop => self.begin_to_leave(None),
                 Order::HandOver(heir) => self.begin_to_leave(Some(heir)),
                 Order::Arrivals => {}
+                Order::Report(question) => self.report(question),
+                #[cfg(test)]
+                Order::Do(Deed(deed)) => deed(),
             }
         }
         self.receive_arrivals();

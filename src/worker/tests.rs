@@ -165,6 +165,7 @@ fn worker(
         log: Log::off(),
         pages: Arc::new(Pages::load(&page::Settings::default())),
         counters: Arc::default(),
+        vitals: Arc::default(),
         clock,
     };
     Worker::new(parts).expect("a worker")

@@ -15,6 +15,7 @@ mod names;
 mod outage;
 mod proxy_protocol;
 mod queueing;
+mod respawn;
 mod routes;
 mod service;
 mod start;

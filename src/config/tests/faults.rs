@@ -39,6 +39,11 @@ fn wrong_times() {
             "server.tunnelTimeout: found -1, expected 0, or a number of seconds from 0.001 to 31536000",
         ),
         (
+            json!({"memoryLimit": "a lot"}),
+            "server.memoryLimit: found \"a lot\", expected 0 for no limit, a number of bytes from 1048576, or a text such \
+             as \"300MB\" or \"2GB\"",
+        ),
+        (
             json!({"gracefulWait": true}),
             "server.gracefulWait: found true, expected 0, or a number of seconds from 0.001 to 31536000",
         ),

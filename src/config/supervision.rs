@@ -1,0 +1,77 @@
+//! `server`: what the supervisor is told of the workers' memory and progress.
+
+use super::raw::Section;
+use std::time::Duration;
+
+/// How workers are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supervision {
+    /// How much memory the process is to hold, in bytes (`server.memoryLimit`); 0 for as much as it likes, `None` for what
+    /// fits its workers and its control group.
+    pub memory_limit: Option<u64>,
+    /// How often that is looked at (`server.memoryCheckInterval`).
+    pub memory_check_interval: Duration,
+    /// Whether the process may be replaced when renewing its workers does not help (`server.memoryUpgrade`).
+    pub memory_upgrade: bool,
+    /// How long a worker may take for one turn (`server.watchdog`).
+    pub watchdog: Duration,
+}
+
+/// The least memory that a limit may be: a typing error below it would turn the workers without end.
+const LEAST: u64 = 1 << 20;
+
+pub(super) fn read(server: &Section<'_>) -> Supervision {
+    let expected = "0 for no limit, a number of bytes from 1048576, or a text such as \"300MB\" or \"2GB\"";
+    let limit = server.field("memoryLimit").read(expected, |value| match (value.as_u64(), value.as_str()) {
+        (Some(bytes), _) => Some(bytes),
+        (None, Some(text)) => as_bytes(text),
+        (None, None) => None,
+    });
+    if limit.is_some_and(|bytes| bytes > 0 && bytes < LEAST) {
+        server.field("memoryLimit").refuse(expected);
+    }
+    Supervision {
+        memory_limit: limit,
+        memory_check_interval: server.field("memoryCheckInterval").seconds().unwrap_or(Duration::from_secs(1)),
+        memory_upgrade: server.field("memoryUpgrade").flag().unwrap_or(false),
+        watchdog: server.field("watchdog").seconds().unwrap_or(Duration::from_secs(10)),
+    }
+}
+
+/// A number with a unit: `B`, or `KB`, `MB` and `GB`, which are 1024 of one another as everywhere where memory is meant.
+fn as_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match text[digits..].trim_start().to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let table = [
+            ("200MB", Some(200 << 20)),
+            ("200 mb", Some(200 << 20)),
+            ("2GiB", Some(2 << 30)),
+            ("4096", Some(4096)),
+            ("512k", Some(512 << 10)),
+            ("1.5GB", None),
+            ("-1MB", None),
+            ("MB", None),
+            ("", None),
+            ("9999999999999GB", None),
+            ("7 apples", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(as_bytes(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! When which worker is renewed for the memory's sake: a policy without I/O and clock.
+//!
+//! Past the limit the worker that holds most is renewed, then, if that was not enough, the next one, each once a round.
+//! When all have been renewed in vain, the process itself may be; and the pauses grow, so that a limit below what the
+//! process needs makes it turn slowly, and say so, rather than storm.
+
+use super::loops::LoopId;
+use crate::base::clock::Moment;
+use std::time::Duration;
+
+/// The limit counts as kept again below this part of it, in percent: until then the round goes on.
+const CALM_PERCENT: u64 = 90;
+
+/// The least time between two renewals, in intervals of looking.
+const SHORTEST_PAUSE: u32 = 5;
+
+/// The longest it grows to.
+const LONGEST_PAUSE: u32 = 60;
+
+/// A worker as the policy sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) id: LoopId,
+    pub(super) started: Moment,
+    /// The memory it says it holds.
+    pub(super) bytes: u64,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Nothing.
+    Rest,
+    /// This worker gets a successor.
+    Renew(LoopId),
+    /// All have been renewed since it began, and it was not enough.
+    Exhausted,
+}
+
+/// What was decided so far.
+#[derive(Debug)]
+pub(super) struct Policy {
+    limit: u64,
+    interval: Duration,
+    /// When the present round began.
+    round: Option<Moment>,
+    rest_until: Moment,
+    pause: u32,
+}
+
+impl Policy {
+    /// Keeps to `limit` bytes, looking each `interval`.
+    pub(super) fn new(limit: u64, interval: Duration) -> Self {
+        Self { limit, interval, round: None, rest_until: Moment::ZERO, pause: SHORTEST_PAUSE }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Decides. `resident` is what the process holds, in bytes; `is_draining`: the worker renewed last has yet to end,
+    /// and so to give back what it holds.
+    pub(super) fn decide(
+        &mut self,
+        now: Moment,
+        resident: u64,
+        candidates: &[Candidate],
+        is_draining: bool,
+    ) -> Decision {
+        if resident <= self.limit / 100 * CALM_PERCENT {
+            self.round = None;
+            self.pause = SHORTEST_PAUSE;
+        }
+        if resident <= self.limit || is_draining || now < self.rest_until {
+            return Decision::Rest;
+        }
+        let began = *self.round.get_or_insert(now);
+        self.rest_until = now + self.interval * self.pause;
+        let left = candidates.iter().filter(|candidate| candidate.started < began);
+        match left.max_by_key(|candidate| (candidate.bytes, std::cmp::Reverse(candidate.started))) {
+            Some(candidate) => Decision::Renew(candidate.id),
+            None => {
+                self.round = None;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.rest_until = now + self.interval * self.pause;
+                Decision::Exhausted
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    fn at(second: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(second)
+    }
+
+    fn candidate(id: u64, started: u64, bytes: u64) -> Candidate {
+        Candidate { id: LoopId(id), started: at(started), bytes }
+    }
+
+    #[test]
+    fn decisions() {
+        use Decision::{Exhausted, Renew, Rest};
+        let mut policy = Policy::new(1000, INTERVAL);
+        let both = [candidate(1, 0, 10), candidate(2, 0, 20)];
+        let second_is_new = [candidate(1, 0, 10), candidate(3, 11, 900)];
+        let all_new = [candidate(4, 17, 10), candidate(3, 11, 900)];
+        type Row<'a> = (u64, u64, &'a [Candidate], bool, Decision);
+        let table: [Row<'_>; 11] = [
+            (1, 1000, &both, false, Rest),
+            (10, 1001, &both, false, Renew(LoopId(2))),
+            (11, 1001, &second_is_new, false, Rest),
+            (16, 1001, &second_is_new, true, Rest),
+            // Below the limit, and yet not so far that a new round would begin.
+            (16, 950, &second_is_new, false, Rest),
+            (17, 1001, &second_is_new, false, Renew(LoopId(1))),
+            (22, 1001, &all_new, false, Exhausted),
+            (31, 1001, &all_new, false, Rest),
+            (32, 1001, &all_new, false, Renew(LoopId(3))),
+            (33, 900, &all_new, false, Rest),
+            (42, 1001, &all_new, false, Renew(LoopId(3))),
+        ];
+        for (second, resident, candidates, is_draining, expected) in table {
+            let found = policy.decide(at(second), resident, candidates, is_draining);
+            assert_eq!(found, expected, "at {second} s with {resident} bytes");
+        }
+        assert_eq!(policy.pause, SHORTEST_PAUSE);
+    }
+
+    /// Whatever the memory does: nobody is renewed below the limit, twice in a round, or before the pause is over; what
+    /// a limit that is always exceeded costs is bounded; and a load that ends leaves nothing behind.
+    #[test]
+    fn no_storm_whatever_happens() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let workers = rng.u64(1..6);
+            let always = rng.bool();
+            let mut policy = Policy::new(1000, INTERVAL);
+            let mut candidates: Vec<_> = (0..workers).map(|id| candidate(id, 0, rng.u64(..500))).collect();
+            let (mut next_id, mut draining_until, mut last, mut renewals) = (workers, 0, None::<u64>, 0);
+            let seconds = 3600;
+            for second in 1..seconds {
+                let resident = if always { 1500 } else { rng.u64(500..1500) };
+                let decision = policy.decide(at(second), resident, &candidates, second < draining_until);
+                if decision != Decision::Rest {
+                    assert!(resident > 1000 && second >= draining_until, "seed {seed}: {decision:?} at {second}");
+                    let pause = last.map_or(u64::MAX, |last| second - last);
+                    assert!(pause >= u64::from(SHORTEST_PAUSE), "seed {seed}: {pause} s after the last one");
+                    last = Some(second);
+                }
+                if let Decision::Renew(id) = decision {
+                    renewals += 1;
+                    let place = candidates.iter().position(|candidate| candidate.id == id).expect("one of them");
+                    candidates[place] = candidate(next_id, second, rng.u64(..500));
+                    next_id += 1;
+                    draining_until = second + rng.u64(..20);
+                }
+            }
+            let bound = seconds / u64::from(SHORTEST_PAUSE);
+            assert!(renewals > workers && renewals < bound, "seed {seed}: {renewals} renewals");
+            if always && workers == 1 {
+                assert!(renewals < 2 * seconds / u64::from(LONGEST_PAUSE), "seed {seed}: {renewals} renewals");
+            }
+        }
+    }
+}

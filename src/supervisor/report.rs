@@ -1,0 +1,73 @@
+//! What is told of a worker that has ended: how it was, and how it went.
+
+use crate::base::clock::Moment;
+use crate::base::counters::{Counter, Counters};
+use crate::worker::Vitals;
+use std::fmt;
+
+const MIB: u64 = 1024 * 1024;
+
+/// Why a worker was replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The process holds so much, and is to hold so much, in bytes.
+    Memory { resident: u64, limit: u64 },
+    /// It did not turn any more.
+    Stuck,
+    /// It panicked, or its poll failed.
+    Failed(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { resident, limit } => {
+                write!(f, "the process holds {} MiB of {} MiB", resident / MIB, limit / MIB)
+            }
+            Self::Stuck => f.write_str("it had stopped turning"),
+            Self::Failed(how) => f.write_str(how),
+        }
+    }
+}
+
+/// The life of one worker, in one line.
+pub(super) struct Report<'a> {
+    pub(super) number: usize,
+    pub(super) why: &'a Why,
+    pub(super) started: Moment,
+    /// When its successor took over.
+    pub(super) replaced: Moment,
+    pub(super) now: Moment,
+    pub(super) counters: &'a Counters,
+    pub(super) vitals: &'a Vitals,
+    /// What the process holds now, in bytes.
+    pub(super) resident: u64,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holdings = self.vitals.holdings();
+        let counted = |counter| self.counters.get(counter);
+        let how = match (self.why, self.vitals.forced()) {
+            (Why::Failed(_), _) => "by failure".to_owned(),
+            (_, 0) => "gracefully".to_owned(),
+            (_, count) => format!("by force with {count} requests under way"),
+        };
+        write!(
+            f,
+            "worker {} was replaced ({}): up {:.1} s, {} connections accepted and {} taken over, {} requests; at last {} \
+             connections and {} requests under way, {} MiB held; ended {how} after {:.3} s; the process holds {} MiB",
+            self.number,
+            self.why,
+            self.replaced.since(self.started).as_secs_f64(),
+            counted(Counter::Accepted),
+            counted(Counter::Moved),
+            counted(Counter::Requests),
+            holdings.clients,
+            holdings.requests,
+            holdings.bytes / MIB,
+            self.now.since(self.replaced).as_secs_f64(),
+            self.resident / MIB,
+        )
+    }
+}

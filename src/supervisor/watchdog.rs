@@ -1,0 +1,115 @@
+//! Whether workers still turn. A worker that sleeps is not stuck: it is asked, and has to answer in time.
+
+use crate::base::clock::Moment;
+use std::time::Duration;
+
+/// The questions to one worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    question: u64,
+    asked: Moment,
+    is_stuck: bool,
+}
+
+/// What is to be done about a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It is to be asked the question of this number.
+    Ask(u64),
+    /// Its answer is yet to come.
+    Wait,
+    /// It has not answered for so long.
+    Stuck(Duration),
+}
+
+impl Watch {
+    /// A watch over a worker that begins now, and has been asked nothing.
+    pub(super) fn new(now: Moment) -> Self {
+        Self { question: 0, asked: now, is_stuck: false }
+    }
+
+    /// Looks at it. `answered` is the last question that it has answered; one that has never been asked anything has
+    /// answered question 0. It is found stuck once.
+    pub(super) fn look(&mut self, now: Moment, answered: u64, limit: Duration) -> Finding {
+        if answered >= self.question {
+            if self.is_stuck {
+                self.is_stuck = false;
+            }
+            self.question += 1;
+            self.asked = now;
+            return Finding::Ask(self.question);
+        }
+        let waited = now.since(self.asked);
+        if waited >= limit && !self.is_stuck {
+            self.is_stuck = true;
+            return Finding::Stuck(waited);
+        }
+        Finding::Wait
+    }
+}
+
+/// How soon workers that fail are replaced: at once, unless they do so again and again.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    failures: Vec<Moment>,
+}
+
+impl Pace {
+    /// So many failures a minute are met at once.
+    pub(super) const AT_ONCE: usize = 10;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    /// A worker has failed: how long its place stays empty.
+    pub(super) fn delay(&mut self, now: Moment) -> Duration {
+        self.failures.retain(|failure| now.since(*failure) < Self::MINUTE);
+        self.failures.push(now);
+        match self.failures.len().checked_sub(Self::AT_ONCE + 1) {
+            None => Duration::ZERO,
+            Some(beyond) => Duration::from_secs(1 << beyond.min(5)).min(Self::LONGEST),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn who_answers_is_asked_again_and_who_does_not_is_found_once() {
+        use Finding::{Ask, Stuck, Wait};
+        let limit = Duration::from_secs(5);
+        let mut watch = Watch::new(at(0));
+        let table = [
+            (0, 0, Ask(1)),
+            (1, 1, Ask(2)),
+            (2, 1, Wait),
+            (5, 1, Wait),
+            (6, 1, Stuck(limit)),
+            (60, 1, Wait),
+            (61, 2, Ask(3)),
+            (62, 3, Ask(4)),
+            (70, 3, Stuck(Duration::from_secs(8))),
+        ];
+        for (second, answered, expected) in table {
+            assert_eq!(watch.look(at(second), answered, limit), expected, "at {second} s");
+        }
+    }
+
+    #[test]
+    fn failures_one_after_the_other_slow_down_and_quiet_ends_it() {
+        let mut pace = Pace::default();
+        for second in 0..10 {
+            assert_eq!(pace.delay(at(second)), Duration::ZERO);
+        }
+        let delays: Vec<u64> = (10..18).map(|second| pace.delay(at(second)).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(pace.delay(at(80)), Duration::ZERO);
+    }
+}

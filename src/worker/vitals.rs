@@ -1,0 +1,96 @@
+//! What a worker tells of itself when it is asked: that it still turns, and what it holds.
+
+use super::Worker;
+use crate::base::buffer::FRESH_CAPACITY;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What an encrypted client's session holds, about.
+const SESSION_BYTES: usize = 4 * 1024;
+
+/// What a route in the cache holds, about: its key, its place in the LRU and its share of a frontend.
+const ROUTE_BYTES: usize = 512;
+
+/// The answers of a worker: it writes, the supervisor reads. They are written when the supervisor asks
+/// ([`super::Order::Report`]), so that they cost no request anything.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    answered: AtomicU64,
+    forced: AtomicU64,
+    clients: AtomicU64,
+    requests: AtomicU64,
+    upstreams: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What a worker holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Client connections.
+    pub clients: u64,
+    /// Requests and tunnels under way.
+    pub requests: u64,
+    /// Connections to backends.
+    pub upstreams: u64,
+    /// Memory, about: connections, buffers and routes. It tells which worker holds most, not how much that is to a byte.
+    pub bytes: u64,
+}
+
+impl Vitals {
+    /// The number of the last question that was answered.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Acquire)
+    }
+
+    /// How many requests and tunnels were ended by force at the end of the worker.
+    pub fn forced(&self) -> u64 {
+        self.forced.load(Ordering::Relaxed)
+    }
+
+    /// What the worker held when it answered last.
+    pub fn holdings(&self) -> Holdings {
+        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        Holdings {
+            clients: read(&self.clients),
+            requests: read(&self.requests),
+            upstreams: read(&self.upstreams),
+            bytes: read(&self.bytes),
+        }
+    }
+
+    pub(super) fn note_forced(&self, count: usize) {
+        self.forced.store(count as u64, Ordering::Relaxed);
+    }
+}
+
+impl Worker {
+    /// Answers the supervisor's question of this number, and gives back what a passed load has left behind.
+    pub(super) fn report(&mut self, question: u64) {
+        self.tidy();
+        let vitals = &self.vitals;
+        let put = |cell: &AtomicU64, count: usize| cell.store(count as u64, Ordering::Relaxed);
+        put(&vitals.clients, self.clients.len());
+        put(&vitals.requests, self.jobs.len());
+        put(&vitals.upstreams, self.upstreams.len());
+        put(&vitals.bytes, self.held_bytes());
+        vitals.answered.store(question, Ordering::Release);
+    }
+
+    fn held_bytes(&self) -> usize {
+        let session = if self.lobby.is_some() { SESSION_BYTES } else { 0 };
+        self.clients.bytes()
+            + self.clients.len() * session
+            + self.jobs.bytes()
+            + self.upstreams.bytes()
+            + self.core.buffers.count() * FRESH_CAPACITY
+            + self.routes.count() * ROUTE_BYTES
+    }
+
+    /// Room for far more than there is, is given back.
+    fn tidy(&mut self) {
+        self.clients.tidy();
+        self.jobs.tidy();
+        self.upstreams.tidy();
+        self.timers.tidy();
+        self.core.buffers.tidy();
+    }
+}
