@@ -82,12 +82,17 @@ def _measure_once(name, tunnel, count, lab):
 def _open_keep_alive(port):
     client = socket.create_connection(("127.0.0.1", port), timeout=10)
     client.sendall(REQUEST)
+    read_answer(client)
+    return client
+
+
+def read_answer(client):
+    """Reads an answer that tells its length."""
     head, body = _read_head(client)
     length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n")
                    if line.startswith(b"content-length:")), 0)
     while len(body) < length:
         body += _receive(client)
-    return client
 
 
 def open_tunnel(port):

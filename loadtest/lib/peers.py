@@ -28,6 +28,8 @@ class Variant:
     dead_seconds: int | None = None
     # Encrypted: a certificate of P-256, and no tickets or sessions, so that every handshake is a whole one.
     tls: bool = False
+    # Further settings of sluice's `server`: pairs of name and value.
+    server: tuple = ()
 
     def label(self):
         parts = []
@@ -130,6 +132,7 @@ def _start_sluice(variant, cores, backends, folder, build_dir):
         "accessLog": str(folder / "access.log") if variant.log else False,
         "maxSockets": 20000,
         "tcpTimeout": IDLE_SECONDS,
+        **dict(variant.server),
     }
     if variant.cached_routes is not None:
         server["lruCache"] = {"size": variant.cached_routes}
