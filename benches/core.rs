@@ -9,6 +9,7 @@ use sluice::cluster::Frontend;
 use sluice::route::{self, Cache};
 use sluice::wire::chunked::{Chunked, Part};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
+use sluice::wire::limits::Limits;
 use sluice::wire::request::{Hop, RequestHead, fields};
 use sluice::wire::response::{Delivery, Persistence, ResponseHead};
 use std::collections::{BTreeMap, HashMap};
@@ -146,7 +147,7 @@ fn chunks(size: usize) -> Vec<u8> {
 fn chunked_decode(bencher: Bencher<'_, '_>, size: usize) {
     let body = chunks(size);
     bencher.bench_local(|| {
-        let (mut chunked, mut at, mut data) = (Chunked::Size, 0, 0);
+        let (mut chunked, mut at, mut data) = (Chunked::new(&Limits::default()), 0, 0);
         loop {
             match chunked.decode(black_box(&body[at..])).expect("good chunks") {
                 Part::Framing(len) => at += len,

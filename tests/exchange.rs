@@ -9,6 +9,7 @@ use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Sett
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
+use sluice::wire::limits::Limits;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,8 @@ fn settings() -> Settings {
         tunnel_timeout: None,
         max_head_bytes: 4096,
         max_body_bytes: None,
+        limits: Limits::default(),
+        min_body_rate: 0,
         keep_alive: KeepAlive::Always,
         retry_limit: 3,
         via: None,
@@ -235,4 +238,74 @@ fn a_large_request_is_not_kept_and_not_sent_again() {
     scene.tell(Input::End(Side::Upstream));
     assert_eq!(scene.exchange.ledger().reason, Some(Reason::UpstreamClosed));
     assert!(scene.output.effects.iter().all(|effect| !matches!(effect, Effect::Retry { .. })));
+}
+
+/// The answer to a PUT of which the client sends `bytes` each second, while the backend takes all of it.
+fn trickled(rate: u64, bytes: usize, seconds: u32) -> Option<Reason> {
+    let settings = Settings { min_body_rate: rate, ..settings() };
+    let mut scene = Scene::with_backend(settings, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+    for _ in 0..seconds {
+        scene.now = scene.now + SECOND;
+        scene.tell(Input::Bytes(Side::Client, &vec![b'x'; bytes]));
+        scene.send(Side::Upstream, usize::MAX);
+        scene.tell(Input::Drained(Side::Upstream));
+    }
+    scene.exchange.ledger().reason
+}
+
+#[test]
+fn a_body_that_trickles_in_is_given_up_after_the_patience_with_one() {
+    assert_eq!(trickled(100, 99, 9), None, "the time is not over");
+    assert_eq!(trickled(100, 99, 10), Some(Reason::BodyTooSlow));
+    assert_eq!(trickled(100, 100, 60), None);
+    assert_eq!(trickled(0, 1, 60), None, "any rate will do");
+}
+
+#[test]
+fn a_client_does_not_pay_for_a_slow_backend() {
+    let settings = Settings { min_body_rate: 100, ..settings() };
+    let mut scene = Scene::with_backend(settings, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+    for _ in 0..30 {
+        scene.tell(Input::Bytes(Side::Client, &[b'x'; 200]));
+        assert_eq!(scene.send(Side::Upstream, 1).0, Flushed::Blocked);
+        scene.now = scene.now + 9 * SECOND;
+        assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
+        scene.tell(Input::Drained(Side::Upstream));
+        scene.now = scene.now + SECOND;
+    }
+    assert_eq!(scene.exchange.ledger().reason, None);
+}
+
+#[test]
+fn an_answer_that_is_taken_too_slowly_is_given_up() {
+    for (taken, reason) in [(9, Some(Reason::ClientStalled)), (10, None)] {
+        let settings = Settings { min_body_rate: 10, ..settings() };
+        let mut scene = Scene::with_backend(settings, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
+        let head_len = scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
+        scene.tell(Input::Bytes(Side::Upstream, &answer.as_bytes()[head_len..]));
+        scene.send(Side::Client, 0);
+        for _ in 0..30 {
+            scene.now = scene.now + SECOND;
+            scene.send(Side::Client, taken);
+            if scene.exchange.deadline() <= scene.now {
+                scene.tell(Input::Deadline);
+            }
+        }
+        assert_eq!(scene.exchange.ledger().reason, reason, "{taken} bytes a second");
+    }
+}
+
+#[test]
+fn a_tunnel_may_be_as_slow_as_it_likes() {
+    let settings = Settings { min_body_rate: 100, ..settings() };
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut scene = Scene::with_backend(settings, request);
+    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+    scene.send(Side::Client, 0);
+    for _ in 0..30 {
+        scene.now = scene.now + SECOND;
+        assert_eq!(scene.send(Side::Client, 1).0, Flushed::Blocked);
+        assert_eq!(scene.exchange.deadline(), Moment::NEVER);
+    }
 }

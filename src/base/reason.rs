@@ -43,6 +43,8 @@ reasons! {
     AmbiguousLength = 400, "ambiguous_length", "The length of the request's body is not clear.";
     /// A chunk size, chunk extension or trailer that does not follow RFC 9112 section 7.1.
     MalformedChunk = 400, "malformed_chunk", "The body of the request could not be read as chunks.";
+    /// A TRACE with a body (RFC 9110 section 9.3.8).
+    UnexpectedBody = 400, "unexpected_body", "A request of this kind has no body.";
     /// The request target is neither a path, an absolute http URL, nor `*` of OPTIONS.
     BadTarget = 400, "bad_target", "The address of the request could not be read.";
     /// `Host` is missing where HTTP/1.1 demands it, stands twice, or is no host name.
@@ -53,11 +55,23 @@ reasons! {
     HeadTimeout = 408, "head_timeout", "The request took too long to arrive.";
     /// The client stopped sending in the middle of the body.
     BodyTimeout = 408, "body_timeout", "The body of the request took too long to arrive.";
+    /// The body came more slowly than `server.minBodyRate`.
+    BodyTooSlow = 408, "body_too_slow", "The body of the request arrived too slowly.";
     /// The body is larger than `server.maxBodyBytes`.
     BodyTooLarge = 413, "body_too_large", "The body of the request is too large.";
-    /// The head is larger than `server.maxHeadBytes`, or has more than the greatest number of lines.
+    /// The extensions of chunks are longer than `server.maxChunkExtensionBytes` allows.
+    ExtensionsTooLarge = 413, "chunk_extensions_too_large", "The body of the request is made of too much but data.";
+    /// The target is longer than `server.maxUriBytes`.
+    UriTooLong = 414, "uri_too_long", "The address of the request is too long.";
+    /// The head has more lines than `server.maxFields`.
+    TooManyFields = 431, "too_many_fields", "The header of the request has too many lines.";
+    /// The trailer section is larger than `server.maxTrailerBytes`, or has more than the greatest number of lines.
+    TrailersTooLarge = 431, "trailers_too_large", "The trailer of the request is too large.";
+    /// The head is larger than `server.maxHeadBytes`.
     HeadTooLarge = 431, "head_too_large", "The header of the request is too large.";
-    /// CONNECT: this is no forward proxy.
+    /// An `Expect` other than one `100-continue` (RFC 9110 section 10.1.1).
+    ExpectationFailed = 417, "expectation_failed", "What the request expects cannot be promised.";
+    /// CONNECT: this is no forward proxy. A known method in another case, or one that is too long for a method.
     MethodRefused = 501, "method_refused", "The method of the request is not supported.";
     /// A transfer coding other than chunked.
     UnknownCoding = 501, "unknown_transfer_coding", "The transfer coding of the request is not supported.";
@@ -67,7 +81,8 @@ reasons! {
     ClientGone = 499, "client_gone", "The client closed the connection.";
     /// The client closed its side in the middle of the request's body.
     ClientTruncated = 499, "client_truncated", "The client closed the connection in the middle of its request.";
-    /// The client did not take its answer for the time of `server.bodyTimeout`.
+    /// The client did not take its answer for the time of `server.bodyTimeout`, or more slowly than
+    /// `server.minBodyRate`.
     ClientStalled = 0, "client_stalled", "The client stopped reading.";
 
     // What the backends did.
@@ -83,7 +98,9 @@ reasons! {
     UpstreamClosed = 502, "upstream_closed", "The server of this website closed the connection without an answer.";
     /// The backend's answer does not follow RFC 9112.
     UpstreamMalformed = 502, "upstream_malformed", "The server of this website gave an answer that could not be read.";
-    /// The head of the backend's answer is larger than `server.maxHeadBytes`.
+    /// The backend gave more interim answers than `server.maxInterimAnswers`.
+    TooManyInterimAnswers = 502, "too_many_interim_answers", "The server of this website did not come to its answer.";
+    /// The head of the backend's answer is larger than `server.maxHeadBytes`, or has more lines than `server.maxFields`.
     UpstreamHeadTooLarge = 502, "upstream_head_too_large", "The server of this website gave too large a header.";
     /// The backend switched protocols although nobody had asked, or to another one than asked for.
     UpgradeMismatch = 502, "upgrade_mismatch", "The server of this website changed to a protocol not asked for.";

@@ -3,7 +3,8 @@
 use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
 use crate::base::clock::Moment;
-use crate::wire::forwarded;
+use crate::wire::limits::Limits;
+use crate::wire::{MAX_FIELDS, forwarded};
 use crate::{access_log, exchange, health, page, route, upstream, worker};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
@@ -131,6 +132,8 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
         tunnel_timeout: times.tunnel,
         max_head_bytes: server.field("maxHeadBytes").count(HEAD_BYTES).unwrap_or(65_536),
         max_body_bytes: server.field("maxBodyBytes").whole(0..=1 << 53).filter(|bytes| *bytes > 0),
+        limits: read_limits(server),
+        min_body_rate: server.field("minBodyRate").whole(0..=1 << 30).unwrap_or(240),
         keep_alive: match server.field("httpKeepAlive").flag() {
             Some(false) => exchange::KeepAlive::Never,
             _ => exchange::KeepAlive::Always,
@@ -148,6 +151,22 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
             dead_on_500: server.field("deadBackendOn500").flag().unwrap_or(true),
             checker_until: Moment::ZERO,
         },
+    }
+}
+
+fn read_limits(server: &Section<'_>) -> Limits {
+    let usual = Limits::default();
+    let bytes = |key, range, usual| server.field(key).count(range).unwrap_or(usual);
+    Limits {
+        fields: bytes("maxFields", 1..=MAX_FIELDS as u64, usual.fields),
+        uri_bytes: bytes("maxUriBytes", 1..=65_536, usual.uri_bytes),
+        extension_bytes: bytes("maxChunkExtensionBytes", 0..=65_536, usual.extension_bytes),
+        trailer_bytes: bytes("maxTrailerBytes", 0..=65_536, usual.trailer_bytes),
+        interim_answers: server
+            .field("maxInterimAnswers")
+            .whole(0..=1000)
+            .and_then(|most| most.try_into().ok())
+            .unwrap_or(usual.interim_answers),
     }
 }
 

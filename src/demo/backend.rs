@@ -1,7 +1,7 @@
 //! A backend that shows what it was sent, and says again what it hears over a WebSocket.
 
 use crate::wire::body::{BodyLength, BodyReader};
-use crate::wire::chunked::ChunkFault;
+use crate::wire::limits::Limits;
 use crate::wire::request::{RequestHead, fields};
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
@@ -120,10 +120,10 @@ impl Connection {
     }
 
     fn read_body(&mut self, length: BodyLength) -> io::Result<Body> {
-        let mut reader = BodyReader::new(length);
+        let mut reader = BodyReader::new(length, &Limits::default());
         let mut body = Body::default();
         while !reader.is_done() {
-            let piece = reader.read(&self.unread).map_err(|ChunkFault| ErrorKind::InvalidData)?;
+            let piece = reader.read(&self.unread).map_err(|_| ErrorKind::InvalidData)?;
             let data = &self.unread[piece.data];
             body.len += data.len();
             body.start.extend(data.iter().take(SHOWN_BYTES - body.start.len()));

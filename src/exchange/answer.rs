@@ -34,8 +34,8 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
     Finishing::with(request, keep_alive, !uploaded).start(cx)
 }
 
-/// Answers Hipache's health check of the proxy.
-pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
+/// Answers with 200 and this text, where this node is who is asked.
+pub(super) fn plain(request: Request, body: &'static str, cx: &mut Cx<'_>) -> State {
     let uploaded = request.body() == crate::wire::body::BodyLength::None;
     let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
     let answer = Answer {
@@ -45,7 +45,7 @@ pub(super) fn ping(request: Request, cx: &mut Cx<'_>) -> State {
         error: None,
         keep_alive,
         is_http11: request.is_http11(),
-        body: b"ok",
+        body: body.as_bytes(),
         with_body: !request.is_head(),
     };
     answer.put(cx);

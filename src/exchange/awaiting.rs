@@ -9,14 +9,11 @@ use super::{Cx, Input, Settings, Side, State, answer};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::health::Observation;
-use crate::wire;
 use crate::wire::request::fields;
 use crate::wire::response::{Delivery, Persistence, ResponseHead};
 use crate::wire::upgrade;
+use crate::wire::{self, HeadFault};
 use std::time::Duration;
-
-/// How many interim answers one request may get. More than a few have no use.
-const MAX_INTERIM: u32 = 64;
 
 #[derive(Debug)]
 pub(super) struct Awaiting {
@@ -38,6 +35,7 @@ impl Awaiting {
             return journey.refuse(Reason::UpstreamClosed, cx);
         };
         cx.output.upstream.make(|out| out.extend_from_slice(replay));
+        cx.upload_pace.restart(cx.now);
         let state = Self { journey, target, reused, seen: 0, interim_answers: 0, deaf: false };
         state.set_deadline(cx);
         State::Awaiting(state)
@@ -93,8 +91,14 @@ impl Awaiting {
             }
             None => upload.feed(bytes, &mut cx.output.upstream),
         };
-        let Ok(consumed) = fed else { return self.journey.refuse(Reason::MalformedChunk, cx) };
+        let consumed = match fed {
+            Ok(consumed) => consumed,
+            Err(fault) => return self.journey.refuse(fault.into(), cx),
+        };
         cx.consumed = consumed;
+        if !cx.upload_pace.keeps_up(consumed, cx.now, cx.settings) {
+            return self.journey.refuse(Reason::BodyTooSlow, cx);
+        }
         if cx.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
             return self.journey.refuse(Reason::BodyTooLarge, cx);
         }
@@ -109,10 +113,12 @@ impl Awaiting {
         let to_head = self.journey.request.is_head();
         let head = match may_be_complete.then(|| ResponseHead::parse(bytes, &mut room, to_head)).transpose() {
             Ok(head) => head.flatten(),
+            Err(HeadFault::TooManyFields) => return self.journey.refuse(Reason::UpstreamHeadTooLarge, cx),
             Err(_) => return self.journey.refuse(Reason::UpstreamMalformed, cx),
         };
         let head_len = head.as_ref().map_or(bytes.len(), |head| head.len);
-        if head_len > cx.settings.max_head_bytes {
+        let fields = head.as_ref().map_or(0, ResponseHead::fields_len);
+        if head_len > cx.settings.max_head_bytes || fields > cx.settings.limits.fields {
             return self.journey.refuse(Reason::UpstreamHeadTooLarge, cx);
         }
         let Some(head) = head else { return State::Awaiting(self) };
@@ -127,8 +133,8 @@ impl Awaiting {
     fn pass_interim(mut self, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
         self.seen = 0;
         self.interim_answers += 1;
-        if self.interim_answers > MAX_INTERIM {
-            return self.journey.refuse(Reason::UpstreamMalformed, cx);
+        if self.interim_answers > cx.settings.limits.interim_answers {
+            return self.journey.refuse(Reason::TooManyInterimAnswers, cx);
         }
         self.journey.continued |= head.status == 100;
         // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).

@@ -8,6 +8,7 @@ use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend, Member};
 use crate::health::{self, Observation};
 use crate::wire::body::BodyLength;
+use crate::wire::limits::Limits;
 use std::sync::Arc;
 
 /// How often the route is asked for again because every backend of the list found had just been retired. A list that
@@ -36,8 +37,8 @@ pub(super) struct Target {
 }
 
 impl Journey {
-    pub(super) fn new(request: Request) -> Self {
-        let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked);
+    pub(super) fn new(request: Request, limits: &Limits) -> Self {
+        let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked, limits);
         Self { request, upload, tried: Vec::new(), resolves: 0, continued: false, failure: None }
     }
 

@@ -31,6 +31,7 @@ mod finishing;
 mod journey;
 mod ledger;
 mod outlet;
+mod pace;
 mod reading;
 mod relaying;
 mod request;
@@ -53,6 +54,7 @@ use crate::page::Pages;
 use crate::wire::forwarded::Peer;
 use finishing::AnswerEnd;
 use outlet::{MAX_SLICES, gather};
+use pace::Pace;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -67,6 +69,9 @@ pub struct Exchange {
     holds_upstream: bool,
     to_client: Backlog,
     to_upstream: Backlog,
+    /// How the client sends its body, and how it takes its answer.
+    upload_pace: Pace,
+    download_pace: Pace,
 }
 
 /// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
@@ -106,6 +111,7 @@ struct Cx<'a> {
     holds_upstream: &'a mut bool,
     to_client: &'a Backlog,
     to_upstream: &'a mut Backlog,
+    upload_pace: &'a mut Pace,
     consumed: usize,
 }
 
@@ -164,6 +170,8 @@ impl Exchange {
             holds_upstream: false,
             to_client: Backlog::default(),
             to_upstream: Backlog::default(),
+            upload_pace: Pace::default(),
+            download_pace: Pace::default(),
         }
     }
 
@@ -186,6 +194,7 @@ impl Exchange {
             holds_upstream: &mut self.holds_upstream,
             to_client: &self.to_client,
             to_upstream: &mut self.to_upstream,
+            upload_pace: &mut self.upload_pace,
             consumed: 0,
         };
         let state = std::mem::replace(&mut self.state, State::Over(None));
@@ -221,6 +230,12 @@ impl Exchange {
             Flushed::All | Flushed::Nothing => {}
         }
         outlet.clear();
+        match (side, result) {
+            // Now the client is waited for to take what it was sent, or the backend, and not the client.
+            (Side::Client, Flushed::Blocked) => self.download_pace.start(turn.now),
+            (Side::Upstream, Flushed::Blocked) => self.upload_pace.pause(turn.now),
+            _ => {}
+        }
         self.note_sent(side, sent, turn);
         result
     }
@@ -245,6 +260,17 @@ impl Exchange {
             _ => backlog.advance(sent, turn.buffers),
         }
         self.note_sent(side, sent, turn);
+        let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
+        match (side, result) {
+            (Side::Client, Flushed::Blocked)
+                if is_answer && !self.download_pace.keeps_up(sent, turn.now, turn.settings) =>
+            {
+                self.deadline = turn.now;
+            }
+            (Side::Client, Flushed::All) => self.download_pace.pause(turn.now),
+            (Side::Upstream, Flushed::All) => self.upload_pace.start(turn.now),
+            _ => {}
+        }
         result
     }
 

@@ -2,7 +2,7 @@
 
 use super::journey::Journey;
 use super::request::Request;
-use super::{Cx, Input, Side, State, answer};
+use super::{Cx, Input, Settings, Side, State, answer};
 use crate::base::reason::Reason;
 use crate::wire;
 use crate::wire::body::BodyLength;
@@ -36,14 +36,29 @@ impl Reading {
             Ok(head) => head.flatten(),
             Err(reason) => return refuse(bytes, reason, cx),
         };
-        let head_len = head.as_ref().map_or(bytes.len(), |head| head.len);
-        if head_len > cx.settings.max_head_bytes {
-            return refuse(bytes, Reason::HeadTooLarge, cx);
+        match excess(bytes, head.as_ref(), cx.settings) {
+            Some(reason) => refuse(bytes, reason, cx),
+            None => match head {
+                Some(head) => begin(&head, bytes, cx),
+                None => State::Reading(self),
+            },
         }
-        match head {
-            Some(head) => begin(&head, bytes, cx),
-            None => State::Reading(self),
-        }
+    }
+}
+
+/// What there is too much of in a head, or in what has come of one.
+fn excess(bytes: &[u8], head: Option<&RequestHead<'_, '_>>, settings: &Settings) -> Option<Reason> {
+    let limits = &settings.limits;
+    let (len, uri_len, fields) = match head {
+        Some(head) => (head.len, head.uri_len, head.fields_len()),
+        None => (bytes.len(), wire::request::uri_len_so_far(bytes), 0),
+    };
+    if uri_len > limits.uri_bytes {
+        Some(Reason::UriTooLong)
+    } else if fields > limits.fields {
+        Some(Reason::TooManyFields)
+    } else {
+        (len > settings.max_head_bytes).then_some(Reason::HeadTooLarge)
     }
 }
 
@@ -54,9 +69,16 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
     };
     cx.consumed = head.len;
     if request.is_for(PING_HOST) {
-        return answer::ping(request, cx);
+        return answer::plain(request, "ok", cx);
     }
-    let journey = Journey::new(request);
+    let limits = &cx.settings.limits;
+    match (head.max_forwards, head.method) {
+        (Some(0), "OPTIONS") => return answer::plain(request, "", cx),
+        // To show a request to whoever asks is not for this node.
+        (Some(0), _) => return Journey::new(request, limits).refuse(Reason::MethodRefused, cx),
+        _ => {}
+    }
+    let journey = Journey::new(request, limits);
     match (head.body, cx.settings.max_body_bytes) {
         (BodyLength::Sized(length), Some(limit)) if length > limit => journey.refuse(Reason::BodyTooLarge, cx),
         _ => journey.resolve(cx),

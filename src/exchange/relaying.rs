@@ -63,7 +63,7 @@ impl Relaying {
         let state = Self {
             request,
             upload,
-            download: Transfer::new(head.body, delivery.chunked),
+            download: Transfer::new(head.body, delivery.chunked, &cx.settings.limits),
             client_stays,
             ends_with_connection,
             upstream_stays: head.keep_alive && !deaf && !(has_more && head.body == BodyLength::None),
@@ -87,13 +87,16 @@ impl Relaying {
             Input::Bytes(Side::Client, bytes) => match self.upload.feed(bytes, &mut cx.output.upstream) {
                 Ok(consumed) => {
                     cx.consumed = consumed;
+                    if !cx.upload_pace.keeps_up(consumed, cx.now, cx.settings) {
+                        return self.cut(Reason::BodyTooSlow, cx);
+                    }
                     let limit = cx.settings.max_body_bytes;
                     if limit.is_some_and(|limit| self.upload.received() > limit) {
                         return self.cut(Reason::BodyTooLarge, cx);
                     }
                     self.settle(cx)
                 }
-                Err(_) => self.cut(Reason::MalformedChunk, cx),
+                Err(fault) => self.cut(fault.into(), cx),
             },
             Input::End(Side::Client) if self.wants(Side::Client) => {
                 State::Relaying(self).leave(Reason::ClientTruncated, cx)

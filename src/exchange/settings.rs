@@ -2,6 +2,7 @@
 
 use crate::health;
 use crate::wire::forwarded;
+use crate::wire::limits::Limits;
 use ipnet::IpNet;
 use std::time::Duration;
 
@@ -22,6 +23,11 @@ pub struct Settings {
     pub max_head_bytes: usize,
     /// The greatest size of a request's body; `None` for any.
     pub max_body_bytes: Option<u64>,
+    /// How much else one message may bring.
+    pub limits: Limits,
+    /// How many bytes a second a side has to send of a body, or take of an answer, that is waited for; 0 for none. It is
+    /// measured over [`Settings::body_timeout`] of waiting at a time.
+    pub min_body_rate: u64,
     /// Whether clients may keep their connections.
     pub keep_alive: KeepAlive,
     /// How often a request may be tried again on another backend.

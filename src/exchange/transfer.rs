@@ -4,6 +4,7 @@ use super::outlet::Sink;
 use crate::base::cut::Cut;
 use crate::wire::body::{BodyLength, BodyReader};
 use crate::wire::chunked::{self, ChunkFault};
+use crate::wire::limits::Limits;
 
 /// One body.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// A body that comes with this length and goes out chunked or as it is.
-    pub(super) fn new(length: BodyLength, chunked: bool) -> Self {
-        Self { reader: BodyReader::new(length), chunked, received: 0 }
+    pub(super) fn new(length: BodyLength, chunked: bool, limits: &Limits) -> Self {
+        Self { reader: BodyReader::new(length, limits), chunked, received: 0 }
     }
 
     /// Whether the body has come to its end.

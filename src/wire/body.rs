@@ -1,7 +1,8 @@
 //! The length of a body: decided once, in `Framing`, and followed byte by byte in [`BodyReader`].
 
 use super::chunked::{ChunkFault, Chunked, Part};
-use super::field::list;
+use super::field::{list, number};
+use super::limits::Limits;
 use super::{HeadFault, Version};
 use crate::base::cut::Cut;
 use std::ops::Range;
@@ -30,12 +31,8 @@ impl Framing {
     /// Adds a `Content-Length`. It stands once, and is digits: a second one, a list, a sign or an overflow would each
     /// be read in two ways by somebody.
     pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), HeadFault> {
-        let digits = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
-        if !digits || self.content_length.is_some() {
-            return Err(HeadFault::Length);
-        }
-        let number = value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-        self.content_length = Some(number);
+        let length = number(value).filter(|_| self.content_length.is_none());
+        self.content_length = Some(length.ok_or(HeadFault::Length)?);
         Ok(())
     }
 
@@ -114,11 +111,11 @@ pub struct Piece {
 
 impl BodyReader {
     /// A reader at the first byte of a body.
-    pub fn new(length: BodyLength) -> Self {
+    pub fn new(length: BodyLength, limits: &Limits) -> Self {
         match length {
             BodyLength::None | BodyLength::Sized(0) => Self::Done,
             BodyLength::Sized(length) => Self::Sized(length),
-            BodyLength::Chunked => Self::Chunked(Chunked::Size),
+            BodyLength::Chunked => Self::Chunked(Chunked::new(limits)),
             BodyLength::UntilClose => Self::UntilClose,
         }
     }
@@ -242,7 +239,7 @@ mod tests {
             (BodyLength::Sized(1), false),
             (BodyLength::Chunked, false),
         ] {
-            assert_eq!(BodyReader::new(length).end_of_input(), complete, "{length:?}");
+            assert_eq!(BodyReader::new(length, &Limits::default()).end_of_input(), complete, "{length:?}");
         }
     }
 }

@@ -3,23 +3,39 @@
 //! Lines are judged whole: while the end of a line has not arrived, none of it is consumed, and the caller offers it
 //! again with what follows. So there is no state in the middle of a line.
 
+use super::field::Field;
+use super::limits::Limits;
 use crate::base::cut::Cut;
 use httparse::Header;
 use std::ops::Range;
 
-/// The longest line of a chunk's size and its extensions.
-const LONGEST_LINE: usize = 4 * 1024;
+/// The longest size: more digits are no number of 64 bits.
+const MAX_DIGITS: usize = 16;
 
-/// The largest trailer section.
-const LARGEST_TRAILERS: usize = 16 * 1024;
-
-/// A coding error: the sender does not speak the chunked coding, or wants to be understood in two ways.
+/// A coding error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkFault;
+pub enum ChunkFault {
+    /// The sender does not speak the chunked coding, or wants to be understood in two ways.
+    Malformed,
+    /// More extensions than [`Limits::extension_bytes`] allows.
+    Extensions,
+    /// More trailers than [`Limits::trailer_bytes`], or [`MAX_FIELDS`](super::MAX_FIELDS), allows.
+    Trailers,
+}
+
+/// A body in the chunked coding, up to the next byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunked {
+    at: Place,
+    /// The bytes that extensions may still have.
+    spare: usize,
+    extension_bytes: usize,
+    trailer_bytes: usize,
+}
 
 /// Where in the coding the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunked {
+enum Place {
     /// At the line of a chunk's size.
     Size,
     /// In a chunk of which this many bytes are left.
@@ -49,77 +65,88 @@ pub enum Part {
 }
 
 impl Chunked {
+    /// At the first byte of a body.
+    pub fn new(limits: &Limits) -> Self {
+        let (extension_bytes, trailer_bytes) = (limits.extension_bytes, limits.trailer_bytes);
+        Self { at: Place::Size, spare: extension_bytes, extension_bytes, trailer_bytes }
+    }
+
     /// Reads one part off the start of `input`. Call again with what follows it, until [`Part::Incomplete`] or
     /// [`Part::End`].
     pub fn decode(&mut self, input: &[u8]) -> Result<Part, ChunkFault> {
-        match *self {
-            Self::Size => {
-                let Some(line) = line(input, LONGEST_LINE)? else { return Ok(Part::Incomplete) };
-                *self = match size(line)? {
-                    0 => Self::Trailers,
-                    size => Self::Data(size),
+        match self.at {
+            Place::Size => {
+                let Some(line) = line(input, MAX_DIGITS + self.spare + 2, ChunkFault::Extensions)? else {
+                    return Ok(Part::Incomplete);
                 };
+                let (size, extension) = size(line)?;
+                self.spare = self.spare.checked_sub(extension.len()).ok_or(ChunkFault::Extensions)?;
+                self.at = if size == 0 { Place::Trailers } else { Place::Data(size) };
                 Ok(Part::Framing(line.len() + 2))
             }
-            Self::Data(left) => {
+            Place::Data(left) => {
                 let len = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 if len == 0 {
                     return Ok(Part::Incomplete);
                 }
-                *self = match left - len as u64 {
-                    0 => Self::DataEnd,
-                    left => Self::Data(left),
+                self.spare = self.spare.saturating_add(len).min(self.extension_bytes);
+                self.at = match left - len as u64 {
+                    0 => Place::DataEnd,
+                    left => Place::Data(left),
                 };
                 Ok(Part::Data(len))
             }
-            Self::DataEnd => match input {
+            Place::DataEnd => match input {
                 [b'\r', b'\n', ..] => {
-                    *self = Self::Size;
+                    self.at = Place::Size;
                     Ok(Part::Framing(2))
                 }
                 [] | [b'\r'] => Ok(Part::Incomplete),
-                _ => Err(ChunkFault),
+                _ => Err(ChunkFault::Malformed),
             },
-            Self::Trailers => trailers(input),
+            Place::Trailers => trailers(input, self.trailer_bytes),
         }
     }
 }
 
-/// The first line of the input without its CRLF; `None` while it is not complete.
-fn line(input: &[u8], longest: usize) -> Result<Option<&[u8]>, ChunkFault> {
+/// The first line of the input without its CRLF; `None` while it is not complete. With its CRLF it has `longest` bytes
+/// at the most.
+fn line(input: &[u8], longest: usize, too_long: ChunkFault) -> Result<Option<&[u8]>, ChunkFault> {
     match memchr::memchr(b'\n', input.get(..longest).unwrap_or(input)) {
-        Some(end) => input.before(end).strip_suffix(b"\r").map(Some).ok_or(ChunkFault),
+        Some(end) => input.before(end).strip_suffix(b"\r").map(Some).ok_or(ChunkFault::Malformed),
         None if input.len() < longest => Ok(None),
-        None => Err(ChunkFault),
+        None => Err(too_long),
     }
 }
 
-/// The size in a chunk's first line. Extensions are read over, and dropped.
-fn size(line: &[u8]) -> Result<u64, ChunkFault> {
+/// The size in a chunk's first line, and its extensions, which are read over and dropped.
+fn size(line: &[u8]) -> Result<(u64, &[u8]), ChunkFault> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    if digits == 0 || digits > 16 {
-        return Err(ChunkFault);
+    if digits == 0 || digits > MAX_DIGITS {
+        return Err(ChunkFault::Malformed);
     }
     let (digits, rest) = line.split_at(digits);
     let extension = rest.trim_ascii_start();
     let is_text = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
     let extension_is_good = extension.is_empty() && rest.is_empty() || extension.starts_with(b";");
     if !extension_is_good || !rest.iter().all(is_text) {
-        return Err(ChunkFault);
+        return Err(ChunkFault::Malformed);
     }
-    let text = std::str::from_utf8(digits).map_err(|_| ChunkFault)?;
-    u64::from_str_radix(text, 16).map_err(|_| ChunkFault)
+    let text = std::str::from_utf8(digits).map_err(|_| ChunkFault::Malformed)?;
+    let size = u64::from_str_radix(text, 16).map_err(|_| ChunkFault::Malformed)?;
+    Ok((size, rest))
 }
 
-fn trailers(input: &[u8]) -> Result<Part, ChunkFault> {
+fn trailers(input: &[u8], most: usize) -> Result<Part, ChunkFault> {
     let mut at = 0;
-    while let Some(line) = line(input.from(at), LARGEST_TRAILERS - at)? {
+    // The blank line is none of the section's.
+    while let Some(line) = line(input.from(at), most + 2 - at, ChunkFault::Trailers)? {
         if line.is_empty() {
             return Ok(Part::End { len: at + 2, trailers: 0..at });
         }
         at += line.len() + 2;
-        if at >= LARGEST_TRAILERS {
-            return Err(ChunkFault);
+        if at > most {
+            return Err(ChunkFault::Trailers);
         }
     }
     Ok(Part::Incomplete)
@@ -156,15 +183,47 @@ pub fn put_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), ChunkFault> {
             out.extend_from_slice(b"\r\n");
             Ok(())
         }
-        _ => Err(ChunkFault),
+        Err(httparse::Error::TooManyHeaders) => Err(ChunkFault::Trailers),
+        _ => Err(ChunkFault::Malformed),
     }
 }
 
+/// Beside the fields that a proxy acts on: those that somebody would act on who takes a trailer for a field of the head.
+const NO_TRAILERS: [&str; 29] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "range",
+    "set-cookie",
+    "trailer",
+    "vary",
+    "warning",
+    "www-authenticate",
+    "x-forwarded-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "via",
+];
+
 fn may_trail(header: &Header<'_>) -> bool {
-    use super::field::Field;
-    let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-    let controls = ["trailer", "authorization", "cookie", "set-cookie", "content-encoding", "content-type"];
-    matches!(Field::of(header.name), Field::Other) && !controls.into_iter().any(is)
+    let is_header = NO_TRAILERS.iter().any(|name| header.name.eq_ignore_ascii_case(name));
+    !is_header && Field::of(header.name) == Field::Other
 }
 
 #[cfg(test)]
@@ -176,7 +235,11 @@ mod tests {
 
     /// Decodes `input`, offered in pieces that grow by `step`, to data and trailers; the rest is what follows.
     fn decode(input: &[u8], step: usize) -> Result<Option<Decoded>, ChunkFault> {
-        let (mut chunked, mut data, mut at, mut offered) = (Chunked::Size, Vec::new(), 0, 0);
+        decode_within(&Limits::default(), input, step)
+    }
+
+    fn decode_within(limits: &Limits, input: &[u8], step: usize) -> Result<Option<Decoded>, ChunkFault> {
+        let (mut chunked, mut data, mut at, mut offered) = (Chunked::new(limits), Vec::new(), 0, 0);
         loop {
             match chunked.decode(&input[at..offered])? {
                 Part::Incomplete if offered == input.len() => return Ok(None),
@@ -232,7 +295,7 @@ mod tests {
         ];
         for input in bad {
             for step in [1, 3, input.len()] {
-                assert_eq!(decode(input.as_bytes(), step), Err(ChunkFault), "{input:?} by {step}");
+                assert_eq!(decode(input.as_bytes(), step), Err(ChunkFault::Malformed), "{input:?} by {step}");
             }
         }
         for input in ["", "5", "5\r", "5\r\nhel", "5\r\nhello\r", "0\r\n", "0\r\nX: y\r\n"] {
@@ -241,11 +304,41 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_a_limit() {
-        let endless = format!("5;{}", "a".repeat(LONGEST_LINE));
-        assert_eq!(decode(endless.as_bytes(), 100), Err(ChunkFault));
-        let endless = format!("0\r\n{}", "X: y\r\n".repeat(LARGEST_TRAILERS / 6 + 1));
-        assert_eq!(decode(endless.as_bytes(), 100), Err(ChunkFault));
+    fn extensions_may_be_as_long_as_the_data_before_them_and_somewhat_more() {
+        let limits = Limits { extension_bytes: 10, ..Limits::default() };
+        let chunk =
+            |extension: usize, data: usize| format!("{data:x}{}\r\n{}\r\n", ";".repeat(extension), "x".repeat(data));
+        let endless = format!("5;{}", "a".repeat(26));
+        let table = [
+            (chunk(10, 1) + &chunk(0, 0), true),
+            (chunk(11, 1) + &chunk(0, 0), false),
+            (chunk(10, 1) + &chunk(1, 1) + &chunk(1, 1) + "0\r\n\r\n", true),
+            (chunk(10, 1) + &chunk(2, 1), false),
+            (chunk(10, 99).repeat(9) + "0\r\n\r\n", true),
+            (chunk(0, 99).repeat(9) + &chunk(11, 1), false),
+            (endless, false),
+        ];
+        for (input, is_good) in table {
+            for step in [1, 7, input.len()] {
+                let found = decode_within(&limits, input.as_bytes(), step);
+                assert_eq!(found.err(), (!is_good).then_some(ChunkFault::Extensions), "{input:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn trailers_have_a_limit() {
+        let limits = Limits { trailer_bytes: 12, ..Limits::default() };
+        let good = "0\r\nX: y\r\nX: z\r\n\r\n";
+        let table = [(good, true), ("0\r\nX: y\r\nX: zz\r\n\r\n", false), ("0\r\nX: yyyyyyyyyyyyyy", false)];
+        for (input, is_good) in table {
+            for step in [1, 7, input.len()] {
+                let found = decode_within(&limits, input.as_bytes(), step);
+                assert_eq!(found.err(), (!is_good).then_some(ChunkFault::Trailers), "{input:?} by {step}");
+            }
+        }
+        let many = "X: y\r\n".repeat(super::super::MAX_FIELDS + 1);
+        assert_eq!(put_end(&mut Vec::new(), many.as_bytes()), Err(ChunkFault::Trailers));
     }
 
     #[test]
@@ -261,7 +354,7 @@ mod tests {
         assert_eq!(out, b"0\r\nX-Sum: 1\r\n\r\n");
         for bad in [&b"X sum: 1\r\n"[..], b" folded\r\n", b"none\r\n", b"X: \x01\r\n"] {
             let mut out = Vec::new();
-            assert_eq!(put_end(&mut out, bad), Err(ChunkFault));
+            assert_eq!(put_end(&mut out, bad), Err(ChunkFault::Malformed));
             assert!(out.is_empty(), "a faulty end was begun");
         }
     }

@@ -12,6 +12,7 @@ pub(super) enum Field {
     Forwarded,
     Host,
     KeepAlive,
+    MaxForwards,
     ProxyConnection,
     Referer,
     RetryAfter,
@@ -26,6 +27,8 @@ pub(super) enum Field {
     XForwardedProto,
     XForwardedProtocol,
     XRealIp,
+    /// A name that is one of these to a reader who takes other signs for a hyphen, as CGI and its heirs do.
+    Lookalike,
     /// Any other: passed on as it is.
     Other,
 }
@@ -47,14 +50,16 @@ impl Field {
             10 if is("user-agent") => Self::UserAgent,
             10 if is("keep-alive") => Self::KeepAlive,
             11 if is("retry-after") => Self::RetryAfter,
+            12 if is("max-forwards") => Self::MaxForwards,
             14 if is("content-length") => Self::ContentLength,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
             16 if is("proxy-connection") => Self::ProxyConnection,
             16 if is("x-forwarded-port") => Self::XForwardedPort,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             17 if is("x-forwarded-proto") => Self::XForwardedProto,
-            17 if is_client_subject(name) => Self::ClientSubject,
+            17 if is(CLIENT_SUBJECT) => Self::ClientSubject,
             20 if is("x-forwarded-protocol") => Self::XForwardedProtocol,
+            7 | 9..=12 | 14..=17 | 20 if is_lookalike(name) => Self::Lookalike,
             _ => Self::Other,
         }
     }
@@ -66,14 +71,25 @@ impl Field {
     }
 }
 
+/// The length of the longest name that is known.
+const LONGEST_KNOWN: usize = 20;
+
 /// The field in which backends are told who a client's certificate says it is.
 pub(super) const CLIENT_SUBJECT: &str = "X-SSL-Client-S-DN";
 
-/// Many backends make a variable of a name, with a low line for a hyphen and some for whatever is no letter and no
-/// digit (RFC 3875 section 4.1.18), and so would believe a forger who writes another sign.
-fn is_client_subject(name: &str) -> bool {
-    let hyphen = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
-    name.bytes().map(hyphen).eq(CLIENT_SUBJECT.bytes().map(hyphen))
+/// Many backends make a variable of a name, with a low line for a hyphen and some for whatever is no letter and no digit
+/// (RFC 3875 section 4.1.18), and so would believe a forger who writes another sign. Whether this name would be a known
+/// one if its signs were hyphens.
+fn is_lookalike(name: &str) -> bool {
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return false;
+    }
+    let mut plain = [b'-'; LONGEST_KNOWN];
+    for (plain, byte) in plain.iter_mut().zip(name.bytes()).filter(|(_, byte)| byte.is_ascii_alphanumeric()) {
+        *plain = byte;
+    }
+    let plain = plain.get(..name.len()).and_then(|plain| std::str::from_utf8(plain).ok());
+    plain.is_some_and(|plain| Field::of(plain) != Field::Other)
 }
 
 /// What the `Connection` fields of one head say.
@@ -115,6 +131,12 @@ impl Connection {
 /// The members of a comma-separated list (RFC 9110 section 5.6.1), without the empty ones.
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+/// A number of digits alone, as far as there are numbers.
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.len() <= 19 && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// Writes `name: value` and CRLF.

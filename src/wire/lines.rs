@@ -142,7 +142,8 @@ impl<'o, 'b> Lines<'o, 'b> {
         put(self.out, name, value);
     }
 
-    fn put_number(&mut self, name: &str, number: u64) {
+    /// Writes another line whose value is a number.
+    pub(super) fn put_number(&mut self, name: &str, number: u64) {
         self.flush();
         put_number(self.out, name, number);
     }

@@ -20,6 +20,7 @@ mod field;
 pub mod forwarded;
 pub mod glimpse;
 mod host;
+pub mod limits;
 mod lines;
 pub mod proxy_header;
 pub mod request;

@@ -1,7 +1,8 @@
 //! The head of a request: read once, written once.
 
 use super::body::{BodyLength, Framing};
-use super::field::{Connection, Field, list, put};
+use super::chunked::ChunkFault;
+use super::field::{Connection, Field, list, number, put};
 use super::forwarded::{self, Peer, Policy};
 use super::lines::{self, Lines};
 use super::{HeadFault, Version, host, upgrade};
@@ -44,6 +45,10 @@ pub struct RequestHead<'h, 'b> {
     pub expects_continue: bool,
     /// Whether there is an `X-Debug`.
     pub wants_debug: bool,
+    /// How many more hops a TRACE or OPTIONS may go (RFC 9110 section 7.6.2), where it says so.
+    pub max_forwards: Option<u64>,
+    /// The bytes of the target as it came.
+    pub uri_len: usize,
     accepts_trailers: bool,
     connection: Connection,
     framing: Framing,
@@ -54,10 +59,21 @@ impl From<HeadFault> for Reason {
     fn from(fault: HeadFault) -> Self {
         match fault {
             HeadFault::Malformed => Self::MalformedHead,
-            HeadFault::TooManyFields => Self::HeadTooLarge,
+            HeadFault::TooManyFields => Self::TooManyFields,
             HeadFault::Version => Self::UnknownVersion,
             HeadFault::Length => Self::AmbiguousLength,
             HeadFault::Coding => Self::UnknownCoding,
+        }
+    }
+}
+
+impl From<ChunkFault> for Reason {
+    /// What a fault means when it is the client's.
+    fn from(fault: ChunkFault) -> Self {
+        match fault {
+            ChunkFault::Malformed => Self::MalformedChunk,
+            ChunkFault::Extensions => Self::ExtensionsTooLarge,
+            ChunkFault::Trailers => Self::TrailersTooLarge,
         }
     }
 }
@@ -76,6 +92,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if !lines::end_in_crlf(source, method, request.headers) {
             return Err(Reason::MalformedHead);
         }
+        check_method(method)?;
+        let uri_len = target.len();
         let (authority, target) = split_target(method, target)?;
         let mut head = Self {
             method,
@@ -94,6 +112,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             wants_upgrade: false,
             expects_continue: false,
             wants_debug: false,
+            max_forwards: None,
+            uri_len,
             accepts_trailers: false,
             connection: Connection::default(),
             framing: Framing::default(),
@@ -103,7 +123,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     fn read_fields(&mut self) -> Result<(), Reason> {
-        let (mut hosts, mut upgrades) = (0, 0);
+        let (mut hosts, mut upgrades, mut expectations) = (0, 0, 0);
         for (header, kind) in self.fields.iter().zip(self.kinds) {
             match kind {
                 Field::Connection => self.connection.read(header.value),
@@ -113,13 +133,20 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                     hosts += 1;
                     self.host = Some(header.value);
                 }
-                Field::Expect => self.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue"),
+                Field::Expect => {
+                    expectations += 1;
+                    self.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
+                }
                 Field::Te => self.accepts_trailers |= list(header.value).any(|c| c.eq_ignore_ascii_case(b"trailers")),
                 Field::Upgrade => {
                     upgrades += 1;
                     self.offered = Some(header.value);
                 }
                 Field::XDebug => self.wants_debug = true,
+                Field::MaxForwards if matches!(self.method, "TRACE" | "OPTIONS") => {
+                    let hops = number(header.value).filter(|_| self.max_forwards.is_none());
+                    self.max_forwards = Some(hops.ok_or(Reason::MalformedHead)?);
+                }
                 _ => {}
             }
         }
@@ -128,6 +155,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         self.body = self.framing.of_request(self.version)?;
         let is_http11 = self.version == Version::Http11;
+        if self.method == "TRACE" && self.body != BodyLength::None {
+            return Err(Reason::UnexpectedBody);
+        }
+        // HTTP/1.0 has no expectations, and there is but one to have (RFC 9110 section 10.1.1).
+        if is_http11 && expectations > usize::from(self.expects_continue) {
+            return Err(Reason::ExpectationFailed);
+        }
         self.expects_continue &= is_http11 && self.body != BodyLength::None;
         self.keep_alive = !self.connection.close && (is_http11 || self.connection.keep_alive);
         // With a body on the way nobody could say where the other protocol begins. A second line could offer what the
@@ -135,6 +169,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let may_upgrade = is_http11 && self.connection.upgrade && upgrades == 1 && self.body == BodyLength::None;
         self.wants_upgrade = may_upgrade && self.offered.is_some_and(upgrade::may_be_asked);
         Ok(())
+    }
+
+    /// How many lines there are.
+    pub fn fields_len(&self) -> usize {
+        self.fields.len()
     }
 
     /// Whether the method is safe to send twice (RFC 9110 section 9.2.2).
@@ -239,7 +278,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Some(authority) => lines.put(header.name, authority.as_bytes()),
                 None => drop(lines.keep(header)),
             },
-            Field::Expect if self.version == Version::Http10 => {}
+            // Nobody waits where nothing is to be sent.
+            Field::Expect if !self.expects_continue => {}
+            Field::MaxForwards => match self.max_forwards {
+                Some(hops) => lines.put_number(header.name, hops.saturating_sub(1)),
+                None => drop(lines.keep(header)),
+            },
+            // A backend that reads low lines as hyphens would read these as what this node writes or judges itself.
+            Field::Lookalike => {}
             _ if !forwarded::passes(field, believed) => {}
             _ if self.connection.names(field, header.name, self.fields) => {}
             Field::Referer => spans.referer = Some(lines.keep(header)),
@@ -279,11 +325,32 @@ pub struct Spans {
     pub upgrade: Option<Span>,
 }
 
-/// Splits a target into the authority, of an absolute URL, and the path with its query (RFC 9112 section 3.2).
-fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), Reason> {
-    if method == "CONNECT" {
+/// How long a target is of which the head has not come whole.
+pub fn uri_len_so_far(bytes: &[u8]) -> usize {
+    let line = bytes.trim_ascii_start();
+    let mut words = line.split(|byte| byte.is_ascii_whitespace());
+    words.nth(1).map_or(0, <[u8]>::len)
+}
+
+/// The longest method. Registered ones have at most 17 bytes.
+const LONGEST_METHOD: usize = 32;
+
+/// Methods that readers may know in any case. One that is spelt otherwise is another method to some and the same to
+/// others, who would then differ about a body: who takes `head` for HEAD sends none.
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI"];
+
+/// Whether a method may be passed on (RFC 9110 section 9.1).
+fn check_method(method: &str) -> Result<(), Reason> {
+    let is_misspelt = || METHODS.iter().any(|known| known.eq_ignore_ascii_case(method));
+    let has_small_letters = method.bytes().any(|byte| byte.is_ascii_lowercase());
+    if method == "CONNECT" || method.len() > LONGEST_METHOD || (has_small_letters && is_misspelt()) {
         return Err(Reason::MethodRefused);
     }
+    Ok(())
+}
+
+/// Splits a target into the authority, of an absolute URL, and the path with its query (RFC 9112 section 3.2).
+fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), Reason> {
     if target.contains('#') {
         return Err(Reason::BadTarget);
     }

@@ -88,6 +88,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Ok(())
     }
 
+    /// How many lines there are.
+    pub fn fields_len(&self) -> usize {
+        self.fields.len()
+    }
+
     /// Whether this is a 1xx that another answer follows.
     pub fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101

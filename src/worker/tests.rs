@@ -8,6 +8,7 @@ use crate::directory;
 use crate::directory::Source;
 use crate::net::listener::Listener;
 use crate::wire::forwarded::{Mode, Policy};
+use crate::wire::limits::Limits;
 use crate::{health, page};
 use socket2::SockRef;
 use std::fs;
@@ -190,6 +191,8 @@ fn exchange_settings() -> exchange::Settings {
         tunnel_timeout: None,
         max_head_bytes: 4096,
         max_body_bytes: None,
+        limits: Limits::default(),
+        min_body_rate: 0,
         keep_alive: exchange::KeepAlive::Always,
         retry_limit: 3,
         via: None,

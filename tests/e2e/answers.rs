@@ -36,43 +36,6 @@ fn in_front_of(backend: &Backend) -> Setup {
 }
 
 #[test]
-fn a_request_that_is_no_http_is_refused() {
-    let backend = Backend::always(canned::ok("never"));
-    let proxy = in_front_of(&backend).start();
-    let get = |fields: &str| request("GET / HTTP/1.1", fields);
-    let post = |fields: &str| request("POST / HTTP/1.1", fields);
-    let table = [
-        (400, "GET\r\n\r\n".to_owned()),
-        (400, "GET / HTTP/1.1\nHost: a\n\n".to_owned()),
-        (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
-        (400, "GET  /  HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
-        (400, get("Host: other\r\n")),
-        (400, get("X-Folded: a\r\n b\r\n")),
-        (400, get("X-Space : a\r\n")),
-        (400, get("X-Nul: a\0b\r\n")),
-        (400, request("GET nowhere HTTP/1.1", "")),
-        (400, post("Content-Length: 1\r\nContent-Length: 2\r\n")),
-        (400, post("Content-Length: +1\r\n")),
-        (400, post("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n")),
-        (400, post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n")),
-        (400, request("POST / HTTP/1.0", "Transfer-Encoding: chunked\r\n")),
-        (400, post("Transfer-Encoding: chunked\r\n") + "x\r\n"),
-        (501, post("Transfer-Encoding: gzip, chunked\r\n")),
-        (501, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n".to_owned()),
-        (505, request("GET / HTTP/2.0", "")),
-    ];
-    for (status, request) in table {
-        let mut client = proxy.client();
-        client.send(&request);
-        let found =
-            client.try_answer_to("GET").map(|answer| (answer.status(), answer.head.lists("connection", "close")));
-        assert_eq!(found.ok(), Some((status, true)), "the answer to \"{}\"", request.escape_debug());
-        client.expect_closed();
-    }
-    assert_eq!(backend.requests().len(), 0);
-}
-
-#[test]
 fn an_unknown_host_is_400_and_keeps_the_connection() {
     let backend = Backend::always(canned::ok("ok"));
     let proxy = in_front_of(&backend).start();

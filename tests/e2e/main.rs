@@ -9,6 +9,7 @@ mod failure;
 mod forwarding;
 mod harness;
 mod headers;
+mod limits;
 mod logs;
 mod matrix;
 mod names;

@@ -6,10 +6,18 @@ use crate::scene::world::World;
 use sluice::base::reason::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The reasons that no scenario leads to: their faults are the tables' of `tests/wire`, or those of who owns the
-/// exchange.
-const ELSEWHERE: [Reason; 10] = [
+/// The reasons that no scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
+/// exchange; their limits are those of `tests/exchange.rs` and `tests/e2e/limits.rs`.
+const ELSEWHERE: [Reason; 18] = [
     Reason::AmbiguousLength,
+    Reason::UnexpectedBody,
+    Reason::ExpectationFailed,
+    Reason::BodyTooSlow,
+    Reason::ExtensionsTooLarge,
+    Reason::UriTooLong,
+    Reason::TooManyFields,
+    Reason::TrailersTooLarge,
+    Reason::TooManyInterimAnswers,
     Reason::BadTarget,
     Reason::MethodRefused,
     Reason::UnknownCoding,

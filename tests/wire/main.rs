@@ -1,10 +1,17 @@
-//! Tables for `wire`: what comes in, and the bytes or the reason that come out. Every row is fed whole, with something
-//! behind it, and byte by byte.
+//! What comes in, and the bytes or the reason that come out. Rows of heads alone are fed to `wire` whole, with something
+//! behind them, and byte by byte; *the* table of attacks and mistakes is played with and without sockets.
 
 mod answers;
+mod machine;
+mod mutations;
+mod proxy;
 mod proxy_header;
-mod refusals;
+mod readme;
 mod requests;
+#[allow(dead_code, reason = "the support of the end-to-end tests has more than these need")]
+#[path = "../e2e/support/mod.rs"]
+mod support;
+mod table;
 
 use sluice::wire::has_blank_line;
 use std::fmt::Debug;

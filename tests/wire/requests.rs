@@ -34,7 +34,7 @@ pub(crate) fn hop<'a>(policy: &'a Policy, via: Option<&'a str>) -> Hop<'a> {
     Hop { peer: &PEER, policy, via }
 }
 
-const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7\nX-Real-IP: 192.0.2.7\nX-Forwarded-Proto: http\n\
+pub(crate) const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7\nX-Real-IP: 192.0.2.7\nX-Forwarded-Proto: http\n\
                          X-Forwarded-Protocol: http\nX-Forwarded-Port: 80\n";
 
 /// Checks rows of a head and of what is made of it. `{forwarded}` stands for the forwarded headers.
@@ -205,7 +205,7 @@ fn what_a_client_says_of_its_connection() {
         ("POST / HTTP/1.1\nHost: a\nContent-Length: 1\nExpect: 100-Continue\n\n", true, true, false),
         ("POST / HTTP/1.1\nHost: a\nExpect: 100-continue\n\n", true, false, false),
         ("POST / HTTP/1.0\nHost: a\nContent-Length: 1\nExpect: 100-continue\n\n", false, false, false),
-        ("get / HTTP/1.1\nHost: a\n\n", true, false, false),
+        ("brew / HTTP/1.1\nHost: a\n\n", true, false, false),
         ("PATCH / HTTP/1.1\nHost: a\n\n", true, false, false),
         ("DELETE / HTTP/1.1\nHost: a\n\n", true, false, true),
     ];

@@ -4,6 +4,7 @@ use super::*;
 use crate::base::clock::Moment;
 use crate::health;
 use crate::wire::forwarded;
+use crate::wire::limits::Limits;
 use std::time::Duration;
 
 const fn seconds(seconds: u64) -> Duration {
@@ -21,6 +22,8 @@ fn defaults() -> Settings {
             tunnel_timeout: Some(seconds(3600)),
             max_head_bytes: 65_536,
             max_body_bytes: None,
+            limits: Limits::default(),
+            min_body_rate: 240,
             keep_alive: exchange::KeepAlive::Always,
             retry_limit: 3,
             via: Some("sluice".into()),
@@ -149,6 +152,12 @@ fn limits() {
         }),
         (json!({"pidFile": "/run/sluice.pid"}), |all| all.pid_file = Some("/run/sluice.pid".into())),
         (json!({"pidFile": false}), |_| {}),
+        (json!({"maxFields": 9}), |all| all.exchange.limits.fields = 9),
+        (json!({"maxUriBytes": 99}), |all| all.exchange.limits.uri_bytes = 99),
+        (json!({"maxChunkExtensionBytes": 0}), |all| all.exchange.limits.extension_bytes = 0),
+        (json!({"maxTrailerBytes": 0}), |all| all.exchange.limits.trailer_bytes = 0),
+        (json!({"maxInterimAnswers": 0}), |all| all.exchange.limits.interim_answers = 0),
+        (json!({"minBodyRate": 0}), |all| all.exchange.min_body_rate = 0),
         (json!({"workers": 2}), |all| all.workers = Some(2)),
     ]);
 }

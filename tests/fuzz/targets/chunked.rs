@@ -4,9 +4,10 @@ use super::pieces;
 use crate::scene::decoder::{Decoder, Kind};
 use sluice::wire::body::{BodyLength, BodyReader};
 use sluice::wire::chunked::{ChunkFault, put_end, put_size};
+use sluice::wire::limits::Limits;
 
 /// The longest line of a size or section of trailers that may be kept while its end is not there.
-const LONGEST_KEPT: usize = 16 * 1024;
+const LONGEST_KEPT: usize = 16 * 1024 + 2;
 
 /// What is found in a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(crate) fn run(bytes: &[u8]) {
 
 /// Reads a body that is offered in pieces of these sizes, as an owner does: what is not consumed is offered again.
 pub(crate) fn read(bytes: &[u8], mut size: impl FnMut() -> usize) -> Found {
-    let mut reader = BodyReader::new(BodyLength::Chunked);
+    let mut reader = BodyReader::new(BodyLength::Chunked, &Limits::default());
     let (mut found, mut offered) = (Found::default(), 0);
     while offered < bytes.len() {
         offered = bytes.len().min(offered.saturating_add(size()));

@@ -10,6 +10,7 @@ use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
 use sluice::exchange::{KeepAlive, Settings};
 use sluice::health;
 use sluice::wire::forwarded::{Mode, Policy};
+use sluice::wire::limits::Limits;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ fn settings(rng: &mut Dice) -> Settings {
         tunnel_timeout: rng.bool().then_some(Duration::from_secs(300)),
         max_head_bytes: 64 * 1024,
         max_body_bytes: None,
+        limits: Limits::default(),
+        min_body_rate: 0,
         keep_alive: if rng.u8(..5) > 0 { KeepAlive::Always } else { KeepAlive::Never },
         retry_limit: rng.u32(1..4),
         via: rng.bool().then(|| "sluice".into()),

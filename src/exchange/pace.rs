@@ -1,0 +1,50 @@
+//! Whether somebody who is waited for is fast enough.
+
+use super::Settings;
+use crate::base::clock::Moment;
+use std::time::Duration;
+
+/// The bytes of one side in the time for which that side alone was waited for.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    waited: Duration,
+    bytes: u64,
+    /// Since when it is waited for, if it is.
+    since: Option<Moment>,
+}
+
+impl Pace {
+    /// From now on it is waited for; what was before, for somebody else.
+    pub(super) fn restart(&mut self, now: Moment) {
+        self.since = Some(now);
+    }
+
+    /// From now on it is waited for, if it was not before.
+    pub(super) fn start(&mut self, now: Moment) {
+        self.since.get_or_insert(now);
+    }
+
+    /// It is not waited for any more: the other side is.
+    pub(super) fn pause(&mut self, now: Moment) {
+        if let Some(since) = self.since.take() {
+            self.waited = self.waited.saturating_add(now.since(since));
+        }
+    }
+
+    /// These bytes are what the waiting was for. Whether they came fast enough: once the waiting adds up to the patience
+    /// that there is with a body, all of them together have to make up `server.minBodyRate`, and the count begins anew.
+    pub(super) fn keeps_up(&mut self, bytes: usize, now: Moment, settings: &Settings) -> bool {
+        if self.since.is_some() {
+            self.pause(now);
+            self.start(now);
+        }
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.waited < settings.body_timeout {
+            return true;
+        }
+        let wanted = u128::from(settings.min_body_rate) * self.waited.as_millis();
+        let is_enough = u128::from(self.bytes) * 1000 >= wanted;
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        is_enough
+    }
+}

@@ -1,0 +1,307 @@
+//! The table against the exchange, without a socket: each row whole, cut in two at every place, and byte by byte.
+
+use crate::requests::FORWARDED;
+use crate::support::message::{Framing, Head, Inlet, Trailers};
+use crate::table::{ANSWERS, Fate, Given, REQUESTS, Then, To, Used};
+use crate::{crlf, text};
+use sluice::base::buffer::BufferPool;
+use sluice::base::clock::Moment;
+use sluice::base::reason::Reason;
+use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
+use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Redirect, Settings, Side, Turn};
+use sluice::health;
+use sluice::page::{self, Pages};
+use sluice::wire::forwarded::{Mode, Peer, Policy};
+use sluice::wire::limits::Limits;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Two sockets that take everything, and an exchange between them; when one is over, the next begins.
+struct Stage {
+    settings: Settings,
+    pages: Pages,
+    buffers: BufferPool,
+    rng: fastrand::Rng,
+    output: Output,
+    exchange: Exchange,
+    /// What has come from the client and was not consumed, and what has come from the backend.
+    unread: [Vec<u8>; 2],
+    /// What each side was sent.
+    to_client: Vec<u8>,
+    to_backend: Vec<u8>,
+    reasons: Vec<Reason>,
+    /// The client's connection, and whether the backend's was of use after each answer.
+    is_open: bool,
+    reused: Vec<bool>,
+    is_connected: bool,
+    finished: usize,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let settings = settings();
+        Self {
+            exchange: Exchange::new(peer(), Moment::ZERO, &settings),
+            settings,
+            pages: Pages::load(&page::Settings::default()),
+            buffers: BufferPool::default(),
+            rng: fastrand::Rng::with_seed(1),
+            output: Output::default(),
+            unread: Default::default(),
+            to_client: Vec::new(),
+            to_backend: Vec::new(),
+            reasons: Vec::new(),
+            is_open: true,
+            reused: Vec::new(),
+            is_connected: false,
+            finished: 0,
+        }
+    }
+
+    /// More bytes of a side: offered with what is unread for as long as some are consumed.
+    fn receive(&mut self, side: Side, bytes: &[u8]) {
+        self.unread[side as usize].extend_from_slice(bytes);
+        while self.is_open && self.exchange.wants(side) && !self.unread[side as usize].is_empty() {
+            let offered = std::mem::take(&mut self.unread[side as usize]);
+            let finished = self.finished;
+            let consumed = self.tell(Input::Bytes(side, &offered));
+            let rest = &offered[consumed..];
+            // What one backend has left over is nothing to the next exchange.
+            if side == Side::Client || finished == self.finished {
+                self.unread[side as usize] = rest.to_vec();
+            }
+            if consumed == 0 {
+                break;
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input<'_>) -> usize {
+        let whole = match &input {
+            Input::Bytes(_, bytes) => bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        let consumed = self.step(input);
+        self.flush(&whole);
+        consumed
+    }
+
+    fn step(&mut self, input: Input<'_>) -> usize {
+        let Self { settings, pages, buffers, rng, output, exchange, .. } = self;
+        let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, rng, output };
+        let consumed = exchange.step(input, 0, &mut turn);
+        while let Some(effect) = self.output.effects.pop_front() {
+            match effect {
+                Effect::Resolve => drop(self.step(Input::Route(Ok(frontend())))),
+                Effect::Connect { .. } => {
+                    self.is_connected = true;
+                    self.step(Input::Connected { reused: false });
+                }
+                Effect::Release { reuse } => {
+                    // As the program does: bytes that stand behind the answer make the connection useless.
+                    self.reused.push(reuse);
+                    self.is_connected = false;
+                }
+                Effect::Finish { keep_alive } => self.finish(keep_alive),
+                _ => {}
+            }
+        }
+        consumed
+    }
+
+    fn finish(&mut self, keep_alive: bool) {
+        self.reasons.extend(self.exchange.ledger().reason);
+        self.finished += 1;
+        self.is_open &= keep_alive;
+        self.exchange = Exchange::new(peer(), Moment::ZERO, &self.settings);
+    }
+
+    fn flush(&mut self, input: &[u8]) {
+        let mut input = input;
+        while self.output.has_bytes() {
+            for side in [Side::Upstream, Side::Client] {
+                let Self { settings, pages, buffers, rng, output, exchange, .. } = self;
+                let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, rng, output };
+                let sent = if side == Side::Client { &mut self.to_client } else { &mut self.to_backend };
+                let flushed = exchange.flush(side, input, &mut turn, |slices| {
+                    slices.iter().for_each(|slice| sent.extend_from_slice(slice));
+                    Ok(slices.iter().map(|slice| slice.len()).sum())
+                });
+                if flushed == Flushed::All {
+                    self.step(Input::Drained(side));
+                }
+            }
+            input = &[];
+        }
+    }
+
+    /// Plays a backend that answers what has come whole, and a client that sends its next request then.
+    fn answer_while_asked(&mut self) {
+        while self.is_connected && !self.exchange.wants(Side::Client) {
+            self.receive(Side::Upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            self.receive(Side::Client, b"");
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        head_timeout: SECOND,
+        connect_timeout: SECOND,
+        answer_timeout: SECOND,
+        body_timeout: SECOND,
+        tunnel_timeout: None,
+        max_head_bytes: 65_536,
+        max_body_bytes: None,
+        limits: Limits::default(),
+        min_body_rate: 0,
+        keep_alive: KeepAlive::Always,
+        retry_limit: 0,
+        via: None,
+        forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
+        debug_networks: Vec::new(),
+        redirect: Redirect { for_all: false, port: 443 },
+        health: health::Settings { dead_ttl: SECOND, dead_on_500: true, checker_until: Moment::ZERO },
+    }
+}
+
+fn peer() -> Peer {
+    Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None }
+}
+
+fn frontend() -> Arc<Frontend> {
+    let url = BackendUrl::parse("http://10.0.0.1").expect("a good URL");
+    let members = [Arc::new(Member::new(Arc::new(Backend::new(BackendId(1), url))))];
+    let (host, pattern, id) = ("a".into(), "a".into(), "site".into());
+    Arc::new(Frontend { host, pattern, id, members: members.into(), options: Default::default() })
+}
+
+/// The messages in these bytes as a strict reader finds them, however their chunks are cut; and what is left.
+fn messages(bytes: &[u8], framing: impl Fn(&Head) -> Framing) -> (Vec<(Head, Vec<u8>, Trailers)>, String) {
+    let (mut rest, mut inlet, mut found) = (bytes, Inlet::default(), Vec::new());
+    while let Ok(head) = inlet.head(&mut rest) {
+        let mut body = Vec::new();
+        match inlet.body(&mut rest, framing(&head), &mut |piece| body.extend_from_slice(piece)) {
+            Ok(trailers) => found.push((head, body, trailers)),
+            Err(how) => return (found, format!("{head}, {}, {how:?}", text(&body))),
+        }
+    }
+    (found, String::new())
+}
+
+/// Plays `check` for the ways in which `bytes` can come: the pieces, and whether that is all in one.
+fn in_every_way(bytes: &[u8], mut check: impl FnMut(&[&[u8]], bool)) {
+    check(&[bytes], true);
+    for at in 1..bytes.len() {
+        let (first, second) = bytes.split_at(at);
+        check(&[first, second], false);
+    }
+    check(&bytes.chunks(1).collect::<Vec<_>>(), false);
+}
+
+fn shown(pieces: &[&[u8]]) -> Vec<String> {
+    pieces.iter().map(|piece| text(piece)).collect()
+}
+
+#[test]
+fn every_request_has_one_reading() {
+    for class in REQUESTS.iter().flat_map(|classes| classes.iter()) {
+        for (input, fate) in class.rows {
+            let behind = [input.as_bytes(), b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            in_every_way(&behind, |pieces, is_whole| {
+                let mut stage = Stage::new();
+                for piece in pieces {
+                    stage.receive(Side::Client, piece);
+                    stage.answer_while_asked();
+                }
+                check_request(
+                    &mut stage,
+                    *fate,
+                    is_whole,
+                    &format!("{}: {input:?} in {:?}", class.name, shown(pieces)),
+                );
+            });
+        }
+    }
+}
+
+fn check_request(stage: &mut Stage, fate: Fate, is_whole: bool, what: &str) {
+    const BEHIND: &str = "GET /behind HTTP/1.1\r\nHost: a\r\n{f}\r\n";
+    let framing = Head::request_framing;
+    let (expected, reason) = match fate {
+        Fate::Refused(reason) => (String::new(), Some(reason)),
+        Fate::Cut(reason) => {
+            let (whole, _) = messages(&stage.to_backend, framing);
+            assert!(whole.is_empty(), "a backend has a whole request of {what}: {whole:?}");
+            (text(&stage.to_backend), Some(reason))
+        }
+        Fate::Passed(bytes) => (format!("{bytes}{BEHIND}"), None),
+        Fate::Last(bytes) => (bytes.to_owned(), None),
+        Fate::Answered(_) => (BEHIND.to_owned(), None),
+    };
+    let expected = expected.replace("{f}", &crlf(FORWARDED));
+    let sent = text(&stage.to_backend);
+    let found = messages(sent.as_bytes(), framing);
+    assert_eq!(found, messages(expected.as_bytes(), framing), "{what}");
+    assert!(!is_whole || sent == expected, "{what}:\n{sent}\n{expected}");
+    let ends = reason.is_some() || matches!(fate, Fate::Last(_));
+    if reason.is_some() {
+        // The client is heard out before the end.
+        stage.tell(Input::End(Side::Client));
+        assert_eq!(stage.reasons, Vec::from_iter(reason), "{what}");
+    }
+    assert_eq!(stage.is_open, !ends, "{what}");
+    let (answers, rest) = messages(&stage.to_client, |head| head.answer_framing(""));
+    let count = found.0.len() + usize::from(reason.is_some() || matches!(fate, Fate::Answered(_)));
+    assert_eq!((answers.len(), &*rest), (count, ""), "answers to {what}: {answers:?}");
+}
+
+#[test]
+fn every_answer_has_one_reading() {
+    for class in ANSWERS {
+        for row in class.rows {
+            in_every_way(row.1.as_bytes(), |pieces, is_whole| {
+                let mut stage = Stage::new();
+                stage.receive(Side::Client, row.0.request("").as_bytes());
+                for piece in pieces {
+                    stage.receive(Side::Upstream, piece);
+                }
+                if row.2 == Then::Closes && stage.is_connected {
+                    stage.tell(Input::End(Side::Upstream));
+                }
+                check_answer(
+                    &stage,
+                    row.0,
+                    row.3,
+                    is_whole,
+                    &format!("{}: {:?} in {:?}", class.name, row.1, shown(pieces)),
+                );
+            });
+        }
+    }
+}
+
+fn check_answer(stage: &Stage, to: To, given: Given, is_whole: bool, what: &str) {
+    let framing = |head: &Head| head.answer_framing(to.method());
+    let (found, _) = messages(&stage.to_client, framing);
+    match given {
+        Given::Refused(reason) => {
+            let last = found.last().unwrap_or_else(|| panic!("no answer to {what}"));
+            assert_eq!((last.0.status(), &*stage.reasons), (reason.status(), &[reason][..]), "{what}");
+            assert!(!stage.reused.contains(&true), "{what}");
+        }
+        Given::Passed(expected, used) => {
+            assert_eq!(found, messages(expected.as_bytes(), framing).0, "{what}");
+            assert!(!is_whole || text(&stage.to_client) == expected, "{what}:\n{}", text(&stage.to_client));
+            let may_be_used = !is_whole || stage.reused == [used == Used::Again];
+            assert!(stage.reasons.is_empty() && may_be_used, "{what}: {:?} {:?}", stage.reasons, stage.reused);
+        }
+        Given::Cut(expected, reason) => {
+            assert_eq!(messages(&stage.to_client, framing), messages(expected.as_bytes(), framing), "{what}");
+            assert_eq!((&*stage.reasons, stage.is_open), (&[reason][..], false), "{what}");
+            assert_eq!(stage.reused, [false], "{what}");
+        }
+    }
+}
