@@ -155,6 +155,7 @@ fn a_header_has_its_time_and_trickling_does_not_add_to_it() {
     let proxy = behind_balancer(&backend).set("headTimeout", 0.3).start();
     let silent = proxy.client_from(BALANCER);
     let mut trickling = proxy.client_from(BALANCER);
+    trickling.send("PROXY ");
     let mut writer = trickling.writer();
     let drip = thread::spawn(move || {
         // Ends with the connection.
@@ -162,7 +163,6 @@ fn a_header_has_its_time_and_trickling_does_not_add_to_it() {
             thread::park_timeout(PATIENCE / 200);
         }
     });
-    trickling.send("PROXY ");
     for mut client in [silent, trickling] {
         assert!(client.rest().0.is_empty());
     }
