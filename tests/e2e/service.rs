@@ -40,7 +40,8 @@ fn the_pid_file_is_there_as_long_as_the_process() {
     let setup = Setup::new();
     let path = setup.dir().join("sluice.pid");
     let mut proxy = setup.set("pidFile", path.to_str().expect("plain text")).start();
-    assert_eq!(pid_in(&proxy, "sluice.pid"), proxy.pid().to_string());
+    // Who connects may be faster than the file is written.
+    until("the file names the process", || pid_in(&proxy, "sluice.pid") == proxy.pid().to_string());
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.until_exit().success());
     assert!(!path.exists());
