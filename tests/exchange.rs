@@ -5,7 +5,7 @@ use sluice::base::buffer::BufferPool;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Settings, Side, Turn};
+use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Settings, Side, Spares, Turn};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -21,6 +21,7 @@ struct Scene {
     settings: Settings,
     pages: Pages,
     buffers: BufferPool,
+    spares: Spares,
     rng: fastrand::Rng,
     output: Output,
     exchange: Exchange,
@@ -36,6 +37,7 @@ impl Scene {
             settings,
             pages: Pages::load(&page::Settings::default()),
             buffers: BufferPool::default(),
+            spares: Spares::default(),
             rng: fastrand::Rng::with_seed(1),
             output: Output::default(),
         }
@@ -59,6 +61,7 @@ impl Scene {
             settings: &self.settings,
             pages: &self.pages,
             buffers: &mut self.buffers,
+            spares: &mut self.spares,
             rng: &mut self.rng,
             output: &mut self.output,
         };

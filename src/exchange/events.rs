@@ -1,6 +1,7 @@
 //! The vocabulary between an exchange and its owner: what happened, and what is to be done.
 
 use super::outlet::Outlet;
+use super::request::Spares;
 use super::settings::Settings;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
@@ -148,6 +149,8 @@ pub struct Turn<'a> {
     pub pages: &'a Pages,
     /// The core's buffers.
     pub buffers: &'a mut BufferPool,
+    /// The core's boxes for requests.
+    pub spares: &'a mut Spares,
     /// The core's dice.
     pub rng: &'a mut fastrand::Rng,
     /// Where the results go.

@@ -43,7 +43,7 @@ mod tunnel;
 pub use events::{Effect, Flushed, Input, Output, Side, Turn};
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
-pub use request::Request;
+pub use request::{Request, Spares};
 pub use settings::{KeepAlive, Redirect, Settings};
 
 use crate::base::buffer::BufferPool;
@@ -103,6 +103,7 @@ struct Cx<'a> {
     settings: &'a Settings,
     pages: &'a Pages,
     buffers: &'a mut BufferPool,
+    spares: &'a mut Spares,
     rng: &'a mut fastrand::Rng,
     output: &'a mut Output,
     ledger: &'a mut Ledger,
@@ -186,6 +187,7 @@ impl Exchange {
             settings: turn.settings,
             pages: turn.pages,
             buffers: turn.buffers,
+            spares: turn.spares,
             rng: turn.rng,
             output: turn.output,
             ledger: &mut self.ledger,
@@ -360,13 +362,13 @@ impl Exchange {
         [&self.to_client, &self.to_upstream].iter().filter(|backlog| backlog.holds_buffer()).count()
     }
 
-    /// Gives the buffers back. The exchange is over, or nobody is left to tell it anything.
-    pub fn recycle(mut self, buffers: &mut BufferPool) {
+    /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.
+    pub fn recycle(mut self, buffers: &mut BufferPool, spares: &mut Spares) {
         for backlog in [&mut self.to_client, &mut self.to_upstream] {
             backlog.discard(buffers);
         }
         if let Some(request) = self.state.into_request() {
-            request.recycle(buffers);
+            request.recycle(buffers, spares);
         }
     }
 }

@@ -12,10 +12,18 @@ use crate::wire::request::{Hop, RequestHead, Span, Spans};
 /// The most that is kept of a request, head and body, to send it again.
 const REPLAY_LIMIT: usize = 64 * 1024;
 
-/// A request whose head is complete. Its buffer holds the host's name, the head as it goes to a backend, and behind
-/// it what of the body was sent, for as long as the request may have to be sent again.
+/// How many boxes are kept for requests to come.
+const MOST_SPARES: usize = 1024;
+
+/// A request whose head is complete. It goes from state to state, so it is boxed, and as boxes are used again
+/// ([`Spares`]), that costs no allocation.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request(Box<Facts>);
+
+/// What is known of a request. The buffer holds the host's name, the head as it goes to a backend, and behind it what
+/// of the body was sent, for as long as the request may have to be sent again.
+#[derive(Debug)]
+struct Facts {
     buffer: Vec<u8>,
     spans: Spans,
     version: Version,
@@ -44,6 +52,23 @@ struct Traits {
     is_secure: bool,
 }
 
+/// The boxes of requests that are over: a core has one stock and uses it again and again.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
+pub struct Spares(Vec<Box<Facts>>);
+
+impl Spares {
+    fn house(&mut self, facts: Facts) -> Request {
+        match self.0.pop() {
+            Some(mut place) => {
+                *place = facts;
+                Request(place)
+            }
+            None => Request(Box::new(facts)),
+        }
+    }
+}
+
 impl Request {
     /// Keeps what matters of `head`.
     pub(super) fn new(head: &RequestHead<'_, '_>, cx: &mut Cx<'_>) -> Result<Self, Reason> {
@@ -64,7 +89,8 @@ impl Request {
             wants_debug: head.wants_debug,
             is_secure: head.came_encrypted(&hop),
         };
-        Ok(Self { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All })
+        let facts = Facts { buffer, spans, version: head.version, traits, body: head.body, keeps: Keeps::All };
+        Ok(cx.spares.house(facts))
     }
 
     /// What can be made out of a request whose head is refused.
@@ -82,55 +108,55 @@ impl Request {
             wants_debug: seen.wants_debug,
             is_secure: false,
         };
-        Some(Self {
+        Some(cx.spares.house(Facts {
             buffer,
             spans: Spans { method, target, ..Spans::default() },
             version: seen.version,
             traits,
             body: BodyLength::None,
             keeps: Keeps::Head,
-        })
+        }))
     }
 
     /// Whether this is the name of the host.
     pub(super) fn is_for(&self, host: &str) -> bool {
-        self.spans.host.of(&self.buffer) == host.as_bytes()
+        self.0.spans.host.of(&self.0.buffer) == host.as_bytes()
     }
 
     /// The name of the host: lower case, no port, no trailing dot.
     pub fn host(&self) -> &str {
         // The name was written by `wire` from ASCII alone.
-        std::str::from_utf8(self.spans.host.of(&self.buffer)).unwrap_or_default()
+        std::str::from_utf8(self.0.spans.host.of(&self.0.buffer)).unwrap_or_default()
     }
 
     /// The method.
     pub fn method(&self) -> &[u8] {
-        self.spans.method.of(&self.buffer)
+        self.0.spans.method.of(&self.0.buffer)
     }
 
     /// The target in origin form.
     pub fn target(&self) -> &[u8] {
-        self.spans.target.of(&self.buffer)
+        self.0.spans.target.of(&self.0.buffer)
     }
 
     /// The value of `Referer`.
     pub fn referer(&self) -> Option<&[u8]> {
-        self.spans.referer.map(|span| span.of(&self.buffer))
+        self.0.spans.referer.map(|span| span.of(&self.0.buffer))
     }
 
     /// The value of `User-Agent`.
     pub fn user_agent(&self) -> Option<&[u8]> {
-        self.spans.user_agent.map(|span| span.of(&self.buffer))
+        self.0.spans.user_agent.map(|span| span.of(&self.0.buffer))
     }
 
     /// Whether the client speaks HTTP/1.1.
     pub fn is_http11(&self) -> bool {
-        self.version == Version::Http11
+        self.0.version == Version::Http11
     }
 
     /// The value of `Upgrade`, where another protocol is asked for.
     pub(super) fn offered_protocols(&self) -> Option<&[u8]> {
-        self.spans.upgrade.map(|span| span.of(&self.buffer))
+        self.0.spans.upgrade.map(|span| span.of(&self.0.buffer))
     }
 
     pub(super) fn is_head(&self) -> bool {
@@ -138,69 +164,73 @@ impl Request {
     }
 
     pub(super) fn body(&self) -> BodyLength {
-        self.body
+        self.0.body
     }
 
     pub(super) fn keep_alive(&self) -> bool {
-        self.traits.keep_alive
+        self.0.traits.keep_alive
     }
 
     pub(super) fn is_idempotent(&self) -> bool {
-        self.traits.idempotent
+        self.0.traits.idempotent
     }
 
     pub(super) fn expects_continue(&self) -> bool {
-        self.traits.expects_continue
+        self.0.traits.expects_continue
     }
 
     /// Whether the client's connection is encrypted, be it to this node or to a proxy in front that is believed.
     pub(super) fn is_secure(&self) -> bool {
-        self.traits.is_secure
+        self.0.traits.is_secure
     }
 
     pub(super) fn wants_debug(&self) -> bool {
-        self.traits.wants_debug
+        self.0.traits.wants_debug
     }
 
     /// Everything that was sent so far; `None` once that was more than is kept.
     pub(super) fn replay(&self) -> Option<&[u8]> {
-        (self.keeps == Keeps::All).then(|| self.buffer.from(self.spans.head.start()))
+        (self.0.keeps == Keeps::All).then(|| self.0.buffer.from(self.0.spans.head.start()))
     }
 
     /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
     pub(super) fn extend_replay(&mut self, len: usize) -> Option<&mut Vec<u8>> {
-        if self.keeps == Keeps::All && self.buffer.len() + len > REPLAY_LIMIT {
+        if self.0.keeps == Keeps::All && self.0.buffer.len() + len > REPLAY_LIMIT {
             self.drop_replay();
         }
-        (self.keeps == Keeps::All).then_some(&mut self.buffer)
+        (self.0.keeps == Keeps::All).then_some(&mut self.0.buffer)
     }
 
     /// The request will not be sent again: only its head is kept, for the log.
     pub(super) fn drop_replay(&mut self) {
-        self.keeps = Keeps::Head;
-        self.buffer.truncate(self.spans.head.end());
+        self.0.keeps = Keeps::Head;
+        self.0.buffer.truncate(self.0.spans.head.end());
     }
 
     /// Keeps what the log wants and nothing else, in a buffer of just that size: for what may last long and be idle, a
     /// tunnel.
     pub(super) fn shrink(&mut self, buffers: &mut BufferPool) {
-        let spans = &mut self.spans;
+        let spans = &mut self.0.spans;
         let always = [&mut spans.host, &mut spans.method, &mut spans.target];
         let kept = always.into_iter().chain(&mut spans.referer).chain(&mut spans.user_agent);
         let mut exact = Vec::new();
         for span in kept {
-            *span = span.copy(&self.buffer, &mut exact);
+            *span = span.copy(&self.0.buffer, &mut exact);
         }
         exact.shrink_to_fit();
         (spans.head, spans.upgrade) = (Span::default(), None);
-        buffers.give(std::mem::replace(&mut self.buffer, exact));
-        self.keeps = Keeps::LogAlone;
+        buffers.give(std::mem::replace(&mut self.0.buffer, exact));
+        self.0.keeps = Keeps::LogAlone;
     }
 
-    /// Gives the buffer back.
-    pub(super) fn recycle(self, buffers: &mut BufferPool) {
-        if self.keeps != Keeps::LogAlone {
-            buffers.give(self.buffer);
+    /// Gives the buffer and the box back.
+    pub(super) fn recycle(mut self, buffers: &mut BufferPool, spares: &mut Spares) {
+        let buffer = std::mem::take(&mut self.0.buffer);
+        if self.0.keeps != Keeps::LogAlone {
+            buffers.give(buffer);
+        }
+        if spares.0.len() < MOST_SPARES {
+            spares.0.push(self.0);
         }
     }
 }

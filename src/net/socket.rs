@@ -4,8 +4,10 @@ use super::sys;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -113,17 +115,17 @@ impl Socket {
     /// Reads once. A short read is trusted to have emptied the socket.
     pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
         loop {
-            return match self.stream.read(room) {
+            return match rustix::net::recv(&self.stream, &mut *room, RecvFlags::empty()).map(|(count, _)| count) {
                 Ok(0) => Received::End,
                 Ok(count) => {
                     self.readable = count == room.len() || self.hung_up;
                     Received::Bytes(count)
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Errno::AGAIN) => {
                     self.readable = false;
                     Received::Nothing
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(Errno::INTR) => continue,
                 Err(_) => Received::Broken,
             };
         }
@@ -152,7 +154,7 @@ impl Socket {
     pub(super) fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             let result = match slices {
-                [slice] => self.stream.write(slice),
+                [slice] => rustix::net::send(&self.stream, slice, SendFlags::NOSIGNAL).map_err(Into::into),
                 slices => self.stream.write_vectored(slices),
             };
             match result {

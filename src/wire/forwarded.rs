@@ -71,11 +71,13 @@ pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, believed: bool, fields:
             out.extend_from_slice(b", ");
         }
     }
+    let start = out.len();
     put_address(out, peer.address);
+    let address = start..out.len();
     out.extend_from_slice(b"\r\n");
     if is_missing(Field::XRealIp) {
         out.extend_from_slice(b"X-Real-IP: ");
-        put_address(out, peer.address);
+        out.extend_from_within(address);
         out.extend_from_slice(b"\r\n");
     }
     let scheme: &[u8] = if peer.secure { b"https" } else { b"http" };

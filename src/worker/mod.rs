@@ -221,6 +221,7 @@ struct Core {
     settings: exchange::Settings,
     pages: Arc<Pages>,
     buffers: BufferPool,
+    spares: exchange::Spares,
     rng: fastrand::Rng,
     output: Output,
 }
@@ -232,6 +233,7 @@ impl Core {
             settings: &self.settings,
             pages: &self.pages,
             buffers: &mut self.buffers,
+            spares: &mut self.spares,
             rng: &mut self.rng,
             output: &mut self.output,
         }
@@ -312,6 +314,7 @@ impl Worker {
                 settings: parts.exchange,
                 pages: parts.pages,
                 buffers: BufferPool::default(),
+                spares: exchange::Spares::default(),
                 rng: fastrand::Rng::new(),
                 output: Output::default(),
             },

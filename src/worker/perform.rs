@@ -74,7 +74,7 @@ impl Worker {
         self.release(job_key, false);
         let Some(job) = self.jobs.remove(job_key) else { return };
         self.record(&job.exchange);
-        job.exchange.recycle(&mut self.core.buffers);
+        job.exchange.recycle(&mut self.core.buffers, &mut self.core.spares);
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.job = None;
         client.served = true;

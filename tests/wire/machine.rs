@@ -8,7 +8,7 @@ use sluice::base::buffer::BufferPool;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Redirect, Settings, Side, Turn};
+use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Redirect, Settings, Side, Spares, Turn};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -23,6 +23,7 @@ struct Stage {
     settings: Settings,
     pages: Pages,
     buffers: BufferPool,
+    spares: Spares,
     rng: fastrand::Rng,
     output: Output,
     exchange: Exchange,
@@ -47,6 +48,7 @@ impl Stage {
             settings,
             pages: Pages::load(&page::Settings::default()),
             buffers: BufferPool::default(),
+            spares: Spares::default(),
             rng: fastrand::Rng::with_seed(1),
             output: Output::default(),
             unread: Default::default(),
@@ -89,8 +91,8 @@ impl Stage {
     }
 
     fn step(&mut self, input: Input<'_>) -> usize {
-        let Self { settings, pages, buffers, rng, output, exchange, .. } = self;
-        let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, rng, output };
+        let Self { settings, pages, buffers, spares, rng, output, exchange, .. } = self;
+        let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, spares, rng, output };
         let consumed = exchange.step(input, 0, &mut turn);
         while let Some(effect) = self.output.effects.pop_front() {
             match effect {
@@ -122,8 +124,8 @@ impl Stage {
         let mut input = input;
         while self.output.has_bytes() {
             for side in [Side::Upstream, Side::Client] {
-                let Self { settings, pages, buffers, rng, output, exchange, .. } = self;
-                let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, rng, output };
+                let Self { settings, pages, buffers, spares, rng, output, exchange, .. } = self;
+                let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, spares, rng, output };
                 let sent = if side == Side::Client { &mut self.to_client } else { &mut self.to_backend };
                 let flushed = exchange.flush(side, input, &mut turn, |slices| {
                     slices.iter().for_each(|slice| sent.extend_from_slice(slice));

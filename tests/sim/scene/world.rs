@@ -10,7 +10,7 @@ use sluice::base::buffer::BufferPool;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::BackendId;
-use sluice::exchange::{Exchange, Output, Side, Turn};
+use sluice::exchange::{Exchange, Output, Side, Spares, Turn};
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded;
 use std::net::{IpAddr, Ipv4Addr};
@@ -59,6 +59,7 @@ pub(crate) struct World {
 #[derive(Default)]
 pub(crate) struct Core {
     pub(crate) buffers: BufferPool,
+    pub(crate) spares: Spares,
     pub(crate) rng: fastrand::Rng,
     pub(crate) output: Output,
 }
@@ -154,6 +155,7 @@ impl World {
             settings: &self.plan.settings,
             pages: pages(),
             buffers: &mut self.core.buffers,
+            spares: &mut self.core.spares,
             rng: &mut self.core.rng,
             output: &mut self.core.output,
         };
