@@ -6,6 +6,7 @@ mod tools;
 pub use tools::{Provision, Routes};
 
 use crate::config::{self, CpuList, Overrides, Warning};
+use crate::supervisor::Predecessor;
 use crate::{demo, supervisor};
 use clap::{Parser, Subcommand};
 use nix::unistd::Uid;
@@ -58,6 +59,12 @@ pub enum Command {
     Provision(Provision),
     /// Show what a host resolves to in Redis, step by step, or list all patterns
     Routes(Routes),
+    /// Have a running sluice renew itself from its file, without losing a connection, and wait for the outcome
+    Upgrade {
+        /// The process
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        pid: u32,
+    },
 }
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -71,12 +78,13 @@ impl Arguments {
     }
 
     /// What overrides the file.
-    pub fn overrides(&self, is_root: bool) -> Overrides {
+    pub fn overrides(&self, is_root: bool, is_successor: bool) -> Overrides {
         Overrides {
             workers: self.workers.and_then(|workers| workers.try_into().ok()),
             cpus: self.cpus.clone(),
             no_pin: self.no_pin,
             is_root,
+            is_successor,
         }
     }
 }
@@ -90,10 +98,20 @@ pub fn run() -> ExitCode {
         Some(Command::Demo { port }) => return with_log(false, || report(demo::run(*port))),
         Some(Command::Provision(provision)) => return tools::provision(provision, &file),
         Some(Command::Routes(routes)) => return tools::routes(routes, &file),
+        Some(Command::Upgrade { pid }) => return tools::upgrade(*pid),
     }
-    let (settings, warnings) = match config::load(&file, &arguments.overrides(Uid::effective().is_root())) {
+    let predecessor = match Predecessor::find() {
+        Ok(predecessor) => predecessor,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let overrides = arguments.overrides(Uid::effective().is_root(), predecessor.is_some());
+    let (settings, warnings) = match config::load(&file, &overrides) {
         Ok(loaded) => loaded,
         Err(failure) => {
+            predecessor.iter().for_each(|predecessor| predecessor.refuse(&failure.to_string()));
             print_warnings(&file, &failure.warnings);
             eprintln!("{failure}");
             return ExitCode::FAILURE;
@@ -108,7 +126,7 @@ pub fn run() -> ExitCode {
         for warning in warnings {
             log::warn!("{}: {warning}", file.display());
         }
-        report(supervisor::run(&settings))
+        report(supervisor::run(&settings, predecessor))
     })
 }
 
@@ -153,15 +171,15 @@ mod tests {
     fn arguments_become_overrides() {
         let parse = |line: &str| Arguments::try_parse_from(line.split_whitespace());
         let plain = parse("sluice").expect("no arguments");
-        assert_eq!(plain.overrides(false), Overrides::default());
+        assert_eq!(plain.overrides(false, false), Overrides::default());
         assert_eq!(plain.config_path(None), Path::new("config/config.json"));
         assert_eq!(plain.config_path(Some("x".into())), Path::new("config/config_x.json"));
         let full = parse("sluice --config a.json --dry --workers 4 --cpus 0-1,3 --no-pin").expect("all arguments");
         assert!(full.dry);
         assert_eq!(full.config_path(Some("x".into())), Path::new("a.json"));
-        let overrides =
-            Overrides { workers: Some(4), cpus: Some("0-1,3".parse().expect("a list")), no_pin: true, is_root: true };
-        assert_eq!(full.overrides(true), overrides);
+        let cpus = Some("0-1,3".parse().expect("a list"));
+        let overrides = Overrides { workers: Some(4), cpus, no_pin: true, is_root: true, is_successor: false };
+        assert_eq!(full.overrides(true, false), overrides);
         assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo { port: 8080 }));
         assert_eq!(parse("sluice demo --port 81").expect("a command").command, Some(Command::Demo { port: 81 }));
         let wrong = ["--workers 0", "--workers x", "--workers 1025", "--cpus x", "--cpus 1-0", "--dry demo", "other"];

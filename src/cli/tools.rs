@@ -3,7 +3,7 @@
 use crate::config::{self, Overrides};
 use crate::directory::Source;
 use crate::directory::redis::{EXPECTED, Target};
-use crate::provision;
+use crate::{provision, supervisor};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -83,6 +83,17 @@ pub(super) fn routes(arguments: &Routes, config: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Has a process upgrade itself.
+pub(super) fn upgrade(pid: u32) -> ExitCode {
+    match supervisor::order_upgrade(pid) {
+        Ok(successor) => {
+            println!("process {successor} serves in the place of process {pid}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => fail(&problem),
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Overrides {
     pub no_pin: bool,
     /// Whether the process runs as root, and so can and is to become another user.
     pub is_root: bool,
+    /// Whether it takes the place of a process that has done so already.
+    pub is_successor: bool,
 }
 
 /// The file to read: the one asked for, else `config/config.json`, or `config/config_x.json` for the flavor `x`.
@@ -155,7 +157,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     if let Some(tls) = &tls {
         server.exchange.redirect = tls.redirect;
     }
-    let (user, group) = read_user(root, overrides.is_root);
+    let (user, group) = read_user(root, overrides);
     let backend_tls = https::read_backend_tls(&section, folder);
     let source = driver::read_source(root, folder, &server)?;
     Some(Settings {
@@ -182,11 +184,11 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
 }
 
 /// As root: `www-data`, unless told otherwise. Whoever names only a user gets that user's own group.
-fn read_user(root: &Section<'_>, is_root: bool) -> (Option<String>, Option<String>) {
+fn read_user(root: &Section<'_>, overrides: &Overrides) -> (Option<String>, Option<String>) {
     let [user, group] = ["user", "group"].map(|key| root.field(key));
     let names = [read_account(&user), read_account(&group)];
-    if !is_root {
-        for field in [user, group] {
+    if !overrides.is_root {
+        for field in [user, group].iter().filter(|_| !overrides.is_successor) {
             field.warn_no_effect("only a process that is started as root can become another user");
         }
         return (None, None);

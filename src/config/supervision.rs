@@ -15,6 +15,8 @@ pub struct Supervision {
     pub memory_upgrade: bool,
     /// How long a worker may take for one turn (`server.watchdog`).
     pub watchdog: Duration,
+    /// How long a new process may take to serve at an upgrade (`server.upgradeTimeout`).
+    pub upgrade_timeout: Duration,
 }
 
 /// The least memory that a limit may be: a typing error below it would turn the workers without end.
@@ -35,6 +37,7 @@ pub(super) fn read(server: &Section<'_>) -> Supervision {
         memory_check_interval: server.field("memoryCheckInterval").seconds().unwrap_or(Duration::from_secs(1)),
         memory_upgrade: server.field("memoryUpgrade").flag().unwrap_or(false),
         watchdog: server.field("watchdog").seconds().unwrap_or(Duration::from_secs(10)),
+        upgrade_timeout: server.field("upgradeTimeout").seconds().unwrap_or(Duration::from_secs(60)),
     }
 }
 

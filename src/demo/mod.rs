@@ -74,7 +74,7 @@ pub fn run(port: u16) -> Result<(), Error> {
     fs::write(&routes, text).map_err(|error| Error::Routes(routes.clone(), error))?;
     let settings = settings(port, &folder.0)?;
     print_guide(address, &routes);
-    supervisor::run(&settings).map_err(Error::Serve)
+    supervisor::run(&settings, None).map_err(Error::Serve)
 }
 
 /// Those of a configuration in the folder.

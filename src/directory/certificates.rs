@@ -92,6 +92,8 @@ pub(super) enum Order {
     Replace(Records),
     /// Files may have changed.
     Reread,
+    /// The snapshot is another process's.
+    Retire,
     /// End.
     Stop,
 }
@@ -148,6 +150,7 @@ impl Clerk {
                 recv(desk.orders) -> order => match order {
                     Ok(Order::Replace(records)) => self.replace(records, desk),
                     Ok(Order::Reread) => self.reread(),
+                    Ok(Order::Retire) => {}
                     Ok(Order::Stop) | Err(_) => return,
                 },
                 recv(daily) -> _ => {

@@ -59,6 +59,7 @@ impl Server {
                 },
                 recv(desk.orders) -> order => match order {
                     Ok(Order::Reload) => self.reload(),
+                    Ok(Order::Retire) => {}
                     Ok(Order::Stop) | Err(_) => return,
                 },
             }

@@ -194,7 +194,10 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
     let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let thread = match &settings.source {
-        Source::File(path) => file::start(path, desk, cores.clone(), names)?,
+        Source::File(path) => {
+            status.warm();
+            file::start(path, desk, cores.clone(), names)?
+        }
         Source::Redis(settings) => {
             redis::start(settings, desk, cores.clone(), names, clock, (Arc::clone(&status), touches))?
         }
@@ -269,6 +272,13 @@ impl Directory {
         let _ = self.orders.try_send(Order::Reload);
     }
 
+    /// Leaves the snapshot to another process from now on.
+    pub fn retire(&self) {
+        // If there is no room, it is written once more at the end.
+        let _ = self.clerk_orders.try_send(certificates::Order::Retire);
+        let _ = self.orders.try_send(Order::Retire);
+    }
+
     /// Ends the directory's threads and waits for them. What was answered stays good.
     pub fn stop(&self) {
         // Fails only if the thread has ended.
@@ -301,6 +311,8 @@ struct DeadMark {
 #[derive(Debug)]
 enum Order {
     Reload,
+    /// The snapshot is another process's.
+    Retire,
     Stop,
 }
 

@@ -1,7 +1,7 @@
 //! How the source of routes is, for metrics: written by the directory's thread, read by anybody.
 
 use crate::base::clock::Moment;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Good from the start for a source that cannot be away.
@@ -10,17 +10,34 @@ pub struct Status {
     means: AtomicU8,
     lost_at: AtomicU64,
     losses: AtomicU64,
+    warm: AtomicBool,
 }
 
 impl Default for Status {
     fn default() -> Self {
-        Self { means: AtomicU8::new(0), lost_at: AtomicU64::new(u64::MAX), losses: AtomicU64::new(0) }
+        Self {
+            means: AtomicU8::new(0),
+            lost_at: AtomicU64::new(u64::MAX),
+            losses: AtomicU64::new(0),
+            warm: AtomicBool::new(false),
+        }
     }
 }
 
 impl Status {
+    /// Routes are known, of a file or a snapshot, or can be asked for.
+    pub(super) fn warm(&self) {
+        self.warm.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests can be routed: not before a source that may be away was there once, or a snapshot of it was read.
+    pub fn is_warm(&self) -> bool {
+        self.warm.load(Ordering::Relaxed)
+    }
+
     /// The source is there.
     pub(super) fn connected(&self, means: u8) {
+        self.warm();
         self.means.store(means, Ordering::Relaxed);
         self.lost_at.store(u64::MAX, Ordering::Relaxed);
     }

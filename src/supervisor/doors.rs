@@ -54,6 +54,12 @@ impl Doors {
         self.doors.iter().map(|door| door.address)
     }
 
+    /// A handle of every socket, with its address.
+    pub(super) fn handles(&self) -> io::Result<Vec<(SocketAddr, Listener)>> {
+        let sockets = self.doors.iter().flat_map(|door| door.sockets.iter().map(|socket| (door.address, socket)));
+        sockets.map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
+    }
+
     /// What the worker of this number accepts from. Each socket has somebody who does: where there are more than
     /// workers, a worker has several, and where there are fewer, some have one in common.
     pub(super) fn of_worker(&self, number: usize) -> io::Result<Vec<Entrance>> {

@@ -10,12 +10,12 @@ use super::watchdog::{Finding, Pace, Watch};
 use super::{Error, Event, affinity, certificates, limits};
 use crate::access_log::Log;
 use crate::base::clock::{Clock, Moment};
-use crate::base::counters::Counters;
+use crate::base::counters::{Counter, Counters};
 use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::mailbox::Post;
 use crate::page::Pages;
-use crate::worker::{Heir, Landing, Order, Parts, Vitals, Worker};
+use crate::worker::{Heir, Landing, Order, Parts, PlainClient, Vitals, Worker};
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::io;
@@ -52,6 +52,8 @@ pub(super) struct Loops {
     begun: u64,
     /// What those have counted that have ended.
     past: Counters,
+    /// Where the next client from outside arrives.
+    next_landing: usize,
     policy: Option<Policy>,
     pace: Pace,
     is_stopping: bool,
@@ -66,6 +68,8 @@ struct Place {
     current: Option<LoopId>,
     /// Nobody does, and somebody will from this moment on.
     empty_until: Option<Moment>,
+    /// How many connections those have accepted there that have ended.
+    accepted: u64,
 }
 
 /// A worker that runs.
@@ -85,7 +89,7 @@ struct Loop {
 impl Loops {
     /// No workers yet, and places for them at these doors.
     pub(super) fn new(stock: Stock, doors: Doors, cpus: &[affinity::Place], events: Sender<Event>) -> Self {
-        let place = |cpu| Place { cpu, landing: Landing::default(), current: None, empty_until: None };
+        let place = |cpu| Place { cpu, landing: Landing::default(), current: None, empty_until: None, accepted: 0 };
         let supervision = &stock.settings.supervision;
         let limit = limits::memory(supervision.memory_limit, cpus.len());
         let policy = limit.map(|limit| Policy::new(limit, supervision.memory_check_interval));
@@ -96,6 +100,7 @@ impl Loops {
             running: BTreeMap::new(),
             begun: 0,
             past: Counters::default(),
+            next_landing: 0,
             policy,
             pace: Pace::default(),
             is_stopping: false,
@@ -190,6 +195,9 @@ impl Loops {
     pub(super) fn ended(&mut self, id: LoopId, how: Result<(), String>) {
         let Some(old) = self.running.remove(&id) else { return };
         self.past.absorb(&old.counters);
+        if let Some(place) = self.places.get_mut(old.number) {
+            place.accepted += old.counters.get(Counter::Accepted);
+        }
         if self.is_stopping && how.is_ok() {
             return;
         }
@@ -310,8 +318,31 @@ impl Loops {
         }
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        self.is_stopping
+    /// How many workers there are, when all places are filled.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Takes on a client from outside, at each place in turn.
+    pub(super) fn adopt(&mut self, client: PlainClient) {
+        self.next_landing = (self.next_landing + 1) % self.places.len().max(1);
+        let Some(place) = self.places.get(self.next_landing) else { return };
+        // Where nobody works at the moment, the next one looks there first of all.
+        place.landing.put(vec![client.into()]);
+        if let Some(current) = place.current.and_then(|id| self.running.get(&id)) {
+            current.orders.send(Order::Arrivals);
+        }
+    }
+
+    /// How many connections were accepted at each place.
+    pub(super) fn accepted(&self) -> Vec<u64> {
+        let mut accepted: Vec<u64> = self.places.iter().map(|place| place.accepted).collect();
+        for each in self.running.values() {
+            if let Some(count) = accepted.get_mut(each.number) {
+                *count += each.counters.get(Counter::Accepted);
+            }
+        }
+        accepted
     }
 
     /// Whether the order to stop is carried out, but for those who do not turn and so would never end.
@@ -324,6 +355,13 @@ impl Loops {
         self.is_stopping = true;
         self.doors = None;
         self.tell_all(|| Order::Stop);
+    }
+
+    /// Has all workers end, and their clients go to somebody outside.
+    pub(super) fn hand_over(&mut self, heir: &Heir) {
+        self.is_stopping = true;
+        self.doors = None;
+        self.tell_all(|| Order::HandOver(heir.clone()));
     }
 
     /// How many workers were begun so far.

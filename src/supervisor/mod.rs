@@ -15,9 +15,12 @@ mod privileges;
 mod report;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod watchdog;
 
-use crate::base::clock::Clock;
+pub use upgrade::{Predecessor, order as order_upgrade};
+
+use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
 use crate::config::Settings;
@@ -25,14 +28,14 @@ use crate::net::activation;
 use crate::net::listener::Listener;
 use crate::net::tls::DAY;
 use crate::page::Pages;
-use crate::worker::Order;
+use crate::worker::{Order, PlainClient};
 use crate::{access_log, directory};
-use crossbeam_channel::{Receiver, Sender, select, tick};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, tick};
 use doors::Doors;
 use loops::{LoopId, Loops, Stock};
 use pid_file::PidFile;
 use privileges::Account;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::fmt;
 use std::io;
@@ -40,6 +43,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
+use upgrade::{Elder, Succession, Word};
+
+/// How old a process has to be to be renewed for its memory's sake, in intervals of `server.memoryCheckInterval`: ten
+/// minutes unless set otherwise.
+const LEAST_AGE: u32 = 600;
+
+/// How often a successor looks whether the source of routes is there.
+const WARM_UP_LOOK: Duration = Duration::from_millis(5);
 
 /// Why the process cannot serve, or no longer.
 #[derive(Debug)]
@@ -62,6 +74,8 @@ pub enum Error {
     System(&'static str, io::Error),
     /// What was to be agreed on with clients over TLS is nothing that can be.
     Tls(String),
+    /// The process before this one does not hand over.
+    Predecessor(String),
 }
 
 impl fmt::Display for Error {
@@ -86,6 +100,7 @@ impl fmt::Display for Error {
             Self::PidFile(path, error) => write!(f, "server.pidFile: writing {}: {error}", path.display()),
             Self::Directory(error) => error.fmt(f),
             Self::Tls(problem) => write!(f, "https: {problem}"),
+            Self::Predecessor(why) => write!(f, "upgrade: {why}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -107,11 +122,44 @@ enum Event {
     WorkerEnded(LoopId, Result<(), String>),
     /// All workers have been renewed and the process holds too much memory all the same: it is to be renewed itself.
     Renew,
+    /// What becomes of the successor.
+    Successor(Word),
+    /// A client of the predecessor's.
+    Client(PlainClient),
 }
 
-/// Serves until a signal ends it; every request that is under way then is answered first, up to
-/// `server.gracefulWait`.
-pub fn run(settings: &Settings) -> Result<(), Error> {
+/// Serves until a signal ends it, or a successor takes its place; every request that is under way then is answered
+/// first, up to `server.gracefulWait`. Where there is a predecessor, this process takes its place.
+pub fn run(settings: &Settings, predecessor: Option<Predecessor>) -> Result<(), Error> {
+    let (events_out, events) = crossbeam_channel::unbounded();
+    let mut prepared = prepare(settings, predecessor.as_ref(), &events_out);
+    if let (Some(_), Ok(house)) = (&predecessor, &prepared) {
+        prepared = warm_up(house, &events).and(prepared);
+    }
+    let mut house = prepared.inspect_err(|error| {
+        if let Some(predecessor) = &predecessor {
+            predecessor.refuse(&error.to_string());
+        }
+    })?;
+    if let Some(predecessor) = &predecessor {
+        predecessor.ask_leave().map_err(Error::Predecessor)?;
+    }
+    house.loops.start()?;
+    match predecessor {
+        Some(predecessor) => house.succeed(predecessor)?,
+        None => notify::ready(),
+    }
+    for address in house.loops.doors.iter().flat_map(Doors::addresses) {
+        log::info!("listening on {address} with {} workers", house.loops.places());
+    }
+    house.serve(&events);
+    house.tear_down();
+    Ok(())
+}
+
+/// Everything but the workers.
+fn prepare(settings: &Settings, predecessor: Option<&Predecessor>, events: &Sender<Event>) -> Result<House, Error> {
+    // Before this process listens on sockets of its own.
     let activated = activation::take_sockets().map_err(Error::Activation)?;
     let cpus = affinity::choose(settings).map_err(Error::Cpus)?;
     let open_files = limits::raise_open_files();
@@ -120,30 +168,45 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     }
     let mut settings = settings.clone();
     settings.worker.max_connections = limits::connections(settings.max_connections, cpus.len(), open_files);
-    let settings = &settings;
-    let (events_out, events) = crossbeam_channel::unbounded();
     // From here on a signal is an order, not the end of the process: before the first client can have connected.
-    hear_signals(events_out.clone()).map_err(|error| Error::System("hearing signals", error))?;
-    let doors = open_doors(settings, cpus.len(), activated)?;
-    let account = Account::find(settings).map_err(Error::Privileges)?;
-    let pid_file = settings.pid_file.as_ref().map(|path| PidFile::write(path, account).map_err(Error::pid_file(path)));
-    let _pid_file = pid_file.transpose()?;
+    hear_signals(events.clone()).map_err(|error| Error::System("hearing signals", error))?;
+    let doors = open_doors(&settings, cpus.len(), activated, predecessor)?;
+    let account = Account::find(&settings).map_err(Error::Privileges)?;
+    // That of a predecessor is its own until this process serves.
+    let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
+    let pid_file = path.map(|path| PidFile::write(path, account).map_err(Error::pid_file(path))).transpose()?;
     account.take_on().map_err(Error::Privileges)?;
     panics::log_them();
-    let mut house = House::furnish(settings, &cpus, doors, &events_out)?;
-    house.loops.start()?;
-    for address in house.loops.doors.iter().flat_map(Doors::addresses) {
-        log::info!("listening on {address} with {} workers", cpus.len());
+    let house = House::furnish(&settings, &cpus, doors, events)?;
+    Ok(House { pid_file, ..house })
+}
+
+/// Waits until requests can be routed.
+fn warm_up(house: &House, events: &Receiver<Event>) -> Result<(), Error> {
+    while !house.loops.stock.directory.status().is_warm() {
+        match events.recv_timeout(WARM_UP_LOOK) {
+            Ok(Event::Signal(signal)) if is_end(signal) => {
+                return Err(Error::Predecessor("told to stop before it could serve".to_owned()));
+            }
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
-    notify::ready();
-    house.serve(&events);
-    house.tear_down();
     Ok(())
 }
 
 /// The sockets of all addresses. One that the service manager listens on, and that nobody here accepts from, would take
-/// in clients for nobody.
-fn open_doors(settings: &Settings, workers: usize, activated: Vec<Listener>) -> Result<Doors, Error> {
+/// in clients for nobody; one of a predecessor's that is no longer wanted is closed by that, when its queue is empty.
+fn open_doors(
+    settings: &Settings,
+    workers: usize,
+    activated: Vec<Listener>,
+    predecessor: Option<&Predecessor>,
+) -> Result<Doors, Error> {
+    if let Some(predecessor) = predecessor {
+        let inherited = predecessor.sockets().map_err(Error::Predecessor)?;
+        return Doors::open(settings, workers, inherited).map(|(doors, _)| doors);
+    }
     let (doors, others) = Doors::open(settings, workers, activated)?;
     match others.first() {
         None => Ok(doors),
@@ -155,7 +218,7 @@ fn open_doors(settings: &Settings, workers: usize, activated: Vec<Listener>) -> 
 }
 
 fn hear_signals(events: Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -174,6 +237,15 @@ fn is_end(signal: i32) -> bool {
 struct House {
     loops: Loops,
     log: access_log::Control,
+    events: Sender<Event>,
+    started: Moment,
+    /// The file with this process's number.
+    pid_file: Option<PidFile>,
+    succession: Succession,
+    /// Who was here before, and finishes what it has begun.
+    elder: Option<Elder>,
+    /// Somebody has ordered the end.
+    is_ordered_to_stop: bool,
 }
 
 impl House {
@@ -194,7 +266,16 @@ impl House {
             certificates: certificates::Keeper::new(settings, events, clock)?,
             clock,
         };
-        Ok(Self { loops: Loops::new(stock, doors, cpus, events.clone()), log })
+        Ok(Self {
+            loops: Loops::new(stock, doors, cpus, events.clone()),
+            log,
+            events: events.clone(),
+            started: clock.now(),
+            pid_file: None,
+            succession: Succession::default(),
+            elder: None,
+            is_ordered_to_stop: false,
+        })
     }
 
     /// Waits for what happens, looks after the workers, and waits for their ends at last.
@@ -203,7 +284,7 @@ impl House {
         while !self.loops.have_ended() {
             select! {
                 recv(events) -> event => match event {
-                    Ok(Event::Signal(signal)) if is_end(signal) && self.loops.is_stopping() => {
+                    Ok(Event::Signal(signal)) if is_end(signal) && self.is_ordered_to_stop => {
                         log::warn!("told to stop a second time: not waiting any longer");
                         return;
                     }
@@ -219,14 +300,77 @@ impl House {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Signal(SIGHUP) => self.reload(),
-            Event::Signal(SIGUSR1) => self.log.reopen(),
-            Event::Signal(_) => {
-                notify::stopping();
-                self.loops.stop();
+            Event::Signal(SIGUSR1) => {
+                self.log.reopen();
+                self.elder.iter().for_each(Elder::reopen_log);
             }
+            Event::Signal(SIGUSR2) => self.upgrade(),
+            Event::Renew => self.renew(),
+            Event::Signal(_) => self.stop(),
             Event::Files => self.renew_certificates(),
             Event::WorkerEnded(id, how) => self.loops.ended(id, how),
-            Event::Renew => {}
+            Event::Successor(word) => self.hear_of_successor(word),
+            Event::Client(client) => self.loops.adopt(client),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.is_ordered_to_stop = true;
+        self.succession.give_up();
+        if !self.succession.is_replaced() {
+            notify::stopping();
+        }
+        self.loops.stop();
+    }
+
+    /// Takes the predecessor's place: this process serves.
+    fn succeed(&mut self, predecessor: Predecessor) -> Result<(), Error> {
+        log::info!("upgrade: taking the place of process {}", predecessor.pid());
+        if let Some(path) = &self.loops.stock.settings.pid_file {
+            // There is no way back, and clients do not care.
+            let written = PidFile::write(path, Account::default()).map_err(Error::pid_file(path));
+            self.pid_file = written.inspect_err(|error| log::error!("{error}")).ok();
+        }
+        let events = self.events.clone();
+        // Fails only when the supervisor has gone.
+        let adopt = move |client| drop(events.send(Event::Client(client)));
+        let elder = predecessor.follow(adopt).map_err(|error| Error::System("following the process before", error))?;
+        self.elder = Some(elder);
+        Ok(())
+    }
+
+    /// Renews the process for its memory's sake. A successor that soon holds as much would be renewed in turn, again and
+    /// again: so none is that is young.
+    fn renew(&mut self) {
+        let stock = &self.loops.stock;
+        let age = stock.clock.now().since(self.started);
+        if age < stock.settings.supervision.memory_check_interval * LEAST_AGE {
+            log::warn!("the process has been up for {age:?} alone: it is not renewed (server.memoryUpgrade)");
+        } else {
+            log::warn!("the process is renewed for the sake of its memory (server.memoryUpgrade)");
+            self.upgrade();
+        }
+    }
+
+    fn upgrade(&mut self) {
+        let events = self.events.clone();
+        // Fails only when the supervisor has gone.
+        let tell = move |word| drop(events.send(Event::Successor(word)));
+        let timeout = self.loops.stock.settings.supervision.upgrade_timeout;
+        self.succession.begin(self.loops.doors.as_ref(), timeout, tell);
+    }
+
+    fn hear_of_successor(&mut self, word: Word) {
+        match word {
+            Word::Failed(why) => self.succession.failed(&why),
+            Word::ReopenLog => self.log.reopen(),
+            Word::Serves { pid } => {
+                let Some(heir) = self.succession.succeeded(pid) else { return };
+                self.loops.stock.directory.retire();
+                if !self.is_ordered_to_stop {
+                    self.loops.hand_over(&heir);
+                }
+            }
         }
     }
 
@@ -250,9 +394,10 @@ impl House {
     }
 
     fn tear_down(self) {
-        let counters = self.loops.counters();
+        let (counters, accepted) = (self.loops.counters(), self.loops.accepted());
         self.loops.stock.directory.stop();
         drop(self.loops);
+        self.succession.finish();
         self.log.stop();
         let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
         let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));
@@ -261,6 +406,8 @@ impl House {
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
+        let accepted: Vec<String> = accepted.iter().map(u64::to_string).collect();
+        log::info!("connections of each worker: {}", accepted.join(", "));
         log::info!("stopped; {}", counted.join(", "));
     }
 }

@@ -8,11 +8,23 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
 
-/// Something is under way that leaves this process serving: [`ready`] follows.
+/// Something is under way that leaves this process or another one serving: [`ready`] or [`succeeded`] follows.
 pub(super) fn reloading(what: &str) {
     let mut states = vec![NotifyState::Reloading, NotifyState::Status(what)];
     states.extend(NotifyState::monotonic_usec_now().ok());
     tell(&states);
+}
+
+/// What was under way came to nothing.
+pub(super) fn failed(why: &str) {
+    // The protocol is one of lines.
+    let status = why.replace('\n', "; ");
+    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// From now on the service is another process. Nothing that this one says afterwards counts, so it is the last.
+pub(super) fn succeeded(successor: u32) {
+    tell(&[NotifyState::MainPid(successor), NotifyState::Ready, NotifyState::Status("serving")]);
 }
 
 /// This process ends.

@@ -38,8 +38,9 @@ impl Worker {
             self.clients.len(),
             self.jobs.len()
         );
-        if heir.is_none() {
-            // Who is at the door already was promised an answer by the kernel's handshake.
+        if !matches!(heir, Some(Heir::Worker(..))) {
+            // Who is at the door already was promised an answer by the kernel's handshake; and another process need not
+            // have this door.
             for door in 0..self.listeners.len() {
                 self.accept(door);
             }

@@ -21,6 +21,7 @@ mod routes;
 mod service;
 mod start;
 mod stop;
+mod succession;
 mod support;
 mod tls;
 mod upgrade;

@@ -11,10 +11,10 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 
 /// The lines that the service manager was told, message by message.
-struct Manager(UnixDatagram);
+pub(crate) struct Manager(UnixDatagram);
 
 impl Manager {
-    fn listen(setup: Setup) -> (Self, Setup) {
+    pub(crate) fn listen(setup: Setup) -> (Self, Setup) {
         let path = setup.dir().join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket for messages");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -22,7 +22,7 @@ impl Manager {
     }
 
     #[track_caller]
-    fn expect(&self, lines: &[&str]) {
+    pub(crate) fn expect(&self, lines: &[&str]) {
         let mut bytes = [0; 4096];
         let len = self.0.recv(&mut bytes).expect("a message to the service manager");
         let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
@@ -100,6 +100,22 @@ fn workers_are_pinned() {
             })
         });
     }
+}
+
+/// The kernel spreads connections by chance: with four workers, each gets 25 % of a thousand, give or take 1.4 % (one
+/// standard deviation). Five and a half of these are allowed here.
+#[test]
+fn connections_are_spread_over_the_workers() {
+    let mut proxy = Setup::new().workers(4).start();
+    (0..1000).for_each(|_| assert_eq!(proxy.client().get("__ping__", "/").status(), 200));
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.until_exit().success());
+    let stderr = proxy.stderr();
+    let counts = stderr.lines().find_map(|line| line.split_once("connections of each worker: ")).expect("the counts").1;
+    let counts: Vec<u64> = counts.split(", ").map(|count| count.parse().expect("a number")).collect();
+    // Those that wait for the proxy to accept at its start count too.
+    assert!((1000..1010).contains(&counts.iter().sum::<u64>()), "{counts:?}");
+    assert!(counts.len() == 4 && counts.iter().all(|count| (175..=325).contains(count)), "{counts:?}");
 }
 
 /// The text of `/proc/<pid>/task/<task>/status` for every thread.

@@ -61,6 +61,7 @@ fn defaults() -> Settings {
             memory_check_interval: seconds(1),
             memory_upgrade: false,
             watchdog: seconds(10),
+            upgrade_timeout: seconds(60),
         },
         cpus: None,
         pin: true,
@@ -158,6 +159,7 @@ fn limits() {
         (json!({"maxTrailerBytes": 0}), |all| all.exchange.limits.trailer_bytes = 0),
         (json!({"maxInterimAnswers": 0}), |all| all.exchange.limits.interim_answers = 0),
         (json!({"minBodyRate": 0}), |all| all.exchange.min_body_rate = 0),
+        (json!({"upgradeTimeout": 5}), |all| all.supervision.upgrade_timeout = seconds(5)),
         (json!({"workers": 2}), |all| all.workers = Some(2)),
     ]);
 }
@@ -284,7 +286,7 @@ fn the_command_line_overrides() {
     let text = with(&json!({"server": {"workers": 2, "cpus": "0-1"}})).to_string();
     let file = Path::new("config/config.json");
     let cpus = Some("3".parse().expect("a list"));
-    let overrides = Overrides { workers: Some(5), cpus, no_pin: true, is_root: false };
+    let overrides = Overrides { workers: Some(5), cpus, no_pin: true, is_root: false, ..Overrides::default() };
     let (settings, _) = from_text(&text, file, &overrides).expect("settings");
     let expected = Settings { workers: Some(5), cpus: Some(vec![3]), pin: false, ..defaults() };
     assert_eq!(settings, expected);

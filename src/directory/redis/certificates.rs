@@ -130,6 +130,7 @@ impl Clerk {
                 },
                 recv(desk.orders) -> order => match order {
                     Ok(Order::Reread) => self.tell_touched(),
+                    Ok(Order::Retire) => self.pairs.retire(),
                     Ok(Order::Replace(_)) => {}
                     Ok(Order::Stop) | Err(_) => return self.pairs.finish(),
                 },

@@ -158,6 +158,9 @@ pub(super) fn start(
     spawn("redis-read", move || reader.run())?;
     spawn("redis-write", move || writer.run())?;
     let (remembered, saver) = save::start_routes(settings.snapshot.as_deref(), clock)?;
+    if !remembered.routes.is_empty() {
+        status.warm();
+    }
     let now = clock.now();
     let server = Server {
         keeper: Keeper::new(settings.unknown_rate, remembered.routes),
@@ -223,6 +226,7 @@ impl Server {
                 recv(events) -> event => if let Ok(event) = event { self.hear(event) },
                 recv(desk.orders) -> order => match order {
                     Ok(Order::Reload) => self.keeper.refresh(),
+                    Ok(Order::Retire) => self.saver = None,
                     Ok(Order::Stop) | Err(_) => return self.end(),
                 },
                 default(patience) => {}

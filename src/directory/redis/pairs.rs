@@ -167,6 +167,11 @@ impl Pairs {
         }
     }
 
+    /// Leaves the file to another process.
+    pub(super) fn retire(&mut self) {
+        self.saver = None;
+    }
+
     /// Has them written for the last time.
     pub(super) fn finish(mut self) {
         if let Some(saver) = self.saver.take() {

@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// What the program is started with, beside the files in its directory.
+#[derive(Default)]
 pub(crate) struct Launch {
+    /// The program, if it is not the one that was built.
+    pub(crate) program: Option<PathBuf>,
+    /// How many workers there are; none to leave it to the configuration.
     pub(crate) workers: usize,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) pinned: bool,
@@ -26,16 +30,18 @@ impl Launch {
             prelude.push_str("exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; ");
         }
         let socket = self.socket.as_ref().map(|socket| socket.try_clone().expect("another handle of the socket"));
-        let program = env!("CARGO_BIN_EXE_sluice");
+        let program = self.program.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_sluice")));
         let mut command = Command::new("sh");
-        command.args(["-c", &(prelude + "exec \"$@\""), "sh", program]);
+        command.args(["-c", &(prelude + "exec \"$@\""), "sh"]).arg(program);
+        if self.workers > 0 {
+            command.args(["--workers", &self.workers.to_string()]);
+        }
         if !self.pinned {
             command.arg("--no-pin");
         }
         command
             .arg("--config")
             .arg(dir.join("config.json"))
-            .args(["--workers", &self.workers.to_string()])
             .env_remove("RUST_LOG")
             .env_remove("SETTINGS_FLAVOR")
             .envs(self.env.iter().map(|(name, value)| (name, value)))

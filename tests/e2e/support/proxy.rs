@@ -59,7 +59,7 @@ impl Setup {
             secure_address: None,
             frontends: Map::new(),
             driver: json!("file:routes.json"),
-            launch: Launch { workers: 2, env: Vec::new(), pinned: false, prelude: String::new(), socket: None },
+            launch: Launch { workers: 2, ..Launch::default() },
             address: None,
             user,
             stderr: None,
@@ -168,7 +168,13 @@ impl Setup {
         self
     }
 
-    /// How many workers there are.
+    /// The program, if it is not the one that was built.
+    pub(crate) fn program(mut self, path: &Path) -> Self {
+        self.launch.program = Some(path.to_owned());
+        self
+    }
+
+    /// How many workers there are; none to leave it to the configuration.
     pub(crate) fn workers(mut self, count: usize) -> Self {
         self.launch.workers = count;
         self
@@ -233,7 +239,7 @@ impl Setup {
         // Of a test that binds others, there is nobody at this one.
         let secure_address = self.secure_address.filter(|_| self.https.get("bind").is_some_and(Value::is_string));
         let Self { dir, certificates, launch, .. } = self;
-        let mut proxy = Proxy { address, secure_address, certificates, dir, child, launch };
+        let mut proxy = Proxy { address, secure_address, certificates, dir, child, successors: Vec::new(), launch };
         proxy.until_accepting();
         proxy
     }
@@ -278,6 +284,8 @@ pub(crate) struct Proxy {
     certificates: Map<String, Value>,
     dir: PathBuf,
     child: Child,
+    /// Those that have taken its place, the last one at the end.
+    successors: Vec<Pid>,
     launch: Launch,
 }
 
@@ -411,10 +419,26 @@ impl Proxy {
 
     /// Its process.
     pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+        let first = || Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
+        self.successors.last().copied().unwrap_or_else(first)
+    }
+
+    /// Follows the proxy to the process that has taken the place of the one that was started; that process stays to be
+    /// waited for by [`Proxy::until_exit`].
+    pub(crate) fn follow(&mut self, successor: u32) {
+        self.successors.push(Pid::from_raw(i32::try_from(successor).expect("a process id")));
+    }
+
+    /// Whether the process that was started has ended.
+    pub(crate) fn first_has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("asking for the proxy's state").is_some()
     }
 
     fn end(&mut self) {
+        for successor in self.successors.drain(..) {
+            // It may have ended, which is what is wanted.
+            let _ = kill(successor, Signal::SIGKILL);
+        }
         let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
         if ended(&mut self.child) {
             return;

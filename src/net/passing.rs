@@ -1,0 +1,238 @@
+//! Messages between two processes that can carry an open file (unix(7), `SCM_RIGHTS`).
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+};
+use socket2::SockRef;
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// How long sending may take: whoever does not listen for longer hangs.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest message.
+pub const MAX_MESSAGE_BYTES: usize = 96 * 1024;
+
+/// One end of a pair of sockets that keep messages apart, in order, and lose none.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message, and the file that it carried.
+    Message(Vec<u8>, Option<OwnedFd>),
+    /// The other end was closed; nothing follows.
+    End,
+}
+
+/// Why nothing came that can be used.
+#[derive(Debug)]
+pub enum Fault {
+    /// Nothing came in time.
+    Silence,
+    /// The message was longer than any may be.
+    TooLong,
+    /// Files were lost on the way, because none can be opened any more; or there were several.
+    Files,
+    /// The system failed.
+    System(io::Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence => f.write_str("nothing came in time"),
+            Self::TooLong => write!(f, "a message of more than {MAX_MESSAGE_BYTES} bytes"),
+            Self::Files => {
+                f.write_str("a message whose files did not all arrive (is the limit of open files reached?)")
+            }
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Channel {
+    /// An end, and the other one for another process.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        SockRef::from(&near).set_write_timeout(Some(SEND_PATIENCE))?;
+        Ok((Self { socket: near }, far))
+    }
+
+    /// The end of a pair that this process was given.
+    pub fn from_end(socket: OwnedFd) -> io::Result<Self> {
+        let kind = sockopt::socket_type(&socket)?;
+        if kind != SocketType::SEQPACKET || sockopt::socket_domain(&socket)? != AddressFamily::UNIX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no socket of a pair ({kind:?})")));
+        }
+        SockRef::from(&socket).set_write_timeout(Some(SEND_PATIENCE))?;
+        Ok(Self { socket })
+    }
+
+    /// How long receiving may take from now on; `None` is for ever.
+    pub fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
+        // Zero would be for ever.
+        let patience = patience.map(|patience| patience.max(Duration::from_micros(1)));
+        SockRef::from(&self.socket).set_read_timeout(patience)
+    }
+
+    /// Sends a message, with a file of which the other process gets a handle of its own.
+    pub fn send(&self, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let files = file.as_slice();
+        if !files.is_empty() {
+            let has_room = ancillary.push(SendAncillaryMessage::ScmRights(files));
+            debug_assert!(has_room, "the space is made for one");
+        }
+        loop {
+            match sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                Ok(count) if count < bytes.len() => return Err(io::ErrorKind::WriteZero.into()),
+                result => return result.map(drop).map_err(Into::into),
+            }
+        }
+    }
+
+    /// Receives a message.
+    pub fn receive(&self) -> Result<Arrival, Fault> {
+        let mut bytes = vec![0; MAX_MESSAGE_BYTES];
+        // Room for more than there may be: a handle that has no place in it would be lost unseen.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut is_cut = false;
+        let received = loop {
+            let mut room = [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.socket, &mut room, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(Fault::Silence),
+                // The other end was closed with messages unread. What it had said before follows.
+                Err(Errno::CONNRESET) if !is_cut => is_cut = true,
+                Err(error) => return Err(Fault::System(error.into())),
+                Ok(received) => break received,
+            }
+        };
+        let files = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
+            _ => None,
+        });
+        let mut files: Vec<OwnedFd> = files.flatten().collect();
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Err(Fault::TooLong);
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) || files.len() > 1 {
+            return Err(Fault::Files);
+        }
+        // No message is empty, so this is the end of the stream.
+        if received.bytes == 0 {
+            return Ok(Arrival::End);
+        }
+        bytes.truncate(received.bytes);
+        Ok(Arrival::Message(bytes, files.pop()))
+    }
+
+    /// Ends the talk in both directions, for all handles of this end too. It fails only where it has ended already.
+    pub fn shut_down(&self) {
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+    }
+
+    /// Another handle of this end.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.socket.try_clone().map(|socket| Self { socket })
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    fn pair() -> [Channel; 2] {
+        let (near, far) = Channel::pair().expect("a pair");
+        let far = Channel::from_end(far).expect("an end of it");
+        for end in [&near, &far] {
+            end.set_patience(Some(Duration::from_secs(10))).expect("patience");
+        }
+        [near, far]
+    }
+
+    #[track_caller]
+    fn message(channel: &Channel) -> (Vec<u8>, Option<OwnedFd>) {
+        match channel.receive() {
+            Ok(Arrival::Message(bytes, file)) => (bytes, file),
+            other => panic!("expected a message: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_come_apart_in_order_and_with_their_file() {
+        let [near, far] = pair();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        near.send(b"first", None).expect("a message");
+        near.send(b"second", Some(listener.as_fd())).expect("a message");
+        near.send(&[7; MAX_MESSAGE_BYTES], None).expect("the longest message");
+        drop((near, listener));
+        assert!(matches!(message(&far), (bytes, None) if bytes == b"first"));
+        let (bytes, file) = message(&far);
+        assert_eq!(bytes, b"second");
+        let listener = TcpListener::from(file.expect("a file"));
+        let mut client = TcpStream::connect(address).expect("the socket listens still");
+        client.write_all(b"x").expect("a byte");
+        listener.accept().expect("the client").0.read_exact(&mut [0]).expect("its byte");
+        assert_eq!(message(&far).0, [7; MAX_MESSAGE_BYTES]);
+        assert!(matches!(far.receive(), Ok(Arrival::End)));
+    }
+
+    #[test]
+    fn what_is_too_long_carries_too_much_or_never_comes_is_a_fault() {
+        let [near, far] = pair();
+        near.send(&[7; MAX_MESSAGE_BYTES + 1], None).expect("a message");
+        assert!(matches!(far.receive(), Err(Fault::TooLong)));
+
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let files = [near.as_fd(), near.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&files)));
+        sendmsg(&near, &[IoSlice::new(b"two")], &mut ancillary, SendFlags::empty()).expect("a message");
+        assert!(matches!(far.receive(), Err(Fault::Files)));
+
+        far.set_patience(Some(Duration::from_millis(1))).expect("little patience");
+        assert!(matches!(far.receive(), Err(Fault::Silence)));
+    }
+
+    #[test]
+    fn last_words_are_heard_even_of_those_who_did_not_listen() {
+        let [near, far] = pair();
+        near.send(b"never read", None).expect("a message");
+        far.send(b"last words", None).expect("a message");
+        drop(far);
+        assert_eq!(message(&near).0, b"last words");
+        assert!(matches!(near.receive(), Ok(Arrival::End)));
+        assert!(near.send(b"into the void", None).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_end_of_a_pair_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        assert!(Channel::from_end(listener.into()).is_err());
+        let null = std::fs::File::open("/dev/null").expect("a file");
+        assert!(Channel::from_end(null.into()).is_err());
+    }
+}

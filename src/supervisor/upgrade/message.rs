@@ -1,0 +1,194 @@
+//! What a process and its successor say to each other.
+//!
+//! A message is "sluice", the version of these messages (two bytes), the length of the rest (four bytes, both big-endian)
+//! and a JSON value. Nothing is guessed: a message of another version, with something missing or something too many, is
+//! a [`Fault`], and whoever hears one ends the upgrade.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+const MAGIC: &[u8] = b"sluice";
+const VERSION: u16 = 1;
+const HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Message {
+    /// To the successor: who hands over, and how many sockets follow.
+    Begin { pid: u32, sockets: usize },
+    /// To the successor: the listening socket of an address. Carries it.
+    Socket { address: SocketAddr },
+    /// To the predecessor: everything is loaded.
+    Ready { pid: u32 },
+    /// To the successor: serve. From here on there is no way back.
+    Go,
+    /// To the predecessor: connections are accepted.
+    Serving,
+    /// To the successor: an idle connection. Carries it.
+    Client(Client),
+    /// To the successor: nothing follows, and this many clients were handed over.
+    End { clients: u64 },
+    /// To the predecessor: there will be no successor.
+    Failed { why: String },
+    /// To the predecessor: the access log was renamed.
+    ReopenLog,
+}
+
+/// What is known of a client beside its connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Client {
+    /// Where it is from.
+    pub(super) address: IpAddr,
+    /// The port it came to.
+    pub(super) local_port: u16,
+    /// It has had an answer.
+    pub(super) served: bool,
+    /// What a proxy has told of it: the two ends of the connection that the proxy has with it.
+    pub(super) told: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// They do not begin as ours do.
+    Foreign,
+    /// They are of another version.
+    Version(u16),
+    /// They are fewer or more than they say.
+    Torn,
+    /// What they say means nothing here.
+    Content(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => f.write_str("what came is no message of sluice's"),
+            Self::Version(version) => write!(
+                f,
+                "the other process speaks version {version} of the hand-over, and this one version {VERSION}: these two \
+                 cannot follow each other without a restart"
+            ),
+            Self::Torn => f.write_str("a message is not as long as it says"),
+            Self::Content(problem) => write!(f, "a message cannot be understood: {problem}"),
+        }
+    }
+}
+
+impl Message {
+    /// Whether an open file belongs to it.
+    pub(super) fn carries_file(&self) -> bool {
+        matches!(self, Self::Socket { .. } | Self::Client(_))
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let json = serde_json::to_vec(self).expect("values of plain text and numbers");
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + json.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        bytes.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(&json);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or(Fault::Foreign)?;
+        let (version, rest) = rest.split_first_chunk::<2>().ok_or(Fault::Torn)?;
+        let version = u16::from_be_bytes(*version);
+        if version != VERSION {
+            return Err(Fault::Version(version));
+        }
+        let (length, json) = rest.split_first_chunk::<4>().ok_or(Fault::Torn)?;
+        if usize::try_from(u32::from_be_bytes(*length)) != Ok(json.len()) {
+            return Err(Fault::Torn);
+        }
+        serde_json::from_slice(json).map_err(|error| Fault::Content(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Message> {
+        vec![
+            Message::Begin { pid: 7, sockets: 4 },
+            Message::Socket { address: "[::1]:80".parse().expect("an address") },
+            Message::Ready { pid: 8 },
+            Message::Go,
+            Message::Serving,
+            Message::Client(Client {
+                address: "10.0.0.1".parse().expect("an address"),
+                local_port: 80,
+                served: true,
+                told: None,
+            }),
+            Message::Client(Client {
+                address: "::1".parse().expect("an address"),
+                local_port: 65_535,
+                served: false,
+                told: Some((([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 443).into())),
+            }),
+            Message::End { clients: u64::MAX },
+            Message::Failed { why: "\"quoted\"\nand a second line".to_owned() },
+            Message::ReopenLog,
+        ]
+    }
+
+    fn framed(json: &str) -> Vec<u8> {
+        let length = u32::try_from(json.len()).expect("a short text").to_be_bytes();
+        [MAGIC, &VERSION.to_be_bytes(), &length, json.as_bytes()].concat()
+    }
+
+    #[test]
+    fn messages_arrive_as_they_were_sent() {
+        for message in all() {
+            assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_or_goes_on_is_torn_wherever_that_happens() {
+        for message in all() {
+            let bytes = message.encode();
+            for length in 0..bytes.len() {
+                let expected = if length < MAGIC.len() { Fault::Foreign } else { Fault::Torn };
+                assert_eq!(Message::decode(&bytes[..length]), Err(expected), "{length} bytes of {message:?}");
+            }
+            assert_eq!(Message::decode(&[&bytes[..], b" "].concat()), Err(Fault::Torn), "{message:?} and a byte");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = Message::Go.encode();
+        bytes[7] = 9;
+        assert_eq!(Message::decode(&bytes), Err(Fault::Version(9)));
+        assert!(Fault::Version(9).to_string().contains("version 9"));
+        assert_eq!(Message::decode(b"GET / HTTP/1.1\r\n\r\n"), Err(Fault::Foreign));
+    }
+
+    #[test]
+    fn nothing_is_missing_and_nothing_is_too_many() {
+        let table = [
+            r#"{"begin":{"pid":7}}"#,
+            r#"{"begin":{"pid":7,"sockets":1,"more":1}}"#,
+            r#"{"begin":{"pid":-7,"sockets":1}}"#,
+            r#"{"socket":{"address":"somewhere"}}"#,
+            r#"{"client":{"address":"10.0.0.1","local_port":65536,"served":true}}"#,
+            r#"{"client":{"address":"10.0.0.1","local_port":80}}"#,
+            r#"{"client":{"address":"10.0.0.1","local_port":80,"served":true,"more":1}}"#,
+            r#""go"x"#,
+            r#""went""#,
+            "{}",
+            "",
+        ];
+        for json in table {
+            let found = Message::decode(&framed(json));
+            assert!(matches!(found, Err(Fault::Content(_))), "{json}: {found:?}");
+        }
+    }
+}

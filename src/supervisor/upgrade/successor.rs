@@ -1,0 +1,203 @@
+//! The process that is to take this one's place: started, given the sockets, waited for, and at last given the clients.
+
+use super::PREDECESSOR;
+use super::line::{Heard, Line};
+use super::message::{Client, Message};
+use crate::base::clock::Clock;
+use crate::net::listener::Listener;
+use crate::worker::{Heir, Passenger};
+use crossbeam_channel::{Receiver, Sender};
+use std::env;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::process::{self, Child, Command};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// What becomes of a successor.
+#[derive(Debug)]
+pub(in crate::supervisor) enum Word {
+    /// It serves.
+    Serves {
+        /// Its process.
+        pid: u32,
+    },
+    /// There is none, and nothing has changed.
+    Failed(String),
+    /// It was told to open the access log again, and this process has to do the same.
+    ReopenLog,
+}
+
+/// A successor, on its way or there.
+#[derive(Debug)]
+pub(in crate::supervisor) struct Successor {
+    line: Line,
+    clients: Sender<Vec<Passenger>>,
+    thread: JoinHandle<()>,
+}
+
+impl Successor {
+    /// Starts the program anew, as this process was started, and has a thread bring it to where it serves. What becomes
+    /// of it is told by `tell`, and nothing else once there was a failure.
+    pub(super) fn start(
+        sockets: Vec<(SocketAddr, Listener)>,
+        timeout: Duration,
+        tell: impl Fn(Word) + Clone + Send + 'static,
+    ) -> Result<Self, String> {
+        let (line, end) = Line::open().map_err(|error| format!("making a line to a new process: {error}"))?;
+        let mut arguments = env::args_os();
+        // As it was typed: a path leads to the file that is there now, a name is looked for along PATH again.
+        let program = arguments.next().ok_or("this process does not know how it was started")?;
+        let mut command = Command::new(&program);
+        command.args(arguments).env(PREDECESSOR, process::id().to_string()).stdin(end);
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(name);
+        }
+        let child = command.spawn().map_err(|error| format!("starting {}: {error}", program.display()))?;
+        // Its copy of the other end must be the only one, or nobody would learn of its death.
+        drop(command);
+        log::info!("upgrade: process {} starts", child.id());
+        let (clients, clients_in) = crossbeam_channel::unbounded();
+        let own = line.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
+        let escort = Escort { line: own, child, sockets, timeout, clients: clients_in };
+        let thread = thread::Builder::new().name("upgrade".into()).spawn(move || escort.run(&tell));
+        let thread = thread.map_err(|error| format!("starting a thread for an upgrade: {error}"))?;
+        Ok(Self { line, clients, thread })
+    }
+
+    /// Has it fail, if it does not serve yet.
+    pub(super) fn give_up(&self) {
+        self.line.hang_up();
+    }
+
+    /// The way for clients.
+    pub(super) fn heir(&self) -> Heir {
+        Heir::Outside(self.clients.clone())
+    }
+
+    /// Waits until all clients have gone over that were sent. Workers that do not turn may hold the way for ever, so its
+    /// end is said: a letter with nobody in it.
+    pub(super) fn finish(self) {
+        // Fails where there is nobody to go to.
+        let _ = self.clients.send(Vec::new());
+        if self.thread.join().is_err() {
+            log::error!("the thread of the upgrade had panicked");
+        }
+    }
+}
+
+/// The thread that goes with it.
+struct Escort {
+    line: Line,
+    child: Child,
+    sockets: Vec<(SocketAddr, Listener)>,
+    timeout: Duration,
+    clients: Receiver<Vec<Passenger>>,
+}
+
+impl Escort {
+    fn run(mut self, tell: &(impl Fn(Word) + Clone + Send + 'static)) {
+        if let Err(why) = self.install() {
+            // It may have ended, which is what is wanted.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            return tell(Word::Failed(why));
+        }
+        // The process has handles of its own.
+        self.sockets.clear();
+        tell(Word::Serves { pid: self.child.id() });
+        self.listen(tell.clone());
+        self.pass_clients();
+    }
+
+    /// Brings it to where it serves.
+    fn install(&mut self) -> Result<(), String> {
+        let clock = Clock::new();
+        let deadline = clock.now() + self.timeout;
+        // Where something cannot be said, what is heard next tells why.
+        let handed_over = self.hand_over_sockets();
+        let pid = self.child.id();
+        self.await_word(&Message::Ready { pid }, deadline.since(clock.now()))?;
+        let told = handed_over.and_then(|()| self.line.say(&Message::Go));
+        told.map_err(|error| format!("talking to the new process: {error}"))?;
+        self.await_word(&Message::Serving, deadline.since(clock.now()))
+    }
+
+    fn hand_over_sockets(&self) -> io::Result<()> {
+        self.line.say(&Message::Begin { pid: process::id(), sockets: self.sockets.len() })?;
+        let mut sockets = self.sockets.iter();
+        sockets.try_for_each(|(address, socket)| self.line.pass(&Message::Socket { address: *address }, socket.as_fd()))
+    }
+
+    fn await_word(&mut self, expected: &Message, patience: Duration) -> Result<(), String> {
+        match self.line.hear(Some(patience)) {
+            Ok(Heard::Message(word, _)) if word == *expected => Ok(()),
+            Ok(Heard::Message(Message::Failed { why }, _)) => Err(why),
+            Ok(Heard::Message(other, _)) => Err(format!("the new process said {other:?}, not {expected:?}")),
+            Ok(Heard::End) => Err(self.obituary()),
+            Err(why) => {
+                Err(format!("waiting for {expected:?} from the new process, up to server.upgradeTimeout: {why}"))
+            }
+        }
+    }
+
+    /// Why the line is dead.
+    fn obituary(&mut self) -> String {
+        // Where this process has hung up, the new one lives.
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) if status.code().is_some() => {
+                format!("the new process ended before it served ({status}); what it said is in the log")
+            }
+            Ok(status) => format!("the new process was ended before it served ({status})"),
+            Err(error) => format!("waiting for the new process: {error}"),
+        }
+    }
+
+    /// Hears in a thread of its own what the successor has to say from now on.
+    fn listen(&self, tell: impl Fn(Word) + Send + 'static) {
+        let line = match self.line.try_clone() {
+            Ok(line) => line,
+            Err(error) => return log::warn!("upgrade: listening to the new process: {error}"),
+        };
+        let listen = move || {
+            while let Ok(Heard::Message(word, _)) = line.hear(None) {
+                if word == Message::ReopenLog {
+                    tell(Word::ReopenLog);
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("successor".into()).spawn(listen) {
+            log::warn!("upgrade: listening to the new process: {error}");
+        }
+    }
+
+    fn pass_clients(&self) {
+        let mut passed = 0;
+        let mut lost = 0_u64;
+        let letters = self.clients.iter().take_while(|passengers| !passengers.is_empty());
+        for client in letters.flatten().filter_map(Passenger::into_plain) {
+            let peer = client.peer;
+            let message = Client {
+                address: peer.address,
+                local_port: peer.local_port,
+                served: client.served,
+                told: client.told.map(|ends| (ends.source, ends.destination)),
+            };
+            match self.line.pass(&Message::Client(message), client.stream.as_fd()) {
+                Ok(()) => passed += 1,
+                Err(error) => {
+                    lost += 1;
+                    log::debug!("upgrade: handing over {}: {error}", peer.address);
+                }
+            }
+        }
+        if lost > 0 {
+            log::warn!("upgrade: {lost} idle connections could not be handed over and are closed");
+        }
+        if self.line.say(&Message::End { clients: passed }).is_ok() {
+            log::info!("upgrade: {passed} idle connections were handed over");
+        }
+    }
+}
