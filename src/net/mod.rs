@@ -8,3 +8,5 @@ mod socket;
 mod sys;
 pub mod tls;
 pub mod transport;
+
+pub use sys::release_free_memory;

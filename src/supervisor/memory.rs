@@ -37,6 +37,28 @@ pub(super) enum Decision {
     Exhausted,
 }
 
+/// When memory is given back: whenever far less is held than was held before.
+#[derive(Debug, Default)]
+pub(super) struct Ebb {
+    /// The most that was held since memory was given back.
+    highest: u64,
+}
+
+impl Ebb {
+    /// What is not worth the walk through the allocator's lists, in bytes.
+    const LEAST: u64 = 1 << 20;
+
+    /// Whether memory is to be given back, where so many bytes are held now.
+    pub(super) fn look(&mut self, bytes: u64) -> bool {
+        self.highest = self.highest.max(bytes);
+        let has_fallen = self.highest - bytes >= Self::LEAST.max(self.highest / 4);
+        if has_fallen {
+            self.highest = bytes;
+        }
+        has_fallen
+    }
+}
+
 /// What was decided so far.
 #[derive(Debug)]
 pub(super) struct Policy {
@@ -130,6 +152,27 @@ mod tests {
             assert_eq!(found, expected, "at {second} s with {resident} bytes");
         }
         assert_eq!(policy.pause, SHORTEST_PAUSE);
+    }
+
+    #[test]
+    fn memory_is_given_back_when_a_load_has_gone_and_not_each_time_it_breathes() {
+        const MIB: u64 = 1 << 20;
+        let mut ebb = Ebb::default();
+        let table = [
+            (2 * MIB, false),
+            (40 * MIB, false),
+            (35 * MIB, false),
+            (40 * MIB, false),
+            (30 * MIB, true),
+            (29 * MIB, false),
+            (MIB, true),
+            (0, true),
+            (MIB / 2, false),
+            (0, false),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(ebb.look(bytes), expected, "{bytes} bytes after {table:?}");
+        }
     }
 
     /// Whatever the memory does: nobody is renewed below the limit, twice in a round, or before the pause is over; what
