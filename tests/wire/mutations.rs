@@ -178,7 +178,10 @@ fn fault_of(head: &Head) -> Option<&'static str> {
     let checks = [
         (!matches!(*words, [method, _, "HTTP/1.1"] if is_token(method)), "the first line"),
         (!head.names().into_iter().all(is_token), "a name"),
-        (head.fields.iter().any(|(_, value)| value.contains(|it: char| it.is_ascii_control() && it != '\t')), "a value"),
+        (
+            head.fields.iter().any(|(_, value)| value.contains(|it: char| it.is_ascii_control() && it != '\t')),
+            "a value",
+        ),
         (head.all("host").len() != 1, "the host"),
         (head.all("content-length").len() + head.all("transfer-encoding").len() > 1, "two lengths"),
         (!length.bytes().all(|byte| byte.is_ascii_digit()) || length.is_empty() || has_zeros, "the length"),
