@@ -37,6 +37,8 @@ macro_rules! reasons {
 
 reasons! {
     // What the client did.
+    /// A client speaks plainly where hands have to be shaken first.
+    PlainToTls = 400, "plain_to_tls", "This port speaks TLS: its addresses begin with https.";
     /// The head does not follow RFC 9112: a bad byte, a bare LF, a folded line, a space before the colon.
     MalformedHead = 400, "malformed_head", "The request could not be read as HTTP.";
     /// The body's length is stated twice, wrongly, or in two ways (RFC 9112 section 6.3).

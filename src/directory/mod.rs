@@ -49,6 +49,9 @@ const MAX_ORDERS: usize = 8;
 /// The same of the certificates' clerk.
 const MAX_CLERK_ORDERS: usize = 8;
 
+/// The option that says whether clients without encryption are sent to where there is some: `true` or `false`.
+const HTTPS_REDIRECT: &str = "httpsRedirect";
+
 /// What of the directory can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -206,9 +209,18 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
     Ok(Directory { cores, lookups, marks, orders, questions, clerk_orders, status, threads })
 }
 
-/// The lists of a routes file by their pattern, items as they stand in Redis: for tools that carry them elsewhere.
-pub fn read_routes(path: &Path) -> Result<BTreeMap<String, Vec<String>>, Error> {
-    file::read_records(path).map(texts::lists)
+/// A frontend of a routes file, as it stands in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The list: the identifier and the URLs.
+    pub items: Vec<String>,
+    /// The hash of its options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// The frontends of a routes file by their pattern: for tools that carry them elsewhere.
+pub fn read_routes(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
+    file::read_records(path).map(texts::entries)
 }
 
 /// Tells when a file was replaced or rewritten, until what it returns is dropped.

@@ -38,6 +38,9 @@ pub(super) struct Route {
     pub(super) pattern: Box<str>,
     pub(super) id: Box<str>,
     pub(super) backends: Box<[Box<str>]>,
+    /// The option of this name; a snapshot of before there was one has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) https_redirect: Option<bool>,
 }
 
 impl Kept for Route {

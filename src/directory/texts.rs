@@ -1,22 +1,26 @@
 //! The directory's readers by themselves: what came in, and what was understood. For tests that try a great many texts.
 
-use super::{Faults, frontends, parse, redis, snapshot};
+use super::{Entry, Faults, HTTPS_REDIRECT, frontends, parse, redis, snapshot};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// The lists of a routes file by their pattern, items as they stand in Redis.
-pub fn routes(bytes: &[u8]) -> Result<BTreeMap<String, Vec<String>>, Faults> {
-    parse::parse(bytes, Path::new("")).map(|routes| lists(routes.records))
+/// The frontends of a routes file by their pattern, as they stand in Redis.
+pub fn routes(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Faults> {
+    parse::parse(bytes, Path::new("")).map(|routes| entries(routes.records))
 }
 
-/// The lists of records, items as they stand in Redis.
-pub(super) fn lists(records: super::table::Records) -> BTreeMap<String, Vec<String>> {
-    let items = |record: frontends::Record| {
+/// Records as they stand in Redis.
+pub(super) fn entries(records: super::table::Records) -> BTreeMap<String, Entry> {
+    let entry = |record: frontends::Record| {
         let urls = record.backends.iter().map(|url| url.as_str().to_owned());
-        std::iter::once(record.id.into_string()).chain(urls).collect()
+        let redirect = record.options.https_redirect.map(|flag| (HTTPS_REDIRECT.to_owned(), flag.to_string()));
+        Entry {
+            items: std::iter::once(record.id.into_string()).chain(urls).collect(),
+            options: redirect.into_iter().collect(),
+        }
     };
-    records.into_iter().map(|(pattern, record)| (pattern.into_string(), items(record))).collect()
+    records.into_iter().map(|(pattern, record)| (pattern.into_string(), entry(record))).collect()
 }
 
 /// What Redis says of a host.
@@ -32,13 +36,17 @@ pub struct Listed {
     pub total: usize,
     /// What is wrong with the others.
     pub faults: Vec<String>,
+    /// Whether clients without encryption are sent to where there is some, where the options say so.
+    pub https_redirect: Option<bool>,
+    /// What is wrong with the options.
+    pub option_faults: Vec<String>,
     /// The dead marks.
     pub dead: Vec<usize>,
     /// How long they hold.
     pub ttl: Option<Duration>,
 }
 
-/// Reads Redis's replies about `host`: a list for each pattern of its ladder, the dead marks, and their time in
+/// Reads Redis's replies about `host`: a list and options for each pattern of its ladder, the dead marks, and their time in
 /// milliseconds. `None` where there is no list.
 pub fn redis_listing(host: &str, replies: &[::redis::Value]) -> Result<Option<Listed>, String> {
     redis::read_listing(host, replies)

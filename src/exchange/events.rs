@@ -35,6 +35,9 @@ impl Side {
 pub enum Input<'a> {
     /// Bytes from a side: all that are there and no step has consumed.
     Bytes(Side, &'a [u8]),
+    /// The first bytes of a client that should have shaken hands first, and is to be told so. Nothing has come before
+    /// them, and they are not offered again.
+    Unencrypted(&'a [u8]),
     /// A side has sent its last byte.
     End(Side),
     /// The connection to a side is no more.

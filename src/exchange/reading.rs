@@ -21,6 +21,7 @@ impl Reading {
     pub(super) fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Client, bytes) => self.read(bytes, cx),
+            Input::Unencrypted(bytes) => refuse(bytes, Reason::PlainToTls, cx),
             Input::End(Side::Client) => State::Reading(self).leave(Reason::ClientTruncated, cx),
             Input::Deadline => answer::refuse(None, Reason::HeadTimeout, cx),
             _ => State::Reading(self),

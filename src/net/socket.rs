@@ -45,6 +45,9 @@ pub enum Received {
     /// A client has said whom it wants to talk to, and waits for [`super::transport::Transport::accept`] or
     /// [`super::transport::Transport::refuse`]. A plain connection never brings this.
     Hello,
+    /// This many bytes of a client that should have shaken hands and speaks plainly, its first ones. From now on the
+    /// connection is a plain one.
+    Plain(usize),
 }
 
 impl Socket {

@@ -141,7 +141,13 @@ impl Transport {
     pub fn receive(&mut self, room: &mut [u8], bench: &mut Bench) -> Received {
         match &mut self.layer {
             Layer::Plain => self.socket.receive(room),
-            Layer::Tls(session) => session.receive(&mut self.socket, room, bench),
+            Layer::Tls(session) => {
+                let received = session.receive(&mut self.socket, room, bench);
+                if matches!(received, Received::Plain(_)) {
+                    self.layer = Layer::Plain;
+                }
+                received
+            }
         }
     }
 

@@ -1,11 +1,11 @@
-//! A routes file, carried into Redis: only what differs is written, each list in one step, so that no host is without
-//! its route for a moment.
+//! A routes file, carried into Redis: only what differs is written, each list with its options in one step, so that no
+//! host is without its route for a moment.
 
 use super::Error;
 use crate::directory::redis::{Target, connect};
-use crate::directory::{self, read_routes};
-use redis::{Connection, Pipeline, cmd, pipe};
-use std::collections::BTreeMap;
+use crate::directory::{self, Entry, read_routes};
+use redis::{Connection, Pipeline, RedisResult, cmd, pipe};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const COMPARE: Duration = Duration::from_secs(10);
 /// How long to wait after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What was done.
+/// What was done. A list counts once, with its options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Lists that were written because they were missing or others.
@@ -52,14 +52,17 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
         let mut questions = pipe();
         for (pattern, _) in chunk {
             questions.cmd("LRANGE").arg(target.frontend_key(pattern)).arg(0).arg(-1);
+            questions.cmd("HGETALL").arg(target.options_key(pattern));
         }
         // A key of another type is no list: it is written over.
         questions.ignore_errors();
-        let found: Vec<redis::RedisResult<Vec<String>>> =
+        let found: Vec<RedisResult<Vec<String>>> =
             questions.query(connection).map_err(Error::redis("reading lists"))?;
-        for (wanted, found) in chunk.iter().zip(found) {
-            match found {
-                Ok(found) if found == *wanted.1 => carried.same += 1,
+        for (wanted, [list, options]) in chunk.iter().zip(found.as_chunks::<2>().0) {
+            match (list, options) {
+                (Ok(list), Ok(fields)) if *list == wanted.1.items && is_hash(fields, &wanted.1.options) => {
+                    carried.same += 1;
+                }
                 _ => changed.push(*wanted),
             }
         }
@@ -71,7 +74,9 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
     let strange = strangers(connection, target, &routes)?;
     if prune {
         for chunk in strange.chunks(CHUNK) {
-            cmd("DEL").arg(chunk).exec(connection).map_err(Error::redis("removing lists"))?;
+            let keys = chunk.iter().flat_map(|pattern| [target.frontend_key(pattern), target.options_key(pattern)]);
+            let keys: Vec<_> = keys.collect();
+            cmd("DEL").arg(keys).exec(connection).map_err(Error::redis("removing lists"))?;
             carried.removed += chunk.len();
         }
     } else {
@@ -80,30 +85,38 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
     Ok(carried)
 }
 
-fn write(target: &Target, lists: &[(&String, &Vec<String>)]) -> Pipeline {
+/// Whether the fields and values of a hash, by turns, are these.
+fn is_hash(fields: &[String], wanted: &BTreeMap<String, String>) -> bool {
+    let fields = fields.as_chunks::<2>().0;
+    fields.len() == wanted.len() && fields.iter().all(|[name, value]| wanted.get(name) == Some(value))
+}
+
+fn write(target: &Target, lists: &[(&String, &Entry)]) -> Pipeline {
     let mut pipeline = pipe();
     // One transaction: what reads in between sees the old lists or the new ones.
     pipeline.atomic();
-    for (pattern, items) in lists {
-        let key = target.frontend_key(pattern);
-        pipeline.cmd("DEL").arg(&key).ignore();
-        pipeline.cmd("RPUSH").arg(&key).arg(*items).ignore();
+    for (pattern, Entry { items, options }) in lists {
+        let (list, hash) = (target.frontend_key(pattern), target.options_key(pattern));
+        pipeline.cmd("DEL").arg(&list).arg(&hash).ignore();
+        if !options.is_empty() {
+            pipeline.hset_multiple(&hash, &options.iter().collect::<Vec<_>>()).ignore();
+        }
+        pipeline.cmd("RPUSH").arg(&list).arg(items).ignore();
     }
     pipeline
 }
 
-/// The keys of lists that are not in the file.
+/// The patterns of lists and options that are not in the file.
 fn strangers(
     connection: &mut Connection,
     target: &Target,
-    routes: &BTreeMap<String, Vec<String>>,
+    routes: &BTreeMap<String, Entry>,
 ) -> Result<Vec<String>, Error> {
-    let start = target.frontend_key("");
-    let keys = super::explain::keys(connection, target)?;
-    Ok(keys
-        .into_iter()
-        .filter(|key| key.strip_prefix(&start).is_none_or(|pattern| !routes.contains_key(pattern)))
-        .collect())
+    let mut patterns = BTreeSet::new();
+    for start in [target.frontend_key(""), target.options_key("")] {
+        patterns.extend(super::explain::patterns(connection, &start)?);
+    }
+    Ok(patterns.into_iter().filter(|pattern| !routes.contains_key(pattern)).collect())
 }
 
 /// Carries the file now, whenever it changes, and when somebody else has changed what is in Redis; for ever. `tell` is

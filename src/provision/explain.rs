@@ -4,11 +4,11 @@ use super::Error;
 use crate::directory::redis::{Target, connect};
 use crate::route;
 use redis::{Connection, RedisResult, cmd, pipe};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// The ladder of a host, the list that serves it, and the dead marks with their rest of life.
+/// The ladder of a host, the list that serves it with its options, and the dead marks with their rest of life.
 pub fn explain(target: &Target, host: &str) -> Result<String, Error> {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
@@ -36,6 +36,7 @@ pub fn explain(target: &Target, host: &str) -> Result<String, Error> {
         let _ = writeln!(text, "  {key}  {note}");
         if !is_served && let Ok([_, backends @ ..]) = list.as_deref() {
             put_backends(&mut text, backends, &dead, ttl);
+            put_options(&mut text, &target.options_key(&pattern), connection)?;
         }
         is_served |= list.map_or(true, |list| !list.is_empty());
     }
@@ -56,14 +57,27 @@ fn put_backends(text: &mut String, backends: &[String], dead: &BTreeSet<usize>, 
     }
 }
 
+fn put_options(text: &mut String, key: &str, connection: &mut Connection) -> Result<(), Error> {
+    match cmd("HGETALL").arg(key).query::<BTreeMap<String, String>>(connection) {
+        Err(error) if error.is_io_error() => return Err(Error::redis(format!("reading {key}"))(error)),
+        Err(error) => {
+            let _ = writeln!(text, "    {key}  cannot be used: {error}");
+        }
+        Ok(options) => {
+            for (name, value) in options {
+                let _ = writeln!(text, "    {name}: {value}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// All patterns, a line each: the pattern, the identifier, the number of backends.
 pub fn list(target: &Target) -> Result<String, Error> {
     let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
-    let start = target.frontend_key("");
     let mut text = String::new();
-    for key in keys(connection, target)? {
-        let pattern = key.strip_prefix(&start).unwrap_or(&key);
-        match cmd("LRANGE").arg(&key).arg(0).arg(-1).query::<Vec<String>>(connection) {
+    for pattern in patterns(connection, &target.frontend_key(""))? {
+        match cmd("LRANGE").arg(target.frontend_key(&pattern)).arg(0).arg(-1).query::<Vec<String>>(connection) {
             Ok(list) => {
                 let id = list.first().map_or("", String::as_str);
                 let _ = writeln!(text, "{pattern}  {id:?}  {} backends", list.len().saturating_sub(1));
@@ -76,22 +90,21 @@ pub fn list(target: &Target) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The keys of all lists, in order.
-pub(super) fn keys(connection: &mut Connection, target: &Target) -> Result<BTreeSet<String>, Error> {
-    let mut keys = BTreeSet::new();
+/// What follows `start` in the keys that begin with it, in order.
+pub(super) fn patterns(connection: &mut Connection, start: &str) -> Result<BTreeSet<String>, Error> {
+    let mut patterns = BTreeSet::new();
     let mut cursor = 0_u64;
     // What has a special meaning in the prefix is escaped; the keys are compared besides.
-    let start = target.frontend_key("");
     let pattern: String =
         start.chars().flat_map(|char| ("*?[]\\".contains(char)).then_some('\\').into_iter().chain([char])).collect();
     loop {
         let mut scan = cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(format!("{pattern}*")).arg("COUNT").arg(1000);
         let (next, found): (u64, Vec<String>) = scan.query(connection).map_err(Error::redis("listing keys"))?;
-        keys.extend(found.into_iter().filter(|key| key.starts_with(&start)));
+        patterns.extend(found.iter().filter_map(|key| key.strip_prefix(start)).map(str::to_owned));
         cursor = next;
         if cursor == 0 {
-            return Ok(keys);
+            return Ok(patterns);
         }
     }
 }

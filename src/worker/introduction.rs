@@ -42,7 +42,7 @@ impl Worker {
                 Ok(None) => Read::Part,
                 Err(fault) => Read::Bad(fault.text()),
             },
-            Received::Nothing | Received::Hello => Read::Part,
+            Received::Nothing | Received::Hello | Received::Plain(_) => Read::Part,
             Received::End | Received::Broken => Read::Nothing,
         };
         match read {

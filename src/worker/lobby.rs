@@ -271,7 +271,9 @@ impl Worker {
                 self.counters.count(Counter::Handshakes);
                 self.counters.count(Counter::ResumedHandshakes);
             }
-            (None, _) => self.counters.count(Counter::Handshakes),
+            (None, Some(false)) => self.counters.count(Counter::Handshakes),
+            // It speaks plainly, and is told so.
+            (None, None) => self.counters.count(Counter::FailedHandshakes),
         }
         self.leave_lobby();
         self.may_move(key);

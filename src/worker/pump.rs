@@ -98,6 +98,11 @@ impl Worker {
                     self.take_in(job, Side::Client, From::Client(key), scratch.before(count));
                 }
             }
+            Received::Plain(count) => {
+                if let Some(job) = self.open_job(key) {
+                    self.tell(job, Input::Unencrypted(scratch.before(count)));
+                }
+            }
             Received::Nothing => self.greet_again(key),
             Received::Hello => {}
             Received::End | Received::Broken => self.close_client(key),
@@ -161,7 +166,7 @@ impl Worker {
                         self.core.buffers.give(unread);
                     }
                     // Of an encrypted stream there may be more to read that has no meaning yet.
-                    Received::Nothing | Received::Hello => {
+                    Received::Nothing | Received::Hello | Received::Plain(_) => {
                         stream.unread = unread;
                         self.settle(job_key);
                     }

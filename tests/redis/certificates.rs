@@ -2,19 +2,26 @@
 
 use crate::server::Server;
 use crate::support::backend::Backend;
+use crate::support::client::connect;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::{Authority, Pair, Trust};
-use crate::support::{HOST, canned, until};
+use crate::support::{HOST, PATIENCE, canned, until, worker_has_caught_up};
 use nix::sys::signal::Signal;
 use redis::{Connection, cmd};
 use rustls::pki_types::CertificateDer;
+use sluice::base::clock::Clock;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
-fn put(connection: &mut Connection, pattern: &str, pair: &Pair) {
+fn command(pattern: &str, pair: &Pair) -> redis::Cmd {
     let mut command = cmd("HSET");
     command.arg(format!("tls:{pattern}")).arg("certificate").arg(&pair.certificate).arg("key").arg(&pair.key);
-    command.query::<()>(connection).expect("writing to Redis");
+    command
+}
+
+fn put(connection: &mut Connection, pattern: &str, pair: &Pair) {
+    command(pattern, pair).query::<()>(connection).expect("writing to Redis");
 }
 
 fn start(server: &Server, workers: usize) -> Proxy {
@@ -81,6 +88,90 @@ fn bad_records_harm_only_their_names_and_what_was_good_stays() {
     });
     until_shown(&trust, &proxy, "good.test", Some(good.der()));
     assert!(!proxy.stderr().contains("PRIVATE KEY"));
+}
+
+#[test]
+fn a_flood_of_unknown_names_neither_floods_redis_nor_empties_the_cache() {
+    const RATE: u32 = 20;
+    const FLOOD: u64 = 400;
+    /// Of the ladder of a name of two labels.
+    const RUNGS: u64 = 3;
+    let server = Server::start();
+    let authority = Authority::new();
+    let trust = authority.trust();
+    let [known, late] = [&[HOST], &["late.test"]].map(|names| authority.issue(names));
+    put(&mut server.connect(), HOST, &known);
+    let proxy = Setup::new().driver(server.url()).with_https().set("unknownHostRate", RATE).start();
+    until_shown(&trust, &proxy, HOST, Some(known.der()));
+    let asked = || -> u64 {
+        let stats: String = server.run("INFO commandstats");
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hmget:calls=")?.split(',').next());
+        calls.expect("Redis was asked").parse().expect("a number")
+    };
+    let before = asked();
+    let clock = Clock::new();
+    let begun = clock.now();
+    for number in 0..FLOOD {
+        assert_eq!(trust.shown(&proxy, &format!("nobody{number}.test")), None);
+        if number % 40 == 0 {
+            assert_eq!(trust.shown(&proxy, HOST), Some(known.der()), "after {number} unknown names");
+        }
+    }
+    let (flood, took) = (asked() - before, clock.now().since(begun));
+    let most = RUNGS * u64::from(RATE) * (took.as_secs() + 2);
+    assert!((1..=most).contains(&flood), "{flood} questions for {FLOOD} names in {took:?}, and not up to {most}");
+    // Who has a certificate is found as soon as Redis may be asked again.
+    put(&mut server.connect(), "late.test", &late);
+    until_shown(&trust, &proxy, "late.test", Some(late.der()));
+    let before = asked();
+    until_shown(&trust, &proxy, HOST, Some(known.der()));
+    assert_eq!(asked(), before, "what was at hand still is");
+}
+
+#[test]
+fn a_change_while_handshakes_are_parked_shows_the_old_or_the_new_one() {
+    let server = Server::start();
+    let mut redis = server.connect();
+    let authority = Authority::new();
+    let trust = authority.trust();
+    let proxy = start(&server, 1);
+    for round in 0..6 {
+        let name = format!("parked{round}.test");
+        let [old, new] = [(); 2].map(|()| authority.issue(&[&name]));
+        put(&mut redis, &name, &old);
+        let change = command(&name, &new).get_packed_command();
+        server.signal(Signal::SIGSTOP);
+        // The change stands before the question or behind it.
+        if round % 2 == 0 {
+            redis.send_packed_command(&change).expect("sending the change");
+        }
+        let parked = (0..8).map(|_| {
+            let (mut socket, mut session) = (connect(proxy.secure_address(), None), trust.session(&name));
+            session.write_tls(&mut socket).expect("sending a hello");
+            (socket, session)
+        });
+        let parked: Vec<_> = parked.collect();
+        worker_has_caught_up(&proxy);
+        for (socket, _) in &parked {
+            socket.set_nonblocking(true).expect("setting the mode");
+            assert_eq!(socket.peek(&mut [0]).expect_err("nothing to read").kind(), ErrorKind::WouldBlock);
+            socket.set_nonblocking(false).expect("setting the mode");
+        }
+        if round % 2 == 1 {
+            redis.send_packed_command(&change).expect("sending the change");
+        }
+        server.signal(Signal::SIGCONT);
+        for (mut socket, mut session) in parked {
+            socket.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
+            while session.is_handshaking() {
+                session.complete_io(&mut socket).expect("shaking hands");
+            }
+            let shown = session.peer_certificates().and_then(|chain| chain.first()).expect("a certificate");
+            assert!([old.der(), new.der()].contains(shown), "round {round}");
+        }
+        redis.recv_response().expect("the change is made");
+        until_shown(&trust, &proxy, &name, Some(new.der()));
+    }
 }
 
 #[test]

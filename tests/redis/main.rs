@@ -3,6 +3,7 @@
 mod certificates;
 mod changes;
 mod marks;
+mod options;
 mod outage;
 mod sentinel;
 mod server;

@@ -62,7 +62,8 @@ fn a_file_is_carried_by_difference_and_a_host_is_explained() {
     let driver = format!("{}#edge:", redis.url());
     let routes = Routes::new(
         "carry",
-        r#"{"frontends": {"a.test": ["x", "http://10.0.0.1"], "*.test": ["y", "http://10.0.0.2", "http://10.0.0.3"]}}"#,
+        r#"{"frontends": {"a.test": ["x", "http://10.0.0.1"], "*.test": ["y", "http://10.0.0.2", "http://10.0.0.3"]},
+            "options": {"*.test": {"httpsRedirect": false}}}"#,
     );
     let carry = |more: &[&str]| {
         let output = sluice(&[&["provision", routes.path(), "--driver", &driver], more].concat());
@@ -81,6 +82,22 @@ fn a_file_is_carried_by_difference_and_a_host_is_explained() {
     assert_eq!(redis.run::<Vec<String>>("LRANGE edge:frontend:a.test 0 -1"), ["x", "http://10.0.0.1"]);
     assert_eq!(redis.run::<i64>("EXISTS frontend:other"), 1, "another prefix is none of ours");
 
+    // Options belong to their list: missing, others or more of them are a difference, and they go with it.
+    let option = || redis.run::<Vec<String>>("HGETALL edge:options:*.test");
+    assert_eq!(option(), ["httpsRedirect", "false"]);
+    for (line, expected) in [
+        ("HSET edge:options:*.test httpsRedirect true", "1 lists written, 0 removed, 1 as they were"),
+        ("HSET edge:options:*.test more x", "1 lists written, 0 removed, 1 as they were"),
+        ("DEL edge:options:*.test", "1 lists written, 0 removed, 1 as they were"),
+        ("HSET edge:options:a.test httpsRedirect true", "1 lists written, 0 removed, 1 as they were"),
+        ("HSET edge:options:old httpsRedirect true", "0 lists written, 1 removed, 2 as they were"),
+    ] {
+        redis.run::<()>(line);
+        assert_eq!(carry(&["--prune"]), expected, "{line}");
+        assert_eq!(option(), ["httpsRedirect", "false"], "{line}");
+        assert_eq!(redis.run::<i64>("EXISTS edge:options:a.test edge:options:old"), 0, "{line}");
+    }
+
     redis.run::<()>("SADD edge:dead:b.test 1");
     redis.run::<()>("EXPIRE edge:dead:b.test 99");
     let explained = sluice(&["routes", "B.test.", "--driver", &driver]);
@@ -89,6 +106,7 @@ fn a_file_is_carried_by_difference_and_a_host_is_explained() {
         "  edge:frontend:b.test  nothing",
         "  edge:frontend:*.test  serves: \"y\", 2 backends",
         "    0  http://10.0.0.2\n    1  http://10.0.0.3  dead for 9",
+        "\n    httpsRedirect: false\n",
         "  edge:frontend:*  not asked for",
     ] {
         assert!(lines.contains(line), "{line:?} in {lines}");

@@ -1,5 +1,6 @@
 //! `"options": {"www.example.com": {"httpsRedirect": true}}`: what is particular to a frontend.
 
+use super::super::HTTPS_REDIRECT;
 use super::{Members, Reader, kind, pattern, shown, string};
 use serde_json::value::RawValue;
 
@@ -29,12 +30,12 @@ impl<'a> Reader<'a> {
             let name = string(key).unwrap_or_default();
             let path = format!("{path}.{name}");
             match (name.as_str(), value.get()) {
-                ("httpsRedirect", flag @ ("true" | "false")) => {
+                (HTTPS_REDIRECT, flag @ ("true" | "false")) => {
                     if let Some(record) = self.records.get_mut(pattern) {
                         record.options.https_redirect = Some(flag == "true");
                     }
                 }
-                ("httpsRedirect", _) => {
+                (HTTPS_REDIRECT, _) => {
                     self.fault(value, &path, &format!("found {}, expected true or false", kind(value)));
                 }
                 _ => self.warn(key, &path, "is not known here and means nothing"),

@@ -155,7 +155,8 @@ impl Keeper {
                 }
                 self.read_again(host);
             }
-            Touched::Dead(host) => self.read_again(Arc::from(&**host)),
+            Touched::Options(pattern) if pattern.starts_with('*') => self.touch_options(pattern),
+            Touched::Options(host) | Touched::Dead(host) => self.read_again(Arc::from(&**host)),
             Touched::Certificate(_) => {}
             Touched::Checker => self.checker_wanted = true,
             Touched::All => {
@@ -187,6 +188,14 @@ impl Keeper {
         let mut affected: Vec<_> = used.map(|(host, _)| host).chain(asked).cloned().collect();
         affected.extend(self.bad.iter().map(|(host, _)| host).filter(|host| leads(host, None)).cloned());
         self.changed([], true);
+        affected.into_iter().for_each(|host| self.read_again(host));
+    }
+
+    /// Only where the pattern serves, or may turn out to, its options count.
+    fn touch_options(&mut self, pattern: &str) {
+        let used = self.frontends.iter().filter(|(_, frontend)| *frontend.pattern == *pattern).map(|(host, _)| host);
+        let asked = self.pending.keys().filter(|host| route::patterns(host).any(|rung| *rung == *pattern));
+        let affected: Vec<_> = used.chain(asked).cloned().collect();
         affected.into_iter().for_each(|host| self.read_again(host));
     }
 
@@ -260,7 +269,7 @@ impl Keeper {
         let answer = match reading {
             Reading::Found { pattern, listing, dead } => {
                 self.tokens.give_back(pending.charged);
-                self.found(&host, &pattern, &listing, &dead, now)
+                self.found(&host, &pattern, listing, &dead, now)
             }
             Reading::Unknown => self.found_nothing(&host),
             Reading::Bad(problem) => self.found_bad(&host, problem),
@@ -275,7 +284,7 @@ impl Keeper {
         }
     }
 
-    fn found(&mut self, host: &Arc<str>, pattern: &str, listing: &Listing, dead: &Dead, now: Moment) -> Answer {
+    fn found(&mut self, host: &Arc<str>, pattern: &str, mut listing: Listing, dead: &Dead, now: Moment) -> Answer {
         self.probation.saw_route(now);
         let before = self.frontends.get(host);
         if let Some(frontend) = &before
@@ -283,8 +292,13 @@ impl Keeper {
         {
             return Answer::Found(Arc::clone(frontend));
         }
-        for fault in &listing.faults {
-            log::warn!("{host}: frontend:{pattern}: {fault}; it is left out");
+        for fault in listing.faults.iter().chain(&listing.option_faults) {
+            log::warn!("{host}: {fault}");
+        }
+        if let Some(frontend) =
+            before.as_ref().filter(|frontend| listing.keeps_options && *frontend.pattern == *pattern)
+        {
+            listing.record.options = frontend.options;
         }
         if self.frontends.set(host, pattern, &listing.record) {
             self.version += 1;
@@ -293,7 +307,7 @@ impl Keeper {
             }
         }
         let Some(frontend) = self.frontends.get(host) else { return Answer::Unknown };
-        self.marks.apply(&frontend, listing, dead, self.checker_until, now);
+        self.marks.apply(&frontend, &listing, dead, self.checker_until, now);
         let frontends = &self.frontends;
         self.marks.purge(|host| frontends.contains(host));
         Answer::Found(frontend)

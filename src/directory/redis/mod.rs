@@ -114,6 +114,8 @@ pub(super) fn read_listing(host: &str, replies: &[::redis::Value]) -> Result<Opt
         backends: urls.map(|(index, url)| (listing.place_of(index), url.as_str().to_owned())).collect(),
         total: listing.total,
         faults: listing.faults,
+        https_redirect: listing.record.options.https_redirect,
+        option_faults: listing.option_faults,
         dead: dead.indexes,
         ttl: dead.ttl,
     }))

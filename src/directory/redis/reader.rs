@@ -2,7 +2,7 @@
 
 use super::keeper::{Batch, Replies};
 use super::link::{self, Identity, Server};
-use super::reading::{self, MAX_ITEMS, Reading};
+use super::reading::{self, MAX_FIELDS, MAX_ITEMS, Reading};
 use super::target::Target;
 use super::watcher::Watch;
 use super::{CHECKER_KEY, Event, Pause, Stop};
@@ -109,13 +109,14 @@ impl Reader {
         }
         // What may not be read is found out here, where attempts have pauses between them.
         let mut probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(0).arg(0).get_packed_command();
+        self.ask_for_options("*").write_packed_command(&mut probe);
         cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(1).write_packed_command(&mut probe);
         cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut probe);
-        let replies = link::ask_all(&mut connection, &probe, 3)?;
+        let replies = link::ask_all(&mut connection, &probe, 4)?;
         if let Some(error) = replies.iter().find_map(refusal).or_else(|| denial(&replies[0])) {
             return Err(error);
         }
-        for (reply, what) in replies[1..].iter().zip(["dead marks", CHECKER_KEY]) {
+        for (reply, what) in replies[1..].iter().zip(["options", "dead marks", CHECKER_KEY]) {
             if let Some(error) = denial(reply) {
                 log::warn!("redis: {what} may not be read, and count as none: {error}");
             }
@@ -154,9 +155,9 @@ impl Reader {
         let mut hosts = Vec::with_capacity(batch.hosts.len());
         for (host, count) in batch.hosts.iter().zip(counts) {
             let (own, others) = rest.split_at(count);
-            // Marks that may not be read are none, and a list is its host's fault; but who may not read the last rung,
-            // which all ladders share, has lost the right to read.
-            if let Some(error) = own[..count - 2].last().and_then(denial) {
+            // Marks and options that may not be read are none, and a list is its host's fault; but who may not read the
+            // last rung, which all ladders share, has lost the right to read.
+            if let Some(error) = own[..count - 2].chunks_exact(2).last().and_then(|rung| denial(&rung[0])) {
                 return Err(error);
             }
             hosts.push((Arc::clone(host), read_host(host, own)));
@@ -171,13 +172,21 @@ impl Reader {
         let mut count = 2;
         for pattern in route::patterns(host) {
             cmd("LRANGE").arg(self.target.frontend_key(&pattern)).arg(0).arg(MAX_ITEMS).write_packed_command(packed);
-            count += 1;
+            self.ask_for_options(&pattern).write_packed_command(packed);
+            count += 2;
         }
         let dead = self.target.dead_key(host);
         // All of it, unless it is so large that it is no set of marks: then reading it whole would hold up everybody.
         cmd("SRANDMEMBER").arg(&dead).arg(MAX_ITEMS).write_packed_command(packed);
         cmd("PTTL").arg(&dead).write_packed_command(packed);
         count
+    }
+
+    /// Asks for the options of a pattern: for all of them, unless there are so many that they are none.
+    fn ask_for_options(&self, pattern: &str) -> redis::Cmd {
+        let mut command = cmd("HSCAN");
+        command.arg(self.target.options_key(pattern)).arg(0).arg("COUNT").arg(MAX_FIELDS);
+        command
     }
 
     /// How long ago the active checker gave a sign of life.

@@ -1,5 +1,7 @@
-//! What Redis says about a host, made of plain replies: its list, its dead marks, or what is wrong with them. Pure.
+//! What Redis says about a host, made of plain replies: its list, its options, its dead marks, or what is wrong with
+//! them. Pure.
 
+use super::super::HTTPS_REDIRECT;
 use super::super::frontends::Record;
 use crate::base::printable::printable;
 use crate::cluster::{BackendUrl, Options};
@@ -8,8 +10,15 @@ use std::time::Duration;
 
 /// The most items of a list that are asked for: the identifier and 4,096 backends.
 pub(super) const MAX_ITEMS: usize = 4_097;
+/// The most fields of a hash of options that are asked for.
+pub(super) const MAX_FIELDS: usize = 64;
+/// What holds where options cannot be read.
+const AS_BEFORE: &str = "what held before goes on";
 /// The longest item of a list. A frontend is no place to store files in.
 const MAX_ITEM_BYTES: usize = 16 * 1024;
+
+/// More characters than this of a text are not shown.
+const MAX_SHOWN: usize = 60;
 
 /// What a host resolves to, as Redis has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +41,10 @@ pub(super) enum Reading {
 /// A list as it stands in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listing {
-    /// What can be used of it.
+    /// What can be used of it, and the options that stand beside it.
     pub(super) record: Record,
+    /// The options could not be read: those of before hold, where the pattern is the same.
+    pub(super) keeps_options: bool,
     /// The place of each backend of `record` in the list as it stands, counted from 0 as dead marks are. `None` where
     /// nothing was left out.
     pub(super) places: Option<Box<[usize]>>,
@@ -41,6 +52,8 @@ pub(super) struct Listing {
     pub(super) total: usize,
     /// What was left out, for the log.
     pub(super) faults: Vec<String>,
+    /// What of the options cannot be read or means nothing, for the log.
+    pub(super) option_faults: Vec<String>,
 }
 
 /// The set of dead marks of a host.
@@ -59,20 +72,24 @@ impl Listing {
     }
 }
 
-/// Reads the replies to `LRANGE` of each of `patterns`, `SRANDMEMBER` and `PTTL`.
+/// Reads the replies to `LRANGE` and `HSCAN` of each of `patterns`, `SRANDMEMBER` and `PTTL`.
 pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value]) -> Reading {
-    let Some((lists, dead)) = replies.split_last_chunk::<2>() else { return Reading::Unknown };
-    for (pattern, list) in patterns.zip(lists) {
-        match read_list(list) {
+    let Some((rungs, dead)) = replies.split_last_chunk::<2>() else { return Reading::Unknown };
+    for (pattern, rung) in patterns.zip(rungs.as_chunks::<2>().0) {
+        let [list, options] = rung;
+        match read_list(list, pattern) {
             Ok(None) => {}
-            Ok(Some(listing)) => return Reading::Found { pattern: pattern.into(), listing, dead: read_dead(dead) },
+            Ok(Some(mut listing)) => {
+                add_options(&mut listing, options, pattern);
+                return Reading::Found { pattern: pattern.into(), listing, dead: read_dead(dead) };
+            }
             Err(problem) => return Reading::Bad(format!("frontend:{pattern}: {problem}").into()),
         }
     }
     Reading::Unknown
 }
 
-fn read_list(reply: &Value) -> Result<Option<Listing>, String> {
+fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     let items = match reply {
         Value::Array(items) if items.is_empty() => return Ok(None),
         Value::Nil => return Ok(None),
@@ -99,21 +116,80 @@ fn read_list(reply: &Value) -> Result<Option<Listing>, String> {
     if backends.is_empty() && total > 0 {
         return Err(faults.swap_remove(0));
     }
+    let faults = faults.into_iter().map(|fault| format!("frontend:{pattern}: {fault}; it is left out")).collect();
     let places = (places.len() < total).then(|| places.into());
     Ok(Some(Listing {
         // It goes into headers and lines of the log: nothing in it may end them.
         record: Record { id: printable(&id).into(), backends: backends.into(), options: Options::default() },
+        keeps_options: false,
         places,
         total,
         faults,
+        option_faults: Vec::new(),
     }))
 }
 
+/// Adds the options that stand beside a list.
+fn add_options(listing: &mut Listing, reply: &Value, pattern: &str) {
+    let fields = match read_fields(reply) {
+        Ok(fields) => fields,
+        Err(problem) => {
+            listing.keeps_options = true;
+            // Who may not read them was told so when connecting.
+            listing.option_faults.extend(problem.map(|problem| format!("options:{pattern}: {problem}; {AS_BEFORE}")));
+            return;
+        }
+    };
+    for [name, value] in fields {
+        let fault = match value {
+            _ if name != HTTPS_REDIRECT.as_bytes() => format!("{} is not known here and means nothing", shown(name)),
+            b"true" | b"false" => {
+                listing.record.options.https_redirect = Some(value == b"true");
+                continue;
+            }
+            _ => {
+                listing.keeps_options = true;
+                format!("{HTTPS_REDIRECT} is {}, expected true or false; {AS_BEFORE}", shown(value))
+            }
+        };
+        listing.option_faults.push(format!("options:{pattern}: {fault}"));
+    }
+}
+
+/// Names and values of a hash; what is wrong with it, if there is something to say.
+fn read_fields(reply: &Value) -> Result<Vec<[&[u8]; 2]>, Option<String>> {
+    let fields = match reply {
+        Value::Array(parts) => match parts.as_slice() {
+            // A small table comes as a whole, however many are asked for.
+            [Value::BulkString(cursor), Value::Array(fields)] if cursor == b"0" && fields.len() <= 2 * MAX_FIELDS => {
+                fields
+            }
+            _ => return Err(Some(format!("the hash has more than {MAX_FIELDS} fields"))),
+        },
+        Value::ServerError(error) if error.code() == "NOPERM" => return Err(None),
+        Value::ServerError(error) => {
+            return Err(Some(format!("{}; expected a hash", printable(&error.to_string()))));
+        }
+        _ => return Err(Some("expected a hash".to_owned())),
+    };
+    Ok(fields.as_chunks::<2>().0.iter().map(|pair| pair.each_ref().map(bytes)).collect())
+}
+
+fn bytes(item: &Value) -> &[u8] {
+    match item {
+        Value::BulkString(bytes) => bytes,
+        _ => &[],
+    }
+}
+
 fn read_url(text: &str) -> Result<BackendUrl, String> {
-    BackendUrl::parse(text).map_err(|fault| {
-        let shown: String = text.chars().take(60).collect();
-        format!("is {shown:?}: {fault}")
-    })
+    BackendUrl::parse(text).map_err(|fault| format!("is {}: {fault}", shown(text.as_bytes())))
+}
+
+/// The beginning of a text, for the log.
+fn shown(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&text[..text.len().min(4 * MAX_SHOWN)]);
+    format!("{:?}", text.chars().take(MAX_SHOWN).collect::<String>())
 }
 
 fn item_text(item: &Value) -> Result<String, &'static str> {
@@ -150,8 +226,12 @@ mod tests {
         Value::Array(items.iter().map(|item| Value::BulkString(item.as_bytes().to_vec())).collect())
     }
 
+    fn hash(cursor: &str, fields: &[&str]) -> Value {
+        Value::Array(vec![Value::BulkString(cursor.into()), list(fields)])
+    }
+
     fn reading(lists: &[Value]) -> Reading {
-        let mut replies = lists.to_vec();
+        let mut replies: Vec<_> = lists.iter().flat_map(|list| [list.clone(), hash("0", &[])]).collect();
         replies.extend([list(&["1", "x"]), Value::Int(1500)]);
         read(["a.b", "*.b", "*"].into_iter(), &replies)
     }
@@ -184,7 +264,8 @@ mod tests {
         assert_eq!(&*listing.record.id, "i\\nd");
         assert_eq!(listing.places.as_deref(), Some(&[1, 3][..]));
         assert_eq!((listing.total, listing.place_of(1)), (4, 3));
-        assert_eq!(listing.faults[0], "backend 0 is \"nonsense\": expected http://host:port or https://host:port");
+        let fault = "frontend:a.b: backend 0 is \"nonsense\": expected http://host:port or https://host:port";
+        assert_eq!(listing.faults[0], format!("{fault}; it is left out"));
         let huge = "x".repeat(10 << 20);
         for (bad, expected) in [
             (
@@ -197,6 +278,48 @@ mod tests {
             (list(&vec!["x"; MAX_ITEMS + 1]), "frontend:a.b: the list has more than 4096 backends"),
         ] {
             assert_eq!(read_one(bad), Reading::Bad(expected.into()));
+        }
+    }
+
+    #[test]
+    fn options_are_those_of_the_rung_that_serves() {
+        let none = hash("0", &[]);
+        let (text, long) = (Value::Int(3), "x".repeat(100));
+        for (options, redirect, keeps, fault) in [
+            (none.clone(), None, false, None),
+            (hash("0", &["httpsRedirect", "true"]), Some(true), false, None),
+            (hash("0", &["httpsRedirect", "false"]), Some(false), false, None),
+            (
+                hash("0", &["httpsRedirect", "yes"]),
+                None,
+                true,
+                Some("options:*.b: httpsRedirect is \"yes\", expected true or false; what held before goes on"),
+            ),
+            (
+                hash("0", &["https\nRedirect", "true", "httpsRedirect", "true"]),
+                Some(true),
+                false,
+                Some("options:*.b: \"https\\nRedirect\" is not known here and means nothing"),
+            ),
+            (text, None, true, Some("options:*.b: expected a hash; what held before goes on")),
+            (
+                hash("17", &["httpsRedirect", "true"]),
+                None,
+                true,
+                Some("options:*.b: the hash has more than 64 fields; what held before goes on"),
+            ),
+        ] {
+            let mut replies = vec![list(&[]), hash("0", &["httpsRedirect", &long])];
+            replies.extend([list(&["id", "http://10.0.0.1"]), options.clone()]);
+            replies.extend([list(&["other"]), hash("0", &["httpsRedirect", &long]), list(&[]), Value::Int(-2)]);
+            let (_, listing, _) = found(read(["a.b", "*.b", "*"].into_iter(), &replies));
+            assert_eq!(
+                (listing.record.options.https_redirect, listing.keeps_options),
+                (redirect, keeps),
+                "{options:?}"
+            );
+            assert_eq!(listing.option_faults.first().map(String::as_str), fault, "{options:?}");
+            assert!(listing.option_faults.len() < 2, "{:?}", listing.option_faults);
         }
     }
 }

@@ -118,6 +118,7 @@ fn render(Routes { frontends, histories }: Routes) -> Snapshot<snapshot::Route> 
         pattern: frontend.pattern.clone(),
         id: frontend.id.clone(),
         backends: frontend.members.iter().map(|member| member.backend.url().as_str().into()).collect(),
+        https_redirect: frontend.options.https_redirect,
     };
     Snapshot { histories, items: frontends.iter().map(route).collect() }
 }
@@ -125,7 +126,8 @@ fn render(Routes { frontends, histories }: Routes) -> Snapshot<snapshot::Route> 
 fn revive(snapshot: Snapshot<snapshot::Route>) -> Known {
     let revive = |route: snapshot::Route| {
         let backends = route.backends.iter().filter_map(|url| BackendUrl::parse(url).ok()).collect();
-        (Arc::from(route.host), (route.pattern, Record { id: route.id, backends, options: Options::default() }))
+        let options = Options { https_redirect: route.https_redirect };
+        (Arc::from(route.host), (route.pattern, Record { id: route.id, backends, options }))
     };
     Known { routes: snapshot.items.into_iter().map(revive).collect(), histories: snapshot.histories }
 }

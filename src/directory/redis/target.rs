@@ -19,7 +19,7 @@ pub struct Target {
     pub password: Option<String>,
     /// The number of the database.
     pub database: u32,
-    /// What stands before `frontend:` and `dead:` in the names of keys.
+    /// What stands before `frontend:`, `options:` and `dead:` in the names of keys.
     pub prefix: String,
 }
 
@@ -109,6 +109,11 @@ impl Target {
     /// The key of a pattern's list.
     pub fn frontend_key(&self, pattern: &str) -> String {
         format!("{}frontend:{pattern}", self.prefix)
+    }
+
+    /// The key of the options of a pattern's frontend.
+    pub fn options_key(&self, pattern: &str) -> String {
+        format!("{}options:{pattern}", self.prefix)
     }
 
     /// The key of a host's dead marks.
@@ -212,6 +217,7 @@ mod tests {
         let target = Target::parse("redis://us%40er:sec%2Fr%23et@host#p").expect("a good URL");
         assert_eq!((target.user.as_deref(), target.password.as_deref()), (Some("us@er"), Some("sec/r#et")));
         assert_eq!(target.frontend_key("*.a"), "pfrontend:*.a");
+        assert_eq!(target.options_key("*.a"), "poptions:*.a");
         assert_eq!(target.dead_key("a"), "pdead:a");
     }
 }

@@ -105,7 +105,7 @@ impl Watcher {
         };
         let flags: String = flags.and_then(|flags| redis::from_redis_value(flags).ok()).unwrap_or_default();
         let has_all = |needed: &str| needed.chars().all(|flag| flags.contains(flag));
-        if !(has_all("KA") || has_all("Kglsx$")) {
+        if !(has_all("KA") || has_all("Kglshx$")) {
             return Ok(Means::Rereading);
         }
         match (is_resp3, self.patterns()) {
@@ -129,9 +129,10 @@ impl Watcher {
         let prefix = &self.target.prefix;
         let mut command = cmd("CLIENT");
         command.arg("TRACKING").arg("ON").arg("BCAST");
-        for start in
-            [format!("{prefix}frontend:"), format!("{prefix}dead:"), "tls:".to_owned(), super::CHECKER_KEY.to_owned()]
-        {
+        for start in ["frontend:", "options:", "dead:"] {
+            command.arg("PREFIX").arg(format!("{prefix}{start}"));
+        }
+        for start in ["tls:", super::CHECKER_KEY] {
             command.arg("PREFIX").arg(start);
         }
         link::ask(connection, &command).map(drop)
@@ -141,6 +142,7 @@ impl Watcher {
         let (database, prefix) = (self.target.database, escape(&self.target.prefix));
         let keys = [
             format!("{prefix}frontend:*"),
+            format!("{prefix}options:*"),
             format!("{prefix}dead:*"),
             "tls:*".to_owned(),
             super::CHECKER_KEY.to_owned(),
@@ -223,6 +225,7 @@ impl Watcher {
         let key = key.strip_prefix(&*self.target.prefix)?;
         match key.split_once(':')? {
             ("frontend", pattern) => Some(Touched::Route(pattern.into())),
+            ("options", pattern) => Some(Touched::Options(pattern.into())),
             ("dead", host) => Some(Touched::Dead(host.into())),
             _ => None,
         }

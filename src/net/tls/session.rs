@@ -168,7 +168,7 @@ impl Session {
         while self.is_handshaking() && (socket.is_readable() || self.marks.unprocessed) {
             match self.receive(socket, &mut [], bench) {
                 Received::Broken | Received::End => return Some(Err(self.shake_fault())),
-                Received::Bytes(_) | Received::Nothing | Received::Hello => {}
+                Received::Bytes(_) | Received::Nothing | Received::Hello | Received::Plain(_) => {}
             }
         }
         (!self.is_handshaking()).then_some(Ok(()))
@@ -234,6 +234,12 @@ impl Session {
     }
 
     fn process(&mut self, socket: &mut Socket, input: &mut [u8], room: &mut [u8]) -> Received {
+        if matches!(self.stage, Stage::Hello(_)) && is_plain(input) {
+            // What there is no room for is no loss: of such a client no more than the first line is looked at.
+            let count = input.len().min(room.len());
+            room[..count].copy_from_slice(&input[..count]);
+            return Received::Plain(count);
+        }
         let mut taken = Taken { room, used: 0, rest: &mut self.plain, ended: false };
         let result = match &mut self.stage {
             Stage::Hello(_) => return self.listen(socket, input),
@@ -441,6 +447,12 @@ impl Session {
             Stage::Hello(_) | Stage::Asked(_) | Stage::Failed(_) => {}
         }
     }
+}
+
+/// Whether a client's first bytes are those of a request: a method has letters, and no record of TLS, and no hello of
+/// SSL 2, begins with one.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
 fn write(socket: &mut Socket, bytes: &[u8]) -> io::Result<usize> {

@@ -102,7 +102,7 @@ fn what_is_no_hello_ends_the_connection() {
     let backend = Backend::always(canned::ok("hello"));
     let (proxy, trust) = secure(&backend);
     let garbage: [&[u8]; 4] =
-        [b"GET / HTTP/1.1\r\n\r\n", &[0; 64], &[22, 3, 1, 0x40, 1, 1, 0, 0xff, 0xff], &[21, 3, 3, 0, 2, 2, 0]];
+        [&[0x80, 46, 1, 3, 1], &[0; 64], &[22, 3, 1, 0x40, 1, 1, 0, 0xff, 0xff], &[21, 3, 3, 0, 2, 2, 0]];
     for bytes in garbage {
         let mut client = Client::over(Box::new(connect(proxy.secure_address(), None)));
         client.send(bytes);
@@ -111,6 +111,47 @@ fn what_is_no_hello_ends_the_connection() {
         assert!(matches!(how, How::Closed | How::Reset), "{how:?}");
     }
     trust.client(&proxy, HOST).get(HOST, "/").expect_ok("hello");
+}
+
+#[test]
+fn who_speaks_plainly_to_an_encrypted_door_is_told_so_and_the_other_way_round() {
+    let backend = Backend::always(canned::ok("hello"));
+    let authority = Authority::new();
+    let proxy = Setup::for_backends([backend.url()])
+        .with_https()
+        .default_certificate(&authority.issue(&[HOST]))
+        .with_access_log()
+        .start();
+    let head = format!("Host: {HOST}\r\nX-Debug: 1\r\nContent-Length: 3\r\n\r\n");
+    for method in ["GET", "HEAD", "POST"] {
+        let mut client = Client::over(Box::new(connect(proxy.secure_address(), None)));
+        // Nothing of it reaches a backend, and nothing behind it is read as a request.
+        client.send(format!("{method} /plain HTTP/1.1\r\n{head}abc{}", canned::get(HOST, "/second")));
+        let answer = client.answer_to(method);
+        assert_eq!((answer.status(), answer.head.get("X-Debug-Error")), (400, Some("plain_to_tls")), "{method}");
+        assert_eq!(answer.head.get("Connection"), Some("close"));
+        assert_eq!(answer.text().contains("This port speaks TLS"), method != "HEAD", "{}", answer.text());
+        client.finish_writing();
+        client.expect_closed();
+    }
+    // As soon as it can be known, and whatever follows.
+    let mut slow = Client::over(Box::new(connect(proxy.secure_address(), None)));
+    slow.send("G");
+    assert_eq!(slow.answer_to("GET").status(), 400);
+    slow.send([b'x'; 100_000]);
+    slow.finish_writing();
+    slow.expect_closed();
+    let mut hello = Vec::new();
+    authority.trust().session(HOST).write_tls(&mut hello).expect("a hello");
+    let mut client = proxy.client();
+    client.send(hello);
+    assert_eq!(client.answer_to("GET").status(), 400);
+    client.expect_closed();
+    let lines = proxy.log_lines("access.log", 5);
+    let of_plain = lines.iter().filter(|line| line.contains("/plain HTTP/1.1\" 400 ")).count();
+    assert_eq!((of_plain, lines.iter().filter(|line| line.contains(" 400 ")).count()), (3, 5), "{lines:#?}");
+    assert!(backend.requests().is_empty());
+    authority.trust().client(&proxy, HOST).get(HOST, "/").expect_ok("hello");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What people and Redis write: every fault has a place and a reason, and what is understood is understood again when
 //! it is written anew.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice::config::{self, Overrides};
 use sluice::directory::texts;
 use std::path::Path;
@@ -11,13 +11,17 @@ const FOLDER: &str = "/nonexistent/sluice-fuzz/config.json";
 
 pub(crate) fn routes_file(bytes: &[u8]) {
     match texts::routes(bytes) {
-        Ok(lists) => {
-            for (pattern, list) in &lists {
-                assert!(!list.is_empty(), "{pattern} without an identifier");
+        Ok(entries) => {
+            let (mut lists, mut options) = (Map::new(), Map::new());
+            for (pattern, entry) in &entries {
+                assert!(!entry.items.is_empty(), "{pattern} without an identifier");
                 assert!(!pattern.bytes().any(|byte| byte.is_ascii_uppercase()), "{pattern} is not in lower case");
+                lists.insert(pattern.clone(), json!(entry.items));
+                let flags = entry.options.iter().map(|(name, value)| (name.clone(), json!(value == "true")));
+                options.insert(pattern.clone(), Value::Object(flags.collect()));
             }
-            let again = texts::routes(json!({"frontends": lists}).to_string().as_bytes());
-            assert_eq!(again.expect("what was good is good"), lists);
+            let again = texts::routes(json!({"frontends": lists, "options": options}).to_string().as_bytes());
+            assert_eq!(again.expect("what was good is good"), entries);
         }
         Err(faults) => {
             assert!(!faults.faults.is_empty() && faults.faults.len() <= 50, "{} faults", faults.faults.len());
@@ -87,7 +91,7 @@ pub(crate) fn redis_records(bytes: &[u8]) {
             assert!(!listed.backends.is_empty() || listed.total == 0, "nothing serves");
             assert!(listed.backends.is_sorted_by(|one, other| one.0 < other.0), "the order is another");
             assert!(listed.backends.iter().all(|(place, _)| *place < listed.total) && listed.total <= 4096);
-            listed.faults.iter().for_each(|fault| check_line(fault));
+            listed.faults.iter().chain(&listed.option_faults).for_each(|fault| check_line(fault));
         }
     }
 }

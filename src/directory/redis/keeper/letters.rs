@@ -22,6 +22,8 @@ pub(in crate::directory::redis) enum Output {
 pub(in crate::directory::redis) enum Touched {
     /// The list of this pattern.
     Route(Box<str>),
+    /// The options of this pattern.
+    Options(Box<str>),
     /// The dead marks of this host.
     Dead(Box<str>),
     /// The certificate of this pattern, which is another clerk's.

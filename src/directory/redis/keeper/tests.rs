@@ -9,15 +9,25 @@ fn listing(urls: &[&str]) -> Listing {
     let backends = urls.iter().map(|url| BackendUrl::parse(url).expect("a good URL")).collect();
     Listing {
         record: Record { id: "x".into(), backends, options: Default::default() },
+        keeps_options: false,
         places: None,
         total: urls.len(),
         faults: Vec::new(),
+        option_faults: Vec::new(),
     }
 }
 
 fn found(pattern: &str, urls: &[&str], dead: &[usize]) -> Reading {
     let dead = Dead { indexes: dead.to_vec(), ttl: Some(Duration::from_secs(30)) };
     Reading::Found { pattern: pattern.into(), listing: listing(urls), dead }
+}
+
+/// The same with an option: `None` for one that could not be read.
+fn with_option(reading: Reading, redirect: Option<bool>) -> Reading {
+    let Reading::Found { pattern, mut listing, dead } = reading else { return reading };
+    listing.record.options.https_redirect = redirect;
+    listing.keeps_options = redirect.is_none();
+    Reading::Found { pattern, listing, dead }
 }
 
 fn at(seconds: u64) -> Moment {
@@ -240,6 +250,47 @@ fn a_flood_of_unknown_hosts_costs_so_many_look_ups() {
         scene.answer_all(|host| found(host, &["http://one"], &[]));
     }
     assert!(scene.told().iter().all(|line| line.ends_with("is one")), "hosts that have a route cost nothing");
+}
+
+#[test]
+fn a_change_of_options_reads_just_the_hosts_that_the_pattern_serves() {
+    let mut scene = Scene::new();
+    scene.up(true);
+    scene.answer_all(|_| Reading::Unknown);
+    let serving = |host: &str| if host == "own.b" { host.to_owned() } else { "*.b".to_owned() };
+    for host in ["own.b", "x.b", "y.b", "nobody"] {
+        scene.ask(host);
+    }
+    scene.answer_all(|host| match host {
+        "nobody" => Reading::Unknown,
+        _ => found(&serving(host), &["http://one"], &[]),
+    });
+    scene.told();
+    let redirects = |scene: &mut Scene| {
+        ["own.b", "x.b", "y.b"].map(|host| scene.keeper.frontends.get(host).expect("in use").options.https_redirect)
+    };
+    let no = Some(false);
+    for (pattern, option, told, after) in [
+        ("*.b", Some(true), &["changed: x.b y.b"][..], [None, Some(true), Some(true)]),
+        // What cannot be read changes nothing, and neither does what nobody is served by.
+        ("*.b", None, &[], [None, Some(true), Some(true)]),
+        ("*", no, &[], [None, Some(true), Some(true)]),
+        ("nobody", no, &[], [None, Some(true), Some(true)]),
+        ("own.b", no, &["changed: own.b"], [no, Some(true), Some(true)]),
+    ] {
+        scene.keeper.touch(&Touched::Options(pattern.into()), scene.now);
+        scene.answer_all(|host| with_option(found(&serving(host), &["http://one"], &[]), option));
+        let mut lines = scene.told();
+        lines.iter_mut().for_each(|line| *line = line.replace("y.b x.b", "x.b y.b"));
+        assert_eq!(lines, told, "{pattern}");
+        assert_eq!(redirects(&mut scene), after, "{pattern}");
+    }
+    // Told while the question is under way, the reply is good for once.
+    scene.ask("z.b");
+    let (ticket, _) = scene.batch();
+    scene.keeper.touch(&Touched::Options("*.b".into()), scene.now);
+    scene.reply(ticket, "z.b", found("*.b", &["http://one"], &[]));
+    assert_eq!(scene.told(), ["z.b is one once"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ struct World {
     keeper: Keeper,
     now: Moment,
     routes: BTreeMap<&'static str, Vec<String>>,
+    options: BTreeMap<&'static str, bool>,
     dead: BTreeMap<&'static str, BTreeSet<usize>>,
     /// Redis has the watching connection.
     is_watched: bool,
@@ -57,6 +58,7 @@ impl World {
             keeper: Keeper::new(1_000_000, Remembered::new()),
             now: at(100),
             routes: BTreeMap::new(),
+            options: BTreeMap::new(),
             dead: BTreeMap::new(),
             is_watched: false,
             told: VecDeque::new(),
@@ -73,8 +75,9 @@ impl World {
         self.now = self.now + Duration::from_micros(self.rng.u64(..5_000));
         match self.rng.u32(..100) {
             0..20 => self.ask(),
-            20..35 => self.edit(),
-            35..40 => self.mark(),
+            20..32 => self.edit(),
+            32..36 => self.edit_options(),
+            36..40 => self.mark(),
             40..55 => self.hear(),
             55..65 => self.execute(),
             65..75 => self.deliver_replies(),
@@ -110,6 +113,15 @@ impl World {
         }
     }
 
+    fn edit_options(&mut self) {
+        let pattern = PATTERNS[self.rng.usize(..PATTERNS.len())];
+        match self.rng.u32(..3) {
+            0 => drop(self.options.remove(pattern)),
+            dice => drop(self.options.insert(pattern, dice == 1)),
+        }
+        self.tell(Touched::Options(pattern.into()));
+    }
+
     fn mark(&mut self) {
         let host = self.host();
         let marks = self.dead.entry(host).or_default();
@@ -122,6 +134,7 @@ impl World {
 
     fn flush(&mut self) {
         self.routes.clear();
+        self.options.clear();
         self.dead.clear();
         self.tell(Touched::All);
     }
@@ -149,7 +162,11 @@ impl World {
         let Some((pattern, urls)) = self.resolve(host) else { return Reading::Unknown };
         let urls: Vec<_> = urls.iter().map(String::as_str).collect();
         let dead: Vec<_> = self.dead.get(host).into_iter().flatten().copied().collect();
-        found(pattern, &urls, &dead)
+        let mut reading = found(pattern, &urls, &dead);
+        if let Reading::Found { listing, .. } = &mut reading {
+            listing.record.options.https_redirect = self.options.get(pattern).copied();
+        }
+        reading
     }
 
     fn resolve(&self, host: &str) -> Option<(&'static str, &Vec<String>)> {
@@ -174,6 +191,7 @@ impl World {
             match self.rng.u32(..4) {
                 0 => self.execute(),
                 1 => self.deliver_replies(),
+                2 if self.rng.bool() => self.edit_options(),
                 2 => self.edit(),
                 _ => self.ask(),
             }
@@ -268,12 +286,14 @@ impl World {
         for core in 0..CORES {
             assert!(self.waiting[core].is_empty(), "core {core} waits for {:?}", self.waiting[core]);
             for (host, held) in &self.caches[core] {
-                let expected = self.resolve(host).map(|(pattern, urls)| (pattern.to_owned(), urls.clone()));
-                let held_urls = held.as_ref().map(|frontend| {
+                let expected = self
+                    .resolve(host)
+                    .map(|(pattern, urls)| (pattern.to_owned(), urls.clone(), self.options.get(pattern).copied()));
+                let held_now = held.as_ref().map(|frontend| {
                     let urls = frontend.members.iter().map(|member| member.backend.url().to_string());
-                    (frontend.pattern.to_string(), urls.collect::<Vec<_>>())
+                    (frontend.pattern.to_string(), urls.collect::<Vec<_>>(), frontend.options.https_redirect)
                 });
-                assert_eq!(held_urls, expected, "core {core} holds {host}");
+                assert_eq!(held_now, expected, "core {core} holds {host}");
                 self.check_members(host, held.as_deref());
             }
         }
