@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod listener;
 pub mod mailbox;
+pub mod quota;
 mod socket;
 mod sys;
 pub mod tls;
