@@ -178,7 +178,7 @@ impl Request {
     /// Whether more may follow that will not be answered: behind the answer it has to be heard out, or the reset that it
     /// meets would take the answer away (RFC 9112 section 9.6).
     pub(super) fn is_cut_off(&self) -> bool {
-        self.traits.is_cut_off
+        self.0.traits.is_cut_off
     }
 
     pub(super) fn is_idempotent(&self) -> bool {
