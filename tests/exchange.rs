@@ -312,3 +312,36 @@ fn a_tunnel_may_be_as_slow_as_it_likes() {
         assert_eq!(scene.exchange.deadline(), Moment::NEVER);
     }
 }
+
+/// A dial after a wait in the queue has the time of a dial, and what becomes of it is not called a wait.
+#[test]
+fn a_dial_behind_a_wait_is_a_dial() {
+    let mut scene = Scene::new(settings());
+    scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    scene.tell(Input::Route(Ok(frontend())));
+    scene.tell(Input::Queued);
+    scene.now = scene.now + 9 * SECOND;
+    scene.tell(Input::Dialling);
+    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND);
+    for _ in 0..2 {
+        scene.now = scene.exchange.deadline();
+        scene.tell(Input::Deadline);
+    }
+    assert_eq!(scene.exchange.ledger().reason, Some(Reason::ConnectTimeout));
+}
+
+/// The ports to one backend may be taken while those to another are free; that is no fault of the backend's.
+#[test]
+fn where_no_port_leads_to_one_backend_another_is_tried() {
+    let mut scene = Scene::new(settings());
+    scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let frontend = frontend();
+    scene.tell(Input::Route(Ok(Arc::clone(&frontend))));
+    let first = scene.exchange.target().expect("a target").1;
+    scene.tell(Input::ConnectFailed(Reason::NoPort));
+    let second = scene.exchange.target().expect("a target").1;
+    assert_ne!(first, second);
+    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.now)), "nobody is marked dead");
+    scene.tell(Input::ConnectFailed(Reason::NoPort));
+    assert_eq!((scene.exchange.ledger().status, scene.exchange.ledger().reason), (503, Some(Reason::NoPort)));
+}

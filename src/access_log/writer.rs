@@ -90,9 +90,12 @@ impl Control {
     }
 
     /// Writes what the cores have handed over and ends the thread. The cores drop their [`Log`]s first. An output that
-    /// takes nothing, such as a pipe that nobody reads, is waited for 5 seconds.
-    pub fn stop(self) {
+    /// takes nothing, such as a pipe that nobody reads, is waited for 5 seconds. Returns how many lines were lost since
+    /// the start.
+    pub fn stop(self) -> u64 {
+        let losses = Arc::clone(&self.losses);
         self.stop_within(STOP_LIMIT);
+        losses.total()
     }
 
     fn stop_within(self, limit: Duration) {

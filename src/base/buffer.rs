@@ -109,4 +109,13 @@ mod tests {
         }
         assert_eq!(pool.count(), 4);
     }
+
+    #[test]
+    fn what_a_rush_took_is_freed_but_for_a_stock() {
+        let mut pool = BufferPool::default();
+        let rush: Vec<_> = (0..3 * MOST_KEPT).map(|_| pool.take()).collect();
+        rush.into_iter().for_each(|buffer| pool.give(buffer));
+        assert_eq!((pool.count(), pool.lent()), (MOST_KEPT, 0));
+        assert!(pool.free.iter().all(|buffer| buffer.capacity() <= LARGEST_KEPT));
+    }
 }

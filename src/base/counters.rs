@@ -30,8 +30,18 @@ counters! {
     Moved = "moved_connections";
     /// Times that accepting stopped because `server.maxConnections` was reached.
     AcceptPauses = "accept_pauses";
-    /// Times that accepting stopped because no file descriptor was left.
+    /// Times that new encrypted connections had to wait because `https.maxHandshakes` was reached.
+    HandshakePauses = "handshake_pauses";
+    /// Connections, of a client or to a backend, for which the system had no file descriptor or no memory left.
     OutOfDescriptors = "out_of_descriptors";
+    /// Idle connections of clients that were closed because a new one needed the place, or the descriptor.
+    IdleClientsClosed = "idle_clients_closed";
+    /// Idle connections to backends that were closed because something else needed the descriptor.
+    IdleUpstreamsClosed = "idle_upstreams_closed";
+    /// Connections that were closed at once because their address had `server.maxConnectionsPerAddress` already.
+    AddressRefusals = "address_refusals";
+    /// Connections whose last request was the one that `server.maxRequestsPerConnection` allows.
+    RequestLimits = "request_limits";
     /// Requests whose head was complete.
     Requests = "requests";
     /// Upgraded connections.

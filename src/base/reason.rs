@@ -120,8 +120,10 @@ reasons! {
     QueueFull = 503, "queue_full", "The server of this website is too busy.";
     /// No socket to the backend became free in time.
     QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
-    /// No socket could be opened: this node is out of file descriptors, ports or memory.
+    /// No socket could be opened: this node is out of file descriptors or memory.
     NoSocket = 503, "no_socket", "This node is too busy.";
+    /// All of this node's ports that lead to the backend are in use.
+    NoPort = 503, "no_port", "This node is too busy.";
     /// The route could not be looked up in time.
     DirectoryBusy = 503, "directory_busy", "This node could not look up the website.";
     /// The source of routes is away, and this host's route is not among those that were known before.

@@ -32,6 +32,7 @@ use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// Who a process that was started as root becomes, unless told otherwise.
@@ -54,6 +55,8 @@ pub struct Settings {
     pub access_log: access_log::Target,
     /// A core.
     pub worker: worker::Settings,
+    /// The greatest number of client connections of one address (`server.maxConnectionsPerAddress`); `None` for any.
+    pub max_per_address: Option<NonZeroU32>,
     /// Whether the log is verbose (`server.debug`).
     pub debug: bool,
     /// The number of workers; `None` for one a core.
@@ -168,6 +171,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         page: server.page,
         access_log: server.access_log,
         worker: server.worker,
+        max_per_address: server.max_per_address,
         debug: server.debug,
         workers: overrides.workers.or(server.workers),
         max_connections: server.max_connections,

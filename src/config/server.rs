@@ -9,6 +9,7 @@ use crate::{access_log, exchange, health, page, route, upstream, worker};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub(super) struct Server {
     pub(super) upstream: upstream::Settings,
     pub(super) route: route::Settings,
     pub(super) worker: worker::Settings,
+    pub(super) max_per_address: Option<NonZeroU32>,
     pub(super) page: page::Settings,
     pub(super) access_log: access_log::Target,
     pub(super) name_refresh: Duration,
@@ -78,11 +80,13 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         worker: worker::Settings {
             idle_timeout: times.idle,
             max_connections: max_connections.unwrap_or(worker::DEFAULT_MAX_CONNECTIONS),
+            max_requests: read_limit(&server.field("maxRequestsPerConnection")),
             graceful_wait: times.graceful,
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
             // `http` and `https` say so of their addresses.
             proxies: BTreeMap::new(),
         },
+        max_per_address: read_limit(&server.field("maxConnectionsPerAddress")),
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
         access_log: read_access_log(&server.field("accessLog")),
         name_refresh: times.name_refresh,
@@ -152,6 +156,11 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
             checker_until: Moment::ZERO,
         },
     }
+}
+
+/// A limit; 0 is none.
+fn read_limit(field: &Field<'_>) -> Option<NonZeroU32> {
+    field.whole(0..=10_000_000).and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new)
 }
 
 fn read_limits(server: &Section<'_>) -> Limits {

@@ -56,7 +56,8 @@ impl Cores {
             self.0.write().unwrap_or_else(PoisonError::into_inner).checker_until = Some(*until);
         }
         let members = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        members.posts.iter().flatten().for_each(|post| post.send(news.clone()));
+        // Where there was no room, the core learns of it and asks anew.
+        members.posts.iter().flatten().for_each(|post| _ = post.send(news.clone()));
     }
 }
 

@@ -189,3 +189,28 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
 fn checksum(bytes: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_costs_nothing_but_the_new_snapshot() {
+        let folder = std::env::temp_dir().join(format!("sluice-snapshot-full-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("snapshot");
+        let of = |history: &str| Snapshot::<Route> { histories: vec![history.into()], items: Vec::new() };
+        let mut full = File::options().write(true).open("/dev/full").expect("a full disk");
+        assert_eq!(encode(&of("any"), &mut full).expect_err("it is full").kind(), io::ErrorKind::StorageFull);
+
+        write(&path, &of("old")).expect("there is room");
+        let draft = beside(&path, "draft");
+        fs::create_dir(&draft).expect("something in the way of the draft");
+        write(&path, &of("new")).expect_err("it is in the way");
+        assert_eq!(read(&path).expect("the old one"), of("old"));
+        fs::remove_dir(&draft).expect("it goes");
+        write(&path, &of("newer")).expect("the way is free again");
+        assert_eq!(read(&path).expect("the new one"), of("newer"));
+        fs::remove_dir_all(&folder).expect("the folder goes");
+    }
+}

@@ -31,7 +31,8 @@ pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut 
         with_body: !request.as_ref().is_some_and(Request::is_head),
     };
     answer.put(cx);
-    Finishing::with(request, keep_alive, !uploaded).start(cx)
+    let linger = !uploaded || request.as_ref().is_some_and(Request::is_cut_off);
+    Finishing::with(request, keep_alive, linger).start(cx)
 }
 
 /// Answers with 200 and this text, where this node is who is asked.
@@ -49,7 +50,8 @@ pub(super) fn plain(request: Request, body: &'static str, cx: &mut Cx<'_>) -> St
         with_body: !request.is_head(),
     };
     answer.put(cx);
-    Finishing::with(Some(request), keep_alive, !uploaded).start(cx)
+    let linger = !uploaded || request.is_cut_off();
+    Finishing::with(Some(request), keep_alive, linger).start(cx)
 }
 
 /// Sends the client to the same address over an encrypted connection. `uploaded`: all of its body has come.
@@ -74,7 +76,8 @@ pub(super) fn redirect(request: Request, uploaded: bool, cx: &mut Cx<'_>) -> Sta
         with_body: false,
     };
     answer.put(cx);
-    Finishing::with(Some(request), keep_alive, !uploaded).start(cx)
+    let linger = !uploaded || request.is_cut_off();
+    Finishing::with(Some(request), keep_alive, linger).start(cx)
 }
 
 /// An answer of this node's own.

@@ -22,6 +22,11 @@ impl Connecting {
                 self.queued = true;
                 State::Connecting(self)
             }
+            Input::Dialling => {
+                self.queued = false;
+                cx.deadline_in(cx.settings.connect_timeout);
+                State::Connecting(self)
+            }
             Input::ConnectFailed(reason) => self.failed(reason, cx),
             Input::Deadline if self.queued => self.failed(Reason::QueueTimeout, cx),
             Input::Deadline => self.failed(Reason::ConnectTimeout, cx),
@@ -34,7 +39,8 @@ impl Connecting {
             // What this node is short of, another backend cannot give.
             Reason::NoSocket => return self.journey.refuse(reason, cx),
             // A queue of our own says nothing about the life of the backend.
-            Reason::QueueFull | Reason::QueueTimeout => {}
+            // So does a want of ports, and those to other backends may be free.
+            Reason::QueueFull | Reason::QueueTimeout | Reason::NoPort => {}
             _ => self.target.observe(Observation::Unreachable, cx),
         }
         self.journey.try_another(self.target, reason, cx)

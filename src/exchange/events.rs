@@ -56,6 +56,8 @@ pub enum Input<'a> {
     Route(Result<Arc<Frontend>, Reason>),
     /// All sockets to the backend are in use: the request stands in its queue.
     Queued,
+    /// The wait in the queue is over: a connection is being opened.
+    Dialling,
     /// A connection to the backend is there; whether it has served before.
     Connected {
         /// It has.

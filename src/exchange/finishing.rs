@@ -57,10 +57,15 @@ impl Finishing {
     fn left(self, cx: &mut Cx<'_>) -> State {
         if self.linger {
             cx.effect(Effect::CloseWrite(Side::Client));
-            cx.deadline_in(LINGER);
-            return State::Lingering(self);
+            return self.hear_out(cx);
         }
         self.over(cx)
+    }
+
+    /// Everything has left, the end included: waits for the client's.
+    pub(super) fn hear_out(self, cx: &mut Cx<'_>) -> State {
+        cx.deadline_in(LINGER);
+        State::Lingering(self)
     }
 
     /// A step of [`State::Lingering`].

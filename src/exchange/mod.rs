@@ -65,6 +65,8 @@ pub struct Exchange {
     peer: Peer,
     ledger: Ledger,
     deadline: Moment,
+    /// It is the last that its client's connection may carry.
+    is_last: bool,
     /// A connection to a backend is there, or was asked for.
     holds_upstream: bool,
     to_client: Backlog,
@@ -109,6 +111,7 @@ struct Cx<'a> {
     ledger: &'a mut Ledger,
     deadline: &'a mut Moment,
     peer: &'a Peer,
+    is_last: bool,
     holds_upstream: &'a mut bool,
     to_client: &'a Backlog,
     to_upstream: &'a mut Backlog,
@@ -168,12 +171,18 @@ impl Exchange {
             peer,
             ledger: Ledger::new(now),
             deadline: now + settings.head_timeout,
+            is_last: false,
             holds_upstream: false,
             to_client: Backlog::default(),
             to_upstream: Backlog::default(),
             upload_pace: Pace::default(),
             download_pace: Pace::default(),
         }
+    }
+
+    /// The same, as the last that its client's connection may carry.
+    pub fn last(self) -> Self {
+        Self { is_last: true, ..self }
     }
 
     /// Tells the exchange what happened. Of an [`Input::Bytes`] it returns how many were consumed: the others are to be
@@ -193,6 +202,7 @@ impl Exchange {
             ledger: &mut self.ledger,
             deadline: &mut self.deadline,
             peer: &self.peer,
+            is_last: self.is_last,
             holds_upstream: &mut self.holds_upstream,
             to_client: &self.to_client,
             to_upstream: &mut self.to_upstream,

@@ -158,7 +158,7 @@ impl Relaying {
         let uploaded = self.upload.is_done() && cx.is_drained(Side::Upstream);
         cx.release(self.upstream_stays && uploaded);
         let keep_alive = self.client_stays && self.upload.is_done();
-        let linger = !self.upload.is_done();
+        let linger = !self.upload.is_done() || self.request.is_cut_off();
         let end = self.answer_end();
         Finishing { request: Some(self.request), keep_alive, linger, end, heard: 0 }.start(cx)
     }

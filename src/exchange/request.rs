@@ -46,6 +46,8 @@ enum Keeps {
 #[derive(Clone, Copy, Debug)]
 struct Traits {
     keep_alive: bool,
+    /// The client wants to go on, but this request is its connection's last.
+    is_cut_off: bool,
     idempotent: bool,
     expects_continue: bool,
     wants_debug: bool,
@@ -83,7 +85,8 @@ impl Request {
             }
         };
         let traits = Traits {
-            keep_alive: head.keep_alive,
+            keep_alive: head.keep_alive && !cx.is_last,
+            is_cut_off: head.keep_alive && cx.is_last,
             idempotent: head.is_idempotent(),
             expects_continue: head.expects_continue,
             wants_debug: head.wants_debug,
@@ -103,6 +106,7 @@ impl Request {
         let target = Span::new(method.end(), buffer.len());
         let traits = Traits {
             keep_alive: false,
+            is_cut_off: false,
             idempotent: false,
             expects_continue: false,
             wants_debug: seen.wants_debug,
@@ -169,6 +173,12 @@ impl Request {
 
     pub(super) fn keep_alive(&self) -> bool {
         self.0.traits.keep_alive
+    }
+
+    /// Whether more may follow that will not be answered: behind the answer it has to be heard out, or the reset that it
+    /// meets would take the answer away (RFC 9112 section 9.6).
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.0.traits.is_cut_off
     }
 
     pub(super) fn is_idempotent(&self) -> bool {

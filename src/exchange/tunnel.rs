@@ -14,6 +14,8 @@ pub(super) struct Tunnel {
     pub(super) request: Request,
     client_ended: bool,
     upstream_ended: bool,
+    /// The backend takes nothing more.
+    upstream_deaf: bool,
     /// The frames that the backend sends, where the protocol is WebSocket.
     frames: Option<Frames>,
     /// The tunnel ends with the frame under way, or at this moment.
@@ -27,7 +29,8 @@ impl Tunnel {
         cx.ledger.status = 101;
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
-        Self { request, client_ended: false, upstream_ended: false, frames, retire_by: None }.stay(cx)
+        let (client_ended, upstream_ended, upstream_deaf) = (false, false, false);
+        Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by: None }.stay(cx)
     }
 
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
@@ -45,10 +48,18 @@ impl Tunnel {
             }
             Input::Drained(_) => self.settle(cx),
             Input::UpstreamDeaf => {
-                self.client_ended = true;
+                self.upstream_deaf = true;
                 self.settle(cx)
             }
-            Input::Broken(Side::Upstream) => self.finish(cx),
+            Input::Broken(Side::Upstream) => {
+                if !std::mem::replace(&mut self.upstream_ended, true) {
+                    cx.effect(Effect::CloseWrite(Side::Client));
+                }
+                self.upstream_deaf = true;
+                // What has come from the backend still leaves.
+                cx.deadline_in(cx.settings.body_timeout);
+                self.settle(cx)
+            }
             Input::Deadline if self.retire_by.is_some() => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
             Input::Deadline => State::Tunnel(self).leave(Reason::TunnelIdle, cx),
             _ => State::Tunnel(self),
@@ -103,7 +114,7 @@ impl Tunnel {
 
     pub(super) fn wants(&self, side: Side) -> bool {
         match side {
-            Side::Client => !self.client_ended,
+            Side::Client => !self.client_ended && !self.upstream_deaf,
             Side::Upstream => !self.upstream_ended,
         }
     }
@@ -123,12 +134,15 @@ impl Tunnel {
     /// Ends the tunnel when both directions have ended and everything has left.
     fn settle(self, cx: &mut Cx<'_>) -> State {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
-        if self.client_ended && self.upstream_ended && drained { self.finish(cx) } else { State::Tunnel(self) }
+        if !self.wants(Side::Client) && self.upstream_ended && drained { self.finish(cx) } else { State::Tunnel(self) }
     }
 
+    /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
+    /// end that it was told into a reset, which takes away what it has not read.
     fn finish(self, cx: &mut Cx<'_>) -> State {
         cx.ledger.backend_done(cx.now);
         cx.release(false);
-        Finishing::with(Some(self.request), false, false).start(cx)
+        let finishing = Finishing::with(Some(self.request), false, false);
+        if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }

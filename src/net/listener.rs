@@ -1,6 +1,7 @@
 //! Listening sockets. Bound once, by the supervisor, which keeps them: what waits in a socket's queue outlives the
 //! worker that accepts from it.
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -74,6 +75,12 @@ impl AsFd for Listener {
     }
 }
 
+/// Whether somebody waits to be accepted. Where the system does not tell, somebody may.
+pub fn has_visitors(socket: &impl AsFd) -> bool {
+    let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    poll(&mut watched, PollTimeout::ZERO) != Ok(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +93,9 @@ mod tests {
         let address = first.local_address().expect("an address");
         let second = Listener::bind(address).expect("the same port");
         let handles = [&first, &second].map(|listener| listener.for_worker().expect("a handle"));
+        assert!(!handles.iter().any(has_visitors));
         let _client = TcpStream::connect(address).expect("a connection");
+        assert!(handles.iter().any(has_visitors));
         let accepted = handles.map(|handle| match handle.accept() {
             Ok((stream, _)) => stream.nodelay().expect("an option"),
             Err(error) => {

@@ -28,16 +28,21 @@ impl<T> Clone for Post<T> {
 
 impl<T> Post<T> {
     /// Sends without waiting. A letter that finds no room is lost, and the core learns that something was
-    /// ([`Inbox::take_overflow`]); so does one to a core that has ended, and nobody learns of that.
-    pub fn send(&self, letter: T) {
-        match self.sender.try_send(letter) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.overflowed.store(true, Ordering::Release),
-            Err(TrySendError::Disconnected(_)) => return,
-        }
+    /// ([`Inbox::take_overflow`]); so does one to a core that has ended, and nobody learns of that. Returns whether there
+    /// was room, for those who can say the same again.
+    pub fn send(&self, letter: T) -> bool {
+        let has_room = match self.sender.try_send(letter) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.overflowed.store(true, Ordering::Release);
+                false
+            }
+            Err(TrySendError::Disconnected(_)) => return true,
+        };
         if let Err(error) = self.waker.wake() {
             log::error!("waking a worker: {error}");
         }
+        has_room
     }
 }
 
@@ -52,6 +57,12 @@ impl<T> Inbox<T> {
     /// The next letter, if there is one.
     pub fn receive(&self) -> Option<T> {
         self.receiver.try_recv().ok()
+    }
+
+    /// Has it seem as if a letter had been lost.
+    #[cfg(test)]
+    pub fn note_overflow(&self) {
+        self.overflowed.store(true, Ordering::Release);
     }
 
     /// Whether letters were lost since the last call.
@@ -70,9 +81,7 @@ mod tests {
         let mut poll = Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(7)).expect("a waker"));
         let (post, inbox) = mailbox(2, waker);
-        for letter in 1..=3 {
-            post.send(letter);
-        }
+        assert_eq!([1, 2, 3].map(|letter| post.send(letter)), [true, true, false]);
         let mut events = Events::with_capacity(4);
         poll.poll(&mut events, None).expect("a wake-up");
         assert_eq!(events.iter().next().map(|event| event.token()), Some(Token(7)));

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod listener;
 pub mod mailbox;
 pub mod passing;
+pub mod quota;
 mod socket;
 mod sys;
 pub mod tls;

@@ -115,6 +115,11 @@ impl Socket {
         self.readable
     }
 
+    /// Whether the peer has neither sent anything that was not read nor ended the connection, whatever was noted.
+    pub(super) fn is_silent(&self) -> bool {
+        self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Reads once. A short read is trusted to have emptied the socket.
     pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
         loop {

@@ -106,6 +106,11 @@ impl Transport {
         }
     }
 
+    /// Whether the peer's system has sent nothing that was not read, not even the end. This asks the socket.
+    pub fn is_silent(&self) -> bool {
+        !self.is_readable() && self.socket.is_silent()
+    }
+
     /// Whether hands have yet to be shaken.
     pub fn is_handshaking(&self) -> bool {
         match &self.layer {

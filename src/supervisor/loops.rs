@@ -14,6 +14,7 @@ use crate::base::counters::{Counter, Counters};
 use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::mailbox::Post;
+use crate::net::quota::Quota;
 use crate::net::release_free_memory;
 use crate::page::Pages;
 use crate::worker::{Heir, Landing, Order, Parts, PlainClient, Vitals, Worker};
@@ -39,6 +40,8 @@ pub(super) struct Stock {
     pub(super) pages: Arc<Pages>,
     /// The certificates of the addresses.
     pub(super) certificates: certificates::Keeper,
+    /// How many connections each client's address may have.
+    pub(super) quota: Option<Arc<Quota>>,
     pub(super) clock: Clock,
 }
 
@@ -167,6 +170,7 @@ impl Loops {
             landing: self.places[number].landing.clone(),
             tls: stock.certificates.parts(),
             backend_tls: stock.certificates.backend_tls(),
+            quota: stock.quota.clone(),
             settings: settings.worker.clone(),
             exchange: settings.exchange.clone(),
             upstream: settings.upstream.clone(),
@@ -396,7 +400,14 @@ impl Loops {
     }
 
     pub(super) fn tell_all(&self, order: impl Fn() -> Order) {
-        self.running.values().for_each(|each| each.orders.send(order()));
+        for each in self.running.values() {
+            if !each.orders.send(order()) {
+                log::error!(
+                    "worker {}: its mailbox is full of orders that it has not read; this one is lost",
+                    each.number
+                );
+            }
+        }
     }
 
     /// What all workers have counted, those included that have ended.

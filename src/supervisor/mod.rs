@@ -26,6 +26,7 @@ use crate::base::reason::Reason;
 use crate::config::Settings;
 use crate::net::activation;
 use crate::net::listener::Listener;
+use crate::net::quota::Quota;
 use crate::net::tls::DAY;
 use crate::page::Pages;
 use crate::worker::{Order, PlainClient};
@@ -264,6 +265,7 @@ impl House {
             log: cores_log,
             pages: Arc::new(Pages::load(&settings.page)),
             certificates: certificates::Keeper::new(settings, events, clock)?,
+            quota: settings.max_per_address.map(Quota::new).map(Arc::new),
             clock,
         };
         Ok(Self {
@@ -398,11 +400,12 @@ impl House {
         self.loops.stock.directory.stop();
         drop(self.loops);
         self.succession.finish();
-        self.log.stop();
+        let lost_lines = self.log.stop();
         let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
         let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));
         let counted: Vec<String> = totals
             .chain(reasons)
+            .chain([("lost_log_lines", lost_lines)])
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{name} {count}"))
             .collect();

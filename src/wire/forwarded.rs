@@ -28,7 +28,12 @@ pub enum Mode {
 impl Policy {
     /// Whether values from this peer are believed.
     pub fn believes(&self, peer: IpAddr) -> bool {
-        self.mode == Mode::Append && self.trusted.iter().any(|network| network.contains(&peer))
+        self.mode == Mode::Append && self.trusts(peer)
+    }
+
+    /// Whether this is a proxy in front of this node.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&peer))
     }
 }
 

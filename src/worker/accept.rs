@@ -1,23 +1,27 @@
 //! The doors: new clients come in, and old ones leave.
 
 use super::connection::{Client, Stream};
+use super::pressure::{Need, is_shortage};
 use super::{Again, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
 use crate::base::slots::Key;
 use crate::exchange::Input;
+use crate::net::listener::has_visitors;
+use crate::net::quota::{Exhausted, Share};
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use ipnet::IpNet;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long accepting pauses when the system has no descriptor or memory for another connection.
+/// How long a door is closed when hands cannot be shaken with more clients, or the system has no descriptor or memory
+/// for another connection and nothing idle can be given up.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket to accept from.
@@ -38,6 +42,8 @@ pub(super) struct Door {
     secure: Option<u32>,
     /// The networks whose word is taken on who the client is; every connection has to begin with it.
     proxies: Option<Arc<[IpNet]>>,
+    /// Nobody is let in before this moment; [`Moment::NEVER`] is until there is room again.
+    pub(super) closed_until: Option<Moment>,
 }
 
 impl Worker {
@@ -47,7 +53,7 @@ impl Worker {
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
             let address = socket.local_addr()?;
             let proxies = self.settings.proxies.get(&address).cloned();
-            self.listeners.push(Door { socket, port: address.port(), secure, proxies });
+            self.listeners.push(Door { socket, port: address.port(), secure, proxies, closed_until: None });
         }
         Ok(())
     }
@@ -63,19 +69,21 @@ impl Worker {
 
     /// Lets in all who wait at a door: the poll tells once.
     pub(super) fn accept(&mut self, door: usize) {
-        while let Some(is_secure) = self.listeners.get(door).map(|door| door.secure.is_some()) {
-            if self.accept_again.is_some() {
+        while let Some(Door { socket, secure, closed_until: None, .. }) = self.listeners.get(door) {
+            let is_crowded = self.clients.len() >= self.settings.max_connections;
+            let is_lobby_crowded = secure.is_some() && self.is_lobby_full();
+            // Nobody makes room for nobody. Whoever comes next is told by the poll.
+            if (is_crowded || is_lobby_crowded) && !has_visitors(socket) {
                 return;
             }
-            if is_secure && !self.has_room_in_lobby() {
-                self.counters.count(Counter::AcceptPauses);
-                self.accept_again = Some(self.core.now + PAUSE);
-                return;
+            if is_lobby_crowded && !self.make_room_in_lobby() {
+                self.counters.count(Counter::HandshakePauses);
+                return self.close_door(door, self.core.now + PAUSE);
             }
-            if self.clients.len() >= self.settings.max_connections {
+            if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
                 self.counters.count(Counter::AcceptPauses);
-                self.accept_again = Some(Moment::NEVER);
-                return;
+                self.waits_for_room = true;
+                return self.close_door(door, self.idle.next_to_go());
             }
             let Some(Door { socket, .. }) = self.listeners.get(door) else { return };
             match socket.accept() {
@@ -84,14 +92,52 @@ impl Worker {
                     io::ErrorKind::WouldBlock => return,
                     // The client was gone before it was let in.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    _ => {
-                        self.counters.count(Counter::OutOfDescriptors);
-                        log::warn!("worker {}: accepting a connection: {error}; trying again soon", self.number);
-                        self.accept_again = Some(self.core.now + PAUSE);
-                        return;
-                    }
+                    // The system looks for a descriptor before it looks for a visitor.
+                    _ if is_shortage(&error) && !has_visitors(socket) => return,
+                    _ if is_shortage(&error) && self.relieve(Need::Client, &error) => {}
+                    _ => return self.close_door(door, self.core.now + PAUSE),
                 },
             }
+        }
+    }
+
+    fn close_door(&mut self, door: usize, until: Moment) {
+        if let Some(door) = self.listeners.get_mut(door) {
+            door.closed_until = Some(until);
+        }
+    }
+
+    /// When the next door is to be opened again.
+    pub(super) fn next_opening(&self) -> Option<Moment> {
+        self.listeners.iter().filter_map(|door| door.closed_until).min()
+    }
+
+    /// Opens the doors whose time has come.
+    pub(super) fn reopen_doors(&mut self) {
+        for number in 0..self.listeners.len() {
+            if let Some(door) = self.listeners.get_mut(number)
+                && door.closed_until.is_some_and(|until| until <= self.core.now)
+            {
+                door.closed_until = None;
+                self.accept(number);
+            }
+        }
+    }
+
+    /// There may be room for a new client: one has left, or become idle.
+    pub(super) fn note_room(&mut self) {
+        if std::mem::take(&mut self.waits_for_room) {
+            self.again.push(Again::Accept);
+        }
+    }
+
+    /// Opens all doors, since there may be room again.
+    pub(super) fn accept_all(&mut self) {
+        for number in 0..self.listeners.len() {
+            if let Some(door) = self.listeners.get_mut(number) {
+                door.closed_until = None;
+            }
+            self.accept(number);
         }
     }
 
@@ -104,6 +150,9 @@ impl Worker {
             log::debug!("{ip}: may not say who its clients are");
             return self.counters.count(Counter::UntrustedProxies);
         }
+        // Of whom a proxy speaks counts once it has spoken.
+        let share = if awaits_header { Ok(None) } else { self.admit(ip) };
+        let Ok(share) = share else { return self.counters.count(Counter::AddressRefusals) };
         let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
         let peer = Peer { address: ip, local_port, secure: is_secure, subject: None };
         let now = self.core.now;
@@ -116,7 +165,9 @@ impl Worker {
                 peer,
                 timer,
                 job: None,
-                served: false,
+                idle: None,
+                served: 0,
+                share,
                 door: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,
                 awaits_header,
@@ -124,6 +175,7 @@ impl Worker {
             }
         });
         self.counters.count(Counter::Accepted);
+        self.note_idle(key);
         if awaits_header {
             self.await_header(key);
         }
@@ -146,25 +198,29 @@ impl Worker {
         }
     }
 
+    /// The part of a new connection in what this address may have. An error where the address has all of it already.
+    /// Proxies in front of this node are not limited: theirs are the connections of many.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Option<Box<Share>>, Exhausted> {
+        match &self.quota {
+            Some(quota) if !self.core.settings.forwarded.trusts(address) => {
+                quota.share(address).map(Box::new).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Ends a client's connection. Its job, if it had one, is over.
     pub(super) fn close_client(&mut self, key: Key) {
+        self.note_busy(key);
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(client.timer);
             self.core.buffers.give(client.stream.unread);
+            drop(client.share);
             client.stream.transport.take_leave();
             if client.is_shaking_hands {
                 self.leave_lobby();
             }
-        }
-        if self.accept_again == Some(Moment::NEVER) {
-            self.resume_accepting();
-        }
-    }
-
-    pub(super) fn resume_accepting(&mut self) {
-        self.accept_again = None;
-        for door in 0..self.listeners.len() {
-            self.accept(door);
+            self.note_room();
         }
     }
 

@@ -1,9 +1,11 @@
 //! What lives in a worker's three slabs.
 
+use crate::base::line::Place;
 use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Timer;
 use crate::cluster::{Backend, BackendId};
 use crate::exchange::{Exchange, Side};
+use crate::net::quota::Share;
 use crate::net::tls::ToBackend;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
@@ -44,10 +46,14 @@ pub(super) struct Client {
     pub(super) peer: Peer,
     pub(super) timer: Timer,
     pub(super) job: Option<Key>,
-    /// It has had an answer.
-    pub(super) served: bool,
+    /// Its place among the idle ones, while it has no job.
+    pub(super) idle: Option<Place>,
+    /// How many answers it has had.
+    pub(super) served: u32,
     /// The number of the door it came through.
     pub(super) door: u32,
+    /// Its part of what its address may have, where that is limited.
+    pub(super) share: Option<Box<Share>>,
     /// It counts among those whose handshake is under way.
     pub(super) is_shaking_hands: bool,
     /// A proxy has yet to tell who it is.
@@ -115,6 +121,8 @@ pub(super) struct Upstream {
     pub(super) backend: Arc<Backend>,
     /// The exchange that uses it, or has waited and is about to get it; `None` in the pool.
     pub(super) job: Option<Key>,
+    /// Its place among the idle ones, while it is in the pool.
+    pub(super) idle: Option<Place>,
     pub(super) timer: Timer,
     /// The addresses that are left to try while it is being opened.
     pub(super) dial: Option<Dial>,
@@ -134,4 +142,13 @@ pub(super) struct Dial {
     pub(super) preface: Box<[u8]>,
     /// Whom to shake hands with, where the connection is to be encrypted.
     pub(super) tls: Option<ToBackend>,
+}
+
+impl Dial {
+    /// The next address to try.
+    pub(super) fn next_address(&mut self) -> Option<SocketAddr> {
+        let address = self.addresses.get(self.tried).copied()?;
+        self.tried += 1;
+        Some(address)
+    }
 }

@@ -33,10 +33,15 @@ impl Worker {
         let limit = self.core.now + self.settings.graceful_wait;
         let whither = if heir.is_some() { "handing over" } else { "stopping" };
         log::info!(
-            "worker {}: {whither}; {} connections, {} requests",
+            "worker {}: {whither}; {} connections, {} requests, {} connections to backends, {} timers, {} buffers in use, \
+             {} free",
             self.number,
             self.clients.len(),
-            self.jobs.len()
+            self.jobs.len(),
+            self.upstreams.len(),
+            self.timers.len(),
+            self.core.buffers.lent(),
+            self.core.buffers.count() - self.core.buffers.lent(),
         );
         if !matches!(heir, Some(Heir::Worker(..))) {
             // Who is at the door already was promised an answer by the kernel's handshake; and another process need not
@@ -77,8 +82,8 @@ impl Worker {
         }
         self.greet(key);
         match self.clients.get(key) {
-            Some(Client { job: None, served: true, .. }) => self.close_client(key),
-            Some(Client { job: None, timer, .. }) => self.timers.set(*timer, self.core.now + FIRST_REQUEST),
+            Some(Client { job: None, served: 0, timer, .. }) => self.timers.set(*timer, self.core.now + FIRST_REQUEST),
+            Some(Client { job: None, .. }) => self.close_client(key),
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ use crate::base::slots::Key;
 use crate::cluster::Backend;
 use crate::exchange::{Exchange, Input};
 use crate::net::mailbox::Post;
+use crate::net::quota::Share;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_header::Ends;
@@ -63,7 +64,8 @@ pub struct Passenger {
     stream: Stream,
     peer: Peer,
     door: u32,
-    served: bool,
+    served: u32,
+    share: Option<Box<Share>>,
     is_shaking_hands: bool,
     awaits_header: bool,
     told: Option<Box<Ends>>,
@@ -91,8 +93,8 @@ pub struct PlainClient {
     pub stream: TcpStream,
     /// Who it is.
     pub peer: Peer,
-    /// It has had an answer.
-    pub served: bool,
+    /// How many answers it has had.
+    pub served: u32,
     /// What a proxy has told of it.
     pub told: Option<Ends>,
 }
@@ -122,6 +124,7 @@ impl From<PlainClient> for Passenger {
             peer,
             door: 0,
             served,
+            share: None,
             is_shaking_hands: false,
             awaits_header: false,
             told,
@@ -148,7 +151,7 @@ impl Heir {
         match self {
             Self::Worker(landing, orders) => {
                 landing.put(passengers);
-                orders.send(Order::Arrivals);
+                let _ = orders.send(Order::Arrivals);
                 Ok(())
             }
             Self::Outside(sender) => sender.send(passengers).map_err(|returned| returned.0),
@@ -188,6 +191,7 @@ impl Worker {
             return None;
         }
         let tunnel = client.job.and_then(|job| self.pack_tunnel(job));
+        self.note_busy(key);
         let mut client = self.clients.remove(key)?;
         self.unwatch(&mut client.stream);
         let due = self.timers.deadline(client.timer);
@@ -195,9 +199,10 @@ impl Worker {
         if client.is_shaking_hands {
             self.leave_lobby();
         }
-        let Client { stream, peer, door, served, is_shaking_hands, awaits_header, told, .. } = client;
+        let Client { stream, peer, door, served, share, is_shaking_hands, awaits_header, told, .. } = client;
         let due = Some(due);
-        let passenger = Passenger { stream, peer, door, served, is_shaking_hands, awaits_header, told, due, tunnel };
+        let passenger =
+            Passenger { stream, peer, door, served, share, is_shaking_hands, awaits_header, told, due, tunnel };
         self.core.buffers.part_with(passenger.lent_buffers());
         Some(passenger)
     }
@@ -233,7 +238,8 @@ impl Worker {
             return;
         }
         if let Some(Heir::Worker(_, orders)) = self.leave.as_ref().and_then(|leave| leave.heir.as_ref()) {
-            return orders.send(Order::Arrivals);
+            let _ = orders.send(Order::Arrivals);
+            return;
         }
         while let Ok(passengers) = self.landing.waiting.try_recv() {
             self.adopt(passengers);
@@ -245,13 +251,19 @@ impl Worker {
         for passenger in passengers {
             self.counters.count(Counter::Moved);
             self.core.buffers.welcome(passenger.lent_buffers());
-            let Passenger { stream, peer, door, served, is_shaking_hands, awaits_header, told, due, tunnel } =
+            let Passenger { stream, peer, door, served, share, is_shaking_hands, awaits_header, told, due, tunnel } =
                 passenger;
+            // One that comes from another process has a share there; here it is let in even where none is left.
+            let share = match share {
+                None if !awaits_header => self.admit(peer.address).ok().flatten(),
+                share => share,
+            };
             let timers = &mut self.timers;
             let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
             let key = self.clients.insert_with(|key| {
                 let timer = timers.insert(Owner::Client(key));
-                Client { stream, peer, timer, job: None, served, door, is_shaking_hands, awaits_header, told }
+                let (job, idle) = (None, None);
+                Client { stream, peer, timer, job, idle, served, share, door, is_shaking_hands, awaits_header, told }
             });
             if is_shaking_hands {
                 self.enter_lobby(key);
@@ -263,7 +275,10 @@ impl Worker {
             match job {
                 Some(job) => self.settle(job),
                 // What was read before it moved is told by no poll.
-                None => self.again.push(Again::Greet(key)),
+                None => {
+                    self.again.push(Again::Greet(key));
+                    self.note_idle(key);
+                }
             }
             self.leave_too(key);
         }
@@ -287,6 +302,7 @@ impl Worker {
             stream,
             backend,
             job: Some(job),
+            idle: None,
             timer: timers.insert(Owner::Upstream(key)),
             dial: None,
             sent_before,

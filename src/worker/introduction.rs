@@ -57,7 +57,7 @@ impl Worker {
                     self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
                 }
                 self.counters.count(Counter::ProxyHeaders);
-                return true;
+                return self.admit_told(key);
             }
             Read::Part => {}
             Read::Nothing => self.close_client(key),
@@ -68,6 +68,23 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// Counts a client as one of the address that its proxy has told, if that may have another.
+    fn admit_told(&mut self, key: Key) -> bool {
+        let Some(client) = self.clients.get(key).filter(|client| client.told.is_some()) else { return true };
+        let share = self.admit(client.peer.address);
+        match (share, self.clients.get_mut(key)) {
+            (Ok(share), Some(client)) => {
+                client.share = share;
+                true
+            }
+            _ => {
+                self.counters.count(Counter::AddressRefusals);
+                self.close_client(key);
+                false
+            }
+        }
     }
 
     /// A header that was not there in time.

@@ -1,6 +1,7 @@
 //! The tie between an exchange and a connection to its backend: claimed, opened, handed over, given back.
 
 use super::connection::{Dial, Link, Stream, Upstream};
+use super::pressure::{Need, is_shortage};
 use super::{Again, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
@@ -10,9 +11,14 @@ use crate::cluster::{Addresses, Backend, BackendId};
 use crate::exchange::Input;
 use crate::net::transport::{Received, Transport};
 use crate::upstream::Claim;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an address is tried at least before the next one is: a lost SYN is sent again after a second (RFC 6298), but
+/// whoever has several addresses is in all likelihood reached sooner by another one (RFC 8305 section 5).
+const SHORTEST_TRY: Duration = Duration::from_millis(250);
 
 impl Worker {
     /// Gets the exchange a connection to the backend of its target.
@@ -46,6 +52,7 @@ impl Worker {
         upstream.job = Some(job);
         upstream.sent_before = upstream.stream.transport.sent();
         upstream.dial = None;
+        self.idle.remove_upstream(upstream.idle.take());
         self.timers.set(upstream.timer, Moment::NEVER);
         if reused {
             self.set_link(job, Link::Upstream(connection));
@@ -81,13 +88,14 @@ impl Worker {
     }
 
     fn dial_addresses(&mut self, job: Key, backend: Arc<Backend>, mut dial: Dial) {
-        match next_transport(&mut dial, self.receive_buffer) {
+        match self.next_transport(&mut dial) {
             Ok(transport) => {
                 let (upstreams, timers) = (&mut self.upstreams, &mut self.timers);
                 let key = upstreams.insert_with(|key| Upstream {
                     stream: Stream::new(transport),
                     backend,
                     job: Some(job),
+                    idle: None,
                     timer: timers.insert(Owner::Upstream(key)),
                     dial: Some(dial),
                     sent_before: 0,
@@ -103,13 +111,51 @@ impl Worker {
         }
     }
 
+    /// Begins to connect to the next address that lets itself be tried.
+    fn next_transport(&mut self, dial: &mut Dial) -> io::Result<Transport> {
+        let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+        while let Some(address) = dial.next_address() {
+            let buffer = self.receive_buffer;
+            result = Transport::connect(address, buffer, dial.tls.as_ref());
+            if let Err(error) = &result
+                && is_shortage(error)
+                && self.relieve(Need::Backend, error)
+            {
+                result = Transport::connect(address, buffer, dial.tls.as_ref());
+            }
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
     /// Has the poll watch a connection that is being opened.
     fn watch(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let token = Kind::Upstream.token(key.pack());
         if let Err(error) = upstream.stream.transport.register(self.poll.registry(), token) {
             log::warn!("worker {}: watching a connection: {error}", self.number);
-            self.dial_failed(key, Reason::NoSocket);
+            return self.dial_failed(key, Reason::NoSocket);
+        }
+        self.limit_try(key);
+    }
+
+    /// Where there are more addresses to try, this one gets its share of the time that is left: one that takes no notice
+    /// must not use up what the others need.
+    fn limit_try(&mut self, key: Key) {
+        let Some(Upstream { dial: Some(dial), job: Some(job), timer, .. }) = self.upstreams.get(key) else { return };
+        let left = dial.addresses.len().saturating_sub(dial.tried);
+        let Some(job) = self.jobs.get(*job).filter(|_| left > 0) else { return };
+        let share = job.exchange.deadline().since(self.core.now) / u32::try_from(left + 1).unwrap_or(u32::MAX);
+        self.timers.set(*timer, self.core.now + share.max(SHORTEST_TRY));
+    }
+
+    /// A connection was in the pool for long enough, or an address was tried for long enough.
+    pub(super) fn upstream_due(&mut self, key: Key) {
+        match self.upstreams.get(key).map(|upstream| upstream.dial.is_some()) {
+            Some(true) => self.dial_next(key, Reason::ConnectTimeout),
+            _ => self.close_upstream(key),
         }
     }
 
@@ -128,16 +174,24 @@ impl Worker {
                 if error.kind() == io::ErrorKind::InvalidData {
                     log::warn!("{}: shaking hands: {error}", upstream.backend.url());
                 }
-                let buffer = self.receive_buffer;
-                let next = upstream.dial.as_mut().map(|dial| next_transport(dial, buffer));
-                match next {
-                    Some(Ok(transport)) => {
-                        upstream.stream = Stream::new(transport);
-                        self.watch(key);
-                    }
-                    _ => self.dial_failed(key, reason_of(&error)),
-                }
+                self.dial_next(key, reason_of(&error));
             }
+        }
+    }
+
+    /// An address has failed, for this reason: tries the next one.
+    fn dial_next(&mut self, key: Key, failure: Reason) {
+        let dial = self.upstreams.get_mut(key).and_then(|upstream| upstream.dial.take());
+        let Some(mut dial) = dial else { return };
+        let next = self.next_transport(&mut dial);
+        match (next, self.upstreams.get_mut(key)) {
+            (Ok(transport), Some(upstream)) => {
+                upstream.dial = Some(dial);
+                upstream.stream = Stream::new(transport);
+                self.timers.set(upstream.timer, Moment::NEVER);
+                self.watch(key);
+            }
+            _ => self.dial_failed(key, failure),
         }
     }
 
@@ -169,11 +223,16 @@ impl Worker {
     pub(super) fn use_permit(&mut self, job: Key, backend: BackendId) {
         let waits = self.jobs.get(job).is_some_and(|job| job.link == Link::Queued(backend));
         if waits {
-            self.set_free(job);
-            self.redial(job);
+            self.dial_after_queue(job);
         } else {
             self.return_permit(backend);
         }
+    }
+
+    fn dial_after_queue(&mut self, job: Key) {
+        self.set_free(job);
+        self.inform(job, Input::Dialling);
+        self.redial(job);
     }
 
     fn redial(&mut self, job: Key) {
@@ -196,8 +255,7 @@ impl Worker {
             (true, false) => {
                 // The place of the connection in the pool becomes the permission to open another.
                 self.remove_upstream(connection);
-                self.set_free(job);
-                self.redial(job);
+                self.dial_after_queue(job);
             }
             (false, true) => self.check_in(connection),
             (false, false) => self.close_upstream(connection),
@@ -211,8 +269,11 @@ impl Worker {
             Link::None => {}
             Link::Queued(backend) => self.pool.stop_waiting(backend, job_key),
             Link::Naming(backend) => {
-                if let Some(jobs) = self.awaiting_name.get_mut(&backend) {
-                    jobs.retain(|waiting| *waiting != job_key);
+                if let Entry::Occupied(mut jobs) = self.awaiting_name.entry(backend) {
+                    jobs.get_mut().retain(|waiting| *waiting != job_key);
+                    if jobs.get().is_empty() {
+                        jobs.remove();
+                    }
                 }
                 self.return_permit(backend);
             }
@@ -237,7 +298,10 @@ impl Worker {
         upstream.job = self.pool.check_in(upstream.backend.id(), key);
         match upstream.job {
             Some(job) => self.again.push(Again::HandOver { job, connection: key }),
-            None => self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout()),
+            None => {
+                upstream.idle = Some(self.idle.add_upstream(key, self.core.now));
+                self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout());
+            }
         }
     }
 
@@ -268,6 +332,7 @@ impl Worker {
     fn remove_upstream(&mut self, key: Key) -> Option<Upstream> {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(upstream.timer);
+        self.idle.remove_upstream(upstream.idle);
         self.core.buffers.give(std::mem::take(&mut upstream.stream.unread));
         upstream.stream.transport.take_leave();
         Some(upstream)
@@ -281,34 +346,43 @@ impl Worker {
     }
 }
 
-/// Begins to connect to the next address that lets itself be tried.
-fn next_transport(dial: &mut Dial, receive_buffer: Option<usize>) -> io::Result<Transport> {
-    let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-    while let Some(address) = next_address(dial) {
-        result = Transport::connect(address, receive_buffer, dial.tls.as_ref());
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
-}
-
-fn next_address(dial: &mut Dial) -> Option<SocketAddr> {
-    let address = dial.addresses.get(dial.tried).copied();
-    dial.tried += 1;
-    address
-}
-
 /// What a failed connect says: of the backend, or of this node.
 fn reason_of(error: &io::Error) -> Reason {
     use nix::errno::Errno;
     if error.kind() == io::ErrorKind::InvalidData {
         return Reason::TlsFailed;
     }
+    if is_shortage(error) {
+        return Reason::NoSocket;
+    }
     let errno = error.raw_os_error().map(Errno::from_raw);
     match errno {
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL) => Reason::NoSocket,
+        // `connect` says so when all ports are taken that lead to the address.
+        Some(Errno::EADDRNOTAVAIL) => Reason::NoPort,
         Some(Errno::ETIMEDOUT) => Reason::ConnectTimeout,
         _ => Reason::ConnectFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+
+    #[test]
+    fn what_this_node_lacks_is_told_from_what_a_backend_does() {
+        let table = [
+            (Errno::EMFILE, Reason::NoSocket),
+            (Errno::ENFILE, Reason::NoSocket),
+            (Errno::ENOBUFS, Reason::NoSocket),
+            (Errno::ENOMEM, Reason::NoSocket),
+            (Errno::EADDRNOTAVAIL, Reason::NoPort),
+            (Errno::ETIMEDOUT, Reason::ConnectTimeout),
+            (Errno::ECONNREFUSED, Reason::ConnectFailed),
+            (Errno::EHOSTUNREACH, Reason::ConnectFailed),
+        ];
+        for (errno, expected) in table {
+            assert_eq!(reason_of(&errno.into()), expected, "{errno}");
+        }
     }
 }

@@ -93,9 +93,14 @@ impl Lobby {
 }
 
 impl Worker {
-    /// Whether there is room for one more handshake. Where there is none, the one that has been under way the longest
-    /// gives way, unless it is still young: then all are, and new clients have to wait outside.
-    pub(super) fn has_room_in_lobby(&mut self) -> bool {
+    /// Whether as many shake hands as may.
+    pub(super) fn is_lobby_full(&self) -> bool {
+        self.lobby.as_ref().is_some_and(|lobby| lobby.under_way >= lobby.settings.max_handshakes)
+    }
+
+    /// Makes room for one more handshake: the one that has been under way the longest gives way, unless it is still
+    /// young; then all are, and new clients have to wait outside. Whether there is room.
+    pub(super) fn make_room_in_lobby(&mut self) -> bool {
         let now = self.core.now;
         let Some(lobby) = &mut self.lobby else { return true };
         while lobby.under_way >= lobby.settings.max_handshakes {

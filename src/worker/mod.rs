@@ -23,6 +23,7 @@ mod link;
 mod lobby;
 mod news;
 mod perform;
+mod pressure;
 mod pump;
 mod record;
 mod retire;
@@ -40,6 +41,7 @@ use crate::cluster::{BackendId, Frontend};
 use crate::directory::{CoreId, Directory, News};
 use crate::exchange::{self, Output, Side, Turn};
 use crate::net::mailbox::{Inbox, Post, mailbox};
+use crate::net::quota::Quota;
 use crate::net::tls::{BackendTls, Bench, Reception};
 use crate::net::transport::usable_receive_buffer;
 use crate::page::Pages;
@@ -53,6 +55,7 @@ use mio::{Events, Poll, Token, Waker};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,8 +81,10 @@ pub use vitals::{Holdings, Vitals};
 pub struct Settings {
     /// How long a client's connection may be idle between two requests.
     pub idle_timeout: Duration,
-    /// The greatest number of client connections of one worker.
+    /// The greatest number of client connections of one worker. Behind it, idle ones make room for new ones.
     pub max_connections: usize,
+    /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for any.
+    pub max_requests: Option<NonZeroU32>,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
     pub graceful_wait: Duration,
     /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
@@ -136,6 +141,8 @@ pub struct Parts {
     pub tls: Option<TlsParts>,
     /// What is agreed on with backends of `https://`; `None` where nothing can be.
     pub backend_tls: Option<BackendTls>,
+    /// How many connections a client's address may have; one for all workers. `None` for any.
+    pub quota: Option<Arc<Quota>>,
     /// The settings of the rooms it runs.
     pub settings: Settings,
     /// Those of its exchanges.
@@ -182,8 +189,10 @@ pub struct Worker {
     orders: Inbox<Order>,
     listeners: Vec<accept::Door>,
     landing: Landing,
-    /// Accepting has stopped until this moment, or until a client leaves ([`Moment::NEVER`]).
-    accept_again: Option<Moment>,
+    /// Clients wait outside because there are as many inside as may be.
+    waits_for_room: bool,
+    idle: pressure::Idle,
+    quota: Option<Arc<Quota>>,
     core: Core,
     scratch: Box<[u8]>,
     bench: Bench,
@@ -254,6 +263,8 @@ enum Again {
     Pump(Key, Side),
     /// An idle client may have sent its next request.
     Greet(Key),
+    /// There may be room for clients that wait outside.
+    Accept,
     /// This exchange has waited for a connection to the backend and gets this one.
     HandOver { job: Key, connection: Key },
     /// This exchange has waited for a connection to the backend and may open one.
@@ -308,7 +319,9 @@ impl Worker {
             orders,
             listeners: Vec::new(),
             landing: parts.landing,
-            accept_again: None,
+            waits_for_room: false,
+            idle: pressure::Idle::default(),
+            quota: parts.quota,
             core: Core {
                 now,
                 settings: parts.exchange,
@@ -379,7 +392,7 @@ impl Worker {
         }
         let now = self.core.now;
         let leave_at = self.leave.as_ref().map(|leave| leave.by);
-        let moments = [Some(self.log.flush_at()), self.accept_again, leave_at, self.retiring.next()];
+        let moments = [Some(self.log.flush_at()), self.next_opening(), leave_at, self.retiring.next()];
         let moments = moments.into_iter().flatten().filter(|moment| *moment != Moment::NEVER);
         moments.map(|moment| moment.since(now)).chain(self.timers.next_visit(now)).min()
     }
@@ -418,13 +431,11 @@ impl Worker {
         for owner in due.drain(..) {
             match owner {
                 Owner::Client(key) => self.client_due(key),
-                Owner::Upstream(key) => self.close_upstream(key),
+                Owner::Upstream(key) => self.upstream_due(key),
             }
         }
         self.due = due;
-        if self.accept_again.is_some_and(|moment| moment <= self.core.now) {
-            self.resume_accepting();
-        }
+        self.reopen_doors();
         if self.retiring.next().is_some_and(|moment| moment <= self.core.now) {
             self.retire_tunnels();
         }
@@ -439,6 +450,7 @@ impl Worker {
             match again {
                 Again::Pump(job, side) => self.pump(job, side),
                 Again::Greet(client) => self.greet(client),
+                Again::Accept => self.accept_all(),
                 Again::HandOver { job, connection } => self.hand_over(job, connection),
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }

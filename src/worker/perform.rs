@@ -77,7 +77,7 @@ impl Worker {
         job.exchange.recycle(&mut self.core.buffers, &mut self.core.spares);
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.job = None;
-        client.served = true;
+        client.served = client.served.saturating_add(1);
         let heir = self.leave.as_ref().map(|leave| leave.heir.is_some());
         if !keep_alive || heir == Some(false) {
             return self.close_client(job.client);
@@ -89,5 +89,6 @@ impl Worker {
         } else if client.stream.has_more() {
             self.again.push(Again::Greet(job.client));
         }
+        self.note_idle(job.client);
     }
 }

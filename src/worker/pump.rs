@@ -2,6 +2,7 @@
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
 use super::{Again, SCRATCH_BYTES, Worker};
+use crate::base::counters::Counter;
 use crate::base::cut::Cut;
 use crate::base::slots::{Key, Slots};
 use crate::exchange::{Exchange, Flushed, Input, Side};
@@ -122,9 +123,15 @@ impl Worker {
 
     /// Begins an exchange with a client, if it is still there.
     fn open_job(&mut self, client_key: Key) -> Option<Key> {
+        self.note_busy(client_key);
         let client = self.clients.get_mut(client_key)?;
+        let mut exchange = Exchange::new(client.peer.clone(), self.core.now, &self.core.settings);
+        if self.settings.max_requests.is_some_and(|most| client.served >= most.get() - 1) {
+            self.counters.count(Counter::RequestLimits);
+            exchange = exchange.last();
+        }
         let job = self.jobs.insert(Job {
-            exchange: Exchange::new(client.peer.clone(), self.core.now, &self.core.settings),
+            exchange,
             client: client_key,
             link: Link::None,
             closing_client: false,

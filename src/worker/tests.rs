@@ -3,7 +3,8 @@
 mod handover;
 
 use super::*;
-use crate::cluster::Addresses;
+use crate::base::counters::Counter;
+use crate::cluster::{Addresses, Backend, BackendUrl, Member};
 use crate::directory;
 use crate::directory::Source;
 use crate::net::listener::Listener;
@@ -91,7 +92,11 @@ impl Stage {
             // How long it sleeps, it reckons from its last turn.
             worker.core.now = self.clock.now();
             let soon = worker.core.now + Duration::from_micros(200);
-            worker.accept_again.get_or_insert(soon);
+            worker.listeners.iter_mut().for_each(|door| _ = door.closed_until.get_or_insert(soon));
+            // Without a door it would wait for whatever comes next.
+            if worker.listeners.is_empty() {
+                worker.again.push(Again::Accept);
+            }
             worker.turn(&mut Events::with_capacity(EVENTS)).expect("a turn");
         }
         self.old.retain(|worker| !worker.has_left());
@@ -147,6 +152,7 @@ fn worker(
     graceful_wait: Duration,
 ) -> (Worker, Post<Order>) {
     let parts = Parts {
+        quota: None,
         tls: None,
         backend_tls: None,
         number: 0,
@@ -155,6 +161,7 @@ fn worker(
         settings: Settings {
             idle_timeout: PATIENCE,
             max_connections: 100,
+            max_requests: None,
             graceful_wait,
             tunnel_drain: None,
             proxies: Default::default(),
@@ -278,4 +285,67 @@ fn where_one_address_refuses_the_next_is_tried() {
             stage.expect_answer(&mut client, if is_there { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " });
         }
     }
+}
+
+/// The first address takes no notice: the next one is tried while there is time for it.
+#[test]
+fn an_address_that_hangs_leaves_time_for_the_next() {
+    let mut stage = Stage::new("hangs", 1);
+    stage.worker.core.settings.connect_timeout = Duration::from_millis(1500);
+    let real = stage.backend.local_addr().expect("an address");
+    let mut client = stage.client(&request("/first"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
+    let Some(route::Cached::Found(frontend)) = stage.worker.routes.get("a") else { panic!("the route is known") };
+    // A queue of one place that is taken: the system drops every SYN for it.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    full.bind(&SocketAddr::from(([127, 0, 0, 4], 0)).into()).expect("a port");
+    full.listen(0).expect("a queue");
+    let hangs = full.local_addr().expect("an address").as_socket().expect("of IP");
+    let _waiting = TcpStream::connect(hangs).expect("the one place");
+    frontend.members[0].backend.set_addresses(Addresses::Known(Arc::new([hangs, hangs, real])));
+    let mut client = stage.client(&request("/next"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+}
+
+/// A letter that did not fit is lost: what it was to answer is asked again.
+#[test]
+fn news_that_did_not_fit_is_asked_for_again() {
+    let mut stage = Stage::new("overflow", 1);
+    // The answer may come in the very turn that asks; then there is nothing to lose yet.
+    for number in 0.. {
+        let mut client = stage.client(&format!("GET / HTTP/1.1\r\nHost: h{number}\r\n\r\n"));
+        if !stage.worker.lookups.is_empty() {
+            let deadline = stage.clock.now() + PATIENCE;
+            while stage.worker.news.receive().is_none() {
+                assert!(stage.clock.now() < deadline, "waited in vain for a letter");
+                std::thread::yield_now();
+            }
+            stage.worker.news.note_overflow();
+            stage.expect_answer(&mut client, "HTTP/1.1 400 ");
+            assert_eq!(stage.worker.counters.get(Counter::MissedNews), 1);
+            assert!(stage.worker.lookups.is_empty());
+            return;
+        }
+    }
+}
+
+/// Who leaves while the name of a backend is being looked up leaves nothing behind.
+#[test]
+fn nobody_is_kept_in_mind_who_waited_for_a_name() {
+    let mut stage = Stage::new("naming", 1);
+    let url = BackendUrl::parse("http://app.internal").expect("a good URL");
+    // Nobody looks up the name of a backend that the directory has not made.
+    let member = Arc::new(Member::new(Arc::new(Backend::new(BackendId(u64::MAX), url))));
+    let members = [member].into();
+    let (host, pattern, id, options) = ("a".into(), "a".into(), "site".into(), Default::default());
+    let frontend = Arc::new(Frontend { host, pattern, id, members, options });
+    stage.worker.routes.put_found(Arc::from("a"), frontend);
+    let leaving = stage.client(&request("/leaving"));
+    stage.until("it waits for the name", |stage| (!stage.worker.awaiting_name.is_empty()).then_some(()));
+    reset(leaving);
+    stage.until("it has left", |stage| stage.worker.jobs.is_empty().then_some(()));
+    assert!(stage.worker.awaiting_name.is_empty());
 }

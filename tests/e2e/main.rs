@@ -14,6 +14,7 @@ mod logs;
 mod matrix;
 mod names;
 mod outage;
+mod pressure;
 mod proxy_protocol;
 mod queueing;
 mod respawn;

@@ -74,6 +74,14 @@ fn wrong_limits() {
             json!({"maxConnections": [1]}),
             "server.maxConnections: found a list, expected a whole number from 1 to 10000000",
         ),
+        (
+            json!({"maxRequestsPerConnection": -1}),
+            "server.maxRequestsPerConnection: found -1, expected a whole number from 0 to 10000000",
+        ),
+        (
+            json!({"maxConnectionsPerAddress": true}),
+            "server.maxConnectionsPerAddress: found true, expected a whole number from 0 to 10000000",
+        ),
         (json!({"workers": 0}), "server.workers: found 0, expected a whole number from 1 to 1024"),
     ]);
 }

@@ -5,6 +5,7 @@ use crate::base::clock::Moment;
 use crate::health;
 use crate::wire::forwarded;
 use crate::wire::limits::Limits;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 const fn seconds(seconds: u64) -> Duration {
@@ -45,9 +46,11 @@ fn defaults() -> Settings {
         },
         page: page::Settings { static_dir: None },
         access_log: access_log::Target::Off,
+        max_per_address: None,
         worker: worker::Settings {
             idle_timeout: seconds(30),
             max_connections: 100_000,
+            max_requests: None,
             graceful_wait: seconds(120),
             tunnel_drain: None,
             proxies: std::collections::BTreeMap::new(),
@@ -160,6 +163,10 @@ fn limits() {
         (json!({"maxInterimAnswers": 0}), |all| all.exchange.limits.interim_answers = 0),
         (json!({"minBodyRate": 0}), |all| all.exchange.min_body_rate = 0),
         (json!({"upgradeTimeout": 5}), |all| all.supervision.upgrade_timeout = seconds(5)),
+        (json!({"maxRequestsPerConnection": 0}), |_| {}),
+        (json!({"maxRequestsPerConnection": 9}), |all| all.worker.max_requests = NonZeroU32::new(9)),
+        (json!({"maxConnectionsPerAddress": 0}), |_| {}),
+        (json!({"maxConnectionsPerAddress": 9}), |all| all.max_per_address = NonZeroU32::new(9)),
         (json!({"workers": 2}), |all| all.workers = Some(2)),
     ]);
 }

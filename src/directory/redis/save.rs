@@ -6,12 +6,15 @@ use crate::cluster::{BackendUrl, Frontend, Options};
 use crate::directory::Error;
 use crate::directory::frontends::Record;
 use crate::directory::snapshot::{self, Kept, Snapshot};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// How long it takes until what could not be written is tried again, if nothing newer is to be written until then.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_secs(5);
@@ -69,19 +72,49 @@ pub(super) fn start<T: Kept, W: Send + 'static>(
         }
     };
     let (work, works) = crossbeam_channel::bounded::<W>(1);
-    let owned: PathBuf = path.to_owned();
-    let write = move || {
-        for work in works {
-            if std::mem::take(&mut is_refused) {
-                log::warn!("the refused snapshot {}", snapshot::set_aside(&owned));
-            }
-            if let Err(error) = snapshot::write(&owned, &render(work)) {
-                log::error!("writing the snapshot {}: {error}", owned.display());
+    let target: PathBuf = path.to_owned();
+    let write = move |snapshot: &Snapshot<T>| {
+        if std::mem::take(&mut is_refused) {
+            log::warn!("the refused snapshot {}", snapshot::set_aside(&target));
+        }
+        snapshot::write(&target, snapshot)
+    };
+    let owned = path.to_owned();
+    let thread = super::spawn("snapshot", move || write_all(&works, &owned, RETRY, render, write))?;
+    Ok((known, Saver { work, thread, due: None }))
+}
+
+/// Writes whatever comes. What could not be written is tried again until something newer comes; a fault that lasts is
+/// told once.
+fn write_all<W, S>(
+    works: &Receiver<W>,
+    path: &Path,
+    retry: Duration,
+    render: impl Fn(W) -> S,
+    mut write: impl FnMut(&S) -> io::Result<()>,
+) {
+    let mut failed = None;
+    loop {
+        let next = match failed {
+            Some(_) => works.recv_timeout(retry),
+            None => works.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let (snapshot, has_failed) = match (next, failed.take()) {
+            (Ok(work), before) => (render(work), before.is_some()),
+            (Err(RecvTimeoutError::Timeout), Some(snapshot)) => (snapshot, true),
+            _ => return,
+        };
+        match (write(&snapshot), has_failed) {
+            (Ok(()), false) => {}
+            (Ok(()), true) => log::info!("the snapshot {} could be written again", path.display()),
+            (Err(error), has_failed) => {
+                if !has_failed {
+                    log::error!("writing the snapshot {}: {error}; trying again", path.display());
+                }
+                failed = Some(snapshot);
             }
         }
-    };
-    let thread = super::spawn("snapshot", write)?;
-    Ok((known, Saver { work, thread, due: None }))
+    }
 }
 
 impl<W> Saver<W> {
@@ -130,4 +163,28 @@ fn revive(snapshot: Snapshot<snapshot::Route>) -> Known {
         (Arc::from(route.host), (route.pattern, Record { id: route.id, backends, options }))
     };
     Known { routes: snapshot.items.into_iter().map(revive).collect(), histories: snapshot.histories }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again() {
+        let (sender, works) = crossbeam_channel::bounded(1);
+        sender.send("one").expect("room");
+        let (tries, sender) = (Cell::new(0), Cell::new(Some(sender)));
+        let write = |snapshot: &&str| {
+            assert_eq!(*snapshot, "one");
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            drop(sender.take());
+            Ok(())
+        };
+        write_all(&works, Path::new("snapshot"), Duration::from_millis(1), |work| work, write);
+        assert_eq!(tries.get(), 3);
+    }
 }

@@ -44,8 +44,8 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     /// The port it came to.
     pub(super) local_port: u16,
-    /// It has had an answer.
-    pub(super) served: bool,
+    /// How many answers it has had.
+    pub(super) served: u32,
     /// What a proxy has told of it: the two ends of the connection that the proxy has with it.
     pub(super) told: Option<(SocketAddr, SocketAddr)>,
 }
@@ -123,13 +123,13 @@ mod tests {
             Message::Client(Client {
                 address: "10.0.0.1".parse().expect("an address"),
                 local_port: 80,
-                served: true,
+                served: 3,
                 told: None,
             }),
             Message::Client(Client {
                 address: "::1".parse().expect("an address"),
                 local_port: 65_535,
-                served: false,
+                served: 0,
                 told: Some((([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 443).into())),
             }),
             Message::End { clients: u64::MAX },
@@ -178,9 +178,9 @@ mod tests {
             r#"{"begin":{"pid":7,"sockets":1,"more":1}}"#,
             r#"{"begin":{"pid":-7,"sockets":1}}"#,
             r#"{"socket":{"address":"somewhere"}}"#,
-            r#"{"client":{"address":"10.0.0.1","local_port":65536,"served":true}}"#,
+            r#"{"client":{"address":"10.0.0.1","local_port":65536,"served":1}}"#,
             r#"{"client":{"address":"10.0.0.1","local_port":80}}"#,
-            r#"{"client":{"address":"10.0.0.1","local_port":80,"served":true,"more":1}}"#,
+            r#"{"client":{"address":"10.0.0.1","local_port":80,"served":1,"more":1}}"#,
             r#""go"x"#,
             r#""went""#,
             "{}",

@@ -7,6 +7,7 @@ use super::{HOST, PATIENCE, holds_within, until, unused_address};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getuid};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -415,6 +416,12 @@ impl Proxy {
             status.is_some()
         });
         status.expect("just seen")
+    }
+
+    /// The numbers of the files and connections it has open.
+    pub(crate) fn descriptors(&self) -> BTreeSet<usize> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the proxy runs");
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Its process.

@@ -78,7 +78,10 @@ impl AttemptPlan {
         let mut plan = Self::good(place, client, scale, rng);
         plan.connect = match rng.u8(..12) {
             0 => ConnectPlan::Fails(Reason::ConnectFailed),
-            1 => ConnectPlan::Fails(if rng.bool() { Reason::QueueFull } else { Reason::NoSocket }),
+            1 => {
+                let lacks = [Reason::QueueFull, Reason::NoSocket, Reason::NoPort];
+                ConnectPlan::Fails(lacks[rng.usize(..lacks.len())])
+            }
             2 => ConnectPlan::NeverComes { queued: rng.bool() },
             _ => plan.connect,
         };

@@ -1,0 +1,158 @@
+//! What happens when connections run out: idle ones make room, the oldest first.
+//!
+//! Idle is a client between two requests, or one that has sent nothing yet, and a connection to a backend in the pool.
+//! Whoever has been silent the longest is the least likely to be missed, so a client that was served 20 seconds ago
+//! goes before one that was served 2 seconds ago. One that was served just now is let alone for [`REST`], since its next
+//! request often follows at once, and one that has come but not spoken for [`GRACE`], since its first bytes may have a
+//! long way. No connection whose request is under way is ever touched, and none from which bytes have come: an end of the
+//! connection between two requests is what RFC 9112 section 9.3 allows, and section 9.5 has clients prepared for it.
+
+use super::Worker;
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::line::{Line, Place};
+use crate::base::slots::Key;
+use nix::errno::Errno;
+use std::io;
+use std::time::Duration;
+
+/// How long a client that has yet to say something is let alone when others need its place.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The same for one that has had an answer.
+const REST: Duration = Duration::from_millis(100);
+
+/// How often shortages are told in the log at the most: one that lasts would fill it.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The idle connections of a core, each kind in the order in which they became so.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    /// Clients that have not had an answer.
+    fresh: Line<Key>,
+    /// Clients that have.
+    served: Line<Key>,
+    /// Connections to backends.
+    pooled: Line<Key>,
+    quiet_until: Option<Moment>,
+    /// Shortages that nobody was told of.
+    untold: u64,
+}
+
+impl Idle {
+    /// The client that has been idle for the longest, and since when. One that was served is let alone for `rest`.
+    fn oldest_client(&self, now: Moment, rest: Duration) -> Option<(Key, Moment)> {
+        let served = self.served.first().filter(|(_, since)| *since + rest <= now);
+        let fresh = self.fresh.first().filter(|(_, since)| *since + GRACE <= now);
+        served.into_iter().chain(fresh).min_by_key(|(_, since)| *since)
+    }
+
+    /// From when on there is an idle client that is not let alone.
+    pub(super) fn next_to_go(&self) -> Moment {
+        let served = self.served.first().map(|(_, since)| since + REST);
+        let fresh = self.fresh.first().map(|(_, since)| since + GRACE);
+        served.into_iter().chain(fresh).min().unwrap_or(Moment::NEVER)
+    }
+
+    /// How many clients are idle.
+    fn clients(&self) -> usize {
+        self.served.len() + self.fresh.len()
+    }
+
+    pub(super) fn add_upstream(&mut self, key: Key, now: Moment) -> Place {
+        self.pooled.join(key, now)
+    }
+
+    pub(super) fn remove_upstream(&mut self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.pooled.leave(place);
+        }
+    }
+}
+
+/// What a descriptor is needed for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Need {
+    Client,
+    Backend,
+}
+
+/// Whether an error says that the system has no descriptor or no memory for another connection.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
+impl Worker {
+    /// A client is idle from now on.
+    pub(super) fn note_idle(&mut self, key: Key) {
+        let now = self.core.now;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let line = if client.served == 0 { &mut self.idle.fresh } else { &mut self.idle.served };
+        client.idle = Some(line.join(key, now));
+        self.note_room();
+    }
+
+    /// A client is idle no longer.
+    pub(super) fn note_busy(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let line = if client.served == 0 { &mut self.idle.fresh } else { &mut self.idle.served };
+        if let Some(place) = client.idle.take() {
+            line.leave(place);
+        }
+    }
+
+    /// Closes the client that has been idle the longest, if its place is for a new one. Whether there was one.
+    pub(super) fn give_up_client(&mut self) -> bool {
+        self.give_up_client_after(REST)
+    }
+
+    fn give_up_client_after(&mut self, rest: Duration) -> bool {
+        // Whoever turns out to have spoken goes to the end of the line, so each is looked at once.
+        for _ in 0..self.idle.clients() {
+            let Some((key, _)) = self.idle.oldest_client(self.core.now, rest) else { return false };
+            let Some(client) = self.clients.get(key) else { return false };
+            if client.stream.unread.is_empty() && client.stream.transport.is_silent() {
+                self.counters.count(Counter::IdleClientsClosed);
+                self.close_client(key);
+                return true;
+            }
+            // It has spoken, and is heard in its turn.
+            self.note_busy(key);
+            self.note_idle(key);
+        }
+        false
+    }
+
+    /// Something needs a descriptor or memory that the system has not: gives up the connection, of a client or to a
+    /// backend, that has been idle the longest. Whether there was one. A new client can wait until another one has had
+    /// its rest; a request that needs its backend would fail, so then nobody's rest counts.
+    pub(super) fn relieve(&mut self, need: Need, error: &io::Error) -> bool {
+        self.counters.count(Counter::OutOfDescriptors);
+        let (what, rest) = match need {
+            Need::Client => ("accepting a connection", REST),
+            Need::Backend => ("connecting to a backend", Duration::ZERO),
+        };
+        self.complain(what, error);
+        let now = self.core.now;
+        let client = self.idle.oldest_client(now, rest).map_or(Moment::NEVER, |(_, since)| since);
+        match self.idle.pooled.first() {
+            Some((key, since)) if since <= client => {
+                self.counters.count(Counter::IdleUpstreamsClosed);
+                self.close_upstream(key);
+                true
+            }
+            _ => self.give_up_client_after(rest),
+        }
+    }
+
+    fn complain(&mut self, what: &str, error: &io::Error) {
+        let now = self.core.now;
+        self.idle.untold += 1;
+        if self.idle.quiet_until.is_none_or(|until| until <= now) {
+            let times = std::mem::take(&mut self.idle.untold);
+            self.idle.quiet_until = Some(now + QUIET);
+            log::warn!("worker {}: {what}: {error} ({times} times since this was told last)", self.number);
+        }
+    }
+}
