@@ -18,7 +18,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds and listens.
+    /// Binds. From [`Listener::listen`] on the kernel gives it connections.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -31,8 +31,21 @@ impl Listener {
         // Accepted sockets inherit it, which saves them a system call each.
         socket.set_tcp_nodelay(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
         Ok(Self { socket: socket.into() })
+    }
+
+    /// Listens, if it does not yet: from now on the kernel gives it a share of the connections, which somebody has to
+    /// accept.
+    pub fn listen(&self) -> io::Result<()> {
+        let socket = SockRef::from(&self.socket);
+        if socket.is_listener()? { Ok(()) } else { socket.listen(BACKLOG) }
+    }
+
+    /// Binds and listens.
+    #[cfg(test)]
+    pub fn open(address: SocketAddr) -> io::Result<Self> {
+        let listener = Self::bind(address)?;
+        listener.listen().map(|()| listener)
     }
 
     /// Takes over a socket that listens already, and that somebody else has made.
@@ -89,9 +102,9 @@ mod tests {
 
     #[test]
     fn one_address_may_be_bound_twice_and_a_handle_shares_the_queue() {
-        let first = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let address = first.local_address().expect("an address");
-        let second = Listener::bind(address).expect("the same port");
+        let second = Listener::open(address).expect("the same port");
         let handles = [&first, &second].map(|listener| listener.for_worker().expect("a handle"));
         assert!(!handles.iter().any(has_visitors));
         let _client = TcpStream::connect(address).expect("a connection");
@@ -104,5 +117,22 @@ mod tests {
             }
         });
         assert_eq!(accepted.iter().filter(|nodelay| **nodelay).count(), 1);
+    }
+    #[test]
+    fn who_does_not_listen_yet_gets_no_connection() {
+        let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = first.local_address().expect("an address");
+        let others: Vec<_> = (0..4).map(|_| Listener::bind(address).expect("the same port")).collect();
+        let accepted = |listener: &Listener| std::iter::from_fn(|| listener.socket.accept().ok()).count();
+        for _ in 0..40 {
+            TcpStream::connect(address).expect("a connection");
+        }
+        assert_eq!(accepted(&first), 40);
+        others.iter().for_each(|other| other.listen().expect("a queue"));
+        for _ in 0..40 {
+            TcpStream::connect(address).expect("a connection");
+        }
+        let of_others: usize = others.iter().map(accepted).sum();
+        assert!(of_others > 0 && of_others + accepted(&first) == 40, "{of_others} of 40");
     }
 }

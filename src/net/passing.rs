@@ -1,5 +1,6 @@
 //! Messages between two processes that can carry an open file (unix(7), `SCM_RIGHTS`).
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -138,6 +139,13 @@ impl Channel {
         }
         bytes.truncate(received.bytes);
         Ok(Arrival::Message(bytes, files.pop()))
+    }
+
+    /// Whether the other end was closed, or shut down. What it has sent before can still be received.
+    pub fn is_dead(&self) -> bool {
+        let mut watched = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        let is_told = poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+        is_told && watched.iter().any(|end| end.revents().is_some_and(|told| told.contains(PollFlags::POLLHUP)))
     }
 
     /// Ends the talk in both directions, for all handles of this end too. It fails only where it has ended already.

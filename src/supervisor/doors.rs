@@ -27,17 +27,15 @@ struct Door {
 }
 
 impl Doors {
-    /// Takes over those sockets of `inherited` whose address is in the settings, and binds what is missing. Returns the
-    /// others too.
+    /// Takes over those sockets of `inherited` whose address is in the settings, and binds what is missing, so that what is
+    /// wrong with an address is known early. Returns the others too.
     pub(super) fn open(
         settings: &Settings,
         workers: usize,
         mut inherited: Vec<Listener>,
     ) -> Result<(Self, Vec<Listener>), Error> {
         let mut doors = Vec::new();
-        // The first address is the last to open: whoever finds it open finds all of them open.
-        let addresses: Vec<_> = addresses(settings).collect();
-        for (address, secure) in addresses.into_iter().rev() {
+        for (address, secure) in addresses(settings) {
             let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
             let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
             let sockets =
@@ -45,8 +43,17 @@ impl Doors {
             let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
             doors.push(Door { address, secure, sockets });
         }
-        doors.reverse();
         Ok((Self { doors, workers }, inherited))
+    }
+
+    /// Has the sockets listen that do not yet: from then on the kernel gives them connections, so somebody has to be
+    /// about to accept. The first address comes last: whoever finds it open finds all of them open.
+    pub(super) fn listen(&self) -> Result<(), Error> {
+        for door in self.doors.iter().rev() {
+            let listening = door.sockets.iter().try_for_each(Listener::listen);
+            listening.map_err(|error| Error::Listen(door.address, error))?;
+        }
+        Ok(())
     }
 
     /// The addresses, encrypted ones last.
@@ -112,10 +119,10 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     fn door(sockets: usize) -> (Door, SocketAddr) {
-        let first = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let address = first.local_address().expect("an address");
         let mut all = vec![first];
-        all.extend((1..sockets).map(|_| Listener::bind(address).expect("the same port")));
+        all.extend((1..sockets).map(|_| Listener::open(address).expect("the same port")));
         (Door { address, secure: Some(sockets.try_into().expect("few")), sockets: all }, address)
     }
 

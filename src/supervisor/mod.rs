@@ -125,31 +125,26 @@ enum Event {
     Renew,
     /// What becomes of the successor.
     Successor(Word),
-    /// A client of the predecessor's.
-    Client(PlainClient),
+    /// A client of the predecessor's; `None` when no more come.
+    Client(Option<PlainClient>),
 }
 
 /// Serves until a signal ends it, or a successor takes its place; every request that is under way then is answered
 /// first, up to `server.gracefulWait`. Where there is a predecessor, this process takes its place.
 pub fn run(settings: &Settings, predecessor: Option<Predecessor>) -> Result<(), Error> {
     let (events_out, events) = crossbeam_channel::unbounded();
-    let mut prepared = prepare(settings, predecessor.as_ref(), &events_out);
-    if let (Some(_), Ok(house)) = (&predecessor, &prepared) {
-        prepared = warm_up(house, &events).and(prepared);
-    }
-    let mut house = prepared.inspect_err(|error| {
+    let begun = prepare(settings, predecessor.as_ref(), &events_out).and_then(|mut house| {
+        match &predecessor {
+            Some(predecessor) => house.succeed(predecessor, &events)?,
+            None => house.begin()?,
+        }
+        Ok(house)
+    });
+    let mut house = begun.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.refuse(&error.to_string());
         }
     })?;
-    if let Some(predecessor) = &predecessor {
-        predecessor.ask_leave().map_err(Error::Predecessor)?;
-    }
-    house.loops.start()?;
-    match predecessor {
-        Some(predecessor) => house.succeed(predecessor)?,
-        None => notify::ready(),
-    }
     for address in house.loops.doors.iter().flat_map(Doors::addresses) {
         log::info!("listening on {address} with {} workers", house.loops.places());
     }
@@ -182,20 +177,6 @@ fn prepare(settings: &Settings, predecessor: Option<&Predecessor>, events: &Send
     Ok(House { pid_file, ..house })
 }
 
-/// Waits until requests can be routed.
-fn warm_up(house: &House, events: &Receiver<Event>) -> Result<(), Error> {
-    while !house.loops.stock.directory.status().is_warm() {
-        match events.recv_timeout(WARM_UP_LOOK) {
-            Ok(Event::Signal(signal)) if is_end(signal) => {
-                return Err(Error::Predecessor("told to stop before it could serve".to_owned()));
-            }
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    Ok(())
-}
-
 /// The sockets of all addresses. One that the service manager listens on, and that nobody here accepts from, would take
 /// in clients for nobody; one of a predecessor's that is no longer wanted is closed by that, when its queue is empty.
 fn open_doors(
@@ -209,6 +190,8 @@ fn open_doors(
         return Doors::open(settings, workers, inherited).map(|(doors, _)| doors);
     }
     let (doors, others) = Doors::open(settings, workers, activated)?;
+    // At once, or another process could bind the same address unseen. Who connects waits until everything is loaded.
+    doors.listen()?;
     match others.first() {
         None => Ok(doors),
         Some(other) => Err(match other.local_address() {
@@ -247,6 +230,10 @@ struct House {
     elder: Option<Elder>,
     /// Somebody has ordered the end.
     is_ordered_to_stop: bool,
+    /// Somebody has ordered the end at once.
+    is_hurried: bool,
+    /// Until when clients of the elder are passed on, once this process has a successor.
+    passes_on_until: Option<Moment>,
 }
 
 impl House {
@@ -277,17 +264,97 @@ impl House {
             succession: Succession::default(),
             elder: None,
             is_ordered_to_stop: false,
+            is_hurried: false,
+            passes_on_until: None,
         })
+    }
+
+    /// Serves, with nobody before.
+    fn begin(&mut self) -> Result<(), Error> {
+        self.loops.start()?;
+        notify::ready();
+        Ok(())
+    }
+
+    /// Serves in the predecessor's place, once requests can be routed and it gives leave. Where it has ended, nobody
+    /// needs to: its sockets are here.
+    fn succeed(&mut self, predecessor: &Predecessor, events: &Receiver<Event>) -> Result<(), Error> {
+        let is_there = self.warm_up(predecessor, events)? && predecessor.ask_leave().map_err(Error::Predecessor)?;
+        let events = self.events.clone();
+        // Fails only when the supervisor has gone.
+        let take = move |client| drop(events.send(Event::Client(client)));
+        let elder = is_there.then(|| predecessor.follow(take)).transpose();
+        let elder = elder.map_err(|error| Error::System("following the process before", error))?;
+        if let Err(error) = self.loops.doors.iter().try_for_each(Doors::listen) {
+            // There is no way back, and what can be accepted from is.
+            log::error!("{error}");
+        }
+        if let Err(error) = self.loops.start() {
+            // Others try it again for who could not begin.
+            if self.loops.begun() == 0 {
+                return Err(error);
+            }
+            log::error!("{error}");
+        }
+        if let Some(path) = &self.loops.stock.settings.pid_file {
+            // Clients do not care.
+            let written = PidFile::write(path, Account::default()).map_err(Error::pid_file(path));
+            self.pid_file = written.inspect_err(|error| log::error!("{error}")).ok();
+        }
+        log::info!("upgrade: taking the place of process {}", predecessor.pid());
+        match &elder {
+            Some(elder) => elder.say_serving(),
+            None => notify::ready(),
+        }
+        self.elder = elder;
+        Ok(())
+    }
+
+    /// Waits until requests can be routed. Whether the predecessor is still there: without it nobody else serves, so then
+    /// nothing is waited for.
+    fn warm_up(&self, predecessor: &Predecessor, events: &Receiver<Event>) -> Result<bool, Error> {
+        let mut later = Vec::new();
+        let is_there = loop {
+            if self.loops.stock.directory.status().is_warm() {
+                break true;
+            }
+            if predecessor.is_silent() {
+                if predecessor.has_ended() {
+                    log::warn!("upgrade: process {} has ended; this one serves at once", predecessor.pid());
+                    break false;
+                }
+                return Err(Error::Predecessor("the process before has given the upgrade up".to_owned()));
+            }
+            match events.recv_timeout(WARM_UP_LOOK) {
+                Ok(Event::Signal(signal)) if is_end(signal) => {
+                    return Err(Error::Predecessor("told to stop before it could serve".to_owned()));
+                }
+                Ok(event) => later.push(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break true,
+            }
+        };
+        // Fails only when the supervisor has gone.
+        later.into_iter().for_each(|event| drop(self.events.send(event)));
+        Ok(is_there)
+    }
+
+    /// Whether everything is done. Clients of an elder that come late are passed on to the successor for a while.
+    fn has_ended(&self) -> bool {
+        let is_messenger = self.succession.is_replaced() && !self.is_ordered_to_stop && self.elder.is_some();
+        let now = self.loops.stock.clock.now();
+        self.loops.have_ended() && !(is_messenger && self.passes_on_until.is_some_and(|until| now < until))
     }
 
     /// Waits for what happens, looks after the workers, and waits for their ends at last.
     fn serve(&mut self, events: &Receiver<Event>) {
         let (ticks, daily) = (tick(self.loops.interval()), tick(DAY));
-        while !self.loops.have_ended() {
+        while !self.has_ended() {
             select! {
                 recv(events) -> event => match event {
                     Ok(Event::Signal(signal)) if is_end(signal) && self.is_ordered_to_stop => {
                         log::warn!("told to stop a second time: not waiting any longer");
+                        self.is_hurried = true;
                         return;
                     }
                     Ok(event) => self.handle(event),
@@ -302,43 +369,40 @@ impl House {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Signal(SIGHUP) => self.reload(),
-            Event::Signal(SIGUSR1) => {
-                self.log.reopen();
-                self.elder.iter().for_each(Elder::reopen_log);
-            }
+            Event::Signal(SIGUSR1) => self.reopen_log(),
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Renew => self.renew(),
             Event::Signal(_) => self.stop(),
             Event::Files => self.renew_certificates(),
             Event::WorkerEnded(id, how) => self.loops.ended(id, how),
             Event::Successor(word) => self.hear_of_successor(word),
-            Event::Client(client) => self.loops.adopt(client),
+            Event::Client(Some(client)) => self.take(client),
+            Event::Client(None) => self.elder = None,
+        }
+    }
+
+    fn reopen_log(&mut self) {
+        self.log.reopen();
+        self.elder.iter().for_each(Elder::reopen_log);
+    }
+
+    /// Takes on a client of the elder's, or passes it on.
+    fn take(&mut self, client: PlainClient) {
+        match self.succession.heir().filter(|_| !self.is_ordered_to_stop) {
+            Some(heir) => heir.pass_on(client),
+            None => self.loops.adopt(client),
         }
     }
 
     fn stop(&mut self) {
         self.is_ordered_to_stop = true;
         self.succession.give_up();
+        // It has to close its clients from now on, as this process does.
+        self.elder.iter().for_each(Elder::hang_up);
         if !self.succession.is_replaced() {
             notify::stopping();
         }
         self.loops.stop();
-    }
-
-    /// Takes the predecessor's place: this process serves.
-    fn succeed(&mut self, predecessor: Predecessor) -> Result<(), Error> {
-        log::info!("upgrade: taking the place of process {}", predecessor.pid());
-        if let Some(path) = &self.loops.stock.settings.pid_file {
-            // There is no way back, and clients do not care.
-            let written = PidFile::write(path, Account::default()).map_err(Error::pid_file(path));
-            self.pid_file = written.inspect_err(|error| log::error!("{error}")).ok();
-        }
-        let events = self.events.clone();
-        // Fails only when the supervisor has gone.
-        let adopt = move |client| drop(events.send(Event::Client(client)));
-        let elder = predecessor.follow(adopt).map_err(|error| Error::System("following the process before", error))?;
-        self.elder = Some(elder);
-        Ok(())
     }
 
     /// Renews the process for its memory's sake. A successor that soon holds as much would be renewed in turn, again and
@@ -364,15 +428,28 @@ impl House {
 
     fn hear_of_successor(&mut self, word: Word) {
         match word {
-            Word::Failed(why) => self.succession.failed(&why),
-            Word::ReopenLog => self.log.reopen(),
+            Word::Failed(why) => {
+                self.succession.failed(&why);
+                // The successor may have put its own number there.
+                if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::renew) {
+                    log::error!("server.pidFile: {error}");
+                }
+            }
+            Word::ReopenLog => self.reopen_log(),
+            Word::Serves { pid } if self.is_ordered_to_stop => self.succession.stop_too(pid),
             Word::Serves { pid } => {
                 let Some(heir) = self.succession.succeeded(pid) else { return };
                 self.loops.stock.directory.retire();
-                if !self.is_ordered_to_stop {
-                    self.loops.hand_over(&heir);
-                }
+                self.loops.hand_over(&heir);
+                let grace = self.loops.stock.settings.worker.graceful_wait;
+                self.passes_on_until = Some(self.loops.stock.clock.now() + grace.max(upgrade::FAREWELL));
             }
+            Word::Gone if self.succession.is_replaced() && !self.has_ended() => {
+                log::warn!("upgrade: the new process takes no clients any more; those that are here end here");
+                self.elder.iter().for_each(Elder::hang_up);
+                self.loops.stop();
+            }
+            Word::Gone => {}
         }
     }
 
@@ -399,7 +476,7 @@ impl House {
         let (counters, accepted) = (self.loops.counters(), self.loops.accepted());
         self.loops.stock.directory.stop();
         drop(self.loops);
-        self.succession.finish();
+        self.succession.finish(if self.is_hurried { Duration::ZERO } else { upgrade::FAREWELL });
         let lost_lines = self.log.stop();
         let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
         let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));

@@ -20,6 +20,10 @@ impl PidFile {
     /// Writes it. It is given to the account that this process is about to take on, so that a successor, which has no
     /// more rights than that, can put its own number there.
     pub(super) fn write(path: &Path, account: Account) -> io::Result<Self> {
+        Self::put_number(path, account).map(|()| Self { path: path.to_owned() })
+    }
+
+    fn put_number(path: &Path, account: Account) -> io::Result<()> {
         // Somebody else's link in a folder that all may write to must not lead root anywhere.
         let mut options = OpenOptions::new();
         let mut file: File =
@@ -30,8 +34,16 @@ impl PidFile {
         // no number, or half of another one.
         let before = usize::try_from(file.metadata()?.len()).unwrap_or(0).min(LONGEST);
         file.write_all(format!("{text:\n<before$}").as_bytes())?;
-        file.set_len(text.len() as u64)?;
-        Ok(Self { path: path.to_owned() })
+        file.set_len(text.len() as u64)
+    }
+
+    /// Puts this process's number there again, if it is another one: a successor's that came to nothing.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        if self.is_ours() { Ok(()) } else { Self::put_number(&self.path, Account::default()) }
+    }
+
+    fn is_ours(&self) -> bool {
+        fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == process::id().to_string())
     }
 }
 
@@ -39,8 +51,7 @@ impl Drop for PidFile {
     /// Removes it, unless another process's number has come into it; where the folder does not let this account do so,
     /// it is left empty.
     fn drop(&mut self) {
-        let is_ours = fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == process::id().to_string());
-        if !is_ours {
+        if !self.is_ours() {
             return;
         }
         let removed = fs::remove_file(&self.path).or_else(|_| File::create(&self.path).map(drop));
@@ -68,6 +79,9 @@ mod tests {
         assert!(!path.exists());
 
         let file = PidFile::write(&path, Account::default()).expect("a file");
+        fs::write(&path, "12345678\n").expect("the number of a successor that fails");
+        file.renew().expect("a file");
+        assert_eq!(own(), format!("{}\n", process::id()));
         fs::write(&path, "1\n").expect("the successor's number");
         drop(file);
         assert_eq!(own(), "1\n");

@@ -35,11 +35,12 @@ impl Scene {
         let text = format!(r#"{{"driver": "file:{}", "server": {{"watchdog": 0.2}}}}"#, routes.display());
         let file = folder.join("config.json");
         let (mut settings, _) = config::from_text(&text, &file, &config::Overrides::default()).expect("settings");
-        let first = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
         let address = first.local_address().expect("an address");
         settings.listeners = vec![address];
         let (events_out, events) = crossbeam_channel::unbounded();
         let (doors, _) = Doors::open(&settings, workers, vec![first]).expect("doors");
+        doors.listen().expect("queues");
         let cpus = vec![affinity::Place::Anywhere; workers];
         let mut house = House::furnish(&settings, &cpus, doors, &events_out).expect("a house");
         house.loops.start().expect("workers");

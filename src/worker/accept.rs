@@ -58,6 +58,17 @@ impl Worker {
         Ok(())
     }
 
+    /// Accepts at these doors, and at no others. An order to end comes before it.
+    pub(super) fn change_doors(&mut self, entrances: Vec<Entrance>) {
+        if self.leave.is_some() {
+            return;
+        }
+        self.close_doors();
+        if let Err(error) = self.open_doors(entrances) {
+            log::error!("worker {}: watching a listening socket: {error}", self.number);
+        }
+    }
+
     /// Accepts nothing more. The sockets stay open where somebody else has a handle of them, so the poll has to be told.
     pub(super) fn close_doors(&mut self) {
         for mut door in self.listeners.drain(..) {

@@ -30,7 +30,8 @@ impl Worker {
         if !is_first && heir.is_none() && !had_heir {
             return;
         }
-        let limit = self.core.now + self.settings.graceful_wait;
+        // This turn may have begun long ago.
+        let limit = self.clock.now() + self.settings.graceful_wait;
         let whither = if heir.is_some() { "handing over" } else { "stopping" };
         log::info!(
             "worker {}: {whither}; {} connections, {} requests, {} connections to backends, {} timers, {} buffers in use, \
@@ -53,8 +54,8 @@ impl Worker {
         self.close_doors();
         self.core.settings.keep_alive = match heir {
             None => KeepAlive::Never,
-            Some(Heir::Outside(_)) => KeepAlive::Plain,
-            Some(Heir::Worker(..)) => self.core.settings.keep_alive,
+            Some(Heir::Outside(_)) if self.core.settings.keep_alive == KeepAlive::Always => KeepAlive::Plain,
+            Some(_) => self.core.settings.keep_alive,
         };
         match &mut self.leave {
             Some(leave) => leave.heir = heir,

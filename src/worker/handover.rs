@@ -47,13 +47,22 @@ impl Default for Landing {
 }
 
 impl Landing {
-    /// Puts clients there. The worker is to be told ([`Order::Arrivals`]).
-    pub fn put(&self, passengers: Vec<Passenger>) {
+    /// Puts clients there. The worker is to be told ([`Order::Arrivals`]), if they are the first; `false` if others wait
+    /// already, of whom it has been told.
+    pub fn put(&self, passengers: Vec<Passenger>) -> bool {
+        let are_first = self.is_empty();
         // Fails only where nobody can receive, and this is one who can.
         let _ = self.arrivals.send(passengers);
+        are_first
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Sends everybody to another landing. Whether there was somebody.
+    pub fn forward(&self, other: &Self) -> bool {
+        self.waiting.try_iter().map(|passengers| other.put(passengers)).count() > 0
+    }
+
+    /// Whether nobody waits there.
+    pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 }
@@ -146,11 +155,16 @@ impl Heir {
         }
     }
 
+    /// Sends a client on that has come from outside. It is closed if nobody is there any more.
+    pub fn pass_on(&self, client: PlainClient) {
+        drop(self.send(vec![client.into()]));
+    }
+
     /// Sends clients on their way. They come back if nobody is there any more.
     fn send(&self, passengers: Vec<Passenger>) -> Result<(), Vec<Passenger>> {
         match self {
             Self::Worker(landing, orders) => {
-                landing.put(passengers);
+                let _ = landing.put(passengers);
                 let _ = orders.send(Order::Arrivals);
                 Ok(())
             }

@@ -110,6 +110,8 @@ pub enum Order {
     HandOver(Heir),
     /// Somebody has arrived at the landing.
     Arrivals,
+    /// Accept at these doors from now on, and at no others.
+    Doors(Vec<Entrance>),
     /// Answer the question of this number in the [`Vitals`].
     Report(u64),
     /// What a test has the worker's thread do.
@@ -354,17 +356,23 @@ impl Worker {
             leave: None,
         };
         worker.open_doors(parts.listeners)?;
-        worker.receive_arrivals();
         Ok((worker, orders_post))
     }
 
     /// Serves until the order to end is carried out.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
+        self.begin();
         while !self.has_left() {
             self.turn(&mut events)?;
         }
         Ok(())
+    }
+
+    /// Takes on who has arrived before. Not sooner: where its thread cannot be had, they wait for another worker.
+    fn begin(&mut self) {
+        self.core.now = self.clock.now();
+        self.receive_arrivals();
     }
 
     /// Sleeps until something happens, and does what is to be done then.
@@ -381,6 +389,10 @@ impl Worker {
         self.expire();
         self.catch_up();
         self.send_movers();
+        // Last, so that who can move is not closed upon, even where there is no time to leave at all.
+        if self.leave.as_ref().is_some_and(|leave| leave.by <= self.core.now) {
+            self.abort_all();
+        }
         self.log.flush(self.core.now);
         Ok(())
     }
@@ -416,6 +428,7 @@ impl Worker {
                 Order::Stop => self.begin_to_leave(None),
                 Order::HandOver(heir) => self.begin_to_leave(Some(heir)),
                 Order::Arrivals => {}
+                Order::Doors(entrances) => self.change_doors(entrances),
                 Order::Report(question) => self.report(question),
                 #[cfg(test)]
                 Order::Do(Deed(deed)) => deed(),
@@ -438,9 +451,6 @@ impl Worker {
         self.reopen_doors();
         if self.retiring.next().is_some_and(|moment| moment <= self.core.now) {
             self.retire_tunnels();
-        }
-        if self.leave.as_ref().is_some_and(|leave| leave.by <= self.core.now) {
-            self.abort_all();
         }
     }
 

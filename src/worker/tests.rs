@@ -48,7 +48,7 @@ impl Stage {
         let url = format!("http://{}", backend.local_addr().expect("its address"));
         fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a routes file");
 
-        let listener = Listener::bind(any).expect("a port");
+        let listener = Listener::open(any).expect("a port");
         let clock = Clock::new();
         let source = directory::Settings { source: Source::File(routes), name_refresh: PATIENCE };
         let directory = directory::start(&source, clock).expect("a directory");

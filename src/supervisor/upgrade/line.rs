@@ -17,6 +17,8 @@ pub(super) struct Line {
 pub(super) enum Heard {
     /// A message, and the file where one belongs to it.
     Message(Message, Option<OwnedFd>),
+    /// Something that is of no use, and why. What follows may be: messages come apart.
+    Spoilt(String),
     /// The other process has hung up, or ended.
     End,
 }
@@ -49,22 +51,34 @@ impl Line {
         self.channel.send(&message.encode(), Some(file))
     }
 
+    /// Says something without the file that belongs to it.
+    #[cfg(test)]
+    pub(super) fn lose_file(&self, message: &Message) {
+        self.channel.send(&message.encode(), None).expect("a message");
+    }
+
     /// Waits until something is heard; `None` is for ever. Where it says why not, the line is of no more use.
     pub(super) fn hear(&self, patience: Option<Duration>) -> Result<Heard, String> {
         self.channel.set_patience(patience).map_err(|error| error.to_string())?;
         match self.channel.receive() {
             Ok(Arrival::End) => Ok(Heard::End),
-            Ok(Arrival::Message(bytes, file)) => {
-                let message = Message::decode(&bytes).map_err(|fault| fault.to_string())?;
-                match (message.carries_file(), &file) {
-                    (true, None) => Err(format!("{message:?} came without its file")),
-                    (false, Some(_)) => Err(format!("{message:?} came with a file")),
-                    _ => Ok(Heard::Message(message, file)),
-                }
-            }
+            Ok(Arrival::Message(bytes, file)) => Ok(match Message::decode(&bytes) {
+                Err(fault) => Heard::Spoilt(fault.to_string()),
+                Ok(message) => match (message.carries_file(), &file) {
+                    (true, None) => Heard::Spoilt(format!("{message:?} came without its file")),
+                    (false, Some(_)) => Heard::Spoilt(format!("{message:?} came with a file")),
+                    _ => Heard::Message(message, file),
+                },
+            }),
+            Err(fault @ (Fault::Files | Fault::TooLong)) => Ok(Heard::Spoilt(fault.to_string())),
             Err(Fault::Silence) => Err("nothing was heard in time".to_owned()),
             Err(fault) => Err(fault.to_string()),
         }
+    }
+
+    /// Whether the other process has hung up, or ended. What it has said before that can still be heard.
+    pub(super) fn is_dead(&self) -> bool {
+        self.channel.is_dead()
     }
 
     /// Hangs up, for all handles of this end: whoever waits for a word hears the end.
@@ -94,12 +108,14 @@ mod tests {
         let socket = Message::Socket { address: SocketAddr::from(([127, 0, 0, 1], 80)) };
         near.pass(&socket, file.as_fd()).expect("a message");
         assert!(matches!(far.hear(SOON), Ok(Heard::Message(message, Some(_))) if message == socket));
-        near.channel.send(&socket.encode(), None).expect("a message");
-        assert!(far.hear(SOON).is_err_and(|why| why.contains("without its file")));
+        near.lose_file(&socket);
+        assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(why)) if why.contains("without its file")));
         near.channel.send(&Message::Go.encode(), Some(file.as_fd())).expect("a message");
-        assert!(far.hear(SOON).is_err_and(|why| why.contains("with a file")));
+        assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(why)) if why.contains("with a file")));
         near.channel.send(b"torn", None).expect("bytes");
-        assert!(far.hear(SOON).is_err());
+        assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(_))));
+        near.say(&Message::Go).expect("a message");
+        assert!(matches!(far.hear(SOON), Ok(Heard::Message(Message::Go, None))), "the next one is good again");
     }
 
     #[test]
@@ -107,7 +123,9 @@ mod tests {
         let (near, far) = ends();
         let clone = near.try_clone().expect("another handle");
         let waiting = std::thread::spawn(move || matches!(clone.hear(SOON), Ok(Heard::End)));
+        assert!(!near.is_dead() && !far.is_dead());
         near.hang_up();
+        assert!(near.is_dead() && far.is_dead());
         assert!(waiting.join().expect("no panic"));
         assert!(matches!(far.hear(SOON), Ok(Heard::End)));
         assert!(far.say(&Message::Serving).is_err());

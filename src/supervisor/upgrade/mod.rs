@@ -29,11 +29,24 @@ pub(super) use successor::Word;
 use super::doors::Doors;
 use super::notify;
 use crate::worker::Heir;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process;
 use std::time::Duration;
 use successor::Successor;
 
 /// The variable of the environment that has the number of the predecessor.
 const PREDECESSOR: &str = "SLUICE_PREDECESSOR";
+
+/// How long it may take to hand over the last clients: more than one message that nobody reads.
+pub(super) const FAREWELL: Duration = Duration::from_secs(15);
+
+/// The number of the first process of a machine or a container.
+const INIT: u32 = 1;
+
+const FIRST_PROCESS: &str = "this is process 1 of its container, which ends with it, and a successor in it too: restart the \
+                             container, or have it start sluice by an init such as tini";
 
 /// Who comes after this process.
 #[derive(Debug, Default)]
@@ -56,6 +69,7 @@ impl Succession {
         tell: impl Fn(Word) + Clone + Send + 'static,
     ) {
         let refused = match (&*self, doors) {
+            _ if process::id() == INIT => FIRST_PROCESS.to_owned(),
             (Self::Coming(_), _) => "an upgrade is under way already".to_owned(),
             (Self::There(pid, _), _) => format!("process {pid} has taken this one's place; upgrade that one"),
             (Self::None, None) => "this process is stopping".to_owned(),
@@ -77,7 +91,7 @@ impl Succession {
     /// There will be no successor, and this process serves on.
     pub(super) fn failed(&mut self, why: &str) {
         if let Self::Coming(successor) = std::mem::take(self) {
-            successor.finish();
+            successor.finish(FAREWELL);
         }
         log::error!("upgrade: failed: {why}; this process serves on as before");
         notify::failed(&format!("serving; an upgrade failed: {why}"));
@@ -95,6 +109,17 @@ impl Succession {
         Some(heir)
     }
 
+    /// The successor serves, but this process was told to stop meanwhile: so is the successor.
+    pub(super) fn stop_too(&self, pid: u32) {
+        log::info!("upgrade: process {pid} serves, and is told to stop like this one");
+        let told =
+            i32::try_from(pid).map_err(|_| Errno::ESRCH).and_then(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
+        if let Err(error) = told {
+            log::error!("upgrade: telling process {pid} to stop: {error}");
+        }
+        report::tell(Err("the process was told to stop"));
+    }
+
     /// Whether somebody else is the service now.
     pub(super) fn is_replaced(&self) -> bool {
         matches!(self, Self::There(..))
@@ -107,11 +132,19 @@ impl Succession {
         }
     }
 
-    /// Waits until the clients have gone over. To be called when no worker is left.
-    pub(super) fn finish(self) {
+    /// The way for clients, where somebody else is the service now.
+    pub(super) fn heir(&self) -> Option<Heir> {
+        match self {
+            Self::There(_, successor) => Some(successor.heir()),
+            _ => None,
+        }
+    }
+
+    /// Waits until the clients have gone over, but not for longer than this. To be called when no worker is left.
+    pub(super) fn finish(self, patience: Duration) {
         match self {
             Self::None => {}
-            Self::Coming(successor) | Self::There(_, successor) => successor.finish(),
+            Self::Coming(successor) | Self::There(_, successor) => successor.finish(patience),
         }
     }
 }

@@ -20,6 +20,10 @@ use std::time::Duration;
 /// How long a predecessor may take to hand over its sockets.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it may take until the children of a process that has ended have another parent.
+const BREATH: Duration = Duration::from_millis(5);
+const LAST_BREATHS: usize = 200;
+
 /// The process that started this one to be its successor.
 #[derive(Debug)]
 pub struct Predecessor {
@@ -74,42 +78,90 @@ impl Predecessor {
         Ok(listeners)
     }
 
-    /// Says that everything is loaded, and waits for leave to serve.
-    pub(in crate::supervisor) fn ask_leave(&self) -> Result<(), String> {
-        let lost = |error| format!("talking to the process before: {error}");
-        self.line.say(&Message::Ready { pid: process::id() }).map_err(lost)?;
-        match self.hear(None)? {
-            (Message::Go, _) => Ok(()),
-            (other, _) => Err(format!("the process before said {other:?}, not whether to serve")),
+    /// Whether it has ended. One that has hung up alone has given this process up.
+    pub(in crate::supervisor) fn has_ended(&self) -> bool {
+        let is_orphan = || getppid().as_raw().unsigned_abs() != self.pid;
+        // Where it has died, its end of the line was closed a moment before its children have another parent.
+        self.line.is_dead()
+            && (0..LAST_BREATHS).any(|_| {
+                let has_ended = is_orphan();
+                if !has_ended {
+                    thread::sleep(BREATH);
+                }
+                has_ended
+            })
+    }
+
+    /// Whether it has hung up, or ended.
+    pub(in crate::supervisor) fn is_silent(&self) -> bool {
+        self.line.is_dead()
+    }
+
+    /// Says that everything is loaded, and waits for leave to serve. `false` where it has ended: nobody's leave is
+    /// needed then.
+    pub(in crate::supervisor) fn ask_leave(&self) -> Result<bool, String> {
+        let asked = self.line.say(&Message::Ready { pid: process::id() });
+        let heard =
+            asked.map_err(|error| format!("talking to the process before: {error}")).and_then(|()| self.hear(None));
+        match heard {
+            Ok((Message::Go, _)) => Ok(true),
+            Ok((other, _)) => Err(format!("the process before said {other:?}, not whether to serve")),
+            Err(_) if self.has_ended() => Ok(false),
+            Err(why) => Err(why),
         }
     }
 
-    /// Says that connections are accepted, and takes clients over from then on, in a thread of its own.
-    pub(in crate::supervisor) fn follow(self, adopt: impl Fn(PlainClient) + Send + 'static) -> io::Result<Elder> {
-        let line = self.line.try_clone()?;
-        self.line.say(&Message::Serving)?;
-        thread::Builder::new().name("predecessor".into()).spawn(move || self.take_clients(&adopt))?;
-        Ok(Elder { line })
+    /// Takes clients over from now on, in a thread of its own, which gives them to `take`, and `None` when nobody comes
+    /// any more.
+    pub(in crate::supervisor) fn follow(
+        &self,
+        take: impl Fn(Option<PlainClient>) + Send + 'static,
+    ) -> io::Result<Elder> {
+        let (line, pid) = (self.line.try_clone()?, self.pid);
+        let clients = Self { line: self.line.try_clone()?, pid };
+        thread::Builder::new().name("predecessor".into()).spawn(move || {
+            clients.take_clients(&take);
+            // It need not say anything more, and has to know it: its clients would go nowhere.
+            clients.line.hang_up();
+            take(None);
+        })?;
+        Ok(Elder { line, pid })
     }
 
-    fn take_clients(&self, adopt: &impl Fn(PlainClient)) {
-        let mut taken = 0;
+    fn take_clients(&self, take: &impl Fn(Option<PlainClient>)) {
+        let (pid, mut taken, mut lost) = (self.pid, 0_u64, 0_u64);
         loop {
-            match self.hear(None) {
-                Ok((Message::Client(client), Some(file))) => {
-                    taken += 1;
-                    match plain(client, file) {
-                        Ok(client) => adopt(client),
-                        Err(error) => log::warn!("taking over a connection: {error}"),
+            match self.line.hear(None) {
+                Ok(Heard::Message(Message::Client(client), Some(file))) => match plain(client, file) {
+                    Ok(client) => {
+                        taken += 1;
+                        take(Some(client));
                     }
+                    Err(error) => {
+                        lost += 1;
+                        log::warn!("upgrade: taking over a connection: {error}");
+                    }
+                },
+                // The next one may arrive again.
+                Ok(Heard::Spoilt(why)) => {
+                    lost += 1;
+                    log::warn!("upgrade: a connection is lost on its way from process {pid}: {why}");
                 }
-                Ok((Message::End { clients }, _)) if clients == taken => {
-                    return log::info!("process {} has ended; {taken} idle connections were taken over", self.pid);
+                Ok(Heard::Message(Message::End { clients }, _)) => {
+                    lost = lost.max(clients.saturating_sub(taken));
+                    return log::info!(
+                        "upgrade: process {pid} has ended; {taken} idle connections were taken over, {lost} lost"
+                    );
                 }
-                Ok((other, _)) => {
-                    return log::warn!("process {} said {other:?} after {taken} connections", self.pid);
+                Ok(Heard::Message(other, _)) => {
+                    return log::warn!("upgrade: process {pid} said {other:?} after {taken} connections");
                 }
-                Err(why) => return log::warn!("process {}: {why}; {taken} connections were taken over", self.pid),
+                Ok(Heard::End) => {
+                    return log::warn!(
+                        "upgrade: process {pid} has gone without a word; {taken} connections were taken over"
+                    );
+                }
+                Err(why) => return log::warn!("upgrade: process {pid}: {why}; {taken} connections were taken over"),
             }
         }
     }
@@ -118,7 +170,7 @@ impl Predecessor {
         match self.line.hear(patience) {
             Ok(Heard::Message(message, file)) => Ok((message, file)),
             Ok(Heard::End) => Err("the process before has given the upgrade up, or has ended".to_owned()),
-            Err(why) => Err(format!("hearing from the process before: {why}")),
+            Ok(Heard::Spoilt(why)) | Err(why) => Err(format!("hearing from the process before: {why}")),
         }
     }
 }
@@ -127,13 +179,26 @@ impl Predecessor {
 #[derive(Debug)]
 pub(in crate::supervisor) struct Elder {
     line: Line,
+    pid: u32,
 }
 
 impl Elder {
+    /// Says that connections are accepted.
+    pub(in crate::supervisor) fn say_serving(&self) {
+        if let Err(error) = self.line.say(&Message::Serving) {
+            log::warn!("upgrade: telling process {} that this one serves: {error}", self.pid);
+        }
+    }
+
     /// Has it open the access log again.
     pub(in crate::supervisor) fn reopen_log(&self) {
         // It may have ended.
         let _ = self.line.say(&Message::ReopenLog);
+    }
+
+    /// Takes no more clients of it: it has to close them.
+    pub(in crate::supervisor) fn hang_up(&self) {
+        self.line.hang_up();
     }
 }
 
@@ -153,4 +218,53 @@ fn take_standard_input() -> io::Result<OwnedFd> {
     let input = stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_connection_that_is_lost_on_its_way_costs_no_other() {
+        let (near, far) = Line::open().expect("a line");
+        let line = Line::from_end(far).expect("its other end");
+        let (out, taken) = mpsc::channel();
+        let predecessor = Predecessor { line, pid: 1 };
+        let elder = predecessor.follow(move |client| out.send(client).expect("somebody waits")).expect("a thread");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let client =
+            |served| Message::Client(Client { address: [10, 0, 0, 1].into(), local_port: 80, served, told: None });
+        for served in 0..3 {
+            near.pass(&client(served), stream.as_fd()).expect("a client");
+            // As it arrives where no file can be opened any more.
+            near.lose_file(&client(9));
+            near.pass(&client(served), File::open("/dev/null").expect("a file").as_fd()).expect("no socket at all");
+        }
+        for expected in 0..3 {
+            let client = taken.recv().expect("a word").expect("a client");
+            assert_eq!(client.served, expected);
+        }
+        elder.say_serving();
+        assert!(matches!(near.hear(None), Ok(Heard::Message(Message::Serving, None))), "it listens still");
+        near.say(&Message::End { clients: 9 }).expect("the end");
+        assert!(taken.recv().expect("a word").is_none());
+        assert!(matches!(near.hear(None), Ok(Heard::End)), "the other process learns that nobody takes clients now");
+    }
+
+    #[test]
+    fn one_that_hangs_up_has_not_ended() {
+        let (near, far) = Line::open().expect("a line");
+        let line = Line::from_end(far).expect("its other end");
+        let parent = getppid().as_raw().unsigned_abs();
+        let predecessor = Predecessor { line, pid: parent };
+        assert!(!predecessor.is_silent() && !predecessor.has_ended());
+        near.hang_up();
+        assert!(predecessor.is_silent() && !predecessor.has_ended());
+        assert!(predecessor.ask_leave().is_err(), "it lives, and gives no leave");
+        let of_another = Predecessor { pid: parent + 1, ..predecessor };
+        assert!(of_another.has_ended());
+        assert_eq!(of_another.ask_leave(), Ok(false));
+    }
 }

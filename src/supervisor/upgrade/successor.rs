@@ -6,14 +6,19 @@ use super::message::{Client, Message};
 use crate::base::clock::Clock;
 use crate::net::listener::Listener;
 use crate::worker::{Heir, Passenger};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::convert::Infallible;
 use std::env;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::{self, Child, Command};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+/// How long a successor may take from the word that it may serve to its own that it does.
+const SERVING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What becomes of a successor.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(in crate::supervisor) enum Word {
     },
     /// There is none, and nothing has changed.
     Failed(String),
+    /// It served, and takes no clients any more: it has ended, or does not listen.
+    Gone,
     /// It was told to open the access log again, and this process has to do the same.
     ReopenLog,
 }
@@ -34,7 +41,21 @@ pub(in crate::supervisor) enum Word {
 pub(in crate::supervisor) struct Successor {
     line: Line,
     clients: Sender<Vec<Passenger>>,
+    turning_point: TurningPoint,
     thread: JoinHandle<()>,
+    /// It ends when the thread does.
+    is_over: Receiver<Infallible>,
+}
+
+/// Where the upgrade can be given up no longer, or goes on no longer: whichever comes first.
+type TurningPoint = Arc<OnceLock<Turn>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The successor may serve.
+    Go,
+    /// It is not wanted any more.
+    Back,
 }
 
 impl Successor {
@@ -60,15 +81,30 @@ impl Successor {
         log::info!("upgrade: process {} starts", child.id());
         let (clients, clients_in) = crossbeam_channel::unbounded();
         let own = line.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
-        let escort = Escort { line: own, child, sockets, timeout, clients: clients_in };
-        let thread = thread::Builder::new().name("upgrade".into()).spawn(move || escort.run(&tell));
+        let turning_point = TurningPoint::default();
+        let escort = Escort {
+            line: own,
+            child,
+            sockets,
+            timeout,
+            clients: clients_in,
+            turning_point: Arc::clone(&turning_point),
+        };
+        let (lives, is_over) = crossbeam_channel::bounded(0);
+        let run = move || {
+            let _lives = lives;
+            escort.run(&tell);
+        };
+        let thread = thread::Builder::new().name("upgrade".into()).spawn(run);
         let thread = thread.map_err(|error| format!("starting a thread for an upgrade: {error}"))?;
-        Ok(Self { line, clients, thread })
+        Ok(Self { line, clients, turning_point, thread, is_over })
     }
 
-    /// Has it fail, if it does not serve yet.
+    /// Has it fail, unless it may serve already.
     pub(super) fn give_up(&self) {
-        self.line.hang_up();
+        if self.turning_point.set(Turn::Back).is_ok() {
+            self.line.hang_up();
+        }
     }
 
     /// The way for clients.
@@ -76,11 +112,14 @@ impl Successor {
         Heir::Outside(self.clients.clone())
     }
 
-    /// Waits until all clients have gone over that were sent. Workers that do not turn may hold the way for ever, so its
-    /// end is said: a letter with nobody in it.
-    pub(super) fn finish(self) {
+    /// Waits until all clients have gone over that were sent, but not for longer than this. Workers that do not turn may
+    /// hold the way for ever, so its end is said: a letter with nobody in it.
+    pub(super) fn finish(self, patience: Duration) {
         // Fails where there is nobody to go to.
         let _ = self.clients.send(Vec::new());
+        if self.is_over.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            return log::warn!("upgrade: the new process does not take clients over; not waiting any longer");
+        }
         if self.thread.join().is_err() {
             log::error!("the thread of the upgrade had panicked");
         }
@@ -94,6 +133,7 @@ struct Escort {
     sockets: Vec<(SocketAddr, Listener)>,
     timeout: Duration,
     clients: Receiver<Vec<Passenger>>,
+    turning_point: TurningPoint,
 }
 
 impl Escort {
@@ -108,7 +148,10 @@ impl Escort {
         self.sockets.clear();
         tell(Word::Serves { pid: self.child.id() });
         self.listen(tell.clone());
-        self.pass_clients();
+        if self.pass_clients().is_err() {
+            // Told before the way is closed: workers promise their clients to be served on for as long as it is open.
+            tell(Word::Gone);
+        }
     }
 
     /// Brings it to where it serves.
@@ -119,9 +162,13 @@ impl Escort {
         let handed_over = self.hand_over_sockets();
         let pid = self.child.id();
         self.await_word(&Message::Ready { pid }, deadline.since(clock.now()))?;
+        if self.turning_point.set(Turn::Go).is_err() {
+            return Err(self.obituary());
+        }
         let told = handed_over.and_then(|()| self.line.say(&Message::Go));
         told.map_err(|error| format!("talking to the new process: {error}"))?;
-        self.await_word(&Message::Serving, deadline.since(clock.now()))
+        // It serves already, or does so at once: however late it was ready, it has time to say so.
+        self.await_word(&Message::Serving, SERVING_PATIENCE)
     }
 
     fn hand_over_sockets(&self) -> io::Result<()> {
@@ -136,7 +183,7 @@ impl Escort {
             Ok(Heard::Message(Message::Failed { why }, _)) => Err(why),
             Ok(Heard::Message(other, _)) => Err(format!("the new process said {other:?}, not {expected:?}")),
             Ok(Heard::End) => Err(self.obituary()),
-            Err(why) => {
+            Ok(Heard::Spoilt(why)) | Err(why) => {
                 Err(format!("waiting for {expected:?} from the new process, up to server.upgradeTimeout: {why}"))
             }
         }
@@ -162,20 +209,23 @@ impl Escort {
             Err(error) => return log::warn!("upgrade: listening to the new process: {error}"),
         };
         let listen = move || {
-            while let Ok(Heard::Message(word, _)) = line.hear(None) {
-                if word == Message::ReopenLog {
-                    tell(Word::ReopenLog);
+            loop {
+                match line.hear(None) {
+                    Ok(Heard::Message(Message::ReopenLog, _)) => tell(Word::ReopenLog),
+                    Ok(Heard::Message(..) | Heard::Spoilt(_)) => {}
+                    Ok(Heard::End) | Err(_) => break,
                 }
             }
+            tell(Word::Gone);
         };
         if let Err(error) = thread::Builder::new().name("successor".into()).spawn(listen) {
             log::warn!("upgrade: listening to the new process: {error}");
         }
     }
 
-    fn pass_clients(&self) {
+    /// Hands clients over until the end is said, or one cannot be handed over: so nor can the next one.
+    fn pass_clients(&self) -> io::Result<()> {
         let mut passed = 0;
-        let mut lost = 0_u64;
         let letters = self.clients.iter().take_while(|passengers| !passengers.is_empty());
         for client in letters.flatten().filter_map(Passenger::into_plain) {
             let peer = client.peer;
@@ -185,19 +235,17 @@ impl Escort {
                 served: client.served,
                 told: client.told.map(|ends| (ends.source, ends.destination)),
             };
-            match self.line.pass(&Message::Client(message), client.stream.as_fd()) {
-                Ok(()) => passed += 1,
-                Err(error) => {
-                    lost += 1;
-                    log::debug!("upgrade: handing over {}: {error}", peer.address);
-                }
-            }
-        }
-        if lost > 0 {
-            log::warn!("upgrade: {lost} idle connections could not be handed over and are closed");
+            self.line.pass(&Message::Client(message), client.stream.as_fd()).inspect_err(|error| {
+                log::warn!(
+                    "upgrade: {passed} idle connections were handed over, and no more can be: {error}; those on their way \
+                     are closed"
+                );
+            })?;
+            passed += 1;
         }
         if self.line.say(&Message::End { clients: passed }).is_ok() {
             log::info!("upgrade: {passed} idle connections were handed over");
         }
+        Ok(())
     }
 }

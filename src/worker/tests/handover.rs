@@ -10,12 +10,17 @@ const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\
 impl Stage {
     /// Puts a successor in the worker's place, and has the worker hand over to this heir, or to the successor.
     fn replace(&mut self, heir: Option<Heir>) {
-        let (worker, orders) =
-            worker(&self.listener, &self.landing, &self.directory, self.clock, self.max_sockets, self.graceful_wait);
+        let (mut worker, orders) = self.another();
+        worker.begin();
         self.old.push(std::mem::replace(&mut self.worker, worker));
         let old_orders = std::mem::replace(&mut self.orders, orders);
         old_orders
             .send(Order::HandOver(heir.unwrap_or_else(|| Heir::Worker(self.landing.clone(), self.orders.clone()))));
+    }
+
+    /// A worker at the same place.
+    fn another(&self) -> (Worker, Post<Order>) {
+        worker(&self.listener, &self.landing, &self.directory, self.clock, self.max_sockets, self.graceful_wait)
     }
 
     #[track_caller]
@@ -205,6 +210,75 @@ fn who_arrives_between_two_workers_waits_for_the_next_one() {
     client.write_all(request("/next").as_bytes()).expect("a request");
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+}
+
+/// A worker that never ran takes nobody with it: there was no thread for it.
+#[test]
+fn who_arrives_waits_for_a_worker_that_runs() {
+    let mut stage = Stage::new("unborn", 10);
+    let mut client = stage.client(&request("/first"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    stage.orders.send(Order::HandOver(Heir::Worker(stage.landing.clone(), stage.another().1)));
+    stage.turn();
+    assert!(stage.worker.has_left() && !stage.landing.is_empty());
+    drop(stage.another());
+    stage.replace(None);
+    client.write_all(request("/next").as_bytes()).expect("a request");
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+}
+
+/// Without any time to leave, requests end, and whoever can move does.
+#[test]
+fn who_can_move_does_even_where_there_is_no_grace() {
+    let mut stage = Stage::new("no-grace", 10);
+    stage.graceful_wait = Duration::ZERO;
+    stage.replace(None);
+    stage.until_left();
+    let (mut tunnel, mut other_end) = stage.tunnel();
+    let mut idle = stage.client(&request("/idle"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut idle, "HTTP/1.1 200 ");
+    let mut busy = stage.client(&request("/busy"));
+    let _never = stage.accepted();
+    stage.replace(None);
+    stage.until_left();
+    stage.expect_answer(&mut busy, "HTTP/1.1 503 ");
+    assert_eq!(stage.worker.clients.len(), 2);
+    stage.expect_passage(&mut tunnel, &mut other_end, b"up");
+    idle.write_all(request("/next").as_bytes()).expect("a request");
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut idle, "HTTP/1.1 200 ");
+    // Outside, where tunnels cannot go, they end, and the idle one goes.
+    let (out, outside) = crossbeam_channel::unbounded();
+    stage.replace(Some(Heir::Outside(out)));
+    stage.until_left();
+    assert_eq!(outside.try_iter().flatten().filter_map(Passenger::into_plain).count(), 1);
+    stage.until("the tunnel's end", |_| matches!(tunnel.read(&mut [0]), Ok(0)).then_some(()));
+}
+
+/// Another place has nobody to work there: its doors are looked after here, until it has again.
+#[test]
+fn doors_are_changed_while_clients_come() {
+    let mut stage = Stage::new("doors", 10);
+    let elsewhere = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    let mut waiting = TcpStream::connect(elsewhere.local_address().expect("an address")).expect("a connection");
+    waiting.write_all(request("/waits").as_bytes()).expect("a request");
+    let entrance = |listener: &Listener| Entrance { socket: listener.for_worker().expect("a handle"), secure: None };
+    stage.orders.send(Order::Doors(vec![entrance(&stage.listener), entrance(&elsewhere)]));
+    let mut own = stage.client(&request("/own"));
+    for _ in 0..2 {
+        stage.accepted().write_all(OK).expect("an answer");
+    }
+    stage.expect_answer(&mut waiting, "HTTP/1.1 200 ");
+    stage.expect_answer(&mut own, "HTTP/1.1 200 ");
+    stage.orders.send(Order::Doors(vec![entrance(&stage.listener)]));
+    stage.turn();
+    let _queued = TcpStream::connect(elsewhere.local_address().expect("an address")).expect("a connection");
+    let _served = TcpStream::connect(stage.address).expect("a connection");
+    stage.until("the own door is open", |stage| (stage.worker.clients.len() == 3).then_some(()));
+    assert!(crate::net::listener::has_visitors(&elsewhere), "nobody accepts there any more");
 }
 
 /// Nobody is there to take them: so they are let go as at the end of the process.

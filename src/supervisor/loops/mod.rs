@@ -3,10 +3,13 @@
 //! A worker has a *place*: its processor, its listening sockets and its landing. They outlive it, so whoever waits in the
 //! queue of a socket, or is on the way from one worker to another, never notices that one goes and the next one comes.
 
+mod care;
+mod gaps;
+
 use super::doors::Doors;
-use super::memory::{Candidate, Decision, Ebb, Policy};
+use super::memory::{Ebb, Policy};
 use super::report::{Report, Why};
-use super::watchdog::{Finding, Pace, Watch};
+use super::watchdog::{Pace, Watch};
 use super::{Error, Event, affinity, certificates, limits};
 use crate::access_log::Log;
 use crate::base::clock::{Clock, Moment};
@@ -15,7 +18,6 @@ use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::mailbox::Post;
 use crate::net::quota::Quota;
-use crate::net::release_free_memory;
 use crate::page::Pages;
 use crate::worker::{Heir, Landing, Order, Parts, PlainClient, Vitals, Worker};
 use crossbeam_channel::Sender;
@@ -27,6 +29,9 @@ use std::time::Duration;
 
 /// When it is tried again to begin a worker for which the system had no thread, no file or no memory.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest that a place stays empty whose worker has failed again and again, where nobody can stand in.
+const ALONE: Duration = Duration::from_secs(1);
 
 /// One worker's life. Never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,10 +64,29 @@ pub(super) struct Loops {
     /// Where the next client from outside arrives.
     next_landing: usize,
     policy: Option<Policy>,
+    /// When the memory is to be looked at again.
+    memory_due: Moment,
     ebb: Ebb,
     pace: Pace,
-    is_stopping: bool,
+    ending: Option<Ending>,
     events: Sender<Event>,
+}
+
+/// How all workers end.
+#[derive(Clone)]
+enum Ending {
+    Stop,
+    /// Their clients go to somebody outside.
+    HandOver(Heir),
+}
+
+impl Ending {
+    fn order(&self) -> Order {
+        match self {
+            Self::Stop => Order::Stop,
+            Self::HandOver(heir) => Order::HandOver(heir.clone()),
+        }
+    }
 }
 
 /// Where a worker works.
@@ -73,6 +97,8 @@ struct Place {
     current: Option<LoopId>,
     /// Nobody does, and somebody will from this moment on.
     empty_until: Option<Moment>,
+    /// Who accepts there until then, beside its own place.
+    stand_in: Option<LoopId>,
     /// How many connections those have accepted there that have ended.
     accepted: u64,
 }
@@ -94,7 +120,14 @@ struct Loop {
 impl Loops {
     /// No workers yet, and places for them at these doors.
     pub(super) fn new(stock: Stock, doors: Doors, cpus: &[affinity::Place], events: Sender<Event>) -> Self {
-        let place = |cpu| Place { cpu, landing: Landing::default(), current: None, empty_until: None, accepted: 0 };
+        let place = |cpu| Place {
+            cpu,
+            landing: Landing::default(),
+            current: None,
+            empty_until: None,
+            stand_in: None,
+            accepted: 0,
+        };
         let supervision = &stock.settings.supervision;
         let limit = limits::memory(supervision.memory_limit, cpus.len());
         let policy = limit.map(|limit| Policy::new(limit, supervision.memory_check_interval));
@@ -107,18 +140,26 @@ impl Loops {
             past: Counters::default(),
             next_landing: 0,
             policy,
+            memory_due: Moment::ZERO,
             ebb: Ebb::default(),
             pace: Pace::default(),
-            is_stopping: false,
+            ending: None,
             events,
         }
     }
 
-    /// Begins a worker at each place.
+    /// Begins a worker at each place. An error where one could not be begun; others stand in for it then, and it is tried
+    /// again.
     pub(super) fn start(&mut self) -> Result<(), Error> {
-        (0..self.places.len())
-            .try_for_each(|number| self.begin(number))
-            .map_err(|error| Error::System("starting a worker", error))
+        let mut started = Ok(());
+        for number in 0..self.places.len() {
+            if let Err(error) = self.begin(number) {
+                self.places[number].empty_until = Some(self.stock.clock.now() + TRY_AGAIN);
+                started = started.and(Err(Error::System("starting a worker", error)));
+            }
+        }
+        self.mind_gaps();
+        started
     }
 
     /// How often [`Loops::look`] is to be called.
@@ -202,42 +243,48 @@ impl Loops {
     pub(super) fn ended(&mut self, id: LoopId, how: Result<(), String>) {
         let Some(old) = self.running.remove(&id) else { return };
         self.past.absorb(&old.counters);
-        if let Some(place) = self.places.get_mut(old.number) {
-            place.accepted += old.counters.get(Counter::Accepted);
-        }
-        if self.is_stopping && how.is_ok() {
-            return;
+        let Some(place) = self.places.get_mut(old.number) else { return };
+        place.accepted += old.counters.get(Counter::Accepted);
+        let is_current = place.current == Some(id);
+        if self.ending.is_some() {
+            self.finish_landing(old.number);
+            if how.is_ok() {
+                return;
+            }
         }
         let now = self.stock.clock.now();
         let (replaced, planned) = old.replaced.clone().unwrap_or_else(|| (now, Why::Failed("it ended".into())));
         let why = how.err().map_or(planned, Why::Failed);
+        if is_current && self.ending.is_none() {
+            self.fill(old.number, &why, now);
+        }
+        // What it held is free now, and yet would count as held.
+        self.release_memory();
         let (counters, vitals) = (&*old.counters, &*old.vitals);
         let resident = limits::resident_bytes().unwrap_or(0);
         let report =
             Report { number: old.number, why: &why, started: old.started, replaced, now, counters, vitals, resident };
         log::info!("{report}");
-        let is_current = self.places.get(old.number).is_some_and(|place| place.current == Some(id));
-        if is_current && !self.is_stopping {
-            self.fill(old.number, &why, now);
-        }
     }
 
     /// Somebody has to work again at a place whose worker has failed.
     fn fill(&mut self, number: usize, why: &Why, now: Moment) {
-        let delay = self.pace.delay(now);
+        let has_neighbour = self.neighbour(number).is_some();
+        let delay = self.pace.delay(now).min(if has_neighbour { Duration::MAX } else { ALONE });
         if let Some(place) = self.places.get_mut(number) {
             (place.current, place.empty_until) = (None, Some(now + delay));
         }
         if delay.is_zero() {
             log::error!("worker {number}: {why}; another one begins");
-            self.fill_places(now);
         } else {
             let (limit, seconds) = (Pace::AT_ONCE, delay.as_secs());
+            let meanwhile = if has_neighbour { "another one accepts" } else { "nobody accepts" };
             log::error!(
                 "worker {number}: {why}; MORE THAN {limit} WORKERS HAVE FAILED WITHIN A MINUTE: the next one begins in \
-                 {seconds} s, and until then nobody accepts in its place"
+                 {seconds} s, and until then {meanwhile} in its place"
             );
         }
+        self.fill_places(now);
     }
 
     fn fill_places(&mut self, now: Moment) {
@@ -248,82 +295,7 @@ impl Loops {
                 self.places[number].empty_until = Some(now + TRY_AGAIN);
             }
         }
-    }
-
-    /// Looks after all: whether they turn, and what they hold. To be called again and again.
-    pub(super) fn look(&mut self) {
-        let now = self.stock.clock.now();
-        if !self.is_stopping {
-            self.fill_places(now);
-            self.look_at_memory(now);
-            self.give_back();
-        }
-        self.look_for_stuck(now);
-    }
-
-    fn look_for_stuck(&mut self, now: Moment) {
-        let limit = self.stock.settings.supervision.watchdog;
-        let mut stuck = Vec::new();
-        for (id, each) in &mut self.running {
-            match each.watch.look(now, each.vitals.answered(), limit) {
-                Finding::Wait => {}
-                Finding::Ask(question) => {
-                    each.is_stuck = false;
-                    each.orders.send(Order::Report(question));
-                }
-                Finding::Stuck(waited) => {
-                    let (number, seconds) = (each.number, waited.as_secs_f64());
-                    log::error!("worker {number}: no turn for {seconds:.1} s (server.watchdog)");
-                    each.is_stuck = true;
-                    stuck.push(*id);
-                }
-            }
-        }
-        if self.is_stopping {
-            return;
-        }
-        for id in stuck {
-            let current = |place: &&mut Place| place.current == Some(id);
-            let Some(place) = self.places.iter_mut().find(current) else { continue };
-            let delay = self.pace.delay(now);
-            // It may come to itself, but nobody can count on it: its clients at least wait no longer than they have to.
-            if delay.is_zero() {
-                self.replace(id, Why::Stuck);
-            } else {
-                place.empty_until = Some(now + delay);
-                log::error!("MORE THAN {} WORKERS HAVE FAILED WITHIN A MINUTE: waiting {delay:?}", Pace::AT_ONCE);
-                if let Some(old) = self.running.get_mut(&id) {
-                    old.replaced = Some((now, Why::Stuck));
-                }
-            }
-        }
-    }
-
-    fn look_at_memory(&mut self, now: Moment) {
-        let (Some(policy), Some(resident)) = (&mut self.policy, limits::resident_bytes()) else { return };
-        let current: Vec<LoopId> = self.places.iter().filter_map(|place| place.current).collect();
-        let candidate = |id: &LoopId| {
-            let each = self.running.get(id)?;
-            Some(Candidate { id: *id, started: each.started, bytes: each.vitals.holdings().bytes })
-        };
-        let candidates: Vec<Candidate> = current.iter().filter_map(candidate).collect();
-        let is_draining = self.running.values().any(|each| each.replaced.is_some() && !each.is_stuck);
-        let limit = policy.limit();
-        match policy.decide(now, resident, &candidates, is_draining) {
-            Decision::Rest => {}
-            Decision::Renew(id) => self.replace(id, Why::Memory { resident, limit }),
-            Decision::Exhausted => {
-                let (resident, limit) = (resident >> 20, limit >> 20);
-                log::warn!(
-                    "all workers were renewed, and the process still holds {resident} MiB of {limit} MiB \
-                     (server.memoryLimit): is the limit too low?"
-                );
-                if self.stock.settings.supervision.memory_upgrade {
-                    // Fails only when the supervisor has gone.
-                    let _ = self.events.send(Event::Renew);
-                }
-            }
-        }
+        self.mind_gaps();
     }
 
     /// How many workers there are, when all places are filled.
@@ -333,12 +305,18 @@ impl Loops {
 
     /// Takes on a client from outside, at each place in turn.
     pub(super) fn adopt(&mut self, client: PlainClient) {
-        self.next_landing = (self.next_landing + 1) % self.places.len().max(1);
+        let count = self.places.len().max(1);
+        let next = (self.next_landing + 1) % count;
+        let works = |number: &usize| self.places.get(*number).is_some_and(|place| self.works_at(place).is_some());
+        self.next_landing = (next..count).chain(0..next).find(works).unwrap_or(next);
         let Some(place) = self.places.get(self.next_landing) else { return };
         // Where nobody works at the moment, the next one looks there first of all.
-        place.landing.put(vec![client.into()]);
-        if let Some(current) = place.current.and_then(|id| self.running.get(&id)) {
+        let is_first = place.landing.put(vec![client.into()]);
+        if let Some(current) = place.current.and_then(|id| self.running.get(&id)).filter(|_| is_first) {
             current.orders.send(Order::Arrivals);
+        }
+        if self.ending.is_some() {
+            self.finish_landing(self.next_landing);
         }
     }
 
@@ -353,35 +331,29 @@ impl Loops {
         accepted
     }
 
-    /// Gives the system back what workers, and those that have ended, hold no longer.
-    fn give_back(&mut self) {
-        let bytes = self.running.values().map(|each| each.vitals.holdings().bytes).sum();
-        if self.ebb.look(bytes) {
-            release_free_memory();
-        }
-    }
-
     /// Whether the order to stop is carried out, but for those who do not turn and so would never end.
     pub(super) fn have_ended(&self) -> bool {
-        self.is_stopping && self.running.values().all(|each| each.is_stuck)
+        self.ending.is_some() && self.running.values().all(|each| each.is_stuck)
     }
 
     /// Has all workers end.
     pub(super) fn stop(&mut self) {
-        self.is_stopping = true;
-        self.doors = None;
-        self.tell_all(|| Order::Stop);
+        self.look_behind_doors();
+        self.end(Ending::Stop);
     }
 
     /// Has all workers end, and their clients go to somebody outside.
     pub(super) fn hand_over(&mut self, heir: &Heir) {
-        self.is_stopping = true;
+        self.end(Ending::HandOver(heir.clone()));
+    }
+
+    fn end(&mut self, ending: Ending) {
         self.doors = None;
-        self.tell_all(|| Order::HandOver(heir.clone()));
+        self.tell_all(|| ending.order());
+        self.ending = Some(ending);
     }
 
     /// How many workers were begun so far.
-    #[cfg(test)]
     pub(super) fn begun(&self) -> u64 {
         self.begun
     }
