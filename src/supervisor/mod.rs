@@ -31,7 +31,7 @@ use crate::net::tls::DAY;
 use crate::page::Pages;
 use crate::worker::{Order, PlainClient};
 use crate::{access_log, directory};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, tick};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, select, tick};
 use doors::Doors;
 use loops::{LoopId, Loops, Stock};
 use pid_file::PidFile;
@@ -149,6 +149,7 @@ pub fn run(settings: &Settings, predecessor: Option<Predecessor>) -> Result<(), 
         log::info!("listening on {address} with {} workers", house.loops.places());
     }
     house.serve(&events);
+    house.see_off(&events);
     house.tear_down();
     Ok(())
 }
@@ -171,6 +172,10 @@ fn prepare(settings: &Settings, predecessor: Option<&Predecessor>, events: &Send
     // That of a predecessor is its own until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
     let pid_file = path.map(|path| PidFile::write(path, account).map_err(Error::pid_file(path))).transpose()?;
+    if predecessor.is_none() {
+        // Soon, or another process could bind the same address unseen. Who connects waits until everything is loaded.
+        doors.listen()?;
+    }
     account.take_on().map_err(Error::Privileges)?;
     panics::log_them();
     let house = House::furnish(&settings, &cpus, doors, events)?;
@@ -190,8 +195,6 @@ fn open_doors(
         return Doors::open(settings, workers, inherited).map(|(doors, _)| doors);
     }
     let (doors, others) = Doors::open(settings, workers, activated)?;
-    // At once, or another process could bind the same address unseen. Who connects waits until everything is loaded.
-    doors.listen()?;
     match others.first() {
         None => Ok(doors),
         Some(other) => Err(match other.local_address() {
@@ -366,6 +369,25 @@ impl House {
         }
     }
 
+    /// Waits until the last clients have gone over to a successor, for a while, and not where nobody wants to wait.
+    fn see_off(&mut self, events: &Receiver<Event>) {
+        let Some(is_over) = self.succession.say_end() else { return };
+        let too_late = after(upgrade::FAREWELL);
+        while !self.is_hurried {
+            select! {
+                recv(is_over) -> _ => return,
+                recv(too_late) -> _ => return,
+                recv(events) -> event => match event {
+                    Ok(Event::Signal(signal)) if is_end(signal) => {
+                        self.is_hurried = std::mem::replace(&mut self.is_ordered_to_stop, true);
+                    }
+                    Ok(_) => {}
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Signal(SIGHUP) => self.reload(),
@@ -476,7 +498,7 @@ impl House {
         let (counters, accepted) = (self.loops.counters(), self.loops.accepted());
         self.loops.stock.directory.stop();
         drop(self.loops);
-        self.succession.finish(if self.is_hurried { Duration::ZERO } else { upgrade::FAREWELL });
+        self.succession.finish();
         let lost_lines = self.log.stop();
         let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
         let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));

@@ -12,6 +12,7 @@ mod headers;
 mod limits;
 mod logs;
 mod matrix;
+mod mishaps;
 mod names;
 mod outage;
 mod pressure;

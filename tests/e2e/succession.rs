@@ -9,6 +9,7 @@ use crate::support::tls::Authority;
 use crate::support::{Gate, HOST, canned, until, unused_address};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use sluice::base::clock::{Clock, Moment};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
@@ -16,9 +17,10 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// A proxy whose program has a name of its own, which a test can give to another program.
-fn replaceable(setup: Setup) -> Setup {
+pub(crate) fn replaceable(setup: Setup) -> Setup {
     let program = setup.dir().join("sluice");
     symlink(env!("CARGO_BIN_EXE_sluice"), &program).expect("a name for the program");
     let pid_file = setup.dir().join("sluice.pid");
@@ -27,14 +29,14 @@ fn replaceable(setup: Setup) -> Setup {
 }
 
 /// Orders an upgrade by the command, and waits for what it says.
-fn order(proxy: &Proxy) -> Output {
+pub(crate) fn order(proxy: &Proxy) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
     command.args(["upgrade", "--pid", &proxy.pid().to_string()]).output().expect("the command")
 }
 
 /// Upgrades the proxy: the new process.
 #[track_caller]
-fn upgrade(proxy: &mut Proxy) -> u32 {
+pub(crate) fn upgrade(proxy: &mut Proxy) -> u32 {
     let before = proxy.pid();
     let output = order(proxy);
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -47,7 +49,7 @@ fn upgrade(proxy: &mut Proxy) -> u32 {
 
 /// An upgrade that fails: why.
 #[track_caller]
-fn fail_to_upgrade(proxy: &Proxy) -> String {
+pub(crate) fn fail_to_upgrade(proxy: &Proxy) -> String {
     let before = proxy.read("sluice.pid");
     let output = order(proxy);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -89,7 +91,7 @@ fn an_idle_client_is_answered_by_the_next_process_and_the_one_after() {
     clients.iter_mut().chain([&mut slow, &mut silent]).for_each(|client| client.get(HOST, "/").expect_ok("ok"));
 }
 
-fn is_zombie(pid: u32) -> bool {
+pub(crate) fn is_zombie(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 
@@ -256,13 +258,15 @@ fn what_is_under_way_finishes_where_it_began() {
         }
     });
     let setup = Setup::for_backends([backend.url()]).route("tunnel", [echo.url()]);
-    let mut proxy = replaceable(setup).set("gracefulWait", 1.5).start();
+    let grace = Duration::from_millis(1500);
+    let mut proxy = replaceable(setup).set("gracefulWait", grace.as_secs_f64()).start();
     let mut tunnel = proxy.client();
     tunnel.send("GET / HTTP/1.1\r\nHost: tunnel\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n");
     assert_eq!(tunnel.head().status(), 101);
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/"));
     backend.until_heads(1);
+    let clock = Clock::new();
     upgrade(&mut proxy);
     tunnel.send("x");
     assert_eq!(tunnel.bytes(1), b"x");
@@ -273,6 +277,8 @@ fn what_is_under_way_finishes_where_it_began() {
     tunnel.send("y");
     assert_eq!(tunnel.bytes(1), b"y");
     let (rest, how) = tunnel.rest();
+    let lasted = clock.now().since(Moment::ZERO);
+    assert!(lasted >= grace, "the tunnel had {lasted:?} of {grace:?}");
     assert!(rest.is_empty() && matches!(how, How::Closed | How::Reset), "{how:?} after {rest:?}");
     until("the first process ends", || proxy.first_has_ended());
     client.get(HOST, "/").expect_ok("finished");

@@ -29,9 +29,11 @@ pub(super) use successor::Word;
 use super::doors::Doors;
 use super::notify;
 use crate::worker::Heir;
+use crossbeam_channel::Receiver;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::convert::Infallible;
 use std::process;
 use std::time::Duration;
 use successor::Successor;
@@ -140,11 +142,19 @@ impl Succession {
         }
     }
 
-    /// Waits until the clients have gone over, but not for longer than this. To be called when no worker is left.
-    pub(super) fn finish(self, patience: Duration) {
+    /// Says that no clients follow. Returns what ends when all have gone over; `None` where nobody takes them.
+    pub(super) fn say_end(&self) -> Option<&Receiver<Infallible>> {
+        match self {
+            Self::None => None,
+            Self::Coming(successor) | Self::There(_, successor) => Some(successor.say_end()),
+        }
+    }
+
+    /// Leaves a successor alone that is done with, or is not waited for any more.
+    pub(super) fn finish(self) {
         match self {
             Self::None => {}
-            Self::Coming(successor) | Self::There(_, successor) => successor.finish(patience),
+            Self::Coming(successor) | Self::There(_, successor) => successor.finish(Duration::ZERO),
         }
     }
 }

@@ -112,11 +112,16 @@ impl Successor {
         Heir::Outside(self.clients.clone())
     }
 
-    /// Waits until all clients have gone over that were sent, but not for longer than this. Workers that do not turn may
-    /// hold the way for ever, so its end is said: a letter with nobody in it.
-    pub(super) fn finish(self, patience: Duration) {
+    /// Says that no clients follow: a letter with nobody in it, since workers that do not turn may hold the way for ever.
+    /// Returns what ends when all have gone over.
+    pub(super) fn say_end(&self) -> &Receiver<Infallible> {
         // Fails where there is nobody to go to.
         let _ = self.clients.send(Vec::new());
+        &self.is_over
+    }
+
+    /// Waits until it is done with, but not for longer than this.
+    pub(super) fn finish(self, patience: Duration) {
         if self.is_over.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
             return log::warn!("upgrade: the new process does not take clients over; not waiting any longer");
         }
