@@ -17,6 +17,12 @@ const SHORTEST_PAUSE: u32 = 5;
 /// The longest it grows to.
 const LONGEST_PAUSE: u32 = 60;
 
+/// How long a worker that has ended is let alone to have given back what it held, in intervals.
+const SETTLING: u32 = 2;
+
+/// A round in which nothing was to be decided for so long is over, in intervals: what comes then has another cause.
+const FORGOTTEN: u32 = 60;
+
 /// A worker as the policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
@@ -89,11 +95,14 @@ impl Policy {
         candidates: &[Candidate],
         is_draining: bool,
     ) -> Decision {
-        if resident <= self.limit / 100 * CALM_PERCENT {
+        if resident <= self.limit / 100 * CALM_PERCENT || self.rest_until + self.interval * FORGOTTEN < now {
             self.round = None;
             self.pause = SHORTEST_PAUSE;
         }
-        if resident <= self.limit || is_draining || now < self.rest_until {
+        if is_draining {
+            self.rest_until = self.rest_until.max(now + self.interval * SETTLING);
+        }
+        if resident <= self.limit || now < self.rest_until {
             return Decision::Rest;
         }
         let began = *self.round.get_or_insert(now);
@@ -132,12 +141,15 @@ mod tests {
         let both = [candidate(1, 0, 10), candidate(2, 0, 20)];
         let second_is_new = [candidate(1, 0, 10), candidate(3, 11, 900)];
         let all_new = [candidate(4, 17, 10), candidate(3, 11, 900)];
+        let since_42 = [candidate(5, 43, 10), candidate(6, 44, 20)];
         type Row<'a> = (u64, u64, &'a [Candidate], bool, Decision);
-        let table: [Row<'_>; 11] = [
+        let table: [Row<'_>; 14] = [
             (1, 1000, &both, false, Rest),
             (10, 1001, &both, false, Renew(LoopId(2))),
             (11, 1001, &second_is_new, false, Rest),
-            (16, 1001, &second_is_new, true, Rest),
+            (15, 1001, &second_is_new, true, Rest),
+            // What it held is only just free.
+            (16, 1001, &second_is_new, false, Rest),
             // Below the limit, and yet not so far that a new round would begin.
             (16, 950, &second_is_new, false, Rest),
             (17, 1001, &second_is_new, false, Renew(LoopId(1))),
@@ -146,6 +158,9 @@ mod tests {
             (32, 1001, &all_new, false, Renew(LoopId(3))),
             (33, 900, &all_new, false, Rest),
             (42, 1001, &all_new, false, Renew(LoopId(3))),
+            // All are new in this round, so all would have been renewed in vain; but it is forgotten.
+            (107, 950, &since_42, false, Rest),
+            (108, 1001, &since_42, false, Renew(LoopId(6))),
         ];
         for (second, resident, candidates, is_draining, expected) in table {
             let found = policy.decide(at(second), resident, candidates, is_draining);
