@@ -101,6 +101,11 @@ impl<T> Slots<T> {
         self.slab.is_empty()
     }
 
+    /// All values, in the order of their slots.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.slab.iter().map(|(_, (_, value))| value)
+    }
+
     /// The keys of all values, in the order of their slots.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.slab.iter().map(|(index, (generation, _))| Key {

@@ -372,6 +372,11 @@ impl Exchange {
         [&self.to_client, &self.to_upstream].iter().filter(|backlog| backlog.holds_buffer()).count()
     }
 
+    /// The memory of the buffers that it holds, in bytes.
+    pub fn lent_bytes(&self) -> [usize; 2] {
+        [&self.to_client, &self.to_upstream].map(Backlog::capacity)
+    }
+
     /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.
     pub fn recycle(mut self, buffers: &mut BufferPool, spares: &mut Spares) {
         for backlog in [&mut self.to_client, &mut self.to_upstream] {

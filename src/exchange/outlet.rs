@@ -109,6 +109,11 @@ impl Backlog {
         self.bytes.capacity() > 0
     }
 
+    /// The memory that it owns, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The bytes that are left.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.sent

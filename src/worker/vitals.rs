@@ -1,10 +1,11 @@
 //! What a worker tells of itself when it is asked: that it still turns, and what it holds.
 
 use super::Worker;
+use super::connection::Stream;
 use crate::base::buffer::FRESH_CAPACITY;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What an encrypted client's session holds, about.
+/// What the session of an encrypted connection holds, about.
 const SESSION_BYTES: usize = 4 * 1024;
 
 /// What a route in the cache holds, about: its key, its place in the LRU and its share of a frontend.
@@ -75,12 +76,19 @@ impl Worker {
         vitals.answered.store(question, Ordering::Release);
     }
 
-    fn held_bytes(&self) -> usize {
-        let session = if self.lobby.is_some() { SESSION_BYTES } else { 0 };
+    pub(super) fn held_bytes(&self) -> usize {
+        let streams = self.clients.values().map(|client| &client.stream);
+        let streams = streams.chain(self.upstreams.values().map(|upstream| &upstream.stream));
+        let of_stream = |stream: &Stream| {
+            let session = if stream.transport.is_encrypted() { SESSION_BYTES } else { 0 };
+            session + beyond_fresh(stream.unread.capacity())
+        };
+        let backlogs = self.jobs.values().flat_map(|job| job.exchange.lent_bytes());
         self.clients.bytes()
-            + self.clients.len() * session
             + self.jobs.bytes()
             + self.upstreams.bytes()
+            + streams.map(of_stream).sum::<usize>()
+            + backlogs.map(beyond_fresh).sum::<usize>()
             + self.core.buffers.count() * FRESH_CAPACITY
             + self.routes.count() * ROUTE_BYTES
     }
@@ -93,4 +101,9 @@ impl Worker {
         self.timers.tidy();
         self.core.buffers.tidy();
     }
+}
+
+/// What a buffer has grown by.
+fn beyond_fresh(capacity: usize) -> usize {
+    capacity.saturating_sub(FRESH_CAPACITY)
 }
