@@ -197,6 +197,14 @@ impl Worker {
         }
     }
 
+    /// Whether a client's next request is the last one here: it was sent before the answer to the one before, so that the
+    /// client may never be idle, and another process takes no other.
+    pub(super) fn is_to_part(&self, client: Key) -> bool {
+        let heir = self.leave.as_ref().and_then(|leave| leave.heir.as_ref());
+        let is_ahead = || self.clients.get(client).is_some_and(|client| client.stream.holds_buffer());
+        matches!(heir, Some(Heir::Outside(_))) && is_ahead()
+    }
+
     /// Takes a client out of this worker, if it can move now.
     fn pack(&mut self, key: Key, heir: &Heir) -> Option<Passenger> {
         let client = self.clients.get(key)?;
@@ -267,9 +275,10 @@ impl Worker {
             self.core.buffers.welcome(passenger.lent_buffers());
             let Passenger { stream, peer, door, served, share, is_shaking_hands, awaits_header, told, due, tunnel } =
                 passenger;
-            // One that comes from another process has a share there; here it is let in even where none is left.
+            // One that comes from another process has a share there; here it is let in even where none is left. Who has
+            // none in this one is not limited.
             let share = match share {
-                None if !awaits_header => self.admit(peer.address).ok().flatten(),
+                None if due.is_none() => self.admit(peer.address).ok().flatten(),
                 share => share,
             };
             let timers = &mut self.timers;

@@ -57,6 +57,7 @@ impl Worker {
                     self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
                 }
                 self.counters.count(Counter::ProxyHeaders);
+                self.may_move(key);
                 return self.admit_told(key);
             }
             Read::Part => {}

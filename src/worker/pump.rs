@@ -124,10 +124,13 @@ impl Worker {
     /// Begins an exchange with a client, if it is still there.
     fn open_job(&mut self, client_key: Key) -> Option<Key> {
         self.note_busy(client_key);
+        let is_to_part = self.is_to_part(client_key);
         let client = self.clients.get_mut(client_key)?;
         let mut exchange = Exchange::new(client.peer.clone(), self.core.now, &self.core.settings);
         if self.settings.max_requests.is_some_and(|most| client.served >= most.get() - 1) {
             self.counters.count(Counter::RequestLimits);
+            exchange = exchange.last();
+        } else if is_to_part {
             exchange = exchange.last();
         }
         let job = self.jobs.insert(Job {

@@ -101,6 +101,27 @@ fn open_logs(proxy: &Proxy, pid: u32) -> usize {
     files.flatten().filter(|file| fs::read_link(file.path()).is_ok_and(|target| target == renamed)).count()
 }
 
+/// A client that always asks before it is answered is never idle: it is told to come again, and loses no answer that it
+/// was promised.
+#[test]
+fn a_client_that_never_waits_is_told_to_come_again() {
+    let (gate, backend) = slow_backend();
+    let mut proxy = replaceable(Setup::for_backends([backend.url()])).start();
+    let mut client = proxy.client();
+    client.send([canned::get(HOST, "/slow"), canned::get(HOST, "/1"), canned::get(HOST, "/2")].concat());
+    backend.until_heads(1);
+    upgrade(&mut proxy);
+    gate.open();
+    let first = client.answer_to("GET");
+    first.expect_ok("ok");
+    assert!(!first.head.lists("connection", "close"), "in {}", first.head);
+    let second = client.answer_to("GET");
+    second.expect_ok("ok");
+    assert!(second.head.lists("connection", "close"), "in {}", second.head);
+    client.expect_closed();
+    until("the first process ends", || proxy.first_has_ended());
+}
+
 /// The new process dies: who is still with the old one is told to go, and the old one ends.
 #[test]
 fn a_successor_that_dies_leaves_clients_that_are_told() {

@@ -1,5 +1,7 @@
 //! The PROXY protocol: whose word is taken on who a client is, and which backends are told.
 
+use crate::respawn::{restless, until_respawns};
+use crate::succession::{replaceable, upgrade};
 use crate::support::backend::Backend;
 use crate::support::client::{Client, connect};
 use crate::support::proxy::{Proxy, Setup};
@@ -308,4 +310,32 @@ fn a_web_socket_passes_behind_a_header() {
         socket.send(Message::text(text)).expect("sending a message");
         assert_eq!(socket.read().expect("reading the echo"), Message::text(text));
     }
+}
+
+/// Who was introduced once is the same one to another worker, and to another process.
+#[test]
+fn whoever_moves_keeps_the_address_that_was_told() {
+    let backend = Backend::always(canned::ok("hello"));
+    let mut proxy = replaceable(restless(behind_balancer(&backend))).start();
+    let mut client = proxy.client_from(BALANCER);
+    client.send(LINE);
+    let expect_known = |client: &mut Client, when: &str| {
+        client.get(HOST, "/").expect_ok("hello");
+        let requests = backend.requests();
+        let head = &requests.last().expect("the request").head;
+        let found = ["X-Forwarded-For", "X-Real-IP", "X-Forwarded-Port"].map(|name| head.get(name));
+        assert_eq!(found, [Some("192.0.2.1"), Some("192.0.2.1"), Some("4430")], "{when}");
+    };
+    expect_known(&mut client, "at first");
+    until_respawns(&proxy, 3);
+    expect_known(&mut client, "after workers were renewed");
+    // One that is introduced when the first process is about to end, and then says nothing.
+    let mut late = proxy.client_from(BALANCER);
+    late.send(&LINE[..10]);
+    until_respawns(&proxy, 1);
+    upgrade(&mut proxy);
+    late.send(&LINE[10..]);
+    until("the first process ends, and both are elsewhere", || proxy.first_has_ended());
+    expect_known(&mut client, "after an upgrade");
+    expect_known(&mut late, "who came late");
 }

@@ -3,9 +3,11 @@
 
 use crate::support::backend::Backend;
 use crate::support::body::{Checker, write_pattern};
+use crate::support::client::Client;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::Authority;
 use crate::support::{Gate, HOST, canned, until};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -14,7 +16,7 @@ const ASKING: &str = "GET /tunnel HTTP/1.1\r\nHost: www.example.com\r\nConnectio
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
 
 /// Two workers, of which one is renewed each 50 milliseconds or so, later more slowly.
-fn restless(setup: Setup) -> Setup {
+pub(crate) fn restless(setup: Setup) -> Setup {
     setup.workers(2).set("memoryLimit", "1MB").set("memoryCheckInterval", 0.01)
 }
 
@@ -23,7 +25,7 @@ fn respawns(proxy: &Proxy) -> usize {
 }
 
 #[track_caller]
-fn until_respawns(proxy: &Proxy, count: usize) {
+pub(crate) fn until_respawns(proxy: &Proxy, count: usize) {
     let target = respawns(proxy) + count;
     until("workers are renewed", || respawns(proxy) >= target);
 }
@@ -123,4 +125,31 @@ fn what_does_not_finish_is_ended_by_force() {
     until("the report", || proxy.stderr().contains("ended by force with 1 requests under way"));
     gate.open();
     proxy.client().get(HOST, "/").expect_ok("too late");
+}
+
+/// What an address may have is counted where its connections are, wherever they have moved.
+#[test]
+fn an_address_has_so_many_connections_wherever_they_move() {
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = restless(Setup::for_backends([backend.url()])).set("maxConnectionsPerAddress", 4).start();
+    let crowd = IpAddr::from([127, 0, 0, 7]);
+    let is_let_in = || {
+        let mut client = proxy.client_from(crowd);
+        client.try_send(canned::get(HOST, "/")) && client.try_answer_to("GET").is_ok()
+    };
+    let mut held: Vec<Client> = (0..4).map(|_| proxy.client_from(crowd)).collect();
+    for _ in 0..3 {
+        held.iter_mut().for_each(|client| client.get(HOST, "/").expect_ok("ok"));
+        assert!(!is_let_in(), "a fifth one");
+        until_respawns(&proxy, 2);
+    }
+    held.iter_mut().for_each(|client| client.get(HOST, "/").expect_ok("ok"));
+    held.truncate(3);
+    until("a place is free again", is_let_in);
+    drop(held);
+    // Nothing is left of them: four again, and no more.
+    until("all are free", || {
+        let mut clients: Vec<Client> = (0..4).map(|_| proxy.client_from(crowd)).collect();
+        clients.iter_mut().all(|client| client.try_send(canned::get(HOST, "/")) && client.try_answer_to("GET").is_ok())
+    });
 }
