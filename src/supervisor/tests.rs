@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::config;
+use crate::wire::forwarded::Peer;
 use crate::worker::Deed;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock, mpsc};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,6 +20,16 @@ struct Scene {
     address: SocketAddr,
     folder: PathBuf,
     clock: Clock,
+    backend: Arc<Backend>,
+}
+
+/// Where requests go.
+#[derive(Default)]
+struct Backend {
+    /// How many it has read.
+    heard: AtomicUsize,
+    /// Whoever writes here holds all answers back.
+    gate: RwLock<()>,
 }
 
 /// A client with a connection of its own.
@@ -27,9 +39,16 @@ impl Scene {
     fn new(test: &str, workers: usize) -> Self {
         let folder = std::env::temp_dir().join(format!("sluice-house-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}", backend.local_addr().expect("its address"));
-        thread::spawn(move || backend.incoming().flatten().for_each(|stream| drop(thread::spawn(|| serve(stream)))));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        let backend = Arc::<Backend>::default();
+        let serving = Arc::clone(&backend);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let backend = Arc::clone(&serving);
+                thread::spawn(move || backend.serve(stream));
+            }
+        });
         let routes = folder.join("routes.json");
         fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a file");
         let text = format!(r#"{{"driver": "file:{}", "server": {{"watchdog": 0.2}}}}"#, routes.display());
@@ -44,7 +63,7 @@ impl Scene {
         let cpus = vec![affinity::Place::Anywhere; workers];
         let mut house = House::furnish(&settings, &cpus, doors, &events_out).expect("a house");
         house.loops.start().expect("workers");
-        Self { house: Some(house), events, address, folder, clock: Clock::new() }
+        Self { house: Some(house), events, address, folder, clock: Clock::new(), backend }
     }
 
     fn loops(&mut self) -> &mut Loops {
@@ -111,35 +130,131 @@ impl Client {
     }
 }
 
-/// A backend that answers each request.
-fn serve(stream: TcpStream) {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    while matches!(reader.read_line(&mut line), Ok(1..)) {
-        if line == "\r\n" && reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
-            return;
+impl Backend {
+    /// Answers each request of a connection.
+    fn serve(&self, stream: TcpStream) {
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        while matches!(reader.read_line(&mut line), Ok(1..)) {
+            if line == "\r\n" {
+                self.heard.fetch_add(1, Ordering::SeqCst);
+                drop(self.gate.read());
+                if reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                    return;
+                }
+            }
+            line.clear();
         }
-        line.clear();
     }
 }
 
+/// What is logged is kept here.
+struct Logged;
+
+static LOGGED: Mutex<String> = Mutex::new(String::new());
+
+impl log::Log for Logged {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        // The message of a test that fails comes here too.
+        eprintln!("{}", record.args());
+        let mut logged = LOGGED.lock().expect("nobody panics here");
+        logged.push_str(&format!("{}\n", record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+fn logged() -> String {
+    LOGGED.lock().expect("nobody panics here").clone()
+}
+
+/// The hook is installed that the program has, so its price is in the time.
 #[test]
 fn a_panic_costs_its_worker_and_no_other() {
+    log::set_logger(&Logged).expect("the only logger");
+    log::set_max_level(log::LevelFilter::Error);
+    panics::log_them();
     let mut scene = Scene::new("panic", 2);
-    let mut clients: Vec<Client> = (0..16).map(|_| scene.client()).collect();
-    assert!(clients.iter_mut().all(Client::is_served));
-    let mut quickest = PATIENCE;
-    for round in 0..3 {
-        scene.have(0, || panic!("a test's order"));
+    let mut times = Vec::new();
+    for round in 0..7 {
+        let before = scene.loops().accepted();
+        let mut clients: Vec<Client> = (0..16).map(|_| scene.client()).collect();
+        assert!(clients.iter_mut().all(Client::is_served));
+        let of_other = scene.loops().accepted()[1] - before[1];
+        let backend = Arc::clone(&scene.backend);
+        let closed = backend.gate.write();
+        let heard = backend.heard.load(Ordering::SeqCst);
+        clients.iter_mut().for_each(Client::send);
+        scene.until("the requests are under way", |_| backend.heard.load(Ordering::SeqCst) == heard + 16);
         let began = scene.clock.now();
+        scene.have(0, || panic!("a test's order"));
         scene.until("a successor", |scene| scene.loops().begun() == 3 + round);
+        drop(closed);
         // At both places somebody serves: of so many connections some come to each.
         assert!((0..16).map(|_| scene.client()).all(|mut client| client.is_served()));
-        quickest = quickest.min(scene.clock.now().since(began));
+        times.push(scene.clock.now().since(began));
+        let answered = clients.iter_mut().map(Client::is_answered).filter(|answered| *answered).count();
+        assert_eq!(answered as u64, of_other, "requests of the other worker go on");
     }
-    assert!(quickest < Duration::from_millis(100), "served again after {quickest:?}");
-    let alive = clients.iter_mut().map(Client::is_served).filter(|served| *served).count();
-    assert!((1..16).contains(&alive), "{alive} of 16 connections are left");
+    times.sort();
+    assert!(times[3] < Duration::from_millis(100), "served again after {times:?}");
+    scene.until("the panic is told", |_| logged().contains("worker-0: panicked at src/supervisor/tests.rs"));
+    assert!(logged().contains("a test's order"), "{}", logged());
+    scene.until("how it came to it", |_| logged().contains("a_panic_costs_its_worker_and_no_other::{{closure}}"));
+}
+
+/// While nobody works at a place, its neighbour accepts there, and gets the clients of who leaves it.
+#[test]
+fn a_neighbour_stands_in_where_a_worker_fails_again_and_again() {
+    let mut scene = Scene::new("gap", 2);
+    for failure in 0..watchdog::Pace::AT_ONCE as u64 {
+        scene.have(0, || panic!("a test's order"));
+        scene.until("a successor", |scene| scene.loops().begun() == 3 + failure);
+    }
+    let mut clients: Vec<Client> = (0..16).map(|_| scene.client()).collect();
+    assert!(clients.iter_mut().all(Client::is_served));
+    let (gate, closed) = mpsc::channel::<()>();
+    scene.have(0, move || assert!(closed.recv().is_err(), "the gate opens by being dropped"));
+    scene.until("it is found stuck", |scene| scene.loops().leaving() == 1);
+    let (begun, before) = (scene.loops().begun(), scene.loops().accepted());
+    let began = scene.clock.now();
+    assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()));
+    let took = scene.clock.now().since(began);
+    assert!(took < Duration::from_millis(500), "served after {took:?}");
+    assert_eq!(scene.loops().accepted()[1], before[1] + 32, "the neighbour has accepted them all");
+    clients.iter_mut().for_each(Client::send);
+    drop(gate);
+    assert!(clients.iter_mut().all(Client::is_answered), "who waited is answered");
+    scene.until("the stuck one's end", |scene| scene.loops().leaving() == 0);
+    assert!(clients.iter_mut().all(Client::is_served), "and served on by the neighbour");
+    assert_eq!(scene.loops().begun(), begun, "all this while nobody worked there");
+    scene.until("somebody does again", |scene| scene.loops().begun() > begun);
+    let before = scene.loops().accepted();
+    assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()));
+    assert!((1..32).contains(&(scene.loops().accepted()[0] - before[0])), "each accepts at its own place");
+}
+
+/// A client arrives when the last worker has left, and before the supervisor knows that.
+#[test]
+fn who_arrives_last_of_all_is_served() {
+    let mut scene = Scene::new("last", 1);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let (accepted, _) = listener.accept().expect("a connection");
+    accepted.set_nonblocking(true).expect("a socket");
+    let peer = Peer { address: [127, 0, 0, 1].into(), local_port: 80, secure: false, subject: None };
+    let mut client = Client(BufReader::new(stream));
+    client.send();
+    scene.loops().stop();
+    let end = scene.events.recv_timeout(PATIENCE).expect("the worker's end");
+    scene.loops().adopt(PlainClient { stream: accepted, peer, served: 1, told: None });
+    scene.house.as_mut().expect("a house").handle(end);
+    scene.until("the end", |scene| scene.loops().have_ended());
+    assert!(client.is_answered());
 }
 
 #[test]
