@@ -5,6 +5,7 @@ mod affinity;
 mod certificates;
 mod cgroup;
 mod doors;
+mod error;
 mod limits;
 mod loops;
 mod memory;
@@ -18,11 +19,10 @@ mod tests;
 mod upgrade;
 mod watchdog;
 
+pub use error::Error;
 pub use upgrade::{Predecessor, order as order_upgrade};
 
 use crate::base::clock::{Clock, Moment};
-use crate::base::counters::Counter;
-use crate::base::reason::Reason;
 use crate::config::Settings;
 use crate::net::activation;
 use crate::net::listener::Listener;
@@ -38,10 +38,7 @@ use pid_file::PidFile;
 use privileges::Account;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -53,67 +50,6 @@ const LEAST_AGE: u32 = 600;
 
 /// How often a successor looks whether the source of routes is there.
 const WARM_UP_LOOK: Duration = Duration::from_millis(5);
-
-/// Why the process cannot serve, or no longer.
-#[derive(Debug)]
-pub enum Error {
-    /// An address could not be listened on.
-    Listen(SocketAddr, io::Error),
-    /// The account to run as could not be taken on.
-    Privileges(privileges::Fault),
-    /// A processor of `server.cpus` is not there.
-    Cpus(affinity::Fault),
-    /// What the service manager handed over cannot be listened on.
-    Activation(io::Error),
-    /// The service manager listens on an address that the configuration does not have.
-    Unnamed(SocketAddr),
-    /// The number of the process could not be written.
-    PidFile(PathBuf, io::Error),
-    /// The routes could not be had.
-    Directory(directory::Error),
-    /// The access log could not be opened, or a thread or poll not be made.
-    System(&'static str, io::Error),
-    /// What was to be agreed on with clients over TLS is nothing that can be.
-    Tls(String),
-    /// The process before this one does not hand over.
-    Predecessor(String),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen(address, error) => {
-                write!(f, "listening on {address}: {error}")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => f.write_str("; another program has this address"),
-                    io::ErrorKind::PermissionDenied => f.write_str("; ports below 1024 need root"),
-                    _ => Ok(()),
-                }
-            }
-            Self::Privileges(fault) => fault.fmt(f),
-            Self::Cpus(fault) => fault.fmt(f),
-            Self::Activation(error) => write!(f, "sockets of the service manager: {error}"),
-            Self::Unnamed(address) => write!(
-                f,
-                "the service manager listens on {address}, which is no address of http.bind or https.bind: name it there, \
-                 or take it out of the unit"
-            ),
-            Self::PidFile(path, error) => write!(f, "server.pidFile: writing {}: {error}", path.display()),
-            Self::Directory(error) => error.fmt(f),
-            Self::Tls(problem) => write!(f, "https: {problem}"),
-            Self::Predecessor(why) => write!(f, "upgrade: {why}"),
-            Self::System(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl Error {
-    fn pid_file(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        |error| Self::PidFile(path.to_owned(), error)
-    }
-}
 
 /// What wakes the supervisor.
 enum Event {
@@ -391,7 +327,10 @@ impl House {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Signal(SIGHUP) => self.reload(),
-            Event::Signal(SIGUSR1) => self.reopen_log(),
+            Event::Signal(SIGUSR1) => {
+                self.reopen_log();
+                report::tell_totals("so far", &self.loops.counters(), &self.loops.accepted(), self.log.lost_lines());
+            }
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Renew => self.renew(),
             Event::Signal(_) => self.stop(),
@@ -499,17 +438,6 @@ impl House {
         self.loops.stock.directory.stop();
         drop(self.loops);
         self.succession.finish();
-        let lost_lines = self.log.stop();
-        let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
-        let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));
-        let counted: Vec<String> = totals
-            .chain(reasons)
-            .chain([("lost_log_lines", lost_lines)])
-            .filter(|(_, count)| *count > 0)
-            .map(|(name, count)| format!("{name} {count}"))
-            .collect();
-        let accepted: Vec<String> = accepted.iter().map(u64::to_string).collect();
-        log::info!("connections of each worker: {}", accepted.join(", "));
-        log::info!("stopped; {}", counted.join(", "));
+        report::tell_totals("stopped", &counters, &accepted, self.log.stop());
     }
 }

@@ -1,7 +1,8 @@
-//! What is told of a worker that has ended: how it was, and how it went.
+//! What is told of a worker that has ended, how it was, and how it went; and of all of them together.
 
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters};
+use crate::base::reason::Reason;
 use crate::worker::Vitals;
 use std::fmt;
 
@@ -70,4 +71,19 @@ impl fmt::Display for Report<'_> {
             self.resident / MIB,
         )
     }
+}
+
+/// Logs what was counted, and how many connections were accepted at each place.
+pub(super) fn tell_totals(when: &str, counters: &Counters, accepted: &[u64], lost_lines: u64) {
+    let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
+    let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));
+    let counted: Vec<String> = totals
+        .chain(reasons)
+        .chain([("lost_log_lines", lost_lines)])
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    let accepted: Vec<String> = accepted.iter().map(u64::to_string).collect();
+    log::info!("connections of each worker: {}", accepted.join(", "));
+    log::info!("{when}; {}", counted.join(", "));
 }

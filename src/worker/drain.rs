@@ -82,10 +82,12 @@ impl Worker {
             Some(_) => {}
         }
         self.greet(key);
-        match self.clients.get(key) {
-            Some(Client { job: None, served: 0, timer, .. }) => self.timers.set(*timer, self.core.now + FIRST_REQUEST),
-            Some(Client { job: None, .. }) => self.close_client(key),
-            _ => {}
+        let Some(client @ Client { job: None, .. }) = self.clients.get(key) else { return };
+        // Who has just moved here may have spoken, and the poll has yet to tell.
+        if client.served == 0 || !client.stream.transport.is_silent() {
+            self.timers.set(client.timer, self.core.now + FIRST_REQUEST);
+        } else {
+            self.close_client(key);
         }
     }
 

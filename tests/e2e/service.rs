@@ -108,9 +108,13 @@ fn workers_are_pinned() {
 fn connections_are_spread_over_the_workers() {
     let mut proxy = Setup::new().workers(4).start();
     (0..1000).for_each(|_| assert_eq!(proxy.client().get("__ping__", "/").status(), 200));
+    // It is told while it runs, and once more at the end.
+    proxy.signal(Signal::SIGUSR1);
+    until("the counts are told", || proxy.stderr().contains("so far; accepted_connections 1"));
+    let stderr = proxy.stderr();
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.until_exit().success());
-    let stderr = proxy.stderr();
+    assert_eq!(proxy.stderr().matches("connections of each worker: ").count(), 2);
     let counts = stderr.lines().find_map(|line| line.split_once("connections of each worker: ")).expect("the counts").1;
     let counts: Vec<u64> = counts.split(", ").map(|count| count.parse().expect("a number")).collect();
     // Those that wait for the proxy to accept at its start count too.

@@ -15,7 +15,7 @@ impl Loops {
         let now = self.stock.clock.now();
         if self.ending.is_none() {
             self.fill_places(now);
-            self.give_back();
+            self.give_back(now);
             // The ticks come a little early or late.
             if now + self.interval() / 2 >= self.memory_due {
                 self.memory_due = now + self.stock.settings.supervision.memory_check_interval;
@@ -85,9 +85,9 @@ impl Loops {
     }
 
     /// Gives the system back what workers hold no longer.
-    fn give_back(&mut self) {
+    fn give_back(&mut self, now: Moment) {
         let bytes = self.running.values().map(|each| each.vitals.holdings().bytes).sum();
-        if self.ebb.look(bytes) {
+        if self.ebb.look(now, bytes) {
             self.release_memory();
         }
     }

@@ -130,7 +130,8 @@ impl Loops {
         };
         let supervision = &stock.settings.supervision;
         let limit = limits::memory(supervision.memory_limit, cpus.len());
-        let policy = limit.map(|limit| Policy::new(limit, supervision.memory_check_interval));
+        let interval = supervision.memory_check_interval;
+        let policy = limit.map(|limit| Policy::new(limit, interval));
         Self {
             stock,
             doors: Some(doors),
@@ -141,7 +142,7 @@ impl Loops {
             next_landing: 0,
             policy,
             memory_due: Moment::ZERO,
-            ebb: Ebb::default(),
+            ebb: Ebb::new(interval),
             pace: Pace::default(),
             ending: None,
             events,
