@@ -1,6 +1,6 @@
 //! Upgrades that follow one another closely, and processes that end in the midst of one.
 
-use crate::succession::{fail_to_upgrade, is_zombie, order, replaceable, upgrade};
+use crate::succession::{fail_to_upgrade, is_zombie, order, replaceable, upgrade, write_program};
 use crate::support::backend::Backend;
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, Setup};
@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,4 +210,26 @@ fn the_pid_file_names_who_serves() {
         assert_eq!(order(&proxy).status.code(), Some(1));
         assert_eq!(proxy.read("sluice.pid"), own);
     }
+}
+
+/// Process 1 of a container is no process to be succeeded.
+#[test]
+fn the_first_process_of_a_container_refuses() {
+    let can = Command::new("unshare").args(["--pid", "--fork", "true"]).stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        // Only root may make such a container, and not everywhere.
+        return;
+    }
+    let setup = Setup::new();
+    let program = setup.dir().join("contained");
+    write_program(
+        &program,
+        &format!("#!/bin/sh\nexec unshare --pid --fork --kill-child {} \"$@\"\n", env!("CARGO_BIN_EXE_sluice")),
+    );
+    let proxy = setup.program(&program).start();
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", proxy.pid())).expect("its children");
+    let inner = children.trim().parse().expect("one child");
+    kill(Pid::from_raw(inner), Signal::SIGUSR2).expect("an order");
+    until("it refuses", || proxy.stderr().contains("upgrade: refused: this is process 1 of its container"));
+    assert!(proxy.accepts());
 }

@@ -13,6 +13,7 @@ use sluice::base::clock::{Clock, Moment};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,12 +59,17 @@ pub(crate) fn fail_to_upgrade(proxy: &Proxy) -> String {
     String::from_utf8(output.stderr).expect("text")
 }
 
-/// Gives the program's name to a script. A shell writes it: what is open for writing here, and so in each child that
-/// another test is just about to start, cannot be run.
+/// Gives the program's name to a script.
 fn replace_program(proxy: &Proxy, script: &str) {
+    write_program(&proxy.path("sluice"), script);
+}
+
+/// Writes a script. A shell does it: what is open for writing here, and so in each child that another test is just about
+/// to start, cannot be run.
+pub(crate) fn write_program(path: &Path, script: &str) {
     const WRITE: &str = "printf %s \"$1\" >\"$2.draft\" && chmod 755 \"$2.draft\" && mv \"$2.draft\" \"$2\"";
     let mut command = Command::new("sh");
-    let status = command.args(["-c", WRITE, "sh", script]).arg(proxy.path("sluice")).status();
+    let status = command.args(["-c", WRITE, "sh", script]).arg(path).status();
     assert!(status.expect("a shell").success(), "writing a program");
 }
 
