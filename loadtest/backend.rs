@@ -2,6 +2,7 @@
 //!
 //! * `/bytes/N`: a body of N bytes with `Content-Length`.
 //! * `/chunked/COUNT/SIZE`: COUNT chunks of SIZE bytes.
+//! * `/after/MILLISECONDS`: a body of 140 bytes, but not sooner.
 //! * anything else: a body of 140 bytes.
 //!
 //! Bodies of requests are read and dropped. One thread a connection: it must be right, not fast.
@@ -11,6 +12,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 const MAX_CONNECTIONS: usize = 4096;
 const MAX_HEAD_BYTES: u64 = 64 * 1024;
@@ -146,6 +149,7 @@ fn read_line(input: &mut BufReader<&TcpStream>) -> io::Result<String> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a late answer is what is asked for")]
 fn answer(request: &Request, name: &str) -> io::Result<Vec<u8>> {
     let mut parts = request.path.trim_start_matches('/').split('/');
     let kind = parts.next().unwrap_or("");
@@ -157,6 +161,10 @@ fn answer(request: &Request, name: &str) -> io::Result<Vec<u8>> {
             ("Transfer-Encoding: chunked".to_owned(), chunks(count, size)?)
         }
         "bytes" => fixed_body(number()?)?,
+        "after" => {
+            thread::sleep(Duration::from_millis(number()? as u64));
+            fixed_body(DEFAULT_BODY_BYTES)?
+        }
         _ => fixed_body(DEFAULT_BODY_BYTES)?,
     };
     let close = if request.close { "Connection: close\r\n" } else { "" };

@@ -16,11 +16,22 @@ MARK = "sluice-wrk-summary "
 SUMMARY_LUA = """
 function done(summary, latency, requests)
     local e = summary.errors
+    local closing = 0
+    for _, thread in ipairs(threads or {}) do closing = closing + thread:get("closing") end
     io.write(string.format('%s{"requests":%%d,"duration_us":%%d,"bytes":%%d,"connect":%%d,"read":%%d,"write":%%d,' ..
-        '"status":%%d,"timeout":%%d}\\n', summary.requests, summary.duration, summary.bytes,
-        e.connect, e.read, e.write, e.status, e.timeout))
+        '"status":%%d,"timeout":%%d,"closing":%%d}\\n', summary.requests, summary.duration, summary.bytes,
+        e.connect, e.read, e.write, e.status, e.timeout, closing))
 end
 """ % MARK
+
+# wrk opens another connection and says nothing when an answer ends one.
+CLOSING_LUA = """
+threads, closing = {}, 0
+function setup(thread) table.insert(threads, thread) end
+function response(status, headers)
+    if string.lower(headers["Connection"] or headers["connection"] or "") == "close" then closing = closing + 1 end
+end
+"""
 
 
 @dataclass
@@ -54,7 +65,7 @@ def run(command, cores, seconds):
 def wrk(port, work, cores, seconds, address="127.0.0.1"):
     """wrk with one thread over the connections of a row."""
     script = procs.work_dir() / f"{work.key}.lua"
-    script.write_text(work.lua + SUMMARY_LUA)
+    script.write_text(work.lua + (CLOSING_LUA if work.keeps else "") + SUMMARY_LUA)
     command = ["wrk", "-t1", f"-c{work.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script,
                "-H", f"Host: {work.host}", *(part for header in work.headers for part in ("-H", header)),
                f"{'https' if work.variant.tls else 'http'}://{address}:{port}{work.path}"]
@@ -63,7 +74,8 @@ def wrk(port, work, cores, seconds, address="127.0.0.1"):
     if not lines:
         raise Failure(f"wrk gave no summary:\n{printed}")
     summary = json.loads(lines[-1][len(MARK):])
-    errors = {kind: summary[kind] for kind in ("connect", "read", "write", "status", "timeout") if summary[kind]}
+    kinds = ("connect", "read", "write", "status", "timeout", "closing")
+    errors = {kind: summary[kind] for kind in kinds if summary[kind]}
     if summary["bytes"] < summary["requests"] * work.body_bytes:
         errors["bodies too short"] = 1
     return Load(summary["requests"], summary["duration_us"] / 1e6, errors)

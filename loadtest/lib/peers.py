@@ -46,6 +46,10 @@ class Variant:
         return ", ".join(parts)
 
 
+# Where sluice listens without encryption, also where the variant has it.
+PLAIN_PORT = "plain"
+
+
 @dataclass
 class Running:
     """A proxy that runs."""
@@ -147,7 +151,7 @@ def _start_sluice(variant, cores, backends, folder, build_dir):
     config = folder / "config.json"
     config.write_text(json.dumps(text, indent=1))
     process = procs.Process([build_dir / "sluice", "--config", config], set(cores), folder.name)
-    return Running("sluice", variant, [process.await_port(port)], {"*": port})
+    return Running("sluice", variant, [process.await_port(port)], {"*": port, PLAIN_PORT: text["http"]["port"]})
 
 
 def _start_nginx(variant, cores, backends, folder, _build_dir):

@@ -35,6 +35,8 @@ class Work:
     # Of an answer, or of a WebSocket message.
     body_bytes: int = SMALL_BODY_BYTES
     websocket: bool = False
+    # An answer that ends its connection counts as an error.
+    keeps: bool = False
     variant: Variant = PLAIN
     # Further set-ups that take part, beside every peer in `variant`.
     also: tuple = ()

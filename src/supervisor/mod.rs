@@ -415,13 +415,19 @@ impl House {
     }
 
     fn reload(&mut self) {
-        notify::reloading("reading routes, certificates and pages again");
+        // Nothing counts any more of what a process says that is the service no longer.
+        let is_service = !self.succession.is_replaced();
+        if is_service {
+            notify::reloading("reading routes, certificates and pages again");
+        }
         self.loops.stock.directory.reload();
         self.renew_certificates();
         let pages = Arc::new(Pages::load(&self.loops.stock.settings.page));
         self.loops.stock.pages = Arc::clone(&pages);
         self.loops.tell_all(|| Order::Pages(Arc::clone(&pages)));
-        notify::ready();
+        if is_service {
+            notify::ready();
+        }
     }
 
     fn renew_certificates(&mut self) {

@@ -24,10 +24,18 @@ impl PidFile {
     }
 
     fn put_number(path: &Path, account: Account) -> io::Result<()> {
-        // Somebody else's link in a folder that all may write to must not lead root anywhere.
+        // Somebody else's link in a folder that all may write to must not lead root anywhere, nor a pipe hold it up.
         let mut options = OpenOptions::new();
-        let mut file: File =
-            options.write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let mut file: File = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no regular file"));
+        }
         fchown(&file, account.user.map(Into::into), account.group.map(Into::into))?;
         let text = format!("{}\n", process::id());
         // Lines that are empty instead of what was there before, and all in one write: at no moment does a reader find
@@ -89,6 +97,8 @@ mod tests {
         let link = folder.join("link");
         symlink(&path, &link).expect("a link");
         assert!(PidFile::write(&link, Account::default()).is_err(), "a link is not followed");
+        let refused = PidFile::write(Path::new("/dev/null"), Account::default()).expect_err("a device");
+        assert!(refused.to_string().contains("no regular file"), "{refused}");
         fs::remove_dir_all(&folder).expect("the folder goes");
     }
 }

@@ -58,7 +58,10 @@ impl Landing {
 
     /// Sends everybody to another landing. Whether there was somebody.
     pub fn forward(&self, other: &Self) -> bool {
-        self.waiting.try_iter().map(|passengers| other.put(passengers)).count() > 0
+        self.waiting.try_iter().fold(false, |_, passengers| {
+            other.put(passengers);
+            true
+        })
     }
 
     /// Whether nobody waits there.

@@ -212,6 +212,21 @@ fn the_pid_file_names_who_serves() {
     }
 }
 
+/// A signal that comes while a command waits for its upgrade is refused, and the command waits on.
+#[test]
+fn whoever_waits_for_an_upgrade_hears_of_that_one() {
+    let proxy = replaceable(Setup::new().set("upgradeTimeout", 1)).start();
+    lose_routes(&proxy, |_| ());
+    std::thread::scope(|scope| {
+        let said = scope.spawn(|| fail_to_upgrade(&proxy));
+        until("the new process waits", || proxy.stderr().contains(" is away: "));
+        proxy.signal(Signal::SIGUSR2);
+        until("the signal is refused", || proxy.stderr().contains("refused: an upgrade is under way already"));
+        let said = said.join().expect("no panic");
+        assert!(said.contains("nothing was heard in time"), "{said}");
+    });
+}
+
 /// Process 1 of a container is no process to be succeeded.
 #[test]
 fn the_first_process_of_a_container_refuses() {

@@ -56,8 +56,8 @@ pub(super) enum Succession {
     /// Nobody.
     #[default]
     None,
-    /// Somebody who does not serve yet.
-    Coming(Successor),
+    /// Somebody who does not serve yet; and whether a command waits for it.
+    Coming(Successor, bool),
     /// Somebody who serves.
     There(u32, Successor),
 }
@@ -72,14 +72,14 @@ impl Succession {
     ) {
         let refused = match (&*self, doors) {
             _ if process::id() == INIT => FIRST_PROCESS.to_owned(),
-            (Self::Coming(_), _) => "an upgrade is under way already".to_owned(),
+            (Self::Coming(..), _) => "an upgrade is under way already".to_owned(),
             (Self::There(pid, _), _) => format!("process {pid} has taken this one's place; upgrade that one"),
             (Self::None, None) => "this process is stopping".to_owned(),
             (Self::None, Some(doors)) => {
                 notify::reloading("upgrading");
                 match doors.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
                     Ok(sockets) => match Successor::start(sockets, timeout, tell) {
-                        Ok(successor) => return *self = Self::Coming(successor),
+                        Ok(successor) => return *self = Self::Coming(successor, report::is_awaited()),
                         Err(why) => return self.failed(&why),
                     },
                     Err(why) => return self.failed(&why),
@@ -87,12 +87,15 @@ impl Succession {
             }
         };
         log::warn!("upgrade: refused: {refused}");
-        report::tell(Err(&refused));
+        // One command waits at the most: if it waits for the upgrade that is under way, this is none of its business.
+        if !matches!(self, Self::Coming(_, true)) {
+            report::tell(Err(&refused));
+        }
     }
 
     /// There will be no successor, and this process serves on.
     pub(super) fn failed(&mut self, why: &str) {
-        if let Self::Coming(successor) = std::mem::take(self) {
+        if let Self::Coming(successor, _) = std::mem::take(self) {
             successor.finish(FAREWELL);
         }
         log::error!("upgrade: failed: {why}; this process serves on as before");
@@ -102,7 +105,7 @@ impl Succession {
 
     /// The successor serves. Returns the way for clients.
     pub(super) fn succeeded(&mut self, pid: u32) -> Option<Heir> {
-        let Self::Coming(successor) = std::mem::take(self) else { return None };
+        let Self::Coming(successor, _) = std::mem::take(self) else { return None };
         log::info!("upgrade: process {pid} serves; this one finishes what it has begun");
         notify::succeeded(pid);
         report::tell(Ok(pid));
@@ -129,7 +132,7 @@ impl Succession {
 
     /// Has a successor that does not serve yet fail.
     pub(super) fn give_up(&self) {
-        if let Self::Coming(successor) = self {
+        if let Self::Coming(successor, _) = self {
             successor.give_up();
         }
     }
@@ -146,7 +149,7 @@ impl Succession {
     pub(super) fn say_end(&self) -> Option<&Receiver<Infallible>> {
         match self {
             Self::None => None,
-            Self::Coming(successor) | Self::There(_, successor) => Some(successor.say_end()),
+            Self::Coming(successor, _) | Self::There(_, successor) => Some(successor.say_end()),
         }
     }
 
@@ -154,7 +157,7 @@ impl Succession {
     pub(super) fn finish(self) {
         match self {
             Self::None => {}
-            Self::Coming(successor) | Self::There(_, successor) => successor.finish(Duration::ZERO),
+            Self::Coming(successor, _) | Self::There(_, successor) => successor.finish(Duration::ZERO),
         }
     }
 }

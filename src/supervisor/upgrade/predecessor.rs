@@ -79,6 +79,10 @@ impl Predecessor {
     }
 
     /// Whether it has ended. One that has hung up alone has given this process up.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing tells that a parent has ended but that there is another one"
+    )]
     pub(in crate::supervisor) fn has_ended(&self) -> bool {
         let is_orphan = || getppid().as_raw().unsigned_abs() != self.pid;
         // Where it has died, its end of the line was closed a moment before its children have another parent.

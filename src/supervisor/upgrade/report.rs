@@ -23,6 +23,13 @@ fn address(pid: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("sluice-upgrade-{pid}"))
 }
 
+/// Whether somebody waits for this process's upgrade.
+pub(super) fn is_awaited() -> bool {
+    address(process::id())
+        .and_then(|address| UnixDatagram::unbound().and_then(|socket| socket.connect_addr(&address)))
+        .is_ok()
+}
+
 /// Tells whoever waits for this process's upgrade what came of it.
 pub(super) fn tell(outcome: Result<u32, &str>) {
     let text = match outcome {
