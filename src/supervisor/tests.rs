@@ -239,6 +239,36 @@ fn a_neighbour_stands_in_where_a_worker_fails_again_and_again() {
     assert!((1..32).contains(&(scene.loops().accepted()[0] - before[0])), "each accepts at its own place");
 }
 
+/// There is no thread, file or memory for who is to work in the place of a stuck one: it is tried until there is.
+#[test]
+fn a_successor_that_cannot_be_begun_is_tried_again() {
+    let mut scene = Scene::new("starved", 2);
+    let (gate, closed) = mpsc::channel::<()>();
+    scene.loops().is_starved = true;
+    scene.have(0, move || assert!(closed.recv().is_err(), "the gate opens by being dropped"));
+    scene.until("it is found stuck", |scene| scene.loops().leaving() == 1);
+    assert_eq!(scene.loops().begun(), 2);
+    assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()), "the neighbour accepts");
+    scene.loops().is_starved = false;
+    scene.until("a successor", |scene| scene.loops().begun() == 3);
+    drop(gate);
+}
+
+/// Whoever waits at the door of a place where nobody works is let in at the end.
+#[test]
+fn nobody_waits_in_vain_at_the_end() {
+    let mut scene = Scene::new("queue", 1);
+    scene.loops().is_starved = true;
+    scene.have(0, || panic!("a test's order"));
+    scene.until("the worker's end", |scene| scene.loops().running() == 0);
+    let mut client = scene.client();
+    client.send();
+    scene.loops().is_starved = false;
+    scene.loops().stop();
+    scene.until("the end", |scene| scene.loops().have_ended());
+    assert!(client.is_answered());
+}
+
 /// A client arrives when the last worker has left, and before the supervisor knows that.
 #[test]
 fn who_arrives_last_of_all_is_served() {

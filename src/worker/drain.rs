@@ -44,14 +44,7 @@ impl Worker {
             self.core.buffers.lent(),
             self.core.buffers.count() - self.core.buffers.lent(),
         );
-        if !matches!(heir, Some(Heir::Worker(..))) {
-            // Who is at the door already was promised an answer by the kernel's handshake; and another process need not
-            // have this door.
-            for door in 0..self.listeners.len() {
-                self.accept(door);
-            }
-        }
-        self.close_doors();
+        let has_doors_of_heir = matches!(heir, Some(Heir::Worker(..)));
         self.core.settings.keep_alive = match heir {
             None => KeepAlive::Never,
             Some(Heir::Outside(_)) if self.core.settings.keep_alive == KeepAlive::Always => KeepAlive::Plain,
@@ -61,10 +54,23 @@ impl Worker {
             Some(leave) => leave.heir = heir,
             None => self.leave = Some(Leave { by: limit, heir, movers: Vec::new() }),
         }
-        let clients: Vec<Key> = self.clients.keys().collect();
-        for key in clients {
-            self.leave_too(key);
+        self.all_leave_too();
+        if !has_doors_of_heir {
+            // Who is at the door already was promised an answer by the kernel's handshake; and another process need not
+            // have this door. Who can move has, so nobody is closed upon to make room.
+            self.send_movers();
+            for door in 0..self.listeners.len() {
+                self.accept(door);
+            }
+            self.all_leave_too();
         }
+        self.close_doors();
+    }
+
+    /// Has all clients leave that can, as far as they can.
+    fn all_leave_too(&mut self) {
+        let clients: Vec<Key> = self.clients.keys().collect();
+        clients.into_iter().for_each(|key| self.leave_too(key));
     }
 
     /// A client may have become one that can move to the heir, if there is one.

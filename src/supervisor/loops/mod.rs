@@ -70,6 +70,9 @@ pub(super) struct Loops {
     pace: Pace,
     ending: Option<Ending>,
     events: Sender<Event>,
+    /// Has no worker begin, as if the system had nothing for it.
+    #[cfg(test)]
+    pub(super) is_starved: bool,
 }
 
 /// How all workers end.
@@ -146,6 +149,8 @@ impl Loops {
             pace: Pace::default(),
             ending: None,
             events,
+            #[cfg(test)]
+            is_starved: false,
         }
     }
 
@@ -171,6 +176,10 @@ impl Loops {
 
     /// Begins a worker at this place. It accepts from now on; who leaves the place hands over to it.
     fn begin(&mut self, number: usize) -> io::Result<()> {
+        #[cfg(test)]
+        if self.is_starved {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         let id = LoopId(self.begun);
         let (counters, vitals) = (Arc::<Counters>::default(), Arc::<Vitals>::default());
         let (worker, orders) = self.make_worker(number, &counters, &vitals)?;
@@ -364,6 +373,12 @@ impl Loops {
     pub(super) fn tell(&self, number: usize, order: Order) {
         let current = self.places[number].current.and_then(|id| self.running.get(&id));
         current.expect("a worker there").orders.send(order);
+    }
+
+    /// How many workers run.
+    #[cfg(test)]
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
     }
 
     /// How many workers have successors and have not ended yet.
