@@ -2,18 +2,31 @@
 
 use std::backtrace::Backtrace;
 use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 /// Has panics of all threads told by the program's own log.
+///
+/// A backtrace is addresses at first. To look up what they mean takes as long as the program is large, some 200 ms, and
+/// until the thread that panics has ended nobody works in its place: so another thread does it. Meanwhile no second
+/// backtrace can be had without waiting for it, so a panic that follows at once goes without.
 pub(super) fn log_them() {
+    static IS_BUSY: AtomicBool = AtomicBool::new(false);
     panic::set_hook(Box::new(|info| {
         let name = thread::current().name().unwrap_or("a thread").to_owned();
         log::error!("{name}: {info}");
-        // So far these are addresses. To look up what they mean takes as long as the program is large, and until this
-        // thread has ended nobody works in its place.
+        if IS_BUSY.swap(true, Ordering::AcqRel) {
+            return log::error!("{name}: what has led to it is not looked up, for another panic's sake");
+        }
         let trace = Backtrace::force_capture();
-        let tell = move || log::error!("{name}: this has led to the panic:\n{trace}");
+        let tell = move || {
+            // Now it is looked up, and not while others wait to write to the log.
+            let trace = trace.to_string();
+            IS_BUSY.store(false, Ordering::Release);
+            log::error!("{name}: this has led to the panic:\n{trace}");
+        };
         if let Err(error) = thread::Builder::new().name("backtrace".into()).spawn(tell) {
+            IS_BUSY.store(false, Ordering::Release);
             log::error!("what has led to the panic cannot be looked up: {error}");
         }
     }));
