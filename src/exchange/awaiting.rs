@@ -126,7 +126,7 @@ impl Awaiting {
         match head.status {
             101 => self.switch(&head, cx),
             _ if head.is_interim() => self.pass_interim(&head, cx),
-            _ => Relaying::start(self, &head, bytes.len() > head.len, cx),
+            _ => Relaying::start(self, &head, bytes.from(head.len), cx),
         }
     }
 

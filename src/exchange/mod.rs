@@ -315,6 +315,16 @@ impl Exchange {
             }
     }
 
+    /// Whether [`Input::Drained`] of this side would change anything.
+    pub fn waits_for_drain(&self, side: Side) -> bool {
+        match &self.state {
+            State::Relaying(_) => side == Side::Upstream,
+            State::Finishing(_) => side == Side::Client,
+            State::Tunnel(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the end of the connection to the backend is to be told by [`Input::Unheard`], if that is what it is.
     pub fn asks_if_heard(&self) -> bool {
         matches!(&self.state, State::Awaiting(state) if state.asks_if_heard())
@@ -373,11 +383,11 @@ impl Exchange {
     }
 
     /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.
-    pub fn recycle(mut self, buffers: &mut BufferPool, spares: &mut Spares) {
+    pub fn recycle(&mut self, buffers: &mut BufferPool, spares: &mut Spares) {
         for backlog in [&mut self.to_client, &mut self.to_upstream] {
             backlog.discard(buffers);
         }
-        if let Some(request) = self.state.into_request() {
+        if let Some(request) = std::mem::replace(&mut self.state, State::Over(None)).into_request() {
             request.recycle(buffers, spares);
         }
     }
@@ -461,6 +471,7 @@ fn write_all<'a>(
             return (sent, Flushed::All);
         }
         match write(slices) {
+            Ok(written) if written == total && slices.len() < MAX_SLICES => return (sent + written, Flushed::All),
             Ok(written) if written == total => sent += written,
             Ok(written) => return (sent + written, Flushed::Blocked),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),

@@ -77,6 +77,11 @@ impl Outlet {
         self.offset = offset;
     }
 
+    /// What is passed on from now on stands so many bytes further on in the buffer.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.offset += count;
+    }
+
     /// The bytes in order. `input` is the buffer that the turn's input stands in.
     pub(super) fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.pieces.iter().map(|piece| match piece {

@@ -30,8 +30,9 @@ pub(super) struct Relaying {
 }
 
 impl Relaying {
-    /// Passes on the head of the answer and decides what its end will mean. `has_more`: bytes stand behind the head.
-    pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, has_more: bool, cx: &mut Cx<'_>) -> State {
+    /// Passes on the head of the answer and decides what its end will mean, and passes on what of the body stands behind
+    /// the head.
+    pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, rest: &[u8], cx: &mut Cx<'_>) -> State {
         let Awaiting { journey, target, deaf, .. } = awaiting;
         let continued = journey.continued;
         let (mut request, upload) = (journey.request, journey.upload);
@@ -66,24 +67,35 @@ impl Relaying {
             download: Transfer::new(head.body, delivery.chunked, &cx.settings.limits),
             client_stays,
             ends_with_connection,
-            upstream_stays: head.keep_alive && !deaf && !(has_more && head.body == BodyLength::None),
+            upstream_stays: head.keep_alive && !deaf && !(!rest.is_empty() && head.body == BodyLength::None),
             upload_is_moot,
             upload_is_optional,
         };
-        state.settle(cx)
+        if rest.is_empty() || state.download.is_done() {
+            return state.settle(cx);
+        }
+        cx.output.client.advance(head.len);
+        let state = state.receive(rest, cx);
+        cx.consumed += head.len;
+        state
+    }
+
+    /// Passes on what belongs to the answer.
+    fn receive(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        match self.download.feed(bytes, &mut cx.output.client) {
+            Ok(consumed) => {
+                cx.consumed = consumed;
+                // Bytes behind the answer would be read as the next one.
+                self.upstream_stays &= !(self.download.is_done() && consumed < bytes.len());
+                self.settle(cx)
+            }
+            Err(_) => self.cut(Reason::UpstreamTruncated, cx),
+        }
     }
 
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
-            Input::Bytes(Side::Upstream, bytes) => match self.download.feed(bytes, &mut cx.output.client) {
-                Ok(consumed) => {
-                    cx.consumed = consumed;
-                    // Bytes behind the answer would be read as the next one.
-                    self.upstream_stays &= !(self.download.is_done() && consumed < bytes.len());
-                    self.settle(cx)
-                }
-                Err(_) => self.cut(Reason::UpstreamTruncated, cx),
-            },
+            Input::Bytes(Side::Upstream, bytes) => self.receive(bytes, cx),
             Input::Bytes(Side::Client, bytes) => match self.upload.feed(bytes, &mut cx.output.upstream) {
                 Ok(consumed) => {
                     cx.consumed = consumed;

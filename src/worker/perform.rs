@@ -72,7 +72,7 @@ impl Worker {
     /// Takes leave of an exchange: its log line, its buffers, its client.
     fn finish(&mut self, job_key: Key, keep_alive: bool) {
         self.release(job_key, false);
-        let Some(job) = self.jobs.remove(job_key) else { return };
+        let Some(mut job) = self.jobs.remove(job_key) else { return };
         self.record(&job.exchange);
         job.exchange.recycle(&mut self.core.buffers, &mut self.core.spares);
         let Some(client) = self.clients.get_mut(job.client) else { return };

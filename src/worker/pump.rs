@@ -253,6 +253,9 @@ impl Worker {
     /// Sends what the steps of this turn have made, or passed on from `input`.
     pub(super) fn flush(&mut self, job_key: Key, input: &[u8]) {
         for side in [Side::Upstream, Side::Client] {
+            if self.core.output.outlet(side).is_empty() {
+                continue;
+            }
             let Some(job) = self.jobs.get_mut(job_key) else { break };
             let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { continue };
             let (mut turn, bench) = (self.core.turn(), &mut self.bench);
@@ -287,10 +290,13 @@ impl Worker {
             Flushed::Nothing => {}
             Flushed::All => {
                 job.read_limit = (job.read_limit * 2).min(SCRATCH_BYTES);
+                let waits = job.exchange.waits_for_drain(side);
                 if std::mem::take(job.closing(side)) {
                     self.shut_down(job_key, side);
                 }
-                self.step(job_key, Input::Drained(side), 0);
+                if waits {
+                    self.step(job_key, Input::Drained(side), 0);
+                }
             }
             Flushed::Blocked => job.read_limit = (job.read_limit / 4).max(SMALLEST_READ),
             Flushed::Broken if side == Side::Client => {
