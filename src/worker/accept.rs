@@ -5,9 +5,7 @@ use super::pressure::{Need, is_shortage};
 use super::{Again, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
-use crate::base::reason::Reason;
 use crate::base::slots::Key;
-use crate::exchange::Input;
 use crate::net::listener::has_visitors;
 use crate::net::quota::{Exhausted, Share};
 use crate::net::transport::Transport;
@@ -171,6 +169,7 @@ impl Worker {
                 door: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,
                 awaits_header,
+                is_watched: false,
                 told: None,
             }
         });
@@ -182,20 +181,8 @@ impl Worker {
         if is_secure {
             self.enter_lobby(key);
         }
-        self.watch_client(key);
-    }
-
-    /// Has the poll watch a client's connection.
-    pub(super) fn watch_client(&mut self, key: Key) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let token = Kind::Client.token(key.pack());
-        if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
-            log::warn!("worker {}: watching a connection: {error}", self.number);
-            match client.job {
-                Some(job) => self.tell(job, Input::Abort(Reason::NoSocket)),
-                None => self.close_client(key),
-            }
-        }
+        // What begins with the first bytes alone is never over soon.
+        if is_secure || awaits_header { self.watch_client(key) } else { self.hear_at_once(key) }
     }
 
     /// The part of a new connection in what this address may have. An error where the address has all of it already.

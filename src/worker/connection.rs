@@ -58,6 +58,8 @@ pub(super) struct Client {
     pub(super) is_shaking_hands: bool,
     /// A proxy has yet to tell who it is.
     pub(super) awaits_header: bool,
+    /// The poll tells what happens to it.
+    pub(super) is_watched: bool,
     /// What a proxy has told.
     pub(super) told: Option<Box<Ends>>,
 }

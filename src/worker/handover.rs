@@ -263,7 +263,21 @@ impl Worker {
             let key = self.clients.insert_with(|key| {
                 let timer = timers.insert(Owner::Client(key));
                 let (job, idle) = (None, None);
-                Client { stream, peer, timer, job, idle, served, share, door, is_shaking_hands, awaits_header, told }
+                let is_watched = false;
+                Client {
+                    stream,
+                    peer,
+                    timer,
+                    job,
+                    idle,
+                    served,
+                    share,
+                    door,
+                    is_shaking_hands,
+                    awaits_header,
+                    is_watched,
+                    told,
+                }
             });
             if is_shaking_hands {
                 self.enter_lobby(key);

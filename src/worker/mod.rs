@@ -30,6 +30,7 @@ mod retire;
 #[cfg(test)]
 mod tests;
 mod vitals;
+mod watch;
 
 use crate::access_log::Log;
 use crate::base::buffer::BufferPool;
@@ -192,6 +193,7 @@ pub struct Worker {
     /// Clients wait outside because there are as many inside as may be.
     waits_for_room: bool,
     idle: pressure::Idle,
+    unwatched: watch::Unwatched,
     quota: Option<Arc<Quota>>,
     core: Core,
     scratch: Box<[u8]>,
@@ -321,6 +323,7 @@ impl Worker {
             landing: parts.landing,
             waits_for_room: false,
             idle: pressure::Idle::default(),
+            unwatched: watch::Unwatched::default(),
             quota: parts.quota,
             core: Core {
                 now,
@@ -380,6 +383,7 @@ impl Worker {
         }
         self.expire();
         self.catch_up();
+        self.watch_late();
         self.send_movers();
         self.log.flush(self.core.now);
         Ok(())
@@ -392,7 +396,8 @@ impl Worker {
         }
         let now = self.core.now;
         let leave_at = self.leave.as_ref().map(|leave| leave.by);
-        let moments = [Some(self.log.flush_at()), self.next_opening(), leave_at, self.retiring.next()];
+        let watch_at = self.unwatched.next();
+        let moments = [Some(self.log.flush_at()), self.next_opening(), leave_at, watch_at, self.retiring.next()];
         let moments = moments.into_iter().flatten().filter(|moment| *moment != Moment::NEVER);
         moments.map(|moment| moment.since(now)).chain(self.timers.next_visit(now)).min()
     }

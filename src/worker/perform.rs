@@ -82,6 +82,8 @@ impl Worker {
         if !keep_alive || heir == Some(false) {
             return self.close_client(job.client);
         }
+        self.watch_client(job.client);
+        let Some(client) = self.clients.get_mut(job.client) else { return };
         client.stream.starved = false;
         self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
         if heir.is_some() {

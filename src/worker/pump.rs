@@ -317,7 +317,9 @@ impl Worker {
     /// Notes the exchange's deadline, and comes back to it while there is something that it wants to read.
     pub(super) fn settle(&mut self, job_key: Key) {
         let Some(job) = self.jobs.get(job_key) else { return };
+        let mut is_watched = true;
         if let Some(client) = self.clients.get(job.client) {
+            is_watched = client.is_watched;
             self.timers.set(client.timer, job.exchange.deadline());
             if client.stream.has_more() && job.exchange.wants(Side::Client) {
                 self.again.push(Again::Pump(job_key, Side::Client));
@@ -329,6 +331,9 @@ impl Worker {
             && job.exchange.wants(Side::Upstream)
         {
             self.again.push(Again::Pump(job_key, Side::Upstream));
+        }
+        if !is_watched {
+            self.watch_if_waited_for(job_key);
         }
     }
 

@@ -102,13 +102,15 @@ impl Stage {
         self.old.retain(|worker| !worker.has_left());
     }
 
-    /// A client that has sent a request, and the worker has read it.
+    /// A client that has sent a request, and the worker has read it and watches the client.
     #[track_caller]
     fn client(&mut self, request: &str) -> TcpStream {
         let jobs = self.worker.jobs.len();
         let mut client = patient(TcpStream::connect(self.address).expect("a connection"));
         client.write_all(request.as_bytes()).expect("a request");
-        self.until("the request is read", |stage| (stage.worker.jobs.len() > jobs).then_some(()));
+        self.until("the request is read", |stage| {
+            (stage.worker.jobs.len() > jobs && stage.worker.unwatched.next().is_none()).then_some(())
+        });
         client
     }
 
