@@ -116,6 +116,7 @@ struct Cx<'a> {
     to_client: &'a Backlog,
     to_upstream: &'a mut Backlog,
     upload_pace: &'a mut Pace,
+    download_pace: &'a mut Pace,
     consumed: usize,
 }
 
@@ -207,6 +208,7 @@ impl Exchange {
             to_client: &self.to_client,
             to_upstream: &mut self.to_upstream,
             upload_pace: &mut self.upload_pace,
+            download_pace: &mut self.download_pace,
             consumed: 0,
         };
         let state = std::mem::replace(&mut self.state, State::Over(None));
@@ -274,11 +276,10 @@ impl Exchange {
         self.note_sent(side, sent, turn);
         let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
         match (side, result) {
-            (Side::Client, Flushed::Blocked)
-                if is_answer && !self.download_pace.keeps_up(sent, turn.now, turn.settings) =>
-            {
+            (Side::Client, Flushed::Blocked) if is_answer && !self.download_pace.keeps_up(turn.now, turn.settings) => {
                 self.deadline = turn.now;
             }
+            // Whether that was fast enough is asked when the state is told.
             (Side::Client, Flushed::All) => self.download_pace.pause(turn.now),
             (Side::Upstream, Flushed::All) => self.upload_pace.start(turn.now),
             _ => {}
@@ -290,6 +291,7 @@ impl Exchange {
         if sent > 0 {
             if side == Side::Client {
                 self.ledger.bytes_to_client += sent as u64;
+                self.download_pace.count(sent);
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {

@@ -33,7 +33,7 @@ impl Relaying {
     /// Passes on the head of the answer and decides what its end will mean. `has_more`: bytes stand behind the head.
     pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, has_more: bool, cx: &mut Cx<'_>) -> State {
         let Awaiting { journey, target, deaf, .. } = awaiting;
-        let continued = journey.continued;
+        let goes_on = journey.goes_on;
         let (mut request, upload) = (journey.request, journey.upload);
         target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
         request.drop_replay();
@@ -43,7 +43,10 @@ impl Relaying {
         // its backend may well go on reading. One that was never told to send the body may do either (RFC 9110
         // section 10.1.1).
         let upload_is_moot = head.status >= 300 || deaf;
-        let upload_is_optional = request.expects_continue() && !continued && upload.received() == 0;
+        let upload_is_optional = request.expects_continue() && !goes_on;
+        if upload_is_optional {
+            cx.upload_pace.restart(cx.now);
+        }
         let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
         let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
         let ends_with_connection = has_no_length && !request.is_http11();
@@ -87,7 +90,8 @@ impl Relaying {
             Input::Bytes(Side::Client, bytes) => match self.upload.feed(bytes, &mut cx.output.upstream) {
                 Ok(consumed) => {
                     cx.consumed = consumed;
-                    if !cx.upload_pace.keeps_up(consumed, cx.now, cx.settings) {
+                    cx.upload_pace.count(consumed);
+                    if !cx.upload_pace.keeps_up(cx.now, cx.settings) {
                         return self.cut(Reason::BodyTooSlow, cx);
                     }
                     let limit = cx.settings.max_body_bytes;
@@ -120,6 +124,9 @@ impl Relaying {
                 self.settle(cx)
             }
             Input::Drained(Side::Upstream) => self.settle(cx),
+            Input::Drained(Side::Client) if !cx.download_pace.keeps_up(cx.now, cx.settings) => {
+                State::Relaying(self).leave(Reason::ClientStalled, cx)
+            }
             Input::Deadline => self.stalled(cx),
             _ => State::Relaying(self),
         }
