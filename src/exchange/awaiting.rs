@@ -93,10 +93,11 @@ impl Awaiting {
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         self.journey.go_on(cx);
         let upload = &mut self.journey.upload;
-        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len())) {
+        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len()), cx.buffers) {
             Some(replay) => {
-                let start = replay.len();
+                let (start, capacity) = (replay.len(), replay.capacity());
                 let fed = upload.feed(bytes, replay);
+                cx.buffers.note_growth(replay, capacity);
                 cx.output.upstream.make(|out| out.extend_from_slice(replay.from(start)));
                 fed
             }

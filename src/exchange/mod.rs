@@ -46,7 +46,7 @@ pub use outlet::{Backlog, Outlet};
 pub use request::{Request, Spares};
 pub use settings::{KeepAlive, Redirect, Settings};
 
-use crate::base::buffer::BufferPool;
+use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{Frontend, Member};
@@ -369,9 +369,24 @@ impl Exchange {
         self.target().and_then(|(frontend, place)| frontend.members.get(place)).map(Arc::as_ref)
     }
 
-    /// How many of its core's buffers it holds, where it is a tunnel: of the request none is left then.
-    pub fn lent_buffers(&self) -> usize {
-        [&self.to_client, &self.to_upstream].iter().filter(|backlog| backlog.holds_buffer()).count()
+    /// Which of its core's buffers it holds, where it is a tunnel: of the request none is left then.
+    pub fn lent_buffers(&self) -> Lent {
+        self.to_client.lent().and(self.to_upstream.lent())
+    }
+
+    /// How many bytes it keeps because somebody is slow, or sends much at once.
+    pub fn burden(&self) -> usize {
+        self.to_client.len() + self.to_upstream.len() + self.request().map_or(0, Request::burden)
+    }
+
+    /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.
+    pub fn expects(&self, side: Side) -> usize {
+        match &self.state {
+            State::Reading(_) => 0,
+            State::Awaiting(state) if side == Side::Client => state.journey.upload.share_of(usize::MAX),
+            State::Relaying(state) if side == Side::Client => state.upload_left(),
+            _ => usize::MAX,
+        }
     }
 
     /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.

@@ -36,7 +36,7 @@ impl Relaying {
         let goes_on = journey.goes_on;
         let (mut request, upload) = (journey.request, journey.upload);
         target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
-        request.drop_replay();
+        request.drop_replay(cx.buffers);
         cx.ledger.status = head.status;
 
         // A client that sees a refusal may stop sending (RFC 9112 section 9.6); one that sees a success goes on, and
@@ -137,6 +137,11 @@ impl Relaying {
             Side::Client => !self.upload.is_done() && !self.upload_is_moot,
             Side::Upstream => !self.download.is_done(),
         }
+    }
+
+    /// How many bytes of the request's body may be to come.
+    pub(super) fn upload_left(&self) -> usize {
+        self.upload.share_of(usize::MAX)
     }
 
     fn upstream_gone(&mut self) {

@@ -214,7 +214,7 @@ impl Worker {
         self.note_busy(key);
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(client.timer);
-            self.core.buffers.give(client.stream.unread);
+            client.stream.unread.discard(&mut self.core.buffers);
             drop(client.share);
             client.stream.transport.take_leave();
             if client.is_shaking_hands {

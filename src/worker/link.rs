@@ -333,7 +333,7 @@ impl Worker {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(upstream.timer);
         self.idle.remove_upstream(upstream.idle);
-        self.core.buffers.give(std::mem::take(&mut upstream.stream.unread));
+        upstream.stream.unread.discard(&mut self.core.buffers);
         upstream.stream.transport.take_leave();
         Some(upstream)
     }

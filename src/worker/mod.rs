@@ -83,6 +83,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// The greatest number of client connections of one worker. Behind it, idle ones make room for new ones.
     pub max_connections: usize,
+    /// By how many bytes the buffers of one worker may grow (`server.maxBufferBytes`).
+    pub max_buffer_bytes: usize,
     /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for any.
     pub max_requests: Option<NonZeroU32>,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
@@ -380,6 +382,7 @@ impl Worker {
         }
         self.expire();
         self.catch_up();
+        self.relieve_buffers();
         self.send_movers();
         self.log.flush(self.core.now);
         Ok(())

@@ -8,11 +8,16 @@
 //! connection between two requests is what RFC 9112 section 9.3 allows, and section 9.5 has clients prepared for it.
 
 use super::Worker;
+use super::connection::Link;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::line::{Line, Place};
+use crate::base::reason::Reason;
 use crate::base::slots::Key;
+use crate::exchange::Input;
 use nix::errno::Errno;
+use std::cmp::Reverse;
+use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
@@ -34,6 +39,8 @@ pub(super) struct Idle {
     served: Line<Key>,
     /// Connections to backends.
     pooled: Line<Key>,
+    /// Before this moment nobody is looked for who holds many bytes: there was none.
+    no_relief_until: Option<Moment>,
     quiet_until: Option<Moment>,
     /// Shortages that nobody was told of.
     untold: u64,
@@ -146,7 +153,48 @@ impl Worker {
         }
     }
 
-    fn complain(&mut self, what: &str, error: &io::Error) {
+    /// Whether so much is kept for those who are slow that nobody gets a large read any more.
+    pub(super) fn is_short_of_buffers(&self) -> bool {
+        self.core.buffers.grown() > self.settings.max_buffer_bytes / 2
+    }
+
+    /// More is kept for those who are slow than may be: ends those requests and tunnels that have held most for the
+    /// longest, until a quarter is free.
+    pub(super) fn relieve_buffers(&mut self) {
+        let (limit, now) = (self.settings.max_buffer_bytes, self.core.now);
+        if self.core.buffers.grown() <= limit || self.idle.no_relief_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let mut burdens: Vec<_> = self.jobs.keys().filter_map(|key| Some((self.burden(key)?, key))).collect();
+        burdens.sort_unstable_by_key(|(burden, _)| Reverse(*burden));
+        let enough = limit - limit / 4;
+        for (_, key) in burdens {
+            if self.core.buffers.grown() <= enough {
+                break;
+            }
+            self.tell(key, Input::Abort(Reason::NoBuffer));
+        }
+        // To look through all of them again at once would find no others.
+        self.idle.no_relief_until = (self.core.buffers.grown() > limit).then(|| now + REST);
+        self.complain("ending slow requests", &"server.maxBufferBytes is reached");
+    }
+
+    /// What a request or tunnel keeps from others: bytes, and how long it has kept them. Whoever is served by and by need
+    /// not go before one that has stopped, so the time counts up to the patience with a body alone.
+    fn burden(&self, key: Key) -> Option<u128> {
+        let job = self.jobs.get(key)?;
+        let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.unread.len());
+        let of_upstream = match job.link {
+            Link::Upstream(key) => self.upstreams.get(key).map_or(0, |upstream| upstream.stream.unread.len()),
+            _ => 0,
+        };
+        let bytes = job.exchange.burden() + of_client + of_upstream;
+        let since = job.blocked_since.unwrap_or(job.exchange.ledger().started);
+        let time = self.core.now.since(since).min(self.core.settings.body_timeout);
+        (bytes > 0).then(|| bytes as u128 * (1 + time.as_millis()))
+    }
+
+    fn complain(&mut self, what: &str, error: &dyn Display) {
         let now = self.core.now;
         self.idle.untold += 1;
         if self.idle.quiet_until.is_none_or(|until| until <= now) {

@@ -1,5 +1,6 @@
 //! A worker that the test turns by hand: so what happens between two of its turns is no accident.
 
+mod buffers;
 mod handover;
 
 use super::*;
@@ -161,6 +162,7 @@ fn worker(
         settings: Settings {
             idle_timeout: PATIENCE,
             max_connections: 100,
+            max_buffer_bytes: 128 << 20,
             max_requests: None,
             graceful_wait,
             tunnel_drain: None,

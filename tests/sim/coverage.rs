@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that no scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
 /// exchange; their limits are those of `tests/exchange.rs` and `tests/e2e/limits.rs`.
-const ELSEWHERE: [Reason; 19] = [
+const ELSEWHERE: [Reason; 20] = [
     Reason::PlainToTls,
     Reason::AmbiguousLength,
     Reason::UnexpectedBody,
@@ -26,6 +26,7 @@ const ELSEWHERE: [Reason; 19] = [
     Reason::NameNotResolved,
     Reason::TlsFailed,
     Reason::DirectoryAway,
+    Reason::NoBuffer,
     Reason::BadRoute,
     Reason::BackendRemoved,
 ];
