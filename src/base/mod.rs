@@ -5,7 +5,6 @@ pub mod clock;
 pub mod counters;
 pub mod cut;
 pub mod folders;
-pub mod line;
 pub mod printable;
 pub mod reason;
 pub mod slots;

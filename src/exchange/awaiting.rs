@@ -35,7 +35,9 @@ impl Awaiting {
             return journey.refuse(Reason::UpstreamClosed, cx);
         };
         cx.output.upstream.make(|out| out.extend_from_slice(replay));
-        cx.upload_pace.restart(cx.now);
+        if !journey.awaits_continue() {
+            cx.upload_pace.restart(cx.now);
+        }
         let state = Self { journey, target, reused, seen: 0, interim_answers: 0, deaf: false };
         state.set_deadline(cx);
         State::Awaiting(state)
@@ -56,7 +58,10 @@ impl Awaiting {
                 self.set_deadline(cx);
                 State::Awaiting(self)
             }
-            Input::Deadline if self.wants(Side::Client) && cx.is_drained(Side::Upstream) => {
+            // The backend may take no notice of expectations and wait for the body, so this says nothing about its life:
+            // or whoever keeps a body back could have it marked.
+            Input::Deadline if self.journey.awaits_continue() => self.retry(Reason::AnswerTimeout, cx),
+            Input::Deadline if self.waits_for_body() && cx.is_drained(Side::Upstream) => {
                 self.journey.refuse(Reason::BodyTimeout, cx)
             }
             Input::Deadline => {
@@ -71,9 +76,14 @@ impl Awaiting {
         side == Side::Upstream || !(self.deaf || self.journey.upload.is_done())
     }
 
+    /// Whether it is the client that has to go on.
+    fn waits_for_body(&self) -> bool {
+        self.wants(Side::Client) && !self.journey.awaits_continue()
+    }
+
     /// While the client has to go on it is the client that is waited for, otherwise the backend.
     pub(super) fn patience(&self, settings: &Settings) -> Duration {
-        if self.wants(Side::Client) { settings.body_timeout } else { settings.answer_timeout }
+        if self.waits_for_body() { settings.body_timeout } else { settings.answer_timeout }
     }
 
     fn set_deadline(&self, cx: &mut Cx<'_>) {
@@ -81,11 +91,13 @@ impl Awaiting {
     }
 
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        self.journey.go_on(cx);
         let upload = &mut self.journey.upload;
-        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len())) {
+        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len()), cx.buffers) {
             Some(replay) => {
-                let start = replay.len();
+                let (start, capacity) = (replay.len(), replay.capacity());
                 let fed = upload.feed(bytes, replay);
+                cx.buffers.note_growth(replay, capacity);
                 cx.output.upstream.make(|out| out.extend_from_slice(replay.from(start)));
                 fed
             }
@@ -96,7 +108,8 @@ impl Awaiting {
             Err(fault) => return self.journey.refuse(fault.into(), cx),
         };
         cx.consumed = consumed;
-        if !cx.upload_pace.keeps_up(consumed, cx.now, cx.settings) {
+        cx.upload_pace.count(consumed);
+        if !cx.upload_pace.keeps_up(cx.now, cx.settings) {
             return self.journey.refuse(Reason::BodyTooSlow, cx);
         }
         if cx.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
@@ -136,7 +149,9 @@ impl Awaiting {
         if self.interim_answers > cx.settings.limits.interim_answers {
             return self.journey.refuse(Reason::TooManyInterimAnswers, cx);
         }
-        self.journey.continued |= head.status == 100;
+        if head.status == 100 {
+            self.journey.go_on(cx);
+        }
         // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
         if self.journey.request.is_http11() {
             put_head(head, Persistence::Implied, None, cx);

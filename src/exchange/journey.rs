@@ -1,5 +1,6 @@
 //! What a request carries from backend to backend until an answer begins.
 
+use super::pace::Pace;
 use super::request::Request;
 use super::transfer::Transfer;
 use super::{Cx, Effect, State, answer, connecting, resolving};
@@ -22,8 +23,8 @@ pub(super) struct Journey {
     /// The backends that failed this request.
     tried: Vec<BackendId>,
     resolves: u32,
-    /// The client was told to go on with the body.
-    pub(super) continued: bool,
+    /// The client was told to go on with the body, or does so unasked.
+    pub(super) goes_on: bool,
     /// The last failure.
     failure: Option<Reason>,
 }
@@ -39,7 +40,22 @@ pub(super) struct Target {
 impl Journey {
     pub(super) fn new(request: Request, limits: &Limits) -> Self {
         let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked, limits);
-        Self { request, upload, tried: Vec::new(), resolves: 0, continued: false, failure: None }
+        Self { request, upload, tried: Vec::new(), resolves: 0, goes_on: false, failure: None }
+    }
+
+    /// Whether the client waits for the backend's 100 with the body (RFC 9110 section 10.1.1): it is the backend that is
+    /// waited for then.
+    pub(super) fn awaits_continue(&self) -> bool {
+        self.request.expects_continue() && !self.goes_on
+    }
+
+    /// The client goes on with the body: from now on it is waited for.
+    pub(super) fn go_on(&mut self, cx: &mut Cx<'_>) {
+        if self.awaits_continue() {
+            *cx.upload_pace = Pace::default();
+            cx.upload_pace.restart(cx.now);
+        }
+        self.goes_on = true;
     }
 
     /// Asks for the route.

@@ -46,7 +46,7 @@ pub use outlet::{Backlog, Outlet};
 pub use request::{Request, Spares};
 pub use settings::{KeepAlive, Redirect, Settings};
 
-use crate::base::buffer::BufferPool;
+use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{Frontend, Member};
@@ -116,6 +116,7 @@ struct Cx<'a> {
     to_client: &'a Backlog,
     to_upstream: &'a mut Backlog,
     upload_pace: &'a mut Pace,
+    download_pace: &'a mut Pace,
     consumed: usize,
 }
 
@@ -207,6 +208,7 @@ impl Exchange {
             to_client: &self.to_client,
             to_upstream: &mut self.to_upstream,
             upload_pace: &mut self.upload_pace,
+            download_pace: &mut self.download_pace,
             consumed: 0,
         };
         let state = std::mem::replace(&mut self.state, State::Over(None));
@@ -274,11 +276,10 @@ impl Exchange {
         self.note_sent(side, sent, turn);
         let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
         match (side, result) {
-            (Side::Client, Flushed::Blocked)
-                if is_answer && !self.download_pace.keeps_up(sent, turn.now, turn.settings) =>
-            {
+            (Side::Client, Flushed::Blocked) if is_answer && !self.download_pace.keeps_up(turn.now, turn.settings) => {
                 self.deadline = turn.now;
             }
+            // Whether that was fast enough is asked when the state is told.
             (Side::Client, Flushed::All) => self.download_pace.pause(turn.now),
             (Side::Upstream, Flushed::All) => self.upload_pace.start(turn.now),
             _ => {}
@@ -290,6 +291,7 @@ impl Exchange {
         if sent > 0 {
             if side == Side::Client {
                 self.ledger.bytes_to_client += sent as u64;
+                self.download_pace.count(sent);
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {
@@ -313,6 +315,11 @@ impl Exchange {
                 State::Tunnel(state) => state.wants(side),
                 State::Resolving(_) | State::Connecting(_) | State::Finishing(_) | State::Over(_) => false,
             }
+    }
+
+    /// Whether the client's stream is ended as soon as what is there for it has left.
+    pub fn ends_behind_answer(&self) -> bool {
+        matches!(&self.state, State::Finishing(state) if !state.keep_alive)
     }
 
     /// Whether [`Input::Drained`] of this side would change anything.
@@ -377,9 +384,24 @@ impl Exchange {
         self.target().and_then(|(frontend, place)| frontend.members.get(place)).map(Arc::as_ref)
     }
 
-    /// How many of its core's buffers it holds, where it is a tunnel: of the request none is left then.
-    pub fn lent_buffers(&self) -> usize {
-        [&self.to_client, &self.to_upstream].iter().filter(|backlog| backlog.holds_buffer()).count()
+    /// Which of its core's buffers it holds, where it is a tunnel: of the request none is left then.
+    pub fn lent_buffers(&self) -> Lent {
+        self.to_client.lent().and(self.to_upstream.lent())
+    }
+
+    /// How many bytes it keeps because somebody is slow, or sends much at once.
+    pub fn burden(&self) -> usize {
+        self.to_client.len() + self.to_upstream.len() + self.request().map_or(0, Request::burden)
+    }
+
+    /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.
+    pub fn expects(&self, side: Side) -> usize {
+        match &self.state {
+            State::Reading(_) => 0,
+            State::Awaiting(state) if side == Side::Client => state.journey.upload.share_of(usize::MAX),
+            State::Relaying(state) if side == Side::Client => state.upload_left(),
+            _ => usize::MAX,
+        }
     }
 
     /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.

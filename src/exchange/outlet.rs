@@ -1,6 +1,6 @@
 //! What leaves an exchange: bytes on their way to one side, and the rest that the side's socket would not take.
 
-use crate::base::buffer::BufferPool;
+use crate::base::buffer::{BufferPool, Lent};
 use crate::base::cut::Cut;
 use std::io::IoSlice;
 use std::ops::Range;
@@ -109,9 +109,9 @@ impl Backlog {
         self.bytes.len() == self.sent
     }
 
-    /// Whether it owns a buffer.
-    pub(super) fn holds_buffer(&self) -> bool {
-        self.bytes.capacity() > 0
+    /// The buffer that it owns, if it does.
+    pub(super) fn lent(&self) -> Lent {
+        Lent::of(&self.bytes)
     }
 
     /// The bytes that are left.
@@ -148,7 +148,7 @@ impl Backlog {
                 if self.bytes.capacity() == 0 {
                     self.bytes = buffers.take();
                 }
-                self.bytes.extend_from_slice(rest);
+                buffers.extend(&mut self.bytes, rest);
             }
         }
     }

@@ -34,17 +34,20 @@ impl Relaying {
     /// the head.
     pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, rest: &[u8], cx: &mut Cx<'_>) -> State {
         let Awaiting { journey, target, deaf, .. } = awaiting;
-        let continued = journey.continued;
+        let goes_on = journey.goes_on;
         let (mut request, upload) = (journey.request, journey.upload);
         target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
-        request.drop_replay();
+        request.drop_replay(cx.buffers);
         cx.ledger.status = head.status;
 
         // A client that sees a refusal may stop sending (RFC 9112 section 9.6); one that sees a success goes on, and
         // its backend may well go on reading. One that was never told to send the body may do either (RFC 9110
         // section 10.1.1).
         let upload_is_moot = head.status >= 300 || deaf;
-        let upload_is_optional = request.expects_continue() && !continued && upload.received() == 0;
+        let upload_is_optional = request.expects_continue() && !goes_on;
+        if upload_is_optional {
+            cx.upload_pace.restart(cx.now);
+        }
         let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
         let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
         let ends_with_connection = has_no_length && !request.is_http11();
@@ -99,7 +102,8 @@ impl Relaying {
             Input::Bytes(Side::Client, bytes) => match self.upload.feed(bytes, &mut cx.output.upstream) {
                 Ok(consumed) => {
                     cx.consumed = consumed;
-                    if !cx.upload_pace.keeps_up(consumed, cx.now, cx.settings) {
+                    cx.upload_pace.count(consumed);
+                    if !cx.upload_pace.keeps_up(cx.now, cx.settings) {
                         return self.cut(Reason::BodyTooSlow, cx);
                     }
                     let limit = cx.settings.max_body_bytes;
@@ -132,6 +136,9 @@ impl Relaying {
                 self.settle(cx)
             }
             Input::Drained(Side::Upstream) => self.settle(cx),
+            Input::Drained(Side::Client) if !cx.download_pace.keeps_up(cx.now, cx.settings) => {
+                State::Relaying(self).leave(Reason::ClientStalled, cx)
+            }
             Input::Deadline => self.stalled(cx),
             _ => State::Relaying(self),
         }
@@ -142,6 +149,11 @@ impl Relaying {
             Side::Client => !self.upload.is_done() && !self.upload_is_moot,
             Side::Upstream => !self.download.is_done(),
         }
+    }
+
+    /// How many bytes of the request's body may be to come.
+    pub(super) fn upload_left(&self) -> usize {
+        self.upload.share_of(usize::MAX)
     }
 
     fn upstream_gone(&mut self) {

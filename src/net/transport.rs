@@ -165,6 +165,11 @@ impl Transport {
         }
     }
 
+    /// Says that the stream is ended, or the connection closed, as soon as what is sent next has left.
+    pub fn announce_end(&mut self) {
+        self.socket.announce_end();
+    }
+
     /// The name that a client has said hello to, in lower case; `None` where it named nobody.
     pub fn wanted_name(&self) -> Option<&str> {
         match &self.layer {

@@ -81,7 +81,8 @@ impl Worker {
             if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
                 self.counters.count(Counter::AcceptPauses);
                 self.waits_for_room = true;
-                return self.close_door(door, self.idle.next_to_go());
+                let next_to_go = self.idle.next_to_go(&self.clients);
+                return self.close_door(door, next_to_go);
             }
             let Some(Door { socket, .. }) = self.listeners.get(door) else { return };
             match socket.accept() {
@@ -163,7 +164,7 @@ impl Worker {
                 peer,
                 timer,
                 job: None,
-                idle: None,
+                idle_since: Moment::NEVER,
                 served: 0,
                 share,
                 door: secure.unwrap_or_default(),
@@ -198,10 +199,9 @@ impl Worker {
 
     /// Ends a client's connection. Its job, if it had one, is over.
     pub(super) fn close_client(&mut self, key: Key) {
-        self.note_busy(key);
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(client.timer);
-            self.core.buffers.give(client.stream.unread);
+            client.stream.unread.discard(&mut self.core.buffers);
             drop(client.share);
             client.stream.transport.take_leave();
             if client.is_shaking_hands {

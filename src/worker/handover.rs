@@ -6,6 +6,7 @@
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
 use super::{Again, Kind, Order, Owner, SCRATCH_BYTES, Worker};
+use crate::base::buffer::Lent;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
@@ -107,10 +108,10 @@ impl Passenger {
         Some(PlainClient { stream, peer: self.peer, served: self.served, told: self.told.map(|told| *told) })
     }
 
-    /// How many buffers of its worker it holds.
-    fn lent_buffers(&self) -> usize {
-        let of_tunnel = |tunnel: &Tunnel| tunnel.exchange.lent_buffers() + usize::from(tunnel.upstream.holds_buffer());
-        usize::from(self.stream.holds_buffer()) + self.tunnel.as_deref().map_or(0, of_tunnel)
+    /// Which buffers of its worker it holds.
+    fn lent_buffers(&self) -> Lent {
+        let of_tunnel = |tunnel: &Tunnel| tunnel.exchange.lent_buffers().and(tunnel.upstream.unread.lent());
+        self.stream.unread.lent().and(self.tunnel.as_deref().map_or_else(Lent::default, of_tunnel))
     }
 }
 
@@ -141,7 +142,7 @@ impl Heir {
             Self::Worker(..) => true,
             Self::Outside(_) => {
                 let is_plain = !client.stream.transport.is_encrypted() && !client.awaits_header;
-                client.job.is_none() && is_plain && !client.stream.holds_buffer()
+                client.job.is_none() && is_plain && client.stream.unread.is_empty()
             }
         }
     }
@@ -191,7 +192,6 @@ impl Worker {
             return None;
         }
         let tunnel = client.job.and_then(|job| self.pack_tunnel(job));
-        self.note_busy(key);
         let mut client = self.clients.remove(key)?;
         self.unwatch(&mut client.stream);
         let due = self.timers.deadline(client.timer);
@@ -262,14 +262,14 @@ impl Worker {
             let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
             let key = self.clients.insert_with(|key| {
                 let timer = timers.insert(Owner::Client(key));
-                let (job, idle) = (None, None);
+                let (job, idle_since) = (None, Moment::NEVER);
                 let is_watched = false;
                 Client {
                     stream,
                     peer,
                     timer,
                     job,
-                    idle,
+                    idle_since,
                     served,
                     share,
                     door,
@@ -307,6 +307,7 @@ impl Worker {
             closing_client,
             closing_upstream,
             read_limit: SCRATCH_BYTES,
+            blocked_since: None,
         });
         if let Some(client) = self.clients.get_mut(client_key) {
             client.job = Some(job);
@@ -316,7 +317,7 @@ impl Worker {
             stream,
             backend,
             job: Some(job),
-            idle: None,
+            idle_since: Moment::NEVER,
             timer: timers.insert(Owner::Upstream(key)),
             dial: None,
             sent_before,

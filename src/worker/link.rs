@@ -52,7 +52,7 @@ impl Worker {
         upstream.job = Some(job);
         upstream.sent_before = upstream.stream.transport.sent();
         upstream.dial = None;
-        self.idle.remove_upstream(upstream.idle.take());
+        upstream.idle_since = Moment::NEVER;
         self.timers.set(upstream.timer, Moment::NEVER);
         if reused {
             self.set_link(job, Link::Upstream(connection));
@@ -95,7 +95,7 @@ impl Worker {
                     stream: Stream::new(transport),
                     backend,
                     job: Some(job),
-                    idle: None,
+                    idle_since: Moment::NEVER,
                     timer: timers.insert(Owner::Upstream(key)),
                     dial: Some(dial),
                     sent_before: 0,
@@ -299,8 +299,9 @@ impl Worker {
         match upstream.job {
             Some(job) => self.again.push(Again::HandOver { job, connection: key }),
             None => {
-                upstream.idle = Some(self.idle.add_upstream(key, self.core.now));
+                upstream.idle_since = self.core.now;
                 self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout());
+                self.idle.add_upstream(key, self.core.now, &self.upstreams);
             }
         }
     }
@@ -332,8 +333,7 @@ impl Worker {
     fn remove_upstream(&mut self, key: Key) -> Option<Upstream> {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(upstream.timer);
-        self.idle.remove_upstream(upstream.idle);
-        self.core.buffers.give(std::mem::take(&mut upstream.stream.unread));
+        upstream.stream.unread.discard(&mut self.core.buffers);
         upstream.stream.transport.take_leave();
         Some(upstream)
     }

@@ -18,6 +18,7 @@ mod accept;
 mod connection;
 mod drain;
 mod handover;
+mod idle;
 mod introduction;
 mod link;
 mod lobby;
@@ -84,6 +85,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// The greatest number of client connections of one worker. Behind it, idle ones make room for new ones.
     pub max_connections: usize,
+    /// By how many bytes the buffers of one worker may grow (`server.maxBufferBytes`).
+    pub max_buffer_bytes: usize,
     /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for any.
     pub max_requests: Option<NonZeroU32>,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
@@ -192,7 +195,8 @@ pub struct Worker {
     landing: Landing,
     /// Clients wait outside because there are as many inside as may be.
     waits_for_room: bool,
-    idle: pressure::Idle,
+    idle: idle::Idle,
+    shortages: pressure::Shortages,
     unwatched: watch::Unwatched,
     quota: Option<Arc<Quota>>,
     core: Core,
@@ -322,7 +326,8 @@ impl Worker {
             listeners: Vec::new(),
             landing: parts.landing,
             waits_for_room: false,
-            idle: pressure::Idle::default(),
+            idle: idle::Idle::default(),
+            shortages: pressure::Shortages::default(),
             unwatched: watch::Unwatched::default(),
             quota: parts.quota,
             core: Core {
@@ -384,6 +389,7 @@ impl Worker {
         self.expire();
         self.catch_up();
         self.watch_late();
+        self.relieve_buffers();
         self.send_movers();
         self.log.flush(self.core.now);
         Ok(())

@@ -1,5 +1,6 @@
 //! A worker that the test turns by hand: so what happens between two of its turns is no accident.
 
+mod buffers;
 mod handover;
 
 use super::*;
@@ -102,16 +103,20 @@ impl Stage {
         self.old.retain(|worker| !worker.has_left());
     }
 
-    /// A client that has sent a request, and the worker has read it and watches the client.
+    /// A client that has sent a request, and the worker has read it.
     #[track_caller]
     fn client(&mut self, request: &str) -> TcpStream {
         let jobs = self.worker.jobs.len();
         let mut client = patient(TcpStream::connect(self.address).expect("a connection"));
         client.write_all(request.as_bytes()).expect("a request");
-        self.until("the request is read", |stage| {
-            (stage.worker.jobs.len() > jobs && stage.worker.unwatched.next().is_none()).then_some(())
-        });
+        self.until("the request is read", |stage| (stage.worker.jobs.len() > jobs).then_some(()));
         client
+    }
+
+    /// All clients are watched.
+    #[track_caller]
+    fn watch(&mut self) {
+        self.until("all are watched", |stage| stage.worker.unwatched.next().is_none().then_some(()));
     }
 
     /// The backend's next connection, and it has a request to read.
@@ -163,6 +168,7 @@ fn worker(
         settings: Settings {
             idle_timeout: PATIENCE,
             max_connections: 100,
+            max_buffer_bytes: 128 << 20,
             max_requests: None,
             graceful_wait,
             tunnel_drain: None,
@@ -224,6 +230,7 @@ fn a_connection_that_ends_on_its_way_to_who_waited_is_opened_anew() {
     let mut connection = stage.accepted();
     let leaving = stage.client(&request("/leaving"));
     let mut waiting = stage.client(&request("/waiting"));
+    stage.watch();
     // In one turn the connection comes free and is promised to who leaves, who then leaves; so at the end of this turn
     // it is promised to who waits, who gets it in the next.
     connection.write_all(OK).expect("an answer");
@@ -250,6 +257,7 @@ fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
     let mut first = stage.client(&request("/first"));
     let mut connection = stage.accepted();
     let [leaving, leaving_too] = [(); 2].map(|()| stage.client(&request("/leaving")));
+    stage.watch();
     connection.write_all(OK).expect("an answer");
     reset(leaving);
     stage.turn();

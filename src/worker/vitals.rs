@@ -92,5 +92,6 @@ impl Worker {
         self.upstreams.tidy();
         self.timers.tidy();
         self.core.buffers.tidy();
+        self.idle.tidy();
     }
 }

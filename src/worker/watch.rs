@@ -70,8 +70,9 @@ impl Worker {
         }
         let token = Kind::Client.token(key.pack());
         if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
-            log::warn!("worker {}: watching a connection: {error}", self.number);
-            match client.job {
+            let job = client.job;
+            self.complain("watching a connection", &error);
+            match job {
                 Some(job) => self.tell(job, Input::Abort(Reason::NoSocket)),
                 None => self.close_client(key),
             }

@@ -111,7 +111,7 @@ fn settings(rng: &mut Dice) -> Settings {
         max_head_bytes: 64 * 1024,
         max_body_bytes: None,
         limits: Limits::default(),
-        min_body_rate: 0,
+        min_body_rate: if rng.bool() { 240 } else { 0 },
         keep_alive: if rng.u8(..5) > 0 { KeepAlive::Always } else { KeepAlive::Never },
         retry_limit: rng.u32(1..4),
         via: rng.bool().then(|| "sluice".into()),
@@ -128,6 +128,10 @@ fn settings(rng: &mut Dice) -> Settings {
 
 fn restrict(settings: &mut Settings, scale: Scale, rng: &mut Dice) {
     settings.retry_limit = rng.u32(..4);
+    if rng.u8(..3) == 0 {
+        settings.min_body_rate = rng.u64(1000..1_000_000);
+        settings.body_timeout = Duration::from_secs(10);
+    }
     if rng.u8(..10) == 0 {
         settings.max_body_bytes = Some(rng.u64(..scale.largest_body as u64));
     }

@@ -1,0 +1,125 @@
+//! What is kept for clients that send much at once, and for those who are slow.
+
+use super::*;
+use crate::base::reason::Reason;
+use crate::worker::pump::SMALLEST_READ;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const PING: &[u8] = b"GET / HTTP/1.1\r\nHost: __ping__\r\n\r\n";
+
+/// How many bytes of its clients the worker has read and not used.
+fn unread(stage: &Stage) -> usize {
+    let clients = stage.worker.clients.keys().filter_map(|key| stage.worker.clients.get(key));
+    clients.map(|client| client.stream.unread.len()).sum()
+}
+
+#[test]
+fn little_is_read_behind_a_request_that_is_under_way() {
+    let mut stage = Stage::new("behind", 10);
+    let upload = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    for (request, body) in [(GET, 0), (upload, 100_000)] {
+        let mut client = stage.client(std::str::from_utf8(request).expect("text"));
+        client.set_nonblocking(true).expect("a client that can be asked");
+        let mut backend = stage.accepted();
+        backend.set_nonblocking(true).expect("a backend that can be asked");
+        let all = [vec![b'x'; body], GET.repeat(20_000)].concat();
+        let (mut sent, mut got, mut most) = (0, 0, 0);
+        for _ in 0..2000 {
+            sent += client.write(&all[sent..]).unwrap_or(0);
+            got += backend.read(&mut [0; 65_536]).unwrap_or(0);
+            stage.turn();
+            most = most.max(unread(&stage));
+        }
+        assert!(got >= body, "{got} of {body}");
+        assert!(most <= SMALLEST_READ, "{most} bytes");
+        stage.until("no one is left", |stage| {
+            client.shutdown(std::net::Shutdown::Both).ok();
+            drop(backend.write(OK));
+            stage.worker.jobs.is_empty().then_some(())
+        });
+        assert_eq!((stage.worker.core.buffers.lent(), stage.worker.core.buffers.grown()), (0, 0));
+    }
+}
+
+/// All are answered, and what is left of a read stays where it is: as many copies as requests would be 80 MB.
+#[test]
+fn many_requests_in_one_read_are_answered_where_they_lie() {
+    const COUNT: usize = 5000;
+    let mut stage = Stage::new("pipelined", 10);
+    let mut client = patient(TcpStream::connect(stage.address).expect("a connection"));
+    client.set_nonblocking(true).expect("a client that can be asked");
+    let all = PING.repeat(COUNT);
+    let (mut sent, mut places, mut answers) = (0, std::collections::HashSet::new(), Vec::new());
+    let mut room = [0; 65_536];
+    stage.until("the answers", |stage| {
+        sent += client.write(&all[sent..]).unwrap_or(0);
+        let clients = stage.worker.clients.keys().filter_map(|key| stage.worker.clients.get(key));
+        places.extend(clients.map(|client| client.stream.unread.lent().grown));
+        let count = client.read(&mut room).unwrap_or(0);
+        answers.extend_from_slice(&room[..count]);
+        (answers.windows(5).filter(|it| it == b"\r\n\r\no").count() >= COUNT).then_some(())
+    });
+    // A copy of what is left would have the size of what is left, another one for each request.
+    assert!(places.len() < COUNT / 10, "{} sizes", places.len());
+    drop(client);
+    stage.until("it has left", |stage| stage.worker.clients.is_empty().then_some(()));
+    assert_eq!(stage.worker.core.buffers.lent(), 0);
+}
+
+#[test]
+fn of_half_a_head_nothing_is_left() {
+    let mut stage = Stage::new("half", 10);
+    for _ in 0..3 {
+        drop(stage.client("GET / HTTP/1.1\r\nHos"));
+        stage.until("it has left", |stage| stage.worker.clients.is_empty().then_some(()));
+        assert_eq!(stage.worker.core.buffers.lent(), 0);
+    }
+}
+
+/// Many take nothing of their answers. The one that has held most for the longest goes first, and who takes its answer is
+/// served all the while.
+#[test]
+fn slow_readers_have_a_budget_together() {
+    const LIMIT: usize = 1 << 19;
+    let mut stage = Stage::new("budget", 100);
+    stage.worker.settings.max_buffer_bytes = LIMIT;
+    let mut slow: Vec<(TcpStream, TcpStream, usize)> = Vec::new();
+    let body = vec![b'x'; 1 << 20];
+    let mut most = 0;
+    while stage.worker.counters.get_reason(Reason::NoBuffer) == 0 {
+        assert!(slow.len() < 100, "{most} bytes for {} slow clients", slow.len());
+        let client = stage.client(std::str::from_utf8(GET).expect("text"));
+        let mut backend = stage.accepted();
+        backend.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").expect("a head");
+        backend.set_nonblocking(true).expect("a backend that can be asked");
+        slow.push((client, backend, 0));
+        let mut still = 0;
+        while still < 5 {
+            let sent: usize = slow.iter_mut().map(|(_, backend, _)| backend.write(&body).unwrap_or(0)).sum();
+            still = if sent == 0 { still + 1 } else { 0 };
+            stage.turn();
+            most = most.max(stage.worker.core.buffers.grown());
+        }
+    }
+    // The reads of one turn may come on top.
+    assert!(most < 2 * LIMIT, "{most} bytes");
+    assert!(stage.worker.core.buffers.grown() <= LIMIT);
+    let [(first, ..), .., (last, ..)] = &slow[..] else { panic!("two at the least") };
+    let ended = |client: &TcpStream| {
+        let mut client = client.try_clone().expect("a handle");
+        client.set_nonblocking(true).expect("a client that can be asked");
+        let mut room = vec![0; 1 << 20];
+        loop {
+            match client.read(&mut room) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
+    };
+    assert!(ended(first), "the first has held for the longest");
+    assert!(!ended(last), "the last has not");
+    let mut quick = stage.client(std::str::from_utf8(GET).expect("text"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut quick, "HTTP/1.1 200 ");
+}
