@@ -53,7 +53,7 @@ use crate::cluster::{Frontend, Member};
 use crate::page::Pages;
 use crate::wire::forwarded::Peer;
 use finishing::AnswerEnd;
-use outlet::{MAX_SLICES, gather};
+use outlet::write_all;
 use pace::Pace;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -319,7 +319,7 @@ impl Exchange {
 
     /// Whether the client's stream is ended as soon as what is there for it has left.
     pub fn ends_behind_answer(&self) -> bool {
-        matches!(&self.state, State::Finishing(state) if !state.keep_alive)
+        matches!(&self.state, State::Finishing(state) if !state.keep_alive && state.end != AnswerEnd::Missing)
     }
 
     /// Whether [`Input::Drained`] of this side would change anything.
@@ -476,28 +476,6 @@ impl State {
             Self::Tunnel(state) => Some(state.request),
             Self::Finishing(state) | Self::Lingering(state) => state.request,
             Self::Over(request) => request,
-        }
-    }
-}
-
-/// Writes until all slices are sent or the socket takes less than it is given.
-fn write_all<'a>(
-    slices: &mut impl Iterator<Item = &'a [u8]>,
-    write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-) -> (usize, Flushed) {
-    let mut sent = 0;
-    loop {
-        let mut room = [IoSlice::new(&[]); MAX_SLICES];
-        let (slices, total) = gather(slices, &mut room);
-        if slices.is_empty() {
-            return (sent, Flushed::All);
-        }
-        match write(slices) {
-            Ok(written) if written == total && slices.len() < MAX_SLICES => return (sent + written, Flushed::All),
-            Ok(written) if written == total => sent += written,
-            Ok(written) => return (sent + written, Flushed::Blocked),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),
-            Err(_) => return (sent, Flushed::Broken),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! What leaves an exchange: bytes on their way to one side, and the rest that the side's socket would not take.
 
+use super::Flushed;
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::cut::Cut;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 
 /// Data up to this length is copied next to what was made: one plain write beats a gathering one.
 const COPY_LIMIT: usize = 1024;
 
 /// The most slices that are handed to one gathering write.
-pub(super) const MAX_SLICES: usize = 16;
+const MAX_SLICES: usize = 16;
 
 /// Where coded bytes go.
 pub(super) trait Sink {
@@ -154,8 +155,30 @@ impl Backlog {
     }
 }
 
+/// Writes until all slices are sent or the socket takes less than it is given.
+pub(super) fn write_all<'a>(
+    slices: &mut impl Iterator<Item = &'a [u8]>,
+    write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> (usize, Flushed) {
+    let mut sent = 0;
+    loop {
+        let mut room = [IoSlice::new(&[]); MAX_SLICES];
+        let (slices, total) = gather(slices, &mut room);
+        if slices.is_empty() {
+            return (sent, Flushed::All);
+        }
+        match write(slices) {
+            Ok(written) if written == total && slices.len() < MAX_SLICES => return (sent + written, Flushed::All),
+            Ok(written) if written == total => sent += written,
+            Ok(written) => return (sent + written, Flushed::Blocked),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),
+            Err(_) => return (sent, Flushed::Broken),
+        }
+    }
+}
+
 /// Gathers up to [`MAX_SLICES`] slices for one write, with the sum of their lengths.
-pub(super) fn gather<'a, 'r>(
+fn gather<'a, 'r>(
     slices: &mut impl Iterator<Item = &'a [u8]>,
     room: &'r mut [IoSlice<'a>; MAX_SLICES],
 ) -> (&'r [IoSlice<'a>], usize) {

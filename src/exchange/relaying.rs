@@ -78,6 +78,7 @@ impl Relaying {
             return state.settle(cx);
         }
         cx.output.client.advance(head.len);
+        cx.consumed = 0;
         let state = state.receive(rest, cx);
         cx.consumed += head.len;
         state

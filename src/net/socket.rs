@@ -184,6 +184,14 @@ impl Socket {
         self.ends = true;
     }
 
+    /// Before the connection is closed: sends the end that was announced, with what waits for it. Closing alone would drop
+    /// both where the peer has sent something that was not read.
+    pub(super) fn take_leave(&mut self) {
+        if std::mem::take(&mut self.ends) {
+            self.close_write();
+        }
+    }
+
     /// Where the connection comes from, and where it goes to.
     pub(super) fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.stream.peer_addr()?, self.stream.local_addr()?))
@@ -197,13 +205,15 @@ impl Socket {
         sys::bytes_acknowledged(&self.stream)
     }
 
-    pub(super) fn reset_at_close(&self) {
+    pub(super) fn reset_at_close(&mut self) {
+        self.ends = false;
         if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
             log::debug!("preparing the reset of a connection: {error}");
         }
     }
 
-    pub(super) fn close_write(&self) {
+    pub(super) fn close_write(&mut self) {
+        self.ends = false;
         // It fails where the connection is gone already, and then there is nothing to end.
         let _ = self.stream.shutdown(Shutdown::Write);
     }

@@ -236,11 +236,13 @@ impl Transport {
         }
     }
 
-    /// Before the connection is closed: where it is encrypted, tells the peer that this is the end and not a cut.
+    /// Before the connection is closed: sends the end that was announced, and where it is encrypted, tells the peer that this
+    /// is the end and not a cut.
     pub fn take_leave(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
             session.take_leave(&mut self.socket);
         }
+        self.socket.take_leave();
     }
 
     /// What went wrong with the encryption.
