@@ -9,4 +9,5 @@ pub mod line;
 pub mod printable;
 pub mod reason;
 pub mod slots;
+pub mod throttle;
 pub mod wheel;

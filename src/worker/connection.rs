@@ -2,6 +2,7 @@
 
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
+use crate::base::cut::Cut;
 use crate::base::line::Place;
 use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Timer;
@@ -41,6 +42,11 @@ impl Unread {
 
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
+    }
+
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.from(self.buffer.len() - self.left)
     }
 
     /// The buffer of the worker's that is in use for it.

@@ -135,7 +135,7 @@ impl Worker {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let token = Kind::Upstream.token(key.pack());
         if let Err(error) = upstream.stream.transport.register(self.poll.registry(), token) {
-            log::warn!("worker {}: watching a connection: {error}", self.number);
+            self.complain("watching a connection", &error);
             return self.dial_failed(key, Reason::NoSocket);
         }
         self.limit_try(key);
@@ -172,7 +172,8 @@ impl Worker {
             }
             Some(Err(error)) => {
                 if error.kind() == io::ErrorKind::InvalidData {
-                    log::warn!("{}: shaking hands: {error}", upstream.backend.url());
+                    let url = upstream.backend.url().clone();
+                    self.warn(format_args!("{url}: shaking hands: {error}"));
                 }
                 self.dial_next(key, reason_of(&error));
             }

@@ -36,6 +36,7 @@ use crate::base::buffer::BufferPool;
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
 use crate::base::slots::{Key, Slots};
+use crate::base::throttle::Throttle;
 use crate::base::wheel::Wheel;
 use crate::cluster::{BackendId, Frontend};
 use crate::directory::{CoreId, Directory, News};
@@ -64,6 +65,9 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
+
+/// How many warnings that requests bring about are told in ten seconds.
+const MOST_WARNINGS: u32 = 100;
 
 /// The greatest number of client connections of one worker, where nobody says otherwise.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
@@ -194,6 +198,9 @@ pub struct Worker {
     /// Clients wait outside because there are as many inside as may be.
     waits_for_room: bool,
     idle: pressure::Idle,
+    /// Shortages, and what else is told in the log of what strangers can bring about.
+    complaints: Throttle,
+    warnings: Throttle,
     quota: Option<Arc<Quota>>,
     core: Core,
     scratch: Box<[u8]>,
@@ -267,6 +274,8 @@ enum Again {
     Greet(Key),
     /// There may be room for clients that wait outside.
     Accept,
+    /// At this door more clients may wait than were let in at once.
+    Door(usize),
     /// This exchange has waited for a connection to the backend and gets this one.
     HandOver { job: Key, connection: Key },
     /// This exchange has waited for a connection to the backend and may open one.
@@ -323,6 +332,8 @@ impl Worker {
             landing: parts.landing,
             waits_for_room: false,
             idle: pressure::Idle::default(),
+            complaints: Throttle::new(1),
+            warnings: Throttle::new(MOST_WARNINGS),
             quota: parts.quota,
             core: Core {
                 now,
@@ -454,6 +465,7 @@ impl Worker {
                 Again::Pump(job, side) => self.pump(job, side),
                 Again::Greet(client) => self.greet(client),
                 Again::Accept => self.accept_all(),
+                Again::Door(door) => self.accept(door),
                 Again::HandOver { job, connection } => self.hand_over(job, connection),
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }

@@ -40,7 +40,7 @@ impl Worker {
     fn note_mark(&mut self, frontend: &Arc<Frontend>, member: usize) {
         self.counters.count(Counter::DeadMarks);
         if let Some(member) = frontend.members.get(member) {
-            log::warn!("{}: backend {} is marked dead", frontend.host, member.backend.url());
+            self.warn(format_args!("{}: backend {} is marked dead", frontend.host, member.backend.url()));
         }
         let until = self.core.now + self.core.settings.health.dead_ttl;
         self.directory.mark_dead(frontend, member, until);

@@ -17,7 +17,7 @@ use crate::base::slots::Key;
 use crate::exchange::Input;
 use nix::errno::Errno;
 use std::cmp::Reverse;
-use std::fmt::Display;
+use std::fmt::{Arguments, Display};
 use std::io;
 use std::time::Duration;
 
@@ -26,9 +26,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The same for one that has had an answer.
 const REST: Duration = Duration::from_millis(100);
-
-/// How often shortages are told in the log at the most: one that lasts would fill it.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// The idle connections of a core, each kind in the order in which they became so.
 #[derive(Debug, Default)]
@@ -41,9 +38,6 @@ pub(super) struct Idle {
     pooled: Line<Key>,
     /// Before this moment nobody is looked for who holds many bytes: there was none.
     no_relief_until: Option<Moment>,
-    quiet_until: Option<Moment>,
-    /// Shortages that nobody was told of.
-    untold: u64,
 }
 
 impl Idle {
@@ -194,13 +188,20 @@ impl Worker {
         (bytes > 0).then(|| bytes as u128 * (1 + time.as_millis()))
     }
 
-    fn complain(&mut self, what: &str, error: &dyn Display) {
-        let now = self.core.now;
-        self.idle.untold += 1;
-        if self.idle.quiet_until.is_none_or(|until| until <= now) {
-            let times = std::mem::take(&mut self.idle.untold);
-            self.idle.quiet_until = Some(now + QUIET);
+    /// Tells of a shortage, once in ten seconds at the most.
+    pub(super) fn complain(&mut self, what: &str, error: &dyn Display) {
+        if let Some(untold) = self.complaints.admit(self.core.now) {
+            let times = untold + 1;
             log::warn!("worker {}: {what}: {error} ({times} times since this was told last)", self.number);
+        }
+    }
+
+    /// Tells of what requests can bring about, and so a stranger as often as he likes.
+    pub(super) fn warn(&mut self, what: Arguments<'_>) {
+        match self.warnings.admit(self.core.now) {
+            Some(0) => log::warn!("{what}"),
+            Some(untold) => log::warn!("{what} (and {untold} warnings of worker {} were left out)", self.number),
+            None => {}
         }
     }
 }

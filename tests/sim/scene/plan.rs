@@ -110,7 +110,8 @@ fn settings(rng: &mut Dice) -> Settings {
         tunnel_timeout: rng.bool().then_some(Duration::from_secs(300)),
         max_head_bytes: 64 * 1024,
         max_body_bytes: None,
-        limits: Limits::default(),
+        // A body in small chunks may have more of them than of data.
+        limits: Limits { extension_bytes: 1 << 20, ..Limits::default() },
         min_body_rate: if rng.bool() { 240 } else { 0 },
         keep_alive: if rng.u8(..5) > 0 { KeepAlive::Always } else { KeepAlive::Never },
         retry_limit: rng.u32(1..4),
