@@ -5,7 +5,7 @@ use super::journey::{Journey, Target};
 use super::outlet::Sink;
 use super::relaying::Relaying;
 use super::tunnel::Tunnel;
-use super::{Cx, Input, Settings, Side, State, answer};
+use super::{Cx, Effect, Input, Settings, Side, State, answer};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::health::Observation;
@@ -115,6 +115,9 @@ impl Awaiting {
         }
         if cx.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
             return self.journey.refuse(Reason::BodyTooLarge, cx);
+        }
+        if self.journey.upload.is_done() {
+            cx.effect(Effect::Uploaded);
         }
         self.set_deadline(cx);
         State::Awaiting(self)

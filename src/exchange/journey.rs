@@ -21,6 +21,8 @@ const MAX_RESOLVES: u32 = 32;
 pub(super) struct Journey {
     pub(super) request: Request,
     pub(super) upload: Transfer,
+    /// All of the body came together with the head.
+    pub(super) is_here: bool,
     /// The backends that failed this request.
     tried: Vec<BackendId>,
     resolves: u32,
@@ -43,7 +45,21 @@ pub(super) struct Target {
 impl Journey {
     pub(super) fn new(request: Request, limits: &Limits) -> Self {
         let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked, limits);
-        Self { request, upload, tried: Vec::new(), resolves: 0, goes_on: false, interim_answers: 0, failure: None }
+        Self {
+            request,
+            upload,
+            is_here: false,
+            tried: Vec::new(),
+            resolves: 0,
+            goes_on: false,
+            interim_answers: 0,
+            failure: None,
+        }
+    }
+
+    /// Whether a part of the body has yet to come from the client.
+    pub(super) fn is_uploading(&self) -> bool {
+        !self.is_here && !self.upload.is_done()
     }
 
     /// Whether the client waits for the backend's 100 with the body (RFC 9110 section 10.1.1): it is the backend that is

@@ -139,6 +139,8 @@ pub(super) struct Job {
     pub(super) closing_upstream: bool,
     /// How much one read may bring: less while the other side cannot take as much.
     pub(super) read_limit: usize,
+    /// Where it is one of those who upload, as far as the pool is concerned.
+    pub(super) upload_to: Option<BackendId>,
     /// Since when a socket has not taken all that it was given, if it is so.
     pub(super) blocked_since: Option<Moment>,
 }

@@ -10,7 +10,7 @@ use crate::base::slots::Key;
 use crate::cluster::{Addresses, Backend, BackendId};
 use crate::exchange::Input;
 use crate::net::transport::{Received, Transport};
-use crate::upstream::Claim;
+use crate::upstream::{Claim, Want};
 use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,10 @@ impl Worker {
     /// Gets the exchange a connection to the backend of its target.
     pub(super) fn connect(&mut self, job_key: Key, fresh: bool) {
         let Some(backend) = self.target_of(job_key) else { return };
-        match self.pool.claim(backend.id(), job_key, fresh) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        let uploads = job.exchange.is_uploading();
+        job.upload_to = uploads.then(|| backend.id());
+        match self.pool.claim(backend.id(), job_key, Want { fresh, uploads }) {
             Claim::Reuse(connection) => self.attach(job_key, connection, true),
             Claim::Dial => self.dial(job_key, backend),
             Claim::Wait => {
@@ -280,6 +283,23 @@ impl Worker {
             }
             Link::Upstream(key) if reuse && self.is_of_use(key) => self.check_in(key),
             Link::Upstream(key) => self.close_upstream(key),
+        }
+        self.end_upload(job_key);
+    }
+
+    /// Nothing of the exchange's request has to come any more, or it is none of the backend's: another one may upload.
+    pub(super) fn end_upload(&mut self, job: Key) {
+        let Some(backend) = self.jobs.get_mut(job).and_then(|job| job.upload_to.take()) else { return };
+        match self.pool.upload_ended(backend, job) {
+            Some((job, Some(connection))) => {
+                let Some(upstream) = self.upstreams.get_mut(connection) else { return };
+                upstream.job = Some(job);
+                self.idle.remove_upstream(upstream.idle.take());
+                self.timers.set(upstream.timer, Moment::NEVER);
+                self.again.push(Again::HandOver { job, connection });
+            }
+            Some((job, None)) => self.again.push(Again::Permit { job, backend }),
+            None => {}
         }
     }
 

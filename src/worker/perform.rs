@@ -21,6 +21,7 @@ impl Worker {
                 Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
                 Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
                 Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
+                Effect::Uploaded => self.end_upload(job),
                 Effect::Release { reuse } => self.release(job, reuse),
                 Effect::Tunnel => self.become_tunnel(job),
                 Effect::CloseWrite(side) => self.close_write(job, side),

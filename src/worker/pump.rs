@@ -143,6 +143,7 @@ impl Worker {
             closing_client: false,
             closing_upstream: false,
             read_limit: SCRATCH_BYTES,
+            upload_to: None,
             blocked_since: None,
         });
         client.job = Some(job);
