@@ -139,6 +139,15 @@ fn restrict(settings: &mut Settings, scale: Scale, rng: &mut Dice) {
     if rng.u8(..10) == 0 {
         settings.max_head_bytes = rng.usize(30..300);
     }
+    let limits = &mut settings.limits;
+    match rng.u8(..20) {
+        0 => limits.fields = rng.usize(1..12),
+        1 => limits.uri_bytes = rng.usize(1..60),
+        2 => limits.extension_bytes = rng.usize(..40),
+        3 => limits.trailer_bytes = rng.usize(..60),
+        4 => limits.interim_answers = rng.u32(..3),
+        _ => {}
+    }
 }
 
 fn routes(is_faultless: bool, rng: &mut Dice) -> Vec<RoutePlan> {
