@@ -17,6 +17,7 @@
 mod accept;
 mod connection;
 mod drain;
+mod guesses;
 mod handover;
 mod introduction;
 mod link;
@@ -91,6 +92,9 @@ pub struct Settings {
     pub max_buffer_bytes: usize,
     /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for any.
     pub max_requests: Option<NonZeroU32>,
+    /// How many look-ups of one client address may find nothing in ten seconds; `None` for any, where they cost nothing
+    /// (`server.unknownHostRate`).
+    pub max_guesses: Option<u32>,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
     pub graceful_wait: Duration,
     /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
@@ -217,6 +221,7 @@ pub struct Worker {
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_name: HashMap<BackendId, Vec<Key>>,
     routes: route::Cache<Arc<Frontend>>,
+    guesses: guesses::Guesses,
     /// Exchanges that wait for the directory's answer about this host.
     lookups: HashMap<Arc<str>, Vec<Key>>,
     directory: Directory,
@@ -355,6 +360,7 @@ impl Worker {
             pool: Pool::new(parts.upstream),
             awaiting_name: HashMap::new(),
             routes: route::Cache::new(&parts.route),
+            guesses: guesses::Guesses::new(now),
             lookups: HashMap::new(),
             directory: parts.directory,
             timers: Wheel::new(now),
