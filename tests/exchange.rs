@@ -400,6 +400,42 @@ fn a_tunnel_may_be_as_slow_as_it_likes() {
     }
 }
 
+#[test]
+fn interim_answers_are_counted_for_the_request_and_not_for_each_backend() {
+    let limits = Limits { interim_answers: 3, ..Limits::default() };
+    let mut scene = Scene::with_backend(Settings { limits, ..settings() }, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    for _ in 0..2 {
+        for _ in 0..2 {
+            scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 102 Wait\r\n\r\n"));
+            scene.send_all(Side::Client, usize::MAX);
+        }
+        scene.tell(Input::End(Side::Upstream));
+        scene.tell(Input::Connected { reused: false });
+        scene.send_all(Side::Upstream, usize::MAX);
+    }
+    assert_eq!(scene.exchange.ledger().reason, Some(Reason::TooManyInterimAnswers));
+}
+
+/// Where all members are marked, one is tried all the same: the mark that it gets is no news.
+#[test]
+fn a_mark_is_told_once_until_half_of_its_time_is_over() {
+    let frontend = frontend();
+    let mut told = Vec::new();
+    for second in 0..40 {
+        let mut scene = Scene::new(settings());
+        scene.now = Moment::ZERO + second * SECOND;
+        scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        scene.tell(Input::Route(Ok(Arc::clone(&frontend))));
+        scene.tell(Input::Connected { reused: false });
+        scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n"));
+        let marks = scene.output.effects.iter().filter(|effect| matches!(effect, Effect::MarkedDead { .. }));
+        told.extend(marks.map(|_| second));
+    }
+    assert_eq!(told[..2], [0, 1], "both are marked");
+    assert!(told[2..].iter().all(|second| *second >= 15), "{told:?}");
+    assert!((4..=6).contains(&told.len()), "{told:?}");
+}
+
 /// A dial after a wait in the queue has the time of a dial, and what becomes of it is not called a wait.
 #[test]
 fn a_dial_behind_a_wait_is_a_dial() {

@@ -8,4 +8,5 @@ pub mod folders;
 pub mod printable;
 pub mod reason;
 pub mod slots;
+pub mod throttle;
 pub mod wheel;

@@ -83,6 +83,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             idle_timeout: times.idle,
             max_connections: max_connections.unwrap_or(worker::DEFAULT_MAX_CONNECTIONS),
             max_buffer_bytes: server.field("maxBufferBytes").count(BUFFER_BYTES).unwrap_or(128 << 20),
+            max_guesses: None,
             max_requests: read_limit(&server.field("maxRequestsPerConnection")),
             graceful_wait: times.graceful,
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),

@@ -5,7 +5,7 @@ use super::journey::{Journey, Target};
 use super::outlet::Sink;
 use super::relaying::Relaying;
 use super::tunnel::Tunnel;
-use super::{Cx, Input, Settings, Side, State, answer};
+use super::{Cx, Effect, Input, Settings, Side, State, answer};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::health::Observation;
@@ -23,7 +23,8 @@ pub(super) struct Awaiting {
     reused: bool,
     /// How much of the answer's head was there at the last look.
     seen: usize,
-    interim_answers: u32,
+    /// The backend has given an interim answer.
+    has_spoken: bool,
     /// The backend takes no more of the body.
     pub(super) deaf: bool,
 }
@@ -38,7 +39,7 @@ impl Awaiting {
         if !journey.awaits_continue() {
             cx.upload_pace.restart(cx.now);
         }
-        let state = Self { journey, target, reused, seen: 0, interim_answers: 0, deaf: false };
+        let state = Self { journey, target, reused, seen: 0, has_spoken: false, deaf: false };
         state.set_deadline(cx);
         State::Awaiting(state)
     }
@@ -115,6 +116,9 @@ impl Awaiting {
         if cx.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
             return self.journey.refuse(Reason::BodyTooLarge, cx);
         }
+        if self.journey.upload.is_done() {
+            cx.effect(Effect::Uploaded);
+        }
         self.set_deadline(cx);
         State::Awaiting(self)
     }
@@ -145,8 +149,9 @@ impl Awaiting {
 
     fn pass_interim(mut self, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
         self.seen = 0;
-        self.interim_answers += 1;
-        if self.interim_answers > cx.settings.limits.interim_answers {
+        self.has_spoken = true;
+        self.journey.interim_answers += 1;
+        if self.journey.interim_answers > cx.settings.limits.interim_answers {
             return self.journey.refuse(Reason::TooManyInterimAnswers, cx);
         }
         if head.status == 100 {
@@ -182,7 +187,7 @@ impl Awaiting {
 
     /// Whether the connection may have been closed by the backend while it was idle.
     fn may_be_stale(&self) -> bool {
-        self.reused && self.seen == 0 && self.interim_answers == 0
+        self.reused && self.seen == 0 && !self.has_spoken
     }
 
     /// The connection ended before the head of an answer was complete.

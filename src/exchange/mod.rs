@@ -337,6 +337,12 @@ impl Exchange {
         matches!(&self.state, State::Awaiting(state) if state.asks_if_heard())
     }
 
+    /// Whether a part of the request has yet to come from the client when a connection to its backend is asked for. The end
+    /// of that is told by [`Effect::Uploaded`].
+    pub fn is_uploading(&self) -> bool {
+        matches!(&self.state, State::Connecting(state) if state.journey.is_uploading())
+    }
+
     /// What a side's socket has not taken yet.
     pub fn backlog(&self, side: Side) -> &Backlog {
         match side {

@@ -6,7 +6,7 @@ use super::journey::Target;
 use super::outlet::Sink;
 use super::request::Request;
 use super::transfer::Transfer;
-use super::{Cx, Input, Side, State, answer};
+use super::{Cx, Effect, Input, Side, State, answer};
 use crate::base::reason::Reason;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
@@ -110,6 +110,9 @@ impl Relaying {
                     let limit = cx.settings.max_body_bytes;
                     if limit.is_some_and(|limit| self.upload.received() > limit) {
                         return self.cut(Reason::BodyTooLarge, cx);
+                    }
+                    if self.upload.is_done() {
+                        cx.effect(Effect::Uploaded);
                     }
                     self.settle(cx)
                 }

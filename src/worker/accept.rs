@@ -22,6 +22,9 @@ use std::time::Duration;
 /// for another connection and nothing idle can be given up.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How many are let in at a door before others have their turn.
+const MOST_AT_ONCE: usize = 256;
+
 /// A socket to accept from.
 #[derive(Debug)]
 pub struct Entrance {
@@ -65,45 +68,59 @@ impl Worker {
         }
     }
 
-    /// Lets in all who wait at a door: the poll tells once.
+    /// Lets in all who wait at a door: the poll tells once. Where there are very many, others have their turn in between.
     pub(super) fn accept(&mut self, door: usize) {
-        while let Some(Door { socket, secure, closed_until: None, .. }) = self.listeners.get(door) {
-            let is_crowded = self.clients.len() >= self.settings.max_connections;
-            let is_lobby_crowded = secure.is_some() && self.is_lobby_full();
-            // Nobody makes room for nobody. Whoever comes next is told by the poll.
-            if (is_crowded || is_lobby_crowded) && !has_visitors(socket) {
-                return;
-            }
-            if is_lobby_crowded && !self.make_room_in_lobby() {
-                self.counters.count(Counter::HandshakePauses);
-                return self.close_door(door, self.core.now + PAUSE);
-            }
-            if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
-                self.counters.count(Counter::AcceptPauses);
-                self.waits_for_room = true;
-                let next_to_go = self.idle.next_to_go(&self.clients);
-                return self.close_door(door, next_to_go);
-            }
-            let Some(Door { socket, .. }) = self.listeners.get(door) else { return };
-            match socket.accept() {
-                Ok((stream, address)) => self.let_in(stream, address, door),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    // The client was gone before it was let in.
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    // The system looks for a descriptor before it looks for a visitor.
-                    _ if is_shortage(&error) && !has_visitors(socket) => return,
-                    _ if is_shortage(&error) && self.relieve(Need::Client, &error) => {}
-                    _ => return self.close_door(door, self.core.now + PAUSE),
-                },
-            }
+        if self.accept_some(door) {
+            self.again.push(Again::Door(door));
         }
     }
 
-    fn close_door(&mut self, door: usize, until: Moment) {
+    /// Lets in some who wait at a door. Whether there may be more of them.
+    pub(super) fn accept_some(&mut self, door: usize) -> bool {
+        (0..MOST_AT_ONCE).all(|_| self.accept_one(door))
+    }
+
+    /// Lets in the next one who waits at a door. Whether there may be another.
+    fn accept_one(&mut self, door: usize) -> bool {
+        let Some(Door { socket, secure, closed_until: None, .. }) = self.listeners.get(door) else { return false };
+        let is_crowded = self.clients.len() >= self.settings.max_connections;
+        let is_lobby_crowded = secure.is_some() && self.is_lobby_full();
+        // Nobody makes room for nobody. Whoever comes next is told by the poll.
+        if (is_crowded || is_lobby_crowded) && !has_visitors(socket) {
+            return false;
+        }
+        if is_lobby_crowded && !self.make_room_in_lobby() {
+            self.counters.count(Counter::HandshakePauses);
+            return self.close_door(door, self.core.now + PAUSE);
+        }
+        if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
+            self.counters.count(Counter::AcceptPauses);
+            self.waits_for_room = true;
+            let next_to_go = self.idle.next_to_go(&self.clients);
+            return self.close_door(door, next_to_go);
+        }
+        let Some(Door { socket, .. }) = self.listeners.get(door) else { return false };
+        match socket.accept() {
+            Ok((stream, address)) => self.let_in(stream, address, door),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return false,
+                // The client was gone before it was let in.
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                // The system looks for a descriptor before it looks for a visitor.
+                _ if is_shortage(&error) && !has_visitors(socket) => return false,
+                _ if is_shortage(&error) && self.relieve(Need::Client, &error) => {}
+                _ => return self.close_door(door, self.core.now + PAUSE),
+            },
+        }
+        true
+    }
+
+    /// Nobody more is let in before then.
+    fn close_door(&mut self, door: usize, until: Moment) -> bool {
         if let Some(door) = self.listeners.get_mut(door) {
             door.closed_until = Some(until);
         }
+        false
     }
 
     /// When the next door is to be opened again.

@@ -2,6 +2,7 @@
 
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
+use crate::base::cut::Cut;
 use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Timer;
 use crate::cluster::{Backend, BackendId};
@@ -40,6 +41,11 @@ impl Unread {
 
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
+    }
+
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.from(self.buffer.len() - self.left)
     }
 
     /// The buffer of the worker's that is in use for it.
@@ -134,6 +140,8 @@ pub(super) struct Job {
     pub(super) closing_upstream: bool,
     /// How much one read may bring: less while the other side cannot take as much.
     pub(super) read_limit: usize,
+    /// Where it is one of those who upload, as far as the pool is concerned.
+    pub(super) upload_to: Option<BackendId>,
     /// Since when a socket has not taken all that it was given, if it is so.
     pub(super) blocked_since: Option<Moment>,
 }

@@ -47,7 +47,7 @@ impl Worker {
             // Who is at the door already was promised an answer by the kernel's handshake; and another process need not
             // have this door.
             for door in 0..self.listeners.len() {
-                self.accept(door);
+                while self.accept_some(door) {}
             }
         }
         self.close_doors();

@@ -307,6 +307,7 @@ impl Worker {
             closing_client,
             closing_upstream,
             read_limit: SCRATCH_BYTES,
+            upload_to: None,
             blocked_since: None,
         });
         if let Some(client) = self.clients.get_mut(client_key) {

@@ -17,6 +17,7 @@
 mod accept;
 mod connection;
 mod drain;
+mod guesses;
 mod handover;
 mod idle;
 mod introduction;
@@ -38,6 +39,7 @@ use crate::base::buffer::BufferPool;
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
 use crate::base::slots::{Key, Slots};
+use crate::base::throttle::Throttle;
 use crate::base::wheel::Wheel;
 use crate::cluster::{BackendId, Frontend};
 use crate::directory::{CoreId, Directory, News};
@@ -67,6 +69,9 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
 
+/// How many warnings that requests bring about are told in ten seconds.
+const MOST_WARNINGS: u32 = 100;
+
 /// The greatest number of client connections of one worker, where nobody says otherwise.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 
@@ -89,6 +94,9 @@ pub struct Settings {
     pub max_buffer_bytes: usize,
     /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for any.
     pub max_requests: Option<NonZeroU32>,
+    /// How many look-ups of one client address may find nothing in ten seconds; `None` for any, where they cost nothing
+    /// (`server.unknownHostRate`).
+    pub max_guesses: Option<u32>,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
     pub graceful_wait: Duration,
     /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
@@ -196,7 +204,11 @@ pub struct Worker {
     /// Clients wait outside because there are as many inside as may be.
     waits_for_room: bool,
     idle: idle::Idle,
-    shortages: pressure::Shortages,
+    /// Before this moment nobody is looked for who holds many bytes: there was none.
+    no_relief_until: Option<Moment>,
+    /// Shortages, and what else is told in the log of what strangers can bring about.
+    complaints: Throttle,
+    warnings: Throttle,
     unwatched: watch::Unwatched,
     quota: Option<Arc<Quota>>,
     core: Core,
@@ -214,6 +226,7 @@ pub struct Worker {
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_name: HashMap<BackendId, Vec<Key>>,
     routes: route::Cache<Arc<Frontend>>,
+    guesses: guesses::Guesses,
     /// Exchanges that wait for the directory's answer about this host.
     lookups: HashMap<Arc<str>, Vec<Key>>,
     directory: Directory,
@@ -271,6 +284,8 @@ enum Again {
     Greet(Key),
     /// There may be room for clients that wait outside.
     Accept,
+    /// At this door more clients may wait than were let in at once.
+    Door(usize),
     /// This exchange has waited for a connection to the backend and gets this one.
     HandOver { job: Key, connection: Key },
     /// This exchange has waited for a connection to the backend and may open one.
@@ -327,7 +342,9 @@ impl Worker {
             landing: parts.landing,
             waits_for_room: false,
             idle: idle::Idle::default(),
-            shortages: pressure::Shortages::default(),
+            no_relief_until: None,
+            complaints: Throttle::new(1),
+            warnings: Throttle::new(MOST_WARNINGS),
             unwatched: watch::Unwatched::default(),
             quota: parts.quota,
             core: Core {
@@ -350,6 +367,7 @@ impl Worker {
             pool: Pool::new(parts.upstream),
             awaiting_name: HashMap::new(),
             routes: route::Cache::new(&parts.route),
+            guesses: guesses::Guesses::new(now),
             lookups: HashMap::new(),
             directory: parts.directory,
             timers: Wheel::new(now),
@@ -462,6 +480,7 @@ impl Worker {
                 Again::Pump(job, side) => self.pump(job, side),
                 Again::Greet(client) => self.greet(client),
                 Again::Accept => self.accept_all(),
+                Again::Door(door) => self.accept(door),
                 Again::HandOver { job, connection } => self.hand_over(job, connection),
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }

@@ -21,6 +21,7 @@ impl Worker {
                 Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
                 Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
                 Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
+                Effect::Uploaded => self.end_upload(job),
                 Effect::Release { reuse } => self.release(job, reuse),
                 Effect::Tunnel => self.become_tunnel(job),
                 Effect::CloseWrite(side) => self.close_write(job, side),
@@ -40,7 +41,7 @@ impl Worker {
     fn note_mark(&mut self, frontend: &Arc<Frontend>, member: usize) {
         self.counters.count(Counter::DeadMarks);
         if let Some(member) = frontend.members.get(member) {
-            log::warn!("{}: backend {} is marked dead", frontend.host, member.backend.url());
+            self.warn(format_args!("{}: backend {} is marked dead", frontend.host, member.backend.url()));
         }
         let until = self.core.now + self.core.settings.health.dead_ttl;
         self.directory.mark_dead(frontend, member, until);

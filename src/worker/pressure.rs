@@ -19,22 +19,9 @@ use crate::base::slots::Key;
 use crate::exchange::Input;
 use nix::errno::Errno;
 use std::cmp::Reverse;
-use std::fmt::Display;
+use std::fmt::{Arguments, Display};
 use std::io;
 use std::time::Duration;
-
-/// How often shortages are told in the log at the most: one that lasts would fill it.
-const QUIET: Duration = Duration::from_secs(10);
-
-/// What keeps a shortage from being told, or looked into, over and over.
-#[derive(Debug, Default)]
-pub(super) struct Shortages {
-    /// Before this moment nobody is looked for who holds many bytes: there was none.
-    no_relief_until: Option<Moment>,
-    quiet_until: Option<Moment>,
-    /// Shortages that nobody was told of.
-    untold: u64,
-}
 
 /// What a descriptor is needed for.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +102,7 @@ impl Worker {
     /// longest, until a quarter is free.
     pub(super) fn relieve_buffers(&mut self) {
         let (limit, now) = (self.settings.max_buffer_bytes, self.core.now);
-        if self.core.buffers.grown() <= limit || self.shortages.no_relief_until.is_some_and(|until| until > now) {
+        if self.core.buffers.grown() <= limit || self.no_relief_until.is_some_and(|until| until > now) {
             return;
         }
         let mut burdens: Vec<_> = self.jobs.keys().filter_map(|key| Some((self.burden(key)?, key))).collect();
@@ -128,7 +115,7 @@ impl Worker {
             self.tell(key, Input::Abort(Reason::NoBuffer));
         }
         // To look through all of them again at once would find no others.
-        self.shortages.no_relief_until = (self.core.buffers.grown() > limit).then(|| now + REST);
+        self.no_relief_until = (self.core.buffers.grown() > limit).then(|| now + REST);
         self.complain("ending slow requests", &"server.maxBufferBytes is reached");
     }
 
@@ -147,13 +134,20 @@ impl Worker {
         (bytes > 0).then(|| bytes as u128 * (1 + time.as_millis()))
     }
 
+    /// Tells of a shortage, once in ten seconds at the most.
     pub(super) fn complain(&mut self, what: &str, error: &dyn Display) {
-        let now = self.core.now;
-        self.shortages.untold += 1;
-        if self.shortages.quiet_until.is_none_or(|until| until <= now) {
-            let times = std::mem::take(&mut self.shortages.untold);
-            self.shortages.quiet_until = Some(now + QUIET);
+        if let Some(untold) = self.complaints.admit(self.core.now) {
+            let times = untold + 1;
             log::warn!("worker {}: {what}: {error} ({times} times since this was told last)", self.number);
+        }
+    }
+
+    /// Tells of what requests can bring about, and so a stranger as often as he likes.
+    pub(super) fn warn(&mut self, what: Arguments<'_>) {
+        match self.warnings.admit(self.core.now) {
+            Some(0) => log::warn!("{what}"),
+            Some(untold) => log::warn!("{what} (and {untold} warnings of worker {} were left out)", self.number),
+            None => {}
         }
     }
 }

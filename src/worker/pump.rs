@@ -8,6 +8,7 @@ use crate::base::cut::Cut;
 use crate::base::slots::{Key, Slots};
 use crate::exchange::{Exchange, Flushed, Input, Side};
 use crate::net::transport::Received;
+use crate::wire::is_blank;
 use mio::event::Event;
 
 /// What one read brings at least, however slow the other side is.
@@ -85,6 +86,9 @@ impl Worker {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };
+        if is_blank(client.stream.unread.bytes()) {
+            client.stream.unread.discard(&mut self.core.buffers);
+        }
         if !client.stream.unread.is_empty() {
             let Some(job) = self.open_job(key) else { return };
             return self.pump(job, Side::Client);
@@ -96,6 +100,7 @@ impl Worker {
             self.hands_shaken(key);
         }
         match received {
+            Received::Bytes(count) if is_blank(scratch.before(count)) => self.greet_again(key),
             Received::Bytes(count) => {
                 if let Some(job) = self.open_job(key) {
                     self.take_in(job, Side::Client, From::Client(key), scratch.before(count));
@@ -138,6 +143,7 @@ impl Worker {
             closing_client: false,
             closing_upstream: false,
             read_limit: SCRATCH_BYTES,
+            upload_to: None,
             blocked_since: None,
         });
         client.job = Some(job);

@@ -170,6 +170,7 @@ fn worker(
             max_connections: 100,
             max_buffer_bytes: 128 << 20,
             max_requests: None,
+            max_guesses: None,
             graceful_wait,
             tunnel_drain: None,
             proxies: Default::default(),

@@ -52,6 +52,7 @@ fn defaults() -> Settings {
             max_connections: 100_000,
             max_buffer_bytes: 128 << 20,
             max_requests: None,
+            max_guesses: None,
             graceful_wait: seconds(120),
             tunnel_drain: None,
             proxies: std::collections::BTreeMap::new(),

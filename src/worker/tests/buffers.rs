@@ -123,3 +123,36 @@ fn slow_readers_have_a_budget_together() {
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_answer(&mut quick, "HTTP/1.1 200 ");
 }
+
+/// Some clients send CRLF behind a body: nothing comes of it, neither a request without an end nor a page.
+#[test]
+fn a_blank_line_is_no_request() {
+    let mut stage = Stage::new("blank", 10);
+    let mut client = stage.client(&["\r\n\r\n", std::str::from_utf8(GET).expect("text"), "\r\n"].concat());
+    for lines in [&b"\r\n"[..], b"\r\n\r\n"] {
+        stage.accepted().write_all(OK).expect("an answer");
+        stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+        client.write_all(lines).expect("blank lines");
+        for _ in 0..20 {
+            stage.turn();
+        }
+        assert!(stage.worker.jobs.is_empty(), "no request has begun");
+        assert_eq!((stage.worker.core.buffers.lent(), stage.worker.clients.len()), (0, 1));
+        client.write_all(GET).expect("a request");
+        stage.until("a request", |stage| (!stage.worker.jobs.is_empty()).then_some(()));
+    }
+}
+
+/// Whoever comes in great numbers does not keep those waiting who are inside.
+#[test]
+fn not_all_who_wait_at_a_door_come_in_at_once() {
+    const COUNT: usize = 400;
+    let mut stage = Stage::new("rush", 10);
+    stage.worker.settings.max_connections = 2 * COUNT;
+    let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(stage.address).expect("a connection")).collect();
+    assert!(stage.worker.accept_some(0), "there are more");
+    assert!(stage.worker.clients.len() < COUNT);
+    stage.until("all are in", |stage| (stage.worker.clients.len() == COUNT).then_some(()));
+    assert!(!stage.worker.accept_some(0));
+    drop(clients);
+}
