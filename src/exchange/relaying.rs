@@ -70,7 +70,7 @@ impl Relaying {
             download: Transfer::new(head.body, delivery.chunked, &cx.settings.limits),
             client_stays,
             ends_with_connection,
-            upstream_stays: head.keep_alive && !deaf && !(!rest.is_empty() && head.body == BodyLength::None),
+            upstream_stays: head.keep_alive && !deaf && (rest.is_empty() || head.body != BodyLength::None),
             upload_is_moot,
             upload_is_optional,
         };

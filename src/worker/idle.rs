@@ -127,7 +127,12 @@ impl Line {
 
     /// The first one that counts.
     fn first(&mut self, since: impl Fn(Key) -> Option<Moment>) -> Option<(Key, Moment)> {
-        while self.0.pop_front_if(|(moment, key)| since(*key) != Some(*moment)).is_some() {}
-        self.0.front().map(|(moment, key)| (*key, *moment))
+        while let Some((moment, key)) = self.0.front().copied() {
+            if since(key) == Some(moment) {
+                return Some((key, moment));
+            }
+            self.0.pop_front();
+        }
+        None
     }
 }

@@ -28,7 +28,8 @@ impl Unwatched {
     }
 
     fn take_due(&mut self, now: Moment) -> Option<Key> {
-        self.0.pop_front_if(|(_, moment)| *moment <= now).map(|(key, _)| key)
+        self.next().filter(|moment| *moment <= now)?;
+        self.0.pop_front().map(|(key, _)| key)
     }
 }
 
