@@ -2,7 +2,7 @@
 
 use super::connection::{Client, Stream};
 use super::pressure::{Need, is_shortage};
-use super::{Again, Kind, Owner, Worker};
+use super::{Again, FIRST_READ, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::slots::Key;
@@ -183,6 +183,7 @@ impl Worker {
                 job: None,
                 idle_since: Moment::NEVER,
                 served: 0,
+                read_limit: FIRST_READ,
                 share,
                 door: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,

@@ -115,6 +115,8 @@ pub(super) struct Client {
     pub(super) idle_since: Moment,
     /// How many answers it has had.
     pub(super) served: u32,
+    /// How much the first read of its next exchange may bring.
+    pub(super) read_limit: u32,
     /// The number of the door it came through.
     pub(super) door: u32,
     /// Its part of what its address may have, where that is limited.
@@ -139,7 +141,7 @@ pub(super) struct Job {
     pub(super) closing_client: bool,
     pub(super) closing_upstream: bool,
     /// How much one read may bring: less while the other side cannot take as much.
-    pub(super) read_limit: usize,
+    pub(super) read_limit: u32,
     /// Where it is one of those who upload, as far as the pool is concerned.
     pub(super) upload_to: Option<BackendId>,
     /// Since when a socket has not taken all that it was given, if it is so.

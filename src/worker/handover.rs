@@ -5,7 +5,7 @@
 //! their clients move.
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::{Again, Kind, Order, Owner, SCRATCH_BYTES, Worker};
+use super::{Again, FIRST_READ, Kind, Order, Owner, Worker};
 use crate::base::buffer::Lent;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
@@ -271,6 +271,7 @@ impl Worker {
                     job,
                     idle_since,
                     served,
+                    read_limit: FIRST_READ,
                     share,
                     door,
                     is_shaking_hands,
@@ -306,7 +307,7 @@ impl Worker {
             link: Link::None,
             closing_client,
             closing_upstream,
-            read_limit: SCRATCH_BYTES,
+            read_limit: FIRST_READ,
             upload_to: None,
             blocked_since: None,
         });

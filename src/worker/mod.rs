@@ -64,7 +64,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What one read can bring. Larger reads halve the price of large bodies; they go through the core's cache all the same.
-const SCRATCH_BYTES: usize = 256 * 1024;
+const LARGEST_READ: u32 = 1024 * 1024;
+
+/// What the first one for a client can bring: it is kept where the other side does not take it. Where all of it is taken,
+/// the next one may bring twice as much.
+const FIRST_READ: u32 = 256 * 1024;
 
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
@@ -356,7 +360,7 @@ impl Worker {
                 rng: fastrand::Rng::new(),
                 output: Output::default(),
             },
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            scratch: vec![0; LARGEST_READ as usize].into_boxed_slice(),
             bench: Bench::default(),
             backend_tls: parts.backend_tls,
             lobby: parts.tls.map(|tls| Lobby::new(tls.settings, tls.reception, &tls.doors)),

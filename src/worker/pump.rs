@@ -1,7 +1,7 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::{Again, SCRATCH_BYTES, Worker};
+use super::{Again, LARGEST_READ, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::cut::Cut;
@@ -142,7 +142,7 @@ impl Worker {
             link: Link::None,
             closing_client: false,
             closing_upstream: false,
-            read_limit: SCRATCH_BYTES,
+            read_limit: client.read_limit,
             upload_to: None,
             blocked_since: None,
         });
@@ -193,7 +193,7 @@ impl Worker {
 
     /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
     fn read_limit(&self, job: &Job, side: Side) -> usize {
-        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit };
+        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit as usize };
         match side {
             Side::Client => limit.min(job.exchange.expects(side).saturating_add(SMALLEST_READ)),
             Side::Upstream => limit,
@@ -318,7 +318,7 @@ impl Worker {
         match flushed {
             Flushed::Nothing => {}
             Flushed::All => {
-                job.read_limit = (job.read_limit * 2).min(SCRATCH_BYTES);
+                job.read_limit = (job.read_limit * 2).min(LARGEST_READ);
                 let waits = job.exchange.waits_for_drain(side);
                 job.blocked_since = None;
                 if std::mem::take(job.closing(side)) {
@@ -329,7 +329,7 @@ impl Worker {
                 }
             }
             Flushed::Blocked => {
-                job.read_limit = (job.read_limit / 4).max(SMALLEST_READ);
+                job.read_limit = (job.read_limit / 4).max(SMALLEST_READ as u32);
                 job.blocked_since.get_or_insert(self.core.now);
             }
             Flushed::Broken if side == Side::Client => {
