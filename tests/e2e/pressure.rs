@@ -296,6 +296,15 @@ fn handshakes_that_wait_keep_no_plain_client_outside() {
 }
 
 #[test]
+fn who_is_idle_for_too_long_is_closed_and_counted() {
+    let backend = plain();
+    let proxy = one_worker(&backend).set("idleTimeout", 0.1).start();
+    served(&proxy).expect_closed();
+    proxy.client().expect_closed();
+    assert!(counted(proxy, "idle_timeouts") >= 2);
+}
+
+#[test]
 fn a_full_disk_under_the_log_fails_no_request() {
     let backend = plain();
     let proxy = one_worker(&backend).set("accessLog", "/dev/full").start();
