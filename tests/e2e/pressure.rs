@@ -353,6 +353,26 @@ fn slow_sides_do_not_make_the_proxy_grow() {
     gate.open();
 }
 
+/// Heads that do not come to an end are kept; together no more of them than the worker has buffers for.
+#[test]
+fn heads_without_end_have_a_budget_together() {
+    let backend = plain();
+    let proxy = one_worker(&backend).set("maxBufferBytes", 1 << 20).start();
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(60_000));
+    let mut slow: Vec<_> = (0..40).map(|_| proxy.client()).collect();
+    for client in &mut slow {
+        client.send(&head);
+        worker_has_caught_up(&proxy);
+    }
+    until("the first has gone", || !is_open(&slow[0]));
+    assert!(is_open(slow.last().expect("the last")), "the last has held for the shortest time");
+    let gone = slow.iter().filter(|client| !is_open(client)).count();
+    served(&proxy);
+    drop(slow);
+    let ended = counted(proxy, "no_buffer");
+    assert!(ended >= gone as u64 && (15..40).contains(&gone), "{gone} of 40 have gone, {ended} were counted");
+}
+
 fn served_by_itself(client: &mut Client) {
     assert_eq!(client.get("__ping__", "/").status(), 200);
 }
