@@ -178,7 +178,7 @@ impl Worker {
 
     /// What a request or tunnel keeps from others: bytes, and how long it has kept them. Whoever is served by and by need
     /// not go before one that has stopped, so the time counts up to the patience with a body alone.
-    fn burden(&self, key: Key) -> Option<u128> {
+    pub(super) fn burden(&self, key: Key) -> Option<u128> {
         let job = self.jobs.get(key)?;
         let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.unread.len());
         let of_upstream = match job.link {
