@@ -236,7 +236,10 @@ impl Worker {
             None if client.awaits_header => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => self.again.push(Again::Greet(key)),
-            None => self.close_client(key),
+            None => {
+                self.counters.count(Counter::IdleTimeouts);
+                self.close_client(key);
+            }
             Some(job) => self.job_due(job),
         }
     }

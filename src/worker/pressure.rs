@@ -6,6 +6,9 @@
 //! request often follows at once, and one that has come but not spoken for [`GRACE`], since its first bytes may have a
 //! long way. No connection whose request is under way is ever touched, and none from which bytes have come: an end of the
 //! connection between two requests is what RFC 9112 section 9.3 allows, and section 9.5 has clients prepared for it.
+//!
+//! Memory is another matter: those who fill it are under way. When the buffers have grown to what they may, those go who
+//! have held most for the longest.
 
 use super::Worker;
 use super::connection::Link;
@@ -121,7 +124,7 @@ impl Worker {
 
     /// What a request or tunnel keeps from others: bytes, and how long it has kept them. Whoever is served by and by need
     /// not go before one that has stopped, so the time counts up to the patience with a body alone.
-    fn burden(&self, key: Key) -> Option<u128> {
+    pub(super) fn burden(&self, key: Key) -> Option<u128> {
         let job = self.jobs.get(key)?;
         let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.unread.len());
         let of_upstream = match job.link {
