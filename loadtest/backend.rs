@@ -8,10 +8,11 @@
 //! Bodies of requests are read and dropped. One thread a connection: it must be right, not fast.
 
 use clap::Parser;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::borrow::Cow;
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -67,8 +68,13 @@ fn serve(client: &TcpStream, name: &str) -> io::Result<()> {
     let mut input = BufReader::new(client);
     while let Some(request) = read_request(&mut input)? {
         // One write an answer: a backend that is killed has sent all of it or nothing.
-        let mut output = client;
-        output.write_all(&answer(&request, name)?)?;
+        let (head, body) = answer(&request, name)?;
+        let mut parts = [IoSlice::new(&head), IoSlice::new(&body)];
+        let (mut output, mut left) = (client, &mut parts[..]);
+        while !left.is_empty() {
+            let sent = output.write_vectored(left)?;
+            IoSlice::advance_slices(&mut left, sent);
+        }
         if request.close {
             break;
         }
@@ -149,8 +155,9 @@ fn read_line(input: &mut BufReader<&TcpStream>) -> io::Result<String> {
     }
 }
 
+/// Head and body.
 #[expect(clippy::disallowed_methods, reason = "a late answer is what is asked for")]
-fn answer(request: &Request, name: &str) -> io::Result<Vec<u8>> {
+fn answer(request: &Request, name: &str) -> io::Result<(Vec<u8>, Cow<'static, [u8]>)> {
     let mut parts = request.path.trim_start_matches('/').split('/');
     let kind = parts.next().unwrap_or("");
     let mut number =
@@ -171,34 +178,29 @@ fn answer(request: &Request, name: &str) -> io::Result<Vec<u8>> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nX-Backend: {name}\r\n{close}{framing}\r\n\r\n"
     );
-    let mut answer = head.into_bytes();
-    if request.wants_body {
-        answer.extend_from_slice(&body);
-    }
-    Ok(answer)
+    Ok((head.into_bytes(), if request.wants_body { body } else { Cow::default() }))
 }
 
-fn fixed_body(length: usize) -> io::Result<(String, Vec<u8>)> {
-    Ok((format!("Content-Length: {length}"), bounded_bytes(length)?))
+fn fixed_body(length: usize) -> io::Result<(String, Cow<'static, [u8]>)> {
+    Ok((format!("Content-Length: {length}"), Cow::Borrowed(bounded_bytes(length)?)))
 }
 
-fn chunks(count: usize, size: usize) -> io::Result<Vec<u8>> {
+fn chunks(count: usize, size: usize) -> io::Result<Cow<'static, [u8]>> {
     bounded_bytes(count.saturating_mul(size))?;
     let mut body = Vec::new();
     for _ in 0..count {
         body.extend_from_slice(format!("{size:x}\r\n").as_bytes());
-        body.extend_from_slice(&bounded_bytes(size)?);
+        body.extend_from_slice(bounded_bytes(size)?);
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(b"0\r\n\r\n");
-    Ok(body)
+    Ok(Cow::Owned(body))
 }
 
-fn bounded_bytes(length: usize) -> io::Result<Vec<u8>> {
-    if length > MAX_BODY_BYTES {
-        return Err(invalid("the path asks for too large a body"));
-    }
-    Ok(vec![b'x'; length])
+/// Many slow readers of large bodies share these bytes.
+fn bounded_bytes(length: usize) -> io::Result<&'static [u8]> {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'x'; MAX_BODY_BYTES]);
+    BYTES.get(..length).ok_or_else(|| invalid("the path asks for too large a body"))
 }
 
 fn invalid(what: &str) -> io::Error {

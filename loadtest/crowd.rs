@@ -15,6 +15,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The host whose backend is the crowd itself.
+const OWN_HOST: &str = "slow.test";
 const LISTENER: Token = Token(usize::MAX);
 const TICK: Duration = Duration::from_millis(20);
 /// What a slow reader takes at a time, and what its system keeps for it.
@@ -36,6 +38,9 @@ struct Args {
     /// How many clients send a body slowly.
     #[arg(long, default_value_t = 0)]
     bodies: usize,
+    /// The host that the slow bodies are for. Those for another one than `slow.test` go to its backend.
+    #[arg(long, default_value = OWN_HOST)]
+    host: String,
     /// How many clients read an answer slowly.
     #[arg(long, default_value_t = 0)]
     readers: usize,
@@ -113,7 +118,7 @@ impl Crowd {
         let mut events = Events::with_capacity(1024);
         for (kind, count) in kinds {
             for _ in 0..count {
-                let mut client = Client::open(args.target, kind, &args.path)?;
+                let mut client = Client::open(args, kind)?;
                 // Readers look only when it is their time.
                 if kind != Kind::Reader {
                     let token = Token(self.clients.len());
@@ -125,7 +130,7 @@ impl Crowd {
                 }
             }
         }
-        while self.guests.len() < args.bodies {
+        while args.host == OWN_HOST && self.guests.len() < args.bodies {
             self.look(&mut events, Some(Duration::from_secs(1)))?;
         }
         Ok(())
@@ -189,19 +194,20 @@ fn hear(guest: &mut TcpStream) -> bool {
 }
 
 impl Client {
-    fn open(target: SocketAddr, kind: Kind, path: &str) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    fn open(args: &Args, kind: Kind) -> io::Result<Self> {
+        let Args { target, path, host, .. } = args;
+        let socket = Socket::new(Domain::for_address(*target), Type::STREAM, None)?;
         if kind == Kind::Reader {
             socket.set_recv_buffer_size(READER_BUFFER_BYTES)?;
         }
-        socket.connect(&target.into())?;
+        socket.connect(&(*target).into())?;
         // At the end of the process they are all gone at once, and leave no port in TIME-WAIT.
         SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
         socket.set_nonblocking(true)?;
         let mut socket = TcpStream::from_std(socket.into());
         let start = match kind {
             Kind::Head => "GET / HTTP/1.1\r\nHost: www.test\r\nX-Slow: ".to_owned(),
-            Kind::Body => "POST / HTTP/1.1\r\nHost: slow.test\r\nContent-Length: 1000000\r\n\r\n".to_owned(),
+            Kind::Body => format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n"),
             Kind::Reader => format!("GET {path} HTTP/1.1\r\nHost: www.test\r\n\r\n"),
         };
         socket.write_all(start.as_bytes())?;

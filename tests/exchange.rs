@@ -93,6 +93,17 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// The same, and tells the exchange when all has left.
+    fn send_all(&mut self, side: Side, room: usize) -> Flushed {
+        let (flushed, _) = self.send(side, room);
+        if flushed == Flushed::All {
+            self.tell(Input::Drained(side));
+        }
+        flushed
+    }
+}
+
 fn settings() -> Settings {
     Settings {
         head_timeout: 10 * SECOND,
@@ -299,6 +310,82 @@ fn an_answer_that_is_taken_too_slowly_is_given_up() {
     }
 }
 
+/// A scene in which an answer with a long body has begun, and its head has left.
+fn with_long_answer(rate: u64) -> Scene {
+    let settings = Settings { min_body_rate: rate, ..settings() };
+    let mut scene = Scene::with_backend(settings, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n"));
+    scene.send_all(Side::Client, usize::MAX);
+    scene
+}
+
+#[test]
+fn a_client_that_catches_up_again_and_again_is_fast_enough() {
+    let mut scene = with_long_answer(1000);
+    for _ in 0..60 {
+        scene.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000]));
+        assert_eq!(scene.send_all(Side::Client, 900), Flushed::Blocked);
+        scene.now = scene.now + SECOND / 2;
+        assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
+    }
+    scene.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000]));
+    assert_eq!(scene.send_all(Side::Client, 0), Flushed::Blocked);
+    scene.now = scene.now + SECOND / 10;
+    assert_eq!(scene.send_all(Side::Client, 1), Flushed::Blocked);
+    assert!(scene.exchange.deadline() > scene.now);
+    assert_eq!(scene.exchange.ledger().reason, None);
+}
+
+#[test]
+fn a_client_that_catches_up_too_slowly_is_given_up() {
+    for (bytes, reason) in [(899, Some(Reason::ClientStalled)), (900, None)] {
+        let mut scene = with_long_answer(100);
+        // What left at once makes up for one count at the most.
+        for _ in 0..6 {
+            scene.tell(Input::Bytes(Side::Upstream, &vec![b'x'; bytes]));
+            scene.send_all(Side::Client, 0);
+            scene.now = scene.now + 9 * SECOND;
+            scene.send_all(Side::Client, usize::MAX);
+        }
+        assert_eq!(scene.exchange.ledger().reason, reason, "{bytes} bytes in 9 seconds");
+    }
+}
+
+const EXPECTS: &str = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\nExpect: 100-continue\r\n\r\n";
+
+#[test]
+fn while_a_client_waits_for_a_100_it_is_the_backend_that_is_waited_for() {
+    let mut scene = Scene::with_backend(Settings { retry_limit: 0, ..settings() }, EXPECTS);
+    let frontend = Arc::clone(scene.exchange.target().expect("a target").0);
+    assert_eq!(scene.exchange.deadline(), scene.now + 20 * SECOND);
+    scene.now = scene.exchange.deadline();
+    scene.tell(Input::Deadline);
+    assert_eq!((scene.exchange.ledger().status, scene.exchange.ledger().reason), (504, Some(Reason::AnswerTimeout)));
+    // It may have waited for the body, which a client can keep back as long as it likes.
+    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.now)), "nobody is marked dead");
+}
+
+#[test]
+fn a_client_does_not_pay_for_its_wait_for_a_100() {
+    for told in [true, false] {
+        let mut scene = Scene::with_backend(Settings { min_body_rate: 100, ..settings() }, EXPECTS);
+        scene.now = scene.now + 19 * SECOND;
+        if told {
+            scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 100 Continue\r\n\r\n"));
+            scene.send_all(Side::Client, usize::MAX);
+            assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND, "now it is the client's turn");
+        }
+        for (bytes, seconds, reason) in [(100, 20, None), (99, 20, Some(Reason::BodyTooSlow))] {
+            for _ in 0..seconds {
+                scene.tell(Input::Bytes(Side::Client, &vec![b'x'; bytes]));
+                scene.send_all(Side::Upstream, usize::MAX);
+                scene.now = scene.now + SECOND;
+            }
+            assert_eq!(scene.exchange.ledger().reason, reason, "{bytes} bytes a second, told: {told}");
+        }
+    }
+}
+
 #[test]
 fn a_tunnel_may_be_as_slow_as_it_likes() {
     let settings = Settings { min_body_rate: 100, ..settings() };
@@ -311,6 +398,42 @@ fn a_tunnel_may_be_as_slow_as_it_likes() {
         assert_eq!(scene.send(Side::Client, 1).0, Flushed::Blocked);
         assert_eq!(scene.exchange.deadline(), Moment::NEVER);
     }
+}
+
+#[test]
+fn interim_answers_are_counted_for_the_request_and_not_for_each_backend() {
+    let limits = Limits { interim_answers: 3, ..Limits::default() };
+    let mut scene = Scene::with_backend(Settings { limits, ..settings() }, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    for _ in 0..2 {
+        for _ in 0..2 {
+            scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 102 Wait\r\n\r\n"));
+            scene.send_all(Side::Client, usize::MAX);
+        }
+        scene.tell(Input::End(Side::Upstream));
+        scene.tell(Input::Connected { reused: false });
+        scene.send_all(Side::Upstream, usize::MAX);
+    }
+    assert_eq!(scene.exchange.ledger().reason, Some(Reason::TooManyInterimAnswers));
+}
+
+/// Where all members are marked, one is tried all the same: the mark that it gets is no news.
+#[test]
+fn a_mark_is_told_once_until_half_of_its_time_is_over() {
+    let frontend = frontend();
+    let mut told = Vec::new();
+    for second in 0..40 {
+        let mut scene = Scene::new(settings());
+        scene.now = Moment::ZERO + second * SECOND;
+        scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        scene.tell(Input::Route(Ok(Arc::clone(&frontend))));
+        scene.tell(Input::Connected { reused: false });
+        scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n"));
+        let marks = scene.output.effects.iter().filter(|effect| matches!(effect, Effect::MarkedDead { .. }));
+        told.extend(marks.map(|_| second));
+    }
+    assert_eq!(told[..2], [0, 1], "both are marked");
+    assert!(told[2..].iter().all(|second| *second >= 15), "{told:?}");
+    assert!((4..=6).contains(&told.len()), "{told:?}");
 }
 
 /// A dial after a wait in the queue has the time of a dial, and what becomes of it is not called a wait.

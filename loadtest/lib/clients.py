@@ -48,10 +48,12 @@ class Load:
 
 
 def run(command, cores, seconds):
-    """Runs a load generator on `cores` and returns what it printed. It is killed when it takes far too long."""
+    """Runs a load generator on `cores`, or on any where that is None, and returns what it printed. It is killed when it
+    takes far too long."""
     def in_child():
         procs.die_with_parent()
-        os.sched_setaffinity(0, cores)
+        if cores:
+            os.sched_setaffinity(0, cores)
     try:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
                               timeout=seconds * 2 + 60, preexec_fn=in_child)

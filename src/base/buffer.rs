@@ -13,16 +13,47 @@ const MOST_KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
-    lent: usize,
+    lent: Lent,
     /// The fewest free ones since the last [`BufferPool::tidy`]: so many were of no use.
     least_free: usize,
+}
+
+/// Buffers in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lent {
+    /// How many there are.
+    pub count: usize,
+    /// By how many bytes they have grown beyond what a fresh one has.
+    pub grown: usize,
+}
+
+impl Lent {
+    /// This buffer; none if it was never taken.
+    pub fn of(buffer: &Vec<u8>) -> Self {
+        Self { count: usize::from(buffer.capacity() > 0), grown: growth(buffer.capacity()) }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { count: self.count + other.count, grown: self.grown + other.grown }
+    }
+
+    fn without(self, other: Self) -> Self {
+        debug_assert!(self.count >= other.count && self.grown >= other.grown, "{other:?} of {self:?}");
+        Self { count: self.count.saturating_sub(other.count), grown: self.grown.saturating_sub(other.grown) }
+    }
+}
+
+fn growth(capacity: usize) -> usize {
+    capacity.saturating_sub(FRESH_CAPACITY)
 }
 
 impl BufferPool {
     /// An empty buffer.
     pub fn take(&mut self) -> Vec<u8> {
-        self.lent += 1;
         let buffer = self.free.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_CAPACITY));
+        self.lent = self.lent.and(Lent::of(&buffer));
         self.least_free = self.least_free.min(self.free.len());
         buffer
     }
@@ -32,8 +63,8 @@ impl BufferPool {
         if buffer.capacity() == 0 {
             return;
         }
-        debug_assert!(self.lent > 0, "a buffer that was not taken from here");
-        self.lent = self.lent.saturating_sub(1);
+        self.lent = self.lent.without(Lent::of(&buffer));
+        debug_assert!(self.lent.count > 0 || self.lent.grown == 0, "growth that was not told: {}", self.lent.grown);
         let worth_keeping = (FRESH_CAPACITY..=LARGEST_KEPT).contains(&buffer.capacity());
         if worth_keeping && self.free.len() < MOST_KEPT {
             buffer.clear();
@@ -41,15 +72,35 @@ impl BufferPool {
         }
     }
 
-    /// Says that so many of the buffers in use have gone to another core, which gets them back.
-    pub fn part_with(&mut self, count: usize) {
-        debug_assert!(self.lent >= count, "buffers that were not taken from here");
-        self.lent = self.lent.saturating_sub(count);
+    /// Adds to a buffer in use.
+    pub fn extend(&mut self, buffer: &mut Vec<u8>, bytes: &[u8]) {
+        let capacity = buffer.capacity();
+        buffer.extend_from_slice(bytes);
+        self.note_growth(buffer, capacity);
     }
 
-    /// Says that so many buffers of another core are in use here now.
-    pub fn welcome(&mut self, count: usize) {
-        self.lent += count;
+    /// Says that a buffer in use had this capacity before somebody added to it. All that add to one say so.
+    pub fn note_growth(&mut self, buffer: &Vec<u8>, before: usize) {
+        self.lent.grown += growth(buffer.capacity()) - growth(before);
+    }
+
+    /// Frees what a buffer in use has beyond what is in it, where that is worth it.
+    pub fn shrink(&mut self, buffer: &mut Vec<u8>) {
+        if buffer.capacity() > LARGEST_KEPT {
+            let before = growth(buffer.capacity());
+            buffer.shrink_to(FRESH_CAPACITY);
+            self.lent.grown -= before - growth(buffer.capacity());
+        }
+    }
+
+    /// Says that these of the buffers in use have gone to another core, which gets them back.
+    pub fn part_with(&mut self, buffers: Lent) {
+        self.lent = self.lent.without(buffers);
+    }
+
+    /// Says that these buffers of another core are in use here now.
+    pub fn welcome(&mut self, buffers: Lent) {
+        self.lent = self.lent.and(buffers);
     }
 
     /// Frees half of those that nobody has needed since the last call.
@@ -62,12 +113,17 @@ impl BufferPool {
 
     /// How many buffers there are, free or in use.
     pub fn count(&self) -> usize {
-        self.lent + self.free.len()
+        self.lent.count + self.free.len()
     }
 
     /// How many buffers are in use.
     pub fn lent(&self) -> usize {
-        self.lent
+        self.lent.count
+    }
+
+    /// How many bytes the buffers in use have beyond what fresh ones have: the part that those make large who are slow.
+    pub fn grown(&self) -> usize {
+        self.lent.grown
     }
 }
 
@@ -87,7 +143,7 @@ mod tests {
         assert_eq!(again.as_ptr(), address);
         assert_eq!(pool.lent(), 1);
         let mut large = again;
-        large.reserve(LARGEST_KEPT + 1);
+        pool.extend(&mut large, &[0; LARGEST_KEPT + 1]);
         pool.give(large);
         pool.give(Vec::new());
         assert!(pool.free.is_empty());
@@ -108,6 +164,30 @@ mod tests {
             pool.tidy();
         }
         assert_eq!(pool.count(), 4);
+    }
+
+    #[test]
+    fn growth_is_counted_while_a_buffer_is_in_use() {
+        let mut pool = BufferPool::default();
+        let (mut small, mut large) = (pool.take(), pool.take());
+        pool.extend(&mut small, &[0; FRESH_CAPACITY]);
+        assert_eq!(pool.grown(), 0);
+        pool.extend(&mut large, &[0; 100_000]);
+        let capacity = large.capacity();
+        large.extend_from_slice(&[0; 200_000]);
+        pool.note_growth(&large, capacity);
+        assert_eq!(pool.grown(), large.capacity() - FRESH_CAPACITY);
+        let mut other = BufferPool::default();
+        pool.part_with(Lent::of(&large));
+        other.welcome(Lent::of(&large));
+        assert_eq!((pool.grown(), other.grown()), (0, large.capacity() - FRESH_CAPACITY));
+        large.truncate(20_000);
+        other.shrink(&mut large);
+        assert_eq!((large.len(), other.grown()), (20_000, large.capacity() - FRESH_CAPACITY));
+        assert!(other.grown() < 100_000);
+        other.give(large);
+        pool.give(small);
+        assert_eq!((pool.grown(), other.grown(), pool.lent(), other.lent()), (0, 0, 0, 0));
     }
 
     #[test]

@@ -38,6 +38,8 @@ counters! {
     IdleClientsClosed = "idle_clients_closed";
     /// Idle connections to backends that were closed because something else needed the descriptor.
     IdleUpstreamsClosed = "idle_upstreams_closed";
+    /// Connections of clients that were idle for `server.idleTimeout`.
+    IdleTimeouts = "idle_timeouts";
     /// Connections that were closed at once because their address had `server.maxConnectionsPerAddress` already.
     AddressRefusals = "address_refusals";
     /// Connections whose last request was the one that `server.maxRequestsPerConnection` allows.

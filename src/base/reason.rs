@@ -124,6 +124,8 @@ reasons! {
     NoSocket = 503, "no_socket", "This node is too busy.";
     /// All of this node's ports that lead to the backend are in use.
     NoPort = 503, "no_port", "This node is too busy.";
+    /// All of `server.maxBufferBytes` was in use, and this request held much of it for long.
+    NoBuffer = 503, "no_buffer", "This node is too busy.";
     /// The route could not be looked up in time.
     DirectoryBusy = 503, "directory_busy", "This node could not look up the website.";
     /// The source of routes is away, and this host's route is not among those that were known before.

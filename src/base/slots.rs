@@ -76,7 +76,7 @@ impl<T> Slots<T> {
     /// Takes the value of `key` out, if it is still there.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        self.slab.try_remove(key.index as usize).map(|(_, value)| value)
+        Some(self.slab.remove(key.index as usize).1)
     }
 
     /// How many values there are.

@@ -163,6 +163,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     let (user, group) = read_user(root, overrides);
     let backend_tls = https::read_backend_tls(&section, folder);
     let source = driver::read_source(root, folder, &server)?;
+    server.worker.max_guesses = matches!(source, directory::Source::Redis(_)).then_some(server.unknown_rate);
     Some(Settings {
         exchange: server.exchange,
         upstream: server.upstream,

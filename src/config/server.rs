@@ -19,6 +19,8 @@ pub const WORKERS: RangeInclusive<u64> = 1..=1024;
 
 /// How large a head may be allowed to be. Below the least one, browsers' ordinary requests fail; above the greatest,
 /// heads no longer fit the buffers that they are read with.
+/// What the buffers of a worker may take: less than a few slow clients hold would be of no use.
+const BUFFER_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 const HEAD_BYTES: RangeInclusive<u64> = 1024..=65_536;
 
 const COUNT: RangeInclusive<u64> = 1..=10_000_000;
@@ -80,6 +82,8 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         worker: worker::Settings {
             idle_timeout: times.idle,
             max_connections: max_connections.unwrap_or(worker::DEFAULT_MAX_CONNECTIONS),
+            max_buffer_bytes: server.field("maxBufferBytes").count(BUFFER_BYTES).unwrap_or(128 << 20),
+            max_guesses: None,
             max_requests: read_limit(&server.field("maxRequestsPerConnection")),
             graceful_wait: times.graceful,
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),

@@ -246,7 +246,8 @@ impl<'a> Reader<'a> {
                         let problem = "is a URL, but item 0 of a list is an identifier and no backend";
                         self.warn(item, &path(), problem);
                     }
-                    id = text.into();
+                    // It goes into headers and lines of the log: nothing in it may end them.
+                    id = printable(&text).into();
                 }
             }
         }

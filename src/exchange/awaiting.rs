@@ -5,7 +5,7 @@ use super::journey::{Journey, Target};
 use super::outlet::Sink;
 use super::relaying::Relaying;
 use super::tunnel::Tunnel;
-use super::{Cx, Input, Settings, Side, State, answer};
+use super::{Cx, Effect, Input, Settings, Side, State, answer};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::health::Observation;
@@ -23,7 +23,8 @@ pub(super) struct Awaiting {
     reused: bool,
     /// How much of the answer's head was there at the last look.
     seen: usize,
-    interim_answers: u32,
+    /// The backend has given an interim answer.
+    has_spoken: bool,
     /// The backend takes no more of the body.
     pub(super) deaf: bool,
 }
@@ -35,8 +36,10 @@ impl Awaiting {
             return journey.refuse(Reason::UpstreamClosed, cx);
         };
         cx.output.upstream.make(|out| out.extend_from_slice(replay));
-        cx.upload_pace.restart(cx.now);
-        let state = Self { journey, target, reused, seen: 0, interim_answers: 0, deaf: false };
+        if !journey.awaits_continue() {
+            cx.upload_pace.restart(cx.now);
+        }
+        let state = Self { journey, target, reused, seen: 0, has_spoken: false, deaf: false };
         state.set_deadline(cx);
         State::Awaiting(state)
     }
@@ -56,7 +59,10 @@ impl Awaiting {
                 self.set_deadline(cx);
                 State::Awaiting(self)
             }
-            Input::Deadline if self.wants(Side::Client) && cx.is_drained(Side::Upstream) => {
+            // The backend may take no notice of expectations and wait for the body, so this says nothing about its life:
+            // or whoever keeps a body back could have it marked.
+            Input::Deadline if self.journey.awaits_continue() => self.retry(Reason::AnswerTimeout, cx),
+            Input::Deadline if self.waits_for_body() && cx.is_drained(Side::Upstream) => {
                 self.journey.refuse(Reason::BodyTimeout, cx)
             }
             Input::Deadline => {
@@ -71,9 +77,14 @@ impl Awaiting {
         side == Side::Upstream || !(self.deaf || self.journey.upload.is_done())
     }
 
+    /// Whether it is the client that has to go on.
+    fn waits_for_body(&self) -> bool {
+        self.wants(Side::Client) && !self.journey.awaits_continue()
+    }
+
     /// While the client has to go on it is the client that is waited for, otherwise the backend.
     pub(super) fn patience(&self, settings: &Settings) -> Duration {
-        if self.wants(Side::Client) { settings.body_timeout } else { settings.answer_timeout }
+        if self.waits_for_body() { settings.body_timeout } else { settings.answer_timeout }
     }
 
     fn set_deadline(&self, cx: &mut Cx<'_>) {
@@ -81,11 +92,13 @@ impl Awaiting {
     }
 
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        self.journey.go_on(cx);
         let upload = &mut self.journey.upload;
-        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len())) {
+        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len()), cx.buffers) {
             Some(replay) => {
-                let start = replay.len();
+                let (start, capacity) = (replay.len(), replay.capacity());
                 let fed = upload.feed(bytes, replay);
+                cx.buffers.note_growth(replay, capacity);
                 cx.output.upstream.make(|out| out.extend_from_slice(replay.from(start)));
                 fed
             }
@@ -96,11 +109,15 @@ impl Awaiting {
             Err(fault) => return self.journey.refuse(fault.into(), cx),
         };
         cx.consumed = consumed;
-        if !cx.upload_pace.keeps_up(consumed, cx.now, cx.settings) {
+        cx.upload_pace.count(consumed);
+        if !cx.upload_pace.keeps_up(cx.now, cx.settings) {
             return self.journey.refuse(Reason::BodyTooSlow, cx);
         }
         if cx.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
             return self.journey.refuse(Reason::BodyTooLarge, cx);
+        }
+        if self.journey.upload.is_done() {
+            cx.effect(Effect::Uploaded);
         }
         self.set_deadline(cx);
         State::Awaiting(self)
@@ -126,17 +143,20 @@ impl Awaiting {
         match head.status {
             101 => self.switch(&head, cx),
             _ if head.is_interim() => self.pass_interim(&head, cx),
-            _ => Relaying::start(self, &head, bytes.len() > head.len, cx),
+            _ => Relaying::start(self, &head, bytes.from(head.len), cx),
         }
     }
 
     fn pass_interim(mut self, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
         self.seen = 0;
-        self.interim_answers += 1;
-        if self.interim_answers > cx.settings.limits.interim_answers {
+        self.has_spoken = true;
+        self.journey.interim_answers += 1;
+        if self.journey.interim_answers > cx.settings.limits.interim_answers {
             return self.journey.refuse(Reason::TooManyInterimAnswers, cx);
         }
-        self.journey.continued |= head.status == 100;
+        if head.status == 100 {
+            self.journey.go_on(cx);
+        }
         // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
         if self.journey.request.is_http11() {
             put_head(head, Persistence::Implied, None, cx);
@@ -167,7 +187,7 @@ impl Awaiting {
 
     /// Whether the connection may have been closed by the backend while it was idle.
     fn may_be_stale(&self) -> bool {
-        self.reused && self.seen == 0 && self.interim_answers == 0
+        self.reused && self.seen == 0 && !self.has_spoken
     }
 
     /// The connection ended before the head of an answer was complete.

@@ -94,6 +94,8 @@ pub enum Effect {
         /// Only because a connection of the pool was stale.
         stale: bool,
     },
+    /// The whole body of the request has come.
+    Uploaded,
     /// The exchange needs its connection to the backend, or the promise of one, no longer.
     Release {
         /// The next exchange may have it.

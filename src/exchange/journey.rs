@@ -1,9 +1,11 @@
 //! What a request carries from backend to backend until an answer begins.
 
+use super::pace::Pace;
 use super::request::Request;
 use super::transfer::Transfer;
 use super::{Cx, Effect, State, answer, connecting, resolving};
 use crate::balance;
+use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend, Member};
 use crate::health::{self, Observation};
@@ -19,11 +21,15 @@ const MAX_RESOLVES: u32 = 32;
 pub(super) struct Journey {
     pub(super) request: Request,
     pub(super) upload: Transfer,
+    /// All of the body came together with the head.
+    pub(super) is_here: bool,
     /// The backends that failed this request.
     tried: Vec<BackendId>,
     resolves: u32,
-    /// The client was told to go on with the body.
-    pub(super) continued: bool,
+    /// The client was told to go on with the body, or does so unasked.
+    pub(super) goes_on: bool,
+    /// Interim answers of all backends that were tried.
+    pub(super) interim_answers: u32,
     /// The last failure.
     failure: Option<Reason>,
 }
@@ -39,7 +45,36 @@ pub(super) struct Target {
 impl Journey {
     pub(super) fn new(request: Request, limits: &Limits) -> Self {
         let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked, limits);
-        Self { request, upload, tried: Vec::new(), resolves: 0, continued: false, failure: None }
+        Self {
+            request,
+            upload,
+            is_here: false,
+            tried: Vec::new(),
+            resolves: 0,
+            goes_on: false,
+            interim_answers: 0,
+            failure: None,
+        }
+    }
+
+    /// Whether a part of the body has yet to come from the client.
+    pub(super) fn is_uploading(&self) -> bool {
+        !self.is_here && !self.upload.is_done()
+    }
+
+    /// Whether the client waits for the backend's 100 with the body (RFC 9110 section 10.1.1): it is the backend that is
+    /// waited for then.
+    pub(super) fn awaits_continue(&self) -> bool {
+        self.request.expects_continue() && !self.goes_on
+    }
+
+    /// The client goes on with the body: from now on it is waited for.
+    pub(super) fn go_on(&mut self, cx: &mut Cx<'_>) {
+        if self.awaits_continue() {
+            *cx.upload_pace = Pace::default();
+            cx.upload_pace.restart(cx.now);
+        }
+        self.goes_on = true;
     }
 
     /// Asks for the route.
@@ -114,9 +149,14 @@ impl Target {
     }
 
     /// Marks the member dead if what was seen of it says so. An only member never is: there is nothing to go to instead.
+    /// A mark is made, and told, anew when half of its time is over: where all members are marked, each request meets one.
     pub(super) fn observe(&self, observation: Observation, cx: &mut Cx<'_>) {
         let settings = &cx.settings.health;
         if self.frontend.members.len() > 1 && health::is_dead(observation, settings, cx.now) {
+            let is_fresh = |until: Moment| until.since(cx.now) > settings.dead_ttl / 2;
+            if self.member().dead_until(cx.now).is_some_and(is_fresh) {
+                return;
+            }
             self.member().mark_dead(cx.now + settings.dead_ttl);
             cx.effect(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.place });
         }

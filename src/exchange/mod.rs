@@ -46,14 +46,14 @@ pub use outlet::{Backlog, Outlet};
 pub use request::{Request, Spares};
 pub use settings::{KeepAlive, Redirect, Settings};
 
-use crate::base::buffer::BufferPool;
+use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{Frontend, Member};
 use crate::page::Pages;
 use crate::wire::forwarded::Peer;
 use finishing::AnswerEnd;
-use outlet::{MAX_SLICES, gather};
+use outlet::write_all;
 use pace::Pace;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -116,6 +116,7 @@ struct Cx<'a> {
     to_client: &'a Backlog,
     to_upstream: &'a mut Backlog,
     upload_pace: &'a mut Pace,
+    download_pace: &'a mut Pace,
     consumed: usize,
 }
 
@@ -207,6 +208,7 @@ impl Exchange {
             to_client: &self.to_client,
             to_upstream: &mut self.to_upstream,
             upload_pace: &mut self.upload_pace,
+            download_pace: &mut self.download_pace,
             consumed: 0,
         };
         let state = std::mem::replace(&mut self.state, State::Over(None));
@@ -274,11 +276,10 @@ impl Exchange {
         self.note_sent(side, sent, turn);
         let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
         match (side, result) {
-            (Side::Client, Flushed::Blocked)
-                if is_answer && !self.download_pace.keeps_up(sent, turn.now, turn.settings) =>
-            {
+            (Side::Client, Flushed::Blocked) if is_answer && !self.download_pace.keeps_up(turn.now, turn.settings) => {
                 self.deadline = turn.now;
             }
+            // Whether that was fast enough is asked when the state is told.
             (Side::Client, Flushed::All) => self.download_pace.pause(turn.now),
             (Side::Upstream, Flushed::All) => self.upload_pace.start(turn.now),
             _ => {}
@@ -290,6 +291,7 @@ impl Exchange {
         if sent > 0 {
             if side == Side::Client {
                 self.ledger.bytes_to_client += sent as u64;
+                self.download_pace.count(sent);
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {
@@ -315,9 +317,30 @@ impl Exchange {
             }
     }
 
+    /// Whether the client's stream is ended as soon as what is there for it has left.
+    pub fn ends_behind_answer(&self) -> bool {
+        matches!(&self.state, State::Finishing(state) if !state.keep_alive && state.end != AnswerEnd::Missing)
+    }
+
+    /// Whether [`Input::Drained`] of this side would change anything.
+    pub fn waits_for_drain(&self, side: Side) -> bool {
+        match &self.state {
+            State::Relaying(_) => side == Side::Upstream,
+            State::Finishing(_) => side == Side::Client,
+            State::Tunnel(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the end of the connection to the backend is to be told by [`Input::Unheard`], if that is what it is.
     pub fn asks_if_heard(&self) -> bool {
         matches!(&self.state, State::Awaiting(state) if state.asks_if_heard())
+    }
+
+    /// Whether a part of the request has yet to come from the client when a connection to its backend is asked for. The end
+    /// of that is told by [`Effect::Uploaded`].
+    pub fn is_uploading(&self) -> bool {
+        matches!(&self.state, State::Connecting(state) if state.journey.is_uploading())
     }
 
     /// What a side's socket has not taken yet.
@@ -367,22 +390,32 @@ impl Exchange {
         self.target().and_then(|(frontend, place)| frontend.members.get(place)).map(Arc::as_ref)
     }
 
-    /// How many of its core's buffers it holds, where it is a tunnel: of the request none is left then.
-    pub fn lent_buffers(&self) -> usize {
-        [&self.to_client, &self.to_upstream].iter().filter(|backlog| backlog.holds_buffer()).count()
+    /// Which of its core's buffers it holds, where it is a tunnel: of the request none is left then.
+    pub fn lent_buffers(&self) -> Lent {
+        self.to_client.lent().and(self.to_upstream.lent())
     }
 
-    /// The memory of the buffers that it holds, in bytes.
-    pub fn lent_bytes(&self) -> [usize; 2] {
-        [&self.to_client, &self.to_upstream].map(Backlog::capacity)
+    /// How many bytes it keeps because somebody is slow, or sends much at once.
+    pub fn burden(&self) -> usize {
+        self.to_client.len() + self.to_upstream.len() + self.request().map_or(0, Request::burden)
+    }
+
+    /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.
+    pub fn expects(&self, side: Side) -> usize {
+        match &self.state {
+            State::Reading(_) => 0,
+            State::Awaiting(state) if side == Side::Client => state.journey.upload.share_of(usize::MAX),
+            State::Relaying(state) if side == Side::Client => state.upload_left(),
+            _ => usize::MAX,
+        }
     }
 
     /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.
-    pub fn recycle(mut self, buffers: &mut BufferPool, spares: &mut Spares) {
+    pub fn recycle(&mut self, buffers: &mut BufferPool, spares: &mut Spares) {
         for backlog in [&mut self.to_client, &mut self.to_upstream] {
             backlog.discard(buffers);
         }
-        if let Some(request) = self.state.into_request() {
+        if let Some(request) = std::mem::replace(&mut self.state, State::Over(None)).into_request() {
             request.recycle(buffers, spares);
         }
     }
@@ -449,27 +482,6 @@ impl State {
             Self::Tunnel(state) => Some(state.request),
             Self::Finishing(state) | Self::Lingering(state) => state.request,
             Self::Over(request) => request,
-        }
-    }
-}
-
-/// Writes until all slices are sent or the socket takes less than it is given.
-fn write_all<'a>(
-    slices: &mut impl Iterator<Item = &'a [u8]>,
-    write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-) -> (usize, Flushed) {
-    let mut sent = 0;
-    loop {
-        let mut room = [IoSlice::new(&[]); MAX_SLICES];
-        let (slices, total) = gather(slices, &mut room);
-        if slices.is_empty() {
-            return (sent, Flushed::All);
-        }
-        match write(slices) {
-            Ok(written) if written == total => sent += written,
-            Ok(written) => return (sent + written, Flushed::Blocked),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),
-            Err(_) => return (sent, Flushed::Broken),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! What leaves an exchange: bytes on their way to one side, and the rest that the side's socket would not take.
 
-use crate::base::buffer::BufferPool;
+use super::Flushed;
+use crate::base::buffer::{BufferPool, Lent};
 use crate::base::cut::Cut;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 
 /// Data up to this length is copied next to what was made: one plain write beats a gathering one.
 const COPY_LIMIT: usize = 1024;
 
 /// The most slices that are handed to one gathering write.
-pub(super) const MAX_SLICES: usize = 16;
+const MAX_SLICES: usize = 16;
 
 /// Where coded bytes go.
 pub(super) trait Sink {
@@ -77,6 +78,11 @@ impl Outlet {
         self.offset = offset;
     }
 
+    /// What is passed on from now on stands so many bytes further on in the buffer.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.offset += count;
+    }
+
     /// The bytes in order. `input` is the buffer that the turn's input stands in.
     pub(super) fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.pieces.iter().map(|piece| match piece {
@@ -104,14 +110,9 @@ impl Backlog {
         self.bytes.len() == self.sent
     }
 
-    /// Whether it owns a buffer.
-    pub(super) fn holds_buffer(&self) -> bool {
-        self.bytes.capacity() > 0
-    }
-
-    /// The memory that it owns, in bytes.
-    pub(super) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+    /// The buffer that it owns, if it does.
+    pub(super) fn lent(&self) -> Lent {
+        Lent::of(&self.bytes)
     }
 
     /// The bytes that are left.
@@ -148,14 +149,36 @@ impl Backlog {
                 if self.bytes.capacity() == 0 {
                     self.bytes = buffers.take();
                 }
-                self.bytes.extend_from_slice(rest);
+                buffers.extend(&mut self.bytes, rest);
             }
         }
     }
 }
 
+/// Writes until all slices are sent or the socket takes less than it is given.
+pub(super) fn write_all<'a>(
+    slices: &mut impl Iterator<Item = &'a [u8]>,
+    write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> (usize, Flushed) {
+    let mut sent = 0;
+    loop {
+        let mut room = [IoSlice::new(&[]); MAX_SLICES];
+        let (slices, total) = gather(slices, &mut room);
+        if slices.is_empty() {
+            return (sent, Flushed::All);
+        }
+        match write(slices) {
+            Ok(written) if written == total && slices.len() < MAX_SLICES => return (sent + written, Flushed::All),
+            Ok(written) if written == total => sent += written,
+            Ok(written) => return (sent + written, Flushed::Blocked),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),
+            Err(_) => return (sent, Flushed::Broken),
+        }
+    }
+}
+
 /// Gathers up to [`MAX_SLICES`] slices for one write, with the sum of their lengths.
-pub(super) fn gather<'a, 'r>(
+fn gather<'a, 'r>(
     slices: &mut impl Iterator<Item = &'a [u8]>,
     room: &'r mut [IoSlice<'a>; MAX_SLICES],
 ) -> (&'r [IoSlice<'a>], usize) {

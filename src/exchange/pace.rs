@@ -4,7 +4,8 @@ use super::Settings;
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// The bytes of one side in the time for which that side alone was waited for.
+/// The bytes of one side, and the time for which that side alone was waited for. Bytes for which nobody had to wait count
+/// too: they only make the side faster, by no more than one count's worth.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     waited: Duration,
@@ -31,14 +32,18 @@ impl Pace {
         }
     }
 
-    /// These bytes are what the waiting was for. Whether they came fast enough: once the waiting adds up to the patience
-    /// that there is with a body, all of them together have to make up `server.minBodyRate`, and the count begins anew.
-    pub(super) fn keeps_up(&mut self, bytes: usize, now: Moment, settings: &Settings) -> bool {
+    /// It has sent, or taken, these bytes, waited for or not.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// Whether it is fast enough: once the waiting adds up to the patience that there is with a body, all bytes together
+    /// have to make up `server.minBodyRate`, and the count begins anew. To be asked behind each wait.
+    pub(super) fn keeps_up(&mut self, now: Moment, settings: &Settings) -> bool {
         if self.since.is_some() {
             self.pause(now);
             self.start(now);
         }
-        self.bytes = self.bytes.saturating_add(bytes as u64);
         if self.waited < settings.body_timeout {
             return true;
         }

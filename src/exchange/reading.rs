@@ -79,7 +79,9 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         (Some(0), _) => return Journey::new(request, limits).refuse(Reason::MethodRefused, cx),
         _ => {}
     }
-    let journey = Journey::new(request, limits);
+    let mut journey = Journey::new(request, limits);
+    let behind = (bytes.len() - head.len) as u64;
+    journey.is_here = matches!(head.body, BodyLength::Sized(length) if length <= behind);
     match (head.body, cx.settings.max_body_bytes) {
         (BodyLength::Sized(length), Some(limit)) if length > limit => journey.refuse(Reason::BodyTooLarge, cx),
         _ => journey.resolve(cx),

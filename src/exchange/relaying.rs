@@ -6,7 +6,7 @@ use super::journey::Target;
 use super::outlet::Sink;
 use super::request::Request;
 use super::transfer::Transfer;
-use super::{Cx, Input, Side, State, answer};
+use super::{Cx, Effect, Input, Side, State, answer};
 use crate::base::reason::Reason;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
@@ -30,20 +30,24 @@ pub(super) struct Relaying {
 }
 
 impl Relaying {
-    /// Passes on the head of the answer and decides what its end will mean. `has_more`: bytes stand behind the head.
-    pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, has_more: bool, cx: &mut Cx<'_>) -> State {
+    /// Passes on the head of the answer and decides what its end will mean, and passes on what of the body stands behind
+    /// the head.
+    pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, rest: &[u8], cx: &mut Cx<'_>) -> State {
         let Awaiting { journey, target, deaf, .. } = awaiting;
-        let continued = journey.continued;
+        let goes_on = journey.goes_on;
         let (mut request, upload) = (journey.request, journey.upload);
         target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
-        request.drop_replay();
+        request.drop_replay(cx.buffers);
         cx.ledger.status = head.status;
 
         // A client that sees a refusal may stop sending (RFC 9112 section 9.6); one that sees a success goes on, and
         // its backend may well go on reading. One that was never told to send the body may do either (RFC 9110
         // section 10.1.1).
         let upload_is_moot = head.status >= 300 || deaf;
-        let upload_is_optional = request.expects_continue() && !continued && upload.received() == 0;
+        let upload_is_optional = request.expects_continue() && !goes_on;
+        if upload_is_optional {
+            cx.upload_pace.restart(cx.now);
+        }
         let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
         let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
         let ends_with_connection = has_no_length && !request.is_http11();
@@ -66,33 +70,49 @@ impl Relaying {
             download: Transfer::new(head.body, delivery.chunked, &cx.settings.limits),
             client_stays,
             ends_with_connection,
-            upstream_stays: head.keep_alive && !deaf && !(has_more && head.body == BodyLength::None),
+            upstream_stays: head.keep_alive && !deaf && (rest.is_empty() || head.body != BodyLength::None),
             upload_is_moot,
             upload_is_optional,
         };
-        state.settle(cx)
+        if rest.is_empty() || state.download.is_done() {
+            return state.settle(cx);
+        }
+        cx.output.client.advance(head.len);
+        cx.consumed = 0;
+        let state = state.receive(rest, cx);
+        cx.consumed += head.len;
+        state
+    }
+
+    /// Passes on what belongs to the answer.
+    fn receive(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        match self.download.feed(bytes, &mut cx.output.client) {
+            Ok(consumed) => {
+                cx.consumed = consumed;
+                // Bytes behind the answer would be read as the next one.
+                self.upstream_stays &= !(self.download.is_done() && consumed < bytes.len());
+                self.settle(cx)
+            }
+            Err(_) => self.cut(Reason::UpstreamTruncated, cx),
+        }
     }
 
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
-            Input::Bytes(Side::Upstream, bytes) => match self.download.feed(bytes, &mut cx.output.client) {
-                Ok(consumed) => {
-                    cx.consumed = consumed;
-                    // Bytes behind the answer would be read as the next one.
-                    self.upstream_stays &= !(self.download.is_done() && consumed < bytes.len());
-                    self.settle(cx)
-                }
-                Err(_) => self.cut(Reason::UpstreamTruncated, cx),
-            },
+            Input::Bytes(Side::Upstream, bytes) => self.receive(bytes, cx),
             Input::Bytes(Side::Client, bytes) => match self.upload.feed(bytes, &mut cx.output.upstream) {
                 Ok(consumed) => {
                     cx.consumed = consumed;
-                    if !cx.upload_pace.keeps_up(consumed, cx.now, cx.settings) {
+                    cx.upload_pace.count(consumed);
+                    if !cx.upload_pace.keeps_up(cx.now, cx.settings) {
                         return self.cut(Reason::BodyTooSlow, cx);
                     }
                     let limit = cx.settings.max_body_bytes;
                     if limit.is_some_and(|limit| self.upload.received() > limit) {
                         return self.cut(Reason::BodyTooLarge, cx);
+                    }
+                    if self.upload.is_done() {
+                        cx.effect(Effect::Uploaded);
                     }
                     self.settle(cx)
                 }
@@ -120,6 +140,9 @@ impl Relaying {
                 self.settle(cx)
             }
             Input::Drained(Side::Upstream) => self.settle(cx),
+            Input::Drained(Side::Client) if !cx.download_pace.keeps_up(cx.now, cx.settings) => {
+                State::Relaying(self).leave(Reason::ClientStalled, cx)
+            }
             Input::Deadline => self.stalled(cx),
             _ => State::Relaying(self),
         }
@@ -130,6 +153,11 @@ impl Relaying {
             Side::Client => !self.upload.is_done() && !self.upload_is_moot,
             Side::Upstream => !self.download.is_done(),
         }
+    }
+
+    /// How many bytes of the request's body may be to come.
+    pub(super) fn upload_left(&self) -> usize {
+        self.upload.share_of(usize::MAX)
     }
 
     fn upstream_gone(&mut self) {

@@ -1,7 +1,7 @@
 //! What of a request outlives the bytes it came in.
 
 use super::Cx;
-use crate::base::buffer::BufferPool;
+use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire::Version;
@@ -77,7 +77,9 @@ impl Request {
         let settings = cx.settings;
         let hop = Hop { peer: cx.peer, policy: &settings.forwarded, via: settings.via.as_deref() };
         let mut buffer = cx.buffers.take();
-        let spans = match head.write(&hop, &mut buffer) {
+        let (capacity, written) = (buffer.capacity(), head.write(&hop, &mut buffer));
+        cx.buffers.note_growth(&buffer, capacity);
+        let spans = match written {
             Ok(spans) => spans,
             Err(reason) => {
                 cx.buffers.give(buffer);
@@ -100,8 +102,8 @@ impl Request {
     pub(super) fn glimpsed(bytes: &[u8], cx: &mut Cx<'_>) -> Option<Self> {
         let seen = Glimpse::of(bytes)?;
         let mut buffer = cx.buffers.take();
-        buffer.extend_from_slice(seen.method);
-        buffer.extend_from_slice(seen.target);
+        cx.buffers.extend(&mut buffer, seen.method);
+        cx.buffers.extend(&mut buffer, seen.target);
         let method = Span::new(0, seen.method.len());
         let target = Span::new(method.end(), buffer.len());
         let traits = Traits {
@@ -204,17 +206,23 @@ impl Request {
     }
 
     /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
-    pub(super) fn extend_replay(&mut self, len: usize) -> Option<&mut Vec<u8>> {
+    pub(super) fn extend_replay(&mut self, len: usize, buffers: &mut BufferPool) -> Option<&mut Vec<u8>> {
         if self.0.keeps == Keeps::All && self.0.buffer.len() + len > REPLAY_LIMIT {
-            self.drop_replay();
+            self.drop_replay(buffers);
         }
         (self.0.keeps == Keeps::All).then_some(&mut self.0.buffer)
     }
 
     /// The request will not be sent again: only its head is kept, for the log.
-    pub(super) fn drop_replay(&mut self) {
+    pub(super) fn drop_replay(&mut self, buffers: &mut BufferPool) {
         self.0.keeps = Keeps::Head;
         self.0.buffer.truncate(self.0.spans.head.end());
+        buffers.shrink(&mut self.0.buffer);
+    }
+
+    /// How many bytes are kept beyond what every request may have.
+    pub(super) fn burden(&self) -> usize {
+        self.0.buffer.len().saturating_sub(FRESH_CAPACITY)
     }
 
     /// Keeps what the log wants and nothing else, in a buffer of just that size: for what may last long and be idle, a

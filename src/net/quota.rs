@@ -33,6 +33,14 @@ pub struct Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
+/// What counts as one client: an IPv4 address, and an IPv6 network of 64 bits.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
+        ip => ip,
+    }
+}
+
 impl Quota {
     /// `limit` connections for each IPv4 address, and for each IPv6 network of 64 bits.
     pub fn new(limit: NonZeroU32) -> Self {
@@ -41,10 +49,7 @@ impl Quota {
 
     /// A part of what `address` may have, if any is left.
     pub fn share(self: &Arc<Self>, address: IpAddr) -> Result<Share, Exhausted> {
-        let address = match address.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
-            ip => ip,
-        };
+        let address = network_of(address);
         let mut table = self.table(address);
         let held = table.entry(address).or_insert(0);
         if *held >= self.limit.get() {

@@ -5,9 +5,9 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(super) struct Socket {
     readable: bool,
     /// The peer has closed or reset: a read that brings less than was asked for does not mean that nothing follows.
     hung_up: bool,
+    /// The stream is ended right behind what is sent from now on.
+    ends: bool,
     /// How many bytes were sent.
     sent: u64,
 }
@@ -52,7 +54,7 @@ pub enum Received {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, readable: false, hung_up: false, sent: 0 }
+        Self { stream, readable: false, hung_up: false, ends: false, sent: 0 }
     }
 
     /// The buffer has to be set before the handshake of TCP, which tells the peer how large a window may become.
@@ -160,18 +162,33 @@ impl Socket {
 
     /// Writes once; less than all means that the socket is full, and the poll will tell when it is not.
     pub(super) fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = if self.ends { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         loop {
             let result = match slices {
-                [slice] => rustix::net::send(&self.stream, slice, SendFlags::NOSIGNAL).map_err(Into::into),
-                slices => self.stream.write_vectored(slices),
+                [slice] => rustix::net::send(&self.stream, slice, flags),
+                slices => rustix::net::sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags),
             };
             match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(Errno::INTR) => {}
                 result => {
-                    self.sent += result.as_ref().map_or(0, |count| *count as u64);
-                    return result;
+                    self.sent += result.map_or(0, |count| count as u64);
+                    return result.map_err(Into::into);
                 }
             }
+        }
+    }
+
+    /// Says that the stream is ended, or the connection closed, as soon as what is sent next has left: so the last bytes
+    /// wait for their end, and leave in one segment with it.
+    pub(super) fn announce_end(&mut self) {
+        self.ends = true;
+    }
+
+    /// Before the connection is closed: sends the end that was announced, with what waits for it. Closing alone would drop
+    /// both where the peer has sent something that was not read.
+    pub(super) fn take_leave(&mut self) {
+        if std::mem::take(&mut self.ends) {
+            self.close_write();
         }
     }
 
@@ -188,13 +205,15 @@ impl Socket {
         sys::bytes_acknowledged(&self.stream)
     }
 
-    pub(super) fn reset_at_close(&self) {
+    pub(super) fn reset_at_close(&mut self) {
+        self.ends = false;
         if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
             log::debug!("preparing the reset of a connection: {error}");
         }
     }
 
-    pub(super) fn close_write(&self) {
+    pub(super) fn close_write(&mut self) {
+        self.ends = false;
         // It fails where the connection is gone already, and then there is nothing to end.
         let _ = self.stream.shutdown(Shutdown::Write);
     }

@@ -165,6 +165,11 @@ impl Transport {
         }
     }
 
+    /// Says that the stream is ended, or the connection closed, as soon as what is sent next has left.
+    pub fn announce_end(&mut self) {
+        self.socket.announce_end();
+    }
+
     /// The name that a client has said hello to, in lower case; `None` where it named nobody.
     pub fn wanted_name(&self) -> Option<&str> {
         match &self.layer {
@@ -231,11 +236,13 @@ impl Transport {
         }
     }
 
-    /// Before the connection is closed: where it is encrypted, tells the peer that this is the end and not a cut.
+    /// Before the connection is closed: sends the end that was announced, and where it is encrypted, tells the peer that this
+    /// is the end and not a cut.
     pub fn take_leave(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
             session.take_leave(&mut self.socket);
         }
+        self.socket.take_leave();
     }
 
     /// What went wrong with the encryption.

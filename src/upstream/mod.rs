@@ -35,8 +35,47 @@ struct Connections {
     idle: Vec<Key>,
     /// All that count, the idle ones included.
     open: usize,
+    /// The exchanges that have one, or the permission to open one, and of whose request a part has yet to come.
+    uploads: Vec<Key>,
     /// The exchanges that wait for one, in turn.
-    waiting: VecDeque<Key>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// An exchange that waits for a connection.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    exchange: Key,
+    /// A part of its request has yet to come.
+    uploads: bool,
+}
+
+/// What sort of connection an exchange wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Want {
+    /// A new one: those of the pool seem to be stale.
+    pub fresh: bool,
+    /// A part of the request has yet to come from the client: the connection is held for as long as that takes. Until
+    /// [`Pool::upload_ended`], the exchange is one of those who share three quarters of the connections, so that slow
+    /// clients cannot take all of them.
+    pub uploads: bool,
+}
+
+impl Connections {
+    /// The next exchange that gets a connection, if there is one that may.
+    fn next(&mut self, most_uploads: usize) -> Option<Key> {
+        let may_upload = self.uploads.len() < most_uploads;
+        let place = self.waiting.iter().position(|waiting| may_upload || !waiting.uploads)?;
+        self.let_go(place)
+    }
+
+    /// Takes an exchange out of the queue that gets a connection.
+    fn let_go(&mut self, place: usize) -> Option<Key> {
+        let Waiting { exchange, uploads } = self.waiting.remove(place)?;
+        if uploads {
+            self.uploads.push(exchange);
+        }
+        Some(exchange)
+    }
 }
 
 /// What an exchange that wants a connection gets.
@@ -63,21 +102,50 @@ impl Pool {
         self.settings.idle_timeout
     }
 
-    /// Asks for a connection to `backend` on behalf of `exchange`; a new one if `fresh`.
-    pub fn claim(&mut self, backend: BackendId, exchange: Key, fresh: bool) -> Claim {
+    /// Asks for a connection to `backend` on behalf of `exchange`.
+    pub fn claim(&mut self, backend: BackendId, exchange: Key, want: Want) -> Claim {
+        let most_uploads = self.most_uploads();
         let connections = self.backends.entry(backend).or_default();
-        if let Some(key) = (!fresh).then(|| connections.idle.pop()).flatten() {
-            return Claim::Reuse(key);
-        }
-        if connections.open < self.settings.max_sockets {
+        let Want { fresh, uploads } = want;
+        let may_have = !uploads || connections.uploads.len() < most_uploads;
+        let granted = if let Some(key) = (may_have && !fresh).then(|| connections.idle.pop()).flatten() {
+            Claim::Reuse(key)
+        } else if may_have && connections.open < self.settings.max_sockets {
             connections.open += 1;
-            return Claim::Dial;
-        }
-        if connections.waiting.len() < self.settings.max_waiting {
-            connections.waiting.push_back(exchange);
+            Claim::Dial
+        } else if connections.waiting.len() < self.settings.max_waiting {
+            connections.waiting.push_back(Waiting { exchange, uploads });
             return Claim::Wait;
+        } else {
+            return Claim::Full;
+        };
+        if uploads {
+            connections.uploads.push(exchange);
         }
-        Claim::Full
+        granted
+    }
+
+    /// How many connections to a backend may be held by requests of which a part has yet to come.
+    fn most_uploads(&self) -> usize {
+        let most = self.settings.max_sockets;
+        (most - most.div_ceil(4)).max(1)
+    }
+
+    /// Says that the whole request of an exchange has come, or that it needs no connection to `backend` any more. Returns
+    /// the exchange that has waited to upload and gets its turn: an idle connection, or the permission to dial.
+    pub fn upload_ended(&mut self, backend: BackendId, exchange: Key) -> Option<(Key, Option<Key>)> {
+        let connections = self.backends.get_mut(&backend)?;
+        let place = connections.uploads.iter().position(|upload| *upload == exchange)?;
+        connections.uploads.swap_remove(place);
+        if connections.idle.is_empty() && connections.open >= self.settings.max_sockets {
+            return None;
+        }
+        // Where there is room, nobody else waits.
+        let place = connections.waiting.iter().position(|waiting| waiting.uploads)?;
+        let next = connections.let_go(place)?;
+        let idle = connections.idle.pop();
+        connections.open += usize::from(idle.is_none());
+        Some((next, idle))
     }
 
     /// The idle connections to `backend`.
@@ -87,8 +155,9 @@ impl Pool {
 
     /// Gives a connection back for the next one. Returns the exchange that gets it at once, if one waits.
     pub fn check_in(&mut self, backend: BackendId, connection: Key) -> Option<Key> {
+        let most_uploads = self.most_uploads();
         let connections = self.backends.get_mut(&backend)?;
-        let next = connections.waiting.pop_front();
+        let next = connections.next(most_uploads);
         if next.is_none() {
             connections.idle.push(connection);
         }
@@ -98,9 +167,10 @@ impl Pool {
     /// Says that a connection that was in use, or was to be opened, no longer counts. Returns the exchange that may
     /// dial in its place, if one waits; its permission counts already.
     pub fn forget(&mut self, backend: BackendId) -> Option<Key> {
+        let most_uploads = self.most_uploads();
         let connections = self.backends.get_mut(&backend)?;
         debug_assert!(connections.open > 0, "a connection was given back twice");
-        let next = connections.waiting.pop_front();
+        let next = connections.next(most_uploads);
         if next.is_none() {
             connections.open -= 1;
             self.drop_if_empty(backend);
@@ -108,7 +178,7 @@ impl Pool {
         next
     }
 
-    /// Says that an idle connection is closed. Nobody waits where there are idle ones.
+    /// Says that an idle connection is closed. Nobody waits where there are idle ones who might have them.
     pub fn forget_idle(&mut self, backend: BackendId, connection: Key) {
         let Some(connections) = self.backends.get_mut(&backend) else { return };
         let before = connections.idle.len();
@@ -120,7 +190,7 @@ impl Pool {
     /// Takes an exchange out of the queue of `backend`.
     pub fn stop_waiting(&mut self, backend: BackendId, exchange: Key) {
         if let Some(connections) = self.backends.get_mut(&backend) {
-            connections.waiting.retain(|waiting| *waiting != exchange);
+            connections.waiting.retain(|waiting| waiting.exchange != exchange);
             self.drop_if_empty(backend);
         }
     }
@@ -138,6 +208,7 @@ mod tests {
     use crate::base::slots::Slots;
 
     const BACKEND: BackendId = BackendId(1);
+    const FRESH: Want = Want { fresh: true, uploads: false };
 
     fn pool() -> (Pool, Vec<Key>) {
         let settings =
@@ -149,21 +220,21 @@ mod tests {
     #[test]
     fn the_limit_holds_and_the_queue_is_served_in_turn() {
         let (mut pool, keys) = pool();
-        let mut claim = |exchange: usize| pool.claim(BACKEND, keys[exchange], false);
+        let mut claim = |exchange: usize| pool.claim(BACKEND, keys[exchange], Want::default());
         assert_eq!([claim(0), claim(1)], [Claim::Dial, Claim::Dial]);
         assert_eq!([claim(2), claim(3), claim(4)], [Claim::Wait, Claim::Wait, Claim::Full]);
         assert_eq!(pool.check_in(BACKEND, keys[7]), Some(keys[2]));
         assert_eq!(pool.forget(BACKEND), Some(keys[3]), "a closed one makes room for a dial");
         assert_eq!(pool.check_in(BACKEND, keys[7]), None);
-        assert_eq!(pool.claim(BACKEND, keys[5], false), Claim::Reuse(keys[7]));
-        assert_eq!(pool.claim(BACKEND, keys[5], true), Claim::Wait);
+        assert_eq!(pool.claim(BACKEND, keys[5], Want::default()), Claim::Reuse(keys[7]));
+        assert_eq!(pool.claim(BACKEND, keys[5], FRESH), Claim::Wait);
     }
 
     #[test]
     fn nothing_is_left_of_a_backend_without_connections() {
         let (mut pool, keys) = pool();
         for exchange in &keys[..4] {
-            pool.claim(BACKEND, *exchange, false);
+            pool.claim(BACKEND, *exchange, Want::default());
         }
         pool.stop_waiting(BACKEND, keys[2]);
         pool.stop_waiting(BACKEND, keys[3]);
@@ -176,11 +247,41 @@ mod tests {
     #[test]
     fn the_freshest_idle_connection_goes_first_and_fresh_means_none_of_them() {
         let (mut pool, keys) = pool();
-        pool.claim(BACKEND, keys[0], false);
+        pool.claim(BACKEND, keys[0], Want::default());
         assert_eq!(pool.check_in(BACKEND, keys[7]), None);
-        assert_eq!(pool.claim(BACKEND, keys[0], true), Claim::Dial);
+        assert_eq!(pool.claim(BACKEND, keys[0], FRESH), Claim::Dial);
         assert_eq!(pool.check_in(BACKEND, keys[8]), None);
-        assert_eq!(pool.claim(BACKEND, keys[0], false), Claim::Reuse(keys[8]));
-        assert_eq!(pool.claim(BACKEND, keys[0], false), Claim::Reuse(keys[7]));
+        assert_eq!(pool.claim(BACKEND, keys[0], Want::default()), Claim::Reuse(keys[8]));
+        assert_eq!(pool.claim(BACKEND, keys[0], Want::default()), Claim::Reuse(keys[7]));
+    }
+
+    #[test]
+    fn uploads_leave_a_quarter_to_others() {
+        let (mut pool, keys) = pool();
+        (pool.settings.max_sockets, pool.settings.max_waiting) = (4, 9);
+        let upload = Want { uploads: true, ..Want::default() };
+        let claims = [0, 1, 2, 3].map(|exchange| pool.claim(BACKEND, keys[exchange], upload));
+        assert_eq!(claims, [Claim::Dial, Claim::Dial, Claim::Dial, Claim::Wait]);
+        assert_eq!(pool.claim(BACKEND, keys[4], Want::default()), Claim::Dial, "the fourth is for others");
+        assert_eq!(pool.claim(BACKEND, keys[5], Want::default()), Claim::Wait);
+        assert_eq!(pool.forget(BACKEND), Some(keys[5]), "who may have it, although another one came first");
+        assert_eq!(pool.check_in(BACKEND, keys[8]), None, "nobody waits who may have it");
+        assert_eq!(pool.upload_ended(BACKEND, keys[5]), None, "that was no upload");
+        assert_eq!(pool.upload_ended(BACKEND, keys[1]), Some((keys[3], Some(keys[8]))), "the idle one");
+        assert_eq!(pool.claim(BACKEND, keys[6], upload), Claim::Wait);
+        assert_eq!(pool.forget(BACKEND), None, "a connection has gone that was nobody's upload");
+        assert_eq!(pool.upload_ended(BACKEND, keys[3]), Some((keys[6], None)), "a new one");
+        assert_eq!(pool.upload_ended(BACKEND, keys[6]), None, "nobody waits");
+        assert_eq!(pool.backends[&BACKEND].uploads.len(), 2);
+    }
+
+    #[test]
+    fn the_only_connection_is_for_all() {
+        let (mut pool, keys) = pool();
+        pool.settings.max_sockets = 1;
+        let upload = Want { uploads: true, ..Want::default() };
+        assert_eq!([0, 1].map(|exchange| pool.claim(BACKEND, keys[exchange], upload)), [Claim::Dial, Claim::Wait]);
+        assert_eq!(pool.upload_ended(BACKEND, keys[0]), None, "the connection is still in use");
+        assert_eq!(pool.check_in(BACKEND, keys[7]), Some(keys[1]));
     }
 }

@@ -1,5 +1,6 @@
 //! Names of header fields that mean something to a proxy, and the lists in their values.
 
+use super::HeadFault;
 use httparse::Header;
 
 /// The fields that are acted on.
@@ -13,6 +14,8 @@ pub(super) enum Field {
     Host,
     KeepAlive,
     MaxForwards,
+    /// No field that anybody has a use for, but what CGI makes of it is where programs look for a proxy ("httpoxy").
+    Proxy,
     ProxyConnection,
     Referer,
     RetryAfter,
@@ -29,6 +32,8 @@ pub(super) enum Field {
     XRealIp,
     /// A name that is one of these to a reader who takes other signs for a hyphen, as CGI and its heirs do.
     Lookalike,
+    /// What a `Connection` field names: it ends at this hop.
+    Named,
     /// Any other: passed on as it is.
     Other,
 }
@@ -40,6 +45,7 @@ impl Field {
         match name.len() {
             2 if is("te") => Self::Te,
             4 if is("host") => Self::Host,
+            5 if is("proxy") => Self::Proxy,
             6 if is("expect") => Self::Expect,
             7 if is("upgrade") => Self::Upgrade,
             7 if is("referer") => Self::Referer,
@@ -67,7 +73,7 @@ impl Field {
     /// Whether `Connection` may take this field away. Framing and routing are not a neighbour's to remove, nor is what
     /// a proxy in front said of the client (RFC 9110 section 7.6.1 forbids naming end-to-end fields so).
     fn may_be_named(self) -> bool {
-        matches!(self, Self::Other | Self::Referer | Self::UserAgent | Self::RetryAfter)
+        matches!(self, Self::Other | Self::Proxy | Self::Referer | Self::UserAgent | Self::RetryAfter)
     }
 }
 
@@ -92,6 +98,10 @@ fn is_lookalike(name: &str) -> bool {
     plain.is_some_and(|plain| Field::of(plain) != Field::Other)
 }
 
+/// The most options that the `Connection` fields of one head may have. Each is looked for among all lines, and nobody has
+/// a use for as many.
+const MOST_OPTIONS: usize = 32;
+
 /// What the `Connection` fields of one head say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Connection {
@@ -99,13 +109,18 @@ pub(super) struct Connection {
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
     /// Other fields are named: they end at this hop.
-    pub(super) names_fields: bool,
+    names_fields: bool,
+    options: usize,
 }
 
 impl Connection {
     /// Adds what one more `Connection` field says.
-    pub(super) fn read(&mut self, value: &[u8]) {
+    pub(super) fn read(&mut self, value: &[u8]) -> Result<(), HeadFault> {
         for option in list(value) {
+            self.options += 1;
+            if self.options > MOST_OPTIONS {
+                return Err(HeadFault::Malformed);
+            }
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
@@ -116,15 +131,22 @@ impl Connection {
                 self.names_fields = true;
             }
         }
+        Ok(())
     }
 
-    /// Whether a `Connection` field of this head names `field`.
-    pub(super) fn names(self, field: Field, name: &str, fields: &[Header<'_>]) -> bool {
-        let named = |header: &Header<'_>| {
-            Field::of(header.name) == Field::Connection
-                && list(header.value).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        self.names_fields && field.may_be_named() && fields.iter().any(named)
+    /// Makes [`Field::Named`] of the lines that the `Connection` fields of this head name and may name.
+    pub(super) fn mark_named(self, fields: &[Header<'_>], kinds: &mut [Field]) {
+        if !self.names_fields {
+            return;
+        }
+        let is_connection = |header: &&Header<'_>| Field::of(header.name) == Field::Connection;
+        for name in fields.iter().filter(is_connection).flat_map(|header| list(header.value)) {
+            for (header, kind) in fields.iter().zip(&mut *kinds) {
+                if kind.may_be_named() && header.name.as_bytes().eq_ignore_ascii_case(name) {
+                    *kind = Field::Named;
+                }
+            }
+        }
     }
 }
 
@@ -133,9 +155,12 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// A number of digits alone, as far as there are numbers.
+/// The most digits of a number: any of so many fits into 63 bits, which is what others have where they count with signs.
+const MOST_DIGITS: usize = 18;
+
+/// A number of digits alone, as far as everybody has numbers.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
-    let is_number = !digits.is_empty() && digits.len() <= 19 && digits.iter().all(u8::is_ascii_digit);
+    let is_number = !digits.is_empty() && digits.len() <= MOST_DIGITS && digits.iter().all(u8::is_ascii_digit);
     is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
@@ -157,17 +182,47 @@ pub(super) fn put_number(out: &mut Vec<u8>, name: &str, number: u64) {
 mod tests {
     use super::*;
 
+    /// What becomes of the lines of a head.
+    fn kinds(fields: &[Header<'_>]) -> Result<(Connection, Vec<Field>), HeadFault> {
+        let mut kinds: Vec<_> = fields.iter().map(|header| Field::of(header.name)).collect();
+        let mut connection = Connection::default();
+        for (header, _) in fields.iter().zip(&kinds).filter(|(_, kind)| **kind == Field::Connection) {
+            connection.read(header.value)?;
+        }
+        connection.mark_named(fields, &mut kinds);
+        Ok((connection, kinds))
+    }
+
     #[test]
     fn connection_options() {
         let fields = [
+            Header { name: "x-secret", value: b"1" },
             Header { name: "Connection", value: b" X-Secret , close,, Content-Length" },
-            Header { name: "X-Secret", value: b"1" },
+            Header { name: "X-Other", value: b"1" },
+            Header { name: "Content-Length", value: b"1" },
         ];
-        let mut connection = Connection::default();
-        connection.read(fields[0].value);
+        let (connection, kinds) = kinds(&fields).expect("a good head");
         assert!(connection.close && !connection.keep_alive && connection.names_fields);
-        assert!(connection.names(Field::of("x-secret"), "x-secret", &fields));
-        assert!(!connection.names(Field::Other, "X-Other", &fields));
-        assert!(!connection.names(Field::ContentLength, "Content-Length", &fields), "framing cannot be named away");
+        assert_eq!(kinds, [Field::Named, Field::Connection, Field::Other, Field::ContentLength], "framing stays");
+    }
+
+    #[test]
+    fn options_have_an_end() {
+        let options = |count: usize| vec!["x"; count].join(",");
+        for (first, second, is_good) in [(32, 0, true), (33, 0, false), (16, 16, true), (16, 17, false)] {
+            let values = [options(first), options(second)];
+            let fields = values.each_ref().map(|value| Header { name: "Connection", value: value.as_bytes() });
+            assert_eq!(kinds(&fields).is_ok(), is_good, "{first} and {second}");
+        }
+        let empty = ",".repeat(60_000);
+        assert!(kinds(&[Header { name: "Connection", value: empty.as_bytes() }]).is_ok(), "none at all");
+    }
+
+    #[test]
+    fn numbers_fit_in_everywhere() {
+        assert_eq!(number(b"999999999999999999"), Some(999_999_999_999_999_999));
+        for text in ["1000000000000000000", "9223372036854775807", "9223372036854775808", "", "+1"] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
     }
 }

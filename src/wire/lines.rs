@@ -20,12 +20,12 @@ pub const fn fields<'b>() -> Fields<'b> {
 }
 
 /// Says of each line what it is.
-pub(super) fn classify<'h>(headers: &[Header<'_>], kinds: &'h mut [Field; MAX_FIELDS]) -> &'h [Field] {
+pub(super) fn classify<'h>(headers: &[Header<'_>], kinds: &'h mut [Field; MAX_FIELDS]) -> &'h mut [Field] {
     for (header, kind) in headers.iter().zip(&mut *kinds) {
         *kind = Field::of(header.name);
     }
-    // There is room for all; more kinds than lines would do no harm.
-    kinds.get(..headers.len()).unwrap_or(kinds)
+    // There is room for all.
+    kinds.get_mut(..headers.len()).unwrap_or_default()
 }
 
 /// A part of a buffer that holds a head.

@@ -74,6 +74,12 @@ impl From<httparse::Error> for HeadFault {
     }
 }
 
+/// Whether there are blank lines and nothing else: some clients send one behind a body, and it is no request (RFC 9112
+/// section 2.2).
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'\r') && bytes.chunks(2).all(|line| line == b"\r\n")
+}
+
 /// Whether a blank line stands in `bytes`, of which the first `seen` were looked through before. A head that trickles
 /// in is so read once, not once for each of its bytes.
 pub fn has_blank_line(bytes: &[u8], seen: usize) -> bool {

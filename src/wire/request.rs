@@ -28,7 +28,7 @@ pub struct RequestHead<'h, 'b> {
     /// Where the request line begins, behind any blank lines.
     start: usize,
     fields: &'h [Header<'b>],
-    kinds: &'h [Field],
+    kinds: &'h mut [Field],
     /// The value of `Host`.
     host: Option<&'b [u8]>,
     /// The value of `Upgrade`.
@@ -124,9 +124,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     fn read_fields(&mut self) -> Result<(), Reason> {
         let (mut hosts, mut upgrades, mut expectations) = (0, 0, 0);
-        for (header, kind) in self.fields.iter().zip(self.kinds) {
+        for (header, kind) in self.fields.iter().zip(&*self.kinds) {
             match kind {
-                Field::Connection => self.connection.read(header.value),
+                Field::Connection => self.connection.read(header.value)?,
                 Field::ContentLength => self.framing.content_length(header.value)?,
                 Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
                 Field::Host => {
@@ -150,6 +150,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 _ => {}
             }
         }
+        self.connection.mark_named(self.fields, self.kinds);
         if hosts > 1 || (hosts == 0 && self.version == Version::Http11) {
             return Err(Reason::BadHost);
         }
@@ -181,13 +182,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
-    /// Whether the client's connection is encrypted: to this node, or to a proxy in front that is believed.
+    /// Whether the client's connection is encrypted: to this node, or to a proxy in front that is trusted. What becomes
+    /// of the proxy's headers is another matter.
     pub fn came_encrypted(&self, hop: &Hop<'_>) -> bool {
         let told = || {
             let proto = self.fields.iter().find(|header| Field::of(header.name) == Field::XForwardedProto);
             proto.is_some_and(|header| header.value.eq_ignore_ascii_case(b"https"))
         };
-        hop.peer.secure || (hop.policy.believes(hop.peer.address) && told())
+        hop.peer.secure || (hop.policy.trusts(hop.peer.address) && told())
     }
 
     /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
@@ -216,7 +218,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let believed = hop.policy.believes(hop.peer.address);
         let mut lines = Lines::new(out, self.source);
         self.write_request_line(&mut lines, &mut spans);
-        for (header, kind) in self.fields.iter().zip(self.kinds) {
+        for (header, kind) in self.fields.iter().zip(&*self.kinds) {
             self.write_field(header, *kind, believed, &mut lines, &mut spans);
         }
         lines.flush();
@@ -271,7 +273,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         spans: &mut Spans,
     ) {
         match field {
-            Field::Connection | Field::KeepAlive | Field::ProxyConnection | Field::Te | Field::Upgrade => {}
+            Field::Connection
+            | Field::KeepAlive
+            | Field::ProxyConnection
+            | Field::Te
+            | Field::Upgrade
+            | Field::Named => {}
+            // A backend by CGI would make HTTP_PROXY of it, and its programs ask whom it names.
+            Field::Proxy => {}
             Field::TransferEncoding => lines.put(header.name, b"chunked"),
             Field::ContentLength => lines.keep_number(header, self.framing.stated_length()),
             Field::Host => match self.authority {
@@ -287,7 +296,6 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             // A backend that reads low lines as hyphens would read these as what this node writes or judges itself.
             Field::Lookalike => {}
             _ if !forwarded::passes(field, believed) => {}
-            _ if self.connection.names(field, header.name, self.fields) => {}
             Field::Referer => spans.referer = Some(lines.keep(header)),
             Field::UserAgent => spans.user_agent = Some(lines.keep(header)),
             _ => drop(lines.keep(header)),

@@ -18,7 +18,7 @@ pub struct ResponseHead<'h, 'b> {
     /// All bytes of the head.
     source: &'b [u8],
     fields: &'h [Header<'b>],
-    kinds: &'h [Field],
+    kinds: &'h mut [Field],
     /// The bytes of the head, blank line included.
     pub len: usize,
     /// How the body's end is known.
@@ -73,15 +73,16 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     fn read_fields(&mut self, to_head: bool) -> Result<(), HeadFault> {
-        for (header, kind) in self.fields.iter().zip(self.kinds) {
+        for (header, kind) in self.fields.iter().zip(&*self.kinds) {
             match kind {
-                Field::Connection => self.connection.read(header.value),
+                Field::Connection => self.connection.read(header.value)?,
                 Field::ContentLength => self.framing.content_length(header.value)?,
                 Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
                 Field::RetryAfter => self.retry_after = true,
                 _ => {}
             }
         }
+        self.connection.mark_named(self.fields, self.kinds);
         self.body = self.framing.of_response(self.version, self.status, to_head)?;
         let persists = self.version == Version::Http11 || self.connection.keep_alive;
         self.keep_alive = persists && !self.connection.close && self.body != BodyLength::UntilClose;
@@ -100,7 +101,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// The protocol that a 101 switches to, where its `Connection` says so as well, and nothing else does.
     pub fn upgrade(&self) -> Option<&'b [u8]> {
-        let mut headers = self.fields.iter().zip(self.kinds).filter(|(_, field)| **field == Field::Upgrade);
+        let mut headers = self.fields.iter().zip(&*self.kinds).filter(|(_, field)| **field == Field::Upgrade);
         let ((header, _), None) = (headers.next()?, headers.next()) else { return None };
         self.connection.upgrade.then_some(header.value)
     }
@@ -111,7 +112,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         let mut lines = Lines::new(out, self.source);
         self.write_status_line(&mut lines);
         let mut coding_written = false;
-        for (header, field) in self.fields.iter().zip(self.kinds) {
+        for (header, field) in self.fields.iter().zip(&*self.kinds) {
             coding_written |= *field == Field::TransferEncoding;
             self.write_field(*field, header, delivery, &mut lines);
         }
@@ -154,14 +155,13 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         // RFC 9110 section 8.6 and RFC 9112 section 6.1: neither stands in a 1xx or a 204.
         let may_have_length = self.status >= 200 && self.status != 204;
         match field {
-            Field::Connection | Field::KeepAlive | Field::ProxyConnection => {}
+            Field::Connection | Field::Named | Field::KeepAlive | Field::ProxyConnection => {}
             Field::ContentLength if !may_have_length => {}
             Field::ContentLength => lines.keep_number(header, self.framing.stated_length()),
             Field::TransferEncoding if !may_have_length || !delivery.to_http11 => {}
             Field::TransferEncoding => lines.put(header.name, b"chunked"),
             // 426 has to name what it asks for (RFC 9110 section 15.5.22).
             Field::Upgrade if self.status != 101 && self.status != 426 => {}
-            _ if self.connection.names(field, header.name, self.fields) => {}
             _ => drop(lines.keep(header)),
         }
     }

@@ -2,17 +2,23 @@
 
 use super::field::list;
 
+/// The most protocols that are offered, or chosen, at once: each chosen one is looked for among all that were offered.
+const MOST_PROTOCOLS: usize = 16;
+
 /// Whether a client's `Upgrade` may be passed on. `h2c` is not: RFC 9113 section 3.1 has given it up, and a tunnel to a
 /// backend's HTTP/2 side would let requests through that nobody here has read ("h2c smuggling").
 pub(super) fn may_be_asked(offered: &[u8]) -> bool {
-    let mut protocols = list(offered).peekable();
-    protocols.peek().is_some() && protocols.all(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
+    is_some_few(offered) && list(offered).all(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Whether a 101 with this `Upgrade` is an answer to a request with that one: it names nothing that was not offered.
 pub fn is_answer(offered: &[u8], chosen: &[u8]) -> bool {
     let was_offered = |protocol: &[u8]| list(offered).any(|offer| offer.eq_ignore_ascii_case(protocol));
-    list(chosen).next().is_some() && list(chosen).all(was_offered)
+    is_some_few(chosen) && list(chosen).all(was_offered)
+}
+
+fn is_some_few(protocols: &[u8]) -> bool {
+    (1..=MOST_PROTOCOLS).contains(&list(protocols).take(MOST_PROTOCOLS + 1).count())
 }
 
 #[cfg(test)]
@@ -26,9 +32,12 @@ mod tests {
         assert!(!may_be_asked(b"h2c"));
         assert!(!may_be_asked(b"websocket, H2C"));
         assert!(!may_be_asked(b" , "));
+        assert!(may_be_asked(["a"; 16].join(",").as_bytes()));
+        assert!(!may_be_asked(["a"; 17].join(",").as_bytes()));
         assert!(is_answer(b"WebSocket", b"websocket"));
         assert!(is_answer(b"a/1, b", b"b"));
         assert!(!is_answer(b"websocket", b"other"));
         assert!(!is_answer(b"websocket", b""));
+        assert!(!is_answer(b"a", ["a"; 17].join(",").as_bytes()));
     }
 }

@@ -2,12 +2,10 @@
 
 use super::connection::{Client, Stream};
 use super::pressure::{Need, is_shortage};
-use super::{Again, Kind, Owner, Worker};
+use super::{Again, FIRST_READ, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
-use crate::base::reason::Reason;
 use crate::base::slots::Key;
-use crate::exchange::Input;
 use crate::net::listener::has_visitors;
 use crate::net::quota::{Exhausted, Share};
 use crate::net::transport::Transport;
@@ -23,6 +21,9 @@ use std::time::Duration;
 /// How long a door is closed when hands cannot be shaken with more clients, or the system has no descriptor or memory
 /// for another connection and nothing idle can be given up.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many are let in at a door before others have their turn.
+const MOST_AT_ONCE: usize = 256;
 
 /// A socket to accept from.
 #[derive(Debug)]
@@ -78,44 +79,59 @@ impl Worker {
         }
     }
 
-    /// Lets in all who wait at a door: the poll tells once.
+    /// Lets in all who wait at a door: the poll tells once. Where there are very many, others have their turn in between.
     pub(super) fn accept(&mut self, door: usize) {
-        while let Some(Door { socket, secure, closed_until: None, .. }) = self.listeners.get(door) {
-            let is_crowded = self.clients.len() >= self.settings.max_connections;
-            let is_lobby_crowded = secure.is_some() && self.is_lobby_full();
-            // Nobody makes room for nobody. Whoever comes next is told by the poll.
-            if (is_crowded || is_lobby_crowded) && !has_visitors(socket) {
-                return;
-            }
-            if is_lobby_crowded && !self.make_room_in_lobby() {
-                self.counters.count(Counter::HandshakePauses);
-                return self.close_door(door, self.core.now + PAUSE);
-            }
-            if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
-                self.counters.count(Counter::AcceptPauses);
-                self.waits_for_room = true;
-                return self.close_door(door, self.idle.next_to_go());
-            }
-            let Some(Door { socket, .. }) = self.listeners.get(door) else { return };
-            match socket.accept() {
-                Ok((stream, address)) => self.let_in(stream, address, door),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    // The client was gone before it was let in.
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    // The system looks for a descriptor before it looks for a visitor.
-                    _ if is_shortage(&error) && !has_visitors(socket) => return,
-                    _ if is_shortage(&error) && self.relieve(Need::Client, &error) => {}
-                    _ => return self.close_door(door, self.core.now + PAUSE),
-                },
-            }
+        if self.accept_some(door) {
+            self.again.push(Again::Door(door));
         }
     }
 
-    fn close_door(&mut self, door: usize, until: Moment) {
+    /// Lets in some who wait at a door. Whether there may be more of them.
+    pub(super) fn accept_some(&mut self, door: usize) -> bool {
+        (0..MOST_AT_ONCE).all(|_| self.accept_one(door))
+    }
+
+    /// Lets in the next one who waits at a door. Whether there may be another.
+    fn accept_one(&mut self, door: usize) -> bool {
+        let Some(Door { socket, secure, closed_until: None, .. }) = self.listeners.get(door) else { return false };
+        let is_crowded = self.clients.len() >= self.settings.max_connections;
+        let is_lobby_crowded = secure.is_some() && self.is_lobby_full();
+        // Nobody makes room for nobody. Whoever comes next is told by the poll.
+        if (is_crowded || is_lobby_crowded) && !has_visitors(socket) {
+            return false;
+        }
+        if is_lobby_crowded && !self.make_room_in_lobby() {
+            self.counters.count(Counter::HandshakePauses);
+            return self.close_door(door, self.core.now + PAUSE);
+        }
+        if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
+            self.counters.count(Counter::AcceptPauses);
+            self.waits_for_room = true;
+            let next_to_go = self.idle.next_to_go(&self.clients);
+            return self.close_door(door, next_to_go);
+        }
+        let Some(Door { socket, .. }) = self.listeners.get(door) else { return false };
+        match socket.accept() {
+            Ok((stream, address)) => self.let_in(stream, address, door),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return false,
+                // The client was gone before it was let in.
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                // The system looks for a descriptor before it looks for a visitor.
+                _ if is_shortage(&error) && !has_visitors(socket) => return false,
+                _ if is_shortage(&error) && self.relieve(Need::Client, &error) => {}
+                _ => return self.close_door(door, self.core.now + PAUSE),
+            },
+        }
+        true
+    }
+
+    /// Nobody more is let in before then.
+    fn close_door(&mut self, door: usize, until: Moment) -> bool {
         if let Some(door) = self.listeners.get_mut(door) {
             door.closed_until = Some(until);
         }
+        false
     }
 
     /// When the next door is to be opened again.
@@ -176,12 +192,14 @@ impl Worker {
                 peer,
                 timer,
                 job: None,
-                idle: None,
+                idle_since: Moment::NEVER,
                 served: 0,
+                read_limit: FIRST_READ,
                 share,
                 door: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,
                 awaits_header,
+                is_watched: false,
                 told: None,
             }
         });
@@ -193,20 +211,8 @@ impl Worker {
         if is_secure {
             self.enter_lobby(key);
         }
-        self.watch_client(key);
-    }
-
-    /// Has the poll watch a client's connection.
-    pub(super) fn watch_client(&mut self, key: Key) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let token = Kind::Client.token(key.pack());
-        if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
-            log::warn!("worker {}: watching a connection: {error}", self.number);
-            match client.job {
-                Some(job) => self.tell(job, Input::Abort(Reason::NoSocket)),
-                None => self.close_client(key),
-            }
-        }
+        // What begins with the first bytes alone is never over soon.
+        if is_secure || awaits_header { self.watch_client(key) } else { self.hear_at_once(key) }
     }
 
     /// The part of a new connection in what this address may have. An error where the address has all of it already.
@@ -222,10 +228,9 @@ impl Worker {
 
     /// Ends a client's connection. Its job, if it had one, is over.
     pub(super) fn close_client(&mut self, key: Key) {
-        self.note_busy(key);
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(client.timer);
-            self.core.buffers.give(client.stream.unread);
+            client.stream.unread.discard(&mut self.core.buffers);
             drop(client.share);
             client.stream.transport.take_leave();
             if client.is_shaking_hands {
@@ -242,7 +247,10 @@ impl Worker {
             None if client.awaits_header => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => self.again.push(Again::Greet(key)),
-            None => self.close_client(key),
+            None => {
+                self.counters.count(Counter::IdleTimeouts);
+                self.close_client(key);
+            }
             Some(job) => self.job_due(job),
         }
     }

@@ -1,6 +1,8 @@
 //! What lives in a worker's three slabs.
 
-use crate::base::line::Place;
+use crate::base::buffer::{BufferPool, Lent};
+use crate::base::clock::Moment;
+use crate::base::cut::Cut;
 use crate::base::slots::{Key, Slots};
 use crate::base::wheel::Timer;
 use crate::cluster::{Backend, BackendId};
@@ -17,20 +19,83 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) transport: Transport,
-    /// Owns memory only while there is something in it.
-    pub(super) unread: Vec<u8>,
+    pub(super) unread: Unread,
     /// What is unread was offered, and nothing of it could be used yet: more has to come.
     pub(super) starved: bool,
 }
 
-impl Stream {
-    pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, unread: Vec::new(), starved: false }
+/// Bytes that were read and not consumed. They stay where they are until all are, however many steps that takes; only
+/// then is the buffer given back. Owns memory only while there is something in it.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    buffer: Vec<u8>,
+    /// How many bytes at the buffer's end are left. Says so also while the buffer is borrowed.
+    left: usize,
+}
+
+impl Unread {
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> usize {
+        self.left
     }
 
-    /// Whether a buffer of the worker's is in use for it.
-    pub(super) fn holds_buffer(&self) -> bool {
-        self.unread.capacity() > 0
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.from(self.buffer.len() - self.left)
+    }
+
+    /// The buffer of the worker's that is in use for it.
+    pub(super) fn lent(&self) -> Lent {
+        Lent::of(&self.buffer)
+    }
+
+    /// Keeps these bytes, where there were none.
+    pub(super) fn fill(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
+        debug_assert!(self.is_empty(), "bytes that were read before");
+        self.buffer = buffers.take();
+        self.append(bytes, buffers);
+    }
+
+    /// Adds what was read since.
+    pub(super) fn append(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
+        self.buffer.drain(..self.buffer.len() - self.left);
+        buffers.extend(&mut self.buffer, bytes);
+        self.left = self.buffer.len();
+    }
+
+    /// The buffer, and where in it the bytes begin. It is to come back by [`Unread::put_back`].
+    pub(super) fn borrow(&mut self) -> (Vec<u8>, usize) {
+        let start = self.buffer.len() - self.left;
+        (std::mem::take(&mut self.buffer), start)
+    }
+
+    /// Says how many of the bytes are left.
+    pub(super) fn set_left(&mut self, left: usize) {
+        self.left = left;
+    }
+
+    /// The buffer comes back.
+    pub(super) fn put_back(&mut self, buffer: Vec<u8>, buffers: &mut BufferPool) {
+        match self.left {
+            0 => buffers.give(buffer),
+            _ => self.buffer = buffer,
+        }
+    }
+
+    /// Drops what there is.
+    pub(super) fn discard(&mut self, buffers: &mut BufferPool) {
+        self.left = 0;
+        buffers.give(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl Stream {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self { transport, unread: Unread::default(), starved: false }
     }
 
     /// Whether there may be bytes to offer.
@@ -46,10 +111,12 @@ pub(super) struct Client {
     pub(super) peer: Peer,
     pub(super) timer: Timer,
     pub(super) job: Option<Key>,
-    /// Its place among the idle ones, while it has no job.
-    pub(super) idle: Option<Place>,
+    /// Since when it has no job; [`Moment::NEVER`] while it has one.
+    pub(super) idle_since: Moment,
     /// How many answers it has had.
     pub(super) served: u32,
+    /// How much the first read of its next exchange may bring.
+    pub(super) read_limit: u32,
     /// The number of the door it came through.
     pub(super) door: u32,
     /// Its part of what its address may have, where that is limited.
@@ -58,6 +125,8 @@ pub(super) struct Client {
     pub(super) is_shaking_hands: bool,
     /// A proxy has yet to tell who it is.
     pub(super) awaits_header: bool,
+    /// The poll tells what happens to it.
+    pub(super) is_watched: bool,
     /// What a proxy has told.
     pub(super) told: Option<Box<Ends>>,
 }
@@ -72,7 +141,11 @@ pub(super) struct Job {
     pub(super) closing_client: bool,
     pub(super) closing_upstream: bool,
     /// How much one read may bring: less while the other side cannot take as much.
-    pub(super) read_limit: usize,
+    pub(super) read_limit: u32,
+    /// Where it is one of those who upload, as far as the pool is concerned.
+    pub(super) upload_to: Option<BackendId>,
+    /// Since when a socket has not taken all that it was given, if it is so.
+    pub(super) blocked_since: Option<Moment>,
 }
 
 impl Job {
@@ -121,8 +194,8 @@ pub(super) struct Upstream {
     pub(super) backend: Arc<Backend>,
     /// The exchange that uses it, or has waited and is about to get it; `None` in the pool.
     pub(super) job: Option<Key>,
-    /// Its place among the idle ones, while it is in the pool.
-    pub(super) idle: Option<Place>,
+    /// Since when it is in the pool; [`Moment::NEVER`] while it is not.
+    pub(super) idle_since: Moment,
     pub(super) timer: Timer,
     /// The addresses that are left to try while it is being opened.
     pub(super) dial: Option<Dial>,

@@ -60,7 +60,7 @@ impl Worker {
             // have this door. Who can move has, so nobody is closed upon to make room.
             self.send_movers();
             for door in 0..self.listeners.len() {
-                self.accept(door);
+                while self.accept_some(door) {}
             }
             self.all_leave_too();
         }

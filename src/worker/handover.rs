@@ -5,7 +5,8 @@
 //! their clients move.
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::{Again, Kind, Order, Owner, SCRATCH_BYTES, Worker};
+use super::{Again, FIRST_READ, Kind, Order, Owner, Worker};
+use crate::base::buffer::Lent;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
@@ -119,10 +120,10 @@ impl Passenger {
         Some(PlainClient { stream, peer: self.peer, served: self.served, told: self.told.map(|told| *told) })
     }
 
-    /// How many buffers of its worker it holds.
-    fn lent_buffers(&self) -> usize {
-        let of_tunnel = |tunnel: &Tunnel| tunnel.exchange.lent_buffers() + usize::from(tunnel.upstream.holds_buffer());
-        usize::from(self.stream.holds_buffer()) + self.tunnel.as_deref().map_or(0, of_tunnel)
+    /// Which buffers of its worker it holds.
+    fn lent_buffers(&self) -> Lent {
+        let of_tunnel = |tunnel: &Tunnel| tunnel.exchange.lent_buffers().and(tunnel.upstream.unread.lent());
+        self.stream.unread.lent().and(self.tunnel.as_deref().map_or_else(Lent::default, of_tunnel))
     }
 }
 
@@ -153,7 +154,7 @@ impl Heir {
             Self::Worker(..) => true,
             Self::Outside(_) => {
                 let is_plain = !client.stream.transport.is_encrypted() && !client.awaits_header;
-                client.job.is_none() && is_plain && !client.stream.holds_buffer()
+                client.job.is_none() && is_plain && client.stream.unread.is_empty()
             }
         }
     }
@@ -204,7 +205,7 @@ impl Worker {
     /// client may never be idle, and another process takes no other.
     pub(super) fn is_to_part(&self, client: Key) -> bool {
         let heir = self.leave.as_ref().and_then(|leave| leave.heir.as_ref());
-        let is_ahead = || self.clients.get(client).is_some_and(|client| client.stream.holds_buffer());
+        let is_ahead = || self.clients.get(client).is_some_and(|client| !client.stream.unread.is_empty());
         matches!(heir, Some(Heir::Outside(_))) && is_ahead()
     }
 
@@ -216,7 +217,6 @@ impl Worker {
             return None;
         }
         let tunnel = client.job.and_then(|job| self.pack_tunnel(job));
-        self.note_busy(key);
         let mut client = self.clients.remove(key)?;
         self.unwatch(&mut client.stream);
         let due = self.timers.deadline(client.timer);
@@ -288,8 +288,23 @@ impl Worker {
             let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
             let key = self.clients.insert_with(|key| {
                 let timer = timers.insert(Owner::Client(key));
-                let (job, idle) = (None, None);
-                Client { stream, peer, timer, job, idle, served, share, door, is_shaking_hands, awaits_header, told }
+                let (job, idle_since) = (None, Moment::NEVER);
+                let is_watched = false;
+                Client {
+                    stream,
+                    peer,
+                    timer,
+                    job,
+                    idle_since,
+                    served,
+                    read_limit: FIRST_READ,
+                    share,
+                    door,
+                    is_shaking_hands,
+                    awaits_header,
+                    is_watched,
+                    told,
+                }
             });
             if is_shaking_hands {
                 self.enter_lobby(key);
@@ -318,7 +333,9 @@ impl Worker {
             link: Link::None,
             closing_client,
             closing_upstream,
-            read_limit: SCRATCH_BYTES,
+            read_limit: FIRST_READ,
+            upload_to: None,
+            blocked_since: None,
         });
         if let Some(client) = self.clients.get_mut(client_key) {
             client.job = Some(job);
@@ -328,7 +345,7 @@ impl Worker {
             stream,
             backend,
             job: Some(job),
-            idle: None,
+            idle_since: Moment::NEVER,
             timer: timers.insert(Owner::Upstream(key)),
             dial: None,
             sent_before,

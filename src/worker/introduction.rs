@@ -71,9 +71,10 @@ impl Worker {
         false
     }
 
-    /// Counts a client as one of the address that its proxy has told, if that may have another.
+    /// Counts a client as one of the address that its proxy has told, or of the connection's own where it has told none,
+    /// if that may have another.
     fn admit_told(&mut self, key: Key) -> bool {
-        let Some(client) = self.clients.get(key).filter(|client| client.told.is_some()) else { return true };
+        let Some(client) = self.clients.get(key) else { return false };
         let share = self.admit(client.peer.address);
         match (share, self.clients.get_mut(key)) {
             (Ok(share), Some(client)) => {

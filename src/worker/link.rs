@@ -10,7 +10,7 @@ use crate::base::slots::Key;
 use crate::cluster::{Addresses, Backend, BackendId};
 use crate::exchange::Input;
 use crate::net::transport::{Received, Transport};
-use crate::upstream::Claim;
+use crate::upstream::{Claim, Want};
 use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,10 @@ impl Worker {
     /// Gets the exchange a connection to the backend of its target.
     pub(super) fn connect(&mut self, job_key: Key, fresh: bool) {
         let Some(backend) = self.target_of(job_key) else { return };
-        match self.pool.claim(backend.id(), job_key, fresh) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        let uploads = job.exchange.is_uploading();
+        job.upload_to = uploads.then(|| backend.id());
+        match self.pool.claim(backend.id(), job_key, Want { fresh, uploads }) {
             Claim::Reuse(connection) => self.attach(job_key, connection, true),
             Claim::Dial => self.dial(job_key, backend),
             Claim::Wait => {
@@ -52,7 +55,7 @@ impl Worker {
         upstream.job = Some(job);
         upstream.sent_before = upstream.stream.transport.sent();
         upstream.dial = None;
-        self.idle.remove_upstream(upstream.idle.take());
+        upstream.idle_since = Moment::NEVER;
         self.timers.set(upstream.timer, Moment::NEVER);
         if reused {
             self.set_link(job, Link::Upstream(connection));
@@ -95,7 +98,7 @@ impl Worker {
                     stream: Stream::new(transport),
                     backend,
                     job: Some(job),
-                    idle: None,
+                    idle_since: Moment::NEVER,
                     timer: timers.insert(Owner::Upstream(key)),
                     dial: Some(dial),
                     sent_before: 0,
@@ -135,7 +138,7 @@ impl Worker {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let token = Kind::Upstream.token(key.pack());
         if let Err(error) = upstream.stream.transport.register(self.poll.registry(), token) {
-            log::warn!("worker {}: watching a connection: {error}", self.number);
+            self.complain("watching a connection", &error);
             return self.dial_failed(key, Reason::NoSocket);
         }
         self.limit_try(key);
@@ -172,7 +175,8 @@ impl Worker {
             }
             Some(Err(error)) => {
                 if error.kind() == io::ErrorKind::InvalidData {
-                    log::warn!("{}: shaking hands: {error}", upstream.backend.url());
+                    let url = upstream.backend.url().clone();
+                    self.warn(format_args!("{url}: shaking hands: {error}"));
                 }
                 self.dial_next(key, reason_of(&error));
             }
@@ -280,6 +284,23 @@ impl Worker {
             Link::Upstream(key) if reuse && self.is_of_use(key) => self.check_in(key),
             Link::Upstream(key) => self.close_upstream(key),
         }
+        self.end_upload(job_key);
+    }
+
+    /// Nothing of the exchange's request has to come any more, or it is none of the backend's: another one may upload.
+    pub(super) fn end_upload(&mut self, job: Key) {
+        let Some(backend) = self.jobs.get_mut(job).and_then(|job| job.upload_to.take()) else { return };
+        match self.pool.upload_ended(backend, job) {
+            Some((job, Some(connection))) => {
+                let Some(upstream) = self.upstreams.get_mut(connection) else { return };
+                upstream.job = Some(job);
+                upstream.idle_since = Moment::NEVER;
+                self.timers.set(upstream.timer, Moment::NEVER);
+                self.again.push(Again::HandOver { job, connection });
+            }
+            Some((job, None)) => self.again.push(Again::Permit { job, backend }),
+            None => {}
+        }
     }
 
     /// Whether a list still names its backend, it has nothing more to say, and it was not told of a client: then it takes
@@ -299,8 +320,9 @@ impl Worker {
         match upstream.job {
             Some(job) => self.again.push(Again::HandOver { job, connection: key }),
             None => {
-                upstream.idle = Some(self.idle.add_upstream(key, self.core.now));
+                upstream.idle_since = self.core.now;
                 self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout());
+                self.idle.add_upstream(key, self.core.now, &self.upstreams);
             }
         }
     }
@@ -332,8 +354,7 @@ impl Worker {
     fn remove_upstream(&mut self, key: Key) -> Option<Upstream> {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(upstream.timer);
-        self.idle.remove_upstream(upstream.idle);
-        self.core.buffers.give(std::mem::take(&mut upstream.stream.unread));
+        upstream.stream.unread.discard(&mut self.core.buffers);
         upstream.stream.transport.take_leave();
         Some(upstream)
     }

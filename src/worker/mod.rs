@@ -17,11 +17,14 @@
 mod accept;
 mod connection;
 mod drain;
+mod guesses;
 mod handover;
+mod idle;
 mod introduction;
 mod link;
 mod lobby;
 mod news;
+mod orders;
 mod perform;
 mod pressure;
 mod pump;
@@ -30,12 +33,14 @@ mod retire;
 #[cfg(test)]
 mod tests;
 mod vitals;
+mod watch;
 
 use crate::access_log::Log;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
 use crate::base::slots::{Key, Slots};
+use crate::base::throttle::Throttle;
 use crate::base::wheel::Wheel;
 use crate::cluster::{BackendId, Frontend};
 use crate::directory::{CoreId, Directory, News};
@@ -60,10 +65,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What one read can bring. Larger reads halve the price of large bodies; they go through the core's cache all the same.
-const SCRATCH_BYTES: usize = 256 * 1024;
+const LARGEST_READ: u32 = 1024 * 1024;
+
+/// What the first one for a client can bring: it is kept where the other side does not take it. Where all of it is taken,
+/// the next one may bring twice as much.
+const FIRST_READ: u32 = 256 * 1024;
 
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
+
+/// How many warnings that requests bring about are told in ten seconds.
+const MOST_WARNINGS: u32 = 100;
 
 /// The greatest number of client connections of one worker, where nobody says otherwise.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
@@ -74,6 +86,9 @@ const MAILBOX: usize = 32 * 1024;
 pub use accept::Entrance;
 pub use handover::{Heir, Landing, Passenger, PlainClient};
 pub use lobby::{DoorCertificates, Settings as LobbySettings};
+#[cfg(test)]
+pub use orders::Deed;
+pub use orders::Order;
 pub use vitals::{Holdings, Vitals};
 
 /// What of a worker can be set.
@@ -83,8 +98,13 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// The greatest number of client connections of one worker. Behind it, idle ones make room for new ones.
     pub max_connections: usize,
+    /// By how many bytes the buffers of one worker may grow (`server.maxBufferBytes`).
+    pub max_buffer_bytes: usize,
     /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for any.
     pub max_requests: Option<NonZeroU32>,
+    /// How many look-ups of one client address may find nothing in ten seconds; `None` for any, where they cost nothing
+    /// (`server.unknownHostRate`).
+    pub max_guesses: Option<u32>,
     /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
     pub graceful_wait: Duration,
     /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
@@ -93,41 +113,6 @@ pub struct Settings {
     /// The addresses at which every connection begins with a header of the PROXY protocol, and the networks that may
     /// send one (`http.proxyProtocol`, `https.proxyProtocol`).
     pub proxies: BTreeMap<SocketAddr, Arc<[IpNet]>>,
-}
-
-/// What the supervisor, or another worker, tells a worker.
-#[derive(Debug)]
-pub enum Order {
-    /// Use these pages from now on.
-    Pages(Arc<Pages>),
-    /// Receive clients so from now on.
-    Tls(TlsParts),
-    /// Talk so to backends that are connected to from now on.
-    BackendTls(BackendTls),
-    /// Accept nothing more, finish what is under way, end.
-    Stop,
-    /// The same, but clients are not closed: those that can move go to this heir. Told again, it is another heir.
-    HandOver(Heir),
-    /// Somebody has arrived at the landing.
-    Arrivals,
-    /// Accept at these doors from now on, and at no others.
-    Doors(Vec<Entrance>),
-    /// Answer the question of this number in the [`Vitals`].
-    Report(u64),
-    /// What a test has the worker's thread do.
-    #[cfg(test)]
-    Do(Deed),
-}
-
-/// Something for a worker's thread to do, such as to panic.
-#[cfg(test)]
-pub struct Deed(pub Box<dyn FnOnce() + Send>);
-
-#[cfg(test)]
-impl std::fmt::Debug for Deed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Deed")
-    }
 }
 
 /// What a worker is made of.
@@ -193,7 +178,13 @@ pub struct Worker {
     landing: Landing,
     /// Clients wait outside because there are as many inside as may be.
     waits_for_room: bool,
-    idle: pressure::Idle,
+    idle: idle::Idle,
+    /// Before this moment nobody is looked for who holds many bytes: there was none.
+    no_relief_until: Option<Moment>,
+    /// Shortages, and what else is told in the log of what strangers can bring about.
+    complaints: Throttle,
+    warnings: Throttle,
+    unwatched: watch::Unwatched,
     quota: Option<Arc<Quota>>,
     core: Core,
     scratch: Box<[u8]>,
@@ -210,6 +201,7 @@ pub struct Worker {
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_name: HashMap<BackendId, Vec<Key>>,
     routes: route::Cache<Arc<Frontend>>,
+    guesses: guesses::Guesses,
     /// Exchanges that wait for the directory's answer about this host.
     lookups: HashMap<Arc<str>, Vec<Key>>,
     directory: Directory,
@@ -267,6 +259,8 @@ enum Again {
     Greet(Key),
     /// There may be room for clients that wait outside.
     Accept,
+    /// At this door more clients may wait than were let in at once.
+    Door(usize),
     /// This exchange has waited for a connection to the backend and gets this one.
     HandOver { job: Key, connection: Key },
     /// This exchange has waited for a connection to the backend and may open one.
@@ -322,7 +316,11 @@ impl Worker {
             listeners: Vec::new(),
             landing: parts.landing,
             waits_for_room: false,
-            idle: pressure::Idle::default(),
+            idle: idle::Idle::default(),
+            no_relief_until: None,
+            complaints: Throttle::new(1),
+            warnings: Throttle::new(MOST_WARNINGS),
+            unwatched: watch::Unwatched::default(),
             quota: parts.quota,
             core: Core {
                 now,
@@ -333,7 +331,7 @@ impl Worker {
                 rng: fastrand::Rng::new(),
                 output: Output::default(),
             },
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            scratch: vec![0; LARGEST_READ as usize].into_boxed_slice(),
             bench: Bench::default(),
             backend_tls: parts.backend_tls,
             lobby: parts.tls.map(|tls| Lobby::new(tls.settings, tls.reception, &tls.doors)),
@@ -344,6 +342,7 @@ impl Worker {
             pool: Pool::new(parts.upstream),
             awaiting_name: HashMap::new(),
             routes: route::Cache::new(&parts.route),
+            guesses: guesses::Guesses::new(now),
             lookups: HashMap::new(),
             directory: parts.directory,
             timers: Wheel::new(now),
@@ -388,6 +387,8 @@ impl Worker {
         }
         self.expire();
         self.catch_up();
+        self.watch_late();
+        self.relieve_buffers();
         self.send_movers();
         // Last, so that who can move is not closed upon, even where there is no time to leave at all.
         if self.leave.as_ref().is_some_and(|leave| leave.by <= self.core.now) {
@@ -404,7 +405,8 @@ impl Worker {
         }
         let now = self.core.now;
         let leave_at = self.leave.as_ref().map(|leave| leave.by);
-        let moments = [Some(self.log.flush_at()), self.next_opening(), leave_at, self.retiring.next()];
+        let watch_at = self.unwatched.next();
+        let moments = [Some(self.log.flush_at()), self.next_opening(), leave_at, watch_at, self.retiring.next()];
         let moments = moments.into_iter().flatten().filter(|moment| *moment != Moment::NEVER);
         moments.map(|moment| moment.since(now)).chain(self.timers.next_visit(now)).min()
     }
@@ -416,25 +418,6 @@ impl Worker {
             (Kind::Client, word) => self.client_ready(Key::unpack(word), event),
             (Kind::Upstream, word) => self.upstream_ready(Key::unpack(word), event),
         }
-    }
-
-    fn read_mail(&mut self) {
-        self.read_news();
-        while let Some(order) = self.orders.receive() {
-            match order {
-                Order::Pages(pages) => self.core.pages = pages,
-                Order::Tls(parts) => self.refurnish(parts.reception, &parts.doors),
-                Order::BackendTls(tls) => self.backend_tls = Some(tls),
-                Order::Stop => self.begin_to_leave(None),
-                Order::HandOver(heir) => self.begin_to_leave(Some(heir)),
-                Order::Arrivals => {}
-                Order::Doors(entrances) => self.change_doors(entrances),
-                Order::Report(question) => self.report(question),
-                #[cfg(test)]
-                Order::Do(Deed(deed)) => deed(),
-            }
-        }
-        self.receive_arrivals();
     }
 
     /// Tells everybody whose deadline has come.
@@ -461,6 +444,7 @@ impl Worker {
                 Again::Pump(job, side) => self.pump(job, side),
                 Again::Greet(client) => self.greet(client),
                 Again::Accept => self.accept_all(),
+                Again::Door(door) => self.accept(door),
                 Again::HandOver { job, connection } => self.hand_over(job, connection),
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }

@@ -8,12 +8,14 @@ use crate::base::slots::Key;
 use crate::directory::{Answer, News};
 use crate::exchange::Input;
 use crate::route::Cached;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 impl Worker {
     /// Finds the frontend of an exchange's host, now or by mail.
     pub(super) fn resolve(&mut self, job_key: Key) {
-        let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.request()) else { return };
+        let Some(job) = self.jobs.get(job_key) else { return };
+        let Some(request) = job.exchange.request() else { return };
         let known = match self.routes.get(request.host()) {
             // The news of the change is in the mail; the directory knows already.
             Some(Cached::Found(frontend)) if frontend.is_outdated() => None,
@@ -29,12 +31,21 @@ impl Worker {
         if let Some(waiting) = self.lookups.get_mut(request.host()) {
             return waiting.push(job_key);
         }
-        let host: Arc<str> = request.host().into();
+        let (host, client): (Arc<str>, _) = (request.host().into(), job.exchange.peer().address);
+        if !self.may_guess(client) {
+            return self.inform(job_key, Input::Route(Err(Reason::DirectoryBusy)));
+        }
         if self.directory.lookup(self.id, Arc::clone(&host)) {
             self.lookups.insert(host, vec![job_key]);
         } else {
             self.inform(job_key, Input::Route(Err(Reason::DirectoryBusy)));
         }
+    }
+
+    /// Whether this client may ask for a host that is not known here. Proxies in front of this node ask for many.
+    fn may_guess(&mut self, client: IpAddr) -> bool {
+        let Some(most) = self.settings.max_guesses else { return true };
+        self.core.settings.forwarded.trusts(client) || self.guesses.may_ask(client, most, self.core.now)
     }
 
     pub(super) fn read_news(&mut self) {
@@ -76,6 +87,11 @@ impl Worker {
             _ => {}
         }
         for job in self.lookups.remove(&host).unwrap_or_default() {
+            if matches!(answer, Answer::Unknown)
+                && let Some(job) = self.jobs.get(job)
+            {
+                self.guesses.note(job.exchange.peer().address);
+            }
             self.tell(job, Input::Route(frontend_of(answer)));
         }
     }

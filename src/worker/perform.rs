@@ -21,6 +21,7 @@ impl Worker {
                 Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
                 Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
                 Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
+                Effect::Uploaded => self.end_upload(job),
                 Effect::Release { reuse } => self.release(job, reuse),
                 Effect::Tunnel => self.become_tunnel(job),
                 Effect::CloseWrite(side) => self.close_write(job, side),
@@ -40,7 +41,7 @@ impl Worker {
     fn note_mark(&mut self, frontend: &Arc<Frontend>, member: usize) {
         self.counters.count(Counter::DeadMarks);
         if let Some(member) = frontend.members.get(member) {
-            log::warn!("{}: backend {} is marked dead", frontend.host, member.backend.url());
+            self.warn(format_args!("{}: backend {} is marked dead", frontend.host, member.backend.url()));
         }
         let until = self.core.now + self.core.settings.health.dead_ttl;
         self.directory.mark_dead(frontend, member, until);
@@ -72,16 +73,19 @@ impl Worker {
     /// Takes leave of an exchange: its log line, its buffers, its client.
     fn finish(&mut self, job_key: Key, keep_alive: bool) {
         self.release(job_key, false);
-        let Some(job) = self.jobs.remove(job_key) else { return };
+        let Some(mut job) = self.jobs.remove(job_key) else { return };
         self.record(&job.exchange);
         job.exchange.recycle(&mut self.core.buffers, &mut self.core.spares);
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.job = None;
         client.served = client.served.saturating_add(1);
+        client.read_limit = job.read_limit;
         let heir = self.leave.as_ref().map(|leave| leave.heir.is_some());
         if !keep_alive || heir == Some(false) {
             return self.close_client(job.client);
         }
+        self.watch_client(job.client);
+        let Some(client) = self.clients.get_mut(job.client) else { return };
         client.stream.starved = false;
         self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
         if heir.is_some() {

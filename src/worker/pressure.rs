@@ -6,69 +6,25 @@
 //! request often follows at once, and one that has come but not spoken for [`GRACE`], since its first bytes may have a
 //! long way. No connection whose request is under way is ever touched, and none from which bytes have come: an end of the
 //! connection between two requests is what RFC 9112 section 9.3 allows, and section 9.5 has clients prepared for it.
+//!
+//! Memory is another matter: those who fill it are under way. When the buffers have grown to what they may, those go who
+//! have held most for the longest.
 
 use super::Worker;
+use super::connection::Link;
+#[cfg(doc)]
+use super::idle::GRACE;
+use super::idle::REST;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
-use crate::base::line::{Line, Place};
+use crate::base::reason::Reason;
 use crate::base::slots::Key;
+use crate::exchange::Input;
 use nix::errno::Errno;
+use std::cmp::Reverse;
+use std::fmt::{Arguments, Display};
 use std::io;
 use std::time::Duration;
-
-/// How long a client that has yet to say something is let alone when others need its place.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// The same for one that has had an answer.
-const REST: Duration = Duration::from_millis(100);
-
-/// How often shortages are told in the log at the most: one that lasts would fill it.
-const QUIET: Duration = Duration::from_secs(10);
-
-/// The idle connections of a core, each kind in the order in which they became so.
-#[derive(Debug, Default)]
-pub(super) struct Idle {
-    /// Clients that have not had an answer.
-    fresh: Line<Key>,
-    /// Clients that have.
-    served: Line<Key>,
-    /// Connections to backends.
-    pooled: Line<Key>,
-    quiet_until: Option<Moment>,
-    /// Shortages that nobody was told of.
-    untold: u64,
-}
-
-impl Idle {
-    /// The client that has been idle for the longest, and since when. One that was served is let alone for `rest`.
-    fn oldest_client(&self, now: Moment, rest: Duration) -> Option<(Key, Moment)> {
-        let served = self.served.first().filter(|(_, since)| *since + rest <= now);
-        let fresh = self.fresh.first().filter(|(_, since)| *since + GRACE <= now);
-        served.into_iter().chain(fresh).min_by_key(|(_, since)| *since)
-    }
-
-    /// From when on there is an idle client that is not let alone.
-    pub(super) fn next_to_go(&self) -> Moment {
-        let served = self.served.first().map(|(_, since)| since + REST);
-        let fresh = self.fresh.first().map(|(_, since)| since + GRACE);
-        served.into_iter().chain(fresh).min().unwrap_or(Moment::NEVER)
-    }
-
-    /// How many clients are idle.
-    fn clients(&self) -> usize {
-        self.served.len() + self.fresh.len()
-    }
-
-    pub(super) fn add_upstream(&mut self, key: Key, now: Moment) -> Place {
-        self.pooled.join(key, now)
-    }
-
-    pub(super) fn remove_upstream(&mut self, place: Option<Place>) {
-        if let Some(place) = place {
-            self.pooled.leave(place);
-        }
-    }
-}
 
 /// What a descriptor is needed for.
 #[derive(Clone, Copy, Debug)]
@@ -88,18 +44,10 @@ impl Worker {
     pub(super) fn note_idle(&mut self, key: Key) {
         let now = self.core.now;
         let Some(client) = self.clients.get_mut(key) else { return };
-        let line = if client.served == 0 { &mut self.idle.fresh } else { &mut self.idle.served };
-        client.idle = Some(line.join(key, now));
+        client.idle_since = now;
+        let served = client.served;
+        self.idle.add_client(key, served, now, &self.clients);
         self.note_room();
-    }
-
-    /// A client is idle no longer.
-    pub(super) fn note_busy(&mut self, key: Key) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let line = if client.served == 0 { &mut self.idle.fresh } else { &mut self.idle.served };
-        if let Some(place) = client.idle.take() {
-            line.leave(place);
-        }
     }
 
     /// Closes the client that has been idle the longest, if its place is for a new one. Whether there was one.
@@ -108,9 +56,11 @@ impl Worker {
     }
 
     fn give_up_client_after(&mut self, rest: Duration) -> bool {
+        self.idle.keep(&self.clients, &self.upstreams);
         // Whoever turns out to have spoken goes to the end of the line, so each is looked at once.
         for _ in 0..self.idle.clients() {
-            let Some((key, _)) = self.idle.oldest_client(self.core.now, rest) else { return false };
+            let oldest = self.idle.oldest_client(&self.clients, self.core.now, rest);
+            let Some((key, _)) = oldest else { return false };
             let Some(client) = self.clients.get(key) else { return false };
             if client.stream.unread.is_empty() && client.stream.transport.is_silent() {
                 self.counters.count(Counter::IdleClientsClosed);
@@ -118,7 +68,6 @@ impl Worker {
                 return true;
             }
             // It has spoken, and is heard in its turn.
-            self.note_busy(key);
             self.note_idle(key);
         }
         false
@@ -135,8 +84,9 @@ impl Worker {
         };
         self.complain(what, error);
         let now = self.core.now;
-        let client = self.idle.oldest_client(now, rest).map_or(Moment::NEVER, |(_, since)| since);
-        match self.idle.pooled.first() {
+        self.idle.keep(&self.clients, &self.upstreams);
+        let client = self.idle.oldest_client(&self.clients, now, rest).map_or(Moment::NEVER, |(_, since)| since);
+        match self.idle.oldest_upstream(&self.upstreams) {
             Some((key, since)) if since <= client => {
                 self.counters.count(Counter::IdleUpstreamsClosed);
                 self.close_upstream(key);
@@ -146,13 +96,61 @@ impl Worker {
         }
     }
 
-    fn complain(&mut self, what: &str, error: &io::Error) {
-        let now = self.core.now;
-        self.idle.untold += 1;
-        if self.idle.quiet_until.is_none_or(|until| until <= now) {
-            let times = std::mem::take(&mut self.idle.untold);
-            self.idle.quiet_until = Some(now + QUIET);
+    /// Whether so much is kept for those who are slow that nobody gets a large read any more.
+    pub(super) fn is_short_of_buffers(&self) -> bool {
+        self.core.buffers.grown() > self.settings.max_buffer_bytes / 2
+    }
+
+    /// More is kept for those who are slow than may be: ends those requests and tunnels that have held most for the
+    /// longest, until a quarter is free.
+    pub(super) fn relieve_buffers(&mut self) {
+        let (limit, now) = (self.settings.max_buffer_bytes, self.core.now);
+        if self.core.buffers.grown() <= limit || self.no_relief_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let mut burdens: Vec<_> = self.jobs.keys().filter_map(|key| Some((self.burden(key)?, key))).collect();
+        burdens.sort_unstable_by_key(|(burden, _)| Reverse(*burden));
+        let enough = limit - limit / 4;
+        for (_, key) in burdens {
+            if self.core.buffers.grown() <= enough {
+                break;
+            }
+            self.tell(key, Input::Abort(Reason::NoBuffer));
+        }
+        // To look through all of them again at once would find no others.
+        self.no_relief_until = (self.core.buffers.grown() > limit).then(|| now + REST);
+        self.complain("ending slow requests", &"server.maxBufferBytes is reached");
+    }
+
+    /// What a request or tunnel keeps from others: bytes, and how long it has kept them. Whoever is served by and by need
+    /// not go before one that has stopped, so the time counts up to the patience with a body alone.
+    pub(super) fn burden(&self, key: Key) -> Option<u128> {
+        let job = self.jobs.get(key)?;
+        let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.unread.len());
+        let of_upstream = match job.link {
+            Link::Upstream(key) => self.upstreams.get(key).map_or(0, |upstream| upstream.stream.unread.len()),
+            _ => 0,
+        };
+        let bytes = job.exchange.burden() + of_client + of_upstream;
+        let since = job.blocked_since.unwrap_or(job.exchange.ledger().started);
+        let time = self.core.now.since(since).min(self.core.settings.body_timeout);
+        (bytes > 0).then(|| bytes as u128 * (1 + time.as_millis()))
+    }
+
+    /// Tells of a shortage, once in ten seconds at the most.
+    pub(super) fn complain(&mut self, what: &str, error: &dyn Display) {
+        if let Some(untold) = self.complaints.admit(self.core.now) {
+            let times = untold + 1;
             log::warn!("worker {}: {what}: {error} ({times} times since this was told last)", self.number);
+        }
+    }
+
+    /// Tells of what requests can bring about, and so a stranger as often as he likes.
+    pub(super) fn warn(&mut self, what: Arguments<'_>) {
+        match self.warnings.admit(self.core.now) {
+            Some(0) => log::warn!("{what}"),
+            Some(untold) => log::warn!("{what} (and {untold} warnings of worker {} were left out)", self.number),
+            None => {}
         }
     }
 }

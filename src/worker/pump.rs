@@ -1,16 +1,18 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::{Again, SCRATCH_BYTES, Worker};
+use super::{Again, LARGEST_READ, Worker};
+use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::cut::Cut;
 use crate::base::slots::{Key, Slots};
 use crate::exchange::{Exchange, Flushed, Input, Side};
 use crate::net::transport::Received;
+use crate::wire::is_blank;
 use mio::event::Event;
 
 /// What one read brings at least, however slow the other side is.
-const SMALLEST_READ: usize = 16 * 1024;
+pub(super) const SMALLEST_READ: usize = 16 * 1024;
 
 /// Whose socket it is that was read.
 #[derive(Clone, Copy, Debug)]
@@ -84,16 +86,21 @@ impl Worker {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };
+        if is_blank(client.stream.unread.bytes()) {
+            client.stream.unread.discard(&mut self.core.buffers);
+        }
         if !client.stream.unread.is_empty() {
             let Some(job) = self.open_job(key) else { return };
             return self.pump(job, Side::Client);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let received = client.stream.transport.receive(&mut scratch, &mut self.bench);
+        // What comes with a head may be requests that have to wait: no more of them than of a slow body.
+        let received = client.stream.transport.receive(scratch.room(SMALLEST_READ), &mut self.bench);
         if client.is_shaking_hands && !client.stream.transport.is_handshaking() {
             self.hands_shaken(key);
         }
         match received {
+            Received::Bytes(count) if is_blank(scratch.before(count)) => self.greet_again(key),
             Received::Bytes(count) => {
                 if let Some(job) = self.open_job(key) {
                     self.take_in(job, Side::Client, From::Client(key), scratch.before(count));
@@ -123,7 +130,6 @@ impl Worker {
 
     /// Begins an exchange with a client, if it is still there.
     fn open_job(&mut self, client_key: Key) -> Option<Key> {
-        self.note_busy(client_key);
         let is_to_part = self.is_to_part(client_key);
         let client = self.clients.get_mut(client_key)?;
         let mut exchange = Exchange::new(client.peer.clone(), self.core.now, &self.core.settings);
@@ -139,9 +145,12 @@ impl Worker {
             link: Link::None,
             closing_client: false,
             closing_upstream: false,
-            read_limit: SCRATCH_BYTES,
+            read_limit: client.read_limit,
+            upload_to: None,
+            blocked_since: None,
         });
         client.job = Some(job);
+        client.idle_since = Moment::NEVER;
         client.stream.starved = false;
         Some(job)
     }
@@ -152,7 +161,7 @@ impl Worker {
         if !job.exchange.wants(side) {
             return;
         }
-        let limit = job.read_limit;
+        let limit = self.read_limit(job, side);
         let from = match (side, job.link) {
             (Side::Client, _) => From::Client(job.client),
             (Side::Upstream, Link::Upstream(key)) => From::Upstream(key),
@@ -161,25 +170,19 @@ impl Worker {
         let mut scratch = std::mem::take(&mut self.scratch);
         let stream = from.stream(&mut self.clients, &mut self.upstreams);
         if let Some(stream) = stream.filter(|stream| stream.has_more()) {
-            let mut unread = std::mem::take(&mut stream.unread);
-            if !unread.is_empty() && !stream.starved {
-                self.take_in(job_key, side, from, &unread);
-                self.core.buffers.give(unread);
+            if !stream.unread.is_empty() && !stream.starved {
+                self.take_in_unread(job_key, side, from);
             } else {
                 match stream.transport.receive(scratch.room(limit), &mut self.bench) {
-                    Received::Bytes(count) if unread.is_empty() => {
+                    Received::Bytes(count) if stream.unread.is_empty() => {
                         self.take_in(job_key, side, from, scratch.before(count));
                     }
                     Received::Bytes(count) => {
-                        unread.extend_from_slice(scratch.before(count));
-                        self.take_in(job_key, side, from, &unread);
-                        self.core.buffers.give(unread);
+                        stream.unread.append(scratch.before(count), &mut self.core.buffers);
+                        self.take_in_unread(job_key, side, from);
                     }
                     // Of an encrypted stream there may be more to read that has no meaning yet.
-                    Received::Nothing | Received::Hello | Received::Plain(_) => {
-                        stream.unread = unread;
-                        self.settle(job_key);
-                    }
+                    Received::Nothing | Received::Hello | Received::Plain(_) => self.settle(job_key),
                     Received::End | Received::Broken if self.is_unheard(job_key, from) => {
                         self.tell(job_key, Input::Unheard);
                     }
@@ -191,6 +194,15 @@ impl Worker {
         self.scratch = scratch;
     }
 
+    /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
+    fn read_limit(&self, job: &Job, side: Side) -> usize {
+        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit as usize };
+        match side {
+            Side::Client => limit.min(job.exchange.expects(side).saturating_add(SMALLEST_READ)),
+            Side::Upstream => limit,
+        }
+    }
+
     /// Whether the connection ended before the backend can have read anything of this exchange.
     fn is_unheard(&self, job: Key, from: From) -> bool {
         let From::Upstream(key) = from else { return false };
@@ -199,35 +211,49 @@ impl Worker {
         upstream.is_some_and(|upstream| !upstream.stream.transport.was_heard_beyond(upstream.sent_before))
     }
 
-    /// Offers bytes to the exchange, sends what comes of them, and keeps what is left over.
+    /// Offers bytes that were read just now to the exchange, sends what comes of them, and keeps what is left over.
     fn take_in(&mut self, job: Key, side: Side, from: From, bytes: &[u8]) {
+        let (used, starved) = self.offer(job, side, bytes);
+        let rest = bytes.from(used);
+        if !rest.is_empty()
+            && let Some(stream) = from.stream(&mut self.clients, &mut self.upstreams)
+        {
+            stream.unread.fill(rest, &mut self.core.buffers);
+            stream.starved = starved;
+        }
+        self.flush(job, bytes);
+        self.settle(job);
+    }
+
+    /// The same with what was kept. It is not moved: of a read there may be left many requests.
+    fn take_in_unread(&mut self, job: Key, side: Side, from: From) {
+        let Some(stream) = from.stream(&mut self.clients, &mut self.upstreams) else { return };
+        let (buffer, start) = stream.unread.borrow();
+        let bytes = buffer.from(start);
+        let (used, starved) = self.offer(job, side, bytes);
+        if let Some(stream) = from.stream(&mut self.clients, &mut self.upstreams) {
+            stream.unread.set_left(bytes.len() - used);
+            stream.starved = starved;
+        }
+        self.flush(job, bytes);
+        match from.stream(&mut self.clients, &mut self.upstreams) {
+            Some(stream) => stream.unread.put_back(buffer, &mut self.core.buffers),
+            None => self.core.buffers.give(buffer),
+        }
+        self.settle(job);
+    }
+
+    /// Offers bytes to the exchange for as long as it uses them: how many it has used, and whether it wants more of them
+    /// before it can use the rest.
+    fn offer(&mut self, job: Key, side: Side, bytes: &[u8]) -> (usize, bool) {
         let mut at = 0;
         loop {
             let consumed = self.step(job, Input::Bytes(side, bytes.from(at)), at);
             at += consumed;
             let wants_more = self.jobs.get(job).is_some_and(|job| job.exchange.wants(side));
             if consumed == 0 || at == bytes.len() || !wants_more {
-                let starved = consumed == 0 && wants_more;
-                self.put_back(from, bytes.from(at), starved);
-                break;
+                return (at, consumed == 0 && wants_more);
             }
-        }
-        self.flush(job, bytes);
-        self.settle(job);
-    }
-
-    fn put_back(&mut self, from: From, rest: &[u8], starved: bool) {
-        if rest.is_empty() {
-            return;
-        }
-        let mut buffer = self.core.buffers.take();
-        buffer.extend_from_slice(rest);
-        match from.stream(&mut self.clients, &mut self.upstreams) {
-            Some(stream) => {
-                stream.unread = buffer;
-                stream.starved = starved;
-            }
-            None => self.core.buffers.give(buffer),
         }
     }
 
@@ -256,8 +282,14 @@ impl Worker {
     /// Sends what the steps of this turn have made, or passed on from `input`.
     pub(super) fn flush(&mut self, job_key: Key, input: &[u8]) {
         for side in [Side::Upstream, Side::Client] {
+            if self.core.output.outlet(side).is_empty() {
+                continue;
+            }
             let Some(job) = self.jobs.get_mut(job_key) else { break };
             let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { continue };
+            if side == Side::Client && job.exchange.ends_behind_answer() {
+                transport.announce_end();
+            }
             let (mut turn, bench) = (self.core.turn(), &mut self.bench);
             let flushed = job.exchange.flush(side, input, &mut turn, |slices| transport.send(slices, bench));
             self.after_flush(job_key, side, flushed);
@@ -289,13 +321,20 @@ impl Worker {
         match flushed {
             Flushed::Nothing => {}
             Flushed::All => {
-                job.read_limit = (job.read_limit * 2).min(SCRATCH_BYTES);
+                job.read_limit = (job.read_limit * 2).min(LARGEST_READ);
+                let waits = job.exchange.waits_for_drain(side);
+                job.blocked_since = None;
                 if std::mem::take(job.closing(side)) {
                     self.shut_down(job_key, side);
                 }
-                self.step(job_key, Input::Drained(side), 0);
+                if waits {
+                    self.step(job_key, Input::Drained(side), 0);
+                }
             }
-            Flushed::Blocked => job.read_limit = (job.read_limit / 4).max(SMALLEST_READ),
+            Flushed::Blocked => {
+                job.read_limit = (job.read_limit / 4).max(SMALLEST_READ as u32);
+                job.blocked_since.get_or_insert(self.core.now);
+            }
             Flushed::Broken if side == Side::Client => {
                 self.step(job_key, Input::Broken(Side::Client), 0);
             }
@@ -314,7 +353,9 @@ impl Worker {
     /// Notes the exchange's deadline, and comes back to it while there is something that it wants to read.
     pub(super) fn settle(&mut self, job_key: Key) {
         let Some(job) = self.jobs.get(job_key) else { return };
+        let mut is_watched = true;
         if let Some(client) = self.clients.get(job.client) {
+            is_watched = client.is_watched;
             self.timers.set(client.timer, job.exchange.deadline());
             if client.stream.has_more() && job.exchange.wants(Side::Client) {
                 self.again.push(Again::Pump(job_key, Side::Client));
@@ -326,6 +367,9 @@ impl Worker {
             && job.exchange.wants(Side::Upstream)
         {
             self.again.push(Again::Pump(job_key, Side::Upstream));
+        }
+        if !is_watched {
+            self.watch_if_waited_for(job_key);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A worker that the test turns by hand: so what happens between two of its turns is no accident.
 
+mod buffers;
 mod handover;
 
 use super::*;
@@ -112,6 +113,12 @@ impl Stage {
         client
     }
 
+    /// All clients are watched.
+    #[track_caller]
+    fn watch(&mut self) {
+        self.until("all are watched", |stage| stage.worker.unwatched.next().is_none().then_some(()));
+    }
+
     /// The backend's next connection, and it has a request to read.
     #[track_caller]
     fn accepted(&mut self) -> TcpStream {
@@ -161,7 +168,9 @@ fn worker(
         settings: Settings {
             idle_timeout: PATIENCE,
             max_connections: 100,
+            max_buffer_bytes: 128 << 20,
             max_requests: None,
+            max_guesses: None,
             graceful_wait,
             tunnel_drain: None,
             proxies: Default::default(),
@@ -222,6 +231,7 @@ fn a_connection_that_ends_on_its_way_to_who_waited_is_opened_anew() {
     let mut connection = stage.accepted();
     let leaving = stage.client(&request("/leaving"));
     let mut waiting = stage.client(&request("/waiting"));
+    stage.watch();
     // In one turn the connection comes free and is promised to who leaves, who then leaves; so at the end of this turn
     // it is promised to who waits, who gets it in the next.
     connection.write_all(OK).expect("an answer");
@@ -248,6 +258,7 @@ fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
     let mut first = stage.client(&request("/first"));
     let mut connection = stage.accepted();
     let [leaving, leaving_too] = [(); 2].map(|()| stage.client(&request("/leaving")));
+    stage.watch();
     connection.write_all(OK).expect("an answer");
     reset(leaving);
     stage.turn();

@@ -1,7 +1,6 @@
 //! What a worker tells of itself when it is asked: that it still turns, and what it holds.
 
 use super::Worker;
-use super::connection::Stream;
 use crate::base::buffer::FRESH_CAPACITY;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -79,17 +78,13 @@ impl Worker {
     pub(super) fn held_bytes(&self) -> usize {
         let streams = self.clients.values().map(|client| &client.stream);
         let streams = streams.chain(self.upstreams.values().map(|upstream| &upstream.stream));
-        let of_stream = |stream: &Stream| {
-            let session = if stream.transport.is_encrypted() { SESSION_BYTES } else { 0 };
-            session + beyond_fresh(stream.unread.capacity())
-        };
-        let backlogs = self.jobs.values().flat_map(|job| job.exchange.lent_bytes());
+        let sessions = streams.filter(|stream| stream.transport.is_encrypted()).count();
         self.clients.bytes()
             + self.jobs.bytes()
             + self.upstreams.bytes()
-            + streams.map(of_stream).sum::<usize>()
-            + backlogs.map(beyond_fresh).sum::<usize>()
+            + sessions * SESSION_BYTES
             + self.core.buffers.count() * FRESH_CAPACITY
+            + self.core.buffers.grown()
             + self.routes.count() * ROUTE_BYTES
     }
 
@@ -100,10 +95,6 @@ impl Worker {
         self.upstreams.tidy();
         self.timers.tidy();
         self.core.buffers.tidy();
+        self.idle.tidy();
     }
-}
-
-/// What a buffer has grown by.
-fn beyond_fresh(capacity: usize) -> usize {
-    capacity.saturating_sub(FRESH_CAPACITY)
 }

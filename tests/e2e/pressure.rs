@@ -296,6 +296,15 @@ fn handshakes_that_wait_keep_no_plain_client_outside() {
 }
 
 #[test]
+fn who_is_idle_for_too_long_is_closed_and_counted() {
+    let backend = plain();
+    let proxy = one_worker(&backend).set("idleTimeout", 0.1).start();
+    served(&proxy).expect_closed();
+    proxy.client().expect_closed();
+    assert!(counted(proxy, "idle_timeouts") >= 2);
+}
+
+#[test]
 fn a_full_disk_under_the_log_fails_no_request() {
     let backend = plain();
     let proxy = one_worker(&backend).set("accessLog", "/dev/full").start();
@@ -342,6 +351,26 @@ fn slow_sides_do_not_make_the_proxy_grow() {
     // Each keeps what one read of 256 KiB could bring at the most, of 16 MiB.
     assert!(grown < (2 * SLOW as u64) * 300 + 4096, "{grown} KiB for {} slow connections", 2 * SLOW);
     gate.open();
+}
+
+/// Heads that do not come to an end are kept; together no more of them than the worker has buffers for.
+#[test]
+fn heads_without_end_have_a_budget_together() {
+    let backend = plain();
+    let proxy = one_worker(&backend).set("maxBufferBytes", 1 << 20).start();
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(60_000));
+    let mut slow: Vec<_> = (0..40).map(|_| proxy.client()).collect();
+    for client in &mut slow {
+        client.send(&head);
+        worker_has_caught_up(&proxy);
+    }
+    until("the first has gone", || !is_open(&slow[0]));
+    assert!(is_open(slow.last().expect("the last")), "the last has held for the shortest time");
+    let gone = slow.iter().filter(|client| !is_open(client)).count();
+    served(&proxy);
+    drop(slow);
+    let ended = counted(proxy, "no_buffer");
+    assert!(ended >= gone as u64 && (15..40).contains(&gone), "{gone} of 40 have gone, {ended} were counted");
 }
 
 fn served_by_itself(client: &mut Client) {

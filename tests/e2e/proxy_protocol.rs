@@ -107,6 +107,23 @@ fn the_client_and_not_the_balancer_is_asked_for_its_headers() {
 }
 
 #[test]
+fn of_whom_nothing_is_told_counts_as_who_has_connected() {
+    let backend = Backend::always(canned::ok("hello"));
+    let proxy = behind_balancer(&backend).set("maxConnectionsPerAddress", 1).start();
+    let local = block(0x20, 0, b"");
+    let mut first = proxy.client_from(BALANCER);
+    first.send(&local);
+    first.get(HOST, "/").expect_ok("hello");
+    let mut second = proxy.client_from(BALANCER);
+    second.send(&local);
+    second.expect_closed();
+    let mut told = proxy.client_from(BALANCER);
+    told.send(LINE);
+    told.get(HOST, "/").expect_ok("hello");
+    expect_counted(proxy, &[("address_refusals", 1), ("proxy_headers", 3)]);
+}
+
+#[test]
 fn who_may_not_send_a_header_is_not_heard() {
     let backend = Backend::always(canned::ok("hello"));
     let proxy = behind_balancer(&backend).start();

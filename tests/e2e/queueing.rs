@@ -85,3 +85,55 @@ fn a_backend_that_closes_after_each_answer_serves_the_queue_all_the_same() {
     clients.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
     assert_eq!(backend.connections(), 6);
 }
+
+/// Whoever sends bodies slowly holds connections: they do not get all of them.
+#[test]
+fn slow_uploads_leave_connections_to_others() {
+    let backend = Backend::serve(|request, conn| conn.send(canned::ok(request.head.target())));
+    let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 4).start();
+    let head = |target: &str| format!("POST {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\n");
+    let mut slow: Vec<_> = (0..3).map(|_| proxy.client()).collect();
+    for (number, client) in slow.iter_mut().enumerate() {
+        client.send(head(&format!("/{number}")));
+        backend.until_heads(number + 1);
+    }
+    let mut late = proxy.client();
+    late.send(head("/late"));
+    worker_has_caught_up(&proxy);
+    assert_eq!(backend.heads(), 3, "a fourth slow one has to wait");
+    for target in ["/one", "/two"] {
+        proxy.client().get(HOST, target).expect_ok(target);
+        proxy.client().exchange(head(target) + "whole").expect_ok(target);
+    }
+    // When one of the slow ones has left, the next has its turn.
+    let gone = slow.pop().expect("a client");
+    drop(gone);
+    backend.until_heads(8);
+    late.send("hello");
+    late.answer_to("POST").expect_ok("/late");
+    for (number, client) in slow.iter_mut().enumerate() {
+        client.send("hello");
+        client.answer_to("POST").expect_ok(&format!("/{number}"));
+    }
+}
+
+/// A request that has come whole is no longer slow, however long its answer takes.
+#[test]
+fn an_upload_that_is_complete_makes_room_for_another() {
+    let gate = Arc::new(Gate::default());
+    let backend = holding(&gate);
+    let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 2).start();
+    let head = |target: &str| format!("POST {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\n");
+    let (mut first, mut second) = (proxy.client(), proxy.client());
+    first.send(head("/held"));
+    backend.until_heads(1);
+    second.send(head("/second"));
+    worker_has_caught_up(&proxy);
+    assert_eq!(backend.heads(), 1, "the second has to wait");
+    first.send("hello");
+    backend.until_heads(2);
+    second.send("hello");
+    second.answer_to("POST").expect_ok("/second");
+    gate.open();
+    first.answer_to("POST").expect_ok("/held");
+}

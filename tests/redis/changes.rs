@@ -248,3 +248,26 @@ fn make_certificates(dir: &std::path::Path, address: &str) {
         .expect("writing");
     openssl("x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 30 -extfile ext");
 }
+
+#[test]
+fn who_guesses_hosts_does_not_keep_others_from_theirs() {
+    const RATE: usize = 20;
+    let redis = Server::start();
+    let backend = Backend::always(canned::ok("found"));
+    let known: Vec<_> = (0..10).map(|number| format!("known{number}.test")).collect();
+    known.iter().for_each(|host| redis.set(host, &[backend.url()]));
+    let proxy = Setup::new().driver(redis.url()).workers(1).set("unknownHostRate", RATE).start();
+    let mut guesser = proxy.client_from("127.0.0.9".parse().expect("an address"));
+    let mut guess = |number: usize| guesser.get(&format!("nobody{number}.test"), "/").status();
+    let statuses: Vec<_> = (0..2 * RATE).map(&mut guess).collect();
+    assert!(statuses.iter().filter(|status| **status == 400).count() <= RATE, "{statuses:?}");
+    assert_eq!(statuses.last(), Some(&503));
+    let mut other = proxy.client();
+    until("what it has used up comes back", || other.get(&known[0], "/").status() == 200);
+    for (number, host) in known.iter().enumerate() {
+        for guessed in 0..2 * RATE {
+            assert_eq!(guess((number + 1) * 1000 + guessed), 503, "it has had its share");
+        }
+        other.get(host, "/").expect_ok("found");
+    }
+}

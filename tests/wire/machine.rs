@@ -19,7 +19,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Two sockets that take everything, and an exchange between them; when one is over, the next begins.
-struct Stage {
+pub(crate) struct Stage {
     settings: Settings,
     pages: Pages,
     buffers: BufferPool,
@@ -30,18 +30,18 @@ struct Stage {
     /// What has come from the client and was not consumed, and what has come from the backend.
     unread: [Vec<u8>; 2],
     /// What each side was sent.
-    to_client: Vec<u8>,
+    pub(crate) to_client: Vec<u8>,
     to_backend: Vec<u8>,
-    reasons: Vec<Reason>,
+    pub(crate) reasons: Vec<Reason>,
     /// The client's connection, and whether the backend's was of use after each answer.
     is_open: bool,
     reused: Vec<bool>,
-    is_connected: bool,
+    pub(crate) is_connected: bool,
     finished: usize,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let settings = settings();
         Self {
             exchange: Exchange::new(peer(), Moment::ZERO, &settings),
@@ -63,7 +63,7 @@ impl Stage {
     }
 
     /// More bytes of a side: offered with what is unread for as long as some are consumed.
-    fn receive(&mut self, side: Side, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, side: Side, bytes: &[u8]) {
         self.unread[side as usize].extend_from_slice(bytes);
         while self.is_open && self.exchange.wants(side) && !self.unread[side as usize].is_empty() {
             let offered = std::mem::take(&mut self.unread[side as usize]);
@@ -80,7 +80,7 @@ impl Stage {
         }
     }
 
-    fn tell(&mut self, input: Input<'_>) -> usize {
+    pub(crate) fn tell(&mut self, input: Input<'_>) -> usize {
         let whole = match &input {
             Input::Bytes(_, bytes) => bytes.to_vec(),
             _ => Vec::new(),
@@ -181,7 +181,7 @@ fn frontend() -> Arc<Frontend> {
 }
 
 /// The messages in these bytes as a strict reader finds them, however their chunks are cut; and what is left.
-fn messages(bytes: &[u8], framing: impl Fn(&Head) -> Framing) -> (Vec<(Head, Vec<u8>, Trailers)>, String) {
+pub(crate) fn messages(bytes: &[u8], framing: impl Fn(&Head) -> Framing) -> (Vec<(Head, Vec<u8>, Trailers)>, String) {
     let (mut rest, mut inlet, mut found) = (bytes, Inlet::default(), Vec::new());
     while let Ok(head) = inlet.head(&mut rest) {
         let mut body = Vec::new();

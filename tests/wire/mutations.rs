@@ -11,6 +11,7 @@ use crate::table::REQUESTS;
 use crate::text;
 use fastrand::Rng;
 use std::env;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// How many changes are tried where nothing else is said.
@@ -65,19 +66,13 @@ struct Seen {
 
 #[test]
 fn mutations_have_one_reading() {
-    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let count = number("WIRE_MUTATIONS").unwrap_or(USUAL);
-    let seeds = match number("WIRE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..count,
-    };
     let seen = Arc::new(Mutex::new(Seen::default()));
     let inner = Arc::clone(&seen);
     let backend = Backend::raw(move |conn| read_strictly(conn, &inner));
     let proxy = Setup::new().route("*", [backend.url()]).set("via", false).workers(1).start();
     let rows: Vec<&str> =
         REQUESTS.iter().flat_map(|classes| classes.iter()).flat_map(|class| class.rows).map(|row| row.0).collect();
-    for seed in seeds {
+    for seed in seeds(1) {
         let mut rng = Rng::with_seed(seed);
         let mut bytes = mutated(&rows, &mut rng);
         bytes.extend_from_slice(b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -97,8 +92,17 @@ fn mutations_have_one_reading() {
     }
 }
 
+/// The changes to play: `times` what is usual, unless somebody says otherwise.
+pub(crate) fn seeds(times: u64) -> Range<u64> {
+    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    match number("WIRE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WIRE_MUTATIONS").unwrap_or(times * USUAL),
+    }
+}
+
 /// A row, or two of them one behind the other, with a few changes.
-fn mutated(rows: &[&str], rng: &mut Rng) -> Vec<u8> {
+pub(crate) fn mutated(rows: &[&str], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = rows[rng.usize(..rows.len())].as_bytes().to_vec();
     for _ in 0..rng.usize(1..5) {
         let at = rng.usize(..=bytes.len());

@@ -181,7 +181,9 @@ fn lengths_are_stated_once_and_plainly() {
     let table = [
         ("Content-Length: 0\n", BodyLength::None),
         ("Content-Length: 7\n", BodyLength::Sized(7)),
-        ("Content-Length: 9223372036854775807\n", BodyLength::Sized(i64::MAX as u64)),
+        ("Content-Length: 2147483648\n", BodyLength::Sized(1 << 31)),
+        ("Content-Length: 4294967301\n", BodyLength::Sized((1 << 32) + 5)),
+        ("Content-Length: 999999999999999999\n", BodyLength::Sized(999_999_999_999_999_999)),
         ("Transfer-Encoding: chunked\n", BodyLength::Chunked),
         ("", BodyLength::None),
     ];
@@ -253,6 +255,23 @@ fn forwarded_headers_of_trusted_proxies_are_kept_and_continued() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_trusted_proxy_that_has_done_the_encryption_is_believed_whatever_becomes_of_its_headers() {
+    let networks = vec!["192.0.2.0/24".parse().expect("a network")];
+    for (trusted, mode, expected) in [
+        (networks.clone(), Mode::Append, true),
+        (networks, Mode::Replace, true),
+        (Vec::new(), Mode::Append, false),
+        (Vec::new(), Mode::Replace, false),
+    ] {
+        let input = crlf("GET / HTTP/1.1\nHost: a\nX-Forwarded-Proto: HTTPS\n\n");
+        let mut room = fields();
+        let head = RequestHead::parse(input.as_bytes(), &mut room).expect("a good head").expect("a whole head");
+        let policy = Policy { trusted, mode };
+        assert_eq!(head.came_encrypted(&hop(&policy, None)), expected, "{policy:?}");
+    }
 }
 
 #[test]

@@ -75,6 +75,10 @@ fn wrong_limits() {
             "server.maxConnections: found a list, expected a whole number from 1 to 10000000",
         ),
         (
+            json!({"maxBufferBytes": 1000}),
+            "server.maxBufferBytes: found 1000, expected a whole number from 1048576 to 1099511627776",
+        ),
+        (
             json!({"maxRequestsPerConnection": -1}),
             "server.maxRequestsPerConnection: found -1, expected a whole number from 0 to 10000000",
         ),

@@ -50,7 +50,9 @@ fn defaults() -> Settings {
         worker: worker::Settings {
             idle_timeout: seconds(30),
             max_connections: 100_000,
+            max_buffer_bytes: 128 << 20,
             max_requests: None,
+            max_guesses: None,
             graceful_wait: seconds(120),
             tunnel_drain: None,
             proxies: std::collections::BTreeMap::new(),
@@ -164,6 +166,7 @@ fn limits() {
         (json!({"minBodyRate": 0}), |all| all.exchange.min_body_rate = 0),
         (json!({"upgradeTimeout": 5}), |all| all.supervision.upgrade_timeout = seconds(5)),
         (json!({"maxRequestsPerConnection": 0}), |_| {}),
+        (json!({"maxBufferBytes": 1_048_576}), |all| all.worker.max_buffer_bytes = 1 << 20),
         (json!({"maxRequestsPerConnection": 9}), |all| all.worker.max_requests = NonZeroU32::new(9)),
         (json!({"maxConnectionsPerAddress": 0}), |_| {}),
         (json!({"maxConnectionsPerAddress": 9}), |all| all.max_per_address = NonZeroU32::new(9)),

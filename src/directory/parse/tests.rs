@@ -15,6 +15,7 @@ fn a_good_file() {
             "*.example.com": ["", "http://[::1]"],
             "[2001:DB8::1]": ["by address", "http://10.0.0.1"],
             "under_score.x": ["only an identifier"],
+            "split.x": ["a\r\nSet-Cookie: s=1\u0085"],
             "\u002a": ["rest", "http://10.0.0.1:80", "http://10.0.0.1:80"]
         }
     }"#;
@@ -35,6 +36,7 @@ fn a_good_file() {
             r#"* "rest" http://10.0.0.1:80 http://10.0.0.1:80"#,
             r#"*.example.com "" http://[::1]"#,
             r#"[2001:db8::1] "by address" http://10.0.0.1"#,
+            r#"split.x "a\\r\\nSet-Cookie: s=1\\u{85}" "#,
             r#"under_score.x "only an identifier" "#,
             r#"www.example.com "mywebsite" http://10.0.0.1:80 http://app.internal:8080/x"#,
         ]

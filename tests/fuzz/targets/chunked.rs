@@ -6,8 +6,21 @@ use sluice::wire::body::{BodyLength, BodyReader};
 use sluice::wire::chunked::{ChunkFault, put_end, put_size};
 use sluice::wire::limits::Limits;
 
-/// The longest line of a size or section of trailers that may be kept while its end is not there.
-const LONGEST_KEPT: usize = 16 * 1024 + 2;
+/// The most digits of a size.
+const DIGITS: usize = 16;
+
+/// What extensions and trailers may have: the usual, which short inputs do not meet, and so little that they do.
+const LIMITS: [(usize, usize); 4] = [(4 * 1024, 16 * 1024), (0, 0), (3, 12), (40, 100)];
+
+fn limits((extension_bytes, trailer_bytes): (usize, usize)) -> Limits {
+    Limits { extension_bytes, trailer_bytes, ..Limits::default() }
+}
+
+/// The longest line of a size or section of trailers that may be kept while its end is not there: the last byte that
+/// would fit in has not come.
+fn longest_kept(limits: &Limits) -> usize {
+    (DIGITS + limits.extension_bytes + 1).max(limits.trailer_bytes + 1)
+}
 
 /// What is found in a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,16 +33,25 @@ pub(crate) struct Found {
 }
 
 pub(crate) fn run(bytes: &[u8]) {
-    let whole = read(bytes, || usize::MAX);
-    for found in [read(bytes, || 1), read(bytes, pieces(bytes))] {
-        assert_eq!(found, whole, "split otherwise");
+    let usual = read(bytes, || usize::MAX);
+    for limits in LIMITS.map(limits) {
+        let whole = read_within(bytes, &limits, || usize::MAX);
+        for found in [read_within(bytes, &limits, || 1), read_within(bytes, &limits, pieces(bytes))] {
+            assert_eq!(found, whole, "split otherwise, with {limits:?}");
+        }
+        let is_beyond = matches!(whole.fault, Some(ChunkFault::Extensions | ChunkFault::Trailers));
+        assert!(whole == usual || is_beyond, "a smaller limit makes another body of it: {limits:?}");
     }
+    check_end(bytes, &usual);
+}
+
+fn check_end(bytes: &[u8], whole: &Found) {
     if !whole.is_done {
         return;
     }
     let behind = read(&[&bytes[..whole.consumed], b"GET / HTTP/1.1\r\n"].concat(), || usize::MAX);
-    assert_eq!(behind, whole, "what follows a body changes it");
-    let Ok(once) = written(&whole) else { return };
+    assert_eq!(&behind, whole, "what follows a body changes it");
+    let Ok(once) = written(whole) else { return };
     let again = read(&once, || usize::MAX);
     assert!(again.is_done && again.consumed == once.len(), "what was sent on is whole");
     assert_eq!(again.data, whole.data);
@@ -41,8 +63,12 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 /// Reads a body that is offered in pieces of these sizes, as an owner does: what is not consumed is offered again.
-pub(crate) fn read(bytes: &[u8], mut size: impl FnMut() -> usize) -> Found {
-    let mut reader = BodyReader::new(BodyLength::Chunked, &Limits::default());
+pub(crate) fn read(bytes: &[u8], size: impl FnMut() -> usize) -> Found {
+    read_within(bytes, &limits(LIMITS[0]), size)
+}
+
+fn read_within(bytes: &[u8], limits: &Limits, mut size: impl FnMut() -> usize) -> Found {
+    let mut reader = BodyReader::new(BodyLength::Chunked, limits);
     let (mut found, mut offered) = (Found::default(), 0);
     while offered < bytes.len() {
         offered = bytes.len().min(offered.saturating_add(size()));
@@ -63,7 +89,7 @@ pub(crate) fn read(bytes: &[u8], mut size: impl FnMut() -> usize) -> Found {
                 return Found { is_done: true, ..found };
             }
             if piece.consumed == 0 {
-                assert!(input.len() <= LONGEST_KEPT, "{} bytes are kept", input.len());
+                assert!(input.len() <= longest_kept(limits), "{} bytes are kept", input.len());
                 break;
             }
         }

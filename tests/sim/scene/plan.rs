@@ -110,8 +110,9 @@ fn settings(rng: &mut Dice) -> Settings {
         tunnel_timeout: rng.bool().then_some(Duration::from_secs(300)),
         max_head_bytes: 64 * 1024,
         max_body_bytes: None,
-        limits: Limits::default(),
-        min_body_rate: 0,
+        // A body in small chunks may have more of them than of data.
+        limits: Limits { extension_bytes: 1 << 20, ..Limits::default() },
+        min_body_rate: if rng.bool() { 240 } else { 0 },
         keep_alive: if rng.u8(..5) > 0 { KeepAlive::Always } else { KeepAlive::Never },
         retry_limit: rng.u32(1..4),
         via: rng.bool().then(|| "sluice".into()),
@@ -128,11 +129,24 @@ fn settings(rng: &mut Dice) -> Settings {
 
 fn restrict(settings: &mut Settings, scale: Scale, rng: &mut Dice) {
     settings.retry_limit = rng.u32(..4);
+    if rng.u8(..3) == 0 {
+        settings.min_body_rate = rng.u64(1000..1_000_000);
+        settings.body_timeout = Duration::from_secs(10);
+    }
     if rng.u8(..10) == 0 {
         settings.max_body_bytes = Some(rng.u64(..scale.largest_body as u64));
     }
     if rng.u8(..10) == 0 {
         settings.max_head_bytes = rng.usize(30..300);
+    }
+    let limits = &mut settings.limits;
+    match rng.u8(..20) {
+        0 => limits.fields = rng.usize(1..12),
+        1 => limits.uri_bytes = rng.usize(1..60),
+        2 => limits.extension_bytes = rng.usize(..40),
+        3 => limits.trailer_bytes = rng.usize(..60),
+        4 => limits.interim_answers = rng.u32(..3),
+        _ => {}
     }
 }
 

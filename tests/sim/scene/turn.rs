@@ -106,6 +106,8 @@ impl World {
             assert!(!self.reset || matches!(effect, Effect::Finish { .. }), "{effect:?} after a reset");
             match effect {
                 Effect::Resolve => self.resolve(),
+                // It is for the pool alone: how many slow uploads there are at a backend.
+                Effect::Uploaded => {}
                 Effect::Connect { fresh } => self.connect(fresh),
                 Effect::MarkedDead { frontend, member } => {
                     assert!(frontend.members.len() > 1, "the only member was marked dead");

@@ -31,7 +31,7 @@ pub(crate) fn at_end(mut world: World) -> World {
 
 /// The end of the exchange.
 pub(crate) fn all_is_given_back(world: World) {
-    let World { exchange, mut core, .. } = world;
+    let World { mut exchange, mut core, .. } = world;
     exchange.recycle(&mut core.buffers, &mut core.spares);
     assert_eq!(core.buffers.lent(), 0, "buffers were not given back");
 }

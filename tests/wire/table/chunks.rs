@@ -83,6 +83,8 @@ pub(super) const CLASSES: &[Class] = &[
             (chunked!("5;\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("2;\nxx\r\n4c\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("5;x=\"\n\"\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
+            (chunked!("5;x=\"\r\nhello\r\n0\r\n\r\n"), sent_chunked!("5\r\nhello\r\n0\r\n\r\n")),
+            (chunked!("1;x=\"\r\nhello\"\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("5;x\ry\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("5;x\r\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("5;x\0\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),

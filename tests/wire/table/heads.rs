@@ -50,6 +50,9 @@ pub(super) const CLASSES: &[Class] = &[
         rows: &[
             ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", got!()),
             ("\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", got!()),
+            ("\0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("\x01GET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("\x7fGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             (" \r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
         ],
     },
@@ -62,6 +65,7 @@ pub(super) const CLASSES: &[Class] = &[
             ("GET / HTTP/1.1\r\n\tHost: a\r\n\r\n", Refused(MalformedHead)),
             (post!("Transfer-Encoding:", " chunked"; "0\r\n\r\n"), Refused(MalformedHead)),
             (post!("X: y", " Content-Length: 5"; "hello"), Refused(MalformedHead)),
+            (post!(" Content-Length: 5"; "hello"), Refused(MalformedHead)),
             (get!("X:", " "), Refused(MalformedHead)),
         ],
     },
@@ -95,6 +99,14 @@ pub(super) const CLASSES: &[Class] = &[
             (get!("x_ssl_client_s_dn: CN=root", "X-SSL-Client-S-DN: CN=root"), got!()),
             (get!("X.Forwarded.For: 1.1.1.1", "X-Forwarded~For: 1.1.1.1"), got!()),
             (get!("Content_Type: x", "x_other: 1"), got!("Content_Type: x", "x_other: 1")),
+        ],
+    },
+    Class {
+        name: "the field Proxy",
+        rows: &[
+            (get!("Proxy: http://b/"), got!()),
+            (get!("PROXY: http://b/", "Proxy-Status: x"), got!("Proxy-Status: x")),
+            (get!("Connection: Proxy", "Proxy: http://b/"), got!()),
         ],
     },
     Class {

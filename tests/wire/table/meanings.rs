@@ -4,6 +4,19 @@ use super::Fate::{Answered, Last, Passed, Refused};
 use super::{Class, get, got, post, sent};
 use sluice::base::reason::Reason::{BadHost, BadTarget, ExpectationFailed, MalformedHead, MethodRefused};
 
+/// As many options as may be.
+macro_rules! many_options {
+    ($it:expr) => {
+        concat!("Connection: ", eight!($it), eight!($it), eight!($it), eight!($it))
+    };
+}
+
+macro_rules! eight {
+    ($it:expr) => {
+        concat!($it, ",", $it, ",", $it, ",", $it, ",", $it, ",", $it, ",", $it, ",", $it, ",")
+    };
+}
+
 pub(super) const CLASSES: &[Class] = &[
     Class {
         name: "several hosts or none",
@@ -176,6 +189,9 @@ pub(super) const CLASSES: &[Class] = &[
                 post!("Connection: Expect", "Expect: 100-continue", "Content-Length: 5"; "hello"),
                 sent!("Expect: 100-continue", "Content-Length: 5"; "hello"),
             ),
+            (get!(many_options!("x")), got!()),
+            (get!(many_options!("x"), "Connection: x"), Refused(MalformedHead)),
+            (get!(many_options!("close"), "Connection: close"), Refused(MalformedHead)),
             (get!("Connection: close, Host"), Last("GET / HTTP/1.1\r\nHost: a\r\n{f}\r\n")),
             (get!("Connection: keep-alive", "Keep-Alive: timeout=5", "Proxy-Connection: close"), got!()),
             (get!("Connection: CLOSE, keep-alive"), Last("GET / HTTP/1.1\r\nHost: a\r\n{f}\r\n")),

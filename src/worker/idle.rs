@@ -1,0 +1,138 @@
+//! Who is idle, and for how long: made out only when somebody has to go.
+//!
+//! A connection that becomes idle notes the moment, and requests pay for nothing more. When connections run short, those
+//! that are idle are looked for once and put in order, and from then on whoever becomes idle is added, until nobody has
+//! had to go for a while. An entry counts only while its connection still names the same moment.
+
+use super::connection::{Client, Upstream};
+use crate::base::clock::Moment;
+use crate::base::slots::{Key, Slots};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long a client that has yet to say something is let alone when others need its place.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// The same for one that has had an answer.
+pub(super) const REST: Duration = Duration::from_millis(100);
+
+/// The idle connections of a core, each kind in the order in which they became so.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    is_kept: bool,
+    /// Somebody was looked for since the last [`Idle::tidy`].
+    is_wanted: bool,
+    /// Clients that have not had an answer.
+    fresh: Line,
+    /// Clients that have.
+    served: Line,
+    /// Connections to backends.
+    pooled: Line,
+}
+
+impl Idle {
+    /// Puts all in order, unless they are.
+    pub(super) fn keep(&mut self, clients: &Slots<Client>, upstreams: &Slots<Upstream>) {
+        self.is_wanted = true;
+        if !std::mem::replace(&mut self.is_kept, true) {
+            let with_moment = |key| clients.get(key).map(|client| (client.idle_since, client.served, key));
+            for (moment, served, key) in clients.keys().filter_map(with_moment) {
+                self.clients_like(served).0.push_back((moment, key));
+            }
+            let with_moment = |key| upstreams.get(key).map(|upstream| (upstream.idle_since, key));
+            self.pooled.0.extend(upstreams.keys().filter_map(with_moment));
+            for line in [&mut self.fresh, &mut self.served, &mut self.pooled] {
+                line.0.retain(|(moment, _)| *moment != Moment::NEVER);
+                line.0.make_contiguous().sort_unstable();
+            }
+        }
+    }
+
+    /// Forgets the order, if nobody has asked for it since the last call.
+    pub(super) fn tidy(&mut self) {
+        if !std::mem::take(&mut self.is_wanted) && self.is_kept {
+            *self = Self::default();
+        }
+    }
+
+    /// A client that has had so many answers is idle from now on.
+    pub(super) fn add_client(&mut self, key: Key, served: u32, now: Moment, clients: &Slots<Client>) {
+        if self.is_kept {
+            self.clients_like(served).add(key, now, |key| client_since(key, clients), clients.len());
+        }
+    }
+
+    /// So is a connection to a backend.
+    pub(super) fn add_upstream(&mut self, key: Key, now: Moment, upstreams: &Slots<Upstream>) {
+        if self.is_kept {
+            self.pooled.add(key, now, |key| upstream_since(key, upstreams), upstreams.len());
+        }
+    }
+
+    /// The client that has been idle for the longest, and since when. One that was served is let alone for `rest`.
+    pub(super) fn oldest_client(
+        &mut self,
+        clients: &Slots<Client>,
+        now: Moment,
+        rest: Duration,
+    ) -> Option<(Key, Moment)> {
+        let served = self.served.first(|key| client_since(key, clients)).filter(|(_, since)| *since + rest <= now);
+        let fresh = self.fresh.first(|key| client_since(key, clients)).filter(|(_, since)| *since + GRACE <= now);
+        served.into_iter().chain(fresh).min_by_key(|(_, since)| *since)
+    }
+
+    /// The connection to a backend that has been idle for the longest, and since when.
+    pub(super) fn oldest_upstream(&mut self, upstreams: &Slots<Upstream>) -> Option<(Key, Moment)> {
+        self.pooled.first(|key| upstream_since(key, upstreams))
+    }
+
+    /// From when on there is an idle client that is not let alone.
+    pub(super) fn next_to_go(&mut self, clients: &Slots<Client>) -> Moment {
+        let served = self.served.first(|key| client_since(key, clients)).map(|(_, since)| since + REST);
+        let fresh = self.fresh.first(|key| client_since(key, clients)).map(|(_, since)| since + GRACE);
+        served.into_iter().chain(fresh).min().unwrap_or(Moment::NEVER)
+    }
+
+    /// How many clients are idle, at the most.
+    pub(super) fn clients(&self) -> usize {
+        self.served.0.len() + self.fresh.0.len()
+    }
+
+    fn clients_like(&mut self, served: u32) -> &mut Line {
+        if served == 0 { &mut self.fresh } else { &mut self.served }
+    }
+}
+
+fn client_since(key: Key, clients: &Slots<Client>) -> Option<Moment> {
+    clients.get(key).map(|client| client.idle_since)
+}
+
+fn upstream_since(key: Key, upstreams: &Slots<Upstream>) -> Option<Moment> {
+    upstreams.get(key).map(|upstream| upstream.idle_since)
+}
+
+/// Connections in the order in which they became idle, among them some that are so no longer.
+#[derive(Debug, Default)]
+struct Line(VecDeque<(Moment, Key)>);
+
+impl Line {
+    /// Adds one at the end. `since` tells of each from when on it is idle, and `most` how many may be so.
+    fn add(&mut self, key: Key, now: Moment, since: impl Fn(Key) -> Option<Moment>, most: usize) {
+        // What counts no longer is put out once it is more than half.
+        if self.0.len() >= 2 * most + 64 {
+            self.0.retain(|(moment, key)| since(*key) == Some(*moment));
+        }
+        self.0.push_back((now, key));
+    }
+
+    /// The first one that counts.
+    fn first(&mut self, since: impl Fn(Key) -> Option<Moment>) -> Option<(Key, Moment)> {
+        while let Some((moment, key)) = self.0.front().copied() {
+            if since(key) == Some(moment) {
+                return Some((key, moment));
+            }
+            self.0.pop_front();
+        }
+        None
+    }
+}

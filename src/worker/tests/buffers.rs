@@ -1,0 +1,145 @@
+//! What is kept for clients that send much at once, and for those who are slow.
+
+use super::*;
+use crate::base::reason::Reason;
+use crate::worker::pump::SMALLEST_READ;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const PING: &[u8] = b"GET / HTTP/1.1\r\nHost: __ping__\r\n\r\n";
+
+/// How many bytes of its clients the worker has read and not used.
+fn unread(stage: &Stage) -> usize {
+    let clients = stage.worker.clients.keys().filter_map(|key| stage.worker.clients.get(key));
+    clients.map(|client| client.stream.unread.len()).sum()
+}
+
+#[test]
+fn little_is_read_behind_a_request_that_is_under_way() {
+    let mut stage = Stage::new("behind", 10);
+    let upload = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    for (request, body) in [(GET, 0), (upload, 100_000)] {
+        let mut client = stage.client(std::str::from_utf8(request).expect("text"));
+        client.set_nonblocking(true).expect("a client that can be asked");
+        let mut backend = stage.accepted();
+        backend.set_nonblocking(true).expect("a backend that can be asked");
+        let all = [vec![b'x'; body], GET.repeat(20_000)].concat();
+        let (mut sent, mut got, mut most) = (0, 0, 0);
+        for _ in 0..500 {
+            sent += client.write(&all[sent..]).unwrap_or(0);
+            got += backend.read(&mut [0; 65_536]).unwrap_or(0);
+            stage.turn();
+            most = most.max(unread(&stage));
+        }
+        assert!(got >= body, "{got} of {body}");
+        assert!(most <= SMALLEST_READ, "{most} bytes");
+        stage.until("no one is left", |stage| {
+            client.shutdown(std::net::Shutdown::Both).ok();
+            drop(backend.write(OK));
+            stage.worker.jobs.is_empty().then_some(())
+        });
+        assert_eq!((stage.worker.core.buffers.lent(), stage.worker.core.buffers.grown()), (0, 0));
+    }
+}
+
+/// All are answered, and what is left of a read stays where it is: as many copies as requests would be 80 MB.
+#[test]
+fn many_requests_in_one_read_are_answered_where_they_lie() {
+    const COUNT: usize = 5000;
+    let mut stage = Stage::new("pipelined", 10);
+    let mut client = patient(TcpStream::connect(stage.address).expect("a connection"));
+    client.set_nonblocking(true).expect("a client that can be asked");
+    let all = PING.repeat(COUNT);
+    let (mut sent, mut places, mut answers) = (0, std::collections::HashSet::new(), Vec::new());
+    let mut room = [0; 65_536];
+    stage.until("the answers", |stage| {
+        sent += client.write(&all[sent..]).unwrap_or(0);
+        let clients = stage.worker.clients.keys().filter_map(|key| stage.worker.clients.get(key));
+        places.extend(clients.map(|client| client.stream.unread.lent().grown));
+        let count = client.read(&mut room).unwrap_or(0);
+        answers.extend_from_slice(&room[..count]);
+        (answers.windows(5).filter(|it| it == b"\r\n\r\no").count() >= COUNT).then_some(())
+    });
+    // A copy of what is left would have the size of what is left, another one for each request.
+    assert!(places.len() < COUNT / 10, "{} sizes", places.len());
+    drop(client);
+    stage.until("it has left", |stage| stage.worker.clients.is_empty().then_some(()));
+    assert_eq!(stage.worker.core.buffers.lent(), 0);
+}
+
+#[test]
+fn of_half_a_head_nothing_is_left() {
+    let mut stage = Stage::new("half", 10);
+    for _ in 0..3 {
+        drop(stage.client("GET / HTTP/1.1\r\nHos"));
+        stage.until("it has left", |stage| stage.worker.clients.is_empty().then_some(()));
+        assert_eq!(stage.worker.core.buffers.lent(), 0);
+    }
+}
+
+/// Many take nothing of their answers. Those who have held most for the longest go, and whoever takes its answer is
+/// served.
+#[test]
+fn slow_readers_have_a_budget_together() {
+    let mut stage = Stage::new("budget", 100);
+    let mut slow: Vec<(TcpStream, TcpStream)> = Vec::new();
+    let body = vec![b'x'; 1 << 20];
+    for _ in 0..20 {
+        let client = stage.client(std::str::from_utf8(GET).expect("text"));
+        let mut backend = stage.accepted();
+        backend.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").expect("a head");
+        backend.set_nonblocking(true).expect("a backend that can be asked");
+        slow.push((client, backend));
+    }
+    stage.until("everybody holds something", |stage| {
+        slow.iter_mut().for_each(|(_, backend)| _ = backend.write(&body));
+        stage.worker.jobs.keys().all(|job| stage.worker.burden(job).is_some()).then_some(())
+    });
+    let held = stage.worker.core.buffers.grown();
+    assert!(!stage.worker.is_short_of_buffers());
+    stage.worker.settings.max_buffer_bytes = held / 2;
+    assert!(stage.worker.is_short_of_buffers());
+    let jobs: Vec<Key> = stage.worker.jobs.keys().collect();
+    let burdens: Vec<_> = jobs.iter().map(|job| (*job, stage.worker.burden(*job).expect("a burden"))).collect();
+    stage.worker.relieve_buffers();
+    assert!(stage.worker.core.buffers.grown() <= held / 2, "{} of {held}", stage.worker.core.buffers.grown());
+    let (left, gone): (Vec<_>, Vec<_>) = burdens.iter().partition(|(job, _)| stage.worker.jobs.get(*job).is_some());
+    assert_eq!(stage.worker.counters.get_reason(Reason::NoBuffer), gone.len() as u64);
+    let most_left = left.iter().map(|(_, burden)| *burden).max().expect("somebody who is left");
+    assert!(gone.iter().all(|(_, burden)| *burden >= most_left), "{gone:?} have gone, {left:?} have not");
+    let mut quick = stage.client(std::str::from_utf8(GET).expect("text"));
+    stage.accepted().write_all(OK).expect("an answer");
+    stage.expect_answer(&mut quick, "HTTP/1.1 200 ");
+}
+
+/// Some clients send CRLF behind a body: nothing comes of it, neither a request without an end nor a page.
+#[test]
+fn a_blank_line_is_no_request() {
+    let mut stage = Stage::new("blank", 10);
+    let mut client = stage.client(&["\r\n\r\n", std::str::from_utf8(GET).expect("text"), "\r\n"].concat());
+    for lines in [&b"\r\n"[..], b"\r\n\r\n"] {
+        stage.accepted().write_all(OK).expect("an answer");
+        stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+        client.write_all(lines).expect("blank lines");
+        for _ in 0..20 {
+            stage.turn();
+        }
+        assert!(stage.worker.jobs.is_empty(), "no request has begun");
+        assert_eq!((stage.worker.core.buffers.lent(), stage.worker.clients.len()), (0, 1));
+        client.write_all(GET).expect("a request");
+        stage.until("a request", |stage| (!stage.worker.jobs.is_empty()).then_some(()));
+    }
+}
+
+/// Whoever comes in great numbers does not keep those waiting who are inside.
+#[test]
+fn not_all_who_wait_at_a_door_come_in_at_once() {
+    const COUNT: usize = 400;
+    let mut stage = Stage::new("rush", 10);
+    stage.worker.settings.max_connections = 2 * COUNT;
+    let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(stage.address).expect("a connection")).collect();
+    assert!(stage.worker.accept_some(0), "there are more");
+    assert!(stage.worker.clients.len() < COUNT);
+    stage.until("all are in", |stage| (stage.worker.clients.len() == COUNT).then_some(()));
+    assert!(!stage.worker.accept_some(0));
+    drop(clients);
+}
