@@ -23,7 +23,7 @@ pub enum Order {
     Arrivals,
     /// Accept at these doors from now on, and at no others.
     Doors(Vec<Entrance>),
-    /// Answer the question of this number in the [`Vitals`].
+    /// Answer the question of this number in the [`Vitals`](super::Vitals).
     Report(u64),
     /// What a test has the worker's thread do.
     #[cfg(test)]
