@@ -18,7 +18,8 @@ use std::time::Duration;
 /// The host whose backend is the crowd itself.
 const OWN_HOST: &str = "slow.test";
 const LISTENER: Token = Token(usize::MAX);
-const TICK: Duration = Duration::from_millis(20);
+/// Short, so that the bytes of a crowd come evenly and not in bursts.
+const TICK: Duration = Duration::from_millis(1);
 /// What a slow reader takes at a time, and what its system keeps for it.
 const SPOON_BYTES: usize = 1024;
 const READER_BUFFER_BYTES: usize = 16 * 1024;
@@ -45,7 +46,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     readers: usize,
     /// What the readers ask for, of `www.test`.
-    #[arg(long, default_value = "/bytes/10000000")]
+    #[arg(long, default_value = "/bytes/1000000")]
     path: String,
     /// Seconds between two bytes, or spoonfuls, of one client.
     #[arg(long, default_value_t = 3.0)]

@@ -94,7 +94,7 @@ pub enum Effect {
         /// Only because a connection of the pool was stale.
         stale: bool,
     },
-    /// The whole body of the request has come.
+    /// The whole body of the request has come, or nobody needs the rest of it.
     Uploaded,
     /// The exchange needs its connection to the backend, or the promise of one, no longer.
     Release {

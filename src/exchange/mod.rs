@@ -325,9 +325,8 @@ impl Exchange {
     /// Whether [`Input::Drained`] of this side would change anything.
     pub fn waits_for_drain(&self, side: Side) -> bool {
         match &self.state {
-            State::Relaying(_) => side == Side::Upstream,
+            State::Relaying(_) | State::Tunnel(_) => true,
             State::Finishing(_) => side == Side::Client,
-            State::Tunnel(_) => true,
             _ => false,
         }
     }

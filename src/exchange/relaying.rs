@@ -64,6 +64,9 @@ impl Relaying {
             via: cx.settings.via.as_deref(),
         };
         put_head(head, &delivery, &request, &target, cx);
+        if upload_is_moot && !upload.is_done() {
+            cx.effect(Effect::Uploaded);
+        }
         let state = Self {
             request,
             upload,

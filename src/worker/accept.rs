@@ -246,7 +246,11 @@ impl Worker {
         match client.job {
             None if client.awaits_header => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
-            None if client.stream.has_more() => self.again.push(Again::Greet(key)),
+            None if client.stream.has_more() => {
+                // What there is need not be a request.
+                self.timers.set(client.timer, self.core.now + PAUSE);
+                self.again.push(Again::Greet(key));
+            }
             None => {
                 self.counters.count(Counter::IdleTimeouts);
                 self.close_client(key);

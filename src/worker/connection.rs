@@ -29,7 +29,8 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     buffer: Vec<u8>,
-    /// How many bytes at the buffer's end are left. Says so also while the buffer is borrowed.
+    /// How many bytes at the buffer's end are left. While the buffer is borrowed there are none here, until it is said how many
+    /// there will be.
     left: usize,
 }
 
@@ -69,11 +70,11 @@ impl Unread {
 
     /// The buffer, and where in it the bytes begin. It is to come back by [`Unread::put_back`].
     pub(super) fn borrow(&mut self) -> (Vec<u8>, usize) {
-        let start = self.buffer.len() - self.left;
+        let start = self.buffer.len() - std::mem::take(&mut self.left);
         (std::mem::take(&mut self.buffer), start)
     }
 
-    /// Says how many of the bytes are left.
+    /// Says how many of the borrowed bytes are left.
     pub(super) fn set_left(&mut self, left: usize) {
         self.left = left;
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// In this time a client has what all have in a second.
 const SPAN: Duration = Duration::from_secs(10);
 
-/// How many unknown hosts each client address has asked for lately. There are no more addresses than look-ups that may
-/// find nothing in the time.
+/// How many unknown hosts each client address has asked for lately. There are no more addresses than clients that have
+/// waited for a look-up in the time.
 #[derive(Debug)]
 pub(super) struct Guesses {
     until: Moment,
@@ -25,17 +25,22 @@ impl Guesses {
 
     /// Whether a client may ask for a host that is not known here.
     pub(super) fn may_ask(&mut self, client: IpAddr, most: u32, now: Moment) -> bool {
-        if self.until <= now {
-            self.until = now + SPAN;
-            self.counts = HashMap::new();
-        }
+        self.begin_anew_if_due(now);
         self.counts.get(&network_of(client)).is_none_or(|count| *count < most)
     }
 
     /// A client has asked for a host that there is not.
-    pub(super) fn note(&mut self, client: IpAddr) {
+    pub(super) fn note(&mut self, client: IpAddr, now: Moment) {
+        self.begin_anew_if_due(now);
         let count = self.counts.entry(network_of(client)).or_default();
         *count = count.saturating_add(1);
+    }
+
+    fn begin_anew_if_due(&mut self, now: Moment) {
+        if self.until <= now {
+            self.until = now + SPAN;
+            self.counts = HashMap::new();
+        }
     }
 }
 
@@ -51,7 +56,7 @@ mod tests {
         let mut guesses = Guesses::new(now);
         for _ in 0..3 {
             assert!(guesses.may_ask(guesser, 3, now));
-            guesses.note(guesser);
+            guesses.note(guesser, now);
         }
         assert!(!guesses.may_ask(guesser, 3, now));
         assert!(!guesses.may_ask(neighbour, 3, now), "of the same network");

@@ -51,10 +51,10 @@ impl Landing {
     /// Puts clients there. The worker is to be told ([`Order::Arrivals`]), if they are the first; `false` if others wait
     /// already, of whom it has been told.
     pub fn put(&self, passengers: Vec<Passenger>) -> bool {
-        let are_first = self.is_empty();
         // Fails only where nobody can receive, and this is one who can.
         let _ = self.arrivals.send(passengers);
-        are_first
+        // Looked at afterwards: if others are still there now, the worker has yet to find these behind them.
+        self.waiting.len() <= 1
     }
 
     /// Sends everybody to another landing. Whether there was somebody.

@@ -88,9 +88,10 @@ impl Worker {
         }
         for job in self.lookups.remove(&host).unwrap_or_default() {
             if matches!(answer, Answer::Unknown)
+                && self.settings.max_guesses.is_some()
                 && let Some(job) = self.jobs.get(job)
             {
-                self.guesses.note(job.exchange.peer().address);
+                self.guesses.note(job.exchange.peer().address, self.core.now);
             }
             self.tell(job, Input::Route(frontend_of(answer)));
         }

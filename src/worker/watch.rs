@@ -71,6 +71,8 @@ impl Worker {
         }
         let token = Kind::Client.token(key.pack());
         if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
+            // Should it be kept all the same, it is tried once more.
+            client.is_watched = false;
             let job = client.job;
             self.complain("watching a connection", &error);
             match job {

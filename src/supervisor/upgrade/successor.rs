@@ -67,6 +67,7 @@ impl Successor {
         tell: impl Fn(Word) + Clone + Send + 'static,
     ) -> Result<Self, String> {
         let (line, end) = Line::open().map_err(|error| format!("making a line to a new process: {error}"))?;
+        let own = line.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
         let mut arguments = env::args_os();
         // As it was typed: a path leads to the file that is there now, a name is looked for along PATH again.
         let program = arguments.next().ok_or("this process does not know how it was started")?;
@@ -80,7 +81,6 @@ impl Successor {
         drop(command);
         log::info!("upgrade: process {} starts", child.id());
         let (clients, clients_in) = crossbeam_channel::unbounded();
-        let own = line.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
         let turning_point = TurningPoint::default();
         let escort = Escort {
             line: own,

@@ -143,3 +143,17 @@ fn not_all_who_wait_at_a_door_come_in_at_once() {
     assert!(!stage.worker.accept_some(0));
     drop(clients);
 }
+
+/// The head of an answer comes in two parts: with the second one the answer is whole, and its connection free.
+#[test]
+fn a_connection_whose_answer_came_in_parts_is_used_again() {
+    let mut stage = Stage::new("parts", 10);
+    let mut client = stage.client(std::str::from_utf8(GET).expect("text"));
+    let mut backend = stage.accepted();
+    backend.write_all(b"HTTP/1.1 200 OK\r\nContent-").expect("a part");
+    stage.until("it is read", |stage| (stage.worker.core.buffers.lent() > 1).then_some(()));
+    backend.write_all(b"Length: 2\r\n\r\nok").expect("the rest");
+    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    stage.until("it is over", |stage| stage.worker.jobs.is_empty().then_some(()));
+    assert_eq!((stage.worker.upstreams.len(), stage.worker.core.buffers.lent()), (1, 0));
+}
