@@ -97,7 +97,7 @@ impl Scene {
     /// The same, and tells the exchange when all has left.
     fn send_all(&mut self, side: Side, room: usize) -> Flushed {
         let (flushed, _) = self.send(side, room);
-        if flushed == Flushed::All {
+        if flushed == Flushed::All && self.exchange.waits_for_drain(side) {
             self.tell(Input::Drained(side));
         }
         flushed

@@ -131,7 +131,7 @@ impl Stage {
                     slices.iter().for_each(|slice| sent.extend_from_slice(slice));
                     Ok(slices.iter().map(|slice| slice.len()).sum())
                 });
-                if flushed == Flushed::All {
+                if flushed == Flushed::All && self.exchange.waits_for_drain(side) {
                     self.step(Input::Drained(side));
                 }
             }

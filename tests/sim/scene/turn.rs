@@ -245,6 +245,7 @@ impl World {
         assert!(flushed == Flushed::Blocked || kept == 0, "{kept} bytes are kept behind {flushed:?}");
         match (side, flushed) {
             (_, Flushed::Nothing | Flushed::Blocked) => return,
+            (side, Flushed::All) if !self.exchange.waits_for_drain(side) => return,
             (side, Flushed::All) => self.step(Input::Drained(side), 0),
             (Side::Client, Flushed::Broken) => {
                 self.client_broken = true;
