@@ -104,16 +104,16 @@ impl Pool {
 
     /// Asks for a connection to `backend` on behalf of `exchange`.
     pub fn claim(&mut self, backend: BackendId, exchange: Key, want: Want) -> Claim {
-        let most_uploads = self.most_uploads();
-        let connections = self.backends.entry(backend).or_default();
         let Want { fresh, uploads } = want;
+        let (most_uploads, room_to_wait) = (self.most_uploads(), self.room_to_wait(uploads));
+        let connections = self.backends.entry(backend).or_default();
         let may_have = !uploads || connections.uploads.len() < most_uploads;
         let granted = if let Some(key) = (may_have && !fresh).then(|| connections.idle.pop()).flatten() {
             Claim::Reuse(key)
         } else if may_have && connections.open < self.settings.max_sockets {
             connections.open += 1;
             Claim::Dial
-        } else if connections.waiting.len() < self.settings.max_waiting {
+        } else if connections.waiting.len() < room_to_wait {
             connections.waiting.push_back(Waiting { exchange, uploads });
             return Claim::Wait;
         } else {
@@ -123,6 +123,13 @@ impl Pool {
             connections.uploads.push(exchange);
         }
         granted
+    }
+
+    /// How many may wait when another one comes. The last quarter of the queue is for requests that have come as a whole, or
+    /// slow uploads would keep them out.
+    fn room_to_wait(&self, uploads: bool) -> usize {
+        let most = self.settings.max_waiting;
+        if uploads { most - most / 4 } else { most }
     }
 
     /// How many connections to a backend may be held by requests of which a part has yet to come.
@@ -273,6 +280,19 @@ mod tests {
         assert_eq!(pool.upload_ended(BACKEND, keys[3]), Some((keys[6], None)), "a new one");
         assert_eq!(pool.upload_ended(BACKEND, keys[6]), None, "nobody waits");
         assert_eq!(pool.backends[&BACKEND].uploads.len(), 2);
+    }
+
+    #[test]
+    fn waiting_uploads_leave_a_quarter_of_the_queue_to_others() {
+        let (mut pool, keys) = pool();
+        (pool.settings.max_sockets, pool.settings.max_waiting) = (1, 4);
+        let upload = Want { uploads: true, ..Want::default() };
+        let claims = [0, 1, 2, 3, 4].map(|exchange| pool.claim(BACKEND, keys[exchange], upload));
+        assert_eq!(claims, [Claim::Dial, Claim::Wait, Claim::Wait, Claim::Wait, Claim::Full]);
+        assert_eq!(
+            [5, 6].map(|exchange| pool.claim(BACKEND, keys[exchange], Want::default())),
+            [Claim::Wait, Claim::Full]
+        );
     }
 
     #[test]
