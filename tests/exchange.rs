@@ -1,11 +1,10 @@
 //! Single scenes of the exchange, where its patience and its memory are what counts. Everything else is played by
 //! `tests/sim`.
 
-use sluice::base::buffer::BufferPool;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Settings, Side, Spares, Turn};
+use sluice::exchange::{Core, Effect, Exchange, Flushed, Input, KeepAlive, Settings, Side};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -17,13 +16,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Scene {
-    now: Moment,
-    settings: Settings,
-    pages: Pages,
-    buffers: BufferPool,
-    spares: Spares,
-    rng: fastrand::Rng,
-    output: Output,
+    core: Core,
     exchange: Exchange,
 }
 
@@ -31,16 +24,9 @@ impl Scene {
     fn new(settings: Settings) -> Self {
         let peer =
             Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None };
-        Self {
-            now: Moment::ZERO,
-            exchange: Exchange::new(peer, Moment::ZERO, &settings),
-            settings,
-            pages: Pages::load(&page::Settings::default()),
-            buffers: BufferPool::default(),
-            spares: Spares::default(),
-            rng: fastrand::Rng::with_seed(1),
-            output: Output::default(),
-        }
+        let exchange = Exchange::new(peer, Moment::ZERO, &settings);
+        let pages = Arc::new(Pages::load(&page::Settings::default()));
+        Self { core: Core::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)), exchange }
     }
 
     /// A scene in which the head of `request` has been sent to a backend.
@@ -51,26 +37,12 @@ impl Scene {
         scene.tell(Input::Connected { reused: false });
         assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
         scene.tell(Input::Drained(Side::Upstream));
-        scene.output.effects.clear();
+        scene.core.output.effects.clear();
         scene
     }
 
-    fn turn(&mut self) -> (&mut Exchange, Turn<'_>) {
-        let turn = Turn {
-            now: self.now,
-            settings: &self.settings,
-            pages: &self.pages,
-            buffers: &mut self.buffers,
-            spares: &mut self.spares,
-            rng: &mut self.rng,
-            output: &mut self.output,
-        };
-        (&mut self.exchange, turn)
-    }
-
     fn tell(&mut self, input: Input<'_>) -> usize {
-        let (exchange, mut turn) = self.turn();
-        exchange.step(input, 0, &mut turn)
+        self.exchange.step(input, 0, &mut self.core)
     }
 
     /// Lets the socket of `side` take up to `room` bytes, of the backlog first; the bytes it took. No scene offers as
@@ -84,10 +56,10 @@ impl Scene {
             taken.extend_from_slice(&all[..len]);
             if len == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(len) }
         };
-        let (exchange, mut turn) = self.turn();
-        let mut flushed = exchange.flush_backlog(side, &mut turn, &mut write);
+        let Self { core, exchange } = self;
+        let mut flushed = exchange.flush_backlog(side, core, &mut write);
         if flushed == Flushed::Nothing {
-            flushed = exchange.flush(side, &[], &mut turn, &mut write);
+            flushed = exchange.flush(side, &[], core, &mut write);
         }
         (flushed, taken)
     }
@@ -145,7 +117,7 @@ fn a_head_that_trickles_in_has_the_time_of_one_head() {
     let mut scene = Scene::new(settings());
     let head = b"GET / HTTP/1.1\r\n";
     for len in 1..=head.len() {
-        scene.now = scene.now + SECOND / 2;
+        scene.core.now = scene.core.now + SECOND / 2;
         scene.tell(Input::Bytes(Side::Client, &head[..len]));
         assert_eq!(scene.exchange.deadline(), Moment::ZERO + 10 * SECOND);
     }
@@ -157,24 +129,24 @@ fn a_backend_that_takes_the_body_slowly_is_not_late_with_its_answer() {
     scene.tell(Input::Bytes(Side::Client, &[b'x'; 900]));
     assert_eq!(scene.send(Side::Upstream, 10).0, Flushed::Blocked);
     for _ in 0..10 {
-        scene.now = scene.now + 15 * SECOND;
-        assert!(scene.now < scene.exchange.deadline(), "the backend has taken bytes since");
+        scene.core.now = scene.core.now + 15 * SECOND;
+        assert!(scene.core.now < scene.exchange.deadline(), "the backend has taken bytes since");
         assert_eq!(scene.send(Side::Upstream, 10).0, Flushed::Blocked);
     }
     assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
-    assert_eq!(scene.exchange.deadline(), scene.now + 20 * SECOND, "the wait for the answer begins now");
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 20 * SECOND, "the wait for the answer begins now");
 }
 
 #[test]
 fn the_client_is_waited_for_while_it_has_to_go_on_and_the_backend_then() {
     let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
-    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND);
-    scene.now = scene.now + 9 * SECOND;
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 10 * SECOND);
+    scene.core.now = scene.core.now + 9 * SECOND;
     scene.tell(Input::Bytes(Side::Client, b"x"));
-    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND);
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 10 * SECOND);
     scene.send(Side::Upstream, usize::MAX);
     scene.tell(Input::Bytes(Side::Client, b"y"));
-    assert_eq!(scene.exchange.deadline(), scene.now + 20 * SECOND);
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 20 * SECOND);
 }
 
 #[test]
@@ -182,19 +154,23 @@ fn a_slow_reader_that_takes_bytes_has_not_stalled() {
     let mut scene = Scene::with_backend(settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
     let head_len = scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
-    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND, "an answer that has begun has a body's patience");
+    assert_eq!(
+        scene.exchange.deadline(),
+        scene.core.now + 10 * SECOND,
+        "an answer that has begun has a body's patience"
+    );
     scene.tell(Input::Bytes(Side::Upstream, &answer.as_bytes()[head_len..]));
     assert_eq!(scene.send(Side::Client, 10).0, Flushed::Blocked);
     for _ in 0..50 {
-        scene.now = scene.now + 9 * SECOND;
-        assert!(scene.now < scene.exchange.deadline(), "the client has taken bytes since");
+        scene.core.now = scene.core.now + 9 * SECOND;
+        assert!(scene.core.now < scene.exchange.deadline(), "the client has taken bytes since");
         assert_eq!(scene.send(Side::Client, 10).0, Flushed::Blocked);
     }
-    scene.now = scene.now + 10 * SECOND;
-    scene.output.effects.clear();
+    scene.core.now = scene.core.now + 10 * SECOND;
+    scene.core.output.effects.clear();
     scene.tell(Input::Deadline);
     assert_eq!(scene.exchange.ledger().reason, Some(Reason::ClientStalled));
-    assert!(matches!(scene.output.effects.make_contiguous(), [Effect::Finish { keep_alive: false }]));
+    assert!(matches!(scene.core.output.effects.make_contiguous(), [Effect::Finish { keep_alive: false }]));
 }
 
 #[test]
@@ -205,12 +181,12 @@ fn a_tunnel_without_a_timeout_waits_for_ever() {
     assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer)), answer.len());
     scene.send(Side::Client, usize::MAX);
     assert_eq!(scene.exchange.deadline(), Moment::NEVER);
-    scene.settings.tunnel_timeout = Some(60 * SECOND);
+    scene.core.settings.tunnel_timeout = Some(60 * SECOND);
     scene.tell(Input::Bytes(Side::Client, b"hello"));
-    assert_eq!(scene.exchange.deadline(), scene.now + 60 * SECOND);
-    scene.now = scene.now + 30 * SECOND;
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 60 * SECOND);
+    scene.core.now = scene.core.now + 30 * SECOND;
     scene.send(Side::Upstream, usize::MAX);
-    assert_eq!(scene.exchange.deadline(), scene.now + 60 * SECOND, "bytes that leave count too");
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 60 * SECOND, "bytes that leave count too");
 }
 
 #[test]
@@ -221,11 +197,11 @@ fn a_client_that_is_heard_out_has_a_bounded_time_and_its_going_is_no_failure() {
         scene.send(Side::Client, usize::MAX);
         scene.tell(Input::Drained(Side::Client));
         let deadline = scene.exchange.deadline();
-        scene.now = scene.now + SECOND;
+        scene.core.now = scene.core.now + SECOND;
         assert_eq!(scene.tell(Input::Bytes(Side::Client, &[b'x'; 100])), 100);
         assert_eq!(scene.exchange.deadline(), deadline, "trickling does not extend it");
         scene.tell(end);
-        assert!(matches!(scene.output.effects.back(), Some(Effect::Finish { keep_alive: false })));
+        assert!(matches!(scene.core.output.effects.back(), Some(Effect::Finish { keep_alive: false })));
         assert_eq!(scene.exchange.ledger().reason, None);
     }
 }
@@ -251,7 +227,7 @@ fn a_large_request_is_not_kept_and_not_sent_again() {
     }
     scene.tell(Input::End(Side::Upstream));
     assert_eq!(scene.exchange.ledger().reason, Some(Reason::UpstreamClosed));
-    assert!(scene.output.effects.iter().all(|effect| !matches!(effect, Effect::Retry { .. })));
+    assert!(scene.core.output.effects.iter().all(|effect| !matches!(effect, Effect::Retry { .. })));
 }
 
 /// The answer to a PUT of which the client sends `bytes` each second, while the backend takes all of it.
@@ -259,7 +235,7 @@ fn trickled(rate: u64, bytes: usize, seconds: u32) -> Option<Reason> {
     let settings = Settings { min_body_rate: rate, ..settings() };
     let mut scene = Scene::with_backend(settings, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
     for _ in 0..seconds {
-        scene.now = scene.now + SECOND;
+        scene.core.now = scene.core.now + SECOND;
         scene.tell(Input::Bytes(Side::Client, &vec![b'x'; bytes]));
         scene.send(Side::Upstream, usize::MAX);
         scene.tell(Input::Drained(Side::Upstream));
@@ -282,10 +258,10 @@ fn a_client_does_not_pay_for_a_slow_backend() {
     for _ in 0..30 {
         scene.tell(Input::Bytes(Side::Client, &[b'x'; 200]));
         assert_eq!(scene.send(Side::Upstream, 1).0, Flushed::Blocked);
-        scene.now = scene.now + 9 * SECOND;
+        scene.core.now = scene.core.now + 9 * SECOND;
         assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
         scene.tell(Input::Drained(Side::Upstream));
-        scene.now = scene.now + SECOND;
+        scene.core.now = scene.core.now + SECOND;
     }
     assert_eq!(scene.exchange.ledger().reason, None);
 }
@@ -300,9 +276,9 @@ fn an_answer_that_is_taken_too_slowly_is_given_up() {
         scene.tell(Input::Bytes(Side::Upstream, &answer.as_bytes()[head_len..]));
         scene.send(Side::Client, 0);
         for _ in 0..30 {
-            scene.now = scene.now + SECOND;
+            scene.core.now = scene.core.now + SECOND;
             scene.send(Side::Client, taken);
-            if scene.exchange.deadline() <= scene.now {
+            if scene.exchange.deadline() <= scene.core.now {
                 scene.tell(Input::Deadline);
             }
         }
@@ -325,14 +301,14 @@ fn a_client_that_catches_up_again_and_again_is_fast_enough() {
     for _ in 0..60 {
         scene.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000]));
         assert_eq!(scene.send_all(Side::Client, 900), Flushed::Blocked);
-        scene.now = scene.now + SECOND / 2;
+        scene.core.now = scene.core.now + SECOND / 2;
         assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
     }
     scene.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000]));
     assert_eq!(scene.send_all(Side::Client, 0), Flushed::Blocked);
-    scene.now = scene.now + SECOND / 10;
+    scene.core.now = scene.core.now + SECOND / 10;
     assert_eq!(scene.send_all(Side::Client, 1), Flushed::Blocked);
-    assert!(scene.exchange.deadline() > scene.now);
+    assert!(scene.exchange.deadline() > scene.core.now);
     assert_eq!(scene.exchange.ledger().reason, None);
 }
 
@@ -344,7 +320,7 @@ fn a_client_that_catches_up_too_slowly_is_given_up() {
         for _ in 0..6 {
             scene.tell(Input::Bytes(Side::Upstream, &vec![b'x'; bytes]));
             scene.send_all(Side::Client, 0);
-            scene.now = scene.now + 9 * SECOND;
+            scene.core.now = scene.core.now + 9 * SECOND;
             scene.send_all(Side::Client, usize::MAX);
         }
         assert_eq!(scene.exchange.ledger().reason, reason, "{bytes} bytes in 9 seconds");
@@ -357,29 +333,29 @@ const EXPECTS: &str = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\nExp
 fn while_a_client_waits_for_a_100_it_is_the_backend_that_is_waited_for() {
     let mut scene = Scene::with_backend(Settings { retry_limit: 0, ..settings() }, EXPECTS);
     let frontend = Arc::clone(scene.exchange.target().expect("a target").0);
-    assert_eq!(scene.exchange.deadline(), scene.now + 20 * SECOND);
-    scene.now = scene.exchange.deadline();
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 20 * SECOND);
+    scene.core.now = scene.exchange.deadline();
     scene.tell(Input::Deadline);
     assert_eq!((scene.exchange.ledger().status, scene.exchange.ledger().reason), (504, Some(Reason::AnswerTimeout)));
     // It may have waited for the body, which a client can keep back as long as it likes.
-    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.now)), "nobody is marked dead");
+    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.core.now)), "nobody is marked dead");
 }
 
 #[test]
 fn a_client_does_not_pay_for_its_wait_for_a_100() {
     for told in [true, false] {
         let mut scene = Scene::with_backend(Settings { min_body_rate: 100, ..settings() }, EXPECTS);
-        scene.now = scene.now + 19 * SECOND;
+        scene.core.now = scene.core.now + 19 * SECOND;
         if told {
             scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 100 Continue\r\n\r\n"));
             scene.send_all(Side::Client, usize::MAX);
-            assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND, "now it is the client's turn");
+            assert_eq!(scene.exchange.deadline(), scene.core.now + 10 * SECOND, "now it is the client's turn");
         }
         for (bytes, seconds, reason) in [(100, 20, None), (99, 20, Some(Reason::BodyTooSlow))] {
             for _ in 0..seconds {
                 scene.tell(Input::Bytes(Side::Client, &vec![b'x'; bytes]));
                 scene.send_all(Side::Upstream, usize::MAX);
-                scene.now = scene.now + SECOND;
+                scene.core.now = scene.core.now + SECOND;
             }
             assert_eq!(scene.exchange.ledger().reason, reason, "{bytes} bytes a second, told: {told}");
         }
@@ -394,7 +370,7 @@ fn a_tunnel_may_be_as_slow_as_it_likes() {
     scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
     scene.send(Side::Client, 0);
     for _ in 0..30 {
-        scene.now = scene.now + SECOND;
+        scene.core.now = scene.core.now + SECOND;
         assert_eq!(scene.send(Side::Client, 1).0, Flushed::Blocked);
         assert_eq!(scene.exchange.deadline(), Moment::NEVER);
     }
@@ -423,12 +399,12 @@ fn a_mark_is_told_once_until_half_of_its_time_is_over() {
     let mut told = Vec::new();
     for second in 0..40 {
         let mut scene = Scene::new(settings());
-        scene.now = Moment::ZERO + second * SECOND;
+        scene.core.now = Moment::ZERO + second * SECOND;
         scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
         scene.tell(Input::Route(Ok(Arc::clone(&frontend))));
         scene.tell(Input::Connected { reused: false });
         scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n"));
-        let marks = scene.output.effects.iter().filter(|effect| matches!(effect, Effect::MarkedDead { .. }));
+        let marks = scene.core.output.effects.iter().filter(|effect| matches!(effect, Effect::MarkedDead { .. }));
         told.extend(marks.map(|_| second));
     }
     assert_eq!(told[..2], [0, 1], "both are marked");
@@ -443,11 +419,11 @@ fn a_dial_behind_a_wait_is_a_dial() {
     scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     scene.tell(Input::Route(Ok(frontend())));
     scene.tell(Input::Queued);
-    scene.now = scene.now + 9 * SECOND;
+    scene.core.now = scene.core.now + 9 * SECOND;
     scene.tell(Input::Dialling);
-    assert_eq!(scene.exchange.deadline(), scene.now + 10 * SECOND);
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 10 * SECOND);
     for _ in 0..2 {
-        scene.now = scene.exchange.deadline();
+        scene.core.now = scene.exchange.deadline();
         scene.tell(Input::Deadline);
     }
     assert_eq!(scene.exchange.ledger().reason, Some(Reason::ConnectTimeout));
@@ -464,7 +440,7 @@ fn where_no_port_leads_to_one_backend_another_is_tried() {
     scene.tell(Input::ConnectFailed(Reason::NoPort));
     let second = scene.exchange.target().expect("a target").1;
     assert_ne!(first, second);
-    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.now)), "nobody is marked dead");
+    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.core.now)), "nobody is marked dead");
     scene.tell(Input::ConnectFailed(Reason::NoPort));
     assert_eq!((scene.exchange.ledger().status, scene.exchange.ledger().reason), (503, Some(Reason::NoPort)));
 }

@@ -1,42 +1,46 @@
 //! Answers of this node's own, and what it says to those who debug.
 
 use super::finishing::Finishing;
-use super::journey::Target;
+use super::journey::{Journey, Target};
 use super::outlet::Sink;
 use super::request::Request;
-use super::{Cx, State};
+use super::{Core, Cx, Own, State};
 use crate::base::reason::Reason;
 use crate::page;
+use std::sync::Arc;
 
-/// Ends an exchange with the page of `reason`. `request` comes with whether all of its body has come.
-pub(super) fn refuse(request: Option<(Request, bool)>, reason: Reason, cx: &mut Cx<'_>) -> State {
-    let (request, uploaded) = match request {
-        Some((request, uploaded)) => (Some(request), uploaded),
+/// Ends an exchange with the page of `reason`. `journey` comes with whether all of its body has come.
+pub(super) fn refuse(journey: Option<(Box<Journey>, bool)>, reason: Reason, cx: &mut Cx<'_>) -> State {
+    let (journey, uploaded) = match journey {
+        Some((journey, uploaded)) => (Some(journey), uploaded),
         // A head that could not be read leaves open where the next one begins.
         None => (None, false),
     };
+    let request = journey.as_ref().map(|journey| &journey.request);
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
-    cx.ledger.fail(reason);
-    let keep_alive = uploaded && cx.may_keep_alive() && request.as_ref().is_some_and(Request::keep_alive);
-    let debug = request.as_ref().is_some_and(|request| may_debug(request, cx));
-    let body = cx.pages.body(reason);
+    cx.own.ledger.fail(reason);
+    let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
+    let debug = request.is_some_and(|request| may_debug(request, cx.own, cx.core));
+    let pages = Arc::clone(&cx.core.pages);
+    let body = pages.body(reason);
     let answer = Answer {
         status: reason.status(),
         fields: page::PAGE_HEADERS,
         retry_after: reason.status() == 503,
         error: debug.then_some(reason),
         keep_alive,
-        is_http11: request.as_ref().is_none_or(Request::is_http11),
+        is_http11: request.is_none_or(Request::is_http11),
         body,
-        with_body: !request.as_ref().is_some_and(Request::is_head),
+        with_body: !request.is_some_and(Request::is_head),
     };
+    let linger = !uploaded || request.is_some_and(Request::is_cut_off);
     answer.put(cx);
-    let linger = !uploaded || request.as_ref().is_some_and(Request::is_cut_off);
-    Finishing::with(request, keep_alive, linger).start(cx)
+    Finishing::with(journey, keep_alive, linger).start(cx)
 }
 
 /// Answers with 200 and this text, where this node is who is asked.
-pub(super) fn plain(request: Request, body: &'static str, cx: &mut Cx<'_>) -> State {
+pub(super) fn plain(journey: Box<Journey>, body: &'static str, cx: &mut Cx<'_>) -> State {
+    let request = &journey.request;
     let uploaded = request.body() == crate::wire::body::BodyLength::None;
     let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
     let answer = Answer {
@@ -51,13 +55,14 @@ pub(super) fn plain(request: Request, body: &'static str, cx: &mut Cx<'_>) -> St
     };
     answer.put(cx);
     let linger = !uploaded || request.is_cut_off();
-    Finishing::with(Some(request), keep_alive, linger).start(cx)
+    Finishing::with(Some(journey), keep_alive, linger).start(cx)
 }
 
-/// Sends the client to the same address over an encrypted connection. `uploaded`: all of its body has come.
-pub(super) fn redirect(request: Request, uploaded: bool, cx: &mut Cx<'_>) -> State {
+/// Sends the client to the same address over an encrypted connection.
+pub(super) fn redirect(journey: Box<Journey>, cx: &mut Cx<'_>) -> State {
+    let (request, uploaded) = (&journey.request, journey.upload.is_done());
     let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
-    let port = match cx.settings.redirect.port {
+    let port = match cx.core.settings.redirect.port {
         443 => String::new(),
         port => format!(":{port}"),
     };
@@ -77,7 +82,7 @@ pub(super) fn redirect(request: Request, uploaded: bool, cx: &mut Cx<'_>) -> Sta
     };
     answer.put(cx);
     let linger = !uploaded || request.is_cut_off();
-    Finishing::with(Some(request), keep_alive, linger).start(cx)
+    Finishing::with(Some(journey), keep_alive, linger).start(cx)
 }
 
 /// An answer of this node's own.
@@ -98,8 +103,8 @@ struct Answer<'a> {
 
 impl Answer<'_> {
     fn put(&self, cx: &mut Cx<'_>) {
-        cx.ledger.status = self.status;
-        cx.output.client.make(|out| {
+        cx.own.ledger.status = self.status;
+        cx.core.output.client.make(|out| {
             out.extend_from_slice(b"HTTP/1.1 ");
             put_number(out, u64::from(self.status));
             put_all(out, &[" ", page::phrase(self.status), "\r\n", self.fields, "Content-Length: "]);
@@ -125,14 +130,19 @@ impl Answer<'_> {
 }
 
 /// Whether the request asks for `X-Debug` headers and its client may have them.
-fn may_debug(request: &Request, cx: &Cx<'_>) -> bool {
-    let networks = &cx.settings.debug_networks;
-    request.wants_debug() && networks.iter().any(|network| network.contains(&cx.peer.address))
+fn may_debug(request: &Request, own: &Own, core: &Core) -> bool {
+    let networks = &core.settings.debug_networks;
+    request.wants_debug() && networks.iter().any(|network| network.contains(&own.peer.address))
 }
 
-/// What an answer that comes from `target` tells of where it comes from, if the request asks and may.
-pub(super) fn debug_fields<'a>(target: &'a Target, request: &Request, cx: &Cx<'_>) -> Option<DebugFields<'a>> {
-    may_debug(request, cx).then(|| DebugFields::new(target, cx))
+/// What an answer that comes from a backend tells of where it comes from, if the request asks and may.
+pub(super) fn debug_fields<'a>(request: &Request, own: &'a Own, core: &Core) -> Option<DebugFields<'a>> {
+    let target = own.target.as_ref().filter(|_| may_debug(request, own, core))?;
+    Some(DebugFields {
+        target,
+        total_ms: own.ledger.total(core.now).as_millis(),
+        backend_ms: own.ledger.backend(core.now).unwrap_or_default().as_millis(),
+    })
 }
 
 /// The `X-Debug` headers of an answer that a backend gave (names and meanings are Hipache's).
@@ -142,15 +152,7 @@ pub(super) struct DebugFields<'a> {
     backend_ms: u128,
 }
 
-impl<'a> DebugFields<'a> {
-    fn new(target: &'a Target, cx: &Cx<'_>) -> Self {
-        Self {
-            target,
-            total_ms: cx.ledger.total(cx.now).as_millis(),
-            backend_ms: cx.ledger.backend(cx.now).unwrap_or_default().as_millis(),
-        }
-    }
-
+impl DebugFields<'_> {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let frontend = &self.target.frontend;
         let backend = &self.target.member().backend;

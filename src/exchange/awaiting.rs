@@ -1,9 +1,9 @@
 //! The request is on its way, the head of the answer has not come.
 
-use super::answer::DebugFields;
-use super::journey::{Journey, Target};
+use super::journey::Journey;
 use super::outlet::Sink;
 use super::relaying::Relaying;
+use super::request::Request;
 use super::tunnel::Tunnel;
 use super::{Cx, Effect, Input, Settings, Side, State, answer};
 use crate::base::cut::Cut;
@@ -17,8 +17,7 @@ use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Awaiting {
-    pub(super) journey: Journey,
-    pub(super) target: Target,
+    pub(super) journey: Box<Journey>,
     /// The connection has served before.
     reused: bool,
     /// How much of the answer's head was there at the last look.
@@ -31,15 +30,15 @@ pub(super) struct Awaiting {
 
 impl Awaiting {
     /// Sends what is there of the request.
-    pub(super) fn start(journey: Journey, target: Target, reused: bool, cx: &mut Cx<'_>) -> State {
+    pub(super) fn start(journey: Box<Journey>, reused: bool, cx: &mut Cx<'_>) -> State {
         let Some(replay) = journey.request.replay() else {
             return journey.refuse(Reason::UpstreamClosed, cx);
         };
-        cx.output.upstream.make(|out| out.extend_from_slice(replay));
+        cx.core.output.upstream.make(|out| out.extend_from_slice(replay));
         if !journey.awaits_continue() {
-            cx.upload_pace.restart(cx.now);
+            cx.own.upload_pace.restart(cx.core.now);
         }
-        let state = Self { journey, target, reused, seen: 0, has_spoken: false, deaf: false };
+        let state = Self { journey, reused, seen: 0, has_spoken: false, deaf: false };
         state.set_deadline(cx);
         State::Awaiting(state)
     }
@@ -52,7 +51,7 @@ impl Awaiting {
                 State::Awaiting(self).leave(Reason::ClientTruncated, cx)
             }
             Input::End(Side::Upstream) | Input::Broken(Side::Upstream) => self.lost(cx),
-            Input::Unheard if self.journey.request.replay().is_some() => self.journey.try_fresh(self.target, cx),
+            Input::Unheard if self.journey.request.replay().is_some() => self.journey.try_fresh(cx),
             Input::Unheard => self.lost(cx),
             Input::UpstreamDeaf => {
                 self.deaf = true;
@@ -66,7 +65,7 @@ impl Awaiting {
                 self.journey.refuse(Reason::BodyTimeout, cx)
             }
             Input::Deadline => {
-                self.target.observe(Observation::Unreachable, cx);
+                cx.observe(Observation::Unreachable);
                 self.retry(Reason::AnswerTimeout, cx)
             }
             _ => State::Awaiting(self),
@@ -88,32 +87,32 @@ impl Awaiting {
     }
 
     fn set_deadline(&self, cx: &mut Cx<'_>) {
-        cx.deadline_in(self.patience(cx.settings));
+        cx.deadline_in(self.patience(&cx.core.settings));
     }
 
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         self.journey.go_on(cx);
         let upload = &mut self.journey.upload;
-        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len()), cx.buffers) {
+        let fed = match self.journey.request.extend_replay(upload.share_of(bytes.len()), &mut cx.core.buffers) {
             Some(replay) => {
                 let (start, capacity) = (replay.len(), replay.capacity());
                 let fed = upload.feed(bytes, replay);
-                cx.buffers.note_growth(replay, capacity);
-                cx.output.upstream.make(|out| out.extend_from_slice(replay.from(start)));
+                (&mut cx.core.buffers).note_growth(replay, capacity);
+                cx.core.output.upstream.make(|out| out.extend_from_slice(replay.from(start)));
                 fed
             }
-            None => upload.feed(bytes, &mut cx.output.upstream),
+            None => upload.feed(bytes, &mut cx.core.output.upstream),
         };
         let consumed = match fed {
             Ok(consumed) => consumed,
             Err(fault) => return self.journey.refuse(fault.into(), cx),
         };
         cx.consumed = consumed;
-        cx.upload_pace.count(consumed);
-        if !cx.upload_pace.keeps_up(cx.now, cx.settings) {
+        cx.own.upload_pace.count(consumed);
+        if !cx.upload_keeps_up() {
             return self.journey.refuse(Reason::BodyTooSlow, cx);
         }
-        if cx.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
+        if cx.core.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
             return self.journey.refuse(Reason::BodyTooLarge, cx);
         }
         if self.journey.upload.is_done() {
@@ -135,7 +134,7 @@ impl Awaiting {
         };
         let head_len = head.as_ref().map_or(bytes.len(), |head| head.len);
         let fields = head.as_ref().map_or(0, ResponseHead::fields_len);
-        if head_len > cx.settings.max_head_bytes || fields > cx.settings.limits.fields {
+        if head_len > cx.core.settings.max_head_bytes || fields > cx.core.settings.limits.fields {
             return self.journey.refuse(Reason::UpstreamHeadTooLarge, cx);
         }
         let Some(head) = head else { return State::Awaiting(self) };
@@ -151,7 +150,7 @@ impl Awaiting {
         self.seen = 0;
         self.has_spoken = true;
         self.journey.interim_answers += 1;
-        if self.journey.interim_answers > cx.settings.limits.interim_answers {
+        if self.journey.interim_answers > cx.core.settings.limits.interim_answers {
             return self.journey.refuse(Reason::TooManyInterimAnswers, cx);
         }
         if head.status == 100 {
@@ -173,10 +172,9 @@ impl Awaiting {
         if !is_answer {
             return self.journey.refuse(Reason::UpgradeMismatch, cx);
         }
-        let debug = answer::debug_fields(&self.target, &self.journey.request, cx);
-        put_head(head, Persistence::Upgrade, debug.as_ref(), cx);
+        put_head(head, Persistence::Upgrade, Some(&self.journey.request), cx);
         let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
-        Tunnel::start(self.journey.request, is_websocket, cx)
+        Tunnel::start(self.journey, is_websocket, cx)
     }
 
     /// Whether it matters if the backend has heard anything: its connection may have been stale, and the request must not
@@ -193,18 +191,14 @@ impl Awaiting {
     /// The connection ended before the head of an answer was complete.
     fn lost(self, cx: &mut Cx<'_>) -> State {
         if self.may_be_stale() && self.may_send_again() {
-            self.journey.try_fresh(self.target, cx)
+            self.journey.try_fresh(cx)
         } else {
             self.retry(Reason::UpstreamClosed, cx)
         }
     }
 
     fn retry(self, failure: Reason, cx: &mut Cx<'_>) -> State {
-        if self.may_send_again() {
-            self.journey.try_another(self.target, failure, cx)
-        } else {
-            self.journey.refuse(failure, cx)
-        }
+        if self.may_send_again() { self.journey.try_another(failure, cx) } else { self.journey.refuse(failure, cx) }
     }
 
     /// RFC 9110 section 9.2.2: only a request whose method says that twice is as good as once, and only while all of
@@ -214,10 +208,11 @@ impl Awaiting {
     }
 }
 
-/// Passes on the head of an answer without a body.
-fn put_head(head: &ResponseHead<'_, '_>, persistence: Persistence, debug: Option<&DebugFields<'_>>, cx: &mut Cx<'_>) {
-    let delivery = Delivery { chunked: false, to_http11: true, persistence, via: cx.settings.via.as_deref() };
-    cx.output.client.make(|out| {
+/// Passes on the head of an answer without a body; one that is the last to `request` tells of where it comes from.
+fn put_head(head: &ResponseHead<'_, '_>, persistence: Persistence, request: Option<&Request>, cx: &mut Cx<'_>) {
+    let debug = request.and_then(|request| answer::debug_fields(request, cx.own, cx.core));
+    let delivery = Delivery { chunked: false, to_http11: true, persistence, via: cx.core.settings.via.as_deref() };
+    cx.core.output.client.make(|out| {
         head.write(&delivery, out);
         if let Some(debug) = debug {
             debug.put(out);

@@ -1,15 +1,14 @@
 //! A backend is chosen, the connection not yet there.
 
 use super::awaiting::Awaiting;
-use super::journey::{Journey, Target};
+use super::journey::Journey;
 use super::{Cx, Input, State};
 use crate::base::reason::Reason;
 use crate::health::Observation;
 
 #[derive(Debug)]
 pub(super) struct Connecting {
-    pub(super) journey: Journey,
-    pub(super) target: Target,
+    pub(super) journey: Box<Journey>,
     /// The request waits for one of the sockets to the backend to become free.
     pub(super) queued: bool,
 }
@@ -17,14 +16,14 @@ pub(super) struct Connecting {
 impl Connecting {
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
-            Input::Connected { reused } => Awaiting::start(self.journey, self.target, reused, cx),
+            Input::Connected { reused } => Awaiting::start(self.journey, reused, cx),
             Input::Queued => {
                 self.queued = true;
                 State::Connecting(self)
             }
             Input::Dialling => {
                 self.queued = false;
-                cx.deadline_in(cx.settings.connect_timeout);
+                cx.deadline_in(cx.core.settings.connect_timeout);
                 State::Connecting(self)
             }
             Input::ConnectFailed(reason) => self.failed(reason, cx),
@@ -41,8 +40,8 @@ impl Connecting {
             // A queue of our own says nothing about the life of the backend.
             // So does a want of ports, and those to other backends may be free.
             Reason::QueueFull | Reason::QueueTimeout | Reason::NoPort => {}
-            _ => self.target.observe(Observation::Unreachable, cx),
+            _ => cx.observe(Observation::Unreachable),
         }
-        self.journey.try_another(self.target, reason, cx)
+        self.journey.try_another(reason, cx)
     }
 }

@@ -1,7 +1,7 @@
 //! The vocabulary between an exchange and its owner: what happened, and what is to be done.
 
+use super::journey::Spares;
 use super::outlet::Outlet;
-use super::request::Spares;
 use super::settings::Settings;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
@@ -145,23 +145,31 @@ impl Output {
     }
 }
 
-/// What a step needs of its core.
+/// What the steps of all exchanges of a core share.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct Core {
     /// The present moment.
     pub now: Moment,
     /// The settings.
-    pub settings: &'a Settings,
+    pub settings: Settings,
     /// The pages of this node.
-    pub pages: &'a Pages,
-    /// The core's buffers.
-    pub buffers: &'a mut BufferPool,
-    /// The core's boxes for requests.
-    pub spares: &'a mut Spares,
-    /// The core's dice.
-    pub rng: &'a mut fastrand::Rng,
+    pub pages: Arc<Pages>,
+    /// The buffers.
+    pub buffers: BufferPool,
+    /// The boxes of requests.
+    pub spares: Spares,
+    /// The dice.
+    pub rng: fastrand::Rng,
     /// Where the results go.
-    pub output: &'a mut Output,
+    pub output: Output,
+}
+
+impl Core {
+    /// A core at this moment, with nothing in stock.
+    pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
+        let (buffers, spares, output) = (BufferPool::default(), Spares::default(), Output::default());
+        Self { now, settings, pages, buffers, spares, rng, output }
+    }
 }
 
 /// How a flush ended.

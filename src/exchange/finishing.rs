@@ -1,6 +1,6 @@
 //! The answer is complete: it has to leave, and the client may have to be heard out.
 
-use super::request::Request;
+use super::journey::Journey;
 use super::{Cx, Effect, Input, Side, State};
 use crate::base::reason::Reason;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Finishing {
-    pub(super) request: Option<Request>,
+    pub(super) journey: Option<Box<Journey>>,
     /// The connection is kept.
     pub(super) keep_alive: bool,
     /// The client still sends, and has to be heard out.
@@ -36,13 +36,13 @@ pub(super) enum AnswerEnd {
 
 impl Finishing {
     /// The end of an answer that tells its end itself.
-    pub(super) fn with(request: Option<Request>, keep_alive: bool, linger: bool) -> Self {
-        Self { request, keep_alive, linger, end: AnswerEnd::Told, heard: 0 }
+    pub(super) fn with(journey: Option<Box<Journey>>, keep_alive: bool, linger: bool) -> Self {
+        Self { journey, keep_alive, linger, end: AnswerEnd::Told, heard: 0 }
     }
 
     /// Waits until the answer has left; then the connection is kept, or heard out, or closed.
     pub(super) fn start(self, cx: &mut Cx<'_>) -> State {
-        cx.deadline_in(cx.settings.body_timeout);
+        cx.deadline_in(cx.core.settings.body_timeout);
         if cx.is_drained(Side::Client) { self.left(cx) } else { State::Finishing(self) }
     }
 
@@ -87,6 +87,6 @@ impl Finishing {
             cx.effect(Effect::Reset);
         }
         cx.effect(Effect::Finish { keep_alive: self.keep_alive });
-        State::Over(self.request)
+        State::Over(self.journey)
     }
 }

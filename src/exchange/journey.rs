@@ -5,19 +5,24 @@ use super::request::Request;
 use super::transfer::Transfer;
 use super::{Cx, Effect, State, answer, connecting, resolving};
 use crate::balance;
+use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend, Member};
 use crate::health::{self, Observation};
 use crate::wire::body::BodyLength;
-use crate::wire::limits::Limits;
+use crate::wire::request::RequestHead;
 use std::sync::Arc;
 
 /// How often the route is asked for again because every backend of the list found had just been retired. A list that
 /// comes back retired so often is stale where it is kept, and to ask on would be a loop without end.
 const MAX_RESOLVES: u32 = 32;
 
-#[derive(Debug)]
+/// How many boxes are kept for requests to come.
+const MOST_SPARES: usize = 1024;
+
+/// It goes from state to state, so it is boxed, and as boxes are used again ([`Spares`]), that costs no allocation.
+#[derive(Debug, Default)]
 pub(super) struct Journey {
     pub(super) request: Request,
     pub(super) upload: Transfer,
@@ -34,6 +39,25 @@ pub(super) struct Journey {
     failure: Option<Reason>,
 }
 
+/// The boxes of requests that are over: a core has one stock and uses it again and again.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
+pub struct Spares(Vec<Box<Journey>>);
+
+impl Spares {
+    fn take(&mut self) -> Box<Journey> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes back a box, and what is in it.
+    pub(super) fn take_back(&mut self, mut journey: Box<Journey>, buffers: &mut BufferPool) {
+        journey.request.recycle(buffers);
+        if self.0.len() < MOST_SPARES {
+            self.0.push(journey);
+        }
+    }
+}
+
 /// The member of a frontend that the request goes to.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -43,18 +67,30 @@ pub(super) struct Target {
 }
 
 impl Journey {
-    pub(super) fn new(request: Request, limits: &Limits) -> Self {
-        let upload = Transfer::new(request.body(), request.body() == BodyLength::Chunked, limits);
-        Self {
-            request,
-            upload,
-            is_here: false,
-            tried: Vec::new(),
-            resolves: 0,
-            goes_on: false,
-            interim_answers: 0,
-            failure: None,
+    /// That of the request with this head, of whose body `behind` bytes have come with it.
+    pub(super) fn begin(head: &RequestHead<'_, '_>, behind: u64, cx: &mut Cx<'_>) -> Result<Box<Self>, Reason> {
+        let mut journey = cx.core.spares.take();
+        match journey.request.take(head, cx) {
+            Ok(()) => {
+                let Self { request, upload, is_here, tried, resolves, goes_on, interim_answers, failure } =
+                    &mut *journey;
+                *upload =
+                    Transfer::new(request.body(), request.body() == BodyLength::Chunked, &cx.core.settings.limits);
+                *is_here = matches!(request.body(), BodyLength::Sized(length) if length <= behind);
+                tried.clear();
+                (*resolves, *goes_on, *interim_answers, *failure) = (0, false, 0, None);
+                Ok(journey)
+            }
+            Err(reason) => {
+                cx.core.spares.take_back(journey, &mut cx.core.buffers);
+                Err(reason)
+            }
         }
+    }
+
+    /// That of a request which has been where it was to go, or goes nowhere.
+    pub(super) fn past(request: Request) -> Self {
+        Self { request, ..Self::default() }
     }
 
     /// Whether a part of the body has yet to come from the client.
@@ -71,29 +107,30 @@ impl Journey {
     /// The client goes on with the body: from now on it is waited for.
     pub(super) fn go_on(&mut self, cx: &mut Cx<'_>) {
         if self.awaits_continue() {
-            *cx.upload_pace = Pace::default();
-            cx.upload_pace.restart(cx.now);
+            cx.own.upload_pace = Pace::default();
+            cx.own.upload_pace.restart(cx.core.now);
         }
         self.goes_on = true;
     }
 
     /// Asks for the route.
-    pub(super) fn resolve(mut self, cx: &mut Cx<'_>) -> State {
+    pub(super) fn resolve(mut self: Box<Self>, cx: &mut Cx<'_>) -> State {
         self.resolves += 1;
         cx.effect(Effect::Resolve);
-        cx.deadline_in(cx.settings.connect_timeout);
+        cx.deadline_in(cx.core.settings.connect_timeout);
         State::Resolving(resolving::Resolving { journey: self })
     }
 
     /// Chooses a backend and asks for a connection to it.
-    pub(super) fn connect(self, frontend: Arc<Frontend>, cx: &mut Cx<'_>) -> State {
-        match balance::pick(&frontend, &self.tried, cx.now, cx.rng) {
+    pub(super) fn connect(self: Box<Self>, frontend: Arc<Frontend>, cx: &mut Cx<'_>) -> State {
+        match balance::pick(&frontend, &self.tried, cx.core.now, &mut cx.core.rng) {
             Some(place) => {
-                cx.ledger.chose(&frontend, place, cx.now);
+                cx.own.ledger.chose_backend(cx.core.now);
+                cx.own.target = Some(Target { frontend, place });
                 if !self.tried.is_empty() {
                     cx.effect(Effect::Retry { stale: false });
                 }
-                self.dial(Target { frontend, place }, false, cx)
+                self.dial(false, cx)
             }
             // The list was changed while the request was under way: the new one has the backends to try.
             None if self.resolves < MAX_RESOLVES && frontend.is_outdated() => self.resolve(cx),
@@ -104,41 +141,44 @@ impl Journey {
         }
     }
 
-    fn dial(self, target: Target, fresh: bool, cx: &mut Cx<'_>) -> State {
+    fn dial(self: Box<Self>, fresh: bool, cx: &mut Cx<'_>) -> State {
         cx.connect(fresh);
-        cx.deadline_in(cx.settings.connect_timeout);
-        State::Connecting(connecting::Connecting { journey: self, target, queued: false })
+        cx.deadline_in(cx.core.settings.connect_timeout);
+        State::Connecting(connecting::Connecting { journey: self, queued: false })
     }
 
     /// The target failed before anything of its answer was passed on: tries another backend, if there is one and
     /// `server.retryOnError` allows.
-    pub(super) fn try_another(mut self, target: Target, failure: Reason, cx: &mut Cx<'_>) -> State {
+    pub(super) fn try_another(mut self: Box<Self>, failure: Reason, cx: &mut Cx<'_>) -> State {
         self.failure = Some(failure);
-        self.tried.push(target.member().backend.id());
         cx.release(false);
-        if self.tried.len() > cx.settings.retry_limit as usize {
+        let Some(target) = &cx.own.target else { return self.refuse(failure, cx) };
+        self.tried.push(target.member().backend.id());
+        if self.tried.len() > cx.core.settings.retry_limit as usize {
             return self.refuse(failure, cx);
         }
-        self.connect(target.frontend, cx)
+        let frontend = Arc::clone(&target.frontend);
+        self.connect(frontend, cx)
     }
 
     /// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes
     /// there again, by a new connection.
-    pub(super) fn try_fresh(self, target: Target, cx: &mut Cx<'_>) -> State {
+    pub(super) fn try_fresh(self: Box<Self>, cx: &mut Cx<'_>) -> State {
         cx.release(false);
         cx.effect(Effect::Retry { stale: true });
-        self.dial(target, true, cx)
+        self.dial(true, cx)
     }
 
     /// Sends the client to where connections are encrypted.
-    pub(super) fn redirect(self, cx: &mut Cx<'_>) -> State {
-        answer::redirect(self.request, self.upload.is_done(), cx)
+    pub(super) fn redirect(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+        answer::redirect(self, cx)
     }
 
     /// Ends the journey with an answer of this node's own.
-    pub(super) fn refuse(self, reason: Reason, cx: &mut Cx<'_>) -> State {
+    pub(super) fn refuse(self: Box<Self>, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.release(false);
-        answer::refuse(Some((self.request, self.upload.is_done())), reason, cx)
+        let uploaded = self.upload.is_done();
+        answer::refuse(Some((self, uploaded)), reason, cx)
     }
 }
 
@@ -148,17 +188,18 @@ impl Target {
         &self.frontend.members[self.place]
     }
 
-    /// Marks the member dead if what was seen of it says so. An only member never is: there is nothing to go to instead.
-    /// A mark is made, and told, anew when half of its time is over: where all members are marked, each request meets one.
-    pub(super) fn observe(&self, observation: Observation, cx: &mut Cx<'_>) {
-        let settings = &cx.settings.health;
-        if self.frontend.members.len() > 1 && health::is_dead(observation, settings, cx.now) {
-            let is_fresh = |until: Moment| until.since(cx.now) > settings.dead_ttl / 2;
-            if self.member().dead_until(cx.now).is_some_and(is_fresh) {
-                return;
-            }
-            self.member().mark_dead(cx.now + settings.dead_ttl);
-            cx.effect(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.place });
+    /// Marks the member dead if what was seen of it says so; what is to be told of that. An only member never is: there
+    /// is nothing to go to instead. A mark is made, and told, anew when half of its time is over: where all members are
+    /// marked, each request meets one.
+    pub(super) fn judge(&self, observation: Observation, now: Moment, settings: &health::Settings) -> Option<Effect> {
+        if self.frontend.members.len() < 2 || !health::is_dead(observation, settings, now) {
+            return None;
         }
+        let is_fresh = |until: Moment| until.since(now) > settings.dead_ttl / 2;
+        if self.member().dead_until(now).is_some_and(is_fresh) {
+            return None;
+        }
+        self.member().mark_dead(now + settings.dead_ttl);
+        Some(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.place })
     }
 }

@@ -2,8 +2,6 @@
 
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
-use crate::cluster::Frontend;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The facts of one exchange.
@@ -17,11 +15,10 @@ pub struct Ledger {
     pub reason: Option<Reason>,
     /// Bytes that left for the client, heads included (Hipache logs the same).
     pub bytes_to_client: u64,
-    /// The frontend and the place of the member that was chosen last.
-    pub target: Option<(Arc<Frontend>, usize)>,
-    /// When that member was chosen.
-    backend_started: Option<Moment>,
-    backend_ended: Option<Moment>,
+    /// When the last backend was chosen; [`Moment::NEVER`] while none was.
+    backend_started: Moment,
+    /// When the last byte of its answer had come; [`Moment::NEVER`] before.
+    backend_ended: Moment,
 }
 
 impl Ledger {
@@ -31,9 +28,8 @@ impl Ledger {
             status: 0,
             reason: None,
             bytes_to_client: 0,
-            target: None,
-            backend_started: None,
-            backend_ended: None,
+            backend_started: Moment::NEVER,
+            backend_ended: Moment::NEVER,
         }
     }
 
@@ -42,17 +38,12 @@ impl Ledger {
         self.reason.get_or_insert(reason);
     }
 
-    pub(super) fn chose(&mut self, frontend: &Arc<Frontend>, member: usize, now: Moment) {
-        match &mut self.target {
-            Some((known, place)) if Arc::ptr_eq(known, frontend) => *place = member,
-            target => *target = Some((Arc::clone(frontend), member)),
-        }
-        self.backend_started = Some(now);
-        self.backend_ended = None;
+    pub(super) fn chose_backend(&mut self, now: Moment) {
+        (self.backend_started, self.backend_ended) = (now, Moment::NEVER);
     }
 
     pub(super) fn backend_done(&mut self, now: Moment) {
-        self.backend_ended.get_or_insert(now);
+        self.backend_ended = self.backend_ended.min(now);
     }
 
     /// From the first byte of the request until `now`.
@@ -62,6 +53,6 @@ impl Ledger {
 
     /// From the choice of the backend until the last byte of its answer, or `now` if that has not come.
     pub fn backend(&self, now: Moment) -> Option<Duration> {
-        self.backend_started.map(|started| self.backend_ended.unwrap_or(now).since(started))
+        (self.backend_started != Moment::NEVER).then(|| self.backend_ended.min(now).since(self.backend_started))
     }
 }

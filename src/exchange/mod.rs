@@ -40,19 +40,21 @@ mod settings;
 mod transfer;
 mod tunnel;
 
-pub use events::{Effect, Flushed, Input, Output, Side, Turn};
+pub use events::{Core, Effect, Flushed, Input, Output, Side};
+pub use journey::Spares;
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
-pub use request::{Request, Spares};
+pub use request::Request;
 pub use settings::{KeepAlive, Redirect, Settings};
 
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{Frontend, Member};
-use crate::page::Pages;
+use crate::health::Observation;
 use crate::wire::forwarded::Peer;
-use finishing::AnswerEnd;
+use finishing::{AnswerEnd, Finishing};
+use journey::{Journey, Target};
 use outlet::write_all;
 use pace::Pace;
 use std::io::{self, IoSlice};
@@ -62,8 +64,16 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Exchange {
     state: State,
+    own: Own,
+}
+
+/// What an exchange has in each of its states.
+#[derive(Debug)]
+struct Own {
     peer: Peer,
     ledger: Ledger,
+    /// Where the request goes, or went last.
+    target: Option<Target>,
     deadline: Moment,
     /// It is the last that its client's connection may carry.
     is_last: bool,
@@ -96,61 +106,66 @@ enum State {
     /// The answer has left, the client still sends: its bytes are dropped, since closing would break the answer.
     Lingering(finishing::Finishing),
     /// Nothing is left to do.
-    Over(Option<Request>),
+    Over(Option<Box<Journey>>),
 }
 
 /// What a state's step may touch beside its own data.
 struct Cx<'a> {
-    now: Moment,
-    settings: &'a Settings,
-    pages: &'a Pages,
-    buffers: &'a mut BufferPool,
-    spares: &'a mut Spares,
-    rng: &'a mut fastrand::Rng,
-    output: &'a mut Output,
-    ledger: &'a mut Ledger,
-    deadline: &'a mut Moment,
-    peer: &'a Peer,
-    is_last: bool,
-    holds_upstream: &'a mut bool,
-    to_client: &'a Backlog,
-    to_upstream: &'a mut Backlog,
-    upload_pace: &'a mut Pace,
-    download_pace: &'a mut Pace,
+    core: &'a mut Core,
+    own: &'a mut Own,
+    /// How many of the input's bytes were used.
     consumed: usize,
 }
 
 impl Cx<'_> {
     fn effect(&mut self, effect: Effect) {
-        self.output.effects.push_back(effect);
+        self.core.output.effects.push_back(effect);
     }
 
     /// Asks for a connection to the target.
     fn connect(&mut self, fresh: bool) {
-        debug_assert!(!*self.holds_upstream, "a second connection");
-        *self.holds_upstream = true;
+        debug_assert!(!self.own.holds_upstream, "a second connection");
+        self.own.holds_upstream = true;
         self.effect(Effect::Connect { fresh });
     }
 
     /// Gives back what there is of a connection to a backend. Bytes that have not left for it never will: the next
     /// backend begins with a whole request.
     fn release(&mut self, reuse: bool) {
-        if std::mem::take(self.holds_upstream) {
-            self.output.upstream.clear();
-            self.to_upstream.discard(self.buffers);
+        if std::mem::take(&mut self.own.holds_upstream) {
+            self.core.output.upstream.clear();
+            self.own.to_upstream.discard(&mut self.core.buffers);
             self.effect(Effect::Release { reuse });
         }
     }
 
     fn deadline_in(&mut self, duration: std::time::Duration) {
-        *self.deadline = self.now + duration;
+        self.own.deadline = self.core.now + duration;
+    }
+
+    /// Whether the client sends as fast as it has to.
+    fn upload_keeps_up(&mut self) -> bool {
+        self.own.upload_pace.keeps_up(self.core.now, &self.core.settings)
+    }
+
+    /// Whether the client takes its answer as fast as it has to.
+    fn download_keeps_up(&mut self) -> bool {
+        self.own.download_pace.keeps_up(self.core.now, &self.core.settings)
+    }
+
+    /// Judges the target by what was seen of it.
+    fn observe(&mut self, observation: Observation) {
+        if let Some(target) = &self.own.target {
+            let mark = target.judge(observation, self.core.now, &self.core.settings.health);
+            self.core.output.effects.extend(mark);
+        }
     }
 
     /// Whether the client's connection may be kept, as far as this node is concerned.
     fn may_keep_alive(&self) -> bool {
-        match self.settings.keep_alive {
+        match self.core.settings.keep_alive {
             KeepAlive::Always => true,
-            KeepAlive::Plain => !self.peer.secure,
+            KeepAlive::Plain => !self.own.peer.secure,
             KeepAlive::Never => false,
         }
     }
@@ -158,8 +173,8 @@ impl Cx<'_> {
     /// Whether everything for the side has left, with nothing added in this turn.
     fn is_drained(&self, side: Side) -> bool {
         match side {
-            Side::Client => self.to_client.is_empty() && self.output.client.is_empty(),
-            Side::Upstream => self.to_upstream.is_empty() && self.output.upstream.is_empty(),
+            Side::Client => self.own.to_client.is_empty() && self.core.output.client.is_empty(),
+            Side::Upstream => self.own.to_upstream.is_empty() && self.core.output.upstream.is_empty(),
         }
     }
 }
@@ -167,10 +182,10 @@ impl Cx<'_> {
 impl Exchange {
     /// An exchange with a client that is about to send, or has sent, the first byte of a head.
     pub fn new(peer: Peer, now: Moment, settings: &Settings) -> Self {
-        Self {
-            state: State::Reading(reading::Reading::default()),
+        let own = Own {
             peer,
             ledger: Ledger::new(now),
+            target: None,
             deadline: now + settings.head_timeout,
             is_last: false,
             holds_upstream: false,
@@ -178,39 +193,22 @@ impl Exchange {
             to_upstream: Backlog::default(),
             upload_pace: Pace::default(),
             download_pace: Pace::default(),
-        }
+        };
+        Self { state: State::Reading(reading::Reading::default()), own }
     }
 
-    /// The same, as the last that its client's connection may carry.
-    pub fn last(self) -> Self {
-        Self { is_last: true, ..self }
+    /// Says that it is the last that its client's connection may carry.
+    pub fn make_last(&mut self) {
+        self.own.is_last = true;
     }
 
     /// Tells the exchange what happened. Of an [`Input::Bytes`] it returns how many were consumed: the others are to be
     /// offered again, at once if some were consumed, otherwise when more have come. `offset` is where the bytes stand
     /// in the buffer that [`Exchange::flush`] will be given.
-    pub fn step(&mut self, input: Input<'_>, offset: usize, turn: &mut Turn<'_>) -> usize {
-        turn.output.client.set_offset(offset);
-        turn.output.upstream.set_offset(offset);
-        let mut cx = Cx {
-            now: turn.now,
-            settings: turn.settings,
-            pages: turn.pages,
-            buffers: turn.buffers,
-            spares: turn.spares,
-            rng: turn.rng,
-            output: turn.output,
-            ledger: &mut self.ledger,
-            deadline: &mut self.deadline,
-            peer: &self.peer,
-            is_last: self.is_last,
-            holds_upstream: &mut self.holds_upstream,
-            to_client: &self.to_client,
-            to_upstream: &mut self.to_upstream,
-            upload_pace: &mut self.upload_pace,
-            download_pace: &mut self.download_pace,
-            consumed: 0,
-        };
+    pub fn step(&mut self, input: Input<'_>, offset: usize, core: &mut Core) -> usize {
+        core.output.client.set_offset(offset);
+        core.output.upstream.set_offset(offset);
+        let mut cx = Cx { core, own: &mut self.own, consumed: 0 };
         let state = std::mem::replace(&mut self.state, State::Over(None));
         self.state = state.step(input, &mut cx);
         cx.consumed
@@ -222,35 +220,33 @@ impl Exchange {
         &mut self,
         side: Side,
         input: &[u8],
-        turn: &mut Turn<'_>,
+        core: &mut Core,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Flushed {
-        let outlet = turn.output.outlet(side);
+        let outlet = core.output.outlet(side);
         if outlet.is_empty() {
             return Flushed::Nothing;
         }
         let (mut sent, mut result) = (0, Flushed::Blocked);
-        if self.backlog(side).is_empty() {
-            (sent, result) = write_all(&mut outlet.slices(input), &mut write);
+        if self.own.backlog(side).is_empty() {
+            (sent, result) = outlet.write(input, &mut write);
         }
-        let backlog = match side {
-            Side::Client => &mut self.to_client,
-            Side::Upstream => &mut self.to_upstream,
-        };
         match result {
-            Flushed::Blocked => backlog.keep(outlet, input, sent, turn.buffers),
+            Flushed::Blocked => {
+                let backlog = self.own.backlog_mut(side);
+                backlog.keep(outlet, input, sent, &mut core.buffers);
+                match side {
+                    // Now the client is waited for to take what it was sent, or the backend, and not the client.
+                    Side::Client => self.own.download_pace.start(core.now),
+                    Side::Upstream => self.own.upload_pace.pause(core.now),
+                }
+            }
             // What stays would never leave, and so keep the other side from being read.
-            Flushed::Broken => backlog.discard(turn.buffers),
+            Flushed::Broken => self.own.backlog_mut(side).discard(&mut core.buffers),
             Flushed::All | Flushed::Nothing => {}
         }
-        outlet.clear();
-        match (side, result) {
-            // Now the client is waited for to take what it was sent, or the backend, and not the client.
-            (Side::Client, Flushed::Blocked) => self.download_pace.start(turn.now),
-            (Side::Upstream, Flushed::Blocked) => self.upload_pace.pause(turn.now),
-            _ => {}
-        }
-        self.note_sent(side, sent, turn);
+        core.output.outlet(side).clear();
+        self.note_sent(side, sent, core);
         result
     }
 
@@ -258,56 +254,54 @@ impl Exchange {
     pub fn flush_backlog(
         &mut self,
         side: Side,
-        turn: &mut Turn<'_>,
+        core: &mut Core,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Flushed {
-        let backlog = match side {
-            Side::Client => &mut self.to_client,
-            Side::Upstream => &mut self.to_upstream,
-        };
+        let backlog = self.own.backlog_mut(side);
         if backlog.is_empty() {
             return Flushed::Nothing;
         }
         let (sent, result) = write_all(&mut std::iter::once(backlog.pending()), &mut write);
         match result {
-            Flushed::Broken => backlog.discard(turn.buffers),
-            _ => backlog.advance(sent, turn.buffers),
+            Flushed::Broken => backlog.discard(&mut core.buffers),
+            _ => backlog.advance(sent, &mut core.buffers),
         }
-        self.note_sent(side, sent, turn);
+        self.note_sent(side, sent, core);
         let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
+        let own = &mut self.own;
         match (side, result) {
-            (Side::Client, Flushed::Blocked) if is_answer && !self.download_pace.keeps_up(turn.now, turn.settings) => {
-                self.deadline = turn.now;
+            (Side::Client, Flushed::Blocked) if is_answer && !own.download_pace.keeps_up(core.now, &core.settings) => {
+                own.deadline = core.now;
             }
             // Whether that was fast enough is asked when the state is told.
-            (Side::Client, Flushed::All) => self.download_pace.pause(turn.now),
-            (Side::Upstream, Flushed::All) => self.upload_pace.start(turn.now),
+            (Side::Client, Flushed::All) => own.download_pace.pause(core.now),
+            (Side::Upstream, Flushed::All) => own.upload_pace.start(core.now),
             _ => {}
         }
         result
     }
 
-    fn note_sent(&mut self, side: Side, sent: usize, turn: &Turn<'_>) {
+    fn note_sent(&mut self, side: Side, sent: usize, core: &Core) {
         if sent > 0 {
             if side == Side::Client {
-                self.ledger.bytes_to_client += sent as u64;
-                self.download_pace.count(sent);
+                self.own.ledger.bytes_to_client += sent as u64;
+                self.own.download_pace.count(sent);
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {
-                State::Awaiting(state) if side == Side::Upstream => state.patience(turn.settings),
-                State::Relaying(_) | State::Finishing(_) => turn.settings.body_timeout,
-                State::Tunnel(_) => turn.settings.tunnel_timeout.unwrap_or(std::time::Duration::MAX),
+                State::Awaiting(state) if side == Side::Upstream => state.patience(&core.settings),
+                State::Relaying(_) | State::Finishing(_) => core.settings.body_timeout,
+                State::Tunnel(_) => core.settings.tunnel_timeout.unwrap_or(std::time::Duration::MAX),
                 _ => return,
             };
-            self.deadline = turn.now + patience;
+            self.own.deadline = core.now + patience;
         }
     }
 
     /// Whether bytes from `side` are wanted: the state has a use for them, and the other side has taken what it was
     /// sent. So the memory of an exchange is what one read can hold, a side.
     pub fn wants(&self, side: Side) -> bool {
-        self.backlog(side.other()).is_empty()
+        self.own.backlog(side.other()).is_empty()
             && match &self.state {
                 State::Reading(_) | State::Lingering(_) => side == Side::Client,
                 State::Awaiting(state) => state.wants(side),
@@ -344,25 +338,22 @@ impl Exchange {
 
     /// What a side's socket has not taken yet.
     pub fn backlog(&self, side: Side) -> &Backlog {
-        match side {
-            Side::Client => &self.to_client,
-            Side::Upstream => &self.to_upstream,
-        }
+        self.own.backlog(side)
     }
 
     /// When [`Input::Deadline`] is due.
     pub fn deadline(&self) -> Moment {
-        self.deadline
+        self.own.deadline
     }
 
     /// The facts so far.
     pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+        &self.own.ledger
     }
 
     /// The client.
     pub fn peer(&self) -> &Peer {
-        &self.peer
+        &self.own.peer
     }
 
     /// The request, once its head is complete.
@@ -372,31 +363,32 @@ impl Exchange {
             State::Resolving(state) => Some(&state.journey.request),
             State::Connecting(state) => Some(&state.journey.request),
             State::Awaiting(state) => Some(&state.journey.request),
-            State::Relaying(state) => Some(&state.request),
+            State::Relaying(state) => Some(&state.journey.request),
             State::Tunnel(state) => Some(&state.request),
-            State::Finishing(state) | State::Lingering(state) => state.request.as_ref(),
-            State::Over(request) => request.as_ref(),
+            State::Finishing(Finishing { journey, .. })
+            | State::Lingering(Finishing { journey, .. })
+            | State::Over(journey) => journey.as_ref().map(|journey| &journey.request),
         }
     }
 
     /// The frontend that serves the request and the place of the member that was chosen last.
     pub fn target(&self) -> Option<(&Arc<Frontend>, usize)> {
-        self.ledger.target.as_ref().map(|(frontend, member)| (frontend, *member))
+        self.own.target.as_ref().map(|target| (&target.frontend, target.place))
     }
 
     /// That member, while there is one.
     pub fn target_member(&self) -> Option<&Member> {
-        self.target().and_then(|(frontend, place)| frontend.members.get(place)).map(Arc::as_ref)
+        self.own.target.as_ref().map(Target::member)
     }
 
     /// Which of its core's buffers it holds, where it is a tunnel: of the request none is left then.
     pub fn lent_buffers(&self) -> Lent {
-        self.to_client.lent().and(self.to_upstream.lent())
+        self.own.to_client.lent().and(self.own.to_upstream.lent())
     }
 
     /// How many bytes it keeps because somebody is slow, or sends much at once.
     pub fn burden(&self) -> usize {
-        self.to_client.len() + self.to_upstream.len() + self.request().map_or(0, Request::burden)
+        self.own.to_client.len() + self.own.to_upstream.len() + self.request().map_or(0, Request::burden)
     }
 
     /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.
@@ -411,11 +403,27 @@ impl Exchange {
 
     /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.
     pub fn recycle(&mut self, buffers: &mut BufferPool, spares: &mut Spares) {
-        for backlog in [&mut self.to_client, &mut self.to_upstream] {
+        for backlog in [&mut self.own.to_client, &mut self.own.to_upstream] {
             backlog.discard(buffers);
         }
-        if let Some(request) = std::mem::replace(&mut self.state, State::Over(None)).into_request() {
-            request.recycle(buffers, spares);
+        if let Some(journey) = std::mem::replace(&mut self.state, State::Over(None)).into_journey() {
+            spares.take_back(journey, buffers);
+        }
+    }
+}
+
+impl Own {
+    fn backlog(&self, side: Side) -> &Backlog {
+        match side {
+            Side::Client => &self.to_client,
+            Side::Upstream => &self.to_upstream,
+        }
+    }
+
+    fn backlog_mut(&mut self, side: Side) -> &mut Backlog {
+        match side {
+            Side::Client => &mut self.to_client,
+            Side::Upstream => &mut self.to_upstream,
         }
     }
 }
@@ -423,7 +431,7 @@ impl Exchange {
 impl State {
     fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
         match (self, input) {
-            (Self::Over(request), _) => Self::Over(request),
+            (Self::Over(journey), _) => Self::Over(journey),
             // The answer has left as a whole: whatever ends this now is no failure.
             (Self::Lingering(state), Input::Broken(Side::Client) | Input::Abort(_)) => state.over(cx),
             (state, Input::Broken(Side::Client)) => state.leave(Reason::ClientGone, cx),
@@ -441,13 +449,13 @@ impl State {
 
     /// Ends the exchange without another word to the client.
     fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
-        cx.ledger.fail(reason);
+        cx.own.ledger.fail(reason);
         cx.release(false);
         if reason != Reason::ClientGone && self.would_look_whole(cx) {
             cx.effect(Effect::Reset);
         }
         cx.effect(Effect::Finish { keep_alive: false });
-        Self::Over(self.into_request())
+        Self::Over(self.into_journey())
     }
 
     /// Ends the exchange with an answer of this node's own, where none has begun.
@@ -471,16 +479,16 @@ impl State {
         end == AnswerEnd::Missing || (end == AnswerEnd::Connection && !cx.is_drained(Side::Client))
     }
 
-    fn into_request(self) -> Option<Request> {
+    fn into_journey(self) -> Option<Box<Journey>> {
         match self {
             Self::Reading(_) => None,
-            Self::Resolving(state) => Some(state.journey.request),
-            Self::Connecting(state) => Some(state.journey.request),
-            Self::Awaiting(state) => Some(state.journey.request),
-            Self::Relaying(state) => Some(state.request),
-            Self::Tunnel(state) => Some(state.request),
-            Self::Finishing(state) | Self::Lingering(state) => state.request,
-            Self::Over(request) => request,
+            Self::Resolving(state) => Some(state.journey),
+            Self::Connecting(state) => Some(state.journey),
+            Self::Awaiting(state) => Some(state.journey),
+            Self::Relaying(state) => Some(state.journey),
+            Self::Tunnel(state) => Some(Box::new(Journey::past(*state.request))),
+            Self::Finishing(state) | Self::Lingering(state) => state.journey,
+            Self::Over(journey) => journey,
         }
     }
 }

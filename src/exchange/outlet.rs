@@ -91,6 +91,19 @@ impl Outlet {
         })
     }
 
+    /// Writes the bytes, as many as are taken; how many that were.
+    pub(super) fn write(
+        &self,
+        input: &[u8],
+        write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> (usize, Flushed) {
+        match &*self.pieces {
+            // Most heads, and all of a small message.
+            [Piece::Made(_)] => write_once(&[IoSlice::new(&self.made)], self.made.len(), write),
+            _ => write_all(&mut self.slices(input), write),
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.made.clear();
         self.pieces.clear();
@@ -167,13 +180,24 @@ pub(super) fn write_all<'a>(
         if slices.is_empty() {
             return (sent, Flushed::All);
         }
-        match write(slices) {
-            Ok(written) if written == total && slices.len() < MAX_SLICES => return (sent + written, Flushed::All),
-            Ok(written) if written == total => sent += written,
-            Ok(written) => return (sent + written, Flushed::Blocked),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (sent, Flushed::Blocked),
-            Err(_) => return (sent, Flushed::Broken),
+        let (written, flushed) = write_once(slices, total, write);
+        sent += written;
+        if flushed != Flushed::All || slices.len() < MAX_SLICES {
+            return (sent, flushed);
         }
+    }
+}
+
+fn write_once(
+    slices: &[IoSlice<'_>],
+    total: usize,
+    write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> (usize, Flushed) {
+    match write(slices) {
+        Ok(written) if written == total => (written, Flushed::All),
+        Ok(written) => (written, Flushed::Blocked),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, Flushed::Blocked),
+        Err(_) => (0, Flushed::Broken),
     }
 }
 

@@ -6,30 +6,36 @@ use std::time::Duration;
 
 /// The bytes of one side, and the time for which that side alone was waited for. Bytes for which nobody had to wait count
 /// too: they only make the side faster, by no more than one count's worth.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
     waited: Duration,
     bytes: u64,
-    /// Since when it is waited for, if it is.
-    since: Option<Moment>,
+    /// Since when it is waited for; [`Moment::NEVER`] while it is not.
+    since: Moment,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { waited: Duration::ZERO, bytes: 0, since: Moment::NEVER }
+    }
 }
 
 impl Pace {
     /// From now on it is waited for; what was before, for somebody else.
     pub(super) fn restart(&mut self, now: Moment) {
-        self.since = Some(now);
+        self.since = now;
     }
 
     /// From now on it is waited for, if it was not before.
     pub(super) fn start(&mut self, now: Moment) {
-        self.since.get_or_insert(now);
+        self.since = self.since.min(now);
     }
 
     /// It is not waited for any more: the other side is.
     pub(super) fn pause(&mut self, now: Moment) {
-        if let Some(since) = self.since.take() {
-            self.waited = self.waited.saturating_add(now.since(since));
-        }
+        // Of a moment that never comes there has passed nothing.
+        self.waited = self.waited.saturating_add(now.since(self.since));
+        self.since = Moment::NEVER;
     }
 
     /// It has sent, or taken, these bytes, waited for or not.
@@ -40,7 +46,7 @@ impl Pace {
     /// Whether it is fast enough: once the waiting adds up to the patience that there is with a body, all bytes together
     /// have to make up `server.minBodyRate`, and the count begins anew. To be asked behind each wait.
     pub(super) fn keeps_up(&mut self, now: Moment, settings: &Settings) -> bool {
-        if self.since.is_some() {
+        if self.since != Moment::NEVER {
             self.pause(now);
             self.start(now);
         }

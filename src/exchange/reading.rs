@@ -37,7 +37,7 @@ impl Reading {
             Ok(head) => head.flatten(),
             Err(reason) => return refuse(bytes, reason, cx),
         };
-        match excess(bytes, head.as_ref(), cx.settings) {
+        match excess(bytes, head.as_ref(), &cx.core.settings) {
             Some(reason) => refuse(bytes, reason, cx),
             None => match head {
                 Some(head) => begin(&head, bytes, cx),
@@ -64,25 +64,21 @@ fn excess(bytes: &[u8], head: Option<&RequestHead<'_, '_>>, settings: &Settings)
 }
 
 fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
-    let request = match Request::new(head, cx) {
-        Ok(request) => request,
+    let journey = match Journey::begin(head, (bytes.len() - head.len) as u64, cx) {
+        Ok(journey) => journey,
         Err(reason) => return refuse(bytes, reason, cx),
     };
     cx.consumed = head.len;
-    if request.is_for(PING_HOST) {
-        return answer::plain(request, "ok", cx);
+    if journey.request.is_for(PING_HOST) {
+        return answer::plain(journey, "ok", cx);
     }
-    let limits = &cx.settings.limits;
     match (head.max_forwards, head.method) {
-        (Some(0), "OPTIONS") => return answer::plain(request, "", cx),
+        (Some(0), "OPTIONS") => return answer::plain(journey, "", cx),
         // To show a request to whoever asks is not for this node.
-        (Some(0), _) => return Journey::new(request, limits).refuse(Reason::MethodRefused, cx),
+        (Some(0), _) => return journey.refuse(Reason::MethodRefused, cx),
         _ => {}
     }
-    let mut journey = Journey::new(request, limits);
-    let behind = (bytes.len() - head.len) as u64;
-    journey.is_here = matches!(head.body, BodyLength::Sized(length) if length <= behind);
-    match (head.body, cx.settings.max_body_bytes) {
+    match (head.body, cx.core.settings.max_body_bytes) {
         (BodyLength::Sized(length), Some(limit)) if length > limit => journey.refuse(Reason::BodyTooLarge, cx),
         _ => journey.resolve(cx),
     }
@@ -91,5 +87,5 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
 /// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.
 fn refuse(bytes: &[u8], reason: Reason, cx: &mut Cx<'_>) -> State {
     let request = Request::glimpsed(bytes, cx);
-    answer::refuse(request.map(|request| (request, false)), reason, cx)
+    answer::refuse(request.map(|request| (Box::new(Journey::past(request)), false)), reason, cx)
 }

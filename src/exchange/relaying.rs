@@ -2,9 +2,8 @@
 
 use super::awaiting::Awaiting;
 use super::finishing::{AnswerEnd, Finishing};
-use super::journey::Target;
+use super::journey::Journey;
 use super::outlet::Sink;
-use super::request::Request;
 use super::transfer::Transfer;
 use super::{Cx, Effect, Input, Side, State, answer};
 use crate::base::reason::Reason;
@@ -14,8 +13,7 @@ use crate::wire::response::{Delivery, Persistence, ResponseHead};
 
 #[derive(Debug)]
 pub(super) struct Relaying {
-    pub(super) request: Request,
-    upload: Transfer,
+    pub(super) journey: Box<Journey>,
     download: Transfer,
     /// The client's connection may carry the next request.
     client_stays: bool,
@@ -33,20 +31,19 @@ impl Relaying {
     /// Passes on the head of the answer and decides what its end will mean, and passes on what of the body stands behind
     /// the head.
     pub(super) fn start(awaiting: Awaiting, head: &ResponseHead<'_, '_>, rest: &[u8], cx: &mut Cx<'_>) -> State {
-        let Awaiting { journey, target, deaf, .. } = awaiting;
-        let goes_on = journey.goes_on;
-        let (mut request, upload) = (journey.request, journey.upload);
-        target.observe(Observation::Answered { status: head.status, retry_after: head.retry_after }, cx);
-        request.drop_replay(cx.buffers);
-        cx.ledger.status = head.status;
+        let Awaiting { mut journey, deaf, .. } = awaiting;
+        cx.observe(Observation::Answered { status: head.status, retry_after: head.retry_after });
+        journey.request.drop_replay(&mut cx.core.buffers);
+        let (request, upload) = (&journey.request, &journey.upload);
+        cx.own.ledger.status = head.status;
 
         // A client that sees a refusal may stop sending (RFC 9112 section 9.6); one that sees a success goes on, and
         // its backend may well go on reading. One that was never told to send the body may do either (RFC 9110
         // section 10.1.1).
         let upload_is_moot = head.status >= 300 || deaf;
-        let upload_is_optional = request.expects_continue() && !goes_on;
+        let upload_is_optional = journey.awaits_continue();
         if upload_is_optional {
-            cx.upload_pace.restart(cx.now);
+            cx.own.upload_pace.restart(cx.core.now);
         }
         let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
         let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
@@ -61,16 +58,23 @@ impl Relaying {
                 true if request.is_http11() => Persistence::Implied,
                 true => Persistence::KeepAlive,
             },
-            via: cx.settings.via.as_deref(),
+            via: cx.core.settings.via.as_deref(),
         };
-        put_head(head, &delivery, &request, &target, cx);
+        let download = Transfer::new(head.body, delivery.chunked, &cx.core.settings.limits);
+        let debug = answer::debug_fields(request, cx.own, cx.core);
+        cx.core.output.client.make(|out| {
+            head.write(&delivery, out);
+            if let Some(debug) = debug {
+                debug.put(out);
+            }
+            out.extend_from_slice(b"\r\n");
+        });
         if upload_is_moot && !upload.is_done() {
             cx.effect(Effect::Uploaded);
         }
         let state = Self {
-            request,
-            upload,
-            download: Transfer::new(head.body, delivery.chunked, &cx.settings.limits),
+            journey,
+            download,
             client_stays,
             ends_with_connection,
             upstream_stays: head.keep_alive && !deaf && (rest.is_empty() || head.body != BodyLength::None),
@@ -80,7 +84,7 @@ impl Relaying {
         if rest.is_empty() || state.download.is_done() {
             return state.settle(cx);
         }
-        cx.output.client.advance(head.len);
+        cx.core.output.client.advance(head.len);
         cx.consumed = 0;
         let state = state.receive(rest, cx);
         cx.consumed += head.len;
@@ -89,7 +93,7 @@ impl Relaying {
 
     /// Passes on what belongs to the answer.
     fn receive(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
-        match self.download.feed(bytes, &mut cx.output.client) {
+        match self.download.feed(bytes, &mut cx.core.output.client) {
             Ok(consumed) => {
                 cx.consumed = consumed;
                 // Bytes behind the answer would be read as the next one.
@@ -103,18 +107,18 @@ impl Relaying {
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Upstream, bytes) => self.receive(bytes, cx),
-            Input::Bytes(Side::Client, bytes) => match self.upload.feed(bytes, &mut cx.output.upstream) {
+            Input::Bytes(Side::Client, bytes) => match self.journey.upload.feed(bytes, &mut cx.core.output.upstream) {
                 Ok(consumed) => {
                     cx.consumed = consumed;
-                    cx.upload_pace.count(consumed);
-                    if !cx.upload_pace.keeps_up(cx.now, cx.settings) {
+                    cx.own.upload_pace.count(consumed);
+                    if !cx.upload_keeps_up() {
                         return self.cut(Reason::BodyTooSlow, cx);
                     }
-                    let limit = cx.settings.max_body_bytes;
-                    if limit.is_some_and(|limit| self.upload.received() > limit) {
+                    let limit = cx.core.settings.max_body_bytes;
+                    if limit.is_some_and(|limit| self.journey.upload.received() > limit) {
                         return self.cut(Reason::BodyTooLarge, cx);
                     }
-                    if self.upload.is_done() {
+                    if self.journey.upload.is_done() {
                         cx.effect(Effect::Uploaded);
                     }
                     self.settle(cx)
@@ -126,7 +130,7 @@ impl Relaying {
             }
             Input::End(Side::Upstream) => {
                 self.upstream_gone();
-                match self.download.end_of_input(&mut cx.output.client) {
+                match self.download.end_of_input(&mut cx.core.output.client) {
                     true => self.settle(cx),
                     false => self.cut(Reason::UpstreamTruncated, cx),
                 }
@@ -143,7 +147,7 @@ impl Relaying {
                 self.settle(cx)
             }
             Input::Drained(Side::Upstream) => self.settle(cx),
-            Input::Drained(Side::Client) if !cx.download_pace.keeps_up(cx.now, cx.settings) => {
+            Input::Drained(Side::Client) if !cx.download_keeps_up() => {
                 State::Relaying(self).leave(Reason::ClientStalled, cx)
             }
             Input::Deadline => self.stalled(cx),
@@ -153,14 +157,14 @@ impl Relaying {
 
     pub(super) fn wants(&self, side: Side) -> bool {
         match side {
-            Side::Client => !self.upload.is_done() && !self.upload_is_moot,
+            Side::Client => !self.journey.upload.is_done() && !self.upload_is_moot,
             Side::Upstream => !self.download.is_done(),
         }
     }
 
     /// How many bytes of the request's body may be to come.
     pub(super) fn upload_left(&self) -> usize {
-        self.upload.share_of(usize::MAX)
+        self.journey.upload.share_of(usize::MAX)
     }
 
     fn upstream_gone(&mut self) {
@@ -171,35 +175,35 @@ impl Relaying {
     /// Ends the exchange when both bodies are where they belong.
     fn settle(self, cx: &mut Cx<'_>) -> State {
         if !self.download.is_done() {
-            cx.deadline_in(cx.settings.body_timeout);
+            cx.deadline_in(cx.core.settings.body_timeout);
             return State::Relaying(self);
         }
-        cx.ledger.backend_done(cx.now);
-        let is_heard = !self.wants(Side::Client) || (self.upload_is_optional && self.upload.received() == 0);
+        cx.own.ledger.backend_done(cx.core.now);
+        let is_heard = !self.wants(Side::Client) || (self.upload_is_optional && self.journey.upload.received() == 0);
         // An answer that comes early does not keep the end of the body from a backend that goes on reading.
         let is_sent = self.upload_is_moot || cx.is_drained(Side::Upstream);
         if !(is_heard && is_sent) {
-            cx.deadline_in(cx.settings.body_timeout);
+            cx.deadline_in(cx.core.settings.body_timeout);
             return State::Relaying(self);
         }
         self.finish(cx)
     }
 
     fn finish(self, cx: &mut Cx<'_>) -> State {
-        let uploaded = self.upload.is_done() && cx.is_drained(Side::Upstream);
+        let uploaded = self.journey.upload.is_done() && cx.is_drained(Side::Upstream);
         cx.release(self.upstream_stays && uploaded);
-        let keep_alive = self.client_stays && self.upload.is_done();
-        let linger = !self.upload.is_done() || self.request.is_cut_off();
+        let keep_alive = self.client_stays && self.journey.upload.is_done();
+        let linger = !self.journey.upload.is_done() || self.journey.request.is_cut_off();
         let end = self.answer_end();
-        Finishing { request: Some(self.request), keep_alive, linger, end, heard: 0 }.start(cx)
+        Finishing { journey: Some(self.journey), keep_alive, linger, end, heard: 0 }.start(cx)
     }
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
     fn cut(self, reason: Reason, cx: &mut Cx<'_>) -> State {
-        cx.ledger.fail(reason);
+        cx.own.ledger.fail(reason);
         cx.release(false);
         let end = self.answer_end();
-        Finishing { request: Some(self.request), keep_alive: false, linger: false, end, heard: 0 }.start(cx)
+        Finishing { journey: Some(self.journey), keep_alive: false, linger: false, end, heard: 0 }.start(cx)
     }
 
     /// How the client would know that the answer ends here.
@@ -214,7 +218,7 @@ impl Relaying {
     fn stalled(self, cx: &mut Cx<'_>) -> State {
         if !cx.is_drained(Side::Client) {
             State::Relaying(self).leave(Reason::ClientStalled, cx)
-        } else if self.download.is_done() && self.upload.is_done() {
+        } else if self.download.is_done() && self.journey.upload.is_done() {
             // The backend has answered, and does not take the rest of what it was answering.
             self.finish(cx)
         } else if self.download.is_done() {
@@ -223,15 +227,4 @@ impl Relaying {
             self.cut(Reason::UpstreamStalled, cx)
         }
     }
-}
-
-fn put_head(head: &ResponseHead<'_, '_>, delivery: &Delivery<'_>, request: &Request, target: &Target, cx: &mut Cx<'_>) {
-    let debug = answer::debug_fields(target, request, cx);
-    cx.output.client.make(|out| {
-        head.write(delivery, out);
-        if let Some(debug) = debug {
-            debug.put(out);
-        }
-        out.extend_from_slice(b"\r\n");
-    });
 }

@@ -7,7 +7,7 @@ use crate::cluster::Frontend;
 
 #[derive(Debug)]
 pub(super) struct Resolving {
-    pub(super) journey: Journey,
+    pub(super) journey: Box<Journey>,
 }
 
 impl Resolving {
@@ -23,6 +23,7 @@ impl Resolving {
 
     /// Whether the client is to come back over an encrypted connection.
     fn has_to_move(&self, frontend: &Frontend, cx: &Cx<'_>) -> bool {
-        frontend.options.https_redirect.unwrap_or(cx.settings.redirect.for_all) && !self.journey.request.is_secure()
+        frontend.options.https_redirect.unwrap_or(cx.core.settings.redirect.for_all)
+            && !self.journey.request.is_secure()
     }
 }

@@ -6,8 +6,8 @@ use crate::wire::body::{BodyLength, BodyReader};
 use crate::wire::chunked::{self, ChunkFault};
 use crate::wire::limits::Limits;
 
-/// One body.
-#[derive(Debug)]
+/// One body; none, as long as nobody has said otherwise.
+#[derive(Debug, Default)]
 pub(super) struct Transfer {
     reader: BodyReader,
     /// Whether it goes out chunked.

@@ -1,6 +1,7 @@
 //! Bytes of another protocol go both ways.
 
 use super::finishing::Finishing;
+use super::journey::Journey;
 use super::outlet::Sink;
 use super::request::Request;
 use super::{Cx, Effect, Input, Side, State};
@@ -11,7 +12,7 @@ use crate::wire::websocket::{self, Frames};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    pub(super) request: Request,
+    pub(super) request: Box<Request>,
     client_ended: bool,
     upstream_ended: bool,
     /// The backend takes nothing more.
@@ -24,9 +25,10 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// The 101 is on its way.
-    pub(super) fn start(mut request: Request, is_websocket: bool, cx: &mut Cx<'_>) -> State {
-        request.shrink(cx.buffers);
-        cx.ledger.status = 101;
+    pub(super) fn start(journey: Box<Journey>, is_websocket: bool, cx: &mut Cx<'_>) -> State {
+        let request = Box::new(journey.request.shrink());
+        cx.core.spares.take_back(journey, &mut cx.core.buffers);
+        cx.own.ledger.status = 101;
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
         let (client_ended, upstream_ended, upstream_deaf) = (false, false, false);
@@ -37,7 +39,7 @@ impl Tunnel {
         match input {
             Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),
             Input::Bytes(side, bytes) => {
-                cx.output.outlet(side.other()).pass(bytes, 0..bytes.len());
+                cx.core.output.outlet(side.other()).pass(bytes, 0..bytes.len());
                 cx.consumed = bytes.len();
                 self.stay(cx)
             }
@@ -57,7 +59,7 @@ impl Tunnel {
                 }
                 self.upstream_deaf = true;
                 // What has come from the backend still leaves.
-                cx.deadline_in(cx.settings.body_timeout);
+                cx.deadline_in(cx.core.settings.body_timeout);
                 self.settle(cx)
             }
             Input::Deadline if self.retire_by.is_some() => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
@@ -74,11 +76,11 @@ impl Tunnel {
             at += frames.advance(bytes.from(at));
             is_end = self.retire_by.is_some() && frames.is_at_boundary();
         }
-        cx.output.outlet(Side::Client).pass(bytes, 0..at);
+        cx.core.output.outlet(Side::Client).pass(bytes, 0..at);
         cx.consumed = bytes.len();
         match self.retire_by {
             Some(_) if is_end => self.take_leave(cx),
-            Some(limit) if limit <= cx.now => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+            Some(limit) if limit <= cx.core.now => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
             Some(_) => State::Tunnel(self),
             None => self.stay(cx),
         }
@@ -92,8 +94,8 @@ impl Tunnel {
                 if frames.is_at_boundary() {
                     return self.take_leave(cx);
                 }
-                cx.deadline_in(cx.settings.body_timeout);
-                self.retire_by = Some(*cx.deadline);
+                cx.deadline_in(cx.core.settings.body_timeout);
+                self.retire_by = Some(cx.own.deadline);
                 State::Tunnel(self)
             }
             _ => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
@@ -105,11 +107,11 @@ impl Tunnel {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
             return State::Tunnel(self).leave(Reason::BackendRemoved, cx);
         }
-        cx.output.outlet(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
-        cx.ledger.fail(Reason::BackendRemoved);
-        cx.ledger.backend_done(cx.now);
+        cx.core.output.outlet(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
+        cx.own.ledger.fail(Reason::BackendRemoved);
+        cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        Finishing::with(Some(self.request), false, !self.client_ended).start(cx)
+        Finishing::with(Some(Box::new(Journey::past(*self.request))), false, !self.client_ended).start(cx)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -127,7 +129,7 @@ impl Tunnel {
     }
 
     fn stay(self, cx: &mut Cx<'_>) -> State {
-        *cx.deadline = cx.settings.tunnel_timeout.map_or(Moment::NEVER, |timeout| cx.now + timeout);
+        cx.own.deadline = cx.core.settings.tunnel_timeout.map_or(Moment::NEVER, |timeout| cx.core.now + timeout);
         State::Tunnel(self)
     }
 
@@ -140,9 +142,9 @@ impl Tunnel {
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
     /// end that it was told into a reset, which takes away what it has not read.
     fn finish(self, cx: &mut Cx<'_>) -> State {
-        cx.ledger.backend_done(cx.now);
+        cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        let finishing = Finishing::with(Some(self.request), false, false);
+        let finishing = Finishing::with(Some(Box::new(Journey::past(*self.request))), false, false);
         if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }

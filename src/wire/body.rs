@@ -8,9 +8,10 @@ use crate::base::cut::Cut;
 use std::ops::Range;
 
 /// How the end of a body is known (RFC 9112 section 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyLength {
     /// There is no body.
+    #[default]
     None,
     /// It has this many bytes.
     Sized(u64),
@@ -86,9 +87,10 @@ impl Framing {
 }
 
 /// Follows a body through the bytes of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyReader {
     /// The body is complete.
+    #[default]
     Done,
     /// This many bytes are left; more than none.
     Sized(u64),

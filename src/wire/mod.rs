@@ -34,11 +34,12 @@ use crate::base::cut::Cut;
 pub const MAX_FIELDS: usize = 128;
 
 /// The two versions that are spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0.
     Http10,
     /// HTTP/1.1.
+    #[default]
     Http11,
 }
 

@@ -36,7 +36,6 @@ mod vitals;
 mod watch;
 
 use crate::access_log::Log;
-use crate::base::buffer::BufferPool;
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
 use crate::base::slots::{Key, Slots};
@@ -44,7 +43,7 @@ use crate::base::throttle::Throttle;
 use crate::base::wheel::Wheel;
 use crate::cluster::{BackendId, Frontend};
 use crate::directory::{CoreId, Directory, News};
-use crate::exchange::{self, Output, Side, Turn};
+use crate::exchange::{self, Core, Side};
 use crate::net::mailbox::{Inbox, Post, mailbox};
 use crate::net::quota::Quota;
 use crate::net::tls::{BackendTls, Bench, Reception};
@@ -217,32 +216,6 @@ pub struct Worker {
     leave: Option<drain::Leave>,
 }
 
-/// What the steps of all exchanges of a core share.
-#[derive(Debug)]
-struct Core {
-    now: Moment,
-    settings: exchange::Settings,
-    pages: Arc<Pages>,
-    buffers: BufferPool,
-    spares: exchange::Spares,
-    rng: fastrand::Rng,
-    output: Output,
-}
-
-impl Core {
-    fn turn(&mut self) -> Turn<'_> {
-        Turn {
-            now: self.now,
-            settings: &self.settings,
-            pages: &self.pages,
-            buffers: &mut self.buffers,
-            spares: &mut self.spares,
-            rng: &mut self.rng,
-            output: &mut self.output,
-        }
-    }
-}
-
 /// Whose deadline it is.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
@@ -322,15 +295,7 @@ impl Worker {
             warnings: Throttle::new(MOST_WARNINGS),
             unwatched: watch::Unwatched::default(),
             quota: parts.quota,
-            core: Core {
-                now,
-                settings: parts.exchange,
-                pages: parts.pages,
-                buffers: BufferPool::default(),
-                spares: exchange::Spares::default(),
-                rng: fastrand::Rng::new(),
-                output: Output::default(),
-            },
+            core: Core::new(now, parts.exchange, parts.pages, fastrand::Rng::new()),
             scratch: vec![0; LARGEST_READ as usize].into_boxed_slice(),
             bench: Bench::default(),
             backend_tls: parts.backend_tls,

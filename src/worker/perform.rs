@@ -34,7 +34,7 @@ impl Worker {
     /// A step whose effects are performed by the loop that is under way.
     pub(super) fn inform(&mut self, job: Key, input: Input<'_>) {
         if let Some(job) = self.jobs.get_mut(job) {
-            job.exchange.step(input, 0, &mut self.core.turn());
+            job.exchange.step(input, 0, &mut self.core);
         }
     }
 

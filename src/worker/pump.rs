@@ -135,9 +135,9 @@ impl Worker {
         let mut exchange = Exchange::new(client.peer.clone(), self.core.now, &self.core.settings);
         if self.settings.max_requests.is_some_and(|most| client.served >= most.get() - 1) {
             self.counters.count(Counter::RequestLimits);
-            exchange = exchange.last();
+            exchange.make_last();
         } else if is_to_part {
-            exchange = exchange.last();
+            exchange.make_last();
         }
         let job = self.jobs.insert(Job {
             exchange,
@@ -274,7 +274,7 @@ impl Worker {
     /// A step and its effects; its bytes are left to [`Worker::flush`]. Returns how many bytes were consumed.
     fn step(&mut self, job_key: Key, input: Input<'_>, offset: usize) -> usize {
         let Some(job) = self.jobs.get_mut(job_key) else { return 0 };
-        let consumed = job.exchange.step(input, offset, &mut self.core.turn());
+        let consumed = job.exchange.step(input, offset, &mut self.core);
         self.perform(job_key);
         consumed
     }
@@ -290,8 +290,8 @@ impl Worker {
             if side == Side::Client && job.exchange.ends_behind_answer() {
                 transport.announce_end();
             }
-            let (mut turn, bench) = (self.core.turn(), &mut self.bench);
-            let flushed = job.exchange.flush(side, input, &mut turn, |slices| transport.send(slices, bench));
+            let bench = &mut self.bench;
+            let flushed = job.exchange.flush(side, input, &mut self.core, |slices| transport.send(slices, bench));
             self.after_flush(job_key, side, flushed);
         }
         // What is left is for somebody who is gone, or was made by the end of a flush and knows nothing of `input`.
@@ -308,7 +308,7 @@ impl Worker {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { return };
         let bench = &mut self.bench;
-        let flushed = job.exchange.flush_backlog(side, &mut self.core.turn(), |slices| transport.send(slices, bench));
+        let flushed = job.exchange.flush_backlog(side, &mut self.core, |slices| transport.send(slices, bench));
         if flushed != Flushed::Nothing {
             self.after_flush(job_key, side, flushed);
             self.flush(job_key, &[]);

@@ -4,11 +4,10 @@ use crate::requests::FORWARDED;
 use crate::support::message::{Framing, Head, Inlet, Trailers};
 use crate::table::{ANSWERS, Fate, Given, REQUESTS, Then, To, Used};
 use crate::{crlf, text};
-use sluice::base::buffer::BufferPool;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Effect, Exchange, Flushed, Input, KeepAlive, Output, Redirect, Settings, Side, Spares, Turn};
+use sluice::exchange::{Core, Effect, Exchange, Flushed, Input, KeepAlive, Redirect, Settings, Side};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -20,12 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Two sockets that take everything, and an exchange between them; when one is over, the next begins.
 pub(crate) struct Stage {
-    settings: Settings,
-    pages: Pages,
-    buffers: BufferPool,
-    spares: Spares,
-    rng: fastrand::Rng,
-    output: Output,
+    core: Core,
     exchange: Exchange,
     /// What has come from the client and was not consumed, and what has come from the backend.
     unread: [Vec<u8>; 2],
@@ -43,14 +37,10 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new() -> Self {
         let settings = settings();
+        let pages = Arc::new(Pages::load(&page::Settings::default()));
         Self {
             exchange: Exchange::new(peer(), Moment::ZERO, &settings),
-            settings,
-            pages: Pages::load(&page::Settings::default()),
-            buffers: BufferPool::default(),
-            spares: Spares::default(),
-            rng: fastrand::Rng::with_seed(1),
-            output: Output::default(),
+            core: Core::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)),
             unread: Default::default(),
             to_client: Vec::new(),
             to_backend: Vec::new(),
@@ -91,10 +81,8 @@ impl Stage {
     }
 
     fn step(&mut self, input: Input<'_>) -> usize {
-        let Self { settings, pages, buffers, spares, rng, output, exchange, .. } = self;
-        let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, spares, rng, output };
-        let consumed = exchange.step(input, 0, &mut turn);
-        while let Some(effect) = self.output.effects.pop_front() {
+        let consumed = self.exchange.step(input, 0, &mut self.core);
+        while let Some(effect) = self.core.output.effects.pop_front() {
             match effect {
                 Effect::Resolve => drop(self.step(Input::Route(Ok(frontend())))),
                 Effect::Connect { .. } => {
@@ -117,17 +105,15 @@ impl Stage {
         self.reasons.extend(self.exchange.ledger().reason);
         self.finished += 1;
         self.is_open &= keep_alive;
-        self.exchange = Exchange::new(peer(), Moment::ZERO, &self.settings);
+        self.exchange = Exchange::new(peer(), Moment::ZERO, &self.core.settings);
     }
 
     fn flush(&mut self, input: &[u8]) {
         let mut input = input;
-        while self.output.has_bytes() {
+        while self.core.output.has_bytes() {
             for side in [Side::Upstream, Side::Client] {
-                let Self { settings, pages, buffers, spares, rng, output, exchange, .. } = self;
-                let mut turn = Turn { now: Moment::ZERO, settings, pages, buffers, spares, rng, output };
                 let sent = if side == Side::Client { &mut self.to_client } else { &mut self.to_backend };
-                let flushed = exchange.flush(side, input, &mut turn, |slices| {
+                let flushed = self.exchange.flush(side, input, &mut self.core, |slices| {
                     slices.iter().for_each(|slice| sent.extend_from_slice(slice));
                     Ok(slices.iter().map(|slice| slice.len()).sum())
                 });

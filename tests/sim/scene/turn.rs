@@ -73,8 +73,8 @@ impl World {
         let Some(mut peer) = self.take_peer(side) else { return };
         peer.room = room;
         let mut rng = self.rng.clone();
-        let (exchange, mut turn) = self.turn();
-        let flushed = exchange.flush_backlog(side, &mut turn, |slices| peer.write(slices, &mut rng));
+        let (exchange, core) = self.turn();
+        let flushed = exchange.flush_backlog(side, core, |slices| peer.write(slices, &mut rng));
         self.rng = rng;
         self.put_peer(side, peer);
         self.note(|| format!("backlog of {side:?}: {flushed:?}"));
@@ -89,8 +89,8 @@ impl World {
             Input::Route(route) => format!("route {:?}", route.as_ref().map(|frontend| frontend.members.len())),
             other => format!("{other:?}"),
         };
-        let (exchange, mut turn) = self.turn();
-        let consumed = exchange.step(input, offset, &mut turn);
+        let (exchange, core) = self.turn();
+        let consumed = exchange.step(input, offset, core);
         self.note(|| format!("{note}: {consumed} consumed"));
         check::after_step(self);
         consumed
@@ -231,8 +231,8 @@ impl World {
         }
         let mut peer = self.take_peer(side).unwrap_or_else(|| panic!("bytes for {side:?}, where nobody is"));
         let mut rng = self.rng.clone();
-        let (exchange, mut turn) = self.turn();
-        let flushed = exchange.flush(side, input, &mut turn, |slices| peer.write(slices, &mut rng));
+        let (exchange, core) = self.turn();
+        let flushed = exchange.flush(side, input, core, |slices| peer.write(slices, &mut rng));
         self.rng = rng;
         self.put_peer(side, peer);
         self.note(|| format!("  flush to {side:?}: {flushed:?}, {} kept", self.exchange.backlog(side).len()));

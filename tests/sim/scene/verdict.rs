@@ -49,8 +49,8 @@ fn nothing_follows(world: &mut World) {
         Input::Abort(Reason::Stopped),
     ];
     for input in inputs {
-        let (exchange, mut turn) = world.turn();
-        assert_eq!(exchange.step(input, 0, &mut turn), 0, "consumed behind the end");
+        let (exchange, core) = world.turn();
+        assert_eq!(exchange.step(input, 0, core), 0, "consumed behind the end");
         let output = &mut world.core.output;
         let is_silent = [Side::Client, Side::Upstream].iter().all(|side| output.outlet(*side).is_empty());
         assert!(is_silent && output.effects.is_empty(), "something follows the end");

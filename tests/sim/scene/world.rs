@@ -6,22 +6,21 @@ use super::decoder::{Decoder, Kind};
 use super::dice::Dice;
 use super::peer::Peer;
 use super::plan::Plan;
-use sluice::base::buffer::BufferPool;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::BackendId;
-use sluice::exchange::{Exchange, Output, Side, Spares, Turn};
+use sluice::exchange::{Core, Exchange, Side};
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 /// The pages are the same for all seeds, and take time to make.
-pub(crate) fn pages() -> &'static Pages {
-    static PAGES: OnceLock<Pages> = OnceLock::new();
-    PAGES.get_or_init(|| Pages::load(&page::Settings::default()))
+pub(crate) fn pages() -> &'static Arc<Pages> {
+    static PAGES: OnceLock<Arc<Pages>> = OnceLock::new();
+    PAGES.get_or_init(|| Arc::new(Pages::load(&page::Settings::default())))
 }
 
 pub(crate) struct World {
@@ -53,15 +52,6 @@ pub(crate) struct World {
     pub(crate) reset: bool,
     pub(crate) end: Option<End>,
     pub(crate) trace: bool,
-}
-
-/// What a core lends its exchanges.
-#[derive(Default)]
-pub(crate) struct Core {
-    pub(crate) buffers: BufferPool,
-    pub(crate) spares: Spares,
-    pub(crate) rng: fastrand::Rng,
-    pub(crate) output: Output,
 }
 
 /// What the exchange has of its backend.
@@ -111,7 +101,8 @@ impl World {
         set_client_fault(&mut client, &plan, &mut rng);
         let peer = forwarded::Peer { address: CLIENT_ADDRESS, local_port: 80, secure: false, subject: None };
         let now = Moment::from_micros(rng.u64(1..1 << 40));
-        let core = Core { rng: fastrand::Rng::with_seed(rng.u64(..)), ..Core::default() };
+        let core_rng = fastrand::Rng::with_seed(rng.u64(..));
+        let core = Core::new(now, plan.settings.clone(), Arc::clone(pages()), core_rng);
         Self {
             exchange: Exchange::new(peer, now, &plan.settings),
             plan,
@@ -148,18 +139,10 @@ impl World {
         self.exchange.ledger().reason.is_none()
     }
 
-    /// The exchange, and a turn for it.
-    pub(crate) fn turn(&mut self) -> (&mut Exchange, Turn<'_>) {
-        let turn = Turn {
-            now: self.now,
-            settings: &self.plan.settings,
-            pages: pages(),
-            buffers: &mut self.core.buffers,
-            spares: &mut self.core.spares,
-            rng: &mut self.core.rng,
-            output: &mut self.core.output,
-        };
-        (&mut self.exchange, turn)
+    /// The exchange, and its core at the present moment.
+    pub(crate) fn turn(&mut self) -> (&mut Exchange, &mut Core) {
+        self.core.now = self.now;
+        (&mut self.exchange, &mut self.core)
     }
 
     pub(crate) fn peer(&mut self, side: Side) -> Option<&mut Peer> {
