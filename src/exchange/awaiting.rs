@@ -97,7 +97,7 @@ impl Awaiting {
             Some(replay) => {
                 let (start, capacity) = (replay.len(), replay.capacity());
                 let fed = upload.feed(bytes, replay);
-                (&mut cx.core.buffers).note_growth(replay, capacity);
+                cx.core.buffers.note_growth(replay, capacity);
                 cx.core.output.upstream.make(|out| out.extend_from_slice(replay.from(start)));
                 fed
             }
