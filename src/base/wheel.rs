@@ -1,7 +1,8 @@
 //! A timer wheel: deadlines that move with every request, at the price of one store.
 //!
 //! Most deadlines are moved on before they come. So an entry whose deadline moves *later* stays where it is; when its
-//! slot comes round it is put where it then belongs. Only a deadline that moves *earlier* is put elsewhere at once.
+//! slot comes round it is put where it then belongs. Only a deadline that moves *earlier* is put elsewhere at once. The
+//! deadline stands in the [`Timer`], with its owner, so that moving it touches none of the wheel's memory.
 
 use super::clock::Moment;
 use slab::Slab;
@@ -24,20 +25,52 @@ pub struct Wheel<T> {
     tick: u64,
 }
 
-/// The key of one entry. It is dead after [`Wheel::remove`].
+/// An owner's deadline, and its entry in the wheel. It ends by [`Wheel::remove`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Timer {
+    deadline: Moment,
+    entry: u32,
+    /// The slot whose list holds the entry, if one does: it will be looked at no later than the deadline.
+    slot: Option<Slot>,
+}
+
+/// Where timers are found.
+pub trait Owners<T> {
+    /// The timer of an owner that has one.
+    fn timer_of(&mut self, owner: T) -> Option<&mut Timer>;
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timer(u32);
+struct Slot(u16);
 
 #[derive(Debug)]
 struct Entry<T> {
     owner: T,
-    deadline: Moment,
-    /// The slot whose list holds the entry, if one does.
-    slot: Option<u16>,
-    /// The tick at which that slot will be looked at for it.
-    visit: u64,
     previous: u32,
     next: u32,
+}
+
+impl Timer {
+    /// The deadline; [`Moment::NEVER`] where there is none.
+    pub fn deadline(&self) -> Moment {
+        self.deadline
+    }
+}
+
+impl Slot {
+    fn at(tick: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "there are 4096 slots")]
+        Self((tick % SLOTS as u64) as u16)
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Ticks from this one on until the slot comes round: less than `SLOTS`.
+    fn distance_from(self, tick: u64) -> u64 {
+        (SLOTS as u64 + u64::from(self.0) - tick % SLOTS as u64) % SLOTS as u64
+    }
 }
 
 impl<T: Copy> Wheel<T> {
@@ -53,38 +86,31 @@ impl<T: Copy> Wheel<T> {
 
     /// A new entry without a deadline.
     pub fn insert(&mut self, owner: T) -> Timer {
-        let entry = Entry { owner, deadline: Moment::NEVER, slot: None, visit: 0, previous: NIL, next: NIL };
-        let index = u32::try_from(self.entries.insert(entry)).unwrap_or(NIL);
+        let index = u32::try_from(self.entries.insert(Entry { owner, previous: NIL, next: NIL })).unwrap_or(NIL);
         assert!(index != NIL, "more than 2^32 timers in use");
-        Timer(index)
+        Timer { deadline: Moment::NEVER, entry: index, slot: None }
     }
 
-    /// Ends an entry.
-    pub fn remove(&mut self, timer: Timer) {
-        self.unlink(timer.0);
-        self.entries.remove(timer.0 as usize);
+    /// Ends an entry. Its timer is dead from then on.
+    pub fn remove(&mut self, timer: &mut Timer) {
+        self.unlink(timer);
+        self.entries.remove(timer.entry as usize);
     }
 
-    /// Gives the entry a deadline, in the place of any it had; [`Moment::NEVER`] for none.
-    pub fn set(&mut self, timer: Timer, deadline: Moment) {
-        let entry = &mut self.entries[timer.0 as usize];
-        entry.deadline = deadline;
+    /// Gives the owner a deadline, in the place of any it had; [`Moment::NEVER`] for none.
+    pub fn set(&mut self, timer: &mut Timer, deadline: Moment) {
+        timer.deadline = deadline;
         // In its list it stays, and is looked at again when its slot comes round, unless that would be too late.
-        let due = due_tick(deadline);
-        let stays = entry.slot.is_some() && entry.visit <= due;
+        let wait = due_tick(deadline).saturating_sub(self.tick);
+        let stays = timer.slot.is_some_and(|slot| slot.distance_from(self.tick) <= wait);
         if !stays && deadline != Moment::NEVER {
-            self.unlink(timer.0);
-            self.link(timer.0, due);
+            self.unlink(timer);
+            self.link(timer);
         }
     }
 
-    /// The entry's deadline; [`Moment::NEVER`] where it has none.
-    pub fn deadline(&self, timer: Timer) -> Moment {
-        self.entries[timer.0 as usize].deadline
-    }
-
-    /// Puts the owners whose deadlines have come into `due`, each once; it has no deadline then.
-    pub fn advance(&mut self, now: Moment, due: &mut Vec<T>) {
+    /// Puts the owners whose deadlines have come into `due`, each once; they have no deadline then.
+    pub fn advance(&mut self, now: Moment, due: &mut Vec<T>, owners: &mut impl Owners<T>) {
         let target = now.as_micros() >> TICK_BITS;
         while self.tick < target {
             let Some(distance) = self.next_occupied() else { break };
@@ -92,7 +118,7 @@ impl<T: Copy> Wheel<T> {
                 break;
             }
             self.tick += distance;
-            self.visit_slot(now, due);
+            self.visit_slot(now, due, owners);
         }
         self.tick = self.tick.max(target);
     }
@@ -120,29 +146,29 @@ impl<T: Copy> Wheel<T> {
         self.entries.is_empty()
     }
 
-    fn visit_slot(&mut self, now: Moment, due: &mut Vec<T>) {
-        let slot = slot_of(self.tick);
+    fn visit_slot(&mut self, now: Moment, due: &mut Vec<T>, owners: &mut impl Owners<T>) {
+        let slot = Slot::at(self.tick).index();
         let mut index = std::mem::replace(&mut self.heads[slot], NIL);
         self.occupied[slot / 64] &= !(1 << (slot % 64));
         while index != NIL {
             let entry = &mut self.entries[index as usize];
-            let next = entry.next;
-            entry.slot = None;
+            let (owner, next) = (entry.owner, entry.next);
             (entry.previous, entry.next) = (NIL, NIL);
-            if entry.deadline <= now {
-                entry.deadline = Moment::NEVER;
-                due.push(entry.owner);
-            } else if entry.deadline != Moment::NEVER {
-                let due_tick = due_tick(entry.deadline);
-                self.link(index, due_tick);
-            }
             index = next;
+            let Some(timer) = owners.timer_of(owner) else { continue };
+            timer.slot = None;
+            if timer.deadline <= now {
+                timer.deadline = Moment::NEVER;
+                due.push(owner);
+            } else if timer.deadline != Moment::NEVER {
+                self.link(timer);
+            }
         }
     }
 
     /// Ticks from the last one seen to the next slot that is not empty: from 1 to `SLOTS`.
     fn next_occupied(&self) -> Option<u64> {
-        let start = slot_of(self.tick + 1);
+        let start = Slot::at(self.tick + 1).index();
         let word_of_start = self.occupied[start / 64] & (u64::MAX << (start % 64));
         let words = self.occupied.len();
         let first = (word_of_start != 0).then_some((start / 64, word_of_start));
@@ -152,25 +178,23 @@ impl<T: Copy> Wheel<T> {
         Some(((slot + SLOTS - start) % SLOTS) as u64 + 1)
     }
 
-    fn link(&mut self, index: u32, due: u64) {
+    fn link(&mut self, timer: &mut Timer) {
         // What lies beyond the horizon is looked at, and put on, at its edge.
-        let visit = due.clamp(self.tick + 1, self.tick + SLOTS as u64 - 1);
-        let slot = slot_of(visit);
-        let head = std::mem::replace(&mut self.heads[slot], index);
+        let slot = Slot::at(due_tick(timer.deadline).clamp(self.tick + 1, self.tick + SLOTS as u64 - 1));
+        let index = slot.index();
+        let head = std::mem::replace(&mut self.heads[index], timer.entry);
         if head != NIL {
-            self.entries[head as usize].previous = index;
+            self.entries[head as usize].previous = timer.entry;
         }
-        self.occupied[slot / 64] |= 1 << (slot % 64);
-        let entry = &mut self.entries[index as usize];
-        entry.visit = visit;
-        #[expect(clippy::cast_possible_truncation, reason = "there are 4096 slots")]
-        let slot = slot as u16;
-        (entry.slot, entry.previous, entry.next) = (Some(slot), NIL, head);
+        self.occupied[index / 64] |= 1 << (index % 64);
+        let entry = &mut self.entries[timer.entry as usize];
+        (entry.previous, entry.next) = (NIL, head);
+        timer.slot = Some(slot);
     }
 
-    fn unlink(&mut self, index: u32) {
-        let entry = &mut self.entries[index as usize];
-        let Some(slot) = entry.slot.take().map(usize::from) else { return };
+    fn unlink(&mut self, timer: &mut Timer) {
+        let Some(slot) = timer.slot.take().map(Slot::index) else { return };
+        let entry = &mut self.entries[timer.entry as usize];
         let (previous, next) = (entry.previous, entry.next);
         (entry.previous, entry.next) = (NIL, NIL);
         if next != NIL {
@@ -192,16 +216,18 @@ fn due_tick(deadline: Moment) -> u64 {
     (deadline.as_micros() >> TICK_BITS) + 1
 }
 
-fn slot_of(tick: u64) -> usize {
-    (tick % SLOTS as u64) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashMap;
 
     const TICK: Duration = Duration::from_micros(1 << TICK_BITS);
+
+    impl Owners<u32> for HashMap<u32, (Timer, Moment)> {
+        fn timer_of(&mut self, owner: u32) -> Option<&mut Timer> {
+            self.get_mut(&owner).map(|(timer, _)| timer)
+        }
+    }
 
     /// Random schedules against a plain map: nothing early, nothing more than a tick late, nothing lost or told twice.
     #[test]
@@ -223,12 +249,12 @@ mod tests {
                             let deadline = if rng.u8(..8) == 0 { Moment::NEVER } else { now + span };
                             let entry = model.get_mut(&owner).expect("chosen from the map");
                             entry.1 = deadline;
-                            wheel.set(entry.0, deadline);
+                            wheel.set(&mut entry.0, deadline);
                         }
                     }
                     7 => {
                         if let Some(owner) = rng.choice(model.keys().copied().collect::<Vec<_>>()) {
-                            wheel.remove(model.remove(&owner).expect("chosen from the map").0);
+                            wheel.remove(&mut model.remove(&owner).expect("chosen from the map").0);
                         }
                     }
                     _ => {
@@ -240,7 +266,7 @@ mod tests {
                         }
                         now = now + Duration::from_millis(1 << rng.u32(..20));
                         due.clear();
-                        wheel.advance(now, &mut due);
+                        wheel.advance(now, &mut due, &mut model);
                         for owner in &due {
                             let entry = model.get_mut(owner).expect("not removed");
                             assert!(entry.1 <= now, "seed {seed}: {owner} early or told twice");

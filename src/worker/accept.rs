@@ -185,8 +185,8 @@ impl Worker {
         let now = self.core.now;
         let (clients, timers) = (&mut self.clients, &mut self.timers);
         let key = clients.insert_with(|key| {
-            let timer = timers.insert(Owner::Client(key));
-            timers.set(timer, now + self.settings.idle_timeout);
+            let mut timer = timers.insert(Owner::Client(key));
+            timers.set(&mut timer, now + self.settings.idle_timeout);
             Client {
                 stream: Stream::new(transport),
                 peer,
@@ -229,7 +229,7 @@ impl Worker {
     /// Ends a client's connection. Its job, if it had one, is over.
     pub(super) fn close_client(&mut self, key: Key) {
         if let Some(mut client) = self.clients.remove(key) {
-            self.timers.remove(client.timer);
+            self.timers.remove(&mut client.timer);
             client.stream.unread.discard(&mut self.core.buffers);
             drop(client.share);
             client.stream.transport.take_leave();
@@ -242,13 +242,13 @@ impl Worker {
 
     /// A client that was idle for too long, or an exchange that waited for too long.
     pub(super) fn client_due(&mut self, key: Key) {
-        let Some(client) = self.clients.get(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
         match client.job {
             None if client.awaits_header => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => {
                 // What there is need not be a request.
-                self.timers.set(client.timer, self.core.now + PAUSE);
+                self.timers.set(&mut client.timer, self.core.now + PAUSE);
                 self.again.push(Again::Greet(key));
             }
             None => {

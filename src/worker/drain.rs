@@ -88,10 +88,10 @@ impl Worker {
             Some(_) => {}
         }
         self.greet(key);
-        let Some(client @ Client { job: None, .. }) = self.clients.get(key) else { return };
+        let Some(client @ Client { job: None, .. }) = self.clients.get_mut(key) else { return };
         // Who has just moved here may have spoken, and the poll has yet to tell.
         if client.served == 0 || !client.stream.transport.is_silent() {
-            self.timers.set(client.timer, self.core.now + FIRST_REQUEST);
+            self.timers.set(&mut client.timer, self.core.now + FIRST_REQUEST);
         } else {
             self.close_client(key);
         }

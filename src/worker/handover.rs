@@ -219,8 +219,8 @@ impl Worker {
         let tunnel = client.job.and_then(|job| self.pack_tunnel(job));
         let mut client = self.clients.remove(key)?;
         self.unwatch(&mut client.stream);
-        let due = self.timers.deadline(client.timer);
-        self.timers.remove(client.timer);
+        let due = client.timer.deadline();
+        self.timers.remove(&mut client.timer);
         if client.is_shaking_hands {
             self.leave_lobby();
         }
@@ -244,7 +244,7 @@ impl Worker {
         let upstream = self.tunnel_upstream(job_key)?;
         let mut upstream = self.upstreams.remove(upstream)?;
         self.unwatch(&mut upstream.stream);
-        self.timers.remove(upstream.timer);
+        self.timers.remove(&mut upstream.timer);
         let Job { exchange, closing_client, closing_upstream, .. } = self.jobs.remove(job_key)?;
         let retire_at = self.retiring.forget(job_key);
         let Upstream { stream, backend, .. } = upstream;
@@ -309,8 +309,8 @@ impl Worker {
             if is_shaking_hands {
                 self.enter_lobby(key);
             }
-            let Some(client) = self.clients.get(key) else { continue };
-            self.timers.set(client.timer, due);
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            self.timers.set(&mut client.timer, due);
             let job = tunnel.map(|tunnel| self.unpack_tunnel(key, *tunnel));
             self.watch_client(key);
             match job {

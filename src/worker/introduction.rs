@@ -20,8 +20,8 @@ enum Read {
 impl Worker {
     /// A client has come in of whom a proxy has yet to tell. Where hands are to be shaken, that has a time of its own.
     pub(super) fn await_header(&mut self, key: Key) {
-        if let Some(client) = self.clients.get(key) {
-            self.timers.set(client.timer, self.core.now + self.core.settings.head_timeout);
+        if let Some(client) = self.clients.get_mut(key) {
+            self.timers.set(&mut client.timer, self.core.now + self.core.settings.head_timeout);
         }
     }
 
@@ -54,7 +54,7 @@ impl Worker {
                     client.told = Some(Box::new(ends));
                 }
                 if !client.is_shaking_hands {
-                    self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
+                    self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
                 }
                 self.counters.count(Counter::ProxyHeaders);
                 self.may_move(key);

@@ -56,7 +56,7 @@ impl Worker {
         upstream.sent_before = upstream.stream.transport.sent();
         upstream.dial = None;
         upstream.idle_since = Moment::NEVER;
-        self.timers.set(upstream.timer, Moment::NEVER);
+        self.timers.set(&mut upstream.timer, Moment::NEVER);
         if reused {
             self.set_link(job, Link::Upstream(connection));
         }
@@ -147,11 +147,13 @@ impl Worker {
     /// Where there are more addresses to try, this one gets its share of the time that is left: one that takes no notice
     /// must not use up what the others need.
     fn limit_try(&mut self, key: Key) {
-        let Some(Upstream { dial: Some(dial), job: Some(job), timer, .. }) = self.upstreams.get(key) else { return };
+        let Some(Upstream { dial: Some(dial), job: Some(job), timer, .. }) = self.upstreams.get_mut(key) else {
+            return;
+        };
         let left = dial.addresses.len().saturating_sub(dial.tried);
         let Some(job) = self.jobs.get(*job).filter(|_| left > 0) else { return };
         let share = job.exchange.deadline().since(self.core.now) / u32::try_from(left + 1).unwrap_or(u32::MAX);
-        self.timers.set(*timer, self.core.now + share.max(SHORTEST_TRY));
+        self.timers.set(timer, self.core.now + share.max(SHORTEST_TRY));
     }
 
     /// A connection was in the pool for long enough, or an address was tried for long enough.
@@ -192,7 +194,7 @@ impl Worker {
             (Ok(transport), Some(upstream)) => {
                 upstream.dial = Some(dial);
                 upstream.stream = Stream::new(transport);
-                self.timers.set(upstream.timer, Moment::NEVER);
+                self.timers.set(&mut upstream.timer, Moment::NEVER);
                 self.watch(key);
             }
             _ => self.dial_failed(key, failure),
@@ -295,7 +297,7 @@ impl Worker {
                 let Some(upstream) = self.upstreams.get_mut(connection) else { return };
                 upstream.job = Some(job);
                 upstream.idle_since = Moment::NEVER;
-                self.timers.set(upstream.timer, Moment::NEVER);
+                self.timers.set(&mut upstream.timer, Moment::NEVER);
                 self.again.push(Again::HandOver { job, connection });
             }
             Some((job, None)) => self.again.push(Again::Permit { job, backend }),
@@ -321,7 +323,7 @@ impl Worker {
             Some(job) => self.again.push(Again::HandOver { job, connection: key }),
             None => {
                 upstream.idle_since = self.core.now;
-                self.timers.set(upstream.timer, self.core.now + self.pool.idle_timeout());
+                self.timers.set(&mut upstream.timer, self.core.now + self.pool.idle_timeout());
                 self.idle.add_upstream(key, self.core.now, &self.upstreams);
             }
         }
@@ -353,7 +355,7 @@ impl Worker {
     /// Ends a connection to a backend. Its place in the pool stays taken.
     fn remove_upstream(&mut self, key: Key) -> Option<Upstream> {
         let mut upstream = self.upstreams.remove(key)?;
-        self.timers.remove(upstream.timer);
+        self.timers.remove(&mut upstream.timer);
         upstream.stream.unread.discard(&mut self.core.buffers);
         upstream.stream.transport.take_leave();
         Some(upstream)

@@ -121,14 +121,16 @@ impl Worker {
     /// A client has come in that has to shake hands.
     pub(super) fn enter_lobby(&mut self, key: Key) {
         let now = self.core.now;
-        let (Some(lobby), Some(client)) = (&mut self.lobby, self.clients.get(key)) else { return };
+        let Some(lobby) = &mut self.lobby else { return };
         lobby.under_way += 1;
         // Those who have left since are cleared away at a cost that the new ones pay for.
         if lobby.order.len() >= 2 * lobby.settings.max_handshakes {
             lobby.order.retain(|(_, key)| self.clients.get(*key).is_some_and(|client| client.is_shaking_hands));
         }
         lobby.order.push_back((now, key));
-        self.timers.set(client.timer, now + lobby.settings.handshake_timeout);
+        if let Some(client) = self.clients.get_mut(key) {
+            self.timers.set(&mut client.timer, now + lobby.settings.handshake_timeout);
+        }
     }
 
     /// A client has left, or hands are shaken.
@@ -266,7 +268,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.is_shaking_hands = false;
         client.peer.subject = client.stream.transport.client_subject();
-        self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
+        self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
         match (client.stream.transport.fault(), client.stream.transport.is_resumed()) {
             (Some(fault), _) => {
                 log::debug!("{}: shaking hands: {fault}", client.peer.address);

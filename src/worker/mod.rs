@@ -40,7 +40,7 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
 use crate::base::slots::{Key, Slots};
 use crate::base::throttle::Throttle;
-use crate::base::wheel::Wheel;
+use crate::base::wheel::{Owners, Timer, Wheel};
 use crate::cluster::{BackendId, Frontend};
 use crate::directory::{CoreId, Directory, News};
 use crate::exchange::{self, Core, Side};
@@ -223,6 +223,21 @@ enum Owner {
     Upstream(Key),
 }
 
+/// Where the timers of all owners are.
+struct TimerOwners<'w> {
+    clients: &'w mut Slots<Client>,
+    upstreams: &'w mut Slots<Upstream>,
+}
+
+impl Owners<Owner> for TimerOwners<'_> {
+    fn timer_of(&mut self, owner: Owner) -> Option<&mut Timer> {
+        match owner {
+            Owner::Client(key) => self.clients.get_mut(key).map(|client| &mut client.timer),
+            Owner::Upstream(key) => self.upstreams.get_mut(key).map(|upstream| &mut upstream.timer),
+        }
+    }
+}
+
 /// Something that was put off, so that no exchange's step runs inside another's.
 #[derive(Clone, Copy, Debug)]
 enum Again {
@@ -388,7 +403,8 @@ impl Worker {
     /// Tells everybody whose deadline has come.
     fn expire(&mut self) {
         let mut due = std::mem::take(&mut self.due);
-        self.timers.advance(self.core.now, &mut due);
+        let mut owners = TimerOwners { clients: &mut self.clients, upstreams: &mut self.upstreams };
+        self.timers.advance(self.core.now, &mut due, &mut owners);
         for owner in due.drain(..) {
             match owner {
                 Owner::Client(key) => self.client_due(key),

@@ -87,7 +87,7 @@ impl Worker {
         self.watch_client(job.client);
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.stream.starved = false;
-        self.timers.set(client.timer, self.core.now + self.settings.idle_timeout);
+        self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
         if heir.is_some() {
             self.may_move(job.client);
         } else if client.stream.has_more() {

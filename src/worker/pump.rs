@@ -354,9 +354,9 @@ impl Worker {
     pub(super) fn settle(&mut self, job_key: Key) {
         let Some(job) = self.jobs.get(job_key) else { return };
         let mut is_watched = true;
-        if let Some(client) = self.clients.get(job.client) {
+        if let Some(client) = self.clients.get_mut(job.client) {
             is_watched = client.is_watched;
-            self.timers.set(client.timer, job.exchange.deadline());
+            self.timers.set(&mut client.timer, job.exchange.deadline());
             if client.stream.has_more() && job.exchange.wants(Side::Client) {
                 self.again.push(Again::Pump(job_key, Side::Client));
             }
