@@ -8,7 +8,7 @@ use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::Frontend;
 use crate::page::Pages;
-use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// One of the two ends that an exchange stands between.
@@ -72,7 +72,7 @@ pub enum Input<'a> {
 }
 
 /// What the owner of an exchange is to do, in the order given.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Effect {
     /// Find the frontend of the request's host ([`Request::host`](super::Request::host)); say it by [`Input::Route`].
     Resolve,
@@ -82,11 +82,10 @@ pub enum Effect {
         /// Not one of the pool: those seem to be stale.
         fresh: bool,
     },
-    /// A member behaved as a dead backend does, and was marked.
+    /// A member of the frontend of [`Exchange::target`](super::Exchange::target) behaved as a dead backend does, and was
+    /// marked.
     MarkedDead {
-        /// The frontend.
-        frontend: Arc<Frontend>,
-        /// The member's place in it.
+        /// The member's place in the frontend.
         member: usize,
     },
     /// The request is tried again.
@@ -121,7 +120,46 @@ pub struct Output {
     pub(super) client: Outlet,
     pub(super) upstream: Outlet,
     /// What is to be done.
-    pub effects: VecDeque<Effect>,
+    pub effects: Effects,
+}
+
+/// What is to be done, first things first.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// The first `taken` of them are done.
+    list: Vec<Effect>,
+    taken: usize,
+}
+
+impl Effects {
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    /// Takes the first.
+    pub fn take_first(&mut self) -> Option<Effect> {
+        let first = self.list.get(self.taken).copied();
+        if first.is_some() {
+            self.taken += 1;
+        } else {
+            self.clear();
+        }
+        first
+    }
+
+    /// Forgets all of it.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.taken = 0;
+    }
+}
+
+impl Deref for Effects {
+    type Target = [Effect];
+
+    fn deref(&self) -> &[Effect] {
+        self.list.get(self.taken..).unwrap_or_default()
+    }
 }
 
 impl Output {

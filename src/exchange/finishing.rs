@@ -10,7 +10,7 @@ use std::time::Duration;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// How many bytes are read from such a client.
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
+const LINGER_BYTES: u32 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Finishing {
@@ -20,7 +20,7 @@ pub(super) struct Finishing {
     /// The client still sends, and has to be heard out.
     pub(super) linger: bool,
     pub(super) end: AnswerEnd,
-    pub(super) heard: usize,
+    heard: u32,
 }
 
 /// How the client knows that the answer ends.
@@ -38,6 +38,11 @@ impl Finishing {
     /// The end of an answer that tells its end itself.
     pub(super) fn with(journey: Option<Box<Journey>>, keep_alive: bool, linger: bool) -> Self {
         Self { journey, keep_alive, linger, end: AnswerEnd::Told, heard: 0 }
+    }
+
+    /// The same, of an answer whose end is told like this.
+    pub(super) fn ended_by(self, end: AnswerEnd) -> Self {
+        Self { end, ..self }
     }
 
     /// Waits until the answer has left; then the connection is kept, or heard out, or closed.
@@ -73,10 +78,11 @@ impl Finishing {
         match input {
             Input::Bytes(Side::Client, bytes) => {
                 cx.consumed = bytes.len();
-                self.heard = self.heard.saturating_add(bytes.len());
+                self.heard = self.heard.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
                 if self.heard > LINGER_BYTES { self.over(cx) } else { State::Lingering(self) }
             }
-            Input::End(Side::Client) | Input::Deadline => self.over(cx),
+            // The answer has left as a whole: whatever ends this now is no failure.
+            Input::End(Side::Client) | Input::Deadline | Input::Broken(Side::Client) | Input::Abort(_) => self.over(cx),
             _ => State::Lingering(self),
         }
     }

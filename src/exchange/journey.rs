@@ -26,6 +26,8 @@ const MOST_SPARES: usize = 1024;
 pub(super) struct Journey {
     pub(super) request: Request,
     pub(super) upload: Transfer,
+    /// The body of the answer, once its head has come.
+    pub(super) download: Transfer,
     /// All of the body came together with the head.
     pub(super) is_here: bool,
     /// The backends that failed this request.
@@ -53,6 +55,7 @@ impl Spares {
     pub(super) fn take_back(&mut self, mut journey: Box<Journey>, buffers: &mut BufferPool) {
         journey.request.recycle(buffers);
         if self.0.len() < MOST_SPARES {
+            journey.forget();
             self.0.push(journey);
         }
     }
@@ -72,13 +75,9 @@ impl Journey {
         let mut journey = cx.core.spares.take();
         match journey.request.take(head, cx) {
             Ok(()) => {
-                let Self { request, upload, is_here, tried, resolves, goes_on, interim_answers, failure } =
-                    &mut *journey;
-                *upload =
-                    Transfer::new(request.body(), request.body() == BodyLength::Chunked, &cx.core.settings.limits);
-                *is_here = matches!(request.body(), BodyLength::Sized(length) if length <= behind);
-                tried.clear();
-                (*resolves, *goes_on, *interim_answers, *failure) = (0, false, 0, None);
+                let body = journey.request.body();
+                journey.upload = Transfer::new(body, body == BodyLength::Chunked, &cx.core.settings.limits);
+                journey.is_here = matches!(body, BodyLength::Sized(length) if length <= behind);
                 Ok(journey)
             }
             Err(reason) => {
@@ -86,6 +85,14 @@ impl Journey {
                 Err(reason)
             }
         }
+    }
+
+    /// Makes a used box as good as new. The request and the bodies are made anew with the next head.
+    fn forget(&mut self) {
+        let Self { request: _, upload: _, download: _, is_here: _, tried, resolves, goes_on, interim_answers, failure } =
+            self;
+        tried.clear();
+        (*resolves, *goes_on, *interim_answers, *failure) = (0, false, 0, None);
     }
 
     /// That of a request which has been where it was to go, or goes nowhere.
@@ -188,18 +195,18 @@ impl Target {
         &self.frontend.members[self.place]
     }
 
-    /// Marks the member dead if what was seen of it says so; what is to be told of that. An only member never is: there
-    /// is nothing to go to instead. A mark is made, and told, anew when half of its time is over: where all members are
-    /// marked, each request meets one.
-    pub(super) fn judge(&self, observation: Observation, now: Moment, settings: &health::Settings) -> Option<Effect> {
-        if self.frontend.members.len() < 2 || !health::is_dead(observation, settings, now) {
-            return None;
+    /// Marks the member dead if what was seen of it says so; whether that is so, and to be told. An only member never is:
+    /// there is nothing to go to instead. A mark is made, and told, anew when half of its time is over: where all members
+    /// are marked, each request meets one.
+    pub(super) fn is_marked_by(&self, seen: Observation, now: Moment, settings: &health::Settings) -> bool {
+        if self.frontend.members.len() < 2 || !health::is_dead(seen, settings, now) {
+            return false;
         }
         let is_fresh = |until: Moment| until.since(now) > settings.dead_ttl / 2;
         if self.member().dead_until(now).is_some_and(is_fresh) {
-            return None;
+            return false;
         }
         self.member().mark_dead(now + settings.dead_ttl);
-        Some(Effect::MarkedDead { frontend: Arc::clone(&self.frontend), member: self.place })
+        true
     }
 }

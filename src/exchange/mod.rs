@@ -26,6 +26,7 @@
 mod answer;
 mod awaiting;
 mod connecting;
+mod context;
 mod events;
 mod finishing;
 mod journey;
@@ -37,10 +38,11 @@ mod relaying;
 mod request;
 mod resolving;
 mod settings;
+mod state;
 mod transfer;
 mod tunnel;
 
-pub use events::{Core, Effect, Flushed, Input, Output, Side};
+pub use events::{Core, Effect, Effects, Flushed, Input, Output, Side};
 pub use journey::Spares;
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
@@ -49,14 +51,14 @@ pub use settings::{KeepAlive, Redirect, Settings};
 
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
-use crate::base::reason::Reason;
 use crate::cluster::{Frontend, Member};
-use crate::health::Observation;
 use crate::wire::forwarded::Peer;
+use context::{Cx, Own};
 use finishing::{AnswerEnd, Finishing};
-use journey::{Journey, Target};
+use journey::Target;
 use outlet::write_all;
 use pace::Pace;
+use state::State;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -65,118 +67,6 @@ use std::sync::Arc;
 pub struct Exchange {
     state: State,
     own: Own,
-}
-
-/// What an exchange has in each of its states.
-#[derive(Debug)]
-struct Own {
-    peer: Peer,
-    ledger: Ledger,
-    /// Where the request goes, or went last.
-    target: Option<Target>,
-    deadline: Moment,
-    /// It is the last that its client's connection may carry.
-    is_last: bool,
-    /// A connection to a backend is there, or was asked for.
-    holds_upstream: bool,
-    to_client: Backlog,
-    to_upstream: Backlog,
-    /// How the client sends its body, and how it takes its answer.
-    upload_pace: Pace,
-    download_pace: Pace,
-}
-
-/// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
-#[derive(Debug)]
-enum State {
-    /// The head of the request is not complete.
-    Reading(reading::Reading),
-    /// The directory was asked for the host.
-    Resolving(resolving::Resolving),
-    /// A backend is chosen, the connection not yet there.
-    Connecting(connecting::Connecting),
-    /// The request is on its way, the head of the answer has not come.
-    Awaiting(awaiting::Awaiting),
-    /// The head of the answer has left; it cannot be taken back.
-    Relaying(relaying::Relaying),
-    /// Bytes of another protocol go both ways.
-    Tunnel(tunnel::Tunnel),
-    /// The answer is complete but has not left.
-    Finishing(finishing::Finishing),
-    /// The answer has left, the client still sends: its bytes are dropped, since closing would break the answer.
-    Lingering(finishing::Finishing),
-    /// Nothing is left to do.
-    Over(Option<Box<Journey>>),
-}
-
-/// What a state's step may touch beside its own data.
-struct Cx<'a> {
-    core: &'a mut Core,
-    own: &'a mut Own,
-    /// How many of the input's bytes were used.
-    consumed: usize,
-}
-
-impl Cx<'_> {
-    fn effect(&mut self, effect: Effect) {
-        self.core.output.effects.push_back(effect);
-    }
-
-    /// Asks for a connection to the target.
-    fn connect(&mut self, fresh: bool) {
-        debug_assert!(!self.own.holds_upstream, "a second connection");
-        self.own.holds_upstream = true;
-        self.effect(Effect::Connect { fresh });
-    }
-
-    /// Gives back what there is of a connection to a backend. Bytes that have not left for it never will: the next
-    /// backend begins with a whole request.
-    fn release(&mut self, reuse: bool) {
-        if std::mem::take(&mut self.own.holds_upstream) {
-            self.core.output.upstream.clear();
-            self.own.to_upstream.discard(&mut self.core.buffers);
-            self.effect(Effect::Release { reuse });
-        }
-    }
-
-    fn deadline_in(&mut self, duration: std::time::Duration) {
-        self.own.deadline = self.core.now + duration;
-    }
-
-    /// Whether the client sends as fast as it has to.
-    fn upload_keeps_up(&mut self) -> bool {
-        self.own.upload_pace.keeps_up(self.core.now, &self.core.settings)
-    }
-
-    /// Whether the client takes its answer as fast as it has to.
-    fn download_keeps_up(&mut self) -> bool {
-        self.own.download_pace.keeps_up(self.core.now, &self.core.settings)
-    }
-
-    /// Judges the target by what was seen of it.
-    fn observe(&mut self, observation: Observation) {
-        if let Some(target) = &self.own.target {
-            let mark = target.judge(observation, self.core.now, &self.core.settings.health);
-            self.core.output.effects.extend(mark);
-        }
-    }
-
-    /// Whether the client's connection may be kept, as far as this node is concerned.
-    fn may_keep_alive(&self) -> bool {
-        match self.core.settings.keep_alive {
-            KeepAlive::Always => true,
-            KeepAlive::Plain => !self.own.peer.secure,
-            KeepAlive::Never => false,
-        }
-    }
-
-    /// Whether everything for the side has left, with nothing added in this turn.
-    fn is_drained(&self, side: Side) -> bool {
-        match side {
-            Side::Client => self.own.to_client.is_empty() && self.core.output.client.is_empty(),
-            Side::Upstream => self.own.to_upstream.is_empty() && self.core.output.upstream.is_empty(),
-        }
-    }
 }
 
 impl Exchange {
@@ -408,87 +298,6 @@ impl Exchange {
         }
         if let Some(journey) = std::mem::replace(&mut self.state, State::Over(None)).into_journey() {
             spares.take_back(journey, buffers);
-        }
-    }
-}
-
-impl Own {
-    fn backlog(&self, side: Side) -> &Backlog {
-        match side {
-            Side::Client => &self.to_client,
-            Side::Upstream => &self.to_upstream,
-        }
-    }
-
-    fn backlog_mut(&mut self, side: Side) -> &mut Backlog {
-        match side {
-            Side::Client => &mut self.to_client,
-            Side::Upstream => &mut self.to_upstream,
-        }
-    }
-}
-
-impl State {
-    fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
-        match (self, input) {
-            (Self::Over(journey), _) => Self::Over(journey),
-            // The answer has left as a whole: whatever ends this now is no failure.
-            (Self::Lingering(state), Input::Broken(Side::Client) | Input::Abort(_)) => state.over(cx),
-            (state, Input::Broken(Side::Client)) => state.leave(Reason::ClientGone, cx),
-            (state, Input::Abort(reason)) => state.abort(reason, cx),
-            (Self::Reading(state), input) => state.step(input, cx),
-            (Self::Resolving(state), input) => state.step(input, cx),
-            (Self::Connecting(state), input) => state.step(input, cx),
-            (Self::Awaiting(state), input) => state.step(input, cx),
-            (Self::Relaying(state), input) => state.step(input, cx),
-            (Self::Tunnel(state), input) => state.step(input, cx),
-            (Self::Finishing(state), input) => state.step(input, cx),
-            (Self::Lingering(state), input) => state.linger(input, cx),
-        }
-    }
-
-    /// Ends the exchange without another word to the client.
-    fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
-        cx.own.ledger.fail(reason);
-        cx.release(false);
-        if reason != Reason::ClientGone && self.would_look_whole(cx) {
-            cx.effect(Effect::Reset);
-        }
-        cx.effect(Effect::Finish { keep_alive: false });
-        Self::Over(self.into_journey())
-    }
-
-    /// Ends the exchange with an answer of this node's own, where none has begun.
-    fn abort(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
-        match self {
-            Self::Resolving(state) => state.journey.refuse(reason, cx),
-            Self::Connecting(state) => state.journey.refuse(reason, cx),
-            Self::Awaiting(state) => state.journey.refuse(reason, cx),
-            Self::Tunnel(state) if reason == Reason::BackendRemoved => state.retire(cx),
-            state => state.leave(reason, cx),
-        }
-    }
-
-    /// Whether a client would take the end of its connection for that of an answer which has not left as a whole.
-    fn would_look_whole(&self, cx: &Cx<'_>) -> bool {
-        let end = match self {
-            Self::Relaying(state) => state.answer_end(),
-            Self::Finishing(state) => state.end,
-            _ => AnswerEnd::Told,
-        };
-        end == AnswerEnd::Missing || (end == AnswerEnd::Connection && !cx.is_drained(Side::Client))
-    }
-
-    fn into_journey(self) -> Option<Box<Journey>> {
-        match self {
-            Self::Reading(_) => None,
-            Self::Resolving(state) => Some(state.journey),
-            Self::Connecting(state) => Some(state.journey),
-            Self::Awaiting(state) => Some(state.journey),
-            Self::Relaying(state) => Some(state.journey),
-            Self::Tunnel(state) => Some(Box::new(Journey::past(*state.request))),
-            Self::Finishing(state) | Self::Lingering(state) => state.journey,
-            Self::Over(journey) => journey,
         }
     }
 }

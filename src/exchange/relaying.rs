@@ -14,7 +14,6 @@ use crate::wire::response::{Delivery, Persistence, ResponseHead};
 #[derive(Debug)]
 pub(super) struct Relaying {
     pub(super) journey: Box<Journey>,
-    download: Transfer,
     /// The client's connection may carry the next request.
     client_stays: bool,
     /// The client knows the end of the answer by the end of its connection.
@@ -50,8 +49,9 @@ impl Relaying {
         let ends_with_connection = has_no_length && !request.is_http11();
         let client_stays = cx.may_keep_alive() && request.keep_alive() && !ends_with_connection && !upload_may_stop;
 
+        let chunked = has_no_length && request.is_http11();
         let delivery = Delivery {
-            chunked: has_no_length && request.is_http11(),
+            chunked,
             to_http11: request.is_http11(),
             persistence: match client_stays {
                 false => Persistence::Close,
@@ -60,7 +60,6 @@ impl Relaying {
             },
             via: cx.core.settings.via.as_deref(),
         };
-        let download = Transfer::new(head.body, delivery.chunked, &cx.core.settings.limits);
         let debug = answer::debug_fields(request, cx.own, cx.core);
         cx.core.output.client.make(|out| {
             head.write(&delivery, out);
@@ -72,16 +71,16 @@ impl Relaying {
         if upload_is_moot && !upload.is_done() {
             cx.effect(Effect::Uploaded);
         }
+        journey.download = Transfer::new(head.body, chunked, &cx.core.settings.limits);
         let state = Self {
             journey,
-            download,
             client_stays,
             ends_with_connection,
             upstream_stays: head.keep_alive && !deaf && (rest.is_empty() || head.body != BodyLength::None),
             upload_is_moot,
             upload_is_optional,
         };
-        if rest.is_empty() || state.download.is_done() {
+        if rest.is_empty() || state.journey.download.is_done() {
             return state.settle(cx);
         }
         cx.core.output.client.advance(head.len);
@@ -93,11 +92,11 @@ impl Relaying {
 
     /// Passes on what belongs to the answer.
     fn receive(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
-        match self.download.feed(bytes, &mut cx.core.output.client) {
+        match self.journey.download.feed(bytes, &mut cx.core.output.client) {
             Ok(consumed) => {
                 cx.consumed = consumed;
                 // Bytes behind the answer would be read as the next one.
-                self.upstream_stays &= !(self.download.is_done() && consumed < bytes.len());
+                self.upstream_stays &= !(self.journey.download.is_done() && consumed < bytes.len());
                 self.settle(cx)
             }
             Err(_) => self.cut(Reason::UpstreamTruncated, cx),
@@ -130,14 +129,14 @@ impl Relaying {
             }
             Input::End(Side::Upstream) => {
                 self.upstream_gone();
-                match self.download.end_of_input(&mut cx.core.output.client) {
+                match self.journey.download.end_of_input(&mut cx.core.output.client) {
                     true => self.settle(cx),
                     false => self.cut(Reason::UpstreamTruncated, cx),
                 }
             }
             Input::Broken(Side::Upstream) => {
                 self.upstream_gone();
-                match self.download.is_done() {
+                match self.journey.download.is_done() {
                     true => self.settle(cx),
                     false => self.cut(Reason::UpstreamTruncated, cx),
                 }
@@ -158,7 +157,7 @@ impl Relaying {
     pub(super) fn wants(&self, side: Side) -> bool {
         match side {
             Side::Client => !self.journey.upload.is_done() && !self.upload_is_moot,
-            Side::Upstream => !self.download.is_done(),
+            Side::Upstream => !self.journey.download.is_done(),
         }
     }
 
@@ -174,7 +173,7 @@ impl Relaying {
 
     /// Ends the exchange when both bodies are where they belong.
     fn settle(self, cx: &mut Cx<'_>) -> State {
-        if !self.download.is_done() {
+        if !self.journey.download.is_done() {
             cx.deadline_in(cx.core.settings.body_timeout);
             return State::Relaying(self);
         }
@@ -195,7 +194,7 @@ impl Relaying {
         let keep_alive = self.client_stays && self.journey.upload.is_done();
         let linger = !self.journey.upload.is_done() || self.journey.request.is_cut_off();
         let end = self.answer_end();
-        Finishing { journey: Some(self.journey), keep_alive, linger, end, heard: 0 }.start(cx)
+        Finishing::with(Some(self.journey), keep_alive, linger).ended_by(end).start(cx)
     }
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
@@ -203,12 +202,12 @@ impl Relaying {
         cx.own.ledger.fail(reason);
         cx.release(false);
         let end = self.answer_end();
-        Finishing { journey: Some(self.journey), keep_alive: false, linger: false, end, heard: 0 }.start(cx)
+        Finishing::with(Some(self.journey), false, false).ended_by(end).start(cx)
     }
 
     /// How the client would know that the answer ends here.
     pub(super) fn answer_end(&self) -> AnswerEnd {
-        match (self.ends_with_connection, self.download.is_done()) {
+        match (self.ends_with_connection, self.journey.download.is_done()) {
             (false, _) => AnswerEnd::Told,
             (true, true) => AnswerEnd::Connection,
             (true, false) => AnswerEnd::Missing,
@@ -218,10 +217,10 @@ impl Relaying {
     fn stalled(self, cx: &mut Cx<'_>) -> State {
         if !cx.is_drained(Side::Client) {
             State::Relaying(self).leave(Reason::ClientStalled, cx)
-        } else if self.download.is_done() && self.journey.upload.is_done() {
+        } else if self.journey.download.is_done() && self.journey.upload.is_done() {
             // The backend has answered, and does not take the rest of what it was answering.
             self.finish(cx)
-        } else if self.download.is_done() {
+        } else if self.journey.download.is_done() {
             State::Relaying(self).leave(Reason::BodyTimeout, cx)
         } else {
             self.cut(Reason::UpstreamStalled, cx)

@@ -12,7 +12,7 @@ use crate::wire::websocket::{self, Frames};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    pub(super) request: Box<Request>,
+    pub(super) request: Request,
     client_ended: bool,
     upstream_ended: bool,
     /// The backend takes nothing more.
@@ -26,16 +26,16 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// The 101 is on its way.
     pub(super) fn start(journey: Box<Journey>, is_websocket: bool, cx: &mut Cx<'_>) -> State {
-        let request = Box::new(journey.request.shrink());
+        let request = journey.request.shrink();
         cx.core.spares.take_back(journey, &mut cx.core.buffers);
         cx.own.ledger.status = 101;
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
         let (client_ended, upstream_ended, upstream_deaf) = (false, false, false);
-        Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by: None }.stay(cx)
+        Box::new(Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by: None }).stay(cx)
     }
 
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
+    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),
             Input::Bytes(side, bytes) => {
@@ -69,7 +69,7 @@ impl Tunnel {
     }
 
     /// Passes on what the backend sends, and knows where its frames end.
-    fn pass_frames(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+    fn pass_frames(mut self: Box<Self>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
         let (mut at, mut is_end) = (0, false);
         while at < bytes.len() && !is_end {
@@ -88,7 +88,7 @@ impl Tunnel {
 
     /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
     /// has passed; where nobody knows what may be said, nothing is.
-    pub(super) fn retire(mut self, cx: &mut Cx<'_>) -> State {
+    pub(super) fn retire(mut self: Box<Self>, cx: &mut Cx<'_>) -> State {
         match &self.frames {
             Some(frames) if frames.may_add() && !self.upstream_ended => {
                 if frames.is_at_boundary() {
@@ -103,7 +103,7 @@ impl Tunnel {
     }
 
     /// Says the last word and hears the client out.
-    fn take_leave(self, cx: &mut Cx<'_>) -> State {
+    fn take_leave(self: Box<Self>, cx: &mut Cx<'_>) -> State {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
             return State::Tunnel(self).leave(Reason::BackendRemoved, cx);
         }
@@ -111,7 +111,7 @@ impl Tunnel {
         cx.own.ledger.fail(Reason::BackendRemoved);
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        Finishing::with(Some(Box::new(Journey::past(*self.request))), false, !self.client_ended).start(cx)
+        Finishing::with(Some(Box::new(Journey::past(self.request))), false, !self.client_ended).start(cx)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -128,23 +128,23 @@ impl Tunnel {
         }
     }
 
-    fn stay(self, cx: &mut Cx<'_>) -> State {
+    fn stay(self: Box<Self>, cx: &mut Cx<'_>) -> State {
         cx.own.deadline = cx.core.settings.tunnel_timeout.map_or(Moment::NEVER, |timeout| cx.core.now + timeout);
         State::Tunnel(self)
     }
 
     /// Ends the tunnel when both directions have ended and everything has left.
-    fn settle(self, cx: &mut Cx<'_>) -> State {
+    fn settle(self: Box<Self>, cx: &mut Cx<'_>) -> State {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
         if !self.wants(Side::Client) && self.upstream_ended && drained { self.finish(cx) } else { State::Tunnel(self) }
     }
 
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
     /// end that it was told into a reset, which takes away what it has not read.
-    fn finish(self, cx: &mut Cx<'_>) -> State {
+    fn finish(self: Box<Self>, cx: &mut Cx<'_>) -> State {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        let finishing = Finishing::with(Some(Box::new(Journey::past(*self.request))), false, false);
+        let finishing = Finishing::with(Some(Box::new(Journey::past(self.request))), false, false);
         if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }

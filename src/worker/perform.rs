@@ -14,11 +14,11 @@ pub(super) type RouteResult = Result<Arc<Frontend>, Reason>;
 impl Worker {
     /// Performs what the last steps of an exchange want done, and what comes of that, in order.
     pub(super) fn perform(&mut self, job: Key) {
-        while let Some(effect) = self.core.output.effects.pop_front() {
+        while let Some(effect) = self.core.output.effects.take_first() {
             match effect {
                 Effect::Resolve => self.resolve(job),
                 Effect::Connect { fresh } => self.connect(job, fresh),
-                Effect::MarkedDead { frontend, member } => self.note_mark(&frontend, member),
+                Effect::MarkedDead { member } => self.note_mark(job, member),
                 Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
                 Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
                 Effect::Uploaded => self.end_upload(job),
@@ -38,13 +38,15 @@ impl Worker {
         }
     }
 
-    fn note_mark(&mut self, frontend: &Arc<Frontend>, member: usize) {
+    fn note_mark(&mut self, job: Key, member: usize) {
         self.counters.count(Counter::DeadMarks);
+        let target = self.jobs.get(job).and_then(|job| job.exchange.target());
+        let Some(frontend) = target.map(|(frontend, _)| Arc::clone(frontend)) else { return };
         if let Some(member) = frontend.members.get(member) {
             self.warn(format_args!("{}: backend {} is marked dead", frontend.host, member.backend.url()));
         }
         let until = self.core.now + self.core.settings.health.dead_ttl;
-        self.directory.mark_dead(frontend, member, until);
+        self.directory.mark_dead(&frontend, member, until);
     }
 
     fn close_write(&mut self, job_key: Key, side: Side) {

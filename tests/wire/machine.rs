@@ -82,7 +82,7 @@ impl Stage {
 
     fn step(&mut self, input: Input<'_>) -> usize {
         let consumed = self.exchange.step(input, 0, &mut self.core);
-        while let Some(effect) = self.core.output.effects.pop_front() {
+        while let Some(effect) = self.core.output.effects.take_first() {
             match effect {
                 Effect::Resolve => drop(self.step(Input::Route(Ok(frontend())))),
                 Effect::Connect { .. } => {

@@ -99,7 +99,7 @@ impl World {
     /// Does what is to be done, in order; some of it has an answer at once.
     fn perform(&mut self) {
         let mut at = 0;
-        while let Some(effect) = self.core.output.effects.get(at).cloned() {
+        while let Some(effect) = self.core.output.effects.get(at).copied() {
             at += 1;
             self.note(|| format!("  {effect:?}").chars().take(60).collect());
             assert!(self.end.is_none(), "{effect:?} after the end");
@@ -109,7 +109,8 @@ impl World {
                 // It is for the pool alone: how many slow uploads there are at a backend.
                 Effect::Uploaded => {}
                 Effect::Connect { fresh } => self.connect(fresh),
-                Effect::MarkedDead { frontend, member } => {
+                Effect::MarkedDead { member } => {
+                    let (frontend, _) = self.exchange.target().expect("somebody was chosen");
                     assert!(frontend.members.len() > 1, "the only member was marked dead");
                     assert!(frontend.members[member].dead_until(self.now).is_some(), "not marked");
                 }

@@ -1,0 +1,117 @@
+//! What a step has at hand: its core's part, and the exchange's own.
+
+use super::journey::Target;
+use super::outlet::Backlog;
+use super::pace::Pace;
+use super::{Core, Effect, KeepAlive, Ledger, Side};
+use crate::base::clock::Moment;
+use crate::health::Observation;
+use crate::wire::forwarded::Peer;
+use std::time::Duration;
+
+/// What an exchange has in each of its states.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) peer: Peer,
+    pub(super) ledger: Ledger,
+    /// Where the request goes, or went last.
+    pub(super) target: Option<Target>,
+    pub(super) deadline: Moment,
+    /// It is the last that its client's connection may carry.
+    pub(super) is_last: bool,
+    /// A connection to a backend is there, or was asked for.
+    pub(super) holds_upstream: bool,
+    pub(super) to_client: Backlog,
+    pub(super) to_upstream: Backlog,
+    /// How the client sends its body, and how it takes its answer.
+    pub(super) upload_pace: Pace,
+    pub(super) download_pace: Pace,
+}
+
+/// What a state's step may touch beside its own data.
+pub(super) struct Cx<'a> {
+    pub(super) core: &'a mut Core,
+    pub(super) own: &'a mut Own,
+    /// How many of the input's bytes were used.
+    pub(super) consumed: usize,
+}
+
+impl Cx<'_> {
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.core.output.effects.push(effect);
+    }
+
+    /// Asks for a connection to the target.
+    pub(super) fn connect(&mut self, fresh: bool) {
+        debug_assert!(!self.own.holds_upstream, "a second connection");
+        self.own.holds_upstream = true;
+        self.effect(Effect::Connect { fresh });
+    }
+
+    /// Gives back what there is of a connection to a backend. Bytes that have not left for it never will: the next
+    /// backend begins with a whole request.
+    pub(super) fn release(&mut self, reuse: bool) {
+        if std::mem::take(&mut self.own.holds_upstream) {
+            self.core.output.upstream.clear();
+            self.own.to_upstream.discard(&mut self.core.buffers);
+            self.effect(Effect::Release { reuse });
+        }
+    }
+
+    pub(super) fn deadline_in(&mut self, duration: Duration) {
+        self.own.deadline = self.core.now + duration;
+    }
+
+    /// Whether the client sends as fast as it has to.
+    pub(super) fn upload_keeps_up(&mut self) -> bool {
+        self.own.upload_pace.keeps_up(self.core.now, &self.core.settings)
+    }
+
+    /// Whether the client takes its answer as fast as it has to.
+    pub(super) fn download_keeps_up(&mut self) -> bool {
+        self.own.download_pace.keeps_up(self.core.now, &self.core.settings)
+    }
+
+    /// Judges the target by what was seen of it.
+    pub(super) fn observe(&mut self, observation: Observation) {
+        if let Some(target) = &self.own.target {
+            if target.is_marked_by(observation, self.core.now, &self.core.settings.health) {
+                let member = target.place;
+                self.effect(Effect::MarkedDead { member });
+            }
+        }
+    }
+
+    /// Whether the client's connection may be kept, as far as this node is concerned.
+    pub(super) fn may_keep_alive(&self) -> bool {
+        match self.core.settings.keep_alive {
+            KeepAlive::Always => true,
+            KeepAlive::Plain => !self.own.peer.secure,
+            KeepAlive::Never => false,
+        }
+    }
+
+    /// Whether everything for the side has left, with nothing added in this turn.
+    pub(super) fn is_drained(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.own.to_client.is_empty() && self.core.output.client.is_empty(),
+            Side::Upstream => self.own.to_upstream.is_empty() && self.core.output.upstream.is_empty(),
+        }
+    }
+}
+
+impl Own {
+    pub(super) fn backlog(&self, side: Side) -> &Backlog {
+        match side {
+            Side::Client => &self.to_client,
+            Side::Upstream => &self.to_upstream,
+        }
+    }
+
+    pub(super) fn backlog_mut(&mut self, side: Side) -> &mut Backlog {
+        match side {
+            Side::Client => &mut self.to_client,
+            Side::Upstream => &mut self.to_upstream,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Where an exchange stands, and what holds in every state.
+
+use super::finishing::AnswerEnd;
+use super::journey::Journey;
+use super::{Cx, Effect, Input, Side, awaiting, connecting, finishing, reading, relaying, resolving, tunnel};
+use crate::base::reason::Reason;
+
+/// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The head of the request is not complete.
+    Reading(reading::Reading),
+    /// The directory was asked for the host.
+    Resolving(resolving::Resolving),
+    /// A backend is chosen, the connection not yet there.
+    Connecting(connecting::Connecting),
+    /// The request is on its way, the head of the answer has not come.
+    Awaiting(awaiting::Awaiting),
+    /// The head of the answer has left; it cannot be taken back.
+    Relaying(relaying::Relaying),
+    /// Bytes of another protocol go both ways.
+    Tunnel(Box<tunnel::Tunnel>),
+    /// The answer is complete but has not left.
+    Finishing(finishing::Finishing),
+    /// The answer has left, the client still sends: its bytes are dropped, since closing would break the answer.
+    Lingering(finishing::Finishing),
+    /// Nothing is left to do.
+    Over(Option<Box<Journey>>),
+}
+
+impl State {
+    pub(super) fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
+        match self {
+            Self::Over(journey) => Self::Over(journey),
+            Self::Lingering(state) => state.linger(input, cx),
+            state => match input {
+                Input::Broken(Side::Client) => state.leave(Reason::ClientGone, cx),
+                Input::Abort(reason) => state.abort(reason, cx),
+                input => state.go_on(input, cx),
+            },
+        }
+    }
+
+    /// What is nobody's end.
+    fn go_on(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
+        match self {
+            Self::Reading(state) => state.step(input, cx),
+            Self::Resolving(state) => state.step(input, cx),
+            Self::Connecting(state) => state.step(input, cx),
+            Self::Awaiting(state) => state.step(input, cx),
+            Self::Relaying(state) => state.step(input, cx),
+            Self::Tunnel(state) => state.step(input, cx),
+            Self::Finishing(state) => state.step(input, cx),
+            Self::Lingering(_) | Self::Over(_) => self,
+        }
+    }
+
+    /// Ends the exchange without another word to the client.
+    pub(super) fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
+        cx.own.ledger.fail(reason);
+        cx.release(false);
+        if reason != Reason::ClientGone && self.would_look_whole(cx) {
+            cx.effect(Effect::Reset);
+        }
+        cx.effect(Effect::Finish { keep_alive: false });
+        Self::Over(self.into_journey())
+    }
+
+    /// Ends the exchange with an answer of this node's own, where none has begun.
+    fn abort(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
+        match self {
+            Self::Resolving(state) => state.journey.refuse(reason, cx),
+            Self::Connecting(state) => state.journey.refuse(reason, cx),
+            Self::Awaiting(state) => state.journey.refuse(reason, cx),
+            Self::Tunnel(state) if reason == Reason::BackendRemoved => state.retire(cx),
+            state => state.leave(reason, cx),
+        }
+    }
+
+    /// Whether a client would take the end of its connection for that of an answer which has not left as a whole.
+    fn would_look_whole(&self, cx: &Cx<'_>) -> bool {
+        let end = match self {
+            Self::Relaying(state) => state.answer_end(),
+            Self::Finishing(state) => state.end,
+            _ => AnswerEnd::Told,
+        };
+        end == AnswerEnd::Missing || (end == AnswerEnd::Connection && !cx.is_drained(Side::Client))
+    }
+
+    pub(super) fn into_journey(self) -> Option<Box<Journey>> {
+        match self {
+            Self::Reading(_) => None,
+            Self::Resolving(state) => Some(state.journey),
+            Self::Connecting(state) => Some(state.journey),
+            Self::Awaiting(state) => Some(state.journey),
+            Self::Relaying(state) => Some(state.journey),
+            Self::Tunnel(state) => Some(Box::new(Journey::past(state.request))),
+            Self::Finishing(state) | Self::Lingering(state) => state.journey,
+            Self::Over(journey) => journey,
+        }
+    }
+}
