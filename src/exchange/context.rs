@@ -74,11 +74,11 @@ impl Cx<'_> {
 
     /// Judges the target by what was seen of it.
     pub(super) fn observe(&mut self, observation: Observation) {
-        if let Some(target) = &self.own.target {
-            if target.is_marked_by(observation, self.core.now, &self.core.settings.health) {
-                let member = target.place;
-                self.effect(Effect::MarkedDead { member });
-            }
+        if let Some(target) = &self.own.target
+            && target.is_marked_by(observation, self.core.now, &self.core.settings.health)
+        {
+            let member = target.place;
+            self.effect(Effect::MarkedDead { member });
         }
     }
 

@@ -104,7 +104,8 @@ impl Outlet {
         }
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Drops the bytes.
+    pub fn clear(&mut self) {
         self.made.clear();
         self.pieces.clear();
     }

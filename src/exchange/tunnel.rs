@@ -141,7 +141,7 @@ impl Tunnel {
 
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
     /// end that it was told into a reset, which takes away what it has not read.
-    fn finish(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    fn finish(self, cx: &mut Cx<'_>) -> State {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
         let finishing = Finishing::with(Some(Box::new(Journey::past(self.request))), false, false);

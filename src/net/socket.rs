@@ -52,6 +52,16 @@ pub enum Received {
     Plain(usize),
 }
 
+impl Received {
+    /// How many bytes there are.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Bytes(count) | Self::Plain(count) => count,
+            Self::Nothing | Self::End | Self::Broken | Self::Hello => 0,
+        }
+    }
+}
+
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, readable: false, hung_up: false, ends: false, sent: 0 }

@@ -1,5 +1,6 @@
 //! What lives in a worker's three slabs.
 
+use super::pump::Source;
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::cut::Cut;
@@ -147,9 +148,19 @@ pub(super) struct Job {
     pub(super) upload_to: Option<BackendId>,
     /// Since when a socket has not taken all that it was given, if it is so.
     pub(super) blocked_since: Option<Moment>,
+    /// Something has arrived for it that waits in the batch.
+    pub(super) is_staged: bool,
 }
 
 impl Job {
+    /// Whether what comes from there is for this exchange.
+    pub(super) fn is_tied_to(&self, source: Source) -> bool {
+        match source {
+            Source::Client(key) => self.client == key,
+            Source::Upstream(key) => self.link == Link::Upstream(key),
+        }
+    }
+
     /// The socket of a side, where there is one.
     pub(super) fn transport<'s>(
         &self,

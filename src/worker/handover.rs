@@ -336,6 +336,7 @@ impl Worker {
             read_limit: FIRST_READ,
             upload_to: None,
             blocked_since: None,
+            is_staged: false,
         });
         if let Some(client) = self.clients.get_mut(client_key) {
             client.job = Some(job);

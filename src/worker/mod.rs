@@ -15,6 +15,7 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
 mod accept;
+mod batch;
 mod connection;
 mod drain;
 mod guesses;
@@ -187,6 +188,7 @@ pub struct Worker {
     quota: Option<Arc<Quota>>,
     core: Core,
     scratch: Box<[u8]>,
+    batch: batch::Batch,
     bench: Bench,
     backend_tls: Option<BackendTls>,
     /// Where clients shake hands; `None` where no door is encrypted.
@@ -312,6 +314,7 @@ impl Worker {
             quota: parts.quota,
             core: Core::new(now, parts.exchange, parts.pages, fastrand::Rng::new()),
             scratch: vec![0; LARGEST_READ as usize].into_boxed_slice(),
+            batch: batch::Batch::default(),
             bench: Bench::default(),
             backend_tls: parts.backend_tls,
             lobby: parts.tls.map(|tls| Lobby::new(tls.settings, tls.reception, &tls.doors)),
@@ -363,8 +366,9 @@ impl Worker {
         }
         self.core.now = self.clock.now();
         for event in &*events {
-            self.handle(event);
+            self.take_event(event);
         }
+        self.finish_batch();
         self.expire();
         self.catch_up();
         self.watch_late();

@@ -16,13 +16,24 @@ pub(super) const SMALLEST_READ: usize = 16 * 1024;
 
 /// Whose socket it is that was read.
 #[derive(Clone, Copy, Debug)]
-enum From {
+pub(super) enum Source {
     Client(Key),
     Upstream(Key),
 }
 
-impl From {
-    fn stream<'s>(self, clients: &'s mut Slots<Client>, upstreams: &'s mut Slots<Upstream>) -> Option<&'s mut Stream> {
+impl Source {
+    pub(super) fn side(self) -> Side {
+        match self {
+            Self::Client(_) => Side::Client,
+            Self::Upstream(_) => Side::Upstream,
+        }
+    }
+
+    pub(super) fn stream<'s>(
+        self,
+        clients: &'s mut Slots<Client>,
+        upstreams: &'s mut Slots<Upstream>,
+    ) -> Option<&'s mut Stream> {
         match self {
             Self::Client(key) => clients.get_mut(key).map(|client| &mut client.stream),
             Self::Upstream(key) => upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
@@ -100,10 +111,11 @@ impl Worker {
             self.hands_shaken(key);
         }
         match received {
-            Received::Bytes(count) if is_blank(scratch.before(count)) => self.greet_again(key),
-            Received::Bytes(count) => {
+            Received::Bytes(count) if !is_blank(scratch.before(count)) => {
                 if let Some(job) = self.open_job(key) {
-                    self.take_in(job, Side::Client, From::Client(key), scratch.before(count));
+                    self.take_in(job, Source::Client(key), received, scratch.before(count));
+                    self.flush(job, scratch.before(count));
+                    self.settle(job);
                 }
             }
             Received::Plain(count) => {
@@ -111,13 +123,20 @@ impl Worker {
                     self.tell(job, Input::Unencrypted(scratch.before(count)));
                 }
             }
-            Received::Nothing => self.greet_again(key),
-            Received::Hello => {}
-            Received::End | Received::Broken => self.close_client(key),
+            received => self.greeted(key, received),
         }
         self.scratch = scratch;
         if received == Received::Hello {
             self.meet(key);
+        }
+    }
+
+    /// A client without a request has sent nothing that is one, or has left.
+    pub(super) fn greeted(&mut self, key: Key, received: Received) {
+        match received {
+            Received::Bytes(_) | Received::Nothing => self.greet_again(key),
+            Received::End | Received::Broken => self.close_client(key),
+            Received::Hello | Received::Plain(_) => {}
         }
     }
 
@@ -129,7 +148,7 @@ impl Worker {
     }
 
     /// Begins an exchange with a client, if it is still there.
-    fn open_job(&mut self, client_key: Key) -> Option<Key> {
+    pub(super) fn open_job(&mut self, client_key: Key) -> Option<Key> {
         let is_to_part = self.is_to_part(client_key);
         let client = self.clients.get_mut(client_key)?;
         let mut exchange = Exchange::new(client.peer.clone(), self.core.now, &self.core.settings);
@@ -148,6 +167,7 @@ impl Worker {
             read_limit: client.read_limit,
             upload_to: None,
             blocked_since: None,
+            is_staged: false,
         });
         client.job = Some(job);
         client.idle_since = Moment::NEVER;
@@ -162,32 +182,28 @@ impl Worker {
             return;
         }
         let limit = self.read_limit(job, side);
-        let from = match (side, job.link) {
-            (Side::Client, _) => From::Client(job.client),
-            (Side::Upstream, Link::Upstream(key)) => From::Upstream(key),
+        let source = match (side, job.link) {
+            (Side::Client, _) => Source::Client(job.client),
+            (Side::Upstream, Link::Upstream(key)) => Source::Upstream(key),
             (Side::Upstream, _) => return,
         };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let stream = from.stream(&mut self.clients, &mut self.upstreams);
+        let stream = source.stream(&mut self.clients, &mut self.upstreams);
         if let Some(stream) = stream.filter(|stream| stream.has_more()) {
             if !stream.unread.is_empty() && !stream.starved {
-                self.take_in_unread(job_key, side, from);
+                self.take_in_unread(job_key, source);
             } else {
                 match stream.transport.receive(scratch.room(limit), &mut self.bench) {
-                    Received::Bytes(count) if stream.unread.is_empty() => {
-                        self.take_in(job_key, side, from, scratch.before(count));
-                    }
-                    Received::Bytes(count) => {
+                    Received::Bytes(count) if !stream.unread.is_empty() => {
                         stream.unread.append(scratch.before(count), &mut self.core.buffers);
-                        self.take_in_unread(job_key, side, from);
+                        self.take_in_unread(job_key, source);
                     }
-                    // Of an encrypted stream there may be more to read that has no meaning yet.
-                    Received::Nothing | Received::Hello | Received::Plain(_) => self.settle(job_key),
-                    Received::End | Received::Broken if self.is_unheard(job_key, from) => {
-                        self.tell(job_key, Input::Unheard);
+                    received => {
+                        let bytes = scratch.before(received.count());
+                        self.take_in(job_key, source, received, bytes);
+                        self.flush(job_key, bytes);
+                        self.settle(job_key);
                     }
-                    Received::End => self.tell(job_key, Input::End(side)),
-                    Received::Broken => self.tell(job_key, Input::Broken(side)),
                 }
             }
         }
@@ -195,7 +211,7 @@ impl Worker {
     }
 
     /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
-    fn read_limit(&self, job: &Job, side: Side) -> usize {
+    pub(super) fn read_limit(&self, job: &Job, side: Side) -> usize {
         let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit as usize };
         match side {
             Side::Client => limit.min(job.exchange.expects(side).saturating_add(SMALLEST_READ)),
@@ -204,39 +220,49 @@ impl Worker {
     }
 
     /// Whether the connection ended before the backend can have read anything of this exchange.
-    fn is_unheard(&self, job: Key, from: From) -> bool {
-        let From::Upstream(key) = from else { return false };
+    fn is_unheard(&self, job: Key, source: Source) -> bool {
+        let Source::Upstream(key) = source else { return false };
         let asks = self.jobs.get(job).is_some_and(|job| job.exchange.asks_if_heard());
         let upstream = self.upstreams.get(key).filter(|_| asks);
         upstream.is_some_and(|upstream| !upstream.stream.transport.was_heard_beyond(upstream.sent_before))
     }
 
-    /// Offers bytes that were read just now to the exchange, sends what comes of them, and keeps what is left over.
-    fn take_in(&mut self, job: Key, side: Side, from: From, bytes: &[u8]) {
-        let (used, starved) = self.offer(job, side, bytes);
-        let rest = bytes.from(used);
-        if !rest.is_empty()
-            && let Some(stream) = from.stream(&mut self.clients, &mut self.upstreams)
-        {
-            stream.unread.fill(rest, &mut self.core.buffers);
-            stream.starved = starved;
-        }
-        self.flush(job, bytes);
-        self.settle(job);
+    /// Tells an exchange what was received just now, and keeps what is left over of the bytes. What comes of it has yet to be
+    /// sent.
+    pub(super) fn take_in(&mut self, job: Key, source: Source, received: Received, bytes: &[u8]) {
+        let input = match received {
+            Received::Bytes(_) => {
+                let (used, starved) = self.offer(job, source.side(), bytes);
+                let rest = bytes.from(used);
+                if !rest.is_empty()
+                    && let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams)
+                {
+                    stream.unread.fill(rest, &mut self.core.buffers);
+                    stream.starved = starved;
+                }
+                return;
+            }
+            // Of an encrypted stream there may be more to read that has no meaning yet.
+            Received::Nothing | Received::Hello | Received::Plain(_) => return,
+            Received::End | Received::Broken if self.is_unheard(job, source) => Input::Unheard,
+            Received::End => Input::End(source.side()),
+            Received::Broken => Input::Broken(source.side()),
+        };
+        self.step(job, input, 0);
     }
 
     /// The same with what was kept. It is not moved: of a read there may be left many requests.
-    fn take_in_unread(&mut self, job: Key, side: Side, from: From) {
-        let Some(stream) = from.stream(&mut self.clients, &mut self.upstreams) else { return };
+    fn take_in_unread(&mut self, job: Key, source: Source) {
+        let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return };
         let (buffer, start) = stream.unread.borrow();
         let bytes = buffer.from(start);
-        let (used, starved) = self.offer(job, side, bytes);
-        if let Some(stream) = from.stream(&mut self.clients, &mut self.upstreams) {
+        let (used, starved) = self.offer(job, source.side(), bytes);
+        if let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) {
             stream.unread.set_left(bytes.len() - used);
             stream.starved = starved;
         }
         self.flush(job, bytes);
-        match from.stream(&mut self.clients, &mut self.upstreams) {
+        match source.stream(&mut self.clients, &mut self.upstreams) {
             Some(stream) => stream.unread.put_back(buffer, &mut self.core.buffers),
             None => self.core.buffers.give(buffer),
         }
@@ -250,8 +276,11 @@ impl Worker {
         loop {
             let consumed = self.step(job, Input::Bytes(side, bytes.from(at)), at);
             at += consumed;
+            if at == bytes.len() {
+                return (at, false);
+            }
             let wants_more = self.jobs.get(job).is_some_and(|job| job.exchange.wants(side));
-            if consumed == 0 || at == bytes.len() || !wants_more {
+            if consumed == 0 || !wants_more {
                 return (at, consumed == 0 && wants_more);
             }
         }
@@ -275,32 +304,51 @@ impl Worker {
     fn step(&mut self, job_key: Key, input: Input<'_>, offset: usize) -> usize {
         let Some(job) = self.jobs.get_mut(job_key) else { return 0 };
         let consumed = job.exchange.step(input, offset, &mut self.core);
-        self.perform(job_key);
+        if !self.core.output.effects.is_empty() {
+            self.perform(job_key);
+        }
         consumed
     }
 
     /// Sends what the steps of this turn have made, or passed on from `input`.
     pub(super) fn flush(&mut self, job_key: Key, input: &[u8]) {
-        for side in [Side::Upstream, Side::Client] {
-            if self.core.output.outlet(side).is_empty() {
-                continue;
+        while self.core.output.has_bytes() {
+            for side in [Side::Upstream, Side::Client] {
+                if let Some(flushed) = self.send_to(job_key, side, input) {
+                    self.after_flush(job_key, side, flushed);
+                }
             }
-            let Some(job) = self.jobs.get_mut(job_key) else { break };
-            let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { continue };
-            if side == Side::Client && job.exchange.ends_behind_answer() {
-                transport.announce_end();
+            // What is left is for somebody who is gone, or was made by the end of a flush.
+            if self.jobs.get(job_key).is_none() {
+                self.core.output.clear();
             }
-            let bench = &mut self.bench;
-            let flushed = job.exchange.flush(side, input, &mut self.core, |slices| transport.send(slices, bench));
-            self.after_flush(job_key, side, flushed);
         }
-        // What is left is for somebody who is gone, or was made by the end of a flush and knows nothing of `input`.
-        if self.core.output.has_bytes() {
-            if self.jobs.get(job_key).is_some() && !input.is_empty() {
-                return self.flush(job_key, &[]);
-            }
-            self.core.output.clear();
+    }
+
+    /// The same, where it is for one side alone; what that has come to is to be told by [`Worker::after_flush`].
+    pub(super) fn send(&mut self, job_key: Key, input: &[u8]) -> Option<(Side, Flushed)> {
+        let side = match [Side::Upstream, Side::Client].map(|side| self.core.output.outlet(side).is_empty()) {
+            [false, true] => Side::Upstream,
+            [true, false] => Side::Client,
+            _ => return None,
+        };
+        Some((side, self.send_to(job_key, side, input)?))
+    }
+
+    fn send_to(&mut self, job_key: Key, side: Side, input: &[u8]) -> Option<Flushed> {
+        if self.core.output.outlet(side).is_empty() {
+            return None;
         }
+        let job = self.jobs.get_mut(job_key)?;
+        let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else {
+            self.core.output.outlet(side).clear();
+            return None;
+        };
+        if side == Side::Client && job.exchange.ends_behind_answer() {
+            transport.announce_end();
+        }
+        let bench = &mut self.bench;
+        Some(job.exchange.flush(side, input, &mut self.core, |slices| transport.send(slices, bench)))
     }
 
     /// A socket takes bytes again.
@@ -316,7 +364,7 @@ impl Worker {
         }
     }
 
-    fn after_flush(&mut self, job_key: Key, side: Side, flushed: Flushed) {
+    pub(super) fn after_flush(&mut self, job_key: Key, side: Side, flushed: Flushed) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         match flushed {
             Flushed::Nothing => {}

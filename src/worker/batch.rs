@@ -1,0 +1,158 @@
+//! What the poll tells in one turn is done in stages: some bytes of each connection are received, then all of them are
+//! understood, then what comes of it is sent, then what has been sent is noted.
+//!
+//! A request passes through little code that runs long: each line of it runs about once, and the system's way of a
+//! packet, in between, is long enough to drive it out of the processor's cache. In stages it is fetched once for all who
+//! are in one batch. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst.
+
+use super::pump::{SMALLEST_READ, Source};
+use super::{Kind, Worker};
+use crate::base::cut::Cut;
+use crate::base::slots::Key;
+use crate::exchange::{Flushed, Output, Side};
+use crate::net::transport::Received;
+use crate::wire::is_blank;
+use mio::event::Event;
+use std::ops::Range;
+
+/// How many arrivals a batch has at the most: the first one's answer waits for the last one's arrival.
+const MOST: usize = 16;
+
+/// How many bytes a batch has before it ends: more would be out of the processor's cache before they are sent.
+const ENOUGH_BYTES: usize = 32 * 1024;
+
+/// What has arrived and was not given to its exchange yet. No job is in it twice.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    arrivals: Vec<Arrival>,
+    /// How much of the worker's scratch buffer they take.
+    used: usize,
+    /// What comes of each: one is used again and again.
+    outputs: Vec<Output>,
+}
+
+/// What one read has brought for an exchange.
+#[derive(Debug)]
+struct Arrival {
+    job: Key,
+    source: Source,
+    received: Received,
+    /// Where the bytes stand in the scratch buffer.
+    place: Range<usize>,
+    /// What was sent of what comes of it.
+    sent: Option<(Side, Flushed)>,
+}
+
+impl Worker {
+    /// Does what the poll tells, some of it later: [`Worker::finish_batch`] is to follow.
+    pub(super) fn take_event(&mut self, event: &Event) {
+        let (kind, word) = Kind::of(event.token());
+        let is_staged = match kind {
+            Kind::Client => self.stage_client(Key::unpack(word), event),
+            Kind::Upstream => self.stage_upstream(Key::unpack(word), event),
+            Kind::Waker | Kind::Listener => false,
+        };
+        if !is_staged {
+            self.finish_batch();
+            self.handle(event);
+        } else if self.batch.arrivals.len() >= MOST || self.batch.used >= ENOUGH_BYTES {
+            self.finish_batch();
+        }
+    }
+
+    /// Whether all that the poll has told of a client is bytes, and they were received.
+    fn stage_client(&mut self, key: Key, event: &Event) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return true };
+        client.stream.transport.note(event);
+        if let Some(job) = client.job {
+            return self.stage(job, Source::Client(key));
+        }
+        let is_ready = client.stream.has_more() && client.stream.unread.is_empty();
+        if client.is_shaking_hands || client.awaits_header || !is_ready {
+            return false;
+        }
+        let start = self.batch.used;
+        let room = self.scratch.get_mut(start..).unwrap_or_default();
+        let received = client.stream.transport.receive(room.room(SMALLEST_READ), &mut self.bench);
+        let place = start..start + received.count();
+        if !matches!(received, Received::Bytes(_)) || is_blank(self.scratch.part(place.clone())) {
+            self.finish_batch();
+            self.greeted(key, received);
+        } else if let Some(job) = self.open_job(key) {
+            self.arrive(job, Source::Client(key), received, place);
+        }
+        true
+    }
+
+    /// The same, of a connection to a backend.
+    fn stage_upstream(&mut self, key: Key, event: &Event) -> bool {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return true };
+        upstream.stream.transport.note(event);
+        match upstream.job {
+            Some(job) if upstream.dial.is_none() => self.stage(job, Source::Upstream(key)),
+            _ => false,
+        }
+    }
+
+    /// Receives for an exchange, if there is nothing else to be done.
+    fn stage(&mut self, job_key: Key, source: Source) -> bool {
+        let Some(job) = self.jobs.get(job_key) else { return false };
+        let (side, exchange) = (source.side(), &job.exchange);
+        let is_free = !job.is_staged && exchange.backlog(side).is_empty() && exchange.wants(side);
+        if !is_free || !job.is_tied_to(source) {
+            return false;
+        }
+        let limit = self.read_limit(job, side);
+        let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return false };
+        if !stream.transport.is_readable() || !stream.unread.is_empty() {
+            return false;
+        }
+        let start = self.batch.used;
+        let room = self.scratch.get_mut(start..).unwrap_or_default();
+        let received = stream.transport.receive(room.room(limit), &mut self.bench);
+        self.arrive(job_key, source, received, start..start + received.count());
+        true
+    }
+
+    fn arrive(&mut self, job_key: Key, source: Source, received: Received, place: Range<usize>) {
+        if let Some(job) = self.jobs.get_mut(job_key) {
+            job.is_staged = true;
+        }
+        self.batch.used = place.end;
+        self.batch.arrivals.push(Arrival { job: job_key, source, received, place, sent: None });
+    }
+
+    /// Gives everything that has arrived to its exchange, and sends what comes of it.
+    pub(super) fn finish_batch(&mut self) {
+        if self.batch.arrivals.is_empty() {
+            return;
+        }
+        let (mut batch, scratch) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.scratch));
+        let Batch { arrivals, outputs, .. } = &mut batch;
+        outputs.resize_with(arrivals.len().max(outputs.len()), Output::default);
+        for (arrival, output) in arrivals.iter().zip(&mut *outputs) {
+            let Arrival { job, source, received, .. } = *arrival;
+            if let Some(job) = self.jobs.get_mut(job) {
+                job.is_staged = false;
+            }
+            self.take_in(job, source, received, scratch.part(arrival.place.clone()));
+            std::mem::swap(&mut self.core.output, output);
+        }
+        for (arrival, output) in arrivals.iter_mut().zip(&mut *outputs) {
+            std::mem::swap(&mut self.core.output, output);
+            arrival.sent = self.send(arrival.job, scratch.part(arrival.place.clone()));
+            std::mem::swap(&mut self.core.output, output);
+        }
+        for (arrival, output) in arrivals.drain(..).zip(&mut *outputs) {
+            std::mem::swap(&mut self.core.output, output);
+            if let Some((side, flushed)) = arrival.sent {
+                self.after_flush(arrival.job, side, flushed);
+            }
+            self.flush(arrival.job, scratch.part(arrival.place));
+            self.settle(arrival.job);
+            std::mem::swap(&mut self.core.output, output);
+        }
+        batch.used = 0;
+        (self.batch, self.scratch) = (batch, scratch);
+    }
+}
