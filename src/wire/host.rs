@@ -7,23 +7,16 @@ const LONGEST: usize = 253;
 /// `None`, and nothing written, when it is no host with an optional port (RFC 9110 section 7.2): then its meaning
 /// would be each reader's own.
 pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let mut seen = 0;
+    let seen = value.iter().fold(0, |seen, byte| seen | class(*byte));
     let (name, port) = match value.strip_prefix(b"[") {
         Some(rest) => {
             let end = memchr::memchr(b']', rest)?;
             let address = std::str::from_utf8(rest.get(..end)?).ok()?;
             address.parse::<std::net::Ipv6Addr>().ok()?;
-            seen = CAPITAL;
             value.split_at_checked(end + 2)?
         }
-        None => {
-            let end = value.iter().position(|byte| {
-                let class = class(*byte);
-                seen |= class;
-                class == NO_NAME
-            });
-            value.split_at_checked(end.unwrap_or(value.len()))?
-        }
+        None if seen & NO_NAME == 0 => (value, &[][..]),
+        None => value.split_at_checked(value.iter().position(|byte| class(*byte) == NO_NAME)?)?,
     };
     let port_is_good = match port {
         [] | [b':'] => true,

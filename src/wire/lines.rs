@@ -139,12 +139,10 @@ impl<'h, 'b> Lines<'h, 'b> {
                 return None;
             }
             let name = place_in(source, header.name.as_bytes());
-            let name_end = name + header.name.len();
-            let value = place_in(source, header.value);
-            // httparse lets nothing come between the name and its colon.
-            let is_canonical = value == name_end + 2
-                && value + header.value.len() + 2 == end
-                && source.get(name_end + 1) == Some(&b' ');
+            // httparse lets nothing come between a name and its colon, so what there is beside name, value, colon and
+            // CRLF is white space around the value: one space before it.
+            let is_canonical = header.name.len() + header.value.len() + 4 == end - name
+                && source.get(name + header.name.len() + 1) == Some(&b' ');
             let field = Field::of(header.name);
             if field != Field::Other || !is_canonical {
                 marks.push_front(Mark::new(number, field, is_canonical));
