@@ -30,42 +30,58 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Fri, 
     Content-Type: text/html; charset=utf-8\r\nContent-Length: 5120\r\nLast-Modified: Fri, 20 Nov 2026 08:00:00 GMT\r\n\
     Connection: keep-alive\r\nETag: \"abc\"\r\nCache-Control: max-age=60\r\n\r\n";
 
-#[divan::bench]
-fn head_parse_request() -> usize {
+/// What a program asks that adds no fields of its own, and what it gets.
+const PLAIN_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n";
+
+const PLAIN_RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Fri, 20 Nov 2026 09:00:00 GMT\r\n\
+    Content-Type: application/octet-stream\r\nContent-Length: 140\r\nConnection: keep-alive\r\n\r\n";
+
+fn request(name: &str) -> &'static [u8] {
+    if name == "plain" { PLAIN_REQUEST } else { REQUEST }
+}
+
+fn response(name: &str) -> &'static [u8] {
+    if name == "plain" { PLAIN_RESPONSE } else { RESPONSE }
+}
+
+#[divan::bench(args = ["plain", "browser"])]
+fn head_parse_request(name: &str) -> usize {
     let mut room = fields();
-    let head = RequestHead::parse(black_box(REQUEST), &mut room).expect("a good head").expect("a whole head");
+    let head = RequestHead::parse(black_box(request(name)), &mut room).expect("a good head").expect("a whole head");
     head.len
 }
 
-#[divan::bench]
-fn head_parse_request_reference_httparse() -> usize {
+#[divan::bench(args = ["plain", "browser"])]
+fn head_parse_request_reference_httparse(name: &str) -> usize {
     let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut request = httparse::Request::new(&mut headers);
-    request.parse(black_box(REQUEST)).expect("a good head").unwrap()
+    let mut parsed = httparse::Request::new(&mut headers);
+    parsed.parse(black_box(request(name))).expect("a good head").unwrap()
 }
 
-#[divan::bench]
-fn head_rewrite_request(bencher: Bencher<'_, '_>) {
+#[divan::bench(args = ["plain", "browser"])]
+fn head_rewrite_request(bencher: Bencher<'_, '_>, name: &str) {
     let policy = Policy { trusted: Vec::new(), mode: Mode::Append };
     let peer = Peer { address: [192, 0, 2, 1].into(), local_port: 80, secure: false, subject: None };
     let hop = Hop { peer: &peer, policy: &policy, via: Some("sluice") };
     let mut out = Vec::with_capacity(4096);
+    let bytes = request(name);
     bencher.bench_local(|| {
         let mut room = fields();
-        let head = RequestHead::parse(black_box(REQUEST), &mut room).expect("a good head").expect("a whole head");
+        let head = RequestHead::parse(black_box(bytes), &mut room).expect("a good head").expect("a whole head");
         out.clear();
         head.write(&hop, &mut out).expect("a good host");
         out.len()
     });
 }
 
-#[divan::bench]
-fn head_rewrite_response(bencher: Bencher<'_, '_>) {
+#[divan::bench(args = ["plain", "browser"])]
+fn head_rewrite_response(bencher: Bencher<'_, '_>, name: &str) {
     let delivery = Delivery { chunked: false, to_http11: true, persistence: Persistence::Implied, via: Some("sluice") };
     let mut out = Vec::with_capacity(4096);
+    let bytes = response(name);
     bencher.bench_local(|| {
         let mut room = fields();
-        let head = ResponseHead::parse(black_box(RESPONSE), &mut room, false).expect("good").expect("whole");
+        let head = ResponseHead::parse(black_box(bytes), &mut room, false).expect("good").expect("whole");
         out.clear();
         head.write(&delivery, &mut out);
         out.len()

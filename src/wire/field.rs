@@ -1,12 +1,13 @@
 //! Names of header fields that mean something to a proxy, and the lists in their values.
 
 use super::HeadFault;
-use httparse::Header;
 
 /// The fields that are acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Field {
+    /// Any that is none of the others: passed on as it is.
+    Other,
     Connection,
     ContentLength,
     Expect,
@@ -34,73 +35,164 @@ pub(super) enum Field {
     Lookalike,
     /// What a `Connection` field names: it ends at this hop.
     Named,
-    /// Any other: passed on as it is.
-    Other,
 }
 
 impl Field {
-    /// Which field has this name. The length tells most apart before a byte is compared.
+    /// Which field has this name, a token.
+    #[inline]
     pub(super) fn of(name: &str) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        match name.len() {
-            2 if is("te") => Self::Te,
-            4 if is("host") => Self::Host,
-            5 if is("proxy") => Self::Proxy,
-            6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
-            7 if is("referer") => Self::Referer,
-            7 if is("x-debug") => Self::XDebug,
-            9 if is("forwarded") => Self::Forwarded,
-            9 if is("x-real-ip") => Self::XRealIp,
-            10 if is("connection") => Self::Connection,
-            10 if is("user-agent") => Self::UserAgent,
-            10 if is("keep-alive") => Self::KeepAlive,
-            11 if is("retry-after") => Self::RetryAfter,
-            12 if is("max-forwards") => Self::MaxForwards,
-            14 if is("content-length") => Self::ContentLength,
-            15 if is("x-forwarded-for") => Self::XForwardedFor,
-            16 if is("proxy-connection") => Self::ProxyConnection,
-            16 if is("x-forwarded-port") => Self::XForwardedPort,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            17 if is("x-forwarded-proto") => Self::XForwardedProto,
-            17 if is(CLIENT_SUBJECT) => Self::ClientSubject,
-            20 if is("x-forwarded-protocol") => Self::XForwardedProtocol,
-            7 | 9..=12 | 14..=17 | 20 if is_lookalike(name) => Self::Lookalike,
-            _ => Self::Other,
-        }
+        Known::candidate(name.as_bytes()).map_or(Self::Other, |known| known.compare(name.as_bytes()))
     }
 
     /// Whether `Connection` may take this field away. Framing and routing are not a neighbour's to remove, nor is what
     /// a proxy in front said of the client (RFC 9110 section 7.6.1 forbids naming end-to-end fields so).
-    fn may_be_named(self) -> bool {
+    pub(super) fn may_be_named(self) -> bool {
         matches!(self, Self::Other | Self::Proxy | Self::Referer | Self::UserAgent | Self::RetryAfter)
     }
 }
 
-/// The length of the longest name that is known.
-const LONGEST_KNOWN: usize = 20;
+/// A name that is known.
+struct Known {
+    name: &'static str,
+    field: Field,
+    words: [u64; 3],
+}
+
+impl Known {
+    const fn new(name: &'static str, field: Field) -> Self {
+        Self { name, field, words: folded(name.as_bytes()) }
+    }
+
+    /// The only one that this name may be: its length and last letter leave one, and mostly none.
+    #[inline]
+    fn candidate(name: &[u8]) -> Option<&'static Self> {
+        let place = SLOTS.get(name.len())?.get(usize::from(name.last()? & LETTER))?;
+        KNOWN.get(usize::from(*place))
+    }
+
+    /// What a name of this length is.
+    fn compare(&self, name: &[u8]) -> Field {
+        if are_equal(folded(name), self.words) {
+            self.field
+        } else if is_lookalike(name, self.name.as_bytes()) {
+            Field::Lookalike
+        } else {
+            Field::Other
+        }
+    }
+}
+
+/// The names that are known.
+static KNOWN: [Known; 22] = [
+    Known::new("Connection", Field::Connection),
+    Known::new("Content-Length", Field::ContentLength),
+    Known::new("Expect", Field::Expect),
+    Known::new("Forwarded", Field::Forwarded),
+    Known::new("Host", Field::Host),
+    Known::new("Keep-Alive", Field::KeepAlive),
+    Known::new("Max-Forwards", Field::MaxForwards),
+    Known::new("Proxy", Field::Proxy),
+    Known::new("Proxy-Connection", Field::ProxyConnection),
+    Known::new("Referer", Field::Referer),
+    Known::new("Retry-After", Field::RetryAfter),
+    Known::new("TE", Field::Te),
+    Known::new("Transfer-Encoding", Field::TransferEncoding),
+    Known::new("Upgrade", Field::Upgrade),
+    Known::new("User-Agent", Field::UserAgent),
+    Known::new("X-Debug", Field::XDebug),
+    Known::new(CLIENT_SUBJECT, Field::ClientSubject),
+    Known::new("X-Forwarded-For", Field::XForwardedFor),
+    Known::new("X-Forwarded-Port", Field::XForwardedPort),
+    Known::new("X-Forwarded-Proto", Field::XForwardedProto),
+    Known::new("X-Forwarded-Protocol", Field::XForwardedProtocol),
+    Known::new("X-Real-IP", Field::XRealIp),
+];
 
 /// The field in which backends are told who a client's certificate says it is.
 pub(super) const CLIENT_SUBJECT: &str = "X-SSL-Client-S-DN";
 
+/// The length of the longest name that is known.
+const LONGEST_KNOWN: usize = 20;
+
+/// What tells a letter from another, be it small or not.
+const LETTER: u8 = 0x1f;
+
+/// How many letters there may be.
+const LETTERS: usize = LETTER as usize + 1;
+
+/// No place in [`KNOWN`].
+const NOWHERE: u8 = u8::MAX;
+
+/// Where in [`KNOWN`] the one name of a length stands that ends with a letter.
+static SLOTS: Slots = slots();
+
+/// By length and by last letter.
+type Slots = [[u8; LETTERS]; LONGEST_KNOWN + 1];
+
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it, and would refuse")]
+const fn slots() -> Slots {
+    let mut slots: Slots = [[NOWHERE; LETTERS]; LONGEST_KNOWN + 1];
+    let mut place = 0;
+    while place < KNOWN.len() {
+        let name = KNOWN[place].name.as_bytes();
+        let slot = &mut slots[name.len()][(name[name.len() - 1] & LETTER) as usize];
+        assert!(*slot == NOWHERE, "two names of one length that end alike");
+        *slot = place.to_le_bytes()[0];
+        place += 1;
+    }
+    slots
+}
+
+/// Whether a token is this one, but for the case of letters.
+#[inline]
+fn is_same(token: &[u8], known: &[u8]) -> bool {
+    token.len() == known.len() && are_equal(folded(token), folded(known))
+}
+
+/// An array's own comparison would wait for the words to be stored.
+#[inline]
+fn are_equal(some: [u64; 3], other: [u64; 3]) -> bool {
+    let ([a, b, c], [x, y, z]) = (some, other);
+    (a ^ x) | (b ^ y) | (c ^ z) == 0
+}
+
+/// The bytes of a token, 24 at the most, as words that overlap, without the bit that tells the case of letters. Tokens
+/// have no control characters, so nothing else in them becomes what a letter or a hyphen does: a token whose words are
+/// those of a name that consists of letters and hyphens is that name.
+#[inline]
+const fn folded(token: &[u8]) -> [u64; 3] {
+    const CASE: u64 = u64::from_le_bytes([0x20; 8]);
+    let [first, middle, last] = if let (Some(first), Some(last)) = (token.first_chunk::<8>(), token.last_chunk::<8>()) {
+        let middle = match token.split_at(8).1.first_chunk::<8>() {
+            Some(middle) => middle,
+            None => last,
+        };
+        [u64::from_le_bytes(*first), u64::from_le_bytes(*middle), u64::from_le_bytes(*last)]
+    } else if let (Some(first), Some(last)) = (token.first_chunk::<4>(), token.last_chunk::<4>()) {
+        [u32::from_le_bytes(*first) as u64, 0, u32::from_le_bytes(*last) as u64]
+    } else if let (Some(first), Some(last)) = (token.first_chunk::<2>(), token.last_chunk::<2>()) {
+        [u16::from_le_bytes(*first) as u64, 0, u16::from_le_bytes(*last) as u64]
+    } else if let Some(byte) = token.first() {
+        [*byte as u64, 0, 0]
+    } else {
+        [0; 3]
+    };
+    [first | CASE, middle | CASE, last | CASE]
+}
+
 /// Many backends make a variable of a name, with a low line for a hyphen and some for whatever is no letter and no digit
-/// (RFC 3875 section 4.1.18), and so would believe a forger who writes another sign. Whether this name would be a known
-/// one if its signs were hyphens.
-fn is_lookalike(name: &str) -> bool {
-    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return false;
-    }
-    let mut plain = [b'-'; LONGEST_KNOWN];
-    for (plain, byte) in plain.iter_mut().zip(name.bytes()).filter(|(_, byte)| byte.is_ascii_alphanumeric()) {
-        *plain = byte;
-    }
-    let plain = plain.get(..name.len()).and_then(|plain| std::str::from_utf8(plain).ok());
-    plain.is_some_and(|plain| Field::of(plain) != Field::Other)
+/// (RFC 3875 section 4.1.18), and so would believe a forger who writes another sign. Whether this name, which has the
+/// length of the known one, would be that one if its signs were hyphens.
+fn is_lookalike(name: &[u8], known: &[u8]) -> bool {
+    name.iter().zip(known).all(|(byte, known)| match known {
+        b'-' => !byte.is_ascii_alphanumeric(),
+        letter => byte.eq_ignore_ascii_case(letter),
+    })
 }
 
 /// The most options that the `Connection` fields of one head may have. Each is looked for among all lines, and nobody has
 /// a use for as many.
-const MOST_OPTIONS: usize = 32;
+const MOST_OPTIONS: u8 = 32;
 
 /// What the `Connection` fields of one head say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,44 +201,39 @@ pub(super) struct Connection {
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
     /// Other fields are named: they end at this hop.
-    names_fields: bool,
-    options: usize,
+    pub(super) names_fields: bool,
+    options: u8,
 }
 
 impl Connection {
     /// Adds what one more `Connection` field says.
     pub(super) fn read(&mut self, value: &[u8]) -> Result<(), HeadFault> {
+        // Most say one thing, and then there is nothing to split.
+        if self.take_option(value) {
+            return self.count_option();
+        }
         for option in list(value) {
-            self.options += 1;
-            if self.options > MOST_OPTIONS {
-                return Err(HeadFault::Malformed);
-            }
-            if option.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                self.upgrade = true;
-            } else {
-                self.names_fields = true;
-            }
+            self.count_option()?;
+            self.names_fields |= !self.take_option(option);
         }
         Ok(())
     }
 
-    /// Makes [`Field::Named`] of the lines that the `Connection` fields of this head name and may name.
-    pub(super) fn mark_named(self, fields: &[Header<'_>], kinds: &mut [Field]) {
-        if !self.names_fields {
-            return;
-        }
-        let is_connection = |header: &&Header<'_>| Field::of(header.name) == Field::Connection;
-        for name in fields.iter().filter(is_connection).flat_map(|header| list(header.value)) {
-            for (header, kind) in fields.iter().zip(&mut *kinds) {
-                if kind.may_be_named() && header.name.as_bytes().eq_ignore_ascii_case(name) {
-                    *kind = Field::Named;
-                }
-            }
-        }
+    /// Whether this is an option that is no field's name.
+    fn take_option(&mut self, option: &[u8]) -> bool {
+        let flag = match option.len() {
+            5 if is_same(option, b"close") => &mut self.close,
+            10 if is_same(option, b"keep-alive") => &mut self.keep_alive,
+            7 if is_same(option, b"upgrade") => &mut self.upgrade,
+            _ => return false,
+        };
+        *flag = true;
+        true
+    }
+
+    fn count_option(&mut self) -> Result<(), HeadFault> {
+        self.options += 1;
+        if self.options > MOST_OPTIONS { Err(HeadFault::Malformed) } else { Ok(()) }
     }
 }
 
@@ -160,8 +247,13 @@ const MOST_DIGITS: usize = 18;
 
 /// A number of digits alone, as far as everybody has numbers.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
-    let is_number = !digits.is_empty() && digits.len() <= MOST_DIGITS && digits.iter().all(u8::is_ascii_digit);
-    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+    if digits.is_empty() || digits.len() > MOST_DIGITS {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, digit| {
+        let digit = digit.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + u64::from(digit))
+    })
 }
 
 /// Writes `name: value` and CRLF.
@@ -173,24 +265,27 @@ pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes `name: number` and CRLF.
-pub(super) fn put_number(out: &mut Vec<u8>, name: &str, number: u64) {
-    put(out, name, itoa::Buffer::new().format(number).as_bytes());
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::lines::{self, Lines};
     use super::*;
+    use httparse::Header;
 
     /// What becomes of the lines of a head.
     fn kinds(fields: &[Header<'_>]) -> Result<(Connection, Vec<Field>), HeadFault> {
-        let mut kinds: Vec<_> = fields.iter().map(|header| Field::of(header.name)).collect();
+        let mut head = b"GET / HTTP/1.1\r\n".to_vec();
+        fields.iter().for_each(|field| put(&mut head, field.name, field.value));
+        head.extend_from_slice(b"\r\n");
+        let mut room = lines::fields();
+        let mut request = httparse::Request::new(&mut []);
+        request.parse_with_uninit_headers(&head, &mut room.headers).expect("a good head");
+        let mut lines = Lines::read(&head, 0, request.headers, &mut room.marks).expect("good lines");
         let mut connection = Connection::default();
-        for (header, _) in fields.iter().zip(&kinds).filter(|(_, kind)| **kind == Field::Connection) {
-            connection.read(header.value)?;
-        }
-        connection.mark_named(fields, &mut kinds);
-        Ok((connection, kinds))
+        lines.of(Field::Connection).try_for_each(|header| connection.read(header.value))?;
+        lines.mark_named();
+        let kind = |header| lines.known().find(|(_, known)| std::ptr::eq(*known, header));
+        let kinds = request.headers.iter().map(|header| kind(header).map_or(Field::Other, |(kind, _)| kind));
+        Ok((connection, kinds.collect()))
     }
 
     #[test]
@@ -223,6 +318,39 @@ mod tests {
         assert_eq!(number(b"999999999999999999"), Some(999_999_999_999_999_999));
         for text in ["1000000000000000000", "9223372036854775807", "9223372036854775808", "", "+1"] {
             assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    /// RFC 9110 section 5.6.2.
+    fn is_token_byte(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    }
+
+    #[test]
+    fn names_are_known_in_any_case_and_lookalikes_are_told() {
+        for Known { name, field, .. } in &KNOWN {
+            for same in [(*name).to_owned(), name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
+                assert_eq!(Field::of(&same), *field, "{same}");
+            }
+            for (place, own) in name.bytes().enumerate() {
+                for byte in (b'!'..=b'~').filter(|byte| is_token_byte(*byte)) {
+                    let mut other = name.as_bytes().to_vec();
+                    other[place] = byte;
+                    let expected = match own {
+                        _ if own.eq_ignore_ascii_case(&byte) => *field,
+                        b'-' if !byte.is_ascii_alphanumeric() => Field::Lookalike,
+                        _ => Field::Other,
+                    };
+                    let other = String::from_utf8(other).expect("ASCII");
+                    assert_eq!(Field::of(&other), expected, "{other}");
+                }
+            }
+        }
+        for name in ["X_Forwarded_For", "x-forwarded.for", "USER~AGENT", "X_SSL_Client-S.DN"] {
+            assert_eq!(Field::of(name), Field::Lookalike, "{name}");
+        }
+        for name in ["A", "Accept", "Set-Cookie", "X-Forwarded-Host", "x--debug", "-e", "t-", "X-Forwarded-Protocols"] {
+            assert_eq!(Field::of(name), Field::Other, "{name}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The headers that tell a backend about its client (`X-Forwarded-For` and its kin; the set is Hipache's).
 
-use super::field::{CLIENT_SUBJECT, Field, put, put_number};
-use httparse::Header;
+use super::field::{CLIENT_SUBJECT, Field, put};
+use super::lines::Lines;
 use ipnet::IpNet;
 use std::io::Write;
 use std::net::IpAddr;
@@ -66,60 +66,113 @@ pub(super) fn passes(field: Field, believed: bool) -> bool {
 }
 
 /// Writes the forwarded headers that are not passed on as they came.
-pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, believed: bool, fields: &[Header<'_>]) {
-    let is_missing = |field| !believed || !fields.iter().any(|header| Field::of(header.name) == field);
+pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, believed: bool, lines: &Lines<'_, '_>) {
+    let is_missing = |field| !believed || lines.of(field).next().is_none();
     out.extend_from_slice(b"X-Forwarded-For: ");
     if believed {
-        let known = |header: &&Header<'_>| Field::of(header.name) == Field::XForwardedFor && !header.value.is_empty();
-        for header in fields.iter().filter(known) {
+        for header in lines.of(Field::XForwardedFor).filter(|header| !header.value.is_empty()) {
             out.extend_from_slice(header.value);
             out.extend_from_slice(b", ");
         }
     }
-    let start = out.len();
-    put_address(out, peer.address);
-    let address = start..out.len();
-    out.extend_from_slice(b"\r\n");
+    let address = AddressText::of(peer.address);
+    address.put(out);
     if is_missing(Field::XRealIp) {
         out.extend_from_slice(b"X-Real-IP: ");
-        out.extend_from_within(address);
-        out.extend_from_slice(b"\r\n");
+        address.put(out);
     }
-    let scheme: &[u8] = if peer.secure { b"https" } else { b"http" };
+    // Constants of one length each: a copy of any other is a call.
     if is_missing(Field::XForwardedProto) {
-        put(out, "X-Forwarded-Proto", scheme);
+        match peer.secure {
+            true => out.extend_from_slice(b"X-Forwarded-Proto: https\r\n"),
+            false => out.extend_from_slice(b"X-Forwarded-Proto: http\r\n"),
+        }
     }
     if is_missing(Field::XForwardedProtocol) {
-        put(out, "X-Forwarded-Protocol", scheme);
+        match peer.secure {
+            true => out.extend_from_slice(b"X-Forwarded-Protocol: https\r\n"),
+            false => out.extend_from_slice(b"X-Forwarded-Protocol: http\r\n"),
+        }
     }
     if is_missing(Field::XForwardedPort) {
-        put_number(out, "X-Forwarded-Port", u64::from(peer.local_port));
+        out.extend_from_slice(b"X-Forwarded-Port: ");
+        out.extend_from_slice(itoa::Buffer::new().format(peer.local_port).as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     if let Some(subject) = &peer.subject {
         put(out, CLIENT_SUBJECT, subject.as_bytes());
     }
 }
 
-/// IPv4, the common case, without the formatting machinery.
-fn put_address(out: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            for (place, octet) in address.octets().into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b'.');
+/// The text of an address, and CRLF.
+struct AddressText {
+    bytes: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl AddressText {
+    /// What an IPv6 address has at the most.
+    const LONGEST: usize = b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\r\n".len();
+
+    fn of(address: IpAddr) -> Self {
+        let mut text = Self { bytes: [0; Self::LONGEST], len: 0 };
+        match address {
+            // The common case, without the formatting machinery.
+            IpAddr::V4(address) => {
+                for octet in address.octets() {
+                    text.add(&DECIMALS.get(usize::from(octet)).copied().unwrap_or_default(), decimal_len(octet));
                 }
-                if octet >= 100 {
-                    out.push(b'0' + octet / 100);
-                }
-                if octet >= 10 {
-                    out.push(b'0' + octet / 10 % 10);
-                }
-                out.push(b'0' + octet % 10);
+                // CRLF takes the place of the last point.
+                text.len -= 1;
+            }
+            IpAddr::V6(address) => {
+                let mut rest = text.bytes.as_mut_slice();
+                // There is room for any.
+                let _ = write!(rest, "{address}");
+                text.len = Self::LONGEST - rest.len();
             }
         }
-        IpAddr::V6(address) => {
-            // Writing to a `Vec` cannot fail.
-            let _ = write!(out, "{address}");
+        text.add(b"\r\n", 2);
+        text
+    }
+
+    /// Adds the first `len` of these bytes.
+    fn add<const ROOM: usize>(&mut self, bytes: &[u8; ROOM], len: usize) {
+        if let Some(place) = self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut) {
+            *place = *bytes;
+            self.len += len;
         }
     }
+
+    /// Writes it: its whole room, and what is too much taken back, for so it is no call.
+    fn put(&self, out: &mut Vec<u8>) {
+        let end = out.len() + self.len;
+        out.extend_from_slice(&self.bytes);
+        out.truncate(end);
+    }
+}
+
+/// Each octet in decimals, and a point.
+static DECIMALS: [[u8; 4]; 256] = decimals();
+
+const fn decimals() -> [[u8; 4]; 256] {
+    let mut decimals = [[0; 4]; 256];
+    let mut rest: &mut [[u8; 4]] = &mut decimals;
+    let mut octet = 0;
+    while let Some((place, others)) = rest.split_first_mut() {
+        let [hundreds, tens, ones] = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        *place = match decimal_len(octet) {
+            4 => [hundreds, tens, ones, b'.'],
+            3 => [tens, ones, b'.', 0],
+            _ => [ones, b'.', 0, 0],
+        };
+        rest = others;
+        octet = octet.wrapping_add(1);
+    }
+    decimals
+}
+
+/// How long an octet is with its point.
+const fn decimal_len(octet: u8) -> usize {
+    2 + (octet >= 10) as usize + (octet >= 100) as usize
 }

@@ -7,6 +7,7 @@ const LONGEST: usize = 253;
 /// `None`, and nothing written, when it is no host with an optional port (RFC 9110 section 7.2): then its meaning
 /// would be each reader's own.
 pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let seen = value.iter().fold(0, |seen, byte| seen | class(*byte));
     let (name, port) = match value.strip_prefix(b"[") {
         Some(rest) => {
             let end = memchr::memchr(b']', rest)?;
@@ -14,11 +15,8 @@ pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
             address.parse::<std::net::Ipv6Addr>().ok()?;
             value.split_at_checked(end + 2)?
         }
-        None => {
-            let (name, port) = value.split_at_checked(memchr::memchr(b':', value).unwrap_or(value.len()))?;
-            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-            (name.iter().all(plain).then_some(name)?, port)
-        }
+        None if seen & NO_NAME == 0 => (value, &[][..]),
+        None => value.split_at_checked(value.iter().position(|byte| class(*byte) == NO_NAME)?)?,
     };
     let port_is_good = match port {
         [] | [b':'] => true,
@@ -29,9 +27,40 @@ pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if !port_is_good || name.is_empty() || name.len() > LONGEST {
         return None;
     }
-    out.extend(name.iter().map(u8::to_ascii_lowercase));
+    let start = out.len();
+    out.extend_from_slice(name);
+    if seen & CAPITAL != 0 {
+        out.get_mut(start..).unwrap_or_default().make_ascii_lowercase();
+    }
     Some(())
 }
+
+/// Of a byte that stands in no name: the name ends there, if it is one.
+const NO_NAME: u8 = 1;
+
+/// Of a capital letter.
+const CAPITAL: u8 = 2;
+
+/// What a byte is in a name.
+fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(NO_NAME)
+}
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [NO_NAME; 256];
+    let mut rest: &mut [u8] = &mut classes;
+    let mut byte = 0_u8;
+    while let Some((class, others)) = rest.split_first_mut() {
+        *class = match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => 0,
+            b'A'..=b'Z' => CAPITAL,
+            _ => NO_NAME,
+        };
+        rest = others;
+        byte = byte.wrapping_add(1);
+    }
+    classes
+};
 
 fn fits_port(digits: &[u8]) -> bool {
     digits.iter().fold(0, |port: u32, digit| port * 10 + u32::from(digit - b'0')) <= u32::from(u16::MAX)

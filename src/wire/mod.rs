@@ -78,7 +78,12 @@ impl From<httparse::Error> for HeadFault {
 /// Whether there are blank lines and nothing else: some clients send one behind a body, and it is no request (RFC 9112
 /// section 2.2).
 pub fn is_blank(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&b'\r') && bytes.chunks(2).all(|line| line == b"\r\n")
+    bytes.first() == Some(&b'\r') && is_blank_lines(bytes)
+}
+
+/// Whether this is any number of blank lines.
+fn is_blank_lines(bytes: &[u8]) -> bool {
+    bytes.chunks(2).all(|line| line == b"\r\n")
 }
 
 /// Whether a blank line stands in `bytes`, of which the first `seen` were looked through before. A head that trickles

@@ -4,11 +4,10 @@ use super::body::{BodyLength, Framing};
 use super::chunked::ChunkFault;
 use super::field::{Connection, Field, list, number, put};
 use super::forwarded::{self, Peer, Policy};
-use super::lines::{self, Lines};
+use super::lines::{Line, Lines, Rewrite, place_in};
 use super::{HeadFault, Version, host, upgrade};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
-use httparse::Header;
 
 pub use super::lines::{Fields, Span, fields};
 
@@ -23,12 +22,9 @@ pub struct RequestHead<'h, 'b> {
     authority: Option<&'b str>,
     /// The version the client speaks.
     pub version: Version,
-    /// All bytes of the head.
-    source: &'b [u8],
     /// Where the request line begins, behind any blank lines.
     start: usize,
-    fields: &'h [Header<'b>],
-    kinds: &'h mut [Field],
+    lines: Lines<'h, 'b>,
     /// The value of `Host`.
     host: Option<&'b [u8]>,
     /// The value of `Upgrade`.
@@ -50,7 +46,6 @@ pub struct RequestHead<'h, 'b> {
     /// The bytes of the target as it came.
     pub uri_len: usize,
     accepts_trailers: bool,
-    connection: Connection,
     framing: Framing,
 }
 
@@ -89,92 +84,49 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         };
         let source = bytes.before(len);
         let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Reason::MalformedHead) };
-        if !lines::end_in_crlf(source, method, request.headers) {
-            return Err(Reason::MalformedHead);
-        }
+        let start = place_in(source, method.as_bytes());
+        let lines = Lines::read(source, start, request.headers, &mut room.marks);
+        let mut lines = lines.ok_or(Reason::MalformedHead)?;
         check_method(method)?;
         let uri_len = target.len();
         let (authority, target) = split_target(method, target)?;
-        let mut head = Self {
+        let version = Version::from_minor(request.version);
+        let mut said = Said::default();
+        said.read(&lines, method)?;
+        if said.connection.names_fields {
+            lines.mark_named();
+        }
+        let body = said.body(method, version)?;
+        let is_http11 = version == Version::Http11;
+        // HTTP/1.0 has no expectations, and there is but one to have (RFC 9110 section 10.1.1).
+        if is_http11 && said.expectations > usize::from(said.expects_continue) {
+            return Err(Reason::ExpectationFailed);
+        }
+        Ok(Some(Self {
             method,
             target,
             authority,
-            version: Version::from_minor(request.version),
-            source,
-            start: lines::place_of(method.as_bytes(), source).unwrap_or(0),
-            fields: request.headers,
-            kinds: lines::classify(request.headers, &mut room.kinds),
-            host: None,
-            offered: None,
+            version,
+            start,
+            host: said.host,
+            offered: said.offered,
             len,
-            body: BodyLength::None,
-            keep_alive: false,
-            wants_upgrade: false,
-            expects_continue: false,
-            wants_debug: false,
-            max_forwards: None,
+            body,
+            keep_alive: !said.connection.close && (is_http11 || said.connection.keep_alive),
+            wants_upgrade: is_http11 && body == BodyLength::None && said.wants_upgrade(),
+            expects_continue: is_http11 && body != BodyLength::None && said.expects_continue,
+            wants_debug: said.wants_debug,
+            max_forwards: said.max_forwards,
             uri_len,
-            accepts_trailers: false,
-            connection: Connection::default(),
-            framing: Framing::default(),
-        };
-        head.read_fields()?;
-        Ok(Some(head))
-    }
-
-    fn read_fields(&mut self) -> Result<(), Reason> {
-        let (mut hosts, mut upgrades, mut expectations) = (0, 0, 0);
-        for (header, kind) in self.fields.iter().zip(&*self.kinds) {
-            match kind {
-                Field::Connection => self.connection.read(header.value)?,
-                Field::ContentLength => self.framing.content_length(header.value)?,
-                Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
-                Field::Host => {
-                    hosts += 1;
-                    self.host = Some(header.value);
-                }
-                Field::Expect => {
-                    expectations += 1;
-                    self.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
-                }
-                Field::Te => self.accepts_trailers |= list(header.value).any(|c| c.eq_ignore_ascii_case(b"trailers")),
-                Field::Upgrade => {
-                    upgrades += 1;
-                    self.offered = Some(header.value);
-                }
-                Field::XDebug => self.wants_debug = true,
-                Field::MaxForwards if matches!(self.method, "TRACE" | "OPTIONS") => {
-                    let hops = number(header.value).filter(|_| self.max_forwards.is_none());
-                    self.max_forwards = Some(hops.ok_or(Reason::MalformedHead)?);
-                }
-                _ => {}
-            }
-        }
-        self.connection.mark_named(self.fields, self.kinds);
-        if hosts > 1 || (hosts == 0 && self.version == Version::Http11) {
-            return Err(Reason::BadHost);
-        }
-        self.body = self.framing.of_request(self.version)?;
-        let is_http11 = self.version == Version::Http11;
-        if self.method == "TRACE" && self.body != BodyLength::None {
-            return Err(Reason::UnexpectedBody);
-        }
-        // HTTP/1.0 has no expectations, and there is but one to have (RFC 9110 section 10.1.1).
-        if is_http11 && expectations > usize::from(self.expects_continue) {
-            return Err(Reason::ExpectationFailed);
-        }
-        self.expects_continue &= is_http11 && self.body != BodyLength::None;
-        self.keep_alive = !self.connection.close && (is_http11 || self.connection.keep_alive);
-        // With a body on the way nobody could say where the other protocol begins. A second line could offer what the
-        // first does not: then nothing is asked for.
-        let may_upgrade = is_http11 && self.connection.upgrade && upgrades == 1 && self.body == BodyLength::None;
-        self.wants_upgrade = may_upgrade && self.offered.is_some_and(upgrade::may_be_asked);
-        Ok(())
+            accepts_trailers: said.accepts_trailers,
+            framing: said.framing,
+            lines,
+        }))
     }
 
     /// How many lines there are.
     pub fn fields_len(&self) -> usize {
-        self.fields.len()
+        self.lines.len()
     }
 
     /// Whether the method is safe to send twice (RFC 9110 section 9.2.2).
@@ -186,7 +138,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// of the proxy's headers is another matter.
     pub fn came_encrypted(&self, hop: &Hop<'_>) -> bool {
         let told = || {
-            let proto = self.fields.iter().find(|header| Field::of(header.name) == Field::XForwardedProto);
+            let proto = self.lines.of(Field::XForwardedProto).next();
             proto.is_some_and(|header| header.value.eq_ignore_ascii_case(b"https"))
         };
         hop.peer.secure || (hop.policy.trusts(hop.peer.address) && told())
@@ -216,13 +168,10 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         spans.host = Span::new(start, out.len());
         let head = out.len();
         let believed = hop.policy.believes(hop.peer.address);
-        let mut lines = Lines::new(out, self.source);
-        self.write_request_line(&mut lines, &mut spans);
-        for (header, kind) in self.fields.iter().zip(&*self.kinds) {
-            self.write_field(header, *kind, believed, &mut lines, &mut spans);
-        }
-        lines.flush();
-        forwarded::put_fields(out, hop.peer, believed, self.fields);
+        self.write_request_line(out, &mut spans).fields(|rewrite, line| {
+            self.write_field(line, believed, rewrite, &mut spans);
+        });
+        forwarded::put_fields(out, hop.peer, believed, &self.lines);
         if let Some(via) = hop.via {
             let version: &[u8] = if self.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " };
             out.extend_from_slice(version);
@@ -244,62 +193,122 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         Ok(spans)
     }
 
-    fn write_request_line(&self, lines: &mut Lines<'_, 'b>, spans: &mut Spans) {
-        let start = lines.len();
-        let begins_with_path = self.target.starts_with(['/', '*']);
+    /// Writes the request line, or sees to it that it leaves as it came, with the fields.
+    fn write_request_line<'o>(&'o self, out: &'o mut Vec<u8>, spans: &mut Spans) -> Rewrite<'o, 'h, 'b> {
+        let start = out.len();
+        let begins_with_path = matches!(self.target.as_bytes(), [b'/' | b'*', ..]);
         let target = start + self.method.len() + 1;
         let target_end = target + self.target.len() + usize::from(!begins_with_path);
         spans.method = Span::new(start, start + self.method.len());
         spans.target = Span::new(target, target_end);
         if self.version == Version::Http11 && self.authority.is_none() {
-            let line_len = target_end + b" HTTP/1.1\r\n".len() - start;
-            return lines.keep_bytes(self.start..self.start + line_len);
+            return Rewrite::new(out, &self.lines, self.start);
         }
-        lines.put_bytes(self.method.as_bytes());
-        lines.put_bytes(if begins_with_path { b" " } else { b" /" });
-        lines.put_bytes(self.target.as_bytes());
-        lines.put_bytes(b" HTTP/1.1\r\n");
+        out.extend_from_slice(self.method.as_bytes());
+        out.extend_from_slice(if begins_with_path { b" " } else { b" /" });
+        out.extend_from_slice(self.target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
         if let (Some(authority), None) = (self.authority, self.host) {
-            lines.put("Host", authority.as_bytes());
+            put(out, "Host", authority.as_bytes());
         }
+        Rewrite::new(out, &self.lines, self.lines.start())
     }
 
-    fn write_field(
-        &self,
-        header: &Header<'b>,
-        field: Field,
-        believed: bool,
-        lines: &mut Lines<'_, 'b>,
-        spans: &mut Spans,
-    ) {
-        match field {
+    fn write_field(&self, line: Line<'h, 'b>, believed: bool, rewrite: &mut Rewrite<'_, 'h, 'b>, spans: &mut Spans) {
+        match line.field() {
             Field::Connection
             | Field::KeepAlive
             | Field::ProxyConnection
             | Field::Te
             | Field::Upgrade
-            | Field::Named => {}
+            | Field::Named => rewrite.leave_out(line),
             // A backend by CGI would make HTTP_PROXY of it, and its programs ask whom it names.
-            Field::Proxy => {}
-            Field::TransferEncoding => lines.put(header.name, b"chunked"),
-            Field::ContentLength => lines.keep_number(header, self.framing.stated_length()),
+            Field::Proxy => rewrite.leave_out(line),
+            Field::TransferEncoding => rewrite.replace(line, b"chunked"),
+            Field::ContentLength => rewrite.keep_number(line, self.framing.stated_length()),
             Field::Host => match self.authority {
-                Some(authority) => lines.put(header.name, authority.as_bytes()),
-                None => drop(lines.keep(header)),
+                Some(authority) => rewrite.replace(line, authority.as_bytes()),
+                None => drop(rewrite.keep(line)),
             },
             // Nobody waits where nothing is to be sent.
-            Field::Expect if !self.expects_continue => {}
+            Field::Expect if !self.expects_continue => rewrite.leave_out(line),
             Field::MaxForwards => match self.max_forwards {
-                Some(hops) => lines.put_number(header.name, hops.saturating_sub(1)),
-                None => drop(lines.keep(header)),
+                Some(hops) => rewrite.replace_number(line, hops.saturating_sub(1)),
+                None => drop(rewrite.keep(line)),
             },
             // A backend that reads low lines as hyphens would read these as what this node writes or judges itself.
-            Field::Lookalike => {}
-            _ if !forwarded::passes(field, believed) => {}
-            Field::Referer => spans.referer = Some(lines.keep(header)),
-            Field::UserAgent => spans.user_agent = Some(lines.keep(header)),
-            _ => drop(lines.keep(header)),
+            Field::Lookalike => rewrite.leave_out(line),
+            field if !forwarded::passes(field, believed) => rewrite.leave_out(line),
+            Field::Referer => spans.referer = Some(rewrite.keep(line)),
+            Field::UserAgent => spans.user_agent = Some(rewrite.keep(line)),
+            _ => drop(rewrite.keep(line)),
         }
+    }
+}
+
+/// What the fields of a head say, each by itself.
+#[derive(Default)]
+struct Said<'b> {
+    connection: Connection,
+    framing: Framing,
+    host: Option<&'b [u8]>,
+    hosts: usize,
+    offered: Option<&'b [u8]>,
+    upgrades: usize,
+    expects_continue: bool,
+    expectations: usize,
+    wants_debug: bool,
+    max_forwards: Option<u64>,
+    accepts_trailers: bool,
+}
+
+impl<'b> Said<'b> {
+    fn read(&mut self, lines: &Lines<'_, 'b>, method: &str) -> Result<(), Reason> {
+        for (field, header) in lines.known() {
+            match field {
+                Field::Connection => self.connection.read(header.value)?,
+                Field::ContentLength => self.framing.content_length(header.value)?,
+                Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
+                Field::Host => {
+                    self.hosts += 1;
+                    self.host = Some(header.value);
+                }
+                Field::Expect => {
+                    self.expectations += 1;
+                    self.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
+                }
+                Field::Te => self.accepts_trailers |= list(header.value).any(|c| c.eq_ignore_ascii_case(b"trailers")),
+                Field::Upgrade => {
+                    self.upgrades += 1;
+                    self.offered = Some(header.value);
+                }
+                Field::XDebug => self.wants_debug = true,
+                Field::MaxForwards if matches!(method, "TRACE" | "OPTIONS") => {
+                    let hops = number(header.value).filter(|_| self.max_forwards.is_none());
+                    self.max_forwards = Some(hops.ok_or(Reason::MalformedHead)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How the body's end is known, in a head that has the host it must have.
+    fn body(&self, method: &str, version: Version) -> Result<BodyLength, Reason> {
+        if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
+            return Err(Reason::BadHost);
+        }
+        let body = self.framing.of_request(version)?;
+        if method == "TRACE" && body != BodyLength::None {
+            return Err(Reason::UnexpectedBody);
+        }
+        Ok(body)
+    }
+
+    /// Whether another protocol is asked for that may be asked for. With a body on the way nobody could say where it
+    /// begins. A second line could offer what the first does not: then nothing is asked for.
+    fn wants_upgrade(&self) -> bool {
+        self.connection.upgrade && self.upgrades == 1 && self.offered.is_some_and(upgrade::may_be_asked)
     }
 }
 
@@ -349,6 +358,9 @@ const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", 
 
 /// Whether a method may be passed on (RFC 9110 section 9.1).
 fn check_method(method: &str) -> Result<(), Reason> {
+    if matches!(method, "GET" | "POST" | "HEAD") {
+        return Ok(());
+    }
     let is_misspelt = || METHODS.iter().any(|known| known.eq_ignore_ascii_case(method));
     let has_small_letters = method.bytes().any(|byte| byte.is_ascii_lowercase());
     if method == "CONNECT" || method.len() > LONGEST_METHOD || (has_small_letters && is_misspelt()) {
@@ -359,10 +371,10 @@ fn check_method(method: &str) -> Result<(), Reason> {
 
 /// Splits a target into the authority, of an absolute URL, and the path with its query (RFC 9112 section 3.2).
 fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), Reason> {
-    if target.contains('#') {
+    if target.as_bytes().contains(&b'#') {
         return Err(Reason::BadTarget);
     }
-    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+    if target.as_bytes().first() == Some(&b'/') || (target == "*" && method == "OPTIONS") {
         return Ok((None, target));
     }
     let strip = |scheme: &str| match target.split_at_checked(scheme.len()) {

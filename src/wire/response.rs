@@ -2,11 +2,10 @@
 
 use super::body::{BodyLength, Framing};
 use super::field::{Connection, Field, put};
-use super::lines::{self, Lines};
+use super::lines::{Line, Lines, Rewrite};
 use super::request::Fields;
 use super::{HeadFault, Version};
 use crate::base::cut::Cut;
-use httparse::Header;
 
 /// A head as it came, and what it says that matters here.
 #[derive(Debug)]
@@ -15,10 +14,7 @@ pub struct ResponseHead<'h, 'b> {
     pub status: u16,
     phrase: &'b str,
     version: Version,
-    /// All bytes of the head.
-    source: &'b [u8],
-    fields: &'h [Header<'b>],
-    kinds: &'h mut [Field],
+    lines: Lines<'h, 'b>,
     /// The bytes of the head, blank line included.
     pub len: usize,
     /// How the body's end is known.
@@ -47,20 +43,13 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(error) => return Err(error.into()),
         };
         let status = response.code.filter(|status| *status >= 100).ok_or(HeadFault::Malformed)?;
-        let source = bytes.before(len);
-        // The first token is the version, and no blank line comes before it.
-        let start = source.get(..4).and_then(|version| std::str::from_utf8(version).ok());
-        let start = start.ok_or(HeadFault::Malformed)?;
-        if !lines::end_in_crlf(source, start, response.headers) {
-            return Err(HeadFault::Malformed);
-        }
+        let lines = Lines::read(bytes.before(len), 0, response.headers, &mut room.marks);
+        let lines = lines.ok_or(HeadFault::Malformed)?;
         let mut head = Self {
             status,
             phrase: response.reason.unwrap_or_default(),
             version: Version::from_minor(response.version),
-            source,
-            fields: response.headers,
-            kinds: lines::classify(response.headers, &mut room.kinds),
+            lines,
             len,
             body: BodyLength::None,
             keep_alive: false,
@@ -73,8 +62,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     fn read_fields(&mut self, to_head: bool) -> Result<(), HeadFault> {
-        for (header, kind) in self.fields.iter().zip(&*self.kinds) {
-            match kind {
+        for (field, header) in self.lines.known() {
+            match field {
                 Field::Connection => self.connection.read(header.value)?,
                 Field::ContentLength => self.framing.content_length(header.value)?,
                 Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
@@ -82,7 +71,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 _ => {}
             }
         }
-        self.connection.mark_named(self.fields, self.kinds);
+        if self.connection.names_fields {
+            self.lines.mark_named();
+        }
         self.body = self.framing.of_response(self.version, self.status, to_head)?;
         let persists = self.version == Version::Http11 || self.connection.keep_alive;
         self.keep_alive = persists && !self.connection.close && self.body != BodyLength::UntilClose;
@@ -91,7 +82,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// How many lines there are.
     pub fn fields_len(&self) -> usize {
-        self.fields.len()
+        self.lines.len()
     }
 
     /// Whether this is a 1xx that another answer follows.
@@ -101,22 +92,19 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// The protocol that a 101 switches to, where its `Connection` says so as well, and nothing else does.
     pub fn upgrade(&self) -> Option<&'b [u8]> {
-        let mut headers = self.fields.iter().zip(&*self.kinds).filter(|(_, field)| **field == Field::Upgrade);
-        let ((header, _), None) = (headers.next()?, headers.next()) else { return None };
+        let mut headers = self.lines.of(Field::Upgrade);
+        let (header, None) = (headers.next()?, headers.next()) else { return None };
         self.connection.upgrade.then_some(header.value)
     }
 
     /// Writes the head in the form that goes to the client; the blank line is left to the caller, who may have lines
     /// of its own to add.
     pub fn write(&self, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
-        let mut lines = Lines::new(out, self.source);
-        self.write_status_line(&mut lines);
         let mut coding_written = false;
-        for (header, field) in self.fields.iter().zip(&*self.kinds) {
-            coding_written |= *field == Field::TransferEncoding;
-            self.write_field(*field, header, delivery, &mut lines);
-        }
-        lines.flush();
+        self.write_status_line(out).fields(|rewrite, line| {
+            coding_written |= line.field() == Field::TransferEncoding;
+            self.write_field(line, delivery, rewrite);
+        });
         if delivery.chunked && !coding_written {
             put(out, "Transfer-Encoding", b"chunked");
         }
@@ -127,7 +115,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             out.extend_from_slice(b"\r\n");
         }
         // What asks for an upgrade has to say that it ends at the next hop (RFC 9110 section 7.8).
-        let names_upgrade = self.status == 426 && self.kinds.contains(&Field::Upgrade);
+        let names_upgrade = self.status == 426 && self.lines.of(Field::Upgrade).next().is_some();
         match (delivery.persistence, names_upgrade) {
             (Persistence::Implied, false) => {}
             (Persistence::Close, false) => put(out, "Connection", b"close"),
@@ -138,31 +126,32 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
     }
 
-    fn write_status_line(&self, lines: &mut Lines<'_, 'b>) {
-        let len = b"HTTP/1.1 200 \r\n".len() + self.phrase.len();
-        if self.version == Version::Http11 && self.source.get(len - 2..len) == Some(b"\r\n") {
-            lines.keep_bytes(0..len);
-        } else {
-            lines.put_bytes(b"HTTP/1.1 ");
-            lines.put_bytes(itoa::Buffer::new().format(self.status).as_bytes());
-            lines.put_bytes(b" ");
-            lines.put_bytes(self.phrase.as_bytes());
-            lines.put_bytes(b"\r\n");
+    /// Writes the status line, or sees to it that it leaves as it came, with the fields.
+    fn write_status_line<'o>(&'o self, out: &'o mut Vec<u8>) -> Rewrite<'o, 'h, 'b> {
+        let start = self.lines.start();
+        if self.version == Version::Http11 && start == b"HTTP/1.1 200 \r\n".len() + self.phrase.len() {
+            return Rewrite::new(out, &self.lines, 0);
         }
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
+        out.extend_from_slice(b" ");
+        out.extend_from_slice(self.phrase.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        Rewrite::new(out, &self.lines, start)
     }
 
-    fn write_field(&self, field: Field, header: &Header<'b>, delivery: &Delivery<'_>, lines: &mut Lines<'_, 'b>) {
+    fn write_field(&self, line: Line<'h, 'b>, delivery: &Delivery<'_>, rewrite: &mut Rewrite<'_, 'h, 'b>) {
         // RFC 9110 section 8.6 and RFC 9112 section 6.1: neither stands in a 1xx or a 204.
         let may_have_length = self.status >= 200 && self.status != 204;
-        match field {
-            Field::Connection | Field::Named | Field::KeepAlive | Field::ProxyConnection => {}
-            Field::ContentLength if !may_have_length => {}
-            Field::ContentLength => lines.keep_number(header, self.framing.stated_length()),
-            Field::TransferEncoding if !may_have_length || !delivery.to_http11 => {}
-            Field::TransferEncoding => lines.put(header.name, b"chunked"),
+        match line.field() {
+            Field::Connection | Field::Named | Field::KeepAlive | Field::ProxyConnection => rewrite.leave_out(line),
+            Field::ContentLength if !may_have_length => rewrite.leave_out(line),
+            Field::ContentLength => rewrite.keep_number(line, self.framing.stated_length()),
+            Field::TransferEncoding if !may_have_length || !delivery.to_http11 => rewrite.leave_out(line),
+            Field::TransferEncoding => rewrite.replace(line, b"chunked"),
             // 426 has to name what it asks for (RFC 9110 section 15.5.22).
-            Field::Upgrade if self.status != 101 && self.status != 426 => {}
-            _ => drop(lines.keep(header)),
+            Field::Upgrade if self.status != 101 && self.status != 426 => rewrite.leave_out(line),
+            _ => drop(rewrite.keep(line)),
         }
     }
 }
