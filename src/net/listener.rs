@@ -1,14 +1,18 @@
 //! Listening sockets. Bound once, by the supervisor, which keeps them: what waits in a socket's queue outlives the
 //! worker that accepts from it.
 
+use super::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// For how long somebody who has connected may say nothing before it is handed out all the same.
+const SILENCE_SECONDS: i32 = 1;
 
 /// One socket bound to one address. Several may be bound to the same (`SO_REUSEPORT`): the kernel spreads new
 /// connections over them.
@@ -30,6 +34,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit it, which saves them a system call each.
         socket.set_tcp_nodelay(true)?;
+        await_first_bytes(&socket);
         socket.bind(&address.into())?;
         Ok(Self { socket: socket.into() })
     }
@@ -52,6 +57,7 @@ impl Listener {
     pub fn adopt(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         SockRef::from(&socket).set_tcp_nodelay(true)?;
+        await_first_bytes(&socket);
         Ok(Self { socket })
     }
 
@@ -88,6 +94,16 @@ impl AsFd for Listener {
     }
 }
 
+/// In this protocol the client speaks first. Who has connected is handed out with its first bytes, so that a worker
+/// wakes once for both and never needs to have the poll watch a connection that is closed behind its first answer. One
+/// that stays silent is handed out after a second; until then it waits in the kernel, in the queue of those that shake
+/// hands, and beyond its limit (SYN cookies) nobody is made to wait.
+fn await_first_bytes(listener: &impl AsRawFd) {
+    if let Err(error) = sys::defer_accept(listener, SILENCE_SECONDS) {
+        log::info!("a listening socket hands out connections before their first bytes: {error}");
+    }
+}
+
 /// Whether somebody waits to be accepted. Where the system does not tell, somebody may.
 pub fn has_visitors(socket: &impl AsFd) -> bool {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
@@ -97,8 +113,10 @@ pub fn has_visitors(socket: &impl AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::ErrorKind;
+    use crate::base::clock::Clock;
+    use std::io::{ErrorKind, Write};
     use std::net::TcpStream;
+    use std::time::Duration;
 
     #[test]
     fn one_address_may_be_bound_twice_and_a_handle_shares_the_queue() {
@@ -107,7 +125,8 @@ mod tests {
         let second = Listener::open(address).expect("the same port");
         let handles = [&first, &second].map(|listener| listener.for_worker().expect("a handle"));
         assert!(!handles.iter().any(has_visitors));
-        let _client = TcpStream::connect(address).expect("a connection");
+        let mut client = TcpStream::connect(address).expect("a connection");
+        client.write_all(b"x").expect("a first byte");
         assert!(handles.iter().any(has_visitors));
         let accepted = handles.map(|handle| match handle.accept() {
             Ok((stream, _)) => stream.nodelay().expect("an option"),
@@ -118,6 +137,34 @@ mod tests {
         });
         assert_eq!(accepted.iter().filter(|nodelay| **nodelay).count(), 1);
     }
+
+    #[test]
+    fn who_speaks_or_leaves_is_handed_out_at_once_and_who_is_silent_soon() {
+        let bound = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = bound.local_address().expect("an address");
+        let inherited = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let its_address = inherited.local_addr().expect("an address");
+        let adopted = Listener::adopt(inherited).expect("a socket that listens");
+        let clock = Clock::new();
+        for (listener, address) in [(bound, address), (adopted, its_address)] {
+            let began = clock.now();
+            let silent = TcpStream::connect(address).expect("a connection");
+            let mut speaks = TcpStream::connect(address).expect("a connection");
+            speaks.write_all(b"x").expect("a first byte");
+            let leaves = TcpStream::connect(address).expect("a connection");
+            let expected = [&speaks, &leaves, &silent].map(|client| client.local_addr().expect("an address"));
+            drop(leaves);
+            for (number, expected) in expected.into_iter().enumerate() {
+                let mut watched = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+                assert_eq!(poll(&mut watched, 10_000_u16), Ok(1), "client {number} is handed out");
+                let (_, found) = listener.socket.accept().expect("a client");
+                assert_eq!(found, expected, "client {number}");
+            }
+            let waited = clock.now().since(began);
+            assert!(waited > Duration::from_millis(500), "the silent one was handed out after {waited:?}");
+        }
+    }
+
     #[test]
     fn who_does_not_listen_yet_gets_no_connection() {
         let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
