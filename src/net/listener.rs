@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -34,7 +34,6 @@ impl Listener {
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit it, which saves them a system call each.
         socket.set_tcp_nodelay(true)?;
-        await_first_bytes(&socket);
         socket.bind(&address.into())?;
         Ok(Self { socket: socket.into() })
     }
@@ -44,6 +43,17 @@ impl Listener {
     pub fn listen(&self) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
         if socket.is_listener()? { Ok(()) } else { socket.listen(BACKLOG) }
+    }
+
+    /// Whether a new connection is handed out with its first bytes only, or at once. In this protocol the client speaks
+    /// first: so a worker wakes once for both, and never needs to have the poll watch a connection that is closed behind
+    /// its first answer. One that stays silent is handed out after a second; until then it waits in the kernel, in the
+    /// queue of those that shake hands, and beyond its limit (SYN cookies) nobody is made to wait.
+    pub fn await_first_bytes(&self, awaits: bool) {
+        let seconds = if awaits { SILENCE_SECONDS } else { 0 };
+        if let Err(error) = sys::defer_accept(&self.socket, seconds) {
+            log::info!("when a listening socket hands out connections is left to the system: {error}");
+        }
     }
 
     /// Binds and listens.
@@ -57,7 +67,6 @@ impl Listener {
     pub fn adopt(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         SockRef::from(&socket).set_tcp_nodelay(true)?;
-        await_first_bytes(&socket);
         Ok(Self { socket })
     }
 
@@ -91,16 +100,6 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// In this protocol the client speaks first. Who has connected is handed out with its first bytes, so that a worker
-/// wakes once for both and never needs to have the poll watch a connection that is closed behind its first answer. One
-/// that stays silent is handed out after a second; until then it waits in the kernel, in the queue of those that shake
-/// hands, and beyond its limit (SYN cookies) nobody is made to wait.
-fn await_first_bytes(listener: &impl AsRawFd) {
-    if let Err(error) = sys::defer_accept(listener, SILENCE_SECONDS) {
-        log::info!("a listening socket hands out connections before their first bytes: {error}");
     }
 }
 
@@ -147,6 +146,7 @@ mod tests {
         let adopted = Listener::adopt(inherited).expect("a socket that listens");
         let clock = Clock::new();
         for (listener, address) in [(bound, address), (adopted, its_address)] {
+            listener.await_first_bytes(true);
             let began = clock.now();
             let silent = TcpStream::connect(address).expect("a connection");
             let mut speaks = TcpStream::connect(address).expect("a connection");
@@ -162,6 +162,13 @@ mod tests {
             }
             let waited = clock.now().since(began);
             assert!(waited > Duration::from_millis(500), "the silent one was handed out after {waited:?}");
+            listener.await_first_bytes(false);
+            let began = clock.now();
+            let _silent = TcpStream::connect(address).expect("a connection");
+            let mut watched = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut watched, 10_000_u16), Ok(1), "somebody who has connected is handed out");
+            let waited = clock.now().since(began);
+            assert!(waited < Duration::from_millis(500), "it was handed out after {waited:?}");
         }
     }
 

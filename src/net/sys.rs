@@ -26,7 +26,8 @@ pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
 }
 
 /// Has a listening socket hand out a connection only once its first bytes, or its end, have come; one that stays silent
-/// after this many seconds, rounded up to when its SYN-ACK is sent again (after 1, 3, 7 and so on).
+/// after this many seconds, rounded up to when its SYN-ACK is sent again (after 1, 3, 7 and so on). With 0, all are handed out
+/// at once.
 pub(super) fn defer_accept(listener: &impl AsRawFd, seconds: libc::c_int) -> io::Result<()> {
     #[expect(clippy::cast_possible_truncation, reason = "it is a few bytes")]
     let len = size_of::<libc::c_int>() as libc::socklen_t;
