@@ -25,7 +25,7 @@ pub struct Wheel<T> {
     tick: u64,
 }
 
-/// An owner's deadline, and its entry in the wheel. It ends by [`Wheel::remove`].
+/// An owner's deadline, and its entry in the wheel. It ends by [`Wheel::remove`], and is [`Timer::DEAD`] from then on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Timer {
     deadline: Moment,
@@ -51,6 +51,9 @@ struct Entry<T> {
 }
 
 impl Timer {
+    /// One without an entry, that never has a deadline.
+    pub const DEAD: Self = Self { deadline: Moment::NEVER, entry: NIL, slot: None };
+
     /// The deadline; [`Moment::NEVER`] where there is none.
     pub fn deadline(&self) -> Moment {
         self.deadline
@@ -91,14 +94,16 @@ impl<T: Copy> Wheel<T> {
         Timer { deadline: Moment::NEVER, entry: index, slot: None }
     }
 
-    /// Ends an entry. Its timer is dead from then on.
+    /// Ends an entry. Its timer is dead from then on, and to end it again changes nothing.
     pub fn remove(&mut self, timer: &mut Timer) {
         self.unlink(timer);
-        self.entries.remove(timer.entry as usize);
+        self.entries.try_remove(timer.entry as usize);
+        *timer = Timer::DEAD;
     }
 
     /// Gives the owner a deadline, in the place of any it had; [`Moment::NEVER`] for none.
     pub fn set(&mut self, timer: &mut Timer, deadline: Moment) {
+        debug_assert!(timer.entry != NIL, "a deadline of a dead timer");
         timer.deadline = deadline;
         // In its list it stays, and is looked at again when its slot comes round, unless that would be too late.
         let wait = due_tick(deadline).saturating_sub(self.tick);

@@ -28,7 +28,10 @@ pub(super) struct Stream {
 /// Bytes that were read and not consumed. They stay where they are until all are, however many steps that takes; only
 /// then is the buffer given back. Owns memory only while there is something in it.
 #[derive(Debug, Default)]
-pub(super) struct Unread {
+pub(super) struct Unread(Option<Box<Rest>>);
+
+#[derive(Debug)]
+struct Rest {
     buffer: Vec<u8>,
     /// How many bytes at the buffer's end are left. While the buffer is borrowed there are none here, until it is said how many
     /// there will be.
@@ -38,60 +41,70 @@ pub(super) struct Unread {
 impl Unread {
     /// How many bytes there are.
     pub(super) fn len(&self) -> usize {
-        self.left
+        self.0.as_ref().map_or(0, |rest| rest.left)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.left == 0
+        self.len() == 0
     }
 
     /// The bytes.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.buffer.from(self.buffer.len() - self.left)
+        self.0.as_ref().map_or(&[], |rest| rest.buffer.from(rest.buffer.len() - rest.left))
     }
 
     /// The buffer of the worker's that is in use for it.
     pub(super) fn lent(&self) -> Lent {
-        Lent::of(&self.buffer)
+        self.0.as_ref().map_or_else(Lent::default, |rest| Lent::of(&rest.buffer))
     }
 
     /// Keeps these bytes, where there were none.
     pub(super) fn fill(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
         debug_assert!(self.is_empty(), "bytes that were read before");
-        self.buffer = buffers.take();
+        self.0 = Some(Box::new(Rest { buffer: buffers.take(), left: 0 }));
         self.append(bytes, buffers);
     }
 
-    /// Adds what was read since.
+    /// Adds what was read since, where there were some.
     pub(super) fn append(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
-        self.buffer.drain(..self.buffer.len() - self.left);
-        buffers.extend(&mut self.buffer, bytes);
-        self.left = self.buffer.len();
+        if let Some(Rest { buffer, left }) = self.0.as_deref_mut() {
+            buffer.drain(..buffer.len() - *left);
+            buffers.extend(buffer, bytes);
+            *left = buffer.len();
+        }
     }
 
     /// The buffer, and where in it the bytes begin. It is to come back by [`Unread::put_back`].
     pub(super) fn borrow(&mut self) -> (Vec<u8>, usize) {
-        let start = self.buffer.len() - std::mem::take(&mut self.left);
-        (std::mem::take(&mut self.buffer), start)
+        self.0.as_deref_mut().map_or_else(Default::default, |rest| {
+            let start = rest.buffer.len() - std::mem::take(&mut rest.left);
+            (std::mem::take(&mut rest.buffer), start)
+        })
     }
 
     /// Says how many of the borrowed bytes are left.
     pub(super) fn set_left(&mut self, left: usize) {
-        self.left = left;
+        if let Some(rest) = &mut self.0 {
+            rest.left = left;
+        }
     }
 
     /// The buffer comes back.
     pub(super) fn put_back(&mut self, buffer: Vec<u8>, buffers: &mut BufferPool) {
-        match self.left {
-            0 => buffers.give(buffer),
-            _ => self.buffer = buffer,
+        match &mut self.0 {
+            Some(rest) if rest.left > 0 => rest.buffer = buffer,
+            _ => {
+                self.0 = None;
+                buffers.give(buffer);
+            }
         }
     }
 
     /// Drops what there is.
     pub(super) fn discard(&mut self, buffers: &mut BufferPool) {
-        self.left = 0;
-        buffers.give(std::mem::take(&mut self.buffer));
+        if let Some(rest) = self.0.take() {
+            buffers.give(rest.buffer);
+        }
     }
 }
 
@@ -146,8 +159,8 @@ pub(super) struct Job {
     pub(super) read_limit: u32,
     /// Where it is one of those who upload, as far as the pool is concerned.
     pub(super) upload_to: Option<BackendId>,
-    /// Since when a socket has not taken all that it was given, if it is so.
-    pub(super) blocked_since: Option<Moment>,
+    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
+    pub(super) blocked_since: Moment,
     /// Something has arrived for it that waits in the batch.
     pub(super) is_staged: bool,
 }
@@ -208,9 +221,10 @@ pub(super) struct Upstream {
     pub(super) job: Option<Key>,
     /// Since when it is in the pool; [`Moment::NEVER`] while it is not.
     pub(super) idle_since: Moment,
+    /// How long it may still be in the pool, or be opened; that of a tunnel is dead.
     pub(super) timer: Timer,
     /// The addresses that are left to try while it is being opened.
-    pub(super) dial: Option<Dial>,
+    pub(super) dial: Option<Box<Dial>>,
     /// What earlier exchanges had sent when this one took the connection.
     pub(super) sent_before: u64,
     /// It is a tunnel, and no longer counts in the pool.

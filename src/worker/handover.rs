@@ -11,6 +11,7 @@ use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
 use crate::base::slots::Key;
+use crate::base::wheel::Timer;
 use crate::cluster::Backend;
 use crate::exchange::{Exchange, Input};
 use crate::net::mailbox::Post;
@@ -242,12 +243,10 @@ impl Worker {
 
     fn pack_tunnel(&mut self, job_key: Key) -> Option<Box<Tunnel>> {
         let upstream = self.tunnel_upstream(job_key)?;
-        let mut upstream = self.upstreams.remove(upstream)?;
-        self.unwatch(&mut upstream.stream);
-        self.timers.remove(&mut upstream.timer);
+        let Upstream { mut stream, backend, .. } = self.upstreams.remove(upstream)?;
+        self.unwatch(&mut stream);
         let Job { exchange, closing_client, closing_upstream, .. } = self.jobs.remove(job_key)?;
         let retire_at = self.retiring.forget(job_key);
-        let Upstream { stream, backend, .. } = upstream;
         Some(Box::new(Tunnel { exchange, closing_client, closing_upstream, upstream: stream, backend, retire_at }))
     }
 
@@ -335,19 +334,19 @@ impl Worker {
             closing_upstream,
             read_limit: FIRST_READ,
             upload_to: None,
-            blocked_since: None,
+            blocked_since: Moment::NEVER,
             is_staged: false,
         });
         if let Some(client) = self.clients.get_mut(client_key) {
             client.job = Some(job);
         }
-        let (timers, sent_before) = (&mut self.timers, stream.transport.sent());
-        let upstream = self.upstreams.insert_with(|key| Upstream {
+        let sent_before = stream.transport.sent();
+        let upstream = self.upstreams.insert(Upstream {
             stream,
             backend,
             job: Some(job),
             idle_since: Moment::NEVER,
-            timer: timers.insert(Owner::Upstream(key)),
+            timer: Timer::DEAD,
             dial: None,
             sent_before,
             is_tunnel: true,

@@ -76,7 +76,10 @@ impl Worker {
                         self.return_permit(backend.id());
                         self.inform(job, Input::ConnectFailed(Reason::TlsFailed));
                     }
-                    tls => self.dial_addresses(job, backend, Dial { addresses, tried: 0, preface, tls: tls.flatten() }),
+                    tls => {
+                        let dial = Dial { addresses, tried: 0, preface, tls: tls.flatten() };
+                        self.dial_addresses(job, backend, Box::new(dial));
+                    }
                 }
             }
             Addresses::Pending => {
@@ -90,7 +93,7 @@ impl Worker {
         }
     }
 
-    fn dial_addresses(&mut self, job: Key, backend: Arc<Backend>, mut dial: Dial) {
+    fn dial_addresses(&mut self, job: Key, backend: Arc<Backend>, mut dial: Box<Dial>) {
         match self.next_transport(&mut dial) {
             Ok(transport) => {
                 let (upstreams, timers) = (&mut self.upstreams, &mut self.timers);
@@ -334,6 +337,8 @@ impl Worker {
         let Some(Link::Upstream(key)) = self.jobs.get(job).map(|job| job.link) else { return };
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.is_tunnel = true;
+        // It is the client's timer that tells when a tunnel has been idle for too long.
+        self.timers.remove(&mut upstream.timer);
         let backend = upstream.backend.id();
         self.return_permit(backend);
         if let Some(client) = self.jobs.get(job).map(|job| job.client) {

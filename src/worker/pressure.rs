@@ -132,7 +132,10 @@ impl Worker {
             _ => 0,
         };
         let bytes = job.exchange.burden() + of_client + of_upstream;
-        let since = job.blocked_since.unwrap_or(job.exchange.ledger().started);
+        let since = match job.blocked_since {
+            Moment::NEVER => job.exchange.ledger().started,
+            since => since,
+        };
         let time = self.core.now.since(since).min(self.core.settings.body_timeout);
         (bytes > 0).then(|| bytes as u128 * (1 + time.as_millis()))
     }
