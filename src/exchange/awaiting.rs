@@ -30,13 +30,13 @@ pub(super) struct Awaiting {
 
 impl Awaiting {
     /// Sends what is there of the request.
-    pub(super) fn start(journey: Box<Journey>, reused: bool, cx: &mut Cx<'_>) -> State {
+    pub(super) fn start(mut journey: Box<Journey>, reused: bool, cx: &mut Cx<'_>) -> State {
         let Some(replay) = journey.request.replay() else {
             return journey.refuse(Reason::UpstreamClosed, cx);
         };
         cx.core.output.upstream.make(|out| out.extend_from_slice(replay));
         if !journey.awaits_continue() {
-            cx.own.upload_pace.restart(cx.core.now);
+            journey.upload_pace.restart(cx.core.now);
         }
         let state = Self { journey, reused, seen: 0, has_spoken: false, deaf: false };
         state.set_deadline(cx);
@@ -108,8 +108,8 @@ impl Awaiting {
             Err(fault) => return self.journey.refuse(fault.into(), cx),
         };
         cx.consumed = consumed;
-        cx.own.upload_pace.count(consumed);
-        if !cx.upload_keeps_up() {
+        self.journey.upload_pace.count(consumed);
+        if !self.journey.upload_keeps_up(cx.core) {
             return self.journey.refuse(Reason::BodyTooSlow, cx);
         }
         if cx.core.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {

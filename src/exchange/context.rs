@@ -2,7 +2,6 @@
 
 use super::journey::Target;
 use super::outlet::Backlog;
-use super::pace::Pace;
 use super::{Core, Effect, KeepAlive, Ledger, Side};
 use crate::base::clock::Moment;
 use crate::health::Observation;
@@ -23,9 +22,6 @@ pub(super) struct Own {
     pub(super) holds_upstream: bool,
     pub(super) to_client: Backlog,
     pub(super) to_upstream: Backlog,
-    /// How the client sends its body, and how it takes its answer.
-    pub(super) upload_pace: Pace,
-    pub(super) download_pace: Pace,
 }
 
 /// What a state's step may touch beside its own data.
@@ -60,16 +56,6 @@ impl Cx<'_> {
 
     pub(super) fn deadline_in(&mut self, duration: Duration) {
         self.own.deadline = self.core.now + duration;
-    }
-
-    /// Whether the client sends as fast as it has to.
-    pub(super) fn upload_keeps_up(&mut self) -> bool {
-        self.own.upload_pace.keeps_up(self.core.now, &self.core.settings)
-    }
-
-    /// Whether the client takes its answer as fast as it has to.
-    pub(super) fn download_keeps_up(&mut self) -> bool {
-        self.own.download_pace.keeps_up(self.core.now, &self.core.settings)
     }
 
     /// Judges the target by what was seen of it.

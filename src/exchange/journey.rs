@@ -3,7 +3,7 @@
 use super::pace::Pace;
 use super::request::Request;
 use super::transfer::Transfer;
-use super::{Cx, Effect, State, answer, connecting, resolving};
+use super::{Core, Cx, Effect, State, answer, connecting, resolving};
 use crate::balance;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
@@ -39,6 +39,9 @@ pub(super) struct Journey {
     pub(super) interim_answers: u32,
     /// The last failure.
     failure: Option<Reason>,
+    /// How the client sends its body, and how it takes its answer.
+    pub(super) upload_pace: Pace,
+    pub(super) download_pace: Pace,
 }
 
 /// The boxes of requests that are over: a core has one stock and uses it again and again.
@@ -89,10 +92,12 @@ impl Journey {
 
     /// Makes a used box as good as new. The request and the bodies are made anew with the next head.
     fn forget(&mut self) {
-        let Self { request: _, upload: _, download: _, is_here: _, tried, resolves, goes_on, interim_answers, failure } =
-            self;
+        let Self { request: _, upload: _, download: _, is_here: _, tried, resolves, goes_on, .. } = self;
         tried.clear();
-        (*resolves, *goes_on, *interim_answers, *failure) = (0, false, 0, None);
+        (*resolves, *goes_on) = (0, false);
+        let Self { interim_answers, failure, upload_pace, download_pace, .. } = self;
+        (*interim_answers, *failure) = (0, None);
+        (*upload_pace, *download_pace) = (Pace::default(), Pace::default());
     }
 
     /// That of a request which has been where it was to go, or goes nowhere.
@@ -105,6 +110,16 @@ impl Journey {
         !self.is_here && !self.upload.is_done()
     }
 
+    /// Whether the client sends as fast as it has to.
+    pub(super) fn upload_keeps_up(&mut self, core: &Core) -> bool {
+        self.upload_pace.keeps_up(core.now, &core.settings)
+    }
+
+    /// Whether the client takes its answer as fast as it has to.
+    pub(super) fn download_keeps_up(&mut self, core: &Core) -> bool {
+        self.download_pace.keeps_up(core.now, &core.settings)
+    }
+
     /// Whether the client waits for the backend's 100 with the body (RFC 9110 section 10.1.1): it is the backend that is
     /// waited for then.
     pub(super) fn awaits_continue(&self) -> bool {
@@ -114,8 +129,8 @@ impl Journey {
     /// The client goes on with the body: from now on it is waited for.
     pub(super) fn go_on(&mut self, cx: &mut Cx<'_>) {
         if self.awaits_continue() {
-            cx.own.upload_pace = Pace::default();
-            cx.own.upload_pace.restart(cx.core.now);
+            self.upload_pace = Pace::default();
+            self.upload_pace.restart(cx.core.now);
         }
         self.goes_on = true;
     }

@@ -57,7 +57,6 @@ use context::{Cx, Own};
 use finishing::{AnswerEnd, Finishing};
 use journey::Target;
 use outlet::write_all;
-use pace::Pace;
 use state::State;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -81,8 +80,6 @@ impl Exchange {
             holds_upstream: false,
             to_client: Backlog::default(),
             to_upstream: Backlog::default(),
-            upload_pace: Pace::default(),
-            download_pace: Pace::default(),
         };
         Self { state: State::Reading(reading::Reading::default()), own }
     }
@@ -125,10 +122,11 @@ impl Exchange {
             Flushed::Blocked => {
                 let backlog = self.own.backlog_mut(side);
                 backlog.keep(outlet, input, sent, &mut core.buffers);
-                match side {
+                match (side, self.state.journey_mut()) {
                     // Now the client is waited for to take what it was sent, or the backend, and not the client.
-                    Side::Client => self.own.download_pace.start(core.now),
-                    Side::Upstream => self.own.upload_pace.pause(core.now),
+                    (Side::Client, Some(journey)) => journey.download_pace.start(core.now),
+                    (Side::Upstream, Some(journey)) => journey.upload_pace.pause(core.now),
+                    (_, None) => {}
                 }
             }
             // What stays would never leave, and so keep the other side from being read.
@@ -158,14 +156,14 @@ impl Exchange {
         }
         self.note_sent(side, sent, core);
         let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
-        let own = &mut self.own;
+        let Some(journey) = self.state.journey_mut() else { return result };
         match (side, result) {
-            (Side::Client, Flushed::Blocked) if is_answer && !own.download_pace.keeps_up(core.now, &core.settings) => {
-                own.deadline = core.now;
+            (Side::Client, Flushed::Blocked) if is_answer && !journey.download_keeps_up(core) => {
+                self.own.deadline = core.now;
             }
             // Whether that was fast enough is asked when the state is told.
-            (Side::Client, Flushed::All) => own.download_pace.pause(core.now),
-            (Side::Upstream, Flushed::All) => own.upload_pace.start(core.now),
+            (Side::Client, Flushed::All) => journey.download_pace.pause(core.now),
+            (Side::Upstream, Flushed::All) => journey.upload_pace.start(core.now),
             _ => {}
         }
         result
@@ -175,12 +173,16 @@ impl Exchange {
         if sent > 0 {
             if side == Side::Client {
                 self.own.ledger.bytes_to_client += sent as u64;
-                self.own.download_pace.count(sent);
+                if let Some(journey) = self.state.journey_mut() {
+                    journey.download_pace.count(sent);
+                }
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {
                 State::Awaiting(state) if side == Side::Upstream => state.patience(&core.settings),
-                State::Relaying(_) | State::Finishing(_) => core.settings.body_timeout,
+                State::Relaying(_) => core.settings.body_timeout,
+                // Where no head could be read there is no pace either: the page leaves within one patience.
+                State::Finishing(state) if state.journey.is_some() => core.settings.body_timeout,
                 State::Tunnel(_) => core.settings.tunnel_timeout.unwrap_or(std::time::Duration::MAX),
                 _ => return,
             };
@@ -246,15 +248,14 @@ impl Exchange {
         &self.own.peer
     }
 
-    /// The request, once its head is complete.
+    /// The request, once its head is complete; not while it is a tunnel, which keeps no more than the log will want.
     pub fn request(&self) -> Option<&Request> {
         match &self.state {
-            State::Reading(_) => None,
+            State::Reading(_) | State::Tunnel(_) => None,
             State::Resolving(state) => Some(&state.journey.request),
             State::Connecting(state) => Some(&state.journey.request),
             State::Awaiting(state) => Some(&state.journey.request),
             State::Relaying(state) => Some(&state.journey.request),
-            State::Tunnel(state) => Some(&state.request),
             State::Finishing(Finishing { journey, .. })
             | State::Lingering(Finishing { journey, .. })
             | State::Over(journey) => journey.as_ref().map(|journey| &journey.request),
@@ -296,7 +297,7 @@ impl Exchange {
         for backlog in [&mut self.own.to_client, &mut self.own.to_upstream] {
             backlog.discard(buffers);
         }
-        if let Some(journey) = std::mem::replace(&mut self.state, State::Over(None)).into_journey() {
+        if let Some(journey) = std::mem::replace(&mut self.state, State::Over(None)).into_journey(buffers) {
             spares.take_back(journey, buffers);
         }
     }

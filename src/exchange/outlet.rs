@@ -111,9 +111,12 @@ impl Outlet {
     }
 }
 
-/// What a socket would not take. Owns a buffer only while there is something in it.
+/// What a socket would not take. Owns memory only while there is something in it.
 #[derive(Debug, Default)]
-pub struct Backlog {
+pub struct Backlog(Option<Box<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
     bytes: Vec<u8>,
     sent: usize,
 }
@@ -121,37 +124,38 @@ pub struct Backlog {
 impl Backlog {
     /// Whether everything has been sent.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == self.sent
+        self.0.is_none()
     }
 
     /// The buffer that it owns, if it does.
     pub(super) fn lent(&self) -> Lent {
-        Lent::of(&self.bytes)
+        self.0.as_ref().map_or_else(Lent::default, |kept| Lent::of(&kept.bytes))
     }
 
     /// The bytes that are left.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.pending().len()
     }
 
     pub(super) fn pending(&self) -> &[u8] {
-        self.bytes.from(self.sent)
+        self.0.as_ref().map_or(&[], |kept| kept.bytes.from(kept.sent))
     }
 
     /// Says that the first `count` of the pending bytes were sent.
     pub(super) fn advance(&mut self, count: usize, buffers: &mut BufferPool) {
-        self.sent += count;
-        debug_assert!(self.sent <= self.bytes.len(), "more was sent than there was");
-        if self.is_empty() {
-            self.sent = 0;
-            buffers.give(std::mem::take(&mut self.bytes));
+        debug_assert!(count <= self.len(), "more was sent than there was");
+        if count == self.len() {
+            self.discard(buffers);
+        } else if let Some(kept) = &mut self.0 {
+            kept.sent += count;
         }
     }
 
     /// Drops what is left.
     pub(super) fn discard(&mut self, buffers: &mut BufferPool) {
-        self.sent = 0;
-        buffers.give(std::mem::take(&mut self.bytes));
+        if let Some(kept) = self.0.take() {
+            buffers.give(kept.bytes);
+        }
     }
 
     /// Keeps the bytes of `outlet` but for the first `skip`.
@@ -160,10 +164,8 @@ impl Backlog {
             let rest = slice.from(skip.min(slice.len()));
             skip -= slice.len() - rest.len();
             if !rest.is_empty() {
-                if self.bytes.capacity() == 0 {
-                    self.bytes = buffers.take();
-                }
-                buffers.extend(&mut self.bytes, rest);
+                let kept = self.0.get_or_insert_with(|| Box::new(Kept { bytes: buffers.take(), sent: 0 }));
+                buffers.extend(&mut kept.bytes, rest);
             }
         }
     }

@@ -42,7 +42,7 @@ impl Relaying {
         let upload_is_moot = head.status >= 300 || deaf;
         let upload_is_optional = journey.awaits_continue();
         if upload_is_optional {
-            cx.own.upload_pace.restart(cx.core.now);
+            journey.upload_pace.restart(cx.core.now);
         }
         let upload_may_stop = !upload.is_done() && (upload_is_moot || upload_is_optional);
         let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
@@ -109,8 +109,8 @@ impl Relaying {
             Input::Bytes(Side::Client, bytes) => match self.journey.upload.feed(bytes, &mut cx.core.output.upstream) {
                 Ok(consumed) => {
                     cx.consumed = consumed;
-                    cx.own.upload_pace.count(consumed);
-                    if !cx.upload_keeps_up() {
+                    self.journey.upload_pace.count(consumed);
+                    if !self.journey.upload_keeps_up(cx.core) {
                         return self.cut(Reason::BodyTooSlow, cx);
                     }
                     let limit = cx.core.settings.max_body_bytes;
@@ -146,7 +146,7 @@ impl Relaying {
                 self.settle(cx)
             }
             Input::Drained(Side::Upstream) => self.settle(cx),
-            Input::Drained(Side::Client) if !cx.download_keeps_up() => {
+            Input::Drained(Side::Client) if !self.journey.download_keeps_up(cx.core) => {
                 State::Relaying(self).leave(Reason::ClientStalled, cx)
             }
             Input::Deadline => self.stalled(cx),

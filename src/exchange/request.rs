@@ -32,8 +32,17 @@ enum Keeps {
     All,
     /// The head, for the log.
     Head,
-    /// What the log wants, in a buffer that is none of the pool's.
-    LogAlone,
+}
+
+/// What the log wants of a request and nothing else, in memory of just that size: for what may last long and be idle, a
+/// tunnel.
+#[derive(Debug)]
+pub(super) struct Memo {
+    /// Host, method, target, `Referer` and `User-Agent`, one behind the other.
+    text: Box<[u8]>,
+    /// How long each of them is; `None` for a field that is not there.
+    lens: [Option<u32>; 5],
+    version: Version,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,26 +200,35 @@ impl Request {
         self.buffer.len().saturating_sub(FRESH_CAPACITY)
     }
 
-    /// What the log wants of it and nothing else, in a buffer of just that size: for what may last long and be idle, a
-    /// tunnel.
-    pub(super) fn shrink(&self) -> Self {
-        let mut spans = self.spans;
-        let always = [&mut spans.host, &mut spans.method, &mut spans.target];
-        let kept = always.into_iter().chain(&mut spans.referer).chain(&mut spans.user_agent);
-        let mut exact = Vec::new();
-        for span in kept {
-            *span = span.copy(&self.buffer, &mut exact);
-        }
-        exact.shrink_to_fit();
-        (spans.head, spans.upgrade) = (Span::default(), None);
-        Self { buffer: exact, spans, keeps: Keeps::LogAlone, ..*self }
+    /// What the log will want of it.
+    pub(super) fn memo(&self) -> Memo {
+        let Spans { host, method, target, referer, user_agent, .. } = self.spans;
+        let kept = [Some(host), Some(method), Some(target), referer, user_agent];
+        let parts = kept.map(|span| span.map(|span| span.of(&self.buffer)));
+        let text: Vec<u8> = parts.iter().flatten().copied().flatten().copied().collect();
+        let lens = parts.map(|part| part.map(|part| u32::try_from(part.len()).unwrap_or(u32::MAX)));
+        Memo { text: text.into(), lens, version: self.version }
     }
 
     /// Gives the buffer back.
     pub(super) fn recycle(&mut self, buffers: &mut BufferPool) {
-        let buffer = std::mem::take(&mut self.buffer);
-        if self.keeps != Keeps::LogAlone {
-            buffers.give(buffer);
-        }
+        buffers.give(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl Memo {
+    /// The request, with nothing in it but what the log wants.
+    pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
+        let mut buffer = buffers.take();
+        buffers.extend(&mut buffer, &self.text);
+        let mut end = 0;
+        let [host, method, target, referer, user_agent] = self.lens.map(|len| {
+            let start = end;
+            end += len? as usize;
+            Some(Span::new(start, end))
+        });
+        let [host, method, target] = [host, method, target].map(Option::unwrap_or_default);
+        let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
+        Request { buffer, spans, version: self.version, keeps: Keeps::Head, ..Request::default() }
     }
 }

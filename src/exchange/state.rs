@@ -3,6 +3,7 @@
 use super::finishing::AnswerEnd;
 use super::journey::Journey;
 use super::{Cx, Effect, Input, Side, awaiting, connecting, finishing, reading, relaying, resolving, tunnel};
+use crate::base::buffer::BufferPool;
 use crate::base::reason::Reason;
 
 /// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
@@ -63,7 +64,7 @@ impl State {
             cx.effect(Effect::Reset);
         }
         cx.effect(Effect::Finish { keep_alive: false });
-        Self::Over(self.into_journey())
+        Self::Over(self.into_journey(&mut cx.core.buffers))
     }
 
     /// Ends the exchange with an answer of this node's own, where none has begun.
@@ -87,14 +88,27 @@ impl State {
         end == AnswerEnd::Missing || (end == AnswerEnd::Connection && !cx.is_drained(Side::Client))
     }
 
-    pub(super) fn into_journey(self) -> Option<Box<Journey>> {
+    /// What the request carries, where there is one and it is no tunnel.
+    pub(super) fn journey_mut(&mut self) -> Option<&mut Journey> {
+        match self {
+            Self::Reading(_) | Self::Tunnel(_) => None,
+            Self::Resolving(state) => Some(&mut state.journey),
+            Self::Connecting(state) => Some(&mut state.journey),
+            Self::Awaiting(state) => Some(&mut state.journey),
+            Self::Relaying(state) => Some(&mut state.journey),
+            Self::Finishing(state) | Self::Lingering(state) => state.journey.as_deref_mut(),
+            Self::Over(journey) => journey.as_deref_mut(),
+        }
+    }
+
+    pub(super) fn into_journey(self, buffers: &mut BufferPool) -> Option<Box<Journey>> {
         match self {
             Self::Reading(_) => None,
             Self::Resolving(state) => Some(state.journey),
             Self::Connecting(state) => Some(state.journey),
             Self::Awaiting(state) => Some(state.journey),
             Self::Relaying(state) => Some(state.journey),
-            Self::Tunnel(state) => Some(Box::new(Journey::past(state.request))),
+            Self::Tunnel(state) => Some(state.to_journey(buffers)),
             Self::Finishing(state) | Self::Lingering(state) => state.journey,
             Self::Over(journey) => journey,
         }

@@ -3,8 +3,9 @@
 use super::finishing::Finishing;
 use super::journey::Journey;
 use super::outlet::Sink;
-use super::request::Request;
+use super::request::Memo;
 use super::{Cx, Effect, Input, Side, State};
+use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
@@ -12,27 +13,28 @@ use crate::wire::websocket::{self, Frames};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    pub(super) request: Request,
+    request: Memo,
     client_ended: bool,
     upstream_ended: bool,
     /// The backend takes nothing more.
     upstream_deaf: bool,
     /// The frames that the backend sends, where the protocol is WebSocket.
     frames: Option<Frames>,
-    /// The tunnel ends with the frame under way, or at this moment.
-    retire_by: Option<Moment>,
+    /// The tunnel ends with the frame under way, or at this moment; [`Moment::NEVER`] while its backend is in the list.
+    retire_by: Moment,
 }
 
 impl Tunnel {
     /// The 101 is on its way.
     pub(super) fn start(journey: Box<Journey>, is_websocket: bool, cx: &mut Cx<'_>) -> State {
-        let request = journey.request.shrink();
+        let request = journey.request.memo();
         cx.core.spares.take_back(journey, &mut cx.core.buffers);
         cx.own.ledger.status = 101;
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
         let (client_ended, upstream_ended, upstream_deaf) = (false, false, false);
-        Box::new(Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by: None }).stay(cx)
+        Box::new(Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by: Moment::NEVER })
+            .stay(cx)
     }
 
     pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut Cx<'_>) -> State {
@@ -62,7 +64,7 @@ impl Tunnel {
                 cx.deadline_in(cx.core.settings.body_timeout);
                 self.settle(cx)
             }
-            Input::Deadline if self.retire_by.is_some() => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+            Input::Deadline if self.is_retiring() => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
             Input::Deadline => State::Tunnel(self).leave(Reason::TunnelIdle, cx),
             _ => State::Tunnel(self),
         }
@@ -70,19 +72,20 @@ impl Tunnel {
 
     /// Passes on what the backend sends, and knows where its frames end.
     fn pass_frames(mut self: Box<Self>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        let is_retiring = self.is_retiring();
         let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
         let (mut at, mut is_end) = (0, false);
         while at < bytes.len() && !is_end {
             at += frames.advance(bytes.from(at));
-            is_end = self.retire_by.is_some() && frames.is_at_boundary();
+            is_end = is_retiring && frames.is_at_boundary();
         }
         cx.core.output.outlet(Side::Client).pass(bytes, 0..at);
         cx.consumed = bytes.len();
         match self.retire_by {
-            Some(_) if is_end => self.take_leave(cx),
-            Some(limit) if limit <= cx.core.now => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
-            Some(_) => State::Tunnel(self),
-            None => self.stay(cx),
+            Moment::NEVER => self.stay(cx),
+            _ if is_end => self.take_leave(cx),
+            limit if limit <= cx.core.now => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+            _ => State::Tunnel(self),
         }
     }
 
@@ -95,7 +98,7 @@ impl Tunnel {
                     return self.take_leave(cx);
                 }
                 cx.deadline_in(cx.core.settings.body_timeout);
-                self.retire_by = Some(cx.own.deadline);
+                self.retire_by = cx.own.deadline;
                 State::Tunnel(self)
             }
             _ => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
@@ -111,7 +114,7 @@ impl Tunnel {
         cx.own.ledger.fail(Reason::BackendRemoved);
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        Finishing::with(Some(Box::new(Journey::past(self.request))), false, !self.client_ended).start(cx)
+        Finishing::with(Some(self.to_journey(&mut cx.core.buffers)), false, !self.client_ended).start(cx)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -119,6 +122,15 @@ impl Tunnel {
             Side::Client => !self.client_ended && !self.upstream_deaf,
             Side::Upstream => !self.upstream_ended,
         }
+    }
+
+    /// What of the request is left for the log.
+    pub(super) fn to_journey(&self, buffers: &mut BufferPool) -> Box<Journey> {
+        Box::new(Journey::past(self.request.recall(buffers)))
+    }
+
+    fn is_retiring(&self) -> bool {
+        self.retire_by != Moment::NEVER
     }
 
     fn ended(&mut self, side: Side) -> &mut bool {
@@ -141,10 +153,10 @@ impl Tunnel {
 
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
     /// end that it was told into a reset, which takes away what it has not read.
-    fn finish(self, cx: &mut Cx<'_>) -> State {
+    fn finish(&self, cx: &mut Cx<'_>) -> State {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        let finishing = Finishing::with(Some(Box::new(Journey::past(self.request))), false, false);
+        let finishing = Finishing::with(Some(self.to_journey(&mut cx.core.buffers)), false, false);
         if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }

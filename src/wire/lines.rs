@@ -96,13 +96,6 @@ impl Span {
         self.end as usize
     }
 
-    /// Copies the part of `buffer` to the end of `out`, and says where it stands there.
-    pub fn copy(self, buffer: &[u8], out: &mut Vec<u8>) -> Self {
-        let start = out.len();
-        out.extend_from_slice(self.of(buffer));
-        Self::new(start, out.len())
-    }
-
     /// The part of this buffer.
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         buffer.part(self.start()..self.end())
