@@ -108,7 +108,7 @@ impl State {
             Self::Connecting(state) => Some(state.journey),
             Self::Awaiting(state) => Some(state.journey),
             Self::Relaying(state) => Some(state.journey),
-            Self::Tunnel(state) => Some(state.into_journey(buffers)),
+            Self::Tunnel(state) => Some(state.to_journey(buffers)),
             Self::Finishing(state) | Self::Lingering(state) => state.journey,
             Self::Over(journey) => journey,
         }

@@ -114,8 +114,7 @@ impl Tunnel {
         cx.own.ledger.fail(Reason::BackendRemoved);
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        let linger = !self.client_ended;
-        Finishing::with(Some(self.into_journey(&mut cx.core.buffers)), false, linger).start(cx)
+        Finishing::with(Some(self.to_journey(&mut cx.core.buffers)), false, !self.client_ended).start(cx)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -126,7 +125,7 @@ impl Tunnel {
     }
 
     /// What of the request is left for the log.
-    pub(super) fn into_journey(self: Box<Self>, buffers: &mut BufferPool) -> Box<Journey> {
+    pub(super) fn to_journey(&self, buffers: &mut BufferPool) -> Box<Journey> {
         Box::new(Journey::past(self.request.recall(buffers)))
     }
 
@@ -154,11 +153,10 @@ impl Tunnel {
 
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
     /// end that it was told into a reset, which takes away what it has not read.
-    fn finish(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    fn finish(&self, cx: &mut Cx<'_>) -> State {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        let client_ended = self.client_ended;
-        let finishing = Finishing::with(Some(self.into_journey(&mut cx.core.buffers)), false, false);
-        if client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
+        let finishing = Finishing::with(Some(self.to_journey(&mut cx.core.buffers)), false, false);
+        if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }
