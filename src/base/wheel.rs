@@ -285,4 +285,16 @@ mod tests {
             assert_eq!(wheel.len(), model.len());
         }
     }
+
+    #[test]
+    fn a_timer_ends_once() {
+        let mut wheel = Wheel::new(Moment::ZERO);
+        let (mut timer, mut other) = (wheel.insert(1), wheel.insert(2));
+        wheel.set(&mut timer, Moment::ZERO + TICK);
+        wheel.remove(&mut timer);
+        wheel.remove(&mut timer);
+        assert_eq!((timer, wheel.len(), wheel.next_visit(Moment::ZERO)), (Timer::DEAD, 1, None));
+        wheel.remove(&mut other);
+        assert!(wheel.is_empty());
+    }
 }

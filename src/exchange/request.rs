@@ -40,8 +40,14 @@ enum Keeps {
 pub(super) struct Memo {
     /// Host, method, target, `Referer` and `User-Agent`, one behind the other.
     text: Box<[u8]>,
-    /// How long each of them is; `None` for a field that is not there.
-    lens: [Option<u32>; 5],
+    /// Where the first three end.
+    host_end: u32,
+    method_end: u32,
+    target_end: u32,
+    /// Where `Referer` ends, if there is one.
+    referer_end: Option<u32>,
+    /// Whether there is a `User-Agent`.
+    has_user_agent: bool,
     version: Version,
 }
 
@@ -203,11 +209,16 @@ impl Request {
     /// What the log will want of it.
     pub(super) fn memo(&self) -> Memo {
         let Spans { host, method, target, referer, user_agent, .. } = self.spans;
-        let kept = [Some(host), Some(method), Some(target), referer, user_agent];
-        let parts = kept.map(|span| span.map(|span| span.of(&self.buffer)));
-        let text: Vec<u8> = parts.iter().flatten().copied().flatten().copied().collect();
-        let lens = parts.map(|part| part.map(|part| u32::try_from(part.len()).unwrap_or(u32::MAX)));
-        Memo { text: text.into(), lens, version: self.version }
+        let mut text = Vec::new();
+        let mut keep = |span: Span| {
+            text.extend_from_slice(span.of(&self.buffer));
+            u32::try_from(text.len()).unwrap_or(u32::MAX)
+        };
+        let [host_end, method_end, target_end] = [host, method, target].map(&mut keep);
+        let referer_end = referer.map(&mut keep);
+        user_agent.map(keep);
+        let (has_user_agent, version) = (user_agent.is_some(), self.version);
+        Memo { text: text.into(), host_end, method_end, target_end, referer_end, has_user_agent, version }
     }
 
     /// Gives the buffer back.
@@ -221,14 +232,44 @@ impl Memo {
     pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
         let mut buffer = buffers.take();
         buffers.extend(&mut buffer, &self.text);
-        let mut end = 0;
-        let [host, method, target, referer, user_agent] = self.lens.map(|len| {
-            let start = end;
-            end += len? as usize;
-            Some(Span::new(start, end))
-        });
-        let [host, method, target] = [host, method, target].map(Option::unwrap_or_default);
-        let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
+        let span = |start: u32, end: u32| Span::new(start as usize, end as usize);
+        let fields_end = self.referer_end.unwrap_or(self.target_end) as usize;
+        let spans = Spans {
+            host: span(0, self.host_end),
+            method: span(self.host_end, self.method_end),
+            target: span(self.method_end, self.target_end),
+            referer: self.referer_end.map(|end| span(self.target_end, end)),
+            user_agent: self.has_user_agent.then(|| Span::new(fields_end, self.text.len())),
+            ..Spans::default()
+        };
         Request { buffer, spans, version: self.version, keeps: Keeps::Head, ..Request::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memo_tells_the_log_what_the_request_told() {
+        let text = b"www.test GET /path from agent";
+        let (referer, agent) = (Span::new(19, 23), Span::new(24, 29));
+        for (referer, user_agent) in
+            [(Some(referer), Some(agent)), (None, Some(agent)), (Some(referer), None), (None, None)]
+        {
+            let (host, method, target) = (Span::new(0, 8), Span::new(9, 12), Span::new(13, 18));
+            let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
+            let request = Request { buffer: text.to_vec(), spans, version: Version::Http11, ..Request::default() };
+            let mut buffers = BufferPool::default();
+            let mut recalled = request.memo().recall(&mut buffers);
+            assert_eq!(
+                (recalled.host(), recalled.method(), recalled.target()),
+                ("www.test", &b"GET"[..], &b"/path"[..])
+            );
+            assert_eq!((recalled.referer(), recalled.user_agent()), (request.referer(), request.user_agent()));
+            assert!(recalled.is_http11());
+            recalled.recycle(&mut buffers);
+            assert_eq!(buffers.lent(), 0);
+        }
     }
 }

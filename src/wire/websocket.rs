@@ -1,18 +1,17 @@
 //! Where frames of WebSocket end (RFC 6455 section 5.2): all that a proxy has to know to say a last word of its own.
 
-/// The longest header of a frame: 2 bytes, 8 of length, 4 of mask.
-const MAX_HEADER: usize = 14;
-
 /// A close frame of a server: "service restart" (1012).
 pub const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
 /// One direction of a connection, byte by byte.
 #[derive(Debug, Default)]
 pub struct Frames {
-    header: [u8; MAX_HEADER],
-    header_len: u8,
-    /// What is left of the payload of the frame under way.
+    /// What is left of the payload of the frame under way; while its header is, what is known of the payload's length.
     payload: u64,
+    /// The first two bytes of the header.
+    start: [u8; 2],
+    /// How much of the header of the frame under way has come; 0 once all of it has.
+    header_len: u8,
     /// What came were no frames, so nobody knows where one would end.
     is_lost: bool,
     /// A close frame was seen: there is nothing to add to it.
@@ -26,7 +25,7 @@ impl Frames {
         while let Some(byte) = bytes.get(at)
             && !self.is_lost
         {
-            if self.payload > 0 {
+            if self.payload > 0 && self.header_len == 0 {
                 let step = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len() - at);
                 self.payload -= step as u64;
                 at += step;
@@ -42,33 +41,31 @@ impl Frames {
     }
 
     fn read_header(&mut self, byte: u8) {
-        let Some(next) = self.header.get_mut(usize::from(self.header_len)) else {
-            // No header is as long.
-            return self.is_lost = true;
-        };
-        *next = byte;
+        let at = self.header_len;
         self.header_len += 1;
-        let have = usize::from(self.header_len);
-        if have < 2 {
-            return;
+        match &mut self.start {
+            [first, _] if at == 0 => return *first = byte,
+            [_, second] if at == 1 => *second = byte,
+            _ => {}
         }
-        let [first, second, length @ ..] = self.header;
-        let opcode = first & 0x0f;
-        let length_len = match second & 0x7f {
+        let [first, second] = self.start;
+        let (opcode, short_len) = (first & 0x0f, second & 0x7f);
+        let length_len = match short_len {
             126 => 2,
             127 => 8,
             _ => 0,
         };
+        if at == 1 {
+            self.payload = if length_len == 0 { u64::from(short_len) } else { 0 };
+        } else if at < 2 + length_len {
+            self.payload = self.payload << 8 | u64::from(byte);
+        }
         // Opcodes 3 to 7 and 11 to 15 are reserved, and control frames are short.
         self.is_lost |= matches!(opcode, 3..=7 | 11..=15) || (opcode >= 8 && length_len > 0);
         let mask_len = if second & 0x80 == 0 { 0 } else { 4 };
-        if have < 2 + length_len + mask_len {
+        if self.header_len < 2 + length_len + mask_len {
             return;
         }
-        self.payload = match length_len {
-            0 => u64::from(second & 0x7f),
-            _ => length.iter().take(length_len).fold(0, |length, byte| length << 8 | u64::from(*byte)),
-        };
         self.is_lost |= self.payload >> 63 != 0;
         self.is_closed |= opcode == 8;
         self.header_len = 0;
