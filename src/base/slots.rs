@@ -1,12 +1,13 @@
 //! A slab whose keys carry a generation, so that a key of something gone never reaches its successor.
 
 use slab::Slab;
+use std::num::NonZeroU32;
 
 /// The key of one value in one [`Slots`]: the slot's index, and which of the slot's tenants is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 impl Key {
@@ -16,27 +17,28 @@ impl Key {
 
     /// The key in the low 60 bits of a word, for a poll token; the high 4 bits are left to the caller.
     pub fn pack(self) -> u64 {
-        (u64::from(self.generation) << 32) | u64::from(self.index)
+        (u64::from(self.generation.get()) << 32) | u64::from(self.index)
     }
 
     /// The key that [`Key::pack`] put into the low 60 bits of `word`.
     pub fn unpack(word: u64) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are wanted apart")]
         let (index, high) = (word as u32, (word >> 32) as u32);
-        Self { index, generation: high & Self::GENERATION_MASK }
+        Self { index, generation: NonZeroU32::new(high & Self::GENERATION_MASK).unwrap_or(NonZeroU32::MIN) }
     }
 }
 
-/// Values in slots that are used again. A slot's generation goes up with each tenant and comes round after 2^28.
+/// Values in slots that are used again. A slot's generation goes up with each tenant and comes round after 2^28;
+/// it is never 0, so that an optional key is no larger than a key.
 #[derive(Debug)]
 pub struct Slots<T> {
-    slab: Slab<(u32, T)>,
-    next_generation: u32,
+    slab: Slab<(NonZeroU32, T)>,
+    next_generation: NonZeroU32,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { slab: Slab::new(), next_generation: 0 }
+        Self { slab: Slab::new(), next_generation: NonZeroU32::MIN }
     }
 }
 
@@ -49,7 +51,8 @@ impl<T> Slots<T> {
     /// Puts a value that wants to know its own key into a free slot.
     pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         let generation = self.next_generation;
-        self.next_generation = (generation + 1) & Key::GENERATION_MASK;
+        self.next_generation =
+            NonZeroU32::new((generation.get() + 1) & Key::GENERATION_MASK).unwrap_or(NonZeroU32::MIN);
         let entry = self.slab.vacant_entry();
         let index = u32::try_from(entry.key()).unwrap_or_else(|_| panic!("more than 2^32 slots in use"));
         let key = Key { index, generation };
@@ -86,7 +89,7 @@ impl<T> Slots<T> {
 
     /// The memory that is taken for them, in bytes, without what they themselves have taken.
     pub fn bytes(&self) -> usize {
-        self.slab.capacity() * size_of::<(u32, T)>()
+        self.slab.capacity() * size_of::<(NonZeroU32, T)>()
     }
 
     /// Gives room back, as far as that can be done, where there is far more than is used. Keys stay good.
@@ -148,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_packed_key_comes_back_whatever_the_high_bits() {
-        let key = Key { index: 7, generation: Key::GENERATION_MASK };
+        let generation = NonZeroU32::new(Key::GENERATION_MASK).unwrap_or(NonZeroU32::MAX);
+        let key = Key { index: 7, generation };
         assert_eq!(Key::unpack(key.pack()), key);
         assert_eq!(Key::unpack(key.pack() | (0xF << 60)), key);
     }

@@ -21,8 +21,6 @@ use std::sync::Arc;
 pub(super) struct Stream {
     pub(super) transport: Transport,
     pub(super) unread: Unread,
-    /// What is unread was offered, and nothing of it could be used yet: more has to come.
-    pub(super) starved: bool,
 }
 
 /// Bytes that were read and not consumed. They stay where they are until all are, however many steps that takes; only
@@ -36,6 +34,8 @@ struct Rest {
     /// How many bytes at the buffer's end are left. While the buffer is borrowed there are none here, until it is said how many
     /// there will be.
     left: usize,
+    /// It was offered, and nothing of it could be used yet: more has to come.
+    is_starved: bool,
 }
 
 impl Unread {
@@ -61,13 +61,13 @@ impl Unread {
     /// Keeps these bytes, where there were none.
     pub(super) fn fill(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
         debug_assert!(self.is_empty(), "bytes that were read before");
-        self.0 = Some(Box::new(Rest { buffer: buffers.take(), left: 0 }));
+        self.0 = Some(Box::new(Rest { buffer: buffers.take(), left: 0, is_starved: false }));
         self.append(bytes, buffers);
     }
 
     /// Adds what was read since, where there were some.
     pub(super) fn append(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
-        if let Some(Rest { buffer, left }) = self.0.as_deref_mut() {
+        if let Some(Rest { buffer, left, .. }) = self.0.as_deref_mut() {
             buffer.drain(..buffer.len() - *left);
             buffers.extend(buffer, bytes);
             *left = buffer.len();
@@ -86,6 +86,18 @@ impl Unread {
     pub(super) fn set_left(&mut self, left: usize) {
         if let Some(rest) = &mut self.0 {
             rest.left = left;
+        }
+    }
+
+    /// Whether there is something that can be offered without another read.
+    pub(super) fn is_of_use(&self) -> bool {
+        self.0.as_ref().is_some_and(|rest| rest.left > 0 && !rest.is_starved)
+    }
+
+    /// Says whether nothing of it can be used before more has come.
+    pub(super) fn set_starved(&mut self, is_starved: bool) {
+        if let Some(rest) = &mut self.0 {
+            rest.is_starved = is_starved;
         }
     }
 
@@ -110,12 +122,12 @@ impl Unread {
 
 impl Stream {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, unread: Unread::default(), starved: false }
+        Self { transport, unread: Unread::default() }
     }
 
     /// Whether there may be bytes to offer.
     pub(super) fn has_more(&self) -> bool {
-        self.transport.is_readable() || (!self.unread.is_empty() && !self.starved)
+        self.transport.is_readable() || self.unread.is_of_use()
     }
 }
 

@@ -88,7 +88,7 @@ impl Worker {
         }
         self.watch_client(job.client);
         let Some(client) = self.clients.get_mut(job.client) else { return };
-        client.stream.starved = false;
+        client.stream.unread.set_starved(false);
         self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
         if heir.is_some() {
             self.may_move(job.client);

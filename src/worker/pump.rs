@@ -171,7 +171,7 @@ impl Worker {
         });
         client.job = Some(job);
         client.idle_since = Moment::NEVER;
-        client.stream.starved = false;
+        client.stream.unread.set_starved(false);
         Some(job)
     }
 
@@ -190,7 +190,7 @@ impl Worker {
         let mut scratch = std::mem::take(&mut self.scratch);
         let stream = source.stream(&mut self.clients, &mut self.upstreams);
         if let Some(stream) = stream.filter(|stream| stream.has_more()) {
-            if !stream.unread.is_empty() && !stream.starved {
+            if stream.unread.is_of_use() {
                 self.take_in_unread(job_key, source);
             } else {
                 match stream.transport.receive(scratch.room(limit), &mut self.bench) {
@@ -238,7 +238,7 @@ impl Worker {
                     && let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams)
                 {
                     stream.unread.fill(rest, &mut self.core.buffers);
-                    stream.starved = starved;
+                    stream.unread.set_starved(starved);
                 }
                 return;
             }
@@ -259,7 +259,7 @@ impl Worker {
         let (used, starved) = self.offer(job, source.side(), bytes);
         if let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) {
             stream.unread.set_left(bytes.len() - used);
-            stream.starved = starved;
+            stream.unread.set_starved(starved);
         }
         self.flush(job, bytes);
         match source.stream(&mut self.clients, &mut self.upstreams) {
