@@ -2,6 +2,8 @@
 
 All keep connections to backends alive, add X-Forwarded-For, -Proto, -Port and X-Real-IP, and choose the backend by
 the host. Idle times and connection limits are raised so far that none is met; buffers are each one's own default.
+All accept connections once their first bytes have come (TCP_DEFER_ACCEPT), which sluice always does; the floor takes
+them as they come.
 """
 
 import json
@@ -218,7 +220,7 @@ def _nginx_tls(variant, folder):
 def _nginx_servers(backends, port, workers, tls):
     text = ""
     # Options of a socket stand with its first mention only.
-    options = f" backlog=4096{' reuseport' if workers > 1 else ''}{' ssl' if tls else ''}"
+    options = f" backlog=4096 deferred{' reuseport' if workers > 1 else ''}{' ssl' if tls else ''}"
     for host in backends:
         text += f"""
     server {{
@@ -301,7 +303,7 @@ defaults
     timeout tunnel {IDLE_SECONDS}s
     timeout http-keep-alive {IDLE_SECONDS}s
 frontend web
-    bind 127.0.0.1:{port} backlog 4096{shards}{tls}
+    bind 127.0.0.1:{port} backlog 4096 defer-accept{shards}{tls}
     http-request set-header X-Real-IP %[src]
     http-request set-header X-Forwarded-Proto {scheme}
     http-request set-header X-Forwarded-Port %[dst_port]

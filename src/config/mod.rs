@@ -72,6 +72,8 @@ pub struct Settings {
     pub cpus: Option<Vec<usize>>,
     /// Whether workers are pinned.
     pub pin: bool,
+    /// Whether the system hands out a new connection with its first bytes only (`server.deferAccept`).
+    pub defer_accept: bool,
     /// Where to listen: not empty, none twice.
     pub listeners: Vec<SocketAddr>,
     /// Encrypted connections; `None` where nobody listens for them.
@@ -180,6 +182,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         supervision: supervision::read(&section),
         cpus: overrides.cpus.clone().map(CpuList::into_vec).or(server.cpus),
         pin: server.pin && !overrides.no_pin,
+        defer_accept: server.defer_accept,
         listeners,
         tls,
         backend_tls,

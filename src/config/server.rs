@@ -61,6 +61,7 @@ pub(super) struct Server {
     pub(super) workers: Option<usize>,
     pub(super) cpus: Option<Vec<usize>>,
     pub(super) pin: bool,
+    pub(super) defer_accept: bool,
 }
 
 pub(super) fn read(server: &Section<'_>) -> Server {
@@ -107,6 +108,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         workers: server.field("workers").count(WORKERS),
         cpus: read_cpus(&server.field("cpus")),
         pin: server.field("pin").flag().unwrap_or(true),
+        defer_accept: server.field("deferAccept").flag().unwrap_or(true),
         exchange: read_exchange(server, &times),
     }
 }

@@ -198,14 +198,14 @@ pub struct Core {
     pub spares: Spares,
     /// The dice.
     pub rng: fastrand::Rng,
-    /// Where the results go.
-    pub output: Output,
+    /// Where the results go. It is boxed as an owner may have several, and change them.
+    pub output: Box<Output>,
 }
 
 impl Core {
     /// A core at this moment, with nothing in stock.
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
-        let (buffers, spares, output) = (BufferPool::default(), Spares::default(), Output::default());
+        let (buffers, spares, output) = (BufferPool::default(), Spares::default(), Box::default());
         Self { now, settings, pages, buffers, spares, rng, output }
     }
 }

@@ -1,6 +1,7 @@
 //! Listening sockets. Bound once, by the supervisor, which keeps them: what waits in a socket's queue outlives the
 //! worker that accepts from it.
 
+use super::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
@@ -9,6 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// For how long somebody who has connected may say nothing before it is handed out all the same.
+const SILENCE_SECONDS: i32 = 1;
 
 /// One socket bound to one address. Several may be bound to the same (`SO_REUSEPORT`): the kernel spreads new
 /// connections over them.
@@ -39,6 +43,17 @@ impl Listener {
     pub fn listen(&self) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
         if socket.is_listener()? { Ok(()) } else { socket.listen(BACKLOG) }
+    }
+
+    /// Whether a new connection is handed out with its first bytes only, or at once. In this protocol the client speaks
+    /// first: so a worker wakes once for both, and never needs to have the poll watch a connection that is closed behind
+    /// its first answer. One that stays silent is handed out after a second; until then it waits in the kernel, in the
+    /// queue of those that shake hands, and beyond its limit (SYN cookies) nobody is made to wait.
+    pub fn await_first_bytes(&self, awaits: bool) {
+        let seconds = if awaits { SILENCE_SECONDS } else { 0 };
+        if let Err(error) = sys::defer_accept(&self.socket, seconds) {
+            log::info!("when a listening socket hands out connections is left to the system: {error}");
+        }
     }
 
     /// Binds and listens.
@@ -97,8 +112,10 @@ pub fn has_visitors(socket: &impl AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::ErrorKind;
+    use crate::base::clock::Clock;
+    use std::io::{ErrorKind, Write};
     use std::net::TcpStream;
+    use std::time::Duration;
 
     #[test]
     fn one_address_may_be_bound_twice_and_a_handle_shares_the_queue() {
@@ -107,7 +124,8 @@ mod tests {
         let second = Listener::open(address).expect("the same port");
         let handles = [&first, &second].map(|listener| listener.for_worker().expect("a handle"));
         assert!(!handles.iter().any(has_visitors));
-        let _client = TcpStream::connect(address).expect("a connection");
+        let mut client = TcpStream::connect(address).expect("a connection");
+        client.write_all(b"x").expect("a first byte");
         assert!(handles.iter().any(has_visitors));
         let accepted = handles.map(|handle| match handle.accept() {
             Ok((stream, _)) => stream.nodelay().expect("an option"),
@@ -118,6 +136,42 @@ mod tests {
         });
         assert_eq!(accepted.iter().filter(|nodelay| **nodelay).count(), 1);
     }
+
+    #[test]
+    fn who_speaks_or_leaves_is_handed_out_at_once_and_who_is_silent_soon() {
+        let bound = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = bound.local_address().expect("an address");
+        let inherited = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let its_address = inherited.local_addr().expect("an address");
+        let adopted = Listener::adopt(inherited).expect("a socket that listens");
+        let clock = Clock::new();
+        for (listener, address) in [(bound, address), (adopted, its_address)] {
+            listener.await_first_bytes(true);
+            let began = clock.now();
+            let silent = TcpStream::connect(address).expect("a connection");
+            let mut speaks = TcpStream::connect(address).expect("a connection");
+            speaks.write_all(b"x").expect("a first byte");
+            let leaves = TcpStream::connect(address).expect("a connection");
+            let expected = [&speaks, &leaves, &silent].map(|client| client.local_addr().expect("an address"));
+            drop(leaves);
+            for (number, expected) in expected.into_iter().enumerate() {
+                let mut watched = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+                assert_eq!(poll(&mut watched, 10_000_u16), Ok(1), "client {number} is handed out");
+                let (_, found) = listener.socket.accept().expect("a client");
+                assert_eq!(found, expected, "client {number}");
+            }
+            let waited = clock.now().since(began);
+            assert!(waited > Duration::from_millis(500), "the silent one was handed out after {waited:?}");
+            listener.await_first_bytes(false);
+            let began = clock.now();
+            let _silent = TcpStream::connect(address).expect("a connection");
+            let mut watched = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut watched, 10_000_u16), Ok(1), "somebody who has connected is handed out");
+            let waited = clock.now().since(began);
+            assert!(waited < Duration::from_millis(500), "it was handed out after {waited:?}");
+        }
+    }
+
     #[test]
     fn who_does_not_listen_yet_gets_no_connection() {
         let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");

@@ -25,6 +25,21 @@ pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
     bytes.try_into().map(u64::from_ne_bytes).ok()
 }
 
+/// Has a listening socket hand out a connection only once its first bytes, or its end, have come; one that stays silent
+/// after this many seconds, rounded up to when its SYN-ACK is sent again (after 1, 3, 7 and so on). With 0, all are handed out
+/// at once.
+pub(super) fn defer_accept(listener: &impl AsRawFd, seconds: libc::c_int) -> io::Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is a few bytes")]
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as `listener` is borrowed; the kernel reads `len` bytes of `seconds`,
+    // which has that many.
+    let result = unsafe {
+        let option = (&raw const seconds).cast();
+        libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, option, len)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The listening socket of TCP that this process was started with as the open file of this number. To be called once for
 /// a number, before this process listens on any socket of its own.
 pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {

@@ -41,6 +41,7 @@ impl Doors {
             let sockets =
                 if sockets.is_empty() { bind(address, workers) } else { Ok(complete(address, workers, sockets)) };
             let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
+            sockets.iter().for_each(|socket| socket.await_first_bytes(settings.defer_accept));
             doors.push(Door { address, secure, sockets });
         }
         Ok((Self { doors, workers }, inherited))

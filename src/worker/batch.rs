@@ -27,8 +27,9 @@ pub(super) struct Batch {
     arrivals: Vec<Arrival>,
     /// How much of the worker's scratch buffer they take.
     used: usize,
-    /// What comes of each: one is used again and again.
-    outputs: Vec<Output>,
+    /// What comes of each, in boxes that change places with the core's.
+    #[expect(clippy::vec_box, reason = "it is the boxes that change places")]
+    outputs: Vec<Box<Output>>,
 }
 
 /// What one read has brought for an exchange.
@@ -129,7 +130,9 @@ impl Worker {
         }
         let (mut batch, scratch) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.scratch));
         let Batch { arrivals, outputs, .. } = &mut batch;
-        outputs.resize_with(arrivals.len().max(outputs.len()), Output::default);
+        if outputs.len() < arrivals.len() {
+            outputs.resize_with(arrivals.len(), Box::default);
+        }
         for (arrival, output) in arrivals.iter().zip(&mut *outputs) {
             let Arrival { job, source, received, .. } = *arrival;
             if let Some(job) = self.jobs.get_mut(job) {

@@ -70,6 +70,7 @@ fn defaults() -> Settings {
         },
         cpus: None,
         pin: true,
+        defer_accept: true,
         listeners: vec![([127, 0, 0, 1], 80).into()],
         tls: None,
         backend_tls: TlsToBackends::default(),
@@ -179,6 +180,7 @@ fn habits() {
     check_server(vec![
         (json!({"debug": true}), |all| all.debug = true),
         (json!({"pin": false}), |all| all.pin = false),
+        (json!({"deferAccept": false}), |all| all.defer_accept = false),
         (json!({"cpus": "0-2,8"}), |all| all.cpus = Some(vec![0, 1, 2, 8])),
         (json!({"cpus": [3, 1]}), |all| all.cpus = Some(vec![3, 1])),
         (json!({"httpKeepAlive": false}), |all| all.exchange.keep_alive = exchange::KeepAlive::Never),

@@ -129,9 +129,10 @@ pub(super) fn drive<P: Party>(
     let mut at = 0;
     loop {
         let UnbufferedStatus { mut discard, state } = party.process(&mut input[at..]);
-        let mut more = true;
+        let (mut more, mut is_traffic) = (true, false);
         match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                is_traffic = true;
                 while let Some(record) = traffic.next_record() {
                     let record = record?;
                     discard += record.discard;
@@ -149,7 +150,9 @@ pub(super) fn drive<P: Party>(
             }
         }
         at += discard;
-        if !more {
+        // Traffic is read when nothing of a handshake is left: behind the last of it there is nothing to process.
+        let is_done = is_traffic && at == input.len() && !party.has_to_send();
+        if is_done || !more {
             return Ok(at);
         }
     }

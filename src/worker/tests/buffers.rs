@@ -136,7 +136,12 @@ fn not_all_who_wait_at_a_door_come_in_at_once() {
     const COUNT: usize = 400;
     let mut stage = Stage::new("rush", 10);
     stage.worker.settings.max_connections = 2 * COUNT;
-    let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(stage.address).expect("a connection")).collect();
+    let come = |_| {
+        let mut client = TcpStream::connect(stage.address).expect("a connection");
+        client.write_all(b"\r\n").expect("a first word");
+        client
+    };
+    let clients: Vec<_> = (0..COUNT).map(come).collect();
     assert!(stage.worker.accept_some(0), "there are more");
     assert!(stage.worker.clients.len() < COUNT);
     stage.until("all are in", |stage| (stage.worker.clients.len() == COUNT).then_some(()));

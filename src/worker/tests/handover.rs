@@ -59,6 +59,7 @@ impl Stage {
 fn an_idle_client_is_served_on_by_the_successor() {
     let mut stage = Stage::new("idle", 10);
     let mut silent = TcpStream::connect(stage.address).expect("a connection");
+    stage.until("the silent one is let in", |stage| (stage.worker.clients.len() == 1).then_some(()));
     let mut client = stage.client(&request("/first"));
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_answer(&mut client, "HTTP/1.1 200 ");
@@ -277,7 +278,8 @@ fn doors_are_changed_while_clients_come() {
     stage.expect_answer(&mut own, "HTTP/1.1 200 ");
     stage.orders.send(Order::Doors(vec![entrance(&stage.listener)]));
     stage.turn();
-    let _queued = TcpStream::connect(elsewhere.local_address().expect("an address")).expect("a connection");
+    let mut queued = TcpStream::connect(elsewhere.local_address().expect("an address")).expect("a connection");
+    queued.write_all(b"\r\n").expect("a first word");
     let _served = TcpStream::connect(stage.address).expect("a connection");
     stage.until("the own door is open", |stage| (stage.worker.clients.len() == 3).then_some(()));
     assert!(crate::net::listener::has_visitors(&elsewhere), "nobody accepts there any more");

@@ -215,7 +215,7 @@ impl World {
             }
         }
         if self.end.is_some() {
-            self.core.output = Default::default();
+            *self.core.output = Default::default();
         }
         for side in sides {
             let is_drained = self.exchange.backlog(side).is_empty();
