@@ -17,7 +17,7 @@
 //! | 4 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
 //! | 4 | [`upstream`] | pool of connections to backends, a core's own |
 //! | 4 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
-//! | 5 | [`worker`] | one core: accept, pump, *the* match that performs effects, mail, drain |
+//! | 5 | [`worker`] | one core: accept, pump in batches, *the* match that performs effects, mail, drain |
 //! | 6 | [`config`] | text as written to validated settings, with every fault found at once |
 //! | 7 | [`supervisor`] | binds listeners, spawns, pins, renews and replaces workers, signals, stop |
 //! | 8 | [`provision`] | tools: a routes file carried into Redis, what a host resolves to |
