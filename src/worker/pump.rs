@@ -67,7 +67,7 @@ impl Worker {
         let (job, is_open) = (upstream.job, upstream.dial.is_none());
         match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
-            Some(job) if is_open && self.is_tied(job, key) => {
+            Some(job) if is_open && self.jobs.get(job).is_some_and(|job| job.is_tied_to(Source::Upstream(key))) => {
                 if event.is_writable() {
                     self.resume(job, Side::Upstream);
                 }
@@ -76,10 +76,6 @@ impl Worker {
             // On its way to an exchange that has waited, which will look at what was noted.
             _ => {}
         }
-    }
-
-    fn is_tied(&self, job: Key, upstream: Key) -> bool {
-        self.jobs.get(job).is_some_and(|job| job.link == Link::Upstream(upstream))
     }
 
     /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
@@ -113,9 +109,7 @@ impl Worker {
         match received {
             Received::Bytes(count) if !is_blank(scratch.before(count)) => {
                 if let Some(job) = self.open_job(key) {
-                    self.take_in(job, Source::Client(key), received, scratch.before(count));
-                    self.flush(job, scratch.before(count));
-                    self.settle(job);
+                    self.pass_on(job, Source::Client(key), received, scratch.before(count));
                 }
             }
             Received::Plain(count) => {
@@ -198,12 +192,7 @@ impl Worker {
                         stream.unread.append(scratch.before(count), &mut self.core.buffers);
                         self.take_in_unread(job_key, source);
                     }
-                    received => {
-                        let bytes = scratch.before(received.count());
-                        self.take_in(job_key, source, received, bytes);
-                        self.flush(job_key, bytes);
-                        self.settle(job_key);
-                    }
+                    received => self.pass_on(job_key, source, received, scratch.before(received.count())),
                 }
             }
         }
@@ -225,6 +214,13 @@ impl Worker {
         let asks = self.jobs.get(job).is_some_and(|job| job.exchange.asks_if_heard());
         let upstream = self.upstreams.get(key).filter(|_| asks);
         upstream.is_some_and(|upstream| !upstream.stream.transport.was_heard_beyond(upstream.sent_before))
+    }
+
+    /// Tells an exchange what was received just now, and sends what comes of it.
+    fn pass_on(&mut self, job: Key, source: Source, received: Received, bytes: &[u8]) {
+        self.take_in(job, source, received, bytes);
+        self.flush(job, bytes);
+        self.settle(job);
     }
 
     /// Tells an exchange what was received just now, and keeps what is left over of the bytes. What comes of it has yet to be
