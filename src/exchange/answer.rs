@@ -10,6 +10,7 @@ use crate::page;
 use std::sync::Arc;
 
 /// Ends an exchange with the page of `reason`. `journey` comes with whether all of its body has come.
+#[cold]
 pub(super) fn refuse(journey: Option<(Box<Journey>, bool)>, reason: Reason, cx: &mut Cx<'_>) -> State {
     let (journey, uploaded) = match journey {
         Some((journey, uploaded)) => (Some(journey), uploaded),
@@ -39,6 +40,7 @@ pub(super) fn refuse(journey: Option<(Box<Journey>, bool)>, reason: Reason, cx: 
 }
 
 /// Answers with 200 and this text, where this node is who is asked.
+#[cold]
 pub(super) fn plain(journey: Box<Journey>, body: &'static str, cx: &mut Cx<'_>) -> State {
     let request = &journey.request;
     let uploaded = request.body() == crate::wire::body::BodyLength::None;
@@ -59,6 +61,7 @@ pub(super) fn plain(journey: Box<Journey>, body: &'static str, cx: &mut Cx<'_>) 
 }
 
 /// Sends the client to the same address over an encrypted connection.
+#[cold]
 pub(super) fn redirect(journey: Box<Journey>, cx: &mut Cx<'_>) -> State {
     let (request, uploaded) = (&journey.request, journey.upload.is_done());
     let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
@@ -153,6 +156,7 @@ pub(super) struct DebugFields<'a> {
 }
 
 impl DebugFields<'_> {
+    #[cold]
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let frontend = &self.target.frontend;
         let backend = &self.target.member().backend;

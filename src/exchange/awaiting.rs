@@ -90,6 +90,7 @@ impl Awaiting {
         cx.deadline_in(self.patience(&cx.core.settings));
     }
 
+    #[inline(never)]
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         self.journey.go_on(cx);
         let upload = &mut self.journey.upload;
@@ -146,6 +147,7 @@ impl Awaiting {
         }
     }
 
+    #[cold]
     fn pass_interim(mut self, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
         self.seen = 0;
         self.has_spoken = true;
@@ -164,6 +166,7 @@ impl Awaiting {
         State::Awaiting(self)
     }
 
+    #[cold]
     fn switch(self, head: &ResponseHead<'_, '_>, cx: &mut Cx<'_>) -> State {
         let is_answer = match (self.journey.request.offered_protocols(), head.upgrade()) {
             (Some(offered), Some(chosen)) => upgrade::is_answer(offered, chosen),
@@ -189,6 +192,7 @@ impl Awaiting {
     }
 
     /// The connection ended before the head of an answer was complete.
+    #[cold]
     fn lost(self, cx: &mut Cx<'_>) -> State {
         if self.may_be_stale() && self.may_send_again() {
             self.journey.try_fresh(cx)
@@ -197,6 +201,7 @@ impl Awaiting {
         }
     }
 
+    #[cold]
     fn retry(self, failure: Reason, cx: &mut Cx<'_>) -> State {
         if self.may_send_again() { self.journey.try_another(failure, cx) } else { self.journey.refuse(failure, cx) }
     }

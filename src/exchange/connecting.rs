@@ -33,6 +33,7 @@ impl Connecting {
         }
     }
 
+    #[cold]
     fn failed(self, reason: Reason, cx: &mut Cx<'_>) -> State {
         match reason {
             // What this node is short of, another backend cannot give.

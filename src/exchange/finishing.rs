@@ -74,6 +74,7 @@ impl Finishing {
     }
 
     /// A step of [`State::Lingering`].
+    #[cold]
     pub(super) fn linger(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Client, bytes) => {

@@ -171,6 +171,7 @@ impl Journey {
 
     /// The target failed before anything of its answer was passed on: tries another backend, if there is one and
     /// `server.retryOnError` allows.
+    #[cold]
     pub(super) fn try_another(mut self: Box<Self>, failure: Reason, cx: &mut Cx<'_>) -> State {
         self.failure = Some(failure);
         cx.release(false);
@@ -185,6 +186,7 @@ impl Journey {
 
     /// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes
     /// there again, by a new connection.
+    #[cold]
     pub(super) fn try_fresh(self: Box<Self>, cx: &mut Cx<'_>) -> State {
         cx.release(false);
         cx.effect(Effect::Retry { stale: true });
@@ -197,6 +199,7 @@ impl Journey {
     }
 
     /// Ends the journey with an answer of this node's own.
+    #[cold]
     pub(super) fn refuse(self: Box<Self>, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.release(false);
         let uploaded = self.upload.is_done();

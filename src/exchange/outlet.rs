@@ -159,6 +159,7 @@ impl Backlog {
     }
 
     /// Keeps the bytes of `outlet` but for the first `skip`.
+    #[cold]
     pub(super) fn keep(&mut self, outlet: &Outlet, input: &[u8], mut skip: usize, buffers: &mut BufferPool) {
         for slice in outlet.slices(input) {
             let rest = slice.from(skip.min(slice.len()));

@@ -85,6 +85,7 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
 }
 
 /// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.
+#[cold]
 fn refuse(bytes: &[u8], reason: Reason, cx: &mut Cx<'_>) -> State {
     let request = Request::glimpsed(bytes, cx);
     answer::refuse(request.map(|request| (Box::new(Journey::past(request)), false)), reason, cx)

@@ -103,27 +103,31 @@ impl Relaying {
         }
     }
 
+    /// Passes on what belongs to the request.
+    #[inline(never)]
+    fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+        let consumed = match self.journey.upload.feed(bytes, &mut cx.core.output.upstream) {
+            Ok(consumed) => consumed,
+            Err(fault) => return self.cut(fault.into(), cx),
+        };
+        cx.consumed = consumed;
+        self.journey.upload_pace.count(consumed);
+        if !self.journey.upload_keeps_up(cx.core) {
+            return self.cut(Reason::BodyTooSlow, cx);
+        }
+        if cx.core.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
+            return self.cut(Reason::BodyTooLarge, cx);
+        }
+        if self.journey.upload.is_done() {
+            cx.effect(Effect::Uploaded);
+        }
+        self.settle(cx)
+    }
+
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Upstream, bytes) => self.receive(bytes, cx),
-            Input::Bytes(Side::Client, bytes) => match self.journey.upload.feed(bytes, &mut cx.core.output.upstream) {
-                Ok(consumed) => {
-                    cx.consumed = consumed;
-                    self.journey.upload_pace.count(consumed);
-                    if !self.journey.upload_keeps_up(cx.core) {
-                        return self.cut(Reason::BodyTooSlow, cx);
-                    }
-                    let limit = cx.core.settings.max_body_bytes;
-                    if limit.is_some_and(|limit| self.journey.upload.received() > limit) {
-                        return self.cut(Reason::BodyTooLarge, cx);
-                    }
-                    if self.journey.upload.is_done() {
-                        cx.effect(Effect::Uploaded);
-                    }
-                    self.settle(cx)
-                }
-                Err(fault) => self.cut(fault.into(), cx),
-            },
+            Input::Bytes(Side::Client, bytes) => self.send(bytes, cx),
             Input::End(Side::Client) if self.wants(Side::Client) => {
                 State::Relaying(self).leave(Reason::ClientTruncated, cx)
             }
@@ -198,6 +202,7 @@ impl Relaying {
     }
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
+    #[cold]
     fn cut(self, reason: Reason, cx: &mut Cx<'_>) -> State {
         cx.own.ledger.fail(reason);
         cx.release(false);
@@ -214,6 +219,7 @@ impl Relaying {
         }
     }
 
+    #[cold]
     fn stalled(self, cx: &mut Cx<'_>) -> State {
         if !cx.is_drained(Side::Client) {
             State::Relaying(self).leave(Reason::ClientStalled, cx)

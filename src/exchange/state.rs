@@ -57,6 +57,7 @@ impl State {
     }
 
     /// Ends the exchange without another word to the client.
+    #[cold]
     pub(super) fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
         cx.own.ledger.fail(reason);
         cx.release(false);
@@ -68,6 +69,7 @@ impl State {
     }
 
     /// Ends the exchange with an answer of this node's own, where none has begun.
+    #[cold]
     fn abort(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
         match self {
             Self::Resolving(state) => state.journey.refuse(reason, cx),

@@ -37,6 +37,7 @@ impl Tunnel {
             .stay(cx)
     }
 
+    #[inline(never)]
     pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),

@@ -358,9 +358,11 @@ const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", 
 
 /// Whether a method may be passed on (RFC 9110 section 9.1).
 fn check_method(method: &str) -> Result<(), Reason> {
-    if matches!(method, "GET" | "POST" | "HEAD") {
-        return Ok(());
-    }
+    if matches!(method, "GET" | "POST" | "HEAD") { Ok(()) } else { check_other_method(method) }
+}
+
+#[cold]
+fn check_other_method(method: &str) -> Result<(), Reason> {
     let is_misspelt = || METHODS.iter().any(|known| known.eq_ignore_ascii_case(method));
     let has_small_letters = method.bytes().any(|byte| byte.is_ascii_lowercase());
     if method == "CONNECT" || method.len() > LONGEST_METHOD || (has_small_letters && is_misspelt()) {
@@ -377,6 +379,11 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &
     if target.as_bytes().first() == Some(&b'/') || (target == "*" && method == "OPTIONS") {
         return Ok((None, target));
     }
+    split_absolute(method, target)
+}
+
+#[cold]
+fn split_absolute<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), Reason> {
     let strip = |scheme: &str| match target.split_at_checked(scheme.len()) {
         Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
         _ => None,

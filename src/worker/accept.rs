@@ -241,6 +241,7 @@ impl Worker {
     }
 
     /// A client that was idle for too long, or an exchange that waited for too long.
+    #[cold]
     pub(super) fn client_due(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         match client.job {

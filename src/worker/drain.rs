@@ -81,6 +81,7 @@ impl Worker {
     }
 
     /// Where this worker is about to end: has a client move, or lets it go if it is idle.
+    #[cold]
     pub(super) fn leave_too(&mut self, key: Key) {
         match &self.leave {
             None => return,
@@ -107,6 +108,7 @@ impl Worker {
     }
 
     /// The time for leaving is over.
+    #[cold]
     pub(super) fn abort_all(&mut self) {
         if !self.jobs.is_empty() {
             self.vitals.note_forced(self.jobs.len());

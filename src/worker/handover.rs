@@ -257,6 +257,7 @@ impl Worker {
     }
 
     /// Takes on who has arrived; a worker that has an heir leaves them to it.
+    #[cold]
     pub(super) fn receive_arrivals(&mut self) {
         if self.landing.is_empty() {
             return;

@@ -64,6 +64,7 @@ impl Worker {
     }
 
     /// Opens a connection, with a permission of the pool.
+    #[cold]
     fn dial(&mut self, job: Key, backend: Arc<Backend>) {
         match backend.addresses() {
             Addresses::Known(addresses) => {
@@ -160,6 +161,7 @@ impl Worker {
     }
 
     /// A connection was in the pool for long enough, or an address was tried for long enough.
+    #[cold]
     pub(super) fn upstream_due(&mut self, key: Key) {
         match self.upstreams.get(key).map(|upstream| upstream.dial.is_some()) {
             Some(true) => self.dial_next(key, Reason::ConnectTimeout),
@@ -168,6 +170,7 @@ impl Worker {
     }
 
     /// The poll has told something of a connection that is being opened.
+    #[cold]
     pub(super) fn dial_progress(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let Some(job) = upstream.job else { return };
@@ -218,6 +221,7 @@ impl Worker {
     }
 
     /// The name of a backend is known, or known not to be found.
+    #[cold]
     pub(super) fn name_known(&mut self, backend: BackendId) {
         for job in self.awaiting_name.remove(&backend).unwrap_or_default() {
             let waits = self.jobs.get(job).is_some_and(|job| job.link == Link::Naming(backend));
@@ -229,6 +233,7 @@ impl Worker {
     }
 
     /// An exchange that has waited may open a connection.
+    #[cold]
     pub(super) fn use_permit(&mut self, job: Key, backend: BackendId) {
         let waits = self.jobs.get(job).is_some_and(|job| job.link == Link::Queued(backend));
         if waits {
@@ -251,6 +256,7 @@ impl Worker {
     }
 
     /// An exchange that has waited gets a connection that another one has given back, if both are still of use.
+    #[cold]
     pub(super) fn hand_over(&mut self, job: Key, connection: Key) {
         let Some(upstream) = self.upstreams.get(connection) else { return };
         let backend = upstream.backend.id();
@@ -332,6 +338,7 @@ impl Worker {
         }
     }
 
+    #[cold]
     pub(super) fn become_tunnel(&mut self, job: Key) {
         self.counters.count(Counter::Tunnels);
         let Some(Link::Upstream(key)) = self.jobs.get(job).map(|job| job.link) else { return };

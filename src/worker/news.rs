@@ -23,10 +23,20 @@ impl Worker {
             Some(Cached::Unknown) => Some(Err(Reason::UnknownHost)),
             None => None,
         };
-        if let Some(route) = known {
-            self.counters.count(Counter::RouteHits);
-            return self.inform(job_key, Input::Route(route));
+        match known {
+            Some(route) => {
+                self.counters.count(Counter::RouteHits);
+                self.inform(job_key, Input::Route(route));
+            }
+            None => self.look_up(job_key),
         }
+    }
+
+    /// Asks the directory, unless it was asked for this host already.
+    #[cold]
+    fn look_up(&mut self, job_key: Key) {
+        let Some(job) = self.jobs.get(job_key) else { return };
+        let Some(request) = job.exchange.request() else { return };
         self.counters.count(Counter::RouteMisses);
         if let Some(waiting) = self.lookups.get_mut(request.host()) {
             return waiting.push(job_key);

@@ -42,6 +42,7 @@ impl std::fmt::Debug for Deed {
 }
 
 impl Worker {
+    #[cold]
     pub(super) fn read_mail(&mut self) {
         self.read_news();
         while let Some(order) = self.orders.receive() {

@@ -38,6 +38,7 @@ impl Worker {
         }
     }
 
+    #[cold]
     fn note_mark(&mut self, job: Key, member: usize) {
         self.counters.count(Counter::DeadMarks);
         let target = self.jobs.get(job).and_then(|job| job.exchange.target());
@@ -49,6 +50,7 @@ impl Worker {
         self.directory.mark_dead(&frontend, member, until);
     }
 
+    #[cold]
     fn close_write(&mut self, job_key: Key, side: Side) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         if job.exchange.backlog(side).is_empty() && self.core.output.outlet(side).is_empty() {
@@ -58,6 +60,7 @@ impl Worker {
         }
     }
 
+    #[cold]
     pub(super) fn shut_down(&mut self, job: Key, side: Side) {
         let Some(job) = self.jobs.get(job) else { return };
         if let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) {
@@ -65,6 +68,7 @@ impl Worker {
         }
     }
 
+    #[cold]
     fn reset_client(&mut self, job: Key) {
         let client = self.jobs.get(job).and_then(|job| self.clients.get_mut(job.client));
         if let Some(client) = client {

@@ -76,6 +76,7 @@ impl Worker {
     /// Something needs a descriptor or memory that the system has not: gives up the connection, of a client or to a
     /// backend, that has been idle the longest. Whether there was one. A new client can wait until another one has had
     /// its rest; a request that needs its backend would fail, so then nobody's rest counts.
+    #[cold]
     pub(super) fn relieve(&mut self, need: Need, error: &io::Error) -> bool {
         self.counters.count(Counter::OutOfDescriptors);
         let (what, rest) = match need {
@@ -104,8 +105,15 @@ impl Worker {
     /// More is kept for those who are slow than may be: ends those requests and tunnels that have held most for the
     /// longest, until a quarter is free.
     pub(super) fn relieve_buffers(&mut self) {
+        if self.core.buffers.grown() > self.settings.max_buffer_bytes {
+            self.end_most_burdened();
+        }
+    }
+
+    #[cold]
+    fn end_most_burdened(&mut self) {
         let (limit, now) = (self.settings.max_buffer_bytes, self.core.now);
-        if self.core.buffers.grown() <= limit || self.no_relief_until.is_some_and(|until| until > now) {
+        if self.no_relief_until.is_some_and(|until| until > now) {
             return;
         }
         let mut burdens: Vec<_> = self.jobs.keys().filter_map(|key| Some((self.burden(key)?, key))).collect();
@@ -141,6 +149,7 @@ impl Worker {
     }
 
     /// Tells of a shortage, once in ten seconds at the most.
+    #[cold]
     pub(super) fn complain(&mut self, what: &str, error: &dyn Display) {
         if let Some(untold) = self.complaints.admit(self.core.now) {
             let times = untold + 1;
@@ -149,6 +158,7 @@ impl Worker {
     }
 
     /// Tells of what requests can bring about, and so a stranger as often as he likes.
+    #[cold]
     pub(super) fn warn(&mut self, what: Arguments<'_>) {
         match self.warnings.admit(self.core.now) {
             Some(0) => log::warn!("{what}"),

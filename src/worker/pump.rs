@@ -79,6 +79,7 @@ impl Worker {
     }
 
     /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
+    #[cold]
     pub(super) fn check_idle(&mut self, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         if upstream.stream.transport.receive(self.scratch.room(1), &mut self.bench) != Received::Nothing {
@@ -248,6 +249,7 @@ impl Worker {
     }
 
     /// The same with what was kept. It is not moved: of a read there may be left many requests.
+    #[cold]
     fn take_in_unread(&mut self, job: Key, source: Source) {
         let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return };
         let (buffer, start) = stream.unread.borrow();
@@ -348,6 +350,7 @@ impl Worker {
     }
 
     /// A socket takes bytes again.
+    #[cold]
     fn resume(&mut self, job_key: Key, side: Side) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { return };

@@ -25,6 +25,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn log_line(&self, exchange: &Exchange) {
         let (ledger, request, now) = (exchange.ledger(), exchange.request(), self.core.now);
         let frontend = exchange.target().map(|(frontend, _)| frontend);

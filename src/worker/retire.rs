@@ -55,6 +55,7 @@ impl Worker {
         }
     }
 
+    #[cold]
     pub(super) fn retire_tunnels(&mut self) {
         if self.retiring.look_at.is_some_and(|moment| moment <= self.core.now) {
             self.look_for_departed();

@@ -198,6 +198,7 @@ impl Session {
     }
 
     /// Reads once, and processes all that has come.
+    #[inline(never)]
     pub(in crate::net) fn receive(&mut self, socket: &mut Socket, room: &mut [u8], bench: &mut Bench) -> Received {
         if !self.plain.is_empty() {
             return Received::Bytes(self.take_plain(room));
@@ -330,6 +331,7 @@ impl Session {
 
     /// Encrypts and writes. Of what the socket does not take, the records are kept and their plaintext counts as not
     /// sent, but for as much of it as in proportion has left: so whoever waits for bytes to leave is told the truth.
+    #[inline(never)]
     pub(in crate::net) fn send(
         &mut self,
         socket: &mut Socket,
