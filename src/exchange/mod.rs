@@ -72,16 +72,16 @@ impl Exchange {
     /// An exchange with a client that is about to send, or has sent, the first byte of a head.
     pub fn new(peer: Peer, now: Moment, settings: &Settings) -> Self {
         let own = Own {
-            peer,
             ledger: Ledger::new(now),
             target: None,
             deadline: now + settings.head_timeout,
+            is_encrypted: peer.secure,
             is_last: false,
             holds_upstream: false,
             to_client: Backlog::default(),
             to_upstream: Backlog::default(),
         };
-        Self { state: State::Reading(reading::Reading::default()), own }
+        Self { state: State::Reading(reading::Reading::new(peer)), own }
     }
 
     /// Says that it is the last that its client's connection may carry.
@@ -241,11 +241,6 @@ impl Exchange {
     /// The facts so far.
     pub fn ledger(&self) -> &Ledger {
         &self.own.ledger
-    }
-
-    /// The client.
-    pub fn peer(&self) -> &Peer {
-        &self.own.peer
     }
 
     /// The request, once its head is complete; not while it is a tunnel, which keeps no more than the log will want.

@@ -6,6 +6,7 @@ use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
+use crate::wire::forwarded::Peer;
 use crate::wire::glimpse::Glimpse;
 use crate::wire::request::{Hop, RequestHead, Span, Spans};
 
@@ -59,15 +60,16 @@ struct Traits {
     is_cut_off: bool,
     idempotent: bool,
     expects_continue: bool,
-    wants_debug: bool,
+    /// The client asks for `X-Debug` headers, and may have them.
+    may_debug: bool,
     is_secure: bool,
 }
 
 impl Request {
     /// Becomes the one with this head: keeps what matters of it.
-    pub(super) fn take(&mut self, head: &RequestHead<'_, '_>, cx: &mut Cx<'_>) -> Result<(), Reason> {
+    pub(super) fn take(&mut self, head: &RequestHead<'_, '_>, peer: &Peer, cx: &mut Cx<'_>) -> Result<(), Reason> {
         let settings = &cx.core.settings;
-        let hop = Hop { peer: &cx.own.peer, policy: &settings.forwarded, via: settings.via.as_deref() };
+        let hop = Hop { peer, policy: &settings.forwarded, via: settings.via.as_deref() };
         self.buffer = cx.core.buffers.take();
         self.keeps = Keeps::All;
         let (capacity, written) = (self.buffer.capacity(), head.write(&hop, &mut self.buffer));
@@ -79,7 +81,7 @@ impl Request {
             is_cut_off: head.keep_alive && cx.own.is_last,
             idempotent: head.is_idempotent(),
             expects_continue: head.expects_continue,
-            wants_debug: head.wants_debug,
+            may_debug: head.wants_debug && settings.may_debug(peer),
             is_secure: head.came_encrypted(&hop),
         };
         (self.version, self.body) = (head.version, head.body);
@@ -87,8 +89,9 @@ impl Request {
     }
 
     /// What can be made out of a request whose head is refused.
-    pub(super) fn glimpsed(bytes: &[u8], cx: &mut Cx<'_>) -> Option<Self> {
+    pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, cx: &mut Cx<'_>) -> Option<Self> {
         let seen = Glimpse::of(bytes)?;
+        let may_debug = seen.wants_debug && cx.core.settings.may_debug(peer);
         let buffers = &mut cx.core.buffers;
         let mut buffer = buffers.take();
         buffers.extend(&mut buffer, seen.method);
@@ -99,7 +102,7 @@ impl Request {
             buffer,
             spans: Spans { method, target, ..Spans::default() },
             version: seen.version,
-            traits: Traits { is_head: seen.method == b"HEAD", wants_debug: seen.wants_debug, ..Traits::default() },
+            traits: Traits { is_head: seen.method == b"HEAD", may_debug, ..Traits::default() },
             body: BodyLength::None,
             keeps: Keeps::Head,
         })
@@ -177,8 +180,9 @@ impl Request {
         self.traits.is_secure
     }
 
-    pub(super) fn wants_debug(&self) -> bool {
-        self.traits.wants_debug
+    /// Whether the client asks for `X-Debug` headers, and may have them.
+    pub(super) fn may_debug(&self) -> bool {
+        self.traits.may_debug
     }
 
     /// Everything that was sent so far; `None` once that was more than is kept.
