@@ -36,21 +36,10 @@ enum Keeps {
 }
 
 /// What the log wants of a request and nothing else, in memory of just that size: for what may last long and be idle, a
-/// tunnel.
+/// tunnel. Host, method, target, `Referer` and `User-Agent` are a line each, since nothing in a head has a line feed in it.
+/// What is absent is an empty line: the log makes no difference.
 #[derive(Debug)]
-pub(super) struct Memo {
-    /// Host, method, target, `Referer` and `User-Agent`, one behind the other.
-    text: Box<[u8]>,
-    /// Where the first three end.
-    host_end: u32,
-    method_end: u32,
-    target_end: u32,
-    /// Where `Referer` ends, if there is one.
-    referer_end: Option<u32>,
-    /// Whether there is a `User-Agent`.
-    has_user_agent: bool,
-    version: Version,
-}
+pub(super) struct Memo(Box<[u8]>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Traits {
@@ -213,16 +202,8 @@ impl Request {
     /// What the log will want of it.
     pub(super) fn memo(&self) -> Memo {
         let Spans { host, method, target, referer, user_agent, .. } = self.spans;
-        let mut text = Vec::new();
-        let mut keep = |span: Span| {
-            text.extend_from_slice(span.of(&self.buffer));
-            u32::try_from(text.len()).unwrap_or(u32::MAX)
-        };
-        let [host_end, method_end, target_end] = [host, method, target].map(&mut keep);
-        let referer_end = referer.map(&mut keep);
-        user_agent.map(keep);
-        let (has_user_agent, version) = (user_agent.is_some(), self.version);
-        Memo { text: text.into(), host_end, method_end, target_end, referer_end, has_user_agent, version }
+        let texts = [host, method, target, referer.unwrap_or_default(), user_agent.unwrap_or_default()];
+        Memo(texts.map(|span| span.of(&self.buffer)).join(&b'\n').into())
     }
 
     /// Gives the buffer back.
@@ -235,18 +216,18 @@ impl Memo {
     /// The request, with nothing in it but what the log wants.
     pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
         let mut buffer = buffers.take();
-        buffers.extend(&mut buffer, &self.text);
-        let span = |start: u32, end: u32| Span::new(start as usize, end as usize);
-        let fields_end = self.referer_end.unwrap_or(self.target_end) as usize;
-        let spans = Spans {
-            host: span(0, self.host_end),
-            method: span(self.host_end, self.method_end),
-            target: span(self.method_end, self.target_end),
-            referer: self.referer_end.map(|end| span(self.target_end, end)),
-            user_agent: self.has_user_agent.then(|| Span::new(fields_end, self.text.len())),
-            ..Spans::default()
-        };
-        Request { buffer, spans, version: self.version, keeps: Keeps::Head, ..Request::default() }
+        buffers.extend(&mut buffer, &self.0);
+        let mut start = 0;
+        let mut lines = self.0.split(|byte| *byte == b'\n').map(|line| {
+            let span = Span::new(start, start + line.len());
+            start = span.end() + 1;
+            span
+        });
+        let mut next = || lines.next().unwrap_or_default();
+        let (host, method, target, referer, user_agent) = (next(), next(), next(), Some(next()), Some(next()));
+        let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
+        // HTTP/1.0 knows no tunnels (RFC 9110 section 7.8).
+        Request { buffer, spans, version: Version::Http11, keeps: Keeps::Head, ..Request::default() }
     }
 }
 
@@ -270,7 +251,10 @@ mod tests {
                 (recalled.host(), recalled.method(), recalled.target()),
                 ("www.test", &b"GET"[..], &b"/path"[..])
             );
-            assert_eq!((recalled.referer(), recalled.user_agent()), (request.referer(), request.user_agent()));
+            let fields = |request: &Request| {
+                [request.referer(), request.user_agent()].map(|text| text.unwrap_or_default().to_vec())
+            };
+            assert_eq!(fields(&recalled), fields(&request));
             assert!(recalled.is_http11());
             recalled.recycle(&mut buffers);
             assert_eq!(buffers.lent(), 0);

@@ -33,11 +33,11 @@ impl Tunnel {
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
         let (client_ended, upstream_ended, upstream_deaf) = (false, false, false);
-        Box::new(Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by: Moment::NEVER })
-            .stay(cx)
+        let retire_by = Moment::NEVER;
+        Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by }.stay(cx)
     }
 
-    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut Cx<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),
             Input::Bytes(side, bytes) => {
@@ -71,7 +71,7 @@ impl Tunnel {
     }
 
     /// Passes on what the backend sends, and knows where its frames end.
-    fn pass_frames(mut self: Box<Self>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+    fn pass_frames(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         let is_retiring = self.is_retiring();
         let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
         let (mut at, mut is_end) = (0, false);
@@ -91,7 +91,7 @@ impl Tunnel {
 
     /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
     /// has passed; where nobody knows what may be said, nothing is.
-    pub(super) fn retire(mut self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    pub(super) fn retire(mut self, cx: &mut Cx<'_>) -> State {
         match &self.frames {
             Some(frames) if frames.may_add() && !self.upstream_ended => {
                 if frames.is_at_boundary() {
@@ -106,7 +106,7 @@ impl Tunnel {
     }
 
     /// Says the last word and hears the client out.
-    fn take_leave(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    fn take_leave(self, cx: &mut Cx<'_>) -> State {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
             return State::Tunnel(self).leave(Reason::BackendRemoved, cx);
         }
@@ -140,13 +140,13 @@ impl Tunnel {
         }
     }
 
-    fn stay(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    fn stay(self, cx: &mut Cx<'_>) -> State {
         cx.own.deadline = cx.core.settings.tunnel_timeout.map_or(Moment::NEVER, |timeout| cx.core.now + timeout);
         State::Tunnel(self)
     }
 
     /// Ends the tunnel when both directions have ended and everything has left.
-    fn settle(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    fn settle(self, cx: &mut Cx<'_>) -> State {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
         if !self.wants(Side::Client) && self.upstream_ended && drained { self.finish(cx) } else { State::Tunnel(self) }
     }
