@@ -121,7 +121,7 @@ impl Exchange {
         match result {
             Flushed::Blocked => {
                 let backlog = self.own.backlog_mut(side);
-                backlog.keep(outlet, input, sent, &mut core.buffers);
+                backlog.keep(outlet, input, sent, core.now, &mut core.buffers);
                 match (side, self.state.journey_mut()) {
                     // Now the client is waited for to take what it was sent, or the backend, and not the client.
                     (Side::Client, Some(journey)) => journey.download_pace.start(core.now),
@@ -275,6 +275,11 @@ impl Exchange {
     /// How many bytes it keeps because somebody is slow, or sends much at once.
     pub fn burden(&self) -> usize {
         self.own.to_client.len() + self.own.to_upstream.len() + self.request().map_or(0, Request::burden)
+    }
+
+    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
+    pub fn blocked_since(&self) -> Moment {
+        self.own.to_client.since().min(self.own.to_upstream.since())
     }
 
     /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.

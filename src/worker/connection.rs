@@ -171,8 +171,6 @@ pub(super) struct Job {
     pub(super) read_limit: u32,
     /// Where it is one of those who upload, as far as the pool is concerned.
     pub(super) upload_to: Option<BackendId>,
-    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
-    pub(super) blocked_since: Moment,
     /// Something has arrived for it that waits in the batch.
     pub(super) is_staged: bool,
 }
