@@ -179,14 +179,16 @@ impl Exchange {
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {
-                State::Awaiting(state) if side == Side::Upstream => state.patience(&core.settings),
-                State::Relaying(_) => core.settings.body_timeout,
+                State::Awaiting(state) if side == Side::Upstream => Some(state.patience(&core.settings)),
+                State::Relaying(_) => Some(core.settings.body_timeout),
                 // Where no head could be read there is no pace either: the page leaves within one patience.
-                State::Finishing(state) if state.journey.is_some() => core.settings.body_timeout,
-                State::Tunnel(_) => core.settings.tunnel_timeout.unwrap_or(std::time::Duration::MAX),
-                _ => return,
+                State::Finishing(state) if state.journey.is_some() => Some(core.settings.body_timeout),
+                State::Tunnel(state) => state.patience(&core.settings),
+                _ => None,
             };
-            self.own.deadline = core.now + patience;
+            if let Some(patience) = patience {
+                self.own.deadline = core.now + patience;
+            }
         }
     }
 

@@ -4,12 +4,12 @@ use super::finishing::Finishing;
 use super::journey::Journey;
 use super::outlet::Sink;
 use super::request::Memo;
-use super::{Cx, Effect, Input, Side, State};
+use super::{Cx, Effect, Input, Settings, Side, State};
 use crate::base::buffer::BufferPool;
-use crate::base::clock::Moment;
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire::websocket::{self, Frames};
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
@@ -20,8 +20,8 @@ pub(super) struct Tunnel {
     upstream_deaf: bool,
     /// The frames that the backend sends, where the protocol is WebSocket.
     frames: Option<Frames>,
-    /// The tunnel ends with the frame under way, or at this moment; [`Moment::NEVER`] while its backend is in the list.
-    retire_by: Moment,
+    /// The backend has left its list: the tunnel ends with the frame under way, or at a deadline that no byte moves on.
+    is_retiring: bool,
 }
 
 impl Tunnel {
@@ -32,9 +32,8 @@ impl Tunnel {
         cx.own.ledger.status = 101;
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
-        let (client_ended, upstream_ended, upstream_deaf) = (false, false, false);
-        let retire_by = Moment::NEVER;
-        Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by }.stay(cx)
+        let (client_ended, upstream_ended, upstream_deaf, is_retiring) = (false, false, false, false);
+        Self { request, client_ended, upstream_ended, upstream_deaf, frames, is_retiring }.stay(cx)
     }
 
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
@@ -64,7 +63,7 @@ impl Tunnel {
                 cx.deadline_in(cx.core.settings.body_timeout);
                 self.settle(cx)
             }
-            Input::Deadline if self.is_retiring() => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+            Input::Deadline if self.is_retiring => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
             Input::Deadline => State::Tunnel(self).leave(Reason::TunnelIdle, cx),
             _ => State::Tunnel(self),
         }
@@ -72,21 +71,15 @@ impl Tunnel {
 
     /// Passes on what the backend sends, and knows where its frames end.
     fn pass_frames(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
-        let is_retiring = self.is_retiring();
         let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
         let (mut at, mut is_end) = (0, false);
         while at < bytes.len() && !is_end {
             at += frames.advance(bytes.from(at));
-            is_end = is_retiring && frames.is_at_boundary();
+            is_end = self.is_retiring && frames.is_at_boundary();
         }
         cx.core.output.outlet(Side::Client).pass(bytes, 0..at);
         cx.consumed = bytes.len();
-        match self.retire_by {
-            Moment::NEVER => self.stay(cx),
-            _ if is_end => self.take_leave(cx),
-            limit if limit <= cx.core.now => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
-            _ => State::Tunnel(self),
-        }
+        if is_end { self.take_leave(cx) } else { self.stay(cx) }
     }
 
     /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
@@ -97,8 +90,9 @@ impl Tunnel {
                 if frames.is_at_boundary() {
                     return self.take_leave(cx);
                 }
-                cx.deadline_in(cx.core.settings.body_timeout);
-                self.retire_by = cx.own.deadline;
+                if !std::mem::replace(&mut self.is_retiring, true) {
+                    cx.deadline_in(cx.core.settings.body_timeout);
+                }
                 State::Tunnel(self)
             }
             _ => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
@@ -129,10 +123,6 @@ impl Tunnel {
         Box::new(Journey::past(self.request.recall(buffers)))
     }
 
-    fn is_retiring(&self) -> bool {
-        self.retire_by != Moment::NEVER
-    }
-
     fn ended(&mut self, side: Side) -> &mut bool {
         match side {
             Side::Client => &mut self.client_ended,
@@ -140,8 +130,15 @@ impl Tunnel {
         }
     }
 
+    /// How long no byte may pass; `None` where no byte makes a difference.
+    pub(super) fn patience(&self, settings: &Settings) -> Option<Duration> {
+        (!self.is_retiring).then(|| settings.tunnel_timeout.unwrap_or(Duration::MAX))
+    }
+
     fn stay(self, cx: &mut Cx<'_>) -> State {
-        cx.own.deadline = cx.core.settings.tunnel_timeout.map_or(Moment::NEVER, |timeout| cx.core.now + timeout);
+        if let Some(patience) = self.patience(&cx.core.settings) {
+            cx.deadline_in(patience);
+        }
         State::Tunnel(self)
     }
 
