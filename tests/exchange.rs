@@ -123,6 +123,29 @@ fn a_head_that_trickles_in_has_the_time_of_one_head() {
     }
 }
 
+/// The backend of a tunnel has gone in the middle of a frame. Whatever else passes, the frame has one patience to end.
+#[test]
+fn a_tunnel_that_retires_has_its_time_whatever_the_client_sends() {
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut scene = Scene::with_backend(settings(), request);
+    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer)), answer.len());
+    scene.tell(Input::Bytes(Side::Upstream, &[0x81, 9, b'h']));
+    assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
+    assert_eq!(scene.exchange.deadline(), Moment::NEVER);
+    for _ in 0..3 {
+        scene.tell(Input::Abort(Reason::BackendRemoved));
+        scene.tell(Input::Bytes(Side::Client, b"anything"));
+        assert_eq!(scene.send_all(Side::Upstream, usize::MAX), Flushed::All);
+        scene.tell(Input::Bytes(Side::Upstream, b"e"));
+        assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
+        assert_eq!(scene.exchange.deadline(), Moment::ZERO + 10 * SECOND);
+        scene.core.now = scene.core.now + 3 * SECOND;
+    }
+    scene.tell(Input::Deadline);
+    assert_eq!(scene.exchange.ledger().reason, Some(Reason::BackendRemoved));
+}
+
 #[test]
 fn a_backend_that_takes_the_body_slowly_is_not_late_with_its_answer() {
     let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");

@@ -21,7 +21,7 @@ pub(super) fn refuse(journey: Option<(Box<Journey>, bool)>, reason: Reason, cx: 
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     cx.own.ledger.fail(reason);
     let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
-    let debug = request.is_some_and(|request| may_debug(request, cx.own, cx.core));
+    let debug = request.is_some_and(Request::may_debug);
     let pages = Arc::clone(&cx.core.pages);
     let body = pages.body(reason);
     let answer = Answer {
@@ -132,15 +132,9 @@ impl Answer<'_> {
     }
 }
 
-/// Whether the request asks for `X-Debug` headers and its client may have them.
-fn may_debug(request: &Request, own: &Own, core: &Core) -> bool {
-    let networks = &core.settings.debug_networks;
-    request.wants_debug() && networks.iter().any(|network| network.contains(&own.peer.address))
-}
-
 /// What an answer that comes from a backend tells of where it comes from, if the request asks and may.
 pub(super) fn debug_fields<'a>(request: &Request, own: &'a Own, core: &Core) -> Option<DebugFields<'a>> {
-    let target = own.target.as_ref().filter(|_| may_debug(request, own, core))?;
+    let target = own.target.as_ref().filter(|_| request.may_debug())?;
     Some(DebugFields {
         target,
         total_ms: own.ledger.total(core.now).as_millis(),

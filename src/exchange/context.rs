@@ -5,17 +5,17 @@ use super::outlet::Backlog;
 use super::{Core, Effect, KeepAlive, Ledger, Side};
 use crate::base::clock::Moment;
 use crate::health::Observation;
-use crate::wire::forwarded::Peer;
 use std::time::Duration;
 
 /// What an exchange has in each of its states.
 #[derive(Debug)]
 pub(super) struct Own {
-    pub(super) peer: Peer,
     pub(super) ledger: Ledger,
     /// Where the request goes, or went last.
     pub(super) target: Option<Target>,
     pub(super) deadline: Moment,
+    /// Its client's connection is encrypted.
+    pub(super) is_encrypted: bool,
     /// It is the last that its client's connection may carry.
     pub(super) is_last: bool,
     /// A connection to a backend is there, or was asked for.
@@ -72,7 +72,7 @@ impl Cx<'_> {
     pub(super) fn may_keep_alive(&self) -> bool {
         match self.core.settings.keep_alive {
             KeepAlive::Always => true,
-            KeepAlive::Plain => !self.own.peer.secure,
+            KeepAlive::Plain => !self.own.is_encrypted,
             KeepAlive::Never => false,
         }
     }

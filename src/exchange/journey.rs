@@ -11,6 +11,7 @@ use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend, Member};
 use crate::health::{self, Observation};
 use crate::wire::body::BodyLength;
+use crate::wire::forwarded::Peer;
 use crate::wire::request::RequestHead;
 use std::sync::Arc;
 
@@ -74,9 +75,14 @@ pub(super) struct Target {
 
 impl Journey {
     /// That of the request with this head, of whose body `behind` bytes have come with it.
-    pub(super) fn begin(head: &RequestHead<'_, '_>, behind: u64, cx: &mut Cx<'_>) -> Result<Box<Self>, Reason> {
+    pub(super) fn begin(
+        head: &RequestHead<'_, '_>,
+        behind: u64,
+        peer: &Peer,
+        cx: &mut Cx<'_>,
+    ) -> Result<Box<Self>, Reason> {
         let mut journey = cx.core.spares.take();
-        match journey.request.take(head, cx) {
+        match journey.request.take(head, peer, cx) {
             Ok(()) => {
                 let body = journey.request.body();
                 journey.upload = Transfer::new(body, body == BodyLength::Chunked, &cx.core.settings.limits);

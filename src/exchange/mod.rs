@@ -72,16 +72,16 @@ impl Exchange {
     /// An exchange with a client that is about to send, or has sent, the first byte of a head.
     pub fn new(peer: Peer, now: Moment, settings: &Settings) -> Self {
         let own = Own {
-            peer,
             ledger: Ledger::new(now),
             target: None,
             deadline: now + settings.head_timeout,
+            is_encrypted: peer.secure,
             is_last: false,
             holds_upstream: false,
             to_client: Backlog::default(),
             to_upstream: Backlog::default(),
         };
-        Self { state: State::Reading(reading::Reading::default()), own }
+        Self { state: State::Reading(reading::Reading::new(peer)), own }
     }
 
     /// Says that it is the last that its client's connection may carry.
@@ -121,7 +121,7 @@ impl Exchange {
         match result {
             Flushed::Blocked => {
                 let backlog = self.own.backlog_mut(side);
-                backlog.keep(outlet, input, sent, &mut core.buffers);
+                backlog.keep(outlet, input, sent, core.now, &mut core.buffers);
                 match (side, self.state.journey_mut()) {
                     // Now the client is waited for to take what it was sent, or the backend, and not the client.
                     (Side::Client, Some(journey)) => journey.download_pace.start(core.now),
@@ -179,14 +179,16 @@ impl Exchange {
             }
             // Whoever takes bytes, however slowly, has not stalled.
             let patience = match &self.state {
-                State::Awaiting(state) if side == Side::Upstream => state.patience(&core.settings),
-                State::Relaying(_) => core.settings.body_timeout,
+                State::Awaiting(state) if side == Side::Upstream => Some(state.patience(&core.settings)),
+                State::Relaying(_) => Some(core.settings.body_timeout),
                 // Where no head could be read there is no pace either: the page leaves within one patience.
-                State::Finishing(state) if state.journey.is_some() => core.settings.body_timeout,
-                State::Tunnel(_) => core.settings.tunnel_timeout.unwrap_or(std::time::Duration::MAX),
-                _ => return,
+                State::Finishing(state) if state.journey.is_some() => Some(core.settings.body_timeout),
+                State::Tunnel(state) => state.patience(&core.settings),
+                _ => None,
             };
-            self.own.deadline = core.now + patience;
+            if let Some(patience) = patience {
+                self.own.deadline = core.now + patience;
+            }
         }
     }
 
@@ -243,11 +245,6 @@ impl Exchange {
         &self.own.ledger
     }
 
-    /// The client.
-    pub fn peer(&self) -> &Peer {
-        &self.own.peer
-    }
-
     /// The request, once its head is complete; not while it is a tunnel, which keeps no more than the log will want.
     pub fn request(&self) -> Option<&Request> {
         match &self.state {
@@ -280,6 +277,11 @@ impl Exchange {
     /// How many bytes it keeps because somebody is slow, or sends much at once.
     pub fn burden(&self) -> usize {
         self.own.to_client.len() + self.own.to_upstream.len() + self.request().map_or(0, Request::burden)
+    }
+
+    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
+    pub fn blocked_since(&self) -> Moment {
+        self.own.to_client.since().min(self.own.to_upstream.since())
     }
 
     /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.

@@ -2,6 +2,7 @@
 
 use super::Flushed;
 use crate::base::buffer::{BufferPool, Lent};
+use crate::base::clock::Moment;
 use crate::base::cut::Cut;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -119,6 +120,7 @@ pub struct Backlog(Option<Box<Kept>>);
 struct Kept {
     bytes: Vec<u8>,
     sent: usize,
+    since: Moment,
 }
 
 impl Backlog {
@@ -130,6 +132,11 @@ impl Backlog {
     /// The buffer that it owns, if it does.
     pub(super) fn lent(&self) -> Lent {
         self.0.as_ref().map_or_else(Lent::default, |kept| Lent::of(&kept.bytes))
+    }
+
+    /// Since when the socket has not taken all that it was given; [`Moment::NEVER`] while it has.
+    pub(super) fn since(&self) -> Moment {
+        self.0.as_ref().map_or(Moment::NEVER, |kept| kept.since)
     }
 
     /// The bytes that are left.
@@ -160,12 +167,20 @@ impl Backlog {
 
     /// Keeps the bytes of `outlet` but for the first `skip`.
     #[cold]
-    pub(super) fn keep(&mut self, outlet: &Outlet, input: &[u8], mut skip: usize, buffers: &mut BufferPool) {
+    pub(super) fn keep(
+        &mut self,
+        outlet: &Outlet,
+        input: &[u8],
+        mut skip: usize,
+        now: Moment,
+        buffers: &mut BufferPool,
+    ) {
         for slice in outlet.slices(input) {
             let rest = slice.from(skip.min(slice.len()));
             skip -= slice.len() - rest.len();
             if !rest.is_empty() {
-                let kept = self.0.get_or_insert_with(|| Box::new(Kept { bytes: buffers.take(), sent: 0 }));
+                let fresh = || Box::new(Kept { bytes: buffers.take(), sent: 0, since: now });
+                let kept = self.0.get_or_insert_with(fresh);
                 buffers.extend(&mut kept.bytes, rest);
             }
         }

@@ -6,22 +6,30 @@ use super::{Cx, Input, Settings, Side, State, answer};
 use crate::base::reason::Reason;
 use crate::wire;
 use crate::wire::body::BodyLength;
+use crate::wire::forwarded::Peer;
 use crate::wire::request::{RequestHead, fields};
 
 /// Hipache's health check of the proxy itself: answered even when nothing else works.
 const PING_HOST: &str = "__ping__";
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reading {
+    /// The client. What is to be told of it stands in the head that is made for the backend.
+    peer: Peer,
     /// How much of the head was there at the last look.
     seen: usize,
 }
 
 impl Reading {
+    /// Nothing has come yet.
+    pub(super) fn new(peer: Peer) -> Self {
+        Self { peer, seen: 0 }
+    }
+
     pub(super) fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Client, bytes) => self.read(bytes, cx),
-            Input::Unencrypted(bytes) => refuse(bytes, Reason::PlainToTls, cx),
+            Input::Unencrypted(bytes) => refuse(bytes, Reason::PlainToTls, &self.peer, cx),
             Input::End(Side::Client) => State::Reading(self).leave(Reason::ClientTruncated, cx),
             Input::Deadline => answer::refuse(None, Reason::HeadTimeout, cx),
             _ => State::Reading(self),
@@ -35,12 +43,12 @@ impl Reading {
         let mut room = fields();
         let head = match may_be_complete.then(|| RequestHead::parse(bytes, &mut room)).transpose() {
             Ok(head) => head.flatten(),
-            Err(reason) => return refuse(bytes, reason, cx),
+            Err(reason) => return refuse(bytes, reason, &self.peer, cx),
         };
         match excess(bytes, head.as_ref(), &cx.core.settings) {
-            Some(reason) => refuse(bytes, reason, cx),
+            Some(reason) => refuse(bytes, reason, &self.peer, cx),
             None => match head {
-                Some(head) => begin(&head, bytes, cx),
+                Some(head) => begin(&head, bytes, &self.peer, cx),
                 None => State::Reading(self),
             },
         }
@@ -63,10 +71,10 @@ fn excess(bytes: &[u8], head: Option<&RequestHead<'_, '_>>, settings: &Settings)
     }
 }
 
-fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
-    let journey = match Journey::begin(head, (bytes.len() - head.len) as u64, cx) {
+fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut Cx<'_>) -> State {
+    let journey = match Journey::begin(head, (bytes.len() - head.len) as u64, peer, cx) {
         Ok(journey) => journey,
-        Err(reason) => return refuse(bytes, reason, cx),
+        Err(reason) => return refuse(bytes, reason, peer, cx),
     };
     cx.consumed = head.len;
     if journey.request.is_for(PING_HOST) {
@@ -86,7 +94,7 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
 
 /// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.
 #[cold]
-fn refuse(bytes: &[u8], reason: Reason, cx: &mut Cx<'_>) -> State {
-    let request = Request::glimpsed(bytes, cx);
+fn refuse(bytes: &[u8], reason: Reason, peer: &Peer, cx: &mut Cx<'_>) -> State {
+    let request = Request::glimpsed(bytes, peer, cx);
     answer::refuse(request.map(|request| (Box::new(Journey::past(request)), false)), reason, cx)
 }

@@ -6,6 +6,7 @@ use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
+use crate::wire::forwarded::Peer;
 use crate::wire::glimpse::Glimpse;
 use crate::wire::request::{Hop, RequestHead, Span, Spans};
 
@@ -35,21 +36,10 @@ enum Keeps {
 }
 
 /// What the log wants of a request and nothing else, in memory of just that size: for what may last long and be idle, a
-/// tunnel.
+/// tunnel. Host, method, target, `Referer` and `User-Agent` are a line each, since nothing in a head has a line feed in it.
+/// What is absent is an empty line: the log makes no difference.
 #[derive(Debug)]
-pub(super) struct Memo {
-    /// Host, method, target, `Referer` and `User-Agent`, one behind the other.
-    text: Box<[u8]>,
-    /// Where the first three end.
-    host_end: u32,
-    method_end: u32,
-    target_end: u32,
-    /// Where `Referer` ends, if there is one.
-    referer_end: Option<u32>,
-    /// Whether there is a `User-Agent`.
-    has_user_agent: bool,
-    version: Version,
-}
+pub(super) struct Memo(Box<[u8]>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Traits {
@@ -59,15 +49,16 @@ struct Traits {
     is_cut_off: bool,
     idempotent: bool,
     expects_continue: bool,
-    wants_debug: bool,
+    /// The client asks for `X-Debug` headers, and may have them.
+    may_debug: bool,
     is_secure: bool,
 }
 
 impl Request {
     /// Becomes the one with this head: keeps what matters of it.
-    pub(super) fn take(&mut self, head: &RequestHead<'_, '_>, cx: &mut Cx<'_>) -> Result<(), Reason> {
+    pub(super) fn take(&mut self, head: &RequestHead<'_, '_>, peer: &Peer, cx: &mut Cx<'_>) -> Result<(), Reason> {
         let settings = &cx.core.settings;
-        let hop = Hop { peer: &cx.own.peer, policy: &settings.forwarded, via: settings.via.as_deref() };
+        let hop = Hop { peer, policy: &settings.forwarded, via: settings.via.as_deref() };
         self.buffer = cx.core.buffers.take();
         self.keeps = Keeps::All;
         let (capacity, written) = (self.buffer.capacity(), head.write(&hop, &mut self.buffer));
@@ -79,7 +70,7 @@ impl Request {
             is_cut_off: head.keep_alive && cx.own.is_last,
             idempotent: head.is_idempotent(),
             expects_continue: head.expects_continue,
-            wants_debug: head.wants_debug,
+            may_debug: head.wants_debug && settings.may_debug(peer),
             is_secure: head.came_encrypted(&hop),
         };
         (self.version, self.body) = (head.version, head.body);
@@ -87,8 +78,9 @@ impl Request {
     }
 
     /// What can be made out of a request whose head is refused.
-    pub(super) fn glimpsed(bytes: &[u8], cx: &mut Cx<'_>) -> Option<Self> {
+    pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, cx: &mut Cx<'_>) -> Option<Self> {
         let seen = Glimpse::of(bytes)?;
+        let may_debug = seen.wants_debug && cx.core.settings.may_debug(peer);
         let buffers = &mut cx.core.buffers;
         let mut buffer = buffers.take();
         buffers.extend(&mut buffer, seen.method);
@@ -99,7 +91,7 @@ impl Request {
             buffer,
             spans: Spans { method, target, ..Spans::default() },
             version: seen.version,
-            traits: Traits { is_head: seen.method == b"HEAD", wants_debug: seen.wants_debug, ..Traits::default() },
+            traits: Traits { is_head: seen.method == b"HEAD", may_debug, ..Traits::default() },
             body: BodyLength::None,
             keeps: Keeps::Head,
         })
@@ -177,8 +169,9 @@ impl Request {
         self.traits.is_secure
     }
 
-    pub(super) fn wants_debug(&self) -> bool {
-        self.traits.wants_debug
+    /// Whether the client asks for `X-Debug` headers, and may have them.
+    pub(super) fn may_debug(&self) -> bool {
+        self.traits.may_debug
     }
 
     /// Everything that was sent so far; `None` once that was more than is kept.
@@ -209,16 +202,8 @@ impl Request {
     /// What the log will want of it.
     pub(super) fn memo(&self) -> Memo {
         let Spans { host, method, target, referer, user_agent, .. } = self.spans;
-        let mut text = Vec::new();
-        let mut keep = |span: Span| {
-            text.extend_from_slice(span.of(&self.buffer));
-            u32::try_from(text.len()).unwrap_or(u32::MAX)
-        };
-        let [host_end, method_end, target_end] = [host, method, target].map(&mut keep);
-        let referer_end = referer.map(&mut keep);
-        user_agent.map(keep);
-        let (has_user_agent, version) = (user_agent.is_some(), self.version);
-        Memo { text: text.into(), host_end, method_end, target_end, referer_end, has_user_agent, version }
+        let texts = [host, method, target, referer.unwrap_or_default(), user_agent.unwrap_or_default()];
+        Memo(texts.map(|span| span.of(&self.buffer)).join(&b'\n').into())
     }
 
     /// Gives the buffer back.
@@ -231,18 +216,18 @@ impl Memo {
     /// The request, with nothing in it but what the log wants.
     pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
         let mut buffer = buffers.take();
-        buffers.extend(&mut buffer, &self.text);
-        let span = |start: u32, end: u32| Span::new(start as usize, end as usize);
-        let fields_end = self.referer_end.unwrap_or(self.target_end) as usize;
-        let spans = Spans {
-            host: span(0, self.host_end),
-            method: span(self.host_end, self.method_end),
-            target: span(self.method_end, self.target_end),
-            referer: self.referer_end.map(|end| span(self.target_end, end)),
-            user_agent: self.has_user_agent.then(|| Span::new(fields_end, self.text.len())),
-            ..Spans::default()
-        };
-        Request { buffer, spans, version: self.version, keeps: Keeps::Head, ..Request::default() }
+        buffers.extend(&mut buffer, &self.0);
+        let mut start = 0;
+        let mut lines = self.0.split(|byte| *byte == b'\n').map(|line| {
+            let span = Span::new(start, start + line.len());
+            start = span.end() + 1;
+            span
+        });
+        let mut next = || lines.next().unwrap_or_default();
+        let (host, method, target, referer, user_agent) = (next(), next(), next(), Some(next()), Some(next()));
+        let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
+        // HTTP/1.0 knows no tunnels (RFC 9110 section 7.8).
+        Request { buffer, spans, version: Version::Http11, keeps: Keeps::Head, ..Request::default() }
     }
 }
 
@@ -266,7 +251,10 @@ mod tests {
                 (recalled.host(), recalled.method(), recalled.target()),
                 ("www.test", &b"GET"[..], &b"/path"[..])
             );
-            assert_eq!((recalled.referer(), recalled.user_agent()), (request.referer(), request.user_agent()));
+            let fields = |request: &Request| {
+                [request.referer(), request.user_agent()].map(|text| text.unwrap_or_default().to_vec())
+            };
+            assert_eq!(fields(&recalled), fields(&request));
             assert!(recalled.is_http11());
             recalled.recycle(&mut buffers);
             assert_eq!(buffers.lent(), 0);

@@ -1,7 +1,7 @@
 //! What of an exchange can be set.
 
 use crate::health;
-use crate::wire::forwarded;
+use crate::wire::forwarded::{self, Peer};
 use crate::wire::limits::Limits;
 use ipnet::IpNet;
 use std::time::Duration;
@@ -42,6 +42,13 @@ pub struct Settings {
     pub redirect: Redirect,
     /// When a backend is marked dead.
     pub health: health::Settings,
+}
+
+impl Settings {
+    /// Whether this client may ask for `X-Debug` headers.
+    pub(super) fn may_debug(&self, peer: &Peer) -> bool {
+        self.debug_networks.iter().any(|network| network.contains(&peer.address))
+    }
 }
 
 /// Which clients may keep their connections.

@@ -20,7 +20,7 @@ pub(super) enum State {
     /// The head of the answer has left; it cannot be taken back.
     Relaying(relaying::Relaying),
     /// Bytes of another protocol go both ways.
-    Tunnel(Box<tunnel::Tunnel>),
+    Tunnel(tunnel::Tunnel),
     /// The answer is complete but has not left.
     Finishing(finishing::Finishing),
     /// The answer has left, the client still sends: its bytes are dropped, since closing would break the answer.

@@ -4,12 +4,12 @@ use super::finishing::Finishing;
 use super::journey::Journey;
 use super::outlet::Sink;
 use super::request::Memo;
-use super::{Cx, Effect, Input, Side, State};
+use super::{Cx, Effect, Input, Settings, Side, State};
 use crate::base::buffer::BufferPool;
-use crate::base::clock::Moment;
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire::websocket::{self, Frames};
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
@@ -20,8 +20,8 @@ pub(super) struct Tunnel {
     upstream_deaf: bool,
     /// The frames that the backend sends, where the protocol is WebSocket.
     frames: Option<Frames>,
-    /// The tunnel ends with the frame under way, or at this moment; [`Moment::NEVER`] while its backend is in the list.
-    retire_by: Moment,
+    /// The backend has left its list: the tunnel ends with the frame under way, or at a deadline that no byte moves on.
+    is_retiring: bool,
 }
 
 impl Tunnel {
@@ -32,13 +32,12 @@ impl Tunnel {
         cx.own.ledger.status = 101;
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
-        let (client_ended, upstream_ended, upstream_deaf) = (false, false, false);
-        Box::new(Self { request, client_ended, upstream_ended, upstream_deaf, frames, retire_by: Moment::NEVER })
-            .stay(cx)
+        let (client_ended, upstream_ended, upstream_deaf, is_retiring) = (false, false, false, false);
+        Self { request, client_ended, upstream_ended, upstream_deaf, frames, is_retiring }.stay(cx)
     }
 
     #[inline(never)]
-    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut Cx<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
         match input {
             Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),
             Input::Bytes(side, bytes) => {
@@ -65,41 +64,36 @@ impl Tunnel {
                 cx.deadline_in(cx.core.settings.body_timeout);
                 self.settle(cx)
             }
-            Input::Deadline if self.is_retiring() => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+            Input::Deadline if self.is_retiring => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
             Input::Deadline => State::Tunnel(self).leave(Reason::TunnelIdle, cx),
             _ => State::Tunnel(self),
         }
     }
 
     /// Passes on what the backend sends, and knows where its frames end.
-    fn pass_frames(mut self: Box<Self>, bytes: &[u8], cx: &mut Cx<'_>) -> State {
-        let is_retiring = self.is_retiring();
+    fn pass_frames(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
         let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
         let (mut at, mut is_end) = (0, false);
         while at < bytes.len() && !is_end {
             at += frames.advance(bytes.from(at));
-            is_end = is_retiring && frames.is_at_boundary();
+            is_end = self.is_retiring && frames.is_at_boundary();
         }
         cx.core.output.outlet(Side::Client).pass(bytes, 0..at);
         cx.consumed = bytes.len();
-        match self.retire_by {
-            Moment::NEVER => self.stay(cx),
-            _ if is_end => self.take_leave(cx),
-            limit if limit <= cx.core.now => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
-            _ => State::Tunnel(self),
-        }
+        if is_end { self.take_leave(cx) } else { self.stay(cx) }
     }
 
     /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
     /// has passed; where nobody knows what may be said, nothing is.
-    pub(super) fn retire(mut self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    pub(super) fn retire(mut self, cx: &mut Cx<'_>) -> State {
         match &self.frames {
             Some(frames) if frames.may_add() && !self.upstream_ended => {
                 if frames.is_at_boundary() {
                     return self.take_leave(cx);
                 }
-                cx.deadline_in(cx.core.settings.body_timeout);
-                self.retire_by = cx.own.deadline;
+                if !std::mem::replace(&mut self.is_retiring, true) {
+                    cx.deadline_in(cx.core.settings.body_timeout);
+                }
                 State::Tunnel(self)
             }
             _ => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
@@ -107,7 +101,7 @@ impl Tunnel {
     }
 
     /// Says the last word and hears the client out.
-    fn take_leave(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    fn take_leave(self, cx: &mut Cx<'_>) -> State {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
             return State::Tunnel(self).leave(Reason::BackendRemoved, cx);
         }
@@ -130,10 +124,6 @@ impl Tunnel {
         Box::new(Journey::past(self.request.recall(buffers)))
     }
 
-    fn is_retiring(&self) -> bool {
-        self.retire_by != Moment::NEVER
-    }
-
     fn ended(&mut self, side: Side) -> &mut bool {
         match side {
             Side::Client => &mut self.client_ended,
@@ -141,13 +131,20 @@ impl Tunnel {
         }
     }
 
-    fn stay(self: Box<Self>, cx: &mut Cx<'_>) -> State {
-        cx.own.deadline = cx.core.settings.tunnel_timeout.map_or(Moment::NEVER, |timeout| cx.core.now + timeout);
+    /// How long no byte may pass; `None` where no byte makes a difference.
+    pub(super) fn patience(&self, settings: &Settings) -> Option<Duration> {
+        (!self.is_retiring).then(|| settings.tunnel_timeout.unwrap_or(Duration::MAX))
+    }
+
+    fn stay(self, cx: &mut Cx<'_>) -> State {
+        if let Some(patience) = self.patience(&cx.core.settings) {
+            cx.deadline_in(patience);
+        }
         State::Tunnel(self)
     }
 
     /// Ends the tunnel when both directions have ended and everything has left.
-    fn settle(self: Box<Self>, cx: &mut Cx<'_>) -> State {
+    fn settle(self, cx: &mut Cx<'_>) -> State {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
         if !self.wants(Side::Client) && self.upstream_ended && drained { self.finish(cx) } else { State::Tunnel(self) }
     }

@@ -193,7 +193,7 @@ impl Transport {
     }
 
     /// Who the client's certificate says it is, once hands are shaken.
-    pub fn client_subject(&self) -> Option<Arc<str>> {
+    pub fn client_subject(&self) -> Option<Arc<String>> {
         match &self.layer {
             Layer::Plain => None,
             Layer::Tls(session) => session.client_subject(),

@@ -46,8 +46,8 @@ pub struct Peer {
     pub local_port: u16,
     /// Whether it is encrypted.
     pub secure: bool,
-    /// Who the client's certificate says it is, in visible ASCII.
-    pub subject: Option<Arc<str>>,
+    /// Who the client's certificate says it is, in visible ASCII. Few have one, so where there is none this is small.
+    pub subject: Option<Arc<String>>,
 }
 
 /// Whether a field that came in is passed on as it is. `X-Forwarded-For` never is: [`put_fields`] writes it anew;

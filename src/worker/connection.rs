@@ -171,8 +171,6 @@ pub(super) struct Job {
     pub(super) read_limit: u32,
     /// Where it is one of those who upload, as far as the pool is concerned.
     pub(super) upload_to: Option<BackendId>,
-    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
-    pub(super) blocked_since: Moment,
     /// Something has arrived for it that waits in the batch.
     pub(super) is_staged: bool,
 }
@@ -261,5 +259,34 @@ impl Dial {
         let address = self.addresses.get(self.tried).copied()?;
         self.tried += 1;
         Some(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+    use std::os::fd::RawFd;
+
+    /// A value in a slot, behind its generation.
+    fn slot<T>() -> usize {
+        size_of::<(NonZeroU32, T)>()
+    }
+
+    /// A connection in a slot. Where assertions are compiled in, mio notes in every socket which poll watches it; that is
+    /// left out.
+    fn slot_of_connection<T>() -> usize {
+        slot::<T>() - (size_of::<mio::net::TcpStream>() - size_of::<RawFd>()).next_multiple_of(size_of::<usize>())
+    }
+
+    /// What is idle may be many. A tunnel has, beside its slots, its timer's entry and a text for the log, in the smallest
+    /// piece of memory that there is.
+    #[test]
+    fn what_is_idle_is_small() {
+        let (entry, text) = (24, 32);
+        let client = slot_of_connection::<Client>() + entry;
+        assert!(client <= 160, "{client} bytes for an idle client");
+        let tunnel = client + slot::<Job>() + slot_of_connection::<Upstream>() + text;
+        assert!(tunnel <= 490, "{tunnel} bytes for an idle tunnel");
     }
 }

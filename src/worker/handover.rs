@@ -335,7 +335,6 @@ impl Worker {
             closing_upstream,
             read_limit: FIRST_READ,
             upload_to: None,
-            blocked_since: Moment::NEVER,
             is_staged: false,
         });
         if let Some(client) = self.clients.get_mut(client_key) {

@@ -8,7 +8,6 @@ use crate::base::slots::Key;
 use crate::directory::{Answer, News};
 use crate::exchange::Input;
 use crate::route::Cached;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 impl Worker {
@@ -41,8 +40,8 @@ impl Worker {
         if let Some(waiting) = self.lookups.get_mut(request.host()) {
             return waiting.push(job_key);
         }
-        let (host, client): (Arc<str>, _) = (request.host().into(), job.exchange.peer().address);
-        if !self.may_guess(client) {
+        let host: Arc<str> = request.host().into();
+        if !self.may_guess(job.client) {
             return self.inform(job_key, Input::Route(Err(Reason::DirectoryBusy)));
         }
         if self.directory.lookup(self.id, Arc::clone(&host)) {
@@ -53,8 +52,9 @@ impl Worker {
     }
 
     /// Whether this client may ask for a host that is not known here. Proxies in front of this node ask for many.
-    fn may_guess(&mut self, client: IpAddr) -> bool {
+    fn may_guess(&mut self, client: Key) -> bool {
         let Some(most) = self.settings.max_guesses else { return true };
+        let Some(client) = self.clients.get(client).map(|client| client.peer.address) else { return false };
         self.core.settings.forwarded.trusts(client) || self.guesses.may_ask(client, most, self.core.now)
     }
 
@@ -99,9 +99,9 @@ impl Worker {
         for job in self.lookups.remove(&host).unwrap_or_default() {
             if matches!(answer, Answer::Unknown)
                 && self.settings.max_guesses.is_some()
-                && let Some(job) = self.jobs.get(job)
+                && let Some(client) = self.jobs.get(job).and_then(|job| self.clients.get(job.client))
             {
-                self.guesses.note(job.exchange.peer().address, self.core.now);
+                self.guesses.note(client.peer.address, self.core.now);
             }
             self.tell(job, Input::Route(frontend_of(answer)));
         }

@@ -80,7 +80,7 @@ impl Worker {
     fn finish(&mut self, job_key: Key, keep_alive: bool) {
         self.release(job_key, false);
         let Some(mut job) = self.jobs.remove(job_key) else { return };
-        self.record(&job.exchange);
+        self.record(&job);
         job.exchange.recycle(&mut self.core.buffers, &mut self.core.spares);
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.job = None;

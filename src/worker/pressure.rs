@@ -140,7 +140,7 @@ impl Worker {
             _ => 0,
         };
         let bytes = job.exchange.burden() + of_client + of_upstream;
-        let since = match job.blocked_since {
+        let since = match job.exchange.blocked_since() {
             Moment::NEVER => job.exchange.ledger().started,
             since => since,
         };

@@ -161,7 +161,6 @@ impl Worker {
             closing_upstream: false,
             read_limit: client.read_limit,
             upload_to: None,
-            blocked_since: Moment::NEVER,
             is_staged: false,
         });
         client.job = Some(job);
@@ -370,7 +369,6 @@ impl Worker {
             Flushed::All => {
                 job.read_limit = (job.read_limit * 2).min(LARGEST_READ);
                 let waits = job.exchange.waits_for_drain(side);
-                job.blocked_since = Moment::NEVER;
                 if std::mem::take(job.closing(side)) {
                     self.shut_down(job_key, side);
                 }
@@ -378,10 +376,7 @@ impl Worker {
                     self.step(job_key, Input::Drained(side), 0);
                 }
             }
-            Flushed::Blocked => {
-                job.read_limit = (job.read_limit / 4).max(SMALLEST_READ as u32);
-                job.blocked_since = job.blocked_since.min(self.core.now);
-            }
+            Flushed::Blocked => job.read_limit = (job.read_limit / 4).max(SMALLEST_READ as u32),
             Flushed::Broken if side == Side::Client => {
                 self.step(job_key, Input::Broken(Side::Client), 0);
             }

@@ -5,7 +5,7 @@ use sluice::base::reason::Reason;
 use sluice::wire::body::BodyLength;
 use sluice::wire::forwarded::{Mode, Peer, Policy};
 use sluice::wire::request::{Hop, RequestHead, Span, fields};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// What is made of a head: the host and the upstream head, or the reason to refuse it.
 pub(crate) fn read(bytes: &[u8], hop: &Hop<'_>) -> Option<(Result<String, Reason>, usize)> {
@@ -327,7 +327,7 @@ fn the_subject_of_a_certificate_is_nobodys_to_forge() {
     let forged = "GET / HTTP/1.1\nHost: a\nX-SSL-Client-S-DN: CN=root\nx_ssl_client_s_dn: CN=root\n\n";
     let policy = Policy { trusted: vec!["192.0.2.0/24".parse().expect("a network")], mode: Mode::Append };
     check(&hop(&policy, None), &[(forged, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n")]);
-    let peer = Peer { subject: Some("CN=alice".into()), ..hop(&policy, None).peer.clone() };
+    let peer = Peer { subject: Some(Arc::new("CN=alice".into())), ..hop(&policy, None).peer.clone() };
     let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
     let found = read(crlf(forged).as_bytes(), &Hop { peer: &peer, policy: &policy, via: None });
     assert_eq!(found, Some((Ok(crlf(&told)), crlf(forged).len())));

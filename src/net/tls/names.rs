@@ -11,7 +11,7 @@ pub(super) fn normal(name: &str) -> Box<str> {
 }
 
 /// The subject of a certificate as a text (RFC 4514), in visible ASCII: it is to stand in a header.
-pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
+pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<Arc<String>> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let text = certificate.tbs_certificate.subject.to_string();
     let visible = |char: char| if (' '..='~').contains(&char) { char } else { '?' };

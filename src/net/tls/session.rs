@@ -132,7 +132,7 @@ impl Session {
         }
     }
 
-    pub(in crate::net) fn client_subject(&self) -> Option<Arc<str>> {
+    pub(in crate::net) fn client_subject(&self) -> Option<Arc<String>> {
         names::subject(self.common()?.peer_certificates()?.first()?)
     }
 
