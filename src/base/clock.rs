@@ -37,8 +37,8 @@ impl Add<Duration> for Moment {
 
     /// Saturates at [`Moment::NEVER`].
     fn add(self, duration: Duration) -> Self {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(micros))
+        let seconds = duration.as_secs().saturating_mul(1_000_000);
+        Self(self.0.saturating_add(seconds).saturating_add(u64::from(duration.subsec_micros())))
     }
 }
 

@@ -128,8 +128,9 @@ impl Awaiting {
         self.seen = bytes.len();
         let mut room = fields();
         let to_head = self.journey.request.is_head();
-        let head = match may_be_complete.then(|| ResponseHead::parse(bytes, &mut room, to_head)).transpose() {
-            Ok(head) => head.flatten(),
+        let parsed = if may_be_complete { ResponseHead::parse(bytes, &mut room, to_head) } else { Ok(None) };
+        let head = match parsed {
+            Ok(head) => head,
             Err(HeadFault::TooManyFields) => return self.journey.refuse(Reason::UpstreamHeadTooLarge, cx),
             Err(_) => return self.journey.refuse(Reason::UpstreamMalformed, cx),
         };

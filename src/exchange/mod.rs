@@ -213,7 +213,8 @@ impl Exchange {
     /// Whether [`Input::Drained`] of this side would change anything.
     pub fn waits_for_drain(&self, side: Side) -> bool {
         match &self.state {
-            State::Relaying(_) | State::Tunnel(_) => true,
+            State::Relaying(_) => true,
+            State::Tunnel(state) => state.is_ending(),
             State::Finishing(_) => side == Side::Client,
             _ => false,
         }

@@ -41,8 +41,9 @@ impl Reading {
         let may_be_complete = self.seen == 0 || wire::has_blank_line(bytes, self.seen);
         self.seen = bytes.len();
         let mut room = fields();
-        let head = match may_be_complete.then(|| RequestHead::parse(bytes, &mut room)).transpose() {
-            Ok(head) => head.flatten(),
+        let parsed = if may_be_complete { RequestHead::parse(bytes, &mut room) } else { Ok(None) };
+        let head = match parsed {
+            Ok(head) => head,
             Err(reason) => return refuse(bytes, reason, &self.peer, cx),
         };
         match excess(bytes, head.as_ref(), &cx.core.settings) {

@@ -119,6 +119,11 @@ impl Tunnel {
         }
     }
 
+    /// Whether nothing more is to come from either side: it ends once everything has left.
+    pub(super) fn is_ending(&self) -> bool {
+        !self.wants(Side::Client) && self.upstream_ended
+    }
+
     /// What of the request is left for the log.
     pub(super) fn to_journey(&self, buffers: &mut BufferPool) -> Box<Journey> {
         Box::new(Journey::past(self.request.recall(buffers)))
@@ -146,7 +151,7 @@ impl Tunnel {
     /// Ends the tunnel when both directions have ended and everything has left.
     fn settle(self, cx: &mut Cx<'_>) -> State {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
-        if !self.wants(Side::Client) && self.upstream_ended && drained { self.finish(cx) } else { State::Tunnel(self) }
+        if self.is_ending() && drained { self.finish(cx) } else { State::Tunnel(self) }
     }
 
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
