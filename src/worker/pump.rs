@@ -42,9 +42,9 @@ impl Source {
 }
 
 impl Worker {
+    /// Does what the poll has told of a client, where that is not bytes alone. It is noted already.
     pub(super) fn client_ready(&mut self, key: Key, event: &Event) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        client.stream.transport.note(event);
+        let Some(client) = self.clients.get(key) else { return };
         let Some(job) = client.job else { return self.greet(key) };
         if event.is_writable() {
             self.resume(job, Side::Client);
@@ -57,13 +57,12 @@ impl Worker {
         }
     }
 
+    /// The same, of a connection to a backend.
     pub(super) fn upstream_ready(&mut self, key: Key, event: &Event) {
-        let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.stream.transport.note(event);
-        if upstream.dial.is_some() {
+        if self.upstreams.get(key).is_some_and(|upstream| upstream.dial.is_some()) {
             self.dial_progress(key);
         }
-        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let Some(upstream) = self.upstreams.get(key) else { return };
         let (job, is_open) = (upstream.job, upstream.dial.is_none());
         match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
