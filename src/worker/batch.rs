@@ -44,6 +44,18 @@ struct Arrival {
     sent: Option<(Side, Flushed)>,
 }
 
+impl Batch {
+    /// The memory that its outputs have taken, in bytes.
+    pub(super) fn room(&self) -> usize {
+        self.outputs.iter().map(|output| output.room()).sum()
+    }
+
+    /// Gives room back that a large turn has taken.
+    pub(super) fn tidy(&mut self) {
+        self.outputs.iter_mut().for_each(|output| output.tidy());
+    }
+}
+
 impl Worker {
     /// Does what the poll tells, some of it later: [`Worker::finish_batch`] is to follow.
     pub(super) fn take_event(&mut self, event: &Event) {
