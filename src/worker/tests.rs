@@ -1,5 +1,6 @@
 //! A worker that the test turns by hand: so what happens between two of its turns is no accident.
 
+mod batch;
 mod buffers;
 mod handover;
 
@@ -32,6 +33,8 @@ struct Stage {
     directory: Directory,
     clock: Clock,
     max_sockets: usize,
+    /// How many events a turn has at the most.
+    events: usize,
     graceful_wait: Duration,
     address: SocketAddr,
     backend: TcpListener,
@@ -67,6 +70,7 @@ impl Stage {
             directory,
             clock,
             max_sockets,
+            events: EVENTS,
             graceful_wait,
             address,
             backend,
@@ -98,7 +102,7 @@ impl Stage {
             if worker.listeners.is_empty() {
                 worker.again.push(Again::Accept);
             }
-            worker.turn(&mut Events::with_capacity(EVENTS)).expect("a turn");
+            worker.turn(&mut Events::with_capacity(self.events)).expect("a turn");
         }
         self.old.retain(|worker| !worker.has_left());
     }
