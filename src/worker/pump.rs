@@ -49,12 +49,7 @@ impl Worker {
         if event.is_writable() {
             self.resume(job, Side::Client);
         }
-        let wants = self.jobs.get(job).is_some_and(|job| job.exchange.wants(Side::Client));
-        if wants {
-            self.pump(job, Side::Client);
-        } else if event.is_error() {
-            self.tell(job, Input::Broken(Side::Client));
-        }
+        self.pump(job, Side::Client);
     }
 
     /// The same, of a connection to a backend.
@@ -168,10 +163,15 @@ impl Worker {
         Some(job)
     }
 
-    /// Reads once from a side that the exchange wants bytes from, and tells it.
+    /// Reads once from a side that the exchange wants bytes from, and tells it. Of a client that it wants none from, it is
+    /// told that it has gone by a reset.
     pub(super) fn pump(&mut self, job_key: Key, side: Side) {
         let Some(job) = self.jobs.get(job_key) else { return };
         if !job.exchange.wants(side) {
+            let client = self.clients.get(job.client).filter(|_| side == Side::Client);
+            if client.is_some_and(|client| client.stream.transport.is_broken()) {
+                self.tell(job_key, Input::Broken(Side::Client));
+            }
             return;
         }
         let limit = self.read_limit(job, side);
@@ -400,7 +400,8 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(job.client) {
             is_watched = client.is_watched;
             self.timers.set(&mut client.timer, job.exchange.deadline());
-            if client.stream.has_more() && job.exchange.wants(Side::Client) {
+            // A reset behind bytes was told together with them, and no more is read where they were all that was wanted.
+            if client.stream.has_more() && (job.exchange.wants(Side::Client) || client.stream.transport.is_broken()) {
                 self.again.push(Again::Pump(job_key, Side::Client));
             }
         }

@@ -6,6 +6,7 @@ mod handover;
 
 use super::*;
 use crate::base::counters::Counter;
+use crate::base::reason::Reason;
 use crate::cluster::{Addresses, Backend, BackendUrl, Member};
 use crate::directory;
 use crate::directory::Source;
@@ -275,6 +276,33 @@ fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
     let mut next = stage.client(&request("/next"));
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_answer(&mut next, "HTTP/1.1 200 ");
+}
+
+/// A client sends a request and resets its connection before the worker has read it: that its reset was told together
+/// with the request does not hide it until the backend answers.
+#[test]
+fn a_reset_behind_a_request_is_heard() {
+    let mut stage = Stage::new("behind-it", 10);
+    let upload = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n{}", "x".repeat(400_000));
+    for (number, last) in [request("/"), upload].into_iter().enumerate() {
+        let mut client = stage.client(&request("/first"));
+        let mut backend = stage.accepted();
+        stage.watch();
+        backend.write_all(OK).expect("an answer");
+        stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+        stage.until("it is over", |stage| stage.worker.jobs.is_empty().then_some(()));
+        client.set_nonblocking(false).expect("a client that waits");
+        client.write_all(last.as_bytes()).expect("a request");
+        reset(client);
+        stage.until("it has left", |stage| stage.worker.clients.is_empty().then_some(()));
+        assert!(stage.worker.jobs.is_empty());
+        assert_eq!(stage.worker.counters.get(Counter::Requests), 2 * number as u64 + 2, "both requests were read");
+        assert_eq!(stage.worker.counters.get_reason(Reason::ClientGone), number as u64 + 1);
+        stage.until("idle connections are gone", |stage| {
+            drop(backend.read(&mut [0; 65_536]));
+            stage.worker.upstreams.is_empty().then_some(())
+        });
+    }
 }
 
 /// The addresses of a name are tried in turn; where none takes the connection, its place is free again.

@@ -1,7 +1,6 @@
 //! Many at once: what the poll tells in one turn is done in stages, and each gets what is its own.
 
 use super::*;
-use crate::base::reason::Reason;
 use crate::exchange::Input;
 use crate::worker::batch::MOST;
 use std::collections::BTreeMap;
