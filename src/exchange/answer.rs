@@ -17,54 +17,33 @@ pub(super) fn refuse(journey: Option<(Box<Journey>, bool)>, reason: Reason, cx: 
         // A head that could not be read leaves open where the next one begins.
         None => (None, false),
     };
-    let request = journey.as_ref().map(|journey| &journey.request);
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     cx.own.ledger.fail(reason);
-    let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
-    let debug = request.is_some_and(Request::may_debug);
+    let debug = journey.as_ref().is_some_and(|journey| journey.request.may_debug());
     let pages = Arc::clone(&cx.core.pages);
-    let body = pages.body(reason);
     let answer = Answer {
         status: reason.status(),
         fields: page::PAGE_HEADERS,
         retry_after: reason.status() == 503,
         error: debug.then_some(reason),
-        keep_alive,
-        is_http11: request.is_none_or(Request::is_http11),
-        body,
-        with_body: !request.is_some_and(Request::is_head),
+        body: pages.body(reason),
     };
-    let linger = !uploaded || request.is_some_and(Request::is_cut_off);
-    answer.put(cx);
-    Finishing::with(journey, keep_alive, linger).start(cx)
+    answer.give(journey, uploaded, cx)
 }
 
 /// Answers with 200 and this text, where this node is who is asked.
 #[cold]
 pub(super) fn plain(journey: Box<Journey>, body: &'static str, cx: &mut Cx<'_>) -> State {
-    let request = &journey.request;
-    let uploaded = request.body() == crate::wire::body::BodyLength::None;
-    let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
-    let answer = Answer {
-        status: 200,
-        fields: "Content-Type: text/plain\r\n",
-        retry_after: false,
-        error: None,
-        keep_alive,
-        is_http11: request.is_http11(),
-        body: body.as_bytes(),
-        with_body: !request.is_head(),
-    };
-    answer.put(cx);
-    let linger = !uploaded || request.is_cut_off();
-    Finishing::with(Some(journey), keep_alive, linger).start(cx)
+    let uploaded = journey.upload.is_done();
+    let fields = "Content-Type: text/plain\r\n";
+    let answer = Answer { status: 200, fields, retry_after: false, error: None, body: body.as_bytes() };
+    answer.give(Some(journey), uploaded, cx)
 }
 
 /// Sends the client to the same address over an encrypted connection.
 #[cold]
 pub(super) fn redirect(journey: Box<Journey>, cx: &mut Cx<'_>) -> State {
     let (request, uploaded) = (&journey.request, journey.upload.is_done());
-    let keep_alive = uploaded && cx.may_keep_alive() && request.keep_alive();
     let port = match cx.core.settings.redirect.port {
         443 => String::new(),
         port => format!(":{port}"),
@@ -72,20 +51,10 @@ pub(super) fn redirect(journey: Box<Journey>, cx: &mut Cx<'_>) -> State {
     let target = String::from_utf8_lossy(request.target());
     let target = if target.starts_with('/') { &target } else { "/" };
     let fields = format!("Location: https://{}{port}{target}\r\n", request.host());
-    let answer = Answer {
-        // 308 has the method kept, where 301 lets it become GET (RFC 9110 section 15.4).
-        status: if matches!(request.method(), b"GET" | b"HEAD") { 301 } else { 308 },
-        fields: &fields,
-        retry_after: false,
-        error: None,
-        keep_alive,
-        is_http11: request.is_http11(),
-        body: b"",
-        with_body: false,
-    };
-    answer.put(cx);
-    let linger = !uploaded || request.is_cut_off();
-    Finishing::with(Some(journey), keep_alive, linger).start(cx)
+    // 308 has the method kept, where 301 lets it become GET (RFC 9110 section 15.4).
+    let status = if matches!(request.method(), b"GET" | b"HEAD") { 301 } else { 308 };
+    let answer = Answer { status, fields: &fields, retry_after: false, error: None, body: b"" };
+    answer.give(Some(journey), uploaded, cx)
 }
 
 /// An answer of this node's own.
@@ -97,15 +66,21 @@ struct Answer<'a> {
     retry_after: bool,
     /// Say in a header what went wrong.
     error: Option<Reason>,
-    keep_alive: bool,
-    is_http11: bool,
-    body: &'a [u8],
     /// HEAD gets all but the body.
-    with_body: bool,
+    body: &'a [u8],
 }
 
 impl Answer<'_> {
-    fn put(&self, cx: &mut Cx<'_>) {
+    /// Ends the exchange with it. A client whose body has not come as a whole has to be heard out, and cannot stay.
+    fn give(&self, journey: Option<Box<Journey>>, uploaded: bool, cx: &mut Cx<'_>) -> State {
+        let request = journey.as_ref().map(|journey| &journey.request);
+        let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
+        let linger = !uploaded || request.is_some_and(Request::is_cut_off);
+        self.put(request, keep_alive, cx);
+        Finishing::with(journey, keep_alive, linger).start(cx)
+    }
+
+    fn put(&self, request: Option<&Request>, keep_alive: bool, cx: &mut Cx<'_>) {
         cx.own.ledger.status = self.status;
         cx.core.output.client.make(|out| {
             out.extend_from_slice(b"HTTP/1.1 ");
@@ -119,13 +94,13 @@ impl Answer<'_> {
             if let Some(reason) = self.error {
                 put_all(out, &["X-Debug-Error: ", reason.name(), "\r\n"]);
             }
-            match (self.keep_alive, self.is_http11) {
+            match (keep_alive, request.is_none_or(Request::is_http11)) {
                 (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
                 (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
                 (true, true) => {}
             }
             out.extend_from_slice(b"\r\n");
-            if self.with_body {
+            if !request.is_some_and(Request::is_head) {
                 out.extend_from_slice(self.body);
             }
         });

@@ -181,6 +181,17 @@ impl Output {
         self.client.clear();
         self.upstream.clear();
     }
+
+    /// The memory that it has taken for bytes.
+    pub fn room(&self) -> usize {
+        self.client.room() + self.upstream.room()
+    }
+
+    /// Gives room back that a large turn has taken, where there are no bytes now.
+    pub fn tidy(&mut self) {
+        self.client.tidy();
+        self.upstream.tidy();
+    }
 }
 
 /// What the steps of all exchanges of a core share.

@@ -13,6 +13,9 @@ const COPY_LIMIT: usize = 1024;
 /// The most slices that are handed to one gathering write.
 const MAX_SLICES: usize = 16;
 
+/// Room beyond this is freed once nothing is in it: one answer in very small chunks must not hold memory for ever.
+const LARGEST_KEPT: usize = 64 * 1024;
+
 /// Where coded bytes go.
 pub(super) trait Sink {
     /// Adds bytes that somebody makes.
@@ -109,6 +112,18 @@ impl Outlet {
     pub fn clear(&mut self) {
         self.made.clear();
         self.pieces.clear();
+    }
+
+    /// The memory that it has taken, in bytes.
+    pub(super) fn room(&self) -> usize {
+        self.made.capacity() + self.pieces.capacity() * size_of::<Piece>()
+    }
+
+    /// Gives room back that a large turn has taken.
+    pub(super) fn tidy(&mut self) {
+        if self.is_empty() && self.room() > LARGEST_KEPT {
+            *self = Self::default();
+        }
     }
 }
 

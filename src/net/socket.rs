@@ -19,6 +19,8 @@ pub(super) struct Socket {
     readable: bool,
     /// The peer has closed or reset: a read that brings less than was asked for does not mean that nothing follows.
     hung_up: bool,
+    /// The connection is broken: what has come can still be read, and nothing more leaves.
+    broken: bool,
     /// The stream is ended right behind what is sent from now on.
     ends: bool,
     /// How many bytes were sent.
@@ -64,7 +66,7 @@ impl Received {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, readable: false, hung_up: false, ends: false, sent: 0 }
+        Self { stream, readable: false, hung_up: false, broken: false, ends: false, sent: 0 }
     }
 
     /// The buffer has to be set before the handshake of TCP, which tells the peer how large a window may become.
@@ -117,6 +119,11 @@ impl Socket {
         let closed = event.is_read_closed() || event.is_error();
         self.readable |= event.is_readable() || closed;
         self.hung_up |= closed;
+        self.broken |= event.is_error();
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     pub(super) fn expect_bytes(&mut self) {

@@ -106,6 +106,11 @@ impl Transport {
         }
     }
 
+    /// Whether the poll has told that the connection is broken. What came before can still be read.
+    pub fn is_broken(&self) -> bool {
+        self.socket.is_broken()
+    }
+
     /// Whether the peer's system has sent nothing that was not read, not even the end. This asks the socket.
     pub fn is_silent(&self) -> bool {
         !self.is_readable() && self.socket.is_silent()

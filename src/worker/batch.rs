@@ -16,7 +16,7 @@ use mio::event::Event;
 use std::ops::Range;
 
 /// How many arrivals a batch has at the most: the first one's answer waits for the last one's arrival.
-const MOST: usize = 16;
+pub(super) const MOST: usize = 16;
 
 /// How many bytes a batch has before it ends: more would be out of the processor's cache before they are sent.
 const ENOUGH_BYTES: usize = 32 * 1024;
@@ -42,6 +42,30 @@ struct Arrival {
     place: Range<usize>,
     /// What was sent of what comes of it.
     sent: Option<(Side, Flushed)>,
+}
+
+impl Batch {
+    /// The memory that its outputs have taken, in bytes.
+    pub(super) fn room(&self) -> usize {
+        self.outputs.iter().map(|output| output.room()).sum()
+    }
+
+    /// Gives room back that a large turn has taken.
+    pub(super) fn tidy(&mut self) {
+        self.outputs.iter_mut().for_each(|output| output.tidy());
+    }
+
+    /// How many arrivals wait in it.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    /// How many arrivals the largest one so far had.
+    #[cfg(test)]
+    pub(super) fn largest(&self) -> usize {
+        self.outputs.len()
+    }
 }
 
 impl Worker {

@@ -42,28 +42,22 @@ impl Source {
 }
 
 impl Worker {
+    /// Does what the poll has told of a client, where that is not bytes alone. It is noted already.
     pub(super) fn client_ready(&mut self, key: Key, event: &Event) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        client.stream.transport.note(event);
+        let Some(client) = self.clients.get(key) else { return };
         let Some(job) = client.job else { return self.greet(key) };
         if event.is_writable() {
             self.resume(job, Side::Client);
         }
-        let wants = self.jobs.get(job).is_some_and(|job| job.exchange.wants(Side::Client));
-        if wants {
-            self.pump(job, Side::Client);
-        } else if event.is_error() {
-            self.tell(job, Input::Broken(Side::Client));
-        }
+        self.pump(job, Side::Client);
     }
 
+    /// The same, of a connection to a backend.
     pub(super) fn upstream_ready(&mut self, key: Key, event: &Event) {
-        let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.stream.transport.note(event);
-        if upstream.dial.is_some() {
+        if self.upstreams.get(key).is_some_and(|upstream| upstream.dial.is_some()) {
             self.dial_progress(key);
         }
-        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let Some(upstream) = self.upstreams.get(key) else { return };
         let (job, is_open) = (upstream.job, upstream.dial.is_none());
         match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
@@ -169,10 +163,15 @@ impl Worker {
         Some(job)
     }
 
-    /// Reads once from a side that the exchange wants bytes from, and tells it.
+    /// Reads once from a side that the exchange wants bytes from, and tells it. Of a client that it wants none from, it is
+    /// told that it has gone by a reset.
     pub(super) fn pump(&mut self, job_key: Key, side: Side) {
         let Some(job) = self.jobs.get(job_key) else { return };
         if !job.exchange.wants(side) {
+            let client = self.clients.get(job.client).filter(|_| side == Side::Client);
+            if client.is_some_and(|client| client.stream.transport.is_broken()) {
+                self.tell(job_key, Input::Broken(Side::Client));
+            }
             return;
         }
         let limit = self.read_limit(job, side);
@@ -399,7 +398,8 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(job.client) {
             is_watched = client.is_watched;
             self.timers.set(&mut client.timer, job.exchange.deadline());
-            if client.stream.has_more() && job.exchange.wants(Side::Client) {
+            // A reset behind bytes was told together with them, and no more is read where they were all that was wanted.
+            if client.stream.has_more() && (job.exchange.wants(Side::Client) || client.stream.transport.is_broken()) {
                 self.again.push(Again::Pump(job_key, Side::Client));
             }
         }

@@ -85,6 +85,8 @@ impl Worker {
             + sessions * SESSION_BYTES
             + self.core.buffers.count() * FRESH_CAPACITY
             + self.core.buffers.grown()
+            + self.core.output.room()
+            + self.batch.room()
             + self.routes.count() * ROUTE_BYTES
     }
 
@@ -95,6 +97,8 @@ impl Worker {
         self.upstreams.tidy();
         self.timers.tidy();
         self.core.buffers.tidy();
+        self.core.output.tidy();
+        self.batch.tidy();
         self.idle.tidy();
     }
 }

@@ -1,7 +1,6 @@
 //! What is kept for clients that send much at once, and for those who are slow.
 
 use super::*;
-use crate::base::reason::Reason;
 use crate::worker::pump::SMALLEST_READ;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
