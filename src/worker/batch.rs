@@ -16,7 +16,7 @@ use mio::event::Event;
 use std::ops::Range;
 
 /// How many arrivals a batch has at the most: the first one's answer waits for the last one's arrival.
-pub(super) const MOST: usize = 16;
+pub(super) const MOST: usize = 32;
 
 /// How many bytes a batch has before it ends: more would be out of the processor's cache before they are sent.
 const ENOUGH_BYTES: usize = 32 * 1024;

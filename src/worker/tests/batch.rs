@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 
 /// So many clients ask in the same turn: more than two batches.
-const CLIENTS: usize = 40;
+const CLIENTS: usize = 80;
 
 /// How often each of them asks.
 const ROUNDS: usize = 12;
