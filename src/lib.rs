@@ -33,6 +33,8 @@
 //! * Whatever ends a request other than a backend's answer is one variant of [`base::reason::Reason`].
 //! * A limit that is hit gives a defined answer and a counter, never growth.
 //! * The request path takes no lock, blocks on nothing and in the steady state allocates nothing.
+//! * What hardly any request needs is `#[cold]`, and what only some kinds need (tunnels, uploads, encryption, the log) is
+//!   `#[inline(never)]`: so the code that every request runs through lies close together and stays in the cache.
 
 pub mod base;
 pub mod wire;
