@@ -146,6 +146,24 @@ fn a_tunnel_that_retires_has_its_time_whatever_the_client_sends() {
     assert_eq!(scene.exchange.ledger().reason, Some(Reason::BackendRemoved));
 }
 
+/// The stream of a tunnel's backend was cut, and it takes what is left for it slowly: that is no tunnel any more.
+#[test]
+fn what_is_left_of_a_broken_tunnel_has_the_time_of_a_body() {
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
+    let mut scene = Scene::with_backend(settings(), request);
+    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
+    assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer)), answer.len());
+    assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
+    scene.tell(Input::Bytes(Side::Client, b"much"));
+    assert_eq!(scene.send_all(Side::Upstream, 1), Flushed::Blocked);
+    scene.tell(Input::Broken(Side::Upstream));
+    scene.core.now = scene.core.now + SECOND;
+    assert_eq!(scene.send_all(Side::Upstream, 1), Flushed::Blocked);
+    assert_eq!(scene.exchange.deadline(), Moment::ZERO + 11 * SECOND);
+    assert_eq!(scene.send_all(Side::Upstream, usize::MAX), Flushed::All);
+    assert!(scene.core.output.effects.iter().any(|effect| matches!(effect, Effect::Release { .. })), "it is over");
+}
+
 #[test]
 fn a_backend_that_takes_the_body_slowly_is_not_late_with_its_answer() {
     let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// The greatest length of one text within a line, as written. A longer one is cut and ends in `...`.
-const TEXT_LIMIT_BYTES: usize = 8 * 1024;
+pub const TEXT_LIMIT_BYTES: usize = 8 * 1024;
 const CUT: &[u8] = b"...";
 
 /// No line is longer: six texts, and what stands between them.

@@ -1,6 +1,7 @@
 //! What of a request outlives the bytes it came in.
 
 use super::Cx;
+use crate::access_log::TEXT_LIMIT_BYTES;
 use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
@@ -37,7 +38,7 @@ enum Keeps {
 
 /// What the log wants of a request and nothing else, in memory of just that size: for what may last long and be idle, a
 /// tunnel. Host, method, target, `Referer` and `User-Agent` are a line each, since nothing in a head has a line feed in it.
-/// What is absent is an empty line: the log makes no difference.
+/// What is absent is an empty line, and of a long text there is what the log looks at: the log makes no difference.
 #[derive(Debug)]
 pub(super) struct Memo(Box<[u8]>);
 
@@ -203,7 +204,10 @@ impl Request {
     pub(super) fn memo(&self) -> Memo {
         let Spans { host, method, target, referer, user_agent, .. } = self.spans;
         let texts = [host, method, target, referer.unwrap_or_default(), user_agent.unwrap_or_default()];
-        Memo(texts.map(|span| span.of(&self.buffer)).join(&b'\n').into())
+        // One byte more than fits into its line, so that the log sees that it has to be cut.
+        let beginning = |text: &[u8]| text.len().min(TEXT_LIMIT_BYTES + 1);
+        let texts = texts.map(|span| span.of(&self.buffer)).map(|text| text.before(beginning(text)));
+        Memo(texts.join(&b'\n').into())
     }
 
     /// Gives the buffer back.
@@ -259,5 +263,17 @@ mod tests {
             recalled.recycle(&mut buffers);
             assert_eq!(buffers.lent(), 0);
         }
+    }
+
+    #[test]
+    fn a_memo_is_no_longer_than_the_log_is() {
+        let text = vec![b'a'; 5 * 60_000];
+        let [host, method, target, referer, agent] = std::array::from_fn(|n| Span::new(n * 60_000, (n + 1) * 60_000));
+        let spans = Spans { host, method, target, referer: Some(referer), user_agent: Some(agent), ..Spans::default() };
+        let memo = Request { buffer: text, spans, ..Request::default() }.memo();
+        assert_eq!(memo.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 4);
+        let mut buffers = BufferPool::default();
+        let recalled = memo.recall(&mut buffers);
+        assert!(recalled.target().len() > TEXT_LIMIT_BYTES, "the log has to see that it is cut");
     }
 }

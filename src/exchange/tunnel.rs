@@ -138,7 +138,8 @@ impl Tunnel {
 
     /// How long no byte may pass; `None` where no byte makes a difference.
     pub(super) fn patience(&self, settings: &Settings) -> Option<Duration> {
-        (!self.is_retiring).then(|| settings.tunnel_timeout.unwrap_or(Duration::MAX))
+        let idle = if self.is_ending() { Some(settings.body_timeout) } else { settings.tunnel_timeout };
+        (!self.is_retiring).then(|| idle.unwrap_or(Duration::MAX))
     }
 
     fn stay(self, cx: &mut Cx<'_>) -> State {
