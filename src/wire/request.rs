@@ -361,7 +361,7 @@ fn check_method(method: &str) -> Result<(), Reason> {
     if matches!(method, "GET" | "POST" | "HEAD") { Ok(()) } else { check_other_method(method) }
 }
 
-#[cold]
+/// The same, of one that is not among the usual three.
 fn check_other_method(method: &str) -> Result<(), Reason> {
     let is_misspelt = || METHODS.iter().any(|known| known.eq_ignore_ascii_case(method));
     let has_small_letters = method.bytes().any(|byte| byte.is_ascii_lowercase());
@@ -382,6 +382,7 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &
     split_absolute(method, target)
 }
 
+/// The same, of one that is neither a path nor the `*` of OPTIONS: the parts of a whole URL.
 #[cold]
 fn split_absolute<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), Reason> {
     let strip = |scheme: &str| match target.split_at_checked(scheme.len()) {

@@ -110,6 +110,7 @@ impl Worker {
         }
     }
 
+    /// Does so, if somebody was found the last time or that is long enough ago.
     #[cold]
     fn end_most_burdened(&mut self) {
         let (limit, now) = (self.settings.max_buffer_bytes, self.core.now);
