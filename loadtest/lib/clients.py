@@ -100,14 +100,15 @@ def websocket(build_dir, port, work, cores, seconds):
                 {"p50": printed["p50_us"], "p99": printed["p99_us"]})
 
 
-def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, host="www.test", path="/"):
-    """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says."""
+def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, host="www.test", path="/",
+          is_prompt=False):
+    """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says. A prompt one
+    has a core that no proxy is on: an answer that waits for its generator to run would count as the proxy's being late."""
     command = [build_dir / "examples/rate", "--target", f"127.0.0.1:{port}", "--host", host, "--path", path,
                "--connections", connections]
     command += ["--rate", rate] if rate else []
     command += ["--requests", requests] if requests else ["--seconds", seconds]
-    # An answer that waits for its generator to run would count as the proxy's being late.
-    said = json.loads(run(command, cores, seconds, is_prompt=bool(rate)))
+    said = json.loads(run(command, cores, seconds, is_prompt))
     errors = dict(said["socket_errors"])
     errors.update({f"status {status}": count for status, count in said["statuses"].items() if status[0] != "2"})
     errors.update({kind: said[kind] for kind in ("unanswered", "unsent") if said[kind]})

@@ -39,7 +39,8 @@ def measure(names, rate, runs, seconds, lab):
             try:
                 running = lab.proxy((name, PLAIN))
                 settle(running)
-                load, _ = clients.paced(lab.build_dir, running.port("www.test"), lab.cores.load, seconds, rate)
+                load, _ = clients.paced(lab.build_dir, running.port("www.test"), lab.cores.load, seconds, rate,
+                                        is_prompt=True)
                 found[name].append(Sample(per_second=load.per_second(), errors=load.errors,
                                           latency_us=load.latency_us))
             except Failure as failure:

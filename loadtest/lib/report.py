@@ -105,10 +105,11 @@ def _requests_table(results):
 
 
 def _latency_table(results):
+    shared = results.cores.load & results.cores.backend
+    before = " The generator goes before the backend on their core, if the system allows that." if shared else ""
     lines = [f"## Latency at {results.rate:,} requests a second, in µs\n",
              "64 connections, 140 B, half of what the slowest proxy can do; counted from the moment at which the "
-             f"timetable says that the request leaves. The generator goes before the backend on their core. Medians of "
-             f"{results.runs * RUNS_FOR_ONE} runs.\n",
+             f"timetable says that the request leaves.{before} Medians of {results.runs * RUNS_FOR_ONE} runs.\n",
              _line(["proxy", "p50", "p99", "p99.9"]), "|---|---:|---:|---:|"]
     found = {name: medians(results.latency[name]) for name in results.latency}
     for name, values in found.items():
