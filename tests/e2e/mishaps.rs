@@ -1,6 +1,6 @@
 //! Upgrades that follow one another closely, and processes that end in the midst of one.
 
-use crate::succession::{fail_to_upgrade, is_zombie, order, replaceable, upgrade, write_program};
+use crate::succession::{fail_to_upgrade, is_zombie, open_logs, order, replaceable, upgrade, write_program};
 use crate::support::backend::Backend;
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, Setup};
@@ -93,13 +93,6 @@ fn a_client_that_finishes_late_is_passed_on_twice() {
     late.iter_mut().for_each(|client| client.get(HOST, "/").expect_ok("ok"));
     assert!(!has_ended(third));
     until("the late ones are in the new log", || proxy.read("access.log").matches("GET /slow ").count() == 5);
-}
-
-/// How many files a process has open that were the access log before it was renamed.
-fn open_logs(proxy: &Proxy, pid: u32) -> usize {
-    let renamed = proxy.path("access.log.1");
-    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
-    files.flatten().filter(|file| fs::read_link(file.path()).is_ok_and(|target| target == renamed)).count()
 }
 
 /// A client that always asks before it is answered is never idle: it is told to come again, and loses no answer that it

@@ -97,6 +97,13 @@ fn an_idle_client_is_answered_by_the_next_process_and_the_one_after() {
     clients.iter_mut().chain([&mut slow, &mut silent]).for_each(|client| client.get(HOST, "/").expect_ok("ok"));
 }
 
+/// How many files a process has open that were the access log before it was renamed.
+pub(crate) fn open_logs(proxy: &Proxy, pid: u32) -> usize {
+    let renamed = proxy.path("access.log.1");
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
+    files.flatten().filter(|file| fs::read_link(file.path()).is_ok_and(|target| target == renamed)).count()
+}
+
 pub(crate) fn is_zombie(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
@@ -320,10 +327,10 @@ fn the_access_log_is_shared() {
     let mut old = proxy.client();
     old.send(canned::get(HOST, "/old"));
     backend.until_heads(1);
-    upgrade(&mut proxy);
+    let processes = [proxy.pid().as_raw().unsigned_abs(), upgrade(&mut proxy)];
     fs::rename(proxy.path("access.log"), proxy.path("access.log.1")).expect("a rotated log");
     proxy.signal(Signal::SIGUSR1);
-    until("the log is opened again", || proxy.path("access.log").exists());
+    until("the log is opened again by both", || processes.iter().all(|process| open_logs(&proxy, *process) == 0));
     gate.open();
     old.answer_to("GET").expect_ok("finished");
     proxy.client().get(HOST, "/new").expect_ok("finished");
