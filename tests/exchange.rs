@@ -41,6 +41,16 @@ impl Scene {
         scene
     }
 
+    /// A tunnel of this protocol whose 101 has left.
+    fn with_tunnel(protocol: &str) -> Self {
+        let fields = format!("Connection: upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+        let mut scene = Self::with_backend(settings(), &format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}"));
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}");
+        assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes())), answer.len());
+        assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
+        scene
+    }
+
     fn tell(&mut self, input: Input<'_>) -> usize {
         self.exchange.step(input, 0, &mut self.core)
     }
@@ -126,10 +136,7 @@ fn a_head_that_trickles_in_has_the_time_of_one_head() {
 /// The backend of a tunnel has gone in the middle of a frame. Whatever else passes, the frame has one patience to end.
 #[test]
 fn a_tunnel_that_retires_has_its_time_whatever_the_client_sends() {
-    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut scene = Scene::with_backend(settings(), request);
-    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer)), answer.len());
+    let mut scene = Scene::with_tunnel("websocket");
     scene.tell(Input::Bytes(Side::Upstream, &[0x81, 9, b'h']));
     assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
     assert_eq!(scene.exchange.deadline(), Moment::NEVER);
@@ -149,11 +156,7 @@ fn a_tunnel_that_retires_has_its_time_whatever_the_client_sends() {
 /// The stream of a tunnel's backend was cut, and it takes what is left for it slowly: that is no tunnel any more.
 #[test]
 fn what_is_left_of_a_broken_tunnel_has_the_time_of_a_body() {
-    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
-    let mut scene = Scene::with_backend(settings(), request);
-    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
-    assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer)), answer.len());
-    assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
+    let mut scene = Scene::with_tunnel("lines");
     scene.tell(Input::Bytes(Side::Client, b"much"));
     assert_eq!(scene.send_all(Side::Upstream, 1), Flushed::Blocked);
     scene.tell(Input::Broken(Side::Upstream));

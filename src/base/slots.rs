@@ -24,7 +24,12 @@ impl Key {
     pub fn unpack(word: u64) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are wanted apart")]
         let (index, high) = (word as u32, (word >> 32) as u32);
-        Self { index, generation: NonZeroU32::new(high & Self::GENERATION_MASK).unwrap_or(NonZeroU32::MIN) }
+        Self { index, generation: Self::generation(high) }
+    }
+
+    /// The generation of this number; it comes round to the first one.
+    fn generation(number: u32) -> NonZeroU32 {
+        NonZeroU32::new(number & Self::GENERATION_MASK).unwrap_or(NonZeroU32::MIN)
     }
 }
 
@@ -51,8 +56,7 @@ impl<T> Slots<T> {
     /// Puts a value that wants to know its own key into a free slot.
     pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         let generation = self.next_generation;
-        self.next_generation =
-            NonZeroU32::new((generation.get() + 1) & Key::GENERATION_MASK).unwrap_or(NonZeroU32::MIN);
+        self.next_generation = Key::generation(generation.get() + 1);
         let entry = self.slab.vacant_entry();
         let index = u32::try_from(entry.key()).unwrap_or_else(|_| panic!("more than 2^32 slots in use"));
         let key = Key { index, generation };

@@ -5,7 +5,7 @@ use super::outlet::Sink;
 use super::relaying::Relaying;
 use super::request::Request;
 use super::tunnel::Tunnel;
-use super::{Cx, Effect, Input, Settings, Side, State, answer};
+use super::{Cx, Input, Settings, Side, State, answer};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::health::Observation;
@@ -104,20 +104,8 @@ impl Awaiting {
             }
             None => upload.feed(bytes, &mut cx.core.output.upstream),
         };
-        let consumed = match fed {
-            Ok(consumed) => consumed,
-            Err(fault) => return self.journey.refuse(fault.into(), cx),
-        };
-        cx.consumed = consumed;
-        self.journey.upload_pace.count(consumed);
-        if !self.journey.upload_keeps_up(cx.core) {
-            return self.journey.refuse(Reason::BodyTooSlow, cx);
-        }
-        if cx.core.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
-            return self.journey.refuse(Reason::BodyTooLarge, cx);
-        }
-        if self.journey.upload.is_done() {
-            cx.effect(Effect::Uploaded);
+        if let Err(reason) = self.journey.judge_upload(fed, cx) {
+            return self.journey.refuse(reason, cx);
         }
         self.set_deadline(cx);
         State::Awaiting(self)

@@ -11,6 +11,7 @@ use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend, Member};
 use crate::health::{self, Observation};
 use crate::wire::body::BodyLength;
+use crate::wire::chunked::ChunkFault;
 use crate::wire::forwarded::Peer;
 use crate::wire::request::RequestHead;
 use std::sync::Arc;
@@ -98,11 +99,21 @@ impl Journey {
 
     /// Makes a used box as good as new. The request and the bodies are made anew with the next head.
     fn forget(&mut self) {
-        let Self { request: _, upload: _, download: _, is_here: _, tried, resolves, goes_on, .. } = self;
+        let Self {
+            request: _,
+            upload: _,
+            download: _,
+            is_here: _,
+            tried,
+            resolves,
+            goes_on,
+            interim_answers,
+            failure,
+            upload_pace,
+            download_pace,
+        } = self;
         tried.clear();
-        (*resolves, *goes_on) = (0, false);
-        let Self { interim_answers, failure, upload_pace, download_pace, .. } = self;
-        (*interim_answers, *failure) = (0, None);
+        (*resolves, *goes_on, *interim_answers, *failure) = (0, false, 0, None);
         (*upload_pace, *download_pace) = (Pace::default(), Pace::default());
     }
 
@@ -116,9 +127,21 @@ impl Journey {
         !self.is_here && !self.upload.is_done()
     }
 
-    /// Whether the client sends as fast as it has to.
-    pub(super) fn upload_keeps_up(&mut self, core: &Core) -> bool {
-        self.upload_pace.keeps_up(core.now, &core.settings)
+    /// Notes how much of the input was of the body, and says what there is against it.
+    pub(super) fn judge_upload(&mut self, fed: Result<usize, ChunkFault>, cx: &mut Cx<'_>) -> Result<(), Reason> {
+        cx.consumed = fed?;
+        self.upload_pace.count(cx.consumed);
+        let settings = &cx.core.settings;
+        if !self.upload_pace.keeps_up(cx.core.now, settings) {
+            return Err(Reason::BodyTooSlow);
+        }
+        if settings.max_body_bytes.is_some_and(|limit| self.upload.received() > limit) {
+            return Err(Reason::BodyTooLarge);
+        }
+        if self.upload.is_done() {
+            cx.effect(Effect::Uploaded);
+        }
+        Ok(())
     }
 
     /// Whether the client takes its answer as fast as it has to.

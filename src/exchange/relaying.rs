@@ -106,20 +106,9 @@ impl Relaying {
     /// Passes on what belongs to the request.
     #[inline(never)]
     fn send(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
-        let consumed = match self.journey.upload.feed(bytes, &mut cx.core.output.upstream) {
-            Ok(consumed) => consumed,
-            Err(fault) => return self.cut(fault.into(), cx),
-        };
-        cx.consumed = consumed;
-        self.journey.upload_pace.count(consumed);
-        if !self.journey.upload_keeps_up(cx.core) {
-            return self.cut(Reason::BodyTooSlow, cx);
-        }
-        if cx.core.settings.max_body_bytes.is_some_and(|limit| self.journey.upload.received() > limit) {
-            return self.cut(Reason::BodyTooLarge, cx);
-        }
-        if self.journey.upload.is_done() {
-            cx.effect(Effect::Uploaded);
+        let fed = self.journey.upload.feed(bytes, &mut cx.core.output.upstream);
+        if let Err(reason) = self.journey.judge_upload(fed, cx) {
+            return self.cut(reason, cx);
         }
         self.settle(cx)
     }

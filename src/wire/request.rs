@@ -358,11 +358,9 @@ const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", 
 
 /// Whether a method may be passed on (RFC 9110 section 9.1).
 fn check_method(method: &str) -> Result<(), Reason> {
-    if matches!(method, "GET" | "POST" | "HEAD") { Ok(()) } else { check_other_method(method) }
-}
-
-/// The same, of one that is not among the usual three.
-fn check_other_method(method: &str) -> Result<(), Reason> {
+    if matches!(method, "GET" | "POST" | "HEAD") {
+        return Ok(());
+    }
     let is_misspelt = || METHODS.iter().any(|known| known.eq_ignore_ascii_case(method));
     let has_small_letters = method.bytes().any(|byte| byte.is_ascii_lowercase());
     if method == "CONNECT" || method.len() > LONGEST_METHOD || (has_small_letters && is_misspelt()) {

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 impl Worker {
     pub(super) fn record(&self, job: &Job) {
+        // Until its job is over it is there.
+        let Some(client) = self.clients.get(job.client).map(|client| client.peer.address) else { return };
         let (ledger, request) = (job.exchange.ledger(), job.exchange.request());
         if request.is_some() {
             self.counters.count(Counter::Requests);
@@ -16,10 +18,6 @@ impl Worker {
         self.counters.add(Counter::BytesToClients, ledger.bytes_to_client);
         if let Some(reason) = ledger.reason {
             self.counters.count_reason(reason);
-        }
-        // Until its job is over it is there.
-        let Some(client) = self.clients.get(job.client).map(|client| client.peer.address) else { return };
-        if let Some(reason) = ledger.reason {
             let host = request.map_or("-", Request::host);
             log::debug!("{host}: {reason} for {client}");
         }
