@@ -49,7 +49,7 @@ impl Log {
         }
     }
 
-    /// Hands the lines over that have waited for long enough. To be called at each turn of the loop.
+    /// Hands the lines over that have waited for long enough. To be called when [`Log::flush_at`] has come.
     pub fn flush(&self, now: Moment) {
         if now >= self.flush_at()
             && let Some(lines) = &self.lines
@@ -58,7 +58,7 @@ impl Log {
         }
     }
 
-    /// When [`Log::flush`] is next to be called at the latest: [`Moment::NEVER`] where no line waits.
+    /// When [`Log::flush`] is next to be called: [`Moment::NEVER`] where no line waits.
     pub fn flush_at(&self) -> Moment {
         self.lines.as_ref().map_or(Moment::NEVER, |lines| lines.borrow().flush_at)
     }

@@ -6,7 +6,6 @@
 
 use super::clock::Moment;
 use slab::Slab;
-use std::time::Duration;
 
 /// A tick is 2^14 microseconds, about 16 ms: a deadline is told up to that much late, never early.
 const TICK_BITS: u32 = 14;
@@ -19,8 +18,8 @@ pub struct Wheel<T> {
     entries: Slab<Entry<T>>,
     /// The first entry of each slot's list.
     heads: Box<[u32; SLOTS]>,
-    /// A bit for each slot whose list is not empty.
-    occupied: Box<[u64; SLOTS / 64]>,
+    /// Which slots' lists are not empty.
+    occupied: Box<Places>,
     /// All slots up to this tick have been emptied of what was due.
     tick: u64,
 }
@@ -42,6 +41,14 @@ pub trait Owners<T> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot(u16);
+
+/// Some of the slots: a bit for each, and a bit for each word of those that is not zero. So the next one is found without
+/// a search, and a worker asks for it in every turn.
+#[derive(Debug)]
+struct Places {
+    bits: [u64; SLOTS / 64],
+    words: u64,
+}
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -76,13 +83,46 @@ impl Slot {
     }
 }
 
+impl Places {
+    const NONE: Self = Self { bits: [0; SLOTS / 64], words: 0 };
+
+    fn insert(&mut self, slot: usize) {
+        self.bits[slot / 64] |= 1 << (slot % 64);
+        self.words |= 1 << (slot / 64);
+    }
+
+    fn remove(&mut self, slot: usize) {
+        let word = &mut self.bits[slot / 64];
+        *word &= !(1 << (slot % 64));
+        if *word == 0 {
+            self.words &= !(1 << (slot / 64));
+        }
+    }
+
+    /// The first of them from `start` on, and around.
+    fn next(&self, start: usize) -> Option<usize> {
+        const { assert!(SLOTS / 64 == 64, "a word of words") };
+        let (first, from) = (start / 64, u64::MAX << (start % 64));
+        let ahead = self.bits[first] & from;
+        if ahead != 0 {
+            return Some(first * 64 + ahead.trailing_zeros() as usize);
+        }
+        if self.words == 0 {
+            return None;
+        }
+        // The word of the start comes last: what there is of it now stands before the start.
+        let word = (first + 1 + self.words.rotate_right(first as u32 + 1).trailing_zeros() as usize) % 64;
+        Some(word * 64 + self.bits[word].trailing_zeros() as usize)
+    }
+}
+
 impl<T: Copy> Wheel<T> {
     /// An empty wheel that has seen all ticks up to `now`.
     pub fn new(now: Moment) -> Self {
         Self {
             entries: Slab::new(),
             heads: Box::new([NIL; SLOTS]),
-            occupied: Box::new([0; SLOTS / 64]),
+            occupied: Box::new(Places::NONE),
             tick: now.as_micros() >> TICK_BITS,
         }
     }
@@ -128,10 +168,10 @@ impl<T: Copy> Wheel<T> {
         self.tick = self.tick.max(target);
     }
 
-    /// How long after `now` the next slot is to be looked at; `None` when there is no deadline at all.
-    pub fn next_visit(&self, now: Moment) -> Option<Duration> {
-        let distance = self.next_occupied()?;
-        Some(Moment::from_micros((self.tick + distance) << TICK_BITS).since(now))
+    /// When the next slot is to be looked at; [`Moment::NEVER`] when there is no deadline at all.
+    pub fn next_visit(&self) -> Moment {
+        let tick = self.next_occupied().map(|distance| self.tick + distance);
+        tick.map_or(Moment::NEVER, |tick| Moment::from_micros(tick << TICK_BITS))
     }
 
     /// Gives room back, as far as that can be done, where there is far more than is used.
@@ -154,7 +194,7 @@ impl<T: Copy> Wheel<T> {
     fn visit_slot(&mut self, now: Moment, due: &mut Vec<T>, owners: &mut impl Owners<T>) {
         let slot = Slot::at(self.tick).index();
         let mut index = std::mem::replace(&mut self.heads[slot], NIL);
-        self.occupied[slot / 64] &= !(1 << (slot % 64));
+        self.occupied.remove(slot);
         while index != NIL {
             let entry = &mut self.entries[index as usize];
             let (owner, next) = (entry.owner, entry.next);
@@ -174,12 +214,7 @@ impl<T: Copy> Wheel<T> {
     /// Ticks from the last one seen to the next slot that is not empty: from 1 to `SLOTS`.
     fn next_occupied(&self) -> Option<u64> {
         let start = Slot::at(self.tick + 1).index();
-        let word_of_start = self.occupied[start / 64] & (u64::MAX << (start % 64));
-        let words = self.occupied.len();
-        let first = (word_of_start != 0).then_some((start / 64, word_of_start));
-        let rest = || (1..=words).map(|step| (start / 64 + step) % words).map(|at| (at, self.occupied[at]));
-        let (at, word) = first.or_else(|| rest().find(|(_, word)| *word != 0))?;
-        let slot = at * 64 + word.trailing_zeros() as usize;
+        let slot = self.occupied.next(start)?;
         Some(((slot + SLOTS - start) % SLOTS) as u64 + 1)
     }
 
@@ -191,7 +226,7 @@ impl<T: Copy> Wheel<T> {
         if head != NIL {
             self.entries[head as usize].previous = timer.entry;
         }
-        self.occupied[index / 64] |= 1 << (index % 64);
+        self.occupied.insert(index);
         let entry = &mut self.entries[timer.entry as usize];
         (entry.previous, entry.next) = (NIL, head);
         timer.slot = Some(slot);
@@ -210,7 +245,7 @@ impl<T: Copy> Wheel<T> {
         } else {
             self.heads[slot] = next;
             if next == NIL {
-                self.occupied[slot / 64] &= !(1 << (slot % 64));
+                self.occupied.remove(slot);
             }
         }
     }
@@ -225,6 +260,7 @@ fn due_tick(deadline: Moment) -> u64 {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+    use std::time::Duration;
 
     const TICK: Duration = Duration::from_micros(1 << TICK_BITS);
 
@@ -263,12 +299,8 @@ mod tests {
                         }
                     }
                     _ => {
-                        let visit = wheel.next_visit(now);
-                        let first = model.values().map(|entry| entry.1).min().filter(|first| *first != Moment::NEVER);
-                        if let Some(first) = first {
-                            let visit = visit.expect("there is a deadline");
-                            assert!(now + visit <= first + TICK, "seed {seed}: would wake too late");
-                        }
+                        let first = model.values().map(|entry| entry.1).min().unwrap_or(Moment::NEVER);
+                        assert!(wheel.next_visit() <= first + TICK, "seed {seed}: would wake too late");
                         now = now + Duration::from_millis(1 << rng.u32(..20));
                         due.clear();
                         wheel.advance(now, &mut due, &mut model);
@@ -293,7 +325,7 @@ mod tests {
         wheel.set(&mut timer, Moment::ZERO + TICK);
         wheel.remove(&mut timer);
         wheel.remove(&mut timer);
-        assert_eq!((timer, wheel.len(), wheel.next_visit(Moment::ZERO)), (Timer::DEAD, 1, None));
+        assert_eq!((timer, wheel.len(), wheel.next_visit()), (Timer::DEAD, 1, Moment::NEVER));
         wheel.remove(&mut other);
         assert!(wheel.is_empty());
     }

@@ -134,9 +134,9 @@ impl Worker {
         false
     }
 
-    /// When the next door is to be opened again.
-    pub(super) fn next_opening(&self) -> Option<Moment> {
-        self.listeners.iter().filter_map(|door| door.closed_until).min()
+    /// When the next door is to be opened again; [`Moment::NEVER`] while none is closed.
+    pub(super) fn next_opening(&self) -> Moment {
+        self.listeners.iter().filter_map(|door| door.closed_until).fold(Moment::NEVER, Moment::min)
     }
 
     /// Opens the doors whose time has come.

@@ -107,9 +107,18 @@ impl Worker {
         }
     }
 
-    /// The time for leaving is over.
+    /// Lets go of who can go in this turn, and of all when the time for it is over: last, so that who can move is not
+    /// closed upon, even where there is no time to leave at all.
     #[cold]
-    pub(super) fn abort_all(&mut self) {
+    pub(super) fn go_on_leaving(&mut self) {
+        self.send_movers();
+        if self.leave.as_ref().is_some_and(|leave| leave.by <= self.core.now) {
+            self.abort_all();
+        }
+    }
+
+    /// The time for leaving is over.
+    fn abort_all(&mut self) {
         if !self.jobs.is_empty() {
             self.vitals.note_forced(self.jobs.len());
             log::warn!("worker {}: ending {} requests and tunnels by force", self.number, self.jobs.len());

@@ -359,8 +359,8 @@ impl Worker {
 
     /// Sleeps until something happens, and does what is to be done then.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = self.sleep();
-        match self.poll.poll(events, timeout) {
+        let wake_at = self.wake_at();
+        match self.poll.poll(events, self.time_to(wake_at)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -369,30 +369,43 @@ impl Worker {
             self.take_event(event);
         }
         self.finish_batch();
-        self.expire();
-        self.catch_up();
-        self.watch_late();
-        self.relieve_buffers();
-        self.send_movers();
-        // Last, so that who can move is not closed upon, even where there is no time to leave at all.
-        if self.leave.as_ref().is_some_and(|leave| leave.by <= self.core.now) {
-            self.abort_all();
+        // What was given a time in this turn is looked at in the next one.
+        if self.core.now >= wake_at {
+            self.keep_time();
         }
-        self.log.flush(self.core.now);
+        self.catch_up();
+        self.relieve_buffers();
+        if self.leave.is_some() {
+            self.go_on_leaving();
+        }
         Ok(())
     }
 
-    /// How long nothing is to be done unless something happens.
-    fn sleep(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
-            return Some(Duration::ZERO);
+    /// When there is something to do even if nothing happens.
+    fn wake_at(&self) -> Moment {
+        let leave_by = self.leave.as_ref().map_or(Moment::NEVER, |leave| leave.by);
+        let moments =
+            [self.timers.next_visit(), self.log.flush_at(), self.next_opening(), self.unwatched.next(), leave_by];
+        moments.into_iter().fold(self.retiring.next(), Moment::min)
+    }
+
+    fn time_to(&self, moment: Moment) -> Option<Duration> {
+        match moment {
+            _ if !self.again.is_empty() => Some(Duration::ZERO),
+            Moment::NEVER => None,
+            moment => Some(moment.since(self.core.now)),
         }
-        let now = self.core.now;
-        let leave_at = self.leave.as_ref().map(|leave| leave.by);
-        let watch_at = self.unwatched.next();
-        let moments = [Some(self.log.flush_at()), self.next_opening(), leave_at, watch_at, self.retiring.next()];
-        let moments = moments.into_iter().flatten().filter(|moment| *moment != Moment::NEVER);
-        moments.map(|moment| moment.since(now)).chain(self.timers.next_visit(now)).min()
+    }
+
+    /// Does whatever has a time that has come.
+    fn keep_time(&mut self) {
+        self.expire();
+        self.reopen_doors();
+        if self.retiring.next() <= self.core.now {
+            self.retire_tunnels();
+        }
+        self.watch_late();
+        self.log.flush(self.core.now);
     }
 
     fn handle(&mut self, event: &Event) {
@@ -416,15 +429,12 @@ impl Worker {
             }
         }
         self.due = due;
-        self.reopen_doors();
-        if self.retiring.next().is_some_and(|moment| moment <= self.core.now) {
-            self.retire_tunnels();
-        }
     }
 
     /// Does what was put off; what that puts off waits for the next turn, so that nobody else has to wait for long.
     fn catch_up(&mut self) {
-        for again in std::mem::take(&mut self.again) {
+        let mut put_off = std::mem::take(&mut self.again);
+        for again in put_off.drain(..) {
             match again {
                 Again::Pump(job, side) => self.pump(job, side),
                 Again::Greet(client) => self.greet(client),
@@ -433,6 +443,10 @@ impl Worker {
                 Again::HandOver { job, connection } => self.hand_over(job, connection),
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }
+        }
+        // Its room is of use again, mostly.
+        if self.again.is_empty() {
+            self.again = put_off;
         }
     }
 }

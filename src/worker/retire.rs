@@ -25,9 +25,10 @@ pub(super) struct Retiring {
 }
 
 impl Retiring {
-    /// When there is something to do.
-    pub(super) fn next(&self) -> Option<Moment> {
-        self.look_at.into_iter().chain(self.due.first().map(|(due, _)| *due)).min()
+    /// When there is something to do; [`Moment::NEVER`] where there is nothing.
+    pub(super) fn next(&self) -> Moment {
+        let first = self.due.first().map_or(Moment::NEVER, |(due, _)| *due);
+        self.look_at.map_or(first, |moment| moment.min(first))
     }
 
     /// A tunnel is to be ended at this moment, if its backend has not come back by then.

@@ -144,7 +144,7 @@ impl Stage {
     /// All clients are watched.
     #[track_caller]
     fn watch(&mut self) {
-        self.until("all are watched", |stage| stage.worker.unwatched.next().is_none().then_some(()));
+        self.until("all are watched", |stage| (stage.worker.unwatched.next() == Moment::NEVER).then_some(()));
     }
 
     /// The backend's next connection, and it has a request to read.

@@ -22,14 +22,13 @@ const PATIENCE: Duration = Duration::from_millis(20);
 pub(super) struct Unwatched(VecDeque<(Key, Moment)>);
 
 impl Unwatched {
-    /// When the next one is to be watched.
-    pub(super) fn next(&self) -> Option<Moment> {
-        self.0.front().map(|(_, moment)| *moment)
+    /// When the next one is to be watched; [`Moment::NEVER`] where there is none.
+    pub(super) fn next(&self) -> Moment {
+        self.0.front().map_or(Moment::NEVER, |(_, moment)| *moment)
     }
 
     fn take_due(&mut self, now: Moment) -> Option<Key> {
-        self.next().filter(|moment| *moment <= now)?;
-        self.0.pop_front().map(|(key, _)| key)
+        if self.next() <= now { self.0.pop_front().map(|(key, _)| key) } else { None }
     }
 }
 

@@ -157,7 +157,7 @@ fn a_tunnel_that_is_to_end_knows_it_after_the_move() {
     stage.worker.retiring.expect(job, due);
     stage.replace(None);
     stage.until_left();
-    assert_eq!(stage.worker.retiring.next(), Some(due));
+    assert_eq!(stage.worker.retiring.next(), due);
 }
 
 /// Somebody outside takes what is idle and plain; the rest is told that the connection ends, or ends by force.
