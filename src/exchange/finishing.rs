@@ -35,14 +35,9 @@ pub(super) enum AnswerEnd {
 }
 
 impl Finishing {
-    /// The end of an answer that tells its end itself.
-    pub(super) fn with(journey: Option<Box<Journey>>, keep_alive: bool, linger: bool) -> Self {
-        Self { journey, keep_alive, linger, end: AnswerEnd::Told, heard: 0 }
-    }
-
-    /// The same, of an answer whose end is told like this.
-    pub(super) fn ended_by(self, end: AnswerEnd) -> Self {
-        Self { end, ..self }
+    /// The end of an answer.
+    pub(super) fn with(journey: Option<Box<Journey>>, keep_alive: bool, linger: bool, end: AnswerEnd) -> Self {
+        Self { journey, keep_alive, linger, end, heard: 0 }
     }
 
     /// Waits until the answer has left; then the connection is kept, or heard out, or closed.

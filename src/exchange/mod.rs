@@ -96,8 +96,9 @@ impl Exchange {
         core.output.client.set_offset(offset);
         core.output.upstream.set_offset(offset);
         let mut cx = Cx { core, own: &mut self.own, consumed: 0 };
-        let state = std::mem::replace(&mut self.state, State::Over(None));
-        self.state = state.step(input, &mut cx);
+        let state = std::mem::replace(&mut self.state, State::Over(None)).step(input, &mut cx);
+        // What stood there meanwhile has nothing to be dropped.
+        std::mem::forget(std::mem::replace(&mut self.state, state));
         cx.consumed
     }
 
@@ -134,7 +135,11 @@ impl Exchange {
             Flushed::All | Flushed::Nothing => {}
         }
         core.output.outlet(side).clear();
-        self.note_sent(side, sent, core);
+        self.count_sent(side, sent);
+        // Where all has left, the step that made it has just said how long is waited for what comes next.
+        if result != Flushed::All {
+            self.extend_patience(side, sent, core);
+        }
         result
     }
 
@@ -154,7 +159,8 @@ impl Exchange {
             Flushed::Broken => backlog.discard(&mut core.buffers),
             _ => backlog.advance(sent, &mut core.buffers),
         }
-        self.note_sent(side, sent, core);
+        self.count_sent(side, sent);
+        self.extend_patience(side, sent, core);
         let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
         let Some(journey) = self.state.journey_mut() else { return result };
         match (side, result) {
@@ -169,26 +175,28 @@ impl Exchange {
         result
     }
 
-    fn note_sent(&mut self, side: Side, sent: usize, core: &Core) {
-        if sent > 0 {
-            if side == Side::Client {
-                self.own.ledger.bytes_to_client += sent as u64;
-                if let Some(journey) = self.state.journey_mut() {
-                    journey.download_pace.count(sent);
-                }
+    fn count_sent(&mut self, side: Side, sent: usize) {
+        if side == Side::Client {
+            self.own.ledger.bytes_to_client += sent as u64;
+            if let Some(journey) = self.state.journey_mut() {
+                journey.download_pace.count(sent);
             }
-            // Whoever takes bytes, however slowly, has not stalled.
-            let patience = match &self.state {
-                State::Awaiting(state) if side == Side::Upstream => Some(state.patience(&core.settings)),
-                State::Relaying(_) => Some(core.settings.body_timeout),
-                // Where no head could be read there is no pace either: the page leaves within one patience.
-                State::Finishing(state) if state.journey.is_some() => Some(core.settings.body_timeout),
-                State::Tunnel(state) => state.patience(&core.settings),
-                _ => None,
-            };
-            if let Some(patience) = patience {
-                self.own.deadline = core.now + patience;
-            }
+        }
+    }
+
+    /// Whoever takes bytes, however slowly, has not stalled.
+    #[cold]
+    fn extend_patience(&mut self, side: Side, sent: usize, core: &Core) {
+        let patience = match &self.state {
+            State::Awaiting(state) if side == Side::Upstream => Some(state.patience(&core.settings)),
+            State::Relaying(_) => Some(core.settings.body_timeout),
+            // Where no head could be read there is no pace either: the page leaves within one patience.
+            State::Finishing(state) if state.journey.is_some() => Some(core.settings.body_timeout),
+            State::Tunnel(state) => state.patience(&core.settings),
+            _ => None,
+        };
+        if let Some(patience) = patience.filter(|_| sent > 0) {
+            self.own.deadline = core.now + patience;
         }
     }
 

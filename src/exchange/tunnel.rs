@@ -1,6 +1,6 @@
 //! Bytes of another protocol go both ways.
 
-use super::finishing::Finishing;
+use super::finishing::{AnswerEnd, Finishing};
 use super::journey::Journey;
 use super::outlet::Sink;
 use super::request::Memo;
@@ -109,7 +109,8 @@ impl Tunnel {
         cx.own.ledger.fail(Reason::BackendRemoved);
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        Finishing::with(Some(self.to_journey(&mut cx.core.buffers)), false, !self.client_ended).start(cx)
+        let journey = self.to_journey(&mut cx.core.buffers);
+        Finishing::with(Some(journey), false, !self.client_ended, AnswerEnd::Told).start(cx)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -160,7 +161,8 @@ impl Tunnel {
     fn finish(&self, cx: &mut Cx<'_>) -> State {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        let finishing = Finishing::with(Some(self.to_journey(&mut cx.core.buffers)), false, false);
+        let journey = self.to_journey(&mut cx.core.buffers);
+        let finishing = Finishing::with(Some(journey), false, false, AnswerEnd::Told);
         if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }

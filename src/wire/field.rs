@@ -279,7 +279,8 @@ mod tests {
         let mut room = lines::fields();
         let mut request = httparse::Request::new(&mut []);
         request.parse_with_uninit_headers(&head, &mut room.headers).expect("a good head");
-        let mut lines = Lines::read(&head, 0, request.headers, &mut room.marks).expect("good lines");
+        let mut lines = Lines::new(&head, request.headers, &mut room.marks);
+        assert!(lines.read(0), "good lines");
         let mut connection = Connection::default();
         lines.of(Field::Connection).try_for_each(|header| connection.read(header.value))?;
         lines.mark_named();

@@ -4,7 +4,7 @@ use super::field::{CLIENT_SUBJECT, Field, put};
 use super::lines::Lines;
 use ipnet::IpNet;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Whom to believe, and what becomes of the values that came in.
@@ -104,52 +104,51 @@ pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, believed: bool, lines: 
     }
 }
 
-/// The text of an address, and CRLF.
-struct AddressText {
-    bytes: [u8; Self::LONGEST],
-    len: usize,
+/// The text of an address.
+enum AddressText {
+    /// The common case, without the formatting machinery. It is put together in one word and never in memory: to read there
+    /// what was just written in smaller parts, the processor would have to wait.
+    V4 {
+        word: u128,
+        len: usize,
+    },
+    V6(Ipv6Addr),
 }
 
 impl AddressText {
-    /// What an IPv6 address has at the most.
-    const LONGEST: usize = b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\r\n".len();
-
     fn of(address: IpAddr) -> Self {
-        let mut text = Self { bytes: [0; Self::LONGEST], len: 0 };
-        match address {
-            // The common case, without the formatting machinery.
-            IpAddr::V4(address) => {
-                for octet in address.octets() {
-                    text.add(&DECIMALS.get(usize::from(octet)).copied().unwrap_or_default(), decimal_len(octet));
-                }
-                // CRLF takes the place of the last point.
-                text.len -= 1;
-            }
-            IpAddr::V6(address) => {
-                let mut rest = text.bytes.as_mut_slice();
-                // There is room for any.
-                let _ = write!(rest, "{address}");
-                text.len = Self::LONGEST - rest.len();
-            }
+        let address = match address {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(address) => return Self::V6(address),
+        };
+        let (mut word, mut len) = (0, 0);
+        for octet in address.octets() {
+            let decimals = DECIMALS.get(usize::from(octet)).copied().unwrap_or_default();
+            word |= u128::from(u32::from_le_bytes(decimals)) << (8 * len);
+            len += decimal_len(octet);
         }
-        text.add(b"\r\n", 2);
-        text
+        Self::V4 { word, len: len - 1 }
     }
 
-    /// Adds the first `len` of these bytes.
-    fn add<const ROOM: usize>(&mut self, bytes: &[u8; ROOM], len: usize) {
-        if let Some(place) = self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut) {
-            *place = *bytes;
-            self.len += len;
-        }
-    }
-
-    /// Writes it: its whole room, and what is too much taken back, for so it is no call.
+    /// Writes it, and CRLF.
     fn put(&self, out: &mut Vec<u8>) {
-        let end = out.len() + self.len;
-        out.extend_from_slice(&self.bytes);
-        out.truncate(end);
+        match self {
+            Self::V4 { word, len } => {
+                // All of the word, and what is too much taken back, for so it is no call.
+                let end = out.len() + len;
+                out.extend_from_slice(&word.to_le_bytes());
+                out.truncate(end);
+            }
+            Self::V6(address) => put_v6(*address, out),
+        }
+        out.extend_from_slice(b"\r\n");
     }
+}
+
+#[inline(never)]
+fn put_v6(address: Ipv6Addr, out: &mut Vec<u8>) {
+    // A vector takes all.
+    let _ = write!(out, "{address}");
 }
 
 /// Each octet in decimals, and a point.

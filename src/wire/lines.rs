@@ -112,24 +112,25 @@ pub(super) struct Lines<'h, 'b> {
 }
 
 impl<'h, 'b> Lines<'h, 'b> {
-    /// Looks through the lines of a head of which the first one begins at `start`. `None` when one of them does not end
-    /// in CRLF: httparse takes a bare LF for the end of a line; others behind us may not. RFC 9112 section 2.2 lets us
-    /// refuse it.
-    pub(super) fn read(
-        source: &'b [u8],
-        start: usize,
-        headers: &'h [Header<'b>],
-        marks: &'h mut Marks,
-    ) -> Option<Self> {
+    /// The lines of this head as httparse has found them. [`Lines::read`] is to follow.
+    pub(super) fn new(source: &'b [u8], headers: &'h [Header<'b>], marks: &'h mut Marks) -> Self {
+        Self { source, headers, marks }
+    }
+
+    /// Looks through the lines of a head that begins at `start`. Whether each of them ends in CRLF: httparse takes a bare LF
+    /// for the end of a line; others behind us may not. RFC 9112 section 2.2 lets us refuse it.
+    #[must_use]
+    pub(super) fn read(&mut self, start: usize) -> bool {
+        let source = self.source;
         let ends_line = |end: usize| source.get(..end).is_some_and(|lines| lines.ends_with(b"\r\n"));
         if !ends_line(source.len()) || !is_blank_lines(source.before(start)) {
-            return None;
+            return false;
         }
-        marks.clear();
+        self.marks.clear();
         let mut end = end_of_fields(source);
-        for (number, header) in headers.iter().enumerate().rev() {
+        for (number, header) in self.headers.iter().enumerate().rev() {
             if !ends_line(end) {
-                return None;
+                return false;
             }
             let name = place_in(source, header.name.as_bytes());
             // httparse lets nothing come between a name and its colon, so what there is beside name, value, colon and
@@ -138,11 +139,11 @@ impl<'h, 'b> Lines<'h, 'b> {
                 && source.get(name + header.name.len() + 1) == Some(&b' ');
             let field = Field::of(header.name);
             if field != Field::Other || !is_canonical {
-                marks.push_front(Mark::new(number, field, is_canonical));
+                self.marks.push_front(Mark::new(number, field, is_canonical));
             }
             end = name;
         }
-        ends_line(end).then_some(Self { source, headers, marks })
+        ends_line(end)
     }
 
     /// Where the first of them begins, or the blank line.
@@ -299,8 +300,12 @@ mod tests {
         let parsed = request.parse_with_uninit_headers(head.as_bytes(), &mut room.headers);
         assert_eq!(parsed, Ok(httparse::Status::Complete(head.len())), "httparse takes {head:?} for good");
         let start = place_in(head.as_bytes(), request.method.expect("a method").as_bytes());
-        let lines = Lines::read(head.as_bytes(), start, request.headers, &mut room.marks);
-        lines.as_ref().map(check).is_some()
+        let mut lines = Lines::new(head.as_bytes(), request.headers, &mut room.marks);
+        let ends_well = lines.read(start);
+        if ends_well {
+            check(&lines);
+        }
+        ends_well
     }
 
     /// Reads `lines` and writes another one for each `TE`.

@@ -85,8 +85,10 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let source = bytes.before(len);
         let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Reason::MalformedHead) };
         let start = place_in(source, method.as_bytes());
-        let lines = Lines::read(source, start, request.headers, &mut room.marks);
-        let mut lines = lines.ok_or(Reason::MalformedHead)?;
+        let mut lines = Lines::new(source, request.headers, &mut room.marks);
+        if !lines.read(start) {
+            return Err(Reason::MalformedHead);
+        }
         check_method(method)?;
         let uri_len = target.len();
         let (authority, target) = split_target(method, target)?;

@@ -43,8 +43,10 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(error) => return Err(error.into()),
         };
         let status = response.code.filter(|status| *status >= 100).ok_or(HeadFault::Malformed)?;
-        let lines = Lines::read(bytes.before(len), 0, response.headers, &mut room.marks);
-        let lines = lines.ok_or(HeadFault::Malformed)?;
+        let mut lines = Lines::new(bytes.before(len), response.headers, &mut room.marks);
+        if !lines.read(0) {
+            return Err(HeadFault::Malformed);
+        }
         let mut head = Self {
             status,
             phrase: response.reason.unwrap_or_default(),

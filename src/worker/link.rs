@@ -23,24 +23,20 @@ const SHORTEST_TRY: Duration = Duration::from_millis(250);
 impl Worker {
     /// Gets the exchange a connection to the backend of its target.
     pub(super) fn connect(&mut self, job_key: Key, fresh: bool) {
-        let Some(backend) = self.target_of(job_key) else { return };
         let Some(job) = self.jobs.get_mut(job_key) else { return };
+        let Some(backend) = job.exchange.target_member().map(|member| member.backend.id()) else { return };
         let uploads = job.exchange.is_uploading();
-        job.upload_to = uploads.then(|| backend.id());
-        match self.pool.claim(backend.id(), job_key, Want { fresh, uploads }) {
+        job.upload_to = uploads.then_some(backend);
+        match self.pool.claim(backend, job_key, Want { fresh, uploads }) {
             Claim::Reuse(connection) => self.attach(job_key, connection, true),
-            Claim::Dial => self.dial(job_key, backend),
+            Claim::Dial => self.dial(job_key),
             Claim::Wait => {
                 self.counters.count(Counter::Queued);
-                self.set_link(job_key, Link::Queued(backend.id()));
+                self.set_link(job_key, Link::Queued(backend));
                 self.inform(job_key, Input::Queued);
             }
             Claim::Full => self.inform(job_key, Input::ConnectFailed(Reason::QueueFull)),
         }
-    }
-
-    fn target_of(&self, job: Key) -> Option<Arc<Backend>> {
-        Some(Arc::clone(&self.jobs.get(job)?.exchange.target_member()?.backend))
     }
 
     fn set_link(&mut self, job: Key, link: Link) {
@@ -65,7 +61,9 @@ impl Worker {
 
     /// Opens a connection, with a permission of the pool.
     #[cold]
-    fn dial(&mut self, job: Key, backend: Arc<Backend>) {
+    fn dial(&mut self, job: Key) {
+        let target = self.jobs.get(job).and_then(|job| job.exchange.target_member());
+        let Some(backend) = target.map(|member| Arc::clone(&member.backend)) else { return };
         match backend.addresses() {
             Addresses::Known(addresses) => {
                 self.counters.count(Counter::Dials);
@@ -250,8 +248,7 @@ impl Worker {
     }
 
     fn redial(&mut self, job: Key) {
-        let Some(backend) = self.target_of(job) else { return };
-        self.dial(job, backend);
+        self.dial(job);
         self.carry_on(job);
     }
 
