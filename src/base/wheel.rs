@@ -318,6 +318,62 @@ mod tests {
         }
     }
 
+    /// From each start the first place is found that a search would find, be there one, few, many or all.
+    #[test]
+    fn the_next_place_is_found_from_everywhere() {
+        let search = |model: &[bool], start: usize| (start..start + SLOTS).map(|at| at % SLOTS).find(|at| model[*at]);
+        let edges = [0, 1, 62, 63, 64, 65, 127, 128, 2047, 2048, 4031, 4032, 4033, 4094, 4095];
+        for place in 0..SLOTS {
+            let mut places = Places::NONE;
+            places.insert(place);
+            assert!((0..SLOTS).all(|start| places.next(start) == Some(place)), "{place} alone");
+            for other in edges.into_iter().filter(|other| *other != place) {
+                places.insert(other);
+                let (low, high) = (place.min(other), place.max(other));
+                let expected = |start| if start > low && start <= high { high } else { low };
+                assert!((0..SLOTS).all(|start| places.next(start) == Some(expected(start))), "{place} and {other}");
+                places.remove(other);
+            }
+            places.remove(place);
+            assert_eq!((places.next(place), places.words), (None, 0));
+        }
+        let mut rng = fastrand::Rng::with_seed(1);
+        let (mut places, mut model) = (Places::NONE, vec![false; SLOTS]);
+        for round in 0..2000 {
+            // Now more are put in, now more taken out.
+            for _ in 0..rng.usize(1..64) {
+                let place = rng.usize(..SLOTS);
+                model[place] = rng.u32(..1000) < round % 1000;
+                if model[place] { places.insert(place) } else { places.remove(place) }
+            }
+            for start in edges.into_iter().chain([rng.usize(..SLOTS)]) {
+                assert_eq!(places.next(start), search(&model, start), "round {round}, from {start}");
+            }
+        }
+        (0..SLOTS).for_each(|place| places.insert(place));
+        assert!((0..SLOTS).all(|start| places.next(start) == Some(start)), "all");
+    }
+
+    /// A wheel that nobody asked for long, because nothing was to come, still tells in time.
+    #[test]
+    fn a_wheel_that_stood_still_wakes_in_time() {
+        let mut model: HashMap<u32, (Timer, Moment)> = HashMap::new();
+        let mut wheel = Wheel::new(Moment::ZERO);
+        let start = Moment::ZERO + Duration::from_secs(100_000);
+        let due_at = start + Duration::from_secs(60);
+        let mut timer = wheel.insert(1);
+        wheel.set(&mut timer, due_at);
+        model.insert(1, (timer, due_at));
+        let (mut now, mut due, mut turns) = (start, Vec::new(), 0);
+        while due.is_empty() {
+            turns += 1;
+            now = now.max(wheel.next_visit());
+            wheel.advance(now, &mut due, &mut model);
+        }
+        assert!(now >= due_at && now <= due_at + TICK, "told at {now:?}");
+        assert!(turns <= 3, "{turns} turns");
+    }
+
     #[test]
     fn a_timer_ends_once() {
         let mut wheel = Wheel::new(Moment::ZERO);

@@ -77,7 +77,7 @@ impl Answer<'_> {
         let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
         let linger = !uploaded || request.is_some_and(Request::is_cut_off);
         self.put(request, keep_alive, cx);
-        Finishing::with(journey, keep_alive, linger, AnswerEnd::Told).start(cx)
+        Finishing::new(journey, keep_alive, linger, AnswerEnd::Told).start(cx)
     }
 
     fn put(&self, request: Option<&Request>, keep_alive: bool, cx: &mut Cx<'_>) {

@@ -36,7 +36,7 @@ pub(super) enum AnswerEnd {
 
 impl Finishing {
     /// The end of an answer.
-    pub(super) fn with(journey: Option<Box<Journey>>, keep_alive: bool, linger: bool, end: AnswerEnd) -> Self {
+    pub(super) fn new(journey: Option<Box<Journey>>, keep_alive: bool, linger: bool, end: AnswerEnd) -> Self {
         Self { journey, keep_alive, linger, end, heard: 0 }
     }
 

@@ -135,11 +135,8 @@ impl Exchange {
             Flushed::All | Flushed::Nothing => {}
         }
         core.output.outlet(side).clear();
+        // How long is waited for what comes next, the step that made the bytes has just said.
         self.count_sent(side, sent);
-        // Where all has left, the step that made it has just said how long is waited for what comes next.
-        if result != Flushed::All {
-            self.extend_patience(side, sent, core);
-        }
         result
     }
 

@@ -187,7 +187,7 @@ impl Relaying {
         let keep_alive = self.client_stays && self.journey.upload.is_done();
         let linger = !self.journey.upload.is_done() || self.journey.request.is_cut_off();
         let end = self.answer_end();
-        Finishing::with(Some(self.journey), keep_alive, linger, end).start(cx)
+        Finishing::new(Some(self.journey), keep_alive, linger, end).start(cx)
     }
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
@@ -196,7 +196,7 @@ impl Relaying {
         cx.own.ledger.fail(reason);
         cx.release(false);
         let end = self.answer_end();
-        Finishing::with(Some(self.journey), false, false, end).start(cx)
+        Finishing::new(Some(self.journey), false, false, end).start(cx)
     }
 
     /// How the client would know that the answer ends here.

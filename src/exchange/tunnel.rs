@@ -110,7 +110,7 @@ impl Tunnel {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
         let journey = self.to_journey(&mut cx.core.buffers);
-        Finishing::with(Some(journey), false, !self.client_ended, AnswerEnd::Told).start(cx)
+        Finishing::new(Some(journey), false, !self.client_ended, AnswerEnd::Told).start(cx)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -150,10 +150,15 @@ impl Tunnel {
         State::Tunnel(self)
     }
 
-    /// Ends the tunnel when both directions have ended and everything has left.
+    /// Ends the tunnel when both directions have ended and everything has left. What has yet to leave then is not waited
+    /// for as long as an idle tunnel is.
     fn settle(self, cx: &mut Cx<'_>) -> State {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
-        if self.is_ending() && drained { self.finish(cx) } else { State::Tunnel(self) }
+        match (self.is_ending(), drained) {
+            (true, true) => self.finish(cx),
+            (true, false) => self.stay(cx),
+            (false, _) => State::Tunnel(self),
+        }
     }
 
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
@@ -162,7 +167,7 @@ impl Tunnel {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
         let journey = self.to_journey(&mut cx.core.buffers);
-        let finishing = Finishing::with(Some(journey), false, false, AnswerEnd::Told);
+        let finishing = Finishing::new(Some(journey), false, false, AnswerEnd::Told);
         if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }

@@ -127,6 +127,7 @@ impl AddressText {
             word |= u128::from(u32::from_le_bytes(decimals)) << (8 * len);
             len += decimal_len(octet);
         }
+        // Without the last point.
         Self::V4 { word, len: len - 1 }
     }
 
@@ -174,4 +175,32 @@ const fn decimals() -> [[u8; 4]; 256] {
 /// How long an octet is with its point.
 const fn decimal_len(octet: u8) -> usize {
     2 + (octet >= 10) as usize + (octet >= 100) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// Each octet at each place, next to neighbours of each width, is written as the standard library would.
+    #[test]
+    fn an_address_is_written_in_decimals() {
+        let check = |address: IpAddr| {
+            let mut out = b"X-Real-IP: ".to_vec();
+            AddressText::of(address).put(&mut out);
+            assert_eq!(out, format!("X-Real-IP: {address}\r\n").into_bytes(), "{address}");
+        };
+        for octet in 0..=u8::MAX {
+            for place in 0..4 {
+                for neighbour in [0, 9, 10, 99, 100, 255] {
+                    let mut octets = [neighbour; 4];
+                    octets[place] = octet;
+                    check(Ipv4Addr::from(octets).into());
+                }
+            }
+        }
+        for address in ["::", "::1", "2001:db8::7", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] {
+            check(address.parse().expect("an address"));
+        }
+    }
 }

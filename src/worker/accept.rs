@@ -134,7 +134,7 @@ impl Worker {
         false
     }
 
-    /// When the next door is to be opened again; [`Moment::NEVER`] while none is closed.
+    /// When the next door is to be opened again; [`Moment::NEVER`] where none has a time for that.
     pub(super) fn next_opening(&self) -> Moment {
         self.listeners.iter().filter_map(|door| door.closed_until).fold(Moment::NEVER, Moment::min)
     }

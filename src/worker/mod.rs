@@ -389,12 +389,12 @@ impl Worker {
         moments.into_iter().fold(self.retiring.next(), Moment::min)
     }
 
+    /// How long to sleep until this moment; not at all while something was put off.
     fn time_to(&self, moment: Moment) -> Option<Duration> {
-        match moment {
-            _ if !self.again.is_empty() => Some(Duration::ZERO),
-            Moment::NEVER => None,
-            moment => Some(moment.since(self.core.now)),
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
         }
+        (moment != Moment::NEVER).then(|| moment.since(self.core.now))
     }
 
     /// Does whatever has a time that has come.
@@ -433,8 +433,9 @@ impl Worker {
 
     /// Does what was put off; what that puts off waits for the next turn, so that nobody else has to wait for long.
     fn catch_up(&mut self) {
-        let mut put_off = std::mem::take(&mut self.again);
-        for again in put_off.drain(..) {
+        let put_off = self.again.len();
+        for place in 0..put_off {
+            let Some(again) = self.again.get(place).copied() else { break };
             match again {
                 Again::Pump(job, side) => self.pump(job, side),
                 Again::Greet(client) => self.greet(client),
@@ -444,10 +445,7 @@ impl Worker {
                 Again::Permit { job, backend } => self.use_permit(job, backend),
             }
         }
-        // Its room is of use again, mostly.
-        if self.again.is_empty() {
-            self.again = put_off;
-        }
+        self.again.drain(..put_off);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a worker tells of itself when it is asked: that it still turns, and what it holds.
 
-use super::Worker;
+use super::{EVENTS, Worker};
 use crate::base::buffer::FRESH_CAPACITY;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -100,5 +100,6 @@ impl Worker {
         self.core.output.tidy();
         self.batch.tidy();
         self.idle.tidy();
+        self.again.shrink_to(EVENTS);
     }
 }

@@ -1,6 +1,8 @@
 //! Single scenes of the exchange, where its patience and its memory are what counts. Everything else is played by
 //! `tests/sim`.
 
+mod tunnel;
+
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
@@ -133,40 +135,6 @@ fn a_head_that_trickles_in_has_the_time_of_one_head() {
     }
 }
 
-/// The backend of a tunnel has gone in the middle of a frame. Whatever else passes, the frame has one patience to end.
-#[test]
-fn a_tunnel_that_retires_has_its_time_whatever_the_client_sends() {
-    let mut scene = Scene::with_tunnel("websocket");
-    scene.tell(Input::Bytes(Side::Upstream, &[0x81, 9, b'h']));
-    assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
-    assert_eq!(scene.exchange.deadline(), Moment::NEVER);
-    for _ in 0..3 {
-        scene.tell(Input::Abort(Reason::BackendRemoved));
-        scene.tell(Input::Bytes(Side::Client, b"anything"));
-        assert_eq!(scene.send_all(Side::Upstream, usize::MAX), Flushed::All);
-        scene.tell(Input::Bytes(Side::Upstream, b"e"));
-        assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
-        assert_eq!(scene.exchange.deadline(), Moment::ZERO + 10 * SECOND);
-        scene.core.now = scene.core.now + 3 * SECOND;
-    }
-    scene.tell(Input::Deadline);
-    assert_eq!(scene.exchange.ledger().reason, Some(Reason::BackendRemoved));
-}
-
-/// The stream of a tunnel's backend was cut, and it takes what is left for it slowly: that is no tunnel any more.
-#[test]
-fn what_is_left_of_a_broken_tunnel_has_the_time_of_a_body() {
-    let mut scene = Scene::with_tunnel("lines");
-    scene.tell(Input::Bytes(Side::Client, b"much"));
-    assert_eq!(scene.send_all(Side::Upstream, 1), Flushed::Blocked);
-    scene.tell(Input::Broken(Side::Upstream));
-    scene.core.now = scene.core.now + SECOND;
-    assert_eq!(scene.send_all(Side::Upstream, 1), Flushed::Blocked);
-    assert_eq!(scene.exchange.deadline(), Moment::ZERO + 11 * SECOND);
-    assert_eq!(scene.send_all(Side::Upstream, usize::MAX), Flushed::All);
-    assert!(scene.core.output.effects.iter().any(|effect| matches!(effect, Effect::Release { .. })), "it is over");
-}
-
 #[test]
 fn a_backend_that_takes_the_body_slowly_is_not_late_with_its_answer() {
     let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
@@ -215,22 +183,6 @@ fn a_slow_reader_that_takes_bytes_has_not_stalled() {
     scene.tell(Input::Deadline);
     assert_eq!(scene.exchange.ledger().reason, Some(Reason::ClientStalled));
     assert!(matches!(*scene.core.output.effects, [Effect::Finish { keep_alive: false }]));
-}
-
-#[test]
-fn a_tunnel_without_a_timeout_waits_for_ever() {
-    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut scene = Scene::with_backend(settings(), request);
-    let answer = b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer)), answer.len());
-    scene.send(Side::Client, usize::MAX);
-    assert_eq!(scene.exchange.deadline(), Moment::NEVER);
-    scene.core.settings.tunnel_timeout = Some(60 * SECOND);
-    scene.tell(Input::Bytes(Side::Client, b"hello"));
-    assert_eq!(scene.exchange.deadline(), scene.core.now + 60 * SECOND);
-    scene.core.now = scene.core.now + 30 * SECOND;
-    scene.send(Side::Upstream, usize::MAX);
-    assert_eq!(scene.exchange.deadline(), scene.core.now + 60 * SECOND, "bytes that leave count too");
 }
 
 #[test]
@@ -403,20 +355,6 @@ fn a_client_does_not_pay_for_its_wait_for_a_100() {
             }
             assert_eq!(scene.exchange.ledger().reason, reason, "{bytes} bytes a second, told: {told}");
         }
-    }
-}
-
-#[test]
-fn a_tunnel_may_be_as_slow_as_it_likes() {
-    let settings = Settings { min_body_rate: 100, ..settings() };
-    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut scene = Scene::with_backend(settings, request);
-    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
-    scene.send(Side::Client, 0);
-    for _ in 0..30 {
-        scene.core.now = scene.core.now + SECOND;
-        assert_eq!(scene.send(Side::Client, 1).0, Flushed::Blocked);
-        assert_eq!(scene.exchange.deadline(), Moment::NEVER);
     }
 }
 
