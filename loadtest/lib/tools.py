@@ -78,8 +78,9 @@ def machine():
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text()).group(1)) / 2**20
     virtual = "virtual machine, " if "hypervisor" in Path("/proc/cpuinfo").read_text() else ""
+    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     return (f"{model.group(1) if model else platform.machine()}, {virtual}{os.cpu_count()} cores, "
-            f"{memory:.0f} GiB, Linux {platform.release()}")
+            f"{memory:.0f} GiB, Linux {platform.release()}, TCP {congestion}")
 
 
 def revision():
