@@ -157,7 +157,9 @@ impl Exchange {
             _ => backlog.advance(sent, &mut core.buffers),
         }
         self.count_sent(side, sent);
-        self.extend_patience(side, sent, core);
+        if sent > 0 {
+            self.extend_patience(side, core);
+        }
         let is_answer = matches!(self.state, State::Relaying(_) | State::Finishing(_));
         let Some(journey) = self.state.journey_mut() else { return result };
         match (side, result) {
@@ -183,7 +185,7 @@ impl Exchange {
 
     /// Whoever takes bytes, however slowly, has not stalled.
     #[cold]
-    fn extend_patience(&mut self, side: Side, sent: usize, core: &Core) {
+    fn extend_patience(&mut self, side: Side, core: &Core) {
         let patience = match &self.state {
             State::Awaiting(state) if side == Side::Upstream => Some(state.patience(&core.settings)),
             State::Relaying(_) => Some(core.settings.body_timeout),
@@ -192,7 +194,7 @@ impl Exchange {
             State::Tunnel(state) => state.patience(&core.settings),
             _ => None,
         };
-        if let Some(patience) = patience.filter(|_| sent > 0) {
+        if let Some(patience) = patience {
             self.own.deadline = core.now + patience;
         }
     }

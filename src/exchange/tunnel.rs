@@ -107,10 +107,14 @@ impl Tunnel {
         }
         cx.core.output.outlet(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
         cx.own.ledger.fail(Reason::BackendRemoved);
+        self.part(!self.client_ended, cx).start(cx)
+    }
+
+    /// Parts with the backend: what is left is the client's.
+    fn part(&self, linger: bool, cx: &mut Cx<'_>) -> Finishing {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        let journey = self.to_journey(&mut cx.core.buffers);
-        Finishing::new(Some(journey), false, !self.client_ended, AnswerEnd::Told).start(cx)
+        Finishing::new(Some(self.to_journey(&mut cx.core.buffers)), false, linger, AnswerEnd::Told)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -164,10 +168,7 @@ impl Tunnel {
     /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
     /// end that it was told into a reset, which takes away what it has not read.
     fn finish(&self, cx: &mut Cx<'_>) -> State {
-        cx.own.ledger.backend_done(cx.core.now);
-        cx.release(false);
-        let journey = self.to_journey(&mut cx.core.buffers);
-        let finishing = Finishing::new(Some(journey), false, false, AnswerEnd::Told);
+        let finishing = self.part(false, cx);
         if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
     }
 }

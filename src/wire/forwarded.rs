@@ -2,9 +2,10 @@
 
 use super::field::{CLIENT_SUBJECT, Field, put};
 use super::lines::Lines;
+use crate::base::cut::Cut;
 use ipnet::IpNet;
 use std::io::Write;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Whom to believe, and what becomes of the values that came in.
@@ -112,15 +113,24 @@ enum AddressText {
         word: u128,
         len: usize,
     },
-    V6(Ipv6Addr),
+    V6 {
+        text: [u8; Self::LONGEST],
+        len: usize,
+    },
 }
 
 impl AddressText {
+    /// What an IPv6 address has at the most.
+    const LONGEST: usize = b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len();
+
     fn of(address: IpAddr) -> Self {
-        let address = match address {
-            IpAddr::V4(address) => address,
-            IpAddr::V6(address) => return Self::V6(address),
-        };
+        match address {
+            IpAddr::V4(address) => Self::of_v4(address),
+            IpAddr::V6(address) => Self::of_v6(address),
+        }
+    }
+
+    fn of_v4(address: Ipv4Addr) -> Self {
         let (mut word, mut len) = (0, 0);
         for octet in address.octets() {
             let decimals = DECIMALS.get(usize::from(octet)).copied().unwrap_or_default();
@@ -129,6 +139,17 @@ impl AddressText {
         }
         // Without the last point.
         Self::V4 { word, len: len - 1 }
+    }
+
+    /// Once for all lines that it stands in.
+    #[inline(never)]
+    fn of_v6(address: Ipv6Addr) -> Self {
+        let mut text = [0; Self::LONGEST];
+        let mut rest = text.as_mut_slice();
+        // There is room for any.
+        let _ = write!(rest, "{address}");
+        let len = Self::LONGEST - rest.len();
+        Self::V6 { text, len }
     }
 
     /// Writes it, and CRLF.
@@ -140,16 +161,10 @@ impl AddressText {
                 out.extend_from_slice(&word.to_le_bytes());
                 out.truncate(end);
             }
-            Self::V6(address) => put_v6(*address, out),
+            Self::V6 { text, len } => out.extend_from_slice(text.before(*len)),
         }
         out.extend_from_slice(b"\r\n");
     }
-}
-
-#[inline(never)]
-fn put_v6(address: Ipv6Addr, out: &mut Vec<u8>) {
-    // A vector takes all.
-    let _ = write!(out, "{address}");
 }
 
 /// Each octet in decimals, and a point.
@@ -180,7 +195,6 @@ const fn decimal_len(octet: u8) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     /// Each octet at each place, next to neighbours of each width, is written as the standard library would.
     #[test]

@@ -384,9 +384,15 @@ impl Worker {
     /// When there is something to do even if nothing happens.
     fn wake_at(&self) -> Moment {
         let leave_by = self.leave.as_ref().map_or(Moment::NEVER, |leave| leave.by);
-        let moments =
-            [self.timers.next_visit(), self.log.flush_at(), self.next_opening(), self.unwatched.next(), leave_by];
-        moments.into_iter().fold(self.retiring.next(), Moment::min)
+        let moments = [
+            self.timers.next_visit(),
+            self.next_opening(),
+            self.retiring.next(),
+            self.unwatched.next(),
+            self.log.flush_at(),
+            leave_by,
+        ];
+        moments.into_iter().fold(Moment::NEVER, Moment::min)
     }
 
     /// How long to sleep until this moment; not at all while something was put off.
@@ -401,9 +407,7 @@ impl Worker {
     fn keep_time(&mut self) {
         self.expire();
         self.reopen_doors();
-        if self.retiring.next() <= self.core.now {
-            self.retire_tunnels();
-        }
+        self.retire_tunnels();
         self.watch_late();
         self.log.flush(self.core.now);
     }

@@ -28,7 +28,7 @@ impl Retiring {
     /// When there is something to do; [`Moment::NEVER`] where there is nothing.
     pub(super) fn next(&self) -> Moment {
         let first = self.due.first().map_or(Moment::NEVER, |(due, _)| *due);
-        self.look_at.map_or(first, |moment| moment.min(first))
+        self.look_at.unwrap_or(Moment::NEVER).min(first)
     }
 
     /// A tunnel is to be ended at this moment, if its backend has not come back by then.
