@@ -1,6 +1,7 @@
 //! Sockets, encryption, polling and mail between threads. No HTTP.
 
 pub mod activation;
+pub mod alarm;
 pub mod listener;
 pub mod mailbox;
 pub mod passing;

@@ -75,7 +75,7 @@ impl Worker {
         let is_staged = match kind {
             Kind::Client => self.stage_client(Key::unpack(word), event),
             Kind::Upstream => self.stage_upstream(Key::unpack(word), event),
-            Kind::Waker | Kind::Listener => false,
+            Kind::Waker | Kind::Listener | Kind::Alarm => false,
         };
         if !is_staged {
             self.finish_batch();

@@ -45,6 +45,7 @@ use crate::base::wheel::{Owners, Timer, Wheel};
 use crate::cluster::{BackendId, Frontend};
 use crate::directory::{CoreId, Directory, News};
 use crate::exchange::{self, Core, Side};
+use crate::net::alarm::Alarm;
 use crate::net::mailbox::{Inbox, Post, mailbox};
 use crate::net::quota::Quota;
 use crate::net::tls::{BackendTls, Bench, Reception};
@@ -172,6 +173,7 @@ pub struct Worker {
     settings: Settings,
     clock: Clock,
     poll: Poll,
+    alarm: Alarm,
     news: Inbox<News>,
     orders: Inbox<Order>,
     listeners: Vec<accept::Door>,
@@ -264,6 +266,7 @@ enum Kind {
     Listener,
     Client,
     Upstream,
+    Alarm,
 }
 
 impl Kind {
@@ -281,7 +284,8 @@ impl Kind {
             0 => Self::Waker,
             1 => Self::Listener,
             2 => Self::Client,
-            _ => Self::Upstream,
+            3 => Self::Upstream,
+            _ => Self::Alarm,
         };
         (kind, word & ((1 << Self::SHIFT) - 1))
     }
@@ -295,12 +299,14 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
         let (news_post, news) = mailbox(MAILBOX, Arc::clone(&waker));
         let (orders_post, orders) = mailbox(MAILBOX, waker);
+        let alarm = Alarm::new(poll.registry(), Kind::Alarm.token(0))?;
         let mut worker = Self {
             number: parts.number,
             id: parts.directory.join(news_post),
             settings: parts.settings,
             clock: parts.clock,
             poll,
+            alarm,
             news,
             orders,
             listeners: Vec::new(),
@@ -360,7 +366,12 @@ impl Worker {
     /// Sleeps until something happens, and does what is to be done then.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let wake_at = self.wake_at();
-        match self.poll.poll(events, self.time_to(wake_at)) {
+        // What was put off does not wait for anything, nor does what is due.
+        let is_free = self.again.is_empty() && wake_at > self.core.now;
+        if is_free {
+            self.alarm.ring_by(wake_at, self.core.now)?;
+        }
+        match self.poll.poll(events, (!is_free).then_some(Duration::ZERO)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -395,14 +406,6 @@ impl Worker {
         moments.into_iter().fold(Moment::NEVER, Moment::min)
     }
 
-    /// How long to sleep until this moment; not at all while something was put off.
-    fn time_to(&self, moment: Moment) -> Option<Duration> {
-        if !self.again.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        (moment != Moment::NEVER).then(|| moment.since(self.core.now))
-    }
-
     /// Does whatever has a time that has come.
     fn keep_time(&mut self) {
         self.expire();
@@ -418,6 +421,7 @@ impl Worker {
             (Kind::Listener, door) => self.accept(usize::try_from(door).unwrap_or(usize::MAX)),
             (Kind::Client, word) => self.client_ready(Key::unpack(word), event),
             (Kind::Upstream, word) => self.upstream_ready(Key::unpack(word), event),
+            (Kind::Alarm, _) => self.alarm.has_rung(),
         }
     }
 
