@@ -115,14 +115,18 @@ impl Exchange {
         if outlet.is_empty() {
             return Flushed::Nothing;
         }
-        let (mut sent, mut result) = (0, Flushed::Blocked);
-        if self.own.backlog(side).is_empty() {
-            (sent, result) = outlet.write(input, &mut write);
-        }
-        match result {
+        let is_free = self.own.backlog(side).is_empty();
+        let (sent, flushed) = if is_free { outlet.write(input, &mut write) } else { (0, Flushed::Blocked) };
+        self.note_sent(side, sent, flushed, input, core);
+        flushed
+    }
+
+    /// Learns what has become of what the turn has for `side`: `sent` bytes of it have left. What did not is kept.
+    pub fn note_sent(&mut self, side: Side, sent: usize, flushed: Flushed, input: &[u8], core: &mut Core) {
+        match flushed {
             Flushed::Blocked => {
-                let backlog = self.own.backlog_mut(side);
-                backlog.keep(outlet, input, sent, core.now, &mut core.buffers);
+                let outlet = core.output.outlet(side);
+                self.own.backlog_mut(side).keep(outlet, input, sent, core.now, &mut core.buffers);
                 match (side, self.state.journey_mut()) {
                     // Now the client is waited for to take what it was sent, or the backend, and not the client.
                     (Side::Client, Some(journey)) => journey.download_pace.start(core.now),
@@ -137,7 +141,6 @@ impl Exchange {
         core.output.outlet(side).clear();
         // How long is waited for what comes next, the step that made the bytes has just said.
         self.count_sent(side, sent);
-        result
     }
 
     /// Sends what earlier turns kept for `side`, now that its socket takes bytes again.

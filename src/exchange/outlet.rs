@@ -96,11 +96,7 @@ impl Outlet {
     }
 
     /// Writes the bytes, as many as are taken; how many that were.
-    pub(super) fn write(
-        &self,
-        input: &[u8],
-        write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> (usize, Flushed) {
+    pub fn write(&self, input: &[u8], write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> (usize, Flushed) {
         match &*self.pieces {
             // Most heads, and all of a small message.
             [Piece::Made(_)] => write_once(&[IoSlice::new(&self.made)], self.made.len(), write),

@@ -3,13 +3,14 @@
 //!
 //! A request passes through little code that runs long: each line of it runs about once, and the system's way of a
 //! packet, in between, is long enough to drive it out of the processor's cache. In stages it is fetched once for all who
-//! are in one batch. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst.
+//! are in one batch, and so is what each connection remembers: between two calls of the system as little of either is
+//! touched as can be. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst.
 
-use super::pump::{SMALLEST_READ, Source};
+use super::pump::{Endpoint, SMALLEST_READ};
 use super::{Kind, Worker};
 use crate::base::cut::Cut;
 use crate::base::slots::Key;
-use crate::exchange::{Flushed, Output, Side};
+use crate::exchange::{Flushed, Output};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
 use mio::event::Event;
@@ -36,12 +37,14 @@ pub(super) struct Batch {
 #[derive(Debug)]
 struct Arrival {
     job: Key,
-    source: Source,
+    source: Endpoint,
     received: Received,
     /// Where the bytes stand in the scratch buffer.
     place: Range<usize>,
-    /// What was sent of what comes of it.
-    sent: Option<(Side, Flushed)>,
+    /// Whom the bytes that come of it are for, if they can be sent at once.
+    addressee: Option<Endpoint>,
+    /// How many of them have left.
+    sent: Option<(usize, Flushed)>,
 }
 
 impl Batch {
@@ -90,7 +93,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(key) else { return true };
         client.stream.transport.note(event);
         if let Some(job) = client.job {
-            return self.stage(job, Source::Client(key));
+            return self.stage(job, Endpoint::Client(key));
         }
         let is_ready = client.stream.has_more() && client.stream.unread.is_empty();
         if client.is_shaking_hands || client.awaits_header || !is_ready {
@@ -104,7 +107,7 @@ impl Worker {
             self.finish_batch();
             self.greeted(key, received);
         } else if let Some(job) = self.open_job(key) {
-            self.arrive(job, Source::Client(key), received, place);
+            self.arrive(job, Endpoint::Client(key), received, place);
         }
         true
     }
@@ -114,13 +117,13 @@ impl Worker {
         let Some(upstream) = self.upstreams.get_mut(key) else { return true };
         upstream.stream.transport.note(event);
         match upstream.job {
-            Some(job) if upstream.dial.is_none() => self.stage(job, Source::Upstream(key)),
+            Some(job) if upstream.dial.is_none() => self.stage(job, Endpoint::Upstream(key)),
             _ => false,
         }
     }
 
     /// Receives for an exchange, if there is nothing else to be done.
-    fn stage(&mut self, job_key: Key, source: Source) -> bool {
+    fn stage(&mut self, job_key: Key, source: Endpoint) -> bool {
         let Some(job) = self.jobs.get(job_key) else { return false };
         let (side, exchange) = (source.side(), &job.exchange);
         let is_free = !job.is_staged && exchange.backlog(side).is_empty() && exchange.wants(side);
@@ -139,12 +142,12 @@ impl Worker {
         true
     }
 
-    fn arrive(&mut self, job_key: Key, source: Source, received: Received, place: Range<usize>) {
+    fn arrive(&mut self, job_key: Key, source: Endpoint, received: Received, place: Range<usize>) {
         if let Some(job) = self.jobs.get_mut(job_key) {
             job.is_staged = true;
         }
         self.batch.used = place.end;
-        self.batch.arrivals.push(Arrival { job: job_key, source, received, place, sent: None });
+        self.batch.arrivals.push(Arrival { job: job_key, source, received, place, addressee: None, sent: None });
     }
 
     /// Gives everything that has arrived to its exchange, and sends what comes of it.
@@ -157,25 +160,27 @@ impl Worker {
         if outputs.len() < arrivals.len() {
             outputs.resize_with(arrivals.len(), Box::default);
         }
-        for (arrival, output) in arrivals.iter().zip(&mut *outputs) {
+        for (arrival, output) in arrivals.iter_mut().zip(&mut *outputs) {
             let Arrival { job, source, received, .. } = *arrival;
             if let Some(job) = self.jobs.get_mut(job) {
                 job.is_staged = false;
             }
             self.take_in(job, source, received, scratch.part(arrival.place.clone()));
+            arrival.addressee = self.addressee(arrival.job);
             std::mem::swap(&mut self.core.output, output);
         }
         for (arrival, output) in arrivals.iter_mut().zip(&mut *outputs) {
-            std::mem::swap(&mut self.core.output, output);
-            arrival.sent = self.send(arrival.job, scratch.part(arrival.place.clone()));
-            std::mem::swap(&mut self.core.output, output);
+            if let Some(addressee) = arrival.addressee {
+                arrival.sent = self.send(arrival.job, addressee, output, scratch.part(arrival.place.clone()));
+            }
         }
         for (arrival, output) in arrivals.drain(..).zip(&mut *outputs) {
             std::mem::swap(&mut self.core.output, output);
-            if let Some((side, flushed)) = arrival.sent {
-                self.after_flush(arrival.job, side, flushed);
+            let bytes = scratch.part(arrival.place);
+            if let (Some(addressee), Some(sent)) = (arrival.addressee, arrival.sent) {
+                self.note_sent(arrival.job, addressee.side(), sent, bytes);
             }
-            self.flush(arrival.job, scratch.part(arrival.place));
+            self.flush(arrival.job, bytes);
             self.settle(arrival.job);
             std::mem::swap(&mut self.core.output, output);
         }

@@ -1,6 +1,6 @@
 //! What lives in a worker's three slabs.
 
-use super::pump::Source;
+use super::pump::Endpoint;
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::cut::Cut;
@@ -177,10 +177,10 @@ pub(super) struct Job {
 
 impl Job {
     /// Whether what comes from there is for this exchange.
-    pub(super) fn is_tied_to(&self, source: Source) -> bool {
+    pub(super) fn is_tied_to(&self, source: Endpoint) -> bool {
         match source {
-            Source::Client(key) => self.client == key,
-            Source::Upstream(key) => self.link == Link::Upstream(key),
+            Endpoint::Client(key) => self.client == key,
+            Endpoint::Upstream(key) => self.link == Link::Upstream(key),
         }
     }
 
@@ -191,11 +191,14 @@ impl Job {
         clients: &'s mut Slots<Client>,
         upstreams: &'s mut Slots<Upstream>,
     ) -> Option<&'s mut Transport> {
+        Some(&mut self.endpoint(side)?.stream(clients, upstreams)?.transport)
+    }
+
+    /// Who is at a side, where somebody is.
+    pub(super) fn endpoint(&self, side: Side) -> Option<Endpoint> {
         match (side, self.link) {
-            (Side::Client, _) => clients.get_mut(self.client).map(|client| &mut client.stream.transport),
-            (Side::Upstream, Link::Upstream(key)) => {
-                upstreams.get_mut(key).map(|upstream| &mut upstream.stream.transport)
-            }
+            (Side::Client, _) => Some(Endpoint::Client(self.client)),
+            (Side::Upstream, Link::Upstream(key)) => Some(Endpoint::Upstream(key)),
             (Side::Upstream, _) => None,
         }
     }

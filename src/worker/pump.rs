@@ -6,7 +6,7 @@ use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::cut::Cut;
 use crate::base::slots::{Key, Slots};
-use crate::exchange::{Exchange, Flushed, Input, Side};
+use crate::exchange::{Exchange, Flushed, Input, Output, Side};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
 use mio::event::Event;
@@ -14,14 +14,14 @@ use mio::event::Event;
 /// What one read brings at least, however slow the other side is.
 pub(super) const SMALLEST_READ: usize = 16 * 1024;
 
-/// Whose socket it is that was read.
+/// Whose socket it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Source {
+pub(super) enum Endpoint {
     Client(Key),
     Upstream(Key),
 }
 
-impl Source {
+impl Endpoint {
     pub(super) fn side(self) -> Side {
         match self {
             Self::Client(_) => Side::Client,
@@ -38,6 +38,20 @@ impl Source {
             Self::Client(key) => clients.get_mut(key).map(|client| &mut client.stream),
             Self::Upstream(key) => upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
         }
+    }
+
+    /// The same, if this exchange is the one that it is tied to.
+    fn stream_for<'s>(
+        self,
+        job: Key,
+        clients: &'s mut Slots<Client>,
+        upstreams: &'s mut Slots<Upstream>,
+    ) -> Option<&'s mut Stream> {
+        let tied_to = match self {
+            Self::Client(key) => clients.get(key)?.job,
+            Self::Upstream(key) => upstreams.get(key)?.job,
+        };
+        self.stream(clients, upstreams).filter(|_| tied_to == Some(job))
     }
 }
 
@@ -61,7 +75,7 @@ impl Worker {
         let (job, is_open) = (upstream.job, upstream.dial.is_none());
         match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
-            Some(job) if is_open && self.jobs.get(job).is_some_and(|job| job.is_tied_to(Source::Upstream(key))) => {
+            Some(job) if is_open && self.jobs.get(job).is_some_and(|job| job.is_tied_to(Endpoint::Upstream(key))) => {
                 if event.is_writable() {
                     self.resume(job, Side::Upstream);
                 }
@@ -104,7 +118,7 @@ impl Worker {
         match received {
             Received::Bytes(count) if !is_blank(scratch.before(count)) => {
                 if let Some(job) = self.open_job(key) {
-                    self.pass_on(job, Source::Client(key), received, scratch.before(count));
+                    self.pass_on(job, Endpoint::Client(key), received, scratch.before(count));
                 }
             }
             Received::Plain(count) => {
@@ -175,11 +189,7 @@ impl Worker {
             return;
         }
         let limit = self.read_limit(job, side);
-        let source = match (side, job.link) {
-            (Side::Client, _) => Source::Client(job.client),
-            (Side::Upstream, Link::Upstream(key)) => Source::Upstream(key),
-            (Side::Upstream, _) => return,
-        };
+        let Some(source) = job.endpoint(side) else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         let stream = source.stream(&mut self.clients, &mut self.upstreams);
         if let Some(stream) = stream.filter(|stream| stream.has_more()) {
@@ -208,15 +218,15 @@ impl Worker {
     }
 
     /// Whether the connection ended before the backend can have read anything of this exchange.
-    fn is_unheard(&self, job: Key, source: Source) -> bool {
-        let Source::Upstream(key) = source else { return false };
+    fn is_unheard(&self, job: Key, source: Endpoint) -> bool {
+        let Endpoint::Upstream(key) = source else { return false };
         let asks = self.jobs.get(job).is_some_and(|job| job.exchange.asks_if_heard());
         let upstream = self.upstreams.get(key).filter(|_| asks);
         upstream.is_some_and(|upstream| !upstream.stream.transport.was_heard_beyond(upstream.sent_before))
     }
 
     /// Tells an exchange what was received just now, and sends what comes of it.
-    fn pass_on(&mut self, job: Key, source: Source, received: Received, bytes: &[u8]) {
+    fn pass_on(&mut self, job: Key, source: Endpoint, received: Received, bytes: &[u8]) {
         self.take_in(job, source, received, bytes);
         self.flush(job, bytes);
         self.settle(job);
@@ -224,7 +234,7 @@ impl Worker {
 
     /// Tells an exchange what was received just now, and keeps what is left over of the bytes. What comes of it has yet to be
     /// sent.
-    pub(super) fn take_in(&mut self, job: Key, source: Source, received: Received, bytes: &[u8]) {
+    pub(super) fn take_in(&mut self, job: Key, source: Endpoint, received: Received, bytes: &[u8]) {
         let input = match received {
             Received::Bytes(_) => {
                 let (used, starved) = self.offer(job, source.side(), bytes);
@@ -248,7 +258,7 @@ impl Worker {
 
     /// The same with what was kept. It is not moved: of a read there may be left many requests.
     #[cold]
-    fn take_in_unread(&mut self, job: Key, source: Source) {
+    fn take_in_unread(&mut self, job: Key, source: Endpoint) {
         let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return };
         let (buffer, start) = stream.unread.borrow();
         let bytes = buffer.from(start);
@@ -321,14 +331,39 @@ impl Worker {
         }
     }
 
-    /// The same, where it is for one side alone; what that has come to is to be told by [`Worker::after_flush`].
-    pub(super) fn send(&mut self, job_key: Key, input: &[u8]) -> Option<(Side, Flushed)> {
+    /// Whom the bytes are for, where they are for one side alone and nothing is in their way.
+    pub(super) fn addressee(&mut self, job_key: Key) -> Option<Endpoint> {
         let side = match [Side::Upstream, Side::Client].map(|side| self.core.output.outlet(side).is_empty()) {
             [false, true] => Side::Upstream,
             [true, false] => Side::Client,
             _ => return None,
         };
-        Some((side, self.send_to(job_key, side, input)?))
+        let job = self.jobs.get_mut(job_key).filter(|job| job.exchange.backlog(side).is_empty())?;
+        if side == Side::Client && job.exchange.ends_behind_answer() {
+            job.transport(side, &mut self.clients, &mut self.upstreams)?.announce_end();
+        }
+        job.endpoint(side)
+    }
+
+    /// Sends an exchange's bytes to whom they are for, if that is still tied to it: how many have left. It is for
+    /// [`Worker::note_sent`] to tell the exchange, of which nothing is looked at here.
+    pub(super) fn send(
+        &mut self,
+        job: Key,
+        addressee: Endpoint,
+        output: &mut Output,
+        input: &[u8],
+    ) -> Option<(usize, Flushed)> {
+        let stream = addressee.stream_for(job, &mut self.clients, &mut self.upstreams)?;
+        let bench = &mut self.bench;
+        Some(output.outlet(addressee.side()).write(input, &mut |slices| stream.transport.send(slices, bench)))
+    }
+
+    /// Tells an exchange what has become of its bytes, and does what follows from that.
+    pub(super) fn note_sent(&mut self, job_key: Key, side: Side, (sent, flushed): (usize, Flushed), input: &[u8]) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        job.exchange.note_sent(side, sent, flushed, input, &mut self.core);
+        self.after_flush(job_key, side, flushed);
     }
 
     fn send_to(&mut self, job_key: Key, side: Side, input: &[u8]) -> Option<Flushed> {
