@@ -3,6 +3,7 @@
 use super::field::{Field, list, put};
 use super::{MAX_FIELDS, is_blank_lines};
 use crate::base::cut::Cut;
+use arrayvec::ArrayVec;
 use httparse::Header;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -16,13 +17,13 @@ pub struct Fields<'b> {
 
 /// Room for the lines of a head.
 pub const fn fields<'b>() -> Fields<'b> {
-    Fields { headers: [const { MaybeUninit::uninit() }; MAX_FIELDS], marks: Marks::NONE }
+    Fields { headers: [const { MaybeUninit::uninit() }; MAX_FIELDS], marks: Marks::new_const() }
 }
 
 /// What is to be known of a line that is not just passed on as it came: it means something, or has another form than it
 /// will leave in.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+pub(super) struct Mark {
     /// Which line it is.
     number: u8,
     field: Field,
@@ -41,35 +42,8 @@ impl Mark {
     }
 }
 
-/// The marks of one head, in the order of its lines. They fill their room from its end, because the lines are looked
-/// through from the last to the first.
-#[derive(Debug)]
-pub(super) struct Marks {
-    room: [Mark; MAX_FIELDS],
-    len: usize,
-}
-
-impl Marks {
-    /// None yet; of zeros alone, for that is the cheapest to make.
-    const NONE: Self = Self { room: [Mark::new(0, Field::Other, false); MAX_FIELDS], len: 0 };
-
-    fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    fn push_front(&mut self, mark: Mark) {
-        // There is room for all lines.
-        let place = (MAX_FIELDS - 1).wrapping_sub(self.len);
-        if let Some(place) = self.room.get_mut(place) {
-            *place = mark;
-            self.len += 1;
-        }
-    }
-
-    fn all(&self) -> &[Mark] {
-        self.room.get(MAX_FIELDS.wrapping_sub(self.len)..).unwrap_or_default()
-    }
-}
+/// The marks of one head, that of the last line first: so the lines are looked through.
+pub(super) type Marks = ArrayVec<Mark, MAX_FIELDS>;
 
 /// A part of a buffer that holds a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,7 +113,8 @@ impl<'h, 'b> Lines<'h, 'b> {
                 && source.get(name + header.name.len() + 1) == Some(&b' ');
             let field = Field::of(header.name);
             if field != Field::Other || !is_canonical {
-                self.marks.push_front(Mark::new(number, field, is_canonical));
+                // There is room for all lines.
+                self.marks.push(Mark::new(number, field, is_canonical));
             }
             end = name;
         }
@@ -156,9 +131,14 @@ impl<'h, 'b> Lines<'h, 'b> {
         self.headers.len()
     }
 
+    /// Their marks, in their order.
+    fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.marks.iter().rev()
+    }
+
     /// Those that mean something.
     pub(super) fn known(&self) -> impl Iterator<Item = (Field, &'h Header<'b>)> {
-        self.marks.all().iter().filter_map(|mark| Some((mark.field, self.headers.get(mark.number())?)))
+        self.marks().filter_map(|mark| Some((mark.field, self.headers.get(mark.number())?)))
     }
 
     /// Those of one kind that is known.
@@ -169,7 +149,7 @@ impl<'h, 'b> Lines<'h, 'b> {
     /// Makes [`Field::Named`] of the lines that the `Connection` fields of this head name and may name.
     pub(super) fn mark_named(&mut self) {
         let mut marks = [None; MAX_FIELDS];
-        for mark in self.marks.all() {
+        for mark in &*self.marks {
             if let Some(place) = marks.get_mut(mark.number()) {
                 *place = Some(*mark);
             }
@@ -183,7 +163,7 @@ impl<'h, 'b> Lines<'h, 'b> {
             }
         }
         self.marks.clear();
-        marks.into_iter().rev().flatten().for_each(|mark| self.marks.push_front(mark));
+        self.marks.extend(marks.into_iter().rev().flatten());
     }
 
     /// Where a line begins, and where the next one or the blank line does.
@@ -230,7 +210,7 @@ impl<'o, 'h, 'b> Rewrite<'o, 'h, 'b> {
     /// Writes the fields: each that means something is handed to `write`, the others leave as they came.
     pub(super) fn fields(mut self, mut write: impl FnMut(&mut Self, Line<'h, 'b>)) {
         let lines = self.lines;
-        for mark in lines.marks.all() {
+        for mark in lines.marks() {
             if let Some(header) = lines.headers.get(mark.number()) {
                 write(&mut self, Line { header, mark: *mark });
             }
