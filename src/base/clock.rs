@@ -26,6 +26,15 @@ impl Moment {
         self.0
     }
 
+    /// This moment, or the first one after it whose lowest `bits` are zero.
+    pub const fn round_up(self, bits: u32) -> Self {
+        let below = (1 << bits) - 1;
+        match self.0.checked_add(below) {
+            Some(sum) => Self(sum & !below),
+            None => Self::NEVER,
+        }
+    }
+
     /// How long after `earlier` this is; zero if it is not after it.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

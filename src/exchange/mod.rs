@@ -1,7 +1,8 @@
 //! One request from head to last byte, as an enum of states. No I/O and no clock.
 //!
 //! The owner tells an [`Exchange`] what happened ([`Input`]) by [`Exchange::step`], does what it then finds in
-//! [`Output`] (first the effects in their order, then the bytes, by [`Exchange::flush`]), and reads from a side only
+//! [`Output`] (first the effects in their order, then the bytes, by [`Exchange::flush`], or by a hand of its own that it
+//! tells of by [`Exchange::note_sent`]), and reads from a side only
 //! while [`Exchange::wants`] says so. Everything else, down to what a reset in the middle of a retry means, is decided
 //! in here; so a test can play every order of events.
 //!
@@ -91,7 +92,7 @@ impl Exchange {
 
     /// Tells the exchange what happened. Of an [`Input::Bytes`] it returns how many were consumed: the others are to be
     /// offered again, at once if some were consumed, otherwise when more have come. `offset` is where the bytes stand
-    /// in the buffer that [`Exchange::flush`] will be given.
+    /// in the buffer that [`Exchange::flush`] or [`Exchange::note_sent`] will be given.
     pub fn step(&mut self, input: Input<'_>, offset: usize, core: &mut Core) -> usize {
         core.output.client.set_offset(offset);
         core.output.upstream.set_offset(offset);
@@ -121,8 +122,10 @@ impl Exchange {
         flushed
     }
 
-    /// Learns what has become of what the turn has for `side`: `sent` bytes of it have left. What did not is kept.
+    /// Learns what has become of what the turn has for `side`: `sent` bytes of it have left, none where something was kept
+    /// before. The others are kept. `core` has them as the steps have made them, and `input` is the buffer of those.
     pub fn note_sent(&mut self, side: Side, sent: usize, flushed: Flushed, input: &[u8], core: &mut Core) {
+        debug_assert!(sent == 0 || self.own.backlog(side).is_empty(), "the bytes have overtaken others");
         match flushed {
             Flushed::Blocked => {
                 let outlet = core.output.outlet(side);

@@ -95,7 +95,8 @@ impl Outlet {
         })
     }
 
-    /// Writes the bytes, as many as are taken; how many that were.
+    /// Writes the bytes, as many as are taken; how many that were. A write that takes less than it is given means that the
+    /// socket is full. `input` is the buffer that the turn's input stands in.
     pub fn write(&self, input: &[u8], write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> (usize, Flushed) {
         match &*self.pieces {
             // Most heads, and all of a small message.

@@ -12,11 +12,16 @@ use rustix::time::{timerfd_create, timerfd_settime};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+/// It rings at moments that are a multiple of so many microseconds, as a power of two: about 4 ms. There may be another
+/// moment to wake for with every connection, and one ring is for all that came since the last.
+const GRAIN_BITS: u32 = 12;
+
 /// A timer that a poll watches.
 #[derive(Debug)]
 pub struct Alarm {
     timer: OwnedFd,
-    /// When it rings; [`Moment::NEVER`] while it is not set.
+    /// What it is set for; [`Moment::NEVER`] while it is not. It rings by so much later as `now` was in the past when it was
+    /// set.
     rings_at: Moment,
 }
 
@@ -28,9 +33,11 @@ impl Alarm {
         Ok(Self { timer, rings_at: Moment::NEVER })
     }
 
-    /// Has it ring at `moment` at the latest; it may do so sooner, for a moment that was asked for before.
+    /// Has it ring once `moment` is past, not more than some 4 ms later. It may do so sooner, for a moment that was asked for
+    /// before.
     #[inline]
-    pub fn ring_by(&mut self, moment: Moment, now: Moment) -> io::Result<()> {
+    pub fn ring_for(&mut self, moment: Moment, now: Moment) -> io::Result<()> {
+        let moment = moment.round_up(GRAIN_BITS);
         if moment < self.rings_at { self.set(moment, now) } else { Ok(()) }
     }
 
@@ -48,8 +55,8 @@ impl Alarm {
         Ok(())
     }
 
-    /// The poll has told that it rings. Nobody needs to read the timer: what is told once is told again only when it was
-    /// set again.
+    /// The poll has told that it rings. Nobody needs to read the timer: mio has the poll tell of changes alone
+    /// (edge-triggered), so a ring that was told is told again only when the timer was set again.
     pub fn has_rung(&mut self) {
         self.rings_at = Moment::NEVER;
     }
@@ -59,6 +66,7 @@ impl Alarm {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
+    use rustix::time::timerfd_gettime;
     use std::time::Duration;
 
     /// Longer than any wait that a test means to see the end of.
@@ -82,8 +90,8 @@ mod tests {
     #[test]
     fn rings_once_for_each_time_it_is_set() {
         let (mut poll, mut alarm) = alarm();
-        for micros in [0, 1, 1_500] {
-            alarm.ring_by(NOW + Duration::from_micros(micros), NOW).expect("setting it");
+        for micros in [0, 1, 1_500, 10_000] {
+            alarm.ring_for(NOW + Duration::from_micros(micros), NOW).expect("setting it");
             assert!(rings(&mut poll, PATIENCE), "after {micros} µs");
             alarm.has_rung();
             assert!(!rings(&mut poll, Duration::ZERO), "a second time after {micros} µs");
@@ -93,19 +101,48 @@ mod tests {
     #[test]
     fn only_an_earlier_moment_moves_it() {
         let (mut poll, mut alarm) = alarm();
-        alarm.ring_by(Moment::NEVER, NOW).expect("not setting it");
+        alarm.ring_for(Moment::NEVER, NOW).expect("not setting it");
         assert_eq!(alarm.rings_at, Moment::NEVER);
-        alarm.ring_by(NOW + PATIENCE, NOW).expect("setting it");
-        alarm.ring_by(NOW + PATIENCE * 2, NOW).expect("leaving it");
-        assert_eq!(alarm.rings_at, NOW + PATIENCE);
-        alarm.ring_by(NOW + Duration::from_millis(1), NOW).expect("setting it earlier");
+        alarm.ring_for(NOW + PATIENCE, NOW).expect("setting it");
+        let rings_at = alarm.rings_at;
+        assert!(rings_at >= NOW + PATIENCE && rings_at.since(NOW + PATIENCE) < Duration::from_micros(1 << GRAIN_BITS));
+        for later in [PATIENCE + Duration::from_micros(1), PATIENCE * 2] {
+            alarm.ring_for(NOW + later, NOW).expect("leaving it");
+            assert_eq!(alarm.rings_at.max(rings_at), rings_at, "{later:?}");
+        }
+        alarm.ring_for(NOW + Duration::from_millis(1), NOW).expect("setting it earlier");
         assert!(rings(&mut poll, PATIENCE), "the earlier one rings");
+    }
+
+    /// It has rung, and before the poll could tell so it is asked for another moment.
+    #[test]
+    fn a_ring_that_nobody_was_told_of_is_not_lost() {
+        let overdue = |alarm: &mut Alarm| {
+            alarm.ring_for(NOW + Duration::from_secs(1), NOW + Duration::from_secs(2)).expect("setting it");
+            let is_over =
+                |alarm: &Alarm| timerfd_gettime(&alarm.timer).expect("a timer").it_value == Timespec::default();
+            while !is_over(alarm) {
+                std::thread::yield_now();
+            }
+        };
+        let (mut poll, mut alarm) = alarm();
+        overdue(&mut alarm);
+        alarm.ring_for(NOW + PATIENCE, NOW).expect("leaving it");
+        assert!(rings(&mut poll, Duration::ZERO), "the old ring, for a later moment");
+        alarm.has_rung();
+
+        overdue(&mut alarm);
+        alarm.ring_for(NOW, NOW).expect("setting it");
+        assert!(rings(&mut poll, PATIENCE), "the new ring, for an earlier one");
+        alarm.has_rung();
+        assert!(!rings(&mut poll, Duration::ZERO), "and no other");
     }
 
     #[test]
     fn the_farthest_moment_is_one() {
         let (mut poll, mut alarm) = alarm();
-        alarm.ring_by(Moment::from_micros(u64::MAX - 1), Moment::ZERO).expect("setting it");
+        alarm.ring_for(Moment::from_micros(u64::MAX - 5_000), Moment::ZERO).expect("setting it");
+        assert_ne!(alarm.rings_at, Moment::NEVER);
         assert!(!rings(&mut poll, Duration::ZERO));
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! A request passes through little code that runs long: each line of it runs about once, and the system's way of a
 //! packet, in between, is long enough to drive it out of the processor's cache. In stages it is fetched once for all who
-//! are in one batch, and so is what each connection remembers: between two calls of the system as little of either is
-//! touched as can be. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst.
+//! are in one batch. What is remembered of a connection is fetched once for each stage, and while bytes are sent next to
+//! nothing of it. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst; but
+//! the alarm, which changes nothing.
 
 use super::pump::{Endpoint, SMALLEST_READ};
 use super::{Kind, Worker};
@@ -43,7 +44,7 @@ struct Arrival {
     place: Range<usize>,
     /// Whom the bytes that come of it are for, if they can be sent at once.
     addressee: Option<Endpoint>,
-    /// How many of them have left.
+    /// How many of them have left, and why no more.
     sent: Option<(usize, Flushed)>,
 }
 
@@ -81,7 +82,9 @@ impl Worker {
             Kind::Waker | Kind::Listener | Kind::Alarm => false,
         };
         if !is_staged {
-            self.finish_batch();
+            if kind != Kind::Alarm {
+                self.finish_batch();
+            }
             self.handle(event);
         } else if self.batch.arrivals.len() >= MOST || self.batch.used >= ENOUGH_BYTES {
             self.finish_batch();

@@ -369,7 +369,7 @@ impl Worker {
         // What was put off does not wait for anything, nor does what is due.
         let is_free = self.again.is_empty() && wake_at > self.core.now;
         if is_free {
-            self.alarm.ring_by(wake_at, self.core.now)?;
+            self.alarm.ring_for(wake_at, self.core.now)?;
         }
         match self.poll.poll(events, (!is_free).then_some(Duration::ZERO)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -421,6 +421,7 @@ impl Worker {
             (Kind::Listener, door) => self.accept(usize::try_from(door).unwrap_or(usize::MAX)),
             (Kind::Client, word) => self.client_ready(Key::unpack(word), event),
             (Kind::Upstream, word) => self.upstream_ready(Key::unpack(word), event),
+            // It has woken the worker; that is all.
             (Kind::Alarm, _) => self.alarm.has_rung(),
         }
     }

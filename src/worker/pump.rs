@@ -29,6 +29,7 @@ impl Endpoint {
         }
     }
 
+    /// What has come from it, and the way to it; `None` once it is closed.
     pub(super) fn stream<'s>(
         self,
         clients: &'s mut Slots<Client>,
@@ -331,7 +332,8 @@ impl Worker {
         }
     }
 
-    /// Whom the bytes are for, where they are for one side alone and nothing is in their way.
+    /// Whom the bytes are for, where they are for one side alone and nothing is in their way. Its socket is told if they are
+    /// the last.
     pub(super) fn addressee(&mut self, job_key: Key) -> Option<Endpoint> {
         let side = match [Side::Upstream, Side::Client].map(|side| self.core.output.outlet(side).is_empty()) {
             [false, true] => Side::Upstream,
@@ -359,7 +361,8 @@ impl Worker {
         Some(output.outlet(addressee.side()).write(input, &mut |slices| stream.transport.send(slices, bench)))
     }
 
-    /// Tells an exchange what has become of its bytes, and does what follows from that.
+    /// Tells an exchange what has become of its bytes, which stand in the core's output now, and does what follows from
+    /// that.
     pub(super) fn note_sent(&mut self, job_key: Key, side: Side, (sent, flushed): (usize, Flushed), input: &[u8]) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         job.exchange.note_sent(side, sent, flushed, input, &mut self.core);

@@ -2,6 +2,7 @@
 
 mod batch;
 mod buffers;
+mod crowd;
 mod handover;
 
 use super::*;

@@ -1,155 +1,34 @@
-//! Many at once: what the poll tells in one turn is done in stages, and each gets what is its own.
+//! What the poll tells in one turn is done in stages: what becomes of those who are in one batch.
 
 use super::*;
 use crate::exchange::Input;
-use crate::worker::batch::MOST;
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::Shutdown;
-
-/// So many clients ask in the same turn: more than two batches.
-const CLIENTS: usize = 80;
-
-/// How often each of them asks.
-const ROUNDS: usize = 12;
-
-/// What becomes of a request: its number and the seed say it, whatever else happens.
-#[derive(Clone, Debug)]
-struct Plan {
-    number: usize,
-    /// The length of its body, part of which may come later than the head.
-    upload: usize,
-    is_upload_late: bool,
-    /// Its answer comes before the end of its body, and in the same turn.
-    is_early: bool,
-    answer: usize,
-    coding: Coding,
-    /// The second half of the answer comes in another turn.
-    is_halved: bool,
-    /// Its backend closes the connection without a word, if that has served before.
-    is_stale: bool,
-    client: Conduct,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Coding {
-    Sized,
-    Chunked,
-    /// The backend's end is the answer's.
-    UntilClose,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Conduct {
-    Stays,
-    /// It ends its side behind the request, and is answered.
-    HalfCloses,
-    ResetsAtOnce,
-    /// It goes in the turn of its answer.
-    Resets,
-}
-
-impl Plan {
-    fn new(seed: u64, number: usize) -> Self {
-        let mut dice = fastrand::Rng::with_seed(seed << 32 | number as u64);
-        let mut length = || match dice.u8(..8) {
-            0 => 0,
-            1..=4 => dice.usize(1..1000),
-            5..=6 => dice.usize(1000..5000),
-            _ => dice.usize(5000..60_000),
-        };
-        let (upload, answer) = (length(), length());
-        if upload > 1 && dice.u8(..4) == 0 {
-            let (coding, client) = (Coding::Sized, Conduct::Stays);
-            let (is_upload_late, is_early, is_halved, is_stale) = (true, true, false, false);
-            return Self { number, upload, is_upload_late, is_early, answer, coding, is_halved, is_stale, client };
-        }
-        Self {
-            number,
-            upload: if dice.bool() { upload } else { 0 },
-            is_upload_late: dice.bool(),
-            is_early: false,
-            answer,
-            coding: [Coding::Sized, Coding::Sized, Coding::Chunked, Coding::UntilClose][dice.usize(..4)],
-            is_halved: dice.u8(..4) == 0,
-            is_stale: dice.u8(..8) == 0,
-            client: match dice.u8(..20) {
-                0 => Conduct::HalfCloses,
-                1 => Conduct::ResetsAtOnce,
-                2..=3 => Conduct::Resets,
-                _ => Conduct::Stays,
-            },
-        }
-    }
-
-    /// Bytes of this length that are those of this request alone.
-    fn text(&self, length: usize) -> Vec<u8> {
-        format!("{};", self.number).into_bytes().into_iter().cycle().take(length).collect()
-    }
-
-    /// What is sent of the request in the first turn and later.
-    fn request(&self) -> (Vec<u8>, Vec<u8>) {
-        let Self { number, upload, .. } = self;
-        let head = match upload {
-            0 => format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"),
-            _ => format!("PUT /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: {upload}\r\n\r\n"),
-        };
-        let mut first = head.into_bytes();
-        first.extend(self.text(*upload));
-        let late = if self.is_upload_late { upload / 2 } else { 0 };
-        let late = first.split_off(first.len() - late);
-        (first, late)
-    }
-
-    /// The answer, in as many parts as turns.
-    fn answer(&self) -> (Vec<u8>, Vec<u8>) {
-        let body = self.text(self.answer);
-        let mut first = match self.coding {
-            Coding::Sized => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(),
-            Coding::Chunked => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
-            Coding::UntilClose => b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
-        };
-        match self.coding {
-            Coding::Chunked => {
-                for chunk in body.chunks(1500) {
-                    first.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-                    first.extend([chunk, b"\r\n"].concat());
-                }
-                first.extend(b"0\r\n\r\n");
-            }
-            _ => first.extend(body),
-        }
-        let late = if self.is_halved { first.len() / 2 } else { 0 };
-        let late = first.split_off(first.len() - late);
-        (first, late)
-    }
-}
 
 /// One end of a connection of the test's: what it has to send, and what it has got.
-struct End {
-    stream: TcpStream,
-    outbox: Vec<u8>,
-    inbox: Vec<u8>,
-    is_over: bool,
+pub(super) struct End {
+    pub(super) stream: TcpStream,
+    pub(super) outbox: Vec<u8>,
+    pub(super) inbox: Vec<u8>,
+    pub(super) is_over: bool,
     /// How many requests have come by it.
-    served: usize,
+    pub(super) served: usize,
 }
 
 impl End {
-    fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream) -> Self {
         stream.set_nonblocking(true).expect("a socket that can be asked");
         stream.set_nodelay(true).expect("an option");
         Self { stream, outbox: Vec::new(), inbox: Vec::new(), is_over: false, served: 0 }
     }
 
     /// Sends as much as there is room for.
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         let sent = self.stream.write(&self.outbox).unwrap_or(0);
         self.outbox.drain(..sent);
     }
 
     /// Sends what there is to send, and takes what has come.
-    fn work(&mut self) {
+    pub(super) fn work(&mut self) {
         self.send();
         let mut room = [0; 65_536];
         while !self.is_over {
@@ -162,13 +41,13 @@ impl End {
     }
 
     /// The number of the request that is coming, once that is here.
-    fn number(&self) -> Option<usize> {
+    pub(super) fn number(&self) -> Option<usize> {
         let line = self.inbox.split(|byte| *byte == b'\r').next().filter(|line| line.len() < self.inbox.len())?;
         Some(number(std::str::from_utf8(line).expect("a request line")))
     }
 
     /// Takes a message out of what has come, if one is there as a whole: its first line and its body.
-    fn take_message(&mut self) -> Option<(String, Vec<u8>)> {
+    pub(super) fn take_message(&mut self) -> Option<(String, Vec<u8>)> {
         let head_len = self.inbox.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
         let (head, rest) = self.inbox.split_at(head_len);
         let head = std::str::from_utf8(head).expect("a head");
@@ -188,7 +67,7 @@ impl End {
 }
 
 /// The number that stands in a request line.
-fn number(line: &str) -> usize {
+pub(super) fn number(line: &str) -> usize {
     line.split(['/', ' ']).nth(2).and_then(|number| number.parse().ok()).expect("a number")
 }
 
@@ -205,205 +84,6 @@ fn unchunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         at += size + 2;
         if size == 0 {
             return Some((data, at));
-        }
-    }
-}
-
-/// Clients and a backend's connections, whose conduct the seed says.
-struct Crowd {
-    /// What is to be known for another go.
-    label: String,
-    clients: Vec<Option<End>>,
-    backend: Vec<Option<End>>,
-    /// The requests of this round, by number, and which connection has brought them.
-    plans: BTreeMap<usize, Plan>,
-    asked: BTreeMap<usize, usize>,
-    /// What is held back of bodies until their answers come, and how many of those have not come whole.
-    held: BTreeMap<usize, Vec<u8>>,
-    unheard: usize,
-}
-
-impl Crowd {
-    /// The clients' next requests, all of them before the worker's next turn.
-    fn ask(&mut self, seed: u64, round: usize, stage: &mut Stage) {
-        self.asked.clear();
-        self.plans = (0..CLIENTS).map(|place| round * CLIENTS + place).map(|it| (it, Plan::new(seed, it))).collect();
-        let mut late = Vec::new();
-        for (client, plan) in self.clients.iter_mut().zip(self.plans.values()) {
-            let end = client.get_or_insert_with(|| End::new(TcpStream::connect(stage.address).expect("a connection")));
-            let (first, second) = plan.request();
-            end.outbox = first;
-            end.send();
-            late.push(second);
-            if plan.client == Conduct::ResetsAtOnce {
-                client.take().into_iter().for_each(|end| reset(end.stream));
-            }
-        }
-        stage.turn();
-        for ((client, plan), late) in self.clients.iter_mut().zip(self.plans.values()).zip(late) {
-            let Some(end) = client else { continue };
-            if plan.is_early {
-                self.held.insert(plan.number, late);
-                continue;
-            }
-            end.outbox.extend(late);
-            end.send();
-            if plan.client == Conduct::HalfCloses && end.outbox.is_empty() {
-                end.stream.shutdown(Shutdown::Write).expect("an end");
-            }
-        }
-    }
-
-    /// What has come at the backend. Whether all is there of those who wait for an answer.
-    fn has_heard(&mut self, stage: &Stage) -> bool {
-        while let Ok((stream, _)) = stage.backend.accept() {
-            self.backend.push(Some(End::new(stream)));
-        }
-        self.clients.iter_mut().flatten().for_each(End::send);
-        for (place, connection) in self.backend.iter_mut().enumerate() {
-            let Some(end) = connection else { continue };
-            end.work();
-            let early = end.number().and_then(|number| self.plans.get(&number)).filter(|plan| plan.is_early);
-            if let Some(plan) = early {
-                self.asked.insert(plan.number, place);
-            } else if let Some((line, body)) = end.take_message() {
-                end.served += 1;
-                // Of an earlier round it is one whose client had gone.
-                let Some(plan) = self.plans.get(&number(&line)) else { continue };
-                assert_eq!(body, plan.text(plan.upload), "the body of {plan:?}, {}", self.label);
-                if plan.is_stale && end.served > 1 {
-                    *connection = None;
-                    continue;
-                }
-                self.asked.insert(plan.number, place);
-            }
-            if connection.as_ref().is_some_and(|end| end.is_over) {
-                *connection = None;
-            }
-        }
-        let is_here = |plan: &Plan| self.asked.contains_key(&plan.number) || plan.client == Conduct::ResetsAtOnce;
-        self.plans.values().all(is_here)
-    }
-
-    /// The answers, and the ends of those who do not wait for them, all before the worker's next turn.
-    fn answer(&mut self, seed: u64, stage: &mut Stage) {
-        let mut late = Vec::new();
-        let mut order: Vec<_> = self.asked.iter().collect();
-        fastrand::Rng::with_seed(seed).shuffle(&mut order);
-        for (number, place) in order {
-            let plan = &self.plans[number];
-            let client = &mut self.clients[number % CLIENTS];
-            if let (Some(held), Some(end)) = (self.held.remove(number), client.as_mut()) {
-                self.unheard += 1;
-                end.outbox.extend(held);
-                end.send();
-            }
-            if plan.client == Conduct::Resets && number % 2 == 0 {
-                client.take().into_iter().for_each(|end| reset(end.stream));
-            }
-            let (first, second) = plan.answer();
-            let connection = &mut self.backend[*place];
-            if let Some(end) = connection {
-                end.outbox.extend(first);
-                end.send();
-            }
-            late.push((*place, second, matches!(plan.coding, Coding::UntilClose)));
-            if plan.client == Conduct::Resets && number % 2 == 1 {
-                client.take().into_iter().for_each(|end| reset(end.stream));
-            }
-        }
-        // Some ends are to be told together with the bytes before them.
-        let (at_once, later): (Vec<_>, Vec<_>) = late.into_iter().partition(|(_, bytes, _)| bytes.is_empty());
-        self.go_on(at_once, stage);
-        stage.turn();
-        self.go_on(later, stage);
-    }
-
-    /// The rest of some answers.
-    fn go_on(&mut self, rest: Vec<(usize, Vec<u8>, bool)>, stage: &mut Stage) {
-        for (place, bytes, closes) in rest {
-            let Some(end) = &mut self.backend[place] else { continue };
-            end.outbox.extend(bytes);
-            end.send();
-            if closes {
-                let label = format!("an answer is taken, {}", self.label);
-                let clients = &mut self.clients;
-                stage.until(&label, |_| {
-                    clients.iter_mut().flatten().for_each(End::work);
-                    end.work();
-                    (end.outbox.is_empty() || end.is_over).then_some(())
-                });
-                self.backend[place] = None;
-            }
-        }
-    }
-
-    /// Whether everybody who waited has had an answer, and it was the right one.
-    fn is_served(&mut self) -> bool {
-        for end in self.backend.iter_mut().flatten() {
-            end.work();
-            let Some(plan) = end.number().and_then(|number| self.plans.get(&number)).filter(|plan| plan.is_early)
-            else {
-                continue;
-            };
-            // An answer that comes early keeps no part of the body from a backend that reads on.
-            if let Some((_, body)) = end.take_message() {
-                assert!(body == plan.text(plan.upload), "the body of {plan:?}, {}", self.label);
-                end.served += 1;
-                self.unheard -= 1;
-            }
-        }
-        let mut is_served = self.unheard == 0;
-        for (client, plan) in self.clients.iter_mut().zip(self.plans.values()) {
-            let Some(end) = client else { continue };
-            if end.served == 0 {
-                end.work();
-                if let Some((line, body)) = end.take_message() {
-                    assert_eq!(line, "HTTP/1.1 200 OK", "{plan:?}, {}", self.label);
-                    assert!(body == plan.text(plan.answer), "another's answer to {plan:?}, {}", self.label);
-                    assert!(end.inbox.is_empty(), "bytes behind the answer to {plan:?}, {}", self.label);
-                    end.served = 1;
-                }
-            }
-            let is_there = end.served == 1 || !end.is_over;
-            assert!(is_there, "no answer to {plan:?}: {:?}, {}", end.inbox.escape_ascii().to_string(), self.label);
-            is_served &= end.served == 1;
-        }
-        is_served
-    }
-}
-
-/// Clients that ask in the same turn, backends that answer in the same turn, and who goes meanwhile: everybody gets the
-/// answer to what he asked, however many are in a batch.
-#[test]
-fn everybody_in_a_batch_gets_what_is_his() {
-    for (events, seeds) in [(1, 0..2), (3, 2..4), (EVENTS, 0..6)] {
-        for seed in seeds {
-            let mut stage = Stage::new(&format!("crowd-{events}-{seed}"), CLIENTS + 10);
-            stage.events = events;
-            let label = format!("seed {seed}, {events} events a turn");
-            let (clients, backend) = ((0..CLIENTS).map(|_| None).collect(), Vec::new());
-            let (plans, asked, held, unheard) = Default::default();
-            let mut crowd = Crowd { label, clients, backend, plans, asked, held, unheard };
-            for round in 0..ROUNDS {
-                crowd.ask(seed, round, &mut stage);
-                let waits = format!("the requests of round {round}, {}", crowd.label);
-                stage.until(&waits, |stage| crowd.has_heard(stage).then_some(()));
-                crowd.answer(seed, &mut stage);
-                let waits = format!("the answers of round {round}, {}", crowd.label);
-                stage.until(&waits, |_| crowd.is_served().then_some(()));
-                for (client, plan) in crowd.clients.iter_mut().zip(crowd.plans.values()) {
-                    client.iter_mut().for_each(|end| end.served = 0);
-                    if plan.client == Conduct::HalfCloses {
-                        *client = None;
-                    }
-                }
-            }
-            assert_eq!(stage.worker.batch.largest(), events.min(MOST), "{}", crowd.label);
-            drop(crowd.clients);
-            stage.until("all have left", |stage| stage.worker.clients.is_empty().then_some(()));
-            let held = (stage.worker.jobs.len(), stage.worker.core.buffers.lent());
-            assert_eq!(held, (0, 0), "{}", crowd.label);
         }
     }
 }
@@ -435,6 +115,53 @@ fn what_came_for_a_request_that_is_over_reaches_nobody() {
     }
     assert_eq!((stage.worker.jobs.len(), stage.worker.core.buffers.lent()), (0, 0));
     assert_eq!(stage.worker.upstreams.len(), 2, "its connection is closed, and no other");
+}
+
+/// Clients of one batch that do not read: what their sockets do not take follows once they do, in order and to the end.
+#[test]
+fn what_full_sockets_do_not_take_in_a_batch_follows() {
+    const LENGTH: usize = 16 << 20;
+    let mut stage = Stage::new("full", 10);
+    let ask = |number: usize| match number {
+        2 => format!("GET /{number} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+        _ => request(&format!("/{number}")),
+    };
+    let mut clients: Vec<_> = (0..3).map(|number| End::new(stage.client(&ask(number)))).collect();
+    stage.watch();
+    let mut backends: Vec<_> = (0..3).map(|_| stage.accepted()).collect();
+    let body = |number: u8| (0..251).cycle().take(LENGTH).map(move |step| step ^ number);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+    let answers = [0, 1, 2].map(|number| head.bytes().chain(body(number)).collect::<Vec<u8>>());
+    let mut sent = [0; 3];
+    let mut answer = |at_once: usize| {
+        for ((backend, answer), sent) in backends.iter_mut().zip(&answers).zip(&mut sent) {
+            backend.set_nonblocking(true).expect("a backend that can be asked");
+            let end = answer.len().min(*sent + at_once);
+            *sent += backend.write(&answer[*sent..end]).unwrap_or(0);
+        }
+    };
+    // So little at a time that what comes for all of them is one batch.
+    stage.until("all sockets are full", |stage| {
+        answer(8000);
+        let is_full = |job: &Job| !job.exchange.backlog(Side::Client).is_empty();
+        stage.worker.jobs.values().all(is_full).then_some(())
+    });
+    assert_eq!(stage.worker.batch.largest(), 3, "they were in one batch");
+    stage.until("the answers have come", |_| {
+        answer(LENGTH);
+        clients.iter_mut().for_each(End::work);
+        clients.iter().all(|client| client.inbox.len() >= LENGTH).then_some(())
+    });
+    stage.until("all is over", |stage| {
+        clients.iter_mut().for_each(End::work);
+        (stage.worker.jobs.is_empty() && clients[2].is_over).then_some(())
+    });
+    for (number, client) in (0..).zip(&clients) {
+        let (head, got) = client.inbox.split_at(client.inbox.len() - LENGTH);
+        assert!(got.iter().copied().eq(body(number)), "the body of answer {number}");
+        assert!(head.len() < 200, "one answer, {number}");
+    }
+    assert_eq!(stage.worker.core.buffers.lent(), 0);
 }
 
 /// An answer in very small chunks is copied as a whole, wherever in a batch it stands; that room is given back.
