@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 0 | [`base`] | clock, moments, generational slots, timer wheel, buffer pool, counters, the one enum of failures |
 //! | 1 | [`wire`] | HTTP/1.1 as bytes: heads, *the one* body-length decision, chunked, hop-by-hop and forwarded headers |
-//! | 1 | [`net`] | listeners, mailbox with waker, transport. No HTTP |
+//! | 1 | [`net`] | listeners, mailbox with waker, alarm, transport. No HTTP |
 //! | 2 | [`cluster`] | what a cluster is: frontends, their members, backends and what all cores share of them |
 //! | 2 | [`page`], [`access_log`] | error pages; log record and sink |
 //! | 3 | [`balance`], [`health`] | one policy a file; the judgement of an answer. Pure |
