@@ -28,9 +28,8 @@ impl Moment {
 
     /// This moment, or the first one after it whose lowest `bits` are zero.
     pub const fn round_up(self, bits: u32) -> Self {
-        let below = (1 << bits) - 1;
-        match self.0.checked_add(below) {
-            Some(sum) => Self(sum & !below),
+        match self.0.checked_next_multiple_of(1 << bits) {
+            Some(micros) => Self(micros),
             None => Self::NEVER,
         }
     }

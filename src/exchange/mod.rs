@@ -1,10 +1,9 @@
 //! One request from head to last byte, as an enum of states. No I/O and no clock.
 //!
 //! The owner tells an [`Exchange`] what happened ([`Input`]) by [`Exchange::step`], does what it then finds in
-//! [`Output`] (first the effects in their order, then the bytes, by [`Exchange::flush`], or by a hand of its own that it
-//! tells of by [`Exchange::note_sent`]), and reads from a side only
-//! while [`Exchange::wants`] says so. Everything else, down to what a reset in the middle of a retry means, is decided
-//! in here; so a test can play every order of events.
+//! [`Output`] (first the effects in their order, then the bytes, by [`Exchange::flush`], or by itself, which it tells by
+//! [`Exchange::note_sent`]), and reads from a side only while [`Exchange::wants`] says so. Everything else, down to what a
+//! reset in the middle of a retry means, is decided in here; so a test can play every order of events.
 //!
 //! ```text
 //! Reading ─► Resolving ─► Connecting ─► Awaiting ─► Relaying ─► Finishing ─► Over

@@ -169,7 +169,7 @@ impl Worker {
                 job.is_staged = false;
             }
             self.take_in(job, source, received, scratch.part(arrival.place.clone()));
-            arrival.addressee = self.addressee(arrival.job);
+            arrival.addressee = self.addressee(job);
             std::mem::swap(&mut self.core.output, output);
         }
         for (arrival, output) in arrivals.iter_mut().zip(&mut *outputs) {

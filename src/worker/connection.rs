@@ -194,6 +194,16 @@ impl Job {
         Some(&mut self.endpoint(side)?.stream(clients, upstreams)?.transport)
     }
 
+    /// Has the socket of a side say so with what it is sent next, if the stream ends behind that.
+    pub(super) fn announce_end(&self, side: Side, clients: &mut Slots<Client>, upstreams: &mut Slots<Upstream>) {
+        if side == Side::Client
+            && self.exchange.ends_behind_answer()
+            && let Some(transport) = self.transport(side, clients, upstreams)
+        {
+            transport.announce_end();
+        }
+    }
+
     /// Who is at a side, where somebody is.
     pub(super) fn endpoint(&self, side: Side) -> Option<Endpoint> {
         match (side, self.link) {

@@ -340,10 +340,8 @@ impl Worker {
             [true, false] => Side::Client,
             _ => return None,
         };
-        let job = self.jobs.get_mut(job_key).filter(|job| job.exchange.backlog(side).is_empty())?;
-        if side == Side::Client && job.exchange.ends_behind_answer() {
-            job.transport(side, &mut self.clients, &mut self.upstreams)?.announce_end();
-        }
+        let job = self.jobs.get(job_key).filter(|job| job.exchange.backlog(side).is_empty())?;
+        job.announce_end(side, &mut self.clients, &mut self.upstreams);
         job.endpoint(side)
     }
 
@@ -374,13 +372,11 @@ impl Worker {
             return None;
         }
         let job = self.jobs.get_mut(job_key)?;
+        job.announce_end(side, &mut self.clients, &mut self.upstreams);
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else {
             self.core.output.outlet(side).clear();
             return None;
         };
-        if side == Side::Client && job.exchange.ends_behind_answer() {
-            transport.announce_end();
-        }
         let bench = &mut self.bench;
         Some(job.exchange.flush(side, input, &mut self.core, |slices| transport.send(slices, bench)))
     }

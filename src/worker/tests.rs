@@ -3,6 +3,7 @@
 mod batch;
 mod buffers;
 mod crowd;
+mod end;
 mod handover;
 
 use super::*;

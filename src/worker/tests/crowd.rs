@@ -1,6 +1,6 @@
 //! Many at once, and each gets what is its own: a crowd of clients and backends whose conduct a seed says.
 
-use super::batch::{End, number};
+use super::end::{End, number};
 use super::*;
 use crate::worker::batch::MOST;
 use std::collections::BTreeMap;
