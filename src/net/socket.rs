@@ -214,6 +214,11 @@ impl Socket {
         Ok((self.stream.peer_addr()?, self.stream.local_addr()?))
     }
 
+    /// How many bytes of the stream one segment has at the most. It changes with the path, so it is asked for anew.
+    pub(super) fn segment(&self) -> Option<u32> {
+        socket2::SockRef::from(&self.stream).tcp_mss().ok()
+    }
+
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }

@@ -213,6 +213,15 @@ impl Transport {
         }
     }
 
+    /// How many bytes one segment to the peer has at the most; `None` where that says nothing of what [`Transport::send`] is
+    /// given, because it is encrypted on its way.
+    pub fn segment(&self) -> Option<u32> {
+        match &self.layer {
+            Layer::Plain => self.socket.segment(),
+            Layer::Tls(_) => None,
+        }
+    }
+
     /// How many bytes were sent so far, as the network counts them.
     pub fn sent(&self) -> u64 {
         self.socket.sent()

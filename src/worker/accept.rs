@@ -2,7 +2,8 @@
 
 use super::connection::{Client, Stream};
 use super::pressure::{Need, is_shortage};
-use super::{Again, FIRST_READ, Kind, Owner, Worker};
+use super::read_limit::ReadLimit;
+use super::{Again, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::slots::Key;
@@ -194,7 +195,7 @@ impl Worker {
                 job: None,
                 idle_since: Moment::NEVER,
                 served: 0,
-                read_limit: FIRST_READ,
+                read_limit: ReadLimit::default(),
                 share,
                 door: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,

@@ -7,7 +7,8 @@
 //! nothing of it. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst; but
 //! the alarm, which changes nothing.
 
-use super::pump::{Endpoint, SMALLEST_READ};
+use super::pump::Endpoint;
+use super::read_limit::{LARGEST_READ, SMALLEST_READ};
 use super::{Kind, Worker};
 use crate::base::cut::Cut;
 use crate::base::slots::Key;
@@ -22,6 +23,9 @@ pub(super) const MOST: usize = 32;
 
 /// How many bytes a batch has before it ends: more would be out of the processor's cache before they are sent.
 const ENOUGH_BYTES: usize = 32 * 1024;
+
+/// What is received stands in a buffer of this size: the last one of a batch may be as large as any.
+pub(super) const SCRATCH_BYTES: usize = ENOUGH_BYTES + LARGEST_READ;
 
 /// What has arrived and was not given to its exchange yet. No job is in it twice.
 #[derive(Debug, Default)]
@@ -141,6 +145,9 @@ impl Worker {
         let start = self.batch.used;
         let room = self.scratch.get_mut(start..).unwrap_or_default();
         let received = stream.transport.receive(room.room(limit), &mut self.bench);
+        if received == Received::Bytes(limit) {
+            self.fit_reads(job_key, side);
+        }
         self.arrive(job_key, source, received, start..start + received.count());
         true
     }

@@ -1,6 +1,7 @@
 //! What lives in a worker's three slabs.
 
 use super::pump::Endpoint;
+use super::read_limit::ReadLimit;
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::cut::Cut;
@@ -143,7 +144,7 @@ pub(super) struct Client {
     /// How many answers it has had.
     pub(super) served: u32,
     /// How much the first read of its next exchange may bring.
-    pub(super) read_limit: u32,
+    pub(super) read_limit: ReadLimit,
     /// The number of the door it came through.
     pub(super) door: u32,
     /// Its part of what its address may have, where that is limited.
@@ -168,7 +169,7 @@ pub(super) struct Job {
     pub(super) closing_client: bool,
     pub(super) closing_upstream: bool,
     /// How much one read may bring: less while the other side cannot take as much.
-    pub(super) read_limit: u32,
+    pub(super) read_limit: ReadLimit,
     /// Where it is one of those who upload, as far as the pool is concerned.
     pub(super) upload_to: Option<BackendId>,
     /// Something has arrived for it that waits in the batch.

@@ -5,7 +5,8 @@
 //! their clients move.
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::{Again, FIRST_READ, Kind, Order, Owner, Worker};
+use super::read_limit::ReadLimit;
+use super::{Again, Kind, Order, Owner, Worker};
 use crate::base::buffer::Lent;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
@@ -297,7 +298,7 @@ impl Worker {
                     job,
                     idle_since,
                     served,
-                    read_limit: FIRST_READ,
+                    read_limit: ReadLimit::default(),
                     share,
                     door,
                     is_shaking_hands,
@@ -333,7 +334,7 @@ impl Worker {
             link: Link::None,
             closing_client,
             closing_upstream,
-            read_limit: FIRST_READ,
+            read_limit: ReadLimit::default(),
             upload_to: None,
             is_staged: false,
         });

@@ -29,6 +29,7 @@ mod orders;
 mod perform;
 mod pressure;
 mod pump;
+mod read_limit;
 mod record;
 mod retire;
 #[cfg(test)]
@@ -64,13 +65,6 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What one read can bring. Larger reads halve the price of large bodies; they go through the core's cache all the same.
-const LARGEST_READ: u32 = 1024 * 1024;
-
-/// What the first one for a client can bring: it is kept where the other side does not take it. Where all of it is taken,
-/// the next one may bring twice as much.
-const FIRST_READ: u32 = 256 * 1024;
 
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
@@ -319,7 +313,7 @@ impl Worker {
             unwatched: watch::Unwatched::default(),
             quota: parts.quota,
             core: Core::new(now, parts.exchange, parts.pages, fastrand::Rng::new()),
-            scratch: vec![0; LARGEST_READ as usize].into_boxed_slice(),
+            scratch: vec![0; batch::SCRATCH_BYTES].into_boxed_slice(),
             batch: batch::Batch::default(),
             bench: Bench::default(),
             backend_tls: parts.backend_tls,

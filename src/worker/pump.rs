@@ -1,7 +1,8 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::{Again, LARGEST_READ, Worker};
+use super::read_limit::SMALLEST_READ;
+use super::{Again, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::cut::Cut;
@@ -10,9 +11,6 @@ use crate::exchange::{Exchange, Flushed, Input, Output, Side};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
 use mio::event::Event;
-
-/// What one read brings at least, however slow the other side is.
-pub(super) const SMALLEST_READ: usize = 16 * 1024;
 
 /// Whose socket it is.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +200,12 @@ impl Worker {
                         stream.unread.append(scratch.before(count), &mut self.core.buffers);
                         self.take_in_unread(job_key, source);
                     }
-                    received => self.pass_on(job_key, source, received, scratch.before(received.count())),
+                    received => {
+                        if received == Received::Bytes(limit) {
+                            self.fit_reads(job_key, side);
+                        }
+                        self.pass_on(job_key, source, received, scratch.before(received.count()));
+                    }
                 }
             }
         }
@@ -211,10 +214,19 @@ impl Worker {
 
     /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
     pub(super) fn read_limit(&self, job: &Job, side: Side) -> usize {
-        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit as usize };
+        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit.bytes() };
         match side {
             Side::Client => limit.min(job.exchange.expects(side).saturating_add(SMALLEST_READ)),
             Side::Upstream => limit,
+        }
+    }
+
+    /// A read has brought as much as it may, so there are more to come: those fill whole segments.
+    pub(super) fn fit_reads(&mut self, job_key: Key, from: Side) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        let to = job.transport(from.other(), &mut self.clients, &mut self.upstreams);
+        if let Some(segment) = to.and_then(|transport| transport.segment()) {
+            job.read_limit.fit(segment);
         }
     }
 
@@ -400,7 +412,7 @@ impl Worker {
         match flushed {
             Flushed::Nothing => {}
             Flushed::All => {
-                job.read_limit = (job.read_limit * 2).min(LARGEST_READ);
+                job.read_limit.widen();
                 let waits = job.exchange.waits_for_drain(side);
                 if std::mem::take(job.closing(side)) {
                     self.shut_down(job_key, side);
@@ -409,7 +421,7 @@ impl Worker {
                     self.step(job_key, Input::Drained(side), 0);
                 }
             }
-            Flushed::Blocked => job.read_limit = (job.read_limit / 4).max(SMALLEST_READ as u32),
+            Flushed::Blocked => job.read_limit.narrow(),
             Flushed::Broken if side == Side::Client => {
                 self.step(job_key, Input::Broken(Side::Client), 0);
             }

@@ -16,7 +16,7 @@ use crate::net::listener::Listener;
 use crate::wire::forwarded::{Mode, Policy};
 use crate::wire::limits::Limits;
 use crate::{health, page};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -365,7 +365,7 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
     let Some(route::Cached::Found(frontend)) = stage.worker.routes.get("a") else { panic!("the route is known") };
     // A queue of one place that is taken: the system drops every SYN for it.
-    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     full.bind(&SocketAddr::from(([127, 0, 0, 4], 0)).into()).expect("a port");
     full.listen(0).expect("a queue");
     let hangs = full.local_addr().expect("an address").as_socket().expect("of IP");

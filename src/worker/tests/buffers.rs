@@ -1,7 +1,7 @@
 //! What is kept for clients that send much at once, and for those who are slow.
 
 use super::*;
-use crate::worker::pump::SMALLEST_READ;
+use crate::worker::read_limit::SMALLEST_READ;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const PING: &[u8] = b"GET / HTTP/1.1\r\nHost: __ping__\r\n\r\n";
@@ -160,4 +160,37 @@ fn a_connection_whose_answer_came_in_parts_is_used_again() {
     stage.expect_answer(&mut client, "HTTP/1.1 200 ");
     stage.until("it is over", |stage| stage.worker.jobs.is_empty().then_some(()));
     assert_eq!((stage.worker.upstreams.len(), stage.worker.core.buffers.lent()), (1, 0));
+}
+
+/// Of a body that many reads bring, each read fills whole segments of the client's connection, whatever their size.
+#[test]
+fn a_large_body_is_read_in_whole_segments() {
+    const BYTES: usize = 4 << 20;
+    for wanted in [536, 1400, 9000] {
+        let mut stage = Stage::new("segments", 10);
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        client.set_tcp_mss(wanted).expect("segments of a size");
+        client.connect(&stage.address.into()).expect("a connection");
+        let mut client = patient(client.into());
+        client.write_all(GET).expect("a request");
+        let mut backend = stage.accepted();
+        backend.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n").as_bytes()).expect("a head");
+        for stream in [&client, &backend] {
+            stream.set_nonblocking(true).expect("a stream that can be asked");
+        }
+        let (body, mut room) = (vec![b'x'; 1 << 20], [0; 65_536]);
+        let (mut sent, mut got, mut sizes) = (0, 0, Vec::new());
+        stage.until("the body", |stage| {
+            sent += backend.write(&body[..body.len().min(BYTES - sent)]).unwrap_or(0);
+            got += client.read(&mut room).unwrap_or(0);
+            let limit = stage.worker.jobs.values().next().map(|job| job.read_limit.bytes());
+            sizes.extend(limit.filter(|limit| sizes.last() != Some(limit)));
+            (got > BYTES).then_some(())
+        });
+        let client = stage.worker.clients.values().next().expect("a client");
+        let segment = client.stream.transport.segment().expect("a size") as usize;
+        assert!(segment <= wanted as usize, "{segment} instead of {wanted}");
+        let is_whole = |limit: &usize| limit.is_multiple_of(segment) && *limit > SMALLEST_READ;
+        assert!(sizes.iter().any(is_whole), "{sizes:?} of segments of {segment}");
+    }
 }
