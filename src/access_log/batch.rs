@@ -10,8 +10,9 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A batch of this size is handed over at once.
-const FULL_BYTES: usize = 32 * 1024;
+/// A batch of this size is handed over at once. Each time wakes the log's thread, which costs as much as the lines of some
+/// hundred requests.
+const FULL_BYTES: usize = 128 * 1024;
 
 /// A batch is never larger, so its buffer never grows.
 const BATCH_LIMIT_BYTES: usize = FULL_BYTES + LINE_LIMIT_BYTES;

@@ -15,10 +15,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// How many batches may wait, for each core: about 1 MiB of lines.
-const QUEUE_BATCHES_PER_CORE: usize = 32;
+const QUEUE_BATCHES_PER_CORE: usize = 8;
 
 /// How many empty buffers are kept, for each core. What a stall of the disk took beyond that is given back.
-const SPARES_PER_CORE: usize = 4;
+const SPARES_PER_CORE: usize = 2;
 
 /// How long [`Control::stop`] waits for an output that does not take what it is given.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -276,13 +276,13 @@ mod tests {
         wait_until("the old line", || !read().is_empty());
         assert_eq!(targets(&read()), ["/1"]);
 
-        for _ in 0..1000 {
+        for _ in 0..4000 {
             write(&log, "/2");
         }
-        wait_until("a full batch", || read().len() > 32 * 1024);
+        wait_until("a full batch", || read().len() > 128 * 1024);
         drop(log);
         control.stop();
-        assert_eq!(targets(&read()).len(), 1001);
+        assert_eq!(targets(&read()).len(), 4001);
     }
 
     #[test]
