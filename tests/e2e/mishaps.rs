@@ -127,6 +127,12 @@ fn a_successor_that_dies_leaves_clients_that_are_told() {
     let successor = upgrade(&mut proxy);
     kill(number(successor), Signal::SIGKILL).expect("its end");
     until("the old one learns it", || proxy.stderr().contains("the new process takes no clients any more"));
+    // Those that have clients; the others have ended.
+    let told = |what: &str| {
+        let with_clients = |line: &&str| line.contains(what) && !line.contains("; 0 connections, ");
+        proxy.stderr().lines().filter(with_clients).count()
+    };
+    until("its workers learn it", || told(": stopping; ") == told(": handing over; "));
     gate.open();
     for client in &mut late {
         let answer = client.answer_to("GET");
