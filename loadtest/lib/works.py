@@ -72,6 +72,8 @@ WORKS = [
     Work("connect", "140 B, a connection a request", headers=("Connection: close",), aims=(Aim("peer", 0.75),)),
     Work("post", "POST of 1 KiB, answer of 140 B", lua=POST_LUA, lua_method="POST"),
     Work("chunked", "answer of 8 chunks of 1 KiB", host="made.test", path="/chunked/8/1024", body_bytes=8192),
+    Work("chunked-1m", "answer of 128 chunks of 8 KiB", host="made.test", path="/chunked/128/8192",
+         body_bytes=1024 * 1024),
     Work("hosts", "140 B, 100,000 hosts in rotation", host=f"{HOST_PREFIX}7{HOST_SUFFIX}", lua=HOSTS_LUA,
          variant=Variant(hosts=MANY_HOSTS, cached_routes=131_072),
          also=(("sluice", Variant(hosts=MANY_HOSTS, cached_routes=1000)), ("sluice", PLAIN))),

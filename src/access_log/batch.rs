@@ -55,7 +55,7 @@ impl Log {
         if now >= self.flush_at()
             && let Some(lines) = &self.lines
         {
-            lines.borrow_mut().hand_over();
+            lines.borrow_mut().hand_over_or_keep(now);
         }
     }
 
@@ -107,6 +107,15 @@ impl Lines {
         self.batch.lines += 1;
         debug_assert!(self.batch.text.len() <= BATCH_LIMIT_BYTES, "a batch outgrew its buffer");
         if self.batch.text.len() >= FULL_BYTES {
+            self.hand_over();
+        }
+    }
+
+    /// The same, of what is old and not full: it grows on where the queue has no room.
+    fn hand_over_or_keep(&mut self, now: Moment) {
+        if self.post.batches.is_full() {
+            self.flush_at = now + FLUSH_AGE;
+        } else {
             self.hand_over();
         }
     }

@@ -3,7 +3,7 @@
 use super::pace::Pace;
 use super::request::Request;
 use super::transfer::Transfer;
-use super::{Core, Cx, Effect, State, answer, connecting, resolving};
+use super::{Core, Cx, Effect, Side, State, answer, connecting, resolving};
 use crate::balance;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
@@ -125,6 +125,14 @@ impl Journey {
     /// Whether a part of the body has yet to come from the client.
     pub(super) fn is_uploading(&self) -> bool {
         !self.is_here && !self.upload.is_done()
+    }
+
+    /// The body that comes from a side.
+    pub(super) fn body_from(&self, side: Side) -> &Transfer {
+        match side {
+            Side::Client => &self.upload,
+            Side::Upstream => &self.download,
+        }
     }
 
     /// Notes how much of the input was of the body, and says what there is against it.

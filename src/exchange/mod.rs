@@ -54,7 +54,7 @@ use crate::base::clock::Moment;
 use crate::cluster::{Frontend, Member};
 use crate::wire::forwarded::Peer;
 use context::{Cx, Own};
-use finishing::{AnswerEnd, Finishing};
+use finishing::AnswerEnd;
 use journey::Target;
 use outlet::write_all;
 use state::State;
@@ -260,16 +260,7 @@ impl Exchange {
 
     /// The request, once its head is complete; not while it is a tunnel, which keeps no more than the log will want.
     pub fn request(&self) -> Option<&Request> {
-        match &self.state {
-            State::Reading(_) | State::Tunnel(_) => None,
-            State::Resolving(state) => Some(&state.journey.request),
-            State::Connecting(state) => Some(&state.journey.request),
-            State::Awaiting(state) => Some(&state.journey.request),
-            State::Relaying(state) => Some(&state.journey.request),
-            State::Finishing(Finishing { journey, .. })
-            | State::Lingering(Finishing { journey, .. })
-            | State::Over(journey) => journey.as_ref().map(|journey| &journey.request),
-        }
+        self.state.journey().map(|journey| &journey.request)
     }
 
     /// The frontend that serves the request and the place of the member that was chosen last.
@@ -305,6 +296,12 @@ impl Exchange {
             State::Relaying(state) if side == Side::Client => state.upload_left(),
             _ => usize::MAX,
         }
+    }
+
+    /// By how much `size` bytes of a body from `side` grow on their way: by what makes one chunk of them, where they become
+    /// that.
+    pub fn framing(&self, side: Side, size: usize) -> usize {
+        self.state.journey().map_or(0, |journey| journey.body_from(side).framing(size))
     }
 
     /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.

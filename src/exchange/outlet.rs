@@ -4,14 +4,16 @@ use super::Flushed;
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::cut::Cut;
+use arrayvec::ArrayVec;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
 /// Data up to this length is copied next to what was made: one plain write beats a gathering one.
 const COPY_LIMIT: usize = 1024;
 
-/// The most slices that are handed to one gathering write.
-const MAX_SLICES: usize = 16;
+/// The most slices that are handed to one gathering write. The largest read has no more of them, if its chunks are of 8 KiB
+/// or larger.
+const MAX_SLICES: usize = 64;
 
 /// Room beyond this is freed once nothing is in it: one answer in very small chunks must not hold memory for ever.
 const LARGEST_KEPT: usize = 64 * 1024;
@@ -206,14 +208,14 @@ pub(super) fn write_all<'a>(
 ) -> (usize, Flushed) {
     let mut sent = 0;
     loop {
-        let mut room = [IoSlice::new(&[]); MAX_SLICES];
-        let (slices, total) = gather(slices, &mut room);
-        if slices.is_empty() {
+        let gathered: ArrayVec<_, MAX_SLICES> = slices.by_ref().take(MAX_SLICES).map(IoSlice::new).collect();
+        if gathered.is_empty() {
             return (sent, Flushed::All);
         }
-        let (written, flushed) = write_once(slices, total, write);
+        let total = gathered.iter().map(|slice| slice.len()).sum();
+        let (written, flushed) = write_once(&gathered, total, write);
         sent += written;
-        if flushed != Flushed::All || slices.len() < MAX_SLICES {
+        if flushed != Flushed::All || !gathered.is_full() {
             return (sent, flushed);
         }
     }
@@ -230,19 +232,4 @@ fn write_once(
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, Flushed::Blocked),
         Err(_) => (0, Flushed::Broken),
     }
-}
-
-/// Gathers up to [`MAX_SLICES`] slices for one write, with the sum of their lengths.
-fn gather<'a, 'r>(
-    slices: &mut impl Iterator<Item = &'a [u8]>,
-    room: &'r mut [IoSlice<'a>; MAX_SLICES],
-) -> (&'r [IoSlice<'a>], usize) {
-    let (mut count, mut total) = (0, 0);
-    for (place, slice) in room.iter_mut().zip(slices) {
-        *place = IoSlice::new(slice);
-        count += 1;
-        total += slice.len();
-    }
-    // What is behind the count is empty.
-    (room.get(..count).unwrap_or(room), total)
 }

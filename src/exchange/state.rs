@@ -91,6 +91,18 @@ impl State {
     }
 
     /// What the request carries, where there is one and it is no tunnel.
+    pub(super) fn journey(&self) -> Option<&Journey> {
+        match self {
+            Self::Reading(_) | Self::Tunnel(_) => None,
+            Self::Resolving(state) => Some(&state.journey),
+            Self::Connecting(state) => Some(&state.journey),
+            Self::Awaiting(state) => Some(&state.journey),
+            Self::Relaying(state) => Some(&state.journey),
+            Self::Finishing(state) | Self::Lingering(state) => state.journey.as_deref(),
+            Self::Over(journey) => journey.as_deref(),
+        }
+    }
+
     pub(super) fn journey_mut(&mut self) -> Option<&mut Journey> {
         match self {
             Self::Reading(_) | Self::Tunnel(_) => None,

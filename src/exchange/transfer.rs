@@ -36,6 +36,11 @@ impl Transfer {
         }
     }
 
+    /// By how much `size` bytes of data grow if they go out at once.
+    pub(super) fn framing(&self, size: usize) -> usize {
+        if self.chunked { chunked::framing(size) } else { 0 }
+    }
+
     /// The bytes of data so far.
     pub(super) fn received(&self) -> u64 {
         self.received

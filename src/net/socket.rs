@@ -215,8 +215,8 @@ impl Socket {
     }
 
     /// How many bytes of the stream one segment has at the most. It changes with the path, so it is asked for anew.
-    pub(super) fn segment(&self) -> Option<u32> {
-        socket2::SockRef::from(&self.stream).tcp_mss().ok()
+    pub(super) fn segment(&self) -> Option<u16> {
+        socket2::SockRef::from(&self.stream).tcp_mss().ok()?.try_into().ok()
     }
 
     pub(super) fn sent(&self) -> u64 {

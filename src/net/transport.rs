@@ -215,7 +215,7 @@ impl Transport {
 
     /// How many bytes one segment to the peer has at the most; `None` where that says nothing of what [`Transport::send`] is
     /// given, because it is encrypted on its way.
-    pub fn segment(&self) -> Option<u32> {
+    pub fn segment(&self) -> Option<u16> {
         match &self.layer {
             Layer::Plain => self.socket.segment(),
             Layer::Tls(_) => None,

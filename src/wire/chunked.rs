@@ -152,14 +152,23 @@ fn trailers(input: &[u8], most: usize) -> Result<Part, ChunkFault> {
     Ok(Part::Incomplete)
 }
 
+/// How many hexadecimal digits a size has.
+fn digits(size: usize) -> u32 {
+    (usize::BITS - size.leading_zeros()).div_ceil(4).max(1)
+}
+
+/// How many bytes stand around the data of a chunk of `size`.
+pub fn framing(size: usize) -> usize {
+    digits(size) as usize + 2 * b"\r\n".len()
+}
+
 /// Writes one chunk's first line.
 pub fn put_size(out: &mut Vec<u8>, size: usize) {
-    let digits = ((usize::BITS - size.leading_zeros()).div_ceil(4)).max(1);
     let digit = |place: u32| match (size >> (place * 4)).to_le_bytes()[0] & 0xf {
         small @ 0..=9 => b'0' + small,
         large => b'a' - 10 + large,
     };
-    out.extend((0..digits).rev().map(digit));
+    out.extend((0..digits(size)).rev().map(digit));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -145,9 +145,7 @@ impl Worker {
         let start = self.batch.used;
         let room = self.scratch.get_mut(start..).unwrap_or_default();
         let received = stream.transport.receive(room.room(limit), &mut self.bench);
-        if received == Received::Bytes(limit) {
-            self.fit_reads(job_key, side);
-        }
+        self.note_read(job_key, source, received, limit);
         self.arrive(job_key, source, received, start..start + received.count());
         true
     }

@@ -201,9 +201,7 @@ impl Worker {
                         self.take_in_unread(job_key, source);
                     }
                     received => {
-                        if received == Received::Bytes(limit) {
-                            self.fit_reads(job_key, side);
-                        }
+                        self.note_read(job_key, source, received, limit);
                         self.pass_on(job_key, source, received, scratch.before(received.count()));
                     }
                 }
@@ -214,19 +212,25 @@ impl Worker {
 
     /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
     pub(super) fn read_limit(&self, job: &Job, side: Side) -> usize {
-        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit.bytes() };
+        let framing = |size| job.exchange.framing(side, size);
+        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit.of(side, framing) };
         match side {
             Side::Client => limit.min(job.exchange.expects(side).saturating_add(SMALLEST_READ)),
             Side::Upstream => limit,
         }
     }
 
-    /// A read has brought as much as it may, so there are more to come: those fill whole segments.
-    pub(super) fn fit_reads(&mut self, job_key: Key, from: Side) {
+    /// Where a read has brought as much as it may, there are more to come: those are to fill whole segments. What is encrypted
+    /// comes by records, which a read has to bring as a whole.
+    pub(super) fn note_read(&mut self, job_key: Key, source: Endpoint, received: Received, limit: usize) {
+        if received != Received::Bytes(limit) {
+            return;
+        }
         let Some(job) = self.jobs.get_mut(job_key) else { return };
-        let to = job.transport(from.other(), &mut self.clients, &mut self.upstreams);
-        if let Some(segment) = to.and_then(|transport| transport.segment()) {
-            job.read_limit.fit(segment);
+        let stream = source.stream(&mut self.clients, &mut self.upstreams);
+        if stream.is_some_and(|stream| !stream.transport.is_encrypted()) {
+            let addressee = job.transport(source.side().other(), &mut self.clients, &mut self.upstreams);
+            job.read_limit.fit(source.side(), addressee.and_then(|transport| transport.segment()));
         }
     }
 

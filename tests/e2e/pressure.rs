@@ -359,8 +359,8 @@ fn slow_sides_do_not_make_the_proxy_grow() {
     readers.iter_mut().for_each(|client| assert_eq!(client.head().status(), 200));
     worker_has_caught_up(&proxy);
     let grown = resident_kib(&proxy).saturating_sub(before);
-    // Each keeps what one read of 256 KiB could bring at the most, of 16 MiB.
-    assert!(grown < (2 * SLOW as u64) * 300 + 4096, "{grown} KiB for {} slow connections", 2 * SLOW);
+    // Each keeps what one read of 128 KiB could bring at the most, of 16 MiB.
+    assert!(grown < (2 * SLOW as u64) * 170 + 4096, "{grown} KiB for {} slow connections", 2 * SLOW);
     gate.open();
 }
 

@@ -16,10 +16,11 @@ const FRAGMENT_BYTES: usize = 16_384;
 const OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 
 /// What one read can bring.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 128 * 1024;
 
-/// How much plaintext is encrypted for one write: what the socket does not take has to be kept.
-const WRITE_BYTES: usize = 128 * 1024;
+/// How much plaintext is encrypted for one write: what one read brings, and what stands around it. What the socket does not
+/// take has to be kept.
+const WRITE_BYTES: usize = 144 * 1024;
 
 /// What a session may have to say of its own before a write: tickets, a change of keys. More goes alone.
 pub(super) const OWN_BYTES: usize = 16 * 1024;

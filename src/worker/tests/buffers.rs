@@ -162,7 +162,7 @@ fn a_connection_whose_answer_came_in_parts_is_used_again() {
     assert_eq!((stage.worker.upstreams.len(), stage.worker.core.buffers.lent()), (1, 0));
 }
 
-/// Of a body that many reads bring, each read fills whole segments of the client's connection, whatever their size.
+/// Of a body that many reads bring, they come to fill whole segments of the client's connection, whatever their size.
 #[test]
 fn a_large_body_is_read_in_whole_segments() {
     const BYTES: usize = 4 << 20;
@@ -183,12 +183,12 @@ fn a_large_body_is_read_in_whole_segments() {
         stage.until("the body", |stage| {
             sent += backend.write(&body[..body.len().min(BYTES - sent)]).unwrap_or(0);
             got += client.read(&mut room).unwrap_or(0);
-            let limit = stage.worker.jobs.values().next().map(|job| job.read_limit.bytes());
+            let limit = stage.worker.jobs.values().next().map(|job| job.read_limit.of(Side::Upstream, |_| 0));
             sizes.extend(limit.filter(|limit| sizes.last() != Some(limit)));
             (got > BYTES).then_some(())
         });
         let client = stage.worker.clients.values().next().expect("a client");
-        let segment = client.stream.transport.segment().expect("a size") as usize;
+        let segment: usize = client.stream.transport.segment().expect("a size").into();
         assert!(segment <= wanted as usize, "{segment} instead of {wanted}");
         let is_whole = |limit: &usize| limit.is_multiple_of(segment) && *limit > SMALLEST_READ;
         assert!(sizes.iter().any(is_whole), "{sizes:?} of segments of {segment}");
