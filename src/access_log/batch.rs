@@ -111,7 +111,7 @@ impl Lines {
         }
     }
 
-    /// The same, of what is old and not full: it grows on where the queue has no room.
+    /// Hands over what is old and not full; where the queue has no room it is kept instead, and grows on.
     fn hand_over_or_keep(&mut self, now: Moment) {
         if self.post.batches.is_full() {
             self.flush_at = now + FLUSH_AGE;
@@ -120,6 +120,7 @@ impl Lines {
         }
     }
 
+    /// Hands over what there is; where the queue has no room it is lost, and counted.
     fn hand_over(&mut self) {
         if self.batch.lines == 0 {
             return;

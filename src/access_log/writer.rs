@@ -361,6 +361,11 @@ mod tests {
         while control.lost_lines() == 0 {
             write(&log, "/stuck");
         }
+        let lost = control.lost_lines();
+        write(&log, "/kept");
+        let due = log.flush_at();
+        log.flush(due);
+        assert_eq!((control.lost_lines(), log.flush_at()), (lost, due + Duration::from_millis(200)), "it is kept");
         control.stop_within(Duration::ZERO);
     }
 

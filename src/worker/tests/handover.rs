@@ -110,7 +110,9 @@ fn a_tunnel_goes_on_with_what_is_under_way_in_it() {
     }
     assert!(stage.worker.core.buffers.lent() >= 2, "there are backlogs");
     let grown = stage.worker.core.buffers.grown();
-    assert!(grown > 0 && stage.worker.held_bytes() > grown, "they are accounted for: {grown} bytes");
+    let kept: usize = stage.worker.jobs.values().map(|job| job.exchange.lent_buffers().grown).sum();
+    assert_eq!(grown, kept, "what the tunnel keeps is all that there is");
+    assert!(grown > 50_000 && stage.worker.held_bytes() > grown, "they are accounted for: {grown} bytes");
     stage.replace(None);
     stage.until_left();
     assert!(stage.worker.core.buffers.lent() >= 2, "the backlogs came along");
