@@ -5,6 +5,7 @@
 //! connection sends its next request when it has its answer. One JSON line tells what happened.
 
 mod http_client;
+mod own_backend;
 
 use clap::Parser;
 use http_client::{Connection, Outcome};
@@ -12,6 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use own_backend::OwnBackend;
 use serde_json::json;
 use sluice::base::clock::{Clock, Moment};
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +51,12 @@ struct Args {
     /// How many requests to send in all.
     #[arg(long)]
     requests: Option<u64>,
+    /// Where to be the backend as well, of answers of 140 bytes.
+    #[arg(long)]
+    answer_at: Option<SocketAddr>,
+    /// For how many seconds, the first ones, latencies do not count: connections are opened then.
+    #[arg(long, default_value_t = 0)]
+    settle: u64,
     /// For how long to send.
     #[arg(long, required_unless_present = "requests")]
     seconds: Option<u64>,
@@ -81,6 +89,7 @@ struct Run {
     poll: Poll,
     timer: TimerFd,
     connections: Vec<Connection>,
+    own_backend: Option<OwnBackend>,
     /// First in, first out, so that all connections are used.
     idle: VecDeque<usize>,
     sent: u64,
@@ -99,6 +108,7 @@ impl Run {
         let poll = Poll::new()?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
         poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+        let own_backend = args.answer_at.map(|address| OwnBackend::open(address, poll.registry())).transpose()?;
         let mut connections = Vec::with_capacity(args.connections);
         for index in 0..args.connections {
             connections.push(Connection::open(args.target, &request, poll.registry(), Token(index))?);
@@ -117,6 +127,7 @@ impl Run {
             poll,
             timer,
             connections,
+            own_backend,
             sent: 0,
             last_sent: started,
             last_answer: started,
@@ -144,6 +155,11 @@ impl Run {
             for event in &events {
                 match event.token() {
                     TIMER => drop(self.timer.wait()),
+                    Token(own_backend::FIRST_TOKEN..) => {
+                        if let Some(backend) = &mut self.own_backend {
+                            backend.ready(event.token(), self.poll.registry(), &mut scratch)?;
+                        }
+                    }
                     Token(index) => self.receive(index, &mut scratch)?,
                 }
             }
@@ -191,8 +207,10 @@ impl Run {
             Outcome::Waiting => Ok(()),
             Outcome::Answered { status, intended, close } => {
                 self.last_answer = self.clock.now();
-                let latency = self.last_answer.since(intended).as_micros();
-                self.latencies_us.push(u32::try_from(latency).unwrap_or(u32::MAX));
+                if intended >= self.started + Duration::from_secs(self.args.settle) {
+                    let latency = self.last_answer.since(intended).as_micros();
+                    self.latencies_us.push(u32::try_from(latency).unwrap_or(u32::MAX));
+                }
                 *self.statuses.entry(status).or_default() += 1;
                 if close { self.reconnect(index) } else { self.set_idle(index) }
             }

@@ -3,6 +3,8 @@
 from . import procs
 
 SMALL_BODY_BYTES = 140
+# Behind it there is the load generator itself, while it runs.
+OWN_HOST = "own.test"
 
 
 def start(build_dir, cores):
@@ -10,7 +12,8 @@ def start(build_dir, cores):
     host's backends."""
     made = procs.free_port()
     start_made(build_dir, made, cores)
-    return {"www.test": [start_nginx(cores)], "made.test": [made], "ws.test": [start_echo(build_dir, cores)]}
+    return {"www.test": [start_nginx(cores)], "made.test": [made], "ws.test": [start_echo(build_dir, cores)],
+            OWN_HOST: [procs.free_port()]}
 
 
 def start_made(build_dir, port, cores=None):

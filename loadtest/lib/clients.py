@@ -1,6 +1,5 @@
 """Load generators, each run to its end and understood."""
 
-import contextlib
 import http.client
 import json
 import os
@@ -12,7 +11,6 @@ from . import procs
 from .procs import Failure
 
 MARK = "sluice-wrk-summary "
-PROMPT_NICENESS = -10
 
 # What wrk prints for people rounds too much; this is asked of it once, at its end.
 SUMMARY_LUA = """
@@ -51,12 +49,11 @@ class Load:
 
 def run(command, cores, seconds, is_prompt=False):
     """Runs a load generator on `cores`, or on any where that is None, and returns what it printed. It is killed when it
-    takes far too long. A prompt one goes before the backend where both want the same core, if the system allows that."""
+    takes far too long. A prompt one goes before all else on its core, if the system allows that."""
     def in_child():
         procs.die_with_parent()
         if is_prompt:
-            with contextlib.suppress(PermissionError):
-                os.setpriority(os.PRIO_PROCESS, 0, PROMPT_NICENESS)
+            procs.go_first()
         if cores:
             os.sched_setaffinity(0, cores)
     try:
@@ -101,14 +98,16 @@ def websocket(build_dir, port, work, cores, seconds):
 
 
 def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, host="www.test", path="/",
-          is_prompt=False):
-    """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says. A prompt one
-    has a core that no proxy is on: an answer that waits for its generator to run would count as the proxy's being late."""
+          answer_at=None, settle=0):
+    """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says. One that is
+    the backend as well, on the port `answer_at`, goes before all else on its core."""
     command = [build_dir / "examples/rate", "--target", f"127.0.0.1:{port}", "--host", host, "--path", path,
                "--connections", connections]
     command += ["--rate", rate] if rate else []
     command += ["--requests", requests] if requests else ["--seconds", seconds]
-    said = json.loads(run(command, cores, seconds, is_prompt))
+    command += ["--answer-at", f"127.0.0.1:{answer_at}"] if answer_at else []
+    command += ["--settle", settle] if settle else []
+    said = json.loads(run(command, cores, seconds, is_prompt=answer_at is not None))
     errors = dict(said["socket_errors"])
     errors.update({f"status {status}": count for status, count in said["statuses"].items() if status[0] != "2"})
     errors.update({kind: said[kind] for kind in ("unanswered", "unsent") if said[kind]})

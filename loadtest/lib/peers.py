@@ -74,6 +74,10 @@ class Running:
     def is_running(self):
         return all(process.is_running() for process in self.processes)
 
+    def go_first(self, really=True):
+        for process in self.processes:
+            process.go_first(really)
+
     def end(self):
         for process in self.processes:
             process.end()

@@ -1,6 +1,7 @@
 """Processes: started on given cores, measured through /proc, and always ended."""
 
 import atexit
+import contextlib
 import ctypes
 import os
 import resource
@@ -82,6 +83,16 @@ def die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def go_first(task=0, really=True):
+    """Has a thread, by itself the caller, run before all that is not of this kind, or no longer. Kernel code that runs
+    already still goes on. False if the system does not allow it."""
+    try:
+        os.sched_setscheduler(task, os.SCHED_FIFO if really else os.SCHED_OTHER, os.sched_param(1 if really else 0))
+    except PermissionError:
+        return False
+    return True
+
+
 class Process:
     """A process in a session of its own, with its children."""
 
@@ -129,6 +140,13 @@ class Process:
             for task in _tasks(pid):
                 unseen += [int(child) for child in _read(f"/proc/{pid}/task/{task}/children").split()]
         return found
+
+    def go_first(self, really=True):
+        """Has it run before whatever else wants its cores, or no longer."""
+        for pid in self.tree():
+            for task in _tasks(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    go_first(int(task), really)
 
     def cpu_seconds(self):
         """User and system time of all its threads, those that have ended included."""

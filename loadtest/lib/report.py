@@ -20,6 +20,8 @@ class Results:
     rows: list = field(default_factory=list)
     rate: int = 0
     latency: dict = field(default_factory=dict)
+    # Whether proxy and generator went before everything else there.
+    goes_first: bool = False
     idle: dict = field(default_factory=dict)
     tunnels: dict = field(default_factory=dict)
 
@@ -105,15 +107,16 @@ def _requests_table(results):
 
 
 def _latency_table(results):
-    shared = results.cores.load & results.cores.backend
-    before = " The generator goes before the backend on their core, if the system allows that." if shared else ""
+    first = (" It and the proxy go before everything else on their cores (SCHED_FIFO)." if results.goes_first else
+             " The system did not let it and the proxy go before everything else: p99.9 tells of whoever else ran.")
     lines = [f"## Latency at {results.rate:,} requests a second, in µs\n",
              "64 connections, 140 B, half of what the slowest proxy can do; counted from the moment at which the "
-             f"timetable says that the request leaves.{before} Medians of {results.runs * RUNS_FOR_ONE} runs.\n",
-             _line(["proxy", "p50", "p99", "p99.9"]), "|---|---:|---:|---:|"]
+             f"timetable says that the request leaves. One thread is generator and backend.{first} Medians of {results.runs * RUNS_FOR_ONE} runs.\n",
+             _line(["proxy", "p50", "p99", "p99.9", "CPU a request"]), "|---|---:|---:|---:|---:|"]
     found = {name: medians(results.latency[name]) for name in results.latency}
     for name, values in found.items():
-        lines.append(_line([name, *(f"{values[one]:,.0f}" if values else "failed" for one in PERCENTILES)]))
+        lines.append(_line([name, *(f"{values[one]:,.0f}" if values else "failed" for one in PERCENTILES),
+                            f"{values['cpu']:.1f}" if values else ""]))
     rivals = [values["p999"] for name, values in found.items() if values and name not in ("floor", "sluice")]
     if found.get("sluice") and rivals:
         held = found["sluice"]["p999"] < min(rivals)
