@@ -111,9 +111,11 @@ impl Lines {
         }
     }
 
-    /// Hands over what is old and not full; where the queue has no room it is kept instead, and grows on.
+    /// Hands over what is old and not full; where others wait already it is kept instead, and grows on: the queue has room for
+    /// so many batches, whatever their size.
     fn hand_over_or_keep(&mut self, now: Moment) {
-        if self.post.batches.is_full() {
+        let room = self.post.batches.capacity().unwrap_or(usize::MAX);
+        if self.post.batches.len() >= room.div_ceil(4) {
             self.flush_at = now + FLUSH_AGE;
         } else {
             self.hand_over();

@@ -369,6 +369,29 @@ mod tests {
         control.stop_within(Duration::ZERO);
     }
 
+    /// Lines are handed over by their age before it stalls and while it does, but small batches do not fill the queue.
+    #[test]
+    fn an_output_that_stalls_at_few_lines_a_second_is_bridged_as_well() {
+        let dir = Dir::new("few");
+        let path = dir.path("access.fifo");
+        mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
+        let reader = thread::spawn({
+            let path = path.clone();
+            move || File::open(path).expect("the FIFO")
+        });
+        let (control, log) = start_one(path);
+        let _unread = reader.join().expect("the reader opens");
+        let mut written = 0;
+        while control.lost_lines() == 0 {
+            write(&log, "/few");
+            log.flush(log.flush_at());
+            written += 1;
+        }
+        let line = "127.0.0.1 - - [01/Jan/1970:00:00:00 +0000] \"GET /few HTTP/1.1\" 200 0".len();
+        assert!(written * line > 512 * 1024, "{written} lines");
+        control.stop_within(Duration::ZERO);
+    }
+
     #[test]
     fn a_full_disk_costs_lines_and_the_next_file_takes_them_again() {
         let dir = Dir::new("full");
