@@ -2,6 +2,7 @@
 
 use super::socket::Socket;
 use super::tls::{self, Bench, Session, ToBackend};
+use crate::base::buffer::Lent;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
@@ -219,6 +220,23 @@ impl Transport {
         match &self.layer {
             Layer::Plain => self.socket.segment(),
             Layer::Tls(_) => None,
+        }
+    }
+
+    /// The buffer with records that the peer has yet to take, as it was when [`Transport::recount`] was called last. Their
+    /// plaintext counts as not sent, so whoever sends has that too.
+    pub fn kept(&self) -> Lent {
+        match &self.layer {
+            Layer::Plain => Lent::default(),
+            Layer::Tls(session) => session.kept(),
+        }
+    }
+
+    /// The same, as it is now.
+    pub fn recount(&mut self) -> Lent {
+        match &mut self.layer {
+            Layer::Plain => Lent::default(),
+            Layer::Tls(session) => session.recount(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::connection::{Client, Stream};
 use super::pressure::{Need, is_shortage};
-use super::read_limit::ReadLimit;
+use super::read_limit::ClientsLimit;
 use super::{Again, Kind, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
@@ -195,7 +195,7 @@ impl Worker {
                 job: None,
                 idle_since: Moment::NEVER,
                 served: 0,
-                read_limit: ReadLimit::default(),
+                read_limit: ClientsLimit::default(),
                 share,
                 door: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,
@@ -231,9 +231,8 @@ impl Worker {
     pub(super) fn close_client(&mut self, key: Key) {
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(&mut client.timer);
-            client.stream.unread.discard(&mut self.core.buffers);
             drop(client.share);
-            client.stream.transport.take_leave();
+            client.stream.close(&mut self.core.buffers);
             if client.is_shaking_hands {
                 self.leave_lobby();
             }

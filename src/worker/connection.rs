@@ -1,7 +1,7 @@
 //! What lives in a worker's three slabs.
 
 use super::pump::Endpoint;
-use super::read_limit::ReadLimit;
+use super::read_limit::{ClientsLimit, ReadLimit};
 use crate::base::buffer::{BufferPool, Lent};
 use crate::base::clock::Moment;
 use crate::base::cut::Cut;
@@ -126,6 +126,29 @@ impl Stream {
         Self { transport, unread: Unread::default() }
     }
 
+    /// The buffers in use for it.
+    pub(super) fn lent(&self) -> Lent {
+        self.unread.lent().and(self.transport.kept())
+    }
+
+    /// How many bytes it keeps.
+    pub(super) fn burden(&self) -> usize {
+        self.unread.len() + self.transport.kept().grown
+    }
+
+    /// Counts the records among them anew. Who is sent to has just taken some, or not all.
+    pub(super) fn count_records(&mut self, buffers: &mut BufferPool) {
+        buffers.part_with(self.transport.kept());
+        buffers.welcome(self.transport.recount());
+    }
+
+    /// The end of it: drops what was read, and the records that did not leave.
+    pub(super) fn close(&mut self, buffers: &mut BufferPool) {
+        self.unread.discard(buffers);
+        self.transport.take_leave();
+        buffers.part_with(self.transport.kept());
+    }
+
     /// Whether there may be bytes to offer.
     pub(super) fn has_more(&self) -> bool {
         self.transport.is_readable() || self.unread.is_of_use()
@@ -144,7 +167,7 @@ pub(super) struct Client {
     /// How many answers it has had.
     pub(super) served: u32,
     /// How much the first read of its next exchange may bring.
-    pub(super) read_limit: ReadLimit,
+    pub(super) read_limit: ClientsLimit,
     /// The number of the door it came through.
     pub(super) door: u32,
     /// Its part of what its address may have, where that is limited.
@@ -301,6 +324,6 @@ mod tests {
         let client = slot_of_connection::<Client>() + entry;
         assert!(client <= 160, "{client} bytes for an idle client");
         let tunnel = client + slot::<Job>() + slot_of_connection::<Upstream>() + text;
-        assert!(tunnel <= 490, "{tunnel} bytes for an idle tunnel");
+        assert!(tunnel <= 500, "{tunnel} bytes for an idle tunnel");
     }
 }

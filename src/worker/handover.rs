@@ -5,7 +5,7 @@
 //! their clients move.
 
 use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::read_limit::ReadLimit;
+use super::read_limit::ClientsLimit;
 use super::{Again, Kind, Order, Owner, Worker};
 use crate::base::buffer::Lent;
 use crate::base::clock::Moment;
@@ -124,8 +124,8 @@ impl Passenger {
 
     /// Which buffers of its worker it holds.
     fn lent_buffers(&self) -> Lent {
-        let of_tunnel = |tunnel: &Tunnel| tunnel.exchange.lent_buffers().and(tunnel.upstream.unread.lent());
-        self.stream.unread.lent().and(self.tunnel.as_deref().map_or_else(Lent::default, of_tunnel))
+        let of_tunnel = |tunnel: &Tunnel| tunnel.exchange.lent_buffers().and(tunnel.upstream.lent());
+        self.stream.lent().and(self.tunnel.as_deref().map_or_else(Lent::default, of_tunnel))
     }
 }
 
@@ -298,7 +298,7 @@ impl Worker {
                     job,
                     idle_since,
                     served,
-                    read_limit: ReadLimit::default(),
+                    read_limit: ClientsLimit::default(),
                     share,
                     door,
                     is_shaking_hands,
@@ -334,7 +334,7 @@ impl Worker {
             link: Link::None,
             closing_client,
             closing_upstream,
-            read_limit: ReadLimit::default(),
+            read_limit: ClientsLimit::default().into(),
             upload_to: None,
             is_staged: false,
         });

@@ -365,8 +365,7 @@ impl Worker {
     fn remove_upstream(&mut self, key: Key) -> Option<Upstream> {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(&mut upstream.timer);
-        upstream.stream.unread.discard(&mut self.core.buffers);
-        upstream.stream.transport.take_leave();
+        upstream.stream.close(&mut self.core.buffers);
         Some(upstream)
     }
 

@@ -85,7 +85,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.job = None;
         client.served = client.served.saturating_add(1);
-        client.read_limit = job.read_limit;
+        client.read_limit = job.read_limit.of_client();
         let heir = self.leave.as_ref().map(|leave| leave.heir.is_some());
         if !keep_alive || heir == Some(false) {
             return self.close_client(job.client);

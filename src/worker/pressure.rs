@@ -19,7 +19,7 @@ use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::reason::Reason;
 use crate::base::slots::Key;
-use crate::exchange::Input;
+use crate::exchange::{Input, Side};
 use nix::errno::Errno;
 use std::cmp::Reverse;
 use std::fmt::{Arguments, Display};
@@ -97,6 +97,16 @@ impl Worker {
         }
     }
 
+    /// Counts what records are kept for a side that is encrypted and slow.
+    #[cold]
+    pub(super) fn count_records(&mut self, job: Key, side: Side) {
+        let addressee = self.jobs.get(job).and_then(|job| job.endpoint(side));
+        let stream = addressee.and_then(|addressee| addressee.stream(&mut self.clients, &mut self.upstreams));
+        if let Some(stream) = stream {
+            stream.count_records(&mut self.core.buffers);
+        }
+    }
+
     /// Whether so much is kept for those who are slow that nobody gets a large read any more.
     pub(super) fn is_short_of_buffers(&self) -> bool {
         self.core.buffers.grown() > self.settings.max_buffer_bytes / 2
@@ -135,9 +145,9 @@ impl Worker {
     /// not go before one that has stopped, so the time counts up to the patience with a body alone.
     pub(super) fn burden(&self, key: Key) -> Option<u128> {
         let job = self.jobs.get(key)?;
-        let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.unread.len());
+        let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.burden());
         let of_upstream = match job.link {
-            Link::Upstream(key) => self.upstreams.get(key).map_or(0, |upstream| upstream.stream.unread.len()),
+            Link::Upstream(key) => self.upstreams.get(key).map_or(0, |upstream| upstream.stream.burden()),
             _ => 0,
         };
         let bytes = job.exchange.burden() + of_client + of_upstream;

@@ -166,7 +166,7 @@ impl Worker {
             link: Link::None,
             closing_client: false,
             closing_upstream: false,
-            read_limit: client.read_limit,
+            read_limit: client.read_limit.into(),
             upload_to: None,
             is_staged: false,
         });
@@ -221,17 +221,17 @@ impl Worker {
     }
 
     /// Where a read has brought as much as it may, there are more to come: those are to fill whole segments. What is encrypted
-    /// comes by records, which a read has to bring as a whole.
+    /// comes by records, of which a part that is left over has to be kept.
     pub(super) fn note_read(&mut self, job_key: Key, source: Endpoint, received: Received, limit: usize) {
         if received != Received::Bytes(limit) {
             return;
         }
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         let stream = source.stream(&mut self.clients, &mut self.upstreams);
-        if stream.is_some_and(|stream| !stream.transport.is_encrypted()) {
-            let addressee = job.transport(source.side().other(), &mut self.clients, &mut self.upstreams);
-            job.read_limit.fit(source.side(), addressee.and_then(|transport| transport.segment()));
-        }
+        let is_plain = stream.is_some_and(|stream| !stream.transport.is_encrypted());
+        let addressee = job.transport(source.side().other(), &mut self.clients, &mut self.upstreams);
+        let segment = addressee.filter(|_| is_plain).and_then(|transport| transport.segment());
+        job.read_limit.fit(source.side(), segment);
     }
 
     /// Whether the connection ended before the backend can have read anything of this exchange.
@@ -405,6 +405,7 @@ impl Worker {
         let bench = &mut self.bench;
         let flushed = job.exchange.flush_backlog(side, &mut self.core, |slices| transport.send(slices, bench));
         if flushed != Flushed::Nothing {
+            self.count_records(job_key, side);
             self.after_flush(job_key, side, flushed);
             self.flush(job_key, &[]);
             self.settle(job_key);
@@ -425,7 +426,10 @@ impl Worker {
                     self.step(job_key, Input::Drained(side), 0);
                 }
             }
-            Flushed::Blocked => job.read_limit.narrow(),
+            Flushed::Blocked => {
+                job.read_limit.narrow();
+                self.count_records(job_key, side);
+            }
             Flushed::Broken if side == Side::Client => {
                 self.step(job_key, Input::Broken(Side::Client), 0);
             }

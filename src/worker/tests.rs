@@ -5,6 +5,7 @@ mod buffers;
 mod crowd;
 mod end;
 mod handover;
+mod records;
 
 use super::*;
 use crate::base::counters::Counter;
@@ -13,6 +14,7 @@ use crate::cluster::{Addresses, Backend, BackendUrl, Member};
 use crate::directory;
 use crate::directory::Source;
 use crate::net::listener::Listener;
+use crate::net::tls::{BackendSettings, Verification};
 use crate::wire::forwarded::{Mode, Policy};
 use crate::wire::limits::Limits;
 use crate::{health, page};
@@ -46,13 +48,17 @@ struct Stage {
 
 impl Stage {
     fn new(test: &str, max_sockets: usize) -> Self {
+        Self::with_backend("http", test, max_sockets)
+    }
+
+    fn with_backend(scheme: &str, test: &str, max_sockets: usize) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let backend = TcpListener::bind(any).expect("a backend's port");
         backend.set_nonblocking(true).expect("a backend that can be asked");
         let folder = std::env::temp_dir().join(format!("sluice-worker-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let routes = folder.join("routes.json");
-        let url = format!("http://{}", backend.local_addr().expect("its address"));
+        let url = format!("{scheme}://{}", backend.local_addr().expect("its address"));
         fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a routes file");
 
         let listener = Listener::open(any).expect("a port");
@@ -188,10 +194,11 @@ fn worker(
     max_sockets: usize,
     graceful_wait: Duration,
 ) -> (Worker, Post<Order>) {
+    let whoever_answers = BackendSettings { verification: Verification::Nothing, credentials: None };
     let parts = Parts {
         quota: None,
         tls: None,
-        backend_tls: None,
+        backend_tls: Some(BackendTls::new(&whoever_answers).expect("a way to talk to backends")),
         number: 0,
         listeners: vec![Entrance { socket: listener.for_worker().expect("a handle"), secure: None }],
         landing: landing.clone(),

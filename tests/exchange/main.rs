@@ -426,3 +426,22 @@ fn where_no_port_leads_to_one_backend_another_is_tried() {
     scene.tell(Input::ConnectFailed(Reason::NoPort));
     assert_eq!((scene.exchange.ledger().status, scene.exchange.ledger().reason), (503, Some(Reason::NoPort)));
 }
+
+/// An answer of unknown length becomes chunks, as an upload does; a side whose bytes stay as they are grows by nothing.
+#[test]
+fn what_a_body_grows_by_is_known_before() {
+    let upload = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let scene = Scene::with_backend(settings(), upload);
+    assert_eq!([Side::Client, Side::Upstream].map(|side| scene.exchange.framing(side, 255)), [6, 0]);
+
+    let mut scene = Scene::with_backend(settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 200 OK\r\n\r\n"));
+    scene.send(Side::Client, usize::MAX);
+    for size in [1, 15, 16, 255, 256] {
+        let framing = scene.exchange.framing(Side::Upstream, size);
+        scene.tell(Input::Bytes(Side::Upstream, &vec![b'x'; size]));
+        assert_eq!(scene.send(Side::Client, usize::MAX).1.len(), size + framing, "{size}");
+        assert!(framing > 4, "{size}");
+        assert_eq!(scene.exchange.framing(Side::Client, size), 0);
+    }
+}

@@ -4,6 +4,7 @@ use super::super::socket::{Received, Socket};
 use super::client::ToBackend;
 use super::names;
 use super::records::{self, Bench, OWN_BYTES, RECORD_BYTES, Taken};
+use crate::base::buffer::Lent;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::{CommonState, HandshakeKind, ServerConfig};
@@ -50,6 +51,8 @@ pub struct Session {
     outgoing: Vec<u8>,
     /// How many bytes of plaintext are in `outgoing` of which the writer was not told that they left.
     owed: usize,
+    /// What was said of `outgoing` last.
+    counted: Lent,
     marks: Marks,
 }
 
@@ -104,7 +107,15 @@ impl Session {
     }
 
     fn new(stage: Stage) -> Self {
-        Self { stage, incoming: Vec::new(), plain: Vec::new(), outgoing: Vec::new(), owed: 0, marks: Marks::default() }
+        Self {
+            stage,
+            incoming: Vec::new(),
+            plain: Vec::new(),
+            outgoing: Vec::new(),
+            owed: 0,
+            counted: Lent::default(),
+            marks: Marks::default(),
+        }
     }
 
     pub(in crate::net) fn fault(&self) -> Option<&Fault> {
@@ -112,6 +123,15 @@ impl Session {
             Stage::Failed(fault) => Some(fault),
             _ => None,
         }
+    }
+
+    pub(in crate::net) fn kept(&self) -> Lent {
+        self.counted
+    }
+
+    pub(in crate::net) fn recount(&mut self) -> Lent {
+        self.counted = Lent::of(&self.outgoing);
+        self.counted
     }
 
     pub(in crate::net) fn has_begun(&self) -> bool {
