@@ -104,11 +104,10 @@ fn append_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
 /// Three decimals; the rest is cut off.
 fn append_seconds(out: &mut Vec<u8>, duration: Duration) {
     append_number(out, duration.as_secs());
-    let millis = duration.subsec_millis();
-    out.push(b'.');
-    for divisor in [100, 10, 1] {
-        append_number(out, millis / divisor % 10);
-    }
+    // A digit before the decimals keeps their zeros, and then gives its place to the point.
+    let point = out.len();
+    append_number(out, 1000 + duration.subsec_millis());
+    out[point] = b'.';
 }
 
 fn append_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
