@@ -57,8 +57,8 @@ def measure(names, rate, runs, seconds, lab):
 
 def _sample(lab, running, rate, seconds):
     settle(running)
-    running.go_first()
     try:
+        running.go_first()
         user, system = running.cpu_seconds()
         load, _ = clients.paced(lab.build_dir, running.port(OWN_HOST), lab.cores.load, SETTLE_SECONDS + seconds, rate,
                                 host=OWN_HOST, answer_at=lab.backends[OWN_HOST][0], settle=SETTLE_SECONDS)

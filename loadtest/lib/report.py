@@ -111,7 +111,8 @@ def _latency_table(results):
              " The system did not let it and the proxy go before everything else: p99.9 tells of whoever else ran.")
     lines = [f"## Latency at {results.rate:,} requests a second, in µs\n",
              "64 connections, 140 B, half of what the slowest proxy can do; counted from the moment at which the "
-             f"timetable says that the request leaves. One thread is generator and backend.{first} Medians of {results.runs * RUNS_FOR_ONE} runs.\n",
+             f"timetable says that the request leaves. One thread is generator and backend.{first} Medians of "
+             f"{results.runs * RUNS_FOR_ONE} runs.\n",
              _line(["proxy", "p50", "p99", "p99.9", "CPU a request"]), "|---|---:|---:|---:|---:|"]
     found = {name: medians(results.latency[name]) for name in results.latency}
     for name, values in found.items():

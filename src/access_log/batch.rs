@@ -17,8 +17,11 @@ const FULL_BYTES: usize = 128 * 1024;
 /// A batch is never larger, so its buffer never grows.
 const BATCH_LIMIT_BYTES: usize = FULL_BYTES + LINE_LIMIT_BYTES;
 
-/// A batch is handed over at this age, however small it is.
+/// A batch is handed over at this age, however small it is, where few others wait.
 const FLUSH_AGE: Duration = Duration::from_millis(200);
+
+/// At this age it is handed over wherever there is room.
+const LATEST_AGE: Duration = Duration::from_secs(2);
 
 /// The access log as a core sees it. A clone has a batch of its own and shares the rest. What is still in the batch
 /// when a `Log` is dropped is handed over.
@@ -85,7 +88,9 @@ pub(super) struct Post {
 #[derive(Debug)]
 struct Lines {
     batch: Batch,
-    /// When the first line of the batch will be old enough.
+    /// When the first line of the batch was written.
+    since: Moment,
+    /// When it will be old enough.
     flush_at: Moment,
     stamp: Stamp,
     clock: Clock,
@@ -95,11 +100,12 @@ struct Lines {
 impl Lines {
     fn new(post: Post, clock: Clock) -> Self {
         let batch = Batch { text: Vec::with_capacity(BATCH_LIMIT_BYTES), lines: 0 };
-        Self { batch, flush_at: Moment::NEVER, stamp: Stamp::default(), clock, post }
+        Self { batch, since: Moment::NEVER, flush_at: Moment::NEVER, stamp: Stamp::default(), clock, post }
     }
 
     fn write(&mut self, record: &Record<'_>) {
         if self.batch.lines == 0 {
+            self.since = record.ended;
             self.flush_at = record.ended + FLUSH_AGE;
         }
         let stamp = self.stamp.of(self.clock.wall(record.ended));
@@ -115,7 +121,8 @@ impl Lines {
     /// so many batches, whatever their size.
     fn hand_over_or_keep(&mut self, now: Moment) {
         let room = self.post.batches.capacity().unwrap_or(usize::MAX);
-        if self.post.batches.len() >= room.div_ceil(4) {
+        let few = if now.since(self.since) < LATEST_AGE { room.div_ceil(4) } else { room };
+        if self.post.batches.len() >= few {
             self.flush_at = now + FLUSH_AGE;
         } else {
             self.hand_over();

@@ -93,12 +93,13 @@ impl BufferPool {
         }
     }
 
-    /// Says that these of the buffers in use have gone to another core, which gets them back.
+    /// Says that these of the buffers in use are so no longer: they have gone to another core, which gets them back, or were
+    /// none of this pool's.
     pub fn part_with(&mut self, buffers: Lent) {
         self.lent = self.lent.without(buffers);
     }
 
-    /// Says that these buffers of another core are in use here now.
+    /// Says that these buffers are in use here now, which another core has given out, or nobody.
     pub fn welcome(&mut self, buffers: Lent) {
         self.lent = self.lent.and(buffers);
     }

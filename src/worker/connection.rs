@@ -131,7 +131,7 @@ impl Stream {
         self.unread.lent().and(self.transport.kept())
     }
 
-    /// How many bytes it keeps.
+    /// How many bytes it keeps from others.
     pub(super) fn burden(&self) -> usize {
         self.unread.len() + self.transport.kept().grown
     }

@@ -220,7 +220,7 @@ impl Worker {
         }
     }
 
-    /// Where a read has brought as much as it may, there are more to come: those are to fill whole segments. What is encrypted
+    /// Where a read has brought as much as it may, there are more to come: those are to fill whole packets. What is encrypted
     /// comes by records, of which a part that is left over has to be kept.
     pub(super) fn note_read(&mut self, job_key: Key, source: Endpoint, received: Received, limit: usize) {
         if received != Received::Bytes(limit) {

@@ -10,8 +10,8 @@ pub(super) const SMALLEST_READ: usize = SMALLEST_KIB as usize * 1024;
 /// paced, and each time is a timer.
 pub(super) const LARGEST_READ: usize = LARGEST_KIB as usize * 1024;
 
-/// As many whole segments as fit this are a packet to the system, until a network card or the peer takes them apart: 64 KiB,
-/// without its headers and what room it leaves for those (`tcp_xmit_size_goal` of Linux).
+/// As many whole segments as fit this are the largest packet that the system makes, for a network card to take apart: 64 KiB,
+/// without its headers and the room that is left for those (`tcp_xmit_size_goal` of Linux).
 const PACKET_BYTES: usize = 65_200;
 
 const SMALLEST_KIB: u8 = 16;

@@ -4,12 +4,12 @@ use super::*;
 use crate::base::counters::Counter;
 use std::io::ErrorKind;
 
-const UPGRADE: &str = "GET /t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
-const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+pub(super) const UPGRADE: &str = "GET /t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+pub(super) const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 
 impl Stage {
     /// Puts a successor in the worker's place, and has the worker hand over to this heir, or to the successor.
-    fn replace(&mut self, heir: Option<Heir>) {
+    pub(super) fn replace(&mut self, heir: Option<Heir>) {
         let (mut worker, orders) = self.another();
         worker.begin();
         self.old.push(std::mem::replace(&mut self.worker, worker));
@@ -24,7 +24,7 @@ impl Stage {
     }
 
     #[track_caller]
-    fn until_left(&mut self) {
+    pub(super) fn until_left(&mut self) {
         self.until("the old worker's end", |stage| stage.old.is_empty().then_some(()));
     }
 

@@ -1,26 +1,104 @@
 //! What an encrypted connection keeps for a peer that is slow.
 
+use super::handover::{SWITCH, UPGRADE};
 use super::*;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 const BODY_BYTES: usize = 16 << 20;
 
-/// A backend that shakes hands, reads a request's first bytes, and the others when it may; then it answers.
-fn slow_backend(mut socket: TcpStream, may_read: Receiver<()>) -> JoinHandle<()> {
+/// A client whose bytes the backend does not take, and of which records are kept.
+struct Flood {
+    stage: Stage,
+    client: TcpStream,
+    sent: usize,
+    kept: usize,
+    /// Sent to, it has the backend read on; dropped, it has it leave.
+    go: Sender<()>,
+    backend: JoinHandle<()>,
+}
+
+impl Flood {
+    /// `reply` is what the backend says to the head of the request.
+    #[track_caller]
+    fn new(test: &str, request: &str, reply: &'static [u8]) -> Self {
+        let mut stage = Stage::with_backend("https", test, 10);
+        let client = stage.client(request);
+        let (connection, _) = stage.until("a dial", |stage| stage.backend.accept().ok());
+        SockRef::from(&connection).set_recv_buffer_size(65_536).expect("a small buffer");
+        let (go, backend) = slow_backend(patient(connection), reply);
+        client.set_nonblocking(true).expect("a client that can be asked");
+        Self { stage, client, sent: 0, kept: 0, go, backend }
+    }
+
+    #[track_caller]
+    fn rise(&mut self) {
+        let (client, sent) = (&mut self.client, &mut self.sent);
+        self.kept = self.stage.until("records are kept", |stage| {
+            send(client, sent);
+            let upstream = stage.worker.upstreams.values().next()?;
+            Some(upstream.stream.transport.kept().grown).filter(|kept| *kept > 0)
+        });
+        self.expect_counted();
+    }
+
+    /// All that is in use is counted, plaintext and records.
+    #[track_caller]
+    fn expect_counted(&self) {
+        let worker = &self.stage.worker;
+        let clients = worker.clients.values().map(|client| client.stream.lent());
+        let upstreams = worker.upstreams.values().map(|upstream| upstream.stream.lent());
+        let jobs = worker.jobs.values().map(|job| job.exchange.lent_buffers());
+        let lent: usize = clients.chain(upstreams).chain(jobs).map(|lent| lent.grown).sum();
+        assert_eq!(worker.core.buffers.grown(), lent);
+        assert!(lent > self.kept, "{lent} bytes, {} of them records", self.kept);
+    }
+
+    /// The backend reads all and says so.
+    #[track_caller]
+    fn fall(mut self) {
+        self.go.send(()).expect("a backend that waits");
+        let (client, sent) = (&mut self.client, &mut self.sent);
+        self.stage.until("all is sent", |_| {
+            send(client, sent);
+            (*sent == BODY_BYTES).then_some(())
+        });
+        self.stage.expect_answer(client, "HTTP/1.1 200 ");
+        self.end();
+    }
+
+    /// Nothing is kept any more.
+    #[track_caller]
+    fn end(self) {
+        let Self { mut stage, backend, .. } = self;
+        stage.until("nothing is kept", |stage| (stage.worker.core.buffers.lent() == 0).then_some(()));
+        assert_eq!(stage.worker.core.buffers.grown(), 0);
+        backend.join().expect("a backend that ends well");
+    }
+}
+
+fn send(client: &mut TcpStream, sent: &mut usize) {
+    static BODY: [u8; 1 << 20] = [b'x'; 1 << 20];
+    *sent += client.write(&BODY[..BODY.len().min(BODY_BYTES - *sent)]).unwrap_or(0);
+}
+
+/// A backend that shakes hands, reads a request's head and replies, and then reads on when it may; at last it answers.
+fn slow_backend(mut socket: TcpStream, reply: &'static [u8]) -> (Sender<()>, JoinHandle<()>) {
     let pair = rcgen::generate_simple_self_signed(["a".to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).expect("a key");
     let config = ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![pair.cert.der().clone()], key).expect("a pair");
-    thread::spawn(move || {
+    let (go, may_read) = channel();
+    let backend = thread::spawn(move || {
         let mut session = ServerConnection::new(Arc::new(config)).expect("a session");
         session.complete_io(&mut socket).expect("hands are shaken");
         let mut stream = StreamOwned::new(session, socket);
         let mut room = vec![0; 65_536];
         let mut got = stream.read(&mut room).expect("a head");
         let head = room.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head") + 4;
+        stream.write_all(reply).expect("a reply");
         // Nobody says so where the client leaves.
         if may_read.recv().is_ok() {
             while got < head + BODY_BYTES {
@@ -28,52 +106,43 @@ fn slow_backend(mut socket: TcpStream, may_read: Receiver<()>) -> JoinHandle<()>
             }
             stream.write_all(OK).expect("an answer");
         }
-    })
+    });
+    (go, backend)
 }
 
-/// What is in use by all that there is.
-fn lent(stage: &Stage) -> usize {
-    let clients = stage.worker.clients.values().map(|client| client.stream.lent());
-    let upstreams = stage.worker.upstreams.values().map(|upstream| upstream.stream.lent());
-    let jobs = stage.worker.jobs.values().map(|job| job.exchange.lent_buffers());
-    clients.chain(upstreams).chain(jobs).map(|lent| lent.grown).sum()
+fn upload() -> String {
+    format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES}\r\n\r\n")
 }
 
-/// Of an upload to a slow backend, plaintext is kept and the records that were made of it; both count, until they have left
-/// or nobody is left who could take them.
+/// Plaintext is kept and the records that were made of it; both count, until they have left.
 #[test]
 fn records_for_a_slow_peer_count_among_the_buffers() {
-    for leaves in [false, true] {
-        let mut stage = Stage::with_backend("https", "records", 10);
-        let mut client = stage.client(&format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES}\r\n\r\n"));
-        let (connection, _) = stage.until("a dial", |stage| stage.backend.accept().ok());
-        SockRef::from(&connection).set_recv_buffer_size(65_536).expect("a small buffer");
-        let (go, may_read) = channel();
-        let backend = slow_backend(patient(connection), may_read);
-        client.set_nonblocking(true).expect("a client that can be asked");
-        let (body, mut sent) = (vec![b'x'; BODY_BYTES], 0);
-        let mut send = |client: &mut TcpStream| sent += client.write(&body[sent..]).unwrap_or(0);
-        let kept = stage.until("records are kept", |stage| {
-            send(&mut client);
-            let upstream = stage.worker.upstreams.values().next()?;
-            Some(upstream.stream.transport.kept().grown).filter(|kept| *kept > 0)
-        });
-        assert_eq!(stage.worker.core.buffers.grown(), lent(&stage));
-        assert!(lent(&stage) > kept, "their plaintext is kept too");
-        let key = stage.worker.jobs.keys().next().expect("a job");
-        assert!(stage.worker.burden(key).is_some_and(|burden| burden > kept as u128));
-        if leaves {
-            drop(go);
-            reset(client);
-        } else {
-            go.send(()).expect("a backend that waits");
-            stage.until("an answer", |_| {
-                send(&mut client);
-                client.peek(&mut [0]).ok()
-            });
-        }
-        stage.until("it is over", |stage| stage.worker.jobs.is_empty().then_some(()));
-        assert_eq!((stage.worker.core.buffers.lent(), stage.worker.core.buffers.grown()), (0, 0));
-        backend.join().expect("a backend that ends well");
-    }
+    let mut flood = Flood::new("records", &upload(), b"");
+    flood.rise();
+    let worker = &flood.stage.worker;
+    let (burden, job) = (worker.burden(worker.jobs.keys().next().expect("a job")), worker.jobs.values().next());
+    let plain = job.map_or(0, |job| job.exchange.burden());
+    // Its time counts too, from the first millisecond on.
+    assert!(burden.is_some_and(|burden| burden >= (plain + flood.kept) as u128), "{burden:?} of {plain}");
+    flood.fall();
+}
+
+#[test]
+fn records_for_a_peer_that_leaves_are_dropped() {
+    let mut flood = Flood::new("dropped", &upload(), b"");
+    flood.rise();
+    reset(std::mem::replace(&mut flood.client, TcpStream::connect(flood.stage.address).expect("a connection")));
+    flood.go = channel().0;
+    flood.end();
+}
+
+#[test]
+fn records_move_to_another_worker_with_their_tunnel() {
+    let mut flood = Flood::new("moved", UPGRADE, SWITCH);
+    flood.stage.expect_answer(&mut flood.client, "HTTP/1.1 101 ");
+    flood.rise();
+    flood.stage.replace(None);
+    flood.stage.until_left();
+    flood.expect_counted();
+    flood.fall();
 }
