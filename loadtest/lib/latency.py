@@ -8,7 +8,7 @@ import statistics
 
 from . import clients, procs
 from .backends import OWN_HOST
-from .measure import Sample, settle
+from .measure import Sample, take_sample
 from .procs import Failure
 from .works import PLAIN, WORKS
 
@@ -56,17 +56,14 @@ def measure(names, rate, runs, seconds, lab):
 
 
 def _sample(lab, running, rate, seconds):
-    settle(running)
+    def load():
+        return clients.paced(lab.build_dir, running.port(OWN_HOST), lab.cores.load, SETTLE_SECONDS + seconds, rate,
+                             host=OWN_HOST, answer_at=lab.backends[OWN_HOST][0], settle=SETTLE_SECONDS)[0]
     try:
         running.go_first()
-        user, system = running.cpu_seconds()
-        load, _ = clients.paced(lab.build_dir, running.port(OWN_HOST), lab.cores.load, SETTLE_SECONDS + seconds, rate,
-                                host=OWN_HOST, answer_at=lab.backends[OWN_HOST][0], settle=SETTLE_SECONDS)
-        user, system = (after - before for after, before in zip(running.cpu_seconds(), (user, system)))
+        return take_sample(running, load)
     finally:
         running.go_first(False)
-    return Sample((user + system) * 1e6 / max(load.requests, 1), system / max(user + system, 1e-9),
-                  load.per_second(), load.errors, load.latency_us)
 
 
 def medians(samples):

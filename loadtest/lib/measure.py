@@ -125,20 +125,7 @@ class Lab:
 
     def _sample(self, work, participant, seconds):
         running = self.proxy(participant)
-        settle(running)
-        user, system = running.cpu_seconds()
-        try:
-            load = self.load(running, work.as_asked_of(participant[1]), seconds)
-        except Failure as failure:
-            return Sample(errors={str(failure): 1})
-        user, system = (after - before for after, before in zip(running.cpu_seconds(), (user, system)))
-        if not running.is_running():
-            load.errors["the proxy ended"] = 1
-        if not load.requests:
-            load.errors["no request was answered"] = 1
-            return Sample(errors=load.errors)
-        return Sample((user + system) * 1e6 / load.requests, system / max(user + system, 1e-9),
-                      load.per_second(), load.errors, load.latency_us)
+        return take_sample(running, lambda: self.load(running, work.as_asked_of(participant[1]), seconds))
 
     def load(self, running, work, seconds):
         """A row's load on a proxy, to its end."""
@@ -146,6 +133,24 @@ class Lab:
         if work.websocket:
             return clients.websocket(self.build_dir, port, work, self.cores.load, seconds)
         return clients.wrk(port, work, self.cores.load, seconds)
+
+
+def take_sample(running, load_it):
+    """What a load on a proxy came to, which `load_it` brings to its end, and what it cost."""
+    settle(running)
+    user, system = running.cpu_seconds()
+    try:
+        load = load_it()
+    except Failure as failure:
+        return Sample(errors={str(failure): 1})
+    user, system = (after - before for after, before in zip(running.cpu_seconds(), (user, system)))
+    if not running.is_running():
+        load.errors["the proxy ended"] = 1
+    if not load.requests:
+        load.errors["no request was answered"] = 1
+        return Sample(errors=load.errors)
+    return Sample((user + system) * 1e6 / load.requests, system / max(user + system, 1e-9),
+                  load.per_second(), load.errors, load.latency_us)
 
 
 def settle(running, seconds=3):

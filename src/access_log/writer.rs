@@ -224,6 +224,19 @@ mod tests {
         (control, log)
     }
 
+    /// A log that goes to a FIFO of which nothing is read yet, and the FIFO.
+    fn start_unread(dir: &Dir) -> (Control, Log, File) {
+        let path = dir.path("access.fifo");
+        mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
+        // Opening a FIFO waits for the other end.
+        let opening = thread::spawn({
+            let path = path.clone();
+            move || File::open(path).expect("the FIFO")
+        });
+        let (control, log) = start_one(path);
+        (control, log, opening.join().expect("the other end"))
+    }
+
     fn write(log: &Log, target: &str) {
         write_at(log, target, Moment::ZERO);
     }
@@ -324,26 +337,14 @@ mod tests {
     #[test]
     fn a_reader_that_stalls_costs_lines_which_are_counted_and_no_line_is_torn() {
         let dir = Dir::new("overflow");
-        let path = dir.path("access.fifo");
-        mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
-        let (go, may_read) = bounded::<()>(1);
-        let reader = thread::spawn({
-            let path = path.clone();
-            move || {
-                // Opening a FIFO waits for the other end.
-                let file = File::open(path).expect("the FIFO");
-                may_read.recv().expect("the order to read");
-                io::read_to_string(file).expect("text")
-            }
-        });
-        let (control, log) = start_one(path);
+        let (control, log, unread) = start_unread(&dir);
         let mut written = 0;
         while control.lost_lines() == 0 {
             assert!(written < 1_000_000, "the queue has no end");
             write(&log, "/stalled");
             written += 1;
         }
-        go.send(()).expect("the reader is there");
+        let reader = thread::spawn(move || io::read_to_string(unread).expect("text"));
         drop(log);
         let losses = Arc::clone(&control.losses);
         control.stop();
@@ -354,14 +355,7 @@ mod tests {
     #[test]
     fn an_output_that_takes_nothing_does_not_hold_up_the_stop() {
         let dir = Dir::new("stuck");
-        let path = dir.path("access.fifo");
-        mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
-        let reader = thread::spawn({
-            let path = path.clone();
-            move || File::open(path).expect("the FIFO")
-        });
-        let (control, log) = start_one(path);
-        let _unread = reader.join().expect("the reader opens");
+        let (control, log, _unread) = start_unread(&dir);
         while control.lost_lines() == 0 {
             write(&log, "/stuck");
         }
@@ -379,14 +373,7 @@ mod tests {
         const TICK: Duration = Duration::from_millis(200);
         for (lines, least) in [(1, 60), (300, 5)] {
             let dir = Dir::new("some");
-            let path = dir.path("access.fifo");
-            mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
-            let reader = thread::spawn({
-                let path = path.clone();
-                move || File::open(path).expect("the FIFO")
-            });
-            let (control, log) = start_one(path);
-            let _unread = reader.join().expect("the reader opens");
+            let (control, log, _unread) = start_unread(&dir);
             let mut now = Moment::ZERO;
             while control.lost_lines() == 0 {
                 (0..lines).for_each(|_| write_at(&log, "/some", now));

@@ -103,6 +103,7 @@ impl State {
         }
     }
 
+    /// The same, to be changed.
     pub(super) fn journey_mut(&mut self) -> Option<&mut Journey> {
         match self {
             Self::Reading(_) | Self::Tunnel(_) => None,

@@ -145,7 +145,7 @@ impl Worker {
         let start = self.batch.used;
         let room = self.scratch.get_mut(start..).unwrap_or_default();
         let received = stream.transport.receive(room.room(limit), &mut self.bench);
-        self.note_read(job_key, source, received, limit);
+        self.note_read(job_key, side, received, limit);
         self.arrive(job_key, source, received, start..start + received.count());
         true
     }

@@ -201,7 +201,7 @@ impl Worker {
                         self.take_in_unread(job_key, source);
                     }
                     received => {
-                        self.note_read(job_key, source, received, limit);
+                        self.note_read(job_key, side, received, limit);
                         self.pass_on(job_key, source, received, scratch.before(received.count()));
                     }
                 }
@@ -222,16 +222,16 @@ impl Worker {
 
     /// Where a read has brought as much as it may, there are more to come: those are to fill whole packets. What is encrypted
     /// comes by records, of which a part that is left over has to be kept.
-    pub(super) fn note_read(&mut self, job_key: Key, source: Endpoint, received: Received, limit: usize) {
+    pub(super) fn note_read(&mut self, job_key: Key, side: Side, received: Received, limit: usize) {
         if received != Received::Bytes(limit) {
             return;
         }
         let Some(job) = self.jobs.get_mut(job_key) else { return };
-        let stream = source.stream(&mut self.clients, &mut self.upstreams);
-        let is_plain = stream.is_some_and(|stream| !stream.transport.is_encrypted());
-        let addressee = job.transport(source.side().other(), &mut self.clients, &mut self.upstreams);
+        let source = job.transport(side, &mut self.clients, &mut self.upstreams);
+        let is_plain = source.is_some_and(|transport| !transport.is_encrypted());
+        let addressee = job.transport(side.other(), &mut self.clients, &mut self.upstreams);
         let segment = addressee.filter(|_| is_plain).and_then(|transport| transport.segment());
-        job.read_limit.fit(source.side(), segment);
+        job.read_limit.fit(side, segment);
     }
 
     /// Whether the connection ended before the backend can have read anything of this exchange.
@@ -404,8 +404,10 @@ impl Worker {
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { return };
         let bench = &mut self.bench;
         let flushed = job.exchange.flush_backlog(side, &mut self.core, |slices| transport.send(slices, bench));
-        if flushed != Flushed::Nothing {
+        if flushed == Flushed::All {
             self.count_records(job_key, side);
+        }
+        if flushed != Flushed::Nothing {
             self.after_flush(job_key, side, flushed);
             self.flush(job_key, &[]);
             self.settle(job_key);
