@@ -5,6 +5,7 @@ mod tools;
 
 pub use tools::{Provision, Routes};
 
+use crate::base::secret::redact_url;
 use crate::config::{self, CpuList, Overrides, Warning};
 use crate::supervisor::Predecessor;
 use crate::{demo, supervisor};
@@ -23,8 +24,9 @@ const FLAVOR: &str = "SETTINGS_FLAVOR";
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, args_conflicts_with_subcommands = true, term_width = 0)]
 #[command(after_help = "Environment:\n  \
-    SETTINGS_FLAVOR=x  read config/config_x.json unless --config says otherwise\n  \
-    RUST_LOG=level     error, warn, info, debug or trace, whatever server.debug says")]
+    SETTINGS_FLAVOR=x        read config/config_x.json unless --config says otherwise\n  \
+    SLUICE_REDIS_PASSWORD=x  the password of every Redis of the driver that has none of its own\n  \
+    RUST_LOG=level           error, warn, info, debug or trace, whatever server.debug says")]
 pub struct Arguments {
     /// The configuration [default: config/config.json]
     #[arg(short, long, value_name = "FILE")]
@@ -85,14 +87,24 @@ impl Arguments {
             no_pin: self.no_pin,
             is_root,
             is_successor,
+            redis_password: None,
         }
     }
 }
 
 /// Does what the command line says. Wrong arguments end the process here, with what is wrong and the status 2.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
-    let file = arguments.config_path(env::var_os(FLAVOR));
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse_arguments(&error),
+    };
+    let flavor = env::var_os(FLAVOR);
+    let file = match &arguments.command {
+        Some(Command::Provision(Provision { place, .. }) | Command::Routes(Routes { place, .. })) => {
+            config::path(place.config.clone(), flavor.as_deref())
+        }
+        _ => arguments.config_path(flavor),
+    };
     match &arguments.command {
         None => {}
         Some(Command::Demo { port }) => return with_log(false, || report(demo::run(*port))),
@@ -107,7 +119,16 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let redis_password = match tools::redis_password() {
+        Ok(password) => password,
+        Err(problem) => {
+            predecessor.iter().for_each(|predecessor| predecessor.refuse(&problem));
+            eprintln!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
     let overrides = arguments.overrides(Uid::effective().is_root(), predecessor.is_some());
+    let overrides = Overrides { redis_password, ..overrides };
     let (settings, warnings) = match config::load(&file, &overrides) {
         Ok(loaded) => loaded,
         Err(failure) => {
@@ -128,6 +149,27 @@ pub fn run() -> ExitCode {
         }
         report(supervisor::run(&settings, predecessor))
     })
+}
+
+/// Says what is wrong with the arguments, or what help was asked for. An argument that may hold a password is not shown.
+fn refuse_arguments(error: &clap::Error) -> ExitCode {
+    let secrets: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .filter(|text| text.contains("://") || text.contains('@'))
+        .collect();
+    if !error.use_stderr() || secrets.is_empty() {
+        error.exit();
+    }
+    let mut text = error.render().to_string();
+    for secret in &secrets {
+        // Of `--driver=URL` clap may show the URL alone.
+        for shown in [Some(secret.as_str()), secret.split_once('=').map(|(_, value)| value)].into_iter().flatten() {
+            text = text.replace(shown, &redact_url(shown));
+        }
+    }
+    eprint!("{text}");
+    ExitCode::from(2)
 }
 
 fn report(result: Result<(), impl Display>) -> ExitCode {
@@ -178,7 +220,7 @@ mod tests {
         assert!(full.dry);
         assert_eq!(full.config_path(Some("x".into())), Path::new("a.json"));
         let cpus = Some("0-1,3".parse().expect("a list"));
-        let overrides = Overrides { workers: Some(4), cpus, no_pin: true, is_root: true, is_successor: false };
+        let overrides = Overrides { workers: Some(4), cpus, no_pin: true, is_root: true, ..Overrides::default() };
         assert_eq!(full.overrides(true, false), overrides);
         assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo { port: 8080 }));
         assert_eq!(parse("sluice demo --port 81").expect("a command").command, Some(Command::Demo { port: 81 }));

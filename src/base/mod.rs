@@ -7,6 +7,7 @@ pub mod cut;
 pub mod folders;
 pub mod printable;
 pub mod reason;
+pub mod secret;
 pub mod slots;
 pub mod throttle;
 pub mod wheel;

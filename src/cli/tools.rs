@@ -1,12 +1,17 @@
 //! `sluice provision` and `sluice routes`: the tools for routes in Redis.
 
+use crate::base::secret::Secret;
 use crate::config::{self, Overrides};
 use crate::directory::Source;
-use crate::directory::redis::{EXPECTED, Target};
+use crate::directory::redis::{self, EXPECTED, Target};
 use crate::{provision, supervisor};
 use clap::Args;
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// The environment variable of the password of every Redis that has none of its own.
+const PASSWORD_VARIABLE: &str = "SLUICE_REDIS_PASSWORD";
 
 /// What `sluice provision` is told.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -15,8 +20,8 @@ pub struct Provision {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The Redis to write to [default: the last one that the configuration's driver names, else redis:]
-    #[arg(long, value_name = "URL", value_parser = parse_target)]
-    pub driver: Option<Target>,
+    #[command(flatten)]
+    pub place: Place,
     /// Go on, and keep Redis in step with the file
     #[arg(long)]
     pub watch: bool,
@@ -31,19 +36,64 @@ pub struct Routes {
     /// The host to explain, step by step; without it, all patterns are listed
     #[arg(value_name = "HOST")]
     pub host: Option<String>,
-    /// The Redis to read from [default: the first one that the configuration's driver names, else redis:]
-    #[arg(long, value_name = "URL", value_parser = parse_target)]
-    pub driver: Option<Target>,
+    /// The Redis to read from.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Which Redis a tool talks to, and how it logs in there.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Place {
+    /// The configuration whose driver is used [default: config/config.json]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The Redis, instead of the configuration's [default: redis:]; rather leave passwords out, everybody sees them here
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    pub driver: Option<Secret>,
+    /// The file of the password for --driver [default: SLUICE_REDIS_PASSWORD of the environment]
+    #[arg(long, value_name = "FILE", requires = "driver")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl Place {
+    /// The Redis that `choose` takes of the configuration, unless one is named here.
+    fn target(&self, file: &Path, choose: impl FnOnce(redis::Settings) -> Target) -> Result<Target, String> {
+        let Some(url) = &self.driver else { return configured(file, self.config.is_some(), choose) };
+        let mut target = parse_target(url.reveal())?;
+        match (&self.password_file, &target.password) {
+            (Some(_), Some(_)) => return Err("--password-file: --driver has a password too; name only one".to_owned()),
+            (Some(path), None) => {
+                let password =
+                    config::read_password_file(path).map_err(|problem| format!("--password-file: {problem}"))?;
+                target.password = Some(password.reveal().to_owned());
+            }
+            (None, Some(_)) => eprintln!(
+                "sluice: warning: everybody on this system sees the password of --driver in the list of processes; use \
+                 --config, --password-file or {PASSWORD_VARIABLE} instead"
+            ),
+            (None, None) => target.password = redis_password()?.map(|password| password.reveal().to_owned()),
+        }
+        Ok(target)
+    }
 }
 
 fn parse_target(url: &str) -> Result<Target, String> {
-    Target::parse(url).ok_or_else(|| format!("expected {EXPECTED}"))
+    Target::parse(url).map_err(|fault| format!("--driver: found {fault}, expected {EXPECTED}"))
+}
+
+/// The password of the environment.
+pub(super) fn redis_password() -> Result<Option<Secret>, String> {
+    match env::var(PASSWORD_VARIABLE) {
+        Ok(password) if !password.is_empty() => Ok(Some(Secret::from(password.as_str()))),
+        Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{PASSWORD_VARIABLE} of the environment is no UTF-8 text")),
+    }
 }
 
 /// Carries a file into Redis.
 pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
-    let Provision { file, driver, watch, prune } = arguments;
-    let target = match driver.clone().map_or_else(|| configured(config, |settings| settings.write), Ok) {
+    let Provision { file, place, watch, prune } = arguments;
+    let target = match place.target(config, |settings| settings.write) {
         Ok(target) => target,
         Err(problem) => return fail(&problem),
     };
@@ -68,8 +118,7 @@ pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
 
 /// Prints what a host resolves to, or all patterns.
 pub(super) fn routes(arguments: &Routes, config: &Path) -> ExitCode {
-    let driver = arguments.driver.clone();
-    let target = match driver.map_or_else(|| configured(config, |settings| settings.read), Ok) {
+    let target = match arguments.place.target(config, |settings| settings.read) {
         Ok(target) => target,
         Err(problem) => return fail(&problem),
     };
@@ -97,15 +146,19 @@ pub(super) fn upgrade(pid: u32) -> ExitCode {
     }
 }
 
-/// The Redis of the configuration; where there is no configuration, the default one.
+/// The Redis of the configuration; where there is no configuration and none was asked for, the default one.
 fn configured(
     config: &Path,
-    choose: impl FnOnce(crate::directory::redis::Settings) -> Target,
+    is_asked_for: bool,
+    choose: impl FnOnce(redis::Settings) -> Target,
 ) -> Result<Target, String> {
-    if !config.exists() {
-        return parse_target("redis:");
+    let redis_password = redis_password()?;
+    if !config.exists() && !is_asked_for {
+        let target = parse_target("redis:")?;
+        return Ok(Target { password: redis_password.map(|password| password.reveal().to_owned()), ..target });
     }
-    let (settings, _) = config::load(config, &Overrides::default()).map_err(|failure| failure.to_string())?;
+    let overrides = Overrides { redis_password, ..Overrides::default() };
+    let (settings, _) = config::load(config, &overrides).map_err(|failure| failure.to_string())?;
     match settings.directory.source {
         Source::Redis(settings) => Ok(choose(*settings)),
         Source::File(_) => Err(format!("the driver of {} is a file; name a Redis with --driver", config.display())),

@@ -1,5 +1,6 @@
 //! A backend: the server behind one URL, shared by all frontends that name it and by all cores.
 
+use crate::base::secret::redact_url;
 use crate::wire::proxy_header;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -184,8 +185,9 @@ fn split_port(authority: &str, default: u16) -> Result<(&str, u16), UrlFault> {
 }
 
 impl fmt::Display for BackendUrl {
+    /// For logs: without its query, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&redact_url(&self.text))
     }
 }
 

@@ -3,10 +3,15 @@
 use super::old_redis;
 use super::raw::{Field, Section};
 use super::server::Server;
+use crate::base::secret::Secret;
 use crate::directory::Source;
-use crate::directory::redis::{self, EXPECTED, Target};
-use std::borrow::Cow;
+use crate::directory::redis::{self, EXPECTED, Target, TargetFault};
+use crate::net::tls::is_open_to_others;
+use std::fs;
 use std::path::{Path, PathBuf};
+
+/// A larger file holds more than a password.
+const MAX_PASSWORD_BYTES: u64 = 4096;
 
 /// A driver as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,27 +23,43 @@ enum Driver {
 }
 
 /// The source of the routes: a Redis here, unless something else is said. A relative path of a file starts at
-/// `folder`, the configuration's own. `None` only where a fault was reported.
-pub(super) fn read_source(root: &Section<'_>, folder: &Path, server: &Server) -> Option<Source> {
+/// `folder`, the configuration's own. `password` is that of every Redis that has none of its own. `None` only where a
+/// fault was reported.
+pub(super) fn read_source(
+    root: &Section<'_>,
+    folder: &Path,
+    password: Option<&Secret>,
+    server: &Server,
+) -> Option<Source> {
     let field = root.field("driver");
     let old_urls = old_redis::read_urls(root, field.is_set());
-    let drivers = match field.items() {
+    let mut drivers = match field.items() {
         Some(items) if items.is_empty() => {
             field.refuse(expected());
             return None;
         }
-        Some(items) => items.iter().map(read_driver).collect::<Option<Vec<_>>>()?,
+        // All faults are to be found in one go.
+        Some(items) => {
+            let drivers: Vec<_> = items.iter().map(|item| read_driver(item, folder)).collect();
+            drivers.into_iter().collect::<Option<Vec<_>>>()?
+        }
         None => {
             let urls = old_urls.unwrap_or_else(|| vec!["redis:".to_owned()]);
-            let targets = urls.iter().map(|url| Target::parse(url).map(Driver::Redis)).collect::<Option<Vec<_>>>();
-            let Some(targets) = targets else {
-                let shown: Vec<_> = urls.iter().map(|url| mask_password(url)).collect();
-                field.report().fault(field.path(), format!("{} (by the old names)", shown.join(" and ")), expected());
-                return None;
-            };
-            targets
+            let targets = urls.iter().map(|url| Target::parse(url).map(Driver::Redis)).collect::<Result<Vec<_>, _>>();
+            match targets {
+                Ok(targets) => targets,
+                Err(fault) => {
+                    field.report().fault(field.path(), format!("{fault} (by the old names)"), expected());
+                    return None;
+                }
+            }
         }
     };
+    for driver in &mut drivers {
+        if let (Driver::Redis(target), Some(password)) = (driver, password) {
+            target.password.get_or_insert_with(|| password.reveal().to_owned());
+        }
+    }
     match drivers.as_slice() {
         [Driver::File(path)] => Some(Source::File(folder.join(path))),
         [Driver::Redis(read), ..] if drivers.iter().all(|driver| matches!(driver, Driver::Redis(_))) => {
@@ -73,43 +94,87 @@ fn expected() -> String {
     format!("\"file:PATH\", {EXPECTED}")
 }
 
-fn read_driver(item: &Field<'_>) -> Option<Driver> {
-    let driver = item.value().and_then(|value| value.as_str()).and_then(parse);
-    if driver.is_none() {
-        refuse(item, &expected());
+/// A URL, or an object of `url` and `passwordFile`.
+fn read_driver(item: &Field<'_>, folder: &Path) -> Option<Driver> {
+    if !item.value()?.is_object() {
+        return read_url(item);
     }
-    driver
+    let section = item.clone().section();
+    let (url, file) = (section.field("url"), section.field("passwordFile"));
+    let driver = if url.is_set() {
+        read_url(&url)
+    } else {
+        url.refuse(expected());
+        None
+    };
+    let path = file.is_set().then(|| file.file(folder));
+    match (driver?, path) {
+        (driver, None) => Some(driver),
+        (Driver::File(_), Some(_)) => {
+            file.warn_no_effect("a file of routes has no password");
+            read_url(&url)
+        }
+        (Driver::Redis(target), Some(path)) => add_password(&file, &path?, target),
+    }
 }
 
-fn parse(text: &str) -> Option<Driver> {
-    match text.split_once(':')? {
+fn add_password(field: &Field<'_>, path: &Path, target: Target) -> Option<Driver> {
+    if target.password.is_some() {
+        field.lacks("a password in the URL too", "only one of the two");
+        return None;
+    }
+    match read_password_file(path) {
+        Ok(password) => {
+            if is_open_to_others(path) {
+                field.warn_open_key(path);
+            }
+            Some(Driver::Redis(Target { password: Some(password.reveal().to_owned()), ..target }))
+        }
+        Err(problem) => {
+            field.lacks(&problem, "a file of the password alone");
+            None
+        }
+    }
+}
+
+/// Reads a password from a file of its own; a line break at its end does not count. An error says nothing of the content.
+pub fn read_password_file(path: &Path) -> Result<Secret, String> {
+    let shown = path.display();
+    let is_small = fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
+    if !is_small.is_file() || is_small.len() > MAX_PASSWORD_BYTES {
+        return Err(format!("{shown}, which is no file of up to {MAX_PASSWORD_BYTES} bytes"));
+    }
+    let bytes = fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{shown}, which is no UTF-8 text"))?;
+    let password = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    match password {
+        "" => Err(format!("{shown}, which is empty")),
+        _ if password.contains(char::is_control) => Err(format!("{shown}, which has more than one line")),
+        password => Ok(password.into()),
+    }
+}
+
+/// Reports a driver that is none. What stands there is not shown: any part of it may be the password.
+fn read_url(item: &Field<'_>) -> Option<Driver> {
+    let Some(text) = item.value().and_then(|value| value.as_str()) else {
+        item.refuse(expected());
+        return None;
+    };
+    parse(text).map_err(|fault| item.report().fault(item.path(), fault.to_string(), expected())).ok()
+}
+
+fn parse(text: &str) -> Result<Driver, TargetFault> {
+    match text.split_once(':').ok_or(TargetFault::Scheme)? {
         ("file", path) => {
             // `file:///path` is the same file; `file://host/path` would be another node's.
             let path = match path.strip_prefix("//") {
                 Some(absolute) if absolute.starts_with('/') => absolute,
-                Some(_) => return None,
+                Some(_) => return Err(TargetFault::Scheme),
                 None => path,
             };
-            (!path.is_empty()).then(|| Driver::File(path.into()))
+            if path.is_empty() { Err(TargetFault::Scheme) } else { Ok(Driver::File(path.into())) }
         }
         _ => Target::parse(text).map(Driver::Redis),
-    }
-}
-
-/// Reports the driver as wrong, without showing its password.
-fn refuse(item: &Field<'_>, expected: &str) {
-    match item.value().and_then(|value| value.as_str()) {
-        Some(text) => item.report().fault(item.path(), format!("{:?}", mask_password(text)), expected.to_owned()),
-        None => item.refuse(expected.to_owned()),
-    }
-}
-
-/// The URL without its password, and without its user's name: without what stands before the last `@`.
-fn mask_password(url: &str) -> Cow<'_, str> {
-    let start = url.find("//").map(|slashes| slashes + 2).or_else(|| url.find(':').map(|colon| colon + 1));
-    match (start.unwrap_or(0), url.rfind('@')) {
-        (start, Some(end)) if start < end => Cow::Owned(format!("{}:***{}", &url[..start], &url[end..])),
-        _ => Cow::Borrowed(url),
     }
 }
 
@@ -119,23 +184,23 @@ mod tests {
 
     #[test]
     fn drivers_are_read() {
-        let file = |path: &str| Some(Driver::File(path.into()));
+        let file = |path: &str| Ok(Driver::File(path.into()));
         let table = [
             ("file:routes.json", file("routes.json")),
             ("file:/etc/sluice/routes.json", file("/etc/sluice/routes.json")),
             ("file:///etc/sluice/routes.json", file("/etc/sluice/routes.json")),
             ("file:../a b.json", file("../a b.json")),
-            ("file:", None),
-            ("file://node/routes.json", None),
+            ("file:", Err(TargetFault::Scheme)),
+            ("file://node/routes.json", Err(TargetFault::Scheme)),
             ("redis:", Target::parse("redis:").map(Driver::Redis)),
             (
                 "rediss://:password@host:1234/5#prefix",
                 Target::parse("rediss://:password@host:1234/5#prefix").map(Driver::Redis),
             ),
-            ("redis://host:port", None),
-            ("memcached:", None),
-            ("routes.json", None),
-            ("", None),
+            ("redis://host:port", Err(TargetFault::Host)),
+            ("memcached:", Err(TargetFault::Scheme)),
+            ("routes.json", Err(TargetFault::Scheme)),
+            ("", Err(TargetFault::Scheme)),
         ];
         for (text, expected) in table {
             assert_eq!(parse(text), expected, "{text:?}");
@@ -143,18 +208,27 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_not_shown() {
-        let table = [
-            ("redis:", "redis:"),
-            ("redis://host:1/2", "redis://host:1/2"),
-            ("redis://:secret@host:1/2", "redis://:***@host:1/2"),
-            ("redis://user:sec//r@et@host", "redis://:***@host"),
-            ("redis::secret@host", "redis::***@host"),
-            ("user:secret@host", "user::***@host"),
-            ("secret@host", ":***@host"),
+    fn a_password_file_is_read_and_never_shown() {
+        let folder = std::env::temp_dir().join(format!("sluice-password-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("redis.password");
+        let long = vec![b'x'; 5000];
+        let table: [(&[u8], Result<&str, &str>); 8] = [
+            (b"se cret\n", Ok("se cret")),
+            (b"secret\r\n", Ok("secret")),
+            (b"secret", Ok("secret")),
+            (b"\n", Err("which is empty")),
+            (b"", Err("which is empty")),
+            (b"two\nlines\n", Err("which has more than one line")),
+            (b"\xff\xfe", Err("which is no UTF-8 text")),
+            (&long, Err("which is no file of up to 4096 bytes")),
         ];
-        for (text, expected) in table {
-            assert_eq!(mask_password(text), expected);
+        for (content, expected) in table {
+            fs::write(&path, content).expect("a file");
+            let found = read_password_file(&path);
+            assert_eq!(found.as_ref().map(Secret::reveal).ok(), expected.ok(), "{content:?}");
+            assert!(found.err().is_none_or(|problem| expected.is_err_and(|end| problem.ends_with(end))));
         }
+        fs::remove_dir_all(&folder).expect("the folder goes");
     }
 }

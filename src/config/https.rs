@@ -101,7 +101,7 @@ pub(super) fn read(
 
 /// The keys of a pair; what is left out is as in `common`.
 fn read_pair(section: &Section<'_>, common: &Pair, folder: &Path) -> Pair {
-    let path = |key: &str| section.field(key).text().map(|path| folder.join(path));
+    let path = |key: &str| section.field(key).file(folder);
     let own = Pair {
         certificate: path("cert"),
         key: path("key"),
@@ -120,7 +120,7 @@ fn read_pair(section: &Section<'_>, common: &Pair, folder: &Path) -> Pair {
 
 fn read_paths(field: &Field<'_>, folder: &Path) -> Vec<PathBuf> {
     let items = field.items().unwrap_or_default();
-    items.iter().filter_map(Field::text).map(|path| folder.join(path)).collect()
+    items.iter().filter_map(|item| item.file(folder)).collect()
 }
 
 /// Reads the files of a pair. Without any there is no certificate but those of the routes.

@@ -19,11 +19,13 @@ mod unknown;
 mod tests;
 
 pub use cpus::{CpuList, CpuListFault};
+pub use driver::read_password_file;
 pub use https::{Tls, TlsListener, TlsToBackends};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
 pub use supervision::Supervision;
 
+use crate::base::secret::Secret;
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
 use listen::Proxies;
 use raw::{Field, Section};
@@ -99,6 +101,8 @@ pub struct Overrides {
     pub is_root: bool,
     /// Whether it takes the place of a process that has done so already.
     pub is_successor: bool,
+    /// The password of every Redis of `driver` that has none of its own.
+    pub redis_password: Option<Secret>,
 }
 
 /// The file to read: the one asked for, else `config/config.json`, or `config/config_x.json` for the flavor `x`.
@@ -164,7 +168,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     }
     let (user, group) = read_user(root, overrides);
     let backend_tls = https::read_backend_tls(&section, folder);
-    let source = driver::read_source(root, folder, &server)?;
+    let source = driver::read_source(root, folder, overrides.redis_password.as_ref(), &server)?;
     server.worker.max_guesses = matches!(source, directory::Source::Redis(_)).then_some(server.unknown_rate);
     Some(Settings {
         exchange: server.exchange,

@@ -5,11 +5,12 @@
 
 use super::report::{Age, Report, Warning};
 use crate::base::printable::printable;
+use crate::base::secret::is_path;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest time that can be set: a year. It only guards against typing errors.
@@ -133,6 +134,16 @@ impl<'a> Field<'a> {
     /// A text that is not empty.
     pub(super) fn text(&self) -> Option<&'a str> {
         self.read("a text", |value| value.as_str().filter(|text| !text.is_empty()))
+    }
+
+    /// The path of a file, relative to `folder`. A text that is none, as of a key that was pasted here, is not shown.
+    pub(super) fn file(&self, folder: &Path) -> Option<PathBuf> {
+        let text = self.text()?;
+        if !is_path(text) {
+            self.report.fault(&self.path, "a text that is no path (it is not shown)", "the path of a file");
+            return None;
+        }
+        Some(folder.join(text))
     }
 
     /// A text that no message shows.

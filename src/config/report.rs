@@ -145,7 +145,7 @@ impl fmt::Display for Warning {
             Self::Instead { path, found, holds } => write!(f, "{path}: {found} is not to be had; instead: {holds}"),
             Self::OpenKey { path, key } => {
                 let key = key.display();
-                write!(f, "{path}: any user of this system can read the key {key}; take that away with: chmod o= {key}")
+                write!(f, "{path}: any user of this system can read {key}; take that away with: chmod o= {key}")
             }
             Self::Twice { path } => write!(f, "{path}: stands more than once; the last one counts"),
         }

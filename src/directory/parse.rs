@@ -10,6 +10,7 @@ use super::certificates;
 use super::frontends::Record;
 use super::table::Records;
 use crate::base::printable::printable;
+use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::{BackendUrl, Options};
 use crate::route::MAX_SUFFIX_LABELS;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -83,7 +84,7 @@ pub(super) fn parse(bytes: &[u8], folder: &Path) -> Result<Routes, Faults> {
         Ok(members) => members,
         Err(error) => {
             let (line, column) = place(text, offset(text, &error));
-            return Err(Faults::one(line, column, without_place(&error)));
+            return Err(Faults::one(line, column, problem_of(&error, text)));
         }
     };
     let mut reader = Reader {
@@ -240,14 +241,16 @@ impl<'a> Reader<'a> {
             };
             match BackendUrl::parse(&text) {
                 Ok(url) if index > 0 => backends.push(url),
-                Err(fault) if index > 0 => self.fault(item, &path(), &format!("found {}, {fault}", shown(&text))),
+                Err(fault) if index > 0 => {
+                    self.fault(item, &path(), &format!("found {}, {fault}", shown(&redact_url(&text))))
+                }
                 is_url => {
                     if is_url.is_ok() {
                         let problem = "is a URL, but item 0 of a list is an identifier and no backend";
                         self.warn(item, &path(), problem);
                     }
                     // It goes into headers and lines of the log: nothing in it may end them.
-                    id = printable(&text).into();
+                    id = printable(&redact_identifier(&text)).into();
                 }
             }
         }
@@ -337,7 +340,11 @@ fn string(raw: &RawValue) -> Option<String> {
 
 /// What a JSON value is, for a message.
 fn kind(raw: &RawValue) -> &'static str {
-    match raw.get().as_bytes().first() {
+    kind_of(raw.get())
+}
+
+fn kind_of(json: &str) -> &'static str {
+    match json.as_bytes().first() {
         Some(b'{') => "an object",
         Some(b'[') => "a list",
         Some(b'"') => "a string",
@@ -360,8 +367,12 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// The message of a parser's error without the place, which is told apart.
-fn without_place(error: &serde_json::Error) -> String {
+/// The message of a parser's error without the place, which is told apart. What stands there is named by its kind: all of
+/// the file may be a key.
+fn problem_of(error: &serde_json::Error, text: &str) -> String {
+    if error.is_data() {
+        return format!("found {}, expected an object", kind_of(text.trim_start()));
+    }
     let text = error.to_string();
     text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned()
 }

@@ -114,8 +114,11 @@ pub(super) fn parse<T: Kept>(bytes: &[u8]) -> Result<Snapshot<T>, Fault> {
     }
     let mut lines =
         bytes[..last_start].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate().skip(1);
-    let fault =
-        |number: usize, error: serde_json::Error| Fault::Line { number: number + 1, problem: error.to_string() };
+    // The parser's own text may quote the value, which may be a key.
+    let fault = |number: usize, error: serde_json::Error| {
+        let what = if error.is_data() { "a value is not of the kind that belongs here" } else { "it is no JSON" };
+        Fault::Line { number: number + 1, problem: format!("{what} (column {})", error.column()) }
+    };
     let (number, histories) = lines.next().ok_or(Fault::Torn)?;
     let histories = serde_json::from_slice(histories).map_err(|error| fault(number, error))?;
     let items: Result<Vec<_>, _> =

@@ -1,6 +1,8 @@
 //! What a host resolves to, step by step, as text.
 
 use super::Error;
+use crate::base::printable::printable;
+use crate::base::secret::{redact_identifier, redact_url};
 use crate::directory::redis::{Target, connect};
 use crate::route;
 use redis::{Connection, RedisResult, cmd, pipe};
@@ -31,7 +33,7 @@ pub fn explain(target: &Target, host: &str) -> Result<String, Error> {
             }
             Err(error) => format!("cannot be used: {error}"),
             Ok(list) if list.is_empty() => "nothing".to_owned(),
-            Ok(list) => format!("serves: {:?}, {} backends", list[0], list.len() - 1),
+            Ok(list) => format!("serves: {:?}, {} backends", redact_identifier(&list[0]), list.len() - 1),
         };
         let _ = writeln!(text, "  {key}  {note}");
         if !is_served && let Ok([_, backends @ ..]) = list.as_deref() {
@@ -53,7 +55,7 @@ fn put_backends(text: &mut String, backends: &[String], dead: &BTreeSet<usize>, 
             (true, Ok(millis)) => format!("  dead for {:.1?} more", Duration::from_millis(millis)),
             (true, Err(_)) => "  dead until somebody takes the mark back".to_owned(),
         };
-        let _ = writeln!(text, "    {index}  {url}{mark}");
+        let _ = writeln!(text, "    {index}  {}{mark}", printable(&redact_url(url)));
     }
 }
 
@@ -79,7 +81,7 @@ pub fn list(target: &Target) -> Result<String, Error> {
     for pattern in patterns(connection, &target.frontend_key(""))? {
         match cmd("LRANGE").arg(target.frontend_key(&pattern)).arg(0).arg(-1).query::<Vec<String>>(connection) {
             Ok(list) => {
-                let id = list.first().map_or("", String::as_str);
+                let id = list.first().map_or_else(Default::default, |id| redact_identifier(id));
                 let _ = writeln!(text, "{pattern}  {id:?}  {} backends", list.len().saturating_sub(1));
             }
             Err(error) => {

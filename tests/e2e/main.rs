@@ -20,6 +20,7 @@ mod proxy_protocol;
 mod queueing;
 mod respawn;
 mod routes;
+mod secrets;
 mod service;
 mod start;
 mod stop;

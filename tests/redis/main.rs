@@ -5,6 +5,7 @@ mod changes;
 mod marks;
 mod options;
 mod outage;
+mod secrets;
 mod sentinel;
 mod server;
 #[allow(dead_code, reason = "the support of the end-to-end tests has more than these need")]

@@ -197,12 +197,18 @@ fn wrong_listeners() {
 fn wrong_drivers() {
     let expected = format!("\"file:PATH\", {}", crate::directory::redis::EXPECTED);
     let table = [
-        (json!({"driver": "redis://:secret@host:port/2#prefix"}), "driver: found \"redis://:***@host:port/2#prefix\""),
-        (json!({"driver": ["memcached:"]}), "driver[0]: found \"memcached:\""),
+        (
+            json!({"driver": "redis://:secret@host:port/2#prefix"}),
+            "driver: found a URL of Redis whose host or port is no good",
+        ),
+        (json!({"driver": ["memcached:"]}), "driver[0]: found a text without a scheme of Redis"),
         (json!({"driver": 6379}), "driver: found 6379"),
-        (json!({"driver": {}}), "driver: found an object"),
+        (json!({"driver": {}}), "driver.url: found nothing"),
         (json!({"driver": []}), "driver: found an empty list"),
-        (json!({"redisHost": "no host"}), "driver: found redis://no host:6379/0 (by the old names)"),
+        (
+            json!({"redisHost": "no host"}),
+            "driver: found a URL of Redis whose host or port is no good (by the old names)",
+        ),
     ];
     for (value, found) in table {
         assert_eq!(faults_of(&value), [format!("{found}, expected {expected}")], "{value}");

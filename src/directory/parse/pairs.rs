@@ -3,6 +3,7 @@
 
 use super::super::certificates::{Record, Text};
 use super::{Members, Reader, kind, pattern, shown, string};
+use crate::base::secret::is_path;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
 
@@ -66,6 +67,15 @@ impl<'a> Reader<'a> {
         for (name, slot) in [("certificate", &certificate), ("key", &key)] {
             if slot.is_none() && is_good {
                 self.fault(value, &format!("{path}.{name}"), "is missing, expected a PEM text or the path of a file");
+            }
+        }
+        for (name, slot) in [("certificate", &certificate), ("key", &key), ("ocsp", &staple)] {
+            let is_pem = |text: &&String| name != "ocsp" && text.contains(PEM_MARK);
+            if slot.as_ref().is_some_and(|text| !is_pem(&text) && !is_path(text)) {
+                is_good = false;
+                let problem = "found a text that is neither PEM nor a path (it is not shown), expected a PEM text with its \
+                               line breaks, or the path of a file";
+                self.fault(value, &format!("{path}.{name}"), problem);
             }
         }
         let record = Record {

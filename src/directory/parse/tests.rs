@@ -47,7 +47,7 @@ fn a_good_file() {
 fn a_breach_of_json_is_told_with_its_place() {
     let table = [
         ("", "line 1, column 1: EOF while parsing a value"),
-        ("[]", "line 1, column 1: invalid type: sequence, expected an object"),
+        ("[]", "line 1, column 1: found a list, expected an object"),
         ("{\n \"frontends\": {\n  \"a\": [\"x\",]\n }\n}", "line 3, column 13: expected value"),
         ("{\"frontends\":\n", "line 1, column 14: EOF while parsing a value"),
         ("{\"frontends\": {\"a\": [\"x\"]}", "line 1, column 26: EOF while parsing an object"),

@@ -16,7 +16,7 @@ mod watcher;
 mod writer;
 
 pub(super) use certificates::Touches;
-pub use target::{EXPECTED, Place, Target};
+pub use target::{EXPECTED, Place, Target, TargetFault};
 
 use super::certificates::{Desk as ClerkDesk, Order as ClerkOrder};
 use super::names::Names;

@@ -4,6 +4,7 @@
 use super::super::HTTPS_REDIRECT;
 use super::super::frontends::Record;
 use crate::base::printable::printable;
+use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::{BackendUrl, Options};
 use redis::Value;
 use std::time::Duration;
@@ -120,7 +121,11 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     let places = (places.len() < total).then(|| places.into());
     Ok(Some(Listing {
         // It goes into headers and lines of the log: nothing in it may end them.
-        record: Record { id: printable(&id).into(), backends: backends.into(), options: Options::default() },
+        record: Record {
+            id: printable(&redact_identifier(&id)).into(),
+            backends: backends.into(),
+            options: Options::default(),
+        },
         keeps_options: false,
         places,
         total,
@@ -183,7 +188,7 @@ fn bytes(item: &Value) -> &[u8] {
 }
 
 fn read_url(text: &str) -> Result<BackendUrl, String> {
-    BackendUrl::parse(text).map_err(|fault| format!("is {}: {fault}", shown(text.as_bytes())))
+    BackendUrl::parse(text).map_err(|fault| format!("is {}: {fault}", shown(redact_url(text).as_bytes())))
 }
 
 /// The beginning of a text, for the log.

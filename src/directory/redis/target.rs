@@ -50,60 +50,111 @@ pub enum Place {
 pub const EXPECTED: &str = "\"redis:\", \"redis://user:password@host:port/database#prefix\" (each part may be left out, \
     rediss: is encrypted), \"unix:/path\" or \"redis+sentinel://host:port,host:port/service/database\"";
 
+/// Why a URL is none of Redis. It names the part alone: any part may hold the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetFault {
+    /// It begins with no scheme of Redis.
+    Scheme,
+    /// The host or the port of a server or sentinel.
+    Host,
+    /// The number of the database.
+    Database,
+    /// The path of a UNIX socket.
+    Path,
+    /// What follows a `?`.
+    Query,
+    /// The name of the service that sentinels look after.
+    Service,
+    /// An escape of `%` and two digits.
+    Escape,
+    /// An `@` behind the host: the password has letters in it that end it.
+    At,
+}
+
+impl fmt::Display for TargetFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scheme => "a text without a scheme of Redis",
+            Self::Host => "a URL of Redis whose host or port is no good",
+            Self::Database => "a URL of Redis whose database is no number",
+            Self::Path => "a URL of Redis whose path of a socket is not absolute",
+            Self::Query => "a URL of Redis whose query has other parts than db, user and pass",
+            Self::Service => "a URL of Redis without the name of a service",
+            Self::Escape => "a URL of Redis with an escape that is no UTF-8",
+            Self::At => {
+                "a URL of Redis with an @ behind its host (in a password, write %40 for @, %2F for /, %23 for #)"
+            }
+        })
+    }
+}
+
 impl Target {
-    /// Reads a URL; `None` if it is none of Redis.
-    pub fn parse(url: &str) -> Option<Self> {
-        let (scheme, rest) = url.split_once(':')?;
+    /// Reads a URL.
+    pub fn parse(url: &str) -> Result<Self, TargetFault> {
+        let (scheme, rest) = url.split_once(':').ok_or(TargetFault::Scheme)?;
         let (rest, prefix) = rest.split_once('#').unwrap_or((rest, ""));
         let target = match scheme {
-            "redis" | "rediss" => Self::parse_tcp(rest, scheme == "rediss")?,
-            "unix" | "redis+unix" => Self::parse_unix(rest)?,
-            "redis+sentinel" => Self::parse_sentinel(rest)?,
-            _ => return None,
+            "redis" | "rediss" => Self::parse_tcp(rest, scheme == "rediss"),
+            "unix" | "redis+unix" => Self::parse_unix(rest),
+            "redis+sentinel" => Self::parse_sentinel(rest),
+            _ => return Err(TargetFault::Scheme),
         };
-        Some(Self { prefix: prefix.to_owned(), ..target })
+        // A password with a `/` or a `#` of its own ends early, and what is left of it would be shown as something else.
+        let is_cut = |shown: &str| shown.contains('@');
+        match target.map(|target| Self { prefix: prefix.to_owned(), ..target }) {
+            Ok(target) if is_cut(&target.to_string()) => Err(TargetFault::At),
+            Err(_) if is_cut(prefix) => Err(TargetFault::At),
+            result => result,
+        }
     }
 
-    fn parse_tcp(rest: &str, tls: bool) -> Option<Self> {
+    fn parse_tcp(rest: &str, tls: bool) -> Result<Self, TargetFault> {
         let (authority, path) = match rest.strip_prefix("//") {
             Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
             None => ("", rest),
         };
+        if path.contains('@') {
+            return Err(TargetFault::At);
+        }
         let (user, password, place) = split_user(authority)?;
         let (host, port) =
             if place.is_empty() { ("127.0.0.1".to_owned(), DEFAULT_PORT) } else { host_and_port(place, DEFAULT_PORT)? };
         let place = Place::Tcp { host, port, tls };
-        Some(Self { place, user, password, database: database(path)?, prefix: String::new() })
+        Ok(Self { place, user, password, database: database(path)?, prefix: String::new() })
     }
 
-    fn parse_unix(rest: &str) -> Option<Self> {
+    fn parse_unix(rest: &str) -> Result<Self, TargetFault> {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
         if !path.starts_with('/') {
-            return None;
+            return Err(TargetFault::Path);
         }
         let path = PathBuf::from(decode(path)?);
         let mut target =
             Self { place: Place::Unix(path), user: None, password: None, database: 0, prefix: String::new() };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=')? {
+            match pair.split_once('=').ok_or(TargetFault::Query)? {
                 ("db", value) => target.database = database(value)?,
                 ("user", value) => target.user = Some(decode(value)?),
                 ("pass", value) => target.password = Some(decode(value)?),
-                _ => return None,
+                _ => return Err(TargetFault::Query),
             }
         }
-        Some(target)
+        Ok(target)
     }
 
-    fn parse_sentinel(rest: &str) -> Option<Self> {
-        let (authority, path) = rest.strip_prefix("//")?.split_once('/')?;
+    fn parse_sentinel(rest: &str) -> Result<Self, TargetFault> {
+        let (authority, path) =
+            rest.strip_prefix("//").and_then(|rest| rest.split_once('/')).ok_or(TargetFault::Service)?;
+        if path.contains('@') {
+            return Err(TargetFault::At);
+        }
         let (service, path) = path.split_once('/').unwrap_or((path, ""));
         let (user, password, places) = split_user(authority)?;
-        let sentinels: Option<Vec<_>> = places.split(',').map(|place| host_and_port(place, SENTINEL_PORT)).collect();
-        let service = Some(decode(service)?).filter(|service| !service.is_empty())?;
+        let sentinels: Result<Vec<_>, _> = places.split(',').map(|place| host_and_port(place, SENTINEL_PORT)).collect();
+        let service = Some(decode(service)?).filter(|service| !service.is_empty()).ok_or(TargetFault::Service)?;
         let place = Place::Sentinel { sentinels: sentinels?, service };
-        Some(Self { place, user, password, database: database(path)?, prefix: String::new() })
+        Ok(Self { place, user, password, database: database(path)?, prefix: String::new() })
     }
 
     /// The key of a pattern's list.
@@ -149,35 +200,37 @@ impl fmt::Debug for Target {
 }
 
 /// `user:password@place`; of an authority without `@`, the place alone.
-fn split_user(authority: &str) -> Option<(Option<String>, Option<String>, &str)> {
-    let Some((info, place)) = authority.rsplit_once('@') else { return Some((None, None, authority)) };
+fn split_user(authority: &str) -> Result<(Option<String>, Option<String>, &str), TargetFault> {
+    let Some((info, place)) = authority.rsplit_once('@') else { return Ok((None, None, authority)) };
     let (user, password) = info.split_once(':').unwrap_or((info, ""));
     let some = |text: &str| decode(text).map(|text| Some(text).filter(|text| !text.is_empty()));
-    Some((some(user)?, some(password)?, place))
+    Ok((some(user)?, some(password)?, place))
 }
 
-fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
+fn host_and_port(place: &str, default: u16) -> Result<(String, u16), TargetFault> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
-            let (host, port) = rest.split_once(']')?;
-            (host, port.strip_prefix(':').or_else(|| port.is_empty().then_some(""))?)
+            let (host, port) = rest.split_once(']').ok_or(TargetFault::Host)?;
+            let port = port.strip_prefix(':').or_else(|| port.is_empty().then_some(""));
+            (host, port.ok_or(TargetFault::Host)?)
         }
         None => place.split_once(':').unwrap_or((place, "")),
     };
     let host = decode(host)?;
-    let port = if port.is_empty() { default } else { port.parse().ok().filter(|port| *port > 0)? };
+    let port =
+        if port.is_empty() { default } else { port.parse().ok().filter(|port| *port > 0).ok_or(TargetFault::Host)? };
     // An empty host has a meaning only where the port is left out too, and there the caller knows it.
     let host = if host.is_empty() { "127.0.0.1".to_owned() } else { host };
-    (!host.contains([' ', '/', '?'])).then_some((host, port))
+    if host.contains([' ', '/', '?']) { Err(TargetFault::Host) } else { Ok((host, port)) }
 }
 
-fn database(path: &str) -> Option<u32> {
+fn database(path: &str) -> Result<u32, TargetFault> {
     let path = path.strip_prefix('/').unwrap_or(path);
-    if path.is_empty() { Some(0) } else { path.parse().ok() }
+    if path.is_empty() { Ok(0) } else { path.parse().map_err(|_| TargetFault::Database) }
 }
 
-fn decode(text: &str) -> Option<String> {
-    percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned())
+fn decode(text: &str) -> Result<String, TargetFault> {
+    percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| TargetFault::Escape)
 }
 
 #[cfg(test)]
@@ -187,32 +240,37 @@ mod tests {
     #[test]
     fn urls_are_read_and_shown_without_secrets() {
         let table = [
-            ("redis:", Some("redis://127.0.0.1:6379/0")),
-            ("redis://", Some("redis://127.0.0.1:6379/0")),
-            ("redis:#staging:", Some("redis://127.0.0.1:6379/0#staging:")),
-            ("redis:///5", Some("redis://127.0.0.1:6379/5")),
-            ("redis://:6380", Some("redis://127.0.0.1:6380/0")),
-            ("redis://:secret@host:1234/5#prefix", Some("redis://host:1234/5#prefix")),
-            ("redis://user:sec%2Fret@host", Some("redis://host:6379/0")),
-            ("rediss://[::1]:1/", Some("rediss://[::1]:1/0")),
-            ("unix:/run/redis.sock", Some("unix:/run/redis.sock?db=0")),
-            ("redis+unix:///run/redis.sock?db=3&pass=x#p", Some("unix:/run/redis.sock?db=3#p")),
-            ("redis+sentinel://a:1,b/main/2", Some("redis+sentinel://a:1,b:26379/main/2")),
-            ("redis+sentinel://a:1", None),
-            ("redis+sentinel://a:1/", None),
-            ("redis://host:0", None),
-            ("redis://host:x", None),
-            ("redis://host/x", None),
-            ("redis://ho st", None),
-            ("unix:relative", None),
-            ("unix:/run/redis.sock?what=1", None),
-            ("file:routes.json", None),
-            ("memcached:", None),
-            ("redis", None),
+            ("redis:", Ok("redis://127.0.0.1:6379/0")),
+            ("redis://", Ok("redis://127.0.0.1:6379/0")),
+            ("redis:#staging:", Ok("redis://127.0.0.1:6379/0#staging:")),
+            ("redis:///5", Ok("redis://127.0.0.1:6379/5")),
+            ("redis://:6380", Ok("redis://127.0.0.1:6380/0")),
+            ("redis://:secret@host:1234/5#prefix", Ok("redis://host:1234/5#prefix")),
+            ("redis://user:sec%2Fret@host", Ok("redis://host:6379/0")),
+            ("rediss://[::1]:1/", Ok("rediss://[::1]:1/0")),
+            ("unix:/run/redis.sock", Ok("unix:/run/redis.sock?db=0")),
+            ("redis+unix:///run/redis.sock?db=3&pass=x#p", Ok("unix:/run/redis.sock?db=3#p")),
+            ("redis+sentinel://a:1,b/main/2", Ok("redis+sentinel://a:1,b:26379/main/2")),
+            ("redis+sentinel://a:1", Err(TargetFault::Service)),
+            ("redis+sentinel://a:1/", Err(TargetFault::Service)),
+            ("redis://host:0", Err(TargetFault::Host)),
+            ("redis://host:x", Err(TargetFault::Host)),
+            ("redis://host/x", Err(TargetFault::Database)),
+            ("redis://ho st", Err(TargetFault::Host)),
+            ("unix:relative", Err(TargetFault::Path)),
+            ("unix:/run/redis.sock?what=1", Err(TargetFault::Query)),
+            ("redis://%ff@host", Err(TargetFault::Escape)),
+            ("redis://:12#34@host", Err(TargetFault::At)),
+            ("redis://:se#cret@host", Err(TargetFault::At)),
+            ("redis://:12/34@host", Err(TargetFault::At)),
+            ("redis+sentinel://:12/w@a:1/main", Err(TargetFault::At)),
+            ("file:routes.json", Err(TargetFault::Scheme)),
+            ("memcached:", Err(TargetFault::Scheme)),
+            ("redis", Err(TargetFault::Scheme)),
         ];
         for (url, expected) in table {
             let found = Target::parse(url).map(|target| format!("{target:?}"));
-            assert_eq!(found, expected.map(|text| format!("Target({text})")), "{url}");
+            assert_eq!(found, expected.map(|text: &str| format!("Target({text})")), "{url}");
         }
         let target = Target::parse("redis://us%40er:sec%2Fr%23et@host#p").expect("a good URL");
         assert_eq!((target.user.as_deref(), target.password.as_deref()), (Some("us@er"), Some("sec/r#et")));

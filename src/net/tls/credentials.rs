@@ -92,10 +92,34 @@ pub enum CredentialsFault {
 /// What is wrong with a PEM text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PemFault {
-    /// There is no such part.
+    /// There is no certificate in it.
     Nothing,
-    /// It cannot be read.
-    Unreadable(String),
+    /// There is a key in it where the certificate belongs.
+    Key,
+    /// A `-----BEGIN` line has more on it than its label: line breaks were lost.
+    LineBreaks,
+    /// A part has no `-----END` line.
+    NoEnd,
+    /// What stands between the two is no base64.
+    Base64,
+    /// It is longer than any certificate or key.
+    TooLong,
+    /// It is PEM, and holds neither a certificate nor a key.
+    Content,
+}
+
+impl PemFault {
+    /// The kind of the error alone: its text may quote the line, and so the key.
+    fn new(error: &pem::Error) -> Self {
+        match error {
+            pem::Error::MissingSectionEnd { .. } => Self::NoEnd,
+            pem::Error::IllegalSectionStart { .. } => Self::LineBreaks,
+            pem::Error::Base64Decode(_) => Self::Base64,
+            pem::Error::SectionTooLarge => Self::TooLong,
+            pem::Error::NoItemsFound => Self::Nothing,
+            _ => Self::Content,
+        }
+    }
 }
 
 impl CredentialsFault {
@@ -109,7 +133,16 @@ impl fmt::Display for PemFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("no part that begins with -----BEGIN CERTIFICATE-----"),
-            Self::Unreadable(error) => f.write_str(error),
+            Self::Key => f.write_str("there is a key in it and no certificate; are the two swapped?"),
+            Self::LineBreaks => f.write_str(
+                "its line breaks are lost: a line has more on it than -----BEGIN …-----; write each line on its own",
+            ),
+            Self::NoEnd => {
+                f.write_str("a part has no line -----END …----- of its own; is it cut, or are line breaks lost?")
+            }
+            Self::Base64 => f.write_str("what stands between -----BEGIN and -----END is no base64"),
+            Self::TooLong => f.write_str("a part is too long"),
+            Self::Content => f.write_str("a part does not hold what its label says"),
         }
     }
 }
@@ -139,9 +172,12 @@ impl fmt::Display for CredentialsFault {
 pub fn read_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemFault> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match read {
+        Ok(certificates) if certificates.is_empty() && memchr::memmem::find(text, b"PRIVATE KEY-----").is_some() => {
+            Err(PemFault::Key)
+        }
         Ok(certificates) if certificates.is_empty() => Err(PemFault::Nothing),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(PemFault::Unreadable(error.to_string())),
+        Err(error) => Err(PemFault::new(&error)),
     }
 }
 
@@ -185,7 +221,7 @@ fn read_key(text: &[u8], passphrase: Option<&str>) -> Result<PrivateKeyDer<'stat
     }
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => CredentialsFault::NoKey,
-        error => CredentialsFault::Key(PemFault::Unreadable(error.to_string())),
+        error => CredentialsFault::Key(PemFault::new(&error)),
     })
 }
 
@@ -197,14 +233,15 @@ fn section<'t>(text: &'t str, label: &str) -> Option<&'t str> {
 }
 
 fn decrypt(section: &str, passphrase: &str) -> Result<PrivateKeyDer<'static>, CredentialsFault> {
-    let unreadable = |error: String| CredentialsFault::Key(PemFault::Unreadable(error));
-    let (_, document) = pkcs8::SecretDocument::from_pem(section).map_err(|error| unreadable(error.to_string()))?;
+    let unreadable = CredentialsFault::Key(PemFault::Content);
+    let (_, document) =
+        pkcs8::SecretDocument::from_pem(section).map_err(|_| CredentialsFault::Key(PemFault::Base64))?;
     let info = EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|error| match error {
         // Triple DES.
         pkcs8::Error::Asn1(error) if matches!(error.kind(), ErrorKind::OidUnknown { .. }) => {
             CredentialsFault::OldEncryption
         }
-        error => unreadable(error.to_string()),
+        _ => unreadable,
     })?;
     let key = info.decrypt(passphrase).map_err(|error| match error {
         pkcs8::Error::EncryptedPrivateKey(pkcs8::pkcs5::Error::NoPbes1CryptSupport) => CredentialsFault::OldEncryption,

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod launch;
 pub(crate) mod message;
 pub(crate) mod proxy;
+pub(crate) mod secrets;
 pub(crate) mod tls;
 
 use sluice::base::clock::Clock;

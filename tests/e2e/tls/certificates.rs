@@ -138,7 +138,7 @@ fn a_key_that_all_can_read_is_warned_of() {
     assert!(!setup.dry().1.contains("warning"));
     let setup = setup.file("open.key", &pair.key).set_https("key", "open.key");
     let (is_good, output) = setup.dry();
-    assert!(is_good && output.contains("any user of this system can read the key") && output.contains("chmod o="));
+    assert!(is_good && output.contains("any user of this system can read ") && output.contains("chmod o="));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn what_is_wrong_with_a_pair_is_said_so_that_it_can_be_mended() {
         (&*swapped, &*pair.key, "the key is that of certificate 2, which has to be the first"),
         (&pair.certificate, &stranger.key, "the key is another certificate's"),
         (&pair.certificate, &triple_des, "the key is encrypted in an old way; encrypt it with AES"),
-        (&pair.key, &pair.key, "no part that begins with -----BEGIN CERTIFICATE-----"),
+        (&pair.key, &pair.key, "there is a key in it and no certificate; are the two swapped?"),
         (&pair.certificate, &pair.certificate, "the key has no part that begins with -----BEGIN PRIVATE KEY-----"),
         (&pair.certificate, "", "the key has no part"),
     ] {
