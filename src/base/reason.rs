@@ -77,7 +77,7 @@ reasons! {
     MethodRefused = 501, "method_refused", "The method of the request is not supported.";
     /// A transfer coding other than chunked.
     UnknownCoding = 501, "unknown_transfer_coding", "The transfer coding of the request is not supported.";
-    /// Neither HTTP/1.0 nor HTTP/1.1.
+    /// The request is well-formed, and of another major version than HTTP/1.
     UnknownVersion = 505, "unknown_version", "The version of HTTP is not supported.";
     /// The client was gone before its answer was complete.
     ClientGone = 499, "client_gone", "The client closed the connection.";

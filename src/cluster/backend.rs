@@ -98,8 +98,10 @@ pub struct BackendUrl {
 impl BackendUrl {
     /// Reads `http://host[:port][/…]`, or the same with `https`. A path is allowed and means nothing, as in Hipache. A
     /// fragment `#proxy=v1` or `#proxy=v2` says how the backend is told of its clients; any other means nothing: so it
-    /// does to those who read the list for purposes of their own.
+    /// does to those who read the list for purposes of their own. White space around it is not part of it: `redis-cli -x`
+    /// leaves a newline at the end of an item.
     pub fn parse(text: &str) -> Result<Self, UrlFault> {
+        let text = text.trim_ascii();
         let scheme_end = text.find("://").ok_or(UrlFault::NoScheme)?;
         let (scheme, rest) = (&text[..scheme_end], &text[scheme_end + 3..]);
         let is_secure = scheme.eq_ignore_ascii_case("https");
@@ -126,7 +128,7 @@ impl BackendUrl {
         Ok(Self { text: text.into(), host: host.into(), port, is_secure, proxy_header })
     }
 
-    /// The URL exactly as it was written.
+    /// The URL exactly as it was written, without white space around it.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -249,6 +251,10 @@ mod tests {
             ("http://a:+1", Err(UrlFault::BadPort)),
             ("http://a:", Err(UrlFault::BadPort)),
             ("http://a/#x", Ok(("a", 80))),
+            ("http://a:81\n", Ok(("a", 81))),
+            (" http://a\r\n", Ok(("a", 80))),
+            ("http://a\nb", Err(UrlFault::BadHost)),
+            ("\n", Err(UrlFault::NoScheme)),
             ("http://a#proxy=v1", Ok(("a", 80))),
             ("http://a#proxy=v3", Err(UrlFault::BadProxyVersion)),
             ("http://a#proxy=", Err(UrlFault::BadProxyVersion)),

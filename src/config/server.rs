@@ -4,7 +4,7 @@ use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
 use crate::base::clock::Moment;
 use crate::wire::limits::Limits;
-use crate::wire::{MAX_FIELDS, forwarded};
+use crate::wire::{MOST_FIELDS, forwarded};
 use crate::{access_log, exchange, health, page, route, upstream, worker};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
@@ -173,7 +173,7 @@ fn read_limits(server: &Section<'_>) -> Limits {
     let usual = Limits::default();
     let bytes = |key, range, usual| server.field(key).count(range).unwrap_or(usual);
     Limits {
-        fields: bytes("maxFields", 1..=MAX_FIELDS as u64, usual.fields),
+        fields: bytes("maxFields", 1..=MOST_FIELDS as u64, usual.fields),
         uri_bytes: bytes("maxUriBytes", 1..=65_536, usual.uri_bytes),
         extension_bytes: bytes("maxChunkExtensionBytes", 0..=65_536, usual.extension_bytes),
         trailer_bytes: bytes("maxTrailerBytes", 0..=65_536, usual.trailer_bytes),

@@ -9,7 +9,7 @@ use super::{Cx, Input, Settings, Side, State, answer};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::health::Observation;
-use crate::wire::request::fields;
+use crate::wire::request::{fields, most_fields};
 use crate::wire::response::{Delivery, Persistence, ResponseHead};
 use crate::wire::upgrade;
 use crate::wire::{self, HeadFault};
@@ -117,6 +117,25 @@ impl Awaiting {
         let mut room = fields();
         let to_head = self.journey.request.is_head();
         let parsed = if may_be_complete { ResponseHead::parse(bytes, &mut room, to_head) } else { Ok(None) };
+        match parsed {
+            Err(fault @ (HeadFault::TooManyFields | HeadFault::Version)) => self.read_odd(bytes, fault, cx),
+            parsed => self.judge(bytes, parsed, cx),
+        }
+    }
+
+    /// Reads a head with more lines than most have, or one of a later minor version.
+    #[cold]
+    #[inline(never)]
+    fn read_odd(self, bytes: &[u8], fault: HeadFault, cx: &mut Cx<'_>) -> State {
+        let known = if fault == HeadFault::Version { wire::version::as_http11(bytes) } else { None };
+        let mut room = most_fields();
+        let to_head = self.journey.request.is_head();
+        let parsed = ResponseHead::parse(known.as_deref().unwrap_or(bytes), &mut room, to_head);
+        self.judge(bytes, parsed, cx)
+    }
+
+    #[inline]
+    fn judge(self, bytes: &[u8], parsed: Result<Option<ResponseHead<'_, '_>>, HeadFault>, cx: &mut Cx<'_>) -> State {
         let head = match parsed {
             Ok(head) => head,
             Err(HeadFault::TooManyFields) => return self.journey.refuse(Reason::UpstreamHeadTooLarge, cx),

@@ -3,11 +3,12 @@
 use super::journey::Journey;
 use super::request::Request;
 use super::{Cx, Input, Settings, Side, State, answer};
+use crate::base::cut::Cut;
 use crate::base::reason::Reason;
 use crate::wire;
 use crate::wire::body::BodyLength;
 use crate::wire::forwarded::Peer;
-use crate::wire::request::{RequestHead, fields};
+use crate::wire::request::{RequestHead, fields, most_fields};
 
 /// Hipache's health check of the proxy itself: answered even when nothing else works.
 const PING_HOST: &str = "__ping__";
@@ -42,6 +43,24 @@ impl Reading {
         self.seen = bytes.len();
         let mut room = fields();
         let parsed = if may_be_complete { RequestHead::parse(bytes, &mut room) } else { Ok(None) };
+        match parsed {
+            Err(reason @ (Reason::TooManyFields | Reason::UnknownVersion)) => self.read_odd(bytes, reason, cx),
+            parsed => self.judge(bytes, parsed, cx),
+        }
+    }
+
+    /// Reads a head with more lines than most have, or one of a later minor version.
+    #[cold]
+    #[inline(never)]
+    fn read_odd(self, bytes: &[u8], reason: Reason, cx: &mut Cx<'_>) -> State {
+        let known = if reason == Reason::UnknownVersion { wire::version::as_http11(bytes) } else { None };
+        let mut room = most_fields();
+        let parsed = RequestHead::parse(known.as_deref().unwrap_or(bytes), &mut room);
+        self.judge(bytes, parsed, cx)
+    }
+
+    #[inline]
+    fn judge(self, bytes: &[u8], parsed: Result<Option<RequestHead<'_, '_>>, Reason>, cx: &mut Cx<'_>) -> State {
         let head = match parsed {
             Ok(head) => head,
             Err(reason) => return refuse(bytes, reason, &self.peer, cx),
@@ -78,6 +97,9 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut Cx<'_>)
         Err(reason) => return refuse(bytes, reason, peer, cx),
     };
     cx.consumed = head.len;
+    if let Err(fault) = journey.upload.check_start(bytes.from(head.len)) {
+        return journey.refuse(fault.into(), cx);
+    }
     if journey.request.is_for(PING_HOST) {
         return answer::plain(journey, "ok", cx);
     }

@@ -27,6 +27,34 @@ impl Transfer {
         self.reader.is_done()
     }
 
+    /// Looks through what has come of a chunked body together with its head, before a backend is asked for: one that is
+    /// visibly broken reaches none.
+    #[inline]
+    pub(super) fn check_start(&self, input: &[u8]) -> Result<(), ChunkFault> {
+        if matches!(self.reader, BodyReader::Chunked(_)) && !input.is_empty() {
+            self.check_chunks(input)
+        } else {
+            Ok(())
+        }
+    }
+
+    #[inline(never)]
+    fn check_chunks(&self, input: &[u8]) -> Result<(), ChunkFault> {
+        let (mut reader, mut at) = (self.reader, 0);
+        while !reader.is_done() {
+            let piece = reader.read(input.from(at))?;
+            if piece.consumed == 0 {
+                break;
+            }
+            if !piece.trailers.is_empty() {
+                let trailers = at + piece.trailers.start..at + piece.trailers.end;
+                chunked::put_end(&mut Vec::new(), input.part(trailers))?;
+            }
+            at += piece.consumed;
+        }
+        Ok(())
+    }
+
     /// How many of `len` bytes may belong to the body: what stands behind it is another request's.
     pub(super) fn share_of(&self, len: usize) -> usize {
         match self.reader {

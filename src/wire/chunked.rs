@@ -3,7 +3,7 @@
 //! Lines are judged whole: while the end of a line has not arrived, none of it is consumed, and the caller offers it
 //! again with what follows. So there is no state in the middle of a line.
 
-use super::field::Field;
+use super::field::{Field, without_zeros};
 use super::limits::Limits;
 use crate::base::cut::Cut;
 use httparse::Header;
@@ -79,8 +79,8 @@ impl Chunked {
                 let Some(line) = line(input, MAX_DIGITS + self.spare + 2, ChunkFault::Extensions)? else {
                     return Ok(Part::Incomplete);
                 };
-                let (size, extension) = size(line)?;
-                self.spare = self.spare.checked_sub(extension.len()).ok_or(ChunkFault::Extensions)?;
+                let (size, idle) = size(line)?;
+                self.spare = self.spare.checked_sub(idle).ok_or(ChunkFault::Extensions)?;
                 self.at = if size == 0 { Place::Trailers } else { Place::Data(size) };
                 Ok(Part::Framing(line.len() + 2))
             }
@@ -119,22 +119,32 @@ fn line(input: &[u8], longest: usize, too_long: ChunkFault) -> Result<Option<&[u
     }
 }
 
-/// The size in a chunk's first line, and its extensions, which are read over and dropped.
-fn size(line: &[u8]) -> Result<(u64, &[u8]), ChunkFault> {
+/// The size in a chunk's first line, and how many bytes of the line say nothing: extensions, which are read over and
+/// dropped, and zeros in front of a size that is longer with them than any number (RFC 9112 section 7.1 is `1*HEXDIG`).
+/// nginx and HAProxy take those, and blanks behind a size, as well.
+fn size(line: &[u8]) -> Result<(u64, usize), ChunkFault> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    if digits == 0 || digits > MAX_DIGITS {
+    if digits == 0 {
         return Err(ChunkFault::Malformed);
     }
     let (digits, rest) = line.split_at(digits);
+    let digits = if digits.len() > MAX_DIGITS { without_zeros(digits) } else { digits };
+    if digits.len() > MAX_DIGITS {
+        return Err(ChunkFault::Malformed);
+    }
     let extension = rest.trim_ascii_start();
     let is_text = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-    let extension_is_good = extension.is_empty() && rest.is_empty() || extension.starts_with(b";");
+    let extension_is_good = extension.is_empty() || extension.starts_with(b";");
     if !extension_is_good || !rest.iter().all(is_text) {
         return Err(ChunkFault::Malformed);
     }
-    let text = std::str::from_utf8(digits).map_err(|_| ChunkFault::Malformed)?;
-    let size = u64::from_str_radix(text, 16).map_err(|_| ChunkFault::Malformed)?;
-    Ok((size, rest))
+    let size = digits.iter().fold(0, |size, digit| (size << 4) | u64::from(hex(*digit)));
+    Ok((size, line.len().saturating_sub(MAX_DIGITS.min(digits.len()))))
+}
+
+/// The value of a hexadecimal digit.
+fn hex(digit: u8) -> u8 {
+    (digit & 0xf) + if digit.is_ascii_digit() { 0 } else { 9 }
 }
 
 fn trailers(input: &[u8], most: usize) -> Result<Part, ChunkFault> {
@@ -274,6 +284,8 @@ mod tests {
             ("5\r\nhello\r\n6\r\n world\r\n000\r\n\r\n", "hello world", ""),
             ("A;name=value;x=\"y;z\"\r\n0123456789\r\n0;last\r\n\r\n", "0123456789", ""),
             ("3 ;x\r\nabc\r\n0\r\n\r\n", "abc", ""),
+            ("3 \t\r\nabc\r\n0 \r\n\r\n", "abc", ""),
+            ("0000000000000000000003\r\nabc\r\n00000000000000000000000\r\n\r\n", "abc", ""),
             ("1\r\n\n\r\n0\r\nX: y\r\nZ: \r\n\r\n", "\n", "X: y\r\nZ: \r\n"),
         ];
         for (input, data, trailers) in good {
@@ -291,7 +303,8 @@ mod tests {
             "-5\r\n",
             "0x5\r\n",
             "5\nhello",
-            "5 \r\nhello",
+            "5 5\r\nhello",
+            "00000000000000000x\r\n",
             "5;a\rb\r\nhello",
             "5;a\x01b\r\nhello",
             "5\r\nhello0\r\n",

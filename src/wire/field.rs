@@ -245,15 +245,27 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The most digits of a number: any of so many fits into 63 bits, which is what others have where they count with signs.
 const MOST_DIGITS: usize = 18;
 
-/// A number of digits alone, as far as everybody has numbers.
+/// A number of digits alone, as far as everybody has numbers. Zeros in front of it say nothing (RFC 9110 section 8.6 is
+/// `1*DIGIT`).
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > MOST_DIGITS {
+    if digits.is_empty() {
+        return None;
+    }
+    let digits = if digits.len() > MOST_DIGITS { without_zeros(digits) } else { digits };
+    if digits.len() > MOST_DIGITS {
         return None;
     }
     digits.iter().try_fold(0, |number, digit| {
         let digit = digit.wrapping_sub(b'0');
         (digit < 10).then(|| number * 10 + u64::from(digit))
     })
+}
+
+/// The digits of a number without the zeros in front of it.
+#[cold]
+pub(super) fn without_zeros(digits: &[u8]) -> &[u8] {
+    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+    digits.get(zeros..).unwrap_or_default()
 }
 
 /// Writes `name: value` and CRLF.
@@ -317,7 +329,17 @@ mod tests {
     #[test]
     fn numbers_fit_in_everywhere() {
         assert_eq!(number(b"999999999999999999"), Some(999_999_999_999_999_999));
-        for text in ["1000000000000000000", "9223372036854775807", "9223372036854775808", "", "+1"] {
+        assert_eq!(number(b"00000000000000000000000000000000000005"), Some(5));
+        assert_eq!(number("0".repeat(60).as_bytes()), Some(0));
+        for text in [
+            "1000000000000000000",
+            "01000000000000000000",
+            "0000000000000000000x",
+            "9223372036854775807",
+            "9223372036854775808",
+            "",
+            "+1",
+        ] {
             assert_eq!(number(text.as_bytes()), None, "{text}");
         }
     }

@@ -24,7 +24,7 @@ impl<'b> Glimpse<'b> {
         let (method, target, version) = (words.next()?, words.next()?, words.next()?);
         let version = match version {
             b"HTTP/1.0" => Version::Http10,
-            b"HTTP/1.1" => Version::Http11,
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor] if minor.is_ascii_digit() => Version::Http11,
             _ => return None,
         };
         let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_alphanumeric);

@@ -3,7 +3,7 @@
 /// How much one message may bring, beside the size of its head and of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The greatest number of lines in a head, [`MAX_FIELDS`](super::MAX_FIELDS) at the most.
+    /// The greatest number of lines in a head, [`MOST_FIELDS`](super::MOST_FIELDS) at the most.
     pub fields: usize,
     /// The greatest length of a request's target, in bytes.
     pub uri_bytes: usize,

@@ -1,7 +1,7 @@
 //! The lines of a head: where they stand in what came, and how they leave.
 
 use super::field::{Field, list, put};
-use super::{MAX_FIELDS, is_blank_lines};
+use super::{MAX_FIELDS, MOST_FIELDS, is_blank_lines};
 use crate::base::cut::Cut;
 use arrayvec::ArrayVec;
 use httparse::Header;
@@ -10,14 +10,19 @@ use std::ops::Range;
 
 /// Room for the lines of a head while it is read, and for what is to be known of some.
 #[derive(Debug)]
-pub struct Fields<'b> {
-    pub(super) headers: [MaybeUninit<Header<'b>>; MAX_FIELDS],
+pub struct Fields<'b, const N: usize = MAX_FIELDS> {
+    pub(super) headers: [MaybeUninit<Header<'b>>; N],
     pub(super) marks: Marks,
 }
 
-/// Room for the lines of a head.
+/// Room for as many lines as nearly all heads have.
 pub const fn fields<'b>() -> Fields<'b> {
     Fields { headers: [const { MaybeUninit::uninit() }; MAX_FIELDS], marks: Marks::new_const() }
+}
+
+/// Room for as many lines as a head may have. It is some 36 KiB, so heads are read into [`fields`] first.
+pub const fn most_fields<'b>() -> Fields<'b, MOST_FIELDS> {
+    Fields { headers: [const { MaybeUninit::uninit() }; MOST_FIELDS], marks: Marks::new_const() }
 }
 
 /// What is to be known of a line that is not just passed on as it came: it means something, or has another form than it
@@ -25,7 +30,7 @@ pub const fn fields<'b>() -> Fields<'b> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     /// Which line it is.
-    number: u8,
+    number: u16,
     field: Field,
     /// Whether it is `name: value` and CRLF to the byte.
     is_canonical: bool,
@@ -33,8 +38,9 @@ pub(super) struct Mark {
 
 impl Mark {
     const fn new(number: usize, field: Field, is_canonical: bool) -> Self {
-        const { assert!(MAX_FIELDS <= 1 << u8::BITS, "each line has a number") };
-        Self { number: number.to_le_bytes()[0], field, is_canonical }
+        const { assert!(MOST_FIELDS <= 1 << u16::BITS, "each line has a number") };
+        let [low, high, ..] = number.to_le_bytes();
+        Self { number: u16::from_le_bytes([low, high]), field, is_canonical }
     }
 
     fn number(self) -> usize {
@@ -43,7 +49,7 @@ impl Mark {
 }
 
 /// The marks of one head, that of the last line first: so the lines are looked through.
-pub(super) type Marks = ArrayVec<Mark, MAX_FIELDS>;
+pub(super) type Marks = ArrayVec<Mark, MOST_FIELDS>;
 
 /// A part of a buffer that holds a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,7 +154,7 @@ impl<'h, 'b> Lines<'h, 'b> {
 
     /// Makes [`Field::Named`] of the lines that the `Connection` fields of this head name and may name.
     pub(super) fn mark_named(&mut self) {
-        let mut marks = [None; MAX_FIELDS];
+        let mut marks: ArrayVec<Option<Mark>, MOST_FIELDS> = self.headers.iter().map(|_| None).collect();
         for mark in &*self.marks {
             if let Some(place) = marks.get_mut(mark.number()) {
                 *place = Some(*mark);
@@ -194,7 +200,12 @@ pub(super) struct Line<'h, 'b> {
     mark: Mark,
 }
 
-impl Line<'_, '_> {
+impl<'b> Line<'_, 'b> {
+    /// Its value, without white space around it.
+    pub(super) fn value(self) -> &'b [u8] {
+        self.header.value
+    }
+
     /// Which field it is.
     pub(super) fn field(self) -> Field {
         self.mark.field

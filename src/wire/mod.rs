@@ -26,12 +26,16 @@ pub mod proxy_header;
 pub mod request;
 pub mod response;
 pub mod upgrade;
+pub mod version;
 pub mod websocket;
 
 use crate::base::cut::Cut;
 
-/// The greatest number of lines in a head. A head with more is refused as too large.
+/// The number of lines that a head may have by default.
 pub const MAX_FIELDS: usize = 128;
+
+/// The greatest number of lines that a head may be allowed to have.
+pub const MOST_FIELDS: usize = 1024;
 
 /// The two versions that are spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,9 +59,9 @@ impl Version {
 pub enum HeadFault {
     /// Bytes that are not allowed where they stand.
     Malformed,
-    /// More than [`MAX_FIELDS`] lines.
+    /// More lines than there is room for.
     TooManyFields,
-    /// Neither HTTP/1.0 nor HTTP/1.1.
+    /// No minor version of HTTP/1.
     Version,
     /// The body's length is stated twice, wrongly, or in two ways.
     Length,

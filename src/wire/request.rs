@@ -4,12 +4,15 @@ use super::body::{BodyLength, Framing};
 use super::chunked::ChunkFault;
 use super::field::{Connection, Field, list, number, put};
 use super::forwarded::{self, Peer, Policy};
-use super::lines::{Line, Lines, Rewrite, place_in};
+use super::lines::{Line, Lines, Marks, Rewrite, place_in};
+use super::version::{self, Odd};
 use super::{HeadFault, Version, host, upgrade};
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
+use httparse::Header;
+use std::mem::MaybeUninit;
 
-pub use super::lines::{Fields, Span, fields};
+pub use super::lines::{Fields, Span, fields, most_fields};
 
 /// A head as it came, and what it says that matters here.
 #[derive(Debug)]
@@ -75,17 +78,36 @@ impl From<ChunkFault> for Reason {
 
 impl<'h, 'b> RequestHead<'h, 'b> {
     /// Reads the head at the start of `bytes`; `None` while it is not complete.
-    pub fn parse(bytes: &'b [u8], room: &'h mut Fields<'b>) -> Result<Option<Self>, Reason> {
+    ///
+    /// Where [`Reason::TooManyFields`] is returned, more room may be given (see [`most_fields`]), and where
+    /// [`Reason::UnknownVersion`] is, [`version::as_http11`] may know how the head is to be read.
+    #[inline]
+    pub fn parse<const N: usize>(bytes: &'b [u8], room: &'h mut Fields<'b, N>) -> Result<Option<Self>, Reason> {
+        Self::parse_in(bytes, &mut room.headers, &mut room.marks)
+    }
+
+    fn parse_in(
+        bytes: &'b [u8],
+        headers: &'h mut [MaybeUninit<Header<'b>>],
+        marks: &'h mut Marks,
+    ) -> Result<Option<Self>, Reason> {
         let mut request = httparse::Request::new(&mut []);
-        let len = match request.parse_with_uninit_headers(bytes, &mut room.headers) {
+        let len = match request.parse_with_uninit_headers(bytes, headers) {
             Ok(httparse::Status::Complete(len)) => len,
             Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::Version) => {
+                return match version::judge(bytes) {
+                    Odd::Incomplete => Ok(None),
+                    Odd::Malformed => Err(Reason::MalformedHead),
+                    Odd::Unknown => Err(Reason::UnknownVersion),
+                };
+            }
             Err(error) => return Err(HeadFault::from(error).into()),
         };
         let source = bytes.before(len);
         let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Reason::MalformedHead) };
         let start = place_in(source, method.as_bytes());
-        let mut lines = Lines::new(source, request.headers, &mut room.marks);
+        let mut lines = Lines::new(source, request.headers, marks);
         if !lines.read(start) {
             return Err(Reason::MalformedHead);
         }
@@ -233,7 +255,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 None => drop(rewrite.keep(line)),
             },
             // Nobody waits where nothing is to be sent.
-            Field::Expect if !self.expects_continue => rewrite.leave_out(line),
+            Field::Expect if !self.expects_continue || list(line.value()).next().is_none() => rewrite.leave_out(line),
+            Field::Expect if line.value().contains(&b',') => rewrite.replace(line, b"100-continue"),
             Field::MaxForwards => match self.max_forwards {
                 Some(hops) => rewrite.replace_number(line, hops.saturating_sub(1)),
                 None => drop(rewrite.keep(line)),
@@ -276,8 +299,10 @@ impl<'b> Said<'b> {
                     self.host = Some(header.value);
                 }
                 Field::Expect => {
-                    self.expectations += 1;
-                    self.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
+                    for expectation in list(header.value) {
+                        self.expectations += 1;
+                        self.expects_continue = expectation.eq_ignore_ascii_case(b"100-continue");
+                    }
                 }
                 Field::Te => self.accepts_trailers |= list(header.value).any(|c| c.eq_ignore_ascii_case(b"trailers")),
                 Field::Upgrade => {

@@ -2,10 +2,12 @@
 
 use super::body::{BodyLength, Framing};
 use super::field::{Connection, Field, put};
-use super::lines::{Line, Lines, Rewrite};
+use super::lines::{Line, Lines, Marks, Rewrite};
 use super::request::Fields;
 use super::{HeadFault, Version};
 use crate::base::cut::Cut;
+use httparse::Header;
+use std::mem::MaybeUninit;
 
 /// A head as it came, and what it says that matters here.
 #[derive(Debug)]
@@ -29,7 +31,25 @@ pub struct ResponseHead<'h, 'b> {
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Reads the head at the start of `bytes`; `None` while it is not complete. `to_head`: the request was HEAD.
-    pub fn parse(bytes: &'b [u8], room: &'h mut Fields<'b>, to_head: bool) -> Result<Option<Self>, HeadFault> {
+    ///
+    /// Where [`HeadFault::TooManyFields`] is returned, more room may be given
+    /// ([`most_fields`](super::request::most_fields)), and where [`HeadFault::Version`] is,
+    /// [`as_http11`](super::version::as_http11) may know how the head is to be read.
+    #[inline]
+    pub fn parse<const N: usize>(
+        bytes: &'b [u8],
+        room: &'h mut Fields<'b, N>,
+        to_head: bool,
+    ) -> Result<Option<Self>, HeadFault> {
+        Self::parse_in(bytes, &mut room.headers, &mut room.marks, to_head)
+    }
+
+    fn parse_in(
+        bytes: &'b [u8],
+        headers: &'h mut [MaybeUninit<Header<'b>>],
+        marks: &'h mut Marks,
+        to_head: bool,
+    ) -> Result<Option<Self>, HeadFault> {
         // Only a request may have blank lines before it (RFC 9112 section 2.2). Before an answer they are what is left
         // of another one.
         if bytes.first().is_some_and(|byte| *byte != b'H') {
@@ -37,13 +57,13 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         let mut response = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
-        let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut room.headers) {
+        let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, headers) {
             Ok(httparse::Status::Complete(len)) => len,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let status = response.code.filter(|status| *status >= 100).ok_or(HeadFault::Malformed)?;
-        let mut lines = Lines::new(bytes.before(len), response.headers, &mut room.marks);
+        let mut lines = Lines::new(bytes.before(len), response.headers, marks);
         if !lines.read(0) {
             return Err(HeadFault::Malformed);
         }

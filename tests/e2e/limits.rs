@@ -50,6 +50,24 @@ fn a_request_at_a_limit_is_passed_on_and_one_beyond_it_refused() {
 }
 
 #[test]
+fn a_head_may_have_more_lines_than_most() {
+    let lines: String = (0..996).map(|number| format!("X-{number}: {number}\r\n")).collect();
+    let backend = Backend::always(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\nok"));
+    let setup = || Setup::for_backends([backend.url()]).set("maxFields", 1000);
+    let proxy = setup().start();
+    let head = |more: &str| format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: X-7\r\n{more}\r\n");
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let answer = client.exchange(head(&lines));
+        assert_eq!((&*answer.text(), answer.head.get("X-995")), ("ok", Some("995")));
+    }
+    let request = backend.requests().remove(0);
+    assert_eq!((request.head.get("X-995"), request.head.get("X-7")), (Some("995"), None));
+    assert_eq!(client.exchange(head(&(lines + "X: 1\r\nX: 2\r\nX: 3\r\n"))).status(), 431);
+    assert_eq!(backend.requests().len(), 2);
+}
+
+#[test]
 fn a_target_without_end_is_refused_before_its_end() {
     let proxy = Setup::new().set("maxUriBytes", 100).start();
     let mut client = proxy.client();

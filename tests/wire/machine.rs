@@ -223,6 +223,7 @@ fn check_request(stage: &mut Stage, fate: Fate, is_whole: bool, what: &str) {
         Fate::Cut(reason) => {
             let (whole, _) = messages(&stage.to_backend, framing);
             assert!(whole.is_empty(), "a backend has a whole request of {what}: {whole:?}");
+            assert!(!is_whole || stage.to_backend.is_empty(), "a backend has heard of {what}");
             (text(&stage.to_backend), Some(reason))
         }
         Fate::Passed(bytes) => (format!("{bytes}{BEHIND}"), None),

@@ -122,7 +122,7 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     Ok(Some(Listing {
         // It goes into headers and lines of the log: nothing in it may end them.
         record: Record {
-            id: printable(&redact_identifier(&id)).into(),
+            id: printable(&redact_identifier(id.trim_ascii())).into(),
             backends: backends.into(),
             options: Options::default(),
         },
@@ -146,10 +146,10 @@ fn add_options(listing: &mut Listing, reply: &Value, pattern: &str) {
         }
     };
     for [name, value] in fields {
-        let fault = match value {
+        let fault = match value.trim_ascii_end() {
             _ if name != HTTPS_REDIRECT.as_bytes() => format!("{} is not known here and means nothing", shown(name)),
             b"true" | b"false" => {
-                listing.record.options.https_redirect = Some(value == b"true");
+                listing.record.options.https_redirect = Some(value.trim_ascii_end() == b"true");
                 continue;
             }
             _ => {
@@ -215,7 +215,7 @@ fn read_dead(replies: &[Value; 2]) -> Dead {
         _ => &[],
     };
     // No list is so long that a larger one could mean anything.
-    let index = |member: &Value| item_text(member).ok()?.parse().ok().filter(|index| *index < MAX_ITEMS);
+    let index = |member: &Value| item_text(member).ok()?.trim_ascii().parse().ok().filter(|index| *index < MAX_ITEMS);
     let ttl = match replies[1] {
         Value::Int(millis) if millis >= 0 => Some(Duration::from_millis(millis.unsigned_abs())),
         _ => None,
@@ -258,6 +258,23 @@ mod tests {
         assert_eq!(reading(&[none.clone(), none.clone(), none.clone()]), Reading::Unknown);
         let (_, listing, _) = found(reading(&[list(&["only an identifier"]), none.clone(), none]));
         assert_eq!((listing.record.backends.len(), listing.total), (0, 0));
+    }
+
+    #[test]
+    fn a_newline_at_the_end_of_an_item_is_not_part_of_it() {
+        let (_, listing, dead) = found(read(
+            ["a.b"].into_iter(),
+            &[
+                list(&["id\n", "http://10.0.0.1\n", "http://10.0.0.2\r\n"]),
+                hash("0", &["httpsRedirect", "true\n"]),
+                list(&["1\n"]),
+                Value::Int(-1),
+            ],
+        ));
+        let urls: Vec<&str> = listing.record.backends.iter().map(BackendUrl::as_str).collect();
+        assert_eq!((&*listing.record.id, &*urls), ("id", &["http://10.0.0.1", "http://10.0.0.2"][..]));
+        assert_eq!((listing.record.options.https_redirect, dead.indexes), (Some(true), vec![1]));
+        assert!(listing.faults.is_empty() && listing.option_faults.is_empty(), "{listing:?}");
     }
 
     #[test]

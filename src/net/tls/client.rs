@@ -3,12 +3,14 @@
 use super::credentials::Credentials;
 use super::{ALPN, PROVIDER};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::Arc;
+use x509_cert::der::Decode;
 
 /// How many sessions with backends can be resumed, a core.
 const RESUMABLE: usize = 1024;
@@ -28,7 +30,7 @@ pub enum Verification {
     /// By a certificate that one of the system's authorities has signed.
     #[default]
     System,
-    /// By one that one of these has signed.
+    /// By one that one of these has signed, or that is one of these itself.
     Authorities(Vec<CertificateDer<'static>>),
     /// Not at all: whoever answers is believed.
     Nothing,
@@ -75,7 +77,10 @@ impl BackendTls {
                 for authority in authorities {
                     roots.add(authority.clone()).map_err(|error| error.to_string())?;
                 }
-                builder.with_root_certificates(roots)
+                let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
+                let verifier = verifier.build().map_err(|error| error.to_string())?;
+                let verifier = NamedOrSigned { verifier, named: authorities.clone() };
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
         };
         let mut config = match &settings.credentials {
@@ -106,6 +111,62 @@ fn system_roots() -> Result<RootCertStore, String> {
         return Err(format!("no certificate of an authority was found on this system {}", errors.join(", ")));
     }
     Ok(roots)
+}
+
+/// Accepts a certificate that one of the authorities has signed, or that is itself in the list: a self-signed one says of
+/// itself that it is an authority, and as such may not be a server's (RFC 5280 section 4.2.1.9), but is named by name.
+#[derive(Debug)]
+struct NamedOrSigned {
+    verifier: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for NamedOrSigned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        staple: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if !self.named.iter().any(|named| named == certificate) {
+            return self.verifier.verify_server_cert(certificate, chain, name, staple, now);
+        }
+        let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+        let parsed = x509_cert::Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let validity = parsed.tbs_certificate.validity;
+        if now.as_secs() < seconds(validity.not_before) {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now.as_secs() > seconds(validity.not_after) {
+            return Err(CertificateError::Expired.into());
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// For those who said that they want no proof.

@@ -77,6 +77,16 @@ impl Authority {
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
+    /// A certificate that signs itself and says that it is an authority, as `openssl req -x509` makes it.
+    pub(crate) fn self_signed(names: &[&str]) -> Pair {
+        let text: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(text).expect("good names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
     /// The certificate of the authority itself.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()

@@ -70,6 +70,30 @@ fn a_backend_that_is_somebody_else_gets_no_request_unless_that_is_no_matter() {
 }
 
 #[test]
+fn a_self_signed_certificate_may_be_named_itself() {
+    let backend = Backend::always(canned::ok("hello"));
+    let setup = Setup::for_backends([backend.url()]).with_https();
+    let own = Authority::self_signed(&[&setup.secure_ip()]);
+    let behind = setup.default_certificate(&own).start();
+    let in_front = |ca: &str| {
+        let url = format!("https://{}:{}", address(&behind), behind.secure_address().port());
+        let setup = Setup::for_backends([url]).file("backend.crt", ca);
+        setup.set("backendTls", json!({"ca": "backend.crt"})).set("deadBackendTTL", 0.001).start()
+    };
+    in_front(&own.certificate).client().get(HOST, "/").expect_ok("hello");
+    // The name is looked at all the same, and one that is not named is no better than before.
+    let other = Authority::self_signed(&[&address(&behind)]).certificate;
+    assert_eq!(in_front(&other).client().get(HOST, "/").status(), 502);
+    let misnamed = Authority::self_signed(&["somebody.else.test"]);
+    let elsewhere = encrypted(&backend, &Authority::new(), "x").default_certificate(&misnamed).start();
+    let url = format!("https://{}:{}", address(&elsewhere), elsewhere.secure_address().port());
+    let setup = Setup::for_backends([url]).file("backend.crt", &misnamed.certificate);
+    let proxy = setup.set("backendTls", json!({"ca": "backend.crt"})).start();
+    assert_eq!(proxy.client().get(HOST, "/").status(), 502);
+    until("it is told", || proxy.stderr().contains("shaking hands: invalid peer certificate"));
+}
+
+#[test]
 fn a_backend_may_want_to_know_who_asks() {
     let backend = Backend::always(canned::ok("hello"));
     let authority = Authority::new();

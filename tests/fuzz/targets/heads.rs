@@ -7,6 +7,7 @@ use sluice::wire::body::BodyLength;
 use sluice::wire::forwarded::{Mode, Peer, Policy};
 use sluice::wire::request::{Hop, RequestHead, Span, fields};
 use sluice::wire::response::{Delivery, Persistence, ResponseHead};
+use sluice::wire::version::as_http11;
 use sluice::wire::{HeadFault, MAX_FIELDS};
 use std::fmt::Debug;
 use std::sync::LazyLock;
@@ -45,8 +46,10 @@ pub(crate) fn read_request(bytes: &[u8]) -> Option<Result<Made, Reason>> {
         Peer { address, local_port: 80, secure: false, subject: None }
     });
     static POLICY: Policy = Policy { trusted: Vec::new(), mode: Mode::Append };
+    // As the exchange does where a head has a later minor version.
+    let known = as_http11(bytes);
     let mut room = fields();
-    let head = match RequestHead::parse(bytes, &mut room) {
+    let head = match RequestHead::parse(known.as_deref().unwrap_or(bytes), &mut room) {
         Ok(head) => head?,
         Err(reason) => return Some(Err(reason)),
     };
@@ -84,8 +87,9 @@ pub(crate) fn response(bytes: &[u8]) {
 
 /// An answer as it goes to a client of HTTP/1.1.
 pub(crate) fn read_response(bytes: &[u8], to_head: bool) -> Option<Result<Made, HeadFault>> {
+    let known = as_http11(bytes);
     let mut room = fields();
-    let head = match ResponseHead::parse(bytes, &mut room, to_head) {
+    let head = match ResponseHead::parse(known.as_deref().unwrap_or(bytes), &mut room, to_head) {
         Ok(head) => head?,
         Err(fault) => return Some(Err(fault)),
     };

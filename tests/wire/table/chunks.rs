@@ -25,8 +25,9 @@ pub(super) const CLASSES: &[Class] = &[
             (chunked!("5_0\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!(" 5\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("\t5\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
-            (chunked!("5 \r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
-            (chunked!("5\t\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
+            (chunked!("5 \r\nhello\r\n0\r\n\r\n"), sent_chunked!("5\r\nhello\r\n0\r\n\r\n")),
+            (chunked!("5\t  \r\nhello\r\n0 \r\n\r\n"), sent_chunked!("5\r\nhello\r\n0\r\n\r\n")),
+            (chunked!("5\x0c\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("5 5\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("5,\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("\"5\"\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
@@ -41,7 +42,15 @@ pub(super) const CLASSES: &[Class] = &[
         rows: &[
             (chunked!("10000000000000005\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("fffffffffffffffff\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
-            (chunked!("00000000000000005\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
+            (chunked!("00000000000000005\r\nhello\r\n0\r\n\r\n"), sent_chunked!("5\r\nhello\r\n0\r\n\r\n")),
+            (
+                chunked!(
+                    "00000000000000000000000000000000000000000000005\r\nhello\r\n000000000000000000000000\r\n\r\n"
+                ),
+                sent_chunked!("5\r\nhello\r\n0\r\n\r\n"),
+            ),
+            (chunked!("0000000000000000000010000000000000005\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
+            (chunked!("00000000000000000000x5\r\nhello\r\n0\r\n\r\n"), Cut(MalformedChunk)),
             (chunked!("0000000000000005\r\nhello\r\n0\r\n\r\n"), sent_chunked!("5\r\nhello\r\n0\r\n\r\n")),
         ],
     },

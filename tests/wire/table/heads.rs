@@ -1,8 +1,8 @@
 //! Bytes that are not allowed where they stand.
 
-use super::Fate::{Passed, Refused};
+use super::Fate::{Last, Passed, Refused};
 use super::{Class, get, got, post};
-use sluice::base::reason::Reason::{BadTarget, MalformedHead, TooManyFields, UnknownVersion};
+use sluice::base::reason::Reason::{BadHost, BadTarget, MalformedHead, TooManyFields, UnknownVersion};
 
 macro_rules! forty {
     () => {
@@ -144,8 +144,8 @@ pub(super) const CLASSES: &[Class] = &[
             ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             ("GET / HTTP/1.1\tx\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             ("GET / HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
-            ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
+            ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             ("GET\u{e9} / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\r\n\r\n", Refused(MalformedHead)),
@@ -155,15 +155,25 @@ pub(super) const CLASSES: &[Class] = &[
         name: "versions",
         rows: &[
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
+            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", got!()),
+            ("\r\nGET / HTTP/1.9\r\nHost: a\r\nX: HTTP/1.9\r\n\r\n", got!("X: HTTP/1.9")),
+            ("GET / HTTP/1.2\r\nHost: a\r\nConnection: close\r\n\r\n", Last("GET / HTTP/1.1\r\nHost: a\r\n{f}\r\n")),
+            (
+                "POST / HTTP/1.3\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+                Passed("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n{f}\r\n5\r\nhello\r\n0\r\n\r\n"),
+            ),
+            ("GET / HTTP/1.2\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET / HTTP/1.2 \r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET / HTTP/1.2\r\n\r\n", Refused(BadHost)),
+            ("GET / HTTP/3.1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
             ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET / HTTP/01.1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET / HTTP/1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET / http/1.1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET / HTTP /1.1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET / HTTP/1,1\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
-            ("GET / ICAP/1.0\r\nHost: a\r\n\r\n", Refused(UnknownVersion)),
+            ("GET / HTTP/01.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET / HTTP/1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET / http/1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET / HTTP /1.1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET / HTTP/1,1\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
+            ("GET / ICAP/1.0\r\nHost: a\r\n\r\n", Refused(MalformedHead)),
             ("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", got!()),
         ],
     },

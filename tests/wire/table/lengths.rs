@@ -66,10 +66,10 @@ pub(super) const CLASSES: &[Class] = &[
             (post!("Content-Length: 9223372036854775808"; "hello"), Refused(AmbiguousLength)),
             (post!("Content-Length: 9223372036854775813"; concat!("hello", hidden!())), Refused(AmbiguousLength)),
             (post!("Content-Length: 9999999999999999999"; "hello"), Refused(AmbiguousLength)),
-            (post!("Content-Length: 0000000000000000005"; "hello"), Refused(AmbiguousLength)),
+            (post!("Content-Length: 0000000000000000000x"; "hello"), Refused(AmbiguousLength)),
+            (post!("Content-Length: 01000000000000000000"; "hello"), Refused(AmbiguousLength)),
             (post!("Content-Length: 18446744073709551621"; "hello"), Refused(AmbiguousLength)),
             (post!("Content-Length: 99999999999999999999"; "hello"), Refused(AmbiguousLength)),
-            (post!("Content-Length: 00000000000000000005"; "hello"), Refused(AmbiguousLength)),
         ],
     },
     Class {
@@ -77,6 +77,12 @@ pub(super) const CLASSES: &[Class] = &[
         rows: &[
             (post!("Content-Length: 5"; "hello"), sent!("Content-Length: 5"; "hello")),
             (post!("Content-Length: 000000000000000005"; "hello"), sent!("Content-Length: 5"; "hello")),
+            (post!("Content-Length: 0000000000000000005"; "hello"), sent!("Content-Length: 5"; "hello")),
+            (
+                post!("Content-Length: 000000000000000000000000000000000000000000000005"; "hello"),
+                sent!("Content-Length: 5"; "hello"),
+            ),
+            (post!("Content-Length: 00000000000000000000"; ""), sent!("Content-Length: 0"; "")),
             (post!("Content-Length: 0005"; "hello"), sent!("Content-Length: 5"; "hello")),
             (post!("Content-Length: 010"; "0123456789"), sent!("Content-Length: 10"; "0123456789")),
             (post!("content-length:\t 5 "; "hello"), sent!("content-length: 5"; "hello")),

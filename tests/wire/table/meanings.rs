@@ -137,6 +137,10 @@ pub(super) const CLASSES: &[Class] = &[
             ("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", Answered(200)),
             ("TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", Answered(501)),
             (
+                "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 00000000000000000000000000007\r\n\r\n",
+                Passed("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 6\r\n{f}\r\n"),
+            ),
+            (
                 "TRACE / HTTP/1.1\r\nHost: a\r\nmax-forwards: 007\r\n\r\n",
                 Passed("TRACE / HTTP/1.1\r\nHost: a\r\nmax-forwards: 6\r\n{f}\r\n"),
             ),
@@ -166,7 +170,11 @@ pub(super) const CLASSES: &[Class] = &[
                 Refused(ExpectationFailed),
             ),
             (post!("Expect: x", "Expect: 100-continue", "Content-Length: 5"; "hello"), Refused(ExpectationFailed)),
-            (post!("Expect:", "Content-Length: 5"; "hello"), Refused(ExpectationFailed)),
+            (post!("Expect:", "Content-Length: 5"; "hello"), sent!("Content-Length: 5"; "hello")),
+            (
+                post!("Expect:", "Expect: , 100-continue,", "Content-Length: 5"; "hello"),
+                sent!("Expect: 100-continue", "Content-Length: 5"; "hello"),
+            ),
             (get!("Expect: 200-ok"), Refused(ExpectationFailed)),
             (
                 "POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nExpect: x\r\nContent-Length: 5\r\n\r\nhello",

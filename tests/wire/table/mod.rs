@@ -28,7 +28,8 @@ pub(crate) struct Class {
 pub(crate) enum Fate {
     /// It is refused, and no backend hears of it. Nothing behind it is read.
     Refused(Reason),
-    /// It is refused in the middle of its body: a backend gets less than a request, and then the end of the connection.
+    /// It is refused in the middle of its body. Where the fault comes with the head, no backend hears of it; otherwise a
+    /// backend gets less than a request, and then the end of the connection.
     Cut(Reason),
     /// It is passed on in exactly this form, and what stands behind it is the next request. `{f}` stands for the
     /// forwarded headers.
