@@ -40,6 +40,8 @@ counters! {
     IdleUpstreamsClosed = "idle_upstreams_closed";
     /// Connections of clients that were idle for `server.idleTimeout`.
     IdleTimeouts = "idle_timeouts";
+    /// Connections that ended a lingering close by a limit: the client had not closed its side by then.
+    LingeringTimeouts = "lingering_timeouts";
     /// Connections that were closed at once because their address had `server.maxConnectionsPerAddress` already.
     AddressRefusals = "address_refusals";
     /// Connections whose last request was the one that `server.maxRequestsPerConnection` allows.

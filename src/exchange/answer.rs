@@ -4,7 +4,7 @@ use super::finishing::{AnswerEnd, Finishing};
 use super::journey::{Journey, Target};
 use super::outlet::Sink;
 use super::request::Request;
-use super::{Core, Cx, Own, State};
+use super::{Core, Cx, Disposition, Own, State};
 use crate::base::reason::Reason;
 use crate::page;
 use std::sync::Arc;
@@ -75,9 +75,12 @@ impl Answer<'_> {
     fn give(&self, journey: Option<Box<Journey>>, uploaded: bool, cx: &mut Cx<'_>) -> State {
         let request = journey.as_ref().map(|journey| &journey.request);
         let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
-        let linger = !uploaded || request.is_some_and(Request::is_cut_off);
+        let connection = match keep_alive {
+            true => Disposition::KeepAlive,
+            false => Disposition::Linger { client_may_send: !uploaded || request.is_none_or(Request::keep_alive) },
+        };
         self.put(request, keep_alive, cx);
-        Finishing::new(journey, keep_alive, linger, AnswerEnd::Told).start(cx)
+        Finishing::new(journey, connection, AnswerEnd::Told).start(cx)
     }
 
     fn put(&self, request: Option<&Request>, keep_alive: bool, cx: &mut Cx<'_>) {

@@ -70,11 +70,12 @@ impl Cx<'_> {
 
     /// Whether the client's connection may be kept, as far as this node is concerned.
     pub(super) fn may_keep_alive(&self) -> bool {
-        match self.core.settings.keep_alive {
-            KeepAlive::Always => true,
-            KeepAlive::Plain => !self.own.is_encrypted,
-            KeepAlive::Never => false,
-        }
+        !self.own.is_last
+            && match self.core.settings.keep_alive {
+                KeepAlive::Always => true,
+                KeepAlive::Plain => !self.own.is_encrypted,
+                KeepAlive::Never => false,
+            }
     }
 
     /// Whether everything for the side has left, with nothing added in this turn.

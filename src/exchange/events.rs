@@ -108,10 +108,24 @@ pub enum Effect {
     /// [`Effect::Finish`] follows.
     Reset,
     /// The exchange is over; what is left of it is its log line.
-    Finish {
-        /// The client's connection may carry the next request.
-        keep_alive: bool,
+    Finish(Disposition),
+}
+
+/// The future of the client's connection behind an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It may carry the next request.
+    KeepAlive,
+    /// A lingering close: the writing is shut down at once, and what the client still sends is discarded. To close at once
+    /// would have the kernel reset the connection as soon as one more byte comes, and a reset takes away whatever of the
+    /// response has not been acknowledged (RFC 9112 section 9.6).
+    Linger {
+        /// The client has not said that its request is its last one, or has yet to send a part of it. Otherwise there is
+        /// nothing to wait for but the acknowledgement of the response.
+        client_may_send: bool,
     },
+    /// It is closed at once: the client is gone, has ended its side, does not take its response, or is to see a reset.
+    Close,
 }
 
 /// The results of steps: a core has one and uses it again and again.

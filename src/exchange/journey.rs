@@ -3,7 +3,7 @@
 use super::pace::Pace;
 use super::request::Request;
 use super::transfer::Transfer;
-use super::{Core, Cx, Effect, Side, State, answer, connecting, resolving};
+use super::{Core, Cx, Disposition, Effect, Side, State, answer, connecting, resolving};
 use crate::balance;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
@@ -170,6 +170,15 @@ impl Journey {
             self.upload_pace.restart(cx.core.now);
         }
         self.goes_on = true;
+    }
+
+    /// The future of the client's connection behind a response, if `client_stays` as far as that is concerned.
+    pub(super) fn disposition(&self, client_stays: bool) -> Disposition {
+        let is_uploaded = self.upload.is_done();
+        match client_stays && is_uploaded {
+            true => Disposition::KeepAlive,
+            false => Disposition::Linger { client_may_send: !is_uploaded || self.request.keep_alive() },
+        }
     }
 
     /// Asks for the route.

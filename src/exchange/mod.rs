@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! Reading ─► Resolving ─► Connecting ─► Awaiting ─► Relaying ─► Finishing ─► Over
-//!    │           │   ▲        │  ▲          │  └──► Tunnel ──────────▲  └► Lingering ─► Over
+//!    │           │   ▲        │  ▲          │  └──► Tunnel ──────────▲
 //!    │           │   └────────┘  └──────────┘ (tried again)          │
 //!    └───────────┴── an answer of this node's own ───────────────────┘
 //! ```
@@ -42,7 +42,7 @@ mod state;
 mod transfer;
 mod tunnel;
 
-pub use events::{Core, Effect, Effects, Flushed, Input, Output, Side};
+pub use events::{Core, Disposition, Effect, Effects, Flushed, Input, Output, Side};
 pub use journey::Spares;
 pub use ledger::Ledger;
 pub use outlet::{Backlog, Outlet};
@@ -209,7 +209,7 @@ impl Exchange {
     pub fn wants(&self, side: Side) -> bool {
         self.own.backlog(side.other()).is_empty()
             && match &self.state {
-                State::Reading(_) | State::Lingering(_) => side == Side::Client,
+                State::Reading(_) => side == Side::Client,
                 State::Awaiting(state) => state.wants(side),
                 State::Relaying(state) => state.wants(side),
                 State::Tunnel(state) => state.wants(side),
@@ -219,7 +219,7 @@ impl Exchange {
 
     /// Whether the client's stream is ended as soon as what is there for it has left.
     pub fn ends_behind_answer(&self) -> bool {
-        matches!(&self.state, State::Finishing(state) if !state.keep_alive && state.end != AnswerEnd::Missing)
+        matches!(&self.state, State::Finishing(state) if !state.is_kept() && state.end != AnswerEnd::Missing)
     }
 
     /// Whether [`Input::Drained`] of this side would change anything.

@@ -184,10 +184,9 @@ impl Relaying {
     fn finish(self, cx: &mut Cx<'_>) -> State {
         let uploaded = self.journey.upload.is_done() && cx.is_drained(Side::Upstream);
         cx.release(self.upstream_stays && uploaded);
-        let keep_alive = self.client_stays && self.journey.upload.is_done();
-        let linger = !self.journey.upload.is_done() || self.journey.request.is_cut_off();
+        let connection = self.journey.disposition(self.client_stays);
         let end = self.answer_end();
-        Finishing::new(Some(self.journey), keep_alive, linger, end).start(cx)
+        Finishing::new(Some(self.journey), connection, end).start(cx)
     }
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
@@ -196,7 +195,8 @@ impl Relaying {
         cx.own.ledger.fail(reason);
         cx.release(false);
         let end = self.answer_end();
-        Finishing::new(Some(self.journey), false, false, end).start(cx)
+        let connection = self.journey.disposition(false);
+        Finishing::new(Some(self.journey), connection, end).start(cx)
     }
 
     /// How the client would know that the answer ends here.

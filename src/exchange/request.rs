@@ -46,8 +46,6 @@ pub(super) struct Memo(Box<[u8]>);
 struct Traits {
     is_head: bool,
     keep_alive: bool,
-    /// The client wants to go on, but this request is its connection's last.
-    is_cut_off: bool,
     idempotent: bool,
     expects_continue: bool,
     /// The client asks for `X-Debug` headers, and may have them.
@@ -67,8 +65,7 @@ impl Request {
         self.spans = written?;
         self.traits = Traits {
             is_head: head.method == "HEAD",
-            keep_alive: head.keep_alive && !cx.own.is_last,
-            is_cut_off: head.keep_alive && cx.own.is_last,
+            keep_alive: head.keep_alive,
             idempotent: head.is_idempotent(),
             expects_continue: head.expects_continue,
             may_debug: head.wants_debug && settings.may_debug(peer),
@@ -147,14 +144,9 @@ impl Request {
         self.body
     }
 
+    /// Whether the client keeps its connection for more requests, as far as it is concerned.
     pub(super) fn keep_alive(&self) -> bool {
         self.traits.keep_alive
-    }
-
-    /// Whether more may follow that will not be answered: behind the answer it has to be heard out, or the reset that it
-    /// meets would take the answer away (RFC 9112 section 9.6).
-    pub(super) fn is_cut_off(&self) -> bool {
-        self.traits.is_cut_off
     }
 
     pub(super) fn is_idempotent(&self) -> bool {

@@ -2,7 +2,9 @@
 
 use super::finishing::AnswerEnd;
 use super::journey::Journey;
-use super::{Cx, Effect, Input, Side, awaiting, connecting, finishing, reading, relaying, resolving, tunnel};
+use super::{
+    Cx, Disposition, Effect, Input, Side, awaiting, connecting, finishing, reading, relaying, resolving, tunnel,
+};
 use crate::base::buffer::BufferPool;
 use crate::base::reason::Reason;
 
@@ -23,8 +25,6 @@ pub(super) enum State {
     Tunnel(tunnel::Tunnel),
     /// The answer is complete but has not left.
     Finishing(finishing::Finishing),
-    /// The answer has left, the client still sends: its bytes are dropped, since closing would break the answer.
-    Lingering(finishing::Finishing),
     /// Nothing is left to do.
     Over(Option<Box<Journey>>),
 }
@@ -33,7 +33,6 @@ impl State {
     pub(super) fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
         match self {
             Self::Over(journey) => Self::Over(journey),
-            Self::Lingering(state) => state.linger(input, cx),
             state => match input {
                 Input::Broken(Side::Client) => state.leave(Reason::ClientGone, cx),
                 Input::Abort(reason) => state.abort(reason, cx),
@@ -52,7 +51,7 @@ impl State {
             Self::Relaying(state) => state.step(input, cx),
             Self::Tunnel(state) => state.step(input, cx),
             Self::Finishing(state) => state.step(input, cx),
-            Self::Lingering(_) | Self::Over(_) => self,
+            Self::Over(_) => self,
         }
     }
 
@@ -61,10 +60,16 @@ impl State {
     pub(super) fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
         cx.own.ledger.fail(reason);
         cx.release(false);
-        if reason != Reason::ClientGone && self.would_look_whole(cx) {
+        // Where a part of the response is left, it is cut all the same.
+        let is_gone = matches!(reason, Reason::ClientGone | Reason::ClientTruncated) || !cx.is_drained(Side::Client);
+        let is_reset = reason != Reason::ClientGone && self.would_look_whole(cx);
+        if is_reset {
             cx.effect(Effect::Reset);
         }
-        cx.effect(Effect::Finish { keep_alive: false });
+        cx.effect(Effect::Finish(match is_gone || is_reset {
+            true => Disposition::Close,
+            false => Disposition::Linger { client_may_send: true },
+        }));
         Self::Over(self.into_journey(&mut cx.core.buffers))
     }
 
@@ -98,7 +103,7 @@ impl State {
             Self::Connecting(state) => Some(&state.journey),
             Self::Awaiting(state) => Some(&state.journey),
             Self::Relaying(state) => Some(&state.journey),
-            Self::Finishing(state) | Self::Lingering(state) => state.journey.as_deref(),
+            Self::Finishing(state) => state.journey.as_deref(),
             Self::Over(journey) => journey.as_deref(),
         }
     }
@@ -111,7 +116,7 @@ impl State {
             Self::Connecting(state) => Some(&mut state.journey),
             Self::Awaiting(state) => Some(&mut state.journey),
             Self::Relaying(state) => Some(&mut state.journey),
-            Self::Finishing(state) | Self::Lingering(state) => state.journey.as_deref_mut(),
+            Self::Finishing(state) => state.journey.as_deref_mut(),
             Self::Over(journey) => journey.as_deref_mut(),
         }
     }
@@ -124,7 +129,7 @@ impl State {
             Self::Awaiting(state) => Some(state.journey),
             Self::Relaying(state) => Some(state.journey),
             Self::Tunnel(state) => Some(state.to_journey(buffers)),
-            Self::Finishing(state) | Self::Lingering(state) => state.journey,
+            Self::Finishing(state) => state.journey,
             Self::Over(journey) => journey,
         }
     }

@@ -4,7 +4,7 @@ use super::finishing::{AnswerEnd, Finishing};
 use super::journey::Journey;
 use super::outlet::Sink;
 use super::request::Memo;
-use super::{Cx, Effect, Input, Settings, Side, State};
+use super::{Cx, Disposition, Effect, Input, Settings, Side, State};
 use crate::base::buffer::BufferPool;
 use crate::base::cut::Cut;
 use crate::base::reason::Reason;
@@ -107,14 +107,19 @@ impl Tunnel {
         }
         cx.core.output.outlet(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
         cx.own.ledger.fail(Reason::BackendRemoved);
-        self.part(!self.client_ended, cx).start(cx)
+        self.part(cx).start(cx)
     }
 
     /// Parts with the backend: what is left is the client's.
-    fn part(&self, linger: bool, cx: &mut Cx<'_>) -> Finishing {
+    fn part(&self, cx: &mut Cx<'_>) -> Finishing {
         cx.own.ledger.backend_done(cx.core.now);
         cx.release(false);
-        Finishing::new(Some(self.to_journey(&mut cx.core.buffers)), false, linger, AnswerEnd::Told)
+        // A client that has yet to end its side may send more.
+        let connection = match self.client_ended {
+            true => Disposition::Close,
+            false => Disposition::Linger { client_may_send: true },
+        };
+        Finishing::new(Some(self.to_journey(&mut cx.core.buffers)), connection, AnswerEnd::Told)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -165,10 +170,8 @@ impl Tunnel {
         }
     }
 
-    /// Both directions have ended. A client that has yet to end its side is heard out: what it still sends would turn the
-    /// end that it was told into a reset, which takes away what it has not read.
+    /// Both directions have ended, and everything has left.
     fn finish(&self, cx: &mut Cx<'_>) -> State {
-        let finishing = self.part(false, cx);
-        if self.client_ended { finishing.start(cx) } else { finishing.hear_out(cx) }
+        self.part(cx).over(cx)
     }
 }

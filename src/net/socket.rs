@@ -227,6 +227,10 @@ impl Socket {
         sys::bytes_acknowledged(&self.stream)
     }
 
+    pub(super) fn bytes_unacknowledged(&self) -> u32 {
+        sys::bytes_unacknowledged(&self.stream).unwrap_or(0)
+    }
+
     pub(super) fn reset_at_close(&mut self) {
         self.ends = false;
         if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {

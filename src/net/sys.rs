@@ -25,6 +25,15 @@ pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
     bytes.try_into().map(u64::from_ne_bytes).ok()
 }
 
+/// How many bytes the peer's kernel has yet to acknowledge, those that have not left included, and the end of the stream
+/// as one. `None` where the system does not tell.
+pub(super) fn bytes_unacknowledged(socket: &impl AsRawFd) -> Option<u32> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel writes one `int`, which `count` is.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    u32::try_from(count).ok().filter(|_| result == 0)
+}
+
 /// Has a listening socket hand out a connection only once its first bytes, or its end, have come; one that stays silent
 /// after this many seconds, rounded up to when its SYN-ACK is sent again (after 1, 3, 7 and so on). With 0, all are handed out
 /// at once.
@@ -77,6 +86,25 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_peer_that_does_not_read_leaves_bytes_unacknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("a connection");
+        assert_eq!(bytes_unacknowledged(&stream), Some(0));
+        stream.set_nonblocking(true).expect("a socket");
+        while stream.write(&[0; 65_536]).is_ok() {}
+        assert!(bytes_unacknowledged(&stream).is_some_and(|count| count > 0));
+        stream.shutdown(std::net::Shutdown::Write).expect("an end");
+        peer.read_to_end(&mut Vec::new()).expect("all of it");
+        let clock = crate::base::clock::Clock::new();
+        let deadline = clock.now() + std::time::Duration::from_secs(10);
+        while bytes_unacknowledged(&stream) != Some(0) {
+            assert!(clock.now() < deadline, "what was read is acknowledged");
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn what_was_read_was_acknowledged_and_what_met_a_closed_socket_was_not() {

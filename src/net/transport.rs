@@ -268,6 +268,36 @@ impl Transport {
         }
     }
 
+    /// Begins a lingering close: ends the stream to the peer, and from then on only [`Transport::discard`] reads. `false` where
+    /// the stream cannot be ended in good order: the connection is broken, or to be reset, or a record is under way that
+    /// will not be whole.
+    pub fn start_lingering(&mut self) -> bool {
+        let may_end = match &mut self.layer {
+            Layer::Plain => true,
+            Layer::Tls(session) => session.may_end(),
+        };
+        let may_linger = may_end && !self.socket.is_broken();
+        if may_linger {
+            self.close_write();
+        }
+        may_linger
+    }
+
+    /// Reads once beneath any encryption, for nothing: the bytes are of no interest, only their number and their end.
+    pub fn discard(&mut self, room: &mut [u8]) -> Received {
+        self.socket.receive(room)
+    }
+
+    /// Whether [`Transport::discard`] may bring something, as far as is known without a system call.
+    pub fn has_bytes_to_discard(&self) -> bool {
+        self.socket.is_readable()
+    }
+
+    /// How many bytes the peer's system has yet to acknowledge, the end of the stream included as one. This asks the socket.
+    pub fn bytes_unacknowledged(&self) -> u32 {
+        self.socket.bytes_unacknowledged()
+    }
+
     /// Before the connection is closed: sends the end that was announced, and where it is encrypted, tells the peer that this
     /// is the end and not a cut.
     pub fn take_leave(&mut self) {

@@ -108,7 +108,7 @@ impl Worker {
         if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
             self.counters.count(Counter::AcceptPauses);
             self.waits_for_room = true;
-            let next_to_go = self.idle.next_to_go(&self.clients);
+            let next_to_go = self.idle.next_to_go(&self.clients).min(self.lingering.next_to_go());
             return self.close_door(door, next_to_go);
         }
         let Some(Door { socket, .. }) = self.listeners.get(door) else { return false };
@@ -201,6 +201,7 @@ impl Worker {
                 is_shaking_hands: is_secure,
                 awaits_header,
                 is_watched: false,
+                is_lingering: false,
                 told: None,
             }
         });
@@ -236,6 +237,9 @@ impl Worker {
             if client.is_shaking_hands {
                 self.leave_lobby();
             }
+            if client.is_lingering {
+                self.lingering.forget(key);
+            }
             self.note_room();
         }
     }
@@ -245,6 +249,7 @@ impl Worker {
     pub(super) fn client_due(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         match client.job {
+            None if client.is_lingering => self.lingering_due(key),
             None if client.awaits_header => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => {
@@ -254,7 +259,7 @@ impl Worker {
             }
             None => {
                 self.counters.count(Counter::IdleTimeouts);
-                self.close_client(key);
+                self.close_idle_client(key);
             }
             Some(job) => self.job_due(job),
         }

@@ -178,6 +178,8 @@ pub(super) struct Client {
     pub(super) awaits_header: bool,
     /// The poll tells what happens to it.
     pub(super) is_watched: bool,
+    /// The writing to it is shut down, and what it still sends is discarded.
+    pub(super) is_lingering: bool,
     /// What a proxy has told.
     pub(super) told: Option<Box<Ends>>,
 }

@@ -83,6 +83,9 @@ impl Worker {
     /// Where this worker is about to end: has a client move, or lets it go if it is idle.
     #[cold]
     pub(super) fn leave_too(&mut self, key: Key) {
+        if self.clients.get(key).is_some_and(|client| client.is_lingering) {
+            return;
+        }
         match &self.leave {
             None => return,
             Some(leave) if leave.heir.is_some() => return self.may_move(key),
@@ -94,7 +97,7 @@ impl Worker {
         if client.served == 0 || !client.stream.transport.is_silent() {
             self.timers.set(&mut client.timer, self.core.now + FIRST_REQUEST);
         } else {
-            self.close_client(key);
+            self.close_idle_client(key);
         }
     }
 

@@ -214,7 +214,7 @@ impl Worker {
     /// Takes a client out of this worker, if it can move now.
     fn pack(&mut self, key: Key, heir: &Heir) -> Option<Passenger> {
         let client = self.clients.get(key)?;
-        let is_waiting = client.stream.transport.wanted_name().is_some();
+        let is_waiting = client.stream.transport.wanted_name().is_some() || client.is_lingering;
         if is_waiting || !heir.takes(client) || client.job.is_some_and(|job| self.tunnel_upstream(job).is_none()) {
             return None;
         }
@@ -304,6 +304,7 @@ impl Worker {
                     is_shaking_hands,
                     awaits_header,
                     is_watched,
+                    is_lingering: false,
                     told,
                 }
             });

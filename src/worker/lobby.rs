@@ -196,7 +196,7 @@ impl Worker {
             Verdict::Refuse => {
                 self.counters.count(Counter::UnknownNames);
                 client.stream.transport.refuse();
-                self.close_client(key);
+                self.start_lingering_close(key, true);
             }
             Verdict::Wait => {}
         }

@@ -22,6 +22,7 @@ mod guesses;
 mod handover;
 mod idle;
 mod introduction;
+mod lingering;
 mod link;
 mod lobby;
 mod news;
@@ -181,6 +182,7 @@ pub struct Worker {
     complaints: Throttle,
     warnings: Throttle,
     unwatched: watch::Unwatched,
+    lingering: lingering::Lingering,
     quota: Option<Arc<Quota>>,
     core: Core,
     scratch: Box<[u8]>,
@@ -311,6 +313,7 @@ impl Worker {
             complaints: Throttle::new(1),
             warnings: Throttle::new(MOST_WARNINGS),
             unwatched: watch::Unwatched::default(),
+            lingering: lingering::Lingering::default(),
             quota: parts.quota,
             core: Core::new(now, parts.exchange, parts.pages, fastrand::Rng::new()),
             scratch: vec![0; batch::SCRATCH_BYTES].into_boxed_slice(),
@@ -394,6 +397,7 @@ impl Worker {
             self.next_opening(),
             self.retiring.next(),
             self.unwatched.next(),
+            self.lingering.next_look(),
             self.log.flush_at(),
             leave_by,
         ];
@@ -406,6 +410,7 @@ impl Worker {
         self.reopen_doors();
         self.retire_tunnels();
         self.watch_late();
+        self.look_at_lingering();
         self.log.flush(self.core.now);
     }
 

@@ -5,7 +5,7 @@ use crate::base::counters::Counter;
 use crate::base::reason::Reason;
 use crate::base::slots::Key;
 use crate::cluster::Frontend;
-use crate::exchange::{Effect, Input, Side};
+use crate::exchange::{Disposition, Effect, Input, Side};
 use std::sync::Arc;
 
 /// What an exchange is told of its route.
@@ -26,7 +26,7 @@ impl Worker {
                 Effect::Tunnel => self.become_tunnel(job),
                 Effect::CloseWrite(side) => self.close_write(job, side),
                 Effect::Reset => self.reset_client(job),
-                Effect::Finish { keep_alive } => self.finish(job, keep_alive),
+                Effect::Finish(connection) => self.finish(job, connection),
             }
         }
     }
@@ -77,7 +77,7 @@ impl Worker {
     }
 
     /// Takes leave of an exchange: its log line, its buffers, its client.
-    fn finish(&mut self, job_key: Key, keep_alive: bool) {
+    fn finish(&mut self, job_key: Key, connection: Disposition) {
         self.release(job_key, false);
         let Some(mut job) = self.jobs.remove(job_key) else { return };
         self.record(&job);
@@ -87,8 +87,11 @@ impl Worker {
         client.served = client.served.saturating_add(1);
         client.read_limit = job.read_limit.of_client();
         let heir = self.leave.as_ref().map(|leave| leave.heir.is_some());
-        if !keep_alive || heir == Some(false) {
-            return self.close_client(job.client);
+        match connection {
+            Disposition::KeepAlive if heir != Some(false) => {}
+            Disposition::KeepAlive => return self.start_lingering_close(job.client, true),
+            Disposition::Linger { client_may_send } => return self.start_lingering_close(job.client, client_may_send),
+            Disposition::Close => return self.close_client(job.client),
         }
         self.watch_client(job.client);
         let Some(client) = self.clients.get_mut(job.client) else { return };

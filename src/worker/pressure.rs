@@ -56,21 +56,33 @@ impl Worker {
     }
 
     fn give_up_client_after(&mut self, rest: Duration) -> bool {
+        if self.look_for_gone() {
+            return true;
+        }
         self.idle.keep(&self.clients, &self.upstreams);
+        let mut last_resort = None;
         // Whoever turns out to have spoken goes to the end of the line, so each is looked at once.
         for _ in 0..self.idle.clients() {
             let oldest = self.idle.oldest_client(&self.clients, self.core.now, rest);
-            let Some((key, _)) = oldest else { return false };
-            let Some(client) = self.clients.get(key) else { return false };
+            let Some((key, _)) = oldest else { break };
+            let Some(client) = self.clients.get(key) else { break };
             if client.stream.unread.is_empty() && client.stream.transport.is_silent() {
-                self.counters.count(Counter::IdleClientsClosed);
-                self.close_client(key);
-                return true;
+                if client.stream.transport.bytes_unacknowledged() == 0 {
+                    self.counters.count(Counter::IdleClientsClosed);
+                    self.close_client(key);
+                    return true;
+                }
+                last_resort = last_resort.or(Some(key));
             }
-            // It has spoken, and is heard in its turn.
+            // It has spoken, and is heard in its turn; or it has yet to take all of its response.
             self.note_idle(key);
         }
-        false
+        let given_up = last_resort.or_else(|| self.lingering.oldest(self.core.now, rest, &self.clients));
+        if let Some(key) = given_up {
+            self.counters.count(Counter::IdleClientsClosed);
+            self.close_client(key);
+        }
+        given_up.is_some()
     }
 
     /// Something needs a descriptor or memory that the system has not: gives up the connection, of a client or to a

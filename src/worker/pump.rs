@@ -97,6 +97,9 @@ impl Worker {
     /// A client without a request may have sent one.
     pub(super) fn greet(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.is_lingering {
+            return self.discard(key);
+        }
         if client.job.is_some() || !client.stream.has_more() || (client.awaits_header && !self.read_header(key)) {
             return;
         }
@@ -137,9 +140,16 @@ impl Worker {
     pub(super) fn greeted(&mut self, key: Key, received: Received) {
         match received {
             Received::Bytes(_) | Received::Nothing => self.greet_again(key),
+            // An alert may be on its way.
+            Received::Broken if self.has_failed(key) => self.start_lingering_close(key, true),
             Received::End | Received::Broken => self.close_client(key),
             Received::Hello | Received::Plain(_) => {}
         }
+    }
+
+    /// Whether the encryption of a client's connection has failed.
+    fn has_failed(&self, key: Key) -> bool {
+        self.clients.get(key).is_some_and(|client| client.stream.transport.fault().is_some())
     }
 
     /// Comes back to a client of whose stream there may be more to read that has no meaning yet.

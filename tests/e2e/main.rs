@@ -10,6 +10,7 @@ mod forwarding;
 mod harness;
 mod headers;
 mod limits;
+mod lingering;
 mod logs;
 mod matrix;
 mod mishaps;

@@ -6,7 +6,7 @@ mod tunnel;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Core, Effect, Exchange, Flushed, Input, KeepAlive, Settings, Side};
+use sluice::exchange::{Core, Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Settings, Side};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -182,22 +182,29 @@ fn a_slow_reader_that_takes_bytes_has_not_stalled() {
     scene.core.output.effects.clear();
     scene.tell(Input::Deadline);
     assert_eq!(scene.exchange.ledger().reason, Some(Reason::ClientStalled));
-    assert!(matches!(*scene.core.output.effects, [Effect::Finish { keep_alive: false }]));
+    assert!(matches!(*scene.core.output.effects, [Effect::Finish(Disposition::Close)]));
 }
 
+/// RFC 9112 section 9.6: a client that may still send has to be read from behind its response.
 #[test]
-fn a_client_that_is_heard_out_has_a_bounded_time_and_its_going_is_no_failure() {
-    for end in [Input::Broken(Side::Client), Input::Abort(Reason::Stopped), Input::Deadline] {
-        let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
-        scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"));
+fn a_connection_that_is_not_kept_lingers_behind_a_response() {
+    let get = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let put = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n".to_owned();
+    let linger = |client_may_send| Disposition::Linger { client_may_send };
+    let table = [
+        (get(""), KeepAlive::Always, "200 OK", Disposition::KeepAlive),
+        (get(""), KeepAlive::Never, "200 OK", linger(true)),
+        (get("Connection: close\r\n"), KeepAlive::Always, "200 OK", linger(false)),
+        (put, KeepAlive::Always, "413 No", linger(true)),
+    ];
+    for (request, keep_alive, status, expected) in table {
+        let mut scene = Scene::with_backend(Settings { keep_alive, ..settings() }, &request);
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
         scene.send(Side::Client, usize::MAX);
         scene.tell(Input::Drained(Side::Client));
-        let deadline = scene.exchange.deadline();
-        scene.core.now = scene.core.now + SECOND;
-        assert_eq!(scene.tell(Input::Bytes(Side::Client, &[b'x'; 100])), 100);
-        assert_eq!(scene.exchange.deadline(), deadline, "trickling does not extend it");
-        scene.tell(end);
-        assert!(matches!(scene.core.output.effects.last(), Some(Effect::Finish { keep_alive: false })));
+        let last = scene.core.output.effects.last().copied();
+        assert!(matches!(last, Some(Effect::Finish(found)) if found == expected), "{request}: {last:?}");
         assert_eq!(scene.exchange.ledger().reason, None);
     }
 }

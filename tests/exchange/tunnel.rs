@@ -65,7 +65,7 @@ fn what_is_left_of_a_tunnel_does_not_wait_for_ever() {
     assert_eq!(scene.exchange.deadline(), scene.core.now + scene.core.settings.body_timeout, "it takes some");
     scene.core.now = scene.exchange.deadline();
     scene.tell(Input::Deadline);
-    assert!(matches!(scene.core.output.effects.last(), Some(Effect::Finish { keep_alive: false })));
+    assert!(matches!(scene.core.output.effects.last(), Some(Effect::Finish(Disposition::Close))));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::scene::decoder::Message;
 use crate::scene::message::Framing;
 use crate::scene::world::World;
 use sluice::base::reason::Reason;
+use sluice::exchange::Disposition;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that hardly any scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
@@ -90,8 +91,11 @@ fn list(world: &World) -> [(&'static str, bool); 20] {
         ("a stale connection", is_whole && world.attempts.iter().any(|attempt| attempt.fresh)),
         ("a second look-up", is_whole && world.resolves > 1),
         ("a tunnel to its end", world.is_tunnel && world.exchange.ledger().reason.is_none()),
-        ("a client that was heard out", world.client.closing && !world.is_tunnel),
+        ("a lingering close", matches!(end.connection, Disposition::Linger { .. })),
         ("a reset", end.reset),
-        ("kept on both sides", end.keep_alive && attempt.is_some_and(|attempt| attempt.released == Some(true))),
+        (
+            "kept on both sides",
+            end.connection == Disposition::KeepAlive && attempt.is_some_and(|attempt| attempt.released == Some(true)),
+        ),
     ]
 }

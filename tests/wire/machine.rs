@@ -7,7 +7,7 @@ use crate::{crlf, text};
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Core, Effect, Exchange, Flushed, Input, KeepAlive, Redirect, Settings, Side};
+use sluice::exchange::{Core, Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Redirect, Settings, Side};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -94,7 +94,7 @@ impl Stage {
                     self.reused.push(reuse);
                     self.is_connected = false;
                 }
-                Effect::Finish { keep_alive } => self.finish(keep_alive),
+                Effect::Finish(connection) => self.finish(connection == Disposition::KeepAlive),
                 _ => {}
             }
         }
@@ -237,8 +237,6 @@ fn check_request(stage: &mut Stage, fate: Fate, is_whole: bool, what: &str) {
     assert!(!is_whole || sent == expected, "{what}:\n{sent}\n{expected}");
     let ends = reason.is_some() || matches!(fate, Fate::Last(_));
     if reason.is_some() {
-        // The client is heard out before the end.
-        stage.tell(Input::End(Side::Client));
         assert_eq!(stage.reasons, Vec::from_iter(reason), "{what}");
     }
     assert_eq!(stage.is_open, !ends, "{what}");

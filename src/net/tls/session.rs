@@ -443,9 +443,14 @@ impl Session {
         self.push(socket);
     }
 
+    /// Whether the stream can be ended in good order now.
+    pub(in crate::net) fn may_end(&self) -> bool {
+        !self.marks.cut && self.owed == 0 && !self.is_handshaking()
+    }
+
     /// Tells the peer that the stream ends here, as well as it can be told now.
     pub(in crate::net) fn take_leave(&mut self, socket: &mut Socket) {
-        if !self.marks.cut && self.owed == 0 && !self.is_handshaking() {
+        if self.may_end() {
             self.say_goodbye();
             self.push(socket);
         }

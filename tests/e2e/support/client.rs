@@ -38,6 +38,15 @@ pub(crate) fn connect(address: SocketAddr, source: Option<IpAddr>) -> TcpStream 
     socket.into()
 }
 
+/// A plain connection to `address` that takes about `bytes` before somebody reads.
+pub(crate) fn connect_with_window(address: SocketAddr, bytes: usize) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a client's socket");
+    socket.set_recv_buffer_size(bytes).expect("setting SO_RCVBUF");
+    socket.connect(&address.into()).unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+    socket.set_tcp_nodelay(true).expect("setting TCP_NODELAY");
+    socket.into()
+}
+
 /// One connection of a client.
 pub(crate) struct Client {
     transport: Box<dyn Transport>,

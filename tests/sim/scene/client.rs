@@ -11,6 +11,8 @@ pub(crate) struct ClientPlan {
     /// The fields that a backend has to see, in order.
     pub(crate) fields: Fields,
     pub(crate) body: Body,
+    /// The client has said that it keeps its connection for more.
+    pub(crate) keeps_alive: bool,
     /// The client waits for a 100 before it sends the body.
     pub(crate) expects: bool,
     pub(crate) upgrade: Option<&'static str>,
@@ -65,6 +67,7 @@ impl ClientPlan {
             is_http11,
             target: ["/", "/a/b?c=d&e", "/%20", "/?"][rng.usize(..4)],
             fields: fields("X-E2E", rng),
+            keeps_alive: false,
             expects: has_body && is_http11 && rng.u8(..4) == 0,
             body,
             upgrade,
@@ -110,6 +113,10 @@ impl ClientPlan {
         let host = if absolute.is_empty() { "www.example.com" } else { "other.example" };
         put(&mut out, &format!("{}: {host}\r\n", case("Host", rng)));
         let connection = ["", "close", "keep-alive", "X-Hop-1, x-hop-2", "Keep-Alive, X-Hop-1,,"][rng.usize(..5)];
+        self.keeps_alive = match self.is_http11 {
+            true => connection != "close",
+            false => connection.to_ascii_lowercase().contains("keep-alive"),
+        };
         let options = [if self.upgrade.is_some() { "Upgrade" } else { "" }, connection];
         let options: Vec<_> = options.into_iter().filter(|option| !option.is_empty()).collect();
         if !options.is_empty() {

@@ -3,7 +3,7 @@
 use super::check;
 use super::peer::Peer;
 use super::world::{Attempt, End, Holding, World};
-use sluice::exchange::{Effect, Flushed, Input, Side};
+use sluice::exchange::{Disposition, Effect, Flushed, Input, Side};
 
 impl World {
     /// A turn with bytes from `side`: all that are unread, and again what is left while that is wanted.
@@ -64,7 +64,7 @@ impl World {
     }
 
     fn has_finish(&mut self) -> bool {
-        self.core.output.effects.iter().any(|effect| matches!(effect, Effect::Finish { .. }))
+        self.core.output.effects.iter().any(|effect| matches!(effect, Effect::Finish(_)))
     }
 
     /// A turn in which the socket of `side` takes bytes again.
@@ -103,7 +103,7 @@ impl World {
             at += 1;
             self.note(|| format!("  {effect:?}").chars().take(60).collect());
             assert!(self.end.is_none(), "{effect:?} after the end");
-            assert!(!self.reset || matches!(effect, Effect::Finish { .. }), "{effect:?} after a reset");
+            assert!(!self.reset || matches!(effect, Effect::Finish(_)), "{effect:?} after a reset");
             match effect {
                 Effect::Resolve => self.resolve(),
                 // It is for the pool alone: how many slow uploads there are at a backend.
@@ -130,10 +130,11 @@ impl World {
                     assert!(!self.reset, "two resets");
                     self.reset = true;
                 }
-                Effect::Finish { keep_alive } => {
+                Effect::Finish(connection) => {
                     assert_eq!(self.holding, Holding::Nothing, "the backend was not given back");
-                    assert!(!(keep_alive && self.reset), "a connection that is reset cannot be kept");
-                    self.end = Some(End { keep_alive, reset: self.reset });
+                    let is_closed = connection == Disposition::Close;
+                    assert!(is_closed || !self.reset, "a connection that is reset is neither kept nor read from");
+                    self.end = Some(End { connection, reset: self.reset });
                 }
             }
         }

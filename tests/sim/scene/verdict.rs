@@ -7,7 +7,7 @@ use super::decoder::{Decoder, Message};
 use super::message::Framing;
 use super::world::{Attempt, CLIENT_ADDRESS, End, World, pages};
 use sluice::base::reason::Reason;
-use sluice::exchange::{Input, KeepAlive, Side};
+use sluice::exchange::{Disposition, Input, KeepAlive, Side};
 
 /// Judges the scenario, whose exchange has ended.
 pub(crate) fn at_end(mut world: World) -> World {
@@ -154,29 +154,44 @@ fn interim_answers_are_right(world: &World) {
 /// The client's connection does what the answer has announced.
 fn connection_is_right(world: &World, end: End) {
     let (client, answer) = (&world.plan.client, &world.client.seen.last);
-    let was_heard_out = world.client.closing && !world.is_tunnel;
-    if !(was_heard_out || world.is_tunnel) {
+    let is_kept = end.connection == Disposition::KeepAlive;
+    if !world.is_tunnel {
         assert!(world.consumed <= client.bytes.len(), "bytes of the next request were consumed");
     }
     let announced = match client.is_http11 {
         true => !answer.connection_has("close"),
         false => answer.connection_has("keep-alive"),
     };
-    if end.keep_alive {
-        assert!(
-            world.plan.settings.keep_alive == KeepAlive::Always && !was_heard_out && !world.is_tunnel,
-            "this connection cannot be kept"
-        );
+    no_reset_follows(world, end);
+    if is_kept {
+        let may_keep = world.plan.settings.keep_alive == KeepAlive::Always && !world.is_tunnel;
+        assert!(may_keep, "this connection cannot be kept");
         assert!(answer.is_complete && announced, "the client does not know that the connection is kept");
         assert_eq!(world.consumed, client.bytes.len(), "the next request does not begin where this one ends");
     } else if world.plan.is_faultless
-        && was_heard_out
+        && !world.is_tunnel
         && world.plan.attempts[world.attempts.len() - 1].answer.keeps_open
     {
         assert!(!announced, "the client thinks that it may go on sending");
     } else if answer.is_complete && client_is_good(world) && world.has_no_reason() && !world.is_tunnel {
-        let is_read = world.consumed >= client.bytes.len() && !was_heard_out;
+        let is_read = world.consumed >= client.bytes.len();
         assert!(!announced || !is_read, "the client thinks that the connection is kept");
+    }
+}
+
+/// A client that may still send gets a lingering close behind a complete response: closing at once would meet its next byte
+/// with a reset, and that takes away what has not been acknowledged (RFC 9112 section 9.6). Nobody in this world has
+/// acknowledged anything by the end of the exchange.
+fn no_reset_follows(world: &World, end: End) {
+    let client = &world.client;
+    let is_complete = client.seen.last.is_complete && world.exchange.backlog(Side::Client).is_empty();
+    let may_send = !(client.told_end || world.client_broken);
+    if is_complete && may_send {
+        assert_ne!(end.connection, Disposition::Close, "a reset may follow a complete response");
+    }
+    if let Disposition::Linger { client_may_send: false } = end.connection {
+        let has_said = !world.plan.client.keeps_alive && world.consumed >= world.plan.client.bytes.len();
+        assert!(has_said, "the client has not said that nothing follows");
     }
 }
 

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use sluice::base::clock::Moment;
 use sluice::base::reason::Reason;
 use sluice::cluster::BackendId;
-use sluice::exchange::{Core, Exchange, Side};
+use sluice::exchange::{Core, Disposition, Exchange, Side};
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded;
 use std::net::{IpAddr, Ipv4Addr};
@@ -68,7 +68,7 @@ pub(crate) enum Holding {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct End {
-    pub(crate) keep_alive: bool,
+    pub(crate) connection: Disposition,
     /// The client's connection is reset, not closed in good order.
     pub(crate) reset: bool,
 }

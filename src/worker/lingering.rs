@@ -1,0 +1,243 @@
+//! The lingering close: the proxy ends its side first, and the client may still be sending.
+//!
+//! The kernel answers a byte that comes for a closed socket, or that was not read before, with a reset, and a reset takes
+//! away whatever of the response has not been acknowledged (RFC 9112 section 9.6). So the writing is shut down, and what
+//! the client still sends is read and discarded until it ends its side, or a limit is reached.
+//!
+//! A client that has said that its request is its last one mostly closes at once. So the poll does not watch it: it is
+//! looked at once, after [`FIRST_LOOK`], and is closed if it has gone, or has acknowledged all and sent nothing. Whoever is
+//! still there then is watched.
+//!
+//! A client that lingers has no request: it is logged already, holds no buffer, cannot move to another worker, counts
+//! among the connections of its worker and of its address until it is closed, and gives way to new clients where those
+//! have no other place.
+//!
+//! # Where connections are closed
+//!
+//! | what | who may still be sending | how |
+//! |---|---|---|
+//! | client: behind a response that is its last (a stop, an upgrade, a limit, an error page, `Connection: close`, a cut response) | the client: its next request, the rest of a body, a stray CRLF | lingering close |
+//! | client: a tunnel that this node ends | the client | lingering close |
+//! | client: a TLS alert was sent | the client: it cannot know yet | lingering close |
+//! | client: idle for `server.idleTimeout`, or at a stop | the client: its next request, and the race is HTTP's own (RFC 9112 section 9.5) | at once where the last response was acknowledged, else lingering close |
+//! | client: idle, and its place is needed | as above | at once; those whose response was not acknowledged, and those that linger, go last |
+//! | client: reset, or its end was read | nobody | at once |
+//! | client: takes nothing for `server.bodyTimeout` | the client; the response is lost all the same | at once |
+//! | client: a response whose missing end would look like its end | the client; it has to see a failure | reset |
+//! | client: no PROXY header, no handshake, no free place for its address | the client, which was sent nothing | at once |
+//! | client: the time for draining is over | the client; no limit above that one | at once |
+//! | backend: behind its response | the backend: bytes that nobody asked for. The request was sent as a whole, or its rest was of no use | at once |
+//! | backend: in the middle of a request that has failed | the backend: a response that nobody wants any more | at once |
+//! | backend: a tunnel whose sides have both ended | nobody | at once |
+//! | backend: idle in the pool | the backend: its end, or bytes that nobody asked for | at once |
+
+use super::connection::Client;
+use super::idle::REST;
+use super::read_limit::LARGEST_READ;
+use super::{Again, Worker};
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::cut::Cut;
+use crate::base::slots::{Key, Slots};
+use crate::net::transport::Received;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// When a client is looked at that is not watched.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+
+/// How long a client may neither send nor acknowledge anything (nginx: `lingering_timeout`).
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same while its worker ends.
+const IDLE_LIMIT_AT_END: Duration = Duration::from_secs(1);
+
+/// How long a client may linger in all (nginx: `lingering_time`).
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many bytes are discarded of one client.
+const BYTES_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How many reads discard bytes of one client before others have their turn.
+const READS_AT_ONCE: usize = 4;
+
+/// The clients that linger.
+#[derive(Debug, Default)]
+pub(super) struct Lingering {
+    /// Those that were not looked at yet, soonest first. Some are gone by then.
+    fresh: VecDeque<Fresh>,
+    /// Those that were, oldest first, among them some that are gone.
+    old: VecDeque<(Moment, Key)>,
+    progress: HashMap<Key, Progress>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fresh {
+    key: Key,
+    look_at: Moment,
+    client_may_send: bool,
+}
+
+/// What has become of a client since it was looked at first.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    until: Moment,
+    discarded: usize,
+    /// What it was at the last look.
+    discarded_before: usize,
+    unacknowledged: u32,
+}
+
+impl Lingering {
+    /// When the next client is to be looked at; [`Moment::NEVER`] where there is none.
+    pub(super) fn next_look(&self) -> Moment {
+        self.fresh.front().map_or(Moment::NEVER, |fresh| fresh.look_at)
+    }
+
+    /// From when on there may be one that can give way to a new client.
+    pub(super) fn next_to_go(&self) -> Moment {
+        self.old.front().map_or(self.next_look(), |(since, _)| *since + REST)
+    }
+
+    /// The one that has lingered for the longest, if that is `rest` at least.
+    pub(super) fn oldest(&mut self, now: Moment, rest: Duration, clients: &Slots<Client>) -> Option<Key> {
+        while let Some((since, key)) = self.old.front().copied() {
+            if clients.get(key).is_some_and(|client| client.is_lingering) {
+                return (since + rest <= now).then_some(key);
+            }
+            self.old.pop_front();
+        }
+        None
+    }
+
+    /// It is closed.
+    pub(super) fn forget(&mut self, key: Key) {
+        self.progress.remove(&key);
+    }
+
+    fn take_due(&mut self, now: Moment) -> Option<Fresh> {
+        if self.next_look() <= now { self.fresh.pop_front() } else { None }
+    }
+
+    /// A client stays for longer.
+    fn keep(&mut self, key: Key, unacknowledged: u32, now: Moment) -> &mut Progress {
+        // Those that are gone are put out once they are more than half.
+        if self.old.len() >= 2 * self.progress.len() + 64 {
+            self.old.retain(|(_, key)| self.progress.contains_key(key));
+        }
+        self.progress.entry(key).or_insert_with(|| {
+            self.old.push_back((now, key));
+            Progress { until: now + TIME_LIMIT, discarded: 0, discarded_before: 0, unacknowledged }
+        })
+    }
+}
+
+impl Worker {
+    /// Ends the writing to a client and begins to discard what it sends. Its job, if it had one, is over.
+    pub(super) fn start_lingering_close(&mut self, key: Key, client_may_send: bool) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.stream.unread.discard(&mut self.core.buffers);
+        if !client.stream.transport.start_lingering() {
+            return self.close_client(key);
+        }
+        client.is_lingering = true;
+        client.idle_since = Moment::NEVER;
+        if std::mem::take(&mut client.is_shaking_hands) {
+            self.leave_lobby();
+        }
+        self.lingering.fresh.push_back(Fresh { key, look_at: self.core.now + FIRST_LOOK, client_may_send });
+        if self.quota.is_some() {
+            // Its place among those of its address is to be free as soon as it has gone.
+            self.watch_client(key);
+        }
+    }
+
+    /// Closes an idle client. One that has not acknowledged its last response may lose it by that.
+    pub(super) fn close_idle_client(&mut self, key: Key) {
+        let unacknowledged = self.clients.get(key).map_or(0, |client| client.stream.transport.bytes_unacknowledged());
+        if unacknowledged == 0 {
+            self.close_client(key);
+        } else {
+            self.start_lingering_close(key, true);
+        }
+    }
+
+    /// Looks at those for whom it is time.
+    pub(super) fn look_at_lingering(&mut self) {
+        while let Some(Fresh { key, client_may_send, .. }) = self.lingering.take_due(self.core.now) {
+            self.look(key, client_may_send);
+        }
+    }
+
+    /// Looks at all that were not looked at yet, since their places are needed. Whether one of them has gone.
+    pub(super) fn look_for_gone(&mut self) -> bool {
+        let before = self.clients.len();
+        while let Some(Fresh { key, client_may_send, .. }) = self.lingering.fresh.pop_front() {
+            self.look(key, client_may_send);
+        }
+        self.clients.len() < before
+    }
+
+    fn idle_limit(&self) -> Duration {
+        if self.leave.is_some() { IDLE_LIMIT_AT_END } else { IDLE_LIMIT }
+    }
+
+    /// Whether a client has gone; one that has not is watched from now on.
+    fn look(&mut self, key: Key, client_may_send: bool) {
+        self.discard(key);
+        let next = self.core.now + self.idle_limit();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let unacknowledged = client.stream.transport.bytes_unacknowledged();
+        let has_sent = self.lingering.progress.contains_key(&key);
+        if unacknowledged == 0 && !client_may_send && !has_sent {
+            return self.close_client(key);
+        }
+        self.lingering.keep(key, unacknowledged, self.core.now).unacknowledged = unacknowledged;
+        self.timers.set(&mut client.timer, next);
+        self.watch_client(key);
+    }
+
+    /// A client has lingered for long: it may go on while it takes its response, or sends.
+    #[cold]
+    pub(super) fn lingering_due(&mut self, key: Key) {
+        self.discard(key);
+        let next = self.core.now + self.idle_limit();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let (now, unacknowledged) = (self.core.now, client.stream.transport.bytes_unacknowledged());
+        let progress = self.lingering.keep(key, u32::MAX, now);
+        let goes_on = progress.discarded > progress.discarded_before || unacknowledged < progress.unacknowledged;
+        (progress.discarded_before, progress.unacknowledged) = (progress.discarded, unacknowledged);
+        if goes_on && now < progress.until {
+            self.timers.set(&mut client.timer, next.min(progress.until));
+        } else {
+            self.counters.count(Counter::LingeringTimeouts);
+            self.close_client(key);
+        }
+    }
+
+    /// Reads what a client that lingers has sent, and closes it if that was all or too much.
+    pub(super) fn discard(&mut self, key: Key) {
+        for _ in 0..READS_AT_ONCE {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            // The worker's buffer is in use where a request needs a descriptor.
+            let mut spare = [0; 1024];
+            let room = if self.scratch.is_empty() { &mut spare } else { self.scratch.room(LARGEST_READ) };
+            match client.stream.transport.discard(room) {
+                Received::Bytes(count) => {
+                    let progress = self.lingering.keep(key, u32::MAX, self.core.now);
+                    progress.discarded += count;
+                    if progress.discarded > BYTES_LIMIT {
+                        self.counters.count(Counter::LingeringTimeouts);
+                        return self.close_client(key);
+                    }
+                    if !client.stream.transport.has_bytes_to_discard() {
+                        return;
+                    }
+                }
+                Received::End | Received::Broken => return self.close_client(key),
+                _ => return,
+            }
+        }
+        self.again.push(Again::Greet(key));
+    }
+}
