@@ -12,6 +12,7 @@ use crate::route;
 use crossbeam_channel::{Receiver, Sender, select};
 use lru::LruCache;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -105,6 +106,8 @@ pub(super) struct Desk {
     pub(super) orders: Receiver<Order>,
     /// For changes that the clerk sees itself.
     pub(super) own_orders: Sender<Order>,
+    /// Dropped when the thread ends.
+    pub(super) _alive: Sender<Infallible>,
 }
 
 /// Starts the clerk.

@@ -30,9 +30,10 @@ use crate::base::reason::Reason;
 use crate::cluster::{BackendId, Frontend};
 use crate::net::mailbox::Post;
 use cores::Cores;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use names::Names;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,9 @@ const MAX_MARKS: usize = 1024;
 const MAX_ORDERS: usize = 8;
 /// The same of the certificates' clerk.
 const MAX_CLERK_ORDERS: usize = 8;
+
+/// How long the threads may take to end. The process ends then, whatever they wait for.
+const MAX_STOP: Duration = Duration::from_secs(5);
 
 /// The option that says whether clients without encryption are sent to where there is some: `true` or `false`.
 const HTTPS_REDIRECT: &str = "httpsRedirect";
@@ -179,8 +183,13 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
     let (marks, marks_in) = crossbeam_channel::bounded(MAX_MARKS);
     let (questions, questions_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
     let (clerk_orders, clerk_orders_in) = crossbeam_channel::bounded(MAX_CLERK_ORDERS);
-    let clerk =
-        certificates::Desk { questions: questions_in, orders: clerk_orders_in, own_orders: clerk_orders.clone() };
+    let (alive, ended) = crossbeam_channel::bounded(0);
+    let clerk = certificates::Desk {
+        questions: questions_in,
+        orders: clerk_orders_in,
+        own_orders: clerk_orders.clone(),
+        _alive: alive.clone(),
+    };
     let touches = Arc::default();
     let clerk = match &settings.source {
         Source::File(_) => certificates::start(clerk, cores.clone(), clock)?,
@@ -192,6 +201,7 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
         orders: orders_in,
         own_orders: orders.clone(),
         certificates: clerk_orders.clone(),
+        _alive: alive,
     };
     let status = Arc::new(Status::default());
     let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
@@ -206,7 +216,7 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
         }
     };
     let threads = Arc::new(Mutex::new(vec![thread, clerk]));
-    Ok(Directory { cores, lookups, marks, orders, questions, clerk_orders, status, threads })
+    Ok(Directory { cores, lookups, marks, orders, questions, clerk_orders, status, threads, ended })
 }
 
 /// A frontend of a routes file, as it stands in Redis.
@@ -240,6 +250,8 @@ pub struct Directory {
     clerk_orders: Sender<certificates::Order>,
     status: Arc<Status>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Tells when the threads have ended: there is no sender any more.
+    ended: Receiver<Infallible>,
 }
 
 impl Directory {
@@ -291,11 +303,16 @@ impl Directory {
         let _ = self.orders.try_send(Order::Retire);
     }
 
-    /// Ends the directory's threads and waits for them. What was answered stays good.
+    /// Ends the directory's threads and waits for them, but no longer than [`MAX_STOP`]: one may be in the middle of a
+    /// question to a server that takes its time. What was answered stays good.
     pub fn stop(&self) {
-        // Fails only if the thread has ended.
-        let _ = self.orders.send(Order::Stop);
-        let _ = self.clerk_orders.send(certificates::Order::Stop);
+        // Fails only if the thread has ended, or does not come to read what it is told.
+        let _ = self.orders.send_timeout(Order::Stop, MAX_STOP);
+        let _ = self.clerk_orders.send_timeout(certificates::Order::Stop, MAX_STOP);
+        if self.ended.recv_timeout(MAX_STOP) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("the directory did not end within {MAX_STOP:?}; it is left behind");
+            return;
+        }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
@@ -339,4 +356,6 @@ struct Desk {
     own_orders: Sender<Order>,
     /// The clerk who knows the certificates.
     certificates: Sender<certificates::Order>,
+    /// Dropped when the thread ends.
+    _alive: Sender<Infallible>,
 }

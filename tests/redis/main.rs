@@ -2,9 +2,11 @@
 
 mod certificates;
 mod changes;
+mod fake;
 mod marks;
 mod options;
 mod outage;
+mod replies;
 mod secrets;
 mod sentinel;
 mod server;

@@ -7,16 +7,17 @@
 
 use super::super::certificates::{CertificateAnswer, Desk, Order, Question};
 use super::super::{Cores, Error, News, snapshot};
+use super::connection::Connection;
 use super::pairs::{Bad, Learned, Pairs, Texts, read_pair};
 use super::target::Target;
-use super::{Settings, link};
+use super::{Settings, link, resp};
 use crate::base::clock::{Clock, Moment};
 use crate::base::printable::printable;
 use crate::net::tls::{DAY, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::select;
 use lru::LruCache;
-use redis::{Connection, ProtocolVersion, RedisResult, Value, cmd};
+use redis::{ProtocolVersion, RedisResult, Value, cmd};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,9 @@ const BATCH: usize = 64;
 
 /// A longer text is no certificate.
 const MAX_BYTES: usize = 1 << 20;
+
+/// What the replies to one question may cost of memory, in bytes.
+const MAX_REPLY: usize = 16 << 20;
 
 /// After a failure nobody waits for another one for so long.
 const RETRY: Duration = Duration::from_millis(250);
@@ -84,6 +88,8 @@ pub(super) struct Clerk {
     pub(super) touches: Arc<Touches>,
     line: Option<Connection>,
     retry_at: Moment,
+    /// The last question failed because the replies to it are too long.
+    was_too_long: bool,
     /// The pattern that each name was found under; `None` for none.
     names: LruCache<Arc<str>, Option<Box<str>>>,
     pairs: Pairs,
@@ -111,6 +117,7 @@ impl Clerk {
             touches,
             line: None,
             retry_at: Moment::ZERO,
+            was_too_long: false,
             names: LruCache::new(REMEMBERED),
             pairs: Pairs::start(REMEMBERED, file.as_deref(), clock)?,
             allowance: Allowance { rate, left: rate, since: Moment::ZERO },
@@ -178,6 +185,10 @@ impl Clerk {
 
     fn answer(&mut self, batch: Vec<Question>) {
         let replies = if self.may_ask() { self.ask_for(&batch) } else { None };
+        if replies.is_none() && self.was_too_long && batch.len() > 1 {
+            // One of them is to blame, and the others are not.
+            return batch.into_iter().for_each(|question| self.answer(vec![question]));
+        }
         let mut rest = replies.as_deref().unwrap_or_default();
         for Question { core, name } in batch {
             let answer = match &replies {
@@ -209,18 +220,30 @@ impl Clerk {
             cmd("HMGET").arg(key_of(&pattern)).arg(&fields).write_packed_command(&mut packed);
             count += 1;
         }
-        self.ask(&packed, count)
+        let replies = self.ask(&packed, count);
+        if self.was_too_long
+            && let [Question { name, .. }] = batch
+        {
+            let (keys, size) = (key_of(name), MAX_REPLY >> 20);
+            log::error!("redis: the replies about {keys}, or a wildcard above it, are longer than {size} MiB");
+        }
+        replies
     }
 
     fn ask(&mut self, packed: &[u8], count: usize) -> Option<Vec<Value>> {
         // A connection that was idle for long may be closed: then another one is opened, once.
         for _ in 0..=usize::from(self.line.is_some()) {
-            match self.try_ask(packed, count) {
+            let result = self.try_ask(packed, count);
+            self.was_too_long = result.as_ref().is_err_and(resp::is_too_long);
+            match result {
                 Ok(replies) => return Some(replies),
                 Err(error) => {
                     log::debug!("redis: asking for certificates: {error}");
                     self.line = None;
                 }
+            }
+            if self.was_too_long {
+                return None;
             }
         }
         self.retry_at = self.clock.now() + RETRY;
@@ -235,7 +258,7 @@ impl Clerk {
                 self.line.insert(link::open(&self.target, &server, ProtocolVersion::RESP2)?)
             }
         };
-        let replies = link::ask_all(line, packed, count)?;
+        let replies = line.ask_all(packed, count, MAX_REPLY)?;
         match replies.iter().find(|reply| matches!(reply, Value::ServerError(error) if link::is_passing(error.code())))
         {
             Some(reply) => Err(reply.clone().extract_error().expect_err("an error was found")),

@@ -12,10 +12,12 @@
 //! * Without both connections nothing is asked. What is known serves on ([`Keeper::down`]); when they are back,
 //!   everything in use is read again and compared ([`Keeper::up`]).
 
+mod changes;
 mod letters;
 mod marks;
 mod probation;
 mod tokens;
+mod unread;
 
 pub(super) use letters::{Batch, Output, Replies, Touched};
 pub(super) use marks::OwnMark;
@@ -26,7 +28,6 @@ use super::reading::{Dead, Listing, Reading};
 use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::cluster::{Backend, BackendUrl, Frontend};
-use crate::route;
 use lru::LruCache;
 use marks::Marks;
 use probation::Probation;
@@ -35,6 +36,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokens::Tokens;
+use unread::Unread;
 
 /// Hosts that are read at once.
 const BATCH: usize = 256;
@@ -86,6 +88,7 @@ pub(super) struct Keeper {
     in_flight: bool,
     tokens: Tokens,
     probation: Probation,
+    unread: Unread,
     remembered: Remembered,
     outputs: Vec<Output>,
     /// Counts the changes of what is known.
@@ -109,6 +112,7 @@ impl Keeper {
             in_flight: false,
             tokens: Tokens::new(unknown_rate),
             probation: Probation::default(),
+            unread: Unread::default(),
             remembered,
             outputs: Vec::new(),
             version: 0,
@@ -128,6 +132,9 @@ impl Keeper {
         if self.bad.contains(&host) {
             return self.answer(core, host, Answer::Failed(Reason::BadRoute), false);
         }
+        if let Some(reason) = self.unread.reason(&host) {
+            return self.answer(core, host, Answer::Failed(reason), false);
+        }
         if self.line == Line::Away {
             return self.answer_away(core, host);
         }
@@ -137,79 +144,6 @@ impl Keeper {
         let pending = Pending { askers: vec![core], charged: true, ..Pending::default() };
         self.pending.insert(Arc::clone(&host), pending);
         self.urgent.push_back(host);
-    }
-
-    /// A key was written to.
-    pub(super) fn touch(&mut self, touched: &Touched, now: Moment) {
-        match touched {
-            Touched::Route(pattern) if pattern.starts_with('*') => {
-                self.probation.saw_write(now);
-                self.touch_wildcard(pattern);
-            }
-            Touched::Route(host) => {
-                self.probation.saw_write(now);
-                let host: Arc<str> = Arc::from(&**host);
-                if !self.frontends.contains(&host) {
-                    // Some core may hold that it is unknown.
-                    self.changed([Arc::clone(&host)], false);
-                }
-                self.read_again(host);
-            }
-            Touched::Options(pattern) if pattern.starts_with('*') => self.touch_options(pattern),
-            Touched::Options(host) | Touched::Dead(host) => self.read_again(Arc::from(&**host)),
-            Touched::Certificate(_) => {}
-            Touched::Checker => self.checker_wanted = true,
-            Touched::All => {
-                self.checker_wanted = true;
-                self.changed([], true);
-                self.bad.clear();
-                let all: Vec<_> =
-                    self.pending.keys().chain(self.frontends.iter().map(|(host, _)| host)).cloned().collect();
-                all.into_iter().for_each(|host| self.read_again(host));
-            }
-        }
-    }
-
-    fn touch_wildcard(&mut self, pattern: &str) {
-        // Only from the star to the rung that serves it can a host's ladder lead elsewhere.
-        let suffix = &pattern[1..];
-        let leads = |host: &str, serving: Option<&str>| {
-            // Most hosts are ruled out by a look at their end: there may be very many.
-            let may_lead =
-                if suffix.is_empty() { serving.is_none_or(|serving| serving == "*") } else { host.ends_with(suffix) };
-            if !may_lead {
-                return false;
-            }
-            let mut rungs = route::patterns(host).take_while(|rung| *rung == *pattern || Some(&**rung) != serving);
-            rungs.any(|rung| *rung == *pattern)
-        };
-        let used = self.frontends.iter().filter(|(host, frontend)| leads(host, Some(&frontend.pattern)));
-        let asked = self.pending.keys().filter(|host| leads(host, None));
-        let mut affected: Vec<_> = used.map(|(host, _)| host).chain(asked).cloned().collect();
-        affected.extend(self.bad.iter().map(|(host, _)| host).filter(|host| leads(host, None)).cloned());
-        self.changed([], true);
-        affected.into_iter().for_each(|host| self.read_again(host));
-    }
-
-    /// Only where the pattern serves, or may turn out to, its options count.
-    fn touch_options(&mut self, pattern: &str) {
-        let used = self.frontends.iter().filter(|(_, frontend)| *frontend.pattern == *pattern).map(|(host, _)| host);
-        let asked = self.pending.keys().filter(|host| route::patterns(host).any(|rung| *rung == *pattern));
-        let affected: Vec<_> = used.chain(asked).cloned().collect();
-        affected.into_iter().for_each(|host| self.read_again(host));
-    }
-
-    /// What is known of a host may be old.
-    fn read_again(&mut self, host: Arc<str>) {
-        self.bad.pop(&host);
-        match self.pending.get_mut(&host) {
-            Some(pending) => pending.tainted |= pending.in_flight,
-            None if self.line == Line::Up && self.frontends.contains(&host) => {
-                self.pending.insert(Arc::clone(&host), Pending::default());
-                self.urgent.push_back(host);
-            }
-            None => {}
-        }
     }
 
     /// What to read next, if there is something and nothing is under way.
@@ -261,6 +195,7 @@ impl Keeper {
                 self.settle(host, reading, pending, now);
             }
         }
+        self.ask_again(replies.unread);
         self.version != version
     }
 
@@ -272,7 +207,8 @@ impl Keeper {
                 self.found(&host, &pattern, listing, &dead, now)
             }
             Reading::Unknown => self.found_nothing(&host),
-            Reading::Bad(problem) => self.found_bad(&host, problem),
+            Reading::Bad(problem) => self.found_bad(&host, problem, keep),
+            Reading::Unread(reason) => self.found_unread(&host, reason, now),
         };
         for core in pending.askers {
             self.answer(core, Arc::clone(&host), answer.clone(), keep);
@@ -334,13 +270,15 @@ impl Keeper {
     }
 
     /// A route that works is not taken down by a record that does not.
-    fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>) -> Answer {
+    fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>, keep: bool) -> Answer {
         if let Some(frontend) = self.frontends.get(host) {
             log::error!("{host}: {problem}; its route stays as it was");
             return Answer::Found(frontend);
         }
         log::error!("{host}: {problem}");
-        self.bad.put(Arc::clone(host), problem);
+        if keep {
+            self.bad.put(Arc::clone(host), problem);
+        }
         Answer::Failed(Reason::BadRoute)
     }
 
@@ -403,11 +341,12 @@ impl Keeper {
 
     /// When [`Keeper::tick`] has something to do.
     pub(super) fn next_tick(&self) -> Option<Moment> {
-        self.probation.ends_at()
+        self.probation.ends_at().into_iter().chain(self.unread.next()).min()
     }
 
     /// Does what the time has come for.
     pub(super) fn tick(&mut self, now: Moment) {
+        self.read_the_unread(now);
         if self.line == Line::Up && self.probation.ends_at().is_some_and(|end| end <= now) {
             let unconfirmed = self.probation.end();
             self.remembered.clear();

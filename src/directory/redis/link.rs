@@ -1,14 +1,11 @@
-//! Connections to a Redis: opened within a time, and asked without ever waiting for longer than that.
+//! Connections to a Redis: found, opened within a time, and asked without ever waiting for longer than that.
 
+use super::connection::{Connection, Login, MAX_REPLY, PATIENCE};
 use super::target::{Place, Target};
 use redis::{
-    Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd, io::tcp::TcpSettings,
+    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    RedisError, RedisResult, Value, cmd, io::tcp::TcpSettings,
 };
-use std::time::Duration;
-
-/// How long opening a connection, or a reply, may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One server, found.
 #[derive(Clone, Debug)]
@@ -41,8 +38,6 @@ pub(super) fn find(target: &Target) -> RedisResult<Server> {
     let (sentinels, service) = match &target.place {
         Place::Tcp { host, port, tls: false } => return Ok(Server(ConnectionAddr::Tcp(host.clone(), *port))),
         Place::Tcp { host, port, tls: true } => {
-            // Whoever installed one before has chosen.
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             let (host, port) = (host.clone(), *port);
             return Ok(Server(ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }));
         }
@@ -63,8 +58,7 @@ pub(super) fn find(target: &Target) -> RedisResult<Server> {
 }
 
 fn ask_sentinel(sentinel: &ConnectionAddr, service: &str) -> RedisResult<Server> {
-    let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let mut connection = open_at(sentinel, settings, ProtocolVersion::RESP2)?;
+    let mut connection = Connection::open(sentinel, &Login::default(), ProtocolVersion::RESP2)?;
     let (host, port): (String, u16) = ask(&mut connection, cmd("SENTINEL").arg("get-master-addr-by-name").arg(service))
         .and_then(|value| {
             if value == Value::Nil {
@@ -77,6 +71,21 @@ fn ask_sentinel(sentinel: &ConnectionAddr, service: &str) -> RedisResult<Server>
 
 /// Opens a connection to the server and takes on user and database.
 pub(super) fn open(target: &Target, server: &Server, protocol: ProtocolVersion) -> RedisResult<Connection> {
+    let login = Login { user: target.user.as_deref(), password: target.password.as_deref(), database: target.database };
+    let mut connection = Connection::open(&server.0, &login, protocol)?;
+    if matches!(target.place, Place::Sentinel { .. }) {
+        check_master(&mut connection)?;
+    }
+    Ok(connection)
+}
+
+/// Opens a connection of a tool's own, which has all time it needs for a reply as long as bytes come in.
+pub(super) fn open_for_tool(target: &Target) -> RedisResult<redis::Connection> {
+    let server = find(target)?;
+    // Whoever installed one before has chosen.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // What a sentinel names is seen to be a master first.
+    drop(open(target, &server, ProtocolVersion::RESP2)?);
     let mut settings = RedisConnectionInfo::default().set_db(i64::from(target.database)).set_skip_set_lib_name();
     if let Some(user) = &target.user {
         settings = settings.set_username(user);
@@ -84,10 +93,12 @@ pub(super) fn open(target: &Target, server: &Server, protocol: ProtocolVersion) 
     if let Some(password) = &target.password {
         settings = settings.set_password(password);
     }
-    let mut connection = open_at(&server.0, settings, protocol)?;
-    if matches!(target.place, Place::Sentinel { .. }) {
-        check_master(&mut connection)?;
-    }
+    let info: ConnectionInfo = server.0.into_connection_info()?;
+    let info = info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP2));
+    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let connection = Client::open(info)?.get_connection_with_timeout(PATIENCE)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.set_write_timeout(Some(PATIENCE))?;
     Ok(connection)
 }
 
@@ -99,34 +110,15 @@ pub(super) fn check_master(connection: &mut Connection) -> RedisResult<()> {
     if is_master { Ok(()) } else { Err((ErrorKind::Io, "the server is no master").into()) }
 }
 
-fn open_at(addr: &ConnectionAddr, settings: RedisConnectionInfo, protocol: ProtocolVersion) -> RedisResult<Connection> {
-    let info: ConnectionInfo = addr.clone().into_connection_info()?;
-    let info = info.set_redis_settings(settings.set_protocol(protocol));
-    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let connection = Client::open(info)?.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
-    Ok(connection)
-}
-
 /// Asks one thing. An error of the server is an error.
 pub(super) fn ask(connection: &mut Connection, command: &Cmd) -> RedisResult<Value> {
-    let replies = ask_all(connection, &command.get_packed_command(), 1)?;
-    replies.into_iter().next().unwrap_or_default().extract_error()
+    connection.ask(command)
 }
 
 /// Sends commands and reads so many replies, errors of the server among them. Ends with the first failure of the
-/// connection: the crate's own pipelines wait for every single reply in turn, for the whole patience each.
+/// connection.
 pub(super) fn ask_all(connection: &mut Connection, packed: &[u8], count: usize) -> RedisResult<Vec<Value>> {
-    connection.send_packed_command(packed)?;
-    let mut replies = Vec::with_capacity(count);
-    while replies.len() < count {
-        match connection.recv_response()? {
-            Value::Push { .. } => {}
-            value => replies.push(value),
-        }
-    }
-    Ok(replies)
+    connection.ask_all(packed, count, MAX_REPLY)
 }
 
 /// Who is at the other end.
@@ -156,9 +148,4 @@ pub(super) fn identify(connection: &mut Connection) -> RedisResult<Identity> {
 /// Whether an error with this code says that the server cannot serve now, and not that a command is wrong.
 pub(super) fn is_passing(code: &str) -> bool {
     matches!(code, "LOADING" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "NOAUTH" | "OOM" | "MISCONF")
-}
-
-/// Whether the connection is still good for the next command.
-pub(super) fn is_broken(connection: &Connection) -> bool {
-    !connection.is_open()
 }

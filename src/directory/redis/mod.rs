@@ -2,14 +2,18 @@
 //!
 //! Four threads. The directory's own runs the [`keeper`], where everything is decided, and never waits for Redis. The
 //! [`watcher`] has a connection on which Redis tells of writes, the [`reader`] one for look-ups, the [`writer`] one
-//! for dead marks. Each of them may hang for as long as [`link::PATIENCE`] allows, and nobody hangs with it.
+//! for dead marks. Each of them may hang for as long as [`connection::DEADLINE`] allows, and nobody hangs with it: what the
+//! directory's own thread tells them never waits for room.
 
 mod certificates;
+mod connection;
+mod jobs;
 mod keeper;
 mod link;
 mod pairs;
 mod reader;
 mod reading;
+mod resp;
 mod save;
 mod target;
 mod watcher;
@@ -26,9 +30,10 @@ use crate::base::clock::{Clock, Moment};
 use crate::route;
 use certificates::Clerk;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
+use jobs::JobGiver;
 use keeper::{Keeper, Output, OwnMark, Replies, Touched};
 use link::Identity;
-use reader::{Job, Reader};
+use reader::Reader;
 use reading::Reading;
 use save::{Routes, Saver};
 use std::convert::Infallible;
@@ -95,8 +100,7 @@ enum Event {
 
 /// A connection of a tool's own, opened and asked without long waits.
 pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
-    let server = link::find(target)?;
-    link::open(target, &server, ::redis::ProtocolVersion::RESP2)
+    link::open_for_tool(target)
 }
 
 /// What replies about a host mean, for [`super::texts`].
@@ -105,6 +109,7 @@ pub(super) fn read_listing(host: &str, replies: &[::redis::Value]) -> Result<Opt
     let (pattern, listing, dead) = match reading::read(patterns.iter().map(|pattern| &**pattern), replies) {
         Reading::Unknown => return Ok(None),
         Reading::Bad(problem) => return Err(problem.into()),
+        Reading::Unread(_) => return Err("the list was not read".to_owned()),
         Reading::Found { pattern, listing, dead } => (pattern, listing, dead),
     };
     let urls = listing.record.backends.iter().enumerate();
@@ -150,7 +155,7 @@ pub(super) fn start(
     let (guard, stop) = crossbeam_channel::bounded(0);
     let stop = Stop(stop);
     let (events_out, events) = crossbeam_channel::bounded(MAX_EVENTS);
-    let (jobs, jobs_in) = crossbeam_channel::bounded(16);
+    let (jobs, jobs_in) = jobs::jobs();
     let (marks, marks_in) = crossbeam_channel::bounded(writer::MAX_MARKS);
     let (read, write) = (settings.read.clone(), settings.write.clone());
     let watcher = Watcher { target: read.clone(), events: events_out.clone(), stop: stop.clone() };
@@ -198,7 +203,7 @@ struct Server {
     cores: Cores,
     names: Names,
     clock: Clock,
-    jobs: Sender<Job>,
+    jobs: JobGiver,
     marks: Sender<OwnMark>,
     watch: Option<Watch>,
     refresh_at: Moment,
@@ -266,7 +271,7 @@ impl Server {
         let now = self.clock.now();
         match event {
             Event::Watching(watch) => {
-                let _ = self.jobs.send(Job::Connect(watch.clone()));
+                self.jobs.connect(watch.clone());
                 self.watch = Some(watch);
             }
             Event::WatchLost { number, problem } => {
@@ -278,7 +283,7 @@ impl Server {
             Event::ReaderLost { number, problem } => {
                 if let Some(watch) = self.watch.clone().filter(|watch| watch.number == number) {
                     self.lose(&problem, now);
-                    let _ = self.jobs.send(Job::Connect(watch));
+                    self.jobs.connect(watch);
                 }
             }
             Event::Unreadable { number, problem } => {
@@ -398,8 +403,7 @@ impl Server {
             }
         }
         if let Some(batch) = self.keeper.take_batch() {
-            // Room is left: there is never more than one batch on its way.
-            let _ = self.jobs.send(Job::Read(batch));
+            self.jobs.read(batch);
         }
     }
 

@@ -1,31 +1,36 @@
 //! The reading connection: whole ladders of many hosts in one round trip.
+//!
+//! A host whose replies are too long, or do not end, must not keep others from theirs: the connection is cut where that
+//! turns out, the host is answered so, and the rest of the batch is asked again on a new connection.
 
+use super::connection::{Connection, DEADLINE, MAX_REPLY};
+use super::jobs::{Job, Jobs};
 use super::keeper::{Batch, Replies};
 use super::link::{self, Identity, Server};
 use super::reading::{self, MAX_FIELDS, MAX_ITEMS, Reading};
+use super::resp;
 use super::target::Target;
 use super::watcher::Watch;
 use super::{CHECKER_KEY, Event, Pause, Stop};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Moment};
+use crate::base::reason::Reason;
 use crate::route;
-use crossbeam_channel::{Receiver, Sender};
-use redis::{Connection, ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
+use crossbeam_channel::Sender;
+use redis::{ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the reading thread is told to do.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Connect to the server that is watched.
-    Connect(Watch),
-    /// Read these hosts.
-    Read(Batch),
-}
+/// What the replies to one batch may cost of memory, in bytes. Hosts beyond it are left for the next one.
+const MAX_BATCH: usize = 4 * MAX_REPLY;
+/// How long a key whose reply was too long is not read.
+pub(super) const TOO_LONG_FOR: Duration = Duration::from_secs(10);
+/// Keys that are remembered to be too long.
+const MAX_TOO_LONG: usize = 64;
 
 /// The life of the reading thread.
 pub(super) struct Reader {
     pub(super) target: Target,
-    pub(super) jobs: Receiver<Job>,
+    pub(super) jobs: Jobs,
     pub(super) events: Sender<Event>,
     pub(super) stop: Stop,
     pub(super) clock: Clock,
@@ -38,10 +43,31 @@ struct Line {
     number: u64,
 }
 
+/// Keys that are not read for a while because their last reply was too long.
+#[derive(Default)]
+struct TooLong(Vec<(String, Moment)>);
+
+impl TooLong {
+    fn contains(&self, key: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == key)
+    }
+
+    fn forget_old(&mut self, now: Moment) {
+        self.0.retain(|(_, until)| *until > now);
+    }
+
+    fn note(&mut self, key: String, now: Moment) {
+        if self.0.len() < MAX_TOO_LONG {
+            self.0.push((key, now + TOO_LONG_FOR));
+        }
+    }
+}
+
 impl Reader {
     pub(super) fn run(self) {
         let (mut line, mut pause, mut is_lost) = (None, Pause::default(), false);
-        while let Ok(job) = self.jobs.recv() {
+        let mut too_long = TooLong::default();
+        while let Some(job) = self.jobs.take() {
             let event = match job {
                 Job::Connect(watch) => {
                     line = None;
@@ -60,7 +86,7 @@ impl Reader {
                 }
                 Job::Read(batch) => {
                     let Some(open) = &mut line else { continue };
-                    match self.read(open, &batch) {
+                    match self.read(open, &batch, &mut too_long) {
                         Ok(replies) => {
                             if !replies.hosts.is_empty() {
                                 pause.reset();
@@ -85,7 +111,7 @@ impl Reader {
     /// Tries until it succeeds, or there is something else to do.
     fn connect(&self, watch: &Watch) -> Option<(Line, Identity)> {
         let mut pause = Pause::default();
-        while self.jobs.is_empty() && !self.stop.is_set() {
+        while self.jobs.are_none() && !self.stop.is_set() {
             match self.try_connect(&watch.server, &watch.identity.run_id, watch.number) {
                 Ok(opened) => return Some(opened),
                 Err(error) => {
@@ -107,10 +133,11 @@ impl Reader {
             // Two servers behind one address: what one of them tells says nothing about the other.
             return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
         }
-        // What may not be read is found out here, where attempts have pauses between them.
-        let mut probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(0).arg(0).get_packed_command();
-        self.ask_for_options("*").write_packed_command(&mut probe);
-        cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(1).write_packed_command(&mut probe);
+        // What may not be read is found out here, where attempts have pauses between them. The replies are empty: what
+        // stands in the keys may be too long.
+        let mut probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(1).arg(0).get_packed_command();
+        self.ask_for_options("*").arg("MATCH").arg("-").write_packed_command(&mut probe);
+        cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(0).write_packed_command(&mut probe);
         cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut probe);
         let replies = link::ask_all(&mut connection, &probe, 4)?;
         if let Some(error) = replies.iter().find_map(refusal).or_else(|| denial(&replies[0])) {
@@ -125,59 +152,155 @@ impl Reader {
         Ok((line, identity))
     }
 
-    /// Reads a batch. A connection that was closed while it was idle is opened anew, once.
-    fn read(&self, line: &mut Line, batch: &Batch) -> RedisResult<Replies> {
-        match self.try_read(&mut line.connection, batch) {
-            Err(error) if error.is_connection_dropped() || link::is_broken(&line.connection) => {
+    /// Reads a batch, or the beginning of it. A connection that was closed while it was idle is opened anew, once; one
+    /// that was cut because of a reply is opened anew too.
+    fn read(&self, line: &mut Line, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
+        too_long.forget_old(self.clock.now());
+        let mut replies = match self.try_read(&mut line.connection, batch, too_long) {
+            Err(error) if !error.is_timeout() && !line.connection.is_open() => {
                 log::debug!("redis: {error}; connecting anew");
-                (*line, _) = self.try_connect(&line.server, &line.run_id, line.number)?;
-                self.try_read(&mut line.connection, batch)
+                self.renew(line)?;
+                self.try_read(&mut line.connection, batch, too_long)?
             }
-            result => result,
+            result => result?,
+        };
+        if !line.connection.is_open() {
+            replies.unread = batch.hosts[replies.hosts.len()..].to_vec();
+            self.renew(line)?;
         }
+        Ok(replies)
     }
 
-    fn try_read(&self, connection: &mut Connection, batch: &Batch) -> RedisResult<Replies> {
+    fn renew(&self, line: &mut Line) -> RedisResult<()> {
+        (*line, _) = self.try_connect(&line.server, &line.run_id, line.number)?;
+        Ok(())
+    }
+
+    /// Reads until the end, or until a host whose replies have no end.
+    fn try_read(&self, connection: &mut Connection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
         let mut packed = Vec::new();
         let mut counts = Vec::with_capacity(batch.hosts.len());
         for host in &batch.hosts {
-            counts.push(self.pack(host, &mut packed));
+            counts.push(self.pack(host, too_long, &mut packed));
         }
         if batch.checker {
             cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut packed);
         }
-        let total = counts.iter().sum::<usize>() + usize::from(batch.checker);
-        let replies = link::ask_all(connection, &packed, total)?;
-        if let Some(error) = replies.iter().find_map(refusal) {
-            return Err(error);
-        }
-        let mut rest = &*replies;
+        connection.send(&packed)?;
         let mut hosts = Vec::with_capacity(batch.hosts.len());
+        let mut left = MAX_BATCH;
+        let unread = Vec::new();
         for (host, count) in batch.hosts.iter().zip(counts) {
-            let (own, others) = rest.split_at(count);
-            // Marks and options that may not be read are none, and a list is its host's fault; but who may not read the
-            // last rung, which all ladders share, has lost the right to read.
-            if let Some(error) = own[..count - 2].chunks_exact(2).last().and_then(|rung| denial(&rung[0])) {
-                return Err(error);
+            let mut budget = MAX_REPLY;
+            match self.read_host(connection, host, count, &mut budget) {
+                Ok(reading) => hosts.push((Arc::clone(host), reading)),
+                Err((error, place)) => {
+                    let Some(reading) = self.judge(&error, connection, host, place, too_long) else {
+                        return Err(error);
+                    };
+                    hosts.push((Arc::clone(host), reading));
+                    return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None });
+                }
             }
-            hosts.push((Arc::clone(host), read_host(host, own)));
-            rest = others;
+            left = left.saturating_sub(MAX_REPLY - budget);
+            if left < MAX_REPLY && hosts.len() < batch.hosts.len() {
+                connection.give_up();
+                return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None });
+            }
         }
-        let checker = batch.checker.then(|| rest.first().and_then(|reply| self.silence(reply)));
-        Ok(Replies { ticket: batch.ticket, hosts, checker })
+        let mut checker = None;
+        if batch.checker {
+            let reply = connection.reply(&mut { MAX_REPLY })?;
+            refusal(&reply).map_or(Ok(()), Err)?;
+            checker = Some(self.silence(&reply));
+        }
+        Ok(Replies { ticket: batch.ticket, hosts, unread, checker })
+    }
+
+    /// Reads the replies about a host. With a failure goes the number of the reply that it came with.
+    fn read_host(
+        &self,
+        connection: &mut Connection,
+        host: &str,
+        count: usize,
+        budget: &mut usize,
+    ) -> Result<Reading, (RedisError, usize)> {
+        let mut own = Vec::with_capacity(count);
+        for place in 0..count {
+            let reply = connection.reply(budget).map_err(|error| (error, place))?;
+            if let Some(error) = refusal(&reply) {
+                return Err((error, place));
+            }
+            own.push(reply);
+        }
+        // Marks and options that may not be read are none, and a list is its host's fault; but who may not read the last
+        // rung, which all ladders share, has lost the right to read.
+        if let Some(error) = own[..count - 2].chunks_exact(2).last().and_then(|rung| denial(&rung[0])) {
+            return Err((error, count - 4));
+        }
+        let patterns: Vec<_> = route::patterns(host).collect();
+        Ok(reading::read(patterns.iter().map(|pattern| &**pattern), &own))
+    }
+
+    /// What a failure says about the host that it came with; `None` where it says something about the server.
+    fn judge(
+        &self,
+        error: &RedisError,
+        connection: &Connection,
+        host: &str,
+        place: usize,
+        too_long: &mut TooLong,
+    ) -> Option<Reading> {
+        let key = self.key(host, place);
+        if resp::is_too_long(error) {
+            let size = MAX_REPLY >> 20;
+            log::error!(
+                "redis: {key}: with it the replies about {host} are longer than {size} MiB; the connection is cut, and \
+                 the key is not read for {TOO_LONG_FOR:?}"
+            );
+            too_long.note(key, self.clock.now());
+            return Some(Reading::Unread(Reason::BadRoute));
+        }
+        if error.is_timeout() && connection.is_late() {
+            let target = &self.target;
+            log::warn!(
+                "redis: {target} is away as far as {host} goes: {key} was not read to its end within {DEADLINE:?}; the \
+                 connection is cut, and the host is not asked for again for {TOO_LONG_FOR:?}"
+            );
+            return Some(Reading::Unread(Reason::DirectoryAway));
+        }
+        None
+    }
+
+    /// The key that the reply of this number is about, of those to what [`Self::pack`] asks.
+    fn key(&self, host: &str, place: usize) -> String {
+        match (route::patterns(host).nth(place / 2), place % 2) {
+            (Some(pattern), 0) => self.target.frontend_key(&pattern),
+            (Some(pattern), _) => self.target.options_key(&pattern),
+            (None, _) => self.target.dead_key(host),
+        }
     }
 
     /// The commands for a host; how many there are.
-    fn pack(&self, host: &str, packed: &mut Vec<u8>) -> usize {
+    fn pack(&self, host: &str, too_long: &TooLong, packed: &mut Vec<u8>) -> usize {
+        // What is too long is asked for its length alone: there is none if it is gone.
+        let length_of = |key: &str| {
+            let mut command = cmd("LLEN");
+            command.arg(key);
+            too_long.contains(key).then_some(command)
+        };
         let mut count = 2;
         for pattern in route::patterns(host) {
-            cmd("LRANGE").arg(self.target.frontend_key(&pattern)).arg(0).arg(MAX_ITEMS).write_packed_command(packed);
-            self.ask_for_options(&pattern).write_packed_command(packed);
+            let (list, options) = (self.target.frontend_key(&pattern), self.target.options_key(&pattern));
+            let ask_for_list = || cmd("LRANGE").arg(&list).arg(0).arg(MAX_ITEMS).clone();
+            length_of(&list).unwrap_or_else(ask_for_list).write_packed_command(packed);
+            length_of(&options).unwrap_or_else(|| self.ask_for_options(&pattern)).write_packed_command(packed);
             count += 2;
         }
         let dead = self.target.dead_key(host);
         // All of it, unless it is so large that it is no set of marks: then reading it whole would hold up everybody.
-        cmd("SRANDMEMBER").arg(&dead).arg(MAX_ITEMS).write_packed_command(packed);
+        let ask_for_marks = || cmd("SRANDMEMBER").arg(&dead).arg(MAX_ITEMS).clone();
+        length_of(&dead).unwrap_or_else(ask_for_marks).write_packed_command(packed);
         cmd("PTTL").arg(&dead).write_packed_command(packed);
         count
     }
@@ -197,11 +320,6 @@ impl Reader {
         // A sign from the future is one of a clock that is ahead.
         Some(now.duration_since(at).unwrap_or_default())
     }
-}
-
-fn read_host(host: &str, replies: &[Value]) -> Reading {
-    let patterns: Vec<_> = route::patterns(host).collect();
-    reading::read(patterns.iter().map(|pattern| &**pattern), replies)
 }
 
 /// An error that says that the server does not answer at all now; a key of a wrong type is not one, and neither is one

@@ -4,6 +4,7 @@
 use super::super::HTTPS_REDIRECT;
 use super::super::frontends::Record;
 use crate::base::printable::printable;
+use crate::base::reason::Reason;
 use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::{BackendUrl, Options};
 use redis::Value;
@@ -37,6 +38,8 @@ pub(super) enum Reading {
     Unknown,
     /// The first pattern that has something has nothing that can be used.
     Bad(Box<str>),
+    /// It was not read to its end: it says nothing about what was known before, and is read again later.
+    Unread(Reason),
 }
 
 /// A list as it stands in Redis.
@@ -78,6 +81,12 @@ pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value
     let Some((rungs, dead)) = replies.split_last_chunk::<2>() else { return Reading::Unknown };
     for (pattern, rung) in patterns.zip(rungs.as_chunks::<2>().0) {
         let [list, options] = rung;
+        match list {
+            // A list that is too long to be read is asked for its length.
+            Value::Int(0) => continue,
+            Value::Int(_) => return Reading::Unread(Reason::BadRoute),
+            _ => {}
+        }
         match read_list(list, pattern) {
             Ok(None) => {}
             Ok(Some(mut listing)) => {
@@ -296,11 +305,20 @@ mod tests {
             ),
             (list(&[&huge, "http://10.0.0.1"]), "frontend:a.b: its identifier is longer than 16 KiB"),
             (list(&["id", &huge]), "frontend:a.b: backend 0 is longer than 16 KiB"),
-            (Value::Int(3), "frontend:a.b: expected a list"),
+            (Value::Boolean(true), "frontend:a.b: expected a list"),
             (list(&vec!["x"; MAX_ITEMS + 1]), "frontend:a.b: the list has more than 4096 backends"),
         ] {
             assert_eq!(read_one(bad), Reading::Bad(expected.into()));
         }
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_to_be_read_counts_if_no_rung_before_it_has_one() {
+        let (none, some) = (list(&[]), list(&["id", "http://10.0.0.1"]));
+        let long = Value::Int(7);
+        assert_eq!(reading(&[none.clone(), long.clone(), some.clone()]), Reading::Unread(Reason::BadRoute));
+        assert_eq!(&*found(reading(&[some.clone(), long, none.clone()])).0, "a.b");
+        assert_eq!(&*found(reading(&[Value::Int(0), Value::Int(0), some])).0, "*");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The watching connection: what was written to in Redis is told within a moment, or the connection is given up.
 
+use super::connection::Connection;
 use super::keeper::Touched;
 use super::link::{self, Identity, Server};
 use super::target::{Place, Target};
 use super::{Event, Pause, Stop};
 use crossbeam_channel::Sender;
-use redis::{Connection, Msg, ProtocolVersion, PushKind, RedisError, RedisResult, Value, cmd};
+use redis::{ProtocolVersion, PushKind, RedisError, RedisResult, Value, cmd};
 use std::fmt;
 
 /// How changes become known.
@@ -86,7 +87,7 @@ impl Watcher {
         if self.events.send(Event::Watching(watch)).is_err() {
             return Ok(());
         }
-        if is_resp3 { self.hear_pushes(&mut connection) } else { self.hear_messages(&mut connection, means) }
+        self.hear(&mut connection, is_resp3)
     }
 
     fn choose(&self, connection: &mut Connection, is_resp3: bool) -> RedisResult<Means> {
@@ -108,21 +109,16 @@ impl Watcher {
         if !(has_all("KA") || has_all("Kglshx$")) {
             return Ok(Means::Rereading);
         }
-        match (is_resp3, self.patterns()) {
-            // Without RESP3 the patterns are subscribed to where their messages are read.
-            (false, _) => Ok(Means::Keyspace),
-            (true, patterns) => {
-                // The confirmations come as pushes.
-                connection.send_packed_command(&cmd("PSUBSCRIBE").arg(&patterns).get_packed_command())?;
-                for _ in &patterns {
-                    if let Value::ServerError(error) = connection.recv_response()? {
-                        log::warn!("redis: keyspace notifications are not available: {error}");
-                        return Ok(Means::Rereading);
-                    }
-                }
-                Ok(Means::Keyspace)
+        let patterns = self.patterns();
+        connection.send(&cmd("PSUBSCRIBE").arg(&patterns).get_packed_command())?;
+        for _ in &patterns {
+            // The confirmations come as pushes where there are any, and otherwise as plain replies.
+            if let Some(Value::ServerError(error)) = connection.receive()? {
+                log::warn!("redis: keyspace notifications are not available: {error}");
+                return Ok(Means::Rereading);
             }
         }
+        Ok(Means::Keyspace)
     }
 
     fn track(&self, connection: &mut Connection) -> RedisResult<()> {
@@ -151,13 +147,26 @@ impl Watcher {
     }
 
     /// Passes on what is told, until the connection is of no use any more.
-    fn hear_pushes(&self, connection: &mut Connection) -> RedisResult<()> {
+    fn hear(&self, connection: &mut Connection, is_resp3: bool) -> RedisResult<()> {
+        let mut is_asked = false;
         loop {
-            match connection.recv_response() {
-                Ok(Value::Push { kind, data }) => self.pass_on(&kind, &data)?,
-                Ok(_) => {}
-                Err(error) if error.is_timeout() => self.check_life(connection)?,
-                Err(error) => return Err(error),
+            match connection.receive()? {
+                Some(Value::Push { kind, data }) => self.pass_on(&kind, &data)?,
+                // By the older protocol messages are plain replies.
+                Some(Value::Array(message)) if is_message(&message) => {
+                    self.pass_on(&PushKind::PMessage, &message[1..])?;
+                }
+                Some(reply) if is_asked => {
+                    self.judge(reply)?;
+                    is_asked = false;
+                }
+                Some(_) => {}
+                None if is_asked => return Err((redis::ErrorKind::Io, "it does not answer").into()),
+                // Nothing was told for a while: is anybody there?
+                None => {
+                    connection.send(&self.question(is_resp3).get_packed_command())?;
+                    is_asked = true;
+                }
             }
             if self.stop.is_set() {
                 return Ok(());
@@ -165,30 +174,24 @@ impl Watcher {
         }
     }
 
-    /// Nothing was told for a while: is anybody there? After a read that took too long, the crate drops one reply as
-    /// the belated one. So it is asked twice.
-    fn check_life(&self, connection: &mut Connection) -> RedisResult<()> {
-        let question = self.question();
-        connection.send_packed_command(&[question.get_packed_command(), question.get_packed_command()].concat())?;
-        loop {
-            match connection.recv_response()? {
-                Value::Push { kind, data } => self.pass_on(&kind, &data)?,
-                reply => return self.judge(reply),
-            }
-        }
+    /// A server that was made a replica by its sentinels goes on answering, but with old data. By the older protocol
+    /// whoever has subscribed may not ask that.
+    fn question(&self, is_resp3: bool) -> redis::Cmd {
+        cmd(if is_resp3 && self.has_sentinels() { "ROLE" } else { "PING" })
     }
 
-    /// A server that was made a replica by its sentinels goes on answering, but with old data.
-    fn question(&self) -> redis::Cmd {
-        cmd(if matches!(self.target.place, Place::Sentinel { .. }) { "ROLE" } else { "PING" })
+    fn has_sentinels(&self) -> bool {
+        matches!(self.target.place, Place::Sentinel { .. })
     }
 
     fn judge(&self, reply: Value) -> RedisResult<()> {
         let reply = reply.extract_error()?;
-        match (&self.target.place, reply) {
-            (Place::Sentinel { .. }, Value::Array(role))
-                if role.first() != Some(&Value::BulkString(b"master".to_vec())) =>
-            {
+        match reply {
+            Value::Array(role) if self.has_sentinels() && role.first().is_some_and(|role| !is_text(role, "master")) => {
+                // The reply to `PING` of whoever has subscribed by the older protocol.
+                if role.first().is_some_and(|first| is_text(first, "pong")) {
+                    return Ok(());
+                }
                 Err((redis::ErrorKind::Io, "the server is no master any more").into())
             }
             _ => Ok(()),
@@ -236,35 +239,15 @@ impl Watcher {
         let key = channel.iter().position(|byte| *byte == b':').map(|colon| channel[colon + 1..].to_vec())?;
         self.touched(&Value::BulkString(key))
     }
+}
 
-    /// The same by the older protocol, where messages are plain replies.
-    fn hear_messages(&self, connection: &mut Connection, means: Means) -> RedisResult<()> {
-        let mut messages = connection.as_pubsub();
-        if means == Means::Keyspace {
-            messages.psubscribe(self.patterns())?;
-        }
-        loop {
-            let is_time_to_ask = match messages.get_message() {
-                Ok(message) => {
-                    self.pass_on_message(&message)?;
-                    false
-                }
-                Err(error) if error.is_timeout() => true,
-                Err(error) => return Err(error),
-            };
-            if self.stop.is_set() {
-                return Ok(());
-            }
-            if is_time_to_ask {
-                messages.ping::<Value>()?;
-            }
-        }
-    }
+fn is_text(value: &Value, text: &str) -> bool {
+    matches!(value, Value::BulkString(bytes) if bytes == text.as_bytes())
+}
 
-    fn pass_on_message(&self, message: &Msg) -> RedisResult<()> {
-        let channel = Value::BulkString(message.get_channel_name().as_bytes().to_vec());
-        self.send(self.touched_by_channel(&channel).into_iter().collect())
-    }
+/// Whether a plain reply is a message to a pattern.
+fn is_message(reply: &[Value]) -> bool {
+    reply.len() == 4 && is_text(&reply[0], "pmessage")
 }
 
 /// The directory has ended.

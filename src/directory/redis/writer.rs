@@ -1,12 +1,13 @@
 //! Dead marks for others: written and published, or dropped when their time is over.
 
+use super::connection::Connection;
 use super::keeper::OwnMark;
 use super::link;
 use super::target::Target;
 use super::{Pause, Stop};
 use crate::base::clock::{Clock, Moment};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use redis::{Connection, ProtocolVersion, RedisError, RedisResult, Value, cmd};
+use redis::{ProtocolVersion, RedisError, RedisResult, Value, cmd};
 use std::time::Duration;
 
 /// Marks that wait to be written. More are dropped: there must be something wrong that no mark can mend.

@@ -101,6 +101,15 @@ impl BackendTls {
     }
 }
 
+/// How to talk to a server that one of the system's authorities has vouched for, in a protocol of any kind. What is wrong
+/// with the system's authorities if none can be used.
+pub fn system_client() -> Result<Arc<ClientConfig>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(Arc::new(builder.with_root_certificates(system_roots()?).with_no_client_auth()))
+}
+
 fn system_roots() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

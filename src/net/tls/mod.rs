@@ -12,7 +12,7 @@ mod records;
 mod server;
 mod session;
 
-pub use client::{BackendSettings, BackendTls, ToBackend, Verification};
+pub use client::{BackendSettings, BackendTls, ToBackend, Verification, system_client};
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
 pub use expiry::{DAY, warn_of_expiry};
 pub use files::{CertificateFiles, FileFault, is_open_to_others, load_certificates, read};

@@ -49,6 +49,8 @@ pub(in crate::directory::redis) struct Batch {
 pub(in crate::directory::redis) struct Replies {
     pub(in crate::directory::redis) ticket: u64,
     pub(in crate::directory::redis) hosts: Vec<(Arc<str>, Reading)>,
+    /// Hosts of the batch that were not come to: they have to be asked for again.
+    pub(in crate::directory::redis) unread: Vec<Arc<str>>,
     /// How long the active checker has been silent; outer `None` if not asked for.
     pub(in crate::directory::redis) checker: Option<Option<Duration>>,
 }

@@ -72,13 +72,18 @@ impl Scene {
     fn answer_all(&mut self, reading: impl Fn(&str) -> Reading) {
         while let Some(batch) = self.keeper.take_batch() {
             let hosts = batch.hosts.into_iter().map(|host| (Arc::clone(&host), reading(&host))).collect();
-            self.keeper
-                .replied(Replies { ticket: batch.ticket, hosts, checker: batch.checker.then_some(None) }, self.now);
+            self.keeper.replied(
+                Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: batch.checker.then_some(None) },
+                self.now,
+            );
         }
     }
 
     fn reply(&mut self, ticket: u64, host: &str, reading: Reading) {
-        self.keeper.replied(Replies { ticket, hosts: vec![(host.into(), reading)], checker: None }, self.now);
+        self.keeper.replied(
+            Replies { ticket, hosts: vec![(host.into(), reading)], unread: Vec::new(), checker: None },
+            self.now,
+        );
     }
 
     /// What was told since the last call, shortly.
@@ -238,7 +243,7 @@ fn a_flood_of_unknown_hosts_costs_so_many_look_ups() {
         while let Some(batch) = scene.keeper.take_batch() {
             read += batch.hosts.len();
             let hosts = batch.hosts.into_iter().map(|host| (host, Reading::Unknown)).collect();
-            scene.keeper.replied(Replies { ticket: batch.ticket, hosts, checker: None }, scene.now);
+            scene.keeper.replied(Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: None }, scene.now);
         }
     }
     assert_eq!(read, 1000);

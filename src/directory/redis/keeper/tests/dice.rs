@@ -2,6 +2,7 @@
 //! break, and cores with caches. When all has arrived, no core may hold what the database does not.
 
 use super::*;
+use crate::route;
 use std::collections::BTreeMap;
 
 const SEEDS: u64 = 3_000;
@@ -155,7 +156,8 @@ impl World {
     fn execute(&mut self) {
         let Some(batch) = self.asked.take() else { return };
         let hosts = batch.hosts.iter().map(|host| (Arc::clone(host), self.read(host))).collect();
-        self.replies = Some(Replies { ticket: batch.ticket, hosts, checker: batch.checker.then_some(None) });
+        self.replies =
+            Some(Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: batch.checker.then_some(None) });
     }
 
     fn read(&self, host: &str) -> Reading {

@@ -1,0 +1,88 @@
+//! What the reading thread has to do next. Whoever gives it something never waits: only the last connection to open and the
+//! last batch to read count, so there is room for one of each.
+
+use super::keeper::Batch;
+use super::watcher::Watch;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What the reading thread is told to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Connect to the server that is watched.
+    Connect(Watch),
+    /// Read these hosts.
+    Read(Batch),
+}
+
+/// The end that is given jobs. When it is dropped, there are none any more.
+#[derive(Debug)]
+pub(super) struct JobGiver(Jobs);
+
+/// The end that takes them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Jobs(Arc<(Mutex<Waiting>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    connect: Option<Watch>,
+    batch: Option<Batch>,
+    is_over: bool,
+}
+
+/// A pair of ends.
+pub(super) fn jobs() -> (JobGiver, Jobs) {
+    let jobs = Jobs::default();
+    (JobGiver(jobs.clone()), jobs)
+}
+
+impl JobGiver {
+    /// Has a connection opened. What was to be read on the one before is not read any more.
+    pub(super) fn connect(&self, watch: Watch) {
+        self.give(|waiting| (waiting.connect, waiting.batch) = (Some(watch), None));
+    }
+
+    /// Has a batch read.
+    pub(super) fn read(&self, batch: Batch) {
+        self.give(|waiting| waiting.batch = Some(batch));
+    }
+
+    fn give(&self, change: impl FnOnce(&mut Waiting)) {
+        change(&mut self.0.lock());
+        self.0.0.1.notify_one();
+    }
+}
+
+impl Drop for JobGiver {
+    fn drop(&mut self) {
+        self.give(|waiting| waiting.is_over = true);
+    }
+}
+
+impl Jobs {
+    /// Waits for a job; `None` when there are none any more.
+    pub(super) fn take(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.is_over {
+                return None;
+            }
+            if let Some(watch) = waiting.connect.take() {
+                return Some(Job::Connect(watch));
+            }
+            if let Some(batch) = waiting.batch.take() {
+                return Some(Job::Read(batch));
+            }
+            waiting = self.0.1.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn are_none(&self) -> bool {
+        let waiting = self.lock();
+        waiting.connect.is_none() && waiting.batch.is_none() && !waiting.is_over
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
