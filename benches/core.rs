@@ -7,13 +7,15 @@ use sluice::base::clock::Moment;
 use sluice::base::wheel::Wheel;
 use sluice::cluster::Frontend;
 use sluice::route::{self, Cache};
+use sluice::shaper::{Admission, BucketId, Classifier, QueueLimits, RequestView, Rules, Shaper, Spec};
 use sluice::wire::chunked::{Chunked, Part};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
 use sluice::wire::limits::Limits;
 use sluice::wire::request::{Hop, RequestHead, fields};
 use sluice::wire::response::{Delivery, Persistence, ResponseHead};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn main() {
@@ -209,4 +211,79 @@ fn timer_wheel_set_reference_b_tree(bencher: Bencher<'_, '_>) {
         deadlines[owner] = now + Duration::from_secs(30);
         tree.insert((deadlines[owner], owner), ());
     });
+}
+
+/// Four classes, as in docs/shaper.md; the last is at its limit and has a waiter, where `is_saturated`.
+fn shaper(is_saturated: bool) -> (Shaper<u32>, BucketId) {
+    let spec = r#"{"VIP": "5..20 %", "Upload": "5..10 %", "Backend": "1..10 t", "Jail": "1..1 t"}"#;
+    let spec = Spec::parse(spec).expect("a good spec");
+    let shaper = Shaper::new(1_000, &spec, QueueLimits { limit: 10, timeout: Duration::from_secs(60) });
+    let jail = shaper.bucket("Jail").expect("a bucket");
+    for waiter in 0..if is_saturated { 2 } else { 0 } {
+        black_box(shaper.admit(jail, waiter, Moment::ZERO, |_, _| {}));
+    }
+    let vip = shaper.bucket("VIP").expect("a bucket");
+    (shaper, vip)
+}
+
+fn take_and_give_back((shaper, bucket): &(Shaper<u32>, BucketId)) {
+    match shaper.admit(black_box(*bucket), 0, Moment::ZERO, |_, _| {}) {
+        Admission::Token(token) => shaper.give_back(token, Moment::ZERO, |_, _| {}),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A token of a bucket is taken and given back; nobody waits.
+#[divan::bench(threads = [1, 2])]
+fn shaper_token(bencher: Bencher<'_, '_>) {
+    let shaper = shaper(false);
+    bencher.bench(|| take_and_give_back(&shaper));
+}
+
+/// The same while a request of another bucket waits, so that takers and givers pass through the lock.
+#[divan::bench(threads = [1, 2])]
+fn shaper_token_beside_a_waiter(bencher: Bencher<'_, '_>) {
+    let shaper = shaper(true);
+    bencher.bench(|| take_and_give_back(&shaper));
+}
+
+/// The reference: one counter of all cores.
+#[divan::bench(threads = [1, 2])]
+fn shaper_token_reference_atomic(bencher: Bencher<'_, '_>) {
+    let counter = AtomicU64::new(0);
+    bencher.bench(|| {
+        black_box(counter.fetch_add(1, Ordering::SeqCst));
+        counter.fetch_sub(1, Ordering::SeqCst)
+    });
+}
+
+/// The other reference: the two counters under a lock.
+#[divan::bench(threads = [1, 2])]
+fn shaper_token_reference_mutex(bencher: Bencher<'_, '_>) {
+    let counters = Mutex::new([0_u32; 2]);
+    bencher.bench(|| {
+        counters.lock().expect("no panic").iter_mut().for_each(|counter| *counter += 1);
+        counters.lock().expect("no panic").iter_mut().for_each(|counter| *counter -= 1);
+    });
+}
+
+/// The bucket of a browser's request, which the last of four rules has.
+#[divan::bench]
+fn shaper_classify(bencher: Bencher<'_, '_>) {
+    let spec = Spec::parse(r#"{"VIP": "5..20 %", "Upload": "5..10 %"}"#).expect("a good spec");
+    let rules = r#"[{"header": ["X-Class", "vip"], "bucket": "VIP"}, {"cookie": ["class", "vip"], "bucket": "VIP"},
+        {"network": "10.0.0.0/8", "bucket": "VIP"}, {"pathRegex": "^/articles/[0-9]+/", "bucket": "Upload"}]"#;
+    let rules = Rules::parse(rules, &spec).expect("good rules");
+    let classifier = Classifier::bind(&rules, &spec, &shaper(false).0);
+    let line_end = memchr::memchr(b'\n', REQUEST).expect("a request line");
+    let request = RequestView {
+        host: "www.example.com",
+        method: b"GET",
+        target: b"/articles/2026/11/20/index.html?page=2",
+        fields: &REQUEST[line_end + 1..],
+        client: [192, 0, 2, 1].into(),
+        tls_name: None,
+        is_trusted: false,
+    };
+    bencher.bench_local(|| classifier.classify(black_box(&request)).bucket);
 }

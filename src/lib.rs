@@ -11,6 +11,7 @@
 //! | 1 | [`wire`] | HTTP/1.1 as bytes: heads, *the one* body-length decision, chunked, hop-by-hop and forwarded headers |
 //! | 1 | [`net`] | listeners, mailbox with waker, alarm, transport. No HTTP |
 //! | 2 | [`cluster`] | what a cluster is: frontends, their members, backends and what all cores share of them |
+//! | 2 | [`shaper`] | fairness between classes of requests: tree of token buckets, queues, classification. Pure |
 //! | 2 | [`page`], [`access_log`] | error pages; log record and sink |
 //! | 3 | [`balance`], [`health`] | one policy a file; the judgement of an answer. Pure |
 //! | 3 | [`route`] | host-name ladder, per-core LRU of answers |
@@ -44,6 +45,7 @@ pub mod net;
 pub mod access_log;
 pub mod cluster;
 pub mod page;
+pub mod shaper;
 
 pub mod balance;
 pub mod health;
