@@ -11,8 +11,8 @@ use sluice::shaper::{Admission, BucketId, Classifier, QueueLimits, RequestView, 
 use sluice::wire::chunked::{Chunked, Part};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
 use sluice::wire::limits::Limits;
-use sluice::wire::request::{Hop, RequestHead, fields};
-use sluice::wire::response::{Delivery, Persistence, ResponseHead};
+use sluice::wire::request::{ForwardContext, RequestHead, fields};
+use sluice::wire::response::{Persistence, ResponseEncoding, ResponseHead};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -64,28 +64,29 @@ fn head_parse_request_reference_httparse(name: &str) -> usize {
 fn head_rewrite_request(bencher: Bencher<'_, '_>, name: &str) {
     let policy = Policy { trusted: Vec::new(), mode: Mode::Append };
     let peer = Peer { address: [192, 0, 2, 1].into(), local_port: 80, secure: false, subject: None };
-    let hop = Hop { peer: &peer, policy: &policy, via: Some("sluice") };
+    let forward = ForwardContext { peer: &peer, policy: &policy, via: Some("sluice") };
     let mut out = Vec::with_capacity(4096);
     let bytes = request(name);
     bencher.bench_local(|| {
         let mut room = fields();
         let head = RequestHead::parse(black_box(bytes), &mut room).expect("a good head").expect("a whole head");
         out.clear();
-        head.write(&hop, &mut out).expect("a good host");
+        head.write(&forward, &mut out).expect("a good host");
         out.len()
     });
 }
 
 #[divan::bench(args = ["plain", "browser"])]
 fn head_rewrite_response(bencher: Bencher<'_, '_>, name: &str) {
-    let delivery = Delivery { chunked: false, to_http11: true, persistence: Persistence::Implied, via: Some("sluice") };
+    let encoding =
+        ResponseEncoding { chunked: false, to_http11: true, persistence: Persistence::Implied, via: Some("sluice") };
     let mut out = Vec::with_capacity(4096);
     let bytes = response(name);
     bencher.bench_local(|| {
         let mut room = fields();
         let head = ResponseHead::parse(black_box(bytes), &mut room, false).expect("good").expect("whole");
         out.clear();
-        head.write(&delivery, &mut out);
+        head.write(&encoding, &mut out);
         out.len()
     });
 }

@@ -68,7 +68,7 @@ fn serve(client: &TcpStream, name: &str) -> io::Result<()> {
     let mut input = BufReader::new(client);
     while let Some(request) = read_request(&mut input)? {
         // One write an answer: a backend that is killed has sent all of it or nothing.
-        let (head, body) = answer(&request, name)?;
+        let (head, body) = response(&request, name)?;
         let mut parts = [IoSlice::new(&head), IoSlice::new(&body)];
         let (mut output, mut left) = (client, &mut parts[..]);
         while !left.is_empty() {
@@ -157,7 +157,7 @@ fn read_line(input: &mut BufReader<&TcpStream>) -> io::Result<String> {
 
 /// Head and body.
 #[expect(clippy::disallowed_methods, reason = "a late answer is what is asked for")]
-fn answer(request: &Request, name: &str) -> io::Result<(Vec<u8>, Cow<'static, [u8]>)> {
+fn response(request: &Request, name: &str) -> io::Result<(Vec<u8>, Cow<'static, [u8]>)> {
     let mut parts = request.path.trim_start_matches('/').split('/');
     let kind = parts.next().unwrap_or("");
     let mut number =

@@ -43,7 +43,7 @@ const MANNERS: [(&str, u32, Manner); 9] = [
     ("half-closed", 12, half_closed),
     ("reset in a head", 8, |client, _| client.write_all(b"GET / HTTP/1.1\r\nHost: ww").map(reset)),
     ("reset in a body", 8, reset_in_body),
-    ("reset in an answer", 8, reset_in_answer),
+    ("reset in an answer", 8, reset_in_response),
     ("garbage", 12, garbage),
     ("refused", 10, refused),
     ("silent", 2, |_, _| Ok(End::Closed)),
@@ -128,7 +128,7 @@ fn get(path: &str, host: &str) -> String {
 }
 
 /// Reads an answer that tells its length: its status.
-fn answer(client: &mut TcpStream) -> io::Result<u16> {
+fn response(client: &mut TcpStream) -> io::Result<u16> {
     let (mut bytes, mut room) = (Vec::new(), [0; 4096]);
     loop {
         let count = client.read(&mut room)?;
@@ -146,7 +146,7 @@ fn answer(client: &mut TcpStream) -> io::Result<u16> {
 }
 
 fn expect(client: &mut TcpStream, statuses: &[u16]) -> io::Result<End> {
-    let status = answer(client)?;
+    let status = response(client)?;
     Ok(if statuses.contains(&status) { End::Closed } else { End::Wrong(format!("status {status}")) })
 }
 
@@ -170,7 +170,7 @@ fn reset_in_body(client: &mut TcpStream, _: &mut fastrand::Rng) -> io::Result<En
     client.write_all(b"POST / HTTP/1.1\r\nHost: www.test\r\nContent-Length: 100000\r\n\r\nabc").map(reset)
 }
 
-fn reset_in_answer(client: &mut TcpStream, _: &mut fastrand::Rng) -> io::Result<End> {
+fn reset_in_response(client: &mut TcpStream, _: &mut fastrand::Rng) -> io::Result<End> {
     client.write_all(get("/bytes/300000", "www.test").as_bytes())?;
     client.read_exact(&mut [0; 100]).map(reset)
 }

@@ -15,7 +15,7 @@ pub(crate) enum Outcome {
     /// The answer is not complete, or none was awaited.
     Waiting,
     /// The answer is complete.
-    Answered {
+    Responded {
         /// Its status.
         status: u16,
         /// When its request should have been sent.
@@ -116,7 +116,7 @@ impl Connection {
     ) -> Result<Outcome, String> {
         match left.checked_sub(bytes.len() as u64) {
             None => Err("more bytes came than the answer has".to_owned()),
-            Some(0) => Ok(Outcome::Answered { status, intended, close }),
+            Some(0) => Ok(Outcome::Responded { status, intended, close }),
             Some(left) => {
                 self.state = State::Body { intended, status, close, left };
                 Ok(Outcome::Waiting)
@@ -137,14 +137,14 @@ fn connect(target: SocketAddr, registry: &Registry, token: Token) -> io::Result<
 /// Length of the head, status, whether the connection ends, and length of the body; `None` while it is incomplete.
 fn parse_head(head: &[u8]) -> Result<Option<(usize, u16, bool, u64)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut answer = httparse::Response::new(&mut headers);
-    let status = answer.parse(head).map_err(|error| format!("the answer is no HTTP: {error}"))?;
+    let mut response = httparse::Response::new(&mut headers);
+    let status = response.parse(head).map_err(|error| format!("the answer is no HTTP: {error}"))?;
     let httparse::Status::Complete(length) = status else {
         return if head.len() > MAX_HEAD_BYTES { Err("the answer's head does not end".to_owned()) } else { Ok(None) };
     };
-    let mut close = answer.version == Some(0);
+    let mut close = response.version == Some(0);
     let mut body_length = None;
-    for header in answer.headers.iter() {
+    for header in response.headers.iter() {
         let value = str::from_utf8(header.value).unwrap_or("").trim();
         if header.name.eq_ignore_ascii_case("content-length") {
             body_length = value.parse().ok();
@@ -153,5 +153,5 @@ fn parse_head(head: &[u8]) -> Result<Option<(usize, u16, bool, u64)>, String> {
         }
     }
     let body_length = body_length.ok_or("the answer has no Content-Length; this client knows nothing else")?;
-    Ok(Some((length, answer.code.unwrap_or(0), close, body_length)))
+    Ok(Some((length, response.code.unwrap_or(0), close, body_length)))
 }

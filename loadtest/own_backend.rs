@@ -18,7 +18,7 @@ const BODY_BYTES: usize = 140;
 pub(crate) struct OwnBackend {
     listener: TcpListener,
     connections: Slab<Connection>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
 }
 
 struct Connection {
@@ -32,8 +32,8 @@ impl OwnBackend {
         let mut listener = TcpListener::bind(address)?;
         registry.register(&mut listener, Token(FIRST_TOKEN), Interest::READABLE)?;
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
-        let answer = [head.as_bytes(), &[b'x'; BODY_BYTES]].concat();
-        Ok(Self { listener, connections: Slab::new(), answer })
+        let response = [head.as_bytes(), &[b'x'; BODY_BYTES]].concat();
+        Ok(Self { listener, connections: Slab::new(), response })
     }
 
     /// Does what the poll has told of one of its tokens.
@@ -42,7 +42,8 @@ impl OwnBackend {
             None => self.accept(registry),
             Some(key) => {
                 // A proxy may close whenever it likes; what it lacks it will say.
-                let is_over = self.connections.get_mut(key).is_some_and(|it| it.serve(&self.answer, scratch).is_err());
+                let is_over =
+                    self.connections.get_mut(key).is_some_and(|it| it.serve(&self.response, scratch).is_err());
                 if is_over {
                     self.connections.remove(key);
                 }
@@ -70,7 +71,7 @@ impl OwnBackend {
 
 impl Connection {
     /// Answers what has come. An error is the end of the connection.
-    fn serve(&mut self, answer: &[u8], scratch: &mut [u8]) -> io::Result<()> {
+    fn serve(&mut self, response: &[u8], scratch: &mut [u8]) -> io::Result<()> {
         loop {
             let count = match self.socket.read(scratch) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -83,7 +84,7 @@ impl Connection {
             while let Some(at) = self.head.windows(HEAD_END.len()).position(|bytes| bytes == HEAD_END) {
                 self.head.drain(..at + HEAD_END.len());
                 // It is small: a socket without room for it has a proxy that does not read.
-                if self.socket.write(answer)? < answer.len() {
+                if self.socket.write(response)? < response.len() {
                     return Err(ErrorKind::WriteZero.into());
                 }
             }

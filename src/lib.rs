@@ -31,7 +31,7 @@
 //! # House rules
 //!
 //! * `wire` and `exchange` know no socket, no clock and no file: bytes and events in, bytes and effects out.
-//! * Whatever ends a request other than a backend's answer is one variant of [`base::reason::Reason`].
+//! * Whatever ends a request other than a backend's answer is one variant of [`base::reason::FailureReason`].
 //! * A limit that is hit gives a defined answer and a counter, never growth.
 //! * The request path takes no lock, blocks on nothing and in the steady state allocates nothing.
 //! * What hardly any request needs is `#[cold]`, and what only some kinds need (tunnels, uploads, encryption, the log) is

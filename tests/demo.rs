@@ -19,25 +19,28 @@ fn what_it_prints_works_and_nothing_stays_behind() {
     let mut demo = Demo::start();
     let [plain, host, wildcard, debug, unknown, ping, post, web_socket] = demo.curls();
     let of_either = ["Hello from backend one.", "Hello from backend two."];
-    let answer = demo.answer(&plain);
-    assert!(of_either.iter().any(|greeting| answer.contains(greeting)), "{answer}");
-    assert!(answer.contains("    X-Forwarded-For: 127.0.0.1\n"), "the backend shows what it was sent: {answer}");
-    let answer = demo.answer(&host);
-    assert!(answer.contains(of_either[0]) && answer.contains("    Host: www.example.com\n"), "{answer}");
-    assert!(demo.answer(&wildcard).contains(of_either[1]));
-    let answer = demo.answer(&debug);
+    let response = demo.response(&plain);
+    assert!(of_either.iter().any(|greeting| response.contains(greeting)), "{response}");
+    assert!(response.contains("    X-Forwarded-For: 127.0.0.1\n"), "the backend shows what it was sent: {response}");
+    let response = demo.response(&host);
+    assert!(response.contains(of_either[0]) && response.contains("    Host: www.example.com\n"), "{response}");
+    assert!(demo.response(&wildcard).contains(of_either[1]));
+    let response = demo.response(&debug);
     for line in ["X-Debug-Version: ", "X-Debug-Backend-Url: http://127.0.0.1:", "X-Debug-Frontend-Key: 127.0.0.1\r\n"] {
-        assert!(answer.contains(line), "no {line} in {answer}");
+        assert!(response.contains(line), "no {line} in {response}");
     }
-    let answer = demo.answer(&unknown);
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("X-Debug-Error: unknown_host\r\n"), "{answer}");
-    assert!(demo.answer(&ping).ends_with("\r\n\r\nok"));
-    assert!(demo.answer(&post).ends_with("a body of 11 bytes: hello there\n"));
+    let response = demo.response(&unknown);
+    assert!(
+        response.starts_with("HTTP/1.1 400 ") && response.contains("X-Debug-Error: unknown_host\r\n"),
+        "{response}"
+    );
+    assert!(demo.response(&ping).ends_with("\r\n\r\nok"));
+    assert!(demo.response(&post).ends_with("a body of 11 bytes: hello there\n"));
     demo.expect_greeting(&web_socket);
     demo.expect_echo();
     demo.edit_routes();
-    demo.until("the edit is live", || demo.answer(&unknown).contains(of_either[0]));
-    assert!(demo.answer(&host).contains(of_either[1]), "the pattern takes the place of the host that has gone");
+    demo.until("the edit is live", || demo.response(&unknown).contains(of_either[0]));
+    assert!(demo.response(&host).contains(of_either[1]), "the pattern takes the place of the host that has gone");
     assert_eq!(demo.stop().code(), Some(0));
     let left: Vec<_> = fs::read_dir(demo.folder.join("tmp")).expect("the folder").flatten().collect();
     assert!(left.is_empty(), "{left:?}");
@@ -91,7 +94,7 @@ impl Demo {
         command.env("TMPDIR", folder.join("tmp")).stdout(output("stdout")).stderr(output("stderr"));
         let demo = Self { child: command.spawn().expect("starting it"), port, folder };
         demo.until("it serves", || {
-            demo.guide().contains("Ctrl-C") && demo.answer(&Curl::parse("curl /")).contains("200")
+            demo.guide().contains("Ctrl-C") && demo.response(&Curl::parse("curl /")).contains("200")
         });
         demo
     }
@@ -128,7 +131,7 @@ impl Demo {
     }
 
     /// Sends the request; what comes of it until the connection ends.
-    fn answer(&self, curl: &Curl) -> String {
+    fn response(&self, curl: &Curl) -> String {
         let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else { return String::new() };
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let (method, body) = curl.body.as_ref().map_or(("GET", ""), |body| ("POST", body));
@@ -136,10 +139,10 @@ impl Demo {
         if !body.is_empty() {
             request += &format!("Content-Length: {}\r\n", body.len());
         }
-        let mut answer = String::new();
+        let mut response = String::new();
         stream.write_all(format!("{request}\r\n{body}").as_bytes()).expect("sending a request");
-        stream.read_to_string(&mut answer).expect("reading an answer");
-        answer
+        stream.read_to_string(&mut response).expect("reading an answer");
+        response
     }
 
     /// What curl shows of a WebSocket.

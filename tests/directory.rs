@@ -3,8 +3,8 @@
 use mio::{Events, Poll, Token, Waker};
 use sluice::base::clock::Clock;
 use sluice::cluster::Frontend;
-use sluice::directory::{self, Answer, CoreId, Directory, News, Settings, Source};
-use sluice::net::mailbox::{Inbox, mailbox};
+use sluice::directory::{self, Directory, LookupResult, RouteEvent, Settings, Source, SubscriberId};
+use sluice::net::mailbox::{MailboxReceiver, mailbox};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -36,20 +36,20 @@ fn rename_over(path: &Path, text: &str) {
 
 /// A core that keeps what it hears.
 struct Core {
-    id: CoreId,
+    id: SubscriberId,
     poll: Poll,
-    inbox: Inbox<News>,
+    receiver: MailboxReceiver<RouteEvent>,
     clock: Clock,
 }
 
 impl Core {
     /// The next letter for which `wanted` gives something; others are dropped.
-    fn hear<T>(&mut self, what: &str, mut wanted: impl FnMut(News) -> Option<T>) -> T {
+    fn hear<T>(&mut self, what: &str, mut wanted: impl FnMut(RouteEvent) -> Option<T>) -> T {
         let deadline = self.clock.now() + PATIENCE;
         let mut events = Events::with_capacity(4);
         loop {
-            while let Some(news) = self.inbox.receive() {
-                if let Some(found) = wanted(news) {
+            while let Some(event) = self.receiver.receive() {
+                if let Some(found) = wanted(event) {
                     return found;
                 }
             }
@@ -60,19 +60,19 @@ impl Core {
     }
 
     fn hear_change(&mut self, of: &str) {
-        self.hear(&format!("a change of {of}"), |news| match news {
-            News::Changed { hosts, .. } => hosts.iter().any(|host| **host == *of).then_some(()),
+        self.hear(&format!("a change of {of}"), |event| match event {
+            RouteEvent::Changed { hosts, .. } => hosts.iter().any(|host| **host == *of).then_some(()),
             _ => None,
         });
     }
 
     fn look_up(&mut self, directory: &Directory, asked: &str) -> Option<Arc<Frontend>> {
         assert!(directory.lookup(self.id, asked.into()));
-        self.hear(&format!("an answer for {asked}"), |news| match news {
-            News::Answer { host, answer, .. } if *host == *asked => match answer {
-                Answer::Found(frontend) => Some(Some(frontend)),
-                Answer::Unknown => Some(None),
-                Answer::Failed(reason) => panic!("{reason}"),
+        self.hear(&format!("an answer for {asked}"), |event| match event {
+            RouteEvent::LookedUp { host, result, .. } if *host == *asked => match result {
+                LookupResult::Found(frontend) => Some(Some(frontend)),
+                LookupResult::Unknown => Some(None),
+                LookupResult::Failed(reason) => panic!("{reason}"),
             },
             _ => None,
         })
@@ -86,14 +86,14 @@ impl Core {
 
 fn try_start(path: &Path) -> Result<(Directory, Vec<Core>), directory::Error> {
     let clock = Clock::new();
-    let settings = Settings { source: Source::File(path.to_owned()), name_refresh: Duration::from_secs(60) };
+    let settings = Settings { source: Source::File(path.to_owned()), dns_refresh: Duration::from_secs(60) };
     let directory = directory::start(&settings, clock)?;
     let cores = (0..CORES)
         .map(|_| {
             let poll = Poll::new().expect("a poll");
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
-            let (post, inbox) = mailbox(1024, waker);
-            Core { id: directory.join(post), poll, inbox, clock }
+            let (sender, receiver) = mailbox(1024, waker);
+            Core { id: directory.join(sender), poll, receiver, clock }
         })
         .collect();
     Ok((directory, cores))
@@ -212,8 +212,8 @@ fn a_bad_edit_changes_nothing_and_unknown_hosts_become_known() {
     directory.reload();
     let text = routes(1).replace("*.other", "unknown");
     rename_over(&path, &text);
-    let (hosts, unknowns) = core.hear("the first change", |news| match news {
-        News::Changed { hosts, unknowns } => Some((hosts, unknowns)),
+    let (hosts, unknowns) = core.hear("the first change", |event| match event {
+        RouteEvent::Changed { hosts, unknowns } => Some((hosts, unknowns)),
         _ => None,
     });
     assert_eq!(hosts.iter().map(|host| &**host).collect::<Vec<_>>(), ["a.b.other"]);
@@ -234,8 +234,8 @@ fn names_of_backends_are_resolved_and_told_to_all_cores() {
     let [frontend, other] = [0, 1].map(|core| cores[core].look_up(&directory, "any").expect("a route"));
     assert!(Arc::ptr_eq(&frontend, &other), "all cores share a frontend");
     let backend = frontend.members[0].backend.id();
-    cores[2].hear("the addresses", |news| match news {
-        News::Addresses { backend: id } => (id == backend).then_some(()),
+    cores[2].hear("the addresses", |event| match event {
+        RouteEvent::Addresses { backend: id } => (id == backend).then_some(()),
         _ => None,
     });
     let addresses = format!("{:?}", frontend.members[0].backend.addresses());

@@ -1,6 +1,6 @@
 //! What README.md says of the program, against the program.
 
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ fn the_table_of_reasons_has_every_reason_in_order() {
     let text = readme();
     let rows = text.lines().skip_while(|line| *line != "| reason | status | when |").skip(2);
     let in_table: Vec<_> = rows.map_while(row).collect();
-    let known: Vec<_> = Reason::ALL.iter().map(|reason| (reason.name(), reason.status())).collect();
+    let known: Vec<_> = FailureReason::ALL.iter().map(|reason| (reason.name(), reason.status())).collect();
     assert_eq!(in_table, known);
 }
 

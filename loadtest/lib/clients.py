@@ -101,7 +101,7 @@ def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, 
           answer_at=None, settle=0):
     """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says. One that is
     the backend as well, on the port `answer_at`, goes before all else on its core."""
-    command = [build_dir / "examples/rate", "--target", f"127.0.0.1:{port}", "--host", host, "--path", path,
+    command = [build_dir / "examples/paced_client", "--target", f"127.0.0.1:{port}", "--host", host, "--path", path,
                "--connections", connections]
     command += ["--rate", rate] if rate else []
     command += ["--requests", requests] if requests else ["--seconds", seconds]

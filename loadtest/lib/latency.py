@@ -24,14 +24,14 @@ def half_of_slowest(rates):
     return max(500, int(min(rates) / 2) // 500 * 500)
 
 
-def find_rate(names, small_row, lab):
+def find_rate(names, small_row, bench):
     """From the row of small requests, or else from a second of load each."""
     rates = [small_row.median((name, PLAIN), lambda sample: sample.per_second) for name in names] if small_row else []
     if not rates or None in rates:
         rates = []
         for name in names:
             try:
-                rates.append(lab.load(lab.proxy((name, PLAIN)), WORKS[0], 1).per_second())
+                rates.append(bench.load(bench.proxy((name, PLAIN)), WORKS[0], 1).per_second())
             except Failure:
                 # Its own row tells.
                 continue
@@ -43,22 +43,22 @@ def goes_first():
     return procs.go_first() and procs.go_first(really=False)
 
 
-def measure(names, rate, runs, seconds, lab):
+def measure(names, rate, runs, seconds, bench):
     """All samples of every peer, taken in turn, there and back."""
     found = {name: [] for name in names}
     for run in range(runs * RUNS_FOR_ONE):
         for name in names if run % 2 == 0 else reversed(names):
             try:
-                found[name].append(_sample(lab, lab.proxy((name, PLAIN)), rate, seconds))
+                found[name].append(_sample(bench, bench.proxy((name, PLAIN)), rate, seconds))
             except Failure as failure:
                 found[name].append(Sample(errors={str(failure): 1}))
     return found
 
 
-def _sample(lab, running, rate, seconds):
+def _sample(bench, running, rate, seconds):
     def load():
-        return clients.paced(lab.build_dir, running.port(OWN_HOST), lab.cores.load, SETTLE_SECONDS + seconds, rate,
-                             host=OWN_HOST, answer_at=lab.backends[OWN_HOST][0], settle=SETTLE_SECONDS)[0]
+        return clients.paced(bench.build_dir, running.port(OWN_HOST), bench.cores.load, SETTLE_SECONDS + seconds, rate,
+                             host=OWN_HOST, answer_at=bench.backends[OWN_HOST][0], settle=SETTLE_SECONDS)[0]
     try:
         running.go_first()
         return take_sample(running, load)

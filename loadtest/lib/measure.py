@@ -72,7 +72,7 @@ class Cores:
                 f"{min(self.load)}, backend on core {min(self.backend)}")
 
 
-class Lab:
+class Bench:
     """Proxies that run, started when they are needed first."""
 
     def __init__(self, build_dir, backends, cores):

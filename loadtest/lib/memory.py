@@ -26,14 +26,14 @@ class Memory:
     error: str = ""
 
 
-def measure(names, tunnel, wanted, runs, lab):
+def measure(names, tunnel, wanted, runs, bench):
     """The median of `runs` fresh starts of every peer, there and back."""
     # A proxy has two sockets a tunnel, and so has the floor for every client.
     count = min(wanted, (procs.descriptor_limit() - 1000) // 2)
     found = {name: [] for name in names}
     for run in range(runs):
         for name in names if run % 2 == 0 else reversed(names):
-            found[name].append(_measure_once(name, tunnel, count, lab))
+            found[name].append(_measure_once(name, tunnel, count, bench))
     return {name: _median(count, samples) for name, samples in found.items()}
 
 
@@ -45,9 +45,9 @@ def _median(count, samples):
                   statistics.median(sample.private_kib for sample in samples))
 
 
-def _measure_once(name, tunnel, count, lab):
+def _measure_once(name, tunnel, count, bench):
     try:
-        running = peers.start(name, PLAIN, lab.cores.proxy, lab.backends, lab.build_dir)
+        running = peers.start(name, PLAIN, bench.cores.proxy, bench.backends, bench.build_dir)
     except Failure as failure:
         return Memory(count, error=str(failure))
     opened = []

@@ -121,7 +121,7 @@ def _start_floor(variant, cores, backends, folder, build_dir):
     for host, ports in backends.items():
         port = procs.free_port()
         for core in cores:
-            command = [build_dir / "examples/floor", "--listen", f"127.0.0.1:{port}",
+            command = [build_dir / "examples/baseline_relay", "--listen", f"127.0.0.1:{port}",
                        "--backend", f"127.0.0.1:{ports[0]}"]
             running.processes.append(procs.Process(command, {core}, folder.name).await_port(port))
         running.ports[host] = port

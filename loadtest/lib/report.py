@@ -63,7 +63,7 @@ def _heading(results):
 Made by `loadtest/compare` on {results.date}: {results.where}; sluice {results.revision}, {versions}.
 {results.cores.text().capitalize()}; all over 127.0.0.1. {results.runs} runs of {results.seconds} s for each figure; in
 each run the proxies took their turns, forwards and backwards by turns. Figures are medians, and ratios are medians of
-what was measured in the same run. The floor is a relay that copies bytes and parses nothing (`loadtest/floor.rs`). All
+what was measured in the same run. The floor is a relay that copies bytes and parses nothing (`loadtest/baseline_relay.rs`). All
 proxies keep connections to backends alive and add X-Forwarded-For, -Proto, -Port and X-Real-IP; buffers are the default
 of each. Machines differ and drift: compare only inside one table.
 """

@@ -91,11 +91,11 @@ impl Peer {
             return Err(io::Error::new(ErrorKind::InvalidData, "reading a handshake: it is not one"));
         }
         self.upgraded = true;
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
         );
-        self.connection.send(answer.as_bytes())
+        self.connection.send(response.as_bytes())
     }
 
     /// Answers every whole frame of the input.

@@ -1,7 +1,7 @@
 //! A core's half: lines into a batch, batches into the queue.
 
 use super::losses::Losses;
-use super::record::{LINE_LIMIT_BYTES, Record};
+use super::record::{LINE_LIMIT_BYTES, LogRecord};
 use super::stamp::Stamp;
 use crate::base::clock::{Clock, Moment};
 use crossbeam_channel::{Receiver, Sender};
@@ -37,17 +37,17 @@ impl Log {
         Self { lines: None }
     }
 
-    pub(super) fn new(post: Post, clock: Clock) -> Self {
-        Self { lines: Some(RefCell::new(Lines::new(post, clock))) }
+    pub(super) fn new(sender: BatchSender, clock: Clock) -> Self {
+        Self { lines: Some(RefCell::new(Lines::new(sender, clock))) }
     }
 
-    /// Whether lines go anywhere. Where not, the caller can spare itself the [`Record`].
+    /// Whether lines go anywhere. Where not, the caller can spare itself the [`LogRecord`].
     pub fn is_on(&self) -> bool {
         self.lines.is_some()
     }
 
     /// Takes down a request.
-    pub fn write(&self, record: &Record<'_>) {
+    pub fn write(&self, record: &LogRecord<'_>) {
         if let Some(lines) = &self.lines {
             lines.borrow_mut().write(record);
         }
@@ -78,7 +78,7 @@ pub(super) struct Batch {
 
 /// What leads from a core to the log's thread, and back.
 #[derive(Clone, Debug)]
-pub(super) struct Post {
+pub(super) struct BatchSender {
     pub(super) batches: Sender<Batch>,
     /// Buffers come back, so that the steady state allocates none.
     pub(super) spares: Receiver<Vec<u8>>,
@@ -94,16 +94,16 @@ struct Lines {
     flush_at: Moment,
     stamp: Stamp,
     clock: Clock,
-    post: Post,
+    sender: BatchSender,
 }
 
 impl Lines {
-    fn new(post: Post, clock: Clock) -> Self {
+    fn new(sender: BatchSender, clock: Clock) -> Self {
         let batch = Batch { text: Vec::with_capacity(BATCH_LIMIT_BYTES), lines: 0 };
-        Self { batch, since: Moment::NEVER, flush_at: Moment::NEVER, stamp: Stamp::default(), clock, post }
+        Self { batch, since: Moment::NEVER, flush_at: Moment::NEVER, stamp: Stamp::default(), clock, sender }
     }
 
-    fn write(&mut self, record: &Record<'_>) {
+    fn write(&mut self, record: &LogRecord<'_>) {
         if self.batch.lines == 0 {
             self.since = record.ended;
             self.flush_at = record.ended + FLUSH_AGE;
@@ -120,9 +120,9 @@ impl Lines {
     /// Hands over what is old and not full; where others wait already it is kept instead, and grows on: the queue has room for
     /// so many batches, whatever their size.
     fn hand_over_or_keep(&mut self, now: Moment) {
-        let room = self.post.batches.capacity().unwrap_or(usize::MAX);
+        let room = self.sender.batches.capacity().unwrap_or(usize::MAX);
         let few = if now.since(self.since) < LATEST_AGE { room.div_ceil(4) } else { room };
-        if self.post.batches.len() >= few {
+        if self.sender.batches.len() >= few {
             self.flush_at = now + FLUSH_AGE;
         } else {
             self.hand_over();
@@ -136,11 +136,11 @@ impl Lines {
         }
         let batch = Batch { text: mem::take(&mut self.batch.text), lines: mem::take(&mut self.batch.lines) };
         self.flush_at = Moment::NEVER;
-        self.batch.text = match self.post.batches.try_send(batch) {
-            Ok(()) => self.post.spares.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_LIMIT_BYTES)),
+        self.batch.text = match self.sender.batches.try_send(batch) {
+            Ok(()) => self.sender.spares.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_LIMIT_BYTES)),
             Err(refused) => {
                 let mut batch = refused.into_inner();
-                self.post.losses.add_overflowed(batch.lines);
+                self.sender.losses.add_overflowed(batch.lines);
                 batch.text.clear();
                 batch.text
             }
@@ -150,7 +150,7 @@ impl Lines {
 
 impl Clone for Lines {
     fn clone(&self) -> Self {
-        Self::new(self.post.clone(), self.clock)
+        Self::new(self.sender.clone(), self.clock)
     }
 }
 

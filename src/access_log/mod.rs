@@ -13,7 +13,7 @@ mod stamp;
 mod writer;
 
 pub use batch::Log;
-pub use record::{Record, TEXT_LIMIT_BYTES};
+pub use record::{LogRecord, TEXT_LIMIT_BYTES};
 pub use writer::{Control, start};
 
 use std::fmt;

@@ -14,7 +14,7 @@ pub(super) const LINE_LIMIT_BYTES: usize = 6 * (TEXT_LIMIT_BYTES + CUT.len()) + 
 
 /// A request that has ended. What is absent, or empty, stands in the line as `-`.
 #[derive(Clone, Debug)]
-pub struct Record<'a> {
+pub struct LogRecord<'a> {
     /// When the request ended.
     pub ended: Moment,
     /// The client.
@@ -41,7 +41,7 @@ pub struct Record<'a> {
     pub backend: Option<Duration>,
 }
 
-impl Record<'_> {
+impl LogRecord<'_> {
     /// Puts the line to the end of `out`, in Hipache's format; `stamp` is the time in that format.
     pub(super) fn append_to(&self, out: &mut Vec<u8>, stamp: &str) {
         append_ip(out, self.client);
@@ -154,8 +154,8 @@ const fn escape(byte: u8) -> [u8; 4] {
 mod tests {
     use super::*;
 
-    fn record() -> Record<'static> {
-        Record {
+    fn record() -> LogRecord<'static> {
+        LogRecord {
             ended: Moment::ZERO,
             client: IpAddr::from([192, 0, 2, 10]),
             method: b"GET",
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    fn line(record: &Record<'_>) -> String {
+    fn line(record: &LogRecord<'_>) -> String {
         let mut out = Vec::new();
         record.append_to(&mut out, "20/Nov/2026:09:00:00 +0000");
         String::from_utf8(out).expect("a line is ASCII")
@@ -186,7 +186,7 @@ mod tests {
                 r#"192.0.2.10 - - [20/Nov/2026:09:00:00 +0000] "GET /x HTTP/1.1" 200 512 "http://example.com/" "Mozilla/5.0 (X11)" "mywebsite" 1.234 0.007"#,
             ),
             (
-                Record {
+                LogRecord {
                     client: "::ffff:10.0.0.255".parse().expect("an address"),
                     method: b"HEAD",
                     minor_version: 0,
@@ -200,7 +200,7 @@ mod tests {
                 r#"10.0.0.255 - - [20/Nov/2026:09:00:00 +0000] "HEAD /x HTTP/1.0" 502 18446744073709551615 "-" "-" "mywebsite" 1.234 -"#,
             ),
             (
-                Record {
+                LogRecord {
                     client: "2001:db8::1".parse().expect("an address"),
                     method: b"",
                     target: b"",
@@ -216,7 +216,7 @@ mod tests {
                 r#"2001:db8::1 - - [20/Nov/2026:09:00:00 +0000] "-" 400 0 "-" "-" "-" 0.000 -"#,
             ),
             (
-                Record {
+                LogRecord {
                     target: b"/\"a\\b\t\x7f",
                     referer: Some(b"x\r\n127.0.0.1 - - forged\n"),
                     user_agent: Some("caf\u{e9}".as_bytes()),
@@ -246,7 +246,7 @@ mod tests {
         append_escaped(&mut out, &plain[..TEXT_LIMIT_BYTES]);
         assert_eq!(out, plain[..TEXT_LIMIT_BYTES], "what just fits is not cut");
 
-        let longest = Record {
+        let longest = LogRecord {
             client: "2001:db8:1111:2222:3333:4444:5555:6666".parse().expect("an address"),
             method: &escaped,
             target: &escaped,

@@ -1,6 +1,6 @@
 //! The log's thread: writes what the cores hand over.
 
-use super::batch::{Batch, Log, Post};
+use super::batch::{Batch, BatchSender, Log};
 use super::losses::{Losses, Reporter};
 use super::sink::Sink;
 use super::{Target, sink};
@@ -51,8 +51,8 @@ pub fn start(target: &Target, cores: usize, clock: Clock) -> io::Result<(Control
         writer.run();
     };
     let thread = thread::Builder::new().name("access-log".into()).spawn(run)?;
-    let post = Post { batches: batch_sender, spares, losses: Arc::clone(&losses) };
-    let log = Log::new(post, clock);
+    let sender = BatchSender { batches: batch_sender, spares, losses: Arc::clone(&losses) };
+    let log = Log::new(sender, clock);
     Ok((Control { running: Some(Running { reopen, ended, thread }), losses }, log))
 }
 
@@ -188,7 +188,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Record;
+    use super::super::LogRecord;
     use super::*;
     use crate::base::clock::Moment;
     use nix::sys::stat::Mode;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn write_at(log: &Log, target: &str, ended: Moment) {
-        log.write(&Record {
+        log.write(&LogRecord {
             ended,
             client: Ipv4Addr::LOCALHOST.into(),
             method: b"GET",

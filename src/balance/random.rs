@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// The answer is the member's place in the list.
 pub fn pick(frontend: &Frontend, tried: &[BackendId], now: Moment, rng: &mut fastrand::Rng) -> Option<usize> {
     let may_serve = |(_, member): &(usize, &Arc<Member>)| {
-        !member.is_retired() && !member.is_barred(now) && !tried.contains(&member.backend.id())
+        !member.is_removed() && !member.is_dead_external(now) && !tried.contains(&member.backend.id())
     };
     let members = || frontend.members.iter().enumerate().filter(may_serve);
     if frontend.members.len() == 1 {
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(pick(&[3]), Some(2), "the mark that ends first");
         assert_eq!(pick(&[3, 2]), Some(1));
         assert_eq!(pick(&[3, 2, 1]), None);
-        frontend.members[1].retire();
+        frontend.members[1].mark_removed();
         assert_eq!(pick(&[3]), Some(1));
     }
 }

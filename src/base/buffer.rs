@@ -13,21 +13,21 @@ const MOST_KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
-    lent: Lent,
-    /// The fewest free ones since the last [`BufferPool::tidy`]: so many were of no use.
+    lent: BufferUsage,
+    /// The fewest free ones since the last [`BufferPool::trim`]: so many were of no use.
     least_free: usize,
 }
 
 /// Buffers in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lent {
+pub struct BufferUsage {
     /// How many there are.
     pub count: usize,
     /// By how many bytes they have grown beyond what a fresh one has.
     pub grown: usize,
 }
 
-impl Lent {
+impl BufferUsage {
     /// This buffer; none if it was never taken.
     pub fn of(buffer: &Vec<u8>) -> Self {
         Self { count: usize::from(buffer.capacity() > 0), grown: growth(buffer.capacity()) }
@@ -53,7 +53,7 @@ impl BufferPool {
     /// An empty buffer.
     pub fn take(&mut self) -> Vec<u8> {
         let buffer = self.free.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_CAPACITY));
-        self.lent = self.lent.and(Lent::of(&buffer));
+        self.lent = self.lent.and(BufferUsage::of(&buffer));
         self.least_free = self.least_free.min(self.free.len());
         buffer
     }
@@ -63,7 +63,7 @@ impl BufferPool {
         if buffer.capacity() == 0 {
             return;
         }
-        self.lent = self.lent.without(Lent::of(&buffer));
+        self.lent = self.lent.without(BufferUsage::of(&buffer));
         debug_assert!(self.lent.count > 0 || self.lent.grown == 0, "growth that was not told: {}", self.lent.grown);
         let worth_keeping = (FRESH_CAPACITY..=LARGEST_KEPT).contains(&buffer.capacity());
         if worth_keeping && self.free.len() < MOST_KEPT {
@@ -95,17 +95,17 @@ impl BufferPool {
 
     /// Says that these of the buffers in use are so no longer: they have gone to another core, which gets them back, or were
     /// none of this pool's.
-    pub fn part_with(&mut self, buffers: Lent) {
+    pub fn export_usage(&mut self, buffers: BufferUsage) {
         self.lent = self.lent.without(buffers);
     }
 
     /// Says that these buffers are in use here now, which another core has given out, or nobody.
-    pub fn welcome(&mut self, buffers: Lent) {
+    pub fn import_usage(&mut self, buffers: BufferUsage) {
         self.lent = self.lent.and(buffers);
     }
 
     /// Frees half of those that nobody has needed since the last call.
-    pub fn tidy(&mut self) {
+    pub fn trim(&mut self) {
         let kept = self.free.len() - self.least_free.div_ceil(2);
         self.free.truncate(kept);
         self.free.shrink_to(2 * kept);
@@ -157,12 +157,12 @@ mod tests {
         let buffers: Vec<_> = (0..100).map(|_| pool.take()).collect();
         buffers.into_iter().for_each(|buffer| pool.give(buffer));
         assert_eq!(pool.count(), 100);
-        pool.tidy();
+        pool.trim();
         assert_eq!(pool.count(), 100, "all of them were in use");
         for _ in 0..8 {
             let used = [(); 4].map(|()| pool.take());
             used.into_iter().for_each(|buffer| pool.give(buffer));
-            pool.tidy();
+            pool.trim();
         }
         assert_eq!(pool.count(), 4);
     }
@@ -179,8 +179,8 @@ mod tests {
         pool.note_growth(&large, capacity);
         assert_eq!(pool.grown(), large.capacity() - FRESH_CAPACITY);
         let mut other = BufferPool::default();
-        pool.part_with(Lent::of(&large));
-        other.welcome(Lent::of(&large));
+        pool.export_usage(BufferUsage::of(&large));
+        other.import_usage(BufferUsage::of(&large));
         assert_eq!((pool.grown(), other.grown()), (0, large.capacity() - FRESH_CAPACITY));
         large.truncate(20_000);
         other.shrink(&mut large);

@@ -1,11 +1,11 @@
 //! Named counters of one core. The core that owns them writes, anyone reads.
 
-use super::reason::Reason;
+use super::reason::FailureReason;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($( $(#[$doc:meta])* $variant:ident = $name:literal; )*) => {
-        /// What is counted, beside the requests that ended with a [`Reason`].
+        /// What is counted, beside the requests that ended with a [`FailureReason`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter {
             $( $(#[$doc])* $variant, )*
@@ -27,7 +27,7 @@ counters! {
     /// Client connections accepted.
     Accepted = "accepted_connections";
     /// Client connections taken over from another worker.
-    Moved = "moved_connections";
+    MigratedConnections = "migrated_connections";
     /// Times that accepting stopped because `server.maxConnections` was reached.
     AcceptPauses = "accept_pauses";
     /// Times that new encrypted connections had to wait because `https.maxHandshakes` was reached.
@@ -43,7 +43,7 @@ counters! {
     /// Connections that ended a lingering close by a limit: the client had not closed its side by then.
     LingeringTimeouts = "lingering_timeouts";
     /// Connections that were closed at once because their address had `server.maxConnectionsPerAddress` already.
-    AddressRefusals = "address_refusals";
+    PerIpRejections = "per_ip_rejections";
     /// Connections whose last request was the one that `server.maxRequestsPerConnection` allows.
     RequestLimits = "request_limits";
     /// Requests whose head was complete.
@@ -85,14 +85,14 @@ counters! {
     /// Certificates asked of the directory.
     CertificateMisses = "certificate_misses";
     /// Times that news from the directory did not fit the mailbox and the core's routes were dropped.
-    MissedNews = "missed_news";
+    MailboxOverflows = "mailbox_overflows";
 }
 
 /// The counters of one core.
 #[derive(Debug)]
 pub struct Counters {
     counts: [AtomicU64; Counter::ALL.len()],
-    reasons: [AtomicU64; Reason::ALL.len()],
+    reasons: [AtomicU64; FailureReason::ALL.len()],
 }
 
 impl Default for Counters {
@@ -113,7 +113,7 @@ impl Counters {
     }
 
     /// Counts a request that ended for `reason`. For the core that owns these counters only.
-    pub fn count_reason(&self, reason: Reason) {
+    pub fn count_reason(&self, reason: FailureReason) {
         bump(&self.reasons[reason as usize], 1);
     }
 
@@ -130,7 +130,7 @@ impl Counters {
     }
 
     /// How many requests ended for `reason` so far.
-    pub fn get_reason(&self, reason: Reason) -> u64 {
+    pub fn get_reason(&self, reason: FailureReason) -> u64 {
         self.reasons[reason as usize].load(Ordering::Relaxed)
     }
 }

@@ -3,11 +3,11 @@
 pub mod buffer;
 pub mod clock;
 pub mod counters;
-pub mod cut;
-pub mod folders;
+pub mod file_watch;
+pub mod gen_slab;
 pub mod printable;
 pub mod reason;
 pub mod secret;
-pub mod slots;
+pub mod slice_ext;
 pub mod throttle;
 pub mod wheel;

@@ -8,11 +8,11 @@ macro_rules! reasons {
     ($( $(#[$doc:meta])* $variant:ident = $status:expr, $name:literal, $sentence:literal; )*) => {
         /// One variant for each way in which a request can fail.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason {
+        pub enum FailureReason {
             $( $(#[$doc])* $variant, )*
         }
 
-        impl Reason {
+        impl FailureReason {
             /// Every reason, in the order of the enum.
             pub const ALL: &'static [Self] = &[$( Self::$variant, )*];
 
@@ -65,8 +65,8 @@ reasons! {
     ExtensionsTooLarge = 413, "chunk_extensions_too_large", "The body of the request is made of too much but data.";
     /// The target is longer than `server.maxUriBytes`.
     UriTooLong = 414, "uri_too_long", "The address of the request is too long.";
-    /// The head has more lines than `server.maxFields`.
-    TooManyFields = 431, "too_many_fields", "The header of the request has too many lines.";
+    /// The head has more lines than `server.maxHeaders`.
+    TooManyHeaders = 431, "too_many_headers", "The header of the request has too many lines.";
     /// The trailer section is larger than `server.maxTrailerBytes`, or has more than the greatest number of lines.
     TrailersTooLarge = 431, "trailers_too_large", "The trailer of the request is too large.";
     /// The head is larger than `server.maxHeadBytes`.
@@ -100,16 +100,16 @@ reasons! {
     UpstreamClosed = 502, "upstream_closed", "The server of this website closed the connection without an answer.";
     /// The backend's answer does not follow RFC 9112.
     UpstreamMalformed = 502, "upstream_malformed", "The server of this website gave an answer that could not be read.";
-    /// The backend gave more interim answers than `server.maxInterimAnswers`.
-    TooManyInterimAnswers = 502, "too_many_interim_answers", "The server of this website did not come to its answer.";
-    /// The head of the backend's answer is larger than `server.maxHeadBytes`, or has more lines than `server.maxFields`.
+    /// The backend gave more interim answers than `server.maxInformationalResponses`.
+    TooManyInformationalResponses = 502, "too_many_informational_responses", "The server of this website did not come to its answer.";
+    /// The head of the backend's answer is larger than `server.maxHeadBytes`, or has more lines than `server.maxHeaders`.
     UpstreamHeadTooLarge = 502, "upstream_head_too_large", "The server of this website gave too large a header.";
     /// The backend switched protocols although nobody had asked, or to another one than asked for.
     UpgradeMismatch = 502, "upgrade_mismatch", "The server of this website changed to a protocol not asked for.";
     /// The backend did not accept the connection in time.
     ConnectTimeout = 504, "connect_timeout", "The server of this website could not be reached in time.";
     /// The backend did not begin its answer in time.
-    AnswerTimeout = 504, "answer_timeout", "The server of this website took too long to answer.";
+    ResponseTimeout = 504, "response_timeout", "The server of this website took too long to answer.";
     /// The backend stopped in the middle of its answer, or closed the connection there.
     UpstreamTruncated = 0, "upstream_truncated", "The answer ended too early.";
     /// The backend sent nothing more of its answer for the time of `server.bodyTimeout`.
@@ -121,26 +121,26 @@ reasons! {
     /// No socket to the backend became free in time.
     QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
     /// No socket could be opened: this node is out of file descriptors or memory.
-    NoSocket = 503, "no_socket", "This node is too busy.";
+    SocketsExhausted = 503, "sockets_exhausted", "This node is too busy.";
     /// All of this node's ports that lead to the backend are in use.
-    NoPort = 503, "no_port", "This node is too busy.";
+    PortsExhausted = 503, "ports_exhausted", "This node is too busy.";
     /// All of `server.maxBufferBytes` was in use, and this request held much of it for long.
-    NoBuffer = 503, "no_buffer", "This node is too busy.";
+    BufferLimit = 503, "buffer_limit", "This node is too busy.";
     /// The route could not be looked up in time.
-    DirectoryBusy = 503, "directory_busy", "This node could not look up the website.";
+    RouteLookupOverloaded = 503, "route_lookup_overloaded", "This node could not look up the website.";
     /// The source of routes is away, and this host's route is not among those that were known before.
-    DirectoryAway = 503, "directory_away", "This node cannot look up the website at present.";
+    RouteSourceDown = 503, "route_source_down", "This node cannot look up the website at present.";
     /// What the source of routes has for this host cannot be used; the log tells what is wrong with it.
     BadRoute = 502, "bad_route", "The configuration of this website is not usable.";
     /// The backend has left its list, and `server.tunnelDrain` is over.
     BackendRemoved = 0, "backend_removed", "The server of this website was taken out of service.";
     /// The tunnel was idle for `server.tunnelTimeout`.
     TunnelIdle = 0, "tunnel_idle", "The tunnel was idle for too long.";
-    /// `server.gracefulWait` was over before the request was.
+    /// `server.drainTimeout` was over before the request was.
     Stopped = 503, "stopped", "This node is shutting down.";
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -148,14 +148,14 @@ impl fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
-    use super::Reason;
+    use super::FailureReason;
     use std::collections::HashSet;
 
     #[test]
     fn names_are_distinct_and_statuses_known() {
-        let names: HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-        assert_eq!(names.len(), Reason::ALL.len());
-        for reason in Reason::ALL {
+        let names: HashSet<_> = FailureReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), FailureReason::ALL.len());
+        for reason in FailureReason::ALL {
             let status = reason.status();
             assert!(status == 0 || (400..600).contains(&status), "{reason}: {status}");
             assert!(reason.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{reason}");

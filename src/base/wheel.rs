@@ -175,7 +175,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Gives room back, as far as that can be done, where there is far more than is used.
-    pub fn tidy(&mut self) {
+    pub fn trim(&mut self) {
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to_fit();
         }

@@ -32,30 +32,30 @@ pub(super) fn start(level: &str) -> io::Result<ProgramLog> {
 /// The log as the program's end sees it: dropping it writes what waits.
 #[derive(Debug)]
 pub(super) struct ProgramLog {
-    letters: Sender<Letter>,
+    messages: Sender<LogMessage>,
 }
 
 #[derive(Debug)]
-enum Letter {
+enum LogMessage {
     Line(Box<[u8]>),
     /// All lines before this one are written when the sender is dropped.
     End(Sender<()>),
 }
 
 fn start_writer(out: impl Write + Send + 'static) -> io::Result<(Queue, ProgramLog)> {
-    let (letters, inbox) = bounded(QUEUE_LINES);
+    let (messages, inbox) = bounded(QUEUE_LINES);
     let lost_lines = Arc::<AtomicU64>::default();
-    let queue = Queue { letters: letters.clone(), lost_lines: Arc::clone(&lost_lines) };
+    let queue = Queue { messages: messages.clone(), lost_lines: Arc::clone(&lost_lines) };
     thread::Builder::new().name("log".into()).spawn(move || write_all(&inbox, &lost_lines, out))?;
-    Ok((queue, ProgramLog { letters }))
+    Ok((queue, ProgramLog { messages }))
 }
 
-fn write_all(inbox: &Receiver<Letter>, lost_lines: &AtomicU64, mut out: impl Write) {
-    for letter in inbox {
+fn write_all(inbox: &Receiver<LogMessage>, lost_lines: &AtomicU64, mut out: impl Write) {
+    for message in inbox {
         // There is nowhere to say that the log cannot be written.
-        match letter {
-            Letter::Line(line) => drop(out.write_all(&line)),
-            Letter::End(done) => drop(done),
+        match message {
+            LogMessage::Line(line) => drop(out.write_all(&line)),
+            LogMessage::End(done) => drop(done),
         }
         let lost = lost_lines.swap(0, Ordering::Relaxed);
         if lost > 0 {
@@ -67,7 +67,7 @@ fn write_all(inbox: &Receiver<Letter>, lost_lines: &AtomicU64, mut out: impl Wri
 impl Drop for ProgramLog {
     fn drop(&mut self) {
         let (done, is_done) = bounded(0);
-        if self.letters.send_timeout(Letter::End(done), STOP_LIMIT).is_ok() {
+        if self.messages.send_timeout(LogMessage::End(done), STOP_LIMIT).is_ok() {
             // Either way it is the end: the sender was dropped, or the reader has stalled.
             let _ = is_done.recv_timeout(STOP_LIMIT);
         }
@@ -76,13 +76,13 @@ impl Drop for ProgramLog {
 
 /// The log as the logger sees it: each write is a line.
 struct Queue {
-    letters: Sender<Letter>,
+    messages: Sender<LogMessage>,
     lost_lines: Arc<AtomicU64>,
 }
 
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.letters.try_send(Letter::Line(line.into())).is_err() {
+        if self.messages.try_send(LogMessage::Line(line.into())).is_err() {
             self.lost_lines.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

@@ -1,7 +1,7 @@
 //! A backend: the server behind one URL, shared by all frontends that name it and by all cores.
 
 use crate::base::secret::redact_url;
-use crate::wire::proxy_header;
+use crate::wire::proxy_protocol;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +44,7 @@ impl Backend {
     }
 
     /// Whether no list names this backend any more: then its connections are of no further use.
-    pub fn is_orphan(&self) -> bool {
+    pub fn is_unreferenced(&self) -> bool {
         self.memberships.load(Ordering::Acquire) == 0
     }
 
@@ -92,7 +92,7 @@ pub struct BackendUrl {
     host: Box<str>,
     port: u16,
     is_secure: bool,
-    proxy_header: Option<proxy_header::Version>,
+    proxy_header: Option<proxy_protocol::Version>,
 }
 
 impl BackendUrl {
@@ -100,30 +100,30 @@ impl BackendUrl {
     /// fragment `#proxy=v1` or `#proxy=v2` says how the backend is told of its clients; any other means nothing: so it
     /// does to those who read the list for purposes of their own. White space around it is not part of it: `redis-cli -x`
     /// leaves a newline at the end of an item.
-    pub fn parse(text: &str) -> Result<Self, UrlFault> {
+    pub fn parse(text: &str) -> Result<Self, BackendUrlError> {
         let text = text.trim_ascii();
-        let scheme_end = text.find("://").ok_or(UrlFault::NoScheme)?;
+        let scheme_end = text.find("://").ok_or(BackendUrlError::NoScheme)?;
         let (scheme, rest) = (&text[..scheme_end], &text[scheme_end + 3..]);
         let is_secure = scheme.eq_ignore_ascii_case("https");
         if !is_secure && !scheme.eq_ignore_ascii_case("http") {
-            return Err(UrlFault::UnknownScheme);
+            return Err(BackendUrlError::UnknownScheme);
         }
         let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
         if authority.contains('@') {
-            return Err(UrlFault::UserInfo);
+            return Err(BackendUrlError::UserInfo);
         }
         let (host, port) = split_port(authority, if is_secure { 443 } else { 80 })?;
         let name_is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let is_address = host.parse::<Ipv6Addr>().is_ok();
         if host.is_empty() || host.len() > 253 || !(name_is_plain || is_address) {
-            return Err(UrlFault::BadHost);
+            return Err(BackendUrlError::BadHost);
         }
         let fragment = rest.split_once('#').map_or("", |(_, fragment)| fragment);
         let proxy_header = match fragment.strip_prefix("proxy=") {
             None => None,
-            Some("v1") => Some(proxy_header::Version::V1),
-            Some("v2") => Some(proxy_header::Version::V2),
-            Some(_) => return Err(UrlFault::BadProxyVersion),
+            Some("v1") => Some(proxy_protocol::Version::V1),
+            Some("v2") => Some(proxy_protocol::Version::V2),
+            Some(_) => return Err(BackendUrlError::BadProxyVersion),
         };
         Ok(Self { text: text.into(), host: host.into(), port, is_secure, proxy_header })
     }
@@ -150,7 +150,7 @@ impl BackendUrl {
 
     /// The version of the PROXY protocol in which the backend is told of each client. Such a connection is the client's,
     /// and no other's.
-    pub fn proxy_header(&self) -> Option<proxy_header::Version> {
+    pub fn proxy_header(&self) -> Option<proxy_protocol::Version> {
         self.proxy_header
     }
 
@@ -160,13 +160,13 @@ impl BackendUrl {
     }
 }
 
-fn split_port(authority: &str, default: u16) -> Result<(&str, u16), UrlFault> {
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), BackendUrlError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let (host, after) = rest.split_once(']').ok_or(UrlFault::BadHost)?;
+            let (host, after) = rest.split_once(']').ok_or(BackendUrlError::BadHost)?;
             match after.strip_prefix(':') {
                 None if after.is_empty() => (host, None),
-                None => return Err(UrlFault::BadHost),
+                None => return Err(BackendUrlError::BadHost),
                 port => (host, port),
             }
         }
@@ -178,10 +178,10 @@ fn split_port(authority: &str, default: u16) -> Result<(&str, u16), UrlFault> {
     let port = match port {
         None => default,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
-            Ok(0) | Err(_) => return Err(UrlFault::BadPort),
+            Ok(0) | Err(_) => return Err(BackendUrlError::BadPort),
             Ok(port) => port,
         },
-        Some(_) => return Err(UrlFault::BadPort),
+        Some(_) => return Err(BackendUrlError::BadPort),
     };
     Ok((host, port))
 }
@@ -195,7 +195,7 @@ impl fmt::Display for BackendUrl {
 
 /// What is wrong with the URL of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UrlFault {
+pub enum BackendUrlError {
     /// No `://`.
     NoScheme,
     /// Another scheme than `http` and `https`.
@@ -210,7 +210,7 @@ pub enum UrlFault {
     BadProxyVersion,
 }
 
-impl fmt::Display for UrlFault {
+impl fmt::Display for BackendUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoScheme => "expected http://host:port or https://host:port",
@@ -229,35 +229,35 @@ mod tests {
 
     #[test]
     fn urls() {
-        type Row = (&'static str, Result<(&'static str, u16), UrlFault>);
+        type Row = (&'static str, Result<(&'static str, u16), BackendUrlError>);
         let table: &[Row] = &[
             ("http://10.0.0.1:80", Ok(("10.0.0.1", 80))),
             ("http://10.0.0.1", Ok(("10.0.0.1", 80))),
             ("HTTP://app.internal:8080/path?x", Ok(("app.internal", 8080))),
             ("http://[::1]:81/", Ok(("::1", 81))),
             ("http://[::1]", Ok(("::1", 80))),
-            ("10.0.0.1:80", Err(UrlFault::NoScheme)),
+            ("10.0.0.1:80", Err(BackendUrlError::NoScheme)),
             ("https://a", Ok(("a", 443))),
             ("HTTPS://[::1]:8443", Ok(("::1", 8443))),
-            ("ftp://a", Err(UrlFault::UnknownScheme)),
-            ("http://u:p@a", Err(UrlFault::UserInfo)),
-            ("http://", Err(UrlFault::BadHost)),
-            ("http://a b", Err(UrlFault::BadHost)),
-            ("http://[::1", Err(UrlFault::BadHost)),
-            ("http://[::1]x", Err(UrlFault::BadHost)),
-            ("http://::1", Err(UrlFault::BadPort)),
-            ("http://a:0", Err(UrlFault::BadPort)),
-            ("http://a:65536", Err(UrlFault::BadPort)),
-            ("http://a:+1", Err(UrlFault::BadPort)),
-            ("http://a:", Err(UrlFault::BadPort)),
+            ("ftp://a", Err(BackendUrlError::UnknownScheme)),
+            ("http://u:p@a", Err(BackendUrlError::UserInfo)),
+            ("http://", Err(BackendUrlError::BadHost)),
+            ("http://a b", Err(BackendUrlError::BadHost)),
+            ("http://[::1", Err(BackendUrlError::BadHost)),
+            ("http://[::1]x", Err(BackendUrlError::BadHost)),
+            ("http://::1", Err(BackendUrlError::BadPort)),
+            ("http://a:0", Err(BackendUrlError::BadPort)),
+            ("http://a:65536", Err(BackendUrlError::BadPort)),
+            ("http://a:+1", Err(BackendUrlError::BadPort)),
+            ("http://a:", Err(BackendUrlError::BadPort)),
             ("http://a/#x", Ok(("a", 80))),
             ("http://a:81\n", Ok(("a", 81))),
             (" http://a\r\n", Ok(("a", 80))),
-            ("http://a\nb", Err(UrlFault::BadHost)),
-            ("\n", Err(UrlFault::NoScheme)),
+            ("http://a\nb", Err(BackendUrlError::BadHost)),
+            ("\n", Err(BackendUrlError::NoScheme)),
             ("http://a#proxy=v1", Ok(("a", 80))),
-            ("http://a#proxy=v3", Err(UrlFault::BadProxyVersion)),
-            ("http://a#proxy=", Err(UrlFault::BadProxyVersion)),
+            ("http://a#proxy=v3", Err(BackendUrlError::BadProxyVersion)),
+            ("http://a#proxy=", Err(BackendUrlError::BadProxyVersion)),
         ];
         for (text, expected) in table {
             let found = BackendUrl::parse(text);
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_version_of_a_header_stands_in_the_fragment() {
-        use proxy_header::Version::{V1, V2};
+        use proxy_protocol::Version::{V1, V2};
         let table = [
             ("http://a", None),
             ("http://a/?proxy=v1", None),

@@ -60,12 +60,12 @@ impl Member {
 
     /// Bars the member until `until`: somebody else says that it is dead, and not even the last resort may be a member
     /// that an operator, a checker or another node has taken out. Known to all cores at once.
-    pub fn bar(&self, until: Moment) {
+    pub fn mark_dead_external(&self, until: Moment) {
         self.barred_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
     /// Whether somebody else says that the member is dead.
-    pub fn is_barred(&self, now: Moment) -> bool {
+    pub fn is_dead_external(&self, now: Moment) -> bool {
         Moment::from_micros(self.barred_until.load(Ordering::Relaxed)) > now
     }
 
@@ -76,28 +76,28 @@ impl Member {
     }
 
     /// Says that the member has left its list: it gets no new request, whoever still holds the old list.
-    pub fn retire(&self) {
+    pub fn mark_removed(&self) {
         if !self.retired.swap(true, Ordering::AcqRel) {
             self.backend.leave();
         }
     }
 
     /// Whether the member has left its list.
-    pub fn is_retired(&self) -> bool {
+    pub fn is_removed(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }
 }
 
 impl Frontend {
     /// Whether all members have left: whoever holds this list holds an old one.
-    pub fn is_outdated(&self) -> bool {
-        !self.members.is_empty() && self.members.iter().all(|member| member.is_retired())
+    pub fn is_stale(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(|member| member.is_removed())
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.retire();
+        self.mark_removed();
     }
 }
 
@@ -110,12 +110,12 @@ mod tests {
     fn a_backend_without_a_list_is_an_orphan() {
         let url = BackendUrl::parse("http://10.0.0.1").expect("a good URL");
         let backend = Arc::new(Backend::new(BackendId(1), url));
-        assert!(backend.is_orphan());
+        assert!(backend.is_unreferenced());
         let members = [(); 2].map(|()| Member::new(Arc::clone(&backend)));
-        members[0].retire();
-        members[0].retire();
-        assert!(!backend.is_orphan(), "one list still names it");
+        members[0].mark_removed();
+        members[0].mark_removed();
+        assert!(!backend.is_unreferenced(), "one list still names it");
         drop(members);
-        assert!(backend.is_orphan());
+        assert!(backend.is_unreferenced());
     }
 }

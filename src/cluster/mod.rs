@@ -3,5 +3,5 @@
 mod backend;
 mod frontend;
 
-pub use backend::{Addresses, Backend, BackendId, BackendUrl, UrlFault};
+pub use backend::{Addresses, Backend, BackendId, BackendUrl, BackendUrlError};
 pub use frontend::{Frontend, Member, Options};

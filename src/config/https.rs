@@ -26,7 +26,7 @@ pub struct Tls {
     /// The files of the authorities in it.
     pub client_authorities: Vec<PathBuf>,
     /// Limits and times of handshakes.
-    pub lobby: worker::LobbySettings,
+    pub handshakes: worker::HandshakeSettings,
     /// Whether clients that come without encryption are sent here.
     pub redirect: exchange::Redirect,
 }
@@ -53,7 +53,7 @@ pub struct TlsToBackends {
 
 /// What can be said for all addresses and for one alone.
 #[derive(Clone, Debug, Default)]
-struct Pair {
+struct KeyPairSettings {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     chain: Vec<PathBuf>,
@@ -74,10 +74,10 @@ pub(super) fn read(
     old.warn_old("https", new.is_set());
     let is_old = old.is_set() && !new.is_set();
     let section = if is_old { old.section() } else { new.clone().section() };
-    let common = read_pair(&section, &Pair::default(), folder);
+    let common = read_pair(&section, &KeyPairSettings::default(), folder);
     let settings = read_settings(&section, folder);
     let redirect = section.field("redirect");
-    let lobby = worker::LobbySettings {
+    let handshakes = worker::HandshakeSettings {
         handshake_timeout: section.field("handshakeTimeout").seconds().unwrap_or(Duration::from_secs(10)),
         max_handshakes: section.field("maxHandshakes").count(1..=1_000_000).unwrap_or(4096),
         names: names.clone(),
@@ -96,13 +96,13 @@ pub(super) fn read(
         ClientAuth::None => Vec::new(),
         ClientAuth::Optional(_) | ClientAuth::Required(_) => read_paths(&section.field("clientCa"), folder),
     };
-    Some(Tls { listeners, server: settings, client_authorities, lobby, redirect })
+    Some(Tls { listeners, server: settings, client_authorities, handshakes, redirect })
 }
 
 /// The keys of a pair; what is left out is as in `common`.
-fn read_pair(section: &Section<'_>, common: &Pair, folder: &Path) -> Pair {
+fn read_pair(section: &Section<'_>, common: &KeyPairSettings, folder: &Path) -> KeyPairSettings {
     let path = |key: &str| section.field(key).file(folder);
-    let own = Pair {
+    let own = KeyPairSettings {
         certificate: path("cert"),
         key: path("key"),
         chain: read_paths(&section.field("ca"), folder),
@@ -112,7 +112,7 @@ fn read_pair(section: &Section<'_>, common: &Pair, folder: &Path) -> Pair {
     // A certificate of its own has nothing to do with the others' key.
     let inherits = own.certificate.is_none() && own.key.is_none();
     if inherits {
-        Pair { chain: if own.chain.is_empty() { common.chain.clone() } else { own.chain }, ..common.clone() }
+        KeyPairSettings { chain: if own.chain.is_empty() { common.chain.clone() } else { own.chain }, ..common.clone() }
     } else {
         own
     }
@@ -124,7 +124,7 @@ fn read_paths(field: &Field<'_>, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Reads the files of a pair. Without any there is no certificate but those of the routes.
-fn load(field: &Field<'_>, pair: Pair) -> Option<(CertificateFiles, Credentials)> {
+fn load(field: &Field<'_>, pair: KeyPairSettings) -> Option<(CertificateFiles, Credentials)> {
     let (certificate, key) = match (pair.certificate, pair.key) {
         (Some(certificate), Some(key)) => (certificate, key),
         (None, None) => return None,
@@ -137,7 +137,7 @@ fn load(field: &Field<'_>, pair: Pair) -> Option<(CertificateFiles, Credentials)
             return None;
         }
     };
-    let Pair { chain, passphrase, staple, .. } = pair;
+    let KeyPairSettings { chain, passphrase, staple, .. } = pair;
     let files = CertificateFiles { certificate, chain, key, passphrase, staple };
     match files.load() {
         Ok(credentials) => {
@@ -212,10 +212,10 @@ fn read_authorities(field: &Field<'_>, paths: &[PathBuf]) -> Vec<CertificateDer<
 pub(super) fn read_backend_tls(server: &Section<'_>, folder: &Path) -> TlsToBackends {
     let field = server.field("backendTls");
     let section = field.clone().section();
-    let pair = read_pair(&section, &Pair::default(), folder);
+    let pair = read_pair(&section, &KeyPairSettings::default(), folder);
     let mut authorities = pair.chain.clone();
     // Here `ca` is whom to believe, and no part of a chain.
-    let (own, credentials) = load(&field, Pair { chain: Vec::new(), ..pair }).unzip();
+    let (own, credentials) = load(&field, KeyPairSettings { chain: Vec::new(), ..pair }).unzip();
     let is_insecure = section.field("insecure").flag().unwrap_or(false);
     let verification = match (is_insecure, authorities.as_slice()) {
         (true, _) => Verification::Nothing,

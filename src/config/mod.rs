@@ -10,6 +10,7 @@ mod listen;
 mod old_redis;
 mod openssl;
 mod raw;
+mod renamed;
 mod report;
 mod server;
 mod supervision;
@@ -169,12 +170,12 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     let (user, group) = read_user(root, overrides);
     let backend_tls = https::read_backend_tls(&section, folder);
     let source = driver::read_source(root, folder, overrides.redis_password.as_ref(), &server)?;
-    server.worker.max_guesses = matches!(source, directory::Source::Redis(_)).then_some(server.unknown_rate);
+    server.worker.unknown_host_limit = matches!(source, directory::Source::Redis(_)).then_some(server.unknown_rate);
     Some(Settings {
         exchange: server.exchange,
         upstream: server.upstream,
         route: server.route,
-        directory: directory::Settings { source, name_refresh: server.name_refresh },
+        directory: directory::Settings { source, dns_refresh: server.dns_refresh },
         page: server.page,
         access_log: server.access_log,
         worker: server.worker,

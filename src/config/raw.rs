@@ -33,9 +33,15 @@ impl<'a> Section<'a> {
         Field { path: String::new(), value: Some(value), report }.section()
     }
 
-    /// The setting of this name.
+    /// The setting of this name, or of its earlier name if it was renamed and only that one is set.
     pub(super) fn field(&self, key: &str) -> Field<'a> {
-        self.ask(key, Age::Current)
+        let field = self.ask(key, Age::Current);
+        let Some((new, old)) = super::renamed::find(&field.path) else { return field };
+        let old = self.ask(old, Age::Old);
+        if field.is_set() {
+            old.warn_old(new, true);
+        }
+        if field.is_set() || !old.is_set() { field } else { old }
     }
 
     /// The setting of this name, which is not to be recommended any more.

@@ -31,12 +31,12 @@ struct Times {
     connect: Duration,
     head: Duration,
     idle: Duration,
-    answer: Duration,
+    response: Duration,
     body: Duration,
     tunnel: Option<Duration>,
     upstream_idle: Duration,
     graceful: Duration,
-    name_refresh: Duration,
+    dns_refresh: Duration,
     dead: Duration,
     route: Duration,
 }
@@ -51,7 +51,7 @@ pub(super) struct Server {
     pub(super) max_per_address: Option<NonZeroU32>,
     pub(super) page: page::Settings,
     pub(super) access_log: access_log::Target,
-    pub(super) name_refresh: Duration,
+    pub(super) dns_refresh: Duration,
     pub(super) unknown_rate: u32,
     pub(super) snapshot: Option<PathBuf>,
     pub(super) keeps_certificates: bool,
@@ -71,7 +71,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
     Server {
         upstream: upstream::Settings {
             max_sockets: server.field("maxSockets").count(1..=65_535).unwrap_or(100),
-            max_waiting: server.field("maxWaiting").count(0..=1_000_000).unwrap_or(1024),
+            max_queue: server.field("maxQueue").count(0..=1_000_000).unwrap_or(1024),
             idle_timeout: times.upstream_idle,
             receive_buffer: server.field("upstreamReceiveBuffer").count(0..=1 << 30).unwrap_or(2 * 1024 * 1024),
         },
@@ -84,9 +84,9 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             idle_timeout: times.idle,
             max_connections: max_connections.unwrap_or(worker::DEFAULT_MAX_CONNECTIONS),
             max_buffer_bytes: server.field("maxBufferBytes").count(BUFFER_BYTES).unwrap_or(128 << 20),
-            max_guesses: None,
+            unknown_host_limit: None,
             max_requests: read_limit(&server.field("maxRequestsPerConnection")),
-            graceful_wait: times.graceful,
+            drain_timeout: times.graceful,
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
             // `http` and `https` say so of their addresses.
             proxies: BTreeMap::new(),
@@ -94,7 +94,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         max_per_address: read_limit(&server.field("maxConnectionsPerAddress")),
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
         access_log: read_access_log(&server.field("accessLog")),
-        name_refresh: times.name_refresh,
+        dns_refresh: times.dns_refresh,
         unknown_rate: server
             .field("unknownHostRate")
             .count(COUNT)
@@ -121,12 +121,12 @@ fn read_times(server: &Section<'_>, lru_cache: &Section<'_>) -> Times {
         connect: seconds("connectTimeout", common),
         head: seconds("headTimeout", common),
         idle: seconds("idleTimeout", common),
-        answer: seconds("answerTimeout", common),
+        response: seconds("responseTimeout", common),
         body: seconds("bodyTimeout", common),
         tunnel: (!tunnel.is_zero()).then_some(tunnel),
         upstream_idle: seconds("upstreamIdleTimeout", Duration::from_secs(60)),
-        graceful: server.field("gracefulWait").seconds_or_zero().unwrap_or(Duration::from_secs(120)),
-        name_refresh: seconds("nameRefresh", Duration::from_secs(30)),
+        graceful: server.field("drainTimeout").seconds_or_zero().unwrap_or(Duration::from_secs(120)),
+        dns_refresh: seconds("dnsRefresh", Duration::from_secs(30)),
         dead: seconds("deadBackendTTL", Duration::from_secs(30)),
         route: lru_cache.field("ttl").seconds().unwrap_or(Duration::from_secs(10)),
     }
@@ -137,7 +137,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
     exchange::Settings {
         head_timeout: times.head,
         connect_timeout: times.connect,
-        answer_timeout: times.answer,
+        response_timeout: times.response,
         body_timeout: times.body,
         tunnel_timeout: times.tunnel,
         max_head_bytes: server.field("maxHeadBytes").count(HEAD_BYTES).unwrap_or(65_536),
@@ -173,15 +173,15 @@ fn read_limits(server: &Section<'_>) -> Limits {
     let usual = Limits::default();
     let bytes = |key, range, usual| server.field(key).count(range).unwrap_or(usual);
     Limits {
-        fields: bytes("maxFields", 1..=MOST_FIELDS as u64, usual.fields),
+        fields: bytes("maxHeaders", 1..=MOST_FIELDS as u64, usual.fields),
         uri_bytes: bytes("maxUriBytes", 1..=65_536, usual.uri_bytes),
         extension_bytes: bytes("maxChunkExtensionBytes", 0..=65_536, usual.extension_bytes),
         trailer_bytes: bytes("maxTrailerBytes", 0..=65_536, usual.trailer_bytes),
-        interim_answers: server
-            .field("maxInterimAnswers")
+        informational_responses: server
+            .field("maxInformationalResponses")
             .whole(0..=1000)
             .and_then(|most| most.try_into().ok())
-            .unwrap_or(usual.interim_answers),
+            .unwrap_or(usual.informational_responses),
     }
 }
 

@@ -74,7 +74,7 @@ impl Connection {
             if let Some(key) = &request.key {
                 return drop(self.echo(key));
             }
-            if self.answer(&request).is_err() || !request.keep_alive {
+            if self.response(&request).is_err() || !request.keep_alive {
                 return;
             }
         }
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self, request: &Request) -> io::Result<()> {
+    fn response(&mut self, request: &Request) -> io::Result<()> {
         if request.expects_continue {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }

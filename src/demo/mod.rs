@@ -83,7 +83,7 @@ fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
         "http": {"bind": "127.0.0.1", "port": port},
         "driver": "file:routes.json",
         // A tunnel that somebody left open in another terminal does not hold up Ctrl-C.
-        "server": {"accessLog": "-", "gracefulWait": 1},
+        "server": {"accessLog": "-", "drainTimeout": 1},
     });
     // Even root stays who it is: there may be no other account here, and the folder belongs to this one.
     let overrides = Overrides { is_root: false, ..Overrides::default() };

@@ -4,9 +4,9 @@
 //! wait for. A pair is read when somebody first asks for its name; one that is bad harms nobody else, and where a good
 //! one stood before, that stays in use.
 
-use super::{CoreId, Cores, Error, News};
+use super::{Error, RouteEvent, SubscriberId, Subscribers};
 use crate::base::clock::Clock;
-use crate::base::folders::Folders;
+use crate::base::file_watch::FileWatch;
 use crate::net::tls::{Credentials, DAY, PemText, is_open_to_others, read, read_credentials, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::{Receiver, Sender, select};
@@ -27,7 +27,7 @@ const AT_HAND: NonZeroUsize = NonZeroUsize::new(16_384).expect("more than none")
 
 /// What is shown to clients that ask for a name.
 #[derive(Clone, Debug)]
-pub enum CertificateAnswer {
+pub enum CertificateResult {
     /// This.
     Found(Credentials),
     /// Nothing of its own: no pattern of the name's ladder has a pair, or the pair is bad.
@@ -38,15 +38,15 @@ pub enum CertificateAnswer {
 
 /// A pair as it was given.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) certificate: Text,
-    pub(super) key: Text,
+pub(super) struct CertificateRecord {
+    pub(super) certificate: PemSource,
+    pub(super) key: PemSource,
     pub(super) passphrase: Option<Box<str>>,
     /// A file with the authority's word that the certificate is still good.
     pub(super) staple: Option<PathBuf>,
 }
 
-impl fmt::Debug for Record {
+impl fmt::Debug for CertificateRecord {
     /// Keys and passphrases are never shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Record")
@@ -55,12 +55,12 @@ impl fmt::Debug for Record {
 
 /// Where a PEM text is.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Text {
+pub(super) enum PemSource {
     Here(Box<str>),
     File(PathBuf),
 }
 
-impl Text {
+impl PemSource {
     fn path(&self) -> Option<&Path> {
         match self {
             Self::Here(_) => None,
@@ -77,20 +77,20 @@ impl Text {
 }
 
 /// The pairs by pattern: a host, `*.suffix` or `*`.
-pub(super) type Records = HashMap<Box<str>, Record>;
+pub(super) type CertificateRecords = HashMap<Box<str>, CertificateRecord>;
 
 /// A question of a core.
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) core: CoreId,
+pub(super) struct CertificateLookup {
+    pub(super) core: SubscriberId,
     pub(super) name: Arc<str>,
 }
 
 /// What the clerk is told.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum CertificateCommand {
     /// These are all pairs from now on.
-    Replace(Records),
+    Replace(CertificateRecords),
     /// Files may have changed.
     Reread,
     /// The snapshot is another process's.
@@ -101,34 +101,44 @@ pub(super) enum Order {
 
 /// Where the clerk finds what it is asked and told to do.
 #[derive(Debug)]
-pub(super) struct Desk {
-    pub(super) questions: Receiver<Question>,
-    pub(super) orders: Receiver<Order>,
+pub(super) struct CertificateChannels {
+    pub(super) certificate_lookups: Receiver<CertificateLookup>,
+    pub(super) commands: Receiver<CertificateCommand>,
     /// For changes that the clerk sees itself.
-    pub(super) own_orders: Sender<Order>,
+    pub(super) own_commands: Sender<CertificateCommand>,
     /// Dropped when the thread ends.
     pub(super) _alive: Sender<Infallible>,
 }
 
 /// Starts the clerk.
-pub(super) fn start(desk: Desk, cores: Cores, clock: Clock) -> Result<JoinHandle<()>, Error> {
+pub(super) fn start(
+    channels: CertificateChannels,
+    subscribers: Subscribers,
+    clock: Clock,
+) -> Result<JoinHandle<()>, Error> {
     let thread = std::thread::Builder::new().name("certificates".to_owned());
-    let clerk = Clerk { records: Records::new(), pairs: LruCache::new(AT_HAND), cores, folders: None, clock };
-    thread.spawn(move || clerk.run(&desk)).map_err(|error| Error::Thread(Arc::new(error)))
+    let certificate_service = CertificateService {
+        records: CertificateRecords::new(),
+        pairs: LruCache::new(AT_HAND),
+        subscribers,
+        folders: None,
+        clock,
+    };
+    thread.spawn(move || certificate_service.run(&channels)).map_err(|error| Error::Thread(Arc::new(error)))
 }
 
-struct Clerk {
-    records: Records,
+struct CertificateService {
+    records: CertificateRecords,
     /// The pairs that were asked for, by pattern.
-    pairs: LruCache<Box<str>, Pair>,
-    cores: Cores,
+    pairs: LruCache<Box<str>, LoadedKeyPair>,
+    subscribers: Subscribers,
     /// Watches the folders of the files in use; there is none before the first of them.
-    folders: Option<Folders>,
+    folders: Option<FileWatch>,
     clock: Clock,
 }
 
 /// What was read of a record.
-struct Pair {
+struct LoadedKeyPair {
     /// `None` for a bad one, so that it is read, and complained of, once.
     credentials: Option<Credentials>,
     /// What its files looked like then.
@@ -138,23 +148,23 @@ struct Pair {
 /// What tells one version of a file from the next: device, inode, size and the time of the last change.
 type Look = (u64, u64, u64, i64, i64);
 
-impl Clerk {
-    fn run(mut self, desk: &Desk) {
+impl CertificateService {
+    fn run(mut self, channels: &CertificateChannels) {
         let daily = crossbeam_channel::tick(DAY);
         loop {
             select! {
-                recv(desk.questions) -> question => match question {
-                    Ok(Question { core, name }) => {
-                        let answer = self.answer(&name, desk);
-                        self.cores.tell(core, News::Certificate { name, answer });
+                recv(channels.certificate_lookups) -> question => match question {
+                    Ok(CertificateLookup { core, name }) => {
+                        let result = self.reply(&name, channels);
+                        self.subscribers.tell(core, RouteEvent::Certificate { name, result });
                     }
                     Err(_) => return,
                 },
-                recv(desk.orders) -> order => match order {
-                    Ok(Order::Replace(records)) => self.replace(records, desk),
-                    Ok(Order::Reread) => self.reread(),
-                    Ok(Order::Retire) => {}
-                    Ok(Order::Stop) | Err(_) => return,
+                recv(channels.commands) -> command => match command {
+                    Ok(CertificateCommand::Replace(records)) => self.replace(records, channels),
+                    Ok(CertificateCommand::Reread) => self.reread(),
+                    Ok(CertificateCommand::Retire) => {}
+                    Ok(CertificateCommand::Stop) | Err(_) => return,
                 },
                 recv(daily) -> _ => {
                     let pairs = self.pairs.iter();
@@ -165,23 +175,25 @@ impl Clerk {
         }
     }
 
-    fn answer(&mut self, name: &str, desk: &Desk) -> CertificateAnswer {
-        let Some((pattern, record)) = route::patterns(name).find_map(|rung| self.records.get_key_value(&*rung)) else {
-            return CertificateAnswer::Unknown;
+    fn reply(&mut self, name: &str, channels: &CertificateChannels) -> CertificateResult {
+        let Some((pattern, record)) =
+            route::patterns(name).find_map(|candidate| self.records.get_key_value(&*candidate))
+        else {
+            return CertificateResult::Unknown;
         };
         if self.pairs.get(pattern).is_none() {
-            let pair = Pair::read(pattern, record, self.clock);
-            watch(&mut self.folders, record, desk);
+            let pair = LoadedKeyPair::read(pattern, record, self.clock);
+            watch(&mut self.folders, record, channels);
             self.pairs.put(pattern.clone(), pair);
         }
         match self.pairs.get(pattern).and_then(|pair| pair.credentials.clone()) {
-            Some(credentials) => CertificateAnswer::Found(credentials),
-            None => CertificateAnswer::Unknown,
+            Some(credentials) => CertificateResult::Found(credentials),
+            None => CertificateResult::Unknown,
         }
     }
 
     /// Puts `records` in the place of all that were there, and tells the cores what is different.
-    fn replace(&mut self, records: Records, desk: &Desk) {
+    fn replace(&mut self, records: CertificateRecords, channels: &CertificateChannels) {
         let before = std::mem::replace(&mut self.records, records);
         let mut changed: Vec<Arc<str>> = Vec::new();
         for pattern in before.keys().filter(|pattern| !self.records.contains_key(*pattern)) {
@@ -189,7 +201,7 @@ impl Clerk {
             changed.push((&**pattern).into());
         }
         for (pattern, record) in self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record)) {
-            watch(&mut self.folders, record, desk);
+            watch(&mut self.folders, record, channels);
             if self.pairs.contains(pattern) && !renew(&mut self.pairs, pattern, record, self.clock) {
                 continue;
             }
@@ -217,14 +229,19 @@ impl Clerk {
     fn tell_changed(&self, patterns: Vec<Arc<str>>) {
         if !patterns.is_empty() {
             log::info!("{} certificates have changed", patterns.len());
-            self.cores.tell_all(&News::CertificatesChanged { patterns: patterns.into() });
+            self.subscribers.tell_all(&RouteEvent::CertificatesChanged { patterns: patterns.into() });
         }
     }
 }
 
 /// Reads a pair that was read before; whether it is another one now. A bad one does not take the place of a good one.
-fn renew(pairs: &mut LruCache<Box<str>, Pair>, pattern: &str, record: &Record, clock: Clock) -> bool {
-    let pair = Pair::read(pattern, record, clock);
+fn renew(
+    pairs: &mut LruCache<Box<str>, LoadedKeyPair>,
+    pattern: &str,
+    record: &CertificateRecord,
+    clock: Clock,
+) -> bool {
+    let pair = LoadedKeyPair::read(pattern, record, clock);
     match pairs.peek_mut(pattern) {
         Some(before) if pair.credentials.is_none() && before.credentials.is_some() => {
             log::error!("the certificate of {pattern} that was there before stays in use");
@@ -239,8 +256,8 @@ fn renew(pairs: &mut LruCache<Box<str>, Pair>, pattern: &str, record: &Record, c
     }
 }
 
-impl Pair {
-    fn read(pattern: &str, record: &Record, clock: Clock) -> Self {
+impl LoadedKeyPair {
+    fn read(pattern: &str, record: &CertificateRecord, clock: Clock) -> Self {
         // What the files look like is asked first: a change while they are read is seen at the next look.
         let looks = looks(record);
         let credentials = match credentials(record) {
@@ -262,13 +279,13 @@ fn wall(clock: Clock) -> SystemTime {
     clock.wall(clock.now())
 }
 
-fn warn_of_open_key(record: &Record) {
+fn warn_of_open_key(record: &CertificateRecord) {
     if let Some(path) = record.key.path().filter(|path| is_open_to_others(path)) {
         log::warn!("any user of this system can read the key {}; take that away: chmod o= FILE", path.display());
     }
 }
 
-fn credentials(record: &Record) -> Result<Credentials, String> {
+fn credentials(record: &CertificateRecord) -> Result<Credentials, String> {
     let certificate = record.certificate.bytes()?;
     let key = record.key.bytes()?;
     let staple = record.staple.as_deref().map(read).transpose().map_err(|fault| fault.to_string())?;
@@ -282,11 +299,11 @@ fn credentials(record: &Record) -> Result<Credentials, String> {
     read_credentials(&text).map_err(|fault| fault.to_string())
 }
 
-fn paths(record: &Record) -> impl Iterator<Item = &Path> {
+fn paths(record: &CertificateRecord) -> impl Iterator<Item = &Path> {
     [record.certificate.path(), record.key.path(), record.staple.as_deref()].into_iter().flatten()
 }
 
-fn looks(record: &Record) -> Vec<Option<Look>> {
+fn looks(record: &CertificateRecord) -> Vec<Option<Look>> {
     let look = |path: &Path| {
         let data = fs::metadata(path).ok()?;
         Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
@@ -294,14 +311,14 @@ fn looks(record: &Record) -> Vec<Option<Look>> {
     paths(record).map(look).collect()
 }
 
-fn watch(folders: &mut Option<Folders>, record: &Record, desk: &Desk) {
+fn watch(folders: &mut Option<FileWatch>, record: &CertificateRecord, channels: &CertificateChannels) {
     for path in paths(record) {
         let watched = match folders {
             Some(folders) => folders.add(path),
             None => {
-                let orders = desk.own_orders.clone();
+                let commands = channels.own_commands.clone();
                 // If there is no room, an order is to be read after which the files are looked at.
-                let watch = Folders::watch(move || drop(orders.try_send(Order::Reread)));
+                let watch = FileWatch::watch(move || drop(commands.try_send(CertificateCommand::Reread)));
                 watch.and_then(|watch| folders.insert(watch).add(path))
             }
         };

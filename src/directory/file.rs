@@ -1,11 +1,11 @@
 //! Routes from a file: the whole of it is known, and read again when it changes.
 
 use super::certificates;
-use super::names::Names;
+use super::dns::DnsResolver;
 use super::parse;
-use super::table::{Changes, Records, Table};
+use super::table::{Changes, FrontendRecords, Table};
 use super::watch::{Watch, Watching};
-use super::{Answer, Cores, Desk, Error, Lookup, News, Order};
+use super::{Error, Lookup, LookupResult, RequestChannels, RouteEvent, SourceCommand, Subscribers};
 use crossbeam_channel::{Sender, select};
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,15 +18,21 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// Reads the file, which must be good now, and serves from it in a thread of its own until the order to stop. A file
 /// that is bad later changes nothing.
-pub(super) fn start(path: &Path, desk: Desk, cores: Cores, names: Names) -> Result<JoinHandle<()>, Error> {
+pub(super) fn start(
+    path: &Path,
+    channels: RequestChannels,
+    subscribers: Subscribers,
+    resolver: DnsResolver,
+) -> Result<JoinHandle<()>, Error> {
     // The watch comes first, so that an edit while the file is read is not missed.
     let watch = Watch::new(path);
-    let mut routes = Routes { path: path.to_owned(), table: Table::default(), certificates: desk.certificates.clone() };
+    let mut routes =
+        Routes { path: path.to_owned(), table: Table::default(), certificates: channels.certificates.clone() };
     routes.reload()?;
-    let orders = desk.own_orders.clone();
+    let commands = channels.own_commands.clone();
     let on_change = move || {
         // If there is no room, the order to reload that fills it is still to be read.
-        let _ = orders.try_send(Order::Reload);
+        let _ = commands.try_send(SourceCommand::Reload);
     };
     let watching = match watch.and_then(|watch| watch.start(on_change)) {
         Ok(watching) => Some(watching),
@@ -35,44 +41,44 @@ pub(super) fn start(path: &Path, desk: Desk, cores: Cores, names: Names) -> Resu
             None
         }
     };
-    let server = Server { routes, cores, names, _watching: watching };
+    let server = FileSource { routes, subscribers, resolver, _watching: watching };
     let thread = std::thread::Builder::new().name("directory".to_owned());
-    thread.spawn(move || server.run(&desk)).map_err(|error| Error::Thread(Arc::new(error)))
+    thread.spawn(move || server.run(&channels)).map_err(|error| Error::Thread(Arc::new(error)))
 }
 
 /// The directory's thread.
-struct Server {
+struct FileSource {
     routes: Routes,
-    cores: Cores,
-    names: Names,
+    subscribers: Subscribers,
+    resolver: DnsResolver,
     _watching: Option<Watching>,
 }
 
-impl Server {
-    fn run(mut self, desk: &Desk) {
+impl FileSource {
+    fn run(mut self, channels: &RequestChannels) {
         loop {
             select! {
-                recv(desk.lookups) -> lookup => match lookup {
-                    Ok(lookup) => self.answer(lookup),
+                recv(channels.lookups) -> lookup => match lookup {
+                    Ok(lookup) => self.reply(lookup),
                     // Whoever could ask is gone.
                     Err(_) => return,
                 },
-                recv(desk.orders) -> order => match order {
-                    Ok(Order::Reload) => self.reload(),
-                    Ok(Order::Retire) => {}
-                    Ok(Order::Stop) | Err(_) => return,
+                recv(channels.commands) -> command => match command {
+                    Ok(SourceCommand::Reload) => self.reload(),
+                    Ok(SourceCommand::Retire) => {}
+                    Ok(SourceCommand::Stop) | Err(_) => return,
                 },
             }
         }
     }
 
-    fn answer(&mut self, Lookup { core, host }: Lookup) {
-        let answer = match self.routes.table.look_up(&host) {
-            Some(frontend) => Answer::Found(frontend),
-            None => Answer::Unknown,
+    fn reply(&mut self, Lookup { core, host }: Lookup) {
+        let result = match self.routes.table.look_up(&host) {
+            Some(frontend) => LookupResult::Found(frontend),
+            None => LookupResult::Unknown,
         };
         self.resolve_names();
-        self.cores.tell(core, News::Answer { host, answer, keep: true });
+        self.subscribers.tell(core, RouteEvent::LookedUp { host, result, keep: true });
     }
 
     fn reload(&mut self) {
@@ -81,7 +87,7 @@ impl Server {
                 self.resolve_names();
                 if !changes.hosts.is_empty() || changes.unknowns {
                     let Changes { hosts, unknowns } = changes;
-                    self.cores.tell_all(&News::Changed { hosts: hosts.into(), unknowns });
+                    self.subscribers.tell_all(&RouteEvent::Changed { hosts: hosts.into(), unknowns });
                 }
             }
             Err(error) => {
@@ -95,7 +101,7 @@ impl Server {
 
     fn resolve_names(&mut self) {
         for backend in self.routes.table.take_unresolved() {
-            self.names.add(&backend);
+            self.resolver.add(&backend);
         }
     }
 }
@@ -105,7 +111,7 @@ struct Routes {
     path: PathBuf,
     table: Table,
     /// The clerk who knows the certificates.
-    certificates: Sender<certificates::Order>,
+    certificates: Sender<certificates::CertificateCommand>,
 }
 
 impl Routes {
@@ -114,7 +120,7 @@ impl Routes {
         let routes = read_routes(&self.path)?;
         let changes = self.table.replace(routes.records);
         // The clerk reads its orders as fast as it can, and ends after this thread does.
-        let _ = self.certificates.send(certificates::Order::Replace(routes.certificates));
+        let _ = self.certificates.send(certificates::CertificateCommand::Replace(routes.certificates));
         let (patterns, hosts) = (self.table.len(), changes.hosts.len());
         log::info!("{}: {patterns} patterns, which changes {hosts} hosts in use", self.path.display());
         Ok(changes)
@@ -122,7 +128,7 @@ impl Routes {
 }
 
 /// Reads the lists of a routes file; what is odd in it is logged.
-pub(super) fn read_records(path: &Path) -> Result<Records, Error> {
+pub(super) fn read_records(path: &Path) -> Result<FrontendRecords, Error> {
     read_routes(path).map(|routes| routes.records)
 }
 

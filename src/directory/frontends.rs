@@ -10,7 +10,7 @@ const MIN_PURGE: usize = 1024;
 
 /// A list as it stands under a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct FrontendRecord {
     /// Item 0: any text, shown in the access log.
     pub(super) id: Box<str>,
     /// Items 1 and on. None at all is legal: the host is known, and no backend is alive.
@@ -55,7 +55,7 @@ impl Frontends {
 
     /// Takes into use what `host` resolves to now. A member whose URL stays in the list stays the same object; one
     /// whose URL left is retired. Returns whether anything is different from before.
-    pub(super) fn set(&mut self, host: &Arc<str>, pattern: &str, record: &Record) -> bool {
+    pub(super) fn set(&mut self, host: &Arc<str>, pattern: &str, record: &FrontendRecord) -> bool {
         let before = self.by_host.get(host).map(|in_use| Arc::clone(&in_use.frontend));
         if before.as_ref().is_some_and(|frontend| is_same(frontend, pattern, record)) {
             return false;
@@ -133,7 +133,7 @@ impl Frontends {
     }
 }
 
-fn is_same(frontend: &Frontend, pattern: &str, record: &Record) -> bool {
+fn is_same(frontend: &Frontend, pattern: &str, record: &FrontendRecord) -> bool {
     let urls = frontend.members.iter().map(|member| member.backend.url());
     let is_called_so = *frontend.pattern == *pattern && frontend.id == record.id;
     is_called_so && frontend.options == record.options && urls.eq(&record.backends)
@@ -142,7 +142,7 @@ fn is_same(frontend: &Frontend, pattern: &str, record: &Record) -> bool {
 fn retire_missing(before: &[Arc<Member>], now: &[Arc<Member>]) {
     let kept: std::collections::HashSet<_> = now.iter().map(Arc::as_ptr).collect();
     for member in before.iter().filter(|member| !kept.contains(&Arc::as_ptr(member))) {
-        member.retire();
+        member.mark_removed();
     }
 }
 
@@ -152,9 +152,9 @@ mod tests {
     use crate::base::clock::Moment;
     use std::time::Duration;
 
-    fn record(id: &str, urls: &[&str]) -> Record {
+    fn record(id: &str, urls: &[&str]) -> FrontendRecord {
         let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
-        Record { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::default() }
+        FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::default() }
     }
 
     #[test]
@@ -173,16 +173,16 @@ mod tests {
         let new = frontends.get(&host).expect("in use");
         assert!(Arc::ptr_eq(&new.members[0], &old.members[1]), "at another index, and still itself");
         assert!(new.members[0].dead_until(Moment::ZERO).is_some());
-        let retired: Vec<_> = old.members.iter().chain(&new.members).map(|member| member.is_retired()).collect();
+        let retired: Vec<_> = old.members.iter().chain(&new.members).map(|member| member.is_removed()).collect();
         assert_eq!(retired, [true, false, false, false]);
 
         assert!(frontends.remove(&host));
         assert!(!frontends.remove(&host));
-        assert!(new.members.iter().all(|member| member.is_retired()));
+        assert!(new.members.iter().all(|member| member.is_removed()));
 
         assert!(frontends.set(&host, "*", &record("x", &[two])));
         let again = frontends.get(&host).expect("in use");
-        assert!(!again.members[0].is_retired(), "a URL that comes back is a new member");
+        assert!(!again.members[0].is_removed(), "a URL that comes back is a new member");
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         frontends.set(&host, "a", &record("x", &[two, one]));
         let after = frontends.get(&host).expect("in use");
         assert!(Arc::ptr_eq(&before.members[0], &after.members[1]));
-        assert!(!after.members[1].is_retired(), "one place of two is left");
+        assert!(!after.members[1].is_removed(), "one place of two is left");
     }
 
     #[test]

@@ -1,37 +1,36 @@
 //! Where routes come from. One thread serves all cores: they ask by mail and are answered by mail.
 //!
-//! The source of the routes is behind a seam ([`Source`]): a file, or Redis. What cores see, [`Directory`] and [`News`], is
-//! the same for every source. A source is one file beside `file.rs` that takes a [`Desk`], where the questions and
-//! orders arrive, the [`Cores`] to answer, and the [`names::Names`] to look up; [`frontends`] is what it tells the
+//! The source of the routes is behind a seam ([`Source`]): a file, or Redis. What cores see, [`Directory`] and [`RouteEvent`], is
+//! the same for every source. A source is one file beside `file.rs` that takes a [`RequestChannels`], where the questions and
+//! orders arrive, the [`Subscribers`] to answer, and the [`dns::DnsResolver`] to look up; [`frontends`] is what it tells the
 //! changes by, and [`table`] where it knows all lists in advance.
 
 mod backends;
 mod certificates;
-mod cores;
+mod dns;
 mod file;
 mod frontends;
-mod names;
 mod parse;
 pub mod redis;
 mod snapshot;
 mod status;
+mod subscribers;
 mod table;
-pub mod texts;
+pub mod test_api;
 mod watch;
 
-pub use certificates::CertificateAnswer;
-pub use cores::CoreId;
+pub use certificates::CertificateResult;
 pub use parse::{Fault, Faults};
 pub use status::Status;
+pub use subscribers::SubscriberId;
 
 use crate::base::clock::Clock;
 use crate::base::clock::Moment;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 use crate::cluster::{BackendId, Frontend};
-use crate::net::mailbox::Post;
-use cores::Cores;
+use crate::net::mailbox::MailboxSender;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use names::Names;
+use dns::DnsResolver;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
@@ -40,15 +39,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use subscribers::Subscribers;
 
 /// Questions of all cores that are not yet read. Each core asks once for a host, so this is many unknown hosts.
 const MAX_LOOKUPS: usize = 16_384;
 /// Dead marks that are not yet read. More than that are not told to others.
 const MAX_MARKS: usize = 1024;
 /// Orders that are not yet read.
-const MAX_ORDERS: usize = 8;
+const MAX_COMMANDS: usize = 8;
 /// The same of the certificates' clerk.
-const MAX_CLERK_ORDERS: usize = 8;
+const MAX_CERTIFICATE_COMMANDS: usize = 8;
 
 /// How long the threads may take to end. The process ends then, whatever they wait for.
 const MAX_STOP: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ pub struct Settings {
     /// Where the routes come from.
     pub source: Source,
     /// How often the names of backends are looked up again.
-    pub name_refresh: Duration,
+    pub dns_refresh: Duration,
 }
 
 /// A source of routes.
@@ -77,13 +77,13 @@ pub enum Source {
 /// What the directory tells the cores. Mail to a core is in order: an answer that was true before a change arrives
 /// before the news of the change.
 #[derive(Clone, Debug)]
-pub enum News {
+pub enum RouteEvent {
     /// The answer to [`Directory::lookup`].
-    Answer {
+    LookedUp {
         /// The host that was asked for.
         host: Arc<str>,
         /// What it resolves to.
-        answer: Answer,
+        result: LookupResult,
         /// Whether it may be kept until news says otherwise. What was overtaken by a change while it was asked for may
         /// be used just by those who asked before.
         keep: bool,
@@ -92,7 +92,7 @@ pub enum News {
     Changed {
         /// Whatever was answered for these hosts before is no longer true.
         hosts: Arc<[Arc<str>]>,
-        /// Whether every [`Answer::Unknown`] is no longer true either.
+        /// Whether every [`LookupResult::Unknown`] is no longer true either.
         unknowns: bool,
     },
     /// The answer to [`Directory::lookup_certificate`].
@@ -100,7 +100,7 @@ pub enum News {
         /// The name that was asked for.
         name: Arc<str>,
         /// What is shown to clients that ask for it.
-        answer: CertificateAnswer,
+        result: CertificateResult,
     },
     /// Whatever was answered for names that have one of these patterns on their ladder is no longer true.
     CertificatesChanged {
@@ -121,14 +121,14 @@ pub enum News {
 
 /// What a host resolves to.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum LookupResult {
     /// The frontend. It may have no members. Whoever uses a member holds the frontend too: only then is the member
     /// retired when its URL leaves the list.
     Found(Arc<Frontend>),
     /// No pattern of the host's ladder has a list.
     Unknown,
     /// The look-up failed; not to be cached.
-    Failed(Reason),
+    Failed(FailureReason),
 }
 
 /// Why the directory does not start, or an edit is not taken.
@@ -177,46 +177,67 @@ impl std::error::Error for Error {}
 /// Starts the directory; cores then join it ([`Directory::join`]). Routes that are not good at the start are an error;
 /// later ones are logged and change nothing.
 pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
-    let cores = Cores::default();
+    let subscribers = Subscribers::default();
     let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
-    let (orders, orders_in) = crossbeam_channel::bounded(MAX_ORDERS);
+    let (commands, commands_in) = crossbeam_channel::bounded(MAX_COMMANDS);
     let (marks, marks_in) = crossbeam_channel::bounded(MAX_MARKS);
-    let (questions, questions_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
-    let (clerk_orders, clerk_orders_in) = crossbeam_channel::bounded(MAX_CLERK_ORDERS);
+    let (certificate_lookups, certificate_lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
+    let (certificate_commands, certificate_commands_in) = crossbeam_channel::bounded(MAX_CERTIFICATE_COMMANDS);
     let (alive, ended) = crossbeam_channel::bounded(0);
-    let clerk = certificates::Desk {
-        questions: questions_in,
-        orders: clerk_orders_in,
-        own_orders: clerk_orders.clone(),
+    let certificate_service = certificates::CertificateChannels {
+        certificate_lookups: certificate_lookups_in,
+        commands: certificate_commands_in,
+        own_commands: certificate_commands.clone(),
         _alive: alive.clone(),
     };
-    let touches = Arc::default();
-    let clerk = match &settings.source {
-        Source::File(_) => certificates::start(clerk, cores.clone(), clock)?,
-        Source::Redis(settings) => redis::start_clerk(settings, clerk, cores.clone(), clock, &touches)?,
+    let changed_certificates = Arc::default();
+    let certificate_service = match &settings.source {
+        Source::File(_) => certificates::start(certificate_service, subscribers.clone(), clock)?,
+        Source::Redis(settings) => redis::start_certificate_service(
+            settings,
+            certificate_service,
+            subscribers.clone(),
+            clock,
+            &changed_certificates,
+        )?,
     };
-    let desk = Desk {
+    let channels = RequestChannels {
         lookups: lookups_in,
         marks: marks_in,
-        orders: orders_in,
-        own_orders: orders.clone(),
-        certificates: clerk_orders.clone(),
+        commands: commands_in,
+        own_commands: commands.clone(),
+        certificates: certificate_commands.clone(),
         _alive: alive,
     };
     let status = Arc::new(Status::default());
-    let names = Names::start(names::system_resolver(), settings.name_refresh, cores.clone(), clock)
+    let resolver = DnsResolver::start(dns::system_resolver(), settings.dns_refresh, subscribers.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let thread = match &settings.source {
         Source::File(path) => {
             status.warm();
-            file::start(path, desk, cores.clone(), names)?
+            file::start(path, channels, subscribers.clone(), resolver)?
         }
-        Source::Redis(settings) => {
-            redis::start(settings, desk, cores.clone(), names, clock, (Arc::clone(&status), touches))?
-        }
+        Source::Redis(settings) => redis::start(
+            settings,
+            channels,
+            subscribers.clone(),
+            resolver,
+            clock,
+            (Arc::clone(&status), changed_certificates),
+        )?,
     };
-    let threads = Arc::new(Mutex::new(vec![thread, clerk]));
-    Ok(Directory { cores, lookups, marks, orders, questions, clerk_orders, status, threads, ended })
+    let threads = Arc::new(Mutex::new(vec![thread, certificate_service]));
+    Ok(Directory {
+        subscribers,
+        lookups,
+        marks,
+        commands,
+        certificate_lookups,
+        certificate_commands,
+        status,
+        threads,
+        ended,
+    })
 }
 
 /// A frontend of a routes file, as it stands in Redis.
@@ -230,7 +251,7 @@ pub struct Entry {
 
 /// The frontends of a routes file by their pattern: for tools that carry them elsewhere.
 pub fn read_routes(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
-    file::read_records(path).map(texts::entries)
+    file::read_records(path).map(test_api::entries)
 }
 
 /// Tells when a file was replaced or rewritten, until what it returns is dropped.
@@ -242,12 +263,12 @@ pub fn watch_file(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Res
 /// copy is dropped.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    cores: Cores,
+    subscribers: Subscribers,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
-    orders: Sender<Order>,
-    questions: Sender<certificates::Question>,
-    clerk_orders: Sender<certificates::Order>,
+    commands: Sender<SourceCommand>,
+    certificate_lookups: Sender<certificates::CertificateLookup>,
+    certificate_commands: Sender<certificates::CertificateCommand>,
     status: Arc<Status>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// Tells when the threads have ended: there is no sender any more.
@@ -256,26 +277,26 @@ pub struct Directory {
 
 impl Directory {
     /// Has a core told of the news from now on, at this address. What it asks for before it has joined is not answered.
-    pub fn join(&self, news: Post<News>) -> CoreId {
-        self.cores.join(news)
+    pub fn join(&self, event: MailboxSender<RouteEvent>) -> SubscriberId {
+        self.subscribers.join(event)
     }
 
     /// A core is gone. Its identity may be given to another one, which then gets answers that it has not asked for: they
     /// are in order with all other news, so they are as true for it.
-    pub fn leave(&self, core: CoreId) {
-        self.cores.leave(core);
+    pub fn leave(&self, core: SubscriberId) {
+        self.subscribers.leave(core);
     }
 
     /// Asks which frontend serves `host` (lower case, no port, no trailing dot) for the core of this identity,
-    /// which is told by [`News::Answer`]. Never waits: returns `false` if too many questions are not yet answered.
-    pub fn lookup(&self, core: CoreId, host: Arc<str>) -> bool {
+    /// which is told by [`RouteEvent::LookedUp`]. Never waits: returns `false` if too many questions are not yet answered.
+    pub fn lookup(&self, core: SubscriberId, host: Arc<str>) -> bool {
         self.lookups.try_send(Lookup { core, host }).is_ok()
     }
 
     /// Asks which certificate is shown to clients that ask for `name` (lower case, no trailing dot), for the core of this
-    /// identity, which is told by [`News::Certificate`]. Never waits, as [`Directory::lookup`].
-    pub fn lookup_certificate(&self, core: CoreId, name: Arc<str>) -> bool {
-        self.questions.try_send(certificates::Question { core, name }).is_ok()
+    /// identity, which is told by [`RouteEvent::Certificate`]. Never waits, as [`Directory::lookup`].
+    pub fn lookup_certificate(&self, core: SubscriberId, name: Arc<str>) -> bool {
+        self.certificate_lookups.try_send(certificates::CertificateLookup { core, name }).is_ok()
     }
 
     /// Tells others that a member was marked dead here. Never waits; of too many at once some are not told, and a source
@@ -291,24 +312,24 @@ impl Directory {
 
     /// Has the source read again, and the files of certificates.
     pub fn reload(&self) {
-        let _ = self.clerk_orders.try_send(certificates::Order::Reread);
+        let _ = self.certificate_commands.try_send(certificates::CertificateCommand::Reread);
         // If there is no room, an order to reload is still to be read, and it will do.
-        let _ = self.orders.try_send(Order::Reload);
+        let _ = self.commands.try_send(SourceCommand::Reload);
     }
 
     /// Leaves the snapshot to another process from now on.
     pub fn retire(&self) {
         // If there is no room, it is written once more at the end.
-        let _ = self.clerk_orders.try_send(certificates::Order::Retire);
-        let _ = self.orders.try_send(Order::Retire);
+        let _ = self.certificate_commands.try_send(certificates::CertificateCommand::Retire);
+        let _ = self.commands.try_send(SourceCommand::Retire);
     }
 
     /// Ends the directory's threads and waits for them, but no longer than [`MAX_STOP`]: one may be in the middle of a
     /// question to a server that takes its time. What was answered stays good.
     pub fn stop(&self) {
         // Fails only if the thread has ended, or does not come to read what it is told.
-        let _ = self.orders.send_timeout(Order::Stop, MAX_STOP);
-        let _ = self.clerk_orders.send_timeout(certificates::Order::Stop, MAX_STOP);
+        let _ = self.commands.send_timeout(SourceCommand::Stop, MAX_STOP);
+        let _ = self.certificate_commands.send_timeout(certificates::CertificateCommand::Stop, MAX_STOP);
         if self.ended.recv_timeout(MAX_STOP) == Err(RecvTimeoutError::Timeout) {
             log::warn!("the directory did not end within {MAX_STOP:?}; it is left behind");
             return;
@@ -325,7 +346,7 @@ impl Directory {
 /// A question of a core.
 #[derive(Debug)]
 struct Lookup {
-    core: CoreId,
+    core: SubscriberId,
     host: Arc<str>,
 }
 
@@ -338,7 +359,7 @@ struct DeadMark {
 }
 
 #[derive(Debug)]
-enum Order {
+enum SourceCommand {
     Reload,
     /// The snapshot is another process's.
     Retire,
@@ -347,15 +368,15 @@ enum Order {
 
 /// Where a source finds what it is asked and told to do.
 #[derive(Debug)]
-struct Desk {
+struct RequestChannels {
     /// Ends when no [`Directory`] is left.
     lookups: Receiver<Lookup>,
     marks: Receiver<DeadMark>,
-    orders: Receiver<Order>,
+    commands: Receiver<SourceCommand>,
     /// For a source that gives orders to itself.
-    own_orders: Sender<Order>,
+    own_commands: Sender<SourceCommand>,
     /// The clerk who knows the certificates.
-    certificates: Sender<certificates::Order>,
+    certificates: Sender<certificates::CertificateCommand>,
     /// Dropped when the thread ends.
     _alive: Sender<Infallible>,
 }

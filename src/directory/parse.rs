@@ -3,12 +3,12 @@
 //! Two passes. The first takes the text apart without a look at what it means, and ends at the first breach of JSON.
 //! The second finds every fault of meaning in one go; each part is a slice of the text, so its place is known.
 
+mod key_pairs;
 mod options;
-mod pairs;
 
 use super::certificates;
-use super::frontends::Record;
-use super::table::Records;
+use super::frontends::FrontendRecord;
+use super::table::FrontendRecords;
 use crate::base::printable::printable;
 use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::{BackendUrl, Options};
@@ -31,9 +31,9 @@ const MAX_HOST_BYTES: usize = 253;
 #[derive(Debug)]
 pub(super) struct Routes {
     /// The lists.
-    pub(super) records: Records,
+    pub(super) records: FrontendRecords,
     /// The certificates.
-    pub(super) certificates: certificates::Records,
+    pub(super) certificates: certificates::CertificateRecords,
     /// What is odd but legal, the first cases of it.
     pub(super) warnings: Vec<Fault>,
 }
@@ -90,8 +90,8 @@ pub(super) fn parse(bytes: &[u8], folder: &Path) -> Result<Routes, Faults> {
     let mut reader = Reader {
         text,
         folder,
-        records: Records::new(),
-        certificates: certificates::Records::new(),
+        records: FrontendRecords::new(),
+        certificates: certificates::CertificateRecords::new(),
         warnings: Vec::new(),
         faults: Vec::new(),
         more: 0,
@@ -140,8 +140,8 @@ impl<'a> Deserialize<'a> for Members<'a> {
 struct Reader<'a> {
     text: &'a str,
     folder: &'a Path,
-    records: Records,
-    certificates: certificates::Records,
+    records: FrontendRecords,
+    certificates: certificates::CertificateRecords,
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
     more: usize,
@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The list of the pattern written as `name`; `None` if it has a fault.
-    fn read_list(&mut self, list: &'a RawValue, name: &str) -> Option<Record> {
+    fn read_list(&mut self, list: &'a RawValue, name: &str) -> Option<FrontendRecord> {
         const EXPECTED: &str = "expected a list of an identifier and URLs of backends";
         let items = match serde_json::from_str::<Vec<&'a RawValue>>(list.get()) {
             Ok(items) if !items.is_empty() => items,
@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        (self.faults.len() + self.more == faults_before).then(|| Record {
+        (self.faults.len() + self.more == faults_before).then(|| FrontendRecord {
             id,
             backends: backends.into(),
             options: Options::default(),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const MAX_BYTES: u64 = 4 << 30;
 
 /// What a file keeps many of.
-pub(super) trait Kept: Serialize + DeserializeOwned {
+pub(super) trait SnapshotEntry: Serialize + DeserializeOwned {
     /// The first line of such a file, with its version at the end.
     const MAGIC: &'static str;
     /// Who may read the file and write to it.
@@ -43,7 +43,7 @@ pub(super) struct Route {
     pub(super) https_redirect: Option<bool>,
 }
 
-impl Kept for Route {
+impl SnapshotEntry for Route {
     const MAGIC: &'static str = "sluice snapshot 1";
     const MODE: u32 = 0o666;
 }
@@ -88,7 +88,7 @@ impl fmt::Display for Fault {
 }
 
 /// Reads a snapshot.
-pub(super) fn read<T: Kept>(path: &Path) -> Result<Snapshot<T>, Fault> {
+pub(super) fn read<T: SnapshotEntry>(path: &Path) -> Result<Snapshot<T>, Fault> {
     let metadata = fs::metadata(path).map_err(Fault::Io)?;
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
         return Err(Fault::Foreign { expected: T::MAGIC });
@@ -97,7 +97,7 @@ pub(super) fn read<T: Kept>(path: &Path) -> Result<Snapshot<T>, Fault> {
     parse(&bytes)
 }
 
-pub(super) fn parse<T: Kept>(bytes: &[u8]) -> Result<Snapshot<T>, Fault> {
+pub(super) fn parse<T: SnapshotEntry>(bytes: &[u8]) -> Result<Snapshot<T>, Fault> {
     let expected = T::MAGIC;
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     if first != expected.as_bytes() {
@@ -131,7 +131,7 @@ pub(super) fn parse<T: Kept>(bytes: &[u8]) -> Result<Snapshot<T>, Fault> {
 }
 
 /// Writes a snapshot in the place of the one before.
-pub(super) fn write<T: Kept>(path: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
+pub(super) fn write<T: SnapshotEntry>(path: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
     let draft = beside(path, "draft");
     let result = write_draft(&draft, snapshot).and_then(|()| fs::rename(&draft, path));
     if result.is_err() {
@@ -140,7 +140,7 @@ pub(super) fn write<T: Kept>(path: &Path, snapshot: &Snapshot<T>) -> io::Result<
     result
 }
 
-fn write_draft<T: Kept>(draft: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
+fn write_draft<T: SnapshotEntry>(draft: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
     // One that a crash has left may be open to others.
     match fs::remove_file(draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -154,7 +154,7 @@ fn write_draft<T: Kept>(draft: &Path, snapshot: &Snapshot<T>) -> io::Result<()> 
     file.sync_all()
 }
 
-pub(super) fn encode<T: Kept>(snapshot: &Snapshot<T>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn encode<T: SnapshotEntry>(snapshot: &Snapshot<T>, out: &mut impl Write) -> io::Result<()> {
     let mut hasher = crc32fast::Hasher::new();
     let mut put = |line: &[u8]| {
         hasher.update(line);

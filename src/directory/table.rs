@@ -1,18 +1,18 @@
 //! What is known where all patterns are known: their lists, and the hosts in use that resolve to them.
 
-use super::frontends::{Frontends, Record};
+use super::frontends::{FrontendRecord, Frontends};
 use crate::cluster::{Backend, Frontend};
 use crate::route;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The lists by pattern: a host, `*.suffix` or `*`.
-pub(super) type Records = HashMap<Box<str>, Record>;
+pub(super) type FrontendRecords = HashMap<Box<str>, FrontendRecord>;
 
 /// All lists, and what was answered from them. Pure: no thread, no clock, no file.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    records: Records,
+    records: FrontendRecords,
     frontends: Frontends,
 }
 
@@ -37,7 +37,7 @@ impl Table {
     }
 
     /// Puts `records` in the place of all that were there. What stays the same in them changes nothing.
-    pub(super) fn replace(&mut self, records: Records) -> Changes {
+    pub(super) fn replace(&mut self, records: FrontendRecords) -> Changes {
         let before = std::mem::replace(&mut self.records, records);
         let set = self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record));
         let set = set.map(|(pattern, _)| &**pattern);
@@ -72,7 +72,7 @@ impl Table {
     }
 }
 
-fn resolve<'r>(records: &'r Records, host: &str) -> Option<(&'r str, &'r Record)> {
+fn resolve<'r>(records: &'r FrontendRecords, host: &str) -> Option<(&'r str, &'r FrontendRecord)> {
     route::patterns(host)
         .find_map(|pattern| records.get_key_value(&*pattern))
         .map(|(pattern, record)| (&**pattern, record))
@@ -84,7 +84,8 @@ fn affected(frontends: &Frontends, touched: &HashSet<&str>) -> Vec<Arc<str>> {
     if touched.iter().all(|pattern| !pattern.starts_with('*')) {
         return touched.iter().filter(|host| frontends.contains(host)).map(|host| Arc::from(*host)).collect();
     }
-    let concerns = |(host, _): &(&Arc<str>, &Frontend)| route::patterns(host).any(|rung| touched.contains(&*rung));
+    let concerns =
+        |(host, _): &(&Arc<str>, &Frontend)| route::patterns(host).any(|candidate| touched.contains(&*candidate));
     frontends.iter().filter(concerns).map(|(host, _)| Arc::clone(host)).collect()
 }
 
@@ -96,12 +97,12 @@ mod tests {
     const HOSTS: &[&str] = &["a", "b.a", "c.b.a", "d.b.a", "d.c.b.a", "x.y", "z"];
     const PATTERNS: &[&str] = &["a", "b.a", "c.b.a", "*.b.a", "*.a", "x.y", "*.y", "*.c.b.a", "*"];
 
-    fn record(id: &str, urls: &[&str]) -> Record {
+    fn record(id: &str, urls: &[&str]) -> FrontendRecord {
         let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
-        Record { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::default() }
+        FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::default() }
     }
 
-    fn records(rows: &[(&str, &[&str])]) -> Records {
+    fn records(rows: &[(&str, &[&str])]) -> FrontendRecords {
         rows.iter().map(|(pattern, urls)| ((*pattern).into(), record("x", urls))).collect()
     }
 
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rung_with_a_list_wins_even_one_without_backends() {
+    fn the_first_pattern_with_a_list_wins_even_one_without_backends() {
         let mut table = Table::default();
         table.replace(records(&[("c.b.a", &[]), ("*.b.a", &["http://10.0.0.1"]), ("*.a", &["http://10.0.0.2"])]));
         let rows = [("c.b.a", Some("c.b.a")), ("d.b.a", Some("*.b.a")), ("b.a", Some("*.a")), ("a", None), ("z", None)];
@@ -169,12 +170,12 @@ mod tests {
     /// Random edits against the plainest possible model: at rest, what a core holds is what the lists say, members
     /// and backends keep their identity, and only what left is retired.
     #[test]
-    fn random_edits_never_leave_a_core_with_a_stale_answer() {
+    fn random_edits_never_leave_a_core_with_a_stale_result() {
         for seed in 0..300 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut table = Table::default();
-            let mut model: Vec<(&str, Record)> = Vec::new();
-            let mut cores = [Core::default(), Core::default()];
+            let mut model: Vec<(&str, FrontendRecord)> = Vec::new();
+            let mut subscribers = [Core::default(), Core::default()];
             for step in 0..40 {
                 edit(&mut model, &mut rng);
                 let before: HashMap<_, _> =
@@ -184,21 +185,21 @@ mod tests {
                 for (host, members) in &before {
                     check_members(members, table.frontends.get(host).as_deref(), seed, step);
                 }
-                for core in &mut cores {
+                for core in &mut subscribers {
                     core.hear(&changes);
                     for (host, cached) in &core.cached {
-                        check_answer(&model, host, cached.as_deref(), seed, step);
+                        check_result(&model, host, cached.as_deref(), seed, step);
                     }
                     let host = HOSTS[rng.usize(..HOSTS.len())];
                     core.cached.insert(host, table.look_up(&host.into()));
-                    check_answer(&model, host, core.cached[host].as_deref(), seed, step);
+                    check_result(&model, host, core.cached[host].as_deref(), seed, step);
                 }
                 check_sharing(&table, seed, step);
             }
         }
     }
 
-    fn edit(model: &mut Vec<(&'static str, Record)>, rng: &mut fastrand::Rng) {
+    fn edit(model: &mut Vec<(&'static str, FrontendRecord)>, rng: &mut fastrand::Rng) {
         for _ in 0..rng.usize(0..4) {
             let pattern = PATTERNS[rng.usize(..PATTERNS.len())];
             model.retain(|(known, _)| *known != pattern);
@@ -210,7 +211,7 @@ mod tests {
         }
     }
 
-    fn check_answer(model: &[(&str, Record)], host: &str, answer: Option<&Frontend>, seed: u64, step: usize) {
+    fn check_result(model: &[(&str, FrontendRecord)], host: &str, result: Option<&Frontend>, seed: u64, step: usize) {
         let fits = |pattern: &str| match pattern.strip_prefix('*') {
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
             None => host == pattern,
@@ -219,9 +220,9 @@ mod tests {
             .iter()
             .filter(|(pattern, _)| fits(pattern))
             .max_by_key(|(pattern, _)| (*pattern == host, pattern.len()));
-        let urls = answer.map(|f| f.members.iter().map(|member| member.backend.url().clone()).collect::<Vec<_>>());
+        let urls = result.map(|f| f.members.iter().map(|member| member.backend.url().clone()).collect::<Vec<_>>());
         assert_eq!(
-            answer.map(|f| (&*f.pattern, &*f.id)),
+            result.map(|f| (&*f.pattern, &*f.id)),
             best.map(|(pattern, record)| (*pattern, &*record.id)),
             "{host}, seed {seed}, step {step}"
         );
@@ -230,10 +231,10 @@ mod tests {
 
     fn check_members(before: &[Arc<Member>], now: Option<&Frontend>, seed: u64, step: usize) {
         let now = now.map_or(&[][..], |frontend| &frontend.members);
-        assert!(now.iter().all(|member| !member.is_retired()), "seed {seed}, step {step}");
+        assert!(now.iter().all(|member| !member.is_removed()), "seed {seed}, step {step}");
         for member in before {
             let stayed = now.iter().find(|other| other.backend.url() == member.backend.url());
-            assert_eq!(member.is_retired(), stayed.is_none(), "seed {seed}, step {step}");
+            assert_eq!(member.is_removed(), stayed.is_none(), "seed {seed}, step {step}");
             assert!(stayed.is_none_or(|stayed| Arc::ptr_eq(stayed, member)), "seed {seed}, step {step}");
         }
     }

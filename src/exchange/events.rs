@@ -1,11 +1,11 @@
 //! The vocabulary between an exchange and its owner: what happened, and what is to be done.
 
-use super::journey::Spares;
-use super::outlet::Outlet;
+use super::output_queue::OutputQueue;
+use super::request_context::RequestPool;
 use super::settings::Settings;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 use crate::cluster::Frontend;
 use crate::page::Pages;
 use std::ops::Deref;
@@ -37,23 +37,23 @@ pub enum Input<'a> {
     Bytes(Side, &'a [u8]),
     /// The first bytes of a client that should have shaken hands first, and is to be told so. Nothing has come before
     /// them, and they are not offered again.
-    Unencrypted(&'a [u8]),
+    PlaintextOnTlsPort(&'a [u8]),
     /// A side has sent its last byte.
     End(Side),
     /// The connection to a side is no more.
     Broken(Side),
     /// The connection to the backend is no more, and the backend's system has not acknowledged a byte of what this
     /// exchange sent: so nobody has read any of it. Said instead of [`Input::End`] or [`Input::Broken`] where
-    /// [`Exchange::asks_if_heard`].
+    /// [`Exchange::wants_ack_check`].
     ///
-    /// [`Exchange::asks_if_heard`]: super::Exchange::asks_if_heard
-    Unheard,
+    /// [`Exchange::wants_ack_check`]: super::Exchange::wants_ack_check
+    UpstreamClosedUnacked,
     /// The backend takes no more bytes; what it has sent may still be read.
-    UpstreamDeaf,
+    UpstreamWriteClosed,
     /// All bytes for a side have left.
     Drained(Side),
     /// The answer to [`Effect::Resolve`].
-    Route(Result<Arc<Frontend>, Reason>),
+    Route(Result<Arc<Frontend>, FailureReason>),
     /// All sockets to the backend are in use: the request stands in its queue.
     Queued,
     /// The wait in the queue is over: a connection is being opened.
@@ -64,11 +64,11 @@ pub enum Input<'a> {
         reused: bool,
     },
     /// There will be no connection.
-    ConnectFailed(Reason),
+    ConnectFailed(FailureReason),
     /// The moment that [`Exchange::deadline`](super::Exchange::deadline) named has come.
     Deadline,
     /// The exchange is to end now.
-    Abort(Reason),
+    Abort(FailureReason),
 }
 
 /// What the owner of an exchange is to do, in the order given.
@@ -131,8 +131,8 @@ pub enum Disposition {
 /// The results of steps: a core has one and uses it again and again.
 #[derive(Debug, Default)]
 pub struct Output {
-    pub(super) client: Outlet,
-    pub(super) upstream: Outlet,
+    pub(super) client: OutputQueue,
+    pub(super) upstream: OutputQueue,
     /// What is to be done.
     pub effects: Effects,
 }
@@ -178,7 +178,7 @@ impl Deref for Effects {
 
 impl Output {
     /// The bytes for a side.
-    pub fn outlet(&mut self, side: Side) -> &mut Outlet {
+    pub fn queue(&mut self, side: Side) -> &mut OutputQueue {
         match side {
             Side::Client => &mut self.client,
             Side::Upstream => &mut self.upstream,
@@ -202,15 +202,15 @@ impl Output {
     }
 
     /// Gives room back that a large turn has taken, where there are no bytes now.
-    pub fn tidy(&mut self) {
-        self.client.tidy();
-        self.upstream.tidy();
+    pub fn trim(&mut self) {
+        self.client.trim();
+        self.upstream.trim();
     }
 }
 
 /// What the steps of all exchanges of a core share.
 #[derive(Debug)]
-pub struct Core {
+pub struct WorkerContext {
     /// The present moment.
     pub now: Moment,
     /// The settings.
@@ -220,18 +220,18 @@ pub struct Core {
     /// The buffers.
     pub buffers: BufferPool,
     /// The boxes of requests.
-    pub spares: Spares,
+    pub request_pool: RequestPool,
     /// The dice.
     pub rng: fastrand::Rng,
     /// Where the results go. It is boxed as an owner may have several, and change them.
     pub output: Box<Output>,
 }
 
-impl Core {
+impl WorkerContext {
     /// A core at this moment, with nothing in stock.
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
-        let (buffers, spares, output) = (BufferPool::default(), Spares::default(), Box::default());
-        Self { now, settings, pages, buffers, spares, rng, output }
+        let (buffers, request_pool, output) = (BufferPool::default(), RequestPool::default(), Box::default());
+        Self { now, settings, pages, buffers, request_pool, rng, output }
     }
 }
 

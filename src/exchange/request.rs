@@ -1,15 +1,15 @@
 //! What of a request outlives the bytes it came in.
 
-use super::Cx;
+use super::StepContext;
 use crate::access_log::TEXT_LIMIT_BYTES;
 use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
-use crate::base::cut::Cut;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
+use crate::base::slice_ext::SliceExt;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
 use crate::wire::forwarded::Peer;
-use crate::wire::glimpse::Glimpse;
-use crate::wire::request::{Hop, RequestHead, Span, Spans};
+use crate::wire::lenient_head::LenientHead;
+use crate::wire::request::{ForwardContext, RequestHead, Span, Spans};
 
 /// The most that is kept of a request, head and body, to send it again.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -21,14 +21,14 @@ pub struct Request {
     buffer: Vec<u8>,
     spans: Spans,
     version: Version,
-    traits: Traits,
+    flags: RequestFlags,
     body: BodyLength,
-    keeps: Keeps,
+    retention: Retention,
 }
 
 /// What the buffer of a request holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Keeps {
+enum Retention {
     /// Everything that was sent so far.
     #[default]
     All,
@@ -40,10 +40,10 @@ enum Keeps {
 /// tunnel. Host, method, target, `Referer` and `User-Agent` are a line each, since nothing in a head has a line feed in it.
 /// What is absent is an empty line, and of a long text there is what the log looks at: the log makes no difference.
 #[derive(Debug)]
-pub(super) struct Memo(Box<[u8]>);
+pub(super) struct LogFields(Box<[u8]>);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Traits {
+struct RequestFlags {
     is_head: bool,
     keep_alive: bool,
     idempotent: bool,
@@ -55,29 +55,34 @@ struct Traits {
 
 impl Request {
     /// Becomes the one with this head: keeps what matters of it.
-    pub(super) fn take(&mut self, head: &RequestHead<'_, '_>, peer: &Peer, cx: &mut Cx<'_>) -> Result<(), Reason> {
+    pub(super) fn take(
+        &mut self,
+        head: &RequestHead<'_, '_>,
+        peer: &Peer,
+        cx: &mut StepContext<'_>,
+    ) -> Result<(), FailureReason> {
         let settings = &cx.core.settings;
-        let hop = Hop { peer, policy: &settings.forwarded, via: settings.via.as_deref() };
+        let forward = ForwardContext { peer, policy: &settings.forwarded, via: settings.via.as_deref() };
         self.buffer = cx.core.buffers.take();
-        self.keeps = Keeps::All;
-        let (capacity, written) = (self.buffer.capacity(), head.write(&hop, &mut self.buffer));
+        self.retention = Retention::All;
+        let (capacity, written) = (self.buffer.capacity(), head.write(&forward, &mut self.buffer));
         cx.core.buffers.note_growth(&self.buffer, capacity);
         self.spans = written?;
-        self.traits = Traits {
+        self.flags = RequestFlags {
             is_head: head.method == "HEAD",
             keep_alive: head.keep_alive,
             idempotent: head.is_idempotent(),
             expects_continue: head.expects_continue,
             may_debug: head.wants_debug && settings.may_debug(peer),
-            is_secure: head.came_encrypted(&hop),
+            is_secure: head.came_encrypted(&forward),
         };
         (self.version, self.body) = (head.version, head.body);
         Ok(())
     }
 
     /// What can be made out of a request whose head is refused.
-    pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, cx: &mut Cx<'_>) -> Option<Self> {
-        let seen = Glimpse::of(bytes)?;
+    pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, cx: &mut StepContext<'_>) -> Option<Self> {
+        let seen = LenientHead::of(bytes)?;
         let may_debug = seen.wants_debug && cx.core.settings.may_debug(peer);
         let buffers = &mut cx.core.buffers;
         let mut buffer = buffers.take();
@@ -89,9 +94,9 @@ impl Request {
             buffer,
             spans: Spans { method, target, ..Spans::default() },
             version: seen.version,
-            traits: Traits { is_head: seen.method == b"HEAD", may_debug, ..Traits::default() },
+            flags: RequestFlags { is_head: seen.method == b"HEAD", may_debug, ..RequestFlags::default() },
             body: BodyLength::None,
-            keeps: Keeps::Head,
+            retention: Retention::Head,
         })
     }
 
@@ -137,7 +142,7 @@ impl Request {
     }
 
     pub(super) fn is_head(&self) -> bool {
-        self.traits.is_head
+        self.flags.is_head
     }
 
     pub(super) fn body(&self) -> BodyLength {
@@ -146,60 +151,60 @@ impl Request {
 
     /// Whether the client keeps its connection for more requests, as far as it is concerned.
     pub(super) fn keep_alive(&self) -> bool {
-        self.traits.keep_alive
+        self.flags.keep_alive
     }
 
     pub(super) fn is_idempotent(&self) -> bool {
-        self.traits.idempotent
+        self.flags.idempotent
     }
 
     pub(super) fn expects_continue(&self) -> bool {
-        self.traits.expects_continue
+        self.flags.expects_continue
     }
 
     /// Whether the client's connection is encrypted, be it to this node or to a proxy in front that is believed.
     pub(super) fn is_secure(&self) -> bool {
-        self.traits.is_secure
+        self.flags.is_secure
     }
 
     /// Whether the client asks for `X-Debug` headers, and may have them.
     pub(super) fn may_debug(&self) -> bool {
-        self.traits.may_debug
+        self.flags.may_debug
     }
 
     /// Everything that was sent so far; `None` once that was more than is kept.
     pub(super) fn replay(&self) -> Option<&[u8]> {
-        (self.keeps == Keeps::All).then(|| self.buffer.from(self.spans.head.start()))
+        (self.retention == Retention::All).then(|| self.buffer.suffix(self.spans.head.start()))
     }
 
     /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
     pub(super) fn extend_replay(&mut self, len: usize, buffers: &mut BufferPool) -> Option<&mut Vec<u8>> {
-        if self.keeps == Keeps::All && self.buffer.len() + len > REPLAY_LIMIT {
+        if self.retention == Retention::All && self.buffer.len() + len > REPLAY_LIMIT {
             self.drop_replay(buffers);
         }
-        (self.keeps == Keeps::All).then_some(&mut self.buffer)
+        (self.retention == Retention::All).then_some(&mut self.buffer)
     }
 
     /// The request will not be sent again: only its head is kept, for the log.
     pub(super) fn drop_replay(&mut self, buffers: &mut BufferPool) {
-        self.keeps = Keeps::Head;
+        self.retention = Retention::Head;
         self.buffer.truncate(self.spans.head.end());
         buffers.shrink(&mut self.buffer);
     }
 
     /// How many bytes are kept beyond what every request may have.
-    pub(super) fn burden(&self) -> usize {
+    pub(super) fn buffered_bytes(&self) -> usize {
         self.buffer.len().saturating_sub(FRESH_CAPACITY)
     }
 
     /// What the log will want of it.
-    pub(super) fn memo(&self) -> Memo {
+    pub(super) fn log_fields(&self) -> LogFields {
         let Spans { host, method, target, referer, user_agent, .. } = self.spans;
         let texts = [host, method, target, referer.unwrap_or_default(), user_agent.unwrap_or_default()];
         // One byte more than fits into its line, so that the log sees that it has to be cut.
         let beginning = |text: &[u8]| text.len().min(TEXT_LIMIT_BYTES + 1);
-        let texts = texts.map(|span| span.of(&self.buffer)).map(|text| text.before(beginning(text)));
-        Memo(texts.join(&b'\n').into())
+        let texts = texts.map(|span| span.of(&self.buffer)).map(|text| text.prefix(beginning(text)));
+        LogFields(texts.join(&b'\n').into())
     }
 
     /// Gives the buffer back.
@@ -208,7 +213,7 @@ impl Request {
     }
 }
 
-impl Memo {
+impl LogFields {
     /// The request, with nothing in it but what the log wants.
     pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
         let mut buffer = buffers.take();
@@ -223,7 +228,7 @@ impl Memo {
         let (host, method, target, referer, user_agent) = (next(), next(), next(), Some(next()), Some(next()));
         let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
         // HTTP/1.0 knows no tunnels (RFC 9110 section 7.8).
-        Request { buffer, spans, version: Version::Http11, keeps: Keeps::Head, ..Request::default() }
+        Request { buffer, spans, version: Version::Http11, retention: Retention::Head, ..Request::default() }
     }
 }
 
@@ -232,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_memo_tells_the_log_what_the_request_told() {
+    fn log_fields_are_what_the_request_had() {
         let text = b"www.test GET /path from agent";
         let (referer, agent) = (Span::new(19, 23), Span::new(24, 29));
         for (referer, user_agent) in
@@ -242,7 +247,7 @@ mod tests {
             let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
             let request = Request { buffer: text.to_vec(), spans, version: Version::Http11, ..Request::default() };
             let mut buffers = BufferPool::default();
-            let mut recalled = request.memo().recall(&mut buffers);
+            let mut recalled = request.log_fields().recall(&mut buffers);
             assert_eq!(
                 (recalled.host(), recalled.method(), recalled.target()),
                 ("www.test", &b"GET"[..], &b"/path"[..])
@@ -258,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn a_memo_is_no_longer_than_the_log_is() {
+    fn log_fields_are_no_longer_than_the_log_has_them() {
         let text = vec![b'a'; 5 * 60_000];
         let [host, method, target, referer, agent] = std::array::from_fn(|n| Span::new(n * 60_000, (n + 1) * 60_000));
         let spans = Spans { host, method, target, referer: Some(referer), user_agent: Some(agent), ..Spans::default() };
-        let memo = Request { buffer: text, spans, ..Request::default() }.memo();
-        assert_eq!(memo.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 4);
+        let log_fields = Request { buffer: text, spans, ..Request::default() }.log_fields();
+        assert_eq!(log_fields.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 4);
         let mut buffers = BufferPool::default();
-        let recalled = memo.recall(&mut buffers);
+        let recalled = log_fields.recall(&mut buffers);
         assert!(recalled.target().len() > TEXT_LIMIT_BYTES, "the log has to see that it is cut");
     }
 }

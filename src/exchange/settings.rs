@@ -14,7 +14,7 @@ pub struct Settings {
     /// How long opening a connection, or waiting for one, may take.
     pub connect_timeout: Duration,
     /// How long a backend may take to begin its answer once it has the whole request.
-    pub answer_timeout: Duration,
+    pub response_timeout: Duration,
     /// How long either side may stop in the middle of a body.
     pub body_timeout: Duration,
     /// How long a tunnel may be idle; `None` for ever.

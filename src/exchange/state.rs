@@ -1,68 +1,70 @@
 //! Where an exchange stands, and what holds in every state.
 
-use super::finishing::AnswerEnd;
-use super::journey::Journey;
+use super::flushing_response::ResponseEnd;
+use super::request_context::RequestContext;
 use super::{
-    Cx, Disposition, Effect, Input, Side, awaiting, connecting, finishing, reading, relaying, resolving, tunnel,
+    Disposition, Effect, Input, Side, StepContext, awaiting_response, connecting, flushing_response,
+    forwarding_response, reading_head, resolving_route, tunnel,
 };
 use crate::base::buffer::BufferPool;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 
 /// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
 #[derive(Debug)]
 pub(super) enum State {
     /// The head of the request is not complete.
-    Reading(reading::Reading),
+    ReadingHead(reading_head::ReadingHead),
     /// The directory was asked for the host.
-    Resolving(resolving::Resolving),
+    ResolvingRoute(resolving_route::ResolvingRoute),
     /// A backend is chosen, the connection not yet there.
     Connecting(connecting::Connecting),
     /// The request is on its way, the head of the answer has not come.
-    Awaiting(awaiting::Awaiting),
+    AwaitingResponse(awaiting_response::AwaitingResponse),
     /// The head of the answer has left; it cannot be taken back.
-    Relaying(relaying::Relaying),
+    ForwardingResponse(forwarding_response::ForwardingResponse),
     /// Bytes of another protocol go both ways.
     Tunnel(tunnel::Tunnel),
     /// The answer is complete but has not left.
-    Finishing(finishing::Finishing),
+    FlushingResponse(flushing_response::FlushingResponse),
     /// Nothing is left to do.
-    Over(Option<Box<Journey>>),
+    Done(Option<Box<RequestContext>>),
 }
 
 impl State {
-    pub(super) fn step(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
+    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
         match self {
-            Self::Over(journey) => Self::Over(journey),
+            Self::Done(context) => Self::Done(context),
             state => match input {
-                Input::Broken(Side::Client) => state.leave(Reason::ClientGone, cx),
+                Input::Broken(Side::Client) => state.abort_silently(FailureReason::ClientGone, cx),
                 Input::Abort(reason) => state.abort(reason, cx),
-                input => state.go_on(input, cx),
+                input => state.step_within(input, cx),
             },
         }
     }
 
     /// What is nobody's end.
-    fn go_on(self, input: Input<'_>, cx: &mut Cx<'_>) -> Self {
+    fn step_within(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
         match self {
-            Self::Reading(state) => state.step(input, cx),
-            Self::Resolving(state) => state.step(input, cx),
+            Self::ReadingHead(state) => state.step(input, cx),
+            Self::ResolvingRoute(state) => state.step(input, cx),
             Self::Connecting(state) => state.step(input, cx),
-            Self::Awaiting(state) => state.step(input, cx),
-            Self::Relaying(state) => state.step(input, cx),
+            Self::AwaitingResponse(state) => state.step(input, cx),
+            Self::ForwardingResponse(state) => state.step(input, cx),
             Self::Tunnel(state) => state.step(input, cx),
-            Self::Finishing(state) => state.step(input, cx),
-            Self::Over(_) => self,
+            Self::FlushingResponse(state) => state.step(input, cx),
+            Self::Done(_) => self,
         }
     }
 
     /// Ends the exchange without another word to the client.
     #[cold]
-    pub(super) fn leave(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
-        cx.own.ledger.fail(reason);
+    pub(super) fn abort_silently(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
+        cx.common.stats.fail(reason);
         cx.release(false);
         // Where a part of the response is left, it is cut all the same.
-        let is_gone = matches!(reason, Reason::ClientGone | Reason::ClientTruncated) || !cx.is_drained(Side::Client);
-        let is_reset = reason != Reason::ClientGone && self.would_look_whole(cx);
+        let is_gone = matches!(reason, FailureReason::ClientGone | FailureReason::ClientTruncated)
+            || !cx.is_drained(Side::Client);
+        let is_reset = reason != FailureReason::ClientGone && self.would_look_whole(cx);
         if is_reset {
             cx.effect(Effect::Reset);
         }
@@ -70,67 +72,67 @@ impl State {
             true => Disposition::Close,
             false => Disposition::Linger { client_may_send: true },
         }));
-        Self::Over(self.into_journey(&mut cx.core.buffers))
+        Self::Done(self.into_context(&mut cx.core.buffers))
     }
 
     /// Ends the exchange with an answer of this node's own, where none has begun.
     #[cold]
-    fn abort(self, reason: Reason, cx: &mut Cx<'_>) -> Self {
+    fn abort(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
         match self {
-            Self::Resolving(state) => state.journey.refuse(reason, cx),
-            Self::Connecting(state) => state.journey.refuse(reason, cx),
-            Self::Awaiting(state) => state.journey.refuse(reason, cx),
-            Self::Tunnel(state) if reason == Reason::BackendRemoved => state.retire(cx),
-            state => state.leave(reason, cx),
+            Self::ResolvingRoute(state) => state.context.refuse(reason, cx),
+            Self::Connecting(state) => state.context.refuse(reason, cx),
+            Self::AwaitingResponse(state) => state.context.refuse(reason, cx),
+            Self::Tunnel(state) if reason == FailureReason::BackendRemoved => state.retire(cx),
+            state => state.abort_silently(reason, cx),
         }
     }
 
     /// Whether a client would take the end of its connection for that of an answer which has not left as a whole.
-    fn would_look_whole(&self, cx: &Cx<'_>) -> bool {
+    fn would_look_whole(&self, cx: &StepContext<'_>) -> bool {
         let end = match self {
-            Self::Relaying(state) => state.answer_end(),
-            Self::Finishing(state) => state.end,
-            _ => AnswerEnd::Told,
+            Self::ForwardingResponse(state) => state.response_end(),
+            Self::FlushingResponse(state) => state.end,
+            _ => ResponseEnd::Framed,
         };
-        end == AnswerEnd::Missing || (end == AnswerEnd::Connection && !cx.is_drained(Side::Client))
+        end == ResponseEnd::Truncated || (end == ResponseEnd::UntilClose && !cx.is_drained(Side::Client))
     }
 
     /// What the request carries, where there is one and it is no tunnel.
-    pub(super) fn journey(&self) -> Option<&Journey> {
+    pub(super) fn context(&self) -> Option<&RequestContext> {
         match self {
-            Self::Reading(_) | Self::Tunnel(_) => None,
-            Self::Resolving(state) => Some(&state.journey),
-            Self::Connecting(state) => Some(&state.journey),
-            Self::Awaiting(state) => Some(&state.journey),
-            Self::Relaying(state) => Some(&state.journey),
-            Self::Finishing(state) => state.journey.as_deref(),
-            Self::Over(journey) => journey.as_deref(),
+            Self::ReadingHead(_) | Self::Tunnel(_) => None,
+            Self::ResolvingRoute(state) => Some(&state.context),
+            Self::Connecting(state) => Some(&state.context),
+            Self::AwaitingResponse(state) => Some(&state.context),
+            Self::ForwardingResponse(state) => Some(&state.context),
+            Self::FlushingResponse(state) => state.context.as_deref(),
+            Self::Done(context) => context.as_deref(),
         }
     }
 
     /// The same, to be changed.
-    pub(super) fn journey_mut(&mut self) -> Option<&mut Journey> {
+    pub(super) fn context_mut(&mut self) -> Option<&mut RequestContext> {
         match self {
-            Self::Reading(_) | Self::Tunnel(_) => None,
-            Self::Resolving(state) => Some(&mut state.journey),
-            Self::Connecting(state) => Some(&mut state.journey),
-            Self::Awaiting(state) => Some(&mut state.journey),
-            Self::Relaying(state) => Some(&mut state.journey),
-            Self::Finishing(state) => state.journey.as_deref_mut(),
-            Self::Over(journey) => journey.as_deref_mut(),
+            Self::ReadingHead(_) | Self::Tunnel(_) => None,
+            Self::ResolvingRoute(state) => Some(&mut state.context),
+            Self::Connecting(state) => Some(&mut state.context),
+            Self::AwaitingResponse(state) => Some(&mut state.context),
+            Self::ForwardingResponse(state) => Some(&mut state.context),
+            Self::FlushingResponse(state) => state.context.as_deref_mut(),
+            Self::Done(context) => context.as_deref_mut(),
         }
     }
 
-    pub(super) fn into_journey(self, buffers: &mut BufferPool) -> Option<Box<Journey>> {
+    pub(super) fn into_context(self, buffers: &mut BufferPool) -> Option<Box<RequestContext>> {
         match self {
-            Self::Reading(_) => None,
-            Self::Resolving(state) => Some(state.journey),
-            Self::Connecting(state) => Some(state.journey),
-            Self::Awaiting(state) => Some(state.journey),
-            Self::Relaying(state) => Some(state.journey),
-            Self::Tunnel(state) => Some(state.to_journey(buffers)),
-            Self::Finishing(state) => state.journey,
-            Self::Over(journey) => journey,
+            Self::ReadingHead(_) => None,
+            Self::ResolvingRoute(state) => Some(state.context),
+            Self::Connecting(state) => Some(state.context),
+            Self::AwaitingResponse(state) => Some(state.context),
+            Self::ForwardingResponse(state) => Some(state.context),
+            Self::Tunnel(state) => Some(state.to_context(buffers)),
+            Self::FlushingResponse(state) => state.context,
+            Self::Done(context) => context,
         }
     }
 }

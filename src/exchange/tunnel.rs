@@ -1,23 +1,23 @@
 //! Bytes of another protocol go both ways.
 
-use super::finishing::{AnswerEnd, Finishing};
-use super::journey::Journey;
-use super::outlet::Sink;
-use super::request::Memo;
-use super::{Cx, Disposition, Effect, Input, Settings, Side, State};
+use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::output_queue::ByteSink;
+use super::request::LogFields;
+use super::request_context::RequestContext;
+use super::{Disposition, Effect, Input, Settings, Side, State, StepContext};
 use crate::base::buffer::BufferPool;
-use crate::base::cut::Cut;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
+use crate::base::slice_ext::SliceExt;
 use crate::wire::websocket::{self, Frames};
 use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    request: Memo,
+    request: LogFields,
     client_ended: bool,
     upstream_ended: bool,
     /// The backend takes nothing more.
-    upstream_deaf: bool,
+    upstream_write_closed: bool,
     /// The frames that the backend sends, where the protocol is WebSocket.
     frames: Option<Frames>,
     /// The backend has left its list: the tunnel ends with the frame under way, or at a deadline that no byte moves on.
@@ -26,22 +26,22 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// The 101 is on its way.
-    pub(super) fn start(journey: Box<Journey>, is_websocket: bool, cx: &mut Cx<'_>) -> State {
-        let request = journey.request.memo();
-        cx.core.spares.take_back(journey, &mut cx.core.buffers);
-        cx.own.ledger.status = 101;
+    pub(super) fn start(context: Box<RequestContext>, is_websocket: bool, cx: &mut StepContext<'_>) -> State {
+        let request = context.request.log_fields();
+        cx.core.request_pool.take_back(context, &mut cx.core.buffers);
+        cx.common.stats.status = 101;
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
-        let (client_ended, upstream_ended, upstream_deaf, is_retiring) = (false, false, false, false);
-        Self { request, client_ended, upstream_ended, upstream_deaf, frames, is_retiring }.stay(cx)
+        let (client_ended, upstream_ended, upstream_write_closed, is_retiring) = (false, false, false, false);
+        Self { request, client_ended, upstream_ended, upstream_write_closed, frames, is_retiring }.stay(cx)
     }
 
     #[inline(never)]
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut Cx<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
         match input {
             Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),
             Input::Bytes(side, bytes) => {
-                cx.core.output.outlet(side.other()).pass(bytes, 0..bytes.len());
+                cx.core.output.queue(side.other()).pass(bytes, 0..bytes.len());
                 cx.consumed = bytes.len();
                 self.stay(cx)
             }
@@ -51,80 +51,82 @@ impl Tunnel {
                 self.settle(cx)
             }
             Input::Drained(_) => self.settle(cx),
-            Input::UpstreamDeaf => {
-                self.upstream_deaf = true;
+            Input::UpstreamWriteClosed => {
+                self.upstream_write_closed = true;
                 self.settle(cx)
             }
             Input::Broken(Side::Upstream) => {
                 if !std::mem::replace(&mut self.upstream_ended, true) {
                     cx.effect(Effect::CloseWrite(Side::Client));
                 }
-                self.upstream_deaf = true;
+                self.upstream_write_closed = true;
                 // What has come from the backend still leaves.
                 cx.deadline_in(cx.core.settings.body_timeout);
                 self.settle(cx)
             }
-            Input::Deadline if self.is_retiring => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
-            Input::Deadline => State::Tunnel(self).leave(Reason::TunnelIdle, cx),
+            Input::Deadline if self.is_retiring => {
+                State::Tunnel(self).abort_silently(FailureReason::BackendRemoved, cx)
+            }
+            Input::Deadline => State::Tunnel(self).abort_silently(FailureReason::TunnelIdle, cx),
             _ => State::Tunnel(self),
         }
     }
 
     /// Passes on what the backend sends, and knows where its frames end.
-    fn pass_frames(mut self, bytes: &[u8], cx: &mut Cx<'_>) -> State {
+    fn pass_frames(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
         let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
         let (mut at, mut is_end) = (0, false);
         while at < bytes.len() && !is_end {
-            at += frames.advance(bytes.from(at));
+            at += frames.advance(bytes.suffix(at));
             is_end = self.is_retiring && frames.is_at_boundary();
         }
-        cx.core.output.outlet(Side::Client).pass(bytes, 0..at);
+        cx.core.output.queue(Side::Client).pass(bytes, 0..at);
         cx.consumed = bytes.len();
-        if is_end { self.take_leave(cx) } else { self.stay(cx) }
+        if is_end { self.send_close_frame(cx) } else { self.stay(cx) }
     }
 
     /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
     /// has passed; where nobody knows what may be said, nothing is.
-    pub(super) fn retire(mut self, cx: &mut Cx<'_>) -> State {
+    pub(super) fn retire(mut self, cx: &mut StepContext<'_>) -> State {
         match &self.frames {
             Some(frames) if frames.may_add() && !self.upstream_ended => {
                 if frames.is_at_boundary() {
-                    return self.take_leave(cx);
+                    return self.send_close_frame(cx);
                 }
                 if !std::mem::replace(&mut self.is_retiring, true) {
                     cx.deadline_in(cx.core.settings.body_timeout);
                 }
                 State::Tunnel(self)
             }
-            _ => State::Tunnel(self).leave(Reason::BackendRemoved, cx),
+            _ => State::Tunnel(self).abort_silently(FailureReason::BackendRemoved, cx),
         }
     }
 
     /// Says the last word and hears the client out.
-    fn take_leave(self, cx: &mut Cx<'_>) -> State {
+    fn send_close_frame(self, cx: &mut StepContext<'_>) -> State {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
-            return State::Tunnel(self).leave(Reason::BackendRemoved, cx);
+            return State::Tunnel(self).abort_silently(FailureReason::BackendRemoved, cx);
         }
-        cx.core.output.outlet(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
-        cx.own.ledger.fail(Reason::BackendRemoved);
+        cx.core.output.queue(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
+        cx.common.stats.fail(FailureReason::BackendRemoved);
         self.part(cx).start(cx)
     }
 
     /// Parts with the backend: what is left is the client's.
-    fn part(&self, cx: &mut Cx<'_>) -> Finishing {
-        cx.own.ledger.backend_done(cx.core.now);
+    fn part(&self, cx: &mut StepContext<'_>) -> FlushingResponse {
+        cx.common.stats.backend_done(cx.core.now);
         cx.release(false);
         // A client that has yet to end its side may send more.
         let connection = match self.client_ended {
             true => Disposition::Close,
             false => Disposition::Linger { client_may_send: true },
         };
-        Finishing::new(Some(self.to_journey(&mut cx.core.buffers)), connection, AnswerEnd::Told)
+        FlushingResponse::new(Some(self.to_context(&mut cx.core.buffers)), connection, ResponseEnd::Framed)
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
         match side {
-            Side::Client => !self.client_ended && !self.upstream_deaf,
+            Side::Client => !self.client_ended && !self.upstream_write_closed,
             Side::Upstream => !self.upstream_ended,
         }
     }
@@ -135,8 +137,8 @@ impl Tunnel {
     }
 
     /// What of the request is left for the log.
-    pub(super) fn to_journey(&self, buffers: &mut BufferPool) -> Box<Journey> {
-        Box::new(Journey::past(self.request.recall(buffers)))
+    pub(super) fn to_context(&self, buffers: &mut BufferPool) -> Box<RequestContext> {
+        Box::new(RequestContext::past(self.request.recall(buffers)))
     }
 
     fn ended(&mut self, side: Side) -> &mut bool {
@@ -152,7 +154,7 @@ impl Tunnel {
         (!self.is_retiring).then(|| idle.unwrap_or(Duration::MAX))
     }
 
-    fn stay(self, cx: &mut Cx<'_>) -> State {
+    fn stay(self, cx: &mut StepContext<'_>) -> State {
         if let Some(patience) = self.patience(&cx.core.settings) {
             cx.deadline_in(patience);
         }
@@ -161,7 +163,7 @@ impl Tunnel {
 
     /// Ends the tunnel when both directions have ended and everything has left. What has yet to leave then is not waited
     /// for as long as an idle tunnel is.
-    fn settle(self, cx: &mut Cx<'_>) -> State {
+    fn settle(self, cx: &mut StepContext<'_>) -> State {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
         match (self.is_ending(), drained) {
             (true, true) => self.finish(cx),
@@ -171,7 +173,7 @@ impl Tunnel {
     }
 
     /// Both directions have ended, and everything has left.
-    fn finish(&self, cx: &mut Cx<'_>) -> State {
+    fn finish(&self, cx: &mut StepContext<'_>) -> State {
         self.part(cx).over(cx)
     }
 }

@@ -20,7 +20,7 @@ pub enum Observation {
     /// The connection was refused or timed out, or the answer did not begin in time.
     Unreachable,
     /// The head of an answer.
-    Answered {
+    Responded {
         /// The status.
         status: u16,
         /// Whether the answer has a `Retry-After`.
@@ -33,9 +33,9 @@ pub enum Observation {
 pub fn is_dead(observation: Observation, settings: &Settings, now: Moment) -> bool {
     match observation {
         Observation::Unreachable => true,
-        Observation::Answered { status: 500, .. } => settings.dead_on_500 && settings.checker_until <= now,
-        Observation::Answered { status: 503, retry_after: true } => false,
-        Observation::Answered { status, .. } => status > 500,
+        Observation::Responded { status: 500, .. } => settings.dead_on_500 && settings.checker_until <= now,
+        Observation::Responded { status: 503, retry_after: true } => false,
+        Observation::Responded { status, .. } => status > 500,
     }
 }
 
@@ -49,16 +49,16 @@ mod tests {
         let not_on_500 = Settings { dead_on_500: false, ..on_500.clone() };
         let now = Moment::ZERO + Duration::from_secs(1);
         let with_checker = Settings { checker_until: now + Duration::from_secs(1), ..on_500.clone() };
-        let answered = |status, retry_after| Observation::Answered { status, retry_after };
+        let responded = |status, retry_after| Observation::Responded { status, retry_after };
         let table = [
             (Observation::Unreachable, true, true),
-            (answered(200, false), false, false),
-            (answered(404, false), false, false),
-            (answered(500, false), true, false),
-            (answered(501, false), true, true),
-            (answered(503, false), true, true),
-            (answered(503, true), false, false),
-            (answered(504, true), true, true),
+            (responded(200, false), false, false),
+            (responded(404, false), false, false),
+            (responded(500, false), true, false),
+            (responded(501, false), true, true),
+            (responded(503, false), true, true),
+            (responded(503, true), false, false),
+            (responded(504, true), true, true),
         ];
         for (observation, when_on, when_off) in table {
             assert_eq!(is_dead(observation, &on_500, now), when_on, "{observation:?} with deadBackendOn500");

@@ -104,7 +104,7 @@ impl AsFd for Listener {
 }
 
 /// Whether somebody waits to be accepted. Where the system does not tell, somebody may.
-pub fn has_visitors(socket: &impl AsFd) -> bool {
+pub fn has_pending(socket: &impl AsFd) -> bool {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     poll(&mut watched, PollTimeout::ZERO) != Ok(0)
 }
@@ -123,10 +123,10 @@ mod tests {
         let address = first.local_address().expect("an address");
         let second = Listener::open(address).expect("the same port");
         let handles = [&first, &second].map(|listener| listener.for_worker().expect("a handle"));
-        assert!(!handles.iter().any(has_visitors));
+        assert!(!handles.iter().any(has_pending));
         let mut client = TcpStream::connect(address).expect("a connection");
         client.write_all(b"x").expect("a first byte");
-        assert!(handles.iter().any(has_visitors));
+        assert!(handles.iter().any(has_pending));
         let accepted = handles.map(|handle| match handle.accept() {
             Ok((stream, _)) => stream.nodelay().expect("an option"),
             Err(error) => {

@@ -6,32 +6,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A mailbox of `capacity` letters for the thread whose poll `waker` ends.
-pub fn mailbox<T>(capacity: usize, waker: Arc<Waker>) -> (Post<T>, Inbox<T>) {
+pub fn mailbox<T>(capacity: usize, waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     let overflowed = Arc::new(AtomicBool::new(false));
-    (Post { sender, overflowed: Arc::clone(&overflowed), waker }, Inbox { receiver, overflowed })
+    (MailboxSender { sender, overflowed: Arc::clone(&overflowed), waker }, MailboxReceiver { receiver, overflowed })
 }
 
 /// The end that letters go into. Any number of threads may hold one.
 #[derive(Debug)]
-pub struct Post<T> {
+pub struct MailboxSender<T> {
     sender: Sender<T>,
     overflowed: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
-impl<T> Clone for Post<T> {
+impl<T> Clone for MailboxSender<T> {
     fn clone(&self) -> Self {
         Self { sender: self.sender.clone(), overflowed: Arc::clone(&self.overflowed), waker: Arc::clone(&self.waker) }
     }
 }
 
-impl<T> Post<T> {
+impl<T> MailboxSender<T> {
     /// Sends without waiting. A letter that finds no room is lost, and the core learns that something was
-    /// ([`Inbox::take_overflow`]); so does one to a core that has ended, and nobody learns of that. Returns whether there
+    /// ([`MailboxReceiver::take_overflow`]); so does one to a core that has ended, and nobody learns of that. Returns whether there
     /// was room, for those who can say the same again.
-    pub fn send(&self, letter: T) -> bool {
-        let has_room = match self.sender.try_send(letter) {
+    pub fn send(&self, message: T) -> bool {
+        let has_room = match self.sender.try_send(message) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 self.overflowed.store(true, Ordering::Release);
@@ -48,12 +48,12 @@ impl<T> Post<T> {
 
 /// The end that letters come out of.
 #[derive(Debug)]
-pub struct Inbox<T> {
+pub struct MailboxReceiver<T> {
     receiver: Receiver<T>,
     overflowed: Arc<AtomicBool>,
 }
 
-impl<T> Inbox<T> {
+impl<T> MailboxReceiver<T> {
     /// The next letter, if there is one.
     pub fn receive(&self) -> Option<T> {
         self.receiver.try_recv().ok()
@@ -77,16 +77,16 @@ mod tests {
     use mio::{Events, Poll, Token};
 
     #[test]
-    fn letters_come_in_order_wake_the_poll_and_overflow_is_told_once() {
+    fn messages_come_in_order_wake_the_poll_and_overflow_is_told_once() {
         let mut poll = Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(7)).expect("a waker"));
-        let (post, inbox) = mailbox(2, waker);
-        assert_eq!([1, 2, 3].map(|letter| post.send(letter)), [true, true, false]);
+        let (sender, receiver) = mailbox(2, waker);
+        assert_eq!([1, 2, 3].map(|message| sender.send(message)), [true, true, false]);
         let mut events = Events::with_capacity(4);
         poll.poll(&mut events, None).expect("a wake-up");
         assert_eq!(events.iter().next().map(|event| event.token()), Some(Token(7)));
-        assert_eq!([inbox.receive(), inbox.receive(), inbox.receive()], [Some(1), Some(2), None]);
-        assert!(inbox.take_overflow());
-        assert!(!inbox.take_overflow());
+        assert_eq!([receiver.receive(), receiver.receive(), receiver.receive()], [Some(1), Some(2), None]);
+        assert!(receiver.take_overflow());
+        assert!(!receiver.take_overflow());
     }
 }

@@ -203,7 +203,7 @@ impl Socket {
 
     /// Before the connection is closed: sends the end that was announced, with what waits for it. Closing alone would drop
     /// both where the peer has sent something that was not read.
-    pub(super) fn take_leave(&mut self) {
+    pub(super) fn close_gracefully(&mut self) {
         if std::mem::take(&mut self.ends) {
             self.close_write();
         }

@@ -1,8 +1,8 @@
 //! A connection's bytes: one read and one write, whatever lies under them.
 
 use super::socket::Socket;
-use super::tls::{self, Bench, Session, ToBackend};
-use crate::base::buffer::Lent;
+use super::tls::{self, Session, TlsClientTarget, TlsScratch};
+use crate::base::buffer::BufferUsage;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
@@ -40,7 +40,11 @@ impl Transport {
 
     /// Begins to connect, and to shake hands where `tls` says with whom; the poll tells when [`Transport::connected`] is
     /// to be asked.
-    pub fn connect(address: SocketAddr, receive_buffer: Option<usize>, tls: Option<&ToBackend>) -> io::Result<Self> {
+    pub fn connect(
+        address: SocketAddr,
+        receive_buffer: Option<usize>,
+        tls: Option<&TlsClientTarget>,
+    ) -> io::Result<Self> {
         let layer = match tls {
             Some(tls) => Layer::Tls(Box::new(Session::for_backend(tls)?)),
             None => Layer::Plain,
@@ -50,12 +54,12 @@ impl Transport {
 
     /// Whether the connection that was begun is there, hands shaken; `None` while that is open. `preface` is sent ahead
     /// of everything, in clear.
-    pub fn connected(&mut self, preface: &[u8], bench: &mut Bench) -> Option<io::Result<()>> {
+    pub fn connected(&mut self, preface: &[u8], tls_scratch: &mut TlsScratch) -> Option<io::Result<()>> {
         match &mut self.layer {
-            Layer::Tls(session) if session.has_begun() => session.shake_hands(&mut self.socket, bench),
+            Layer::Tls(session) if session.has_begun() => session.shake_hands(&mut self.socket, tls_scratch),
             Layer::Plain => self.socket.connected(preface),
             Layer::Tls(session) => match self.socket.connected(preface) {
-                Some(Ok(())) => session.shake_hands(&mut self.socket, bench),
+                Some(Ok(())) => session.shake_hands(&mut self.socket, tls_scratch),
                 other => other,
             },
         }
@@ -149,11 +153,11 @@ impl Transport {
     }
 
     /// Reads once.
-    pub fn receive(&mut self, room: &mut [u8], bench: &mut Bench) -> Received {
+    pub fn receive(&mut self, room: &mut [u8], tls_scratch: &mut TlsScratch) -> Received {
         match &mut self.layer {
             Layer::Plain => self.socket.receive(room),
             Layer::Tls(session) => {
-                let received = session.receive(&mut self.socket, room, bench);
+                let received = session.receive(&mut self.socket, room, tls_scratch);
                 if matches!(received, Received::Plain(_)) {
                     self.layer = Layer::Plain;
                 }
@@ -164,10 +168,10 @@ impl Transport {
 
     /// Writes once; less than all means that the socket is full, and the poll will tell when it is not. Then the bytes
     /// that are left must be the first of the next call: they may be encrypted already.
-    pub fn send(&mut self, slices: &[IoSlice<'_>], bench: &mut Bench) -> io::Result<usize> {
+    pub fn send(&mut self, slices: &[IoSlice<'_>], tls_scratch: &mut TlsScratch) -> io::Result<usize> {
         match &mut self.layer {
             Layer::Plain => self.socket.send(slices),
-            Layer::Tls(session) => session.send(&mut self.socket, slices, bench),
+            Layer::Tls(session) => session.send(&mut self.socket, slices, tls_scratch),
         }
     }
 
@@ -225,17 +229,17 @@ impl Transport {
 
     /// The buffer with records that the peer has yet to take, as it was when [`Transport::recount`] was called last. Their
     /// plaintext counts as not sent, so whoever sends has that too.
-    pub fn kept(&self) -> Lent {
+    pub fn kept(&self) -> BufferUsage {
         match &self.layer {
-            Layer::Plain => Lent::default(),
+            Layer::Plain => BufferUsage::default(),
             Layer::Tls(session) => session.kept(),
         }
     }
 
     /// The same, as it is now.
-    pub fn recount(&mut self) -> Lent {
+    pub fn recount(&mut self) -> BufferUsage {
         match &mut self.layer {
-            Layer::Plain => Lent::default(),
+            Layer::Plain => BufferUsage::default(),
             Layer::Tls(session) => session.recount(),
         }
     }
@@ -247,7 +251,7 @@ impl Transport {
 
     /// Whether the peer's system may have acknowledged more than the first `count` bytes sent. One that it has not
     /// acknowledged was not read by anybody (RFC 9293 section 3.10.7.4).
-    pub fn was_heard_beyond(&self, count: u64) -> bool {
+    pub fn acked_beyond(&self, count: u64) -> bool {
         // The SYN counts as a byte. A head is longer than one, so it is never mistaken for it.
         self.socket.bytes_acknowledged().is_none_or(|acknowledged| acknowledged > count + 1)
     }
@@ -256,7 +260,7 @@ impl Transport {
     pub fn reset_at_close(&mut self) {
         self.socket.reset_at_close();
         if let Layer::Tls(session) = &mut self.layer {
-            session.forget_manners();
+            session.skip_close_notify();
         }
     }
 
@@ -300,11 +304,11 @@ impl Transport {
 
     /// Before the connection is closed: sends the end that was announced, and where it is encrypted, tells the peer that this
     /// is the end and not a cut.
-    pub fn take_leave(&mut self) {
+    pub fn close_gracefully(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
-            session.take_leave(&mut self.socket);
+            session.close_gracefully(&mut self.socket);
         }
-        self.socket.take_leave();
+        self.socket.close_gracefully();
     }
 
     /// What went wrong with the encryption.

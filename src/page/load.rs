@@ -1,7 +1,7 @@
 //! Finding, reading and rendering the pages.
 
 use super::{Pages, Settings, phrase};
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(super) fn load(settings: &Settings) -> (Pages, Vec<String>) {
         Some(dir) => Files::read(dir, &mut faults),
         None => Files::default(),
     };
-    let bodies = Reason::ALL.iter().map(|reason| files.body(*reason)).collect();
+    let bodies = FailureReason::ALL.iter().map(|reason| files.body(*reason)).collect();
     (Pages { bodies }, faults)
 }
 
@@ -36,7 +36,7 @@ impl Files {
             faults.push(format!("server.staticDir: reading {}: {error}; the built-in pages are used", dir.display()));
             return Self::default();
         }
-        let mut statuses: Vec<u16> = Reason::ALL.iter().map(|reason| reason.status()).filter(has_page).collect();
+        let mut statuses: Vec<u16> = FailureReason::ALL.iter().map(|reason| reason.status()).filter(has_page).collect();
         statuses.sort_unstable();
         statuses.dedup();
         let mut page = |name: String| read_page(&dir.join(name), faults).map(Arc::from);
@@ -45,7 +45,7 @@ impl Files {
         Self { by_status: statuses.into_iter().filter_map(by_status).collect(), default }
     }
 
-    fn body(&self, reason: Reason) -> Arc<[u8]> {
+    fn body(&self, reason: FailureReason) -> Arc<[u8]> {
         let status = reason.status();
         if !has_page(&status) {
             return Arc::default();
@@ -55,7 +55,7 @@ impl Files {
     }
 }
 
-/// Whether a client can be told: see [`Reason::status`] for 499 and 0.
+/// Whether a client can be told: see [`FailureReason::status`] for 499 and 0.
 fn has_page(status: &u16) -> bool {
     *status >= 400 && *status != 499
 }
@@ -85,7 +85,7 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn builtin(reason: Reason) -> String {
+fn builtin(reason: FailureReason) -> String {
     let status = reason.status();
     BUILTIN
         .replace("{status}", &status.to_string())
@@ -129,7 +129,7 @@ mod tests {
     fn the_builtin_page_is_small_and_whole() {
         let (pages, faults) = load(&Settings::default());
         assert_eq!(faults, Vec::<String>::new());
-        for reason in Reason::ALL {
+        for reason in FailureReason::ALL {
             let body = String::from_utf8(pages.body(*reason).to_vec()).expect("text");
             if !has_page(&reason.status()) {
                 assert_eq!(body, "", "{reason}");
@@ -151,16 +151,16 @@ mod tests {
         dir.put("error_502.html", "our 502");
         let (pages, faults) = dir.load();
         assert_eq!(faults, Vec::<String>::new());
-        assert_eq!(pages.body(Reason::NoBackend), b"our 502");
-        assert_eq!(pages.body(Reason::ConnectFailed), b"our 502");
-        assert_eq!(pages.body(Reason::UnknownHost), builtin(Reason::UnknownHost).as_bytes());
-        assert_eq!(pages.body(Reason::ClientGone), b"");
+        assert_eq!(pages.body(FailureReason::NoBackend), b"our 502");
+        assert_eq!(pages.body(FailureReason::ConnectFailed), b"our 502");
+        assert_eq!(pages.body(FailureReason::UnknownHost), builtin(FailureReason::UnknownHost).as_bytes());
+        assert_eq!(pages.body(FailureReason::ClientGone), b"");
 
         dir.put("error_default.html", "our default");
         let (pages, _) = dir.load();
-        assert_eq!(pages.body(Reason::NoBackend), b"our 502");
-        assert_eq!(pages.body(Reason::UnknownHost), b"our default");
-        assert_eq!(pages.body(Reason::ClientGone), b"");
+        assert_eq!(pages.body(FailureReason::NoBackend), b"our 502");
+        assert_eq!(pages.body(FailureReason::UnknownHost), b"our default");
+        assert_eq!(pages.body(FailureReason::ClientGone), b"");
     }
 
     #[test]
@@ -170,8 +170,8 @@ mod tests {
         dir.put("error_503.html", &"x".repeat(1024 * 1024 + 1));
         fs::create_dir(dir.0.join("error_502.html")).expect("a directory in the place of a page");
         let (pages, faults) = dir.load();
-        assert_eq!(pages.body(Reason::NoBackend), b"our default");
-        assert_eq!(pages.body(Reason::QueueFull), b"our default");
+        assert_eq!(pages.body(FailureReason::NoBackend), b"our default");
+        assert_eq!(pages.body(FailureReason::QueueFull), b"our default");
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].contains("error_502.html"), "{faults:?}");
         assert!(faults[1].contains("error_503.html") && faults[1].contains("1 MiB"), "{faults:?}");
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_missing_directory_is_named_with_its_setting() {
         let (pages, faults) = load(&Settings { static_dir: Some("/nonexistent/pages".into()) });
-        assert_eq!(pages.body(Reason::NoBackend), builtin(Reason::NoBackend).as_bytes());
+        assert_eq!(pages.body(FailureReason::NoBackend), builtin(FailureReason::NoBackend).as_bytes());
         assert_eq!(faults.len(), 1);
         assert!(faults[0].starts_with("server.staticDir: reading /nonexistent/pages: "), "{faults:?}");
     }

@@ -9,7 +9,7 @@ mod phrase;
 
 pub use phrase::phrase;
 
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,10 +24,10 @@ pub struct Settings {
     pub static_dir: Option<PathBuf>,
 }
 
-/// One page for each [`Reason`], ready to be sent. All cores share them behind one `Arc`.
+/// One page for each [`FailureReason`], ready to be sent. All cores share them behind one `Arc`.
 #[derive(Debug)]
 pub struct Pages {
-    /// In the order of [`Reason::ALL`]. Reasons of one status share the text of its file.
+    /// In the order of [`FailureReason::ALL`]. Reasons of one status share the text of its file.
     bodies: Box<[Arc<[u8]>]>,
 }
 
@@ -42,7 +42,7 @@ impl Pages {
     }
 
     /// The page that tells of `reason`. Empty where no answer does: the client is gone, or the answer had begun.
-    pub fn body(&self, reason: Reason) -> &[u8] {
+    pub fn body(&self, reason: FailureReason) -> &[u8] {
         &self.bodies[reason as usize]
     }
 }

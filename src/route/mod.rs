@@ -1,10 +1,10 @@
 //! The ladder of patterns of a host name, and a core's cache of answers.
 
 mod cache;
-mod ladder;
+mod host_patterns;
 
 pub use cache::{Cache, Cached};
-pub use ladder::{MAX_SUFFIX_LABELS, patterns};
+pub use host_patterns::{MAX_SUFFIX_LABELS, patterns};
 
 use std::time::Duration;
 

@@ -2,11 +2,11 @@
 
 use super::node::{Index, MAX_NODES};
 use crate::base::clock::Moment;
-use crate::base::slots::{Key, Slots};
+use crate::base::gen_slab::{GenSlab, SlotKey};
 
 /// The place of a waiter in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WaiterKey(Key);
+pub struct WaiterKey(SlotKey);
 
 /// A waiter and its neighbours.
 #[derive(Debug)]
@@ -15,27 +15,27 @@ pub(super) struct Waiting<W> {
     pub(super) leaf: Index,
     pub(super) since: Moment,
     pub(super) deadline: Moment,
-    previous: Option<Key>,
-    next: Option<Key>,
+    previous: Option<SlotKey>,
+    next: Option<SlotKey>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Queue {
-    first: Option<Key>,
-    last: Option<Key>,
+    first: Option<SlotKey>,
+    last: Option<SlotKey>,
     len: u32,
 }
 
 /// The waiters of a tree, in a queue a leaf.
 #[derive(Debug)]
 pub(super) struct Waiters<W> {
-    slots: Slots<Waiting<W>>,
+    slots: GenSlab<Waiting<W>>,
     queues: Box<[Queue; MAX_NODES]>,
 }
 
 impl<W> Waiters<W> {
     pub(super) fn new() -> Self {
-        Self { slots: Slots::default(), queues: Box::new([Queue::default(); MAX_NODES]) }
+        Self { slots: GenSlab::default(), queues: Box::new([Queue::default(); MAX_NODES]) }
     }
 
     pub(super) fn len(&self, leaf: Index) -> u32 {

@@ -12,14 +12,14 @@ const ISOLATED: &str = "/sys/devices/system/cpu/isolated";
 
 /// Where a worker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CpuPlacement {
     /// On this processor and no other.
     Pinned(usize),
     /// Where the system puts it.
     Anywhere,
 }
 
-impl Place {
+impl CpuPlacement {
     /// Moves the calling thread there.
     pub(super) fn take(self) {
         if let Self::Pinned(id) = self
@@ -50,7 +50,7 @@ impl fmt::Display for Fault {
 
 /// A place for each worker: as many as `server.workers` says, else one a processor, and no more than the control group
 /// grants the time for.
-pub(super) fn choose(settings: &Settings) -> Result<Vec<Place>, Fault> {
+pub(super) fn choose(settings: &Settings) -> Result<Vec<CpuPlacement>, Fault> {
     let machine = Machine::this();
     let wish = Wish { workers: settings.workers, cpus: settings.cpus.as_deref(), pin: settings.pin };
     if let (Some(quota), Some(workers)) = (machine.quota, machine.workers_by_quota(&wish)) {
@@ -107,10 +107,10 @@ fn may_use(id: usize) -> bool {
     thread::spawn(move || core_affinity::set_for_current(CoreId { id })).join().unwrap_or(false)
 }
 
-fn plan(wish: &Wish<'_>, machine: &Machine) -> Result<Vec<Place>, Fault> {
+fn plan(wish: &Wish<'_>, machine: &Machine) -> Result<Vec<CpuPlacement>, Fault> {
     if let Some(workers) = machine.workers_by_quota(wish) {
         // With a quota and no processors of one's own, all who share the machine would crowd on the first few.
-        return Ok(vec![Place::Anywhere; workers]);
+        return Ok(vec![CpuPlacement::Anywhere; workers]);
     }
     let ordinary = machine.ordinary();
     let cpus = wish.cpus.unwrap_or(&ordinary);
@@ -121,8 +121,8 @@ fn plan(wish: &Wish<'_>, machine: &Machine) -> Result<Vec<Place>, Fault> {
     }
     let workers = wish.workers.unwrap_or(cpus.len()).max(1);
     let place = |number: usize| match cpus.get(number % cpus.len().max(1)) {
-        Some(cpu) if wish.pin => Place::Pinned(*cpu),
-        _ => Place::Anywhere,
+        Some(cpu) if wish.pin => CpuPlacement::Pinned(*cpu),
+        _ => CpuPlacement::Anywhere,
     };
     Ok((0..workers).map(place).collect())
 }
@@ -130,14 +130,14 @@ fn plan(wish: &Wish<'_>, machine: &Machine) -> Result<Vec<Place>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Place::{Anywhere, Pinned};
+    use CpuPlacement::{Anywhere, Pinned};
 
     fn planned(
         workers: Option<usize>,
         cpus: Option<&[usize]>,
         pin: bool,
         machine: &Machine,
-    ) -> Result<Vec<Place>, Fault> {
+    ) -> Result<Vec<CpuPlacement>, Fault> {
         plan(&Wish { workers, cpus, pin }, machine)
     }
 

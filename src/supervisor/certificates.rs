@@ -3,53 +3,54 @@
 
 use super::{Error, Event};
 use crate::base::clock::Clock;
-use crate::base::folders::Folders;
+use crate::base::file_watch::FileWatch;
 use crate::config::{Settings, Tls, TlsToBackends};
 use crate::net::tls::{
-    BackendTls, CertificateFiles, Credentials, FileFault, Reception, Verification, load_certificates, warn_of_expiry,
+    BackendTls, CertificateFiles, Credentials, FileFault, TlsServerContext, Verification, load_certificates,
+    warn_of_expiry,
 };
-use crate::worker::{DoorCertificates, TlsParts};
+use crate::worker::{DefaultCertificates, WorkerTlsConfig};
 use crossbeam_channel::Sender;
 use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Keeps them.
-pub(super) struct Keeper {
+pub(super) struct CertificateManager {
     tls: Option<Tls>,
-    parts: Option<TlsParts>,
+    worker_tls: Option<WorkerTlsConfig>,
     to_backends: TlsToBackends,
     backend_tls: Option<BackendTls>,
     clock: Clock,
-    _watch: Option<Folders>,
+    _watch: Option<FileWatch>,
 }
 
-impl Keeper {
+impl CertificateManager {
     pub(super) fn new(settings: &Settings, events: &Sender<Event>, clock: Clock) -> Result<Self, Error> {
-        let parts = match &settings.tls {
-            Some(tls) => Some(TlsParts {
-                reception: Arc::new(Reception::new(&tls.server).map_err(Error::Tls)?),
-                settings: tls.lobby.clone(),
-                doors: doors(tls),
+        let worker_tls = match &settings.tls {
+            Some(tls) => Some(WorkerTlsConfig {
+                tls_server: Arc::new(TlsServerContext::new(&tls.server).map_err(Error::Tls)?),
+                settings: tls.handshakes.clone(),
+                default_certificates: default_certificates(tls),
             }),
             None => None,
         };
-        let mut keeper = Self {
+        let mut manager = Self {
             tls: settings.tls.clone(),
-            parts,
+            worker_tls,
             to_backends: settings.backend_tls.clone(),
             backend_tls: make_backend_tls(&settings.backend_tls),
             clock,
             _watch: None,
         };
-        keeper._watch = watch(keeper.paths(), events);
-        keeper.warn_of_expiry();
-        Ok(keeper)
+        manager._watch = watch(manager.paths(), events);
+        manager.warn_of_expiry();
+        Ok(manager)
     }
 
     /// What workers need for clients.
-    pub(super) fn parts(&self) -> Option<TlsParts> {
-        self.parts.clone()
+    pub(super) fn worker_tls(&self) -> Option<WorkerTlsConfig> {
+        self.worker_tls.clone()
     }
 
     /// What they need for backends; `None` where nothing can be agreed on, and no backend of `https://` be used.
@@ -58,9 +59,10 @@ impl Keeper {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&CertificateFiles, &Credentials)> {
-        let doors = self.tls.iter().flat_map(|tls| &tls.listeners);
-        let doors = doors.filter_map(|listener| listener.certificate.as_ref().map(|(files, pair)| (files, pair)));
-        doors.chain(self.to_backends.own.as_ref().zip(self.to_backends.settings.credentials.as_ref()))
+        let default_certificates = self.tls.iter().flat_map(|tls| &tls.listeners);
+        let default_certificates = default_certificates
+            .filter_map(|listener| listener.certificate.as_ref().map(|(files, pair)| (files, pair)));
+        default_certificates.chain(self.to_backends.own.as_ref().zip(self.to_backends.settings.credentials.as_ref()))
     }
 
     fn paths(&self) -> impl Iterator<Item = &Path> {
@@ -81,8 +83,8 @@ impl Keeper {
 
     /// Reads again what clients are shown and asked for. Returns it if it has changed; what is bad leaves the one before
     /// in use.
-    pub(super) fn renew_parts(&mut self) -> Option<TlsParts> {
-        let (tls, parts) = (self.tls.as_mut()?, self.parts.as_mut()?);
+    pub(super) fn renew_worker_tls(&mut self) -> Option<WorkerTlsConfig> {
+        let (tls, worker_tls) = (self.tls.as_mut()?, self.worker_tls.as_mut()?);
         let mut has_changed = false;
         for (files, pair) in tls.listeners.iter_mut().filter_map(|listener| listener.certificate.as_mut()) {
             has_changed |= renew_pair(files, pair, self.clock);
@@ -91,17 +93,17 @@ impl Keeper {
             renew_authorities(&tls.client_authorities).map(|authorities| tls.server.client_auth.with(authorities));
         if let Some(auth) = auth.filter(|auth| *auth != tls.server.client_auth) {
             tls.server.client_auth = auth;
-            match Reception::new(&tls.server) {
-                Ok(reception) => {
+            match TlsServerContext::new(&tls.server) {
+                Ok(tls_server) => {
                     log::info!("https.clientCa: other authorities");
-                    parts.reception = Arc::new(reception);
+                    worker_tls.tls_server = Arc::new(tls_server);
                     has_changed = true;
                 }
                 Err(problem) => log::error!("https.clientCa: {problem}; the authorities before stay in use"),
             }
         }
-        parts.doors = doors(tls);
-        has_changed.then(|| parts.clone())
+        worker_tls.default_certificates = default_certificates(tls);
+        has_changed.then(|| worker_tls.clone())
     }
 
     /// The same for backends.
@@ -149,16 +151,16 @@ fn renew_authorities(paths: &[PathBuf]) -> Option<Vec<CertificateDer<'static>>> 
     read.ok().map(|files| files.concat()).filter(|all| !all.is_empty())
 }
 
-fn doors(tls: &Tls) -> DoorCertificates {
+fn default_certificates(tls: &Tls) -> DefaultCertificates {
     tls.listeners.iter().map(|listener| listener.certificate.as_ref().map(|(_, pair)| pair.clone())).collect()
 }
 
-fn watch<'a>(paths: impl Iterator<Item = &'a Path>, events: &Sender<Event>) -> Option<Folders> {
+fn watch<'a>(paths: impl Iterator<Item = &'a Path>, events: &Sender<Event>) -> Option<FileWatch> {
     let mut paths = paths.peekable();
     paths.peek()?;
     let events = events.clone();
     // Fails only when the supervisor has gone.
-    let mut watch = Folders::watch(move || drop(events.send(Event::Files)))
+    let mut watch = FileWatch::watch(move || drop(events.send(Event::Files)))
         .inspect_err(|error| log::warn!("watching certificates: {error}; they are read again at SIGHUP only"))
         .ok()?;
     for path in paths {

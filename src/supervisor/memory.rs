@@ -4,7 +4,7 @@
 //! When all have been renewed in vain, the process itself may be; and the pauses grow, so that a limit below what the
 //! process needs makes it turn slowly, and say so, rather than storm.
 
-use super::loops::LoopId;
+use super::worker_pool::WorkerId;
 use crate::base::clock::Moment;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const FORGOTTEN: u32 = 60;
 /// A worker as the policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    pub(super) id: LoopId,
+    pub(super) id: WorkerId,
     pub(super) started: Moment,
     /// The memory it says it holds.
     pub(super) bytes: u64,
@@ -38,7 +38,7 @@ pub(super) enum Decision {
     /// Nothing.
     Rest,
     /// This worker gets a successor.
-    Renew(LoopId),
+    Renew(WorkerId),
     /// All have been renewed since it began, and it was not enough.
     Exhausted,
 }
@@ -46,14 +46,14 @@ pub(super) enum Decision {
 /// When memory is given back: whenever far less is held than was held before. Not each time a load breathes: threads that
 /// allocate meanwhile wait for it, for 20 to 90 ms where 100 MiB are free and for 90 to 200 ms where it is 400 MiB.
 #[derive(Debug)]
-pub(super) struct Ebb {
+pub(super) struct MemoryTrim {
     /// The most that was held since memory was given back.
     highest: u64,
     pause: Duration,
     rest_until: Moment,
 }
 
-impl Ebb {
+impl MemoryTrim {
     /// What is not worth the walk through the allocator's lists, in bytes.
     const LEAST: u64 = 1 << 20;
 
@@ -76,7 +76,7 @@ impl Ebb {
 
 /// What was decided so far.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub(super) struct MemoryPolicy {
     limit: u64,
     interval: Duration,
     /// When the present round began.
@@ -85,7 +85,7 @@ pub(super) struct Policy {
     pause: u32,
 }
 
-impl Policy {
+impl MemoryPolicy {
     /// Keeps to `limit` bytes, looking each `interval`.
     pub(super) fn new(limit: u64, interval: Duration) -> Self {
         Self { limit, interval, round: None, rest_until: Moment::ZERO, pause: SHORTEST_PAUSE }
@@ -140,13 +140,13 @@ mod tests {
     }
 
     fn candidate(id: u64, started: u64, bytes: u64) -> Candidate {
-        Candidate { id: LoopId(id), started: at(started), bytes }
+        Candidate { id: WorkerId(id), started: at(started), bytes }
     }
 
     #[test]
     fn decisions() {
         use Decision::{Exhausted, Renew, Rest};
-        let mut policy = Policy::new(1000, INTERVAL);
+        let mut policy = MemoryPolicy::new(1000, INTERVAL);
         let both = [candidate(1, 0, 10), candidate(2, 0, 20)];
         let second_is_new = [candidate(1, 0, 10), candidate(3, 11, 900)];
         let all_new = [candidate(4, 17, 10), candidate(3, 11, 900)];
@@ -154,22 +154,22 @@ mod tests {
         type Row<'a> = (u64, u64, &'a [Candidate], bool, Decision);
         let table: [Row<'_>; 14] = [
             (1, 1000, &both, false, Rest),
-            (10, 1001, &both, false, Renew(LoopId(2))),
+            (10, 1001, &both, false, Renew(WorkerId(2))),
             (11, 1001, &second_is_new, false, Rest),
             (15, 1001, &second_is_new, true, Rest),
             // What it held is only just free.
             (16, 1001, &second_is_new, false, Rest),
             // Below the limit, and yet not so far that a new round would begin.
             (16, 950, &second_is_new, false, Rest),
-            (17, 1001, &second_is_new, false, Renew(LoopId(1))),
+            (17, 1001, &second_is_new, false, Renew(WorkerId(1))),
             (22, 1001, &all_new, false, Exhausted),
             (31, 1001, &all_new, false, Rest),
-            (32, 1001, &all_new, false, Renew(LoopId(3))),
+            (32, 1001, &all_new, false, Renew(WorkerId(3))),
             (33, 900, &all_new, false, Rest),
-            (42, 1001, &all_new, false, Renew(LoopId(3))),
+            (42, 1001, &all_new, false, Renew(WorkerId(3))),
             // All are new in this round, so all would have been renewed in vain; but it is forgotten.
             (107, 950, &since_42, false, Rest),
-            (108, 1001, &since_42, false, Renew(LoopId(6))),
+            (108, 1001, &since_42, false, Renew(WorkerId(6))),
         ];
         for (second, resident, candidates, is_draining, expected) in table {
             let found = policy.decide(at(second), resident, candidates, is_draining);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn memory_is_given_back_when_a_load_has_gone_and_not_each_time_it_breathes() {
         const MIB: u64 = 1 << 20;
-        let mut ebb = Ebb::new(INTERVAL);
+        let mut memory_trim = MemoryTrim::new(INTERVAL);
         let table = [
             (0, 2 * MIB, false),
             (1, 40 * MIB, false),
@@ -196,7 +196,7 @@ mod tests {
             (21, 0, false),
         ];
         for (second, bytes, expected) in table {
-            assert_eq!(ebb.look(at(second), bytes), expected, "{bytes} bytes at {second} s after {table:?}");
+            assert_eq!(memory_trim.look(at(second), bytes), expected, "{bytes} bytes at {second} s after {table:?}");
         }
     }
 
@@ -208,7 +208,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let workers = rng.u64(1..6);
             let always = rng.bool();
-            let mut policy = Policy::new(1000, INTERVAL);
+            let mut policy = MemoryPolicy::new(1000, INTERVAL);
             let mut candidates: Vec<_> = (0..workers).map(|id| candidate(id, 0, rng.u64(..500))).collect();
             let (mut next_id, mut draining_until, mut last, mut renewals) = (workers, 0, None::<u64>, 0);
             let seconds = 3600;

@@ -4,10 +4,9 @@
 mod affinity;
 mod certificates;
 mod cgroup;
-mod doors;
 mod error;
 mod limits;
-mod loops;
+mod listeners;
 mod memory;
 mod notify;
 mod panics;
@@ -18,6 +17,7 @@ mod report;
 mod tests;
 mod upgrade;
 mod watchdog;
+mod worker_pool;
 
 pub use error::Error;
 pub use upgrade::{Predecessor, order as order_upgrade};
@@ -25,15 +25,14 @@ pub use upgrade::{Predecessor, order as order_upgrade};
 use crate::base::clock::{Clock, Moment};
 use crate::config::Settings;
 use crate::net::activation;
+use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::listener::Listener;
-use crate::net::quota::Quota;
 use crate::net::tls::DAY;
 use crate::page::Pages;
-use crate::worker::{Order, PlainClient};
+use crate::worker::{PlainClient, WorkerCommand};
 use crate::{access_log, directory};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, select, tick};
-use doors::Doors;
-use loops::{LoopId, Loops, Stock};
+use listeners::Listeners;
 use pid_file::PidFile;
 use privileges::Account;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -42,7 +41,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use upgrade::{Elder, Succession, Word};
+use upgrade::{PredecessorLink, SuccessorEvent, UpgradeState};
+use worker_pool::{WorkerDeps, WorkerId, WorkerPool};
 
 /// How old a process has to be to be renewed for its memory's sake, in intervals of `server.memoryCheckInterval`: ten
 /// minutes unless set otherwise.
@@ -56,42 +56,46 @@ enum Event {
     Signal(i32),
     /// Files of certificates may have changed.
     Files,
-    WorkerEnded(LoopId, Result<(), String>),
+    WorkerEnded(WorkerId, Result<(), String>),
     /// All workers have been renewed and the process holds too much memory all the same: it is to be renewed itself.
     Renew,
     /// What becomes of the successor.
-    Successor(Word),
+    Successor(SuccessorEvent),
     /// A client of the predecessor's; `None` when no more come.
     Client(Option<PlainClient>),
 }
 
 /// Serves until a signal ends it, or a successor takes its place; every request that is under way then is answered
-/// first, up to `server.gracefulWait`. Where there is a predecessor, this process takes its place.
+/// first, up to `server.drainTimeout`. Where there is a predecessor, this process takes its place.
 pub fn run(settings: &Settings, predecessor: Option<Predecessor>) -> Result<(), Error> {
     let (events_out, events) = crossbeam_channel::unbounded();
-    let begun = prepare(settings, predecessor.as_ref(), &events_out).and_then(|mut house| {
+    let begun = prepare(settings, predecessor.as_ref(), &events_out).and_then(|mut supervisor| {
         match &predecessor {
-            Some(predecessor) => house.succeed(predecessor, &events)?,
-            None => house.begin()?,
+            Some(predecessor) => supervisor.succeed(predecessor, &events)?,
+            None => supervisor.begin()?,
         }
-        Ok(house)
+        Ok(supervisor)
     });
-    let mut house = begun.inspect_err(|error| {
+    let mut supervisor = begun.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.refuse(&error.to_string());
         }
     })?;
-    for address in house.loops.doors.iter().flat_map(Doors::addresses) {
-        log::info!("listening on {address} with {} workers", house.loops.places());
+    for address in supervisor.pool.listeners.iter().flat_map(Listeners::addresses) {
+        log::info!("listening on {address} with {} workers", supervisor.pool.slots());
     }
-    house.serve(&events);
-    house.see_off(&events);
-    house.tear_down();
+    supervisor.serve(&events);
+    supervisor.wait_for_handoff(&events);
+    supervisor.shutdown();
     Ok(())
 }
 
 /// Everything but the workers.
-fn prepare(settings: &Settings, predecessor: Option<&Predecessor>, events: &Sender<Event>) -> Result<House, Error> {
+fn prepare(
+    settings: &Settings,
+    predecessor: Option<&Predecessor>,
+    events: &Sender<Event>,
+) -> Result<Supervisor, Error> {
     // Before this process listens on sockets of its own.
     let activated = activation::take_sockets().map_err(Error::Activation)?;
     let cpus = affinity::choose(settings).map_err(Error::Cpus)?;
@@ -103,36 +107,36 @@ fn prepare(settings: &Settings, predecessor: Option<&Predecessor>, events: &Send
     settings.worker.max_connections = limits::connections(settings.max_connections, cpus.len(), open_files);
     // From here on a signal is an order, not the end of the process: before the first client can have connected.
     hear_signals(events.clone()).map_err(|error| Error::System("hearing signals", error))?;
-    let doors = open_doors(&settings, cpus.len(), activated, predecessor)?;
+    let listeners = open_listeners(&settings, cpus.len(), activated, predecessor)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
     // That of a predecessor is its own until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
     let pid_file = path.map(|path| PidFile::write(path, account).map_err(Error::pid_file(path))).transpose()?;
     if predecessor.is_none() {
         // Soon, or another process could bind the same address unseen. Who connects waits until everything is loaded.
-        doors.listen()?;
+        listeners.listen()?;
     }
     account.take_on().map_err(Error::Privileges)?;
     panics::log_them();
-    let house = House::furnish(&settings, &cpus, doors, events)?;
-    Ok(House { pid_file, ..house })
+    let supervisor = Supervisor::assemble(&settings, &cpus, listeners, events)?;
+    Ok(Supervisor { pid_file, ..supervisor })
 }
 
 /// The sockets of all addresses. One that the service manager listens on, and that nobody here accepts from, would take
 /// in clients for nobody; one of a predecessor's that is no longer wanted is closed by that, when its queue is empty.
-fn open_doors(
+fn open_listeners(
     settings: &Settings,
     workers: usize,
     activated: Vec<Listener>,
     predecessor: Option<&Predecessor>,
-) -> Result<Doors, Error> {
+) -> Result<Listeners, Error> {
     if let Some(predecessor) = predecessor {
         let inherited = predecessor.sockets().map_err(Error::Predecessor)?;
-        return Doors::open(settings, workers, inherited).map(|(doors, _)| doors);
+        return Listeners::open(settings, workers, inherited).map(|(listeners, _)| listeners);
     }
-    let (doors, others) = Doors::open(settings, workers, activated)?;
+    let (listeners, others) = Listeners::open(settings, workers, activated)?;
     match others.first() {
-        None => Ok(doors),
+        None => Ok(listeners),
         Some(other) => Err(match other.local_address() {
             Ok(address) => Error::Unnamed(address),
             Err(error) => Error::Activation(error),
@@ -157,16 +161,16 @@ fn is_end(signal: i32) -> bool {
 }
 
 /// All that runs.
-struct House {
-    loops: Loops,
+struct Supervisor {
+    pool: WorkerPool,
     log: access_log::Control,
     events: Sender<Event>,
     started: Moment,
     /// The file with this process's number.
     pid_file: Option<PidFile>,
-    succession: Succession,
+    upgrade_state: UpgradeState,
     /// Who was here before, and finishes what it has begun.
-    elder: Option<Elder>,
+    predecessor_link: Option<PredecessorLink>,
     /// Somebody has ordered the end.
     is_ordered_to_stop: bool,
     /// Somebody has ordered the end at once.
@@ -175,33 +179,33 @@ struct House {
     passes_on_until: Option<Moment>,
 }
 
-impl House {
-    fn furnish(
+impl Supervisor {
+    fn assemble(
         settings: &Settings,
-        cpus: &[affinity::Place],
-        doors: Doors,
+        cpus: &[affinity::CpuPlacement],
+        listeners: Listeners,
         events: &Sender<Event>,
     ) -> Result<Self, Error> {
         let clock = Clock::new();
         let (log, cores_log) = access_log::start(&settings.access_log, cpus.len(), clock)
             .map_err(|error| Error::System("opening the access log", error))?;
-        let stock = Stock {
+        let deps = WorkerDeps {
             settings: settings.clone(),
             directory: directory::start(&settings.directory, clock).map_err(Error::Directory)?,
             log: cores_log,
             pages: Arc::new(Pages::load(&settings.page)),
-            certificates: certificates::Keeper::new(settings, events, clock)?,
-            quota: settings.max_per_address.map(Quota::new).map(Arc::new),
+            certificates: certificates::CertificateManager::new(settings, events, clock)?,
+            limiter: settings.max_per_address.map(ConnectionLimiter::new).map(Arc::new),
             clock,
         };
         Ok(Self {
-            loops: Loops::new(stock, doors, cpus, events.clone()),
+            pool: WorkerPool::new(deps, listeners, cpus, events.clone()),
             log,
             events: events.clone(),
             started: clock.now(),
             pid_file: None,
-            succession: Succession::default(),
-            elder: None,
+            upgrade_state: UpgradeState::default(),
+            predecessor_link: None,
             is_ordered_to_stop: false,
             is_hurried: false,
             passes_on_until: None,
@@ -210,7 +214,7 @@ impl House {
 
     /// Serves, with nobody before.
     fn begin(&mut self) -> Result<(), Error> {
-        self.loops.start()?;
+        self.pool.start()?;
         notify::ready();
         Ok(())
     }
@@ -222,30 +226,31 @@ impl House {
         let events = self.events.clone();
         // Fails only when the supervisor has gone.
         let take = move |client| drop(events.send(Event::Client(client)));
-        let elder = is_there.then(|| predecessor.follow(take)).transpose();
-        let elder = elder.map_err(|error| Error::System("following the process before", error))?;
-        if let Err(error) = self.loops.doors.iter().try_for_each(Doors::listen) {
+        let predecessor_link = is_there.then(|| predecessor.follow(take)).transpose();
+        let predecessor_link =
+            predecessor_link.map_err(|error| Error::System("following the process before", error))?;
+        if let Err(error) = self.pool.listeners.iter().try_for_each(Listeners::listen) {
             // There is no way back, and what can be accepted from is.
             log::error!("{error}");
         }
-        if let Err(error) = self.loops.start() {
+        if let Err(error) = self.pool.start() {
             // Others try it again for who could not begin.
-            if self.loops.begun() == 0 {
+            if self.pool.begun() == 0 {
                 return Err(error);
             }
             log::error!("{error}");
         }
-        if let Some(path) = &self.loops.stock.settings.pid_file {
+        if let Some(path) = &self.pool.deps.settings.pid_file {
             // Clients do not care.
             let written = PidFile::write(path, Account::default()).map_err(Error::pid_file(path));
             self.pid_file = written.inspect_err(|error| log::error!("{error}")).ok();
         }
         log::info!("upgrade: taking the place of process {}", predecessor.pid());
-        match &elder {
-            Some(elder) => elder.say_serving(),
+        match &predecessor_link {
+            Some(predecessor_link) => predecessor_link.say_serving(),
             None => notify::ready(),
         }
-        self.elder = elder;
+        self.predecessor_link = predecessor_link;
         Ok(())
     }
 
@@ -254,7 +259,7 @@ impl House {
     fn warm_up(&self, predecessor: &Predecessor, events: &Receiver<Event>) -> Result<bool, Error> {
         let mut later = Vec::new();
         let is_there = loop {
-            if self.loops.stock.directory.status().is_warm() {
+            if self.pool.deps.directory.status().is_warm() {
                 break true;
             }
             if predecessor.is_silent() {
@@ -280,14 +285,15 @@ impl House {
 
     /// Whether everything is done. Clients of an elder that come late are passed on to the successor for a while.
     fn has_ended(&self) -> bool {
-        let is_messenger = self.succession.is_replaced() && !self.is_ordered_to_stop && self.elder.is_some();
-        let now = self.loops.stock.clock.now();
-        self.loops.have_ended() && !(is_messenger && self.passes_on_until.is_some_and(|until| now < until))
+        let is_messenger =
+            self.upgrade_state.is_replaced() && !self.is_ordered_to_stop && self.predecessor_link.is_some();
+        let now = self.pool.deps.clock.now();
+        self.pool.have_ended() && !(is_messenger && self.passes_on_until.is_some_and(|until| now < until))
     }
 
     /// Waits for what happens, looks after the workers, and waits for their ends at last.
     fn serve(&mut self, events: &Receiver<Event>) {
-        let (ticks, daily) = (tick(self.loops.interval()), tick(DAY));
+        let (ticks, daily) = (tick(self.pool.interval()), tick(DAY));
         while !self.has_ended() {
             select! {
                 recv(events) -> event => match event {
@@ -299,16 +305,16 @@ impl House {
                     Ok(event) => self.handle(event),
                     Err(_) => return,
                 },
-                recv(ticks) -> _ => self.loops.look(),
-                recv(daily) -> _ => self.loops.stock.certificates.warn_of_expiry(),
+                recv(ticks) -> _ => self.pool.look(),
+                recv(daily) -> _ => self.pool.deps.certificates.warn_of_expiry(),
             }
         }
     }
 
     /// Waits until the last clients have gone over to a successor, for a while, and not where nobody wants to wait.
-    fn see_off(&mut self, events: &Receiver<Event>) {
-        let Some(is_over) = self.succession.say_end() else { return };
-        let too_late = after(upgrade::FAREWELL);
+    fn wait_for_handoff(&mut self, events: &Receiver<Event>) {
+        let Some(is_over) = self.upgrade_state.say_end() else { return };
+        let too_late = after(upgrade::HANDOFF_TIMEOUT);
         while !self.is_hurried {
             select! {
                 recv(is_over) -> _ => return,
@@ -329,49 +335,49 @@ impl House {
             Event::Signal(SIGHUP) => self.reload(),
             Event::Signal(SIGUSR1) => {
                 self.reopen_log();
-                report::tell_totals("so far", &self.loops.counters(), &self.loops.accepted(), self.log.lost_lines());
+                report::tell_totals("so far", &self.pool.counters(), &self.pool.accepted(), self.log.lost_lines());
             }
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Renew => self.renew(),
             Event::Signal(_) => self.stop(),
             Event::Files => self.renew_certificates(),
-            Event::WorkerEnded(id, how) => self.loops.ended(id, how),
-            Event::Successor(word) => self.hear_of_successor(word),
+            Event::WorkerEnded(id, how) => self.pool.ended(id, how),
+            Event::Successor(event) => self.hear_of_successor(event),
             Event::Client(Some(client)) => self.take(client),
-            Event::Client(None) => self.elder = None,
+            Event::Client(None) => self.predecessor_link = None,
         }
     }
 
     fn reopen_log(&mut self) {
         self.log.reopen();
-        self.elder.iter().for_each(Elder::reopen_log);
+        self.predecessor_link.iter().for_each(PredecessorLink::reopen_log);
     }
 
     /// Takes on a client of the elder's, or passes it on.
     fn take(&mut self, client: PlainClient) {
-        match self.succession.heir().filter(|_| !self.is_ordered_to_stop) {
-            Some(heir) => heir.pass_on(client),
-            None => self.loops.adopt(client),
+        match self.upgrade_state.drain_target().filter(|_| !self.is_ordered_to_stop) {
+            Some(drain_target) => drain_target.pass_on(client),
+            None => self.pool.import(client),
         }
     }
 
     fn stop(&mut self) {
         self.is_ordered_to_stop = true;
-        self.succession.give_up();
+        self.upgrade_state.give_up();
         // It has to close its clients from now on, as this process does.
-        self.elder.iter().for_each(Elder::hang_up);
-        if !self.succession.is_replaced() {
+        self.predecessor_link.iter().for_each(PredecessorLink::hang_up);
+        if !self.upgrade_state.is_replaced() {
             notify::stopping();
         }
-        self.loops.stop();
+        self.pool.stop();
     }
 
     /// Renews the process for its memory's sake. A successor that soon holds as much would be renewed in turn, again and
     /// again: so none is that is young.
     fn renew(&mut self) {
-        let stock = &self.loops.stock;
-        let age = stock.clock.now().since(self.started);
-        if age < stock.settings.supervision.memory_check_interval * LEAST_AGE {
+        let deps = &self.pool.deps;
+        let age = deps.clock.now().since(self.started);
+        if age < deps.settings.supervision.memory_check_interval * LEAST_AGE {
             log::warn!("the process has been up for {age:?} alone: it is not renewed (server.memoryUpgrade)");
         } else {
             log::warn!("the process is renewed for the sake of its memory (server.memoryUpgrade)");
@@ -382,68 +388,68 @@ impl House {
     fn upgrade(&mut self) {
         let events = self.events.clone();
         // Fails only when the supervisor has gone.
-        let tell = move |word| drop(events.send(Event::Successor(word)));
-        let timeout = self.loops.stock.settings.supervision.upgrade_timeout;
-        self.succession.begin(self.loops.doors.as_ref(), timeout, tell);
+        let tell = move |event| drop(events.send(Event::Successor(event)));
+        let timeout = self.pool.deps.settings.supervision.upgrade_timeout;
+        self.upgrade_state.begin(self.pool.listeners.as_ref(), timeout, tell);
     }
 
-    fn hear_of_successor(&mut self, word: Word) {
-        match word {
-            Word::Failed(why) => {
-                self.succession.failed(&why);
+    fn hear_of_successor(&mut self, event: SuccessorEvent) {
+        match event {
+            SuccessorEvent::Failed(why) => {
+                self.upgrade_state.failed(&why);
                 // The successor may have put its own number there.
                 if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::renew) {
                     log::error!("server.pidFile: {error}");
                 }
             }
-            Word::ReopenLog => self.reopen_log(),
-            Word::Serves { pid } if self.is_ordered_to_stop => self.succession.stop_too(pid),
-            Word::Serves { pid } => {
-                let Some(heir) = self.succession.succeeded(pid) else { return };
-                self.loops.stock.directory.retire();
-                self.loops.hand_over(&heir);
-                let grace = self.loops.stock.settings.worker.graceful_wait;
-                self.passes_on_until = Some(self.loops.stock.clock.now() + grace.max(upgrade::FAREWELL));
+            SuccessorEvent::ReopenLog => self.reopen_log(),
+            SuccessorEvent::Serves { pid } if self.is_ordered_to_stop => self.upgrade_state.stop_too(pid),
+            SuccessorEvent::Serves { pid } => {
+                let Some(drain_target) = self.upgrade_state.succeeded(pid) else { return };
+                self.pool.deps.directory.retire();
+                self.pool.hand_over(&drain_target);
+                let grace = self.pool.deps.settings.worker.drain_timeout;
+                self.passes_on_until = Some(self.pool.deps.clock.now() + grace.max(upgrade::HANDOFF_TIMEOUT));
             }
-            Word::Gone if self.succession.is_replaced() && !self.has_ended() => {
+            SuccessorEvent::Gone if self.upgrade_state.is_replaced() && !self.has_ended() => {
                 log::warn!("upgrade: the new process takes no clients any more; those that are here end here");
-                self.elder.iter().for_each(Elder::hang_up);
-                self.loops.stop();
+                self.predecessor_link.iter().for_each(PredecessorLink::hang_up);
+                self.pool.stop();
             }
-            Word::Gone => {}
+            SuccessorEvent::Gone => {}
         }
     }
 
     fn reload(&mut self) {
         // Nothing counts any more of what a process says that is the service no longer.
-        let is_service = !self.succession.is_replaced();
+        let is_service = !self.upgrade_state.is_replaced();
         if is_service {
             notify::reloading("reading routes, certificates and pages again");
         }
-        self.loops.stock.directory.reload();
+        self.pool.deps.directory.reload();
         self.renew_certificates();
-        let pages = Arc::new(Pages::load(&self.loops.stock.settings.page));
-        self.loops.stock.pages = Arc::clone(&pages);
-        self.loops.tell_all(|| Order::Pages(Arc::clone(&pages)));
+        let pages = Arc::new(Pages::load(&self.pool.deps.settings.page));
+        self.pool.deps.pages = Arc::clone(&pages);
+        self.pool.tell_all(|| WorkerCommand::Pages(Arc::clone(&pages)));
         if is_service {
             notify::ready();
         }
     }
 
     fn renew_certificates(&mut self) {
-        if let Some(parts) = self.loops.stock.certificates.renew_parts() {
-            self.loops.tell_all(|| Order::Tls(parts.clone()));
+        if let Some(worker_tls) = self.pool.deps.certificates.renew_worker_tls() {
+            self.pool.tell_all(|| WorkerCommand::Tls(worker_tls.clone()));
         }
-        if let Some(tls) = self.loops.stock.certificates.renew_backend_tls() {
-            self.loops.tell_all(|| Order::BackendTls(tls.clone()));
+        if let Some(tls) = self.pool.deps.certificates.renew_backend_tls() {
+            self.pool.tell_all(|| WorkerCommand::BackendTls(tls.clone()));
         }
     }
 
-    fn tear_down(self) {
-        let (counters, accepted) = (self.loops.counters(), self.loops.accepted());
-        self.loops.stock.directory.stop();
-        drop(self.loops);
-        self.succession.finish();
+    fn shutdown(self) {
+        let (counters, accepted) = (self.pool.counters(), self.pool.accepted());
+        self.pool.deps.directory.stop();
+        drop(self.pool);
+        self.upgrade_state.finish();
         report::tell_totals("stopped", &counters, &accepted, self.log.stop());
     }
 }

@@ -2,15 +2,15 @@
 
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters};
-use crate::base::reason::Reason;
-use crate::worker::Vitals;
+use crate::base::reason::FailureReason;
+use crate::worker::WorkerStats;
 use std::fmt;
 
 const MIB: u64 = 1024 * 1024;
 
 /// Why a worker was replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum ReplaceReason {
     /// The process holds so much, and is to hold so much, in bytes.
     Memory { resident: u64, limit: u64 },
     /// It did not turn any more.
@@ -19,7 +19,7 @@ pub(super) enum Why {
     Failed(String),
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ReplaceReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory { resident, limit } => {
@@ -34,23 +34,23 @@ impl fmt::Display for Why {
 /// The life of one worker, in one line.
 pub(super) struct Report<'a> {
     pub(super) number: usize,
-    pub(super) why: &'a Why,
+    pub(super) why: &'a ReplaceReason,
     pub(super) started: Moment,
     /// When its successor took over.
     pub(super) replaced: Moment,
     pub(super) now: Moment,
     pub(super) counters: &'a Counters,
-    pub(super) vitals: &'a Vitals,
+    pub(super) stats: &'a WorkerStats,
     /// What the process holds now, in bytes.
     pub(super) resident: u64,
 }
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let holdings = self.vitals.holdings();
+        let usage = self.stats.usage();
         let counted = |counter| self.counters.get(counter);
-        let how = match (self.why, self.vitals.forced()) {
-            (Why::Failed(_), _) => "by failure".to_owned(),
+        let how = match (self.why, self.stats.forced()) {
+            (ReplaceReason::Failed(_), _) => "by failure".to_owned(),
             (_, 0) => "gracefully".to_owned(),
             (_, count) => format!("by force with {count} requests under way"),
         };
@@ -62,11 +62,11 @@ impl fmt::Display for Report<'_> {
             self.why,
             self.replaced.since(self.started).as_secs_f64(),
             counted(Counter::Accepted),
-            counted(Counter::Moved),
+            counted(Counter::MigratedConnections),
             counted(Counter::Requests),
-            holdings.clients,
-            holdings.requests,
-            holdings.bytes / MIB,
+            usage.clients,
+            usage.requests,
+            usage.bytes / MIB,
             self.now.since(self.replaced).as_secs_f64(),
             self.resident / MIB,
         )
@@ -76,7 +76,7 @@ impl fmt::Display for Report<'_> {
 /// Logs what was counted, and how many connections were accepted at each place.
 pub(super) fn tell_totals(when: &str, counters: &Counters, accepted: &[u64], lost_lines: u64) {
     let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
-    let reasons = Reason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));
+    let reasons = FailureReason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));
     let counted: Vec<String> = totals
         .chain(reasons)
         .chain([("lost_log_lines", lost_lines)])

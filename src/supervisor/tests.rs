@@ -3,7 +3,7 @@
 use super::*;
 use crate::config;
 use crate::wire::forwarded::Peer;
-use crate::worker::Deed;
+use crate::worker::TestCommand;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A house that the test looks after by hand; its workers have threads of their own.
 struct Scene {
-    house: Option<House>,
+    supervisor: Option<Supervisor>,
     events: Receiver<Event>,
     address: SocketAddr,
     folder: PathBuf,
@@ -59,16 +59,16 @@ impl Scene {
         let address = first.local_address().expect("an address");
         settings.listeners = vec![address];
         let (events_out, events) = crossbeam_channel::unbounded();
-        let (doors, _) = Doors::open(&settings, workers, vec![first]).expect("doors");
-        doors.listen().expect("queues");
-        let cpus = vec![affinity::Place::Anywhere; workers];
-        let mut house = House::furnish(&settings, &cpus, doors, &events_out).expect("a house");
-        house.loops.start().expect("workers");
-        Self { house: Some(house), events, address, folder, clock: Clock::new(), backend }
+        let (listeners, _) = Listeners::open(&settings, workers, vec![first]).expect("doors");
+        listeners.listen().expect("queues");
+        let cpus = vec![affinity::CpuPlacement::Anywhere; workers];
+        let mut supervisor = Supervisor::assemble(&settings, &cpus, listeners, &events_out).expect("a house");
+        supervisor.pool.start().expect("workers");
+        Self { supervisor: Some(supervisor), events, address, folder, clock: Clock::new(), backend }
     }
 
-    fn loops(&mut self) -> &mut Loops {
-        &mut self.house.as_mut().expect("a house").loops
+    fn pool(&mut self) -> &mut WorkerPool {
+        &mut self.supervisor.as_mut().expect("a house").pool
     }
 
     /// Looks after the house until this holds. Returns how long that took.
@@ -79,8 +79,8 @@ impl Scene {
             let waited = self.clock.now().since(began);
             assert!(waited < PATIENCE, "waited in vain: {what}");
             match self.events.recv_timeout(Duration::from_millis(5)) {
-                Ok(event) => self.house.as_mut().expect("a house").handle(event),
-                Err(_) => self.loops().look(),
+                Ok(event) => self.supervisor.as_mut().expect("a house").handle(event),
+                Err(_) => self.pool().look(),
             }
         }
         self.clock.now().since(began)
@@ -93,16 +93,16 @@ impl Scene {
     }
 
     fn have(&mut self, number: usize, deed: impl FnOnce() + Send + 'static) {
-        self.loops().tell(number, Order::Do(Deed(Box::new(deed))));
+        self.pool().tell(number, WorkerCommand::Do(TestCommand(Box::new(deed))));
     }
 }
 
 impl Drop for Scene {
     fn drop(&mut self) {
         if !thread::panicking() {
-            self.loops().stop();
-            self.until("the end", |scene| scene.loops().have_ended());
-            self.house.take().expect("a house").tear_down();
+            self.pool().stop();
+            self.until("the end", |scene| scene.pool().have_ended());
+            self.supervisor.take().expect("a house").shutdown();
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -115,7 +115,7 @@ impl Client {
     }
 
     /// Whether the answer is a good one.
-    fn is_answered(&mut self) -> bool {
+    fn gets_response(&mut self) -> bool {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if !matches!(self.0.read_line(&mut head), Ok(1..)) {
@@ -127,7 +127,7 @@ impl Client {
 
     fn is_served(&mut self) -> bool {
         self.send();
-        self.is_answered()
+        self.gets_response()
     }
 }
 
@@ -182,10 +182,10 @@ fn a_panic_costs_its_worker_and_no_other() {
     let mut scene = Scene::new("panic", 2);
     let mut times = Vec::new();
     for round in 0..7 {
-        let before = scene.loops().accepted();
+        let before = scene.pool().accepted();
         let mut clients: Vec<Client> = (0..16).map(|_| scene.client()).collect();
         assert!(clients.iter_mut().all(Client::is_served));
-        let of_other = scene.loops().accepted()[1] - before[1];
+        let of_other = scene.pool().accepted()[1] - before[1];
         let backend = Arc::clone(&scene.backend);
         let closed = backend.gate.write();
         let heard = backend.heard.load(Ordering::SeqCst);
@@ -193,13 +193,13 @@ fn a_panic_costs_its_worker_and_no_other() {
         scene.until("the requests are under way", |_| backend.heard.load(Ordering::SeqCst) == heard + 16);
         let began = scene.clock.now();
         scene.have(0, || panic!("a test's order"));
-        scene.until("a successor", |scene| scene.loops().begun() == 3 + round);
+        scene.until("a successor", |scene| scene.pool().begun() == 3 + round);
         drop(closed);
         // At both places somebody serves: of so many connections some come to each.
         assert!((0..16).map(|_| scene.client()).all(|mut client| client.is_served()));
         times.push(scene.clock.now().since(began));
-        let answered = clients.iter_mut().map(Client::is_answered).filter(|answered| *answered).count();
-        assert_eq!(answered as u64, of_other, "requests of the other worker go on");
+        let replied = clients.iter_mut().map(Client::gets_response).filter(|replied| *replied).count();
+        assert_eq!(replied as u64, of_other, "requests of the other worker go on");
     }
     // The first one pays for what the others find done.
     let (first, limit) = (times[0], Duration::from_millis(100));
@@ -220,31 +220,31 @@ fn a_panic_costs_its_worker_and_no_other() {
 #[test]
 fn a_neighbour_stands_in_where_a_worker_fails_again_and_again() {
     let mut scene = Scene::new("gap", 2);
-    for failure in 0..watchdog::Pace::AT_ONCE as u64 {
+    for failure in 0..watchdog::RestartBackoff::AT_ONCE as u64 {
         scene.have(0, || panic!("a test's order"));
-        scene.until("a successor", |scene| scene.loops().begun() == 3 + failure);
+        scene.until("a successor", |scene| scene.pool().begun() == 3 + failure);
     }
     let mut clients: Vec<Client> = (0..16).map(|_| scene.client()).collect();
     assert!(clients.iter_mut().all(Client::is_served));
     let (gate, closed) = mpsc::channel::<()>();
     scene.have(0, move || assert!(closed.recv().is_err(), "the gate opens by being dropped"));
-    scene.until("it is found stuck", |scene| scene.loops().leaving() == 1);
-    let (begun, before) = (scene.loops().begun(), scene.loops().accepted());
+    scene.until("it is found stuck", |scene| scene.pool().leaving() == 1);
+    let (begun, before) = (scene.pool().begun(), scene.pool().accepted());
     let began = scene.clock.now();
     assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()));
     let took = scene.clock.now().since(began);
     assert!(took < Duration::from_millis(500), "served after {took:?}");
-    assert_eq!(scene.loops().accepted()[1], before[1] + 32, "the neighbour has accepted them all");
+    assert_eq!(scene.pool().accepted()[1], before[1] + 32, "the neighbour has accepted them all");
     clients.iter_mut().for_each(Client::send);
     drop(gate);
-    assert!(clients.iter_mut().all(Client::is_answered), "who waited is answered");
-    scene.until("the stuck one's end", |scene| scene.loops().leaving() == 0);
+    assert!(clients.iter_mut().all(Client::gets_response), "who waited is answered");
+    scene.until("the stuck one's end", |scene| scene.pool().leaving() == 0);
     assert!(clients.iter_mut().all(Client::is_served), "and served on by the neighbour");
-    assert_eq!(scene.loops().begun(), begun, "all this while nobody worked there");
-    scene.until("somebody does again", |scene| scene.loops().begun() > begun);
-    let before = scene.loops().accepted();
+    assert_eq!(scene.pool().begun(), begun, "all this while nobody worked there");
+    scene.until("somebody does again", |scene| scene.pool().begun() > begun);
+    let before = scene.pool().accepted();
     assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()));
-    assert!((1..32).contains(&(scene.loops().accepted()[0] - before[0])), "each accepts at its own place");
+    assert!((1..32).contains(&(scene.pool().accepted()[0] - before[0])), "each accepts at its own place");
 }
 
 /// There is no thread, file or memory for who is to work in the place of a stuck one: it is tried until there is.
@@ -252,13 +252,13 @@ fn a_neighbour_stands_in_where_a_worker_fails_again_and_again() {
 fn a_successor_that_cannot_be_begun_is_tried_again() {
     let mut scene = Scene::new("starved", 2);
     let (gate, closed) = mpsc::channel::<()>();
-    scene.loops().is_starved = true;
+    scene.pool().is_starved = true;
     scene.have(0, move || assert!(closed.recv().is_err(), "the gate opens by being dropped"));
-    scene.until("it is found stuck", |scene| scene.loops().leaving() == 1);
-    assert_eq!(scene.loops().begun(), 2);
+    scene.until("it is found stuck", |scene| scene.pool().leaving() == 1);
+    assert_eq!(scene.pool().begun(), 2);
     assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()), "the neighbour accepts");
-    scene.loops().is_starved = false;
-    scene.until("a successor", |scene| scene.loops().begun() == 3);
+    scene.pool().is_starved = false;
+    scene.until("a successor", |scene| scene.pool().begun() == 3);
     drop(gate);
 }
 
@@ -266,15 +266,15 @@ fn a_successor_that_cannot_be_begun_is_tried_again() {
 #[test]
 fn nobody_waits_in_vain_at_the_end() {
     let mut scene = Scene::new("queue", 1);
-    scene.loops().is_starved = true;
+    scene.pool().is_starved = true;
     scene.have(0, || panic!("a test's order"));
-    scene.until("the worker's end", |scene| scene.loops().running() == 0);
+    scene.until("the worker's end", |scene| scene.pool().running() == 0);
     let mut client = scene.client();
     client.send();
-    scene.loops().is_starved = false;
-    scene.loops().stop();
-    scene.until("the end", |scene| scene.loops().have_ended());
-    assert!(client.is_answered());
+    scene.pool().is_starved = false;
+    scene.pool().stop();
+    scene.until("the end", |scene| scene.pool().have_ended());
+    assert!(client.gets_response());
 }
 
 /// A client arrives when the last worker has left, and before the supervisor knows that.
@@ -289,12 +289,12 @@ fn who_arrives_last_of_all_is_served() {
     let peer = Peer { address: [127, 0, 0, 1].into(), local_port: 80, secure: false, subject: None };
     let mut client = Client(BufReader::new(stream));
     client.send();
-    scene.loops().stop();
+    scene.pool().stop();
     let end = scene.events.recv_timeout(PATIENCE).expect("the worker's end");
-    scene.loops().adopt(PlainClient { stream: accepted, peer, served: 1, told: None });
-    scene.house.as_mut().expect("a house").handle(end);
-    scene.until("the end", |scene| scene.loops().have_ended());
-    assert!(client.is_answered());
+    scene.pool().import(PlainClient { stream: accepted, peer, served: 1, told: None });
+    scene.supervisor.as_mut().expect("a house").handle(end);
+    scene.until("the end", |scene| scene.pool().have_ended());
+    assert!(client.gets_response());
 }
 
 #[test]
@@ -304,14 +304,14 @@ fn who_does_not_turn_is_replaced_and_hands_over_when_it_comes_to_itself() {
     assert!(clients.iter_mut().all(Client::is_served));
     let (gate, closed) = mpsc::channel::<()>();
     scene.have(0, move || assert!(closed.recv().is_err(), "the gate opens by being dropped"));
-    let took = scene.until("a successor", |scene| scene.loops().begun() == 3);
+    let took = scene.until("a successor", |scene| scene.pool().begun() == 3);
     assert!(took >= Duration::from_millis(150), "found after {took:?}, which is too soon");
     assert!((0..16).map(|_| scene.client()).all(|mut client| client.is_served()), "the successor accepts");
-    assert_eq!(scene.loops().leaving(), 1);
+    assert_eq!(scene.pool().leaving(), 1);
     clients.iter_mut().for_each(Client::send);
     drop(gate);
-    scene.until("the stuck one's end", |scene| scene.loops().leaving() == 0);
-    assert!(clients.iter_mut().all(Client::is_answered), "who waited is answered");
+    scene.until("the stuck one's end", |scene| scene.pool().leaving() == 0);
+    assert!(clients.iter_mut().all(Client::gets_response), "who waited is answered");
     assert!(clients.iter_mut().all(Client::is_served), "and served on");
 }
 
@@ -321,23 +321,23 @@ fn nobody_waits_for_who_is_stuck_for_good() {
     let mut scene = Scene::new("for-good", 1);
     let (gate, closed) = mpsc::channel::<()>();
     scene.have(0, move || assert!(closed.recv().is_err(), "the gate opens by being dropped"));
-    scene.until("a successor", |scene| scene.loops().begun() == 2);
+    scene.until("a successor", |scene| scene.pool().begun() == 2);
     assert!(scene.client().is_served());
-    scene.loops().stop();
-    scene.until("the end", |scene| scene.loops().have_ended());
+    scene.pool().stop();
+    scene.until("the end", |scene| scene.pool().have_ended());
     drop(gate);
 }
 
 #[test]
 fn who_fails_again_and_again_is_replaced_ever_more_slowly() {
     let mut scene = Scene::new("storm", 1);
-    for failure in 0..watchdog::Pace::AT_ONCE as u64 {
+    for failure in 0..watchdog::RestartBackoff::AT_ONCE as u64 {
         scene.have(0, || panic!("a test's order"));
-        scene.until("a successor", |scene| scene.loops().begun() == 2 + failure);
+        scene.until("a successor", |scene| scene.pool().begun() == 2 + failure);
     }
-    let begun = scene.loops().begun();
+    let begun = scene.pool().begun();
     scene.have(0, || panic!("a test's order"));
-    let took = scene.until("one more successor", |scene| scene.loops().begun() > begun);
+    let took = scene.until("one more successor", |scene| scene.pool().begun() > begun);
     assert!(took >= Duration::from_millis(900), "after {took:?}");
     assert!(scene.client().is_served());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The questions to one worker.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watch {
+pub(super) struct WatchdogState {
     question: u64,
     asked: Moment,
     is_stuck: bool,
@@ -22,7 +22,7 @@ pub(super) enum Finding {
     Stuck(Duration),
 }
 
-impl Watch {
+impl WatchdogState {
     /// A watch over a worker that begins now, and has been asked nothing.
     pub(super) fn new(now: Moment) -> Self {
         Self { question: 0, asked: now, is_stuck: false }
@@ -30,8 +30,8 @@ impl Watch {
 
     /// Looks at it. `answered` is the last question that it has answered; one that has never been asked anything has
     /// answered question 0. It is found stuck once.
-    pub(super) fn look(&mut self, now: Moment, answered: u64, limit: Duration) -> Finding {
-        if answered >= self.question {
+    pub(super) fn look(&mut self, now: Moment, replied: u64, limit: Duration) -> Finding {
+        if replied >= self.question {
             if self.is_stuck {
                 self.is_stuck = false;
             }
@@ -50,11 +50,11 @@ impl Watch {
 
 /// How soon workers that fail are replaced: at once, unless they do so again and again.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RestartBackoff {
     failures: Vec<Moment>,
 }
 
-impl Pace {
+impl RestartBackoff {
     /// So many failures a minute are met at once.
     pub(super) const AT_ONCE: usize = 10;
 
@@ -82,10 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_is_asked_again_and_who_does_not_is_found_once() {
+    fn who_replies_is_asked_again_and_who_does_not_is_found_once() {
         use Finding::{Ask, Stuck, Wait};
         let limit = Duration::from_secs(5);
-        let mut watch = Watch::new(at(0));
+        let mut watch = WatchdogState::new(at(0));
         let table = [
             (0, 0, Ask(1)),
             (1, 1, Ask(2)),
@@ -97,19 +97,19 @@ mod tests {
             (62, 3, Ask(4)),
             (70, 3, Stuck(Duration::from_secs(8))),
         ];
-        for (second, answered, expected) in table {
-            assert_eq!(watch.look(at(second), answered, limit), expected, "at {second} s");
+        for (second, replied, expected) in table {
+            assert_eq!(watch.look(at(second), replied, limit), expected, "at {second} s");
         }
     }
 
     #[test]
     fn failures_one_after_the_other_slow_down_and_quiet_ends_it() {
-        let mut pace = Pace::default();
+        let mut backoff = RestartBackoff::default();
         for second in 0..10 {
-            assert_eq!(pace.delay(at(second)), Duration::ZERO);
+            assert_eq!(backoff.delay(at(second)), Duration::ZERO);
         }
-        let delays: Vec<u64> = (10..18).map(|second| pace.delay(at(second)).as_secs()).collect();
+        let delays: Vec<u64> = (10..18).map(|second| backoff.delay(at(second)).as_secs()).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(pace.delay(at(80)), Duration::ZERO);
+        assert_eq!(backoff.delay(at(80)), Duration::ZERO);
     }
 }

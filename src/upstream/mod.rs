@@ -1,6 +1,6 @@
 //! Which connections to backends a core has, and who waits for one. Knows keys, not sockets.
 
-use crate::base::slots::Key;
+use crate::base::gen_slab::SlotKey;
 use crate::cluster::BackendId;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ pub struct Settings {
     /// The greatest number of connections of a core to one backend (`server.maxSockets`). Tunnels do not count.
     pub max_sockets: usize,
     /// The greatest number of requests of a core that wait for a connection to one backend.
-    pub max_waiting: usize,
+    pub max_queue: usize,
     /// How long a connection may be idle before it is closed.
     pub idle_timeout: Duration,
     /// The receive buffer of a connection, in bytes; 0 for the system's choice (`server.upstreamReceiveBuffer`).
@@ -32,11 +32,11 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Connections {
     /// Those that wait for a request. The one that came last is the first to go: the others may then age and close.
-    idle: Vec<Key>,
+    idle: Vec<SlotKey>,
     /// All that count, the idle ones included.
     open: usize,
     /// The exchanges that have one, or the permission to open one, and of whose request a part has yet to come.
-    uploads: Vec<Key>,
+    uploads: Vec<SlotKey>,
     /// The exchanges that wait for one, in turn.
     waiting: VecDeque<Waiting>,
 }
@@ -44,7 +44,7 @@ struct Connections {
 /// An exchange that waits for a connection.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    exchange: Key,
+    exchange: SlotKey,
     /// A part of its request has yet to come.
     uploads: bool,
 }
@@ -62,14 +62,14 @@ pub struct Want {
 
 impl Connections {
     /// The next exchange that gets a connection, if there is one that may.
-    fn next(&mut self, most_uploads: usize) -> Option<Key> {
+    fn next(&mut self, most_uploads: usize) -> Option<SlotKey> {
         let may_upload = self.uploads.len() < most_uploads;
         let place = self.waiting.iter().position(|waiting| may_upload || !waiting.uploads)?;
         self.let_go(place)
     }
 
     /// Takes an exchange out of the queue that gets a connection.
-    fn let_go(&mut self, place: usize) -> Option<Key> {
+    fn let_go(&mut self, place: usize) -> Option<SlotKey> {
         let Waiting { exchange, uploads } = self.waiting.remove(place)?;
         if uploads {
             self.uploads.push(exchange);
@@ -82,7 +82,7 @@ impl Connections {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// This idle connection.
-    Reuse(Key),
+    Reuse(SlotKey),
     /// The permission to open one.
     Dial,
     /// A place in the queue.
@@ -103,7 +103,7 @@ impl Pool {
     }
 
     /// Asks for a connection to `backend` on behalf of `exchange`.
-    pub fn claim(&mut self, backend: BackendId, exchange: Key, want: Want) -> Claim {
+    pub fn claim(&mut self, backend: BackendId, exchange: SlotKey, want: Want) -> Claim {
         let Want { fresh, uploads } = want;
         let (most_uploads, room_to_wait) = (self.most_uploads(), self.room_to_wait(uploads));
         let connections = self.backends.entry(backend).or_default();
@@ -128,7 +128,7 @@ impl Pool {
     /// How many may wait when another one comes. The last quarter of the queue is for requests that have come as a whole, or
     /// slow uploads would keep them out.
     fn room_to_wait(&self, uploads: bool) -> usize {
-        let most = self.settings.max_waiting;
+        let most = self.settings.max_queue;
         if uploads { most - most / 4 } else { most }
     }
 
@@ -140,7 +140,7 @@ impl Pool {
 
     /// Says that the whole request of an exchange has come, or that it needs no connection to `backend` any more. Returns
     /// the exchange that has waited to upload and gets its turn: an idle connection, or the permission to dial.
-    pub fn upload_ended(&mut self, backend: BackendId, exchange: Key) -> Option<(Key, Option<Key>)> {
+    pub fn upload_ended(&mut self, backend: BackendId, exchange: SlotKey) -> Option<(SlotKey, Option<SlotKey>)> {
         let connections = self.backends.get_mut(&backend)?;
         let place = connections.uploads.iter().position(|upload| *upload == exchange)?;
         connections.uploads.swap_remove(place);
@@ -156,12 +156,12 @@ impl Pool {
     }
 
     /// The idle connections to `backend`.
-    pub fn idle(&self, backend: BackendId) -> Vec<Key> {
+    pub fn idle(&self, backend: BackendId) -> Vec<SlotKey> {
         self.backends.get(&backend).map_or(Vec::new(), |connections| connections.idle.clone())
     }
 
     /// Gives a connection back for the next one. Returns the exchange that gets it at once, if one waits.
-    pub fn check_in(&mut self, backend: BackendId, connection: Key) -> Option<Key> {
+    pub fn check_in(&mut self, backend: BackendId, connection: SlotKey) -> Option<SlotKey> {
         let most_uploads = self.most_uploads();
         let connections = self.backends.get_mut(&backend)?;
         let next = connections.next(most_uploads);
@@ -173,7 +173,7 @@ impl Pool {
 
     /// Says that a connection that was in use, or was to be opened, no longer counts. Returns the exchange that may
     /// dial in its place, if one waits; its permission counts already.
-    pub fn forget(&mut self, backend: BackendId) -> Option<Key> {
+    pub fn forget(&mut self, backend: BackendId) -> Option<SlotKey> {
         let most_uploads = self.most_uploads();
         let connections = self.backends.get_mut(&backend)?;
         debug_assert!(connections.open > 0, "a connection was given back twice");
@@ -186,7 +186,7 @@ impl Pool {
     }
 
     /// Says that an idle connection is closed. Nobody waits where there are idle ones who might have them.
-    pub fn forget_idle(&mut self, backend: BackendId, connection: Key) {
+    pub fn forget_idle(&mut self, backend: BackendId, connection: SlotKey) {
         let Some(connections) = self.backends.get_mut(&backend) else { return };
         let before = connections.idle.len();
         connections.idle.retain(|idle| *idle != connection);
@@ -195,7 +195,7 @@ impl Pool {
     }
 
     /// Takes an exchange out of the queue of `backend`.
-    pub fn stop_waiting(&mut self, backend: BackendId, exchange: Key) {
+    pub fn stop_waiting(&mut self, backend: BackendId, exchange: SlotKey) {
         if let Some(connections) = self.backends.get_mut(&backend) {
             connections.waiting.retain(|waiting| waiting.exchange != exchange);
             self.drop_if_empty(backend);
@@ -212,15 +212,15 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::slots::Slots;
+    use crate::base::gen_slab::GenSlab;
 
     const BACKEND: BackendId = BackendId(1);
     const FRESH: Want = Want { fresh: true, uploads: false };
 
-    fn pool() -> (Pool, Vec<Key>) {
+    fn pool() -> (Pool, Vec<SlotKey>) {
         let settings =
-            Settings { max_sockets: 2, max_waiting: 2, idle_timeout: Duration::from_secs(1), receive_buffer: 0 };
-        let mut slots = Slots::default();
+            Settings { max_sockets: 2, max_queue: 2, idle_timeout: Duration::from_secs(1), receive_buffer: 0 };
+        let mut slots = GenSlab::default();
         (Pool::new(settings), (0..9).map(|_| slots.insert(())).collect())
     }
 
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn uploads_leave_a_quarter_to_others() {
         let (mut pool, keys) = pool();
-        (pool.settings.max_sockets, pool.settings.max_waiting) = (4, 9);
+        (pool.settings.max_sockets, pool.settings.max_queue) = (4, 9);
         let upload = Want { uploads: true, ..Want::default() };
         let claims = [0, 1, 2, 3].map(|exchange| pool.claim(BACKEND, keys[exchange], upload));
         assert_eq!(claims, [Claim::Dial, Claim::Dial, Claim::Dial, Claim::Wait]);
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn waiting_uploads_leave_a_quarter_of_the_queue_to_others() {
         let (mut pool, keys) = pool();
-        (pool.settings.max_sockets, pool.settings.max_waiting) = (1, 4);
+        (pool.settings.max_sockets, pool.settings.max_queue) = (1, 4);
         let upload = Want { uploads: true, ..Want::default() };
         let claims = [0, 1, 2, 3, 4].map(|exchange| pool.claim(BACKEND, keys[exchange], upload));
         assert_eq!(claims, [Claim::Dial, Claim::Wait, Claim::Wait, Claim::Wait, Claim::Full]);

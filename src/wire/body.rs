@@ -4,7 +4,7 @@ use super::chunked::{ChunkFault, Chunked, Part};
 use super::field::{list, number};
 use super::limits::Limits;
 use super::{HeadFault, Version};
-use crate::base::cut::Cut;
+use crate::base::slice_ext::SliceExt;
 use std::ops::Range;
 
 /// How the end of a body is known (RFC 9112 section 6.3).
@@ -144,7 +144,7 @@ impl BodyReader {
             Self::Chunked(chunked) => {
                 let mut consumed = 0;
                 loop {
-                    match chunked.decode(input.from(consumed))? {
+                    match chunked.decode(input.suffix(consumed))? {
                         Part::Incomplete => return Ok(Piece { consumed, ..data(0) }),
                         Part::Framing(len) => consumed += len,
                         Part::Data(len) => {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_answers() {
+    fn lengths_of_responses() {
         let decide = |lengths: &[&str], codings: &[&str], status, to_head| {
             framing(lengths, codings).and_then(|framing| framing.of_response(Version::Http11, status, to_head))
         };

@@ -5,7 +5,7 @@
 
 use super::field::{Field, without_zeros};
 use super::limits::Limits;
-use crate::base::cut::Cut;
+use crate::base::slice_ext::SliceExt;
 use httparse::Header;
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub enum ChunkFault {
 /// A body in the chunked coding, up to the next byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunked {
-    at: Place,
+    at: ChunkPosition,
     /// The bytes that extensions may still have.
     spare: usize,
     extension_bytes: usize,
@@ -35,7 +35,7 @@ pub struct Chunked {
 
 /// Where in the coding the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ChunkPosition {
     /// At the line of a chunk's size.
     Size,
     /// In a chunk of which this many bytes are left.
@@ -68,43 +68,43 @@ impl Chunked {
     /// At the first byte of a body.
     pub fn new(limits: &Limits) -> Self {
         let (extension_bytes, trailer_bytes) = (limits.extension_bytes, limits.trailer_bytes);
-        Self { at: Place::Size, spare: extension_bytes, extension_bytes, trailer_bytes }
+        Self { at: ChunkPosition::Size, spare: extension_bytes, extension_bytes, trailer_bytes }
     }
 
     /// Reads one part off the start of `input`. Call again with what follows it, until [`Part::Incomplete`] or
     /// [`Part::End`].
     pub fn decode(&mut self, input: &[u8]) -> Result<Part, ChunkFault> {
         match self.at {
-            Place::Size => {
+            ChunkPosition::Size => {
                 let Some(line) = line(input, MAX_DIGITS + self.spare + 2, ChunkFault::Extensions)? else {
                     return Ok(Part::Incomplete);
                 };
                 let (size, idle) = size(line)?;
                 self.spare = self.spare.checked_sub(idle).ok_or(ChunkFault::Extensions)?;
-                self.at = if size == 0 { Place::Trailers } else { Place::Data(size) };
+                self.at = if size == 0 { ChunkPosition::Trailers } else { ChunkPosition::Data(size) };
                 Ok(Part::Framing(line.len() + 2))
             }
-            Place::Data(left) => {
+            ChunkPosition::Data(left) => {
                 let len = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 if len == 0 {
                     return Ok(Part::Incomplete);
                 }
                 self.spare = self.spare.saturating_add(len).min(self.extension_bytes);
                 self.at = match left - len as u64 {
-                    0 => Place::DataEnd,
-                    left => Place::Data(left),
+                    0 => ChunkPosition::DataEnd,
+                    left => ChunkPosition::Data(left),
                 };
                 Ok(Part::Data(len))
             }
-            Place::DataEnd => match input {
+            ChunkPosition::DataEnd => match input {
                 [b'\r', b'\n', ..] => {
-                    self.at = Place::Size;
+                    self.at = ChunkPosition::Size;
                     Ok(Part::Framing(2))
                 }
                 [] | [b'\r'] => Ok(Part::Incomplete),
                 _ => Err(ChunkFault::Malformed),
             },
-            Place::Trailers => trailers(input, self.trailer_bytes),
+            ChunkPosition::Trailers => trailers(input, self.trailer_bytes),
         }
     }
 }
@@ -113,7 +113,7 @@ impl Chunked {
 /// at the most.
 fn line(input: &[u8], longest: usize, too_long: ChunkFault) -> Result<Option<&[u8]>, ChunkFault> {
     match memchr::memchr(b'\n', input.get(..longest).unwrap_or(input)) {
-        Some(end) => input.before(end).strip_suffix(b"\r").map(Some).ok_or(ChunkFault::Malformed),
+        Some(end) => input.prefix(end).strip_suffix(b"\r").map(Some).ok_or(ChunkFault::Malformed),
         None if input.len() < longest => Ok(None),
         None => Err(too_long),
     }
@@ -150,7 +150,7 @@ fn hex(digit: u8) -> u8 {
 fn trailers(input: &[u8], most: usize) -> Result<Part, ChunkFault> {
     let mut at = 0;
     // The blank line is none of the section's.
-    while let Some(line) = line(input.from(at), most + 2 - at, ChunkFault::Trailers)? {
+    while let Some(line) = line(input.suffix(at), most + 2 - at, ChunkFault::Trailers)? {
         if line.is_empty() {
             return Ok(Part::End { len: at + 2, trailers: 0..at });
         }

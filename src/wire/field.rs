@@ -32,16 +32,16 @@ pub(super) enum Field {
     XForwardedProtocol,
     XRealIp,
     /// A name that is one of these to a reader who takes other signs for a hyphen, as CGI and its heirs do.
-    Lookalike,
+    HyphenVariant,
     /// What a `Connection` field names: it ends at this hop.
-    Named,
+    ConnectionOption,
 }
 
 impl Field {
     /// Which field has this name, a token.
     #[inline]
     pub(super) fn of(name: &str) -> Self {
-        Known::candidate(name.as_bytes()).map_or(Self::Other, |known| known.compare(name.as_bytes()))
+        KnownField::candidate(name.as_bytes()).map_or(Self::Other, |known| known.compare(name.as_bytes()))
     }
 
     /// Whether `Connection` may take this field away. Framing and routing are not a neighbour's to remove, nor is what
@@ -52,13 +52,13 @@ impl Field {
 }
 
 /// A name that is known.
-struct Known {
+struct KnownField {
     name: &'static str,
     field: Field,
     words: [u64; 3],
 }
 
-impl Known {
+impl KnownField {
     const fn new(name: &'static str, field: Field) -> Self {
         Self { name, field, words: folded(name.as_bytes()) }
     }
@@ -74,8 +74,8 @@ impl Known {
     fn compare(&self, name: &[u8]) -> Field {
         if are_equal(folded(name), self.words) {
             self.field
-        } else if is_lookalike(name, self.name.as_bytes()) {
-            Field::Lookalike
+        } else if is_hyphen_variant(name, self.name.as_bytes()) {
+            Field::HyphenVariant
         } else {
             Field::Other
         }
@@ -83,29 +83,29 @@ impl Known {
 }
 
 /// The names that are known.
-static KNOWN: [Known; 22] = [
-    Known::new("Connection", Field::Connection),
-    Known::new("Content-Length", Field::ContentLength),
-    Known::new("Expect", Field::Expect),
-    Known::new("Forwarded", Field::Forwarded),
-    Known::new("Host", Field::Host),
-    Known::new("Keep-Alive", Field::KeepAlive),
-    Known::new("Max-Forwards", Field::MaxForwards),
-    Known::new("Proxy", Field::Proxy),
-    Known::new("Proxy-Connection", Field::ProxyConnection),
-    Known::new("Referer", Field::Referer),
-    Known::new("Retry-After", Field::RetryAfter),
-    Known::new("TE", Field::Te),
-    Known::new("Transfer-Encoding", Field::TransferEncoding),
-    Known::new("Upgrade", Field::Upgrade),
-    Known::new("User-Agent", Field::UserAgent),
-    Known::new("X-Debug", Field::XDebug),
-    Known::new(CLIENT_SUBJECT, Field::ClientSubject),
-    Known::new("X-Forwarded-For", Field::XForwardedFor),
-    Known::new("X-Forwarded-Port", Field::XForwardedPort),
-    Known::new("X-Forwarded-Proto", Field::XForwardedProto),
-    Known::new("X-Forwarded-Protocol", Field::XForwardedProtocol),
-    Known::new("X-Real-IP", Field::XRealIp),
+static KNOWN: [KnownField; 22] = [
+    KnownField::new("Connection", Field::Connection),
+    KnownField::new("Content-Length", Field::ContentLength),
+    KnownField::new("Expect", Field::Expect),
+    KnownField::new("Forwarded", Field::Forwarded),
+    KnownField::new("Host", Field::Host),
+    KnownField::new("Keep-Alive", Field::KeepAlive),
+    KnownField::new("Max-Forwards", Field::MaxForwards),
+    KnownField::new("Proxy", Field::Proxy),
+    KnownField::new("Proxy-Connection", Field::ProxyConnection),
+    KnownField::new("Referer", Field::Referer),
+    KnownField::new("Retry-After", Field::RetryAfter),
+    KnownField::new("TE", Field::Te),
+    KnownField::new("Transfer-Encoding", Field::TransferEncoding),
+    KnownField::new("Upgrade", Field::Upgrade),
+    KnownField::new("User-Agent", Field::UserAgent),
+    KnownField::new("X-Debug", Field::XDebug),
+    KnownField::new(CLIENT_SUBJECT, Field::ClientSubject),
+    KnownField::new("X-Forwarded-For", Field::XForwardedFor),
+    KnownField::new("X-Forwarded-Port", Field::XForwardedPort),
+    KnownField::new("X-Forwarded-Proto", Field::XForwardedProto),
+    KnownField::new("X-Forwarded-Protocol", Field::XForwardedProtocol),
+    KnownField::new("X-Real-IP", Field::XRealIp),
 ];
 
 /// The field in which backends are told who a client's certificate says it is.
@@ -183,7 +183,7 @@ const fn folded(token: &[u8]) -> [u64; 3] {
 /// Many backends make a variable of a name, with a low line for a hyphen and some for whatever is no letter and no digit
 /// (RFC 3875 section 4.1.18), and so would believe a forger who writes another sign. Whether this name, which has the
 /// length of the known one, would be that one if its signs were hyphens.
-fn is_lookalike(name: &[u8], known: &[u8]) -> bool {
+fn is_hyphen_variant(name: &[u8], known: &[u8]) -> bool {
     name.iter().zip(known).all(|(byte, known)| match known {
         b'-' => !byte.is_ascii_alphanumeric(),
         letter => byte.eq_ignore_ascii_case(letter),
@@ -279,7 +279,7 @@ pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lines::{self, Lines};
+    use super::super::field_lines::{self, FieldLines};
     use super::*;
     use httparse::Header;
 
@@ -288,10 +288,10 @@ mod tests {
         let mut head = b"GET / HTTP/1.1\r\n".to_vec();
         fields.iter().for_each(|field| put(&mut head, field.name, field.value));
         head.extend_from_slice(b"\r\n");
-        let mut room = lines::fields();
+        let mut room = field_lines::fields();
         let mut request = httparse::Request::new(&mut []);
         request.parse_with_uninit_headers(&head, &mut room.headers).expect("a good head");
-        let mut lines = Lines::new(&head, request.headers, &mut room.marks);
+        let mut lines = FieldLines::new(&head, request.headers, &mut room.marks);
         assert!(lines.read(0), "good lines");
         let mut connection = Connection::default();
         lines.of(Field::Connection).try_for_each(|header| connection.read(header.value))?;
@@ -311,7 +311,11 @@ mod tests {
         ];
         let (connection, kinds) = kinds(&fields).expect("a good head");
         assert!(connection.close && !connection.keep_alive && connection.names_fields);
-        assert_eq!(kinds, [Field::Named, Field::Connection, Field::Other, Field::ContentLength], "framing stays");
+        assert_eq!(
+            kinds,
+            [Field::ConnectionOption, Field::Connection, Field::Other, Field::ContentLength],
+            "framing stays"
+        );
     }
 
     #[test]
@@ -350,8 +354,8 @@ mod tests {
     }
 
     #[test]
-    fn names_are_known_in_any_case_and_lookalikes_are_told() {
-        for Known { name, field, .. } in &KNOWN {
+    fn names_are_known_in_any_case_and_hyphen_variants_are_told() {
+        for KnownField { name, field, .. } in &KNOWN {
             for same in [(*name).to_owned(), name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
                 assert_eq!(Field::of(&same), *field, "{same}");
             }
@@ -361,7 +365,7 @@ mod tests {
                     other[place] = byte;
                     let expected = match own {
                         _ if own.eq_ignore_ascii_case(&byte) => *field,
-                        b'-' if !byte.is_ascii_alphanumeric() => Field::Lookalike,
+                        b'-' if !byte.is_ascii_alphanumeric() => Field::HyphenVariant,
                         _ => Field::Other,
                     };
                     let other = String::from_utf8(other).expect("ASCII");
@@ -370,7 +374,7 @@ mod tests {
             }
         }
         for name in ["X_Forwarded_For", "x-forwarded.for", "USER~AGENT", "X_SSL_Client-S.DN"] {
-            assert_eq!(Field::of(name), Field::Lookalike, "{name}");
+            assert_eq!(Field::of(name), Field::HyphenVariant, "{name}");
         }
         for name in ["A", "Accept", "Set-Cookie", "X-Forwarded-Host", "x--debug", "-e", "t-", "X-Forwarded-Protocols"] {
             assert_eq!(Field::of(name), Field::Other, "{name}");

@@ -1,8 +1,8 @@
 //! The headers that tell a backend about its client (`X-Forwarded-For` and its kin; the set is Hipache's).
 
 use super::field::{CLIENT_SUBJECT, Field, put};
-use super::lines::Lines;
-use crate::base::cut::Cut;
+use super::field_lines::FieldLines;
+use crate::base::slice_ext::SliceExt;
 use ipnet::IpNet;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,7 +28,7 @@ pub enum Mode {
 
 impl Policy {
     /// Whether values from this peer are believed.
-    pub fn believes(&self, peer: IpAddr) -> bool {
+    pub fn accepts_values_from(&self, peer: IpAddr) -> bool {
         self.mode == Mode::Append && self.trusts(peer)
     }
 
@@ -54,23 +54,23 @@ pub struct Peer {
 /// Whether a field that came in is passed on as it is. `X-Forwarded-For` never is: [`put_fields`] writes it anew;
 /// nor is the subject of a certificate, which nobody but this node can have seen.
 /// `Forwarded` (RFC 7239) is nothing this node adds, but from strangers it would be believed behind it.
-pub(super) fn passes(field: Field, believed: bool) -> bool {
+pub(super) fn passes(field: Field, trusted: bool) -> bool {
     match field {
         Field::XForwardedFor | Field::ClientSubject => false,
         Field::XRealIp
         | Field::XForwardedProto
         | Field::XForwardedProtocol
         | Field::XForwardedPort
-        | Field::Forwarded => believed,
+        | Field::Forwarded => trusted,
         _ => true,
     }
 }
 
 /// Writes the forwarded headers that are not passed on as they came.
-pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, believed: bool, lines: &Lines<'_, '_>) {
-    let is_missing = |field| !believed || lines.of(field).next().is_none();
+pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, trusted: bool, lines: &FieldLines<'_, '_>) {
+    let is_missing = |field| !trusted || lines.of(field).next().is_none();
     out.extend_from_slice(b"X-Forwarded-For: ");
-    if believed {
+    if trusted {
         for header in lines.of(Field::XForwardedFor).filter(|header| !header.value.is_empty()) {
             out.extend_from_slice(header.value);
             out.extend_from_slice(b", ");
@@ -161,7 +161,7 @@ impl AddressText {
                 out.extend_from_slice(&word.to_le_bytes());
                 out.truncate(end);
             }
-            Self::V6 { text, len } => out.extend_from_slice(text.before(*len)),
+            Self::V6 { text, len } => out.extend_from_slice(text.prefix(*len)),
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -13,7 +13,7 @@ pub struct Limits {
     /// The greatest size of a trailer section, in bytes.
     pub trailer_bytes: usize,
     /// How many interim answers one request may get. More than a few have no use.
-    pub interim_answers: u32,
+    pub informational_responses: u32,
 }
 
 impl Default for Limits {
@@ -23,7 +23,7 @@ impl Default for Limits {
             uri_bytes: 16 * 1024,
             extension_bytes: 4 * 1024,
             trailer_bytes: 16 * 1024,
-            interim_answers: 64,
+            informational_responses: 64,
         }
     }
 }

@@ -17,19 +17,19 @@
 pub mod body;
 pub mod chunked;
 mod field;
+mod field_lines;
 pub mod forwarded;
-pub mod glimpse;
 mod host;
+pub mod lenient_head;
 pub mod limits;
-mod lines;
-pub mod proxy_header;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 pub mod upgrade;
 pub mod version;
 pub mod websocket;
 
-use crate::base::cut::Cut;
+use crate::base::slice_ext::SliceExt;
 
 /// The number of lines that a head may have by default.
 pub const MAX_FIELDS: usize = 128;
@@ -60,7 +60,7 @@ pub enum HeadFault {
     /// Bytes that are not allowed where they stand.
     Malformed,
     /// More lines than there is room for.
-    TooManyFields,
+    TooManyHeaders,
     /// No minor version of HTTP/1.
     Version,
     /// The body's length is stated twice, wrongly, or in two ways.
@@ -72,7 +72,7 @@ pub enum HeadFault {
 impl From<httparse::Error> for HeadFault {
     fn from(error: httparse::Error) -> Self {
         match error {
-            httparse::Error::TooManyHeaders => Self::TooManyFields,
+            httparse::Error::TooManyHeaders => Self::TooManyHeaders,
             httparse::Error::Version => Self::Version,
             _ => Self::Malformed,
         }
@@ -94,8 +94,8 @@ fn is_blank_lines(bytes: &[u8]) -> bool {
 /// in is so read once, not once for each of its bytes.
 pub fn has_blank_line(bytes: &[u8], seen: usize) -> bool {
     let start = seen.saturating_sub(3);
-    memchr::memchr_iter(b'\n', bytes.from(start)).map(|at| start + at).any(|at| {
-        let rest = bytes.from(at + 1);
+    memchr::memchr_iter(b'\n', bytes.suffix(start)).map(|at| start + at).any(|at| {
+        let rest = bytes.suffix(at + 1);
         rest.starts_with(b"\n") || rest.starts_with(b"\r\n")
     })
 }

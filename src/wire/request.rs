@@ -3,16 +3,16 @@
 use super::body::{BodyLength, Framing};
 use super::chunked::ChunkFault;
 use super::field::{Connection, Field, list, number, put};
+use super::field_lines::{FieldLine, FieldLines, Marks, Rewrite, place_in};
 use super::forwarded::{self, Peer, Policy};
-use super::lines::{Line, Lines, Marks, Rewrite, place_in};
 use super::version::{self, Odd};
 use super::{HeadFault, Version, host, upgrade};
-use crate::base::cut::Cut;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
+use crate::base::slice_ext::SliceExt;
 use httparse::Header;
 use std::mem::MaybeUninit;
 
-pub use super::lines::{Fields, Span, fields, most_fields};
+pub use super::field_lines::{Fields, Span, fields, most_fields};
 
 /// A head as it came, and what it says that matters here.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct RequestHead<'h, 'b> {
     pub version: Version,
     /// Where the request line begins, behind any blank lines.
     start: usize,
-    lines: Lines<'h, 'b>,
+    lines: FieldLines<'h, 'b>,
     /// The value of `Host`.
     host: Option<&'b [u8]>,
     /// The value of `Upgrade`.
@@ -52,12 +52,12 @@ pub struct RequestHead<'h, 'b> {
     framing: Framing,
 }
 
-impl From<HeadFault> for Reason {
+impl From<HeadFault> for FailureReason {
     /// What a fault means when it is the client's.
     fn from(fault: HeadFault) -> Self {
         match fault {
             HeadFault::Malformed => Self::MalformedHead,
-            HeadFault::TooManyFields => Self::TooManyFields,
+            HeadFault::TooManyHeaders => Self::TooManyHeaders,
             HeadFault::Version => Self::UnknownVersion,
             HeadFault::Length => Self::AmbiguousLength,
             HeadFault::Coding => Self::UnknownCoding,
@@ -65,7 +65,7 @@ impl From<HeadFault> for Reason {
     }
 }
 
-impl From<ChunkFault> for Reason {
+impl From<ChunkFault> for FailureReason {
     /// What a fault means when it is the client's.
     fn from(fault: ChunkFault) -> Self {
         match fault {
@@ -79,10 +79,10 @@ impl From<ChunkFault> for Reason {
 impl<'h, 'b> RequestHead<'h, 'b> {
     /// Reads the head at the start of `bytes`; `None` while it is not complete.
     ///
-    /// Where [`Reason::TooManyFields`] is returned, more room may be given (see [`most_fields`]), and where
-    /// [`Reason::UnknownVersion`] is, [`version::as_http11`] may know how the head is to be read.
+    /// Where [`FailureReason::TooManyHeaders`] is returned, more room may be given (see [`most_fields`]), and where
+    /// [`FailureReason::UnknownVersion`] is, [`version::as_http11`] may know how the head is to be read.
     #[inline]
-    pub fn parse<const N: usize>(bytes: &'b [u8], room: &'h mut Fields<'b, N>) -> Result<Option<Self>, Reason> {
+    pub fn parse<const N: usize>(bytes: &'b [u8], room: &'h mut Fields<'b, N>) -> Result<Option<Self>, FailureReason> {
         Self::parse_in(bytes, &mut room.headers, &mut room.marks)
     }
 
@@ -90,7 +90,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         bytes: &'b [u8],
         headers: &'h mut [MaybeUninit<Header<'b>>],
         marks: &'h mut Marks,
-    ) -> Result<Option<Self>, Reason> {
+    ) -> Result<Option<Self>, FailureReason> {
         let mut request = httparse::Request::new(&mut []);
         let len = match request.parse_with_uninit_headers(bytes, headers) {
             Ok(httparse::Status::Complete(len)) => len,
@@ -98,33 +98,35 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             Err(httparse::Error::Version) => {
                 return match version::judge(bytes) {
                     Odd::Incomplete => Ok(None),
-                    Odd::Malformed => Err(Reason::MalformedHead),
-                    Odd::Unknown => Err(Reason::UnknownVersion),
+                    Odd::Malformed => Err(FailureReason::MalformedHead),
+                    Odd::Unknown => Err(FailureReason::UnknownVersion),
                 };
             }
             Err(error) => return Err(HeadFault::from(error).into()),
         };
-        let source = bytes.before(len);
-        let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Reason::MalformedHead) };
+        let source = bytes.prefix(len);
+        let (Some(method), Some(target)) = (request.method, request.path) else {
+            return Err(FailureReason::MalformedHead);
+        };
         let start = place_in(source, method.as_bytes());
-        let mut lines = Lines::new(source, request.headers, marks);
+        let mut lines = FieldLines::new(source, request.headers, marks);
         if !lines.read(start) {
-            return Err(Reason::MalformedHead);
+            return Err(FailureReason::MalformedHead);
         }
         check_method(method)?;
         let uri_len = target.len();
         let (authority, target) = split_target(method, target)?;
         let version = Version::from_minor(request.version);
-        let mut said = Said::default();
-        said.read(&lines, method)?;
-        if said.connection.names_fields {
+        let mut parsed = ParsedFields::default();
+        parsed.read(&lines, method)?;
+        if parsed.connection.names_fields {
             lines.mark_named();
         }
-        let body = said.body(method, version)?;
+        let body = parsed.body(method, version)?;
         let is_http11 = version == Version::Http11;
         // HTTP/1.0 has no expectations, and there is but one to have (RFC 9110 section 10.1.1).
-        if is_http11 && said.expectations > usize::from(said.expects_continue) {
-            return Err(Reason::ExpectationFailed);
+        if is_http11 && parsed.expectations > usize::from(parsed.expects_continue) {
+            return Err(FailureReason::ExpectationFailed);
         }
         Ok(Some(Self {
             method,
@@ -132,18 +134,18 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             authority,
             version,
             start,
-            host: said.host,
-            offered: said.offered,
+            host: parsed.host,
+            offered: parsed.offered,
             len,
             body,
-            keep_alive: !said.connection.close && (is_http11 || said.connection.keep_alive),
-            wants_upgrade: is_http11 && body == BodyLength::None && said.wants_upgrade(),
-            expects_continue: is_http11 && body != BodyLength::None && said.expects_continue,
-            wants_debug: said.wants_debug,
-            max_forwards: said.max_forwards,
+            keep_alive: !parsed.connection.close && (is_http11 || parsed.connection.keep_alive),
+            wants_upgrade: is_http11 && body == BodyLength::None && parsed.wants_upgrade(),
+            expects_continue: is_http11 && body != BodyLength::None && parsed.expects_continue,
+            wants_debug: parsed.wants_debug,
+            max_forwards: parsed.max_forwards,
             uri_len,
-            accepts_trailers: said.accepts_trailers,
-            framing: said.framing,
+            accepts_trailers: parsed.accepts_trailers,
+            framing: parsed.framing,
             lines,
         }))
     }
@@ -160,43 +162,43 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Whether the client's connection is encrypted: to this node, or to a proxy in front that is trusted. What becomes
     /// of the proxy's headers is another matter.
-    pub fn came_encrypted(&self, hop: &Hop<'_>) -> bool {
+    pub fn came_encrypted(&self, forward: &ForwardContext<'_>) -> bool {
         let told = || {
             let proto = self.lines.of(Field::XForwardedProto).next();
             proto.is_some_and(|header| header.value.eq_ignore_ascii_case(b"https"))
         };
-        hop.peer.secure || (hop.policy.trusts(hop.peer.address) && told())
+        forward.peer.secure || (forward.policy.trusts(forward.peer.address) && told())
     }
 
     /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
-    fn write_host(&self, out: &mut Vec<u8>) -> Result<(), Reason> {
+    fn write_host(&self, out: &mut Vec<u8>) -> Result<(), FailureReason> {
         let stated = self.host;
         let value = match self.authority {
             Some(authority) => authority.as_bytes(),
-            None => stated.ok_or(Reason::BadHost)?,
+            None => stated.ok_or(FailureReason::BadHost)?,
         };
         // A `Host` that an absolute target overrides has to be one all the same (RFC 9112 section 3.2).
         if let (Some(_), Some(stated)) = (self.authority, stated) {
             let start = out.len();
-            host::write_name(stated, out).ok_or(Reason::BadHost)?;
+            host::write_name(stated, out).ok_or(FailureReason::BadHost)?;
             out.truncate(start);
         }
-        host::write_name(value, out).ok_or(Reason::BadHost)
+        host::write_name(value, out).ok_or(FailureReason::BadHost)
     }
 
     /// Writes the host's name and then the head in the form that goes to a backend, and says what stands where.
-    pub fn write(&self, hop: &Hop<'_>, out: &mut Vec<u8>) -> Result<Spans, Reason> {
+    pub fn write(&self, forward: &ForwardContext<'_>, out: &mut Vec<u8>) -> Result<Spans, FailureReason> {
         let mut spans = Spans::default();
         let start = out.len();
         self.write_host(out)?;
         spans.host = Span::new(start, out.len());
         let head = out.len();
-        let believed = hop.policy.believes(hop.peer.address);
+        let trusted = forward.policy.accepts_values_from(forward.peer.address);
         self.write_request_line(out, &mut spans).fields(|rewrite, line| {
-            self.write_field(line, believed, rewrite, &mut spans);
+            self.write_field(line, trusted, rewrite, &mut spans);
         });
-        forwarded::put_fields(out, hop.peer, believed, &self.lines);
-        if let Some(via) = hop.via {
+        forwarded::put_fields(out, forward.peer, trusted, &self.lines);
+        if let Some(via) = forward.via {
             let version: &[u8] = if self.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " };
             out.extend_from_slice(version);
             out.extend_from_slice(via.as_bytes());
@@ -238,14 +240,20 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         Rewrite::new(out, &self.lines, self.lines.start())
     }
 
-    fn write_field(&self, line: Line<'h, 'b>, believed: bool, rewrite: &mut Rewrite<'_, 'h, 'b>, spans: &mut Spans) {
+    fn write_field(
+        &self,
+        line: FieldLine<'h, 'b>,
+        trusted: bool,
+        rewrite: &mut Rewrite<'_, 'h, 'b>,
+        spans: &mut Spans,
+    ) {
         match line.field() {
             Field::Connection
             | Field::KeepAlive
             | Field::ProxyConnection
             | Field::Te
             | Field::Upgrade
-            | Field::Named => rewrite.leave_out(line),
+            | Field::ConnectionOption => rewrite.leave_out(line),
             // A backend by CGI would make HTTP_PROXY of it, and its programs ask whom it names.
             Field::Proxy => rewrite.leave_out(line),
             Field::TransferEncoding => rewrite.replace(line, b"chunked"),
@@ -262,8 +270,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 None => drop(rewrite.keep(line)),
             },
             // A backend that reads low lines as hyphens would read these as what this node writes or judges itself.
-            Field::Lookalike => rewrite.leave_out(line),
-            field if !forwarded::passes(field, believed) => rewrite.leave_out(line),
+            Field::HyphenVariant => rewrite.leave_out(line),
+            field if !forwarded::passes(field, trusted) => rewrite.leave_out(line),
             Field::Referer => spans.referer = Some(rewrite.keep(line)),
             Field::UserAgent => spans.user_agent = Some(rewrite.keep(line)),
             _ => drop(rewrite.keep(line)),
@@ -273,7 +281,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
 /// What the fields of a head say, each by itself.
 #[derive(Default)]
-struct Said<'b> {
+struct ParsedFields<'b> {
     connection: Connection,
     framing: Framing,
     host: Option<&'b [u8]>,
@@ -287,8 +295,8 @@ struct Said<'b> {
     accepts_trailers: bool,
 }
 
-impl<'b> Said<'b> {
-    fn read(&mut self, lines: &Lines<'_, 'b>, method: &str) -> Result<(), Reason> {
+impl<'b> ParsedFields<'b> {
+    fn read(&mut self, lines: &FieldLines<'_, 'b>, method: &str) -> Result<(), FailureReason> {
         for (field, header) in lines.known() {
             match field {
                 Field::Connection => self.connection.read(header.value)?,
@@ -312,7 +320,7 @@ impl<'b> Said<'b> {
                 Field::XDebug => self.wants_debug = true,
                 Field::MaxForwards if matches!(method, "TRACE" | "OPTIONS") => {
                     let hops = number(header.value).filter(|_| self.max_forwards.is_none());
-                    self.max_forwards = Some(hops.ok_or(Reason::MalformedHead)?);
+                    self.max_forwards = Some(hops.ok_or(FailureReason::MalformedHead)?);
                 }
                 _ => {}
             }
@@ -321,13 +329,13 @@ impl<'b> Said<'b> {
     }
 
     /// How the body's end is known, in a head that has the host it must have.
-    fn body(&self, method: &str, version: Version) -> Result<BodyLength, Reason> {
+    fn body(&self, method: &str, version: Version) -> Result<BodyLength, FailureReason> {
         if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
-            return Err(Reason::BadHost);
+            return Err(FailureReason::BadHost);
         }
         let body = self.framing.of_request(version)?;
         if method == "TRACE" && body != BodyLength::None {
-            return Err(Reason::UnexpectedBody);
+            return Err(FailureReason::UnexpectedBody);
         }
         Ok(body)
     }
@@ -341,7 +349,7 @@ impl<'b> Said<'b> {
 
 /// What the writing of a head needs to know of this hop.
 #[derive(Clone, Copy, Debug)]
-pub struct Hop<'a> {
+pub struct ForwardContext<'a> {
     /// The client.
     pub peer: &'a Peer,
     /// Whom to believe.
@@ -384,22 +392,22 @@ const LONGEST_METHOD: usize = 32;
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI"];
 
 /// Whether a method may be passed on (RFC 9110 section 9.1).
-fn check_method(method: &str) -> Result<(), Reason> {
+fn check_method(method: &str) -> Result<(), FailureReason> {
     if matches!(method, "GET" | "POST" | "HEAD") {
         return Ok(());
     }
     let is_misspelt = || METHODS.iter().any(|known| known.eq_ignore_ascii_case(method));
     let has_small_letters = method.bytes().any(|byte| byte.is_ascii_lowercase());
     if method == "CONNECT" || method.len() > LONGEST_METHOD || (has_small_letters && is_misspelt()) {
-        return Err(Reason::MethodRefused);
+        return Err(FailureReason::MethodRefused);
     }
     Ok(())
 }
 
 /// Splits a target into the authority, of an absolute URL, and the path with its query (RFC 9112 section 3.2).
-fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), Reason> {
+fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), FailureReason> {
     if target.as_bytes().contains(&b'#') {
-        return Err(Reason::BadTarget);
+        return Err(FailureReason::BadTarget);
     }
     if target.as_bytes().first() == Some(&b'/') || (target == "*" && method == "OPTIONS") {
         return Ok((None, target));
@@ -409,15 +417,15 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &
 
 /// The same, of one that is neither a path nor the `*` of OPTIONS: the parts of a whole URL.
 #[cold]
-fn split_absolute<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), Reason> {
+fn split_absolute<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), FailureReason> {
     let strip = |scheme: &str| match target.split_at_checked(scheme.len()) {
         Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
         _ => None,
     };
-    let rest = strip("http://").or_else(|| strip("https://")).ok_or(Reason::BadTarget)?;
+    let rest = strip("http://").or_else(|| strip("https://")).ok_or(FailureReason::BadTarget)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     if authority.is_empty() || authority.contains('@') {
-        return Err(Reason::BadTarget);
+        return Err(FailureReason::BadTarget);
     }
     // OPTIONS without a path is about the server as a whole (RFC 9112 section 3.2.4).
     let path = if path.is_empty() && method == "OPTIONS" { "*" } else { path };

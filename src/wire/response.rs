@@ -2,10 +2,10 @@
 
 use super::body::{BodyLength, Framing};
 use super::field::{Connection, Field, put};
-use super::lines::{Line, Lines, Marks, Rewrite};
+use super::field_lines::{FieldLine, FieldLines, Marks, Rewrite};
 use super::request::Fields;
 use super::{HeadFault, Version};
-use crate::base::cut::Cut;
+use crate::base::slice_ext::SliceExt;
 use httparse::Header;
 use std::mem::MaybeUninit;
 
@@ -16,7 +16,7 @@ pub struct ResponseHead<'h, 'b> {
     pub status: u16,
     phrase: &'b str,
     version: Version,
-    lines: Lines<'h, 'b>,
+    lines: FieldLines<'h, 'b>,
     /// The bytes of the head, blank line included.
     pub len: usize,
     /// How the body's end is known.
@@ -32,7 +32,7 @@ pub struct ResponseHead<'h, 'b> {
 impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Reads the head at the start of `bytes`; `None` while it is not complete. `to_head`: the request was HEAD.
     ///
-    /// Where [`HeadFault::TooManyFields`] is returned, more room may be given
+    /// Where [`HeadFault::TooManyHeaders`] is returned, more room may be given
     /// ([`most_fields`](super::request::most_fields)), and where [`HeadFault::Version`] is,
     /// [`as_http11`](super::version::as_http11) may know how the head is to be read.
     #[inline]
@@ -63,7 +63,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(error) => return Err(error.into()),
         };
         let status = response.code.filter(|status| *status >= 100).ok_or(HeadFault::Malformed)?;
-        let mut lines = Lines::new(bytes.before(len), response.headers, marks);
+        let mut lines = FieldLines::new(bytes.prefix(len), response.headers, marks);
         if !lines.read(0) {
             return Err(HeadFault::Malformed);
         }
@@ -108,7 +108,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// Whether this is a 1xx that another answer follows.
-    pub fn is_interim(&self) -> bool {
+    pub fn is_informational(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101
     }
 
@@ -121,16 +121,16 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// Writes the head in the form that goes to the client; the blank line is left to the caller, who may have lines
     /// of its own to add.
-    pub fn write(&self, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+    pub fn write(&self, encoding: &ResponseEncoding<'_>, out: &mut Vec<u8>) {
         let mut coding_written = false;
         self.write_status_line(out).fields(|rewrite, line| {
             coding_written |= line.field() == Field::TransferEncoding;
-            self.write_field(line, delivery, rewrite);
+            self.write_field(line, encoding, rewrite);
         });
-        if delivery.chunked && !coding_written {
+        if encoding.chunked && !coding_written {
             put(out, "Transfer-Encoding", b"chunked");
         }
-        if let Some(via) = delivery.via {
+        if let Some(via) = encoding.via {
             let version: &[u8] = if self.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " };
             out.extend_from_slice(version);
             out.extend_from_slice(via.as_bytes());
@@ -138,7 +138,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         // What asks for an upgrade has to say that it ends at the next hop (RFC 9110 section 7.8).
         let names_upgrade = self.status == 426 && self.lines.of(Field::Upgrade).next().is_some();
-        match (delivery.persistence, names_upgrade) {
+        match (encoding.persistence, names_upgrade) {
             (Persistence::Implied, false) => {}
             (Persistence::Close, false) => put(out, "Connection", b"close"),
             (Persistence::Close, true) => put(out, "Connection", b"close, Upgrade"),
@@ -162,14 +162,16 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Rewrite::new(out, &self.lines, start)
     }
 
-    fn write_field(&self, line: Line<'h, 'b>, delivery: &Delivery<'_>, rewrite: &mut Rewrite<'_, 'h, 'b>) {
+    fn write_field(&self, line: FieldLine<'h, 'b>, encoding: &ResponseEncoding<'_>, rewrite: &mut Rewrite<'_, 'h, 'b>) {
         // RFC 9110 section 8.6 and RFC 9112 section 6.1: neither stands in a 1xx or a 204.
         let may_have_length = self.status >= 200 && self.status != 204;
         match line.field() {
-            Field::Connection | Field::Named | Field::KeepAlive | Field::ProxyConnection => rewrite.leave_out(line),
+            Field::Connection | Field::ConnectionOption | Field::KeepAlive | Field::ProxyConnection => {
+                rewrite.leave_out(line)
+            }
             Field::ContentLength if !may_have_length => rewrite.leave_out(line),
             Field::ContentLength => rewrite.keep_number(line, self.framing.stated_length()),
-            Field::TransferEncoding if !may_have_length || !delivery.to_http11 => rewrite.leave_out(line),
+            Field::TransferEncoding if !may_have_length || !encoding.to_http11 => rewrite.leave_out(line),
             Field::TransferEncoding => rewrite.replace(line, b"chunked"),
             // 426 has to name what it asks for (RFC 9110 section 15.5.22).
             Field::Upgrade if self.status != 101 && self.status != 426 => rewrite.leave_out(line),
@@ -180,7 +182,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
 /// How an answer goes to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivery<'a> {
+pub struct ResponseEncoding<'a> {
     /// The body is sent chunked.
     pub chunked: bool,
     /// The client speaks HTTP/1.1.

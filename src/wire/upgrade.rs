@@ -12,7 +12,7 @@ pub(super) fn may_be_asked(offered: &[u8]) -> bool {
 }
 
 /// Whether a 101 with this `Upgrade` is an answer to a request with that one: it names nothing that was not offered.
-pub fn is_answer(offered: &[u8], chosen: &[u8]) -> bool {
+pub fn is_response(offered: &[u8], chosen: &[u8]) -> bool {
     let was_offered = |protocol: &[u8]| list(offered).any(|offer| offer.eq_ignore_ascii_case(protocol));
     is_some_few(chosen) && list(chosen).all(was_offered)
 }
@@ -34,10 +34,10 @@ mod tests {
         assert!(!may_be_asked(b" , "));
         assert!(may_be_asked(["a"; 16].join(",").as_bytes()));
         assert!(!may_be_asked(["a"; 17].join(",").as_bytes()));
-        assert!(is_answer(b"WebSocket", b"websocket"));
-        assert!(is_answer(b"a/1, b", b"b"));
-        assert!(!is_answer(b"websocket", b"other"));
-        assert!(!is_answer(b"websocket", b""));
-        assert!(!is_answer(b"a", ["a"; 17].join(",").as_bytes()));
+        assert!(is_response(b"WebSocket", b"websocket"));
+        assert!(is_response(b"a/1, b", b"b"));
+        assert!(!is_response(b"websocket", b"other"));
+        assert!(!is_response(b"websocket", b""));
+        assert!(!is_response(b"a", ["a"; 17].join(",").as_bytes()));
     }
 }

@@ -1,6 +1,6 @@
 //! First lines with a version other than HTTP/1.0 and HTTP/1.1: hardly any message has one.
 
-use crate::base::cut::Cut;
+use crate::base::slice_ext::SliceExt;
 
 /// What becomes of a request line whose version is neither HTTP/1.0 nor HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) enum Odd {
 pub(super) fn judge(bytes: &[u8]) -> Odd {
     let line = from_line(bytes);
     let end = memchr::memchr(b'\n', line);
-    let text = line.before(end.unwrap_or(line.len()));
+    let text = line.prefix(end.unwrap_or(line.len()));
     let is_whole = end.is_some();
     let text = match text.strip_suffix(b"\r") {
         Some(text) => text,
@@ -46,7 +46,7 @@ pub fn as_http11(bytes: &[u8]) -> Option<Vec<u8>> {
     } else {
         let line = from_line(bytes);
         let start = bytes.len() - line.len();
-        let first_line = line.before(memchr::memchr(b'\n', line).unwrap_or(line.len()));
+        let first_line = line.prefix(memchr::memchr(b'\n', line).unwrap_or(line.len()));
         let mut spaces = memchr::memchr_iter(b' ', first_line);
         start + spaces.nth(1)? + 1
     };

@@ -8,10 +8,10 @@
 //! the alarm, which changes nothing.
 
 use super::pump::Endpoint;
-use super::read_limit::{LARGEST_READ, SMALLEST_READ};
+use super::read_size::{LARGEST_READ, SMALLEST_READ};
 use super::{Kind, Worker};
-use crate::base::cut::Cut;
-use crate::base::slots::Key;
+use crate::base::gen_slab::SlotKey;
+use crate::base::slice_ext::SliceExt;
 use crate::exchange::{Flushed, Output};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
@@ -30,7 +30,7 @@ pub(super) const SCRATCH_BYTES: usize = ENOUGH_BYTES + LARGEST_READ;
 /// What has arrived and was not given to its exchange yet. No job is in it twice.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    arrivals: Vec<Arrival>,
+    arrivals: Vec<StagedRead>,
     /// How much of the worker's scratch buffer they take.
     used: usize,
     /// What comes of each, in boxes that change places with the core's.
@@ -40,8 +40,8 @@ pub(super) struct Batch {
 
 /// What one read has brought for an exchange.
 #[derive(Debug)]
-struct Arrival {
-    job: Key,
+struct StagedRead {
+    job: SlotKey,
     source: Endpoint,
     received: Received,
     /// Where the bytes stand in the scratch buffer.
@@ -59,8 +59,8 @@ impl Batch {
     }
 
     /// Gives room back that a large turn has taken.
-    pub(super) fn tidy(&mut self) {
-        self.outputs.iter_mut().for_each(|output| output.tidy());
+    pub(super) fn trim(&mut self) {
+        self.outputs.iter_mut().for_each(|output| output.trim());
     }
 
     /// How many arrivals wait in it.
@@ -81,12 +81,12 @@ impl Worker {
     pub(super) fn take_event(&mut self, event: &Event) {
         let (kind, word) = Kind::of(event.token());
         let is_staged = match kind {
-            Kind::Client => self.stage_client(Key::unpack(word), event),
-            Kind::Upstream => self.stage_upstream(Key::unpack(word), event),
-            Kind::Waker | Kind::Listener | Kind::Alarm => false,
+            Kind::Client => self.stage_client(SlotKey::unpack(word), event),
+            Kind::Upstream => self.stage_upstream(SlotKey::unpack(word), event),
+            Kind::Waker | Kind::Listener | Kind::WakeupTimer => false,
         };
         if !is_staged {
-            if kind != Kind::Alarm {
+            if kind != Kind::WakeupTimer {
                 self.finish_batch();
             }
             self.handle(event);
@@ -96,7 +96,7 @@ impl Worker {
     }
 
     /// Whether all that the poll has told of a client is bytes, and they were received.
-    fn stage_client(&mut self, key: Key, event: &Event) -> bool {
+    fn stage_client(&mut self, key: SlotKey, event: &Event) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return true };
         client.stream.transport.note(event);
         if let Some(job) = client.job {
@@ -108,11 +108,11 @@ impl Worker {
         }
         let start = self.batch.used;
         let room = self.scratch.get_mut(start..).unwrap_or_default();
-        let received = client.stream.transport.receive(room.room(SMALLEST_READ), &mut self.bench);
+        let received = client.stream.transport.receive(room.limit(SMALLEST_READ), &mut self.tls_scratch);
         let place = start..start + received.count();
-        if !matches!(received, Received::Bytes(_)) || is_blank(self.scratch.part(place.clone())) {
+        if !matches!(received, Received::Bytes(_)) || is_blank(self.scratch.slice(place.clone())) {
             self.finish_batch();
-            self.greeted(key, received);
+            self.on_first_bytes(key, received);
         } else if let Some(job) = self.open_job(key) {
             self.arrive(job, Endpoint::Client(key), received, place);
         }
@@ -120,7 +120,7 @@ impl Worker {
     }
 
     /// The same, of a connection to a backend.
-    fn stage_upstream(&mut self, key: Key, event: &Event) -> bool {
+    fn stage_upstream(&mut self, key: SlotKey, event: &Event) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return true };
         upstream.stream.transport.note(event);
         match upstream.job {
@@ -130,32 +130,32 @@ impl Worker {
     }
 
     /// Receives for an exchange, if there is nothing else to be done.
-    fn stage(&mut self, job_key: Key, source: Endpoint) -> bool {
+    fn stage(&mut self, job_key: SlotKey, source: Endpoint) -> bool {
         let Some(job) = self.jobs.get(job_key) else { return false };
         let (side, exchange) = (source.side(), &job.exchange);
-        let is_free = !job.is_staged && exchange.backlog(side).is_empty() && exchange.wants(side);
+        let is_free = !job.is_staged && exchange.pending_write(side).is_empty() && exchange.wants(side);
         if !is_free || !job.is_tied_to(source) {
             return false;
         }
-        let limit = self.read_limit(job, side);
+        let limit = self.read_size(job, side);
         let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return false };
         if !stream.transport.is_readable() || !stream.unread.is_empty() {
             return false;
         }
         let start = self.batch.used;
         let room = self.scratch.get_mut(start..).unwrap_or_default();
-        let received = stream.transport.receive(room.room(limit), &mut self.bench);
+        let received = stream.transport.receive(room.limit(limit), &mut self.tls_scratch);
         self.note_read(job_key, side, received, limit);
         self.arrive(job_key, source, received, start..start + received.count());
         true
     }
 
-    fn arrive(&mut self, job_key: Key, source: Endpoint, received: Received, place: Range<usize>) {
+    fn arrive(&mut self, job_key: SlotKey, source: Endpoint, received: Received, place: Range<usize>) {
         if let Some(job) = self.jobs.get_mut(job_key) {
             job.is_staged = true;
         }
         self.batch.used = place.end;
-        self.batch.arrivals.push(Arrival { job: job_key, source, received, place, addressee: None, sent: None });
+        self.batch.arrivals.push(StagedRead { job: job_key, source, received, place, addressee: None, sent: None });
     }
 
     /// Gives everything that has arrived to its exchange, and sends what comes of it.
@@ -169,22 +169,22 @@ impl Worker {
             outputs.resize_with(arrivals.len(), Box::default);
         }
         for (arrival, output) in arrivals.iter_mut().zip(&mut *outputs) {
-            let Arrival { job, source, received, .. } = *arrival;
+            let StagedRead { job, source, received, .. } = *arrival;
             if let Some(job) = self.jobs.get_mut(job) {
                 job.is_staged = false;
             }
-            self.take_in(job, source, received, scratch.part(arrival.place.clone()));
+            self.take_in(job, source, received, scratch.slice(arrival.place.clone()));
             arrival.addressee = self.addressee(job);
             std::mem::swap(&mut self.core.output, output);
         }
         for (arrival, output) in arrivals.iter_mut().zip(&mut *outputs) {
             if let Some(addressee) = arrival.addressee {
-                arrival.sent = self.send(arrival.job, addressee, output, scratch.part(arrival.place.clone()));
+                arrival.sent = self.send(arrival.job, addressee, output, scratch.slice(arrival.place.clone()));
             }
         }
         for (arrival, output) in arrivals.drain(..).zip(&mut *outputs) {
             std::mem::swap(&mut self.core.output, output);
-            let bytes = scratch.part(arrival.place);
+            let bytes = scratch.slice(arrival.place);
             if let (Some(addressee), Some(sent)) = (arrival.addressee, arrival.sent) {
                 self.note_sent(arrival.job, addressee.side(), sent, bytes);
             }

@@ -1,11 +1,11 @@
 //! The end of a worker: nothing new, then what is under way, then nothing. Where there is an heir, it gets what can
 //! move.
 
-use super::handover::Heir;
+use super::migration::DrainTarget;
 use super::{Worker, connection::Client};
 use crate::base::clock::Moment;
-use crate::base::reason::Reason;
-use crate::base::slots::Key;
+use crate::base::gen_slab::SlotKey;
+use crate::base::reason::FailureReason;
 use crate::exchange::{Input, KeepAlive};
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A worker's end, once it was told of it.
 #[derive(Debug)]
-pub(super) struct Leave {
+pub(super) struct Drain {
     /// When whatever is still under way is ended.
     pub(super) by: Moment,
-    pub(super) heir: Option<Heir>,
+    pub(super) drain_target: Option<DrainTarget>,
     /// Clients that may move at the end of this turn.
-    pub(super) movers: Vec<Key>,
+    pub(super) movers: Vec<SlotKey>,
 }
 
 impl Worker {
     /// Begins to end, for the good of all or, where there is an heir, of this worker alone.
-    pub(super) fn begin_to_leave(&mut self, heir: Option<Heir>) {
+    pub(super) fn begin_drain(&mut self, drain_target: Option<DrainTarget>) {
         let (is_first, had_heir) =
-            (self.leave.is_none(), self.leave.as_ref().is_some_and(|leave| leave.heir.is_some()));
-        if !is_first && heir.is_none() && !had_heir {
+            (self.drain.is_none(), self.drain.as_ref().is_some_and(|drain| drain.drain_target.is_some()));
+        if !is_first && drain_target.is_none() && !had_heir {
             return;
         }
         // This turn may have begun long ago.
-        let limit = self.clock.now() + self.settings.graceful_wait;
-        let whither = if heir.is_some() { "handing over" } else { "stopping" };
+        let limit = self.clock.now() + self.settings.drain_timeout;
+        let whither = if drain_target.is_some() { "handing over" } else { "stopping" };
         log::info!(
             "worker {}: {whither}; {} connections, {} requests, {} connections to backends, {} timers, {} buffers in use, \
              {} free",
@@ -44,54 +44,54 @@ impl Worker {
             self.core.buffers.lent(),
             self.core.buffers.count() - self.core.buffers.lent(),
         );
-        let has_doors_of_heir = matches!(heir, Some(Heir::Worker(..)));
-        self.core.settings.keep_alive = match heir {
+        let shares_listeners = matches!(drain_target, Some(DrainTarget::Worker(..)));
+        self.core.settings.keep_alive = match drain_target {
             None => KeepAlive::Never,
-            Some(Heir::Outside(_)) if self.core.settings.keep_alive == KeepAlive::Always => KeepAlive::Plain,
+            Some(DrainTarget::Outside(_)) if self.core.settings.keep_alive == KeepAlive::Always => KeepAlive::Plain,
             Some(_) => self.core.settings.keep_alive,
         };
-        match &mut self.leave {
-            Some(leave) => leave.heir = heir,
-            None => self.leave = Some(Leave { by: limit, heir, movers: Vec::new() }),
+        match &mut self.drain {
+            Some(drain) => drain.drain_target = drain_target,
+            None => self.drain = Some(Drain { by: limit, drain_target, movers: Vec::new() }),
         }
-        self.all_leave_too();
-        if !has_doors_of_heir {
+        self.drain_all_clients();
+        if !shares_listeners {
             // Who is at the door already was promised an answer by the kernel's handshake; and another process need not
             // have this door. Who can move has, so nobody is closed upon to make room.
-            self.send_movers();
-            for door in 0..self.listeners.len() {
-                while self.accept_some(door) {}
+            self.send_migrating();
+            for listener in 0..self.listeners.len() {
+                while self.accept_some(listener) {}
             }
-            self.all_leave_too();
+            self.drain_all_clients();
         }
-        self.close_doors();
+        self.close_listeners();
     }
 
     /// Has all clients leave that can, as far as they can.
-    fn all_leave_too(&mut self) {
-        let clients: Vec<Key> = self.clients.keys().collect();
-        clients.into_iter().for_each(|key| self.leave_too(key));
+    fn drain_all_clients(&mut self) {
+        let clients: Vec<SlotKey> = self.clients.keys().collect();
+        clients.into_iter().for_each(|key| self.drain_client(key));
     }
 
     /// A client may have become one that can move to the heir, if there is one.
-    pub(super) fn may_move(&mut self, key: Key) {
-        if let Some(leave) = self.leave.as_mut().filter(|leave| leave.heir.is_some()) {
-            leave.movers.push(key);
+    pub(super) fn may_move(&mut self, key: SlotKey) {
+        if let Some(drain) = self.drain.as_mut().filter(|drain| drain.drain_target.is_some()) {
+            drain.movers.push(key);
         }
     }
 
     /// Where this worker is about to end: has a client move, or lets it go if it is idle.
     #[cold]
-    pub(super) fn leave_too(&mut self, key: Key) {
+    pub(super) fn drain_client(&mut self, key: SlotKey) {
         if self.clients.get(key).is_some_and(|client| client.is_lingering) {
             return;
         }
-        match &self.leave {
+        match &self.drain {
             None => return,
-            Some(leave) if leave.heir.is_some() => return self.may_move(key),
+            Some(drain) if drain.drain_target.is_some() => return self.may_move(key),
             Some(_) => {}
         }
-        self.greet(key);
+        self.try_start_request(key);
         let Some(client @ Client { job: None, .. }) = self.clients.get_mut(key) else { return };
         // Who has just moved here may have spoken, and the poll has yet to tell.
         if client.served == 0 || !client.stream.transport.is_silent() {
@@ -102,20 +102,20 @@ impl Worker {
     }
 
     /// Whether the order to end has been carried out.
-    pub(super) fn has_left(&self) -> bool {
-        match &self.leave {
+    pub(super) fn has_drained(&self) -> bool {
+        match &self.drain {
             None => false,
-            Some(Leave { heir: Some(Heir::Worker(..)), .. }) => self.clients.is_empty(),
-            Some(_) => self.clients.is_empty() && self.landing.is_empty(),
+            Some(Drain { drain_target: Some(DrainTarget::Worker(..)), .. }) => self.clients.is_empty(),
+            Some(_) => self.clients.is_empty() && self.handoff.is_empty(),
         }
     }
 
     /// Lets go of who can go in this turn, and of all when the time for it is over: last, so that who can move is not
     /// closed upon, even where there is no time to leave at all.
     #[cold]
-    pub(super) fn go_on_leaving(&mut self) {
-        self.send_movers();
-        if self.leave.as_ref().is_some_and(|leave| leave.by <= self.core.now) {
+    pub(super) fn continue_drain(&mut self) {
+        self.send_migrating();
+        if self.drain.as_ref().is_some_and(|drain| drain.by <= self.core.now) {
             self.abort_all();
         }
     }
@@ -123,16 +123,16 @@ impl Worker {
     /// The time for leaving is over.
     fn abort_all(&mut self) {
         if !self.jobs.is_empty() {
-            self.vitals.note_forced(self.jobs.len());
+            self.stats.note_forced(self.jobs.len());
             log::warn!("worker {}: ending {} requests and tunnels by force", self.number, self.jobs.len());
         }
         // The first time an exchange begins an answer, where it has none; the second time it ends as it is.
         for _ in 0..2 {
-            let jobs: Vec<Key> = self.jobs.keys().collect();
-            jobs.into_iter().for_each(|job| self.tell(job, Input::Abort(Reason::Stopped)));
+            let jobs: Vec<SlotKey> = self.jobs.keys().collect();
+            jobs.into_iter().for_each(|job| self.dispatch(job, Input::Abort(FailureReason::Stopped)));
         }
         debug_assert!(self.jobs.is_empty(), "an exchange outlived its end");
-        let clients: Vec<Key> = self.clients.keys().collect();
+        let clients: Vec<SlotKey> = self.clients.keys().collect();
         clients.into_iter().for_each(|client| self.close_client(client));
     }
 }

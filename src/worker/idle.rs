@@ -6,7 +6,7 @@
 
 use super::connection::{Client, Upstream};
 use crate::base::clock::Moment;
-use crate::base::slots::{Key, Slots};
+use crate::base::gen_slab::{GenSlab, SlotKey};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ pub(super) const REST: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     is_kept: bool,
-    /// Somebody was looked for since the last [`Idle::tidy`].
+    /// Somebody was looked for since the last [`Idle::trim`].
     is_wanted: bool,
     /// Clients that have not had an answer.
-    fresh: Line,
+    fresh: IdleQueue,
     /// Clients that have.
-    served: Line,
+    served: IdleQueue,
     /// Connections to backends.
-    pooled: Line,
+    pooled: IdleQueue,
 }
 
 impl Idle {
     /// Puts all in order, unless they are.
-    pub(super) fn keep(&mut self, clients: &Slots<Client>, upstreams: &Slots<Upstream>) {
+    pub(super) fn keep(&mut self, clients: &GenSlab<Client>, upstreams: &GenSlab<Upstream>) {
         self.is_wanted = true;
         if !std::mem::replace(&mut self.is_kept, true) {
             let with_moment = |key| clients.get(key).map(|client| (client.idle_since, client.served, key));
@@ -49,21 +49,21 @@ impl Idle {
     }
 
     /// Forgets the order, if nobody has asked for it since the last call.
-    pub(super) fn tidy(&mut self) {
+    pub(super) fn trim(&mut self) {
         if !std::mem::take(&mut self.is_wanted) && self.is_kept {
             *self = Self::default();
         }
     }
 
     /// A client that has had so many answers is idle from now on.
-    pub(super) fn add_client(&mut self, key: Key, served: u32, now: Moment, clients: &Slots<Client>) {
+    pub(super) fn add_client(&mut self, key: SlotKey, served: u32, now: Moment, clients: &GenSlab<Client>) {
         if self.is_kept {
             self.clients_like(served).add(key, now, |key| client_since(key, clients), clients.len());
         }
     }
 
     /// So is a connection to a backend.
-    pub(super) fn add_upstream(&mut self, key: Key, now: Moment, upstreams: &Slots<Upstream>) {
+    pub(super) fn add_upstream(&mut self, key: SlotKey, now: Moment, upstreams: &GenSlab<Upstream>) {
         if self.is_kept {
             self.pooled.add(key, now, |key| upstream_since(key, upstreams), upstreams.len());
         }
@@ -72,22 +72,22 @@ impl Idle {
     /// The client that has been idle for the longest, and since when. One that was served is let alone for `rest`.
     pub(super) fn oldest_client(
         &mut self,
-        clients: &Slots<Client>,
+        clients: &GenSlab<Client>,
         now: Moment,
         rest: Duration,
-    ) -> Option<(Key, Moment)> {
+    ) -> Option<(SlotKey, Moment)> {
         let served = self.served.first(|key| client_since(key, clients)).filter(|(_, since)| *since + rest <= now);
         let fresh = self.fresh.first(|key| client_since(key, clients)).filter(|(_, since)| *since + GRACE <= now);
         served.into_iter().chain(fresh).min_by_key(|(_, since)| *since)
     }
 
     /// The connection to a backend that has been idle for the longest, and since when.
-    pub(super) fn oldest_upstream(&mut self, upstreams: &Slots<Upstream>) -> Option<(Key, Moment)> {
+    pub(super) fn oldest_upstream(&mut self, upstreams: &GenSlab<Upstream>) -> Option<(SlotKey, Moment)> {
         self.pooled.first(|key| upstream_since(key, upstreams))
     }
 
     /// From when on there is an idle client that is not let alone.
-    pub(super) fn next_to_go(&mut self, clients: &Slots<Client>) -> Moment {
+    pub(super) fn next_to_go(&mut self, clients: &GenSlab<Client>) -> Moment {
         let served = self.served.first(|key| client_since(key, clients)).map(|(_, since)| since + REST);
         let fresh = self.fresh.first(|key| client_since(key, clients)).map(|(_, since)| since + GRACE);
         served.into_iter().chain(fresh).min().unwrap_or(Moment::NEVER)
@@ -98,26 +98,26 @@ impl Idle {
         self.served.0.len() + self.fresh.0.len()
     }
 
-    fn clients_like(&mut self, served: u32) -> &mut Line {
+    fn clients_like(&mut self, served: u32) -> &mut IdleQueue {
         if served == 0 { &mut self.fresh } else { &mut self.served }
     }
 }
 
-fn client_since(key: Key, clients: &Slots<Client>) -> Option<Moment> {
+fn client_since(key: SlotKey, clients: &GenSlab<Client>) -> Option<Moment> {
     clients.get(key).map(|client| client.idle_since)
 }
 
-fn upstream_since(key: Key, upstreams: &Slots<Upstream>) -> Option<Moment> {
+fn upstream_since(key: SlotKey, upstreams: &GenSlab<Upstream>) -> Option<Moment> {
     upstreams.get(key).map(|upstream| upstream.idle_since)
 }
 
 /// Connections in the order in which they became idle, among them some that are so no longer.
 #[derive(Debug, Default)]
-struct Line(VecDeque<(Moment, Key)>);
+struct IdleQueue(VecDeque<(Moment, SlotKey)>);
 
-impl Line {
+impl IdleQueue {
     /// Adds one at the end. `since` tells of each from when on it is idle, and `most` how many may be so.
-    fn add(&mut self, key: Key, now: Moment, since: impl Fn(Key) -> Option<Moment>, most: usize) {
+    fn add(&mut self, key: SlotKey, now: Moment, since: impl Fn(SlotKey) -> Option<Moment>, most: usize) {
         // What counts no longer is put out once it is more than half.
         if self.0.len() >= 2 * most + 64 {
             self.0.retain(|(moment, key)| since(*key) == Some(*moment));
@@ -126,7 +126,7 @@ impl Line {
     }
 
     /// The first one that counts.
-    fn first(&mut self, since: impl Fn(Key) -> Option<Moment>) -> Option<(Key, Moment)> {
+    fn first(&mut self, since: impl Fn(SlotKey) -> Option<Moment>) -> Option<(SlotKey, Moment)> {
         while let Some((moment, key)) = self.0.front().copied() {
             if since(key) == Some(moment) {
                 return Some((key, moment));

@@ -33,12 +33,12 @@
 
 use super::connection::Client;
 use super::idle::REST;
-use super::read_limit::LARGEST_READ;
-use super::{Again, Worker};
+use super::read_size::LARGEST_READ;
+use super::{Deferred, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
-use crate::base::cut::Cut;
-use crate::base::slots::{Key, Slots};
+use crate::base::gen_slab::{GenSlab, SlotKey};
+use crate::base::slice_ext::SliceExt;
 use crate::net::transport::Received;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -67,13 +67,13 @@ pub(super) struct Lingering {
     /// Those that were not looked at yet, soonest first. Some are gone by then.
     fresh: VecDeque<Fresh>,
     /// Those that were, oldest first, among them some that are gone.
-    old: VecDeque<(Moment, Key)>,
-    progress: HashMap<Key, Progress>,
+    old: VecDeque<(Moment, SlotKey)>,
+    progress: HashMap<SlotKey, Progress>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Fresh {
-    key: Key,
+    key: SlotKey,
     look_at: Moment,
     client_may_send: bool,
 }
@@ -100,7 +100,7 @@ impl Lingering {
     }
 
     /// The one that has lingered for the longest, if that is `rest` at least.
-    pub(super) fn oldest(&mut self, now: Moment, rest: Duration, clients: &Slots<Client>) -> Option<Key> {
+    pub(super) fn oldest(&mut self, now: Moment, rest: Duration, clients: &GenSlab<Client>) -> Option<SlotKey> {
         while let Some((since, key)) = self.old.front().copied() {
             if clients.get(key).is_some_and(|client| client.is_lingering) {
                 return (since + rest <= now).then_some(key);
@@ -111,7 +111,7 @@ impl Lingering {
     }
 
     /// It is closed.
-    pub(super) fn forget(&mut self, key: Key) {
+    pub(super) fn forget(&mut self, key: SlotKey) {
         self.progress.remove(&key);
     }
 
@@ -120,7 +120,7 @@ impl Lingering {
     }
 
     /// A client stays for longer.
-    fn keep(&mut self, key: Key, unacknowledged: u32, now: Moment) -> &mut Progress {
+    fn keep(&mut self, key: SlotKey, unacknowledged: u32, now: Moment) -> &mut Progress {
         // Those that are gone are put out once they are more than half.
         if self.old.len() >= 2 * self.progress.len() + 64 {
             self.old.retain(|(_, key)| self.progress.contains_key(key));
@@ -134,7 +134,7 @@ impl Lingering {
 
 impl Worker {
     /// Ends the writing to a client and begins to discard what it sends. Its job, if it had one, is over.
-    pub(super) fn start_lingering_close(&mut self, key: Key, client_may_send: bool) {
+    pub(super) fn start_lingering_close(&mut self, key: SlotKey, client_may_send: bool) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.stream.unread.discard(&mut self.core.buffers);
         if !client.stream.transport.start_lingering() {
@@ -143,17 +143,17 @@ impl Worker {
         client.is_lingering = true;
         client.idle_since = Moment::NEVER;
         if std::mem::take(&mut client.is_shaking_hands) {
-            self.leave_lobby();
+            self.remove_handshake();
         }
         self.lingering.fresh.push_back(Fresh { key, look_at: self.core.now + FIRST_LOOK, client_may_send });
-        if self.quota.is_some() {
+        if self.limiter.is_some() {
             // Its place among those of its address is to be free as soon as it has gone.
-            self.watch_client(key);
+            self.register_client(key);
         }
     }
 
     /// Closes an idle client. One that has not acknowledged its last response may lose it by that.
-    pub(super) fn close_idle_client(&mut self, key: Key) {
+    pub(super) fn close_idle_client(&mut self, key: SlotKey) {
         let unacknowledged = self.clients.get(key).map_or(0, |client| client.stream.transport.bytes_unacknowledged());
         if unacknowledged == 0 {
             self.close_client(key);
@@ -179,11 +179,11 @@ impl Worker {
     }
 
     fn idle_limit(&self) -> Duration {
-        if self.leave.is_some() { IDLE_LIMIT_AT_END } else { IDLE_LIMIT }
+        if self.drain.is_some() { IDLE_LIMIT_AT_END } else { IDLE_LIMIT }
     }
 
     /// Whether a client has gone; one that has not is watched from now on.
-    fn look(&mut self, key: Key, client_may_send: bool) {
+    fn look(&mut self, key: SlotKey, client_may_send: bool) {
         self.discard(key);
         let next = self.core.now + self.idle_limit();
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -194,12 +194,12 @@ impl Worker {
         }
         self.lingering.keep(key, unacknowledged, self.core.now).unacknowledged = unacknowledged;
         self.timers.set(&mut client.timer, next);
-        self.watch_client(key);
+        self.register_client(key);
     }
 
     /// A client has lingered for long: it may go on while it takes its response, or sends.
     #[cold]
-    pub(super) fn lingering_due(&mut self, key: Key) {
+    pub(super) fn lingering_due(&mut self, key: SlotKey) {
         self.discard(key);
         let next = self.core.now + self.idle_limit();
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -216,12 +216,12 @@ impl Worker {
     }
 
     /// Reads what a client that lingers has sent, and closes it if that was all or too much.
-    pub(super) fn discard(&mut self, key: Key) {
+    pub(super) fn discard(&mut self, key: SlotKey) {
         for _ in 0..READS_AT_ONCE {
             let Some(client) = self.clients.get_mut(key) else { return };
             // The worker's buffer is in use where a request needs a descriptor.
             let mut spare = [0; 1024];
-            let room = if self.scratch.is_empty() { &mut spare } else { self.scratch.room(LARGEST_READ) };
+            let room = if self.scratch.is_empty() { &mut spare } else { self.scratch.limit(LARGEST_READ) };
             match client.stream.transport.discard(room) {
                 Received::Bytes(count) => {
                     let progress = self.lingering.keep(key, u32::MAX, self.core.now);
@@ -238,6 +238,6 @@ impl Worker {
                 _ => return,
             }
         }
-        self.again.push(Again::Greet(key));
+        self.deferred.push(Deferred::ReadRequest(key));
     }
 }

@@ -14,50 +14,49 @@
 )]
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
-mod accept;
 mod batch;
+mod commands;
 mod connection;
 mod drain;
-mod guesses;
-mod handover;
+mod effects;
 mod idle;
-mod introduction;
+mod lazy_registration;
 mod lingering;
-mod link;
-mod lobby;
-mod news;
-mod orders;
-mod perform;
-mod pressure;
+mod listeners;
+mod migration;
+mod overload;
+mod proxy_protocol;
 mod pump;
-mod read_limit;
-mod record;
-mod retire;
+mod read_size;
+mod request_log;
+mod routes;
+mod stats;
 #[cfg(test)]
 mod tests;
-mod vitals;
-mod watch;
+mod tls_handshakes;
+mod tunnel_drain;
+mod unknown_host_limiter;
+mod upstreams;
 
 use crate::access_log::Log;
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
-use crate::base::slots::{Key, Slots};
+use crate::base::gen_slab::{GenSlab, SlotKey};
 use crate::base::throttle::Throttle;
 use crate::base::wheel::{Owners, Timer, Wheel};
 use crate::cluster::{BackendId, Frontend};
-use crate::directory::{CoreId, Directory, News};
-use crate::exchange::{self, Core, Side};
-use crate::net::alarm::Alarm;
-use crate::net::mailbox::{Inbox, Post, mailbox};
-use crate::net::quota::Quota;
-use crate::net::tls::{BackendTls, Bench, Reception};
+use crate::directory::{Directory, RouteEvent, SubscriberId};
+use crate::exchange::{self, Side, WorkerContext};
+use crate::net::connection_limiter::ConnectionLimiter;
+use crate::net::mailbox::{MailboxReceiver, MailboxSender, mailbox};
+use crate::net::tls::{BackendTls, TlsScratch, TlsServerContext};
 use crate::net::transport::usable_receive_buffer;
+use crate::net::wakeup_timer::WakeupTimer;
 use crate::page::Pages;
 use crate::route;
 use crate::upstream::{self, Pool};
-use connection::{Client, Job, Upstream};
+use connection::{ActiveExchange, Client, Upstream};
 use ipnet::IpNet;
-use lobby::Lobby;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 use std::collections::{BTreeMap, HashMap};
@@ -66,6 +65,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+use tls_handshakes::HandshakeTable;
 
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
@@ -79,13 +79,13 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 /// Letters that wait for a core. What does not fit makes the core drop its routes and ask anew.
 const MAILBOX: usize = 32 * 1024;
 
-pub use accept::Entrance;
-pub use handover::{Heir, Landing, Passenger, PlainClient};
-pub use lobby::{DoorCertificates, Settings as LobbySettings};
 #[cfg(test)]
-pub use orders::Deed;
-pub use orders::Order;
-pub use vitals::{Holdings, Vitals};
+pub use commands::TestCommand;
+pub use commands::WorkerCommand;
+pub use listeners::ListenerSocket;
+pub use migration::{DrainTarget, HandoffQueue, MigratingConnection, PlainClient};
+pub use stats::{ResourceUsage, WorkerStats};
+pub use tls_handshakes::{DefaultCertificates, Settings as HandshakeSettings};
 
 /// What of a worker can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,9 +100,9 @@ pub struct Settings {
     pub max_requests: Option<NonZeroU32>,
     /// How many look-ups of one client address may find nothing in ten seconds; `None` for any, where they cost nothing
     /// (`server.unknownHostRate`).
-    pub max_guesses: Option<u32>,
-    /// How long requests and tunnels may go on after the order to stop (`server.gracefulWait`).
-    pub graceful_wait: Duration,
+    pub unknown_host_limit: Option<u32>,
+    /// How long requests and tunnels may go on after the order to stop (`server.drainTimeout`).
+    pub drain_timeout: Duration,
     /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
     /// (`server.tunnelDrain`).
     pub tunnel_drain: Option<Duration>,
@@ -113,19 +113,19 @@ pub struct Settings {
 
 /// What a worker is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub struct WorkerConfig {
     /// Its number, from 0.
     pub number: usize,
     /// Its sockets to accept from.
-    pub listeners: Vec<Entrance>,
+    pub listeners: Vec<ListenerSocket>,
     /// Where clients of other workers arrive; who waits there is taken on at once.
-    pub landing: Landing,
+    pub handoff: HandoffQueue,
     /// What those of its sockets need that are encrypted.
-    pub tls: Option<TlsParts>,
+    pub tls: Option<WorkerTlsConfig>,
     /// What is agreed on with backends of `https://`; `None` where nothing can be.
     pub backend_tls: Option<BackendTls>,
     /// How many connections a client's address may have; one for all workers. `None` for any.
-    pub quota: Option<Arc<Quota>>,
+    pub limiter: Option<Arc<ConnectionLimiter>>,
     /// The settings of the rooms it runs.
     pub settings: Settings,
     /// Those of its exchanges.
@@ -143,20 +143,20 @@ pub struct Parts {
     /// Its counters.
     pub counters: Arc<Counters>,
     /// Where it answers the supervisor.
-    pub vitals: Arc<Vitals>,
+    pub stats: Arc<WorkerStats>,
     /// The clock.
     pub clock: Clock,
 }
 
 /// What a worker that shakes hands is made of.
 #[derive(Clone, Debug)]
-pub struct TlsParts {
+pub struct WorkerTlsConfig {
     /// What is agreed on with clients.
-    pub reception: Arc<Reception>,
+    pub tls_server: Arc<TlsServerContext>,
     /// The settings.
-    pub settings: LobbySettings,
+    pub settings: HandshakeSettings,
     /// The certificates of the encrypted addresses, in their order.
-    pub doors: DoorCertificates,
+    pub default_certificates: DefaultCertificates,
 }
 
 /// One core's worth of proxy.
@@ -164,69 +164,69 @@ pub struct TlsParts {
 pub struct Worker {
     number: usize,
     /// Who it is to the directory.
-    id: CoreId,
+    id: SubscriberId,
     settings: Settings,
     clock: Clock,
     poll: Poll,
-    alarm: Alarm,
-    news: Inbox<News>,
-    orders: Inbox<Order>,
-    listeners: Vec<accept::Door>,
-    landing: Landing,
+    wakeup_timer: WakeupTimer,
+    route_events: MailboxReceiver<RouteEvent>,
+    commands: MailboxReceiver<WorkerCommand>,
+    listeners: Vec<listeners::WorkerListener>,
+    handoff: HandoffQueue,
     /// Clients wait outside because there are as many inside as may be.
     waits_for_room: bool,
     idle: idle::Idle,
     /// Before this moment nobody is looked for who holds many bytes: there was none.
-    no_relief_until: Option<Moment>,
+    no_shedding_until: Option<Moment>,
     /// Shortages, and what else is told in the log of what strangers can bring about.
-    complaints: Throttle,
+    shortage_warnings: Throttle,
     warnings: Throttle,
-    unwatched: watch::Unwatched,
+    pending_registration: lazy_registration::PendingRegistration,
     lingering: lingering::Lingering,
-    quota: Option<Arc<Quota>>,
-    core: Core,
+    limiter: Option<Arc<ConnectionLimiter>>,
+    core: WorkerContext,
     scratch: Box<[u8]>,
     batch: batch::Batch,
-    bench: Bench,
+    tls_scratch: TlsScratch,
     backend_tls: Option<BackendTls>,
     /// Where clients shake hands; `None` where no door is encrypted.
-    lobby: Option<Lobby>,
-    clients: Slots<Client>,
-    jobs: Slots<Job>,
-    upstreams: Slots<Upstream>,
+    handshakes: Option<HandshakeTable>,
+    clients: GenSlab<Client>,
+    jobs: GenSlab<ActiveExchange>,
+    upstreams: GenSlab<Upstream>,
     pool: Pool,
     /// The receive buffer of new connections to backends.
     receive_buffer: Option<usize>,
     /// Exchanges that may open a connection once the name of this backend is known.
-    awaiting_name: HashMap<BackendId, Vec<Key>>,
+    awaiting_dns: HashMap<BackendId, Vec<SlotKey>>,
     routes: route::Cache<Arc<Frontend>>,
-    guesses: guesses::Guesses,
+    unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter,
     /// Exchanges that wait for the directory's answer about this host.
-    lookups: HashMap<Arc<str>, Vec<Key>>,
+    lookups: HashMap<Arc<str>, Vec<SlotKey>>,
     directory: Directory,
     timers: Wheel<Owner>,
     due: Vec<Owner>,
     /// What is to be done before the worker sleeps again.
-    again: Vec<Again>,
+    deferred: Vec<Deferred>,
     log: Log,
     counters: Arc<Counters>,
-    vitals: Arc<Vitals>,
-    retiring: retire::Retiring,
+    stats: Arc<WorkerStats>,
+    tunnel_drain: tunnel_drain::TunnelDrain,
     /// Set by the order to end.
-    leave: Option<drain::Leave>,
+    drain: Option<drain::Drain>,
 }
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
-    Client(Key),
-    Upstream(Key),
+    Client(SlotKey),
+    Upstream(SlotKey),
 }
 
 /// Where the timers of all owners are.
 struct TimerOwners<'w> {
-    clients: &'w mut Slots<Client>,
-    upstreams: &'w mut Slots<Upstream>,
+    clients: &'w mut GenSlab<Client>,
+    upstreams: &'w mut GenSlab<Upstream>,
 }
 
 impl Owners<Owner> for TimerOwners<'_> {
@@ -240,19 +240,19 @@ impl Owners<Owner> for TimerOwners<'_> {
 
 /// Something that was put off, so that no exchange's step runs inside another's.
 #[derive(Clone, Copy, Debug)]
-enum Again {
+enum Deferred {
     /// There is more to read for an exchange, or something is left of an earlier read.
-    Pump(Key, Side),
+    Pump(SlotKey, Side),
     /// An idle client may have sent its next request.
-    Greet(Key),
+    ReadRequest(SlotKey),
     /// There may be room for clients that wait outside.
-    Accept,
+    AcceptAll,
     /// At this door more clients may wait than were let in at once.
-    Door(usize),
+    Accept(usize),
     /// This exchange has waited for a connection to the backend and gets this one.
-    HandOver { job: Key, connection: Key },
+    AssignConnection { job: SlotKey, connection: SlotKey },
     /// This exchange has waited for a connection to the backend and may open one.
-    Permit { job: Key, backend: BackendId },
+    Dial { job: SlotKey, backend: BackendId },
 }
 
 /// What a poll token stands for; it is in the token's high bits.
@@ -262,7 +262,7 @@ enum Kind {
     Listener,
     Client,
     Upstream,
-    Alarm,
+    WakeupTimer,
 }
 
 impl Kind {
@@ -281,7 +281,7 @@ impl Kind {
             1 => Self::Listener,
             2 => Self::Client,
             3 => Self::Upstream,
-            _ => Self::Alarm,
+            _ => Self::WakeupTimer,
         };
         (kind, word & ((1 << Self::SHIFT) - 1))
     }
@@ -289,66 +289,68 @@ impl Kind {
 
 impl Worker {
     /// A worker that has yet to run, and the way to give it orders. It is known to the directory until it is dropped.
-    pub fn new(parts: Parts) -> io::Result<(Self, Post<Order>)> {
-        let now = parts.clock.now();
+    pub fn new(config: WorkerConfig) -> io::Result<(Self, MailboxSender<WorkerCommand>)> {
+        let now = config.clock.now();
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
-        let (news_post, news) = mailbox(MAILBOX, Arc::clone(&waker));
-        let (orders_post, orders) = mailbox(MAILBOX, waker);
-        let alarm = Alarm::new(poll.registry(), Kind::Alarm.token(0))?;
+        let (route_events_sender, route_events) = mailbox(MAILBOX, Arc::clone(&waker));
+        let (commands_sender, commands) = mailbox(MAILBOX, waker);
+        let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
         let mut worker = Self {
-            number: parts.number,
-            id: parts.directory.join(news_post),
-            settings: parts.settings,
-            clock: parts.clock,
+            number: config.number,
+            id: config.directory.join(route_events_sender),
+            settings: config.settings,
+            clock: config.clock,
             poll,
-            alarm,
-            news,
-            orders,
+            wakeup_timer,
+            route_events,
+            commands,
             listeners: Vec::new(),
-            landing: parts.landing,
+            handoff: config.handoff,
             waits_for_room: false,
             idle: idle::Idle::default(),
-            no_relief_until: None,
-            complaints: Throttle::new(1),
+            no_shedding_until: None,
+            shortage_warnings: Throttle::new(1),
             warnings: Throttle::new(MOST_WARNINGS),
-            unwatched: watch::Unwatched::default(),
+            pending_registration: lazy_registration::PendingRegistration::default(),
             lingering: lingering::Lingering::default(),
-            quota: parts.quota,
-            core: Core::new(now, parts.exchange, parts.pages, fastrand::Rng::new()),
+            limiter: config.limiter,
+            core: WorkerContext::new(now, config.exchange, config.pages, fastrand::Rng::new()),
             scratch: vec![0; batch::SCRATCH_BYTES].into_boxed_slice(),
             batch: batch::Batch::default(),
-            bench: Bench::default(),
-            backend_tls: parts.backend_tls,
-            lobby: parts.tls.map(|tls| Lobby::new(tls.settings, tls.reception, &tls.doors)),
-            clients: Slots::default(),
-            jobs: Slots::default(),
-            upstreams: Slots::default(),
-            receive_buffer: usable_receive_buffer(parts.upstream.receive_buffer),
-            pool: Pool::new(parts.upstream),
-            awaiting_name: HashMap::new(),
-            routes: route::Cache::new(&parts.route),
-            guesses: guesses::Guesses::new(now),
+            tls_scratch: TlsScratch::default(),
+            backend_tls: config.backend_tls,
+            handshakes: config
+                .tls
+                .map(|tls| HandshakeTable::new(tls.settings, tls.tls_server, &tls.default_certificates)),
+            clients: GenSlab::default(),
+            jobs: GenSlab::default(),
+            upstreams: GenSlab::default(),
+            receive_buffer: usable_receive_buffer(config.upstream.receive_buffer),
+            pool: Pool::new(config.upstream),
+            awaiting_dns: HashMap::new(),
+            routes: route::Cache::new(&config.route),
+            unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter::new(now),
             lookups: HashMap::new(),
-            directory: parts.directory,
+            directory: config.directory,
             timers: Wheel::new(now),
             due: Vec::new(),
-            again: Vec::new(),
-            log: parts.log,
-            counters: parts.counters,
-            vitals: parts.vitals,
-            retiring: retire::Retiring::default(),
-            leave: None,
+            deferred: Vec::new(),
+            log: config.log,
+            counters: config.counters,
+            stats: config.stats,
+            tunnel_drain: tunnel_drain::TunnelDrain::default(),
+            drain: None,
         };
-        worker.open_doors(parts.listeners)?;
-        Ok((worker, orders_post))
+        worker.open_listeners(config.listeners)?;
+        Ok((worker, commands_sender))
     }
 
     /// Serves until the order to end is carried out.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         self.begin();
-        while !self.has_left() {
+        while !self.has_drained() {
             self.turn(&mut events)?;
         }
         Ok(())
@@ -364,9 +366,9 @@ impl Worker {
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let wake_at = self.wake_at();
         // What was put off does not wait for anything, nor does what is due.
-        let is_free = self.again.is_empty() && wake_at > self.core.now;
+        let is_free = self.deferred.is_empty() && wake_at > self.core.now;
         if is_free {
-            self.alarm.ring_for(wake_at, self.core.now)?;
+            self.wakeup_timer.arm(wake_at, self.core.now)?;
         }
         match self.poll.poll(events, (!is_free).then_some(Duration::ZERO)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -382,21 +384,21 @@ impl Worker {
             self.keep_time();
         }
         self.catch_up();
-        self.relieve_buffers();
-        if self.leave.is_some() {
-            self.go_on_leaving();
+        self.shed_buffers();
+        if self.drain.is_some() {
+            self.continue_drain();
         }
         Ok(())
     }
 
     /// When there is something to do even if nothing happens.
     fn wake_at(&self) -> Moment {
-        let leave_by = self.leave.as_ref().map_or(Moment::NEVER, |leave| leave.by);
+        let leave_by = self.drain.as_ref().map_or(Moment::NEVER, |drain| drain.by);
         let moments = [
             self.timers.next_visit(),
-            self.next_opening(),
-            self.retiring.next(),
-            self.unwatched.next(),
+            self.next_resume(),
+            self.tunnel_drain.next(),
+            self.pending_registration.next(),
             self.lingering.next_look(),
             self.log.flush_at(),
             leave_by,
@@ -407,9 +409,9 @@ impl Worker {
     /// Does whatever has a time that has come.
     fn keep_time(&mut self) {
         self.expire();
-        self.reopen_doors();
+        self.resume_listeners();
         self.retire_tunnels();
-        self.watch_late();
+        self.register_late();
         self.look_at_lingering();
         self.log.flush(self.core.now);
     }
@@ -417,11 +419,11 @@ impl Worker {
     fn handle(&mut self, event: &Event) {
         match Kind::of(event.token()) {
             (Kind::Waker, _) => self.read_mail(),
-            (Kind::Listener, door) => self.accept(usize::try_from(door).unwrap_or(usize::MAX)),
-            (Kind::Client, word) => self.client_ready(Key::unpack(word), event),
-            (Kind::Upstream, word) => self.upstream_ready(Key::unpack(word), event),
+            (Kind::Listener, listener) => self.accept(usize::try_from(listener).unwrap_or(usize::MAX)),
+            (Kind::Client, word) => self.client_ready(SlotKey::unpack(word), event),
+            (Kind::Upstream, word) => self.upstream_ready(SlotKey::unpack(word), event),
             // It has woken the worker; that is all.
-            (Kind::Alarm, _) => self.alarm.has_rung(),
+            (Kind::WakeupTimer, _) => self.wakeup_timer.acknowledge(),
         }
     }
 
@@ -441,19 +443,19 @@ impl Worker {
 
     /// Does what was put off; what that puts off waits for the next turn, so that nobody else has to wait for long.
     fn catch_up(&mut self) {
-        let put_off = self.again.len();
+        let put_off = self.deferred.len();
         for place in 0..put_off {
-            let Some(again) = self.again.get(place).copied() else { break };
-            match again {
-                Again::Pump(job, side) => self.pump(job, side),
-                Again::Greet(client) => self.greet(client),
-                Again::Accept => self.accept_all(),
-                Again::Door(door) => self.accept(door),
-                Again::HandOver { job, connection } => self.hand_over(job, connection),
-                Again::Permit { job, backend } => self.use_permit(job, backend),
+            let Some(deferred) = self.deferred.get(place).copied() else { break };
+            match deferred {
+                Deferred::Pump(job, side) => self.pump(job, side),
+                Deferred::ReadRequest(client) => self.try_start_request(client),
+                Deferred::AcceptAll => self.accept_all(),
+                Deferred::Accept(listener) => self.accept(listener),
+                Deferred::AssignConnection { job, connection } => self.hand_over(job, connection),
+                Deferred::Dial { job, backend } => self.use_permit(job, backend),
             }
         }
-        self.again.drain(..put_off);
+        self.deferred.drain(..put_off);
     }
 }
 

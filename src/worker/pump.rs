@@ -1,12 +1,12 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
-use super::connection::{Client, Job, Link, Stream, Upstream};
-use super::read_limit::SMALLEST_READ;
-use super::{Again, Worker};
+use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::read_size::SMALLEST_READ;
+use super::{Deferred, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
-use crate::base::cut::Cut;
-use crate::base::slots::{Key, Slots};
+use crate::base::gen_slab::{GenSlab, SlotKey};
+use crate::base::slice_ext::SliceExt;
 use crate::exchange::{Exchange, Flushed, Input, Output, Side};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
@@ -15,8 +15,8 @@ use mio::event::Event;
 /// Whose socket it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Endpoint {
-    Client(Key),
-    Upstream(Key),
+    Client(SlotKey),
+    Upstream(SlotKey),
 }
 
 impl Endpoint {
@@ -30,9 +30,9 @@ impl Endpoint {
     /// What has come from it, and the way to it; `None` once it is closed.
     pub(super) fn stream<'s>(
         self,
-        clients: &'s mut Slots<Client>,
-        upstreams: &'s mut Slots<Upstream>,
-    ) -> Option<&'s mut Stream> {
+        clients: &'s mut GenSlab<Client>,
+        upstreams: &'s mut GenSlab<Upstream>,
+    ) -> Option<&'s mut BufferedConnection> {
         match self {
             Self::Client(key) => clients.get_mut(key).map(|client| &mut client.stream),
             Self::Upstream(key) => upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
@@ -42,10 +42,10 @@ impl Endpoint {
     /// The same, if this exchange is the one that it is tied to.
     fn stream_for<'s>(
         self,
-        job: Key,
-        clients: &'s mut Slots<Client>,
-        upstreams: &'s mut Slots<Upstream>,
-    ) -> Option<&'s mut Stream> {
+        job: SlotKey,
+        clients: &'s mut GenSlab<Client>,
+        upstreams: &'s mut GenSlab<Upstream>,
+    ) -> Option<&'s mut BufferedConnection> {
         let tied_to = match self {
             Self::Client(key) => clients.get(key)?.job,
             Self::Upstream(key) => upstreams.get(key)?.job,
@@ -56,9 +56,9 @@ impl Endpoint {
 
 impl Worker {
     /// Does what the poll has told of a client, where that is not bytes alone. It is noted already.
-    pub(super) fn client_ready(&mut self, key: Key, event: &Event) {
+    pub(super) fn client_ready(&mut self, key: SlotKey, event: &Event) {
         let Some(client) = self.clients.get(key) else { return };
-        let Some(job) = client.job else { return self.greet(key) };
+        let Some(job) = client.job else { return self.try_start_request(key) };
         if event.is_writable() {
             self.resume(job, Side::Client);
         }
@@ -66,7 +66,7 @@ impl Worker {
     }
 
     /// The same, of a connection to a backend.
-    pub(super) fn upstream_ready(&mut self, key: Key, event: &Event) {
+    pub(super) fn upstream_ready(&mut self, key: SlotKey, event: &Event) {
         if self.upstreams.get(key).is_some_and(|upstream| upstream.dial.is_some()) {
             self.dial_progress(key);
         }
@@ -87,15 +87,15 @@ impl Worker {
 
     /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
     #[cold]
-    pub(super) fn check_idle(&mut self, key: Key) {
+    pub(super) fn check_idle(&mut self, key: SlotKey) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        if upstream.stream.transport.receive(self.scratch.room(1), &mut self.bench) != Received::Nothing {
+        if upstream.stream.transport.receive(self.scratch.limit(1), &mut self.tls_scratch) != Received::Nothing {
             self.close_upstream(key);
         }
     }
 
     /// A client without a request may have sent one.
-    pub(super) fn greet(&mut self, key: Key) {
+    pub(super) fn try_start_request(&mut self, key: SlotKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if client.is_lingering {
             return self.discard(key);
@@ -113,33 +113,33 @@ impl Worker {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         // What comes with a head may be requests that have to wait: no more of them than of a slow body.
-        let received = client.stream.transport.receive(scratch.room(SMALLEST_READ), &mut self.bench);
+        let received = client.stream.transport.receive(scratch.limit(SMALLEST_READ), &mut self.tls_scratch);
         if client.is_shaking_hands && !client.stream.transport.is_handshaking() {
-            self.hands_shaken(key);
+            self.on_handshake_done(key);
         }
         match received {
-            Received::Bytes(count) if !is_blank(scratch.before(count)) => {
+            Received::Bytes(count) if !is_blank(scratch.prefix(count)) => {
                 if let Some(job) = self.open_job(key) {
-                    self.pass_on(job, Endpoint::Client(key), received, scratch.before(count));
+                    self.pass_on(job, Endpoint::Client(key), received, scratch.prefix(count));
                 }
             }
             Received::Plain(count) => {
                 if let Some(job) = self.open_job(key) {
-                    self.tell(job, Input::Unencrypted(scratch.before(count)));
+                    self.dispatch(job, Input::PlaintextOnTlsPort(scratch.prefix(count)));
                 }
             }
-            received => self.greeted(key, received),
+            received => self.on_first_bytes(key, received),
         }
         self.scratch = scratch;
         if received == Received::Hello {
-            self.meet(key);
+            self.on_client_hello(key);
         }
     }
 
     /// A client without a request has sent nothing that is one, or has left.
-    pub(super) fn greeted(&mut self, key: Key, received: Received) {
+    pub(super) fn on_first_bytes(&mut self, key: SlotKey, received: Received) {
         match received {
-            Received::Bytes(_) | Received::Nothing => self.greet_again(key),
+            Received::Bytes(_) | Received::Nothing => self.retry_start_request(key),
             // An alert may be on its way.
             Received::Broken if self.has_failed(key) => self.start_lingering_close(key, true),
             Received::End | Received::Broken => self.close_client(key),
@@ -148,35 +148,35 @@ impl Worker {
     }
 
     /// Whether the encryption of a client's connection has failed.
-    fn has_failed(&self, key: Key) -> bool {
+    fn has_failed(&self, key: SlotKey) -> bool {
         self.clients.get(key).is_some_and(|client| client.stream.transport.fault().is_some())
     }
 
     /// Comes back to a client of whose stream there may be more to read that has no meaning yet.
-    pub(super) fn greet_again(&mut self, key: Key) {
+    pub(super) fn retry_start_request(&mut self, key: SlotKey) {
         if self.clients.get(key).is_some_and(|client| client.stream.has_more()) {
-            self.again.push(Again::Greet(key));
+            self.deferred.push(Deferred::ReadRequest(key));
         }
     }
 
     /// Begins an exchange with a client, if it is still there.
-    pub(super) fn open_job(&mut self, client_key: Key) -> Option<Key> {
-        let is_to_part = self.is_to_part(client_key);
+    pub(super) fn open_job(&mut self, client_key: SlotKey) -> Option<SlotKey> {
+        let is_last_here = self.is_last_here(client_key);
         let client = self.clients.get_mut(client_key)?;
         let mut exchange = Exchange::new(client.peer.clone(), self.core.now, &self.core.settings);
         if self.settings.max_requests.is_some_and(|most| client.served >= most.get() - 1) {
             self.counters.count(Counter::RequestLimits);
             exchange.make_last();
-        } else if is_to_part {
+        } else if is_last_here {
             exchange.make_last();
         }
-        let job = self.jobs.insert(Job {
+        let job = self.jobs.insert(ActiveExchange {
             exchange,
             client: client_key,
-            link: Link::None,
+            upstream_state: UpstreamState::None,
             closing_client: false,
             closing_upstream: false,
-            read_limit: client.read_limit.into(),
+            read_size: client.read_size.into(),
             upload_to: None,
             is_staged: false,
         });
@@ -188,31 +188,31 @@ impl Worker {
 
     /// Reads once from a side that the exchange wants bytes from, and tells it. Of a client that it wants none from, it is
     /// told that it has gone by a reset.
-    pub(super) fn pump(&mut self, job_key: Key, side: Side) {
+    pub(super) fn pump(&mut self, job_key: SlotKey, side: Side) {
         let Some(job) = self.jobs.get(job_key) else { return };
         if !job.exchange.wants(side) {
             let client = self.clients.get(job.client).filter(|_| side == Side::Client);
             if client.is_some_and(|client| client.stream.transport.is_broken()) {
-                self.tell(job_key, Input::Broken(Side::Client));
+                self.dispatch(job_key, Input::Broken(Side::Client));
             }
             return;
         }
-        let limit = self.read_limit(job, side);
+        let limit = self.read_size(job, side);
         let Some(source) = job.endpoint(side) else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         let stream = source.stream(&mut self.clients, &mut self.upstreams);
         if let Some(stream) = stream.filter(|stream| stream.has_more()) {
-            if stream.unread.is_of_use() {
+            if stream.unread.has_usable() {
                 self.take_in_unread(job_key, source);
             } else {
-                match stream.transport.receive(scratch.room(limit), &mut self.bench) {
+                match stream.transport.receive(scratch.limit(limit), &mut self.tls_scratch) {
                     Received::Bytes(count) if !stream.unread.is_empty() => {
-                        stream.unread.append(scratch.before(count), &mut self.core.buffers);
+                        stream.unread.append(scratch.prefix(count), &mut self.core.buffers);
                         self.take_in_unread(job_key, source);
                     }
                     received => {
                         self.note_read(job_key, side, received, limit);
-                        self.pass_on(job_key, source, received, scratch.before(received.count()));
+                        self.pass_on(job_key, source, received, scratch.prefix(received.count()));
                     }
                 }
             }
@@ -221,9 +221,9 @@ impl Worker {
     }
 
     /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
-    pub(super) fn read_limit(&self, job: &Job, side: Side) -> usize {
+    pub(super) fn read_size(&self, job: &ActiveExchange, side: Side) -> usize {
         let framing = |size| job.exchange.framing(side, size);
-        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_limit.of(side, framing) };
+        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_size.of(side, framing) };
         match side {
             Side::Client => limit.min(job.exchange.expects(side).saturating_add(SMALLEST_READ)),
             Side::Upstream => limit,
@@ -232,7 +232,7 @@ impl Worker {
 
     /// Where a read has brought as much as it may, there are more to come: those are to fill whole packets. What is encrypted
     /// comes by records, of which a part that is left over has to be kept.
-    pub(super) fn note_read(&mut self, job_key: Key, side: Side, received: Received, limit: usize) {
+    pub(super) fn note_read(&mut self, job_key: SlotKey, side: Side, received: Received, limit: usize) {
         if received != Received::Bytes(limit) {
             return;
         }
@@ -241,19 +241,19 @@ impl Worker {
         let is_plain = source.is_some_and(|transport| !transport.is_encrypted());
         let addressee = job.transport(side.other(), &mut self.clients, &mut self.upstreams);
         let segment = addressee.filter(|_| is_plain).and_then(|transport| transport.segment());
-        job.read_limit.fit(side, segment);
+        job.read_size.fit(side, segment);
     }
 
     /// Whether the connection ended before the backend can have read anything of this exchange.
-    fn is_unheard(&self, job: Key, source: Endpoint) -> bool {
+    fn is_closed_unacked(&self, job: SlotKey, source: Endpoint) -> bool {
         let Endpoint::Upstream(key) = source else { return false };
-        let asks = self.jobs.get(job).is_some_and(|job| job.exchange.asks_if_heard());
+        let asks = self.jobs.get(job).is_some_and(|job| job.exchange.wants_ack_check());
         let upstream = self.upstreams.get(key).filter(|_| asks);
-        upstream.is_some_and(|upstream| !upstream.stream.transport.was_heard_beyond(upstream.sent_before))
+        upstream.is_some_and(|upstream| !upstream.stream.transport.acked_beyond(upstream.sent_before))
     }
 
     /// Tells an exchange what was received just now, and sends what comes of it.
-    fn pass_on(&mut self, job: Key, source: Endpoint, received: Received, bytes: &[u8]) {
+    fn pass_on(&mut self, job: SlotKey, source: Endpoint, received: Received, bytes: &[u8]) {
         self.take_in(job, source, received, bytes);
         self.flush(job, bytes);
         self.settle(job);
@@ -261,11 +261,11 @@ impl Worker {
 
     /// Tells an exchange what was received just now, and keeps what is left over of the bytes. What comes of it has yet to be
     /// sent.
-    pub(super) fn take_in(&mut self, job: Key, source: Endpoint, received: Received, bytes: &[u8]) {
+    pub(super) fn take_in(&mut self, job: SlotKey, source: Endpoint, received: Received, bytes: &[u8]) {
         let input = match received {
             Received::Bytes(_) => {
                 let (used, starved) = self.offer(job, source.side(), bytes);
-                let rest = bytes.from(used);
+                let rest = bytes.suffix(used);
                 if !rest.is_empty()
                     && let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams)
                 {
@@ -276,7 +276,7 @@ impl Worker {
             }
             // Of an encrypted stream there may be more to read that has no meaning yet.
             Received::Nothing | Received::Hello | Received::Plain(_) => return,
-            Received::End | Received::Broken if self.is_unheard(job, source) => Input::Unheard,
+            Received::End | Received::Broken if self.is_closed_unacked(job, source) => Input::UpstreamClosedUnacked,
             Received::End => Input::End(source.side()),
             Received::Broken => Input::Broken(source.side()),
         };
@@ -285,10 +285,10 @@ impl Worker {
 
     /// The same with what was kept. It is not moved: of a read there may be left many requests.
     #[cold]
-    fn take_in_unread(&mut self, job: Key, source: Endpoint) {
+    fn take_in_unread(&mut self, job: SlotKey, source: Endpoint) {
         let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return };
         let (buffer, start) = stream.unread.borrow();
-        let bytes = buffer.from(start);
+        let bytes = buffer.suffix(start);
         let (used, starved) = self.offer(job, source.side(), bytes);
         if let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) {
             stream.unread.set_left(bytes.len() - used);
@@ -304,10 +304,10 @@ impl Worker {
 
     /// Offers bytes to the exchange for as long as it uses them: how many it has used, and whether it wants more of them
     /// before it can use the rest.
-    fn offer(&mut self, job: Key, side: Side, bytes: &[u8]) -> (usize, bool) {
+    fn offer(&mut self, job: SlotKey, side: Side, bytes: &[u8]) -> (usize, bool) {
         let mut at = 0;
         loop {
-            let consumed = self.step(job, Input::Bytes(side, bytes.from(at)), at);
+            let consumed = self.step(job, Input::Bytes(side, bytes.suffix(at)), at);
             at += consumed;
             if at == bytes.len() {
                 return (at, false);
@@ -320,21 +320,21 @@ impl Worker {
     }
 
     /// Tells an exchange what happened, does what it wants done, sends what it has to send.
-    pub(super) fn tell(&mut self, job: Key, input: Input<'_>) {
+    pub(super) fn dispatch(&mut self, job: SlotKey, input: Input<'_>) {
         self.step(job, input, 0);
         self.flush(job, &[]);
         self.settle(job);
     }
 
     /// Does what an exchange wants done that was informed of something outside its own effects.
-    pub(super) fn carry_on(&mut self, job: Key) {
+    pub(super) fn resume_exchange(&mut self, job: SlotKey) {
         self.perform(job);
         self.flush(job, &[]);
         self.settle(job);
     }
 
     /// A step and its effects; its bytes are left to [`Worker::flush`]. Returns how many bytes were consumed.
-    fn step(&mut self, job_key: Key, input: Input<'_>, offset: usize) -> usize {
+    fn step(&mut self, job_key: SlotKey, input: Input<'_>, offset: usize) -> usize {
         let Some(job) = self.jobs.get_mut(job_key) else { return 0 };
         let consumed = job.exchange.step(input, offset, &mut self.core);
         if !self.core.output.effects.is_empty() {
@@ -344,7 +344,7 @@ impl Worker {
     }
 
     /// Sends what the steps of this turn have made, or passed on from `input`.
-    pub(super) fn flush(&mut self, job_key: Key, input: &[u8]) {
+    pub(super) fn flush(&mut self, job_key: SlotKey, input: &[u8]) {
         while self.core.output.has_bytes() {
             for side in [Side::Upstream, Side::Client] {
                 if let Some(flushed) = self.send_to(job_key, side, input) {
@@ -360,13 +360,13 @@ impl Worker {
 
     /// Whom the bytes are for, where they are for one side alone and nothing is in their way. Its socket is told if they are
     /// the last.
-    pub(super) fn addressee(&mut self, job_key: Key) -> Option<Endpoint> {
-        let side = match [Side::Upstream, Side::Client].map(|side| self.core.output.outlet(side).is_empty()) {
+    pub(super) fn addressee(&mut self, job_key: SlotKey) -> Option<Endpoint> {
+        let side = match [Side::Upstream, Side::Client].map(|side| self.core.output.queue(side).is_empty()) {
             [false, true] => Side::Upstream,
             [true, false] => Side::Client,
             _ => return None,
         };
-        let job = self.jobs.get(job_key).filter(|job| job.exchange.backlog(side).is_empty())?;
+        let job = self.jobs.get(job_key).filter(|job| job.exchange.pending_write(side).is_empty())?;
         job.announce_end(side, &mut self.clients, &mut self.upstreams);
         job.endpoint(side)
     }
@@ -375,45 +375,46 @@ impl Worker {
     /// [`Worker::note_sent`] to tell the exchange, of which nothing is looked at here.
     pub(super) fn send(
         &mut self,
-        job: Key,
+        job: SlotKey,
         addressee: Endpoint,
         output: &mut Output,
         input: &[u8],
     ) -> Option<(usize, Flushed)> {
         let stream = addressee.stream_for(job, &mut self.clients, &mut self.upstreams)?;
-        let bench = &mut self.bench;
-        Some(output.outlet(addressee.side()).write(input, &mut |slices| stream.transport.send(slices, bench)))
+        let tls_scratch = &mut self.tls_scratch;
+        Some(output.queue(addressee.side()).write(input, &mut |slices| stream.transport.send(slices, tls_scratch)))
     }
 
     /// Tells an exchange what has become of its bytes, which stand in the core's output now, and does what follows from
     /// that.
-    pub(super) fn note_sent(&mut self, job_key: Key, side: Side, (sent, flushed): (usize, Flushed), input: &[u8]) {
+    pub(super) fn note_sent(&mut self, job_key: SlotKey, side: Side, (sent, flushed): (usize, Flushed), input: &[u8]) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         job.exchange.note_sent(side, sent, flushed, input, &mut self.core);
         self.after_flush(job_key, side, flushed);
     }
 
-    fn send_to(&mut self, job_key: Key, side: Side, input: &[u8]) -> Option<Flushed> {
-        if self.core.output.outlet(side).is_empty() {
+    fn send_to(&mut self, job_key: SlotKey, side: Side, input: &[u8]) -> Option<Flushed> {
+        if self.core.output.queue(side).is_empty() {
             return None;
         }
         let job = self.jobs.get_mut(job_key)?;
         job.announce_end(side, &mut self.clients, &mut self.upstreams);
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else {
-            self.core.output.outlet(side).clear();
+            self.core.output.queue(side).clear();
             return None;
         };
-        let bench = &mut self.bench;
-        Some(job.exchange.flush(side, input, &mut self.core, |slices| transport.send(slices, bench)))
+        let tls_scratch = &mut self.tls_scratch;
+        Some(job.exchange.flush(side, input, &mut self.core, |slices| transport.send(slices, tls_scratch)))
     }
 
     /// A socket takes bytes again.
     #[cold]
-    fn resume(&mut self, job_key: Key, side: Side) {
+    fn resume(&mut self, job_key: SlotKey, side: Side) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else { return };
-        let bench = &mut self.bench;
-        let flushed = job.exchange.flush_backlog(side, &mut self.core, |slices| transport.send(slices, bench));
+        let tls_scratch = &mut self.tls_scratch;
+        let flushed =
+            job.exchange.flush_pending_write(side, &mut self.core, |slices| transport.send(slices, tls_scratch));
         if flushed == Flushed::All {
             self.count_records(job_key, side);
         }
@@ -424,12 +425,12 @@ impl Worker {
         }
     }
 
-    pub(super) fn after_flush(&mut self, job_key: Key, side: Side, flushed: Flushed) {
+    pub(super) fn after_flush(&mut self, job_key: SlotKey, side: Side, flushed: Flushed) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         match flushed {
             Flushed::Nothing => {}
             Flushed::All => {
-                job.read_limit.widen();
+                job.read_size.widen();
                 let waits = job.exchange.waits_for_drain(side);
                 if std::mem::take(job.closing(side)) {
                     self.shut_down(job_key, side);
@@ -439,7 +440,7 @@ impl Worker {
                 }
             }
             Flushed::Blocked => {
-                job.read_limit.narrow();
+                job.read_size.narrow();
                 self.count_records(job_key, side);
             }
             Flushed::Broken if side == Side::Client => {
@@ -447,44 +448,44 @@ impl Worker {
             }
             Flushed::Broken => {
                 // What the backend said before it closed can still be read.
-                if let Link::Upstream(key) = job.link
+                if let UpstreamState::Upstream(key) = job.upstream_state
                     && let Some(upstream) = self.upstreams.get_mut(key)
                 {
                     upstream.stream.transport.expect_bytes();
                 }
-                self.step(job_key, Input::UpstreamDeaf, 0);
+                self.step(job_key, Input::UpstreamWriteClosed, 0);
             }
         }
     }
 
     /// Notes the exchange's deadline, and comes back to it while there is something that it wants to read.
-    pub(super) fn settle(&mut self, job_key: Key) {
+    pub(super) fn settle(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
-        let mut is_watched = true;
+        let mut is_registered = true;
         if let Some(client) = self.clients.get_mut(job.client) {
-            is_watched = client.is_watched;
+            is_registered = client.is_registered;
             self.timers.set(&mut client.timer, job.exchange.deadline());
             // A reset behind bytes was told together with them, and no more is read where they were all that was wanted.
             if client.stream.has_more() && (job.exchange.wants(Side::Client) || client.stream.transport.is_broken()) {
-                self.again.push(Again::Pump(job_key, Side::Client));
+                self.deferred.push(Deferred::Pump(job_key, Side::Client));
             }
         }
-        if let Link::Upstream(key) = job.link
+        if let UpstreamState::Upstream(key) = job.upstream_state
             && let Some(upstream) = self.upstreams.get(key)
             && upstream.stream.has_more()
             && job.exchange.wants(Side::Upstream)
         {
-            self.again.push(Again::Pump(job_key, Side::Upstream));
+            self.deferred.push(Deferred::Pump(job_key, Side::Upstream));
         }
-        if !is_watched {
-            self.watch_if_waited_for(job_key);
+        if !is_registered {
+            self.register_if_waited_for(job_key);
         }
     }
 
-    pub(super) fn job_due(&mut self, job_key: Key) {
+    pub(super) fn job_due(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
         if job.exchange.deadline() <= self.core.now {
-            self.tell(job_key, Input::Deadline);
+            self.dispatch(job_key, Input::Deadline);
         } else {
             self.settle(job_key);
         }

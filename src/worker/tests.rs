@@ -4,12 +4,12 @@ mod batch;
 mod buffers;
 mod crowd;
 mod end;
-mod handover;
+mod migration;
 mod records;
 
 use super::*;
 use crate::base::counters::Counter;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 use crate::cluster::{Addresses, Backend, BackendUrl, Member};
 use crate::directory;
 use crate::directory::Source;
@@ -32,15 +32,15 @@ struct Stage {
     worker: Worker,
     /// Those that hand over to it.
     old: Vec<Worker>,
-    orders: Post<Order>,
-    landing: Landing,
+    commands: MailboxSender<WorkerCommand>,
+    handoff: HandoffQueue,
     listener: Listener,
     directory: Directory,
     clock: Clock,
     max_sockets: usize,
     /// How many events a turn has at the most.
     events: usize,
-    graceful_wait: Duration,
+    drain_timeout: Duration,
     address: SocketAddr,
     backend: TcpListener,
     folder: PathBuf,
@@ -63,24 +63,24 @@ impl Stage {
 
         let listener = Listener::open(any).expect("a port");
         let clock = Clock::new();
-        let source = directory::Settings { source: Source::File(routes), name_refresh: PATIENCE };
+        let source = directory::Settings { source: Source::File(routes), dns_refresh: PATIENCE };
         let directory = directory::start(&source, clock).expect("a directory");
         let address = listener.local_address().expect("its address");
-        let landing = Landing::default();
-        let (worker, orders) = worker(&listener, &landing, &directory, clock, max_sockets, PATIENCE);
+        let handoff = HandoffQueue::default();
+        let (worker, commands) = worker(&listener, &handoff, &directory, clock, max_sockets, PATIENCE);
         let old = Vec::new();
-        let graceful_wait = PATIENCE;
+        let drain_timeout = PATIENCE;
         Self {
             worker,
             old,
-            orders,
-            landing,
+            commands,
+            handoff,
             listener,
             directory,
             clock,
             max_sockets,
             events: EVENTS,
-            graceful_wait,
+            drain_timeout,
             address,
             backend,
             folder,
@@ -112,7 +112,7 @@ impl Stage {
 
     /// A backend's answer, and behind it the reset of a client, both for the worker's next turn.
     #[track_caller]
-    fn answer_and_reset(&self, connection: &mut TcpStream, client: TcpStream) {
+    fn response_and_reset(&self, connection: &mut TcpStream, client: TcpStream) {
         connection.write_all(OK).expect("an answer");
         self.until_there("the answer", |worker| {
             worker.upstreams.values().any(|upstream| !upstream.stream.transport.is_silent())
@@ -129,14 +129,14 @@ impl Stage {
             // How long it sleeps, it reckons from its last turn.
             worker.core.now = self.clock.now();
             let soon = worker.core.now + Duration::from_micros(200);
-            worker.listeners.iter_mut().for_each(|door| _ = door.closed_until.get_or_insert(soon));
+            worker.listeners.iter_mut().for_each(|listener| _ = listener.paused_until.get_or_insert(soon));
             // Without a door it would wait for whatever comes next.
             if worker.listeners.is_empty() {
-                worker.again.push(Again::Accept);
+                worker.deferred.push(Deferred::AcceptAll);
             }
             worker.turn(&mut Events::with_capacity(self.events)).expect("a turn");
         }
-        self.old.retain(|worker| !worker.has_left());
+        self.old.retain(|worker| !worker.has_drained());
     }
 
     /// A client that has sent a request, and the worker has read it.
@@ -152,7 +152,9 @@ impl Stage {
     /// All clients are watched.
     #[track_caller]
     fn watch(&mut self) {
-        self.until("all are watched", |stage| (stage.worker.unwatched.next() == Moment::NEVER).then_some(()));
+        self.until("all are watched", |stage| {
+            (stage.worker.pending_registration.next() == Moment::NEVER).then_some(())
+        });
     }
 
     /// The backend's next connection, and it has a request to read.
@@ -169,13 +171,13 @@ impl Stage {
 
     /// The next answer to this client begins so.
     #[track_caller]
-    fn expect_answer(&mut self, client: &mut TcpStream, start: &str) {
+    fn expect_response(&mut self, client: &mut TcpStream, start: &str) {
         client.set_nonblocking(true).expect("a client that can be asked");
         self.until("an answer", |_| client.peek(&mut [0]).ok());
         let mut bytes = [0; 4096];
         let len = client.read(&mut bytes).expect("an answer");
-        let answer = String::from_utf8_lossy(&bytes[..len]);
-        assert!(answer.starts_with(start), "{answer}");
+        let response = String::from_utf8_lossy(&bytes[..len]);
+        assert!(response.starts_with(start), "{response}");
     }
 }
 
@@ -188,41 +190,41 @@ impl Drop for Stage {
 
 fn worker(
     listener: &Listener,
-    landing: &Landing,
+    handoff: &HandoffQueue,
     directory: &Directory,
     clock: Clock,
     max_sockets: usize,
-    graceful_wait: Duration,
-) -> (Worker, Post<Order>) {
-    let whoever_answers = BackendSettings { verification: Verification::Nothing, credentials: None };
-    let parts = Parts {
-        quota: None,
+    drain_timeout: Duration,
+) -> (Worker, MailboxSender<WorkerCommand>) {
+    let whoever_responds = BackendSettings { verification: Verification::Nothing, credentials: None };
+    let config = WorkerConfig {
+        limiter: None,
         tls: None,
-        backend_tls: Some(BackendTls::new(&whoever_answers).expect("a way to talk to backends")),
+        backend_tls: Some(BackendTls::new(&whoever_responds).expect("a way to talk to backends")),
         number: 0,
-        listeners: vec![Entrance { socket: listener.for_worker().expect("a handle"), secure: None }],
-        landing: landing.clone(),
+        listeners: vec![ListenerSocket { socket: listener.for_worker().expect("a handle"), secure: None }],
+        handoff: handoff.clone(),
         settings: Settings {
             idle_timeout: PATIENCE,
             max_connections: 100,
             max_buffer_bytes: 128 << 20,
             max_requests: None,
-            max_guesses: None,
-            graceful_wait,
+            unknown_host_limit: None,
+            drain_timeout,
             tunnel_drain: None,
             proxies: Default::default(),
         },
         exchange: exchange_settings(),
-        upstream: upstream::Settings { max_sockets, max_waiting: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
+        upstream: upstream::Settings { max_sockets, max_queue: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
         route: route::Settings { capacity: 10, ttl: PATIENCE, unknown_capacity: 10 },
         directory: directory.clone(),
         log: Log::off(),
         pages: Arc::new(Pages::load(&page::Settings::default())),
         counters: Arc::default(),
-        vitals: Arc::default(),
+        stats: Arc::default(),
         clock,
     };
-    Worker::new(parts).expect("a worker")
+    Worker::new(config).expect("a worker")
 }
 
 fn patient(stream: TcpStream) -> TcpStream {
@@ -239,7 +241,7 @@ fn exchange_settings() -> exchange::Settings {
     exchange::Settings {
         head_timeout: PATIENCE,
         connect_timeout: PATIENCE,
-        answer_timeout: PATIENCE,
+        response_timeout: PATIENCE,
         body_timeout: PATIENCE,
         tunnel_timeout: None,
         max_head_bytes: 4096,
@@ -271,10 +273,10 @@ fn promised(test: &str) -> (Stage, TcpStream, TcpStream, TcpStream) {
         let leaving = stage.client(&request("/leaving"));
         let waiting = stage.client(&request("/waiting"));
         stage.watch();
-        stage.answer_and_reset(&mut connection, leaving);
+        stage.response_and_reset(&mut connection, leaving);
         stage.turn();
         // On a busy machine the system may tell of the reset first, or in another turn.
-        if matches!(stage.worker.again[..], [Again::HandOver { .. }]) {
+        if matches!(stage.worker.deferred[..], [Deferred::AssignConnection { .. }]) {
             return (stage, first, connection, waiting);
         }
     }
@@ -289,8 +291,8 @@ fn a_connection_that_ends_on_its_way_to_who_waited_is_opened_anew() {
 
     let mut another = stage.accepted();
     another.write_all(OK).expect("an answer");
-    stage.expect_answer(&mut first, "HTTP/1.1 200 ");
-    stage.expect_answer(&mut waiting, "HTTP/1.1 200 ");
+    stage.expect_response(&mut first, "HTTP/1.1 200 ");
+    stage.expect_response(&mut waiting, "HTTP/1.1 200 ");
     assert_eq!(stage.worker.upstreams.len(), 1);
 }
 
@@ -300,12 +302,12 @@ fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
     let (mut stage, mut first, connection, leaving_too) = promised("nobody");
     drop(connection);
     reset(leaving_too);
-    stage.expect_answer(&mut first, "HTTP/1.1 200 ");
+    stage.expect_response(&mut first, "HTTP/1.1 200 ");
     stage.until("nothing is left", |stage| stage.worker.upstreams.is_empty().then_some(()));
 
     let mut next = stage.client(&request("/next"));
     stage.accepted().write_all(OK).expect("an answer");
-    stage.expect_answer(&mut next, "HTTP/1.1 200 ");
+    stage.expect_response(&mut next, "HTTP/1.1 200 ");
 }
 
 /// A client sends a request and resets its connection before the worker has read it: that its reset was told together
@@ -319,7 +321,7 @@ fn a_reset_behind_a_request_is_heard() {
         let mut backend = stage.accepted();
         stage.watch();
         backend.write_all(OK).expect("an answer");
-        stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+        stage.expect_response(&mut client, "HTTP/1.1 200 ");
         stage.until("it is over", |stage| stage.worker.jobs.is_empty().then_some(()));
         client.set_nonblocking(false).expect("a client that waits");
         client.write_all(last.as_bytes()).expect("a request");
@@ -327,7 +329,7 @@ fn a_reset_behind_a_request_is_heard() {
         stage.until("it has left", |stage| stage.worker.clients.is_empty().then_some(()));
         assert!(stage.worker.jobs.is_empty());
         assert_eq!(stage.worker.counters.get(Counter::Requests), 2 * number as u64 + 2, "both requests were read");
-        assert_eq!(stage.worker.counters.get_reason(Reason::ClientGone), number as u64 + 1);
+        assert_eq!(stage.worker.counters.get_reason(FailureReason::ClientGone), number as u64 + 1);
         stage.until("idle connections are gone", |stage| {
             drop(backend.read(&mut [0; 65_536]));
             stage.worker.upstreams.is_empty().then_some(())
@@ -343,7 +345,7 @@ fn where_one_address_refuses_the_next_is_tried() {
     let [refuses, refuses_too] = [2, 3].map(|last| SocketAddr::from(([127, 0, 0, last], real.port())));
     let mut client = stage.client(&request("/first"));
     stage.accepted().write_all(OK).expect("an answer");
-    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    stage.expect_response(&mut client, "HTTP/1.1 200 ");
     let cached = stage.worker.routes.get("a").expect("the route is known");
     let route::Cached::Found(frontend) = cached else { panic!("{cached:?}") };
     let backend = Arc::clone(&frontend.members[0].backend);
@@ -355,7 +357,7 @@ fn where_one_address_refuses_the_next_is_tried() {
             if is_there {
                 stage.accepted().write_all(OK).expect("an answer");
             }
-            stage.expect_answer(&mut client, if is_there { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " });
+            stage.expect_response(&mut client, if is_there { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " });
         }
     }
 }
@@ -368,7 +370,7 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     let real = stage.backend.local_addr().expect("an address");
     let mut client = stage.client(&request("/first"));
     stage.accepted().write_all(OK).expect("an answer");
-    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
     let Some(route::Cached::Found(frontend)) = stage.worker.routes.get("a") else { panic!("the route is known") };
     // A queue of one place that is taken: the system drops every SYN for it.
@@ -380,7 +382,7 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     frontend.members[0].backend.set_addresses(Addresses::Known(Arc::new([hangs, hangs, real])));
     let mut client = stage.client(&request("/next"));
     stage.accepted().write_all(OK).expect("an answer");
-    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
 /// A letter that did not fit is lost: what it was to answer is asked again.
@@ -392,13 +394,13 @@ fn news_that_did_not_fit_is_asked_for_again() {
         let mut client = stage.client(&format!("GET / HTTP/1.1\r\nHost: h{number}\r\n\r\n"));
         if !stage.worker.lookups.is_empty() {
             let deadline = stage.clock.now() + PATIENCE;
-            while stage.worker.news.receive().is_none() {
+            while stage.worker.route_events.receive().is_none() {
                 assert!(stage.clock.now() < deadline, "waited in vain for a letter");
                 std::thread::yield_now();
             }
-            stage.worker.news.note_overflow();
-            stage.expect_answer(&mut client, "HTTP/1.1 400 ");
-            assert_eq!(stage.worker.counters.get(Counter::MissedNews), 1);
+            stage.worker.route_events.note_overflow();
+            stage.expect_response(&mut client, "HTTP/1.1 400 ");
+            assert_eq!(stage.worker.counters.get(Counter::MailboxOverflows), 1);
             assert!(stage.worker.lookups.is_empty());
             return;
         }
@@ -417,8 +419,8 @@ fn nobody_is_kept_in_mind_who_waited_for_a_name() {
     let frontend = Arc::new(Frontend { host, pattern, id, members, options });
     stage.worker.routes.put_found(Arc::from("a"), frontend);
     let leaving = stage.client(&request("/leaving"));
-    stage.until("it waits for the name", |stage| (!stage.worker.awaiting_name.is_empty()).then_some(()));
+    stage.until("it waits for the name", |stage| (!stage.worker.awaiting_dns.is_empty()).then_some(()));
     reset(leaving);
     stage.until("it has left", |stage| stage.worker.jobs.is_empty().then_some(()));
-    assert!(stage.worker.awaiting_name.is_empty());
+    assert!(stage.worker.awaiting_dns.is_empty());
 }

@@ -63,11 +63,11 @@ fn a_large_upload_arrives() {
     let mut client = proxy.client();
     client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {LARGE}\r\n\r\n"));
     write_pattern(&mut client.writer(), LARGE).expect("sending the body");
-    client.answer_to("POST").expect_ok("complete");
+    client.response_to("POST").expect_ok("complete");
     client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"));
     write_pattern(&mut Chunks(&mut client.writer()), LARGE).expect("sending the body");
     client.send("0\r\n\r\n");
-    client.answer_to("POST").expect_ok("complete");
+    client.response_to("POST").expect_ok("complete");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_large_download_arrives() {
         client.send(canned::get(HOST, target));
         let head = client.head();
         let mut checker = Checker::default();
-        client.body(head.answer_framing("GET"), &mut |piece| checker.take(piece));
+        client.body(head.response_framing("GET"), &mut |piece| checker.take(piece));
         checker.expect(LARGE);
     }
 }
@@ -202,7 +202,7 @@ fn a_backend_that_does_not_read_stops_the_client() {
     expect_stopped(&reports);
     assert_eq!(proxy.client().get("__ping__", "/").status(), 200, "the worker must not wait for the backend");
     gate.open();
-    client.answer_to("POST").expect_ok("complete");
+    client.response_to("POST").expect_ok("complete");
     sender.join().expect("the sender");
 }
 
@@ -215,13 +215,13 @@ fn expect_413_for_a_whole_upload(proxy: &Proxy) {
     let mut client = proxy.client();
     client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n"));
     let sent = write_pattern(&mut client.writer(), length);
-    let answer = client.try_answer_to("POST");
-    let answer = answer.unwrap_or_else(|ended| panic!("no 413 (sending gave {sent:?}): {ended}"));
-    assert_eq!(answer.status(), 413, "sending gave {sent:?}");
+    let response = client.try_response_to("POST");
+    let response = response.unwrap_or_else(|ended| panic!("no 413 (sending gave {sent:?}): {ended}"));
+    assert_eq!(response.status(), 413, "sending gave {sent:?}");
 }
 
 #[test]
-fn an_early_answer_reaches_a_client_that_still_sends() {
+fn an_early_response_reaches_a_client_that_still_sends() {
     let backend = Backend::raw(|conn| {
         let Some(head) = conn.head() else { return };
         conn.send(REFUSED);
@@ -233,7 +233,7 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
 }
 
 #[test]
-fn an_early_answer_survives_a_backend_that_closes_at_once() {
+fn an_early_response_survives_a_backend_that_closes_at_once() {
     let backend = Backend::raw(|conn| {
         if conn.head().is_some() {
             // Closing with the body unread resets the connection.
@@ -253,7 +253,7 @@ fn a_refusal_of_the_proxy_itself_reaches_a_client_that_still_sends() {
 }
 
 #[test]
-fn an_early_answer_is_seen_while_the_body_still_waits() {
+fn an_early_response_is_seen_while_the_body_still_waits() {
     let gate = Arc::new(Gate::default());
     let inner = Arc::clone(&gate);
     let backend = Backend::raw(move |conn| {
@@ -268,6 +268,6 @@ fn an_early_answer_is_seen_while_the_body_still_waits() {
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
     client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\nhello"));
-    client.answer_to("POST").expect_ok("already");
+    client.response_to("POST").expect_ok("already");
     gate.open();
 }

@@ -41,7 +41,7 @@ fn requests_avoid_a_backend_that_refuses() {
 }
 
 #[test]
-fn an_answer_that_tells_of_trouble_passes_and_marks_its_backend() {
+fn a_response_that_tells_of_trouble_passes_and_marks_its_backend() {
     for status in ["500 Internal Server Error", "501 Not Implemented", "502 Bad Gateway", "503 Service Unavailable"] {
         let (ill, well) = (Backend::always(canned::sized(status, "ill")), Backend::always(canned::ok("well")));
         let proxy = Setup::for_backends([ill.url(), well.url()]).start();
@@ -52,7 +52,7 @@ fn an_answer_that_tells_of_trouble_passes_and_marks_its_backend() {
 }
 
 #[test]
-fn an_answer_that_does_not_mark_its_backend() {
+fn a_response_that_does_not_mark_its_backend() {
     let table = [
         ("404 Not Found", true),
         ("500 Internal Server Error", false),
@@ -92,7 +92,7 @@ fn the_only_backend_is_never_marked() {
 }
 
 #[test]
-fn when_all_are_dead_the_answer_is_502() {
+fn when_all_are_dead_the_response_is_502() {
     let proxy = Setup::for_backends([refusing(), refusing()]).start();
     let mut client = proxy.client();
     for _ in 0..3 {
@@ -112,7 +112,7 @@ fn tries_are_limited() {
 }
 
 #[test]
-fn a_get_without_an_answer_is_tried_again_elsewhere() {
+fn a_get_without_a_response_is_tried_again_elsewhere() {
     let (ill, well) = (Backend::serve(|_, conn| conn.finish()), Backend::always(canned::ok("well")));
     let proxy = Setup::for_backends([ill.url(), well.url()]).set("deadBackendTTL", 0.05).start();
     until("the random choice falls on the backend", || {
@@ -125,8 +125,8 @@ fn a_get_without_an_answer_is_tried_again_elsewhere() {
 fn a_post_that_was_sent_is_not_tried_again() {
     let (one, other) = (Backend::serve(|_, conn| conn.finish()), Backend::serve(|_, conn| conn.finish()));
     let proxy = Setup::for_backends([one.url(), other.url()]).start();
-    let answer = proxy.client().exchange(canned::post(HOST, "/", "body"));
-    assert_eq!((answer.status(), one.heads() + other.heads()), (502, 1));
+    let response = proxy.client().exchange(canned::post(HOST, "/", "body"));
+    assert_eq!((response.status(), one.heads() + other.heads()), (502, 1));
 }
 
 /// The backend closes an idle connection in the very moment in which a POST takes it: nobody has read the POST, so it is
@@ -143,7 +143,7 @@ fn a_post_that_crosses_with_the_end_of_its_connection_is_sent_again() {
             backend.close_connections();
             until("the backend has closed", || backend.open_connections() == 0);
         });
-        client.answer_to("POST").expect_ok("well");
+        client.response_to("POST").expect_ok("well");
         assert_eq!(backend.heads(), 2 * turn, "each POST arrives once");
     }
 }
@@ -158,8 +158,8 @@ fn a_post_that_was_read_is_not_sent_again_whatever_its_connection() {
     let proxy = Setup::for_backends([backend.url()]).workers(1).start();
     let mut client = proxy.client();
     client.exchange(canned::post(HOST, "/", "body")).expect_ok("well");
-    let answer = client.exchange(canned::post(HOST, "/", "body"));
-    assert_eq!((answer.status(), backend.heads()), (502, 2));
+    let response = client.exchange(canned::post(HOST, "/", "body"));
+    assert_eq!((response.status(), backend.heads()), (502, 2));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_slow_backend_is_marked_and_its_get_tried_again() {
     let inner = Arc::clone(&gate);
     let slow = Backend::serve(move |_, _| inner.pass());
     let well = Backend::always(canned::ok("well"));
-    let proxy = Setup::for_backends([slow.url(), well.url()]).set("answerTimeout", 0.1).start();
+    let proxy = Setup::for_backends([slow.url(), well.url()]).set("responseTimeout", 0.1).start();
     until("the random choice falls on the backend", || {
         // 504 is an answer for it too: RFC 9110 allows, but does not demand, that it is tried again.
         let status = proxy.client().get(HOST, "/").status();
@@ -242,33 +242,33 @@ fn a_slow_backend_is_marked_and_its_get_tried_again() {
 }
 
 #[test]
-fn a_truncated_answer_ends_the_connection_visibly() {
+fn a_truncated_response_ends_the_connection_visibly() {
     for rest in ["Content-Length: 100\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
         let backend = Backend::closing(format!("HTTP/1.1 200 OK\r\n{rest}"));
         let proxy = Setup::for_backends([backend.url()]).start();
         let mut client = proxy.client();
         client.send(canned::get(HOST, "/"));
-        let ended = client.try_answer_to("GET").expect_err("a truncated answer must not seem complete");
+        let ended = client.try_response_to("GET").expect_err("a truncated answer must not seem complete");
         assert!(matches!(ended.how, How::Closed | How::Reset), "{ended}");
         assert_eq!(ended.received, b"half", "what came must be passed on");
     }
 }
 
 #[test]
-fn an_answer_with_a_malformed_chunk_ends_the_connection_visibly() {
+fn a_response_with_a_malformed_chunk_ends_the_connection_visibly() {
     let backend = Backend::always("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nz\r\n");
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/"));
-    match client.try_answer_to("GET") {
+    match client.try_response_to("GET") {
         // The fault was found before the head had been passed on.
-        Ok(answer) => assert_eq!(answer.status(), 502, "a broken answer must not seem complete"),
+        Ok(response) => assert_eq!(response.status(), 502, "a broken answer must not seem complete"),
         Err(ended) => assert!(matches!(ended.how, How::Closed | How::Reset), "{ended}"),
     }
 }
 
 #[test]
-fn an_answer_that_does_not_go_on_ends_the_connection() {
+fn a_response_that_does_not_go_on_ends_the_connection() {
     let gate = Arc::new(Gate::default());
     let inner = Arc::clone(&gate);
     let backend = Backend::serve(move |_, conn| {
@@ -278,7 +278,7 @@ fn an_answer_that_does_not_go_on_ends_the_connection() {
     let proxy = Setup::for_backends([backend.url()]).set("bodyTimeout", 0.1).start();
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/"));
-    let ended = client.try_answer_to("GET").expect_err("an answer that stalls");
+    let ended = client.try_response_to("GET").expect_err("an answer that stalls");
     assert!(matches!(ended.how, How::Closed | How::Reset), "{ended}");
     assert_eq!(ended.received, b"half");
     gate.open();

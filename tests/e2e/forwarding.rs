@@ -52,7 +52,7 @@ fn clients_at_the_same_time_have_upstream_connections_of_their_own() {
     assert_eq!(backend.connections(), 5);
     gate.open();
     for (number, client) in clients.iter_mut().enumerate() {
-        client.answer_to("GET").expect_ok(&format!("/{number}"));
+        client.response_to("GET").expect_ok(&format!("/{number}"));
     }
 }
 
@@ -68,14 +68,14 @@ fn idle_upstream_connections_are_closed_in_time() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_are_served_in_order() {
     let backend = echo_of_target();
     let proxy = Setup::for_backends([backend.url()]).start();
     let targets: Vec<String> = (0..10).map(|turn| format!("/{turn}")).collect();
     let whole: String = targets.iter().map(|target| canned::get(HOST, target)).collect();
     let mut client = proxy.client();
     client.send(whole);
-    targets.iter().for_each(|target| client.answer_to("GET").expect_ok(target));
+    targets.iter().for_each(|target| client.response_to("GET").expect_ok(target));
 }
 
 #[test]
@@ -92,10 +92,10 @@ fn pipelined_requests_with_bodies_are_told_apart() {
         } else {
             client.send(parts.concat());
         }
-        client.answer_to("POST").expect_ok("one");
-        client.answer_to("PUT").expect_ok("two");
-        assert_eq!(client.answer_to("HEAD").status(), 200);
-        client.answer_to("POST").expect_ok("four");
+        client.response_to("POST").expect_ok("one");
+        client.response_to("PUT").expect_ok("two");
+        assert_eq!(client.response_to("HEAD").status(), 200);
+        client.response_to("POST").expect_ok("four");
     }
 }
 
@@ -107,7 +107,7 @@ fn pipelined_requests_go_to_the_hosts_they_name() {
     client
         .send([canned::get("left.test", "/"), canned::get("right.test", "/"), canned::get("left.test", "/")].concat());
     for expected in ["left", "right", "left"] {
-        client.answer_to("GET").expect_ok(expected);
+        client.response_to("GET").expect_ok(expected);
     }
 }
 
@@ -118,10 +118,10 @@ fn a_request_that_ends_the_connection_is_the_last_of_its_pipeline() {
     let mut client = proxy.client();
     let last = format!("GET /last HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
     client.send([canned::get(HOST, "/first"), last, canned::get(HOST, "/never")].concat());
-    client.answer_to("GET").expect_ok("/first");
-    let answer = client.answer_to("GET");
-    answer.expect_ok("/last");
-    assert!(answer.head.lists("connection", "close"), "in {}", answer.head);
+    client.response_to("GET").expect_ok("/first");
+    let response = client.response_to("GET");
+    response.expect_ok("/last");
+    assert!(response.head.lists("connection", "close"), "in {}", response.head);
     client.expect_closed();
     assert_eq!(backend.requests().len(), 2);
 }
@@ -131,9 +131,9 @@ fn keep_alive_can_be_switched_off() {
     let backend = echo_of_target();
     let proxy = Setup::for_backends([backend.url()]).set("httpKeepAlive", false).start();
     let mut client = proxy.client();
-    let answer = client.get(HOST, "/");
-    answer.expect_ok("/");
-    assert!(answer.head.lists("connection", "close"), "in {}", answer.head);
+    let response = client.get(HOST, "/");
+    response.expect_ok("/");
+    assert!(response.head.lists("connection", "close"), "in {}", response.head);
     client.expect_closed();
 }
 
@@ -143,9 +143,9 @@ fn a_backend_that_closes_does_not_close_the_client() {
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
     for _ in 0..5 {
-        let answer = client.get(HOST, "/");
-        answer.expect_ok("ok");
-        assert!(!answer.head.lists("connection", "close"), "in {}", answer.head);
+        let response = client.get(HOST, "/");
+        response.expect_ok("ok");
+        assert!(!response.head.lists("connection", "close"), "in {}", response.head);
     }
     assert_eq!(backend.connections(), 5);
 }
@@ -157,9 +157,9 @@ fn http_1_0_clients_are_closed_unless_they_ask() {
     let mut client = proxy.client();
     let asking = format!("GET /a HTTP/1.0\r\nHost: {HOST}\r\nConnection: keep-alive\r\n\r\n");
     for _ in 0..2 {
-        let answer = client.exchange(&asking);
-        answer.expect_ok("/a");
-        assert!(answer.head.lists("connection", "keep-alive"), "in {}", answer.head);
+        let response = client.exchange(&asking);
+        response.expect_ok("/a");
+        assert!(response.head.lists("connection", "keep-alive"), "in {}", response.head);
     }
     client.exchange(format!("GET /b HTTP/1.0\r\nHost: {HOST}\r\n\r\n")).expect_ok("/b");
     client.expect_closed();
@@ -172,29 +172,29 @@ fn chunks_are_undone_for_http_1_0_clients() {
     let backend = Backend::always(canned::chunked(&["Wi", "ki", "pedia"]));
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
-    let answer = client.exchange(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\nConnection: keep-alive\r\n\r\n"));
-    answer.expect_ok("Wikipedia");
-    assert_eq!(answer.framing, Framing::UntilClose, "in {}", answer.head);
-    assert!(!answer.head.lists("connection", "keep-alive"), "in {}", answer.head);
+    let response = client.exchange(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\nConnection: keep-alive\r\n\r\n"));
+    response.expect_ok("Wikipedia");
+    assert_eq!(response.framing, Framing::UntilClose, "in {}", response.head);
+    assert!(!response.head.lists("connection", "keep-alive"), "in {}", response.head);
 }
 
 #[test]
-fn interim_answers_pass_before_the_final_one() {
+fn informational_responses_pass_before_the_final_one() {
     let backend = Backend::always(
         [b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n".to_vec(), canned::ok("done")].concat(),
     );
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
     for _ in 0..2 {
-        let answer = client.get(HOST, "/");
-        answer.expect_ok("done");
-        assert_eq!(answer.interim.len(), 1, "interim answers: {:?}", answer.interim);
-        assert_eq!(answer.interim[0].status(), 103);
-        assert_eq!(answer.interim[0].get("link"), Some("</style.css>; rel=preload"));
+        let response = client.get(HOST, "/");
+        response.expect_ok("done");
+        assert_eq!(response.informational.len(), 1, "interim answers: {:?}", response.informational);
+        assert_eq!(response.informational[0].status(), 103);
+        assert_eq!(response.informational[0].get("link"), Some("</style.css>; rel=preload"));
     }
-    let answer = client.exchange(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n"));
-    answer.expect_ok("done");
-    assert!(answer.interim.is_empty(), "HTTP/1.0 knows no interim answers: {:?}", answer.interim);
+    let response = client.exchange(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n"));
+    response.expect_ok("done");
+    assert!(response.informational.is_empty(), "HTTP/1.0 knows no interim answers: {:?}", response.informational);
 }
 
 #[test]
@@ -215,12 +215,12 @@ fn a_client_that_expects_100_sends_its_body_after_it() {
         client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"));
         assert_eq!(client.head().status(), 100);
         client.send("hello");
-        client.answer_to("POST").expect_ok("hello");
+        client.response_to("POST").expect_ok("hello");
     }
 }
 
 #[test]
-fn a_refused_expectation_is_an_answer_without_a_body_sent() {
+fn a_refused_expectation_is_a_response_without_a_body_sent() {
     let backend = Backend::raw(|conn| {
         if conn.head().is_some() {
             conn.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
@@ -228,13 +228,13 @@ fn a_refused_expectation_is_an_answer_without_a_body_sent() {
     });
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
-    let answer = client
+    let response = client
         .exchange(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"));
-    assert_eq!((answer.status(), answer.text().as_str()), (417, "no"));
+    assert_eq!((response.status(), response.text().as_str()), (417, "no"));
 }
 
 #[test]
-fn a_half_closed_client_still_gets_its_answer() {
+fn a_half_closed_client_still_gets_its_response() {
     for request in [canned::get(HOST, "/"), canned::post(HOST, "/", "body")] {
         let gate = Arc::new(Gate::default());
         let inner = Arc::clone(&gate);
@@ -248,7 +248,7 @@ fn a_half_closed_client_still_gets_its_answer() {
         client.finish_writing();
         worker_has_caught_up(&proxy);
         gate.open();
-        client.answer_to("GET").expect_ok("late");
+        client.response_to("GET").expect_ok("late");
         client.expect_closed();
     }
 }
@@ -302,7 +302,7 @@ fn a_client_that_is_gone_frees_its_upstream_connection() {
 
 /// The backend answers before it has the whole body; the client sends the rest of it and the next request at once.
 #[test]
-fn a_request_behind_a_body_that_was_answered_early_is_answered() {
+fn a_request_behind_a_body_that_was_served_early_is_served() {
     let backend = Backend::raw(|conn| {
         let mut requests = 0;
         while let Some(head) = conn.head() {
@@ -316,7 +316,7 @@ fn a_request_behind_a_body_that_was_answered_early_is_answered() {
     let proxy = Setup::for_backends([backend.url()]).workers(1).start();
     let mut client = proxy.client();
     client.send(format!("POST /early HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\n12345"));
-    client.answer_to("POST").expect_ok("/early");
+    client.response_to("POST").expect_ok("/early");
     client.send(format!("67890{}", canned::get(HOST, "/next")));
-    client.answer_to("GET").expect_ok("/next");
+    client.response_to("GET").expect_ok("/next");
 }

@@ -17,7 +17,7 @@ fn requests_are_recorded_byte_by_byte() {
     let request = "POST /x HTTP/1.1\r\nHost: a\r\ntransfer-ENCODING: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: 1\r\n\r\n";
     client.exchange(request).expect_ok("hello");
     client.send_bytewise(canned::get(HOST, "/second"));
-    client.answer_to("GET").expect_ok("hello");
+    client.response_to("GET").expect_ok("hello");
     let requests = backend.requests();
     assert_eq!(requests[0].wire, request.as_bytes());
     assert_eq!((requests[0].body.as_slice(), requests[0].trailers.len()), (&b"abc"[..], 1));
@@ -29,29 +29,29 @@ fn requests_are_recorded_byte_by_byte() {
 
 #[test]
 fn bodies_of_every_framing_are_read() {
-    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let informational = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
     let table = [
         (canned::ok("abc"), Framing::Length(3)),
         (canned::chunked(&["a", "bc"]), Framing::Chunked),
         (b"HTTP/1.1 200 OK\r\n\r\nabc".to_vec(), Framing::UntilClose),
     ];
-    for (answer, framing) in table {
-        let backend = Backend::closing([interim.as_bytes(), &answer].concat());
+    for (response, framing) in table {
+        let backend = Backend::closing([informational.as_bytes(), &response].concat());
         let mut client = client_of(&backend);
         let found = client.get(HOST, "/");
         found.expect_ok("abc");
-        assert_eq!((found.framing, found.interim.len()), (framing, 1));
+        assert_eq!((found.framing, found.informational.len()), (framing, 1));
         client.expect_closed();
     }
 }
 
 #[test]
 fn a_truncated_body_is_told_from_a_complete_one() {
-    for answer in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
-        let backend = Backend::closing(format!("HTTP/1.1 200 OK\r\n{answer}"));
+    for response in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let backend = Backend::closing(format!("HTTP/1.1 200 OK\r\n{response}"));
         let mut client = client_of(&backend);
         client.send(canned::get(HOST, "/"));
-        let ended = client.try_answer_to("GET").expect_err("a truncated answer");
+        let ended = client.try_response_to("GET").expect_err("a truncated answer");
         assert_eq!((ended.how, ended.received.as_slice()), (How::Closed, &b"abc"[..]));
     }
 }
@@ -62,7 +62,7 @@ fn a_killed_backend_refuses_and_comes_back() {
     let mut client = client_of(&backend);
     client.get(HOST, "/").expect_ok("up");
     backend.kill();
-    assert!(client.try_answer_to("GET").is_err(), "the connection should be over");
+    assert!(client.try_response_to("GET").is_err(), "the connection should be over");
     assert!(TcpStream::connect(backend.address()).is_err(), "the port should be closed");
     backend.start();
     client_of(&backend).get(HOST, "/").expect_ok("up");
@@ -74,7 +74,7 @@ fn a_reset_is_seen() {
     let backend = Backend::serve(|_, conn| conn.reset());
     let mut client = client_of(&backend);
     client.send(canned::get(HOST, "/"));
-    assert_eq!(client.try_answer_to("GET").expect_err("no answer").how, How::Reset);
+    assert_eq!(client.try_response_to("GET").expect_err("no answer").how, How::Reset);
 }
 
 #[test]

@@ -92,8 +92,8 @@ fn via_names_the_proxy_in_both_directions() {
     let backend = Backend::always("HTTP/1.1 200 OK\r\nVia: 1.1 inner\r\nContent-Length: 2\r\n\r\nok");
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
-    let answer = client.exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nVia: 1.0 outer\r\n\r\n"));
-    assert_eq!(elements(&answer.head, "via"), ["1.1 inner", "1.1 sluice"], "in {}", answer.head);
+    let response = client.exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nVia: 1.0 outer\r\n\r\n"));
+    assert_eq!(elements(&response.head, "via"), ["1.1 inner", "1.1 sluice"], "in {}", response.head);
     client.exchange(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n")).expect_ok("ok");
     let [first, second] = backend.requests().try_into().expect("two requests");
     assert_eq!(elements(&first.head, "via"), ["1.0 outer", "1.1 sluice"], "in {}", first.head);
@@ -105,8 +105,8 @@ fn via_may_be_another_name_or_none() {
     for (via, expected) in [(json!("edge-7"), vec!["1.1 edge-7"]), (json!(false), vec![])] {
         let backend = Backend::always(canned::ok("ok"));
         let proxy = Setup::for_backends([backend.url()]).set("via", via.clone()).start();
-        let answer = proxy.client().get(HOST, "/");
-        assert_eq!(elements(&answer.head, "via"), expected, "the answer with via {via}");
+        let response = proxy.client().get(HOST, "/");
+        assert_eq!(elements(&response.head, "via"), expected, "the answer with via {via}");
         assert_eq!(elements(&backend.only_request().head, "via"), expected, "the request with via {via}");
     }
 }
@@ -126,23 +126,23 @@ fn asking_for_debug(host: &str) -> String {
 }
 
 #[test]
-fn x_debug_shows_where_an_answer_came_from() {
+fn x_debug_shows_where_a_response_came_from() {
     let backend = Backend::always(canned::ok("ok"));
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
-    let answer = client.exchange(asking_for_debug(HOST));
-    let shown = |name| answer.head.get(name).unwrap_or_else(|| panic!("no {name} in {}", answer.head));
-    assert!(shown("x-debug-version").contains(env!("CARGO_PKG_VERSION")), "in {}", answer.head);
+    let response = client.exchange(asking_for_debug(HOST));
+    let shown = |name| response.head.get(name).unwrap_or_else(|| panic!("no {name} in {}", response.head));
+    assert!(shown("x-debug-version").contains(env!("CARGO_PKG_VERSION")), "in {}", response.head);
     assert_eq!(shown("x-debug-backend-url").trim_end_matches('/'), backend.url());
     assert_eq!(shown("x-debug-backend-id"), "0");
     assert_eq!(shown("x-debug-vhost"), format!("site of {HOST}"));
     assert_eq!(shown("x-debug-frontend-key"), HOST);
     let total: f64 = shown("x-debug-time-total").parse().expect("milliseconds");
     let at_backend: f64 = shown("x-debug-time-backend").parse().expect("milliseconds");
-    assert!(total >= at_backend && at_backend >= 0.0, "in {}", answer.head);
+    assert!(total >= at_backend && at_backend >= 0.0, "in {}", response.head);
 
-    let answer = client.get(HOST, "/");
-    let unasked: Vec<_> = DEBUG_FIELDS.iter().filter(|name| answer.head.get(name).is_some()).collect();
+    let response = client.get(HOST, "/");
+    let unasked: Vec<_> = DEBUG_FIELDS.iter().filter(|name| response.head.get(name).is_some()).collect();
     assert!(unasked.is_empty(), "nobody asked for {unasked:?}");
 }
 
@@ -151,24 +151,24 @@ fn x_debug_numbers_backends_by_their_place_in_the_list() {
     let backend = Backend::always(canned::ok("ok"));
     let dead = format!("http://{}", unused_address());
     let proxy = Setup::for_backends([dead, backend.url()]).start();
-    let answer = proxy.client().exchange(asking_for_debug(HOST));
-    answer.expect_ok("ok");
-    assert_eq!(answer.head.get("x-debug-backend-id"), Some("1"));
+    let response = proxy.client().exchange(asking_for_debug(HOST));
+    response.expect_ok("ok");
+    assert_eq!(response.head.get("x-debug-backend-id"), Some("1"));
 }
 
 #[test]
 fn x_debug_error_names_the_reason() {
     let proxy = Setup::for_backends([format!("http://{}", unused_address())]).start();
     let mut client = proxy.client();
-    let answer = client.exchange(asking_for_debug("nobody.test"));
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (400, Some("unknown_host")));
-    let answer = proxy.client().exchange(asking_for_debug(HOST));
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (502, Some("connect_failed")));
-    let answer = proxy.client().get("nobody.test", "/");
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (400, None));
+    let response = client.exchange(asking_for_debug("nobody.test"));
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (400, Some("unknown_host")));
+    let response = proxy.client().exchange(asking_for_debug(HOST));
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (502, Some("connect_failed")));
+    let response = proxy.client().get("nobody.test", "/");
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (400, None));
     // A head that is refused as a whole can still ask.
-    let answer = proxy.client().exchange("GET / HTTP/1.1\r\nX-Debug: 1\r\n\r\n");
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (400, Some("bad_host")));
+    let response = proxy.client().exchange("GET / HTTP/1.1\r\nX-Debug: 1\r\n\r\n");
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (400, Some("bad_host")));
 }
 
 #[test]
@@ -191,9 +191,9 @@ fn x_debug_may_be_limited_to_networks() {
     let setup = Setup::for_backends([backend.url()]).set("debugNetworks", json!(["127.200.0.0/16"]));
     let proxy = setup.start();
     for (source, expected) in [(TRUSTED, true), (STRANGER, false)] {
-        let answer = proxy.client_from(source).exchange(asking_for_debug(HOST));
-        assert_eq!(answer.head.get("x-debug-backend-url").is_some(), expected, "from {source}: {}", answer.head);
-        let answer = proxy.client_from(source).exchange(asking_for_debug("nobody.test"));
-        assert_eq!(answer.head.get("x-debug-error").is_some(), expected, "from {source}: {}", answer.head);
+        let response = proxy.client_from(source).exchange(asking_for_debug(HOST));
+        assert_eq!(response.head.get("x-debug-backend-url").is_some(), expected, "from {source}: {}", response.head);
+        let response = proxy.client_from(source).exchange(asking_for_debug("nobody.test"));
+        assert_eq!(response.head.get("x-debug-error").is_some(), expected, "from {source}: {}", response.head);
     }
 }

@@ -18,7 +18,7 @@ fn a_request_at_a_limit_is_passed_on_and_one_beyond_it_refused() {
     let long =
         |length: usize| format!("GET /{} HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n", "x".repeat(length - 1));
     let table: [(&str, Value, String, String, u16, &str); 4] = [
-        ("maxFields", json!(3), get("X: 1\r\n"), get("X: 1\r\nX: 1\r\n"), 431, "too_many_fields"),
+        ("maxHeaders", json!(3), get("X: 1\r\n"), get("X: 1\r\nX: 1\r\n"), 431, "too_many_headers"),
         ("maxUriBytes", json!(100), long(100), long(101), 414, "uri_too_long"),
         (
             "maxChunkExtensionBytes",
@@ -42,8 +42,8 @@ fn a_request_at_a_limit_is_passed_on_and_one_beyond_it_refused() {
         let proxy = Setup::for_backends([backend.url()]).set(setting, value).start();
         assert_eq!(proxy.client().exchange(good).text(), "ok", "{setting}");
         let mut client = proxy.client();
-        let answer = client.exchange(bad);
-        assert_eq!((answer.status(), answer.head.get("x-debug-error")), (status, Some(reason)), "{setting}");
+        let response = client.exchange(bad);
+        assert_eq!((response.status(), response.head.get("x-debug-error")), (status, Some(reason)), "{setting}");
         client.expect_closed();
         assert_eq!(backend.requests().len(), 1, "{setting}");
     }
@@ -53,13 +53,13 @@ fn a_request_at_a_limit_is_passed_on_and_one_beyond_it_refused() {
 fn a_head_may_have_more_lines_than_most() {
     let lines: String = (0..996).map(|number| format!("X-{number}: {number}\r\n")).collect();
     let backend = Backend::always(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\nok"));
-    let setup = || Setup::for_backends([backend.url()]).set("maxFields", 1000);
+    let setup = || Setup::for_backends([backend.url()]).set("maxHeaders", 1000);
     let proxy = setup().start();
     let head = |more: &str| format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: X-7\r\n{more}\r\n");
     let mut client = proxy.client();
     for _ in 0..2 {
-        let answer = client.exchange(head(&lines));
-        assert_eq!((&*answer.text(), answer.head.get("X-995")), ("ok", Some("995")));
+        let response = client.exchange(head(&lines));
+        assert_eq!((&*response.text(), response.head.get("X-995")), ("ok", Some("995")));
     }
     let request = backend.requests().remove(0);
     assert_eq!((request.head.get("X-995"), request.head.get("X-7")), (Some("995"), None));
@@ -72,25 +72,25 @@ fn a_target_without_end_is_refused_before_its_end() {
     let proxy = Setup::new().set("maxUriBytes", 100).start();
     let mut client = proxy.client();
     client.send(format!("GET /{}", "x".repeat(100)));
-    assert_eq!(client.answer_to("GET").status(), 414);
+    assert_eq!(client.response_to("GET").status(), 414);
     client.expect_closed();
 }
 
 #[test]
-fn an_answer_beyond_a_limit_is_502() {
-    let interim = "HTTP/1.1 102 Wait\r\n\r\n";
+fn a_response_beyond_a_limit_is_502() {
+    let informational = "HTTP/1.1 102 Wait\r\n\r\n";
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     let table = [
-        ("maxFields", 8, format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(9)), "upstream_head_too_large"),
-        ("maxFields", 128, format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(129)), "upstream_head_too_large"),
-        ("maxInterimAnswers", 2, interim.repeat(3) + ok, "too_many_interim_answers"),
+        ("maxHeaders", 8, format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(9)), "upstream_head_too_large"),
+        ("maxHeaders", 128, format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(129)), "upstream_head_too_large"),
+        ("maxInformationalResponses", 2, informational.repeat(3) + ok, "too_many_informational_responses"),
         ("maxHeadBytes", 1024, format!("HTTP/1.1 200 {}", "x".repeat(1100)), "upstream_head_too_large"),
     ];
-    for (setting, value, answer, reason) in table {
-        let backend = Backend::always(answer);
+    for (setting, value, response, reason) in table {
+        let backend = Backend::always(response);
         let proxy = Setup::for_backends([backend.url()]).set(setting, value).start();
-        let answer = proxy.client().exchange(get(""));
-        assert_eq!((answer.status(), answer.head.get("x-debug-error")), (502, Some(reason)), "{setting} {value}");
+        let response = proxy.client().exchange(get(""));
+        assert_eq!((response.status(), response.head.get("x-debug-error")), (502, Some(reason)), "{setting} {value}");
     }
 }
 
@@ -108,8 +108,8 @@ fn a_body_that_trickles_in_is_408() {
         reader.peek(&mut [0]).is_ok()
     });
     reader.set_nonblocking(false).expect("a socket that waits");
-    let answer = client.answer_to("POST");
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (408, Some("body_too_slow")));
+    let response = client.response_to("POST");
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (408, Some("body_too_slow")));
     assert_eq!(backend.requests().len(), 0);
 }
 
@@ -119,7 +119,7 @@ fn a_pipelined_head_has_the_time_of_one_head() {
     let proxy = Setup::for_backends([backend.url()]).set("headTimeout", 0.2).set("idleTimeout", 60).start();
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/") + "GET / HTTP/1.1\r\nHos");
-    client.answer_to("GET").expect_ok("ok");
+    client.response_to("GET").expect_ok("ok");
     let reader = client.writer();
     reader.set_nonblocking(true).expect("a socket that can be asked");
     // Each byte comes in time; all of them together do not.
@@ -128,5 +128,5 @@ fn a_pipelined_head_has_the_time_of_one_head() {
         reader.peek(&mut [0]).is_ok()
     });
     reader.set_nonblocking(false).expect("a socket that waits");
-    assert_eq!(client.answer_to("GET").status(), 408);
+    assert_eq!(client.response_to("GET").status(), 408);
 }

@@ -46,16 +46,16 @@ fn check(case: &Case, proxy: &Proxy, mut client: Client) {
     if !case.more.is_empty() {
         client.send(&case.more);
     }
-    let answer = client.try_answer_to("GET").unwrap_or_else(|ended| {
+    let response = client.try_response_to("GET").unwrap_or_else(|ended| {
         panic!("{}: {:?} after {} bytes", case.name, ended.how, ended.received.len());
     });
-    assert_eq!(answer.body.len(), BODY_BYTES, "{}", case.name);
+    assert_eq!(response.body.len(), BODY_BYTES, "{}", case.name);
     let (rest, how) = client.rest();
     assert_eq!((rest.len(), how), (0, How::Closed), "{}", case.name);
 }
 
 fn setup(case: &Case, backend: &Backend) -> Setup {
-    Setup::for_backends([backend.url()]).with_access_log().set("httpKeepAlive", case.keep_alive).set("gracefulWait", 60)
+    Setup::for_backends([backend.url()]).with_access_log().set("httpKeepAlive", case.keep_alive).set("drainTimeout", 60)
 }
 
 fn large() -> Backend {
@@ -92,7 +92,7 @@ fn no_encrypted_response_is_cut_where_the_proxy_closes_first() {
 #[test]
 fn a_client_that_never_closes_holds_up_no_stop() {
     let backend = Backend::always(canned::ok("hello"));
-    let mut proxy = Setup::for_backends([backend.url()]).set("httpKeepAlive", false).set("gracefulWait", 60).start();
+    let mut proxy = Setup::for_backends([backend.url()]).set("httpKeepAlive", false).set("drainTimeout", 60).start();
     let mut client = proxy.client();
     client.get(HOST, "/").expect_ok("hello");
     client.expect_closed();

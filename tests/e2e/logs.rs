@@ -137,7 +137,7 @@ fn every_request_of_a_connection_has_its_line_in_order() {
     let proxy = Setup::for_backends([backend.url()]).with_access_log().start();
     let mut client = proxy.client();
     client.send((0..50).map(|turn| canned::get(HOST, &format!("/{turn}"))).collect::<String>());
-    (0..50).for_each(|_| client.answer_to("GET").expect_ok("ok"));
+    (0..50).for_each(|_| client.response_to("GET").expect_ok("ok"));
     for (turn, line) in proxy.log_lines("access.log", 50).iter().enumerate() {
         assert_eq!(Line::parse(line).request, format!("GET /{turn} HTTP/1.1"));
     }

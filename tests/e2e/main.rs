@@ -3,7 +3,6 @@
 //! A test waits for a condition with a deadline and never for a while; it has a proxy, a directory and ports of its
 //! own, so all run side by side. One that fails prints the proxy's files and keeps them.
 
-mod answers;
 mod bulk;
 mod failure;
 mod forwarding;
@@ -20,6 +19,7 @@ mod pressure;
 mod proxy_protocol;
 mod queueing;
 mod respawn;
+mod responses;
 mod routes;
 mod secrets;
 mod service;

@@ -76,8 +76,8 @@ fn play_over(prepare: impl FnOnce(Setup) -> Setup, dial: &dyn Fn(&Proxy) -> Box<
     let backend = Backend::serve(move |_, conn| {
         let (row, delivery) = *inner.lock().expect("no panic");
         match delivery {
-            Delivery::Whole => conn.send(row.answer),
-            Delivery::Bytewise => conn.send_bytewise(row.answer.as_bytes()),
+            Delivery::Whole => conn.send(row.response),
+            Delivery::Bytewise => conn.send_bytewise(row.response.as_bytes()),
         }
         if row.closes {
             conn.finish();
@@ -93,7 +93,7 @@ fn play_over(prepare: impl FnOnce(Setup) -> Setup, dial: &dyn Fn(&Proxy) -> Box<
             let at_client = play(&mut client, row, delivery);
             let at_backend = backend.requests().split_off(before);
             let compared = [
-                (format!("{} ({delivery:?}), at the client", row.name), at_client, expected_answer(row)),
+                (format!("{} ({delivery:?}), at the client", row.name), at_client, expected_response(row)),
                 (
                     format!("{} ({delivery:?}), at the backend", row.name),
                     show_requests(&at_backend, row),
@@ -116,10 +116,10 @@ fn play(client: &mut Client, row: &Row, delivery: Delivery) -> String {
         Delivery::Whole => client.send(&request),
         Delivery::Bytewise => client.send_bytewise(&request),
     }
-    match client.try_answer_to(row.method()) {
-        Ok(answer) => {
+    match client.try_response_to(row.method()) {
+        Ok(response) => {
             let expected = head_of(row.client_sees);
-            let parts = Parts { head: &answer.head, body: &answer.body, trailers: &answer.trailers };
+            let parts = Parts { head: &response.head, body: &response.body, trailers: &response.trailers };
             parts.without_additions_beyond(&expected)
         }
         Err(ended) => format!("no complete answer: {ended}\n"),
@@ -141,8 +141,8 @@ fn expected(row: &Row) -> String {
     meaning(&wire, Head::request_framing)
 }
 
-fn expected_answer(row: &Row) -> String {
-    meaning(row.client_sees, |head| head.answer_framing(row.method()))
+fn expected_response(row: &Row) -> String {
+    meaning(row.client_sees, |head| head.response_framing(row.method()))
 }
 
 fn meaning(wire: &str, framing: impl Fn(&Head) -> Framing) -> String {

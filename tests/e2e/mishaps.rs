@@ -84,9 +84,9 @@ fn a_client_that_finishes_late_is_passed_on_twice() {
     assert!(!proxy.first_has_ended() && !has_ended(second), "they are not done");
     gate.open();
     for client in &mut late {
-        let answer = client.answer_to("GET");
-        answer.expect_ok("ok");
-        assert!(!answer.head.lists("connection", "close"), "in {}", answer.head);
+        let response = client.response_to("GET");
+        response.expect_ok("ok");
+        assert!(!response.head.lists("connection", "close"), "in {}", response.head);
     }
     late.iter_mut().for_each(|client| client.get(HOST, "/").expect_ok("ok"));
     until("the first two end", || proxy.first_has_ended() && has_ended(second));
@@ -106,10 +106,10 @@ fn a_client_that_never_waits_is_told_to_come_again() {
     backend.until_heads(1);
     upgrade(&mut proxy);
     gate.open();
-    let first = client.answer_to("GET");
+    let first = client.response_to("GET");
     first.expect_ok("ok");
     assert!(!first.head.lists("connection", "close"), "in {}", first.head);
-    let second = client.answer_to("GET");
+    let second = client.response_to("GET");
     second.expect_ok("ok");
     assert!(second.head.lists("connection", "close"), "in {}", second.head);
     client.expect_closed();
@@ -135,9 +135,9 @@ fn a_successor_that_dies_leaves_clients_that_are_told() {
     until("its workers learn it", || told(": stopping; ") == told(": handing over; "));
     gate.open();
     for client in &mut late {
-        let answer = client.answer_to("GET");
-        answer.expect_ok("ok");
-        assert!(answer.head.lists("connection", "close"), "in {}", answer.head);
+        let response = client.response_to("GET");
+        response.expect_ok("ok");
+        assert!(response.head.lists("connection", "close"), "in {}", response.head);
         client.expect_closed();
     }
     until("the old one ends", || proxy.first_has_ended());
@@ -158,7 +158,7 @@ fn a_successor_that_hangs_does_not_keep_the_old_process() {
     upgrade(&mut proxy);
     proxy.while_stopped(|| {
         gate.open();
-        late.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
+        late.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
         // It would wait ten seconds for the first client that does not fit. Orders that come at once are one.
         let has_gone = || {
             let _ = kill(first, Signal::SIGTERM);
@@ -167,7 +167,7 @@ fn a_successor_that_hangs_does_not_keep_the_old_process() {
         assert!(holds_within(Duration::from_secs(5), has_gone), "the old process stays");
     });
     let is_served =
-        |client: &mut Client| client.try_send(canned::get(HOST, "/")) && client.try_answer_to("GET").is_ok();
+        |client: &mut Client| client.try_send(canned::get(HOST, "/")) && client.try_response_to("GET").is_ok();
     let served = late.iter_mut().map(is_served).filter(|served| *served).count();
     assert!(served >= 100, "{served} clients had gone over before the line was full");
 }

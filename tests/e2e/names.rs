@@ -21,7 +21,7 @@ fn a_name_is_resolved() {
     let mut clients: Vec<_> = (0..4).map(|_| proxy.client()).collect();
     // All at once, so that some have to wait for the name.
     clients.iter_mut().for_each(|client| client.send(canned::get(HOST, "/")));
-    clients.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
+    clients.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
     // What the backend sees is the host that was asked for, not its own name.
     assert!(backend.requests().iter().all(|request| request.head.get("host") == Some(HOST)));
 }
@@ -31,8 +31,8 @@ fn a_name_that_does_not_exist_is_502() {
     // A label of more than 63 letters needs no name server to be refused.
     let url = format!("http://{}.invalid", "x".repeat(64));
     let proxy = Setup::for_backends([url]).start();
-    let answer = proxy.client().exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (502, Some("name_not_resolved")));
+    let response = proxy.client().exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (502, Some("name_not_resolved")));
 }
 
 #[test]

@@ -26,12 +26,12 @@ fn no_request_fails_while_backends_come_and_go() {
     let mut backends = [Backend::always(canned::ok("ok")), Backend::always(canned::ok("ok"))];
     let urls: Vec<String> = backends.iter().map(Backend::url).collect();
     let proxy = Setup::for_backends(urls).set("deadBackendTTL", 0.1).start();
-    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (over, responses) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let _over = Over(&over);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
-                let (proxy, over, answered) = (&proxy, &over, &answered);
+                let (proxy, over, responses) = (&proxy, &over, &responses);
                 scope.spawn(move || {
                     let mut client = proxy.client();
                     for turn in 0.. {
@@ -39,10 +39,10 @@ fn no_request_fails_while_backends_come_and_go() {
                             break;
                         }
                         client.send(canned::get(HOST, &format!("/{number}/{turn}")));
-                        let answer = client.try_answer_to("GET");
-                        let answer = answer.unwrap_or_else(|ended| panic!("request /{number}/{turn}: {ended}"));
-                        assert_eq!(answer.status(), 200, "request /{number}/{turn}: {}", answer.head);
-                        answered.fetch_add(1, Ordering::SeqCst);
+                        let response = client.try_response_to("GET");
+                        let response = response.unwrap_or_else(|ended| panic!("request /{number}/{turn}: {ended}"));
+                        assert_eq!(response.status(), 200, "request /{number}/{turn}: {}", response.head);
+                        responses.fetch_add(1, Ordering::SeqCst);
                     }
                 })
             })
@@ -53,8 +53,8 @@ fn no_request_fails_while_backends_come_and_go() {
             let heads = backend.heads();
             until("the backend is in service", || backend.heads() >= heads + IN_SERVICE || one_failed());
             backend.kill();
-            let before = answered.load(Ordering::SeqCst);
-            let served = || answered.load(Ordering::SeqCst) >= before + IN_SERVICE;
+            let before = responses.load(Ordering::SeqCst);
+            let served = || responses.load(Ordering::SeqCst) >= before + IN_SERVICE;
             until("the other one serves", || served() || one_failed());
             backend.start();
             let heads = backend.heads();

@@ -90,8 +90,8 @@ fn where_nobody_is_idle_new_clients_wait_outside() {
     outside.send(canned::get(HOST, "/outside"));
     // The worker has looked at its door before the answers come: what the system tells it of comes in order.
     gate.open();
-    busy.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("/held"));
-    outside.answer_to("GET").expect_ok("/outside");
+    busy.iter_mut().for_each(|client| client.response_to("GET").expect_ok("/held"));
+    outside.response_to("GET").expect_ok("/outside");
     assert!(counted(proxy, "accept_pauses") >= 1);
 }
 
@@ -108,8 +108,8 @@ fn who_has_sent_a_request_is_not_idle() {
         third = Some(client);
         first.send(canned::get(HOST, "/first"));
     });
-    first.answer_to("GET").expect_ok("/first");
-    third.expect("a client").answer_to("GET").expect_ok("/third");
+    first.response_to("GET").expect_ok("/first");
+    third.expect("a client").response_to("GET").expect_ok("/third");
     second.expect_closed();
 }
 
@@ -131,7 +131,7 @@ fn who_has_yet_to_speak_is_given_a_while() {
     });
     let mut third = proxy.client();
     third.send(canned::get(HOST, "/third"));
-    third.answer_to("GET").expect_ok("/third");
+    third.response_to("GET").expect_ok("/third");
     first.expect_closed();
     second.get(HOST, "/second").expect_ok("/second");
     // The third is idle now, and goes before the second only where it has been so for longer.
@@ -200,8 +200,8 @@ fn out_of_descriptors_who_is_under_way_is_served_and_others_wait() {
     outside.send(canned::get(HOST, "/outside"));
     until("a shortage is told", || proxy.stderr().contains("Too many open files"));
     gate.open();
-    busy.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("/held"));
-    outside.answer_to("GET").expect_ok("/outside");
+    busy.iter_mut().for_each(|client| client.response_to("GET").expect_ok("/held"));
+    outside.response_to("GET").expect_ok("/outside");
     drop(others);
 }
 
@@ -212,9 +212,9 @@ fn a_request_without_a_descriptor_to_its_backend_is_told_503() {
     let mut client = proxy.client();
     served_by_itself(&mut client);
     let others = exhaust_descriptors(&proxy);
-    let answer = client.exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (503, Some("no_socket")));
-    assert!(answer.head.get("retry-after").is_some());
+    let response = client.exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (503, Some("sockets_exhausted")));
+    assert!(response.head.get("retry-after").is_some());
     limit_descriptors(&proxy, 1000);
     drop(others);
     client.get(HOST, "/again").expect_ok("/again");
@@ -228,10 +228,10 @@ fn the_last_request_of_a_connection_is_told_so() {
     // What follows the last request is not answered, and does not take the last answer away.
     let pipelined: String = (1..=9).map(|number| canned::get(HOST, &format!("/{number}"))).collect();
     client.send(pipelined);
-    let first = client.answer_to("GET");
+    let first = client.response_to("GET");
     first.expect_ok("/1");
     assert_eq!(first.head.get("connection"), None);
-    let last = client.answer_to("GET");
+    let last = client.response_to("GET");
     last.expect_ok("/2");
     assert_eq!(last.head.get("connection"), Some("close"));
     client.expect_closed();
@@ -256,7 +256,7 @@ fn an_address_has_so_many_connections_over_all_workers() {
     let served_from = |source| {
         let mut client = proxy.client_from(source);
         client.try_send(canned::get(HOST, "/"));
-        client.try_answer_to("GET").is_ok().then_some(client)
+        client.try_response_to("GET").is_ok().then_some(client)
     };
     let mut held: Vec<_> = (0..20).filter_map(|_| served_from(crowd)).collect();
     assert_eq!(held.len(), 4);
@@ -266,7 +266,7 @@ fn an_address_has_so_many_connections_over_all_workers() {
     held.pop();
     until("a place is free again", || served_from(crowd).is_some());
     drop((held, trusted));
-    assert!(counted(proxy, "address_refusals") >= 16);
+    assert!(counted(proxy, "per_ip_rejections") >= 16);
 }
 
 #[test]
@@ -278,13 +278,13 @@ fn of_whom_a_balancer_tells_counts_as_who_they_are() {
     let served_as = |address: &str| {
         let mut client = proxy.client_from(balancer);
         client.try_send(format!("PROXY TCP4 {address} 192.0.2.1 4000 80\r\n{}", canned::get(HOST, "/")));
-        client.try_answer_to("GET").is_ok().then_some(client)
+        client.try_response_to("GET").is_ok().then_some(client)
     };
     let crowd = [(); 3].map(|()| served_as("192.0.2.7"));
     assert_eq!(crowd.each_ref().map(Option::is_some), [true, true, false]);
     assert!(served_as("192.0.2.8").is_some(), "the balancer is nobody's address");
     drop(crowd);
-    assert_eq!(counted(proxy, "address_refusals"), 1);
+    assert_eq!(counted(proxy, "per_ip_rejections"), 1);
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn heads_without_end_have_a_budget_together() {
     let gone = slow.iter().filter(|client| !is_open(client)).count();
     served(&proxy);
     drop(slow);
-    let ended = counted(proxy, "no_buffer");
+    let ended = counted(proxy, "buffer_limit");
     assert!(ended >= gone as u64 && (15..40).contains(&gone), "{gone} of 40 have gone, {ended} were counted");
 }
 

@@ -99,8 +99,8 @@ fn the_client_and_not_the_balancer_is_asked_for_its_headers() {
         ("PROXY TCP4 203.0.113.1 198.51.100.2 1 2\r\n", "203.0.113.1", false),
         ("PROXY UNKNOWN\r\n", "127.0.0.5", false),
     ] {
-        let answer = proxy.client_from(BALANCER).exchange(format!("{line}{request}"));
-        assert_eq!(answer.head.get("X-Debug-Version").is_some(), is_debugged, "{line:?}");
+        let response = proxy.client_from(BALANCER).exchange(format!("{line}{request}"));
+        assert_eq!(response.head.get("X-Debug-Version").is_some(), is_debugged, "{line:?}");
         let last = backend.requests().pop().expect("a request");
         assert_eq!(last.head.get("X-Forwarded-For"), Some(expected), "{line:?}");
     }
@@ -120,7 +120,7 @@ fn of_whom_nothing_is_told_counts_as_who_has_connected() {
     let mut told = proxy.client_from(BALANCER);
     told.send(LINE);
     told.get(HOST, "/").expect_ok("hello");
-    expect_counted(proxy, &[("address_refusals", 1), ("proxy_headers", 3)]);
+    expect_counted(proxy, &[("per_ip_rejections", 1), ("proxy_headers", 3)]);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn where_no_header_is_expected_it_is_a_bad_request() {
     for header in [LINE.as_bytes(), &block(0x20, 0, b"")] {
         let mut client = proxy.client();
         client.send([header, canned::get(HOST, "/").as_bytes()].concat());
-        assert!([400, 505].contains(&client.answer_to("GET").status()));
+        assert!([400, 505].contains(&client.response_to("GET").status()));
     }
     assert!(backend.requests().is_empty());
 }

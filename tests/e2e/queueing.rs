@@ -31,9 +31,9 @@ fn requests_are_served_in_turn_by_one_socket() {
     }
     assert_eq!(backend.heads(), 1, "only one request at a time may be at the backend");
     gate.open();
-    first.answer_to("GET").expect_ok("/held");
+    first.response_to("GET").expect_ok("/held");
     for (number, client) in waiting.iter_mut().enumerate() {
-        client.answer_to("GET").expect_ok(&format!("/{number}"));
+        client.response_to("GET").expect_ok(&format!("/{number}"));
     }
     assert_eq!(backend.connections(), 1);
     let order: Vec<String> = backend.requests().iter().map(|request| request.head.target().to_owned()).collect();
@@ -49,10 +49,10 @@ fn who_waits_too_long_is_told_503() {
     first.send(canned::get(HOST, "/held"));
     backend.until_heads(1);
     let mut second = proxy.client();
-    let answer = second.exchange(format!("GET /late HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
-    assert_eq!((answer.status(), answer.head.get("x-debug-error")), (503, Some("queue_timeout")));
+    let response = second.exchange(format!("GET /late HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
+    assert_eq!((response.status(), response.head.get("x-debug-error")), (503, Some("queue_timeout")));
     gate.open();
-    first.answer_to("GET").expect_ok("/held");
+    first.response_to("GET").expect_ok("/held");
     second.get(HOST, "/again").expect_ok("/again");
 }
 
@@ -72,17 +72,17 @@ fn who_leaves_the_queue_holds_nobody_up() {
     leaving.abort();
     worker_has_caught_up(&proxy);
     gate.open();
-    first.answer_to("GET").expect_ok("/held");
-    staying.answer_to("GET").expect_ok("/staying");
+    first.response_to("GET").expect_ok("/held");
+    staying.response_to("GET").expect_ok("/staying");
 }
 
 #[test]
-fn a_backend_that_closes_after_each_answer_serves_the_queue_all_the_same() {
+fn a_backend_that_closes_after_each_response_serves_the_queue_all_the_same() {
     let backend = Backend::closing("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).start();
     let mut clients: Vec<_> = (0..6).map(|_| proxy.client()).collect();
     clients.iter_mut().for_each(|client| client.send(canned::get(HOST, "/")));
-    clients.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
+    clients.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
     assert_eq!(backend.connections(), 6);
 }
 
@@ -110,10 +110,10 @@ fn slow_uploads_leave_connections_to_others() {
     drop(gone);
     backend.until_heads(8);
     late.send("hello");
-    late.answer_to("POST").expect_ok("/late");
+    late.response_to("POST").expect_ok("/late");
     for (number, client) in slow.iter_mut().enumerate() {
         client.send("hello");
-        client.answer_to("POST").expect_ok(&format!("/{number}"));
+        client.response_to("POST").expect_ok(&format!("/{number}"));
     }
 }
 
@@ -133,7 +133,7 @@ fn an_upload_that_is_complete_makes_room_for_another() {
     first.send("hello");
     backend.until_heads(2);
     second.send("hello");
-    second.answer_to("POST").expect_ok("/second");
+    second.response_to("POST").expect_ok("/second");
     gate.open();
-    first.answer_to("POST").expect_ok("/held");
+    first.response_to("POST").expect_ok("/held");
 }

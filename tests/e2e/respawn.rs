@@ -116,11 +116,11 @@ fn what_does_not_finish_is_ended_by_force() {
         inner.pass();
         conn.send(canned::ok("too late"));
     });
-    let proxy = restless(Setup::for_backends([backend.url()])).set("gracefulWait", 0.3).start();
+    let proxy = restless(Setup::for_backends([backend.url()])).set("drainTimeout", 0.3).start();
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/"));
     backend.until_heads(1);
-    assert_eq!(client.answer_to("GET").status(), 503);
+    assert_eq!(client.response_to("GET").status(), 503);
     client.expect_closed();
     until("the report", || proxy.stderr().contains("ended by force with 1 requests under way"));
     gate.open();
@@ -135,7 +135,7 @@ fn an_address_has_so_many_connections_wherever_they_move() {
     let crowd = IpAddr::from([127, 0, 0, 7]);
     let is_let_in = || {
         let mut client = proxy.client_from(crowd);
-        client.try_send(canned::get(HOST, "/")) && client.try_answer_to("GET").is_ok()
+        client.try_send(canned::get(HOST, "/")) && client.try_response_to("GET").is_ok()
     };
     let mut held: Vec<Client> = (0..4).map(|_| proxy.client_from(crowd)).collect();
     for _ in 0..3 {
@@ -150,6 +150,8 @@ fn an_address_has_so_many_connections_wherever_they_move() {
     // Nothing is left of them: four again, and no more.
     until("all are free", || {
         let mut clients: Vec<Client> = (0..4).map(|_| proxy.client_from(crowd)).collect();
-        clients.iter_mut().all(|client| client.try_send(canned::get(HOST, "/")) && client.try_answer_to("GET").is_ok())
+        clients
+            .iter_mut()
+            .all(|client| client.try_send(canned::get(HOST, "/")) && client.try_response_to("GET").is_ok())
     });
 }

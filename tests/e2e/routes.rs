@@ -31,10 +31,10 @@ fn open_clients(proxy: &Proxy) -> Vec<Client> {
 #[track_caller]
 fn until_all_say(clients: &mut [Client], name: &str) {
     until(&format!("every worker sends requests to {name}"), || {
-        let answers = clients.iter_mut().map(|client| client.get(HOST, "/"));
-        let said = answers.map(|answer| {
-            assert_eq!(answer.status(), 200, "{}{}", answer.head, answer.text());
-            answer.text()
+        let responses = clients.iter_mut().map(|client| client.get(HOST, "/"));
+        let said = responses.map(|response| {
+            assert_eq!(response.status(), 200, "{}{}", response.head, response.text());
+            response.text()
         });
         said.filter(|text| text != name).count() == 0
     });
@@ -196,8 +196,8 @@ fn hosts_are_looked_up_from_the_exact_name_to_the_wildcards() {
         ("[::1]:81", "*"),
     ];
     for (host, pattern) in table {
-        let answer = client.get(host, "/");
-        assert_eq!((answer.status(), answer.text().as_str()), (200, pattern), "for the host {host}");
+        let response = client.get(host, "/");
+        assert_eq!((response.status(), response.text().as_str()), (200, pattern), "for the host {host}");
     }
 }
 

@@ -12,7 +12,7 @@ fn every_worker_serves() {
         let proxy = Setup::for_backends([backend.url()]).workers(workers).start();
         let mut clients: Vec<_> = (0..40).map(|_| proxy.client()).collect();
         clients.iter_mut().for_each(|client| client.send(canned::get(HOST, "/")));
-        clients.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
+        clients.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
     }
 }
 

@@ -29,7 +29,7 @@ fn stop(proxy: &Proxy, signal: Signal) {
 #[test]
 fn a_proxy_with_nothing_to_do_ends_at_once() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut proxy = Setup::new().set("gracefulWait", 60).start();
+        let mut proxy = Setup::new().set("drainTimeout", 60).start();
         stop(&proxy, signal);
         assert_eq!(proxy.until_exit().code(), Some(0), "after {signal}");
     }
@@ -38,15 +38,15 @@ fn a_proxy_with_nothing_to_do_ends_at_once() {
 #[test]
 fn requests_finish() {
     let (backend, gate) = held();
-    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut proxy = Setup::for_backends([backend.url()]).set("drainTimeout", 60).start();
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/"));
     backend.until_heads(1);
     stop(&proxy, Signal::SIGTERM);
     gate.open();
-    let answer = client.answer_to("GET");
-    answer.expect_ok("finished");
-    assert!(answer.head.lists("connection", "close"), "in {}", answer.head);
+    let response = client.response_to("GET");
+    response.expect_ok("finished");
+    assert!(response.head.lists("connection", "close"), "in {}", response.head);
     client.expect_closed();
     assert_eq!(proxy.until_exit().code(), Some(0));
 }
@@ -54,20 +54,20 @@ fn requests_finish() {
 #[test]
 fn a_body_that_is_on_its_way_finishes() {
     let backend = Backend::serve(|request, conn| conn.send(canned::ok(&String::from_utf8_lossy(&request.body))));
-    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut proxy = Setup::for_backends([backend.url()]).set("drainTimeout", 60).start();
     let mut client = proxy.client();
     client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\nfirst"));
     backend.until_heads(1);
     stop(&proxy, Signal::SIGTERM);
     client.send("-last");
-    client.answer_to("POST").expect_ok("first-last");
+    client.response_to("POST").expect_ok("first-last");
     assert_eq!(proxy.until_exit().code(), Some(0));
 }
 
 #[test]
 fn idle_connections_are_closed() {
     let backend = Backend::always(canned::ok("ok"));
-    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut proxy = Setup::for_backends([backend.url()]).set("drainTimeout", 60).start();
     let mut client = proxy.client();
     client.get(HOST, "/").expect_ok("ok");
     stop(&proxy, Signal::SIGTERM);
@@ -78,7 +78,7 @@ fn idle_connections_are_closed() {
 #[test]
 fn what_does_not_finish_is_ended() {
     let (backend, gate) = held();
-    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 0.3).start();
+    let mut proxy = Setup::for_backends([backend.url()]).set("drainTimeout", 0.3).start();
     let mut client = proxy.client();
     client.send(canned::get(HOST, "/"));
     backend.until_heads(1);
@@ -88,8 +88,8 @@ fn what_does_not_finish_is_ended() {
     assert_eq!(proxy.until_exit().code(), Some(0));
     let took = clock.now().since(ordered);
     assert!(took >= Duration::from_millis(300), "ended after {took:?}, before its time");
-    match client.try_answer_to("GET") {
-        Ok(answer) => assert_eq!(answer.status(), 503, "in {}", answer.head),
+    match client.try_response_to("GET") {
+        Ok(response) => assert_eq!(response.status(), 503, "in {}", response.head),
         Err(ended) => assert!(matches!(ended.how, How::Closed | How::Reset), "{ended}"),
     }
     gate.open();
@@ -98,7 +98,7 @@ fn what_does_not_finish_is_ended() {
 #[test]
 fn a_request_that_is_ended_has_its_line_in_the_log() {
     let (backend, gate) = held();
-    let setup = Setup::for_backends([backend.url()]).set("gracefulWait", 0).with_access_log();
+    let setup = Setup::for_backends([backend.url()]).set("drainTimeout", 0).with_access_log();
     let mut proxy = setup.start();
     let mut whole = proxy.client();
     whole.send(canned::get(HOST, "/whole"));
@@ -106,8 +106,8 @@ fn a_request_that_is_ended_has_its_line_in_the_log() {
     half.send(format!("POST /half HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\nhalf"));
     backend.until_heads(2);
     proxy.signal(Signal::SIGTERM);
-    assert_eq!(whole.answer_to("GET").status(), 503);
-    assert_eq!(half.answer_to("POST").status(), 503);
+    assert_eq!(whole.response_to("GET").status(), 503);
+    assert_eq!(half.response_to("POST").status(), 503);
     assert_eq!(proxy.until_exit().code(), Some(0));
     let log = proxy.read("access.log");
     for request in ["GET /whole", "POST /half"] {
@@ -134,7 +134,7 @@ fn tunnelling() -> Backend {
 #[test]
 fn tunnels_finish() {
     let backend = tunnelling();
-    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 60).start();
+    let mut proxy = Setup::for_backends([backend.url()]).set("drainTimeout", 60).start();
     let mut client = proxy.client();
     client.send(ASKING);
     assert_eq!(client.head().status(), 101);
@@ -149,7 +149,7 @@ fn tunnels_finish() {
 #[test]
 fn a_tunnel_that_does_not_finish_is_ended() {
     let backend = tunnelling();
-    let mut proxy = Setup::for_backends([backend.url()]).set("gracefulWait", 0.3).start();
+    let mut proxy = Setup::for_backends([backend.url()]).set("drainTimeout", 0.3).start();
     let mut client = proxy.client();
     client.send(ASKING);
     assert_eq!(client.head().status(), 101);

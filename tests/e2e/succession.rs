@@ -25,7 +25,7 @@ pub(crate) fn replaceable(setup: Setup) -> Setup {
     let program = setup.dir().join("sluice");
     symlink(env!("CARGO_BIN_EXE_sluice"), &program).expect("a name for the program");
     let pid_file = setup.dir().join("sluice.pid");
-    let setup = setup.set("pidFile", pid_file.to_str().expect("plain text")).set("gracefulWait", 60);
+    let setup = setup.set("pidFile", pid_file.to_str().expect("plain text")).set("drainTimeout", 60);
     setup.program(&program)
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn write_program(path: &Path, script: &str) {
 }
 
 #[test]
-fn an_idle_client_is_answered_by_the_next_process_and_the_one_after() {
+fn an_idle_client_is_served_by_the_next_process_and_the_one_after() {
     let backend = Backend::always(canned::ok("ok"));
     let mut proxy = replaceable(Setup::for_backends([backend.url()])).start();
     let mut clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
@@ -88,7 +88,7 @@ fn an_idle_client_is_answered_by_the_next_process_and_the_one_after() {
     let first = upgrade(&mut proxy);
     clients.iter_mut().for_each(|client| client.get(HOST, "/").expect_ok("ok"));
     slow.send(rest);
-    slow.answer_to("GET").expect_ok("ok");
+    slow.response_to("GET").expect_ok("ok");
     until("the first process ends, with all its clients elsewhere", || proxy.first_has_ended());
     let second = upgrade(&mut proxy);
     assert_ne!(first, second);
@@ -114,9 +114,9 @@ fn nothing_fails_under_load() {
     let mut proxy = replaceable(Setup::for_backends([backend.url()])).start();
     let load = Load::start(proxy.address());
     for _ in 0..3 {
-        let answered = load.answered();
+        let served = load.served();
         upgrade(&mut proxy);
-        until("requests are answered after the upgrade", || load.answered() > answered + 200);
+        until("requests are answered after the upgrade", || load.served() > served + 200);
     }
     load.finish();
 }
@@ -124,36 +124,36 @@ fn nothing_fails_under_load() {
 /// Clients that ask over and over again, half of them over a new connection each time.
 struct Load {
     over: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    served: Arc<AtomicU64>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Load {
     fn start(address: SocketAddr) -> Self {
-        let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (over, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let client = move || Client::over(Box::new(connect(address, None)));
         let run = |keeps: bool| {
-            let (over, answered) = (Arc::clone(&over), Arc::clone(&answered));
+            let (over, served) = (Arc::clone(&over), Arc::clone(&served));
             thread::spawn(move || {
                 let mut kept = client();
                 while !over.load(Ordering::Relaxed) {
                     if keeps {
-                        let answer = kept.get(HOST, "/");
-                        answer.expect_ok("ok");
-                        assert!(!answer.head.lists("connection", "close"), "a plain client keeps its connection");
+                        let response = kept.get(HOST, "/");
+                        response.expect_ok("ok");
+                        assert!(!response.head.lists("connection", "close"), "a plain client keeps its connection");
                     } else {
                         client().get(HOST, "/").expect_ok("ok");
                     }
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    served.fetch_add(1, Ordering::Relaxed);
                 }
             })
         };
         let threads = (0..8).map(|number| run(number % 2 == 0)).collect();
-        Self { over, answered, threads }
+        Self { over, served, threads }
     }
 
-    fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+    fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     #[track_caller]
@@ -192,9 +192,9 @@ fn a_configuration_that_is_not_good_changes_nothing_and_is_named() {
     let backend = Backend::always(canned::ok("ok"));
     let mut proxy = replaceable(Setup::for_backends([backend.url()])).start();
     let good = proxy.read("config.json");
-    proxy.replace("config.json", &good.replace("\"gracefulWait\": 60", "\"gracefulWait\": -1"));
+    proxy.replace("config.json", &good.replace("\"drainTimeout\": 60", "\"drainTimeout\": -1"));
     let said = fail_to_upgrade(&proxy);
-    assert!(said.contains("server.gracefulWait: found -1"), "{said}");
+    assert!(said.contains("server.drainTimeout: found -1"), "{said}");
     proxy.replace("config.json", &good);
     proxy.replace("routes.json", "{");
     let said = fail_to_upgrade(&proxy);
@@ -272,7 +272,7 @@ fn what_is_under_way_finishes_where_it_began() {
     });
     let setup = Setup::for_backends([backend.url()]).route("tunnel", [echo.url()]);
     let grace = Duration::from_millis(1500);
-    let mut proxy = replaceable(setup).set("gracefulWait", grace.as_secs_f64()).start();
+    let mut proxy = replaceable(setup).set("drainTimeout", grace.as_secs_f64()).start();
     let mut tunnel = proxy.client();
     tunnel.send("GET / HTTP/1.1\r\nHost: tunnel\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n");
     assert_eq!(tunnel.head().status(), 101);
@@ -284,7 +284,7 @@ fn what_is_under_way_finishes_where_it_began() {
     tunnel.send("x");
     assert_eq!(tunnel.bytes(1), b"x");
     gate.open();
-    client.answer_to("GET").expect_ok("finished");
+    client.response_to("GET").expect_ok("finished");
     // Its client is plain, so it has gone over, and is answered there.
     client.get(HOST, "/").expect_ok("finished");
     tunnel.send("y");
@@ -310,7 +310,7 @@ fn the_queue_of_a_process_that_does_not_accept_is_its_successors() {
     let config = proxy.read("config.json").replace("\"maxConnections\": 1", "\"maxConnections\": 100");
     proxy.replace("config.json", &config);
     upgrade(&mut proxy);
-    waiting.iter_mut().for_each(|client| client.answer_to("GET").expect_ok("ok"));
+    waiting.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
     first.get(HOST, "/").expect_ok("ok");
 }
 
@@ -332,7 +332,7 @@ fn the_access_log_is_shared() {
     proxy.signal(Signal::SIGUSR1);
     until("the log is opened again by both", || processes.iter().all(|process| open_logs(&proxy, *process) == 0));
     gate.open();
-    old.answer_to("GET").expect_ok("finished");
+    old.response_to("GET").expect_ok("finished");
     proxy.client().get(HOST, "/new").expect_ok("finished");
     until("both lines are in the new file", || {
         let log = proxy.read("access.log");
@@ -351,9 +351,9 @@ fn encrypted_clients_are_told_to_come_again() {
     let mut client = trust.client(&proxy, HOST);
     client.get(HOST, "/").expect_ok("ok");
     upgrade(&mut proxy);
-    let answer = client.get(HOST, "/");
-    answer.expect_ok("ok");
-    assert!(answer.head.lists("connection", "close"), "in {}", answer.head);
+    let response = client.get(HOST, "/");
+    response.expect_ok("ok");
+    assert!(response.head.lists("connection", "close"), "in {}", response.head);
     client.expect_closed();
     trust.client(&proxy, HOST).get(HOST, "/").expect_ok("ok");
     until("the first process ends", || proxy.first_has_ended());

@@ -31,8 +31,8 @@ fn web_socket_echo() -> Backend {
 fn open_web_socket(proxy: &Proxy) -> WebSocket<TcpStream> {
     let stream = connect(proxy.address(), None);
     stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("setting the read timeout");
-    let (socket, answer) = tungstenite::client(format!("ws://{HOST}/chat"), stream).expect("the WebSocket handshake");
-    assert_eq!(answer.status().as_u16(), 101);
+    let (socket, response) = tungstenite::client(format!("ws://{HOST}/chat"), stream).expect("the WebSocket handshake");
+    assert_eq!(response.status().as_u16(), 101);
     socket
 }
 
@@ -107,9 +107,9 @@ fn a_handshake_is_forwarded_with_what_a_request_has() {
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
     client.send(ASKING);
-    let answer = client.head();
-    assert_eq!(answer.get("upgrade"), Some("lines"), "in {answer}");
-    assert!(answer.lists("connection", "upgrade"), "in {answer}");
+    let response = client.head();
+    assert_eq!(response.get("upgrade"), Some("lines"), "in {response}");
+    assert!(response.lists("connection", "upgrade"), "in {response}");
     let head = backend.only_request().head;
     assert_eq!(head.start, "GET /tunnel HTTP/1.1");
     assert_eq!(head.get("upgrade"), Some("lines"), "in {head}");
@@ -177,15 +177,15 @@ fn a_backend_that_has_finished_still_hears_the_rest() {
 }
 
 #[test]
-fn a_refused_upgrade_is_an_ordinary_answer() {
+fn a_refused_upgrade_is_an_ordinary_response() {
     let backend = Backend::serve(|request, conn| match request.head.target() {
         "/tunnel" => conn.send(canned::sized("403 Forbidden", "no tunnels here")),
         _ => conn.send(canned::ok("ok")),
     });
     let proxy = Setup::for_backends([backend.url()]).start();
     let mut client = proxy.client();
-    let answer = client.exchange(ASKING);
-    assert_eq!((answer.status(), answer.text().as_str()), (403, "no tunnels here"));
+    let response = client.exchange(ASKING);
+    assert_eq!((response.status(), response.text().as_str()), (403, "no tunnels here"));
     client.get(HOST, "/").expect_ok("ok");
 }
 
@@ -197,8 +197,8 @@ fn an_upgrade_that_nobody_asked_for_is_502() {
     let to_another = ASKING.replace("lines", "words");
     for request in [canned::get(HOST, "/"), of_http_1_0, to_another] {
         let request = request.replace("\r\n\r\n", "\r\nX-Debug: 1\r\n\r\n");
-        let answer = proxy.client().exchange(&request);
-        let found = (answer.status(), answer.head.get("x-debug-error"));
+        let response = proxy.client().exchange(&request);
+        let found = (response.status(), response.head.get("x-debug-error"));
         assert_eq!(found, (502, Some("upgrade_mismatch")), "the answer to {request}");
     }
     for request in backend.requests() {
@@ -236,7 +236,7 @@ fn large_amounts_pass_both_ways_at_once() {
 fn let_a_timeout_pass(proxy: &Proxy) {
     let mut client = proxy.client();
     client.send("GET /");
-    assert_eq!(client.answer_to("GET").status(), 408);
+    assert_eq!(client.response_to("GET").status(), 408);
 }
 
 #[test]

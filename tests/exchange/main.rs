@@ -4,9 +4,9 @@
 mod tunnel;
 
 use sluice::base::clock::Moment;
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Core, Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Settings, Side};
+use sluice::exchange::{Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Settings, Side, WorkerContext};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -18,7 +18,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Scene {
-    core: Core,
+    core: WorkerContext,
     exchange: Exchange,
 }
 
@@ -28,7 +28,7 @@ impl Scene {
             Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None };
         let exchange = Exchange::new(peer, Moment::ZERO, &settings);
         let pages = Arc::new(Pages::load(&page::Settings::default()));
-        Self { core: Core::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)), exchange }
+        Self { core: WorkerContext::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)), exchange }
     }
 
     /// A scene in which the head of `request` has been sent to a backend.
@@ -47,8 +47,8 @@ impl Scene {
     fn with_tunnel(protocol: &str) -> Self {
         let fields = format!("Connection: upgrade\r\nUpgrade: {protocol}\r\n\r\n");
         let mut scene = Self::with_backend(settings(), &format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}"));
-        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}");
-        assert_eq!(scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes())), answer.len());
+        let response = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}");
+        assert_eq!(scene.tell(Input::Bytes(Side::Upstream, response.as_bytes())), response.len());
         assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
         scene
     }
@@ -69,7 +69,7 @@ impl Scene {
             if len == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(len) }
         };
         let Self { core, exchange } = self;
-        let mut flushed = exchange.flush_backlog(side, core, &mut write);
+        let mut flushed = exchange.flush_pending_write(side, core, &mut write);
         if flushed == Flushed::Nothing {
             flushed = exchange.flush(side, &[], core, &mut write);
         }
@@ -92,7 +92,7 @@ fn settings() -> Settings {
     Settings {
         head_timeout: 10 * SECOND,
         connect_timeout: 10 * SECOND,
-        answer_timeout: 20 * SECOND,
+        response_timeout: 20 * SECOND,
         body_timeout: 10 * SECOND,
         tunnel_timeout: None,
         max_head_bytes: 4096,
@@ -136,7 +136,7 @@ fn a_head_that_trickles_in_has_the_time_of_one_head() {
 }
 
 #[test]
-fn a_backend_that_takes_the_body_slowly_is_not_late_with_its_answer() {
+fn a_backend_that_takes_the_body_slowly_is_not_late_with_its_response() {
     let mut scene = Scene::with_backend(settings(), "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
     scene.tell(Input::Bytes(Side::Client, &[b'x'; 900]));
     assert_eq!(scene.send(Side::Upstream, 10).0, Flushed::Blocked);
@@ -164,14 +164,14 @@ fn the_client_is_waited_for_while_it_has_to_go_on_and_the_backend_then() {
 #[test]
 fn a_slow_reader_that_takes_bytes_has_not_stalled() {
     let mut scene = Scene::with_backend(settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
-    let head_len = scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
+    let head_len = scene.tell(Input::Bytes(Side::Upstream, response.as_bytes()));
     assert_eq!(
         scene.exchange.deadline(),
         scene.core.now + 10 * SECOND,
         "an answer that has begun has a body's patience"
     );
-    scene.tell(Input::Bytes(Side::Upstream, &answer.as_bytes()[head_len..]));
+    scene.tell(Input::Bytes(Side::Upstream, &response.as_bytes()[head_len..]));
     assert_eq!(scene.send(Side::Client, 10).0, Flushed::Blocked);
     for _ in 0..50 {
         scene.core.now = scene.core.now + 9 * SECOND;
@@ -181,7 +181,7 @@ fn a_slow_reader_that_takes_bytes_has_not_stalled() {
     scene.core.now = scene.core.now + 10 * SECOND;
     scene.core.output.effects.clear();
     scene.tell(Input::Deadline);
-    assert_eq!(scene.exchange.ledger().reason, Some(Reason::ClientStalled));
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::ClientStalled));
     assert!(matches!(*scene.core.output.effects, [Effect::Finish(Disposition::Close)]));
 }
 
@@ -199,13 +199,13 @@ fn a_connection_that_is_not_kept_lingers_behind_a_response() {
     ];
     for (request, keep_alive, status, expected) in table {
         let mut scene = Scene::with_backend(Settings { keep_alive, ..settings() }, &request);
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-        scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
+        let response = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        scene.tell(Input::Bytes(Side::Upstream, response.as_bytes()));
         scene.send(Side::Client, usize::MAX);
         scene.tell(Input::Drained(Side::Client));
         let last = scene.core.output.effects.last().copied();
         assert!(matches!(last, Some(Effect::Finish(found)) if found == expected), "{request}: {last:?}");
-        assert_eq!(scene.exchange.ledger().reason, None);
+        assert_eq!(scene.exchange.stats().reason, None);
     }
 }
 
@@ -229,12 +229,12 @@ fn a_large_request_is_not_kept_and_not_sent_again() {
         assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
     }
     scene.tell(Input::End(Side::Upstream));
-    assert_eq!(scene.exchange.ledger().reason, Some(Reason::UpstreamClosed));
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::UpstreamClosed));
     assert!(scene.core.output.effects.iter().all(|effect| !matches!(effect, Effect::Retry { .. })));
 }
 
 /// The answer to a PUT of which the client sends `bytes` each second, while the backend takes all of it.
-fn trickled(rate: u64, bytes: usize, seconds: u32) -> Option<Reason> {
+fn trickled(rate: u64, bytes: usize, seconds: u32) -> Option<FailureReason> {
     let settings = Settings { min_body_rate: rate, ..settings() };
     let mut scene = Scene::with_backend(settings, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
     for _ in 0..seconds {
@@ -243,13 +243,13 @@ fn trickled(rate: u64, bytes: usize, seconds: u32) -> Option<Reason> {
         scene.send(Side::Upstream, usize::MAX);
         scene.tell(Input::Drained(Side::Upstream));
     }
-    scene.exchange.ledger().reason
+    scene.exchange.stats().reason
 }
 
 #[test]
 fn a_body_that_trickles_in_is_given_up_after_the_patience_with_one() {
     assert_eq!(trickled(100, 99, 9), None, "the time is not over");
-    assert_eq!(trickled(100, 99, 10), Some(Reason::BodyTooSlow));
+    assert_eq!(trickled(100, 99, 10), Some(FailureReason::BodyTooSlow));
     assert_eq!(trickled(100, 100, 60), None);
     assert_eq!(trickled(0, 1, 60), None, "any rate will do");
 }
@@ -266,17 +266,17 @@ fn a_client_does_not_pay_for_a_slow_backend() {
         scene.tell(Input::Drained(Side::Upstream));
         scene.core.now = scene.core.now + SECOND;
     }
-    assert_eq!(scene.exchange.ledger().reason, None);
+    assert_eq!(scene.exchange.stats().reason, None);
 }
 
 #[test]
-fn an_answer_that_is_taken_too_slowly_is_given_up() {
-    for (taken, reason) in [(9, Some(Reason::ClientStalled)), (10, None)] {
+fn a_response_that_is_taken_too_slowly_is_given_up() {
+    for (taken, reason) in [(9, Some(FailureReason::ClientStalled)), (10, None)] {
         let settings = Settings { min_body_rate: 10, ..settings() };
         let mut scene = Scene::with_backend(settings, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
-        let head_len = scene.tell(Input::Bytes(Side::Upstream, answer.as_bytes()));
-        scene.tell(Input::Bytes(Side::Upstream, &answer.as_bytes()[head_len..]));
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}", "x".repeat(900));
+        let head_len = scene.tell(Input::Bytes(Side::Upstream, response.as_bytes()));
+        scene.tell(Input::Bytes(Side::Upstream, &response.as_bytes()[head_len..]));
         scene.send(Side::Client, 0);
         for _ in 0..30 {
             scene.core.now = scene.core.now + SECOND;
@@ -285,12 +285,12 @@ fn an_answer_that_is_taken_too_slowly_is_given_up() {
                 scene.tell(Input::Deadline);
             }
         }
-        assert_eq!(scene.exchange.ledger().reason, reason, "{taken} bytes a second");
+        assert_eq!(scene.exchange.stats().reason, reason, "{taken} bytes a second");
     }
 }
 
 /// A scene in which an answer with a long body has begun, and its head has left.
-fn with_long_answer(rate: u64) -> Scene {
+fn with_long_response(rate: u64) -> Scene {
     let settings = Settings { min_body_rate: rate, ..settings() };
     let mut scene = Scene::with_backend(settings, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n"));
@@ -300,7 +300,7 @@ fn with_long_answer(rate: u64) -> Scene {
 
 #[test]
 fn a_client_that_catches_up_again_and_again_is_fast_enough() {
-    let mut scene = with_long_answer(1000);
+    let mut scene = with_long_response(1000);
     for _ in 0..60 {
         scene.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000]));
         assert_eq!(scene.send_all(Side::Client, 900), Flushed::Blocked);
@@ -312,13 +312,13 @@ fn a_client_that_catches_up_again_and_again_is_fast_enough() {
     scene.core.now = scene.core.now + SECOND / 10;
     assert_eq!(scene.send_all(Side::Client, 1), Flushed::Blocked);
     assert!(scene.exchange.deadline() > scene.core.now);
-    assert_eq!(scene.exchange.ledger().reason, None);
+    assert_eq!(scene.exchange.stats().reason, None);
 }
 
 #[test]
 fn a_client_that_catches_up_too_slowly_is_given_up() {
-    for (bytes, reason) in [(899, Some(Reason::ClientStalled)), (900, None)] {
-        let mut scene = with_long_answer(100);
+    for (bytes, reason) in [(899, Some(FailureReason::ClientStalled)), (900, None)] {
+        let mut scene = with_long_response(100);
         // What left at once makes up for one count at the most.
         for _ in 0..6 {
             scene.tell(Input::Bytes(Side::Upstream, &vec![b'x'; bytes]));
@@ -326,7 +326,7 @@ fn a_client_that_catches_up_too_slowly_is_given_up() {
             scene.core.now = scene.core.now + 9 * SECOND;
             scene.send_all(Side::Client, usize::MAX);
         }
-        assert_eq!(scene.exchange.ledger().reason, reason, "{bytes} bytes in 9 seconds");
+        assert_eq!(scene.exchange.stats().reason, reason, "{bytes} bytes in 9 seconds");
     }
 }
 
@@ -339,9 +339,12 @@ fn while_a_client_waits_for_a_100_it_is_the_backend_that_is_waited_for() {
     assert_eq!(scene.exchange.deadline(), scene.core.now + 20 * SECOND);
     scene.core.now = scene.exchange.deadline();
     scene.tell(Input::Deadline);
-    assert_eq!((scene.exchange.ledger().status, scene.exchange.ledger().reason), (504, Some(Reason::AnswerTimeout)));
+    assert_eq!(
+        (scene.exchange.stats().status, scene.exchange.stats().reason),
+        (504, Some(FailureReason::ResponseTimeout))
+    );
     // It may have waited for the body, which a client can keep back as long as it likes.
-    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.core.now)), "nobody is marked dead");
+    assert!(frontend.members.iter().all(|member| !member.is_dead_external(scene.core.now)), "nobody is marked dead");
 }
 
 #[test]
@@ -354,20 +357,20 @@ fn a_client_does_not_pay_for_its_wait_for_a_100() {
             scene.send_all(Side::Client, usize::MAX);
             assert_eq!(scene.exchange.deadline(), scene.core.now + 10 * SECOND, "now it is the client's turn");
         }
-        for (bytes, seconds, reason) in [(100, 20, None), (99, 20, Some(Reason::BodyTooSlow))] {
+        for (bytes, seconds, reason) in [(100, 20, None), (99, 20, Some(FailureReason::BodyTooSlow))] {
             for _ in 0..seconds {
                 scene.tell(Input::Bytes(Side::Client, &vec![b'x'; bytes]));
                 scene.send_all(Side::Upstream, usize::MAX);
                 scene.core.now = scene.core.now + SECOND;
             }
-            assert_eq!(scene.exchange.ledger().reason, reason, "{bytes} bytes a second, told: {told}");
+            assert_eq!(scene.exchange.stats().reason, reason, "{bytes} bytes a second, told: {told}");
         }
     }
 }
 
 #[test]
-fn interim_answers_are_counted_for_the_request_and_not_for_each_backend() {
-    let limits = Limits { interim_answers: 3, ..Limits::default() };
+fn informational_responses_are_counted_for_the_request_and_not_for_each_backend() {
+    let limits = Limits { informational_responses: 3, ..Limits::default() };
     let mut scene = Scene::with_backend(Settings { limits, ..settings() }, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     for _ in 0..2 {
         for _ in 0..2 {
@@ -378,7 +381,7 @@ fn interim_answers_are_counted_for_the_request_and_not_for_each_backend() {
         scene.tell(Input::Connected { reused: false });
         scene.send_all(Side::Upstream, usize::MAX);
     }
-    assert_eq!(scene.exchange.ledger().reason, Some(Reason::TooManyInterimAnswers));
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::TooManyInformationalResponses));
 }
 
 /// Where all members are marked, one is tried all the same: the mark that it gets is no news.
@@ -415,7 +418,7 @@ fn a_dial_behind_a_wait_is_a_dial() {
         scene.core.now = scene.exchange.deadline();
         scene.tell(Input::Deadline);
     }
-    assert_eq!(scene.exchange.ledger().reason, Some(Reason::ConnectTimeout));
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::ConnectTimeout));
 }
 
 /// The ports to one backend may be taken while those to another are free; that is no fault of the backend's.
@@ -426,12 +429,15 @@ fn where_no_port_leads_to_one_backend_another_is_tried() {
     let frontend = frontend();
     scene.tell(Input::Route(Ok(Arc::clone(&frontend))));
     let first = scene.exchange.target().expect("a target").1;
-    scene.tell(Input::ConnectFailed(Reason::NoPort));
+    scene.tell(Input::ConnectFailed(FailureReason::PortsExhausted));
     let second = scene.exchange.target().expect("a target").1;
     assert_ne!(first, second);
-    assert!(frontend.members.iter().all(|member| !member.is_barred(scene.core.now)), "nobody is marked dead");
-    scene.tell(Input::ConnectFailed(Reason::NoPort));
-    assert_eq!((scene.exchange.ledger().status, scene.exchange.ledger().reason), (503, Some(Reason::NoPort)));
+    assert!(frontend.members.iter().all(|member| !member.is_dead_external(scene.core.now)), "nobody is marked dead");
+    scene.tell(Input::ConnectFailed(FailureReason::PortsExhausted));
+    assert_eq!(
+        (scene.exchange.stats().status, scene.exchange.stats().reason),
+        (503, Some(FailureReason::PortsExhausted))
+    );
 }
 
 /// An answer of unknown length becomes chunks, as an upload does; a side whose bytes stay as they are grows by nothing.

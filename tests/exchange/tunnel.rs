@@ -10,7 +10,7 @@ fn a_tunnel_that_retires_has_its_time_whatever_the_client_sends() {
     assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
     assert_eq!(scene.exchange.deadline(), Moment::NEVER);
     for _ in 0..3 {
-        scene.tell(Input::Abort(Reason::BackendRemoved));
+        scene.tell(Input::Abort(FailureReason::BackendRemoved));
         scene.tell(Input::Bytes(Side::Client, b"anything"));
         assert_eq!(scene.send_all(Side::Upstream, usize::MAX), Flushed::All);
         scene.tell(Input::Bytes(Side::Upstream, b"e"));
@@ -19,7 +19,7 @@ fn a_tunnel_that_retires_has_its_time_whatever_the_client_sends() {
         scene.core.now = scene.core.now + 3 * SECOND;
     }
     scene.tell(Input::Deadline);
-    assert_eq!(scene.exchange.ledger().reason, Some(Reason::BackendRemoved));
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::BackendRemoved));
 }
 
 /// The stream of a tunnel's backend was cut, and it takes what is left for it slowly: that is no tunnel any more.

@@ -95,7 +95,7 @@ fn a_flood_of_unknown_names_neither_floods_redis_nor_empties_the_cache() {
     const RATE: u32 = 20;
     const FLOOD: u64 = 400;
     /// Of the ladder of a name of two labels.
-    const RUNGS: u64 = 3;
+    const CANDIDATES: u64 = 3;
     let server = Server::start();
     let authority = Authority::new();
     let trust = authority.trust();
@@ -118,7 +118,7 @@ fn a_flood_of_unknown_names_neither_floods_redis_nor_empties_the_cache() {
         }
     }
     let (flood, took) = (asked() - before, clock.now().since(begun));
-    let most = RUNGS * u64::from(RATE) * (took.as_secs() + 2);
+    let most = CANDIDATES * u64::from(RATE) * (took.as_secs() + 2);
     assert!((1..=most).contains(&flood), "{flood} questions for {FLOOD} names in {took:?}, and not up to {most}");
     // Who has a certificate is found as soon as Redis may be asked again.
     put(&mut server.connect(), "late.test", &late);

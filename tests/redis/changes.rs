@@ -57,27 +57,27 @@ fn hosts_come_go_and_move_along_the_ladder() {
     let proxy = Setup::new().driver(redis.url()).start();
     let mut clients = clients(&proxy);
     let host = "www.shop.example.com";
-    let all_answer = |clients: &mut [Client], status: u16| {
+    let all_respond = |clients: &mut [Client], status: u16| {
         until(&format!("{host} answers {status}"), || {
             clients.iter_mut().all(|client| client.get(host, "/").status() == status)
         });
     };
-    all_answer(&mut clients, 400);
-    let rungs = ["*", "*.example.com", "*.shop.example.com", host];
-    for (rung, backend) in rungs.iter().zip(backends.iter().rev()) {
-        redis.set(rung, &[backend.url()]);
+    all_respond(&mut clients, 400);
+    let candidates = ["*", "*.example.com", "*.shop.example.com", host];
+    for (candidate, backend) in candidates.iter().zip(backends.iter().rev()) {
+        redis.set(candidate, &[backend.url()]);
         until_all_say(&mut clients, host, &clients_text(backend, &backends));
     }
-    for (rung, expected) in rungs.iter().rev().zip(["narrow", "wide", "any"]) {
-        redis.run::<()>(&format!("DEL frontend:{rung}"));
+    for (candidate, expected) in candidates.iter().rev().zip(["narrow", "wide", "any"]) {
+        redis.run::<()>(&format!("DEL frontend:{candidate}"));
         until_all_say(&mut clients, host, expected);
     }
     redis.run::<()>("FLUSHALL");
-    all_answer(&mut clients, 400);
+    all_respond(&mut clients, 400);
     redis.run::<()>(&format!("RPUSH frontend:{host} site {}", backends[0].url()));
     until_all_say(&mut clients, host, "exact");
     redis.run::<()>(&format!("EXPIRE frontend:{host} 1"));
-    all_answer(&mut clients, 400);
+    all_respond(&mut clients, 400);
 }
 
 fn clients_text(backend: &Backend, backends: &[Backend]) -> String {
@@ -134,9 +134,9 @@ fn bad_records_harm_only_themselves() {
     let proxy = Setup::new().driver(redis.url()).start();
     let mut client = proxy.client();
     for host in ["string.test", "url.test", "huge.test", "set.test"] {
-        let answer = client.get(host, "/");
-        assert_eq!(answer.status(), 502, "{host}: {}", answer.head);
-        assert!(answer.text().contains("configuration of this website"), "{}", answer.text());
+        let response = client.get(host, "/");
+        assert_eq!(response.status(), 502, "{host}: {}", response.head);
+        assert!(response.text().contains("configuration of this website"), "{}", response.text());
         until("the log names it", || proxy.stderr().contains(&format!("frontend:{host}: ")));
     }
     assert_eq!(client.get("id.test", "/").status(), 502, "a host without backends");

@@ -18,7 +18,7 @@ fn setup(driver: String) -> Setup {
 
 /// Waits until every worker answers like this: 301 is a redirect, 200 the backend.
 #[track_caller]
-fn until_all_answer(clients: &mut [Client], host: &str, status: u16) {
+fn until_all_respond(clients: &mut [Client], host: &str, status: u16) {
     until(&format!("{host} answers {status}"), || {
         clients.iter_mut().all(|client| client.get(host, "/").status() == status)
     });
@@ -51,7 +51,7 @@ fn redirects_are_switched_for_what_the_pattern_serves_and_nobody_else() {
             redis.run::<()>(&line);
         }
         for (host, status) in all.into_iter().zip(expected) {
-            until_all_answer(&mut clients, host, status);
+            until_all_respond(&mut clients, host, status);
         }
     }
     assert!(!proxy.stderr().contains("options:"), "nothing was wrong: {}", proxy.stderr());
@@ -66,8 +66,8 @@ fn a_frontend_may_be_taken_out_of_the_redirect_of_all() {
     redis.run::<()>("HSET options:*.plain.test httpsRedirect false");
     let proxy = setup(redis.url()).set_https("redirect", true).start();
     let mut clients = clients(&proxy);
-    until_all_answer(&mut clients, HOST, 301);
-    until_all_answer(&mut clients, "a.plain.test", 200);
+    until_all_respond(&mut clients, HOST, 301);
+    until_all_respond(&mut clients, "a.plain.test", 200);
 }
 
 #[test]
@@ -83,11 +83,11 @@ fn options_stand_behind_the_prefix_and_who_may_not_read_them_serves_without() {
     }
     let [all, some] = ["all", "some"].map(|user| setup(format!("redis://{user}:x@{}#live:", redis.address())).start());
     let (mut served, mut unread) = (clients(&all), clients(&some));
-    until_all_answer(&mut served, HOST, 301);
-    until_all_answer(&mut unread, HOST, 200);
+    until_all_respond(&mut served, HOST, 301);
+    until_all_respond(&mut unread, HOST, 200);
     run::<()>(&mut connection, &format!("HSET options:{HOST} httpsRedirect true"));
     run::<()>(&mut connection, &format!("HSET live:options:{HOST} httpsRedirect false"));
-    until_all_answer(&mut served, HOST, 200);
+    until_all_respond(&mut served, HOST, 200);
     assert!(some.stderr().contains("options may not be read, and count as none"), "{}", some.stderr());
     assert!(!some.stderr().contains("what held before"), "it is told once: {}", some.stderr());
 }
@@ -107,13 +107,13 @@ fn what_cannot_be_read_is_named_and_changes_nothing() {
     let proxy = setup(redis.url()).start();
     let mut clients = clients(&proxy);
     for host in bad.into_iter().chain([HOST, "extra.test"]) {
-        until_all_answer(&mut clients, host, 301);
+        until_all_respond(&mut clients, host, 301);
     }
     until("it is told", || {
         proxy.stderr().contains("extra.test: options:extra.test: \"httpRedirect\" is not known here and means nothing")
     });
     // A host that was never good has its route, and no options.
-    until_all_answer(&mut clients, "new.test", 200);
+    until_all_respond(&mut clients, "new.test", 200);
     redis.run::<()>("HSET options:value.test httpsRedirect yes");
     // One command: between two of them the host would have no options, and that would be read.
     redis.run::<()>("SET options:type.test true");
@@ -130,13 +130,13 @@ fn what_cannot_be_read_is_named_and_changes_nothing() {
         });
     }
     for (host, status) in bad.map(|host| (host, 301)).into_iter().chain([("new.test", 200), (HOST, 301)]) {
-        until_all_answer(&mut clients, host, status);
+        until_all_respond(&mut clients, host, status);
         assert!(clients.iter_mut().all(|client| client.get(host, "/").status() == status), "{host}");
     }
     redis.run::<()>("HSET options:value.test httpsRedirect false");
     redis.run::<()>("DEL options:type.test");
-    until_all_answer(&mut clients, "value.test", 200);
-    until_all_answer(&mut clients, "type.test", 200);
+    until_all_respond(&mut clients, "value.test", 200);
+    until_all_respond(&mut clients, "type.test", 200);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn without_tracking_a_change_is_seen_too() {
         for (value, status) in [("true", 301), ("false", 200)] {
             for (pattern, host) in [(HOST, HOST), ("*.wild.test", "a.wild.test")] {
                 redis.run::<()>(&format!("HSET options:{pattern} httpsRedirect {value}"));
-                until_all_answer(&mut clients, host, status);
+                until_all_respond(&mut clients, host, status);
             }
         }
         assert!(proxy.stderr().contains(means), "{}", proxy.stderr());
@@ -169,9 +169,9 @@ fn keyspace_notifications_of_lists_and_hashes_alone_will_do() {
     redis.set(HOST, &[backend.url()]);
     let proxy = setup(redis.url()).start();
     let mut clients = clients(&proxy);
-    until_all_answer(&mut clients, HOST, 200);
+    until_all_respond(&mut clients, HOST, 200);
     redis.run::<()>(&format!("HSET options:{HOST} httpsRedirect true"));
-    until_all_answer(&mut clients, HOST, 301);
+    until_all_respond(&mut clients, HOST, 301);
     assert!(proxy.stderr().contains("keyspace notifications"), "{}", proxy.stderr());
 }
 
@@ -190,7 +190,7 @@ fn a_start_without_redis_has_the_options_that_were_kept() {
     for _ in 0..2 {
         let mut clients = clients(&proxy);
         for (host, status) in [(HOST, 301), ("plain.test", 200), ("silent.test", 301)] {
-            until_all_answer(&mut clients, host, status);
+            until_all_respond(&mut clients, host, status);
         }
         drop(clients);
         proxy.signal(Signal::SIGTERM);

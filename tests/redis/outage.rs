@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Keeps asking while `story` goes on; every answer must be good.
 fn under_load(proxy: &Proxy, hosts: &[&str], story: impl FnOnce()) -> usize {
-    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let ask = || {
             let mut client = proxy.client();
             while !over.load(Ordering::SeqCst) {
                 for host in hosts {
-                    let answer = client.get(host, "/");
-                    assert_eq!(answer.status(), 200, "{host}: {} {}", answer.head, answer.text());
-                    answered.fetch_add(1, Ordering::SeqCst);
+                    let response = client.get(host, "/");
+                    assert_eq!(response.status(), 200, "{host}: {} {}", response.head, response.text());
+                    served.fetch_add(1, Ordering::SeqCst);
                 }
             }
         };
@@ -29,16 +29,16 @@ fn under_load(proxy: &Proxy, hosts: &[&str], story: impl FnOnce()) -> usize {
         clients.into_iter().for_each(|client| client.join().expect("every request was answered"));
         told.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    answered.into_inner()
+    served.into_inner()
 }
 
 fn until_away(proxy: &Proxy) {
     until("the loss is told", || proxy.stderr().contains(" is away: "));
     until("an unknown host gets a 503", || {
-        let answer = proxy.client().get("nobody.test", "/");
-        let retry = answer.head.get("retry-after").map(str::to_owned);
-        assert!(answer.status() != 503 || retry.is_some(), "{}", answer.head);
-        answer.status() == 503
+        let response = proxy.client().get("nobody.test", "/");
+        let retry = response.head.get("retry-after").map(str::to_owned);
+        assert!(response.status() != 503 || retry.is_some(), "{}", response.head);
+        response.status() == 503
     });
     assert_eq!(proxy.client().get("__ping__", "/").text(), "ok");
 }
@@ -56,7 +56,7 @@ fn a_redis_that_hangs_or_is_killed_and_refilled_costs_no_request() {
     let proxy = Setup::new().driver(redis.url()).start();
     hosts.iter().for_each(|host| until_all_say(&mut clients(&proxy), host, "one"));
     assert_eq!(proxy.client().get("nobody.test", "/").status(), 400);
-    let answered = under_load(&proxy, &hosts, || {
+    let served = under_load(&proxy, &hosts, || {
         redis.signal(Signal::SIGSTOP);
         until_away(&proxy);
         redis.signal(Signal::SIGCONT);
@@ -77,7 +77,7 @@ fn a_redis_that_hangs_or_is_killed_and_refilled_costs_no_request() {
         fill(&redis);
         hosts.iter().for_each(|host| until_all_say(&mut clients(&proxy), host, "one"));
     });
-    assert!(answered > 100, "{answered}");
+    assert!(served > 100, "{served}");
 }
 
 #[test]
@@ -139,13 +139,13 @@ fn a_redis_that_loads_or_has_lost_its_master_is_away() {
     redis.set(HOST, &[backend.url()]);
     let proxy = Setup::new().driver(redis.url()).start();
     until_all_say(&mut clients(&proxy), HOST, "ok");
-    let answered = under_load(&proxy, &[HOST], || {
+    let served = under_load(&proxy, &[HOST], || {
         redis.run::<()>("REPLICAOF 127.0.0.1 1");
         until_away(&proxy);
         redis.run::<()>("REPLICAOF NO ONE");
         until("it is back", || proxy.client().get("nobody.test", "/").status() == 400);
     });
-    assert!(answered > 0);
+    assert!(served > 0);
     redis.kill();
 }
 
@@ -172,13 +172,13 @@ fn a_restart_without_redis_serves_from_the_snapshot_and_a_bad_snapshot_is_refuse
     until_all_say(&mut clients(&proxy), "a.wild.test", "one");
     assert_eq!(proxy.client().get("b.wild.test", "/").status(), 503, "it was not known");
     // Redis is back, empty at first: what worked goes on to work.
-    let answered = under_load(&proxy, &[HOST, "a.wild.test"], || {
+    let served = under_load(&proxy, &[HOST, "a.wild.test"], || {
         redis.revive();
         until("connected", || proxy.stderr().contains("redis: connected"));
         redis.set(HOST, &[backends[1].url()]);
         until_all_say(&mut clients(&proxy), HOST, "other");
     });
-    assert!(answered > 0);
+    assert!(served > 0);
     redis.kill();
     until_away(&proxy);
     stop(&mut proxy);

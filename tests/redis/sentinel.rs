@@ -110,8 +110,8 @@ fn when_the_master_dies_no_request_fails_and_edits_go_on_at_the_new_one() {
             scope.spawn(move || {
                 let mut client = node.client();
                 while !over.load(Ordering::SeqCst) {
-                    let answer = client.get(HOST, "/");
-                    assert_eq!(answer.status(), 200, "{}", answer.head);
+                    let response = client.get(HOST, "/");
+                    assert_eq!(response.status(), 200, "{}", response.head);
                 }
             });
         }

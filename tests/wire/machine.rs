@@ -2,12 +2,14 @@
 
 use crate::requests::FORWARDED;
 use crate::support::message::{Framing, Head, Inlet, Trailers};
-use crate::table::{ANSWERS, Fate, Given, REQUESTS, Then, To, Used};
+use crate::table::{Fate, Given, REQUESTS, RESPONSES, Then, To, Used};
 use crate::{crlf, text};
 use sluice::base::clock::Moment;
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Core, Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Redirect, Settings, Side};
+use sluice::exchange::{
+    Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Redirect, Settings, Side, WorkerContext,
+};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -19,14 +21,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Two sockets that take everything, and an exchange between them; when one is over, the next begins.
 pub(crate) struct Stage {
-    core: Core,
+    core: WorkerContext,
     exchange: Exchange,
     /// What has come from the client and was not consumed, and what has come from the backend.
     unread: [Vec<u8>; 2],
     /// What each side was sent.
     pub(crate) to_client: Vec<u8>,
     to_backend: Vec<u8>,
-    pub(crate) reasons: Vec<Reason>,
+    pub(crate) reasons: Vec<FailureReason>,
     /// The client's connection, and whether the backend's was of use after each answer.
     is_open: bool,
     reused: Vec<bool>,
@@ -40,7 +42,7 @@ impl Stage {
         let pages = Arc::new(Pages::load(&page::Settings::default()));
         Self {
             exchange: Exchange::new(peer(), Moment::ZERO, &settings),
-            core: Core::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)),
+            core: WorkerContext::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)),
             unread: Default::default(),
             to_client: Vec::new(),
             to_backend: Vec::new(),
@@ -102,7 +104,7 @@ impl Stage {
     }
 
     fn finish(&mut self, keep_alive: bool) {
-        self.reasons.extend(self.exchange.ledger().reason);
+        self.reasons.extend(self.exchange.stats().reason);
         self.finished += 1;
         self.is_open &= keep_alive;
         self.exchange = Exchange::new(peer(), Moment::ZERO, &self.core.settings);
@@ -126,7 +128,7 @@ impl Stage {
     }
 
     /// Plays a backend that answers what has come whole, and a client that sends its next request then.
-    fn answer_while_asked(&mut self) {
+    fn response_while_asked(&mut self) {
         while self.is_connected && !self.exchange.wants(Side::Client) {
             self.receive(Side::Upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
             self.receive(Side::Client, b"");
@@ -138,7 +140,7 @@ fn settings() -> Settings {
     Settings {
         head_timeout: SECOND,
         connect_timeout: SECOND,
-        answer_timeout: SECOND,
+        response_timeout: SECOND,
         body_timeout: SECOND,
         tunnel_timeout: None,
         max_head_bytes: 65_536,
@@ -202,7 +204,7 @@ fn every_request_has_one_reading() {
                 let mut stage = Stage::new();
                 for piece in pieces {
                     stage.receive(Side::Client, piece);
-                    stage.answer_while_asked();
+                    stage.response_while_asked();
                 }
                 check_request(
                     &mut stage,
@@ -228,7 +230,7 @@ fn check_request(stage: &mut Stage, fate: Fate, is_whole: bool, what: &str) {
         }
         Fate::Passed(bytes) => (format!("{bytes}{BEHIND}"), None),
         Fate::Last(bytes) => (bytes.to_owned(), None),
-        Fate::Answered(_) => (BEHIND.to_owned(), None),
+        Fate::Responded(_) => (BEHIND.to_owned(), None),
     };
     let expected = expected.replace("{f}", &crlf(FORWARDED));
     let sent = text(&stage.to_backend);
@@ -240,14 +242,14 @@ fn check_request(stage: &mut Stage, fate: Fate, is_whole: bool, what: &str) {
         assert_eq!(stage.reasons, Vec::from_iter(reason), "{what}");
     }
     assert_eq!(stage.is_open, !ends, "{what}");
-    let (answers, rest) = messages(&stage.to_client, |head| head.answer_framing(""));
-    let count = found.0.len() + usize::from(reason.is_some() || matches!(fate, Fate::Answered(_)));
-    assert_eq!((answers.len(), &*rest), (count, ""), "answers to {what}: {answers:?}");
+    let (responses, rest) = messages(&stage.to_client, |head| head.response_framing(""));
+    let count = found.0.len() + usize::from(reason.is_some() || matches!(fate, Fate::Responded(_)));
+    assert_eq!((responses.len(), &*rest), (count, ""), "answers to {what}: {responses:?}");
 }
 
 #[test]
-fn every_answer_has_one_reading() {
-    for class in ANSWERS {
+fn every_response_has_one_reading() {
+    for class in RESPONSES {
         for row in class.rows {
             in_every_way(row.1.as_bytes(), |pieces, is_whole| {
                 let mut stage = Stage::new();
@@ -258,7 +260,7 @@ fn every_answer_has_one_reading() {
                 if row.2 == Then::Closes && stage.is_connected {
                     stage.tell(Input::End(Side::Upstream));
                 }
-                check_answer(
+                check_response(
                     &stage,
                     row.0,
                     row.3,
@@ -270,8 +272,8 @@ fn every_answer_has_one_reading() {
     }
 }
 
-fn check_answer(stage: &Stage, to: To, given: Given, is_whole: bool, what: &str) {
-    let framing = |head: &Head| head.answer_framing(to.method());
+fn check_response(stage: &Stage, to: To, given: Given, is_whole: bool, what: &str) {
+    let framing = |head: &Head| head.response_framing(to.method());
     let (found, _) = messages(&stage.to_client, framing);
     match given {
         Given::Refused(reason) => {

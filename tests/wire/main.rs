@@ -1,14 +1,14 @@
 //! What comes in, and the bytes or the reason that come out. Rows of heads alone are fed to `wire` whole, with something
 //! behind them, and byte by byte; *the* table of attacks and mistakes is played with and without sockets.
 
-mod answer_mutations;
-mod answers;
 mod machine;
 mod mutations;
 mod proxy;
-mod proxy_header;
+mod proxy_protocol;
 mod readme;
 mod requests;
+mod response_mutations;
+mod responses;
 #[allow(dead_code, reason = "the support of the end-to-end tests has more than these need")]
 #[path = "../e2e/support/mod.rs"]
 mod support;

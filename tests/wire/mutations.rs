@@ -81,14 +81,14 @@ fn mutations_have_one_reading() {
         // A refusal may come, and the connection go, before all is sent.
         let _ = client.try_send(first) && client.try_send(second);
         let _ = client.socket().shutdown(std::net::Shutdown::Write);
-        let (answers, how) = client.rest();
+        let (responses, how) = client.rest();
         let what = format!("WIRE_SEED={seed}: {:?}", text(&bytes));
         assert_ne!(how, How::TimedOut, "no end within {PATIENCE:?} of {what}");
-        let answers = text(&answers);
-        let answered: Vec<_> = answers.lines().filter_map(|line| line.strip_prefix("X-Target: ")).collect();
+        let responses = text(&responses);
+        let served: Vec<_> = responses.lines().filter_map(|line| line.strip_prefix("X-Target: ")).collect();
         let seen = std::mem::take(&mut *seen.lock().expect("what was seen"));
         assert!(seen.faults.is_empty(), "the backend has read {:?} of {what}", seen.faults);
-        assert_eq!(seen.targets, answered, "requests at the backend, and answers to the client, of {what}");
+        assert_eq!(seen.targets, served, "requests at the backend, and answers to the client, of {what}");
     }
 }
 
@@ -154,9 +154,9 @@ fn read_strictly(conn: &mut Conn, seen: &Mutex<Seen>) {
                 None => match inlet.body(conn.socket(), head.request_framing(), &mut |_| {}) {
                     Ok(_) => {
                         seen.lock().expect("what was seen").targets.push(head.target().to_owned());
-                        let answer =
+                        let response =
                             format!("HTTP/1.1 200 OK\r\nX-Target: {}\r\nContent-Length: 0\r\n\r\n", head.target());
-                        conn.send(answer);
+                        conn.send(response);
                         continue;
                     }
                     Err(How::Malformed(fault)) => format!("{fault}: the body of {head:?}"),

@@ -6,9 +6,9 @@ use crate::support::client::Client;
 use crate::support::message::How;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::{HOST, until};
-use crate::table::{ANSWERS, Answer, Fate, Given, REQUESTS, Then, To, Used};
+use crate::table::{Fate, Given, REQUESTS, RESPONSES, Response, Then, To, Used};
 use crate::text;
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 
 const BEHIND: &str = "GET /behind HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -47,9 +47,9 @@ fn a_backend_never_sees_another_request_than_the_one_that_was_judged() {
                 Fate::Refused(reason) | Fate::Cut(reason) => (String::new(), Some(reason)),
                 Fate::Passed(bytes) => (format!("{bytes}GET /behind HTTP/1.1\r\nHost: a\r\n{{f}}\r\n"), None),
                 Fate::Last(bytes) => (bytes.to_owned(), None),
-                Fate::Answered(_) => ("GET /behind HTTP/1.1\r\nHost: a\r\n{f}\r\n".to_owned(), None),
+                Fate::Responded(_) => ("GET /behind HTTP/1.1\r\nHost: a\r\n{f}\r\n".to_owned(), None),
             };
-            expect_answers(&mut client, *fate, reason, input, &what);
+            expect_responses(&mut client, *fate, reason, input, &what);
             let seen: Vec<u8> = backend.requests().drain(before..).flat_map(|request| request.wire).collect();
             assert_eq!(text(&seen), expected.replace("{f}", &forwarded), "{what}");
             assert_eq!(unheard.heads(), 0, "a backend has heard of {what}");
@@ -59,15 +59,15 @@ fn a_backend_never_sees_another_request_than_the_one_that_was_judged() {
 
 /// Reads the answers to a row and to the request behind it, which is answered last if at all.
 #[track_caller]
-fn expect_answers(client: &mut Client, fate: Fate, reason: Option<Reason>, input: &str, what: &str) {
+fn expect_responses(client: &mut Client, fate: Fate, reason: Option<FailureReason>, input: &str, what: &str) {
     let method = input.trim_start().split(' ').next().unwrap_or_default();
-    let first = client.answer_to(method);
+    let first = client.response_to(method);
     let Some(reason) = reason else {
-        let expected = if let Fate::Answered(status) = fate { status } else { 200 };
+        let expected = if let Fate::Responded(status) = fate { status } else { 200 };
         assert_eq!(first.status(), expected, "{what}");
         if !matches!(fate, Fate::Last(_)) {
             for _ in 0..input.matches("GET /next ").count() + 1 {
-                assert_eq!(client.answer_to("GET").status(), 200, "the request behind {what}");
+                assert_eq!(client.response_to("GET").status(), 200, "the request behind {what}");
             }
             client.finish_writing();
         }
@@ -80,15 +80,15 @@ fn expect_answers(client: &mut Client, fate: Fate, reason: Option<Reason>, input
 }
 
 #[test]
-fn a_client_never_sees_another_answer_than_the_one_that_was_judged() {
-    for class in ANSWERS {
+fn a_client_never_sees_another_response_than_the_one_that_was_judged() {
+    for class in RESPONSES {
         for row in class.rows {
-            expect_answer(row, &format!("{}: {:?}", class.name, row.1));
+            expect_response(row, &format!("{}: {:?}", class.name, row.1));
         }
     }
 }
 
-fn expect_answer(Answer(to, bytes, then, given): &Answer, what: &str) {
+fn expect_response(Response(to, bytes, then, given): &Response, what: &str) {
     let (bytes, closes) = (bytes.to_string(), *then == Then::Closes);
     let backend = Backend::serve(move |request, conn| {
         if request.head.target() == "/behind" {
@@ -105,8 +105,8 @@ fn expect_answer(Answer(to, bytes, then, given): &Answer, what: &str) {
     client.send(to.request(debug));
     let used = match given {
         Given::Refused(reason) => {
-            let answer = client.answer_to(to.method());
-            let found = (answer.status(), answer.head.get("x-debug-error"));
+            let response = client.response_to(to.method());
+            let found = (response.status(), response.head.get("x-debug-error"));
             assert_eq!(found, (reason.status(), Some(reason.name())), "{what}");
             Used::Once
         }

@@ -1,6 +1,6 @@
 //! `tests/README.md` has a section for each class of the table, and no other.
 
-use crate::table::{ANSWERS, REQUESTS};
+use crate::table::{REQUESTS, RESPONSES};
 use std::fs;
 
 #[test]
@@ -8,14 +8,14 @@ fn every_class_is_explained() {
     let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/README.md")).expect("tests/README.md");
     let explained: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     let requests = REQUESTS.iter().flat_map(|classes| classes.iter()).map(|class| class.name);
-    let classes: Vec<_> = requests.chain(ANSWERS.iter().map(|class| class.name)).collect();
+    let classes: Vec<_> = requests.chain(RESPONSES.iter().map(|class| class.name)).collect();
     assert_eq!(explained, classes);
 }
 
 #[test]
 fn every_class_has_rows() {
     let requests = REQUESTS.iter().flat_map(|classes| classes.iter()).map(|class| (class.name, class.rows.len()));
-    for (name, rows) in requests.chain(ANSWERS.iter().map(|class| (class.name, class.rows.len()))) {
+    for (name, rows) in requests.chain(RESPONSES.iter().map(|class| (class.name, class.rows.len()))) {
         assert!(rows > 0, "{name}");
     }
 }

@@ -1,21 +1,21 @@
 //! Heads of requests that are let through, and the one form in which they go to a backend.
 
 use crate::{crlf, feed, text};
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::wire::body::BodyLength;
 use sluice::wire::forwarded::{Mode, Peer, Policy};
-use sluice::wire::request::{Hop, RequestHead, Span, fields};
+use sluice::wire::request::{ForwardContext, RequestHead, Span, fields};
 use std::sync::{Arc, LazyLock};
 
 /// What is made of a head: the host and the upstream head, or the reason to refuse it.
-pub(crate) fn read(bytes: &[u8], hop: &Hop<'_>) -> Option<(Result<String, Reason>, usize)> {
+pub(crate) fn read(bytes: &[u8], forward: &ForwardContext<'_>) -> Option<(Result<String, FailureReason>, usize)> {
     let mut room = fields();
     let head = match RequestHead::parse(bytes, &mut room) {
         Ok(head) => head?,
         Err(reason) => return Some((Err(reason), 0)),
     };
     let mut out = b"kept ".to_vec();
-    let written = head.write(hop, &mut out).map(|spans| {
+    let written = head.write(forward, &mut out).map(|spans| {
         assert!(spans.head.start() == spans.host.end() && spans.head.end() == out.len());
         format!("{} | {}", text(spans.host.of(&out)), text(spans.head.of(&out)))
     });
@@ -26,21 +26,21 @@ pub(crate) fn stranger() -> Policy {
     Policy { trusted: Vec::new(), mode: Mode::Append }
 }
 
-pub(crate) fn hop<'a>(policy: &'a Policy, via: Option<&'a str>) -> Hop<'a> {
+pub(crate) fn forward<'a>(policy: &'a Policy, via: Option<&'a str>) -> ForwardContext<'a> {
     static PEER: LazyLock<Peer> = LazyLock::new(|| {
         let address = "192.0.2.7".parse().expect("an address");
         Peer { address, local_port: 80, secure: false, subject: None }
     });
-    Hop { peer: &PEER, policy, via }
+    ForwardContext { peer: &PEER, policy, via }
 }
 
 pub(crate) const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7\nX-Real-IP: 192.0.2.7\nX-Forwarded-Proto: http\n\
                          X-Forwarded-Protocol: http\nX-Forwarded-Port: 80\n";
 
 /// Checks rows of a head and of what is made of it. `{forwarded}` stands for the forwarded headers.
-fn check(hop: &Hop<'_>, table: &[(&str, &str, &str)]) {
+fn check(forward: &ForwardContext<'_>, table: &[(&str, &str, &str)]) {
     for (input, host, expected) in table {
-        let found = feed(crlf(input).as_bytes(), |bytes| read(bytes, hop));
+        let found = feed(crlf(input).as_bytes(), |bytes| read(bytes, forward));
         let expected = crlf(&expected.replace("{forwarded}", FORWARDED));
         assert_eq!(found, Ok(format!("{host} | {expected}")), "{input:?}");
     }
@@ -49,7 +49,7 @@ fn check(hop: &Hop<'_>, table: &[(&str, &str, &str)]) {
 #[test]
 fn lines_keep_their_case_and_order() {
     check(
-        &hop(&stranger(), None),
+        &forward(&stranger(), None),
         &[
             ("GET / HTTP/1.1\nHost: a\n\n", "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n"),
             (
@@ -75,7 +75,7 @@ fn lines_keep_their_case_and_order() {
 #[test]
 fn absolute_targets_override_the_host() {
     check(
-        &hop(&stranger(), None),
+        &forward(&stranger(), None),
         &[
             ("GET http://B/x HTTP/1.1\nHost: a\n\n", "b", "GET /x HTTP/1.1\nHost: B\n{forwarded}\n"),
             ("GET HTTPS://b:81 HTTP/1.1\nX: 1\nHost: a\n\n", "b", "GET / HTTP/1.1\nX: 1\nHost: b:81\n{forwarded}\n"),
@@ -90,7 +90,7 @@ fn absolute_targets_override_the_host() {
 #[test]
 fn what_belongs_to_a_hop_ends_here() {
     check(
-        &hop(&stranger(), None),
+        &forward(&stranger(), None),
         &[
             (
                 "GET / HTTP/1.1\nHost: a\nConnection: keep-alive\nKeep-Alive: timeout=5\nProxy-Connection: close\n\n",
@@ -133,7 +133,7 @@ fn what_belongs_to_a_hop_ends_here() {
 fn other_protocols_are_asked_for_plainly_or_not_at_all() {
     let refused = "GET / HTTP/1.1\nHost: a\n{forwarded}\n";
     check(
-        &hop(&stranger(), None),
+        &forward(&stranger(), None),
         &[
             (
                 "GET / HTTP/1.1\nHost: a\nupgrade: WebSocket\nconnection: keep-alive, UPGRADE\nSec-WebSocket-Key: k\n\n",
@@ -164,7 +164,7 @@ fn other_protocols_are_asked_for_plainly_or_not_at_all() {
 #[test]
 fn lengths_are_stated_once_and_plainly() {
     check(
-        &hop(&stranger(), None),
+        &forward(&stranger(), None),
         &[
             (
                 "PUT / HTTP/1.1\nHost: a\ncontent-length: 0005\n\n",
@@ -225,18 +225,18 @@ fn forwarded_headers_of_strangers_are_replaced() {
     let input = "GET / HTTP/1.1\nHost: a\nX-Forwarded-For: 1.1.1.1\nx-real-ip: 1.1.1.1\nX-Forwarded-Proto: https\n\
                  X-Forwarded-Protocol: https\nX-Forwarded-Port: 443\nForwarded: for=1.1.1.1\n\n";
     let row = (input, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n");
-    check(&hop(&stranger(), None), &[row]);
+    check(&forward(&stranger(), None), &[row]);
     let replaced = Policy { trusted: vec!["192.0.2.0/24".parse().expect("a network")], mode: Mode::Replace };
-    check(&hop(&replaced, None), &[row]);
+    check(&forward(&replaced, None), &[row]);
     let other = Policy { trusted: vec!["198.51.100.0/24".parse().expect("a network")], mode: Mode::Append };
-    check(&hop(&other, None), &[row]);
+    check(&forward(&other, None), &[row]);
 }
 
 #[test]
 fn forwarded_headers_of_trusted_proxies_are_kept_and_continued() {
     let trusted = Policy { trusted: vec!["192.0.2.0/24".parse().expect("a network")], mode: Mode::Append };
     check(
-        &hop(&trusted, None),
+        &forward(&trusted, None),
         &[
             ("GET / HTTP/1.1\nHost: a\n\n", "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n"),
             (
@@ -270,7 +270,7 @@ fn a_trusted_proxy_that_has_done_the_encryption_is_believed_whatever_becomes_of_
         let mut room = fields();
         let head = RequestHead::parse(input.as_bytes(), &mut room).expect("a good head").expect("a whole head");
         let policy = Policy { trusted, mode };
-        assert_eq!(head.came_encrypted(&hop(&policy, None)), expected, "{policy:?}");
+        assert_eq!(head.came_encrypted(&forward(&policy, None)), expected, "{policy:?}");
     }
 }
 
@@ -279,9 +279,9 @@ fn forwarded_headers_say_what_this_node_sees() {
     let policy = stranger();
     let peer =
         Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true, subject: None };
-    let hop = Hop { peer: &peer, policy: &policy, via: None };
+    let forward = ForwardContext { peer: &peer, policy: &policy, via: None };
     check(
-        &hop,
+        &forward,
         &[(
             "GET / HTTP/1.1\nHost: a\n\n",
             "a",
@@ -294,7 +294,7 @@ fn forwarded_headers_say_what_this_node_sees() {
 #[test]
 fn via_is_added_behind_what_is_there() {
     check(
-        &hop(&stranger(), Some("edge-1")),
+        &forward(&stranger(), Some("edge-1")),
         &[
             (
                 "GET / HTTP/1.1\nVia: 1.1 other\nHost: a\n\n",
@@ -314,7 +314,7 @@ fn spans_point_at_what_the_log_wants() {
     let head = RequestHead::parse(input.as_bytes(), &mut room).expect("a good head").expect("a whole head");
     let mut out = b"kept ".to_vec();
     let policy = stranger();
-    let spans = head.write(&hop(&policy, Some("v")), &mut out).expect("a good head");
+    let spans = head.write(&forward(&policy, Some("v")), &mut out).expect("a good head");
     let at = |span: Span| text(span.of(&out));
     assert_eq!((at(spans.method), at(spans.target), at(spans.host)), ("GET".into(), "/x".into(), "b".into()));
     assert_eq!(spans.referer.map(at).as_deref(), Some("r s"));
@@ -326,9 +326,9 @@ fn spans_point_at_what_the_log_wants() {
 fn the_subject_of_a_certificate_is_nobodys_to_forge() {
     let forged = "GET / HTTP/1.1\nHost: a\nX-SSL-Client-S-DN: CN=root\nx_ssl_client_s_dn: CN=root\n\n";
     let policy = Policy { trusted: vec!["192.0.2.0/24".parse().expect("a network")], mode: Mode::Append };
-    check(&hop(&policy, None), &[(forged, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n")]);
-    let peer = Peer { subject: Some(Arc::new("CN=alice".into())), ..hop(&policy, None).peer.clone() };
+    check(&forward(&policy, None), &[(forged, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n")]);
+    let peer = Peer { subject: Some(Arc::new("CN=alice".into())), ..forward(&policy, None).peer.clone() };
     let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
-    let found = read(crlf(forged).as_bytes(), &Hop { peer: &peer, policy: &policy, via: None });
+    let found = read(crlf(forged).as_bytes(), &ForwardContext { peer: &peer, policy: &policy, via: None });
     assert_eq!(found, Some((Ok(crlf(&told)), crlf(forged).len())));
 }

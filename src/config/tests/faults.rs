@@ -16,8 +16,8 @@ fn check_server(table: Vec<(Value, &str)>) {
 
 #[test]
 fn wrong_times() {
-    let not_zero = ["tcpTimeout", "connectTimeout", "headTimeout", "idleTimeout", "answerTimeout", "bodyTimeout"];
-    for key in not_zero.into_iter().chain(["upstreamIdleTimeout", "deadBackendTTL", "nameRefresh"]) {
+    let not_zero = ["tcpTimeout", "connectTimeout", "headTimeout", "idleTimeout", "responseTimeout", "bodyTimeout"];
+    for key in not_zero.into_iter().chain(["upstreamIdleTimeout", "deadBackendTTL", "dnsRefresh"]) {
         let expected = format!("server.{key}: found 0, expected a number of seconds from 0.001 to 31536000");
         assert_eq!(faults_of(&with(&json!({"server": {key: 0}}))), [expected]);
     }
@@ -44,8 +44,8 @@ fn wrong_times() {
              as \"300MB\" or \"2GB\"",
         ),
         (
-            json!({"gracefulWait": true}),
-            "server.gracefulWait: found true, expected 0, or a number of seconds from 0.001 to 31536000",
+            json!({"drainTimeout": true}),
+            "server.drainTimeout: found true, expected 0, or a number of seconds from 0.001 to 31536000",
         ),
     ]);
 }
@@ -54,7 +54,7 @@ fn wrong_times() {
 fn wrong_limits() {
     check_server(vec![
         (json!({"maxSockets": 0}), "server.maxSockets: found 0, expected a whole number from 1 to 65535"),
-        (json!({"maxWaiting": -1}), "server.maxWaiting: found -1, expected a whole number from 0 to 1000000"),
+        (json!({"maxQueue": -1}), "server.maxQueue: found -1, expected a whole number from 0 to 1000000"),
         (
             json!({"retryOnError": "three"}),
             "server.retryOnError: found \"three\", expected a whole number from 0 to 100",

@@ -2,6 +2,7 @@
 
 mod faults;
 mod names;
+mod renamed;
 mod values;
 
 use super::*;

@@ -5,12 +5,12 @@
 //! was written to, the watching connection tells; then the cores are told to ask again. While Redis is away, what was
 //! found before is what there is.
 
-use super::super::certificates::{CertificateAnswer, Desk, Order, Question};
-use super::super::{Cores, Error, News, snapshot};
+use super::super::certificates::{CertificateChannels, CertificateCommand, CertificateLookup, CertificateResult};
+use super::super::{Error, RouteEvent, Subscribers, snapshot};
 use super::connection::Connection;
-use super::pairs::{Bad, Learned, Pairs, Texts, read_pair};
+use super::key_pairs::{Bad, KeyPairPem, KeyPairStore, Learned, read_pair};
 use super::target::Target;
-use super::{Settings, link, resp};
+use super::{Settings, connect, resp};
 use crate::base::clock::{Clock, Moment};
 use crate::base::printable::printable;
 use crate::net::tls::{DAY, warn_of_expiry};
@@ -42,25 +42,25 @@ const RETRY: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// More patterns than these are all of them.
-const MAX_TOUCHED: usize = 4096;
+const MAX_CHANGED: usize = 4096;
 
 /// What was written to since the clerk has last looked. Whoever adds to it never waits.
 #[derive(Debug, Default)]
-pub(in crate::directory) struct Touches(Mutex<Touched>);
+pub(in crate::directory) struct ChangedCertificates(Mutex<ChangedPatterns>);
 
 #[derive(Debug, Default)]
-struct Touched {
+struct ChangedPatterns {
     patterns: HashSet<Box<str>>,
     all: bool,
 }
 
-impl Touches {
+impl ChangedCertificates {
     pub(super) fn add(&self, pattern: &str) {
-        let mut touched = self.lock();
-        if touched.patterns.len() >= MAX_TOUCHED {
-            touched.all = true;
+        let mut changed = self.lock();
+        if changed.patterns.len() >= MAX_CHANGED {
+            changed.all = true;
         } else {
-            touched.patterns.insert(pattern.into());
+            changed.patterns.insert(pattern.into());
         }
     }
 
@@ -70,76 +70,81 @@ impl Touches {
     }
 
     fn take(&self) -> Vec<Arc<str>> {
-        let Touched { patterns, all } = std::mem::take(&mut *self.lock());
+        let ChangedPatterns { patterns, all } = std::mem::take(&mut *self.lock());
         // The last rung of every name's ladder stands for all names.
         if all { vec!["*".into()] } else { patterns.into_iter().map(Arc::from).collect() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Touched> {
+    fn lock(&self) -> MutexGuard<'_, ChangedPatterns> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The clerk.
-pub(super) struct Clerk {
+pub(super) struct RedisCertificateService {
     pub(super) target: Target,
-    pub(super) cores: Cores,
+    pub(super) subscribers: Subscribers,
     pub(super) clock: Clock,
-    pub(super) touches: Arc<Touches>,
+    pub(super) changed_certificates: Arc<ChangedCertificates>,
     line: Option<Connection>,
     retry_at: Moment,
     /// The last question failed because the replies to it are too long.
     was_too_long: bool,
     /// The pattern that each name was found under; `None` for none.
     names: LruCache<Arc<str>, Option<Box<str>>>,
-    pairs: Pairs,
-    allowance: Allowance,
+    pairs: KeyPairStore,
+    budget: LookupBudget,
     /// Names that were answered from memory: once Redis can be asked, their askers are told to ask again.
     unsure: HashSet<Arc<str>>,
 }
 
 /// How many names may be found to have nothing.
-struct Allowance {
+struct LookupBudget {
     rate: u32,
     left: u32,
     since: Moment,
 }
 
-impl Clerk {
-    pub(super) fn new(settings: &Settings, cores: Cores, clock: Clock, touches: Arc<Touches>) -> Result<Self, Error> {
+impl RedisCertificateService {
+    pub(super) fn new(
+        settings: &Settings,
+        subscribers: Subscribers,
+        clock: Clock,
+        changed_certificates: Arc<ChangedCertificates>,
+    ) -> Result<Self, Error> {
         let file = settings.snapshot.as_deref().filter(|_| settings.keeps_certificates);
         let file = file.map(|path| snapshot::beside(path, "certificates"));
         let rate = settings.unknown_rate;
         Ok(Self {
             target: settings.read.clone(),
-            cores,
+            subscribers,
             clock,
-            touches,
+            changed_certificates,
             line: None,
             retry_at: Moment::ZERO,
             was_too_long: false,
             names: LruCache::new(REMEMBERED),
-            pairs: Pairs::start(REMEMBERED, file.as_deref(), clock)?,
-            allowance: Allowance { rate, left: rate, since: Moment::ZERO },
+            pairs: KeyPairStore::start(REMEMBERED, file.as_deref(), clock)?,
+            budget: LookupBudget { rate, left: rate, since: Moment::ZERO },
             unsure: HashSet::new(),
         })
     }
 
-    pub(super) fn run(mut self, desk: &Desk) {
+    pub(super) fn run(mut self, channels: &CertificateChannels) {
         let daily = crossbeam_channel::tick(DAY);
         loop {
             self.pairs.save(self.clock.now());
             select! {
-                recv(desk.questions) -> question => {
+                recv(channels.certificate_lookups) -> question => {
                     let Ok(question) = question else { return };
-                    let batch: Vec<_> = std::iter::once(question).chain(desk.questions.try_iter().take(BATCH - 1)).collect();
-                    self.answer(batch);
+                    let batch: Vec<_> = std::iter::once(question).chain(channels.certificate_lookups.try_iter().take(BATCH - 1)).collect();
+                    self.reply(batch);
                 },
-                recv(desk.orders) -> order => match order {
-                    Ok(Order::Reread) => self.tell_touched(),
-                    Ok(Order::Retire) => self.pairs.retire(),
-                    Ok(Order::Replace(_)) => {}
-                    Ok(Order::Stop) | Err(_) => return self.pairs.finish(),
+                recv(channels.commands) -> command => match command {
+                    Ok(CertificateCommand::Reread) => self.tell_changed(),
+                    Ok(CertificateCommand::Retire) => self.pairs.retire(),
+                    Ok(CertificateCommand::Replace(_)) => {}
+                    Ok(CertificateCommand::Stop) | Err(_) => return self.pairs.finish(),
                 },
                 recv(daily) -> _ => warn_of_expiry(self.pairs.in_use(), self.now()),
                 default(self.patience()) => self.make_sure(),
@@ -158,20 +163,20 @@ impl Clerk {
     }
 
     /// Whatever the cores hold of it may be outdated. An answer that was read before has been sent before.
-    fn tell_touched(&mut self) {
-        let patterns = self.touches.take();
+    fn tell_changed(&mut self) {
+        let patterns = self.changed_certificates.take();
         if patterns.iter().any(|pattern| **pattern == *"*") {
             // It is there again, as far as the watching connection knows.
             self.retry_at = Moment::ZERO;
         }
         if !patterns.is_empty() {
-            self.cores.tell_all(&News::CertificatesChanged { patterns: patterns.into() });
+            self.subscribers.tell_all(&RouteEvent::CertificatesChanged { patterns: patterns.into() });
         }
     }
 
     fn may_ask(&mut self) -> bool {
         let now = self.clock.now();
-        self.allowance.is_left(now) && (self.line.is_some() || self.retry_at <= now)
+        self.budget.is_left(now) && (self.line.is_some() || self.retry_at <= now)
     }
 
     /// Sees whether Redis can be asked again, on behalf of those who were answered from memory.
@@ -180,18 +185,18 @@ impl Clerk {
             return;
         }
         let patterns: Vec<_> = self.unsure.drain().collect();
-        self.cores.tell_all(&News::CertificatesChanged { patterns: patterns.into() });
+        self.subscribers.tell_all(&RouteEvent::CertificatesChanged { patterns: patterns.into() });
     }
 
-    fn answer(&mut self, batch: Vec<Question>) {
+    fn reply(&mut self, batch: Vec<CertificateLookup>) {
         let replies = if self.may_ask() { self.ask_for(&batch) } else { None };
         if replies.is_none() && self.was_too_long && batch.len() > 1 {
             // One of them is to blame, and the others are not.
-            return batch.into_iter().for_each(|question| self.answer(vec![question]));
+            return batch.into_iter().for_each(|question| self.reply(vec![question]));
         }
         let mut rest = replies.as_deref().unwrap_or_default();
-        for Question { core, name } in batch {
-            let answer = match &replies {
+        for CertificateLookup { core, name } in batch {
+            let result = match &replies {
                 Some(_) => {
                     let count = route::patterns(&name).count();
                     let (own, others) = rest.split_at(count);
@@ -199,20 +204,20 @@ impl Clerk {
                     self.judge(&name, own)
                 }
                 None => {
-                    let answer = self.remember(&name);
+                    let result = self.remember(&name);
                     // A failure is kept by nobody.
-                    if !matches!(answer, CertificateAnswer::Failed) {
+                    if !matches!(result, CertificateResult::Failed) {
                         self.unsure.insert(Arc::clone(&name));
                     }
-                    answer
+                    result
                 }
             };
-            self.cores.tell(core, News::Certificate { name, answer });
+            self.subscribers.tell(core, RouteEvent::Certificate { name, result });
         }
     }
 
     /// The hashes of all rungs of all names; `None` if Redis does not tell.
-    fn ask_for(&mut self, batch: &[Question]) -> Option<Vec<Value>> {
+    fn ask_for(&mut self, batch: &[CertificateLookup]) -> Option<Vec<Value>> {
         let mut packed = Vec::new();
         let mut count = 0;
         for pattern in batch.iter().flat_map(|question| route::patterns(&question.name)) {
@@ -222,7 +227,7 @@ impl Clerk {
         }
         let replies = self.ask(&packed, count);
         if self.was_too_long
-            && let [Question { name, .. }] = batch
+            && let [CertificateLookup { name, .. }] = batch
         {
             let (keys, size) = (key_of(name), MAX_REPLY >> 20);
             log::error!("redis: the replies about {keys}, or a wildcard above it, are longer than {size} MiB");
@@ -254,12 +259,14 @@ impl Clerk {
         let line = match &mut self.line {
             Some(line) => line,
             None => {
-                let server = link::find(&self.target)?;
-                self.line.insert(link::open(&self.target, &server, ProtocolVersion::RESP2)?)
+                let server = connect::find(&self.target)?;
+                self.line.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
             }
         };
         let replies = line.ask_all(packed, count, MAX_REPLY)?;
-        match replies.iter().find(|reply| matches!(reply, Value::ServerError(error) if link::is_passing(error.code())))
+        match replies
+            .iter()
+            .find(|reply| matches!(reply, Value::ServerError(error) if connect::is_passing(error.code())))
         {
             Some(reply) => Err(reply.clone().extract_error().expect_err("an error was found")),
             None => Ok(replies),
@@ -267,7 +274,7 @@ impl Clerk {
     }
 
     /// What the first rung that has something says.
-    fn judge(&mut self, name: &Arc<str>, replies: &[Value]) -> CertificateAnswer {
+    fn judge(&mut self, name: &Arc<str>, replies: &[Value]) -> CertificateResult {
         let now = self.clock.now();
         for (pattern, reply) in route::patterns(name).zip(replies) {
             let texts = match read_reply(reply) {
@@ -287,32 +294,32 @@ impl Clerk {
                     log::error!("{}: {problem}{stays}", key_of(&pattern));
                 }
             }
-            return self.recall(&pattern);
+            return self.restore(&pattern);
         }
-        self.allowance.spend();
+        self.budget.spend();
         self.names.put(Arc::clone(name), None);
-        CertificateAnswer::Unknown
+        CertificateResult::Unknown
     }
 
-    fn recall(&mut self, pattern: &str) -> CertificateAnswer {
-        self.pairs.recall(pattern).map_or(CertificateAnswer::Unknown, CertificateAnswer::Found)
+    fn restore(&mut self, pattern: &str) -> CertificateResult {
+        self.pairs.restore(pattern).map_or(CertificateResult::Unknown, CertificateResult::Found)
     }
 
     /// What was found when Redis was last asked, be it before the last start. A name that nobody has asked for has the
     /// first pair that is known of its ladder.
-    fn remember(&mut self, name: &str) -> CertificateAnswer {
+    fn remember(&mut self, name: &str) -> CertificateResult {
         match self.names.get(name).cloned() {
-            Some(Some(pattern)) if self.pairs.contains(&pattern) => self.recall(&pattern),
-            Some(None) => CertificateAnswer::Unknown,
+            Some(Some(pattern)) if self.pairs.contains(&pattern) => self.restore(&pattern),
+            Some(None) => CertificateResult::Unknown,
             _ => match route::patterns(name).find(|pattern| self.pairs.contains(pattern)) {
-                Some(pattern) => self.recall(&pattern),
-                None => CertificateAnswer::Failed,
+                Some(pattern) => self.restore(&pattern),
+                None => CertificateResult::Failed,
             },
         }
     }
 }
 
-impl Allowance {
+impl LookupBudget {
     fn is_left(&mut self, now: Moment) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             (self.since, self.left) = (now, self.rate);
@@ -331,7 +338,7 @@ fn key_of(pattern: &str) -> String {
 }
 
 /// The texts of a hash; `None` where there is none.
-fn read_reply(reply: &Value) -> Result<Option<Texts<'_>>, String> {
+fn read_reply(reply: &Value) -> Result<Option<KeyPairPem<'_>>, String> {
     let fields = match reply {
         Value::Array(fields) => fields,
         Value::ServerError(error) => return Err(format!("{}; expected a hash", printable(&error.to_string()))),
@@ -348,7 +355,9 @@ fn read_reply(reply: &Value) -> Result<Option<Texts<'_>>, String> {
         return Err("one of its fields is longer than 1 MiB".to_owned());
     }
     match (text(0), text(1)) {
-        (Some(certificate), Some(key)) => Ok(Some(Texts { certificate, key, staple: text(2), passphrase: text(3) })),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(KeyPairPem { certificate, key, staple: text(2), passphrase: text(3) }))
+        }
         (None, _) => Err("it has no field \"certificate\"".to_owned()),
         (_, None) => Err("it has no field \"key\"".to_owned()),
     }

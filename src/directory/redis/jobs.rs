@@ -1,15 +1,15 @@
 //! What the reading thread has to do next. Whoever gives it something never waits: only the last connection to open and the
 //! last batch to read count, so there is room for one of each.
 
-use super::keeper::Batch;
-use super::watcher::Watch;
+use super::route_state::Batch;
+use super::watcher::WatchSession;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What the reading thread is told to do.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Connect to the server that is watched.
-    Connect(Watch),
+    Connect(WatchSession),
     /// Read these hosts.
     Read(Batch),
 }
@@ -24,7 +24,7 @@ pub(super) struct Jobs(Arc<(Mutex<Waiting>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    connect: Option<Watch>,
+    connect: Option<WatchSession>,
     batch: Option<Batch>,
     is_over: bool,
 }
@@ -37,7 +37,7 @@ pub(super) fn jobs() -> (JobGiver, Jobs) {
 
 impl JobGiver {
     /// Has a connection opened. What was to be read on the one before is not read any more.
-    pub(super) fn connect(&self, watch: Watch) {
+    pub(super) fn connect(&self, watch: WatchSession) {
         self.give(|waiting| (waiting.connect, waiting.batch) = (Some(watch), None));
     }
 

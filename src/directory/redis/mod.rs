@@ -6,43 +6,43 @@
 //! directory's own thread tells them never waits for room.
 
 mod certificates;
+mod connect;
 mod connection;
 mod jobs;
-mod keeper;
-mod link;
-mod pairs;
+mod key_pairs;
 mod reader;
 mod reading;
 mod resp;
+mod route_state;
 mod save;
 mod target;
 mod watcher;
 mod writer;
 
-pub(super) use certificates::Touches;
-pub use target::{EXPECTED, Place, Target, TargetFault};
+pub(super) use certificates::ChangedCertificates;
+pub use target::{EXPECTED, Location, Target, TargetFault};
 
-use super::certificates::{Desk as ClerkDesk, Order as ClerkOrder};
-use super::names::Names;
-use super::texts::Listed;
-use super::{Cores, DeadMark, Desk, Error, Lookup, News, Order, Status};
+use super::certificates::{CertificateChannels, CertificateCommand};
+use super::dns::DnsResolver;
+use super::test_api::ParsedListing;
+use super::{DeadMark, Error, Lookup, RequestChannels, RouteEvent, SourceCommand, Status, Subscribers};
 use crate::base::clock::{Clock, Moment};
 use crate::route;
-use certificates::Clerk;
+use certificates::RedisCertificateService;
+use connect::Identity;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use jobs::JobGiver;
-use keeper::{Keeper, Output, OwnMark, Replies, Touched};
-use link::Identity;
-use reader::Reader;
+use reader::RouteReader;
 use reading::Reading;
+use route_state::{ChangedKey, Output, OwnMark, Replies, RouteState};
 use save::{Routes, Saver};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use watcher::{Means, Watch, Watcher};
-use writer::Writer;
+use watcher::{InvalidationMode, WatchSession, Watcher};
+use writer::MarkWriter;
 
 /// Where an active checker leaves its sign of life, in seconds since 1970. No prefix stands before it.
 const CHECKER_KEY: &str = "hchecker_ping";
@@ -76,12 +76,12 @@ pub struct Settings {
 /// What the other threads tell.
 #[derive(Debug)]
 enum Event {
-    Watching(Watch),
+    Watching(WatchSession),
     WatchLost {
         number: u64,
         problem: String,
     },
-    Touched(Vec<Touched>),
+    ChangedKey(Vec<ChangedKey>),
     Reading {
         number: u64,
         identity: Identity,
@@ -100,11 +100,11 @@ enum Event {
 
 /// A connection of a tool's own, opened and asked without long waits.
 pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
-    link::open_for_tool(target)
+    connect::open_for_tool(target)
 }
 
 /// What replies about a host mean, for [`super::texts`].
-pub(super) fn read_listing(host: &str, replies: &[::redis::Value]) -> Result<Option<Listed>, String> {
+pub(super) fn read_listing(host: &str, replies: &[::redis::Value]) -> Result<Option<ParsedListing>, String> {
     let patterns: Vec<_> = route::patterns(host).collect();
     let (pattern, listing, dead) = match reading::read(patterns.iter().map(|pattern| &**pattern), replies) {
         Reading::Unknown => return Ok(None),
@@ -113,7 +113,7 @@ pub(super) fn read_listing(host: &str, replies: &[::redis::Value]) -> Result<Opt
         Reading::Found { pattern, listing, dead } => (pattern, listing, dead),
     };
     let urls = listing.record.backends.iter().enumerate();
-    Ok(Some(Listed {
+    Ok(Some(ParsedListing {
         pattern: pattern.into(),
         id: listing.record.id.clone().into(),
         backends: urls.map(|(index, url)| (listing.place_of(index), url.as_str().to_owned())).collect(),
@@ -132,25 +132,26 @@ pub(super) fn read_certificate(reply: &::redis::Value) -> Result<bool, String> {
 }
 
 /// Starts the clerk who knows the certificates.
-pub(super) fn start_clerk(
+pub(super) fn start_certificate_service(
     settings: &Settings,
-    desk: ClerkDesk,
-    cores: Cores,
+    channels: CertificateChannels,
+    subscribers: Subscribers,
     clock: Clock,
-    touches: &Arc<Touches>,
+    changed_certificates: &Arc<ChangedCertificates>,
 ) -> Result<JoinHandle<()>, Error> {
-    let clerk = Clerk::new(settings, cores, clock, Arc::clone(touches))?;
-    spawn("certificates", move || clerk.run(&desk))
+    let certificate_service =
+        RedisCertificateService::new(settings, subscribers, clock, Arc::clone(changed_certificates))?;
+    spawn("certificates", move || certificate_service.run(&channels))
 }
 
 /// Starts to serve at once, whether Redis is there or not.
 pub(super) fn start(
     settings: &Settings,
-    desk: Desk,
-    cores: Cores,
-    names: Names,
+    channels: RequestChannels,
+    subscribers: Subscribers,
+    resolver: DnsResolver,
     clock: Clock,
-    (status, touches): (Arc<Status>, Arc<Touches>),
+    (status, changed_certificates): (Arc<Status>, Arc<ChangedCertificates>),
 ) -> Result<JoinHandle<()>, Error> {
     let (guard, stop) = crossbeam_channel::bounded(0);
     let stop = Stop(stop);
@@ -159,22 +160,22 @@ pub(super) fn start(
     let (marks, marks_in) = crossbeam_channel::bounded(writer::MAX_MARKS);
     let (read, write) = (settings.read.clone(), settings.write.clone());
     let watcher = Watcher { target: read.clone(), events: events_out.clone(), stop: stop.clone() };
-    let reader = Reader { target: read, jobs: jobs_in, events: events_out, stop: stop.clone(), clock };
-    let writer = Writer { target: write, marks: marks_in, stop, clock };
+    let reader = RouteReader { target: read, jobs: jobs_in, events: events_out, stop: stop.clone(), clock };
+    let writer = MarkWriter { target: write, marks: marks_in, stop, clock };
     spawn("redis-watch", move || watcher.run())?;
     spawn("redis-read", move || reader.run())?;
     spawn("redis-write", move || writer.run())?;
-    let (remembered, saver) = save::start_routes(settings.snapshot.as_deref(), clock)?;
-    if !remembered.routes.is_empty() {
+    let (snapshot_routes, saver) = save::start_routes(settings.snapshot.as_deref(), clock)?;
+    if !snapshot_routes.routes.is_empty() {
         status.warm();
     }
     let now = clock.now();
     let server = Server {
-        keeper: Keeper::new(settings.unknown_rate, remembered.routes),
-        identity: (!remembered.histories.is_empty())
-            .then(|| Identity { run_id: String::new(), histories: remembered.histories }),
-        cores,
-        names,
+        state: RouteState::new(settings.unknown_rate, snapshot_routes.routes),
+        identity: (!snapshot_routes.histories.is_empty())
+            .then(|| Identity { run_id: String::new(), histories: snapshot_routes.histories }),
+        subscribers,
+        resolver,
         clock,
         jobs,
         marks,
@@ -184,11 +185,11 @@ pub(super) fn start(
         saver,
         settings: settings.clone(),
         status,
-        touches,
-        clerk: desk.certificates.clone(),
+        changed_certificates,
+        certificate_service: channels.certificates.clone(),
         _guard: guard,
     };
-    spawn("directory", move || server.run(&desk, &events))
+    spawn("directory", move || server.run(&channels, &events))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
@@ -197,70 +198,70 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// The directory's thread.
 struct Server {
-    keeper: Keeper,
+    state: RouteState,
     /// Of the Redis that what is known came from.
     identity: Option<Identity>,
-    cores: Cores,
-    names: Names,
+    subscribers: Subscribers,
+    resolver: DnsResolver,
     clock: Clock,
     jobs: JobGiver,
     marks: Sender<OwnMark>,
-    watch: Option<Watch>,
+    watch: Option<WatchSession>,
     refresh_at: Moment,
     is_away: bool,
     saver: Option<Saver<Routes>>,
     settings: Settings,
     status: Arc<Status>,
     /// What the clerk who knows the certificates has to be told, and how to wake him.
-    touches: Arc<Touches>,
-    clerk: Sender<ClerkOrder>,
+    changed_certificates: Arc<ChangedCertificates>,
+    certificate_service: Sender<CertificateCommand>,
     /// The other threads end when this is dropped.
     _guard: Sender<Infallible>,
 }
 
 impl Server {
-    fn run(mut self, desk: &Desk, events: &Receiver<Event>) {
+    fn run(mut self, channels: &RequestChannels, events: &Receiver<Event>) {
         loop {
             let now = self.clock.now();
             let patience = self.next_moment().map_or(Duration::from_secs(3600), |moment| moment.since(now));
             select! {
-                recv(desk.lookups) -> lookup => match lookup {
+                recv(channels.lookups) -> lookup => match lookup {
                     Ok(lookup) => self.ask(lookup),
                     // Whoever could ask is gone.
                     Err(_) => return,
                 },
-                recv(desk.marks) -> mark => if let Ok(mark) = mark { self.mark(&mark) },
+                recv(channels.marks) -> mark => if let Ok(mark) = mark { self.mark(&mark) },
                 recv(events) -> event => if let Ok(event) = event { self.hear(event) },
-                recv(desk.orders) -> order => match order {
-                    Ok(Order::Reload) => self.keeper.refresh(),
-                    Ok(Order::Retire) => self.saver = None,
-                    Ok(Order::Stop) | Err(_) => return self.end(),
+                recv(channels.commands) -> command => match command {
+                    Ok(SourceCommand::Reload) => self.state.refresh(),
+                    Ok(SourceCommand::Retire) => self.saver = None,
+                    Ok(SourceCommand::Stop) | Err(_) => return self.end(),
                 },
                 default(patience) => {}
             }
-            desk.lookups.try_iter().take(DRAIN).for_each(|lookup| self.ask(lookup));
+            channels.lookups.try_iter().take(DRAIN).for_each(|lookup| self.ask(lookup));
             events.try_iter().take(DRAIN).for_each(|event| self.hear(event));
-            desk.marks.try_iter().take(DRAIN).for_each(|mark| self.mark(&mark));
+            channels.marks.try_iter().take(DRAIN).for_each(|mark| self.mark(&mark));
             self.tick();
             self.perform();
         }
     }
 
     fn next_moment(&self) -> Option<Moment> {
-        let refresh = self.keeper.is_up().then_some(self.refresh_at).filter(|moment| *moment != Moment::NEVER);
+        let refresh = self.state.is_up().then_some(self.refresh_at).filter(|moment| *moment != Moment::NEVER);
         let save = self.saver.as_ref().and_then(Saver::due);
-        [refresh, self.keeper.next_tick(), save].into_iter().flatten().min()
+        [refresh, self.state.next_tick(), save].into_iter().flatten().min()
     }
 
     fn ask(&mut self, Lookup { core, host }: Lookup) {
         let now = self.clock.now();
-        self.keeper.ask(core, host, now);
+        self.state.ask(core, host, now);
     }
 
     fn mark(&mut self, mark: &DeadMark) {
         let now = self.clock.now();
         let url = mark.frontend.members[mark.member].backend.url();
-        if let Some(own) = self.keeper.mark_dead(&mark.frontend.host, url, mark.until, now)
+        if let Some(own) = self.state.mark_dead(&mark.frontend.host, url, mark.until, now)
             && self.marks.try_send(own).is_err()
         {
             log::debug!("redis: too many dead marks wait to be written; one is dropped");
@@ -296,12 +297,12 @@ impl Server {
                     self.connected(&watch, identity, now);
                 }
             }
-            Event::Touched(touched) => {
-                touched.iter().for_each(|touched| self.keeper.touch(touched, now));
-                self.touch_certificates(&touched);
+            Event::ChangedKey(changed) => {
+                changed.iter().for_each(|changed| self.state.touch(changed, now));
+                self.touch_certificates(&changed);
             }
             Event::Replies(replies) => {
-                if self.keeper.replied(replies, now)
+                if self.state.replied(replies, now)
                     && let Some(saver) = &mut self.saver
                 {
                     saver.note_change(now);
@@ -310,41 +311,41 @@ impl Server {
         }
     }
 
-    fn connected(&mut self, watch: &Watch, identity: Identity, now: Moment) {
-        let same = self.identity.as_ref().map_or(!self.keeper.knows_any(), |before| identity.continues(before));
+    fn connected(&mut self, watch: &WatchSession, identity: Identity, now: Moment) {
+        let same = self.identity.as_ref().map_or(!self.state.knows_any(), |before| identity.continues(before));
         let note = if same { "" } else { "; its data is not what it was, so no route is dropped until it is complete" };
-        log::info!("redis: connected to {}; changes are known by {}{note}", watch.server, watch.means);
+        log::info!("redis: connected to {}; changes are known by {}{note}", watch.server, watch.mode);
         self.identity = Some(identity);
         self.is_away = false;
-        self.refresh_at = now + self.refresh_every(watch.means);
-        self.status.connected(watch.means.number());
+        self.refresh_at = now + self.refresh_every(watch.mode);
+        self.status.connected(watch.mode.number());
         // Nobody has told what was written in between.
-        self.touch_certificates(&[Touched::All]);
-        self.keeper.up(same, now);
+        self.touch_certificates(&[ChangedKey::All]);
+        self.state.up(same, now);
     }
 
     /// Tells the clerk who knows the certificates. He may be waiting for Redis; nobody waits for him.
-    fn touch_certificates(&self, touched: &[Touched]) {
+    fn touch_certificates(&self, changed: &[ChangedKey]) {
         let mut is_news = false;
-        for touched in touched {
-            match touched {
-                Touched::Certificate(pattern) => self.touches.add(pattern),
-                Touched::All => self.touches.add_all(),
+        for changed in changed {
+            match changed {
+                ChangedKey::Certificate(pattern) => self.changed_certificates.add(pattern),
+                ChangedKey::All => self.changed_certificates.add_all(),
                 _ => continue,
             }
             is_news = true;
         }
         if is_news {
             // If there is no room, he has an order to read after which he looks at what was touched.
-            let _ = self.clerk.try_send(ClerkOrder::Reread);
+            let _ = self.certificate_service.try_send(CertificateCommand::Reread);
         }
     }
 
-    fn refresh_every(&self, means: Means) -> Duration {
-        match means {
-            Means::Tracking => Duration::MAX,
-            Means::Keyspace => KEYSPACE_REFRESH.max(self.settings.ttl),
-            Means::Rereading => self.settings.ttl,
+    fn refresh_every(&self, mode: InvalidationMode) -> Duration {
+        match mode {
+            InvalidationMode::Tracking => Duration::MAX,
+            InvalidationMode::Keyspace => KEYSPACE_REFRESH.max(self.settings.ttl),
+            InvalidationMode::Rereading => self.settings.ttl,
         }
     }
 
@@ -356,21 +357,21 @@ impl Server {
         } else {
             log::debug!("redis: {} is still away: {problem}", self.settings.read);
         }
-        self.keeper.down();
+        self.state.down();
     }
 
     fn tick(&mut self) {
         let now = self.clock.now();
-        self.keeper.tick(now);
-        if self.keeper.is_up()
+        self.state.tick(now);
+        if self.state.is_up()
             && self.refresh_at <= now
             && let Some(watch) = &self.watch
         {
-            self.refresh_at = now + self.refresh_every(watch.means);
-            self.keeper.refresh();
-            self.touch_certificates(&[Touched::All]);
+            self.refresh_at = now + self.refresh_every(watch.mode);
+            self.state.refresh();
+            self.touch_certificates(&[ChangedKey::All]);
         }
-        if self.keeper.is_up() && self.saver.as_ref().and_then(Saver::due).is_some_and(|due| due <= now) {
+        if self.state.is_up() && self.saver.as_ref().and_then(Saver::due).is_some_and(|due| due <= now) {
             let routes = self.routes();
             if let Some(saver) = &mut self.saver {
                 saver.save(routes, now);
@@ -381,35 +382,35 @@ impl Server {
     /// What is known, for the snapshot.
     fn routes(&self) -> Routes {
         let histories = self.identity.as_ref().map_or_else(Vec::new, |identity| identity.histories.clone());
-        Routes { frontends: self.keeper.routes(), histories }
+        Routes { frontends: self.state.routes(), histories }
     }
 
     /// Tells and does what there is to tell and do, and asks the next questions.
     fn perform(&mut self) {
-        for backend in self.keeper.take_unresolved() {
-            self.names.add(&backend);
+        for backend in self.state.take_unresolved() {
+            self.resolver.add(&backend);
         }
-        for output in self.keeper.take_outputs() {
+        for output in self.state.take_outputs() {
             match output {
-                Output::Answer { core, host, answer, keep } => {
-                    self.cores.tell(core, News::Answer { host, answer, keep });
+                Output::LookedUp { core, host, result, keep } => {
+                    self.subscribers.tell(core, RouteEvent::LookedUp { host, result, keep });
                 }
                 Output::Changed { hosts, unknowns } => {
                     if unknowns || !hosts.is_empty() {
-                        self.cores.tell_all(&News::Changed { hosts: hosts.into(), unknowns });
+                        self.subscribers.tell_all(&RouteEvent::Changed { hosts: hosts.into(), unknowns });
                     }
                 }
-                Output::Checker { until } => self.cores.tell_all(&News::Checker { until }),
+                Output::Checker { until } => self.subscribers.tell_all(&RouteEvent::Checker { until }),
             }
         }
-        if let Some(batch) = self.keeper.take_batch() {
+        if let Some(batch) = self.state.take_batch() {
             self.jobs.read(batch);
         }
     }
 
     fn end(mut self) {
         if let Some(saver) = self.saver.take() {
-            saver.finish(self.keeper.is_up().then(|| self.routes()));
+            saver.finish(self.state.is_up().then(|| self.routes()));
         }
     }
 }

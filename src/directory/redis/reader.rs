@@ -3,17 +3,17 @@
 //! A host whose replies are too long, or do not end, must not keep others from theirs: the connection is cut where that
 //! turns out, the host is answered so, and the rest of the batch is asked again on a new connection.
 
+use super::connect::{self, Identity, Server};
 use super::connection::{Connection, DEADLINE, MAX_REPLY};
 use super::jobs::{Job, Jobs};
-use super::keeper::{Batch, Replies};
-use super::link::{self, Identity, Server};
 use super::reading::{self, MAX_FIELDS, MAX_ITEMS, Reading};
 use super::resp;
+use super::route_state::{Batch, Replies};
 use super::target::Target;
-use super::watcher::Watch;
+use super::watcher::WatchSession;
 use super::{CHECKER_KEY, Event, Pause, Stop};
 use crate::base::clock::{Clock, Moment};
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 use crate::route;
 use crossbeam_channel::Sender;
 use redis::{ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
@@ -28,7 +28,7 @@ pub(super) const TOO_LONG_FOR: Duration = Duration::from_secs(10);
 const MAX_TOO_LONG: usize = 64;
 
 /// The life of the reading thread.
-pub(super) struct Reader {
+pub(super) struct RouteReader {
     pub(super) target: Target,
     pub(super) jobs: Jobs,
     pub(super) events: Sender<Event>,
@@ -36,7 +36,7 @@ pub(super) struct Reader {
     pub(super) clock: Clock,
 }
 
-struct Line {
+struct ReadConnection {
     connection: Connection,
     server: Server,
     run_id: String,
@@ -63,7 +63,7 @@ impl TooLong {
     }
 }
 
-impl Reader {
+impl RouteReader {
     pub(super) fn run(self) {
         let (mut line, mut pause, mut is_lost) = (None, Pause::default(), false);
         let mut too_long = TooLong::default();
@@ -109,7 +109,7 @@ impl Reader {
     }
 
     /// Tries until it succeeds, or there is something else to do.
-    fn connect(&self, watch: &Watch) -> Option<(Line, Identity)> {
+    fn connect(&self, watch: &WatchSession) -> Option<(ReadConnection, Identity)> {
         let mut pause = Pause::default();
         while self.jobs.are_none() && !self.stop.is_set() {
             match self.try_connect(&watch.server, &watch.identity.run_id, watch.number) {
@@ -126,9 +126,9 @@ impl Reader {
         None
     }
 
-    fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<(Line, Identity)> {
-        let mut connection = link::open(&self.target, server, ProtocolVersion::RESP2)?;
-        let identity = link::identify(&mut connection)?;
+    fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<(ReadConnection, Identity)> {
+        let mut connection = connect::open(&self.target, server, ProtocolVersion::RESP2)?;
+        let identity = connect::identify(&mut connection)?;
         if identity.run_id != run_id {
             // Two servers behind one address: what one of them tells says nothing about the other.
             return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
@@ -139,7 +139,7 @@ impl Reader {
         self.ask_for_options("*").arg("MATCH").arg("-").write_packed_command(&mut probe);
         cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(0).write_packed_command(&mut probe);
         cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut probe);
-        let replies = link::ask_all(&mut connection, &probe, 4)?;
+        let replies = connect::ask_all(&mut connection, &probe, 4)?;
         if let Some(error) = replies.iter().find_map(refusal).or_else(|| denial(&replies[0])) {
             return Err(error);
         }
@@ -148,13 +148,13 @@ impl Reader {
                 log::warn!("redis: {what} may not be read, and count as none: {error}");
             }
         }
-        let line = Line { connection, server: server.clone(), run_id: run_id.to_owned(), number };
+        let line = ReadConnection { connection, server: server.clone(), run_id: run_id.to_owned(), number };
         Ok((line, identity))
     }
 
     /// Reads a batch, or the beginning of it. A connection that was closed while it was idle is opened anew, once; one
     /// that was cut because of a reply is opened anew too.
-    fn read(&self, line: &mut Line, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
+    fn read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
         too_long.forget_old(self.clock.now());
         let mut replies = match self.try_read(&mut line.connection, batch, too_long) {
             Err(error) if !error.is_timeout() && !line.connection.is_open() => {
@@ -171,7 +171,7 @@ impl Reader {
         Ok(replies)
     }
 
-    fn renew(&self, line: &mut Line) -> RedisResult<()> {
+    fn renew(&self, line: &mut ReadConnection) -> RedisResult<()> {
         (*line, _) = self.try_connect(&line.server, &line.run_id, line.number)?;
         Ok(())
     }
@@ -235,7 +235,7 @@ impl Reader {
         }
         // Marks and options that may not be read are none, and a list is its host's fault; but who may not read the last
         // rung, which all ladders share, has lost the right to read.
-        if let Some(error) = own[..count - 2].chunks_exact(2).last().and_then(|rung| denial(&rung[0])) {
+        if let Some(error) = own[..count - 2].chunks_exact(2).last().and_then(|candidate| denial(&candidate[0])) {
             return Err((error, count - 4));
         }
         let patterns: Vec<_> = route::patterns(host).collect();
@@ -259,7 +259,7 @@ impl Reader {
                  the key is not read for {TOO_LONG_FOR:?}"
             );
             too_long.note(key, self.clock.now());
-            return Some(Reading::Unread(Reason::BadRoute));
+            return Some(Reading::Unread(FailureReason::BadRoute));
         }
         if error.is_timeout() && connection.is_late() {
             let target = &self.target;
@@ -267,7 +267,7 @@ impl Reader {
                 "redis: {target} is away as far as {host} goes: {key} was not read to its end within {DEADLINE:?}; the \
                  connection is cut, and the host is not asked for again for {TOO_LONG_FOR:?}"
             );
-            return Some(Reading::Unread(Reason::DirectoryAway));
+            return Some(Reading::Unread(FailureReason::RouteSourceDown));
         }
         None
     }

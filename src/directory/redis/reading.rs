@@ -2,9 +2,9 @@
 //! them. Pure.
 
 use super::super::HTTPS_REDIRECT;
-use super::super::frontends::Record;
+use super::super::frontends::FrontendRecord;
 use crate::base::printable::printable;
-use crate::base::reason::Reason;
+use crate::base::reason::FailureReason;
 use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::{BackendUrl, Options};
 use redis::Value;
@@ -39,14 +39,14 @@ pub(super) enum Reading {
     /// The first pattern that has something has nothing that can be used.
     Bad(Box<str>),
     /// It was not read to its end: it says nothing about what was known before, and is read again later.
-    Unread(Reason),
+    Unread(FailureReason),
 }
 
 /// A list as it stands in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listing {
     /// What can be used of it, and the options that stand beside it.
-    pub(super) record: Record,
+    pub(super) record: FrontendRecord,
     /// The options could not be read: those of before hold, where the pattern is the same.
     pub(super) keeps_options: bool,
     /// The place of each backend of `record` in the list as it stands, counted from 0 as dead marks are. `None` where
@@ -78,13 +78,13 @@ impl Listing {
 
 /// Reads the replies to `LRANGE` and `HSCAN` of each of `patterns`, `SRANDMEMBER` and `PTTL`.
 pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value]) -> Reading {
-    let Some((rungs, dead)) = replies.split_last_chunk::<2>() else { return Reading::Unknown };
-    for (pattern, rung) in patterns.zip(rungs.as_chunks::<2>().0) {
-        let [list, options] = rung;
+    let Some((candidates, dead)) = replies.split_last_chunk::<2>() else { return Reading::Unknown };
+    for (pattern, candidate) in patterns.zip(candidates.as_chunks::<2>().0) {
+        let [list, options] = candidate;
         match list {
             // A list that is too long to be read is asked for its length.
             Value::Int(0) => continue,
-            Value::Int(_) => return Reading::Unread(Reason::BadRoute),
+            Value::Int(_) => return Reading::Unread(FailureReason::BadRoute),
             _ => {}
         }
         match read_list(list, pattern) {
@@ -130,7 +130,7 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     let places = (places.len() < total).then(|| places.into());
     Ok(Some(Listing {
         // It goes into headers and lines of the log: nothing in it may end them.
-        record: Record {
+        record: FrontendRecord {
             id: printable(&redact_identifier(id.trim_ascii())).into(),
             backends: backends.into(),
             options: Options::default(),
@@ -316,13 +316,13 @@ mod tests {
     fn a_list_that_is_too_long_to_be_read_counts_if_no_rung_before_it_has_one() {
         let (none, some) = (list(&[]), list(&["id", "http://10.0.0.1"]));
         let long = Value::Int(7);
-        assert_eq!(reading(&[none.clone(), long.clone(), some.clone()]), Reading::Unread(Reason::BadRoute));
+        assert_eq!(reading(&[none.clone(), long.clone(), some.clone()]), Reading::Unread(FailureReason::BadRoute));
         assert_eq!(&*found(reading(&[some.clone(), long, none.clone()])).0, "a.b");
         assert_eq!(&*found(reading(&[Value::Int(0), Value::Int(0), some])).0, "*");
     }
 
     #[test]
-    fn options_are_those_of_the_rung_that_serves() {
+    fn options_are_those_of_the_pattern_that_serves() {
         let none = hash("0", &[]);
         let (text, long) = (Value::Int(3), "x".repeat(100));
         for (options, redirect, keeps, fault) in [

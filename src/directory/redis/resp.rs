@@ -17,7 +17,7 @@ const MAX_RESERVED: usize = 64 * 1024;
 
 /// Reads one reply. What it costs is taken off `budget`; a reply that would cost more fails with [`too_long`].
 pub(super) fn read(input: &mut impl BufRead, budget: &mut usize) -> RedisResult<Value> {
-    Reader { input, budget }.value(0)
+    RouteReader { input, budget }.value(0)
 }
 
 /// The failure of a reply beyond the budget.
@@ -35,12 +35,12 @@ fn bad(what: &'static str) -> RedisError {
     (ErrorKind::Parse, what).into()
 }
 
-struct Reader<'r, I> {
+struct RouteReader<'r, I> {
     input: &'r mut I,
     budget: &'r mut usize,
 }
 
-impl<I: BufRead> Reader<'_, I> {
+impl<I: BufRead> RouteReader<'_, I> {
     fn value(&mut self, depth: usize) -> RedisResult<Value> {
         if depth > MAX_DEPTH {
             return Err(bad("a reply is nested too deep"));

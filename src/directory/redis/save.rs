@@ -1,11 +1,11 @@
 //! What is known, on its way to a file and back.
 
-use super::keeper::Remembered;
+use super::route_state::SnapshotRoutes;
 use crate::base::clock::{Clock, Moment};
 use crate::cluster::{BackendUrl, Frontend, Options};
 use crate::directory::Error;
-use crate::directory::frontends::Record;
-use crate::directory::snapshot::{self, Kept, Snapshot};
+use crate::directory::frontends::FrontendRecord;
+use crate::directory::snapshot::{self, Snapshot, SnapshotEntry};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const GATHER: Duration = Duration::from_secs(5);
 /// What the snapshot had at the start.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) routes: Remembered,
+    pub(super) routes: SnapshotRoutes,
     pub(super) histories: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn start_routes(path: Option<&Path>, clock: Clock) -> Result<(Known, 
 
 /// Reads a snapshot and starts the thread that writes it. One that is no good is left as it is, for whoever wants to
 /// know why, until there is a better one.
-pub(super) fn start<T: Kept, W: Send + 'static>(
+pub(super) fn start<T: SnapshotEntry, W: Send + 'static>(
     path: &Path,
     what: &str,
     clock: Clock,
@@ -160,7 +160,7 @@ fn revive(snapshot: Snapshot<snapshot::Route>) -> Known {
     let revive = |route: snapshot::Route| {
         let backends = route.backends.iter().filter_map(|url| BackendUrl::parse(url).ok()).collect();
         let options = Options { https_redirect: route.https_redirect };
-        (Arc::from(route.host), (route.pattern, Record { id: route.id, backends, options }))
+        (Arc::from(route.host), (route.pattern, FrontendRecord { id: route.id, backends, options }))
     };
     Known { routes: snapshot.items.into_iter().map(revive).collect(), histories: snapshot.histories }
 }

@@ -12,7 +12,7 @@ const SENTINEL_PORT: u16 = 26_379;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// Where it is.
-    pub place: Place,
+    pub place: Location,
     /// The ACL user; `None` for the default one.
     pub user: Option<String>,
     /// The password.
@@ -25,7 +25,7 @@ pub struct Target {
 
 /// Where a Redis is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// A host and port.
     Tcp {
         /// A name or address, without brackets.
@@ -119,7 +119,7 @@ impl Target {
         let (user, password, place) = split_user(authority)?;
         let (host, port) =
             if place.is_empty() { ("127.0.0.1".to_owned(), DEFAULT_PORT) } else { host_and_port(place, DEFAULT_PORT)? };
-        let place = Place::Tcp { host, port, tls };
+        let place = Location::Tcp { host, port, tls };
         Ok(Self { place, user, password, database: database(path)?, prefix: String::new() })
     }
 
@@ -131,7 +131,7 @@ impl Target {
         }
         let path = PathBuf::from(decode(path)?);
         let mut target =
-            Self { place: Place::Unix(path), user: None, password: None, database: 0, prefix: String::new() };
+            Self { place: Location::Unix(path), user: None, password: None, database: 0, prefix: String::new() };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=').ok_or(TargetFault::Query)? {
                 ("db", value) => target.database = database(value)?,
@@ -153,7 +153,7 @@ impl Target {
         let (user, password, places) = split_user(authority)?;
         let sentinels: Result<Vec<_>, _> = places.split(',').map(|place| host_and_port(place, SENTINEL_PORT)).collect();
         let service = Some(decode(service)?).filter(|service| !service.is_empty()).ok_or(TargetFault::Service)?;
-        let place = Place::Sentinel { sentinels: sentinels?, service };
+        let place = Location::Sentinel { sentinels: sentinels?, service };
         Ok(Self { place, user, password, database: database(path)?, prefix: String::new() })
     }
 
@@ -177,13 +177,13 @@ impl fmt::Display for Target {
     /// Without user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Tcp { host, port, tls } => {
+            Location::Tcp { host, port, tls } => {
                 let scheme = if *tls { "rediss" } else { "redis" };
                 let open = if host.contains(':') { ("[", "]") } else { ("", "") };
                 write!(f, "{scheme}://{}{host}{}:{port}/{}", open.0, open.1, self.database)?;
             }
-            Place::Unix(path) => write!(f, "unix:{}?db={}", path.display(), self.database)?,
-            Place::Sentinel { sentinels, service } => {
+            Location::Unix(path) => write!(f, "unix:{}?db={}", path.display(), self.database)?,
+            Location::Sentinel { sentinels, service } => {
                 let sentinels: Vec<_> = sentinels.iter().map(|(host, port)| format!("{host}:{port}")).collect();
                 write!(f, "redis+sentinel://{}/{service}/{}", sentinels.join(","), self.database)?;
             }

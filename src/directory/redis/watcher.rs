@@ -1,9 +1,9 @@
 //! The watching connection: what was written to in Redis is told within a moment, or the connection is given up.
 
+use super::connect::{self, Identity, Server};
 use super::connection::Connection;
-use super::keeper::Touched;
-use super::link::{self, Identity, Server};
-use super::target::{Place, Target};
+use super::route_state::ChangedKey;
+use super::target::{Location, Target};
 use super::{Event, Pause, Stop};
 use crossbeam_channel::Sender;
 use redis::{ProtocolVersion, PushKind, RedisError, RedisResult, Value, cmd};
@@ -11,7 +11,7 @@ use std::fmt;
 
 /// How changes become known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Means {
+pub(super) enum InvalidationMode {
     /// Redis tells of every key with one of the prefixes (`CLIENT TRACKING` in broadcast mode).
     Tracking,
     /// Redis tells of every key that it tells anybody of (keyspace notifications).
@@ -20,7 +20,7 @@ pub(super) enum Means {
     Rereading,
 }
 
-impl Means {
+impl InvalidationMode {
     /// For metrics: the better the higher, and 0 is for no connection.
     pub(super) fn number(self) -> u8 {
         match self {
@@ -31,7 +31,7 @@ impl Means {
     }
 }
 
-impl fmt::Display for Means {
+impl fmt::Display for InvalidationMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tracking => "client tracking",
@@ -43,11 +43,11 @@ impl fmt::Display for Means {
 
 /// What the reading connection has to know of this one.
 #[derive(Clone, Debug)]
-pub(super) struct Watch {
+pub(super) struct WatchSession {
     pub(super) number: u64,
     pub(super) server: Server,
     pub(super) identity: Identity,
-    pub(super) means: Means,
+    pub(super) mode: InvalidationMode,
 }
 
 /// The life of the watching thread: connects, watches, and again.
@@ -73,32 +73,32 @@ impl Watcher {
     }
 
     fn watch(&self, number: u64, pause: &mut Pause) -> RedisResult<()> {
-        let server = link::find(&self.target)?;
-        let (mut connection, is_resp3) = match link::open(&self.target, &server, ProtocolVersion::RESP3) {
+        let server = connect::find(&self.target)?;
+        let (mut connection, is_resp3) = match connect::open(&self.target, &server, ProtocolVersion::RESP3) {
             Ok(connection) => (connection, true),
-            Err(error) if error.is_io_error() || error.code().is_some_and(link::is_passing) => return Err(error),
+            Err(error) if error.is_io_error() || error.code().is_some_and(connect::is_passing) => return Err(error),
             // A server before version 6, or a user who may not say HELLO.
-            Err(_) => (link::open(&self.target, &server, ProtocolVersion::RESP2)?, false),
+            Err(_) => (connect::open(&self.target, &server, ProtocolVersion::RESP2)?, false),
         };
-        let identity = link::identify(&mut connection)?;
-        let means = self.choose(&mut connection, is_resp3)?;
+        let identity = connect::identify(&mut connection)?;
+        let mode = self.choose(&mut connection, is_resp3)?;
         pause.reset();
-        let watch = Watch { number, server, identity, means };
+        let watch = WatchSession { number, server, identity, mode };
         if self.events.send(Event::Watching(watch)).is_err() {
             return Ok(());
         }
         self.hear(&mut connection, is_resp3)
     }
 
-    fn choose(&self, connection: &mut Connection, is_resp3: bool) -> RedisResult<Means> {
+    fn choose(&self, connection: &mut Connection, is_resp3: bool) -> RedisResult<InvalidationMode> {
         if is_resp3 {
             match self.track(connection) {
-                Ok(()) => return Ok(Means::Tracking),
+                Ok(()) => return Ok(InvalidationMode::Tracking),
                 Err(error) if error.is_io_error() => return Err(error),
                 Err(error) => log::warn!("redis: client tracking is not available: {error}"),
             }
         }
-        let flags = match link::ask(connection, cmd("CONFIG").arg("GET").arg("notify-keyspace-events")) {
+        let flags = match connect::ask(connection, cmd("CONFIG").arg("GET").arg("notify-keyspace-events")) {
             Ok(Value::Array(pair)) => pair.into_iter().nth(1),
             Ok(Value::Map(pairs)) => pairs.into_iter().next().map(|(_, value)| value),
             Err(error) if error.is_io_error() => return Err(error),
@@ -107,7 +107,7 @@ impl Watcher {
         let flags: String = flags.and_then(|flags| redis::from_redis_value(flags).ok()).unwrap_or_default();
         let has_all = |needed: &str| needed.chars().all(|flag| flags.contains(flag));
         if !(has_all("KA") || has_all("Kglshx$")) {
-            return Ok(Means::Rereading);
+            return Ok(InvalidationMode::Rereading);
         }
         let patterns = self.patterns();
         connection.send(&cmd("PSUBSCRIBE").arg(&patterns).get_packed_command())?;
@@ -115,10 +115,10 @@ impl Watcher {
             // The confirmations come as pushes where there are any, and otherwise as plain replies.
             if let Some(Value::ServerError(error)) = connection.receive()? {
                 log::warn!("redis: keyspace notifications are not available: {error}");
-                return Ok(Means::Rereading);
+                return Ok(InvalidationMode::Rereading);
             }
         }
-        Ok(Means::Keyspace)
+        Ok(InvalidationMode::Keyspace)
     }
 
     fn track(&self, connection: &mut Connection) -> RedisResult<()> {
@@ -131,7 +131,7 @@ impl Watcher {
         for start in ["tls:", super::CHECKER_KEY] {
             command.arg("PREFIX").arg(start);
         }
-        link::ask(connection, &command).map(drop)
+        connect::ask(connection, &command).map(drop)
     }
 
     fn patterns(&self) -> Vec<String> {
@@ -181,7 +181,7 @@ impl Watcher {
     }
 
     fn has_sentinels(&self) -> bool {
-        matches!(self.target.place, Place::Sentinel { .. })
+        matches!(self.target.place, Location::Sentinel { .. })
     }
 
     fn judge(&self, reply: Value) -> RedisResult<()> {
@@ -199,45 +199,45 @@ impl Watcher {
     }
 
     fn pass_on(&self, kind: &PushKind, data: &[Value]) -> RedisResult<()> {
-        let touched = match (kind, data) {
-            (PushKind::Invalidate, [Value::Array(keys)]) => keys.iter().filter_map(|key| self.touched(key)).collect(),
+        let changed = match (kind, data) {
+            (PushKind::Invalidate, [Value::Array(keys)]) => keys.iter().filter_map(|key| self.changed(key)).collect(),
             // The database was emptied.
-            (PushKind::Invalidate, _) => vec![Touched::All],
-            (PushKind::PMessage, [_, channel, ..]) => self.touched_by_channel(channel).into_iter().collect(),
+            (PushKind::Invalidate, _) => vec![ChangedKey::All],
+            (PushKind::PMessage, [_, channel, ..]) => self.changed_by_channel(channel).into_iter().collect(),
             _ => Vec::new(),
         };
-        self.send(touched)
+        self.send(changed)
     }
 
-    fn send(&self, touched: Vec<Touched>) -> RedisResult<()> {
-        if touched.is_empty() {
+    fn send(&self, changed: Vec<ChangedKey>) -> RedisResult<()> {
+        if changed.is_empty() {
             return Ok(());
         }
-        self.events.send(Event::Touched(touched)).map_err(|_| gone())
+        self.events.send(Event::ChangedKey(changed)).map_err(|_| gone())
     }
 
-    fn touched(&self, key: &Value) -> Option<Touched> {
+    fn changed(&self, key: &Value) -> Option<ChangedKey> {
         let Value::BulkString(key) = key else { return None };
         let key = std::str::from_utf8(key).ok()?;
         if key == super::CHECKER_KEY {
-            return Some(Touched::Checker);
+            return Some(ChangedKey::Checker);
         }
         if let Some(pattern) = key.strip_prefix("tls:") {
-            return Some(Touched::Certificate(pattern.into()));
+            return Some(ChangedKey::Certificate(pattern.into()));
         }
         let key = key.strip_prefix(&*self.target.prefix)?;
         match key.split_once(':')? {
-            ("frontend", pattern) => Some(Touched::Route(pattern.into())),
-            ("options", pattern) => Some(Touched::Options(pattern.into())),
-            ("dead", host) => Some(Touched::Dead(host.into())),
+            ("frontend", pattern) => Some(ChangedKey::Route(pattern.into())),
+            ("options", pattern) => Some(ChangedKey::Options(pattern.into())),
+            ("dead", host) => Some(ChangedKey::Dead(host.into())),
             _ => None,
         }
     }
 
-    fn touched_by_channel(&self, channel: &Value) -> Option<Touched> {
+    fn changed_by_channel(&self, channel: &Value) -> Option<ChangedKey> {
         let Value::BulkString(channel) = channel else { return None };
         let key = channel.iter().position(|byte| *byte == b':').map(|colon| channel[colon + 1..].to_vec())?;
-        self.touched(&Value::BulkString(key))
+        self.changed(&Value::BulkString(key))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Dead marks for others: written and published, or dropped when their time is over.
 
+use super::connect;
 use super::connection::Connection;
-use super::keeper::OwnMark;
-use super::link;
+use super::route_state::OwnMark;
 use super::target::Target;
 use super::{Pause, Stop};
 use crate::base::clock::{Clock, Moment};
@@ -18,14 +18,14 @@ const BATCH: usize = 64;
 const GLANCE: Duration = Duration::from_secs(1);
 
 /// The life of the writing thread.
-pub(super) struct Writer {
+pub(super) struct MarkWriter {
     pub(super) target: Target,
     pub(super) marks: Receiver<OwnMark>,
     pub(super) stop: Stop,
     pub(super) clock: Clock,
 }
 
-impl Writer {
+impl MarkWriter {
     pub(super) fn run(self) {
         let mut connection = None;
         while !self.stop.is_set() {
@@ -72,13 +72,13 @@ impl Writer {
         let open = match connection {
             Some(open) => open,
             None => {
-                let server = link::find(&self.target)?;
-                connection.insert(link::open(&self.target, &server, ProtocolVersion::RESP2)?)
+                let server = connect::find(&self.target)?;
+                connection.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
             }
         };
         let mut packed = Vec::new();
         let counts: Vec<_> = batch.iter().map(|waiting| self.pack(waiting, now, &mut packed)).collect();
-        let mut replies = link::ask_all(open, &packed, counts.iter().sum())?.into_iter();
+        let mut replies = connect::ask_all(open, &packed, counts.iter().sum())?.into_iter();
         let mut counts = counts.into_iter();
         let mut problem = None;
         batch.retain_mut(|waiting| {
@@ -130,7 +130,7 @@ impl Waiting {
         let publishes = !std::mem::replace(&mut self.is_published, true);
         for (number, reply) in replies.into_iter().enumerate() {
             let Value::ServerError(error) = reply else { continue };
-            if link::is_passing(error.code()) || matches!(error.code(), "READONLY" | "NOREPLICAS") {
+            if connect::is_passing(error.code()) || matches!(error.code(), "READONLY" | "NOREPLICAS") {
                 self.is_published &= !(publishes && number == 0);
                 passing = Some(error.into());
             } else {

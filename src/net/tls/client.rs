@@ -38,12 +38,12 @@ pub enum Verification {
 
 /// Whom to shake hands with, and how.
 #[derive(Clone, Debug)]
-pub struct ToBackend {
+pub struct TlsClientTarget {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
-impl ToBackend {
+impl TlsClientTarget {
     pub(super) fn connection(&self) -> Result<UnbufferedClientConnection, Error> {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
     }
@@ -70,7 +70,9 @@ impl BackendTls {
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
         let builder = match &settings.verification {
-            Verification::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(BelievesEverybody)),
+            Verification::Nothing => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptsAnyCertificate))
+            }
             Verification::System => builder.with_root_certificates(system_roots()?),
             Verification::Authorities(authorities) => {
                 let mut roots = RootCertStore::empty();
@@ -95,9 +97,9 @@ impl BackendTls {
     }
 
     /// How to talk to the backend of this name or address; `None` where it is neither.
-    pub fn to(&self, host: &str) -> Option<ToBackend> {
+    pub fn to(&self, host: &str) -> Option<TlsClientTarget> {
         let name = ServerName::try_from(host.to_owned()).ok()?;
-        Some(ToBackend { config: Arc::clone(&self.config), name })
+        Some(TlsClientTarget { config: Arc::clone(&self.config), name })
     }
 }
 
@@ -180,9 +182,9 @@ impl ServerCertVerifier for NamedOrSigned {
 
 /// For those who said that they want no proof.
 #[derive(Debug)]
-struct BelievesEverybody;
+struct AcceptsAnyCertificate;
 
-impl ServerCertVerifier for BelievesEverybody {
+impl ServerCertVerifier for AcceptsAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,7 +1,7 @@
 //! TLS under a connection: sessions, certificates, and what is agreed on with whom.
 //!
 //! rustls does the protocol, by its interface that owns no buffers: an idle session has the memory of its state and
-//! nothing else. What a read or a write needs in between is the core's [`Bench`].
+//! nothing else. What a read or a write needs in between is the core's [`TlsScratch`].
 
 mod client;
 mod credentials;
@@ -12,12 +12,12 @@ mod records;
 mod server;
 mod session;
 
-pub use client::{BackendSettings, BackendTls, ToBackend, Verification, system_client};
+pub use client::{BackendSettings, BackendTls, TlsClientTarget, Verification, system_client};
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
 pub use expiry::{DAY, warn_of_expiry};
 pub use files::{CertificateFiles, FileFault, is_open_to_others, load_certificates, read};
-pub use records::Bench;
-pub use server::{ClientAuth, Reception, ServerSettings, Suites, Versions};
+pub use records::TlsScratch;
+pub use server::{ClientAuth, ServerSettings, Suites, TlsServerContext, Versions};
 pub use session::{Fault, Session};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};

@@ -26,7 +26,7 @@ const WRITE_BYTES: usize = 144 * 1024;
 pub(super) const OWN_BYTES: usize = 16 * 1024;
 
 /// A core's room to decrypt and encrypt in.
-pub struct Bench {
+pub struct TlsScratch {
     pub(super) incoming: Box<[u8]>,
     outgoing: Box<[u8]>,
     /// How much of `outgoing` is to be sent.
@@ -35,7 +35,7 @@ pub struct Bench {
     gathered: Vec<u8>,
 }
 
-impl Default for Bench {
+impl Default for TlsScratch {
     fn default() -> Self {
         const RECORDS: usize = 64;
         Self {
@@ -47,7 +47,7 @@ impl Default for Bench {
     }
 }
 
-impl Bench {
+impl TlsScratch {
     /// What is to be sent.
     pub(super) fn records(&self) -> &[u8] {
         &self.outgoing[..self.used]
@@ -61,7 +61,7 @@ impl Bench {
     }
 }
 
-impl fmt::Debug for Bench {
+impl fmt::Debug for TlsScratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Bench")
     }
@@ -218,18 +218,18 @@ pub(super) fn encrypt<P: Party>(
     party: &mut P,
     (incoming, outgoing): (&mut Vec<u8>, &mut Vec<u8>),
     (slices, at): (&[IoSlice<'_>], usize),
-    bench: &mut Bench,
+    tls_scratch: &mut TlsScratch,
 ) -> io::Result<usize> {
     with_traffic(party, incoming, outgoing, |mut traffic, outgoing| {
-        bench.load(outgoing);
+        tls_scratch.load(outgoing);
         let mut count = 0;
         while count < WRITE_BYTES {
-            let piece = next_piece(slices, at + count, WRITE_BYTES - count, &mut bench.gathered);
-            let room = &mut bench.outgoing[bench.used..];
+            let piece = next_piece(slices, at + count, WRITE_BYTES - count, &mut tls_scratch.gathered);
+            let room = &mut tls_scratch.outgoing[tls_scratch.used..];
             if piece.is_empty() || room.len() < piece.len() + piece.len().div_ceil(FRAGMENT_BYTES) * OVERHEAD_BYTES {
                 break;
             }
-            bench.used += traffic.encrypt(piece, room).map_err(io::Error::other)?;
+            tls_scratch.used += traffic.encrypt(piece, room).map_err(io::Error::other)?;
             count += piece.len();
         }
         Ok(count)

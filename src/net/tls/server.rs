@@ -96,11 +96,11 @@ impl ClientAuth {
 
 /// Where clients are received: all cores share one, and with it the keys of the tickets.
 #[derive(Debug)]
-pub struct Reception {
+pub struct TlsServerContext {
     template: ServerConfig,
 }
 
-impl Reception {
+impl TlsServerContext {
     /// A reception of these settings; what is wrong with them if there can be none.
     pub fn new(settings: &ServerSettings) -> Result<Self, String> {
         let verifier = verifier(&settings.client_auth)?;
@@ -111,7 +111,7 @@ impl Reception {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut template = builder.with_cert_resolver(Arc::new(NobodyYet));
+        let mut template = builder.with_cert_resolver(Arc::new(NoCertificateYet));
         template.alpn_protocols = vec![ALPN.to_vec()];
         template.ignore_client_order = !settings.client_order;
         // What a session needs to be resumed travels in its ticket: no memory here, and all cores can read it.
@@ -162,9 +162,9 @@ fn provider(suites: &Suites) -> Arc<CryptoProvider> {
 
 /// Stands in the template, which is nobody's.
 #[derive(Debug)]
-struct NobodyYet;
+struct NoCertificateYet;
 
-impl rustls::server::ResolvesServerCert for NobodyYet {
+impl rustls::server::ResolvesServerCert for NoCertificateYet {
     fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
         None
     }

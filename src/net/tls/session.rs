@@ -1,10 +1,10 @@
 //! One TLS session over one socket: a read, a write, and whatever the protocol does on its own account in between.
 
 use super::super::socket::{Received, Socket};
-use super::client::ToBackend;
+use super::client::TlsClientTarget;
 use super::names;
-use super::records::{self, Bench, OWN_BYTES, RECORD_BYTES, Taken};
-use crate::base::buffer::Lent;
+use super::records::{self, OWN_BYTES, RECORD_BYTES, Taken, TlsScratch};
+use crate::base::buffer::BufferUsage;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::{CommonState, HandshakeKind, ServerConfig};
@@ -50,14 +50,14 @@ pub struct Session {
     /// Records for the peer that have not left.
     outgoing: Vec<u8>,
     /// How many bytes of plaintext are in `outgoing` of which the writer was not told that they left.
-    owed: usize,
+    plaintext_unreported: usize,
     /// What was said of `outgoing` last.
-    counted: Lent,
-    marks: Marks,
+    counted: BufferUsage,
+    marks: SessionFlags,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Marks {
+struct SessionFlags {
     /// There is something in `incoming` to process without another read.
     unprocessed: bool,
     /// The peer has said that it sends no more; whoever reads was told so.
@@ -101,7 +101,7 @@ impl Session {
         Self::new(Stage::Hello(Box::default()))
     }
 
-    pub(in crate::net) fn for_backend(to: &ToBackend) -> io::Result<Self> {
+    pub(in crate::net) fn for_backend(to: &TlsClientTarget) -> io::Result<Self> {
         let connection = to.connection().map_err(io::Error::other)?;
         Ok(Self::new(Stage::Client { connection: Box::new(connection), begun: false }))
     }
@@ -112,9 +112,9 @@ impl Session {
             incoming: Vec::new(),
             plain: Vec::new(),
             outgoing: Vec::new(),
-            owed: 0,
-            counted: Lent::default(),
-            marks: Marks::default(),
+            plaintext_unreported: 0,
+            counted: BufferUsage::default(),
+            marks: SessionFlags::default(),
         }
     }
 
@@ -125,12 +125,12 @@ impl Session {
         }
     }
 
-    pub(in crate::net) fn kept(&self) -> Lent {
+    pub(in crate::net) fn kept(&self) -> BufferUsage {
         self.counted
     }
 
-    pub(in crate::net) fn recount(&mut self) -> Lent {
-        self.counted = Lent::of(&self.outgoing);
+    pub(in crate::net) fn recount(&mut self) -> BufferUsage {
+        self.counted = BufferUsage::of(&self.outgoing);
         self.counted
     }
 
@@ -178,7 +178,11 @@ impl Session {
     }
 
     /// Shakes hands with a backend as far as it goes.
-    pub(in crate::net) fn shake_hands(&mut self, socket: &mut Socket, bench: &mut Bench) -> Option<io::Result<()>> {
+    pub(in crate::net) fn shake_hands(
+        &mut self,
+        socket: &mut Socket,
+        tls_scratch: &mut TlsScratch,
+    ) -> Option<io::Result<()>> {
         if let Stage::Client { begun, .. } = &mut self.stage
             && !*begun
         {
@@ -186,7 +190,7 @@ impl Session {
             self.marks.unprocessed = true;
         }
         while self.is_handshaking() && (socket.is_readable() || self.marks.unprocessed) {
-            match self.receive(socket, &mut [], bench) {
+            match self.receive(socket, &mut [], tls_scratch) {
                 Received::Broken | Received::End => return Some(Err(self.shake_fault())),
                 Received::Bytes(_) | Received::Nothing | Received::Hello | Received::Plain(_) => {}
             }
@@ -219,7 +223,12 @@ impl Session {
 
     /// Reads once, and processes all that has come.
     #[inline(never)]
-    pub(in crate::net) fn receive(&mut self, socket: &mut Socket, room: &mut [u8], bench: &mut Bench) -> Received {
+    pub(in crate::net) fn receive(
+        &mut self,
+        socket: &mut Socket,
+        room: &mut [u8],
+        tls_scratch: &mut TlsScratch,
+    ) -> Received {
         if !self.plain.is_empty() {
             return Received::Bytes(self.take_plain(room));
         }
@@ -234,15 +243,15 @@ impl Session {
         let filled = if std::mem::take(&mut self.marks.unprocessed) {
             held
         } else {
-            let limit = bench.incoming.len().min(held + room.len().max(RECORD_BYTES));
-            match socket.receive(&mut bench.incoming[held..limit]) {
+            let limit = tls_scratch.incoming.len().min(held + room.len().max(RECORD_BYTES));
+            match socket.receive(&mut tls_scratch.incoming[held..limit]) {
                 Received::Bytes(count) => held + count,
                 Received::End => return self.cut_short(),
                 other => return other,
             }
         };
-        bench.incoming[..held].copy_from_slice(&self.incoming);
-        self.process(socket, &mut bench.incoming[..filled], room)
+        tls_scratch.incoming[..held].copy_from_slice(&self.incoming);
+        self.process(socket, &mut tls_scratch.incoming[..filled], room)
     }
 
     /// The socket's stream has ended where the session's has not.
@@ -356,14 +365,14 @@ impl Session {
         &mut self,
         socket: &mut Socket,
         slices: &[IoSlice<'_>],
-        bench: &mut Bench,
+        tls_scratch: &mut TlsScratch,
     ) -> io::Result<usize> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        debug_assert!(self.owed <= total, "what was not sent has to be offered again");
+        debug_assert!(self.plaintext_unreported <= total, "what was not sent has to be offered again");
         let mut sent = 0;
-        if self.owed > 0 {
-            sent = self.send_owed(socket)?;
-            if self.owed > 0 {
+        if self.plaintext_unreported > 0 {
+            sent = self.send_unreported(socket)?;
+            if self.plaintext_unreported > 0 {
                 return Ok(sent);
             }
         }
@@ -374,8 +383,8 @@ impl Session {
                     return Ok(sent);
                 }
             }
-            let count = self.encrypt(slices, sent, bench)?;
-            let records = bench.records();
+            let count = self.encrypt(slices, sent, tls_scratch)?;
+            let records = tls_scratch.records();
             let written = write(socket, records)?;
             if written < records.len() {
                 self.outgoing = records[written..].to_vec();
@@ -386,30 +395,30 @@ impl Session {
         Ok(sent)
     }
 
-    fn send_owed(&mut self, socket: &mut Socket) -> io::Result<usize> {
+    fn send_unreported(&mut self, socket: &mut Socket) -> io::Result<usize> {
         let before = self.outgoing.len();
         let written = write(socket, &self.outgoing)?;
         if written == before {
             self.outgoing = Vec::new();
-            return Ok(std::mem::take(&mut self.owed));
+            return Ok(std::mem::take(&mut self.plaintext_unreported));
         }
         self.outgoing.drain(..written);
-        Ok(self.share(self.owed, written, before))
+        Ok(self.share(self.plaintext_unreported, written, before))
     }
 
     /// The part of `count` bytes owed that has left with `written` of `length` bytes of records. One at least stays
     /// owed while any record is left.
     fn share(&mut self, count: usize, written: usize, length: usize) -> usize {
         let share = (count * written / length).min(count - 1);
-        self.owed = count - share;
+        self.plaintext_unreported = count - share;
         share
     }
 
-    fn encrypt(&mut self, slices: &[IoSlice<'_>], at: usize, bench: &mut Bench) -> io::Result<usize> {
+    fn encrypt(&mut self, slices: &[IoSlice<'_>], at: usize, tls_scratch: &mut TlsScratch) -> io::Result<usize> {
         let own = (&mut self.incoming, &mut self.outgoing);
         match &mut self.stage {
-            Stage::Server(connection) => records::encrypt(&mut **connection, own, (slices, at), bench),
-            Stage::Client { connection, .. } => records::encrypt(&mut **connection, own, (slices, at), bench),
+            Stage::Server(connection) => records::encrypt(&mut **connection, own, (slices, at), tls_scratch),
+            Stage::Client { connection, .. } => records::encrypt(&mut **connection, own, (slices, at), tls_scratch),
             Stage::Hello(_) | Stage::Asked(_) | Stage::Failed(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -417,7 +426,7 @@ impl Session {
     /// The socket takes bytes again.
     pub(in crate::net) fn writable(&mut self, socket: &mut Socket) {
         // What is owed goes with the next write, which counts it.
-        if self.owed == 0 {
+        if self.plaintext_unreported == 0 {
             self.push(socket);
         }
     }
@@ -438,29 +447,29 @@ impl Session {
     }
 
     pub(in crate::net) fn close_write(&mut self, socket: &mut Socket) {
-        self.say_goodbye();
+        self.send_close_notify();
         self.marks.closing = true;
         self.push(socket);
     }
 
     /// Whether the stream can be ended in good order now.
     pub(in crate::net) fn may_end(&self) -> bool {
-        !self.marks.cut && self.owed == 0 && !self.is_handshaking()
+        !self.marks.cut && self.plaintext_unreported == 0 && !self.is_handshaking()
     }
 
     /// Tells the peer that the stream ends here, as well as it can be told now.
-    pub(in crate::net) fn take_leave(&mut self, socket: &mut Socket) {
+    pub(in crate::net) fn close_gracefully(&mut self, socket: &mut Socket) {
         if self.may_end() {
-            self.say_goodbye();
+            self.send_close_notify();
             self.push(socket);
         }
     }
 
-    pub(in crate::net) fn forget_manners(&mut self) {
+    pub(in crate::net) fn skip_close_notify(&mut self) {
         self.marks.cut = true;
     }
 
-    fn say_goodbye(&mut self) {
+    fn send_close_notify(&mut self) {
         if std::mem::replace(&mut self.marks.closed, true) {
             return;
         }

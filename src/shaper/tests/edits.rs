@@ -1,16 +1,16 @@
 //! A tree changed while it is in use.
 
-use super::{Bench, QUEUE, spec};
+use super::{QUEUE, TlsScratch, spec};
 use crate::shaper::{Admission, BucketId, Shaper, Token};
 
-fn apply(bench: &Bench, text: &str) -> Vec<(u32, Token)> {
+fn apply(bench: &TlsScratch, text: &str) -> Vec<(u32, Token)> {
     let mut granted = Vec::new();
     let applied = bench.shaper.apply(&spec(text), QUEUE, bench.now, |waiter, token| granted.push((waiter, token)));
     applied.expect("room for it");
     granted
 }
 
-fn tokens(bench: &Bench, bucket: &str, count: u32) -> Vec<Token> {
+fn tokens(bench: &TlsScratch, bucket: &str, count: u32) -> Vec<Token> {
     let take = |waiter| match bench.admit(bucket, waiter) {
         Admission::Token(token) => token,
         other => panic!("{bucket}: {other:?}"),
@@ -18,13 +18,13 @@ fn tokens(bench: &Bench, bucket: &str, count: u32) -> Vec<Token> {
     (0..count).map(take).collect()
 }
 
-fn names(bench: &Bench) -> Vec<String> {
+fn names(bench: &TlsScratch) -> Vec<String> {
     bench.shaper.snapshot().into_iter().map(|view| view.name).collect()
 }
 
 #[test]
 fn what_stays_keeps_its_tokens_queue_and_identity() {
-    let bench = Bench::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
+    let bench = TlsScratch::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
     let held = tokens(&bench, "a", 3);
     bench.enqueue("a", 7);
     let id = bench.shaper.bucket("a");
@@ -42,7 +42,7 @@ fn what_stays_keeps_its_tokens_queue_and_identity() {
 
 #[test]
 fn a_deleted_bucket_drains_first() {
-    let bench = Bench::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
+    let bench = TlsScratch::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
     let old = bench.shaper.bucket("a").expect("a bucket");
     let mut held = tokens(&bench, "a", 3);
     bench.enqueue("a", 7);
@@ -69,7 +69,7 @@ fn a_deleted_bucket_drains_first() {
 #[test]
 fn a_deleted_branch_drains_from_its_leaves() {
     let nested = r#"{"main": {"share": "50..70 %", "buckets": {"upload": "50 %", "deep": {"share": "10 %", "buckets": {"x": "1 t"}}}}}"#;
-    let bench = Bench::new(100, nested, QUEUE);
+    let bench = TlsScratch::new(100, nested, QUEUE);
     let held: Vec<_> = ["main", "upload", "deep", "x"].into_iter().flat_map(|name| tokens(&bench, name, 1)).collect();
     apply(&bench, "{}");
     assert_eq!(names(&bench).len(), 5);
@@ -85,7 +85,7 @@ fn a_deleted_branch_drains_from_its_leaves() {
 
 #[test]
 fn a_leaf_that_gets_buckets_is_another_bucket() {
-    let bench = Bench::new(10, r#"{"main": "50..70 %"}"#, QUEUE);
+    let bench = TlsScratch::new(10, r#"{"main": "50..70 %"}"#, QUEUE);
     let held = tokens(&bench, "main", 2);
     apply(&bench, r#"{"main": {"share": "50..70 %", "buckets": {"upload": "50 %"}}}"#);
     assert_eq!(names(&bench), ["root", "main", "upload", "main"]);
@@ -96,7 +96,7 @@ fn a_leaf_that_gets_buckets_is_another_bucket() {
 
 #[test]
 fn nodes_are_used_again_and_too_many_in_use_are_refused() {
-    let bench = Bench::new(1_000, "{}", QUEUE);
+    let bench = TlsScratch::new(1_000, "{}", QUEUE);
     let many = |round: u32| {
         let buckets: Vec<_> = (0..60).map(|number| format!(r#""{round}-{number}": "1 %""#)).collect();
         format!("{{{}}}", buckets.join(", "))

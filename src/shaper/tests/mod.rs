@@ -26,12 +26,12 @@ fn spec(text: &str) -> Spec {
 }
 
 /// A tree, and the tokens that were delivered.
-struct Bench {
+struct TlsScratch {
     shaper: Shaper<u32>,
     now: Moment,
 }
 
-impl Bench {
+impl TlsScratch {
     fn new(size: u32, text: &str, queue: QueueLimits) -> Self {
         Self { shaper: Shaper::new(size, &spec(text), queue), now: Moment::ZERO }
     }

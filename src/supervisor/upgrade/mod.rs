@@ -14,7 +14,7 @@
 //!   End ───────────────────────────────▶
 //! ```
 
-mod line;
+mod channel;
 mod message;
 mod predecessor;
 mod report;
@@ -23,12 +23,12 @@ mod successor;
 pub use predecessor::Predecessor;
 pub use report::order;
 
-pub(super) use predecessor::Elder;
-pub(super) use successor::Word;
+pub(super) use predecessor::PredecessorLink;
+pub(super) use successor::SuccessorEvent;
 
-use super::doors::Doors;
+use super::listeners::Listeners;
 use super::notify;
-use crate::worker::Heir;
+use crate::worker::DrainTarget;
 use crossbeam_channel::Receiver;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -42,7 +42,7 @@ use successor::Successor;
 const PREDECESSOR: &str = "SLUICE_PREDECESSOR";
 
 /// How long it may take to hand over the last clients: more than one message that nobody reads.
-pub(super) const FAREWELL: Duration = Duration::from_secs(15);
+pub(super) const HANDOFF_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The number of the first process of a machine or a container.
 const INIT: u32 = 1;
@@ -52,7 +52,7 @@ const FIRST_PROCESS: &str = "this is process 1 of its container, which ends with
 
 /// Who comes after this process.
 #[derive(Debug, Default)]
-pub(super) enum Succession {
+pub(super) enum UpgradeState {
     /// Nobody.
     #[default]
     None,
@@ -62,22 +62,22 @@ pub(super) enum Succession {
     There(u32, Successor),
 }
 
-impl Succession {
+impl UpgradeState {
     /// Starts a successor, unless there is one.
     pub(super) fn begin(
         &mut self,
-        doors: Option<&Doors>,
+        listeners: Option<&Listeners>,
         timeout: Duration,
-        tell: impl Fn(Word) + Clone + Send + 'static,
+        tell: impl Fn(SuccessorEvent) + Clone + Send + 'static,
     ) {
-        let refused = match (&*self, doors) {
+        let refused = match (&*self, listeners) {
             _ if process::id() == INIT => FIRST_PROCESS.to_owned(),
             (Self::Coming(..), _) => "an upgrade is under way already".to_owned(),
             (Self::There(pid, _), _) => format!("process {pid} has taken this one's place; upgrade that one"),
             (Self::None, None) => "this process is stopping".to_owned(),
-            (Self::None, Some(doors)) => {
+            (Self::None, Some(listeners)) => {
                 notify::reloading("upgrading");
-                match doors.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
+                match listeners.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
                     Ok(sockets) => match Successor::start(sockets, timeout, tell) {
                         Ok(successor) => return *self = Self::Coming(successor, report::is_awaited()),
                         Err(why) => return self.failed(&why),
@@ -96,7 +96,7 @@ impl Succession {
     /// There will be no successor, and this process serves on.
     pub(super) fn failed(&mut self, why: &str) {
         if let Self::Coming(successor, _) = std::mem::take(self) {
-            successor.finish(FAREWELL);
+            successor.finish(HANDOFF_TIMEOUT);
         }
         log::error!("upgrade: failed: {why}; this process serves on as before");
         notify::failed(&format!("serving; an upgrade failed: {why}"));
@@ -104,14 +104,14 @@ impl Succession {
     }
 
     /// The successor serves. Returns the way for clients.
-    pub(super) fn succeeded(&mut self, pid: u32) -> Option<Heir> {
+    pub(super) fn succeeded(&mut self, pid: u32) -> Option<DrainTarget> {
         let Self::Coming(successor, _) = std::mem::take(self) else { return None };
         log::info!("upgrade: process {pid} serves; this one finishes what it has begun");
         notify::succeeded(pid);
         report::tell(Ok(pid));
-        let heir = successor.heir();
+        let drain_target = successor.drain_target();
         *self = Self::There(pid, successor);
-        Some(heir)
+        Some(drain_target)
     }
 
     /// The successor serves, but this process was told to stop meanwhile: so is the successor.
@@ -138,9 +138,9 @@ impl Succession {
     }
 
     /// The way for clients, where somebody else is the service now.
-    pub(super) fn heir(&self) -> Option<Heir> {
+    pub(super) fn drain_target(&self) -> Option<DrainTarget> {
         match self {
-            Self::There(_, successor) => Some(successor.heir()),
+            Self::There(_, successor) => Some(successor.drain_target()),
             _ => None,
         }
     }

@@ -1,11 +1,11 @@
 //! The process whose place this one takes: it started this one, and hands over its sockets and idle clients.
 
 use super::PREDECESSOR;
-use super::line::{Heard, Line};
+use super::channel::{HandoffChannel, Heard};
 use super::message::{Client, Message};
 use crate::net::listener::Listener;
 use crate::wire::forwarded::Peer;
-use crate::wire::proxy_header::Ends;
+use crate::wire::proxy_protocol::ProxyAddresses;
 use crate::worker::PlainClient;
 use nix::unistd::getppid;
 use std::env;
@@ -27,7 +27,7 @@ const LAST_BREATHS: usize = 200;
 /// The process that started this one to be its successor.
 #[derive(Debug)]
 pub struct Predecessor {
-    line: Line,
+    channel: HandoffChannel,
     pid: u32,
 }
 
@@ -40,9 +40,10 @@ impl Predecessor {
             // Somebody further up was started so.
             return Ok(None);
         }
-        let line = take_standard_input().and_then(Line::from_end);
-        let line = line.map_err(|error| format!("{PREDECESSOR} is set, but standard input is no line: {error}"))?;
-        Ok(Some(Self { line, pid: parent }))
+        let channel = take_standard_input().and_then(HandoffChannel::from_end);
+        let channel =
+            channel.map_err(|error| format!("{PREDECESSOR} is set, but standard input is no line: {error}"))?;
+        Ok(Some(Self { channel, pid: parent }))
     }
 
     /// Its number.
@@ -53,7 +54,7 @@ impl Predecessor {
     /// Tells it that this process will not succeed it.
     pub fn refuse(&self, why: &str) {
         // If it has gone, it need not know.
-        let _ = self.line.say(&Message::Failed { why: why.to_owned() });
+        let _ = self.channel.say(&Message::Failed { why: why.to_owned() });
     }
 
     /// Takes its listening sockets over.
@@ -86,7 +87,7 @@ impl Predecessor {
     pub(in crate::supervisor) fn has_ended(&self) -> bool {
         let is_orphan = || getppid().as_raw().unsigned_abs() != self.pid;
         // Where it has died, its end of the line was closed a moment before its children have another parent.
-        self.line.is_dead()
+        self.channel.is_dead()
             && (0..LAST_BREATHS).any(|_| {
                 let has_ended = is_orphan();
                 if !has_ended {
@@ -98,13 +99,13 @@ impl Predecessor {
 
     /// Whether it has hung up, or ended.
     pub(in crate::supervisor) fn is_silent(&self) -> bool {
-        self.line.is_dead()
+        self.channel.is_dead()
     }
 
     /// Says that everything is loaded, and waits for leave to serve. `false` where it has ended: nobody's leave is
     /// needed then.
     pub(in crate::supervisor) fn ask_leave(&self) -> Result<bool, String> {
-        let asked = self.line.say(&Message::Ready { pid: process::id() });
+        let asked = self.channel.say(&Message::Ready { pid: process::id() });
         let heard =
             asked.map_err(|error| format!("talking to the process before: {error}")).and_then(|()| self.hear(None));
         match heard {
@@ -120,22 +121,22 @@ impl Predecessor {
     pub(in crate::supervisor) fn follow(
         &self,
         take: impl Fn(Option<PlainClient>) + Send + 'static,
-    ) -> io::Result<Elder> {
-        let (line, pid) = (self.line.try_clone()?, self.pid);
-        let clients = Self { line: self.line.try_clone()?, pid };
+    ) -> io::Result<PredecessorLink> {
+        let (channel, pid) = (self.channel.try_clone()?, self.pid);
+        let clients = Self { channel: self.channel.try_clone()?, pid };
         thread::Builder::new().name("predecessor".into()).spawn(move || {
             clients.take_clients(&take);
             // It need not say anything more, and has to know it: its clients would go nowhere.
-            clients.line.hang_up();
+            clients.channel.hang_up();
             take(None);
         })?;
-        Ok(Elder { line, pid })
+        Ok(PredecessorLink { channel, pid })
     }
 
     fn take_clients(&self, take: &impl Fn(Option<PlainClient>)) {
         let (pid, mut taken, mut lost) = (self.pid, 0_u64, 0_u64);
         loop {
-            match self.line.hear(None) {
+            match self.channel.hear(None) {
                 Ok(Heard::Message(Message::Client(client), Some(file))) => match plain(client, file) {
                     Ok(client) => {
                         taken += 1;
@@ -171,7 +172,7 @@ impl Predecessor {
     }
 
     fn hear(&self, patience: Option<Duration>) -> Result<(Message, Option<OwnedFd>), String> {
-        match self.line.hear(patience) {
+        match self.channel.hear(patience) {
             Ok(Heard::Message(message, file)) => Ok((message, file)),
             Ok(Heard::End) => Err("the process before has given the upgrade up, or has ended".to_owned()),
             Ok(Heard::Spoilt(why)) | Err(why) => Err(format!("hearing from the process before: {why}")),
@@ -181,15 +182,15 @@ impl Predecessor {
 
 /// A predecessor that finishes what it has begun.
 #[derive(Debug)]
-pub(in crate::supervisor) struct Elder {
-    line: Line,
+pub(in crate::supervisor) struct PredecessorLink {
+    channel: HandoffChannel,
     pid: u32,
 }
 
-impl Elder {
+impl PredecessorLink {
     /// Says that connections are accepted.
     pub(in crate::supervisor) fn say_serving(&self) {
-        if let Err(error) = self.line.say(&Message::Serving) {
+        if let Err(error) = self.channel.say(&Message::Serving) {
             log::warn!("upgrade: telling process {} that this one serves: {error}", self.pid);
         }
     }
@@ -197,12 +198,12 @@ impl Elder {
     /// Has it open the access log again.
     pub(in crate::supervisor) fn reopen_log(&self) {
         // It may have ended.
-        let _ = self.line.say(&Message::ReopenLog);
+        let _ = self.channel.say(&Message::ReopenLog);
     }
 
     /// Takes no more clients of it: it has to close them.
     pub(in crate::supervisor) fn hang_up(&self) {
-        self.line.hang_up();
+        self.channel.hang_up();
     }
 }
 
@@ -213,7 +214,7 @@ fn plain(client: Client, file: OwnedFd) -> io::Result<PlainClient> {
     stream.nodelay()?;
     let Client { address, local_port, served, told } = client;
     let peer = Peer { address, local_port, secure: false, subject: None };
-    let told = told.map(|(source, destination)| Ends::new(source, destination));
+    let told = told.map(|(source, destination)| ProxyAddresses::new(source, destination));
     Ok(PlainClient { stream, peer, served, told })
 }
 
@@ -231,11 +232,12 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_lost_on_its_way_costs_no_other() {
-        let (near, far) = Line::open().expect("a line");
-        let line = Line::from_end(far).expect("its other end");
+        let (near, far) = HandoffChannel::open().expect("a line");
+        let channel = HandoffChannel::from_end(far).expect("its other end");
         let (out, taken) = mpsc::channel();
-        let predecessor = Predecessor { line, pid: 1 };
-        let elder = predecessor.follow(move |client| out.send(client).expect("somebody waits")).expect("a thread");
+        let predecessor = Predecessor { channel, pid: 1 };
+        let predecessor_link =
+            predecessor.follow(move |client| out.send(client).expect("somebody waits")).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
         let client =
@@ -250,7 +252,7 @@ mod tests {
             let client = taken.recv().expect("a word").expect("a client");
             assert_eq!(client.served, expected);
         }
-        elder.say_serving();
+        predecessor_link.say_serving();
         assert!(matches!(near.hear(None), Ok(Heard::Message(Message::Serving, None))), "it listens still");
         near.say(&Message::End { clients: 9 }).expect("the end");
         assert!(taken.recv().expect("a word").is_none());
@@ -259,10 +261,10 @@ mod tests {
 
     #[test]
     fn one_that_hangs_up_has_not_ended() {
-        let (near, far) = Line::open().expect("a line");
-        let line = Line::from_end(far).expect("its other end");
+        let (near, far) = HandoffChannel::open().expect("a line");
+        let channel = HandoffChannel::from_end(far).expect("its other end");
         let parent = getppid().as_raw().unsigned_abs();
-        let predecessor = Predecessor { line, pid: parent };
+        let predecessor = Predecessor { channel, pid: parent };
         assert!(!predecessor.is_silent() && !predecessor.has_ended());
         near.hang_up();
         assert!(predecessor.is_silent() && !predecessor.has_ended());

@@ -1,11 +1,11 @@
 //! The process that is to take this one's place: started, given the sockets, waited for, and at last given the clients.
 
 use super::PREDECESSOR;
-use super::line::{Heard, Line};
+use super::channel::{HandoffChannel, Heard};
 use super::message::{Client, Message};
 use crate::base::clock::Clock;
 use crate::net::listener::Listener;
-use crate::worker::{Heir, Passenger};
+use crate::worker::{DrainTarget, MigratingConnection};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::convert::Infallible;
 use std::env;
@@ -22,7 +22,7 @@ const SERVING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What becomes of a successor.
 #[derive(Debug)]
-pub(in crate::supervisor) enum Word {
+pub(in crate::supervisor) enum SuccessorEvent {
     /// It serves.
     Serves {
         /// Its process.
@@ -39,16 +39,16 @@ pub(in crate::supervisor) enum Word {
 /// A successor, on its way or there.
 #[derive(Debug)]
 pub(in crate::supervisor) struct Successor {
-    line: Line,
-    clients: Sender<Vec<Passenger>>,
-    turning_point: TurningPoint,
+    channel: HandoffChannel,
+    clients: Sender<Vec<MigratingConnection>>,
+    commit_point: CommitPoint,
     thread: JoinHandle<()>,
     /// It ends when the thread does.
     is_over: Receiver<Infallible>,
 }
 
 /// Where the upgrade can be given up no longer, or goes on no longer: whichever comes first.
-type TurningPoint = Arc<OnceLock<Turn>>;
+type CommitPoint = Arc<OnceLock<Turn>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -64,10 +64,11 @@ impl Successor {
     pub(super) fn start(
         sockets: Vec<(SocketAddr, Listener)>,
         timeout: Duration,
-        tell: impl Fn(Word) + Clone + Send + 'static,
+        tell: impl Fn(SuccessorEvent) + Clone + Send + 'static,
     ) -> Result<Self, String> {
-        let (line, end) = Line::open().map_err(|error| format!("making a line to a new process: {error}"))?;
-        let own = line.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
+        let (channel, end) =
+            HandoffChannel::open().map_err(|error| format!("making a line to a new process: {error}"))?;
+        let own = channel.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
         let mut arguments = env::args_os();
         // As it was typed: a path leads to the file that is there now, a name is looked for along PATH again.
         let program = arguments.next().ok_or("this process does not know how it was started")?;
@@ -81,35 +82,35 @@ impl Successor {
         drop(command);
         log::info!("upgrade: process {} starts", child.id());
         let (clients, clients_in) = crossbeam_channel::unbounded();
-        let turning_point = TurningPoint::default();
-        let escort = Escort {
-            line: own,
+        let commit_point = CommitPoint::default();
+        let task = UpgradeTask {
+            channel: own,
             child,
             sockets,
             timeout,
             clients: clients_in,
-            turning_point: Arc::clone(&turning_point),
+            commit_point: Arc::clone(&commit_point),
         };
         let (lives, is_over) = crossbeam_channel::bounded(0);
         let run = move || {
             let _lives = lives;
-            escort.run(&tell);
+            task.run(&tell);
         };
         let thread = thread::Builder::new().name("upgrade".into()).spawn(run);
         let thread = thread.map_err(|error| format!("starting a thread for an upgrade: {error}"))?;
-        Ok(Self { line, clients, turning_point, thread, is_over })
+        Ok(Self { channel, clients, commit_point, thread, is_over })
     }
 
     /// Has it fail, unless it may serve already.
     pub(super) fn give_up(&self) {
-        if self.turning_point.set(Turn::Back).is_ok() {
-            self.line.hang_up();
+        if self.commit_point.set(Turn::Back).is_ok() {
+            self.channel.hang_up();
         }
     }
 
     /// The way for clients.
-    pub(super) fn heir(&self) -> Heir {
-        Heir::Outside(self.clients.clone())
+    pub(super) fn drain_target(&self) -> DrainTarget {
+        DrainTarget::Outside(self.clients.clone())
     }
 
     /// Says that no clients follow: a letter with nobody in it, since workers that do not turn may hold the way for ever.
@@ -132,30 +133,30 @@ impl Successor {
 }
 
 /// The thread that goes with it.
-struct Escort {
-    line: Line,
+struct UpgradeTask {
+    channel: HandoffChannel,
     child: Child,
     sockets: Vec<(SocketAddr, Listener)>,
     timeout: Duration,
-    clients: Receiver<Vec<Passenger>>,
-    turning_point: TurningPoint,
+    clients: Receiver<Vec<MigratingConnection>>,
+    commit_point: CommitPoint,
 }
 
-impl Escort {
-    fn run(mut self, tell: &(impl Fn(Word) + Clone + Send + 'static)) {
+impl UpgradeTask {
+    fn run(mut self, tell: &(impl Fn(SuccessorEvent) + Clone + Send + 'static)) {
         if let Err(why) = self.install() {
             // It may have ended, which is what is wanted.
             let _ = self.child.kill();
             let _ = self.child.wait();
-            return tell(Word::Failed(why));
+            return tell(SuccessorEvent::Failed(why));
         }
         // The process has handles of its own.
         self.sockets.clear();
-        tell(Word::Serves { pid: self.child.id() });
+        tell(SuccessorEvent::Serves { pid: self.child.id() });
         self.listen(tell.clone());
         if self.pass_clients().is_err() {
             // Told before the way is closed: workers promise their clients to be served on for as long as it is open.
-            tell(Word::Gone);
+            tell(SuccessorEvent::Gone);
         }
     }
 
@@ -166,28 +167,29 @@ impl Escort {
         // Where something cannot be said, what is heard next tells why.
         let handed_over = self.hand_over_sockets();
         let pid = self.child.id();
-        self.await_word(&Message::Ready { pid }, deadline.since(clock.now()))?;
-        if self.turning_point.set(Turn::Go).is_err() {
-            return Err(self.obituary());
+        self.await_message(&Message::Ready { pid }, deadline.since(clock.now()))?;
+        if self.commit_point.set(Turn::Go).is_err() {
+            return Err(self.end_reason());
         }
-        let told = handed_over.and_then(|()| self.line.say(&Message::Go));
+        let told = handed_over.and_then(|()| self.channel.say(&Message::Go));
         told.map_err(|error| format!("talking to the new process: {error}"))?;
         // It serves already, or does so at once: however late it was ready, it has time to say so.
-        self.await_word(&Message::Serving, SERVING_PATIENCE)
+        self.await_message(&Message::Serving, SERVING_PATIENCE)
     }
 
     fn hand_over_sockets(&self) -> io::Result<()> {
-        self.line.say(&Message::Begin { pid: process::id(), sockets: self.sockets.len() })?;
+        self.channel.say(&Message::Begin { pid: process::id(), sockets: self.sockets.len() })?;
         let mut sockets = self.sockets.iter();
-        sockets.try_for_each(|(address, socket)| self.line.pass(&Message::Socket { address: *address }, socket.as_fd()))
+        sockets
+            .try_for_each(|(address, socket)| self.channel.pass(&Message::Socket { address: *address }, socket.as_fd()))
     }
 
-    fn await_word(&mut self, expected: &Message, patience: Duration) -> Result<(), String> {
-        match self.line.hear(Some(patience)) {
-            Ok(Heard::Message(word, _)) if word == *expected => Ok(()),
+    fn await_message(&mut self, expected: &Message, patience: Duration) -> Result<(), String> {
+        match self.channel.hear(Some(patience)) {
+            Ok(Heard::Message(event, _)) if event == *expected => Ok(()),
             Ok(Heard::Message(Message::Failed { why }, _)) => Err(why),
             Ok(Heard::Message(other, _)) => Err(format!("the new process said {other:?}, not {expected:?}")),
-            Ok(Heard::End) => Err(self.obituary()),
+            Ok(Heard::End) => Err(self.end_reason()),
             Ok(Heard::Spoilt(why)) | Err(why) => {
                 Err(format!("waiting for {expected:?} from the new process, up to server.upgradeTimeout: {why}"))
             }
@@ -195,7 +197,7 @@ impl Escort {
     }
 
     /// Why the line is dead.
-    fn obituary(&mut self) -> String {
+    fn end_reason(&mut self) -> String {
         // Where this process has hung up, the new one lives.
         let _ = self.child.kill();
         match self.child.wait() {
@@ -208,20 +210,20 @@ impl Escort {
     }
 
     /// Hears in a thread of its own what the successor has to say from now on.
-    fn listen(&self, tell: impl Fn(Word) + Send + 'static) {
-        let line = match self.line.try_clone() {
-            Ok(line) => line,
+    fn listen(&self, tell: impl Fn(SuccessorEvent) + Send + 'static) {
+        let channel = match self.channel.try_clone() {
+            Ok(channel) => channel,
             Err(error) => return log::warn!("upgrade: listening to the new process: {error}"),
         };
         let listen = move || {
             loop {
-                match line.hear(None) {
-                    Ok(Heard::Message(Message::ReopenLog, _)) => tell(Word::ReopenLog),
+                match channel.hear(None) {
+                    Ok(Heard::Message(Message::ReopenLog, _)) => tell(SuccessorEvent::ReopenLog),
                     Ok(Heard::Message(..) | Heard::Spoilt(_)) => {}
                     Ok(Heard::End) | Err(_) => break,
                 }
             }
-            tell(Word::Gone);
+            tell(SuccessorEvent::Gone);
         };
         if let Err(error) = thread::Builder::new().name("successor".into()).spawn(listen) {
             log::warn!("upgrade: listening to the new process: {error}");
@@ -231,8 +233,8 @@ impl Escort {
     /// Hands clients over until the end is said, or one cannot be handed over: so nor can the next one.
     fn pass_clients(&self) -> io::Result<()> {
         let mut passed = 0;
-        let letters = self.clients.iter().take_while(|passengers| !passengers.is_empty());
-        for client in letters.flatten().filter_map(Passenger::into_plain) {
+        let letters = self.clients.iter().take_while(|connections| !connections.is_empty());
+        for client in letters.flatten().filter_map(MigratingConnection::into_plain) {
             let peer = client.peer;
             let message = Client {
                 address: peer.address,
@@ -240,7 +242,7 @@ impl Escort {
                 served: client.served,
                 told: client.told.map(|ends| (ends.source, ends.destination)),
             };
-            self.line.pass(&Message::Client(message), client.stream.as_fd()).inspect_err(|error| {
+            self.channel.pass(&Message::Client(message), client.stream.as_fd()).inspect_err(|error| {
                 log::warn!(
                     "upgrade: {passed} idle connections were handed over, and no more can be: {error}; those on their way \
                      are closed"
@@ -248,7 +250,7 @@ impl Escort {
             })?;
             passed += 1;
         }
-        if self.line.say(&Message::End { clients: passed }).is_ok() {
+        if self.channel.say(&Message::End { clients: passed }).is_ok() {
             log::info!("upgrade: {passed} idle connections were handed over");
         }
         Ok(())

@@ -10,11 +10,11 @@ fn what_came_for_a_request_that_is_over_reaches_nobody() {
     let mut stage = Stage::new("gone", 10);
     let mut clients: Vec<_> = (0..3).map(|number| stage.client(&request(&format!("/{number}")))).collect();
     stage.watch();
-    let jobs: Vec<Key> = stage.worker.jobs.keys().collect();
+    let jobs: Vec<SlotKey> = stage.worker.jobs.keys().collect();
     let mut backends: Vec<_> = (0..3).map(|_| stage.accepted()).collect();
     for (number, backend) in backends.iter_mut().enumerate() {
-        let answer = format!("HTTP/1.1 20{number} OK\r\nContent-Length: 2000\r\n\r\n{}", "x".repeat(2000));
-        backend.write_all(answer.as_bytes()).expect("an answer");
+        let response = format!("HTTP/1.1 20{number} OK\r\nContent-Length: 2000\r\n\r\n{}", "x".repeat(2000));
+        backend.write_all(response.as_bytes()).expect("an answer");
     }
     let worker = &mut stage.worker;
     let mut events = Events::with_capacity(EVENTS);
@@ -23,11 +23,11 @@ fn what_came_for_a_request_that_is_over_reaches_nobody() {
         assert!(!events.is_empty(), "waited in vain for the answers");
         events.iter().for_each(|event| worker.take_event(event));
     }
-    worker.tell(jobs[1], Input::Abort(Reason::NoSocket));
+    worker.dispatch(jobs[1], Input::Abort(FailureReason::SocketsExhausted));
     assert!(worker.jobs.get(jobs[1]).is_none(), "it is over");
     worker.finish_batch();
     for (client, status) in clients.iter_mut().zip(["200", "503", "202"]) {
-        stage.expect_answer(client, &format!("HTTP/1.1 {status} "));
+        stage.expect_response(client, &format!("HTTP/1.1 {status} "));
     }
     assert_eq!((stage.worker.jobs.len(), stage.worker.core.buffers.lent()), (0, 0));
     assert_eq!(stage.worker.upstreams.len(), 2, "its connection is closed, and no other");
@@ -47,24 +47,24 @@ fn what_full_sockets_do_not_take_in_a_batch_follows() {
     let mut backends: Vec<_> = (0..3).map(|_| stage.accepted()).collect();
     let body = |number: u8| (0..251).cycle().take(LENGTH).map(move |step| step ^ number);
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
-    let answers = [0, 1, 2].map(|number| head.bytes().chain(body(number)).collect::<Vec<u8>>());
+    let responses = [0, 1, 2].map(|number| head.bytes().chain(body(number)).collect::<Vec<u8>>());
     let mut sent = [0; 3];
-    let mut answer = |at_once: usize| {
-        for ((backend, answer), sent) in backends.iter_mut().zip(&answers).zip(&mut sent) {
+    let mut response = |at_once: usize| {
+        for ((backend, response), sent) in backends.iter_mut().zip(&responses).zip(&mut sent) {
             backend.set_nonblocking(true).expect("a backend that can be asked");
-            let end = answer.len().min(*sent + at_once);
-            *sent += backend.write(&answer[*sent..end]).unwrap_or(0);
+            let end = response.len().min(*sent + at_once);
+            *sent += backend.write(&response[*sent..end]).unwrap_or(0);
         }
     };
     // So little at a time that what comes for all of them is one batch.
     stage.until("all sockets are full", |stage| {
-        answer(8000);
-        let is_full = |job: &Job| !job.exchange.backlog(Side::Client).is_empty();
+        response(8000);
+        let is_full = |job: &ActiveExchange| !job.exchange.pending_write(Side::Client).is_empty();
         stage.worker.jobs.values().all(is_full).then_some(())
     });
     assert_eq!(stage.worker.batch.largest(), 3, "they were in one batch");
     stage.until("the answers have come", |_| {
-        answer(LENGTH);
+        response(LENGTH);
         clients.iter_mut().for_each(End::work);
         clients.iter().all(|client| client.inbox.len() >= LENGTH).then_some(())
     });
@@ -89,12 +89,12 @@ fn a_batch_holds_no_memory_for_ever() {
     let before = stage.worker.held_bytes();
     let chunks = b"10\r\n0123456789abcdef\r\n".repeat(100_000);
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let answer = [&head[..], &chunks, b"0\r\n\r\n"].concat();
+    let response = [&head[..], &chunks, b"0\r\n\r\n"].concat();
     backend.set_nonblocking(true).expect("a backend that can be asked");
     let mut sent = 0;
     let mut end = End::new(client);
     stage.until("the answer", |_| {
-        sent += backend.write(&answer[sent..]).unwrap_or(0);
+        sent += backend.write(&response[sent..]).unwrap_or(0);
         end.work();
         end.inbox.ends_with(b"\r\n0\r\n\r\n").then_some(())
     });

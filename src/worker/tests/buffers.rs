@@ -1,7 +1,7 @@
 //! What is kept for clients that send much at once, and for those who are slow.
 
 use super::*;
-use crate::worker::read_limit::SMALLEST_READ;
+use crate::worker::read_size::SMALLEST_READ;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const PING: &[u8] = b"GET / HTTP/1.1\r\nHost: __ping__\r\n\r\n";
@@ -42,21 +42,21 @@ fn little_is_read_behind_a_request_that_is_under_way() {
 
 /// All are answered, and what is left of a read stays where it is: as many copies as requests would be 80 MB.
 #[test]
-fn many_requests_in_one_read_are_answered_where_they_lie() {
+fn many_requests_in_one_read_are_served_where_they_lie() {
     const COUNT: usize = 5000;
     let mut stage = Stage::new("pipelined", 10);
     let mut client = patient(TcpStream::connect(stage.address).expect("a connection"));
     client.set_nonblocking(true).expect("a client that can be asked");
     let all = PING.repeat(COUNT);
-    let (mut sent, mut places, mut answers) = (0, std::collections::HashSet::new(), Vec::new());
+    let (mut sent, mut places, mut responses) = (0, std::collections::HashSet::new(), Vec::new());
     let mut room = [0; 65_536];
     stage.until("the answers", |stage| {
         sent += client.write(&all[sent..]).unwrap_or(0);
         let clients = stage.worker.clients.keys().filter_map(|key| stage.worker.clients.get(key));
         places.extend(clients.map(|client| client.stream.unread.lent().grown));
         let count = client.read(&mut room).unwrap_or(0);
-        answers.extend_from_slice(&room[..count]);
-        (answers.windows(5).filter(|it| it == b"\r\n\r\no").count() >= COUNT).then_some(())
+        responses.extend_from_slice(&room[..count]);
+        (responses.windows(5).filter(|it| it == b"\r\n\r\no").count() >= COUNT).then_some(())
     });
     // A copy of what is left would have the size of what is left, another one for each request.
     assert!(places.len() < COUNT / 10, "{} sizes", places.len());
@@ -91,23 +91,26 @@ fn slow_readers_have_a_budget_together() {
     }
     stage.until("everybody holds something", |stage| {
         slow.iter_mut().for_each(|(_, backend)| _ = backend.write(&body));
-        stage.worker.jobs.keys().all(|job| stage.worker.burden(job).is_some()).then_some(())
+        stage.worker.jobs.keys().all(|job| stage.worker.buffered_bytes(job).is_some()).then_some(())
     });
     let held = stage.worker.core.buffers.grown();
     assert!(!stage.worker.is_short_of_buffers());
     stage.worker.settings.max_buffer_bytes = held / 2;
     assert!(stage.worker.is_short_of_buffers());
-    let jobs: Vec<Key> = stage.worker.jobs.keys().collect();
-    let burdens: Vec<_> = jobs.iter().map(|job| (*job, stage.worker.burden(*job).expect("a burden"))).collect();
-    stage.worker.relieve_buffers();
+    let jobs: Vec<SlotKey> = stage.worker.jobs.keys().collect();
+    let loads: Vec<_> = jobs.iter().map(|job| (*job, stage.worker.buffered_bytes(*job).expect("a burden"))).collect();
+    stage.worker.shed_buffers();
     assert!(stage.worker.core.buffers.grown() <= held / 2, "{} of {held}", stage.worker.core.buffers.grown());
-    let (left, gone): (Vec<_>, Vec<_>) = burdens.iter().partition(|(job, _)| stage.worker.jobs.get(*job).is_some());
-    assert_eq!(stage.worker.counters.get_reason(Reason::NoBuffer), gone.len() as u64);
-    let most_left = left.iter().map(|(_, burden)| *burden).max().expect("somebody who is left");
-    assert!(gone.iter().all(|(_, burden)| *burden >= most_left), "{gone:?} have gone, {left:?} have not");
+    let (left, gone): (Vec<_>, Vec<_>) = loads.iter().partition(|(job, _)| stage.worker.jobs.get(*job).is_some());
+    assert_eq!(stage.worker.counters.get_reason(FailureReason::BufferLimit), gone.len() as u64);
+    let most_left = left.iter().map(|(_, buffered_bytes)| *buffered_bytes).max().expect("somebody who is left");
+    assert!(
+        gone.iter().all(|(_, buffered_bytes)| *buffered_bytes >= most_left),
+        "{gone:?} have gone, {left:?} have not"
+    );
     let mut quick = stage.client(std::str::from_utf8(GET).expect("text"));
     stage.accepted().write_all(OK).expect("an answer");
-    stage.expect_answer(&mut quick, "HTTP/1.1 200 ");
+    stage.expect_response(&mut quick, "HTTP/1.1 200 ");
 }
 
 /// Some clients send CRLF behind a body: nothing comes of it, neither a request without an end nor a page.
@@ -117,7 +120,7 @@ fn a_blank_line_is_no_request() {
     let mut client = stage.client(&["\r\n\r\n", std::str::from_utf8(GET).expect("text"), "\r\n"].concat());
     for lines in [&b"\r\n"[..], b"\r\n\r\n"] {
         stage.accepted().write_all(OK).expect("an answer");
-        stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+        stage.expect_response(&mut client, "HTTP/1.1 200 ");
         client.write_all(lines).expect("blank lines");
         for _ in 0..20 {
             stage.turn();
@@ -150,14 +153,14 @@ fn not_all_who_wait_at_a_door_come_in_at_once() {
 
 /// The head of an answer comes in two parts: with the second one the answer is whole, and its connection free.
 #[test]
-fn a_connection_whose_answer_came_in_parts_is_used_again() {
+fn a_connection_whose_response_came_in_parts_is_used_again() {
     let mut stage = Stage::new("parts", 10);
     let mut client = stage.client(std::str::from_utf8(GET).expect("text"));
     let mut backend = stage.accepted();
     backend.write_all(b"HTTP/1.1 200 OK\r\nContent-").expect("a part");
     stage.until("it is read", |stage| (stage.worker.core.buffers.lent() > 1).then_some(()));
     backend.write_all(b"Length: 2\r\n\r\nok").expect("the rest");
-    stage.expect_answer(&mut client, "HTTP/1.1 200 ");
+    stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.until("it is over", |stage| stage.worker.jobs.is_empty().then_some(()));
     assert_eq!((stage.worker.upstreams.len(), stage.worker.core.buffers.lent()), (1, 0));
 }
@@ -183,7 +186,7 @@ fn a_large_body_is_read_in_whole_segments() {
         stage.until("the body", |stage| {
             sent += backend.write(&body[..body.len().min(BYTES - sent)]).unwrap_or(0);
             got += client.read(&mut room).unwrap_or(0);
-            let limit = stage.worker.jobs.values().next().map(|job| job.read_limit.of(Side::Upstream, |_| 0));
+            let limit = stage.worker.jobs.values().next().map(|job| job.read_size.of(Side::Upstream, |_| 0));
             sizes.extend(limit.filter(|limit| sizes.last() != Some(limit)));
             (got > BYTES).then_some(())
         });

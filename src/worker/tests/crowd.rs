@@ -21,7 +21,7 @@ struct Plan {
     is_upload_late: bool,
     /// Its answer comes before the end of its body, and in the same turn.
     is_early: bool,
-    answer: usize,
+    response: usize,
     coding: Coding,
     /// The second half of the answer comes in another turn.
     is_halved: bool,
@@ -57,18 +57,18 @@ impl Plan {
             5..=6 => dice.usize(1000..5000),
             _ => dice.usize(5000..60_000),
         };
-        let (upload, answer) = (length(), length());
+        let (upload, response) = (length(), length());
         if upload > 1 && dice.u8(..4) == 0 {
             let (coding, client) = (Coding::Sized, Conduct::Stays);
             let (is_upload_late, is_early, is_halved, is_stale) = (true, true, false, false);
-            return Self { number, upload, is_upload_late, is_early, answer, coding, is_halved, is_stale, client };
+            return Self { number, upload, is_upload_late, is_early, response, coding, is_halved, is_stale, client };
         }
         Self {
             number,
             upload: if dice.bool() { upload } else { 0 },
             is_upload_late: dice.bool(),
             is_early: false,
-            answer,
+            response,
             coding: [Coding::Sized, Coding::Sized, Coding::Chunked, Coding::UntilClose][dice.usize(..4)],
             is_halved: dice.u8(..4) == 0,
             is_stale: dice.u8(..8) == 0,
@@ -101,8 +101,8 @@ impl Plan {
     }
 
     /// The answer, in as many parts as turns.
-    fn answer(&self) -> (Vec<u8>, Vec<u8>) {
-        let body = self.text(self.answer);
+    fn response(&self) -> (Vec<u8>, Vec<u8>) {
+        let body = self.text(self.response);
         let mut first = match self.coding {
             Coding::Sized => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes(),
             Coding::Chunked => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
@@ -201,11 +201,11 @@ impl Crowd {
     }
 
     /// The answers, and the ends of those who do not wait for them, all before the worker's next turn.
-    fn answer(&mut self, seed: u64, stage: &mut Stage) {
+    fn response(&mut self, seed: u64, stage: &mut Stage) {
         let mut late = Vec::new();
-        let mut order: Vec<_> = self.asked.iter().collect();
-        fastrand::Rng::with_seed(seed).shuffle(&mut order);
-        for (number, place) in order {
+        let mut command: Vec<_> = self.asked.iter().collect();
+        fastrand::Rng::with_seed(seed).shuffle(&mut command);
+        for (number, place) in command {
             let plan = &self.plans[number];
             let client = &mut self.clients[number % CLIENTS];
             if let (Some(held), Some(end)) = (self.held.remove(number), client.as_mut()) {
@@ -216,7 +216,7 @@ impl Crowd {
             if plan.client == Conduct::Resets && number % 2 == 0 {
                 client.take().into_iter().for_each(|end| reset(end.stream));
             }
-            let (first, second) = plan.answer();
+            let (first, second) = plan.response();
             let connection = &mut self.backend[*place];
             if let Some(end) = connection {
                 end.outbox.extend(first);
@@ -275,7 +275,7 @@ impl Crowd {
                 end.work();
                 if let Some((line, body)) = end.take_message() {
                     assert_eq!(line, "HTTP/1.1 200 OK", "{plan:?}, {}", self.label);
-                    assert!(body == plan.text(plan.answer), "another's answer to {plan:?}, {}", self.label);
+                    assert!(body == plan.text(plan.response), "another's answer to {plan:?}, {}", self.label);
                     assert!(end.inbox.is_empty(), "bytes behind the answer to {plan:?}, {}", self.label);
                     end.served = 1;
                 }
@@ -304,7 +304,7 @@ fn everybody_in_a_batch_gets_what_is_his() {
                 crowd.ask(seed, round, &mut stage);
                 let waits = format!("the requests of round {round}, {}", crowd.label);
                 stage.until(&waits, |stage| crowd.has_heard(stage).then_some(()));
-                crowd.answer(seed, &mut stage);
+                crowd.response(seed, &mut stage);
                 let waits = format!("the answers of round {round}, {}", crowd.label);
                 stage.until(&waits, |_| crowd.is_served().then_some(()));
                 for (client, plan) in crowd.clients.iter_mut().zip(crowd.plans.values()) {

@@ -1,6 +1,6 @@
 //! What an encrypted connection keeps for a peer that is slow.
 
-use super::handover::{SWITCH, UPGRADE};
+use super::migration::{SWITCH, UPGRADE};
 use super::*;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -50,7 +50,7 @@ impl Flood {
         let worker = &self.stage.worker;
         let clients = worker.clients.values().map(|client| client.stream.lent());
         let upstreams = worker.upstreams.values().map(|upstream| upstream.stream.lent());
-        let jobs = worker.jobs.values().map(|job| job.exchange.lent_buffers());
+        let jobs = worker.jobs.values().map(|job| job.exchange.buffer_usage());
         let lent: usize = clients.chain(upstreams).chain(jobs).map(|lent| lent.grown).sum();
         assert_eq!(worker.core.buffers.grown(), lent);
         assert!(lent > self.kept, "{lent} bytes, {} of them records", self.kept);
@@ -65,7 +65,7 @@ impl Flood {
             send(client, sent);
             (*sent == BODY_BYTES).then_some(())
         });
-        self.stage.expect_answer(client, "HTTP/1.1 200 ");
+        self.stage.expect_response(client, "HTTP/1.1 200 ");
         self.end();
     }
 
@@ -120,10 +120,14 @@ fn records_for_a_slow_peer_count_among_the_buffers() {
     let mut flood = Flood::new("records", &upload(), b"");
     flood.rise();
     let worker = &flood.stage.worker;
-    let (burden, job) = (worker.burden(worker.jobs.keys().next().expect("a job")), worker.jobs.values().next());
-    let plain = job.map_or(0, |job| job.exchange.burden());
+    let (buffered_bytes, job) =
+        (worker.buffered_bytes(worker.jobs.keys().next().expect("a job")), worker.jobs.values().next());
+    let plain = job.map_or(0, |job| job.exchange.buffered_bytes());
     // Its time counts too, from the first millisecond on.
-    assert!(burden.is_some_and(|burden| burden >= (plain + flood.kept) as u128), "{burden:?} of {plain}");
+    assert!(
+        buffered_bytes.is_some_and(|buffered_bytes| buffered_bytes >= (plain + flood.kept) as u128),
+        "{buffered_bytes:?} of {plain}"
+    );
     flood.fall();
 }
 
@@ -139,7 +143,7 @@ fn records_for_a_peer_that_leaves_are_dropped() {
 #[test]
 fn records_move_to_another_worker_with_their_tunnel() {
     let mut flood = Flood::new("moved", UPGRADE, SWITCH);
-    flood.stage.expect_answer(&mut flood.client, "HTTP/1.1 101 ");
+    flood.stage.expect_response(&mut flood.client, "HTTP/1.1 101 ");
     flood.rise();
     flood.stage.replace(None);
     flood.stage.until_left();

@@ -10,7 +10,7 @@ pub(super) struct Row {
     /// What the backend must see.
     pub(super) backend_sees: &'static str,
     /// What the backend sends.
-    pub(super) answer: &'static str,
+    pub(super) response: &'static str,
     /// Whether the backend closes the connection after it.
     pub(super) closes: bool,
     /// What the client must see.
@@ -29,17 +29,17 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A row about a request, whose answer does not matter.
 const fn request(name: &'static str, request: &'static str, backend_sees: &'static str) -> Row {
-    Row { name, request, backend_sees, answer: OK, closes: false, client_sees: OK }
+    Row { name, request, backend_sees, response: OK, closes: false, client_sees: OK }
 }
 
 /// A row about an answer to a plain GET.
-const fn answer(name: &'static str, answer: &'static str, client_sees: &'static str) -> Row {
-    Row { name, request: GET, backend_sees: GET, answer, closes: false, client_sees }
+const fn response(name: &'static str, response: &'static str, client_sees: &'static str) -> Row {
+    Row { name, request: GET, backend_sees: GET, response, closes: false, client_sees }
 }
 
 /// The same for an answer that the backend's closing ends.
-const fn last_answer(name: &'static str, bytes: &'static str, client_sees: &'static str) -> Row {
-    Row { closes: true, ..answer(name, bytes, client_sees) }
+const fn last_response(name: &'static str, bytes: &'static str, client_sees: &'static str) -> Row {
+    Row { closes: true, ..response(name, bytes, client_sees) }
 }
 
 /// All rows.
@@ -126,38 +126,42 @@ pub(super) const ROWS: &[Row] = &[
         "GET / HTTP/1.1\r\nHost: HOST\r\nCookie: a=1\r\nAccept: x\r\nCookie: b=2\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: HOST\r\nCookie: a=1\r\nAccept: x\r\nCookie: b=2\r\n\r\n",
     ),
-    answer(
+    response(
         "names of an answer keep their case and order, the reason its words",
         "HTTP/1.1 200 Very Well, Thanks\r\nsERVER: x\r\nSet-Cookie: a=1; Path=/\r\nContent-Length: 2\r\nset-cookie: b=2\r\n\r\nok",
         "HTTP/1.1 200 Very Well, Thanks\r\nsERVER: x\r\nSet-Cookie: a=1; Path=/\r\nContent-Length: 2\r\nset-cookie: b=2\r\n\r\nok",
     ),
-    answer(
+    response(
         "an answer without a reason",
         "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n",
     ),
-    answer(
+    response(
         "an answer with a status nobody knows",
         "HTTP/1.1 299 Fine\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 299 Fine\r\nContent-Length: 0\r\n\r\n",
     ),
-    answer(
+    response(
         "an answer in chunks",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
     ),
-    answer(
+    response(
         "trailers of an answer pass, chunk extensions do not",
         "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3;n=1\r\nabc\r\n0;e\r\nX-Sum: 9\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n",
     ),
-    answer(
+    response(
         "hop-by-hop fields of an answer stay here",
         "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\nProxy-Connection: a\r\nX-End: 1\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-End: 1\r\n\r\nok",
     ),
-    answer("204 has no body", "HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n", "HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n"),
-    answer(
+    response(
+        "204 has no body",
+        "HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n",
+    ),
+    response(
         "304 has no body, whatever its length says",
         "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 1000\r\n\r\n",
         "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 1000\r\n\r\n",
@@ -165,7 +169,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         request: "HEAD / HTTP/1.1\r\nHost: HOST\r\n\r\n",
         backend_sees: "HEAD / HTTP/1.1\r\nHost: HOST\r\n\r\n",
-        ..answer(
+        ..response(
             "the answer to HEAD has no body, whatever its length says",
             "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
@@ -174,24 +178,28 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         request: "HEAD / HTTP/1.1\r\nHost: HOST\r\n\r\n",
         backend_sees: "HEAD / HTTP/1.1\r\nHost: HOST\r\n\r\n",
-        ..answer(
+        ..response(
             "the answer to HEAD has no body, though it would come in chunks",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\n\r\n",
         )
     },
-    last_answer(
+    last_response(
         "an answer that ends with the connection",
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end",
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end",
     ),
-    last_answer("an empty answer that ends with the connection", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"),
-    last_answer(
+    last_response(
+        "an empty answer that ends with the connection",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+    ),
+    last_response(
         "an HTTP/1.0 answer is made an HTTP/1.1 one",
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ),
-    last_answer(
+    last_response(
         "an answer with Connection: close",
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
         OK,
@@ -199,13 +207,13 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         request: "GET / HTTP/1.0\r\nHost: HOST\r\n\r\n",
         backend_sees: GET,
-        ..answer(
+        ..response(
             "chunks are undone for an HTTP/1.0 client",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 9\r\n\r\n",
             "HTTP/1.1 200 OK\r\n\r\nabcde",
         )
     },
-    answer(
+    response(
         "an answer of two statuses that are not final",
         "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         OK,

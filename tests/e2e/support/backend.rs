@@ -73,16 +73,16 @@ impl Backend {
     }
 
     /// A backend that gives the same answer to every request and keeps its connections.
-    pub(crate) fn always(answer: impl Into<Vec<u8>>) -> Self {
-        let answer = answer.into();
-        Self::serve(move |_, conn| conn.send(&answer))
+    pub(crate) fn always(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
+        Self::serve(move |_, conn| conn.send(&response))
     }
 
     /// A backend that gives the same answer to every request and closes the connection after it.
-    pub(crate) fn closing(answer: impl Into<Vec<u8>>) -> Self {
-        let answer = answer.into();
+    pub(crate) fn closing(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
         Self::serve(move |_, conn| {
-            conn.send(&answer);
+            conn.send(&response);
             conn.finish();
         })
     }

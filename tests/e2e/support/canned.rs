@@ -12,12 +12,12 @@ pub(crate) fn ok(body: &str) -> Vec<u8> {
 
 /// 200 with each of these as a chunk.
 pub(crate) fn chunked(pieces: &[&str]) -> Vec<u8> {
-    let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let mut response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for piece in pieces {
-        answer.extend_from_slice(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes());
+        response.extend_from_slice(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes());
     }
-    answer.extend_from_slice(b"0\r\n\r\n");
-    answer
+    response.extend_from_slice(b"0\r\n\r\n");
+    response
 }
 
 /// A GET of this host and path.

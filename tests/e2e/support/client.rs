@@ -55,11 +55,11 @@ pub(crate) struct Client {
 
 /// A complete answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     /// Its head.
     pub(crate) head: Head,
     /// The heads of the 1xx answers before it.
-    pub(crate) interim: Vec<Head>,
+    pub(crate) informational: Vec<Head>,
     /// The content.
     pub(crate) body: Vec<u8>,
     /// What came after the last chunk.
@@ -68,7 +68,7 @@ pub(crate) struct Answer {
     pub(crate) framing: Framing,
 }
 
-impl Answer {
+impl Response {
     /// The status.
     pub(crate) fn status(&self) -> u16 {
         self.head.status()
@@ -113,43 +113,43 @@ impl Client {
 
     /// Sends a request and reads its answer.
     #[track_caller]
-    pub(crate) fn exchange(&mut self, request: impl AsRef<[u8]>) -> Answer {
+    pub(crate) fn exchange(&mut self, request: impl AsRef<[u8]>) -> Response {
         let request = request.as_ref();
         self.send(request);
         let method = request.split(|byte| *byte == b' ').next().unwrap_or_default();
-        self.answer_to(&String::from_utf8_lossy(method))
+        self.response_to(&String::from_utf8_lossy(method))
     }
 
     /// Sends a GET and reads its answer.
     #[track_caller]
-    pub(crate) fn get(&mut self, host: &str, path: &str) -> Answer {
+    pub(crate) fn get(&mut self, host: &str, path: &str) -> Response {
         self.exchange(canned::get(host, path))
     }
 
     /// Reads the answer to a request of this method.
     #[track_caller]
-    pub(crate) fn answer_to(&mut self, method: &str) -> Answer {
-        match self.try_answer_to(method) {
-            Ok(answer) => answer,
+    pub(crate) fn response_to(&mut self, method: &str) -> Response {
+        match self.try_response_to(method) {
+            Ok(response) => response,
             Err(ended) => panic!("no complete answer to {method}: {ended}"),
         }
     }
 
     /// Reads the answer to a request of this method, if a complete one comes.
-    pub(crate) fn try_answer_to(&mut self, method: &str) -> Result<Answer, Ended> {
-        let mut interim = Vec::new();
+    pub(crate) fn try_response_to(&mut self, method: &str) -> Result<Response, Ended> {
+        let mut informational = Vec::new();
         let head = loop {
             let head = self.inlet.head(&mut self.transport)?;
             match head.status() {
-                100 | 102..=199 => interim.push(head),
+                100 | 102..=199 => informational.push(head),
                 _ => break head,
             }
         };
-        let framing = head.answer_framing(method);
+        let framing = head.response_framing(method);
         let mut body = Vec::new();
         let ended = self.inlet.body(&mut self.transport, framing, &mut |piece| body.extend_from_slice(piece));
         match ended {
-            Ok(trailers) => Ok(Answer { head, interim, body, trailers, framing }),
+            Ok(trailers) => Ok(Response { head, informational, body, trailers, framing }),
             Err(how) => Err(Ended { how, received: body }),
         }
     }

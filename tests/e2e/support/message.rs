@@ -59,7 +59,7 @@ impl Head {
     }
 
     /// How the body of this answer to `method` ends.
-    pub(crate) fn answer_framing(&self, method: &str) -> Framing {
+    pub(crate) fn response_framing(&self, method: &str) -> Framing {
         match self.status() {
             100..=199 | 204 | 304 => Framing::None,
             _ if method == "HEAD" => Framing::None,

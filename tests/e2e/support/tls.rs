@@ -314,7 +314,7 @@ pub(crate) enum End {
 
 /// Gives every connection this answer, whatever it asks, and ends it. Returns where, and counts
 /// the connections it is done with.
-pub(crate) fn serve(pair: &Pair, answer: &'static [u8], end: End) -> (SocketAddr, Arc<AtomicUsize>) {
+pub(crate) fn serve(pair: &Pair, response: &'static [u8], end: End) -> (SocketAddr, Arc<AtomicUsize>) {
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -340,7 +340,7 @@ pub(crate) fn serve(pair: &Pair, answer: &'static [u8], end: End) -> (SocketAddr
                 stream.read_exact(&mut byte).expect("a request");
                 heard.push(byte[0]);
             }
-            stream.write_all(answer).expect("sending the answer");
+            stream.write_all(response).expect("sending the answer");
             if end == End::Goodbye {
                 stream.conn.send_close_notify();
             }

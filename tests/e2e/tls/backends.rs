@@ -60,8 +60,8 @@ fn a_backend_that_is_somebody_else_gets_no_request_unless_that_is_no_matter() {
     ];
     for proxy in &refused {
         let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n");
-        let answer = proxy.client().exchange(request);
-        assert_eq!((answer.status(), answer.head.get("X-Debug-Error")), (502, Some("tls_failed")));
+        let response = proxy.client().exchange(request);
+        assert_eq!((response.status(), response.head.get("X-Debug-Error")), (502, Some("tls_failed")));
         until("it is told", || proxy.stderr().contains("shaking hands: invalid peer certificate"));
     }
     assert_eq!(backend.heads(), 0);
@@ -117,7 +117,7 @@ fn a_backend_may_want_to_know_who_asks() {
 }
 
 #[test]
-fn an_answer_that_was_cut_is_no_whole_one() {
+fn a_response_that_was_cut_is_no_whole_one() {
     let authority = Authority::new();
     for (end, is_whole) in [(End::Goodbye, true), (End::Cut, false)] {
         let pair = authority.issue(&["127.0.0.1"]);
@@ -128,8 +128,8 @@ fn an_answer_that_was_cut_is_no_whole_one() {
             .start();
         let mut client = proxy.client();
         client.send(canned::get(HOST, "/"));
-        let answer = client.try_answer_to("GET");
-        assert_eq!(answer.is_ok(), is_whole, "{answer:?}");
+        let response = client.try_response_to("GET");
+        assert_eq!(response.is_ok(), is_whole, "{response:?}");
     }
 }
 
@@ -138,8 +138,8 @@ fn a_backend_that_speaks_no_tls_is_told_apart() {
     let backend = Backend::raw(|conn| conn.send(canned::sized("400 Bad Request", "what is that?")));
     let url = backend.url().replace("http://", "https://");
     let proxy = Setup::for_backends([url]).set("backendTls", json!({"insecure": true})).start();
-    let answer = proxy.client().exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
-    assert_eq!((answer.status(), answer.head.get("X-Debug-Error")), (502, Some("tls_failed")));
+    let response = proxy.client().exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
+    assert_eq!((response.status(), response.head.get("X-Debug-Error")), (502, Some("tls_failed")));
 }
 
 #[test]

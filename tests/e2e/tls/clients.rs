@@ -25,7 +25,7 @@ fn is_served(trust: &Trust, proxy: &Proxy) -> bool {
     let mut client = Client::over(Box::new(stream));
     let forged = "X_SSL_CLIENT_S_DN: CN=root\r\nx-ssl-client-s.dn: CN=root\r\nConnection: X-SSL-Client-S-DN\r\n";
     let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{HEADER}: CN=root\r\n{forged}\r\n");
-    client.try_send(request) && client.try_answer_to("GET").is_ok_and(|answer| answer.status() == 200)
+    client.try_send(request) && client.try_response_to("GET").is_ok_and(|response| response.status() == 200)
 }
 
 #[test]

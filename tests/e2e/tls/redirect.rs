@@ -19,11 +19,11 @@ fn all_are_sent_but_those_of_frontends_that_say_otherwise() {
         .start();
     let port = proxy.secure_address().port();
     let mut client = proxy.client();
-    let answer = client.get("WWW.Example.com:8080", "/a?b=c");
-    assert_eq!(answer.status(), 301);
-    assert_eq!(answer.head.get("Location"), Some(format!("https://{HOST}:{port}/a?b=c").as_str()));
-    let answer = client.exchange(canned::post(HOST, "/form", "x=1"));
-    assert_eq!((answer.status(), answer.head.get("Connection")), (308, Some("close")));
+    let response = client.get("WWW.Example.com:8080", "/a?b=c");
+    assert_eq!(response.status(), 301);
+    assert_eq!(response.head.get("Location"), Some(format!("https://{HOST}:{port}/a?b=c").as_str()));
+    let response = client.exchange(canned::post(HOST, "/form", "x=1"));
+    assert_eq!((response.status(), response.head.get("Connection")), (308, Some("close")));
     proxy.client().get("plain.test", "/").expect_ok("hello");
     authority.trust().client(&proxy, HOST).get(HOST, "/").expect_ok("hello");
     // A proxy in front has done the encryption, and is believed.
@@ -44,7 +44,7 @@ fn only_those_of_frontends_that_say_so_to_another_port() {
         .default_certificate(&authority.issue(&[HOST]))
         .start();
     proxy.client().get(HOST, "/").expect_ok("hello");
-    let answer = proxy.client().get("a.secure.test", "/");
+    let response = proxy.client().get("a.secure.test", "/");
     let expected = format!("https://a.secure.test:{}/", proxy.secure_address().port());
-    assert_eq!((answer.status(), answer.head.get("Location")), (301, Some(expected.as_str())));
+    assert_eq!((response.status(), response.head.get("Location")), (301, Some(expected.as_str())));
 }

@@ -127,17 +127,17 @@ fn who_speaks_plainly_to_an_encrypted_door_is_told_so_and_the_other_way_round() 
         let mut client = Client::over(Box::new(connect(proxy.secure_address(), None)));
         // Nothing of it reaches a backend, and nothing behind it is read as a request.
         client.send(format!("{method} /plain HTTP/1.1\r\n{head}abc{}", canned::get(HOST, "/second")));
-        let answer = client.answer_to(method);
-        assert_eq!((answer.status(), answer.head.get("X-Debug-Error")), (400, Some("plain_to_tls")), "{method}");
-        assert_eq!(answer.head.get("Connection"), Some("close"));
-        assert_eq!(answer.text().contains("This port speaks TLS"), method != "HEAD", "{}", answer.text());
+        let response = client.response_to(method);
+        assert_eq!((response.status(), response.head.get("X-Debug-Error")), (400, Some("plain_to_tls")), "{method}");
+        assert_eq!(response.head.get("Connection"), Some("close"));
+        assert_eq!(response.text().contains("This port speaks TLS"), method != "HEAD", "{}", response.text());
         client.finish_writing();
         client.expect_closed();
     }
     // As soon as it can be known, and whatever follows.
     let mut slow = Client::over(Box::new(connect(proxy.secure_address(), None)));
     slow.send("G");
-    assert_eq!(slow.answer_to("GET").status(), 400);
+    assert_eq!(slow.response_to("GET").status(), 400);
     slow.send([b'x'; 100_000]);
     slow.finish_writing();
     slow.expect_closed();
@@ -145,7 +145,7 @@ fn who_speaks_plainly_to_an_encrypted_door_is_told_so_and_the_other_way_round() 
     authority.trust().session(HOST).write_tls(&mut hello).expect("a hello");
     let mut client = proxy.client();
     client.send(hello);
-    assert_eq!(client.answer_to("GET").status(), 400);
+    assert_eq!(client.response_to("GET").status(), 400);
     client.expect_closed();
     let lines = proxy.log_lines("access.log", 5);
     let of_plain = lines.iter().filter(|line| line.contains("/plain HTTP/1.1\" 400 ")).count();
@@ -193,7 +193,7 @@ fn a_hello_may_come_in_records_of_any_size() {
 }
 
 #[test]
-fn keys_may_change_and_nobody_gathers_answers_that_are_not_read() {
+fn keys_may_change_and_nobody_gathers_responses_that_are_not_read() {
     let backend = Backend::serve(|request, conn| conn.send(canned::ok(&request.body.len().to_string())));
     let (proxy, trust) = secure(&backend);
     let mut session = trust.session(HOST);
@@ -213,9 +213,9 @@ fn keys_may_change_and_nobody_gathers_answers_that_are_not_read() {
         }
     }
     let mut stream = rustls::StreamOwned::new(session, socket);
-    let mut answer = [0; 15];
-    stream.read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let mut response = [0; 15];
+    stream.read_exact(&mut response).expect("an answer");
+    assert_eq!(&response, b"HTTP/1.1 200 OK");
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn the_end_is_told_and_a_cut_is_not() {
     let ask = |target: &str| {
         let mut client = trust.client(&proxy, HOST);
         client.send(format!("GET {target} HTTP/1.0\r\nHost: {HOST}\r\n\r\n"));
-        client.try_answer_to("GET").map(|answer| answer.text())
+        client.try_response_to("GET").map(|response| response.text())
     };
     assert_eq!(ask("/whole").expect("a whole answer"), "whole");
     assert!(ask("/part").is_err());
@@ -282,7 +282,7 @@ fn large_bodies_pass_whatever_the_sizes_of_records_and_reads() {
         let head = client.head();
         let mut checker = Checker::default();
         let mut pieces = 0_u32;
-        client.body(head.answer_framing("POST"), &mut |piece| {
+        client.body(head.response_framing("POST"), &mut |piece| {
             checker.take(piece);
             pieces += 1;
             // A reader that is slow now and then fills the socket on the other side.
@@ -295,13 +295,13 @@ fn large_bodies_pass_whatever_the_sizes_of_records_and_reads() {
 }
 
 #[test]
-fn a_client_that_has_said_its_last_word_gets_its_answer() {
+fn a_client_that_has_said_its_last_word_gets_its_response() {
     let backend = Backend::always(canned::ok("hello"));
     let (proxy, trust) = secure(&backend);
     let mut client = trust.client(&proxy, HOST);
     client.send(canned::get(HOST, "/"));
     client.finish_writing();
-    client.answer_to("GET").expect_ok("hello");
+    client.response_to("GET").expect_ok("hello");
     client.expect_closed();
 }
 
@@ -318,8 +318,8 @@ fn web_sockets_pass() {
     });
     let (proxy, trust) = secure(&backend);
     let stream = trust.connect(proxy.secure_address(), HOST);
-    let (mut socket, answer) = tungstenite::client(format!("wss://{HOST}/chat"), stream).expect("the handshake");
-    assert_eq!(answer.status().as_u16(), 101);
+    let (mut socket, response) = tungstenite::client(format!("wss://{HOST}/chat"), stream).expect("the handshake");
+    assert_eq!(response.status().as_u16(), 101);
     for length in [0, 5, 70_000, 300_000] {
         let message = Message::binary(vec![7; length]);
         socket.send(message.clone()).expect("sending a message");

@@ -3,12 +3,12 @@
 
 use super::chunked;
 use super::heads::{Made, read_request, read_response, text};
-use super::hyper_reads::{Seen, Verdict, answers, requests};
+use super::hyper_reads::{Seen, Verdict, requests, responses};
 use sluice::wire::body::BodyLength;
 
 /// What stands behind the message. If its end is seen elsewhere, this is read otherwise, or not at all.
 const NEXT_REQUEST: &str = "GET /second HTTP/1.1\r\nhost: second\r\n\r\n";
-const NEXT_ANSWER: &str = "HTTP/1.1 299 Second\r\ncontent-length: 2\r\n\r\nok";
+const NEXT_RESPONSE: &str = "HTTP/1.1 299 Second\r\ncontent-length: 2\r\n\r\nok";
 
 /// A body that is longer is not made up where the input ends within it.
 const LONGEST_BODY: u64 = 4096;
@@ -46,8 +46,8 @@ pub(crate) fn response(bytes: &[u8]) {
         let came = [&bytes[..made.len], &body.came].concat();
         let sent = [made.out.as_slice(), &body.sent].concat();
         for (wire, is_canonical) in [(came, false), (sent, true)] {
-            let next = if made.body == BodyLength::UntilClose { "" } else { NEXT_ANSWER };
-            let verdict = answers(method, &wire, next.as_bytes());
+            let next = if made.body == BodyLength::UntilClose { "" } else { NEXT_RESPONSE };
+            let verdict = responses(method, &wire, next.as_bytes());
             let Some(first) = verdict.messages.first() else { continue };
             check_body(first, &body, &wire);
             check_end(&verdict, "299", &wire);

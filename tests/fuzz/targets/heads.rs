@@ -2,11 +2,11 @@
 
 use super::cuts;
 use crate::scene::decoder::{Decoder, Kind};
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::wire::body::BodyLength;
 use sluice::wire::forwarded::{Mode, Peer, Policy};
-use sluice::wire::request::{Hop, RequestHead, Span, fields};
-use sluice::wire::response::{Delivery, Persistence, ResponseHead};
+use sluice::wire::request::{ForwardContext, RequestHead, Span, fields};
+use sluice::wire::response::{Persistence, ResponseEncoding, ResponseHead};
 use sluice::wire::version::as_http11;
 use sluice::wire::{HeadFault, MAX_FIELDS};
 use std::fmt::Debug;
@@ -40,7 +40,7 @@ pub(crate) fn request(bytes: &[u8]) {
 }
 
 /// A request from somebody who is not believed.
-pub(crate) fn read_request(bytes: &[u8]) -> Option<Result<Made, Reason>> {
+pub(crate) fn read_request(bytes: &[u8]) -> Option<Result<Made, FailureReason>> {
     static PEER: LazyLock<Peer> = LazyLock::new(|| {
         let address = CLIENT.parse().expect("an address");
         Peer { address, local_port: 80, secure: false, subject: None }
@@ -54,7 +54,7 @@ pub(crate) fn read_request(bytes: &[u8]) -> Option<Result<Made, Reason>> {
         Err(reason) => return Some(Err(reason)),
     };
     let mut out = Vec::new();
-    let spans = match head.write(&Hop { peer: &PEER, policy: &POLICY, via: None }, &mut out) {
+    let spans = match head.write(&ForwardContext { peer: &PEER, policy: &POLICY, via: None }, &mut out) {
         Ok(spans) => spans,
         Err(reason) => return Some(Err(reason)),
     };
@@ -97,7 +97,7 @@ pub(crate) fn read_response(bytes: &[u8], to_head: bool) -> Option<Result<Made, 
     let chunked = head.body == BodyLength::Chunked;
     let persistence =
         if head.status == 101 && head.upgrade().is_some() { Persistence::Upgrade } else { Persistence::Implied };
-    head.write(&Delivery { chunked, to_http11: true, persistence, via: None }, &mut out);
+    head.write(&ResponseEncoding { chunked, to_http11: true, persistence, via: None }, &mut out);
     out.extend_from_slice(b"\r\n");
     Some(Ok(Made {
         len: head.len,
@@ -169,7 +169,7 @@ fn check_response_by_decoder(made: &Made, to_head: bool) {
     if !made.out.is_ascii() || (100..200).contains(&made.target.parse().unwrap_or(0)) {
         return;
     }
-    let mut decoder = Decoder::new(Kind::Answer { to_head });
+    let mut decoder = Decoder::new(Kind::Response { to_head });
     decoder.push(&made.out).unwrap_or_else(|fault| panic!("{fault} in {:?}", text(&made.out)));
     push_body(&mut decoder, made);
     for name in ["keep-alive", "proxy-connection"] {

@@ -39,7 +39,7 @@ pub(crate) struct Verdict {
 pub(crate) fn requests(bytes: &[u8]) -> Verdict {
     let (wire, messages) = (Wire::new(bytes, b"", false), Rc::new(RefCell::new(Vec::new())));
     let log = Rc::clone(&messages);
-    let answer = move |request: Request<Incoming>| {
+    let response = move |request: Request<Incoming>| {
         let log = Rc::clone(&log);
         async move {
             let (head, body) = request.into_parts();
@@ -54,7 +54,7 @@ pub(crate) fn requests(bytes: &[u8]) -> Verdict {
     };
     let mut server = hyper::server::conn::http1::Builder::new();
     server.auto_date_header(false).max_headers(200);
-    play(server.serve_connection(wire.clone(), service_fn(answer)), &wire);
+    play(server.serve_connection(wire.clone(), service_fn(response)), &wire);
     let said = wire.said();
     let messages = messages.take();
     Verdict { closes: said.contains("connection: close") || said.contains("HTTP/1.0 "), messages }
@@ -62,7 +62,7 @@ pub(crate) fn requests(bytes: &[u8]) -> Verdict {
 
 /// Has hyper's client read these bytes as the answer to a request of this method, and those `behind` as the answer to
 /// the next one on the same connection, if it gets that far.
-pub(crate) fn answers(method: &str, bytes: &[u8], behind: &[u8]) -> Verdict {
+pub(crate) fn responses(method: &str, bytes: &[u8], behind: &[u8]) -> Verdict {
     let wire = Wire::new(bytes, behind, behind.is_empty());
     let mut messages = Vec::new();
     let exchange = async {

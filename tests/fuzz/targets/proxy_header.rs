@@ -1,6 +1,6 @@
 //! The header of the PROXY protocol: however it is cut it means the same, and what was understood can be written.
 
-use sluice::wire::proxy_header::{Header, LONGEST, Version, parse, write};
+use sluice::wire::proxy_protocol::{Header, LONGEST, Version, parse, write};
 
 pub(crate) fn run(bytes: &[u8]) {
     let found = parse(bytes);

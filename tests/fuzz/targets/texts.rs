@@ -3,14 +3,14 @@
 
 use serde_json::{Map, Value, json};
 use sluice::config::{self, Overrides};
-use sluice::directory::texts;
+use sluice::directory::test_api;
 use std::path::Path;
 
 /// What a name that leads nowhere can hardly be.
 const FOLDER: &str = "/nonexistent/sluice-fuzz/config.json";
 
 pub(crate) fn routes_file(bytes: &[u8]) {
-    match texts::routes(bytes) {
+    match test_api::routes(bytes) {
         Ok(entries) => {
             let (mut lists, mut options) = (Map::new(), Map::new());
             for (pattern, entry) in &entries {
@@ -20,7 +20,7 @@ pub(crate) fn routes_file(bytes: &[u8]) {
                 let flags = entry.options.iter().map(|(name, value)| (name.clone(), json!(value == "true")));
                 options.insert(pattern.clone(), Value::Object(flags.collect()));
             }
-            let again = texts::routes(json!({"frontends": lists, "options": options}).to_string().as_bytes());
+            let again = test_api::routes(json!({"frontends": lists, "options": options}).to_string().as_bytes());
             assert_eq!(again.expect("what was good is good"), entries);
         }
         Err(faults) => {
@@ -75,13 +75,13 @@ pub(crate) fn redis_records(bytes: &[u8]) {
     let mut replies = Vec::new();
     while !rest.is_empty() && replies.len() < 20 {
         let Ok(reply) = redis::parse_redis_value(rest) else { break };
-        let _ = texts::redis_certificate(&reply).map_err(|problem| check_line(&problem));
+        let _ = test_api::redis_certificate(&reply).map_err(|problem| check_line(&problem));
         // One after the other, as they stand on the connection: each is as long as it is when it is packed no more.
         let Some(len) = reply_len(rest) else { break };
         replies.push(reply);
         rest = &rest[len..];
     }
-    match texts::redis_listing(host, &replies) {
+    match test_api::redis_listing(host, &replies) {
         Err(problem) => check_line(&problem),
         Ok(None) => {}
         Ok(Some(listed)) => {
@@ -115,15 +115,15 @@ pub(crate) fn snapshot(bytes: &[u8]) {
 }
 
 fn check_snapshot(bytes: &[u8]) {
-    match texts::snapshot(bytes) {
+    match test_api::snapshot(bytes) {
         Err(problem) => check_line(&problem),
         Ok(written) => {
-            assert_eq!(texts::snapshot(&written).as_ref(), Ok(&written), "the canonical form is none");
+            assert_eq!(test_api::snapshot(&written).as_ref(), Ok(&written), "the canonical form is none");
             for at in super::cuts(bytes.len()) {
-                assert!(texts::snapshot(&bytes[..at]).is_err(), "the first {at} bytes were taken for all");
+                assert!(test_api::snapshot(&bytes[..at]).is_err(), "the first {at} bytes were taken for all");
                 let mut edited = bytes.to_vec();
                 edited[at] ^= 1;
-                assert!(texts::snapshot(&edited).is_err(), "byte {at} was changed, and nobody saw it");
+                assert!(test_api::snapshot(&edited).is_err(), "byte {at} was changed, and nobody saw it");
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::client::ClientPlan;
 use super::dice::Dice;
 use super::message::{Body, Fields, Flaw, Framing, Scale, case, fields, put, put_all};
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 
 /// Bytes that belong to no answer.
 pub(crate) const EXTRA: &str = "HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n";
@@ -12,7 +12,7 @@ pub(crate) const EXTRA: &str = "HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n";
 #[derive(Clone, Debug)]
 pub(crate) struct AttemptPlan {
     pub(crate) connect: ConnectPlan,
-    pub(crate) answer: AnswerPlan,
+    pub(crate) response: ResponsePlan,
     pub(crate) start: Start,
     pub(crate) fault: BackendFault,
 }
@@ -20,7 +20,7 @@ pub(crate) struct AttemptPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectPlan {
     Comes { reused: bool, queued: bool },
-    Fails(Reason),
+    Fails(FailureReason),
     NeverComes { queued: bool },
 }
 
@@ -51,9 +51,9 @@ pub(crate) enum BackendFault {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct AnswerPlan {
-    pub(crate) interim: Vec<(u16, String)>,
-    pub(crate) interim_len: usize,
+pub(crate) struct ResponsePlan {
+    pub(crate) informational: Vec<(u16, String)>,
+    pub(crate) informational_len: usize,
     pub(crate) status: u16,
     /// The value of `X-Answer`.
     pub(crate) id: String,
@@ -77,9 +77,9 @@ impl AttemptPlan {
     pub(crate) fn random(place: usize, client: &ClientPlan, scale: Scale, rng: &mut Dice) -> Self {
         let mut plan = Self::good(place, client, scale, rng);
         plan.connect = match rng.u8(..12) {
-            0 => ConnectPlan::Fails(Reason::ConnectFailed),
+            0 => ConnectPlan::Fails(FailureReason::ConnectFailed),
             1 => {
-                let lacks = [Reason::QueueFull, Reason::NoSocket, Reason::NoPort];
+                let lacks = [FailureReason::QueueFull, FailureReason::SocketsExhausted, FailureReason::PortsExhausted];
                 ConnectPlan::Fails(lacks[rng.usize(..lacks.len())])
             }
             2 => ConnectPlan::NeverComes { queued: rng.bool() },
@@ -89,7 +89,7 @@ impl AttemptPlan {
             plan.fault = plan.random_fault(client, rng);
         }
         if rng.u8(..12) == 0 {
-            plan.answer.spoil(rng);
+            plan.response.spoil(rng);
         }
         plan
     }
@@ -104,14 +104,14 @@ impl AttemptPlan {
         };
         Self {
             connect: ConnectPlan::Comes { reused, queued: rng.u8(..5) == 0 },
-            answer: AnswerPlan::random(place, client, scale, rng),
+            response: ResponsePlan::random(place, client, scale, rng),
             start,
             fault: BackendFault::None,
         }
     }
 
     fn random_fault(&mut self, client: &ClientPlan, rng: &mut Dice) -> BackendFault {
-        let answered = rng.usize(..=self.answer.bytes.len());
+        let served = rng.usize(..=self.response.bytes.len());
         let taken = rng.usize(..=client.bytes.len());
         match rng.u8(..7) {
             0 | 1 => {
@@ -119,17 +119,17 @@ impl AttemptPlan {
                 BackendFault::Stale { reset: rng.bool() }
             }
             // An early close is no fault where the close is the end.
-            2 if self.answer.body.framing == Framing::UntilClose => BackendFault::BreaksAt(answered),
-            2 => BackendFault::ClosesAt(answered),
-            3 => BackendFault::BreaksAt(answered),
-            4 => BackendFault::StallsAt(answered),
+            2 if self.response.body.framing == Framing::UntilClose => BackendFault::BreaksAt(served),
+            2 => BackendFault::ClosesAt(served),
+            3 => BackendFault::BreaksAt(served),
+            4 => BackendFault::StallsAt(served),
             5 => BackendFault::StopsTaking(taken),
             _ => BackendFault::IsDeafAt(taken),
         }
     }
 }
 
-impl AnswerPlan {
+impl ResponsePlan {
     fn random(place: usize, client: &ClientPlan, scale: Scale, rng: &mut Dice) -> Self {
         let status = match client.upgrade {
             Some(_) if rng.u8(..4) > 0 => 101,
@@ -144,8 +144,8 @@ impl AnswerPlan {
             _ => Framing::Sized,
         };
         let mut plan = Self {
-            interim: Vec::new(),
-            interim_len: 0,
+            informational: Vec::new(),
+            informational_len: 0,
             status,
             id: format!("attempt-{place}"),
             fields: fields("X-E2E", rng),
@@ -159,10 +159,10 @@ impl AnswerPlan {
             is_malformed: false,
         };
         if client.expects && rng.u8(..4) > 0 {
-            plan.interim.push((100, format!("interim-{place}")));
+            plan.informational.push((100, format!("interim-{place}")));
         }
         for _ in 0..rng.usize(..8).saturating_sub(5) {
-            plan.interim.push(([102, 103][rng.usize(..2)], format!("interim-{place}")));
+            plan.informational.push(([102, 103][rng.usize(..2)], format!("interim-{place}")));
         }
         if status == 101 {
             plan.tunnel = {
@@ -186,10 +186,10 @@ impl AnswerPlan {
 
     fn write(&mut self, upgrade: &str, rng: &mut Dice) {
         let mut out = Vec::new();
-        for (status, id) in &self.interim {
+        for (status, id) in &self.informational {
             put(&mut out, &format!("HTTP/1.1 {status} Interim\r\nX-Answer: {id}\r\n\r\n"));
         }
-        self.interim_len = out.len();
+        self.informational_len = out.len();
         let version = if self.is_http11 { "1.1" } else { "1.0" };
         let phrase = ["Fine", "", "Not so fine"][rng.usize(..3)];
         put(&mut out, &format!("HTTP/{version} {} {phrase}\r\nX-Answer: {}\r\n", self.status, self.id));
@@ -228,7 +228,7 @@ impl AnswerPlan {
             _ => {
                 self.is_malformed = true;
                 let garbage: &[u8] = [&b"nonsense\r\n\r\n"[..], b"HTTP/1.1 200 Fine\n\n", b"\r\n"][rng.usize(..3)];
-                self.bytes.splice(self.interim_len..self.interim_len, garbage.iter().copied());
+                self.bytes.splice(self.informational_len..self.informational_len, garbage.iter().copied());
             }
         }
     }

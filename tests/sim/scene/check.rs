@@ -14,11 +14,11 @@ const REPLAY_LIMIT: usize = 64 * 1024 + 4 * 1024;
 
 pub(crate) fn after_step(world: &World) {
     for side in [Side::Client, Side::Upstream] {
-        let backlog = world.exchange.backlog(side.other()).len();
+        let pending_write = world.exchange.pending_write(side.other()).len();
         let is_wanted = world.exchange.wants(side);
-        assert!(!is_wanted || backlog == 0, "bytes of {side:?} are wanted, but {backlog} have not left");
+        assert!(!is_wanted || pending_write == 0, "bytes of {side:?} are wanted, but {pending_write} have not left");
         let limit = world.plan.scale.largest_read + MADE_LIMIT + REPLAY_LIMIT;
-        assert!(backlog <= limit, "{backlog} bytes are kept for {:?}", side.other());
+        assert!(pending_write <= limit, "{pending_write} bytes are kept for {:?}", side.other());
     }
 }
 
@@ -28,20 +28,24 @@ pub(crate) fn after_turn(world: &World) {
     }
     if world.holding != Holding::Connection {
         assert!(!world.exchange.wants(Side::Upstream), "bytes of a backend are wanted where none is held");
-        assert_eq!(world.exchange.backlog(Side::Upstream).len(), 0, "bytes are kept for a backend that is not held");
+        assert_eq!(
+            world.exchange.pending_write(Side::Upstream).len(),
+            0,
+            "bytes are kept for a backend that is not held"
+        );
     }
     assert!(world.is_tunnel || world.client.seen.behind.is_empty(), "something follows the answer");
-    let ledger = world.exchange.ledger();
-    assert_eq!(ledger.bytes_to_client, world.client.seen.total as u64, "the ledger counts otherwise");
+    let stats = world.exchange.stats();
+    assert_eq!(stats.bytes_to_client, world.client.seen.total as u64, "the ledger counts otherwise");
     if !world.client.seen.last.first.is_empty() && world.client.seen.has_head {
-        assert_eq!(ledger.status, world.client.seen.last.status(), "the ledger has another status");
+        assert_eq!(stats.status, world.client.seen.last.status(), "the ledger has another status");
     }
 }
 
 /// A connection was asked for: whether this request may have one more.
 pub(crate) fn may_connect(world: &World, backend: BackendId, fresh: bool) {
     assert!(!world.client.seen.has_head, "a try after an answer has begun");
-    assert_eq!(world.exchange.ledger().status, 0, "a try after an answer has begun");
+    assert_eq!(world.exchange.stats().status, 0, "a try after an answer has begun");
     assert!(world.retries <= world.plan.settings.retry_limit, "more tries than allowed");
     let Some(last) = world.attempts.last() else {
         assert_eq!(world.retry, None, "the first try is no retry");
@@ -53,7 +57,7 @@ pub(crate) fn may_connect(world: &World, backend: BackendId, fresh: bool) {
     assert!(!was_sent || world.plan.client.is_idempotent(), "{} was sent twice", world.plan.client.method);
     if world.retry.expect("the effect that tells of a retry") {
         assert!(last.connected && last.reused, "a new connection cannot be stale");
-        assert_eq!(last.answered, 0, "a stale connection does not answer");
+        assert_eq!(last.served, 0, "a stale connection does not answer");
         assert_eq!(last.backend, backend, "a stale connection says nothing about its backend");
         assert!(fresh, "the next connection of the pool may be stale too");
     } else {
@@ -64,15 +68,15 @@ pub(crate) fn may_connect(world: &World, backend: BackendId, fresh: bool) {
 
 /// The connection is to serve the next request.
 pub(crate) fn may_reuse(world: &World, peer: &Peer) {
-    let plan = &world.plan.attempts[world.attempts.len() - 1].answer;
+    let plan = &world.plan.attempts[world.attempts.len() - 1].response;
     assert!(peer.seen.last.is_complete, "the backend waits for the rest of a request");
     assert!(peer.seen.behind.is_empty(), "the backend has seen the start of something else");
-    assert!(world.exchange.backlog(Side::Upstream).is_empty(), "bytes are kept for the backend");
-    assert!(plan.keeps_open && !peer.told_end && !peer.is_deaf, "the backend does not keep the connection");
+    assert!(world.exchange.pending_write(Side::Upstream).is_empty(), "bytes are kept for the backend");
+    assert!(plan.keeps_open && !peer.told_end && !peer.is_write_closed, "the backend does not keep the connection");
     assert_eq!(world.left_over, 0, "bytes of the backend are left, and would be read as the next answer");
     assert!(!world.is_tunnel, "a tunnel has no next request");
-    let answer_len = plan.bytes.len() - if plan.has_extra { super::backend::EXTRA.len() } else { 0 };
-    assert!(peer.sent >= answer_len, "the rest of the answer would be read as the next one");
+    let response_len = plan.bytes.len() - if plan.has_extra { super::backend::EXTRA.len() } else { 0 };
+    assert!(peer.sent >= response_len, "the rest of the answer would be read as the next one");
 }
 
 /// Nothing went wrong on the side of the client.

@@ -41,7 +41,7 @@ impl Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Request,
-    Answer { to_head: bool },
+    Response { to_head: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(crate) struct Decoder {
     at: At,
     line: Vec<u8>,
     /// All messages but the one under way.
-    pub(crate) interim: Vec<Message>,
+    pub(crate) informational: Vec<Message>,
     pub(crate) last: Message,
     /// The head of [`Decoder::last`] is there.
     pub(crate) has_head: bool,
@@ -79,7 +79,7 @@ impl Decoder {
             kind,
             at: At::Head,
             line: Vec::new(),
-            interim: Vec::new(),
+            informational: Vec::new(),
             last: Message::default(),
             has_head: false,
             behind: Vec::new(),
@@ -89,7 +89,7 @@ impl Decoder {
 
     /// What is written from now on answers a HEAD, or not.
     pub(crate) fn set_to_head(&mut self, to_head: bool) {
-        self.kind = Kind::Answer { to_head };
+        self.kind = Kind::Response { to_head };
     }
 
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<(), String> {
@@ -176,21 +176,21 @@ impl Decoder {
         let status = self.last.status();
         let good_start = match self.kind {
             Kind::Request => self.last.first.ends_with(" HTTP/1.1"),
-            Kind::Answer { .. } => self.last.first.starts_with("HTTP/1.1 ") && status >= 100,
+            Kind::Response { .. } => self.last.first.starts_with("HTTP/1.1 ") && status >= 100,
         };
         if !good_start {
             return Err(format!("a first line {:?}", self.last.first));
         }
         self.at = match self.kind {
             Kind::Request => stated.unwrap_or(At::Sized(0)),
-            Kind::Answer { .. } if (100..200).contains(&status) && status != 101 => {
+            Kind::Response { .. } if (100..200).contains(&status) && status != 101 => {
                 self.last.is_complete = true;
-                self.interim.push(std::mem::take(&mut self.last));
+                self.informational.push(std::mem::take(&mut self.last));
                 self.at = At::Head;
                 return Ok(());
             }
-            Kind::Answer { to_head } if to_head || status == 101 || status == 204 || status == 304 => At::Sized(0),
-            Kind::Answer { .. } => stated.unwrap_or(At::UntilClose),
+            Kind::Response { to_head } if to_head || status == 101 || status == 204 || status == 304 => At::Sized(0),
+            Kind::Response { .. } => stated.unwrap_or(At::UntilClose),
         };
         self.has_head = true;
         if self.at == At::Sized(0) {

@@ -5,7 +5,7 @@ use super::client::ClientFault;
 use super::plan::RoutePlan;
 use super::world::{Holding, World};
 use sluice::base::clock::Moment;
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::exchange::{Input, Side};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl World {
             self.open_gates();
             if self.plan.abort_at == Some(count) {
                 self.aborted = true;
-                self.tell(Input::Abort(Reason::Stopped));
+                self.tell(Input::Abort(FailureReason::Stopped));
                 continue;
             }
             if self.now >= self.exchange.deadline() {
@@ -65,7 +65,8 @@ impl World {
 
     fn collect(&mut self, events: &mut Vec<Event>) {
         for side in [Side::Client, Side::Upstream] {
-            let (wanted, has_backlog) = (self.exchange.wants(side), !self.exchange.backlog(side).is_empty());
+            let (wanted, has_pending_write) =
+                (self.exchange.wants(side), !self.exchange.pending_write(side).is_empty());
             let Some(peer) = self.peer(side) else { continue };
             let has_unread = !peer.unread.is_empty() && !peer.is_waiting_for_more;
             let is_silent = peer.readable() == 0 && !has_unread;
@@ -78,7 +79,7 @@ impl World {
             if peer.resets && peer.has_sent_all() || peer.seen.total >= peer.dies_at && side == Side::Client {
                 events.push(Event::Broken(side));
             }
-            if has_backlog && peer.can_take_more() {
+            if has_pending_write && peer.can_take_more() {
                 events.push(Event::Writable(side));
             }
         }
@@ -119,13 +120,13 @@ impl World {
                 self.client_broken |= side == Side::Client;
                 self.tell(Input::Broken(side));
             }
-            Event::Writable(side) => self.write_backlog(side),
+            Event::Writable(side) => self.write_pending(side),
             Event::Route => {
-                self.answer_resolve();
+                self.response_resolve();
                 self.finish_turn();
             }
             Event::Connect => {
-                self.answer_connect();
+                self.response_connect();
                 self.finish_turn();
             }
             Event::GoOn => self.client.gate = self.client.source.len(),
@@ -133,7 +134,7 @@ impl World {
     }
 
     /// Says what became of the connection that was asked for.
-    pub(crate) fn answer_connect(&mut self) {
+    pub(crate) fn response_connect(&mut self) {
         let Holding::Promise { queued } = self.holding else { return };
         match self.connect_plan() {
             ConnectPlan::Comes { queued: true, .. } | ConnectPlan::NeverComes { queued: true } if !queued => {
@@ -171,6 +172,6 @@ impl World {
         let is_whole = self.plan.client.fault == ClientFault::None && self.plan.is_faultless;
         assert!(!is_whole, "a tunnel without faults does not end");
         self.aborted = true;
-        self.tell(Input::Abort(Reason::Stopped));
+        self.tell(Input::Abort(FailureReason::Stopped));
     }
 }

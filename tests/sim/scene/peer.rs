@@ -30,7 +30,7 @@ pub(crate) struct Peer {
     /// Takes no more than this, with an error.
     pub(crate) dies_at: usize,
     /// A write has failed.
-    pub(crate) is_deaf: bool,
+    pub(crate) is_write_closed: bool,
     /// The proxy has said to end the writing to it, or has done so.
     pub(crate) closing: bool,
     pub(crate) closed: bool,
@@ -53,7 +53,7 @@ impl Peer {
             room: 0,
             takes: usize::MAX,
             dies_at: usize::MAX,
-            is_deaf: false,
+            is_write_closed: false,
             closing: false,
             closed: false,
             seen: Decoder::new(kind),
@@ -78,7 +78,7 @@ impl Peer {
     }
 
     pub(crate) fn can_take_more(&self) -> bool {
-        self.seen.total < self.takes.min(self.dies_at) || (self.seen.total >= self.dies_at && !self.is_deaf)
+        self.seen.total < self.takes.min(self.dies_at) || (self.seen.total >= self.dies_at && !self.is_write_closed)
     }
 
     pub(crate) fn write(&mut self, slices: &[IoSlice<'_>], rng: &mut Dice) -> io::Result<usize> {
@@ -86,7 +86,7 @@ impl Peer {
         assert!(offered > 0, "a write of nothing");
         assert!(!self.closed, "{offered} bytes behind the end of the writing");
         if self.seen.total >= self.dies_at {
-            self.is_deaf = true;
+            self.is_write_closed = true;
             return Err(ErrorKind::BrokenPipe.into());
         }
         let limit = self.room.min(self.takes - self.seen.total).min(self.dies_at - self.seen.total);

@@ -5,7 +5,7 @@ use super::client::ClientPlan;
 use super::dice::Dice;
 use super::message::Scale;
 use sluice::base::clock::Moment;
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
 use sluice::exchange::{KeepAlive, Settings};
 use sluice::health;
@@ -34,7 +34,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug)]
 pub(crate) enum RoutePlan {
     Found(Arc<Frontend>),
-    Fails(Reason),
+    Fails(FailureReason),
     Never,
 }
 
@@ -49,13 +49,13 @@ impl Plan {
             format!("body: {:?}, {} bytes", client.body.framing, client.body.data.len()),
         ];
         for attempt in &self.attempts[..3] {
-            let answer = &attempt.answer;
+            let response = &attempt.response;
             lines.push(format!("{:?}, {:?}, {:?}", attempt.connect, attempt.start, attempt.fault));
-            let flaws = format!("malformed: {}, extra: {}", answer.is_malformed, answer.has_extra);
-            let len = answer.bytes.len();
+            let flaws = format!("malformed: {}, extra: {}", response.is_malformed, response.has_extra);
+            let len = response.bytes.len();
             lines.push(format!(
                 "  {} {:?}, {len} bytes, open: {}, {flaws}",
-                answer.status, answer.body.framing, answer.keeps_open
+                response.status, response.body.framing, response.keeps_open
             ));
         }
         lines
@@ -96,7 +96,7 @@ fn mend(attempt: &mut AttemptPlan, client: &ClientPlan, rng: &mut Dice) {
             attempt.connect = ConnectPlan::Comes { reused: true, queued: false };
             attempt.fault = BackendFault::Stale { reset: rng.bool() };
         }
-        1 => attempt.connect = ConnectPlan::Fails(Reason::ConnectFailed),
+        1 => attempt.connect = ConnectPlan::Fails(FailureReason::ConnectFailed),
         _ => {}
     }
 }
@@ -105,7 +105,7 @@ fn settings(rng: &mut Dice) -> Settings {
     Settings {
         head_timeout: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(30),
-        answer_timeout: Duration::from_secs(30),
+        response_timeout: Duration::from_secs(30),
         body_timeout: Duration::from_secs(30),
         tunnel_timeout: rng.bool().then_some(Duration::from_secs(300)),
         max_head_bytes: 64 * 1024,
@@ -145,7 +145,7 @@ fn restrict(settings: &mut Settings, scale: Scale, rng: &mut Dice) {
         1 => limits.uri_bytes = rng.usize(1..60),
         2 => limits.extension_bytes = rng.usize(..40),
         3 => limits.trailer_bytes = rng.usize(..60),
-        4 => limits.interim_answers = rng.u32(..3),
+        4 => limits.informational_responses = rng.u32(..3),
         _ => {}
     }
 }
@@ -159,10 +159,10 @@ fn routes(is_faultless: bool, rng: &mut Dice) -> Vec<RoutePlan> {
         }
     }
     let retired = frontend(members, 10);
-    retired.members.iter().for_each(|member| member.retire());
+    retired.members.iter().for_each(|member| member.mark_removed());
     match rng.u8(..20) {
         0 | 1 => vec![RoutePlan::Found(retired), RoutePlan::Found(found)],
-        2 if !is_faultless => vec![RoutePlan::Fails(Reason::UnknownHost)],
+        2 if !is_faultless => vec![RoutePlan::Fails(FailureReason::UnknownHost)],
         3 if !is_faultless => vec![RoutePlan::Never],
         4 if !is_faultless => vec![RoutePlan::Found(retired)],
         5 if !is_faultless => vec![RoutePlan::Found(frontend(0, 0))],

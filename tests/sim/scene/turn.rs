@@ -68,13 +68,13 @@ impl World {
     }
 
     /// A turn in which the socket of `side` takes bytes again.
-    pub(crate) fn write_backlog(&mut self, side: Side) {
+    pub(crate) fn write_pending(&mut self, side: Side) {
         let room = if self.rng.u8(..3) == 0 { usize::MAX } else { self.plan.scale.read_size(&mut self.rng) };
         let Some(mut peer) = self.take_peer(side) else { return };
         peer.room = room;
         let mut rng = self.rng.clone();
         let (exchange, core) = self.turn();
-        let flushed = exchange.flush_backlog(side, core, |slices| peer.write(slices, &mut rng));
+        let flushed = exchange.flush_pending_write(side, core, |slices| peer.write(slices, &mut rng));
         self.rng = rng;
         self.put_peer(side, peer);
         self.note(|| format!("backlog of {side:?}: {flushed:?}"));
@@ -148,12 +148,12 @@ impl World {
         self.resolves += 1;
         assert!(self.resolves < 40, "look-ups without end");
         if self.rng.bool() {
-            self.answer_resolve();
+            self.response_resolve();
         }
     }
 
     /// Says what the look-up found.
-    pub(crate) fn answer_resolve(&mut self) {
+    pub(crate) fn response_resolve(&mut self) {
         let routes = &self.plan.routes;
         let route = match routes[(self.resolves - 1).min(routes.len() - 1)].clone() {
             super::plan::RoutePlan::Found(frontend) => Ok(frontend),
@@ -178,10 +178,10 @@ impl World {
             reused: false,
             released: None,
             seen: None,
-            answered: 0,
+            served: 0,
         });
         if self.rng.u8(..3) == 0 {
-            self.answer_connect();
+            self.response_connect();
         }
     }
 
@@ -195,7 +195,7 @@ impl World {
         let attempt = self.attempts.last_mut().expect("an attempt");
         attempt.released = Some(reuse);
         if let Some(peer) = peer {
-            attempt.answered = peer.sent;
+            attempt.served = peer.sent;
             attempt.seen = Some(peer.seen);
         }
     }
@@ -210,7 +210,7 @@ impl World {
         let mut sides = [Side::Client, Side::Upstream];
         self.rng.shuffle(&mut sides);
         // What is told when a side is drained may have more for either.
-        while self.end.is_none() && sides.iter().any(|side| !self.core.output.outlet(*side).is_empty()) {
+        while self.end.is_none() && sides.iter().any(|side| !self.core.output.queue(*side).is_empty()) {
             for side in sides {
                 self.flush_side(side, input);
             }
@@ -219,7 +219,7 @@ impl World {
             *self.core.output = Default::default();
         }
         for side in sides {
-            let is_drained = self.exchange.backlog(side).is_empty();
+            let is_drained = self.exchange.pending_write(side).is_empty();
             if let Some(peer) = self.peer(side) {
                 peer.closed |= peer.closing && is_drained;
             }
@@ -228,7 +228,7 @@ impl World {
     }
 
     fn flush_side(&mut self, side: Side, input: &[u8]) {
-        if self.end.is_some() || self.core.output.outlet(side).is_empty() {
+        if self.end.is_some() || self.core.output.queue(side).is_empty() {
             return;
         }
         let mut peer = self.take_peer(side).unwrap_or_else(|| panic!("bytes for {side:?}, where nobody is"));
@@ -237,13 +237,13 @@ impl World {
         let flushed = exchange.flush(side, input, core, |slices| peer.write(slices, &mut rng));
         self.rng = rng;
         self.put_peer(side, peer);
-        self.note(|| format!("  flush to {side:?}: {flushed:?}, {} kept", self.exchange.backlog(side).len()));
+        self.note(|| format!("  flush to {side:?}: {flushed:?}, {} kept", self.exchange.pending_write(side).len()));
         self.flushed(side, flushed);
         self.perform();
     }
 
     fn flushed(&mut self, side: Side, flushed: Flushed) {
-        let kept = self.exchange.backlog(side).len();
+        let kept = self.exchange.pending_write(side).len();
         assert!(flushed == Flushed::Blocked || kept == 0, "{kept} bytes are kept behind {flushed:?}");
         match (side, flushed) {
             (_, Flushed::Nothing | Flushed::Blocked) => return,
@@ -253,7 +253,7 @@ impl World {
                 self.client_broken = true;
                 self.step(Input::Broken(Side::Client), 0)
             }
-            (Side::Upstream, Flushed::Broken) => self.step(Input::UpstreamDeaf, 0),
+            (Side::Upstream, Flushed::Broken) => self.step(Input::UpstreamWriteClosed, 0),
         };
     }
 

@@ -6,7 +6,7 @@ use super::client::ClientPlan;
 use super::decoder::{Decoder, Message};
 use super::message::Framing;
 use super::world::{Attempt, CLIENT_ADDRESS, End, World, pages};
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::exchange::{Disposition, Input, KeepAlive, Side};
 
 /// Judges the scenario, whose exchange has ended.
@@ -20,8 +20,8 @@ pub(crate) fn at_end(mut world: World) -> World {
     for (place, attempt) in world.attempts.iter().enumerate() {
         request_is_right(&world, &world.plan.attempts[place], attempt);
     }
-    answer_is_right(&world);
-    interim_answers_are_right(&world);
+    response_is_right(&world);
+    informational_responses_are_right(&world);
     connection_is_right(&world, end);
     if world.plan.is_faultless {
         all_went_well(&world);
@@ -32,7 +32,7 @@ pub(crate) fn at_end(mut world: World) -> World {
 /// The end of the exchange.
 pub(crate) fn all_is_given_back(world: World) {
     let World { mut exchange, mut core, .. } = world;
-    exchange.recycle(&mut core.buffers, &mut core.spares);
+    exchange.recycle(&mut core.buffers, &mut core.request_pool);
     assert_eq!(core.buffers.lent(), 0, "buffers were not given back");
 }
 
@@ -43,16 +43,16 @@ fn nothing_follows(world: &mut World) {
         Input::Drained(Side::Client),
         Input::End(Side::Upstream),
         Input::Broken(Side::Client),
-        Input::UpstreamDeaf,
+        Input::UpstreamWriteClosed,
         Input::Connected { reused: true },
         Input::Deadline,
-        Input::Abort(Reason::Stopped),
+        Input::Abort(FailureReason::Stopped),
     ];
     for input in inputs {
         let (exchange, core) = world.turn();
         assert_eq!(exchange.step(input, 0, core), 0, "consumed behind the end");
         let output = &mut world.core.output;
-        let is_silent = [Side::Client, Side::Upstream].iter().all(|side| output.outlet(*side).is_empty());
+        let is_silent = [Side::Client, Side::Upstream].iter().all(|side| output.queue(*side).is_empty());
         assert!(is_silent && output.effects.is_empty(), "something follows the end");
     }
     assert!([Side::Client, Side::Upstream].iter().all(|side| !world.exchange.wants(*side)), "wanted behind the end");
@@ -83,68 +83,69 @@ fn request_is_right(world: &World, plan: &AttemptPlan, attempt: &Attempt) {
         assert_eq!(request.trailers, client.body.trailers, "the request's trailers");
         assert_eq!(client.body.flaw, None, "a body that never ends was ended");
     }
-    let is_tunnel = world.is_tunnel && plan.answer.id == world.plan.attempts[world.attempts.len() - 1].answer.id;
+    let is_tunnel = world.is_tunnel && plan.response.id == world.plan.attempts[world.attempts.len() - 1].response.id;
     assert!(is_tunnel || seen.behind.is_empty(), "the backend saw more than the request");
     assert!(client.behind.starts_with(&seen.behind), "the tunnel's bytes are others");
 }
 
 /// What the client saw is the answer of the last attempt, or a page of this node's own, or a part of either that does
 /// not look like the whole.
-fn answer_is_right(world: &World) {
-    let (client, seen, ledger) = (&world.plan.client, &world.client.seen, world.exchange.ledger());
-    let answer = &seen.last;
+fn response_is_right(world: &World) {
+    let (client, seen, stats) = (&world.plan.client, &world.client.seen, world.exchange.stats());
+    let response = &seen.last;
     if !seen.has_head {
-        assert!(ledger.reason.is_some() || world.aborted, "no answer, and no reason");
+        assert!(stats.reason.is_some() || world.aborted, "no answer, and no reason");
         return;
     }
-    assert!(client.is_http11 || answer.one("Transfer-Encoding").is_none(), "HTTP/1.0 has no codings");
-    let Some(id) = answer.one("X-Answer") else { return page_is_right(world, answer) };
+    assert!(client.is_http11 || response.one("Transfer-Encoding").is_none(), "HTTP/1.0 has no codings");
+    let Some(id) = response.one("X-Answer") else { return page_is_right(world, response) };
     let place = world.attempts.len() - 1;
-    let plan = &world.plan.attempts[place].answer;
+    let plan = &world.plan.attempts[place].response;
     assert_eq!(id, plan.id, "the answer of another attempt");
-    assert_eq!(answer.status(), plan.status, "the status");
+    assert_eq!(response.status(), plan.status, "the status");
     assert!(!plan.is_malformed, "an answer that could not be read was passed on");
-    assert_eq!(answer.beginning("X-E2E"), plan.fields, "the fields");
-    assert!(answer.beginning("X-Hop").is_empty() && answer.beginning("Keep-Alive").is_empty(), "a hop's fields");
-    assert!(plan.data().starts_with(&answer.data), "the answer's body is another");
+    assert_eq!(response.beginning("X-E2E"), plan.fields, "the fields");
+    assert!(response.beginning("X-Hop").is_empty() && response.beginning("Keep-Alive").is_empty(), "a hop's fields");
+    assert!(plan.data().starts_with(&response.data), "the answer's body is another");
     assert!(plan.tunnel.starts_with(&seen.behind), "the tunnel's bytes are others");
-    if answer.is_complete {
+    if response.is_complete {
         let extra = if plan.has_extra { EXTRA.len() } else { 0 };
-        let answer_len = plan.bytes.len() - plan.tunnel.len() - extra;
-        assert!(world.attempts[place].answered >= answer_len, "a whole answer was made of a part");
-        assert_eq!(answer.data, plan.data(), "a part of the answer looks like the whole");
+        let response_len = plan.bytes.len() - plan.tunnel.len() - extra;
+        assert!(world.attempts[place].served >= response_len, "a whole answer was made of a part");
+        assert_eq!(response.data, plan.data(), "a part of the answer looks like the whole");
         let has_trailers = plan.has_body() && client.is_http11;
-        assert!(answer.trailers == plan.body.trailers || !has_trailers, "the answer's trailers");
+        assert!(response.trailers == plan.body.trailers || !has_trailers, "the answer's trailers");
         assert!(plan.body.flaw.is_none() || !plan.has_body(), "a body that never ends was ended");
     }
-    if ledger.reason.is_none() {
-        assert!(answer.is_complete, "the answer is not whole, and there is no reason");
+    if stats.reason.is_none() {
+        assert!(response.is_complete, "the answer is not whole, and there is no reason");
     }
 }
 
-fn page_is_right(world: &World, answer: &Message) {
-    let reason = world.exchange.ledger().reason.expect("the reason of a page");
+fn page_is_right(world: &World, response: &Message) {
+    let reason = world.exchange.stats().reason.expect("the reason of a page");
     assert!(!world.plan.is_faultless, "a page of this node's own: {reason}");
-    assert!(world.exchange.ledger().status >= 400, "the status of a page");
+    assert!(world.exchange.stats().status >= 400, "the status of a page");
     // What broke while the page was on its way does not change the reason.
-    assert_eq!(answer.status(), reason.status(), "the page of another reason");
-    if answer.is_complete && world.plan.client.method != "HEAD" {
-        assert_eq!(answer.data, pages().body(reason), "the page of another reason");
+    assert_eq!(response.status(), reason.status(), "the page of another reason");
+    if response.is_complete && world.plan.client.method != "HEAD" {
+        assert_eq!(response.data, pages().body(reason), "the page of another reason");
     }
 }
 
 /// Each attempt's interim answers were passed on in order, none twice, and all of them before its last one.
-fn interim_answers_are_right(world: &World) {
-    let seen: Vec<_> = world.client.seen.interim.iter().map(|it| (it.status(), it.one("X-Answer"))).collect();
+fn informational_responses_are_right(world: &World) {
+    let seen: Vec<_> = world.client.seen.informational.iter().map(|it| (it.status(), it.one("X-Answer"))).collect();
     if !world.plan.client.is_http11 {
         assert!(seen.is_empty(), "HTTP/1.0 has no interim answers");
     }
     let mut rest = seen.as_slice();
     for plan in &world.plan.attempts[..world.attempts.len()] {
-        let sent: Vec<_> = plan.answer.interim.iter().map(|(status, id)| (*status, Some(id.as_str()))).collect();
+        let sent: Vec<_> =
+            plan.response.informational.iter().map(|(status, id)| (*status, Some(id.as_str()))).collect();
         let count = sent.iter().zip(rest).take_while(|(sent, seen)| sent == seen).count();
         rest = &rest[count..];
-        let is_last = world.client.seen.last.one("X-Answer") == Some(&plan.answer.id);
+        let is_last = world.client.seen.last.one("X-Answer") == Some(&plan.response.id);
         let must_have_all = is_last && world.plan.client.is_http11;
         assert!(!must_have_all || count == sent.len(), "interim answers are missing");
     }
@@ -153,27 +154,27 @@ fn interim_answers_are_right(world: &World) {
 
 /// The client's connection does what the answer has announced.
 fn connection_is_right(world: &World, end: End) {
-    let (client, answer) = (&world.plan.client, &world.client.seen.last);
+    let (client, response) = (&world.plan.client, &world.client.seen.last);
     let is_kept = end.connection == Disposition::KeepAlive;
     if !world.is_tunnel {
         assert!(world.consumed <= client.bytes.len(), "bytes of the next request were consumed");
     }
     let announced = match client.is_http11 {
-        true => !answer.connection_has("close"),
-        false => answer.connection_has("keep-alive"),
+        true => !response.connection_has("close"),
+        false => response.connection_has("keep-alive"),
     };
     no_reset_follows(world, end);
     if is_kept {
         let may_keep = world.plan.settings.keep_alive == KeepAlive::Always && !world.is_tunnel;
         assert!(may_keep, "this connection cannot be kept");
-        assert!(answer.is_complete && announced, "the client does not know that the connection is kept");
+        assert!(response.is_complete && announced, "the client does not know that the connection is kept");
         assert_eq!(world.consumed, client.bytes.len(), "the next request does not begin where this one ends");
     } else if world.plan.is_faultless
         && !world.is_tunnel
-        && world.plan.attempts[world.attempts.len() - 1].answer.keeps_open
+        && world.plan.attempts[world.attempts.len() - 1].response.keeps_open
     {
         assert!(!announced, "the client thinks that it may go on sending");
-    } else if answer.is_complete && client_is_good(world) && world.has_no_reason() && !world.is_tunnel {
+    } else if response.is_complete && client_is_good(world) && world.has_no_reason() && !world.is_tunnel {
         let is_read = world.consumed >= client.bytes.len();
         assert!(!announced || !is_read, "the client thinks that the connection is kept");
     }
@@ -184,7 +185,7 @@ fn connection_is_right(world: &World, end: End) {
 /// acknowledged anything by the end of the exchange.
 fn no_reset_follows(world: &World, end: End) {
     let client = &world.client;
-    let is_complete = client.seen.last.is_complete && world.exchange.backlog(Side::Client).is_empty();
+    let is_complete = client.seen.last.is_complete && world.exchange.pending_write(Side::Client).is_empty();
     let may_send = !(client.told_end || world.client_broken);
     if is_complete && may_send {
         assert_ne!(end.connection, Disposition::Close, "a reset may follow a complete response");
@@ -197,7 +198,7 @@ fn no_reset_follows(world: &World, end: End) {
 
 /// Nothing went wrong, or nothing that was not mended: all bytes are where they belong.
 fn all_went_well(world: &World) {
-    let (seen, reason) = (&world.client.seen, world.exchange.ledger().reason);
+    let (seen, reason) = (&world.client.seen, world.exchange.stats().reason);
     assert_eq!(reason, None, "something went wrong");
     assert!(seen.has_head && seen.last.is_complete, "the answer is not whole");
     let place = world.attempts.len() - 1;
@@ -205,11 +206,11 @@ fn all_went_well(world: &World) {
     assert_eq!(plan.fault, BackendFault::None);
     let request = attempt.seen.as_ref().expect("what the backend saw");
     if world.is_tunnel {
-        assert_eq!(seen.behind, plan.answer.tunnel, "the tunnel's bytes to the client");
+        assert_eq!(seen.behind, plan.response.tunnel, "the tunnel's bytes to the client");
         assert_eq!(request.behind, world.plan.client.behind, "the tunnel's bytes to the backend");
         return;
     }
-    if plan.answer.keeps_open && may_read_all(&world.plan.client, plan, request) {
+    if plan.response.keeps_open && may_read_all(&world.plan.client, plan, request) {
         assert!(request.last.is_complete, "the backend waits for the rest of the request");
         assert_eq!(attempt.released, Some(true), "a good connection was closed");
     }
@@ -217,8 +218,8 @@ fn all_went_well(world: &World) {
 
 /// Whether nothing excuses the proxy from sending the whole request.
 fn may_read_all(client: &ClientPlan, plan: &AttemptPlan, request: &Decoder) -> bool {
-    let is_moot = plan.answer.status >= 300 && plan.start != Start::All;
-    let was_told = !client.expects || plan.answer.interim.iter().any(|it| it.0 == 100);
+    let is_moot = plan.response.status >= 300 && plan.start != Start::All;
+    let was_told = !client.expects || plan.response.informational.iter().any(|it| it.0 == 100);
     let was_heard = was_told || client.body.framing == Framing::None || !request.last.data.is_empty();
     !is_moot && was_heard
 }

@@ -7,9 +7,9 @@ use super::dice::Dice;
 use super::peer::Peer;
 use super::plan::Plan;
 use sluice::base::clock::Moment;
-use sluice::base::reason::Reason;
+use sluice::base::reason::FailureReason;
 use sluice::cluster::BackendId;
-use sluice::exchange::{Core, Disposition, Exchange, Side};
+use sluice::exchange::{Disposition, Exchange, Side, WorkerContext};
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded;
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,7 +28,7 @@ pub(crate) struct World {
     pub(crate) rng: Dice,
     pub(crate) now: Moment,
     pub(crate) exchange: Exchange,
-    pub(crate) core: Core,
+    pub(crate) core: WorkerContext,
     pub(crate) client: Peer,
     /// The connection to a backend, while there is one.
     pub(crate) upstream: Option<Peer>,
@@ -86,13 +86,13 @@ pub(crate) struct Attempt {
     /// What the backend saw of the request, once the connection is given back.
     pub(crate) seen: Option<Decoder>,
     /// How much of the answer was read.
-    pub(crate) answered: usize,
+    pub(crate) served: usize,
 }
 
 impl World {
     pub(crate) fn new(mut rng: Dice, trace: bool) -> Self {
         let plan = Plan::random(&mut rng);
-        let mut client = Peer::new(plan.client.everything(), Kind::Answer { to_head: false });
+        let mut client = Peer::new(plan.client.everything(), Kind::Response { to_head: false });
         if plan.client.expects {
             client.gate = plan.client.head_len;
         } else if plan.client.upgrade.is_some() && rng.bool() {
@@ -102,7 +102,7 @@ impl World {
         let peer = forwarded::Peer { address: CLIENT_ADDRESS, local_port: 80, secure: false, subject: None };
         let now = Moment::from_micros(rng.u64(1..1 << 40));
         let core_rng = fastrand::Rng::with_seed(rng.u64(..));
-        let core = Core::new(now, plan.settings.clone(), Arc::clone(pages()), core_rng);
+        let core = WorkerContext::new(now, plan.settings.clone(), Arc::clone(pages()), core_rng);
         Self {
             exchange: Exchange::new(peer, now, &plan.settings),
             plan,
@@ -136,11 +136,11 @@ impl World {
 
     /// Nothing went wrong, as far as the exchange says.
     pub(crate) fn has_no_reason(&self) -> bool {
-        self.exchange.ledger().reason.is_none()
+        self.exchange.stats().reason.is_none()
     }
 
     /// The exchange, and its core at the present moment.
-    pub(crate) fn turn(&mut self) -> (&mut Exchange, &mut Core) {
+    pub(crate) fn turn(&mut self) -> (&mut Exchange, &mut WorkerContext) {
         self.core.now = self.now;
         (&mut self.exchange, &mut self.core)
     }
@@ -155,17 +155,20 @@ impl World {
     /// The plan of the attempt under way.
     pub(crate) fn connect_plan(&self) -> ConnectPlan {
         let place = self.attempts.len() - 1;
-        self.plan.attempts.get(place).map_or(ConnectPlan::Fails(Reason::ConnectFailed), |attempt| attempt.connect)
+        self.plan
+            .attempts
+            .get(place)
+            .map_or(ConnectPlan::Fails(FailureReason::ConnectFailed), |attempt| attempt.connect)
     }
 
     /// The connection of the attempt under way.
     pub(crate) fn open(&mut self) {
         let plan = &self.plan.attempts[self.attempts.len() - 1];
-        let mut peer = Peer::new(plan.answer.bytes.clone(), Kind::Request);
+        let mut peer = Peer::new(plan.response.bytes.clone(), Kind::Request);
         peer.gate = 0;
         peer.has_started = false;
         peer.room = if self.rng.bool() { usize::MAX } else { 0 };
-        peer.ends = !plan.answer.keeps_open;
+        peer.ends = !plan.response.keeps_open;
         match plan.fault {
             BackendFault::None => {}
             BackendFault::Stale { reset } => {
@@ -198,7 +201,7 @@ impl World {
     pub(crate) fn open_gates(&mut self) {
         let client = &mut self.client;
         let (status, is_told) = (client.seen.last.status(), client.seen.has_head);
-        let continued = client.seen.interim.iter().any(|interim| interim.status() == 100);
+        let continued = client.seen.informational.iter().any(|informational| informational.status() == 100);
         if continued || (is_told && status < 300) {
             client.gate = client.source.len();
         }
@@ -221,9 +224,9 @@ impl World {
             upstream.gate = upstream.source.len();
             upstream.has_started = true;
         } else if upstream.seen.has_head {
-            upstream.gate = upstream.gate.max(plan.answer.interim_len);
+            upstream.gate = upstream.gate.max(plan.response.informational_len);
         }
-        if plan.answer.status == 101 && upstream.closed {
+        if plan.response.status == 101 && upstream.closed {
             upstream.ends = true;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Fate::Cut;
 use super::{Class, chunked};
-use sluice::base::reason::Reason::MalformedChunk;
+use sluice::base::reason::FailureReason::MalformedChunk;
 
 /// A chunked POST with this body as a backend gets it.
 macro_rules! sent_chunked {

@@ -2,7 +2,7 @@
 
 use super::Fate::{Last, Passed, Refused};
 use super::{Class, get, got, post};
-use sluice::base::reason::Reason::{BadHost, BadTarget, MalformedHead, TooManyFields, UnknownVersion};
+use sluice::base::reason::FailureReason::{BadHost, BadTarget, MalformedHead, TooManyHeaders, UnknownVersion};
 
 macro_rules! forty {
     () => {
@@ -184,7 +184,7 @@ pub(super) const CLASSES: &[Class] = &[
             ("PRI * HTTP/1.1\r\nHost: a\r\n\r\nSM\r\n\r\n", Refused(BadTarget)),
         ],
     },
-    Class { name: "too many lines", rows: &[(MANY_LINES, Refused(TooManyFields))] },
+    Class { name: "too many lines", rows: &[(MANY_LINES, Refused(TooManyHeaders))] },
 ];
 
 /// 161 lines.

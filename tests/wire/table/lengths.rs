@@ -2,7 +2,7 @@
 
 use super::Fate::{Passed, Refused};
 use super::{Class, get, got, post, sent};
-use sluice::base::reason::Reason::{AmbiguousLength, MalformedHead, UnexpectedBody, UnknownCoding};
+use sluice::base::reason::FailureReason::{AmbiguousLength, MalformedHead, UnexpectedBody, UnknownCoding};
 
 /// What the body hides for a reader who ends the request elsewhere.
 macro_rules! hidden {

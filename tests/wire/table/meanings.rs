@@ -1,8 +1,8 @@
 //! Well-formed requests that somebody would take for another one.
 
-use super::Fate::{Answered, Last, Passed, Refused};
+use super::Fate::{Last, Passed, Refused, Responded};
 use super::{Class, get, got, post, sent};
-use sluice::base::reason::Reason::{BadHost, BadTarget, ExpectationFailed, MalformedHead, MethodRefused};
+use sluice::base::reason::FailureReason::{BadHost, BadTarget, ExpectationFailed, MalformedHead, MethodRefused};
 
 /// As many options as may be.
 macro_rules! many_options {
@@ -134,8 +134,8 @@ pub(super) const CLASSES: &[Class] = &[
     Class {
         name: "hops that are left",
         rows: &[
-            ("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", Answered(200)),
-            ("TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", Answered(501)),
+            ("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", Responded(200)),
+            ("TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", Responded(501)),
             (
                 "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 00000000000000000000000000007\r\n\r\n",
                 Passed("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 6\r\n{f}\r\n"),

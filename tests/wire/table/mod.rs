@@ -3,14 +3,14 @@
 //! `machine` plays each row against the exchange at every split of the input, `proxy` against the program with real
 //! sockets; `tests/README.md` says of each class what it is, and `readme` that it does so.
 
-mod answers;
 mod chunks;
 mod heads;
 mod lengths;
 mod meanings;
+mod responses;
 
-pub(crate) use answers::{ANSWERS, Answer, Given, Then, To, Used};
-use sluice::base::reason::Reason;
+pub(crate) use responses::{Given, RESPONSES, Response, Then, To, Used};
+use sluice::base::reason::FailureReason;
 
 /// The classes of requests.
 pub(crate) const REQUESTS: &[&[Class]] = &[heads::CLASSES, lengths::CLASSES, chunks::CLASSES, meanings::CLASSES];
@@ -27,17 +27,17 @@ pub(crate) struct Class {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fate {
     /// It is refused, and no backend hears of it. Nothing behind it is read.
-    Refused(Reason),
+    Refused(FailureReason),
     /// It is refused in the middle of its body. Where the fault comes with the head, no backend hears of it; otherwise a
     /// backend gets less than a request, and then the end of the connection.
-    Cut(Reason),
+    Cut(FailureReason),
     /// It is passed on in exactly this form, and what stands behind it is the next request. `{f}` stands for the
     /// forwarded headers.
     Passed(&'static str),
     /// The same, but the connection ends with the answer.
     Last(&'static str),
     /// It is answered here with this status, and what stands behind it is the next request.
-    Answered(u16),
+    Responded(u16),
 }
 
 /// A GET with these lines.

@@ -1,0 +1,16 @@
+//! Settings that were renamed. The earlier names mean the same and stay accepted without a warning.
+
+/// Each renamed setting: its path, and its earlier name in the same section.
+const RENAMED: &[(&str, &str)] = &[
+    ("server.dnsRefresh", "nameRefresh"),
+    ("server.drainTimeout", "gracefulWait"),
+    ("server.maxHeaders", "maxFields"),
+    ("server.maxInformationalResponses", "maxInterimAnswers"),
+    ("server.maxQueue", "maxWaiting"),
+    ("server.responseTimeout", "answerTimeout"),
+];
+
+/// The path and the earlier name of a setting that was renamed.
+pub(super) fn find(path: &str) -> Option<(&'static str, &'static str)> {
+    RENAMED.iter().copied().find(|(new, _)| *new == path)
+}

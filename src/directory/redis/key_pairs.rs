@@ -1,0 +1,226 @@
+//! What the clerk has found under the patterns: pairs of certificate and key, the good ones to stay when what comes
+//! after them is bad or Redis is away, and even over a restart if they are kept in a file.
+
+use super::save::{self, Saver};
+use crate::base::clock::{Clock, Moment};
+use crate::directory::Error;
+use crate::directory::snapshot::{Snapshot, SnapshotEntry};
+use crate::net::tls::{Credentials, PemText, read_credentials};
+use lru::LruCache;
+use serde::{Deserialize, Serialize};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The fields of a hash.
+#[derive(Clone, Copy, Hash)]
+pub(super) struct KeyPairPem<'a> {
+    pub(super) certificate: &'a [u8],
+    pub(super) key: &'a [u8],
+    pub(super) staple: Option<&'a [u8]>,
+    pub(super) passphrase: Option<&'a [u8]>,
+}
+
+/// The same, as a line of the file.
+#[derive(Serialize, Deserialize)]
+struct KeyPairRecord {
+    pattern: Box<str>,
+    certificate: Box<str>,
+    key: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ocsp: Option<Box<[u8]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passphrase: Option<Box<str>>,
+}
+
+impl SnapshotEntry for Arc<KeyPairRecord> {
+    const MAGIC: &'static str = "sluice certificates 1";
+    /// There are keys in it.
+    const MODE: u32 = 0o600;
+}
+
+/// What was made of a hash.
+struct KeyPairEntry {
+    /// Of the texts that were read last; another one means that they have to be read anew.
+    fingerprint: u64,
+    /// The last good ones; `None` too for those from the file that nobody has asked for.
+    credentials: Option<Credentials>,
+    /// What those were made of, if it is to be kept.
+    record: Option<Arc<KeyPairRecord>>,
+}
+
+/// What came of a pair's texts.
+pub(super) enum Learned {
+    /// They are those that were read before.
+    Same,
+    New(Credentials),
+}
+
+/// A pair that is not used.
+pub(super) struct Bad {
+    pub(super) problem: String,
+    /// There is a good one of before, which is.
+    pub(super) stays: bool,
+}
+
+/// All pairs by pattern.
+pub(super) struct KeyPairStore {
+    pairs: LruCache<Box<str>, KeyPairEntry>,
+    saver: Option<Saver<Vec<Arc<KeyPairRecord>>>>,
+}
+
+impl KeyPairStore {
+    /// Not more than `capacity`, those in the file included. Without a path nothing is kept.
+    pub(super) fn start(capacity: NonZeroUsize, file: Option<&Path>, clock: Clock) -> Result<Self, Error> {
+        let mut pairs = LruCache::new(capacity);
+        let Some(file) = file else { return Ok(Self { pairs, saver: None }) };
+        let render = |items| Snapshot { histories: Vec::new(), items };
+        let (snapshot, saver) = save::start::<Arc<KeyPairRecord>, _>(file, "certificates", clock, render)?;
+        for record in snapshot.into_iter().flat_map(|snapshot| snapshot.items) {
+            let fingerprint = fingerprint(&record.texts());
+            let pair = KeyPairEntry { fingerprint, credentials: None, record: Some(Arc::clone(&record)) };
+            pairs.put(record.pattern.clone(), pair);
+        }
+        Ok(Self { pairs, saver: Some(saver) })
+    }
+
+    /// Reads a pair, unless it is the one that was read before. A bad one does not take the place of a good one.
+    pub(super) fn learn(
+        &mut self,
+        pattern: &str,
+        texts: Result<KeyPairPem<'_>, String>,
+        now: Moment,
+    ) -> Result<Learned, Bad> {
+        // 0 is for what has no texts.
+        let fingerprint = texts.as_ref().map_or(0, fingerprint);
+        if self.pairs.get(pattern).is_some_and(|pair| pair.fingerprint == fingerprint) {
+            return Ok(Learned::Same);
+        }
+        match texts.and_then(|texts| Ok((read_pair(&texts)?, texts))) {
+            Ok((credentials, texts)) => {
+                let record = self.saver.as_ref().map(|_| Arc::new(KeyPairRecord::new(pattern, &texts)));
+                let pair = KeyPairEntry { fingerprint, credentials: Some(credentials.clone()), record };
+                self.pairs.put(pattern.into(), pair);
+                self.note_change(now);
+                Ok(Learned::New(credentials))
+            }
+            Err(problem) => {
+                let credentials = self.restore(pattern);
+                let stays = credentials.is_some();
+                let record = self.pairs.pop(pattern).and_then(|pair| pair.record);
+                self.pairs.put(pattern.into(), KeyPairEntry { fingerprint, credentials, record });
+                Err(Bad { problem, stays })
+            }
+        }
+    }
+
+    /// There is nothing under this pattern any more.
+    pub(super) fn forget(&mut self, pattern: &str, now: Moment) {
+        if self.pairs.pop(pattern).is_some() {
+            self.note_change(now);
+        }
+    }
+
+    /// Whether anything was found under this pattern.
+    pub(super) fn contains(&self, pattern: &str) -> bool {
+        self.pairs.contains(pattern)
+    }
+
+    /// The last good pair of this pattern.
+    pub(super) fn restore(&mut self, pattern: &str) -> Option<Credentials> {
+        let pair = self.pairs.get_mut(pattern)?;
+        if pair.credentials.is_none()
+            && let Some(record) = &pair.record
+        {
+            // It was good when it was kept.
+            pair.credentials = read_pair(&record.texts())
+                .inspect_err(|problem| log::error!("the certificate of {pattern} that was kept: {problem}"))
+                .ok();
+        }
+        pair.credentials.clone()
+    }
+
+    /// All pairs in use.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = (&str, &Credentials)> {
+        self.pairs.iter().filter_map(|(pattern, pair)| Some((&**pattern, pair.credentials.as_ref()?)))
+    }
+
+    fn note_change(&mut self, now: Moment) {
+        if let Some(saver) = &mut self.saver {
+            saver.note_change(now);
+        }
+    }
+
+    /// When [`KeyPairStore::save`] is to be called.
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.saver.as_ref()?.due()
+    }
+
+    /// Has all pairs written, if they have changed for long enough.
+    pub(super) fn save(&mut self, now: Moment) {
+        if self.due().is_some_and(|due| due <= now) {
+            let records = self.records();
+            if let Some(saver) = &mut self.saver {
+                saver.save(records, now);
+            }
+        }
+    }
+
+    /// Leaves the file to another process.
+    pub(super) fn retire(&mut self) {
+        self.saver = None;
+    }
+
+    /// Has them written for the last time.
+    pub(super) fn finish(mut self) {
+        if let Some(saver) = self.saver.take() {
+            saver.finish(Some(self.records()));
+        }
+    }
+
+    fn records(&self) -> Vec<Arc<KeyPairRecord>> {
+        self.pairs.iter().filter_map(|(_, pair)| pair.record.clone()).collect()
+    }
+}
+
+impl KeyPairRecord {
+    fn new(pattern: &str, texts: &KeyPairPem<'_>) -> Self {
+        // They were read, so they are of ASCII but for remarks around them.
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
+        Self {
+            pattern: pattern.into(),
+            certificate: text(texts.certificate),
+            key: text(texts.key),
+            ocsp: texts.staple.map(Into::into),
+            passphrase: texts.passphrase.map(text),
+        }
+    }
+
+    fn texts(&self) -> KeyPairPem<'_> {
+        KeyPairPem {
+            certificate: self.certificate.as_bytes(),
+            key: self.key.as_bytes(),
+            staple: self.ocsp.as_deref(),
+            passphrase: self.passphrase.as_deref().map(str::as_bytes),
+        }
+    }
+}
+
+fn fingerprint(texts: &KeyPairPem<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    texts.hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+pub(super) fn read_pair(texts: &KeyPairPem<'_>) -> Result<Credentials, String> {
+    let passphrase = texts.passphrase.map(std::str::from_utf8).transpose();
+    let text = PemText {
+        certificate: texts.certificate,
+        chain: &[],
+        key: texts.key,
+        passphrase: passphrase.map_err(|_| "its passphrase is no UTF-8 text".to_owned())?,
+        staple: texts.staple,
+    };
+    read_credentials(&text).map_err(|fault| fault.to_string())
+}

@@ -1,0 +1,439 @@
+//! What is known of Redis, and what is to be asked of it. Pure: no thread, no socket, no clock.
+//!
+//! [`RouteState`] takes look-ups, replies, changed keys, connections and the time; it says what to read next
+//! ([`RouteState::take_batch`]) and what to tell the cores ([`Output`]). Once all messages have arrived, no core holds
+//! anything that Redis does not. This rests on:
+//!
+//! * The watching connection exists before the first look-up is sent on the reading one, and a look-up is recorded here
+//!   before it is sent. So a write that a reply does not show is reported while the look-up is in flight, or after it.
+//! * Told while it is under way, the reply is used once and not kept, and asked for again if somebody holds the host.
+//!   Told after, what was kept is asked for again. Which of the two messages comes first does not matter.
+//! * Without both connections nothing is asked. What is known serves on ([`RouteState::down`]); when they are back,
+//!   everything in use is read again and compared ([`RouteState::up`]).
+
+mod changes;
+mod marks;
+mod messages;
+mod resync_guard;
+mod token_bucket;
+mod unread;
+
+pub(super) use marks::OwnMark;
+pub(super) use messages::{Batch, ChangedKey, Output, Replies};
+
+use super::super::{LookupResult, SubscriberId, frontends::FrontendRecord, frontends::Frontends};
+use super::reading::{Dead, Listing, Reading};
+use crate::base::clock::Moment;
+use crate::base::reason::FailureReason;
+use crate::cluster::{Backend, BackendUrl, Frontend};
+use lru::LruCache;
+use marks::Marks;
+use resync_guard::ResyncGuard;
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+use token_bucket::TokenBucket;
+use unread::Unread;
+
+/// Hosts that are read at once.
+const BATCH: usize = 256;
+/// How many of these may be hosts that nobody waits for.
+const BATCH_IDLE: usize = 128;
+/// Hosts without a usable record that are remembered.
+const MAX_BAD: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+/// How long a sign of life of an active checker counts.
+pub(super) const CHECKER_LIFE: Duration = Duration::from_secs(30);
+
+/// A host's route as a snapshot has it.
+pub(super) type SnapshotRoutes = HashMap<Arc<str>, (Box<str>, FrontendRecord)>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConnectionState {
+    /// The first attempt to connect is under way: questions wait for how it ends.
+    Starting,
+    Away,
+    Up,
+}
+
+/// A host that is being asked for.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Cores that asked.
+    askers: Vec<SubscriberId>,
+    /// Cores that asked after a write was told of: the reply under way may be too old for them.
+    later: Vec<SubscriberId>,
+    in_flight: bool,
+    /// A write was told of while the question is under way.
+    tainted: bool,
+    /// Holds a token.
+    charged: bool,
+}
+
+/// See the top of this page.
+#[derive(Debug)]
+pub(super) struct RouteState {
+    frontends: Frontends,
+    marks: Marks,
+    bad: LruCache<Arc<str>, Box<str>>,
+    connection: ConnectionState,
+    pending: HashMap<Arc<str>, Pending>,
+    urgent: VecDeque<Arc<str>>,
+    idle: VecDeque<Arc<str>>,
+    checker_wanted: bool,
+    checker_until: Moment,
+    ticket: u64,
+    in_flight: bool,
+    bucket: TokenBucket,
+    guard: ResyncGuard,
+    unread: Unread,
+    snapshot_routes: SnapshotRoutes,
+    outputs: Vec<Output>,
+    /// Counts the changes of what is known.
+    version: u64,
+}
+
+impl RouteState {
+    /// A keeper that has yet to be connected. `remembered` serves while Redis is away.
+    pub(super) fn new(unknown_rate: u32, snapshot_routes: SnapshotRoutes) -> Self {
+        Self {
+            frontends: Frontends::default(),
+            marks: Marks::default(),
+            bad: LruCache::new(MAX_BAD),
+            connection: ConnectionState::Starting,
+            pending: HashMap::new(),
+            urgent: VecDeque::new(),
+            idle: VecDeque::new(),
+            checker_wanted: false,
+            checker_until: Moment::ZERO,
+            ticket: 0,
+            in_flight: false,
+            bucket: TokenBucket::new(unknown_rate),
+            guard: ResyncGuard::default(),
+            unread: Unread::default(),
+            snapshot_routes,
+            outputs: Vec::new(),
+            version: 0,
+        }
+    }
+
+    /// A core asks for a host.
+    pub(super) fn ask(&mut self, core: SubscriberId, host: Arc<str>, now: Moment) {
+        if let Some(frontend) = self.frontends.get(&host) {
+            // If it is about to be read again, the news of what comes of that follows.
+            return self.reply(core, host, LookupResult::Found(frontend), true);
+        }
+        if let Some(pending) = self.pending.get_mut(&host) {
+            let askers = if pending.tainted { &mut pending.later } else { &mut pending.askers };
+            return askers.push(core);
+        }
+        if self.bad.contains(&host) {
+            return self.reply(core, host, LookupResult::Failed(FailureReason::BadRoute), false);
+        }
+        if let Some(reason) = self.unread.reason(&host) {
+            return self.reply(core, host, LookupResult::Failed(reason), false);
+        }
+        if self.connection == ConnectionState::Away {
+            return self.reply_unavailable(core, host);
+        }
+        if !self.bucket.take(now) {
+            return self.reply(core, host, LookupResult::Failed(FailureReason::RouteLookupOverloaded), false);
+        }
+        let pending = Pending { askers: vec![core], charged: true, ..Pending::default() };
+        self.pending.insert(Arc::clone(&host), pending);
+        self.urgent.push_back(host);
+    }
+
+    /// What to read next, if there is something and nothing is under way.
+    pub(super) fn take_batch(&mut self) -> Option<Batch> {
+        if self.connection != ConnectionState::Up || self.in_flight {
+            return None;
+        }
+        let mut hosts = Vec::new();
+        while hosts.len() < BATCH
+            && let Some(host) = self.urgent.pop_front()
+        {
+            self.send(host, &mut hosts);
+        }
+        let limit = (hosts.len() + BATCH_IDLE).min(BATCH);
+        while hosts.len() < limit
+            && let Some(host) = self.idle.pop_front()
+        {
+            self.send(host, &mut hosts);
+        }
+        let checker = std::mem::take(&mut self.checker_wanted);
+        if hosts.is_empty() && !checker {
+            return None;
+        }
+        self.ticket += 1;
+        self.in_flight = true;
+        Some(Batch { ticket: self.ticket, hosts, checker })
+    }
+
+    fn send(&mut self, host: Arc<str>, hosts: &mut Vec<Arc<str>>) {
+        if let Some(pending) = self.pending.get_mut(&host).filter(|pending| !pending.in_flight) {
+            pending.in_flight = true;
+            hosts.push(host);
+        }
+    }
+
+    /// The replies to a batch. Returns whether something else is known than before.
+    pub(super) fn replied(&mut self, replies: Replies, now: Moment) -> bool {
+        if replies.ticket != self.ticket || !self.in_flight {
+            // Of a connection that has been given up since.
+            return false;
+        }
+        let version = self.version;
+        self.in_flight = false;
+        if let Some(silent) = replies.checker {
+            self.note_checker(silent, now);
+        }
+        for (host, reading) in replies.hosts {
+            if let Some(pending) = self.pending.remove(&host) {
+                self.settle(host, reading, pending, now);
+            }
+        }
+        self.ask_again(replies.unread);
+        self.version != version
+    }
+
+    fn settle(&mut self, host: Arc<str>, reading: Reading, pending: Pending, now: Moment) {
+        let keep = !pending.tainted;
+        let result = match reading {
+            Reading::Found { pattern, listing, dead } => {
+                self.bucket.give_back(pending.charged);
+                self.found(&host, &pattern, listing, &dead, now)
+            }
+            Reading::Unknown => self.found_nothing(&host),
+            Reading::Bad(problem) => self.found_bad(&host, problem, keep),
+            Reading::Unread(reason) => self.found_unread(&host, reason, now),
+        };
+        for core in pending.askers {
+            self.reply(core, Arc::clone(&host), result.clone(), keep);
+        }
+        let is_wanted = !pending.later.is_empty() || self.frontends.contains(&host);
+        if pending.tainted && is_wanted {
+            self.pending.insert(Arc::clone(&host), Pending { askers: pending.later, ..Pending::default() });
+            self.urgent.push_back(host);
+        }
+    }
+
+    fn found(
+        &mut self,
+        host: &Arc<str>,
+        pattern: &str,
+        mut listing: Listing,
+        dead: &Dead,
+        now: Moment,
+    ) -> LookupResult {
+        self.guard.saw_route(now);
+        let before = self.frontends.get(host);
+        if let Some(frontend) = &before
+            && self.guard.holds(host, listing.record.backends.is_empty())
+        {
+            return LookupResult::Found(Arc::clone(frontend));
+        }
+        for fault in listing.faults.iter().chain(&listing.option_faults) {
+            log::warn!("{host}: {fault}");
+        }
+        if let Some(frontend) =
+            before.as_ref().filter(|frontend| listing.keeps_options && *frontend.pattern == *pattern)
+        {
+            listing.record.options = frontend.options;
+        }
+        if self.frontends.set(host, pattern, &listing.record) {
+            self.version += 1;
+            if before.is_some() {
+                self.changed([Arc::clone(host)], false);
+            }
+        }
+        let Some(frontend) = self.frontends.get(host) else { return LookupResult::Unknown };
+        self.marks.apply(&frontend, &listing, dead, self.checker_until, now);
+        let frontends = &self.frontends;
+        self.marks.purge(|host| frontends.contains(host));
+        LookupResult::Found(frontend)
+    }
+
+    fn found_nothing(&mut self, host: &Arc<str>) -> LookupResult {
+        if let Some(frontend) = self.frontends.get(host)
+            && self.guard.holds(host, true)
+        {
+            return LookupResult::Found(frontend);
+        }
+        if self.guard.is_on()
+            && let Some(frontend) = self.restore(host)
+        {
+            self.guard.hold(Arc::clone(host));
+            return LookupResult::Found(frontend);
+        }
+        if self.frontends.remove(host) {
+            self.marks.forget(host);
+            self.version += 1;
+            self.changed([Arc::clone(host)], false);
+        }
+        LookupResult::Unknown
+    }
+
+    /// A route that works is not taken down by a record that does not.
+    fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>, keep: bool) -> LookupResult {
+        if let Some(frontend) = self.frontends.get(host) {
+            log::error!("{host}: {problem}; its route stays as it was");
+            return LookupResult::Found(frontend);
+        }
+        log::error!("{host}: {problem}");
+        if keep {
+            self.bad.put(Arc::clone(host), problem);
+        }
+        LookupResult::Failed(FailureReason::BadRoute)
+    }
+
+    /// Both connections are there. `same_history`: this is the data that was known, and not another or none.
+    pub(super) fn up(&mut self, same_history: bool, now: Moment) {
+        self.connection = ConnectionState::Up;
+        self.in_flight = false;
+        self.checker_wanted = true;
+        // Nobody told of what was mended meanwhile.
+        self.bad.clear();
+        if same_history {
+            self.snapshot_routes.clear();
+        } else {
+            self.guard.begin(self.frontends.iter().map(|(host, _)| Arc::clone(host)), !self.snapshot_routes.is_empty());
+        }
+        self.bucket.refill(now);
+        self.read_all_again();
+    }
+
+    fn read_all_again(&mut self) {
+        for (host, _) in self.frontends.iter() {
+            self.pending.entry(Arc::clone(host)).or_insert_with(|| {
+                self.idle.push_back(Arc::clone(host));
+                Pending::default()
+            });
+        }
+    }
+
+    /// A connection is lost, or there is none yet. What is known serves on; who waits for more is told that there is
+    /// none.
+    pub(super) fn down(&mut self) {
+        if self.connection == ConnectionState::Away {
+            return;
+        }
+        self.connection = ConnectionState::Away;
+        self.in_flight = false;
+        self.urgent.clear();
+        self.idle.clear();
+        // While Redis is away nobody can say that a host has no route.
+        self.changed([], true);
+        for (host, pending) in std::mem::take(&mut self.pending) {
+            for core in pending.askers.into_iter().chain(pending.later) {
+                self.reply_unavailable(core, Arc::clone(&host));
+            }
+        }
+    }
+
+    fn reply_unavailable(&mut self, core: SubscriberId, host: Arc<str>) {
+        let known = self.frontends.get(&host).or_else(|| self.restore(&host));
+        let result = known.map_or(LookupResult::Failed(FailureReason::RouteSourceDown), LookupResult::Found);
+        self.reply(core, host, result, true);
+    }
+
+    /// Takes a host into use as the snapshot has it.
+    fn restore(&mut self, host: &Arc<str>) -> Option<Arc<Frontend>> {
+        let (pattern, record) = self.snapshot_routes.get(host)?;
+        self.frontends.set(host, pattern, record);
+        self.frontends.get(host)
+    }
+
+    /// When [`RouteState::tick`] has something to do.
+    pub(super) fn next_tick(&self) -> Option<Moment> {
+        self.guard.ends_at().into_iter().chain(self.unread.next()).min()
+    }
+
+    /// Does what the time has come for.
+    pub(super) fn tick(&mut self, now: Moment) {
+        self.read_the_unread(now);
+        if self.connection == ConnectionState::Up && self.guard.ends_at().is_some_and(|end| end <= now) {
+            let unconfirmed = self.guard.end();
+            self.snapshot_routes.clear();
+            if !unconfirmed.is_empty() {
+                log::warn!(
+                    "{} hosts are not in Redis any more since it came back; asking once more",
+                    unconfirmed.len()
+                );
+            }
+            unconfirmed.into_iter().for_each(|host| self.read_again(host));
+        }
+    }
+
+    /// Where the source cannot tell of changes: everything in use is read again, and unknown hosts are unknown no
+    /// longer.
+    pub(super) fn refresh(&mut self) {
+        if self.connection == ConnectionState::Up {
+            self.changed([], true);
+            self.bad.clear();
+            self.checker_wanted = true;
+            self.read_all_again();
+        }
+    }
+
+    /// A member was found dead here. Returns what other nodes are to be told of it.
+    pub(super) fn mark_dead(&mut self, host: &str, url: &BackendUrl, until: Moment, now: Moment) -> Option<OwnMark> {
+        let frontend = self.frontends.get(host)?;
+        self.marks.make(&frontend, url, until, self.checker_until <= now)
+    }
+
+    fn note_checker(&mut self, silent: Option<Duration>, now: Moment) {
+        let life = silent.map_or(Duration::ZERO, |silent| CHECKER_LIFE.saturating_sub(silent));
+        let until = if life.is_zero() { Moment::ZERO } else { now + life };
+        if until > self.checker_until && self.checker_until <= now {
+            log::info!("an active checker is at work: dead marks are left to it");
+        }
+        if until != self.checker_until {
+            self.checker_until = until;
+            self.outputs.push(Output::Checker { until });
+        }
+    }
+
+    fn reply(&mut self, core: SubscriberId, host: Arc<str>, result: LookupResult, keep: bool) {
+        self.outputs.push(Output::LookedUp { core, host, result, keep });
+    }
+
+    fn changed(&mut self, hosts: impl IntoIterator<Item = Arc<str>>, unknowns: bool) {
+        match self.outputs.last_mut() {
+            // Many changes in a row are one letter.
+            Some(Output::Changed { hosts: known, unknowns: flag }) => {
+                known.extend(hosts);
+                *flag |= unknowns;
+            }
+            _ => self.outputs.push(Output::Changed { hosts: hosts.into_iter().collect(), unknowns }),
+        }
+    }
+
+    /// What is to be told or done, since the last call.
+    pub(super) fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// The backends made since the last call whose name has to be looked up.
+    pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
+        self.frontends.take_unresolved()
+    }
+
+    /// Everything in use, and what is remembered besides.
+    pub(super) fn routes(&self) -> Vec<Arc<Frontend>> {
+        self.frontends.shared().collect()
+    }
+
+    /// Whether there is anything to lose.
+    pub(super) fn knows_any(&self) -> bool {
+        !self.snapshot_routes.is_empty() || self.frontends.iter().next().is_some()
+    }
+
+    /// Whether every question can be asked.
+    pub(super) fn is_up(&self) -> bool {
+        self.connection == ConnectionState::Up
+    }
+}
+
+#[cfg(test)]
+mod tests;

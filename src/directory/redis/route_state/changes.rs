@@ -1,0 +1,81 @@
+//! What becomes of what is known when a key was written to.
+
+use super::{ChangedKey, ConnectionState, Pending, RouteState};
+use crate::base::clock::Moment;
+use crate::route;
+use std::sync::Arc;
+
+impl RouteState {
+    /// A key was written to.
+    pub(in crate::directory::redis) fn touch(&mut self, changed: &ChangedKey, now: Moment) {
+        match changed {
+            ChangedKey::Route(pattern) if pattern.starts_with('*') => {
+                self.guard.saw_write(now);
+                self.touch_wildcard(pattern);
+            }
+            ChangedKey::Route(host) => {
+                self.guard.saw_write(now);
+                let host: Arc<str> = Arc::from(&**host);
+                if !self.frontends.contains(&host) {
+                    // Some core may hold that it is unknown.
+                    self.changed([Arc::clone(&host)], false);
+                }
+                self.read_again(host);
+            }
+            ChangedKey::Options(pattern) if pattern.starts_with('*') => self.touch_options(pattern),
+            ChangedKey::Options(host) | ChangedKey::Dead(host) => self.read_again(Arc::from(&**host)),
+            ChangedKey::Certificate(_) => {}
+            ChangedKey::Checker => self.checker_wanted = true,
+            ChangedKey::All => {
+                self.checker_wanted = true;
+                self.changed([], true);
+                self.bad.clear();
+                let all: Vec<_> =
+                    self.pending.keys().chain(self.frontends.iter().map(|(host, _)| host)).cloned().collect();
+                all.into_iter().for_each(|host| self.read_again(host));
+            }
+        }
+    }
+
+    fn touch_wildcard(&mut self, pattern: &str) {
+        // Only from the star to the rung that serves it can a host's ladder lead elsewhere.
+        let suffix = &pattern[1..];
+        let leads = |host: &str, serving: Option<&str>| {
+            // Most hosts are ruled out by a look at their end: there may be very many.
+            let may_lead =
+                if suffix.is_empty() { serving.is_none_or(|serving| serving == "*") } else { host.ends_with(suffix) };
+            if !may_lead {
+                return false;
+            }
+            let mut names = route::patterns(host).take_while(|name| *name == *pattern || Some(&**name) != serving);
+            names.any(|name| *name == *pattern)
+        };
+        let used = self.frontends.iter().filter(|(host, frontend)| leads(host, Some(&frontend.pattern)));
+        let asked = self.pending.keys().filter(|host| leads(host, None));
+        let mut affected: Vec<_> = used.map(|(host, _)| host).chain(asked).cloned().collect();
+        affected.extend(self.bad.iter().map(|(host, _)| host).filter(|host| leads(host, None)).cloned());
+        self.changed([], true);
+        affected.into_iter().for_each(|host| self.read_again(host));
+    }
+
+    /// Only where the pattern serves, or may turn out to, its options count.
+    fn touch_options(&mut self, pattern: &str) {
+        let used = self.frontends.iter().filter(|(_, frontend)| *frontend.pattern == *pattern).map(|(host, _)| host);
+        let asked = self.pending.keys().filter(|host| route::patterns(host).any(|name| *name == *pattern));
+        let affected: Vec<_> = used.chain(asked).cloned().collect();
+        affected.into_iter().for_each(|host| self.read_again(host));
+    }
+
+    /// What is known of a host may be old.
+    pub(super) fn read_again(&mut self, host: Arc<str>) {
+        self.bad.pop(&host);
+        match self.pending.get_mut(&host) {
+            Some(pending) => pending.tainted |= pending.in_flight,
+            None if self.connection == ConnectionState::Up && self.frontends.contains(&host) => {
+                self.pending.insert(Arc::clone(&host), Pending::default());
+                self.urgent.push_back(host);
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Dead marks: places in a list outside, URLs inside.
+//!
+//! A mark that stands in Redis counts for the URL that stood at its place when the mark was first seen, for as long as
+//! it stands, wherever that URL moves. What this node has marked itself is a guess; what others have marked bars a
+//! backend. Once a mark of this node was seen in Redis, whoever removes it there removes it here.
+
+use super::super::reading::{Dead, Listing};
+use crate::base::clock::Moment;
+use crate::cluster::{BackendUrl, Frontend};
+use std::collections::{HashMap, HashSet};
+
+/// Below this number of hosts no purge is worth its walk.
+const MIN_PURGE: usize = 1024;
+
+/// A mark that other nodes are to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::directory::redis) struct OwnMark {
+    pub(in crate::directory::redis) host: Box<str>,
+    pub(in crate::directory::redis) url: BackendUrl,
+    /// The place in the list, from 0.
+    pub(in crate::directory::redis) index: usize,
+    /// How many backends stand in the list.
+    pub(in crate::directory::redis) total: usize,
+    pub(in crate::directory::redis) until: Moment,
+    /// Whether the mark is to be written; otherwise an active checker is only told of it.
+    pub(in crate::directory::redis) store: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    by_host: HashMap<Box<str>, HostMarks>,
+    purge_at: usize,
+}
+
+/// What is remembered of a host beside its list. There is none where there is nothing odd.
+#[derive(Debug, Default)]
+struct HostMarks {
+    /// The marks in Redis, and whom they were made for. Where nobody stood, whoever is added later is not meant.
+    seen: HashMap<usize, Option<BackendUrl>>,
+    own: Vec<Own>,
+    /// Where backends of the list were left out.
+    places: Option<Box<[usize]>>,
+    total: usize,
+}
+
+#[derive(Debug)]
+struct Own {
+    url: BackendUrl,
+    until: Moment,
+    was_seen: bool,
+}
+
+impl Marks {
+    /// Makes the members of `frontend` dead and alive as Redis says.
+    pub(super) fn apply(
+        &mut self,
+        frontend: &Frontend,
+        listing: &Listing,
+        dead: &Dead,
+        checker_until: Moment,
+        now: Moment,
+    ) {
+        if dead.indexes.is_empty() && listing.places.is_none() && !self.by_host.contains_key(&frontend.host) {
+            return;
+        }
+        let marks = self.by_host.entry(frontend.host.clone()).or_default();
+        marks.places.clone_from(&listing.places);
+        marks.total = listing.total;
+        marks.own.retain(|own| own.until > now);
+        let before = std::mem::take(&mut marks.seen);
+        let stands_at = |index: usize| {
+            (0..frontend.members.len())
+                .find(|member| listing.place_of(*member) == index)
+                .map(|member| &frontend.members[member])
+        };
+        for index in &dead.indexes {
+            let known = before.get(index).cloned();
+            let url = known.unwrap_or_else(|| stands_at(*index).map(|member| member.backend.url().clone()));
+            marks.seen.insert(*index, url);
+        }
+        let until = dead.ttl.map_or(Moment::NEVER, |ttl| now + ttl);
+        let urls: HashSet<&BackendUrl> = marks.seen.values().flatten().collect();
+        for member in &frontend.members {
+            let url = member.backend.url();
+            let own = marks.own.iter_mut().find(|own| own.url == *url);
+            match (urls.contains(url), own) {
+                (true, Some(own)) if checker_until <= now => own.was_seen = true,
+                (true, own) => {
+                    if let Some(own) = own {
+                        own.was_seen = true;
+                    }
+                    member.mark_dead_external(until);
+                }
+                (false, own) => {
+                    member.mark_dead_external(Moment::ZERO);
+                    if let Some(own) = own.filter(|own| own.was_seen) {
+                        own.until = Moment::ZERO;
+                        member.mark_dead(Moment::ZERO);
+                    }
+                }
+            }
+        }
+        marks.own.retain(|own| own.until > now);
+        if marks.seen.is_empty() && marks.own.is_empty() && marks.places.is_none() {
+            self.by_host.remove(&frontend.host);
+        }
+    }
+
+    /// Notes a mark of this node's own. `None` if the URL has left the list.
+    pub(super) fn make(
+        &mut self,
+        frontend: &Frontend,
+        url: &BackendUrl,
+        until: Moment,
+        store: bool,
+    ) -> Option<OwnMark> {
+        let member = frontend.members.iter().position(|member| member.backend.url() == url)?;
+        let marks = self.by_host.entry(frontend.host.clone()).or_default();
+        if marks.places.is_none() {
+            marks.total = frontend.members.len();
+        }
+        match marks.own.iter_mut().find(|own| own.url == *url) {
+            Some(own) => own.until = until,
+            None if store => marks.own.push(Own { url: url.clone(), until, was_seen: false }),
+            None => {}
+        }
+        let index = marks.places.as_ref().map_or(member, |places| places.get(member).copied().unwrap_or(member));
+        Some(OwnMark { host: frontend.host.clone(), url: url.clone(), index, total: marks.total, until, store })
+    }
+
+    pub(super) fn forget(&mut self, host: &str) {
+        self.by_host.remove(host);
+    }
+
+    /// Forgets hosts that are in use no longer, at a cost that the additions since the last time pay for.
+    pub(super) fn purge(&mut self, is_in_use: impl Fn(&str) -> bool) {
+        if self.by_host.len() >= self.purge_at.max(MIN_PURGE) {
+            self.by_host.retain(|host, _| is_in_use(host));
+            self.purge_at = 2 * self.by_host.len();
+        }
+    }
+}

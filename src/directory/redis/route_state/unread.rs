@@ -1,0 +1,73 @@
+//! Hosts whose replies were not read to their end, because they were too long or too slow. They are left alone for a
+//! while: each of them has cost a connection, and time of all others.
+
+use super::super::reader::TOO_LONG_FOR;
+use super::{LookupResult, RouteState};
+use crate::base::clock::Moment;
+use crate::base::reason::FailureReason;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// More than these are not remembered, and may be asked for again at once.
+const MAX_UNREAD: usize = 10_000;
+
+/// The hosts, and when each may be asked for again.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    reasons: HashMap<Arc<str>, FailureReason>,
+    queue: VecDeque<(Moment, Arc<str>)>,
+}
+
+impl Unread {
+    /// Why a host is not asked for, where it is not.
+    pub(super) fn reason(&self, host: &str) -> Option<FailureReason> {
+        self.reasons.get(host).copied()
+    }
+
+    /// When the next one may be asked for again.
+    pub(super) fn next(&self) -> Option<Moment> {
+        self.queue.front().map(|(until, _)| *until)
+    }
+
+    fn note(&mut self, host: &Arc<str>, reason: FailureReason, now: Moment) {
+        if self.queue.len() < MAX_UNREAD && self.reasons.insert(Arc::clone(host), reason).is_none() {
+            self.queue.push_back((now + TOO_LONG_FOR, Arc::clone(host)));
+        }
+    }
+
+    fn take_due(&mut self, now: Moment) -> Option<Arc<str>> {
+        self.next().filter(|until| *until <= now)?;
+        let (_, host) = self.queue.pop_front()?;
+        self.reasons.remove(&host);
+        Some(host)
+    }
+}
+
+impl RouteState {
+    /// What is known of a host that was not read to its end stays.
+    pub(super) fn found_unread(&mut self, host: &Arc<str>, reason: FailureReason, now: Moment) -> LookupResult {
+        self.unread.note(host, reason, now);
+        self.frontends.get(host).map_or(LookupResult::Failed(reason), LookupResult::Found)
+    }
+
+    /// Asks again for hosts of a batch that were not come to. What was written meanwhile, the next reply shows.
+    pub(super) fn ask_again(&mut self, hosts: Vec<Arc<str>>) {
+        // The sign of life of the checker is read at the end of a batch.
+        self.checker_wanted |= !hosts.is_empty();
+        for host in hosts {
+            if let Some(pending) = self.pending.get_mut(&host) {
+                (pending.in_flight, pending.tainted) = (false, false);
+                let later = std::mem::take(&mut pending.later);
+                pending.askers.extend(later);
+                self.urgent.push_back(host);
+            }
+        }
+    }
+
+    /// Those in use are read again once their time is over; the others when somebody asks for them.
+    pub(super) fn read_the_unread(&mut self, now: Moment) {
+        while let Some(host) = self.unread.take_due(now) {
+            self.read_again(host);
+        }
+    }
+}

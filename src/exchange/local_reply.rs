@@ -1,0 +1,161 @@
+//! Answers of this node's own, and what it says to those who debug.
+
+use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::output_queue::ByteSink;
+use super::request::Request;
+use super::request_context::{RequestContext, Target};
+use super::{CommonState, Disposition, State, StepContext, WorkerContext};
+use crate::base::reason::FailureReason;
+use crate::page;
+use std::sync::Arc;
+
+/// Ends an exchange with the page of `reason`. `journey` comes with whether all of its body has come.
+#[cold]
+pub(super) fn refuse(
+    context: Option<(Box<RequestContext>, bool)>,
+    reason: FailureReason,
+    cx: &mut StepContext<'_>,
+) -> State {
+    let (context, uploaded) = match context {
+        Some((context, uploaded)) => (Some(context), uploaded),
+        // A head that could not be read leaves open where the next one begins.
+        None => (None, false),
+    };
+    debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
+    cx.common.stats.fail(reason);
+    let debug = context.as_ref().is_some_and(|context| context.request.may_debug());
+    let pages = Arc::clone(&cx.core.pages);
+    let reply = LocalReply {
+        status: reason.status(),
+        fields: page::PAGE_HEADERS,
+        retry_after: reason.status() == 503,
+        error: debug.then_some(reason),
+        body: pages.body(reason),
+    };
+    reply.give(context, uploaded, cx)
+}
+
+/// Answers with 200 and this text, where this node is who is asked.
+#[cold]
+pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut StepContext<'_>) -> State {
+    let uploaded = context.upload.is_done();
+    let fields = "Content-Type: text/plain\r\n";
+    let reply = LocalReply { status: 200, fields, retry_after: false, error: None, body: body.as_bytes() };
+    reply.give(Some(context), uploaded, cx)
+}
+
+/// Sends the client to the same address over an encrypted connection.
+#[cold]
+pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+    let (request, uploaded) = (&context.request, context.upload.is_done());
+    let port = match cx.core.settings.redirect.port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let target = String::from_utf8_lossy(request.target());
+    let target = if target.starts_with('/') { &target } else { "/" };
+    let fields = format!("Location: https://{}{port}{target}\r\n", request.host());
+    // 308 has the method kept, where 301 lets it become GET (RFC 9110 section 15.4).
+    let status = if matches!(request.method(), b"GET" | b"HEAD") { 301 } else { 308 };
+    let reply = LocalReply { status, fields: &fields, retry_after: false, error: None, body: b"" };
+    reply.give(Some(context), uploaded, cx)
+}
+
+/// An answer of this node's own.
+struct LocalReply<'a> {
+    status: u16,
+    /// Header lines, each with its CRLF.
+    fields: &'a str,
+    /// Say when to come back.
+    retry_after: bool,
+    /// Say in a header what went wrong.
+    error: Option<FailureReason>,
+    /// HEAD gets all but the body.
+    body: &'a [u8],
+}
+
+impl LocalReply<'_> {
+    /// Ends the exchange with it. A client whose body has not come as a whole has to be heard out, and cannot stay.
+    fn give(&self, context: Option<Box<RequestContext>>, uploaded: bool, cx: &mut StepContext<'_>) -> State {
+        let request = context.as_ref().map(|context| &context.request);
+        let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
+        let connection = match keep_alive {
+            true => Disposition::KeepAlive,
+            false => Disposition::Linger { client_may_send: !uploaded || request.is_none_or(Request::keep_alive) },
+        };
+        self.put(request, keep_alive, cx);
+        FlushingResponse::new(context, connection, ResponseEnd::Framed).start(cx)
+    }
+
+    fn put(&self, request: Option<&Request>, keep_alive: bool, cx: &mut StepContext<'_>) {
+        cx.common.stats.status = self.status;
+        cx.core.output.client.make(|out| {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            put_number(out, u64::from(self.status));
+            put_all(out, &[" ", page::phrase(self.status), "\r\n", self.fields, "Content-Length: "]);
+            put_number(out, self.body.len() as u64);
+            out.extend_from_slice(b"\r\n");
+            if self.retry_after {
+                out.extend_from_slice(b"Retry-After: 1\r\n");
+            }
+            if let Some(reason) = self.error {
+                put_all(out, &["X-Debug-Error: ", reason.name(), "\r\n"]);
+            }
+            match (keep_alive, request.is_none_or(Request::is_http11)) {
+                (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+                (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+                (true, true) => {}
+            }
+            out.extend_from_slice(b"\r\n");
+            if !request.is_some_and(Request::is_head) {
+                out.extend_from_slice(self.body);
+            }
+        });
+    }
+}
+
+/// What an answer that comes from a backend tells of where it comes from, if the request asks and may.
+pub(super) fn debug_fields<'a>(
+    request: &Request,
+    common: &'a CommonState,
+    core: &WorkerContext,
+) -> Option<DebugFields<'a>> {
+    let target = common.target.as_ref().filter(|_| request.may_debug())?;
+    Some(DebugFields {
+        target,
+        total_ms: common.stats.total(core.now).as_millis(),
+        backend_ms: common.stats.backend(core.now).unwrap_or_default().as_millis(),
+    })
+}
+
+/// The `X-Debug` headers of an answer that a backend gave (names and meanings are Hipache's).
+pub(super) struct DebugFields<'a> {
+    target: &'a Target,
+    total_ms: u128,
+    backend_ms: u128,
+}
+
+impl DebugFields<'_> {
+    #[cold]
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let frontend = &self.target.frontend;
+        let backend = &self.target.member().backend;
+        put_all(out, &["X-Debug-Version: ", env!("CARGO_PKG_VERSION"), "\r\n"]);
+        put_all(out, &["X-Debug-Backend-Url: ", backend.url().as_str(), "\r\nX-Debug-Backend-Id: "]);
+        put_number(out, self.target.place as u64);
+        put_all(out, &["\r\nX-Debug-Vhost: ", &frontend.id]);
+        put_all(out, &["\r\nX-Debug-Frontend-Key: ", &frontend.pattern, "\r\nX-Debug-Time-Total: "]);
+        put_number(out, u64::try_from(self.total_ms).unwrap_or(u64::MAX));
+        out.extend_from_slice(b"\r\nX-Debug-Time-Backend: ");
+        put_number(out, u64::try_from(self.backend_ms).unwrap_or(u64::MAX));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn put_all(out: &mut Vec<u8>, texts: &[&str]) {
+    texts.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}

@@ -1,0 +1,130 @@
+//! The head of the request is not complete.
+
+use super::request::Request;
+use super::request_context::RequestContext;
+use super::{Input, Settings, Side, State, StepContext, local_reply};
+use crate::base::reason::FailureReason;
+use crate::base::slice_ext::SliceExt;
+use crate::wire;
+use crate::wire::body::BodyLength;
+use crate::wire::forwarded::Peer;
+use crate::wire::request::{RequestHead, fields, most_fields};
+
+/// Hipache's health check of the proxy itself: answered even when nothing else works.
+const PING_HOST: &str = "__ping__";
+
+#[derive(Debug)]
+pub(super) struct ReadingHead {
+    /// The client. What is to be told of it stands in the head that is made for the backend.
+    peer: Peer,
+    /// How much of the head was there at the last look.
+    seen: usize,
+}
+
+impl ReadingHead {
+    /// Nothing has come yet.
+    pub(super) fn new(peer: Peer) -> Self {
+        Self { peer, seen: 0 }
+    }
+
+    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+        match input {
+            Input::Bytes(Side::Client, bytes) => self.read(bytes, cx),
+            Input::PlaintextOnTlsPort(bytes) => refuse(bytes, FailureReason::PlainToTls, &self.peer, cx),
+            Input::End(Side::Client) => State::ReadingHead(self).abort_silently(FailureReason::ClientTruncated, cx),
+            Input::Deadline => local_reply::refuse(None, FailureReason::HeadTimeout, cx),
+            _ => State::ReadingHead(self),
+        }
+    }
+
+    fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
+        // The first look parses whatever is there, so that what is no HTTP at all is told at once.
+        let may_be_complete = self.seen == 0 || wire::has_blank_line(bytes, self.seen);
+        self.seen = bytes.len();
+        let mut room = fields();
+        let parsed = if may_be_complete { RequestHead::parse(bytes, &mut room) } else { Ok(None) };
+        match parsed {
+            Err(reason @ (FailureReason::TooManyHeaders | FailureReason::UnknownVersion)) => {
+                self.read_odd(bytes, reason, cx)
+            }
+            parsed => self.judge(bytes, parsed, cx),
+        }
+    }
+
+    /// Reads a head with more lines than most have, or one of a later minor version.
+    #[cold]
+    #[inline(never)]
+    fn read_odd(self, bytes: &[u8], reason: FailureReason, cx: &mut StepContext<'_>) -> State {
+        let known = if reason == FailureReason::UnknownVersion { wire::version::as_http11(bytes) } else { None };
+        let mut room = most_fields();
+        let parsed = RequestHead::parse(known.as_deref().unwrap_or(bytes), &mut room);
+        self.judge(bytes, parsed, cx)
+    }
+
+    #[inline]
+    fn judge(
+        self,
+        bytes: &[u8],
+        parsed: Result<Option<RequestHead<'_, '_>>, FailureReason>,
+        cx: &mut StepContext<'_>,
+    ) -> State {
+        let head = match parsed {
+            Ok(head) => head,
+            Err(reason) => return refuse(bytes, reason, &self.peer, cx),
+        };
+        match excess(bytes, head.as_ref(), &cx.core.settings) {
+            Some(reason) => refuse(bytes, reason, &self.peer, cx),
+            None => match head {
+                Some(head) => begin(&head, bytes, &self.peer, cx),
+                None => State::ReadingHead(self),
+            },
+        }
+    }
+}
+
+/// What there is too much of in a head, or in what has come of one.
+fn excess(bytes: &[u8], head: Option<&RequestHead<'_, '_>>, settings: &Settings) -> Option<FailureReason> {
+    let limits = &settings.limits;
+    let (len, uri_len, fields) = match head {
+        Some(head) => (head.len, head.uri_len, head.fields_len()),
+        None => (bytes.len(), wire::request::uri_len_so_far(bytes), 0),
+    };
+    if uri_len > limits.uri_bytes {
+        Some(FailureReason::UriTooLong)
+    } else if fields > limits.fields {
+        Some(FailureReason::TooManyHeaders)
+    } else {
+        (len > settings.max_head_bytes).then_some(FailureReason::HeadTooLarge)
+    }
+}
+
+fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut StepContext<'_>) -> State {
+    let context = match RequestContext::begin(head, (bytes.len() - head.len) as u64, peer, cx) {
+        Ok(context) => context,
+        Err(reason) => return refuse(bytes, reason, peer, cx),
+    };
+    cx.consumed = head.len;
+    if let Err(fault) = context.upload.check_start(bytes.suffix(head.len)) {
+        return context.refuse(fault.into(), cx);
+    }
+    if context.request.is_for(PING_HOST) {
+        return local_reply::plain(context, "ok", cx);
+    }
+    match (head.max_forwards, head.method) {
+        (Some(0), "OPTIONS") => return local_reply::plain(context, "", cx),
+        // To show a request to whoever asks is not for this node.
+        (Some(0), _) => return context.refuse(FailureReason::MethodRefused, cx),
+        _ => {}
+    }
+    match (head.body, cx.core.settings.max_body_bytes) {
+        (BodyLength::Sized(length), Some(limit)) if length > limit => context.refuse(FailureReason::BodyTooLarge, cx),
+        _ => context.resolve(cx),
+    }
+}
+
+/// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.
+#[cold]
+fn refuse(bytes: &[u8], reason: FailureReason, peer: &Peer, cx: &mut StepContext<'_>) -> State {
+    let request = Request::glimpsed(bytes, peer, cx);
+    local_reply::refuse(request.map(|request| (Box::new(RequestContext::past(request)), false)), reason, cx)
+}

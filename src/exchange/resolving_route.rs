@@ -1,0 +1,29 @@
+//! The directory was asked for the host.
+
+use super::request_context::RequestContext;
+use super::{Input, State, StepContext};
+use crate::base::reason::FailureReason;
+use crate::cluster::Frontend;
+
+#[derive(Debug)]
+pub(super) struct ResolvingRoute {
+    pub(super) context: Box<RequestContext>,
+}
+
+impl ResolvingRoute {
+    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+        match input {
+            Input::Route(Ok(frontend)) if self.has_to_move(&frontend, cx) => self.context.redirect(cx),
+            Input::Route(Ok(frontend)) => self.context.connect(frontend, cx),
+            Input::Route(Err(reason)) => self.context.refuse(reason, cx),
+            Input::Deadline => self.context.refuse(FailureReason::RouteLookupOverloaded, cx),
+            _ => State::ResolvingRoute(self),
+        }
+    }
+
+    /// Whether the client is to come back over an encrypted connection.
+    fn has_to_move(&self, frontend: &Frontend, cx: &StepContext<'_>) -> bool {
+        frontend.options.https_redirect.unwrap_or(cx.core.settings.redirect.for_all)
+            && !self.context.request.is_secure()
+    }
+}

@@ -1,0 +1,155 @@
+//! The listening sockets of all addresses, and who accepts from which: bound here, or taken over from the service
+//! manager or a predecessor, which have them already.
+
+use super::Error;
+use crate::config::Settings;
+use crate::net::listener::Listener;
+use crate::worker::ListenerSocket;
+use std::io;
+use std::net::SocketAddr;
+
+/// Every address with its sockets.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    listeners: Vec<AddressSockets>,
+    workers: usize,
+}
+
+/// The sockets of an address.
+#[derive(Debug)]
+struct AddressSockets {
+    address: SocketAddr,
+    /// The place of its certificate, where connections are encrypted.
+    secure: Option<u32>,
+    /// One a worker, so that the kernel spreads the connections; or, of those that were taken over, however many there
+    /// are. Not empty.
+    sockets: Vec<Listener>,
+}
+
+impl Listeners {
+    /// Takes over those sockets of `inherited` whose address is in the settings, and binds what is missing, so that what is
+    /// wrong with an address is known early. Returns the others too.
+    pub(super) fn open(
+        settings: &Settings,
+        workers: usize,
+        mut inherited: Vec<Listener>,
+    ) -> Result<(Self, Vec<Listener>), Error> {
+        let mut listeners = Vec::new();
+        for (address, secure) in addresses(settings) {
+            let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
+            let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
+            let sockets =
+                if sockets.is_empty() { bind(address, workers) } else { Ok(complete(address, workers, sockets)) };
+            let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
+            sockets.iter().for_each(|socket| socket.await_first_bytes(settings.defer_accept));
+            listeners.push(AddressSockets { address, secure, sockets });
+        }
+        Ok((Self { listeners, workers }, inherited))
+    }
+
+    /// Has the sockets listen that do not yet: from then on the kernel gives them connections, so somebody has to be
+    /// about to accept. The first address comes last: whoever finds it open finds all of them open.
+    pub(super) fn listen(&self) -> Result<(), Error> {
+        for listener in self.listeners.iter().rev() {
+            let listening = listener.sockets.iter().try_for_each(Listener::listen);
+            listening.map_err(|error| Error::Listen(listener.address, error))?;
+        }
+        Ok(())
+    }
+
+    /// The addresses, encrypted ones last.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.iter().map(|listener| listener.address)
+    }
+
+    /// A handle of every socket, with its address.
+    pub(super) fn handles(&self) -> io::Result<Vec<(SocketAddr, Listener)>> {
+        let sockets =
+            self.listeners.iter().flat_map(|listener| listener.sockets.iter().map(|socket| (listener.address, socket)));
+        sockets.map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
+    }
+
+    /// What the worker of this number accepts from. Each socket has somebody who does: where there are more than
+    /// workers, a worker has several, and where there are fewer, some have one in common.
+    pub(super) fn of_worker(&self, number: usize) -> io::Result<Vec<ListenerSocket>> {
+        let mut listener_sockets = Vec::new();
+        for listener in &self.listeners {
+            let first = number % listener.sockets.len();
+            for socket in listener.sockets.iter().skip(first).step_by(self.workers) {
+                listener_sockets.push(ListenerSocket { socket: socket.for_worker()?, secure: listener.secure });
+            }
+        }
+        Ok(listener_sockets)
+    }
+}
+
+/// Where to listen, and the place of the certificate where connections are encrypted.
+fn addresses(settings: &Settings) -> impl Iterator<Item = (SocketAddr, Option<u32>)> {
+    let plain = settings.listeners.iter().map(|address| (*address, None));
+    let tls = settings.tls.iter().flat_map(|tls| &tls.listeners).zip(0..);
+    plain.chain(tls.map(|(listener, place)| (listener.address, Some(place))))
+}
+
+fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<Listener>> {
+    // With SO_REUSEPORT a second process could share the address unseen; one plain probe finds it out.
+    Listener::probe(address)?;
+    (0..workers).map(|_| Listener::bind(address)).collect()
+}
+
+/// Beside sockets that are there already, new ones can be bound only where these allow it (`ReusePort=`) and this process
+/// has the account that made them; where it cannot be done, workers share what there is.
+fn complete(address: SocketAddr, workers: usize, mut sockets: Vec<Listener>) -> Vec<Listener> {
+    let found = sockets.len();
+    while sockets.len() < workers {
+        match Listener::bind(address) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => {
+                let there = sockets.len();
+                log::info!("{address}: {workers} workers share {there} sockets; another one cannot be bound: {error}");
+                break;
+            }
+        }
+    }
+    log::debug!("{address}: {found} sockets were there already, and {} are in use", sockets.len());
+    sockets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::os::fd::AsRawFd;
+
+    fn listener(sockets: usize) -> (AddressSockets, SocketAddr) {
+        let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = first.local_address().expect("an address");
+        let mut all = vec![first];
+        all.extend((1..sockets).map(|_| Listener::open(address).expect("the same port")));
+        (AddressSockets { address, secure: Some(sockets.try_into().expect("few")), sockets: all }, address)
+    }
+
+    /// Each worker accepts at every address, and every socket has somebody who accepts from it.
+    #[test]
+    fn nobody_goes_without_and_nothing_is_left_over() {
+        for workers in 1..=5 {
+            for sockets in 1..=5 {
+                let (one, address) = listener(sockets);
+                let listeners = Listeners { listeners: vec![one], workers };
+                let inode = |fd: i32| {
+                    std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open file").display().to_string()
+                };
+                let mut served = BTreeSet::new();
+                for number in 0..workers {
+                    let listener_sockets = listeners.of_worker(number).expect("handles");
+                    assert!(!listener_sockets.is_empty(), "worker {number} of {workers}, {sockets} sockets");
+                    for listener_socket in listener_sockets {
+                        assert_eq!(listener_socket.secure, Some(sockets.try_into().expect("few")));
+                        assert_eq!(listener_socket.socket.local_addr().expect("an address"), address);
+                        served.insert(inode(listener_socket.socket.as_raw_fd()));
+                    }
+                }
+                assert_eq!(served.len(), sockets, "{workers} workers");
+            }
+        }
+    }
+}

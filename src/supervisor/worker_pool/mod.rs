@@ -1,0 +1,417 @@
+//! The workers that run: begun, replaced and ended, each on a thread of its own.
+//!
+//! A worker has a *place*: its processor, its listening sockets and its landing. They outlive it, so whoever waits in the
+//! queue of a socket, or is on the way from one worker to another, never notices that one goes and the next one comes.
+
+mod monitor;
+mod stand_in;
+
+use super::listeners::Listeners;
+use super::memory::{MemoryPolicy, MemoryTrim};
+use super::report::{ReplaceReason, Report};
+use super::watchdog::{RestartBackoff, WatchdogState};
+use super::{Error, Event, affinity, certificates, limits};
+use crate::access_log::Log;
+use crate::base::clock::{Clock, Moment};
+use crate::base::counters::{Counter, Counters};
+use crate::config::Settings;
+use crate::directory::Directory;
+use crate::net::connection_limiter::ConnectionLimiter;
+use crate::net::mailbox::MailboxSender;
+use crate::page::Pages;
+use crate::worker::{DrainTarget, HandoffQueue, PlainClient, Worker, WorkerCommand, WorkerConfig, WorkerStats};
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// When it is tried again to begin a worker for which the system had no thread, no file or no memory.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest that a place stays empty whose worker has failed again and again, where nobody can stand in.
+const ALONE: Duration = Duration::from_secs(1);
+
+/// One worker's life. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WorkerId(pub(super) u64);
+
+/// What workers are made of.
+pub(super) struct WorkerDeps {
+    pub(super) settings: Settings,
+    pub(super) directory: Directory,
+    pub(super) log: Log,
+    pub(super) pages: Arc<Pages>,
+    /// The certificates of the addresses.
+    pub(super) certificates: certificates::CertificateManager,
+    /// How many connections each client's address may have.
+    pub(super) limiter: Option<Arc<ConnectionLimiter>>,
+    pub(super) clock: Clock,
+}
+
+/// All workers, and who they were.
+pub(super) struct WorkerPool {
+    pub(super) deps: WorkerDeps,
+    /// The listening sockets, until the end begins. The workers accept from handles of their own: a socket listens while
+    /// any handle is left.
+    pub(super) listeners: Option<Listeners>,
+    slots: Vec<WorkerSlot>,
+    running: BTreeMap<WorkerId, WorkerHandle>,
+    begun: u64,
+    /// What those have counted that have ended.
+    past: Counters,
+    /// Where the next client from outside arrives.
+    next_handoff: usize,
+    policy: Option<MemoryPolicy>,
+    /// When the memory is to be looked at again.
+    memory_due: Moment,
+    memory_trim: MemoryTrim,
+    backoff: RestartBackoff,
+    ending: Option<Ending>,
+    events: Sender<Event>,
+    /// Has no worker begin, as if the system had nothing for it.
+    #[cfg(test)]
+    pub(super) is_starved: bool,
+}
+
+/// How all workers end.
+#[derive(Clone)]
+enum Ending {
+    Stop,
+    /// Their clients go to somebody outside.
+    HandOver(DrainTarget),
+}
+
+impl Ending {
+    fn command(&self) -> WorkerCommand {
+        match self {
+            Self::Stop => WorkerCommand::Stop,
+            Self::HandOver(drain_target) => WorkerCommand::HandOver(drain_target.clone()),
+        }
+    }
+}
+
+/// Where a worker works.
+struct WorkerSlot {
+    cpu: affinity::CpuPlacement,
+    handoff: HandoffQueue,
+    /// Who accepts there.
+    current: Option<WorkerId>,
+    /// Nobody does, and somebody will from this moment on.
+    empty_until: Option<Moment>,
+    /// Who accepts there until then, beside its own place.
+    stand_in: Option<WorkerId>,
+    /// How many connections those have accepted there that have ended.
+    accepted: u64,
+}
+
+/// A worker that runs.
+struct WorkerHandle {
+    number: usize,
+    commands: MailboxSender<WorkerCommand>,
+    counters: Arc<Counters>,
+    stats: Arc<WorkerStats>,
+    started: Moment,
+    watch: WatchdogState,
+    /// When and why it was told to hand over.
+    replaced: Option<(Moment, ReplaceReason)>,
+    /// It does not turn, so nobody waits for it.
+    is_stuck: bool,
+}
+
+impl WorkerPool {
+    /// No workers yet, and places for them at these doors.
+    pub(super) fn new(
+        deps: WorkerDeps,
+        listeners: Listeners,
+        cpus: &[affinity::CpuPlacement],
+        events: Sender<Event>,
+    ) -> Self {
+        let slot = |cpu| WorkerSlot {
+            cpu,
+            handoff: HandoffQueue::default(),
+            current: None,
+            empty_until: None,
+            stand_in: None,
+            accepted: 0,
+        };
+        let supervision = &deps.settings.supervision;
+        let limit = limits::memory(supervision.memory_limit, cpus.len());
+        let interval = supervision.memory_check_interval;
+        let policy = limit.map(|limit| MemoryPolicy::new(limit, interval));
+        Self {
+            deps,
+            listeners: Some(listeners),
+            slots: cpus.iter().copied().map(slot).collect(),
+            running: BTreeMap::new(),
+            begun: 0,
+            past: Counters::default(),
+            next_handoff: 0,
+            policy,
+            memory_due: Moment::ZERO,
+            memory_trim: MemoryTrim::new(interval),
+            backoff: RestartBackoff::default(),
+            ending: None,
+            events,
+            #[cfg(test)]
+            is_starved: false,
+        }
+    }
+
+    /// Begins a worker at each place. An error where one could not be begun; others stand in for it then, and it is tried
+    /// again.
+    pub(super) fn start(&mut self) -> Result<(), Error> {
+        let mut started = Ok(());
+        for number in 0..self.slots.len() {
+            if let Err(error) = self.begin(number) {
+                self.slots[number].empty_until = Some(self.deps.clock.now() + TRY_AGAIN);
+                started = started.and(Err(Error::System("starting a worker", error)));
+            }
+        }
+        self.assign_stand_ins();
+        started
+    }
+
+    /// How often [`WorkerPool::look`] is to be called.
+    pub(super) fn interval(&self) -> Duration {
+        let supervision = &self.deps.settings.supervision;
+        supervision.memory_check_interval.min(supervision.watchdog / 4)
+    }
+
+    /// Begins a worker at this place. It accepts from now on; who leaves the place hands over to it.
+    fn begin(&mut self, number: usize) -> io::Result<()> {
+        #[cfg(test)]
+        if self.is_starved {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let id = WorkerId(self.begun);
+        let (counters, stats) = (Arc::<Counters>::default(), Arc::<WorkerStats>::default());
+        let (worker, commands) = self.make_worker(number, &counters, &stats)?;
+        let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
+        let (cpu, events) = (slot.cpu, self.events.clone());
+        let work = move || {
+            cpu.take();
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
+            let result = match result {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(_) => Err("it panicked".to_owned()),
+            };
+            // Fails only when the supervisor has gone, and then nobody is left to be told.
+            let _ = events.send(Event::WorkerEnded(id, result));
+        };
+        thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
+        self.begun += 1;
+        (slot.current, slot.empty_until) = (Some(id), None);
+        for leaving in self.running.values().filter(|other| other.number == number) {
+            leaving.commands.send(WorkerCommand::HandOver(DrainTarget::Worker(slot.handoff.clone(), commands.clone())));
+        }
+        let started = self.deps.clock.now();
+        let watch = WatchdogState::new(started);
+        let (replaced, is_stuck) = (None, false);
+        self.running.insert(id, WorkerHandle { number, commands, counters, stats, started, watch, replaced, is_stuck });
+        Ok(())
+    }
+
+    fn make_worker(
+        &self,
+        number: usize,
+        counters: &Arc<Counters>,
+        stats: &Arc<WorkerStats>,
+    ) -> io::Result<(Worker, MailboxSender<WorkerCommand>)> {
+        let (deps, settings) = (&self.deps, &self.deps.settings);
+        Worker::new(WorkerConfig {
+            number,
+            listeners: self
+                .listeners
+                .as_ref()
+                .map_or_else(|| Ok(Vec::new()), |listeners| listeners.of_worker(number))?,
+            handoff: self.slots[number].handoff.clone(),
+            tls: deps.certificates.worker_tls(),
+            backend_tls: deps.certificates.backend_tls(),
+            limiter: deps.limiter.clone(),
+            settings: settings.worker.clone(),
+            exchange: settings.exchange.clone(),
+            upstream: settings.upstream.clone(),
+            route: settings.route.clone(),
+            directory: deps.directory.clone(),
+            log: deps.log.clone(),
+            pages: Arc::clone(&deps.pages),
+            counters: Arc::clone(counters),
+            stats: Arc::clone(stats),
+            clock: deps.clock,
+        })
+    }
+
+    /// Gives a worker a successor, and has it hand over. Where there can be no successor, it stays.
+    fn replace(&mut self, id: WorkerId, why: ReplaceReason) {
+        let Some(number) = self.running.get(&id).map(|old| old.number) else { return };
+        match self.begin(number) {
+            Ok(()) => {
+                log::warn!("worker {number}: {why}; a successor has taken over");
+                if let Some(old) = self.running.get_mut(&id) {
+                    old.replaced = Some((self.deps.clock.now(), why));
+                }
+            }
+            Err(error) => log::error!("worker {number}: {why}, but there can be no successor: {error}"),
+        }
+    }
+
+    /// A worker's thread has ended.
+    pub(super) fn ended(&mut self, id: WorkerId, how: Result<(), String>) {
+        let Some(old) = self.running.remove(&id) else { return };
+        self.past.absorb(&old.counters);
+        let Some(slot) = self.slots.get_mut(old.number) else { return };
+        slot.accepted += old.counters.get(Counter::Accepted);
+        let is_current = slot.current == Some(id);
+        if self.ending.is_some() {
+            self.finish_handoff(old.number);
+            if how.is_ok() {
+                return;
+            }
+        }
+        let now = self.deps.clock.now();
+        let (replaced, planned) =
+            old.replaced.clone().unwrap_or_else(|| (now, ReplaceReason::Failed("it ended".into())));
+        let why = how.err().map_or(planned, ReplaceReason::Failed);
+        if is_current && self.ending.is_none() {
+            self.fill(old.number, &why, now);
+        }
+        // What it held is free now, and yet would count as held.
+        self.release_memory();
+        let (counters, stats) = (&*old.counters, &*old.stats);
+        let resident = limits::resident_bytes().unwrap_or(0);
+        let report =
+            Report { number: old.number, why: &why, started: old.started, replaced, now, counters, stats, resident };
+        log::info!("{report}");
+    }
+
+    /// Somebody has to work again at a place whose worker has failed.
+    fn fill(&mut self, number: usize, why: &ReplaceReason, now: Moment) {
+        let has_neighbour = self.neighbour(number).is_some();
+        let delay = self.backoff.delay(now).min(if has_neighbour { Duration::MAX } else { ALONE });
+        if let Some(slot) = self.slots.get_mut(number) {
+            (slot.current, slot.empty_until) = (None, Some(now + delay));
+        }
+        if delay.is_zero() {
+            log::error!("worker {number}: {why}; another one begins");
+        } else {
+            let (limit, seconds) = (RestartBackoff::AT_ONCE, delay.as_secs());
+            let meanwhile = if has_neighbour { "another one accepts" } else { "nobody accepts" };
+            log::error!(
+                "worker {number}: {why}; MORE THAN {limit} WORKERS HAVE FAILED WITHIN A MINUTE: the next one begins in \
+                 {seconds} s, and until then {meanwhile} in its place"
+            );
+        }
+        self.fill_slots(now);
+    }
+
+    fn fill_slots(&mut self, now: Moment) {
+        for number in 0..self.slots.len() {
+            let is_due = self.slots.get(number).and_then(|slot| slot.empty_until).is_some_and(|due| due <= now);
+            if is_due && let Err(error) = self.begin(number) {
+                log::error!("worker {number}: beginning another one: {error}; trying again soon");
+                self.slots[number].empty_until = Some(now + TRY_AGAIN);
+            }
+        }
+        self.assign_stand_ins();
+    }
+
+    /// How many workers there are, when all places are filled.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Takes on a client from outside, at each place in turn.
+    pub(super) fn import(&mut self, client: PlainClient) {
+        let count = self.slots.len().max(1);
+        let next = (self.next_handoff + 1) % count;
+        let works = |number: &usize| self.slots.get(*number).is_some_and(|slot| self.works_at(slot).is_some());
+        self.next_handoff = (next..count).chain(0..next).find(works).unwrap_or(next);
+        let Some(slot) = self.slots.get(self.next_handoff) else { return };
+        // Where nobody works at the moment, the next one looks there first of all.
+        let is_first = slot.handoff.put(vec![client.into()]);
+        if let Some(current) = slot.current.and_then(|id| self.running.get(&id)).filter(|_| is_first) {
+            current.commands.send(WorkerCommand::Arrivals);
+        }
+        if self.ending.is_some() {
+            self.finish_handoff(self.next_handoff);
+        }
+    }
+
+    /// How many connections were accepted at each place.
+    pub(super) fn accepted(&self) -> Vec<u64> {
+        let mut accepted: Vec<u64> = self.slots.iter().map(|slot| slot.accepted).collect();
+        for each in self.running.values() {
+            if let Some(count) = accepted.get_mut(each.number) {
+                *count += each.counters.get(Counter::Accepted);
+            }
+        }
+        accepted
+    }
+
+    /// Whether the order to stop is carried out, but for those who do not turn and so would never end.
+    pub(super) fn have_ended(&self) -> bool {
+        self.ending.is_some() && self.running.values().all(|each| each.is_stuck)
+    }
+
+    /// Has all workers end.
+    pub(super) fn stop(&mut self) {
+        self.check_queues();
+        self.end(Ending::Stop);
+    }
+
+    /// Has all workers end, and their clients go to somebody outside.
+    pub(super) fn hand_over(&mut self, drain_target: &DrainTarget) {
+        self.end(Ending::HandOver(drain_target.clone()));
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.listeners = None;
+        self.tell_all(|| ending.command());
+        self.ending = Some(ending);
+    }
+
+    /// How many workers were begun so far.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Has who works at this place do something.
+    #[cfg(test)]
+    pub(super) fn tell(&self, number: usize, command: WorkerCommand) {
+        let current = self.slots[number].current.and_then(|id| self.running.get(&id));
+        current.expect("a worker there").commands.send(command);
+    }
+
+    /// How many workers run.
+    #[cfg(test)]
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How many workers have successors and have not ended yet.
+    #[cfg(test)]
+    pub(super) fn leaving(&self) -> usize {
+        self.running.values().filter(|each| each.replaced.is_some()).count()
+    }
+
+    pub(super) fn tell_all(&self, command: impl Fn() -> WorkerCommand) {
+        for each in self.running.values() {
+            if !each.commands.send(command()) {
+                log::error!(
+                    "worker {}: its mailbox is full of orders that it has not read; this one is lost",
+                    each.number
+                );
+            }
+        }
+    }
+
+    /// What all workers have counted, those included that have ended.
+    pub(super) fn counters(&self) -> Counters {
+        let sum = Counters::default();
+        sum.absorb(&self.past);
+        self.running.values().for_each(|each| sum.absorb(&each.counters));
+        sum
+    }
+}

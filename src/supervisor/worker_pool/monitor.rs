@@ -1,0 +1,103 @@
+//! What is looked after again and again: whether all workers turn, and what they hold.
+
+use super::{WorkerId, WorkerPool, WorkerSlot};
+use crate::base::clock::Moment;
+use crate::net::release_free_memory;
+use crate::supervisor::memory::{Candidate, Decision};
+use crate::supervisor::report::ReplaceReason;
+use crate::supervisor::watchdog::Finding;
+use crate::supervisor::{Event, limits};
+use crate::worker::WorkerCommand;
+
+impl WorkerPool {
+    /// Looks after all: whether they turn, and what they hold. To be called again and again.
+    pub(in crate::supervisor) fn look(&mut self) {
+        let now = self.deps.clock.now();
+        if self.ending.is_none() {
+            self.fill_slots(now);
+            self.give_back(now);
+            // The ticks come a little early or late.
+            if now + self.interval() / 2 >= self.memory_due {
+                self.memory_due = now + self.deps.settings.supervision.memory_check_interval;
+                self.look_at_memory(now);
+            }
+        }
+        self.look_for_stuck(now);
+    }
+
+    fn look_for_stuck(&mut self, now: Moment) {
+        let limit = self.deps.settings.supervision.watchdog;
+        let mut stuck = Vec::new();
+        for (id, each) in &mut self.running {
+            match each.watch.look(now, each.stats.replied(), limit) {
+                Finding::Wait => {}
+                Finding::Ask(question) => {
+                    each.is_stuck = false;
+                    each.commands.send(WorkerCommand::Report(question));
+                }
+                Finding::Stuck(waited) => {
+                    let (number, seconds) = (each.number, waited.as_secs_f64());
+                    log::error!("worker {number}: no turn for {seconds:.1} s (server.watchdog)");
+                    each.is_stuck = true;
+                    stuck.push(*id);
+                }
+            }
+        }
+        if self.ending.is_some() {
+            return;
+        }
+        for id in stuck {
+            let current = |slot: &WorkerSlot| slot.current == Some(id);
+            let Some(number) = self.slots.iter().position(current) else { continue };
+            // It may come to itself, but nobody can count on it: its clients at least wait no longer than they have to.
+            if let Some(old) = self.running.get_mut(&id) {
+                old.replaced = Some((now, ReplaceReason::Stuck));
+            }
+            self.fill(number, &ReplaceReason::Stuck, now);
+        }
+    }
+
+    fn look_at_memory(&mut self, now: Moment) {
+        let (Some(policy), Some(resident)) = (&mut self.policy, limits::resident_bytes()) else { return };
+        let current: Vec<WorkerId> = self.slots.iter().filter_map(|slot| slot.current).collect();
+        let candidate = |id: &WorkerId| {
+            let each = self.running.get(id)?;
+            Some(Candidate { id: *id, started: each.started, bytes: each.stats.usage().bytes })
+        };
+        let candidates: Vec<Candidate> = current.iter().filter_map(candidate).collect();
+        let is_draining = self.running.values().any(|each| each.replaced.is_some() && !each.is_stuck);
+        let limit = policy.limit();
+        match policy.decide(now, resident, &candidates, is_draining) {
+            Decision::Rest => {}
+            Decision::Renew(id) => self.replace(id, ReplaceReason::Memory { resident, limit }),
+            Decision::Exhausted => {
+                let (resident, limit) = (resident >> 20, limit >> 20);
+                log::warn!(
+                    "all workers were renewed, and the process still holds {resident} MiB of {limit} MiB \
+                     (server.memoryLimit): is the limit too low?"
+                );
+                if self.deps.settings.supervision.memory_upgrade {
+                    // Fails only when the supervisor has gone.
+                    let _ = self.events.send(Event::Renew);
+                }
+            }
+        }
+    }
+
+    /// Gives the system back what workers hold no longer.
+    fn give_back(&mut self, now: Moment) {
+        let bytes = self.running.values().map(|each| each.stats.usage().bytes).sum();
+        if self.memory_trim.look(now, bytes) {
+            self.release_memory();
+        }
+    }
+
+    /// Gives the system back what is free. Threads that allocate may have to wait for it.
+    pub(super) fn release_memory(&self) {
+        let resident = || limits::resident_bytes().unwrap_or(0) >> 20;
+        let (began, before) = (self.deps.clock.now(), resident());
+        release_free_memory();
+        let took = self.deps.clock.now().since(began);
+        log::debug!("memory is given back: {before} MiB before, {} MiB after, in {took:?}", resident());
+    }
+}

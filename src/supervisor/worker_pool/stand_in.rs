@@ -1,0 +1,104 @@
+//! Places where nobody works for a while: a neighbour accepts there meanwhile, and gets whoever arrives, so that nobody
+//! waits in vain.
+
+use super::{WorkerId, WorkerPool, WorkerSlot};
+use crate::worker::{DrainTarget, WorkerCommand};
+use std::io;
+use std::iter;
+
+impl WorkerPool {
+    /// Has a neighbour stand in wherever nobody works, and nobody where somebody does again. To be called whenever that
+    /// may have changed, and again and again.
+    pub(super) fn assign_stand_ins(&mut self) {
+        for number in 0..self.slots.len() {
+            let stand_in = self.slots[number].empty_until.and_then(|_| self.neighbour(number));
+            let before = std::mem::replace(&mut self.slots[number].stand_in, stand_in);
+            if before != stand_in {
+                // Who has stood in so far may have ended.
+                before.into_iter().for_each(|id| self.assign_listeners(id));
+                stand_in.into_iter().for_each(|id| self.assign_listeners(id));
+            }
+            if let Some(id) = stand_in {
+                self.redirect(number, id, before != stand_in);
+            }
+        }
+    }
+
+    /// Who would stand in for a place: whoever works at the next one where somebody does.
+    pub(super) fn neighbour(&self, number: usize) -> Option<WorkerId> {
+        let slots = self.slots.iter().skip(number + 1).chain(self.slots.iter().take(number));
+        slots.filter_map(|slot| self.works_at(slot)).next()
+    }
+
+    /// Who works at a place, and turns.
+    pub(super) fn works_at(&self, slot: &WorkerSlot) -> Option<WorkerId> {
+        let current = slot.current.filter(|_| slot.empty_until.is_none());
+        current.filter(|id| self.running.get(id).is_some_and(|each| !each.is_stuck))
+    }
+
+    /// Tells a worker all doors at which it accepts from now on.
+    fn assign_listeners(&mut self, id: WorkerId) {
+        let (Some(worker), Some(listeners)) = (self.running.get(&id), &self.listeners) else { return };
+        let is_its = |number: &usize| self.slots[*number].stand_in == Some(id);
+        let numbers = iter::once(worker.number).chain((0..self.slots.len()).filter(is_its));
+        let listener_sockets: io::Result<Vec<_>> = numbers.map(|number| listeners.of_worker(number)).collect();
+        let is_told = match listener_sockets {
+            Ok(listener_sockets) => {
+                worker.commands.send(WorkerCommand::Listeners(listener_sockets.into_iter().flatten().collect()))
+            }
+            Err(error) => {
+                log::error!("worker {}: giving it the doors of another place: {error}", worker.number);
+                false
+            }
+        };
+        if !is_told {
+            // So it is tried again.
+            let its = self.slots.iter_mut().filter(|slot| slot.stand_in == Some(id));
+            its.for_each(|slot| slot.stand_in = None);
+        }
+    }
+
+    /// Sends to the stand-in who has arrived at a place, and who is about to.
+    fn redirect(&self, number: usize, id: WorkerId, is_new: bool) {
+        let Some(stand_in) = self.running.get(&id) else { return };
+        let handoff = &self.slots[stand_in.number].handoff;
+        if is_new {
+            for leaving in self.running.values().filter(|each| each.number == number) {
+                leaving
+                    .commands
+                    .send(WorkerCommand::HandOver(DrainTarget::Worker(handoff.clone(), stand_in.commands.clone())));
+            }
+        }
+        if self.slots[number].handoff.forward(handoff) {
+            stand_in.commands.send(WorkerCommand::Arrivals);
+        }
+    }
+
+    /// Before the end: who waits at a door that nobody looks after is let in.
+    pub(super) fn check_queues(&mut self) {
+        for number in 0..self.slots.len() {
+            let is_empty = self.slots[number].empty_until.is_some() && self.slots[number].stand_in.is_none();
+            if is_empty
+                && self.ending.is_none()
+                && let Err(error) = self.begin(number)
+            {
+                log::error!("worker {number}: beginning one for those who wait at its doors: {error}");
+            }
+        }
+    }
+
+    /// At the end: who has arrived when the last worker of a place had left already gets another one, which ends in the
+    /// same way.
+    pub(super) fn finish_handoff(&mut self, number: usize) {
+        let is_served = self.running.values().any(|each| each.number == number && !each.is_stuck);
+        if is_served || self.slots[number].handoff.is_empty() {
+            return;
+        }
+        let (Some(ending), begun) = (self.ending.clone(), self.begin(number)) else { return };
+        match (begun, self.slots[number].current.and_then(|id| self.running.get(&id))) {
+            (Ok(()), Some(last)) => drop(last.commands.send(ending.command())),
+            (Err(error), _) => log::error!("worker {number}: beginning one for those who came last: {error}"),
+            (Ok(()), None) => {}
+        }
+    }
+}

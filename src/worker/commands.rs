@@ -1,0 +1,64 @@
+//! What a worker is told.
+
+use super::migration::DrainTarget;
+use super::{ListenerSocket, Worker, WorkerTlsConfig};
+use crate::net::tls::BackendTls;
+use crate::page::Pages;
+use std::sync::Arc;
+
+/// What the supervisor, or another worker, tells a worker.
+#[derive(Debug)]
+pub enum WorkerCommand {
+    /// Use these pages from now on.
+    Pages(Arc<Pages>),
+    /// Receive clients so from now on.
+    Tls(WorkerTlsConfig),
+    /// Talk so to backends that are connected to from now on.
+    BackendTls(BackendTls),
+    /// Accept nothing more, finish what is under way, end.
+    Stop,
+    /// The same, but clients are not closed: those that can move go to this heir. Told again, it is another heir.
+    HandOver(DrainTarget),
+    /// Somebody has arrived at the landing.
+    Arrivals,
+    /// Accept at these doors from now on, and at no others.
+    Listeners(Vec<ListenerSocket>),
+    /// Answer the question of this number in the [`WorkerStats`](super::WorkerStats).
+    Report(u64),
+    /// What a test has the worker's thread do.
+    #[cfg(test)]
+    Do(TestCommand),
+}
+
+/// Something for a worker's thread to do, such as to panic.
+#[cfg(test)]
+pub struct TestCommand(pub Box<dyn FnOnce() + Send>);
+
+#[cfg(test)]
+impl std::fmt::Debug for TestCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Deed")
+    }
+}
+
+impl Worker {
+    #[cold]
+    pub(super) fn read_mail(&mut self) {
+        self.read_route_events();
+        while let Some(command) = self.commands.receive() {
+            match command {
+                WorkerCommand::Pages(pages) => self.core.pages = pages,
+                WorkerCommand::Tls(config) => self.set_certificates(config.tls_server, &config.default_certificates),
+                WorkerCommand::BackendTls(tls) => self.backend_tls = Some(tls),
+                WorkerCommand::Stop => self.begin_drain(None),
+                WorkerCommand::HandOver(drain_target) => self.begin_drain(Some(drain_target)),
+                WorkerCommand::Arrivals => {}
+                WorkerCommand::Listeners(listener_sockets) => self.replace_listeners(listener_sockets),
+                WorkerCommand::Report(question) => self.report(question),
+                #[cfg(test)]
+                WorkerCommand::Do(TestCommand(run)) => run(),
+            }
+        }
+        self.receive_arrivals();
+    }
+}

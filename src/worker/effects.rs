@@ -1,0 +1,107 @@
+//! *The* match that performs effects.
+
+use super::{Deferred, Worker};
+use crate::base::counters::Counter;
+use crate::base::gen_slab::SlotKey;
+use crate::base::reason::FailureReason;
+use crate::cluster::Frontend;
+use crate::exchange::{Disposition, Effect, Input, Side};
+use std::sync::Arc;
+
+/// What an exchange is told of its route.
+pub(super) type RouteResult = Result<Arc<Frontend>, FailureReason>;
+
+impl Worker {
+    /// Performs what the last steps of an exchange want done, and what comes of that, in order.
+    pub(super) fn perform(&mut self, job: SlotKey) {
+        while let Some(effect) = self.core.output.effects.take_first() {
+            match effect {
+                Effect::Resolve => self.resolve(job),
+                Effect::Connect { fresh } => self.connect(job, fresh),
+                Effect::MarkedDead { member } => self.note_mark(job, member),
+                Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
+                Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
+                Effect::Uploaded => self.end_upload(job),
+                Effect::Release { reuse } => self.release(job, reuse),
+                Effect::Tunnel => self.become_tunnel(job),
+                Effect::CloseWrite(side) => self.close_write(job, side),
+                Effect::Reset => self.reset_client(job),
+                Effect::Finish(connection) => self.finish(job, connection),
+            }
+        }
+    }
+
+    /// A step whose effects are performed by the loop that is under way.
+    pub(super) fn step_only(&mut self, job: SlotKey, input: Input<'_>) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.exchange.step(input, 0, &mut self.core);
+        }
+    }
+
+    #[cold]
+    fn note_mark(&mut self, job: SlotKey, member: usize) {
+        self.counters.count(Counter::DeadMarks);
+        let target = self.jobs.get(job).and_then(|job| job.exchange.target());
+        let Some(frontend) = target.map(|(frontend, _)| Arc::clone(frontend)) else { return };
+        if let Some(member) = frontend.members.get(member) {
+            self.warn(format_args!("{}: backend {} is marked dead", frontend.host, member.backend.url()));
+        }
+        let until = self.core.now + self.core.settings.health.dead_ttl;
+        self.directory.mark_dead(&frontend, member, until);
+    }
+
+    #[cold]
+    fn close_write(&mut self, job_key: SlotKey, side: Side) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        if job.exchange.pending_write(side).is_empty() && self.core.output.queue(side).is_empty() {
+            self.shut_down(job_key, side);
+        } else {
+            *job.closing(side) = true;
+        }
+    }
+
+    #[cold]
+    pub(super) fn shut_down(&mut self, job: SlotKey, side: Side) {
+        let Some(job) = self.jobs.get(job) else { return };
+        if let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) {
+            transport.close_write();
+        }
+    }
+
+    #[cold]
+    fn reset_client(&mut self, job: SlotKey) {
+        let client = self.jobs.get(job).and_then(|job| self.clients.get_mut(job.client));
+        if let Some(client) = client {
+            client.stream.transport.reset_at_close();
+        }
+    }
+
+    /// Takes leave of an exchange: its log line, its buffers, its client.
+    fn finish(&mut self, job_key: SlotKey, connection: Disposition) {
+        self.release(job_key, false);
+        let Some(mut job) = self.jobs.remove(job_key) else { return };
+        self.record(&job);
+        job.exchange.recycle(&mut self.core.buffers, &mut self.core.request_pool);
+        let Some(client) = self.clients.get_mut(job.client) else { return };
+        client.job = None;
+        client.served = client.served.saturating_add(1);
+        client.read_size = job.read_size.of_client();
+        let drain_target = self.drain.as_ref().map(|drain| drain.drain_target.is_some());
+        match connection {
+            Disposition::KeepAlive if drain_target != Some(false) => {}
+            Disposition::KeepAlive => return self.start_lingering_close(job.client, true),
+            Disposition::Linger { client_may_send } => return self.start_lingering_close(job.client, client_may_send),
+            Disposition::Close => return self.close_client(job.client),
+        }
+        self.register_client(job.client);
+        let Some(client) = self.clients.get_mut(job.client) else { return };
+        client.stream.unread.set_starved(false);
+        self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
+        if drain_target.is_some() {
+            self.may_move(job.client);
+        } else if client.stream.has_more() {
+            self.deferred.push(Deferred::ReadRequest(job.client));
+        }
+        self.note_idle(job.client);
+    }
+}

@@ -1,0 +1,85 @@
+//! Clients are watched late: most of those who come for one request have sent it before they are let in, are answered
+//! soon and closed, and the poll never needs to hear of them.
+//!
+//! A client is watched as soon as somebody waits for it: for its bytes, or for room in its socket. One whose backend is
+//! waited for is watched after [`PATIENCE`], so that it is noticed if it goes away.
+
+use super::Worker;
+use super::{Kind, connection::Client};
+use crate::base::clock::Moment;
+use crate::base::gen_slab::SlotKey;
+use crate::base::reason::FailureReason;
+use crate::exchange::{Input, Side};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long a backend may take to answer before its client is watched.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// New clients whose backends are waited for, and when they are to be watched, soonest first. Some are gone by then, or
+/// watched already.
+#[derive(Debug, Default)]
+pub(super) struct PendingRegistration(VecDeque<(SlotKey, Moment)>);
+
+impl PendingRegistration {
+    /// When the next one is to be watched; [`Moment::NEVER`] where there is none.
+    pub(super) fn next(&self) -> Moment {
+        self.0.front().map_or(Moment::NEVER, |(_, moment)| *moment)
+    }
+
+    fn take_due(&mut self, now: Moment) -> Option<SlotKey> {
+        if self.next() <= now { self.0.pop_front().map(|(key, _)| key) } else { None }
+    }
+}
+
+impl Worker {
+    /// Reads what a new client has sent already.
+    pub(super) fn read_at_once(&mut self, key: SlotKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.stream.transport.expect_bytes();
+        }
+        self.try_start_request(key);
+        match self.clients.get(key) {
+            Some(Client { job: None, .. }) => self.register_client(key),
+            Some(Client { is_registered: false, .. }) => {
+                self.pending_registration.0.push_back((key, self.core.now + PATIENCE))
+            }
+            _ => {}
+        }
+    }
+
+    /// Watches those whose backends have taken their time.
+    pub(super) fn register_late(&mut self) {
+        while let Some(key) = self.pending_registration.take_due(self.core.now) {
+            self.register_client(key);
+        }
+    }
+
+    /// Watches a client that its exchange waits for.
+    pub(super) fn register_if_waited_for(&mut self, job: SlotKey) {
+        let Some(job) = self.jobs.get(job) else { return };
+        let is_waited_for = job.exchange.wants(Side::Client) || !job.exchange.pending_write(Side::Client).is_empty();
+        if is_waited_for {
+            self.register_client(job.client);
+        }
+    }
+
+    /// Has the poll watch a client's connection, if it does not yet.
+    pub(super) fn register_client(&mut self, key: SlotKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if std::mem::replace(&mut client.is_registered, true) {
+            return;
+        }
+        let token = Kind::Client.token(key.pack());
+        if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
+            // Should it be kept all the same, it is tried once more.
+            client.is_registered = false;
+            let job = client.job;
+            self.warn_throttled("watching a connection", &error);
+            match job {
+                Some(job) => self.dispatch(job, Input::Abort(FailureReason::SocketsExhausted)),
+                None => self.close_client(key),
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The doors: new clients come in, and old ones leave.
+
+use super::connection::{BufferedConnection, Client};
+use super::overload::{Need, is_shortage};
+use super::read_size::ClientReadSize;
+use super::{Deferred, Kind, Owner, Worker};
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::gen_slab::SlotKey;
+use crate::net::connection_limiter::{ConnectionPermit, Exhausted};
+use crate::net::listener::has_pending;
+use crate::net::transport::Transport;
+use crate::wire::forwarded::Peer;
+use ipnet::IpNet;
+use mio::Interest;
+use mio::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a door is closed when hands cannot be shaken with more clients, or the system has no descriptor or memory
+/// for another connection and nothing idle can be given up.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many are let in at a door before others have their turn.
+const MOST_AT_ONCE: usize = 256;
+
+/// A socket to accept from.
+#[derive(Debug)]
+pub struct ListenerSocket {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Where connections are encrypted: the place of the address's certificate among [`super::DefaultCertificates`].
+    pub secure: Option<u32>,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct WorkerListener {
+    socket: TcpListener,
+    port: u16,
+    /// Its place among the doors where hands are shaken, if it is one of them.
+    secure: Option<u32>,
+    /// The networks whose word is taken on who the client is; every connection has to begin with it.
+    proxies: Option<Arc<[IpNet]>>,
+    /// Nobody is let in before this moment; [`Moment::NEVER`] is until there is room again.
+    pub(super) paused_until: Option<Moment>,
+}
+
+impl Worker {
+    pub(super) fn open_listeners(&mut self, listener_sockets: Vec<ListenerSocket>) -> io::Result<()> {
+        for (number, ListenerSocket { mut socket, secure }) in listener_sockets.into_iter().enumerate() {
+            let token = Kind::Listener.token(number as u64);
+            self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+            let address = socket.local_addr()?;
+            let proxies = self.settings.proxies.get(&address).cloned();
+            self.listeners.push(WorkerListener { socket, port: address.port(), secure, proxies, paused_until: None });
+        }
+        Ok(())
+    }
+
+    /// Accepts at these doors, and at no others. An order to end comes before it.
+    pub(super) fn replace_listeners(&mut self, listener_sockets: Vec<ListenerSocket>) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.close_listeners();
+        if let Err(error) = self.open_listeners(listener_sockets) {
+            log::error!("worker {}: watching a listening socket: {error}", self.number);
+        }
+    }
+
+    /// Accepts nothing more. The sockets stay open where somebody else has a handle of them, so the poll has to be told.
+    pub(super) fn close_listeners(&mut self) {
+        for mut listener in self.listeners.drain(..) {
+            if let Err(error) = self.poll.registry().deregister(&mut listener.socket) {
+                log::warn!("worker {}: leaving a listening socket: {error}", self.number);
+            }
+        }
+    }
+
+    /// Lets in all who wait at a door: the poll tells once. Where there are very many, others have their turn in between.
+    pub(super) fn accept(&mut self, listener: usize) {
+        if self.accept_some(listener) {
+            self.deferred.push(Deferred::Accept(listener));
+        }
+    }
+
+    /// Lets in some who wait at a door. Whether there may be more of them.
+    pub(super) fn accept_some(&mut self, listener: usize) -> bool {
+        (0..MOST_AT_ONCE).all(|_| self.accept_one(listener))
+    }
+
+    /// Lets in the next one who waits at a door. Whether there may be another.
+    fn accept_one(&mut self, listener: usize) -> bool {
+        let Some(WorkerListener { socket, secure, paused_until: None, .. }) = self.listeners.get(listener) else {
+            return false;
+        };
+        let is_crowded = self.clients.len() >= self.settings.max_connections;
+        let has_too_many_handshakes = secure.is_some() && self.is_handshake_table_full();
+        // Nobody makes room for nobody. Whoever comes next is told by the poll.
+        if (is_crowded || has_too_many_handshakes) && !has_pending(socket) {
+            return false;
+        }
+        if has_too_many_handshakes && !self.make_room_for_handshake() {
+            self.counters.count(Counter::HandshakePauses);
+            return self.pause_listener(listener, self.core.now + PAUSE);
+        }
+        if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
+            self.counters.count(Counter::AcceptPauses);
+            self.waits_for_room = true;
+            let next_to_go = self.idle.next_to_go(&self.clients).min(self.lingering.next_to_go());
+            return self.pause_listener(listener, next_to_go);
+        }
+        let Some(WorkerListener { socket, .. }) = self.listeners.get(listener) else { return false };
+        match socket.accept() {
+            Ok((stream, address)) => self.on_accept(stream, address, listener),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return false,
+                // The client was gone before it was let in.
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                // The system looks for a descriptor before it looks for a visitor.
+                _ if is_shortage(&error) && !has_pending(socket) => return false,
+                _ if is_shortage(&error) && self.shed_idle(Need::Client, &error) => {}
+                _ => return self.pause_listener(listener, self.core.now + PAUSE),
+            },
+        }
+        true
+    }
+
+    /// Nobody more is let in before then.
+    fn pause_listener(&mut self, listener: usize, until: Moment) -> bool {
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.paused_until = Some(until);
+        }
+        false
+    }
+
+    /// When the next door is to be opened again; [`Moment::NEVER`] where none has a time for that.
+    pub(super) fn next_resume(&self) -> Moment {
+        self.listeners.iter().filter_map(|listener| listener.paused_until).fold(Moment::NEVER, Moment::min)
+    }
+
+    /// Opens the doors whose time has come.
+    pub(super) fn resume_listeners(&mut self) {
+        for number in 0..self.listeners.len() {
+            if let Some(listener) = self.listeners.get_mut(number)
+                && listener.paused_until.is_some_and(|until| until <= self.core.now)
+            {
+                listener.paused_until = None;
+                self.accept(number);
+            }
+        }
+    }
+
+    /// There may be room for a new client: one has left, or become idle.
+    pub(super) fn note_room(&mut self) {
+        if std::mem::take(&mut self.waits_for_room) {
+            self.deferred.push(Deferred::AcceptAll);
+        }
+    }
+
+    /// Opens all doors, since there may be room again.
+    pub(super) fn accept_all(&mut self) {
+        for number in 0..self.listeners.len() {
+            if let Some(listener) = self.listeners.get_mut(number) {
+                listener.paused_until = None;
+            }
+            self.accept(number);
+        }
+    }
+
+    fn on_accept(&mut self, stream: TcpStream, address: SocketAddr, listener: usize) {
+        let Some(WorkerListener { port: local_port, secure, proxies, .. }) = self.listeners.get(listener) else {
+            return;
+        };
+        let (local_port, secure, is_secure, awaits_header) =
+            (*local_port, *secure, secure.is_some(), proxies.is_some());
+        let ip = address.ip().to_canonical();
+        if proxies.as_ref().is_some_and(|proxies| !proxies.iter().any(|network| network.contains(&ip))) {
+            log::debug!("{ip}: may not say who its clients are");
+            return self.counters.count(Counter::UntrustedProxies);
+        }
+        // Of whom a proxy speaks counts once it has spoken.
+        let permit = if awaits_header { Ok(None) } else { self.admit(ip) };
+        let Ok(permit) = permit else { return self.counters.count(Counter::PerIpRejections) };
+        let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
+        let peer = Peer { address: ip, local_port, secure: is_secure, subject: None };
+        let now = self.core.now;
+        let (clients, timers) = (&mut self.clients, &mut self.timers);
+        let key = clients.insert_with(|key| {
+            let mut timer = timers.insert(Owner::Client(key));
+            timers.set(&mut timer, now + self.settings.idle_timeout);
+            Client {
+                stream: BufferedConnection::new(transport),
+                peer,
+                timer,
+                job: None,
+                idle_since: Moment::NEVER,
+                served: 0,
+                read_size: ClientReadSize::default(),
+                permit,
+                listener: secure.unwrap_or_default(),
+                is_shaking_hands: is_secure,
+                awaits_header,
+                is_registered: false,
+                is_lingering: false,
+                told: None,
+            }
+        });
+        self.counters.count(Counter::Accepted);
+        self.note_idle(key);
+        if awaits_header {
+            self.await_header(key);
+        }
+        if is_secure {
+            self.add_handshake(key);
+        }
+        // What begins with the first bytes alone is never over soon.
+        if is_secure || awaits_header { self.register_client(key) } else { self.read_at_once(key) }
+    }
+
+    /// The part of a new connection in what this address may have. An error where the address has all of it already.
+    /// Proxies in front of this node are not limited: theirs are the connections of many.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Option<Box<ConnectionPermit>>, Exhausted> {
+        match &self.limiter {
+            Some(limiter) if !self.core.settings.forwarded.trusts(address) => {
+                limiter.acquire(address).map(Box::new).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Ends a client's connection. Its job, if it had one, is over.
+    pub(super) fn close_client(&mut self, key: SlotKey) {
+        if let Some(mut client) = self.clients.remove(key) {
+            self.timers.remove(&mut client.timer);
+            drop(client.permit);
+            client.stream.close(&mut self.core.buffers);
+            if client.is_shaking_hands {
+                self.remove_handshake();
+            }
+            if client.is_lingering {
+                self.lingering.forget(key);
+            }
+            self.note_room();
+        }
+    }
+
+    /// A client that was idle for too long, or an exchange that waited for too long.
+    #[cold]
+    pub(super) fn client_due(&mut self, key: SlotKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.job {
+            None if client.is_lingering => self.lingering_due(key),
+            None if client.awaits_header => self.header_due(key),
+            None if client.is_shaking_hands => self.handshake_due(key),
+            None if client.stream.has_more() => {
+                // What there is need not be a request.
+                self.timers.set(&mut client.timer, self.core.now + PAUSE);
+                self.deferred.push(Deferred::ReadRequest(key));
+            }
+            None => {
+                self.counters.count(Counter::IdleTimeouts);
+                self.close_idle_client(key);
+            }
+            Some(job) => self.job_due(job),
+        }
+    }
+}

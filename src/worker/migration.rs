@@ -1,0 +1,409 @@
+//! Clients that change cores: what is idle, and tunnels, go from a worker that ends to the one that takes its place.
+//!
+//! Closing an idle connection would race with its client's next request, so it moves: the socket, the session of its
+//! encryption, and a few words of state travel by mail. Requests are not moved in their midst: they end here, and then
+//! their clients move.
+
+use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::read_size::ClientReadSize;
+use super::{Deferred, Kind, Owner, Worker, WorkerCommand};
+use crate::base::buffer::BufferUsage;
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::gen_slab::SlotKey;
+use crate::base::reason::FailureReason;
+use crate::base::wheel::Timer;
+use crate::cluster::Backend;
+use crate::exchange::{Exchange, Input};
+use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::mailbox::MailboxSender;
+use crate::net::transport::Transport;
+use crate::wire::forwarded::Peer;
+use crate::wire::proxy_protocol::ProxyAddresses;
+use crossbeam_channel::{Receiver, Sender};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+/// Who gets the clients of a worker that ends.
+#[derive(Clone, Debug)]
+pub enum DrainTarget {
+    /// Another worker of this process, which takes all that can move: where it finds them, and how it is told.
+    Worker(HandoffQueue, MailboxSender<WorkerCommand>),
+    /// Somebody outside, who takes what [`MigratingConnection::into_plain`] gives something for.
+    Outside(Sender<Vec<MigratingConnection>>),
+}
+
+/// Where clients arrive who move to a worker. It belongs to the worker's place and outlives the worker, as the listening
+/// sockets do: so nobody is lost who arrives while one worker goes and the next one comes.
+#[derive(Clone, Debug)]
+pub struct HandoffQueue {
+    arrivals: Sender<Vec<MigratingConnection>>,
+    waiting: Receiver<Vec<MigratingConnection>>,
+}
+
+impl Default for HandoffQueue {
+    fn default() -> Self {
+        // There are never more of them than the workers have clients.
+        let (arrivals, waiting) = crossbeam_channel::unbounded();
+        Self { arrivals, waiting }
+    }
+}
+
+impl HandoffQueue {
+    /// Puts clients there. The worker is to be told ([`WorkerCommand::Arrivals`]), if they are the first; `false` if others wait
+    /// already, of whom it has been told.
+    pub fn put(&self, connections: Vec<MigratingConnection>) -> bool {
+        // Fails only where nobody can receive, and this is one who can.
+        let _ = self.arrivals.send(connections);
+        // Looked at afterwards: if others are still there now, the worker has yet to find these behind them.
+        self.waiting.len() <= 1
+    }
+
+    /// Sends everybody to another landing. Whether there was somebody.
+    pub fn forward(&self, other: &Self) -> bool {
+        self.waiting.try_iter().fold(false, |_, connections| {
+            other.put(connections);
+            true
+        })
+    }
+
+    /// Whether nobody waits there.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// A client on its way to another worker. Dropping it closes its connection.
+#[derive(Debug)]
+pub struct MigratingConnection {
+    stream: BufferedConnection,
+    peer: Peer,
+    listener: u32,
+    served: u32,
+    permit: Option<Box<ConnectionPermit>>,
+    is_shaking_hands: bool,
+    awaits_header: bool,
+    told: Option<Box<ProxyAddresses>>,
+    /// When it has been idle, or has shaken hands, for too long; `None` to begin anew.
+    due: Option<Moment>,
+    tunnel: Option<Box<MigratingTunnel>>,
+}
+
+/// The other half of a client that is one end of a tunnel.
+#[derive(Debug)]
+struct MigratingTunnel {
+    exchange: Exchange,
+    closing_client: bool,
+    closing_upstream: bool,
+    upstream: BufferedConnection,
+    backend: Arc<Backend>,
+    /// When it is ended because its backend has left the list.
+    retire_at: Option<Moment>,
+}
+
+/// A client that is idle and not encrypted, and of which nothing is read that was not used: a socket and who it is.
+#[derive(Debug)]
+pub struct PlainClient {
+    /// The connection, non-blocking.
+    pub stream: TcpStream,
+    /// Who it is.
+    pub peer: Peer,
+    /// How many answers it has had.
+    pub served: u32,
+    /// What a proxy has told of it.
+    pub told: Option<ProxyAddresses>,
+}
+
+impl MigratingConnection {
+    /// What another process can take on.
+    pub fn into_plain(self) -> Option<PlainClient> {
+        let is_idle = self.tunnel.is_none() && self.stream.unread.is_empty();
+        let stream = self.stream.transport.into_plain().filter(|_| is_idle)?;
+        Some(PlainClient { stream, peer: self.peer, served: self.served, told: self.told.map(|told| *told) })
+    }
+
+    /// Which buffers of its worker it holds.
+    fn buffer_usage(&self) -> BufferUsage {
+        let of_tunnel = |tunnel: &MigratingTunnel| tunnel.exchange.buffer_usage().and(tunnel.upstream.lent());
+        self.stream.lent().and(self.tunnel.as_deref().map_or_else(BufferUsage::default, of_tunnel))
+    }
+}
+
+impl From<PlainClient> for MigratingConnection {
+    fn from(client: PlainClient) -> Self {
+        let PlainClient { stream, peer, served, told } = client;
+        let stream = BufferedConnection::new(Transport::accepted(mio::net::TcpStream::from_std(stream)));
+        let told = told.map(Box::new);
+        Self {
+            stream,
+            peer,
+            listener: 0,
+            served,
+            permit: None,
+            is_shaking_hands: false,
+            awaits_header: false,
+            told,
+            due: None,
+            tunnel: None,
+        }
+    }
+}
+
+impl DrainTarget {
+    /// Whether it takes this client as it is now. Its job, if it has one, is a tunnel.
+    fn takes(&self, client: &Client) -> bool {
+        match self {
+            Self::Worker(..) => true,
+            Self::Outside(_) => {
+                let is_plain = !client.stream.transport.is_encrypted() && !client.awaits_header;
+                client.job.is_none() && is_plain && client.stream.unread.is_empty()
+            }
+        }
+    }
+
+    /// Sends a client on that has come from outside. It is closed if nobody is there any more.
+    pub fn pass_on(&self, client: PlainClient) {
+        drop(self.send(vec![client.into()]));
+    }
+
+    /// Sends clients on their way. They come back if nobody is there any more.
+    fn send(&self, connections: Vec<MigratingConnection>) -> Result<(), Vec<MigratingConnection>> {
+        match self {
+            Self::Worker(handoff, commands) => {
+                let _ = handoff.put(connections);
+                let _ = commands.send(WorkerCommand::Arrivals);
+                Ok(())
+            }
+            Self::Outside(sender) => sender.send(connections).map_err(|returned| returned.0),
+        }
+    }
+}
+
+impl Worker {
+    /// Sends those to the heir who have become ready to move in this turn.
+    pub(super) fn send_migrating(&mut self) {
+        let Some(drain) = &mut self.drain else { return };
+        let Some(drain_target) = drain.drain_target.clone() else { return };
+        let (mut connections, movers) = (Vec::new(), std::mem::take(&mut drain.movers));
+        for key in movers {
+            match self.export(key, &drain_target) {
+                Some(migrating) => connections.push(migrating),
+                None => self.retry_start_request(key),
+            }
+        }
+        if !connections.is_empty()
+            && let Err(connections) = drain_target.send(connections)
+        {
+            log::warn!(
+                "worker {}: there is nobody to hand over to; its clients stay until they have ended",
+                self.number
+            );
+            self.import(connections);
+            self.begin_drain(None);
+        }
+    }
+
+    /// Whether a client's next request is the last one here: it was sent before the answer to the one before, so that the
+    /// client may never be idle, and another process takes no other.
+    pub(super) fn is_last_here(&self, client: SlotKey) -> bool {
+        let drain_target = self.drain.as_ref().and_then(|drain| drain.drain_target.as_ref());
+        let is_ahead = || self.clients.get(client).is_some_and(|client| !client.stream.unread.is_empty());
+        matches!(drain_target, Some(DrainTarget::Outside(_))) && is_ahead()
+    }
+
+    /// Takes a client out of this worker, if it can move now.
+    fn export(&mut self, key: SlotKey, drain_target: &DrainTarget) -> Option<MigratingConnection> {
+        let client = self.clients.get(key)?;
+        let is_waiting = client.stream.transport.wanted_name().is_some() || client.is_lingering;
+        if is_waiting
+            || !drain_target.takes(client)
+            || client.job.is_some_and(|job| self.tunnel_upstream(job).is_none())
+        {
+            return None;
+        }
+        let tunnel = client.job.and_then(|job| self.export_tunnel(job));
+        let mut client = self.clients.remove(key)?;
+        self.unwatch(&mut client.stream);
+        let due = client.timer.deadline();
+        self.timers.remove(&mut client.timer);
+        if client.is_shaking_hands {
+            self.remove_handshake();
+        }
+        let Client { stream, peer, listener, served, permit, is_shaking_hands, awaits_header, told, .. } = client;
+        let due = Some(due);
+        let migrating = MigratingConnection {
+            stream,
+            peer,
+            listener,
+            served,
+            permit,
+            is_shaking_hands,
+            awaits_header,
+            told,
+            due,
+            tunnel,
+        };
+        self.core.buffers.export_usage(migrating.buffer_usage());
+        Some(migrating)
+    }
+
+    /// The connection to the backend of an exchange that is a tunnel.
+    fn tunnel_upstream(&self, job: SlotKey) -> Option<SlotKey> {
+        match self.jobs.get(job)?.upstream_state {
+            UpstreamState::Upstream(key) => {
+                self.upstreams.get(key).is_some_and(|upstream| upstream.is_tunnel).then_some(key)
+            }
+            _ => None,
+        }
+    }
+
+    fn export_tunnel(&mut self, job_key: SlotKey) -> Option<Box<MigratingTunnel>> {
+        let upstream = self.tunnel_upstream(job_key)?;
+        let Upstream { mut stream, backend, .. } = self.upstreams.remove(upstream)?;
+        self.unwatch(&mut stream);
+        let ActiveExchange { exchange, closing_client, closing_upstream, .. } = self.jobs.remove(job_key)?;
+        let retire_at = self.tunnel_drain.forget(job_key);
+        Some(Box::new(MigratingTunnel {
+            exchange,
+            closing_client,
+            closing_upstream,
+            upstream: stream,
+            backend,
+            retire_at,
+        }))
+    }
+
+    fn unwatch(&self, stream: &mut BufferedConnection) {
+        if let Err(error) = stream.transport.deregister(self.poll.registry()) {
+            log::warn!("worker {}: leaving a connection to another worker: {error}", self.number);
+        }
+    }
+
+    /// Takes on who has arrived; a worker that has an heir leaves them to it.
+    #[cold]
+    pub(super) fn receive_arrivals(&mut self) {
+        if self.handoff.is_empty() {
+            return;
+        }
+        if let Some(DrainTarget::Worker(_, commands)) =
+            self.drain.as_ref().and_then(|drain| drain.drain_target.as_ref())
+        {
+            let _ = commands.send(WorkerCommand::Arrivals);
+            return;
+        }
+        while let Ok(connections) = self.handoff.waiting.try_recv() {
+            self.import(connections);
+        }
+    }
+
+    /// Takes clients on that another worker had.
+    fn import(&mut self, connections: Vec<MigratingConnection>) {
+        for migrating in connections {
+            self.counters.count(Counter::MigratedConnections);
+            self.core.buffers.import_usage(migrating.buffer_usage());
+            let MigratingConnection {
+                stream,
+                peer,
+                listener,
+                served,
+                permit,
+                is_shaking_hands,
+                awaits_header,
+                told,
+                due,
+                tunnel,
+            } = migrating;
+            // One that comes from another process has a share there; here it is let in even where none is left. Who has
+            // none in this one is not limited.
+            let permit = match permit {
+                None if due.is_none() => self.admit(peer.address).ok().flatten(),
+                permit => permit,
+            };
+            let timers = &mut self.timers;
+            let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
+            let key = self.clients.insert_with(|key| {
+                let timer = timers.insert(Owner::Client(key));
+                let (job, idle_since) = (None, Moment::NEVER);
+                let is_registered = false;
+                Client {
+                    stream,
+                    peer,
+                    timer,
+                    job,
+                    idle_since,
+                    served,
+                    read_size: ClientReadSize::default(),
+                    permit,
+                    listener,
+                    is_shaking_hands,
+                    awaits_header,
+                    is_registered,
+                    is_lingering: false,
+                    told,
+                }
+            });
+            if is_shaking_hands {
+                self.add_handshake(key);
+            }
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            self.timers.set(&mut client.timer, due);
+            let job = tunnel.map(|tunnel| self.import_tunnel(key, *tunnel));
+            self.register_client(key);
+            match job {
+                Some(job) => self.settle(job),
+                // What was read before it moved is told by no poll.
+                None => {
+                    self.deferred.push(Deferred::ReadRequest(key));
+                    self.note_idle(key);
+                }
+            }
+            self.drain_client(key);
+        }
+    }
+
+    fn import_tunnel(&mut self, client_key: SlotKey, tunnel: MigratingTunnel) -> SlotKey {
+        let MigratingTunnel { exchange, closing_client, closing_upstream, upstream: stream, backend, retire_at } =
+            tunnel;
+        let job = self.jobs.insert(ActiveExchange {
+            exchange,
+            client: client_key,
+            upstream_state: UpstreamState::None,
+            closing_client,
+            closing_upstream,
+            read_size: ClientReadSize::default().into(),
+            upload_to: None,
+            is_staged: false,
+        });
+        if let Some(client) = self.clients.get_mut(client_key) {
+            client.job = Some(job);
+        }
+        let sent_before = stream.transport.sent();
+        let upstream = self.upstreams.insert(Upstream {
+            stream,
+            backend,
+            job: Some(job),
+            idle_since: Moment::NEVER,
+            timer: Timer::DEAD,
+            dial: None,
+            sent_before,
+            is_tunnel: true,
+        });
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.upstream_state = UpstreamState::Upstream(upstream);
+        }
+        if let Some(moment) = retire_at {
+            self.tunnel_drain.expect(job, moment);
+        }
+        // The news of a departure may have found it on its way.
+        self.schedule_tunnel_scan();
+        let token = Kind::Upstream.token(upstream.pack());
+        let registry = self.poll.registry();
+        let watched =
+            self.upstreams.get_mut(upstream).map(|upstream| upstream.stream.transport.register(registry, token));
+        if let Some(Err(error)) = watched {
+            log::warn!("worker {}: watching a connection: {error}", self.number);
+            self.dispatch(job, Input::Abort(FailureReason::SocketsExhausted));
+        }
+        job
+    }
+}

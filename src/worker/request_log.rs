@@ -1,0 +1,54 @@
+//! What is said of an exchange when it is over: its counters and its log line.
+
+use super::{Worker, connection::ActiveExchange};
+use crate::access_log::LogRecord;
+use crate::base::counters::Counter;
+use crate::base::reason::FailureReason;
+use crate::exchange::{Exchange, Request};
+use std::net::IpAddr;
+
+impl Worker {
+    pub(super) fn record(&self, job: &ActiveExchange) {
+        // Until its job is over it is there.
+        let Some(client) = self.clients.get(job.client).map(|client| client.peer.address) else { return };
+        let (stats, request) = (job.exchange.stats(), job.exchange.request());
+        if request.is_some() {
+            self.counters.count(Counter::Requests);
+        }
+        self.counters.add(Counter::BytesToClients, stats.bytes_to_client);
+        if let Some(reason) = stats.reason {
+            self.counters.count_reason(reason);
+            let host = request.map_or("-", Request::host);
+            log::debug!("{host}: {reason} for {client}");
+        }
+        // A client that leaves before it has said anything is no request.
+        let was_request = request.is_some() || stats.status != 0;
+        if self.log.is_on() && was_request {
+            self.log_line(&job.exchange, client);
+        }
+    }
+
+    #[inline(never)]
+    fn log_line(&self, exchange: &Exchange, client: IpAddr) {
+        let (stats, request, now) = (exchange.stats(), exchange.request(), self.core.now);
+        let frontend = exchange.target().map(|(frontend, _)| frontend);
+        let status = match stats.status {
+            0 => stats.reason.map_or(0, FailureReason::status),
+            status => status,
+        };
+        self.log.write(&LogRecord {
+            ended: now,
+            client,
+            method: request.map_or(b"", Request::method),
+            target: request.map_or(b"", Request::target),
+            minor_version: u8::from(request.is_none_or(Request::is_http11)),
+            status,
+            sent_bytes: stats.bytes_to_client,
+            referer: request.and_then(Request::referer),
+            user_agent: request.and_then(Request::user_agent),
+            frontend_id: frontend.map(|frontend| frontend.id.as_bytes()),
+            total: stats.total(now),
+            backend: stats.backend(now),
+        });
+    }
+}

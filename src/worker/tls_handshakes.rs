@@ -1,0 +1,312 @@
+//! The lobby: TLS clients between the door and their first request. Who says hello is shown the certificate of the
+//! name it asks for, if need be once the directory has said which that is: the handshake waits, the core does not.
+
+use super::Worker;
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::gen_slab::SlotKey;
+use crate::directory::CertificateResult;
+use crate::net::tls::{Credentials, TlsServerContext};
+use crate::route::{self, Cached};
+use rustls::ServerConfig;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a handshake is let alone when a newer client needs its place.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What of the lobby can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a handshake may take, the hello included.
+    pub handshake_timeout: Duration,
+    /// The greatest number of handshakes under way, a core.
+    pub max_handshakes: usize,
+    /// The greatest number of names whose certificates are at hand, a core.
+    pub names: route::Settings,
+}
+
+/// The certificates of the doors, by the doors' numbers: for clients that ask for nobody, or for somebody unknown.
+pub type DefaultCertificates = Arc<[Option<Credentials>]>;
+
+/// A core's lobby.
+#[derive(Debug)]
+pub(super) struct HandshakeTable {
+    settings: Settings,
+    tls_server: Arc<TlsServerContext>,
+    default_certificates: Vec<Option<DefaultCertificate>>,
+    names: route::Cache<Arc<ServerConfig>>,
+    /// Clients that wait for the directory's answer about this name.
+    waiting: HashMap<Arc<str>, Vec<SlotKey>>,
+    /// Those who shake hands, in the order in which they came; and those who have left since.
+    order: VecDeque<(Moment, SlotKey)>,
+    under_way: usize,
+}
+
+/// A door's own certificate.
+#[derive(Clone, Debug)]
+struct DefaultCertificate {
+    credentials: Credentials,
+    config: Arc<ServerConfig>,
+}
+
+/// What becomes of a client that has said hello.
+enum CertificateDecision {
+    Show(Arc<ServerConfig>),
+    Refuse,
+    Wait,
+}
+
+impl HandshakeTable {
+    pub(super) fn new(
+        settings: Settings,
+        tls_server: Arc<TlsServerContext>,
+        default_certificates: &DefaultCertificates,
+    ) -> Self {
+        let names = route::Cache::new(&settings.names);
+        let mut handshakes = Self {
+            settings,
+            tls_server,
+            default_certificates: Vec::new(),
+            names,
+            waiting: HashMap::new(),
+            order: VecDeque::new(),
+            under_way: 0,
+        };
+        handshakes.set_defaults(default_certificates);
+        handshakes
+    }
+
+    fn set_defaults(&mut self, default_certificates: &DefaultCertificates) {
+        let default_certificate = |credentials: &Credentials| DefaultCertificate {
+            credentials: credentials.clone(),
+            config: self.tls_server.config(credentials),
+        };
+        self.default_certificates =
+            default_certificates.iter().map(|credentials| credentials.as_ref().map(default_certificate)).collect();
+    }
+
+    fn default_certificate(&self, listener: u32) -> Option<&DefaultCertificate> {
+        self.default_certificates.get(listener as usize)?.as_ref()
+    }
+
+    /// What is shown to those whose name has no certificate of its own.
+    fn fallback(&self, listener: u32) -> CertificateDecision {
+        self.default_certificate(listener).map_or(CertificateDecision::Refuse, |default_certificate| {
+            CertificateDecision::Show(Arc::clone(&default_certificate.config))
+        })
+    }
+}
+
+impl Worker {
+    /// Whether as many shake hands as may.
+    pub(super) fn is_handshake_table_full(&self) -> bool {
+        self.handshakes.as_ref().is_some_and(|handshakes| handshakes.under_way >= handshakes.settings.max_handshakes)
+    }
+
+    /// Makes room for one more handshake: the one that has been under way the longest gives way, unless it is still
+    /// young; then all are, and new clients have to wait outside. Whether there is room.
+    pub(super) fn make_room_for_handshake(&mut self) -> bool {
+        let now = self.core.now;
+        let Some(handshakes) = &mut self.handshakes else { return true };
+        while handshakes.under_way >= handshakes.settings.max_handshakes {
+            let Some((since, key)) = handshakes.order.front().copied() else { return true };
+            let is_there = self.clients.get(key).is_some_and(|client| client.is_shaking_hands);
+            if is_there && now.since(since) < PATIENCE {
+                return false;
+            }
+            handshakes.order.pop_front();
+            if is_there {
+                self.close_client(key);
+                return true;
+            }
+        }
+        true
+    }
+
+    /// A client has come in that has to shake hands.
+    pub(super) fn add_handshake(&mut self, key: SlotKey) {
+        let now = self.core.now;
+        let Some(handshakes) = &mut self.handshakes else { return };
+        handshakes.under_way += 1;
+        // Those who have left since are cleared away at a cost that the new ones pay for.
+        if handshakes.order.len() >= 2 * handshakes.settings.max_handshakes {
+            handshakes.order.retain(|(_, key)| self.clients.get(*key).is_some_and(|client| client.is_shaking_hands));
+        }
+        handshakes.order.push_back((now, key));
+        if let Some(client) = self.clients.get_mut(key) {
+            self.timers.set(&mut client.timer, now + handshakes.settings.handshake_timeout);
+        }
+    }
+
+    /// A client has left, or hands are shaken.
+    pub(super) fn remove_handshake(&mut self) {
+        if let Some(handshakes) = &mut self.handshakes {
+            handshakes.under_way -= 1;
+            if handshakes.under_way == 0 {
+                handshakes.order.clear();
+            }
+        }
+    }
+
+    /// A client says whom it wants to talk to.
+    pub(super) fn on_client_hello(&mut self, key: SlotKey) {
+        let (Some(handshakes), Some(client)) = (&mut self.handshakes, self.clients.get_mut(key)) else { return };
+        let decision = match client.stream.transport.wanted_name() {
+            None => handshakes.fallback(client.listener),
+            Some(name) => match handshakes.names.get(name) {
+                Some(Cached::Found(config)) => CertificateDecision::Show(config),
+                Some(Cached::Unknown) => handshakes.fallback(client.listener),
+                None => {
+                    let name: Arc<str> = name.into();
+                    self.ask_for_certificate(key, name)
+                }
+            },
+        };
+        self.proceed(key, decision);
+    }
+
+    fn ask_for_certificate(&mut self, key: SlotKey, name: Arc<str>) -> CertificateDecision {
+        self.counters.count(Counter::CertificateMisses);
+        let Some(handshakes) = &mut self.handshakes else { return CertificateDecision::Refuse };
+        if let Some(waiting) = handshakes.waiting.get_mut(&name) {
+            // Those who have left wait here too, until the answer comes: a slow one must not gather them without end.
+            if waiting.len() >= 2 * handshakes.settings.max_handshakes {
+                return CertificateDecision::Refuse;
+            }
+            waiting.push(key);
+        } else if self.directory.lookup_certificate(self.id, Arc::clone(&name)) {
+            handshakes.waiting.insert(name, vec![key]);
+        } else {
+            return self.decide_without_directory(key);
+        }
+        CertificateDecision::Wait
+    }
+
+    /// The directory cannot say which certificate it is. The door's own will do where it is for that name.
+    fn decide_without_directory(&self, key: SlotKey) -> CertificateDecision {
+        let (Some(handshakes), Some(client)) = (&self.handshakes, self.clients.get(key)) else {
+            return CertificateDecision::Refuse;
+        };
+        match (handshakes.default_certificate(client.listener), client.stream.transport.wanted_name()) {
+            (Some(default_certificate), Some(name)) if default_certificate.credentials.cover(name) => {
+                handshakes.fallback(client.listener)
+            }
+            _ => CertificateDecision::Refuse,
+        }
+    }
+
+    fn proceed(&mut self, key: SlotKey, decision: CertificateDecision) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match decision {
+            CertificateDecision::Show(config) => {
+                client.stream.transport.accept(config);
+                self.try_start_request(key);
+            }
+            CertificateDecision::Refuse => {
+                self.counters.count(Counter::UnknownNames);
+                client.stream.transport.refuse();
+                self.start_lingering_close(key, true);
+            }
+            CertificateDecision::Wait => {}
+        }
+    }
+
+    /// The directory has said which certificate it is.
+    pub(super) fn take_certificate(&mut self, name: Arc<str>, result: &CertificateResult) {
+        let Some(handshakes) = &mut self.handshakes else { return };
+        let config = match result {
+            CertificateResult::Found(credentials) => {
+                let config = handshakes.tls_server.config(credentials);
+                handshakes.names.put_found(Arc::clone(&name), Arc::clone(&config));
+                Some(config)
+            }
+            CertificateResult::Unknown => {
+                handshakes.names.put_unknown(Arc::clone(&name));
+                None
+            }
+            CertificateResult::Failed => None,
+        };
+        for key in handshakes.waiting.remove(&name).unwrap_or_default() {
+            let Some(client) = self.clients.get(key) else { continue };
+            let decision = match (&config, result) {
+                (Some(config), _) => CertificateDecision::Show(Arc::clone(config)),
+                (None, CertificateResult::Failed) => self.decide_without_directory(key),
+                (None, _) => self
+                    .handshakes
+                    .as_ref()
+                    .map_or(CertificateDecision::Refuse, |handshakes| handshakes.fallback(client.listener)),
+            };
+            self.proceed(key, decision);
+        }
+    }
+
+    /// The certificates under these patterns are others now.
+    pub(super) fn forget_certificates(&mut self, patterns: &[Arc<str>]) {
+        let Some(handshakes) = &mut self.handshakes else { return };
+        if patterns.iter().all(|pattern| !pattern.starts_with('*')) {
+            patterns.iter().for_each(|name| drop(handshakes.names.evict(name)));
+            return;
+        }
+        handshakes.names.evict_all(|name| {
+            route::patterns(name).any(|candidate| patterns.iter().any(|pattern| **pattern == *candidate))
+        });
+    }
+
+    /// News was lost: nothing at hand can be trusted, and what was asked is asked again.
+    pub(super) fn ask_for_certificates_again(&mut self) {
+        let Some(handshakes) = &mut self.handshakes else { return };
+        handshakes.names.clear();
+        let lost: Vec<Arc<str>> = handshakes.waiting.keys().cloned().collect();
+        for name in lost {
+            if !self.directory.lookup_certificate(self.id, Arc::clone(&name)) {
+                self.take_certificate(name, &CertificateResult::Failed);
+            }
+        }
+    }
+
+    /// Clients are shown or asked for something else from now on. Those who are known stay.
+    pub(super) fn set_certificates(
+        &mut self,
+        tls_server: Arc<TlsServerContext>,
+        default_certificates: &DefaultCertificates,
+    ) {
+        let Some(handshakes) = &mut self.handshakes else { return };
+        if !Arc::ptr_eq(&handshakes.tls_server, &tls_server) {
+            handshakes.tls_server = tls_server;
+            // What is at hand was agreed on with the one before.
+            handshakes.names.clear();
+        }
+        handshakes.set_defaults(default_certificates);
+    }
+
+    /// A client is ready for its first request.
+    pub(super) fn on_handshake_done(&mut self, key: SlotKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.is_shaking_hands = false;
+        client.peer.subject = client.stream.transport.client_subject();
+        self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
+        match (client.stream.transport.fault(), client.stream.transport.is_resumed()) {
+            (Some(fault), _) => {
+                log::debug!("{}: shaking hands: {fault}", client.peer.address);
+                self.counters.count(Counter::FailedHandshakes);
+            }
+            (None, Some(true)) => {
+                self.counters.count(Counter::Handshakes);
+                self.counters.count(Counter::ResumedHandshakes);
+            }
+            (None, Some(false)) => self.counters.count(Counter::Handshakes),
+            // It speaks plainly, and is told so.
+            (None, None) => self.counters.count(Counter::FailedHandshakes),
+        }
+        self.remove_handshake();
+        self.may_move(key);
+    }
+
+    /// Hands that were not shaken in time.
+    pub(super) fn handshake_due(&mut self, key: SlotKey) {
+        self.counters.count(Counter::FailedHandshakes);
+        self.close_client(key);
+    }
+}

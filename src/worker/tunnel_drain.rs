@@ -1,0 +1,106 @@
+//! Tunnels to backends that have left their lists: left alone, or ended after `server.tunnelDrain`.
+
+use super::{Worker, connection::UpstreamState};
+use crate::base::clock::Moment;
+use crate::base::gen_slab::SlotKey;
+use crate::base::reason::FailureReason;
+use crate::cluster::Member;
+use crate::exchange::Input;
+use crate::route::Cached;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+/// However often routes change, tunnels are looked through no more often than this.
+const REST: Duration = Duration::from_secs(1);
+
+/// The tunnels that are to be ended.
+#[derive(Debug, Default)]
+pub(super) struct TunnelDrain {
+    look_at: Option<Moment>,
+    /// When that was done last.
+    looked_at: Option<Moment>,
+    due: BTreeSet<(Moment, SlotKey)>,
+    known: HashMap<SlotKey, Moment>,
+}
+
+impl TunnelDrain {
+    /// When there is something to do; [`Moment::NEVER`] where there is nothing.
+    pub(super) fn next(&self) -> Moment {
+        let first = self.due.first().map_or(Moment::NEVER, |(due, _)| *due);
+        self.look_at.unwrap_or(Moment::NEVER).min(first)
+    }
+
+    /// A tunnel is to be ended at this moment, if its backend has not come back by then.
+    pub(super) fn expect(&mut self, job: SlotKey, due: Moment) {
+        if let Entry::Vacant(place) = self.known.entry(job) {
+            place.insert(due);
+            self.due.insert((due, job));
+        }
+    }
+
+    /// A tunnel is another's concern from now on. Returns when it was to be ended.
+    pub(super) fn forget(&mut self, job: SlotKey) -> Option<Moment> {
+        let due = self.known.remove(&job)?;
+        self.due.remove(&(due, job));
+        Some(due)
+    }
+}
+
+impl Worker {
+    /// Routes have changed: backends may have left.
+    pub(super) fn schedule_tunnel_scan(&mut self) {
+        if self.settings.tunnel_drain.is_some() {
+            let soonest = self.tunnel_drain.looked_at.map_or(self.core.now, |moment| moment + REST);
+            self.tunnel_drain.look_at.get_or_insert(soonest.max(self.core.now));
+        }
+    }
+
+    #[cold]
+    pub(super) fn retire_tunnels(&mut self) {
+        if self.tunnel_drain.look_at.is_some_and(|moment| moment <= self.core.now) {
+            self.scan_tunnels();
+        }
+        while let Some((due, job)) = self.tunnel_drain.due.first().copied()
+            && due <= self.core.now
+        {
+            self.tunnel_drain.forget(job);
+            if self.has_departed(job) {
+                self.dispatch(job, Input::Abort(FailureReason::BackendRemoved));
+            }
+        }
+    }
+
+    fn scan_tunnels(&mut self) {
+        self.tunnel_drain.look_at = None;
+        self.tunnel_drain.looked_at = Some(self.core.now);
+        let Some(drain) = self.settings.tunnel_drain else { return };
+        let tunnels = self.jobs.keys().filter(|key| match self.jobs.get(*key).map(|job| job.upstream_state) {
+            Some(UpstreamState::Upstream(upstream)) => {
+                self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_tunnel)
+            }
+            _ => false,
+        });
+        let left = |key: &SlotKey| {
+            let member = self.jobs.get(*key).and_then(|job| job.exchange.target_member());
+            member.is_some_and(Member::is_removed)
+        };
+        let departed: Vec<SlotKey> = tunnels.filter(left).collect();
+        for job in departed {
+            self.tunnel_drain.expect(job, self.core.now + drain);
+        }
+    }
+
+    /// Whether the backend of a tunnel is still out of its list: one that came back is spared.
+    fn has_departed(&mut self, job: SlotKey) -> bool {
+        let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
+        let (Some((frontend, _)), Some(member)) = (exchange.target(), exchange.target_member()) else { return false };
+        let backend = member.backend.id();
+        match self.routes.get(&frontend.host) {
+            Some(Cached::Found(now)) => {
+                !now.members.iter().any(|member| member.backend.id() == backend && !member.is_removed())
+            }
+            _ => true,
+        }
+    }
+}

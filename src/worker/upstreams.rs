@@ -1,0 +1,420 @@
+//! The tie between an exchange and a connection to its backend: claimed, opened, handed over, given back.
+
+use super::connection::{BufferedConnection, Dial, Upstream, UpstreamState};
+use super::overload::{Need, is_shortage};
+use super::{Deferred, Kind, Owner, Worker};
+use crate::base::clock::Moment;
+use crate::base::counters::Counter;
+use crate::base::gen_slab::SlotKey;
+use crate::base::reason::FailureReason;
+use crate::cluster::{Addresses, Backend, BackendId};
+use crate::exchange::Input;
+use crate::net::transport::{Received, Transport};
+use crate::upstream::{Claim, Want};
+use std::collections::hash_map::Entry;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an address is tried at least before the next one is: a lost SYN is sent again after a second (RFC 6298), but
+/// whoever has several addresses is in all likelihood reached sooner by another one (RFC 8305 section 5).
+const SHORTEST_TRY: Duration = Duration::from_millis(250);
+
+impl Worker {
+    /// Gets the exchange a connection to the backend of its target.
+    pub(super) fn connect(&mut self, job_key: SlotKey, fresh: bool) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        let Some(backend) = job.exchange.target_member().map(|member| member.backend.id()) else { return };
+        let uploads = job.exchange.is_uploading();
+        job.upload_to = uploads.then_some(backend);
+        match self.pool.claim(backend, job_key, Want { fresh, uploads }) {
+            Claim::Reuse(connection) => self.attach(job_key, connection, true),
+            Claim::Dial => self.dial(job_key),
+            Claim::Wait => {
+                self.counters.count(Counter::Queued);
+                self.set_upstream_state(job_key, UpstreamState::Queued(backend));
+                self.step_only(job_key, Input::Queued);
+            }
+            Claim::Full => self.step_only(job_key, Input::ConnectFailed(FailureReason::QueueFull)),
+        }
+    }
+
+    fn set_upstream_state(&mut self, job: SlotKey, upstream_state: UpstreamState) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            debug_assert_eq!(job.upstream_state, UpstreamState::None, "an exchange holds one connection");
+            job.upstream_state = upstream_state;
+        }
+    }
+
+    fn attach(&mut self, job: SlotKey, connection: SlotKey, reused: bool) {
+        let Some(upstream) = self.upstreams.get_mut(connection) else { return };
+        upstream.job = Some(job);
+        upstream.sent_before = upstream.stream.transport.sent();
+        upstream.dial = None;
+        upstream.idle_since = Moment::NEVER;
+        self.timers.set(&mut upstream.timer, Moment::NEVER);
+        if reused {
+            self.set_upstream_state(job, UpstreamState::Upstream(connection));
+        }
+        self.step_only(job, Input::Connected { reused });
+    }
+
+    /// Opens a connection, with a permission of the pool.
+    #[cold]
+    fn dial(&mut self, job: SlotKey) {
+        let target = self.jobs.get(job).and_then(|job| job.exchange.target_member());
+        let Some(backend) = target.map(|member| Arc::clone(&member.backend)) else { return };
+        match backend.addresses() {
+            Addresses::Known(addresses) => {
+                self.counters.count(Counter::Dials);
+                let url = backend.url();
+                let preface = url.proxy_header().map_or_else(Box::default, |version| self.preface(job, version));
+                let tls = url.is_secure().then(|| self.backend_tls.as_ref()?.to(url.host()));
+                match tls {
+                    Some(None) => {
+                        self.return_permit(backend.id());
+                        self.step_only(job, Input::ConnectFailed(FailureReason::TlsFailed));
+                    }
+                    tls => {
+                        let dial = Dial { addresses, tried: 0, preface, tls: tls.flatten() };
+                        self.dial_addresses(job, backend, Box::new(dial));
+                    }
+                }
+            }
+            Addresses::Pending => {
+                self.awaiting_dns.entry(backend.id()).or_default().push(job);
+                self.set_upstream_state(job, UpstreamState::ResolvingDns(backend.id()));
+            }
+            Addresses::NotFound => {
+                self.return_permit(backend.id());
+                self.step_only(job, Input::ConnectFailed(FailureReason::NameNotResolved));
+            }
+        }
+    }
+
+    fn dial_addresses(&mut self, job: SlotKey, backend: Arc<Backend>, mut dial: Box<Dial>) {
+        match self.next_transport(&mut dial) {
+            Ok(transport) => {
+                let (upstreams, timers) = (&mut self.upstreams, &mut self.timers);
+                let key = upstreams.insert_with(|key| Upstream {
+                    stream: BufferedConnection::new(transport),
+                    backend,
+                    job: Some(job),
+                    idle_since: Moment::NEVER,
+                    timer: timers.insert(Owner::Upstream(key)),
+                    dial: Some(dial),
+                    sent_before: 0,
+                    is_tunnel: false,
+                });
+                self.set_upstream_state(job, UpstreamState::Upstream(key));
+                self.watch(key);
+            }
+            Err(error) => {
+                self.return_permit(backend.id());
+                self.step_only(job, Input::ConnectFailed(reason_of(&error)));
+            }
+        }
+    }
+
+    /// Begins to connect to the next address that lets itself be tried.
+    fn next_transport(&mut self, dial: &mut Dial) -> io::Result<Transport> {
+        let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+        while let Some(address) = dial.next_address() {
+            let buffer = self.receive_buffer;
+            result = Transport::connect(address, buffer, dial.tls.as_ref());
+            if let Err(error) = &result
+                && is_shortage(error)
+                && self.shed_idle(Need::Backend, error)
+            {
+                result = Transport::connect(address, buffer, dial.tls.as_ref());
+            }
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Has the poll watch a connection that is being opened.
+    fn watch(&mut self, key: SlotKey) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let token = Kind::Upstream.token(key.pack());
+        if let Err(error) = upstream.stream.transport.register(self.poll.registry(), token) {
+            self.warn_throttled("watching a connection", &error);
+            return self.dial_failed(key, FailureReason::SocketsExhausted);
+        }
+        self.limit_try(key);
+    }
+
+    /// Where there are more addresses to try, this one gets its share of the time that is left: one that takes no notice
+    /// must not use up what the others need.
+    fn limit_try(&mut self, key: SlotKey) {
+        let Some(Upstream { dial: Some(dial), job: Some(job), timer, .. }) = self.upstreams.get_mut(key) else {
+            return;
+        };
+        let left = dial.addresses.len().saturating_sub(dial.tried);
+        let Some(job) = self.jobs.get(*job).filter(|_| left > 0) else { return };
+        let permit = job.exchange.deadline().since(self.core.now) / u32::try_from(left + 1).unwrap_or(u32::MAX);
+        self.timers.set(timer, self.core.now + permit.max(SHORTEST_TRY));
+    }
+
+    /// A connection was in the pool for long enough, or an address was tried for long enough.
+    #[cold]
+    pub(super) fn upstream_due(&mut self, key: SlotKey) {
+        match self.upstreams.get(key).map(|upstream| upstream.dial.is_some()) {
+            Some(true) => self.dial_next(key, FailureReason::ConnectTimeout),
+            _ => self.close_upstream(key),
+        }
+    }
+
+    /// The poll has told something of a connection that is being opened.
+    #[cold]
+    pub(super) fn dial_progress(&mut self, key: SlotKey) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let Some(job) = upstream.job else { return };
+        let preface = upstream.dial.as_ref().map_or(&[][..], |dial| &dial.preface);
+        match upstream.stream.transport.connected(preface, &mut self.tls_scratch) {
+            None => {}
+            Some(Ok(())) => {
+                self.attach(job, key, false);
+                self.resume_exchange(job);
+            }
+            Some(Err(error)) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    let url = upstream.backend.url().clone();
+                    self.warn(format_args!("{url}: shaking hands: {error}"));
+                }
+                self.dial_next(key, reason_of(&error));
+            }
+        }
+    }
+
+    /// An address has failed, for this reason: tries the next one.
+    fn dial_next(&mut self, key: SlotKey, failure: FailureReason) {
+        let dial = self.upstreams.get_mut(key).and_then(|upstream| upstream.dial.take());
+        let Some(mut dial) = dial else { return };
+        let next = self.next_transport(&mut dial);
+        match (next, self.upstreams.get_mut(key)) {
+            (Ok(transport), Some(upstream)) => {
+                upstream.dial = Some(dial);
+                upstream.stream = BufferedConnection::new(transport);
+                self.timers.set(&mut upstream.timer, Moment::NEVER);
+                self.watch(key);
+            }
+            _ => self.dial_failed(key, failure),
+        }
+    }
+
+    fn dial_failed(&mut self, key: SlotKey, reason: FailureReason) {
+        let Some(job) = self.upstreams.get(key).and_then(|upstream| upstream.job) else { return };
+        self.set_free(job);
+        self.close_upstream(key);
+        self.dispatch(job, Input::ConnectFailed(reason));
+    }
+
+    fn set_free(&mut self, job: SlotKey) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.upstream_state = UpstreamState::None;
+        }
+    }
+
+    /// The name of a backend is known, or known not to be found.
+    #[cold]
+    pub(super) fn on_dns_result(&mut self, backend: BackendId) {
+        for job in self.awaiting_dns.remove(&backend).unwrap_or_default() {
+            let waits =
+                self.jobs.get(job).is_some_and(|job| job.upstream_state == UpstreamState::ResolvingDns(backend));
+            if waits {
+                self.set_free(job);
+                self.redial(job);
+            }
+        }
+    }
+
+    /// An exchange that has waited may open a connection.
+    #[cold]
+    pub(super) fn use_permit(&mut self, job: SlotKey, backend: BackendId) {
+        let waits = self.jobs.get(job).is_some_and(|job| job.upstream_state == UpstreamState::Queued(backend));
+        if waits {
+            self.dial_after_queue(job);
+        } else {
+            self.return_permit(backend);
+        }
+    }
+
+    fn dial_after_queue(&mut self, job: SlotKey) {
+        self.set_free(job);
+        self.step_only(job, Input::Dialling);
+        self.redial(job);
+    }
+
+    fn redial(&mut self, job: SlotKey) {
+        self.dial(job);
+        self.resume_exchange(job);
+    }
+
+    /// An exchange that has waited gets a connection that another one has given back, if both are still of use.
+    #[cold]
+    pub(super) fn hand_over(&mut self, job: SlotKey, connection: SlotKey) {
+        let Some(upstream) = self.upstreams.get(connection) else { return };
+        let backend = upstream.backend.id();
+        let waits = self.jobs.get(job).is_some_and(|job| job.upstream_state == UpstreamState::Queued(backend));
+        match (waits, self.is_reusable(connection)) {
+            (true, true) => {
+                self.set_free(job);
+                self.attach(job, connection, true);
+                self.resume_exchange(job);
+            }
+            (true, false) => {
+                // The place of the connection in the pool becomes the permission to open another.
+                self.remove_upstream(connection);
+                self.dial_after_queue(job);
+            }
+            (false, true) => self.check_in(connection),
+            (false, false) => self.close_upstream(connection),
+        }
+    }
+
+    /// The exchange needs what it has of a connection no longer.
+    pub(super) fn release(&mut self, job_key: SlotKey, reuse: bool) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        match std::mem::take(&mut job.upstream_state) {
+            UpstreamState::None => {}
+            UpstreamState::Queued(backend) => self.pool.stop_waiting(backend, job_key),
+            UpstreamState::ResolvingDns(backend) => {
+                if let Entry::Occupied(mut jobs) = self.awaiting_dns.entry(backend) {
+                    jobs.get_mut().retain(|waiting| *waiting != job_key);
+                    if jobs.get().is_empty() {
+                        jobs.remove();
+                    }
+                }
+                self.return_permit(backend);
+            }
+            UpstreamState::Upstream(key) if reuse && self.is_reusable(key) => self.check_in(key),
+            UpstreamState::Upstream(key) => self.close_upstream(key),
+        }
+        self.end_upload(job_key);
+    }
+
+    /// Nothing of the exchange's request has to come any more, or it is none of the backend's: another one may upload.
+    pub(super) fn end_upload(&mut self, job: SlotKey) {
+        let Some(backend) = self.jobs.get_mut(job).and_then(|job| job.upload_to.take()) else { return };
+        match self.pool.upload_ended(backend, job) {
+            Some((job, Some(connection))) => {
+                let Some(upstream) = self.upstreams.get_mut(connection) else { return };
+                upstream.job = Some(job);
+                upstream.idle_since = Moment::NEVER;
+                self.timers.set(&mut upstream.timer, Moment::NEVER);
+                self.deferred.push(Deferred::AssignConnection { job, connection });
+            }
+            Some((job, None)) => self.deferred.push(Deferred::Dial { job, backend }),
+            None => {}
+        }
+    }
+
+    /// Whether a list still names its backend, it has nothing more to say, and it was not told of a client: then it takes
+    /// all that follows for that client's. Where the last read was not a short one, another has to tell.
+    fn is_reusable(&mut self, key: SlotKey) -> bool {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return false };
+        let transport = &mut upstream.stream.transport;
+        upstream.stream.unread.is_empty()
+            && !upstream.backend.is_unreferenced()
+            && upstream.backend.url().proxy_header().is_none()
+            && (!transport.is_readable() || transport.receive(&mut [0], &mut self.tls_scratch) == Received::Nothing)
+    }
+
+    fn check_in(&mut self, key: SlotKey) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.job = self.pool.check_in(upstream.backend.id(), key);
+        match upstream.job {
+            Some(job) => self.deferred.push(Deferred::AssignConnection { job, connection: key }),
+            None => {
+                upstream.idle_since = self.core.now;
+                self.timers.set(&mut upstream.timer, self.core.now + self.pool.idle_timeout());
+                self.idle.add_upstream(key, self.core.now, &self.upstreams);
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn become_tunnel(&mut self, job: SlotKey) {
+        self.counters.count(Counter::Tunnels);
+        let Some(UpstreamState::Upstream(key)) = self.jobs.get(job).map(|job| job.upstream_state) else { return };
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.is_tunnel = true;
+        // It is the client's timer that tells when a tunnel has been idle for too long.
+        self.timers.remove(&mut upstream.timer);
+        let backend = upstream.backend.id();
+        self.return_permit(backend);
+        if let Some(client) = self.jobs.get(job).map(|job| job.client) {
+            self.may_move(client);
+        }
+    }
+
+    /// Ends a connection to a backend, idle or not.
+    pub(super) fn close_upstream(&mut self, key: SlotKey) {
+        let Some(upstream) = self.remove_upstream(key) else { return };
+        let backend = upstream.backend.id();
+        match upstream.job {
+            _ if upstream.is_tunnel => {}
+            None => self.pool.forget_idle(backend, key),
+            Some(_) => self.return_permit(backend),
+        }
+    }
+
+    /// Ends a connection to a backend. Its place in the pool stays taken.
+    fn remove_upstream(&mut self, key: SlotKey) -> Option<Upstream> {
+        let mut upstream = self.upstreams.remove(key)?;
+        self.timers.remove(&mut upstream.timer);
+        upstream.stream.close(&mut self.core.buffers);
+        Some(upstream)
+    }
+
+    /// A connection no longer counts: the next in the queue may open one.
+    fn return_permit(&mut self, backend: BackendId) {
+        if let Some(job) = self.pool.forget(backend) {
+            self.deferred.push(Deferred::Dial { job, backend });
+        }
+    }
+}
+
+/// What a failed connect says: of the backend, or of this node.
+fn reason_of(error: &io::Error) -> FailureReason {
+    use nix::errno::Errno;
+    if error.kind() == io::ErrorKind::InvalidData {
+        return FailureReason::TlsFailed;
+    }
+    if is_shortage(error) {
+        return FailureReason::SocketsExhausted;
+    }
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    match errno {
+        // `connect` says so when all ports are taken that lead to the address.
+        Some(Errno::EADDRNOTAVAIL) => FailureReason::PortsExhausted,
+        Some(Errno::ETIMEDOUT) => FailureReason::ConnectTimeout,
+        _ => FailureReason::ConnectFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+
+    #[test]
+    fn what_this_node_lacks_is_told_from_what_a_backend_does() {
+        let table = [
+            (Errno::EMFILE, FailureReason::SocketsExhausted),
+            (Errno::ENFILE, FailureReason::SocketsExhausted),
+            (Errno::ENOBUFS, FailureReason::SocketsExhausted),
+            (Errno::ENOMEM, FailureReason::SocketsExhausted),
+            (Errno::EADDRNOTAVAIL, FailureReason::PortsExhausted),
+            (Errno::ETIMEDOUT, FailureReason::ConnectTimeout),
+            (Errno::ECONNREFUSED, FailureReason::ConnectFailed),
+            (Errno::EHOSTUNREACH, FailureReason::ConnectFailed),
+        ];
+        for (errno, expected) in table {
+            assert_eq!(reason_of(&errno.into()), expected, "{errno}");
+        }
+    }
+}
