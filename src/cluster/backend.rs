@@ -1,5 +1,6 @@
 //! A backend: the server behind one URL, shared by all frontends that name it and by all cores.
 
+use crate::base::clock::Moment;
 use crate::base::secret::redact_url;
 use crate::wire::proxy_protocol;
 use std::fmt;
@@ -18,6 +19,10 @@ pub struct Backend {
     url: BackendUrl,
     /// Read when a connection is opened only: there the request waits anyhow, so a lock does no harm.
     addresses: Mutex<Addresses>,
+    /// The addresses that took no notice of a connection, and until when each comes last.
+    silent: Mutex<Vec<(SocketAddr, Moment)>>,
+    /// How many connections were opened, here and there: the next one begins with the next address.
+    turn: AtomicUsize,
     /// The lists it stands in.
     memberships: AtomicUsize,
 }
@@ -40,7 +45,14 @@ impl Backend {
             Some(address) => Addresses::Known(Arc::new([address])),
             None => Addresses::Pending,
         };
-        Self { id, url, addresses: Mutex::new(addresses), memberships: AtomicUsize::new(0) }
+        Self {
+            id,
+            url,
+            addresses: Mutex::new(addresses),
+            silent: Mutex::default(),
+            turn: AtomicUsize::new(0),
+            memberships: AtomicUsize::new(0),
+        }
     }
 
     /// Whether no list names this backend any more: then its connections are of no further use.
@@ -70,6 +82,39 @@ impl Backend {
     /// Where to connect to.
     pub fn addresses(&self) -> Addresses {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where to connect to now, in the order of trying: of several addresses each has its turn to be the first, and those
+    /// that took no notice lately come last.
+    pub fn next_addresses(&self, now: Moment) -> Addresses {
+        let addresses = self.addresses();
+        let Addresses::Known(known) = &addresses else { return addresses };
+        if known.len() < 2 {
+            return addresses;
+        }
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % known.len();
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|(_, until)| *until > now);
+        let is_silent = |address: &SocketAddr| silent.iter().any(|(silent, _)| silent == address);
+        let (before, from) = known.split_at(first);
+        let in_turn = || from.iter().chain(before).copied();
+        let well = in_turn().filter(|address| !is_silent(address));
+        Addresses::Known(well.chain(in_turn().filter(is_silent)).collect())
+    }
+
+    /// Notes that an address took no notice of a connection: until then it comes last. Whether that is news.
+    pub fn note_silent(&self, address: SocketAddr, until: Moment) -> bool {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match silent.iter_mut().find(|(known, _)| *known == address) {
+            Some((_, known)) => {
+                *known = until;
+                false
+            }
+            None => {
+                silent.push((address, until));
+                true
+            }
+        }
     }
 
     /// Says what the resolver found. A failure never overwrites addresses that are known (fail static).
@@ -279,6 +324,26 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(BackendUrl::parse(text).expect("a good URL").proxy_header(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn each_address_has_its_turn_and_a_silent_one_comes_last() {
+        let backend = Backend::new(BackendId(1), BackendUrl::parse("http://app.internal").expect("a good URL"));
+        let all: Vec<SocketAddr> = (1..=3).map(|n| SocketAddr::from(([127, 0, 0, n], 80))).collect();
+        backend.set_addresses(Addresses::Known(all.clone().into()));
+        let now = Moment::ZERO + std::time::Duration::from_secs(1);
+        let order = |now| match backend.next_addresses(now) {
+            Addresses::Known(addresses) => {
+                addresses.iter().map(|a| all.iter().position(|b| a == b).expect("known")).collect()
+            }
+            _ => Vec::new(),
+        };
+        let turns: Vec<Vec<usize>> = (0..4).map(|_| order(now)).collect();
+        assert_eq!(turns, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
+        let later = now + std::time::Duration::from_secs(60);
+        assert!(backend.note_silent(all[1], later) && !backend.note_silent(all[1], later));
+        assert_eq!((order(now), order(now), order(now)), (vec![2, 0, 1], vec![2, 0, 1], vec![0, 2, 1]));
+        assert_eq!(order(later), [1, 2, 0]);
     }
 
     #[test]

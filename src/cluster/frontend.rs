@@ -3,7 +3,7 @@
 use super::backend::Backend;
 use crate::base::clock::Moment;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What a host name resolved to. Immutable but for the marks of its members; a changed list is a new `Frontend` that
 /// shares the members that stay.
@@ -38,8 +38,14 @@ pub struct Member {
     dead_until: AtomicU64,
     /// The same for marks that others have made.
     barred_until: AtomicU64,
+    /// What went wrong since the last good response: the connections in a row that ended without one, and [`MARKED`]. 0 as
+    /// long as all is well, so that a response costs no more than a look.
+    troubles: AtomicU32,
     retired: AtomicBool,
 }
+
+/// In [`Member::troubles`]: the member was marked dead.
+const MARKED: u32 = 1 << 31;
 
 impl Member {
     /// A living member.
@@ -49,8 +55,25 @@ impl Member {
             backend,
             dead_until: AtomicU64::new(0),
             barred_until: AtomicU64::new(0),
+            troubles: AtomicU32::new(0),
             retired: AtomicBool::new(false),
         }
+    }
+
+    /// Counts a connection that ended without a response; how many there were in a row.
+    pub fn count_closed(&self) -> u32 {
+        (self.troubles.fetch_add(1, Ordering::Relaxed) & !MARKED).saturating_add(1)
+    }
+
+    /// Notes that the member was marked dead.
+    pub fn note_marked(&self) {
+        self.troubles.fetch_or(MARKED, Ordering::Relaxed);
+    }
+
+    /// Notes a good response. Whether it is the first one since the member was marked dead.
+    #[inline]
+    pub fn note_good(&self) -> bool {
+        self.troubles.load(Ordering::Relaxed) != 0 && self.troubles.swap(0, Ordering::Relaxed) & MARKED != 0
     }
 
     /// Marks the member dead until `until`. Known to all cores at once.

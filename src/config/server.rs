@@ -3,6 +3,7 @@
 use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
 use crate::base::clock::Moment;
+use crate::net::liveness::Liveness;
 use crate::wire::limits::Limits;
 use crate::wire::{MOST_FIELDS, forwarded};
 use crate::{access_log, exchange, health, page, route, upstream, worker};
@@ -90,6 +91,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
             // `http` and `https` say so of their addresses.
             proxies: BTreeMap::new(),
+            liveness: read_liveness(server),
         },
         max_per_address: read_limit(&server.field("maxConnectionsPerAddress")),
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
@@ -161,6 +163,18 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
             dead_on_500: server.field("deadBackendOn500").flag().unwrap_or(true),
             checker_until: Moment::ZERO,
         },
+    }
+}
+
+fn read_liveness(server: &Section<'_>) -> Liveness {
+    let usual = Liveness::default();
+    let read = |key, usual| match server.field(key).seconds_or_zero() {
+        None => usual,
+        some => some.filter(|time| !time.is_zero()),
+    };
+    Liveness {
+        keep_alive: read("tcpKeepAlive", usual.keep_alive),
+        user_timeout: read("tcpUserTimeout", usual.user_timeout),
     }
 }
 

@@ -207,6 +207,9 @@ impl AwaitingResponse {
     /// The connection ended before the head of an answer was complete.
     #[cold]
     fn lost(self, cx: &mut StepContext<'_>) -> State {
+        if !self.reused && self.seen == 0 && !self.has_spoken {
+            cx.observe_close();
+        }
         if self.may_be_stale() && self.may_send_again() {
             self.context.try_fresh(cx)
         } else {

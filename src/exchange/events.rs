@@ -7,6 +7,7 @@ use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cluster::Frontend;
+use crate::health::Observation;
 use crate::page::Pages;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -85,6 +86,13 @@ pub enum Effect {
     /// A member of the frontend of [`Exchange::target`](super::Exchange::target) behaved as a dead backend does, and was
     /// marked.
     MarkedDead {
+        /// The member's place in the frontend.
+        member: usize,
+        /// What was seen of it.
+        why: Observation,
+    },
+    /// A member that was marked has given a good response.
+    Revived {
         /// The member's place in the frontend.
         member: usize,
     },

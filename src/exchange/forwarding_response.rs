@@ -38,6 +38,7 @@ impl ForwardingResponse {
         let AwaitingResponse { mut context, write_closed, .. } = awaiting;
         cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
         context.request.drop_replay(&mut cx.core.buffers);
+        cx.common.upstream_idle_seconds = head.idle_seconds;
         let (request, upload) = (&context.request, &context.upload);
         cx.common.stats.status = head.status;
 
@@ -81,7 +82,10 @@ impl ForwardingResponse {
             context,
             client_stays,
             ends_with_connection,
-            upstream_stays: head.keep_alive && !write_closed && (rest.is_empty() || head.body != BodyLength::None),
+            upstream_stays: head.keep_alive
+                && head.idle_seconds != Some(0)
+                && !write_closed
+                && (rest.is_empty() || head.body != BodyLength::None),
             upload_irrelevant,
             upload_is_optional,
         };

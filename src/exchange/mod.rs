@@ -78,6 +78,7 @@ impl Exchange {
             is_encrypted: peer.secure,
             is_last: false,
             holds_upstream: false,
+            upstream_idle_seconds: None,
             to_client: PendingWrite::default(),
             to_upstream: PendingWrite::default(),
         };
@@ -246,6 +247,11 @@ impl Exchange {
     /// What a side's socket has not taken yet.
     pub fn pending_write(&self, side: Side) -> &PendingWrite {
         self.common.pending_write(side)
+    }
+
+    /// For how many seconds the backend keeps its connection when it is idle, where its response said so.
+    pub fn upstream_idle_seconds(&self) -> Option<u16> {
+        self.common.upstream_idle_seconds
     }
 
     /// When [`Input::Deadline`] is due.

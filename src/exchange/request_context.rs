@@ -270,11 +270,13 @@ impl Target {
         if self.frontend.members.len() < 2 || !health::is_dead(seen, settings, now) {
             return false;
         }
-        let is_fresh = |until: Moment| until.since(now) > settings.dead_ttl / 2;
+        let ttl = settings.mark_ttl(now);
+        let is_fresh = |until: Moment| until.since(now) > ttl / 2;
         if self.member().dead_until(now).is_some_and(is_fresh) {
             return false;
         }
-        self.member().mark_dead(now + settings.dead_ttl);
+        self.member().mark_dead(now + ttl);
+        self.member().note_marked();
         true
     }
 }

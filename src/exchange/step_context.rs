@@ -4,7 +4,7 @@ use super::output_queue::PendingWrite;
 use super::request_context::Target;
 use super::{Effect, KeepAlive, RequestStats, Side, WorkerContext};
 use crate::base::clock::Moment;
-use crate::health::Observation;
+use crate::health::{CLOSED_IN_A_ROW, Observation};
 use std::time::Duration;
 
 /// What an exchange has in each of its states.
@@ -20,6 +20,8 @@ pub(super) struct CommonState {
     pub(super) is_last: bool,
     /// A connection to a backend is there, or was asked for.
     pub(super) holds_upstream: bool,
+    /// For how many seconds the backend keeps its connection when it is idle, where it said so.
+    pub(super) upstream_idle_seconds: Option<u16>,
     pub(super) to_client: PendingWrite,
     pub(super) to_upstream: PendingWrite,
 }
@@ -60,11 +62,21 @@ impl StepContext<'_> {
 
     /// Judges the target by what was seen of it.
     pub(super) fn observe(&mut self, observation: Observation) {
-        if let Some(target) = &self.common.target
-            && target.is_marked_by(observation, self.core.now, &self.core.settings.health)
-        {
-            let member = target.place;
-            self.effect(Effect::MarkedDead { member });
+        let Some(target) = &self.common.target else { return };
+        let member = target.place;
+        if target.is_marked_by(observation, self.core.now, &self.core.settings.health) {
+            self.effect(Effect::MarkedDead { member, why: observation });
+        } else if matches!(observation, Observation::Responded { status: ..500, .. }) && target.member().note_good() {
+            self.effect(Effect::Revived { member });
+        }
+    }
+
+    /// Judges the target by a new connection that ended before the first byte of a response.
+    #[cold]
+    pub(super) fn observe_close(&mut self) {
+        let count = self.common.target.as_ref().map_or(0, |target| target.member().count_closed());
+        if count >= CLOSED_IN_A_ROW {
+            self.observe(Observation::ClosedUnanswered);
         }
     }
 

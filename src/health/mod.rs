@@ -2,4 +2,4 @@
 
 mod passive;
 
-pub use passive::{Observation, Settings, is_dead};
+pub use passive::{CLOSED_IN_A_ROW, Observation, Settings, is_dead};

@@ -1,6 +1,7 @@
 //! Hipache's rule for marking a backend dead.
 
 use crate::base::clock::Moment;
+use std::fmt;
 use std::time::Duration;
 
 /// When a backend is marked dead, and for how long.
@@ -14,11 +15,28 @@ pub struct Settings {
     pub checker_until: Moment,
 }
 
+/// How long a mark lasts at most while an active checker is at work: it is told of the mark and decides within seconds.
+const MARK_BESIDE_CHECKER: Duration = Duration::from_secs(5);
+
+/// How many connections in a row that end without a response mark a backend.
+pub const CLOSED_IN_A_ROW: u32 = 3;
+
+impl Settings {
+    /// How long a mark lasts that is made now. Beside a checker it is a short one: a backend that the checker finds alive
+    /// was never marked by it, so there is no mark whose removal would tell.
+    pub fn mark_ttl(&self, now: Moment) -> Duration {
+        if self.checker_until > now { self.dead_ttl.min(MARK_BESIDE_CHECKER) } else { self.dead_ttl }
+    }
+}
+
 /// What was seen of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// The connection was refused or timed out, or the answer did not begin in time.
     Unreachable,
+    /// A new connection ended before the first byte of a response, for at least the [`CLOSED_IN_A_ROW`]th time in a row: so
+    /// does a balancer in front of an application that is down.
+    ClosedUnanswered,
     /// The head of an answer.
     Responded {
         /// The status.
@@ -29,13 +47,26 @@ pub enum Observation {
 }
 
 /// Whether the observation marks the backend dead. Source: Hipache's `lib/handler.js` and `lib/worker.js`: 501 and
-/// above; 500 where set so; never a 503 that says when to come back.
+/// above; 500 where set so; never a 503 that says when to come back, nor a 529, which says that the backend is busy.
 pub fn is_dead(observation: Observation, settings: &Settings, now: Moment) -> bool {
     match observation {
-        Observation::Unreachable => true,
+        Observation::Unreachable | Observation::ClosedUnanswered => true,
         Observation::Responded { status: 500, .. } => settings.dead_on_500 && settings.checker_until <= now,
-        Observation::Responded { status: 503, retry_after: true } => false,
+        Observation::Responded { status: 503, retry_after: true } | Observation::Responded { status: 529, .. } => false,
         Observation::Responded { status, .. } => status > 500,
+    }
+}
+
+impl fmt::Display for Observation {
+    /// Why a backend is marked, for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable => f.write_str("it cannot be reached, or does not respond in time"),
+            Self::ClosedUnanswered => {
+                write!(f, "it closed {CLOSED_IN_A_ROW} connections in a row without a response")
+            }
+            Self::Responded { status, .. } => write!(f, "it responded with {status}"),
+        }
     }
 }
 
@@ -52,6 +83,9 @@ mod tests {
         let responded = |status, retry_after| Observation::Responded { status, retry_after };
         let table = [
             (Observation::Unreachable, true, true),
+            (Observation::ClosedUnanswered, true, true),
+            (responded(529, false), false, false),
+            (responded(529, true), false, false),
             (responded(200, false), false, false),
             (responded(404, false), false, false),
             (responded(500, false), true, false),

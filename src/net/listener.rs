@@ -1,6 +1,7 @@
 //! Listening sockets. Bound once, by the supervisor, which keeps them: what waits in a socket's queue outlives the
 //! worker that accepts from it.
 
+use super::liveness::Liveness;
 use super::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -53,6 +54,13 @@ impl Listener {
         let seconds = if awaits { SILENCE_SECONDS } else { 0 };
         if let Err(error) = sys::defer_accept(&self.socket, seconds) {
             log::info!("when a listening socket hands out connections is left to the system: {error}");
+        }
+    }
+
+    /// Says when the connections that it hands out are given up because their peer does not reply.
+    pub fn set_liveness(&self, liveness: &Liveness) {
+        if let Err(error) = liveness.set(&self.socket) {
+            log::warn!("when connections of clients that have vanished are given up is left to the system: {error}");
         }
     }
 

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod connection_limiter;
 pub mod fd_passing;
 pub mod listener;
+pub mod liveness;
 pub mod mailbox;
 mod socket;
 mod sys;

@@ -1,5 +1,6 @@
 //! A non-blocking socket and what is known of its readiness: one read and one write, with nothing on top.
 
+use super::liveness::Liveness;
 use super::sys;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -33,6 +34,15 @@ pub fn usable_receive_buffer(bytes: usize) -> Option<usize> {
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
     let limit: usize = limit.trim().parse().ok()?;
     (bytes > 0 && bytes <= limit).then_some(bytes)
+}
+
+/// Options of a connection that this node opens.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// Bytes of the receive buffer; `None` for the system's choice.
+    pub receive_buffer: Option<usize>,
+    /// When it is given up because its peer does not reply.
+    pub liveness: Liveness,
 }
 
 /// What a read brought.
@@ -70,16 +80,27 @@ impl Socket {
     }
 
     /// The buffer has to be set before the handshake of TCP, which tells the peer how large a window may become.
-    pub(super) fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> io::Result<Self> {
+    pub(super) fn connect(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
         let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        if let Some(bytes) = receive_buffer {
+        if let Some(bytes) = options.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
         }
+        options.liveness.set(&socket)?;
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }
         Ok(Self::new(TcpStream::from_std(socket.into())))
+    }
+
+    /// Whether the connection that was begun is there.
+    pub(super) fn is_there(&self) -> bool {
+        self.stream.peer_addr().is_ok()
+    }
+
+    /// Whether it has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        !matches!(self.stream.take_error(), Ok(None))
     }
 
     /// Whether the connection is there, with `preface` sent ahead of everything.

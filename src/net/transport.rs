@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use super::socket::{Received, usable_receive_buffer};
+pub use super::socket::{Received, SocketOptions, usable_receive_buffer};
 
 /// A non-blocking connection, encrypted or not.
 #[derive(Debug)]
@@ -40,16 +40,12 @@ impl Transport {
 
     /// Begins to connect, and to shake hands where `tls` says with whom; the poll tells when [`Transport::connected`] is
     /// to be asked.
-    pub fn connect(
-        address: SocketAddr,
-        receive_buffer: Option<usize>,
-        tls: Option<&TlsClientTarget>,
-    ) -> io::Result<Self> {
+    pub fn connect(address: SocketAddr, options: SocketOptions, tls: Option<&TlsClientTarget>) -> io::Result<Self> {
         let layer = match tls {
             Some(tls) => Layer::Tls(Box::new(Session::for_backend(tls)?)),
             None => Layer::Plain,
         };
-        Ok(Self { socket: Socket::connect(address, receive_buffer)?, layer })
+        Ok(Self { socket: Socket::connect(address, options)?, layer })
     }
 
     /// Whether the connection that was begun is there, hands shaken; `None` while that is open. `preface` is sent ahead
@@ -63,6 +59,19 @@ impl Transport {
                 other => other,
             },
         }
+    }
+
+    /// Whether a connection that was begun is there, hands shaken or not.
+    pub fn is_there(&self) -> bool {
+        match &self.layer {
+            Layer::Tls(session) if session.has_begun() => true,
+            _ => self.socket.is_there(),
+        }
+    }
+
+    /// Whether a connection that was begun has failed.
+    pub fn has_failed(&self) -> bool {
+        self.socket.has_failed()
     }
 
     /// Whether it is encrypted.

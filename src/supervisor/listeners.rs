@@ -42,6 +42,7 @@ impl Listeners {
                 if sockets.is_empty() { bind(address, workers) } else { Ok(complete(address, workers, sockets)) };
             let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
             sockets.iter().for_each(|socket| socket.await_first_bytes(settings.defer_accept));
+            sockets.iter().for_each(|socket| socket.set_liveness(&settings.worker.liveness));
             listeners.push(AddressSockets { address, secure, sockets });
         }
         Ok((Self { listeners, workers }, inherited))

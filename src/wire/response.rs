@@ -1,7 +1,7 @@
 //! The head of an answer: read once, written once.
 
 use super::body::{BodyLength, Framing};
-use super::field::{Connection, Field, put};
+use super::field::{Connection, Field, list, number, put};
 use super::field_lines::{FieldLine, FieldLines, Marks, Rewrite};
 use super::request::Fields;
 use super::{HeadFault, Version};
@@ -25,6 +25,8 @@ pub struct ResponseHead<'h, 'b> {
     pub keep_alive: bool,
     /// Whether the answer says when to come back (`Retry-After`).
     pub retry_after: bool,
+    /// For how many seconds the backend keeps the connection when it is idle, where it says so (`Keep-Alive: timeout=5`).
+    pub idle_seconds: Option<u16>,
     connection: Connection,
     framing: Framing,
 }
@@ -76,6 +78,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             body: BodyLength::None,
             keep_alive: false,
             retry_after: false,
+            idle_seconds: None,
             connection: Connection::default(),
             framing: Framing::default(),
         };
@@ -90,6 +93,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::ContentLength => self.framing.content_length(header.value)?,
                 Field::TransferEncoding => self.framing.transfer_encoding(header.value)?,
                 Field::RetryAfter => self.retry_after = true,
+                Field::KeepAlive => self.idle_seconds = idle_seconds(header.value),
                 _ => {}
             }
         }
@@ -178,6 +182,16 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             _ => drop(rewrite.keep(line)),
         }
     }
+}
+
+/// The `timeout` of a `Keep-Alive` (RFC 2068 section 19.7.1.1, which servers still send).
+#[cold]
+fn idle_seconds(value: &[u8]) -> Option<u16> {
+    list(value).find_map(|parameter| {
+        let (name, value) = parameter.split_at_checked(b"timeout=".len())?;
+        let seconds = number(value).filter(|_| name.eq_ignore_ascii_case(b"timeout="))?;
+        Some(u16::try_from(seconds).unwrap_or(u16::MAX))
+    })
 }
 
 /// How an answer goes to the client.

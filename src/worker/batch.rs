@@ -122,7 +122,9 @@ impl Worker {
     /// The same, of a connection to a backend.
     fn stage_upstream(&mut self, key: SlotKey, event: &Event) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return true };
-        upstream.stream.transport.note(event);
+        if upstream.dial.as_ref().is_none_or(|dial| dial.earlier.is_empty()) {
+            upstream.stream.transport.note(event);
+        }
         match upstream.job {
             Some(job) if upstream.dial.is_none() => self.stage(job, Endpoint::Upstream(key)),
             _ => false,

@@ -276,6 +276,8 @@ pub(super) struct Upstream {
     pub(super) dial: Option<Box<Dial>>,
     /// What earlier exchanges had sent when this one took the connection.
     pub(super) sent_before: u64,
+    /// For how many seconds its backend keeps it when it is idle, where the last response said so.
+    pub(super) idle_seconds: Option<u16>,
     /// It is a tunnel, and no longer counts in the pool.
     pub(super) is_tunnel: bool,
 }
@@ -286,6 +288,10 @@ pub(super) struct Dial {
     pub(super) addresses: Arc<[SocketAddr]>,
     /// How many of them were tried.
     pub(super) tried: usize,
+    /// The one that is being tried.
+    pub(super) address: Option<SocketAddr>,
+    /// Those that were tried before, and have yet to take notice: whichever is there first has it.
+    pub(super) earlier: Vec<(SocketAddr, Transport)>,
     /// What is told of the client ahead of everything; mostly nothing.
     pub(super) preface: Box<[u8]>,
     /// Whom to shake hands with, where the connection is to be encrypted.
@@ -297,6 +303,7 @@ impl Dial {
     pub(super) fn next_address(&mut self) -> Option<SocketAddr> {
         let address = self.addresses.get(self.tried).copied()?;
         self.tried += 1;
+        self.address = Some(address);
         Some(address)
     }
 }

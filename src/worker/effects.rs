@@ -6,6 +6,7 @@ use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
 use crate::cluster::Frontend;
 use crate::exchange::{Disposition, Effect, Input, Side};
+use crate::health::Observation;
 use std::sync::Arc;
 
 /// What an exchange is told of its route.
@@ -18,7 +19,8 @@ impl Worker {
             match effect {
                 Effect::Resolve => self.resolve(job),
                 Effect::Connect { fresh } => self.connect(job, fresh),
-                Effect::MarkedDead { member } => self.note_mark(job, member),
+                Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
+                Effect::Revived { member } => self.note_revival(job, member),
                 Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
                 Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
                 Effect::Uploaded => self.end_upload(job),
@@ -39,14 +41,25 @@ impl Worker {
     }
 
     #[cold]
-    fn note_mark(&mut self, job: SlotKey, member: usize) {
-        self.counters.count(Counter::DeadMarks);
+    fn note_revival(&mut self, job: SlotKey, member: usize) {
         let target = self.jobs.get(job).and_then(|job| job.exchange.target());
         let Some(frontend) = target.map(|(frontend, _)| Arc::clone(frontend)) else { return };
         if let Some(member) = frontend.members.get(member) {
-            self.warn(format_args!("{}: backend {} is marked dead", frontend.host, member.backend.url()));
+            self.warn(format_args!("{}: backend {} is alive again", frontend.host, member.backend.url()));
         }
-        let until = self.core.now + self.core.settings.health.dead_ttl;
+    }
+
+    #[cold]
+    fn note_mark(&mut self, job: SlotKey, member: usize, why: Observation) {
+        self.counters.count(Counter::DeadMarks);
+        let target = self.jobs.get(job).and_then(|job| job.exchange.target());
+        let Some(frontend) = target.map(|(frontend, _)| Arc::clone(frontend)) else { return };
+        let ttl = self.core.settings.health.mark_ttl(self.core.now);
+        if let Some(member) = frontend.members.get(member) {
+            let (host, url, seconds) = (&frontend.host, member.backend.url(), ttl.as_secs_f32());
+            self.warn(format_args!("{host}: backend {url} is marked dead for {seconds} s: {why}"));
+        }
+        let until = self.core.now + ttl;
         self.directory.mark_dead(&frontend, member, until);
     }
 

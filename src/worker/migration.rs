@@ -379,6 +379,7 @@ impl Worker {
         }
         let sent_before = stream.transport.sent();
         let upstream = self.upstreams.insert(Upstream {
+            idle_seconds: None,
             stream,
             backend,
             job: Some(job),

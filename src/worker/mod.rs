@@ -27,6 +27,7 @@ mod migration;
 mod overload;
 mod proxy_protocol;
 mod pump;
+mod race;
 mod read_size;
 mod request_log;
 mod routes;
@@ -48,9 +49,10 @@ use crate::cluster::{BackendId, Frontend};
 use crate::directory::{Directory, RouteEvent, SubscriberId};
 use crate::exchange::{self, Side, WorkerContext};
 use crate::net::connection_limiter::ConnectionLimiter;
+use crate::net::liveness::Liveness;
 use crate::net::mailbox::{MailboxReceiver, MailboxSender, mailbox};
 use crate::net::tls::{BackendTls, TlsScratch, TlsServerContext};
-use crate::net::transport::usable_receive_buffer;
+use crate::net::transport::{SocketOptions, usable_receive_buffer};
 use crate::net::wakeup_timer::WakeupTimer;
 use crate::page::Pages;
 use crate::route;
@@ -109,6 +111,8 @@ pub struct Settings {
     /// The addresses at which every connection begins with a header of the PROXY protocol, and the networks that may
     /// send one (`http.proxyProtocol`, `https.proxyProtocol`).
     pub proxies: BTreeMap<SocketAddr, Arc<[IpNet]>>,
+    /// When connections are given up whose peer does not reply any more.
+    pub liveness: Liveness,
 }
 
 /// What a worker is made of.
@@ -196,7 +200,7 @@ pub struct Worker {
     upstreams: GenSlab<Upstream>,
     pool: Pool,
     /// The receive buffer of new connections to backends.
-    receive_buffer: Option<usize>,
+    socket_options: SocketOptions,
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_dns: HashMap<BackendId, Vec<SlotKey>>,
     routes: route::Cache<Arc<Frontend>>,
@@ -296,6 +300,7 @@ impl Worker {
         let (route_events_sender, route_events) = mailbox(MAILBOX, Arc::clone(&waker));
         let (commands_sender, commands) = mailbox(MAILBOX, waker);
         let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
+        let liveness = config.settings.liveness;
         let mut worker = Self {
             number: config.number,
             id: config.directory.join(route_events_sender),
@@ -326,7 +331,10 @@ impl Worker {
             clients: GenSlab::default(),
             jobs: GenSlab::default(),
             upstreams: GenSlab::default(),
-            receive_buffer: usable_receive_buffer(config.upstream.receive_buffer),
+            socket_options: SocketOptions {
+                receive_buffer: usable_receive_buffer(config.upstream.receive_buffer),
+                liveness,
+            },
             pool: Pool::new(config.upstream),
             awaiting_dns: HashMap::new(),
             routes: route::Cache::new(&config.route),

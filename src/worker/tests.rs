@@ -213,6 +213,7 @@ fn worker(
             drain_timeout,
             tunnel_drain: None,
             proxies: Default::default(),
+            liveness: Default::default(),
         },
         exchange: exchange_settings(),
         upstream: upstream::Settings { max_sockets, max_queue: 10, idle_timeout: PATIENCE, receive_buffer: 0 },
@@ -423,4 +424,74 @@ fn nobody_is_kept_in_mind_who_waited_for_a_name() {
     reset(leaving);
     stage.until("it has left", |stage| stage.worker.jobs.is_empty().then_some(()));
     assert!(stage.worker.awaiting_dns.is_empty());
+}
+
+/// An address whose queue is full takes no notice of a connection, as a machine that is gone does.
+#[test]
+fn a_silent_address_costs_a_moment_once() {
+    let mut stage = Stage::new("silent", 10);
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    silent.listen(0).expect("a queue of one");
+    let address = silent.local_addr().expect("an address").as_socket().expect("of TCP/IP");
+    let short = Duration::from_millis(50);
+    let _full: Vec<_> = (0..4).map(|_| TcpStream::connect_timeout(&address, short)).collect();
+
+    let url = BackendUrl::parse("http://app.internal").expect("a good URL");
+    let backend = Arc::new(Backend::new(BackendId(u64::MAX), url));
+    let well = stage.backend.local_addr().expect("an address");
+    backend.set_addresses(crate::cluster::Addresses::Known(Arc::new([address, well])));
+    let members = [Arc::new(Member::new(Arc::clone(&backend)))].into();
+    let (host, pattern, id, options) = ("a".into(), "a".into(), "site".into(), Default::default());
+    let frontend = Arc::new(Frontend { host, pattern, id, members, options });
+    stage.worker.routes.put_found(Arc::from("a"), frontend);
+
+    let began = stage.clock.now();
+    let mut clients = Vec::new();
+    let mut connections = Vec::new();
+    for number in 0..4 {
+        clients.push(stage.client(&request("/")));
+        let accepted = stage.until("a connection", |stage| stage.backend.accept().ok().map(|(stream, _)| stream));
+        let waited = stage.clock.now().since(began);
+        assert!(waited >= Duration::from_millis(200), "{number}: the silent one was first, {waited:?}");
+        assert!(waited < Duration::from_secs(5), "{number}: {waited:?}");
+        connections.push(accepted);
+    }
+    // Each of them had its turn; the silent one comes last now.
+    let expected: Arc<[SocketAddr]> = Arc::new([well, address]);
+    for _ in 0..2 {
+        let command = backend.next_addresses(stage.clock.now());
+        assert_eq!(command, crate::cluster::Addresses::Known(Arc::clone(&expected)));
+    }
+    stage.until("four connections", |stage| {
+        let count = stage.worker.upstreams.values().filter(|upstream| upstream.dial.is_none()).count();
+        (count == 4).then_some(())
+    });
+}
+
+#[test]
+fn each_address_of_a_name_has_its_share() {
+    let mut stage = Stage::new("shares", 10);
+    let others: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    others.iter().for_each(|other| other.set_nonblocking(true).expect("one that can be asked"));
+    let url = BackendUrl::parse("http://app.internal").expect("a good URL");
+    let backend = Arc::new(Backend::new(BackendId(u64::MAX), url));
+    let listeners = [&stage.backend, &others[0], &others[1]].map(|one| one.local_addr().expect("an address"));
+    backend.set_addresses(crate::cluster::Addresses::Known(Arc::new(listeners)));
+    let members = [Arc::new(Member::new(backend))].into();
+    let (host, pattern, id, options) = ("a".into(), "a".into(), "site".into(), Default::default());
+    let frontend = Arc::new(Frontend { host, pattern, id, members, options });
+    stage.worker.routes.put_found(Arc::from("a"), frontend);
+    let _clients: Vec<_> = (0..6).map(|_| stage.client(&request("/"))).collect();
+    let mut counts = [0; 3];
+    let mut kept = Vec::new();
+    stage.until("two connections each", |stage| {
+        for (count, listener) in counts.iter_mut().zip([&stage.backend, &others[0], &others[1]]) {
+            while let Ok((stream, _)) = listener.accept() {
+                *count += 1;
+                kept.push(stream);
+            }
+        }
+        (counts == [2, 2, 2]).then_some(())
+    });
 }

@@ -16,9 +16,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an address is tried at least before the next one is: a lost SYN is sent again after a second (RFC 6298), but
-/// whoever has several addresses is in all likelihood reached sooner by another one (RFC 8305 section 5).
-const SHORTEST_TRY: Duration = Duration::from_millis(250);
+/// By how much a connection of the pool is closed before its backend closes it, where that has said when: what is under way
+/// in both directions, and a timer that is not exact.
+const EARLIER: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Gets the exchange a connection to the backend of its target.
@@ -46,7 +46,7 @@ impl Worker {
         }
     }
 
-    fn attach(&mut self, job: SlotKey, connection: SlotKey, reused: bool) {
+    pub(super) fn attach(&mut self, job: SlotKey, connection: SlotKey, reused: bool) {
         let Some(upstream) = self.upstreams.get_mut(connection) else { return };
         upstream.job = Some(job);
         upstream.sent_before = upstream.stream.transport.sent();
@@ -64,7 +64,7 @@ impl Worker {
     fn dial(&mut self, job: SlotKey) {
         let target = self.jobs.get(job).and_then(|job| job.exchange.target_member());
         let Some(backend) = target.map(|member| Arc::clone(&member.backend)) else { return };
-        match backend.addresses() {
+        match backend.next_addresses(self.core.now) {
             Addresses::Known(addresses) => {
                 self.counters.count(Counter::Dials);
                 let url = backend.url();
@@ -76,7 +76,8 @@ impl Worker {
                         self.step_only(job, Input::ConnectFailed(FailureReason::TlsFailed));
                     }
                     tls => {
-                        let dial = Dial { addresses, tried: 0, preface, tls: tls.flatten() };
+                        let tls = tls.flatten();
+                        let dial = Dial { addresses, tried: 0, address: None, earlier: Vec::new(), preface, tls };
                         self.dial_addresses(job, backend, Box::new(dial));
                     }
                 }
@@ -103,6 +104,7 @@ impl Worker {
                     idle_since: Moment::NEVER,
                     timer: timers.insert(Owner::Upstream(key)),
                     dial: Some(dial),
+                    idle_seconds: None,
                     sent_before: 0,
                     is_tunnel: false,
                 });
@@ -117,16 +119,16 @@ impl Worker {
     }
 
     /// Begins to connect to the next address that lets itself be tried.
-    fn next_transport(&mut self, dial: &mut Dial) -> io::Result<Transport> {
+    pub(super) fn next_transport(&mut self, dial: &mut Dial) -> io::Result<Transport> {
         let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
         while let Some(address) = dial.next_address() {
-            let buffer = self.receive_buffer;
-            result = Transport::connect(address, buffer, dial.tls.as_ref());
+            let options = self.socket_options;
+            result = Transport::connect(address, options, dial.tls.as_ref());
             if let Err(error) = &result
                 && is_shortage(error)
                 && self.shed_idle(Need::Backend, error)
             {
-                result = Transport::connect(address, buffer, dial.tls.as_ref());
+                result = Transport::connect(address, options, dial.tls.as_ref());
             }
             if result.is_ok() {
                 break;
@@ -136,7 +138,7 @@ impl Worker {
     }
 
     /// Has the poll watch a connection that is being opened.
-    fn watch(&mut self, key: SlotKey) {
+    pub(super) fn watch(&mut self, key: SlotKey) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let token = Kind::Upstream.token(key.pack());
         if let Err(error) = upstream.stream.transport.register(self.poll.registry(), token) {
@@ -146,66 +148,7 @@ impl Worker {
         self.limit_try(key);
     }
 
-    /// Where there are more addresses to try, this one gets its share of the time that is left: one that takes no notice
-    /// must not use up what the others need.
-    fn limit_try(&mut self, key: SlotKey) {
-        let Some(Upstream { dial: Some(dial), job: Some(job), timer, .. }) = self.upstreams.get_mut(key) else {
-            return;
-        };
-        let left = dial.addresses.len().saturating_sub(dial.tried);
-        let Some(job) = self.jobs.get(*job).filter(|_| left > 0) else { return };
-        let permit = job.exchange.deadline().since(self.core.now) / u32::try_from(left + 1).unwrap_or(u32::MAX);
-        self.timers.set(timer, self.core.now + permit.max(SHORTEST_TRY));
-    }
-
-    /// A connection was in the pool for long enough, or an address was tried for long enough.
-    #[cold]
-    pub(super) fn upstream_due(&mut self, key: SlotKey) {
-        match self.upstreams.get(key).map(|upstream| upstream.dial.is_some()) {
-            Some(true) => self.dial_next(key, FailureReason::ConnectTimeout),
-            _ => self.close_upstream(key),
-        }
-    }
-
-    /// The poll has told something of a connection that is being opened.
-    #[cold]
-    pub(super) fn dial_progress(&mut self, key: SlotKey) {
-        let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        let Some(job) = upstream.job else { return };
-        let preface = upstream.dial.as_ref().map_or(&[][..], |dial| &dial.preface);
-        match upstream.stream.transport.connected(preface, &mut self.tls_scratch) {
-            None => {}
-            Some(Ok(())) => {
-                self.attach(job, key, false);
-                self.resume_exchange(job);
-            }
-            Some(Err(error)) => {
-                if error.kind() == io::ErrorKind::InvalidData {
-                    let url = upstream.backend.url().clone();
-                    self.warn(format_args!("{url}: shaking hands: {error}"));
-                }
-                self.dial_next(key, reason_of(&error));
-            }
-        }
-    }
-
-    /// An address has failed, for this reason: tries the next one.
-    fn dial_next(&mut self, key: SlotKey, failure: FailureReason) {
-        let dial = self.upstreams.get_mut(key).and_then(|upstream| upstream.dial.take());
-        let Some(mut dial) = dial else { return };
-        let next = self.next_transport(&mut dial);
-        match (next, self.upstreams.get_mut(key)) {
-            (Ok(transport), Some(upstream)) => {
-                upstream.dial = Some(dial);
-                upstream.stream = BufferedConnection::new(transport);
-                self.timers.set(&mut upstream.timer, Moment::NEVER);
-                self.watch(key);
-            }
-            _ => self.dial_failed(key, failure),
-        }
-    }
-
-    fn dial_failed(&mut self, key: SlotKey, reason: FailureReason) {
+    pub(super) fn dial_failed(&mut self, key: SlotKey, reason: FailureReason) {
         let Some(job) = self.upstreams.get(key).and_then(|upstream| upstream.job) else { return };
         self.set_free(job);
         self.close_upstream(key);
@@ -278,6 +221,7 @@ impl Worker {
     /// The exchange needs what it has of a connection no longer.
     pub(super) fn release(&mut self, job_key: SlotKey, reuse: bool) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
+        let idle_seconds = job.exchange.upstream_idle_seconds();
         match std::mem::take(&mut job.upstream_state) {
             UpstreamState::None => {}
             UpstreamState::Queued(backend) => self.pool.stop_waiting(backend, job_key),
@@ -290,7 +234,12 @@ impl Worker {
                 }
                 self.return_permit(backend);
             }
-            UpstreamState::Upstream(key) if reuse && self.is_reusable(key) => self.check_in(key),
+            UpstreamState::Upstream(key) if reuse && self.is_reusable(key) => {
+                if let Some(upstream) = self.upstreams.get_mut(key) {
+                    upstream.idle_seconds = idle_seconds;
+                }
+                self.check_in(key);
+            }
             UpstreamState::Upstream(key) => self.close_upstream(key),
         }
         self.end_upload(job_key);
@@ -330,7 +279,12 @@ impl Worker {
             Some(job) => self.deferred.push(Deferred::AssignConnection { job, connection: key }),
             None => {
                 upstream.idle_since = self.core.now;
-                self.timers.set(&mut upstream.timer, self.core.now + self.pool.idle_timeout());
+                // It ends before the backend ends it: the next request is not to meet that.
+                let idle = upstream.idle_seconds.map_or(self.pool.idle_timeout(), |seconds| {
+                    let seconds = Duration::from_secs(seconds.into());
+                    self.pool.idle_timeout().min(seconds.saturating_sub(EARLIER).max(seconds / 2))
+                });
+                self.timers.set(&mut upstream.timer, self.core.now + idle);
                 self.idle.add_upstream(key, self.core.now, &self.upstreams);
             }
         }
@@ -379,7 +333,7 @@ impl Worker {
 }
 
 /// What a failed connect says: of the backend, or of this node.
-fn reason_of(error: &io::Error) -> FailureReason {
+pub(super) fn reason_of(error: &io::Error) -> FailureReason {
     use nix::errno::Errno;
     if error.kind() == io::ErrorKind::InvalidData {
         return FailureReason::TlsFailed;

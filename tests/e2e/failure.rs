@@ -57,6 +57,7 @@ fn a_response_that_does_not_mark_its_backend() {
         ("404 Not Found", true),
         ("500 Internal Server Error", false),
         ("503 Service Unavailable\r\nRetry-After: 5", true),
+        ("529 Site Overloaded", true),
     ];
     for (status, dead_on_500) in table {
         let (ill, well) = (Backend::always(canned::sized(status, "ill")), Backend::always(canned::ok("well")));
@@ -75,6 +76,73 @@ fn a_mark_ends_in_time() {
     let proxy = Setup::for_backends([ill.url(), well.url()]).set("deadBackendTTL", 0.2).start();
     get_until_heads(&proxy, &ill, 1);
     get_until_heads(&proxy, &ill, 2);
+}
+
+#[test]
+fn a_backend_that_closes_without_a_response_is_marked_after_a_few_in_a_row() {
+    let (ill, well) = (Backend::raw(|conn| conn.finish()), Backend::always(canned::ok("well")));
+    let proxy = Setup::for_backends([ill.url(), well.url()]).workers(1).start();
+    until("it is marked", || {
+        proxy.client().get(HOST, "/").expect_ok("well");
+        proxy.stderr().contains(&format!("{} is marked dead for 30 s", ill.url()))
+    });
+    assert!(proxy.stderr().contains("it closed 3 connections in a row without a response"), "{}", proxy.stderr());
+    let before = ill.connections();
+    assert_eq!(before, 3);
+    (0..50).for_each(|_| proxy.client().get(HOST, "/").expect_ok("well"));
+    assert_eq!(ill.connections(), before);
+}
+
+#[test]
+fn closes_that_are_not_in_a_row_mark_nothing() {
+    let ill = Backend::serve(|request, conn| {
+        if request.connection % 3 != 2 {
+            return conn.finish();
+        }
+        conn.send(canned::ok("better"));
+        conn.finish();
+    });
+    let well = Backend::always(canned::ok("well"));
+    let proxy = Setup::for_backends([ill.url(), well.url()]).workers(1).start();
+    get_until_heads(&proxy, &ill, 12);
+    assert!(!proxy.stderr().contains("is marked dead"), "{}", proxy.stderr());
+}
+
+#[test]
+fn the_log_says_why_a_backend_is_dead_and_when_it_is_back() {
+    let ill = Backend::serve(|request, conn| match request.connection {
+        0 => conn.send(canned::sized("502 Bad Gateway", "ill")),
+        _ => conn.send(canned::ok("better")),
+    });
+    let well = Backend::always(canned::ok("well"));
+    let proxy = Setup::for_backends([ill.url(), well.url()]).set("deadBackendTTL", 0.5).workers(1).start();
+    until("it is back", || {
+        // A connection that was kept would be the ill one.
+        ill.close_connections();
+        proxy.client().get(HOST, "/");
+        proxy.stderr().contains(&format!("backend {} is alive again", ill.url()))
+    });
+    let marked = format!("{HOST}: backend {} is marked dead for 0.5 s: it responded with 502", ill.url());
+    assert!(proxy.stderr().contains(&marked), "{}", proxy.stderr());
+}
+
+#[test]
+fn a_connection_is_closed_before_its_backend_closes_it() {
+    let response = |timeout: &str| {
+        format!("HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout={timeout}\r\nContent-Length: 2\r\n\r\nok")
+    };
+    for (timeout, is_kept) in [("1", false), ("0", false), ("60", true)] {
+        let backend = Backend::always(response(timeout));
+        let proxy = Setup::for_backends([backend.url()]).workers(1).start();
+        proxy.client().get(HOST, "/").expect_ok("ok");
+        if is_kept {
+            proxy.client().get(HOST, "/").expect_ok("ok");
+            assert_eq!((backend.connections(), backend.open_connections()), (1, 1));
+        } else {
+            until("it is closed", || backend.open_connections() == 0);
+            proxy.client().get(HOST, "/").expect_ok("ok");
+        }
+    }
 }
 
 #[test]

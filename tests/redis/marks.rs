@@ -170,6 +170,37 @@ fn while_an_active_checker_is_at_work_marks_are_left_to_it() {
 }
 
 #[test]
+fn a_checker_that_takes_its_mark_back_brings_a_backend_back_at_once() {
+    let redis = Server::start();
+    let mut connection = redis.connect();
+    let ping = SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970").as_secs();
+    run::<()>(&mut connection, &format!("SET hchecker_ping {ping}"));
+    let well = Backend::always(canned::ok("a"));
+    let address = unused_address();
+    let down = format!("http://{address}");
+    redis.set(HOST, &[well.url(), down.clone()]);
+    let proxy = Setup::new().driver(redis.url()).workers(1).start();
+    let mut client = proxy.client();
+    until("it is marked, as beside a checker", || {
+        client.get(HOST, "/").expect_ok("a");
+        proxy.stderr().contains(&format!("{down} is marked dead for 5 s"))
+    });
+    run::<()>(&mut connection, &format!("SADD dead:{HOST} 1"));
+    run::<()>(&mut connection, &format!("EXPIRE dead:{HOST} 60"));
+    let _back = Backend::raw_at(address, |conn| {
+        while conn.request().is_some() {
+            conn.send(canned::ok("b"));
+        }
+    });
+    until_said(&mut client, "a");
+    let clock = Clock::new();
+    let began = clock.now();
+    run::<()>(&mut connection, &format!("SREM dead:{HOST} 1"));
+    until("it serves", || client.get(HOST, "/").text() == "b");
+    assert!(clock.now().since(began) < Duration::from_secs(3), "{:?}", clock.now().since(began));
+}
+
+#[test]
 fn marks_reach_the_other_node() {
     let redis = Server::start();
     let backends = three();

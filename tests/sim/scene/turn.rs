@@ -109,7 +109,8 @@ impl World {
                 // It is for the pool alone: how many slow uploads there are at a backend.
                 Effect::Uploaded => {}
                 Effect::Connect { fresh } => self.connect(fresh),
-                Effect::MarkedDead { member } => {
+                Effect::Revived { .. } => {}
+                Effect::MarkedDead { member, .. } => {
                     let (frontend, _) = self.exchange.target().expect("somebody was chosen");
                     assert!(frontend.members.len() > 1, "the only member was marked dead");
                     assert!(frontend.members[member].dead_until(self.now).is_some(), "not marked");

@@ -121,8 +121,11 @@ impl Marks {
         }
         match marks.own.iter_mut().find(|own| own.url == *url) {
             Some(own) => own.until = until,
-            None if store => marks.own.push(Own { url: url.clone(), until, was_seen: false }),
-            None => {}
+            // A checker that does not find the backend dead takes its mark back in Redis, and then this one ends too.
+            None => {
+                let was_seen = marks.seen.values().flatten().any(|seen| seen == url);
+                marks.own.push(Own { url: url.clone(), until, was_seen });
+            }
         }
         let index = marks.places.as_ref().map_or(member, |places| places.get(member).copied().unwrap_or(member));
         Some(OwnMark { host: frontend.host.clone(), url: url.clone(), index, total: marks.total, until, store })
