@@ -67,7 +67,7 @@ impl Core {
     }
 
     fn look_up(&mut self, directory: &Directory, asked: &str) -> Option<Arc<Frontend>> {
-        assert!(directory.lookup(self.id, asked.into()));
+        assert!(directory.lookup(self.id, asked.into(), None));
         self.hear(&format!("an answer for {asked}"), |event| match event {
             RouteEvent::LookedUp { host, result, .. } if *host == *asked => match result {
                 LookupResult::Found(frontend) => Some(Some(frontend)),
@@ -140,7 +140,7 @@ fn edits_of_every_kind_reach_all_cores() {
         fs::write(&path, text).expect("a write");
     });
     directory.stop();
-    assert!(!directory.lookup(cores[0].id, "www.example.com".into()), "after the stop nobody answers");
+    assert!(!directory.lookup(cores[0].id, "www.example.com".into(), None), "after the stop nobody answers");
     directory.stop();
 }
 

@@ -72,7 +72,7 @@ impl FileSource {
         }
     }
 
-    fn reply(&mut self, Lookup { core, host }: Lookup) {
+    fn reply(&mut self, Lookup { core, host, .. }: Lookup) {
         let result = match self.routes.table.look_up(&host) {
             Some(frontend) => LookupResult::Found(frontend),
             None => LookupResult::Unknown,

@@ -35,6 +35,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -289,8 +290,10 @@ impl Directory {
 
     /// Asks which frontend serves `host` (lower case, no port, no trailing dot) for the core of this identity,
     /// which is told by [`RouteEvent::LookedUp`]. Never waits: returns `false` if too many questions are not yet answered.
-    pub fn lookup(&self, core: SubscriberId, host: Arc<str>) -> bool {
-        self.lookups.try_send(Lookup { core, host }).is_ok()
+    ///
+    /// Look-ups that find nothing are limited, and shared fairly by `client` address; `None` is one that does not count.
+    pub fn lookup(&self, core: SubscriberId, host: Arc<str>, client: Option<IpAddr>) -> bool {
+        self.lookups.try_send(Lookup { core, host, client }).is_ok()
     }
 
     /// Asks which certificate is shown to clients that ask for `name` (lower case, no trailing dot), for the core of this
@@ -348,6 +351,7 @@ impl Directory {
 struct Lookup {
     core: SubscriberId,
     host: Arc<str>,
+    client: Option<IpAddr>,
 }
 
 /// A member that a core has marked.

@@ -45,9 +45,23 @@ impl Subscribers {
 
     /// Tells one core. One that has left needs no answer any more.
     pub(super) fn tell(&self, core: SubscriberId, event: RouteEvent) {
+        self.leave_word(core, event);
+        self.wake(core);
+    }
+
+    /// Tells one core, which reads it once it is woken.
+    pub(super) fn leave_word(&self, core: SubscriberId, event: RouteEvent) {
         let members = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(Some(sender)) = members.senders.get(core.0) {
-            sender.send(event);
+            sender.put(event);
+        }
+    }
+
+    /// Has one core read what it was told.
+    pub(super) fn wake(&self, core: SubscriberId) {
+        let members = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Some(sender)) = members.senders.get(core.0) {
+            sender.wake();
         }
     }
 

@@ -31,18 +31,27 @@ impl<T> MailboxSender<T> {
     /// ([`MailboxReceiver::take_overflow`]); so does one to a core that has ended, and nobody learns of that. Returns whether there
     /// was room, for those who can say the same again.
     pub fn send(&self, message: T) -> bool {
-        let has_room = match self.sender.try_send(message) {
-            Ok(()) => true,
+        let has_room = self.put(message);
+        self.wake();
+        has_room
+    }
+
+    /// The same, without waking the core: whoever has several letters wakes it once ([`MailboxSender::wake`]).
+    pub fn put(&self, message: T) -> bool {
+        match self.sender.try_send(message) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => true,
             Err(TrySendError::Full(_)) => {
                 self.overflowed.store(true, Ordering::Release);
                 false
             }
-            Err(TrySendError::Disconnected(_)) => return true,
-        };
+        }
+    }
+
+    /// Ends the core's wait in its poll.
+    pub fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("waking a worker: {error}");
         }
-        has_room
     }
 }
 

@@ -1,6 +1,9 @@
-//! A core's cache of answers about hosts: two LRUs, one for what was found and one for hosts that have nothing.
+//! A core's cache of answers about hosts: LRUs for what was found, for what wildcards serve, and for hosts that have
+//! nothing. None of them evicts from another: strangers can ask for any number of hosts below a wildcard, and of hosts
+//! that there are not, but only who writes routes makes hosts of their own.
 
 use super::Settings;
+use super::wildcards::Wildcards;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use std::sync::Arc;
 pub struct Cache<T> {
     /// `None` where nothing may be kept.
     found: Option<LruCache<Arc<str>, T>>,
+    below: Wildcards<T>,
     unknown: Option<LruCache<Arc<str>, ()>>,
 }
 
@@ -27,6 +31,7 @@ impl<T: Clone> Cache<T> {
     pub fn new(settings: &Settings) -> Self {
         Self {
             found: NonZeroUsize::new(settings.capacity).map(LruCache::sparse),
+            below: Wildcards::new(settings.capacity),
             unknown: NonZeroUsize::new(settings.unknown_capacity).map(LruCache::sparse),
         }
     }
@@ -36,24 +41,29 @@ impl<T: Clone> Cache<T> {
         if let Some(found) = self.found.as_mut().and_then(|found| found.get(host)) {
             return Some(Cached::Found(found.clone()));
         }
+        if let Some(found) = self.below.get(host) {
+            return Some(Cached::Found(found.clone()));
+        }
         self.unknown.as_mut()?.get(host).map(|()| Cached::Unknown)
     }
 
     /// Remembers what was found for `host`.
     pub fn put_found(&mut self, host: Arc<str>, value: T) {
-        if let Some(unknown) = &mut self.unknown {
-            unknown.pop(&host);
-        }
+        self.evict(&host);
         if let Some(found) = &mut self.found {
             found.put(host, value);
         }
     }
 
+    /// Remembers what was found for `host` below a wildcard.
+    pub fn put_below(&mut self, pattern: &str, host: Arc<str>, value: T) {
+        self.evict(&host);
+        self.below.put(pattern, host, value);
+    }
+
     /// Remembers that nothing was found for `host`.
     pub fn put_unknown(&mut self, host: Arc<str>) {
-        if let Some(found) = &mut self.found {
-            found.pop(&host);
-        }
+        self.evict(&host);
         if let Some(unknown) = &mut self.unknown {
             unknown.put(host, ());
         }
@@ -64,7 +74,7 @@ impl<T: Clone> Cache<T> {
         if let Some(unknown) = &mut self.unknown {
             unknown.pop(host);
         }
-        self.found.as_mut()?.pop(host)
+        self.found.as_mut().and_then(|found| found.pop(host)).or_else(|| self.below.pop(host))
     }
 
     /// Forgets all hosts of which `is_meant` holds, at the cost of a look at each.
@@ -76,6 +86,9 @@ impl<T: Clone> Cache<T> {
             for host in meant(found.iter().map(|(host, _)| host).collect()) {
                 found.pop(&host);
             }
+        }
+        for host in meant(self.below.hosts().collect()) {
+            self.below.pop(&host);
         }
         if let Some(unknown) = &mut self.unknown {
             for host in meant(unknown.iter().map(|(host, ())| host).collect()) {
@@ -93,7 +106,7 @@ impl<T: Clone> Cache<T> {
 
     /// The number of hosts of which something is known.
     pub fn count(&self) -> usize {
-        self.found.as_ref().map_or(0, LruCache::len) + self.unknown.as_ref().map_or(0, LruCache::len)
+        self.found.as_ref().map_or(0, LruCache::len) + self.below.len() + self.unknown.as_ref().map_or(0, LruCache::len)
     }
 
     /// Forgets everything.
@@ -101,6 +114,7 @@ impl<T: Clone> Cache<T> {
         if let Some(found) = &mut self.found {
             found.clear();
         }
+        self.below.clear();
         self.clear_unknown();
     }
 }
@@ -115,15 +129,42 @@ mod tests {
         Cache::new(&Settings { capacity, ttl: Duration::from_secs(60), unknown_capacity })
     }
 
-    fn put(cache: &mut Cache<Arc<Frontend>>, host: &str) {
-        let frontend = Frontend {
+    fn any(host: &str) -> Arc<Frontend> {
+        Arc::new(Frontend {
             host: host.into(),
             pattern: host.into(),
             id: "x".into(),
             members: Box::default(),
             options: Default::default(),
-        };
-        cache.put_found(host.into(), Arc::new(frontend));
+        })
+    }
+
+    fn put(cache: &mut Cache<Arc<Frontend>>, host: &str) {
+        cache.put_found(host.into(), any(host));
+    }
+
+    #[test]
+    fn a_flood_below_one_wildcard_evicts_no_host_of_its_own_and_no_host_of_another_wildcard() {
+        let mut cache = cache(80, 2);
+        put(&mut cache, "own");
+        for number in 0..10 {
+            let host = format!("{number}.other");
+            cache.put_below("*.other", host.as_str().into(), any(&host));
+        }
+        for number in 0..1000 {
+            let host = format!("{number}.flood");
+            cache.put_below("*.flood", host.as_str().into(), any(&host));
+            assert!(cache.count() <= 81);
+        }
+        assert_eq!(known(&mut cache, &["own", "0.other", "9.other", "999.flood", "0.flood"]), "ffff-");
+        put(&mut cache, "0.other");
+        cache.put_unknown("1.other".into());
+        assert_eq!(cache.count(), 81);
+        assert!(cache.evict("2.other").is_some());
+        cache.evict_all(|host| host.ends_with(".flood"));
+        assert_eq!(known(&mut cache, &["0.other", "1.other", "2.other", "3.other", "999.flood"]), "fu-f-");
+        cache.clear();
+        assert_eq!(cache.count(), 0);
     }
 
     /// `f` for found, `u` for unknown, `-` for nothing known.
@@ -175,6 +216,7 @@ mod tests {
         let mut cache = cache(0, 0);
         put(&mut cache, "a");
         cache.put_unknown("b".into());
-        assert_eq!(known(&mut cache, &["a", "b"]), "--");
+        cache.put_below("*", "c".into(), Arc::clone(&any("c")));
+        assert_eq!(known(&mut cache, &["a", "b", "c"]), "---");
     }
 }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod host_patterns;
+mod wildcards;
 
 pub use cache::{Cache, Cached};
 pub use host_patterns::{MAX_SUFFIX_LABELS, patterns};

@@ -8,6 +8,7 @@ use crate::base::reason::FailureReason;
 use crate::directory::{LookupResult, RouteEvent};
 use crate::exchange::Input;
 use crate::route::Cached;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 impl Worker {
@@ -41,21 +42,26 @@ impl Worker {
             return waiting.push(job_key);
         }
         let host: Arc<str> = request.host().into();
-        if !self.may_look_up_unknown(job.client) {
+        let (may_look_up_unknown, client) = self.may_look_up_unknown(job.client);
+        if !may_look_up_unknown {
             return self.step_only(job_key, Input::Route(Err(FailureReason::RouteLookupOverloaded)));
         }
-        if self.directory.lookup(self.id, Arc::clone(&host)) {
+        if self.directory.lookup(self.id, Arc::clone(&host), client) {
             self.lookups.insert(host, vec![job_key]);
         } else {
             self.step_only(job_key, Input::Route(Err(FailureReason::RouteLookupOverloaded)));
         }
     }
 
-    /// Whether this client may ask for a host that is not known here. Proxies in front of this node ask for many.
-    fn may_look_up_unknown(&mut self, client: SlotKey) -> bool {
-        let Some(most) = self.settings.unknown_host_limit else { return true };
-        let Some(client) = self.clients.get(client).map(|client| client.peer.address) else { return false };
-        self.core.settings.forwarded.trusts(client) || self.unknown_host_limiter.may_ask(client, most, self.core.now)
+    /// Whether this client may ask for a host that is not known here, and the address that it counts for. Proxies in
+    /// front of this node ask for many, and count for nobody.
+    fn may_look_up_unknown(&mut self, client: SlotKey) -> (bool, Option<IpAddr>) {
+        let Some(most) = self.settings.unknown_host_limit else { return (true, None) };
+        let Some(client) = self.clients.get(client).map(|client| client.peer.address) else { return (false, None) };
+        if self.core.settings.forwarded.trusts(client) {
+            return (true, None);
+        }
+        (self.unknown_host_limiter.may_ask(client, most, self.core.now), Some(client))
     }
 
     pub(super) fn read_route_events(&mut self) {
@@ -92,12 +98,15 @@ impl Worker {
 
     fn take_lookup_result(&mut self, host: Arc<str>, result: &LookupResult, keep: bool) {
         match result {
+            LookupResult::Found(frontend) if keep && frontend.pattern.starts_with('*') => {
+                self.routes.put_below(&frontend.pattern, Arc::clone(&host), Arc::clone(frontend));
+            }
             LookupResult::Found(frontend) if keep => self.routes.put_found(Arc::clone(&host), Arc::clone(frontend)),
             LookupResult::Unknown if keep => self.routes.put_unknown(Arc::clone(&host)),
             _ => {}
         }
         for job in self.lookups.remove(&host).unwrap_or_default() {
-            if matches!(result, LookupResult::Unknown)
+            if matches!(result, LookupResult::Unknown | LookupResult::Failed(FailureReason::RouteLookupOverloaded))
                 && self.settings.unknown_host_limit.is_some()
                 && let Some(client) = self.jobs.get(job).and_then(|job| self.clients.get(job.client))
             {
@@ -116,7 +125,7 @@ impl Worker {
         self.routes.clear();
         let lost: Vec<_> = self.lookups.keys().cloned().collect();
         for host in lost {
-            if !self.directory.lookup(self.id, Arc::clone(&host)) {
+            if !self.directory.lookup(self.id, Arc::clone(&host), None) {
                 self.take_lookup_result(host, &LookupResult::Failed(FailureReason::RouteLookupOverloaded), false);
             }
         }

@@ -29,7 +29,7 @@ impl UnknownHostLimiter {
         self.counts.get(&network_of(client)).is_none_or(|count| *count < most)
     }
 
-    /// A client has asked for a host that there is not.
+    /// A client has asked for a host that there is not, or for more hosts than the directory looks up.
     pub(super) fn note(&mut self, client: IpAddr, now: Moment) {
         self.begin_anew_if_due(now);
         let count = self.counts.entry(network_of(client)).or_default();

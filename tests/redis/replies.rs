@@ -1,4 +1,4 @@
-//! Replies without end, in length or in time: they harm their own host and nothing else.
+//! Replies without end, in length or in time, and names without end: they harm their own host or client and nothing else.
 
 use crate::changes::{clients, until_all_say};
 use crate::fake::Fake;
@@ -88,4 +88,61 @@ fn a_reply_that_drips_holds_up_nobody_and_the_end_comes_in_time() {
     assert_eq!(asking.join().expect("no panic"), 503);
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.until_exit().success());
+}
+
+#[test]
+fn names_made_up_below_a_wildcard_evict_no_other_host_from_what_an_outage_is_survived_with() {
+    const SIZE: usize = 200;
+    let mut redis = Server::start();
+    let backend = Backend::always(canned::ok("ok"));
+    let known: Vec<_> = (0..20).map(|number| format!("h{number}.test")).collect();
+    known.iter().for_each(|host| redis.set(host, &[backend.url()]));
+    redis.set("*.wild.test", &[backend.url()]);
+    redis.set("*.calm.test", &[backend.url()]);
+    let cache = serde_json::json!({ "size": SIZE });
+    let proxy = Setup::new().driver(redis.url()).workers(1).set("lruCache", cache).start();
+    let mut client = proxy.client();
+    let hosts = || known.iter().map(String::as_str).chain(["a.calm.test"]);
+    hosts().for_each(|host| client.get(host, "/").expect_ok("ok"));
+    // More than the directory itself keeps of what no worker holds.
+    for number in 0..8_000 {
+        client.get(&format!("r{number}.wild.test"), "/").expect_ok("ok");
+    }
+    redis.kill();
+    until("the loss is told", || proxy.stderr().contains(" is away: "));
+    hosts().for_each(|host| client.get(host, "/").expect_ok("ok"));
+}
+
+#[test]
+fn clients_that_make_up_names_keep_no_other_client_from_hosts_that_are_not_cached() {
+    let redis = Server::start();
+    let backend = Backend::always(canned::ok("ok"));
+    let known: Vec<_> = (0..100).map(|number| format!("h{number}.test")).collect();
+    known.iter().for_each(|host| redis.set(host, &[backend.url()]));
+    let proxy = Setup::new().driver(redis.url()).workers(1).set("unknownHostRate", 100).start();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let refused = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for source in 2..8_u8 {
+            let (over, refused, mut client) =
+                (&over, &refused, proxy.client_from(std::net::Ipv4Addr::new(127, 0, 0, source).into()));
+            scope.spawn(move || {
+                for number in 0.. {
+                    if over.load(std::sync::atomic::Ordering::SeqCst) {
+                        return;
+                    }
+                    let status = client.get(&format!("f{source}-{number}.test"), "/").status();
+                    assert!(status == 400 || status == 503, "{status}");
+                    if status == 503 {
+                        refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        until("more is asked for than may be", || refused.load(std::sync::atomic::Ordering::SeqCst) > 100);
+        let mut client = proxy.client();
+        let good = known.iter().filter(|host| client.get(host, "/").status() == 200).count();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(good, known.len());
+    });
 }

@@ -253,9 +253,9 @@ impl Server {
         [refresh, self.state.next_tick(), save].into_iter().flatten().min()
     }
 
-    fn ask(&mut self, Lookup { core, host }: Lookup) {
+    fn ask(&mut self, Lookup { core, host, client }: Lookup) {
         let now = self.clock.now();
-        self.state.ask(core, host, now);
+        self.state.ask(core, host, client, now);
     }
 
     fn mark(&mut self, mark: &DeadMark) {
@@ -390,10 +390,15 @@ impl Server {
         for backend in self.state.take_unresolved() {
             self.resolver.add(&backend);
         }
+        // A core is woken once for all its answers: of a flood of unknown hosts there are many.
+        let mut told = Vec::new();
         for output in self.state.take_outputs() {
             match output {
                 Output::LookedUp { core, host, result, keep } => {
-                    self.subscribers.tell(core, RouteEvent::LookedUp { host, result, keep });
+                    self.subscribers.leave_word(core, RouteEvent::LookedUp { host, result, keep });
+                    if !told.contains(&core) {
+                        told.push(core);
+                    }
                 }
                 Output::Changed { hosts, unknowns } => {
                     if unknowns || !hosts.is_empty() {
@@ -403,6 +408,7 @@ impl Server {
                 Output::Checker { until } => self.subscribers.tell_all(&RouteEvent::Checker { until }),
             }
         }
+        told.into_iter().for_each(|core| self.subscribers.wake(core));
         if let Some(batch) = self.state.take_batch() {
             self.jobs.read(batch);
         }

@@ -30,6 +30,7 @@ use lru::LruCache;
 use marks::Marks;
 use resync_guard::ResyncGuard;
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,8 @@ struct Pending {
     tainted: bool,
     /// Holds a token.
     charged: bool,
+    /// For whom the token was taken.
+    client: Option<IpAddr>,
 }
 
 /// See the top of this page.
@@ -117,8 +120,8 @@ impl RouteState {
         }
     }
 
-    /// A core asks for a host.
-    pub(super) fn ask(&mut self, core: SubscriberId, host: Arc<str>, now: Moment) {
+    /// A core asks for a host, for the client of this address where that counts.
+    pub(super) fn ask(&mut self, core: SubscriberId, host: Arc<str>, client: Option<IpAddr>, now: Moment) {
         if let Some(frontend) = self.frontends.get(&host) {
             // If it is about to be read again, the news of what comes of that follows.
             return self.reply(core, host, LookupResult::Found(frontend), true);
@@ -136,10 +139,10 @@ impl RouteState {
         if self.connection == ConnectionState::Away {
             return self.reply_unavailable(core, host);
         }
-        if !self.bucket.take(now) {
+        if !self.bucket.take(client, now) {
             return self.reply(core, host, LookupResult::Failed(FailureReason::RouteLookupOverloaded), false);
         }
-        let pending = Pending { askers: vec![core], charged: true, ..Pending::default() };
+        let pending = Pending { askers: vec![core], charged: true, client, ..Pending::default() };
         self.pending.insert(Arc::clone(&host), pending);
         self.urgent.push_back(host);
     }
@@ -204,7 +207,10 @@ impl RouteState {
                 self.bucket.give_back(pending.charged);
                 self.found(&host, &pattern, listing, &dead, now)
             }
-            Reading::Unknown => self.found_nothing(&host),
+            Reading::Unknown => {
+                self.bucket.note_miss(pending.client, now);
+                self.found_nothing(&host)
+            }
             Reading::Bad(problem) => self.found_bad(&host, problem, keep),
             Reading::Unread(reason) => self.found_unread(&host, reason, now),
         };

@@ -54,7 +54,7 @@ impl Scene {
     }
 
     fn ask(&mut self, host: &str) {
-        self.state.ask(SubscriberId(0), host.into(), self.now);
+        self.state.ask(SubscriberId(0), host.into(), None, self.now);
     }
 
     fn touch(&mut self, pattern: &str) {
@@ -117,7 +117,7 @@ fn a_write_that_is_told_of_while_the_reply_is_under_way_makes_it_good_for_once()
     assert_eq!(hosts, ["a"]);
     scene.touch("a");
     // Who asks after the write is told of gets no answer that may be from before.
-    scene.state.ask(SubscriberId(1), "a".into(), scene.now);
+    scene.state.ask(SubscriberId(1), "a".into(), None, scene.now);
     scene.told();
     scene.reply(ticket, "a", found("a", &["http://old"], &[]));
     assert_eq!(scene.told(), ["a is old once"]);

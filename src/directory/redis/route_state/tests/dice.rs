@@ -98,7 +98,7 @@ impl World {
         let core = self.rng.usize(..CORES);
         let host: Arc<str> = self.host().into();
         if !self.caches[core].contains_key(&host) && self.waiting[core].insert(Arc::clone(&host)) {
-            self.state.ask(SubscriberId(core), host, self.now);
+            self.state.ask(SubscriberId(core), host, None, self.now);
         }
     }
 

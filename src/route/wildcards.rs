@@ -1,0 +1,81 @@
+//! What wildcards serve: an LRU for each of them, within one limit. Where room is short, a wildcard that has much gives way
+//! before one that has little, so hosts made up below one evict none of another's.
+
+use lru::LruCache;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A wildcard that has more than this part of the room gives way itself.
+const SHARE: usize = 8;
+/// So many wildcards are looked at for one that gives way.
+const SAMPLE: usize = 64;
+
+/// Hosts by the wildcard that serves them.
+#[derive(Debug)]
+pub(super) struct Wildcards<T> {
+    capacity: usize,
+    patterns: HashMap<Arc<str>, Arc<str>>,
+    hosts: HashMap<Arc<str>, LruCache<Arc<str>, T>>,
+}
+
+impl<T> Wildcards<T> {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, patterns: HashMap::new(), hosts: HashMap::new() }
+    }
+
+    pub(super) fn get(&mut self, host: &str) -> Option<&T> {
+        let pattern = self.patterns.get(host)?;
+        self.hosts.get_mut(pattern)?.get(host)
+    }
+
+    /// Adds a host that is not there.
+    pub(super) fn put(&mut self, pattern: &str, host: Arc<str>, value: T) {
+        if self.capacity == 0 {
+            return;
+        }
+        while self.patterns.len() >= self.capacity {
+            self.make_room(pattern);
+        }
+        let pattern = self.hosts.get_key_value(pattern).map_or_else(|| pattern.into(), |(known, _)| Arc::clone(known));
+        self.patterns.insert(Arc::clone(&host), Arc::clone(&pattern));
+        self.hosts.entry(pattern).or_insert_with(LruCache::unbounded).put(host, value);
+    }
+
+    /// Forgets the host that was not asked for the longest, of the wildcard that has to give way.
+    fn make_room(&mut self, pattern: &str) {
+        let share = self.capacity / SHARE;
+        let greatest = self.hosts.iter().take(SAMPLE).max_by_key(|(_, hosts)| hosts.len());
+        let victim = match (self.hosts.get_key_value(pattern), greatest) {
+            (Some((own, hosts)), _) if hosts.len() > share => Arc::clone(own),
+            (_, Some((greatest, _))) => Arc::clone(greatest),
+            (_, None) => return,
+        };
+        let oldest = self.hosts.get(&victim).and_then(|hosts| hosts.peek_lru().map(|(host, _)| Arc::clone(host)));
+        if let Some(host) = oldest {
+            self.pop(&host);
+        }
+    }
+
+    pub(super) fn pop(&mut self, host: &str) -> Option<T> {
+        let pattern = self.patterns.remove(host)?;
+        let hosts = self.hosts.get_mut(&pattern)?;
+        let value = hosts.pop(host);
+        if hosts.is_empty() {
+            self.hosts.remove(&pattern);
+        }
+        value
+    }
+
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.patterns.keys()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.patterns.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.patterns = HashMap::new();
+        self.hosts = HashMap::new();
+    }
+}
