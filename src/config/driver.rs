@@ -85,6 +85,8 @@ fn redis_source(read: Target, write: Target, server: &Server) -> Source {
         write,
         ttl: server.route.ttl,
         unknown_rate: server.unknown_rate,
+        dead_ttl: server.exchange.health.dead_ttl,
+        resync_hold: server.resync_hold,
         snapshot: server.snapshot.clone(),
         keeps_certificates: server.keeps_certificates,
     }))

@@ -54,6 +54,7 @@ pub(super) struct Server {
     pub(super) access_log: access_log::Target,
     pub(super) dns_refresh: Duration,
     pub(super) unknown_rate: u32,
+    pub(super) resync_hold: Duration,
     pub(super) snapshot: Option<PathBuf>,
     pub(super) keeps_certificates: bool,
     pub(super) pid_file: Option<PathBuf>,
@@ -102,6 +103,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             .count(COUNT)
             .and_then(|rate| rate.try_into().ok())
             .unwrap_or(1000),
+        resync_hold: server.field("resyncHold").seconds_or_zero().unwrap_or(Duration::from_secs(300)),
         snapshot: read_path(&server.field("snapshot")),
         keeps_certificates: server.field("snapshotCertificates").flag().unwrap_or(true),
         pid_file: read_path(&server.field("pidFile")),

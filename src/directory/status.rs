@@ -11,6 +11,7 @@ pub struct Status {
     lost_at: AtomicU64,
     losses: AtomicU64,
     warm: AtomicBool,
+    held: AtomicU64,
 }
 
 impl Default for Status {
@@ -20,6 +21,7 @@ impl Default for Status {
             lost_at: AtomicU64::new(u64::MAX),
             losses: AtomicU64::new(0),
             warm: AtomicBool::new(false),
+            held: AtomicU64::new(0),
         }
     }
 }
@@ -57,6 +59,16 @@ impl Status {
     /// How old what is known may be; zero while the source is there.
     pub fn age(&self, now: Moment) -> Duration {
         now.since(Moment::from_micros(self.lost_at.load(Ordering::Relaxed)))
+    }
+
+    /// So many hosts were held until now.
+    pub(super) fn set_held(&self, hosts: u64) {
+        self.held.store(hosts, Ordering::Relaxed);
+    }
+
+    /// How many hosts served on that the source lacked when it came back with other or older data, in all.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// How often the source was lost.

@@ -3,6 +3,7 @@
 mod certificates;
 mod changes;
 mod fake;
+mod known;
 mod marks;
 mod options;
 mod outage;

@@ -201,6 +201,31 @@ fn a_checker_that_takes_its_mark_back_brings_a_backend_back_at_once() {
 }
 
 #[test]
+fn a_mark_and_its_end_are_one_step_and_one_without_an_end_has_one_here() {
+    let redis = Server::start();
+    let backends = three();
+    redis.set(HOST, &urls(&backends[..2]));
+    let proxy = Setup::new().driver(redis.url()).workers(1).set("deadBackendTTL", 1).start();
+    let mut client = proxy.client();
+    // Somebody died between two commands.
+    redis.run::<()>(&format!("SADD dead:{HOST} 0"));
+    until_said(&mut client, "b");
+    until_said(&mut client, "ab");
+    assert_eq!(redis.run::<i64>(&format!("TTL dead:{HOST}")), -1, "it stands in Redis all the same");
+    let transactions = |redis: &Server| {
+        let stats: String = redis.run("INFO commandstats");
+        stats.lines().filter(|line| line.starts_with("cmdstat_exec:")).count()
+    };
+    let before = transactions(&redis);
+    redis.set("second.test", &[backends[0].url(), format!("http://{}", unused_address())]);
+    until("the mark is written with its end", || {
+        client.get("second.test", "/");
+        redis.run::<i64>("PTTL dead:second.test") > 0
+    });
+    assert!(transactions(&redis) >= before.max(1));
+}
+
+#[test]
 fn marks_reach_the_other_node() {
     let redis = Server::start();
     let backends = three();

@@ -203,3 +203,22 @@ fn redis_is_where_the_old_names_say() {
         assert_eq!(of(value.clone()), (read.to_owned(), write.to_owned()), "{value}");
     }
 }
+
+#[test]
+fn redis_has_its_limits_from_the_server() {
+    let of = |server: Value| {
+        let text = json!({"driver": "redis:", "server": server}).to_string();
+        let (settings, _) = from_text(&text, Path::new("a.json"), &Overrides::default()).expect("a good one");
+        match settings.directory.source {
+            crate::directory::Source::Redis(redis) => (redis.resync_hold.as_millis(), redis.dead_ttl.as_millis()),
+            other => panic!("{server}: {other:?}"),
+        }
+    };
+    for (server, expected) in [
+        (json!({}), (300_000, 30_000)),
+        (json!({"resyncHold": 0, "deadBackendTTL": 1}), (0, 1_000)),
+        (json!({"resyncHold": 1.5}), (1_500, 30_000)),
+    ] {
+        assert_eq!(of(server.clone()), expected, "{server}");
+    }
+}

@@ -17,6 +17,9 @@ impl std::fmt::Display for Server {
     }
 }
 
+/// What is said of a replica without its master.
+pub(super) const LOST_MASTER: &str = "it is a replica that has lost its master, so what it says may be outdated";
+
 /// Which process a connection leads to, and which data it has. What may not be asked is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -24,12 +27,132 @@ pub(super) struct Identity {
     pub(super) run_id: String,
     /// The histories of the data: its own, and the one it was before a fail-over or a restart that kept the data.
     pub(super) histories: Vec<String>,
+    /// How far the data has come in its own history, in bytes of replication.
+    pub(super) offset: Option<u64>,
+    /// How far it had come in the history before, where it left that.
+    branch: Option<u64>,
+    /// It is a replica without a connection to its master.
+    pub(super) has_lost_master: bool,
+}
+
+/// How the data of a server goes with the data that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Continuity {
+    /// It goes on where that was.
+    Same,
+    /// It has the same history, and lacks the last writes.
+    Behind {
+        /// So many bytes of replication.
+        by: u64,
+    },
+    /// It is other data, or it cannot be told.
+    Other,
 }
 
 impl Identity {
-    /// Whether the data goes on where `other`'s was. Not, if it cannot be told.
-    pub(super) fn continues(&self, other: &Self) -> bool {
-        other.histories.first().is_some_and(|history| self.histories.contains(history))
+    /// How this data goes with `other`, which is what is known.
+    pub(super) fn continues(&self, other: &Self) -> Continuity {
+        let history = other.histories.first();
+        let Some(place) = history.and_then(|known| self.histories.iter().position(|own| own == known)) else {
+            return Continuity::Other;
+        };
+        let reached = if place == 0 { self.offset } else { self.branch };
+        match (reached, other.offset) {
+            (Some(reached), Some(known)) if reached < known => Continuity::Behind { by: known - reached },
+            _ => Continuity::Same,
+        }
+    }
+
+    /// The histories, and how far the data has come in them, as a snapshot has them.
+    pub(super) fn to_lines(&self) -> Vec<String> {
+        let offset = self.offset.map(|offset| format!("{OFFSET}{offset}"));
+        self.histories.iter().cloned().chain(offset).collect()
+    }
+
+    /// The reverse of [`Identity::to_lines`]; `None` of nothing.
+    pub(super) fn from_lines(lines: Vec<String>) -> Option<Self> {
+        let offset = lines.iter().find_map(|line| line.strip_prefix(OFFSET)?.parse().ok());
+        let histories: Vec<_> = lines.into_iter().filter(|line| !line.starts_with(OFFSET)).collect();
+        (!histories.is_empty()).then(|| Self { histories, offset, ..Self::default() })
+    }
+
+    /// Adds what `INFO` says.
+    fn add(&mut self, text: &str) {
+        let mut is_replica = false;
+        for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
+            match key {
+                "run_id" => self.run_id = value.to_owned(),
+                "role" => is_replica = value == "slave",
+                "master_link_status" => self.has_lost_master = is_replica && value == "down",
+                "master_replid" => self.histories.insert(0, value.to_owned()),
+                "master_replid2" if value.contains(|char| char != '0') => self.histories.push(value.to_owned()),
+                "slave_repl_offset" => self.offset = value.parse().ok(),
+                "master_repl_offset" if !is_replica => self.offset = value.parse().ok(),
+                // The first byte that is not shared.
+                "second_repl_offset" => self.branch = value.parse::<u64>().ok().and_then(|byte| byte.checked_sub(1)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Before the offset in the first line of a snapshot.
+const OFFSET: &str = "offset=";
+
+/// What a server is to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It takes writes.
+    Master {
+        /// How far its data has come.
+        offset: u64,
+    },
+    /// It follows a master.
+    Replica {
+        /// Whether it has a connection to it, and all data.
+        is_linked: bool,
+        /// How far its data has come, if it has any.
+        offset: Option<u64>,
+    },
+    /// It does not say.
+    Unknown,
+}
+
+impl Role {
+    /// Reads the reply to `ROLE`.
+    pub(super) fn read(reply: &Value) -> Self {
+        let Value::Array(items) = reply else { return Self::Unknown };
+        let offset = |item: &Value| match item {
+            Value::Int(offset) => u64::try_from(*offset).ok(),
+            _ => None,
+        };
+        match items.as_slice() {
+            [Value::BulkString(kind), own, ..] if kind == b"master" => {
+                offset(own).map_or(Self::Unknown, |offset| Self::Master { offset })
+            }
+            [Value::BulkString(kind), _, _, Value::BulkString(state), own, ..] if kind == b"slave" => {
+                Self::Replica { is_linked: state == b"connected", offset: offset(own) }
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// How far the data has come.
+    pub(super) fn offset(self) -> Option<u64> {
+        match self {
+            Self::Master { offset } => Some(offset),
+            Self::Replica { offset, .. } => offset,
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// Asks for the role. It may be forbidden.
+pub(super) fn role(connection: &mut Connection) -> RedisResult<Role> {
+    match ask_all(connection, &cmd("ROLE").get_packed_command(), 1)?.first() {
+        Some(Value::ServerError(error)) if is_passing(error.code()) => Err(error.clone().into()),
+        Some(reply) => Ok(Role::read(reply)),
+        None => Ok(Role::Unknown),
     }
 }
 
@@ -133,14 +256,7 @@ pub(super) fn identify(connection: &mut Connection) -> RedisResult<Identity> {
             Value::ServerError(_) => continue,
             reply => redis::from_redis_value(reply)?,
         };
-        for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
-            match key {
-                "run_id" => identity.run_id = value.to_owned(),
-                "master_replid" => identity.histories.insert(0, value.to_owned()),
-                "master_replid2" if value.contains(|char| char != '0') => identity.histories.push(value.to_owned()),
-                _ => {}
-            }
-        }
+        identity.add(&text);
     }
     Ok(identity)
 }
@@ -148,4 +264,73 @@ pub(super) fn identify(connection: &mut Connection) -> RedisResult<Identity> {
 /// Whether an error with this code says that the server cannot serve now, and not that a command is wrong.
 pub(super) fn is_passing(code: &str) -> bool {
     matches!(code, "LOADING" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "NOAUTH" | "OOM" | "MISCONF")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(text: &str) -> Identity {
+        let mut identity = Identity::default();
+        identity.add(&text.replace(' ', "\r\n"));
+        identity
+    }
+
+    #[test]
+    fn data_goes_on_or_lacks_the_last_writes_or_is_other_data() {
+        let zeros = "0".repeat(40);
+        let before =
+            identity("role:master master_replid:aa master_replid2:00 master_repl_offset:100 second_repl_offset:-1");
+        assert_eq!(before.histories, ["aa"]);
+        for (text, expected) in [
+            ("role:master master_replid:aa master_repl_offset:100 second_repl_offset:-1", Continuity::Same),
+            ("role:master master_replid:aa master_repl_offset:90 second_repl_offset:-1", Continuity::Behind { by: 10 }),
+            (
+                "role:master master_replid:bb master_replid2:aa master_repl_offset:500 second_repl_offset:101",
+                Continuity::Same,
+            ),
+            (
+                "role:master master_replid:bb master_replid2:aa master_repl_offset:500 second_repl_offset:81",
+                Continuity::Behind { by: 20 },
+            ),
+            (
+                "role:slave master_link_status:up slave_repl_offset:99 master_replid:aa master_repl_offset:7",
+                Continuity::Behind { by: 1 },
+            ),
+            (
+                "role:master master_replid:bb master_replid2:cc master_repl_offset:500 second_repl_offset:101",
+                Continuity::Other,
+            ),
+            ("", Continuity::Other),
+        ] {
+            assert_eq!(identity(text).continues(&before), expected, "{text}");
+        }
+        // What may not be asked cannot be compared.
+        assert_eq!(identity("master_replid:aa").continues(&before), Continuity::Same);
+        assert_eq!(before.continues(&identity(&format!("master_replid2:{zeros}"))), Continuity::Other);
+        let kept = Identity::from_lines(before.to_lines()).expect("an identity");
+        assert_eq!((kept.histories.as_slice(), kept.offset), (before.histories.as_slice(), Some(100)));
+        assert_eq!(Identity::from_lines(vec!["offset=1".to_owned()]), None);
+        assert!(identity("role:slave master_link_status:down").has_lost_master);
+        assert!(!identity("role:slave master_link_status:up").has_lost_master);
+    }
+
+    #[test]
+    fn a_role_is_read_and_whatever_is_none_is_unknown() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let replica = |state: &str, offset| {
+            Value::Array(vec![text("slave"), text("10.0.0.1"), Value::Int(6379), text(state), Value::Int(offset)])
+        };
+        let master = Value::Array(vec![text("master"), Value::Int(7), Value::Array(vec![])]);
+        for (reply, expected, offset) in [
+            (master, Role::Master { offset: 7 }, Some(7)),
+            (replica("connected", 9), Role::Replica { is_linked: true, offset: Some(9) }, Some(9)),
+            (replica("connect", -1), Role::Replica { is_linked: false, offset: None }, None),
+            (Value::Array(vec![text("sentinel"), Value::Array(vec![])]), Role::Unknown, None),
+            (Value::Okay, Role::Unknown, None),
+        ] {
+            let role = Role::read(&reply);
+            assert_eq!((role, role.offset()), (expected, offset));
+        }
+    }
 }

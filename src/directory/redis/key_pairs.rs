@@ -175,7 +175,7 @@ impl KeyPairStore {
     /// Has them written for the last time.
     pub(super) fn finish(mut self) {
         if let Some(saver) = self.saver.take() {
-            saver.finish(Some(self.records()));
+            saver.finish(|| self.records());
         }
     }
 

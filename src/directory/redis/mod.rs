@@ -15,6 +15,7 @@ mod reading;
 mod resp;
 mod route_state;
 mod save;
+mod sources;
 mod target;
 mod watcher;
 mod writer;
@@ -29,13 +30,15 @@ use super::{DeadMark, Error, Lookup, RequestChannels, RouteEvent, SourceCommand,
 use crate::base::clock::{Clock, Moment};
 use crate::route;
 use certificates::RedisCertificateService;
-use connect::Identity;
+use connect::{Continuity, Identity};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use jobs::JobGiver;
 use reader::RouteReader;
 use reading::Reading;
-use route_state::{ChangedKey, Output, OwnMark, Replies, RouteState};
+use route_state::{ChangedKey, Limits, Output, OwnMark, Replies, RouteState};
 use save::{Routes, Saver};
+use sources::Sources;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,6 +70,11 @@ pub struct Settings {
     pub ttl: Duration,
     /// How many look-ups a second may find nothing (`server.unknownHostRate`).
     pub unknown_rate: u32,
+    /// How long a dead mark counts to which Redis has no end (`server.deadBackendTTL`).
+    pub dead_ttl: Duration,
+    /// How long hosts serve on at the most that Redis lacks since it came back with other or older data
+    /// (`server.resyncHold`).
+    pub resync_hold: Duration,
     /// Where what is known is kept for a start without Redis (`server.snapshot`).
     pub snapshot: Option<PathBuf>,
     /// Whether certificates and their keys are kept too, in a file beside it (`server.snapshotCertificates`).
@@ -158,22 +166,41 @@ pub(super) fn start(
     let (events_out, events) = crossbeam_channel::bounded(MAX_EVENTS);
     let (jobs, jobs_in) = jobs::jobs();
     let (marks, marks_in) = crossbeam_channel::bounded(writer::MAX_MARKS);
-    let (read, write) = (settings.read.clone(), settings.write.clone());
-    let watcher = Watcher { target: read.clone(), events: events_out.clone(), stop: stop.clone() };
-    let reader = RouteReader { target: read, jobs: jobs_in, events: events_out, stop: stop.clone(), clock };
-    let writer = MarkWriter { target: write, marks: marks_in, stop, clock };
+    let sources = Sources::new(&settings.read, &settings.write);
+    if sources.has_last() {
+        let (sources, stop) = (sources.clone(), stop.clone());
+        spawn("redis-choose", move || sources.choose(&stop))?;
+    }
+    let watcher = Watcher {
+        sources: sources.clone(),
+        events: events_out.clone(),
+        stop: stop.clone(),
+        target: settings.read.clone(),
+        uses_last: false,
+        is_stale: Cell::default(),
+    };
+    let reader = RouteReader {
+        target: settings.read.clone(),
+        sources: sources.clone(),
+        jobs: jobs_in,
+        events: events_out,
+        stop: stop.clone(),
+        clock,
+    };
+    let writer = MarkWriter { target: settings.write.clone(), marks: marks_in, stop, clock };
     spawn("redis-watch", move || watcher.run())?;
     spawn("redis-read", move || reader.run())?;
     spawn("redis-write", move || writer.run())?;
-    let (snapshot_routes, saver) = save::start_routes(settings.snapshot.as_deref(), clock)?;
-    if !snapshot_routes.routes.is_empty() {
+    let (known, saver) = save::start_routes(settings.snapshot.as_deref(), clock)?;
+    if !known.routes.is_empty() {
         status.warm();
     }
     let now = clock.now();
+    let limits =
+        Limits { unknown_rate: settings.unknown_rate, resync_hold: settings.resync_hold, mark_life: settings.dead_ttl };
     let server = Server {
-        state: RouteState::new(settings.unknown_rate, snapshot_routes.routes),
-        identity: (!snapshot_routes.histories.is_empty())
-            .then(|| Identity { run_id: String::new(), histories: snapshot_routes.histories }),
+        state: RouteState::new(&limits, known.routes),
+        identity: known.identity,
         subscribers,
         resolver,
         clock,
@@ -182,6 +209,7 @@ pub(super) fn start(
         watch: None,
         refresh_at: now,
         is_away: false,
+        sources,
         saver,
         settings: settings.clone(),
         status,
@@ -209,6 +237,7 @@ struct Server {
     watch: Option<WatchSession>,
     refresh_at: Moment,
     is_away: bool,
+    sources: Sources,
     saver: Option<Saver<Routes>>,
     settings: Settings,
     status: Arc<Status>,
@@ -300,11 +329,22 @@ impl Server {
             Event::ChangedKey(changed) => {
                 changed.iter().for_each(|changed| self.state.touch(changed, now));
                 self.touch_certificates(&changed);
+                // The database was emptied: by an order, or as that of a replica that takes another master's data.
+                if changed.contains(&ChangedKey::All)
+                    && self.state.is_up()
+                    && let Some(watch) = self.watch.clone()
+                {
+                    self.state.pause();
+                    self.jobs.connect(watch);
+                }
             }
             Event::Replies(replies) => {
-                if self.state.replied(replies, now)
-                    && let Some(saver) = &mut self.saver
-                {
+                if let (Some(identity), Some(offset)) = (&mut self.identity, replies.offset) {
+                    identity.offset = Some(offset);
+                }
+                let has_changed = self.state.replied(replies, now);
+                self.status.set_held(self.state.held_total());
+                if has_changed && let Some(saver) = &mut self.saver {
                     saver.note_change(now);
                 }
             }
@@ -312,8 +352,20 @@ impl Server {
     }
 
     fn connected(&mut self, watch: &WatchSession, identity: Identity, now: Moment) {
-        let same = self.identity.as_ref().map_or(!self.state.knows_any(), |before| identity.continues(before));
-        let note = if same { "" } else { "; its data is not what it was, so no route is dropped until it is complete" };
+        let continuity = match &self.identity {
+            Some(before) => identity.continues(before),
+            None if self.state.knows_any() => Continuity::Other,
+            None => Continuity::Same,
+        };
+        let note = match continuity {
+            Continuity::Same => String::new(),
+            Continuity::Behind { by } => {
+                format!("; its data lacks the last {by} bytes of writes, so no route is dropped until it is complete")
+            }
+            Continuity::Other => {
+                "; its data is not what it was, so no route is dropped until it is complete".to_owned()
+            }
+        };
         log::info!("redis: connected to {}; changes are known by {}{note}", watch.server, watch.mode);
         self.identity = Some(identity);
         self.is_away = false;
@@ -321,7 +373,7 @@ impl Server {
         self.status.connected(watch.mode.number());
         // Nobody has told what was written in between.
         self.touch_certificates(&[ChangedKey::All]);
-        self.state.up(same, now);
+        self.state.up(continuity == Continuity::Same, now);
     }
 
     /// Tells the clerk who knows the certificates. He may be waiting for Redis; nobody waits for him.
@@ -353,11 +405,14 @@ impl Server {
         if !self.is_away {
             self.is_away = true;
             self.status.lost(now);
-            log::warn!("redis: {} is away: {problem}; what is known serves on", self.settings.read);
+            log::warn!("redis: {} is away: {problem}; what is known serves on", self.sources.current());
         } else {
-            log::debug!("redis: {} is still away: {problem}", self.settings.read);
+            log::debug!("redis: {} is still away: {problem}", self.sources.current());
         }
-        self.state.down();
+        self.state.down(now);
+        if let Some(saver) = &mut self.saver {
+            saver.hurry(now);
+        }
     }
 
     fn tick(&mut self) {
@@ -371,7 +426,7 @@ impl Server {
             self.state.refresh();
             self.touch_certificates(&[ChangedKey::All]);
         }
-        if self.state.is_up() && self.saver.as_ref().and_then(Saver::due).is_some_and(|due| due <= now) {
+        if self.saver.as_ref().and_then(Saver::due).is_some_and(|due| due <= now) {
             let routes = self.routes();
             if let Some(saver) = &mut self.saver {
                 saver.save(routes, now);
@@ -381,8 +436,8 @@ impl Server {
 
     /// What is known, for the snapshot.
     fn routes(&self) -> Routes {
-        let histories = self.identity.as_ref().map_or_else(Vec::new, |identity| identity.histories.clone());
-        Routes { frontends: self.state.routes(), histories }
+        let histories = self.identity.as_ref().map_or_else(Vec::new, Identity::to_lines);
+        Routes { known: self.state.routes(), histories }
     }
 
     /// Tells and does what there is to tell and do, and asks the next questions.
@@ -416,7 +471,7 @@ impl Server {
 
     fn end(mut self) {
         if let Some(saver) = self.saver.take() {
-            saver.finish(self.state.is_up().then(|| self.routes()));
+            saver.finish(|| self.routes());
         }
     }
 }
@@ -426,6 +481,11 @@ impl Server {
 struct Stop(Receiver<Infallible>);
 
 impl Stop {
+    /// Lets so much time pass. Returns whether to end.
+    fn wait(&self, time: Duration) -> bool {
+        self.0.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
+    }
+
     fn is_set(&self) -> bool {
         self.0.try_recv() == Err(TryRecvError::Disconnected)
     }
@@ -441,7 +501,7 @@ impl Pause {
         let most = (FIRST_PAUSE * 2_u32.saturating_pow(self.0)).min(LAST_PAUSE);
         self.0 = (self.0 + 1).min(16);
         let pause = most.mul_f64(0.5 + fastrand::f64() / 2.0);
-        stop.0.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected)
+        stop.wait(pause)
     }
 
     fn reset(&mut self) {

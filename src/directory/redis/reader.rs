@@ -3,12 +3,13 @@
 //! A host whose replies are too long, or do not end, must not keep others from theirs: the connection is cut where that
 //! turns out, the host is answered so, and the rest of the batch is asked again on a new connection.
 
-use super::connect::{self, Identity, Server};
+use super::connect::{self, Identity, Role, Server};
 use super::connection::{Connection, DEADLINE, MAX_REPLY};
 use super::jobs::{Job, Jobs};
 use super::reading::{self, MAX_FIELDS, MAX_ITEMS, Reading};
 use super::resp;
 use super::route_state::{Batch, Replies};
+use super::sources::Sources;
 use super::target::Target;
 use super::watcher::WatchSession;
 use super::{CHECKER_KEY, Event, Pause, Stop};
@@ -29,7 +30,9 @@ const MAX_TOO_LONG: usize = 64;
 
 /// The life of the reading thread.
 pub(super) struct RouteReader {
+    /// That of the driver that is read from.
     pub(super) target: Target,
+    pub(super) sources: Sources,
     pub(super) jobs: Jobs,
     pub(super) events: Sender<Event>,
     pub(super) stop: Stop,
@@ -41,6 +44,8 @@ struct ReadConnection {
     server: Server,
     run_id: String,
     number: u64,
+    /// It may be asked how far its data has come.
+    has_role: bool,
 }
 
 /// Keys that are not read for a while because their last reply was too long.
@@ -64,13 +69,14 @@ impl TooLong {
 }
 
 impl RouteReader {
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let (mut line, mut pause, mut is_lost) = (None, Pause::default(), false);
         let mut too_long = TooLong::default();
         while let Some(job) = self.jobs.take() {
             let event = match job {
                 Job::Connect(watch) => {
                     line = None;
+                    self.target = self.sources.get(watch.uses_last).clone();
                     // A server that takes connections and refuses questions is not asked in a circle.
                     if std::mem::take(&mut is_lost) && pause.wait(&self.stop) {
                         return;
@@ -128,18 +134,26 @@ impl RouteReader {
 
     fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<(ReadConnection, Identity)> {
         let mut connection = connect::open(&self.target, server, ProtocolVersion::RESP2)?;
+        self.probe(&mut connection)?;
+        // Asked last: while a replica takes its master's data it answers this alone, and with what it was before.
         let identity = connect::identify(&mut connection)?;
         if identity.run_id != run_id {
             // Two servers behind one address: what one of them tells says nothing about the other.
             return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
         }
+        let line =
+            ReadConnection { connection, server: server.clone(), run_id: run_id.to_owned(), number, has_role: true };
+        Ok((line, identity))
+    }
+
+    fn probe(&self, connection: &mut Connection) -> RedisResult<()> {
         // What may not be read is found out here, where attempts have pauses between them. The replies are empty: what
         // stands in the keys may be too long.
         let mut probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(1).arg(0).get_packed_command();
         self.ask_for_options("*").arg("MATCH").arg("-").write_packed_command(&mut probe);
         cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(0).write_packed_command(&mut probe);
         cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut probe);
-        let replies = connect::ask_all(&mut connection, &probe, 4)?;
+        let replies = connect::ask_all(connection, &probe, 4)?;
         if let Some(error) = replies.iter().find_map(refusal).or_else(|| denial(&replies[0])) {
             return Err(error);
         }
@@ -148,19 +162,18 @@ impl RouteReader {
                 log::warn!("redis: {what} may not be read, and count as none: {error}");
             }
         }
-        let line = ReadConnection { connection, server: server.clone(), run_id: run_id.to_owned(), number };
-        Ok((line, identity))
+        Ok(())
     }
 
     /// Reads a batch, or the beginning of it. A connection that was closed while it was idle is opened anew, once; one
     /// that was cut because of a reply is opened anew too.
     fn read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
         too_long.forget_old(self.clock.now());
-        let mut replies = match self.try_read(&mut line.connection, batch, too_long) {
+        let mut replies = match self.try_read(line, batch, too_long) {
             Err(error) if !error.is_timeout() && !line.connection.is_open() => {
                 log::debug!("redis: {error}; connecting anew");
                 self.renew(line)?;
-                self.try_read(&mut line.connection, batch, too_long)?
+                self.try_read(line, batch, too_long)?
             }
             result => result?,
         };
@@ -177,7 +190,8 @@ impl RouteReader {
     }
 
     /// Reads until the end, or until a host whose replies have no end.
-    fn try_read(&self, connection: &mut Connection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
+    fn try_read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
+        let connection = &mut line.connection;
         let mut packed = Vec::new();
         let mut counts = Vec::with_capacity(batch.hosts.len());
         for host in &batch.hosts {
@@ -185,6 +199,10 @@ impl RouteReader {
         }
         if batch.checker {
             cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut packed);
+        }
+        // Last, so that what was read before it is no newer.
+        if line.has_role {
+            cmd("ROLE").write_packed_command(&mut packed);
         }
         connection.send(&packed)?;
         let mut hosts = Vec::with_capacity(batch.hosts.len());
@@ -199,13 +217,13 @@ impl RouteReader {
                         return Err(error);
                     };
                     hosts.push((Arc::clone(host), reading));
-                    return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None });
+                    return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None, offset: None });
                 }
             }
             left = left.saturating_sub(MAX_REPLY - budget);
             if left < MAX_REPLY && hosts.len() < batch.hosts.len() {
                 connection.give_up();
-                return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None });
+                return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None, offset: None });
             }
         }
         let mut checker = None;
@@ -214,7 +232,13 @@ impl RouteReader {
             refusal(&reply).map_or(Ok(()), Err)?;
             checker = Some(self.silence(&reply));
         }
-        Ok(Replies { ticket: batch.ticket, hosts, unread, checker })
+        let mut offset = None;
+        if line.has_role {
+            let role = Role::read(&connection.reply(&mut { MAX_REPLY })?);
+            line.has_role = role != Role::Unknown;
+            offset = role.offset();
+        }
+        Ok(Replies { ticket: batch.ticket, hosts, unread, checker, offset })
     }
 
     /// Reads the replies about a host. With a failure goes the number of the reply that it came with.

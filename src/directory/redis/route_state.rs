@@ -15,20 +15,24 @@ mod changes;
 mod marks;
 mod messages;
 mod resync_guard;
+mod snapshot_routes;
 mod token_bucket;
 mod unread;
 
 pub(super) use marks::OwnMark;
 pub(super) use messages::{Batch, ChangedKey, Output, Replies};
+pub(super) use snapshot_routes::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotRoute, SnapshotRoutes};
 
-use super::super::{LookupResult, SubscriberId, frontends::FrontendRecord, frontends::Frontends};
+use super::super::frontends::Frontends;
+use super::super::{LookupResult, SubscriberId};
 use super::reading::{Dead, Listing, Reading};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Backend, BackendUrl, Frontend};
+use crate::cluster::{Backend, BackendUrl};
 use lru::LruCache;
 use marks::Marks;
 use resync_guard::ResyncGuard;
+use snapshot_routes::Restored;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -46,8 +50,16 @@ const MAX_BAD: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 /// How long a sign of life of an active checker counts.
 pub(super) const CHECKER_LIFE: Duration = Duration::from_secs(30);
 
-/// A host's route as a snapshot has it.
-pub(super) type SnapshotRoutes = HashMap<Arc<str>, (Box<str>, FrontendRecord)>;
+/// Limits of a keeper.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    /// Look-ups a second that find nothing.
+    pub(super) unknown_rate: u32,
+    /// How long hosts are held that a Redis with other data lacks.
+    pub(super) resync_hold: Duration,
+    /// How long a dead mark counts to which Redis has no end.
+    pub(super) mark_life: Duration,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionState {
@@ -90,18 +102,18 @@ pub(super) struct RouteState {
     bucket: TokenBucket,
     guard: ResyncGuard,
     unread: Unread,
-    snapshot_routes: SnapshotRoutes,
+    restored: Restored,
     outputs: Vec<Output>,
     /// Counts the changes of what is known.
     version: u64,
 }
 
 impl RouteState {
-    /// A keeper that has yet to be connected. `remembered` serves while Redis is away.
-    pub(super) fn new(unknown_rate: u32, snapshot_routes: SnapshotRoutes) -> Self {
+    /// A keeper that has yet to be connected. `routes` of a snapshot serve while Redis is away.
+    pub(super) fn new(limits: &Limits, routes: SnapshotRoutes) -> Self {
         Self {
             frontends: Frontends::default(),
-            marks: Marks::default(),
+            marks: Marks::new(limits.mark_life),
             bad: LruCache::new(MAX_BAD),
             connection: ConnectionState::Starting,
             pending: HashMap::new(),
@@ -111,10 +123,10 @@ impl RouteState {
             checker_until: Moment::ZERO,
             ticket: 0,
             in_flight: false,
-            bucket: TokenBucket::new(unknown_rate),
-            guard: ResyncGuard::default(),
+            bucket: TokenBucket::new(limits.unknown_rate),
+            guard: ResyncGuard::new(limits.resync_hold),
             unread: Unread::default(),
-            snapshot_routes,
+            restored: Restored::new(routes),
             outputs: Vec::new(),
             version: 0,
         }
@@ -137,7 +149,7 @@ impl RouteState {
             return self.reply(core, host, LookupResult::Failed(reason), false);
         }
         if self.connection == ConnectionState::Away {
-            return self.reply_unavailable(core, host);
+            return self.reply_unavailable(core, host, now);
         }
         if !self.bucket.take(client, now) {
             return self.reply(core, host, LookupResult::Failed(FailureReason::RouteLookupOverloaded), false);
@@ -145,6 +157,10 @@ impl RouteState {
         let pending = Pending { askers: vec![core], charged: true, client, ..Pending::default() };
         self.pending.insert(Arc::clone(&host), pending);
         self.urgent.push_back(host);
+    }
+
+    fn is_known(&self, host: &str) -> bool {
+        self.frontends.contains(host) || self.restored.routes.contains_key(host)
     }
 
     /// What to read next, if there is something and nothing is under way.
@@ -163,6 +179,14 @@ impl RouteState {
             && let Some(host) = self.idle.pop_front()
         {
             self.send(host, &mut hosts);
+        }
+        while hosts.len() < limit
+            && let Some(host) = self.restored.next_unverified()
+        {
+            if !self.frontends.contains(&host) && !self.pending.contains_key(&host) {
+                self.pending.insert(Arc::clone(&host), Pending::default());
+                self.send(host, &mut hosts);
+            }
         }
         let checker = std::mem::take(&mut self.checker_wanted);
         if hosts.is_empty() && !checker {
@@ -202,6 +226,11 @@ impl RouteState {
 
     fn settle(&mut self, host: Arc<str>, reading: Reading, pending: Pending, now: Moment) {
         let keep = !pending.tainted;
+        if pending.askers.is_empty() && !self.frontends.contains(&host) {
+            self.bucket.give_back(pending.charged);
+            self.verify(&host, reading, now);
+            return self.settle_again(host, pending);
+        }
         let result = match reading {
             Reading::Found { pattern, listing, dead } => {
                 self.bucket.give_back(pending.charged);
@@ -209,15 +238,20 @@ impl RouteState {
             }
             Reading::Unknown => {
                 self.bucket.note_miss(pending.client, now);
-                self.found_nothing(&host)
+                self.found_nothing(&host, now)
             }
-            Reading::Bad(problem) => self.found_bad(&host, problem, keep),
+            Reading::Bad(problem) => self.found_bad(&host, problem, keep, now),
             Reading::Unread(reason) => self.found_unread(&host, reason, now),
         };
-        for core in pending.askers {
-            self.reply(core, Arc::clone(&host), result.clone(), keep);
+        for core in &pending.askers {
+            self.reply(*core, Arc::clone(&host), result.clone(), keep);
         }
-        let is_wanted = !pending.later.is_empty() || self.frontends.contains(&host);
+        self.settle_again(host, pending);
+    }
+
+    /// Has a host read once more that was written to meanwhile, if anything is to be known of it.
+    fn settle_again(&mut self, host: Arc<str>, pending: Pending) {
+        let is_wanted = !pending.later.is_empty() || self.is_known(&host);
         if pending.tainted && is_wanted {
             self.pending.insert(Arc::clone(&host), Pending { askers: pending.later, ..Pending::default() });
             self.urgent.push_back(host);
@@ -247,6 +281,7 @@ impl RouteState {
         {
             listing.record.options = frontend.options;
         }
+        self.restored.update(host, pattern, &listing.record);
         if self.frontends.set(host, pattern, &listing.record) {
             self.version += 1;
             if before.is_some() {
@@ -260,18 +295,19 @@ impl RouteState {
         LookupResult::Found(frontend)
     }
 
-    fn found_nothing(&mut self, host: &Arc<str>) -> LookupResult {
+    fn found_nothing(&mut self, host: &Arc<str>, now: Moment) -> LookupResult {
         if let Some(frontend) = self.frontends.get(host)
             && self.guard.holds(host, true)
         {
             return LookupResult::Found(frontend);
         }
         if self.guard.is_on()
-            && let Some(frontend) = self.restore(host)
+            && let Some(frontend) = self.restore(host, now)
         {
             self.guard.hold(Arc::clone(host));
             return LookupResult::Found(frontend);
         }
+        self.version += u64::from(self.restored.routes.remove(host).is_some());
         if self.frontends.remove(host) {
             self.marks.forget(host);
             self.version += 1;
@@ -281,8 +317,8 @@ impl RouteState {
     }
 
     /// A route that works is not taken down by a record that does not.
-    fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>, keep: bool) -> LookupResult {
-        if let Some(frontend) = self.frontends.get(host) {
+    fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>, keep: bool, now: Moment) -> LookupResult {
+        if let Some(frontend) = self.frontends.get(host).or_else(|| self.restore(host, now)) {
             log::error!("{host}: {problem}; its route stays as it was");
             return LookupResult::Found(frontend);
         }
@@ -300,16 +336,16 @@ impl RouteState {
         self.checker_wanted = true;
         // Nobody told of what was mended meanwhile.
         self.bad.clear();
-        if same_history {
-            self.snapshot_routes.clear();
-        } else {
-            self.guard.begin(self.frontends.iter().map(|(host, _)| Arc::clone(host)), !self.snapshot_routes.is_empty());
+        if !same_history {
+            let hosts = self.frontends.iter().map(|(host, _)| Arc::clone(host));
+            self.guard.begin(hosts, !self.restored.routes.is_empty());
         }
         self.bucket.refill(now);
         self.read_all_again();
     }
 
     fn read_all_again(&mut self) {
+        self.restored.verify_all();
         for (host, _) in self.frontends.iter() {
             self.pending.entry(Arc::clone(host)).or_insert_with(|| {
                 self.idle.push_back(Arc::clone(host));
@@ -320,7 +356,7 @@ impl RouteState {
 
     /// A connection is lost, or there is none yet. What is known serves on; who waits for more is told that there is
     /// none.
-    pub(super) fn down(&mut self) {
+    pub(super) fn down(&mut self, now: Moment) {
         if self.connection == ConnectionState::Away {
             return;
         }
@@ -328,26 +364,35 @@ impl RouteState {
         self.in_flight = false;
         self.urgent.clear();
         self.idle.clear();
+        self.restored.suspend();
         // While Redis is away nobody can say that a host has no route.
         self.changed([], true);
         for (host, pending) in std::mem::take(&mut self.pending) {
             for core in pending.askers.into_iter().chain(pending.later) {
-                self.reply_unavailable(core, Arc::clone(&host));
+                self.reply_unavailable(core, Arc::clone(&host), now);
             }
         }
     }
 
-    fn reply_unavailable(&mut self, core: SubscriberId, host: Arc<str>) {
-        let known = self.frontends.get(&host).or_else(|| self.restore(&host));
-        let result = known.map_or(LookupResult::Failed(FailureReason::RouteSourceDown), LookupResult::Found);
-        self.reply(core, host, result, true);
+    /// It has to be found out which data stands behind the connections: nothing is read until [`RouteState::up`], and
+    /// questions wait for that.
+    pub(super) fn pause(&mut self) {
+        self.connection = ConnectionState::Starting;
+        self.in_flight = false;
+        self.restored.suspend();
+        self.idle.clear();
+        self.urgent.clear();
+        for (host, pending) in &mut self.pending {
+            pending.askers.append(&mut pending.later);
+            (pending.in_flight, pending.tainted) = (false, false);
+            self.urgent.push_back(Arc::clone(host));
+        }
     }
 
-    /// Takes a host into use as the snapshot has it.
-    fn restore(&mut self, host: &Arc<str>) -> Option<Arc<Frontend>> {
-        let (pattern, record) = self.snapshot_routes.get(host)?;
-        self.frontends.set(host, pattern, record);
-        self.frontends.get(host)
+    fn reply_unavailable(&mut self, core: SubscriberId, host: Arc<str>, now: Moment) {
+        let known = self.frontends.get(&host).or_else(|| self.restore(&host, now));
+        let result = known.map_or(LookupResult::Failed(FailureReason::RouteSourceDown), LookupResult::Found);
+        self.reply(core, host, result, true);
     }
 
     /// When [`RouteState::tick`] has something to do.
@@ -360,7 +405,7 @@ impl RouteState {
         self.read_the_unread(now);
         if self.connection == ConnectionState::Up && self.guard.ends_at().is_some_and(|end| end <= now) {
             let unconfirmed = self.guard.end();
-            self.snapshot_routes.clear();
+            self.restored.verify_all();
             if !unconfirmed.is_empty() {
                 log::warn!(
                     "{} hosts are not in Redis any more since it came back; asking once more",
@@ -425,14 +470,14 @@ impl RouteState {
         self.frontends.take_unresolved()
     }
 
-    /// Everything in use, and what is remembered besides.
-    pub(super) fn routes(&self) -> Vec<Arc<Frontend>> {
-        self.frontends.shared().collect()
+    /// How many hosts were held that a Redis with other data lacked, in all.
+    pub(super) fn held_total(&self) -> u64 {
+        self.guard.held_total()
     }
 
     /// Whether there is anything to lose.
     pub(super) fn knows_any(&self) -> bool {
-        !self.snapshot_routes.is_empty() || self.frontends.iter().next().is_some()
+        !self.restored.routes.is_empty() || self.frontends.iter().next().is_some()
     }
 
     /// Whether every question can be asked.

@@ -1,6 +1,7 @@
 //! What is known, on its way to a file and back.
 
-use super::route_state::SnapshotRoutes;
+use super::connect::Identity;
+use super::route_state::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotRoute, SnapshotRoutes};
 use crate::base::clock::{Clock, Moment};
 use crate::cluster::{BackendUrl, Frontend, Options};
 use crate::directory::Error;
@@ -23,7 +24,8 @@ const GATHER: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) routes: SnapshotRoutes,
-    pub(super) histories: Vec<String>,
+    /// Of the Redis that they are from.
+    pub(super) identity: Option<Identity>,
 }
 
 /// The thread that writes, and what it has to do next.
@@ -37,7 +39,8 @@ pub(super) struct Saver<W> {
 /// The routes as they are handed over.
 #[derive(Debug)]
 pub(super) struct Routes {
-    pub(super) frontends: Vec<Arc<Frontend>>,
+    pub(super) known: KnownRoutes,
+    /// Of the Redis that they are from.
     pub(super) histories: Vec<String>,
 }
 
@@ -128,15 +131,20 @@ impl<W> Saver<W> {
         self.due
     }
 
+    /// What is known is to be written at once.
+    pub(super) fn hurry(&mut self, now: Moment) {
+        self.due = self.due.map(|due| due.min(now));
+    }
+
     /// Hands over what is known. If the last one is still being written, there will be another time.
     pub(super) fn save(&mut self, known: W, now: Moment) {
         self.due = self.work.try_send(known).is_err().then(|| now + GATHER);
     }
 
     /// Writes for the last time, if there is something to write, and waits for that.
-    pub(super) fn finish(self, known: Option<W>) {
-        if let (Some(known), Some(_)) = (known, self.due) {
-            let _ = self.work.send(known);
+    pub(super) fn finish(self, known: impl FnOnce() -> W) {
+        if self.due.is_some() {
+            let _ = self.work.send(known());
         }
         drop(self.work);
         if self.thread.join().is_err() {
@@ -145,24 +153,38 @@ impl<W> Saver<W> {
     }
 }
 
-fn render(Routes { frontends, histories }: Routes) -> Snapshot<snapshot::Route> {
-    let route = |frontend: &Arc<Frontend>| snapshot::Route {
+fn render(Routes { known, histories }: Routes) -> Snapshot<snapshot::Route> {
+    let in_use = |frontend: &Arc<Frontend>| snapshot::Route {
         host: frontend.host.clone(),
         pattern: frontend.pattern.clone(),
         id: frontend.id.clone(),
         backends: frontend.members.iter().map(|member| member.backend.url().as_str().into()).collect(),
         https_redirect: frontend.options.https_redirect,
     };
-    Snapshot { histories, items: frontends.iter().map(route).collect() }
+    let unused = |(host, route): &(Arc<str>, Arc<SnapshotRoute>)| snapshot::Route {
+        host: (&**host).into(),
+        pattern: route.pattern.clone(),
+        id: route.record.id.clone(),
+        backends: route.record.backends.iter().map(|url| url.as_str().into()).collect(),
+        https_redirect: route.record.options.https_redirect,
+    };
+    // Those in use first: if there are too many for the next start, the others are left out.
+    Snapshot { histories, items: known.frontends.iter().map(in_use).chain(known.unused.iter().map(unused)).collect() }
 }
 
 fn revive(snapshot: Snapshot<snapshot::Route>) -> Known {
+    let left_out = snapshot.items.len().saturating_sub(MAX_SNAPSHOT_ROUTES);
+    if left_out > 0 {
+        log::warn!("snapshot: {left_out} routes beyond the first {MAX_SNAPSHOT_ROUTES} are left out");
+    }
     let revive = |route: snapshot::Route| {
         let backends = route.backends.iter().filter_map(|url| BackendUrl::parse(url).ok()).collect();
         let options = Options { https_redirect: route.https_redirect };
-        (Arc::from(route.host), (route.pattern, FrontendRecord { id: route.id, backends, options }))
+        let record = FrontendRecord { id: route.id, backends, options };
+        (Arc::from(route.host), Arc::new(SnapshotRoute { pattern: route.pattern, record, marks: Box::default() }))
     };
-    Known { routes: snapshot.items.into_iter().map(revive).collect(), histories: snapshot.histories }
+    let identity = Identity::from_lines(snapshot.histories);
+    Known { routes: snapshot.items.into_iter().take(MAX_SNAPSHOT_ROUTES).map(revive).collect(), identity }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! The watching connection: what was written to in Redis is told within a moment, or the connection is given up.
 
-use super::connect::{self, Identity, Server};
+use super::connect::{self, Identity, Role, Server};
 use super::connection::Connection;
 use super::route_state::ChangedKey;
+use super::sources::Sources;
 use super::target::{Location, Target};
 use super::{Event, Pause, Stop};
 use crossbeam_channel::Sender;
 use redis::{ProtocolVersion, PushKind, RedisError, RedisResult, Value, cmd};
+use std::cell::Cell;
 use std::fmt;
 
 /// How changes become known.
@@ -48,19 +50,28 @@ pub(super) struct WatchSession {
     pub(super) server: Server,
     pub(super) identity: Identity,
     pub(super) mode: InvalidationMode,
+    /// Whether the server is that of the last driver.
+    pub(super) uses_last: bool,
 }
 
 /// The life of the watching thread: connects, watches, and again.
 pub(super) struct Watcher {
+    /// That of the driver that is read from, which may be the last one.
     pub(super) target: Target,
+    pub(super) uses_last: bool,
+    pub(super) sources: Sources,
     pub(super) events: Sender<Event>,
     pub(super) stop: Stop,
+    /// The server is a replica without its master, which was told.
+    pub(super) is_stale: Cell<bool>,
 }
 
 impl Watcher {
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let mut pause = Pause::default();
         for number in 1.. {
+            self.uses_last = self.sources.uses_last();
+            self.target = self.sources.get(self.uses_last).clone();
             let result = self.watch(number, &mut pause);
             let problem = result.err().map_or_else(|| "stopped".to_owned(), |error| error.to_string());
             if self.stop.is_set() || self.events.send(Event::WatchLost { number, problem }).is_err() {
@@ -83,7 +94,8 @@ impl Watcher {
         let identity = connect::identify(&mut connection)?;
         let mode = self.choose(&mut connection, is_resp3)?;
         pause.reset();
-        let watch = WatchSession { number, server, identity, mode };
+        self.note_link(!identity.has_lost_master);
+        let watch = WatchSession { number, server, identity, mode, uses_last: self.uses_last };
         if self.events.send(Event::Watching(watch)).is_err() {
             return Ok(());
         }
@@ -157,45 +169,69 @@ impl Watcher {
                     self.pass_on(&PushKind::PMessage, &message[1..])?;
                 }
                 Some(reply) if is_asked => {
+                    // The reply to the second question follows.
+                    is_asked = is_resp3 && matches!(reply, Value::SimpleString(_));
                     self.judge(reply)?;
-                    is_asked = false;
                 }
                 Some(_) => {}
                 None if is_asked => return Err((redis::ErrorKind::Io, "it does not answer").into()),
                 // Nothing was told for a while: is anybody there?
                 None => {
-                    connection.send(&self.question(is_resp3).get_packed_command())?;
+                    connection.send(&question(is_resp3))?;
                     is_asked = true;
                 }
             }
+            self.check_source()?;
             if self.stop.is_set() {
                 return Ok(());
             }
         }
     }
 
-    /// A server that was made a replica by its sentinels goes on answering, but with old data. By the older protocol
-    /// whoever has subscribed may not ask that.
-    fn question(&self, is_resp3: bool) -> redis::Cmd {
-        cmd(if is_resp3 && self.has_sentinels() { "ROLE" } else { "PING" })
+    /// Whether this is still the server to read from.
+    fn check_source(&self) -> RedisResult<()> {
+        if self.sources.uses_last() == self.uses_last {
+            return Ok(());
+        }
+        Err((redis::ErrorKind::Io, "another driver is read from now").into())
+    }
+
+    /// Tells of a replica that has lost its master, or has it again. Where there is another driver to read from, what
+    /// chooses that tells it.
+    fn note_link(&self, is_linked: bool) {
+        if self.sources.has_last() || self.is_stale.replace(!is_linked) != is_linked {
+            return;
+        }
+        let target = &self.target;
+        if is_linked {
+            log::info!("redis: {target} has its master again");
+        } else {
+            let advice = "name the master as the last driver to have it read instead";
+            log::warn!("redis: {target}: {}; {advice}", connect::LOST_MASTER);
+        }
     }
 
     fn has_sentinels(&self) -> bool {
         matches!(self.target.place, Location::Sentinel { .. })
     }
 
+    /// A server that was made a replica by its sentinels goes on answering, but with old data. One that may not be asked
+    /// for its role is alive.
     fn judge(&self, reply: Value) -> RedisResult<()> {
-        let reply = reply.extract_error()?;
-        match reply {
-            Value::Array(role) if self.has_sentinels() && role.first().is_some_and(|role| !is_text(role, "master")) => {
-                // The reply to `PING` of whoever has subscribed by the older protocol.
-                if role.first().is_some_and(|first| is_text(first, "pong")) {
-                    return Ok(());
-                }
-                Err((redis::ErrorKind::Io, "the server is no master any more").into())
-            }
-            _ => Ok(()),
+        if let Value::ServerError(error) = &reply
+            && (self.has_sentinels() || connect::is_passing(error.code()))
+        {
+            return Err(error.clone().into());
         }
+        match Role::read(&reply) {
+            Role::Replica { .. } if self.has_sentinels() => {
+                return Err((redis::ErrorKind::Io, "the server is no master any more").into());
+            }
+            Role::Replica { is_linked, .. } => self.note_link(is_linked),
+            Role::Master { .. } => self.note_link(true),
+            Role::Unknown => {}
+        }
+        Ok(())
     }
 
     fn pass_on(&self, kind: &PushKind, data: &[Value]) -> RedisResult<()> {
@@ -239,6 +275,16 @@ impl Watcher {
         let key = channel.iter().position(|byte| *byte == b':').map(|colon| channel[colon + 1..].to_vec())?;
         self.changed(&Value::BulkString(key))
     }
+}
+
+/// Whether the server is there, and what it is. One without its master may refuse the first and allow the second. By the
+/// older protocol whoever has subscribed may not ask for a role.
+fn question(is_resp3: bool) -> Vec<u8> {
+    let mut question = cmd("PING").get_packed_command();
+    if is_resp3 {
+        cmd("ROLE").write_packed_command(&mut question);
+    }
+    question
 }
 
 fn is_text(value: &Value, text: &str) -> bool {

@@ -103,6 +103,8 @@ impl MarkWriter {
         }
         let key = self.target.dead_key(host);
         let left = until.since(now);
+        // In one step: a mark without its end would be one for ever.
+        cmd("MULTI").write_packed_command(packed);
         cmd("SADD").arg(&key).arg(index).write_packed_command(packed);
         // Whole seconds as Hipache counts them, rounded: what is set as 30 s is no 29.999.
         let seconds = left.as_secs_f64().round();
@@ -111,7 +113,8 @@ impl MarkWriter {
         } else {
             cmd("PEXPIRE").arg(&key).arg(left.as_millis().max(1) as u64).write_packed_command(packed);
         }
-        count + 2
+        cmd("EXEC").write_packed_command(packed);
+        count + 4
     }
 }
 
@@ -126,17 +129,27 @@ impl Waiting {
     /// The replies to what was asked for it. Returns why it has to wait on. What is refused for good, as with a key of a
     /// wrong type or a user without the right, is told and given up: it must not hold up the marks of other hosts.
     fn hear(&mut self, replies: Vec<Value>) -> Option<RedisError> {
-        let mut passing = None;
+        let (mut passing, mut refused) = (None, None);
         let publishes = !std::mem::replace(&mut self.is_published, true);
         for (number, reply) in replies.into_iter().enumerate() {
-            let Value::ServerError(error) = reply else { continue };
-            if connect::is_passing(error.code()) || matches!(error.code(), "READONLY" | "NOREPLICAS") {
-                self.is_published &= !(publishes && number == 0);
-                passing = Some(error.into());
-            } else {
-                let OwnMark { host, index, .. } = &self.mark;
-                log::warn!("redis: the dead mark {index} of {host}: {error}; it is given up");
+            // The reply to EXEC has those to the commands within.
+            let parts = if let Value::Array(parts) = reply { parts } else { vec![reply] };
+            for error in parts.into_iter().filter_map(|part| part.extract_error().err()) {
+                if error
+                    .code()
+                    .is_some_and(|code| connect::is_passing(code) || matches!(code, "READONLY" | "NOREPLICAS"))
+                {
+                    self.is_published &= !(publishes && number == 0);
+                    passing = Some(error);
+                } else {
+                    // EXEC is refused because something before was.
+                    refused.get_or_insert(error);
+                }
             }
+        }
+        if let Some(error) = refused.filter(|_| passing.is_none()) {
+            let OwnMark { host, index, .. } = &self.mark;
+            log::warn!("redis: the dead mark {index} of {host}: {error}; it is given up");
         }
         passing
     }

@@ -33,6 +33,9 @@ impl RouteState {
                 let all: Vec<_> =
                     self.pending.keys().chain(self.frontends.iter().map(|(host, _)| host)).cloned().collect();
                 all.into_iter().for_each(|host| self.read_again(host));
+                if self.connection == ConnectionState::Up {
+                    self.restored.verify_all();
+                }
             }
         }
     }
@@ -53,6 +56,7 @@ impl RouteState {
         let used = self.frontends.iter().filter(|(host, frontend)| leads(host, Some(&frontend.pattern)));
         let asked = self.pending.keys().filter(|host| leads(host, None));
         let mut affected: Vec<_> = used.map(|(host, _)| host).chain(asked).cloned().collect();
+        affected.extend(self.restored.hosts_where(|host, serving| leads(host, Some(serving))).cloned());
         affected.extend(self.bad.iter().map(|(host, _)| host).filter(|host| leads(host, None)).cloned());
         self.changed([], true);
         affected.into_iter().for_each(|host| self.read_again(host));
@@ -62,20 +66,19 @@ impl RouteState {
     fn touch_options(&mut self, pattern: &str) {
         let used = self.frontends.iter().filter(|(_, frontend)| *frontend.pattern == *pattern).map(|(host, _)| host);
         let asked = self.pending.keys().filter(|host| route::patterns(host).any(|name| *name == *pattern));
-        let affected: Vec<_> = used.chain(asked).cloned().collect();
+        let restored = self.restored.hosts_where(|_, serving| serving == pattern);
+        let affected: Vec<_> = used.chain(asked).chain(restored).cloned().collect();
         affected.into_iter().for_each(|host| self.read_again(host));
     }
 
     /// What is known of a host may be old.
     pub(super) fn read_again(&mut self, host: Arc<str>) {
         self.bad.pop(&host);
-        match self.pending.get_mut(&host) {
-            Some(pending) => pending.tainted |= pending.in_flight,
-            None if self.connection == ConnectionState::Up && self.frontends.contains(&host) => {
-                self.pending.insert(Arc::clone(&host), Pending::default());
-                self.urgent.push_back(host);
-            }
-            None => {}
+        if let Some(pending) = self.pending.get_mut(&host) {
+            pending.tainted |= pending.in_flight;
+        } else if self.connection == ConnectionState::Up && self.is_known(&host) {
+            self.pending.insert(Arc::clone(&host), Pending::default());
+            self.urgent.push_back(host);
         }
     }
 }

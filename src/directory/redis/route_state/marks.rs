@@ -5,9 +5,11 @@
 //! backend. Once a mark of this node was seen in Redis, whoever removes it there removes it here.
 
 use super::super::reading::{Dead, Listing};
+use super::snapshot_routes::SnapshotMark;
 use crate::base::clock::Moment;
 use crate::cluster::{BackendUrl, Frontend};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::time::Duration;
 
 /// Below this number of hosts no purge is worth its walk.
 const MIN_PURGE: usize = 1024;
@@ -26,8 +28,10 @@ pub(in crate::directory::redis) struct OwnMark {
     pub(in crate::directory::redis) store: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Marks {
+    /// How long a mark counts to which Redis has no end (`server.deadBackendTTL`).
+    life: Duration,
     by_host: HashMap<Box<str>, HostMarks>,
     purge_at: usize,
 }
@@ -35,12 +39,21 @@ pub(super) struct Marks {
 /// What is remembered of a host beside its list. There is none where there is nothing odd.
 #[derive(Debug, Default)]
 struct HostMarks {
-    /// The marks in Redis, and whom they were made for. Where nobody stood, whoever is added later is not meant.
-    seen: HashMap<usize, Option<BackendUrl>>,
+    /// The marks in Redis.
+    seen: HashMap<usize, Seen>,
     own: Vec<Own>,
     /// Where backends of the list were left out.
     places: Option<Box<[usize]>>,
     total: usize,
+}
+
+/// A mark that stands in Redis.
+#[derive(Clone, Debug)]
+struct Seen {
+    /// Whom it was made for. Where nobody stood, whoever is added later is not meant.
+    url: Option<BackendUrl>,
+    /// When it was seen first.
+    since: Moment,
 }
 
 #[derive(Debug)]
@@ -51,6 +64,10 @@ struct Own {
 }
 
 impl Marks {
+    pub(super) fn new(life: Duration) -> Self {
+        Self { life, by_host: HashMap::new(), purge_at: 0 }
+    }
+
     /// Makes the members of `frontend` dead and alive as Redis says.
     pub(super) fn apply(
         &mut self,
@@ -74,24 +91,31 @@ impl Marks {
                 .map(|member| &frontend.members[member])
         };
         for index in &dead.indexes {
-            let known = before.get(index).cloned();
-            let url = known.unwrap_or_else(|| stands_at(*index).map(|member| member.backend.url().clone()));
-            marks.seen.insert(*index, url);
+            let seen = before.get(index).cloned().unwrap_or_else(|| Seen {
+                url: stands_at(*index).map(|member| member.backend.url().clone()),
+                since: now,
+            });
+            marks.seen.insert(*index, seen);
         }
-        let until = dead.ttl.map_or(Moment::NEVER, |ttl| now + ttl);
-        let urls: HashSet<&BackendUrl> = marks.seen.values().flatten().collect();
+        // A mark without an end was left by somebody who died between two commands, and would last for ever.
+        let until = |seen: &Seen| dead.ttl.map_or(seen.since + self.life, |ttl| now + ttl);
+        let mut ends: HashMap<&BackendUrl, Moment> = HashMap::new();
+        for (url, seen) in marks.seen.values().filter_map(|seen| Some((seen.url.as_ref()?, seen))) {
+            let end = ends.entry(url).or_insert(Moment::ZERO);
+            *end = until(seen).max(*end);
+        }
         for member in &frontend.members {
             let url = member.backend.url();
             let own = marks.own.iter_mut().find(|own| own.url == *url);
-            match (urls.contains(url), own) {
-                (true, Some(own)) if checker_until <= now => own.was_seen = true,
-                (true, own) => {
+            match (ends.get(url), own) {
+                (Some(_), Some(own)) if checker_until <= now => own.was_seen = true,
+                (Some(until), own) => {
                     if let Some(own) = own {
                         own.was_seen = true;
                     }
-                    member.mark_dead_external(until);
+                    member.mark_dead_external(*until);
                 }
-                (false, own) => {
+                (None, own) => {
                     member.mark_dead_external(Moment::ZERO);
                     if let Some(own) = own.filter(|own| own.was_seen) {
                         own.until = Moment::ZERO;
@@ -123,12 +147,29 @@ impl Marks {
             Some(own) => own.until = until,
             // A checker that does not find the backend dead takes its mark back in Redis, and then this one ends too.
             None => {
-                let was_seen = marks.seen.values().flatten().any(|seen| seen == url);
+                let was_seen = marks.seen.values().any(|seen| seen.url.as_ref() == Some(url));
                 marks.own.push(Own { url: url.clone(), until, was_seen });
             }
         }
         let index = marks.places.as_ref().map_or(member, |places| places.get(member).copied().unwrap_or(member));
         Some(OwnMark { host: frontend.host.clone(), url: url.clone(), index, total: marks.total, until, store })
+    }
+
+    /// Makes members dead as a snapshot says. Whatever Redis says later counts.
+    pub(super) fn restore(&mut self, frontend: &Frontend, restored: &[SnapshotMark], now: Moment) {
+        for mark in restored {
+            let Some(member) = frontend.members.get(mark.member) else { continue };
+            let marks = self.by_host.entry(frontend.host.clone()).or_default();
+            marks.total = frontend.members.len();
+            let url = member.backend.url().clone();
+            if mark.is_external {
+                marks.seen.insert(mark.member, Seen { url: Some(url), since: now });
+                member.mark_dead_external(mark.until);
+            } else {
+                marks.own.push(Own { url, until: mark.until, was_seen: true });
+                member.mark_dead(mark.until);
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, host: &str) {

@@ -53,4 +53,6 @@ pub(in crate::directory::redis) struct Replies {
     pub(in crate::directory::redis) unread: Vec<Arc<str>>,
     /// How long the active checker has been silent; outer `None` if not asked for.
     pub(in crate::directory::redis) checker: Option<Option<Duration>>,
+    /// How far the data had come when this was read, in bytes of replication.
+    pub(in crate::directory::redis) offset: Option<u64>,
 }

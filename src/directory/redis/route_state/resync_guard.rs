@@ -1,30 +1,62 @@
-//! A Redis that comes back with other data than it had, or none: what it does not have yet is not taken for deleted.
+//! A Redis that comes back with other data than it had, with older data, or with none: what it does not have yet is not
+//! taken for deleted.
 //!
 //! A server that was restarted without its data is usually being filled again. A host that worked before serves on
-//! until its list is seen, or until so much time has passed since the last write that no more is to be expected. While
-//! the database has no route at all that time does not even begin.
+//! until its list is seen, or until so much time has passed since the last write that no more is to be expected, or
+//! until `server.resyncHold` has passed since the first one. While the database has no route at all, neither time begins.
 
 use crate::base::clock::Moment;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long after the last write the data counts as complete.
 const QUIET: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Default)]
+/// Hosts that are named in the log while they are held; of more than these the number is.
+const MAX_NAMED: u64 = 1000;
+
+#[derive(Debug)]
 pub(super) struct ResyncGuard {
+    /// The longest time that hosts are held once the database has a route (`server.resyncHold`).
+    limit: Duration,
     is_on: bool,
-    unconfirmed: HashSet<Arc<str>>,
+    /// Whether each was held already.
+    unconfirmed: HashMap<Arc<str>, bool>,
+    first_route: Option<Moment>,
     last_write: Option<Moment>,
+    /// Hosts held in all, and since it is on.
+    held_total: u64,
+    held: u64,
 }
 
 impl ResyncGuard {
-    /// Nothing of `hosts` is confirmed. Without them, and nothing `remembered` besides, there is nothing to hold.
-    pub(super) fn begin(&mut self, hosts: impl Iterator<Item = Arc<str>>, snapshot_routes: bool) {
+    /// Nothing is held for longer than `limit`.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            is_on: false,
+            unconfirmed: HashMap::new(),
+            first_route: None,
+            last_write: None,
+            held_total: 0,
+            held: 0,
+        }
+    }
+
+    /// Nothing of `hosts` is confirmed. Without them, and nothing `restored` besides, there is nothing to hold.
+    pub(super) fn begin(&mut self, hosts: impl Iterator<Item = Arc<str>>, restored: bool) {
+        let hosts = hosts.map(|host| (host, false));
+        // One that goes on is no new one: a Redis that comes back again and again holds nothing for ever.
+        if self.is_on {
+            for (host, was_held) in hosts {
+                self.unconfirmed.entry(host).or_insert(was_held);
+            }
+            return;
+        }
         self.unconfirmed.extend(hosts);
-        self.is_on = snapshot_routes || !self.unconfirmed.is_empty();
-        self.last_write = None;
+        self.is_on = !self.limit.is_zero() && (restored || !self.unconfirmed.is_empty());
+        (self.first_route, self.last_write, self.held) = (None, None, 0);
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -34,6 +66,7 @@ impl ResyncGuard {
     /// A list was written.
     pub(super) fn saw_write(&mut self, now: Moment) {
         if self.is_on {
+            self.first_route.get_or_insert(now);
             self.last_write = Some(now);
         }
     }
@@ -41,7 +74,7 @@ impl ResyncGuard {
     /// A list was read: the database is not empty.
     pub(super) fn saw_route(&mut self, now: Moment) {
         if self.is_on && self.last_write.is_none() {
-            self.last_write = Some(now);
+            self.saw_write(now);
         }
     }
 
@@ -49,26 +82,53 @@ impl ResyncGuard {
     /// backends confirms it; from then on it is as any other. Lists are often written item by item, the identifier
     /// first.
     pub(super) fn holds(&mut self, host: &Arc<str>, has_no_backend: bool) -> bool {
-        if has_no_backend {
-            return self.is_on && self.unconfirmed.contains(host);
+        if !has_no_backend {
+            self.unconfirmed.remove(host);
+            return false;
         }
-        self.unconfirmed.remove(host);
-        false
+        let Some(was_held) = self.unconfirmed.get_mut(host).filter(|_| self.is_on) else { return false };
+        if !std::mem::replace(was_held, true) {
+            self.note_held(host);
+        }
+        true
     }
 
     /// Holds a host that was remembered.
     pub(super) fn hold(&mut self, host: Arc<str>) {
-        self.unconfirmed.insert(host);
+        self.note_held(&host);
+        self.unconfirmed.insert(host, true);
+    }
+
+    fn note_held(&mut self, host: &str) {
+        self.held += 1;
+        self.held_total += 1;
+        if self.held <= MAX_NAMED {
+            let limit = self.limit;
+            log::warn!(
+                "redis: {host} is not in Redis since it came back with other or older data; its last route serves on, up \
+                 to {limit:?} (server.resyncHold)"
+            );
+        }
+    }
+
+    /// How many hosts were held, in all.
+    pub(super) fn held_total(&self) -> u64 {
+        self.held_total
     }
 
     /// When the data counts as complete; `None` if there is nothing to wait for.
     pub(super) fn ends_at(&self) -> Option<Moment> {
-        self.last_write.filter(|_| self.is_on).map(|write| write + QUIET)
+        let first_route = self.first_route.filter(|_| self.is_on)?;
+        Some((self.last_write? + QUIET).min(first_route + self.limit))
     }
 
     /// Ends it. Returns the hosts that were never confirmed.
-    pub(super) fn end(&mut self) -> HashSet<Arc<str>> {
+    pub(super) fn end(&mut self) -> Vec<Arc<str>> {
         self.is_on = false;
-        std::mem::take(&mut self.unconfirmed)
+        let held = self.held.saturating_sub(MAX_NAMED);
+        if held > 0 {
+            log::warn!("redis: {held} more hosts than those named were held");
+        }
+        std::mem::take(&mut self.unconfirmed).into_keys().collect()
     }
 }

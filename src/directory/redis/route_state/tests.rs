@@ -1,7 +1,9 @@
 //! Played by hand, and by the dice.
 
 mod dice;
+mod resync;
 
+use super::super::super::frontends::FrontendRecord;
 use super::*;
 use std::collections::BTreeSet;
 
@@ -30,6 +32,17 @@ fn with_option(reading: Reading, redirect: Option<bool>) -> Reading {
     Reading::Found { pattern, listing, dead }
 }
 
+/// How long hosts are held.
+const HOLD: Duration = Duration::from_secs(300);
+
+fn limits(unknown_rate: u32) -> Limits {
+    Limits { unknown_rate, resync_hold: HOLD, mark_life: Duration::from_secs(30) }
+}
+
+fn kept_route(pattern: &str, record: &FrontendRecord) -> Arc<SnapshotRoute> {
+    Arc::new(SnapshotRoute { pattern: pattern.into(), record: record.clone(), marks: Box::default() })
+}
+
 fn at(seconds: u64) -> Moment {
     Moment::ZERO + Duration::from_secs(seconds)
 }
@@ -46,7 +59,7 @@ impl Scene {
     }
 
     fn with(snapshot_routes: SnapshotRoutes) -> Self {
-        Self { state: RouteState::new(1000, snapshot_routes), now: at(100) }
+        Self { state: RouteState::new(&limits(1000), snapshot_routes), now: at(100) }
     }
 
     fn up(&mut self, same_history: bool) {
@@ -73,7 +86,13 @@ impl Scene {
         while let Some(batch) = self.state.take_batch() {
             let hosts = batch.hosts.into_iter().map(|host| (Arc::clone(&host), reading(&host))).collect();
             self.state.replied(
-                Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: batch.checker.then_some(None) },
+                Replies {
+                    ticket: batch.ticket,
+                    hosts,
+                    unread: Vec::new(),
+                    checker: batch.checker.then_some(None),
+                    offset: None,
+                },
                 self.now,
             );
         }
@@ -81,7 +100,7 @@ impl Scene {
 
     fn reply(&mut self, ticket: u64, host: &str, reading: Reading) {
         self.state.replied(
-            Replies { ticket, hosts: vec![(host.into(), reading)], unread: Vec::new(), checker: None },
+            Replies { ticket, hosts: vec![(host.into(), reading)], unread: Vec::new(), checker: None, offset: None },
             self.now,
         );
     }
@@ -145,7 +164,7 @@ fn replies_of_a_connection_that_was_lost_are_worth_nothing() {
     scene.reply_all(|_| Reading::Unknown);
     scene.ask("a");
     let (ticket, _) = scene.batch();
-    scene.state.down();
+    scene.state.down(scene.now);
     assert_eq!(scene.told(), ["changed:  unknowns", "a failed: route_source_down"]);
     scene.reply(ticket, "a", found("a", &["http://old"], &[]));
     scene.up(true);
@@ -164,7 +183,7 @@ fn what_is_known_serves_on_and_only_what_changed_is_told_of() {
         scene.ask(host);
     }
     scene.reply_all(|host| found(host, &["http://one"], &[]));
-    scene.state.down();
+    scene.state.down(scene.now);
     scene.told();
     scene.ask("a");
     scene.ask("d");
@@ -187,7 +206,7 @@ fn other_data_takes_down_nothing_until_it_is_complete() {
         scene.ask(host);
     }
     scene.reply_all(|host| found(host, &["http://one"], &[]));
-    scene.state.down();
+    scene.state.down(scene.now);
     scene.up(false);
     scene.reply_all(|_| Reading::Unknown);
     scene.told();
@@ -218,11 +237,11 @@ fn other_data_takes_down_nothing_until_it_is_complete() {
 #[test]
 fn what_was_remembered_serves_while_redis_is_away_and_until_other_data_is_complete() {
     let record = listing(&["http://one"]).record;
-    let snapshot_routes = || SnapshotRoutes::from([(Arc::from("a"), (Box::from("*"), record.clone()))]);
+    let snapshot_routes = || SnapshotRoutes::from([("a".into(), kept_route("*", &record))]);
     let mut scene = Scene::with(snapshot_routes());
     scene.ask("a");
     assert!(scene.told().is_empty(), "at the start it is waited for the first attempt");
-    scene.state.down();
+    scene.state.down(scene.now);
     assert_eq!(scene.told(), ["changed:  unknowns", "a is one"]);
     for (same, expected) in [(true, "a is unknown"), (false, "a is one")] {
         let mut scene = Scene::with(snapshot_routes());
@@ -243,7 +262,10 @@ fn a_flood_of_unknown_hosts_costs_so_many_look_ups() {
         while let Some(batch) = scene.state.take_batch() {
             read += batch.hosts.len();
             let hosts = batch.hosts.into_iter().map(|host| (host, Reading::Unknown)).collect();
-            scene.state.replied(Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: None }, scene.now);
+            scene.state.replied(
+                Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: None, offset: None },
+                scene.now,
+            );
         }
     }
     assert_eq!(read, 1000);
@@ -322,7 +344,7 @@ fn a_bad_record_that_was_mended_while_nobody_heard_is_asked_for_again() {
     scene.up(true);
     scene.ask("a");
     scene.reply_all(|_| Reading::Bad("frontend:a: nonsense".into()));
-    scene.state.down();
+    scene.state.down(scene.now);
     scene.up(true);
     scene.told();
     scene.ask("a");

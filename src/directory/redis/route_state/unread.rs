@@ -47,7 +47,8 @@ impl RouteState {
     /// What is known of a host that was not read to its end stays.
     pub(super) fn found_unread(&mut self, host: &Arc<str>, reason: FailureReason, now: Moment) -> LookupResult {
         self.unread.note(host, reason, now);
-        self.frontends.get(host).map_or(LookupResult::Failed(reason), LookupResult::Found)
+        let known = self.frontends.get(host).or_else(|| self.restore(host, now));
+        known.map_or(LookupResult::Failed(reason), LookupResult::Found)
     }
 
     /// Asks again for hosts of a batch that were not come to. What was written meanwhile, the next reply shows.

@@ -2,6 +2,7 @@
 //! break, and cores with caches. When all has arrived, no core may hold what the database does not.
 
 use super::*;
+use crate::cluster::Frontend;
 use crate::route;
 use std::collections::BTreeMap;
 
@@ -54,9 +55,12 @@ fn no_order_of_messages_leaves_a_stale_entry_behind() {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let record = listing(&["http://0"]).record;
+        let routes = HOSTS.iter().filter(|_| rng.bool()).map(|host| (Arc::from(*host), kept_route(host, &record)));
         Self {
-            rng: fastrand::Rng::with_seed(seed),
-            state: RouteState::new(1_000_000, SnapshotRoutes::new()),
+            state: RouteState::new(&limits(1_000_000), routes.collect()),
+            rng,
             now: at(100),
             routes: BTreeMap::new(),
             options: BTreeMap::new(),
@@ -156,8 +160,13 @@ impl World {
     fn execute(&mut self) {
         let Some(batch) = self.asked.take() else { return };
         let hosts = batch.hosts.iter().map(|host| (Arc::clone(host), self.read(host))).collect();
-        self.replies =
-            Some(Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: batch.checker.then_some(None) });
+        self.replies = Some(Replies {
+            ticket: batch.ticket,
+            hosts,
+            unread: Vec::new(),
+            checker: batch.checker.then_some(None),
+            offset: None,
+        });
     }
 
     fn read(&self, host: &str) -> Reading {
@@ -205,7 +214,7 @@ impl World {
         self.told.clear();
         self.is_watched = false;
         self.is_up = false;
-        self.state.down();
+        self.state.down(self.now);
     }
 
     fn connect(&mut self) {
@@ -285,6 +294,12 @@ impl World {
 
     fn check(&mut self) {
         assert!(self.state.pending.is_empty(), "{:?}", self.state.pending);
+        for (host, route) in self.state.routes().unused {
+            let urls = route.record.backends.iter().map(ToString::to_string).collect();
+            let known = Some((&*route.pattern, urls));
+            let expected = self.resolve(&host).map(|(pattern, urls)| (pattern, urls.clone()));
+            assert_eq!(known, expected, "the snapshot has {host}");
+        }
         for core in 0..CORES {
             assert!(self.waiting[core].is_empty(), "core {core} waits for {:?}", self.waiting[core]);
             for (host, held) in &self.caches[core] {

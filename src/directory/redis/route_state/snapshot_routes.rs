@@ -1,0 +1,133 @@
+//! Routes that a snapshot or the predecessor has left. They serve while Redis is away, and each stays until Redis denies
+//! it, be it asked for or not: so a restart never makes the next snapshot smaller.
+//!
+//! While Redis is there, every one of them is read once more after each connection, behind all that somebody waits for,
+//! and again when its key is written to.
+
+use super::super::super::frontends::FrontendRecord;
+use super::super::reading::Reading;
+use super::RouteState;
+use crate::base::clock::Moment;
+use crate::cluster::Frontend;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// The most routes that are taken from a snapshot.
+pub(in crate::directory::redis) const MAX_SNAPSHOT_ROUTES: usize = 1 << 20;
+
+/// The route of a host as a snapshot has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::directory::redis) struct SnapshotRoute {
+    pub(in crate::directory::redis) pattern: Box<str>,
+    pub(in crate::directory::redis) record: FrontendRecord,
+    /// Dead marks that had not ended.
+    pub(in crate::directory::redis) marks: Box<[SnapshotMark]>,
+}
+
+/// A dead mark as a snapshot has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::directory::redis) struct SnapshotMark {
+    /// The member of the record that it is for.
+    pub(in crate::directory::redis) member: usize,
+    pub(in crate::directory::redis) until: Moment,
+    /// Others have made it, so that it bars the member.
+    pub(in crate::directory::redis) is_external: bool,
+}
+
+/// The routes of a snapshot by host.
+pub(in crate::directory::redis) type SnapshotRoutes = HashMap<Arc<str>, Arc<SnapshotRoute>>;
+
+/// All routes that are known, for a snapshot.
+#[derive(Debug, Default)]
+pub(in crate::directory::redis) struct KnownRoutes {
+    /// Those in use.
+    pub(in crate::directory::redis) frontends: Vec<Arc<Frontend>>,
+    /// Those of the last snapshot that are not.
+    pub(in crate::directory::redis) unused: Vec<(Arc<str>, Arc<SnapshotRoute>)>,
+}
+
+/// What is left of a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Restored {
+    pub(super) routes: SnapshotRoutes,
+    /// Hosts that Redis has yet to confirm or deny since it was connected to.
+    unverified: VecDeque<Arc<str>>,
+}
+
+impl Restored {
+    pub(super) fn new(routes: SnapshotRoutes) -> Self {
+        Self { routes, unverified: VecDeque::new() }
+    }
+
+    /// Has all of them read again.
+    pub(super) fn verify_all(&mut self) {
+        self.unverified.clear();
+        self.unverified.extend(self.routes.keys().cloned());
+    }
+
+    /// Nothing can be read.
+    pub(super) fn suspend(&mut self) {
+        self.unverified.clear();
+    }
+
+    /// The next host to read again.
+    pub(super) fn next_unverified(&mut self) -> Option<Arc<str>> {
+        self.unverified.pop_front()
+    }
+
+    /// Hosts that `pattern` of a pattern's kind says yes to.
+    pub(super) fn hosts_where(&self, is_meant: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = &Arc<str>> {
+        self.routes.iter().filter(move |(host, route)| is_meant(host, &route.pattern)).map(|(host, _)| host)
+    }
+
+    /// Sets the record of a host that is in the snapshot. Returns whether it is another one than before.
+    pub(super) fn update(&mut self, host: &str, pattern: &str, record: &FrontendRecord) -> bool {
+        let Some(route) = self.routes.get_mut(host) else { return false };
+        if *route.pattern == *pattern && route.record == *record {
+            return false;
+        }
+        *route = Arc::new(SnapshotRoute { pattern: pattern.into(), record: record.clone(), marks: Box::default() });
+        true
+    }
+}
+
+impl RouteState {
+    /// What Redis says of a host that is in the snapshot and that nobody uses.
+    pub(super) fn verify(&mut self, host: &Arc<str>, reading: Reading, now: Moment) {
+        match reading {
+            Reading::Found { pattern, mut listing, .. } => {
+                self.guard.saw_route(now);
+                let Some(before) = self.restored.routes.get(host) else { return };
+                if listing.record.backends.is_empty() && self.guard.is_on() {
+                    return;
+                }
+                if listing.keeps_options && before.pattern == pattern {
+                    listing.record.options = before.record.options;
+                }
+                self.version += u64::from(self.restored.update(host, &pattern, &listing.record));
+            }
+            Reading::Unknown if self.guard.is_on() => {}
+            Reading::Unknown => self.version += u64::from(self.restored.routes.remove(host).is_some()),
+            // It may be mended.
+            Reading::Bad(_) | Reading::Unread(_) => {}
+        }
+    }
+
+    /// Takes a host into use as the snapshot has it.
+    pub(super) fn restore(&mut self, host: &Arc<str>, now: Moment) -> Option<Arc<Frontend>> {
+        let route = Arc::clone(self.restored.routes.get(host)?);
+        self.frontends.set(host, &route.pattern, &route.record);
+        let frontend = self.frontends.get(host)?;
+        self.marks.restore(&frontend, &route.marks, now);
+        Some(frontend)
+    }
+
+    /// Everything in use, and what the last snapshot has besides.
+    pub(in crate::directory::redis) fn routes(&self) -> KnownRoutes {
+        let unused = self.restored.routes.iter().filter(|(host, _)| !self.frontends.contains(host));
+        KnownRoutes {
+            frontends: self.frontends.shared().collect(),
+            unused: unused.map(|(host, route)| (Arc::clone(host), Arc::clone(route))).collect(),
+        }
+    }
+}

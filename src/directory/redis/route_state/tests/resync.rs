@@ -1,0 +1,146 @@
+//! What is known when Redis comes back, and what a snapshot has kept.
+
+use super::*;
+
+#[test]
+fn routes_of_a_snapshot_stay_until_redis_denies_them() {
+    let record = listing(&["http://one"]).record;
+    let hosts = ["same", "moved", "gone", "bad", "late", "x.wild"];
+    let routes = hosts
+        .iter()
+        .map(|host| (Arc::from(*host), kept_route(if *host == "x.wild" { "*.wild" } else { host }, &record)));
+    let mut scene = Scene::with(routes.collect());
+    let known = |scene: &Scene| {
+        let KnownRoutes { frontends, unused } = scene.state.routes();
+        let unused = unused.iter().map(|(host, route)| format!("{host} {}", route.record.backends[0].host()));
+        let used = frontends.iter().map(|frontend| format!("{} in use", frontend.host));
+        used.chain(unused).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+    };
+    scene.up(true);
+    scene.ask("same");
+    assert_eq!(known(&scene).split(", ").count(), 6, "nothing was denied yet");
+    scene.reply_all(|host| match host {
+        "moved" => found("moved", &["http://two"], &[]),
+        "gone" => Reading::Unknown,
+        "bad" => Reading::Bad("frontend:bad: nonsense".into()),
+        "x.wild" => found("*.wild", &["http://one"], &[]),
+        host => found(host, &["http://one"], &[]),
+    });
+    assert_eq!(known(&scene), "bad one, late one, moved two, same in use, x.wild one");
+    assert_eq!(scene.told(), ["same is one"], "nobody is told of what nobody asked for");
+    let made: Vec<_> = scene.state.take_unresolved().iter().map(|backend| backend.url().host().to_owned()).collect();
+    assert_eq!(made, ["one"], "names are looked up for what is in use alone");
+    // Redis tells of a change and of an end.
+    scene.touch("late");
+    scene.touch("*.wild");
+    scene.reply_all(|host| if host == "late" { Reading::Unknown } else { found("*.wild", &["http://three"], &[]) });
+    assert_eq!(known(&scene), "bad one, moved two, same in use, x.wild three");
+    // What was denied while nobody heard is found out, and what serves while Redis is away is the last that it said.
+    scene.state.down(scene.now);
+    scene.told();
+    scene.ask("moved");
+    scene.ask("late");
+    assert_eq!(scene.told(), ["moved is two", "late failed: route_source_down"]);
+    scene.up(true);
+    scene.reply_all(|_| Reading::Unknown);
+    assert_eq!(known(&scene), "");
+}
+
+#[test]
+fn a_host_that_redis_lacks_is_held_for_so_long_and_no_longer() {
+    let record = listing(&["http://one"]).record;
+    let mut scene = Scene::with(SnapshotRoutes::from([("old".into(), kept_route("old", &record))]));
+    scene.up(true);
+    scene.ask("gone");
+    scene.reply_all(|host| found(host, &["http://one"], &[]));
+    scene.state.down(scene.now);
+    scene.up(false);
+    scene.reply_all(|_| Reading::Unknown);
+    scene.ask("old");
+    scene.reply_all(|_| Reading::Unknown);
+    scene.told();
+    assert_eq!(scene.state.held_total(), 2);
+    let first = scene.now;
+    // Somebody writes something again and again, and Redis is lost and found.
+    while scene.now < first + HOLD {
+        scene.touch(&format!("other{:?}", scene.now));
+        scene.reply_all(|_| Reading::Unknown);
+        if scene.now == first + HOLD / 2 {
+            scene.state.down(scene.now);
+            scene.up(false);
+            scene.reply_all(|_| Reading::Unknown);
+        }
+        scene.told();
+        scene.ask("gone");
+        scene.ask("old");
+        assert_eq!(scene.told(), ["gone is one", "old is one"]);
+        assert!(scene.state.next_tick().is_some_and(|end| end <= first + HOLD));
+        scene.now = scene.now + Duration::from_secs(5);
+        scene.state.tick(scene.now);
+    }
+    scene.reply_all(|_| Reading::Unknown);
+    let mut told = scene.told();
+    told.sort();
+    assert_eq!(told.join(" ").replace("gone old", "old gone"), "changed: old gone");
+    scene.ask("gone");
+    scene.ask("old");
+    scene.reply_all(|_| Reading::Unknown);
+    assert_eq!(scene.told(), ["gone is unknown", "old is unknown"]);
+    assert!(scene.state.routes().unused.is_empty());
+    assert_eq!(scene.state.held_total(), 2, "each is counted once");
+}
+
+#[test]
+fn a_mark_without_an_end_counts_for_a_while_and_a_newer_one_for_its_own() {
+    let mut scene = Scene::new();
+    scene.up(true);
+    scene.ask("h");
+    let endless = |dead: &[usize]| {
+        let Reading::Found { pattern, listing, mut dead } = found("h", &["http://a", "http://b"], dead) else {
+            panic!("a list")
+        };
+        dead.ttl = None;
+        Reading::Found { pattern, listing, dead }
+    };
+    scene.reply_all(|_| endless(&[0]));
+    let barred = |scene: &mut Scene| {
+        let frontend = scene.state.frontends.get("h").expect("in use");
+        let now = scene.now;
+        frontend.members.iter().map(|member| member.is_dead_external(now)).collect::<Vec<_>>()
+    };
+    assert_eq!(barred(&mut scene), [true, false]);
+    scene.now = scene.now + Duration::from_secs(20);
+    scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
+    scene.reply_all(|_| endless(&[0, 1]));
+    assert_eq!(barred(&mut scene), [true, true]);
+    scene.now = scene.now + Duration::from_secs(10);
+    // To be read again is not to be made again.
+    scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
+    scene.reply_all(|_| endless(&[0, 1]));
+    assert_eq!(barred(&mut scene), [false, true]);
+    scene.now = scene.now + Duration::from_secs(20);
+    assert_eq!(barred(&mut scene), [false, false]);
+}
+
+#[test]
+fn a_question_waits_while_it_is_found_out_which_data_there_is() {
+    let mut scene = Scene::new();
+    scene.up(true);
+    scene.ask("known");
+    scene.reply_all(|host| found(host, &["http://one"], &[]));
+    scene.told();
+    scene.ask("asked");
+    let (ticket, _) = scene.batch();
+    scene.state.touch(&ChangedKey::All, scene.now);
+    scene.state.pause();
+    scene.ask("later");
+    scene.reply(ticket, "asked", Reading::Unknown);
+    assert!(scene.state.take_batch().is_none());
+    assert_eq!(scene.told(), ["changed:  unknowns"], "nobody is told of a failure");
+    scene.up(false);
+    scene.reply_all(|host| if host == "asked" { found(host, &["http://two"], &[]) } else { Reading::Unknown });
+    let told: BTreeSet<_> = scene.told().into_iter().collect();
+    assert_eq!(told, BTreeSet::from(["asked is two".to_owned(), "later is unknown".to_owned()]));
+    scene.ask("known");
+    assert_eq!(scene.told(), ["known is one"], "it is held");
+}

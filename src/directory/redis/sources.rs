@@ -1,0 +1,102 @@
+//! Which server is read from: that of the first driver, or that of the last one while the first is a replica that has
+//! lost its master, or is not there at all.
+
+use super::Stop;
+use super::connect::{self, Role};
+use super::connection::Connection;
+use super::target::Target;
+use redis::{ProtocolVersion, RedisResult};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How often the two servers are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The servers that can be read from. Shared by all threads that read.
+#[derive(Clone, Debug)]
+pub(super) struct Sources(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    first: Target,
+    /// The last driver, where it is another one.
+    last: Option<Target>,
+    uses_last: AtomicBool,
+}
+
+impl Sources {
+    pub(super) fn new(read: &Target, write: &Target) -> Self {
+        let last = (read != write).then(|| write.clone());
+        Self(Arc::new(Inner { first: read.clone(), last, uses_last: AtomicBool::new(false) }))
+    }
+
+    /// Whether the last driver is read from.
+    pub(super) fn uses_last(&self) -> bool {
+        self.0.uses_last.load(Ordering::Relaxed)
+    }
+
+    /// The server to read from now.
+    pub(super) fn current(&self) -> &Target {
+        self.get(self.uses_last())
+    }
+
+    /// That of the last driver or of the first.
+    pub(super) fn get(&self, last: bool) -> &Target {
+        self.0.last.as_ref().filter(|_| last).unwrap_or(&self.0.first)
+    }
+
+    /// Whether there is more than one.
+    pub(super) fn has_last(&self) -> bool {
+        self.0.last.is_some()
+    }
+
+    /// The life of the thread that chooses. Not to be started where there is nothing to choose from.
+    pub(super) fn choose(self, stop: &Stop) {
+        let (mut first, mut last, mut was_stale) = (None, None, false);
+        loop {
+            let problem = problem_of(&self.0.first, &mut first);
+            // Once is nothing: a master that was restarted is there again in a moment.
+            let is_stale = problem.is_some() && was_stale;
+            was_stale = problem.is_some();
+            let uses_last = is_stale && problem_of(self.get(true), &mut last).is_none();
+            if self.0.uses_last.swap(uses_last, Ordering::Relaxed) != uses_last {
+                match problem {
+                    Some(problem) => {
+                        log::warn!("redis: {}: {problem}; reading from {}", self.0.first, self.get(true));
+                    }
+                    None => log::info!("redis: {} follows its master again; reading from it", self.0.first),
+                }
+            }
+            if stop.wait(LOOK_EVERY) {
+                return;
+            }
+        }
+    }
+}
+
+/// Why a server is not to be read from.
+fn problem_of(target: &Target, connection: &mut Option<Connection>) -> Option<String> {
+    for _ in 0..=usize::from(connection.is_some()) {
+        match role_of(target, connection) {
+            Ok(Role::Replica { is_linked: false, .. }) => return Some(connect::LOST_MASTER.to_owned()),
+            // One that may not be asked is believed.
+            Ok(_) => return None,
+            // A connection that was idle may be closed.
+            Err(_) if connection.take().is_some() => {}
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    None
+}
+
+fn role_of(target: &Target, connection: &mut Option<Connection>) -> RedisResult<Role> {
+    let open = match connection {
+        Some(open) => open,
+        None => {
+            let server = connect::find(target)?;
+            connection.insert(connect::open(target, &server, ProtocolVersion::RESP2)?)
+        }
+    };
+    connect::role(open)
+}
