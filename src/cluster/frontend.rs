@@ -89,7 +89,13 @@ impl Member {
 
     /// Whether somebody else says that the member is dead.
     pub fn is_dead_external(&self, now: Moment) -> bool {
-        Moment::from_micros(self.barred_until.load(Ordering::Relaxed)) > now
+        self.barred_until(now).is_some()
+    }
+
+    /// The moment until which others say that the member is dead, where that lies after `now`.
+    pub fn barred_until(&self, now: Moment) -> Option<Moment> {
+        let until = Moment::from_micros(self.barred_until.load(Ordering::Relaxed));
+        (until > now).then_some(until)
     }
 
     /// The moment until which the member counts as dead by what this node has seen, where that lies after `now`.

@@ -4,6 +4,7 @@
 //! wait for. A pair is read when somebody first asks for its name; one that is bad harms nobody else, and where a good
 //! one stood before, that stays in use.
 
+use super::handover::Export;
 use super::{Error, RouteEvent, SubscriberId, Subscribers};
 use crate::base::clock::Clock;
 use crate::base::file_watch::FileWatch;
@@ -95,6 +96,8 @@ pub(super) enum CertificateCommand {
     Reread,
     /// The snapshot is another process's.
     Retire,
+    /// What is known goes to the process that takes this one's place.
+    Export(Sender<Export>),
     /// End.
     Stop,
 }
@@ -163,7 +166,8 @@ impl CertificateService {
                 recv(channels.commands) -> command => match command {
                     Ok(CertificateCommand::Replace(records)) => self.replace(records, channels),
                     Ok(CertificateCommand::Reread) => self.reread(),
-                    Ok(CertificateCommand::Retire) => {}
+                    // Files are read again by whoever comes next.
+                    Ok(CertificateCommand::Retire | CertificateCommand::Export(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return,
                 },
                 recv(daily) -> _ => {

@@ -65,7 +65,8 @@ impl FileSource {
                 },
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Reload) => self.reload(),
-                    Ok(SourceCommand::Retire) => {}
+                    // The file is read again by whoever comes next.
+                    Ok(SourceCommand::Retire | SourceCommand::Export(_)) => {}
                     Ok(SourceCommand::Stop) | Err(_) => return,
                 },
             }

@@ -10,6 +10,7 @@ mod certificates;
 mod dns;
 mod file;
 mod frontends;
+mod handover;
 mod parse;
 pub mod redis;
 mod snapshot;
@@ -20,6 +21,7 @@ pub mod test_api;
 mod watch;
 
 pub use certificates::CertificateResult;
+pub use handover::Inherited;
 pub use parse::{Fault, Faults};
 pub use status::Status;
 pub use subscribers::SubscriberId;
@@ -34,7 +36,7 @@ use dns::DnsResolver;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,6 +180,11 @@ impl std::error::Error for Error {}
 /// Starts the directory; cores then join it ([`Directory::join`]). Routes that are not good at the start are an error;
 /// later ones are logged and change nothing.
 pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
+    start_after(settings, Inherited::default(), clock)
+}
+
+/// Starts the directory with what another process has handed over, which counts until the source says otherwise.
+pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> Result<Directory, Error> {
     let subscribers = Subscribers::default();
     let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
     let (commands, commands_in) = crossbeam_channel::bounded(MAX_COMMANDS);
@@ -199,7 +206,7 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
             certificate_service,
             subscribers.clone(),
             clock,
-            &changed_certificates,
+            (&changed_certificates, inherited.certificates),
         )?,
     };
     let channels = RequestChannels {
@@ -224,7 +231,7 @@ pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
             subscribers.clone(),
             resolver,
             clock,
-            (Arc::clone(&status), changed_certificates),
+            (Arc::clone(&status), changed_certificates, inherited.routes),
         )?,
     };
     let threads = Arc::new(Mutex::new(vec![thread, certificate_service]));
@@ -320,6 +327,26 @@ impl Directory {
         let _ = self.commands.try_send(SourceCommand::Reload);
     }
 
+    /// Writes what is known, for a process that takes this one's place and reads it by [`start_after`]. Nothing is
+    /// written where that reads the source again. Waits for `patience` at most for each of the two.
+    pub fn hand_over(
+        &self,
+        routes: &mut impl Write,
+        certificates: &mut impl Write,
+        patience: Duration,
+    ) -> Result<(), String> {
+        let busy = || "the directory is too busy".to_owned();
+        let (to, exports) = crossbeam_channel::bounded(1);
+        self.commands.send_timeout(SourceCommand::Export(to), patience).map_err(|_| busy())?;
+        let (to, certificate_exports) = crossbeam_channel::bounded(1);
+        self.certificate_commands
+            .send_timeout(certificates::CertificateCommand::Export(to), patience)
+            .map_err(|_| busy())?;
+        let routes = handover::write(&exports, routes, patience).map_err(|problem| format!("routes: {problem}"));
+        let certificates = handover::write(&certificate_exports, certificates, patience);
+        routes.and(certificates.map_err(|problem| format!("certificates: {problem}")))
+    }
+
     /// Leaves the snapshot to another process from now on.
     pub fn retire(&self) {
         // If there is no room, it is written once more at the end.
@@ -367,6 +394,8 @@ enum SourceCommand {
     Reload,
     /// The snapshot is another process's.
     Retire,
+    /// What is known goes to the process that takes this one's place.
+    Export(Sender<handover::Export>),
     Stop,
 }
 

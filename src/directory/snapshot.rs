@@ -4,6 +4,8 @@
 //! all before it; in between stands one JSON value a line. A file that ends early, or in which a byte was changed, is
 //! refused as a whole: half of it would be a guess. A new one is written beside the old one and takes its name.
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,8 +14,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A larger file is none of ours.
-const MAX_BYTES: u64 = 4 << 30;
+/// A larger file is not read: it would take longer than a start may.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// What a file keeps many of.
 pub(super) trait SnapshotEntry: Serialize + DeserializeOwned {
@@ -41,6 +43,20 @@ pub(super) struct Route {
     /// The option of this name; a snapshot of before there was one has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) https_redirect: Option<bool>,
+    /// Dead marks, where a process hands over to the next one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) marks: Vec<Mark>,
+}
+
+/// A dead mark of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// The place of the backend among those of its route.
+    pub(super) member: usize,
+    /// When it ends, in milliseconds from when this is written.
+    pub(super) left_ms: u64,
+    /// Others have made it.
+    pub(super) is_external: bool,
 }
 
 impl SnapshotEntry for Route {
@@ -61,6 +77,10 @@ pub(super) enum Fault {
         found: String,
         expected: &'static str,
     },
+    /// It is too large.
+    Large {
+        bytes: u64,
+    },
     /// Its end is missing.
     Torn,
     /// Its checksum is not that of its content.
@@ -80,6 +100,7 @@ impl fmt::Display for Fault {
             Self::Version { found, expected } => {
                 write!(f, "it begins with {found:?}, and this version reads {expected:?}")
             }
+            Self::Large { bytes } => write!(f, "it has {} MiB, and {} is the most", bytes >> 20, MAX_BYTES >> 20),
             Self::Torn => f.write_str("its end is missing"),
             Self::Edited => f.write_str("its checksum does not fit its content"),
             Self::Line { number, problem } => write!(f, "line {number}: {problem}"),
@@ -90,8 +111,11 @@ impl fmt::Display for Fault {
 /// Reads a snapshot.
 pub(super) fn read<T: SnapshotEntry>(path: &Path) -> Result<Snapshot<T>, Fault> {
     let metadata = fs::metadata(path).map_err(Fault::Io)?;
-    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+    if !metadata.is_file() {
         return Err(Fault::Foreign { expected: T::MAGIC });
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(Fault::Large { bytes: metadata.len() });
     }
     let bytes = fs::read(path).map_err(Fault::Io)?;
     parse(&bytes)
@@ -167,6 +191,28 @@ pub(super) fn encode<T: SnapshotEntry>(snapshot: &Snapshot<T>, out: &mut impl Wr
         put(&serde_json::to_vec(item)?)?;
     }
     writeln!(out, "end {} {:08x}", snapshot.items.len(), hasher.finalize())
+}
+
+/// The file that a path leads to, if it is a link: a snapshot that takes the place of the link would leave what that
+/// leads to behind.
+pub(super) fn follow_link(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| match fs::read_link(path) {
+        // There is nothing there yet. A relative link starts at its own folder.
+        Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
+        Err(_) => path.to_owned(),
+    })
+}
+
+/// Makes this process the one that writes a snapshot, until what is returned is dropped.
+pub(super) fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(beside(path, "lock"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => {
+            let problem = "another process writes it; give each process a file of its own";
+            io::Error::new(io::ErrorKind::ResourceBusy, problem)
+        }
+        error => error.into(),
+    })
 }
 
 /// Moves a snapshot that is no good out of the way of the next one. Says what became of it.

@@ -24,6 +24,7 @@ pub use upgrade::{Predecessor, order as order_upgrade};
 
 use crate::base::clock::{Clock, Moment};
 use crate::config::Settings;
+use crate::directory::Inherited;
 use crate::net::activation;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::listener::Listener;
@@ -118,7 +119,8 @@ fn prepare(
     }
     account.take_on().map_err(Error::Privileges)?;
     panics::log_them();
-    let supervisor = Supervisor::assemble(&settings, &cpus, listeners, events)?;
+    let inherited = predecessor.map(Predecessor::known).unwrap_or_default();
+    let supervisor = Supervisor::assemble(&settings, &cpus, listeners, inherited, events)?;
     Ok(Supervisor { pid_file, ..supervisor })
 }
 
@@ -184,6 +186,7 @@ impl Supervisor {
         settings: &Settings,
         cpus: &[affinity::CpuPlacement],
         listeners: Listeners,
+        inherited: Inherited,
         events: &Sender<Event>,
     ) -> Result<Self, Error> {
         let clock = Clock::new();
@@ -191,7 +194,7 @@ impl Supervisor {
             .map_err(|error| Error::System("opening the access log", error))?;
         let deps = WorkerDeps {
             settings: settings.clone(),
-            directory: directory::start(&settings.directory, clock).map_err(Error::Directory)?,
+            directory: directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?,
             log: cores_log,
             pages: Arc::new(Pages::load(&settings.page)),
             certificates: certificates::CertificateManager::new(settings, events, clock)?,
@@ -390,7 +393,7 @@ impl Supervisor {
         // Fails only when the supervisor has gone.
         let tell = move |event| drop(events.send(Event::Successor(event)));
         let timeout = self.pool.deps.settings.supervision.upgrade_timeout;
-        self.upgrade_state.begin(self.pool.listeners.as_ref(), timeout, tell);
+        self.upgrade_state.begin(self.pool.listeners.as_ref(), &self.pool.deps.directory, timeout, tell);
     }
 
     fn hear_of_successor(&mut self, event: SuccessorEvent) {

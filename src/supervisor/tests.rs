@@ -62,7 +62,8 @@ impl Scene {
         let (listeners, _) = Listeners::open(&settings, workers, vec![first]).expect("doors");
         listeners.listen().expect("queues");
         let cpus = vec![affinity::CpuPlacement::Anywhere; workers];
-        let mut supervisor = Supervisor::assemble(&settings, &cpus, listeners, &events_out).expect("a house");
+        let mut supervisor =
+            Supervisor::assemble(&settings, &cpus, listeners, Inherited::default(), &events_out).expect("a house");
         supervisor.pool.start().expect("workers");
         Self { supervisor: Some(supervisor), events, address, folder, clock: Clock::new(), backend }
     }

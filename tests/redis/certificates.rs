@@ -20,7 +20,7 @@ fn command(pattern: &str, pair: &Pair) -> redis::Cmd {
     command
 }
 
-fn put(connection: &mut Connection, pattern: &str, pair: &Pair) {
+pub(crate) fn put(connection: &mut Connection, pattern: &str, pair: &Pair) {
     command(pattern, pair).query::<()>(connection).expect("writing to Redis");
 }
 

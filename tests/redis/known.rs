@@ -4,6 +4,7 @@ use crate::changes::{clients, until_all_say};
 use crate::server::Server;
 use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};
+use crate::support::tls::Authority;
 use crate::support::{HOST, canned, until, unused_address};
 use nix::sys::signal::Signal;
 use std::path::Path;
@@ -206,4 +207,72 @@ fn a_replica_without_its_master_is_named_and_where_the_master_is_configured_it_i
         until_all_say(&mut clients(proxy), HOST, "one");
         assert_eq!(proxy.stderr().matches("has lost its master").count(), 1, "{}", proxy.stderr());
     }
+}
+
+#[test]
+fn an_upgrade_while_redis_is_away_forgets_nothing() {
+    let mut redis = Server::start();
+    let backends = ["one", "other", "third"].map(|name| Backend::always(canned::ok(name)));
+    let authority = Authority::new();
+    let pair = authority.issue(&["tls.test"]);
+    let trust = authority.trust();
+    redis.set(HOST, &[backends[0].url()]);
+    redis.set("a.test", &[backends[0].url()]);
+    redis.set("marked.test", &[backends[0].url(), backends[1].url()]);
+    crate::certificates::put(&mut redis.connect(), "tls.test", &pair);
+    // Without a snapshot: all of it goes from process to process.
+    let setup = Setup::new();
+    let pid_file = setup.dir().join("pid");
+    let setup = setup.set("pidFile", pid_file.to_str().expect("a plain path")).set("drainTimeout", 1);
+    let mut proxy = setup.driver(redis.url()).with_https().workers(1).start();
+    until_all_say(&mut clients(&proxy), HOST, "one");
+    proxy.client().get("a.test", "/").expect_ok("one");
+    until("the certificate is shown", || trust.shown(&proxy, "tls.test") == Some(pair.der()));
+    // What others have marked dead, and what was moved a moment before the end.
+    redis.run::<()>("SADD dead:marked.test 0");
+    redis.run::<()>("EXPIRE dead:marked.test 600");
+    let marked = |proxy: &Proxy| {
+        let mut client = proxy.client();
+        (0..20).all(|_| client.get("marked.test", "/").text() == "other")
+    };
+    until("the mark is obeyed", || marked(&proxy));
+    redis.set(HOST, &[backends[2].url()]);
+    until_all_say(&mut clients(&proxy), HOST, "third");
+    redis.kill();
+    until("Redis is away", || proxy.stderr().contains(" is away: "));
+    for _ in 0..2 {
+        let before = std::fs::read_to_string(&pid_file).expect("a number");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
+        let output = command.args(["upgrade", "--pid", before.trim()]).output().expect("the command");
+        assert!(output.status.success(), "{output:?} {}", proxy.stderr());
+        let pid = std::fs::read_to_string(&pid_file).expect("a number").trim().parse().expect("a number");
+        proxy.follow(pid);
+        assert_eq!(proxy.client().get(HOST, "/").text(), "third", "{}", proxy.stderr());
+        proxy.client().get("a.test", "/").expect_ok("one");
+        assert!(marked(&proxy), "{}", proxy.stderr());
+        assert_eq!(trust.shown(&proxy, "tls.test"), Some(pair.der()));
+        assert_eq!(proxy.client().get("nobody.test", "/").status(), 503);
+    }
+    // Redis comes back with what it has: that counts.
+    redis.revive();
+    redis.set(HOST, &[backends[1].url()]);
+    until_all_say(&mut clients(&proxy), HOST, "other");
+}
+
+#[test]
+fn a_second_process_leaves_the_snapshot_to_the_first() {
+    let backend = Backend::always(canned::ok("ok"));
+    let (redis, setup, path) = many(&backend);
+    let mut first = setup.start();
+    assert_eq!(served(&first, 0..10), 10);
+    until("it is written", || path.exists() && kept(&path) == 10);
+    let setup = Setup::new().set("snapshot", path.to_str().expect("a plain path")).workers(1);
+    let second = setup.driver(redis.url()).start();
+    assert_eq!(served(&second, 0..20), 20);
+    until("that is told", || second.stderr().contains("another process writes it"));
+    assert_eq!(kept(&path), 10);
+    stop(&mut first);
+    redis.set(HOST, &[backend.url()]);
+    until_all_say(&mut clients(&second), HOST, "ok");
+    until("the second writes it", || kept(&path) == 21);
 }

@@ -19,6 +19,7 @@ use crossbeam_channel::select;
 use lru::LruCache;
 use redis::{ProtocolVersion, RedisResult, Value, cmd};
 use std::collections::HashSet;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -111,6 +112,7 @@ impl RedisCertificateService {
         subscribers: Subscribers,
         clock: Clock,
         changed_certificates: Arc<ChangedCertificates>,
+        inherited: Option<File>,
     ) -> Result<Self, Error> {
         let file = settings.snapshot.as_deref().filter(|_| settings.keeps_certificates);
         let file = file.map(|path| snapshot::beside(path, "certificates"));
@@ -124,7 +126,7 @@ impl RedisCertificateService {
             retry_at: Moment::ZERO,
             was_too_long: false,
             names: LruCache::new(REMEMBERED),
-            pairs: KeyPairStore::start(REMEMBERED, file.as_deref(), clock)?,
+            pairs: KeyPairStore::start(REMEMBERED, file.as_deref(), inherited, clock)?,
             budget: LookupBudget { rate, left: rate, since: Moment::ZERO },
             unsure: HashSet::new(),
         })
@@ -143,6 +145,8 @@ impl RedisCertificateService {
                 recv(channels.commands) -> command => match command {
                     Ok(CertificateCommand::Reread) => self.tell_changed(),
                     Ok(CertificateCommand::Retire) => self.pairs.retire(),
+                    // Fails only where nobody waits any more.
+                    Ok(CertificateCommand::Export(to)) => drop(to.send(self.pairs.export())),
                     Ok(CertificateCommand::Replace(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return self.pairs.finish(),
                 },

@@ -4,10 +4,12 @@
 use super::save::{self, Saver};
 use crate::base::clock::{Clock, Moment};
 use crate::directory::Error;
+use crate::directory::handover::{self, Export};
 use crate::directory::snapshot::{Snapshot, SnapshotEntry};
 use crate::net::tls::{Credentials, PemText, read_credentials};
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -46,7 +48,7 @@ struct KeyPairEntry {
     fingerprint: u64,
     /// The last good ones; `None` too for those from the file that nobody has asked for.
     credentials: Option<Credentials>,
-    /// What those were made of, if it is to be kept.
+    /// What those were made of, for the file and for the process that takes this one's place.
     record: Option<Arc<KeyPairRecord>>,
 }
 
@@ -71,18 +73,33 @@ pub(super) struct KeyPairStore {
 }
 
 impl KeyPairStore {
-    /// Not more than `capacity`, those in the file included. Without a path nothing is kept.
-    pub(super) fn start(capacity: NonZeroUsize, file: Option<&Path>, clock: Clock) -> Result<Self, Error> {
+    /// Not more than `capacity`, those that were handed over or else are in the file included. Without a path nothing
+    /// is kept.
+    pub(super) fn start(
+        capacity: NonZeroUsize,
+        file: Option<&Path>,
+        inherited: Option<File>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
         let mut pairs = LruCache::new(capacity);
-        let Some(file) = file else { return Ok(Self { pairs, saver: None }) };
-        let render = |items| Snapshot { histories: Vec::new(), items };
-        let (snapshot, saver) = save::start::<Arc<KeyPairRecord>, _>(file, "certificates", clock, render)?;
-        for record in snapshot.into_iter().flat_map(|snapshot| snapshot.items) {
+        let inherited = handover::read::<Arc<KeyPairRecord>>(inherited, "certificates");
+        let (kept, mut saver) = match file {
+            Some(file) => {
+                let (snapshot, saver) = save::start::<Arc<KeyPairRecord>, _>(file, "certificates", clock, render)?;
+                (snapshot, Some(saver))
+            }
+            None => (None, None),
+        };
+        if let (Some(_), Some(saver)) = (&inherited, &mut saver) {
+            // It is newer than the file.
+            saver.note_change(clock.now());
+        }
+        for record in inherited.or(kept).into_iter().flat_map(|snapshot| snapshot.items) {
             let fingerprint = fingerprint(&record.texts());
             let pair = KeyPairEntry { fingerprint, credentials: None, record: Some(Arc::clone(&record)) };
             pairs.put(record.pattern.clone(), pair);
         }
-        Ok(Self { pairs, saver: Some(saver) })
+        Ok(Self { pairs, saver })
     }
 
     /// Reads a pair, unless it is the one that was read before. A bad one does not take the place of a good one.
@@ -99,7 +116,7 @@ impl KeyPairStore {
         }
         match texts.and_then(|texts| Ok((read_pair(&texts)?, texts))) {
             Ok((credentials, texts)) => {
-                let record = self.saver.as_ref().map(|_| Arc::new(KeyPairRecord::new(pattern, &texts)));
+                let record = Some(Arc::new(KeyPairRecord::new(pattern, &texts)));
                 let pair = KeyPairEntry { fingerprint, credentials: Some(credentials.clone()), record };
                 self.pairs.put(pattern.into(), pair);
                 self.note_change(now);
@@ -172,6 +189,12 @@ impl KeyPairStore {
         self.saver = None;
     }
 
+    /// All of them, for the process that takes this one's place.
+    pub(super) fn export(&self) -> Export {
+        let records = self.records();
+        handover::export(move || render(records))
+    }
+
     /// Has them written for the last time.
     pub(super) fn finish(mut self) {
         if let Some(saver) = self.saver.take() {
@@ -182,6 +205,10 @@ impl KeyPairStore {
     fn records(&self) -> Vec<Arc<KeyPairRecord>> {
         self.pairs.iter().filter_map(|(_, pair)| pair.record.clone()).collect()
     }
+}
+
+fn render(items: Vec<Arc<KeyPairRecord>>) -> Snapshot<Arc<KeyPairRecord>> {
+    Snapshot { histories: Vec::new(), items }
 }
 
 impl KeyPairRecord {

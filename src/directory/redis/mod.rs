@@ -17,29 +17,30 @@ mod route_state;
 mod save;
 mod sources;
 mod target;
+mod tools;
 mod watcher;
 mod writer;
 
 pub(super) use certificates::ChangedCertificates;
 pub use target::{EXPECTED, Location, Target, TargetFault};
+pub use tools::connect;
+pub(super) use tools::{read_certificate, read_listing};
 
 use super::certificates::{CertificateChannels, CertificateCommand};
 use super::dns::DnsResolver;
-use super::test_api::ParsedListing;
 use super::{DeadMark, Error, Lookup, RequestChannels, RouteEvent, SourceCommand, Status, Subscribers};
 use crate::base::clock::{Clock, Moment};
-use crate::route;
 use certificates::RedisCertificateService;
 use connect::{Continuity, Identity};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use jobs::JobGiver;
 use reader::RouteReader;
-use reading::Reading;
 use route_state::{ChangedKey, Limits, Output, OwnMark, Replies, RouteState};
 use save::{Routes, Saver};
 use sources::Sources;
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -106,49 +107,16 @@ enum Event {
     Replies(Replies),
 }
 
-/// A connection of a tool's own, opened and asked without long waits.
-pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
-    connect::open_for_tool(target)
-}
-
-/// What replies about a host mean, for [`super::texts`].
-pub(super) fn read_listing(host: &str, replies: &[::redis::Value]) -> Result<Option<ParsedListing>, String> {
-    let patterns: Vec<_> = route::patterns(host).collect();
-    let (pattern, listing, dead) = match reading::read(patterns.iter().map(|pattern| &**pattern), replies) {
-        Reading::Unknown => return Ok(None),
-        Reading::Bad(problem) => return Err(problem.into()),
-        Reading::Unread(_) => return Err("the list was not read".to_owned()),
-        Reading::Found { pattern, listing, dead } => (pattern, listing, dead),
-    };
-    let urls = listing.record.backends.iter().enumerate();
-    Ok(Some(ParsedListing {
-        pattern: pattern.into(),
-        id: listing.record.id.clone().into(),
-        backends: urls.map(|(index, url)| (listing.place_of(index), url.as_str().to_owned())).collect(),
-        total: listing.total,
-        faults: listing.faults,
-        https_redirect: listing.record.options.https_redirect,
-        option_faults: listing.option_faults,
-        dead: dead.indexes,
-        ttl: dead.ttl,
-    }))
-}
-
-/// Whether a reply has a certificate that can be used, for [`super::texts`].
-pub(super) fn read_certificate(reply: &::redis::Value) -> Result<bool, String> {
-    certificates::read(reply)
-}
-
 /// Starts the clerk who knows the certificates.
 pub(super) fn start_certificate_service(
     settings: &Settings,
     channels: CertificateChannels,
     subscribers: Subscribers,
     clock: Clock,
-    changed_certificates: &Arc<ChangedCertificates>,
+    (changed_certificates, inherited): (&Arc<ChangedCertificates>, Option<File>),
 ) -> Result<JoinHandle<()>, Error> {
     let certificate_service =
-        RedisCertificateService::new(settings, subscribers, clock, Arc::clone(changed_certificates))?;
+        RedisCertificateService::new(settings, subscribers, clock, Arc::clone(changed_certificates), inherited)?;
     spawn("certificates", move || certificate_service.run(&channels))
 }
 
@@ -159,7 +127,7 @@ pub(super) fn start(
     subscribers: Subscribers,
     resolver: DnsResolver,
     clock: Clock,
-    (status, changed_certificates): (Arc<Status>, Arc<ChangedCertificates>),
+    (status, changed_certificates, inherited): (Arc<Status>, Arc<ChangedCertificates>, Option<File>),
 ) -> Result<JoinHandle<()>, Error> {
     let (guard, stop) = crossbeam_channel::bounded(0);
     let stop = Stop(stop);
@@ -191,7 +159,7 @@ pub(super) fn start(
     spawn("redis-watch", move || watcher.run())?;
     spawn("redis-read", move || reader.run())?;
     spawn("redis-write", move || writer.run())?;
-    let (known, saver) = save::start_routes(settings.snapshot.as_deref(), clock)?;
+    let (known, saver) = save::start_routes(settings.snapshot.as_deref(), inherited, clock)?;
     if !known.routes.is_empty() {
         status.warm();
     }
@@ -264,6 +232,8 @@ impl Server {
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Reload) => self.state.refresh(),
                     Ok(SourceCommand::Retire) => self.saver = None,
+                    // Fails only where nobody waits any more.
+                    Ok(SourceCommand::Export(to)) => drop(to.send(save::export(self.routes(), self.clock.now()))),
                     Ok(SourceCommand::Stop) | Err(_) => return self.end(),
                 },
                 default(patience) => {}

@@ -21,7 +21,7 @@ mod unread;
 
 pub(super) use marks::OwnMark;
 pub(super) use messages::{Batch, ChangedKey, Output, Replies};
-pub(super) use snapshot_routes::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotRoute, SnapshotRoutes};
+pub(super) use snapshot_routes::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotMark, SnapshotRoute, SnapshotRoutes};
 
 use super::super::frontends::Frontends;
 use super::super::{LookupResult, SubscriberId};

@@ -1,13 +1,17 @@
 //! What is known, on its way to a file and back.
 
 use super::connect::Identity;
-use super::route_state::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotRoute, SnapshotRoutes};
+use super::route_state::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotMark, SnapshotRoute, SnapshotRoutes};
 use crate::base::clock::{Clock, Moment};
 use crate::cluster::{BackendUrl, Frontend, Options};
 use crate::directory::Error;
 use crate::directory::frontends::FrontendRecord;
+use crate::directory::handover::{self, Export};
 use crate::directory::snapshot::{self, Snapshot, SnapshotEntry};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use nix::fcntl::Flock;
+use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +20,12 @@ use std::time::Duration;
 
 /// How long it takes until what could not be written is tried again, if nothing newer is to be written until then.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// How long a start waits for a snapshot to be read.
+const READ: Duration = Duration::from_secs(10);
+
+/// How long the end waits for a snapshot to be written.
+const LAST_WRITE: Duration = Duration::from_secs(10);
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_secs(5);
@@ -33,6 +43,8 @@ pub(super) struct Known {
 pub(super) struct Saver<W> {
     work: Sender<W>,
     thread: JoinHandle<()>,
+    /// It ends when the thread does.
+    is_over: Receiver<Infallible>,
     due: Option<Moment>,
 }
 
@@ -44,24 +56,50 @@ pub(super) struct Routes {
     pub(super) histories: Vec<String>,
 }
 
-/// Reads the snapshot of the routes and starts the thread that writes it; nothing without a path.
-pub(super) fn start_routes(path: Option<&Path>, clock: Clock) -> Result<(Known, Option<Saver<Routes>>), Error> {
-    let Some(path) = path else { return Ok((Known::default(), None)) };
-    let (snapshot, saver) = start(path, "hosts", clock, render)?;
-    Ok((snapshot.map(revive).unwrap_or_default(), Some(saver)))
+/// Reads the routes that the process before has handed over, or else the snapshot, and starts the thread that writes
+/// that, where there is a path.
+pub(super) fn start_routes(
+    path: Option<&Path>,
+    inherited: Option<File>,
+    clock: Clock,
+) -> Result<(Known, Option<Saver<Routes>>), Error> {
+    let inherited = handover::read(inherited, "routes");
+    let (kept, mut saver) = match path {
+        Some(path) => {
+            let (snapshot, saver) = start(path, "hosts", clock, |routes| render(routes, None))?;
+            (snapshot, Some(saver))
+        }
+        None => (None, None),
+    };
+    if let (Some(_), Some(saver)) = (&inherited, &mut saver) {
+        // It is newer than the file.
+        saver.note_change(clock.now());
+    }
+    let known = inherited.or(kept).map(|snapshot| revive(snapshot, clock.now()));
+    Ok((known.unwrap_or_default(), saver))
+}
+
+/// What is known, for the process that takes this one's place.
+pub(super) fn export(routes: Routes, now: Moment) -> Export {
+    handover::export(move || render(routes, Some(now)))
 }
 
 /// Reads a snapshot and starts the thread that writes it. One that is no good is left as it is, for whoever wants to
-/// know why, until there is a better one.
-pub(super) fn start<T: SnapshotEntry, W: Send + 'static>(
+/// know why, until there is a better one. A path that is a link stays one: what it leads to is read and replaced.
+pub(super) fn start<T: SnapshotEntry + Send + 'static, W: Send + 'static>(
     path: &Path,
     what: &str,
     clock: Clock,
     render: impl Fn(W) -> Snapshot<T> + Send + 'static,
 ) -> Result<(Option<Snapshot<T>>, Saver<W>), Error> {
     let begun = clock.now();
-    let mut is_refused = false;
-    let known = match snapshot::read(path) {
+    let path = snapshot::follow_link(path);
+    let mut target = Target { path: path.clone(), is_refused: false, lock: None };
+    let (read_out, read) = crossbeam_channel::bounded(1);
+    let from = path.clone();
+    super::spawn("snapshot-read", move || drop(read_out.send(snapshot::read::<T>(&from))))?;
+    let late = || snapshot::Fault::Io(io::Error::new(io::ErrorKind::TimedOut, format!("not read within {READ:?}")));
+    let known = match read.recv_timeout(READ).unwrap_or_else(|_| Err(late())) {
         Ok(snapshot) => {
             let (count, took) = (snapshot.items.len(), clock.now().since(begun));
             log::info!("snapshot {}: {count} {what}, read in {took:?}", path.display());
@@ -70,21 +108,38 @@ pub(super) fn start<T: SnapshotEntry, W: Send + 'static>(
         Err(snapshot::Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
         Err(fault) => {
             log::error!("snapshot {}: {fault}; it is not used, and left as it is", path.display());
-            is_refused = true;
+            target.is_refused = true;
             None
         }
     };
     let (work, works) = crossbeam_channel::bounded::<W>(1);
-    let target: PathBuf = path.to_owned();
-    let write = move |snapshot: &Snapshot<T>| {
-        if std::mem::take(&mut is_refused) {
-            log::warn!("the refused snapshot {}", snapshot::set_aside(&target));
+    let (lives, is_over) = crossbeam_channel::bounded(0);
+    let thread = super::spawn("snapshot", move || {
+        let _lives = lives;
+        write_all(&works, &path, RETRY, render, |snapshot| target.write(snapshot));
+    })?;
+    Ok((known, Saver { work, thread, is_over, due: None }))
+}
+
+/// The file that snapshots are written to.
+struct Target {
+    path: PathBuf,
+    /// What stands there is no good, and is kept beside it.
+    is_refused: bool,
+    /// Held by the one process that writes there; others read alone until it has ended.
+    lock: Option<Flock<File>>,
+}
+
+impl Target {
+    fn write<T: SnapshotEntry>(&mut self, snapshot: &Snapshot<T>) -> io::Result<()> {
+        if self.lock.is_none() {
+            self.lock = Some(snapshot::lock(&self.path)?);
         }
-        snapshot::write(&target, snapshot)
-    };
-    let owned = path.to_owned();
-    let thread = super::spawn("snapshot", move || write_all(&works, &owned, RETRY, render, write))?;
-    Ok((known, Saver { work, thread, due: None }))
+        if std::mem::take(&mut self.is_refused) {
+            log::warn!("the refused snapshot {}", snapshot::set_aside(&self.path));
+        }
+        snapshot::write(&self.path, snapshot)
+    }
 }
 
 /// Writes whatever comes. What could not be written is tried again until something newer comes; a fault that lasts is
@@ -144,22 +199,41 @@ impl<W> Saver<W> {
     /// Writes for the last time, if there is something to write, and waits for that.
     pub(super) fn finish(self, known: impl FnOnce() -> W) {
         if self.due.is_some() {
-            let _ = self.work.send(known());
+            let _ = self.work.send_timeout(known(), LAST_WRITE);
         }
         drop(self.work);
+        if self.is_over.recv_timeout(LAST_WRITE) == Err(RecvTimeoutError::Timeout) {
+            return log::error!("the last snapshot is not written within {LAST_WRITE:?}; the one before it stays");
+        }
         if self.thread.join().is_err() {
             log::error!("the thread that writes the snapshot had panicked");
         }
     }
 }
 
-fn render(Routes { known, histories }: Routes) -> Snapshot<snapshot::Route> {
+/// Dead marks are rendered as of `now`. A file has none: nobody knows when it is read.
+fn render(Routes { known, histories }: Routes, now: Option<Moment>) -> Snapshot<snapshot::Route> {
+    let mark = |mark: &SnapshotMark| {
+        let left_ms = u64::try_from(mark.until.since(now?).as_millis()).ok().filter(|left| *left > 0)?;
+        Some(snapshot::Mark { member: mark.member, left_ms, is_external: mark.is_external })
+    };
+    let marks_in_use = |frontend: &Frontend| {
+        let now = now.unwrap_or(Moment::NEVER);
+        let members = frontend.members.iter().enumerate();
+        let marks = members.flat_map(|(member, state)| {
+            let own = state.dead_until(now).map(|until| SnapshotMark { member, until, is_external: false });
+            let others = state.barred_until(now).map(|until| SnapshotMark { member, until, is_external: true });
+            own.into_iter().chain(others)
+        });
+        marks.filter_map(|found| mark(&found)).collect()
+    };
     let in_use = |frontend: &Arc<Frontend>| snapshot::Route {
         host: frontend.host.clone(),
         pattern: frontend.pattern.clone(),
         id: frontend.id.clone(),
         backends: frontend.members.iter().map(|member| member.backend.url().as_str().into()).collect(),
         https_redirect: frontend.options.https_redirect,
+        marks: marks_in_use(frontend),
     };
     let unused = |(host, route): &(Arc<str>, Arc<SnapshotRoute>)| snapshot::Route {
         host: (&**host).into(),
@@ -167,21 +241,29 @@ fn render(Routes { known, histories }: Routes) -> Snapshot<snapshot::Route> {
         id: route.record.id.clone(),
         backends: route.record.backends.iter().map(|url| url.as_str().into()).collect(),
         https_redirect: route.record.options.https_redirect,
+        marks: route.marks.iter().filter_map(mark).collect(),
     };
     // Those in use first: if there are too many for the next start, the others are left out.
     Snapshot { histories, items: known.frontends.iter().map(in_use).chain(known.unused.iter().map(unused)).collect() }
 }
 
-fn revive(snapshot: Snapshot<snapshot::Route>) -> Known {
+fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known {
     let left_out = snapshot.items.len().saturating_sub(MAX_SNAPSHOT_ROUTES);
     if left_out > 0 {
         log::warn!("snapshot: {left_out} routes beyond the first {MAX_SNAPSHOT_ROUTES} are left out");
     }
     let revive = |route: snapshot::Route| {
-        let backends = route.backends.iter().filter_map(|url| BackendUrl::parse(url).ok()).collect();
+        let backends: Box<[_]> = route.backends.iter().filter_map(|url| BackendUrl::parse(url).ok()).collect();
+        let is_whole = backends.len() == route.backends.len();
+        let marks = route.marks.iter().filter(|_| is_whole).map(|mark| SnapshotMark {
+            member: mark.member,
+            until: now + Duration::from_millis(mark.left_ms),
+            is_external: mark.is_external,
+        });
+        let marks = marks.collect();
         let options = Options { https_redirect: route.https_redirect };
         let record = FrontendRecord { id: route.id, backends, options };
-        (Arc::from(route.host), Arc::new(SnapshotRoute { pattern: route.pattern, record, marks: Box::default() }))
+        (Arc::from(route.host), Arc::new(SnapshotRoute { pattern: route.pattern, record, marks }))
     };
     let identity = Identity::from_lines(snapshot.histories);
     Known { routes: snapshot.items.into_iter().take(MAX_SNAPSHOT_ROUTES).map(revive).collect(), identity }
@@ -208,5 +290,31 @@ mod tests {
         };
         write_all(&works, Path::new("snapshot"), Duration::from_millis(1), |work| work, write);
         assert_eq!(tries.get(), 3);
+    }
+
+    #[test]
+    fn one_process_writes_and_a_folder_that_goes_costs_nothing_that_was_there() {
+        let folder = std::env::temp_dir().join(format!("sluice-save-{}", std::process::id()));
+        let (real, away) = (folder.join("real"), folder.join("away"));
+        std::fs::create_dir_all(&real).expect("a folder");
+        let link = folder.join("link");
+        std::os::unix::fs::symlink("real/file", &link).expect("a link");
+        let target = || Target { path: snapshot::follow_link(&link), is_refused: false, lock: None };
+        let of = |history: &str| Snapshot::<snapshot::Route> { histories: vec![history.into()], items: Vec::new() };
+        let read = || snapshot::read::<snapshot::Route>(&link).expect("a snapshot").histories;
+
+        let (mut one, mut other) = (target(), target());
+        one.write(&of("one")).expect("it is nobody's");
+        assert_eq!(other.write(&of("other")).expect_err("it is the first one's").kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(read(), ["one"]);
+        assert!(link.is_symlink() && !real.join("file").is_symlink(), "the link stays one");
+        std::fs::rename(&real, &away).expect("the folder goes");
+        one.write(&of("lost")).expect_err("there is no folder");
+        std::fs::rename(&away, &real).expect("it is back");
+        assert_eq!(read(), ["one"]);
+        drop(one);
+        other.write(&of("other")).expect("the first one has ended");
+        assert_eq!(read(), ["other"]);
+        std::fs::remove_dir_all(&folder).expect("the folder goes");
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! this process                          the successor
-//!   starts it ─────────────────────────▶ finds the line on its standard input
+//!   starts it ─────────────────────────▶ finds the line on its standard input, and files in memory
+//!   writes what is known into those
 //!   Begin, Socket, Socket, … ──────────▶ binds what is missing; loads routes, certificates, pages
 //!                       ◀────────────── Ready, or Failed
 //!   Go ────────────────────────────────▶ its workers accept: from the same queues as this process's
@@ -15,6 +16,7 @@
 //! ```
 
 mod channel;
+mod known;
 mod message;
 mod predecessor;
 mod report;
@@ -28,6 +30,7 @@ pub(super) use successor::SuccessorEvent;
 
 use super::listeners::Listeners;
 use super::notify;
+use crate::directory::Directory;
 use crate::worker::DrainTarget;
 use crossbeam_channel::Receiver;
 use nix::errno::Errno;
@@ -67,6 +70,7 @@ impl UpgradeState {
     pub(super) fn begin(
         &mut self,
         listeners: Option<&Listeners>,
+        directory: &Directory,
         timeout: Duration,
         tell: impl Fn(SuccessorEvent) + Clone + Send + 'static,
     ) {
@@ -78,7 +82,7 @@ impl UpgradeState {
             (Self::None, Some(listeners)) => {
                 notify::reloading("upgrading");
                 match listeners.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
-                    Ok(sockets) => match Successor::start(sockets, timeout, tell) {
+                    Ok(sockets) => match Successor::start(sockets, directory, timeout, tell) {
                         Ok(successor) => return *self = Self::Coming(successor, report::is_awaited()),
                         Err(why) => return self.failed(&why),
                     },

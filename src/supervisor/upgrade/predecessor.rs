@@ -2,7 +2,9 @@
 
 use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
+use super::known::Known;
 use super::message::{Client, Message};
+use crate::directory::Inherited;
 use crate::net::listener::Listener;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
@@ -29,6 +31,7 @@ const LAST_BREATHS: usize = 200;
 pub struct Predecessor {
     channel: HandoffChannel,
     pid: u32,
+    known: Known,
 }
 
 impl Predecessor {
@@ -43,12 +46,17 @@ impl Predecessor {
         let channel = take_standard_input().and_then(HandoffChannel::from_end);
         let channel =
             channel.map_err(|error| format!("{PREDECESSOR} is set, but standard input is no line: {error}"))?;
-        Ok(Some(Self { channel, pid: parent }))
+        Ok(Some(Self { channel, pid: parent, known: Known::take() }))
     }
 
     /// Its number.
     pub(in crate::supervisor) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What it knows. To be taken after its sockets: before these are there, not all is written.
+    pub(in crate::supervisor) fn known(&self) -> Inherited {
+        self.known.inherit()
     }
 
     /// Tells it that this process will not succeed it.
@@ -123,7 +131,7 @@ impl Predecessor {
         take: impl Fn(Option<PlainClient>) + Send + 'static,
     ) -> io::Result<PredecessorLink> {
         let (channel, pid) = (self.channel.try_clone()?, self.pid);
-        let clients = Self { channel: self.channel.try_clone()?, pid };
+        let clients = Self { channel: self.channel.try_clone()?, pid, known: Known::default() };
         thread::Builder::new().name("predecessor".into()).spawn(move || {
             clients.take_clients(&take);
             // It need not say anything more, and has to know it: its clients would go nowhere.
@@ -235,7 +243,7 @@ mod tests {
         let (near, far) = HandoffChannel::open().expect("a line");
         let channel = HandoffChannel::from_end(far).expect("its other end");
         let (out, taken) = mpsc::channel();
-        let predecessor = Predecessor { channel, pid: 1 };
+        let predecessor = Predecessor { channel, pid: 1, known: Known::default() };
         let predecessor_link =
             predecessor.follow(move |client| out.send(client).expect("somebody waits")).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -264,7 +272,7 @@ mod tests {
         let (near, far) = HandoffChannel::open().expect("a line");
         let channel = HandoffChannel::from_end(far).expect("its other end");
         let parent = getppid().as_raw().unsigned_abs();
-        let predecessor = Predecessor { channel, pid: parent };
+        let predecessor = Predecessor { channel, pid: parent, known: Known::default() };
         assert!(!predecessor.is_silent() && !predecessor.has_ended());
         near.hang_up();
         assert!(predecessor.is_silent() && !predecessor.has_ended());

@@ -2,8 +2,10 @@
 
 use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
+use super::known::Known;
 use super::message::{Client, Message};
 use crate::base::clock::Clock;
+use crate::directory::Directory;
 use crate::net::listener::Listener;
 use crate::worker::{DrainTarget, MigratingConnection};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -63,6 +65,7 @@ impl Successor {
     /// of it is told by `tell`, and nothing else once there was a failure.
     pub(super) fn start(
         sockets: Vec<(SocketAddr, Listener)>,
+        directory: &Directory,
         timeout: Duration,
         tell: impl Fn(SuccessorEvent) + Clone + Send + 'static,
     ) -> Result<Self, String> {
@@ -77,6 +80,8 @@ impl Successor {
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(name);
         }
+        let known = Known::create();
+        known.announce(&mut command);
         let child = command.spawn().map_err(|error| format!("starting {}: {error}", program.display()))?;
         // Its copy of the other end must be the only one, or nobody would learn of its death.
         drop(command);
@@ -87,6 +92,8 @@ impl Successor {
             channel: own,
             child,
             sockets,
+            known,
+            directory: directory.clone(),
             timeout,
             clients: clients_in,
             commit_point: Arc::clone(&commit_point),
@@ -137,6 +144,8 @@ struct UpgradeTask {
     channel: HandoffChannel,
     child: Child,
     sockets: Vec<(SocketAddr, Listener)>,
+    known: Known,
+    directory: Directory,
     timeout: Duration,
     clients: Receiver<Vec<MigratingConnection>>,
     commit_point: CommitPoint,
@@ -152,6 +161,7 @@ impl UpgradeTask {
         }
         // The process has handles of its own.
         self.sockets.clear();
+        self.known = Known::default();
         tell(SuccessorEvent::Serves { pid: self.child.id() });
         self.listen(tell.clone());
         if self.pass_clients().is_err() {
@@ -165,6 +175,7 @@ impl UpgradeTask {
         let clock = Clock::new();
         let deadline = clock.now() + self.timeout;
         // Where something cannot be said, what is heard next tells why.
+        self.known.fill(&self.directory);
         let handed_over = self.hand_over_sockets();
         let pid = self.child.id();
         self.await_message(&Message::Ready { pid }, deadline.since(clock.now()))?;

@@ -1,0 +1,61 @@
+//! What is known, on its way to the process that takes this one's place.
+
+use super::snapshot::{self, Snapshot, SnapshotEntry};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::time::Duration;
+
+/// Writes what is known, in any thread.
+pub(super) type Export = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
+/// What the process before has written by [`super::Directory::hand_over`].
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// The routes, with dead marks and the history of the data.
+    pub routes: Option<File>,
+    /// The certificates with their keys.
+    pub certificates: Option<File>,
+}
+
+/// Makes an export of a snapshot, which is rendered where it is written.
+pub(super) fn export<T: SnapshotEntry>(render: impl FnOnce() -> Snapshot<T> + Send + 'static) -> Export {
+    Box::new(move |out| {
+        let mut out = BufWriter::with_capacity(1 << 20, out);
+        snapshot::encode(&render(), &mut out)?;
+        out.flush()
+    })
+}
+
+/// Writes what a thread of the directory answers with. One that has nothing to hand over does not answer.
+pub(super) fn write(exports: &Receiver<Export>, out: &mut impl Write, patience: Duration) -> Result<(), String> {
+    match exports.recv_timeout(patience) {
+        Ok(export) => export(out).map_err(|error| error.to_string()),
+        Err(RecvTimeoutError::Disconnected) => Ok(()),
+        Err(RecvTimeoutError::Timeout) => Err(format!("the directory has not answered within {patience:?}")),
+    }
+}
+
+/// Reads what was handed over, and empties the file: it takes up memory. `None` where there is nothing.
+pub(super) fn read<T: SnapshotEntry>(file: Option<File>, what: &str) -> Option<Snapshot<T>> {
+    let mut file = file?;
+    let mut bytes = Vec::new();
+    let result = file.rewind().and_then(|()| file.read_to_end(&mut bytes)).and_then(|_| file.set_len(0));
+    if let Err(error) = result {
+        log::error!("upgrade: reading the {what} that the process before knew: {error}; they are not used");
+        return None;
+    }
+    if bytes.is_empty() {
+        return None;
+    }
+    match snapshot::parse::<T>(&bytes) {
+        Ok(snapshot) => {
+            log::info!("upgrade: {} {what} were handed over", snapshot.items.len());
+            Some(snapshot)
+        }
+        Err(fault) => {
+            log::error!("upgrade: the {what} that the process before knew: {fault}; they are not used");
+            None
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! For tools that ask Redis themselves.
+
+use super::reading::{self, Reading};
+use super::target::Target;
+use super::{certificates, connect as opening};
+use crate::directory::test_api::ParsedListing;
+use crate::route;
+
+/// A connection of a tool's own, opened and asked without long waits.
+pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
+    opening::open_for_tool(target)
+}
+
+/// What replies about a host mean, for [`crate::directory::test_api`].
+pub(in crate::directory) fn read_listing(
+    host: &str,
+    replies: &[::redis::Value],
+) -> Result<Option<ParsedListing>, String> {
+    let patterns: Vec<_> = route::patterns(host).collect();
+    let (pattern, listing, dead) = match reading::read(patterns.iter().map(|pattern| &**pattern), replies) {
+        Reading::Unknown => return Ok(None),
+        Reading::Bad(problem) => return Err(problem.into()),
+        Reading::Unread(_) => return Err("the list was not read".to_owned()),
+        Reading::Found { pattern, listing, dead } => (pattern, listing, dead),
+    };
+    let urls = listing.record.backends.iter().enumerate();
+    Ok(Some(ParsedListing {
+        pattern: pattern.into(),
+        id: listing.record.id.clone().into(),
+        backends: urls.map(|(index, url)| (listing.place_of(index), url.as_str().to_owned())).collect(),
+        total: listing.total,
+        faults: listing.faults,
+        https_redirect: listing.record.options.https_redirect,
+        option_faults: listing.option_faults,
+        dead: dead.indexes,
+        ttl: dead.ttl,
+    }))
+}
+
+/// Whether a reply has a certificate that can be used, for [`crate::directory::test_api`].
+pub(in crate::directory) fn read_certificate(reply: &::redis::Value) -> Result<bool, String> {
+    certificates::read(reply)
+}

@@ -1,0 +1,116 @@
+//! What a process knows, given to its successor in two files in memory that this is started with: routes, and
+//! certificates. A successor of an older version does not look for them, and a predecessor of an older version has none.
+
+use crate::directory::{Directory, Inherited};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::close;
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::process::Command;
+use std::time::Duration;
+
+/// The variable of the environment that has the numbers of the files.
+const KNOWN: &str = "SLUICE_KNOWN";
+
+/// What the names of the files begin with, as the kernel shows them.
+const SHOWN: &str = "/memfd:sluice-known";
+
+/// How long the directory may take for each of the two. Together it is less than a successor waits for its sockets.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The two files; none where the system has none.
+#[derive(Debug, Default)]
+pub(super) struct Known(Option<[File; 2]>);
+
+impl Known {
+    /// Empty files, which a process that is started from now on has too.
+    pub(super) fn create() -> Self {
+        let create = || memfd_create(c"sluice-known", MFdFlags::empty()).map(File::from);
+        match create().and_then(|routes| Ok([routes, create()?])) {
+            Ok(files) => Self(Some(files)),
+            Err(error) => {
+                log::warn!("upgrade: making files for what is known: {error}; the new process has to read it itself");
+                Self(None)
+            }
+        }
+    }
+
+    /// Says to a successor which files they are.
+    pub(super) fn announce(&self, command: &mut Command) {
+        match &self.0 {
+            Some([routes, certificates]) => {
+                command.env(KNOWN, format!("{},{}", routes.as_raw_fd(), certificates.as_raw_fd()));
+            }
+            None => {
+                command.env_remove(KNOWN);
+            }
+        }
+    }
+
+    /// Writes what is known into them.
+    pub(super) fn fill(&mut self, directory: &Directory) {
+        let Some([routes, certificates]) = &mut self.0 else { return };
+        if let Err(problem) = directory.hand_over(routes, certificates, PATIENCE) {
+            log::error!("upgrade: handing over what is known: {problem}; the new process has to read it itself");
+        }
+    }
+
+    /// The files that this process was started with. To be taken once, at the start.
+    pub(super) fn take() -> Self {
+        let numbers = env::var(KNOWN).ok();
+        let numbers = numbers.as_deref().and_then(|numbers| numbers.split_once(','));
+        let Some((routes, certificates)) = numbers else { return Self(None) };
+        match take_file(routes).and_then(|routes| Ok([routes, take_file(certificates)?])) {
+            Ok(files) => Self(Some(files)),
+            Err(error) => {
+                log::warn!("upgrade: {KNOWN}: {error}; what the process before knew is not used");
+                Self(None)
+            }
+        }
+    }
+
+    /// For the directory.
+    pub(super) fn inherit(&self) -> Inherited {
+        let file = |place: usize| self.0.as_ref().and_then(|files| files[place].try_clone().ok());
+        Inherited { routes: file(0), certificates: file(1) }
+    }
+}
+
+/// Takes the file of this number, which nobody below this process is to have.
+fn take_file(number: &str) -> io::Result<File> {
+    let odd = |problem: String| io::Error::new(io::ErrorKind::InvalidInput, problem);
+    let number: RawFd = number.parse().map_err(|_| odd(format!("{number:?} is no number")))?;
+    let path = format!("/proc/self/fd/{number}");
+    let shown = fs::read_link(&path)?;
+    if !shown.to_string_lossy().starts_with(SHOWN) {
+        return Err(odd(format!("file {number} is {}", shown.display())));
+    }
+    let file = File::options().read(true).write(true).open(&path)?;
+    close(number)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::IntoRawFd;
+
+    #[test]
+    fn a_file_that_was_handed_down_is_taken_and_any_other_is_left() {
+        let Known(files) = Known::create();
+        let [mut file, _] = files.expect("files in memory");
+        file.write_all(b"known").expect("writing");
+        let number = file.into_raw_fd();
+        let mut taken = take_file(&number.to_string()).expect("the file");
+        let mut text = String::new();
+        taken.read_to_string(&mut text).expect("reading");
+        assert_eq!(text, "known");
+        let other = File::open("/dev/null").expect("a file");
+        assert!(take_file(&other.as_raw_fd().to_string()).is_err());
+        assert!(other.metadata().is_ok(), "it is open still");
+        assert!(take_file("x").is_err() && take_file("-1").is_err());
+    }
+}
