@@ -153,6 +153,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
             _ => exchange::KeepAlive::Always,
         },
         retry_limit: server.field("retryOnError").whole(0..=100).and_then(|times| times.try_into().ok()).unwrap_or(3),
+        on_client_abort: read_on_client_abort(&server.field("onClientAbort")).unwrap_or(exchange::OnClientAbort::Close),
         via: read_via(&server.field("via")),
         forwarded: forwarded::Policy {
             trusted: read_networks(&server.field("trustedNetworks")).unwrap_or_default(),
@@ -264,6 +265,14 @@ fn read_mode(field: &Field<'_>) -> Option<forwarded::Mode> {
     field.read("\"append\" or \"replace\"", |value| match value.as_str()? {
         "append" => Some(forwarded::Mode::Append),
         "replace" => Some(forwarded::Mode::Replace),
+        _ => None,
+    })
+}
+
+fn read_on_client_abort(field: &Field<'_>) -> Option<exchange::OnClientAbort> {
+    field.read("\"close\" or \"ignore\"", |value| match value.as_str()? {
+        "close" => Some(exchange::OnClientAbort::Close),
+        "ignore" => Some(exchange::OnClientAbort::Ignore),
         _ => None,
     })
 }

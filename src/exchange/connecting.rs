@@ -17,6 +17,9 @@ impl Connecting {
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
         match input {
             Input::Connected { reused } => AwaitingResponse::start(self.context, reused, cx),
+            Input::Queued if cx.common.client_left => {
+                State::Connecting(self).abort_silently(FailureReason::ClientGone, cx)
+            }
             Input::Queued => {
                 self.queued = true;
                 State::Connecting(self)

@@ -47,7 +47,7 @@ pub use output_queue::{OutputQueue, PendingWrite};
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
-pub use settings::{KeepAlive, Redirect, Settings};
+pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
 
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
@@ -77,6 +77,7 @@ impl Exchange {
             deadline: now + settings.head_timeout,
             is_encrypted: peer.secure,
             is_last: false,
+            client_left: false,
             holds_upstream: false,
             upstream_idle_seconds: None,
             to_client: PendingWrite::default(),
@@ -221,6 +222,17 @@ impl Exchange {
     /// Whether the client's stream is ended as soon as what is there for it has left.
     pub fn ends_behind_response(&self) -> bool {
         matches!(&self.state, State::FlushingResponse(state) if !state.is_kept() && state.end != ResponseEnd::Truncated)
+    }
+
+    /// Whether the end of the client's stream is to be told by [`Input::End`] though no bytes of it are wanted, as soon as it
+    /// is known to have been sent: a backend is waited for, perhaps for nobody.
+    pub fn heeds_client_end(&self) -> bool {
+        self.state.awaits_backend() && !self.common.client_left
+    }
+
+    /// Whether [`Input::Broken`] of the client would change anything.
+    pub fn heeds_client_break(&self) -> bool {
+        !(self.state.awaits_backend() && self.common.client_left)
     }
 
     /// Whether [`Input::Drained`] of this side would change anything.

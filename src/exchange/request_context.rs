@@ -227,7 +227,7 @@ impl RequestContext {
         cx.release(false);
         let Some(target) = &cx.common.target else { return self.refuse(failure, cx) };
         self.tried.push(target.member().backend.id());
-        if self.tried.len() > cx.core.settings.retry_limit as usize {
+        if cx.common.client_left || self.tried.len() > cx.core.settings.retry_limit as usize {
             return self.refuse(failure, cx);
         }
         let frontend = Arc::clone(&target.frontend);

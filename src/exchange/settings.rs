@@ -32,6 +32,8 @@ pub struct Settings {
     pub keep_alive: KeepAlive,
     /// How often a request may be tried again on another backend.
     pub retry_limit: u32,
+    /// The fate of a request whose client leaves before its response has begun (`server.onClientAbort`).
+    pub on_client_abort: OnClientAbort,
     /// The pseudonym in `Via`; `None` to add none.
     pub via: Option<Box<str>>,
     /// How forwarded headers are made, and who is believed.
@@ -49,6 +51,16 @@ impl Settings {
     pub(super) fn may_debug(&self, peer: &Peer) -> bool {
         self.debug_networks.iter().any(|network| network.contains(&peer.address))
     }
+}
+
+/// The fate of a request whose client ends its side, or the connection, while its backend is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnClientAbort {
+    /// The request ends, and its connection to the backend is closed (nginx: `proxy_ignore_client_abort off`).
+    Close,
+    /// The backend finishes, and a client that has only ended its side gets the response. The request is neither tried again
+    /// nor started from the queue.
+    Ignore,
 }
 
 /// Which clients may keep their connections.

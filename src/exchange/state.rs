@@ -3,7 +3,7 @@
 use super::flushing_response::ResponseEnd;
 use super::request_context::RequestContext;
 use super::{
-    Disposition, Effect, Input, Side, StepContext, awaiting_response, connecting, flushing_response,
+    Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_response, connecting, flushing_response,
     forwarding_response, reading_head, resolving_route, tunnel,
 };
 use crate::base::buffer::BufferPool;
@@ -35,6 +35,9 @@ impl State {
         match self {
             Self::Done(context) => Self::Done(context),
             state => match input {
+                Input::End(Side::Client) | Input::Broken(Side::Client) if state.awaits_backend() => {
+                    state.client_left(cx)
+                }
                 Input::Broken(Side::Client) => state.abort_silently(FailureReason::ClientGone, cx),
                 Input::Abort(reason) => state.abort(reason, cx),
                 input => state.step_within(input, cx),
@@ -54,6 +57,27 @@ impl State {
             Self::FlushingResponse(state) => state.step(input, cx),
             Self::Done(_) => self,
         }
+    }
+
+    /// Whether only a backend, or the way to one, is waited for: no bytes of the client are of use.
+    pub(super) fn awaits_backend(&self) -> bool {
+        match self {
+            Self::ResolvingRoute(_) | Self::Connecting(_) => true,
+            Self::AwaitingResponse(state) => !state.wants(Side::Client),
+            _ => false,
+        }
+    }
+
+    /// The client has ended its side, or the connection, while a backend is waited for. A place in a queue is given up in any
+    /// case: nothing is begun for a client that has left.
+    #[cold]
+    fn client_left(self, cx: &mut StepContext<'_>) -> Self {
+        let is_queued = matches!(&self, Self::Connecting(state) if state.queued);
+        if is_queued || cx.core.settings.on_client_abort == OnClientAbort::Close {
+            return self.abort_silently(FailureReason::ClientGone, cx);
+        }
+        cx.common.client_left = true;
+        self
     }
 
     /// Ends the exchange without another word to the client.

@@ -18,6 +18,8 @@ pub(super) struct CommonState {
     pub(super) is_encrypted: bool,
     /// It is the last that its client's connection may carry.
     pub(super) is_last: bool,
+    /// Its client has ended its side, or the connection, while the backend was waited for, and that is ignored.
+    pub(super) client_left: bool,
     /// A connection to a backend is there, or was asked for.
     pub(super) holds_upstream: bool,
     /// For how many seconds the backend keeps its connection when it is idle, where it said so.
@@ -60,11 +62,11 @@ impl StepContext<'_> {
         self.common.deadline = self.core.now + duration;
     }
 
-    /// Judges the target by what was seen of it.
+    /// Judges the target by what was seen of it. A client that has left marks nobody.
     pub(super) fn observe(&mut self, observation: Observation) {
         let Some(target) = &self.common.target else { return };
-        let member = target.place;
-        if target.is_marked_by(observation, self.core.now, &self.core.settings.health) {
+        let (member, may_mark) = (target.place, !self.common.client_left);
+        if may_mark && target.is_marked_by(observation, self.core.now, &self.core.settings.health) {
             self.effect(Effect::MarkedDead { member, why: observation });
         } else if matches!(observation, Observation::Responded { status: ..500, .. }) && target.member().note_good() {
             self.effect(Effect::Revived { member });
@@ -74,7 +76,8 @@ impl StepContext<'_> {
     /// Judges the target by a new connection that ended before the first byte of a response.
     #[cold]
     pub(super) fn observe_close(&mut self) {
-        let count = self.common.target.as_ref().map_or(0, |target| target.member().count_closed());
+        let target = self.common.target.as_ref().filter(|_| !self.common.client_left);
+        let count = target.map_or(0, |target| target.member().count_closed());
         if count >= CLOSED_IN_A_ROW {
             self.observe(Observation::ClosedUnanswered);
         }

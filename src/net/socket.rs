@@ -147,6 +147,10 @@ impl Socket {
         self.broken
     }
 
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
     pub(super) fn expect_bytes(&mut self) {
         self.readable = true;
     }

@@ -125,6 +125,11 @@ impl Transport {
         self.socket.is_broken()
     }
 
+    /// Whether the poll has told that the peer has ended its side. What came before can still be read.
+    pub fn has_hung_up(&self) -> bool {
+        self.socket.has_hung_up()
+    }
+
     /// Whether the peer's system has sent nothing that was not read, not even the end. This asks the socket.
     pub fn is_silent(&self) -> bool {
         !self.is_readable() && self.socket.is_silent()

@@ -9,7 +9,8 @@ use super::{Kind, connection::Client};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
-use crate::exchange::{Input, Side};
+use crate::exchange::{Exchange, Input, Side};
+use crate::net::transport::Transport;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -29,6 +30,17 @@ impl PendingRegistration {
 
     fn take_due(&mut self, now: Moment) -> Option<SlotKey> {
         if self.next() <= now { self.0.pop_front().map(|(key, _)| key) } else { None }
+    }
+}
+
+/// What an exchange that wants no bytes of its client is to be told of it: that it has left.
+pub(super) fn departure(exchange: &Exchange, client: &Transport) -> Option<Input<'static>> {
+    if client.is_broken() && exchange.heeds_client_break() {
+        Some(Input::Broken(Side::Client))
+    } else if client.has_hung_up() && exchange.heeds_client_end() {
+        Some(Input::End(Side::Client))
+    } else {
+        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
 use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::lazy_registration::departure;
 use super::read_size::SMALLEST_READ;
 use super::{Deferred, Worker};
 use crate::base::clock::Moment;
@@ -187,13 +188,13 @@ impl Worker {
     }
 
     /// Reads once from a side that the exchange wants bytes from, and tells it. Of a client that it wants none from, it is
-    /// told that it has gone by a reset.
+    /// told that it has left.
     pub(super) fn pump(&mut self, job_key: SlotKey, side: Side) {
         let Some(job) = self.jobs.get(job_key) else { return };
         if !job.exchange.wants(side) {
             let client = self.clients.get(job.client).filter(|_| side == Side::Client);
-            if client.is_some_and(|client| client.stream.transport.is_broken()) {
-                self.dispatch(job_key, Input::Broken(Side::Client));
+            if let Some(input) = client.and_then(|client| departure(&job.exchange, &client.stream.transport)) {
+                self.dispatch(job_key, input);
             }
             return;
         }
@@ -465,8 +466,11 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(job.client) {
             is_registered = client.is_registered;
             self.timers.set(&mut client.timer, job.exchange.deadline());
-            // A reset behind bytes was told together with them, and no more is read where they were all that was wanted.
-            if client.stream.has_more() && (job.exchange.wants(Side::Client) || client.stream.transport.is_broken()) {
+            // An end or a reset behind bytes was told together with them, and no more is read where they were all that was
+            // wanted.
+            if client.stream.has_more()
+                && (job.exchange.wants(Side::Client) || departure(&job.exchange, &client.stream.transport).is_some())
+            {
                 self.deferred.push(Deferred::Pump(job_key, Side::Client));
             }
         }

@@ -251,6 +251,7 @@ fn exchange_settings() -> exchange::Settings {
         min_body_rate: 0,
         keep_alive: exchange::KeepAlive::Always,
         retry_limit: 3,
+        on_client_abort: exchange::OnClientAbort::Close,
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),

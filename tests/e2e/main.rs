@@ -4,6 +4,7 @@
 //! own, so all run side by side. One that fails prints the proxy's files and keeps them.
 
 mod bulk;
+mod departures;
 mod failure;
 mod forwarding;
 mod harness;

@@ -6,7 +6,9 @@ mod tunnel;
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Settings, Side, WorkerContext};
+use sluice::exchange::{
+    Disposition, Effect, Exchange, Flushed, Input, KeepAlive, OnClientAbort, Settings, Side, WorkerContext,
+};
 use sluice::health;
 use sluice::page::{self, Pages};
 use sluice::wire::forwarded::{Mode, Peer, Policy};
@@ -101,6 +103,7 @@ fn settings() -> Settings {
         min_body_rate: 0,
         keep_alive: KeepAlive::Always,
         retry_limit: 3,
+        on_client_abort: OnClientAbort::Close,
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),

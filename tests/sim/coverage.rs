@@ -60,7 +60,7 @@ impl Coverage {
     }
 }
 
-fn list(world: &World) -> [(&'static str, bool); 20] {
+fn list(world: &World) -> [(&'static str, bool); 21] {
     let (client, seen) = (&world.plan.client, &world.client.seen);
     let response: &Message = &seen.last;
     let end = world.end.expect("the end");
@@ -91,6 +91,7 @@ fn list(world: &World) -> [(&'static str, bool); 20] {
         ("a stale connection", is_whole && world.attempts.iter().any(|attempt| attempt.fresh)),
         ("a second look-up", is_whole && world.resolves > 1),
         ("a tunnel to its end", world.is_tunnel && world.exchange.stats().reason.is_none()),
+        ("a client that has left and is served", is_whole && world.client_left),
         ("a lingering close", matches!(end.connection, Disposition::Linger { .. })),
         ("a reset", end.reset),
         (

@@ -8,7 +8,7 @@ use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
 use sluice::exchange::{
-    Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Redirect, Settings, Side, WorkerContext,
+    Disposition, Effect, Exchange, Flushed, Input, KeepAlive, OnClientAbort, Redirect, Settings, Side, WorkerContext,
 };
 use sluice::health;
 use sluice::page::{self, Pages};
@@ -149,6 +149,7 @@ fn settings() -> Settings {
         min_body_rate: 0,
         keep_alive: KeepAlive::Always,
         retry_limit: 0,
+        on_client_abort: OnClientAbort::Close,
         via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),

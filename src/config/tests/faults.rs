@@ -106,6 +106,7 @@ fn wrong_habits() {
             json!({"via": "a b"}),
             "server.via: found \"a b\", expected a name of letters, digits and !#$%&'*+-.^_`|~, or false to add no Via",
         ),
+        (json!({"onClientAbort": true}), "server.onClientAbort: found true, expected \"close\" or \"ignore\""),
         (json!({"forwardedMode": "keep"}), "server.forwardedMode: found \"keep\", expected \"append\" or \"replace\""),
         (
             json!({"trustedNetworks": ["10.0.0.0/8", "10.0.0.0/33"]}),

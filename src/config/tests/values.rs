@@ -27,6 +27,7 @@ fn defaults() -> Settings {
             min_body_rate: 240,
             keep_alive: exchange::KeepAlive::Always,
             retry_limit: 3,
+            on_client_abort: exchange::OnClientAbort::Close,
             via: Some("sluice".into()),
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
             debug_networks: vec![parse("0.0.0.0/0"), parse("::/0")],
@@ -196,6 +197,8 @@ fn habits() {
         (json!({"via": "edge-1"}), |all| all.exchange.via = Some("edge-1".into())),
         (json!({"via": ""}), |all| all.exchange.via = None),
         (json!({"via": false}), |all| all.exchange.via = None),
+        (json!({"onClientAbort": "close"}), |_| {}),
+        (json!({"onClientAbort": "ignore"}), |all| all.exchange.on_client_abort = exchange::OnClientAbort::Ignore),
         (json!({"forwardedMode": "append"}), |_| {}),
         (json!({"forwardedMode": "replace"}), |all| all.exchange.forwarded.mode = forwarded::Mode::Replace),
         (json!({"trustedNetworks": ["10.1.2.3/8", "::1", "192.168.0.1"]}), |all| {

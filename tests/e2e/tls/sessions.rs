@@ -295,9 +295,11 @@ fn large_bodies_pass_whatever_the_sizes_of_records_and_reads() {
 }
 
 #[test]
-fn a_client_that_has_said_its_last_word_gets_its_response() {
+fn a_client_that_has_said_its_last_word_gets_its_response_where_that_is_set() {
     let backend = Backend::always(canned::ok("hello"));
-    let (proxy, trust) = secure(&backend);
+    let authority = Authority::new();
+    let setup = Setup::for_backends([backend.url()]).set("onClientAbort", "ignore").with_https();
+    let (proxy, trust) = (setup.default_certificate(&authority.issue(&[HOST])).start(), authority.trust());
     let mut client = trust.client(&proxy, HOST);
     client.send(canned::get(HOST, "/"));
     client.finish_writing();

@@ -81,5 +81,5 @@ pub(crate) fn may_reuse(world: &World, peer: &Peer) {
 
 /// Nothing went wrong on the side of the client.
 pub(crate) fn client_is_good(world: &World) -> bool {
-    world.plan.client.fault == ClientFault::None && !world.aborted && !world.client_broken
+    world.plan.client.fault == ClientFault::None && !world.aborted && !world.client_broken && !world.client_left
 }

@@ -6,7 +6,7 @@ use super::plan::RoutePlan;
 use super::world::{Holding, World};
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
-use sluice::exchange::{Input, Side};
+use sluice::exchange::{Input, OnClientAbort, Side};
 use std::time::Duration;
 
 /// More than any scenario needs.
@@ -20,6 +20,8 @@ enum Event {
     Read(Side),
     End(Side),
     Broken(Side),
+    /// The client is known to have ended its side, though nobody reads.
+    Departure,
     Writable(Side),
     Route,
     Connect,
@@ -83,6 +85,12 @@ impl World {
                 events.push(Event::Writable(side));
             }
         }
+        let has_ended = self.client.ends && self.client.gate >= self.client.source.len() && !self.client.told_end;
+        let is_told = self.exchange.heeds_client_end() && !self.exchange.wants(Side::Client);
+        // Where nothing is to go wrong, it is noticed too late to matter.
+        if has_ended && is_told && !self.plan.is_faultless {
+            events.push(Event::Departure);
+        }
         if self.resolving && !matches!(self.plan.routes.last(), Some(RoutePlan::Never)) {
             events.push(Event::Route);
         }
@@ -118,7 +126,14 @@ impl World {
                     peer.resets = false;
                 }
                 self.client_broken |= side == Side::Client;
+                self.client_left |= side == Side::Client && self.exchange.heeds_client_end();
                 self.tell(Input::Broken(side));
+            }
+            Event::Departure => {
+                self.client_left = true;
+                self.tell(Input::End(Side::Client));
+                let ends = self.plan.settings.on_client_abort == OnClientAbort::Close;
+                assert!(!ends || self.end.is_some(), "a request goes on for a client that has left");
             }
             Event::Writable(side) => self.write_pending(side),
             Event::Route => {

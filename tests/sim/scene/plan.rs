@@ -7,7 +7,7 @@ use super::message::Scale;
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
-use sluice::exchange::{KeepAlive, Settings};
+use sluice::exchange::{KeepAlive, OnClientAbort, Settings};
 use sluice::health;
 use sluice::wire::forwarded::{Mode, Policy};
 use sluice::wire::limits::Limits;
@@ -115,6 +115,7 @@ fn settings(rng: &mut Dice) -> Settings {
         min_body_rate: if rng.bool() { 240 } else { 0 },
         keep_alive: if rng.u8(..5) > 0 { KeepAlive::Always } else { KeepAlive::Never },
         retry_limit: rng.u32(1..4),
+        on_client_abort: if rng.bool() { OnClientAbort::Close } else { OnClientAbort::Ignore },
         via: rng.bool().then(|| "sluice".into()),
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),

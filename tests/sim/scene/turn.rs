@@ -111,12 +111,14 @@ impl World {
                 Effect::Connect { fresh } => self.connect(fresh),
                 Effect::Revived { .. } => {}
                 Effect::MarkedDead { member, .. } => {
+                    assert!(!self.client_left, "a client that has left marks a backend");
                     let (frontend, _) = self.exchange.target().expect("somebody was chosen");
                     assert!(frontend.members.len() > 1, "the only member was marked dead");
                     assert!(frontend.members[member].dead_until(self.now).is_some(), "not marked");
                 }
                 Effect::Retry { stale } => {
                     assert_eq!(self.retry, None, "two tries at once");
+                    assert!(stale || !self.client_left, "a try again for a client that has left");
                     self.retries += u32::from(!stale);
                     self.retry = Some(stale);
                 }

@@ -186,7 +186,7 @@ fn connection_is_right(world: &World, end: End) {
 fn no_reset_follows(world: &World, end: End) {
     let client = &world.client;
     let is_complete = client.seen.last.is_complete && world.exchange.pending_write(Side::Client).is_empty();
-    let may_send = !(client.told_end || world.client_broken);
+    let may_send = !(client.told_end || world.client_broken || world.client_left);
     if is_complete && may_send {
         assert_ne!(end.connection, Disposition::Close, "a reset may follow a complete response");
     }

@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) is_tunnel: bool,
     /// The client is gone.
     pub(crate) client_broken: bool,
+    /// The client has ended its side, or the connection, while a backend was waited for.
+    pub(crate) client_left: bool,
     pub(crate) aborted: bool,
     /// What the client sent that was consumed.
     pub(crate) consumed: usize,
@@ -119,6 +121,7 @@ impl World {
             retries: 0,
             is_tunnel: false,
             client_broken: false,
+            client_left: false,
             aborted: false,
             consumed: 0,
             left_over: 0,
