@@ -156,6 +156,7 @@ impl AwaitingResponse {
         match head.status {
             101 => self.switch(&head, cx),
             _ if head.is_informational() => self.pass_informational(&head, cx),
+            408 if self.is_idle_timeout(&head) => self.context.try_fresh(cx),
             _ => ForwardingResponse::start(self, &head, bytes.suffix(head.len), cx),
         }
     }
@@ -202,6 +203,16 @@ impl AwaitingResponse {
     /// Whether the connection may have been closed by the backend while it was idle.
     fn may_be_stale(&self) -> bool {
         self.reused && self.seen == 0 && !self.has_spoken
+    }
+
+    /// Whether a 408 was meant for the idle connection, and has crossed with the request: then it says no more than a close,
+    /// and the request may be repeated on a new connection (RFC 9110 section 15.5.9). A 408 on a new connection, or behind
+    /// a request of which a part has yet to come, is the request's own response. So is one to a request that must not arrive
+    /// twice, since a backend may give a 408 of its application.
+    #[cold]
+    fn is_idle_timeout(&self, head: &ResponseHead<'_, '_>) -> bool {
+        let is_sent = self.context.upload.is_done();
+        self.reused && !self.has_spoken && is_sent && !head.keep_alive && self.may_send_again()
     }
 
     /// The connection ended before the head of an answer was complete.

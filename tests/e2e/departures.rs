@@ -139,3 +139,25 @@ fn where_it_is_ignored_nothing_is_tried_again_and_nobody_is_marked_all_the_same(
     assert!(!proxy.stderr().contains("marked dead"), "{}", proxy.stderr());
     gate.open();
 }
+
+/// A backend tells an idle connection that its time is over, as some servers do, and the next request crosses with that.
+#[test]
+fn a_408_of_an_idle_connection_is_not_the_response_of_the_next_request() {
+    const TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let backend = Backend::serve(|request, conn| match (request.turn, request.head.target()) {
+        (_, "/own") => conn.send(TIMEOUT),
+        (0, _) => conn.send(canned::ok("served")),
+        _ => {
+            conn.send(TIMEOUT);
+            conn.finish();
+        }
+    });
+    let proxy = Setup::for_backends([backend.url()]).workers(1).start();
+    let mut client = proxy.client();
+    client.get(HOST, "/").expect_ok("served");
+    client.get(HOST, "/").expect_ok("served");
+    assert_eq!((backend.heads(), backend.connections()), (3, 2), "the second request went to a new connection");
+    assert_eq!(client.get(HOST, "/own").status(), 408, "on a new connection it is the request's own");
+    client.get(HOST, "/").expect_ok("served");
+    assert_eq!(client.exchange(canned::post(HOST, "/", "body")).status(), 408, "it must not arrive twice");
+}
