@@ -15,6 +15,7 @@
 //! | 2 | [`page`], [`access_log`] | error pages; log record and sink |
 //! | 3 | [`balance`], [`health`] | one policy a file; the judgement of an answer. Pure |
 //! | 3 | [`route`] | host-name ladder, per-core LRU of answers |
+//! | 4 | [`haproxy`] | HAProxy configuration files: lexer, sections, rules, and the judgement of every word. Pure |
 //! | 4 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
 //! | 4 | [`upstream`] | pool of connections to backends, a core's own |
 //! | 4 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
@@ -53,6 +54,7 @@ pub mod route;
 
 pub mod directory;
 pub mod exchange;
+pub mod haproxy;
 pub mod upstream;
 
 pub mod worker;

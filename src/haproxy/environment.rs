@@ -1,0 +1,43 @@
+//! What a configuration can ask of its surroundings: environment variables and other files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The surroundings of a configuration. The pure half of the room asks for nothing else.
+pub struct Environment<'a> {
+    variables: BTreeMap<String, String>,
+    read: &'a dyn Fn(&Path) -> Result<String, String>,
+}
+
+impl<'a> Environment<'a> {
+    /// The variables that exist at the start, and how a file that a rule names (`-f`, maps) is read.
+    pub fn new(
+        variables: impl IntoIterator<Item = (String, String)>,
+        read: &'a dyn Fn(&Path) -> Result<String, String>,
+    ) -> Self {
+        Self { variables: variables.into_iter().collect(), read }
+    }
+
+    /// The value of a variable.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// The text of another file; the problem in one line if it cannot be read.
+    pub fn read(&self, path: &Path) -> Result<String, String> {
+        (self.read)(path)
+    }
+
+    /// `setenv`, `presetenv`, `unsetenv` and `resetenv` of the section `global` take effect where they stand.
+    pub(super) fn apply(&mut self, words: &[&str]) {
+        match words {
+            ["setenv", name, value, ..] => drop(self.variables.insert((*name).to_owned(), (*value).to_owned())),
+            ["presetenv", name, value, ..] => {
+                self.variables.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
+            }
+            ["unsetenv", names @ ..] => names.iter().for_each(|name| drop(self.variables.remove(*name))),
+            ["resetenv", names @ ..] => self.variables.retain(|name, _| names.contains(&name.as_str())),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! How a word is treated, and the tables that say it once for reading, for the check and for docs/from-haproxy.md.
+
+/// How sluice treats a word of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Treatment {
+    /// Its whole meaning is in the model.
+    Understood,
+    /// It is in the model, and sluice does it in its own way: the note tells the difference.
+    Mapped,
+    /// It has no part in how requests are served here: nothing is lost.
+    Ignored,
+    /// What it asks for is left out: a loss that is named.
+    Lost,
+    /// What it asks for decides who gets in or where requests go, and sluice does not have it.
+    Refused,
+    /// It is no word of HAProxy, or it cannot be read.
+    Wrong,
+}
+
+impl Treatment {
+    /// The word in the check and in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Understood => "understood",
+            Self::Mapped => "mapped",
+            Self::Ignored => "ignored",
+            Self::Lost => "lost",
+            Self::Refused => "refused",
+            Self::Wrong => "wrong",
+        }
+    }
+}
+
+/// The sections that a word may stand in, as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Places(pub(super) u8);
+
+impl Places {
+    pub(super) const DEFAULTS: Self = Self(1);
+    pub(super) const FRONTEND: Self = Self(2);
+    pub(super) const BACKEND: Self = Self(4);
+
+    pub(super) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Such as `defaults, frontend, listen`.
+    pub(super) fn names(self) -> String {
+        let all = [
+            (Self::DEFAULTS, "defaults"),
+            (Self::FRONTEND, "frontend"),
+            (Self(Self::FRONTEND.0 | Self::BACKEND.0), "listen"),
+            (Self::BACKEND, "backend"),
+        ];
+        all.iter().filter(|(place, _)| self.has(*place)).map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The known word that was probably meant: at most a third of its letters differ.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let len = word.chars().count();
+    let distances = known.filter_map(|known| {
+        let longest = len.max(known.chars().count());
+        // Words of quite another length need no comparison.
+        let difference = len.abs_diff(known.chars().count());
+        if difference * 3 > longest || longest > 100 {
+            return None;
+        }
+        let distance = strsim::damerau_levenshtein(word, known);
+        (distance * 3 <= longest).then_some((distance, known))
+    });
+    distances.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}

@@ -1,0 +1,159 @@
+//! The sections `defaults`, `frontend`, `listen` and `backend`.
+
+use super::super::position::Position;
+use super::super::rules::{Acl, Condition, Format, Rules};
+use super::{
+    Balance, Bind, Compression, ErrorResponse, ForwardedFor, HashType, HealthCheck, LogTarget, Persistence, Reuse,
+    Server, Stats, StickRule, StickTable, Timeouts,
+};
+use std::collections::BTreeSet;
+
+/// What kind of section a proxy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// What others inherit.
+    #[default]
+    Defaults,
+    /// Where clients come in.
+    Frontend,
+    /// A frontend and a backend in one.
+    Listen,
+    /// Where requests go.
+    Backend,
+}
+
+/// `mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Bytes. This is what a proxy without `mode` is.
+    #[default]
+    Tcp,
+    /// HTTP.
+    Http,
+    /// Any other: `health`, `log`, `spop`.
+    Other,
+}
+
+/// `option` lines without arguments, and other switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "each is the option of its name")]
+pub enum Flag {
+    AbortOnClose,
+    AllBackups,
+    DontLogNormal,
+    DontLogNull,
+    HttpBufferRequest,
+    HttpClose,
+    HttpIgnoreProbes,
+    HttpKeepAlive,
+    HttpServerClose,
+    HttpLog,
+    HttpsLog,
+    TcpLog,
+    ClfLog,
+    LogHealthChecks,
+    Persist,
+    PreferLastServer,
+    Redispatch,
+    TcpKeepAlive,
+    ClientKeepAlive,
+    ServerKeepAlive,
+}
+
+/// A proxy, what its `defaults` say included.
+#[derive(Clone, Debug, Default)]
+pub struct Proxy {
+    /// Which section.
+    pub kind: ProxyKind,
+    /// The name; empty for `defaults` without one.
+    pub name: String,
+    /// Where its section begins.
+    pub at: Position,
+    /// `mode`.
+    pub mode: Mode,
+    /// `disabled`.
+    pub is_disabled: bool,
+    /// `bind` lines.
+    pub binds: Vec<Bind>,
+    /// `server` and `server-template` lines.
+    pub servers: Vec<Server>,
+    /// `default-server`, for the servers that follow.
+    pub default_server: Server,
+    /// `maxconn`: the most client connections of a frontend.
+    pub maxconn: Option<u64>,
+    /// `backlog`.
+    pub backlog: Option<u64>,
+    /// `fullconn`: the load at which `minconn` becomes `maxconn`.
+    pub fullconn: Option<u64>,
+    /// `rate-limit sessions`: new connections a second.
+    pub session_rate: Option<u64>,
+    /// `balance`.
+    pub balance: Balance,
+    /// `hash-type`.
+    pub hash_type: Option<HashType>,
+    /// `hash-balance-factor`, in percent; 0 is off.
+    pub hash_balance_factor: u64,
+    /// `cookie`.
+    pub persistence: Option<Persistence>,
+    /// `option httpchk`, `option tcp-check`, `http-check`.
+    pub check: HealthCheck,
+    /// `timeout` lines.
+    pub timeouts: Timeouts,
+    /// `option` lines that are on.
+    pub flags: BTreeSet<Flag>,
+    /// `option forwardfor`.
+    pub forwarded_for: Option<ForwardedFor>,
+    /// `retries`. Default 3.
+    pub retries: Option<u64>,
+    /// `retry-on`.
+    pub retry_on: Vec<String>,
+    /// `http-reuse`.
+    pub reuse: Reuse,
+    /// `errorfile`, `errorfiles`, `errorloc`, `http-error`.
+    pub errors: Vec<ErrorResponse>,
+    /// `stats` lines.
+    pub stats: Stats,
+    /// `monitor-uri`: answered here.
+    pub monitor_uri: Option<String>,
+    /// `monitor fail`: when the monitor says 503.
+    pub monitor_fail: Vec<Condition>,
+    /// `log` lines.
+    pub logs: Vec<LogTarget>,
+    /// `log-format`.
+    pub log_format: Option<Format>,
+    /// `log-tag`.
+    pub log_tag: Option<String>,
+    /// `unique-id-format`.
+    pub unique_id_format: Option<Format>,
+    /// `unique-id-header`.
+    pub unique_id_header: Option<String>,
+    /// `compression`.
+    pub compression: Compression,
+    /// `stick-table`.
+    pub stick_table: Option<StickTable>,
+    /// `stick on` and its kin.
+    pub stick_rules: Vec<StickRule>,
+    /// `acl` lines; those of one name are or-ed.
+    pub acls: Vec<Acl>,
+    /// Rules, `use_backend`, `use-server`, `redirect`.
+    pub rules: Rules,
+    /// `default_backend`, and where it stands.
+    pub default_backend: Option<(String, Position)>,
+}
+
+impl Proxy {
+    /// Whether clients come in here.
+    pub fn is_frontend(&self) -> bool {
+        matches!(self.kind, ProxyKind::Frontend | ProxyKind::Listen)
+    }
+
+    /// Whether requests go to servers from here.
+    pub fn is_backend(&self) -> bool {
+        matches!(self.kind, ProxyKind::Backend | ProxyKind::Listen)
+    }
+
+    /// Whether an option is on.
+    pub fn has(&self, flag: Flag) -> bool {
+        self.flags.contains(&flag)
+    }
+}

@@ -1,0 +1,262 @@
+//! The rules of a proxy in an immutable form that is evaluated on a request without allocation.
+//!
+//! A program is made once and shared by all workers; a [`Scratch`] belongs to one worker and keeps its buffers. An
+//! action changes what later rules see, so the caller takes rules one by one: [`Program::next`], then the action on its
+//! own request, then `next` from the rule after it. Many `use_backend` lines in a row that compare the same sample for
+//! equality, such as the host, become one look-up.
+
+mod compile;
+mod convert;
+mod fetch;
+mod render;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use view::{RequestView, Scratch, Value};
+
+use super::model::{Model, Proxy};
+use super::rules::{BackendTarget, Format, Matching, Rule, Sample, SampleType};
+use std::collections::{HashMap, HashSet};
+
+/// Which list of rules is gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// `tcp-request connection` and `session`.
+    Connection,
+    /// `tcp-request content`.
+    Content,
+    /// `http-request`.
+    Request,
+    /// `redirect`.
+    Redirects,
+    /// `http-response`.
+    Response,
+    /// `http-after-response`.
+    AfterResponse,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// To the proxy of this index in the model.
+    Backend(usize),
+    /// Nowhere: there is neither a rule that matches nor a default. HAProxy's response is 503.
+    None,
+}
+
+/// The rules of one proxy.
+#[derive(Debug)]
+pub struct Program {
+    acls: Vec<Vec<Test>>,
+    lists: [Vec<(Rule, Option<Clause>)>; 6],
+    switch: Vec<Step>,
+    default: Option<usize>,
+    /// Index of each backend by its name, for names that are made of the request.
+    names: HashMap<String, usize>,
+    monitor: Vec<Clause>,
+    servers: Vec<(String, Option<Clause>)>,
+}
+
+/// A compiled condition.
+#[derive(Debug)]
+struct Clause {
+    negated: bool,
+    any: Vec<Vec<(bool, Tests)>>,
+}
+
+#[derive(Debug)]
+enum Tests {
+    Acl(usize),
+    Inline(Vec<Test>),
+}
+
+#[derive(Debug)]
+struct Test {
+    sample: Sample,
+    matcher: Matcher,
+}
+
+#[derive(Debug)]
+enum Matcher {
+    Plain(Matching),
+    /// Many texts, compared for equality at once; in lower case if case does not count.
+    Set(HashSet<Box<[u8]>>, bool),
+}
+
+/// A step of the choice of a backend.
+#[derive(Debug)]
+enum Step {
+    Rule(Option<Clause>, Target),
+    /// Rules in a row that compare one sample: the first rule of each text, and whether case counts.
+    Table {
+        sample: Sample,
+        ignore_case: bool,
+        targets: HashMap<Box<[u8]>, (u32, usize)>,
+    },
+}
+
+#[derive(Debug)]
+enum Target {
+    Backend(usize),
+    Dynamic(Format),
+}
+
+impl Program {
+    /// Compiles the rules of a proxy. Names of backends that are not in the model lead nowhere.
+    pub fn new(proxy: &Proxy, model: &Model) -> Self {
+        compile::program(proxy, model)
+    }
+
+    /// The next rule of a list whose condition holds, from an index on.
+    pub fn next(
+        &self,
+        list: List,
+        from: usize,
+        view: &dyn RequestView,
+        scratch: &mut Scratch,
+    ) -> Option<(usize, &Rule)> {
+        let rules = self.lists.get(list as usize)?;
+        let found = rules.iter().enumerate().skip(from).find(|(_, (_, clause))| self.holds(clause, view, scratch));
+        found.map(|(index, (rule, _))| (index, rule))
+    }
+
+    /// The backend of a request: the first `use_backend` whose condition holds, else `default_backend`.
+    pub fn backend(&self, view: &dyn RequestView, scratch: &mut Scratch) -> Choice {
+        for step in &self.switch {
+            match step {
+                Step::Table { sample, ignore_case, targets } => {
+                    if let Some(target) = look_up(sample, *ignore_case, targets, view, scratch) {
+                        return Choice::Backend(target);
+                    }
+                }
+                Step::Rule(clause, target) if self.holds(clause, view, scratch) => match target {
+                    Target::Backend(index) => return Choice::Backend(*index),
+                    // A name that no backend has: the default is taken, and no rule that follows.
+                    Target::Dynamic(format) => {
+                        let mut name = std::mem::take(&mut scratch.name);
+                        name.clear();
+                        format.render(view, scratch, &mut name);
+                        let text = std::str::from_utf8(&name).unwrap_or_default();
+                        let index = self.names.get(text).copied().or(self.default);
+                        scratch.name = name;
+                        return index.map_or(Choice::None, Choice::Backend);
+                    }
+                },
+                Step::Rule(..) => {}
+            }
+        }
+        self.default.map_or(Choice::None, Choice::Backend)
+    }
+
+    /// The server that `use-server` names, if a rule holds.
+    pub fn server(&self, view: &dyn RequestView, scratch: &mut Scratch) -> Option<&str> {
+        let found = self.servers.iter().find(|(_, clause)| self.holds(clause, view, scratch));
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether `monitor fail` says that the monitor's response is 503.
+    pub fn monitor_fails(&self, view: &dyn RequestView, scratch: &mut Scratch) -> bool {
+        self.monitor.iter().any(|clause| self.clause_holds(clause, view, scratch))
+    }
+
+    /// In how many steps a backend is chosen at most.
+    pub fn steps(&self) -> usize {
+        self.switch.len()
+    }
+
+    fn holds(&self, clause: &Option<Clause>, view: &dyn RequestView, scratch: &mut Scratch) -> bool {
+        clause.as_ref().is_none_or(|clause| self.clause_holds(clause, view, scratch))
+    }
+
+    fn clause_holds(&self, clause: &Clause, view: &dyn RequestView, scratch: &mut Scratch) -> bool {
+        let found = clause.any.iter().any(|all| {
+            all.iter().all(|(negated, tests)| {
+                let tests = match tests {
+                    Tests::Acl(index) => self.acls.get(*index).map(Vec::as_slice).unwrap_or_default(),
+                    Tests::Inline(tests) => tests,
+                };
+                tests.iter().any(|test| test.matches(view, scratch)) != *negated
+            })
+        });
+        found != clause.negated
+    }
+}
+
+impl Test {
+    fn matches(&self, view: &dyn RequestView, scratch: &mut Scratch) -> bool {
+        let matcher = &self.matcher;
+        convert::each_value(&self.sample, view, scratch, &mut |value, scratch| matcher.fits(value, scratch))
+    }
+}
+
+impl Matcher {
+    fn fits(&self, value: Value<'_>, folded: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Plain(matching) => fits(matching, value),
+            Self::Set(texts, ignore_case) => value.with_text(|text| {
+                if *ignore_case {
+                    folded.clear();
+                    folded.extend(text.iter().map(u8::to_ascii_lowercase));
+                    texts.contains(folded.as_slice())
+                } else {
+                    texts.contains(text)
+                }
+            }),
+        }
+    }
+}
+
+/// Whether a value fits.
+fn fits(matching: &Matching, value: Value<'_>) -> bool {
+    let in_ranges =
+        |ranges: &[(i64, i64)], number: i64| ranges.iter().any(|(low, high)| (*low..=*high).contains(&number));
+    match matching {
+        Matching::Found => true,
+        Matching::Bool => value.number().is_some_and(|number| number != 0),
+        Matching::Int(ranges) => value.number().is_some_and(|number| in_ranges(ranges, number)),
+        Matching::Len(ranges) => {
+            value.with_text(|text| in_ranges(ranges, i64::try_from(text.len()).unwrap_or(i64::MAX)))
+        }
+        Matching::Ip(nets) => value.ip().is_some_and(|ip| nets.iter().any(|net| view::contains(net, ip))),
+        Matching::Text(method, patterns) => value.with_text(|text| {
+            patterns.iter().any(|pattern| view::text_fits(*method, &pattern.text, pattern.ignore_case, text))
+        }),
+        Matching::Regex(expressions) => {
+            value.with_text(|text| expressions.iter().any(|regex| regex.compiled.is_match(text)))
+        }
+    }
+}
+
+/// The target of the first rule that one of the values leads to.
+fn look_up(
+    sample: &Sample,
+    ignore_case: bool,
+    targets: &HashMap<Box<[u8]>, (u32, usize)>,
+    view: &dyn RequestView,
+    scratch: &mut Scratch,
+) -> Option<usize> {
+    debug_assert_eq!(sample.value_type(), SampleType::Text);
+    let mut best: Option<(u32, usize)> = None;
+    convert::each_value(sample, view, scratch, &mut |value, folded| {
+        let found = value.with_text(|text| {
+            folded.clear();
+            folded.extend(text.iter().map(|byte| if ignore_case { byte.to_ascii_lowercase() } else { *byte }));
+            targets.get(folded.as_slice()).copied()
+        });
+        best = match (best, found) {
+            (Some(best), Some(found)) => Some(best.min(found)),
+            (best, found) => best.or(found),
+        };
+        false
+    });
+    best.map(|(_, target)| target)
+}
+
+/// The name of a target, if it is fixed.
+fn fixed(target: &BackendTarget) -> Option<&str> {
+    match target {
+        BackendTarget::Named(name) => Some(name),
+        BackendTarget::Dynamic(_) => None,
+    }
+}

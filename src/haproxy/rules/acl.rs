@@ -1,0 +1,239 @@
+//! ACLs and the conditions made of them (configuration.txt sections 7.1, 7.2, 7.4).
+
+use super::fetch::SampleType;
+use super::pattern::{self, Matching};
+use super::sample::{self, Sample};
+use super::words::{fetches, nearest_fetch};
+use super::{Problem, RuleContext};
+use crate::haproxy::lexer::Word;
+use crate::haproxy::position::Position;
+
+/// The fetches that have names with a suffix for each method: `path_beg`, `hdr_dom`, ….
+pub(in super::super) const ACL_CRITERIA: [&str; 13] = [
+    "base",
+    "cook",
+    "hdr",
+    "path",
+    "query",
+    "scook",
+    "shdr",
+    "ssl_fc_sni",
+    "url",
+    "urlp",
+    "url_param",
+    "req.hdr",
+    "req.cook",
+];
+
+/// The ACLs that exist everywhere.
+const PREDEFINED: [(&str, &[&str]); 21] = [
+    ("FALSE", &["always_false"]),
+    ("TRUE", &["always_true"]),
+    ("HTTP", &["always_true"]),
+    ("HTTP_1.0", &["req.ver", "1.0"]),
+    ("HTTP_1.1", &["req.ver", "1.1"]),
+    ("HTTP_2.0", &["req.ver", "2.0"]),
+    ("HTTP_CONTENT", &["req.hdr_val(content-length)", "gt", "0"]),
+    ("HTTP_URL_ABS", &["url_reg", "^[^/:]*://"]),
+    ("HTTP_URL_SLASH", &["url_beg", "/"]),
+    ("HTTP_URL_STAR", &["url", "*"]),
+    ("LOCALHOST", &["src", "127.0.0.1/8", "::1"]),
+    ("METH_CONNECT", &["method", "CONNECT"]),
+    ("METH_DELETE", &["method", "DELETE"]),
+    ("METH_GET", &["method", "GET", "HEAD"]),
+    ("METH_HEAD", &["method", "HEAD"]),
+    ("METH_OPTIONS", &["method", "OPTIONS"]),
+    ("METH_POST", &["method", "POST"]),
+    ("METH_PUT", &["method", "PUT"]),
+    ("METH_TRACE", &["method", "TRACE"]),
+    ("REQ_CONTENT", &["always_true"]),
+    ("WAIT_END", &["always_true"]),
+];
+
+/// Tests of one name; it matches when one of them does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acl {
+    /// The name; its case counts.
+    pub name: String,
+    /// The tests in order.
+    pub tests: Vec<Criterion>,
+    /// What sluice cannot test: then no condition with this ACL is honoured.
+    pub unsupported: Option<String>,
+}
+
+/// A sample and what it is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Criterion {
+    /// What is compared.
+    pub sample: Sample,
+    /// With what.
+    pub matching: Matching,
+}
+
+/// What follows `if` or `unless`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `unless`.
+    pub negated: bool,
+    /// One of these has to hold; each holds when all its terms do.
+    pub any: Vec<Vec<Term>>,
+}
+
+/// An ACL in a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// `!`.
+    pub negated: bool,
+    /// What has to match.
+    pub tests: Tests,
+}
+
+/// The tests of a term, of which one has to match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tests {
+    /// An ACL of the proxy, by its index: lines of its name that follow the rule count too.
+    Acl(usize),
+    /// Tests without a name, or of an ACL that exists everywhere.
+    Inline(Vec<Criterion>),
+}
+
+/// Whether a name may be an ACL's.
+pub(in super::super) fn is_acl_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+}
+
+/// A criterion with its flags and values: what follows the name of an ACL.
+pub(in super::super) fn parse_acl(words: &[Word], context: RuleContext<'_, '_>) -> Result<Criterion, Problem> {
+    let Some((first, rest)) = words.split_first() else {
+        return Err(Problem::wrong(Position::default(), "expected a criterion"));
+    };
+    let (name, _, after) = sample::call(&first.text).map_err(|problem| Problem::wrong(first.at, problem))?;
+    let derived = derived(name);
+    let (text, implied) = match derived {
+        // With converters the suffix counts no more.
+        Some((base, suffix)) => {
+            let text = format!("{base}{}", &first.text[name.len()..]);
+            (text, after.is_empty().then_some(suffix))
+        }
+        None => (first.text.clone(), None),
+    };
+    let sample = Sample::parse(&text, first.at, context)?;
+    let mut value_type = sample.value_type();
+    let mut implied = implied;
+    // Methods are compared as texts, `req.ver` too.
+    if implied == Some("ip") {
+        (value_type, implied) = (SampleType::Ip, None);
+    }
+    let matching = pattern::parse(rest, implied, value_type, first.at, context)?;
+    Ok(Criterion { sample, matching })
+}
+
+/// `path_beg` is `path` and `beg`, unless a fetch has that name.
+fn derived(name: &str) -> Option<(&str, &str)> {
+    if fetches().iter().any(|word| word.name == name) {
+        return None;
+    }
+    let (base, suffix) = name.rsplit_once('_')?;
+    let is_method = pattern::text_match(suffix).is_some() || suffix == "len" || suffix == "ip";
+    (ACL_CRITERIA.contains(&base) && is_method).then_some((base, suffix))
+}
+
+/// Parses `if …` or `unless …`; `None` where there are no words.
+pub(in super::super) fn parse_condition(
+    words: &[Word],
+    context: RuleContext<'_, '_>,
+) -> Result<Option<Condition>, Problem> {
+    let Some((first, rest)) = words.split_first() else { return Ok(None) };
+    let negated = match first.text.as_str() {
+        "if" => false,
+        "unless" => true,
+        other => {
+            return Err(Problem::wrong(first.at, format!("{other:?} is not expected here; expected if or unless")));
+        }
+    };
+    let mut any = vec![Vec::new()];
+    let mut is_negated = false;
+    let mut words = rest;
+    let mut unsupported = None;
+    while let Some((word, mut after)) = words.split_first() {
+        let text = word.text.trim_start_matches('!');
+        is_negated ^= (word.text.len() - text.len()) % 2 == 1;
+        match text {
+            "" => {
+                words = after;
+                continue;
+            }
+            "or" | "OR" | "||" => {
+                if any.last().is_none_or(Vec::is_empty) || after.is_empty() {
+                    return Err(Problem::wrong(word.at, "expected an ACL on both sides of or"));
+                }
+                any.push(Vec::new());
+                words = after;
+                continue;
+            }
+            _ => {}
+        }
+        let tests = if text == "{" {
+            let end = after.iter().position(|word| word.text == "}");
+            let end = end.ok_or_else(|| Problem::wrong(word.at, "expected } as a word of its own"))?;
+            let inside = &after[..end];
+            after = &after[end + 1..];
+            if inside.is_empty() {
+                return Err(Problem::wrong(word.at, "expected a criterion between { and }"));
+            }
+            parse_acl(inside, context).map(|criterion| Tests::Inline(vec![criterion]))
+        } else {
+            named(text, word.at, context)
+        };
+        match tests {
+            Ok(tests) => any = pushed(any, Term { negated: is_negated, tests }),
+            Err(Problem::Wrong(fault)) => return Err(Problem::Wrong(fault)),
+            // What follows may still be wrong.
+            Err(problem) => {
+                any = pushed(any, Term { negated: is_negated, tests: Tests::Inline(Vec::new()) });
+                unsupported = unsupported.or(Some(problem));
+            }
+        }
+        is_negated = false;
+        words = after;
+    }
+    if any.last().is_none_or(Vec::is_empty) || is_negated {
+        return Err(Problem::wrong(first.at, format!("expected an ACL after {}", first.text)));
+    }
+    unsupported.map_or(Ok(Some(Condition { negated, any })), Err)
+}
+
+/// The conjunctions with a term more in the last one.
+fn pushed(mut any: Vec<Vec<Term>>, term: Term) -> Vec<Vec<Term>> {
+    if let Some(all) = any.last_mut() {
+        all.push(term);
+    }
+    any
+}
+
+/// The tests of an ACL of the proxy, or of one that exists everywhere.
+fn named(name: &str, at: Position, context: RuleContext<'_, '_>) -> Result<Tests, Problem> {
+    if let Some(index) = context.acls.iter().position(|acl| acl.name == name) {
+        return match &context.acls[index].unsupported {
+            Some(problem) => Err(Problem::unsupported(at, format!("ACL {name}: {problem}"))),
+            None => Ok(Tests::Acl(index)),
+        };
+    }
+    if let Some((_, words)) = PREDEFINED.iter().find(|(predefined, _)| *predefined == name) {
+        let words: Vec<_> = words.iter().map(|text| Word { text: (*text).to_owned(), at }).collect();
+        return parse_acl(&words, context).map(|criterion| Tests::Inline(vec![criterion]));
+    }
+    if name == "RDP_COOKIE" || name == "HTTP_3.0" {
+        return Err(Problem::unsupported(at, format!("ACL {name}: sluice speaks neither RDP nor HTTP/3")));
+    }
+    let known = context.acls.iter().map(|acl| acl.name.as_str());
+    let nearest = crate::haproxy::keyword::nearest(name, known);
+    let hint = match nearest {
+        Some(nearest) => format!("; {nearest} is similar"),
+        None if fetches().iter().any(|word| word.name == name) || nearest_fetch(name) == Some(name) => {
+            format!("; write {{ {name} … }} for a test without a name")
+        }
+        None => String::new(),
+    };
+    Err(Problem::wrong(at, format!("no ACL {name:?} stands before this line in its section{hint}")))
+}

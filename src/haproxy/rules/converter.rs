@@ -1,0 +1,236 @@
+//! Converters: what is done with a sample.
+
+use super::fetch::SampleType;
+use super::list::read_list;
+use super::pattern::{Regex, TextMatch};
+use super::words::{converters, is_other_converter, nearest_converter};
+use super::{Problem, RuleContext};
+use crate::haproxy::keyword::Treatment;
+use crate::haproxy::position::Position;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The most lines of a map.
+const MAX_MAP: usize = 4_000_000;
+
+/// A converter with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Converter {
+    /// `lower`.
+    Lower,
+    /// `upper`.
+    Upper,
+    /// `host_only`: without the port.
+    HostOnly,
+    /// `port_only`: the port as a number, 0 without one.
+    PortOnly,
+    /// `field`: the part of a number, from 1 or from the end with -1; empty parts count.
+    Field(i32, Vec<u8>),
+    /// `word`: as `field`, and empty parts do not count.
+    Word(i32, Vec<u8>),
+    /// `bytes`: an offset and perhaps a length.
+    Bytes(usize, Option<usize>),
+    /// `length`.
+    Length,
+    /// `ltrim`.
+    TrimStart(Vec<u8>),
+    /// `rtrim`.
+    TrimEnd(Vec<u8>),
+    /// `url_dec`; the flag is `in_form`, where `+` is a space.
+    UrlDecode(bool),
+    /// `map`, `map_str`, `map_beg`, …
+    Map(Arc<MapTable>),
+    /// `regsub`; the flag is `g`.
+    RegexReplace(Regex, String, bool),
+    /// `add`, `sub`, `mul`, `div`, `mod`.
+    Arithmetic(Operation, i64),
+    /// `bool`.
+    Bool,
+    /// `not`.
+    Not,
+    /// `iif(true,false)`.
+    IfElse(String, String),
+    /// `ipmask`: prefix lengths of IPv4 and IPv6.
+    IpMask(u8, u8),
+    /// `nbsrv`: the servers that are up in the backend of the name.
+    ServersUp,
+    /// `concat(before,var,after)`: text and a variable.
+    Concat(String, Option<String>, String),
+}
+
+/// What `add` and its kin do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the converter of its name")]
+pub enum Operation {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+}
+
+/// A map file: keys and values. The first match wins; equality is a look-up, not a search.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MapTable {
+    /// The file.
+    pub file: String,
+    /// How keys are compared.
+    pub matching: TextMatch,
+    /// Keys and values in order.
+    pub entries: Vec<(String, String)>,
+    /// For equality: the index of each key.
+    pub index: HashMap<Vec<u8>, usize>,
+    /// For regular expressions: those of `entries`.
+    pub expressions: Vec<Regex>,
+    /// What is found where no key matches.
+    pub default: Option<String>,
+}
+
+impl Converter {
+    /// The type of the outcome; `None` where it stays.
+    pub fn output(&self) -> Option<SampleType> {
+        match self {
+            Self::PortOnly | Self::Length | Self::Arithmetic(..) | Self::ServersUp => Some(SampleType::Int),
+            Self::Bool | Self::Not => Some(SampleType::Bool),
+            Self::IpMask(..) => Some(SampleType::Ip),
+            _ => Some(SampleType::Text),
+        }
+    }
+}
+
+/// A converter by its name and arguments.
+pub(super) fn parse(
+    name: &str,
+    arguments: &[String],
+    at: Position,
+    context: RuleContext<'_, '_>,
+) -> Result<Converter, Problem> {
+    let Some(word) = converters().iter().find(|word| word.name == name) else {
+        if name.starts_with("lua.") {
+            return Err(Problem::unsupported(at, format!("{name}: sluice runs no Lua")));
+        }
+        if is_other_converter(name) {
+            return Err(Problem::unsupported(at, format!("{name}: sluice does not have this converter")));
+        }
+        let nearest = nearest_converter(name).map(|name| format!("; {name} is similar")).unwrap_or_default();
+        return Err(Problem::wrong(at, format!("{name:?} is no converter that sluice knows of{nearest}")));
+    };
+    if word.treatment == Treatment::Refused {
+        return Err(Problem::unsupported(at, format!("{name}: {}", word.reason)));
+    }
+    if let Some(kind) = name.strip_prefix("map") {
+        return map(kind.trim_start_matches('_'), arguments, at, context);
+    }
+    if name == "regsub" {
+        let (pattern, flags) =
+            (arguments.first().map_or("", String::as_str), arguments.get(2).map_or("", String::as_str));
+        let regex = Regex::new(pattern, flags.contains('i')).map_err(|problem| Problem::unsupported(at, problem))?;
+        return Ok(Converter::RegexReplace(regex, arguments.get(1).cloned().unwrap_or_default(), flags.contains('g')));
+    }
+    build(name, arguments).map_err(|problem| {
+        // Where a number is expected, HAProxy takes the name of a variable too.
+        if arguments.iter().any(|argument| super::fetch::variable(argument).is_ok()) {
+            return Problem::unsupported(at, format!("{name}: sluice takes no variables as arguments"));
+        }
+        Problem::wrong(at, format!("{name}: {problem}"))
+    })
+}
+
+fn build(name: &str, arguments: &[String]) -> Result<Converter, String> {
+    let text = |index: usize| arguments.get(index).map_or("", String::as_str);
+    let number = |index: usize| text(index).parse::<i64>().map_err(|_| format!("{:?} is no number", text(index)));
+    let position = |index: usize| {
+        let number = text(index).parse::<i32>().ok().filter(|number| *number != 0);
+        number.ok_or_else(|| format!("{:?} is no position", text(index)))
+    };
+    let operation = |operation| {
+        let value = number(0)?;
+        let is_good = value != 0 || !matches!(operation, Operation::Div | Operation::Mod);
+        is_good.then_some(Converter::Arithmetic(operation, value)).ok_or_else(|| "division by zero".to_owned())
+    };
+    Ok(match name {
+        "lower" => Converter::Lower,
+        "upper" => Converter::Upper,
+        "host_only" => Converter::HostOnly,
+        "port_only" => Converter::PortOnly,
+        "field" => Converter::Field(position(0)?, text(1).into()),
+        "word" => Converter::Word(position(0)?, text(1).into()),
+        "bytes" => {
+            let count =
+                |index: usize| text(index).parse::<usize>().map_err(|_| format!("{:?} is no count", text(index)));
+            Converter::Bytes(count(0)?, if arguments.len() > 1 { Some(count(1)?) } else { None })
+        }
+        "length" => Converter::Length,
+        "ltrim" => Converter::TrimStart(text(0).into()),
+        "rtrim" => Converter::TrimEnd(text(0).into()),
+        "url_dec" => Converter::UrlDecode(text(0) == "1"),
+        "add" => operation(Operation::Add)?,
+        "sub" => operation(Operation::Sub)?,
+        "mul" => operation(Operation::Mul)?,
+        "div" => operation(Operation::Div)?,
+        "mod" => operation(Operation::Mod)?,
+        "bool" => Converter::Bool,
+        "not" => Converter::Not,
+        "iif" => Converter::IfElse(text(0).to_owned(), text(1).to_owned()),
+        "nbsrv" => Converter::ServersUp,
+        "concat" => {
+            let variable = if text(1).is_empty() { None } else { Some(super::fetch::variable(text(1))?) };
+            Converter::Concat(text(0).to_owned(), variable, text(2).to_owned())
+        }
+        "ipmask" => Converter::IpMask(
+            mask(text(0)).ok_or_else(|| format!("{:?} is no mask", text(0)))?,
+            if arguments.len() > 1 { mask(text(1)).ok_or_else(|| format!("{:?} is no mask", text(1)))? } else { 128 },
+        ),
+        _ => return Err("this converter is in no table".to_owned()),
+    })
+}
+
+/// `24` or `255.255.255.0`.
+fn mask(text: &str) -> Option<u8> {
+    if let Ok(address) = text.parse::<std::net::Ipv4Addr>() {
+        return ipnet::ipv4_mask_to_prefix(address).ok();
+    }
+    if let Ok(address) = text.parse::<std::net::Ipv6Addr>() {
+        return ipnet::ipv6_mask_to_prefix(address).ok();
+    }
+    text.parse().ok().filter(|bits| *bits <= 128)
+}
+
+fn map(kind: &str, arguments: &[String], at: Position, context: RuleContext<'_, '_>) -> Result<Converter, Problem> {
+    let kind = kind.split('_').next().unwrap_or_default();
+    let matching = match kind {
+        "" | "str" => TextMatch::Equal,
+        "beg" => TextMatch::Begin,
+        "end" => TextMatch::End,
+        "sub" => TextMatch::Contain,
+        "dir" => TextMatch::Folder,
+        "dom" => TextMatch::Domain,
+        "reg" | "regm" => TextMatch::Regex,
+        other => return Err(Problem::unsupported(at, format!("map_{other}: sluice has maps of texts only"))),
+    };
+    let file = arguments.first().filter(|file| !file.is_empty());
+    let file = file.ok_or_else(|| Problem::wrong(at, "map: expected the name of a file in parentheses"))?;
+    let text = read_list(file, at, context)?;
+    let mut table = MapTable {
+        file: file.clone(),
+        matching,
+        entries: Vec::new(),
+        index: HashMap::new(),
+        expressions: Vec::new(),
+        default: arguments.get(1).cloned(),
+    };
+    for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (key, value) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        if table.entries.len() == MAX_MAP {
+            return Err(Problem::unsupported(at, format!("{file} has more than {MAX_MAP} entries")));
+        }
+        if matching == TextMatch::Regex {
+            let regex =
+                Regex::new(key, false).map_err(|problem| Problem::unsupported(at, format!("{file}: {problem}")))?;
+            table.expressions.push(regex);
+        }
+        table.index.entry(key.as_bytes().to_vec()).or_insert(table.entries.len());
+        table.entries.push((key.to_owned(), value.trim().to_owned()));
+    }
+    Ok(Converter::Map(Arc::new(table)))
+}

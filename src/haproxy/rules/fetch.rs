@@ -1,0 +1,396 @@
+//! Fetches: what can be asked of a request, a response, a connection or this node.
+
+use super::words::{fetches, is_other_fetch, nearest_fetch};
+use super::{Problem, RuleContext};
+use crate::haproxy::keyword::Treatment;
+use crate::haproxy::position::Position;
+
+/// The type of a value, which decides how it is compared unless `-m` says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleType {
+    /// True or false.
+    Bool,
+    /// A signed number.
+    Int,
+    /// An IPv4 or IPv6 address.
+    Ip,
+    /// Bytes.
+    Text,
+}
+
+/// The head that a fetch looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The request's.
+    Request,
+    /// The response's.
+    Response,
+}
+
+/// What a stick table counts for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is the data type of its name (configuration.txt, stick-table)")]
+pub enum Counter {
+    ConnCnt,
+    ConnCur,
+    ConnRate,
+    SessCnt,
+    SessRate,
+    HttpReqCnt,
+    HttpReqRate,
+    HttpErrCnt,
+    HttpErrRate,
+    HttpFailCnt,
+    HttpFailRate,
+    Gpc0,
+    Gpc0Rate,
+    Gpt0,
+    BytesInRate,
+    BytesOutRate,
+}
+
+/// A fetch with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fetch {
+    /// `method`.
+    Method,
+    /// `path`: without the query.
+    Path,
+    /// `pathq`: with the query.
+    PathQuery,
+    /// `url`: the target as sent.
+    Url,
+    /// `query`: after the `?`.
+    Query,
+    /// `base`: the host and the path.
+    Base,
+    /// `url_param`, `urlp`: a parameter of the query; without a name the first.
+    UrlParam {
+        /// The name.
+        name: Option<String>,
+        /// Whether the case of the name does not count.
+        ignore_case: bool,
+    },
+    /// `hdr`, `req.hdr`, `res.hdr`, `fhdr`: a field by its name in lower case.
+    Header {
+        /// Request or response.
+        side: Side,
+        /// The name.
+        name: String,
+        /// 1 is the first value, -1 the last; `None`: all in an ACL, the last elsewhere.
+        occurrence: Option<i32>,
+        /// `fhdr`: values are whole lines, not separated by commas.
+        is_line: bool,
+        /// The type it is read as: text, number (`hdr_val`) or address (`hdr_ip`).
+        read_as: ReadAs,
+    },
+    /// `hdr_cnt`, `fhdr_cnt`.
+    HeaderCount {
+        /// Request or response.
+        side: Side,
+        /// The name.
+        name: String,
+        /// `fhdr_cnt`: lines are counted, not values.
+        is_line: bool,
+    },
+    /// `req.cook`, and `res.cook` of a response's `Set-Cookie`.
+    Cookie {
+        /// Request or response.
+        side: Side,
+        /// The name, whose case counts; `None` is the first one.
+        name: Option<String>,
+        /// As a number (`cook_val`).
+        read_as: ReadAs,
+    },
+    /// `req.cook_cnt`.
+    CookieCount(Option<String>),
+    /// `req.ver`: such as `1.1`.
+    Version,
+    /// `status`.
+    Status,
+    /// `ssl_fc`: the client speaks TLS.
+    Ssl,
+    /// `ssl_fc_sni`: the name that the client asked for.
+    Sni,
+    /// `ssl_fc_has_sni`.
+    HasSni,
+    /// `src`.
+    Source,
+    /// `src_port`.
+    SourcePort,
+    /// `dst`.
+    Destination,
+    /// `dst_port`.
+    DestinationPort,
+    /// `always_true`, `always_false`, `bool(…)`.
+    Bool(bool),
+    /// `int(…)`.
+    Int(i64),
+    /// `str(…)`, `env(…)`, `hostname`.
+    Text(String),
+    /// `nbsrv`: servers that are up; the proxy's own backend without a name.
+    ServersUp(Option<String>),
+    /// `srv_is_up`: backend and server.
+    ServerIsUp(Option<String>, String),
+    /// `connslots`: free places of connections and queues.
+    ConnectionSlots(Option<String>),
+    /// `be_conn`, `fe_conn`, `queue`: connections or queued requests of a proxy; the first letter tells which.
+    Load(LoadKind, Option<String>),
+    /// `var(scope.name)`.
+    Variable(String),
+    /// `http_auth(list)`.
+    HttpAuth(String),
+    /// `http_auth_group(list)`.
+    HttpAuthGroup(String),
+    /// `http_auth_user`.
+    HttpAuthUser,
+    /// `sc0_http_req_rate`, `src_conn_cur`, …: a counter of the tracked entry, or of the client's own.
+    StickCounter {
+        /// What is counted.
+        counter: Counter,
+        /// The slot of `track-scN`; `None` is the client's own entry.
+        slot: Option<u8>,
+        /// The proxy whose table it is.
+        table: Option<String>,
+    },
+    /// `fe_name`.
+    FrontendName,
+    /// `be_name`.
+    BackendName,
+    /// `srv_name`.
+    ServerName,
+    /// `unique-id`.
+    UniqueId,
+    /// `date`: seconds since 1970, and an offset.
+    Date(i64),
+    /// `rand`: from 0 up to one less.
+    Random(u32),
+}
+
+/// How a text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadAs {
+    /// As it is.
+    Text,
+    /// As a number.
+    Int,
+    /// As an address.
+    Ip,
+}
+
+/// What is counted of a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LoadKind {
+    /// `fe_conn`.
+    FrontendConnections,
+    /// `be_conn`.
+    BackendConnections,
+    /// `queue`.
+    Queue,
+}
+
+impl Fetch {
+    /// The type of its values.
+    pub fn value_type(&self) -> SampleType {
+        match self {
+            Self::Header { read_as, .. } | Self::Cookie { read_as, .. } => match read_as {
+                ReadAs::Text => SampleType::Text,
+                ReadAs::Int => SampleType::Int,
+                ReadAs::Ip => SampleType::Ip,
+            },
+            Self::Ssl | Self::HasSni | Self::Bool(_) | Self::HttpAuth(_) | Self::ServerIsUp(..) => SampleType::Bool,
+            Self::Source | Self::Destination => SampleType::Ip,
+            Self::HeaderCount { .. }
+            | Self::CookieCount(_)
+            | Self::Status
+            | Self::SourcePort
+            | Self::DestinationPort
+            | Self::Int(_)
+            | Self::ServersUp(_)
+            | Self::ConnectionSlots(_)
+            | Self::Load(..)
+            | Self::StickCounter { .. }
+            | Self::Date(_)
+            | Self::Random(_) => SampleType::Int,
+            _ => SampleType::Text,
+        }
+    }
+
+    /// Whether it looks at a response.
+    pub fn needs_response(&self) -> bool {
+        matches!(
+            self,
+            Self::Status
+                | Self::Header { side: Side::Response, .. }
+                | Self::HeaderCount { side: Side::Response, .. }
+                | Self::Cookie { side: Side::Response, .. }
+        )
+    }
+}
+
+/// A fetch by its name and arguments.
+pub(super) fn parse(
+    name: &str,
+    arguments: &[String],
+    at: Position,
+    context: RuleContext<'_, '_>,
+) -> Result<Fetch, Problem> {
+    let Some(word) = fetches().iter().find(|word| word.name == name) else {
+        if let Some(fetch) = counter_fetch(name, arguments) {
+            return Ok(fetch);
+        }
+        if name.starts_with("lua.") {
+            return Err(Problem::unsupported(at, format!("{name}: sluice runs no Lua")));
+        }
+        if is_other_fetch(name) {
+            return Err(Problem::unsupported(at, format!("{name}: sluice does not have this fetch")));
+        }
+        let nearest = nearest_fetch(name).map(|name| format!("; {name} is similar")).unwrap_or_default();
+        return Err(Problem::wrong(at, format!("{name:?} is no sample fetch that sluice knows of{nearest}")));
+    };
+    if word.treatment == Treatment::Refused {
+        return Err(Problem::unsupported(at, format!("{name}: {}", word.reason)));
+    }
+    build(name, arguments, context).map_err(|problem| Problem::wrong(at, format!("{name}: {problem}")))
+}
+
+/// The fetch of a name that the table has as understood.
+fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Result<Fetch, String> {
+    let optional = |index: usize| arguments.get(index).filter(|text| !text.is_empty()).cloned();
+    let required = |index: usize, what: &str| optional(index).ok_or_else(|| format!("expected {what} in parentheses"));
+    let fetch = match name {
+        "method" => Fetch::Method,
+        "path" => Fetch::Path,
+        "pathq" => Fetch::PathQuery,
+        "url" | "capture.req.uri" => Fetch::Url,
+        "capture.req.method" => Fetch::Method,
+        "query" => Fetch::Query,
+        "base" => Fetch::Base,
+        "url_param" | "urlp" => {
+            Fetch::UrlParam { name: optional(0), ignore_case: optional(2).is_some_and(|flag| flag == "i") }
+        }
+        "req.ver" | "req_ver" => Fetch::Version,
+        "status" | "txn.status" => Fetch::Status,
+        "ssl_fc" => Fetch::Ssl,
+        "ssl_fc_sni" => Fetch::Sni,
+        "ssl_fc_has_sni" => Fetch::HasSni,
+        "src" => Fetch::Source,
+        "src_port" => Fetch::SourcePort,
+        "dst" => Fetch::Destination,
+        "dst_port" => Fetch::DestinationPort,
+        "always_true" => Fetch::Bool(true),
+        "always_false" => Fetch::Bool(false),
+        "bool" => Fetch::Bool(!matches!(required(0, "true or false")?.as_str(), "0" | "false" | "no" | "off")),
+        "int" => Fetch::Int(required(0, "a number")?.parse().map_err(|_| "expected a number in parentheses")?),
+        "str" => Fetch::Text(optional(0).unwrap_or_default()),
+        "env" => {
+            let name = required(0, "a variable")?;
+            Fetch::Text(context.environment.variable(&name).unwrap_or_default().to_owned())
+        }
+        "nbsrv" => Fetch::ServersUp(optional(0)),
+        "connslots" => Fetch::ConnectionSlots(optional(0)),
+        "fe_conn" => Fetch::Load(LoadKind::FrontendConnections, optional(0)),
+        "be_conn" => Fetch::Load(LoadKind::BackendConnections, optional(0)),
+        "queue" => Fetch::Load(LoadKind::Queue, optional(0)),
+        "srv_is_up" => match required(0, "a server")?.split_once('/') {
+            Some((backend, server)) => Fetch::ServerIsUp(Some(backend.to_owned()), server.to_owned()),
+            None => Fetch::ServerIsUp(None, required(0, "a server")?),
+        },
+        "var" => Fetch::Variable(variable(&required(0, "scope.name")?)?),
+        "http_auth" => Fetch::HttpAuth(required(0, "a userlist")?),
+        "http_auth_group" => Fetch::HttpAuthGroup(required(0, "a userlist")?),
+        "http_auth_user" => Fetch::HttpAuthUser,
+        "fe_name" => Fetch::FrontendName,
+        "be_name" => Fetch::BackendName,
+        "srv_name" => Fetch::ServerName,
+        "unique-id" => Fetch::UniqueId,
+        "date" => Fetch::Date(optional(0).map_or(Ok(0), |offset| offset.parse()).map_err(|_| "expected seconds")?),
+        "rand" => {
+            Fetch::Random(optional(0).map_or(Ok(u32::MAX), |range| range.parse()).map_err(|_| "expected a range")?)
+        }
+        // What rules wait for is there: the whole head has been read.
+        "req.proto_http" | "req_proto_http" | "wait_end" => Fetch::Bool(true),
+        _ => return head_fetch(name, arguments),
+    };
+    Ok(fetch)
+}
+
+/// `scope.name`, checked.
+pub(super) fn variable(text: &str) -> Result<String, String> {
+    let scopes = ["proc", "sess", "txn", "req", "res"];
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    match text.split_once('.') {
+        Some((scope, name)) if scopes.contains(&scope) && is_name(name) => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is no variable; expected a scope ({}) and a name", scopes.join(", "))),
+    }
+}
+
+/// Headers and cookies.
+fn head_fetch(name: &str, arguments: &[String]) -> Result<Fetch, String> {
+    let (side, plain) = match name {
+        _ if name.starts_with("res.") => (Side::Response, &name[4..]),
+        _ if name.starts_with("req.") => (Side::Request, &name[4..]),
+        "shdr" | "shdr_cnt" | "shdr_ip" | "shdr_val" | "scook" | "scook_cnt" | "scook_val" => {
+            (Side::Response, &name[1..])
+        }
+        "cookie" => (Side::Request, "cook"),
+        "set-cookie" => (Side::Response, "cook"),
+        _ => (Side::Request, name),
+    };
+    let first = arguments.first().filter(|text| !text.is_empty()).cloned();
+    let header =
+        || first.clone().map(|name| name.to_ascii_lowercase()).ok_or("expected the name of a header in parentheses");
+    let occurrence = match arguments.get(1).filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(text.parse::<i32>().map_err(|_| format!("{text:?} is no number of a value"))?),
+    };
+    // Zero is the same as none.
+    let occurrence = occurrence.filter(|occurrence| *occurrence != 0);
+    let as_header = |is_line, read_as| Ok(Fetch::Header { side, name: header()?, occurrence, is_line, read_as });
+    match plain {
+        "hdr" => as_header(false, ReadAs::Text),
+        "fhdr" => as_header(true, ReadAs::Text),
+        "hdr_val" => as_header(false, ReadAs::Int),
+        "hdr_ip" => as_header(false, ReadAs::Ip),
+        "hdr_cnt" => Ok(Fetch::HeaderCount { side, name: header()?, is_line: false }),
+        "fhdr_cnt" => Ok(Fetch::HeaderCount { side, name: header()?, is_line: true }),
+        "cook" => Ok(Fetch::Cookie { side, name: first, read_as: ReadAs::Text }),
+        "cook_val" => Ok(Fetch::Cookie { side, name: first, read_as: ReadAs::Int }),
+        "cook_cnt" if side == Side::Request => Ok(Fetch::CookieCount(first)),
+        _ => Err("this fetch is in no table".to_owned()),
+    }
+}
+
+/// `sc0_NAME(table)`, `sc_NAME(slot,table)`, `src_NAME(table)`.
+fn counter_fetch(name: &str, arguments: &[String]) -> Option<Fetch> {
+    let table = |index: usize| arguments.get(index).filter(|text| !text.is_empty()).cloned();
+    let (slot, what, table) = if let Some(what) = name.strip_prefix("src_") {
+        (None, what, table(0))
+    } else if let Some(what) = name.strip_prefix("sc_") {
+        (Some(arguments.first()?.parse().ok()?), what, table(1))
+    } else {
+        let (slot, what) = name.strip_prefix("sc")?.split_once('_')?;
+        (Some(slot.parse().ok()?), what, table(0))
+    };
+    let counter = match what {
+        "conn_cnt" => Counter::ConnCnt,
+        "conn_cur" => Counter::ConnCur,
+        "conn_rate" => Counter::ConnRate,
+        "sess_cnt" => Counter::SessCnt,
+        "sess_rate" => Counter::SessRate,
+        "http_req_cnt" => Counter::HttpReqCnt,
+        "http_req_rate" => Counter::HttpReqRate,
+        "http_err_cnt" => Counter::HttpErrCnt,
+        "http_err_rate" => Counter::HttpErrRate,
+        "http_fail_cnt" => Counter::HttpFailCnt,
+        "http_fail_rate" => Counter::HttpFailRate,
+        "get_gpc0" => Counter::Gpc0,
+        "gpc0_rate" => Counter::Gpc0Rate,
+        "get_gpt0" => Counter::Gpt0,
+        "bytes_in_rate" => Counter::BytesInRate,
+        "bytes_out_rate" => Counter::BytesOutRate,
+        _ => return None,
+    };
+    Some(Fetch::StickCounter { counter, slot, table })
+}

@@ -1,0 +1,138 @@
+//! Formats: texts with samples and aliases in them (configuration.txt section 8.2.6).
+
+use super::sample::Sample;
+use super::{Problem, RuleContext};
+use crate::haproxy::position::Position;
+
+/// The most parts of one format.
+const MAX_PARTS: usize = 1024;
+
+/// The aliases of `log-format`.
+const ALIASES: [&str; 62] = [
+    "o", "T", "Tl", "Ts", "t", "ms", "tr", "trg", "trl", "B", "CC", "CS", "H", "HM", "HP", "HPO", "HQ", "HU", "HV",
+    "ID", "ST", "Ta", "Tc", "Td", "Th", "Ti", "Tq", "TR", "Tr", "Tt", "Tu", "Tw", "U", "ac", "b", "bc", "bi", "bp",
+    "bq", "ci", "cp", "f", "fc", "fi", "fp", "ft", "hr", "hrl", "hs", "hsl", "lc", "pid", "r", "rc", "rt", "s", "sc",
+    "si", "sp", "sq", "sslc", "sslv",
+];
+
+/// Aliases of one or two letters that came or went with versions.
+const MORE_ALIASES: [&str; 8] = ["ts", "tsc", "OG", "Tw", "bq", "rc", "cp", "ST"];
+
+/// The aliases that a format outside of the log can have.
+const RENDERED: [&str; 13] = ["ci", "cp", "fi", "fp", "f", "ft", "b", "s", "HM", "HU", "HP", "HPO", "ID"];
+
+/// Whether a format outside of the log can have this alias.
+pub(in super::super) fn can_render(alias: &str) -> bool {
+    RENDERED.contains(&alias)
+}
+
+/// A text with places to fill.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Format {
+    /// The parts in order.
+    pub parts: Vec<FormatPart>,
+}
+
+/// A part of a format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FormatPart {
+    /// As it is.
+    Text(String),
+    /// `%[…]`; flags such as `+Q` before it.
+    Sample(Sample, String),
+    /// `%ci` and the like, without the percent sign; flags before it.
+    Alias(&'static str, String),
+}
+
+impl Format {
+    /// The text, if there is nothing to fill in.
+    pub fn as_text(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [FormatPart::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A format of a text alone.
+    pub(in super::super) fn plain(text: &str) -> Self {
+        Self { parts: vec![FormatPart::Text(text.to_owned())] }
+    }
+
+    /// Parses a format.
+    pub(in super::super) fn parse(text: &str, at: Position, context: RuleContext<'_, '_>) -> Result<Self, Problem> {
+        let mut format = Self::default();
+        let mut rest = text;
+        while let Some(percent) = rest.find('%') {
+            format.push_text(&rest[..percent]);
+            let after = &rest[percent + 1..];
+            if let Some(after) = after.strip_prefix('%') {
+                format.push_text("%");
+                rest = after;
+                continue;
+            }
+            let (part, after) = item(after, at, context)?;
+            if format.parts.len() == MAX_PARTS {
+                return Err(Problem::wrong(at, format!("more than {MAX_PARTS} parts in a format")));
+            }
+            format.parts.push(part);
+            rest = after;
+        }
+        format.push_text(rest);
+        Ok(format)
+    }
+
+    fn push_text(&mut self, text: &str) {
+        match self.parts.last_mut() {
+            _ if text.is_empty() => {}
+            Some(FormatPart::Text(last)) => last.push_str(text),
+            _ => self.parts.push(FormatPart::Text(text.to_owned())),
+        }
+    }
+}
+
+/// What follows a percent sign: an optional name in parentheses, flags in braces, a sample or an alias.
+fn item<'t>(text: &'t str, at: Position, context: RuleContext<'_, '_>) -> Result<(FormatPart, &'t str), Problem> {
+    let enclosed = |text: &'t str, open: char, close: char| match text.strip_prefix(open) {
+        None => Ok(("", text)),
+        Some(inside) => {
+            let problem = || Problem::wrong(at, format!("expected {close} after %{open} in the format"));
+            inside.split_once(close).ok_or_else(problem)
+        }
+    };
+    let (_, text) = enclosed(text, '(', ')')?;
+    let (flags, text) = enclosed(text, '{', '}')?;
+    if let Some(inside) = text.strip_prefix('[') {
+        let end = sample_end(inside).ok_or_else(|| Problem::wrong(at, "expected ] after %[ in the format"))?;
+        let sample = Sample::parse(inside[..end].trim(), at, context)?;
+        return Ok((FormatPart::Sample(sample, flags.to_owned()), &inside[end + 1..]));
+    }
+    let len = text.find(|char: char| !char.is_ascii_alphanumeric()).unwrap_or(text.len());
+    let known = ALIASES.iter().chain(&MORE_ALIASES);
+    // The longest that fits, so that `%Tsx` is `%Ts` and a letter.
+    let alias = known.filter(|alias| text[..len].starts_with(**alias)).max_by_key(|alias| alias.len());
+    match alias {
+        Some(alias) => Ok((FormatPart::Alias(alias, flags.to_owned()), &text[alias.len()..])),
+        None => {
+            Err(Problem::wrong(at, format!("%{} is nothing in a format; write %% for a percent sign", &text[..len])))
+        }
+    }
+}
+
+/// The closing bracket: brackets in arguments and quotes do not count.
+fn sample_end(text: &str) -> Option<usize> {
+    let (mut depth, mut quote, mut escaped) = (0usize, None, false);
+    for (index, char) in text.char_indices() {
+        match (char, quote) {
+            _ if escaped => escaped = false,
+            ('\\', _) => escaped = true,
+            (char, Some(open)) => quote = if char == open { None } else { quote },
+            ('\'' | '"', None) => quote = Some(char),
+            ('(', None) => depth += 1,
+            (')', None) => depth = depth.saturating_sub(1),
+            (']', None) if depth == 0 => return Some(index),
+            _ => {}
+        }
+    }
+    None
+}

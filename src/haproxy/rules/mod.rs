@@ -1,0 +1,66 @@
+//! ACLs, conditions, samples, formats and actions as they are written (configuration.txt sections 4.4, 7 and 8.2.6).
+
+mod acl;
+mod action;
+mod converter;
+mod fetch;
+mod format;
+mod list;
+mod parse_action;
+mod pattern;
+mod sample;
+mod words;
+
+pub use acl::{Acl, Condition, Criterion, Term, Tests};
+pub use action::{Action, BackendRule, BackendTarget, LocalResponse, Redirect, RedirectKind, Rule, Rules, ServerRule};
+pub use converter::{Converter, MapTable, Operation};
+pub use fetch::{Counter, Fetch, LoadKind, ReadAs, SampleType, Side};
+pub use format::{Format, FormatPart};
+pub use pattern::{Matching, Regex, TextMatch, TextPattern};
+pub use sample::Sample;
+
+#[cfg(test)]
+pub(super) use acl::ACL_CRITERIA;
+pub(super) use acl::{is_acl_name, parse_acl, parse_condition};
+#[cfg(test)]
+pub(super) use format::can_render;
+pub(super) use parse_action::{Parsed, parse_action, parse_redirect};
+pub(super) use pattern::parse_network;
+pub(super) use words::{RuleSet, actions, converters, fetches};
+
+use super::environment::Environment;
+use super::position::{Fault, Position};
+
+/// Why a rule could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// It is no rule: HAProxy refuses it as well, or it cannot be told what it means.
+    Wrong(Fault),
+    /// It is one, and sluice cannot do what it says.
+    Unsupported(Fault),
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self::Wrong(fault)
+    }
+}
+
+impl Problem {
+    pub(super) fn wrong(at: Position, problem: impl Into<String>) -> Self {
+        Self::Wrong(Fault::new(at, problem))
+    }
+
+    pub(super) fn unsupported(at: Position, problem: impl Into<String>) -> Self {
+        Self::Unsupported(Fault::new(at, problem))
+    }
+}
+
+/// What a rule is read with.
+#[derive(Clone, Copy)]
+pub(super) struct RuleContext<'a, 'e> {
+    /// Files and variables.
+    pub(super) environment: &'a Environment<'e>,
+    /// The ACLs that the proxy has so far.
+    pub(super) acls: &'a [Acl],
+}

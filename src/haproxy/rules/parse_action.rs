@@ -1,0 +1,327 @@
+//! The actions of `http-request` and its kin, from words.
+
+use super::acl::parse_condition;
+use super::action::{Action, LocalResponse, Redirect, RedirectKind, Rule};
+use super::format::{Format, FormatPart, can_render};
+use super::pattern::{Regex, text_match};
+use super::words::{RuleSet, actions, nearest_action};
+use super::{Problem, RuleContext, fetch};
+use crate::haproxy::keyword::Treatment;
+use crate::haproxy::lexer::Word;
+use crate::haproxy::position::Position;
+use crate::haproxy::rules::{Sample, TextMatch};
+
+/// What a list makes of a line whose action sluice does not do.
+pub(in super::super) enum Parsed {
+    /// A rule.
+    Rule(Box<Rule>, Treatment, &'static str),
+    /// The action has no part here, or is left out, and decides nothing.
+    Skipped(Treatment, String),
+}
+
+/// Parses an action and its condition. The flag of an error tells whether the action decides anything.
+pub(in super::super) fn parse_action(
+    words: &[Word],
+    set: RuleSet,
+    keyword_at: Position,
+    context: RuleContext<'_, '_>,
+) -> Result<Parsed, (Problem, bool)> {
+    let Some((first, rest)) = words.split_first() else {
+        return Err((Problem::wrong(keyword_at, "expected an action"), true));
+    };
+    // `set-var(txn.x)` and `lua.name`.
+    let name = first.text.split('(').next().unwrap_or_default();
+    let Some(word) = actions().iter().find(|word| word.name == name) else {
+        if name.starts_with("lua.") {
+            return Err((Problem::unsupported(first.at, format!("{name}: sluice runs no Lua")), true));
+        }
+        let nearest = nearest_action(name).map(|name| format!("; {name} is similar")).unwrap_or_default();
+        return Err((Problem::wrong(first.at, format!("{name:?} is no action of HAProxy{nearest}")), true));
+    };
+    if !word.stands_in(set) {
+        return Err((Problem::wrong(first.at, format!("the action {name} does not stand in this list")), true));
+    }
+    let is_response = matches!(set, RuleSet::Response | RuleSet::AfterResponse | RuleSet::ResponseContent);
+    let is_decisive = if is_response { word.decides_response } else { word.decides_request };
+    match word.treatment {
+        Treatment::Ignored => return Ok(Parsed::Skipped(Treatment::Ignored, word.reason.to_owned())),
+        Treatment::Lost => return Ok(Parsed::Skipped(Treatment::Lost, word.reason.to_owned())),
+        Treatment::Refused => {
+            return Err((Problem::unsupported(first.at, format!("{name}: {}", word.reason)), is_decisive));
+        }
+        _ => {}
+    }
+    let mut cursor = Cursor { words: rest, at: first.at, context };
+    let action = action(name, &first.text, &mut cursor).map_err(|problem| (problem, is_decisive))?;
+    let condition = parse_condition(cursor.words, context).map_err(|problem| (problem, is_decisive))?;
+    Ok(Parsed::Rule(Box::new(Rule { action, condition, at: first.at }), word.treatment, word.reason))
+}
+
+/// Parses what follows the keyword `redirect`, or the action of that name.
+pub(in super::super) fn parse_redirect(
+    words: &[Word],
+    at: Position,
+    context: RuleContext<'_, '_>,
+) -> Result<Rule, Problem> {
+    let mut cursor = Cursor { words, at, context };
+    let redirect = cursor.redirect()?;
+    let condition = parse_condition(cursor.words, context)?;
+    Ok(Rule { action: Action::Redirect(redirect), condition, at })
+}
+
+/// The words after an action, up to its condition.
+struct Cursor<'w, 'a, 'e> {
+    words: &'w [Word],
+    at: Position,
+    context: RuleContext<'a, 'e>,
+}
+
+impl<'w> Cursor<'w, '_, '_> {
+    fn take(&mut self, expected: &str) -> Result<&'w Word, Problem> {
+        let (word, rest) =
+            self.words.split_first().ok_or_else(|| Problem::wrong(self.at, format!("expected {expected}")))?;
+        self.words = rest;
+        Ok(word)
+    }
+
+    /// The next word, if it does not begin the condition.
+    fn option(&mut self) -> Option<&'w Word> {
+        let (word, rest) = self.words.split_first()?;
+        if word.text == "if" || word.text == "unless" {
+            return None;
+        }
+        self.words = rest;
+        Some(word)
+    }
+
+    fn format(&mut self, expected: &str) -> Result<Format, Problem> {
+        let word = self.take(expected)?;
+        let format = Format::parse(&word.text, word.at, self.context)?;
+        let mut aliases = format.parts.iter().filter_map(|part| match part {
+            FormatPart::Alias(alias, _) => Some(*alias),
+            _ => None,
+        });
+        match aliases.find(|alias| !can_render(alias)) {
+            Some(alias) => {
+                Err(Problem::unsupported(word.at, format!("%{alias}: outside of the log sluice does not have it")))
+            }
+            None => Ok(format),
+        }
+    }
+
+    fn sample(&mut self, expected: &str) -> Result<Sample, Problem> {
+        let word = self.take(expected)?;
+        Sample::parse(&word.text, word.at, self.context)
+    }
+
+    fn regex(&mut self, ignore_case: bool) -> Result<Regex, Problem> {
+        let word = self.take("a regular expression")?;
+        Regex::new(&word.text, ignore_case).map_err(|problem| Problem::unsupported(word.at, problem))
+    }
+
+    fn name(&mut self) -> Result<String, Problem> {
+        let word = self.take("the name of a header")?;
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if word.text.is_empty() || !word.text.bytes().all(is_token) {
+            let problem = format!("{:?} is no name of a header, and sluice sends no such field", word.text);
+            return Err(Problem::unsupported(word.at, problem));
+        }
+        Ok(word.text.clone())
+    }
+
+    fn status(&mut self, range: std::ops::RangeInclusive<u16>) -> Result<u16, Problem> {
+        let word = self.take("a status")?;
+        let status = word.text.parse().ok().filter(|status| range.contains(status));
+        status.ok_or_else(|| {
+            let problem = format!("{:?} is no status from {} to {}", word.text, range.start(), range.end());
+            Problem::wrong(word.at, problem)
+        })
+    }
+
+    fn redirect(&mut self) -> Result<Redirect, Problem> {
+        let mut kind = None;
+        let mut redirect = Redirect {
+            kind: RedirectKind::Location(Format::default()),
+            status: 302,
+            drop_query: false,
+            keep_query: false,
+            append_slash: false,
+            ignore_empty: false,
+            set_cookie: None,
+            clear_cookie: None,
+        };
+        while let Some(word) = self.option() {
+            match word.text.as_str() {
+                "location" => kind = Some(RedirectKind::Location(self.format("a location")?)),
+                "prefix" => kind = Some(RedirectKind::Prefix(self.format("a prefix")?)),
+                "scheme" => kind = Some(RedirectKind::Scheme(self.format("a scheme")?)),
+                "code" => {
+                    let code = self.take("a status")?;
+                    redirect.status = match code.text.as_str() {
+                        "301" => 301,
+                        "302" => 302,
+                        "303" => 303,
+                        "307" => 307,
+                        "308" => 308,
+                        other => {
+                            let problem =
+                                format!("{other:?} is no status of a redirect; expected 301, 302, 303, 307 or 308");
+                            return Err(Problem::wrong(code.at, problem));
+                        }
+                    };
+                }
+                "drop-query" => redirect.drop_query = true,
+                "keep-query" => redirect.keep_query = true,
+                "append-slash" => redirect.append_slash = true,
+                "ignore-empty" => redirect.ignore_empty = true,
+                "set-cookie" | "set-cookie-fmt" => redirect.set_cookie = Some(self.take("a cookie")?.text.clone()),
+                "clear-cookie" => redirect.clear_cookie = Some(self.take("a cookie")?.text.clone()),
+                other => {
+                    let expected = "location, prefix, scheme, code, drop-query, append-slash, set-cookie or if";
+                    return Err(Problem::wrong(
+                        word.at,
+                        format!("{other:?} is no word of redirect; expected {expected}"),
+                    ));
+                }
+            }
+        }
+        redirect.kind = kind.ok_or_else(|| Problem::wrong(self.at, "expected location, prefix or scheme"))?;
+        Ok(redirect)
+    }
+
+    fn response(&mut self) -> Result<LocalResponse, Problem> {
+        let mut response = LocalResponse::default();
+        while let Some(word) = self.option() {
+            match word.text.as_str() {
+                "status" | "deny_status" => response.status = Some(self.status(200..=599)?),
+                "content-type" => response.content_type = Some(self.take("a content type")?.text.clone()),
+                "hdr" => {
+                    let name = self.name()?;
+                    response.headers.push((name, self.format("a value")?));
+                }
+                "string" => response.text = Some(Format::plain(&self.take("a text")?.text)),
+                "lf-string" => response.text = Some(self.format("a format")?),
+                "file" => response.file = Some(self.take("a file")?.text.clone()),
+                "errorfile" => response.raw_file = Some(self.take("a file")?.text.clone()),
+                "errorfiles" => response.error_group = Some(self.take("a section http-errors")?.text.clone()),
+                "default-errorfiles" => response.default_errors = true,
+                "lf-file" => {
+                    let problem = "lf-file: sluice fills in no files; use lf-string, or file for a fixed text";
+                    return Err(Problem::unsupported(word.at, problem));
+                }
+                other => {
+                    let expected = "status, content-type, hdr, string, lf-string, file, errorfile, errorfiles or if";
+                    return Err(Problem::wrong(
+                        word.at,
+                        format!("{other:?} is no word of a response; expected {expected}"),
+                    ));
+                }
+            }
+        }
+        Ok(response)
+    }
+
+    fn deleted_header(&mut self) -> Result<Action, Problem> {
+        let word = self.take("the name of a header")?;
+        let Some(flag) = self.words.first().filter(|word| word.text == "-m") else {
+            return Ok(Action::DelHeader(word.text.clone()));
+        };
+        self.option();
+        let method = self.take("a method")?;
+        let escaped = regex::escape(&word.text);
+        let pattern = match text_match(&method.text) {
+            Some(TextMatch::Equal) => return Ok(Action::DelHeader(word.text.clone())),
+            Some(TextMatch::Begin) => format!("^{escaped}"),
+            Some(TextMatch::End) => format!("{escaped}$"),
+            Some(TextMatch::Contain) => escaped,
+            Some(TextMatch::Regex) => word.text.clone(),
+            _ => return Err(Problem::wrong(flag.at, "expected str, beg, end, sub or reg after -m")),
+        };
+        let regex = Regex::new(&pattern, true).map_err(|problem| Problem::unsupported(word.at, problem))?;
+        Ok(Action::DelHeadersMatching(regex))
+    }
+}
+
+/// The name in the parentheses of `set-var(…)`.
+fn variable(text: &str, at: Position) -> Result<String, Problem> {
+    let inside = text.split_once('(').and_then(|(_, inside)| inside.strip_suffix(')'));
+    let inside = inside.ok_or_else(|| Problem::wrong(at, "expected (scope.name) after the action"))?;
+    // Conditions such as `ifempty` after a comma.
+    let mut parts = inside.split(',');
+    let name = parts.next().unwrap_or_default();
+    if parts.next().is_some() {
+        return Err(Problem::unsupported(at, "conditions of set-var after a comma; use if { var(…) -m found }"));
+    }
+    fetch::variable(name).map_err(|problem| Problem::wrong(at, problem))
+}
+
+fn action(name: &str, text: &str, cursor: &mut Cursor<'_, '_, '_>) -> Result<Action, Problem> {
+    let at = cursor.at;
+    Ok(match name {
+        "allow" | "accept" => Action::Allow,
+        "deny" => Action::Deny(cursor.response()?),
+        "tarpit" => Action::Tarpit(cursor.response()?),
+        "return" => Action::Return(cursor.response()?),
+        "auth" => match cursor.option() {
+            None => Action::Auth(None),
+            Some(word) if word.text == "realm" => Action::Auth(Some(cursor.take("a realm")?.text.clone())),
+            Some(word) => return Err(Problem::wrong(word.at, "expected realm or if")),
+        },
+        "redirect" => Action::Redirect(cursor.redirect()?),
+        "reject" => Action::Reject,
+        "silent-drop" => Action::SilentDrop,
+        "set-header" => Action::SetHeader(cursor.name()?, cursor.format("a value")?),
+        "add-header" => Action::AddHeader(cursor.name()?, cursor.format("a value")?),
+        "del-header" => cursor.deleted_header()?,
+        "replace-header" => {
+            Action::ReplaceHeader(cursor.name()?, cursor.regex(false)?, cursor.format("a replacement")?)
+        }
+        "replace-value" => Action::ReplaceValue(cursor.name()?, cursor.regex(false)?, cursor.format("a replacement")?),
+        "set-method" => Action::SetMethod(cursor.format("a method")?),
+        "set-path" => Action::SetPath(cursor.format("a path")?),
+        "set-pathq" => Action::SetPathQuery(cursor.format("a path")?),
+        "set-query" => Action::SetQuery(cursor.format("a query")?),
+        "set-uri" => Action::SetUri(cursor.format("a target")?),
+        "replace-path" => Action::ReplacePath(cursor.regex(false)?, cursor.format("a replacement")?),
+        "replace-pathq" => Action::ReplacePathQuery(cursor.regex(false)?, cursor.format("a replacement")?),
+        "replace-uri" => Action::ReplaceUri(cursor.regex(false)?, cursor.format("a replacement")?),
+        "set-status" => {
+            let status = cursor.status(100..=999)?;
+            let has_reason = cursor.words.first().is_some_and(|word| word.text == "reason");
+            let reason = if has_reason {
+                cursor.option();
+                Some(cursor.take("a phrase")?.text.clone())
+            } else {
+                None
+            };
+            Action::SetStatus(status, reason)
+        }
+        "set-var" => Action::SetVar(variable(text, at)?, cursor.sample("a sample")?),
+        "set-var-fmt" => Action::SetVarFormat(variable(text, at)?, cursor.format("a format")?),
+        "unset-var" => Action::UnsetVar(variable(text, at)?),
+        "set-src" => Action::SetSource(cursor.sample("a sample")?),
+        "set-log-level" => Action::SetLogLevel(cursor.take("a level")?.text.clone()),
+        "set-timeout" => Action::SetTimeout(
+            cursor.take("server, tunnel or client")?.text.clone(),
+            cursor.take("a time")?.text.clone(),
+        ),
+        "cache-use" | "cache-store" => {
+            let cache = cursor.take("a cache")?.text.clone();
+            while cursor.option().is_some() {}
+            Action::Cache(cache)
+        }
+        "track-sc0" | "track-sc1" | "track-sc2" => {
+            let slot = name.as_bytes().last().map_or(0, |digit| digit - b'0');
+            let key = cursor.sample("a key such as src")?;
+            let has_table = cursor.words.first().is_some_and(|word| word.text == "table");
+            let table = if has_table {
+                cursor.option();
+                Some(cursor.take("a table")?.text.clone())
+            } else {
+                None
+            };
+            Action::Track { slot, key, table }
+        }
+        other => return Err(Problem::unsupported(at, format!("{other} is not read"))),
+    })
+}

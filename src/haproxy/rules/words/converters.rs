@@ -1,0 +1,108 @@
+//! The table of converters.
+
+use super::ConverterWord;
+use super::{known, unknown};
+
+const ONLY_TEXTS: &str = "sluice converts texts, numbers and addresses only";
+const NO_HASH: &str = "sluice hashes nothing in rules";
+const NO_DATE: &str = "sluice formats no dates in rules";
+
+pub(super) const CONVERTERS: &[ConverterWord] = &[
+    known("add"),
+    known("bool"),
+    known("bytes"),
+    known("concat"),
+    known("div"),
+    known("field"),
+    known("host_only"),
+    known("iif"),
+    known("ipmask"),
+    known("length"),
+    known("lower"),
+    known("ltrim"),
+    known("map"),
+    known("map_beg"),
+    known("map_dir"),
+    known("map_dom"),
+    known("map_end"),
+    known("map_reg"),
+    known("map_str"),
+    known("map_sub"),
+    known("mod"),
+    known("mul"),
+    known("nbsrv"),
+    known("not"),
+    known("port_only"),
+    known("regsub"),
+    known("rtrim"),
+    known("sub"),
+    known("upper"),
+    known("url_dec"),
+    known("word"),
+    unknown("add_item", ONLY_TEXTS),
+    unknown("and", ONLY_TEXTS),
+    unknown("b64dec", ONLY_TEXTS),
+    unknown("base64", ONLY_TEXTS),
+    unknown("crc32", NO_HASH),
+    unknown("crc32c", NO_HASH),
+    unknown("debug", "rules write nothing to the log"),
+    unknown("digest", NO_HASH),
+    unknown("djb2", NO_HASH),
+    unknown("even", ONLY_TEXTS),
+    unknown("hex", ONLY_TEXTS),
+    unknown("hex2i", ONLY_TEXTS),
+    unknown("hmac", NO_HASH),
+    unknown("http_date", NO_DATE),
+    unknown("in_table", "tables are read by sc_… and src_… only"),
+    unknown("json", ONLY_TEXTS),
+    unknown("json_query", ONLY_TEXTS),
+    unknown("jwt_header_query", "tokens are not read"),
+    unknown("jwt_payload_query", "tokens are not read"),
+    unknown("jwt_verify", "tokens are not read"),
+    unknown("language", ONLY_TEXTS),
+    unknown("ltime", NO_DATE),
+    unknown("map_int", "sluice has maps of texts only"),
+    unknown("map_ip", "sluice has maps of texts only"),
+    unknown("map_regm", "sluice fills no groups into the values of maps"),
+    unknown("map_str_int", "sluice has maps of texts only"),
+    unknown("map_ip_str", "sluice has maps of texts only"),
+    unknown("neg", ONLY_TEXTS),
+    unknown("odd", ONLY_TEXTS),
+    unknown("or", ONLY_TEXTS),
+    unknown("sdbm", NO_HASH),
+    unknown("secure_memcmp", "use str and http_auth"),
+    unknown("set-var", "use the action set-var"),
+    unknown("sha1", NO_HASH),
+    unknown("sha2", NO_HASH),
+    unknown("srv_is_up", "use the fetch srv_is_up"),
+    unknown("strcmp", "variables are compared by var(…) -m str"),
+    unknown("table_http_req_rate", "tables are read by sc_… and src_… only"),
+    unknown("table_conn_cur", "tables are read by sc_… and src_… only"),
+    unknown("table_conn_rate", "tables are read by sc_… and src_… only"),
+    unknown("table_gpc0", "tables are read by sc_… and src_… only"),
+    unknown("ub64dec", ONLY_TEXTS),
+    unknown("ub64enc", ONLY_TEXTS),
+    unknown("unset-var", "use the action unset-var"),
+    unknown("url_enc", ONLY_TEXTS),
+    unknown("utime", NO_DATE),
+    unknown("wt6", NO_HASH),
+    unknown("xor", ONLY_TEXTS),
+    unknown("xxh3", NO_HASH),
+    unknown("xxh32", NO_HASH),
+    unknown("xxh64", NO_HASH),
+];
+
+/// The other converters of HAProxy, none of which sluice has.
+pub(super) const OTHERS: &str = "\
+    51d.single aes_cbc_dec aes_cbc_enc aes_gcm_dec aes_gcm_enc base2 be2dec be2hex capture-req capture-res cpl \
+    cut_crlf da-csv-conv eth.data eth.dst eth.hdr eth.proto eth.src eth.vlan fe_exists fix_is_valid fix_tag_value \
+    has_ctl htonl ip.data ip.df ip.dst ip.fp ip.hdr ip.proto ip.src ip.tos ip.ttl ip.ver jwt_decrypt_cert \
+    jwt_decrypt_jwk jwt_decrypt_secret jwt_verify_cert le2dec map_match map_match_output mqtt_field_value \
+    mqtt_is_valid ms_ltime ms_utime param protobuf reverse reverse_dom rfc7239_field rfc7239_is_valid rfc7239_n2nn \
+    rfc7239_n2np rfc7239_nn rfc7239_np table_bytes_in_rate table_bytes_out_rate table_clr_gpc table_clr_gpc0 \
+    table_clr_gpc1 table_conn_cnt table_expire table_glitch_cnt table_glitch_rate table_gpc table_gpc0_rate \
+    table_gpc1 table_gpc1_rate table_gpc_rate table_gpt table_gpt0 table_http_err_cnt table_http_err_rate \
+    table_http_fail_cnt table_http_fail_rate table_http_req_cnt table_idle table_inc_gpc table_inc_gpc0 \
+    table_inc_gpc1 table_kbytes_in table_kbytes_out table_server_id table_sess_cnt table_sess_rate table_trackers \
+    tcp.dst tcp.flags tcp.options.mss tcp.options.sack tcp.options.tsopt tcp.options.tsval tcp.options.wscale \
+    tcp.options.wsopt tcp.options_list tcp.seq tcp.src tcp.win ungrpc us_ltime us_utime when x509_v_err_str";

@@ -1,0 +1,219 @@
+//! The tables of actions, fetches and converters: each name once.
+
+mod converters;
+mod fetches;
+
+use crate::haproxy::keyword::{Treatment, nearest};
+use Treatment::{Ignored, Lost, Mapped, Refused, Understood};
+use converters::CONVERTERS;
+use fetches::FETCHES;
+
+/// The lists that a rule can stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum RuleSet {
+    /// `http-request`.
+    Request,
+    /// `http-response`.
+    Response,
+    /// `http-after-response`.
+    AfterResponse,
+    /// `tcp-request connection` and `session`.
+    Connection,
+    /// `tcp-request content`.
+    Content,
+    /// `tcp-response content`.
+    ResponseContent,
+}
+
+/// An action.
+pub(in super::super) struct ActionWord {
+    pub(in super::super) name: &'static str,
+    /// A letter a list: `q`uest, re`s`ponse, `a`fter-response, `c`onnection, con`t`ent, response content `T`.
+    pub(in super::super) sets: &'static str,
+    /// Whether its loss in a list of requests decides who gets in, where requests go or what backends are told.
+    pub(in super::super) decides_request: bool,
+    /// The same for lists of responses.
+    pub(in super::super) decides_response: bool,
+    pub(in super::super) treatment: Treatment,
+    pub(in super::super) reason: &'static str,
+}
+
+impl ActionWord {
+    pub(super) fn stands_in(&self, set: RuleSet) -> bool {
+        self.sets.contains(match set {
+            RuleSet::Request => 'q',
+            RuleSet::Response => 's',
+            RuleSet::AfterResponse => 'a',
+            RuleSet::Connection => 'c',
+            RuleSet::Content => 't',
+            RuleSet::ResponseContent => 'T',
+        })
+    }
+}
+
+/// A fetch.
+pub(in super::super) struct FetchWord {
+    pub(in super::super) name: &'static str,
+    pub(in super::super) treatment: Treatment,
+    pub(in super::super) reason: &'static str,
+}
+
+/// A converter.
+pub(in super::super) type ConverterWord = FetchWord;
+
+const fn always(name: &'static str, sets: &'static str) -> ActionWord {
+    ActionWord { name, sets, decides_request: true, decides_response: true, treatment: Understood, reason: "" }
+}
+
+/// Decides in requests only.
+const fn request(name: &'static str, sets: &'static str) -> ActionWord {
+    ActionWord { decides_response: false, ..always(name, sets) }
+}
+
+const fn never(name: &'static str, sets: &'static str, treatment: Treatment, reason: &'static str) -> ActionWord {
+    ActionWord { name, sets, decides_request: false, decides_response: false, treatment, reason }
+}
+
+const fn refused(name: &'static str, sets: &'static str, reason: &'static str) -> ActionWord {
+    ActionWord { treatment: Refused, reason, ..always(name, sets) }
+}
+
+const RUN_TIME: &str = "sluice's lists and maps change with their files, not by requests";
+const SOCKET: &str = "sluice sets no socket marks by requests";
+
+const ACTIONS: &[ActionWord] = &[
+    always("accept", "ctT"),
+    refused("add-acl", "qs", RUN_TIME),
+    request("add-header", "qsa"),
+    always("allow", "qsa"),
+    refused("attach-srv", "c", "sluice opens no reverse tunnels"),
+    always("auth", "q"),
+    ActionWord { treatment: Mapped, reason: "sluice's own cache", ..never("cache-store", "s", Mapped, "") },
+    ActionWord { treatment: Mapped, reason: "sluice's own cache", ..never("cache-use", "q", Mapped, "") },
+    never("capture", "qsat", Lost, "the access log has its own columns; use its headers setting"),
+    refused("close", "T", "responses are not read as bytes"),
+    refused("del-acl", "qs", RUN_TIME),
+    request("del-header", "qsa"),
+    refused("del-map", "qsa", RUN_TIME),
+    always("deny", "qs"),
+    never("disable-l7-retry", "q", Lost, "a request with a body is not repeated anyway"),
+    never("do-log", "qsactT", Lost, "a request has one log line, at its end"),
+    refused("do-resolve", "qt", "sluice resolves the names of servers only"),
+    never("early-hint", "q", Lost, "sluice sends no 103 of its own"),
+    refused("expect-netscaler-cip", "c", "sluice reads the PROXY protocol only"),
+    ActionWord { treatment: Refused, reason: "use accept-proxy for the whole listener", ..always("expect-proxy", "c") },
+    refused("normalize-uri", "q", "targets are forwarded as they come"),
+    never("pause", "qs", Lost, "sluice delays no requests"),
+    always("redirect", "qs"),
+    always("reject", "qctT"),
+    request("replace-header", "qsa"),
+    always("replace-path", "q"),
+    always("replace-pathq", "q"),
+    always("replace-uri", "q"),
+    request("replace-value", "qsa"),
+    always("return", "qs"),
+    refused("sc-add-gpc", "qsactT", "general counters change by requests"),
+    refused("sc-inc-gpc", "qsactT", "general counters change by requests"),
+    refused("sc-inc-gpc0", "qsactT", "general counters change by requests"),
+    refused("sc-inc-gpc1", "qsactT", "general counters change by requests"),
+    refused("sc-set-gpt", "qsactT", "general tags change by requests"),
+    refused("sc-set-gpt0", "qsactT", "general tags change by requests"),
+    refused("send-spoe-group", "qstT", "sluice speaks no SPOP"),
+    never("set-bandwidth-limit", "qstT", Lost, "the traffic shaper limits by class, not by rule"),
+    never("set-bc-mark", "qt", Lost, SOCKET),
+    never("set-bc-tos", "qt", Lost, SOCKET),
+    refused("set-dst", "qct", "the destination is a server of the backend"),
+    refused("set-dst-port", "qct", "the destination is a server of the backend"),
+    never("set-fc-mark", "qsctT", Lost, SOCKET),
+    never("set-fc-tos", "qsctT", Lost, SOCKET),
+    request("set-header", "qsa"),
+    never("set-log-level", "qsatT", Understood, ""),
+    refused("set-map", "qsa", RUN_TIME),
+    never("set-mark", "qsctT", Lost, SOCKET),
+    always("set-method", "q"),
+    never("set-nice", "qstT", Ignored, "sluice serves requests in the order of their events"),
+    always("set-path", "q"),
+    always("set-pathq", "q"),
+    never("set-priority-class", "qt", Lost, "the queue of a backend is in the order of arrival"),
+    never("set-priority-offset", "qt", Lost, "the queue of a backend is in the order of arrival"),
+    always("set-query", "q"),
+    never("set-retries", "qt", Lost, "the number of tries is the backend's"),
+    always("set-src", "qct"),
+    refused("set-src-port", "qct", "the client's port is not changed"),
+    request("set-status", "sa"),
+    never("set-timeout", "qs", Understood, ""),
+    never("set-tos", "qsctT", Lost, SOCKET),
+    always("set-uri", "q"),
+    always("set-var", "qsactT"),
+    always("set-var-fmt", "qsactT"),
+    always("silent-drop", "qsctT"),
+    never("strict-mode", "qsa", Ignored, "a rule that fails is counted, and the request goes on"),
+    refused("switch-mode", "t", "a frontend is HTTP or it is not"),
+    always("tarpit", "q"),
+    always("track-sc0", "qsct"),
+    always("track-sc1", "qsct"),
+    always("track-sc2", "qsct"),
+    always("unset-var", "qsactT"),
+    refused(
+        "use-service",
+        "qt",
+        "sluice runs no services of HAProxy; its own metrics and statistics have their own URLs",
+    ),
+    never("wait-for-body", "qs", Lost, "bodies are forwarded as they come"),
+    never("wait-for-handshake", "q", Ignored, "requests in early data are not taken"),
+];
+
+const fn known(name: &'static str) -> FetchWord {
+    FetchWord { name, treatment: Understood, reason: "" }
+}
+
+const fn unknown(name: &'static str, reason: &'static str) -> FetchWord {
+    FetchWord { name, treatment: Refused, reason }
+}
+
+/// All actions.
+pub(in super::super) fn actions() -> &'static [ActionWord] {
+    ACTIONS
+}
+
+/// All fetches with a name and a treatment of their own.
+pub(in super::super) fn fetches() -> &'static [FetchWord] {
+    FETCHES
+}
+
+/// All converters.
+pub(in super::super) fn converters() -> &'static [ConverterWord] {
+    CONVERTERS
+}
+
+pub(super) fn nearest_action(name: &str) -> Option<&'static str> {
+    nearest(name, ACTIONS.iter().map(|word| word.name))
+}
+
+pub(super) fn nearest_fetch(name: &str) -> Option<&'static str> {
+    nearest(name, FETCHES.iter().map(|word| word.name))
+}
+
+pub(super) fn nearest_converter(name: &str) -> Option<&'static str> {
+    nearest(name, CONVERTERS.iter().map(|word| word.name))
+}
+
+/// Whether HAProxy has a fetch of this name that is in no table here.
+pub(super) fn is_other_fetch(name: &str) -> bool {
+    let counter = name.strip_prefix("src_").or_else(|| name.strip_prefix("sc_")).or_else(|| {
+        let rest = name.strip_prefix("sc")?;
+        rest.strip_prefix(['0', '1', '2'])?.strip_prefix('_')
+    });
+    let is_counter = counter.is_some_and(|what| OTHER_COUNTERS.split_whitespace().any(|other| other == what));
+    is_counter || fetches::OTHERS.split_whitespace().any(|other| other == name)
+}
+
+/// Whether HAProxy has a converter of this name that is in no table here.
+pub(super) fn is_other_converter(name: &str) -> bool {
+    converters::OTHERS.split_whitespace().any(|other| other == name)
+}
+
+/// What HAProxy counts for the entries of tables besides [`super::Counter`].
+const OTHER_COUNTERS: &str = "\
+    clr_gpc clr_gpc0 clr_gpc1 get_gpc get_gpc1 get_gpt glitch_cnt glitch_rate gpc1_rate gpc_rate inc_gpc inc_gpc0 \
+    inc_gpc1 kbytes_in kbytes_out key tracked trackers updt_conn_cnt";

@@ -1,0 +1,175 @@
+//! The keywords that are one of a kind.
+
+use super::super::{lines, proxy_policy as policy, proxy_rules as rules};
+use super::Read::With;
+use super::{B, CAPTURE, D, F, KEEPALIVE, LOG, ProxyWord, not, ours, word};
+use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused, Understood};
+use crate::haproxy::model::Mode;
+use crate::haproxy::position::Fault;
+
+pub(super) const WORDS: &[ProxyWord] = &[
+    ours("acl", D | F | B, With(rules::acl)),
+    ours(
+        "backlog",
+        D | F,
+        With(|scope, arguments| {
+            scope.proxy.backlog = Some(arguments.number("a number of connections")?);
+            arguments.finish()
+        }),
+    ),
+    ours("balance", D | B, With(policy::balance)),
+    not("be-unpublished", B, Refused, "a backend without publication is not told apart"),
+    ours("bind", F, With(lines::bind_line)),
+    word("block", F | B, Mapped, "HAProxy removed this word in 2.1; write http-request deny", With(rules::block)),
+    not("capture cookie", F, Lost, CAPTURE),
+    not("capture request header", F, Lost, CAPTURE),
+    not("capture response header", F, Lost, CAPTURE),
+    not("clitcpka-cnt", D | F, Lost, KEEPALIVE),
+    not("clitcpka-idle", D | F, Lost, KEEPALIVE),
+    not("clitcpka-intvl", D | F, Lost, KEEPALIVE),
+    ours("compression", D | F | B, With(policy::compression)),
+    ours("cookie", D | B, With(policy::cookie)),
+    not("crt", F, Refused, "certificates of a frontend stand at its bind lines"),
+    not("declare capture", F, Lost, CAPTURE),
+    ours("default-server", D | B, With(lines::default_server)),
+    ours("default_backend", D | F, With(rules::default_backend)),
+    not("description", F | B, Ignored, "a text for people"),
+    ours(
+        "disabled",
+        D | F | B,
+        With(|scope, arguments| {
+            scope.proxy.is_disabled = true;
+            arguments.finish()
+        }),
+    ),
+    not("dispatch", B, Refused, "HAProxy removed this word in 3.3; write a server"),
+    not("email-alert", D | F | B, Lost, "sluice sends no mail"),
+    ours(
+        "enabled",
+        D | F | B,
+        With(|scope, arguments| {
+            scope.proxy.is_disabled = false;
+            arguments.finish()
+        }),
+    ),
+    not("error-log-format", D | F, Lost, LOG),
+    ours("errorfile", D | F | B, With(policy::errorfile)),
+    ours("errorfiles", D | F | B, With(policy::errorfiles)),
+    ours("errorloc", D | F | B, With(policy::errorfile)),
+    ours("errorloc302", D | F | B, With(policy::errorfile)),
+    ours("errorloc303", D | F | B, With(policy::errorfile)),
+    not("external-check", D | B, Lost, "sluice runs no programs as checks"),
+    word("filter", D | F | B, Understood, "", With(policy::filter)),
+    not("filter-sequence", F | B, Lost, "filters have no order here"),
+    not("force-be-switch", F, Refused, "a disabled backend is not switched to"),
+    not("force-persist", B, Refused, "a server that is down is not used"),
+    ours(
+        "fullconn",
+        D | B,
+        With(|scope, arguments| {
+            scope.proxy.fullconn = Some(arguments.number("a number of connections")?);
+            arguments.finish()
+        }),
+    ),
+    not("grace", D | F | B, Ignored, "server.gracefulWait"),
+    not("guid", F | B, Ignored, "proxies have no identifiers"),
+    ours(
+        "hash-balance-factor",
+        D | B,
+        With(|scope, arguments| {
+            scope.proxy.hash_balance_factor = arguments.number("percent")?;
+            arguments.finish()
+        }),
+    ),
+    not("hash-preserve-affinity", D | B, Lost, "a full server is passed over"),
+    ours("hash-type", D | B, With(policy::hash_type)),
+    ours("http-error", D | F | B, With(policy::http_error)),
+    ours("http-reuse", D | B, With(policy::reuse)),
+    not("http-send-name-header", D | B, Lost, "servers are not told their names"),
+    not("id", F | B, Ignored, "proxies have no numbers"),
+    not("ignore-persist", B, Refused, "persistence has no exceptions"),
+    not("load-server-state-from-file", D | B, Lost, "states of servers are not kept over a restart"),
+    word("log", D | F | B, Mapped, "server.accessLog", With(lines::log_line)),
+    word("log-format", D | F, Mapped, "server.accessLog, in its own format", With(rules::format)),
+    not("log-format-sd", D | F, Lost, LOG),
+    not("log-steps", D | F, Lost, LOG),
+    ours(
+        "log-tag",
+        D | F | B,
+        With(|scope, arguments| {
+            scope.proxy.log_tag = Some(arguments.text("a tag")?);
+            arguments.finish()
+        }),
+    ),
+    not("max-keep-alive-queue", D | B, Ignored, "a pooled connection is used when there is one"),
+    not("max-session-srv-conns", D | F, Ignored, "connections to servers do not belong to clients"),
+    ours(
+        "maxconn",
+        D | F,
+        With(|scope, arguments| {
+            scope.proxy.maxconn = Some(arguments.number("a number of connections")?);
+            arguments.finish()
+        }),
+    ),
+    ours(
+        "mode",
+        D | F | B,
+        With(|scope, arguments| {
+            let word = arguments.expect("http or tcp")?;
+            scope.proxy.mode = match word.text.as_str() {
+                "http" => Mode::Http,
+                "tcp" => Mode::Tcp,
+                "health" | "log" | "spop" | "haterm" => Mode::Other,
+                other => return Err(Fault::new(word.at, format!("{other:?} is no mode; expected http or tcp"))),
+            };
+            arguments.finish()
+        }),
+    ),
+    ours("monitor fail", F, With(rules::monitor_fail)),
+    not("monitor-net", D | F, Lost, "HAProxy removed this word in 2.1; write http-request return if { src … }"),
+    ours(
+        "monitor-uri",
+        D | F,
+        With(|scope, arguments| {
+            scope.proxy.monitor_uri = Some(arguments.text("a path")?);
+            arguments.finish()
+        }),
+    ),
+    not("persist rdp-cookie", D | B, Refused, "sluice speaks no RDP"),
+    not("quic-initial", D | F, Ignored, "sluice does not speak QUIC"),
+    ours(
+        "rate-limit sessions",
+        D | F,
+        With(|scope, arguments| {
+            scope.proxy.session_rate = Some(arguments.number("connections a second")?);
+            arguments.finish()
+        }),
+    ),
+    ours(
+        "retries",
+        D | B,
+        With(|scope, arguments| {
+            scope.proxy.retries = Some(arguments.number("a number of tries")?);
+            arguments.finish()
+        }),
+    ),
+    ours("retry-on", D | B, With(policy::retry_on)),
+    ours("server", B, With(lines::server_line)),
+    not("server-state-file-name", D | B, Lost, "states of servers are not kept over a restart"),
+    ours("server-template", B, With(lines::server_template)),
+    not("source", D | B, Lost, "the address to connect from is the system's choice"),
+    not("srvtcpka-cnt", D | B, Lost, KEEPALIVE),
+    not("srvtcpka-idle", D | B, Lost, KEEPALIVE),
+    not("srvtcpka-intvl", D | B, Lost, KEEPALIVE),
+    not("transparent", D | B, Refused, "a request goes to a server of its backend"),
+    word("unique-id-format", D | F | B, Understood, "", With(rules::format)),
+    ours(
+        "unique-id-header",
+        D | F,
+        With(|scope, arguments| {
+            scope.proxy.unique_id_header = Some(arguments.text("a name")?);
+            arguments.finish()
+        }),
+    ),
+    not("use-fcgi-app", B, Refused, "sluice speaks HTTP to servers"),
+];
