@@ -1,8 +1,10 @@
 //! The command line, and what the program does with it.
 
+mod haproxy;
 mod program_log;
 mod tools;
 
+pub use haproxy::{Check, Haproxy};
 pub use tools::{Provision, Routes};
 
 use crate::base::secret::redact_url;
@@ -61,6 +63,9 @@ pub enum Command {
     Provision(Provision),
     /// Show what a host resolves to in Redis, step by step, or list all patterns
     Routes(Routes),
+    /// Read HAProxy's configuration files, and tell what becomes of them
+    #[command(subcommand)]
+    Haproxy(Haproxy),
     /// Have a running sluice renew itself from its file, without losing a connection, and wait for the outcome
     Upgrade {
         /// The process
@@ -110,6 +115,7 @@ pub fn run() -> ExitCode {
         Some(Command::Demo { port }) => return with_log(false, || report(demo::run(*port))),
         Some(Command::Provision(provision)) => return tools::provision(provision, &file),
         Some(Command::Routes(routes)) => return tools::routes(routes, &file),
+        Some(Command::Haproxy(command)) => return haproxy::run(command),
         Some(Command::Upgrade { pid }) => return tools::upgrade(*pid),
     }
     let predecessor = match Predecessor::find() {

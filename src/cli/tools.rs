@@ -165,7 +165,7 @@ fn configured(
     }
 }
 
-fn fail(problem: &str) -> ExitCode {
+pub(super) fn fail(problem: &str) -> ExitCode {
     problem.lines().for_each(|line| eprintln!("sluice: {line}"));
     ExitCode::FAILURE
 }

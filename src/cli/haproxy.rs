@@ -1,0 +1,104 @@
+//! `sluice haproxy`: what becomes of HAProxy's configuration files.
+
+use super::tools::fail;
+use crate::base::printable::printable;
+use crate::haproxy::{self, Environment, Finding, Loaded, Treatment, Verdict, files};
+use clap::{Args, Subcommand};
+use std::fmt::Write;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What can be asked of HAProxy's files.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Haproxy {
+    /// Tell of every word of HAProxy configuration files what becomes of it: exit 0 if they can be taken, 1 if not
+    Check(Check),
+    /// Print the table of all words that are known
+    Words,
+}
+
+/// What `sluice haproxy check` is told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Check {
+    /// The files in their order; of a folder its files *.cfg
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Take it although words are lost that decide who gets in or where requests go
+    #[arg(long)]
+    pub lossy: bool,
+    /// Exit 1 if anything is lost
+    #[arg(long)]
+    pub whole: bool,
+    /// Leave out what is understood, mapped or ignored
+    #[arg(long)]
+    pub losses: bool,
+}
+
+/// Does what `sluice haproxy` is told.
+pub(super) fn run(command: &Haproxy) -> ExitCode {
+    let (text, code) = match command {
+        Haproxy::Words => (haproxy::words(), ExitCode::SUCCESS),
+        Haproxy::Check(check) => {
+            let sources = match files::sources(&check.files) {
+                Ok(sources) => sources,
+                Err(problem) => return fail(&problem),
+            };
+            let variables = std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+            let loaded = haproxy::load(&sources, &mut Environment::new(variables, &files::text));
+            let verdict = loaded.verdict(check.lossy);
+            let is_good = match verdict {
+                Verdict::Whole => true,
+                Verdict::WithLosses(_) => !check.whole,
+                Verdict::Not { .. } => false,
+            };
+            (report(&loaded, check), if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    };
+    // A reader such as head(1) may have seen enough.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    code
+}
+
+/// A line for every finding, and the verdict.
+fn report(loaded: &Loaded, check: &Check) -> String {
+    let mut text = String::new();
+    let is_shown = |finding: &&Finding| !check.losses || finding.treatment >= Treatment::Lost;
+    for finding in loaded.findings.iter().filter(is_shown) {
+        let file = loaded.files.get(finding.at.file as usize).map_or("", String::as_str);
+        let _ = write!(text, "{file}:{}:{}: {}", finding.at.line, finding.at.column, finding.treatment.name());
+        for (before, part) in [(" ", finding.word.as_str()), (": ", &finding.note)] {
+            if !part.is_empty() {
+                let _ = write!(text, "{before}{}", printable(part));
+            }
+        }
+        text.push('\n');
+    }
+    let count = |treatment| loaded.findings.iter().filter(|finding| finding.treatment == treatment).count();
+    let all = [
+        Treatment::Understood,
+        Treatment::Mapped,
+        Treatment::Ignored,
+        Treatment::Lost,
+        Treatment::Refused,
+        Treatment::Wrong,
+    ];
+    let counts: Vec<_> = all.iter().map(|treatment| format!("{} {}", count(*treatment), treatment.name())).collect();
+    let _ = writeln!(text, "{}", counts.join(", "));
+    let _ = writeln!(
+        text,
+        "{}",
+        match loaded.verdict(check.lossy) {
+            Verdict::Whole => "sluice understands it whole".to_owned(),
+            Verdict::WithLosses(losses) => format!("sluice understands it with {losses} losses, each named above"),
+            Verdict::Not { wrong: 0, refused } => format!(
+                "sluice cannot take it: {refused} words decide who gets in or where requests go, and are refused; --lossy \
+             leaves them out"
+            ),
+            Verdict::Not { wrong, .. } => format!("sluice cannot take it: {wrong} words are wrong"),
+        }
+    );
+    text.push_str("this version checks such files; it does not serve from them yet\n");
+    text
+}
