@@ -37,4 +37,5 @@ plays! {
     config_file
     redis_records
     snapshot
+    haproxy_config
 }

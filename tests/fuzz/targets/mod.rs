@@ -3,6 +3,7 @@
 mod chunked;
 mod differential;
 mod exchange;
+mod haproxy_config;
 mod heads;
 mod hyper_reads;
 mod proxy_header;
@@ -24,6 +25,7 @@ pub(crate) const ALL: &[Target] = &[
     ("config_file", texts::config_file),
     ("redis_records", texts::redis_records),
     ("snapshot", texts::snapshot),
+    ("haproxy_config", haproxy_config::run),
 ];
 
 /// Where an input is cut: everywhere if it is short, else at places that the input itself decides.
