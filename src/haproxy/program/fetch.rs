@@ -61,7 +61,7 @@ fn each_text(
         Fetch::Url => text(Some(view.target())),
         Fetch::Path => text(path_and_query(view.target()).map(|target| split_query(target).0)),
         Fetch::PathQuery => text(path_and_query(view.target())),
-        Fetch::Query => text(Some(split_query(view.target()).1.unwrap_or_default())),
+        Fetch::Query => text(split_query(view.target()).1),
         Fetch::Version => {
             let (major, minor) = view.version();
             let version = [b'0'.saturating_add(major), b'.', b'0'.saturating_add(minor)];

@@ -152,7 +152,7 @@ const YES: &[&str] = &[
     "str(xxabc),ltrim(x) abc",
     "path,regsub(^/img,/pic,) /pic/Logo.png",
     "src,ipmask(24) 192.0.2.0",
-    "str(a,b) -m sub a",
+    "str(ab) -m sub a",
     "hdr(host),lower,regsub(:.*,) www.example.org",
 ];
 

@@ -118,6 +118,18 @@ pub(super) fn parse(
     if word.treatment == Treatment::Refused {
         return Err(Problem::unsupported(at, format!("{name}: {}", word.reason)));
     }
+    let most = match name {
+        "regsub" | "concat" => 3,
+        "field" | "word" | "bytes" | "iif" | "ipmask" => 2,
+        _ if name.starts_with("map") => 2,
+        "add" | "sub" | "mul" | "div" | "mod" | "ltrim" | "rtrim" | "url_dec" => 1,
+        _ => 0,
+    };
+    if arguments.len() > most {
+        // `field` and `word` can have a count in HAProxy.
+        let problem = format!("{name}: sluice takes at most {most} arguments; quote a comma inside of one");
+        return Err(Problem::unsupported(at, problem));
+    }
     if let Some(kind) = name.strip_prefix("map") {
         return map(kind.trim_start_matches('_'), arguments, at, context);
     }

@@ -251,7 +251,22 @@ pub(super) fn parse(
     if word.treatment == Treatment::Refused {
         return Err(Problem::unsupported(at, format!("{name}: {}", word.reason)));
     }
+    if arguments.len() > most_arguments(name) {
+        return Err(Problem::wrong(at, format!("{name} has at most {} arguments", most_arguments(name))));
+    }
     build(name, arguments, context).map_err(|problem| Problem::wrong(at, format!("{name}: {problem}")))
+}
+
+/// How many arguments a fetch has at most.
+fn most_arguments(name: &str) -> usize {
+    match name {
+        "url_param" | "urlp" => 3,
+        "hdr" | "hdr_ip" | "hdr_val" | "shdr" | "shdr_ip" | "shdr_val" | "date" | "var" => 2,
+        _ if name.contains("hdr") && !name.ends_with("_cnt") => 2,
+        "method" | "path" | "pathq" | "url" | "base" | "src" | "src_port" | "dst" | "dst_port" | "ssl_fc"
+        | "ssl_fc_sni" | "ssl_fc_has_sni" | "status" | "always_true" | "always_false" => 0,
+        _ => 1,
+    }
 }
 
 /// The fetch of a name that the table has as understood.
@@ -264,7 +279,9 @@ fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Resu
         "pathq" => Fetch::PathQuery,
         "url" | "capture.req.uri" => Fetch::Url,
         "capture.req.method" => Fetch::Method,
-        "query" => Fetch::Query,
+        "query" if arguments.is_empty() => Fetch::Query,
+        "query" => return Err("options of it are not read".to_owned()),
+        "var" | "date" if arguments.len() > 1 => return Err("a second argument is not read".to_owned()),
         "base" => Fetch::Base,
         "url_param" | "urlp" => {
             Fetch::UrlParam { name: optional(0), ignore_case: optional(2).is_some_and(|flag| flag == "i") }

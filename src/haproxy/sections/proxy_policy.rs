@@ -302,6 +302,10 @@ pub(super) fn stats(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_
             let (user, password) =
                 pair.ok_or_else(|| Fault::new(word.at, "expected a user, a colon and a password"))?;
             stats.auth.push(StatsAuth { user: user.to_owned(), password: password.to_owned() });
+            // The next word may be a part of the password, so it is not told.
+            if let Some(word) = arguments.next() {
+                return Err(Fault::new(word.at, "expected nothing after the password; escape a space in it with \\"));
+            }
         }
         _ => {}
     }

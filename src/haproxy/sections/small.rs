@@ -106,10 +106,8 @@ fn userlist(list: &mut Userlist, keyword: &str, arguments: &mut Arguments<'_>) -
                 user.is_clear = true;
             }
             "groups" => user.groups.extend(split(&arguments.text("groups")?)),
-            other => {
-                let problem = format!("{other:?} is no word of user; expected password, insecure-password or groups");
-                return Err(Fault::new(word.at, problem));
-            }
+            // The word may be a password, so it is not told.
+            _ => return Err(Fault::new(word.at, "no word of user; expected password, insecure-password or groups")),
         }
     }
     list.users.push(user);
