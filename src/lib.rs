@@ -20,11 +20,12 @@
 //! | 4 | [`upstream`] | pool of connections to backends, a core's own |
 //! | 4 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
 //! | 5 | [`worker`] | one core: accept, pump in batches, *the* match that performs effects, mail, drain |
-//! | 6 | [`config`] | text as written to validated settings, with every fault found at once |
-//! | 7 | [`supervisor`] | binds listeners, spawns, pins, renews and replaces workers, signals, stop |
-//! | 8 | [`provision`] | tools: a routes file carried into Redis, what a host resolves to |
-//! | 8 | [`demo`] | the built-in demonstration |
-//! | 9 | [`cli`] | arguments, and what they start |
+//! | 6 | [`admin`] | views, metrics and actions for operators, made by a thread of their own |
+//! | 7 | [`config`] | text as written to validated settings, with every fault found at once |
+//! | 8 | [`supervisor`] | binds listeners, spawns, pins, renews and replaces workers, signals, stop |
+//! | 9 | [`provision`] | tools: a routes file carried into Redis, what a host resolves to |
+//! | 9 | [`demo`] | the built-in demonstration |
+//! | 10 | [`cli`] | arguments, and what they start |
 //!
 //! Every room owns its `Settings`; `config` stands above the rooms because it fills them all, and no room below it
 //! knows that there is a file.
@@ -58,6 +59,8 @@ pub mod haproxy;
 pub mod upstream;
 
 pub mod worker;
+
+pub mod admin;
 
 pub mod config;
 

@@ -48,6 +48,8 @@ counters! {
     RequestLimits = "request_limits";
     /// Requests whose head was complete.
     Requests = "requests";
+    /// Requests to the admin service; they are no others'.
+    AdminRequests = "admin_requests";
     /// Upgraded connections.
     Tunnels = "tunnels";
     /// Requests tried again after a failure of a backend.

@@ -130,6 +130,8 @@ reasons! {
     RouteLookupOverloaded = 503, "route_lookup_overloaded", "This node could not look up the website.";
     /// The source of routes is away, and this host's route is not among those that were known before.
     RouteSourceDown = 503, "route_source_down", "This node cannot look up the website at present.";
+    /// The admin service of this node did not respond in time, or has too much to do.
+    ServiceTimeout = 503, "service_timeout", "This node is too busy to tell of itself.";
     /// What the source of routes has for this host cannot be used; the log tells what is wrong with it.
     BadRoute = 502, "bad_route", "The configuration of this website is not usable.";
     /// The backend has left its list, and `server.tunnelDrain` is over.

@@ -3,6 +3,7 @@
 //! Reading goes on after a fault, so that one run names all of them; whatever is left out, or `null`, has its
 //! default. Older names are understood, with a warning that tells the new one.
 
+mod admin;
 mod cpus;
 mod driver;
 mod https;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub directory: directory::Settings,
     /// Error pages.
     pub page: page::Settings,
+    /// The admin service.
+    pub admin: crate::admin::Settings,
     /// The access log.
     pub access_log: access_log::Target,
     /// A core.
@@ -140,7 +143,7 @@ pub fn from_text(text: &str, file: &Path, overrides: &Overrides) -> Result<(Sett
     let report = Report::default();
     unknown::warn_of_duplicate_keys(text, &report);
     let folder = file.parent().unwrap_or(Path::new(""));
-    let settings = read(&Section::root(&value, &report), folder, overrides);
+    let settings = read(&Section::root(&value, &report), folder, overrides, &value);
     unknown::warn_of_unknown_keys(&value, &report);
     let (faults, warnings) = report.into_parts();
     match settings {
@@ -157,7 +160,7 @@ fn syntax_fault(error: &serde_json::Error) -> Fault {
 }
 
 /// `None` only where a fault was reported.
-fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Settings> {
+fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides, written: &Value) -> Option<Settings> {
     let section = root.field("server").section();
     let mut server = server::read(&section);
     let mut proxies = Proxies::new(&server.exchange.forwarded.trusted);
@@ -177,6 +180,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         route: server.route,
         directory: directory::Settings { source, dns_refresh: server.dns_refresh },
         page: server.page,
+        admin: admin::read(root, folder, written),
         access_log: server.access_log,
         worker: server.worker,
         max_per_address: server.max_per_address,

@@ -82,6 +82,7 @@ fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
     let text = json!({
         "http": {"bind": "127.0.0.1", "port": port},
         "driver": "file:routes.json",
+        "admin": false,
         // A tunnel that somebody left open in another terminal does not hold up Ctrl-C.
         "server": {"accessLog": "-", "drainTimeout": 1},
     });

@@ -1,5 +1,6 @@
 //! The vocabulary between an exchange and its owner: what happened, and what is to be done.
 
+use super::local_service::ServiceResponse;
 use super::output_queue::OutputQueue;
 use super::request_context::RequestPool;
 use super::settings::Settings;
@@ -55,6 +56,8 @@ pub enum Input<'a> {
     Drained(Side),
     /// The answer to [`Effect::Resolve`].
     Route(Result<Arc<Frontend>, FailureReason>),
+    /// The response to [`Effect::AskService`].
+    Service(Box<ServiceResponse>),
     /// All sockets to the backend are in use: the request stands in its queue.
     Queued,
     /// The wait in the queue is over: a connection is being opened.
@@ -77,6 +80,9 @@ pub enum Input<'a> {
 pub enum Effect {
     /// Find the frontend of the request's host ([`Request::host`](super::Request::host)); say it by [`Input::Route`].
     Resolve,
+    /// Have the service of this node make the response to the request of
+    /// [`Exchange::take_service_request`](super::Exchange::take_service_request); say it by [`Input::Service`].
+    AskService,
     /// Get a connection to the backend of [`Exchange::target`](super::Exchange::target); say it by
     /// [`Input::Connected`] or [`Input::ConnectFailed`].
     Connect {

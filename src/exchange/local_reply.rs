@@ -61,30 +61,40 @@ pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -
     reply.give(Some(context), uploaded, cx)
 }
 
-/// An answer of this node's own.
-struct LocalReply<'a> {
-    status: u16,
+/// A response of this node's own.
+pub(super) struct LocalReply<'a> {
+    pub(super) status: u16,
     /// Header lines, each with its CRLF.
-    fields: &'a str,
+    pub(super) fields: &'a str,
     /// Say when to come back.
-    retry_after: bool,
+    pub(super) retry_after: bool,
     /// Say in a header what went wrong.
-    error: Option<FailureReason>,
+    pub(super) error: Option<FailureReason>,
     /// HEAD gets all but the body.
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
 impl LocalReply<'_> {
-    /// Ends the exchange with it. A client whose body has not come as a whole has to be heard out, and cannot stay.
+    /// Ends the exchange with it.
     fn give(&self, context: Option<Box<RequestContext>>, uploaded: bool, cx: &mut StepContext<'_>) -> State {
         let request = context.as_ref().map(|context| &context.request);
+        let connection = self.put_head(request, uploaded, cx);
+        if !request.is_some_and(Request::is_head) {
+            cx.core.output.client.make(|out| out.extend_from_slice(self.body));
+        }
+        FlushingResponse::new(context, connection, ResponseEnd::Framed).start(cx)
+    }
+
+    /// Puts the head of it into the output, and says what becomes of the client's connection behind it. A client whose body
+    /// has not come as a whole cannot keep its connection.
+    pub(super) fn put_head(&self, request: Option<&Request>, uploaded: bool, cx: &mut StepContext<'_>) -> Disposition {
         let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
         let connection = match keep_alive {
             true => Disposition::KeepAlive,
             false => Disposition::Linger { client_may_send: !uploaded || request.is_none_or(Request::keep_alive) },
         };
         self.put(request, keep_alive, cx);
-        FlushingResponse::new(context, connection, ResponseEnd::Framed).start(cx)
+        connection
     }
 
     fn put(&self, request: Option<&Request>, keep_alive: bool, cx: &mut StepContext<'_>) {
@@ -107,9 +117,6 @@ impl LocalReply<'_> {
                 (true, true) => {}
             }
             out.extend_from_slice(b"\r\n");
-            if !request.is_some_and(Request::is_head) {
-                out.extend_from_slice(self.body);
-            }
         });
     }
 }

@@ -30,6 +30,7 @@ mod events;
 mod flushing_response;
 mod forwarding_response;
 mod local_reply;
+mod local_service;
 mod min_rate;
 mod output_queue;
 mod reading_head;
@@ -43,6 +44,7 @@ mod step_context;
 mod tunnel;
 
 pub use events::{Disposition, Effect, Effects, Flushed, Input, Output, Side, WorkerContext};
+pub use local_service::{ServiceRequest, ServiceResponse};
 pub use output_queue::{OutputQueue, PendingWrite};
 pub use request::Request;
 pub use request_context::RequestPool;
@@ -78,6 +80,7 @@ impl Exchange {
             is_encrypted: peer.secure,
             is_last: false,
             client_left: false,
+            is_for_service: false,
             holds_upstream: false,
             upstream_idle_seconds: None,
             to_client: PendingWrite::default(),
@@ -89,6 +92,24 @@ impl Exchange {
     /// Says that it is the last that its client's connection may carry.
     pub fn make_last(&mut self) {
         self.common.is_last = true;
+    }
+
+    /// Says that its client came to the service of this node: the request has no route ([`Effect::AskService`]).
+    pub fn make_for_service(&mut self) {
+        self.common.is_for_service = true;
+    }
+
+    /// Whether its client came to the service of this node.
+    pub fn is_for_service(&self) -> bool {
+        self.common.is_for_service
+    }
+
+    /// The request that the service of this node is asked, once: with [`Effect::AskService`].
+    pub fn take_service_request(&mut self) -> Option<ServiceRequest> {
+        match &mut self.state {
+            State::LocalService(state) => state.take_request(),
+            _ => None,
+        }
     }
 
     /// Tells the exchange what happened. Of an [`Input::Bytes`] it returns how many were consumed: the others are to be
@@ -167,7 +188,10 @@ impl Exchange {
         if sent > 0 {
             self.extend_patience(side, core);
         }
-        let is_response = matches!(self.state, State::ForwardingResponse(_) | State::FlushingResponse(_));
+        let is_response = match &self.state {
+            State::LocalService(state) => state.is_sending(),
+            state => matches!(state, State::ForwardingResponse(_) | State::FlushingResponse(_)),
+        };
         let Some(context) = self.state.context_mut() else { return result };
         match (side, result) {
             (Side::Client, Flushed::Blocked) if is_response && !context.download_keeps_up(core) => {
@@ -198,6 +222,7 @@ impl Exchange {
             State::ForwardingResponse(_) => Some(core.settings.body_timeout),
             // Where no head could be read there is no pace either: the page leaves within one patience.
             State::FlushingResponse(state) if state.context.is_some() => Some(core.settings.body_timeout),
+            State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
             State::Tunnel(state) => state.patience(&core.settings),
             _ => None,
         };
@@ -215,6 +240,7 @@ impl Exchange {
                 State::AwaitingResponse(state) => state.wants(side),
                 State::ForwardingResponse(state) => state.wants(side),
                 State::Tunnel(state) => state.wants(side),
+                State::LocalService(state) => state.wants(side),
                 State::ResolvingRoute(_) | State::Connecting(_) | State::FlushingResponse(_) | State::Done(_) => false,
             }
     }
@@ -240,7 +266,7 @@ impl Exchange {
         match &self.state {
             State::ForwardingResponse(_) => true,
             State::Tunnel(state) => state.is_ending(),
-            State::FlushingResponse(_) => side == Side::Client,
+            State::FlushingResponse(_) | State::LocalService(_) => side == Side::Client,
             _ => false,
         }
     }
@@ -312,6 +338,7 @@ impl Exchange {
             State::ReadingHead(_) => 0,
             State::AwaitingResponse(state) if side == Side::Client => state.context.upload.share_of(usize::MAX),
             State::ForwardingResponse(state) if side == Side::Client => state.upload_left(),
+            State::LocalService(state) if side == Side::Client => state.context.upload.share_of(usize::MAX),
             _ => usize::MAX,
         }
     }

@@ -1,5 +1,6 @@
 //! The head of the request is not complete.
 
+use super::local_service::LocalService;
 use super::request::Request;
 use super::request_context::RequestContext;
 use super::{Input, Settings, Side, State, StepContext, local_reply};
@@ -106,6 +107,9 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut StepCon
     cx.consumed = head.len;
     if let Err(fault) = context.upload.check_start(bytes.suffix(head.len)) {
         return context.refuse(fault.into(), cx);
+    }
+    if cx.common.is_for_service {
+        return LocalService::start(context, head, cx);
     }
     if context.request.is_for(PING_HOST) {
         return local_reply::plain(context, "ok", cx);

@@ -4,7 +4,7 @@ use super::flushing_response::ResponseEnd;
 use super::request_context::RequestContext;
 use super::{
     Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_response, connecting, flushing_response,
-    forwarding_response, reading_head, resolving_route, tunnel,
+    forwarding_response, local_service, reading_head, resolving_route, tunnel,
 };
 use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
@@ -24,6 +24,8 @@ pub(super) enum State {
     ForwardingResponse(forwarding_response::ForwardingResponse),
     /// Bytes of another protocol go both ways.
     Tunnel(tunnel::Tunnel),
+    /// The request is for this node: its response is made by another thread, and leaves from memory.
+    LocalService(local_service::LocalService),
     /// The answer is complete but has not left.
     FlushingResponse(flushing_response::FlushingResponse),
     /// Nothing is left to do.
@@ -54,6 +56,7 @@ impl State {
             Self::AwaitingResponse(state) => state.step(input, cx),
             Self::ForwardingResponse(state) => state.step(input, cx),
             Self::Tunnel(state) => state.step(input, cx),
+            Self::LocalService(state) => state.step(input, cx),
             Self::FlushingResponse(state) => state.step(input, cx),
             Self::Done(_) => self,
         }
@@ -106,6 +109,7 @@ impl State {
             Self::ResolvingRoute(state) => state.context.refuse(reason, cx),
             Self::Connecting(state) => state.context.refuse(reason, cx),
             Self::AwaitingResponse(state) => state.context.refuse(reason, cx),
+            Self::LocalService(state) if !state.is_sending() => state.context.refuse(reason, cx),
             Self::Tunnel(state) if reason == FailureReason::BackendRemoved => state.retire(cx),
             state => state.abort_silently(reason, cx),
         }
@@ -129,6 +133,7 @@ impl State {
             Self::Connecting(state) => Some(&state.context),
             Self::AwaitingResponse(state) => Some(&state.context),
             Self::ForwardingResponse(state) => Some(&state.context),
+            Self::LocalService(state) => Some(&state.context),
             Self::FlushingResponse(state) => state.context.as_deref(),
             Self::Done(context) => context.as_deref(),
         }
@@ -142,6 +147,7 @@ impl State {
             Self::Connecting(state) => Some(&mut state.context),
             Self::AwaitingResponse(state) => Some(&mut state.context),
             Self::ForwardingResponse(state) => Some(&mut state.context),
+            Self::LocalService(state) => Some(&mut state.context),
             Self::FlushingResponse(state) => state.context.as_deref_mut(),
             Self::Done(context) => context.as_deref_mut(),
         }
@@ -155,6 +161,7 @@ impl State {
             Self::AwaitingResponse(state) => Some(state.context),
             Self::ForwardingResponse(state) => Some(state.context),
             Self::Tunnel(state) => Some(state.to_context(buffers)),
+            Self::LocalService(state) => Some(state.context),
             Self::FlushingResponse(state) => state.context,
             Self::Done(context) => context,
         }

@@ -20,6 +20,8 @@ pub(super) struct CommonState {
     pub(super) is_last: bool,
     /// Its client has ended its side, or the connection, while the backend was waited for, and that is ignored.
     pub(super) client_left: bool,
+    /// Its client came to the service of this node: no request of it has a route.
+    pub(super) is_for_service: bool,
     /// A connection to a backend is there, or was asked for.
     pub(super) holds_upstream: bool,
     /// For how many seconds the backend keeps its connection when it is idle, where it said so.

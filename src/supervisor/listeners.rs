@@ -21,6 +21,8 @@ struct AddressSockets {
     address: SocketAddr,
     /// The place of its certificate, where connections are encrypted.
     secure: Option<u32>,
+    /// What comes here is for this node itself.
+    is_for_service: bool,
     /// One a worker, so that the kernel spreads the connections; or, of those that were taken over, however many there
     /// are. Not empty.
     sockets: Vec<Listener>,
@@ -43,8 +45,9 @@ impl Listeners {
             let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
             sockets.iter().for_each(|socket| socket.await_first_bytes(settings.defer_accept));
             sockets.iter().for_each(|socket| socket.set_liveness(&settings.worker.liveness));
-            listeners.push(AddressSockets { address, secure, sockets });
+            listeners.push(AddressSockets { address, secure, is_for_service: false, sockets });
         }
+        listeners.extend(settings.admin.bind.and_then(|address| open_admin(address, &mut inherited)));
         Ok((Self { listeners, workers }, inherited))
     }
 
@@ -58,9 +61,9 @@ impl Listeners {
         Ok(())
     }
 
-    /// The addresses, encrypted ones last.
+    /// The addresses of clients, encrypted ones last.
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.listeners.iter().map(|listener| listener.address)
+        self.listeners.iter().filter(|listener| !listener.is_for_service).map(|listener| listener.address)
     }
 
     /// A handle of every socket, with its address.
@@ -77,10 +80,32 @@ impl Listeners {
         for listener in &self.listeners {
             let first = number % listener.sockets.len();
             for socket in listener.sockets.iter().skip(first).step_by(self.workers) {
-                listener_sockets.push(ListenerSocket { socket: socket.for_worker()?, secure: listener.secure });
+                let (secure, is_for_service) = (listener.secure, listener.is_for_service);
+                listener_sockets.push(ListenerSocket { socket: socket.for_worker()?, secure, is_for_service });
             }
         }
         Ok(listener_sockets)
+    }
+}
+
+/// The socket of the admin service, which all workers share: whichever of them turns accepts. Where the address cannot be
+/// had, the process serves its clients all the same.
+fn open_admin(address: SocketAddr, inherited: &mut Vec<Listener>) -> Option<AddressSockets> {
+    let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
+    let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
+    let sockets = if sockets.is_empty() { bind(address, 1) } else { Ok(sockets) };
+    match sockets {
+        Ok(sockets) => {
+            log::info!("the admin service listens on {address}");
+            Some(AddressSockets { address, secure: None, is_for_service: true, sockets })
+        }
+        Err(error) => {
+            log::warn!(
+                "admin.bind: listening on {address}: {error}; this process has no admin service. Name a free address there, \
+                 or false"
+            );
+            None
+        }
     }
 }
 
@@ -126,7 +151,15 @@ mod tests {
         let address = first.local_address().expect("an address");
         let mut all = vec![first];
         all.extend((1..sockets).map(|_| Listener::open(address).expect("the same port")));
-        (AddressSockets { address, secure: Some(sockets.try_into().expect("few")), sockets: all }, address)
+        (
+            AddressSockets {
+                address,
+                secure: Some(sockets.try_into().expect("few")),
+                is_for_service: false,
+                sockets: all,
+            },
+            address,
+        )
     }
 
     /// Each worker accepts at every address, and every socket has somebody who accepts from it.

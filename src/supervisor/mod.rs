@@ -1,6 +1,7 @@
 //! The process as a whole: binds and keeps the listening sockets, starts and pins the workers, hears the signals,
 //! ends in good order.
 
+mod admin;
 mod affinity;
 mod certificates;
 mod cgroup;
@@ -22,6 +23,7 @@ mod worker_pool;
 pub use error::Error;
 pub use upgrade::{Predecessor, order as order_upgrade};
 
+use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
 use crate::config::Settings;
 use crate::directory::Inherited;
@@ -192,13 +194,18 @@ impl Supervisor {
         let clock = Clock::new();
         let (log, cores_log) = access_log::start(&settings.access_log, cpus.len(), clock)
             .map_err(|error| Error::System("opening the access log", error))?;
+        let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
+        let roster = Arc::new(Roster::new(clock.now()));
+        let service = admin::start(settings, &directory, &roster, clock)?;
         let deps = WorkerDeps {
             settings: settings.clone(),
-            directory: directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?,
+            directory,
             log: cores_log,
             pages: Arc::new(Pages::load(&settings.page)),
             certificates: certificates::CertificateManager::new(settings, events, clock)?,
             limiter: settings.max_per_address.map(ConnectionLimiter::new).map(Arc::new),
+            roster,
+            service,
             clock,
         };
         Ok(Self {
@@ -218,6 +225,7 @@ impl Supervisor {
     /// Serves, with nobody before.
     fn begin(&mut self) -> Result<(), Error> {
         self.pool.start()?;
+        self.pool.deps.roster.note_ready();
         notify::ready();
         Ok(())
     }
@@ -249,6 +257,7 @@ impl Supervisor {
             self.pid_file = written.inspect_err(|error| log::error!("{error}")).ok();
         }
         log::info!("upgrade: taking the place of process {}", predecessor.pid());
+        self.pool.deps.roster.note_ready();
         match &predecessor_link {
             Some(predecessor_link) => predecessor_link.say_serving(),
             None => notify::ready(),
@@ -366,6 +375,7 @@ impl Supervisor {
 
     fn stop(&mut self) {
         self.is_ordered_to_stop = true;
+        self.pool.deps.roster.note_draining();
         self.upgrade_state.give_up();
         // It has to close its clients from now on, as this process does.
         self.predecessor_link.iter().for_each(PredecessorLink::hang_up);

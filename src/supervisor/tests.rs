@@ -52,7 +52,8 @@ impl Scene {
         });
         let routes = folder.join("routes.json");
         fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a file");
-        let text = format!(r#"{{"driver": "file:{}", "server": {{"watchdog": 0.2}}}}"#, routes.display());
+        let text =
+            format!(r#"{{"driver": "file:{}", "admin": false, "server": {{"watchdog": 0.2}}}}"#, routes.display());
         let file = folder.join("config.json");
         let (mut settings, _) = config::from_text(&text, &file, &config::Overrides::default()).expect("settings");
         let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");

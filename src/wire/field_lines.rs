@@ -137,6 +137,11 @@ impl<'h, 'b> FieldLines<'h, 'b> {
         self.headers.len()
     }
 
+    /// The value of the first one of this name, in whatever case it is written.
+    pub(super) fn value_of(&self, name: &str) -> Option<&'b [u8]> {
+        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+
     /// Their marks, in their order.
     fn marks(&self) -> impl Iterator<Item = &Mark> {
         self.marks.iter().rev()

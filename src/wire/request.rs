@@ -155,6 +155,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.lines.len()
     }
 
+    /// The value of the first line of this name, in whatever case it is written.
+    pub fn value_of(&self, name: &str) -> Option<&'b [u8]> {
+        self.lines.value_of(name)
+    }
+
     /// Whether the method is safe to send twice (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")

@@ -2,6 +2,8 @@
 
 use super::migration::DrainTarget;
 use super::{ListenerSocket, Worker, WorkerTlsConfig};
+use crate::base::gen_slab::SlotKey;
+use crate::exchange::{Input, ServiceResponse};
 use crate::net::tls::BackendTls;
 use crate::page::Pages;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub enum WorkerCommand {
     Arrivals,
     /// Accept at these doors from now on, and at no others.
     Listeners(Vec<ListenerSocket>),
+    /// The service of this node has made the response to the request of this exchange.
+    ServiceResponse(SlotKey, Box<ServiceResponse>),
     /// Answer the question of this number in the [`WorkerStats`](super::WorkerStats).
     Report(u64),
     /// What a test has the worker's thread do.
@@ -54,6 +58,7 @@ impl Worker {
                 WorkerCommand::HandOver(drain_target) => self.begin_drain(Some(drain_target)),
                 WorkerCommand::Arrivals => {}
                 WorkerCommand::Listeners(listener_sockets) => self.replace_listeners(listener_sockets),
+                WorkerCommand::ServiceResponse(job, response) => self.dispatch(job, Input::Service(response)),
                 WorkerCommand::Report(question) => self.report(question),
                 #[cfg(test)]
                 WorkerCommand::Do(TestCommand(run)) => run(),

@@ -176,6 +176,8 @@ pub(super) struct Client {
     pub(super) is_shaking_hands: bool,
     /// A proxy has yet to tell who it is.
     pub(super) awaits_header: bool,
+    /// It came to the service of this node, and moves to no other worker.
+    pub(super) is_for_service: bool,
     /// The poll tells what happens to it.
     pub(super) is_registered: bool,
     /// The writing to it is shut down, and what it still sends is discarded.

@@ -86,9 +86,10 @@ impl Worker {
         if self.clients.get(key).is_some_and(|client| client.is_lingering) {
             return;
         }
+        let is_for_service = self.clients.get(key).is_some_and(|client| client.is_for_service);
         match &self.drain {
             None => return,
-            Some(drain) if drain.drain_target.is_some() => return self.may_move(key),
+            Some(drain) if drain.drain_target.is_some() && !is_for_service => return self.may_move(key),
             Some(_) => {}
         }
         self.try_start_request(key);

@@ -18,6 +18,7 @@ impl Worker {
         while let Some(effect) = self.core.output.effects.take_first() {
             match effect {
                 Effect::Resolve => self.resolve(job),
+                Effect::AskService => self.ask_service(job),
                 Effect::Connect { fresh } => self.connect(job, fresh),
                 Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
                 Effect::Revived { member } => self.note_revival(job, member),
@@ -101,7 +102,8 @@ impl Worker {
         client.read_size = job.read_size.of_client();
         let drain_target = self.drain.as_ref().map(|drain| drain.drain_target.is_some());
         match connection {
-            Disposition::KeepAlive if drain_target != Some(false) => {}
+            // A client of the service moves nowhere.
+            Disposition::KeepAlive if drain_target.is_none_or(|moves| moves && !client.is_for_service) => {}
             Disposition::KeepAlive => return self.start_lingering_close(job.client, true),
             Disposition::Linger { client_may_send } => return self.start_lingering_close(job.client, client_may_send),
             Disposition::Close => return self.close_client(job.client),

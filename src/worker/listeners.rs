@@ -33,6 +33,8 @@ pub struct ListenerSocket {
     pub socket: TcpListener,
     /// Where connections are encrypted: the place of the address's certificate among [`super::DefaultCertificates`].
     pub secure: Option<u32>,
+    /// Whether what comes here is for this node itself ([`super::ServiceCall`]).
+    pub is_for_service: bool,
 }
 
 /// A listening socket.
@@ -42,6 +44,8 @@ pub(super) struct WorkerListener {
     port: u16,
     /// Its place among the doors where hands are shaken, if it is one of them.
     secure: Option<u32>,
+    /// What comes here is for this node itself.
+    is_for_service: bool,
     /// The networks whose word is taken on who the client is; every connection has to begin with it.
     proxies: Option<Arc<[IpNet]>>,
     /// Nobody is let in before this moment; [`Moment::NEVER`] is until there is room again.
@@ -50,12 +54,15 @@ pub(super) struct WorkerListener {
 
 impl Worker {
     pub(super) fn open_listeners(&mut self, listener_sockets: Vec<ListenerSocket>) -> io::Result<()> {
-        for (number, ListenerSocket { mut socket, secure }) in listener_sockets.into_iter().enumerate() {
+        for (number, opened) in listener_sockets.into_iter().enumerate() {
+            let ListenerSocket { mut socket, secure, is_for_service } = opened;
             let token = Kind::Listener.token(number as u64);
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
             let address = socket.local_addr()?;
             let proxies = self.settings.proxies.get(&address).cloned();
-            self.listeners.push(WorkerListener { socket, port: address.port(), secure, proxies, paused_until: None });
+            let port = address.port();
+            let paused_until = None;
+            self.listeners.push(WorkerListener { socket, port, secure, is_for_service, proxies, paused_until });
         }
         Ok(())
     }
@@ -172,18 +179,18 @@ impl Worker {
     }
 
     fn on_accept(&mut self, stream: TcpStream, address: SocketAddr, listener: usize) {
-        let Some(WorkerListener { port: local_port, secure, proxies, .. }) = self.listeners.get(listener) else {
+        let Some(WorkerListener { port, secure, is_for_service, proxies, .. }) = self.listeners.get(listener) else {
             return;
         };
-        let (local_port, secure, is_secure, awaits_header) =
-            (*local_port, *secure, secure.is_some(), proxies.is_some());
+        let (local_port, secure, is_secure) = (*port, *secure, secure.is_some());
+        let (is_for_service, awaits_header) = (*is_for_service, proxies.is_some());
         let ip = address.ip().to_canonical();
         if proxies.as_ref().is_some_and(|proxies| !proxies.iter().any(|network| network.contains(&ip))) {
             log::debug!("{ip}: may not say who its clients are");
             return self.counters.count(Counter::UntrustedProxies);
         }
         // Of whom a proxy speaks counts once it has spoken.
-        let permit = if awaits_header { Ok(None) } else { self.admit(ip) };
+        let permit = if awaits_header || is_for_service { Ok(None) } else { self.admit(ip) };
         let Ok(permit) = permit else { return self.counters.count(Counter::PerIpRejections) };
         let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
         let peer = Peer { address: ip, local_port, secure: is_secure, subject: None };
@@ -204,6 +211,7 @@ impl Worker {
                 listener: secure.unwrap_or_default(),
                 is_shaking_hands: is_secure,
                 awaits_header,
+                is_for_service,
                 is_registered: false,
                 is_lingering: false,
                 told: None,

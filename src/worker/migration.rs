@@ -337,6 +337,7 @@ impl Worker {
                     listener,
                     is_shaking_hands,
                     awaits_header,
+                    is_for_service: false,
                     is_registered,
                     is_lingering: false,
                     told,

@@ -31,6 +31,7 @@ mod race;
 mod read_size;
 mod request_log;
 mod routes;
+mod service;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,7 @@ pub use commands::TestCommand;
 pub use commands::WorkerCommand;
 pub use listeners::ListenerSocket;
 pub use migration::{DrainTarget, HandoffQueue, MigratingConnection, PlainClient};
+pub use service::{ServiceCall, ServiceSender};
 pub use stats::{ResourceUsage, WorkerStats};
 pub use tls_handshakes::{DefaultCertificates, Settings as HandshakeSettings};
 
@@ -148,6 +150,8 @@ pub struct WorkerConfig {
     pub counters: Arc<Counters>,
     /// Where it answers the supervisor.
     pub stats: Arc<WorkerStats>,
+    /// Where requests for this node go; `None` where none is accepted.
+    pub service: Option<ServiceSender>,
     /// The clock.
     pub clock: Clock,
 }
@@ -175,6 +179,9 @@ pub struct Worker {
     wakeup_timer: WakeupTimer,
     route_events: MailboxReceiver<RouteEvent>,
     commands: MailboxReceiver<WorkerCommand>,
+    /// The way to give it commands, for those who are to send it something back.
+    own_commands: MailboxSender<WorkerCommand>,
+    service: Option<ServiceSender>,
     listeners: Vec<listeners::WorkerListener>,
     handoff: HandoffQueue,
     /// Clients wait outside because there are as many inside as may be.
@@ -310,6 +317,8 @@ impl Worker {
             wakeup_timer,
             route_events,
             commands,
+            own_commands: commands_sender.clone(),
+            service: config.service,
             listeners: Vec::new(),
             handoff: config.handoff,
             waits_for_room: false,

@@ -171,6 +171,9 @@ impl Worker {
         } else if is_last_here {
             exchange.make_last();
         }
+        if client.is_for_service {
+            exchange.make_for_service();
+        }
         let job = self.jobs.insert(ActiveExchange {
             exchange,
             client: client_key,

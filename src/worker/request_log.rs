@@ -11,6 +11,10 @@ impl Worker {
     pub(super) fn record(&self, job: &ActiveExchange) {
         // Until its job is over it is there.
         let Some(client) = self.clients.get(job.client).map(|client| client.peer.address) else { return };
+        // The service's own are no traffic.
+        if job.exchange.is_for_service() {
+            return;
+        }
         let (stats, request) = (job.exchange.stats(), job.exchange.request());
         if request.is_some() {
             self.counters.count(Counter::Requests);

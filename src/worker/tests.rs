@@ -202,7 +202,7 @@ fn worker(
         tls: None,
         backend_tls: Some(BackendTls::new(&whoever_responds).expect("a way to talk to backends")),
         number: 0,
-        listeners: vec![ListenerSocket { socket: listener.for_worker().expect("a handle"), secure: None }],
+        listeners: vec![batch::listener_socket(listener)],
         handoff: handoff.clone(),
         settings: Settings {
             idle_timeout: PATIENCE,
@@ -223,6 +223,7 @@ fn worker(
         pages: Arc::new(Pages::load(&page::Settings::default())),
         counters: Arc::default(),
         stats: Arc::default(),
+        service: None,
         clock,
     };
     Worker::new(config).expect("a worker")

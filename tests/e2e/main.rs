@@ -3,6 +3,7 @@
 //! A test waits for a condition with a deadline and never for a while; it has a proxy, a directory and ports of its
 //! own, so all run side by side. One that fails prints the proxy's files and keeps them.
 
+mod admin;
 mod bulk;
 mod departures;
 mod failure;

@@ -12,6 +12,11 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn admin_defaults() -> crate::admin::Settings {
+    let bind = Some("127.0.0.1:9100".parse().expect("an address"));
+    crate::admin::Settings { bind, token: None, hosts: Vec::new(), written: Value::Null }
+}
+
 fn defaults() -> Settings {
     let parse = |text: &str| text.parse().expect("a network");
     Settings {
@@ -46,6 +51,7 @@ fn defaults() -> Settings {
             dns_refresh: seconds(30),
         },
         page: page::Settings { static_dir: None },
+        admin: admin_defaults(),
         access_log: access_log::Target::Off,
         max_per_address: None,
         worker: worker::Settings {

@@ -12,6 +12,7 @@ use super::report::{ReplaceReason, Report};
 use super::watchdog::{RestartBackoff, WatchdogState};
 use super::{Error, Event, affinity, certificates, limits};
 use crate::access_log::Log;
+use crate::admin::{Roster, WorkerEntry};
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::{Counter, Counters};
 use crate::config::Settings;
@@ -19,7 +20,9 @@ use crate::directory::Directory;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::mailbox::MailboxSender;
 use crate::page::Pages;
-use crate::worker::{DrainTarget, HandoffQueue, PlainClient, Worker, WorkerCommand, WorkerConfig, WorkerStats};
+use crate::worker::{
+    DrainTarget, HandoffQueue, PlainClient, ServiceSender, Worker, WorkerCommand, WorkerConfig, WorkerStats,
+};
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::io;
@@ -47,6 +50,10 @@ pub(super) struct WorkerDeps {
     pub(super) certificates: certificates::CertificateManager,
     /// How many connections each client's address may have.
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
+    /// The workers, as the admin service sees them.
+    pub(super) roster: Arc<Roster>,
+    /// Where requests for this node go.
+    pub(super) service: Option<ServiceSender>,
     pub(super) clock: Clock,
 }
 
@@ -208,6 +215,14 @@ impl WorkerPool {
         }
         let started = self.deps.clock.now();
         let watch = WatchdogState::new(started);
+        self.deps.roster.add(WorkerEntry {
+            id: id.0,
+            number,
+            started,
+            is_leaving: false,
+            counters: Arc::clone(&counters),
+            stats: Arc::clone(&stats),
+        });
         let (replaced, is_stuck) = (None, false);
         self.running.insert(id, WorkerHandle { number, commands, counters, stats, started, watch, replaced, is_stuck });
         Ok(())
@@ -239,6 +254,7 @@ impl WorkerPool {
             pages: Arc::clone(&deps.pages),
             counters: Arc::clone(counters),
             stats: Arc::clone(stats),
+            service: deps.service.clone(),
             clock: deps.clock,
         })
     }
@@ -251,6 +267,7 @@ impl WorkerPool {
                 log::warn!("worker {number}: {why}; a successor has taken over");
                 if let Some(old) = self.running.get_mut(&id) {
                     old.replaced = Some((self.deps.clock.now(), why));
+                    self.deps.roster.note_leaving(id.0);
                 }
             }
             Err(error) => log::error!("worker {number}: {why}, but there can be no successor: {error}"),
@@ -261,6 +278,7 @@ impl WorkerPool {
     pub(super) fn ended(&mut self, id: WorkerId, how: Result<(), String>) {
         let Some(old) = self.running.remove(&id) else { return };
         self.past.absorb(&old.counters);
+        self.deps.roster.remove(id.0);
         let Some(slot) = self.slots.get_mut(old.number) else { return };
         slot.accepted += old.counters.get(Counter::Accepted);
         let is_current = slot.current == Some(id);

@@ -4,6 +4,12 @@ use super::end::End;
 use super::*;
 use crate::exchange::Input;
 
+/// A handle of this socket for a worker, of a plain listener.
+pub(super) fn listener_socket(listener: &Listener) -> ListenerSocket {
+    let socket = listener.for_worker().expect("a handle");
+    ListenerSocket { socket, secure: None, is_for_service: false }
+}
+
 /// Whatever ends a request between the stages of its batch: what came for it is nobody's then.
 #[test]
 fn what_came_for_a_request_that_is_over_reaches_nobody() {

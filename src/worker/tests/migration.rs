@@ -271,16 +271,14 @@ fn doors_are_changed_while_clients_come() {
     let elsewhere = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
     let mut waiting = TcpStream::connect(elsewhere.local_address().expect("an address")).expect("a connection");
     waiting.write_all(request("/waits").as_bytes()).expect("a request");
-    let listener_socket =
-        |listener: &Listener| ListenerSocket { socket: listener.for_worker().expect("a handle"), secure: None };
-    stage.commands.send(WorkerCommand::Listeners(vec![listener_socket(&stage.listener), listener_socket(&elsewhere)]));
+    stage.commands.send(WorkerCommand::Listeners([&stage.listener, &elsewhere].map(batch::listener_socket).into()));
     let mut own = stage.client(&request("/own"));
     for _ in 0..2 {
         stage.accepted().write_all(OK).expect("an answer");
     }
     stage.expect_response(&mut waiting, "HTTP/1.1 200 ");
     stage.expect_response(&mut own, "HTTP/1.1 200 ");
-    stage.commands.send(WorkerCommand::Listeners(vec![listener_socket(&stage.listener)]));
+    stage.commands.send(WorkerCommand::Listeners(vec![batch::listener_socket(&stage.listener)]));
     stage.turn();
     let mut queued = TcpStream::connect(elsewhere.local_address().expect("an address")).expect("a connection");
     queued.write_all(b"\r\n").expect("a first word");

@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 pub(crate) struct Launch {
     /// The program, if it is not the one that was built.
     pub(crate) program: Option<PathBuf>,
+    /// The section `admin` of the configuration: without one, every proxy would try the same port.
+    pub(crate) admin: serde_json::Value,
     /// How many workers there are; none to leave it to the configuration.
     pub(crate) workers: usize,
     pub(crate) env: Vec<(String, String)>,

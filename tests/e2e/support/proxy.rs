@@ -33,7 +33,7 @@ pub(crate) struct Setup {
     secure_address: Option<SocketAddr>,
     frontends: Map<String, Value>,
     driver: Value,
-    launch: Launch,
+    pub(crate) launch: Launch,
     /// Where it listens, if that is not to be found out.
     address: Option<SocketAddr>,
     /// As root the proxy would become another user, who must not write in the directory.
@@ -60,7 +60,7 @@ impl Setup {
             secure_address: None,
             frontends: Map::new(),
             driver: json!("file:routes.json"),
-            launch: Launch { workers: 2, ..Launch::default() },
+            launch: Launch { workers: 2, admin: json!(false), ..Launch::default() },
             address: None,
             user,
             stderr: None,
@@ -217,6 +217,7 @@ impl Setup {
             "http": http,
             "https": if self.https.is_empty() { Value::Null } else { Value::Object(self.https.clone()) },
             "driver": self.driver,
+            "admin": self.launch.admin,
             "user": self.user,
             "group": self.user,
         });

@@ -110,6 +110,7 @@ impl World {
                 Effect::Uploaded => {}
                 Effect::Connect { fresh } => self.connect(fresh),
                 Effect::Revived { .. } => {}
+                Effect::AskService => panic!("a client of the traffic listener has no service"),
                 Effect::MarkedDead { member, .. } => {
                     assert!(!self.client_left, "a client that has left marks a backend");
                     let (frontend, _) = self.exchange.target().expect("somebody was chosen");

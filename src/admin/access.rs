@@ -1,0 +1,197 @@
+//! Who may ask: no page of another site, by whatever name it found this node, and where there is a token nobody without it.
+
+use super::{Response, Settings};
+use crate::exchange::ServiceRequest;
+use std::net::IpAddr;
+
+/// The refusal of a request that may not be answered.
+pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -> Result<(), Response> {
+    let host = request.host.as_deref().and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
+    if !is_own_name(host, settings) {
+        let detail = "Host is neither an address nor localhost nor one of admin.hosts";
+        return Err(Response::problem(403, detail));
+    }
+    if is_foreign(request, host) {
+        return Err(Response::problem(403, "a page of another site asks"));
+    }
+    // A load balancer asks these, and learns nothing else.
+    let is_probe = matches!(path, "/healthz" | "/readyz");
+    match &settings.token {
+        Some(token) if !is_probe && !knows(request, token.reveal()) => {
+            Err(Response::problem(401, "admin.token is asked for")
+                .with_field("WWW-Authenticate: Basic realm=\"sluice\", charset=\"UTF-8\""))
+        }
+        None if request.method == "POST" && !is_loopback(settings) => {
+            Err(Response::problem(403, "set admin.token: without it actions are taken on a loopback address only"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_loopback(settings: &Settings) -> bool {
+    settings.bind.is_some_and(|address| address.ip().is_loopback())
+}
+
+/// Whether this is a name that nobody else can have lead here: with one of its own, a foreign page could ask in the name
+/// of a browser that can reach this node.
+fn is_own_name(host: &str, settings: &Settings) -> bool {
+    let name = without_port(host);
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || settings.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(colon) if !host.ends_with(']') => &host[..colon],
+        _ => host,
+    }
+}
+
+fn is_foreign(request: &ServiceRequest, host: &str) -> bool {
+    let is_other = |origin: &[u8]| {
+        let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+        authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host.as_bytes()))
+    };
+    let site = request.fetch_site.as_deref();
+    request.origin.as_deref().is_some_and(is_other)
+        || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"))
+}
+
+/// Whether the request has the token: `Bearer TOKEN`, or `Basic` with the token for a password, as browsers and HAProxy's
+/// exporters send it.
+fn knows(request: &ServiceRequest, token: &str) -> bool {
+    let Some(authorization) = request.authorization.as_deref() else { return false };
+    let Some(space) = authorization.iter().position(|byte| *byte == b' ') else { return false };
+    let (scheme, value) = (&authorization[..space], authorization[space..].trim_ascii());
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return is_equal(value, token.as_bytes());
+    }
+    let Some(decoded) = scheme.eq_ignore_ascii_case(b"basic").then(|| decode(value)).flatten() else { return false };
+    let password = decoded.iter().position(|byte| *byte == b':').map(|colon| &decoded[colon + 1..]);
+    password.is_some_and(|password| is_equal(password, token.as_bytes()))
+}
+
+/// Takes as long wherever the first difference is.
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    let difference = one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b));
+    one.len() == other.len() && std::hint::black_box(difference) == 0
+}
+
+/// Base64 (RFC 4648 section 4).
+fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in text.iter().copied().take_while(|byte| *byte != b'=') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6 | u32::from(value)) & 0xFFFF;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count & 0xFF) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(bind: &str, token: Option<&str>) -> Settings {
+        Settings {
+            bind: Some(bind.parse().expect("an address")),
+            token: token.map(Into::into),
+            hosts: vec!["edge.test".to_owned()],
+            written: serde_json::Value::Null,
+        }
+    }
+
+    fn request(method: &str, host: &str) -> ServiceRequest {
+        ServiceRequest { method: method.to_owned(), host: Some(host.into()), ..ServiceRequest::default() }
+    }
+
+    fn status(request: &ServiceRequest, path: &str, settings: &Settings) -> u16 {
+        check(request, path, settings).err().map_or(200, |refusal| refusal.status)
+    }
+
+    #[test]
+    fn only_names_that_lead_nowhere_else_are_taken() {
+        let settings = settings("127.0.0.1:9100", None);
+        let table = [
+            ("127.0.0.1:9100", 200),
+            ("[::1]:9100", 200),
+            ("[::1]", 200),
+            ("localhost", 200),
+            ("LOCALHOST:1", 200),
+            ("edge.test:9100", 200),
+            ("evil.test", 403),
+            ("127.0.0.1.evil.test:9100", 403),
+            ("", 403),
+        ];
+        for (host, expected) in table {
+            assert_eq!(status(&request("GET", host), "/v1/status", &settings), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        let settings = settings("127.0.0.1:9100", None);
+        let table = [
+            (Some("http://127.0.0.1:9100"), None, 200),
+            (Some("http://127.0.0.1:80"), None, 403),
+            (Some("null"), None, 403),
+            (None, Some("cross-site"), 403),
+            (None, Some("same-site"), 403),
+            (None, Some("none"), 200),
+            (None, Some("same-origin"), 200),
+        ];
+        for (origin, site, expected) in table {
+            let request = ServiceRequest {
+                origin: origin.map(Into::into),
+                fetch_site: site.map(Into::into),
+                ..request("POST", "127.0.0.1:9100")
+            };
+            assert_eq!(status(&request, "/v1/reload", &settings), expected, "{origin:?} {site:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_asked_for_by_either_scheme_and_not_by_probes() {
+        let settings = settings("0.0.0.0:9100", Some("s3cret"));
+        let table = [
+            (None, "/v1/status", 401),
+            (None, "/healthz", 200),
+            (Some("Bearer s3cret"), "/v1/status", 200),
+            (Some("bearer  s3cret"), "/v1/status", 200),
+            (Some("Bearer s3cre"), "/v1/status", 401),
+            (Some("Bearer s3cret2"), "/v1/status", 401),
+            (Some("Basic YWRtaW46czNjcmV0"), "/v1/status", 200),
+            (Some("Basic YWRtaW46czNjcmV1"), "/v1/status", 401),
+            (Some("Basic ???"), "/v1/status", 401),
+            (Some("s3cret"), "/v1/status", 401),
+        ];
+        for (authorization, path, expected) in table {
+            let request =
+                ServiceRequest { authorization: authorization.map(Into::into), ..request("GET", "10.0.0.1:9100") };
+            assert_eq!(status(&request, path, &settings), expected, "{authorization:?} {path}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_actions_are_for_loopback_alone() {
+        for (bind, expected) in [("127.0.0.1:9100", 200), ("[::1]:9100", 200), ("0.0.0.0:9100", 403)] {
+            let settings = settings(bind, None);
+            assert_eq!(status(&request("POST", "127.0.0.1:9100"), "/v1/reload", &settings), expected, "{bind}");
+            assert_eq!(status(&request("GET", "127.0.0.1:9100"), "/v1/status", &settings), 200, "{bind}");
+        }
+    }
+}

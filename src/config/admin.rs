@@ -1,0 +1,123 @@
+//! `admin`: where the admin service listens, and for whom.
+
+use super::driver::read_password_file;
+use super::raw::{Field, Section};
+use crate::admin::Settings;
+use crate::base::secret::{Secret, is_path, redact_url};
+use crate::net::tls::is_open_to_others;
+use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+/// The port where only an address is set.
+const DEFAULT_PORT: u16 = 9100;
+
+/// Stands for what is not shown.
+const HIDDEN: &str = "***";
+
+/// Reads the section. `written` is the whole configuration, and relative paths start at `folder`.
+pub(super) fn read(root: &Section<'_>, folder: &Path, written: &Value) -> Settings {
+    let field = root.field("admin");
+    if let Some(Value::Bool(false)) = field.value() {
+        return Settings { bind: None, token: None, hosts: Vec::new(), written: shown(written) };
+    }
+    let section = field.section();
+    let bind = read_bind(&section.field("bind"));
+    let token = read_token(&section, folder);
+    if let (Some(address), None) = (bind, &token)
+        && !address.ip().is_loopback()
+    {
+        section.field("bind").warn_instead(
+            "an address that others can reach, without a token",
+            "views for all, and no actions; set admin.token",
+        );
+    }
+    let hosts = section.field("hosts").items().unwrap_or_default();
+    let hosts = hosts.iter().filter_map(Field::text).map(str::to_owned).collect();
+    Settings { bind, token, hosts, written: shown(written) }
+}
+
+fn read_bind(field: &Field<'_>) -> Option<SocketAddr> {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
+    let expected = "an address with a port such as \"127.0.0.1:9100\", or false";
+    let bind = field.read(expected, |value| match (value, value.as_str()) {
+        (Value::Bool(false), _) => Some(None),
+        (_, Some(text)) => as_address(text).map(Some),
+        _ => None,
+    });
+    bind.unwrap_or(Some(default))
+}
+
+fn as_address(text: &str) -> Option<SocketAddr> {
+    let with_port = || text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+    with_port().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DEFAULT_PORT)))
+}
+
+fn read_token(section: &Section<'_>, folder: &Path) -> Option<Secret> {
+    let (token, file) = (section.field("token"), section.field("tokenFile"));
+    if token.is_set() && file.is_set() {
+        file.lacks("a token in admin.token too", "only one of the two");
+    }
+    if !file.is_set() {
+        return token.secret().map(Into::into);
+    }
+    let path = file.file(folder)?;
+    match read_password_file(&path) {
+        Ok(secret) => {
+            if is_open_to_others(&path) {
+                file.warn_open_key(&path);
+            }
+            Some(secret)
+        }
+        Err(problem) => {
+            file.lacks(&problem, "a file of the token alone");
+            None
+        }
+    }
+}
+
+/// The configuration without its secrets.
+fn shown(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, member)| (key.clone(), if is_secret(key) { HIDDEN.into() } else { shown(member) }))
+            .collect(),
+        Value::Array(items) => items.iter().map(shown).collect(),
+        Value::String(text) if text.contains("://") || text.contains('@') => redact_url(text).into(),
+        Value::String(text) if !text.is_empty() && !is_path(text) => HIDDEN.into(),
+        other => other.clone(),
+    }
+}
+
+/// Whether a setting of this name holds a secret itself: one that ends in `File` names a file of it.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let is_named = ["pass", "secret", "token"].iter().any(|word| key.contains(word));
+    is_named && !key.ends_with("file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let written = json!({
+            "driver": ["redis://:geheim@10.0.0.1:6379", "redis://10.0.0.2"],
+            "redisPassword": "geheim",
+            "admin": {"token": "geheim", "tokenFile": "token.txt"},
+            "https": {"key": "-----BEGIN PRIVATE KEY-----geheim", "cert": "ssl/a.pem"},
+            "server": {"workers": 2, "accessLog": ""},
+        });
+        let expected = json!({
+            "driver": ["redis://***", "redis://10.0.0.2"],
+            "redisPassword": "***",
+            "admin": {"token": "***", "tokenFile": "token.txt"},
+            "https": {"key": "***", "cert": "ssl/a.pem"},
+            "server": {"workers": 2, "accessLog": ""},
+        });
+        assert_eq!(shown(&written), expected);
+    }
+}

@@ -1,0 +1,83 @@
+//! Requests for this node itself: a response from memory, at the client's pace.
+
+use super::*;
+use sluice::exchange::ServiceResponse;
+
+fn asked(request: &str) -> Scene {
+    let mut scene = Scene::new(settings());
+    scene.exchange.make_for_service();
+    assert_eq!(scene.tell(Input::Bytes(Side::Client, request.as_bytes())), request.len());
+    assert!(matches!(scene.core.output.effects.take_first(), Some(Effect::AskService)));
+    scene
+}
+
+fn response(len: usize) -> Box<ServiceResponse> {
+    let body: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+    Box::new(ServiceResponse { status: 200, fields: "X: y\r\n".to_owned(), body: body.into() })
+}
+
+#[test]
+fn a_large_response_is_never_held_as_a_whole_and_comes_whole() {
+    let mut scene = asked("GET /v1/x?y HTTP/1.1\r\nHost: a\r\n\r\n");
+    let request = scene.exchange.take_service_request().expect("the request");
+    assert_eq!((request.method.as_str(), request.target.as_str()), ("GET", "/v1/x?y"));
+    assert_eq!(scene.exchange.take_service_request(), None, "it is taken once");
+    let expected = response(1_000_000);
+    scene.tell(Input::Service(expected.clone()));
+    let mut received = Vec::new();
+    let mut blocked = 0;
+    while received.len() < expected.body.len() || scene.core.output.has_bytes() {
+        let (flushed, bytes) = scene.send(Side::Client, 10_000);
+        received.extend_from_slice(&bytes);
+        blocked += usize::from(flushed == Flushed::Blocked);
+        assert!(scene.exchange.buffered_bytes() <= 65 * 1024, "{} bytes", scene.exchange.buffered_bytes());
+        if flushed == Flushed::All && scene.exchange.waits_for_drain(Side::Client) {
+            scene.tell(Input::Drained(Side::Client));
+        }
+    }
+    let head = b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 1000000\r\n\r\n";
+    assert!(received.starts_with(head));
+    assert!(received[head.len()..] == *expected.body && blocked > 50);
+    assert!(matches!(*scene.core.output.effects, [Effect::Finish(Disposition::KeepAlive)]));
+}
+
+#[test]
+fn a_response_to_head_has_no_body_and_the_end_of_one_that_closes_is_its_clients() {
+    let mut scene = asked("HEAD / HTTP/1.0\r\nHost: a\r\n\r\n");
+    scene.exchange.take_service_request().expect("the request");
+    scene.tell(Input::Service(response(5)));
+    let (_, bytes) = scene.send(Side::Client, usize::MAX);
+    assert!(bytes.ends_with(b"Content-Length: 5\r\nConnection: close\r\n\r\n"), "{}", bytes.escape_ascii());
+}
+
+#[test]
+fn a_body_is_gathered_without_its_coding_and_has_a_limit() {
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut scene = Scene::new(settings());
+    scene.exchange.make_for_service();
+    scene.tell(Input::Bytes(Side::Client, post.as_bytes()));
+    assert!(scene.exchange.wants(Side::Client) && scene.core.output.effects.is_empty());
+    let body = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    assert_eq!(scene.tell(Input::Bytes(Side::Client, body)), body.len());
+    assert_eq!(scene.exchange.take_service_request().expect("the request").body, b"abcde");
+
+    let mut scene = Scene::new(settings());
+    scene.exchange.make_for_service();
+    scene.tell(Input::Bytes(Side::Client, post.as_bytes()));
+    scene.tell(Input::Bytes(Side::Client, format!("10001\r\n{}\r\n", "x".repeat(0x10001)).as_bytes()));
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::BodyTooLarge));
+}
+
+#[test]
+fn a_service_that_does_not_respond_is_given_up_and_its_late_response_is_nobodys() {
+    let mut scene = asked("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    scene.exchange.take_service_request().expect("the request");
+    assert_eq!(scene.exchange.deadline(), Moment::ZERO + 20 * SECOND);
+    scene.core.now = scene.exchange.deadline();
+    scene.tell(Input::Deadline);
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::ServiceTimeout));
+    let (_, page) = scene.send(Side::Client, usize::MAX);
+    assert!(page.starts_with(b"HTTP/1.1 503 "));
+    scene.tell(Input::Service(response(5)));
+    assert!(!scene.core.output.has_bytes());
+}
