@@ -12,6 +12,7 @@
 //! | 1 | [`net`] | listeners, mailbox with waker, alarm, transport. No HTTP |
 //! | 2 | [`cluster`] | what a cluster is: frontends, their members, backends and what all cores share of them |
 //! | 2 | [`shaper`] | fairness between classes of requests: tree of token buckets, queues, classification. Pure |
+//! | 2 | [`cache`] | object cache: rules of RFC 9111, the store of all cores, one fill for many requests. Pure |
 //! | 2 | [`page`], [`access_log`] | error pages; log record and sink |
 //! | 3 | [`balance`], [`health`] | one policy a file; the judgement of an answer. Pure |
 //! | 3 | [`route`] | host-name ladder, per-core LRU of answers |
@@ -45,6 +46,7 @@ pub mod wire;
 pub mod net;
 
 pub mod access_log;
+pub mod cache;
 pub mod cluster;
 pub mod page;
 pub mod shaper;

@@ -1,0 +1,179 @@
+//! One fill for many requests.
+//!
+//! The machine holds no response: a fill that was stored sends its waiters back to the store. Waiters have their own
+//! deadlines; one that passes, or whose client leaves, calls [`Fills::leave`].
+
+use crate::base::clock::Moment;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most fills at a time. A request beyond it is forwarded by itself.
+const MOST_FILLS: usize = 65_536;
+
+/// The most requests that wait for one fill. One beyond it is forwarded by itself.
+const MOST_WAITERS: usize = 4096;
+
+/// How many fills of one key may fail in a row before those who wait are released.
+const MOST_FAILURES: u32 = 3;
+
+/// How long a key whose response could not be stored is not waited for.
+const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
+
+/// How many such keys are remembered.
+const MOST_UNCACHEABLE: usize = 4096;
+
+/// The identity of a fill. What a fill reports that was given up is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FillId(u64);
+
+/// What a request does that found nothing to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It fills: it asks a backend, and reports the end of it.
+    Lead(FillId),
+    /// It waits for another one's fill until this moment; then it leaves and asks a backend by itself.
+    Wait(Moment),
+    /// It gets the stale object, as another one refreshes it (x0d's shadow mode).
+    ServeStale,
+    /// It asks a backend by itself.
+    Pass,
+}
+
+/// What the end of a failed fill leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handover<W> {
+    /// This waiter fills now; the others go on waiting.
+    Next(W, FillId),
+    /// These waiters ask a backend, each by itself.
+    Release(Vec<W>),
+}
+
+/// The fills that are under way. `W` is what a waiting request is reached by.
+#[derive(Debug)]
+pub struct Fills<W> {
+    fills: HashMap<Arc<[u8]>, Fill<W>>,
+    uncacheable: HashMap<Arc<[u8]>, Moment>,
+    uncacheable_order: VecDeque<Arc<[u8]>>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Fill<W> {
+    id: FillId,
+    started: Moment,
+    waiters: VecDeque<W>,
+    failures: u32,
+}
+
+impl<W> Default for Fills<W> {
+    fn default() -> Self {
+        Self { fills: HashMap::new(), uncacheable: HashMap::new(), uncacheable_order: VecDeque::new(), last: 0 }
+    }
+}
+
+impl<W: PartialEq> Fills<W> {
+    /// A request found nothing fresh. `key` is the object's key and the selection by the `Vary` that was learned last.
+    /// `timeout` is `cache.updateLockTimeout`, counted from the start of the fill; a fill that takes longer is replaced by
+    /// the next request's.
+    pub fn join(&mut self, key: &[u8], waiter: W, may_serve_stale: bool, timeout: Duration, now: Moment) -> Joined {
+        if self.is_uncacheable(key, now) {
+            return Joined::Pass;
+        }
+        let id = FillId(self.last + 1);
+        let is_full = self.fills.len() >= MOST_FILLS;
+        match self.fills.get_mut(key) {
+            None if is_full => return Joined::Pass,
+            None => {
+                let fill = Fill { id, started: now, waiters: VecDeque::new(), failures: 0 };
+                self.fills.insert(key.into(), fill);
+            }
+            Some(fill) if now >= fill.started + timeout => {
+                fill.id = id;
+                fill.started = now;
+            }
+            Some(_) if may_serve_stale => return Joined::ServeStale,
+            Some(fill) if fill.waiters.len() >= MOST_WAITERS => return Joined::Pass,
+            Some(fill) => {
+                fill.waiters.push_back(waiter);
+                return Joined::Wait(fill.started + timeout);
+            }
+        }
+        self.last += 1;
+        Joined::Lead(id)
+    }
+
+    /// A waiter's deadline passed, or its client is gone.
+    pub fn leave(&mut self, key: &[u8], waiter: &W) {
+        if let Some(fill) = self.fills.get_mut(key) {
+            fill.waiters.retain(|known| known != waiter);
+        }
+    }
+
+    /// The object is stored. The waiters look it up; one that selects another variant joins again.
+    pub fn stored(&mut self, key: &[u8], id: FillId) -> Vec<W> {
+        self.end(key, id)
+    }
+
+    /// The head of the response says that it cannot be stored. All waiters ask a backend, and for a while no request waits for
+    /// this key.
+    pub fn uncacheable(&mut self, key: &[u8], id: FillId, now: Moment) -> Vec<W> {
+        let waiters = self.end(key, id);
+        if self.uncacheable_order.len() >= MOST_UNCACHEABLE
+            && let Some(oldest) = self.uncacheable_order.pop_front()
+        {
+            self.uncacheable.remove(&oldest);
+        }
+        let key: Arc<[u8]> = key.into();
+        if self.uncacheable.insert(Arc::clone(&key), now + UNCACHEABLE_FOR).is_none() {
+            self.uncacheable_order.push_back(key);
+        }
+        waiters
+    }
+
+    /// The fill died: its client left, its backend failed, or its body was cut short.
+    pub fn failed(&mut self, key: &[u8], id: FillId, now: Moment) -> Handover<W> {
+        let Some(fill) = self.fills.get_mut(key).filter(|fill| fill.id == id) else {
+            return Handover::Release(Vec::new());
+        };
+        fill.failures += 1;
+        match fill.waiters.pop_front() {
+            Some(next) if fill.failures < MOST_FAILURES => {
+                self.last += 1;
+                fill.id = FillId(self.last);
+                fill.started = now;
+                Handover::Next(next, fill.id)
+            }
+            next => Handover::Release(next.into_iter().chain(self.end(key, id)).collect()),
+        }
+    }
+
+    /// The number of fills under way.
+    pub fn len(&self) -> usize {
+        self.fills.len()
+    }
+
+    /// Whether no fill is under way.
+    pub fn is_empty(&self) -> bool {
+        self.fills.is_empty()
+    }
+
+    fn end(&mut self, key: &[u8], id: FillId) -> Vec<W> {
+        match self.fills.get(key) {
+            Some(fill) if fill.id == id => self.fills.remove(key).map(|fill| fill.waiters.into()).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn is_uncacheable(&mut self, key: &[u8], now: Moment) -> bool {
+        match self.uncacheable.get(key) {
+            Some(until) if now < *until => true,
+            Some(_) => {
+                self.uncacheable.remove(key);
+                self.uncacheable_order.retain(|known| **known != *key);
+                false
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What may be done with a stored response (RFC 9111 section 4).
+
+use super::directives::RequestDirectives;
+use super::freshness::LifetimeSource;
+use super::key::CacheRequest;
+use super::object::Object;
+use super::options::Options;
+use std::time::{Duration, SystemTime};
+
+/// The reason why the cache takes no part in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bypass {
+    /// The cache is off for this frontend.
+    Off,
+    /// The method is neither GET nor HEAD.
+    Method,
+    /// The request has a body.
+    Body,
+    /// The request asks for another protocol.
+    Upgrade,
+    /// The request has a field that backends act on and the key does not have: the response could be another one than
+    /// the key tells.
+    Unkeyed,
+}
+
+/// Fields by which a client has a backend treat a request as another one.
+const OVERRIDES: [&str; 6] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+];
+
+/// Fields that only a proxy may set. Those of a peer that is not trusted are forwarded, so they are no ground for an object
+/// that others get.
+const FORWARDED: [&str; 5] =
+    ["x-forwarded-host", "x-forwarded-scheme", "x-forwarded-server", "x-forwarded-prefix", "x-host"];
+
+/// Whether the cache takes no part in a request.
+pub fn bypass(request: &CacheRequest<'_>, options: &Options) -> Option<Bypass> {
+    if !options.is_enabled {
+        return Some(Bypass::Off);
+    }
+    if !request.is_retrieval() {
+        return Some(Bypass::Method);
+    }
+    if request.has_body {
+        return Some(Bypass::Body);
+    }
+    // Most heads have a dozen lines, so each is looked at once.
+    for header in request.fields.0 {
+        let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(header.name));
+        if header.name.eq_ignore_ascii_case("upgrade") {
+            return Some(Bypass::Upgrade);
+        }
+        if header.name.get(..1).is_some_and(|first| first.eq_ignore_ascii_case("x"))
+            && (is_one_of(&OVERRIDES) || (!request.is_trusted && is_one_of(&FORWARDED)))
+        {
+            return Some(Bypass::Unkeyed);
+        }
+    }
+    None
+}
+
+/// What is done with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The stored response is served; it is fresh.
+    Hit,
+    /// The stored response is served stale, as the client allows (`max-stale`).
+    Stale,
+    /// The stored response is served stale, and one request refreshes it (RFC 5861 section 3).
+    StaleWhileRevalidate,
+    /// A backend is asked whether the stored response is still good.
+    Revalidate(Cause),
+    /// A backend is asked for the response.
+    Miss(Cause),
+    /// The client wants no response of a backend: 504 (RFC 9111 section 5.2.1.7).
+    OnlyIfCached,
+}
+
+/// Why a stored response is not served as it is. The names are those of `fwd` in RFC 9211 section 2.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing is stored for the key.
+    UriMiss,
+    /// Nothing is stored for the variant.
+    VaryMiss,
+    /// It is stale.
+    Stale,
+    /// The request demands it.
+    Request,
+    /// Fresh objects are not delivered (`cache.deliverActive`).
+    Bypass,
+}
+
+/// Decides what is done with a request. `other_variants`: responses are stored for the key.
+pub fn decide(
+    request: &CacheRequest<'_>,
+    object: Option<&Object>,
+    other_variants: bool,
+    options: &Options,
+    now: SystemTime,
+) -> Decision {
+    let client = client_directives(request, options);
+    let decision = match object {
+        None if other_variants => Decision::Miss(Cause::VaryMiss),
+        None => Decision::Miss(Cause::UriMiss),
+        Some(object) => judge(object, &client, options, now),
+    };
+    match decision {
+        Decision::Miss(_) | Decision::Revalidate(_) if client.only_if_cached => Decision::OnlyIfCached,
+        decision => decision,
+    }
+}
+
+fn client_directives(request: &CacheRequest<'_>, options: &Options) -> RequestDirectives {
+    if options.obey_clients { RequestDirectives::read(request.fields) } else { RequestDirectives::default() }
+}
+
+fn judge(object: &Object, client: &RequestDirectives, options: &Options, now: SystemTime) -> Decision {
+    let forward = |cause| if object.has_validator() { Decision::Revalidate(cause) } else { Decision::Miss(cause) };
+    if client.no_cache {
+        return forward(Cause::Request);
+    }
+    if object.directives.no_cache.is_whole() {
+        return forward(Cause::Stale);
+    }
+    let freshness = &object.freshness;
+    // A reload makes no difference to what never changes (RFC 8246).
+    let is_immutable = object.directives.immutable && object.is_fresh(now);
+    let is_young = is_immutable || client.max_age.is_none_or(|limit| freshness.age(now) <= Duration::from_secs(limit));
+    if object.is_fresh(now) {
+        let enough = freshness.remaining(now) >= Duration::from_secs(client.min_fresh.unwrap_or(0));
+        return match (options.deliver_active, is_young && enough) {
+            (true, true) => Decision::Hit,
+            (false, _) => forward(Cause::Bypass),
+            (true, false) => forward(Cause::Request),
+        };
+    }
+    let wants_fresh = client.min_fresh.is_some_and(|least| least > 0);
+    if object.directives.forbids_stale() || !options.deliver_active || !is_young || wants_fresh {
+        return forward(Cause::Stale);
+    }
+    let staleness = freshness.staleness(now);
+    let is_within = |limit: Option<u64>| limit.is_some_and(|limit| staleness <= Duration::from_secs(limit));
+    if is_within(client.max_stale) {
+        return Decision::Stale;
+    }
+    if is_within(object.directives.stale_while_revalidate) {
+        return Decision::StaleWhileRevalidate;
+    }
+    forward(Cause::Stale)
+}
+
+/// What went wrong at the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No backend gave a response: this node would send a 502, 503 or 504 of its own.
+    NoResponse,
+    /// A backend gave a response of this status.
+    Status(u16),
+}
+
+/// Whether a stored response is served in place of an error (RFC 9111 section 4.2.4, RFC 5861 section 4; x0d's
+/// `deliver-shadow`).
+pub fn may_replace_error(
+    request: &CacheRequest<'_>,
+    object: &Object,
+    failure: Failure,
+    options: &Options,
+    now: SystemTime,
+) -> bool {
+    // A response that states no lifetime was never meant to be reused without a backend.
+    if object.directives.forbids_stale() || object.freshness.source == LifetimeSource::Nothing {
+        return false;
+    }
+    if matches!(failure, Failure::Status(status) if !matches!(status, 500 | 502 | 503 | 504)) {
+        return false;
+    }
+    let staleness = object.freshness.staleness(now);
+    let client = client_directives(request, options);
+    let limit = object.directives.stale_if_error.max(client.stale_if_error);
+    if limit.is_some_and(|limit| staleness <= Duration::from_secs(limit)) {
+        return true;
+    }
+    let is_within_ttl = options.default_shadow_ttl.is_zero() || staleness <= options.default_shadow_ttl;
+    failure == Failure::NoResponse && options.deliver_shadow && is_within_ttl
+}
+
+/// Whether requests get a stale object while another one refreshes it: `cache.lockOnUpdate` is off, and the response
+/// does not forbid it (x0d's shadow mode).
+pub fn may_serve_while_updating(object: &Object, options: &Options) -> bool {
+    !options.lock_on_update
+        && options.deliver_shadow
+        && !object.directives.forbids_stale()
+        && object.freshness.source != LifetimeSource::Nothing
+}

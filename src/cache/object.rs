@@ -1,0 +1,273 @@
+//! A stored response: head, body and what the rules need to know of it.
+
+use super::directives::ResponseDirectives;
+use super::fields::Fields;
+use super::freshness::Freshness;
+use super::quota::Charge;
+use super::vary::Variant;
+use crate::base::slice_ext::SliceExt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+/// The size of a chunk of a body, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// The memory that an object takes beside its bytes, roughly.
+const OVERHEAD: usize = 512;
+
+/// A body in chunks that are shared, not copied.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    chunks: Arc<[Box<[u8]>]>,
+    len: u64,
+}
+
+impl Body {
+    /// The length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes at these places, as slices for one `writev`.
+    pub fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0_u64;
+        self.chunks.iter().filter_map(move |chunk| {
+            let len = chunk.len() as u64;
+            let from = range.start.clamp(start, start + len) - start;
+            let to = range.end.clamp(start, start + len) - start;
+            start += len;
+            // Places within a chunk are less than its length.
+            let place = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+            (from < to).then(|| chunk.slice(place(from)..place(to)))
+        })
+    }
+}
+
+/// The reason why a body is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// It has more bytes than may be stored.
+    TooLarge,
+    /// It was cut short, or does not have the length that was stated.
+    Incomplete,
+}
+
+/// Collects a body while it is forwarded.
+#[derive(Debug)]
+pub struct BodyBuilder {
+    chunks: Vec<Box<[u8]>>,
+    tail: Vec<u8>,
+    len: u64,
+    limit: u64,
+    stated: Option<u64>,
+}
+
+impl BodyBuilder {
+    /// Collects at most `limit` bytes. `stated` is the length that the head states.
+    pub fn new(limit: u64, stated: Option<u64>) -> Result<Self, BodyFault> {
+        if stated.is_some_and(|stated| stated > limit) {
+            return Err(BodyFault::TooLarge);
+        }
+        Ok(Self { chunks: Vec::new(), tail: Vec::new(), len: 0, limit, stated })
+    }
+
+    /// Adds bytes.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), BodyFault> {
+        self.len = self.len.saturating_add(bytes.len() as u64);
+        if self.len > self.limit {
+            return Err(BodyFault::TooLarge);
+        }
+        if self.stated.is_some_and(|stated| self.len > stated) {
+            return Err(BodyFault::Incomplete);
+        }
+        while !bytes.is_empty() {
+            if self.tail.capacity() == 0 {
+                let rest = self.stated.map_or(CHUNK as u64, |stated| stated - (self.len - bytes.len() as u64));
+                self.tail.reserve_exact(usize::try_from(rest).unwrap_or(CHUNK).clamp(1, CHUNK));
+            }
+            let len = bytes.len().min(self.tail.capacity() - self.tail.len());
+            self.tail.extend_from_slice(bytes.prefix(len));
+            bytes = bytes.suffix(len);
+            if self.tail.len() == self.tail.capacity() {
+                self.chunks.push(std::mem::take(&mut self.tail).into_boxed_slice());
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes that are collected yet.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The body, once its end has come in an orderly way.
+    pub fn finish(mut self) -> Result<Body, BodyFault> {
+        if self.stated.is_some_and(|stated| stated != self.len) {
+            return Err(BodyFault::Incomplete);
+        }
+        if !self.tail.is_empty() {
+            self.chunks.push(self.tail.into_boxed_slice());
+        }
+        Ok(Body { chunks: self.chunks.into(), len: self.len })
+    }
+}
+
+/// An entity tag (RFC 9110 section 8.8.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ETag(Box<[u8]>);
+
+impl ETag {
+    /// Reads a tag; `None` where it is none.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let opaque = value.strip_prefix(b"W/").unwrap_or(value);
+        let is_tag = matches!(opaque, [b'"', inside @ .., b'"'] if !inside.contains(&b'"'));
+        is_tag.then(|| Self(value.into()))
+    }
+
+    /// The tag as it is written.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether the tag is weak.
+    pub fn is_weak(&self) -> bool {
+        self.0.starts_with(b"W/")
+    }
+
+    /// The strong comparison.
+    pub fn is_same(&self, other: &[u8]) -> bool {
+        !self.is_weak() && *self.0 == *other
+    }
+
+    /// The weak comparison.
+    pub fn is_alike(&self, other: &[u8]) -> bool {
+        let opaque = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).len();
+        self.0.suffix(self.0.len() - opaque(&self.0)) == other.suffix(other.len() - opaque(other))
+    }
+}
+
+/// Where an object belongs, for purges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The frontend.
+    pub frontend: Arc<str>,
+    /// The host's name in small letters, without a port.
+    pub host: Box<[u8]>,
+    /// The request target.
+    pub target: Box<[u8]>,
+}
+
+/// A stored response.
+#[derive(Debug)]
+pub struct Object {
+    /// The status.
+    pub status: u16,
+    /// The reason phrase.
+    pub phrase: Box<str>,
+    /// The lines that every reuse has, each with its CRLF; without `Age`, `Content-Length` and what ends at a hop.
+    pub fields: Arc<[u8]>,
+    /// Those of them that a 304 has (RFC 9110 section 15.4.5).
+    pub not_modified_fields: Box<[u8]>,
+    /// The content.
+    pub body: Body,
+    /// `ETag`.
+    pub etag: Option<ETag>,
+    /// `Last-Modified`.
+    pub last_modified: Option<SystemTime>,
+    /// `Date`, or the time at which the response came.
+    pub date: SystemTime,
+    /// `Cache-Control`.
+    pub directives: ResponseDirectives,
+    /// Lifetime and age.
+    pub freshness: Freshness,
+    /// The fields of the request that selected it.
+    pub variant: Variant,
+    /// Where it belongs.
+    pub origin: Origin,
+    /// The tags that it may be purged by (`Surrogate-Key`, `Cache-Tag`).
+    pub tags: Box<[Box<[u8]>]>,
+    /// The share of the frontend's quota that it takes.
+    pub(super) charge: Option<Arc<Charge>>,
+    pub(super) hits: AtomicU64,
+    pub(super) is_purged: AtomicBool,
+}
+
+impl Object {
+    /// The memory that the object takes, in bytes.
+    pub fn size(&self) -> u64 {
+        let tags: usize = self.tags.iter().map(|tag| 16 + tag.len()).sum();
+        let origin = self.origin.host.len() + self.origin.target.len();
+        let head = self.fields.len() + self.not_modified_fields.len() + self.variant.size();
+        self.body.len() + (OVERHEAD + tags + origin + head) as u64
+    }
+
+    /// Whether it may be reused without validation as far as its age is concerned. A soft purge ends that.
+    pub fn is_fresh(&self, now: SystemTime) -> bool {
+        self.freshness.is_fresh(now) && !self.is_purged.load(Relaxed)
+    }
+
+    /// Whether a backend can be asked if it has changed.
+    pub fn has_validator(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
+
+    /// How often the object was served.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Relaxed)
+    }
+
+    /// Counts one more reuse and returns its number.
+    pub fn count_hit(&self) -> u64 {
+        self.hits.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Makes the object stale at once. It stays as a shadow.
+    pub fn soft_purge(&self) {
+        self.is_purged.store(true, Relaxed);
+    }
+}
+
+/// Fields that are not stored: what ends at a hop (RFC 9111 section 3.1), and what every reuse has anew.
+const LEFT_OUT: [&str; 14] = [
+    "age",
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-cache-hits",
+    "x-cache-lookup",
+];
+
+/// Whether a field of a response is stored. `X-Director-Cache` of a backend is not (x0d).
+pub(super) fn is_stored(name: &str, all: Fields<'_>, directives: &ResponseDirectives) -> bool {
+    let is_same = |other: &&str| other.eq_ignore_ascii_case(name);
+    let is_named = all.members("connection").any(|option| option.eq_ignore_ascii_case(name.as_bytes()));
+    let is_qualified = directives.no_cache.names(name) || directives.private.names(name);
+    !(LEFT_OUT.iter().any(is_same) || is_same(&"x-director-cache") || is_named || is_qualified)
+}
+
+/// Whether a 304 has this field.
+pub(super) fn is_in_not_modified(name: &str) -> bool {
+    const FIELDS: [&str; 8] =
+        ["cache-control", "cdn-cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"];
+    FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name))
+}

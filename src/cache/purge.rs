@@ -1,0 +1,57 @@
+//! Which objects a purge takes.
+
+use super::object::Object;
+use std::sync::Arc;
+
+/// The objects that a purge takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// All variants of one key.
+    Key(Arc<[u8]>),
+    /// All of a host.
+    Host(Box<[u8]>),
+    /// All of a host whose request target begins with this.
+    Prefix {
+        /// The host's name in small letters, without a port.
+        host: Box<[u8]>,
+        /// The beginning of the request target.
+        prefix: Box<[u8]>,
+    },
+    /// All with this tag (`Surrogate-Key`, `Cache-Tag`) of one frontend, or of every one.
+    Tag {
+        /// The frontend.
+        frontend: Option<Arc<str>>,
+        /// The tag.
+        tag: Box<[u8]>,
+    },
+    /// All of a frontend.
+    Frontend(Arc<str>),
+    /// All.
+    All,
+}
+
+/// What becomes of the objects that a purge takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeMode {
+    /// They are dropped.
+    Hard,
+    /// They are stale at once, and may still be served as shadows (x0d's PURGE).
+    Soft,
+}
+
+impl Selector {
+    /// Whether an object is one of them.
+    pub fn has(&self, key: &[u8], object: &Object) -> bool {
+        let origin = &object.origin;
+        match self {
+            Self::Key(wanted) => **wanted == *key,
+            Self::Host(host) => origin.host == *host,
+            Self::Prefix { host, prefix } => origin.host == *host && origin.target.starts_with(prefix),
+            Self::Tag { frontend, tag } => {
+                frontend.as_ref().is_none_or(|frontend| *frontend == origin.frontend) && object.tags.contains(tag)
+            }
+            Self::Frontend(frontend) => *frontend == origin.frontend,
+            Self::All => true,
+        }
+    }
+}

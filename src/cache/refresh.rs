@@ -1,0 +1,148 @@
+//! Validation: a backend is asked whether a stored response is still good (RFC 9111 section 4.3).
+
+use super::conditional::CONDITIONS;
+use super::fields::{Fields, put};
+use super::key::CacheRequest;
+use super::object::Object;
+use super::options::Options;
+use super::storability::{CacheResponse, Refusal, admit};
+use crate::wire::body::BodyLength;
+use httparse::Header;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The most lines of a head that is updated.
+const MOST_LINES: usize = 1024;
+
+/// Whether a field is left out of a request that fills or refreshes the cache. A request for a part keeps its conditions:
+/// its response is passed on, and a 206 is not stored.
+pub fn is_stripped(request: &CacheRequest<'_>, name: &str) -> bool {
+    fills(request) && CONDITIONS.iter().any(|condition| condition.eq_ignore_ascii_case(name))
+}
+
+/// Whether a request may fill or refresh the cache: a GET of the whole.
+pub fn fills(request: &CacheRequest<'_>) -> bool {
+    request.method == b"GET" && !request.fields.has("range")
+}
+
+/// Writes the conditions by which a backend tells whether an object is still good.
+pub fn put_validators(object: &Object, out: &mut Vec<u8>) {
+    if let Some(etag) = &object.etag {
+        put(out, "If-None-Match", etag.as_bytes());
+    }
+    if let Some(modified) = object.last_modified {
+        put(out, "If-Modified-Since", httpdate::fmt_http_date(modified).as_bytes());
+    }
+}
+
+/// What a 304, or a response to HEAD, makes of an object.
+#[derive(Debug)]
+pub enum Refresh {
+    /// The object is good, with these fields.
+    Good(Object),
+    /// The object is good for this request, and is not to be stored any longer.
+    GoodOnce(Object, Refusal),
+    /// The response is about another representation: the object is to be dropped, and the request sent again without
+    /// validators.
+    Other,
+}
+
+/// Updates an object with the fields of a 304 (RFC 9111 sections 3.2, 4.3.3 and 4.3.4).
+pub fn refresh(
+    object: &Object,
+    request: &CacheRequest<'_>,
+    response: &CacheResponse<'_>,
+    options: &Options,
+) -> Refresh {
+    if !is_about(object, response.fields) {
+        return Refresh::Other;
+    }
+    let mut room = vec![httparse::EMPTY_HEADER; MOST_LINES];
+    // The stored lines are those of a head that was parsed; they end without the blank line.
+    let stored_lines = [&*object.fields, b"\r\n"].concat();
+    let Ok(httparse::Status::Complete((_, stored))) = httparse::parse_headers(&stored_lines, &mut room) else {
+        return Refresh::Other;
+    };
+    let updates = Fields(response.fields.0);
+    let is_update = |header: &&Header<'_>| may_update(header.name, options);
+    let is_kept = |header: &&Header<'_>| {
+        let is_replaced = updates.has(header.name) && may_update(header.name, options);
+        // A 304 without a date is of the time at which it came.
+        !is_replaced && !header.name.eq_ignore_ascii_case("date")
+    };
+    let merged: Vec<Header<'_>> =
+        stored.iter().filter(is_kept).chain(updates.0.iter().filter(is_update)).copied().collect();
+    let merged_response = CacheResponse {
+        status: object.status,
+        phrase: &object.phrase,
+        fields: Fields(&merged),
+        body: BodyLength::Sized(object.body.len()),
+        times: response.times,
+    };
+    // The stored response was one to GET.
+    let request = CacheRequest { method: b"GET", ..*request };
+    match admit(&request, &merged_response, options) {
+        Ok(pending) => {
+            let updated = pending.with_body(object.body.clone());
+            updated.hits.store(object.hits(), Relaxed);
+            Refresh::Good(updated)
+        }
+        Err(refusal) => Refresh::GoodOnce(copy_of(object), refusal),
+    }
+}
+
+/// Updates an object with the fields of a 200 to HEAD (RFC 9111 section 4.3.5). [`Refresh::Other`]: the object is no
+/// longer the representation of its target.
+pub fn update_by_head(
+    object: &Object,
+    request: &CacheRequest<'_>,
+    response: &CacheResponse<'_>,
+    options: &Options,
+) -> Refresh {
+    let len = response.fields.only("content-length");
+    let is_same_len = len.is_none_or(|len| *len == *object.body.len().to_string().as_bytes());
+    let has_validator = response.fields.has("etag") || response.fields.has("last-modified");
+    match response.status == 200 && object.status == 200 && is_same_len && has_validator {
+        true => refresh(object, request, response, options),
+        false => Refresh::Other,
+    }
+}
+
+/// Whether the validators of a response are those of the object, as far as both have some.
+fn is_about(object: &Object, fields: Fields<'_>) -> bool {
+    if let Some(etag) = fields.only("etag") {
+        return object.etag.as_ref().is_some_and(|known| known.is_alike(etag));
+    }
+    match (fields.date("last-modified"), object.last_modified) {
+        (Some(modified), known) => known == Some(modified),
+        (None, _) => true,
+    }
+}
+
+/// Whether a field of a 304 replaces a stored one. The stored content has its length and coding; a cookie is one client's.
+fn may_update(name: &str, options: &Options) -> bool {
+    const KEPT: [&str; 4] = ["content-encoding", "content-length", "content-range", "transfer-encoding"];
+    let is_one_of = |names: &[&str]| names.iter().any(|kept| kept.eq_ignore_ascii_case(name));
+    !is_one_of(&KEPT) && (options.store_set_cookie || !is_one_of(&["set-cookie", "set-cookie2"]))
+}
+
+/// An object that is served once more and not stored.
+fn copy_of(object: &Object) -> Object {
+    Object {
+        status: object.status,
+        phrase: object.phrase.clone(),
+        fields: object.fields.clone(),
+        not_modified_fields: object.not_modified_fields.clone(),
+        body: object.body.clone(),
+        etag: object.etag.clone(),
+        last_modified: object.last_modified,
+        date: object.date,
+        directives: object.directives.clone(),
+        freshness: object.freshness,
+        variant: object.variant.clone(),
+        origin: object.origin.clone(),
+        tags: object.tags.clone(),
+        charge: None,
+        hits: object.hits().into(),
+        is_purged: true.into(),
+    }
+}

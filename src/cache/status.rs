@@ -1,0 +1,115 @@
+//! Header fields that tell what the cache did: `Cache-Status` (RFC 9211), and x0d's `X-Cache-Lookup`, `X-Cache-Hits` and
+//! `X-Director-Cache`.
+
+use super::fields::put_number;
+use super::lookup::Cause;
+use super::storability::Refusal;
+use std::time::{Duration, SystemTime};
+
+use super::object::Object;
+
+/// The state of the object that a request met (x0d).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing was stored.
+    Miss,
+    /// It was fresh.
+    Hit,
+    /// It was stale.
+    Stale,
+    /// It was stale, and another request refreshes it.
+    StaleUpdating,
+}
+
+impl State {
+    /// The name in `X-Cache-Lookup`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Miss => "miss",
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::StaleUpdating => "stale-updating",
+        }
+    }
+}
+
+/// The fields of a response that comes from the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Served {
+    /// The state of the object.
+    pub state: State,
+    /// The object is served in place of an error.
+    pub is_shadow: bool,
+    /// The number of this reuse.
+    pub hits: u64,
+}
+
+impl Served {
+    /// Writes the fields.
+    pub fn put(&self, object: &Object, now: SystemTime, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Age: ");
+        put_number(out, object.freshness.age(now).as_secs());
+        out.extend_from_slice(b"\r\nCache-Status: sluice; hit; ttl=");
+        match (object.freshness.remaining(now), object.freshness.staleness(now)) {
+            (Duration::ZERO, staleness) if !staleness.is_zero() => {
+                out.push(b'-');
+                put_number(out, staleness.as_secs());
+            }
+            (remaining, _) => put_number(out, remaining.as_secs()),
+        }
+        if self.is_shadow {
+            out.extend_from_slice(b"; detail=shadow\r\nX-Director-Cache: shadow");
+        }
+        out.extend_from_slice(b"\r\nX-Cache-Lookup: ");
+        out.extend_from_slice(self.state.name().as_bytes());
+        out.extend_from_slice(b"\r\nX-Cache-Hits: ");
+        put_number(out, self.hits);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The fields of a response that comes from a backend because of a request that the cache took part in.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded {
+    /// Why the request was forwarded.
+    pub cause: Cause,
+    /// The status of the backend's response, where the client gets another one.
+    pub backend_status: Option<u16>,
+    /// Whether the response is stored, or the reason why it is not.
+    pub stored: Result<(), Refusal>,
+    /// The request waited for another one's fill.
+    pub is_collapsed: bool,
+}
+
+impl Forwarded {
+    /// Writes the fields.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let fwd = match self.cause {
+            Cause::UriMiss => "uri-miss",
+            Cause::VaryMiss => "vary-miss",
+            Cause::Stale => "stale",
+            Cause::Request => "request",
+            Cause::Bypass => "bypass",
+        };
+        out.extend_from_slice(b"Cache-Status: sluice; fwd=");
+        out.extend_from_slice(fwd.as_bytes());
+        if let Some(status) = self.backend_status {
+            out.extend_from_slice(b"; fwd-status=");
+            put_number(out, u64::from(status));
+        }
+        match self.stored {
+            Ok(()) => out.extend_from_slice(b"; stored"),
+            Err(refusal) => {
+                out.extend_from_slice(b"; detail=");
+                out.extend_from_slice(refusal.name().as_bytes());
+            }
+        }
+        if self.is_collapsed {
+            out.extend_from_slice(b"; collapsed");
+        }
+        let state = if matches!(self.cause, Cause::Stale) { State::Stale } else { State::Miss };
+        out.extend_from_slice(b"\r\nX-Cache-Lookup: ");
+        out.extend_from_slice(state.name().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}

@@ -1,0 +1,267 @@
+//! Whether a response may be stored (RFC 9111 section 3), and the object that it becomes.
+
+use super::directives::{RequestDirectives, ResponseDirectives};
+use super::fields::{Fields, put};
+use super::freshness::{Freshness, LifetimeSource, Times, is_heuristically_cacheable};
+use super::key::CacheRequest;
+use super::lookup;
+use super::object::{self, Body, BodyBuilder, BodyFault, ETag, Object, Origin};
+use super::options::Options;
+use super::vary::Variant;
+use crate::wire::body::BodyLength;
+use std::sync::Arc;
+
+/// The most tags of one object; more are ignored.
+const MOST_TAGS: usize = 64;
+
+/// The head of a response.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheResponse<'a> {
+    /// The status.
+    pub status: u16,
+    /// The reason phrase.
+    pub phrase: &'a str,
+    /// The fields.
+    pub fields: Fields<'a>,
+    /// How the end of the body is known.
+    pub body: BodyLength,
+    /// When it was asked for and when it came.
+    pub times: Times,
+}
+
+/// The reason why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request is none that the cache takes part in, or is HEAD.
+    Request,
+    /// `no-store` of the response, or of the request where it is obeyed.
+    NoStore,
+    /// `private`.
+    Private,
+    /// The request has `Authorization`, and the response does not allow for that.
+    Authorization,
+    /// The response has `Set-Cookie`.
+    SetCookie,
+    /// The status is not final, is a part or a 304, or is one that has to be understood and is not.
+    Status,
+    /// Nothing states or implies that it may be reused.
+    NotCacheable,
+    /// It could never be reused: it is stale at once and cannot be validated.
+    Useless,
+    /// `Vary: *`, or a selection that is too large.
+    Vary,
+    /// The end of the body is known by the end of the connection alone, so a body cut short looks whole.
+    Framing,
+    /// The body is larger than an object may be.
+    TooLarge,
+}
+
+impl Refusal {
+    /// The name, for `Cache-Status` and the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization",
+            Self::SetCookie => "set-cookie",
+            Self::Status => "status",
+            Self::NotCacheable => "not-cacheable",
+            Self::Useless => "useless",
+            Self::Vary => "vary",
+            Self::Framing => "framing",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+/// An object whose body is still to come.
+#[derive(Debug)]
+pub struct PendingObject {
+    head: Head,
+    body: BodyBuilder,
+}
+
+/// All of an object but its body.
+#[derive(Debug)]
+struct Head {
+    status: u16,
+    phrase: Box<str>,
+    fields: Vec<u8>,
+    not_modified_fields: Vec<u8>,
+    etag: Option<ETag>,
+    last_modified: Option<std::time::SystemTime>,
+    date: std::time::SystemTime,
+    directives: ResponseDirectives,
+    freshness: Freshness,
+    variant: Variant,
+    origin: Origin,
+    tags: Box<[Box<[u8]>]>,
+}
+
+/// Judges a response by its head.
+pub fn admit(
+    request: &CacheRequest<'_>,
+    response: &CacheResponse<'_>,
+    options: &Options,
+) -> Result<PendingObject, Refusal> {
+    if lookup::bypass(request, options).is_some() || request.method != b"GET" {
+        return Err(Refusal::Request);
+    }
+    let fields = response.fields;
+    let directives = ResponseDirectives::read(fields);
+    check(request, response, &directives, options)?;
+    let variant = Variant::of(fields, request.fields).map_err(|_| Refusal::Vary)?;
+    let freshness = Freshness::of(response.status, fields, &directives, response.times, options);
+    let etag = fields.only("etag").and_then(ETag::parse);
+    let last_modified = fields.date("last-modified");
+    let can_be_validated = response.status == 200 && (etag.is_some() || last_modified.is_some());
+    let can_be_fresh = freshness.is_fresh(response.times.received_at) && !directives.no_cache.is_whole();
+    let can_be_stale = freshness.source != LifetimeSource::Nothing && !directives.forbids_stale();
+    if !(can_be_validated || can_be_fresh || can_be_stale) {
+        return Err(Refusal::Useless);
+    }
+    let stated = match response.body {
+        BodyLength::None => Some(0),
+        BodyLength::Sized(len) => Some(len),
+        BodyLength::Chunked => None,
+        BodyLength::UntilClose => return Err(Refusal::Framing),
+    };
+    let body = BodyBuilder::new(options.max_object_bytes, stated).map_err(|_| Refusal::TooLarge)?;
+    let (lines, not_modified_fields) = stored_fields(response, &directives);
+    let head = Head {
+        status: response.status,
+        phrase: response.phrase.into(),
+        fields: lines,
+        not_modified_fields,
+        etag,
+        last_modified,
+        date: fields.date("date").unwrap_or(response.times.received_at),
+        directives,
+        freshness,
+        variant,
+        origin: Origin {
+            frontend: request.frontend.into(),
+            host: request.host.to_ascii_lowercase().into(),
+            target: request.target.into(),
+        },
+        tags: tags(fields),
+    };
+    Ok(PendingObject { head, body })
+}
+
+/// RFC 9111 sections 3 and 3.5.
+fn check(
+    request: &CacheRequest<'_>,
+    response: &CacheResponse<'_>,
+    directives: &ResponseDirectives,
+    options: &Options,
+) -> Result<(), Refusal> {
+    let (status, fields) = (response.status, response.fields);
+    // A part, and what only refers to an object that is stored.
+    if !(200..=599).contains(&status) || matches!(status, 206 | 304) || fields.has("content-range") {
+        return Err(Refusal::Status);
+    }
+    // Section 5.2.2.3: with must-understand, no-store is for caches that do not understand the status.
+    let is_understood = is_understood(status);
+    if directives.must_understand && !is_understood {
+        return Err(Refusal::Status);
+    }
+    if directives.no_store && !directives.must_understand {
+        return Err(Refusal::NoStore);
+    }
+    if options.obey_clients && RequestDirectives::read(request.fields).no_store {
+        return Err(Refusal::NoStore);
+    }
+    if directives.private.is_whole() {
+        return Err(Refusal::Private);
+    }
+    let allows_authorization = directives.public || directives.must_revalidate || directives.s_maxage.is_some();
+    if request.fields.has("authorization") && !allows_authorization {
+        return Err(Refusal::Authorization);
+    }
+    let has_cookie = fields.has("set-cookie") || fields.has("set-cookie2");
+    let is_left_out = directives.no_cache.names("set-cookie") || directives.private.names("set-cookie");
+    if has_cookie && !is_left_out && !options.store_set_cookie {
+        return Err(Refusal::SetCookie);
+    }
+    let has_expires = fields.has("expires") && !directives.is_targeted;
+    let states_lifetime = directives.max_age.is_some() || directives.s_maxage.is_some() || has_expires;
+    match states_lifetime || directives.public || is_heuristically_cacheable(status) {
+        true => Ok(()),
+        false => Err(Refusal::NotCacheable),
+    }
+}
+
+/// Whether the cache acts as the status demands (RFC 9111 section 3).
+fn is_understood(status: u16) -> bool {
+    matches!(status, 200 | 203 | 204 | 300..=303 | 307 | 308 | 400..=406 | 408..=417 | 421..=426 | 428 | 429 | 431 | 451
+        | 500..=505)
+}
+
+/// The lines that are stored: all of them, and those of a 304.
+fn stored_fields(response: &CacheResponse<'_>, directives: &ResponseDirectives) -> (Vec<u8>, Vec<u8>) {
+    let (mut all, mut not_modified) = (Vec::new(), Vec::new());
+    let fields = response.fields;
+    for header in fields.0.iter().filter(|header| object::is_stored(header.name, fields, directives)) {
+        put(&mut all, header.name, header.value);
+        if object::is_in_not_modified(header.name) {
+            put(&mut not_modified, header.name, header.value);
+        }
+    }
+    if !fields.has("date") {
+        // RFC 9110 section 6.6.1: a cache records the time at which a response without a date came.
+        let date = httpdate::fmt_http_date(response.times.received_at);
+        put(&mut all, "Date", date.as_bytes());
+        put(&mut not_modified, "Date", date.as_bytes());
+    }
+    (all, not_modified)
+}
+
+/// Tags are separated by blanks in `Surrogate-Key` and by commas in `Cache-Tag`.
+fn tags(fields: Fields<'_>) -> Box<[Box<[u8]>]> {
+    let keys = fields.values("surrogate-key").flat_map(|value| value.split(u8::is_ascii_whitespace));
+    let tags = keys.chain(fields.members("cache-tag")).filter(|tag| !tag.is_empty());
+    tags.take(MOST_TAGS).map(Into::into).collect()
+}
+
+impl PendingObject {
+    /// Adds bytes of the body.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), BodyFault> {
+        self.body.push(bytes)
+    }
+
+    /// The object, once the end of its body has come in an orderly way.
+    pub fn finish(self) -> Result<Object, BodyFault> {
+        let body = self.body.finish()?;
+        Ok(self.head.with(body))
+    }
+
+    /// The object with the content of another one, whose head this is an update of.
+    pub(super) fn with_body(self, body: Body) -> Object {
+        self.head.with(body)
+    }
+}
+
+impl Head {
+    fn with(self, body: Body) -> Object {
+        Object {
+            status: self.status,
+            phrase: self.phrase,
+            fields: Arc::from(self.fields),
+            not_modified_fields: self.not_modified_fields.into(),
+            body,
+            etag: self.etag,
+            last_modified: self.last_modified,
+            date: self.date,
+            directives: self.directives,
+            freshness: self.freshness,
+            variant: self.variant,
+            origin: self.origin,
+            tags: self.tags,
+            charge: None,
+            hits: 0.into(),
+            is_purged: false.into(),
+        }
+    }
+}

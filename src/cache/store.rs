@@ -1,0 +1,280 @@
+//! The store that all cores share: bounded in bytes, with admission, quotas and purges.
+//!
+//! A hit takes no lock of this room: the map is `quick_cache`, whose shards are read under a shared lock for the time of
+//! one probe. Everything that writes takes one mutex, and each of its requests came from a backend.
+
+use super::fields::Fields;
+use super::object::Object;
+use super::options::Options;
+use super::purge::{PurgeMode, Selector};
+use super::quota::Quota;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The most variants of one key; the oldest gives way.
+const MOST_VARIANTS: usize = 32;
+
+/// How many purges are remembered for the fills that are under way. A fill that began before the oldest is not stored.
+const REMEMBERED_PURGES: usize = 256;
+
+/// How many cells tell when a key was last made invalid. Keys that share one only lose a fill to each other.
+const INVALIDATION_CELLS: usize = 4096;
+
+/// The bytes of a shard, at least. The greatest object takes a quarter of one.
+const LEAST_SHARD: u64 = 32 << 20;
+
+/// The most shards.
+const MOST_SHARDS: u64 = 64;
+
+/// The size of an object on average, for the size of the map at the start.
+const TYPICAL_OBJECT: u64 = 64 << 10;
+
+/// The variants of one key, oldest first.
+type Variants = Arc<[Arc<Object>]>;
+
+#[derive(Clone, Debug)]
+struct BySize;
+
+impl Weighter<Arc<[u8]>, Variants> for BySize {
+    fn weight(&self, key: &Arc<[u8]>, variants: &Variants) -> u64 {
+        key.len() as u64 + variants.iter().map(|object| object.size()).sum::<u64>()
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Store {
+    cache: Cache<Arc<[u8]>, Variants, BySize>,
+    largest: u64,
+    /// Counts purges and invalidations.
+    epoch: AtomicU64,
+    hasher: DefaultHashBuilder,
+    invalidations: Box<[AtomicU64]>,
+    writes: Mutex<Writes>,
+}
+
+#[derive(Debug, Default)]
+struct Writes {
+    quotas: HashMap<Arc<str>, Arc<Quota>>,
+    purges: VecDeque<(u64, Selector)>,
+    /// The epoch of the newest purge that is no longer remembered.
+    forgotten: u64,
+}
+
+/// What the store has for a request.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The response of the variant that the request selects.
+    pub object: Option<Arc<Object>>,
+    /// The newest response of another variant. Its `Vary` tells what requests are told apart by.
+    pub other: Option<Arc<Object>>,
+}
+
+/// When a fill began. What was purged since is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// The reason why an object was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// It is larger than a quarter of a shard, or than the frontend's quota.
+    TooLarge,
+    /// It was purged or made invalid while it was filled.
+    Purged,
+}
+
+impl Store {
+    /// A store of this many bytes, heads, keys and overhead included.
+    pub fn new(bytes: u64) -> Self {
+        let shards = (bytes / LEAST_SHARD).clamp(1, MOST_SHARDS);
+        // `quick_cache` takes the next power of two.
+        let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
+        let narrow = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let mut builder = OptionsBuilder::new();
+        builder.estimated_items_capacity(narrow(bytes / TYPICAL_OBJECT).max(16)).weight_capacity(bytes);
+        builder.shards(narrow(shards));
+        let hasher = DefaultHashBuilder::default();
+        // Both numbers are given, and the builder asks for nothing else.
+        let cache = match builder.build() {
+            Ok(options) => Cache::with_options(options, BySize, hasher.clone(), DefaultLifecycle::default()),
+            Err(_) => Cache::with_weighter(16, bytes, BySize),
+        };
+        Self {
+            largest: cache.shard_capacity() / 4,
+            cache,
+            epoch: AtomicU64::new(1),
+            hasher,
+            invalidations: (0..INVALIDATION_CELLS).map(|_| AtomicU64::new(0)).collect(),
+            writes: Mutex::default(),
+        }
+    }
+
+    /// The bytes in use.
+    pub fn bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    /// The bytes that may be in use.
+    pub fn capacity(&self) -> u64 {
+        self.cache.capacity()
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.cache.is_empty()
+    }
+
+    /// Looks a key up. Of several variants that the request selects the newest counts (RFC 9111 section 4).
+    pub fn get(&self, key: &[u8], request: Fields<'_>) -> Found {
+        let Some(variants) = self.cache.get(key) else { return Found::default() };
+        let object = variants.iter().rev().find(|object| object.variant.is_selected_by(request)).cloned();
+        let other = if object.is_none() { variants.last().cloned() } else { None };
+        Found { object, other }
+    }
+
+    /// Marks the beginning of a fill.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.epoch.load(SeqCst))
+    }
+
+    /// Stores an object in place of the one of its variant.
+    pub fn insert(
+        &self,
+        key: &[u8],
+        mut object: Object,
+        ticket: Ticket,
+        options: &Options,
+    ) -> Result<Arc<Object>, InsertError> {
+        let size = object.size() + key.len() as u64;
+        let is_too_large = size > self.largest || (options.max_bytes > 0 && size > options.max_bytes);
+        if is_too_large {
+            return Err(InsertError::TooLarge);
+        }
+        let mut writes = self.writes();
+        if self.was_purged(&writes, key, &object, ticket) {
+            return Err(InsertError::Purged);
+        }
+        let key: Arc<[u8]> = key.into();
+        let quota = writes.quota(&object.origin.frontend);
+        // What is replaced gives its bytes back before others have to leave.
+        let before = self.cache.peek(&key);
+        let others = before.iter().flat_map(|variants| variants.iter());
+        let mut variants: Vec<_> = others.filter(|known| known.variant != object.variant).cloned().collect();
+        let surplus = (variants.len() + 1).saturating_sub(MOST_VARIANTS);
+        variants.drain(..surplus);
+        drop(before);
+        let charge = quota.charge(&key, size);
+        object.charge = Some(Arc::clone(&charge));
+        let object = Arc::new(object);
+        variants.push(Arc::clone(&object));
+        self.cache.insert(key, variants.into());
+        while options.max_bytes > 0 && quota.used() > options.max_bytes {
+            match quota.take_oldest() {
+                Some((key, oldest)) if !Arc::ptr_eq(&oldest, &charge) => {
+                    let is_oldest =
+                        |known: &Arc<Object>| known.charge.as_ref().is_some_and(|c| Arc::ptr_eq(c, &oldest));
+                    self.remove(&key, is_oldest);
+                }
+                _ => break,
+            }
+        }
+        Ok(object)
+    }
+
+    /// The bytes that a frontend's objects take, those included that left the store and are still being sent.
+    pub fn bytes_of(&self, frontend: &str) -> u64 {
+        self.writes().quotas.get(frontend).map_or(0, |quota| quota.used())
+    }
+
+    /// Drops all variants of a key, and keeps the fills of it that are under way from being stored: the target was
+    /// changed (RFC 9111 section 4.4). Whether there was one.
+    pub fn invalidate(&self, key: &[u8]) -> bool {
+        if let Some(cell) = self.cell(key) {
+            cell.store(self.epoch.fetch_add(1, SeqCst) + 1, SeqCst);
+        }
+        let _writes = self.writes();
+        self.cache.remove(key).is_some()
+    }
+
+    /// Drops one object, if it is still stored.
+    pub fn drop_object(&self, key: &[u8], object: &Arc<Object>) {
+        let _writes = self.writes();
+        self.remove(key, |known| Arc::ptr_eq(known, object));
+    }
+
+    /// Purges objects and returns their number. All but [`Selector::Key`] walk through the store, a read lock of one shard
+    /// at a time, so this is for an administrator and not for the request path.
+    pub fn purge(&self, selector: &Selector, mode: PurgeMode) -> usize {
+        self.writes().remember(self.epoch.fetch_add(1, SeqCst) + 1, selector);
+        if let Selector::Key(key) = selector {
+            return self.purge_key(key, selector, mode);
+        }
+        self.cache.iter().map(|(key, _)| self.purge_key(&key, selector, mode)).sum()
+    }
+
+    fn purge_key(&self, key: &[u8], selector: &Selector, mode: PurgeMode) -> usize {
+        match mode {
+            PurgeMode::Soft => {
+                let variants = self.cache.peek(key);
+                let objects = variants.iter().flat_map(|variants| variants.iter());
+                objects.filter(|object| selector.has(key, object)).map(|object| object.soft_purge()).count()
+            }
+            PurgeMode::Hard => {
+                let _writes = self.writes();
+                self.remove(key, |object| selector.has(key, object))
+            }
+        }
+    }
+
+    /// Removes variants of a key. The writes are locked.
+    fn remove(&self, key: &[u8], goes: impl Fn(&Arc<Object>) -> bool) -> usize {
+        let Some(before) = self.cache.peek(key) else { return 0 };
+        let after: Vec<_> = before.iter().filter(|object| !goes(object)).cloned().collect();
+        let removed = before.len() - after.len();
+        match (removed, after.is_empty()) {
+            (0, _) => {}
+            (_, true) => drop(self.cache.remove(key)),
+            (_, false) => self.cache.insert(key.into(), after.into()),
+        }
+        removed
+    }
+
+    fn was_purged(&self, writes: &Writes, key: &[u8], object: &Object, ticket: Ticket) -> bool {
+        let is_invalid = self.cell(key).is_some_and(|cell| cell.load(SeqCst) > ticket.0);
+        let mut later = writes.purges.iter().filter(|(epoch, _)| *epoch > ticket.0);
+        is_invalid || writes.forgotten > ticket.0 || later.any(|(_, selector)| selector.has(key, object))
+    }
+
+    fn cell(&self, key: &[u8]) -> Option<&AtomicU64> {
+        let [low, high, ..] = self.hasher.hash_one(key).to_le_bytes();
+        self.invalidations.get(usize::from(u16::from_le_bytes([low, high])) % INVALIDATION_CELLS)
+    }
+
+    fn writes(&self) -> MutexGuard<'_, Writes> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writes {
+    fn quota(&mut self, frontend: &Arc<str>) -> Arc<Quota> {
+        Arc::clone(self.quotas.entry(Arc::clone(frontend)).or_default())
+    }
+
+    fn remember(&mut self, epoch: u64, selector: &Selector) {
+        if self.purges.len() == REMEMBERED_PURGES
+            && let Some((epoch, _)) = self.purges.pop_front()
+        {
+            self.forgotten = epoch;
+        }
+        self.purges.push_back((epoch, selector.clone()));
+    }
+}

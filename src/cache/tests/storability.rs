@@ -1,0 +1,149 @@
+use super::*;
+use crate::cache::lookup::{Bypass, bypass};
+use crate::cache::object::BodyFault;
+
+fn verdict(request: &str, status: u16, lines: &str) -> Option<Refusal> {
+    store_with(request, status, lines, b"", &options()).err()
+}
+
+/// RFC 9111 section 3.
+#[test]
+fn responses_that_are_stored_and_that_are_not() {
+    let fresh = "Cache-Control: max-age=60";
+    let table: &[(&str, u16, &str, Option<Refusal>)] = &[
+        ("", 200, fresh, None),
+        ("", 200, "Cache-Control: s-maxage=60", None),
+        ("", 200, "Cache-Control: public, max-age=60", None),
+        ("", 200, "Cache-Control: max-age=\"60\"", None),
+        ("", 200, "CACHE-CONTROL: MAX-AGE=60", None),
+        ("", 200, "Cache-Control: no-store, max-age=60", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: max-age=60\nCache-Control: No-Store", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: foo=\"no-store\", max-age=60", None),
+        ("", 200, "Cache-Control: private, max-age=60", Some(Refusal::Private)),
+        ("", 200, "Cache-Control: private=\"X-A\", max-age=60", None),
+        ("", 200, "Cache-Control: private=X-A, max-age=60", Some(Refusal::Private)),
+        // Section 5.2.2.4: it could only be validated.
+        ("", 200, "Cache-Control: no-cache", Some(Refusal::Useless)),
+        ("", 200, "Cache-Control: no-cache\nETag: \"a\"", None),
+        // Section 5.2.2.3.
+        ("", 200, "Cache-Control: must-understand, no-store, max-age=60", None),
+        ("", 299, "Cache-Control: must-understand, no-store, max-age=60", Some(Refusal::Status)),
+        ("", 299, fresh, None),
+        // Section 3.5.
+        ("Authorization: x", 200, fresh, Some(Refusal::Authorization)),
+        ("Authorization: x", 200, "Cache-Control: max-age=60, public", None),
+        ("Authorization: x", 200, "Cache-Control: max-age=60, must-revalidate", None),
+        ("Authorization: x", 200, "Cache-Control: s-maxage=60", None),
+        // Section 7.3, and x0d.
+        ("", 200, "Cache-Control: max-age=60\nSet-Cookie: a=b", Some(Refusal::SetCookie)),
+        ("", 200, "Cache-Control: max-age=60, no-cache=\"Set-Cookie\"\nSet-Cookie: a=b", None),
+        ("", 206, fresh, Some(Refusal::Status)),
+        ("", 304, fresh, Some(Refusal::Status)),
+        ("", 200, "Cache-Control: max-age=60\nContent-Range: bytes 0-1/2", Some(Refusal::Status)),
+        ("", 103, fresh, Some(Refusal::Status)),
+        ("", 500, "", Some(Refusal::NotCacheable)),
+        ("", 500, fresh, None),
+        ("", 302, "ETag: \"a\"", Some(Refusal::NotCacheable)),
+        ("", 404, fresh, None),
+        ("", 200, "", Some(Refusal::Useless)),
+        ("", 200, "ETag: \"a\"", None),
+        ("", 200, "Expires: 0", None),
+        ("", 200, "Cache-Control: max-age=60\nVary: *", Some(Refusal::Vary)),
+        ("", 200, "Cache-Control: max-age=60\nVary: a, *", Some(Refusal::Vary)),
+        // Requests whose response the key does not tell.
+        ("X-HTTP-Method-Override: DELETE", 200, fresh, Some(Refusal::Request)),
+        ("X-Forwarded-Host: evil", 200, fresh, Some(Refusal::Request)),
+        ("X-Original-URL: /admin", 200, fresh, Some(Refusal::Request)),
+        // RFC 9213.
+        ("", 200, "Cache-Control: no-store\nCDN-Cache-Control: max-age=60", None),
+        ("", 200, "Cache-Control: max-age=60\nCDN-Cache-Control: no-store", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: max-age=60\nCDN-Cache-Control: private", Some(Refusal::Private)),
+        ("", 200, "Cache-Control: max-age=60\nCDN-Cache-Control: max-age=,", None),
+        ("", 200, "Cache-Control: no-store\nCDN-Cache-Control: ", Some(Refusal::NoStore)),
+    ];
+    for (request, status, lines, expected) in table {
+        assert_eq!(verdict(request, *status, lines), *expected, "{request:?} {status} {lines:?}");
+    }
+}
+
+#[test]
+fn a_body_whose_end_is_in_doubt_is_not_stored() {
+    let fields = parse("Cache-Control: max-age=60");
+    let until_close = CacheResponse { body: BodyLength::UntilClose, ..response(200, &fields, 0) };
+    assert_eq!(admit(&get("/", &[]), &until_close, &options()).err(), Some(Refusal::Framing));
+    let small = Options { max_object_bytes: 9, ..options() };
+    assert_eq!(admit(&get("/", &[]), &response(200, &fields, 10), &small).err(), Some(Refusal::TooLarge));
+
+    let pending = || admit(&get("/", &[]), &response(200, &fields, 10), &options()).expect("cacheable");
+    let mut cut = pending();
+    assert_eq!(cut.push(b"012345678"), Ok(()));
+    assert_eq!(cut.finish().err(), Some(BodyFault::Incomplete));
+    let mut long = pending();
+    assert_eq!(long.push(b"0123456789x"), Err(BodyFault::Incomplete));
+    let chunked = CacheResponse { body: BodyLength::Chunked, ..response(200, &fields, 0) };
+    let mut pending = admit(&get("/", &[]), &chunked, &small).expect("cacheable");
+    assert_eq!(pending.push(b"01234567"), Ok(()));
+    assert_eq!(pending.push(b"89"), Err(BodyFault::TooLarge));
+}
+
+#[test]
+fn requests_that_the_cache_takes_no_part_in() {
+    let trusted = parse("X-Forwarded-Host: h");
+    let upgrade = parse("Upgrade: websocket");
+    let table = [
+        (get("/", &[]), None),
+        (CacheRequest { method: b"HEAD", ..get("/", &[]) }, None),
+        (CacheRequest { method: b"POST", ..get("/", &[]) }, Some(Bypass::Method)),
+        (CacheRequest { method: b"get", ..get("/", &[]) }, Some(Bypass::Method)),
+        (CacheRequest { has_body: true, ..get("/", &[]) }, Some(Bypass::Body)),
+        (get("/", &upgrade), Some(Bypass::Upgrade)),
+        (get("/", &trusted), Some(Bypass::Unkeyed)),
+        (CacheRequest { is_trusted: true, ..get("/", &trusted) }, None),
+    ];
+    for (request, expected) in table {
+        assert_eq!(bypass(&request, &options()), expected, "{request:?}");
+    }
+    assert_eq!(bypass(&get("/", &[]), &Options::default()), Some(Bypass::Off));
+}
+
+/// RFC 9111 section 3.1.
+#[test]
+fn fields_that_end_at_a_hop_are_not_stored() {
+    let lines = "Cache-Control: max-age=60, private=\"X-P\", no-cache=\"X-N\"\nX-P: 1\nX-N: 1\nConnection: x-a\nX-A: 1
+        Keep-Alive: 1\nTransfer-Encoding: chunked\nTrailer: x\nAge: 1\nContent-Length: 10\nProxy-Authenticate: x
+        X-Director-Cache: shadow\nX-Kept: 1\nETag: \"a\"";
+    let object = object(lines);
+    let stored = String::from_utf8(object.fields.to_vec()).expect("text");
+    let expected = format!(
+        "Cache-Control: max-age=60, private=\"X-P\", no-cache=\"X-N\"\r\nX-Kept: 1\r\nETag: \"a\"\r\nDate: {}\r\n",
+        http_date(0)
+    );
+    assert_eq!(stored, expected);
+    let not_modified = String::from_utf8(object.not_modified_fields.to_vec()).expect("text");
+    assert_eq!(not_modified, expected.replace("X-Kept: 1\r\n", ""));
+}
+
+#[test]
+fn bodies_of_any_split_are_whole_and_cut_at_any_place() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..200 {
+        let len = random.usize(0..200_000);
+        let bytes: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();
+        let fields = parse("Cache-Control: max-age=60");
+        let stated = if random.bool() { BodyLength::Chunked } else { BodyLength::Sized(len as u64) };
+        let head = CacheResponse { body: stated, ..response(200, &fields, len) };
+        let mut pending = admit(&get("/", &[]), &head, &options()).expect("cacheable");
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(random.usize(1..=rest.len()));
+            pending.push(part).expect("room");
+            rest = behind;
+        }
+        let body = pending.finish().expect("whole").body;
+        let (a, b) = (random.usize(0..=len), random.usize(0..=len));
+        let (from, to) = (a.min(b), a.max(b));
+        let slices: Vec<u8> = body.slices(from as u64..to as u64).flatten().copied().collect();
+        assert_eq!(slices, bytes[from..to]);
+        assert_eq!(body.len(), len as u64);
+    }
+}
