@@ -8,8 +8,8 @@ pub use haproxy::{Check, Haproxy};
 pub use tools::{Provision, Routes};
 
 use crate::base::secret::redact_url;
-use crate::config::{self, CpuList, Overrides, Warning};
-use crate::supervisor::Predecessor;
+use crate::config::{self, CpuList, Origin, Overrides, Settings, Warning};
+use crate::supervisor::{Findings, Predecessor};
 use crate::{demo, supervisor};
 use clap::{Parser, Subcommand};
 use nix::unistd::Uid;
@@ -61,7 +61,7 @@ pub enum Command {
     },
     /// Load a routes file into Redis, by difference
     Provision(Provision),
-    /// Show what a host resolves to in Redis, step by step, or list all patterns
+    /// Show what a host resolves to, step by step (the status is 1 where it has no route), or list all patterns
     Routes(Routes),
     /// Read HAProxy's configuration files, and tell what becomes of them
     #[command(subcommand)]
@@ -112,7 +112,7 @@ pub fn run() -> ExitCode {
     };
     match &arguments.command {
         None => {}
-        Some(Command::Demo { port }) => return with_log(false, || report(demo::run(*port))),
+        Some(Command::Demo { port }) => return with_log(level(false), || report(demo::run(*port))),
         Some(Command::Provision(provision)) => return tools::provision(provision, &file),
         Some(Command::Routes(routes)) => return tools::routes(routes, &file),
         Some(Command::Haproxy(command)) => return haproxy::run(command),
@@ -135,6 +135,10 @@ pub fn run() -> ExitCode {
     };
     let overrides = arguments.overrides(Uid::effective().is_root(), predecessor.is_some());
     let overrides = Overrides { redis_password, ..overrides };
+    if file == config::path(None, None) && arguments.config.is_none() && predecessor.is_none() && !file.exists() {
+        eprint!("{}", first_steps(&file));
+        return ExitCode::FAILURE;
+    }
     let (settings, warnings) = match config::load(&file, &overrides) {
         Ok(loaded) => loaded,
         Err(failure) => {
@@ -146,14 +150,14 @@ pub fn run() -> ExitCode {
     };
     if arguments.dry {
         print_warnings(&file, &warnings);
-        println!("{}: OK", file.display());
-        return ExitCode::SUCCESS;
+        return with_log("warn", || check(&file, &settings));
     }
-    with_log(settings.debug, || {
+    let origin = Origin::new(&file, &overrides);
+    with_log(level(settings.debug), || {
         for warning in warnings {
             log::warn!("{}: {warning}", file.display());
         }
-        report(supervisor::run(&settings, predecessor))
+        report(supervisor::run(&settings, Some(origin), predecessor))
     })
 }
 
@@ -182,7 +186,10 @@ fn report(result: Result<(), impl Display>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.to_string().lines().for_each(|line| log::error!("{line}"));
+            for line in error.to_string().lines() {
+                // Whoever has silenced the log still wants to know why there is nothing.
+                if log::log_enabled!(log::Level::Error) { log::error!("{line}") } else { eprintln!("{line}") }
+            }
             ExitCode::FAILURE
         }
     }
@@ -194,9 +201,37 @@ fn print_warnings(file: &Path, warnings: &[Warning]) {
     }
 }
 
+fn level(debug: bool) -> &'static str {
+    if debug { "debug" } else { "info" }
+}
+
+/// Says whether a start would serve.
+fn check(file: &Path, settings: &Settings) -> ExitCode {
+    let file = file.display();
+    let Findings { faults, warnings } = supervisor::check(settings);
+    warnings.iter().for_each(|warning| eprintln!("{file}: warning: {warning}"));
+    faults.iter().for_each(|fault| eprintln!("{file}: {fault}"));
+    if !faults.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    println!("{file}: OK");
+    ExitCode::SUCCESS
+}
+
+/// For somebody who has just called the program by its name.
+fn first_steps(file: &Path) -> String {
+    format!(
+        "sluice: nothing is started: there is no configuration at {}, and --config names none\n\
+         to see it at work: sluice demo\n\
+         to serve: sluice --config FILE, with {} in the file\n",
+        file.display(),
+        r#"{"http": {"port": 8080}, "driver": "file:routes.json"}"#
+    )
+}
+
 /// Does something with the program's own log running; at the end what waits there is written.
-fn with_log(debug: bool, serve: impl FnOnce() -> ExitCode) -> ExitCode {
-    match program_log::start(if debug { "debug" } else { "info" }) {
+fn with_log(level: &str, serve: impl FnOnce() -> ExitCode) -> ExitCode {
+    match program_log::start(level) {
         Ok(_log) => serve(),
         Err(error) => {
             eprintln!("starting the thread of the program's own log: {error}");

@@ -14,7 +14,7 @@ mod writer;
 
 pub use batch::Log;
 pub use record::{LogRecord, TEXT_LIMIT_BYTES};
-pub use writer::{Control, start};
+pub use writer::{Control, open, start};
 
 use std::fmt;
 use std::path::PathBuf;

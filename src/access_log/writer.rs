@@ -23,10 +23,10 @@ const SPARES_PER_CORE: usize = 2;
 /// How long [`Control::stop`] waits for an output that does not take what it is given.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Opens the log and starts its thread. Returns the supervisor's half, and the [`Log`] of which each core
-/// gets a clone.
-pub fn start(target: &Target, cores: usize, clock: Clock) -> io::Result<(Control, Log)> {
-    let Some(file) = open(target)? else {
+/// Starts the log's thread, with what [`open`] has returned. Returns the supervisor's half, and the [`Log`] of which each
+/// core gets a clone.
+pub fn start(target: &Target, file: Option<File>, cores: usize, clock: Clock) -> io::Result<(Control, Log)> {
+    let Some(file) = file else {
         let control = Control { running: None, losses: Arc::default() };
         return Ok((control, Log::off()));
     };
@@ -109,8 +109,8 @@ impl Control {
     }
 }
 
-/// `None` where no log is wanted.
-fn open(target: &Target) -> io::Result<Option<File>> {
+/// Opens the log: before the process gives up rights that this may take. `None` where no log is wanted.
+pub fn open(target: &Target) -> io::Result<Option<File>> {
     match target {
         Target::Off => Ok(None),
         // Not `io::stdout()`, whose own buffer would hide what was written when an error came.
@@ -220,7 +220,9 @@ mod tests {
     }
 
     fn start_one(path: PathBuf) -> (Control, Log) {
-        let (control, log) = start(&Target::File(path), 1, Clock::new()).expect("the log opens");
+        let target = Target::File(path);
+        let file = open(&target).expect("the log opens");
+        let (control, log) = start(&target, file, 1, Clock::new()).expect("a thread");
         (control, log)
     }
 
@@ -407,13 +409,13 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let error = start(&Target::File("/nonexistent/access.log".into()), 1, Clock::new()).expect_err("no directory");
+        let error = open(&Target::File("/nonexistent/access.log".into())).expect_err("no directory");
         assert!(error.to_string().contains("/nonexistent/access.log (server.accessLog)"), "{error}");
     }
 
     #[test]
     fn no_log_is_no_thread() {
-        let (control, log) = start(&Target::Off, 2, Clock::new()).expect("nothing to open");
+        let (control, log) = start(&Target::Off, None, 2, Clock::new()).expect("nothing to open");
         assert!(!log.is_on());
         write(&log, "/1");
         log.flush(Moment::NEVER);

@@ -142,6 +142,42 @@ reasons! {
     Stopped = 503, "stopped", "This node is shutting down.";
 }
 
+impl FailureReason {
+    /// Whether a backend, or the want of one, made the request fail: its operator wants to know.
+    pub const fn is_of_backend(self) -> bool {
+        use FailureReason::*;
+        matches!(
+            self,
+            NoBackend
+                | ConnectFailed
+                | NameNotResolved
+                | TlsFailed
+                | UpstreamClosed
+                | UpstreamMalformed
+                | TooManyInformationalResponses
+                | UpstreamHeadTooLarge
+                | UpgradeMismatch
+                | ConnectTimeout
+                | ResponseTimeout
+                | UpstreamTruncated
+                | UpstreamStalled
+                | QueueFull
+        )
+    }
+
+    /// The setting of `server` whose time or limit ended the request.
+    pub const fn setting(self) -> Option<&'static str> {
+        match self {
+            Self::ConnectTimeout => Some("server.connectTimeout"),
+            Self::ResponseTimeout => Some("server.responseTimeout"),
+            Self::UpstreamStalled => Some("server.bodyTimeout"),
+            Self::TooManyInformationalResponses => Some("server.maxInformationalResponses"),
+            Self::QueueFull => Some("server.maxQueue"),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

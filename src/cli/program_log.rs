@@ -1,8 +1,10 @@
 //! The program's own log: lines to standard error, by a thread of its own. Whoever reads them there may stall, and no
 //! worker is to wait for that.
 
+use crate::base::printable::printable;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use env_logger::{Env, Target, WriteStyle};
+use env_logger::{Target, WriteStyle};
+use log::LevelFilter;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -21,12 +23,35 @@ pub(super) fn start(level: &str) -> io::Result<ProgramLog> {
     let (queue, log) = start_writer(io::stderr())?;
     // The logger sees a queue, and cannot find out for itself.
     let is_colourful = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
+    let wish = env::var("RUST_LOG").unwrap_or_default();
+    let wish = wish.trim();
+    let is_good = wish.is_empty() || is_filter(wish);
+    let filter = if wish.is_empty() || !is_good { level } else { wish };
     env_logger::Builder::new()
         .write_style(if is_colourful { WriteStyle::Always } else { WriteStyle::Never })
-        .parse_env(Env::default().default_filter_or(level))
+        .parse_filters(filter)
         .target(Target::Pipe(Box::new(queue)))
         .init();
+    if !is_good {
+        log::warn!(
+            "RUST_LOG is {:?}, which is no level (error, warn, info, debug, trace, off) and would silence this log; it is {level}",
+            printable(wish)
+        );
+    }
     Ok(log)
+}
+
+/// Whether a filter can be read, and shows anything of this program, unless it says `off`: a level with a typing error is
+/// taken for the name of a module, and all else is then silent.
+fn is_filter(text: &str) -> bool {
+    let directives = text.split('/').next().unwrap_or_default().split(',').map(str::trim);
+    let is_level = |word: &str| word.is_empty() || word.parse::<LevelFilter>().is_ok();
+    let is_readable = |directive: &str| directive.split_once('=').is_none_or(|(_, level)| is_level(level.trim()));
+    let shows = |directive: &str| {
+        let name = directive.split('=').next().unwrap_or_default();
+        is_level(directive) || name == "sluice" || name.starts_with("sluice::")
+    };
+    directives.clone().all(is_readable) && directives.clone().any(shows)
 }
 
 /// The log as the program's end sees it: dropping it writes what waits.
@@ -97,6 +122,16 @@ impl Write for Queue {
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader};
+
+    #[test]
+    fn a_filter_with_a_typing_error_is_found() {
+        for good in ["info", "OFF", "warn,mio=off", "sluice=debug", "sluice::worker", "off", "error/pattern"] {
+            assert!(is_filter(good), "{good}");
+        }
+        for bad in ["inof", "sluice=dbug", "warning", "mio=trace", "info,sluice=x", "1"] {
+            assert!(!is_filter(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn a_reader_that_stalls_costs_lines_which_are_counted_and_holds_up_nobody() {

@@ -4,11 +4,13 @@ use crate::base::secret::Secret;
 use crate::config::{self, Overrides};
 use crate::directory::Source;
 use crate::directory::redis::{self, EXPECTED, Target};
-use crate::{provision, supervisor};
+use crate::provision::{self, Explained};
+use crate::supervisor;
 use clap::Args;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The environment variable of the password of every Redis that has none of its own.
 const PASSWORD_VARIABLE: &str = "SLUICE_REDIS_PASSWORD";
@@ -56,10 +58,18 @@ pub struct Place {
 }
 
 impl Place {
-    /// The Redis that `choose` takes of the configuration, unless one is named here.
-    fn target(&self, file: &Path, choose: impl FnOnce(redis::Settings) -> Target) -> Result<Target, String> {
-        let Some(url) = &self.driver else { return configured(file, self.config.is_some(), choose) };
-        let mut target = parse_target(url.reveal())?;
+    /// The source of routes that the configuration names.
+    fn source(&self, file: &Path) -> Result<Source, String> {
+        match &self.driver {
+            Some(_) => self.named().map(only),
+            None => configured(file, self.config.is_some()),
+        }
+    }
+
+    /// The Redis of `--driver`.
+    fn named(&self) -> Result<Target, String> {
+        let url = self.driver.as_ref().map_or("redis:", Secret::reveal);
+        let mut target = parse_target(url)?;
         match (&self.password_file, &target.password) {
             (Some(_), Some(_)) => return Err("--password-file: --driver has a password too; name only one".to_owned()),
             (Some(path), None) => {
@@ -93,7 +103,10 @@ pub(super) fn redis_password() -> Result<Option<Secret>, String> {
 /// Carries a file into Redis.
 pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
     let Provision { file, place, watch, prune } = arguments;
-    let target = match place.target(config, |settings| settings.write) {
+    let target = match place.source(config).and_then(|source| match source {
+        Source::Redis(settings) => Ok(settings.write),
+        Source::File(_) => Err(format!("the driver of {} is a file; name a Redis with --driver", config.display())),
+    }) {
         Ok(target) => target,
         Err(problem) => return fail(&problem),
     };
@@ -118,18 +131,18 @@ pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
 
 /// Prints what a host resolves to, or all patterns.
 pub(super) fn routes(arguments: &Routes, config: &Path) -> ExitCode {
-    let target = match arguments.place.target(config, |settings| settings.read) {
-        Ok(target) => target,
+    let source = match arguments.place.source(config) {
+        Ok(source) => source,
         Err(problem) => return fail(&problem),
     };
-    let text = match &arguments.host {
-        Some(host) => provision::explain(&target, host),
-        None => provision::list(&target),
+    let told = match &arguments.host {
+        Some(host) => provision::explain(&source, host),
+        None => provision::list(&source).map(|text| Explained { text, is_served: true }),
     };
-    match text {
-        Ok(text) => {
+    match told {
+        Ok(Explained { text, is_served }) => {
             print!("{text}");
-            ExitCode::SUCCESS
+            if is_served { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error.to_string()),
     }
@@ -146,23 +159,31 @@ pub(super) fn upgrade(pid: u32) -> ExitCode {
     }
 }
 
-/// The Redis of the configuration; where there is no configuration and none was asked for, the default one.
-fn configured(
-    config: &Path,
-    is_asked_for: bool,
-    choose: impl FnOnce(redis::Settings) -> Target,
-) -> Result<Target, String> {
+/// A Redis to read from and to write to, and nothing else of its settings.
+fn only(target: Target) -> Source {
+    Source::Redis(Box::new(redis::Settings {
+        read: target.clone(),
+        write: target,
+        ttl: Duration::ZERO,
+        unknown_rate: 0,
+        dead_ttl: Duration::ZERO,
+        resync_hold: Duration::ZERO,
+        snapshot: None,
+        keeps_certificates: false,
+    }))
+}
+
+/// The source of the configuration; where there is no configuration and none was asked for, the default one.
+fn configured(config: &Path, is_asked_for: bool) -> Result<Source, String> {
     let redis_password = redis_password()?;
     if !config.exists() && !is_asked_for {
         let target = parse_target("redis:")?;
-        return Ok(Target { password: redis_password.map(|password| password.reveal().to_owned()), ..target });
+        let password = redis_password.map(|password| password.reveal().to_owned());
+        return Ok(only(Target { password, ..target }));
     }
     let overrides = Overrides { redis_password, ..Overrides::default() };
     let (settings, _) = config::load(config, &overrides).map_err(|failure| failure.to_string())?;
-    match settings.directory.source {
-        Source::Redis(settings) => Ok(choose(*settings)),
-        Source::File(_) => Err(format!("the driver of {} is a file; name a Redis with --driver", config.display())),
-    }
+    Ok(settings.directory.source)
 }
 
 pub(super) fn fail(problem: &str) -> ExitCode {

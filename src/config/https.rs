@@ -61,12 +61,12 @@ struct KeyPairSettings {
     staple: Option<PathBuf>,
 }
 
-/// Reads `https`; `None` where no address is bound.
+/// Reads `https`; `None` where no address is bound. Relative paths start at `folder`; `plain` are the addresses of `http`.
 pub(super) fn read(
     root: &Section<'_>,
     server: &Section<'_>,
     names: &route::Settings,
-    folder: &Path,
+    (folder, plain): (&Path, &[SocketAddr]),
     proxies: &mut Proxies<'_>,
 ) -> Option<Tls> {
     let new = root.field("https");
@@ -82,7 +82,7 @@ pub(super) fn read(
         max_handshakes: section.field("maxHandshakes").count(1..=1_000_000).unwrap_or(4096),
         names: names.clone(),
     };
-    let Some(binds) = read_binds(&section, DEFAULT_PORT, is_old, proxies) else {
+    let Some(binds) = read_binds(&section, DEFAULT_PORT, is_old.then_some(server), plain, proxies) else {
         new.warn_no_effect("https.bind names no address");
         return None;
     };

@@ -72,10 +72,7 @@ pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>, proxies: &mut 
     for old in &old_binds {
         old.warn_old("http.bind", bind.is_set());
     }
-    let items = bind.items().or_else(|| {
-        let items: Vec<_> = old_binds.iter().filter_map(Field::items).flatten().collect();
-        (!items.is_empty()).then_some(items)
-    });
+    let items = bind.items().or_else(|| read_old_addresses(server));
     let Some(items) = items else {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         proxies.add(address, None, common.as_ref());
@@ -103,6 +100,13 @@ pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>, proxies: &mut 
     listeners
 }
 
+/// The addresses of the old keys; `None` where there are none.
+fn read_old_addresses<'a>(server: &Section<'a>) -> Option<Vec<Field<'a>>> {
+    let fields = [server.old_field("address"), server.old_field("address6")];
+    let items: Vec<_> = fields.iter().filter_map(Field::items).flatten().collect();
+    (!items.is_empty()).then_some(items)
+}
+
 /// An address of `https.bind`, and what is particular to it.
 pub(super) struct Bind<'a> {
     pub(super) address: SocketAddr,
@@ -110,22 +114,25 @@ pub(super) struct Bind<'a> {
     pub(super) field: Field<'a>,
 }
 
-/// The addresses of a section of its own; `None` where there are none, unless there is a `default_port`.
+/// The addresses of `https`; `None` where there are none. Under its old name in `server`, it listens at the addresses of
+/// `server.address` and `server.address6`, as in Hipache, or else at 127.0.0.1. One of `plain`, the addresses of `http`,
+/// is refused.
 pub(super) fn read_binds<'a>(
     section: &Section<'a>,
     common_port: u16,
-    default_port: bool,
+    old_server: Option<&Section<'a>>,
+    plain: &[SocketAddr],
     proxies: &mut Proxies<'_>,
 ) -> Option<Vec<Bind<'a>>> {
     let common = proxies.read(section);
     let port = read_port(&section.field("port")).unwrap_or(common_port);
     let bind = section.field("bind");
-    let Some(items) = bind.items() else {
+    let old_items = || old_server.and_then(read_old_addresses);
+    let Some(items) = bind.items().or_else(old_items) else {
+        old_server?;
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-        if default_port {
-            proxies.add(address, None, common.as_ref());
-        }
-        return default_port.then(|| vec![Bind { address, section: None, field: bind }]);
+        proxies.add(address, None, common.as_ref());
+        return Some(vec![Bind { address, section: None, field: bind }]);
     };
     let mut seen = HashSet::new();
     let mut binds = Vec::new();
@@ -133,6 +140,10 @@ pub(super) fn read_binds<'a>(
         let Some((address, section)) = read_bind(&item, port) else { continue };
         if !seen.insert(address) {
             item.refuse_because(&format!("{address} once more"), "every address and port only once");
+        }
+        if plain.contains(&address) {
+            let reason = format!("{address}, which http has too");
+            item.refuse_because(&reason, "an address and port that http does not have");
         }
         proxies.add(address, section.as_ref(), common.as_ref());
         binds.push(Bind { address, section, field: item });

@@ -4,6 +4,7 @@
 //! default. Older names are understood, with a warning that tells the new one.
 
 mod admin;
+mod changes;
 mod cpus;
 mod driver;
 mod https;
@@ -20,6 +21,7 @@ mod unknown;
 #[cfg(test)]
 mod tests;
 
+pub use changes::Origin;
 pub use cpus::{CpuList, CpuListFault};
 pub use driver::read_password_file;
 pub use https::{Tls, TlsListener, TlsToBackends};
@@ -88,6 +90,8 @@ pub struct Settings {
     pub backend_tls: TlsToBackends,
     /// The user to become once listening, by name or number; `None` exactly where [`Overrides::is_root`] is not set.
     pub user: Option<String>,
+    /// Whether the configuration names neither user nor group, so that another account will do where there is no `www-data`.
+    pub has_default_user: bool,
     /// The group to become a member of, by name or number; `None` for the user's own, or where there is no user.
     pub group: Option<String>,
 }
@@ -165,12 +169,13 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides, written: &Valu
     let mut server = server::read(&section);
     let mut proxies = Proxies::new(&server.exchange.forwarded.trusted);
     let listeners = listen::read_http(root, &section, &mut proxies);
-    let tls = https::read(root, &section, &server.route, folder, &mut proxies);
+    let tls = https::read(root, &section, &server.route, (folder, &listeners), &mut proxies);
     server.worker.proxies = proxies.into_map();
     if let Some(tls) = &tls {
         server.exchange.redirect = tls.redirect;
     }
     let (user, group) = read_user(root, overrides);
+    let has_default_user = overrides.is_root && ["user", "group"].iter().all(|key| !root.field(key).is_set());
     let backend_tls = https::read_backend_tls(&section, folder);
     let source = driver::read_source(root, folder, overrides.redis_password.as_ref(), &server)?;
     server.worker.unknown_host_limit = matches!(source, directory::Source::Redis(_)).then_some(server.unknown_rate);
@@ -196,6 +201,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides, written: &Valu
         tls,
         backend_tls,
         user,
+        has_default_user,
         group,
     })
 }

@@ -219,6 +219,11 @@ impl<'a> Field<'a> {
         self.report.warn(Warning::OpenKey { path: self.path.clone(), key: key.into() });
     }
 
+    /// Warns that this is open to everybody, and what comes of it.
+    pub(super) fn warn_open(&self, what: &'static str) {
+        self.report.warn(Warning::Open { path: self.path.clone(), what });
+    }
+
     /// Warns, where this is set, that it does nothing.
     pub(super) fn warn_no_effect(&self, why: &'static str) {
         if self.is_set() {

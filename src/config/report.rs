@@ -125,6 +125,13 @@ pub enum Warning {
         /// The file.
         key: PathBuf,
     },
+    /// Something is open to everybody.
+    Open {
+        /// Where it stands.
+        path: String,
+        /// What comes of it.
+        what: &'static str,
+    },
     /// A key that stands more than once in its object.
     Twice {
         /// Where it stands.
@@ -147,6 +154,7 @@ impl fmt::Display for Warning {
                 let key = key.display();
                 write!(f, "{path}: any user of this system can read {key}; take that away with: chmod o= {key}")
             }
+            Self::Open { path, what } => write!(f, "{path}: is open to everybody: {what}"),
             Self::Twice { path } => write!(f, "{path}: stands more than once; the last one counts"),
         }
     }

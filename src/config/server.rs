@@ -7,7 +7,7 @@ use crate::net::liveness::Liveness;
 use crate::wire::limits::Limits;
 use crate::wire::{MOST_FIELDS, forwarded};
 use crate::{access_log, exchange, health, page, route, upstream, worker};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -137,7 +137,6 @@ fn read_times(server: &Section<'_>, lru_cache: &Section<'_>) -> Times {
 }
 
 fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
-    let everyone = || vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
     exchange::Settings {
         head_timeout: times.head,
         connect_timeout: times.connect,
@@ -159,7 +158,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
             trusted: read_networks(&server.field("trustedNetworks")).unwrap_or_default(),
             mode: read_mode(&server.field("forwardedMode")).unwrap_or(forwarded::Mode::Append),
         },
-        debug_networks: read_networks(&server.field("debugNetworks")).unwrap_or_else(everyone),
+        debug_networks: read_debug_networks(&server.field("debugNetworks")),
         redirect: exchange::Redirect { for_all: false, port: 443 },
         health: health::Settings {
             dead_ttl: times.dead,
@@ -275,6 +274,17 @@ fn read_on_client_abort(field: &Field<'_>) -> Option<exchange::OnClientAbort> {
         "ignore" => Some(exchange::OnClientAbort::Ignore),
         _ => None,
     })
+}
+
+/// Whose requests with `X-Debug` are told where their response came from: nobody's, unless networks are named.
+fn read_debug_networks(field: &Field<'_>) -> Vec<IpNet> {
+    // No operator's network is so large.
+    const OPEN_PREFIX: u8 = 7;
+    let networks = read_networks(field).unwrap_or_default();
+    if networks.iter().any(|network| network.prefix_len() <= OPEN_PREFIX) {
+        field.warn_open("X-Debug tells any client the addresses of backends; name the networks of operators alone");
+    }
+    networks
 }
 
 pub(super) fn read_networks(field: &Field<'_>) -> Option<Vec<IpNet>> {

@@ -74,7 +74,7 @@ pub fn run(port: u16) -> Result<(), Error> {
     fs::write(&routes, text).map_err(|error| Error::Routes(routes.clone(), error))?;
     let settings = settings(port, &folder.0)?;
     print_guide(address, &routes);
-    supervisor::run(&settings, None).map_err(Error::Serve)
+    supervisor::run(&settings, None, None).map_err(Error::Serve)
 }
 
 /// Those of a configuration in the folder.
@@ -84,7 +84,7 @@ fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
         "driver": "file:routes.json",
         "admin": false,
         // A tunnel that somebody left open in another terminal does not hold up Ctrl-C.
-        "server": {"accessLog": "-", "drainTimeout": 1},
+        "server": {"accessLog": "-", "drainTimeout": 1, "debugNetworks": "127.0.0.1"},
     });
     // Even root stays who it is: there may be no other account here, and the folder belongs to this one.
     let overrides = Overrides { is_root: false, ..Overrides::default() };

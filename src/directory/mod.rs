@@ -22,7 +22,7 @@ mod watch;
 
 pub use certificates::CertificateResult;
 pub use handover::Inherited;
-pub use parse::{Fault, Faults};
+pub use parse::{Fault, Faults, pattern_problem};
 pub use status::Status;
 pub use subscribers::SubscriberId;
 

@@ -333,6 +333,20 @@ fn pattern(name: &str) -> Result<String, &'static str> {
     }
 }
 
+/// What is wrong with the pattern of a key, of a list or of a certificate, that no host is looked up under.
+pub fn pattern_problem(written: &str) -> Option<String> {
+    let looked_up = match pattern(written) {
+        Err(problem) => return Some(problem.to_owned()),
+        Ok(looked_up) => looked_up,
+    };
+    if looked_up != written {
+        return Some(format!("hosts are in small letters and without a dot at the end; rename it to {looked_up}"));
+    }
+    let is_too_deep =
+        looked_up.starts_with("*.") && looked_up.bytes().filter(|byte| *byte == b'.').count() > MAX_SUFFIX_LABELS;
+    is_too_deep.then(|| format!("no host is looked up under a star and more than {MAX_SUFFIX_LABELS} labels"))
+}
+
 /// The text of a JSON string; `None` for anything else, and for escapes that are no Unicode.
 fn string(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()

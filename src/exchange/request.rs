@@ -24,6 +24,8 @@ pub struct Request {
     flags: RequestFlags,
     body: BodyLength,
     retention: Retention,
+    /// Where the chain of proxies stands once the head is gone.
+    recalled_chain: Option<Span>,
 }
 
 /// What the buffer of a request holds.
@@ -97,6 +99,7 @@ impl Request {
             flags: RequestFlags { is_head: seen.method == b"HEAD", may_debug, ..RequestFlags::default() },
             body: BodyLength::None,
             retention: Retention::Head,
+            recalled_chain: None,
         })
     }
 
@@ -154,6 +157,19 @@ impl Request {
         self.flags.keep_alive
     }
 
+    /// The `X-Forwarded-For` that goes to backends, with the peer's address at its end; empty where there is none.
+    pub fn forwarded_for(&self) -> &[u8] {
+        if let Some(span) = self.recalled_chain {
+            return span.of(&self.buffer);
+        }
+        const NAME: &[u8] = b"\r\nX-Forwarded-For: ";
+        // It stands once in the head: what came under this name is in it, and nothing else has a line of its own.
+        let head = self.spans.head.of(&self.buffer);
+        let Some(start) = memchr::memmem::find(head, NAME).map(|start| start + NAME.len()) else { return &[] };
+        let value = head.suffix(start);
+        value.prefix(memchr::memchr(b'\r', value).unwrap_or(value.len()))
+    }
+
     pub(super) fn is_idempotent(&self) -> bool {
         self.flags.idempotent
     }
@@ -203,7 +219,9 @@ impl Request {
         let texts = [host, method, target, referer.unwrap_or_default(), user_agent.unwrap_or_default()];
         // One byte more than fits into its line, so that the log sees that it has to be cut.
         let beginning = |text: &[u8]| text.len().min(TEXT_LIMIT_BYTES + 1);
-        let texts = texts.map(|span| span.of(&self.buffer)).map(|text| text.prefix(beginning(text)));
+        let [host, method, target, referer, agent] = texts.map(|span| span.of(&self.buffer));
+        let texts =
+            [host, method, target, referer, agent, self.forwarded_for()].map(|text| text.prefix(beginning(text)));
         LogFields(texts.join(&b'\n').into())
     }
 
@@ -226,9 +244,17 @@ impl LogFields {
         });
         let mut next = || lines.next().unwrap_or_default();
         let (host, method, target, referer, user_agent) = (next(), next(), next(), Some(next()), Some(next()));
+        let recalled_chain = Some(next());
         let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
         // HTTP/1.0 knows no tunnels (RFC 9110 section 7.8).
-        Request { buffer, spans, version: Version::Http11, retention: Retention::Head, ..Request::default() }
+        Request {
+            buffer,
+            spans,
+            version: Version::Http11,
+            retention: Retention::Head,
+            recalled_chain,
+            ..Request::default()
+        }
     }
 }
 
@@ -268,7 +294,7 @@ mod tests {
         let [host, method, target, referer, agent] = std::array::from_fn(|n| Span::new(n * 60_000, (n + 1) * 60_000));
         let spans = Spans { host, method, target, referer: Some(referer), user_agent: Some(agent), ..Spans::default() };
         let log_fields = Request { buffer: text, spans, ..Request::default() }.log_fields();
-        assert_eq!(log_fields.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 4);
+        assert_eq!(log_fields.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 5);
         let mut buffers = BufferPool::default();
         let recalled = log_fields.recall(&mut buffers);
         assert!(recalled.target().len() > TEXT_LIMIT_BYTES, "the log has to see that it is cut");

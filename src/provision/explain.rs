@@ -3,57 +3,125 @@
 use super::Error;
 use crate::base::printable::printable;
 use crate::base::secret::{redact_identifier, redact_url};
+use crate::cluster::BackendUrl;
 use crate::directory::redis::{Target, connect};
+use crate::directory::{Entry, Source, pattern_problem, read_routes};
 use crate::route;
-use redis::{Connection, RedisResult, cmd, pipe};
+use crate::wire::host;
+use redis::{Connection, RedisResult, cmd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
-/// The ladder of a host, the list that serves it with its options, and the dead marks with their rest of life.
-pub fn explain(target: &Target, host: &str) -> Result<String, Error> {
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
-    let (dead, ttl): (BTreeSet<usize>, i64) = pipe()
-        .cmd("SMEMBERS")
-        .arg(target.dead_key(&host))
-        .cmd("PTTL")
-        .arg(target.dead_key(&host))
-        .query(connection)
-        .map_err(Error::redis("reading dead marks"))?;
-    let mut text = format!("{host} at {target}\n");
-    let mut is_served = false;
-    for pattern in route::patterns(&host) {
-        let key = target.frontend_key(&pattern);
-        let list: RedisResult<Vec<String>> = cmd("LRANGE").arg(&key).arg(0).arg(-1).query(connection);
-        let note = match &list {
-            _ if is_served => "not asked for".to_owned(),
-            Err(error) if error.is_io_error() => {
-                return Err(Error::Redis { doing: format!("reading {key}"), error: error.clone() });
-            }
-            Err(error) => format!("cannot be used: {error}"),
-            Ok(list) if list.is_empty() => "nothing".to_owned(),
-            Ok(list) => format!("serves: {:?}, {} backends", redact_identifier(&list[0]), list.len() - 1),
-        };
-        let _ = writeln!(text, "  {key}  {note}");
-        if !is_served && let Ok([_, backends @ ..]) = list.as_deref() {
-            put_backends(&mut text, backends, &dead, ttl);
-            put_options(&mut text, &target.options_key(&pattern), connection)?;
-        }
-        is_served |= list.map_or(true, |list| !list.is_empty());
+/// What is known of a host.
+#[derive(Debug)]
+pub struct Explained {
+    /// The steps, a line each.
+    pub text: String,
+    /// Whether requests find a backend's list that can be used.
+    pub is_served: bool,
+}
+
+/// The ladder of a host, the list that serves it with its options, and the dead marks with their rest of life. `host` may
+/// have a port, as in a request.
+pub fn explain(source: &Source, host: &str) -> Result<Explained, Error> {
+    let host = host::host_name(host.as_bytes()).ok_or_else(|| Error::Host(printable(host).into_owned()))?;
+    match source {
+        Source::File(path) => explain_file(path, &host),
+        Source::Redis(settings) => explain_redis(&settings.read, &host),
     }
+}
+
+fn explain_file(path: &Path, host: &str) -> Result<Explained, Error> {
+    let routes = read_routes(path).map_err(Error::File)?;
+    let mut text = format!("{host} at file:{}\n", path.display());
+    let mut is_served = false;
+    for pattern in route::patterns(host) {
+        let entry = routes.get(&*pattern).filter(|_| !is_served);
+        let note = match entry {
+            _ if is_served => "not asked for".to_owned(),
+            None => "nothing".to_owned(),
+            Some(entry) => format!("serves: {:?}, {} backends", entry.items[0], entry.items.len() - 1),
+        };
+        let _ = writeln!(text, "  {pattern}  {note}");
+        if let Some(Entry { items, options }) = entry {
+            put_backends(&mut text, &items[1..], &BTreeSet::new(), -1);
+            for (name, value) in options {
+                let _ = writeln!(text, "    {name}: {value}");
+            }
+            is_served = true;
+        }
+    }
+    put_end(&mut text, is_served);
+    Ok(Explained { text, is_served })
+}
+
+fn put_end(text: &mut String, is_served: bool) {
     if !is_served {
         text.push_str("  no route: requests get a 400\n");
     }
-    Ok(text)
+}
+
+fn explain_redis(target: &Target, host: &str) -> Result<Explained, Error> {
+    let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
+    let mut text = format!("{host} at {target}\n");
+    // A set of another type means nothing, as for requests.
+    let dead: RedisResult<BTreeSet<String>> = cmd("SMEMBERS").arg(target.dead_key(host)).query(connection);
+    let dead: BTreeSet<usize> = match dead {
+        Err(error) if error.is_io_error() => return Err(Error::redis("reading dead marks")(error)),
+        dead => dead.unwrap_or_default().iter().filter_map(|index| index.parse().ok()).collect(),
+    };
+    let ttl = cmd("PTTL").arg(target.dead_key(host)).query(connection).unwrap_or(-1);
+    // The first pattern that has something decides, good or bad.
+    let mut decided = None;
+    for pattern in route::patterns(host) {
+        let key = target.frontend_key(&pattern);
+        if decided.is_some() {
+            let _ = writeln!(text, "  {key}  not asked for");
+            continue;
+        }
+        let list: RedisResult<Vec<String>> = cmd("LRANGE").arg(&key).arg(0).arg(-1).query(connection);
+        let list = match list {
+            Err(error) if error.is_io_error() => return Err(Error::redis(format!("reading {key}"))(error)),
+            Err(error) => {
+                let _ = writeln!(text, "  {key}  cannot be used: {error}; requests get a 502");
+                decided = Some(false);
+                continue;
+            }
+            Ok(list) => list,
+        };
+        let Some((id, backends)) = list.split_first() else {
+            let _ = writeln!(text, "  {key}  nothing");
+            continue;
+        };
+        let is_good = backends.is_empty() || backends.iter().any(|url| BackendUrl::parse(url).is_ok());
+        let verdict = if is_good { "serves" } else { "cannot be used, requests get a 502" };
+        let id = printable(&redact_identifier(id)).into_owned();
+        let _ = writeln!(text, "  {key}  {verdict}: {id:?}, {} backends", backends.len());
+        if BackendUrl::parse(&list[0]).is_ok() {
+            text.push_str("    item 0 is a URL, but item 0 of a list is an identifier and no backend\n");
+        }
+        put_backends(&mut text, backends, &dead, ttl);
+        put_options(&mut text, &target.options_key(&pattern), connection)?;
+        decided = Some(is_good);
+    }
+    if decided.is_none() {
+        put_end(&mut text, false);
+    }
+    Ok(Explained { text, is_served: decided == Some(true) })
 }
 
 fn put_backends(text: &mut String, backends: &[String], dead: &BTreeSet<usize>, ttl: i64) {
+    if backends.is_empty() {
+        text.push_str("    no backends: requests get a 502\n");
+    }
     for (index, url) in backends.iter().enumerate() {
-        let mark = match (dead.contains(&index), u64::try_from(ttl)) {
-            (false, _) => String::new(),
-            (true, Ok(millis)) => format!("  dead for {:.1?} more", Duration::from_millis(millis)),
-            (true, Err(_)) => "  dead until somebody takes the mark back".to_owned(),
+        let mark = match (BackendUrl::parse(url), dead.contains(&index), u64::try_from(ttl)) {
+            (Err(fault), ..) => format!("  is left out: {fault}"),
+            (Ok(_), false, _) => String::new(),
+            (Ok(_), true, Ok(millis)) => format!("  dead for {:.1?} more", Duration::from_millis(millis)),
+            (Ok(_), true, Err(_)) => "  dead until somebody takes the mark back".to_owned(),
         };
         let _ = writeln!(text, "    {index}  {}{mark}", printable(&redact_url(url)));
     }
@@ -74,18 +142,29 @@ fn put_options(text: &mut String, key: &str, connection: &mut Connection) -> Res
     Ok(())
 }
 
-/// All patterns, a line each: the pattern, the identifier, the number of backends.
-pub fn list(target: &Target) -> Result<String, Error> {
-    let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
+/// All patterns, a line each: the pattern, the identifier, the number of backends, and what is wrong with the pattern.
+pub fn list(source: &Source) -> Result<String, Error> {
     let mut text = String::new();
+    let target = match source {
+        Source::Redis(settings) => &settings.read,
+        Source::File(path) => {
+            for (pattern, Entry { items, .. }) in read_routes(path).map_err(Error::File)? {
+                let _ = writeln!(text, "{pattern}  {:?}  {} backends", items[0], items.len() - 1);
+            }
+            return Ok(text);
+        }
+    };
+    let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
     for pattern in patterns(connection, &target.frontend_key(""))? {
+        let note = pattern_problem(&pattern).map(|problem| format!("  never matches: {problem}")).unwrap_or_default();
+        let shown = printable(&pattern);
         match cmd("LRANGE").arg(target.frontend_key(&pattern)).arg(0).arg(-1).query::<Vec<String>>(connection) {
             Ok(list) => {
                 let id = list.first().map_or_else(Default::default, |id| redact_identifier(id));
-                let _ = writeln!(text, "{pattern}  {id:?}  {} backends", list.len().saturating_sub(1));
+                let _ = writeln!(text, "{shown}  {id:?}  {} backends{note}", list.len().saturating_sub(1));
             }
             Err(error) => {
-                let _ = writeln!(text, "{pattern}  cannot be used: {error}");
+                let _ = writeln!(text, "{shown}  cannot be used: {error}{note}");
             }
         }
     }

@@ -4,7 +4,7 @@ mod carry;
 mod explain;
 
 pub use carry::{Carried, carry, keep_in_step};
-pub use explain::{explain, list};
+pub use explain::{Explained, explain, list};
 
 use crate::directory;
 use redis::RedisError;
@@ -22,6 +22,8 @@ pub enum Error {
         /// Why it failed.
         error: RedisError,
     },
+    /// No request can be for this host.
+    Host(String),
     /// Watching the file failed.
     Watch(std::io::Error),
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Error {
         match self {
             Self::File(error) => error.fmt(f),
             Self::Redis { doing, error } => write!(f, "{doing}: {error}"),
+            Self::Host(host) => write!(f, "{host:?} is no host with an optional port; requests for it get a 400"),
             Self::Watch(error) => write!(f, "watching the routes file: {error}"),
         }
     }

@@ -5,6 +5,7 @@ mod admin;
 mod affinity;
 mod certificates;
 mod cgroup;
+mod check;
 mod error;
 mod limits;
 mod listeners;
@@ -20,12 +21,13 @@ mod upgrade;
 mod watchdog;
 mod worker_pool;
 
+pub use check::{Findings, check};
 pub use error::Error;
 pub use upgrade::{Predecessor, order as order_upgrade};
 
 use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
-use crate::config::Settings;
+use crate::config::{Origin, Settings};
 use crate::directory::Inherited;
 use crate::net::activation;
 use crate::net::connection_limiter::ConnectionLimiter;
@@ -40,6 +42,7 @@ use pid_file::PidFile;
 use privileges::Account;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -69,8 +72,9 @@ enum Event {
 }
 
 /// Serves until a signal ends it, or a successor takes its place; every request that is under way then is answered
-/// first, up to `server.drainTimeout`. Where there is a predecessor, this process takes its place.
-pub fn run(settings: &Settings, predecessor: Option<Predecessor>) -> Result<(), Error> {
+/// first, up to `server.drainTimeout`. Where there is a predecessor, this process takes its place. `origin` is the file of
+/// the settings, where there is one.
+pub fn run(settings: &Settings, origin: Option<Origin>, predecessor: Option<Predecessor>) -> Result<(), Error> {
     let (events_out, events) = crossbeam_channel::unbounded();
     let begun = prepare(settings, predecessor.as_ref(), &events_out).and_then(|mut supervisor| {
         match &predecessor {
@@ -87,6 +91,7 @@ pub fn run(settings: &Settings, predecessor: Option<Predecessor>) -> Result<(), 
     for address in supervisor.pool.listeners.iter().flat_map(Listeners::addresses) {
         log::info!("listening on {address} with {} workers", supervisor.pool.slots());
     }
+    supervisor.origin = origin;
     supervisor.serve(&events);
     supervisor.wait_for_handoff(&events);
     supervisor.shutdown();
@@ -119,10 +124,15 @@ fn prepare(
         // Soon, or another process could bind the same address unseen. Who connects waits until everything is loaded.
         listeners.listen()?;
     }
+    // The account may have no right to open it, as in /var/log.
+    let log_file =
+        access_log::open(&settings.access_log).map_err(|error| Error::System("opening the access log", error))?;
+    account.own_log(log_file.as_ref()).map_err(|error| Error::System("giving the access log to the user", error))?;
     account.take_on().map_err(Error::Privileges)?;
+    privileges::warn_of_log_folder(&settings.access_log);
     panics::log_them();
     let inherited = predecessor.map(Predecessor::known).unwrap_or_default();
-    let supervisor = Supervisor::assemble(&settings, &cpus, listeners, inherited, events)?;
+    let supervisor = Supervisor::assemble(&settings, &cpus, (listeners, log_file), inherited, events)?;
     Ok(Supervisor { pid_file, ..supervisor })
 }
 
@@ -172,6 +182,8 @@ struct Supervisor {
     started: Moment,
     /// The file with this process's number.
     pid_file: Option<PidFile>,
+    /// The file of the settings.
+    origin: Option<Origin>,
     upgrade_state: UpgradeState,
     /// Who was here before, and finishes what it has begun.
     predecessor_link: Option<PredecessorLink>,
@@ -187,13 +199,13 @@ impl Supervisor {
     fn assemble(
         settings: &Settings,
         cpus: &[affinity::CpuPlacement],
-        listeners: Listeners,
+        (listeners, log_file): (Listeners, Option<File>),
         inherited: Inherited,
         events: &Sender<Event>,
     ) -> Result<Self, Error> {
         let clock = Clock::new();
-        let (log, cores_log) = access_log::start(&settings.access_log, cpus.len(), clock)
-            .map_err(|error| Error::System("opening the access log", error))?;
+        let (log, cores_log) = access_log::start(&settings.access_log, log_file, cpus.len(), clock)
+            .map_err(|error| Error::System("starting the thread of the access log", error))?;
         let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
         let roster = Arc::new(Roster::new(clock.now()));
         let service = admin::start(settings, &directory, &roster, clock)?;
@@ -214,6 +226,7 @@ impl Supervisor {
             events: events.clone(),
             started: clock.now(),
             pid_file: None,
+            origin: None,
             upgrade_state: UpgradeState::default(),
             predecessor_link: None,
             is_ordered_to_stop: false,
@@ -439,6 +452,7 @@ impl Supervisor {
         if is_service {
             notify::reloading("reading routes, certificates and pages again");
         }
+        self.origin.iter().for_each(report::tell_changed_settings);
         self.pool.deps.directory.reload();
         self.renew_certificates();
         let pages = Arc::new(Pages::load(&self.pool.deps.settings.page));

@@ -1,10 +1,16 @@
 //! From root to somebody who may do less.
 
+use crate::access_log::Target;
 use crate::config::Settings;
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgroups, getresgid, getresuid, setgid, setgroups, setuid};
+use nix::unistd::{
+    AccessFlags, Gid, Group, Uid, User, access, getgroups, getresgid, getresuid, setgid, setgroups, setuid,
+};
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::fchown;
+use std::path::Path;
 
 /// Why the account could not be taken on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,9 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The user and group without rights, which need no entry in a file (the kernel's overflow id).
+const NOBODY: u32 = 65_534;
+
 /// The account to take on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Account {
@@ -47,8 +56,17 @@ pub(super) struct Account {
 impl Account {
     /// Looks up `user` and `group`. Whoever names only a user gets that user's own group.
     pub(super) fn find(settings: &Settings) -> Result<Self, Fault> {
-        let user = settings.user.as_deref().map(find_user).transpose()?;
-        let group = settings.group.as_deref().map(find_group).transpose()?;
+        let mut user = settings.user.as_deref().map(find_user).transpose();
+        let mut group = settings.group.as_deref().map(find_group).transpose();
+        if settings.has_default_user && (user.is_err() || group.is_err()) {
+            // Small images of containers have nobody but root.
+            log::info!(
+                "there is no user www-data here: running as user and group {NOBODY} (the setting user names another)"
+            );
+            user = Ok(Some((Uid::from_raw(NOBODY), Gid::from_raw(NOBODY))));
+            group = Ok(Some(Gid::from_raw(NOBODY)));
+        }
+        let (user, group) = (user?, group?);
         Ok(Self { user: user.map(|(uid, _)| uid), group: group.or(user.map(|(_, gid)| gid)) })
     }
 
@@ -65,6 +83,16 @@ impl Account {
             setuid(uid).map_err(refused("taking on the user"))?;
         }
         self.verify()
+    }
+
+    /// Gives the access log to this account, so that it can open it again when SIGUSR1 says so.
+    pub(super) fn own_log(self, log: Option<&File>) -> io::Result<()> {
+        match log {
+            Some(file) if file.metadata()?.is_file() => {
+                fchown(file, self.user.map(Into::into), self.group.map(Into::into))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn verify(self) -> Result<(), Fault> {
@@ -100,6 +128,21 @@ impl Account {
     }
 }
 
+/// Warns, once this process has its account, where that cannot make the access log anew after a rotation.
+pub(super) fn warn_of_log_folder(target: &Target) {
+    let Target::File(path) = target else { return };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+        let user = User::from_uid(Uid::effective()).ok().flatten();
+        let user = user.map_or_else(|| Uid::effective().to_string(), |user| user.name);
+        log::warn!(
+            "server.accessLog: the user {user} cannot make files in {}: have logrotate make the new one (create 0640 {user}) \
+             before it sends SIGUSR1",
+            folder.display()
+        );
+    }
+}
+
 /// The user of this name or number, and its own group.
 fn find_user(name: &str) -> Result<(Uid, Gid), Fault> {
     let found = match name.parse() {
@@ -107,7 +150,9 @@ fn find_user(name: &str) -> Result<(Uid, Gid), Fault> {
         Err(_) => User::from_name(name),
     };
     let user = found.map_err(|error| Fault::Refused("looking up the user", error))?;
-    user.map(|user| (user.uid, user.gid)).ok_or_else(|| Fault::NoUser(name.to_owned()))
+    // A number needs no entry: containers often have none.
+    let by_number = || name.parse().ok().map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
+    user.map(|user| (user.uid, user.gid)).or_else(by_number).ok_or_else(|| Fault::NoUser(name.to_owned()))
 }
 
 fn find_group(name: &str) -> Result<Gid, Fault> {
@@ -116,13 +161,22 @@ fn find_group(name: &str) -> Result<Gid, Fault> {
         Err(_) => Group::from_name(name),
     };
     let group = found.map_err(|error| Fault::Refused("looking up the group", error))?;
-    group.map(|group| group.gid).ok_or_else(|| Fault::NoGroup(name.to_owned()))
+    let by_number = || name.parse().ok().map(Gid::from_raw);
+    group.map(|group| group.gid).or_else(by_number).ok_or_else(|| Fault::NoGroup(name.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::unistd::{getgid, getuid};
+
+    #[test]
+    fn a_number_needs_no_entry() {
+        assert_eq!(find_user("4199999999"), Ok((Uid::from_raw(4_199_999_999), Gid::from_raw(4_199_999_999))));
+        assert_eq!(find_group("4199999999"), Ok(Gid::from_raw(4_199_999_999)));
+        assert_eq!(find_user("no such user"), Err(Fault::NoUser("no such user".into())));
+        assert_eq!(find_group("no such group"), Err(Fault::NoGroup("no such group".into())));
+    }
 
     #[test]
     fn what_was_not_given_up_is_found() {

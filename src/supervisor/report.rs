@@ -3,6 +3,7 @@
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters};
 use crate::base::reason::FailureReason;
+use crate::config::Origin;
 use crate::worker::WorkerStats;
 use std::fmt;
 
@@ -70,6 +71,22 @@ impl fmt::Display for Report<'_> {
             self.now.since(self.replaced).as_secs_f64(),
             self.resident / MIB,
         )
+    }
+}
+
+/// Logs which settings of the file have changed since the start: a reload leaves them as they were.
+pub(super) fn tell_changed_settings(origin: &Origin) {
+    let file = origin.file().display();
+    match origin.changed_settings() {
+        Ok(changed) if changed.is_empty() => {}
+        Ok(changed) => log::warn!(
+            "{file}: changed since the start, and in effect only after a restart or an upgrade (SIGUSR2): {}",
+            changed.join(", ")
+        ),
+        Err(failure) => {
+            failure.to_string().lines().for_each(|line| log::error!("{line}"));
+            log::error!("{file}: with these faults a restart would fail; the settings stay as they were");
+        }
     }
 }
 

@@ -64,7 +64,8 @@ impl Scene {
         listeners.listen().expect("queues");
         let cpus = vec![affinity::CpuPlacement::Anywhere; workers];
         let mut supervisor =
-            Supervisor::assemble(&settings, &cpus, listeners, Inherited::default(), &events_out).expect("a house");
+            Supervisor::assemble(&settings, &cpus, (listeners, None), Inherited::default(), &events_out)
+                .expect("a house");
         supervisor.pool.start().expect("workers");
         Self { supervisor: Some(supervisor), events, address, folder, clock: Clock::new(), backend }
     }

@@ -51,6 +51,27 @@ pub struct Peer {
     pub subject: Option<Arc<String>>,
 }
 
+/// The client that a chain of proxies names: the first address from the right that is none of a trusted proxy's, or the
+/// leftmost where all are. What is no address ends the search: nobody vouches for what stands left of it.
+pub fn client_of(chain: &[u8], policy: &Policy, peer: IpAddr) -> IpAddr {
+    let mut client = peer;
+    for item in chain.rsplit(|byte| *byte == b',') {
+        let Some(address) = as_address(item.trim_ascii()) else { return client };
+        client = address;
+        if !policy.trusts(address) {
+            return client;
+        }
+    }
+    client
+}
+
+/// An address, which may have a port.
+fn as_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let address = text.parse::<IpAddr>().or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
 /// Whether a field that came in is passed on as it is. `X-Forwarded-For` never is: [`put_fields`] writes it anew;
 /// nor is the subject of a certificate, which nobody but this node can have seen.
 /// `Forwarded` (RFC 7239) is nothing this node adds, but from strangers it would be believed behind it.
@@ -197,6 +218,27 @@ mod tests {
     use super::*;
 
     /// Each octet at each place, next to neighbours of each width, is written as the standard library would.
+    #[test]
+    fn the_client_is_the_first_one_from_the_right_that_nobody_vouches_for() {
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network")).to_vec();
+        let policy = Policy { trusted, mode: Mode::Append };
+        let peer: IpAddr = "10.0.0.1".parse().expect("an address");
+        let table = [
+            ("", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("192.0.2.1, 10.0.0.1", "192.0.2.1"),
+            ("6.6.6.6, 192.0.2.1, 10.0.0.2,10.0.0.1", "192.0.2.1"),
+            ("10.0.0.9, 10.0.0.1", "10.0.0.9"),
+            ("192.0.2.1, unknown, 10.0.0.2, 10.0.0.1", "10.0.0.2"),
+            ("192.0.2.1:4321, 10.0.0.1", "192.0.2.1"),
+            ("[2001:db8::1]:4321, fd00::1, 10.0.0.1", "2001:db8::1"),
+            ("::ffff:192.0.2.1, 10.0.0.1", "192.0.2.1"),
+        ];
+        for (chain, expected) in table {
+            assert_eq!(client_of(chain.as_bytes(), &policy, peer).to_string(), expected, "{chain:?}");
+        }
+    }
+
     #[test]
     fn an_address_is_written_in_decimals() {
         let check = |address: IpAddr| {

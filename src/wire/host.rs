@@ -35,6 +35,13 @@ pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
+/// The host name of a `Host` value, as requests are routed by it; `None` where they get a 400.
+pub fn host_name(value: &[u8]) -> Option<String> {
+    let mut out = Vec::new();
+    write_name(value, &mut out)?;
+    String::from_utf8(out).ok()
+}
+
 /// Of a byte that stands in no name: the name ends there, if it is one.
 const NO_NAME: u8 = 1;
 

@@ -19,7 +19,7 @@ pub mod chunked;
 mod field;
 mod field_lines;
 pub mod forwarded;
-mod host;
+pub mod host;
 pub mod lenient_head;
 pub mod limits;
 pub mod proxy_protocol;

@@ -19,6 +19,7 @@ mod commands;
 mod connection;
 mod drain;
 mod effects;
+mod failure_log;
 mod idle;
 mod lazy_registration;
 mod lingering;
@@ -59,6 +60,7 @@ use crate::page::Pages;
 use crate::route;
 use crate::upstream::{self, Pool};
 use connection::{ActiveExchange, Client, Upstream};
+use failure_log::FailureLog;
 use ipnet::IpNet;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
@@ -192,6 +194,7 @@ pub struct Worker {
     /// Shortages, and what else is told in the log of what strangers can bring about.
     shortage_warnings: Throttle,
     warnings: Throttle,
+    failures: FailureLog,
     pending_registration: lazy_registration::PendingRegistration,
     lingering: lingering::Lingering,
     limiter: Option<Arc<ConnectionLimiter>>,
@@ -326,6 +329,7 @@ impl Worker {
             no_shedding_until: None,
             shortage_warnings: Throttle::new(1),
             warnings: Throttle::new(MOST_WARNINGS),
+            failures: FailureLog::default(),
             pending_registration: lazy_registration::PendingRegistration::default(),
             lingering: lingering::Lingering::default(),
             limiter: config.limiter,

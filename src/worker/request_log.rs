@@ -5,10 +5,11 @@ use crate::access_log::LogRecord;
 use crate::base::counters::Counter;
 use crate::base::reason::FailureReason;
 use crate::exchange::{Exchange, Request};
+use crate::wire::forwarded::{Policy, client_of};
 use std::net::IpAddr;
 
 impl Worker {
-    pub(super) fn record(&self, job: &ActiveExchange) {
+    pub(super) fn record(&mut self, job: &ActiveExchange) {
         // Until its job is over it is there.
         let Some(client) = self.clients.get(job.client).map(|client| client.peer.address) else { return };
         // The service's own are no traffic.
@@ -24,6 +25,7 @@ impl Worker {
             self.counters.count_reason(reason);
             let host = request.map_or("-", Request::host);
             log::debug!("{host}: {reason} for {client}");
+            self.failures.failed(host, &job.exchange, reason, self.core.now);
         }
         // A client that leaves before it has said anything is no request.
         let was_request = request.is_some() || stats.status != 0;
@@ -36,6 +38,9 @@ impl Worker {
     fn log_line(&self, exchange: &Exchange, client: IpAddr) {
         let (stats, request, now) = (exchange.stats(), exchange.request(), self.core.now);
         let frontend = exchange.target().map(|(frontend, _)| frontend);
+        let policy = &self.core.settings.forwarded;
+        let client =
+            if policy.accepts_values_from(client) { forwarded_client(request, policy, client) } else { client };
         let status = match stats.status {
             0 => stats.reason.map_or(0, FailureReason::status),
             status => status,
@@ -55,4 +60,10 @@ impl Worker {
             backend: stats.backend(now),
         });
     }
+}
+
+/// The client as the trusted proxies in front of this node tell it.
+#[cold]
+fn forwarded_client(request: Option<&Request>, policy: &Policy, peer: IpAddr) -> IpAddr {
+    request.map_or(peer, |request| client_of(request.forwarded_for(), policy, peer))
 }

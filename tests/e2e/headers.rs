@@ -186,6 +186,16 @@ fn x_debug_shows_where_a_tunnel_leads() {
 }
 
 #[test]
+fn x_debug_tells_nobody_by_default() {
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = Setup::for_backends([backend.url()]).set("debugNetworks", json!(null)).start();
+    for host in [HOST, "nobody.test"] {
+        let answer = proxy.client().exchange(asking_for_debug(host));
+        assert!(!answer.head.names().iter().any(|name| name.starts_with("x-debug")), "{}", answer.head);
+    }
+}
+
+#[test]
 fn x_debug_may_be_limited_to_networks() {
     let backend = Backend::always(canned::ok("ok"));
     let setup = Setup::for_backends([backend.url()]).set("debugNetworks", json!(["127.200.0.0/16"]));

@@ -210,3 +210,46 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     drop(reader);
     client.get(HOST, "/").expect_ok("ok");
 }
+
+#[test]
+fn behind_a_trusted_proxy_the_log_shows_the_client() {
+    let backend = Backend::always(canned::ok("ok"));
+    let setup = Setup::for_backends([backend.url()]).with_access_log().set("trustedNetworks", "127.0.0.0/24");
+    let proxy = setup.start();
+    let stranger = IpAddr::from([127, 9, 9, 9]);
+    let chain = "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-For: 127.0.0.9\r\n";
+    let request = |fields: &str| format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n");
+    let trusted = IpAddr::from([127, 0, 0, 1]);
+    let rows = [(trusted, chain, "192.0.2.1"), (trusted, "", "127.0.0.1"), (stranger, chain, "127.9.9.9")];
+    for (number, (source, fields, expected)) in rows.into_iter().enumerate() {
+        assert_eq!(proxy.client_from(source).exchange(request(fields)).status(), 200);
+        let lines = proxy.log_lines("access.log", number + 1);
+        let ips: Vec<_> = lines.iter().map(|line| Line::parse(line).ip).collect();
+        assert!(ips.iter().any(|ip| ip == expected), "{expected} in {lines:?}");
+    }
+}
+
+#[test]
+fn failed_requests_are_logged_once_a_backend_and_reason() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = (format!("http://{}", silent.local_addr().expect("an address")), silent);
+    let refusing = format!("http://{}", crate::support::unused_address());
+    let setup = Setup::new().route("silent.test", [silent.0.clone()]).route("refused.test", [refusing.clone()]);
+    let proxy = setup.set("responseTimeout", 0.1).set("retryOnError", 0).set("deadBackendTTL", 0.001).start();
+    for _ in 0..3 {
+        assert_eq!(proxy.client().get("silent.test", "/").status(), 504);
+        assert_eq!(proxy.client().get("refused.test", "/").status(), 502);
+    }
+    assert_eq!(proxy.client().get("unknown.test", "/").status(), 400);
+    let expected = [
+        format!(
+            "silent.test: a request failed at backend {}: response_timeout (504, ended by server.responseTimeout)",
+            silent.0
+        ),
+        format!("refused.test: a request failed at backend {refusing}: connect_failed (502)"),
+    ];
+    for line in &expected {
+        until("the failure is logged", || proxy.stderr().contains(line));
+    }
+    assert_eq!(proxy.stderr().matches("a request failed").count(), 2, "{}", proxy.stderr());
+}

@@ -113,6 +113,26 @@ fn a_file_is_carried_by_difference_and_a_host_is_explained() {
     }
     let all = sluice(&["routes", "--driver", &driver]);
     assert_eq!(text(&all.stdout), "*.test  \"y\"  2 backends\na.test  \"x\"  1 backends\n");
+
+    // What requests would meet, the status says too.
+    redis.run::<()>("RPUSH edge:frontend:bad.test x nonsense");
+    redis.run::<()>("SET edge:frontend:string.test x");
+    redis.run::<()>("RPUSH edge:frontend:half.test http://10.0.0.1 nonsense http://10.0.0.2");
+    redis.run::<()>("RPUSH edge:frontend:Shop.Test:80 x http://10.0.0.1");
+    for (host, is_served, line) in [
+        ("b.test:8080", true, "edge:frontend:*.test  serves"),
+        ("bad.test", false, "edge:frontend:bad.test  cannot be used, requests get a 502"),
+        ("string.test", false, "edge:frontend:string.test  cannot be used: "),
+        ("half.test", true, "    0  nonsense  is left out: expected http://host:port"),
+        ("half.test", true, "item 0 is a URL"),
+        ("nowhere", false, "no route: requests get a 400"),
+    ] {
+        let output = sluice(&["routes", host, "--driver", &driver]);
+        assert_eq!(output.status.success(), is_served, "{host}: {}", text(&output.stdout));
+        assert!(text(&output.stdout).contains(line), "{host}: {}", text(&output.stdout));
+    }
+    let all = text(&sluice(&["routes", "--driver", &driver]).stdout);
+    assert!(all.contains("Shop.Test:80  \"x\"  1 backends  never matches: a host has no scheme and no port"), "{all}");
 }
 
 #[test]
@@ -160,4 +180,23 @@ fn redis_is_kept_in_step_with_a_file_that_changes() {
     routes.write(&of(&backends[0]));
     until_all_say(&mut clients, HOST, "one");
     assert!(child.0.try_wait().expect("asking").is_none(), "it goes on");
+}
+
+#[test]
+fn keys_that_never_match_are_named_in_the_log() {
+    let redis = Server::start();
+    for line in ["RPUSH frontend:Shop.Test x http://10.0.0.1", "HSET tls:shop.test. certificate x key y"] {
+        redis.run::<()>(line);
+    }
+    let proxy = Setup::new().driver(redis.url()).start();
+    let named = |key: &str| format!("redis: the key {key} never matches a request: ");
+    for key in ["frontend:Shop.Test", "tls:shop.test."] {
+        until("a key that is there is named", || proxy.stderr().contains(&named(key)));
+    }
+    redis.run::<()>("RPUSH frontend:shop.test:80 x http://10.0.0.1");
+    redis.run::<()>("RPUSH frontend:good.test http://10.0.0.1 http://10.0.0.2");
+    until("a key that is written is named", || proxy.stderr().contains(&named("frontend:shop.test:80")));
+    proxy.client().get("good.test", "/");
+    until("the list without an identifier", || proxy.stderr().contains("frontend:good.test: item 0 is a URL"));
+    assert!(!proxy.stderr().contains(&named("frontend:good.test")));
 }

@@ -170,6 +170,11 @@ fn wrong_listeners() {
             "http.bind[1]: found an object ([::1]:80 once more), expected every address and port only once",
         ),
         (
+            json!({"http": {"bind": "::1", "port": 443}, "https": {"bind": ["::", "::1"]}}),
+            "https.bind[1]: found \"::1\" ([::1]:443, which http has too), expected an address and port that http does not \
+             have",
+        ),
+        (
             json!({"https": {"bind": "::", "cert": "/nowhere/a.crt"}}),
             "https.bind: found no key, expected a key to the certificate",
         ),

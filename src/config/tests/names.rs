@@ -154,6 +154,21 @@ fn keys_that_stand_twice_are_told() {
     assert_eq!(settings.listeners[0].port(), 81);
 }
 
+#[test]
+fn x_debug_for_everybody_is_told() {
+    let open = "server.debugNetworks: is open to everybody: X-Debug tells any client the addresses of backends; name the \
+                networks of operators alone";
+    for (networks, expected) in [
+        (json!(null), &[][..]),
+        (json!(["10.0.0.0/8", "fd00::/8"]), &[]),
+        (json!("0.0.0.0/0"), &[open]),
+        (json!(["127.0.0.1", "::/0"]), &[open]),
+        (json!("128.0.0.0/1"), &[open]),
+    ] {
+        assert_eq!(warnings_of(&with(&json!({"server": {"debugNetworks": networks}}))), expected, "{networks}");
+    }
+}
+
 /// The document that has the table of settings, and the first line of the table.
 const DOCUMENT: &str = "README.md";
 const TABLE: &str = "| setting | default | meaning |";
@@ -175,6 +190,30 @@ fn the_table_of_settings_has_every_setting_and_no_other() {
     known.retain(|path| !is_section(path));
     known.sort_unstable();
     assert_eq!(in_table, known);
+}
+
+#[test]
+fn https_under_its_old_name_listens_where_the_old_addresses_say() {
+    let of = |server: Value| {
+        let text = json!({"driver": "file:a", "server": server}).to_string();
+        let (settings, _) = from_text(&text, Path::new("a.json"), &Overrides::default()).expect("a good text");
+        let addresses: Vec<_> = settings.tls.iter().flat_map(|tls| &tls.listeners).map(|one| one.address).collect();
+        (settings.listeners, addresses)
+    };
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    for (server, plain, encrypted) in [
+        (json!({"https": {}}), vec!["127.0.0.1:80"], vec!["127.0.0.1:443"]),
+        (json!({"https": {}, "address": "0.0.0.0"}), vec!["0.0.0.0:80"], vec!["0.0.0.0:443"]),
+        (
+            json!({"https": {"port": 8443}, "port": 8080, "address": ["10.0.0.1"], "address6": ["::1"]}),
+            vec!["10.0.0.1:8080", "[::1]:8080"],
+            vec!["10.0.0.1:8443", "[::1]:8443"],
+        ),
+        (json!({"https": {"bind": "10.0.0.2"}, "address": "10.0.0.1"}), vec!["10.0.0.1:80"], vec!["10.0.0.2:443"]),
+    ] {
+        let expected = [plain, encrypted].map(|list| list.into_iter().map(address).collect::<Vec<_>>());
+        assert_eq!(of(server.clone()), expected.into(), "{server}");
+    }
 }
 
 #[test]

@@ -18,7 +18,6 @@ fn admin_defaults() -> crate::admin::Settings {
 }
 
 fn defaults() -> Settings {
-    let parse = |text: &str| text.parse().expect("a network");
     Settings {
         exchange: exchange::Settings {
             head_timeout: seconds(30),
@@ -35,7 +34,7 @@ fn defaults() -> Settings {
             on_client_abort: exchange::OnClientAbort::Close,
             via: Some("sluice".into()),
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
-            debug_networks: vec![parse("0.0.0.0/0"), parse("::/0")],
+            debug_networks: vec![],
             redirect: exchange::Redirect { for_all: false, port: 443 },
             health: health::Settings { dead_ttl: seconds(30), dead_on_500: true, checker_until: Moment::ZERO },
         },
@@ -83,6 +82,7 @@ fn defaults() -> Settings {
         tls: None,
         backend_tls: TlsToBackends::default(),
         user: None,
+        has_default_user: false,
         group: None,
     }
 }
@@ -211,7 +211,7 @@ fn habits() {
             let networks = ["10.0.0.0/8", "::1/128", "192.168.0.1/32"];
             all.exchange.forwarded.trusted = networks.map(|network| network.parse().expect("a network")).into();
         }),
-        (json!({"debugNetworks": []}), |all| all.exchange.debug_networks.clear()),
+        (json!({"debugNetworks": []}), |_| {}),
         (json!({"debugNetworks": "127.0.0.1"}), |all| {
             all.exchange.debug_networks = vec!["127.0.0.1/32".parse().expect("a network")];
         }),

@@ -121,6 +121,25 @@ fn every_fault_of_meaning_is_found_in_one_go() {
 }
 
 #[test]
+fn patterns_that_no_host_is_looked_up_under_are_named() {
+    for good in ["a.example", "*.example", "*", "[::1]", "under_score.x", "localhost"] {
+        assert_eq!(pattern_problem(good), None, "{good}");
+    }
+    for (bad, expected) in [
+        ("Shop.Example", "rename it to shop.example"),
+        ("shop.example.", "rename it to shop.example"),
+        ("shop.example:80", "no port"),
+        ("http://shop.example", "no port"),
+        ("*shop.example", "a star stands alone"),
+        ("*.a.b.c.d.e.f", "more than 5 labels"),
+        ("", "expected a host name"),
+    ] {
+        let problem = pattern_problem(bad).unwrap_or_default();
+        assert!(problem.contains(expected), "{bad}: {problem}");
+    }
+}
+
+#[test]
 fn the_top_level() {
     let table: &[(&str, &[&str])] = &[
         ("{}", &["line 1, column 1: frontends: is missing, expected an object of lists"]),

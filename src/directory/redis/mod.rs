@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod jobs;
 mod key_pairs;
+mod odd_keys;
 mod reader;
 mod reading;
 mod resp;
@@ -34,6 +35,7 @@ use certificates::RedisCertificateService;
 use connect::{Continuity, Identity};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use jobs::JobGiver;
+use odd_keys::OddKeys;
 use reader::RouteReader;
 use route_state::{ChangedKey, Limits, Output, OwnMark, Replies, RouteState};
 use save::{Routes, Saver};
@@ -182,6 +184,7 @@ pub(super) fn start(
         settings: settings.clone(),
         status,
         changed_certificates,
+        odd_keys: OddKeys::default(),
         certificate_service: channels.certificates.clone(),
         _guard: guard,
     };
@@ -211,6 +214,7 @@ struct Server {
     status: Arc<Status>,
     /// What the clerk who knows the certificates has to be told, and how to wake him.
     changed_certificates: Arc<ChangedCertificates>,
+    odd_keys: OddKeys,
     certificate_service: Sender<CertificateCommand>,
     /// The other threads end when this is dropped.
     _guard: Sender<Infallible>,
@@ -297,7 +301,16 @@ impl Server {
                 }
             }
             Event::ChangedKey(changed) => {
-                changed.iter().for_each(|changed| self.state.touch(changed, now));
+                changed.iter().for_each(|changed| {
+                    self.state.touch(changed, now);
+                    match changed {
+                        ChangedKey::Route(pattern) => {
+                            self.odd_keys.written(&self.settings.read.frontend_key(""), pattern);
+                        }
+                        ChangedKey::Certificate(pattern) => self.odd_keys.written("tls:", pattern),
+                        _ => {}
+                    }
+                });
                 self.touch_certificates(&changed);
                 // The database was emptied: by an order, or as that of a replica that takes another master's data.
                 if changed.contains(&ChangedKey::All)
@@ -341,6 +354,7 @@ impl Server {
         self.is_away = false;
         self.refresh_at = now + self.refresh_every(watch.mode);
         self.status.connected(watch.mode.number());
+        self.odd_keys.scan(&self.settings.read);
         // Nobody has told what was written in between.
         self.touch_certificates(&[ChangedKey::All]);
         self.state.up(continuity == Continuity::Same, now);

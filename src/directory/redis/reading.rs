@@ -126,7 +126,12 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     if backends.is_empty() && total > 0 {
         return Err(faults.swap_remove(0));
     }
-    let faults = faults.into_iter().map(|fault| format!("frontend:{pattern}: {fault}; it is left out")).collect();
+    let mut faults: Vec<_> =
+        faults.into_iter().map(|fault| format!("frontend:{pattern}: {fault}; it is left out")).collect();
+    if BackendUrl::parse(&id).is_ok() {
+        faults
+            .push(format!("frontend:{pattern}: item 0 is a URL, but item 0 of a list is an identifier and no backend"));
+    }
     let places = (places.len() < total).then(|| places.into());
     Ok(Some(Listing {
         // It goes into headers and lines of the log: nothing in it may end them.
@@ -319,6 +324,15 @@ mod tests {
         assert_eq!(reading(&[none.clone(), long.clone(), some.clone()]), Reading::Unread(FailureReason::BadRoute));
         assert_eq!(&*found(reading(&[some.clone(), long, none.clone()])).0, "a.b");
         assert_eq!(&*found(reading(&[Value::Int(0), Value::Int(0), some])).0, "*");
+    }
+
+    #[test]
+    fn a_list_without_an_identifier_is_named() {
+        let none = list(&[]);
+        let (_, listing, _) = found(reading(&[list(&["http://10.0.0.1", "http://10.0.0.2"]), none.clone(), none]));
+        assert_eq!((listing.record.backends.len(), listing.total), (1, 1));
+        let expected = "frontend:a.b: item 0 is a URL, but item 0 of a list is an identifier and no backend";
+        assert_eq!(listing.faults, [expected]);
     }
 
     #[test]

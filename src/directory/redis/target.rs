@@ -104,6 +104,8 @@ impl Target {
         match target.map(|target| Self { prefix: prefix.to_owned(), ..target }) {
             Ok(target) if is_cut(&target.to_string()) => Err(TargetFault::At),
             Err(_) if is_cut(prefix) => Err(TargetFault::At),
+            // A query that goes on in what seems to be the prefix: a `#` of its own has ended the password.
+            Ok(_) if prefix.contains('&') => Err(TargetFault::Query),
             result => result,
         }
     }
@@ -259,6 +261,7 @@ mod tests {
             ("redis://ho st", Err(TargetFault::Host)),
             ("unix:relative", Err(TargetFault::Path)),
             ("unix:/run/redis.sock?what=1", Err(TargetFault::Query)),
+            ("unix:/r?pass=a#b&db=1", Err(TargetFault::Query)),
             ("redis://%ff@host", Err(TargetFault::Escape)),
             ("redis://:12#34@host", Err(TargetFault::At)),
             ("redis://:se#cret@host", Err(TargetFault::At)),

@@ -302,6 +302,6 @@ fn gone() -> RedisError {
 }
 
 /// A prefix as a pattern that means just itself.
-fn escape(prefix: &str) -> String {
+pub(super) fn escape(prefix: &str) -> String {
     prefix.chars().flat_map(|char| ("*?[]\\".contains(char)).then_some('\\').into_iter().chain([char])).collect()
 }

@@ -1,6 +1,6 @@
 //! How the program is started, again and again.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -53,4 +53,20 @@ impl Launch {
             .spawn()
             .expect("starting the proxy")
     }
+}
+
+/// Has the program check the configuration of this directory: whether it is good, and all that was said.
+pub(crate) fn dry(dir: &Path) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    let output = command.arg("--dry").arg("--config").arg(dir.join("config.json")).output();
+    let output = output.expect("starting the proxy");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Puts a file in the place of another in one step.
+pub(super) fn write_whole(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text).unwrap_or_else(|error| panic!("writing {}: {error}", draft.display()));
+    fs::rename(&draft, path).unwrap_or_else(|error| panic!("renaming to {}: {error}", path.display()));
 }

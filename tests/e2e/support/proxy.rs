@@ -1,7 +1,7 @@
 //! The proxy as a child process, with a directory of its own for its files.
 
 use super::client::{self, Client};
-use super::launch::Launch;
+use super::launch::{self, Launch, write_whole};
 use super::tls::Pair;
 use super::{HOST, PATIENCE, holds_within, until, unused_address};
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +13,7 @@ use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -163,6 +163,12 @@ impl Setup {
         self
     }
 
+    /// Becomes this user.
+    pub(crate) fn user(mut self, user: impl Into<Value>) -> Self {
+        self.user = user.into();
+        self
+    }
+
     /// Sends its standard error there, not to a file.
     pub(crate) fn stderr(mut self, to: impl Into<Stdio>) -> Self {
         self.stderr = Some(to.into());
@@ -212,8 +218,11 @@ impl Setup {
     fn write_config(&self, address: SocketAddr) {
         let mut http = self.http.clone();
         http.extend([("bind".to_owned(), json!(address.ip().to_string())), ("port".to_owned(), json!(address.port()))]);
+        let mut server = self.server.clone();
+        // Most tests want to know the reason of a response.
+        server.entry("debugNetworks").or_insert_with(|| json!(["127.0.0.0/8", "::1"]));
         let config = json!({
-            "server": self.server,
+            "server": server,
             "http": http,
             "https": if self.https.is_empty() { Value::Null } else { Value::Object(self.https.clone()) },
             "driver": self.driver,
@@ -227,11 +236,8 @@ impl Setup {
     /// Has the proxy check the configuration: whether it is good, and all that was said.
     pub(crate) fn dry(&self) -> (bool, String) {
         self.write_config(unused_address());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-        let output = command.arg("--dry").arg("--config").arg(self.dir.join("config.json")).output();
-        let output = output.expect("starting the proxy");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+        self.write_routes();
+        launch::dry(&self.dir)
     }
 
     /// Starts the proxy and waits until it accepts connections.
@@ -256,21 +262,22 @@ impl Setup {
         (status, said)
     }
 
+    /// Unless the test has written its own.
+    fn write_routes(&self) {
+        if !self.dir.join("routes.json").exists() {
+            let mut routes = json!({"frontends": self.frontends});
+            if !(self.certificates.is_empty() && self.options.is_empty()) {
+                (routes["certificates"], routes["options"]) = (json!(self.certificates), json!(self.options));
+            }
+            write_whole(&self.dir.join("routes.json"), &format!("{routes:#}"));
+        }
+    }
+
     fn spawn(&mut self) -> (SocketAddr, Child) {
         let address = self.address.unwrap_or_else(unused_address);
         self.write_config(address);
-        if !self.dir.join("routes.json").exists() {
-            let routes = routes(&self.frontends, &self.certificates, &self.options);
-            write_whole(&self.dir.join("routes.json"), &format!("{routes:#}"));
-        }
+        self.write_routes();
         (address, self.launch.spawn(&self.dir, self.stderr.take()))
-    }
-}
-
-fn routes(frontends: &Map<String, Value>, certificates: &Map<String, Value>, options: &Map<String, Value>) -> Value {
-    match (certificates.is_empty(), options.is_empty()) {
-        (true, true) => json!({"frontends": frontends}),
-        _ => json!({"frontends": frontends, "certificates": certificates, "options": options}),
     }
 }
 
@@ -490,10 +497,4 @@ impl Drop for Proxy {
         // What cannot be removed lies in the system's directory for such things.
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-fn write_whole(path: &Path, text: &str) {
-    let draft = path.with_extension("draft");
-    fs::write(&draft, text).unwrap_or_else(|error| panic!("writing {}: {error}", draft.display()));
-    fs::rename(&draft, path).unwrap_or_else(|error| panic!("renaming to {}: {error}", path.display()));
 }

@@ -1,0 +1,94 @@
+//! What of a configuration's file has changed since it was read.
+
+use super::raw::join;
+use super::{Failure, Fault, Overrides, from_text};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The file of a configuration, and what stood in it when it was taken into use.
+#[derive(Debug)]
+pub struct Origin {
+    file: PathBuf,
+    overrides: Overrides,
+    /// `Null` where it was no JSON.
+    before: Value,
+}
+
+impl Origin {
+    /// Remembers what stands in the file now.
+    pub fn new(file: &Path, overrides: &Overrides) -> Self {
+        let before = fs::read_to_string(file).map_or(Value::Null, |text| parse(&text));
+        Self { file: file.to_owned(), overrides: overrides.clone(), before }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The paths of the settings that are others than at the start, as in `http.port`, or why the file can no longer be used.
+    pub fn changed_settings(&self) -> Result<Vec<String>, Failure> {
+        let text = fs::read_to_string(&self.file).map_err(|error| Failure {
+            file: self.file.clone(),
+            faults: vec![Fault::Unreadable { error: error.to_string() }],
+            warnings: Vec::new(),
+        })?;
+        from_text(&text, &self.file, &self.overrides)?;
+        let mut changed = BTreeSet::new();
+        compare("", &self.before, &parse(&text), &mut changed);
+        Ok(changed.into_iter().collect())
+    }
+}
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).unwrap_or_default()
+}
+
+/// What is left out is `null`, as everywhere. Objects are compared member by member, lists as a whole.
+fn compare(path: &str, before: &Value, now: &Value, changed: &mut BTreeSet<String>) {
+    let empty = serde_json::Map::new();
+    let members = |value: &Value| value.as_object().cloned();
+    if before == now {
+        return;
+    }
+    match (members(before), members(now)) {
+        (None, None) => {
+            changed.insert(path.to_owned());
+        }
+        (before, now) => {
+            let (before, now) = (before.unwrap_or_else(|| empty.clone()), now.unwrap_or_else(|| empty.clone()));
+            for key in before.keys().chain(now.keys()) {
+                let [before, now] = [&before, &now].map(|members| members.get(key).unwrap_or(&Value::Null));
+                compare(&join(path, key), before, now, changed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn changed_settings_are_named_by_their_paths() {
+        let before = json!({"http": {"port": 80, "bind": ["::1"]}, "server": {"debug": null}, "driver": "redis:"});
+        let table = [
+            (before.clone(), vec![]),
+            (json!({"http": {"port": 80, "bind": ["::1"]}, "driver": "redis:"}), vec![]),
+            (json!({"http": {"port": 81, "bind": ["::"]}, "driver": "redis:"}), vec!["http.bind", "http.port"]),
+            (json!({"driver": {"url": "redis:"}}), vec!["driver.url", "http.bind", "http.port"]),
+            (
+                json!({"http": {"port": 80, "bind": ["::1"]}, "driver": "redis:", "https": {"port": 1}}),
+                vec!["https.port"],
+            ),
+        ];
+        for (now, expected) in table {
+            let mut changed = BTreeSet::new();
+            compare("", &before, &now, &mut changed);
+            assert_eq!(changed.into_iter().collect::<Vec<_>>(), expected, "{now}");
+        }
+    }
+}

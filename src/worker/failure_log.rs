@@ -1,0 +1,100 @@
+//! Failed requests in the program's own log, at the default level: one line for each backend, reason and minute.
+
+use crate::base::clock::Moment;
+use crate::base::reason::FailureReason;
+use crate::exchange::Exchange;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The time that has one line.
+const SPAN: Duration = Duration::from_secs(60);
+
+/// Backends and reasons that are told apart; others have no line until old ones are over.
+const MAX_KINDS: usize = 4096;
+
+/// A backend's URL, or the host of a request that has none, and the reason.
+type Kind = (Box<str>, FailureReason);
+
+/// When a kind has its next line, and how many requests have failed so since the last one.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    next: Moment,
+    untold: u64,
+}
+
+/// The kinds of failures of a worker or of the process.
+#[derive(Debug, Default)]
+pub(super) struct FailureLog(HashMap<Kind, Told>);
+
+/// What all workers have told. A worker locks it only where it would tell something itself: once a kind and minute.
+static PROCESS: LazyLock<Mutex<FailureLog>> = LazyLock::new(Mutex::default);
+
+impl FailureLog {
+    /// Logs a failure, unless one of its kind was logged within the minute.
+    #[cold]
+    pub(super) fn failed(&mut self, host: &str, exchange: &Exchange, reason: FailureReason, now: Moment) {
+        if !reason.is_of_backend() {
+            return;
+        }
+        let backend = exchange.target().and_then(|(frontend, member)| frontend.members.get(member));
+        let backend = backend.map(|member| member.backend.url().to_string());
+        let kind = backend.as_deref().unwrap_or(host);
+        let Some(untold) = self.admit(kind, reason, now) else { return };
+        if PROCESS.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, reason, now).is_none() {
+            return;
+        }
+        let at = backend.map(|url| format!(" at backend {url}")).unwrap_or_default();
+        let setting = reason.setting().map(|setting| format!(", ended by {setting}")).unwrap_or_default();
+        let status = match reason.status() {
+            0 => "response cut".to_owned(),
+            status => status.to_string(),
+        };
+        let more =
+            if untold == 0 { String::new() } else { format!("; {untold} more of this kind since the last line") };
+        log::warn!("{host}: a request failed{at}: {reason} ({status}{setting}){more}");
+    }
+
+    /// How many of this kind were not told; `None` where this one is not told either.
+    fn admit(&mut self, kind: &str, reason: FailureReason, now: Moment) -> Option<u64> {
+        if self.0.len() >= MAX_KINDS {
+            self.0.retain(|_, told| told.next > now);
+        }
+        if let Some(told) = self.0.get_mut(&(Box::from(kind), reason)) {
+            if told.next > now {
+                told.untold += 1;
+                return None;
+            }
+            told.next = now + SPAN;
+            return Some(std::mem::take(&mut told.untold));
+        }
+        if self.0.len() >= MAX_KINDS {
+            return None;
+        }
+        self.0.insert((kind.into(), reason), Told { next: now + SPAN, untold: 0 });
+        Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_one_line_a_minute_and_the_others_are_counted() {
+        let mut failures = FailureLog::default();
+        let mut now = Moment::ZERO + Duration::from_secs(5);
+        let mut admit = |kind: &str, reason, now| failures.admit(kind, reason, now);
+        assert_eq!(admit("http://a", FailureReason::ConnectFailed, now), Some(0));
+        assert_eq!(admit("http://a", FailureReason::ConnectFailed, now), None);
+        assert_eq!(admit("http://a", FailureReason::ResponseTimeout, now), Some(0));
+        assert_eq!(admit("http://b", FailureReason::ConnectFailed, now), Some(0));
+        now = now + SPAN;
+        assert_eq!(admit("http://a", FailureReason::ConnectFailed, now), Some(1));
+        assert_eq!(admit("http://a", FailureReason::ResponseTimeout, now), Some(0));
+        for number in 0..2 * MAX_KINDS {
+            admit(&number.to_string(), FailureReason::ConnectFailed, now);
+        }
+        assert!(failures.0.len() <= MAX_KINDS);
+    }
+}
