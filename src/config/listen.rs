@@ -2,11 +2,11 @@
 
 use super::raw::{Field, Section};
 use super::server::read_networks;
+use crate::worker::{HeaderUse, ProxyNetworks};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 const DEFAULT_PORT: u16 = 80;
 
@@ -15,7 +15,7 @@ const DEFAULT_PORT: u16 = 80;
 pub(super) struct Proxies<'t> {
     /// `server.trustedNetworks`.
     trusted: &'t [IpNet],
-    by_address: BTreeMap<SocketAddr, Arc<[IpNet]>>,
+    by_address: BTreeMap<SocketAddr, ProxyNetworks>,
 }
 
 impl<'t> Proxies<'t> {
@@ -23,13 +23,25 @@ impl<'t> Proxies<'t> {
         Self { trusted, by_address: BTreeMap::new() }
     }
 
-    pub(super) fn into_map(self) -> BTreeMap<SocketAddr, Arc<[IpNet]>> {
+    pub(super) fn into_map(self) -> BTreeMap<SocketAddr, ProxyNetworks> {
         self.by_address
     }
 
     /// What a section says: nobody where it says no, `None` where it says nothing.
-    fn read(&self, section: &Section<'_>) -> Option<Vec<IpNet>> {
+    fn read(&self, section: &Section<'_>) -> Option<Vec<(IpNet, HeaderUse)>> {
         let field = section.field("proxyProtocol");
+        let all = |networks: Vec<IpNet>, header| networks.into_iter().map(move |network| (network, header));
+        if field.value()?.is_object() {
+            let uses = field.clone().section();
+            let rows =
+                [("required", HeaderUse::Required), ("allowed", HeaderUse::Allowed), ("ignored", HeaderUse::Ignored)];
+            let read = |(key, header)| all(read_networks(&uses.field(key)).unwrap_or_default(), header);
+            let networks: Vec<_> = rows.into_iter().flat_map(read).collect();
+            if networks.is_empty() {
+                field.refuse("networks in required, allowed or ignored");
+            }
+            return Some(networks);
+        }
         let networks = match field.value()? {
             Value::Bool(false) => return Some(Vec::new()),
             Value::Bool(true) => self.trusted.to_vec(),
@@ -42,18 +54,18 @@ impl<'t> Proxies<'t> {
                 networks
             }
             _ => {
-                field.refuse("true, false, or the networks of the proxies such as \"10.0.0.0/8\"");
+                field.refuse("true, false, the networks of the proxies such as \"10.0.0.0/8\", or an object of required, allowed and ignored ones");
                 return None;
             }
         };
         if networks.is_empty() {
             field.refuse("the networks of the proxies, here or in server.trustedNetworks");
         }
-        Some(networks)
+        Some(all(networks, HeaderUse::Required).collect())
     }
 
     /// Notes what an address says of itself, or else what all are told.
-    fn add(&mut self, address: SocketAddr, own: Option<&Section<'_>>, common: Option<&Vec<IpNet>>) {
+    fn add(&mut self, address: SocketAddr, own: Option<&Section<'_>>, common: Option<&Vec<(IpNet, HeaderUse)>>) {
         let own = own.and_then(|section| self.read(section));
         if let Some(networks) = own.as_ref().or(common).filter(|networks| !networks.is_empty()) {
             self.by_address.insert(address, networks.as_slice().into());

@@ -103,7 +103,7 @@ impl Worker {
             return self.stage(job, Endpoint::Client(key));
         }
         let is_ready = client.stream.has_more() && client.stream.unread.is_empty();
-        if client.is_shaking_hands || client.awaits_header || client.is_lingering || !is_ready {
+        if client.is_shaking_hands || client.awaits_header.is_some() || client.is_lingering || !is_ready {
             return false;
         }
         let start = self.batch.used;

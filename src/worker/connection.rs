@@ -1,5 +1,6 @@
 //! What lives in a worker's three slabs.
 
+use super::proxy_protocol::HeaderUse;
 use super::pump::Endpoint;
 use super::read_size::{ClientReadSize, ReadSize};
 use crate::base::buffer::{BufferPool, BufferUsage};
@@ -175,7 +176,7 @@ pub(super) struct Client {
     /// It counts among those whose handshake is under way.
     pub(super) is_shaking_hands: bool,
     /// A proxy has yet to tell who it is.
-    pub(super) awaits_header: bool,
+    pub(super) awaits_header: Option<HeaderUse>,
     /// It came to the service of this node, and moves to no other worker.
     pub(super) is_for_service: bool,
     /// The poll tells what happens to it.

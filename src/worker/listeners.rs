@@ -2,6 +2,7 @@
 
 use super::connection::{BufferedConnection, Client};
 use super::overload::{Need, is_shortage};
+use super::proxy_protocol::{HeaderUse, ProxyNetworks, header_use};
 use super::read_size::ClientReadSize;
 use super::{Deferred, Kind, Owner, Worker};
 use crate::base::clock::Moment;
@@ -11,12 +12,10 @@ use crate::net::connection_limiter::{ConnectionPermit, Exhausted};
 use crate::net::listener::has_pending;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
-use ipnet::IpNet;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a door is closed when hands cannot be shaken with more clients, or the system has no descriptor or memory
@@ -47,7 +46,7 @@ pub(super) struct WorkerListener {
     /// What comes here is for this node itself.
     is_for_service: bool,
     /// The networks whose word is taken on who the client is; every connection has to begin with it.
-    proxies: Option<Arc<[IpNet]>>,
+    proxies: Option<ProxyNetworks>,
     /// Nobody is let in before this moment; [`Moment::NEVER`] is until there is room again.
     pub(super) paused_until: Option<Moment>,
 }
@@ -183,14 +182,18 @@ impl Worker {
             return;
         };
         let (local_port, secure, is_secure) = (*port, *secure, secure.is_some());
-        let (is_for_service, awaits_header) = (*is_for_service, proxies.is_some());
+        let is_for_service = *is_for_service;
         let ip = address.ip().to_canonical();
-        if proxies.as_ref().is_some_and(|proxies| !proxies.iter().any(|network| network.contains(&ip))) {
-            log::debug!("{ip}: may not say who its clients are");
-            return self.counters.count(Counter::UntrustedProxies);
-        }
+        let awaits_header = match proxies.as_ref().map(|proxies| header_use(proxies, ip)) {
+            Some(None) => {
+                log::debug!("{ip}: may not say who its clients are");
+                return self.counters.count(Counter::UntrustedProxies);
+            }
+            None | Some(Some(HeaderUse::Ignored)) => None,
+            Some(expected) => expected,
+        };
         // Of whom a proxy speaks counts once it has spoken.
-        let permit = if awaits_header || is_for_service { Ok(None) } else { self.admit(ip) };
+        let permit = if awaits_header.is_some() || is_for_service { Ok(None) } else { self.admit(ip) };
         let Ok(permit) = permit else { return self.counters.count(Counter::PerIpRejections) };
         let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
         let peer = Peer { address: ip, local_port, secure: is_secure, subject: None };
@@ -219,14 +222,14 @@ impl Worker {
         });
         self.counters.count(Counter::Accepted);
         self.note_idle(key);
-        if awaits_header {
+        if awaits_header.is_some() {
             self.await_header(key);
         }
         if is_secure {
             self.add_handshake(key);
         }
         // What begins with the first bytes alone is never over soon.
-        if is_secure || awaits_header { self.register_client(key) } else { self.read_at_once(key) }
+        if is_secure || awaits_header.is_some() { self.register_client(key) } else { self.read_at_once(key) }
     }
 
     /// The part of a new connection in what this address may have. An error where the address has all of it already.
@@ -262,7 +265,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(key) else { return };
         match client.job {
             None if client.is_lingering => self.lingering_due(key),
-            None if client.awaits_header => self.header_due(key),
+            None if client.awaits_header.is_some() => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => {
                 // What there is need not be a request.

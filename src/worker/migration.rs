@@ -5,6 +5,7 @@
 //! their clients move.
 
 use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::proxy_protocol::HeaderUse;
 use super::read_size::ClientReadSize;
 use super::{Deferred, Kind, Owner, Worker, WorkerCommand};
 use crate::base::buffer::BufferUsage;
@@ -82,7 +83,7 @@ pub struct MigratingConnection {
     served: u32,
     permit: Option<Box<ConnectionPermit>>,
     is_shaking_hands: bool,
-    awaits_header: bool,
+    awaits_header: Option<HeaderUse>,
     told: Option<Box<ProxyAddresses>>,
     /// When it has been idle, or has shaken hands, for too long; `None` to begin anew.
     due: Option<Moment>,
@@ -141,7 +142,7 @@ impl From<PlainClient> for MigratingConnection {
             served,
             permit: None,
             is_shaking_hands: false,
-            awaits_header: false,
+            awaits_header: None,
             told,
             due: None,
             tunnel: None,
@@ -155,7 +156,7 @@ impl DrainTarget {
         match self {
             Self::Worker(..) => true,
             Self::Outside(_) => {
-                let is_plain = !client.stream.transport.is_encrypted() && !client.awaits_header;
+                let is_plain = !client.stream.transport.is_encrypted() && client.awaits_header.is_none();
                 client.job.is_none() && is_plain && client.stream.unread.is_empty()
             }
         }

@@ -61,9 +61,9 @@ use crate::route;
 use crate::upstream::{self, Pool};
 use connection::{ActiveExchange, Client, Upstream};
 use failure_log::FailureLog;
-use ipnet::IpNet;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
+pub use proxy_protocol::{HeaderUse, ProxyNetworks};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
@@ -112,9 +112,9 @@ pub struct Settings {
     /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
     /// (`server.tunnelDrain`).
     pub tunnel_drain: Option<Duration>,
-    /// The addresses at which every connection begins with a header of the PROXY protocol, and the networks that may
-    /// send one (`http.proxyProtocol`, `https.proxyProtocol`).
-    pub proxies: BTreeMap<SocketAddr, Arc<[IpNet]>>,
+    /// The addresses at which connections begin with a header of the PROXY protocol, and the networks that may connect
+    /// there (`http.proxyProtocol`, `https.proxyProtocol`).
+    pub proxies: BTreeMap<SocketAddr, ProxyNetworks>,
     /// When connections are given up whose peer does not reply any more.
     pub liveness: Liveness,
 }

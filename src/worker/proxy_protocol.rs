@@ -5,7 +5,30 @@ use super::Worker;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::net::transport::Received;
-use crate::wire::proxy_protocol::{self, Header, LONGEST, ProxyAddresses, Version};
+use crate::wire::proxy_protocol::{self, Fault, Header, LONGEST, ProxyAddresses, Version};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The networks that connect to an address, and whether their connections begin with a header.
+pub type ProxyNetworks = Arc<[(IpNet, HeaderUse)]>;
+
+/// Whether the connections from a network begin with a header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderUse {
+    /// Each has to.
+    Required,
+    /// Each may: one that begins otherwise is its own client's, as the plain probe of a balancer is.
+    Allowed,
+    /// None does: what looks like a header is a bad request.
+    Ignored,
+}
+
+/// What holds for an address: the word of the narrowest network that has it.
+pub(super) fn header_use(networks: &[(IpNet, HeaderUse)], address: IpAddr) -> Option<HeaderUse> {
+    let having = networks.iter().filter(|(network, _)| network.contains(&address));
+    having.max_by_key(|(network, _)| network.prefix_len()).map(|(_, header)| *header)
+}
 
 /// What became of a header.
 enum Read {
@@ -13,6 +36,8 @@ enum Read {
     /// More of it has to come.
     Part,
     Bad(&'static str),
+    /// There is none, and there need not be one.
+    Absent,
     /// The proxy left without a byte, as those do who only look whether somebody listens.
     Nothing,
 }
@@ -40,6 +65,7 @@ impl Worker {
                 // What is looked at and can still be read ends here.
                 Ok(None) if transport.is_readable() => Read::Bad("the end within a PROXY header"),
                 Ok(None) => Read::Part,
+                Err(Fault::Signature) if client.awaits_header == Some(HeaderUse::Allowed) => Read::Absent,
                 Err(fault) => Read::Bad(fault.text()),
             },
             Received::Nothing | Received::Hello | Received::Plain(_) => Read::Part,
@@ -47,7 +73,7 @@ impl Worker {
         };
         match read {
             Read::Whole(header) => {
-                client.awaits_header = false;
+                client.awaits_header = None;
                 if let Some(ends) = header.ends {
                     client.peer.address = ends.source.ip();
                     client.peer.local_port = ends.destination.port();
@@ -57,6 +83,14 @@ impl Worker {
                     self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
                 }
                 self.counters.count(Counter::ProxyHeaders);
+                self.may_move(key);
+                return self.admit_told(key);
+            }
+            Read::Absent => {
+                client.awaits_header = None;
+                if !client.is_shaking_hands {
+                    self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
+                }
                 self.may_move(key);
                 return self.admit_told(key);
             }

@@ -101,7 +101,10 @@ impl Worker {
         if client.is_lingering {
             return self.discard(key);
         }
-        if client.job.is_some() || !client.stream.has_more() || (client.awaits_header && !self.read_header(key)) {
+        if client.job.is_some()
+            || !client.stream.has_more()
+            || (client.awaits_header.is_some() && !self.read_header(key))
+        {
             return;
         }
         let Some(client) = self.clients.get_mut(key) else { return };

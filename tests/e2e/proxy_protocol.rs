@@ -107,6 +107,42 @@ fn the_client_and_not_the_balancer_is_asked_for_its_headers() {
 }
 
 #[test]
+fn a_header_may_be_optional_by_network() {
+    let backend = Backend::always(canned::ok("hello"));
+    let networks = json!({"required": "127.0.0.0/8", "allowed": BALANCER.to_string(), "ignored": STRANGER.to_string()});
+    let proxy = Setup::for_backends([backend.url()]).set_http("proxyProtocol", networks).workers(1).start();
+    let plain = canned::get(HOST, "/");
+    let with_header = format!("{LINE}{plain}");
+    let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7));
+    let table = [
+        (BALANCER, &plain, Some("127.0.0.5")),
+        (BALANCER, &with_header, Some("192.0.2.1")),
+        (STRANGER, &plain, Some("127.0.0.6")),
+        (other, &with_header, Some("192.0.2.1")),
+        (other, &plain, None),
+    ];
+    for (source, request, expected) in table {
+        let mut client = proxy.client_from(source);
+        client.send(request);
+        match expected {
+            None => client.expect_closed(),
+            Some(expected) => {
+                client.response_to("GET").expect_ok("hello");
+                let last = backend.requests().pop().expect("a request");
+                assert_eq!(last.head.get("X-Forwarded-For"), Some(expected), "{source} {request:?}");
+                client.get(HOST, "/again").expect_ok("hello");
+            }
+        }
+    }
+    // Where no header is looked for, one is a bad request.
+    assert_eq!(proxy.client_from(STRANGER).exchange(with_header).status(), 400);
+    // A client's first bytes may be those of a header, up to a place.
+    let mut slow = proxy.client_from(BALANCER);
+    slow.send_bytewise(canned::get(HOST, "/").replace("GET", "PROPFIND").as_bytes());
+    slow.response_to("PROPFIND").expect_ok("hello");
+}
+
+#[test]
 fn of_whom_nothing_is_told_counts_as_who_has_connected() {
     let backend = Backend::always(canned::ok("hello"));
     let proxy = behind_balancer(&backend).set("maxConnectionsPerAddress", 1).start();

@@ -148,7 +148,8 @@ fn wrong_listeners() {
         ),
         (
             json!({"https": {"proxyProtocol": 2}}),
-            "https.proxyProtocol: found 2, expected true, false, or the networks of the proxies such as \"10.0.0.0/8\"",
+            "https.proxyProtocol: found 2, expected true, false, the networks of the proxies such as \"10.0.0.0/8\", or an object \
+             of required, allowed and ignored ones",
         ),
         (
             json!({"http": {"proxyProtocol": "nowhere"}}),

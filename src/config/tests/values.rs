@@ -5,6 +5,7 @@ use crate::base::clock::Moment;
 use crate::health;
 use crate::wire::forwarded;
 use crate::wire::limits::Limits;
+use crate::worker::HeaderUse;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -241,12 +242,19 @@ fn proxies_that_say_who_their_clients_are() {
     type Door = (&'static str, &'static [&'static str]);
     let proxies = |rows: &[Door]| {
         let row = |(address, networks): &Door| {
-            let networks = networks.iter().map(|network| network.parse().expect("a network"));
+            let networks = networks.iter().map(|text| {
+                let (text, header) = match text.split_once(' ') {
+                    Some((text, "allowed")) => (text, HeaderUse::Allowed),
+                    Some((text, _)) => (text, HeaderUse::Ignored),
+                    None => (*text, HeaderUse::Required),
+                };
+                (text.parse().expect("a network"), header)
+            });
             (address.parse().expect("an address"), networks.collect())
         };
         rows.iter().map(row).collect()
     };
-    let table: [(Value, &[Door]); 5] = [
+    let table: [(Value, &[Door]); 6] = [
         (json!({"http": {"proxyProtocol": "10.0.0.0/8"}}), &[("127.0.0.1:80", &["10.0.0.0/8"])]),
         (
             json!({"http": {"bind": {"address": "::1", "proxyProtocol": true}}}),
@@ -261,6 +269,12 @@ fn proxies_that_say_who_their_clients_are() {
             &[("[::1]:443", &["10.0.0.1/32"])],
         ),
         (json!({"http": {"proxyProtocol": false}}), &[]),
+        (
+            json!({"http": {"proxyProtocol": {
+                "required": "10.0.0.0/8", "allowed": ["10.1.0.0/16"], "ignored": ["::1", "10.2.0.0/16"],
+            }}}),
+            &[("127.0.0.1:80", &["10.0.0.0/8", "10.1.0.0/16 allowed", "::1/128 ignored", "10.2.0.0/16 ignored"])],
+        ),
     ];
     for (members, expected) in table {
         let mut members = members;
