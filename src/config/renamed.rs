@@ -1,7 +1,7 @@
 //! Settings that were renamed. The earlier names mean the same and stay accepted without a warning.
 
 /// Each renamed setting: its path, and its earlier name in the same section.
-const RENAMED: &[(&str, &str)] = &[
+pub(super) const ALL: &[(&str, &str)] = &[
     ("server.dnsRefresh", "nameRefresh"),
     ("server.drainTimeout", "gracefulWait"),
     ("server.maxHeaders", "maxFields"),
@@ -12,5 +12,5 @@ const RENAMED: &[(&str, &str)] = &[
 
 /// The path and the earlier name of a setting that was renamed.
 pub(super) fn find(path: &str) -> Option<(&'static str, &'static str)> {
-    RENAMED.iter().copied().find(|(new, _)| *new == path)
+    ALL.iter().copied().find(|(new, _)| *new == path)
 }

@@ -170,7 +170,7 @@ fn x_debug_for_everybody_is_told() {
 }
 
 /// The document that has the table of settings, and the first line of the table.
-const DOCUMENT: &str = "README.md";
+const DOCUMENT: &str = "docs/configuration.md";
 const TABLE: &str = "| setting | default | meaning |";
 
 #[test]
@@ -214,6 +214,23 @@ fn https_under_its_old_name_listens_where_the_old_addresses_say() {
         let expected = [plain, encrypted].map(|list| list.into_iter().map(address).collect::<Vec<_>>());
         assert_eq!(of(server.clone()), expected.into(), "{server}");
     }
+}
+
+#[test]
+fn the_table_of_earlier_names_has_every_renamed_setting() {
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT)).expect("the document");
+    let rows = document.lines().skip_while(|line| *line != "| earlier name | setting |").skip(2);
+    let mut in_table: Vec<_> = rows.map_while(|line| line.strip_prefix("| ")).collect();
+    in_table.sort_unstable();
+    let mut known: Vec<_> = crate::config::renamed::ALL
+        .iter()
+        .map(|(new, earlier)| {
+            let section = new.rsplit_once('.').map_or(String::new(), |(section, _)| format!("{section}."));
+            format!("`{section}{earlier}` | `{new}` |")
+        })
+        .collect();
+    known.sort_unstable();
+    assert_eq!(in_table, known);
 }
 
 #[test]

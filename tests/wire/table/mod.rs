@@ -1,7 +1,7 @@
 //! *The* table: every class of message that some proxy and some server have read in two ways, and what becomes of it.
 //!
 //! `machine` plays each row against the exchange at every split of the input, `proxy` against the program with real
-//! sockets; `tests/README.md` says of each class what it is, and `readme` that it does so.
+//! sockets; `docs/request-smuggling.md` explains each class, and `readme` compares the two.
 
 mod chunks;
 mod heads;
@@ -17,7 +17,7 @@ pub(crate) const REQUESTS: &[&[Class]] = &[heads::CLASSES, lengths::CLASSES, chu
 
 /// Requests that are attacked, or mistaken, in the same way.
 pub(crate) struct Class {
-    /// As in `tests/README.md`.
+    /// As in `docs/request-smuggling.md`.
     pub(crate) name: &'static str,
     /// What comes in, and what becomes of it.
     pub(crate) rows: &'static [(&'static str, Fate)],

@@ -6,7 +6,7 @@ use sluice::base::reason::FailureReason::{self, *};
 
 /// Answers that are wrong in the same way.
 pub(crate) struct ResponseClass {
-    /// As in `tests/README.md`.
+    /// As in `docs/request-smuggling.md`.
     pub(crate) name: &'static str,
     /// The answers.
     pub(crate) rows: &'static [Response],
@@ -74,7 +74,7 @@ const fn no(bytes: &'static str) -> Response {
 /// The classes of answers.
 pub(crate) const RESPONSES: &[ResponseClass] = &[
     ResponseClass {
-        name: "answers with a faulty head",
+        name: "responses with a faulty head",
         rows: &[
             no("HTTP/1.1 200 OK\nContent-Length: 5\r\n\r\nhello"),
             no("HTTP/1.1 200 OK\r\nContent-Length: 5\n\r\nhello"),
@@ -113,7 +113,7 @@ pub(crate) const RESPONSES: &[ResponseClass] = &[
         ],
     },
     ResponseClass {
-        name: "answers with two lengths",
+        name: "responses with two lengths",
         rows: &[
             no(ok!("Content-Length: 5", "Content-Length: 5"; "hello")),
             no(ok!("Content-Length: 5", "Content-Length: 6"; "hello")),
@@ -191,7 +191,7 @@ pub(crate) const RESPONSES: &[ResponseClass] = &[
         ],
     },
     ResponseClass {
-        name: "bytes behind an answer",
+        name: "bytes behind a response",
         rows: &[
             Response(Get, concat!(ok!("Content-Length: 5"; "hello"), "!"), Waits, Passed(HELLO, Once)),
             Response(Get, concat!(ok!("Content-Length: 5"; "hello"), "\r\n"), Waits, Passed(HELLO, Once)),
@@ -218,7 +218,7 @@ pub(crate) const RESPONSES: &[ResponseClass] = &[
         ],
     },
     ResponseClass {
-        name: "answers that the connection ends",
+        name: "responses that the connection ends",
         rows: &[
             Response(Get, ok!(; "hello"), Closes, Passed(CHUNKED, Once)),
             Response(Get, ok!("Connection: close", "Content-Length: 5"; "hello"), Waits, Passed(HELLO, Once)),
@@ -236,7 +236,7 @@ pub(crate) const RESPONSES: &[ResponseClass] = &[
         ],
     },
     ResponseClass {
-        name: "answers that end too early",
+        name: "responses that end too early",
         rows: &[
             Response(
                 Get,
@@ -273,7 +273,7 @@ pub(crate) const RESPONSES: &[ResponseClass] = &[
         ],
     },
     ResponseClass {
-        name: "protocols nobody asked for",
+        name: "protocols not asked for",
         rows: &[
             Response(Get, SWITCH, Waits, Refused(UpgradeMismatch)),
             Response(Get, "HTTP/1.1 101 Switch\r\n\r\n", Waits, Refused(UpgradeMismatch)),
@@ -302,7 +302,7 @@ pub(crate) const RESPONSES: &[ResponseClass] = &[
         ],
     },
     ResponseClass {
-        name: "interim answers",
+        name: "informational responses",
         rows: &[
             Response(
                 Get,
