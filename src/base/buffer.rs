@@ -79,7 +79,7 @@ impl BufferPool {
         self.note_growth(buffer, capacity);
     }
 
-    /// Says that a buffer in use had this capacity before somebody added to it. All that add to one say so.
+    /// Records the capacity that a buffer in use had before bytes were added to it. Every writer records it.
     pub fn note_growth(&mut self, buffer: &Vec<u8>, before: usize) {
         self.lent.grown += growth(buffer.capacity()) - growth(before);
     }
@@ -99,12 +99,12 @@ impl BufferPool {
         self.lent = self.lent.without(buffers);
     }
 
-    /// Says that these buffers are in use here now, which another core has given out, or nobody.
+    /// Counts these buffers as in use here. Another worker handed them over, or no pool owned them.
     pub fn import_usage(&mut self, buffers: BufferUsage) {
         self.lent = self.lent.and(buffers);
     }
 
-    /// Frees half of those that nobody has needed since the last call.
+    /// Frees half of the buffers that were not needed since the last call.
     pub fn trim(&mut self) {
         let kept = self.free.len() - self.least_free.div_ceil(2);
         self.free.truncate(kept);
@@ -122,7 +122,7 @@ impl BufferPool {
         self.lent.count
     }
 
-    /// How many bytes the buffers in use have beyond what fresh ones have: the part that those make large who are slow.
+    /// Bytes by which the buffers in use exceed fresh ones: the share that slow peers cause.
     pub fn grown(&self) -> usize {
         self.lent.grown
     }

@@ -68,17 +68,17 @@ counters! {
     RouteMisses = "route_misses";
     /// Bytes sent to clients.
     BytesToClients = "bytes_to_clients";
-    /// Clients that have shaken hands.
+    /// Completed TLS handshakes of clients.
     Handshakes = "handshakes";
-    /// Those of them who had a ticket.
+    /// Completed handshakes that a session ticket resumed.
     ResumedHandshakes = "resumed_handshakes";
-    /// Clients whose handshake failed, or was not done in time.
+    /// Handshakes of clients that failed, or were not complete in time.
     FailedHandshakes = "failed_handshakes";
     /// Clients that were refused because they asked for a name without a certificate.
     UnknownNames = "unknown_names";
     /// Connections whose client was told by a header of the PROXY protocol.
     ProxyHeaders = "proxy_headers";
-    /// Connections closed because whoever is to send such a header is in none of the networks that may.
+    /// Connections closed because their peer is in none of the networks that may send a PROXY header.
     UntrustedProxies = "untrusted_proxies";
     /// Connections closed because they did not begin with a header that can be read.
     BadProxyHeaders = "bad_proxy_headers";

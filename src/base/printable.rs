@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The text with its control characters as escapes: whatever somebody wrote, it ends no line and moves no cursor.
+/// The text with its control characters as escapes: no input ends a line or moves a cursor.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return text.into();

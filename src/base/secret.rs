@@ -45,8 +45,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL, good or broken, without what may be a password in it. Of one with an `@` the scheme alone is left: where the
-/// password ends is not known for sure. Otherwise a port that is no number is cut, and so is a query.
+/// A URL, valid or malformed, without any part that may be a password. A URL with an `@` is cut to its scheme: the end
+/// of the password is not known for sure. Otherwise a port that is not a number is cut, and so is a query.
 pub fn redact_url(text: &str) -> Cow<'_, str> {
     let start = scheme_end(text);
     let rest = &text[start..];

@@ -354,7 +354,7 @@ mod tests {
         assert!((0..SLOTS).all(|start| places.next(start) == Some(start)), "all");
     }
 
-    /// A wheel that nobody asked for long, because nothing was to come, still tells in time.
+    /// A wheel that was not polled for long, because nothing was due, still reports in time.
     #[test]
     fn a_wheel_that_stood_still_wakes_in_time() {
         let mut model: HashMap<u32, (Timer, Moment)> = HashMap::new();

@@ -68,7 +68,7 @@ impl Connection {
         Self { name, stream, unread: Vec::new() }
     }
 
-    /// Answers until one side has had enough. What goes wrong here the proxy sees, and tells.
+    /// Responds until one side ends. The proxy sees and reports each failure here.
     fn serve(mut self) {
         while let Ok(Some(request)) = self.read_head() {
             if let Some(key) = &request.key {

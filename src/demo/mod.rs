@@ -64,7 +64,7 @@ impl std::error::Error for Error {}
 /// Serves on this port of 127.0.0.1 until a signal ends it.
 pub fn run(port: u16) -> Result<(), Error> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    // Before anybody is told to send requests there.
+    // The port is open before the guide asks for requests to it.
     Listener::probe(address).map_err(|error| Error::Listen(address, error))?;
     let ports = [backend::start("one"), backend::start("two")];
     let [one, two] = ports.map(|port| port.map_err(Error::Backend));
@@ -83,7 +83,7 @@ fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
         "http": {"bind": "127.0.0.1", "port": port},
         "driver": "file:routes.json",
         "admin": false,
-        // A tunnel that somebody left open in another terminal does not hold up Ctrl-C.
+        // A tunnel left open in another terminal does not hold up Ctrl-C.
         "server": {"accessLog": "-", "drainTimeout": 1, "debugNetworks": "127.0.0.1"},
     });
     // Even root stays who it is: there may be no other account here, and the folder belongs to this one.
@@ -95,7 +95,7 @@ fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
 fn print_guide(address: SocketAddr, routes: &Path) {
     let base = format!("http://{address}");
     let text = GUIDE.replace("{base}", &base).replace("{routes}", &routes.display().to_string());
-    // Whoever has closed standard output does not want to read it.
+    // A closed standard output is no failure.
     let _ = io::stdout().write_all(text.as_bytes());
 }
 

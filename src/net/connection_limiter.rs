@@ -102,7 +102,7 @@ mod tests {
         assert!(limiter.acquire(ip("2001:db8:0:1::3")).is_ok(), "another network");
         drop(one);
         assert!(limiter.acquire(ip("10.0.0.1")).is_ok());
-        assert_eq!(addresses(&limiter), 2, "nothing is kept of who has left");
+        assert_eq!(addresses(&limiter), 2, "nothing is kept of closed connections");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// How long sending may take: whoever does not listen for longer hangs.
+/// Limit of a send: a peer that does not receive for longer hangs.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest message.

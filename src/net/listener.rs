@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// For how long somebody who has connected may say nothing before it is handed out all the same.
+/// Time for which the kernel holds back a silent connection before it is handed over.
 const SILENCE_SECONDS: i32 = 1;
 
 /// One socket bound to one address. Several may be bound to the same (`SO_REUSEPORT`): the kernel spreads new
@@ -39,17 +39,17 @@ impl Listener {
         Ok(Self { socket: socket.into() })
     }
 
-    /// Listens, if it does not yet: from now on the kernel gives it a share of the connections, which somebody has to
-    /// accept.
+    /// Listens, if it does not yet: from now on the kernel gives it a share of the connections, so a worker has to
+    /// accept them.
     pub fn listen(&self) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
         if socket.is_listener()? { Ok(()) } else { socket.listen(BACKLOG) }
     }
 
-    /// Whether a new connection is handed out with its first bytes only, or at once. In this protocol the client speaks
-    /// first: so a worker wakes once for both, and never needs to have the poll watch a connection that is closed behind
-    /// its first answer. One that stays silent is handed out after a second; until then it waits in the kernel, in the
-    /// queue of those that shake hands, and beyond its limit (SYN cookies) nobody is made to wait.
+    /// Whether a new connection is handed over only with its first bytes, or at once. In this protocol the client sends
+    /// first, so a worker wakes once for both, and the poll need not watch a connection that is closed after its first
+    /// response. A silent connection is handed over after a second; until then it waits in the kernel's queue of
+    /// incomplete handshakes. Beyond the limit of that queue (SYN cookies) no connection waits.
     pub fn await_first_bytes(&self, awaits: bool) {
         let seconds = if awaits { SILENCE_SECONDS } else { 0 };
         if let Err(error) = sys::defer_accept(&self.socket, seconds) {
@@ -71,7 +71,7 @@ impl Listener {
         listener.listen().map(|()| listener)
     }
 
-    /// Takes over a socket that listens already, and that somebody else has made.
+    /// Takes over a listening socket that another process has made.
     pub fn adopt(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         SockRef::from(&socket).set_tcp_nodelay(true)?;
@@ -111,7 +111,7 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether somebody waits to be accepted. Where the system does not tell, somebody may.
+/// Whether a connection waits to be accepted; `true` if the system does not tell.
 pub fn has_pending(socket: &impl AsFd) -> bool {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     poll(&mut watched, PollTimeout::ZERO) != Ok(0)
@@ -174,7 +174,7 @@ mod tests {
             let began = clock.now();
             let _silent = TcpStream::connect(address).expect("a connection");
             let mut watched = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-            assert_eq!(poll(&mut watched, 10_000_u16), Ok(1), "somebody who has connected is handed out");
+            assert_eq!(poll(&mut watched, 10_000_u16), Ok(1), "a silent connection is handed over");
             let waited = clock.now().since(began);
             assert!(waited < Duration::from_millis(500), "it was handed out after {waited:?}");
         }

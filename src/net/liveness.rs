@@ -11,10 +11,11 @@ const PROBES: u32 = 3;
 /// When a connection is given up whose peer does not reply any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
-    /// Of an idle connection: half of it passes before the first probe. `None` sends none (`server.tcpKeepAlive`).
+    /// Limit for an idle connection: half of it passes before the first probe. `None` sends none
+    /// (`server.tcpKeepAlive`).
     pub keep_alive: Option<Duration>,
-    /// Of one with bytes under way that are not acknowledged, or that a full peer does not take. `None` leaves it to the
-    /// system, which takes about a quarter of an hour (`server.tcpUserTimeout`).
+    /// Limit for a connection with bytes in transit that are not acknowledged, or that a full peer does not accept.
+    /// `None` leaves it to the system, which takes about a quarter of an hour (`server.tcpUserTimeout`).
     pub user_timeout: Option<Duration>,
 }
 

@@ -5,14 +5,14 @@ use mio::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A mailbox of `capacity` letters for the thread whose poll `waker` ends.
+/// A mailbox of `capacity` messages for the thread whose poll `waker` ends.
 pub fn mailbox<T>(capacity: usize, waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     let overflowed = Arc::new(AtomicBool::new(false));
     (MailboxSender { sender, overflowed: Arc::clone(&overflowed), waker }, MailboxReceiver { receiver, overflowed })
 }
 
-/// The end that letters go into. Any number of threads may hold one.
+/// The sending end. Any number of threads may hold one.
 #[derive(Debug)]
 pub struct MailboxSender<T> {
     sender: Sender<T>,
@@ -27,16 +27,16 @@ impl<T> Clone for MailboxSender<T> {
 }
 
 impl<T> MailboxSender<T> {
-    /// Sends without waiting. A letter that finds no room is lost, and the core learns that something was
-    /// ([`MailboxReceiver::take_overflow`]); so does one to a core that has ended, and nobody learns of that. Returns whether there
-    /// was room, for those who can say the same again.
+    /// Sends without waiting. A message that finds no room is lost, and the receiver learns that one was
+    /// ([`MailboxReceiver::take_overflow`]). A message to a worker that has ended is lost without notice. Returns
+    /// whether there was room, for senders that can repeat the message.
     pub fn send(&self, message: T) -> bool {
         let has_room = self.put(message);
         self.wake();
         has_room
     }
 
-    /// The same, without waking the core: whoever has several letters wakes it once ([`MailboxSender::wake`]).
+    /// The same, without waking the worker: a sender of several messages wakes it once ([`MailboxSender::wake`]).
     pub fn put(&self, message: T) -> bool {
         match self.sender.try_send(message) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => true,
@@ -55,7 +55,7 @@ impl<T> MailboxSender<T> {
     }
 }
 
-/// The end that letters come out of.
+/// The receiving end.
 #[derive(Debug)]
 pub struct MailboxReceiver<T> {
     receiver: Receiver<T>,
@@ -63,18 +63,18 @@ pub struct MailboxReceiver<T> {
 }
 
 impl<T> MailboxReceiver<T> {
-    /// The next letter, if there is one.
+    /// The next message, if there is one.
     pub fn receive(&self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 
-    /// Has it seem as if a letter had been lost.
+    /// Makes the receiver behave as if a message had been lost.
     #[cfg(test)]
     pub fn note_overflow(&self) {
         self.overflowed.store(true, Ordering::Release);
     }
 
-    /// Whether letters were lost since the last call.
+    /// Whether messages were lost since the last call.
     pub fn take_overflow(&self) -> bool {
         self.overflowed.load(Ordering::Acquire) && self.overflowed.swap(false, Ordering::AcqRel)
     }

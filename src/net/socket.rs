@@ -56,10 +56,11 @@ pub enum Received {
     End,
     /// The connection is broken.
     Broken,
-    /// A client has said whom it wants to talk to, and waits for [`super::transport::Transport::accept`] or
-    /// [`super::transport::Transport::refuse`]. A plain connection never brings this.
+    /// The client's hello is complete and names its server. The handshake waits for
+    /// [`super::transport::Transport::accept`] or [`super::transport::Transport::refuse`]. A plain connection never
+    /// returns this.
     Hello,
-    /// This many bytes of a client that should have shaken hands and speaks plainly, its first ones. From now on the
+    /// The first bytes, this many, of a client that speaks plain HTTP where a TLS handshake is due. From now on the
     /// connection is a plain one.
     Plain(usize),
 }

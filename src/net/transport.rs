@@ -20,7 +20,7 @@ pub struct Transport {
     layer: Layer,
 }
 
-/// What lies between the socket and those who use it.
+/// The layer between the socket and its users.
 #[derive(Debug)]
 enum Layer {
     Plain,
@@ -38,8 +38,8 @@ impl Transport {
         Self { socket: Socket::new(stream), layer: Layer::Tls(Box::new(Session::for_client())) }
     }
 
-    /// Begins to connect, and to shake hands where `tls` says with whom; the poll tells when [`Transport::connected`] is
-    /// to be asked.
+    /// Begins to connect, and the TLS handshake if `tls` is set. The poll reports when [`Transport::connected`] is to
+    /// be called.
     pub fn connect(address: SocketAddr, options: SocketOptions, tls: Option<&TlsClientTarget>) -> io::Result<Self> {
         let layer = match tls {
             Some(tls) => Layer::Tls(Box::new(Session::for_backend(tls)?)),
@@ -48,8 +48,8 @@ impl Transport {
         Ok(Self { socket: Socket::connect(address, options)?, layer })
     }
 
-    /// Whether the connection that was begun is there, hands shaken; `None` while that is open. `preface` is sent ahead
-    /// of everything, in clear.
+    /// Whether the new connection is established, including its TLS handshake; `None` while that is open. `preface` is
+    /// sent before everything else, in clear.
     pub fn connected(&mut self, preface: &[u8], tls_scratch: &mut TlsScratch) -> Option<io::Result<()>> {
         match &mut self.layer {
             Layer::Tls(session) if session.has_begun() => session.shake_hands(&mut self.socket, tls_scratch),
@@ -61,7 +61,7 @@ impl Transport {
         }
     }
 
-    /// Whether a connection that was begun is there, hands shaken or not.
+    /// Whether the new connection is established, with or without its TLS handshake.
     pub fn is_there(&self) -> bool {
         match &self.layer {
             Layer::Tls(session) if session.has_begun() => true,
@@ -135,7 +135,7 @@ impl Transport {
         !self.is_readable() && self.socket.is_silent()
     }
 
-    /// Whether hands have yet to be shaken.
+    /// Whether the TLS handshake is still in progress.
     pub fn is_handshaking(&self) -> bool {
         match &self.layer {
             Layer::Plain => false,
@@ -194,7 +194,7 @@ impl Transport {
         self.socket.announce_end();
     }
 
-    /// The name that a client has said hello to, in lower case; `None` where it named nobody.
+    /// The server name in the client's hello, in lower case; `None` if there was none.
     pub fn wanted_name(&self) -> Option<&str> {
         match &self.layer {
             Layer::Plain => None,
@@ -209,14 +209,14 @@ impl Transport {
         }
     }
 
-    /// Tells a client that has said hello that nobody of that name is here.
+    /// Refuses a client's hello: there is no certificate for its name.
     pub fn refuse(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
             session.refuse(&mut self.socket);
         }
     }
 
-    /// Who the client's certificate says it is, once hands are shaken.
+    /// The subject of the client's certificate, once the handshake is complete.
     pub fn client_subject(&self) -> Option<Arc<String>> {
         match &self.layer {
             Layer::Plain => None,
@@ -224,7 +224,8 @@ impl Transport {
         }
     }
 
-    /// Whether hands were shaken by a ticket of an earlier connection; `None` before, and where there is no handshake.
+    /// Whether a ticket of an earlier connection resumed the session; `None` before the end of the handshake, and
+    /// without TLS.
     pub fn is_resumed(&self) -> Option<bool> {
         match &self.layer {
             Layer::Plain => None,
@@ -241,8 +242,8 @@ impl Transport {
         }
     }
 
-    /// The buffer with records that the peer has yet to take, as it was when [`Transport::recount`] was called last. Their
-    /// plaintext counts as not sent, so whoever sends has that too.
+    /// The buffer with records that the peer has not accepted yet, as at the last call of [`Transport::recount`]. Their
+    /// plaintext counts as not sent, so the sender still holds it too.
     pub fn kept(&self) -> BufferUsage {
         match &self.layer {
             Layer::Plain => BufferUsage::default(),
@@ -263,8 +264,8 @@ impl Transport {
         self.socket.sent()
     }
 
-    /// Whether the peer's system may have acknowledged more than the first `count` bytes sent. One that it has not
-    /// acknowledged was not read by anybody (RFC 9293 section 3.10.7.4).
+    /// Whether the peer's system may have acknowledged more than the first `count` bytes sent. A byte that is not
+    /// acknowledged was not read by the peer (RFC 9293 section 3.10.7.4).
     pub fn acked_beyond(&self, count: u64) -> bool {
         // The SYN counts as a byte. A head is longer than one, so it is never mistaken for it.
         self.socket.bytes_acknowledged().is_none_or(|acknowledged| acknowledged > count + 1)

@@ -53,8 +53,8 @@ impl WakeupTimer {
         Ok(())
     }
 
-    /// The poll has told that it rings. Nobody needs to read the timer: mio has the poll tell of changes alone
-    /// (edge-triggered), so a ring that was told is told again only when the timer was set again.
+    /// The poll has reported a ring. The timer need not be read: mio polls edge-triggered, so a ring is reported again
+    /// only after the timer was set again.
     pub fn acknowledge(&mut self) {
         self.rings_at = Moment::NEVER;
     }

@@ -1,8 +1,8 @@
-//! Pages of this node's own: what a client sees when a request ended otherwise than by a backend's answer.
+//! Pages of this node: the response to a request that ended without a backend's response.
 //!
-//! Hipache's rule: `error_<status>.html` of `server.staticDir`, else its `error_default.html`, else the page built in.
-//! The files are read once, by [`Pages::load`] at the start, so that a request never waits for a disk. Whoever wants an
-//! edit to count, on SIGHUP say, loads again and hands the new pages to the cores.
+//! Hipache's rule: `error_<status>.html` of `server.staticDir`, else its `error_default.html`, else the built-in page.
+//! The files are read once, by [`Pages::load`] at the start, so that a request never waits for a disk. An edit takes
+//! effect when the pages are loaded again, at SIGHUP, and handed to the workers.
 
 mod load;
 mod phrase;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub const PAGE_HEADERS: &str =
     "Content-Type: text/html\r\nCache-Control: no-cache\r\nPragma: no-cache\r\nExpires: -1\r\n";
 
-/// What of the pages can be set.
+/// Settings of the pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Where `error_<status>.html` and `error_default.html` are looked for (`server.staticDir`).
@@ -41,7 +41,7 @@ impl Pages {
         pages
     }
 
-    /// The page that tells of `reason`. Empty where no answer does: the client is gone, or the answer had begun.
+    /// The page for `reason`. It is empty if no response carries it: the client is gone, or the response had begun.
     pub fn body(&self, reason: FailureReason) -> &[u8] {
         &self.bodies[reason as usize]
     }

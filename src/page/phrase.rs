@@ -1,6 +1,6 @@
 //! The words behind a status.
 
-/// The reason phrase of a status that this node answers with itself; empty for any other.
+/// The reason phrase of a status that this node sends itself; empty for any other.
 ///
 /// Source: the registry of status codes that RFC 9110 section 16.2.1 sets up.
 pub const fn phrase(status: u16) -> &'static str {

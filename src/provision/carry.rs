@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Lists that are read or written in one round trip.
 const CHUNK: usize = 500;
-/// How often what is in Redis is compared with the file though this has not changed: somebody may have lost it.
+/// Time between two comparisons of Redis with an unchanged file: Redis may have lost its data.
 const COMPARE: Duration = Duration::from_secs(10);
 /// How long to wait after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -119,8 +119,8 @@ fn strangers(
     Ok(patterns.into_iter().filter(|pattern| !routes.contains_key(pattern)).collect())
 }
 
-/// Carries the file now, whenever it changes, and when somebody else has changed what is in Redis; for ever. `tell` is
-/// told of what was done and of what failed.
+/// Carries the file now, whenever it changes, and when another program has changed Redis; it never returns. `tell`
+/// receives each result and each failure.
 pub fn keep_in_step(
     file: &Path,
     target: &Target,

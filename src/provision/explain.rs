@@ -121,7 +121,7 @@ fn put_backends(text: &mut String, backends: &[String], dead: &BTreeSet<usize>, 
             (Err(fault), ..) => format!("  is left out: {fault}"),
             (Ok(_), false, _) => String::new(),
             (Ok(_), true, Ok(millis)) => format!("  dead for {:.1?} more", Duration::from_millis(millis)),
-            (Ok(_), true, Err(_)) => "  dead until somebody takes the mark back".to_owned(),
+            (Ok(_), true, Err(_)) => "  dead until the mark is removed".to_owned(),
         };
         let _ = writeln!(text, "    {index}  {}{mark}", printable(&redact_url(url)));
     }

@@ -1,4 +1,4 @@
-//! Tools for whoever keeps routes in Redis: a file carried there by difference, and what a host resolves to.
+//! Tools for operators of routes in Redis: a file carried there by difference, and the resolution of a host.
 
 mod carry;
 mod explain;

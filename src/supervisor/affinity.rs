@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::thread;
 
-/// The processors that the scheduler leaves to those who ask for them by number (`isolcpus=`).
+/// The processors that the scheduler reserves for programs that name them (`isolcpus=`).
 const ISOLATED: &str = "/sys/devices/system/cpu/isolated";
 
 /// Where a worker runs.
@@ -88,7 +88,7 @@ impl Machine {
         }
     }
 
-    /// The processors for workers that nobody has placed: not the isolated ones, which somebody keeps for other work.
+    /// The processors for workers without a configured place: not the isolated ones, which are reserved for other work.
     fn ordinary(&self) -> Vec<usize> {
         let ordinary: Vec<_> = self.usable.iter().copied().filter(|cpu| !self.isolated.contains(cpu)).collect();
         if ordinary.is_empty() { self.usable.clone() } else { ordinary }

@@ -1,5 +1,5 @@
-//! The certificates of the addresses, and the authorities that are believed: read at the start, and again when their
-//! files change.
+//! The certificates of the addresses, and the trusted authorities: read at the start, and again when their files
+//! change.
 
 use super::{Error, Event};
 use crate::base::clock::Clock;

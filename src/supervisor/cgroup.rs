@@ -1,5 +1,5 @@
-//! What the control groups of this process grant it: processor time and memory. Of both versions (cgroups(7)); a limit
-//! of a group holds for all groups below it, so the least on the way up counts.
+//! The grants of this process's control groups: processor time and memory, in both versions (cgroups(7)). A limit of a
+//! group holds for all groups below it, so the smallest one on the way up counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};

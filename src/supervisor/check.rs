@@ -84,7 +84,7 @@ fn snapshot(settings: &Settings) -> &Option<std::path::PathBuf> {
 fn check_address(address: SocketAddr, findings: &mut Findings) {
     match Listener::probe(address).and_then(|()| Listener::bind(address)) {
         Ok(_) => {}
-        // Of a configuration that is checked before an upgrade the process that runs has it.
+        // Before an upgrade, the running process has the address of the configuration that is checked.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             findings
                 .warn(format!("{address}: a program listens there already; a start would fail, an upgrade would not"));

@@ -51,8 +51,8 @@ impl Listeners {
         Ok((Self { listeners, workers }, inherited))
     }
 
-    /// Has the sockets listen that do not yet: from then on the kernel gives them connections, so somebody has to be
-    /// about to accept. The first address comes last: whoever finds it open finds all of them open.
+    /// Makes the sockets listen that do not yet. From then on the kernel gives them connections, so workers have to
+    /// accept soon. The first address comes last: a client that finds it open finds all of them open.
     pub(super) fn listen(&self) -> Result<(), Error> {
         for listener in self.listeners.iter().rev() {
             let listening = listener.sockets.iter().try_for_each(Listener::listen);
@@ -73,8 +73,8 @@ impl Listeners {
         sockets.map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
     }
 
-    /// What the worker of this number accepts from. Each socket has somebody who does: where there are more than
-    /// workers, a worker has several, and where there are fewer, some have one in common.
+    /// The sockets from which the worker of this number accepts. Each socket has a worker: with more sockets than
+    /// workers, a worker has several; with fewer, workers share one.
     pub(super) fn of_worker(&self, number: usize) -> io::Result<Vec<ListenerSocket>> {
         let mut listener_sockets = Vec::new();
         for listener in &self.listeners {
@@ -162,7 +162,7 @@ mod tests {
         )
     }
 
-    /// Each worker accepts at every address, and every socket has somebody who accepts from it.
+    /// Each worker accepts at every address, and every socket has a worker that accepts from it.
     #[test]
     fn nobody_goes_without_and_nothing_is_left_over() {
         for workers in 1..=5 {

@@ -200,8 +200,8 @@ mod tests {
         }
     }
 
-    /// Whatever the memory does: nobody is renewed below the limit, twice in a round, or before the pause is over; what
-    /// a limit that is always exceeded costs is bounded; and a load that ends leaves nothing behind.
+    /// With any course of the memory, no worker is replaced below the limit, twice in a round, or before the pause is
+    /// over; the cost of a limit that is always exceeded is bounded; and a load that ends leaves nothing behind.
     #[test]
     fn no_storm_whatever_happens() {
         for seed in 0..200 {

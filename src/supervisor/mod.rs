@@ -71,9 +71,9 @@ enum Event {
     Client(Option<PlainClient>),
 }
 
-/// Serves until a signal ends it, or a successor takes its place; every request that is under way then is answered
-/// first, up to `server.drainTimeout`. Where there is a predecessor, this process takes its place. `origin` is the file of
-/// the settings, where there is one.
+/// Serves until a signal ends it, or a successor takes its place. Every request in progress then gets its response
+/// first, within `server.drainTimeout`. If there is a predecessor, this process takes its place. `origin` is the file
+/// of the settings, if there is one.
 pub fn run(settings: &Settings, origin: Option<Origin>, predecessor: Option<Predecessor>) -> Result<(), Error> {
     let (events_out, events) = crossbeam_channel::unbounded();
     let begun = prepare(settings, predecessor.as_ref(), &events_out).and_then(|mut supervisor| {
@@ -121,7 +121,7 @@ fn prepare(
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
     let pid_file = path.map(|path| PidFile::write(path, account).map_err(Error::pid_file(path))).transpose()?;
     if predecessor.is_none() {
-        // Soon, or another process could bind the same address unseen. Who connects waits until everything is loaded.
+        // Soon, or another process could bind the same address unseen. New connections wait until everything is loaded.
         listeners.listen()?;
     }
     // The account may have no right to open it, as in /var/log.
@@ -136,8 +136,9 @@ fn prepare(
     Ok(Supervisor { pid_file, ..supervisor })
 }
 
-/// The sockets of all addresses. One that the service manager listens on, and that nobody here accepts from, would take
-/// in clients for nobody; one of a predecessor's that is no longer wanted is closed by that, when its queue is empty.
+/// The sockets of all addresses. A socket of the service manager from which no worker accepts would take clients and
+/// never serve them, so it is an error. A socket of a predecessor that is no longer configured is closed by the
+/// predecessor when its queue is empty.
 fn open_listeners(
     settings: &Settings,
     workers: usize,
@@ -185,11 +186,11 @@ struct Supervisor {
     /// The file of the settings.
     origin: Option<Origin>,
     upgrade_state: UpgradeState,
-    /// Who was here before, and finishes what it has begun.
+    /// The predecessor, which finishes its requests.
     predecessor_link: Option<PredecessorLink>,
-    /// Somebody has ordered the end.
+    /// The stop has been ordered.
     is_ordered_to_stop: bool,
-    /// Somebody has ordered the end at once.
+    /// The stop at once has been ordered.
     is_hurried: bool,
     /// Until when clients of the elder are passed on, once this process has a successor.
     passes_on_until: Option<Moment>,
@@ -235,7 +236,7 @@ impl Supervisor {
         })
     }
 
-    /// Serves, with nobody before.
+    /// Serves, without a predecessor.
     fn begin(&mut self) -> Result<(), Error> {
         self.pool.start()?;
         self.pool.deps.roster.note_ready();
@@ -243,8 +244,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Serves in the predecessor's place, once requests can be routed and it gives leave. Where it has ended, nobody
-    /// needs to: its sockets are here.
+    /// Serves in the predecessor's place, once requests can be routed and the predecessor gives leave. If it has ended,
+    /// no leave is needed: its sockets are here.
     fn succeed(&mut self, predecessor: &Predecessor, events: &Receiver<Event>) -> Result<(), Error> {
         let is_there = self.warm_up(predecessor, events)? && predecessor.ask_leave().map_err(Error::Predecessor)?;
         let events = self.events.clone();
@@ -279,8 +280,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits until requests can be routed. Whether the predecessor is still there: without it nobody else serves, so then
-    /// nothing is waited for.
+    /// Waits until requests can be routed. Returns whether the predecessor is still there: without it no other process
+    /// serves, so the wait ends.
     fn warm_up(&self, predecessor: &Predecessor, events: &Receiver<Event>) -> Result<bool, Error> {
         let mut later = Vec::new();
         let is_there = loop {
@@ -336,7 +337,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits until the last clients have gone over to a successor, for a while, and not where nobody wants to wait.
+    /// Waits for a limited time until the last clients have moved to a successor, but not after an order to stop at
+    /// once.
     fn wait_for_handoff(&mut self, events: &Receiver<Event>) {
         let Some(is_over) = self.upgrade_state.say_end() else { return };
         let too_late = after(upgrade::HANDOFF_TIMEOUT);

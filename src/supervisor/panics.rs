@@ -5,11 +5,11 @@ use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// Has panics of all threads told by the program's own log.
+/// Makes the program's own log report panics of all threads.
 ///
-/// A backtrace is addresses at first. To look up what they mean takes as long as the program is large, some 200 ms, and
-/// until the thread that panics has ended nobody works in its place: so another thread does it. Meanwhile no second
-/// backtrace can be had without waiting for it, so a panic that follows at once goes without.
+/// A backtrace consists of addresses at first. Resolving them takes as long as the program is large, some 200 ms, and
+/// until the panicking thread has ended no worker takes its place; so another thread resolves them. A second backtrace
+/// would have to wait for that, so a panic that follows at once is logged without one.
 pub(super) fn log_them() {
     static IS_BUSY: AtomicBool = AtomicBool::new(false);
     panic::set_hook(Box::new(|info| {

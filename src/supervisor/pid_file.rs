@@ -24,7 +24,8 @@ impl PidFile {
     }
 
     fn put_number(path: &Path, account: Account) -> io::Result<()> {
-        // Somebody else's link in a folder that all may write to must not lead root anywhere, nor a pipe hold it up.
+        // Another user's link in a folder that all users may write to must not lead root anywhere, nor a pipe hold it
+        // up.
         let mut options = OpenOptions::new();
         let mut file: File = options
             .write(true)

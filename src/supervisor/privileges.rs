@@ -1,4 +1,4 @@
-//! From root to somebody who may do less.
+//! The change from root to an account with fewer rights.
 
 use crate::access_log::Target;
 use crate::config::Settings;
@@ -54,12 +54,12 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Looks up `user` and `group`. Whoever names only a user gets that user's own group.
+    /// Looks up `user` and `group`. A user without a group gets that user's own group.
     pub(super) fn find(settings: &Settings) -> Result<Self, Fault> {
         let mut user = settings.user.as_deref().map(find_user).transpose();
         let mut group = settings.group.as_deref().map(find_group).transpose();
         if settings.has_default_user && (user.is_err() || group.is_err()) {
-            // Small images of containers have nobody but root.
+            // Small images of containers have no account but root.
             log::info!(
                 "there is no user www-data here: running as user and group {NOBODY} (the setting user names another)"
             );

@@ -1,4 +1,4 @@
-//! Whether workers still turn. A worker that sleeps is not stuck: it is asked, and has to answer in time.
+//! Whether workers make progress. A worker that sleeps is not stuck: it is asked, and has to reply in time.
 
 use crate::base::clock::Moment;
 use std::time::Duration;
@@ -16,9 +16,9 @@ pub(super) struct WatchdogState {
 pub(super) enum Finding {
     /// It is to be asked the question of this number.
     Ask(u64),
-    /// Its answer is yet to come.
+    /// Its reply is still due.
     Wait,
-    /// It has not answered for so long.
+    /// It has not replied for this long.
     Stuck(Duration),
 }
 
@@ -28,8 +28,8 @@ impl WatchdogState {
         Self { question: 0, asked: now, is_stuck: false }
     }
 
-    /// Looks at it. `answered` is the last question that it has answered; one that has never been asked anything has
-    /// answered question 0. It is found stuck once.
+    /// Checks the worker. `answered` is the number of the last question with a reply; 0 if there was no question yet. A
+    /// worker is reported as stuck once.
     pub(super) fn look(&mut self, now: Moment, replied: u64, limit: Duration) -> Finding {
         if replied >= self.question {
             if self.is_stuck {

@@ -1,4 +1,4 @@
-//! This node as the client of a session: whom it believes to be a backend.
+//! This node as the client of a session: the verification of backends.
 
 use super::credentials::Credentials;
 use super::{ALPN, PROVIDER};
@@ -32,11 +32,11 @@ pub enum Verification {
     System,
     /// By one that one of these has signed, or that is one of these itself.
     Authorities(Vec<CertificateDer<'static>>),
-    /// Not at all: whoever answers is believed.
+    /// No verification: every certificate is accepted.
     Nothing,
 }
 
-/// Whom to shake hands with, and how.
+/// The peer of a handshake, and its settings.
 #[derive(Clone, Debug)]
 pub struct TlsClientTarget {
     config: Arc<ClientConfig>,
@@ -115,7 +115,7 @@ pub fn system_client() -> Result<Arc<ClientConfig>, String> {
 fn system_roots() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Some stores hold certificates of long ago that nobody can read any more.
+    // Some stores hold old certificates that can no longer be parsed.
     let (good, _) = roots.add_parsable_certificates(found.certs);
     if good == 0 {
         let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
@@ -180,7 +180,7 @@ impl ServerCertVerifier for NamedOrSigned {
     }
 }
 
-/// For those who said that they want no proof.
+/// Accepts every certificate (`server.backendTls.insecure`).
 #[derive(Debug)]
 struct AcceptsAnyCertificate;
 

@@ -22,7 +22,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl PartialEq for Credentials {
-    /// Of two that show the same certificates, the keys are the same too.
+    /// Two chains that are equal have equal keys too.
     fn eq(&self, other: &Self) -> bool {
         self.0.cert == other.0.cert
     }
@@ -195,7 +195,7 @@ pub fn read_credentials(text: &PemText<'_>) -> Result<Credentials, CredentialsFa
         CertifiedKey::new(certificates, key.map_err(|error| CredentialsFault::Unusable(error.to_string()))?);
     certified.ocsp = text.staple.map(<[u8]>::to_vec);
     match certified.keys_match() {
-        // Of a key that does not tell its public half there is nothing to compare.
+        // A key without a readable public half cannot be compared.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Credentials(Arc::new(certified))),
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(mismatch(&certified)),
         Err(error) => Err(CredentialsFault::Unusable(error.to_string())),

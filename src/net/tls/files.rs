@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A larger file is no certificate.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Permissions of those who are neither the owner of a file nor of its group.
+/// Permissions of users that are neither the owner of a file nor in its group.
 const OTHERS: u32 = 0o007;
 
 /// The files of a pair.

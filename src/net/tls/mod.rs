@@ -1,7 +1,7 @@
-//! TLS under a connection: sessions, certificates, and what is agreed on with whom.
+//! TLS under a connection: sessions, certificates, and the settings of each peer.
 //!
-//! rustls does the protocol, by its interface that owns no buffers: an idle session has the memory of its state and
-//! nothing else. What a read or a write needs in between is the core's [`TlsScratch`].
+//! rustls does the protocol, by its interface without buffers of its own: an idle session has the memory of its state
+//! and nothing else. A read or a write uses the worker's [`TlsScratch`] in between.
 
 mod client;
 mod credentials;

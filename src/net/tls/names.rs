@@ -1,4 +1,4 @@
-//! Names: whom a client wants to talk to, and who a certificate is for.
+//! Names: the server name of a client's hello, and the subject of a certificate.
 
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;

@@ -67,7 +67,7 @@ pub enum Suites {
     /// All that are safe.
     #[default]
     All,
-    /// These alone. Of a version that has none in the list, all are meant.
+    /// These suites only. A version without any suite in the list keeps all of its suites.
     Chosen(Vec<CipherSuite>),
 }
 
@@ -160,7 +160,7 @@ fn provider(suites: &Suites) -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// Stands in the template, which is nobody's.
+/// Stands in the template, which belongs to no client.
 #[derive(Debug)]
 struct NoCertificateYet;
 

@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// A hello is a kilobyte or two. Whoever sends more is no client.
+/// A hello has a kilobyte or two. A peer that sends more is not a TLS client.
 const HELLO_BYTES: usize = 32 * 1024;
 
 /// Alert "unrecognized_name" (RFC 6066 section 3), fatal, in a record of its own.
@@ -25,7 +25,7 @@ pub enum Fault {
     Protocol(rustls::Error),
     /// A hello of more than [`HELLO_BYTES`].
     LongHello,
-    /// The stream ended without the peer having said so: somebody may have cut it.
+    /// The stream ended without a `close_notify`: it may have been cut.
     Truncated,
 }
 
@@ -60,7 +60,7 @@ pub struct Session {
 struct SessionFlags {
     /// There is something in `incoming` to process without another read.
     unprocessed: bool,
-    /// The peer has said that it sends no more; whoever reads was told so.
+    /// The peer has sent `close_notify`, and the reader has been told.
     ended: bool,
     end_told: bool,
     /// The peer was told that no more is sent.
@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    /// Shakes hands with a backend as far as it goes.
+    /// Advances the handshake with a backend as far as possible.
     pub(in crate::net) fn shake_hands(
         &mut self,
         socket: &mut Socket,
@@ -205,9 +205,9 @@ impl Session {
         }
     }
 
-    /// Goes on with a client that has said hello, with what the configuration says of whom it named.
+    /// Continues after a client's hello, with the settings for its server name.
     pub(in crate::net) fn accept(&mut self, config: Arc<ServerConfig>) {
-        debug_assert!(matches!(self.stage, Stage::Asked(_)), "nobody has said hello");
+        debug_assert!(matches!(self.stage, Stage::Asked(_)), "there was no hello");
         self.stage = match UnbufferedServerConnection::new(config) {
             Ok(connection) => Stage::Server(Box::new(connection)),
             Err(error) => Stage::Failed(Fault::Protocol(error)),
@@ -289,7 +289,7 @@ impl Session {
                     [] => self.incoming = Vec::new(),
                     rest => self.incoming.extend_from_slice(rest),
                 }
-                // A ticket behind the handshake may leave together with the answer that is about to be made.
+                // A ticket after the handshake may leave together with the response that follows.
                 if used == 0 {
                     self.push(socket);
                 }
@@ -311,7 +311,7 @@ impl Session {
         }
     }
 
-    /// Reads of a client's hello whom it wants to talk to. The hello is kept: the session that follows reads it too.
+    /// Reads the server name from a client's hello. The hello is kept: the session that follows reads it too.
     fn listen(&mut self, socket: &mut Socket, input: &[u8]) -> Received {
         let Stage::Hello(acceptor) = &mut self.stage else { return Received::Nothing };
         let mut news = &input[self.incoming.len()..];
@@ -358,8 +358,9 @@ impl Session {
         count
     }
 
-    /// Encrypts and writes. Of what the socket does not take, the records are kept and their plaintext counts as not
-    /// sent, but for as much of it as in proportion has left: so whoever waits for bytes to leave is told the truth.
+    /// Encrypts and writes. Records that the socket does not accept are kept. Their plaintext counts as not sent,
+    /// except for the proportion that has left, so that a sender that waits for its bytes to leave gets the true
+    /// number.
     #[inline(never)]
     pub(in crate::net) fn send(
         &mut self,

@@ -81,7 +81,7 @@ impl HandoffChannel {
         self.channel.is_dead()
     }
 
-    /// Hangs up, for all handles of this end: whoever waits for a word hears the end.
+    /// Shuts the channel down, for all handles of this end: a receiver that waits for a message gets the end.
     pub(super) fn hang_up(&self) {
         self.channel.shut_down();
     }

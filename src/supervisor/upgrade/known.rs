@@ -78,7 +78,7 @@ impl Known {
     }
 }
 
-/// Takes the file of this number, which nobody below this process is to have.
+/// Takes the file of this number, so that no child of this process inherits it.
 fn take_file(number: &str) -> io::Result<File> {
     let odd = |problem: String| io::Error::new(io::ErrorKind::InvalidInput, problem);
     let number: RawFd = number.parse().map_err(|_| odd(format!("{number:?} is no number")))?;

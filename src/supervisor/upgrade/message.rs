@@ -1,8 +1,8 @@
-//! What a process and its successor say to each other.
+//! The messages between a process and its successor.
 //!
-//! A message is "sluice", the version of these messages (two bytes), the length of the rest (four bytes, both big-endian)
-//! and a JSON value. Nothing is guessed: a message of another version, with something missing or something too many, is
-//! a [`Fault`], and whoever hears one ends the upgrade.
+//! A message is "sluice", the version of these messages (two bytes), the length of the rest (four bytes, both
+//! big-endian) and a JSON value. Nothing is guessed: a message of another version, with a missing or an additional
+//! member, is a [`Fault`], and its receiver ends the upgrade.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,7 +16,7 @@ const HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Message {
-    /// To the successor: who hands over, and how many sockets follow.
+    /// To the successor: the number of the predecessor, and the number of sockets that follow.
     Begin { pid: u32, sockets: usize },
     /// To the successor: the listening socket of an address. Carries it.
     Socket { address: SocketAddr },
@@ -44,7 +44,7 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     /// The port it came to.
     pub(super) local_port: u16,
-    /// How many answers it has had.
+    /// The number of responses on this connection.
     pub(super) served: u32,
     /// What a proxy has told of it: the two ends of the connection that the proxy has with it.
     pub(super) told: Option<(SocketAddr, SocketAddr)>,

@@ -44,7 +44,7 @@ use successor::Successor;
 /// The variable of the environment that has the number of the predecessor.
 const PREDECESSOR: &str = "SLUICE_PREDECESSOR";
 
-/// How long it may take to hand over the last clients: more than one message that nobody reads.
+/// Limit of the hand-over of the last clients: more than the time limit of one message.
 pub(super) const HANDOFF_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The number of the first process of a machine or a container.
@@ -53,15 +53,15 @@ const INIT: u32 = 1;
 const FIRST_PROCESS: &str = "this is process 1 of its container, which ends with it, and a successor in it too: restart the \
                              container, or have it start sluice by an init such as tini";
 
-/// Who comes after this process.
+/// The process that follows this one.
 #[derive(Debug, Default)]
 pub(super) enum UpgradeState {
-    /// Nobody.
+    /// None.
     #[default]
     None,
-    /// Somebody who does not serve yet; and whether a command waits for it.
+    /// A process that does not serve yet; and whether a command waits for it.
     Coming(Successor, bool),
-    /// Somebody who serves.
+    /// A process that serves.
     There(u32, Successor),
 }
 
@@ -129,7 +129,7 @@ impl UpgradeState {
         report::tell(Err("the process was told to stop"));
     }
 
-    /// Whether somebody else is the service now.
+    /// Whether another process is the service now.
     pub(super) fn is_replaced(&self) -> bool {
         matches!(self, Self::There(..))
     }
@@ -141,7 +141,7 @@ impl UpgradeState {
         }
     }
 
-    /// The way for clients, where somebody else is the service now.
+    /// The way for clients, if another process is the service now.
     pub(super) fn drain_target(&self) -> Option<DrainTarget> {
         match self {
             Self::There(_, successor) => Some(successor.drain_target()),
@@ -149,7 +149,7 @@ impl UpgradeState {
         }
     }
 
-    /// Says that no clients follow. Returns what ends when all have gone over; `None` where nobody takes them.
+    /// Announces that no clients follow. The result ends when all have moved; it is `None` if no process receives them.
     pub(super) fn say_end(&self) -> Option<&Receiver<Infallible>> {
         match self {
             Self::None => None,

@@ -40,7 +40,7 @@ impl Predecessor {
         let Some(pid) = env::var_os(PREDECESSOR) else { return Ok(None) };
         let parent = getppid().as_raw().unsigned_abs();
         if pid.to_str().and_then(|pid| pid.parse().ok()) != Some(parent) {
-            // Somebody further up was started so.
+            // An ancestor further up was started as a successor.
             return Ok(None);
         }
         let channel = take_standard_input().and_then(HandoffChannel::from_end);
@@ -110,8 +110,8 @@ impl Predecessor {
         self.channel.is_dead()
     }
 
-    /// Says that everything is loaded, and waits for leave to serve. `false` where it has ended: nobody's leave is
-    /// needed then.
+    /// Reports that everything is loaded, and waits for leave to serve. `false` if the predecessor has ended: no leave
+    /// is needed then.
     pub(in crate::supervisor) fn ask_leave(&self) -> Result<bool, String> {
         let asked = self.channel.say(&Message::Ready { pid: process::id() });
         let heard =
@@ -124,8 +124,8 @@ impl Predecessor {
         }
     }
 
-    /// Takes clients over from now on, in a thread of its own, which gives them to `take`, and `None` when nobody comes
-    /// any more.
+    /// Receives clients from now on, in a thread of its own, which passes them to `take`, and `None` after the last
+    /// one.
     pub(in crate::supervisor) fn follow(
         &self,
         take: impl Fn(Option<PlainClient>) + Send + 'static,
@@ -245,7 +245,7 @@ mod tests {
         let (out, taken) = mpsc::channel();
         let predecessor = Predecessor { channel, pid: 1, known: Known::default() };
         let predecessor_link =
-            predecessor.follow(move |client| out.send(client).expect("somebody waits")).expect("a thread");
+            predecessor.follow(move |client| out.send(client).expect("a receiver")).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
         let client =
@@ -264,7 +264,10 @@ mod tests {
         assert!(matches!(near.hear(None), Ok(Heard::Message(Message::Serving, None))), "it listens still");
         near.say(&Message::End { clients: 9 }).expect("the end");
         assert!(taken.recv().expect("a word").is_none());
-        assert!(matches!(near.hear(None), Ok(Heard::End)), "the other process learns that nobody takes clients now");
+        assert!(
+            matches!(near.hear(None), Ok(Heard::End)),
+            "the other process learns that no process takes clients now"
+        );
     }
 
     #[test]

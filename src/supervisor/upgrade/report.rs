@@ -1,5 +1,5 @@
-//! Whoever has ordered an upgrade by `sluice upgrade` is told what came of it: by a datagram to an address that has the
-//! number of the process in its name (unix(7), the abstract namespace). Where nobody waits, nobody is told.
+//! The outcome of an upgrade for `sluice upgrade`: a datagram to an address that has the number of the process in its
+//! name (unix(7), the abstract namespace). Without a waiting command none is sent.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,14 +23,14 @@ fn address(pid: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("sluice-upgrade-{pid}"))
 }
 
-/// Whether somebody waits for this process's upgrade.
+/// Whether a command waits for this process's upgrade.
 pub(super) fn is_awaited() -> bool {
     address(process::id())
         .and_then(|address| UnixDatagram::unbound().and_then(|socket| socket.connect_addr(&address)))
         .is_ok()
 }
 
-/// Tells whoever waits for this process's upgrade what came of it.
+/// Sends the outcome to the command that waits for this process's upgrade.
 pub(super) fn tell(outcome: Result<u32, &str>) {
     let text = match outcome {
         Ok(pid) => format!("{SERVES}{pid}"),
@@ -40,7 +40,7 @@ pub(super) fn tell(outcome: Result<u32, &str>) {
         .and_then(|address| UnixDatagram::unbound().and_then(|socket| socket.send_to_addr(text.as_bytes(), &address)));
     match told {
         Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => {
-            log::debug!("upgrade: telling who waits for it: {error}");
+            log::debug!("upgrade: sending the outcome: {error}");
         }
         _ => {}
     }
@@ -56,7 +56,7 @@ pub fn order(pid: u32) -> Result<u32, String> {
     }
     let socket =
         address(pid).and_then(|address| UnixDatagram::bind_addr(&address)).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => format!("somebody waits for an upgrade of process {pid} already"),
+            io::ErrorKind::AddrInUse => format!("another command waits for an upgrade of process {pid} already"),
             _ => format!("making a socket to be told the outcome: {error}"),
         })?;
     let waiting = |error| format!("waiting for the outcome: {error}");
@@ -66,7 +66,7 @@ pub fn order(pid: u32) -> Result<u32, String> {
     loop {
         match receive(&socket).map_err(waiting)? {
             Some((sender, text)) if sender == target => return outcome(&text),
-            // Anybody can send something here.
+            // Any process can send a datagram here.
             Some(_) => {}
             None if fs::exists(format!("/proc/{pid}")).unwrap_or(false) => {}
             None => return Err(format!("process {pid} has ended, and has not said why")),

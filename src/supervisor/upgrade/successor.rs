@@ -83,7 +83,7 @@ impl Successor {
         let known = Known::create();
         known.announce(&mut command);
         let child = command.spawn().map_err(|error| format!("starting {}: {error}", program.display()))?;
-        // Its copy of the other end must be the only one, or nobody would learn of its death.
+        // Its copy of the other end must be the only one, or this process would not learn of its death.
         drop(command);
         log::info!("upgrade: process {} starts", child.id());
         let (clients, clients_in) = crossbeam_channel::unbounded();
@@ -120,10 +120,10 @@ impl Successor {
         DrainTarget::Outside(self.clients.clone())
     }
 
-    /// Says that no clients follow: a letter with nobody in it, since workers that do not turn may hold the way for ever.
-    /// Returns what ends when all have gone over.
+    /// Announces that no clients follow: an empty message, because stuck workers may hold the sending end for ever. The
+    /// result ends when all clients have moved.
     pub(super) fn say_end(&self) -> &Receiver<Infallible> {
-        // Fails where there is nobody to go to.
+        // Fails if there is no receiver.
         let _ = self.clients.send(Vec::new());
         &self.is_over
     }

@@ -1,7 +1,7 @@
-//! The workers that run: begun, replaced and ended, each on a thread of its own.
+//! The workers: started, replaced and ended, each on a thread of its own.
 //!
-//! A worker has a *place*: its processor, its listening sockets and its landing. They outlive it, so whoever waits in the
-//! queue of a socket, or is on the way from one worker to another, never notices that one goes and the next one comes.
+//! A worker has a *slot*: its processor, its listening sockets and its hand-off queue. They outlive the worker, so
+//! connections in the queue of a socket, or on their way from one worker to another, do not notice a replacement.
 
 mod monitor;
 mod stand_in;
@@ -33,7 +33,7 @@ use std::time::Duration;
 /// When it is tried again to begin a worker for which the system had no thread, no file or no memory.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// The longest that a place stays empty whose worker has failed again and again, where nobody can stand in.
+/// The longest time for which a slot stays empty after repeated failures, if no other worker can stand in.
 const ALONE: Duration = Duration::from_secs(1);
 
 /// One worker's life. Never given twice.
@@ -86,7 +86,7 @@ pub(super) struct WorkerPool {
 #[derive(Clone)]
 enum Ending {
     Stop,
-    /// Their clients go to somebody outside.
+    /// Their clients move to another process.
     HandOver(DrainTarget),
 }
 
@@ -103,11 +103,11 @@ impl Ending {
 struct WorkerSlot {
     cpu: affinity::CpuPlacement,
     handoff: HandoffQueue,
-    /// Who accepts there.
+    /// The worker that accepts there.
     current: Option<WorkerId>,
-    /// Nobody does, and somebody will from this moment on.
+    /// The slot is empty; a worker starts at this moment.
     empty_until: Option<Moment>,
-    /// Who accepts there until then, beside its own place.
+    /// The worker that accepts there until then, beside its own slot.
     stand_in: Option<WorkerId>,
     /// How many connections those have accepted there that have ended.
     accepted: u64,
@@ -123,7 +123,7 @@ struct WorkerHandle {
     watch: WatchdogState,
     /// When and why it was told to hand over.
     replaced: Option<(Moment, ReplaceReason)>,
-    /// It does not turn, so nobody waits for it.
+    /// It makes no progress, so it is not waited for.
     is_stuck: bool,
 }
 
@@ -204,7 +204,7 @@ impl WorkerPool {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(_) => Err("it panicked".to_owned()),
             };
-            // Fails only when the supervisor has gone, and then nobody is left to be told.
+            // Fails only if the supervisor has gone, and then there is no receiver.
             let _ = events.send(Event::WorkerEnded(id, result));
         };
         thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
@@ -304,7 +304,7 @@ impl WorkerPool {
         log::info!("{report}");
     }
 
-    /// Somebody has to work again at a place whose worker has failed.
+    /// Fills the slot of a worker that has failed.
     fn fill(&mut self, number: usize, why: &ReplaceReason, now: Moment) {
         let has_neighbour = self.neighbour(number).is_some();
         let delay = self.backoff.delay(now).min(if has_neighbour { Duration::MAX } else { ALONE });
@@ -315,7 +315,7 @@ impl WorkerPool {
             log::error!("worker {number}: {why}; another one begins");
         } else {
             let (limit, seconds) = (RestartBackoff::AT_ONCE, delay.as_secs());
-            let meanwhile = if has_neighbour { "another one accepts" } else { "nobody accepts" };
+            let meanwhile = if has_neighbour { "another one accepts" } else { "no worker accepts" };
             log::error!(
                 "worker {number}: {why}; MORE THAN {limit} WORKERS HAVE FAILED WITHIN A MINUTE: the next one begins in \
                  {seconds} s, and until then {meanwhile} in its place"
@@ -347,7 +347,7 @@ impl WorkerPool {
         let works = |number: &usize| self.slots.get(*number).is_some_and(|slot| self.works_at(slot).is_some());
         self.next_handoff = (next..count).chain(0..next).find(works).unwrap_or(next);
         let Some(slot) = self.slots.get(self.next_handoff) else { return };
-        // Where nobody works at the moment, the next one looks there first of all.
+        // If the slot is empty at the moment, its next worker looks there first.
         let is_first = slot.handoff.put(vec![client.into()]);
         if let Some(current) = slot.current.and_then(|id| self.running.get(&id)).filter(|_| is_first) {
             current.commands.send(WorkerCommand::Arrivals);
@@ -368,7 +368,7 @@ impl WorkerPool {
         accepted
     }
 
-    /// Whether the order to stop is carried out, but for those who do not turn and so would never end.
+    /// Whether the order to stop is carried out, except by stuck workers, which would never end.
     pub(super) fn have_ended(&self) -> bool {
         self.ending.is_some() && self.running.values().all(|each| each.is_stuck)
     }
@@ -379,7 +379,7 @@ impl WorkerPool {
         self.end(Ending::Stop);
     }
 
-    /// Has all workers end, and their clients go to somebody outside.
+    /// Ends all workers, and moves their clients to another process.
     pub(super) fn hand_over(&mut self, drain_target: &DrainTarget) {
         self.end(Ending::HandOver(drain_target.clone()));
     }
@@ -395,7 +395,7 @@ impl WorkerPool {
         self.begun
     }
 
-    /// Has who works at this place do something.
+    /// Sends a command to the worker of this slot.
     #[cfg(test)]
     pub(super) fn tell(&self, number: usize, command: WorkerCommand) {
         let current = self.slots[number].current.and_then(|id| self.running.get(&id));

@@ -49,7 +49,7 @@ impl WorkerPool {
         for id in stuck {
             let current = |slot: &WorkerSlot| slot.current == Some(id);
             let Some(number) = self.slots.iter().position(current) else { continue };
-            // It may come to itself, but nobody can count on it: its clients at least wait no longer than they have to.
+            // It may recover, but that is not certain: at least its clients wait no longer than necessary.
             if let Some(old) = self.running.get_mut(&id) {
                 old.replaced = Some((now, ReplaceReason::Stuck));
             }

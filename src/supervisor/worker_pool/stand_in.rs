@@ -1,5 +1,5 @@
-//! Places where nobody works for a while: a neighbour accepts there meanwhile, and gets whoever arrives, so that nobody
-//! waits in vain.
+//! Slots that are empty for a while: a neighbour accepts there meanwhile, and receives the clients that move there, so
+//! that none waits in vain.
 
 use super::{WorkerId, WorkerPool, WorkerSlot};
 use crate::worker::{DrainTarget, WorkerCommand};
@@ -7,14 +7,14 @@ use std::io;
 use std::iter;
 
 impl WorkerPool {
-    /// Has a neighbour stand in wherever nobody works, and nobody where somebody does again. To be called whenever that
-    /// may have changed, and again and again.
+    /// Makes a neighbour stand in for each empty slot, and ends that for each slot that has a worker again. It is
+    /// called whenever that may have changed, and periodically.
     pub(super) fn assign_stand_ins(&mut self) {
         for number in 0..self.slots.len() {
             let stand_in = self.slots[number].empty_until.and_then(|_| self.neighbour(number));
             let before = std::mem::replace(&mut self.slots[number].stand_in, stand_in);
             if before != stand_in {
-                // Who has stood in so far may have ended.
+                // The previous stand-in may have ended.
                 before.into_iter().for_each(|id| self.assign_listeners(id));
                 stand_in.into_iter().for_each(|id| self.assign_listeners(id));
             }
@@ -24,13 +24,13 @@ impl WorkerPool {
         }
     }
 
-    /// Who would stand in for a place: whoever works at the next one where somebody does.
+    /// The stand-in for a slot: the worker of the next slot that has one.
     pub(super) fn neighbour(&self, number: usize) -> Option<WorkerId> {
         let slots = self.slots.iter().skip(number + 1).chain(self.slots.iter().take(number));
         slots.filter_map(|slot| self.works_at(slot)).next()
     }
 
-    /// Who works at a place, and turns.
+    /// The worker of a slot, if it makes progress.
     pub(super) fn works_at(&self, slot: &WorkerSlot) -> Option<WorkerId> {
         let current = slot.current.filter(|_| slot.empty_until.is_none());
         current.filter(|id| self.running.get(id).is_some_and(|each| !each.is_stuck))
@@ -58,7 +58,7 @@ impl WorkerPool {
         }
     }
 
-    /// Sends to the stand-in who has arrived at a place, and who is about to.
+    /// Sends the stand-in the clients that have moved to a slot, and those that are about to.
     fn redirect(&self, number: usize, id: WorkerId, is_new: bool) {
         let Some(stand_in) = self.running.get(&id) else { return };
         let handoff = &self.slots[stand_in.number].handoff;
@@ -74,7 +74,7 @@ impl WorkerPool {
         }
     }
 
-    /// Before the end: who waits at a door that nobody looks after is let in.
+    /// Before the end: connections that wait at a socket without a worker are accepted.
     pub(super) fn check_queues(&mut self) {
         for number in 0..self.slots.len() {
             let is_empty = self.slots[number].empty_until.is_some() && self.slots[number].stand_in.is_none();
@@ -82,12 +82,12 @@ impl WorkerPool {
                 && self.ending.is_none()
                 && let Err(error) = self.begin(number)
             {
-                log::error!("worker {number}: beginning one for those who wait at its doors: {error}");
+                log::error!("worker {number}: starting one for the connections in its queues: {error}");
             }
         }
     }
 
-    /// At the end: who has arrived when the last worker of a place had left already gets another one, which ends in the
+    /// At the end: clients that moved to a slot after its last worker had left get another worker, which ends in the
     /// same way.
     pub(super) fn finish_handoff(&mut self, number: usize) {
         let is_served = self.running.values().any(|each| each.number == number && !each.is_stuck);
@@ -97,7 +97,9 @@ impl WorkerPool {
         let (Some(ending), begun) = (self.ending.clone(), self.begin(number)) else { return };
         match (begun, self.slots[number].current.and_then(|id| self.running.get(&id))) {
             (Ok(()), Some(last)) => drop(last.commands.send(ending.command())),
-            (Err(error), _) => log::error!("worker {number}: beginning one for those who came last: {error}"),
+            (Err(error), _) => {
+                log::error!("worker {number}: starting one for the last clients that moved there: {error}")
+            }
             (Ok(()), None) => {}
         }
     }
