@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($( $(#[$doc:meta])* $variant:ident = $name:literal; )*) => {
-        /// What is counted, beside the requests that ended with a [`FailureReason`].
+        /// Counted events, beside the requests that ended with a [`FailureReason`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter {
             $( $(#[$doc])* $variant, )*
@@ -126,7 +126,7 @@ impl Counters {
         }
     }
 
-    /// What was counted so far.
+    /// The count so far.
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What may happen often, but is told seldom: a log must not grow at the rate of requests.
+//! Limits frequent log lines: a log must not grow at the rate of requests.
 
 use super::clock::Moment;
 use std::time::Duration;

@@ -33,7 +33,7 @@ pub struct Timer {
     slot: Option<Slot>,
 }
 
-/// Where timers are found.
+/// Access to the timers.
 pub trait Owners<T> {
     /// The timer of an owner that has one.
     fn timer_of(&mut self, owner: T) -> Option<&mut Timer>;
@@ -219,7 +219,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn link(&mut self, timer: &mut Timer) {
-        // What lies beyond the horizon is looked at, and put on, at its edge.
+        // A deadline beyond the horizon is kept at its edge, and moved on from there.
         let slot = Slot::at(due_tick(timer.deadline).clamp(self.tick + 1, self.tick + SLOTS as u64 - 1));
         let index = slot.index();
         let head = std::mem::replace(&mut self.heads[index], timer.entry);

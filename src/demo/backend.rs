@@ -1,4 +1,4 @@
-//! A backend that shows what it was sent, and says again what it hears over a WebSocket.
+//! A backend that shows the request it received, and echoes the messages of a WebSocket.
 
 use crate::wire::body::{BodyLength, BodyReader};
 use crate::wire::limits::Limits;
@@ -56,7 +56,7 @@ struct Request {
     key: Option<String>,
 }
 
-/// What has come of a body.
+/// The received part of a body.
 #[derive(Default)]
 struct Body {
     len: usize,

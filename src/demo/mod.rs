@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// The port of the proxy, unless another one is asked for.
 pub const DEFAULT_PORT: u16 = 8080;
 
-/// What to try; `{base}` is the proxy's URL and `{routes}` the path of the routes file.
+/// The guide; `{base}` is the proxy's URL and `{routes}` the path of the routes file.
 const GUIDE: &str = include_str!("guide.txt");
 
 /// The routes; `{one}` and `{two}` are the ports of the backends.

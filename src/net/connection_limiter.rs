@@ -13,8 +13,8 @@ const TABLES: u64 = 64;
 /// The network of one customer: the system's addresses within it are its own choice (RFC 6177, RFC 8981).
 const PREFIX: u128 = !0 << 64;
 
-/// What each address may have. It is exact: what all cores hold of an address is counted in one place. That takes a lock
-/// when a client comes and when it goes, never between.
+/// The allowance of each address. It is exact, because the connections of an address on all workers are counted in one
+/// place. That takes a lock when a client comes and when it goes, never between.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limit: NonZeroU32,
@@ -33,7 +33,7 @@ pub struct ConnectionPermit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
-/// What counts as one client: an IPv4 address, and an IPv6 network of 64 bits.
+/// The unit that counts as one client: an IPv4 address, or an IPv6 network of 64 bits.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),

@@ -26,7 +26,7 @@ pub struct Channel {
     socket: OwnedFd,
 }
 
-/// What came.
+/// A received message, or the end.
 #[derive(Debug)]
 pub enum Arrival {
     /// A message, and the file that it carried.

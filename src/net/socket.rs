@@ -45,7 +45,7 @@ pub struct SocketOptions {
     pub liveness: Liveness,
 }
 
-/// What a read brought.
+/// The outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// This many bytes, more than none.
@@ -235,7 +235,7 @@ impl Socket {
         }
     }
 
-    /// Where the connection comes from, and where it goes to.
+    /// The addresses of the peer and of this end.
     pub(super) fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.stream.peer_addr()?, self.stream.local_addr()?))
     }

@@ -161,7 +161,7 @@ impl Transport {
         true
     }
 
-    /// Where the connection comes from, and where it goes to.
+    /// The addresses of the peer and of this end.
     pub fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         self.socket.ends()
     }
@@ -326,7 +326,7 @@ impl Transport {
         self.socket.close_gracefully();
     }
 
-    /// What went wrong with the encryption.
+    /// The fault of the encryption.
     pub fn fault(&self) -> Option<&tls::Fault> {
         match &self.layer {
             Layer::Plain => None,

@@ -21,8 +21,8 @@ const GRAIN_BITS: u32 = 12;
 #[derive(Debug)]
 pub struct WakeupTimer {
     timer: OwnedFd,
-    /// What it is set for; [`Moment::NEVER`] while it is not. It rings by so much later as `now` was in the past when it was
-    /// set.
+    /// The moment for which it is set; [`Moment::NEVER`] while it is not. It rings later by the age of `now` when it
+    /// was set.
     rings_at: Moment,
 }
 

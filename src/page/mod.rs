@@ -20,7 +20,7 @@ pub const PAGE_HEADERS: &str =
 /// Settings of the pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Where `error_<status>.html` and `error_default.html` are looked for (`server.staticDir`).
+    /// Folder of `error_<status>.html` and `error_default.html` (`server.staticDir`).
     pub static_dir: Option<PathBuf>,
 }
 

@@ -17,7 +17,7 @@ const COMPARE: Duration = Duration::from_secs(10);
 /// How long to wait after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What was done. A list counts once, with its options.
+/// The result. A list counts once, with its options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Lists that were written because they were missing or others.

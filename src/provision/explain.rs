@@ -1,4 +1,4 @@
-//! What a host resolves to, step by step, as text.
+//! The resolution of a host, step by step, as text.
 
 use super::Error;
 use crate::base::printable::printable;
@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// What is known of a host.
+/// The explanation for a host.
 #[derive(Debug)]
 pub struct Explained {
     /// The steps, a line each.
@@ -171,11 +171,11 @@ pub fn list(source: &Source) -> Result<String, Error> {
     Ok(text)
 }
 
-/// What follows `start` in the keys that begin with it, in order.
+/// The rest of each key that begins with `start`, in order.
 pub(super) fn patterns(connection: &mut Connection, start: &str) -> Result<BTreeSet<String>, Error> {
     let mut patterns = BTreeSet::new();
     let mut cursor = 0_u64;
-    // What has a special meaning in the prefix is escaped; the keys are compared besides.
+    // Special characters of the prefix are escaped; the keys are compared besides.
     let pattern: String =
         start.chars().flat_map(|char| ("*?[]\\".contains(char)).then_some('\\').into_iter().chain([char])).collect();
     loop {

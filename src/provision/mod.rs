@@ -17,7 +17,7 @@ pub enum Error {
     File(directory::Error),
     /// Redis did not do its part.
     Redis {
-        /// What was being done.
+        /// The step that failed.
         doing: String,
         /// Why it failed.
         error: RedisError,

@@ -10,12 +10,12 @@ use std::thread;
 /// The processors that the scheduler reserves for programs that name them (`isolcpus=`).
 const ISOLATED: &str = "/sys/devices/system/cpu/isolated";
 
-/// Where a worker runs.
+/// The place of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CpuPlacement {
     /// On this processor and no other.
     Pinned(usize),
-    /// Where the system puts it.
+    /// Any processor: the system chooses.
     Anywhere,
 }
 
@@ -59,14 +59,14 @@ pub(super) fn choose(settings: &Settings) -> Result<Vec<CpuPlacement>, Fault> {
     plan(&wish, &machine)
 }
 
-/// What was asked for.
+/// The settings.
 struct Wish<'a> {
     workers: Option<usize>,
     cpus: Option<&'a [usize]>,
     pin: bool,
 }
 
-/// What there is.
+/// The machine.
 #[derive(Default)]
 struct Machine {
     /// The processors that the system would run this process on: online, and granted to it.

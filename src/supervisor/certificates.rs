@@ -48,12 +48,13 @@ impl CertificateManager {
         Ok(manager)
     }
 
-    /// What workers need for clients.
+    /// TLS for connections of clients.
     pub(super) fn worker_tls(&self) -> Option<WorkerTlsConfig> {
         self.worker_tls.clone()
     }
 
-    /// What they need for backends; `None` where nothing can be agreed on, and no backend of `https://` be used.
+    /// TLS for connections to backends; `None` if its settings cannot be satisfied, so that no backend of `https://`
+    /// can be used.
     pub(super) fn backend_tls(&self) -> Option<BackendTls> {
         self.backend_tls.clone()
     }
@@ -171,7 +172,7 @@ fn watch<'a>(paths: impl Iterator<Item = &'a Path>, events: &Sender<Event>) -> O
     Some(watch)
 }
 
-/// What is agreed on with backends of `https://`. Where nothing can be, none of them can be used, but all others.
+/// TLS for backends of `https://`. If its settings cannot be satisfied, only these backends cannot be used.
 fn make_backend_tls(to_backends: &TlsToBackends) -> Option<BackendTls> {
     BackendTls::new(&to_backends.settings)
         .inspect_err(|problem| log::warn!("server.backendTls: {problem}; backends of https:// cannot be used"))

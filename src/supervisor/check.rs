@@ -1,4 +1,4 @@
-//! What a start would meet, found out without serving: for `sluice --dry`.
+//! The steps of a start, tried without serving: for `sluice --dry`.
 
 use super::affinity;
 use super::privileges::Account;
@@ -14,12 +14,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// What was found out.
+/// The findings.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What would end a start, a line each.
+    /// Faults that would end a start, a line each.
     pub faults: Vec<String>,
-    /// What would not, or may be otherwise when sluice is started.
+    /// Faults that would not, or that may have gone when sluice is started.
     pub warnings: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ pub fn check(settings: &Settings) -> Findings {
     if let Err(problem) = BackendTls::new(&settings.backend_tls.settings) {
         findings.warn(format!("server.backendTls: {problem}; backends of https:// cannot be used"));
     }
-    // What is wrong with pages is logged; others take their place.
+    // Faults of pages are logged; other pages take their place.
     drop(Pages::load(&settings.page));
     findings
 }

@@ -16,7 +16,7 @@ pub enum Error {
     Privileges(privileges::Fault),
     /// A processor of `server.cpus` is not there.
     Cpus(affinity::Fault),
-    /// What the service manager handed over cannot be listened on.
+    /// A socket from the service manager cannot be listened on.
     Activation(io::Error),
     /// The service manager listens on an address that the configuration does not have.
     Unnamed(SocketAddr),
@@ -26,7 +26,7 @@ pub enum Error {
     Directory(directory::Error),
     /// The access log could not be opened, or a thread or poll not be made.
     System(&'static str, io::Error),
-    /// What was to be agreed on with clients over TLS is nothing that can be.
+    /// The TLS settings cannot be satisfied.
     Tls(String),
     /// The process before this one does not hand over.
     Predecessor(String),

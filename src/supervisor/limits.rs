@@ -47,7 +47,7 @@ pub(super) fn connections(asked_for: Option<usize>, workers: usize, open_files: 
     }
 }
 
-/// What a worker may hold unless `server.memoryLimit` says otherwise: room for 100,000 connections, encrypted ones too.
+/// Memory of a worker unless `server.memoryLimit` is set: enough for 100,000 connections, encrypted ones too.
 const BYTES_PER_WORKER: u64 = 512 << 20;
 
 /// How much of what the control group grants may be held, in percent: past it the system ends the process.

@@ -21,7 +21,7 @@ struct AddressSockets {
     address: SocketAddr,
     /// The place of its certificate, where connections are encrypted.
     secure: Option<u32>,
-    /// What comes here is for this node itself.
+    /// Requests on this address are for this node itself.
     is_for_service: bool,
     /// One a worker, so that the kernel spreads the connections; or, of those that were taken over, however many there
     /// are. Not empty.
@@ -109,7 +109,7 @@ fn open_admin(address: SocketAddr, inherited: &mut Vec<Listener>) -> Option<Addr
     }
 }
 
-/// Where to listen, and the place of the certificate where connections are encrypted.
+/// An address to listen on, and the index of its certificate if connections are encrypted.
 fn addresses(settings: &Settings) -> impl Iterator<Item = (SocketAddr, Option<u32>)> {
     let plain = settings.listeners.iter().map(|address| (*address, None));
     let tls = settings.tls.iter().flat_map(|tls| &tls.listeners).zip(0..);

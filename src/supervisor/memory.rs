@@ -32,7 +32,7 @@ pub(super) struct Candidate {
     pub(super) bytes: u64,
 }
 
-/// What is to be done.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Nothing.
@@ -54,7 +54,7 @@ pub(super) struct MemoryTrim {
 }
 
 impl MemoryTrim {
-    /// What is not worth the walk through the allocator's lists, in bytes.
+    /// Fewest free bytes that are worth a walk through the allocator's lists.
     const LEAST: u64 = 1 << 20;
 
     /// Looking each `interval`.
@@ -74,7 +74,7 @@ impl MemoryTrim {
     }
 }
 
-/// What was decided so far.
+/// The decisions so far.
 #[derive(Debug)]
 pub(super) struct MemoryPolicy {
     limit: u64,
@@ -157,7 +157,7 @@ mod tests {
             (10, 1001, &both, false, Renew(WorkerId(2))),
             (11, 1001, &second_is_new, false, Rest),
             (15, 1001, &second_is_new, true, Rest),
-            // What it held is only just free.
+            // Its memory has only just been freed.
             (16, 1001, &second_is_new, false, Rest),
             // Below the limit, and yet not so far that a new round would begin.
             (16, 950, &second_is_new, false, Rest),

@@ -1,4 +1,4 @@
-//! The process as a whole: binds and keeps the listening sockets, starts and pins the workers, hears the signals,
+//! The process as a whole: binds and keeps the listening sockets, starts and pins the workers, handles signals, and
 //! ends in good order.
 
 mod admin;
@@ -57,7 +57,7 @@ const LEAST_AGE: u32 = 600;
 /// How often a successor looks whether the source of routes is there.
 const WARM_UP_LOOK: Duration = Duration::from_millis(5);
 
-/// What wakes the supervisor.
+/// An event that wakes the supervisor.
 enum Event {
     Signal(i32),
     /// Files of certificates may have changed.
@@ -65,7 +65,7 @@ enum Event {
     WorkerEnded(WorkerId, Result<(), String>),
     /// All workers have been renewed and the process holds too much memory all the same: it is to be renewed itself.
     Renew,
-    /// What becomes of the successor.
+    /// A step of the successor.
     Successor(SuccessorEvent),
     /// A client of the predecessor's; `None` when no more come.
     Client(Option<PlainClient>),

@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)): nothing where there is none.
+//! Messages to the service manager (sd_notify(3)); none without one.
 
 use sd_notify::NotifyState;
 use std::process;
@@ -15,7 +15,7 @@ pub(super) fn reloading(what: &str) {
     tell(&states);
 }
 
-/// What was under way came to nothing.
+/// The announced step has failed.
 pub(super) fn failed(why: &str) {
     // The protocol is one of lines.
     let status = why.replace('\n', "; ");

@@ -1,4 +1,4 @@
-//! What is told of a panic: where, why, and how it came to that.
+//! The report of a panic: place, reason and backtrace.
 
 use std::backtrace::Backtrace;
 use std::panic;

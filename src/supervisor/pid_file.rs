@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// What may have stood in the file before: more than any number.
+/// Longest previous content of the file: more than any number.
 const LONGEST: usize = 64;
 
 /// The file, for as long as this process is the one it names.

@@ -1,4 +1,4 @@
-//! What is told of a worker that has ended, how it was, and how it went; and of all of them together.
+//! The report of a worker that has ended: its reason, its figures and its end; and the totals of all workers.
 
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters};
@@ -42,7 +42,7 @@ pub(super) struct Report<'a> {
     pub(super) now: Moment,
     pub(super) counters: &'a Counters,
     pub(super) stats: &'a WorkerStats,
-    /// What the process holds now, in bytes.
+    /// The resident memory of the process now, in bytes.
     pub(super) resident: u64,
 }
 

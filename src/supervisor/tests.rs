@@ -1,4 +1,4 @@
-//! Workers that fail: a house in this process, whose workers a test can have panic or hang.
+//! Workers that fail: a supervisor in this process, whose workers a test can make panic or hang.
 
 use super::*;
 use crate::config;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A house that the test looks after by hand; its workers have threads of their own.
+/// A supervisor that the test drives by hand; its workers have threads of their own.
 struct Scene {
     supervisor: Option<Supervisor>,
     events: Receiver<Event>,

@@ -11,7 +11,7 @@ pub(super) struct WatchdogState {
     is_stuck: bool,
 }
 
-/// What is to be done about a worker.
+/// The next step for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
     /// It is to be asked the question of this number.

@@ -49,7 +49,7 @@ impl TlsClientTarget {
     }
 }
 
-/// What is agreed on with all backends. Each core has one of its own, with the tickets that backends gave it.
+/// TLS settings for all backends. Each worker has its own, with the tickets that backends gave it.
 #[derive(Debug)]
 pub struct BackendTls {
     config: Arc<ClientConfig>,
@@ -64,7 +64,7 @@ impl Clone for BackendTls {
 }
 
 impl BackendTls {
-    /// What the settings say. What is wrong with them if nothing can be agreed on so.
+    /// TLS as in the settings. The error says why the settings cannot be satisfied.
     pub fn new(settings: &BackendSettings) -> Result<Self, String> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
             .with_safe_default_protocol_versions()

@@ -51,7 +51,7 @@ impl Credentials {
     }
 }
 
-/// What credentials are made of.
+/// The parts of credentials.
 #[derive(Clone, Copy, Default)]
 pub struct PemText<'a> {
     /// The certificate, and those that lead to its authority.
@@ -60,13 +60,13 @@ pub struct PemText<'a> {
     pub chain: &'a [CertificateDer<'static>],
     /// The key.
     pub key: &'a [u8],
-    /// What an encrypted key is encrypted with.
+    /// The passphrase of an encrypted key.
     pub passphrase: Option<&'a str>,
     /// The authority's word that the certificate is still good (OCSP, in DER), to be handed on to clients.
     pub staple: Option<&'a [u8]>,
 }
 
-/// What is wrong with a certificate or its key. No text of this shows any of the key.
+/// A fault of a certificate or its key. No text of this shows any part of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialsFault {
     /// In the certificates.
@@ -89,7 +89,7 @@ pub enum CredentialsFault {
     Unusable(String),
 }
 
-/// What is wrong with a PEM text.
+/// A fault of a PEM text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PemFault {
     /// There is no certificate in it.
@@ -100,7 +100,7 @@ pub enum PemFault {
     LineBreaks,
     /// A part has no `-----END` line.
     NoEnd,
-    /// What stands between the two is no base64.
+    /// The text between the two lines is not base64.
     Base64,
     /// It is longer than any certificate or key.
     TooLong,
@@ -202,7 +202,7 @@ pub fn read_credentials(text: &PemText<'_>) -> Result<Credentials, CredentialsFa
     }
 }
 
-/// What is wrong where the key is not that of the first certificate.
+/// The fault if the key is not that of the first certificate.
 fn mismatch(pair: &CertifiedKey) -> CredentialsFault {
     let is_owner = |certificate: &CertificateDer<'static>| {
         CertifiedKey::new(vec![certificate.clone()], Arc::clone(&pair.key)).keys_match().is_ok()

@@ -36,7 +36,7 @@ fn warning<'a>(certificates: impl Iterator<Item = (&'a str, Left)>) -> Option<St
     (!old.is_empty()).then(|| format!("certificates to be renewed: {}{more}", named.join(", ")))
 }
 
-/// What a certificate has left of its life.
+/// The rest of a certificate's life.
 #[derive(Clone, Copy)]
 struct Left {
     /// `None` where nothing is.

@@ -21,7 +21,7 @@ pub struct CertificateFiles {
     pub chain: Vec<PathBuf>,
     /// The key.
     pub key: PathBuf,
-    /// What an encrypted key is encrypted with.
+    /// The passphrase of an encrypted key.
     pub passphrase: Option<Box<str>>,
     /// The authority's word that the certificate is still good (OCSP, in DER).
     pub staple: Option<PathBuf>,
@@ -39,7 +39,7 @@ impl fmt::Debug for CertificateFiles {
 pub struct FileFault {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong.
+    /// The fault.
     pub problem: String,
 }
 

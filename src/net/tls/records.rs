@@ -12,17 +12,17 @@ pub(super) const RECORD_BYTES: usize = 5 + 16_384 + 2_048;
 /// The most plaintext of a record.
 const FRAGMENT_BYTES: usize = 16_384;
 
-/// What encryption adds to a record at most: its header, a nonce, the type, a tag.
+/// Most bytes that encryption adds to a record: its header, a nonce, the type, a tag.
 const OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 
-/// What one read can bring.
+/// Most bytes of one read.
 const READ_BYTES: usize = 128 * 1024;
 
 /// How much plaintext is encrypted for one write: what one read brings, and what stands around it. What the socket does not
 /// take has to be kept.
 const WRITE_BYTES: usize = 144 * 1024;
 
-/// What a session may have to say of its own before a write: tickets, a change of keys. More goes alone.
+/// Bytes of a session's own messages before a write: tickets, a change of keys. More than that leaves alone.
 pub(super) const OWN_BYTES: usize = 16 * 1024;
 
 /// A core's room to decrypt and encrypt in.
@@ -48,7 +48,7 @@ impl Default for TlsScratch {
 }
 
 impl TlsScratch {
-    /// What is to be sent.
+    /// The bytes to send.
     pub(super) fn records(&self) -> &[u8] {
         &self.outgoing[..self.used]
     }
@@ -101,11 +101,11 @@ impl Party for UnbufferedClientConnection {
     }
 }
 
-/// Where plaintext goes.
+/// The destination of plaintext.
 pub(super) struct Taken<'a> {
     pub(super) room: &'a mut [u8],
     pub(super) used: usize,
-    /// What the room is too small for.
+    /// Plaintext for which the room is too small.
     pub(super) rest: &'a mut Vec<u8>,
     /// The peer has said that nothing follows.
     pub(super) ended: bool,

@@ -12,7 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::sync::Arc;
 
-/// What is agreed on with clients.
+/// TLS settings for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// The versions spoken.
@@ -94,7 +94,7 @@ impl ClientAuth {
     }
 }
 
-/// Where clients are received: all cores share one, and with it the keys of the tickets.
+/// The server side of TLS. All workers share one, and with it the keys of the tickets.
 #[derive(Debug)]
 pub struct TlsServerContext {
     template: ServerConfig,
@@ -114,7 +114,7 @@ impl TlsServerContext {
         let mut template = builder.with_cert_resolver(Arc::new(NoCertificateYet));
         template.alpn_protocols = vec![ALPN.to_vec()];
         template.ignore_client_order = !settings.client_order;
-        // What a session needs to be resumed travels in its ticket: no memory here, and all cores can read it.
+        // The state for a resumption travels in the ticket: it takes no memory here, and all workers can read it.
         template.session_storage = Arc::new(NoServerSessionStorage {});
         if settings.tickets {
             template.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
@@ -124,7 +124,7 @@ impl TlsServerContext {
         Ok(Self { template })
     }
 
-    /// What is agreed on with a client that is shown this certificate.
+    /// TLS settings for a client that is shown this certificate.
     pub fn config(&self, credentials: &Credentials) -> Arc<ServerConfig> {
         let mut config = self.template.clone();
         config.cert_resolver = Arc::new(SingleCertAndKey::from(credentials.certified_key()));

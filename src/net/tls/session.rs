@@ -43,7 +43,7 @@ impl fmt::Display for Fault {
 #[derive(Debug)]
 pub struct Session {
     stage: Stage,
-    /// What has come and is no whole record yet. Owns memory only while there is something in it, as the next two.
+    /// Received bytes that are not a complete record yet. It owns memory only while it holds bytes, as the next two do.
     incoming: Vec<u8>,
     /// Plaintext that the reader had no room for.
     plain: Vec<u8>,
@@ -51,7 +51,7 @@ pub struct Session {
     outgoing: Vec<u8>,
     /// How many bytes of plaintext are in `outgoing` of which the writer was not told that they left.
     plaintext_unreported: usize,
-    /// What was said of `outgoing` last.
+    /// The usage of `outgoing` as last reported.
     counted: BufferUsage,
     marks: SessionFlags,
 }
@@ -265,7 +265,7 @@ impl Session {
 
     fn process(&mut self, socket: &mut Socket, input: &mut [u8], room: &mut [u8]) -> Received {
         if matches!(self.stage, Stage::Hello(_)) && is_plain(input) {
-            // What there is no room for is no loss: of such a client no more than the first line is looked at.
+            // Bytes beyond the room may be dropped: only the first line of such a client is read.
             let count = input.len().min(room.len());
             room[..count].copy_from_slice(&input[..count]);
             return Received::Plain(count);
@@ -303,7 +303,7 @@ impl Session {
                 }
             }
             Err(error) => {
-                // What is left to send is the alert that says why.
+                // The alert that gives the reason is still to be sent.
                 self.push(socket);
                 self.stage = Stage::Failed(Fault::Protocol(error));
                 Received::Broken
@@ -426,7 +426,7 @@ impl Session {
 
     /// The socket takes bytes again.
     pub(in crate::net) fn writable(&mut self, socket: &mut Socket) {
-        // What is owed goes with the next write, which counts it.
+        // Plaintext not yet reported is counted by the next write.
         if self.plaintext_unreported == 0 {
             self.push(socket);
         }
@@ -437,7 +437,7 @@ impl Session {
         if !self.outgoing.is_empty() {
             match write(socket, &self.outgoing) {
                 Ok(written) if written < self.outgoing.len() => drop(self.outgoing.drain(..written)),
-                // Where the connection is broken, the next read tells.
+                // If the connection is broken, the next read reports it.
                 Ok(_) | Err(_) => self.outgoing = Vec::new(),
             }
         }

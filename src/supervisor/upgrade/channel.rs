@@ -1,4 +1,4 @@
-//! The line between a process and its successor: messages, each with the file that belongs to it.
+//! The channel between a process and its successor: messages, each with the file that belongs to it.
 
 use super::message::Message;
 use crate::net::fd_passing::{Arrival, Channel, Fault};
@@ -12,7 +12,7 @@ pub(super) struct HandoffChannel {
     channel: Channel,
 }
 
-/// What is heard.
+/// The outcome of a receive.
 #[derive(Debug)]
 pub(super) enum Heard {
     /// A message, and the file where one belongs to it.

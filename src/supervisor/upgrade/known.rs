@@ -1,5 +1,6 @@
-//! What a process knows, given to its successor in two files in memory that this is started with: routes, and
-//! certificates. A successor of an older version does not look for them, and a predecessor of an older version has none.
+//! The data of a process for its successor, in two files in memory with which that is started: routes, and
+//! certificates. A successor of an older version does not look for them, and a predecessor of an older version has
+//! none.
 
 use crate::directory::{Directory, Inherited};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// The variable of the environment that has the numbers of the files.
 const KNOWN: &str = "SLUICE_KNOWN";
 
-/// What the names of the files begin with, as the kernel shows them.
+/// Prefix of the names of the files, as the kernel shows them.
 const SHOWN: &str = "/memfd:sluice-known";
 
 /// How long the directory may take for each of the two. Together it is less than a successor waits for its sockets.

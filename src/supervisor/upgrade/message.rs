@@ -36,17 +36,17 @@ pub(super) enum Message {
     ReopenLog,
 }
 
-/// What is known of a client beside its connection.
+/// The state of a client beside its connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Client {
-    /// Where it is from.
+    /// The address of its peer.
     pub(super) address: IpAddr,
     /// The port it came to.
     pub(super) local_port: u16,
     /// The number of responses on this connection.
     pub(super) served: u32,
-    /// What a proxy has told of it: the two ends of the connection that the proxy has with it.
+    /// The PROXY header's addresses: the two ends of the client's connection to the proxy.
     pub(super) told: Option<(SocketAddr, SocketAddr)>,
 }
 
@@ -59,7 +59,7 @@ pub(super) enum Fault {
     Version(u16),
     /// They are fewer or more than they say.
     Torn,
-    /// What they say means nothing here.
+    /// Their content has no meaning here.
     Content(String),
 }
 

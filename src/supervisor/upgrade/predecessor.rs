@@ -54,7 +54,7 @@ impl Predecessor {
         self.pid
     }
 
-    /// What it knows. To be taken after its sockets: before these are there, not all is written.
+    /// Its data. They are taken after its sockets: before these arrive, the files are not complete.
     pub(in crate::supervisor) fn known(&self) -> Inherited {
         self.known.inherit()
     }
@@ -94,7 +94,7 @@ impl Predecessor {
     )]
     pub(in crate::supervisor) fn has_ended(&self) -> bool {
         let is_orphan = || getppid().as_raw().unsigned_abs() != self.pid;
-        // Where it has died, its end of the line was closed a moment before its children have another parent.
+        // If it has died, its end of the channel was closed a moment before its children have another parent.
         self.channel.is_dead()
             && (0..LAST_BREATHS).any(|_| {
                 let has_ended = is_orphan();
@@ -226,7 +226,7 @@ fn plain(client: Client, file: OwnedFd) -> io::Result<PlainClient> {
     Ok(PlainClient { stream, peer, served, told })
 }
 
-/// What standard input is; it is nothing from now on.
+/// The kind of standard input, which is empty from now on.
 fn take_standard_input() -> io::Result<OwnedFd> {
     let input = stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;

@@ -12,9 +12,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-/// What begins a report of success; the number of the new process follows.
+/// Prefix of a report of success; the number of the new process follows.
 const SERVES: &str = "serves ";
-/// What begins a report of failure; the reason follows.
+/// Prefix of a report of failure; the reason follows.
 const FAILED: &str = "failed ";
 /// How often it is looked whether the process is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

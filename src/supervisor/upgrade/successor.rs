@@ -22,7 +22,7 @@ use std::time::Duration;
 /// How long a successor may take from the word that it may serve to its own that it does.
 const SERVING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What becomes of a successor.
+/// The steps of a successor.
 #[derive(Debug)]
 pub(in crate::supervisor) enum SuccessorEvent {
     /// It serves.
@@ -49,7 +49,7 @@ pub(in crate::supervisor) struct Successor {
     is_over: Receiver<Infallible>,
 }
 
-/// Where the upgrade can be given up no longer, or goes on no longer: whichever comes first.
+/// The point after which the upgrade can no longer be given up, or no longer continues: whichever comes first.
 type CommitPoint = Arc<OnceLock<Turn>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl UpgradeTask {
     fn install(&mut self) -> Result<(), String> {
         let clock = Clock::new();
         let deadline = clock.now() + self.timeout;
-        // Where something cannot be said, what is heard next tells why.
+        // If a send fails, the next receive tells why.
         self.known.fill(&self.directory);
         let handed_over = self.hand_over_sockets();
         let pid = self.child.id();
@@ -209,7 +209,7 @@ impl UpgradeTask {
 
     /// Why the line is dead.
     fn end_reason(&mut self) -> String {
-        // Where this process has hung up, the new one lives.
+        // If this process has shut the channel down, the new one lives.
         let _ = self.child.kill();
         match self.child.wait() {
             Ok(status) if status.code().is_some() => {

@@ -40,7 +40,7 @@ const ALONE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WorkerId(pub(super) u64);
 
-/// What workers are made of.
+/// The dependencies of workers.
 pub(super) struct WorkerDeps {
     pub(super) settings: Settings,
     pub(super) directory: Directory,
@@ -52,7 +52,7 @@ pub(super) struct WorkerDeps {
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
     /// The workers, as the admin service sees them.
     pub(super) roster: Arc<Roster>,
-    /// Where requests for this node go.
+    /// The way for requests to this node.
     pub(super) service: Option<ServiceSender>,
     pub(super) clock: Clock,
 }
@@ -66,9 +66,9 @@ pub(super) struct WorkerPool {
     slots: Vec<WorkerSlot>,
     running: BTreeMap<WorkerId, WorkerHandle>,
     begun: u64,
-    /// What those have counted that have ended.
+    /// The counts of workers that have ended.
     past: Counters,
-    /// Where the next client from outside arrives.
+    /// The slot for the next client from another process.
     next_handoff: usize,
     policy: Option<MemoryPolicy>,
     /// When the memory is to be looked at again.
@@ -99,7 +99,7 @@ impl Ending {
     }
 }
 
-/// Where a worker works.
+/// The place of a worker.
 struct WorkerSlot {
     cpu: affinity::CpuPlacement,
     handoff: HandoffQueue,
@@ -295,7 +295,7 @@ impl WorkerPool {
         if is_current && self.ending.is_none() {
             self.fill(old.number, &why, now);
         }
-        // What it held is free now, and yet would count as held.
+        // Its memory is free now, and yet would count as held.
         self.release_memory();
         let (counters, stats) = (&*old.counters, &*old.stats);
         let resident = limits::resident_bytes().unwrap_or(0);
@@ -425,7 +425,7 @@ impl WorkerPool {
         }
     }
 
-    /// What all workers have counted, those included that have ended.
+    /// The counts of all workers, including those that have ended.
     pub(super) fn counters(&self) -> Counters {
         let sum = Counters::default();
         sum.absorb(&self.past);

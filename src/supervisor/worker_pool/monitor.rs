@@ -1,4 +1,4 @@
-//! What is looked after again and again: whether all workers turn, and what they hold.
+//! Periodic checks: the progress of all workers, and their memory.
 
 use super::{WorkerId, WorkerPool, WorkerSlot};
 use crate::base::clock::Moment;
