@@ -1,4 +1,4 @@
-//! Texts that hold secrets, and what of a text may be shown in a log or on a terminal.
+//! Texts that hold secrets, and the parts of a text that a log or a terminal may show.
 
 use std::borrow::Cow;
 use std::convert::Infallible;

@@ -29,7 +29,7 @@ struct Scene {
 struct Backend {
     /// How many it has read.
     heard: AtomicUsize,
-    /// Whoever writes here holds all answers back.
+    /// A writer of this lock holds all responses back.
     gate: RwLock<()>,
 }
 
@@ -38,7 +38,7 @@ struct Client(BufReader<TcpStream>);
 
 impl Scene {
     fn new(test: &str, workers: usize) -> Self {
-        let folder = std::env::temp_dir().join(format!("sluice-house-{test}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("sluice-supervisor-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
@@ -65,16 +65,16 @@ impl Scene {
         let cpus = vec![affinity::CpuPlacement::Anywhere; workers];
         let mut supervisor =
             Supervisor::assemble(&settings, &cpus, (listeners, None), Inherited::default(), &events_out)
-                .expect("a house");
+                .expect("a supervisor");
         supervisor.pool.start().expect("workers");
         Self { supervisor: Some(supervisor), events, address, folder, clock: Clock::new(), backend }
     }
 
     fn pool(&mut self) -> &mut WorkerPool {
-        &mut self.supervisor.as_mut().expect("a house").pool
+        &mut self.supervisor.as_mut().expect("a supervisor").pool
     }
 
-    /// Looks after the house until this holds. Returns how long that took.
+    /// Runs the supervisor until this holds. Returns how long that took.
     #[track_caller]
     fn until(&mut self, what: &str, condition: impl Fn(&mut Self) -> bool) -> Duration {
         let began = self.clock.now();
@@ -82,7 +82,7 @@ impl Scene {
             let waited = self.clock.now().since(began);
             assert!(waited < PATIENCE, "waited in vain: {what}");
             match self.events.recv_timeout(Duration::from_millis(5)) {
-                Ok(event) => self.supervisor.as_mut().expect("a house").handle(event),
+                Ok(event) => self.supervisor.as_mut().expect("a supervisor").handle(event),
                 Err(_) => self.pool().look(),
             }
         }
@@ -105,7 +105,7 @@ impl Drop for Scene {
         if !thread::panicking() {
             self.pool().stop();
             self.until("the end", |scene| scene.pool().have_ended());
-            self.supervisor.take().expect("a house").shutdown();
+            self.supervisor.take().expect("a supervisor").shutdown();
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -113,11 +113,11 @@ impl Drop for Scene {
 
 impl Client {
     fn send(&mut self) {
-        // Fails where the proxy has closed, which the answer tells too.
+        // Fails if the proxy has closed, which the response shows too.
         let _ = self.0.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
 
-    /// Whether the answer is a good one.
+    /// Whether the response is a good one.
     fn gets_response(&mut self) -> bool {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -135,7 +135,7 @@ impl Client {
 }
 
 impl Backend {
-    /// Answers each request of a connection.
+    /// Responds to each request of a connection.
     fn serve(&self, stream: TcpStream) {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
@@ -165,7 +165,7 @@ impl log::Log for Logged {
     fn log(&self, record: &log::Record<'_>) {
         // The message of a test that fails comes here too.
         eprintln!("{}", record.args());
-        let mut logged = LOGGED.lock().expect("nobody panics here");
+        let mut logged = LOGGED.lock().expect("no thread panics here");
         logged.push_str(&format!("{}\n", record.args()));
     }
 
@@ -173,7 +173,7 @@ impl log::Log for Logged {
 }
 
 fn logged() -> String {
-    LOGGED.lock().expect("nobody panics here").clone()
+    LOGGED.lock().expect("no thread panics here").clone()
 }
 
 /// The hook is installed that the program has, so its price is in the time.
@@ -198,7 +198,7 @@ fn a_panic_costs_its_worker_and_no_other() {
         scene.have(0, || panic!("a test's order"));
         scene.until("a successor", |scene| scene.pool().begun() == 3 + round);
         drop(closed);
-        // At both places somebody serves: of so many connections some come to each.
+        // Both workers serve: some of so many connections come to each.
         assert!((0..16).map(|_| scene.client()).all(|mut client| client.is_served()));
         times.push(scene.clock.now().since(began));
         let replied = clients.iter_mut().map(Client::gets_response).filter(|replied| *replied).count();
@@ -219,7 +219,7 @@ fn a_panic_costs_its_worker_and_no_other() {
     });
 }
 
-/// While nobody works at a place, its neighbour accepts there, and gets the clients of who leaves it.
+/// While a slot is empty, its neighbour accepts there, and gets the clients of the worker that leaves it.
 #[test]
 fn a_neighbour_stands_in_where_a_worker_fails_again_and_again() {
     let mut scene = Scene::new("gap", 2);
@@ -240,17 +240,17 @@ fn a_neighbour_stands_in_where_a_worker_fails_again_and_again() {
     assert_eq!(scene.pool().accepted()[1], before[1] + 32, "the neighbour has accepted them all");
     clients.iter_mut().for_each(Client::send);
     drop(gate);
-    assert!(clients.iter_mut().all(Client::gets_response), "who waited is answered");
+    assert!(clients.iter_mut().all(Client::gets_response), "waiting clients get their responses");
     scene.until("the stuck one's end", |scene| scene.pool().leaving() == 0);
     assert!(clients.iter_mut().all(Client::is_served), "and served on by the neighbour");
-    assert_eq!(scene.pool().begun(), begun, "all this while nobody worked there");
-    scene.until("somebody does again", |scene| scene.pool().begun() > begun);
+    assert_eq!(scene.pool().begun(), begun, "the slot was empty all this while");
+    scene.until("a worker starts there", |scene| scene.pool().begun() > begun);
     let before = scene.pool().accepted();
     assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()));
     assert!((1..32).contains(&(scene.pool().accepted()[0] - before[0])), "each accepts at its own place");
 }
 
-/// There is no thread, file or memory for who is to work in the place of a stuck one: it is tried until there is.
+/// The system has no thread, file or memory for the successor of a stuck worker: the start is repeated until it has.
 #[test]
 fn a_successor_that_cannot_be_begun_is_tried_again() {
     let mut scene = Scene::new("starved", 2);
@@ -265,7 +265,7 @@ fn a_successor_that_cannot_be_begun_is_tried_again() {
     drop(gate);
 }
 
-/// Whoever waits at the door of a place where nobody works is let in at the end.
+/// Connections in the queue of an empty slot are accepted at the end.
 #[test]
 fn nobody_waits_in_vain_at_the_end() {
     let mut scene = Scene::new("queue", 1);
@@ -295,7 +295,7 @@ fn who_arrives_last_of_all_is_served() {
     scene.pool().stop();
     let end = scene.events.recv_timeout(PATIENCE).expect("the worker's end");
     scene.pool().import(PlainClient { stream: accepted, peer, served: 1, told: None });
-    scene.supervisor.as_mut().expect("a house").handle(end);
+    scene.supervisor.as_mut().expect("a supervisor").handle(end);
     scene.until("the end", |scene| scene.pool().have_ended());
     assert!(client.gets_response());
 }
@@ -314,7 +314,7 @@ fn who_does_not_turn_is_replaced_and_hands_over_when_it_comes_to_itself() {
     clients.iter_mut().for_each(Client::send);
     drop(gate);
     scene.until("the stuck one's end", |scene| scene.pool().leaving() == 0);
-    assert!(clients.iter_mut().all(Client::gets_response), "who waited is answered");
+    assert!(clients.iter_mut().all(Client::gets_response), "waiting clients get their responses");
     assert!(clients.iter_mut().all(Client::is_served), "and served on");
 }
 

@@ -57,7 +57,7 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     not("external-check", Lost, "sluice runs no programs as checks"),
     word("gid", Mapped, "group of sluice's configuration", |global, arguments| text(&mut global.group, arguments)),
     word("group", Mapped, "group of sluice's configuration", |global, arguments| text(&mut global.group, arguments)),
-    word("hard-stop-after", Mapped, "server.gracefulWait", |global, arguments| {
+    word("hard-stop-after", Mapped, "server.drainTimeout", |global, arguments| {
         global.hard_stop_after = Some(arguments.time()?);
         Ok(())
     }),

@@ -26,7 +26,7 @@ pub(in super::super) const SMALL_WORDS: &[SmallWord] = &[
     word("userlist", "group", Understood, ""),
     word("userlist", "user", Understood, ""),
     word("resolvers", "accepted_payload_size", Ignored, RESOLVER),
-    word("resolvers", "hold", Mapped, "server.nameRefresh"),
+    word("resolvers", "hold", Mapped, "server.dnsRefresh"),
     word("resolvers", "nameserver", Mapped, RESOLVER),
     word("resolvers", "parse-resolv-conf", Understood, ""),
     word("resolvers", "resolve_retries", Mapped, RESOLVER),

@@ -71,7 +71,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
             arguments.finish()
         }),
     ),
-    not("grace", D | F | B, Ignored, "server.gracefulWait"),
+    not("grace", D | F | B, Ignored, "server.drainTimeout"),
     not("guid", F | B, Ignored, "proxies have no identifiers"),
     ours(
         "hash-balance-factor",
