@@ -169,8 +169,8 @@ pub(super) struct Client {
     pub(super) served: u32,
     /// How much the first read of its next exchange may bring.
     pub(super) read_size: ClientReadSize,
-    /// The number of the door it came through.
-    pub(super) listener: u32,
+    /// The number of the encrypted listener it came through.
+    pub(super) listener: u16,
     /// Its part of what its address may have, where that is limited.
     pub(super) permit: Option<Box<ConnectionPermit>>,
     /// It counts among those whose handshake is under way.

@@ -211,7 +211,7 @@ impl Worker {
                 served: 0,
                 read_size: ClientReadSize::default(),
                 permit,
-                listener: secure.unwrap_or_default(),
+                listener: secure.and_then(|number| number.try_into().ok()).unwrap_or_default(),
                 is_shaking_hands: is_secure,
                 awaits_header,
                 is_for_service,

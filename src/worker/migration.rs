@@ -79,7 +79,7 @@ impl HandoffQueue {
 pub struct MigratingConnection {
     stream: BufferedConnection,
     peer: Peer,
-    listener: u32,
+    listener: u16,
     served: u32,
     permit: Option<Box<ConnectionPermit>>,
     is_shaking_hands: bool,

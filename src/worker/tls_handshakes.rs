@@ -154,10 +154,10 @@ impl Worker {
     pub(super) fn on_client_hello(&mut self, key: SlotKey) {
         let (Some(handshakes), Some(client)) = (&mut self.handshakes, self.clients.get_mut(key)) else { return };
         let decision = match client.stream.transport.wanted_name() {
-            None => handshakes.fallback(client.listener),
+            None => handshakes.fallback(client.listener.into()),
             Some(name) => match handshakes.names.get(name) {
                 Some(Cached::Found(config)) => CertificateDecision::Show(config),
-                Some(Cached::Unknown) => handshakes.fallback(client.listener),
+                Some(Cached::Unknown) => handshakes.fallback(client.listener.into()),
                 None => {
                     let name: Arc<str> = name.into();
                     self.ask_for_certificate(key, name)
@@ -189,9 +189,9 @@ impl Worker {
         let (Some(handshakes), Some(client)) = (&self.handshakes, self.clients.get(key)) else {
             return CertificateDecision::Refuse;
         };
-        match (handshakes.default_certificate(client.listener), client.stream.transport.wanted_name()) {
+        match (handshakes.default_certificate(client.listener.into()), client.stream.transport.wanted_name()) {
             (Some(default_certificate), Some(name)) if default_certificate.credentials.cover(name) => {
-                handshakes.fallback(client.listener)
+                handshakes.fallback(client.listener.into())
             }
             _ => CertificateDecision::Refuse,
         }
@@ -236,7 +236,7 @@ impl Worker {
                 (None, _) => self
                     .handshakes
                     .as_ref()
-                    .map_or(CertificateDecision::Refuse, |handshakes| handshakes.fallback(client.listener)),
+                    .map_or(CertificateDecision::Refuse, |handshakes| handshakes.fallback(client.listener.into())),
             };
             self.proceed(key, decision);
         }
