@@ -183,11 +183,13 @@ fn a_panic_costs_its_worker_and_no_other() {
     log::set_max_level(log::LevelFilter::Error);
     panics::log_them();
     let mut scene = Scene::new("panic", 2);
-    let mut times = Vec::new();
+    let (mut times, mut costs) = (Vec::new(), Vec::new());
     for round in 0..7 {
         let before = scene.pool().accepted();
+        let began = scene.clock.now();
         let mut clients: Vec<Client> = (0..16).map(|_| scene.client()).collect();
         assert!(clients.iter_mut().all(Client::is_served));
+        costs.push(scene.clock.now().since(began));
         let of_other = scene.pool().accepted()[1] - before[1];
         let backend = Arc::clone(&scene.backend);
         let closed = backend.gate.write();
@@ -204,11 +206,13 @@ fn a_panic_costs_its_worker_and_no_other() {
         let replied = clients.iter_mut().map(Client::gets_response).filter(|replied| *replied).count();
         assert_eq!(replied as u64, of_other, "requests of the other worker go on");
     }
+    // How long the machine takes to serve as many clients with no panic says how busy it is: idle, some milliseconds.
+    let limit = |cost: Duration| Duration::from_millis(100).max(cost * 8);
+    let all = format!("served again after {times:?}, beside {costs:?} with no panic");
     // The first one pays for what the others find done.
-    let (first, limit) = (times[0], Duration::from_millis(100));
-    let all = format!("served again after {times:?}");
-    times.sort();
-    assert!(first < limit && times[3] < limit, "{all}");
+    assert!(times[0] < limit(costs[0]), "{all}");
+    let in_time = times.iter().zip(&costs).filter(|(time, cost)| **time < limit(**cost)).count();
+    assert!(in_time > times.len() / 2, "{all}");
     scene.until("the panic is told", |_| logged().contains("worker-0: panicked at src/supervisor/tests.rs"));
     assert!(logged().contains("a test's order"), "{}", logged());
     scene.until("how it came to it", |_| {

@@ -73,6 +73,7 @@ fn a_client_that_finishes_late_is_passed_on_twice() {
     let mut late: Vec<Client> = (0..5).map(|_| proxy.client()).collect();
     late.iter_mut().for_each(|client| client.send(canned::get(HOST, "/slow")));
     backend.until_heads(5);
+    let first = proxy.pid().as_raw().unsigned_abs();
     let second = upgrade(&mut proxy);
     let third = upgrade(&mut proxy);
     proxy.client().get(HOST, "/").expect_ok("ok");
@@ -80,7 +81,8 @@ fn a_client_that_finishes_late_is_passed_on_twice() {
     fs::rename(proxy.path("access.log"), proxy.path("access.log.1")).expect("a rotated log");
     proxy.signal(Signal::SIGUSR1);
     until("the log is opened again", || proxy.path("access.log").exists());
-    until("the second one has passed it on", || open_logs(&proxy, second) == 0);
+    // The first process writes the late requests: until it has opened the log again, they go to the old file.
+    until("all have opened it", || [first, second, third].iter().all(|process| open_logs(&proxy, *process) == 0));
     assert!(!proxy.first_has_ended() && !has_ended(second), "they are not done");
     gate.open();
     for client in &mut late {

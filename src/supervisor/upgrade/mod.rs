@@ -81,9 +81,11 @@ impl UpgradeState {
             (Self::None, None) => "this process is stopping".to_owned(),
             (Self::None, Some(listeners)) => {
                 notify::reloading("upgrading");
+                // Asked before the new process starts: a command that comes later is refused, and told so.
+                let is_awaited = report::is_awaited();
                 match listeners.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
                     Ok(sockets) => match Successor::start(sockets, directory, timeout, tell) {
-                        Ok(successor) => return *self = Self::Coming(successor, report::is_awaited()),
+                        Ok(successor) => return *self = Self::Coming(successor, is_awaited),
                         Err(why) => return self.failed(&why),
                     },
                     Err(why) => return self.failed(&why),
