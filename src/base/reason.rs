@@ -75,6 +75,9 @@ reasons! {
     ExpectationFailed = 417, "expectation_failed", "What the request expects cannot be promised.";
     /// CONNECT: this is no forward proxy. A known method in another case, or one that is too long for a method.
     MethodRefused = 501, "method_refused", "The method of the request is not supported.";
+    /// The request has been here: its `Via` has this node's mark, so a backend of its frontend leads back to this node
+    /// (RFC 9110 section 7.6.3; the status is that of RFC 5842).
+    LoopDetected = 508, "loop_detected", "The server of this website leads back to this node.";
     /// A transfer coding other than chunked.
     UnknownCoding = 501, "unknown_transfer_coding", "The transfer coding of the request is not supported.";
     /// The request is well-formed, and of another major version than HTTP/1.

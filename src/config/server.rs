@@ -3,6 +3,7 @@
 use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
 use crate::base::clock::Moment;
+use crate::base::node_mark::node_mark;
 use crate::net::liveness::Liveness;
 use crate::wire::limits::Limits;
 use crate::wire::{MOST_FIELDS, forwarded};
@@ -137,6 +138,7 @@ fn read_times(server: &Section<'_>, lru_cache: &Section<'_>) -> Times {
 }
 
 fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
+    let via = read_via(&server.field("via"));
     exchange::Settings {
         head_timeout: times.head,
         connect_timeout: times.connect,
@@ -153,7 +155,8 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
         },
         retry_limit: server.field("retryOnError").whole(0..=100).and_then(|times| times.try_into().ok()).unwrap_or(3),
         on_client_abort: read_on_client_abort(&server.field("onClientAbort")).unwrap_or(exchange::OnClientAbort::Close),
-        via: read_via(&server.field("via")),
+        node_via: via.as_ref().map(|name| format!("{name}-{}", node_mark()).into()),
+        via,
         forwarded: forwarded::Policy {
             trusted: read_networks(&server.field("trustedNetworks")).unwrap_or_default(),
             mode: read_mode(&server.field("forwardedMode")).unwrap_or(forwarded::Mode::Append),

@@ -64,7 +64,7 @@ impl Request {
         cx: &mut StepContext<'_>,
     ) -> Result<(), FailureReason> {
         let settings = &cx.core.settings;
-        let forward = ForwardContext { peer, policy: &settings.forwarded, via: settings.via.as_deref() };
+        let forward = ForwardContext { peer, policy: &settings.forwarded, via: settings.node_via.as_deref() };
         self.buffer = cx.core.buffers.take();
         self.retention = Retention::All;
         let (capacity, written) = (self.buffer.capacity(), head.write(&forward, &mut self.buffer));

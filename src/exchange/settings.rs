@@ -34,8 +34,11 @@ pub struct Settings {
     pub retry_limit: u32,
     /// The fate of a request whose client leaves before its response has begun (`server.onClientAbort`).
     pub on_client_abort: OnClientAbort,
-    /// The pseudonym in `Via`; `None` to add none.
+    /// The pseudonym in `Via` of responses; `None` to add none.
     pub via: Option<Box<str>>,
+    /// The pseudonym in `Via` of requests, which no other node has: a request that has it already is refused. `None` to
+    /// add none.
+    pub node_via: Option<Box<str>>,
     /// How forwarded headers are made, and who is believed.
     pub forwarded: forwarded::Policy,
     /// The networks whose clients may ask for `X-Debug` headers.

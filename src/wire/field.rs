@@ -24,6 +24,7 @@ pub(super) enum Field {
     TransferEncoding,
     Upgrade,
     UserAgent,
+    Via,
     XDebug,
     ClientSubject,
     XForwardedFor,
@@ -44,8 +45,8 @@ impl Field {
         KnownField::candidate(name.as_bytes()).map_or(Self::Other, |known| known.compare(name.as_bytes()))
     }
 
-    /// Whether `Connection` may take this field away. Framing and routing are not a neighbour's to remove, nor is what
-    /// a proxy in front said of the client (RFC 9110 section 7.6.1 forbids naming end-to-end fields so).
+    /// Whether `Connection` may take this field away. Framing, routing and the way that a request has come are not a
+    /// neighbour's to remove, nor is what a proxy in front said of the client (RFC 9110 section 7.6.1 forbids naming end-to-end fields so).
     pub(super) fn may_be_named(self) -> bool {
         matches!(self, Self::Other | Self::Proxy | Self::Referer | Self::UserAgent | Self::RetryAfter)
     }
@@ -83,7 +84,7 @@ impl KnownField {
 }
 
 /// The names that are known.
-static KNOWN: [KnownField; 22] = [
+static KNOWN: [KnownField; 23] = [
     KnownField::new("Connection", Field::Connection),
     KnownField::new("Content-Length", Field::ContentLength),
     KnownField::new("Expect", Field::Expect),
@@ -99,6 +100,7 @@ static KNOWN: [KnownField; 22] = [
     KnownField::new("Transfer-Encoding", Field::TransferEncoding),
     KnownField::new("Upgrade", Field::Upgrade),
     KnownField::new("User-Agent", Field::UserAgent),
+    KnownField::new("Via", Field::Via),
     KnownField::new("X-Debug", Field::XDebug),
     KnownField::new(CLIENT_SUBJECT, Field::ClientSubject),
     KnownField::new("X-Forwarded-For", Field::XForwardedFor),

@@ -48,6 +48,7 @@ pub struct RequestHead<'h, 'b> {
     pub max_forwards: Option<u64>,
     /// The bytes of the target as it came.
     pub uri_len: usize,
+    has_via: bool,
     accepts_trailers: bool,
     framing: Framing,
 }
@@ -144,6 +145,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             wants_debug: parsed.wants_debug,
             max_forwards: parsed.max_forwards,
             uri_len,
+            has_via: parsed.has_via,
             accepts_trailers: parsed.accepts_trailers,
             framing: parsed.framing,
             lines,
@@ -191,8 +193,21 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         host::write_name(value, out).ok_or(FailureReason::BadHost)
     }
 
-    /// Writes the host's name and then the head in the form that goes to a backend, and says what stands where.
+    /// Whether a `Via` names this hop: the request has been here. An entry is the version, the name and maybe a comment
+    /// (RFC 9110 section 7.6.3).
+    #[cold]
+    fn came_through(&self, via: &str) -> bool {
+        let words = |entry: &'b [u8]| entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let entries = self.lines.of(Field::Via).flat_map(|header| list(header.value));
+        entries.filter_map(|entry| words(entry).nth(1)).any(|name| name == via.as_bytes())
+    }
+
+    /// Writes the host's name and then the head in the form that goes to a backend, and says what stands where. A request
+    /// that has been here before is refused ([`FailureReason::LoopDetected`]).
     pub fn write(&self, forward: &ForwardContext<'_>, out: &mut Vec<u8>) -> Result<Spans, FailureReason> {
+        if self.has_via && forward.via.is_some_and(|via| self.came_through(via)) {
+            return Err(FailureReason::LoopDetected);
+        }
         let mut spans = Spans::default();
         let start = out.len();
         self.write_host(out)?;
@@ -296,6 +311,7 @@ struct ParsedFields<'b> {
     expects_continue: bool,
     expectations: usize,
     wants_debug: bool,
+    has_via: bool,
     max_forwards: Option<u64>,
     accepts_trailers: bool,
 }
@@ -323,6 +339,7 @@ impl<'b> ParsedFields<'b> {
                     self.offered = Some(header.value);
                 }
                 Field::XDebug => self.wants_debug = true,
+                Field::Via => self.has_via = true,
                 Field::MaxForwards if matches!(method, "TRACE" | "OPTIONS") => {
                     let hops = number(header.value).filter(|_| self.max_forwards.is_none());
                     self.max_forwards = Some(hops.ok_or(FailureReason::MalformedHead)?);
@@ -359,7 +376,7 @@ pub struct ForwardContext<'a> {
     pub peer: &'a Peer,
     /// Whom to believe.
     pub policy: &'a Policy,
-    /// The pseudonym in `Via`.
+    /// The pseudonym in `Via`, which no other hop has; `None` to add none, and to let requests come back.
     pub via: Option<&'a str>,
 }
 

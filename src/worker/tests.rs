@@ -254,6 +254,7 @@ fn exchange_settings() -> exchange::Settings {
         retry_limit: 3,
         on_client_abort: exchange::OnClientAbort::Close,
         via: None,
+        node_via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: exchange::Redirect { for_all: false, port: 443 },

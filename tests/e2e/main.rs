@@ -13,6 +13,7 @@ mod headers;
 mod limits;
 mod lingering;
 mod logs;
+mod loops;
 mod matrix;
 mod mishaps;
 mod names;

@@ -106,6 +106,7 @@ fn settings() -> Settings {
         retry_limit: 3,
         on_client_abort: OnClientAbort::Close,
         via: None,
+        node_via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: sluice::exchange::Redirect { for_all: false, port: 443 },

@@ -151,6 +151,7 @@ fn settings() -> Settings {
         retry_limit: 0,
         on_client_abort: OnClientAbort::Close,
         via: None,
+        node_via: None,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: Redirect { for_all: false, port: 443 },

@@ -307,6 +307,34 @@ fn via_is_added_behind_what_is_there() {
 }
 
 #[test]
+fn a_request_that_has_been_here_is_refused() {
+    let policy = stranger();
+    let written = |via: Option<&str>, fields: &str| {
+        let input = crlf(&format!("GET / HTTP/1.1\nHost: a\n{fields}\n"));
+        read(input.as_bytes(), &forward(&policy, via)).expect("a whole head").0
+    };
+    for fields in [
+        "Via: 1.1 edge-1\n",
+        "VIA: 1.0 edge-1 (a comment, with a comma)\n",
+        "Via: 1.1 other\nX: 1\nVia: HTTP/1.1 first , 1.1\tedge-1,1.1 last\n",
+        "Connection: via\nVia: 1.1 edge-1\n",
+    ] {
+        assert_eq!(written(Some("edge-1"), fields), Err(FailureReason::LoopDetected), "{fields:?}");
+        assert!(written(None, fields).is_ok(), "{fields:?}");
+    }
+    for fields in [
+        "Via: 1.1 edge-10\n",
+        "Via: 1.1 EDGE-1\n",
+        "Via: edge-1\n",
+        "Via:\n",
+        "Via: 1.1 b (edge-1)\n",
+        "X-Via: 1.1 edge-1\n",
+    ] {
+        assert!(written(Some("edge-1"), fields).is_ok(), "{fields:?}");
+    }
+}
+
+#[test]
 fn spans_point_at_what_the_log_wants() {
     let input =
         crlf("GET http://b/x HTTP/1.1\nHost: a\nReferer:  r s \nUSER-AGENT: u\nConnection: Upgrade\nUpgrade: w\n\n");

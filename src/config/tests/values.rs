@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::clock::Moment;
+use crate::base::node_mark::node_mark;
 use crate::health;
 use crate::wire::forwarded;
 use crate::wire::limits::Limits;
@@ -34,6 +35,7 @@ fn defaults() -> Settings {
             retry_limit: 3,
             on_client_abort: exchange::OnClientAbort::Close,
             via: Some("sluice".into()),
+            node_via: Some(format!("sluice-{}", node_mark()).into()),
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
             debug_networks: vec![],
             redirect: exchange::Redirect { for_all: false, port: 443 },
@@ -201,9 +203,12 @@ fn habits() {
         (json!({"accessLog": "-"}), |all| all.access_log = access_log::Target::Stdout),
         (json!({"accessLog": "a.log"}), |all| all.access_log = access_log::Target::File("a.log".into())),
         (json!({"staticDir": "static"}), |all| all.page.static_dir = Some("static".into())),
-        (json!({"via": "edge-1"}), |all| all.exchange.via = Some("edge-1".into())),
-        (json!({"via": ""}), |all| all.exchange.via = None),
-        (json!({"via": false}), |all| all.exchange.via = None),
+        (json!({"via": "edge-1"}), |all| {
+            all.exchange.via = Some("edge-1".into());
+            all.exchange.node_via = Some(format!("edge-1-{}", node_mark()).into());
+        }),
+        (json!({"via": ""}), |all| (all.exchange.via, all.exchange.node_via) = (None, None)),
+        (json!({"via": false}), |all| (all.exchange.via, all.exchange.node_via) = (None, None)),
         (json!({"onClientAbort": "close"}), |_| {}),
         (json!({"onClientAbort": "ignore"}), |all| all.exchange.on_client_abort = exchange::OnClientAbort::Ignore),
         (json!({"forwardedMode": "append"}), |_| {}),

@@ -5,6 +5,7 @@ use super::channel::{HandoffChannel, Heard};
 use super::known::Known;
 use super::message::{Client, Message};
 use crate::base::clock::Clock;
+use crate::base::node_mark::{self, node_mark};
 use crate::directory::Directory;
 use crate::net::listener::Listener;
 use crate::worker::{DrainTarget, MigratingConnection};
@@ -77,6 +78,7 @@ impl Successor {
         let program = arguments.next().ok_or("this process does not know how it was started")?;
         let mut command = Command::new(&program);
         command.args(arguments).env(PREDECESSOR, process::id().to_string()).stdin(end);
+        command.env(node_mark::VARIABLE, node_mark());
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(name);
         }

@@ -1,0 +1,39 @@
+//! The mark of this node: what tells it from all others that have its name.
+
+use std::env;
+use std::sync::OnceLock;
+
+/// The variable of the environment in which a process gives its mark to its successor.
+pub const VARIABLE: &str = "SLUICE_NODE_MARK";
+
+/// How many hexadecimal digits a mark has.
+const DIGITS: usize = 12;
+
+/// The mark: 12 random hexadecimal digits, the same for as long as the process lives, and for its successors at upgrades.
+pub fn node_mark() -> &'static str {
+    static MARK: OnceLock<String> = OnceLock::new();
+    MARK.get_or_init(|| env::var(VARIABLE).ok().filter(|mark| is_mark(mark)).unwrap_or_else(draw))
+}
+
+fn draw() -> String {
+    let width = 4 * DIGITS;
+    format!("{:0DIGITS$x}", fastrand::u64(..1 << width))
+}
+
+fn is_mark(text: &str) -> bool {
+    text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_stays_and_no_two_that_are_drawn_are_the_same() {
+        assert!(is_mark(node_mark()), "{}", node_mark());
+        assert_eq!(node_mark(), node_mark());
+        let (one, other) = (draw(), draw());
+        assert!(is_mark(&one) && is_mark(&other) && one != other, "{one} and {other}");
+        assert!(!is_mark("") && !is_mark("5f3a9c21b07g") && !is_mark("5f3a9c21b07d4"));
+    }
+}
