@@ -7,14 +7,16 @@
 
 mod batch;
 mod losses;
+mod output;
 mod record;
 mod sink;
 mod stamp;
 mod writer;
 
 pub use batch::Log;
+pub use output::open;
 pub use record::{LogRecord, TEXT_LIMIT_BYTES};
-pub use writer::{Control, open, start};
+pub use writer::{Control, start};
 
 use std::fmt;
 use std::path::PathBuf;

@@ -17,8 +17,9 @@ pub(super) struct Failure {
 }
 
 impl<W: Write> Sink<W> {
-    pub(super) const fn new(out: W) -> Self {
-        Self { out, torn: false }
+    /// `torn`: what was written to it before broke off within a line.
+    pub(super) const fn new(out: W, torn: bool) -> Self {
+        Self { out, torn }
     }
 
     /// Writes whole lines. After a failure within a line the next starts on a new one, so that a disk that was full
@@ -88,7 +89,7 @@ mod tests {
             (8, 1, "aa\nbb\ncc\ne\nf\n"),
         ];
         for (free_bytes, lost_lines, expected) in table {
-            let mut sink = Sink::new(Disk { free_bytes, ..Disk::default() });
+            let mut sink = Sink::new(Disk { free_bytes, ..Disk::default() }, false);
             let failure = sink.write(b"aa\nbb\ncc\n").expect_err("the disk is full");
             assert_eq!(failure.lost_lines, lost_lines, "{free_bytes} bytes free");
             assert_eq!(failure.error.kind(), ErrorKind::StorageFull);

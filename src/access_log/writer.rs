@@ -2,14 +2,13 @@
 
 use super::batch::{Batch, BatchSender, Log};
 use super::losses::{Losses, Reporter};
+use super::output::{self, Output};
 use super::sink::Sink;
 use super::{Target, sink};
 use crate::base::clock::Clock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -23,7 +22,7 @@ const SPARES_PER_CORE: usize = 2;
 /// How long [`Control::stop`] waits for an output that does not take what it is given.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Starts the log's thread, with what [`open`] has returned. Returns the supervisor's half, and the [`Log`] of which each
+/// Starts the log's thread, with what [`open`](super::open) has returned. Returns the supervisor's half, and the [`Log`] of which each
 /// core gets a clone.
 pub fn start(target: &Target, file: Option<File>, cores: usize, clock: Clock) -> io::Result<(Control, Log)> {
     let Some(file) = file else {
@@ -37,7 +36,7 @@ pub fn start(target: &Target, file: Option<File>, cores: usize, clock: Clock) ->
     let losses = Arc::<Losses>::default();
     let writer = Writer {
         target: target.clone(),
-        sink: Sink::new(file),
+        sink: output::sink(file, &reopens),
         batches,
         spares: spare_sender,
         reopens,
@@ -109,26 +108,10 @@ impl Control {
     }
 }
 
-/// Opens the log: before the process gives up rights that this may take. `None` where no log is wanted.
-pub fn open(target: &Target) -> io::Result<Option<File>> {
-    match target {
-        Target::Off => Ok(None),
-        // Not `io::stdout()`, whose own buffer would hide what was written when an error came.
-        Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(|fd| Some(fd.into())),
-        Target::File(path) => open_file(path).map(Some),
-    }
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
-        io::Error::new(error.kind(), format!("opening the access log {} (server.accessLog): {error}", path.display()))
-    })
-}
-
 /// What lives in the thread.
 struct Writer {
     target: Target,
-    sink: Sink<File>,
+    sink: Sink<Output>,
     batches: Receiver<Batch>,
     spares: Sender<Vec<u8>>,
     reopens: Receiver<()>,
@@ -179,8 +162,8 @@ impl Writer {
 
     fn reopen(&mut self) {
         let Target::File(path) = &self.target else { return };
-        match open_file(path) {
-            Ok(file) => self.sink = Sink::new(file),
+        match output::open_file(path) {
+            Ok(file) => self.sink = output::sink(file, &self.reopens),
             Err(error) => log::error!("{error}; the old file stays in use"),
         }
     }
@@ -194,6 +177,7 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
     use std::fs;
+    use std::io::Read;
     use std::net::Ipv4Addr;
     use std::path::PathBuf;
     use std::process;
@@ -221,7 +205,7 @@ mod tests {
 
     fn start_one(path: PathBuf) -> (Control, Log) {
         let target = Target::File(path);
-        let file = open(&target).expect("the log opens");
+        let file = output::open(&target).expect("the log opens");
         let (control, log) = start(&target, file, 1, Clock::new()).expect("a thread");
         (control, log)
     }
@@ -230,13 +214,8 @@ mod tests {
     fn start_unread(dir: &Dir) -> (Control, Log, File) {
         let path = dir.path("access.fifo");
         mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
-        // Opening a FIFO waits for the other end.
-        let opening = thread::spawn({
-            let path = path.clone();
-            move || File::open(path).expect("the FIFO")
-        });
-        let (control, log) = start_one(path);
-        (control, log, opening.join().expect("the other end"))
+        let (control, log) = start_one(path.clone());
+        (control, log, File::open(path).expect("the FIFO"))
     }
 
     fn write(log: &Log, target: &str) {
@@ -408,8 +387,79 @@ mod tests {
     }
 
     #[test]
+    fn a_fifo_without_a_reader_holds_nobody_up_and_keeps_lines_for_the_next_one() {
+        let dir = Dir::new("no-reader");
+        let (control, log, first) = start_unread(&dir);
+        drop(first);
+        write(&log, "/1");
+        log.flush(Moment::NEVER);
+        control.reopen();
+        write(&log, "/2");
+        log.flush(Moment::NEVER);
+        let mut reader = File::open(dir.path("access.fifo")).expect("the FIFO");
+        let mut text = Vec::new();
+        while !text.ends_with(b"/2 HTTP/1.1\" 200 0 \"-\" \"-\" \"-\" 0.000 -\n") {
+            let mut room = [0; 4096];
+            let read = reader.read(&mut room).expect("lines");
+            text.extend_from_slice(&room[..read]);
+        }
+        assert_eq!(targets(&String::from_utf8(text).expect("text")), ["/1", "/2"]);
+        assert_eq!(control.lost_lines(), 0);
+        drop(log);
+        control.stop();
+    }
+
+    #[test]
+    fn an_output_that_takes_nothing_is_left_for_the_next_one() {
+        let dir = Dir::new("left");
+        let (control, log, _unread) = start_unread(&dir);
+        while control.lost_lines() == 0 {
+            write(&log, "/stuck");
+        }
+        let path = dir.path("access.fifo");
+        fs::rename(&path, dir.path("old")).expect("a rename");
+        control.reopen();
+        wait_until("the new file", || path.is_file());
+        wait_until("a new line", || {
+            write(&log, "/new");
+            log.flush(Moment::NEVER);
+            fs::read_to_string(&path).is_ok_and(|text| text.contains("/new"))
+        });
+        drop(log);
+        control.stop();
+        let text = fs::read_to_string(&path).expect("the new file");
+        assert_eq!(targets(&text).last(), Some(&"/new"));
+    }
+
+    #[test]
+    fn what_others_left_within_a_line_is_a_line() {
+        let dir = Dir::new("torn");
+        let path = dir.path("access.log");
+        for (number, before) in ["torn", "torn\n", ""].into_iter().enumerate() {
+            fs::write(&path, before).expect("a file");
+            let (control, log) = start_one(path.clone());
+            write(&log, "/1");
+            log.flush(Moment::NEVER);
+            wait_until("the line", || fs::read_to_string(&path).is_ok_and(|text| text.ends_with(" -\n")));
+            fs::write(&path, before).expect("a file");
+            control.reopen();
+            // The order comes first, unless the thread is told of both.
+            wait_until("the order is taken", || {
+                control.running.as_ref().is_some_and(|running| running.reopen.is_empty())
+            });
+            write(&log, "/2");
+            drop(log);
+            control.stop();
+            let text = fs::read_to_string(&path).expect("the file");
+            let rest = text.strip_prefix(before.trim_end()).expect("what was there");
+            assert_eq!(targets(rest.trim_start()), ["/2"], "{number}: {text}");
+            assert_eq!(text.lines().count(), 1 + usize::from(!before.is_empty()), "{number}: {text}");
+        }
+    }
+
+    #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let error = open(&Target::File("/nonexistent/access.log".into())).expect_err("no directory");
+        let error = output::open(&Target::File("/nonexistent/access.log".into())).expect_err("no directory");
         assert!(error.to_string().contains("/nonexistent/access.log (server.accessLog)"), "{error}");
     }
 

@@ -160,6 +160,8 @@ fn open_listeners(
 }
 
 fn hear_signals(events: Sender<Event>) -> io::Result<()> {
+    // A log that reaches a limit of the process (RLIMIT_FSIZE) is a write that fails, like a full disk, and not its end.
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {

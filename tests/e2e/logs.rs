@@ -4,8 +4,12 @@ use crate::support::backend::Backend;
 use crate::support::proxy::Setup;
 use crate::support::{Gate, HOST, canned, until};
 use nix::sys::signal::Signal;
-use std::fs;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
+use std::process::Command;
 use std::sync::Arc;
 
 /// The parts of a line: `ip - - [time] "request" status bytes "referer" "agent" "vhost" total backend`.
@@ -191,6 +195,50 @@ fn what_was_logged_is_on_disk_when_the_proxy_ends() {
     proxy.signal(Signal::SIGTERM);
     proxy.until_exit();
     assert_eq!(proxy.read("access.log").lines().count(), 100);
+}
+
+/// A limit of the process is a disk that is full: a signal would end a process that does not expect it.
+#[test]
+fn a_log_that_reaches_a_limit_costs_lines_and_nothing_else() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut proxy = Setup::for_backends([backend.url()]).with_access_log().start();
+    let limit = |bytes: &str| {
+        let (pid, bytes) = (proxy.pid().to_string(), format!("--fsize={bytes}:"));
+        Command::new("prlimit").args(["--pid", &pid, &bytes]).status()
+    };
+    let mut client = proxy.client();
+    // More than what it writes elsewhere.
+    (0..100).for_each(|_| client.get(HOST, "/before").expect_ok("ok"));
+    let before = proxy.log_lines("access.log", 100).iter().map(|line| line.len() + 1).sum::<usize>();
+    match limit(&(before + 10).to_string()) {
+        Ok(status) => assert!(status.success(), "prlimit failed"),
+        Err(error) => return eprintln!("skipped: prlimit cannot be run: {error}"),
+    }
+    client.get(HOST, "/lost").expect_ok("ok");
+    until("the loss is told", || proxy.stderr().contains("1 lines could not be written"));
+    assert_eq!(proxy.read("access.log").len(), before + 10, "a part of the line");
+    assert!(limit("unlimited").is_ok_and(|status| status.success()), "prlimit failed");
+    client.get(HOST, "/after").expect_ok("ok");
+    let lines = proxy.log_lines("access.log", 102);
+    assert!(Line::try_parse(&lines[100]).is_none(), "a part of a line: {}", lines[100]);
+    assert_eq!(Line::parse(&lines[101]).request, "GET /after HTTP/1.1");
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.until_exit().success());
+    assert!(proxy.stderr().contains("lost_log_lines 1"), "{}", proxy.stderr());
+}
+
+/// Nobody reads the FIFO until the proxy has served.
+#[test]
+fn a_fifo_without_a_reader_keeps_nobody_from_the_start() {
+    let backend = Backend::always(canned::ok("ok"));
+    let setup = Setup::for_backends([backend.url()]).with_access_log();
+    let path = setup.dir().join("access.log");
+    mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
+    let proxy = setup.start();
+    proxy.client().get(HOST, "/unread").expect_ok("ok");
+    let mut line = String::new();
+    BufReader::new(File::open(&path).expect("the FIFO")).read_line(&mut line).expect("a line");
+    assert_eq!(Line::parse(line.trim_end()).request, "GET /unread HTTP/1.1");
 }
 
 /// The program's own log goes to a pipe that is full.

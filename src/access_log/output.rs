@@ -1,0 +1,90 @@
+//! What the log is written to: a file, a FIFO, or standard output.
+
+use super::Target;
+use super::sink::Sink;
+use crossbeam_channel::Receiver;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write, stdout};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// How often an output that is full is left to look for an order, in milliseconds.
+const LOOK_EVERY_MS: u16 = 100;
+
+/// An output. One that is full is waited for, but not when another one is to be opened in its place.
+#[derive(Debug)]
+pub(super) struct Output {
+    file: File,
+    /// Orders to open it again.
+    reopens: Receiver<()>,
+}
+
+/// Opens the log: before the process gives up rights that this may take. `None` where no log is wanted.
+pub fn open(target: &Target) -> io::Result<Option<File>> {
+    match target {
+        Target::Off => Ok(None),
+        // Not `io::stdout()`, whose own buffer would hide what was written when an error came.
+        Target::Stdout => stdout().as_fd().try_clone_to_owned().map(|fd| Some(fd.into())),
+        Target::File(path) => open_file(path).map(Some),
+    }
+}
+
+/// Opens a file at its end.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Without waiting: a FIFO that is opened for writing alone waits for its reader, for ever if there is none. One that is
+    // opened for both waits for nobody, and keeps what is written until a reader comes. A file has no such thing as waiting.
+    options.append(true).create(true).custom_flags(libc::O_NONBLOCK);
+    let opened = match options.clone().read(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => options.open(path),
+        other => other,
+    };
+    opened.map_err(|error| {
+        let hint = match error.raw_os_error() {
+            Some(libc::ENXIO) => ": it has no reader, and this account may not read it itself; start its reader first",
+            _ => "",
+        };
+        let path = path.display();
+        io::Error::new(error.kind(), format!("opening the access log {path} (server.accessLog): {error}{hint}"))
+    })
+}
+
+/// Writes to this file. After a disk that was full it may end within a line, whoever has written that.
+pub(super) fn sink(file: File, reopens: &Receiver<()>) -> Sink<Output> {
+    let is_torn = ends_within_a_line(&file);
+    Sink::new(Output { file, reopens: reopens.clone() }, is_torn)
+}
+
+/// Whether what comes next would stand in the last line of a file. What cannot be read is taken for whole.
+fn ends_within_a_line(file: &File) -> bool {
+    let Ok(found) = file.metadata() else { return false };
+    let mut last = [b'\n'];
+    found.is_file() && found.len() > 0 && file.read_at(&mut last, found.len() - 1).is_ok() && last != [b'\n']
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.file.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !self.reopens.is_empty() {
+                        return Err(io::Error::new(
+                            ErrorKind::TimedOut,
+                            "it took nothing until it was to be opened again",
+                        ));
+                    }
+                    let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+                    // What is wrong with it, the next write tells.
+                    let _ = poll(&mut ready, PollTimeout::from(LOOK_EVERY_MS));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
