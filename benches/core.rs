@@ -5,7 +5,7 @@
 use divan::{Bencher, black_box};
 use sluice::base::clock::Moment;
 use sluice::base::wheel::Wheel;
-use sluice::cluster::Frontend;
+use sluice::cluster::{Cluster, ClusterSpec, Options, Route};
 use sluice::route::{self, Cache};
 use sluice::shaper::{Admission, BucketId, Classifier, QueueLimits, RequestView, Rules, Shaper, Spec};
 use sluice::wire::chunked::{Chunked, Part};
@@ -106,14 +106,9 @@ fn hosts(count: usize) -> Vec<Arc<str>> {
     (0..count).map(|number| format!("host-{number}.example.com").into()).collect()
 }
 
-fn frontend(host: &str) -> Arc<Frontend> {
-    Arc::new(Frontend {
-        host: host.into(),
-        pattern: host.into(),
-        id: "site".into(),
-        members: Box::new([]),
-        options: Default::default(),
-    })
+fn route_of(host: &str) -> Arc<Route> {
+    let spec = ClusterSpec { key: host, id: "site", entries: Vec::new(), options: &Options::none() };
+    Arc::new(Route::new(host, Cluster::edit(None, spec, Moment::ZERO)))
 }
 
 /// Hosts in rotation: with many, each look-up is a miss of the processor's caches.
@@ -122,7 +117,7 @@ fn route_hit(bencher: Bencher<'_, '_>, count: usize) {
     let hosts = hosts(count);
     let settings = route::Settings { capacity: count, ttl: Duration::ZERO, unknown_capacity: 1 };
     let mut cache = Cache::new(&settings);
-    hosts.iter().for_each(|host| cache.put_found(Arc::clone(host), frontend(host)));
+    hosts.iter().for_each(|host| cache.put_found(Arc::clone(host), route_of(host)));
     let mut next = hosts.iter().cycle();
     bencher.bench_local(|| cache.get(next.next().expect("a host")).is_some());
 }
@@ -130,7 +125,7 @@ fn route_hit(bencher: Bencher<'_, '_>, count: usize) {
 #[divan::bench(args = [1, 1_000, 100_000])]
 fn route_hit_reference_hash_map(bencher: Bencher<'_, '_>, count: usize) {
     let hosts = hosts(count);
-    let map: HashMap<Arc<str>, Arc<Frontend>> = hosts.iter().map(|host| (Arc::clone(host), frontend(host))).collect();
+    let map: HashMap<Arc<str>, Arc<Route>> = hosts.iter().map(|host| (Arc::clone(host), route_of(host))).collect();
     let mut next = hosts.iter().cycle();
     bencher.bench_local(|| map.get(&**next.next().expect("a host")).cloned().is_some());
 }
@@ -139,7 +134,7 @@ fn route_hit_reference_hash_map(bencher: Bencher<'_, '_>, count: usize) {
 #[divan::bench]
 fn lru_miss(bencher: Bencher<'_, '_>) {
     let hosts = hosts(2_000);
-    let frontends: Vec<_> = hosts.iter().map(|host| frontend(host)).collect();
+    let frontends: Vec<_> = hosts.iter().map(|host| route_of(host)).collect();
     let settings = route::Settings { capacity: 1_000, ttl: Duration::ZERO, unknown_capacity: 1 };
     let mut cache = Cache::new(&settings);
     let mut next = hosts.iter().zip(&frontends).cycle();

@@ -10,23 +10,24 @@
 //! | 0 | [`base`] | clock, moments, generational slots, timer wheel, buffer pool, counters, the one enum of failures |
 //! | 1 | [`wire`] | HTTP/1.1 as bytes: heads, *the one* body-length decision, chunked, hop-by-hop and forwarded headers |
 //! | 1 | [`net`] | listeners, mailbox with waker, alarm, transport. No HTTP |
-//! | 2 | [`cluster`] | what a cluster is: frontends, their members, backends and what all cores share of them |
-//! | 2 | [`shaper`] | fairness between classes of requests: tree of token buckets, queues, classification. Pure |
 //! | 2 | [`cache`] | object cache: rules of RFC 9111, the store of all cores, one fill for many requests. Pure |
 //! | 2 | [`page`], [`access_log`] | error pages; log record and sink |
-//! | 3 | [`balance`], [`health`] | one policy a file; the judgement of an answer. Pure |
-//! | 3 | [`route`] | host-name ladder, per-core LRU of answers |
+//! | 2 | [`health`] | judgement of backends by responses and by probes. Pure |
+//! | 2 | [`shaper`] | fairness between classes of requests: tree of token buckets, queues, classification. Pure |
+//! | 2 | [`route`] | host-name ladder, per-core LRU of answers |
+//! | 3 | [`cluster`] | endpoint, member, cluster, route; options and attributes; admission: permit and queue |
+//! | 4 | [`balance`] | one scheduler a file: a function over a cluster and a view of the request |
 //! | 4 | [`haproxy`] | HAProxy configuration files: lexer, sections, rules, and the judgement of every word. Pure |
-//! | 4 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
-//! | 4 | [`upstream`] | pool of connections to backends, a core's own |
-//! | 4 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
-//! | 5 | [`worker`] | one core: accept, pump in batches, *the* match that performs effects, mail, drain |
-//! | 6 | [`admin`] | views, metrics and actions for operators, made by a thread of their own |
-//! | 7 | [`config`] | text as written to validated settings, with every fault found at once |
-//! | 8 | [`supervisor`] | binds listeners, spawns, pins, renews and replaces workers, signals, stop |
-//! | 9 | [`provision`] | tools: a routes file carried into Redis, what a host resolves to |
-//! | 9 | [`demo`] | the built-in demonstration |
-//! | 10 | [`cli`] | arguments, and what they start |
+//! | 5 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
+//! | 5 | [`upstream`] | pool of connections to backends, a core's own |
+//! | 5 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
+//! | 7 | [`worker`] | one core: accept, pump in batches, *the* match that performs effects, mail, drain |
+//! | 8 | [`admin`] | views, metrics and actions for operators, made by a thread of their own |
+//! | 9 | [`config`] | text as written to validated settings, with every fault found at once |
+//! | 10 | [`supervisor`] | binds listeners, spawns, pins, renews and replaces workers, signals, stop |
+//! | 11 | [`provision`] | tools: a routes file carried into Redis, what a host resolves to |
+//! | 11 | [`demo`] | the built-in demonstration |
+//! | 12 | [`cli`] | arguments, and what they start |
 //!
 //! Every room owns its `Settings`; `config` stands above the rooms because it fills them all, and no room below it
 //! knows that there is a file.
@@ -47,13 +48,14 @@ pub mod net;
 
 pub mod access_log;
 pub mod cache;
-pub mod cluster;
+pub mod health;
 pub mod page;
+pub mod route;
 pub mod shaper;
 
+pub mod cluster;
+
 pub mod balance;
-pub mod health;
-pub mod route;
 
 pub mod directory;
 pub mod exchange;

@@ -2,7 +2,7 @@
 
 use mio::{Events, Poll, Token, Waker};
 use sluice::base::clock::Clock;
-use sluice::cluster::Frontend;
+use sluice::cluster::Route;
 use sluice::directory::{self, Directory, LookupResult, RouteEvent, Settings, Source, SubscriberId};
 use sluice::net::mailbox::{MailboxReceiver, mailbox};
 use std::fs;
@@ -66,11 +66,11 @@ impl Core {
         });
     }
 
-    fn look_up(&mut self, directory: &Directory, asked: &str) -> Option<Arc<Frontend>> {
+    fn look_up(&mut self, directory: &Directory, asked: &str) -> Option<Arc<Route>> {
         assert!(directory.lookup(self.id, asked.into(), None));
         self.hear(&format!("an answer for {asked}"), |event| match event {
             RouteEvent::LookedUp { host, result, .. } if *host == *asked => match result {
-                LookupResult::Found(frontend) => Some(Some(frontend)),
+                LookupResult::Found(route) => Some(Some(route)),
                 LookupResult::Unknown => Some(None),
                 LookupResult::Failed(reason) => panic!("{reason}"),
             },
@@ -79,8 +79,8 @@ impl Core {
     }
 
     fn port(&mut self, directory: &Directory) -> u16 {
-        let frontend = self.look_up(directory, "www.example.com").expect("a route");
-        frontend.members[0].backend.url().port()
+        let route = self.look_up(directory, "www.example.com").expect("a route");
+        route.marks[0].backend.endpoint().port()
     }
 }
 
@@ -203,7 +203,7 @@ fn a_bad_edit_changes_nothing_and_unknown_hosts_become_known() {
     let core = &mut cores[0];
     let first = core.look_up(&directory, "www.example.com").expect("a route");
     assert!(core.look_up(&directory, "unknown").is_none());
-    assert_eq!(core.look_up(&directory, "a.b.other").expect("a route").members.len(), 0);
+    assert_eq!(core.look_up(&directory, "a.b.other").expect("a route").marks.len(), 0);
     for bad in ["", "{", r#"{"frontends": {"www.example.com": ["x", "10.0.0.2"]}}"#, r#"{"frontends": []}"#] {
         rename_over(&path, bad);
         directory.reload();
@@ -231,14 +231,14 @@ fn names_of_backends_are_resolved_and_told_to_all_cores() {
     let path = folder.join("routes.json");
     fs::write(&path, r#"{"frontends": {"*": ["x", "http://localhost:8080"]}}"#).expect("a file");
     let (directory, mut cores) = start(&path);
-    let [frontend, other] = [0, 1].map(|core| cores[core].look_up(&directory, "any").expect("a route"));
-    assert!(Arc::ptr_eq(&frontend, &other), "all cores share a frontend");
-    let backend = frontend.members[0].backend.id();
+    let [route, other] = [0, 1].map(|core| cores[core].look_up(&directory, "any").expect("a route"));
+    assert!(Arc::ptr_eq(&route, &other), "all cores share a route");
+    let backend = route.marks[0].backend.id();
     cores[2].hear("the addresses", |event| match event {
         RouteEvent::Addresses { backend: id } => (id == backend).then_some(()),
         _ => None,
     });
-    let addresses = format!("{:?}", frontend.members[0].backend.addresses());
+    let addresses = format!("{:?}", route.marks[0].backend.addresses());
     assert!(addresses.contains("127.0.0.1:8080") || addresses.contains("[::1]:8080"), "{addresses}");
     drop(directory);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// A point on the process's monotonic clock, in microseconds since the [`Clock`] was made.
 ///
 /// All cores share one origin, so moments of different threads compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
 
 impl Moment {

@@ -119,10 +119,14 @@ reasons! {
     UpstreamStalled = 0, "upstream_stalled", "The answer did not go on.";
 
     // What this node did.
-    /// All sockets of the backend are in use and its queue is full.
+    /// No backend has room, or all sockets to it are in use, and the queue is full (`queueLimit`, `server.maxQueue`).
     QueueFull = 503, "queue_full", "The server of this website is too busy.";
-    /// No socket to the backend became free in time.
+    /// No backend had room within `queueTimeout`, or no socket to it became free within `connectTimeout`.
     QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
+    /// The frontend has the option `disabled`.
+    ClusterDisabled = 503, "cluster_disabled", "This website is closed for maintenance.";
+    /// The frontend has as many tunnels as its option `maxTunnels` allows.
+    TunnelLimit = 503, "tunnel_limit", "The server of this website is too busy.";
     /// No socket could be opened: this node is out of file descriptors or memory.
     SocketsExhausted = 503, "sockets_exhausted", "This node is too busy.";
     /// All of this node's ports that lead to the backend are in use.

@@ -1,7 +1,33 @@
-//! What a cluster is: frontends, their members, the backends behind them, and what all cores share of these.
+//! A cluster: its members, the backends behind them, the state that all cores share, and who gets a slot.
+//!
+//! [`Cluster`] is one list with its options, immutable; an edit makes a new one around the same [`MemberState`] of each
+//! endpoint that stays and the same [`Admission`]. A [`Route`] is a cluster as one host sees it.
 
+mod admission;
+mod attributes;
 mod backend;
-mod frontend;
+mod backend_url;
+#[expect(clippy::module_inception, reason = "the room is called after its main type")]
+mod cluster;
+mod edit;
+mod endpoint;
+mod history;
+mod member;
+mod options;
+mod ring;
+mod rotation;
+mod route;
 
-pub use backend::{Addresses, Backend, BackendId, BackendUrl, BackendUrlError};
-pub use frontend::{Frontend, Member, Options};
+pub use admission::{Admission, Choice, GrantSink, Joined, Permit, Ticket, Waiter};
+pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
+pub use backend::{Addresses, Backend, BackendId};
+pub use backend_url::{BackendUrl, BackendUrlError};
+pub use cluster::{Cluster, Service};
+pub use edit::ClusterSpec;
+pub use endpoint::Endpoint;
+pub use history::{History, SECONDS, Second};
+pub use member::{Member, MemberState};
+pub use options::{DEFINITIONS, Definition, HashKey, OptionError, Options, Queue, Scheduler, Timeouts};
+pub use ring::{Ring, key_of};
+pub use rotation::Rotation;
+pub use route::{Mark, Route};

@@ -35,6 +35,7 @@ struct Times {
     idle: Duration,
     response: Duration,
     body: Duration,
+    stream: Option<Duration>,
     tunnel: Option<Duration>,
     upstream_idle: Duration,
     graceful: Duration,
@@ -121,6 +122,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
 fn read_times(server: &Section<'_>, lru_cache: &Section<'_>) -> Times {
     let seconds = |key, default| server.field(key).seconds().unwrap_or(default);
     let common = seconds("tcpTimeout", Duration::from_secs(30));
+    let stream = server.field("streamTimeout").seconds_or_zero().unwrap_or(Duration::from_secs(3600));
     let tunnel = server.field("tunnelTimeout").seconds_or_zero().unwrap_or(Duration::from_secs(3600));
     Times {
         connect: seconds("connectTimeout", common),
@@ -128,6 +130,7 @@ fn read_times(server: &Section<'_>, lru_cache: &Section<'_>) -> Times {
         idle: seconds("idleTimeout", common),
         response: seconds("responseTimeout", common),
         body: seconds("bodyTimeout", common),
+        stream: (!stream.is_zero()).then_some(stream),
         tunnel: (!tunnel.is_zero()).then_some(tunnel),
         upstream_idle: seconds("upstreamIdleTimeout", Duration::from_secs(60)),
         graceful: server.field("drainTimeout").seconds_or_zero().unwrap_or(Duration::from_secs(120)),
@@ -144,6 +147,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
         connect_timeout: times.connect,
         response_timeout: times.response,
         body_timeout: times.body,
+        stream_timeout: times.stream,
         tunnel_timeout: times.tunnel,
         max_head_bytes: server.field("maxHeadBytes").count(HEAD_BYTES).unwrap_or(65_536),
         max_body_bytes: server.field("maxBodyBytes").whole(0..=1 << 53).filter(|bytes| *bytes > 0),

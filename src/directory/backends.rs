@@ -1,17 +1,17 @@
-//! The backends of the process by URL, so that all frontends that name one share it.
+//! The backends of the process by endpoint, so that all clusters that name one share it.
 
-use crate::cluster::{Addresses, Backend, BackendId, BackendUrl};
+use crate::cluster::{Addresses, Backend, BackendId, Endpoint};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 /// Below this number of entries no purge is worth its walk.
 const MIN_PURGE: usize = 1024;
 
-/// Every living backend by its URL as written. It holds none alive: a backend lives for as long as a list or a
+/// Every living backend by its endpoint. It holds none alive: a backend lives for as long as a list or a
 /// connection needs it.
 #[derive(Debug)]
 pub(super) struct Backends {
-    by_url: HashMap<BackendUrl, Weak<Backend>>,
+    by_endpoint: HashMap<Endpoint, Weak<Backend>>,
     next_id: u64,
     purge_at: usize,
     unresolved: Vec<Arc<Backend>>,
@@ -19,23 +19,23 @@ pub(super) struct Backends {
 
 impl Default for Backends {
     fn default() -> Self {
-        Self { by_url: HashMap::new(), next_id: 1, purge_at: MIN_PURGE, unresolved: Vec::new() }
+        Self { by_endpoint: HashMap::new(), next_id: 1, purge_at: MIN_PURGE, unresolved: Vec::new() }
     }
 }
 
 impl Backends {
-    /// The backend of this URL, made if there is none.
-    pub(super) fn get(&mut self, url: &BackendUrl) -> Arc<Backend> {
-        if let Some(backend) = self.by_url.get(url).and_then(Weak::upgrade) {
+    /// The backend of this endpoint, made if there is none.
+    pub(super) fn get(&mut self, endpoint: &Endpoint) -> Arc<Backend> {
+        if let Some(backend) = self.by_endpoint.get(endpoint).and_then(Weak::upgrade) {
             return backend;
         }
-        let backend = Arc::new(Backend::new(BackendId(self.next_id), url.clone()));
+        let backend = Arc::new(Backend::new(BackendId::new(self.next_id), endpoint.clone()));
         self.next_id += 1;
-        if self.by_url.len() >= self.purge_at {
-            self.by_url.retain(|_, backend| backend.strong_count() > 0);
-            self.purge_at = MIN_PURGE.max(2 * self.by_url.len());
+        if self.by_endpoint.len() >= self.purge_at {
+            self.by_endpoint.retain(|_, backend| backend.strong_count() > 0);
+            self.purge_at = MIN_PURGE.max(2 * self.by_endpoint.len());
         }
-        self.by_url.insert(url.clone(), Arc::downgrade(&backend));
+        self.by_endpoint.insert(endpoint.clone(), Arc::downgrade(&backend));
         if backend.addresses() == Addresses::Pending {
             self.unresolved.push(Arc::clone(&backend));
         }
@@ -51,34 +51,35 @@ impl Backends {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::BackendUrl;
 
-    fn url(text: &str) -> BackendUrl {
-        BackendUrl::parse(text).expect("a good URL")
+    fn endpoint(text: &str) -> Endpoint {
+        BackendUrl::parse(text).expect("a good URL").endpoint().clone()
     }
 
     #[test]
-    fn one_backend_a_url_for_as_long_as_somebody_holds_it() {
+    fn one_backend_an_endpoint_for_as_long_as_somebody_holds_it() {
         let mut backends = Backends::default();
-        let first = backends.get(&url("http://10.0.0.1:80"));
-        assert!(Arc::ptr_eq(&first, &backends.get(&url("http://10.0.0.1:80"))));
+        let first = backends.get(&endpoint("http://10.0.0.1:80"));
+        assert!(Arc::ptr_eq(&first, &backends.get(&endpoint("http://10.0.0.1:80"))));
         let id = first.id();
         drop(first);
-        assert_ne!(backends.get(&url("http://10.0.0.1:80")).id(), id, "an id is never given twice");
+        assert_ne!(backends.get(&endpoint("http://10.0.0.1:80")).id(), id, "an id is never given twice");
         assert!(backends.take_unresolved().is_empty(), "an address needs no look-up");
-        let named = backends.get(&url("http://app.internal"));
+        let named = backends.get(&endpoint("http://app.internal"));
         assert_eq!(backends.take_unresolved().len(), 1);
-        assert!(Arc::ptr_eq(&named, &backends.get(&url("http://app.internal"))));
+        assert!(Arc::ptr_eq(&named, &backends.get(&endpoint("http://app.internal"))));
         assert!(backends.take_unresolved().is_empty(), "a name is handed over once");
     }
 
     #[test]
     fn the_dead_are_purged() {
         let mut backends = Backends::default();
-        let kept = backends.get(&url("http://10.1.0.0"));
+        let kept = backends.get(&endpoint("http://10.1.0.0"));
         for number in 0..10 * MIN_PURGE {
-            backends.get(&url(&format!("http://10.0.{}.{}", number / 256, number % 256)));
-            assert!(backends.by_url.len() <= MIN_PURGE);
+            backends.get(&endpoint(&format!("http://10.0.{}.{}", number / 256, number % 256)));
+            assert!(backends.by_endpoint.len() <= MIN_PURGE);
         }
-        assert!(Arc::ptr_eq(&kept, &backends.get(&url("http://10.1.0.0"))));
+        assert!(Arc::ptr_eq(&kept, &backends.get(&endpoint("http://10.1.0.0"))));
     }
 }

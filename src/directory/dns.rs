@@ -183,7 +183,7 @@ impl ResolverState {
     fn perform(&self, task: Task) -> Option<(Duration, Task)> {
         // A look-up that hangs must not keep its backend alive.
         let (host, port) =
-            task.backend.upgrade().map(|backend| (backend.url().host().to_owned(), backend.url().port()))?;
+            task.backend.upgrade().map(|backend| (backend.endpoint().host().to_owned(), backend.endpoint().port()))?;
         let found = (self.resolve)(&host, port);
         let backend = task.backend.upgrade()?;
         let (after, retry) = match found {
@@ -196,7 +196,7 @@ impl ResolverState {
                 let what = failure.err().map_or_else(|| "no address".to_owned(), |error| error.to_string());
                 let known = backend.addresses();
                 let note = if matches!(known, Addresses::Known(_)) { "; what was known is used on" } else { "" };
-                log::warn!("looking up {host} of the backend {}: {what}{note}", backend.url());
+                log::warn!("looking up {host} of the backend {}: {what}{note}", backend.endpoint());
                 if backend.set_addresses(Addresses::NotFound) {
                     self.subscribers.tell_all(&RouteEvent::Addresses { backend: backend.id() });
                 }

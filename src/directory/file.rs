@@ -1,11 +1,13 @@
 //! Routes from a file: the whole of it is known, and read again when it changes.
 
+use super::catalog::Clusters;
 use super::certificates;
 use super::dns::DnsResolver;
 use super::parse;
 use super::table::{Changes, FrontendRecords, Table};
 use super::watch::{Watch, Watching};
 use super::{Error, Lookup, LookupResult, RequestChannels, RouteEvent, SourceCommand, Subscribers};
+use crate::base::clock::Clock;
 use crossbeam_channel::{Sender, select};
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,11 +25,12 @@ pub(super) fn start(
     channels: RequestChannels,
     subscribers: Subscribers,
     resolver: DnsResolver,
+    (clock, clusters): (Clock, Clusters),
 ) -> Result<JoinHandle<()>, Error> {
     // The watch comes first, so that an edit while the file is read is not missed.
     let watch = Watch::new(path);
-    let mut routes =
-        Routes { path: path.to_owned(), table: Table::default(), certificates: channels.certificates.clone() };
+    let certificates = channels.certificates.clone();
+    let mut routes = Routes { path: path.to_owned(), table: Table::new(clusters), certificates, clock };
     routes.reload()?;
     let commands = channels.own_commands.clone();
     let on_change = move || {
@@ -74,8 +77,8 @@ impl FileSource {
     }
 
     fn reply(&mut self, Lookup { core, host, .. }: Lookup) {
-        let result = match self.routes.table.look_up(&host) {
-            Some(frontend) => LookupResult::Found(frontend),
+        let result = match self.routes.table.look_up(&host, self.routes.clock.now()) {
+            Some(route) => LookupResult::Found(route),
             None => LookupResult::Unknown,
         };
         self.resolve_names();
@@ -113,13 +116,14 @@ struct Routes {
     table: Table,
     /// The clerk who knows the certificates.
     certificates: Sender<certificates::CertificateCommand>,
+    clock: Clock,
 }
 
 impl Routes {
     /// Reads the file again. With an error, nothing has changed.
     fn reload(&mut self) -> Result<Changes, Error> {
         let routes = read_routes(&self.path)?;
-        let changes = self.table.replace(routes.records);
+        let changes = self.table.replace(routes.records, self.clock.now());
         // The clerk reads its orders as fast as it can, and ends after this thread does.
         let _ = self.certificates.send(certificates::CertificateCommand::Replace(routes.certificates));
         let (patterns, hosts) = (self.table.len(), changes.hosts.len());

@@ -2,14 +2,14 @@
 //!
 //! The source of the routes is behind a seam ([`Source`]): a file, or Redis. What cores see, [`Directory`] and [`RouteEvent`], is
 //! the same for every source. A source is one file beside `file.rs` that takes a [`RequestChannels`], where the questions and
-//! orders arrive, the [`Subscribers`] to answer, and the [`dns::DnsResolver`] to look up; [`frontends`] is what it tells the
+//! orders arrive, the [`Subscribers`] to answer, and the [`dns::DnsResolver`] to look up; [`catalog`] is what it tells the
 //! changes by, and [`table`] where it knows all lists in advance.
 
 mod backends;
+mod catalog;
 mod certificates;
 mod dns;
 mod file;
-mod frontends;
 mod handover;
 mod parse;
 pub mod redis;
@@ -29,8 +29,9 @@ pub use subscribers::SubscriberId;
 use crate::base::clock::Clock;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{BackendId, Frontend};
+use crate::cluster::{Backend, BackendId, Cluster, Route};
 use crate::net::mailbox::MailboxSender;
+use catalog::Clusters;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dns::DnsResolver;
 use std::collections::BTreeMap;
@@ -55,9 +56,6 @@ const MAX_CERTIFICATE_COMMANDS: usize = 8;
 
 /// How long the threads may take to end. The process ends then, whatever they wait for.
 const MAX_STOP: Duration = Duration::from_secs(5);
-
-/// The option that says whether clients without encryption are sent to where there is some: `true` or `false`.
-const HTTPS_REDIRECT: &str = "httpsRedirect";
 
 /// What of the directory can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,9 +123,9 @@ pub enum RouteEvent {
 /// What a host resolves to.
 #[derive(Clone, Debug)]
 pub enum LookupResult {
-    /// The frontend. It may have no members. Whoever uses a member holds the frontend too: only then is the member
+    /// The route. Its cluster may have no members. Whoever uses a member holds the route too: only then is the member
     /// retired when its URL leaves the list.
-    Found(Arc<Frontend>),
+    Found(Arc<Route>),
     /// No pattern of the host's ladder has a list.
     Unknown,
     /// The look-up failed; not to be cached.
@@ -218,25 +216,27 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         _alive: alive,
     };
     let status = Arc::new(Status::default());
+    let clusters = Clusters::default();
     let resolver = DnsResolver::start(dns::system_resolver(), settings.dns_refresh, subscribers.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let thread = match &settings.source {
         Source::File(path) => {
             status.warm();
-            file::start(path, channels, subscribers.clone(), resolver)?
+            file::start(path, channels, subscribers.clone(), resolver, (clock, clusters.clone()))?
         }
         Source::Redis(settings) => redis::start(
             settings,
             channels,
             subscribers.clone(),
             resolver,
-            clock,
+            (clock, clusters.clone()),
             (Arc::clone(&status), changed_certificates, inherited.routes),
         )?,
     };
     let threads = Arc::new(Mutex::new(vec![thread, certificate_service]));
     Ok(Directory {
         subscribers,
+        clusters,
         lookups,
         marks,
         commands,
@@ -272,6 +272,7 @@ pub fn watch_file(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Res
 #[derive(Clone, Debug)]
 pub struct Directory {
     subscribers: Subscribers,
+    clusters: Clusters,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     commands: Sender<SourceCommand>,
@@ -311,8 +312,18 @@ impl Directory {
 
     /// Tells others that a member was marked dead here. Never waits; of too many at once some are not told, and a source
     /// that has nobody to tell drops them all.
-    pub fn mark_dead(&self, frontend: &Arc<Frontend>, member: usize, until: Moment) {
-        let _ = self.marks.try_send(DeadMark { frontend: Arc::clone(frontend), member, until });
+    pub fn mark_dead(&self, host: &str, backend: &Arc<Backend>, until: Moment) {
+        let _ = self.marks.try_send(DeadMark { host: host.into(), backend: Arc::clone(backend), until });
+    }
+
+    /// The clusters in use, in the order of their keys. For views and health probes: it takes a lock.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        self.clusters.list()
+    }
+
+    /// The cluster of this key, if it is in use. It takes a lock.
+    pub fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
+        self.clusters.get(key)
     }
 
     /// How the source of the routes is.
@@ -384,8 +395,8 @@ struct Lookup {
 /// A member that a core has marked.
 #[derive(Debug)]
 struct DeadMark {
-    frontend: Arc<Frontend>,
-    member: usize,
+    host: Box<str>,
+    backend: Arc<Backend>,
     until: Moment,
 }
 

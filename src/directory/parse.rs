@@ -6,8 +6,8 @@
 mod key_pairs;
 mod options;
 
+use super::catalog::FrontendRecord;
 use super::certificates;
-use super::frontends::FrontendRecord;
 use super::table::FrontendRecords;
 use crate::base::printable::printable;
 use crate::base::secret::{redact_identifier, redact_url};
@@ -240,7 +240,12 @@ impl<'a> Reader<'a> {
                 continue;
             };
             match BackendUrl::parse(&text) {
-                Ok(url) if index > 0 => backends.push(url),
+                Ok(url) if index > 0 => {
+                    for error in url.attribute_errors() {
+                        self.fault(item, &path(), &error.to_string());
+                    }
+                    backends.push(url);
+                }
                 Err(fault) if index > 0 => {
                     self.fault(item, &path(), &format!("found {}, {fault}", shown(&redact_url(&text))))
                 }
@@ -257,7 +262,7 @@ impl<'a> Reader<'a> {
         (self.faults.len() + self.more == faults_before).then(|| FrontendRecord {
             id,
             backends: backends.into(),
-            options: Options::default(),
+            options: Options::none(),
         })
     }
 

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -40,7 +41,10 @@ pub(super) struct Route {
     pub(super) pattern: Box<str>,
     pub(super) id: Box<str>,
     pub(super) backends: Box<[Box<str>]>,
-    /// The option of this name; a snapshot of before there was one has none.
+    /// Names and values of the options; an older snapshot has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) options: BTreeMap<Box<str>, Box<str>>,
+    /// The option of this name as an older snapshot has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) https_redirect: Option<bool>,
     /// Dead marks, where a process hands over to the next one.

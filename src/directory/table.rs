@@ -1,7 +1,8 @@
 //! What is known where all patterns are known: their lists, and the hosts in use that resolve to them.
 
-use super::frontends::{FrontendRecord, Frontends};
-use crate::cluster::{Backend, Frontend};
+use super::catalog::{Catalog, Clusters, FrontendRecord};
+use crate::base::clock::Moment;
+use crate::cluster::{Backend, Route};
 use crate::route;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ pub(super) type FrontendRecords = HashMap<Box<str>, FrontendRecord>;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     records: FrontendRecords,
-    frontends: Frontends,
+    catalog: Catalog,
 }
 
 /// What an edit of the lists means to the cores.
@@ -26,18 +27,23 @@ pub(super) struct Changes {
 }
 
 impl Table {
-    /// The frontend of `host`, which is in use from now on; `None` if no pattern of its ladder has a list.
-    pub(super) fn look_up(&mut self, host: &Arc<str>) -> Option<Arc<Frontend>> {
-        if let Some(frontend) = self.frontends.get(host) {
-            return Some(frontend);
+    /// A table without lists, whose clusters can be seen in `clusters`.
+    pub(super) fn new(clusters: Clusters) -> Self {
+        Self { records: FrontendRecords::new(), catalog: Catalog::new(clusters) }
+    }
+
+    /// The route of `host`, which is in use from now on; `None` if no pattern of its ladder has a list.
+    pub(super) fn look_up(&mut self, host: &Arc<str>, now: Moment) -> Option<Arc<Route>> {
+        if let Some(route) = self.catalog.get(host) {
+            return Some(route);
         }
         let (pattern, record) = resolve(&self.records, host)?;
-        self.frontends.set(host, pattern, record);
-        self.frontends.get(host)
+        self.catalog.set(host, pattern, record, now);
+        self.catalog.get(host)
     }
 
     /// Puts `records` in the place of all that were there. What stays the same in them changes nothing.
-    pub(super) fn replace(&mut self, records: FrontendRecords) -> Changes {
+    pub(super) fn replace(&mut self, records: FrontendRecords, now: Moment) -> Changes {
         let before = std::mem::replace(&mut self.records, records);
         let set = self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record));
         let set = set.map(|(pattern, _)| &**pattern);
@@ -49,10 +55,10 @@ impl Table {
             // Edits and removals alone leave every unknown host unknown.
             unknowns: touched.iter().any(|pattern| !before.contains_key(*pattern)),
         };
-        for host in affected(&self.frontends, &touched) {
+        for host in affected(&self.catalog, &touched) {
             let has_changed = match resolve(&self.records, &host) {
-                Some((pattern, record)) => self.frontends.set(&host, pattern, record),
-                None => self.frontends.remove(&host),
+                Some((pattern, record)) => self.catalog.set(&host, pattern, record, now),
+                None => self.catalog.remove(&host),
             };
             if has_changed {
                 changes.hosts.push(host);
@@ -68,7 +74,7 @@ impl Table {
 
     /// The backends made since the last call whose name has to be looked up.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
-        self.frontends.take_unresolved()
+        self.catalog.take_unresolved()
     }
 }
 
@@ -79,27 +85,29 @@ fn resolve<'r>(records: &'r FrontendRecords, host: &str) -> Option<(&'r str, &'r
 }
 
 /// The hosts in use that may resolve otherwise now that the lists of the `touched` patterns are others.
-fn affected(frontends: &Frontends, touched: &HashSet<&str>) -> Vec<Arc<str>> {
+fn affected(catalog: &Catalog, touched: &HashSet<&str>) -> Vec<Arc<str>> {
     // A pattern without a star is of interest to one host only, so the usual edit needs no walk over all hosts.
     if touched.iter().all(|pattern| !pattern.starts_with('*')) {
-        return touched.iter().filter(|host| frontends.contains(host)).map(|host| Arc::from(*host)).collect();
+        return touched.iter().filter(|host| catalog.contains(host)).map(|host| Arc::from(*host)).collect();
     }
     let concerns =
-        |(host, _): &(&Arc<str>, &Frontend)| route::patterns(host).any(|candidate| touched.contains(&*candidate));
-    frontends.iter().filter(concerns).map(|(host, _)| Arc::clone(host)).collect()
+        |(host, _): &(&Arc<str>, &Route)| route::patterns(host).any(|candidate| touched.contains(&*candidate));
+    catalog.iter().filter(concerns).map(|(host, _)| Arc::clone(host)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{BackendId, BackendUrl, Member, Options};
+    use crate::cluster::{BackendId, BackendUrl, Cluster, Endpoint, Mark, Options};
+
+    const NOW: Moment = Moment::ZERO;
 
     const HOSTS: &[&str] = &["a", "b.a", "c.b.a", "d.b.a", "d.c.b.a", "x.y", "z"];
     const PATTERNS: &[&str] = &["a", "b.a", "c.b.a", "*.b.a", "*.a", "x.y", "*.y", "*.c.b.a", "*"];
 
     fn record(id: &str, urls: &[&str]) -> FrontendRecord {
         let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
-        FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::default() }
+        FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::none() }
     }
 
     fn records(rows: &[(&str, &[&str])]) -> FrontendRecords {
@@ -107,13 +115,13 @@ mod tests {
     }
 
     fn pattern_of(table: &mut Table, host: &str) -> Option<Box<str>> {
-        table.look_up(&host.into()).map(|frontend| frontend.pattern.clone())
+        table.look_up(&host.into(), NOW).map(|route| route.cluster.key.clone())
     }
 
     #[test]
     fn the_first_pattern_with_a_list_wins_even_one_without_backends() {
         let mut table = Table::default();
-        table.replace(records(&[("c.b.a", &[]), ("*.b.a", &["http://10.0.0.1"]), ("*.a", &["http://10.0.0.2"])]));
+        table.replace(records(&[("c.b.a", &[]), ("*.b.a", &["http://10.0.0.1"]), ("*.a", &["http://10.0.0.2"])]), NOW);
         let rows = [("c.b.a", Some("c.b.a")), ("d.b.a", Some("*.b.a")), ("b.a", Some("*.a")), ("a", None), ("z", None)];
         for (host, expected) in rows {
             assert_eq!(pattern_of(&mut table, host).as_deref(), expected, "{host}");
@@ -125,10 +133,10 @@ mod tests {
         let mut table = Table::default();
         let one: &[&str] = &["http://10.0.0.1"];
         let two: &[&str] = &["http://10.0.0.2"];
-        let changes = table.replace(records(&[("a", one), ("b.a", one), ("*.a", one)]));
+        let changes = table.replace(records(&[("a", one), ("b.a", one), ("*.a", one)]), NOW);
         assert_eq!(changes, Changes { hosts: vec![], unknowns: true });
         for host in ["a", "b.a", "c.a"] {
-            table.look_up(&host.into());
+            table.look_up(&host.into(), NOW);
         }
         type Row<'a> = (&'a [(&'a str, &'a [&'a str])], &'a [&'a str], bool);
         let steps: &[Row<'_>] = &[
@@ -142,7 +150,7 @@ mod tests {
             (&[("a", two), ("b.a", one), ("*", one)], &[], true),
         ];
         for (number, (rows, hosts, unknowns)) in steps.iter().enumerate() {
-            let changes = table.replace(records(rows));
+            let changes = table.replace(records(rows), NOW);
             assert_eq!(
                 (changes.hosts.iter().map(|host| &**host).collect::<Vec<_>>(), changes.unknowns),
                 (hosts.to_vec(), *unknowns),
@@ -155,13 +163,13 @@ mod tests {
     /// What a core would hold, kept in step by the mail alone.
     #[derive(Default)]
     struct Core {
-        cached: HashMap<&'static str, Option<Arc<Frontend>>>,
+        cached: HashMap<&'static str, Option<Arc<Route>>>,
     }
 
     impl Core {
         fn hear(&mut self, changes: &Changes) {
-            self.cached.retain(|host, frontend| {
-                let is_true = if frontend.is_none() { !changes.unknowns } else { true };
+            self.cached.retain(|host, route| {
+                let is_true = if route.is_none() { !changes.unknowns } else { true };
                 is_true && !changes.hosts.iter().any(|changed| **changed == **host)
             });
         }
@@ -179,11 +187,11 @@ mod tests {
             for step in 0..40 {
                 edit(&mut model, &mut rng);
                 let before: HashMap<_, _> =
-                    table.frontends.iter().map(|(host, f)| (Arc::clone(host), f.members.clone())).collect();
-                let changes =
-                    table.replace(model.iter().map(|(pattern, record)| ((*pattern).into(), record.clone())).collect());
-                for (host, members) in &before {
-                    check_members(members, table.frontends.get(host).as_deref(), seed, step);
+                    table.catalog.iter().map(|(host, f)| (Arc::clone(host), f.marks.clone())).collect();
+                let changes = table
+                    .replace(model.iter().map(|(pattern, record)| ((*pattern).into(), record.clone())).collect(), NOW);
+                for (host, marks) in &before {
+                    check_marks(marks, table.catalog.get(host).as_deref(), seed, step);
                 }
                 for core in &mut subscribers {
                     core.hear(&changes);
@@ -191,7 +199,7 @@ mod tests {
                         check_result(&model, host, cached.as_deref(), seed, step);
                     }
                     let host = HOSTS[rng.usize(..HOSTS.len())];
-                    core.cached.insert(host, table.look_up(&host.into()));
+                    core.cached.insert(host, table.look_up(&host.into(), NOW));
                     check_result(&model, host, core.cached[host].as_deref(), seed, step);
                 }
                 check_sharing(&table, seed, step);
@@ -211,7 +219,7 @@ mod tests {
         }
     }
 
-    fn check_result(model: &[(&str, FrontendRecord)], host: &str, result: Option<&Frontend>, seed: u64, step: usize) {
+    fn check_result(model: &[(&str, FrontendRecord)], host: &str, result: Option<&Route>, seed: u64, step: usize) {
         let fits = |pattern: &str| match pattern.strip_prefix('*') {
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
             None => host == pattern,
@@ -220,30 +228,36 @@ mod tests {
             .iter()
             .filter(|(pattern, _)| fits(pattern))
             .max_by_key(|(pattern, _)| (*pattern == host, pattern.len()));
-        let urls = result.map(|f| f.members.iter().map(|member| member.backend.url().clone()).collect::<Vec<_>>());
+        let urls = result.map(|f| f.cluster.members.iter().map(|member| member.url.clone()).collect::<Vec<_>>());
         assert_eq!(
-            result.map(|f| (&*f.pattern, &*f.id)),
+            result.map(|f| (&*f.cluster.key, &*f.cluster.id)),
             best.map(|(pattern, record)| (*pattern, &*record.id)),
             "{host}, seed {seed}, step {step}"
         );
         assert_eq!(urls, best.map(|(_, record)| record.backends.to_vec()), "{host}, seed {seed}, step {step}");
     }
 
-    fn check_members(before: &[Arc<Member>], now: Option<&Frontend>, seed: u64, step: usize) {
-        let now = now.map_or(&[][..], |frontend| &frontend.members);
-        assert!(now.iter().all(|member| !member.is_removed()), "seed {seed}, step {step}");
-        for member in before {
-            let stayed = now.iter().find(|other| other.backend.url() == member.backend.url());
-            assert_eq!(member.is_removed(), stayed.is_none(), "seed {seed}, step {step}");
-            assert!(stayed.is_none_or(|stayed| Arc::ptr_eq(stayed, member)), "seed {seed}, step {step}");
+    fn check_marks(before: &[Arc<Mark>], now: Option<&Route>, seed: u64, step: usize) {
+        let now = now.map_or(&[][..], |route| &route.marks);
+        assert!(now.iter().all(|mark| !mark.is_removed()), "seed {seed}, step {step}");
+        for mark in before {
+            let stayed = now.iter().find(|other| other.backend.endpoint() == mark.backend.endpoint());
+            assert_eq!(mark.is_removed(), stayed.is_none(), "seed {seed}, step {step}");
+            assert!(stayed.is_none_or(|stayed| Arc::ptr_eq(stayed, mark)), "seed {seed}, step {step}");
         }
     }
 
     fn check_sharing(table: &Table, seed: u64, step: usize) {
-        let mut ids: HashMap<&BackendUrl, BackendId> = HashMap::new();
-        for member in table.frontends.iter().flat_map(|(_, frontend)| &frontend.members) {
-            let id = *ids.entry(member.backend.url()).or_insert(member.backend.id());
-            assert_eq!(id, member.backend.id(), "seed {seed}, step {step}");
+        let mut ids: HashMap<&Endpoint, BackendId> = HashMap::new();
+        let mut clusters: HashMap<&str, *const Cluster> = HashMap::new();
+        for (_, route) in table.catalog.iter() {
+            let cluster = Arc::as_ptr(&route.cluster);
+            assert_eq!(*clusters.entry(&route.cluster.key).or_insert(cluster), cluster, "seed {seed}, step {step}");
+            for (member, mark) in route.cluster.members.iter().zip(&route.marks) {
+                let id = *ids.entry(member.url.endpoint()).or_insert(member.backend.id());
+                assert_eq!((id, id), (member.backend.id(), mark.backend.id()), "seed {seed}, step {step}");
+                assert!(!member.state.is_removed(), "seed {seed}, step {step}");
+            }
         }
     }
 }

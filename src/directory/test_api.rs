@@ -1,6 +1,6 @@
 //! The directory's readers by themselves: what came in, and what was understood. For tests that try a great many texts.
 
-use super::{Entry, Faults, HTTPS_REDIRECT, frontends, parse, redis, snapshot};
+use super::{Entry, Faults, catalog, parse, redis, snapshot};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -12,12 +12,11 @@ pub fn routes(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Faults> {
 
 /// Records as they stand in Redis.
 pub(super) fn entries(records: super::table::FrontendRecords) -> BTreeMap<String, Entry> {
-    let entry = |record: frontends::FrontendRecord| {
+    let entry = |record: catalog::FrontendRecord| {
         let urls = record.backends.iter().map(|url| url.as_str().to_owned());
-        let redirect = record.options.https_redirect.map(|flag| (HTTPS_REDIRECT.to_owned(), flag.to_string()));
         Entry {
             items: std::iter::once(record.id.into_string()).chain(urls).collect(),
-            options: redirect.into_iter().collect(),
+            options: record.options.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         }
     };
     records.into_iter().map(|(pattern, record)| (pattern.into_string(), entry(record))).collect()
@@ -36,8 +35,8 @@ pub struct ParsedListing {
     pub total: usize,
     /// What is wrong with the others.
     pub faults: Vec<String>,
-    /// Whether clients without encryption are sent to where there is some, where the options say so.
-    pub https_redirect: Option<bool>,
+    /// Names and values of the options that can be used.
+    pub options: BTreeMap<String, String>,
     /// What is wrong with the options.
     pub option_faults: Vec<String>,
     /// The dead marks.

@@ -5,7 +5,7 @@ use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
 use super::tunnel::Tunnel;
-use super::{Input, Settings, Side, State, StepContext, local_reply};
+use super::{CommonState, Input, Settings, Side, State, StepContext, local_reply};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::health::Observation;
@@ -82,12 +82,12 @@ impl AwaitingResponse {
     }
 
     /// While the client has to go on it is the client that is waited for, otherwise the backend.
-    pub(super) fn patience(&self, settings: &Settings) -> Duration {
-        if self.waits_for_body() { settings.body_timeout } else { settings.response_timeout }
+    pub(super) fn patience(&self, common: &CommonState, settings: &Settings) -> Duration {
+        if self.waits_for_body() { common.body_timeout(settings) } else { common.response_timeout(settings) }
     }
 
     fn set_deadline(&self, cx: &mut StepContext<'_>) {
-        cx.deadline_in(self.patience(&cx.core.settings));
+        cx.deadline_in(self.patience(cx.common, &cx.core.settings));
     }
 
     #[inline(never)]

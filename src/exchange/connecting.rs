@@ -26,7 +26,7 @@ impl Connecting {
             }
             Input::Dialling => {
                 self.queued = false;
-                cx.deadline_in(cx.core.settings.connect_timeout);
+                cx.deadline_in(cx.connect_timeout());
                 State::Connecting(self)
             }
             Input::ConnectFailed(reason) => self.failed(reason, cx),

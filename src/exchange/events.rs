@@ -7,7 +7,7 @@ use super::settings::Settings;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::Frontend;
+use crate::cluster::{Permit, Route, Ticket};
 use crate::health::Observation;
 use crate::page::Pages;
 use std::ops::Deref;
@@ -55,7 +55,13 @@ pub enum Input<'a> {
     /// All bytes for a side have left.
     Drained(Side),
     /// The answer to [`Effect::Resolve`].
-    Route(Result<Arc<Frontend>, FailureReason>),
+    Route(Result<Arc<Route>, FailureReason>),
+    /// The request has a place in the queue of its cluster ([`Effect::Enqueue`]).
+    Enqueued(Ticket),
+    /// The request, which has joined the queue, has a slot of this member.
+    Granted(Permit),
+    /// The queue of the cluster is full.
+    QueueFull,
     /// The response to [`Effect::AskService`].
     Service(Box<ServiceResponse>),
     /// All sockets to the backend are in use: the request stands in its queue.
@@ -78,21 +84,24 @@ pub enum Input<'a> {
 /// What the owner of an exchange is to do, in the order given.
 #[derive(Clone, Copy, Debug)]
 pub enum Effect {
-    /// Find the frontend of the request's host ([`Request::host`](super::Request::host)); say it by [`Input::Route`].
+    /// Find the route of the request's host ([`Request::host`](super::Request::host)); say it by [`Input::Route`].
     Resolve,
     /// Have the service of this node make the response to the request of
     /// [`Exchange::take_service_request`](super::Exchange::take_service_request); say it by [`Input::Service`].
     AskService,
-    /// Get a connection to the backend of [`Exchange::target`](super::Exchange::target); say it by
+    /// Get a connection to the backend of [`Exchange::permit`](super::Exchange::permit); say it by
     /// [`Input::Connected`] or [`Input::ConnectFailed`].
     Connect {
         /// Not one of the pool: those seem to be stale.
         fresh: bool,
     },
-    /// A member of the frontend of [`Exchange::target`](super::Exchange::target) behaved as a dead backend does, and was
+    /// Have the request join the queue of its cluster ([`Exchange::queue_request`](super::Exchange::queue_request)); say it
+    /// by [`Input::Enqueued`], [`Input::Granted`] or [`Input::QueueFull`].
+    Enqueue,
+    /// The member of [`Exchange::permit`](super::Exchange::permit) behaved as a dead backend does, and was
     /// marked.
     MarkedDead {
-        /// The member's place in the frontend.
+        /// The member's place in its list.
         member: usize,
         /// What was seen of it.
         why: Observation,

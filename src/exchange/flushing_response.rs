@@ -36,7 +36,7 @@ impl FlushingResponse {
 
     /// Waits until the answer has left.
     pub(super) fn start(self, cx: &mut StepContext<'_>) -> State {
-        cx.deadline_in(cx.core.settings.body_timeout);
+        cx.deadline_in(cx.body_timeout());
         if cx.is_drained(Side::Client) { self.over(cx) } else { State::FlushingResponse(self) }
     }
 

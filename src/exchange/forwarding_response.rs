@@ -5,11 +5,12 @@ use super::body_forwarder::BodyForwarder;
 use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::{Effect, Input, Side, State, StepContext, local_reply};
+use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, local_reply};
 use crate::base::reason::FailureReason;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
 use crate::wire::response::{Persistence, ResponseEncoding, ResponseHead};
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct ForwardingResponse {
@@ -18,6 +19,8 @@ pub(super) struct ForwardingResponse {
     client_stays: bool,
     /// The client knows the end of the answer by the end of its connection.
     ends_with_connection: bool,
+    /// The response does not say where it ends: it may be a stream of events, which is silent at times.
+    has_no_length: bool,
     /// The backend's connection may.
     upstream_stays: bool,
     /// The answer, or the backend's end, makes the rest of the request's body useless: it is not waited for.
@@ -82,6 +85,7 @@ impl ForwardingResponse {
             context,
             client_stays,
             ends_with_connection,
+            has_no_length,
             upstream_stays: head.keep_alive
                 && head.idle_seconds != Some(0)
                 && !write_closed
@@ -168,6 +172,14 @@ impl ForwardingResponse {
         self.context.upload.share_of(usize::MAX)
     }
 
+    /// How long the backend may be silent in the middle of the response.
+    pub(super) fn patience(&self, common: &CommonState, settings: &Settings) -> Duration {
+        match self.has_no_length {
+            true => common.stream_timeout(settings).unwrap_or(Duration::MAX),
+            false => common.body_timeout(settings),
+        }
+    }
+
     fn upstream_gone(&mut self) {
         self.upstream_stays = false;
         self.upload_irrelevant = true;
@@ -176,7 +188,7 @@ impl ForwardingResponse {
     /// Ends the exchange when both bodies are where they belong.
     fn settle(self, cx: &mut StepContext<'_>) -> State {
         if !self.context.download.is_done() {
-            cx.deadline_in(cx.core.settings.body_timeout);
+            cx.common.deadline = cx.core.now + self.patience(cx.common, &cx.core.settings);
             return State::ForwardingResponse(self);
         }
         cx.common.stats.backend_done(cx.core.now);
@@ -184,7 +196,7 @@ impl ForwardingResponse {
         // An answer that comes early does not keep the end of the body from a backend that goes on reading.
         let is_sent = self.upload_irrelevant || cx.is_drained(Side::Upstream);
         if !(is_heard && is_sent) {
-            cx.deadline_in(cx.core.settings.body_timeout);
+            cx.deadline_in(cx.body_timeout());
             return State::ForwardingResponse(self);
         }
         self.finish(cx)

@@ -3,11 +3,13 @@
 use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request::Request;
-use super::request_context::{RequestContext, Target};
+use super::request_context::RequestContext;
 use super::{CommonState, Disposition, State, StepContext, WorkerContext};
 use crate::base::reason::FailureReason;
+use crate::cluster::Permit;
 use crate::page;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Ends an exchange with the page of `reason`. `journey` comes with whether all of its body has come.
 #[cold]
@@ -28,7 +30,7 @@ pub(super) fn refuse(
     let reply = LocalReply {
         status: reason.status(),
         fields: page::PAGE_HEADERS,
-        retry_after: reason.status() == 503,
+        retry_after: if reason.status() == 503 { cx.common.retry_after() } else { Duration::ZERO },
         error: debug.then_some(reason),
         body: pages.body(reason),
     };
@@ -40,7 +42,7 @@ pub(super) fn refuse(
 pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut StepContext<'_>) -> State {
     let uploaded = context.upload.is_done();
     let fields = "Content-Type: text/plain\r\n";
-    let reply = LocalReply { status: 200, fields, retry_after: false, error: None, body: body.as_bytes() };
+    let reply = LocalReply { status: 200, fields, retry_after: Duration::ZERO, error: None, body: body.as_bytes() };
     reply.give(Some(context), uploaded, cx)
 }
 
@@ -57,7 +59,7 @@ pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -
     let fields = format!("Location: https://{}{port}{target}\r\n", request.host());
     // 308 has the method kept, where 301 lets it become GET (RFC 9110 section 15.4).
     let status = if matches!(request.method(), b"GET" | b"HEAD") { 301 } else { 308 };
-    let reply = LocalReply { status, fields: &fields, retry_after: false, error: None, body: b"" };
+    let reply = LocalReply { status, fields: &fields, retry_after: Duration::ZERO, error: None, body: b"" };
     reply.give(Some(context), uploaded, cx)
 }
 
@@ -66,8 +68,8 @@ pub(super) struct LocalReply<'a> {
     pub(super) status: u16,
     /// Header lines, each with its CRLF.
     pub(super) fields: &'a str,
-    /// Say when to come back.
-    pub(super) retry_after: bool,
+    /// The value of `Retry-After`, rounded up to seconds; zero for none.
+    pub(super) retry_after: Duration,
     /// Say in a header what went wrong.
     pub(super) error: Option<FailureReason>,
     /// HEAD gets all but the body.
@@ -105,8 +107,10 @@ impl LocalReply<'_> {
             put_all(out, &[" ", page::phrase(self.status), "\r\n", self.fields, "Content-Length: "]);
             put_number(out, self.body.len() as u64);
             out.extend_from_slice(b"\r\n");
-            if self.retry_after {
-                out.extend_from_slice(b"Retry-After: 1\r\n");
+            if !self.retry_after.is_zero() {
+                out.extend_from_slice(b"Retry-After: ");
+                put_number(out, self.retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+                out.extend_from_slice(b"\r\n");
             }
             if let Some(reason) = self.error {
                 put_all(out, &["X-Debug-Error: ", reason.name(), "\r\n"]);
@@ -127,9 +131,9 @@ pub(super) fn debug_fields<'a>(
     common: &'a CommonState,
     core: &WorkerContext,
 ) -> Option<DebugFields<'a>> {
-    let target = common.target.as_ref().filter(|_| request.may_debug())?;
+    let permit = common.permit.as_ref().filter(|_| request.may_debug())?;
     Some(DebugFields {
-        target,
+        permit,
         total_ms: common.stats.total(core.now).as_millis(),
         backend_ms: common.stats.backend(core.now).unwrap_or_default().as_millis(),
     })
@@ -137,7 +141,7 @@ pub(super) fn debug_fields<'a>(
 
 /// The `X-Debug` headers of an answer that a backend gave (names and meanings are Hipache's).
 pub(super) struct DebugFields<'a> {
-    target: &'a Target,
+    permit: &'a Permit,
     total_ms: u128,
     backend_ms: u128,
 }
@@ -145,13 +149,12 @@ pub(super) struct DebugFields<'a> {
 impl DebugFields<'_> {
     #[cold]
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        let frontend = &self.target.frontend;
-        let backend = &self.target.member().backend;
+        let (cluster, member) = (self.permit.cluster(), self.permit.member());
         put_all(out, &["X-Debug-Version: ", env!("CARGO_PKG_VERSION"), "\r\n"]);
-        put_all(out, &["X-Debug-Backend-Url: ", backend.url().as_str(), "\r\nX-Debug-Backend-Id: "]);
-        put_number(out, self.target.place as u64);
-        put_all(out, &["\r\nX-Debug-Vhost: ", &frontend.id]);
-        put_all(out, &["\r\nX-Debug-Frontend-Key: ", &frontend.pattern, "\r\nX-Debug-Time-Total: "]);
+        put_all(out, &["X-Debug-Backend-Url: ", member.url.as_str(), "\r\nX-Debug-Backend-Id: "]);
+        put_number(out, self.permit.place() as u64);
+        put_all(out, &["\r\nX-Debug-Vhost: ", &cluster.id]);
+        put_all(out, &["\r\nX-Debug-Frontend-Key: ", &cluster.key, "\r\nX-Debug-Time-Total: "]);
         put_number(out, u64::try_from(self.total_ms).unwrap_or(u64::MAX));
         out.extend_from_slice(b"\r\nX-Debug-Time-Backend: ");
         put_number(out, u64::try_from(self.backend_ms).unwrap_or(u64::MAX));

@@ -11,6 +11,7 @@ use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::wire::request::RequestHead;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The greatest body of a request for this node.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -164,7 +165,7 @@ impl LocalService {
         let reply = LocalReply {
             status: response.status,
             fields: &response.fields,
-            retry_after: false,
+            retry_after: Duration::ZERO,
             error: None,
             body: &response.body,
         };

@@ -6,10 +6,11 @@
 //! reset in the middle of a retry means, is decided in here; so a test can play every order of events.
 //!
 //! ```text
-//! Reading ─► Resolving ─► Connecting ─► Awaiting ─► Relaying ─► Finishing ─► Over
-//!    │           │   ▲        │  ▲          │  └──► Tunnel ──────────▲
-//!    │           │   └────────┘  └──────────┘ (tried again)          │
-//!    └───────────┴── an answer of this node's own ───────────────────┘
+//! ReadingHead ─► ResolvingRoute ─► Connecting ─► AwaitingResponse ─► ForwardingResponse ─► FlushingResponse ─► Done
+//!    │             │  ▲   │        ▲    │  ▲               │  └──► Tunnel ──────────────────▲
+//!    │             │  │   └ Queued ┘    │  └───────────────┘ (tried again)                  │
+//!    │             │  └─────────────────┘                                                   │
+//!    └─────────────┴───── a response of this node ─────────────────────────────────────────┘
 //! ```
 
 // What a stranger sends passes here: nothing of it may stop a core.
@@ -33,6 +34,7 @@ mod local_reply;
 mod local_service;
 mod min_rate;
 mod output_queue;
+mod queued;
 mod reading_head;
 mod request;
 mod request_context;
@@ -46,6 +48,7 @@ mod tunnel;
 pub use events::{Disposition, Effect, Effects, Flushed, Input, Output, Side, WorkerContext};
 pub use local_service::{ServiceRequest, ServiceResponse};
 pub use output_queue::{OutputQueue, PendingWrite};
+pub use queued::QueueRequest;
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
@@ -53,11 +56,10 @@ pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
 
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
-use crate::cluster::{Frontend, Member};
+use crate::cluster::{Mark, Permit, Route, Ticket};
 use crate::wire::forwarded::Peer;
 use flushing_response::ResponseEnd;
 use output_queue::write_all;
-use request_context::Target;
 use state::State;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -75,7 +77,8 @@ impl Exchange {
     pub fn new(peer: Peer, now: Moment, settings: &Settings) -> Self {
         let common = CommonState {
             stats: RequestStats::new(now),
-            target: None,
+            route: None,
+            permit: None,
             deadline: now + settings.head_timeout,
             is_encrypted: peer.secure,
             is_last: false,
@@ -150,6 +153,9 @@ impl Exchange {
         debug_assert!(sent == 0 || self.common.pending_write(side).is_empty(), "the bytes have overtaken others");
         match flushed {
             Flushed::Blocked => {
+                if matches!(self.state, State::ForwardingResponse(_)) {
+                    self.common.deadline = core.now + self.common.body_timeout(&core.settings);
+                }
                 let queue = core.output.queue(side);
                 self.common.pending_write_mut(side).keep(queue, input, sent, core.now, &mut core.buffers);
                 match (side, self.state.context_mut()) {
@@ -218,12 +224,17 @@ impl Exchange {
     #[cold]
     fn extend_patience(&mut self, side: Side, core: &WorkerContext) {
         let patience = match &self.state {
-            State::AwaitingResponse(state) if side == Side::Upstream => Some(state.patience(&core.settings)),
-            State::ForwardingResponse(_) => Some(core.settings.body_timeout),
+            State::AwaitingResponse(state) if side == Side::Upstream => {
+                Some(state.patience(&self.common, &core.settings))
+            }
+            State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
+                Some(state.patience(&self.common, &core.settings))
+            }
+            State::ForwardingResponse(_) => Some(self.common.body_timeout(&core.settings)),
             // Where no head could be read there is no pace either: the page leaves within one patience.
-            State::FlushingResponse(state) if state.context.is_some() => Some(core.settings.body_timeout),
+            State::FlushingResponse(state) if state.context.is_some() => Some(self.common.body_timeout(&core.settings)),
             State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
-            State::Tunnel(state) => state.patience(&core.settings),
+            State::Tunnel(state) => state.patience(&self.common, &core.settings),
             _ => None,
         };
         if let Some(patience) = patience {
@@ -241,7 +252,11 @@ impl Exchange {
                 State::ForwardingResponse(state) => state.wants(side),
                 State::Tunnel(state) => state.wants(side),
                 State::LocalService(state) => state.wants(side),
-                State::ResolvingRoute(_) | State::Connecting(_) | State::FlushingResponse(_) | State::Done(_) => false,
+                State::ResolvingRoute(_)
+                | State::Queued(_)
+                | State::Connecting(_)
+                | State::FlushingResponse(_)
+                | State::Done(_) => false,
             }
     }
 
@@ -307,14 +322,42 @@ impl Exchange {
         self.state.context().map(|context| &context.request)
     }
 
-    /// The frontend that serves the request and the place of the member that was chosen last.
-    pub fn target(&self) -> Option<(&Arc<Frontend>, usize)> {
-        self.common.target.as_ref().map(|target| (&target.frontend, target.place))
+    /// Where the request's host leads to, once that is known.
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        self.common.route.as_ref()
     }
 
-    /// That member, while there is one.
-    pub fn target_member(&self) -> Option<&Member> {
-        self.common.target.as_ref().map(Target::member)
+    /// The permit of the member that serves the request, or did last.
+    pub fn permit(&self) -> Option<&Permit> {
+        self.common.permit.as_ref()
+    }
+
+    /// What the request's host says of that member; `None` for one that has joined the cluster since.
+    pub fn mark(&self) -> Option<&Arc<Mark>> {
+        self.common.mark()
+    }
+
+    /// How the request joins the queue of its cluster, where it is to.
+    pub fn queue_request(&self, now: Moment) -> Option<QueueRequest> {
+        match (&self.state, &self.common.route) {
+            (State::Queued(state), Some(route)) => Some(state.request(route, now)),
+            _ => None,
+        }
+    }
+
+    /// Whether a slot that is granted to this ticket is of use.
+    pub fn waits_with(&self, ticket: Ticket) -> bool {
+        matches!(&self.state, State::Queued(state) if state.waits_with(ticket))
+    }
+
+    /// Counts the request in the history of its cluster and of the member that served it. To be called once, at its end.
+    pub fn count(&self, now: Moment) {
+        let Some(route) = &self.common.route else { return };
+        let has_failed = self.common.stats.has_failed();
+        route.cluster.admission.history().count(has_failed, now);
+        if let Some(permit) = &self.common.permit {
+            permit.member().state.history().count(has_failed, now);
+        }
     }
 
     /// Which of its core's buffers it holds, where it is a tunnel: of the request none is left then.

@@ -7,7 +7,6 @@ use super::{Input, Settings, Side, State, StepContext, local_reply};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::wire;
-use crate::wire::body::BodyLength;
 use crate::wire::forwarded::Peer;
 use crate::wire::request::{RequestHead, fields, most_fields};
 
@@ -120,10 +119,7 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut StepCon
         (Some(0), _) => return context.refuse(FailureReason::MethodRefused, cx),
         _ => {}
     }
-    match (head.body, cx.core.settings.max_body_bytes) {
-        (BodyLength::Sized(length), Some(limit)) if length > limit => context.refuse(FailureReason::BodyTooLarge, cx),
-        _ => context.resolve(cx),
-    }
+    context.resolve(cx)
 }
 
 /// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.

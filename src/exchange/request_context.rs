@@ -2,14 +2,14 @@
 
 use super::body_forwarder::BodyForwarder;
 use super::min_rate::MinRateMonitor;
+use super::queued::Queued;
 use super::request::Request;
 use super::{Disposition, Effect, Side, State, StepContext, WorkerContext, connecting, local_reply, resolving_route};
-use crate::balance;
+use crate::balance::{self, Admit};
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{BackendId, Frontend, Member};
-use crate::health::{self, Observation};
+use crate::cluster::{BackendId, Choice, Mark, Member, Permit, Route};
 use crate::wire::body::BodyLength;
 use crate::wire::chunked::ChunkFault;
 use crate::wire::forwarded::Peer;
@@ -64,14 +64,6 @@ impl RequestPool {
             self.0.push(context);
         }
     }
-}
-
-/// The member of a frontend that the request goes to.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    pub(super) frontend: Arc<Frontend>,
-    /// Its place in the list.
-    pub(super) place: usize,
 }
 
 impl RequestContext {
@@ -143,11 +135,10 @@ impl RequestContext {
     ) -> Result<(), FailureReason> {
         cx.consumed = fed?;
         self.upload_rate.count(cx.consumed);
-        let settings = &cx.core.settings;
-        if !self.upload_rate.keeps_up(cx.core.now, settings) {
+        if !self.upload_rate.keeps_up(cx.core.now, &cx.core.settings) {
             return Err(FailureReason::BodyTooSlow);
         }
-        if settings.max_body_bytes.is_some_and(|limit| self.upload.received() > limit) {
+        if cx.max_body_bytes().is_some_and(|limit| self.upload.received() > limit) {
             return Err(FailureReason::BodyTooLarge);
         }
         if self.upload.is_done() {
@@ -193,29 +184,104 @@ impl RequestContext {
         State::ResolvingRoute(resolving_route::ResolvingRoute { context: self })
     }
 
-    /// Chooses a backend and asks for a connection to it.
-    pub(super) fn connect(self: Box<Self>, frontend: Arc<Frontend>, cx: &mut StepContext<'_>) -> State {
-        match balance::pick(&frontend, &self.tried, cx.core.now, &mut cx.core.rng) {
-            Some(place) => {
-                cx.common.stats.chose_backend(cx.core.now);
-                cx.common.target = Some(Target { frontend, place });
-                if !self.tried.is_empty() {
-                    cx.effect(Effect::Retry { stale: false });
-                }
-                self.dial(false, cx)
-            }
-            // The list was changed while the request was under way: the new one has the backends to try.
-            None if self.resolves < MAX_RESOLVES && frontend.is_stale() => self.resolve(cx),
-            None => {
-                let reason = self.failure.unwrap_or(FailureReason::NoBackend);
-                self.refuse(reason, cx)
-            }
+    /// Has a member of the route's cluster serve the request, now or when one has room.
+    pub(super) fn connect(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        cx.common.route = Some(Arc::clone(&route));
+        if route.cluster.options.is_disabled {
+            return self.refuse(FailureReason::ClusterDisabled, cx);
         }
+        if let (BodyLength::Sized(length), Some(limit)) = (self.request.body(), cx.max_body_bytes())
+            && length > limit
+        {
+            return self.refuse(FailureReason::BodyTooLarge, cx);
+        }
+        self.choose(&route, cx)
+    }
+
+    fn choose(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        let now = cx.core.now;
+        let may_serve = |place: usize| route.allows(place, now) && !self.has_tried(route, place);
+        let mut view = balance::View { may_serve: &may_serve, now, rng: &mut cx.core.rng, key: 0, wanted: None };
+        match balance::admit(&route.cluster, &mut view) {
+            Admit::Permit(permit) => self.admitted(permit, cx),
+            Admit::Full => Queued::start(self, cx),
+            Admit::Unavailable => self.last_resort(route, cx),
+        }
+    }
+
+    fn has_tried(&self, route: &Route, place: usize) -> bool {
+        let member = route.cluster.members.get(place);
+        !self.tried.is_empty() && member.is_some_and(|member| self.tried.contains(&member.backend.id()))
+    }
+
+    /// Whether a member may serve that a permit is for: one of a list that may be newer than the route.
+    pub(super) fn accepts(&self, permit: &Permit, route: &Route, now: Moment) -> bool {
+        let backend = permit.member().backend.id();
+        let is_marked = |mark: &Arc<Mark>| mark.is_removed() || mark.ends_at(now).is_some();
+        !self.tried.contains(&backend) && !route.mark_of(backend).is_some_and(is_marked)
+    }
+
+    /// The members that may serve the request while it waits.
+    pub(super) fn choice(&self, route: &Route, now: Moment) -> Choice {
+        let others = route.cluster.members.iter().enumerate();
+        let others = others.filter(|(place, _)| !route.allows(*place, now) || self.has_tried(route, *place));
+        let others: Box<[_]> = others.map(|(_, member)| member.backend.id()).collect();
+        if others.is_empty() { Choice::Any } else { Choice::Except(others) }
+    }
+
+    /// A member serves the request: asks for a connection to it.
+    pub(super) fn admitted(self: Box<Self>, mut permit: Permit, cx: &mut StepContext<'_>) -> State {
+        let may_become_tunnel = self.request.offered_protocols().is_some();
+        if may_become_tunnel && !permit.reserve_tunnel() {
+            return self.refuse(FailureReason::TunnelLimit, cx);
+        }
+        cx.common.stats.chose_backend(cx.core.now);
+        cx.common.permit = Some(permit);
+        if !self.tried.is_empty() {
+            cx.effect(Effect::Retry { stale: false });
+        }
+        self.dial(false, cx)
+    }
+
+    /// No member may serve. When the marks of this node alone stand in the way, the member whose mark ends first serves
+    /// (Hipache): a mark of this node's own is an old guess, and to act on it when nothing else is left can only help. A
+    /// member that others have marked never serves.
+    #[cold]
+    fn last_resort(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        let (now, cluster) = (cx.core.now, &route.cluster);
+        let members = cluster.members.iter().zip(&route.marks).enumerate();
+        let is_left = |(place, (member, mark)): &(usize, (&Member, &Arc<Mark>))| {
+            let is_up = member.is_up() && !mark.is_removed() && !mark.is_dead_external(now);
+            is_up && member.attributes.weight > 0 && !self.has_tried(route, *place)
+        };
+        let left =
+            members.filter(is_left).min_by_key(|(_, (member, mark))| (member.role() as u8, mark.dead_until(now)));
+        let place = left.map(|(place, _)| place);
+        if let Some(place) = place {
+            return match cluster.try_take(place, now) {
+                Some(permit) => self.admitted(permit, cx),
+                None => Queued::start(self, cx),
+            };
+        }
+        // The list was changed while the request was under way: the new one has the backends to try.
+        if self.resolves < MAX_RESOLVES && route.is_stale() {
+            return self.resolve(cx);
+        }
+        if cluster.options.queue.enqueue_on_unavailable && self.failure.is_none() {
+            return Queued::start(self, cx);
+        }
+        let reason = self.failure.unwrap_or(FailureReason::NoBackend);
+        self.refuse(reason, cx)
+    }
+
+    /// Asks for the route again, if that may help.
+    pub(super) fn resolve_again(self: Box<Self>, cx: &mut StepContext<'_>) -> State {
+        if self.resolves < MAX_RESOLVES { self.resolve(cx) } else { self.refuse(FailureReason::NoBackend, cx) }
     }
 
     fn dial(self: Box<Self>, fresh: bool, cx: &mut StepContext<'_>) -> State {
         cx.connect(fresh);
-        cx.deadline_in(cx.core.settings.connect_timeout);
+        cx.deadline_in(cx.connect_timeout());
         State::Connecting(connecting::Connecting { context: self, queued: false })
     }
 
@@ -225,20 +291,22 @@ impl RequestContext {
     pub(super) fn try_another(mut self: Box<Self>, failure: FailureReason, cx: &mut StepContext<'_>) -> State {
         self.failure = Some(failure);
         cx.release(false);
-        let Some(target) = &cx.common.target else { return self.refuse(failure, cx) };
-        self.tried.push(target.member().backend.id());
-        if cx.common.client_left || self.tried.len() > cx.core.settings.retry_limit as usize {
+        let (Some(permit), Some(route)) = (&cx.common.permit, cx.common.route.clone()) else {
+            return self.refuse(failure, cx);
+        };
+        self.tried.push(permit.member().backend.id());
+        if cx.common.client_left || self.tried.len() > cx.retry_limit() {
             return self.refuse(failure, cx);
         }
-        let frontend = Arc::clone(&target.frontend);
-        self.connect(frontend, cx)
+        permit.member().state.history().count(true, cx.core.now);
+        self.choose(&route, cx)
     }
 
     /// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes
     /// there again, by a new connection.
     #[cold]
     pub(super) fn try_fresh(self: Box<Self>, cx: &mut StepContext<'_>) -> State {
-        cx.release(false);
+        cx.release_connection(false);
         cx.effect(Effect::Retry { stale: true });
         self.dial(true, cx)
     }
@@ -254,29 +322,5 @@ impl RequestContext {
         cx.release(false);
         let uploaded = self.upload.is_done();
         local_reply::refuse(Some((self, uploaded)), reason, cx)
-    }
-}
-
-impl Target {
-    #[expect(clippy::indexing_slicing, reason = "the place is the one that `balance` picked in this list")]
-    pub(super) fn member(&self) -> &Member {
-        &self.frontend.members[self.place]
-    }
-
-    /// Marks the member dead if what was seen of it says so; whether that is so, and to be told. An only member never is:
-    /// there is nothing to go to instead. A mark is made, and told, anew when half of its time is over: where all members
-    /// are marked, each request meets one.
-    pub(super) fn is_marked_by(&self, seen: Observation, now: Moment, settings: &health::Settings) -> bool {
-        if self.frontend.members.len() < 2 || !health::is_dead(seen, settings, now) {
-            return false;
-        }
-        let ttl = settings.mark_ttl(now);
-        let is_fresh = |until: Moment| until.since(now) > ttl / 2;
-        if self.member().dead_until(now).is_some_and(is_fresh) {
-            return false;
-        }
-        self.member().mark_dead(now + ttl);
-        self.member().note_marked();
-        true
     }
 }

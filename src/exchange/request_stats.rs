@@ -38,6 +38,12 @@ impl RequestStats {
         self.reason.get_or_insert(reason);
     }
 
+    /// Whether the backends, or this node on their behalf, have failed the request.
+    pub(super) fn has_failed(&self) -> bool {
+        let is_cut = matches!(self.reason, Some(FailureReason::UpstreamTruncated | FailureReason::UpstreamStalled));
+        self.status >= 500 || is_cut
+    }
+
     pub(super) fn chose_backend(&mut self, now: Moment) {
         (self.backend_started, self.backend_ended) = (now, Moment::NEVER);
     }

@@ -3,7 +3,7 @@
 use super::request_context::RequestContext;
 use super::{Input, State, StepContext};
 use crate::base::reason::FailureReason;
-use crate::cluster::Frontend;
+use crate::cluster::Route;
 
 #[derive(Debug)]
 pub(super) struct ResolvingRoute {
@@ -13,8 +13,8 @@ pub(super) struct ResolvingRoute {
 impl ResolvingRoute {
     pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
         match input {
-            Input::Route(Ok(frontend)) if self.has_to_move(&frontend, cx) => self.context.redirect(cx),
-            Input::Route(Ok(frontend)) => self.context.connect(frontend, cx),
+            Input::Route(Ok(route)) if self.has_to_move(&route, cx) => self.context.redirect(cx),
+            Input::Route(Ok(route)) => self.context.connect(route, cx),
             Input::Route(Err(reason)) => self.context.refuse(reason, cx),
             Input::Deadline => self.context.refuse(FailureReason::RouteLookupOverloaded, cx),
             _ => State::ResolvingRoute(self),
@@ -22,8 +22,8 @@ impl ResolvingRoute {
     }
 
     /// Whether the client is to come back over an encrypted connection.
-    fn has_to_move(&self, frontend: &Frontend, cx: &StepContext<'_>) -> bool {
-        frontend.options.https_redirect.unwrap_or(cx.core.settings.redirect.for_all)
+    fn has_to_move(&self, route: &Route, cx: &StepContext<'_>) -> bool {
+        route.cluster.options.https_redirect.unwrap_or(cx.core.settings.redirect.for_all)
             && !self.context.request.is_secure()
     }
 }

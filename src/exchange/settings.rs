@@ -17,6 +17,9 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// How long either side may stop in the middle of a body.
     pub body_timeout: Duration,
+    /// How long a response without a length may be silent once it has begun; `None` for ever. Elsewhere
+    /// [`Settings::body_timeout`] holds.
+    pub stream_timeout: Option<Duration>,
     /// How long a tunnel may be idle; `None` for ever.
     pub tunnel_timeout: Option<Duration>,
     /// The greatest size of a head, of a request or an answer.

@@ -4,7 +4,7 @@ use super::flushing_response::ResponseEnd;
 use super::request_context::RequestContext;
 use super::{
     Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_response, connecting, flushing_response,
-    forwarding_response, local_service, reading_head, resolving_route, tunnel,
+    forwarding_response, local_service, queued, reading_head, resolving_route, tunnel,
 };
 use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
@@ -16,6 +16,8 @@ pub(super) enum State {
     ReadingHead(reading_head::ReadingHead),
     /// The directory was asked for the host.
     ResolvingRoute(resolving_route::ResolvingRoute),
+    /// No member has room: the request waits for a slot.
+    Queued(queued::Queued),
     /// A backend is chosen, the connection not yet there.
     Connecting(connecting::Connecting),
     /// The request is on its way, the head of the answer has not come.
@@ -52,6 +54,7 @@ impl State {
         match self {
             Self::ReadingHead(state) => state.step(input, cx),
             Self::ResolvingRoute(state) => state.step(input, cx),
+            Self::Queued(state) => state.step(input, cx),
             Self::Connecting(state) => state.step(input, cx),
             Self::AwaitingResponse(state) => state.step(input, cx),
             Self::ForwardingResponse(state) => state.step(input, cx),
@@ -65,7 +68,7 @@ impl State {
     /// Whether only a backend, or the way to one, is waited for: no bytes of the client are of use.
     pub(super) fn awaits_backend(&self) -> bool {
         match self {
-            Self::ResolvingRoute(_) | Self::Connecting(_) => true,
+            Self::ResolvingRoute(_) | Self::Queued(_) | Self::Connecting(_) => true,
             Self::AwaitingResponse(state) => !state.wants(Side::Client),
             _ => false,
         }
@@ -75,7 +78,11 @@ impl State {
     /// case: nothing is begun for a client that has left.
     #[cold]
     fn client_left(self, cx: &mut StepContext<'_>) -> Self {
-        let is_queued = matches!(&self, Self::Connecting(state) if state.queued);
+        let is_queued = match &self {
+            Self::Queued(_) => true,
+            Self::Connecting(state) => state.queued,
+            _ => false,
+        };
         if is_queued || cx.core.settings.on_client_abort == OnClientAbort::Close {
             return self.abort_silently(FailureReason::ClientGone, cx);
         }
@@ -107,6 +114,7 @@ impl State {
     fn abort(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
         match self {
             Self::ResolvingRoute(state) => state.context.refuse(reason, cx),
+            Self::Queued(state) => state.context.refuse(reason, cx),
             Self::Connecting(state) => state.context.refuse(reason, cx),
             Self::AwaitingResponse(state) => state.context.refuse(reason, cx),
             Self::LocalService(state) if !state.is_sending() => state.context.refuse(reason, cx),
@@ -130,6 +138,7 @@ impl State {
         match self {
             Self::ReadingHead(_) | Self::Tunnel(_) => None,
             Self::ResolvingRoute(state) => Some(&state.context),
+            Self::Queued(state) => Some(&state.context),
             Self::Connecting(state) => Some(&state.context),
             Self::AwaitingResponse(state) => Some(&state.context),
             Self::ForwardingResponse(state) => Some(&state.context),
@@ -144,6 +153,7 @@ impl State {
         match self {
             Self::ReadingHead(_) | Self::Tunnel(_) => None,
             Self::ResolvingRoute(state) => Some(&mut state.context),
+            Self::Queued(state) => Some(&mut state.context),
             Self::Connecting(state) => Some(&mut state.context),
             Self::AwaitingResponse(state) => Some(&mut state.context),
             Self::ForwardingResponse(state) => Some(&mut state.context),
@@ -157,6 +167,7 @@ impl State {
         match self {
             Self::ReadingHead(_) => None,
             Self::ResolvingRoute(state) => Some(state.context),
+            Self::Queued(state) => Some(state.context),
             Self::Connecting(state) => Some(state.context),
             Self::AwaitingResponse(state) => Some(state.context),
             Self::ForwardingResponse(state) => Some(state.context),

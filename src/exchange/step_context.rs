@@ -1,18 +1,24 @@
 //! What a step has at hand: its core's part, and the exchange's own.
 
 use super::output_queue::PendingWrite;
-use super::request_context::Target;
-use super::{Effect, KeepAlive, RequestStats, Side, WorkerContext};
+use super::{Effect, KeepAlive, RequestStats, Settings, Side, WorkerContext};
 use crate::base::clock::Moment;
-use crate::health::{CLOSED_IN_A_ROW, Observation};
+use crate::cluster::{Mark, Options, Permit, Route};
+use crate::health::{self, CLOSED_IN_A_ROW, Observation};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// `Retry-After` of 503 responses where no route is known.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What an exchange has in each of its states.
 #[derive(Debug)]
 pub(super) struct CommonState {
     pub(super) stats: RequestStats,
-    /// Where the request goes, or went last.
-    pub(super) target: Option<Target>,
+    /// Where the request's host leads to.
+    pub(super) route: Option<Arc<Route>>,
+    /// The member that serves the request, or did last.
+    pub(super) permit: Option<Permit>,
     pub(super) deadline: Moment,
     /// Its client's connection is encrypted.
     pub(super) is_encrypted: bool,
@@ -50,9 +56,17 @@ impl StepContext<'_> {
         self.effect(Effect::Connect { fresh });
     }
 
-    /// Gives back what there is of a connection to a backend. Bytes that have not left for it never will: the next
-    /// backend begins with a whole request.
+    /// Gives back the slot of the member, and what there is of a connection to it. Bytes that have not left for it never
+    /// will: the next backend begins with a whole request.
     pub(super) fn release(&mut self, reuse: bool) {
+        self.release_connection(reuse);
+        if let Some(permit) = &mut self.common.permit {
+            permit.give_back(false);
+        }
+    }
+
+    /// Gives back what there is of a connection and keeps the slot.
+    pub(super) fn release_connection(&mut self, reuse: bool) {
         if std::mem::take(&mut self.common.holds_upstream) {
             self.core.output.upstream.clear();
             self.common.to_upstream.discard(&mut self.core.buffers);
@@ -64,25 +78,52 @@ impl StepContext<'_> {
         self.common.deadline = self.core.now + duration;
     }
 
-    /// Judges the target by what was seen of it. A client that has left marks nobody.
+    /// Judges the member that serves the request by what was seen of it. A client that has left marks nobody.
     pub(super) fn observe(&mut self, observation: Observation) {
-        let Some(target) = &self.common.target else { return };
-        let (member, may_mark) = (target.place, !self.common.client_left);
-        if may_mark && target.is_marked_by(observation, self.core.now, &self.core.settings.health) {
+        let Some(member) = self.common.permit.as_ref().map(Permit::place) else { return };
+        let may_mark = !self.common.client_left;
+        if may_mark && self.common.is_marked_by(observation, self.core.now, &self.core.settings.health) {
             self.effect(Effect::MarkedDead { member, why: observation });
-        } else if matches!(observation, Observation::Responded { status: ..500, .. }) && target.member().note_good() {
+        } else if matches!(observation, Observation::Responded { status: ..500, .. })
+            && self.common.mark().is_some_and(|mark| mark.note_good())
+        {
             self.effect(Effect::Revived { member });
         }
     }
 
-    /// Judges the target by a new connection that ended before the first byte of a response.
+    /// Judges the member by a new connection that ended before the first byte of a response.
     #[cold]
     pub(super) fn observe_close(&mut self) {
-        let target = self.common.target.as_ref().filter(|_| !self.common.client_left);
-        let count = target.map_or(0, |target| target.member().count_closed());
+        let mark = self.common.mark().filter(|_| !self.common.client_left);
+        let count = mark.map_or(0, |mark| mark.count_closed());
         if count >= CLOSED_IN_A_ROW {
             self.observe(Observation::ClosedUnanswered);
         }
+    }
+
+    /// How long opening a connection may take.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        let own = self.common.options().and_then(|options| options.timeouts.connect);
+        own.unwrap_or(self.core.settings.connect_timeout)
+    }
+
+    /// How long either side may stop in the middle of a body.
+    pub(super) fn body_timeout(&self) -> Duration {
+        self.common.body_timeout(&self.core.settings)
+    }
+
+    /// The greatest size of a request's body; `None` for any.
+    pub(super) fn max_body_bytes(&self) -> Option<u64> {
+        match self.common.options().and_then(|options| options.max_body_bytes) {
+            Some(limit) => (limit > 0).then_some(limit),
+            None => self.core.settings.max_body_bytes,
+        }
+    }
+
+    /// How often the request may be tried again on another member.
+    pub(super) fn retry_limit(&self) -> usize {
+        let own = self.common.options().and_then(|options| options.retries);
+        own.unwrap_or(self.core.settings.retry_limit) as usize
     }
 
     /// Whether the client's connection may be kept, as far as this node is concerned.
@@ -105,6 +146,63 @@ impl StepContext<'_> {
 }
 
 impl CommonState {
+    /// The options of the frontend, once the route is known.
+    pub(super) fn options(&self) -> Option<&Options> {
+        self.route.as_ref().map(|route| &*route.cluster.options)
+    }
+
+    /// How long either side may stop in the middle of a body.
+    pub(super) fn body_timeout(&self, settings: &Settings) -> Duration {
+        self.options().and_then(|options| options.timeouts.body).unwrap_or(settings.body_timeout)
+    }
+
+    /// How long a member may take to begin its response.
+    pub(super) fn response_timeout(&self, settings: &Settings) -> Duration {
+        self.options().and_then(|options| options.timeouts.response).unwrap_or(settings.response_timeout)
+    }
+
+    /// How long a response without a length may be silent; `None` for ever.
+    pub(super) fn stream_timeout(&self, settings: &Settings) -> Option<Duration> {
+        self.options().and_then(|options| options.timeouts.stream).map_or(settings.stream_timeout, zero_is_none)
+    }
+
+    /// How long a tunnel may be idle; `None` for ever.
+    pub(super) fn tunnel_timeout(&self, settings: &Settings) -> Option<Duration> {
+        self.options().and_then(|options| options.timeouts.tunnel).map_or(settings.tunnel_timeout, zero_is_none)
+    }
+
+    /// The value of `Retry-After` in a 503 of this node.
+    pub(super) fn retry_after(&self) -> Duration {
+        self.options().map_or(DEFAULT_RETRY_AFTER, |options| options.queue.retry_after)
+    }
+
+    /// The mark of the member that serves the request. `None` for one that has joined the cluster after the route was made.
+    pub(super) fn mark(&self) -> Option<&Arc<Mark>> {
+        let (route, permit) = (self.route.as_ref()?, self.permit.as_ref()?);
+        match Arc::ptr_eq(&route.cluster, permit.cluster()) {
+            true => route.marks.get(permit.place()),
+            false => route.mark_of(permit.member().backend.id()),
+        }
+    }
+
+    /// Marks the member dead if what was seen of it says so; whether that is so, and to be told. An only member never is:
+    /// there is nothing to go to instead. A mark is made, and told, anew when half of its time is over: where all members
+    /// are marked, each request meets one.
+    fn is_marked_by(&self, seen: Observation, now: Moment, settings: &health::Settings) -> bool {
+        let (Some(permit), Some(mark)) = (&self.permit, self.mark()) else { return false };
+        if permit.cluster().members.len() < 2 || !health::is_dead(seen, settings, now) {
+            return false;
+        }
+        let ttl = settings.mark_ttl(now);
+        let is_fresh = |until: Moment| until.since(now) > ttl / 2;
+        if mark.dead_until(now).is_some_and(is_fresh) {
+            return false;
+        }
+        mark.mark_dead(now + ttl);
+        mark.note_marked();
+        true
+    }
+
     pub(super) fn pending_write(&self, side: Side) -> &PendingWrite {
         match side {
             Side::Client => &self.to_client,
@@ -118,4 +216,8 @@ impl CommonState {
             Side::Upstream => &mut self.to_upstream,
         }
     }
+}
+
+fn zero_is_none(time: Duration) -> Option<Duration> {
+    (!time.is_zero()).then_some(time)
 }

@@ -4,7 +4,7 @@ use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request::LogFields;
 use super::request_context::RequestContext;
-use super::{Disposition, Effect, Input, Settings, Side, State, StepContext};
+use super::{CommonState, Disposition, Effect, Input, Settings, Side, State, StepContext};
 use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
@@ -30,6 +30,10 @@ impl Tunnel {
         let request = context.request.log_fields();
         cx.core.request_pool.take_back(context, &mut cx.core.buffers);
         cx.common.stats.status = 101;
+        if let Some(permit) = &mut cx.common.permit {
+            // It may last for days: it counts as a tunnel (`maxTunnels`), and no longer as a request in flight.
+            permit.give_back(true);
+        }
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
         let (client_ended, upstream_ended, upstream_write_closed, is_retiring) = (false, false, false, false);
@@ -61,7 +65,7 @@ impl Tunnel {
                 }
                 self.upstream_write_closed = true;
                 // What has come from the backend still leaves.
-                cx.deadline_in(cx.core.settings.body_timeout);
+                cx.deadline_in(cx.body_timeout());
                 self.settle(cx)
             }
             Input::Deadline if self.is_retiring => {
@@ -94,7 +98,7 @@ impl Tunnel {
                     return self.send_close_frame(cx);
                 }
                 if !std::mem::replace(&mut self.is_retiring, true) {
-                    cx.deadline_in(cx.core.settings.body_timeout);
+                    cx.deadline_in(cx.body_timeout());
                 }
                 State::Tunnel(self)
             }
@@ -149,13 +153,13 @@ impl Tunnel {
     }
 
     /// How long no byte may pass; `None` where no byte makes a difference.
-    pub(super) fn patience(&self, settings: &Settings) -> Option<Duration> {
-        let idle = if self.is_ending() { Some(settings.body_timeout) } else { settings.tunnel_timeout };
+    pub(super) fn patience(&self, common: &CommonState, settings: &Settings) -> Option<Duration> {
+        let idle = if self.is_ending() { Some(common.body_timeout(settings)) } else { common.tunnel_timeout(settings) };
         (!self.is_retiring).then(|| idle.unwrap_or(Duration::MAX))
     }
 
     fn stay(self, cx: &mut StepContext<'_>) -> State {
-        if let Some(patience) = self.patience(&cx.core.settings) {
+        if let Some(patience) = self.patience(cx.common, &cx.core.settings) {
             cx.deadline_in(patience);
         }
         State::Tunnel(self)

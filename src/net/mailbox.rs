@@ -20,6 +20,13 @@ pub struct MailboxSender<T> {
     waker: Arc<Waker>,
 }
 
+/// A mailbox without a bound, for messages of which no more can be under way than the thread has asked for.
+pub fn unbounded_mailbox<T>(waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let overflowed = Arc::new(AtomicBool::new(false));
+    (MailboxSender { sender, overflowed: Arc::clone(&overflowed), waker }, MailboxReceiver { receiver, overflowed })
+}
+
 impl<T> Clone for MailboxSender<T> {
     fn clone(&self) -> Self {
         Self { sender: self.sender.clone(), overflowed: Arc::clone(&self.overflowed), waker: Arc::clone(&self.waker) }
@@ -27,6 +34,18 @@ impl<T> Clone for MailboxSender<T> {
 }
 
 impl<T> MailboxSender<T> {
+    /// Sends without waiting. Returns a message that cannot be delivered, because the mailbox is full or its core is gone.
+    pub fn deliver(&self, message: T) -> Result<(), T> {
+        match self.sender.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => return Err(message),
+        }
+        if let Err(error) = self.waker.wake() {
+            log::error!("waking a worker: {error}");
+        }
+        Ok(())
+    }
+
     /// Sends without waiting. A message that finds no room is lost, and the receiver learns that one was
     /// ([`MailboxReceiver::take_overflow`]). A message to a worker that has ended is lost without notice. Returns
     /// whether there was room, for senders that can repeat the message.

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::base::gen_slab::GenSlab;
 
-    const BACKEND: BackendId = BackendId(1);
+    const BACKEND: BackendId = BackendId::new(1);
     const FRESH: Want = Want { fresh: true, uploads: false };
 
     fn pool() -> (Pool, Vec<SlotKey>) {

@@ -49,6 +49,7 @@ impl Worker {
     #[cold]
     pub(super) fn read_mail(&mut self) {
         self.read_route_events();
+        self.read_grants();
         while let Some(command) = self.commands.receive() {
             match command {
                 WorkerCommand::Pages(pages) => self.core.pages = pages,

@@ -4,13 +4,13 @@ use super::{Deferred, Worker};
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
-use crate::cluster::Frontend;
-use crate::exchange::{Disposition, Effect, Input, Side};
+use crate::cluster::{Cluster, Joined, Route, Waiter};
+use crate::exchange::{Disposition, Effect, Input, QueueRequest, Side};
 use crate::health::Observation;
 use std::sync::Arc;
 
 /// What an exchange is told of its route.
-pub(super) type RouteResult = Result<Arc<Frontend>, FailureReason>;
+pub(super) type RouteResult = Result<Arc<Route>, FailureReason>;
 
 impl Worker {
     /// Performs what the last steps of an exchange want done, and what comes of that, in order.
@@ -19,6 +19,7 @@ impl Worker {
             match effect {
                 Effect::Resolve => self.resolve(job),
                 Effect::AskService => self.ask_service(job),
+                Effect::Enqueue => self.enqueue(job),
                 Effect::Connect { fresh } => self.connect(job, fresh),
                 Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
                 Effect::Revived { member } => self.note_revival(job, member),
@@ -43,25 +44,45 @@ impl Worker {
 
     #[cold]
     fn note_revival(&mut self, job: SlotKey, member: usize) {
-        let target = self.jobs.get(job).and_then(|job| job.exchange.target());
-        let Some(frontend) = target.map(|(frontend, _)| Arc::clone(frontend)) else { return };
-        if let Some(member) = frontend.members.get(member) {
-            self.warn(format_args!("{}: backend {} is alive again", frontend.host, member.backend.url()));
+        let Some((route, cluster)) = self.route_and_cluster(job) else { return };
+        if let Some(member) = cluster.members.get(member) {
+            self.warn(format_args!("{}: backend {} is alive again", route.host, member.url));
         }
+    }
+
+    fn route_and_cluster(&self, job: SlotKey) -> Option<(Arc<Route>, Arc<Cluster>)> {
+        let exchange = &self.jobs.get(job)?.exchange;
+        Some((Arc::clone(exchange.route()?), Arc::clone(exchange.permit()?.cluster())))
     }
 
     #[cold]
     fn note_mark(&mut self, job: SlotKey, member: usize, why: Observation) {
         self.counters.count(Counter::DeadMarks);
-        let target = self.jobs.get(job).and_then(|job| job.exchange.target());
-        let Some(frontend) = target.map(|(frontend, _)| Arc::clone(frontend)) else { return };
+        let Some((route, cluster)) = self.route_and_cluster(job) else { return };
+        let Some(member) = cluster.members.get(member) else { return };
         let ttl = self.core.settings.health.mark_ttl(self.core.now);
-        if let Some(member) = frontend.members.get(member) {
-            let (host, url, seconds) = (&frontend.host, member.backend.url(), ttl.as_secs_f32());
-            self.warn(format_args!("{host}: backend {url} is marked dead for {seconds} s: {why}"));
-        }
+        let (host, url, seconds) = (&route.host, &member.url, ttl.as_secs_f32());
+        self.warn(format_args!("{host}: backend {url} is marked dead for {seconds} s: {why}"));
         let until = self.core.now + ttl;
-        self.directory.mark_dead(&frontend, member, until);
+        self.directory.mark_dead(&route.host, &member.backend, until);
+    }
+
+    /// Has the request of an exchange join the queue of its cluster.
+    #[cold]
+    fn enqueue(&mut self, job_key: SlotKey) {
+        let exchange = self.jobs.get(job_key).map(|job| &job.exchange);
+        let request = exchange.and_then(|exchange| exchange.queue_request(self.core.now));
+        let Some(QueueRequest { cluster, choice, ticket }) = request else { return };
+        let waiter = Waiter { sink: Arc::clone(&self.grant_sink), exchange: job_key.pack(), choice };
+        let input = match cluster.join(waiter, ticket, self.core.now) {
+            Joined::Permit(permit) => Input::Granted(permit),
+            Joined::Waiting(ticket) => {
+                self.counters.count(Counter::Queued);
+                Input::Enqueued(ticket)
+            }
+            Joined::Refused => Input::QueueFull,
+        };
+        self.step_only(job_key, input);
     }
 
     #[cold]

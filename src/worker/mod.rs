@@ -20,6 +20,7 @@ mod connection;
 mod drain;
 mod effects;
 mod failure_log;
+mod grants;
 mod idle;
 mod lazy_registration;
 mod lingering;
@@ -47,12 +48,12 @@ use crate::base::counters::Counters;
 use crate::base::gen_slab::{GenSlab, SlotKey};
 use crate::base::throttle::Throttle;
 use crate::base::wheel::{Owners, Timer, Wheel};
-use crate::cluster::{BackendId, Frontend};
+use crate::cluster::{BackendId, GrantSink, Route};
 use crate::directory::{Directory, RouteEvent, SubscriberId};
 use crate::exchange::{self, Side, WorkerContext};
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::liveness::Liveness;
-use crate::net::mailbox::{MailboxReceiver, MailboxSender, mailbox};
+use crate::net::mailbox::{MailboxReceiver, MailboxSender, mailbox, unbounded_mailbox};
 use crate::net::tls::{BackendTls, TlsScratch, TlsServerContext};
 use crate::net::transport::{SocketOptions, usable_receive_buffer};
 use crate::net::wakeup_timer::WakeupTimer;
@@ -184,6 +185,9 @@ pub struct Worker {
     /// The way to give it commands, for those who are to send it something back.
     own_commands: MailboxSender<WorkerCommand>,
     service: Option<ServiceSender>,
+    grants: MailboxReceiver<grants::Grant>,
+    /// Where slots for this worker's requests are sent.
+    grant_sink: Arc<dyn GrantSink>,
     listeners: Vec<listeners::WorkerListener>,
     handoff: HandoffQueue,
     /// Clients wait outside because there are as many inside as may be.
@@ -213,7 +217,7 @@ pub struct Worker {
     socket_options: SocketOptions,
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_dns: HashMap<BackendId, Vec<SlotKey>>,
-    routes: route::Cache<Arc<Frontend>>,
+    routes: route::Cache<Arc<Route>>,
     unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter,
     /// Exchanges that wait for the directory's answer about this host.
     lookups: HashMap<Arc<str>, Vec<SlotKey>>,
@@ -308,7 +312,8 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
         let (route_events_sender, route_events) = mailbox(MAILBOX, Arc::clone(&waker));
-        let (commands_sender, commands) = mailbox(MAILBOX, waker);
+        let (commands_sender, commands) = mailbox(MAILBOX, Arc::clone(&waker));
+        let (grants_sender, grants) = unbounded_mailbox(waker);
         let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
         let liveness = config.settings.liveness;
         let mut worker = Self {
@@ -322,6 +327,8 @@ impl Worker {
             commands,
             own_commands: commands_sender.clone(),
             service: config.service,
+            grants,
+            grant_sink: Arc::new(grants::GrantMail(grants_sender)),
             listeners: Vec::new(),
             handoff: config.handoff,
             waits_for_room: false,

@@ -75,7 +75,7 @@ impl Worker {
             }
             Some(Err(error)) => {
                 if error.kind() == io::ErrorKind::InvalidData {
-                    let url = upstream.backend.url().clone();
+                    let url = upstream.backend.endpoint().clone();
                     self.warn(format_args!("{url}: shaking hands: {error}"));
                 }
                 self.dial_next(key, reason_of(&error));
@@ -117,7 +117,7 @@ impl Worker {
         let late: Vec<SocketAddr> = earlier.iter().map(|(address, _)| *address).filter(is_late).collect();
         for address in late {
             if backend.note_silent(address, self.core.now + SILENT_FOR) {
-                let (url, millis, seconds) = (backend.url(), HEAD_START.as_millis(), SILENT_FOR.as_secs());
+                let (url, millis, seconds) = (backend.endpoint(), HEAD_START.as_millis(), SILENT_FOR.as_secs());
                 self.warn(format_args!(
                     "{url}: {address} does not take a connection within {millis} ms; for {seconds} s it is tried last"
                 ));

@@ -18,6 +18,7 @@ impl Worker {
         }
         let (stats, request) = (job.exchange.stats(), job.exchange.request());
         if request.is_some() {
+            job.exchange.count(self.core.now);
             self.counters.count(Counter::Requests);
         }
         self.counters.add(Counter::BytesToClients, stats.bytes_to_client);
@@ -37,7 +38,7 @@ impl Worker {
     #[inline(never)]
     fn log_line(&self, exchange: &Exchange, client: IpAddr) {
         let (stats, request, now) = (exchange.stats(), exchange.request(), self.core.now);
-        let frontend = exchange.target().map(|(frontend, _)| frontend);
+        let frontend_id = exchange.permit().map(|permit| permit.cluster().id.as_bytes());
         let policy = &self.core.settings.forwarded;
         let client =
             if policy.accepts_values_from(client) { forwarded_client(request, policy, client) } else { client };
@@ -55,7 +56,7 @@ impl Worker {
             sent_bytes: stats.bytes_to_client,
             referer: request.and_then(Request::referer),
             user_agent: request.and_then(Request::user_agent),
-            frontend_id: frontend.map(|frontend| frontend.id.as_bytes()),
+            frontend_id,
             total: stats.total(now),
             backend: stats.backend(now),
         });

@@ -12,14 +12,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 impl Worker {
-    /// Finds the frontend of an exchange's host, now or by mail.
+    /// Finds the route of an exchange's host, now or by mail.
     pub(super) fn resolve(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
         let Some(request) = job.exchange.request() else { return };
         let known = match self.routes.get(request.host()) {
             // The news of the change is in the mail; the directory knows already.
-            Some(Cached::Found(frontend)) if frontend.is_stale() => None,
-            Some(Cached::Found(frontend)) => Some(Ok(frontend)),
+            Some(Cached::Found(route)) if route.is_stale() => None,
+            Some(Cached::Found(route)) => Some(Ok(route)),
             Some(Cached::Unknown) => Some(Err(FailureReason::UnknownHost)),
             None => None,
         };
@@ -88,9 +88,9 @@ impl Worker {
 
     /// Forgets a route, and lets the idle connections go that no list has a use for.
     fn forget_route(&mut self, host: &str) {
-        let Some(frontend) = self.routes.evict(host) else { return };
-        for member in frontend.members.iter().filter(|member| member.backend.is_unreferenced()) {
-            for connection in self.pool.idle(member.backend.id()) {
+        let Some(route) = self.routes.evict(host) else { return };
+        for mark in route.marks.iter().filter(|mark| mark.backend.is_unreferenced()) {
+            for connection in self.pool.idle(mark.backend.id()) {
                 self.close_upstream(connection);
             }
         }
@@ -98,10 +98,10 @@ impl Worker {
 
     fn take_lookup_result(&mut self, host: Arc<str>, result: &LookupResult, keep: bool) {
         match result {
-            LookupResult::Found(frontend) if keep && frontend.pattern.starts_with('*') => {
-                self.routes.put_below(&frontend.pattern, Arc::clone(&host), Arc::clone(frontend));
+            LookupResult::Found(route) if keep && route.cluster.key.starts_with('*') => {
+                self.routes.put_below(&route.cluster.key, Arc::clone(&host), Arc::clone(route));
             }
-            LookupResult::Found(frontend) if keep => self.routes.put_found(Arc::clone(&host), Arc::clone(frontend)),
+            LookupResult::Found(route) if keep => self.routes.put_found(Arc::clone(&host), Arc::clone(route)),
             LookupResult::Unknown if keep => self.routes.put_unknown(Arc::clone(&host)),
             _ => {}
         }
@@ -112,7 +112,7 @@ impl Worker {
             {
                 self.unknown_host_limiter.note(client.peer.address, self.core.now);
             }
-            self.dispatch(job, Input::Route(frontend_of(result)));
+            self.dispatch(job, Input::Route(route_of(result)));
         }
     }
 
@@ -135,10 +135,10 @@ impl Worker {
     }
 }
 
-/// The frontend of an answer, or why there is none.
-fn frontend_of(result: &LookupResult) -> RouteResult {
+/// The route of a result, or why there is none.
+fn route_of(result: &LookupResult) -> RouteResult {
     match result {
-        LookupResult::Found(frontend) => Ok(Arc::clone(frontend)),
+        LookupResult::Found(route) => Ok(Arc::clone(route)),
         LookupResult::Unknown => Err(FailureReason::UnknownHost),
         LookupResult::Failed(reason) => Err(*reason),
     }

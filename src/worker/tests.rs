@@ -10,7 +10,7 @@ mod records;
 use super::*;
 use crate::base::counters::Counter;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Addresses, Backend, BackendUrl, Member};
+use crate::cluster::{Addresses, Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
 use crate::directory;
 use crate::directory::Source;
 use crate::net::listener::Listener;
@@ -245,6 +245,7 @@ fn exchange_settings() -> exchange::Settings {
         connect_timeout: PATIENCE,
         response_timeout: PATIENCE,
         body_timeout: PATIENCE,
+        stream_timeout: None,
         tunnel_timeout: None,
         max_head_bytes: 4096,
         max_body_bytes: None,
@@ -351,8 +352,8 @@ fn where_one_address_refuses_the_next_is_tried() {
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     let cached = stage.worker.routes.get("a").expect("the route is known");
-    let route::Cached::Found(frontend) = cached else { panic!("{cached:?}") };
-    let backend = Arc::clone(&frontend.members[0].backend);
+    let route::Cached::Found(found) = cached else { panic!("{cached:?}") };
+    let backend = Arc::clone(&found.marks[0].backend);
     for (addresses, is_there) in [(vec![refuses, refuses_too], false), (vec![refuses, refuses_too, real], true)] {
         backend.set_addresses(Addresses::Known(addresses.into()));
         for _ in 0..3 {
@@ -376,14 +377,14 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
-    let Some(route::Cached::Found(frontend)) = stage.worker.routes.get("a") else { panic!("the route is known") };
+    let Some(route::Cached::Found(found)) = stage.worker.routes.get("a") else { panic!("the route is known") };
     // A queue of one place that is taken: the system drops every SYN for it.
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     full.bind(&SocketAddr::from(([127, 0, 0, 4], 0)).into()).expect("a port");
     full.listen(0).expect("a queue");
     let hangs = full.local_addr().expect("an address").as_socket().expect("of IP");
     let _waiting = TcpStream::connect(hangs).expect("the one place");
-    frontend.members[0].backend.set_addresses(Addresses::Known(Arc::new([hangs, hangs, real])));
+    found.marks[0].backend.set_addresses(Addresses::Known(Arc::new([hangs, hangs, real])));
     let mut client = stage.client(&request("/next"));
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
@@ -411,17 +412,20 @@ fn news_that_did_not_fit_is_asked_for_again() {
     }
 }
 
+/// The route of the host `a` to this backend alone.
+fn route_to(url: &BackendUrl, backend: Arc<Backend>) -> Arc<Route> {
+    let spec = ClusterSpec { key: "a", id: "site", entries: vec![(url, backend)], options: &Options::none() };
+    Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
+}
+
 /// Who leaves while the name of a backend is being looked up leaves nothing behind.
 #[test]
 fn nobody_is_kept_in_mind_who_waited_for_a_name() {
     let mut stage = Stage::new("naming", 1);
     let url = BackendUrl::parse("http://app.internal").expect("a good URL");
     // Nobody looks up the name of a backend that the directory has not made.
-    let member = Arc::new(Member::new(Arc::new(Backend::new(BackendId(u64::MAX), url))));
-    let members = [member].into();
-    let (host, pattern, id, options) = ("a".into(), "a".into(), "site".into(), Default::default());
-    let frontend = Arc::new(Frontend { host, pattern, id, members, options });
-    stage.worker.routes.put_found(Arc::from("a"), frontend);
+    let backend = Arc::new(Backend::new(BackendId::new(u64::MAX), url.endpoint().clone()));
+    stage.worker.routes.put_found(Arc::from("a"), route_to(&url, backend));
     let leaving = stage.client(&request("/leaving"));
     stage.until("it waits for the name", |stage| (!stage.worker.awaiting_dns.is_empty()).then_some(()));
     reset(leaving);
@@ -441,13 +445,10 @@ fn a_silent_address_costs_a_moment_once() {
     let _full: Vec<_> = (0..4).map(|_| TcpStream::connect_timeout(&address, short)).collect();
 
     let url = BackendUrl::parse("http://app.internal").expect("a good URL");
-    let backend = Arc::new(Backend::new(BackendId(u64::MAX), url));
+    let backend = Arc::new(Backend::new(BackendId::new(u64::MAX), url.endpoint().clone()));
     let well = stage.backend.local_addr().expect("an address");
-    backend.set_addresses(crate::cluster::Addresses::Known(Arc::new([address, well])));
-    let members = [Arc::new(Member::new(Arc::clone(&backend)))].into();
-    let (host, pattern, id, options) = ("a".into(), "a".into(), "site".into(), Default::default());
-    let frontend = Arc::new(Frontend { host, pattern, id, members, options });
-    stage.worker.routes.put_found(Arc::from("a"), frontend);
+    backend.set_addresses(Addresses::Known(Arc::new([address, well])));
+    stage.worker.routes.put_found(Arc::from("a"), route_to(&url, Arc::clone(&backend)));
 
     let began = stage.clock.now();
     let mut clients = Vec::new();
@@ -464,7 +465,7 @@ fn a_silent_address_costs_a_moment_once() {
     let expected: Arc<[SocketAddr]> = Arc::new([well, address]);
     for _ in 0..2 {
         let command = backend.next_addresses(stage.clock.now());
-        assert_eq!(command, crate::cluster::Addresses::Known(Arc::clone(&expected)));
+        assert_eq!(command, Addresses::Known(Arc::clone(&expected)));
     }
     stage.until("four connections", |stage| {
         let count = stage.worker.upstreams.values().filter(|upstream| upstream.dial.is_none()).count();
@@ -478,13 +479,10 @@ fn each_address_of_a_name_has_its_share() {
     let others: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
     others.iter().for_each(|other| other.set_nonblocking(true).expect("one that can be asked"));
     let url = BackendUrl::parse("http://app.internal").expect("a good URL");
-    let backend = Arc::new(Backend::new(BackendId(u64::MAX), url));
+    let backend = Arc::new(Backend::new(BackendId::new(u64::MAX), url.endpoint().clone()));
     let listeners = [&stage.backend, &others[0], &others[1]].map(|one| one.local_addr().expect("an address"));
-    backend.set_addresses(crate::cluster::Addresses::Known(Arc::new(listeners)));
-    let members = [Arc::new(Member::new(backend))].into();
-    let (host, pattern, id, options) = ("a".into(), "a".into(), "site".into(), Default::default());
-    let frontend = Arc::new(Frontend { host, pattern, id, members, options });
-    stage.worker.routes.put_found(Arc::from("a"), frontend);
+    backend.set_addresses(Addresses::Known(Arc::new(listeners)));
+    stage.worker.routes.put_found(Arc::from("a"), route_to(&url, backend));
     let _clients: Vec<_> = (0..6).map(|_| stage.client(&request("/"))).collect();
     let mut counts = [0; 3];
     let mut kept = Vec::new();

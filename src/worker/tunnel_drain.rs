@@ -4,7 +4,6 @@ use super::{Worker, connection::UpstreamState};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
-use crate::cluster::Member;
 use crate::exchange::Input;
 use crate::route::Cached;
 use std::collections::hash_map::Entry;
@@ -82,8 +81,11 @@ impl Worker {
             _ => false,
         });
         let left = |key: &SlotKey| {
-            let member = self.jobs.get(*key).and_then(|job| job.exchange.target_member());
-            member.is_some_and(Member::is_removed)
+            let exchange = self.jobs.get(*key).map(|job| &job.exchange);
+            exchange.is_some_and(|exchange| match (exchange.mark(), exchange.permit()) {
+                (Some(mark), _) => mark.is_removed(),
+                (None, permit) => permit.is_some_and(|permit| permit.member().state.is_removed()),
+            })
         };
         let departed: Vec<SlotKey> = tunnels.filter(left).collect();
         for job in departed {
@@ -94,11 +96,11 @@ impl Worker {
     /// Whether the backend of a tunnel is still out of its list: one that came back is spared.
     fn has_departed(&mut self, job: SlotKey) -> bool {
         let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
-        let (Some((frontend, _)), Some(member)) = (exchange.target(), exchange.target_member()) else { return false };
-        let backend = member.backend.id();
-        match self.routes.get(&frontend.host) {
+        let (Some(route), Some(permit)) = (exchange.route(), exchange.permit()) else { return false };
+        let backend = permit.member().backend.id();
+        match self.routes.get(&route.host) {
             Some(Cached::Found(now)) => {
-                !now.members.iter().any(|member| member.backend.id() == backend && !member.is_removed())
+                !now.marks.iter().any(|mark| mark.backend.id() == backend && !mark.is_removed())
             }
             _ => true,
         }

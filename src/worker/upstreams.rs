@@ -24,7 +24,7 @@ impl Worker {
     /// Gets the exchange a connection to the backend of its target.
     pub(super) fn connect(&mut self, job_key: SlotKey, fresh: bool) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
-        let Some(backend) = job.exchange.target_member().map(|member| member.backend.id()) else { return };
+        let Some(backend) = job.exchange.permit().map(|permit| permit.member().backend.id()) else { return };
         let uploads = job.exchange.is_uploading();
         job.upload_to = uploads.then_some(backend);
         match self.pool.claim(backend, job_key, Want { fresh, uploads }) {
@@ -62,14 +62,14 @@ impl Worker {
     /// Opens a connection, with a permission of the pool.
     #[cold]
     fn dial(&mut self, job: SlotKey) {
-        let target = self.jobs.get(job).and_then(|job| job.exchange.target_member());
-        let Some(backend) = target.map(|member| Arc::clone(&member.backend)) else { return };
+        let permit = self.jobs.get(job).and_then(|job| job.exchange.permit());
+        let Some(backend) = permit.map(|permit| Arc::clone(&permit.member().backend)) else { return };
         match backend.next_addresses(self.core.now) {
             Addresses::Known(addresses) => {
                 self.counters.count(Counter::Dials);
-                let url = backend.url();
-                let preface = url.proxy_header().map_or_else(Box::default, |version| self.preface(job, version));
-                let tls = url.is_secure().then(|| self.backend_tls.as_ref()?.to(url.host()));
+                let endpoint = backend.endpoint();
+                let preface = endpoint.proxy_header().map_or_else(Box::default, |version| self.preface(job, version));
+                let tls = endpoint.is_secure().then(|| self.backend_tls.as_ref()?.to(endpoint.server_name()));
                 match tls {
                     Some(None) => {
                         self.return_permit(backend.id());
@@ -268,7 +268,7 @@ impl Worker {
         let transport = &mut upstream.stream.transport;
         upstream.stream.unread.is_empty()
             && !upstream.backend.is_unreferenced()
-            && upstream.backend.url().proxy_header().is_none()
+            && upstream.backend.endpoint().proxy_header().is_none()
             && (!transport.is_readable() || transport.receive(&mut [0], &mut self.tls_scratch) == Received::Nothing)
     }
 

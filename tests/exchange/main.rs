@@ -6,7 +6,7 @@ mod tunnel;
 
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
-use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
+use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
 use sluice::exchange::{
     Disposition, Effect, Exchange, Flushed, Input, KeepAlive, OnClientAbort, Settings, Side, WorkerContext,
 };
@@ -38,7 +38,7 @@ impl Scene {
     fn with_backend(settings: Settings, request: &str) -> Self {
         let mut scene = Self::new(settings);
         assert_eq!(scene.tell(Input::Bytes(Side::Client, request.as_bytes())), request.len());
-        scene.tell(Input::Route(Ok(frontend())));
+        scene.tell(Input::Route(Ok(route(1, 2))));
         scene.tell(Input::Connected { reused: false });
         assert_eq!(scene.send(Side::Upstream, usize::MAX).0, Flushed::All);
         scene.tell(Input::Drained(Side::Upstream));
@@ -97,6 +97,7 @@ fn settings() -> Settings {
         connect_timeout: 10 * SECOND,
         response_timeout: 20 * SECOND,
         body_timeout: 10 * SECOND,
+        stream_timeout: Some(Duration::from_secs(3600)),
         tunnel_timeout: None,
         max_head_bytes: 4096,
         max_body_bytes: None,
@@ -114,19 +115,14 @@ fn settings() -> Settings {
     }
 }
 
-fn frontend() -> Arc<Frontend> {
-    let member = |id| {
-        let url = BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL");
-        Arc::new(Member::new(Arc::new(Backend::new(BackendId(id), url))))
-    };
-    let members = (1..3).map(member).collect();
-    Arc::new(Frontend {
-        host: "a".into(),
-        pattern: "a".into(),
-        id: "site".into(),
-        members,
-        options: Default::default(),
-    })
+fn route(first_id: u64, members: u64) -> Arc<Route> {
+    let urls: Vec<_> = (first_id..first_id + members)
+        .map(|id| (id, BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL")))
+        .collect();
+    let backend = |(id, url): &(u64, BackendUrl)| Arc::new(Backend::new(BackendId::new(*id), url.endpoint().clone()));
+    let entries = urls.iter().map(|entry| (&entry.1, backend(entry))).collect();
+    let spec = ClusterSpec { key: "a", id: "site", entries, options: &Options::none() };
+    Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 
 #[test]
@@ -340,7 +336,7 @@ const EXPECTS: &str = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\nExp
 #[test]
 fn while_a_client_waits_for_a_100_it_is_the_backend_that_is_waited_for() {
     let mut scene = Scene::with_backend(Settings { retry_limit: 0, ..settings() }, EXPECTS);
-    let frontend = Arc::clone(scene.exchange.target().expect("a target").0);
+    let route = Arc::clone(scene.exchange.route().expect("a route"));
     assert_eq!(scene.exchange.deadline(), scene.core.now + 20 * SECOND);
     scene.core.now = scene.exchange.deadline();
     scene.tell(Input::Deadline);
@@ -349,7 +345,7 @@ fn while_a_client_waits_for_a_100_it_is_the_backend_that_is_waited_for() {
         (504, Some(FailureReason::ResponseTimeout))
     );
     // It may have waited for the body, which a client can keep back as long as it likes.
-    assert!(frontend.members.iter().all(|member| !member.is_dead_external(scene.core.now)), "nobody is marked dead");
+    assert!(route.marks.iter().all(|mark| mark.ends_at(scene.core.now).is_none()), "nobody is marked dead");
 }
 
 #[test]
@@ -392,13 +388,13 @@ fn informational_responses_are_counted_for_the_request_and_not_for_each_backend(
 /// Where all members are marked, one is tried all the same: the mark that it gets is no news.
 #[test]
 fn a_mark_is_told_once_until_half_of_its_time_is_over() {
-    let frontend = frontend();
+    let route = route(1, 2);
     let mut told = Vec::new();
     for second in 0..40 {
         let mut scene = Scene::new(settings());
         scene.core.now = Moment::ZERO + second * SECOND;
         scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-        scene.tell(Input::Route(Ok(Arc::clone(&frontend))));
+        scene.tell(Input::Route(Ok(Arc::clone(&route))));
         scene.tell(Input::Connected { reused: false });
         scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n"));
         let marks = scene.core.output.effects.iter().filter(|effect| matches!(effect, Effect::MarkedDead { .. }));
@@ -414,7 +410,7 @@ fn a_mark_is_told_once_until_half_of_its_time_is_over() {
 fn a_dial_behind_a_wait_is_a_dial() {
     let mut scene = Scene::new(settings());
     scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-    scene.tell(Input::Route(Ok(frontend())));
+    scene.tell(Input::Route(Ok(route(1, 2))));
     scene.tell(Input::Queued);
     scene.core.now = scene.core.now + 9 * SECOND;
     scene.tell(Input::Dialling);
@@ -431,13 +427,13 @@ fn a_dial_behind_a_wait_is_a_dial() {
 fn where_no_port_leads_to_one_backend_another_is_tried() {
     let mut scene = Scene::new(settings());
     scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-    let frontend = frontend();
-    scene.tell(Input::Route(Ok(Arc::clone(&frontend))));
-    let first = scene.exchange.target().expect("a target").1;
+    let route = route(1, 2);
+    scene.tell(Input::Route(Ok(Arc::clone(&route))));
+    let first = scene.exchange.permit().expect("a member").place();
     scene.tell(Input::ConnectFailed(FailureReason::PortsExhausted));
-    let second = scene.exchange.target().expect("a target").1;
+    let second = scene.exchange.permit().expect("a member").place();
     assert_ne!(first, second);
-    assert!(frontend.members.iter().all(|member| !member.is_dead_external(scene.core.now)), "nobody is marked dead");
+    assert!(route.marks.iter().all(|mark| mark.ends_at(scene.core.now).is_none()), "nobody is marked dead");
     scene.tell(Input::ConnectFailed(FailureReason::PortsExhausted));
     assert_eq!(
         (scene.exchange.stats().status, scene.exchange.stats().reason),

@@ -6,7 +6,7 @@ use crate::table::{Fate, Given, REQUESTS, RESPONSES, Then, To, Used};
 use crate::{crlf, text};
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
-use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
+use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
 use sluice::exchange::{
     Disposition, Effect, Exchange, Flushed, Input, KeepAlive, OnClientAbort, Redirect, Settings, Side, WorkerContext,
 };
@@ -86,7 +86,7 @@ impl Stage {
         let consumed = self.exchange.step(input, 0, &mut self.core);
         while let Some(effect) = self.core.output.effects.take_first() {
             match effect {
-                Effect::Resolve => drop(self.step(Input::Route(Ok(frontend())))),
+                Effect::Resolve => drop(self.step(Input::Route(Ok(route(1, 1))))),
                 Effect::Connect { .. } => {
                     self.is_connected = true;
                     self.step(Input::Connected { reused: false });
@@ -142,6 +142,7 @@ fn settings() -> Settings {
         connect_timeout: SECOND,
         response_timeout: SECOND,
         body_timeout: SECOND,
+        stream_timeout: Some(Duration::from_secs(3600)),
         tunnel_timeout: None,
         max_head_bytes: 65_536,
         max_body_bytes: None,
@@ -163,11 +164,14 @@ fn peer() -> Peer {
     Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None }
 }
 
-fn frontend() -> Arc<Frontend> {
-    let url = BackendUrl::parse("http://10.0.0.1").expect("a good URL");
-    let members = [Arc::new(Member::new(Arc::new(Backend::new(BackendId(1), url))))];
-    let (host, pattern, id) = ("a".into(), "a".into(), "site".into());
-    Arc::new(Frontend { host, pattern, id, members: members.into(), options: Default::default() })
+fn route(first_id: u64, members: u64) -> Arc<Route> {
+    let urls: Vec<_> = (first_id..first_id + members)
+        .map(|id| (id, BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL")))
+        .collect();
+    let backend = |(id, url): &(u64, BackendUrl)| Arc::new(Backend::new(BackendId::new(*id), url.endpoint().clone()));
+    let entries = urls.iter().map(|entry| (&entry.1, backend(entry))).collect();
+    let spec = ClusterSpec { key: "a", id: "site", entries, options: &Options::none() };
+    Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 
 /// The messages in these bytes as a strict reader finds them, however their chunks are cut; and what is left.

@@ -35,7 +35,7 @@ impl Core {
                 }
             }
             let left = deadline.since(self.clock.now());
-            assert!(!left.is_zero(), "nothing was told of {}", backend.url());
+            assert!(!left.is_zero(), "nothing was told of {}", backend.endpoint());
             self.poll.poll(&mut events, Some(left)).expect("a poll");
         }
     }
@@ -60,7 +60,7 @@ impl Zone {
 }
 
 fn backend(id: u64, url: &str) -> Arc<Backend> {
-    Arc::new(Backend::new(BackendId(id), BackendUrl::parse(url).expect("a good URL")))
+    Arc::new(Backend::new(BackendId::new(id), BackendUrl::parse(url).expect("a good URL").endpoint().clone()))
 }
 
 fn known(addresses: &[&str]) -> Addresses {

@@ -1,8 +1,12 @@
-//! `"options": {"www.example.com": {"httpsRedirect": true}}`: what is particular to a frontend.
+//! `"options": {"www.example.com": {"httpsRedirect": true, "health": {"mode": "lazy"}}}`: options of a frontend.
 
-use super::super::HTTPS_REDIRECT;
 use super::{Members, Reader, kind, pattern, shown, string};
+use crate::cluster::{OptionError, Options};
 use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// Deeper than this no option is nested.
+const MAX_DEPTH: usize = 4;
 
 impl<'a> Reader<'a> {
     /// To be called once the frontends are known.
@@ -18,28 +22,59 @@ impl<'a> Reader<'a> {
                 self.fault(key, &path, "no frontend is called so");
                 continue;
             };
-            self.read_options_of(&known, options, &path);
+            let mut pairs = Vec::new();
+            self.flatten(options, &path, "", &mut pairs);
+            let options = self.read_pairs(&pairs, &path);
+            if let Some(record) = self.records.get_mut(known.as_str()) {
+                record.options = Arc::new(options);
+            }
         }
     }
 
-    fn read_options_of(&mut self, pattern: &str, value: &'a RawValue, path: &str) {
+    /// Names and values of an object, nested names joined by dots, each with its name's and its value's place.
+    fn flatten(&mut self, value: &'a RawValue, path: &str, prefix: &str, pairs: &mut Vec<Pair<'a>>) {
         let Ok(members) = serde_json::from_str::<Members<'a>>(value.get()) else {
             return self.fault(value, path, &format!("found {}, expected an object", kind(value)));
         };
         for (key, value) in members.0 {
-            let name = string(key).unwrap_or_default();
-            let path = format!("{path}.{name}");
-            match (name.as_str(), value.get()) {
-                (HTTPS_REDIRECT, flag @ ("true" | "false")) => {
-                    if let Some(record) = self.records.get_mut(pattern) {
-                        record.options.https_redirect = Some(flag == "true");
-                    }
-                }
-                (HTTPS_REDIRECT, _) => {
-                    self.fault(value, &path, &format!("found {}, expected true or false", kind(value)));
-                }
-                _ => self.warn(key, &path, "is not known here and means nothing"),
+            let name = format!("{prefix}{}", string(key).unwrap_or_default());
+            let is_object = value.get().starts_with('{');
+            if is_object && prefix.bytes().filter(|byte| *byte == b'.').count() < MAX_DEPTH {
+                self.flatten(value, &format!("{path}.{name}"), &format!("{name}."), pairs);
+                continue;
             }
+            // A number or a word stands as it is, a text without its quotes.
+            let text = string(value).unwrap_or_else(|| value.get().to_owned());
+            pairs.push(Pair { key, value, name, text });
         }
     }
+
+    fn read_pairs(&mut self, pairs: &[Pair<'a>], path: &str) -> Options {
+        let mut options = Options::default();
+        for Pair { key, value, name, text } in pairs {
+            let (with_this, errors) =
+                Options::read(options.pairs().chain([(name.as_str(), text.as_str())]), &Options::default());
+            let path = format!("{path}.{name}");
+            match errors.first() {
+                None => options = with_this,
+                Some(OptionError::Unknown { .. }) => self.warn(key, &path, "is not known here and means nothing"),
+                Some(OptionError::BadValue { found, expected, .. }) => {
+                    let found = match kind(value) {
+                        "an object" | "a list" | "null" => kind(value).to_owned(),
+                        _ => format!("{found:?}"),
+                    };
+                    self.fault(value, &path, &format!("found {found}, expected {expected}"));
+                }
+            }
+        }
+        options
+    }
+}
+
+/// An option as it stands in the file.
+struct Pair<'a> {
+    key: &'a RawValue,
+    value: &'a RawValue,
+    name: String,
+    text: String,
 }

@@ -27,6 +27,7 @@ pub use target::{EXPECTED, Location, Target, TargetFault};
 pub use tools::connect;
 pub(super) use tools::{read_certificate, read_listing};
 
+use super::catalog::Clusters;
 use super::certificates::{CertificateChannels, CertificateCommand};
 use super::dns::DnsResolver;
 use super::{DeadMark, Error, Lookup, RequestChannels, RouteEvent, SourceCommand, Status, Subscribers};
@@ -128,7 +129,7 @@ pub(super) fn start(
     channels: RequestChannels,
     subscribers: Subscribers,
     resolver: DnsResolver,
-    clock: Clock,
+    (clock, clusters): (Clock, Clusters),
     (status, changed_certificates, inherited): (Arc<Status>, Arc<ChangedCertificates>, Option<File>),
 ) -> Result<JoinHandle<()>, Error> {
     let (guard, stop) = crossbeam_channel::bounded(0);
@@ -169,7 +170,7 @@ pub(super) fn start(
     let limits =
         Limits { unknown_rate: settings.unknown_rate, resync_hold: settings.resync_hold, mark_life: settings.dead_ttl };
     let server = Server {
-        state: RouteState::new(&limits, known.routes),
+        state: RouteState::new(&limits, known.routes, clusters),
         identity: known.identity,
         subscribers,
         resolver,
@@ -263,8 +264,8 @@ impl Server {
 
     fn mark(&mut self, mark: &DeadMark) {
         let now = self.clock.now();
-        let url = mark.frontend.members[mark.member].backend.url();
-        if let Some(own) = self.state.mark_dead(&mark.frontend.host, url, mark.until, now)
+        let DeadMark { host, backend, until } = mark;
+        if let Some(own) = self.state.mark_dead(host, backend.endpoint(), *until, now)
             && self.marks.try_send(own).is_err()
         {
             log::debug!("redis: too many dead marks wait to be written; one is dropped");

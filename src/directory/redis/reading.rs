@@ -1,13 +1,13 @@
 //! What Redis says about a host, made of plain replies: its list, its options, its dead marks, or what is wrong with
 //! them. Pure.
 
-use super::super::HTTPS_REDIRECT;
-use super::super::frontends::FrontendRecord;
+use super::super::catalog::FrontendRecord;
 use crate::base::printable::printable;
 use crate::base::reason::FailureReason;
 use crate::base::secret::{redact_identifier, redact_url};
-use crate::cluster::{BackendUrl, Options};
+use crate::cluster::{BackendUrl, OptionError, Options};
 use redis::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most items of a list that are asked for: the identifier and 4,096 backends.
@@ -45,10 +45,10 @@ pub(super) enum Reading {
 /// A list as it stands in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listing {
-    /// What can be used of it, and the options that stand beside it.
+    /// What can be used of it; the options are in [`Listing::options`].
     pub(super) record: FrontendRecord,
-    /// The options could not be read: those of before hold, where the pattern is the same.
-    pub(super) keeps_options: bool,
+    /// Names and values of the options that stand beside it. `None` where they could not be read: those of before hold.
+    pub(super) options: Option<Vec<(Box<str>, Box<str>)>>,
     /// The place of each backend of `record` in the list as it stands, counted from 0 as dead marks are. `None` where
     /// nothing was left out.
     pub(super) places: Option<Box<[usize]>>,
@@ -56,7 +56,7 @@ pub(super) struct Listing {
     pub(super) total: usize,
     /// What was left out, for the log.
     pub(super) faults: Vec<String>,
-    /// What of the options cannot be read or means nothing, for the log.
+    /// Attributes whose value is wrong, and why the options could not be read, for the log.
     pub(super) option_faults: Vec<String>,
 }
 
@@ -73,6 +73,22 @@ impl Listing {
     /// The place of the member of this number in the list as it stands.
     pub(super) fn place_of(&self, member: usize) -> usize {
         self.places.as_ref().map_or(member, |places| places[member])
+    }
+
+    /// The options, and what is wrong with them, for the log. A wrong one is as in `before`.
+    pub(super) fn read_options(&self, pattern: &str, before: Option<&Arc<Options>>) -> (Arc<Options>, Vec<String>) {
+        let held = before.map_or_else(Options::none, Arc::clone);
+        let Some(pairs) = &self.options else { return (held, Vec::new()) };
+        if pairs.is_empty() {
+            return (Options::none(), Vec::new());
+        }
+        let (options, errors) = Options::read(pairs.iter().map(|(name, value)| (&**name, &**value)), &held);
+        let fault = |error: &OptionError| match error {
+            OptionError::BadValue { .. } => format!("options:{pattern}: {error}; {AS_BEFORE}"),
+            OptionError::Unknown { .. } => format!("options:{pattern}: {error}"),
+        };
+        let faults = errors.iter().map(fault).collect();
+        (if options == *held { held } else { Arc::new(options) }, faults)
     }
 }
 
@@ -112,10 +128,14 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     }
     let mut texts = items.iter().enumerate().map(|(index, item)| item_text(item).map_err(|what| (index, what)));
     let id = texts.next().transpose().map_err(|(_, what)| format!("its identifier {what}"))?.unwrap_or_default();
-    let (mut backends, mut places, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut backends, mut places) = (Vec::new(), Vec::new());
+    let (mut faults, mut attribute_faults) = (Vec::new(), Vec::new());
     for (place, text) in texts.enumerate() {
         match text.map_err(|(_, what)| what.to_owned()).and_then(|text| read_url(&text)) {
             Ok(url) => {
+                let wrong = url.attribute_errors().iter();
+                attribute_faults
+                    .extend(wrong.map(|error| format!("frontend:{pattern}: backend {place}: {error}; {AS_BEFORE}")));
                 backends.push(url);
                 places.push(place);
             }
@@ -138,13 +158,13 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
         record: FrontendRecord {
             id: printable(&redact_identifier(id.trim_ascii())).into(),
             backends: backends.into(),
-            options: Options::default(),
+            options: Options::none(),
         },
-        keeps_options: false,
+        options: Some(Vec::new()),
         places,
         total,
         faults,
-        option_faults: Vec::new(),
+        option_faults: attribute_faults,
     }))
 }
 
@@ -153,26 +173,15 @@ fn add_options(listing: &mut Listing, reply: &Value, pattern: &str) {
     let fields = match read_fields(reply) {
         Ok(fields) => fields,
         Err(problem) => {
-            listing.keeps_options = true;
+            listing.options = None;
             // Who may not read them was told so when connecting.
             listing.option_faults.extend(problem.map(|problem| format!("options:{pattern}: {problem}; {AS_BEFORE}")));
             return;
         }
     };
-    for [name, value] in fields {
-        let fault = match value.trim_ascii_end() {
-            _ if name != HTTPS_REDIRECT.as_bytes() => format!("{} is not known here and means nothing", shown(name)),
-            b"true" | b"false" => {
-                listing.record.options.https_redirect = Some(value.trim_ascii_end() == b"true");
-                continue;
-            }
-            _ => {
-                listing.keeps_options = true;
-                format!("{HTTPS_REDIRECT} is {}, expected true or false; {AS_BEFORE}", shown(value))
-            }
-        };
-        listing.option_faults.push(format!("options:{pattern}: {fault}"));
-    }
+    let text = |bytes: &[u8]| Box::from(String::from_utf8_lossy(bytes));
+    let pair = |[name, value]: [&[u8]; 2]| (text(name), text(value.trim_ascii_end()));
+    listing.options = Some(fields.into_iter().map(pair).collect());
 }
 
 /// Names and values of a hash; what is wrong with it, if there is something to say.
@@ -287,7 +296,7 @@ mod tests {
         ));
         let urls: Vec<&str> = listing.record.backends.iter().map(BackendUrl::as_str).collect();
         assert_eq!((&*listing.record.id, &*urls), ("id", &["http://10.0.0.1", "http://10.0.0.2"][..]));
-        assert_eq!((listing.record.options.https_redirect, dead.indexes), (Some(true), vec![1]));
+        assert_eq!((listing.read_options("a.b", None).0.https_redirect, dead.indexes), (Some(true), vec![1]));
         assert!(listing.faults.is_empty() && listing.option_faults.is_empty(), "{listing:?}");
     }
 
@@ -363,17 +372,22 @@ mod tests {
                 Some("options:*.b: the hash has more than 64 fields; what held before goes on"),
             ),
         ] {
-            let mut replies = vec![list(&[]), hash("0", &["httpsRedirect", &long])];
-            replies.extend([list(&["id", "http://10.0.0.1"]), options.clone()]);
-            replies.extend([list(&["other"]), hash("0", &["httpsRedirect", &long]), list(&[]), Value::Int(-2)]);
-            let (_, listing, _) = found(read(["a.b", "*.b", "*"].into_iter(), &replies));
-            assert_eq!(
-                (listing.record.options.https_redirect, listing.keeps_options),
-                (redirect, keeps),
-                "{options:?}"
-            );
-            assert_eq!(listing.option_faults.first().map(String::as_str), fault, "{options:?}");
-            assert!(listing.option_faults.len() < 2, "{:?}", listing.option_faults);
+            let reading_with = |options: &Value| {
+                let mut replies = vec![list(&[]), hash("0", &["httpsRedirect", &long])];
+                replies.extend([list(&["id", "http://10.0.0.1"]), options.clone()]);
+                replies.extend([list(&["other"]), hash("0", &["httpsRedirect", &long]), list(&[]), Value::Int(-2)]);
+                read(["a.b", "*.b", "*"].into_iter(), &replies)
+            };
+            let (_, listing, _) = found(reading_with(&options));
+            let (read, mut faults) = listing.read_options("*.b", None);
+            faults.extend(listing.option_faults);
+            assert_eq!(read.https_redirect, redirect, "{options:?}");
+            assert_eq!(faults.first().map(String::as_str), fault, "{options:?}");
+            assert!(faults.len() < 2, "{faults:?}");
+            // What cannot be read is as it was.
+            let held = Arc::new(Options::read([("httpsRedirect", "true")], &Options::none()).0);
+            let after = found(reading_with(&options)).1.read_options("*.b", Some(&held)).0;
+            assert_eq!(after.https_redirect, if keeps { Some(true) } else { redirect }, "{options:?}");
         }
     }
 }

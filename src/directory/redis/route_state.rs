@@ -23,12 +23,12 @@ pub(super) use marks::OwnMark;
 pub(super) use messages::{Batch, ChangedKey, Output, Replies};
 pub(super) use snapshot_routes::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotMark, SnapshotRoute, SnapshotRoutes};
 
-use super::super::frontends::Frontends;
+use super::super::catalog::{Catalog, Clusters};
 use super::super::{LookupResult, SubscriberId};
 use super::reading::{Dead, Listing, Reading};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Backend, BackendUrl};
+use crate::cluster::{Backend, Endpoint};
 use lru::LruCache;
 use marks::Marks;
 use resync_guard::ResyncGuard;
@@ -88,7 +88,7 @@ struct Pending {
 /// See the top of this page.
 #[derive(Debug)]
 pub(super) struct RouteState {
-    frontends: Frontends,
+    catalog: Catalog,
     marks: Marks,
     bad: LruCache<Arc<str>, Box<str>>,
     connection: ConnectionState,
@@ -110,9 +110,9 @@ pub(super) struct RouteState {
 
 impl RouteState {
     /// A keeper that has yet to be connected. `routes` of a snapshot serve while Redis is away.
-    pub(super) fn new(limits: &Limits, routes: SnapshotRoutes) -> Self {
+    pub(super) fn new(limits: &Limits, routes: SnapshotRoutes, clusters: Clusters) -> Self {
         Self {
-            frontends: Frontends::default(),
+            catalog: Catalog::new(clusters),
             marks: Marks::new(limits.mark_life),
             bad: LruCache::new(MAX_BAD),
             connection: ConnectionState::Starting,
@@ -134,9 +134,9 @@ impl RouteState {
 
     /// A core asks for a host, for the client of this address where that counts.
     pub(super) fn ask(&mut self, core: SubscriberId, host: Arc<str>, client: Option<IpAddr>, now: Moment) {
-        if let Some(frontend) = self.frontends.get(&host) {
+        if let Some(route) = self.catalog.get(&host) {
             // If it is about to be read again, the news of what comes of that follows.
-            return self.reply(core, host, LookupResult::Found(frontend), true);
+            return self.reply(core, host, LookupResult::Found(route), true);
         }
         if let Some(pending) = self.pending.get_mut(&host) {
             let askers = if pending.tainted { &mut pending.later } else { &mut pending.askers };
@@ -160,7 +160,7 @@ impl RouteState {
     }
 
     fn is_known(&self, host: &str) -> bool {
-        self.frontends.contains(host) || self.restored.routes.contains_key(host)
+        self.catalog.contains(host) || self.restored.routes.contains_key(host)
     }
 
     /// What to read next, if there is something and nothing is under way.
@@ -183,7 +183,7 @@ impl RouteState {
         while hosts.len() < limit
             && let Some(host) = self.restored.next_unverified()
         {
-            if !self.frontends.contains(&host) && !self.pending.contains_key(&host) {
+            if !self.catalog.contains(&host) && !self.pending.contains_key(&host) {
                 self.pending.insert(Arc::clone(&host), Pending::default());
                 self.send(host, &mut hosts);
             }
@@ -226,7 +226,7 @@ impl RouteState {
 
     fn settle(&mut self, host: Arc<str>, reading: Reading, pending: Pending, now: Moment) {
         let keep = !pending.tainted;
-        if pending.askers.is_empty() && !self.frontends.contains(&host) {
+        if pending.askers.is_empty() && !self.catalog.contains(&host) {
             self.bucket.give_back(pending.charged);
             self.verify(&host, reading, now);
             return self.settle_again(host, pending);
@@ -267,48 +267,46 @@ impl RouteState {
         now: Moment,
     ) -> LookupResult {
         self.guard.saw_route(now);
-        let before = self.frontends.get(host);
-        if let Some(frontend) = &before
+        let before = self.catalog.get(host);
+        if let Some(route) = &before
             && self.guard.holds(host, listing.record.backends.is_empty())
         {
-            return LookupResult::Found(Arc::clone(frontend));
+            return LookupResult::Found(Arc::clone(route));
         }
-        for fault in listing.faults.iter().chain(&listing.option_faults) {
+        let held = self.catalog.cluster(pattern);
+        let (options, faults) = listing.read_options(pattern, held.as_ref().map(|cluster| &cluster.options));
+        listing.record.options = options;
+        for fault in listing.faults.iter().chain(&listing.option_faults).chain(&faults) {
             log::warn!("{host}: {fault}");
         }
-        if let Some(frontend) =
-            before.as_ref().filter(|frontend| listing.keeps_options && *frontend.pattern == *pattern)
-        {
-            listing.record.options = frontend.options;
-        }
         self.restored.update(host, pattern, &listing.record);
-        if self.frontends.set(host, pattern, &listing.record) {
+        if self.catalog.set(host, pattern, &listing.record, now) {
             self.version += 1;
             if before.is_some() {
                 self.changed([Arc::clone(host)], false);
             }
         }
-        let Some(frontend) = self.frontends.get(host) else { return LookupResult::Unknown };
-        self.marks.apply(&frontend, &listing, dead, self.checker_until, now);
-        let frontends = &self.frontends;
-        self.marks.purge(|host| frontends.contains(host));
-        LookupResult::Found(frontend)
+        let Some(route) = self.catalog.get(host) else { return LookupResult::Unknown };
+        self.marks.apply(&route, &listing, dead, self.checker_until, now);
+        let catalog = &self.catalog;
+        self.marks.purge(|host| catalog.contains(host));
+        LookupResult::Found(route)
     }
 
     fn found_nothing(&mut self, host: &Arc<str>, now: Moment) -> LookupResult {
-        if let Some(frontend) = self.frontends.get(host)
+        if let Some(route) = self.catalog.get(host)
             && self.guard.holds(host, true)
         {
-            return LookupResult::Found(frontend);
+            return LookupResult::Found(route);
         }
         if self.guard.is_on()
-            && let Some(frontend) = self.restore(host, now)
+            && let Some(route) = self.restore(host, now)
         {
             self.guard.hold(Arc::clone(host));
-            return LookupResult::Found(frontend);
+            return LookupResult::Found(route);
         }
         self.version += u64::from(self.restored.routes.remove(host).is_some());
-        if self.frontends.remove(host) {
+        if self.catalog.remove(host) {
             self.marks.forget(host);
             self.version += 1;
             self.changed([Arc::clone(host)], false);
@@ -318,9 +316,9 @@ impl RouteState {
 
     /// A route that works is not taken down by a record that does not.
     fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>, keep: bool, now: Moment) -> LookupResult {
-        if let Some(frontend) = self.frontends.get(host).or_else(|| self.restore(host, now)) {
+        if let Some(route) = self.catalog.get(host).or_else(|| self.restore(host, now)) {
             log::error!("{host}: {problem}; its route stays as it was");
-            return LookupResult::Found(frontend);
+            return LookupResult::Found(route);
         }
         log::error!("{host}: {problem}");
         if keep {
@@ -337,7 +335,7 @@ impl RouteState {
         // Nobody told of what was mended meanwhile.
         self.bad.clear();
         if !same_history {
-            let hosts = self.frontends.iter().map(|(host, _)| Arc::clone(host));
+            let hosts = self.catalog.iter().map(|(host, _)| Arc::clone(host));
             self.guard.begin(hosts, !self.restored.routes.is_empty());
         }
         self.bucket.refill(now);
@@ -346,7 +344,7 @@ impl RouteState {
 
     fn read_all_again(&mut self) {
         self.restored.verify_all();
-        for (host, _) in self.frontends.iter() {
+        for (host, _) in self.catalog.iter() {
             self.pending.entry(Arc::clone(host)).or_insert_with(|| {
                 self.idle.push_back(Arc::clone(host));
                 Pending::default()
@@ -390,7 +388,7 @@ impl RouteState {
     }
 
     fn reply_unavailable(&mut self, core: SubscriberId, host: Arc<str>, now: Moment) {
-        let known = self.frontends.get(&host).or_else(|| self.restore(&host, now));
+        let known = self.catalog.get(&host).or_else(|| self.restore(&host, now));
         let result = known.map_or(LookupResult::Failed(FailureReason::RouteSourceDown), LookupResult::Found);
         self.reply(core, host, result, true);
     }
@@ -428,9 +426,9 @@ impl RouteState {
     }
 
     /// A member was found dead here. Returns what other nodes are to be told of it.
-    pub(super) fn mark_dead(&mut self, host: &str, url: &BackendUrl, until: Moment, now: Moment) -> Option<OwnMark> {
-        let frontend = self.frontends.get(host)?;
-        self.marks.make(&frontend, url, until, self.checker_until <= now)
+    pub(super) fn mark_dead(&mut self, host: &str, endpoint: &Endpoint, until: Moment, now: Moment) -> Option<OwnMark> {
+        let route = self.catalog.get(host)?;
+        self.marks.make(&route, endpoint, until, self.checker_until <= now)
     }
 
     fn note_checker(&mut self, silent: Option<Duration>, now: Moment) {
@@ -467,7 +465,7 @@ impl RouteState {
 
     /// The backends made since the last call whose name has to be looked up.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
-        self.frontends.take_unresolved()
+        self.catalog.take_unresolved()
     }
 
     /// How many hosts were held that a Redis with other data lacked, in all.
@@ -477,7 +475,7 @@ impl RouteState {
 
     /// Whether there is anything to lose.
     pub(super) fn knows_any(&self) -> bool {
-        !self.restored.routes.is_empty() || self.frontends.iter().next().is_some()
+        !self.restored.routes.is_empty() || self.catalog.iter().next().is_some()
     }
 
     /// Whether every question can be asked.

@@ -3,13 +3,14 @@
 use super::connect::Identity;
 use super::route_state::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotMark, SnapshotRoute, SnapshotRoutes};
 use crate::base::clock::{Clock, Moment};
-use crate::cluster::{BackendUrl, Frontend, Options};
+use crate::cluster::{BackendUrl, Options, Route};
 use crate::directory::Error;
-use crate::directory::frontends::FrontendRecord;
+use crate::directory::catalog::FrontendRecord;
 use crate::directory::handover::{self, Export};
 use crate::directory::snapshot::{self, Snapshot, SnapshotEntry};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nix::fcntl::Flock;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
@@ -211,40 +212,45 @@ impl<W> Saver<W> {
     }
 }
 
+fn pairs(options: &Options) -> BTreeMap<Box<str>, Box<str>> {
+    options.pairs().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
 /// Dead marks are rendered as of `now`. A file has none: nobody knows when it is read.
 fn render(Routes { known, histories }: Routes, now: Option<Moment>) -> Snapshot<snapshot::Route> {
     let mark = |mark: &SnapshotMark| {
         let left_ms = u64::try_from(mark.until.since(now?).as_millis()).ok().filter(|left| *left > 0)?;
         Some(snapshot::Mark { member: mark.member, left_ms, is_external: mark.is_external })
     };
-    let marks_in_use = |frontend: &Frontend| {
+    let marks_in_use = |route: &Route| {
         let now = now.unwrap_or(Moment::NEVER);
-        let members = frontend.members.iter().enumerate();
-        let marks = members.flat_map(|(member, state)| {
-            let own = state.dead_until(now).map(|until| SnapshotMark { member, until, is_external: false });
-            let others = state.barred_until(now).map(|until| SnapshotMark { member, until, is_external: true });
+        let marks = route.marks.iter().enumerate().flat_map(|(member, mark)| {
+            let own = mark.dead_until(now).map(|until| SnapshotMark { member, until, is_external: false });
+            let others = mark.dead_external_until(now).map(|until| SnapshotMark { member, until, is_external: true });
             own.into_iter().chain(others)
         });
         marks.filter_map(|found| mark(&found)).collect()
     };
-    let in_use = |frontend: &Arc<Frontend>| snapshot::Route {
-        host: frontend.host.clone(),
-        pattern: frontend.pattern.clone(),
-        id: frontend.id.clone(),
-        backends: frontend.members.iter().map(|member| member.backend.url().as_str().into()).collect(),
-        https_redirect: frontend.options.https_redirect,
-        marks: marks_in_use(frontend),
+    let in_use = |route: &Arc<Route>| snapshot::Route {
+        host: route.host.clone(),
+        pattern: route.cluster.key.clone(),
+        id: route.cluster.id.clone(),
+        backends: route.cluster.members.iter().map(|member| member.url.as_str().into()).collect(),
+        options: pairs(&route.cluster.options),
+        https_redirect: None,
+        marks: marks_in_use(route),
     };
     let unused = |(host, route): &(Arc<str>, Arc<SnapshotRoute>)| snapshot::Route {
         host: (&**host).into(),
         pattern: route.pattern.clone(),
         id: route.record.id.clone(),
         backends: route.record.backends.iter().map(|url| url.as_str().into()).collect(),
-        https_redirect: route.record.options.https_redirect,
+        options: pairs(&route.record.options),
+        https_redirect: None,
         marks: route.marks.iter().filter_map(mark).collect(),
     };
     // Those in use first: if there are too many for the next start, the others are left out.
-    Snapshot { histories, items: known.frontends.iter().map(in_use).chain(known.unused.iter().map(unused)).collect() }
+    Snapshot { histories, items: known.routes.iter().map(in_use).chain(known.unused.iter().map(unused)).collect() }
 }
 
 fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known {
@@ -261,7 +267,10 @@ fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known {
             is_external: mark.is_external,
         });
         let marks = marks.collect();
-        let options = Options { https_redirect: route.https_redirect };
+        // An older snapshot has this option alone.
+        let redirect = route.https_redirect.map(|flag| ("httpsRedirect", if flag { "true" } else { "false" }));
+        let written = route.options.iter().map(|(name, value)| (&**name, &**value)).chain(redirect);
+        let options = Arc::new(Options::read(written, &Options::none()).0);
         let record = FrontendRecord { id: route.id, backends, options };
         (Arc::from(route.host), Arc::new(SnapshotRoute { pattern: route.pattern, record, marks }))
     };

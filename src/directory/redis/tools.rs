@@ -23,6 +23,8 @@ pub(in crate::directory) fn read_listing(
         Reading::Unread(_) => return Err("the list was not read".to_owned()),
         Reading::Found { pattern, listing, dead } => (pattern, listing, dead),
     };
+    let (options, wrong) = listing.read_options(&pattern, None);
+    let option_faults = listing.option_faults.iter().cloned().chain(wrong).collect();
     let urls = listing.record.backends.iter().enumerate();
     Ok(Some(ParsedListing {
         pattern: pattern.into(),
@@ -30,8 +32,8 @@ pub(in crate::directory) fn read_listing(
         backends: urls.map(|(index, url)| (listing.place_of(index), url.as_str().to_owned())).collect(),
         total: listing.total,
         faults: listing.faults,
-        https_redirect: listing.record.options.https_redirect,
-        option_faults: listing.option_faults,
+        options: options.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        option_faults,
         dead: dead.indexes,
         ttl: dead.ttl,
     }))

@@ -6,7 +6,7 @@ use super::dice::Dice;
 use super::message::Scale;
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
-use sluice::cluster::{Backend, BackendId, BackendUrl, Frontend, Member};
+use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
 use sluice::exchange::{KeepAlive, OnClientAbort, Settings};
 use sluice::health;
 use sluice::wire::forwarded::{Mode, Policy};
@@ -33,7 +33,7 @@ pub(crate) struct Plan {
 /// What a look-up finds.
 #[derive(Clone, Debug)]
 pub(crate) enum RoutePlan {
-    Found(Arc<Frontend>),
+    Found(Arc<Route>),
     Fails(FailureReason),
     Never,
 }
@@ -107,6 +107,7 @@ fn settings(rng: &mut Dice) -> Settings {
         connect_timeout: Duration::from_secs(30),
         response_timeout: Duration::from_secs(30),
         body_timeout: Duration::from_secs(30),
+        stream_timeout: Some(Duration::from_secs(3600)),
         tunnel_timeout: rng.bool().then_some(Duration::from_secs(300)),
         max_head_bytes: 64 * 1024,
         max_body_bytes: None,
@@ -154,35 +155,30 @@ fn restrict(settings: &mut Settings, scale: Scale, rng: &mut Dice) {
 
 fn routes(is_faultless: bool, rng: &mut Dice) -> Vec<RoutePlan> {
     let members = rng.u64(if is_faultless { 2 } else { 1 }..5);
-    let found = frontend(members, 0);
-    for member in &found.members {
+    let found = route(0, members);
+    for mark in &found.marks {
         if rng.u8(..6) == 0 {
-            member.mark_dead(Moment::ZERO + Duration::from_secs(rng.u64(1..100)));
+            mark.mark_dead(Moment::ZERO + Duration::from_secs(rng.u64(1..100)));
         }
     }
-    let retired = frontend(members, 10);
-    retired.members.iter().for_each(|member| member.mark_removed());
+    let retired = route(10, members);
+    retired.marks.iter().for_each(|mark| mark.mark_removed());
     match rng.u8(..20) {
         0 | 1 => vec![RoutePlan::Found(retired), RoutePlan::Found(found)],
         2 if !is_faultless => vec![RoutePlan::Fails(FailureReason::UnknownHost)],
         3 if !is_faultless => vec![RoutePlan::Never],
         4 if !is_faultless => vec![RoutePlan::Found(retired)],
-        5 if !is_faultless => vec![RoutePlan::Found(frontend(0, 0))],
+        5 if !is_faultless => vec![RoutePlan::Found(route(0, 0))],
         _ => vec![RoutePlan::Found(found)],
     }
 }
 
-fn frontend(members: u64, first_id: u64) -> Arc<Frontend> {
-    let member = |id: u64| {
-        let url = BackendUrl::parse(&format!("http://10.0.0.{id}:80")).expect("a good URL");
-        Arc::new(Member::new(Arc::new(Backend::new(BackendId(id), url))))
-    };
-    let members = (first_id..first_id + members).map(member).collect();
-    Arc::new(Frontend {
-        host: "www.example.com".into(),
-        pattern: "*".into(),
-        id: "site".into(),
-        members,
-        options: Default::default(),
-    })
+fn route(first_id: u64, members: u64) -> Arc<Route> {
+    let urls: Vec<_> = (first_id..first_id + members)
+        .map(|id| (id, BackendUrl::parse(&format!("http://10.0.0.{id}:80")).expect("a good URL")))
+        .collect();
+    let backend = |(id, url): &(u64, BackendUrl)| Arc::new(Backend::new(BackendId::new(*id), url.endpoint().clone()));
+    let entries = urls.iter().map(|entry| (&entry.1, backend(entry))).collect();
+    let spec = ClusterSpec { key: "*", id: "site", entries, options: &Options::none() };
+    Arc::new(Route::new("www.example.com", Cluster::edit(None, spec, Moment::ZERO)))
 }

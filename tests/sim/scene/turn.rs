@@ -86,7 +86,7 @@ impl World {
     pub(crate) fn step(&mut self, input: Input<'_>, offset: usize) -> usize {
         let note = match &input {
             Input::Bytes(side, bytes) => format!("{} bytes of {side:?}", bytes.len()),
-            Input::Route(route) => format!("route {:?}", route.as_ref().map(|frontend| frontend.members.len())),
+            Input::Route(route) => format!("route {:?}", route.as_ref().map(|route| route.marks.len())),
             other => format!("{other:?}"),
         };
         let (exchange, core) = self.turn();
@@ -108,14 +108,15 @@ impl World {
                 Effect::Resolve => self.resolve(),
                 // It is for the pool alone: how many slow uploads there are at a backend.
                 Effect::Uploaded => {}
+                Effect::Enqueue => panic!("no member has a capacity"),
                 Effect::Connect { fresh } => self.connect(fresh),
                 Effect::Revived { .. } => {}
                 Effect::AskService => panic!("a client of the traffic listener has no service"),
                 Effect::MarkedDead { member, .. } => {
                     assert!(!self.client_left, "a client that has left marks a backend");
-                    let (frontend, _) = self.exchange.target().expect("somebody was chosen");
-                    assert!(frontend.members.len() > 1, "the only member was marked dead");
-                    assert!(frontend.members[member].dead_until(self.now).is_some(), "not marked");
+                    let route = self.exchange.route().expect("somebody was chosen");
+                    assert!(route.marks.len() > 1, "the only member was marked dead");
+                    assert!(route.marks[member].dead_until(self.now).is_some(), "not marked");
                 }
                 Effect::Retry { stale } => {
                     assert_eq!(self.retry, None, "two tries at once");
@@ -160,7 +161,7 @@ impl World {
     pub(crate) fn response_resolve(&mut self) {
         let routes = &self.plan.routes;
         let route = match routes[(self.resolves - 1).min(routes.len() - 1)].clone() {
-            super::plan::RoutePlan::Found(frontend) => Ok(frontend),
+            super::plan::RoutePlan::Found(route) => Ok(route),
             super::plan::RoutePlan::Fails(reason) => Err(reason),
             super::plan::RoutePlan::Never => return,
         };
@@ -171,8 +172,7 @@ impl World {
     fn connect(&mut self, fresh: bool) {
         assert_eq!(self.holding, Holding::Nothing, "a second connection");
         self.holding = Holding::Promise { queued: false };
-        let (frontend, member) = self.exchange.target().expect("a target");
-        let backend = frontend.members[member].backend.id();
+        let backend = self.exchange.permit().expect("a member was chosen").member().backend.id();
         check::may_connect(self, backend, fresh);
         self.retry = None;
         self.attempts.push(Attempt {

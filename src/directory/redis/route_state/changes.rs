@@ -16,7 +16,7 @@ impl RouteState {
             ChangedKey::Route(host) => {
                 self.guard.saw_write(now);
                 let host: Arc<str> = Arc::from(&**host);
-                if !self.frontends.contains(&host) {
+                if !self.catalog.contains(&host) {
                     // Some core may hold that it is unknown.
                     self.changed([Arc::clone(&host)], false);
                 }
@@ -31,7 +31,7 @@ impl RouteState {
                 self.changed([], true);
                 self.bad.clear();
                 let all: Vec<_> =
-                    self.pending.keys().chain(self.frontends.iter().map(|(host, _)| host)).cloned().collect();
+                    self.pending.keys().chain(self.catalog.iter().map(|(host, _)| host)).cloned().collect();
                 all.into_iter().for_each(|host| self.read_again(host));
                 if self.connection == ConnectionState::Up {
                     self.restored.verify_all();
@@ -53,7 +53,7 @@ impl RouteState {
             let mut names = route::patterns(host).take_while(|name| *name == *pattern || Some(&**name) != serving);
             names.any(|name| *name == *pattern)
         };
-        let used = self.frontends.iter().filter(|(host, frontend)| leads(host, Some(&frontend.pattern)));
+        let used = self.catalog.iter().filter(|(host, route)| leads(host, Some(&route.cluster.key)));
         let asked = self.pending.keys().filter(|host| leads(host, None));
         let mut affected: Vec<_> = used.map(|(host, _)| host).chain(asked).cloned().collect();
         affected.extend(self.restored.hosts_where(|host, serving| leads(host, Some(serving))).cloned());
@@ -64,7 +64,7 @@ impl RouteState {
 
     /// Only where the pattern serves, or may turn out to, its options count.
     fn touch_options(&mut self, pattern: &str) {
-        let used = self.frontends.iter().filter(|(_, frontend)| *frontend.pattern == *pattern).map(|(host, _)| host);
+        let used = self.catalog.iter().filter(|(_, route)| *route.cluster.key == *pattern).map(|(host, _)| host);
         let asked = self.pending.keys().filter(|host| route::patterns(host).any(|name| *name == *pattern));
         let restored = self.restored.hosts_where(|_, serving| serving == pattern);
         let affected: Vec<_> = used.chain(asked).chain(restored).cloned().collect();

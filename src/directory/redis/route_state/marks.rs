@@ -5,9 +5,9 @@
 //! backend. Once a mark of this node was seen in Redis, whoever removes it there removes it here.
 
 use super::super::reading::{Dead, Listing};
-use super::snapshot_routes::SnapshotMark;
+use super::snapshot_routes::SnapshotRoute;
 use crate::base::clock::Moment;
-use crate::cluster::{BackendUrl, Frontend};
+use crate::cluster::{BackendUrl, Endpoint, Route};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -51,14 +51,14 @@ struct HostMarks {
 #[derive(Clone, Debug)]
 struct Seen {
     /// Whom it was made for. Where nobody stood, whoever is added later is not meant.
-    url: Option<BackendUrl>,
+    endpoint: Option<Endpoint>,
     /// When it was seen first.
     since: Moment,
 }
 
 #[derive(Debug)]
 struct Own {
-    url: BackendUrl,
+    endpoint: Endpoint,
     until: Moment,
     was_seen: bool,
 }
@@ -68,106 +68,94 @@ impl Marks {
         Self { life, by_host: HashMap::new(), purge_at: 0 }
     }
 
-    /// Makes the members of `frontend` dead and alive as Redis says.
-    pub(super) fn apply(
-        &mut self,
-        frontend: &Frontend,
-        listing: &Listing,
-        dead: &Dead,
-        checker_until: Moment,
-        now: Moment,
-    ) {
-        if dead.indexes.is_empty() && listing.places.is_none() && !self.by_host.contains_key(&frontend.host) {
+    /// Marks the backends of `route` dead and alive as Redis says.
+    pub(super) fn apply(&mut self, route: &Route, listing: &Listing, dead: &Dead, checker_until: Moment, now: Moment) {
+        if dead.indexes.is_empty() && listing.places.is_none() && !self.by_host.contains_key(&route.host) {
             return;
         }
-        let marks = self.by_host.entry(frontend.host.clone()).or_default();
+        let marks = self.by_host.entry(route.host.clone()).or_default();
         marks.places.clone_from(&listing.places);
         marks.total = listing.total;
         marks.own.retain(|own| own.until > now);
         let before = std::mem::take(&mut marks.seen);
         let stands_at = |index: usize| {
-            (0..frontend.members.len())
-                .find(|member| listing.place_of(*member) == index)
-                .map(|member| &frontend.members[member])
+            (0..route.marks.len()).find(|member| listing.place_of(*member) == index).map(|member| &route.marks[member])
         };
         for index in &dead.indexes {
             let seen = before.get(index).cloned().unwrap_or_else(|| Seen {
-                url: stands_at(*index).map(|member| member.backend.url().clone()),
+                endpoint: stands_at(*index).map(|mark| mark.backend.endpoint().clone()),
                 since: now,
             });
             marks.seen.insert(*index, seen);
         }
         // A mark without an end was left by somebody who died between two commands, and would last for ever.
         let until = |seen: &Seen| dead.ttl.map_or(seen.since + self.life, |ttl| now + ttl);
-        let mut ends: HashMap<&BackendUrl, Moment> = HashMap::new();
-        for (url, seen) in marks.seen.values().filter_map(|seen| Some((seen.url.as_ref()?, seen))) {
-            let end = ends.entry(url).or_insert(Moment::ZERO);
+        let mut ends: HashMap<&Endpoint, Moment> = HashMap::new();
+        for (endpoint, seen) in marks.seen.values().filter_map(|seen| Some((seen.endpoint.as_ref()?, seen))) {
+            let end = ends.entry(endpoint).or_insert(Moment::ZERO);
             *end = until(seen).max(*end);
         }
-        for member in &frontend.members {
-            let url = member.backend.url();
-            let own = marks.own.iter_mut().find(|own| own.url == *url);
-            match (ends.get(url), own) {
+        for mark in &route.marks {
+            let endpoint = mark.backend.endpoint();
+            let own = marks.own.iter_mut().find(|own| own.endpoint == *endpoint);
+            match (ends.get(endpoint), own) {
                 (Some(_), Some(own)) if checker_until <= now => own.was_seen = true,
                 (Some(until), own) => {
                     if let Some(own) = own {
                         own.was_seen = true;
                     }
-                    member.mark_dead_external(*until);
+                    mark.mark_dead_external(*until);
                 }
                 (None, own) => {
-                    member.mark_dead_external(Moment::ZERO);
+                    mark.mark_dead_external(Moment::ZERO);
                     if let Some(own) = own.filter(|own| own.was_seen) {
                         own.until = Moment::ZERO;
-                        member.mark_dead(Moment::ZERO);
+                        mark.mark_dead(Moment::ZERO);
                     }
                 }
             }
         }
         marks.own.retain(|own| own.until > now);
         if marks.seen.is_empty() && marks.own.is_empty() && marks.places.is_none() {
-            self.by_host.remove(&frontend.host);
+            self.by_host.remove(&route.host);
         }
     }
 
-    /// Notes a mark of this node's own. `None` if the URL has left the list.
-    pub(super) fn make(
-        &mut self,
-        frontend: &Frontend,
-        url: &BackendUrl,
-        until: Moment,
-        store: bool,
-    ) -> Option<OwnMark> {
-        let member = frontend.members.iter().position(|member| member.backend.url() == url)?;
-        let marks = self.by_host.entry(frontend.host.clone()).or_default();
+    /// Notes a mark of this node's own. `None` if the endpoint has left the list.
+    pub(super) fn make(&mut self, route: &Route, endpoint: &Endpoint, until: Moment, store: bool) -> Option<OwnMark> {
+        let place = route.marks.iter().position(|mark| mark.backend.endpoint() == endpoint)?;
+        let url = route.cluster.members.get(place)?.url.clone();
+        let marks = self.by_host.entry(route.host.clone()).or_default();
         if marks.places.is_none() {
-            marks.total = frontend.members.len();
+            marks.total = route.marks.len();
         }
-        match marks.own.iter_mut().find(|own| own.url == *url) {
+        match marks.own.iter_mut().find(|own| own.endpoint == *endpoint) {
             Some(own) => own.until = until,
             // A checker that does not find the backend dead takes its mark back in Redis, and then this one ends too.
             None => {
-                let was_seen = marks.seen.values().any(|seen| seen.url.as_ref() == Some(url));
-                marks.own.push(Own { url: url.clone(), until, was_seen });
+                let was_seen = marks.seen.values().any(|seen| seen.endpoint.as_ref() == Some(endpoint));
+                marks.own.push(Own { endpoint: endpoint.clone(), until, was_seen });
             }
         }
-        let index = marks.places.as_ref().map_or(member, |places| places.get(member).copied().unwrap_or(member));
-        Some(OwnMark { host: frontend.host.clone(), url: url.clone(), index, total: marks.total, until, store })
+        let index = marks.places.as_ref().map_or(place, |places| places.get(place).copied().unwrap_or(place));
+        Some(OwnMark { host: route.host.clone(), url, index, total: marks.total, until, store })
     }
 
-    /// Makes members dead as a snapshot says. Whatever Redis says later counts.
-    pub(super) fn restore(&mut self, frontend: &Frontend, restored: &[SnapshotMark], now: Moment) {
-        for mark in restored {
-            let Some(member) = frontend.members.get(mark.member) else { continue };
-            let marks = self.by_host.entry(frontend.host.clone()).or_default();
-            marks.total = frontend.members.len();
-            let url = member.backend.url().clone();
-            if mark.is_external {
-                marks.seen.insert(mark.member, Seen { url: Some(url), since: now });
-                member.mark_dead_external(mark.until);
+    /// Marks backends dead as a snapshot says. Whatever Redis says later counts.
+    pub(super) fn restore(&mut self, route: &Route, snapshot: &SnapshotRoute, now: Moment) {
+        for restored in &snapshot.marks {
+            let endpoint = snapshot.record.backends.get(restored.member).map(BackendUrl::endpoint);
+            let place = route.marks.iter().position(|mark| Some(mark.backend.endpoint()) == endpoint);
+            let Some((place, mark)) = place.and_then(|place| Some((place, route.marks.get(place)?))) else { continue };
+            let marks = self.by_host.entry(route.host.clone()).or_default();
+            marks.total = route.marks.len();
+            let endpoint = mark.backend.endpoint().clone();
+            if restored.is_external {
+                marks.seen.insert(place, Seen { endpoint: Some(endpoint), since: now });
+                mark.mark_dead_external(restored.until);
             } else {
-                marks.own.push(Own { url, until: mark.until, was_seen: true });
-                member.mark_dead(mark.until);
+                marks.own.push(Own { endpoint, until: restored.until, was_seen: true });
+                mark.mark_dead(restored.until);
             }
         }
     }

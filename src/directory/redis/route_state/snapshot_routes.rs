@@ -4,11 +4,11 @@
 //! While Redis is there, every one of them is read once more after each connection, behind all that somebody waits for,
 //! and again when its key is written to.
 
-use super::super::super::frontends::FrontendRecord;
+use super::super::super::catalog::FrontendRecord;
 use super::super::reading::Reading;
 use super::RouteState;
 use crate::base::clock::Moment;
-use crate::cluster::Frontend;
+use crate::cluster::Route;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(in crate::directory::redis) type SnapshotRoutes = HashMap<Arc<str>, Arc<Snap
 #[derive(Debug, Default)]
 pub(in crate::directory::redis) struct KnownRoutes {
     /// Those in use.
-    pub(in crate::directory::redis) frontends: Vec<Arc<Frontend>>,
+    pub(in crate::directory::redis) routes: Vec<Arc<Route>>,
     /// Those of the last snapshot that are not.
     pub(in crate::directory::redis) unused: Vec<(Arc<str>, Arc<SnapshotRoute>)>,
 }
@@ -101,9 +101,8 @@ impl RouteState {
                 if listing.record.backends.is_empty() && self.guard.is_on() {
                     return;
                 }
-                if listing.keeps_options && before.pattern == pattern {
-                    listing.record.options = before.record.options;
-                }
+                let held = (before.pattern == pattern).then_some(&before.record.options);
+                listing.record.options = listing.read_options(&pattern, held).0;
                 self.version += u64::from(self.restored.update(host, &pattern, &listing.record));
             }
             Reading::Unknown if self.guard.is_on() => {}
@@ -114,19 +113,22 @@ impl RouteState {
     }
 
     /// Takes a host into use as the snapshot has it.
-    pub(super) fn restore(&mut self, host: &Arc<str>, now: Moment) -> Option<Arc<Frontend>> {
+    pub(super) fn restore(&mut self, host: &Arc<str>, now: Moment) -> Option<Arc<Route>> {
         let route = Arc::clone(self.restored.routes.get(host)?);
-        self.frontends.set(host, &route.pattern, &route.record);
-        let frontend = self.frontends.get(host)?;
-        self.marks.restore(&frontend, &route.marks, now);
-        Some(frontend)
+        // What another host of this pattern has learned since is newer.
+        if !self.catalog.adopt(host, &route.pattern) {
+            self.catalog.set(host, &route.pattern, &route.record, Moment::ZERO);
+        }
+        let found = self.catalog.get(host)?;
+        self.marks.restore(&found, &route, now);
+        Some(found)
     }
 
     /// Everything in use, and what the last snapshot has besides.
     pub(in crate::directory::redis) fn routes(&self) -> KnownRoutes {
-        let unused = self.restored.routes.iter().filter(|(host, _)| !self.frontends.contains(host));
+        let unused = self.restored.routes.iter().filter(|(host, _)| !self.catalog.contains(host));
         KnownRoutes {
-            frontends: self.frontends.shared().collect(),
+            routes: self.catalog.shared().collect(),
             unused: unused.map(|(host, route)| (Arc::clone(host), Arc::clone(route))).collect(),
         }
     }

@@ -3,15 +3,16 @@
 mod dice;
 mod resync;
 
-use super::super::super::frontends::FrontendRecord;
+use super::super::super::catalog::FrontendRecord;
 use super::*;
+use crate::cluster::{BackendUrl, Options};
 use std::collections::BTreeSet;
 
 fn listing(urls: &[&str]) -> Listing {
     let backends = urls.iter().map(|url| BackendUrl::parse(url).expect("a good URL")).collect();
     Listing {
-        record: FrontendRecord { id: "x".into(), backends, options: Default::default() },
-        keeps_options: false,
+        record: FrontendRecord { id: "x".into(), backends, options: Options::none() },
+        options: Some(Vec::new()),
         places: None,
         total: urls.len(),
         faults: Vec::new(),
@@ -27,8 +28,7 @@ fn found(pattern: &str, urls: &[&str], dead: &[usize]) -> Reading {
 /// The same with an option: `None` for one that could not be read.
 fn with_option(reading: Reading, redirect: Option<bool>) -> Reading {
     let Reading::Found { pattern, mut listing, dead } = reading else { return reading };
-    listing.record.options.https_redirect = redirect;
-    listing.keeps_options = redirect.is_none();
+    listing.options = redirect.map(|flag| vec![("httpsRedirect".into(), flag.to_string().into())]);
     Reading::Found { pattern, listing, dead }
 }
 
@@ -59,7 +59,7 @@ impl Scene {
     }
 
     fn with(snapshot_routes: SnapshotRoutes) -> Self {
-        Self { state: RouteState::new(&limits(1000), snapshot_routes), now: at(100) }
+        Self { state: RouteState::new(&limits(1000), snapshot_routes, Clusters::default()), now: at(100) }
     }
 
     fn up(&mut self, same_history: bool) {
@@ -110,7 +110,7 @@ impl Scene {
         let short = |output| match output {
             Output::LookedUp { host, result: LookupResult::Found(frontend), keep, .. } => {
                 let urls: Vec<_> =
-                    frontend.members.iter().map(|member| member.backend.url().host().to_owned()).collect();
+                    frontend.marks.iter().map(|mark| mark.backend.endpoint().host().to_owned()).collect();
                 format!("{host} is {}{}", urls.join("+"), if keep { "" } else { " once" })
             }
             Output::LookedUp { host, result: LookupResult::Unknown, keep, .. } => {
@@ -294,7 +294,8 @@ fn a_change_of_options_reads_just_the_hosts_that_the_pattern_serves() {
     });
     scene.told();
     let redirects = |scene: &mut Scene| {
-        ["own.b", "x.b", "y.b"].map(|host| scene.state.frontends.get(host).expect("in use").options.https_redirect)
+        ["own.b", "x.b", "y.b"]
+            .map(|host| scene.state.catalog.get(host).expect("in use").cluster.options.https_redirect)
     };
     let no = Some(false);
     for (pattern, option, told, after) in [
@@ -360,10 +361,10 @@ fn marks_follow_their_url() {
     scene.ask("h");
     scene.reply_all(|_| found("h", &[a, b], &[1]));
     let barred = |scene: &mut Scene| {
-        let frontend = scene.state.frontends.get("h").expect("in use");
+        let frontend = scene.state.catalog.get("h").expect("in use");
         let now = scene.now;
-        let barred = frontend.members.iter().filter(|member| member.is_dead_external(now));
-        barred.map(|member| member.backend.url().host().to_owned()).collect::<Vec<_>>()
+        let barred = frontend.marks.iter().filter(|mark| mark.is_dead_external(now));
+        barred.map(|mark| mark.backend.endpoint().host().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(barred(&mut scene), ["b"]);
     for (urls, dead, expected) in [
@@ -399,11 +400,11 @@ fn own_marks_are_guesses_and_go_when_others_take_them_back() {
     scene.up(true);
     scene.ask("h");
     scene.reply_all(|_| found("h", &[a, b], &[]));
-    let frontend = scene.state.frontends.get("h").expect("in use");
-    let member = &frontend.members[1];
+    let frontend = scene.state.catalog.get("h").expect("in use");
+    let member = &frontend.marks[1];
     let until = scene.now + Duration::from_secs(30);
     member.mark_dead(until);
-    let own = scene.state.mark_dead("h", member.backend.url(), until, scene.now).expect("a mark to tell of");
+    let own = scene.state.mark_dead("h", member.backend.endpoint(), until, scene.now).expect("a mark to tell of");
     assert_eq!((own.index, own.total, own.store), (1, 2, true));
     scene.touch("h");
     scene.reply_all(|_| found("h", &[a, b], &[]));
@@ -416,7 +417,7 @@ fn own_marks_are_guesses_and_go_when_others_take_them_back() {
     assert!(member.dead_until(scene.now).is_none());
     // While a checker is at work, what stands in Redis is its word.
     scene.state.note_checker(Some(Duration::from_secs(1)), scene.now);
-    let own = scene.state.mark_dead("h", member.backend.url(), until, scene.now).expect("a mark to tell of");
+    let own = scene.state.mark_dead("h", member.backend.endpoint(), until, scene.now).expect("a mark to tell of");
     assert!(!own.store);
     scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
     scene.reply_all(|_| found("h", &[a, b], &[1]));

@@ -2,7 +2,7 @@
 //! break, and cores with caches. When all has arrived, no core may hold what the database does not.
 
 use super::*;
-use crate::cluster::Frontend;
+use crate::cluster::Route;
 use crate::route;
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const HOSTS: &[&str] = &["a.x", "b.x", "c.b.x", "d", "e.y"];
 const PATTERNS: &[&str] = &["a.x", "b.x", "c.b.x", "d", "*.x", "*.b.x", "*.y", "*"];
 
 /// What a core holds of a host: the URLs, or that there is none.
-type Held = Option<Arc<Frontend>>;
+type Held = Option<Arc<Route>>;
 
 struct World {
     rng: fastrand::Rng,
@@ -59,7 +59,7 @@ impl World {
         let record = listing(&["http://0"]).record;
         let routes = HOSTS.iter().filter(|_| rng.bool()).map(|host| (Arc::from(*host), kept_route(host, &record)));
         Self {
-            state: RouteState::new(&limits(1_000_000), routes.collect()),
+            state: RouteState::new(&limits(1_000_000), routes.collect(), Clusters::default()),
             rng,
             now: at(100),
             routes: BTreeMap::new(),
@@ -175,7 +175,9 @@ impl World {
         let dead: Vec<_> = self.dead.get(host).into_iter().flatten().copied().collect();
         let mut reading = found(pattern, &urls, &dead);
         if let Reading::Found { listing, .. } = &mut reading {
-            listing.record.options.https_redirect = self.options.get(pattern).copied();
+            let flag = self.options.get(pattern);
+            listing.options =
+                Some(flag.map(|flag| ("httpsRedirect".into(), flag.to_string().into())).into_iter().collect());
         }
         reading
     }
@@ -307,8 +309,12 @@ impl World {
                     .resolve(host)
                     .map(|(pattern, urls)| (pattern.to_owned(), urls.clone(), self.options.get(pattern).copied()));
                 let held_now = held.as_ref().map(|frontend| {
-                    let urls = frontend.members.iter().map(|member| member.backend.url().to_string());
-                    (frontend.pattern.to_string(), urls.collect::<Vec<_>>(), frontend.options.https_redirect)
+                    let urls = frontend.cluster.members.iter().map(|member| member.url.to_string());
+                    (
+                        frontend.cluster.key.to_string(),
+                        urls.collect::<Vec<_>>(),
+                        frontend.cluster.options.https_redirect,
+                    )
                 });
                 assert_eq!(held_now, expected, "core {core} holds {host}");
                 self.check_members(host, held.as_deref());
@@ -316,8 +322,8 @@ impl World {
         }
     }
 
-    fn check_members(&self, host: &str, held: Option<&Frontend>) {
-        let members = held.map_or(&[][..], |frontend| &frontend.members);
+    fn check_members(&self, host: &str, held: Option<&Route>) {
+        let members = held.map_or(&[][..], |route| &route.marks);
         assert!(members.iter().all(|member| !member.is_removed()), "{host} has members that have left");
         if self.dead.get(host).is_none_or(BTreeSet::is_empty) {
             assert!(members.iter().all(|member| !member.is_dead_external(self.now)), "{host} has marks that are gone");

@@ -11,9 +11,10 @@ fn routes_of_a_snapshot_stay_until_redis_denies_them() {
         .map(|host| (Arc::from(*host), kept_route(if *host == "x.wild" { "*.wild" } else { host }, &record)));
     let mut scene = Scene::with(routes.collect());
     let known = |scene: &Scene| {
-        let KnownRoutes { frontends, unused } = scene.state.routes();
-        let unused = unused.iter().map(|(host, route)| format!("{host} {}", route.record.backends[0].host()));
-        let used = frontends.iter().map(|frontend| format!("{} in use", frontend.host));
+        let KnownRoutes { routes, unused } = scene.state.routes();
+        let unused =
+            unused.iter().map(|(host, route)| format!("{host} {}", route.record.backends[0].endpoint().host()));
+        let used = routes.iter().map(|route| format!("{} in use", route.host));
         used.chain(unused).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
     };
     scene.up(true);
@@ -28,7 +29,8 @@ fn routes_of_a_snapshot_stay_until_redis_denies_them() {
     });
     assert_eq!(known(&scene), "bad one, late one, moved two, same in use, x.wild one");
     assert_eq!(scene.told(), ["same is one"], "nobody is told of what nobody asked for");
-    let made: Vec<_> = scene.state.take_unresolved().iter().map(|backend| backend.url().host().to_owned()).collect();
+    let made: Vec<_> =
+        scene.state.take_unresolved().iter().map(|backend| backend.endpoint().host().to_owned()).collect();
     assert_eq!(made, ["one"], "names are looked up for what is in use alone");
     // Redis tells of a change and of an end.
     scene.touch("late");
@@ -104,9 +106,9 @@ fn a_mark_without_an_end_counts_for_a_while_and_a_newer_one_for_its_own() {
     };
     scene.reply_all(|_| endless(&[0]));
     let barred = |scene: &mut Scene| {
-        let frontend = scene.state.frontends.get("h").expect("in use");
+        let route = scene.state.catalog.get("h").expect("in use");
         let now = scene.now;
-        frontend.members.iter().map(|member| member.is_dead_external(now)).collect::<Vec<_>>()
+        route.marks.iter().map(|mark| mark.is_dead_external(now)).collect::<Vec<_>>()
     };
     assert_eq!(barred(&mut scene), [true, false]);
     scene.now = scene.now + Duration::from_secs(20);

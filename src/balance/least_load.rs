@@ -1,0 +1,42 @@
+//! `leastLoad`: the member with the most free slots (x0d), or without capacities the one with the fewest requests in
+//! flight for its share.
+
+use super::Candidates;
+use std::cmp::Reverse;
+
+/// From this number of members on, the better one of two that are drawn at random is taken. That spreads as well, and
+/// its cost does not grow (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
+const MANY: usize = 32;
+
+/// Pairs that are drawn before all members are walked.
+const DRAWS: usize = 4;
+
+pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Option<usize> {
+    let count = candidates.len();
+    if count >= MANY {
+        for _ in 0..DRAWS {
+            let pair = [rng.usize(..count), rng.usize(..count)];
+            let better = pair.into_iter().filter(|place| candidates.is_eligible(*place));
+            if let Some(place) = better.min_by_key(|place| load(candidates, *place)) {
+                return Some(place);
+            }
+        }
+    }
+    // Where loads are equal, the walk's start decides: an idle cluster serves from all members in turn.
+    let start = if candidates.cluster.has_capacities() { 0 } else { rng.usize(..count.max(1)) };
+    let places = (start..count).chain(0..start).filter(|place| candidates.is_eligible(*place));
+    places.min_by_key(|place| load(candidates, *place))
+}
+
+/// What is compared, least first: members without a capacity before those with one, then free slots, then requests for
+/// the share.
+fn load(candidates: &Candidates<'_>, place: usize) -> (Reverse<u64>, u64) {
+    let member = &candidates.cluster.members[place];
+    let in_flight = candidates.in_flight(place);
+    let usable = member.usable_capacity(candidates.cluster.options.slow_start, candidates.now);
+    if usable == u32::MAX {
+        let per_share = (in_flight + 1) * (1 << 32) / candidates.share(place).max(1);
+        return (Reverse(u64::MAX), per_share);
+    }
+    (Reverse(u64::from(usable).saturating_sub(in_flight)), 0)
+}

@@ -1,0 +1,249 @@
+//! Admission: which request gets a slot of a member now, and which one waits.
+//!
+//! A slot is a request in flight at a member. Taking one is an atomic increment bounded by the member's capacity; no lock
+//! is taken while no request waits. Requests that find no room wait in one queue for all cores, oldest first; a slot that
+//! is given back goes to the oldest that can use it. Two rules make that exact:
+//!
+//! * A request looks at the length of the queue before it takes a slot, and waits behind those that wait already.
+//! * A request that joins the queue looks for room once more behind that, under the lock; a slot is given back before the
+//!   length of the queue is looked at. So a slot that becomes free while a request joins is seen by one of the two.
+
+mod permit;
+mod queue;
+
+pub use permit::Permit;
+pub use queue::{Choice, GrantSink, Joined, Ticket, Waiter};
+
+use super::cluster::{Cluster, Service, capacity_of};
+use super::endpoint::Endpoint;
+use super::history::History;
+use super::member::{Member, MemberState};
+use super::options::Scheduler;
+use crate::base::clock::Moment;
+use queue::Queue;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The part of a cluster that outlives edits of its list and options: who holds slots, who waits.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// Slots held, over all members that have ever been in the list.
+    in_flight: AtomicU32,
+    tunnels: AtomicU32,
+    /// The length of the queue, to be read without its lock.
+    waiting: AtomicU32,
+    /// Requests that have waited.
+    queued: AtomicU64,
+    /// Requests refused because the queue was full, or that waited for too long.
+    dropped: AtomicU64,
+    /// The turn of the scheduler `rr`.
+    turn: AtomicUsize,
+    history: History,
+    queue: Mutex<Queue>,
+}
+
+impl Cluster {
+    /// Whether a new request has to join the queue before it may take a slot: others wait.
+    pub fn is_queueing(&self) -> bool {
+        self.admission.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Takes a slot of the member at `place`, if that and the cluster have one.
+    pub fn try_take(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
+        let permit = self.take_slot(place, now);
+        if permit.is_none() {
+            // The attempt may have held the last slot of the cluster for an instant, just when another request looked.
+            self.admission.serve_if_waiting();
+        }
+        permit
+    }
+
+    fn take_slot(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
+        let member = self.members.get(place).filter(|member| member.is_up())?;
+        let in_flight = &self.admission.in_flight;
+        match self.options.max_requests.map(NonZeroU32::get) {
+            None => _ = in_flight.fetch_add(1, Ordering::SeqCst),
+            Some(limit) => {
+                let more = |held| (held < limit).then_some(held + 1);
+                in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+            }
+        }
+        if !member.try_take(self.options.slow_start, now) {
+            in_flight.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
+        Some(Permit::new(Arc::clone(self), place))
+    }
+
+    /// Whether the cluster as a whole takes another request (`maxRequests`).
+    pub fn has_room(&self) -> bool {
+        self.options.max_requests.is_none_or(|limit| self.admission.in_flight() < limit.get())
+    }
+
+    /// A slot for a request that waits.
+    fn slot_for(self: &Arc<Self>, choice: &Choice, now: Moment) -> Option<Permit> {
+        let fits = |place: usize| self.members.get(place).is_some_and(|member| choice.fits(member.backend.id()));
+        // Those that wait are spread over the members too, unless the list's order is meant.
+        let turn = if self.options.scheduler == Scheduler::Chance { 0 } else { self.admission.next_turn() };
+        let first = turn.checked_rem(self.members.len()).unwrap_or(0);
+        let mut places = (first..self.members.len()).chain(0..first);
+        if let Choice::Only(_) = choice {
+            return places.filter(|place| fits(*place)).find_map(|place| self.take_slot(place, now));
+        }
+        let Service::Role(role) = self.service(fits, now) else { return None };
+        let serves = |place: &usize| {
+            let member = self.members.get(*place);
+            member.is_some_and(|member| member.role() == role && member.attributes.weight > 0) && fits(*place)
+        };
+        places.find_map(|place| serves(&place).then(|| self.take_slot(place, now)).flatten())
+    }
+
+    /// Joins the queue, or gets a slot that has become free in the meantime. `ticket` is the place that the request has
+    /// already: it keeps it, and `waiter` takes the place of the one before.
+    ///
+    /// Takes a lock: for requests that have to wait, and for nothing else.
+    pub fn join(self: &Arc<Self>, waiter: Waiter, ticket: Option<Ticket>, now: Moment) -> Joined {
+        let admission = &self.admission;
+        let mut queue = admission.lock();
+        if ticket.is_none() && queue.len() >= self.options.queue.limit as usize {
+            admission.dropped.fetch_add(1, Ordering::Relaxed);
+            return Joined::Refused;
+        }
+        if ticket.is_none() {
+            admission.queued.fetch_add(1, Ordering::Relaxed);
+        }
+        let ticket = queue.insert(waiter, ticket);
+        admission.note_waiting(&queue);
+        // Behind the length: a slot that is given back from now on finds the request in the queue.
+        drop(queue);
+        match admission.serve_except(now, Some(ticket)) {
+            Some(permit) => Joined::Permit(permit),
+            None => Joined::Waiting(ticket),
+        }
+    }
+
+    /// Makes this list the one that waiting requests are served from, and serves them.
+    pub(super) fn publish(self: &Arc<Self>, now: Moment) {
+        for member in &self.members {
+            member.state.set_capacity(capacity_of(member));
+        }
+        self.admission.lock().cluster = Some(Arc::downgrade(self));
+        self.admission.serve(now);
+    }
+}
+
+impl Admission {
+    /// Requests in flight, over all members.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Tunnels, over all members.
+    pub fn tunnels(&self) -> u32 {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Requests that have had to wait, since the cluster was made.
+    pub fn queued(&self) -> u64 {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Requests that the queue refused or kept for too long, since the cluster was made.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that has waited for too long.
+    pub fn note_timeout(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests and failures of the last minute.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The number of the next turn of the scheduler `rr`.
+    pub fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes a request out of the queue. Returns whether it was still there; otherwise its grant is on the way.
+    pub fn leave(&self, ticket: Ticket) -> bool {
+        let mut queue = self.lock();
+        let was_there = queue.remove(ticket).is_some();
+        self.note_waiting(&queue);
+        was_there
+    }
+
+    /// Remembers the state of a member that has left its list, for as long as a request of it is in flight.
+    pub(super) fn note_departed(&self, member: &Member) {
+        let departed = &mut self.lock().departed;
+        departed.retain(|(_, state)| state.strong_count() > 0);
+        departed.push((member.url.endpoint().clone(), Arc::downgrade(&member.state)));
+    }
+
+    /// The state of a member that left, if one of its requests is still in flight.
+    pub(super) fn take_departed(&self, endpoint: &Endpoint) -> Option<Arc<MemberState>> {
+        let departed = &mut self.lock().departed;
+        let place = departed.iter().position(|(left, _)| left == endpoint)?;
+        departed.swap_remove(place).1.upgrade()
+    }
+
+    /// Gives free slots to the requests that wait, oldest first.
+    pub(super) fn serve(&self, now: Moment) {
+        let other = self.serve_except(now, None);
+        debug_assert!(other.is_none(), "a grant without a ticket");
+    }
+
+    /// The same, and returns the slot that `own` gets instead of sending it.
+    fn serve_except(&self, now: Moment, own: Option<Ticket>) -> Option<Permit> {
+        let mut own_permit = None;
+        while let Some((ticket, waiter, permit)) = self.next_grant(now) {
+            if own == Some(ticket) {
+                own_permit = Some(permit);
+            } else if let Err(permit) = waiter.sink.grant(waiter.exchange, ticket, permit) {
+                // Its core is gone. The slot goes to the next one by this loop, not by recursion.
+                permit.give_back_silently();
+            }
+        }
+        own_permit
+    }
+
+    fn serve_if_waiting(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.serve(Moment::ZERO);
+        }
+    }
+
+    fn next_grant(&self, now: Moment) -> Option<(Ticket, Waiter, Permit)> {
+        let mut queue = self.lock();
+        queue.now = queue.now.max(now);
+        let now = queue.now;
+        let cluster = queue.cluster.as_ref().and_then(std::sync::Weak::upgrade)?;
+        if queue.len() == 0 || !cluster.has_room() {
+            return None;
+        }
+        let (ticket, permit) = queue.first_served(|choice| cluster.slot_for(choice, now))?;
+        let waiter = queue.remove(ticket)?;
+        self.note_waiting(&queue);
+        Some((ticket, waiter, permit))
+    }
+
+    fn note_waiting(&self, queue: &Queue) {
+        self.waiting.store(u32::try_from(queue.len()).unwrap_or(u32::MAX), Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! The right to have a request at a member.
+
+use super::Cluster;
+use crate::cluster::Member;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A slot of a member. It is given back when dropped, and goes to the oldest request that waits. A permit whose slot was
+/// given back early still says which member it was for.
+#[derive(Debug)]
+pub struct Permit {
+    cluster: Arc<Cluster>,
+    place: u32,
+    holds_slot: bool,
+    holds_tunnel: bool,
+}
+
+impl Permit {
+    pub(super) fn new(cluster: Arc<Cluster>, place: usize) -> Self {
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        Self { cluster, place, holds_slot: true, holds_tunnel: false }
+    }
+
+    /// The list that the member was chosen from.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The member's place in the list of [`Permit::cluster`].
+    pub fn place(&self) -> usize {
+        self.place as usize
+    }
+
+    /// The member.
+    #[expect(clippy::indexing_slicing, reason = "a permit is made for a member of its own list")]
+    pub fn member(&self) -> &Member {
+        &self.cluster.members[self.place()]
+    }
+
+    /// Takes one of the cluster's tunnels (`maxTunnels`) besides, for a request that may become one. Returns whether there
+    /// was one. It is given back with the permit.
+    pub fn reserve_tunnel(&mut self) -> bool {
+        let limit = self.cluster.options.max_tunnels.map_or(u32::MAX, NonZeroU32::get);
+        let tunnels = &self.cluster.admission.tunnels;
+        let more = |held: u32| (held < limit).then_some(held + 1);
+        self.holds_tunnel =
+            self.holds_tunnel || tunnels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        self.holds_tunnel
+    }
+
+    /// Gives the slot back early: the member is done with the request. A reserved tunnel stays if the request became one.
+    pub fn give_back(&mut self, keeps_tunnel: bool) {
+        if !keeps_tunnel && std::mem::take(&mut self.holds_tunnel) {
+            self.cluster.admission.tunnels.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.free_slot() {
+            self.cluster.admission.serve_if_waiting();
+        }
+    }
+
+    /// Gives the slot back and leaves it to the caller to serve the next request.
+    pub(super) fn give_back_silently(mut self) {
+        self.free_slot();
+    }
+
+    /// Frees the slot. Returns whether there was one.
+    fn free_slot(&mut self) -> bool {
+        if !std::mem::take(&mut self.holds_slot) {
+            return false;
+        }
+        if let Some(member) = self.cluster.members.get(self.place()) {
+            member.state.give_back();
+        }
+        let before = self.cluster.admission.in_flight.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0, "a slot was given back twice");
+        true
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.give_back(false);
+    }
+}

@@ -1,0 +1,232 @@
+use super::*;
+use crate::cluster::attributes::{Attributes, Role};
+use crate::cluster::{Backend, BackendId, BackendUrl, Member, MemberState, Options};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+const NOW: Moment = Moment::ZERO;
+
+#[derive(Debug)]
+struct Core(Mutex<Sender<(u64, Permit)>>);
+
+impl GrantSink for Core {
+    fn grant(&self, exchange: u64, _: Ticket, permit: Permit) -> Result<(), Permit> {
+        self.0.lock().expect("a lock").send((exchange, permit)).map_err(|error| error.0.1)
+    }
+}
+
+fn core() -> (Arc<dyn GrantSink>, Receiver<(u64, Permit)>) {
+    let (sender, receiver) = channel();
+    (Arc::new(Core(Mutex::new(sender))), receiver)
+}
+
+fn member(id: u64, role: Role, capacity: u32) -> Member {
+    let url = BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL");
+    let backend = Arc::new(Backend::new(BackendId::new(id), url.endpoint().clone()));
+    let attributes = Attributes { role, capacity: NonZeroU32::new(capacity), ..Attributes::default() };
+    Member::new(url, backend, attributes, Arc::new(MemberState::new()))
+}
+
+fn publish(
+    members: impl IntoIterator<Item = Member>,
+    options: &[(&str, &str)],
+    admission: &Arc<Admission>,
+) -> Arc<Cluster> {
+    let (options, errors) = Options::read(options.iter().copied(), &Options::default());
+    assert_eq!(errors, []);
+    let members = members.into_iter().collect();
+    let cluster = Cluster::new("a".into(), "x".into(), members, Arc::new(options), Arc::clone(admission));
+    let cluster = Arc::new(cluster);
+    cluster.publish(NOW);
+    cluster
+}
+
+fn cluster(members: &[(Role, u32)], options: &[(&str, &str)]) -> Arc<Cluster> {
+    let members = members.iter().zip(1..).map(|((role, capacity), id)| member(id, *role, *capacity));
+    publish(members, options, &Arc::default())
+}
+
+fn admit(cluster: &Arc<Cluster>) -> Option<Permit> {
+    if cluster.is_queueing() { None } else { cluster.slot_for(&Choice::Any, NOW) }
+}
+
+fn join(cluster: &Arc<Cluster>, sink: &Arc<dyn GrantSink>, exchange: u64, choice: Choice) -> Joined {
+    cluster.join(Waiter { sink: Arc::clone(sink), exchange, choice }, None, NOW)
+}
+
+fn waits(cluster: &Arc<Cluster>, sink: &Arc<dyn GrantSink>, exchange: u64) -> Ticket {
+    match join(cluster, sink, exchange, Choice::Any) {
+        Joined::Waiting(ticket) => ticket,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn roles_serve_in_overload_and_outage() {
+    use Role::{Active, Backup, Standby};
+    let cluster = cluster(&[(Active, 1), (Standby, 1), (Backup, 1)], &[]);
+    let all = |_: usize| true;
+    assert_eq!(cluster.service(all, NOW), Service::Role(Active));
+    let first = cluster.try_take(0, NOW).expect("room");
+    assert_eq!(cluster.service(all, NOW), Service::Role(Standby));
+    let second = cluster.try_take(1, NOW).expect("room");
+    assert_eq!(cluster.service(all, NOW), Service::Full, "a full cluster does not spill to backup");
+    cluster.members[0].state.set_down(true, NOW);
+    assert_eq!(cluster.service(all, NOW), Service::Full);
+    cluster.members[1].state.set_down(true, NOW);
+    assert_eq!(cluster.service(all, NOW), Service::Role(Backup));
+    cluster.members[2].state.set_disabled(true, NOW);
+    assert_eq!(cluster.service(all, NOW), Service::Unavailable);
+    drop((first, second));
+    assert_eq!(cluster.admission.in_flight(), 0);
+}
+
+#[test]
+fn a_slot_goes_to_the_oldest_and_past_a_core_that_is_gone() {
+    let cluster = cluster(&[(Role::Active, 1)], &[]);
+    let permit = admit(&cluster).expect("room");
+    let (gone, receiver) = core();
+    drop(receiver);
+    let (sink, grants) = core();
+    for (sink, exchange) in [(&gone, 1), (&sink, 2), (&sink, 3)] {
+        waits(&cluster, sink, exchange);
+    }
+    drop(permit);
+    let (exchange, permit) = grants.try_recv().expect("a grant");
+    assert_eq!(exchange, 2);
+    assert!(grants.try_recv().is_err());
+    assert!(admit(&cluster).is_none(), "a newcomer waits behind those who wait");
+    drop(permit);
+    drop(grants.try_recv().expect("a grant").1);
+    assert_eq!((cluster.admission.in_flight(), cluster.admission.waiting()), (0, 0));
+    assert_eq!((cluster.admission.queued(), cluster.admission.dropped()), (3, 0));
+}
+
+#[test]
+fn who_leaves_is_passed_over_and_the_queue_has_an_end() {
+    let cluster = cluster(&[(Role::Active, 1)], &[("queueLimit", "2")]);
+    let permit = admit(&cluster).expect("room");
+    let (sink, grants) = core();
+    let first = waits(&cluster, &sink, 1);
+    waits(&cluster, &sink, 2);
+    assert!(matches!(join(&cluster, &sink, 3, Choice::Any), Joined::Refused));
+    assert!(cluster.admission.leave(first));
+    waits(&cluster, &sink, 4);
+    drop(permit);
+    let order: Vec<_> = std::iter::from_fn(|| grants.try_recv().ok()).map(|(exchange, _)| exchange).collect();
+    assert_eq!(order, [2, 4]);
+    assert_eq!(cluster.admission.dropped(), 1);
+}
+
+#[test]
+fn a_request_that_cannot_use_a_slot_holds_up_no_other() {
+    let cluster = cluster(&[(Role::Active, 1), (Role::Active, 1)], &[]);
+    let [one, two] = [0, 1].map(|place| cluster.try_take(place, NOW).expect("room"));
+    let (sink, grants) = core();
+    let except = |id| Choice::Except([BackendId::new(id)].into());
+    assert!(matches!(join(&cluster, &sink, 1, except(1)), Joined::Waiting(_)));
+    assert!(matches!(join(&cluster, &sink, 2, Choice::Only(BackendId::new(2))), Joined::Waiting(_)));
+    waits(&cluster, &sink, 3);
+    drop(one);
+    let (exchange, third) = grants.try_recv().expect("a grant");
+    assert_eq!((exchange, third.place()), (3, 0), "the first two have no use for it");
+    drop(two);
+    let (exchange, first) = grants.try_recv().expect("a grant");
+    assert_eq!((exchange, first.place()), (1, 1));
+    drop(third);
+    assert!(grants.try_recv().is_err(), "the one that is left waits for the second member");
+    match join(&cluster, &sink, 4, Choice::Any) {
+        Joined::Permit(permit) => assert_eq!(permit.place(), 0, "a newcomer takes what the one that waits cannot use"),
+        other => panic!("{other:?}"),
+    }
+    drop(first);
+    assert_eq!(grants.try_recv().expect("a grant").0, 2);
+}
+
+#[test]
+fn more_room_is_taken_at_once_and_less_takes_nothing_back() {
+    let old = cluster(&[(Role::Active, 1)], &[]);
+    let _held = admit(&old).expect("room");
+    let (sink, grants) = core();
+    (0..3).for_each(|exchange| _ = waits(&old, &sink, exchange));
+    let edit = |capacity| {
+        let mut member = old.members[0].clone();
+        member.attributes.capacity = NonZeroU32::new(capacity);
+        publish([member], &[], &old.admission)
+    };
+    let _wide = edit(3);
+    let permits: Vec<_> = grants.try_iter().collect();
+    assert_eq!(permits.iter().map(|(exchange, _)| *exchange).collect::<Vec<_>>(), [0, 1]);
+    let narrow = edit(2);
+    drop(permits);
+    assert_eq!(grants.try_iter().count(), 1, "one of two is let go before there is room for one");
+    assert!(narrow.try_take(0, NOW).is_some());
+}
+
+#[test]
+fn a_member_that_comes_up_takes_as_many_as_it_has_room_for() {
+    let cluster = cluster(&[(Role::Active, 1), (Role::Active, 2)], &[]);
+    cluster.members[1].state.set_down(true, NOW);
+    let _held = admit(&cluster).expect("room");
+    let (sink, grants) = core();
+    (0..3).for_each(|exchange| _ = waits(&cluster, &sink, exchange));
+    cluster.members[1].state.set_down(false, NOW);
+    cluster.serve(NOW);
+    let granted: Vec<_> = grants.try_iter().collect();
+    assert_eq!(
+        granted.iter().map(|(exchange, permit)| (*exchange, permit.place())).collect::<Vec<_>>(),
+        [(0, 1), (1, 1)]
+    );
+}
+
+#[test]
+fn tunnels_have_a_limit_of_their_own() {
+    let cluster = cluster(&[(Role::Active, 1)], &[("maxTunnels", "1")]);
+    let mut tunnel = admit(&cluster).expect("room");
+    assert!(tunnel.reserve_tunnel());
+    tunnel.give_back(true);
+    let mut other = admit(&cluster).expect("a tunnel holds no slot");
+    assert!(!other.reserve_tunnel());
+    assert_eq!((cluster.admission.in_flight(), cluster.admission.tunnels()), (1, 1));
+    drop(tunnel);
+    assert!(other.reserve_tunnel());
+    other.give_back(false);
+    assert_eq!((cluster.admission.in_flight(), cluster.admission.tunnels()), (0, 0));
+}
+
+#[test]
+fn threads_never_exceed_the_capacity_and_lose_no_slot() {
+    const THREADS: u64 = 4;
+    const REQUESTS: u64 = 5_000;
+    let cluster = cluster(&[(Role::Active, 2), (Role::Active, 1)], &[("maxRequests", "2")]);
+    let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let serve = |permit: Permit| {
+        most.fetch_max(held.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::hint::spin_loop();
+        held.fetch_sub(1, Ordering::SeqCst);
+        drop(permit);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let (sink, grants) = core();
+                for exchange in 0..REQUESTS {
+                    if let Some(permit) = admit(&cluster) {
+                        serve(permit);
+                        continue;
+                    }
+                    match join(&cluster, &sink, exchange, Choice::Any) {
+                        Joined::Permit(permit) => serve(permit),
+                        Joined::Waiting(_) => {
+                            let grant = grants.recv_timeout(Duration::from_secs(60));
+                            serve(grant.expect("a waiter was forgotten").1);
+                        }
+                        Joined::Refused => panic!("the queue is long enough"),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!((cluster.admission.in_flight(), cluster.admission.waiting()), (0, 0));
+    assert!((1..=2).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+}

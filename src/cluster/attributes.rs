@@ -1,0 +1,219 @@
+//! Attributes of a backend, written behind `#` in its URL. All of them may change while the backend stays.
+
+use super::options::values::{FLAG, LIMIT, TIME_OR_ZERO, read_whole};
+use super::options::{Kind, shorten};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// The greatest weight, as HAProxy's.
+const MAX_WEIGHT: u32 = 256;
+
+/// When a backend serves. Source: x0d's director, 0.5 and 0.6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It serves.
+    #[default]
+    Active,
+    /// It serves when every active one is full, down or disabled: help in an overload.
+    Standby,
+    /// It serves when no active and no standby one is up: help in an outage. A full cluster queues instead.
+    Backup,
+}
+
+impl Role {
+    /// Every role, in the order in which they serve.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Standby, Self::Backup];
+
+    /// The name in URLs, views and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Standby => "standby",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a list entry says of a backend beside its endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// The greatest number of requests in flight, over all cores; `None` for any.
+    pub capacity: Option<NonZeroU32>,
+    /// The share of requests beside other members, 0 to 256. 0 gets only requests that name the backend.
+    pub weight: u32,
+    /// When it serves.
+    pub role: Role,
+    /// How long its share and its capacity take to rise to their full size once it is up; `None` for the cluster's
+    /// `slowStart`.
+    pub slow_start: Option<Duration>,
+    /// It gets no new requests.
+    pub is_disabled: bool,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self { capacity: None, weight: 1, role: Role::Active, slow_start: None, is_disabled: false }
+    }
+}
+
+const WEIGHT: Kind<u32> = Kind { expected: "a whole number from 0 to 256", read: |text| read_whole(text, MAX_WEIGHT) };
+
+const ROLE: Kind<Role> =
+    Kind { expected: "active, standby or backup", read: |text| Role::ALL.into_iter().find(|role| role.name() == text) };
+
+/// One attribute: name, values and meaning.
+pub struct AttributeDefinition {
+    /// The name.
+    pub name: &'static str,
+    /// The values, for messages.
+    pub expected: &'static str,
+    /// The meaning, for the documentation.
+    pub meaning: &'static str,
+    set: fn(&mut Attributes, &str) -> bool,
+    copy: fn(&mut Attributes, &Attributes),
+}
+
+impl fmt::Debug for AttributeDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+macro_rules! attributes {
+    ($($name:literal, $field:ident, $kind:expr, $meaning:literal;)*) => {
+        /// Every attribute but those of the connection (`proxy`, `sni`), which belong to the endpoint.
+        pub const ATTRIBUTES: &[AttributeDefinition] = &[$(AttributeDefinition {
+            name: $name,
+            expected: $kind.expected,
+            meaning: $meaning,
+            set: |attributes, text| match ($kind.read)(text) {
+                Some(value) => {
+                    attributes.$field = value.into();
+                    true
+                }
+                None => false,
+            },
+            copy: |attributes, from| attributes.$field.clone_from(&from.$field),
+        }),*];
+    };
+}
+
+attributes! {
+    "capacity", capacity, LIMIT, "Requests in flight at this backend, over all cores of a node; 0 for any number";
+    "weight", weight, WEIGHT, "Share of requests; 0 for those alone that name the backend";
+    "role", role, ROLE, "When it serves: always, in an overload, in an outage";
+    "slowStart", slow_start, TIME_OR_ZERO, "How long share and capacity take to rise; the frontend's slowStart where absent";
+    "disabled", is_disabled, FLAG, "It gets no new requests";
+}
+
+/// Words without a value, and what they stand for. Source: x0's documents.
+const WORDS: [(&str, &str, &str); 4] = [
+    ("disabled", "disabled", "true"),
+    ("disable", "disabled", "true"),
+    ("backup", "role", "backup"),
+    ("standby", "role", "standby"),
+];
+
+/// An attribute whose value is wrong.
+#[derive(Clone, Debug)]
+pub struct AttributeError {
+    definition: &'static AttributeDefinition,
+    found: Box<str>,
+}
+
+impl AttributeError {
+    /// Gives the attribute the value that it has in `before`.
+    pub(super) fn keep(&self, attributes: &mut Attributes, before: &Attributes) {
+        (self.definition.copy)(attributes, before);
+    }
+}
+
+impl PartialEq for AttributeError {
+    fn eq(&self, other: &Self) -> bool {
+        self.definition.name == other.definition.name && self.found == other.found
+    }
+}
+
+impl Eq for AttributeError {}
+
+impl fmt::Display for AttributeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AttributeDefinition { name, expected, .. } = self.definition;
+        write!(f, "{name} is {:?}, expected {expected}", self.found)
+    }
+}
+
+impl Attributes {
+    /// Reads attributes from the query and the fragment of a URL; the fragment wins. In the query only `capacity` and
+    /// the words without a value are known. An unknown name means nothing.
+    pub(super) fn read(query: &str, fragment: &str) -> (Self, Vec<AttributeError>) {
+        let (mut attributes, mut errors) = (Self::default(), Vec::new());
+        let in_query = query.split('&').map(|word| (word, false));
+        for (word, is_fragment) in in_query.chain(fragment.split('&').map(|word| (word, true))) {
+            let meant = match word.split_once('=') {
+                None => WORDS.iter().find(|(text, ..)| *text == word).map(|(_, name, value)| (*name, *value)),
+                Some((name, value)) => (is_fragment || name == "capacity").then_some((name, value)),
+            };
+            let Some((name, value)) = meant else { continue };
+            let Some(definition) = ATTRIBUTES.iter().find(|definition| definition.name == name) else { continue };
+            if !(definition.set)(&mut attributes, value) {
+                errors.push(AttributeError { definition, found: shorten(value).into() });
+            }
+        }
+        (attributes, errors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str, fragment: &str) -> (Attributes, Vec<String>) {
+        let (attributes, errors) = Attributes::read(query, fragment);
+        (attributes, errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn attributes_stand_in_the_fragment_and_some_in_the_query() {
+        let default = Attributes::default();
+        let capacity = NonZeroU32::new;
+        let table = [
+            ("", "", default.clone()),
+            ("x=1&weight=9", "x", default.clone()),
+            (
+                "capacity=4&backup&disable",
+                "",
+                Attributes { capacity: capacity(4), role: Role::Backup, is_disabled: true, ..default.clone() },
+            ),
+            (
+                "capacity=4",
+                "capacity=0&role=standby&weight=0",
+                Attributes { role: Role::Standby, weight: 0, ..default.clone() },
+            ),
+            (
+                "",
+                "slowStart=30s&disabled&proxy=v2",
+                Attributes { slow_start: Some(Duration::from_secs(30)), is_disabled: true, ..default.clone() },
+            ),
+            ("", "disabled=false&backup", Attributes { role: Role::Backup, ..default }),
+        ];
+        for (query, fragment, expected) in table {
+            assert_eq!(read(query, fragment), (expected, vec![]), "?{query}#{fragment}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_value_is_named() {
+        let (attributes, errors) = read("capacity=x", "weight=257&role=spare&slowStart=soon&disabled=1");
+        assert_eq!(attributes, Attributes::default());
+        assert_eq!(errors.len(), 5, "{errors:?}");
+        assert_eq!(errors[1], "weight is \"257\", expected a whole number from 0 to 256");
+    }
+}

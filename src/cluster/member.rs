@@ -1,0 +1,188 @@
+//! A member of a cluster: its entry in the list, and the live state that all cores share.
+
+use super::attributes::{Attributes, Role};
+use super::backend::Backend;
+use super::backend_url::BackendUrl;
+use super::history::History;
+use crate::base::clock::Moment;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The whole of a share; slow start counts in parts of it.
+const WHOLE: u64 = 1024;
+
+/// A member as one list has it. Immutable; an edit of the list makes a new one around the same [`MemberState`].
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The list entry.
+    pub url: BackendUrl,
+    /// The backend, which other clusters may share.
+    pub backend: Arc<Backend>,
+    /// Its attributes. They differ from those of the entry where that has a wrong value and an older one goes on.
+    pub attributes: Attributes,
+    /// Its live state.
+    pub state: Arc<MemberState>,
+    identity: u64,
+}
+
+/// The live state of an endpoint in a cluster, shared by all cores and by every list that the endpoint stays in.
+#[derive(Debug, Default)]
+pub struct MemberState {
+    /// Requests that hold a slot.
+    in_flight: AtomicU32,
+    /// The greatest number of them; 0 for any. The same as in the newest attributes, so that an exchange that still
+    /// holds an older list is bound by it too.
+    capacity: AtomicU32,
+    /// Microseconds of the moment at which it was added or came back; 0 where it was there from the beginning.
+    up_since: AtomicU64,
+    is_down: AtomicBool,
+    is_disabled: AtomicBool,
+    is_removed: AtomicBool,
+    history: History,
+}
+
+impl MemberState {
+    /// The state of a member that has been there from the beginning: there is no slow start.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state of a member that is added to a running cluster at `now`.
+    pub fn added(now: Moment) -> Self {
+        Self { up_since: AtomicU64::new(now.as_micros()), ..Self::default() }
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Sets the capacity for every list that the member is in; 0 for any.
+    pub(super) fn set_capacity(&self, capacity: u32) {
+        self.capacity.store(capacity, Ordering::SeqCst);
+    }
+
+    /// Whether a monitor has found it down.
+    pub fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
+    }
+
+    /// Notes the verdict of a monitor. [`Cluster::serve`](super::Cluster::serve) is to follow where the member is up.
+    pub fn set_down(&self, is_down: bool, now: Moment) {
+        if self.is_down.swap(is_down, Ordering::SeqCst) && !is_down {
+            self.up_since.store(now.as_micros(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an operator has taken it out of service at run time, beside the attribute `disabled`.
+    pub fn is_disabled(&self) -> bool {
+        self.is_disabled.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out of service, or puts it back; then [`Cluster::serve`](super::Cluster::serve) is to follow.
+    pub fn set_disabled(&self, is_disabled: bool, now: Moment) {
+        if self.is_disabled.swap(is_disabled, Ordering::SeqCst) && !is_disabled {
+            self.up_since.store(now.as_micros(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the member has left its list: it gets no new request from an older list either.
+    pub(super) fn mark_removed(&self) {
+        self.is_removed.store(true, Ordering::SeqCst);
+    }
+
+    /// Notes that the member is in its list again.
+    pub(super) fn mark_back(&self, now: Moment) {
+        self.up_since.store(now.as_micros(), Ordering::Relaxed);
+        self.is_removed.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the member has left its list.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
+    }
+
+    /// Since when it has been up; [`Moment::ZERO`] where that is the beginning.
+    pub fn up_since(&self) -> Moment {
+        Moment::from_micros(self.up_since.load(Ordering::Relaxed))
+    }
+
+    /// Requests and failures of the last minute.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn try_take(&self, usable: u32) -> bool {
+        if self.capacity.load(Ordering::SeqCst) == 0 {
+            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        let taken = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |held| {
+            let capacity = self.capacity.load(Ordering::SeqCst);
+            let usable = if capacity == 0 { u32::MAX } else { usable.min(capacity) };
+            (held < usable).then_some(held + 1)
+        });
+        taken.is_ok()
+    }
+
+    pub(super) fn give_back(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0, "a slot was given back twice");
+    }
+}
+
+impl Member {
+    /// A member of the list entry `url`.
+    pub fn new(url: BackendUrl, backend: Arc<Backend>, attributes: Attributes, state: Arc<MemberState>) -> Self {
+        let identity = xxh3_64(format!("{}#{:?}", backend.endpoint(), backend.endpoint().proxy_header()).as_bytes());
+        Self { url, backend, attributes, state, identity }
+    }
+
+    /// Whether it may serve at all: it is in the list, up and not disabled.
+    pub fn is_up(&self) -> bool {
+        !(self.attributes.is_disabled || self.state.is_removed() || self.state.is_down() || self.state.is_disabled())
+    }
+
+    /// How much of its share and capacity it has at `now`, in 1/1024. Slow start raises it from 1/16 to the whole.
+    pub fn ramp(&self, default_slow_start: Duration, now: Moment) -> u32 {
+        const FULL: u32 = 1024;
+        let slow_start = self.attributes.slow_start.unwrap_or(default_slow_start);
+        let since = self.state.up_since();
+        let elapsed = now.since(since);
+        if since == Moment::ZERO || elapsed >= slow_start {
+            return FULL;
+        }
+        let share = elapsed.as_micros() * u128::from(WHOLE) / slow_start.as_micros().max(1);
+        u32::try_from(share).unwrap_or(FULL).clamp(FULL / 16, FULL)
+    }
+
+    /// The requests that it may have in flight at `now`; `u32::MAX` for any.
+    pub fn usable_capacity(&self, default_slow_start: Duration, now: Moment) -> u32 {
+        let Some(capacity) = self.attributes.capacity else { return u32::MAX };
+        let ramp = u64::from(self.ramp(default_slow_start, now));
+        u32::try_from((u64::from(capacity.get()) * ramp).div_ceil(WHOLE)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it has a free slot.
+    pub fn has_room(&self, default_slow_start: Duration, now: Moment) -> bool {
+        self.attributes.capacity.is_none() || self.state.in_flight() < self.usable_capacity(default_slow_start, now)
+    }
+
+    /// Takes a slot, if one is free. Exact over all cores.
+    pub(super) fn try_take(&self, default_slow_start: Duration, now: Moment) -> bool {
+        self.state.try_take(self.usable_capacity(default_slow_start, now))
+    }
+
+    /// A number that the endpoint alone decides, the same on every node: the ring of `hash` and sticky sessions know the
+    /// member by it.
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// When it serves.
+    pub fn role(&self) -> Role {
+        self.attributes.role
+    }
+}

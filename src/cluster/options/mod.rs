@@ -1,0 +1,309 @@
+//! Options of a frontend: each is defined once, with its name, its values and its meaning.
+//!
+//! They stand in the hash `options:<pattern>` in Redis and in `"options"` of a routes file, nested ones with a dot in
+//! their name (`health.mode`). A wrong value is named and leaves what held before.
+
+mod scheduler;
+pub(super) mod values;
+
+pub use scheduler::{HashKey, Scheduler};
+pub(super) use values::Kind;
+
+use crate::health::MonitorSettings;
+use scheduler::{HASH_KEY, SCHEDULER};
+use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use values::{
+    BYTES, COUNT, FLAG, HEALTH_MODE, HOST, LIMIT, PATH, PERCENT, PROBE_METHOD, STATUS_SET, TEXT, TIME, TIME_OR_ZERO,
+    TOKEN,
+};
+
+/// Options of a frontend. `None` is the node's own setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether requests without encryption are redirected to `https`.
+    pub https_redirect: Option<bool>,
+    /// Whether every request gets a 503.
+    pub is_disabled: bool,
+    /// How a member is chosen.
+    pub scheduler: Scheduler,
+    /// The scheduler `hash` hashes this.
+    pub hash: HashKey,
+    /// The name of the cookie that keeps a client at its backend.
+    pub sticky_cookie: Option<Box<str>>,
+    /// The header by which clients in trusted networks name the backend.
+    pub backend_header: Option<Box<str>>,
+    /// The cookie by which clients in trusted networks name the backend.
+    pub backend_cookie: Option<Box<str>>,
+    /// Requests in flight over all members and cores.
+    pub max_requests: Option<NonZeroU32>,
+    /// Tunnels over all members and cores.
+    pub max_tunnels: Option<NonZeroU32>,
+    /// Admission.
+    pub queue: Queue,
+    /// Times.
+    pub timeouts: Timeouts,
+    /// The greatest size of a request's body, in bytes; 0 for any.
+    pub max_body_bytes: Option<u64>,
+    /// How often a request is tried again on another member.
+    pub retries: Option<u32>,
+    /// How long a member's share takes to rise once it is up.
+    pub slow_start: Duration,
+    /// Health monitor.
+    pub health: MonitorSettings,
+    /// The pairs that were read and are valid, for those who carry options elsewhere.
+    written: Vec<(&'static str, Box<str>)>,
+}
+
+/// Options of admission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that wait for a slot, over all cores.
+    pub limit: u32,
+    /// How long a request waits.
+    pub timeout: Duration,
+    /// `Retry-After` of this node's own 503 responses; zero for none.
+    pub retry_after: Duration,
+    /// Whether requests wait when no member is up, and not only when all are full.
+    pub enqueue_on_unavailable: bool,
+}
+
+/// Times of requests to one frontend. `None` is the node's own setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Opening a connection.
+    pub connect: Option<Duration>,
+    /// From the end of the request to the head of the response.
+    pub response: Option<Duration>,
+    /// Between two pieces of a body.
+    pub body: Option<Duration>,
+    /// How long a tunnel may be idle; zero for ever.
+    pub tunnel: Option<Duration>,
+    /// How long a response without a length, once begun, may be silent; zero for ever.
+    pub stream: Option<Duration>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            limit: 1024,
+            timeout: Duration::from_secs(30),
+            // What this node has said before there were options; x0d's default is 10 s.
+            retry_after: Duration::from_secs(1),
+            enqueue_on_unavailable: false,
+        }
+    }
+}
+
+/// One option: name, values and meaning.
+pub struct Definition {
+    /// The name.
+    pub name: &'static str,
+    /// The values, for messages.
+    pub expected: &'static str,
+    /// The meaning, for the documentation.
+    pub meaning: &'static str,
+    set: fn(&mut Options, &str) -> bool,
+    copy: fn(&mut Options, &Options),
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+macro_rules! definitions {
+    ($($name:literal, $($field:ident).+, $kind:expr, $meaning:literal;)*) => {
+        /// Every option.
+        pub const DEFINITIONS: &[Definition] = &[$(Definition {
+            name: $name,
+            expected: $kind.expected,
+            meaning: $meaning,
+            set: |options, text| match ($kind.read)(text) {
+                Some(value) => {
+                    options.$($field).+ = value.into();
+                    true
+                }
+                None => false,
+            },
+            copy: |options, from| options.$($field).+.clone_from(&from.$($field).+),
+        }),*];
+    };
+}
+
+definitions! {
+    "httpsRedirect", https_redirect, FLAG, "Whether requests without encryption are redirected to https";
+    "disabled", is_disabled, FLAG, "Whether every request gets a 503";
+    "scheduler", scheduler, SCHEDULER, "How a backend is chosen";
+    "hash.key", hash, HASH_KEY, "The part of a request that the scheduler hash hashes";
+    "sticky.cookie", sticky_cookie, TOKEN, "The name of the cookie that keeps a client at its backend";
+    "backend.header", backend_header, TOKEN, "The header by which clients in trusted networks name the backend";
+    "backend.cookie", backend_cookie, TOKEN, "The cookie by which clients in trusted networks name the backend";
+    "maxRequests", max_requests, LIMIT, "Requests in flight over all backends; 0 for any number";
+    "maxTunnels", max_tunnels, LIMIT, "Tunnels over all backends; 0 for any number";
+    "queueLimit", queue.limit, COUNT, "Requests that wait for a backend with room; the next one gets a 503";
+    "queueTimeout", queue.timeout, TIME, "How long a request waits for a backend with room, then it gets a 503";
+    "retryAfter", queue.retry_after, TIME_OR_ZERO, "Retry-After of this node's 503 responses; 0 for none";
+    "enqueueOnUnavailable", queue.enqueue_on_unavailable, FLAG, "Whether requests wait when no backend is up";
+    "connectTimeout", timeouts.connect, TIME, "Opening a connection to a backend";
+    "responseTimeout", timeouts.response, TIME, "From the end of a request to the head of its response";
+    "bodyTimeout", timeouts.body, TIME, "Between two pieces of a body";
+    "tunnelTimeout", timeouts.tunnel, TIME_OR_ZERO, "How long a tunnel may be idle; 0 for ever";
+    "streamTimeout", timeouts.stream, TIME_OR_ZERO, "How long a response without a length may be silent; 0 for ever";
+    "maxBodyBytes", max_body_bytes, BYTES, "Size of a request's body (413); 0 for any";
+    "retries", retries, COUNT, "How often a request is tried again on another backend";
+    "slowStart", slow_start, TIME_OR_ZERO, "How long share and capacity of a backend take to rise once it is up";
+    "health.mode", health.mode, HEALTH_MODE, "When backends are probed";
+    "health.method", health.method, PROBE_METHOD, "The method of a probe";
+    "health.path", health.path, PATH, "The path of a probe";
+    "health.host", health.host, HOST, "The Host of a probe";
+    "health.expect", health.expect, STATUS_SET, "The status codes of a good response";
+    "health.body", health.body, TEXT, "Text that the body of a good response contains";
+    "health.interval", health.interval, TIME, "The time between two probes of a backend";
+    "health.timeout", health.timeout, TIME, "How long a probe may take";
+    "health.rise", health.rise, COUNT, "Good probes in a row that bring a backend up";
+    "health.fall", health.fall, COUNT, "Bad probes in a row that take a backend down";
+    "health.stickyOffline", health.sticky_offline, FLAG, "Whether a backend that comes up again stays disabled";
+    "health.maxFailures", health.max_failures, COUNT, "Failed requests in a row that eject a backend; 0 for none";
+    "health.maxErrorPercent", health.max_error_percent, PERCENT, "Share of 5xx that ejects a backend; 0 for none";
+    "health.panicPercent", health.panic_percent, PERCENT, "Share of backends that is never ejected";
+}
+
+/// A name or value that cannot be used. Its `Display` has the option's name, not the frontend's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptionError {
+    /// The value cannot be read; what held before goes on.
+    BadValue {
+        /// The name of the option.
+        name: &'static str,
+        /// The value, shortened.
+        found: String,
+        /// The values that can be read.
+        expected: &'static str,
+    },
+    /// There is no option of this name.
+    Unknown {
+        /// The name, shortened.
+        name: String,
+    },
+}
+
+impl Options {
+    /// Reads options from their names and values. An option whose value is wrong has the value of `before`, and one that
+    /// is not named has its default.
+    pub fn read<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, before: &Self) -> (Self, Vec<OptionError>) {
+        let mut options = Self::default();
+        let mut errors = Vec::new();
+        for (name, value) in pairs {
+            match DEFINITIONS.iter().find(|definition| definition.name == name) {
+                Some(definition) if (definition.set)(&mut options, value) => {
+                    options.note_written(definition.name, Some(value));
+                }
+                Some(definition) => {
+                    (definition.copy)(&mut options, before);
+                    let Definition { name, expected, .. } = definition;
+                    let held = before.written.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+                    options.note_written(name, held);
+                    errors.push(OptionError::BadValue { name, found: shorten(value).into_owned(), expected });
+                }
+                None => errors.push(OptionError::Unknown { name: shorten(name).into_owned() }),
+            }
+        }
+        options.written.sort_unstable_by_key(|(name, _)| *name);
+        (options, errors)
+    }
+
+    /// Options where nothing is set: one object for all frontends.
+    pub fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<Options>> = LazyLock::new(Arc::default);
+        Arc::clone(&NONE)
+    }
+
+    /// Names and values that lead to these options, ordered by name.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.written.iter().map(|(name, value)| (*name, &**value))
+    }
+
+    fn note_written(&mut self, name: &'static str, value: Option<&str>) {
+        self.written.retain(|(known, _)| *known != name);
+        self.written.extend(value.map(|value| (name, value.into())));
+    }
+}
+
+/// A text for a message, cut to a length that suits a log.
+pub(super) fn shorten(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+impl fmt::Display for OptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadValue { name, found, expected } => write!(f, "{name} is {found:?}, expected {expected}"),
+            Self::Unknown { name } => write!(f, "{name:?} is not known here and means nothing"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::HealthMode;
+
+    #[test]
+    fn options_are_read_by_name_and_a_wrong_one_keeps_what_held() {
+        let (before, errors) = Options::read([("queueLimit", "64"), ("queueTimeout", "5s")], &Options::default());
+        assert!(errors.is_empty());
+        assert_eq!((before.queue.limit, before.queue.timeout), (64, Duration::from_secs(5)));
+        let pairs = [("queueLimit", "many"), ("scheduler", "leastLoad"), ("health.mode", "lazy"), ("queLimit", "1")];
+        let (after, errors) = Options::read(pairs, &before);
+        assert_eq!((after.queue.limit, after.queue.timeout), (64, Queue::default().timeout));
+        assert_eq!((after.scheduler, after.health.mode), (Scheduler::LeastLoad, HealthMode::Lazy));
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let expected = [
+            "queueLimit is \"many\", expected a whole number from 0 to 1000000",
+            "\"queLimit\" is not known here and means nothing",
+        ];
+        assert_eq!(errors, expected);
+        let pairs: Vec<_> = after.pairs().collect();
+        assert_eq!(pairs, [("health.mode", "lazy"), ("queueLimit", "64"), ("scheduler", "leastLoad")]);
+        assert_eq!(Options::read(pairs, &Options::default()).0, after, "what is carried on leads to the same");
+    }
+
+    #[test]
+    fn every_option_refuses_nonsense_and_names_are_distinct() {
+        let takes_any_text = ["health.body"];
+        for (place, definition) in DEFINITIONS.iter().enumerate() {
+            let (options, errors) = Options::read([(definition.name, "no such value")], &Options::default());
+            if !takes_any_text.contains(&definition.name) {
+                assert_eq!(errors.len(), 1, "{}", definition.name);
+                assert_eq!(options, Options::default(), "{}", definition.name);
+            }
+            assert!(DEFINITIONS[..place].iter().all(|other| other.name != definition.name));
+        }
+    }
+
+    #[test]
+    fn values_of_their_own_kind() {
+        let table = [
+            ("hash.key", "header:X-User", true),
+            ("hash.key", "header:", false),
+            ("hash.key", "body", false),
+            ("health.expect", "200-299,404", true),
+            ("health.expect", "299-200", false),
+            ("health.path", "/a b", false),
+            ("health.path", "x", false),
+        ];
+        for (name, value, is_good) in table {
+            let (_, errors) = Options::read([(name, value)], &Options::default());
+            assert_eq!(errors.is_empty(), is_good, "{name} {value}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Schedulers by name, and the key that `hash` hashes.
+
+use super::Kind;
+use super::values::TOKEN;
+
+/// How a member is chosen among those that may serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheduler {
+    /// Any, as likely as its weight (Hipache).
+    #[default]
+    Random,
+    /// In turn, by weight (smooth weighted round robin, nginx).
+    RoundRobin,
+    /// The first of the list that has room (x0d).
+    Chance,
+    /// The one with the most free slots (x0d); without capacities the one with the fewest requests for its weight.
+    LeastLoad,
+    /// The one that a key of the request leads to (consistent hashing with bounded loads).
+    Hash,
+}
+
+impl Scheduler {
+    /// Every scheduler.
+    pub const ALL: [Self; 5] = [Self::Random, Self::RoundRobin, Self::Chance, Self::LeastLoad, Self::Hash];
+
+    /// The name in options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::RoundRobin => "rr",
+            Self::Chance => "chance",
+            Self::LeastLoad => "leastLoad",
+            Self::Hash => "hash",
+        }
+    }
+}
+
+pub(super) const SCHEDULER: Kind<Scheduler> = Kind {
+    expected: "random, rr, chance, leastLoad or hash",
+    read: |text| Scheduler::ALL.into_iter().find(|scheduler| scheduler.name() == text),
+};
+
+/// The part of a request that the scheduler `hash` hashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    #[default]
+    Client,
+    /// The value of a header.
+    Header(Box<str>),
+    /// The value of a cookie.
+    Cookie(Box<str>),
+    /// The request target.
+    Uri,
+    /// The first segment of the path.
+    Segment,
+}
+
+pub(super) const HASH_KEY: Kind<HashKey> = Kind {
+    expected: "client, uri, segment, header:NAME or cookie:NAME",
+    read: |text| match (text, text.split_once(':')) {
+        ("client", _) => Some(HashKey::Client),
+        ("uri", _) => Some(HashKey::Uri),
+        ("segment", _) => Some(HashKey::Segment),
+        (_, Some(("header", name))) => (TOKEN.read)(name).map(HashKey::Header),
+        (_, Some(("cookie", name))) => (TOKEN.read)(name).map(HashKey::Cookie),
+        _ => None,
+    },
+};

@@ -1,0 +1,229 @@
+//! Clusters by their key and routes by their host: what the cores were told, and what changes of it. One for each source
+//! of routes.
+
+use super::backends::Backends;
+use crate::base::clock::Moment;
+use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, Mark, Options, Route};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Below this number of hosts or clusters no purge is worth its walk.
+const MIN_PURGE: usize = 1024;
+
+/// A list as it stands under a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FrontendRecord {
+    /// Item 0: any text, shown in the access log.
+    pub(super) id: Box<str>,
+    /// Items 1 and on. None at all is legal: the host is known, and no backend is alive.
+    pub(super) backends: Box<[BackendUrl]>,
+    /// The options of the frontend.
+    pub(super) options: Arc<Options>,
+}
+
+/// The clusters in use by their key, for every thread that wants to look at them. The lock is for those who look and for
+/// the source that changes them: no core waits for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clusters(Arc<RwLock<HashMap<Box<str>, Arc<Cluster>>>>);
+
+/// The cluster of each key and the route of each host in use.
+///
+/// All hosts that resolve to one key share its cluster, and all cores are given the same `Arc<Route>` for a host, so one
+/// core's marks are seen by all. A core that looks up a host again after a change or an eviction finds the same route: it
+/// is held here too, and let go when two purges in a row found that nobody else holds it. That bounds the hosts to three
+/// times those that cores hold, or 2 × 1024 more than these. Whoever uses a member holds its route, or is not told that it
+/// is removed. A cluster is let go when no route and no slot of it is left.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    clusters: Clusters,
+    by_host: HashMap<Arc<str>, InUse>,
+    backends: Backends,
+    purge_at: usize,
+    purge_clusters_at: usize,
+}
+
+#[derive(Debug)]
+struct InUse {
+    route: Arc<Route>,
+    /// The last purge found it held by nobody else, and it was not asked for since.
+    is_idle: bool,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::new(Clusters::default())
+    }
+}
+
+impl Clusters {
+    /// The clusters that a route leads to, in the order of their keys.
+    pub(super) fn list(&self) -> Vec<Arc<Cluster>> {
+        let clusters = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let used = clusters.values().filter(|cluster| Arc::strong_count(cluster) > 1);
+        let mut list: Vec<_> = used.cloned().collect();
+        list.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        list
+    }
+
+    /// The cluster of this key.
+    pub(super) fn get(&self, key: &str) -> Option<Arc<Cluster>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn put(&self, cluster: &Arc<Cluster>) -> usize {
+        let mut clusters = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        clusters.insert(cluster.key.clone(), Arc::clone(cluster));
+        clusters.len()
+    }
+
+    /// Drops the clusters of which no route and no slot is left. Returns how many stay.
+    fn purge(&self) -> usize {
+        let mut clusters = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        clusters.retain(|_, cluster| Arc::strong_count(cluster) > 1 || Arc::strong_count(&cluster.admission) > 1);
+        clusters.len()
+    }
+}
+
+impl Catalog {
+    /// A catalog whose clusters can be seen in `clusters`.
+    pub(super) fn new(clusters: Clusters) -> Self {
+        Self {
+            clusters,
+            by_host: HashMap::new(),
+            backends: Backends::default(),
+            purge_at: MIN_PURGE,
+            purge_clusters_at: MIN_PURGE,
+        }
+    }
+
+    /// The route of `host`, if it is in use.
+    pub(super) fn get(&mut self, host: &str) -> Option<Arc<Route>> {
+        let in_use = self.by_host.get_mut(host)?;
+        in_use.is_idle = false;
+        Some(Arc::clone(&in_use.route))
+    }
+
+    /// The cluster of this key as it is known now.
+    pub(super) fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
+        self.clusters.get(key)
+    }
+
+    /// Takes into use what `host` resolves to now. A member whose endpoint stays in the list keeps its state and its mark;
+    /// one whose endpoint left is removed. Returns whether anything is different from before.
+    pub(super) fn set(&mut self, host: &Arc<str>, pattern: &str, record: &FrontendRecord, now: Moment) -> bool {
+        let cluster = self.update_cluster(pattern, record, now);
+        self.lead(host, cluster)
+    }
+
+    /// Makes `host` lead to this cluster. Returns whether it did not before.
+    fn lead(&mut self, host: &Arc<str>, cluster: Arc<Cluster>) -> bool {
+        let before = self.by_host.get(host).map(|in_use| Arc::clone(&in_use.route));
+        if before.as_ref().is_some_and(|route| Arc::ptr_eq(&route.cluster, &cluster)) {
+            return false;
+        }
+        let before = before.as_ref().map_or(&[][..], |route| &route.marks);
+        let marks = marks(before, &cluster);
+        remove_missing(before, &marks);
+        let route = Arc::new(Route { host: (&**host).into(), cluster, marks });
+        self.purge();
+        self.by_host.insert(Arc::clone(host), InUse { route, is_idle: false });
+        true
+    }
+
+    /// Takes `host` into use with the cluster of this key as it is, where another host uses it. Returns whether one does.
+    pub(super) fn adopt(&mut self, host: &Arc<str>, key: &str) -> bool {
+        // This function and the map hold it too.
+        let used = self.clusters.get(key).filter(|cluster| Arc::strong_count(cluster) > 2);
+        used.is_some_and(|cluster| {
+            self.lead(host, cluster);
+            true
+        })
+    }
+
+    /// Notes that `host` resolves to nothing any more. Returns whether it was in use.
+    pub(super) fn remove(&mut self, host: &str) -> bool {
+        let Some(gone) = self.by_host.remove(host) else { return false };
+        remove_missing(&gone.route.marks, &[]);
+        true
+    }
+
+    /// Whether `host` is in use.
+    pub(super) fn contains(&self, host: &str) -> bool {
+        self.by_host.contains_key(host)
+    }
+
+    /// The routes in use and the hosts they are for.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Route)> {
+        self.by_host.iter().map(|(host, in_use)| (host, &*in_use.route))
+    }
+
+    /// The routes in use, to be held.
+    pub(super) fn shared(&self) -> impl Iterator<Item = Arc<Route>> {
+        self.by_host.values().map(|in_use| Arc::clone(&in_use.route))
+    }
+
+    /// The backends made since the last call whose name has to be looked up.
+    pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
+        self.backends.take_unresolved()
+    }
+
+    /// The cluster of this key with this list. An edit makes a new one, which serves the waiting requests from now on.
+    fn update_cluster(&mut self, key: &str, record: &FrontendRecord, now: Moment) -> Arc<Cluster> {
+        let before = self.clusters.get(key);
+        if let Some(cluster) = before.as_ref().filter(|cluster| is_same(cluster, record)) {
+            return Arc::clone(cluster);
+        }
+        let entries = record.backends.iter().map(|url| (url, self.backends.get(url.endpoint()))).collect();
+        let spec = ClusterSpec { key, id: &record.id, entries, options: &record.options };
+        let cluster = Cluster::edit(before.as_deref(), spec, now);
+        if self.clusters.put(&cluster) >= self.purge_clusters_at {
+            self.purge_clusters_at = MIN_PURGE.max(2 * self.clusters.purge());
+        }
+        cluster
+    }
+
+    /// Lets go of routes that nobody holds, at a cost that the insertions since the last time pay for.
+    fn purge(&mut self) {
+        if self.by_host.len() < self.purge_at {
+            return;
+        }
+        let mut held = 0;
+        self.by_host.retain(|_, in_use| {
+            // Others can only clone what they hold, so nobody can come by a route held just here.
+            if Arc::strong_count(&in_use.route) > 1 {
+                held += 1;
+                in_use.is_idle = false;
+                return true;
+            }
+            !std::mem::replace(&mut in_use.is_idle, true)
+        });
+        self.purge_at = self.by_host.len() + MIN_PURGE.max(held);
+    }
+}
+
+fn is_same(cluster: &Cluster, record: &FrontendRecord) -> bool {
+    let urls = cluster.members.iter().map(|member| &member.url);
+    cluster.id == record.id && cluster.options == record.options && urls.eq(&record.backends)
+}
+
+/// The marks of a host whose marks were `before` and that now leads to `cluster`.
+fn marks(before: &[Arc<Mark>], cluster: &Cluster) -> Box<[Arc<Mark>]> {
+    let mut by_endpoint: HashMap<&Endpoint, Arc<Mark>> =
+        before.iter().map(|mark| (mark.backend.endpoint(), Arc::clone(mark))).collect();
+    let mut marks = Vec::with_capacity(cluster.members.len());
+    for member in &cluster.members {
+        let mark = by_endpoint
+            .entry(member.backend.endpoint())
+            .or_insert_with(|| Arc::new(Mark::new(Arc::clone(&member.backend))));
+        marks.push(Arc::clone(mark));
+    }
+    marks.into()
+}
+
+fn remove_missing(before: &[Arc<Mark>], now: &[Arc<Mark>]) {
+    let kept: HashSet<_> = now.iter().map(Arc::as_ptr).collect();
+    before.iter().filter(|mark| !kept.contains(&Arc::as_ptr(mark))).for_each(|mark| mark.mark_removed());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! No member has room: the request waits for a slot.
+
+use super::request_context::RequestContext;
+use super::{Effect, Input, State, StepContext};
+use crate::base::clock::Moment;
+use crate::base::reason::FailureReason;
+use crate::cluster::{Admission, Choice, Cluster, Permit, Route, Ticket};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the queue is tried again while the capacity of a member rises (slow start): no event tells of that.
+const RAMP_STEP: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) context: Box<RequestContext>,
+    /// Until then it waits.
+    until: Moment,
+    waiting: Option<Waiting>,
+}
+
+/// A place in the queue. It is left when dropped, however the exchange ends.
+#[derive(Debug)]
+struct Waiting {
+    admission: Arc<Admission>,
+    ticket: Ticket,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.admission.leave(self.ticket);
+    }
+}
+
+/// What a worker needs to have a request join the queue of its cluster.
+#[derive(Debug)]
+pub struct QueueRequest {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// The members that may serve the request.
+    pub choice: Choice,
+    /// The place that it has already.
+    pub ticket: Option<Ticket>,
+}
+
+impl Queued {
+    /// Has the request join the queue.
+    #[cold]
+    pub(super) fn start(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+        let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
+        let state = Self { context, until: cx.core.now + timeout, waiting: None };
+        // Nothing is begun for a client that has left.
+        match cx.common.client_left {
+            true => State::Queued(state).abort_silently(FailureReason::ClientGone, cx),
+            false => state.join(cx),
+        }
+    }
+
+    fn join(self, cx: &mut StepContext<'_>) -> State {
+        cx.effect(Effect::Enqueue);
+        cx.common.deadline = self.next_look(cx).min(self.until);
+        State::Queued(self)
+    }
+
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+        match input {
+            Input::Enqueued(ticket) => {
+                if let Some(route) = cx.common.route.as_ref().filter(|_| self.waiting.is_none()) {
+                    self.waiting = Some(Waiting { admission: Arc::clone(&route.cluster.admission), ticket });
+                }
+                State::Queued(self)
+            }
+            Input::Granted(permit) => self.granted(permit, cx),
+            Input::QueueFull => self.context.refuse(FailureReason::QueueFull, cx),
+            Input::Deadline if self.until <= cx.core.now => {
+                if let Some(waiting) = &self.waiting {
+                    waiting.admission.note_timeout();
+                }
+                self.context.refuse(FailureReason::QueueTimeout, cx)
+            }
+            // A mark has ended, or a capacity has risen.
+            Input::Deadline => self.join(cx),
+            _ => State::Queued(self),
+        }
+    }
+
+    fn granted(self, permit: Permit, cx: &mut StepContext<'_>) -> State {
+        let Some(route) = cx.common.route.clone() else { return State::Queued(self) };
+        if self.context.accepts(&permit, &route, cx.core.now) {
+            return self.context.admitted(permit, cx);
+        }
+        // A mark was made meanwhile: the slot is another request's.
+        drop(permit);
+        if route.is_stale() { self.context.resolve_again(cx) } else { self.join(cx) }
+    }
+
+    /// When room may have appeared without an event: a mark of the host ends, or a capacity has risen.
+    fn next_look(&self, cx: &StepContext<'_>) -> Moment {
+        let now = cx.core.now;
+        let Some(route) = &cx.common.route else { return Moment::NEVER };
+        let first_end = route.marks.iter().filter_map(|mark| mark.ends_at(now)).min().unwrap_or(Moment::NEVER);
+        if route.cluster.is_ramping(now) { first_end.min(now + RAMP_STEP) } else { first_end }
+    }
+
+    pub(super) fn request(&self, route: &Arc<Route>, now: Moment) -> QueueRequest {
+        QueueRequest {
+            cluster: Arc::clone(&route.cluster),
+            choice: self.context.choice(route, now),
+            ticket: self.waiting.as_ref().map(|waiting| waiting.ticket),
+        }
+    }
+
+    pub(super) fn waits_with(&self, ticket: Ticket) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.ticket == ticket)
+    }
+}
