@@ -35,8 +35,9 @@ fn load(candidates: &Candidates<'_>, place: usize) -> (Reverse<u64>, u64) {
     let in_flight = candidates.in_flight(place);
     let usable = member.usable_capacity(candidates.cluster.options.slow_start, candidates.now);
     if usable == u32::MAX {
-        let per_share = (in_flight + 1) * (1 << 32) / candidates.share(place).max(1);
-        return (Reverse(u64::MAX), per_share);
+        // Idle members are alike, whatever they weigh.
+        let requests = if in_flight == 0 { 0 } else { in_flight + 1 };
+        return (Reverse(u64::MAX), requests * (1 << 32) / candidates.share(place).max(1));
     }
     (Reverse(u64::from(usable).saturating_sub(in_flight)), 0)
 }

@@ -125,6 +125,8 @@ reasons! {
     QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
     /// The frontend has the option `disabled`.
     ClusterDisabled = 503, "cluster_disabled", "This website is closed for maintenance.";
+    /// The client names a backend (`backend.header`, `backend.cookie`) that is not in the list, down or disabled.
+    NamedBackendDown = 503, "named_backend_down", "The server that was asked for is not available.";
     /// The frontend has as many tunnels as its option `maxTunnels` allows.
     TunnelLimit = 503, "tunnel_limit", "The server of this website is too busy.";
     /// No socket could be opened: this node is out of file descriptors or memory.

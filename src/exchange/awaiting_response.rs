@@ -5,7 +5,7 @@ use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
 use super::tunnel::Tunnel;
-use super::{CommonState, Input, Settings, Side, State, StepContext, local_reply};
+use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, local_reply};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::health::Observation;
@@ -248,12 +248,16 @@ fn put_head(
     cx: &mut StepContext<'_>,
 ) {
     let debug = request.and_then(|request| local_reply::debug_fields(request, cx.common, cx.core));
+    let session = request.and_then(|request| affinity::session_cookie(request, cx.common, cx.core.now));
     let encoding =
         ResponseEncoding { chunked: false, to_http11: true, persistence, via: cx.core.settings.via.as_deref() };
     cx.core.output.client.make(|out| {
         head.write(&encoding, out);
         if let Some(debug) = debug {
             debug.put(out);
+        }
+        if let Some(session) = session {
+            session.put(out);
         }
         out.extend_from_slice(b"\r\n");
     });

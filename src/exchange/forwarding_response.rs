@@ -5,7 +5,7 @@ use super::body_forwarder::BodyForwarder;
 use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, local_reply};
+use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, affinity, local_reply};
 use crate::base::reason::FailureReason;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
@@ -70,10 +70,14 @@ impl ForwardingResponse {
             via: cx.core.settings.via.as_deref(),
         };
         let debug = local_reply::debug_fields(request, cx.common, cx.core);
+        let session = affinity::session_cookie(request, cx.common, cx.core.now);
         cx.core.output.client.make(|out| {
             head.write(&encoding, out);
             if let Some(debug) = debug {
                 debug.put(out);
+            }
+            if let Some(session) = session {
+                session.put(out);
             }
             out.extend_from_slice(b"\r\n");
         });

@@ -24,6 +24,7 @@
 )]
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
+mod affinity;
 mod awaiting_response;
 mod body_forwarder;
 mod connecting;

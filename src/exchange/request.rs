@@ -1,6 +1,6 @@
 //! What of a request outlives the bytes it came in.
 
-use super::StepContext;
+use super::{StepContext, affinity};
 use crate::access_log::TEXT_LIMIT_BYTES;
 use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
 use crate::base::reason::FailureReason;
@@ -53,6 +53,8 @@ struct RequestFlags {
     /// The client asks for `X-Debug` headers, and may have them.
     may_debug: bool,
     is_secure: bool,
+    /// The client's connection comes from a trusted network.
+    is_trusted: bool,
 }
 
 impl Request {
@@ -77,6 +79,7 @@ impl Request {
             expects_continue: head.expects_continue,
             may_debug: head.wants_debug && settings.may_debug(peer),
             is_secure: head.came_encrypted(&forward),
+            is_trusted: settings.forwarded.trusts(peer.address),
         };
         (self.version, self.body) = (head.version, head.body);
         Ok(())
@@ -181,6 +184,26 @@ impl Request {
     /// Whether the client's connection is encrypted, be it to this node or to a proxy in front that is believed.
     pub(super) fn is_secure(&self) -> bool {
         self.flags.is_secure
+    }
+
+    /// Whether the client's connection comes from a trusted network.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.flags.is_trusted
+    }
+
+    /// The head as it goes to a backend.
+    fn head(&self) -> &[u8] {
+        self.buffer.prefix(self.spans.head.end()).suffix(self.spans.head.start())
+    }
+
+    /// The value of the first field of this name.
+    pub(super) fn header(&self, name: &str) -> Option<&[u8]> {
+        affinity::field(self.head(), name)
+    }
+
+    /// The value of the first cookie of this name.
+    pub(super) fn cookie(&self, name: &str) -> Option<&[u8]> {
+        affinity::cookie(self.head(), name)
     }
 
     /// Whether the client asks for `X-Debug` headers, and may have them.

@@ -4,12 +4,14 @@ use super::body_forwarder::BodyForwarder;
 use super::min_rate::MinRateMonitor;
 use super::queued::Queued;
 use super::request::Request;
-use super::{Disposition, Effect, Side, State, StepContext, WorkerContext, connecting, local_reply, resolving_route};
+use super::{
+    Disposition, Effect, Side, State, StepContext, WorkerContext, affinity, connecting, local_reply, resolving_route,
+};
 use crate::balance::{self, Admit};
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{BackendId, Choice, Mark, Member, Permit, Route};
+use crate::cluster::{BackendId, Choice, Mark, Member, Options, Permit, Route, Scheduler};
 use crate::wire::body::BodyLength;
 use crate::wire::chunked::ChunkFault;
 use crate::wire::forwarded::Peer;
@@ -41,6 +43,8 @@ pub(super) struct RequestContext {
     pub(super) informational_responses: u32,
     /// The last failure.
     failure: Option<FailureReason>,
+    /// The backend that the client names: no other serves.
+    named: Option<BackendId>,
     /// How the client sends its body, and how it takes its answer.
     pub(super) upload_rate: MinRateMonitor,
     pub(super) download_rate: MinRateMonitor,
@@ -101,11 +105,12 @@ impl RequestContext {
             continued,
             informational_responses,
             failure,
+            named,
             upload_rate,
             download_rate,
         } = self;
         tried.clear();
-        (*resolves, *continued, *informational_responses, *failure) = (0, false, 0, None);
+        (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
     }
 
@@ -199,13 +204,45 @@ impl RequestContext {
     }
 
     fn choose(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        if let Some(place) = affinity::named(&self.request, &route.cluster) {
+            return self.choose_named(route, place, cx);
+        }
         let now = cx.core.now;
         let may_serve = |place: usize| route.allows(place, now) && !self.has_tried(route, place);
-        let mut view = balance::View { may_serve: &may_serve, now, rng: &mut cx.core.rng, key: 0, wanted: None };
+        let (key, wanted) = match *route.cluster.options {
+            Options { scheduler: Scheduler::Hash, .. } | Options { sticky_cookie: Some(_), .. } => {
+                let key = affinity::hash(&self.request, &route.cluster.options);
+                (key, affinity::session(&self.request, &route.cluster))
+            }
+            _ => (0, None),
+        };
+        let mut view = balance::View { may_serve: &may_serve, now, rng: &mut cx.core.rng, key, wanted };
         match balance::admit(&route.cluster, &mut view) {
             Admit::Permit(permit) => self.admitted(permit, cx),
             Admit::Full => Queued::start(self, cx),
             Admit::Unavailable => self.last_resort(route, cx),
+        }
+    }
+
+    /// The member at `place` serves, which the client has named, and no other: it is how a change is tried before it is
+    /// rolled out.
+    #[cold]
+    fn choose_named(mut self: Box<Self>, route: &Arc<Route>, place: Option<usize>, cx: &mut StepContext<'_>) -> State {
+        if let Some(failure) = self.failure {
+            return self.refuse(failure, cx);
+        }
+        let serves = |place: &usize| {
+            let mark = route.marks.get(*place);
+            let is_marked = |mark: &Arc<Mark>| mark.is_removed() || mark.is_dead_external(cx.core.now);
+            route.cluster.members.get(*place).is_some_and(Member::is_up) && !mark.is_some_and(is_marked)
+        };
+        let Some(place) = place.filter(serves) else {
+            return self.refuse(FailureReason::NamedBackendDown, cx);
+        };
+        self.named = route.cluster.members.get(place).map(|member| member.backend.id());
+        match route.cluster.try_take(place, cx.core.now) {
+            Some(permit) => self.admitted(permit, cx),
+            None => Queued::start(self, cx),
         }
     }
 
@@ -217,12 +254,18 @@ impl RequestContext {
     /// Whether a member may serve that a permit is for: one of a list that may be newer than the route.
     pub(super) fn accepts(&self, permit: &Permit, route: &Route, now: Moment) -> bool {
         let backend = permit.member().backend.id();
+        if let Some(named) = self.named {
+            return named == backend;
+        }
         let is_marked = |mark: &Arc<Mark>| mark.is_removed() || mark.ends_at(now).is_some();
         !self.tried.contains(&backend) && !route.mark_of(backend).is_some_and(is_marked)
     }
 
     /// The members that may serve the request while it waits.
     pub(super) fn choice(&self, route: &Route, now: Moment) -> Choice {
+        if let Some(named) = self.named {
+            return Choice::Only(named);
+        }
         let others = route.cluster.members.iter().enumerate();
         let others = others.filter(|(place, _)| !route.allows(*place, now) || self.has_tried(route, *place));
         let others: Box<[_]> = others.map(|(_, member)| member.backend.id()).collect();

@@ -5,6 +5,7 @@
 
 mod admin;
 mod bulk;
+mod clusters;
 mod departures;
 mod failure;
 mod forwarding;

@@ -104,6 +104,8 @@ pub struct Definition {
     pub name: &'static str,
     /// The values, for messages.
     pub expected: &'static str,
+    /// The value where there is none: empty for nothing, or the setting of the node that holds then.
+    pub default: &'static str,
     /// The meaning, for the documentation.
     pub meaning: &'static str,
     set: fn(&mut Options, &str) -> bool,
@@ -117,11 +119,12 @@ impl fmt::Debug for Definition {
 }
 
 macro_rules! definitions {
-    ($($name:literal, $($field:ident).+, $kind:expr, $meaning:literal;)*) => {
+    ($($name:literal, $($field:ident).+, $kind:expr, $default:literal, $meaning:literal;)*) => {
         /// Every option.
         pub const DEFINITIONS: &[Definition] = &[$(Definition {
             name: $name,
             expected: $kind.expected,
+            default: $default,
             meaning: $meaning,
             set: |options, text| match ($kind.read)(text) {
                 Some(value) => {
@@ -136,41 +139,41 @@ macro_rules! definitions {
 }
 
 definitions! {
-    "httpsRedirect", https_redirect, FLAG, "Whether requests without encryption are redirected to https";
-    "disabled", is_disabled, FLAG, "Whether every request gets a 503";
-    "scheduler", scheduler, SCHEDULER, "How a backend is chosen";
-    "hash.key", hash, HASH_KEY, "The part of a request that the scheduler hash hashes";
-    "sticky.cookie", sticky_cookie, TOKEN, "The name of the cookie that keeps a client at its backend";
-    "backend.header", backend_header, TOKEN, "The header by which clients in trusted networks name the backend";
-    "backend.cookie", backend_cookie, TOKEN, "The cookie by which clients in trusted networks name the backend";
-    "maxRequests", max_requests, LIMIT, "Requests in flight over all backends; 0 for any number";
-    "maxTunnels", max_tunnels, LIMIT, "Tunnels over all backends; 0 for any number";
-    "queueLimit", queue.limit, COUNT, "Requests that wait for a backend with room; the next one gets a 503";
-    "queueTimeout", queue.timeout, TIME, "How long a request waits for a backend with room, then it gets a 503";
-    "retryAfter", queue.retry_after, TIME_OR_ZERO, "Retry-After of this node's 503 responses; 0 for none";
-    "enqueueOnUnavailable", queue.enqueue_on_unavailable, FLAG, "Whether requests wait when no backend is up";
-    "connectTimeout", timeouts.connect, TIME, "Opening a connection to a backend";
-    "responseTimeout", timeouts.response, TIME, "From the end of a request to the head of its response";
-    "bodyTimeout", timeouts.body, TIME, "Between two pieces of a body";
-    "tunnelTimeout", timeouts.tunnel, TIME_OR_ZERO, "How long a tunnel may be idle; 0 for ever";
-    "streamTimeout", timeouts.stream, TIME_OR_ZERO, "How long a response without a length may be silent; 0 for ever";
-    "maxBodyBytes", max_body_bytes, BYTES, "Size of a request's body (413); 0 for any";
-    "retries", retries, COUNT, "How often a request is tried again on another backend";
-    "slowStart", slow_start, TIME_OR_ZERO, "How long share and capacity of a backend take to rise once it is up";
-    "health.mode", health.mode, HEALTH_MODE, "When backends are probed";
-    "health.method", health.method, PROBE_METHOD, "The method of a probe";
-    "health.path", health.path, PATH, "The path of a probe";
-    "health.host", health.host, HOST, "The Host of a probe";
-    "health.expect", health.expect, STATUS_SET, "The status codes of a good response";
-    "health.body", health.body, TEXT, "Text that the body of a good response contains";
-    "health.interval", health.interval, TIME, "The time between two probes of a backend";
-    "health.timeout", health.timeout, TIME, "How long a probe may take";
-    "health.rise", health.rise, COUNT, "Good probes in a row that bring a backend up";
-    "health.fall", health.fall, COUNT, "Bad probes in a row that take a backend down";
-    "health.stickyOffline", health.sticky_offline, FLAG, "Whether a backend that comes up again stays disabled";
-    "health.maxFailures", health.max_failures, COUNT, "Failed requests in a row that eject a backend; 0 for none";
-    "health.maxErrorPercent", health.max_error_percent, PERCENT, "Share of 5xx that ejects a backend; 0 for none";
-    "health.panicPercent", health.panic_percent, PERCENT, "Share of backends that is never ejected";
+    "httpsRedirect", https_redirect, FLAG, "https.redirect", "Whether requests without encryption are redirected to https";
+    "disabled", is_disabled, FLAG, "false", "Whether every request gets a 503";
+    "scheduler", scheduler, SCHEDULER, "random", "How a backend is chosen";
+    "hash.key", hash, HASH_KEY, "client", "The part of a request that the scheduler hash hashes";
+    "sticky.cookie", sticky_cookie, TOKEN, "", "The name of the cookie that keeps a client at its backend";
+    "backend.header", backend_header, TOKEN, "", "The header by which clients in trusted networks name the backend";
+    "backend.cookie", backend_cookie, TOKEN, "", "The cookie by which clients in trusted networks name the backend";
+    "maxRequests", max_requests, LIMIT, "0", "Requests in flight over all backends; 0 for any number";
+    "maxTunnels", max_tunnels, LIMIT, "0", "Tunnels over all backends; 0 for any number";
+    "queueLimit", queue.limit, COUNT, "1024", "Requests that wait for a backend with room; the next one gets a 503";
+    "queueTimeout", queue.timeout, TIME, "30", "How long a request waits for a backend with room, then it gets a 503";
+    "retryAfter", queue.retry_after, TIME_OR_ZERO, "1", "Retry-After of this node's 503 responses; 0 for none";
+    "enqueueOnUnavailable", queue.enqueue_on_unavailable, FLAG, "false", "Whether requests wait when no backend is up";
+    "connectTimeout", timeouts.connect, TIME, "server.connectTimeout", "Opening a connection to a backend";
+    "responseTimeout", timeouts.response, TIME, "server.responseTimeout", "From the end of a request to the head of its response";
+    "bodyTimeout", timeouts.body, TIME, "server.bodyTimeout", "Between two pieces of a body";
+    "tunnelTimeout", timeouts.tunnel, TIME_OR_ZERO, "server.tunnelTimeout", "How long a tunnel may be idle; 0 for ever";
+    "streamTimeout", timeouts.stream, TIME_OR_ZERO, "server.streamTimeout", "How long a response without a length may be silent; 0 for ever";
+    "maxBodyBytes", max_body_bytes, BYTES, "server.maxBodyBytes", "Size of a request's body (413); 0 for any";
+    "retries", retries, COUNT, "server.retryOnError", "How often a request is tried again on another backend";
+    "slowStart", slow_start, TIME_OR_ZERO, "0", "How long share and capacity of a backend take to rise once it is up";
+    "health.mode", health.mode, HEALTH_MODE, "off", "When backends are probed";
+    "health.method", health.method, PROBE_METHOD, "OPTIONS", "The method of a probe";
+    "health.path", health.path, PATH, "/", "The path of a probe";
+    "health.host", health.host, HOST, "backend-healthcheck", "The Host of a probe";
+    "health.expect", health.expect, STATUS_SET, "200-399", "The status codes of a good response";
+    "health.body", health.body, TEXT, "", "Text that the body of a good response contains";
+    "health.interval", health.interval, TIME, "2", "The time between two probes of a backend";
+    "health.timeout", health.timeout, TIME, "2", "How long a probe may take";
+    "health.rise", health.rise, COUNT, "2", "Good probes in a row that bring a backend up";
+    "health.fall", health.fall, COUNT, "1", "Bad probes in a row that take a backend down";
+    "health.stickyOffline", health.sticky_offline, FLAG, "false", "Whether a backend that comes up again stays disabled";
+    "health.maxFailures", health.max_failures, COUNT, "0", "Failed requests in a row that eject a backend; 0 for none";
+    "health.maxErrorPercent", health.max_error_percent, PERCENT, "0", "Share of 5xx that ejects a backend; 0 for none";
+    "health.panicPercent", health.panic_percent, PERCENT, "50", "Share of backends that is never ejected";
 }
 
 /// A name or value that cannot be used. Its `Display` has the option's name, not the frontend's.
@@ -287,6 +290,18 @@ mod tests {
                 assert_eq!(options, Options::default(), "{}", definition.name);
             }
             assert!(DEFINITIONS[..place].iter().all(|other| other.name != definition.name));
+        }
+    }
+
+    #[test]
+    fn defaults_are_as_they_are_documented() {
+        for definition in DEFINITIONS {
+            let is_setting = definition.default.starts_with("server.") || definition.default.starts_with("https.");
+            if !(is_setting || definition.default.is_empty()) {
+                let (mut options, errors) = Options::read([(definition.name, definition.default)], &Options::default());
+                options.written.clear();
+                assert_eq!((options, errors), (Options::default(), vec![]), "{}", definition.name);
+            }
         }
     }
 

@@ -115,7 +115,8 @@ impl Setup {
 
     /// Sets an option of a frontend.
     pub(crate) fn option(mut self, pattern: &str, key: &str, value: impl Into<Value>) -> Self {
-        self.options.insert(pattern.to_owned(), json!({key: value.into()}));
+        let options = self.options.entry(pattern).or_insert_with(|| json!({}));
+        options[key] = value.into();
         self
     }
 

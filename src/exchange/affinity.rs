@@ -1,0 +1,133 @@
+//! Which member a request belongs to: by a hashed part of it, by a session cookie, or because the client names one.
+
+use super::request::Request;
+use super::step_context::CommonState;
+use crate::base::clock::Moment;
+use crate::base::slice_ext::SliceExt;
+use crate::cluster::{Cluster, HashKey, Member, Options, Route, Scheduler, key_of};
+
+/// The name that the header of the client's address has once a head is made for a backend.
+const CLIENT_ADDRESS: &str = "X-Real-IP";
+
+/// The hash that the scheduler `hash` follows; 0 for the others.
+pub(super) fn hash(request: &Request, options: &Options) -> u64 {
+    if options.scheduler != Scheduler::Hash {
+        return 0;
+    }
+    let part = match &options.hash {
+        HashKey::Client => request.header(CLIENT_ADDRESS),
+        HashKey::Header(name) => request.header(name),
+        HashKey::Cookie(name) => request.cookie(name),
+        HashKey::Uri => Some(request.target()),
+        HashKey::Segment => Some(first_segment(request.target())),
+    };
+    // Requests without that part have their client's.
+    key_of(part.or_else(|| request.header(CLIENT_ADDRESS)).unwrap_or_default())
+}
+
+fn first_segment(target: &[u8]) -> &[u8] {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    path.split(|byte| *byte == b'/').nth(1).unwrap_or_default()
+}
+
+/// The place of the member that the session of a request is at. `None` without a session, and where the member is gone.
+pub(super) fn session(request: &Request, cluster: &Cluster) -> Option<usize> {
+    let value = request.cookie(cluster.options.sticky_cookie.as_deref()?)?;
+    let identity = u64::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()?;
+    cluster.members.iter().position(|member| member.identity() == identity)
+}
+
+/// The member that a client in a trusted network names: nothing where none is named, and no place where there is no such
+/// member. A name is a URL of the list, or `host:port`.
+pub(super) fn named(request: &Request, cluster: &Cluster) -> Option<Option<usize>> {
+    let options = &cluster.options;
+    if !request.is_trusted() || (options.backend_header.is_none() && options.backend_cookie.is_none()) {
+        return None;
+    }
+    let by_header = options.backend_header.as_deref().and_then(|name| request.header(name));
+    let name = by_header.or_else(|| request.cookie(options.backend_cookie.as_deref()?))?;
+    let is_called_so = |member: &Member| {
+        let endpoint = member.url.endpoint();
+        let port = name.strip_prefix(endpoint.host().as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
+        name == member.url.as_str().as_bytes()
+            || port.is_some_and(|port| port == itoa::Buffer::new().format(endpoint.port()).as_bytes())
+    };
+    Some(cluster.members.iter().position(is_called_so))
+}
+
+/// The cookie that a response sets so that the client comes back to the member that made it.
+pub(super) struct SessionCookie<'a> {
+    name: &'a str,
+    identity: u64,
+    is_secure: bool,
+}
+
+/// The session cookie of a response. None where the client is at the right member already, and where its own is only
+/// full: it goes back there.
+pub(super) fn session_cookie<'a>(request: &Request, common: &'a CommonState, now: Moment) -> Option<SessionCookie<'a>> {
+    let (route, permit) = (common.route.as_ref()?, common.permit.as_ref()?);
+    let name = route.cluster.options.sticky_cookie.as_deref()?;
+    let own = session(request, &route.cluster);
+    if own.is_some_and(|place| serves(route, place, now)) {
+        return None;
+    }
+    Some(SessionCookie { name, identity: permit.member().identity(), is_secure: request.is_secure() })
+}
+
+fn serves(route: &Route, place: usize, now: Moment) -> bool {
+    route.allows(place, now) && route.cluster.members.get(place).is_some_and(Member::is_up)
+}
+
+impl SessionCookie<'_> {
+    /// Writes the field line.
+    #[cold]
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let secure = if self.is_secure { "; Secure" } else { "" };
+        let Self { name, identity, .. } = self;
+        let line = format!("Set-Cookie: {name}={identity:016x}; Path=/; HttpOnly; SameSite=Lax{secure}\r\n");
+        out.extend_from_slice(line.as_bytes());
+    }
+}
+
+/// The value of the first field of this name in a head, without white space around it.
+pub(super) fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    fields(head, name).next()
+}
+
+/// The value of the first cookie of this name in a head.
+pub(super) fn cookie<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    fields(head, "Cookie").flat_map(|value| value.split(|byte| *byte == b';')).find_map(|pair| {
+        let pair = pair.trim_ascii();
+        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    })
+}
+
+fn fields<'a>(head: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    lines.filter_map(move |line| {
+        let colon = memchr::memchr(b':', line)?;
+        line.prefix(colon).eq_ignore_ascii_case(name.as_bytes()).then(|| line.suffix(colon + 1).trim_ascii())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_cookies_of_a_head() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nx-user:  me \r\nCookie: a=1; bc=2\r\ncookie: c=\"3\"; a=4;d\r\n\r\n";
+        assert_eq!(field(head, "X-User"), Some(&b"me"[..]));
+        assert_eq!(field(head, "GET / HTTP/1.1"), None);
+        let cookies = ["a", "c", "bc", "d", "b"].map(|name| cookie(head, name).map(|value| value.to_vec()));
+        assert_eq!(cookies, [Some(b"1".to_vec()), Some(b"3".to_vec()), Some(b"2".to_vec()), None, None]);
+    }
+
+    #[test]
+    fn the_first_segment_of_a_path() {
+        for (target, segment) in [("/a/b", "a"), ("/a?b/c", "a"), ("/", ""), ("/?x", ""), ("*", "")] {
+            assert_eq!(first_segment(target.as_bytes()), segment.as_bytes(), "{target}");
+        }
+    }
+}
