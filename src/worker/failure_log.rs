@@ -37,8 +37,7 @@ impl FailureLog {
         if !reason.is_of_backend() {
             return;
         }
-        let backend = exchange.target().and_then(|(frontend, member)| frontend.members.get(member));
-        let backend = backend.map(|member| member.backend.url().to_string());
+        let backend = exchange.permit().map(|permit| permit.member().url.to_string());
         let kind = backend.as_deref().unwrap_or(host);
         let Some(untold) = self.admit(kind, reason, now) else { return };
         if PROCESS.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, reason, now).is_none() {
