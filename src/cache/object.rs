@@ -5,11 +5,12 @@ use super::fields::Fields;
 use super::freshness::Freshness;
 use super::quota::Charge;
 use super::vary::Variant;
+use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The size of a chunk of a body, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -202,6 +203,8 @@ pub struct Object {
     pub(super) charge: Option<Arc<Charge>>,
     pub(super) hits: AtomicU64,
     pub(super) is_purged: AtomicBool,
+    /// Microseconds of the moment until which a request refreshes it.
+    pub(super) refreshing_until: AtomicU64,
 }
 
 impl Object {
@@ -231,6 +234,13 @@ impl Object {
     /// Counts one more reuse and returns its number.
     pub fn count_hit(&self) -> u64 {
         self.hits.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Claims the right to refresh the object, for this time at most. One request has it at a time.
+    pub fn claim_refresh(&self, now: Moment, timeout: Duration) -> bool {
+        let until = self.refreshing_until.load(Relaxed);
+        let claimed = (now + timeout).as_micros();
+        until <= now.as_micros() && self.refreshing_until.compare_exchange(until, claimed, Relaxed, Relaxed).is_ok()
     }
 
     /// Makes the object stale at once. It stays as a shadow.

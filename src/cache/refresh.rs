@@ -144,5 +144,6 @@ fn copy_of(object: &Object) -> Object {
         charge: None,
         hits: object.hits().into(),
         is_purged: true.into(),
+        refreshing_until: 0.into(),
     }
 }

@@ -40,6 +40,8 @@ pub struct Served {
     pub state: State,
     /// The object is served in place of an error.
     pub is_shadow: bool,
+    /// The status of a backend that was asked: 304 where the object was validated, or the error.
+    pub backend_status: Option<u16>,
     /// The number of this reuse.
     pub hits: u64,
 }
@@ -49,7 +51,15 @@ impl Served {
     pub fn put(&self, object: &Object, now: SystemTime, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Age: ");
         put_number(out, object.freshness.age(now).as_secs());
-        out.extend_from_slice(b"\r\nCache-Status: sluice; hit; ttl=");
+        out.extend_from_slice(b"\r\nCache-Status: sluice; ");
+        match self.backend_status {
+            Some(status) => {
+                out.extend_from_slice(b"fwd=stale; fwd-status=");
+                put_number(out, u64::from(status));
+            }
+            None => out.extend_from_slice(b"hit"),
+        }
+        out.extend_from_slice(b"; ttl=");
         match (object.freshness.remaining(now), object.freshness.staleness(now)) {
             (Duration::ZERO, staleness) if !staleness.is_zero() => {
                 out.push(b'-');

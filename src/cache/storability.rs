@@ -262,6 +262,7 @@ impl Head {
             charge: None,
             hits: 0.into(),
             is_purged: false.into(),
+            refreshing_until: 0.into(),
         }
     }
 }

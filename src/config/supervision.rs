@@ -1,6 +1,7 @@
 //! `server`: what the supervisor is told of the workers' memory and progress.
 
 use super::raw::Section;
+use serde_json::Value;
 use std::time::Duration;
 
 /// How workers are looked after.
@@ -9,6 +10,8 @@ pub struct Supervision {
     /// How much memory the process is to hold, in bytes (`server.memoryLimit`); 0 for as much as it likes, `None` for what
     /// fits its workers and its control group.
     pub memory_limit: Option<u64>,
+    /// The bytes that the object cache of all workers may take (`server.cacheBytes`); 0 for none.
+    pub cache_bytes: u64,
     /// How often that is looked at (`server.memoryCheckInterval`).
     pub memory_check_interval: Duration,
     /// Whether the process may be replaced when renewing its workers does not help (`server.memoryUpgrade`).
@@ -22,22 +25,35 @@ pub struct Supervision {
 /// The least memory that a limit may be: a typing error below it would turn the workers without end.
 const LEAST: u64 = 1 << 20;
 
+/// The bytes of the object cache where nothing is said. They are taken only as objects are stored.
+const DEFAULT_CACHE: u64 = 64 << 20;
+
 pub(super) fn read(server: &Section<'_>) -> Supervision {
     let expected = "0 for no limit, a number of bytes from 1048576, or a text such as \"300MB\" or \"2GB\"";
-    let limit = server.field("memoryLimit").read(expected, |value| match (value.as_u64(), value.as_str()) {
-        (Some(bytes), _) => Some(bytes),
-        (None, Some(text)) => as_bytes(text),
-        (None, None) => None,
-    });
+    let limit = server.field("memoryLimit").read(expected, read_bytes);
     if limit.is_some_and(|bytes| bytes > 0 && bytes < LEAST) {
         server.field("memoryLimit").refuse(expected);
     }
+    let expected = "0 for no cache, or a number of bytes from 1048576, or a text such as \"300MB\" or \"2GB\"";
+    let cache = server.field("cacheBytes").read(expected, read_bytes);
+    if cache.is_some_and(|bytes| bytes > 0 && bytes < LEAST) {
+        server.field("cacheBytes").refuse(expected);
+    }
     Supervision {
+        cache_bytes: cache.unwrap_or(DEFAULT_CACHE),
         memory_limit: limit,
         memory_check_interval: server.field("memoryCheckInterval").seconds().unwrap_or(Duration::from_secs(1)),
         memory_upgrade: server.field("memoryUpgrade").flag().unwrap_or(false),
         watchdog: server.field("watchdog").seconds().unwrap_or(Duration::from_secs(10)),
         upgrade_timeout: server.field("upgradeTimeout").seconds().unwrap_or(Duration::from_secs(60)),
+    }
+}
+
+fn read_bytes(value: &Value) -> Option<u64> {
+    match (value.as_u64(), value.as_str()) {
+        (Some(bytes), _) => Some(bytes),
+        (None, Some(text)) => as_bytes(text),
+        (None, None) => None,
     }
 }
 

@@ -5,7 +5,7 @@ use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
 use super::tunnel::Tunnel;
-use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, local_reply};
+use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, caching, local_reply};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::health::Observation;
@@ -157,6 +157,7 @@ impl AwaitingResponse {
             101 => self.switch(&head, cx),
             _ if head.is_informational() => self.pass_informational(&head, cx),
             408 if self.is_idle_timeout(&head) => self.context.try_fresh(cx),
+            _ if self.context.caching.is_some() => caching::on_response(self, &head, bytes.suffix(head.len), cx),
             _ => ForwardingResponse::start(self, &head, bytes.suffix(head.len), cx),
         }
     }

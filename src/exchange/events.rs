@@ -7,11 +7,13 @@ use super::settings::Settings;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
+use crate::cache::store::Store;
 use crate::cluster::{Permit, Route, Ticket};
 use crate::health::Observation;
 use crate::page::Pages;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// One of the two ends that an exchange stands between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,6 +248,12 @@ pub struct WorkerContext {
     pub request_pool: RequestPool,
     /// The dice.
     pub rng: fastrand::Rng,
+    /// The object cache that all cores share; `None` where there is none.
+    pub cache: Option<Arc<Store>>,
+    /// The key that is being made.
+    pub(super) cache_key: Vec<u8>,
+    /// The wall-clock time of [`Moment::ZERO`].
+    pub wall_origin: SystemTime,
     /// Where the results go. It is boxed as an owner may have several, and change them.
     pub output: Box<Output>,
 }
@@ -254,7 +262,13 @@ impl WorkerContext {
     /// A core at this moment, with nothing in stock.
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
         let (buffers, request_pool, output) = (BufferPool::default(), RequestPool::default(), Box::default());
-        Self { now, settings, pages, buffers, request_pool, rng, output }
+        let (cache, cache_key, wall_origin) = (None, Vec::new(), SystemTime::UNIX_EPOCH);
+        Self { now, settings, pages, buffers, request_pool, rng, cache, cache_key, wall_origin, output }
+    }
+
+    /// The present wall-clock time.
+    pub(super) fn wall_time(&self) -> SystemTime {
+        self.wall_origin + self.now.since(Moment::ZERO)
     }
 }
 

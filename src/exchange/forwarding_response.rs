@@ -2,6 +2,7 @@
 
 use super::awaiting_response::AwaitingResponse;
 use super::body_forwarder::BodyForwarder;
+use super::caching::Tee;
 use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
@@ -79,6 +80,9 @@ impl ForwardingResponse {
             if let Some(session) = session {
                 session.put(out);
             }
+            if let Some(caching) = &context.caching {
+                caching.put_fields(request, out);
+            }
             out.extend_from_slice(b"\r\n");
         });
         if upload_irrelevant && !upload.is_done() {
@@ -109,7 +113,12 @@ impl ForwardingResponse {
 
     /// Passes on what belongs to the answer.
     fn receive(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
-        match self.context.download.feed(bytes, &mut cx.core.output.client) {
+        let RequestContext { download, caching, .. } = &mut *self.context;
+        let fed = match caching.as_deref_mut().filter(|caching| caching.is_filling()) {
+            Some(caching) => download.feed(bytes, &mut Tee::new(&mut cx.core.output.client, caching)),
+            None => download.feed(bytes, &mut cx.core.output.client),
+        };
+        match fed {
             Ok(consumed) => {
                 cx.consumed = consumed;
                 // Bytes behind the answer would be read as the next one.
@@ -206,7 +215,10 @@ impl ForwardingResponse {
         self.finish(cx)
     }
 
-    fn finish(self, cx: &mut StepContext<'_>) -> State {
+    fn finish(mut self, cx: &mut StepContext<'_>) -> State {
+        if let Some(caching) = self.context.caching.take() {
+            caching.complete(cx);
+        }
         let uploaded = self.context.upload.is_done() && cx.is_drained(Side::Upstream);
         cx.release(self.upstream_stays && uploaded);
         let connection = self.context.disposition(self.client_stays);

@@ -78,7 +78,7 @@ pub(super) struct LocalReply<'a> {
 
 impl LocalReply<'_> {
     /// Ends the exchange with it.
-    fn give(&self, context: Option<Box<RequestContext>>, uploaded: bool, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn give(&self, context: Option<Box<RequestContext>>, uploaded: bool, cx: &mut StepContext<'_>) -> State {
         let request = context.as_ref().map(|context| &context.request);
         let connection = self.put_head(request, uploaded, cx);
         if !request.is_some_and(Request::is_head) {

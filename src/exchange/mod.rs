@@ -27,6 +27,7 @@
 mod affinity;
 mod awaiting_response;
 mod body_forwarder;
+mod caching;
 mod connecting;
 mod events;
 mod flushing_response;
@@ -41,6 +42,7 @@ mod request;
 mod request_context;
 mod request_stats;
 mod resolving_route;
+mod serving_cached;
 mod settings;
 mod state;
 mod step_context;
@@ -197,6 +199,7 @@ impl Exchange {
         }
         let is_response = match &self.state {
             State::LocalService(state) => state.is_sending(),
+            State::ServingCached(_) => true,
             state => matches!(state, State::ForwardingResponse(_) | State::FlushingResponse(_)),
         };
         let Some(context) = self.state.context_mut() else { return result };
@@ -231,7 +234,7 @@ impl Exchange {
             State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
                 Some(state.patience(&self.common, &core.settings))
             }
-            State::ForwardingResponse(_) => Some(self.common.body_timeout(&core.settings)),
+            State::ForwardingResponse(_) | State::ServingCached(_) => Some(self.common.body_timeout(&core.settings)),
             // Where no head could be read there is no pace either: the page leaves within one patience.
             State::FlushingResponse(state) if state.context.is_some() => Some(self.common.body_timeout(&core.settings)),
             State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
@@ -256,6 +259,7 @@ impl Exchange {
                 State::ResolvingRoute(_)
                 | State::Queued(_)
                 | State::Connecting(_)
+                | State::ServingCached(_)
                 | State::FlushingResponse(_)
                 | State::Done(_) => false,
             }
@@ -282,7 +286,7 @@ impl Exchange {
         match &self.state {
             State::ForwardingResponse(_) => true,
             State::Tunnel(state) => state.is_ending(),
-            State::FlushingResponse(_) | State::LocalService(_) => side == Side::Client,
+            State::FlushingResponse(_) | State::LocalService(_) | State::ServingCached(_) => side == Side::Client,
             _ => false,
         }
     }

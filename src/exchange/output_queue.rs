@@ -4,6 +4,7 @@ use super::Flushed;
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
+use crate::cache::object::Body;
 use arrayvec::ArrayVec;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -51,6 +52,8 @@ pub struct OutputQueue {
 enum QueuePiece {
     Made(Range<usize>),
     Given(Range<usize>),
+    /// A part of a stored body.
+    Shared(Body, Range<u64>),
 }
 
 impl ByteSink for OutputQueue {
@@ -89,11 +92,20 @@ impl OutputQueue {
         self.offset += count;
     }
 
+    /// Adds a part of a stored body, without a copy.
+    pub(super) fn share(&mut self, body: &Body, part: Range<u64>) {
+        self.pieces.push(QueuePiece::Shared(body.clone(), part));
+    }
+
     /// The bytes in order. `input` is the buffer that the turn's input stands in.
     pub(super) fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.pieces.iter().map(|piece| match piece {
-            QueuePiece::Made(range) => self.made.slice(range.clone()),
-            QueuePiece::Given(range) => input.slice(range.clone()),
+        self.pieces.iter().flat_map(move |piece| {
+            let (own, shared) = match piece {
+                QueuePiece::Made(range) => (Some(self.made.slice(range.clone())), None),
+                QueuePiece::Given(range) => (Some(input.slice(range.clone())), None),
+                QueuePiece::Shared(body, range) => (None, Some(body.slices(range.clone()))),
+            };
+            own.into_iter().chain(shared.into_iter().flatten())
         })
     }
 

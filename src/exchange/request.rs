@@ -5,6 +5,7 @@ use crate::access_log::TEXT_LIMIT_BYTES;
 use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
+use crate::cache::conditional::CONDITIONS;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
 use crate::wire::forwarded::Peer;
@@ -192,7 +193,7 @@ impl Request {
     }
 
     /// The head as it goes to a backend.
-    fn head(&self) -> &[u8] {
+    pub(super) fn head(&self) -> &[u8] {
         self.buffer.prefix(self.spans.head.end()).suffix(self.spans.head.start())
     }
 
@@ -209,6 +210,39 @@ impl Request {
     /// Whether the client asks for `X-Debug` headers, and may have them.
     pub(super) fn may_debug(&self) -> bool {
         self.flags.may_debug
+    }
+
+    /// Replaces the conditions of a request without a body, before it is sent, by these lines.
+    #[cold]
+    pub(super) fn replace_conditions(&mut self, lines: &[u8], buffers: &mut BufferPool) {
+        let start = self.spans.head.start();
+        let mut head = Vec::with_capacity(self.spans.head.of(&self.buffer).len() + lines.len());
+        let mut at = start;
+        let mut moved = [(&mut self.spans.referer, false), (&mut self.spans.user_agent, false)];
+        for line in self.spans.head.of(&self.buffer).split_inclusive(|byte| *byte == b'\n') {
+            let end = at + line.len();
+            let name = line.prefix(memchr::memchr(b':', line).unwrap_or(0));
+            if line == b"\r\n" {
+                head.extend_from_slice(lines);
+            }
+            if !CONDITIONS.iter().any(|condition| name.eq_ignore_ascii_case(condition.as_bytes())) {
+                // Values stand in their lines wherever those go; a place that was found is not looked for again.
+                for (span, is_found) in &mut moved {
+                    if let Some(place) = span.filter(|place| !*is_found && (at..end).contains(&place.start())) {
+                        let new = start + head.len() + (place.start() - at);
+                        **span = Some(Span::new(new, new + place.end() - place.start()));
+                        *is_found = true;
+                    }
+                }
+                head.extend_from_slice(line);
+            }
+            at = end;
+        }
+        let capacity = self.buffer.capacity();
+        self.buffer.truncate(start);
+        self.buffer.extend_from_slice(&head);
+        buffers.note_growth(&self.buffer, capacity);
+        self.spans.head = Span::new(start, self.buffer.len());
     }
 
     /// Everything that was sent so far; `None` once that was more than is kept.

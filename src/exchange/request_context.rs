@@ -1,6 +1,7 @@
 //! What a request carries from backend to backend until an answer begins.
 
 use super::body_forwarder::BodyForwarder;
+use super::caching::{self, Caching};
 use super::min_rate::MinRateMonitor;
 use super::queued::Queued;
 use super::request::Request;
@@ -45,6 +46,8 @@ pub(super) struct RequestContext {
     failure: Option<FailureReason>,
     /// The backend that the client names: no other serves.
     named: Option<BackendId>,
+    /// The part of the cache in it, where it has one.
+    pub(super) caching: Option<Box<Caching>>,
     /// How the client sends its body, and how it takes its answer.
     pub(super) upload_rate: MinRateMonitor,
     pub(super) download_rate: MinRateMonitor,
@@ -106,9 +109,11 @@ impl RequestContext {
             informational_responses,
             failure,
             named,
+            caching,
             upload_rate,
             download_rate,
         } = self;
+        *caching = None;
         tried.clear();
         (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
@@ -354,6 +359,13 @@ impl RequestContext {
         self.dial(true, cx)
     }
 
+    /// The request goes to its member again, without the validators of a stored response.
+    #[cold]
+    pub(super) fn send_again(self: Box<Self>, reuse: bool, cx: &mut StepContext<'_>) -> State {
+        cx.release_connection(reuse);
+        self.dial(false, cx)
+    }
+
     /// Sends the client to where connections are encrypted.
     pub(super) fn redirect(self: Box<Self>, cx: &mut StepContext<'_>) -> State {
         local_reply::redirect(self, cx)
@@ -361,8 +373,11 @@ impl RequestContext {
 
     /// Ends the journey with an answer of this node's own.
     #[cold]
-    pub(super) fn refuse(self: Box<Self>, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn refuse(mut self: Box<Self>, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
         cx.release(false);
+        if let Some(shadow) = caching::stand_in(&mut self, reason.status(), cx) {
+            return caching::serve_shadow(self, shadow, cx);
+        }
         let uploaded = self.upload.is_done();
         local_reply::refuse(Some((self, uploaded)), reason, cx)
     }

@@ -1,7 +1,7 @@
 //! The directory was asked for the host.
 
 use super::request_context::RequestContext;
-use super::{Input, State, StepContext};
+use super::{Input, State, StepContext, caching};
 use crate::base::reason::FailureReason;
 use crate::cluster::Route;
 
@@ -14,6 +14,9 @@ impl ResolvingRoute {
     pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
         match input {
             Input::Route(Ok(route)) if self.has_to_move(&route, cx) => self.context.redirect(cx),
+            Input::Route(Ok(route)) if cx.core.cache.is_some() && uses_cache(&route) => {
+                caching::start(self.context, route, cx)
+            }
             Input::Route(Ok(route)) => self.context.connect(route, cx),
             Input::Route(Err(reason)) => self.context.refuse(reason, cx),
             Input::Deadline => self.context.refuse(FailureReason::RouteLookupOverloaded, cx),
@@ -26,4 +29,9 @@ impl ResolvingRoute {
         route.cluster.options.https_redirect.unwrap_or(cx.core.settings.redirect.for_all)
             && !self.context.request.is_secure()
     }
+}
+
+/// Whether the frontend's cache takes part.
+fn uses_cache(route: &Route) -> bool {
+    route.cluster.options.cache.is_enabled && !route.cluster.options.is_disabled
 }

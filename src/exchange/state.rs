@@ -4,7 +4,7 @@ use super::flushing_response::ResponseEnd;
 use super::request_context::RequestContext;
 use super::{
     Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_response, connecting, flushing_response,
-    forwarding_response, local_service, queued, reading_head, resolving_route, tunnel,
+    forwarding_response, local_service, queued, reading_head, resolving_route, serving_cached, tunnel,
 };
 use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
@@ -28,6 +28,8 @@ pub(super) enum State {
     Tunnel(tunnel::Tunnel),
     /// The request is for this node: its response is made by another thread, and leaves from memory.
     LocalService(local_service::LocalService),
+    /// A stored response leaves.
+    ServingCached(serving_cached::ServingCached),
     /// The answer is complete but has not left.
     FlushingResponse(flushing_response::FlushingResponse),
     /// Nothing is left to do.
@@ -60,6 +62,7 @@ impl State {
             Self::ForwardingResponse(state) => state.step(input, cx),
             Self::Tunnel(state) => state.step(input, cx),
             Self::LocalService(state) => state.step(input, cx),
+            Self::ServingCached(state) => state.step(input, cx),
             Self::FlushingResponse(state) => state.step(input, cx),
             Self::Done(_) => self,
         }
@@ -143,6 +146,7 @@ impl State {
             Self::AwaitingResponse(state) => Some(&state.context),
             Self::ForwardingResponse(state) => Some(&state.context),
             Self::LocalService(state) => Some(&state.context),
+            Self::ServingCached(state) => Some(&state.context),
             Self::FlushingResponse(state) => state.context.as_deref(),
             Self::Done(context) => context.as_deref(),
         }
@@ -158,6 +162,7 @@ impl State {
             Self::AwaitingResponse(state) => Some(&mut state.context),
             Self::ForwardingResponse(state) => Some(&mut state.context),
             Self::LocalService(state) => Some(&mut state.context),
+            Self::ServingCached(state) => Some(&mut state.context),
             Self::FlushingResponse(state) => state.context.as_deref_mut(),
             Self::Done(context) => context.as_deref_mut(),
         }
@@ -173,6 +178,7 @@ impl State {
             Self::ForwardingResponse(state) => Some(state.context),
             Self::Tunnel(state) => Some(state.to_context(buffers)),
             Self::LocalService(state) => Some(state.context),
+            Self::ServingCached(state) => Some(state.context),
             Self::FlushingResponse(state) => state.context,
             Self::Done(context) => context,
         }

@@ -27,6 +27,7 @@ pub use upgrade::{Predecessor, order as order_upgrade};
 
 use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
+use crate::cache::store::Store;
 use crate::config::{Origin, Settings};
 use crate::directory::Inherited;
 use crate::net::activation;
@@ -220,6 +221,7 @@ impl Supervisor {
             certificates: certificates::CertificateManager::new(settings, events, clock)?,
             limiter: settings.max_per_address.map(ConnectionLimiter::new).map(Arc::new),
             roster,
+            cache: Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new),
             service,
             clock,
         };

@@ -132,6 +132,11 @@ impl<'h, 'b> FieldLines<'h, 'b> {
         self.headers.first().map_or(end_of_fields(self.source), |header| place_in(self.source, header.name.as_bytes()))
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> &'h [Header<'b>] {
+        self.headers
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.headers.len()

@@ -111,6 +111,16 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.lines.len()
     }
 
+    /// The reason phrase.
+    pub fn phrase(&self) -> &'b str {
+        self.phrase
+    }
+
+    /// The lines as they came.
+    pub fn headers(&self) -> &'h [Header<'b>] {
+        self.lines.all()
+    }
+
     /// Whether this is a 1xx that another answer follows.
     pub fn is_informational(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101

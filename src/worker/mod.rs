@@ -48,6 +48,7 @@ use crate::base::counters::Counters;
 use crate::base::gen_slab::{GenSlab, SlotKey};
 use crate::base::throttle::Throttle;
 use crate::base::wheel::{Owners, Timer, Wheel};
+use crate::cache::store::Store;
 use crate::cluster::{BackendId, GrantSink, Route};
 use crate::directory::{Directory, RouteEvent, SubscriberId};
 use crate::exchange::{self, Side, WorkerContext};
@@ -153,6 +154,8 @@ pub struct WorkerConfig {
     pub counters: Arc<Counters>,
     /// Where it answers the supervisor.
     pub stats: Arc<WorkerStats>,
+    /// The object cache of all workers.
+    pub cache: Option<Arc<Store>>,
     /// Where requests for this node go; `None` where none is accepted.
     pub service: Option<ServiceSender>,
     /// The clock.
@@ -316,6 +319,8 @@ impl Worker {
         let (grants_sender, grants) = unbounded_mailbox(waker);
         let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
         let liveness = config.settings.liveness;
+        let mut core = WorkerContext::new(now, config.exchange, config.pages, fastrand::Rng::new());
+        (core.cache, core.wall_origin) = (config.cache, config.clock.wall(Moment::ZERO));
         let mut worker = Self {
             number: config.number,
             id: config.directory.join(route_events_sender),
@@ -340,7 +345,7 @@ impl Worker {
             pending_registration: lazy_registration::PendingRegistration::default(),
             lingering: lingering::Lingering::default(),
             limiter: config.limiter,
-            core: WorkerContext::new(now, config.exchange, config.pages, fastrand::Rng::new()),
+            core,
             scratch: vec![0; batch::SCRATCH_BYTES].into_boxed_slice(),
             batch: batch::Batch::default(),
             tls_scratch: TlsScratch::default(),

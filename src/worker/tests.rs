@@ -223,6 +223,7 @@ fn worker(
         pages: Arc::new(Pages::load(&page::Settings::default())),
         counters: Arc::default(),
         stats: Arc::default(),
+        cache: None,
         service: None,
         clock,
     };

@@ -5,6 +5,7 @@
 
 mod admin;
 mod bulk;
+mod cache;
 mod clusters;
 mod departures;
 mod failure;

@@ -9,6 +9,8 @@ pub(super) mod values;
 pub use scheduler::{HashKey, Scheduler};
 pub(super) use values::Kind;
 
+use crate::cache;
+use crate::cache::key::KeyPattern;
 use crate::health::MonitorSettings;
 use scheduler::{HASH_KEY, SCHEDULER};
 use std::borrow::Cow;
@@ -54,6 +56,8 @@ pub struct Options {
     pub slow_start: Duration,
     /// Health monitor.
     pub health: MonitorSettings,
+    /// Object cache.
+    pub cache: cache::options::Options,
     /// The pairs that were read and are valid, for those who carry options elsewhere.
     written: Vec<(&'static str, Box<str>)>,
 }
@@ -97,6 +101,8 @@ impl Default for Queue {
         }
     }
 }
+
+const CACHE_KEY: Kind<KeyPattern> = Kind { expected: cache::key::EXPECTED, read: KeyPattern::parse };
 
 /// One option: name, values and meaning.
 pub struct Definition {
@@ -174,6 +180,19 @@ definitions! {
     "health.maxFailures", health.max_failures, COUNT, "0", "Failed requests in a row that eject a backend; 0 for none";
     "health.maxErrorPercent", health.max_error_percent, PERCENT, "0", "Share of 5xx that ejects a backend; 0 for none";
     "health.panicPercent", health.panic_percent, PERCENT, "50", "Share of backends that is never ejected";
+    "cache.enabled", cache.is_enabled, FLAG, "false", "Whether responses are stored and served from the cache";
+    "cache.deliverActive", cache.deliver_active, FLAG, "true", "Whether fresh objects are served";
+    "cache.deliverShadow", cache.deliver_shadow, FLAG, "true", "Whether a stale object is served in place of an own 502, 503 or 504";
+    "cache.defaultTtl", cache.default_ttl, TIME_OR_ZERO, "0", "Lifetime of responses that state none; 0 for none";
+    "cache.defaultShadowTtl", cache.default_shadow_ttl, TIME_OR_ZERO, "0", "How long an object may be stale in place of an error; 0 for ever";
+    "cache.heuristic", cache.heuristic, FLAG, "false", "Whether Last-Modified gives a lifetime where none is stated";
+    "cache.lockOnUpdate", cache.lock_on_update, FLAG, "true", "Whether requests wait while another one refreshes a stale object; otherwise they get the stale one";
+    "cache.updateLockTimeout", cache.update_lock_timeout, TIME, "10", "How long a request waits for another one's fill";
+    "cache.key", cache.key, CACHE_KEY, "%s%h%r%q", "What tells objects apart";
+    "cache.maxObjectBytes", cache.max_object_bytes, BYTES, "8388608", "The greatest body that is stored";
+    "cache.maxBytes", cache.max_bytes, BYTES, "0", "The share of the cache that the frontend may have; 0 for any";
+    "cache.storeSetCookie", cache.store_set_cookie, FLAG, "false", "Whether responses with Set-Cookie are stored";
+    "cache.obeyClients", cache.obey_clients, FLAG, "false", "Whether Cache-Control and Pragma of requests are obeyed";
 }
 
 /// A name or value that cannot be used. Its `Display` has the option's name, not the frontend's.

@@ -143,6 +143,8 @@ fn times() {
         (json!({"upstreamIdleTimeout": 1}), |all| all.upstream.idle_timeout = seconds(1)),
         (json!({"tunnelDrain": 0}), |all| all.worker.tunnel_drain = Some(Duration::ZERO)),
         (json!({"memoryLimit": "300MB"}), |all| all.supervision.memory_limit = Some(300 << 20)),
+        (json!({"cacheBytes": "128MB"}), |all| all.supervision.cache_bytes = 128 << 20),
+        (json!({"cacheBytes": 0}), |all| all.supervision.cache_bytes = 0),
         (json!({"memoryLimit": 0}), |all| all.supervision.memory_limit = Some(0)),
         (json!({"memoryCheckInterval": 2}), |all| all.supervision.memory_check_interval = seconds(2)),
         (json!({"memoryUpgrade": true}), |all| all.supervision.memory_upgrade = true),

@@ -15,6 +15,7 @@ use crate::access_log::Log;
 use crate::admin::{Roster, WorkerEntry};
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::{Counter, Counters};
+use crate::cache::store::Store;
 use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::connection_limiter::ConnectionLimiter;
@@ -52,6 +53,8 @@ pub(super) struct WorkerDeps {
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
     /// The workers, as the admin service sees them.
     pub(super) roster: Arc<Roster>,
+    /// The object cache of all workers.
+    pub(super) cache: Option<Arc<Store>>,
     /// The way for requests to this node.
     pub(super) service: Option<ServiceSender>,
     pub(super) clock: Clock,
@@ -254,6 +257,7 @@ impl WorkerPool {
             pages: Arc::clone(&deps.pages),
             counters: Arc::clone(counters),
             stats: Arc::clone(stats),
+            cache: deps.cache.clone(),
             service: deps.service.clone(),
             clock: deps.clock,
         })

@@ -1,0 +1,99 @@
+//! A stored response leaves from the memory that all cores share, as fast as the client takes it.
+
+use super::caching;
+use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::output_queue::ByteSink;
+use super::request::Request;
+use super::request_context::RequestContext;
+use super::{Disposition, Input, Side, State, StepContext};
+use crate::base::reason::FailureReason;
+use crate::cache::object::Object;
+use crate::cache::reply::Reply;
+use crate::cache::status::Served;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How much of a body is in the output at once. The socket's rest of it is copied, so a slow client holds this much.
+const PIECE_BYTES: u64 = 256 * 1024;
+
+/// A body up to this size is copied behind its head: one plain write beats a gathering one.
+const COPY_BYTES: u64 = 16 * 1024;
+
+#[derive(Debug)]
+pub(super) struct ServingCached {
+    pub(super) context: Box<RequestContext>,
+    object: Arc<Object>,
+    left: Range<u64>,
+    disposition: Disposition,
+}
+
+impl ServingCached {
+    /// Evaluates the client's conditions, and sends the head. `head` is the request's, where it was changed since it came.
+    pub(super) fn start(
+        context: Box<RequestContext>,
+        head: Option<&[u8]>,
+        object: Arc<Object>,
+        served: Served,
+        cx: &mut StepContext<'_>,
+    ) -> State {
+        let request = &context.request;
+        let client_stays = cx.may_keep_alive() && request.keep_alive();
+        let disposition = context.disposition(client_stays);
+        let Some(route) = cx.common.route.clone() else { return context.refuse(FailureReason::NoBackend, cx) };
+        let wall = cx.core.wall_time();
+        let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
+        let reply = caching::with_view(head.unwrap_or(request.head()), request, &route, |view| {
+            let reply = Reply::new(view, &object, served);
+            output.make(|out| {
+                reply.write_head(wall, out);
+                put_own_fields(request, via, disposition, out);
+            });
+            (reply.status(), reply.body())
+        });
+        let Some((status, left)) = reply else { return context.refuse(FailureReason::MalformedHead, cx) };
+        cx.common.stats.status = status;
+        Self { context, object, left, disposition }.send_on(cx)
+    }
+
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+        match input {
+            Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core) => {
+                State::ServingCached(self).abort_silently(FailureReason::ClientStalled, cx)
+            }
+            Input::Drained(Side::Client) => self.send_on(cx),
+            Input::Deadline => State::ServingCached(self).abort_silently(FailureReason::ClientStalled, cx),
+            _ => State::ServingCached(self),
+        }
+    }
+
+    /// Puts the next piece of the body into the output; behind the last one the response only has to leave.
+    fn send_on(mut self, cx: &mut StepContext<'_>) -> State {
+        let piece = self.left.start..self.left.end.min(self.left.start.saturating_add(PIECE_BYTES));
+        self.left.start = piece.end;
+        let (body, output) = (&self.object.body, &mut cx.core.output.client);
+        if piece.end - piece.start <= COPY_BYTES {
+            output.make(|out| body.slices(piece).for_each(|slice| out.extend_from_slice(slice)));
+        } else {
+            output.share(body, piece);
+        }
+        if self.left.is_empty() {
+            return FlushingResponse::new(Some(self.context), self.disposition, ResponseEnd::Framed).start(cx);
+        }
+        cx.deadline_in(cx.body_timeout());
+        State::ServingCached(self)
+    }
+}
+
+fn put_own_fields(request: &Request, via: Option<&str>, disposition: Disposition, out: &mut Vec<u8>) {
+    if let Some(via) = via {
+        out.extend_from_slice(b"Via: 1.1 ");
+        out.extend_from_slice(via.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    match (disposition == Disposition::KeepAlive, request.is_http11()) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (true, true) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
