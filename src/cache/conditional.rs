@@ -76,11 +76,6 @@ pub fn evaluate(fields: Fields<'_>, is_head: bool, representation: &Representati
     }
 }
 
-/// Whether a request has one of the conditions.
-pub fn is_conditional(fields: Fields<'_>) -> bool {
-    CONDITIONS.iter().any(|name| fields.has(name))
-}
-
 /// The fields that are taken out of a request which fills the cache: the conditions are the client's, and the cache
 /// evaluates them itself.
 pub const CONDITIONS: [&str; 4] = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];

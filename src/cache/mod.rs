@@ -7,7 +7,7 @@
 //!    done with it.
 //! 3. A hit leaves through [`reply::Reply`], which evaluates the client's conditions and writes the head. The body is
 //!    shared slices ([`object::Body`]).
-//! 4. A miss joins [`collapse::Fills`]: one request fills, the others wait or get the old object.
+//! 4. A miss joins [`fill::SharedFills`]: one request fills, the others wait or get the old object.
 //! 5. [`storability::admit`] tells whether the response may be stored, [`object::BodyBuilder`] collects it, and
 //!    [`store::Store::insert`] admits it.
 //!
@@ -29,6 +29,7 @@ pub mod collapse;
 pub mod conditional;
 pub mod directives;
 pub mod fields;
+pub mod fill;
 pub mod freshness;
 pub mod invalidation;
 pub mod key;

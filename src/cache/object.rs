@@ -71,8 +71,9 @@ pub struct BodyBuilder {
 }
 
 impl BodyBuilder {
-    /// Collects at most `limit` bytes. `stated` is the length that the head states.
+    /// Collects at most `limit` bytes, 0 for any number. `stated` is the length that the head states.
     pub fn new(limit: u64, stated: Option<u64>) -> Result<Self, BodyFault> {
+        let limit = if limit == 0 { u64::MAX } else { limit };
         if stated.is_some_and(|stated| stated > limit) {
             return Err(BodyFault::TooLarge);
         }
@@ -101,6 +102,12 @@ impl BodyBuilder {
             }
         }
         Ok(())
+    }
+
+    /// Collects at most so many bytes, if that is less.
+    pub fn limit_to(&mut self, limit: u64) -> Result<(), BodyFault> {
+        self.limit = self.limit.min(limit);
+        if self.stated.is_some_and(|stated| stated > limit) { Err(BodyFault::TooLarge) } else { Ok(()) }
     }
 
     /// The bytes that are collected yet.

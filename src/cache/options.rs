@@ -26,7 +26,7 @@ pub struct Options {
     pub update_lock_timeout: Duration,
     /// What tells objects apart (`cache.key`).
     pub key: KeyPattern,
-    /// The greatest body that is stored, in bytes (`cache.maxObjectBytes`).
+    /// The greatest body that is stored, in bytes; 0 for any that the store takes (`cache.maxObjectBytes`).
     pub max_object_bytes: u64,
     /// The greatest share of the cache that the frontend may have, in bytes; 0 for any (`cache.maxBytes`).
     pub max_bytes: u64,

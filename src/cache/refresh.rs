@@ -1,6 +1,5 @@
 //! Validation: a backend is asked whether a stored response is still good (RFC 9111 section 4.3).
 
-use super::conditional::CONDITIONS;
 use super::fields::{Fields, put};
 use super::key::CacheRequest;
 use super::object::Object;
@@ -12,12 +11,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// The most lines of a head that is updated.
 const MOST_LINES: usize = 1024;
-
-/// Whether a field is left out of a request that fills or refreshes the cache. A request for a part keeps its conditions:
-/// its response is passed on, and a 206 is not stored.
-pub fn is_stripped(request: &CacheRequest<'_>, name: &str) -> bool {
-    fills(request) && CONDITIONS.iter().any(|condition| condition.eq_ignore_ascii_case(name))
-}
 
 /// Whether a request may fill or refresh the cache: a GET of the whole.
 pub fn fills(request: &CacheRequest<'_>) -> bool {

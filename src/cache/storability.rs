@@ -231,6 +231,11 @@ impl PendingObject {
         self.body.push(bytes)
     }
 
+    /// Stores at most so many bytes of body, if that is less than the options say.
+    pub fn limit_to(&mut self, bytes: u64) -> Result<(), BodyFault> {
+        self.body.limit_to(bytes)
+    }
+
     /// The object, once the end of its body has come in an orderly way.
     pub fn finish(self) -> Result<Object, BodyFault> {
         let body = self.body.finish()?;

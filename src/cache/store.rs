@@ -4,6 +4,7 @@
 //! one probe. Everything that writes takes one mutex, and each of its requests came from a backend.
 
 use super::fields::Fields;
+use super::fill::SharedFills;
 use super::object::Object;
 use super::options::Options;
 use super::purge::{PurgeMode, Selector};
@@ -50,6 +51,7 @@ impl Weighter<Arc<[u8]>, Variants> for BySize {
 pub struct Store {
     cache: Cache<Arc<[u8]>, Variants, BySize>,
     largest: u64,
+    fills: Arc<SharedFills>,
     /// Counts purges and invalidations.
     epoch: AtomicU64,
     hasher: DefaultHashBuilder,
@@ -105,12 +107,18 @@ impl Store {
         };
         Self {
             largest: cache.shard_capacity() / 4,
+            fills: Arc::default(),
             cache,
             epoch: AtomicU64::new(1),
             hasher,
             invalidations: (0..INVALIDATION_CELLS).map(|_| AtomicU64::new(0)).collect(),
             writes: Mutex::default(),
         }
+    }
+
+    /// The fills that are under way.
+    pub fn fills(&self) -> &Arc<SharedFills> {
+        &self.fills
     }
 
     /// The bytes in use.
@@ -121,6 +129,11 @@ impl Store {
     /// The bytes that may be in use.
     pub fn capacity(&self) -> u64 {
         self.cache.capacity()
+    }
+
+    /// The bytes of the largest object that is stored.
+    pub fn largest(&self) -> u64 {
+        self.largest
     }
 
     /// The number of keys.

@@ -1,5 +1,6 @@
 //! The object cache as requests meet it: look-up, fill, validation, stale responses, purge and invalidation.
 
+use super::awaiting_fill::AwaitingFill;
 use super::awaiting_response::AwaitingResponse;
 use super::forwarding_response::ForwardingResponse;
 use super::local_reply::LocalReply;
@@ -11,6 +12,7 @@ use super::{State, StepContext};
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
 use crate::cache::fields::Fields;
+use crate::cache::fill::FillLead;
 use crate::cache::freshness::Times;
 use crate::cache::invalidation;
 use crate::cache::key::CacheRequest;
@@ -47,6 +49,10 @@ pub(super) struct Caching {
     requested_at: SystemTime,
     pending: Option<PendingObject>,
     stored: Result<(), Refusal>,
+    /// Requests wait for this one to fill the cache.
+    lead: Option<FillLead>,
+    /// The key and the selection that a fill is waited for by.
+    selection: Box<[u8]>,
 }
 
 /// What is done with a request.
@@ -55,7 +61,16 @@ enum Plan {
     Purge,
     Serve(Arc<Object>, status::State),
     OnlyIfCached,
-    Fetch { cause: Cause, stale: Option<Arc<Object>>, validates: bool },
+    Fetch(Fetch),
+}
+
+/// A backend is asked.
+struct Fetch {
+    cause: Cause,
+    stale: Option<Arc<Object>>,
+    validates: bool,
+    /// The key and the selection that a fill is waited for by; `None` where nothing may be stored.
+    selection: Option<Box<[u8]>>,
 }
 
 /// What is done with a response.
@@ -89,7 +104,8 @@ pub(super) fn start(context: Box<RequestContext>, route: Arc<Route>, cx: &mut St
             give(context, if purged > 0 { 200 } else { 404 }, cx)
         }
         Plan::OnlyIfCached => give(context, 504, cx),
-        Plan::Fetch { cause, stale, validates } => {
+        Plan::Fetch(Fetch { cause, stale, validates, selection }) => {
+            let may_wait = selection.is_some() && !context.has_waited;
             let caching = Caching {
                 key: key.as_slice().into(),
                 head: context.request.head().into(),
@@ -100,8 +116,13 @@ pub(super) fn start(context: Box<RequestContext>, route: Arc<Route>, cx: &mut St
                 requested_at: wall,
                 pending: None,
                 stored: Err(Refusal::Request),
+                lead: None,
+                selection: selection.unwrap_or_default(),
             };
-            caching.forward(context, route, cx)
+            match may_wait {
+                true => AwaitingFill::start(context, caching, route, cx),
+                false => caching.forward(context, route, cx),
+            }
         }
     };
     cx.core.cache_key = key;
@@ -122,12 +143,15 @@ fn plan(
     match lookup::bypass(view, options) {
         None => {}
         // What it changes is made invalid once it has succeeded.
-        Some(Bypass::Method) => return Plan::Fetch { cause: Cause::Bypass, stale: None, validates: false },
+        Some(Bypass::Method) => {
+            return Plan::Fetch(Fetch { cause: Cause::Bypass, stale: None, validates: false, selection: None });
+        }
         Some(_) => return Plan::Forward,
     }
     options.key.write(view, key);
     let found = store.get(key, view.fields);
-    let decision = lookup::decide(view, found.object.as_deref(), found.other.is_some(), options, wall);
+    let other = found.other;
+    let decision = lookup::decide(view, found.object.as_deref(), other.is_some(), options, wall);
     let (cause, object) = match (decision, found.object) {
         (Decision::OnlyIfCached, _) => return Plan::OnlyIfCached,
         (Decision::Hit, Some(object)) => return Plan::Serve(object, status::State::Hit),
@@ -150,8 +174,15 @@ fn plan(
         // Only an object can be any of these.
         (Decision::Hit | Decision::Stale | Decision::StaleWhileRevalidate, None) => (Cause::UriMiss, None),
     };
-    let validates = refresh::fills(view) && object.as_ref().is_some_and(|object| object.has_validator());
-    Plan::Fetch { cause, stale: object, validates }
+    let fills = refresh::fills(view);
+    let validates = fills && object.as_ref().is_some_and(|object| object.has_validator());
+    let selection = fills.then(|| {
+        let mut selection = key.clone();
+        let learned = object.as_ref().or(other.as_ref());
+        learned.inspect(|object| object.variant.write_selection(view.fields, &mut selection));
+        selection.into()
+    });
+    Plan::Fetch(Fetch { cause, stale: object, validates, selection })
 }
 
 /// Reads a head as the cache does. `None` where it has more lines than nearly all heads have.
@@ -200,8 +231,23 @@ fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> 
 }
 
 impl Caching {
+    /// Other requests wait for this one.
+    pub(super) fn set_lead(&mut self, lead: FillLead) {
+        self.lead = Some(lead);
+    }
+
+    /// The key and the selection that a fill is waited for by.
+    pub(super) fn selection(&self) -> Box<[u8]> {
+        self.selection.clone()
+    }
+
     /// Sends the request to a backend.
-    fn forward(self, mut context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn forward(
+        self,
+        mut context: Box<RequestContext>,
+        route: Arc<Route>,
+        cx: &mut StepContext<'_>,
+    ) -> State {
         if let (Some(stale), true) = (&self.stale, self.validates) {
             let mut validators = Vec::new();
             refresh::put_validators(stale, &mut validators);
@@ -233,6 +279,7 @@ impl Caching {
                 return match refresh::refresh(stale, view, response, options) {
                     Refresh::Good(object) => {
                         let stored = store.insert(&self.key, object, self.ticket, options);
+                        self.lead.take().into_iter().for_each(FillLead::stored);
                         serve(stored.unwrap_or_else(|_| Arc::clone(stale)), false)
                     }
                     Refresh::GoodOnce(object, _) => {
@@ -253,10 +300,17 @@ impl Caching {
             self.update_by_head(view, response, options, store);
             return Verdict::Forward;
         }
-        match admit(view, response, options) {
+        let admitted = admit(view, response, options).and_then(|mut pending| {
+            pending.limit_to(store.largest()).map_err(|_| Refusal::TooLarge)?;
+            Ok(pending)
+        });
+        match admitted {
             Ok(pending) => (self.pending, self.stored) = (Some(pending), Ok(())),
             Err(refusal) => {
                 self.stored = Err(refusal);
+                // An error says nothing about the next response: the fill has failed, and another request tries.
+                let lead = self.lead.take().filter(|_| response.status < 500);
+                lead.into_iter().for_each(FillLead::uncacheable);
                 // What was stored is no longer what the backend would send.
                 if let (Some(stale), 200..=499) = (&self.stale, response.status) {
                     store.drop_object(&self.key, stale);
@@ -295,7 +349,12 @@ impl Caching {
         };
         // An object that is not stored, as it is too large or was purged meanwhile, has been forwarded all the same.
         if let Ok(object) = pending.finish() {
-            drop(store.insert(&self.key, object, self.ticket, &route.cluster.options.cache));
+            let stored = store.insert(&self.key, object, self.ticket, &route.cluster.options.cache);
+            match (self.lead, stored) {
+                (Some(lead), Ok(_)) => lead.stored(),
+                (Some(lead), Err(_)) => lead.uncacheable(),
+                (None, _) => {}
+            }
         }
     }
 }
@@ -409,6 +468,7 @@ impl ByteSink for Tee<'_> {
             && pending.push(input.slice(part.clone())).is_err()
         {
             self.caching.pending = None;
+            self.caching.lead.take().into_iter().for_each(FillLead::uncacheable);
         }
         self.queue.pass(input, part);
     }

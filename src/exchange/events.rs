@@ -7,6 +7,7 @@ use super::settings::Settings;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
+use crate::cache::fill::{FillEnd, FillStart};
 use crate::cache::store::Store;
 use crate::cluster::{Permit, Route, Ticket};
 use crate::health::Observation;
@@ -62,6 +63,10 @@ pub enum Input<'a> {
     Enqueued(Ticket),
     /// The request, which has joined the queue, has a slot of this member.
     Granted(Permit),
+    /// The part of the request in the fill of its object ([`Effect::JoinFill`]).
+    Fill(FillStart),
+    /// The end of the fill that the request waits for.
+    FillEnded(FillEnd),
     /// The queue of the cluster is full.
     QueueFull,
     /// The response to [`Effect::AskService`].
@@ -97,6 +102,8 @@ pub enum Effect {
         /// Not one of the pool: those seem to be stale.
         fresh: bool,
     },
+    /// Have the request join the fill of [`Exchange::fill_request`](super::Exchange::fill_request); say it by [`Input::Fill`].
+    JoinFill,
     /// Have the request join the queue of its cluster ([`Exchange::queue_request`](super::Exchange::queue_request)); say it
     /// by [`Input::Enqueued`], [`Input::Granted`] or [`Input::QueueFull`].
     Enqueue,

@@ -25,6 +25,7 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
 mod affinity;
+mod awaiting_fill;
 mod awaiting_response;
 mod body_forwarder;
 mod caching;
@@ -48,6 +49,7 @@ mod state;
 mod step_context;
 mod tunnel;
 
+pub use awaiting_fill::FillRequest;
 pub use events::{Disposition, Effect, Effects, Flushed, Input, Output, Side, WorkerContext};
 pub use local_service::{ServiceRequest, ServiceResponse};
 pub use output_queue::{OutputQueue, PendingWrite};
@@ -259,6 +261,7 @@ impl Exchange {
                 State::ResolvingRoute(_)
                 | State::Queued(_)
                 | State::Connecting(_)
+                | State::AwaitingFill(_)
                 | State::ServingCached(_)
                 | State::FlushingResponse(_)
                 | State::Done(_) => false,
@@ -346,6 +349,14 @@ impl Exchange {
     pub fn queue_request(&self, now: Moment) -> Option<QueueRequest> {
         match (&self.state, &self.common.route) {
             (State::Queued(state), Some(route)) => Some(state.request(route, now)),
+            _ => None,
+        }
+    }
+
+    /// The fill of the cache that the request joins, or waits for.
+    pub fn fill_request(&self) -> Option<FillRequest> {
+        match &self.state {
+            State::AwaitingFill(state) => Some(state.request()),
             _ => None,
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct RequestContext {
     failure: Option<FailureReason>,
     /// The backend that the client names: no other serves.
     named: Option<BackendId>,
+    /// It has waited for the fill of the cache by another request.
+    pub(super) has_waited: bool,
     /// The part of the cache in it, where it has one.
     pub(super) caching: Option<Box<Caching>>,
     /// How the client sends its body, and how it takes its answer.
@@ -109,11 +111,12 @@ impl RequestContext {
             informational_responses,
             failure,
             named,
+            has_waited,
             caching,
             upload_rate,
             download_rate,
         } = self;
-        *caching = None;
+        (*has_waited, *caching) = (false, None);
         tried.clear();
         (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());

@@ -3,8 +3,9 @@
 use super::flushing_response::ResponseEnd;
 use super::request_context::RequestContext;
 use super::{
-    Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_response, connecting, flushing_response,
-    forwarding_response, local_service, queued, reading_head, resolving_route, serving_cached, tunnel,
+    Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_fill, awaiting_response, connecting,
+    flushing_response, forwarding_response, local_service, queued, reading_head, resolving_route, serving_cached,
+    tunnel,
 };
 use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
@@ -28,6 +29,8 @@ pub(super) enum State {
     Tunnel(tunnel::Tunnel),
     /// The request is for this node: its response is made by another thread, and leaves from memory.
     LocalService(local_service::LocalService),
+    /// Another request fills the cache.
+    AwaitingFill(Box<awaiting_fill::AwaitingFill>),
     /// A stored response leaves.
     ServingCached(serving_cached::ServingCached),
     /// The answer is complete but has not left.
@@ -62,6 +65,7 @@ impl State {
             Self::ForwardingResponse(state) => state.step(input, cx),
             Self::Tunnel(state) => state.step(input, cx),
             Self::LocalService(state) => state.step(input, cx),
+            Self::AwaitingFill(state) => state.step(input, cx),
             Self::ServingCached(state) => state.step(input, cx),
             Self::FlushingResponse(state) => state.step(input, cx),
             Self::Done(_) => self,
@@ -118,6 +122,7 @@ impl State {
         match self {
             Self::ResolvingRoute(state) => state.context.refuse(reason, cx),
             Self::Queued(state) => state.context.refuse(reason, cx),
+            Self::AwaitingFill(state) => state.context.refuse(reason, cx),
             Self::Connecting(state) => state.context.refuse(reason, cx),
             Self::AwaitingResponse(state) => state.context.refuse(reason, cx),
             Self::LocalService(state) if !state.is_sending() => state.context.refuse(reason, cx),
@@ -146,6 +151,7 @@ impl State {
             Self::AwaitingResponse(state) => Some(&state.context),
             Self::ForwardingResponse(state) => Some(&state.context),
             Self::LocalService(state) => Some(&state.context),
+            Self::AwaitingFill(state) => Some(&state.context),
             Self::ServingCached(state) => Some(&state.context),
             Self::FlushingResponse(state) => state.context.as_deref(),
             Self::Done(context) => context.as_deref(),
@@ -162,6 +168,7 @@ impl State {
             Self::AwaitingResponse(state) => Some(&mut state.context),
             Self::ForwardingResponse(state) => Some(&mut state.context),
             Self::LocalService(state) => Some(&mut state.context),
+            Self::AwaitingFill(state) => Some(&mut state.context),
             Self::ServingCached(state) => Some(&mut state.context),
             Self::FlushingResponse(state) => state.context.as_deref_mut(),
             Self::Done(context) => context.as_deref_mut(),
@@ -178,6 +185,7 @@ impl State {
             Self::ForwardingResponse(state) => Some(state.context),
             Self::Tunnel(state) => Some(state.to_context(buffers)),
             Self::LocalService(state) => Some(state.context),
+            Self::AwaitingFill(state) => Some(state.context),
             Self::ServingCached(state) => Some(state.context),
             Self::FlushingResponse(state) => state.context,
             Self::Done(context) => context,

@@ -50,6 +50,7 @@ impl Worker {
     pub(super) fn read_mail(&mut self) {
         self.read_route_events();
         self.read_grants();
+        self.read_fill_news();
         while let Some(command) = self.commands.receive() {
             match command {
                 WorkerCommand::Pages(pages) => self.core.pages = pages,

@@ -20,6 +20,7 @@ mod connection;
 mod drain;
 mod effects;
 mod failure_log;
+mod fills;
 mod grants;
 mod idle;
 mod lazy_registration;
@@ -189,6 +190,7 @@ pub struct Worker {
     own_commands: MailboxSender<WorkerCommand>,
     service: Option<ServiceSender>,
     grants: MailboxReceiver<grants::Grant>,
+    fills: fills::WorkerFills,
     /// Where slots for this worker's requests are sent.
     grant_sink: Arc<dyn GrantSink>,
     listeners: Vec<listeners::WorkerListener>,
@@ -316,11 +318,9 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
         let (route_events_sender, route_events) = mailbox(MAILBOX, Arc::clone(&waker));
         let (commands_sender, commands) = mailbox(MAILBOX, Arc::clone(&waker));
-        let (grants_sender, grants) = unbounded_mailbox(waker);
+        let (grants_sender, grants) = unbounded_mailbox(Arc::clone(&waker));
         let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
         let liveness = config.settings.liveness;
-        let mut core = WorkerContext::new(now, config.exchange, config.pages, fastrand::Rng::new());
-        (core.cache, core.wall_origin) = (config.cache, config.clock.wall(Moment::ZERO));
         let mut worker = Self {
             number: config.number,
             id: config.directory.join(route_events_sender),
@@ -333,6 +333,7 @@ impl Worker {
             own_commands: commands_sender.clone(),
             service: config.service,
             grants,
+            fills: fills::WorkerFills::new(waker),
             grant_sink: Arc::new(grants::GrantMail(grants_sender)),
             listeners: Vec::new(),
             handoff: config.handoff,
@@ -345,7 +346,7 @@ impl Worker {
             pending_registration: lazy_registration::PendingRegistration::default(),
             lingering: lingering::Lingering::default(),
             limiter: config.limiter,
-            core,
+            core: fills::context(now, config.exchange, config.pages, config.cache, config.clock),
             scratch: vec![0; batch::SCRATCH_BYTES].into_boxed_slice(),
             batch: batch::Batch::default(),
             tls_scratch: TlsScratch::default(),

@@ -3,10 +3,11 @@
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Response};
 use crate::support::proxy::{Proxy, Setup};
-use crate::support::{HOST, canned};
+use crate::support::{Gate, HOST, canned, worker_has_caught_up};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// A proxy whose frontend has these options of the cache, beside being enabled.
 fn proxy_of(backend: &Backend, mut cache: Value) -> Setup {
@@ -216,4 +217,85 @@ fn unsafe_methods_and_purges_take_objects_away() {
     let heads = backend.heads();
     ask(&untrusted, "PURGE", "/a", "");
     assert_eq!(backend.heads(), heads + 1, "the backend's to judge");
+}
+
+/// Has this many clients ask for one path, and returns what they get, once `release` has run while all of them wait.
+fn ask_at_once(proxy: &Proxy, clients: usize, release: impl FnOnce()) -> Vec<Response> {
+    thread::scope(|scope| {
+        let asked: Vec<_> = (0..clients)
+            .map(|_| {
+                let mut client = proxy.client();
+                client.send(canned::get(HOST, "/"));
+                scope.spawn(move || client.response_to("GET"))
+            })
+            .collect();
+        release();
+        asked.into_iter().map(|client| client.join().expect("a response")).collect()
+    })
+}
+
+#[test]
+fn one_request_fills_for_all_that_ask_at_once() {
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let backend = Backend::serve(move |_, conn| {
+        held.pass();
+        conn.send(with_fields("200 OK", "Cache-Control: max-age=60\r\n", "x"));
+    });
+    let proxy = proxy_of(&backend, json!({})).start();
+    let responses = ask_at_once(&proxy, 30, || {
+        backend.until_heads(1);
+        worker_has_caught_up(&proxy);
+        gate.open();
+    });
+    responses.iter().for_each(|response| assert_eq!((response.status(), &*response.text()), (200, "x")));
+    let misses = responses.iter().filter(|response| response.head.get("X-Cache-Lookup") == Some("miss")).count();
+    assert_eq!((misses, backend.heads()), (1, 1));
+}
+
+#[test]
+fn a_response_that_cannot_be_stored_lets_all_go_at_once() {
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let backend = Backend::serve(move |_, conn| {
+        held.pass();
+        conn.send(with_fields("200 OK", "Cache-Control: private\r\n", "x"));
+    });
+    let proxy = proxy_of(&backend, json!({})).start();
+    let responses = ask_at_once(&proxy, 10, || {
+        backend.until_heads(1);
+        worker_has_caught_up(&proxy);
+        gate.open();
+    });
+    responses.iter().for_each(|response| expect(response, 200, Some("miss"), "x"));
+    assert_eq!(backend.heads(), 10);
+}
+
+#[test]
+fn a_fill_whose_client_leaves_hands_over() {
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let backend = Backend::serve(move |request, conn| {
+        if request.connection > 0 {
+            held.pass();
+        }
+        conn.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\n1");
+        if request.connection > 0 {
+            return conn.send("2");
+        }
+        // The first one never ends.
+        while conn.request().is_some() {}
+    });
+    let proxy = proxy_of(&backend, json!({"updateLockTimeout": "60s"})).start();
+    let mut first = proxy.client();
+    first.send(canned::get(HOST, "/"));
+    first.head();
+    let responses = ask_at_once(&proxy, 10, || {
+        worker_has_caught_up(&proxy);
+        first.abort();
+        backend.until_heads(2);
+        gate.open();
+    });
+    responses.iter().for_each(|response| assert_eq!((response.status(), &*response.text()), (200, "12")));
+    assert_eq!(backend.heads(), 2);
 }

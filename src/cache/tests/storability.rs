@@ -74,6 +74,10 @@ fn a_body_whose_end_is_in_doubt_is_not_stored() {
     let small = Options { max_object_bytes: 9, ..options() };
     assert_eq!(admit(&get("/", &[]), &response(200, &fields, 10), &small).err(), Some(Refusal::TooLarge));
 
+    let any = Options { max_object_bytes: 0, ..options() };
+    let mut limited = admit(&get("/", &[]), &response(200, &fields, 10), &any).expect("cacheable");
+    assert_eq!((limited.limit_to(10), limited.limit_to(9)), (Ok(()), Err(BodyFault::TooLarge)));
+
     let pending = || admit(&get("/", &[]), &response(200, &fields, 10), &options()).expect("cacheable");
     let mut cut = pending();
     assert_eq!(cut.push(b"012345678"), Ok(()));

@@ -73,6 +73,7 @@ fn defaults() -> Settings {
         max_connections: None,
         pid_file: None,
         supervision: Supervision {
+            cache_bytes: 64 << 20,
             memory_limit: None,
             memory_check_interval: seconds(1),
             memory_upgrade: false,

@@ -109,6 +109,7 @@ impl World {
                 // It is for the pool alone: how many slow uploads there are at a backend.
                 Effect::Uploaded => {}
                 Effect::Enqueue => panic!("no member has a capacity"),
+                Effect::JoinFill => panic!("no frontend has a cache"),
                 Effect::Connect { fresh } => self.connect(fresh),
                 Effect::Revived { .. } => {}
                 Effect::AskService => panic!("a client of the traffic listener has no service"),
