@@ -1,8 +1,9 @@
 //! A core's half: lines into a batch, batches into the queue.
 
+use super::format::Format;
 use super::losses::Losses;
-use super::record::{LINE_LIMIT_BYTES, LogRecord};
-use super::stamp::Stamp;
+use super::record::LogRecord;
+use super::stamp::Stamps;
 use crate::base::clock::{Clock, Moment};
 use crossbeam_channel::{Receiver, Sender};
 use std::cell::RefCell;
@@ -13,9 +14,6 @@ use std::time::Duration;
 /// A batch of this size is handed over at once. Each time wakes the log's thread, which costs as much as the lines of some
 /// hundred requests.
 const FULL_BYTES: usize = 128 * 1024;
-
-/// A batch is never larger, so its buffer never grows.
-const BATCH_LIMIT_BYTES: usize = FULL_BYTES + LINE_LIMIT_BYTES;
 
 /// A batch is handed over at this age, however small it is, where few others wait.
 const FLUSH_AGE: Duration = Duration::from_millis(200);
@@ -38,7 +36,21 @@ impl Log {
     }
 
     pub(super) fn new(sender: BatchSender, clock: Clock) -> Self {
-        Self { lines: Some(RefCell::new(Lines::new(sender, clock))) }
+        Self { lines: Some(RefCell::new(Lines::new(sender, clock, Format::default()))) }
+    }
+
+    /// The same log with its lines in this format.
+    pub fn in_format(self, format: &Format) -> Self {
+        let of = |lines: RefCell<Lines>| {
+            let lines = lines.borrow();
+            RefCell::new(Lines::new(lines.sender.clone(), lines.clock, format.clone()))
+        };
+        Self { lines: self.lines.map(of) }
+    }
+
+    /// Whether its lines have more than Hipache's. Where not, the caller can leave these fields out.
+    pub fn is_detailed(&self) -> bool {
+        self.lines.as_ref().is_some_and(|lines| lines.borrow().format.is_detailed())
     }
 
     /// Whether lines go anywhere. Where not, the caller can spare itself the [`LogRecord`].
@@ -85,6 +97,11 @@ pub(super) struct BatchSender {
     pub(super) losses: Arc<Losses>,
 }
 
+/// A batch is never larger, so its buffer never grows.
+fn batch_limit(format: &Format) -> usize {
+    FULL_BYTES + format.line_limit()
+}
+
 #[derive(Debug)]
 struct Lines {
     batch: Batch,
@@ -92,15 +109,17 @@ struct Lines {
     since: Moment,
     /// When it will be old enough.
     flush_at: Moment,
-    stamp: Stamp,
+    stamps: Stamps,
+    format: Format,
     clock: Clock,
     sender: BatchSender,
 }
 
 impl Lines {
-    fn new(sender: BatchSender, clock: Clock) -> Self {
-        let batch = Batch { text: Vec::with_capacity(BATCH_LIMIT_BYTES), lines: 0 };
-        Self { batch, since: Moment::NEVER, flush_at: Moment::NEVER, stamp: Stamp::default(), clock, sender }
+    fn new(sender: BatchSender, clock: Clock, format: Format) -> Self {
+        let batch = Batch { text: Vec::with_capacity(batch_limit(&format)), lines: 0 };
+        let stamps = Stamps::new(clock);
+        Self { batch, since: Moment::NEVER, flush_at: Moment::NEVER, stamps, format, clock, sender }
     }
 
     fn write(&mut self, record: &LogRecord<'_>) {
@@ -108,10 +127,9 @@ impl Lines {
             self.since = record.ended;
             self.flush_at = record.ended + FLUSH_AGE;
         }
-        let stamp = self.stamp.of(self.clock.wall(record.ended));
-        record.append_to(&mut self.batch.text, stamp);
+        self.format.append(record, &mut self.batch.text, &mut self.stamps);
         self.batch.lines += 1;
-        debug_assert!(self.batch.text.len() <= BATCH_LIMIT_BYTES, "a batch outgrew its buffer");
+        debug_assert!(self.batch.text.len() <= batch_limit(&self.format), "a batch outgrew its buffer");
         if self.batch.text.len() >= FULL_BYTES {
             self.hand_over();
         }
@@ -137,7 +155,7 @@ impl Lines {
         let batch = Batch { text: mem::take(&mut self.batch.text), lines: mem::take(&mut self.batch.lines) };
         self.flush_at = Moment::NEVER;
         self.batch.text = match self.sender.batches.try_send(batch) {
-            Ok(()) => self.sender.spares.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_LIMIT_BYTES)),
+            Ok(()) => self.sender.spares.try_recv().unwrap_or_else(|_| Vec::with_capacity(batch_limit(&self.format))),
             Err(refused) => {
                 let mut batch = refused.into_inner();
                 self.sender.losses.add_overflowed(batch.lines);
@@ -150,7 +168,7 @@ impl Lines {
 
 impl Clone for Lines {
     fn clone(&self) -> Self {
-        Self::new(self.sender.clone(), self.clock)
+        Self::new(self.sender.clone(), self.clock, self.format.clone())
     }
 }
 

@@ -6,6 +6,7 @@
 //! for its line. [`Control`] is the supervisor's half.
 
 mod batch;
+mod format;
 mod losses;
 mod output;
 mod record;
@@ -14,6 +15,7 @@ mod stamp;
 mod writer;
 
 pub use batch::Log;
+pub use format::{Format, Template, TemplateError};
 pub use output::open;
 pub use record::{LogRecord, TEXT_LIMIT_BYTES};
 pub use writer::{Control, start};

@@ -2,15 +2,15 @@
 
 use crate::base::clock::Moment;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// The greatest length of one text within a line, as written. A longer one is cut and ends in `...`.
 pub const TEXT_LIMIT_BYTES: usize = 8 * 1024;
 const CUT: &[u8] = b"...";
 
-/// No line is longer: six texts, and what stands between them.
-pub(super) const LINE_LIMIT_BYTES: usize = 6 * (TEXT_LIMIT_BYTES + CUT.len()) + 256;
+/// The length of a text that was cut.
+pub(super) const TEXT_BYTES: usize = TEXT_LIMIT_BYTES + CUT.len();
 
 /// A request that has ended. What is absent, or empty, stands in the line as `-`.
 #[derive(Clone, Debug)]
@@ -39,11 +39,59 @@ pub struct LogRecord<'a> {
     pub total: Duration,
     /// What of that the backend took.
     pub backend: Option<Duration>,
+    /// The host that was asked for.
+    pub host: Option<&'a [u8]>,
+    /// The pattern of the list that was found.
+    pub pattern: Option<&'a [u8]>,
+    /// The backend that was chosen last, without what may be a password.
+    pub backend_url: Option<&'a str>,
+    /// Why the request ended otherwise than by a backend's response.
+    pub reason: Option<&'static str>,
+    /// Whether the client's connection is encrypted.
+    pub is_secure: bool,
+    /// The wait for a connection to the backend.
+    pub queue: Option<Duration>,
+    /// Opening it.
+    pub connect: Option<Duration>,
+    /// From the connection to the head of the response.
+    pub first_byte: Option<Duration>,
+    /// The value of `X-Request-Id`, as the backend gets it.
+    pub request_id: Option<&'a [u8]>,
+}
+
+impl Default for LogRecord<'_> {
+    /// A request of which nothing is known.
+    fn default() -> Self {
+        Self {
+            ended: Moment::ZERO,
+            client: Ipv4Addr::UNSPECIFIED.into(),
+            method: b"",
+            target: b"",
+            minor_version: 1,
+            status: 0,
+            sent_bytes: 0,
+            referer: None,
+            user_agent: None,
+            frontend_id: None,
+            total: Duration::ZERO,
+            backend: None,
+            host: None,
+            pattern: None,
+            backend_url: None,
+            reason: None,
+            is_secure: false,
+            queue: None,
+            connect: None,
+            first_byte: None,
+            request_id: None,
+        }
+    }
 }
 
 impl LogRecord<'_> {
-    /// Puts the line to the end of `out`, in Hipache's format; `stamp` is the time in that format.
-    pub(super) fn append_to(&self, out: &mut Vec<u8>, stamp: &str) {
+    /// Puts the line to the end of `out`, in the combined format or in Hipache's, which adds to it; `stamp` is the time in
+    /// that format.
+    pub(super) fn append_to(&self, out: &mut Vec<u8>, stamp: &str, is_hipache: bool) {
         append_ip(out, self.client);
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(stamp.as_bytes());
@@ -57,6 +105,9 @@ impl LogRecord<'_> {
         append_text(out, self.referer);
         out.extend_from_slice(b"\" \"");
         append_text(out, self.user_agent);
+        if !is_hipache {
+            return out.extend_from_slice(b"\"\n");
+        }
         out.extend_from_slice(b"\" \"");
         append_text(out, self.frontend_id);
         out.extend_from_slice(b"\" ");
@@ -83,7 +134,7 @@ impl LogRecord<'_> {
 }
 
 /// An IPv4 address within an IPv6 one is written plainly.
-fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
+pub(super) fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             for (place, octet) in ip.octets().into_iter().enumerate() {
@@ -97,12 +148,12 @@ fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
     }
 }
 
-fn append_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+pub(super) fn append_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Three decimals; the rest is cut off.
-fn append_seconds(out: &mut Vec<u8>, duration: Duration) {
+pub(super) fn append_seconds(out: &mut Vec<u8>, duration: Duration) {
     append_number(out, duration.as_secs());
     // A digit before the decimals keeps their zeros, and then gives its place to the point.
     let point = out.len();
@@ -110,7 +161,7 @@ fn append_seconds(out: &mut Vec<u8>, duration: Duration) {
     out[point] = b'.';
 }
 
-fn append_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
+pub(super) fn append_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     match text {
         Some(text) if !text.is_empty() => append_escaped(out, text),
         _ => out.push(b'-'),
@@ -151,10 +202,11 @@ const fn escape(byte: u8) -> [u8; 4] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::format::Format;
     use super::*;
 
-    fn record() -> LogRecord<'static> {
+    pub(in crate::access_log) fn record() -> LogRecord<'static> {
         LogRecord {
             ended: Moment::ZERO,
             client: IpAddr::from([192, 0, 2, 10]),
@@ -168,12 +220,15 @@ mod tests {
             frontend_id: Some(b"mywebsite"),
             total: Duration::from_micros(1_234_999),
             backend: Some(Duration::from_millis(7)),
+            host: Some(b"www.example.com"),
+            pattern: Some(b"*.example.com"),
+            ..LogRecord::default()
         }
     }
 
     fn line(record: &LogRecord<'_>) -> String {
         let mut out = Vec::new();
-        record.append_to(&mut out, "20/Nov/2026:09:00:00 +0000");
+        record.append_to(&mut out, "20/Nov/2026:09:00:00 +0000", true);
         String::from_utf8(out).expect("a line is ASCII")
     }
 
@@ -259,6 +314,6 @@ mod tests {
             backend: Some(Duration::MAX),
             ..record()
         };
-        assert!(line(&longest).len() <= LINE_LIMIT_BYTES);
+        assert!(line(&longest).len() <= Format::Hipache.line_limit());
     }
 }

@@ -236,6 +236,7 @@ mod tests {
             frontend_id: None,
             total: Duration::ZERO,
             backend: None,
+            ..LogRecord::default()
         });
     }
 

@@ -111,7 +111,7 @@ mod tests {
             bind: Some(bind.parse().expect("an address")),
             token: token.map(Into::into),
             hosts: vec!["edge.test".to_owned()],
-            written: serde_json::Value::Null,
+            written: Default::default(),
         }
     }
 

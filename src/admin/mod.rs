@@ -5,10 +5,21 @@
 //! that others write and it reads. So no view costs a request of a client anything.
 
 mod access;
+mod actions;
+mod clusters;
+mod dashboard;
+mod frontends;
+mod metrics;
+mod monitor;
+mod process;
+mod query;
 mod roster;
 mod router;
+mod stats_csv;
 mod status;
+mod views;
 
+pub use actions::Action;
 pub use roster::{Roster, WorkerEntry};
 
 use crate::base::clock::Clock;
@@ -35,8 +46,20 @@ pub struct Settings {
     /// The host names by which clients may call this node, beside addresses and `localhost` (`admin.hosts`).
     pub hosts: Vec<String>,
     /// The configuration as it was written, its secrets hidden.
-    pub written: serde_json::Value,
+    pub written: Written,
 }
+
+/// The text of the configuration, for the view. It is no setting: settings are the same whatever text they were read from.
+#[derive(Clone, Debug, Default)]
+pub struct Written(pub serde_json::Value);
+
+impl PartialEq for Written {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Written {}
 
 /// What the service reads, and whom it has act.
 pub struct Sources {
@@ -48,6 +71,10 @@ pub struct Sources {
     pub roster: Arc<Roster>,
     /// The source of routes.
     pub directory: Directory,
+    /// What kind of source it is: `file` or `redis`.
+    pub source_kind: &'static str,
+    /// Has the supervisor do something.
+    pub order: Box<dyn Fn(Action) + Send>,
 }
 
 /// Starts the thread of the service. It ends when the last sender is dropped.

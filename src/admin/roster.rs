@@ -2,6 +2,7 @@
 
 use crate::base::clock::Moment;
 use crate::base::counters::Counters;
+use crate::net::tls::CertificateInfo;
 use crate::worker::WorkerStats;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,13 @@ pub struct WorkerEntry {
     pub stats: Arc<WorkerStats>,
 }
 
+impl WorkerEntry {
+    /// The label of its series: its place, and of one that has a successor the number of its life too.
+    pub(super) fn label(&self) -> String {
+        if self.is_leaving { format!("{}.{}", self.number, self.id) } else { self.number.to_string() }
+    }
+}
+
 /// All workers: the supervisor writes, the admin service reads. No worker waits for its lock.
 #[derive(Debug)]
 pub struct Roster {
@@ -32,6 +40,7 @@ pub struct Roster {
     is_ready: AtomicBool,
     lost_log_lines: AtomicU64,
     replaced: AtomicU64,
+    certificates: Mutex<Vec<CertificateInfo>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +60,7 @@ impl Roster {
             is_ready: AtomicBool::new(false),
             lost_log_lines: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
+            certificates: Mutex::default(),
         }
     }
 
@@ -93,6 +103,15 @@ impl Roster {
     /// Notes how many lines of the access log were lost so far.
     pub fn note_lost_log_lines(&self, count: u64) {
         self.lost_log_lines.store(count, Ordering::Relaxed);
+    }
+
+    /// Notes the certificates of the addresses.
+    pub fn set_certificates(&self, certificates: Vec<CertificateInfo>) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
+    }
+
+    pub(super) fn certificates(&self) -> Vec<CertificateInfo> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn started(&self) -> Moment {

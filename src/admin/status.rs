@@ -1,8 +1,10 @@
 //! Whether the process is ready, and how it is.
 
-use super::{Response, Sources};
+use super::{Response, Sources, process};
 use crate::base::counters::{Counter, Counters};
+use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
+use crate::directory;
 use serde_json::{Map, Value, json};
 
 /// Ready is a process that serves, can route, and is not about to end.
@@ -13,7 +15,7 @@ pub(super) fn readiness(sources: &Sources) -> Response {
     }
 }
 
-fn unready(sources: &Sources) -> Option<&'static str> {
+pub(super) fn unready(sources: &Sources) -> Option<&'static str> {
     let roster = &sources.roster;
     if roster.is_draining() {
         Some("draining")
@@ -60,11 +62,44 @@ pub(super) fn status(sources: &Sources) -> Response {
         "lost_log_lines": roster.lost_log_lines(),
         "totals": counted(&totals),
         "failures": failures(&totals),
+        "latency": latencies(&totals),
+        "resident_bytes": process::resident_bytes(),
+        "open_files": process::open_files(),
     }))
 }
 
 fn counted(totals: &Counters) -> Map<String, Value> {
     Counter::ALL.iter().map(|counter| (counter.name().to_owned(), totals.get(*counter).into())).collect()
+}
+
+/// How changes of the routes are learned of.
+pub(super) fn source_mode(source: &directory::Status) -> &'static str {
+    match source.means() {
+        3 => "client_tracking",
+        2 => "keyspace_notifications",
+        1 => "reading_again",
+        _ => "none",
+    }
+}
+
+/// The time of each phase: how often, the sum, and the buckets of the histogram, for who compares two moments.
+fn latencies(totals: &Counters) -> Map<String, Value> {
+    let latency = |phase: Phase| {
+        let histogram = totals.latency(phase);
+        let seconds = |part| histogram.quantile(part).map(|duration| duration.as_secs_f64());
+        let buckets: Vec<Value> =
+            histogram.buckets().map(|(bound, count)| json!([bound.as_secs_f64(), count])).collect();
+        let value = json!({
+            "count": histogram.count(),
+            "sum_seconds": histogram.sum_seconds(),
+            "p50": seconds(0.5),
+            "p90": seconds(0.9),
+            "p99": seconds(0.99),
+            "buckets": buckets,
+        });
+        (phase.name().to_owned(), value)
+    };
+    Phase::ALL.into_iter().map(latency).collect()
 }
 
 /// The reasons for which requests have failed so far.

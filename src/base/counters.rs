@@ -1,14 +1,16 @@
 //! Named counters of one core. The core that owns them writes, anyone reads.
 
+use super::histogram::{Histogram, Phase};
 use super::reason::FailureReason;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 macro_rules! counters {
-    ($( $(#[$doc:meta])* $variant:ident = $name:literal; )*) => {
+    ($( $(#[doc = $doc:literal])* $variant:ident = $name:literal; )*) => {
         /// Counted events, beside the requests that ended with a [`FailureReason`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter {
-            $( $(#[$doc])* $variant, )*
+            $( $(#[doc = $doc])* $variant, )*
         }
 
         impl Counter {
@@ -18,6 +20,11 @@ macro_rules! counters {
             /// The name in logs and metrics.
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$variant => $name, )* }
+            }
+
+            /// What it counts, in one sentence.
+            pub const fn help(self) -> &'static str {
+                match self { $( Self::$variant => concat!($($doc,)*), )* }
             }
         }
     };
@@ -48,6 +55,16 @@ counters! {
     RequestLimits = "request_limits";
     /// Requests whose head was complete.
     Requests = "requests";
+    /// Tunnels that have ended.
+    Status1xx = "responses_1xx";
+    /// Requests that got a status of 200 to 299.
+    Status2xx = "responses_2xx";
+    /// Requests that got a status of 300 to 399.
+    Status3xx = "responses_3xx";
+    /// Requests that got a status of 400 to 499.
+    Status4xx = "responses_4xx";
+    /// Requests that got a status of 500 and above.
+    Status5xx = "responses_5xx";
     /// Requests to the admin service; they are no others'.
     AdminRequests = "admin_requests";
     /// Upgraded connections.
@@ -90,16 +107,30 @@ counters! {
     MailboxOverflows = "mailbox_overflows";
 }
 
+/// The classes of statuses, and what counts them.
+pub const STATUS_CLASSES: [(&str, Counter); 5] = [
+    ("1xx", Counter::Status1xx),
+    ("2xx", Counter::Status2xx),
+    ("3xx", Counter::Status3xx),
+    ("4xx", Counter::Status4xx),
+    ("5xx", Counter::Status5xx),
+];
+
 /// The counters of one core.
 #[derive(Debug)]
 pub struct Counters {
     counts: [AtomicU64; Counter::ALL.len()],
     reasons: [AtomicU64; FailureReason::ALL.len()],
+    latencies: [Histogram; Phase::ALL.len()],
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { counts: [const { AtomicU64::new(0) }; _], reasons: [const { AtomicU64::new(0) }; _] }
+        Self {
+            counts: [const { AtomicU64::new(0) }; _],
+            reasons: [const { AtomicU64::new(0) }; _],
+            latencies: Default::default(),
+        }
     }
 }
 
@@ -119,10 +150,37 @@ impl Counters {
         bump(&self.reasons[reason as usize], 1);
     }
 
+    /// Counts the status that a client got; 0 where it got none. For the core that owns these counters only.
+    #[inline]
+    pub fn count_status(&self, status: u16) {
+        match status {
+            0..100 => {}
+            100..200 => self.count(Counter::Status1xx),
+            200..300 => self.count(Counter::Status2xx),
+            300..400 => self.count(Counter::Status3xx),
+            400..500 => self.count(Counter::Status4xx),
+            500.. => self.count(Counter::Status5xx),
+        }
+    }
+
+    /// Counts how long a part of a request's way took. For the core that owns these counters only.
+    #[inline]
+    pub fn record_latency(&self, phase: Phase, duration: Duration) {
+        self.latencies[phase as usize].record(duration);
+    }
+
+    /// How long a part of the way of all requests took.
+    pub fn latency(&self, phase: Phase) -> &Histogram {
+        &self.latencies[phase as usize]
+    }
+
     /// Adds what another core has counted, which has ended.
     pub fn absorb(&self, other: &Self) {
         for (mine, theirs) in self.counts.iter().zip(&other.counts).chain(self.reasons.iter().zip(&other.reasons)) {
             bump(mine, theirs.load(Ordering::Relaxed));
+        }
+        for (mine, theirs) in self.latencies.iter().zip(&other.latencies) {
+            mine.absorb(theirs);
         }
     }
 

@@ -16,9 +16,13 @@ const FAILURE: u64 = 1 << 24;
 const STAMP_SHIFT: u32 = 48;
 const COUNT_MASK: u64 = FAILURE - 1;
 
-/// Counts of the last [`SECONDS`]. It takes memory (512 bytes) with the first count.
+/// Counts of the last [`SECONDS`], and those of all time. It takes memory (512 bytes) with the first count.
 #[derive(Debug, Default)]
-pub struct History(OnceLock<Box<[AtomicU64; SLOTS]>>);
+pub struct History {
+    seconds: OnceLock<Box<[AtomicU64; SLOTS]>>,
+    requests: AtomicU64,
+    failures: AtomicU64,
+}
 
 /// One second of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +36,11 @@ pub struct Second {
 impl History {
     /// Counts a request that ended at `now`.
     pub fn count(&self, has_failed: bool, now: Moment) {
-        let cells = self.0.get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS]));
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if has_failed {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let cells = self.seconds.get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS]));
         let second = second_of(now);
         let Some(cell) = cell(cells, second) else { return };
         let count = 1 + if has_failed { FAILURE } else { 0 };
@@ -48,9 +56,14 @@ impl History {
         }
     }
 
+    /// Requests that ended so far, and those of them that failed.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.requests.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+    }
+
     /// The last [`SECONDS`] whole seconds, oldest first.
     pub fn read(&self, now: Moment) -> [Second; SECONDS] {
-        let Some(cells) = self.0.get() else { return [Second::default(); SECONDS] };
+        let Some(cells) = self.seconds.get() else { return [Second::default(); SECONDS] };
         let end = second_of(now);
         std::array::from_fn(|place| match (end + place as u64).checked_sub(SECONDS as u64) {
             Some(second) => read(cells, second),

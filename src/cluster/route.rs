@@ -32,6 +32,8 @@ pub struct Mark {
     /// Trouble since the last good response: the connections in a row that ended without one, and [`MARKED`]. 0 as long
     /// as all is well, so that a response costs no more than a look.
     troubles: AtomicU32,
+    /// Why this node took it for dead the last time, as [`Mark::note_reason`] has it.
+    reason: AtomicU32,
     is_removed: AtomicBool,
 }
 
@@ -47,6 +49,7 @@ impl Mark {
             dead_until: AtomicU64::new(0),
             dead_external_until: AtomicU64::new(0),
             troubles: AtomicU32::new(0),
+            reason: AtomicU32::new(0),
             is_removed: AtomicBool::new(false),
         }
     }
@@ -76,6 +79,16 @@ impl Mark {
     /// resort goes there. Known to all cores at once.
     pub fn mark_dead_external(&self, until: Moment) {
         self.dead_external_until.store(until.as_micros(), Ordering::Relaxed);
+    }
+
+    /// Notes why this node takes the backend for dead, as a number that is not 0. For views.
+    pub fn note_reason(&self, code: u32) {
+        self.reason.store(code, Ordering::Relaxed);
+    }
+
+    /// That number; 0 where there is none.
+    pub fn reason(&self) -> u32 {
+        self.reason.load(Ordering::Relaxed)
     }
 
     /// Whether others have marked the backend dead.

@@ -2,7 +2,7 @@
 
 use super::driver::read_password_file;
 use super::raw::{Field, Section};
-use crate::admin::Settings;
+use crate::admin::{Settings, Written};
 use crate::base::secret::{Secret, is_path, redact_url};
 use crate::net::tls::is_open_to_others;
 use serde_json::Value;
@@ -19,7 +19,7 @@ const HIDDEN: &str = "***";
 pub(super) fn read(root: &Section<'_>, folder: &Path, written: &Value) -> Settings {
     let field = root.field("admin");
     if let Some(Value::Bool(false)) = field.value() {
-        return Settings { bind: None, token: None, hosts: Vec::new(), written: shown(written) };
+        return Settings { bind: None, token: None, hosts: Vec::new(), written: Written(shown(written)) };
     }
     let section = field.section();
     let bind = read_bind(&section.field("bind"));
@@ -34,7 +34,7 @@ pub(super) fn read(root: &Section<'_>, folder: &Path, written: &Value) -> Settin
     }
     let hosts = section.field("hosts").items().unwrap_or_default();
     let hosts = hosts.iter().filter_map(Field::text).map(str::to_owned).collect();
-    Settings { bind, token, hosts, written: shown(written) }
+    Settings { bind, token, hosts, written: Written(shown(written)) }
 }
 
 fn read_bind(field: &Field<'_>) -> Option<SocketAddr> {

@@ -61,6 +61,8 @@ pub struct Settings {
     pub admin: crate::admin::Settings,
     /// The access log.
     pub access_log: access_log::Target,
+    /// How its lines are written (`server.accessLogFormat`).
+    pub access_log_format: access_log::Format,
     /// A core.
     pub worker: worker::Settings,
     /// The greatest number of client connections of one address (`server.maxConnectionsPerAddress`); `None` for any.
@@ -187,6 +189,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides, written: &Valu
         page: server.page,
         admin: admin::read(root, folder, written),
         access_log: server.access_log,
+        access_log_format: server.access_log_format,
         worker: server.worker,
         max_per_address: server.max_per_address,
         debug: server.debug,

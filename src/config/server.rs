@@ -54,6 +54,7 @@ pub(super) struct Server {
     pub(super) max_per_address: Option<NonZeroU32>,
     pub(super) page: page::Settings,
     pub(super) access_log: access_log::Target,
+    pub(super) access_log_format: access_log::Format,
     pub(super) dns_refresh: Duration,
     pub(super) unknown_rate: u32,
     pub(super) resync_hold: Duration,
@@ -99,6 +100,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         max_per_address: read_limit(&server.field("maxConnectionsPerAddress")),
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
         access_log: read_access_log(&server.field("accessLog")),
+        access_log_format: read_access_log_format(&server.field("accessLogFormat")),
         dns_refresh: times.dns_refresh,
         unknown_rate: server
             .field("unknownHostRate")
@@ -161,6 +163,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
         on_client_abort: read_on_client_abort(&server.field("onClientAbort")).unwrap_or(exchange::OnClientAbort::Close),
         node_via: via.as_ref().map(|name| format!("{name}-{}", node_mark()).into()),
         via,
+        request_id: server.field("requestId").flag().unwrap_or(false),
         forwarded: forwarded::Policy {
             trusted: read_networks(&server.field("trustedNetworks")).unwrap_or_default(),
             mode: read_mode(&server.field("forwardedMode")).unwrap_or(forwarded::Mode::Append),
@@ -217,6 +220,28 @@ fn read_access_log(field: &Field<'_>) -> access_log::Target {
         _ => None,
     });
     target.unwrap_or(Target::Off)
+}
+
+/// The name of a format, or a template.
+fn read_access_log_format(field: &Field<'_>) -> access_log::Format {
+    use access_log::{Format, Template};
+    const EXPECTED: &str = "\"hipache\", \"combined\", \"json\", or a template such as \"$client $status $total\"";
+    match field.text() {
+        None | Some("hipache") => Format::Hipache,
+        Some("combined") => Format::Combined,
+        Some("json") => Format::Json,
+        Some(text) if !text.contains('$') => {
+            field.refuse(EXPECTED);
+            Format::Hipache
+        }
+        Some(text) => match Template::parse(text) {
+            Ok(template) => Format::Template(template),
+            Err(error) => {
+                field.refuse_because(&error, EXPECTED);
+                Format::Hipache
+            }
+        },
+    }
 }
 
 /// A path, where there may be none.

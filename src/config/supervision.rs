@@ -18,6 +18,9 @@ pub struct Supervision {
     pub memory_upgrade: bool,
     /// How long a worker may take for one turn (`server.watchdog`).
     pub watchdog: Duration,
+    /// How long connections are still accepted after the order to stop, while the process says that it is not ready
+    /// (`server.lameDuck`).
+    pub lame_duck: Duration,
     /// How long a new process may take to serve at an upgrade (`server.upgradeTimeout`).
     pub upgrade_timeout: Duration,
 }
@@ -45,6 +48,7 @@ pub(super) fn read(server: &Section<'_>) -> Supervision {
         memory_check_interval: server.field("memoryCheckInterval").seconds().unwrap_or(Duration::from_secs(1)),
         memory_upgrade: server.field("memoryUpgrade").flag().unwrap_or(false),
         watchdog: server.field("watchdog").seconds().unwrap_or(Duration::from_secs(10)),
+        lame_duck: server.field("lameDuck").seconds_or_zero().unwrap_or(Duration::ZERO),
         upgrade_timeout: server.field("upgradeTimeout").seconds().unwrap_or(Duration::from_secs(60)),
     }
 }

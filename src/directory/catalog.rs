@@ -5,7 +5,7 @@ use super::backends::Backends;
 use crate::base::clock::Moment;
 use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, Mark, Options, Route};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 /// Below this number of hosts or clusters no purge is worth its walk.
 const MIN_PURGE: usize = 1024;
@@ -24,7 +24,11 @@ pub(super) struct FrontendRecord {
 /// The clusters in use by their key, for every thread that wants to look at them. The lock is for those who look and for
 /// the source that changes them: no core waits for it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Clusters(Arc<RwLock<HashMap<Box<str>, Arc<Cluster>>>>);
+pub(super) struct Clusters {
+    by_key: Arc<RwLock<HashMap<Box<str>, Arc<Cluster>>>>,
+    /// The routes of the hosts in use. A view holds none of them: what nobody else holds is let go.
+    routes: Arc<RwLock<HashMap<Arc<str>, Weak<Route>>>>,
+}
 
 /// The cluster of each key and the route of each host in use.
 ///
@@ -58,27 +62,52 @@ impl Default for Catalog {
 impl Clusters {
     /// The clusters that a route leads to, in the order of their keys.
     pub(super) fn list(&self) -> Vec<Arc<Cluster>> {
-        let clusters = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let clusters = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
         let used = clusters.values().filter(|cluster| Arc::strong_count(cluster) > 1);
         let mut list: Vec<_> = used.cloned().collect();
         list.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         list
     }
 
+    /// The route of this host, if it is in use.
+    pub(super) fn route(&self, host: &str) -> Option<Arc<Route>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(host)?.upgrade()
+    }
+
+    /// The routes of all hosts in use.
+    pub(super) fn routes(&self) -> Vec<Arc<Route>> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        routes.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn note_route(&self, host: &Arc<str>, route: &Arc<Route>) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        routes.insert(Arc::clone(host), Arc::downgrade(route));
+    }
+
+    fn forget_route(&self, host: &str) {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).remove(host);
+    }
+
+    fn forget_dropped_routes(&self) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        routes.retain(|_, route| route.strong_count() > 0);
+    }
+
     /// The cluster of this key.
     pub(super) fn get(&self, key: &str) -> Option<Arc<Cluster>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.by_key.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     fn put(&self, cluster: &Arc<Cluster>) -> usize {
-        let mut clusters = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clusters = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
         clusters.insert(cluster.key.clone(), Arc::clone(cluster));
         clusters.len()
     }
 
     /// Drops the clusters of which no route and no slot is left. Returns how many stay.
     fn purge(&self) -> usize {
-        let mut clusters = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clusters = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
         clusters.retain(|_, cluster| Arc::strong_count(cluster) > 1 || Arc::strong_count(&cluster.admission) > 1);
         clusters.len()
     }
@@ -126,6 +155,7 @@ impl Catalog {
         remove_missing(before, &marks);
         let route = Arc::new(Route { host: (&**host).into(), cluster, marks });
         self.purge();
+        self.clusters.note_route(host, &route);
         self.by_host.insert(Arc::clone(host), InUse { route, is_idle: false });
         true
     }
@@ -143,6 +173,7 @@ impl Catalog {
     /// Notes that `host` resolves to nothing any more. Returns whether it was in use.
     pub(super) fn remove(&mut self, host: &str) -> bool {
         let Some(gone) = self.by_host.remove(host) else { return false };
+        self.clusters.forget_route(host);
         remove_missing(&gone.route.marks, &[]);
         true
     }
@@ -197,6 +228,7 @@ impl Catalog {
             }
             !std::mem::replace(&mut in_use.is_idle, true)
         });
+        self.clusters.forget_dropped_routes();
         self.purge_at = self.by_host.len() + MIN_PURGE.max(held);
     }
 }

@@ -8,7 +8,9 @@ use super::handover::Export;
 use super::{Error, RouteEvent, SubscriberId, Subscribers};
 use crate::base::clock::Clock;
 use crate::base::file_watch::FileWatch;
-use crate::net::tls::{Credentials, DAY, PemText, is_open_to_others, read, read_credentials, warn_of_expiry};
+use crate::net::tls::{
+    CertificateInfo, Credentials, DAY, PemText, is_open_to_others, read, read_credentials, warn_of_expiry,
+};
 use crate::route;
 use crossbeam_channel::{Receiver, Sender, select};
 use lru::LruCache;
@@ -98,6 +100,8 @@ pub(super) enum CertificateCommand {
     Retire,
     /// What is known goes to the process that takes this one's place.
     Export(Sender<Export>),
+    /// Tell which are in use.
+    List(Sender<Vec<CertificateInfo>>),
     /// End.
     Stop,
 }
@@ -167,16 +171,23 @@ impl CertificateService {
                     Ok(CertificateCommand::Replace(records)) => self.replace(records, channels),
                     Ok(CertificateCommand::Reread) => self.reread(),
                     // Files are read again by whoever comes next.
+                    // Fails only where nobody waits any more.
+                    Ok(CertificateCommand::List(to)) => drop(to.send(self.list())),
                     Ok(CertificateCommand::Retire | CertificateCommand::Export(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return,
                 },
-                recv(daily) -> _ => {
-                    let pairs = self.pairs.iter();
-                    let in_use = pairs.filter_map(|(pattern, pair)| Some((&**pattern, pair.credentials.as_ref()?)));
-                    warn_of_expiry(in_use, wall(self.clock));
-                },
+                recv(daily) -> _ => warn_of_expiry(self.in_use(), wall(self.clock)),
             }
         }
+    }
+
+    /// The good pairs that were asked for.
+    fn in_use(&self) -> impl Iterator<Item = (&str, &Credentials)> {
+        self.pairs.iter().filter_map(|(pattern, pair)| Some((&**pattern, pair.credentials.as_ref()?)))
+    }
+
+    fn list(&self) -> Vec<CertificateInfo> {
+        self.in_use().map(|(name, pair)| CertificateInfo::of(name, pair)).collect()
     }
 
     fn reply(&mut self, name: &str, channels: &CertificateChannels) -> CertificateResult {

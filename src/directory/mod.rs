@@ -31,6 +31,7 @@ use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cluster::{Backend, BackendId, Cluster, Route};
 use crate::net::mailbox::MailboxSender;
+use crate::net::tls::CertificateInfo;
 use catalog::Clusters;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dns::DnsResolver;
@@ -53,6 +54,9 @@ const MAX_MARKS: usize = 1024;
 const MAX_COMMANDS: usize = 8;
 /// The same of the certificates' clerk.
 const MAX_CERTIFICATE_COMMANDS: usize = 8;
+
+/// How long a view may wait for a thread of the directory.
+const MAX_VIEW: Duration = Duration::from_secs(2);
 
 /// How long the threads may take to end. The process ends then, whatever they wait for.
 const MAX_STOP: Duration = Duration::from_secs(5);
@@ -321,9 +325,33 @@ impl Directory {
         self.clusters.list()
     }
 
+    /// The route of this host, if it is in use, for views. It takes a lock.
+    pub fn route(&self, host: &str) -> Option<Arc<Route>> {
+        self.clusters.route(host)
+    }
+
+    /// The routes of all hosts in use, for views. It takes a lock.
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        self.clusters.routes()
+    }
+
     /// The cluster of this key, if it is in use. It takes a lock.
     pub fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
         self.clusters.get(key)
+    }
+
+    /// The certificates in use that the source has, for a view: it waits for the thread that knows them, and gives `None`
+    /// where that has too much else to do.
+    pub fn certificates(&self) -> Option<Vec<CertificateInfo>> {
+        let (sender, list) = crossbeam_channel::bounded(1);
+        self.certificate_commands.send_timeout(certificates::CertificateCommand::List(sender), MAX_VIEW).ok()?;
+        list.recv_timeout(MAX_VIEW).ok()
+    }
+
+    /// Has all cores ask for the route of this host again.
+    pub fn flush(&self, host: &str) {
+        let hosts: Arc<[Arc<str>]> = Arc::new([host.into()]);
+        self.subscribers.tell_all(&RouteEvent::Changed { hosts, unknowns: true });
     }
 
     /// How the source of the routes is.

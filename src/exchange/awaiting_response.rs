@@ -183,6 +183,7 @@ impl AwaitingResponse {
 
     #[cold]
     fn switch(self, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) -> State {
+        cx.common.stats.end_wait(cx.core.now);
         let is_response = match (self.context.request.offered_protocols(), head.upgrade()) {
             (Some(offered), Some(chosen)) => upgrade::is_response(offered, chosen),
             _ => false,

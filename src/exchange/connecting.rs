@@ -16,7 +16,15 @@ pub(super) struct Connecting {
 impl Connecting {
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
         match input {
-            Input::Connected { reused } => AwaitingResponse::start(self.context, reused, cx),
+            Input::Connected { reused } => {
+                let now = cx.core.now;
+                match (self.queued, reused) {
+                    (true, _) => cx.common.stats.end_queue(now),
+                    (false, false) => cx.common.stats.end_connect(now),
+                    (false, true) => cx.common.stats.begin_phase(now),
+                }
+                AwaitingResponse::start(self.context, reused, cx)
+            }
             Input::Queued if cx.common.client_left => {
                 State::Connecting(self).abort_silently(FailureReason::ClientGone, cx)
             }
@@ -26,6 +34,7 @@ impl Connecting {
             }
             Input::Dialling => {
                 self.queued = false;
+                cx.common.stats.end_queue(cx.core.now);
                 cx.deadline_in(cx.connect_timeout());
                 State::Connecting(self)
             }

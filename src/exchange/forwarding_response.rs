@@ -40,6 +40,7 @@ impl ForwardingResponse {
         cx: &mut StepContext<'_>,
     ) -> State {
         let AwaitingResponse { mut context, write_closed, .. } = awaiting;
+        cx.common.stats.end_wait(cx.core.now);
         cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
         context.request.drop_replay(&mut cx.core.buffers);
         cx.common.upstream_idle_seconds = head.idle_seconds;

@@ -30,6 +30,8 @@ pub struct ServiceRequest {
     pub host: Option<Vec<u8>>,
     /// The value of `Origin`.
     pub origin: Option<Vec<u8>>,
+    /// The value of `Accept`.
+    pub accept: Option<Vec<u8>>,
     /// The value of `Authorization`.
     pub authorization: Option<Vec<u8>>,
     /// The value of `Sec-Fetch-Site`, with which a browser tells whose page asks.
@@ -82,6 +84,7 @@ impl LocalService {
             target: String::from_utf8_lossy(context.request.target()).into_owned(),
             host: value("host"),
             origin: value("origin"),
+            accept: value("accept"),
             authorization: value("authorization"),
             fetch_site: value("sec-fetch-site"),
             body: Vec::new(),

@@ -48,6 +48,7 @@ impl Queued {
     #[cold]
     pub(super) fn start(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
+        cx.common.stats.begin_phase(cx.core.now);
         let state = Self { context, until: cx.core.now + timeout, waiting: None };
         // Nothing is begun for a client that has left.
         match cx.common.client_left {
@@ -87,6 +88,7 @@ impl Queued {
     fn granted(self, permit: Permit, cx: &mut StepContext<'_>) -> State {
         let Some(route) = cx.common.route.clone() else { return State::Queued(self) };
         if self.context.accepts(&permit, &route, cx.core.now) {
+            cx.common.stats.end_queue(cx.core.now);
             return self.context.admitted(permit, cx);
         }
         // A mark was made meanwhile: the slot is another request's.

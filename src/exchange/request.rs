@@ -40,7 +40,7 @@ enum Retention {
 }
 
 /// What the log wants of a request and nothing else, in memory of just that size: for what may last long and be idle, a
-/// tunnel. Host, method, target, `Referer` and `User-Agent` are a line each, since nothing in a head has a line feed in it.
+/// tunnel. Host, method, target, `Referer`, `User-Agent` and `X-Request-Id` are a line each, since nothing in a head has a line feed in it.
 /// What is absent is an empty line, and of a long text there is what the log looks at: the log makes no difference.
 #[derive(Debug)]
 pub(super) struct LogFields(Box<[u8]>);
@@ -67,7 +67,10 @@ impl Request {
         cx: &mut StepContext<'_>,
     ) -> Result<(), FailureReason> {
         let settings = &cx.core.settings;
-        let forward = ForwardContext { peer, policy: &settings.forwarded, via: settings.node_via.as_deref() };
+        let is_kept = || settings.forwarded.trusts(peer.address) && head.value_of("x-request-id").is_some();
+        let request_id = (settings.request_id && !is_kept()).then(|| cx.core.rng.u128(..));
+        let forward =
+            ForwardContext { peer, policy: &settings.forwarded, via: settings.node_via.as_deref(), request_id };
         self.buffer = cx.core.buffers.take();
         self.retention = Retention::All;
         let (capacity, written) = (self.buffer.capacity(), head.write(&forward, &mut self.buffer));
@@ -136,6 +139,11 @@ impl Request {
     /// The value of `User-Agent`.
     pub fn user_agent(&self) -> Option<&[u8]> {
         self.spans.user_agent.map(|span| span.of(&self.buffer))
+    }
+
+    /// The value of `X-Request-Id`, as the backend gets it.
+    pub fn request_id(&self) -> Option<&[u8]> {
+        self.spans.request_id.map(|span| span.of(&self.buffer))
     }
 
     /// Whether the client speaks HTTP/1.1.
@@ -272,13 +280,14 @@ impl Request {
 
     /// What the log will want of it.
     pub(super) fn log_fields(&self) -> LogFields {
-        let Spans { host, method, target, referer, user_agent, .. } = self.spans;
-        let texts = [host, method, target, referer.unwrap_or_default(), user_agent.unwrap_or_default()];
+        let Spans { host, method, target, referer, user_agent, request_id, .. } = self.spans;
+        let [referer, user_agent, request_id] = [referer, user_agent, request_id].map(Option::unwrap_or_default);
+        let texts = [host, method, target, referer, user_agent, request_id];
         // One byte more than fits into its line, so that the log sees that it has to be cut.
         let beginning = |text: &[u8]| text.len().min(TEXT_LIMIT_BYTES + 1);
-        let [host, method, target, referer, agent] = texts.map(|span| span.of(&self.buffer));
-        let texts =
-            [host, method, target, referer, agent, self.forwarded_for()].map(|text| text.prefix(beginning(text)));
+        let [host, method, target, referer, agent, id] = texts.map(|span| span.of(&self.buffer));
+        let texts = [host, method, target, referer, agent, self.forwarded_for(), id];
+        let texts = texts.map(|text| text.prefix(beginning(text)));
         LogFields(texts.join(&b'\n').into())
     }
 
@@ -301,8 +310,8 @@ impl LogFields {
         });
         let mut next = || lines.next().unwrap_or_default();
         let (host, method, target, referer, user_agent) = (next(), next(), next(), Some(next()), Some(next()));
-        let recalled_chain = Some(next());
-        let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
+        let (recalled_chain, request_id) = (Some(next()), Some(next()));
+        let spans = Spans { host, method, target, referer, user_agent, request_id, ..Spans::default() };
         // HTTP/1.0 knows no tunnels (RFC 9110 section 7.8).
         Request {
             buffer,
@@ -351,7 +360,7 @@ mod tests {
         let [host, method, target, referer, agent] = std::array::from_fn(|n| Span::new(n * 60_000, (n + 1) * 60_000));
         let spans = Spans { host, method, target, referer: Some(referer), user_agent: Some(agent), ..Spans::default() };
         let log_fields = Request { buffer: text, spans, ..Request::default() }.log_fields();
-        assert_eq!(log_fields.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 5);
+        assert_eq!(log_fields.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 6);
         let mut buffers = BufferPool::default();
         let recalled = log_fields.recall(&mut buffers);
         assert!(recalled.target().len() > TEXT_LIMIT_BYTES, "the log has to see that it is cut");

@@ -1,6 +1,7 @@
 //! The facts of an exchange for log, counters and `X-Debug`. States write it; nothing decides by it.
 
 use crate::base::clock::Moment;
+use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
 use std::time::Duration;
 
@@ -19,7 +20,16 @@ pub struct RequestStats {
     backend_started: Moment,
     /// When the last byte of its answer had come; [`Moment::NEVER`] before.
     backend_ended: Moment,
+    /// When the present phase began.
+    phase_began: Moment,
+    /// The last tries of these phases, in microseconds; [`NONE`] where there was none.
+    queue_micros: u32,
+    connect_micros: u32,
+    first_byte_micros: u32,
 }
+
+/// A phase that was not gone through.
+const NONE: u32 = u32::MAX;
 
 impl RequestStats {
     pub(super) fn new(now: Moment) -> Self {
@@ -30,6 +40,10 @@ impl RequestStats {
             bytes_to_client: 0,
             backend_started: Moment::NEVER,
             backend_ended: Moment::NEVER,
+            phase_began: now,
+            queue_micros: NONE,
+            connect_micros: NONE,
+            first_byte_micros: NONE,
         }
     }
 
@@ -50,6 +64,48 @@ impl RequestStats {
 
     pub(super) fn backend_done(&mut self, now: Moment) {
         self.backend_ended = self.backend_ended.min(now);
+    }
+
+    /// A connection is asked for, or about to be opened.
+    pub(super) fn begin_phase(&mut self, now: Moment) {
+        self.phase_began = now;
+    }
+
+    /// The wait for a connection is over.
+    pub(super) fn end_queue(&mut self, now: Moment) {
+        let waited = self.end_phase(now);
+        // It may have waited for a slot, and then for a socket.
+        self.queue_micros =
+            if self.queue_micros == NONE { waited } else { self.queue_micros.saturating_add(waited).min(NONE - 1) };
+    }
+
+    /// A connection has been opened.
+    pub(super) fn end_connect(&mut self, now: Moment) {
+        self.connect_micros = self.end_phase(now);
+    }
+
+    /// The head of the response has come.
+    #[inline]
+    pub(super) fn end_wait(&mut self, now: Moment) {
+        self.first_byte_micros = self.end_phase(now);
+    }
+
+    fn end_phase(&mut self, now: Moment) -> u32 {
+        let began = std::mem::replace(&mut self.phase_began, now);
+        // What is longer than an hour counts as an hour.
+        u32::try_from(now.since(began).as_micros()).unwrap_or(NONE - 1)
+    }
+
+    /// How long this phase took, where the request went through it. Of a request that was tried again it is the last try's.
+    #[inline]
+    pub fn phase(&self, phase: Phase, now: Moment) -> Option<Duration> {
+        let micros = match phase {
+            Phase::Total => return Some(self.total(now)),
+            Phase::Queue => self.queue_micros,
+            Phase::Connect => self.connect_micros,
+            Phase::FirstByte => self.first_byte_micros,
+        };
+        (micros != NONE).then(|| Duration::from_micros(micros.into()))
     }
 
     /// From the first byte of the request until `now`.

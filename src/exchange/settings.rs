@@ -42,6 +42,8 @@ pub struct Settings {
     /// The pseudonym in `Via` of requests, which no other node has: a request that has it already is refused. `None` to
     /// add none.
     pub node_via: Option<Box<str>>,
+    /// Whether each request has an `X-Request-Id`: the one that a trusted proxy has set, or one that is made here.
+    pub request_id: bool,
     /// How forwarded headers are made, and who is believed.
     pub forwarded: forwarded::Policy,
     /// The networks whose clients may ask for `X-Debug` headers.

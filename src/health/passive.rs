@@ -46,6 +46,29 @@ pub enum Observation {
     },
 }
 
+impl Observation {
+    /// A number that stands for it, not 0.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Unreachable => 1,
+            Self::ClosedUnanswered => 2,
+            Self::Responded { status, .. } => 1000 + u32::from(status),
+        }
+    }
+
+    /// The observation that a number stands for. Whether there was a `Retry-After` is not known any more.
+    pub fn from_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Unreachable),
+            2 => Some(Self::ClosedUnanswered),
+            _ => {
+                let status = u16::try_from(code.checked_sub(1000)?).ok()?;
+                Some(Self::Responded { status, retry_after: false })
+            }
+        }
+    }
+}
+
 /// Whether the observation marks the backend dead. Source: Hipache's `lib/handler.js` and `lib/worker.js`: 501 and
 /// above; 500 where set so; never a 503 that says when to come back, nor a 529, which says that the backend is busy.
 pub fn is_dead(observation: Observation, settings: &Settings, now: Moment) -> bool {

@@ -6,8 +6,8 @@ use crate::base::clock::Clock;
 use crate::base::file_watch::FileWatch;
 use crate::config::{Settings, Tls, TlsToBackends};
 use crate::net::tls::{
-    BackendTls, CertificateFiles, Credentials, FileFault, TlsServerContext, Verification, load_certificates,
-    warn_of_expiry,
+    BackendTls, CertificateFiles, CertificateInfo, Credentials, FileFault, TlsServerContext, Verification,
+    load_certificates, warn_of_expiry,
 };
 use crate::worker::{DefaultCertificates, WorkerTlsConfig};
 use crossbeam_channel::Sender;
@@ -70,6 +70,11 @@ impl CertificateManager {
         let authorities = self.tls.iter().flat_map(|tls| &tls.client_authorities);
         let authorities = authorities.chain(&self.to_backends.authorities).map(PathBuf::as_path);
         self.pairs().flat_map(|(files, _)| files.paths()).chain(authorities)
+    }
+
+    /// The certificates in use.
+    pub(super) fn list(&self) -> Vec<CertificateInfo> {
+        self.pairs().map(|(files, pair)| CertificateInfo::of(&files.certificate.display().to_string(), pair)).collect()
     }
 
     /// Names those in the log that are soon too old.

@@ -15,6 +15,7 @@ mod panics;
 mod pid_file;
 mod privileges;
 mod report;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -37,7 +38,7 @@ use crate::net::tls::DAY;
 use crate::page::Pages;
 use crate::worker::{PlainClient, WorkerCommand};
 use crate::{access_log, directory};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, select, tick};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, never, select, tick};
 use listeners::Listeners;
 use pid_file::PidFile;
 use privileges::Account;
@@ -68,6 +69,8 @@ enum Event {
     Renew,
     /// A step of the successor.
     Successor(SuccessorEvent),
+    /// An operator wants something done.
+    Action(crate::admin::Action),
     /// A client of the predecessor's; `None` when no more come.
     Client(Option<PlainClient>),
 }
@@ -193,6 +196,8 @@ struct Supervisor {
     predecessor_link: Option<PredecessorLink>,
     /// The stop has been ordered.
     is_ordered_to_stop: bool,
+    /// When the end begins that was ordered: until then connections are accepted (`server.lameDuck`).
+    stop_at: Option<Moment>,
     /// The stop at once has been ordered.
     is_hurried: bool,
     /// Until when clients of the elder are passed on, once this process has a successor.
@@ -212,13 +217,15 @@ impl Supervisor {
             .map_err(|error| Error::System("starting the thread of the access log", error))?;
         let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
         let roster = Arc::new(Roster::new(clock.now()));
-        let service = admin::start(settings, &directory, &roster, clock)?;
+        let service = admin::start(settings, &directory, &roster, events, clock)?;
+        let certificates = certificates::CertificateManager::new(settings, events, clock)?;
+        roster.set_certificates(certificates.list());
         let deps = WorkerDeps {
             settings: settings.clone(),
             directory,
-            log: cores_log,
+            log: cores_log.in_format(&settings.access_log_format),
             pages: Arc::new(Pages::load(&settings.page)),
-            certificates: certificates::CertificateManager::new(settings, events, clock)?,
+            certificates,
             limiter: settings.max_per_address.map(ConnectionLimiter::new).map(Arc::new),
             roster,
             cache: Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new),
@@ -235,6 +242,7 @@ impl Supervisor {
             upgrade_state: UpgradeState::default(),
             predecessor_link: None,
             is_ordered_to_stop: false,
+            stop_at: None,
             is_hurried: false,
             passes_on_until: None,
         })
@@ -325,7 +333,9 @@ impl Supervisor {
     fn serve(&mut self, events: &Receiver<Event>) {
         let (ticks, daily) = (tick(self.pool.interval()), tick(DAY));
         while !self.has_ended() {
+            let lame_duck = self.stop_at.map_or_else(never, |at| after(at.since(self.pool.deps.clock.now())));
             select! {
+                recv(lame_duck) -> _ => self.end_lame_duck(),
                 recv(events) -> event => match event {
                     Ok(Event::Signal(signal)) if is_end(signal) && self.is_ordered_to_stop => {
                         log::warn!("told to stop a second time: not waiting any longer");
@@ -335,7 +345,10 @@ impl Supervisor {
                     Ok(event) => self.handle(event),
                     Err(_) => return,
                 },
-                recv(ticks) -> _ => self.pool.look(),
+                recv(ticks) -> _ => {
+                    self.pool.deps.roster.note_lost_log_lines(self.log.lost_lines());
+                    self.pool.look();
+                }
                 recv(daily) -> _ => self.pool.deps.certificates.warn_of_expiry(),
             }
         }
@@ -371,6 +384,7 @@ impl Supervisor {
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Renew => self.renew(),
             Event::Signal(_) => self.stop(),
+            Event::Action(action) => self.act(&action),
             Event::Files => self.renew_certificates(),
             Event::WorkerEnded(id, how) => self.pool.ended(id, how),
             Event::Successor(event) => self.hear_of_successor(event),
@@ -390,18 +404,6 @@ impl Supervisor {
             Some(drain_target) => drain_target.pass_on(client),
             None => self.pool.import(client),
         }
-    }
-
-    fn stop(&mut self) {
-        self.is_ordered_to_stop = true;
-        self.pool.deps.roster.note_draining();
-        self.upgrade_state.give_up();
-        // It has to close its clients from now on, as this process does.
-        self.predecessor_link.iter().for_each(PredecessorLink::hang_up);
-        if !self.upgrade_state.is_replaced() {
-            notify::stopping();
-        }
-        self.pool.stop();
     }
 
     /// Renews the process for its memory's sake. A successor that soon holds as much would be renewed in turn, again and
@@ -470,7 +472,9 @@ impl Supervisor {
     }
 
     fn renew_certificates(&mut self) {
-        if let Some(worker_tls) = self.pool.deps.certificates.renew_worker_tls() {
+        let renewed = self.pool.deps.certificates.renew_worker_tls();
+        self.pool.deps.roster.set_certificates(self.pool.deps.certificates.list());
+        if let Some(worker_tls) = renewed {
             self.pool.tell_all(|| WorkerCommand::Tls(worker_tls.clone()));
         }
         if let Some(tls) = self.pool.deps.certificates.renew_backend_tls() {

@@ -16,6 +16,8 @@ pub(super) enum ReplaceReason {
     Memory { resident: u64, limit: u64 },
     /// It did not turn any more.
     Stuck,
+    /// An operator wants it replaced.
+    Ordered,
     /// It panicked, or its poll failed.
     Failed(String),
 }
@@ -26,6 +28,7 @@ impl fmt::Display for ReplaceReason {
             Self::Memory { resident, limit } => {
                 write!(f, "the process holds {} MiB of {} MiB", resident / MIB, limit / MIB)
             }
+            Self::Ordered => f.write_str("an operator has it replaced"),
             Self::Stuck => f.write_str("it had stopped turning"),
             Self::Failed(how) => f.write_str(how),
         }

@@ -32,6 +32,7 @@ pub(super) enum Field {
     XForwardedProto,
     XForwardedProtocol,
     XRealIp,
+    XRequestId,
     /// A name that is one of these to a reader who takes other signs for a hyphen, as CGI and its heirs do.
     HyphenVariant,
     /// What a `Connection` field names: it ends at this hop.
@@ -84,7 +85,7 @@ impl KnownField {
 }
 
 /// The names that are known.
-static KNOWN: [KnownField; 23] = [
+static KNOWN: [KnownField; 24] = [
     KnownField::new("Connection", Field::Connection),
     KnownField::new("Content-Length", Field::ContentLength),
     KnownField::new("Expect", Field::Expect),
@@ -108,6 +109,7 @@ static KNOWN: [KnownField; 23] = [
     KnownField::new("X-Forwarded-Proto", Field::XForwardedProto),
     KnownField::new("X-Forwarded-Protocol", Field::XForwardedProtocol),
     KnownField::new("X-Real-IP", Field::XRealIp),
+    KnownField::new("X-Request-Id", Field::XRequestId),
 ];
 
 /// The field in which backends are told who a client's certificate says it is.

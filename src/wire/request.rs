@@ -215,8 +215,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let head = out.len();
         let trusted = forward.policy.accepts_values_from(forward.peer.address);
         self.write_request_line(out, &mut spans).fields(|rewrite, line| {
-            self.write_field(line, trusted, rewrite, &mut spans);
+            self.write_field(line, trusted, rewrite, (forward, &mut spans));
         });
+        if let Some(id) = forward.request_id {
+            put_request_id(out, id, &mut spans);
+        }
         forwarded::put_fields(out, forward.peer, trusted, &self.lines);
         if let Some(via) = forward.via {
             let version: &[u8] = if self.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " };
@@ -265,7 +268,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         line: FieldLine<'h, 'b>,
         trusted: bool,
         rewrite: &mut Rewrite<'_, 'h, 'b>,
-        spans: &mut Spans,
+        (forward, spans): (&ForwardContext<'_>, &mut Spans),
     ) {
         match line.field() {
             Field::Connection
@@ -292,6 +295,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             // A backend that reads low lines as hyphens would read these as what this node writes or judges itself.
             Field::HyphenVariant => rewrite.leave_out(line),
             field if !forwarded::passes(field, trusted) => rewrite.leave_out(line),
+            Field::XRequestId if forward.request_id.is_some() => rewrite.leave_out(line),
+            Field::XRequestId => spans.request_id = Some(rewrite.keep(line)),
             Field::Referer => spans.referer = Some(rewrite.keep(line)),
             Field::UserAgent => spans.user_agent = Some(rewrite.keep(line)),
             _ => drop(rewrite.keep(line)),
@@ -378,6 +383,8 @@ pub struct ForwardContext<'a> {
     pub policy: &'a Policy,
     /// The pseudonym in `Via`, which no other hop has; `None` to add none, and to let requests come back.
     pub via: Option<&'a str>,
+    /// The `X-Request-Id` that the request gets, in place of any that it has; `None` to leave it as it is.
+    pub request_id: Option<u128>,
 }
 
 /// What stands where in the output of [`RequestHead::write`].
@@ -397,6 +404,16 @@ pub struct Spans {
     pub user_agent: Option<Span>,
     /// The value of `Upgrade`, where it is passed on.
     pub upgrade: Option<Span>,
+    /// The value of `X-Request-Id`.
+    pub request_id: Option<Span>,
+}
+
+/// 32 hexadecimal digits.
+#[cold]
+fn put_request_id(out: &mut Vec<u8>, id: u128, spans: &mut Spans) {
+    put(out, "X-Request-Id", format!("{id:032x}").as_bytes());
+    let end = out.len() - 2;
+    spans.request_id = Some(Span::new(end - 32, end));
 }
 
 /// How long a target is of which the head has not come whole.

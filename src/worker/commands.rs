@@ -3,7 +3,7 @@
 use super::migration::DrainTarget;
 use super::{ListenerSocket, Worker, WorkerTlsConfig};
 use crate::base::gen_slab::SlotKey;
-use crate::exchange::{Input, ServiceResponse};
+use crate::exchange::{Input, KeepAlive, ServiceResponse};
 use crate::net::tls::BackendTls;
 use crate::page::Pages;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub enum WorkerCommand {
     Tls(WorkerTlsConfig),
     /// Talk so to backends that are connected to from now on.
     BackendTls(BackendTls),
+    /// Keep no client's connection behind its next response: the order to stop follows.
+    KeepNoConnection,
     /// Accept nothing more, finish what is under way, end.
     Stop,
     /// The same, but clients are not closed: those that can move go to this heir. Told again, it is another heir.
@@ -56,6 +58,7 @@ impl Worker {
                 WorkerCommand::Pages(pages) => self.core.pages = pages,
                 WorkerCommand::Tls(config) => self.set_certificates(config.tls_server, &config.default_certificates),
                 WorkerCommand::BackendTls(tls) => self.backend_tls = Some(tls),
+                WorkerCommand::KeepNoConnection => self.core.settings.keep_alive = KeepAlive::Never,
                 WorkerCommand::Stop => self.begin_drain(None),
                 WorkerCommand::HandOver(drain_target) => self.begin_drain(Some(drain_target)),
                 WorkerCommand::Arrivals => {}

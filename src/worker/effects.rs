@@ -61,6 +61,10 @@ impl Worker {
         self.counters.count(Counter::DeadMarks);
         let Some((route, cluster)) = self.route_and_cluster(job) else { return };
         let Some(member) = cluster.members.get(member) else { return };
+        // The exchange may be on its way to another member by now.
+        if let Some(mark) = route.marks.iter().find(|mark| Arc::ptr_eq(&mark.backend, &member.backend)) {
+            mark.note_reason(why.code());
+        }
         let ttl = self.core.settings.health.mark_ttl(self.core.now);
         let (host, url, seconds) = (&route.host, &member.url, ttl.as_secs_f32());
         self.warn(format_args!("{host}: backend {url} is marked dead for {seconds} s: {why}"));

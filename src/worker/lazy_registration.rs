@@ -5,7 +5,7 @@
 //! waited for is watched after [`PATIENCE`], so that it is noticed if it goes away.
 
 use super::Worker;
-use super::{Kind, connection::Client};
+use super::{Deferred, Kind, connection::Client};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
@@ -45,6 +45,13 @@ pub(super) fn departure(exchange: &Exchange, client: &Transport) -> Option<Input
 }
 
 impl Worker {
+    /// Comes back to a client of whose stream there may be more to read that has no meaning yet.
+    pub(super) fn retry_start_request(&mut self, key: SlotKey) {
+        if self.clients.get(key).is_some_and(|client| client.stream.has_more()) {
+            self.deferred.push(Deferred::ReadRequest(key));
+        }
+    }
+
     /// Reads what a new client has sent already.
     pub(super) fn read_at_once(&mut self, key: SlotKey) {
         if let Some(client) = self.clients.get_mut(key) {

@@ -156,13 +156,6 @@ impl Worker {
         self.clients.get(key).is_some_and(|client| client.stream.transport.fault().is_some())
     }
 
-    /// Comes back to a client of whose stream there may be more to read that has no meaning yet.
-    pub(super) fn retry_start_request(&mut self, key: SlotKey) {
-        if self.clients.get(key).is_some_and(|client| client.stream.has_more()) {
-            self.deferred.push(Deferred::ReadRequest(key));
-        }
-    }
-
     /// Begins an exchange with a client, if it is still there.
     pub(super) fn open_job(&mut self, client_key: SlotKey) -> Option<SlotKey> {
         let is_last_here = self.is_last_here(client_key);

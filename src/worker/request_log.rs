@@ -3,15 +3,19 @@
 use super::{Worker, connection::ActiveExchange};
 use crate::access_log::LogRecord;
 use crate::base::counters::Counter;
+use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
-use crate::exchange::{Exchange, Request};
+use crate::base::secret::redact_url;
+use crate::cluster::Permit;
+use crate::exchange::{Exchange, Request, RequestStats};
 use crate::wire::forwarded::{Policy, client_of};
 use std::net::IpAddr;
 
 impl Worker {
     pub(super) fn record(&mut self, job: &ActiveExchange) {
         // Until its job is over it is there.
-        let Some(client) = self.clients.get(job.client).map(|client| client.peer.address) else { return };
+        let Some(peer) = self.clients.get(job.client).map(|client| &client.peer) else { return };
+        let client = peer.address;
         // The service's own are no traffic.
         if job.exchange.is_for_service() {
             return;
@@ -22,6 +26,7 @@ impl Worker {
             self.counters.count(Counter::Requests);
         }
         self.counters.add(Counter::BytesToClients, stats.bytes_to_client);
+        self.measure(stats);
         if let Some(reason) = stats.reason {
             self.counters.count_reason(reason);
             let host = request.map_or("-", Request::host);
@@ -31,14 +36,28 @@ impl Worker {
         // A client that leaves before it has said anything is no request.
         let was_request = request.is_some() || stats.status != 0;
         if self.log.is_on() && was_request {
-            self.log_line(&job.exchange, client);
+            self.log_line(&job.exchange, client, peer.secure);
+        }
+    }
+
+    /// Counts the status and the phases of a request.
+    fn measure(&self, stats: &RequestStats) {
+        self.counters.count_status(stats.status);
+        for phase in Phase::ALL {
+            // The time of a tunnel is its user's.
+            if (phase != Phase::Total || stats.status >= 200)
+                && let Some(duration) = stats.phase(phase, self.core.now)
+            {
+                self.counters.record_latency(phase, duration);
+            }
         }
     }
 
     #[inline(never)]
-    fn log_line(&self, exchange: &Exchange, client: IpAddr) {
+    fn log_line(&self, exchange: &Exchange, client: IpAddr, is_secure: bool) {
         let (stats, request, now) = (exchange.stats(), exchange.request(), self.core.now);
-        let frontend_id = exchange.permit().map(|permit| permit.cluster().id.as_bytes());
+        let permit = exchange.permit();
+        let frontend_id = permit.map(|permit| permit.cluster().id.as_bytes());
         let policy = &self.core.settings.forwarded;
         let client =
             if policy.accepts_values_from(client) { forwarded_client(request, policy, client) } else { client };
@@ -46,6 +65,8 @@ impl Worker {
             0 => stats.reason.map_or(0, FailureReason::status),
             status => status,
         };
+        let member = permit.map(Permit::member).filter(|_| self.log.is_detailed());
+        let url = member.map(|member| redact_url(member.url.as_str()));
         self.log.write(&LogRecord {
             ended: now,
             client,
@@ -59,6 +80,15 @@ impl Worker {
             frontend_id,
             total: stats.total(now),
             backend: stats.backend(now),
+            host: request.map(|request| request.host().as_bytes()),
+            pattern: exchange.route().map(|route| route.cluster.key.as_bytes()),
+            backend_url: url.as_deref(),
+            reason: stats.reason.map(FailureReason::name),
+            is_secure,
+            queue: stats.phase(Phase::Queue, now),
+            connect: stats.phase(Phase::Connect, now),
+            first_byte: stats.phase(Phase::FirstByte, now),
+            request_id: request.and_then(Request::request_id),
         });
     }
 }

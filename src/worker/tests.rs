@@ -257,6 +257,7 @@ fn exchange_settings() -> exchange::Settings {
         on_client_abort: exchange::OnClientAbort::Close,
         via: None,
         node_via: None,
+        request_id: false,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: exchange::Redirect { for_all: false, port: 443 },

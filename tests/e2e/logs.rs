@@ -301,3 +301,74 @@ fn failed_requests_are_logged_once_a_backend_and_reason() {
     }
     assert_eq!(proxy.stderr().matches("a request failed").count(), 2, "{}", proxy.stderr());
 }
+
+/// The first line of the access log in this format, of a request that was answered and of one that failed.
+fn lines_in(format: &str) -> (String, String) {
+    let backend = Backend::always(canned::ok("hello"));
+    let setup = Setup::for_backends([backend.url()]).with_access_log().set("accessLogFormat", format);
+    let proxy = setup.start();
+    let mut client = proxy.client();
+    let fields = "Referer: http://a.test/\r\nUser-Agent: a \"quoted\" agent\r\n";
+    client.exchange(format!("GET /x?y=1 HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")).expect_ok("hello");
+    assert_eq!(client.get("unknown.test", "/").status(), 400);
+    let lines = proxy.log_lines("access.log", 2);
+    (lines[0].clone(), lines[1].clone())
+}
+
+#[test]
+fn the_combined_format_is_that_of_other_servers() {
+    let (line, _) = lines_in("combined");
+    let (start, rest) = line.split_once("] \"").expect("a line");
+    assert!(start.starts_with("127.0.0.1 - - ["), "{line}");
+    let rest = rest.strip_prefix("GET /x?y=1 HTTP/1.1\" 200 ").expect("the request and its status");
+    assert!(rest.ends_with(" \"http://a.test/\" \"a \\x22quoted\\x22 agent\""), "{line}");
+}
+
+#[test]
+fn a_line_of_json_is_an_object() {
+    let (good, bad) = lines_in("json");
+    let parse =
+        |line: &str| -> serde_json::Value { serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")) };
+    let (good, bad) = (parse(&good), parse(&bad));
+    assert_eq!((&good["host"], &good["target"], &good["status"]), (&HOST.into(), &"/x?y=1".into(), &200.into()));
+    assert_eq!(good["user_agent"], "a \"quoted\" agent");
+    assert!(good["backend"].as_str().is_some_and(|url| url.starts_with("http://127.")), "{good}");
+    for phase in ["total", "backend_time", "connect", "first_byte"] {
+        assert!(good[phase].as_f64().is_some_and(|seconds| (0.0..10.0).contains(&seconds)), "{phase}: {good}");
+    }
+    assert!(good["reason"].is_null() && good["queue"].is_null(), "{good}");
+    assert_eq!((&bad["reason"], &bad["status"]), (&"unknown_host".into(), &400.into()));
+    assert!(bad["backend"].is_null(), "{bad}");
+}
+
+#[test]
+fn a_template_has_its_fields_where_they_were_written() {
+    let (good, bad) = lines_in("$status|${method} $host$target|$pattern|$reason|$tls");
+    assert_eq!(good, format!("200|GET {HOST}/x?y=1|{HOST}|-|0"));
+    assert_eq!(bad, "400|GET unknown.test/|-|unknown_host|0");
+}
+
+#[test]
+fn a_template_with_an_unknown_field_is_refused_and_the_fields_are_named() {
+    let (is_good, said) = Setup::new().set("accessLogFormat", "$stauts").dry();
+    assert!(!is_good && said.contains("server.accessLogFormat: ") && said.contains("$status"), "{said}");
+}
+
+#[test]
+fn a_request_has_an_identifier_that_is_trusted_or_made() {
+    let backend = Backend::always(canned::ok("hello"));
+    let id_of = |setup: Setup| {
+        let proxy = setup.with_access_log().set("accessLogFormat", "$request_id").set("requestId", true).start();
+        let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Request-Id: from-outside\r\n\r\n");
+        proxy.client().exchange(request).expect_ok("hello");
+        let requests = backend.requests();
+        let sent = requests.last().expect("a request").head.all("X-Request-Id").join(", ");
+        assert_eq!(proxy.log_lines("access.log", 1)[0], sent);
+        sent
+    };
+    let setup = || Setup::for_backends([backend.url()]);
+    assert_eq!(id_of(setup().set("trustedNetworks", vec!["127.0.0.0/8"])), "from-outside");
+    let ids = [id_of(setup()), id_of(setup())];
+    assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())), "{ids:?}");
+    assert_ne!(ids[0], ids[1]);
+}

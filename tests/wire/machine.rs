@@ -153,6 +153,7 @@ fn settings() -> Settings {
         on_client_abort: OnClientAbort::Close,
         via: None,
         node_via: None,
+        request_id: false,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: Redirect { for_all: false, port: 443 },

@@ -38,10 +38,8 @@ fn warnings_of(value: &Value) -> Vec<String> {
 /// The settings of it; it must not be odd either.
 fn settings_of(value: &Value) -> Settings {
     match load_value(value) {
-        Ok((mut settings, warnings)) => {
+        Ok((settings, warnings)) => {
             assert_eq!(warnings, [], "{value}");
-            // It is not what a setting does.
-            settings.admin.written = Value::Null;
             settings
         }
         Err(failure) => panic!("{value}: {failure}"),

@@ -14,9 +14,21 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn supervision_defaults() -> Supervision {
+    Supervision {
+        cache_bytes: 64 << 20,
+        memory_limit: None,
+        memory_check_interval: seconds(1),
+        memory_upgrade: false,
+        watchdog: seconds(10),
+        lame_duck: Duration::ZERO,
+        upgrade_timeout: seconds(60),
+    }
+}
+
 fn admin_defaults() -> crate::admin::Settings {
     let bind = Some("127.0.0.1:9100".parse().expect("an address"));
-    crate::admin::Settings { bind, token: None, hosts: Vec::new(), written: Value::Null }
+    crate::admin::Settings { bind, token: None, hosts: Vec::new(), written: Default::default() }
 }
 
 fn defaults() -> Settings {
@@ -37,6 +49,7 @@ fn defaults() -> Settings {
             on_client_abort: exchange::OnClientAbort::Close,
             via: Some("sluice".into()),
             node_via: Some(format!("sluice-{}", node_mark()).into()),
+            request_id: false,
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
             debug_networks: vec![],
             redirect: exchange::Redirect { for_all: false, port: 443 },
@@ -56,6 +69,7 @@ fn defaults() -> Settings {
         page: page::Settings { static_dir: None },
         admin: admin_defaults(),
         access_log: access_log::Target::Off,
+        access_log_format: access_log::Format::Hipache,
         max_per_address: None,
         worker: worker::Settings {
             idle_timeout: seconds(30),
@@ -72,14 +86,7 @@ fn defaults() -> Settings {
         workers: None,
         max_connections: None,
         pid_file: None,
-        supervision: Supervision {
-            cache_bytes: 64 << 20,
-            memory_limit: None,
-            memory_check_interval: seconds(1),
-            memory_upgrade: false,
-            watchdog: seconds(10),
-            upgrade_timeout: seconds(60),
-        },
+        supervision: supervision_defaults(),
         cpus: None,
         pin: true,
         defer_accept: true,
@@ -184,6 +191,14 @@ fn limits() {
         (json!({"maxTrailerBytes": 0}), |all| all.exchange.limits.trailer_bytes = 0),
         (json!({"maxInformationalResponses": 0}), |all| all.exchange.limits.informational_responses = 0),
         (json!({"minBodyRate": 0}), |all| all.exchange.min_body_rate = 0),
+        (json!({"requestId": true}), |all| all.exchange.request_id = true),
+        (json!({"lameDuck": 5}), |all| all.supervision.lame_duck = seconds(5)),
+        (json!({"accessLogFormat": "combined"}), |all| all.access_log_format = access_log::Format::Combined),
+        (json!({"accessLogFormat": "json"}), |all| all.access_log_format = access_log::Format::Json),
+        (json!({"accessLogFormat": "$status"}), |all| {
+            let template = access_log::Template::parse("$status").expect("a template");
+            all.access_log_format = access_log::Format::Template(template);
+        }),
         (json!({"upgradeTimeout": 5}), |all| all.supervision.upgrade_timeout = seconds(5)),
         (json!({"maxRequestsPerConnection": 0}), |_| {}),
         (json!({"maxBufferBytes": 1_048_576}), |all| all.worker.max_buffer_bytes = 1 << 20),

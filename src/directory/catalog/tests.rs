@@ -103,7 +103,7 @@ fn a_cluster_is_let_go_when_no_route_and_no_slot_of_it_is_left() {
             let route = catalog.get(&host).expect("in use");
             held = route.cluster.try_take(0, NOW);
         }
-        assert!(catalog.clusters.0.read().expect("a lock").len() <= 6 * MIN_PURGE);
+        assert!(catalog.clusters.by_key.read().expect("a lock").len() <= 6 * MIN_PURGE);
     }
     assert!(catalog.cluster("h1").is_none());
     let cluster = catalog.cluster("h0").expect("a slot is held");

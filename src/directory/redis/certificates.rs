@@ -13,7 +13,7 @@ use super::target::Target;
 use super::{Settings, connect, resp};
 use crate::base::clock::{Clock, Moment};
 use crate::base::printable::printable;
-use crate::net::tls::{DAY, warn_of_expiry};
+use crate::net::tls::{CertificateInfo, DAY, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::select;
 use lru::LruCache;
@@ -147,6 +147,10 @@ impl RedisCertificateService {
                     Ok(CertificateCommand::Retire) => self.pairs.retire(),
                     // Fails only where nobody waits any more.
                     Ok(CertificateCommand::Export(to)) => drop(to.send(self.pairs.export())),
+                    Ok(CertificateCommand::List(to)) => {
+                        let list = self.pairs.in_use().map(|(name, pair)| CertificateInfo::of(name, pair));
+                        drop(to.send(list.collect()));
+                    }
                     Ok(CertificateCommand::Replace(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return self.pairs.finish(),
                 },

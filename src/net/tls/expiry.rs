@@ -17,6 +17,25 @@ const LAST_PART: u32 = 6;
 /// So many are named in a line.
 const NAMED: usize = 10;
 
+/// A certificate in use: its name here, and when it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateInfo {
+    /// The pattern, or the file.
+    pub name: String,
+    /// Since when it is good; `None` where that cannot be read.
+    pub not_before: Option<SystemTime>,
+    /// Until when.
+    pub not_after: Option<SystemTime>,
+}
+
+impl CertificateInfo {
+    /// What is to be told of a certificate.
+    pub fn of(name: &str, credentials: &Credentials) -> Self {
+        let (not_before, not_after) = validity(credentials).unzip();
+        Self { name: name.to_owned(), not_before, not_after }
+    }
+}
+
 /// Names those in the log whose time is over or soon will be, in one line however many they are.
 pub fn warn_of_expiry<'a>(certificates: impl IntoIterator<Item = (&'a str, &'a Credentials)>, now: SystemTime) {
     if let Some(warning) = warning(certificates.into_iter().filter_map(|(name, pair)| Some((name, left(pair, now)?)))) {
@@ -62,11 +81,15 @@ impl std::fmt::Display for Left {
 
 /// `None` where the certificate cannot be read.
 fn left(credentials: &Credentials, now: SystemTime) -> Option<Left> {
-    let key = credentials.certified_key();
-    let validity = Certificate::from_der(key.end_entity_cert().ok()?).ok()?.tbs_certificate.validity;
-    let [start, end] = [validity.not_before, validity.not_after].map(|time| time.to_system_time());
+    let (start, end) = validity(credentials)?;
     let time = end.duration_since(now).ok().filter(|left| !left.is_zero());
     Some(Left { time, life: end.duration_since(start).unwrap_or_default() })
+}
+
+fn validity(credentials: &Credentials) -> Option<(SystemTime, SystemTime)> {
+    let key = credentials.certified_key();
+    let validity = Certificate::from_der(key.end_entity_cert().ok()?).ok()?.tbs_certificate.validity;
+    Some((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
 }
 
 #[cfg(test)]

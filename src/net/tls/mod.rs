@@ -14,7 +14,7 @@ mod session;
 
 pub use client::{BackendSettings, BackendTls, TlsClientTarget, Verification, system_client};
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
-pub use expiry::{DAY, warn_of_expiry};
+pub use expiry::{CertificateInfo, DAY, warn_of_expiry};
 pub use files::{CertificateFiles, FileFault, is_open_to_others, load_certificates, read};
 pub use records::TlsScratch;
 pub use server::{ClientAuth, ServerSettings, Suites, TlsServerContext, Versions};

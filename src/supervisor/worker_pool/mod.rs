@@ -263,6 +263,15 @@ impl WorkerPool {
         })
     }
 
+    /// Replaces the worker at this place, where one works there and none is on its way out already.
+    pub(super) fn renew(&mut self, number: usize) {
+        let is_leaving = self.running.values().any(|each| each.number == number && each.replaced.is_some());
+        let current = self.slots.get(number).and_then(|slot| slot.current);
+        if let Some(id) = current.filter(|_| !is_leaving && self.ending.is_none()) {
+            self.replace(id, ReplaceReason::Ordered);
+        }
+    }
+
     /// Gives a worker a successor, and has it hand over. Where there can be no successor, it stays.
     fn replace(&mut self, id: WorkerId, why: ReplaceReason) {
         let Some(number) = self.running.get(&id).map(|old| old.number) else { return };

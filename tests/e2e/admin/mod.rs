@@ -1,5 +1,9 @@
 //! The admin service: views, actions and metrics on a listener of their own.
 
+mod actions;
+mod clusters;
+mod views;
+
 use crate::succession::{replaceable, upgrade};
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Response, connect};

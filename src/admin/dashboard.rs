@@ -1,0 +1,17 @@
+//! The dashboard: a page, its script and its style. It asks the views for all that it shows.
+
+use super::Response;
+
+/// The page loads from this node alone, and nothing that stands in it is run.
+const POLICY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(super) fn asset(path: &str) -> Option<Response> {
+    let (content_type, content) = match path {
+        "/" => ("text/html; charset=utf-8", include_str!("assets/index.html")),
+        "/assets/app.js" => ("text/javascript; charset=utf-8", include_str!("assets/app.js")),
+        "/assets/app.css" => ("text/css; charset=utf-8", include_str!("assets/app.css")),
+        _ => return None,
+    };
+    Some(Response::new(200, content_type, content).with_field(POLICY))
+}

@@ -1,0 +1,219 @@
+//! The metrics, in OpenMetrics text or the older text of Prometheus.
+
+use super::clusters::Clusters;
+use super::roster::WorkerEntry;
+use super::{Response, Sources, process, status};
+use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
+use crate::base::histogram::Phase;
+use crate::base::reason::FailureReason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt::Error;
+use std::time::Duration;
+
+/// The greatest number of clusters that have series of their own: the busiest ones of the last minute.
+const MAX_CLUSTERS: usize = 100;
+
+/// What OpenMetrics text begins its type with; who accepts it says so.
+const OPEN_METRICS: &str = "application/openmetrics-text";
+
+/// The metrics, in the form that the client accepts.
+pub(super) fn metrics(accept: Option<&[u8]>, sources: &Sources) -> Response {
+    let mut registry = Registry::with_prefix("sluice");
+    registry.register_collector(Box::new(Snapshot::of(sources)));
+    let accepts_open = accept.is_some_and(|accept| String::from_utf8_lossy(accept).contains(OPEN_METRICS));
+    let mut body = String::new();
+    let (encoded, content_type) = if accepts_open {
+        (text::encode(&mut body, &registry), "application/openmetrics-text; version=1.0.0; charset=utf-8")
+    } else {
+        (prometheus_text::encode(&mut body, &registry), "text/plain; version=0.0.4; charset=utf-8")
+    };
+    // A text takes all that is written to it.
+    debug_assert!(encoded.is_ok(), "the metrics could not be written");
+    Response::new(200, content_type, body)
+}
+
+/// All values at one moment.
+#[derive(Debug)]
+struct Snapshot {
+    totals: Counters,
+    workers: Vec<WorkerEntry>,
+    clusters: Clusters,
+    is_ready: bool,
+    uptime: Duration,
+    lost_log_lines: u64,
+    replaced_workers: u64,
+    source_mode: &'static str,
+    source_losses: u64,
+    source_age: Duration,
+    resident_bytes: Option<u64>,
+    open_files: Option<u64>,
+}
+
+impl Snapshot {
+    fn of(sources: &Sources) -> Self {
+        let (roster, now, source) = (&sources.roster, sources.clock.now(), sources.directory.status());
+        Self {
+            totals: roster.totals(),
+            workers: roster.workers(),
+            clusters: Clusters::busiest(sources, MAX_CLUSTERS),
+            is_ready: status::unready(sources).is_none(),
+            uptime: now.since(roster.started()),
+            lost_log_lines: roster.lost_log_lines(),
+            replaced_workers: roster.replaced(),
+            source_mode: status::source_mode(source),
+            source_losses: source.losses(),
+            source_age: source.age(now),
+            resident_bytes: process::resident_bytes(),
+            open_files: process::open_files(),
+        }
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut out = Out(encoder);
+        self.put_process(&mut out)?;
+        self.put_requests(&mut out)?;
+        self.put_workers(&mut out)?;
+        self.put_source(&mut out)?;
+        self.put_clusters(&mut out)
+    }
+}
+
+impl Snapshot {
+    fn put_process(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        out.gauges("build_info", "The version of sluice; always 1.", None, [(version, 1_i64)])?;
+        out.gauge("ready", "Whether the process is ready for requests (1) or not (0).", self.is_ready.into())?;
+        let uptime = [(NONE, self.uptime.as_secs_f64())];
+        out.gauges("uptime", "How long the process has run.", Some(&Unit::Seconds), uptime)?;
+        out.counter("log_lost_lines", "Lines of the access log that were lost.", self.lost_log_lines)?;
+        out.counter("replaced_workers", "Workers that a successor has replaced.", self.replaced_workers)?;
+        if let Some(bytes) = self.resident_bytes {
+            let bytes = [(NONE, signed(bytes))];
+            out.gauges("resident_memory", "Memory that the process holds.", Some(&Unit::Bytes), bytes)?;
+        }
+        self.open_files.map_or(Ok(()), |count| out.gauge("open_files", "Open files of the process.", signed(count)))
+    }
+
+    fn put_requests(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let classes = STATUS_CLASSES.map(|(class, counter)| ([("class", class)], self.totals.get(counter)));
+        out.counters("responses", "Requests that ended, by the class of the status that the client got.", classes)?;
+        let reasons = FailureReason::ALL.iter();
+        let reasons = reasons.map(|reason| ([("reason", reason.name())], self.totals.get_reason(*reason)));
+        out.counters("failures", "Requests that ended otherwise than by a backend's response.", reasons)?;
+        for counter in Counter::ALL.iter().filter(|counter| !STATUS_CLASSES.iter().any(|(_, class)| class == *counter))
+        {
+            out.counter(counter.name(), counter.help().trim().trim_end_matches('.'), self.totals.get(*counter))?;
+        }
+        let help = "The time of requests, by the part of their way.";
+        let mut family = out.0.encode_descriptor("request_phase", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for phase in Phase::ALL {
+            let histogram = self.totals.latency(phase);
+            let mut buckets: Vec<(f64, u64)> = histogram.by_powers().collect();
+            let (count, known) = (histogram.count(), buckets.iter().map(|(_, count)| count).sum());
+            buckets.push((f64::INFINITY, count.saturating_sub(known)));
+            let labels = [("phase", phase.name())];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(histogram.sum_seconds(), count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn put_workers(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let each = |read: fn(&WorkerEntry) -> u64| {
+            self.workers.iter().map(move |worker| ([("worker", worker.label())], signed(read(worker))))
+        };
+        let connections = each(|worker| worker.stats.usage().clients);
+        out.gauges("client_connections", "Open connections of clients.", None, connections)?;
+        let requests = each(|worker| worker.stats.usage().requests);
+        out.gauges("requests_in_flight", "Requests and tunnels under way.", None, requests)?;
+        let upstreams = each(|worker| worker.stats.usage().upstreams);
+        out.gauges("upstream_connections", "Open connections to backends.", None, upstreams)?;
+        let bytes = each(|worker| worker.stats.usage().bytes);
+        out.gauges("worker_memory", "Memory that the worker holds, about.", Some(&Unit::Bytes), bytes)?;
+        let leaving = each(|worker| worker.is_leaving.into());
+        out.gauges("worker_draining", "Whether the worker finishes what is under way, and no more.", None, leaving)
+    }
+
+    fn put_source(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let mode = [([("mode", self.source_mode)], 1_i64)];
+        out.gauges("route_source_mode", "How changes of routes are learned of; always 1.", None, mode)?;
+        out.counter("route_source_losses", "Times that the source of routes was lost.", self.source_losses)?;
+        let age = [(NONE, self.source_age.as_secs_f64())];
+        out.gauges("route_table_age", "For how long the source of routes has been away.", Some(&Unit::Seconds), age)
+    }
+
+    fn put_clusters(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let clusters = &self.clusters;
+        out.gauge("clusters", "Clusters in use.", signed(clusters.count))?;
+        let each = |read: fn(&super::clusters::Load) -> u64| {
+            clusters.loads.iter().map(move |(key, load)| ([("cluster", key.clone())], read(load)))
+        };
+        let help = "Requests of the cluster that ended.";
+        out.counters("cluster_requests", help, each(|load| load.requests))?;
+        out.counters("cluster_failures", "Those of them that failed.", each(|load| load.failures))?;
+        out.counters("cluster_queued", "Requests that waited for a slot.", each(|load| load.queued))?;
+        out.counters("cluster_dropped", "Requests that found no place in the queue.", each(|load| load.dropped))?;
+        let gauge = |read| each(read).map(|(labels, value)| (labels, signed(value)));
+        out.gauges("cluster_in_flight", "Requests that hold a slot.", None, gauge(|load| load.in_flight))?;
+        out.gauges("cluster_waiting", "Requests that wait for a slot.", None, gauge(|load| load.waiting))?;
+        out.gauges("cluster_backends", "Backends of the cluster.", None, gauge(|load| load.members))?;
+        out.gauges("cluster_backends_up", "Those that may serve.", None, gauge(|load| load.up))
+    }
+}
+
+/// No labels.
+const NONE: [(&str, &str); 0] = [];
+
+/// Where metrics are written.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+        self.counters(name, help, [(NONE, value)])
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: i64) -> Result<(), Error> {
+        self.gauges(name, help, None, [(NONE, value)])
+    }
+
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> Result<(), Error> {
+        let mut family = self.0.encode_descriptor(name, help.trim_end_matches('.'), None, MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<L: EncodeLabelSet, V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = (L, V)>,
+    ) -> Result<(), Error>
+    where
+        ConstGauge<V>: EncodeMetric,
+    {
+        let mut family = self.0.encode_descriptor(name, help.trim_end_matches('.'), unit, MetricType::Gauge)?;
+        for (labels, value) in values {
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,92 @@
+//! What operators have the node do.
+
+use super::Admin;
+use crate::support::backend::Backend;
+use crate::support::proxy::{Setup, frontend};
+use crate::support::{HOST, canned, until};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::fs;
+
+impl Admin {
+    /// Has something done: the status.
+    pub(super) fn post(&self, path: &str) -> u16 {
+        self.client().exchange(canned::post(&self.host(), path, "")).status()
+    }
+}
+
+#[test]
+fn the_access_log_is_opened_anew() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]).with_access_log());
+    admin.proxy.client().get(HOST, "/one").expect_ok("ok");
+    admin.proxy.log_lines("access.log", 1);
+    fs::rename(admin.proxy.path("access.log"), admin.proxy.path("old.log")).expect("another name");
+    assert_eq!(admin.post("/v1/actions/reopen-logs"), 202);
+    until("there is a new file", || admin.proxy.path("access.log").exists());
+    assert_eq!(admin.post("/v1/actions/reopen-logs"), 202, "it may be said twice");
+    admin.proxy.client().get(HOST, "/two").expect_ok("ok");
+    assert!(admin.proxy.log_lines("access.log", 1)[0].contains("/two"));
+    until("who asked is in the log", || admin.proxy.stderr().contains("admin: POST /v1/actions/reopen-logs: 202"));
+}
+
+#[test]
+fn pages_are_read_again_at_a_reload() {
+    let setup = Setup::new();
+    let pages = setup.dir().join("pages");
+    let setup = setup.file("pages/error_default.html", "the old page");
+    let admin = Admin::start(setup.set("staticDir", pages.to_str().expect("plain text")));
+    assert_eq!(admin.proxy.client().get(HOST, "/").text(), "the old page");
+    admin.proxy.replace("pages/error_default.html", "the new page");
+    assert_eq!(admin.post("/v1/actions/reload"), 202);
+    until("the new page is shown", || admin.proxy.client().get(HOST, "/").text() == "the new page");
+}
+
+#[test]
+fn a_worker_is_replaced_and_nobody_notices() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]).workers(1));
+    let mut client = admin.proxy.client();
+    client.get(HOST, "/").expect_ok("ok");
+    assert_eq!(admin.post("/v1/workers/0/drain"), 202);
+    until("the worker is replaced", || admin.json("/v1/status")["replaced_workers"] == 1);
+    client.get(HOST, "/").expect_ok("ok");
+    until("the old one has ended", || admin.json("/v1/status")["workers"].as_array().map(Vec::len) == Some(1));
+    assert_eq!(admin.json("/v1/status")["totals"]["requests"], 2, "what it has counted stays");
+    for path in ["/v1/workers/7/drain", "/v1/workers/x/drain", "/v1/workers/0/dance"] {
+        assert_eq!(admin.post(path), 404, "{path}");
+    }
+}
+
+#[test]
+fn a_flushed_host_is_asked_for_again() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]).workers(1));
+    let misses = || admin.json("/v1/status")["totals"]["route_misses"].as_u64().expect("a count");
+    admin.proxy.client().get(HOST, "/").expect_ok("ok");
+    admin.proxy.client().get(HOST, "/").expect_ok("ok");
+    let before = misses();
+    assert_eq!(admin.post(&format!("/v1/frontends/{HOST}/flush")), 202);
+    until("the route is looked up again", || {
+        admin.proxy.client().get(HOST, "/").expect_ok("ok");
+        misses() > before
+    });
+    admin.proxy.write_routes(&json!({HOST: frontend(HOST, [])}));
+    until("a change is seen all the same", || admin.proxy.client().get(HOST, "/").status() == 502);
+}
+
+#[test]
+fn before_a_drain_the_process_says_that_it_is_not_ready_and_still_serves() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut admin = Admin::start(Setup::for_backends([backend.url()]).set("lameDuck", 5));
+    let mut client = admin.proxy.client();
+    client.get(HOST, "/").expect_ok("ok");
+    admin.proxy.signal(Signal::SIGTERM);
+    until("the process is not ready", || admin.get("/readyz").status() == 503);
+    assert_eq!(admin.get("/readyz").text(), "draining\n");
+    assert_eq!(admin.get("/healthz").status(), 200);
+    let response = admin.proxy.client().get(HOST, "/");
+    response.expect_ok("ok");
+    assert_eq!(response.head.get("Connection"), Some("close"));
+    assert!(admin.proxy.until_exit().success());
+}

@@ -1,0 +1,196 @@
+//! What the views tell of hosts and backends, and what is done with a backend.
+
+use super::Admin;
+use crate::support::backend::Backend;
+use crate::support::proxy::Setup;
+use crate::support::{HOST, canned, until, unused_address};
+use serde_json::{Value, json};
+
+/// A proxy with this host, of one backend that lives and one that does not, which a request has found dead.
+fn with_a_dead_backend() -> (Admin, Backend, String) {
+    let backend = Backend::always(canned::ok("ok"));
+    let dead = format!("http://{}", unused_address());
+    let admin = Admin::start(Setup::for_backends([backend.url(), dead.clone()]));
+    let mut client = admin.proxy.client();
+    until("the dead backend is found", || {
+        client.get(HOST, "/").expect_ok("ok");
+        backend_of(&admin.json(&format!("/v1/frontends/{HOST}")), &dead)["state"] == "dead"
+    });
+    (admin, backend, dead)
+}
+
+#[track_caller]
+fn backend_of(view: &Value, url: &str) -> Value {
+    let backends = view["backends"].as_array().unwrap_or_else(|| panic!("no backends: {view}"));
+    let found = backends.iter().find(|backend| backend["url"] == url);
+    found.unwrap_or_else(|| panic!("no {url}: {view}")).clone()
+}
+
+#[test]
+fn a_host_tells_which_of_its_backends_is_dead_and_why() {
+    let (admin, backend, dead) = with_a_dead_backend();
+    let view = admin.json(&format!("/v1/frontends/{HOST}"));
+    assert_eq!((&view["backends_total"], &view["up"], &view["key"]), (&json!(2), &json!(1), &json!(HOST)), "{view}");
+    let (good, bad) = (backend_of(&view, &backend.url()), backend_of(&view, &dead));
+    assert_eq!((&good["state"], &good["reason"]), (&json!("up"), &Value::Null));
+    assert!(good["requests"].as_u64().is_some_and(|count| count >= 1), "{good}");
+    assert_eq!(bad["reason"], "it cannot be reached, or does not respond in time", "{bad}");
+    let left = bad["seconds_left"].as_f64().expect("a time");
+    assert!(left > 0.0 && left <= 30.0, "{bad}");
+    assert!(bad["failures"].as_u64().is_some_and(|count| count >= 1), "{bad}");
+    assert_eq!(view["history"].as_array().map(Vec::len), Some(60));
+    assert_eq!(view["hosts"], json!([HOST]));
+    until("the requests are in the last minute", || {
+        admin.json(&format!("/v1/frontends/{HOST}"))["requests_60s"].as_u64().is_some_and(|count| count > 0)
+    });
+    assert_eq!(admin.get("/v1/frontends/nobody.test").status(), 404);
+}
+
+#[test]
+fn hosts_are_listed_with_search_and_pages() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut setup = Setup::new();
+    for number in 0..25 {
+        setup = setup.route(&format!("host-{number:02}.test"), [backend.url()]);
+    }
+    let admin = Admin::start(setup);
+    let mut client = admin.proxy.client();
+    (0..25).for_each(|number| client.get(&format!("host-{number:02}.test"), "/").expect_ok("ok"));
+    let keys = |path: &str| -> Vec<String> {
+        let view = admin.json(path);
+        let rows = view["frontends"].as_array().expect("rows");
+        rows.iter().map(|row| row["key"].as_str().expect("a key").to_owned()).collect()
+    };
+    assert_eq!(
+        keys("/v1/frontends?per_page=10&page=3"),
+        ["host-20.test", "host-21.test", "host-22.test", "host-23.test", "host-24.test"]
+    );
+    assert_eq!(keys("/v1/frontends?search=T-07"), ["host-07.test"]);
+    assert_eq!(keys("/v1/frontends?search=site+of+host-11"), ["host-11.test"], "by the identifier");
+    assert_eq!(
+        keys(&format!("/v1/frontends?per_page=1&search={}", backend.address())),
+        ["host-00.test"],
+        "by a backend"
+    );
+    assert!(keys("/v1/frontends?search=nothing").is_empty());
+    assert!(keys("/v1/frontends?trouble=1").is_empty());
+    let view = admin.json("/v1/frontends?per_page=10&page=99");
+    assert_eq!((&view["total"], &view["page"], &view["pages"]), (&json!(25), &json!(3), &json!(3)));
+    let view = admin.json("/v1/backends?per_page=3&search=host-1");
+    assert_eq!((&view["total"], &view["backends"][2]["frontend"]), (&json!(10), &json!("host-12.test")));
+}
+
+#[test]
+fn backends_can_be_asked_for_by_their_state() {
+    let (admin, _backend, dead) = with_a_dead_backend();
+    let view = admin.json("/v1/backends?state=dead");
+    assert_eq!((&view["total"], &view["backends"][0]["url"]), (&json!(1), &json!(dead)));
+    assert_eq!(admin.json("/v1/backends?state=up")["total"], 1);
+    assert_eq!(admin.json("/v1/frontends?trouble=1")["frontends"][0]["key"], HOST);
+}
+
+#[test]
+fn a_backend_is_taken_out_of_service_and_put_back() {
+    let (one, two) = (Backend::always(canned::ok("one")), Backend::always(canned::ok("two")));
+    let admin = Admin::start(Setup::for_backends([one.url(), two.url()]));
+    let mut client = admin.proxy.client();
+    client.get(HOST, "/");
+    let path = |verb: &str, url: &str| format!("/v1/frontends/{HOST}/{verb}?backend={url}");
+    for _ in 0..2 {
+        assert_eq!(admin.post(&path("disable", &one.url())), 202, "as often as one likes");
+    }
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
+    let view = backend_of(&admin.json(&format!("/v1/frontends/{HOST}")), &one.url());
+    assert_eq!(
+        (&view["state"], &view["reason"]),
+        (&json!("disabled"), &json!("an operator has taken it out of service"))
+    );
+    assert_eq!(admin.post(&path("enable", &one.url())), 202);
+    until("it serves again", || client.get(HOST, "/").text() == "one");
+    assert_eq!(admin.post(&path("dead", &two.url())), 202);
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("one"));
+    let view = backend_of(&admin.json(&format!("/v1/frontends/{HOST}")), &two.url());
+    assert_eq!(view["state"], "dead");
+    assert!(view["seconds_left"].as_f64().is_some_and(|left| left > 30.0 && left <= 60.0), "{view}");
+    assert_eq!(admin.post(&path("alive", &two.url())), 202);
+    until("it is alive again", || client.get(HOST, "/").text() == "two");
+    for (path, status) in [
+        (path("disable", "http://10.9.9.9"), 404),
+        (format!("/v1/frontends/{HOST}/disable"), 400),
+        (format!("/v1/frontends/nobody.test/disable?backend={}", one.url()), 404),
+        (path("dead", &one.url()) + "&seconds=-1", 400),
+        (path("dance", &one.url()), 404),
+    ] {
+        assert_eq!(admin.post(&path), status, "{path}");
+    }
+}
+
+#[test]
+fn the_statistics_are_those_that_tools_of_haproxy_read() {
+    let (admin, backend, dead) = with_a_dead_backend();
+    let text = admin.get("/haproxy?stats;csv").text();
+    let mut lines = text.lines();
+    let header = lines.next().and_then(|line| line.strip_prefix("# ")).expect("a header");
+    let names: Vec<&str> = header.split(',').collect();
+    assert_eq!((names.len(), names[0], names[32], names[50]), (52, "pxname", "type", "srv_abrt"));
+    let place = |name: &str| names.iter().position(|known| *known == name).expect("a column");
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    assert!(rows.iter().all(|row| row.len() == 52), "{text}");
+    let row = |server: &str| {
+        let found = rows.iter().find(|row| row[0] == HOST && row[1] == server);
+        found.unwrap_or_else(|| panic!("no {server} in {text}"))
+    };
+    let types: Vec<&str> = rows.iter().map(|row| row[32]).collect();
+    assert_eq!(types, ["0", "2", "2", "1"]);
+    assert_eq!(row("FRONTEND")[17], "OPEN");
+    assert_eq!((row(&backend.url())[17], row(&dead)[17], row("BACKEND")[17]), ("UP", "DOWN", "UP"));
+    assert_eq!((row("BACKEND")[place("act")], row("BACKEND")[place("bck")]), ("1", "0"));
+    assert!(row(&backend.url())[place("stot")].parse::<u64>().is_ok_and(|count| count >= 1), "{text}");
+    assert!(row(&dead)[place("eresp")].parse::<u64>().is_ok_and(|count| count >= 1), "{text}");
+    for path in ["/;csv", "/stats;csv"] {
+        assert!(admin.get(path).text().starts_with("# pxname,svname,"), "{path}");
+    }
+}
+
+#[test]
+fn metrics_have_series_of_clusters_by_their_pattern() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::new().route("*.wild.test", [backend.url()]));
+    let mut client = admin.proxy.client();
+    (0..3).for_each(|number| client.get(&format!("h{number}.wild.test"), "/").expect_ok("ok"));
+    let text = admin.get("/metrics").text();
+    for line in [
+        "sluice_clusters 1",
+        "sluice_cluster_requests_total{cluster=\"*.wild.test\"} 3",
+        "sluice_cluster_failures_total{cluster=\"*.wild.test\"} 0",
+        "sluice_cluster_backends_up{cluster=\"*.wild.test\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+    }
+    assert!(!text.contains("h1.wild.test"), "a host that a client chose: {text}");
+    let view = admin.json("/v1/frontends/*.wild.test");
+    assert_eq!(view["host_count"], 3, "{view}");
+    assert_eq!(admin.json("/v1/frontends/h1.wild.test")["key"], "*.wild.test", "a host leads to its list");
+}
+
+#[test]
+fn the_dashboard_is_a_page_of_its_own() {
+    let admin = Admin::start(Setup::new());
+    let page = admin.get("/");
+    assert_eq!(page.head.get("Content-Type"), Some("text/html; charset=utf-8"));
+    let policy = page.head.get("Content-Security-Policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
+    let text = page.text();
+    let mut size = page.body.len();
+    let assets: Vec<&str> = text.split("=\"/assets/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(assets, ["app.css", "app.js"]);
+    for asset in assets {
+        let response = admin.get(&format!("/assets/{asset}"));
+        assert_eq!(response.status(), 200, "{asset}");
+        size += response.body.len();
+    }
+    assert!(size < 100 * 1024, "{size} bytes");
+    let inline = ["<style", " style=", " onclick=", "javascript:", "//cdn", "http://", "https://"];
+    assert!(inline.iter().all(|what| !text.contains(what)), "{text}");
+    assert!(!text.contains("<script>"), "{text}");
+}

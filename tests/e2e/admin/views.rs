@@ -1,0 +1,153 @@
+//! What the views tell.
+
+use super::Admin;
+use crate::support::backend::Backend;
+use crate::support::proxy::Setup;
+use crate::support::tls::Authority;
+use crate::support::{HOST, canned, unused_address};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The samples of a text of metrics, by name and labels.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
+        (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
+    };
+    lines.map(sample).collect()
+}
+
+#[test]
+fn metrics_count_requests_by_class_reason_and_phase() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin =
+        Admin::start(Setup::for_backends([backend.url()]).route("dead.test", [format!("http://{}", unused_address())]));
+    let mut client = admin.proxy.client();
+    (0..3).for_each(|_| client.get(HOST, "/").expect_ok("ok"));
+    assert_eq!(client.get("unknown-host.test", "/").status(), 400);
+    assert_eq!(client.get("dead.test", "/").status(), 502);
+    let response = admin.get("/metrics");
+    assert_eq!(response.head.get("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = response.text();
+    let found = samples(&text);
+    let expected = [
+        ("sluice_responses_total{class=\"2xx\"}", 3.0),
+        ("sluice_responses_total{class=\"4xx\"}", 1.0),
+        ("sluice_responses_total{class=\"5xx\"}", 1.0),
+        ("sluice_failures_total{reason=\"unknown_host\"}", 1.0),
+        ("sluice_failures_total{reason=\"connect_failed\"}", 1.0),
+        ("sluice_failures_total{reason=\"no_backend_alive\"}", 0.0),
+        ("sluice_requests_total", 5.0),
+        ("sluice_request_phase_seconds_count{phase=\"total\"}", 5.0),
+        ("sluice_request_phase_seconds_count{phase=\"first_byte\"}", 3.0),
+        ("sluice_request_phase_seconds_count{phase=\"connect\"}", 1.0),
+        ("sluice_request_phase_seconds_bucket{phase=\"total\",le=\"+Inf\"}", 5.0),
+        ("sluice_ready", 1.0),
+        ("sluice_route_hits_total", 2.0),
+    ];
+    for (name, value) in expected {
+        assert_eq!(found.get(name), Some(&value), "{name} in\n{text}");
+    }
+    assert!(found.contains_key("sluice_worker_memory_bytes{worker=\"1\"}"), "{text}");
+    assert!(found["sluice_resident_memory_bytes"] > 1e6, "{text}");
+    assert!(!text.contains("unknown-host.test"), "a label that a client chose");
+    let buckets: Vec<f64> = text
+        .lines()
+        .filter(|line| line.starts_with("sluice_request_phase_seconds_bucket{phase=\"total\""))
+        .map(|line| line.rsplit_once(' ').expect("a value").1.parse().expect("a number"))
+        .collect();
+    assert!(buckets.len() > 20 && buckets.is_sorted(), "{buckets:?}");
+}
+
+#[test]
+fn metrics_are_open_metrics_for_whoever_takes_them() {
+    let admin = Admin::start(Setup::new());
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n{accept}\r\n\r\n", admin.host());
+    let response = admin.client().exchange(request);
+    let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(response.head.get("Content-Type"), Some(expected));
+    let text = response.text();
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
+    assert!(
+        text.contains("\n# TYPE sluice_responses counter\n") && text.contains("# UNIT sluice_uptime_seconds seconds")
+    );
+    samples(&text);
+}
+
+#[test]
+fn the_status_has_latency_by_phase() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]));
+    admin.proxy.client().get(HOST, "/").expect_ok("ok");
+    let status = admin.json("/v1/status");
+    let total = &status["latency"]["total"];
+    assert_eq!(total["count"], 1);
+    let p50 = total["p50"].as_f64().expect("a time");
+    assert!(p50 > 0.0 && p50 < 10.0, "{status}");
+    let buckets = total["buckets"].as_array().expect("buckets");
+    assert_eq!(buckets.iter().filter_map(|bucket| bucket[1].as_u64()).sum::<u64>(), 1, "{status}");
+    assert!(status["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20));
+}
+
+#[test]
+fn the_configuration_is_shown_without_its_secrets() {
+    let admin = Admin::start_with(Setup::new().set("retryOnError", 7), json!({"hosts": ["edge.test"]}));
+    let config = admin.json("/v1/config");
+    assert_eq!(config["written"]["server"]["retryOnError"], 7, "{config}");
+    assert_eq!(config["admin"], json!({"bind": admin.host(), "hosts": ["edge.test"], "token": false}));
+    assert_eq!(admin.client().get("edge.test:1", "/healthz").status(), 200);
+}
+
+#[test]
+fn certificates_are_named_with_the_end_of_their_time_and_no_key() {
+    let pair = Authority::new().issue(&["www.example.com"]);
+    let admin = Admin::start(Setup::new().with_https().default_certificate(&pair));
+    let response = admin.get("/v1/certificates");
+    assert!(!response.text().contains("PRIVATE"));
+    let view: Value = serde_json::from_slice(&response.body).expect("JSON");
+    let rows = view["certificates"].as_array().expect("rows");
+    assert_eq!(rows.len(), 1, "{view}");
+    assert!(rows[0]["name"].as_str().is_some_and(|name| name.ends_with("default.crt")), "{view}");
+    assert!(rows[0]["days_left"].as_f64().is_some_and(|days| days > 0.0), "{view}");
+    assert!(rows[0]["not_after"].as_str().is_some_and(|time| time.ends_with('Z')), "{view}");
+}
+
+#[test]
+fn the_source_of_routes_tells_how_it_is() {
+    let admin = Admin::start(Setup::new());
+    let source = admin.json("/v1/redis");
+    assert_eq!((&source["kind"], &source["warm"], &source["losses"]), (&json!("file"), &json!(true), &json!(0)));
+}
+
+#[test]
+fn the_monitor_page_is_the_one_that_tools_look_for() {
+    let admin = Admin::start(Setup::new());
+    let page = admin.get("/haproxy/monitor");
+    assert_eq!(page.status(), 200);
+    assert!(page.text().contains("service ready"), "{}", page.text());
+}
+
+/// Every path of the description is one of the service, and says what it says there.
+#[test]
+fn the_description_for_tools_names_what_there_is() {
+    let admin = Admin::start(Setup::new());
+    let description = admin.json("/v1/openapi.json");
+    for (path, methods) in description["paths"].as_object().expect("paths") {
+        let path =
+            path.replace("{number}", "0").replace("{host}", "nobody.test").replace("/haproxy", "/haproxy?stats;csv");
+        let methods = methods.as_object().expect("methods");
+        if path == "/v1/workers/0/drain" {
+            continue;
+        }
+        if methods.contains_key("get") {
+            let response = admin.get(&path);
+            let is_known = response.status() == 200 || response.text().contains("nobody.test");
+            assert!(is_known, "{path}: {}", response.text());
+        } else {
+            let response = admin.client().exchange(canned::post(&admin.host(), &path, ""));
+            assert!(!response.text().contains("no such action"), "{path}: {}", response.text());
+        }
+    }
+}
