@@ -105,7 +105,7 @@ def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, 
                "--connections", connections]
     command += ["--rate", rate] if rate else []
     command += ["--requests", requests] if requests else ["--seconds", seconds]
-    command += ["--answer-at", f"127.0.0.1:{answer_at}"] if answer_at else []
+    command += ["--response-at", f"127.0.0.1:{answer_at}"] if answer_at else []
     command += ["--settle", settle] if settle else []
     said = json.loads(run(command, cores, seconds, is_prompt=answer_at is not None))
     errors = dict(said["socket_errors"])

@@ -10,7 +10,7 @@ from . import clients, procs
 from .backends import OWN_HOST
 from .measure import Sample, take_sample
 from .procs import Failure
-from .works import PLAIN, WORKS
+from .workloads import PLAIN, WORKS
 
 PERCENTILES = ("p50", "p99", "p999")
 # A p99.9 is made by a few moments of a run, so its median takes more runs than that of a cost does.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from . import clients, peers
 from .procs import Failure
-from .works import PLAIN
+from .workloads import PLAIN
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from . import peers, procs
 from .measure import settle
 from .procs import Failure
-from .works import PLAIN
+from .workloads import PLAIN
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: www.test\r\n\r\n"
 # The example of RFC 6455, section 1.3; the echo backend takes no other key.

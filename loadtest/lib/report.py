@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .latency import PERCENTILES, RUNS_FOR_ONE, medians
-from .works import PLAIN
+from .workloads import PLAIN
 
 
 @dataclass

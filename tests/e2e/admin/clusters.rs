@@ -158,6 +158,9 @@ fn metrics_have_series_of_clusters_by_their_pattern() {
     let admin = Admin::start(Setup::new().route("*.wild.test", [backend.url()]));
     let mut client = admin.proxy.client();
     (0..3).for_each(|number| client.get(&format!("h{number}.wild.test"), "/").expect_ok("ok"));
+    // A request is counted behind its response.
+    let counted = "sluice_cluster_requests_total{cluster=\"*.wild.test\"} 3";
+    until("the requests are counted", || admin.get("/metrics").text().lines().any(|line| line == counted));
     let text = admin.get("/metrics").text();
     for line in [
         "sluice_clusters 1",

@@ -478,8 +478,7 @@ impl fmt::Display for Proxy {
 }
 
 impl Drop for Proxy {
-    /// Ends the process. A test that fails leaves the directory behind and prints what is in it; a panic in the proxy
-    /// fails the test, even if it harmed no request.
+    /// Ends the process. A test that fails leaves the directory and prints it; a panic in the proxy fails the test.
     fn drop(&mut self) {
         self.end();
         if thread::panicking() {
