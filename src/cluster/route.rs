@@ -146,7 +146,10 @@ impl Route {
 
     /// Whether all members have left: whoever holds this route holds an old one.
     pub fn is_stale(&self) -> bool {
-        !self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed())
+        let members = &self.cluster.members;
+        let have_marks_left = !self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed());
+        // Another host of the same key may have brought the edit.
+        have_marks_left || (!members.is_empty() && members.iter().all(|member| member.state.is_removed()))
     }
 
     /// The mark of a backend. `None` for one that has joined the cluster after this route was made.

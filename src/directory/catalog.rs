@@ -125,6 +125,14 @@ impl Catalog {
         }
     }
 
+    /// Makes `host` lead to the newest list of its cluster: an edit that came with another host of the same key has removed
+    /// members of the older one. Returns whether it did not before.
+    pub(super) fn refresh(&mut self, host: &str) -> bool {
+        let Some((host, in_use)) = self.by_host.get_key_value(host) else { return false };
+        let host = Arc::clone(host);
+        self.clusters.get(&in_use.route.cluster.key).is_some_and(|newest| self.lead(&host, newest))
+    }
+
     /// The route of `host`, if it is in use.
     pub(super) fn get(&mut self, host: &str) -> Option<Arc<Route>> {
         let in_use = self.by_host.get_mut(host)?;

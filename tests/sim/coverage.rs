@@ -8,8 +8,8 @@ use sluice::exchange::Disposition;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that hardly any scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
-/// exchange; their limits are those of `tests/exchange.rs` and `tests/e2e/limits.rs`.
-const ELSEWHERE: [FailureReason; 20] = [
+/// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clusters.rs`, `loops.rs` and `admin.rs` in `tests/e2e`.
+const ELSEWHERE: [FailureReason; 25] = [
     FailureReason::PlainToTls,
     FailureReason::AmbiguousLength,
     FailureReason::UnexpectedBody,
@@ -30,6 +30,11 @@ const ELSEWHERE: [FailureReason; 20] = [
     FailureReason::BufferLimit,
     FailureReason::BadRoute,
     FailureReason::BackendRemoved,
+    FailureReason::ClusterDisabled,
+    FailureReason::LoopDetected,
+    FailureReason::NamedBackendDown,
+    FailureReason::ServiceTimeout,
+    FailureReason::TunnelLimit,
 ];
 
 /// How often each thing has been met.

@@ -1,6 +1,6 @@
 //! Routes from Redis: asked for when a host is asked for, kept until Redis says that they were written to.
 //!
-//! Four threads. The directory's own runs the [`keeper`], where everything is decided, and never waits for Redis. The
+//! Four threads. The directory's own runs [`route_state`], where everything is decided, and never waits for Redis. The
 //! [`watcher`] has a connection on which Redis tells of writes, the [`reader`] one for look-ups, the [`writer`] one
 //! for dead marks. Each of them may hang for as long as [`connection::DEADLINE`] allows, and nobody hangs with it: what the
 //! directory's own thread tells them never waits for room.

@@ -134,6 +134,10 @@ impl RouteState {
 
     /// A core asks for a host, for the client of this address where that counts.
     pub(super) fn ask(&mut self, core: SubscriberId, host: Arc<str>, client: Option<IpAddr>, now: Moment) {
+        if self.catalog.refresh(&host) {
+            self.version += 1;
+            self.changed([Arc::clone(&host)], false);
+        }
         if let Some(route) = self.catalog.get(&host) {
             // If it is about to be read again, the news of what comes of that follows.
             return self.reply(core, host, LookupResult::Found(route), true);
