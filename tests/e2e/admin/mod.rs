@@ -105,6 +105,8 @@ fn the_status_tells_of_workers_and_counts() {
     let mut client = admin.proxy.client();
     (0..5).for_each(|_| client.get(HOST, "/").expect_ok("ok"));
     assert_eq!(admin.proxy.client().get("unknown.test", "/").status(), 400);
+    // A request is counted behind its response.
+    until("the requests are counted", || admin.json("/v1/status")["latency"]["total"]["count"] == 6);
     let status = admin.json("/v1/status");
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["ready"], true);
