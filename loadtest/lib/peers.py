@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from . import procs
 
 PEERS = ["floor", "sluice", "nginx", "haproxy"]
+# Another build of sluice takes part where its program is named.
+BEFORE = "before"
+# The program of each peer that is not built here.
+PROGRAMS = {"nginx": "nginx", "haproxy": "haproxy"}
 # A host of many is one of these numbers between the two.
 HOST_PREFIX, HOST_SUFFIX = "h", ".example.test"
 IDLE_SECONDS = 600
@@ -89,7 +93,8 @@ def start(name, variant, cores, backends, build_dir):
     folder = procs.work_dir() / f"{name}-{procs.free_port()}"
     folder.mkdir()
     folder.chmod(0o777)
-    starter = {"floor": _start_floor, "sluice": _start_sluice, "nginx": _start_nginx, "haproxy": _start_haproxy}
+    starter = {"floor": _start_floor, "sluice": _start_sluice, BEFORE: _start_before, "nginx": _start_nginx,
+               "haproxy": _start_haproxy}
     return starter[name](variant, cores, backends, folder, build_dir)
 
 
@@ -129,7 +134,15 @@ def _start_floor(variant, cores, backends, folder, build_dir):
     return running
 
 
+def _start_before(variant, cores, backends, folder, _build_dir):
+    return _start_build(BEFORE, PROGRAMS[BEFORE], variant, cores, backends, folder)
+
+
 def _start_sluice(variant, cores, backends, folder, build_dir):
+    return _start_build("sluice", build_dir / "sluice", variant, cores, backends, folder)
+
+
+def _start_build(name, program, variant, cores, backends, folder):
     port = procs.free_port()
     frontends = {host: [host, *(f"http://127.0.0.1:{backend}" for backend in ports)]
                  for host, ports in backends.items()}
@@ -156,8 +169,8 @@ def _start_sluice(variant, cores, backends, folder, build_dir):
                          "secureOptions": "SSL_OP_NO_TICKET"}
     config = folder / "config.json"
     config.write_text(json.dumps(text, indent=1))
-    process = procs.Process([build_dir / "sluice", "--config", config], set(cores), folder.name)
-    return Running("sluice", variant, [process.await_port(port)], {"*": port, PLAIN_PORT: text["http"]["port"]})
+    process = procs.Process([program, "--config", config], set(cores), folder.name)
+    return Running(name, variant, [process.await_port(port)], {"*": port, PLAIN_PORT: text["http"]["port"]})
 
 
 def _start_nginx(variant, cores, backends, folder, _build_dir):
@@ -192,7 +205,7 @@ http {{
     {_nginx_many_hosts(variant, port, folder)}
 }}
 """)
-    command = ["nginx", "-c", config, "-p", folder, "-e", folder / "error.log"]
+    command = [PROGRAMS["nginx"], "-c", config, "-p", folder, "-e", folder / "error.log"]
     process = procs.Process(command, set(cores), folder.name)
     return Running("nginx", variant, [process.await_port(port)], {"*": port})
 
@@ -314,7 +327,7 @@ frontend web
     use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map)]
 {sections}
 """)
-    process = procs.Process(["haproxy", "-db", "-f", config], set(cores), folder.name)
+    process = procs.Process([PROGRAMS["haproxy"], "-db", "-f", config], set(cores), folder.name)
     return Running("haproxy", variant, [process.await_port(port)], {"*": port})
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .latency import PERCENTILES, RUNS_FOR_ONE, medians
+from .peers import BEFORE
 from .workloads import PLAIN
 
 
@@ -71,24 +72,25 @@ of each. Machines differ and drift: compare only inside one table.
 
 def _cpu_table(results):
     names = results.names
+    bases = ["floor", *([BEFORE] if BEFORE in names else [])]
     lines = ["## CPU a request, in µs\n", "User and system time of the proxy's processes, divided by answered requests "
              "(or echoed messages).\n",
-             _line(["work", *names, "sluice ÷ floor", "sluice ÷ best peer", "aim", ""]),
-             "|---|" + "---:|" * (len(names) + 2) + "---|---|"]
+             _line(["work", *names, *(f"sluice ÷ {base}" for base in bases), "sluice ÷ best peer", "aim", ""]),
+             "|---|" + "---:|" * (len(names) + len(bases) + 1) + "---|---|"]
     for row in results.rows:
         variant = row.work.variant
         sluice, best = ("sluice", variant), row.best_peer()
         ratio_to_best = row.ratio(sluice, best) if best else None
         lines.append(_line([
             row.work.title, *(_cell(row, (name, variant)) for name in names),
-            _times(row.ratio(sluice, ("floor", variant))),
+            *(_times(row.ratio(sluice, (base, variant))) for base in bases),
             f"{_times(ratio_to_best)} {best[0]}" if ratio_to_best else "",
             ", ".join(aim.text() for aim in row.work.aims), _verdicts(row)]))
         for other in dict.fromkeys(extra[1] for extra in row.work.also):
             cells = [_cell(row, (name, other)) for name in names]
             if any(cells):
                 ratio = row.ratio(sluice, ("sluice", other))
-                lines.append(_line([f"↳ beside it: {other.label() or 'as in the first row'}", *cells, "", "",
+                lines.append(_line([f"↳ beside it: {other.label() or 'as in the first row'}", *cells, *("" for _ in bases), "",
                                     f"the row above is {_times(ratio)} for sluice" if ratio else "", ""]))
     return "\n".join(lines) + "\n"
 
@@ -118,7 +120,7 @@ def _latency_table(results):
     for name, values in found.items():
         lines.append(_line([name, *(f"{values[one]:,.0f}" if values else "failed" for one in PERCENTILES),
                             f"{values['cpu']:.1f}" if values else ""]))
-    rivals = [values["p999"] for name, values in found.items() if values and name not in ("floor", "sluice")]
+    rivals = [values["p999"] for name, values in found.items() if values and name not in ("floor", "sluice", BEFORE)]
     if found.get("sluice") and rivals:
         held = found["sluice"]["p999"] < min(rivals)
         lines.append(f"\nAim: sluice's p99.9 below the best peer's: {_verdict(held)}.")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from .peers import BEFORE, PROGRAMS
 from .procs import Failure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +64,7 @@ def build(with_sluice=True, frame_pointers=False):
 
 def versions(peers):
     """What ran, in the words of each program."""
-    commands = {"nginx": ["nginx", "-v"], "haproxy": ["haproxy", "-v"], "wrk": ["wrk", "-v"]}
+    commands = {"wrk": ["wrk", "-v"], **{name: [program, "-v"] for name, program in PROGRAMS.items() if name != BEFORE}}
     found = {}
     for name in [*peers, "wrk"]:
         if name in commands:

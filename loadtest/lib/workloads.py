@@ -64,12 +64,12 @@ end
 """.replace("COUNT", str(MANY_HOSTS)).replace("BEFORE", HOST_PREFIX).replace("AFTER", HOST_SUFFIX)
 
 WORKS = [
-    Work("small", "140 B, keep-alive, 64 connections", aims=(Aim("floor", 1.05),)),
-    Work("small-1000", "140 B, keep-alive, 1,000 connections", connections=1000, aims=(Aim("floor", 1.05),)),
+    Work("small", "140 B, keep-alive, 64 connections", aims=(Aim("peer", 0.75),)),
+    Work("small-1000", "140 B, keep-alive, 1,000 connections", connections=1000, aims=(Aim("peer", 0.75),)),
     Work("small-1", "140 B, keep-alive, 1 connection", connections=1),
-    Work("64k", "64 KiB, keep-alive", path="/files/64k", body_bytes=64 * 1024, aims=(Aim("floor", 0.90),)),
-    Work("1m", "1 MiB, keep-alive", path="/files/1m", body_bytes=1024 * 1024, aims=(Aim("floor", 0.60),)),
-    Work("connect", "140 B, a connection a request", headers=("Connection: close",), aims=(Aim("peer", 0.75),)),
+    Work("64k", "64 KiB, keep-alive", path="/files/64k", body_bytes=64 * 1024, aims=(Aim("peer", 0.55),)),
+    Work("1m", "1 MiB, keep-alive", path="/files/1m", body_bytes=1024 * 1024, aims=(Aim("peer", 0.60),)),
+    Work("connect", "140 B, a connection a request", headers=("Connection: close",), aims=(Aim("peer", 0.60),)),
     Work("post", "POST of 1 KiB, answer of 140 B", lua=POST_LUA, lua_method="POST"),
     Work("chunked", "answer of 8 chunks of 1 KiB", host="made.test", path="/chunked/8/1024", body_bytes=8192),
     Work("chunked-1m", "answer of 128 chunks of 8 KiB", host="made.test", path="/chunked/128/8192",
@@ -83,11 +83,11 @@ WORKS = [
          aims=(Aim("peer", 1.0),)),
     Work("log", "140 B, with access log", variant=Variant(log=True),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),
-    Work("tls", "TLS, 140 B, keep-alive, 64 connections", variant=TLS, aims=(Aim("peer", 0.75),)),
+    Work("tls", "TLS, 140 B, keep-alive, 64 connections", variant=TLS, aims=(Aim("peer", 0.65),)),
     Work("tls-64k", "TLS, 64 KiB, keep-alive", path="/files/64k", body_bytes=64 * 1024, variant=TLS,
          aims=(Aim("peer", 1.0),)),
     Work("tls-connect", "TLS, 140 B, a whole handshake a request", headers=("Connection: close",), variant=TLS,
-         aims=(Aim("peer", 0.65),)),
+         aims=(Aim("peer", 0.45),)),
     # 1.9 times the requests of one worker, seen as CPU: load generators leave no core free on a small machine.
     Work("workers", "140 B, two workers", variant=Variant(workers=2),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.05),)),
