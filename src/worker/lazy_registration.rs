@@ -67,10 +67,12 @@ impl Worker {
         }
     }
 
-    /// Watches those whose backends have taken their time.
+    /// Watches the clients whose backends take their time. One that lingers is looked at without being watched.
     pub(super) fn register_late(&mut self) {
         while let Some(key) = self.pending_registration.take_due(self.core.now) {
-            self.register_client(key);
+            if self.clients.get(key).is_some_and(|client| !client.is_lingering) {
+                self.register_client(key);
+            }
         }
     }
 
