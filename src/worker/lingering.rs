@@ -5,8 +5,8 @@
 //! the client still sends is read and discarded until it ends its side, or a limit is reached.
 //!
 //! A client that has said that its request is its last one mostly closes at once. So the poll does not watch it: it is
-//! looked at once, after [`FIRST_LOOK`], and is closed if it has gone, or has acknowledged all and sent nothing. Whoever is
-//! still there then is watched.
+//! looked at after [`FIRST_LOOK`], while what the kernel knows of it is still in the processor's cache, and closed if it
+//! has gone. After [`SECOND_LOOK`] it is closed too if it has acknowledged all and sent nothing; otherwise it is watched.
 //!
 //! A client that lingers has no request: it is logged already, holds no buffer, cannot move to another worker, counts
 //! among the connections of its worker and of its address until it is closed, and gives way to new clients where those
@@ -43,8 +43,11 @@ use crate::net::transport::Received;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// When a client is looked at that is not watched.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
+/// When a client is looked at that is not watched: soon enough for one that is near.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+
+/// When it is looked at again.
+const SECOND_LOOK: Duration = Duration::from_millis(20);
 
 /// How long a client may neither send nor acknowledge anything (nginx: `lingering_timeout`).
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
@@ -66,7 +69,9 @@ const READS_AT_ONCE: usize = 4;
 pub(super) struct Lingering {
     /// Those that were not looked at yet, soonest first. Some are gone by then.
     fresh: VecDeque<Fresh>,
-    /// Those that were, oldest first, among them some that are gone.
+    /// Those that were looked at once, soonest first. Some are gone by then.
+    seen: VecDeque<Fresh>,
+    /// Those that were looked at twice, oldest first, among them some that are gone.
     old: VecDeque<(Moment, SlotKey)>,
     progress: HashMap<SlotKey, Progress>,
 }
@@ -91,7 +96,8 @@ struct Progress {
 impl Lingering {
     /// When the next client is to be looked at; [`Moment::NEVER`] where there is none.
     pub(super) fn next_look(&self) -> Moment {
-        self.fresh.front().map_or(Moment::NEVER, |fresh| fresh.look_at)
+        let look_at = |queue: &VecDeque<Fresh>| queue.front().map_or(Moment::NEVER, |fresh| fresh.look_at);
+        look_at(&self.fresh).min(look_at(&self.seen))
     }
 
     /// From when on there may be one that can give way to a new client.
@@ -115,8 +121,11 @@ impl Lingering {
         self.progress.remove(&key);
     }
 
-    fn take_due(&mut self, now: Moment) -> Option<Fresh> {
-        if self.next_look() <= now { self.fresh.pop_front() } else { None }
+    /// The next of those that are due, and whether it was looked at before.
+    fn take_due(&mut self, now: Moment) -> Option<(Fresh, bool)> {
+        let due = |fresh: &mut Fresh| fresh.look_at <= now;
+        let fresh = self.fresh.pop_front_if(due).map(|fresh| (fresh, false));
+        fresh.or_else(|| self.seen.pop_front_if(due).map(|fresh| (fresh, true)))
     }
 
     /// A client stays for longer.
@@ -164,15 +173,24 @@ impl Worker {
 
     /// Looks at those for whom it is time.
     pub(super) fn look_at_lingering(&mut self) {
-        while let Some(Fresh { key, client_may_send, .. }) = self.lingering.take_due(self.core.now) {
-            self.look(key, client_may_send);
+        while let Some((fresh, is_seen)) = self.lingering.take_due(self.core.now) {
+            if is_seen {
+                self.look(fresh.key, fresh.client_may_send);
+                continue;
+            }
+            self.discard(fresh.key);
+            if self.clients.get(fresh.key).is_some() {
+                let look_at = self.core.now + (SECOND_LOOK - FIRST_LOOK);
+                self.lingering.seen.push_back(Fresh { look_at, ..fresh });
+            }
         }
     }
 
     /// Looks at all that were not looked at yet, since their places are needed. Whether one of them has gone.
     pub(super) fn look_for_gone(&mut self) -> bool {
         let before = self.clients.len();
-        while let Some(Fresh { key, client_may_send, .. }) = self.lingering.fresh.pop_front() {
+        let mut queues = [std::mem::take(&mut self.lingering.seen), std::mem::take(&mut self.lingering.fresh)];
+        for Fresh { key, client_may_send, .. } in queues.iter_mut().flat_map(|queue| queue.drain(..)) {
             self.look(key, client_may_send);
         }
         self.clients.len() < before
