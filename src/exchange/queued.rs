@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How often the queue is tried again while the capacity of a member rises (slow start): no event tells of that.
 const RAMP_STEP: Duration = Duration::from_millis(100);
 
+/// How long a request that has refused a slot stays out of the queue.
+const REJOIN_DELAY: Duration = Duration::from_millis(10);
+
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) context: Box<RequestContext>,
@@ -79,7 +82,7 @@ impl Queued {
                 }
                 self.context.refuse(FailureReason::QueueTimeout, cx)
             }
-            // A mark has ended, or a capacity has risen.
+            // A mark has ended, a capacity has risen, or a slot was refused.
             Input::Deadline => self.join(cx),
             _ => State::Queued(self),
         }
@@ -93,7 +96,12 @@ impl Queued {
         }
         // A mark was made meanwhile: the slot is another request's.
         drop(permit);
-        if route.is_stale() { self.context.resolve_again(cx) } else { self.join(cx) }
+        if route.is_stale() {
+            return self.context.resolve_again(cx);
+        }
+        // It joins again with its place, but later: the queue may grant the same slot at once, and so without end.
+        cx.common.deadline = (cx.core.now + REJOIN_DELAY).min(self.until);
+        State::Queued(self)
     }
 
     /// When room may have appeared without an event: a mark of the host ends, or a capacity has risen.

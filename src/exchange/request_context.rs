@@ -275,8 +275,9 @@ impl RequestContext {
             return Choice::Only(named);
         }
         let others = route.cluster.members.iter().enumerate();
-        let others = others.filter(|(place, _)| !route.allows(*place, now) || self.has_tried(route, *place));
-        let others: Box<[_]> = others.map(|(_, member)| member.backend.id()).collect();
+        let marked = others.filter(|(place, _)| !route.allows(*place, now)).map(|(_, member)| member.backend.id());
+        // A slot may be one of a newer list: members tried there are in no older one.
+        let others: Box<[_]> = marked.chain(self.tried.iter().copied()).collect();
         if others.is_empty() { Choice::Any } else { Choice::Except(others) }
     }
 

@@ -11,13 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Lets a number of requests through.
 #[derive(Default)]
-struct Turnstile {
+pub(crate) struct Turnstile {
     left: Mutex<usize>,
     changed: Condvar,
 }
 
 impl Turnstile {
-    fn let_through(&self, count: usize) {
+    pub(crate) fn let_through(&self, count: usize) {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) += count;
         self.changed.notify_all();
     }
@@ -32,14 +32,14 @@ impl Turnstile {
 }
 
 /// A backend that keeps requests for `/held…` until they are let through, and notes how many it had at once.
-struct Holding {
-    backend: Backend,
-    turnstile: Arc<Turnstile>,
+pub(crate) struct Holding {
+    pub(crate) backend: Backend,
+    pub(crate) turnstile: Arc<Turnstile>,
     most: Arc<AtomicUsize>,
 }
 
 impl Holding {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (turnstile, most) = (Arc::new(Turnstile::default()), Arc::new(AtomicUsize::new(0)));
         let (inner, peak, now) = (Arc::clone(&turnstile), Arc::clone(&most), AtomicUsize::new(0));
         let backend = Backend::serve(move |request, conn| {
@@ -54,26 +54,26 @@ impl Holding {
         Self { backend, turnstile, most }
     }
 
-    fn with(&self, attributes: &str) -> String {
+    pub(crate) fn with(&self, attributes: &str) -> String {
         format!("{}#{attributes}", self.backend.url())
     }
 }
 
 /// A client whose request was sent.
-fn sends(proxy: &Proxy, path: &str) -> Client {
+pub(crate) fn sends(proxy: &Proxy, path: &str) -> Client {
     let mut client = proxy.client();
     client.send(format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n"));
     client
 }
 
 /// Replaces the list and the options of the host.
-fn write(proxy: &Proxy, urls: &[String], options: &Value) {
+pub(crate) fn write(proxy: &Proxy, urls: &[String], options: &Value) {
     let frontends = json!({ HOST: frontend(HOST, urls.iter().cloned()) });
     proxy.write_routes_text(&json!({"frontends": frontends, "options": { HOST: options }}).to_string());
 }
 
 #[track_caller]
-fn expect_own(client: &mut Client, status: u16, reason: &str, retry_after: Option<&str>) {
+pub(crate) fn expect_own(client: &mut Client, status: u16, reason: &str, retry_after: Option<&str>) {
     let response = client.response_to("GET");
     let found = (response.status(), response.head.get("x-debug-error"), response.head.get("retry-after"));
     assert_eq!(found, (status, Some(reason), retry_after));

@@ -34,3 +34,4 @@ mod succession;
 mod support;
 mod tls;
 mod upgrade;
+mod waiting;
