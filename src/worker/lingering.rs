@@ -123,9 +123,12 @@ impl Lingering {
 
     /// The next of those that are due, and whether it was looked at before.
     fn take_due(&mut self, now: Moment) -> Option<(Fresh, bool)> {
-        let due = |fresh: &mut Fresh| fresh.look_at <= now;
-        let fresh = self.fresh.pop_front_if(due).map(|fresh| (fresh, false));
-        fresh.or_else(|| self.seen.pop_front_if(due).map(|fresh| (fresh, true)))
+        let take = |list: &mut VecDeque<Fresh>| match list.front() {
+            Some(first) if first.look_at <= now => list.pop_front(),
+            _ => None,
+        };
+        let fresh = take(&mut self.fresh).map(|fresh| (fresh, false));
+        fresh.or_else(|| take(&mut self.seen).map(|fresh| (fresh, true)))
     }
 
     /// A client stays for longer.
