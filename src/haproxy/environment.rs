@@ -6,14 +6,14 @@ use std::path::Path;
 /// The surroundings of a configuration. The pure half of the room asks for nothing else.
 pub struct Environment<'a> {
     variables: BTreeMap<String, String>,
-    read: &'a dyn Fn(&Path) -> Result<String, String>,
+    read: &'a dyn Fn(&Path) -> Result<Vec<u8>, String>,
 }
 
 impl<'a> Environment<'a> {
     /// The variables that exist at the start, and how a file that a rule names (`-f`, maps) is read.
     pub fn new(
         variables: impl IntoIterator<Item = (String, String)>,
-        read: &'a dyn Fn(&Path) -> Result<String, String>,
+        read: &'a dyn Fn(&Path) -> Result<Vec<u8>, String>,
     ) -> Self {
         Self { variables: variables.into_iter().collect(), read }
     }
@@ -25,6 +25,11 @@ impl<'a> Environment<'a> {
 
     /// The text of another file; the problem in one line if it cannot be read.
     pub fn read(&self, path: &Path) -> Result<String, String> {
+        String::from_utf8(self.read_bytes(path)?).map_err(|_| "it is not UTF-8".to_owned())
+    }
+
+    /// The bytes of another file.
+    pub fn read_bytes(&self, path: &Path) -> Result<Vec<u8>, String> {
         (self.read)(path)
     }
 

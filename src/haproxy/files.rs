@@ -41,12 +41,8 @@ fn source(path: &Path) -> Result<Source, String> {
     Ok(Source { name: path.display().to_string(), bytes })
 }
 
-/// The text of a list or a map that a rule names.
-pub fn text(path: &Path) -> Result<String, String> {
-    String::from_utf8(read(path)?).map_err(|_| "it is not UTF-8".to_owned())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// The bytes of a file: of a configuration, or one that a rule names.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;

@@ -3,9 +3,9 @@
 /// How sluice treats a word of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Treatment {
-    /// Its whole meaning is in the model.
-    Understood,
-    /// It is in the model, and sluice does it in its own way: the note tells the difference.
+    /// sluice does what it says.
+    Honoured,
+    /// sluice does it in its own way: the note tells the difference.
     Mapped,
     /// It has no part in how requests are served here: nothing is lost.
     Ignored,
@@ -21,7 +21,7 @@ impl Treatment {
     /// The word in the check and in the table.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Understood => "understood",
+            Self::Honoured => "honoured",
             Self::Mapped => "mapped",
             Self::Ignored => "ignored",
             Self::Lost => "lost",

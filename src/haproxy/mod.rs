@@ -10,12 +10,14 @@ mod environment;
 pub mod files;
 mod keyword;
 mod lexer;
+pub mod lower;
 pub mod model;
 mod position;
 pub mod program;
 mod reader;
 pub mod rules;
 mod sections;
+pub mod serve;
 mod table;
 mod units;
 
@@ -35,6 +37,8 @@ use sections::{is_section, load_lines};
 pub struct Loaded {
     /// What it means.
     pub model: Model,
+    /// What serves.
+    pub plan: lower::Plan,
     /// What becomes of its words, in their order.
     pub findings: Vec<Finding>,
     /// The names of its files, by the index that positions have.
@@ -75,12 +79,25 @@ impl Loaded {
 pub fn load(sources: &[Source], environment: &mut Environment<'_>) -> Loaded {
     let reading = reader::read(sources, environment, is_section);
     let (model, mut findings) = load_lines(&reading.lines, environment);
+    let (plan, lost) = lower::lower(&model, environment);
+    findings.extend(lost);
     let say =
         |at, treatment, note: String| Finding { at, word: String::new(), treatment, note: note.into(), section: 0 };
     findings.extend(reading.faults.into_iter().map(|fault| say(fault.at, Treatment::Wrong, fault.problem)));
     findings.extend(reading.remarks.into_iter().map(|remark| say(remark.at, Treatment::Mapped, remark.text)));
     findings.sort_by_key(|finding| finding.at);
-    Loaded { model, findings, files: sources.iter().map(|source| source.name.clone()).collect() }
+    Loaded { model, plan, findings, files: sources.iter().map(|source| source.name.clone()).collect() }
+}
+
+/// The words of each line, variables and conditional blocks resolved; the first fault if there is one.
+pub fn split_lines(sources: &[Source], environment: &mut Environment<'_>) -> Result<Vec<Vec<String>>, String> {
+    let reading = reader::read(sources, environment, is_section);
+    match reading.faults.first() {
+        Some(fault) => Err(fault.to_string()),
+        None => {
+            Ok(reading.lines.into_iter().map(|line| line.words.into_iter().map(|word| word.text).collect()).collect())
+        }
+    }
 }
 
 #[cfg(test)]

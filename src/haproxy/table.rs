@@ -88,7 +88,7 @@ mod tests {
             for (name, treatment, reason) in words {
                 assert!(seen.insert(name.clone()), "{name} stands twice in the table of {table}");
                 assert_ne!(treatment, Treatment::Wrong, "{name} of {table}");
-                assert_eq!(reason.is_empty(), treatment == Treatment::Understood, "{name} of {table}: {reason:?}");
+                assert_eq!(reason.is_empty(), treatment == Treatment::Honoured, "{name} of {table}: {reason:?}");
                 assert!(!reason.contains(['\n', '|']) && !reason.ends_with('.'), "{name} of {table}: {reason:?}");
             }
         }

@@ -160,6 +160,11 @@ impl Program {
         self.monitor.iter().any(|clause| self.clause_holds(clause, view, scratch))
     }
 
+    /// Whether a list has no rule.
+    pub fn is_empty(&self, list: List) -> bool {
+        self.lists.get(list as usize).is_none_or(Vec::is_empty)
+    }
+
     /// In how many steps a backend is chosen at most.
     pub fn steps(&self) -> usize {
         self.switch.len()

@@ -64,12 +64,16 @@ fn program(lines: &str) -> (Program, Vec<String>) {
          userlist good\nuserlist bad\n"
     );
     let files = |path: &Path| match path.to_str() {
-        Some("m.map") => Ok("a.example api\nb.example x\n".to_owned()),
-        Some("p.map") => Ok("/a api\n/a/b x\n".to_owned()),
+        Some("m.map") => Ok("a.example api\nb.example x\n".into()),
+        Some("p.map") => Ok("/a api\n/a/b x\n".into()),
         _ => Err("none".to_owned()),
     };
     let loaded = load(&[Source { name: "f".into(), bytes: text.into() }], &mut Environment::new([], &files));
-    let bad: Vec<_> = loaded.findings.iter().filter(|finding| finding.treatment >= Treatment::Lost).collect();
+    // Programs can read counters; what serves has none.
+    let is_bad = |finding: &&crate::haproxy::Finding| {
+        finding.treatment >= Treatment::Lost && !finding.note.contains("stick tables")
+    };
+    let bad: Vec<_> = loaded.findings.iter().filter(is_bad).collect();
     assert!(bad.is_empty(), "{lines}: {bad:#?}");
     let names = loaded.model.proxies.iter().map(|proxy| proxy.name.clone()).collect();
     (Program::new(&loaded.model.proxies[0], &loaded.model), names)

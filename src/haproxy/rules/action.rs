@@ -124,23 +124,8 @@ pub enum Action {
     SetVarFormat(String, Format),
     /// A variable goes.
     UnsetVar(String),
-    /// The entry of a key in a table is tracked in a slot.
-    Track {
-        /// 0, 1 or 2.
-        slot: u8,
-        /// The key.
-        key: Sample,
-        /// The proxy whose table it is; its own if `None`.
-        table: Option<String>,
-    },
     /// The client's address is taken from a sample.
     SetSource(Sample),
-    /// The level of the log line of the request, or `silent`.
-    SetLogLevel(String),
-    /// `cache-use`, `cache-store`: the name of the cache.
-    Cache(String),
-    /// The request's `timeout server`, `tunnel` or `client`, in its words.
-    SetTimeout(String, String),
     /// In the old `reqrep` and `rspreq`: what matches in a whole header line (or the request line) is replaced.
     ReplaceLine(Regex, String),
     /// In the old `reqadd` and `rspadd`: a header line is added.

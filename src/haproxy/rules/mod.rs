@@ -22,7 +22,6 @@ pub use sample::Sample;
 #[cfg(test)]
 pub(super) use acl::ACL_CRITERIA;
 pub(super) use acl::{is_acl_name, parse_acl, parse_condition};
-#[cfg(test)]
 pub(super) use format::can_render;
 pub(super) use parse_action::{Parsed, parse_action, parse_redirect};
 pub(super) use pattern::parse_network;

@@ -300,28 +300,6 @@ fn action(name: &str, text: &str, cursor: &mut Cursor<'_, '_, '_>) -> Result<Act
         "set-var-fmt" => Action::SetVarFormat(variable(text, at)?, cursor.format("a format")?),
         "unset-var" => Action::UnsetVar(variable(text, at)?),
         "set-src" => Action::SetSource(cursor.sample("a sample")?),
-        "set-log-level" => Action::SetLogLevel(cursor.take("a level")?.text.clone()),
-        "set-timeout" => Action::SetTimeout(
-            cursor.take("server, tunnel or client")?.text.clone(),
-            cursor.take("a time")?.text.clone(),
-        ),
-        "cache-use" | "cache-store" => {
-            let cache = cursor.take("a cache")?.text.clone();
-            while cursor.option().is_some() {}
-            Action::Cache(cache)
-        }
-        "track-sc0" | "track-sc1" | "track-sc2" => {
-            let slot = name.as_bytes().last().map_or(0, |digit| digit - b'0');
-            let key = cursor.sample("a key such as src")?;
-            let has_table = cursor.words.first().is_some_and(|word| word.text == "table");
-            let table = if has_table {
-                cursor.option();
-                Some(cursor.take("a table")?.text.clone())
-            } else {
-                None
-            };
-            Action::Track { slot, key, table }
-        }
         other => return Err(Problem::unsupported(at, format!("{other} is not read"))),
     })
 }

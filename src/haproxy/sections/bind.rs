@@ -1,17 +1,27 @@
 //! The words of `bind`.
 
 use super::arguments::ParameterWord;
-use crate::haproxy::keyword::Treatment::{self, Ignored, Lost, Mapped, Refused, Understood};
+use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped, Refused};
 use crate::haproxy::model::{Bind, BindAddress, ClientVerify};
 
 type Set = fn(&mut Bind, &str) -> Result<(), String>;
 
 const fn word(name: &'static str, arguments: usize, set: Set) -> ParameterWord<Bind> {
-    ParameterWord { name, arguments, treatment: Understood, reason: "", set }
+    ParameterWord { name, arguments, treatment: Honoured, reason: "", set }
 }
 
 const fn mapped(name: &'static str, arguments: usize, reason: &'static str, set: Set) -> ParameterWord<Bind> {
     ParameterWord { name, arguments, treatment: Mapped, reason, set }
+}
+
+const fn told(
+    name: &'static str,
+    arguments: usize,
+    treatment: Treatment,
+    reason: &'static str,
+    set: Set,
+) -> ParameterWord<Bind> {
+    ParameterWord { name, arguments, treatment, reason, set }
 }
 
 const fn not(name: &'static str, arguments: usize, treatment: Treatment, reason: &'static str) -> ParameterWord<Bind> {
@@ -78,7 +88,7 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
         bind.alpn = list(value);
         Ok(())
     }),
-    word("backlog", 1, |bind, value| {
+    told("backlog", 1, Mapped, "4096, or what the kernel allows", |bind, value| {
         bind.backlog = Some(number(value)?);
         Ok(())
     }),
@@ -88,18 +98,22 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     not("ca-sign-pass", 1, Refused, "sluice makes no certificates"),
     word("ca-verify-file", 1, |bind, value| text(&mut bind.ca_file, value)),
     not("cc", 1, Lost, "congestion control is the system's"),
-    mapped("ciphers", 1, "names that rustls has are kept, in OpenSSL's words", |bind, value| {
+    told("ciphers", 1, Mapped, "rustls's own suites, all of which are safe", |bind, value| {
         text(&mut bind.ciphers, value)
     }),
-    mapped("ciphersuites", 1, "names that rustls has are kept", |bind, value| text(&mut bind.ciphersuites, value)),
+    told("ciphersuites", 1, Mapped, "rustls's own suites, all of which are safe", |bind, value| {
+        text(&mut bind.ciphersuites, value)
+    }),
     not("client-sigalgs", 1, Ignored, OPENSSL),
-    word("crl-file", 1, |bind, value| text(&mut bind.crl_file, value)),
+    told("crl-file", 1, Refused, "sluice looks at no lists of revoked certificates", |bind, value| {
+        text(&mut bind.crl_file, value)
+    }),
     word("crt", 1, |bind, value| {
         bind.certificates.push(value.to_owned());
         Ok(())
     }),
     not("crt-ignore-err", 1, Lost, "a certificate with any error is refused"),
-    word("crt-list", 1, |bind, value| {
+    told("crt-list", 1, Mapped, "names are taken; a certificate has no settings of its own", |bind, value| {
         bind.certificate_lists.push(value.to_owned());
         Ok(())
     }),
@@ -108,7 +122,7 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
         bind.certificates.insert(0, value.to_owned());
         Ok(())
     }),
-    word("defer-accept", 0, |bind, _| {
+    told("defer-accept", 0, Mapped, "server.deferAccept", |bind, _| {
         bind.defer_accept = true;
         Ok(())
     }),
@@ -121,25 +135,27 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     word("force-tlsv12", 0, |bind, _| only(bind, "TLSv1.2")),
     word("force-tlsv13", 0, |bind, _| only(bind, "TLSv1.3")),
     not("generate-certificates", 0, Refused, "sluice makes no certificates"),
-    word("gid", 1, |bind, value| text(&mut bind.unix_group, value)),
-    word("group", 1, |bind, value| text(&mut bind.unix_group, value)),
+    told("gid", 1, Ignored, "sluice listens on IP addresses only", |bind, value| text(&mut bind.unix_group, value)),
+    told("group", 1, Ignored, "sluice listens on IP addresses only", |bind, value| text(&mut bind.unix_group, value)),
     not("guid-prefix", 1, Ignored, "listeners have no identifiers"),
     not("id", 1, Ignored, "listeners have no numbers"),
     not("idle-ping", 1, Ignored, "HTTP/2 pings have no part in HTTP/1.1"),
-    word("interface", 1, |bind, value| text(&mut bind.interface, value)),
+    told("interface", 1, Refused, "sluice listens on addresses, whatever the interface", |bind, value| {
+        text(&mut bind.interface, value)
+    }),
     not("ktls", 1, Ignored, OPENSSL),
     not("label", 1, Ignored, "listeners have no labels"),
     not("level", 1, Ignored, "there is no command socket"),
-    word("maxconn", 1, |bind, value| {
+    told("maxconn", 1, Lost, "server.maxConnections holds for all addresses", |bind, value| {
         bind.maxconn = Some(number(value)?);
         Ok(())
     }),
-    word("mode", 1, |bind, value| {
+    told("mode", 1, Ignored, "sluice listens on IP addresses only", |bind, value| {
         bind.unix_mode = Some(u32::from_str_radix(value, 8).map_err(|_| format!("{value:?} is no octal mode"))?);
         Ok(())
     }),
     not("mss", 1, Lost, "segment sizes are the system's"),
-    word("name", 1, |bind, value| text(&mut bind.name, value)),
+    told("name", 1, Ignored, "listeners have no names", |bind, value| text(&mut bind.name, value)),
     not("namespace", 1, Refused, "sluice listens in its own network namespace"),
     not("nbconn", 1, Ignored, "sluice opens no reverse connections"),
     not("nice", 1, Ignored, "sluice serves requests in the order of their events"),
@@ -186,8 +202,8 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     not("tls-ticket-keys", 1, Lost, "keys of tickets are made by the process and change"),
     not("tls-tickets", 0, Ignored, "tickets are always given"),
     not("transparent", 0, Refused, "sluice listens on its own addresses"),
-    word("uid", 1, |bind, value| text(&mut bind.unix_user, value)),
-    word("user", 1, |bind, value| text(&mut bind.unix_user, value)),
+    told("uid", 1, Ignored, "sluice listens on IP addresses only", |bind, value| text(&mut bind.unix_user, value)),
+    told("user", 1, Ignored, "sluice listens on IP addresses only", |bind, value| text(&mut bind.unix_user, value)),
     word("v4v6", 0, |bind, _| dual_stack(bind, true)),
     word("v6only", 0, |bind, _| dual_stack(bind, false)),
     word("verify", 1, |bind, value| {

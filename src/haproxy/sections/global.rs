@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::lines::log_target;
-use crate::haproxy::keyword::Treatment::{self, Ignored, Lost, Mapped, Understood};
+use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped};
 use crate::haproxy::model::Global;
 use crate::haproxy::position::Fault;
 
@@ -41,7 +41,7 @@ const STATE: &str = "states of servers are not kept over a restart";
 
 /// The words of `global` that have a treatment of their own.
 pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
-    word("ca-base", Understood, "", |global, arguments| text(&mut global.ca_base, arguments)),
+    word("ca-base", Honoured, "", |global, arguments| text(&mut global.ca_base, arguments)),
     word("chroot", Mapped, "systemd's sandbox takes its place; sluice changes no root", |global, arguments| {
         text(&mut global.chroot, arguments)
     }),
@@ -50,7 +50,7 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
         global.cpu_map.push(pair);
         Ok(())
     }),
-    word("crt-base", Understood, "", |global, arguments| text(&mut global.crt_base, arguments)),
+    word("crt-base", Honoured, "", |global, arguments| text(&mut global.crt_base, arguments)),
     not("daemon", Ignored, "sluice stays in the foreground, as systemd wants it"),
     not("default-path", Lost, "relative paths start at the folder that sluice is started in"),
     not("description", Ignored, "a text for people"),
@@ -61,7 +61,9 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
         global.hard_stop_after = Some(arguments.time()?);
         Ok(())
     }),
-    word("key-base", Understood, "", |global, arguments| text(&mut global.key_base, arguments)),
+    word("key-base", Lost, "a key stands beside its certificate", |global, arguments| {
+        text(&mut global.key_base, arguments)
+    }),
     not("localpeer", Ignored, "there are no peers"),
     word("log", Mapped, "server.accessLog; the program's own log goes to the standard error", |global, arguments| {
         global.logs.push(log_target(arguments)?);
@@ -91,18 +93,18 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     }),
     not("node", Ignored, "a text for people"),
     not("pidfile", Ignored, "server.pidFile"),
-    not("presetenv", Understood, ""),
-    not("resetenv", Understood, ""),
+    not("presetenv", Honoured, ""),
+    not("resetenv", Honoured, ""),
     not("server-state-base", Lost, STATE),
     not("server-state-file", Lost, STATE),
     not("set-var", Lost, "variables of the process are not read"),
     not("set-var-fmt", Lost, "variables of the process are not read"),
-    not("setenv", Understood, ""),
+    not("setenv", Honoured, ""),
     word("spread-checks", Mapped, "checks are spread over their interval", |global, arguments| {
         global.spread_checks = arguments.number("percent")?;
         Ok(())
     }),
-    word("ssl-server-verify", Understood, "", |global, arguments| {
+    word("ssl-server-verify", Honoured, "", |global, arguments| {
         let word = arguments.expect("none or required")?;
         global.skips_server_verify = match word.text.as_str() {
             "none" => true,
@@ -115,7 +117,7 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     word("uid", Mapped, "user of sluice's configuration", |global, arguments| text(&mut global.user, arguments)),
     not("ulimit-n", Ignored, "sluice asks for as many descriptors as it needs"),
     not("unix-bind", Lost, "write mode, user and group at each bind line"),
-    not("unsetenv", Understood, ""),
+    not("unsetenv", Honoured, ""),
     word("user", Mapped, "user of sluice's configuration", |global, arguments| text(&mut global.user, arguments)),
 ];
 

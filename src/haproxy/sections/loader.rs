@@ -8,7 +8,7 @@ use super::scope::ProxyScope;
 use super::small::{self, SMALL_WORDS};
 use super::{Finding, references};
 use crate::haproxy::environment::Environment;
-use crate::haproxy::keyword::Treatment::{self, Ignored, Lost, Understood, Wrong};
+use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped, Wrong};
 use crate::haproxy::keyword::nearest;
 use crate::haproxy::lexer::Word;
 use crate::haproxy::model::{Model, Proxy, ProxyKind};
@@ -16,15 +16,15 @@ use crate::haproxy::reader::Line;
 
 /// The words that begin a section, how it is treated, and why.
 pub(in super::super) const SECTIONS: &[(&str, Treatment, &str)] = &[
-    ("global", Understood, ""),
-    ("defaults", Understood, ""),
-    ("frontend", Understood, ""),
-    ("listen", Understood, ""),
-    ("backend", Understood, ""),
-    ("userlist", Understood, ""),
-    ("resolvers", Understood, ""),
-    ("crt-store", Understood, ""),
-    ("http-errors", Understood, ""),
+    ("global", Honoured, ""),
+    ("defaults", Honoured, ""),
+    ("frontend", Honoured, ""),
+    ("listen", Honoured, ""),
+    ("backend", Honoured, ""),
+    ("userlist", Honoured, ""),
+    ("resolvers", Mapped, "names are asked of the system's resolver"),
+    ("crt-store", Lost, "write the files of certificates at their bind lines"),
+    ("http-errors", Honoured, ""),
     ("acme", Lost, "sluice asks for no certificates"),
     ("cache", Ignored, "sluice's own cache has its own settings"),
     ("dynamic-update", Ignored, "there is nothing to update"),

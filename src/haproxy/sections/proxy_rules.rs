@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::scope::ProxyScope;
-use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused, Understood};
+use crate::haproxy::keyword::Treatment::{Honoured, Ignored, Lost, Mapped, Refused};
 use crate::haproxy::position::Fault;
 use crate::haproxy::rules::{
     Acl, Action, BackendRule, BackendTarget, Format, LocalResponse, Parsed, Problem, Regex, Rule, RuleSet, ServerRule,
@@ -104,7 +104,7 @@ pub(super) fn rule(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>
             return Ok(());
         }
         Ok(Parsed::Rule(rule, treatment, note)) => {
-            if treatment != Understood {
+            if treatment != Honoured {
                 scope.outcome = Some((treatment, note.to_owned()));
             }
             *rule

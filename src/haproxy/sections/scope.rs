@@ -102,7 +102,7 @@ impl ProxyScope<'_, '_> {
             }
             (known.set)(target, &value).map_err(|problem| Fault::new(word.at, format!("{}: {problem}", word.text)))?;
             let is_spoken = known.name == "proto" && matches!(value.as_str(), "h1" | "none");
-            if known.treatment != Treatment::Understood && !is_spoken {
+            if known.treatment != Treatment::Honoured && !is_spoken {
                 self.note(word, known.treatment, known.reason);
             }
         }

@@ -1,7 +1,7 @@
 //! The words of `server`, `default-server` and `server-template`.
 
 use super::arguments::ParameterWord;
-use crate::haproxy::keyword::Treatment::{self, Ignored, Lost, Mapped, Refused, Understood};
+use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped, Refused};
 use crate::haproxy::model::{OnError, Server};
 use crate::haproxy::units::{Unit, time};
 use std::time::Duration;
@@ -9,11 +9,21 @@ use std::time::Duration;
 type Set = fn(&mut Server, &str) -> Result<(), String>;
 
 const fn word(name: &'static str, arguments: usize, set: Set) -> ParameterWord<Server> {
-    ParameterWord { name, arguments, treatment: Understood, reason: "", set }
+    ParameterWord { name, arguments, treatment: Honoured, reason: "", set }
 }
 
 const fn mapped(name: &'static str, arguments: usize, reason: &'static str, set: Set) -> ParameterWord<Server> {
     ParameterWord { name, arguments, treatment: Mapped, reason, set }
+}
+
+const fn told(
+    name: &'static str,
+    arguments: usize,
+    treatment: Treatment,
+    reason: &'static str,
+    set: Set,
+) -> ParameterWord<Server> {
+    ParameterWord { name, arguments, treatment, reason, set }
 }
 
 const fn not(
@@ -76,7 +86,9 @@ const OLD_TLS: &str = "rustls speaks TLS 1.2 and 1.3 only";
 
 /// All words of `server`.
 pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
-    word("addr", 1, |server, value| text(&mut server.check_address, value)),
+    told("addr", 1, Lost, "checks go where requests go, and in the same way", |server, value| {
+        text(&mut server.check_address, value)
+    }),
     not("agent-addr", 1, Lost, AGENT),
     not("agent-check", 0, Lost, AGENT),
     not("agent-inter", 1, Lost, AGENT),
@@ -87,31 +99,53 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
         set(&mut server.alpn, value.split(',').map(str::to_owned).collect())
     }),
     word("backup", 0, |server, _| set(&mut server.is_backup, true)),
-    word("ca-file", 1, |server, value| text(&mut server.ca_file, value)),
+    told(
+        "ca-file",
+        1,
+        Mapped,
+        "@system-ca; another file is refused: server.backendTls.ca has it for all servers",
+        |server, value| text(&mut server.ca_file, value),
+    ),
     not("cc", 1, Lost, "congestion control is the system's"),
     word("check", 0, |server, _| set(&mut server.is_checked, true)),
     not("check-alpn", 1, Ignored, "checks speak HTTP/1.1"),
     not("check-pool-conn-name", 1, Ignored, "checks have connections of their own"),
     not("check-proto", 1, Lost, "checks speak HTTP/1.1"),
     not("check-reuse-pool", 0, Ignored, "checks have connections of their own"),
-    word("check-send-proxy", 0, |server, _| set(&mut server.check_send_proxy, true)),
-    word("check-sni", 1, |server, value| text(&mut server.check_sni, value)),
+    told("check-send-proxy", 0, Lost, "checks go where requests go, and in the same way", |server, _| {
+        set(&mut server.check_send_proxy, true)
+    }),
+    told("check-sni", 1, Lost, "checks go where requests go, and in the same way", |server, value| {
+        text(&mut server.check_sni, value)
+    }),
     not("check-sni-auto", 0, Ignored, "the name of the server is asked for anyway"),
-    word("check-ssl", 0, |server, _| set(&mut server.check_tls, Some(true))),
+    told("check-ssl", 0, Lost, "checks go where requests go, and in the same way", |server, _| {
+        set(&mut server.check_tls, Some(true))
+    }),
     not("check-via-socks4", 0, Lost, "sluice speaks no SOCKS"),
     not("ciphers", 1, Ignored, "rustls chooses among its own"),
     not("ciphersuites", 1, Ignored, "rustls chooses among its own"),
     not("client-sigalgs", 1, Ignored, OPENSSL),
     word("cookie", 1, |server, value| text(&mut server.cookie, value)),
-    word("crl-file", 1, |server, value| text(&mut server.crl_file, value)),
-    word("crt", 1, |server, value| text(&mut server.certificate, value)),
+    told("crl-file", 1, Refused, "sluice looks at no lists of revoked certificates", |server, value| {
+        text(&mut server.crl_file, value)
+    }),
+    told("crt", 1, Refused, "server.backendTls has the certificate for all servers", |server, value| {
+        text(&mut server.certificate, value)
+    }),
     not("curves", 1, Ignored, OPENSSL),
     word("disabled", 0, |server, _| set(&mut server.is_disabled, true)),
-    word("downinter", 1, |server, value| some_delay(&mut server.down_inter, value)),
+    told("downinter", 1, Lost, "checks come at one interval", |server, value| {
+        some_delay(&mut server.down_inter, value)
+    }),
     word("enabled", 0, |server, _| set(&mut server.is_disabled, false)),
-    word("error-limit", 1, |server, value| number(&mut server.error_limit, value)),
+    told("error-limit", 1, Mapped, "health.maxFailures of other drivers", |server, value| {
+        number(&mut server.error_limit, value)
+    }),
     word("fall", 1, |server, value| number(&mut server.fall, value)),
-    word("fastinter", 1, |server, value| some_delay(&mut server.fast_inter, value)),
+    told("fastinter", 1, Lost, "checks come at one interval", |server, value| {
+        some_delay(&mut server.fast_inter, value)
+    }),
     not("force-sslv3", 0, Refused, OLD_TLS),
     not("force-tlsv10", 0, Refused, OLD_TLS),
     not("force-tlsv11", 0, Refused, OLD_TLS),
@@ -137,8 +171,10 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("max-reuse", 1, Lost, "a connection is used as long as its server keeps it"),
     not("interface", 1, Lost, "the address to connect from is the system's choice"),
     word("maxconn", 1, |server, value| number(&mut server.maxconn, value)),
-    word("maxqueue", 1, |server, value| number(&mut server.maxqueue, value)),
-    word("minconn", 1, |server, value| number(&mut server.minconn, value)),
+    told("maxqueue", 1, Mapped, "the backend has one queue, as long as those of all its servers", |server, value| {
+        number(&mut server.maxqueue, value)
+    }),
+    told("minconn", 1, Lost, "the limit does not follow the load", |server, value| number(&mut server.minconn, value)),
     not("name", 1, Refused, "write the words of a named default-server at the server"),
     not("namespace", 1, Refused, "sluice connects from its own network namespace"),
     not("no-agent-check", 0, Ignored, AGENT),
@@ -146,7 +182,9 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     word("no-check", 0, |server, _| set(&mut server.is_checked, false)),
     not("no-check-reuse-pool", 0, Ignored, "checks have connections of their own"),
     not("no-check-sni-auto", 0, Ignored, "the name of the server is asked for anyway"),
-    word("no-check-ssl", 0, |server, _| set(&mut server.check_tls, Some(false))),
+    told("no-check-ssl", 0, Lost, "checks go where requests go, and in the same way", |server, _| {
+        set(&mut server.check_tls, Some(false))
+    }),
     not("no-renegotiate", 0, Ignored, "rustls renegotiates nothing"),
     word("no-send-proxy", 0, |server, _| set(&mut server.send_proxy, None)),
     word("no-send-proxy-v2", 0, |server, _| set(&mut server.send_proxy, None)),
@@ -165,29 +203,41 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     word("no-verifyhost", 0, |server, _| set(&mut server.verify_host, None)),
     not("non-stick", 0, Lost, "every server can be stuck to"),
     not("npn", 1, Ignored, "ALPN took its place"),
-    word("observe", 1, |server, value| {
-        server.observe_layer7 = Some(match value {
-            "layer4" => false,
-            "layer7" => true,
-            other => return Err(format!("{other:?} is neither layer4 nor layer7")),
-        });
-        Ok(())
-    }),
-    word("on-error", 1, on_error),
-    mapped("on-marked-down", 1, "tunnels and requests under way end", |server, value| match value {
+    told(
+        "observe",
+        1,
+        Mapped,
+        "a server that cannot be reached is not used for server.deadBackendTTL",
+        |server, value| {
+            server.observe_layer7 = Some(match value {
+                "layer4" => false,
+                "layer7" => true,
+                other => return Err(format!("{other:?} is neither layer4 nor layer7")),
+            });
+            Ok(())
+        },
+    ),
+    told("on-error", 1, Mapped, "a server that cannot be reached is not used for server.deadBackendTTL", on_error),
+    told("on-marked-down", 1, Lost, "requests and tunnels under way end by themselves", |server, value| match value {
         "shutdown-sessions" => set(&mut server.shutdown_when_down, true),
         other => Err(format!("{other:?} is not shutdown-sessions")),
     }),
     not("on-marked-up", 1, Lost, "sessions at backup servers go on"),
     not("pool-conn-name", 1, Ignored, "connections are pooled by endpoint"),
     not("pool-low-conn", 1, Ignored, "every worker has a pool of its own"),
-    word("pool-max-conn", 1, |server, value| some_number(&mut server.pool_max, value)),
-    word("pool-purge-delay", 1, |server, value| some_delay(&mut server.pool_purge, value)),
-    word("port", 1, |server, value| some_number(&mut server.check_port, value)),
+    told("pool-max-conn", 1, Mapped, "server.maxSockets holds for all servers", |server, value| {
+        some_number(&mut server.pool_max, value)
+    }),
+    told("pool-purge-delay", 1, Mapped, "server.idleTimeout holds for all servers", |server, value| {
+        some_delay(&mut server.pool_purge, value)
+    }),
+    told("port", 1, Lost, "checks go where requests go, and in the same way", |server, value| {
+        some_number(&mut server.check_port, value)
+    }),
     not("proto", 1, Refused, "sluice speaks HTTP/1.1 to servers, and no other protocol can be forced"),
     not("proxy-v2-options", 1, Lost, "addresses are sent, and no more"),
     not("quic-cc-algo", 1, Ignored, "sluice does not speak QUIC"),
-    word("redir", 1, |server, value| text(&mut server.redir, value)),
+    told("redir", 1, Lost, "the request goes to the server itself", |server, value| text(&mut server.redir, value)),
     not("renegotiate", 0, Ignored, "rustls renegotiates nothing"),
     not("resolve-net", 1, Lost, "all addresses of a name are the same"),
     not("resolve-opts", 1, Lost, "all addresses of a name are the same"),
@@ -209,9 +259,12 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("shard", 1, Ignored, "there are no peers"),
     not("sigalgs", 1, Ignored, OPENSSL),
     word("slowstart", 1, |server, value| some_delay(&mut server.slow_start, value)),
-    mapped("sni", 1, "the name of the server or a constant; a name of the request is its host", |server, value| {
-        text(&mut server.sni, value)
-    }),
+    mapped(
+        "sni",
+        1,
+        "a constant; instead of a name of the request, that of the server is asked for",
+        |server, value| text(&mut server.sni, value),
+    ),
     not("sni-auto", 0, Ignored, "the name of the server is asked for anyway"),
     not("socks4", 1, Refused, "sluice speaks no SOCKS"),
     not("source", 1, Lost, "the address to connect from is the system's choice"),
@@ -225,7 +278,7 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("tcp-ut", 1, Lost, "the user timeout is the system's"),
     not("tfo", 0, Lost, "fast open is not asked for"),
     not("tls-tickets", 0, Ignored, "sessions are resumed"),
-    word("track", 1, |server, value| text(&mut server.track, value)),
+    told("track", 1, Lost, "the health of a server is its own", |server, value| text(&mut server.track, value)),
     not("usesrc", 1, Refused, "sluice does not borrow its clients' addresses"),
     word("verify", 1, |server, value| match value {
         "none" => set(&mut server.verify, Some(false)),

@@ -1,7 +1,7 @@
 //! The sections `userlist`, `resolvers`, `crt-store` and `http-errors`.
 
 use super::arguments::Arguments;
-use crate::haproxy::keyword::Treatment::{self, Ignored, Lost, Mapped, Understood};
+use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped};
 use crate::haproxy::model::{
     CrtStore, ErrorResponse, ErrorSource, HttpErrors, Model, Resolvers, StoredCertificate, UserCredential, Userlist,
 };
@@ -23,18 +23,18 @@ const RESOLVER: &str = "names are asked of the system's resolver";
 
 /// All words of small sections.
 pub(in super::super) const SMALL_WORDS: &[SmallWord] = &[
-    word("userlist", "group", Understood, ""),
-    word("userlist", "user", Understood, ""),
+    word("userlist", "group", Honoured, ""),
+    word("userlist", "user", Honoured, ""),
     word("resolvers", "accepted_payload_size", Ignored, RESOLVER),
     word("resolvers", "hold", Mapped, "server.dnsRefresh"),
     word("resolvers", "nameserver", Mapped, RESOLVER),
-    word("resolvers", "parse-resolv-conf", Understood, ""),
+    word("resolvers", "parse-resolv-conf", Mapped, RESOLVER),
     word("resolvers", "resolve_retries", Mapped, RESOLVER),
     word("resolvers", "timeout", Mapped, RESOLVER),
-    word("crt-store", "crt-base", Understood, ""),
-    word("crt-store", "key-base", Understood, ""),
-    word("crt-store", "load", Understood, ""),
-    word("http-errors", "errorfile", Understood, ""),
+    word("crt-store", "crt-base", Ignored, "certificates of a store are not used"),
+    word("crt-store", "key-base", Ignored, "certificates of a store are not used"),
+    word("crt-store", "load", Ignored, "certificates of a store are not used"),
+    word("http-errors", "errorfile", Honoured, ""),
 ];
 
 /// The section that a line belongs to begins.

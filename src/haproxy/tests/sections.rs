@@ -100,7 +100,7 @@ fn lines_are_judged() {
         ("errorfile 99 x", Wrong, "is no status"),
         ("stats auth user", Wrong, "a colon and a password"),
         ("stats auth user:pass word", Wrong, "nothing after the password"),
-        ("stick-table type ip size 1k peers p", Lost, "this node's own"),
+        ("stick-table type ip size 1k", Lost, "count nothing here"),
         ("stick-table size 1k", Wrong, "expected type and size"),
         ("log-format \"%ci %[nothing]\"", Wrong, "no sample fetch"),
         ("unique-id-header X Y", Wrong, "not expected here"),

@@ -36,7 +36,7 @@ impl RequestView for Request {
 
 fn read(bytes: &[u8]) -> Loaded {
     let files = |path: &Path| match path.to_str() {
-        Some("m") => Ok("a b\nwww.example.org web\n".to_owned()),
+        Some("m") => Ok("a b\nwww.example.org web\n".into()),
         _ => Err("there is none".to_owned()),
     };
     let mut environment = Environment::new([("A".to_owned(), "x y".to_owned())], &files);
@@ -49,7 +49,7 @@ pub(crate) fn run(bytes: &[u8]) {
     for finding in &loaded.findings {
         let line = usize::try_from(finding.at.line).expect("a line");
         assert!((1..=lines).contains(&line) && finding.at.column >= 1, "{finding:?} is at no place");
-        let is_explained = !finding.note.is_empty() || finding.treatment == Treatment::Understood;
+        let is_explained = !finding.note.is_empty() || finding.treatment == Treatment::Honoured;
         assert!(is_explained, "{finding:?} has no reason");
     }
     assert_eq!(read(bytes).findings, loaded.findings, "the same text means another thing");

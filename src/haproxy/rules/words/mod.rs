@@ -4,7 +4,7 @@ mod converters;
 mod fetches;
 
 use crate::haproxy::keyword::{Treatment, nearest};
-use Treatment::{Ignored, Lost, Mapped, Refused, Understood};
+use Treatment::{Honoured, Ignored, Lost, Mapped, Refused};
 use converters::CONVERTERS;
 use fetches::FETCHES;
 
@@ -62,7 +62,7 @@ pub(in super::super) struct FetchWord {
 pub(in super::super) type ConverterWord = FetchWord;
 
 const fn always(name: &'static str, sets: &'static str) -> ActionWord {
-    ActionWord { name, sets, decides_request: true, decides_response: true, treatment: Understood, reason: "" }
+    ActionWord { name, sets, decides_request: true, decides_response: true, treatment: Honoured, reason: "" }
 }
 
 /// Decides in requests only.
@@ -88,8 +88,8 @@ const ACTIONS: &[ActionWord] = &[
     always("allow", "qsa"),
     refused("attach-srv", "c", "sluice opens no reverse tunnels"),
     always("auth", "q"),
-    ActionWord { treatment: Mapped, reason: "sluice's own cache", ..never("cache-store", "s", Mapped, "") },
-    ActionWord { treatment: Mapped, reason: "sluice's own cache", ..never("cache-use", "q", Mapped, "") },
+    never("cache-store", "s", Lost, "sluice's own cache has its own settings"),
+    never("cache-use", "q", Lost, "sluice's own cache has its own settings"),
     never("capture", "qsat", Lost, "the access log has its own columns; use its headers setting"),
     refused("close", "T", "responses are not read as bytes"),
     refused("del-acl", "qs", RUN_TIME),
@@ -127,7 +127,7 @@ const ACTIONS: &[ActionWord] = &[
     never("set-fc-mark", "qsctT", Lost, SOCKET),
     never("set-fc-tos", "qsctT", Lost, SOCKET),
     request("set-header", "qsa"),
-    never("set-log-level", "qsatT", Understood, ""),
+    never("set-log-level", "qsatT", Lost, "the access log has no levels"),
     refused("set-map", "qsa", RUN_TIME),
     never("set-mark", "qsctT", Lost, SOCKET),
     always("set-method", "q"),
@@ -141,18 +141,22 @@ const ACTIONS: &[ActionWord] = &[
     always("set-src", "qct"),
     refused("set-src-port", "qct", "the client's port is not changed"),
     request("set-status", "sa"),
-    never("set-timeout", "qs", Understood, ""),
+    never("set-timeout", "qs", Lost, "timeouts are those of the backend"),
     never("set-tos", "qsctT", Lost, SOCKET),
     always("set-uri", "q"),
     always("set-var", "qsactT"),
     always("set-var-fmt", "qsactT"),
-    always("silent-drop", "qsctT"),
+    ActionWord {
+        treatment: Mapped,
+        reason: "the client is told that the connection is closed",
+        ..always("silent-drop", "qsctT")
+    },
     never("strict-mode", "qsa", Ignored, "a rule that fails is counted, and the request goes on"),
     refused("switch-mode", "t", "a frontend is HTTP or it is not"),
-    always("tarpit", "q"),
-    always("track-sc0", "qsct"),
-    always("track-sc1", "qsct"),
-    always("track-sc2", "qsct"),
+    ActionWord { treatment: Mapped, reason: "the response comes at once", ..always("tarpit", "q") },
+    never("track-sc0", "qsct", Lost, "stick tables count nothing here"),
+    never("track-sc1", "qsct", Lost, "stick tables count nothing here"),
+    never("track-sc2", "qsct", Lost, "stick tables count nothing here"),
     always("unset-var", "qsactT"),
     refused(
         "use-service",
@@ -164,7 +168,7 @@ const ACTIONS: &[ActionWord] = &[
 ];
 
 const fn known(name: &'static str) -> FetchWord {
-    FetchWord { name, treatment: Understood, reason: "" }
+    FetchWord { name, treatment: Honoured, reason: "" }
 }
 
 const fn unknown(name: &'static str, reason: &'static str) -> FetchWord {

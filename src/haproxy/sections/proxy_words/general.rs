@@ -3,15 +3,17 @@
 use super::super::{lines, proxy_policy as policy, proxy_rules as rules};
 use super::Read::With;
 use super::{B, CAPTURE, D, F, KEEPALIVE, LOG, ProxyWord, not, ours, word};
-use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused, Understood};
+use crate::haproxy::keyword::Treatment::{Honoured, Ignored, Lost, Mapped, Refused};
 use crate::haproxy::model::Mode;
 use crate::haproxy::position::Fault;
 
 pub(super) const WORDS: &[ProxyWord] = &[
     ours("acl", D | F | B, With(rules::acl)),
-    ours(
+    word(
         "backlog",
         D | F,
+        Mapped,
+        "4096, or what the kernel allows",
         With(|scope, arguments| {
             scope.proxy.backlog = Some(arguments.number("a number of connections")?);
             arguments.finish()
@@ -27,7 +29,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
     not("clitcpka-cnt", D | F, Lost, KEEPALIVE),
     not("clitcpka-idle", D | F, Lost, KEEPALIVE),
     not("clitcpka-intvl", D | F, Lost, KEEPALIVE),
-    ours("compression", D | F | B, With(policy::compression)),
+    word("compression", D | F | B, Lost, "sluice compresses nothing", With(policy::compression)),
     ours("cookie", D | B, With(policy::cookie)),
     not("crt", F, Refused, "certificates of a frontend stand at its bind lines"),
     not("declare capture", F, Lost, CAPTURE),
@@ -59,13 +61,15 @@ pub(super) const WORDS: &[ProxyWord] = &[
     ours("errorloc302", D | F | B, With(policy::errorfile)),
     ours("errorloc303", D | F | B, With(policy::errorfile)),
     not("external-check", D | B, Lost, "sluice runs no programs as checks"),
-    word("filter", D | F | B, Understood, "", With(policy::filter)),
+    word("filter", D | F | B, Honoured, "", With(policy::filter)),
     not("filter-sequence", F | B, Lost, "filters have no order here"),
     not("force-be-switch", F, Refused, "a disabled backend is not switched to"),
     not("force-persist", B, Refused, "a server that is down is not used"),
-    ours(
+    word(
         "fullconn",
         D | B,
+        Lost,
+        "limits do not follow the load",
         With(|scope, arguments| {
             scope.proxy.fullconn = Some(arguments.number("a number of connections")?);
             arguments.finish()
@@ -73,18 +77,20 @@ pub(super) const WORDS: &[ProxyWord] = &[
     ),
     not("grace", D | F | B, Ignored, "server.drainTimeout"),
     not("guid", F | B, Ignored, "proxies have no identifiers"),
-    ours(
+    word(
         "hash-balance-factor",
         D | B,
+        Mapped,
+        "a server has at most 1.25 times its share",
         With(|scope, arguments| {
             scope.proxy.hash_balance_factor = arguments.number("percent")?;
             arguments.finish()
         }),
     ),
     not("hash-preserve-affinity", D | B, Lost, "a full server is passed over"),
-    ours("hash-type", D | B, With(policy::hash_type)),
+    word("hash-type", D | B, Mapped, "consistent, with a function of its own", With(policy::hash_type)),
     ours("http-error", D | F | B, With(policy::http_error)),
-    ours("http-reuse", D | B, With(policy::reuse)),
+    word("http-reuse", D | B, Mapped, "an idle connection serves whoever comes next", With(policy::reuse)),
     not("http-send-name-header", D | B, Lost, "servers are not told their names"),
     not("id", F | B, Ignored, "proxies have no numbers"),
     not("ignore-persist", B, Refused, "persistence has no exceptions"),
@@ -93,9 +99,11 @@ pub(super) const WORDS: &[ProxyWord] = &[
     word("log-format", D | F, Mapped, "server.accessLog, in its own format", With(rules::format)),
     not("log-format-sd", D | F, Lost, LOG),
     not("log-steps", D | F, Lost, LOG),
-    ours(
+    word(
         "log-tag",
         D | F | B,
+        Mapped,
+        "server.accessLog",
         With(|scope, arguments| {
             scope.proxy.log_tag = Some(arguments.text("a tag")?);
             arguments.finish()
@@ -103,9 +111,11 @@ pub(super) const WORDS: &[ProxyWord] = &[
     ),
     not("max-keep-alive-queue", D | B, Ignored, "a pooled connection is used when there is one"),
     not("max-session-srv-conns", D | F, Ignored, "connections to servers do not belong to clients"),
-    ours(
+    word(
         "maxconn",
         D | F,
+        Lost,
+        "server.maxConnections holds for all frontends",
         With(|scope, arguments| {
             scope.proxy.maxconn = Some(arguments.number("a number of connections")?);
             arguments.finish()
@@ -137,23 +147,33 @@ pub(super) const WORDS: &[ProxyWord] = &[
     ),
     not("persist rdp-cookie", D | B, Refused, "sluice speaks no RDP"),
     not("quic-initial", D | F, Ignored, "sluice does not speak QUIC"),
-    ours(
+    word(
         "rate-limit sessions",
         D | F,
+        Lost,
+        "connections are not limited by the second",
         With(|scope, arguments| {
             scope.proxy.session_rate = Some(arguments.number("connections a second")?);
             arguments.finish()
         }),
     ),
-    ours(
+    word(
         "retries",
         D | B,
+        Mapped,
+        "another server is tried, not the same one",
         With(|scope, arguments| {
             scope.proxy.retries = Some(arguments.number("a number of tries")?);
             arguments.finish()
         }),
     ),
-    ours("retry-on", D | B, With(policy::retry_on)),
+    word(
+        "retry-on",
+        D | B,
+        Mapped,
+        "what may be sent twice is tried again, with another server",
+        With(policy::retry_on),
+    ),
     ours("server", B, With(lines::server_line)),
     not("server-state-file-name", D | B, Lost, "states of servers are not kept over a restart"),
     ours("server-template", B, With(lines::server_template)),
@@ -162,7 +182,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
     not("srvtcpka-idle", D | B, Lost, KEEPALIVE),
     not("srvtcpka-intvl", D | B, Lost, KEEPALIVE),
     not("transparent", D | B, Refused, "a request goes to a server of its backend"),
-    word("unique-id-format", D | F | B, Understood, "", With(rules::format)),
+    word("unique-id-format", D | F | B, Honoured, "", With(rules::format)),
     ours(
         "unique-id-header",
         D | F,

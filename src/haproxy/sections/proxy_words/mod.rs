@@ -16,7 +16,7 @@ const fn word(name: &'static str, places: u8, treatment: Treatment, reason: &'st
 }
 
 const fn ours(name: &'static str, places: u8, read: Read) -> ProxyWord {
-    word(name, places, Treatment::Understood, "", read)
+    word(name, places, Treatment::Honoured, "", read)
 }
 
 const fn not(name: &'static str, places: u8, treatment: Treatment, reason: &'static str) -> ProxyWord {

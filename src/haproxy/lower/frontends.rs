@@ -1,0 +1,114 @@
+//! A proxy with its rules.
+
+use super::{Lowering, Servers};
+use crate::haproxy::keyword::Treatment::{Lost, Refused};
+use crate::haproxy::model::{CookieMode, Flag, Persistence, Proxy};
+use crate::haproxy::program::Program;
+use crate::haproxy::rules::{FormatPart, can_render};
+use crate::haproxy::serve::ServedProxy;
+
+impl Lowering<'_, '_> {
+    /// What serves a proxy. Its servers are those of its cluster.
+    pub(super) fn proxy(&mut self, proxy: &Proxy, servers: Servers) -> ServedProxy {
+        // Where a word alone says what becomes of it, the table of words does.
+        let Proxy {
+            kind: _,
+            name,
+            at,
+            mode: _,
+            is_disabled: _,
+            binds: _,
+            servers: _,
+            default_server: _,
+            maxconn: _,
+            backlog: _,
+            fullconn: _,
+            session_rate: _,
+            balance: _,
+            hash_type: _,
+            hash_balance_factor: _,
+            persistence: _,
+            check: _,
+            timeouts,
+            flags: _,
+            forwarded_for,
+            retries: _,
+            // sluice has its own rules of what may be tried again.
+            retry_on: _,
+            reuse: _,
+            errors,
+            stats: _,
+            monitor_uri,
+            monitor_fail: _,
+            // The access log is sluice's own.
+            logs: _,
+            log_format: _,
+            log_tag: _,
+            unique_id_format,
+            unique_id_header,
+            compression: _,
+            stick_table: _,
+            stick_rules: _,
+            acls: _,
+            rules: _,
+            default_backend: _,
+        } = proxy;
+        if let Some(format) = unique_id_format.as_ref().filter(|_| unique_id_header.is_some())
+            && format.parts.iter().any(|part| matches!(part, FormatPart::Alias(alias, _) if !can_render(alias)))
+        {
+            self.say(*at, "unique-id-format", Lost, "it has parts that are known in the log only, which stay empty");
+        }
+        let errors = self.errors(errors, *at);
+        let persistence = self.persistence(proxy);
+        let served = self.without_missing(proxy);
+        for list in [&served.rules.request, &served.rules.content, &served.rules.response] {
+            self.files_of(list);
+        }
+        ServedProxy {
+            name: name.as_str().into(),
+            is_backend: proxy.is_backend(),
+            program: Program::new(&served, self.model),
+            route: None,
+            servers: servers.into(),
+            persistence,
+            forwarded_for: forwarded_for.clone(),
+            errors,
+            monitor_uri: monitor_uri.as_deref().map(Into::into),
+            unique_id_format: unique_id_format.clone(),
+            unique_id_header: unique_id_header.as_deref().map(Into::into),
+            head_timeout: timeouts.http_request.or(timeouts.client),
+            ignores_client_abort: !proxy.has(Flag::AbortOnClose),
+            uses_all_backups: proxy.has(Flag::AllBackups),
+        }
+    }
+
+    /// The persistence cookie, as far as sluice has it.
+    fn persistence(&mut self, proxy: &Proxy) -> Option<Persistence> {
+        let persistence = proxy.persistence.as_ref().filter(|_| proxy.is_backend())?;
+        let Persistence {
+            name: _,
+            mode,
+            indirect: _,
+            nocache: _,
+            postonly,
+            preserve,
+            httponly: _,
+            secure: _,
+            domains: _,
+            max_idle,
+            max_life,
+            attributes: _,
+        } = persistence;
+        if matches!(mode, CookieMode::Rewrite | CookieMode::Prefix) {
+            self.say(proxy.at, "cookie", Refused, "rewrite and prefix: sluice inserts a cookie of its own");
+            return None;
+        }
+        if *postonly || *preserve {
+            self.say(proxy.at, "cookie", Lost, "postonly and preserve: the cookie is set where it is missing");
+        }
+        if max_idle.is_some() || max_life.is_some() {
+            self.say(proxy.at, "cookie", Lost, "maxidle and maxlife: the cookie has no date");
+        }
+        Some(persistence.clone())
+    }
+}

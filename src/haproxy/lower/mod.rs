@@ -1,0 +1,123 @@
+//! A model to what serves: listeners, clusters and programs.
+//!
+//! Every field of the model is taken apart here by its name, so none can be forgotten: what it asks for is served, or there
+//! is a finding that says what is left out. The check prints the same findings.
+
+mod errors;
+mod frontends;
+mod listeners;
+mod options;
+mod servers;
+mod uses;
+
+pub use listeners::{PlannedListener, PlannedTls};
+
+use super::environment::Environment;
+use super::keyword::Treatment;
+use super::model::{Global, Model};
+use super::position::Position;
+use super::sections::Finding;
+use super::serve::{Configuration, ServedServer};
+use crate::cluster::{BackendUrl, Options};
+use std::sync::Arc;
+
+/// What a configuration has this node do.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Where to listen.
+    pub listeners: Vec<PlannedListener>,
+    /// The cluster of each proxy, in the order of the model; `None` for one that has none.
+    pub clusters: Vec<Option<PlannedCluster>>,
+    /// What is served there. Its routes are still to be made ([`Configuration::with_routes`]).
+    pub configuration: Configuration,
+}
+
+/// A cluster as the file has it.
+#[derive(Debug)]
+pub struct PlannedCluster {
+    /// The name of the backend.
+    pub name: Box<str>,
+    /// The servers.
+    pub urls: Vec<BackendUrl>,
+    /// The options.
+    pub options: Arc<Options>,
+}
+
+/// What a lowering is under way with.
+struct Lowering<'a, 'e> {
+    model: &'a Model,
+    environment: &'a Environment<'e>,
+    findings: Vec<Finding>,
+    configuration: Configuration,
+}
+
+impl Lowering<'_, '_> {
+    fn say(&mut self, at: Position, word: &str, treatment: Treatment, note: impl Into<String>) {
+        let note: String = note.into();
+        let word = word.to_owned();
+        let finding = Finding { at, word, treatment, note: note.into(), section: u32::MAX };
+        // Servers of a template would say the same again and again.
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// Lowers a model, and says what is lost on the way.
+pub(super) fn lower(model: &Model, environment: &Environment<'_>) -> (Plan, Vec<Finding>) {
+    let mut lowering = Lowering { model, environment, findings: Vec::new(), configuration: Configuration::default() };
+    lowering.global();
+    lowering.userlists();
+    lowering.error_groups();
+    let mut clusters = Vec::with_capacity(model.proxies.len());
+    let mut proxies = Vec::with_capacity(model.proxies.len());
+    for proxy in &model.proxies {
+        let (cluster, servers) = match proxy.is_backend() {
+            true => {
+                let (urls, servers) = lowering.servers(proxy);
+                let options = lowering.options(proxy);
+                (Some(PlannedCluster { name: proxy.name.as_str().into(), urls, options }), servers)
+            }
+            false => (None, Vec::new()),
+        };
+        clusters.push(cluster);
+        proxies.push(lowering.proxy(proxy, servers));
+    }
+    let listeners = lowering.listeners();
+    let Lowering { findings, mut configuration, .. } = lowering;
+    configuration.proxies = proxies;
+    (Plan { listeners, clusters, configuration }, findings)
+}
+
+impl Lowering<'_, '_> {
+    /// The section `global`: most of it is said by the tables of words already.
+    fn global(&mut self) {
+        let Global {
+            // Mapped or explained by their words.
+            maxconn: _,
+            nbthread: _,
+            cpu_map: _,
+            user: _,
+            group: _,
+            chroot: _,
+            logs: _,
+            hard_stop_after: _,
+            spread_checks: _,
+            // They are looked at where certificates are.
+            crt_base: _,
+            key_base: _,
+            ca_base: _,
+            tls_bind_defaults: _,
+            tls_server_defaults: _,
+            skips_server_verify: _,
+        } = &self.model.global;
+    }
+
+    fn userlists(&mut self) {
+        let model = self.model;
+        self.configuration.userlists.clone_from(&model.userlists);
+    }
+}
+
+/// The places of servers by the names of their backends.
+type Servers = Vec<ServedServer>;

@@ -1,0 +1,212 @@
+//! What rules ask for: what costs something is noted, and a rule that asks for what is not there is taken out and named.
+
+use super::Lowering;
+use crate::haproxy::keyword::Treatment::{self, Lost, Refused};
+use crate::haproxy::model::{Model, Proxy};
+use crate::haproxy::position::Position;
+use crate::haproxy::rules::{
+    Acl, Action, BackendTarget, Condition, Criterion, Fetch, Format, FormatPart, RedirectKind, Rule, Sample, Tests,
+};
+use crate::haproxy::serve::{Needs, is_managed};
+
+/// What a rule asks for.
+struct Uses<'m> {
+    model: &'m Model,
+    acls: &'m [Acl],
+    needs: Needs,
+    /// Why it cannot be had.
+    missing: Option<String>,
+}
+
+impl Uses<'_> {
+    fn miss(&mut self, why: impl Into<String>) {
+        self.missing.get_or_insert(why.into());
+    }
+
+    fn fetch(&mut self, fetch: &Fetch) {
+        match fetch {
+            Fetch::SourcePort => self.needs.source_port = true,
+            Fetch::Destination => self.needs.destination = true,
+            Fetch::HttpAuth(list) | Fetch::HttpAuthGroup(list) => {
+                self.needs.login = true;
+                let list = self.model.userlist(list);
+                let is_hashed = |list: &crate::haproxy::model::Userlist| {
+                    list.users.iter().any(|user| user.password.is_some() && !user.is_clear)
+                };
+                if list.is_some_and(is_hashed) {
+                    self.miss("passwords of crypt(3) are not compared; write insecure-password");
+                }
+            }
+            Fetch::HttpAuthUser => self.needs.login = true,
+            Fetch::StickCounter { .. } => self.miss("stick tables count nothing here"),
+            _ => {}
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        self.fetch(&sample.fetch);
+    }
+
+    fn format(&mut self, format: &Format) {
+        for part in &format.parts {
+            match part {
+                FormatPart::Text(_) => {}
+                FormatPart::Sample(sample, _) => self.sample(sample),
+                FormatPart::Alias("cp", _) => self.needs.source_port = true,
+                FormatPart::Alias("fi", _) => self.needs.destination = true,
+                FormatPart::Alias(..) => {}
+            }
+        }
+    }
+
+    fn criteria(&mut self, criteria: &[Criterion]) {
+        criteria.iter().for_each(|criterion| self.sample(&criterion.sample));
+    }
+
+    fn condition(&mut self, condition: &Condition) {
+        for term in condition.any.iter().flatten() {
+            match &term.tests {
+                Tests::Inline(criteria) => self.criteria(criteria),
+                Tests::Acl(index) => {
+                    let acls = self.acls;
+                    if let Some(acl) = acls.get(*index) {
+                        self.criteria(&acl.tests);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What an action asks for. What it does with fields that are this node's own, is none of its business.
+    fn action(&mut self, action: &Action) {
+        match action {
+            Action::Deny(response) | Action::Tarpit(response) | Action::Return(response) => {
+                response.headers.iter().for_each(|(_, format)| self.format(format));
+                response.text.iter().for_each(|format| self.format(format));
+                if response.headers.iter().any(|(name, _)| is_managed(name)) {
+                    self.miss("a header of the connection or of the framing is sluice's own");
+                }
+            }
+            Action::Redirect(redirect) => match &redirect.kind {
+                RedirectKind::Location(format) | RedirectKind::Prefix(format) | RedirectKind::Scheme(format) => {
+                    self.format(format);
+                }
+            },
+            Action::SetHeader(name, format)
+            | Action::AddHeader(name, format)
+            | Action::ReplaceHeader(name, _, format)
+            | Action::ReplaceValue(name, _, format) => {
+                self.format(format);
+                self.field(name);
+            }
+            Action::DelHeader(name) => self.field(name),
+            Action::AddLine(line) => self.field(line.split(':').next().unwrap_or_default()),
+            Action::SetMethod(format)
+            | Action::SetPath(format)
+            | Action::SetPathQuery(format)
+            | Action::SetQuery(format)
+            | Action::SetUri(format)
+            | Action::ReplacePath(_, format)
+            | Action::ReplacePathQuery(_, format)
+            | Action::ReplaceUri(_, format)
+            | Action::SetVarFormat(_, format) => self.format(format),
+            Action::SetVar(_, sample) | Action::SetSource(sample) => self.sample(sample),
+            Action::Allow
+            | Action::Auth(_)
+            | Action::Reject
+            | Action::SilentDrop
+            | Action::DelHeadersMatching(_)
+            | Action::SetStatus(..)
+            | Action::UnsetVar(_)
+            | Action::ReplaceLine(..)
+            | Action::DelLine(_)
+            | Action::DenyLine(_)
+            | Action::AllowLine(_) => {}
+        }
+    }
+
+    fn field(&mut self, name: &str) {
+        if is_managed(name) {
+            self.miss(format!("{name} is a header of the connection or of the framing, which is sluice's own"));
+        }
+    }
+}
+
+/// Whether the loss of an action decides nothing.
+fn is_harmless(action: &Action) -> bool {
+    let field = match action {
+        Action::SetHeader(name, _) | Action::AddHeader(name, _) | Action::DelHeader(name) => Some(name.as_str()),
+        Action::ReplaceHeader(name, ..) | Action::ReplaceValue(name, ..) => Some(name.as_str()),
+        Action::AddLine(line) => line.split(':').next(),
+        _ => None,
+    };
+    field.is_some_and(is_managed)
+}
+
+impl Lowering<'_, '_> {
+    /// The proxy without the rules that cannot be honoured, each of which is named.
+    pub(super) fn without_missing(&mut self, proxy: &Proxy) -> Proxy {
+        let mut served = proxy.clone();
+        let rules = &mut served.rules;
+        for (list, treatment) in [
+            (&mut rules.connection, Refused),
+            (&mut rules.content, Refused),
+            (&mut rules.request, Refused),
+            (&mut rules.redirects, Refused),
+            (&mut rules.response, Lost),
+            (&mut rules.after_response, Lost),
+        ] {
+            list.retain(|rule| self.keeps(rule, treatment, &proxy.acls));
+        }
+        rules.use_backend.retain(|rule| {
+            let ask = |uses: &mut Uses<'_>| {
+                rule.condition.iter().for_each(|condition| uses.condition(condition));
+                if let BackendTarget::Dynamic(format) = &rule.target {
+                    uses.format(format);
+                }
+            };
+            self.has_all((rule.at, "use_backend", Refused), &proxy.acls, ask)
+        });
+        rules.use_server.retain(|rule| {
+            let ask = |uses: &mut Uses<'_>| rule.condition.iter().for_each(|condition| uses.condition(condition));
+            self.has_all((rule.at, "use-server", Refused), &proxy.acls, ask)
+        });
+        served.monitor_fail.retain(|condition| {
+            self.has_all((proxy.at, "monitor fail", Lost), &proxy.acls, |uses| uses.condition(condition))
+        });
+        let ids = served.unique_id_format.iter().filter(|_| served.unique_id_header.is_some());
+        for format in ids {
+            self.has_all((proxy.at, "unique-id-format", Lost), &proxy.acls, |uses| uses.format(format));
+        }
+        served
+    }
+
+    fn keeps(&mut self, rule: &Rule, treatment: Treatment, acls: &[Acl]) -> bool {
+        let treatment = if is_harmless(&rule.action) { Lost } else { treatment };
+        self.has_all((rule.at, "rule", treatment), acls, |uses| {
+            uses.action(&rule.action);
+            rule.condition.iter().for_each(|condition| uses.condition(condition));
+        })
+    }
+
+    /// Whether all can be had that is asked for.
+    fn has_all(
+        &mut self,
+        (at, word, treatment): (Position, &str, Treatment),
+        acls: &[Acl],
+        ask: impl FnOnce(&mut Uses<'_>),
+    ) -> bool {
+        let mut uses = Uses { model: self.model, acls, needs: Needs::default(), missing: None };
+        ask(&mut uses);
+        let Uses { needs, missing, .. } = uses;
+        if let Some(why) = missing {
+            self.say(at, word, treatment, why);
+            return false;
+        }
+        let all = &mut self.configuration.needs;
+        all.source_port |= needs.source_port;
+        all.destination |= needs.destination;
+        all.login |= needs.login;
+        true
+    }
+}

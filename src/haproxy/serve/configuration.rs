@@ -1,0 +1,141 @@
+//! A configuration in the form in which workers serve from it: immutable, one for all of them.
+
+use super::reply::ErrorPage;
+use crate::cluster::{Cluster, Member, Role, Route};
+use crate::haproxy::model::{ForwardedFor, Persistence, Userlist};
+use crate::haproxy::program::Program;
+use crate::haproxy::rules::Format;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A configuration that serves.
+#[derive(Debug, Default)]
+pub struct Configuration {
+    /// In the order of the model: rules lead to places in it.
+    pub(in super::super) proxies: Vec<ServedProxy>,
+    pub(in super::super) userlists: Vec<Userlist>,
+    /// Bodies that rules respond with, by the paths of their files.
+    pub(in super::super) contents: HashMap<String, Arc<ErrorPage>>,
+    /// Raw responses by the paths of their files.
+    pub(in super::super) files: HashMap<String, Arc<ErrorPage>>,
+    /// Sections `http-errors`, by their names.
+    pub(in super::super) error_groups: HashMap<String, Vec<(u16, Arc<ErrorPage>)>>,
+    pub(in super::super) needs: Needs,
+}
+
+/// What rules ask for that costs a system call or memory, so that it is found out only then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The client's port.
+    pub source_port: bool,
+    /// The address that the client connected to.
+    pub destination: bool,
+    /// User and password.
+    pub(in super::super) login: bool,
+}
+
+/// A `frontend`, `listen` or `backend`.
+#[derive(Debug)]
+pub(in super::super) struct ServedProxy {
+    pub(in super::super) name: Box<str>,
+    pub(in super::super) is_backend: bool,
+    pub(in super::super) program: Program,
+    /// Where its requests go; `None` for a frontend, and until the clusters are made.
+    pub(in super::super) route: Option<Arc<Route>>,
+    /// The servers in the order of the cluster's members.
+    pub(in super::super) servers: Box<[ServedServer]>,
+    pub(in super::super) persistence: Option<Persistence>,
+    pub(in super::super) forwarded_for: Option<ForwardedFor>,
+    /// Responses of this node by the status that they stand for.
+    pub(in super::super) errors: Vec<(u16, Arc<ErrorPage>)>,
+    pub(in super::super) monitor_uri: Option<Box<str>>,
+    pub(in super::super) unique_id_format: Option<Format>,
+    pub(in super::super) unique_id_header: Option<Box<str>>,
+    pub(in super::super) head_timeout: Option<Duration>,
+    pub(in super::super) ignores_client_abort: bool,
+    pub(in super::super) uses_all_backups: bool,
+}
+
+/// A server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct ServedServer {
+    pub(in super::super) name: Box<str>,
+    /// Its value in the persistence cookie.
+    pub(in super::super) cookie: Option<Box<str>>,
+}
+
+impl Configuration {
+    /// Leads each backend to its cluster; `routes` are in the order of the proxies.
+    pub fn with_routes(mut self, routes: Vec<Option<Arc<Route>>>) -> Self {
+        for (proxy, route) in self.proxies.iter_mut().zip(routes) {
+            proxy.route = route;
+        }
+        self
+    }
+
+    /// What rules ask for beside the request.
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// The routes of all backends.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.proxies.iter().filter_map(|proxy| proxy.route.as_ref())
+    }
+
+    pub(super) fn proxy(&self, index: usize) -> Option<&ServedProxy> {
+        self.proxies.get(index)
+    }
+
+    pub(super) fn backend(&self, name: &str) -> Option<&ServedProxy> {
+        self.proxies.iter().find(|proxy| proxy.is_backend && *proxy.name == *name)
+    }
+
+    pub(super) fn userlist(&self, name: &str) -> Option<&Userlist> {
+        self.userlists.iter().find(|list| list.name == name)
+    }
+}
+
+impl ServedProxy {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
+    }
+
+    fn cluster(&self) -> Option<&Cluster> {
+        self.route.as_ref().map(|route| &*route.cluster)
+    }
+
+    /// Servers that may serve. Backup servers count where no other is up, as in HAProxy.
+    pub(super) fn servers_up(&self) -> Option<u64> {
+        let members = &self.cluster()?.members;
+        let up = |is_backup: bool| {
+            let of_role = move |member: &&Member| (member.role() == Role::Backup) == is_backup && member.is_up();
+            members.iter().filter(of_role).count() as u64
+        };
+        Some(match (up(false), up(true)) {
+            (0, backups) if self.uses_all_backups => backups,
+            (0, backups) => backups.min(1),
+            (active, _) => active,
+        })
+    }
+
+    pub(super) fn server_is_up(&self, name: &str) -> Option<bool> {
+        let place = self.place_of(name)?;
+        self.cluster()?.members.get(place).map(Member::is_up)
+    }
+
+    /// The place of a server.
+    pub(super) fn place_of(&self, name: &str) -> Option<usize> {
+        self.servers.iter().position(|server| *server.name == *name)
+    }
+
+    /// The response of this node for a status, if the proxy has its own.
+    pub(super) fn error(&self, status: u16) -> Option<&Arc<ErrorPage>> {
+        self.errors.iter().rev().find(|(of, _)| *of == status).map(|(_, page)| page)
+    }
+}

@@ -1,0 +1,407 @@
+//! The head of a message that rules read and change: a start line, field lines and a blank line, each with its CRLF.
+
+use crate::haproxy::rules::Regex;
+use memchr::{memchr, memrchr};
+use std::ops::Range;
+
+/// Fields that say where a message ends or what becomes of its connection: rules leave them alone.
+const MANAGED: [&str; 8] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// Whether a field is this node's own business.
+pub(in super::super) fn is_managed(name: &str) -> bool {
+    MANAGED.iter().any(|managed| name.eq_ignore_ascii_case(managed))
+}
+
+/// A head. It keeps its memory from message to message.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    bytes: Vec<u8>,
+    is_changed: bool,
+}
+
+/// A line of a field: where it stands, and its name.
+struct Line {
+    /// With its CRLF.
+    whole: Range<usize>,
+    colon: usize,
+}
+
+impl Head {
+    /// Becomes a copy of this head.
+    pub(super) fn load(&mut self, head: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+        self.is_changed = false;
+    }
+
+    /// Becomes the head of a response without a field.
+    pub(super) fn begin_response(&mut self, status: u16) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(b"HTTP/1.1 ");
+        self.bytes.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        self.bytes.extend_from_slice(b" \r\n\r\n");
+        self.is_changed = false;
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The start line without its CRLF.
+    pub(super) fn start_line(&self) -> &[u8] {
+        let end = memchr(b'\r', &self.bytes).unwrap_or(self.bytes.len());
+        self.bytes.get(..end).unwrap_or_default()
+    }
+
+    /// The field lines, the blank line not included.
+    pub(super) fn field_lines(&self) -> &[u8] {
+        let start = self.start_line().len() + 2;
+        self.bytes.get(start..self.bytes.len().saturating_sub(2)).unwrap_or_default()
+    }
+
+    /// The method of a request.
+    pub(super) fn method(&self) -> &[u8] {
+        let line = self.start_line();
+        line.get(..memchr(b' ', line).unwrap_or(line.len())).unwrap_or_default()
+    }
+
+    /// The target of a request.
+    pub(super) fn target(&self) -> &[u8] {
+        self.bytes.get(self.target_range()).unwrap_or_default()
+    }
+
+    fn target_range(&self) -> Range<usize> {
+        let line = self.start_line();
+        let start = memchr(b' ', line).map_or(line.len(), |space| space + 1);
+        let end = memrchr(b' ', line).unwrap_or(line.len());
+        start..end.max(start)
+    }
+
+    /// The status of a response.
+    pub(super) fn status(&self) -> Option<u16> {
+        std::str::from_utf8(self.start_line().get(9..12)?).ok()?.parse().ok()
+    }
+
+    pub(super) fn set_status(&mut self, status: u16, phrase: &str) {
+        let line = format!("HTTP/1.1 {status} {phrase}");
+        self.splice(0..self.start_line().len(), line.as_bytes());
+    }
+
+    pub(super) fn set_method(&mut self, method: &[u8]) {
+        // Whether there is a body in the response depends on it.
+        let is_token = !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic);
+        if is_token && method != b"HEAD" && method != b"CONNECT" && self.method() != b"HEAD" {
+            self.splice(0..self.method().len(), method);
+        }
+    }
+
+    /// Replaces the target; bytes that cannot stand in one are percent-encoded.
+    pub(super) fn set_target(&mut self, target: &[u8]) {
+        let range = self.target_range();
+        if target.is_empty() {
+            return self.splice(range, b"/");
+        }
+        if target.iter().all(u8::is_ascii_graphic) {
+            return self.splice(range, target);
+        }
+        let mut encoded = Vec::with_capacity(target.len() + 16);
+        for byte in target {
+            match byte {
+                b'!'..=b'~' | 0x80.. => encoded.push(*byte),
+                byte => encoded.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            }
+        }
+        self.splice(range, &encoded);
+    }
+
+    /// Calls `see` with name and value of each field until it returns true; tells whether it did.
+    pub(super) fn each_field(&self, see: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> bool {
+        let mut rest = self.field_lines();
+        while let Some(end) = memchr(b'\n', rest) {
+            let line = rest.get(..end).unwrap_or_default();
+            rest = rest.get(end + 1..).unwrap_or_default();
+            let Some(colon) = memchr(b':', line) else { continue };
+            let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
+            if see(name, value.trim_ascii()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The value of the first field of this name.
+    pub(super) fn value_of(&self, wanted: &str) -> Option<&[u8]> {
+        let mut rest = self.field_lines();
+        while let Some(end) = memchr(b'\n', rest) {
+            let line = rest.get(..end).unwrap_or_default();
+            rest = rest.get(end + 1..).unwrap_or_default();
+            let colon = memchr(b':', line).unwrap_or(0);
+            if line.get(..colon).is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes())) {
+                return line.get(colon + 1..).map(<[u8]>::trim_ascii);
+            }
+        }
+        None
+    }
+
+    /// The value of the first cookie of this name.
+    pub(super) fn cookie(&self, name: &str) -> Option<&[u8]> {
+        let pairs = self.value_of("cookie")?.split(|byte| *byte == b';');
+        pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    }
+
+    /// Takes a cookie out of the request.
+    pub(super) fn remove_cookie(&mut self, name: &str) {
+        let is_it = |pair: &[u8]| pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
+        let mut at = self.start_line().len() + 2;
+        while let Some(line) = self.line_at(at) {
+            at = line.whole.end;
+            let field = self.bytes.get(line.whole.start..line.colon).unwrap_or_default();
+            let value = self.bytes.get(line.colon + 1..line.whole.end - 2).unwrap_or_default();
+            let pairs = || value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            if !field.eq_ignore_ascii_case(b"cookie") || !pairs().any(is_it) {
+                continue;
+            }
+            let left = pairs().filter(|pair| !is_it(pair)).collect::<Vec<_>>().join(&b"; "[..]);
+            let before = self.bytes.len();
+            match left.is_empty() {
+                true => self.splice(line.whole, b""),
+                false => self.splice(line.colon + 1..line.whole.end - 2, &[b" ", left.as_slice()].concat()),
+            }
+            at = at + self.bytes.len() - before;
+        }
+    }
+
+    /// Whether a cache may keep the response, by HAProxy's judgement of its fields.
+    pub(super) fn may_be_cached(&self) -> bool {
+        let is_storable =
+            matches!(self.status(), Some(200 | 203 | 204 | 206 | 300 | 301 | 404 | 405 | 410 | 414 | 501));
+        let (mut is_refused, mut is_fresh, mut is_null, mut has_validator) = (false, false, false, false);
+        self.each_field(&mut |name, value| {
+            let value = value.to_ascii_lowercase();
+            if name.eq_ignore_ascii_case(b"cache-control") {
+                for directive in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    let begins = |text: &str| directive.starts_with(text.as_bytes());
+                    let is_private = ["private", "no-cache", "no-store"].iter().any(|text| begins(text));
+                    is_refused |= (is_private && directive != b"no-cache=\"set-cookie\"") || directive == b"s-maxage=0";
+                    is_null = (is_null || directive == b"max-age=0") && !begins("s-maxage");
+                    is_fresh |= begins("s-maxage") || (begins("max-age") && directive != b"max-age=0");
+                }
+            }
+            is_refused |= name.eq_ignore_ascii_case(b"pragma") && value == b"no-cache";
+            is_fresh |= name.eq_ignore_ascii_case(b"expires");
+            has_validator |= name.eq_ignore_ascii_case(b"etag") || name.eq_ignore_ascii_case(b"last-modified");
+            false
+        });
+        is_storable && !is_refused && !is_null && (is_fresh || has_validator)
+    }
+
+    /// Adds a field at the end. What would begin another line becomes a space.
+    pub(super) fn add(&mut self, name: &str, value: &[u8]) {
+        let end = self.bytes.len().saturating_sub(2);
+        self.bytes.truncate(end);
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte }));
+        self.bytes.extend_from_slice(b"\r\n\r\n");
+        self.is_changed = true;
+    }
+
+    /// Takes away the fields whose name fits.
+    pub(super) fn remove(&mut self, fits: impl Fn(&[u8]) -> bool) {
+        let mut at = self.start_line().len() + 2;
+        while let Some(line) = self.line_at(at) {
+            let name = self.bytes.get(at..line.colon).unwrap_or_default();
+            match fits(name) {
+                true => self.splice(line.whole, b""),
+                false => at = line.whole.end,
+            }
+        }
+    }
+
+    pub(super) fn remove_named(&mut self, name: &str) {
+        self.remove(|field| field.eq_ignore_ascii_case(name.as_bytes()));
+    }
+
+    /// Replaces what matches in the values of a name: in the whole line, or in each of its parts between commas.
+    pub(super) fn replace_values(&mut self, name: &str, regex: &Regex, replacement: &[u8], by_comma: bool) {
+        let mut at = self.start_line().len() + 2;
+        while let Some(line) = self.line_at(at) {
+            at = line.whole.end;
+            let is_it = self.bytes.get(line.whole.start..line.colon);
+            if !is_it.is_some_and(|field| field.eq_ignore_ascii_case(name.as_bytes())) {
+                continue;
+            }
+            let (start, end) = (line.colon + 1, line.whole.end - 2);
+            let value = self.bytes.get(start..end).unwrap_or_default();
+            let mut new = Vec::with_capacity(value.len() + replacement.len());
+            let parts = value.split(|byte| by_comma && *byte == b',');
+            for (number, part) in parts.enumerate() {
+                new.extend_from_slice(if number > 0 { b"," } else { b"" });
+                let text = part.trim_ascii();
+                let lead = part.len() - part.trim_ascii_start().len();
+                new.extend_from_slice(part.get(..lead).unwrap_or_default());
+                match regex.compiled.find(text) {
+                    // As HAProxy does it, the value becomes the replacement.
+                    Some(found) => {
+                        regex.replace(replacement, false, text.get(found.range()).unwrap_or_default(), &mut new)
+                    }
+                    None => new.extend_from_slice(text),
+                }
+            }
+            clean(&mut new);
+            if self.bytes.get(start..end) != Some(new.as_slice()) {
+                at = at + new.len() - (end - start);
+                self.splice(start..end, &new);
+            }
+        }
+    }
+
+    /// Where the line at a place stands.
+    fn line_at(&self, at: usize) -> Option<Line> {
+        let rest = self.bytes.get(at..self.bytes.len().saturating_sub(2)).filter(|rest| !rest.is_empty())?;
+        let end = at + memchr(b'\n', rest)? + 1;
+        let colon = at + memchr(b':', rest).filter(|colon| at + colon < end).unwrap_or(0);
+        Some(Line { whole: at..end, colon })
+    }
+
+    /// Calls `judge` with each line, the start line first, without its CRLF. What it returns replaces the line; an empty
+    /// text takes a field away. It stops at the first `true`, which it returns.
+    pub(super) fn each_line(&mut self, judge: &mut dyn FnMut(&[u8], bool) -> LineOutcome) -> bool {
+        let mut at = 0;
+        while at + 2 < self.bytes.len() {
+            let Some(end) = self.bytes.get(at..).and_then(|rest| memchr(b'\n', rest)).map(|end| at + end) else {
+                break;
+            };
+            let line = self.bytes.get(at..end - 1).unwrap_or_default();
+            let colon = line.get(..memchr(b':', line).unwrap_or(0)).unwrap_or_default();
+            let is_own = at > 0 && std::str::from_utf8(colon).is_ok_and(is_managed);
+            match judge(line, at == 0) {
+                LineOutcome::Stop => return true,
+                LineOutcome::Replace(mut new) if !is_own => {
+                    clean(&mut new);
+                    if new.is_empty() && at > 0 {
+                        self.splice(at..end + 1, b"");
+                        continue;
+                    }
+                    let is_line = at > 0 && memchr(b':', &new).is_some_and(|colon| colon > 0);
+                    if is_line || (at == 0 && is_request_line(&new)) {
+                        self.splice(at..end - 1, &new);
+                        at += new.len() + 2;
+                        continue;
+                    }
+                    at = end + 1;
+                }
+                _ => at = end + 1,
+            }
+        }
+        false
+    }
+
+    fn splice(&mut self, range: Range<usize>, new: &[u8]) {
+        self.bytes.splice(range, new.iter().copied());
+        self.is_changed = true;
+    }
+}
+
+/// What becomes of a line.
+pub(super) enum LineOutcome {
+    Keep,
+    Replace(Vec<u8>),
+    Stop,
+}
+
+/// What would begin another line becomes a space.
+fn clean(text: &mut [u8]) {
+    text.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).for_each(|byte| *byte = b' ');
+}
+
+fn is_request_line(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target, version, end) = (words.next(), words.next(), words.next(), words.next());
+    let is_method = method.is_some_and(|method| !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic));
+    is_method && target.is_some_and(|target| target.starts_with(b"/")) && version == Some(b"HTTP/1.1") && end.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Head {
+        let mut head = Head::default();
+        head.load(text.as_bytes());
+        head
+    }
+
+    fn text(head: &Head) -> &str {
+        std::str::from_utf8(head.bytes()).expect("a text")
+    }
+
+    const HEAD: &str = "GET /a?b HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a: 2, 3\r\nX-B: 4\r\n\r\n";
+
+    #[test]
+    fn parts_are_found() {
+        let head = head(HEAD);
+        assert_eq!((head.method(), head.target()), (&b"GET"[..], &b"/a?b"[..]));
+        let mut seen = Vec::new();
+        head.each_field(&mut |name, value| {
+            seen.push(format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
+            false
+        });
+        assert_eq!(seen, ["Host=x", "X-A=1", "x-a=2, 3", "X-B=4"]);
+        assert_eq!(head.value_of("x-b"), Some(&b"4"[..]));
+        assert!(!head.is_changed());
+    }
+
+    #[test]
+    fn edits_keep_the_form_of_a_head() {
+        let mut one = head(HEAD);
+        one.remove_named("X-A");
+        one.add("X-C", b"a\r\nEvil: 1");
+        one.set_target(b"/with space\x07");
+        one.set_method(b"PUT");
+        let expected = "PUT /with%20space%07 HTTP/1.1\r\nHost: x\r\nX-B: 4\r\nX-C: a  Evil: 1\r\n\r\n";
+        assert_eq!(text(&one), expected);
+        assert!(one.is_changed());
+        let mut two = head("GET / HTTP/1.1\r\n\r\n");
+        two.remove(|_| true);
+        two.set_method(b"HEAD");
+        two.set_target(b"");
+        two.add("A", b"");
+        assert_eq!(text(&two), "GET / HTTP/1.1\r\nA: \r\n\r\n");
+    }
+
+    #[test]
+    fn values_are_replaced_whole_or_by_part() {
+        let regex = |text: &str| Regex::new(text, false).expect("an expression");
+        let mut one = head(HEAD);
+        one.replace_values("x-a", &regex("^(.)$"), b"<\\1>", true);
+        assert_eq!(one.value_of("x-a"), Some(&b"<1>"[..]));
+        assert!(
+            text(&one).contains("x-a: <2>, 3\r\n")
+                || text(&one).contains("x-a: 2, <3>\r\n")
+                || text(&one).contains("x-a: <2>, <3>\r\n")
+        );
+        let mut two = head(HEAD);
+        two.replace_values("Host", &regex("(.*)"), b"\\1.example", false);
+        assert_eq!(two.value_of("host"), Some(&b"x.example"[..]));
+    }
+
+    #[test]
+    fn a_response_has_its_status() {
+        let mut head = Head::default();
+        head.begin_response(503);
+        head.add("A", b"b");
+        assert_eq!((head.status(), head.field_lines()), (Some(503), &b"A: b\r\n"[..]));
+        head.set_status(200, "OK");
+        assert_eq!(text(&head), "HTTP/1.1 200 OK\r\nA: b\r\n\r\n");
+    }
+}

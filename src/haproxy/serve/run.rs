@@ -1,0 +1,285 @@
+//! Lists of rules on one message.
+
+use super::Workspace;
+use super::auth::Login;
+use super::configuration::{Configuration, ServedProxy};
+use super::evaluation::Outcome;
+use super::head::{Head, LineOutcome};
+use super::variables::Variables;
+use super::view::{Facts, View};
+use crate::haproxy::program::{List, Scratch};
+use crate::haproxy::rules::{Action, Format, Regex, Sample, Side};
+use memchr::memchr;
+use std::net::{IpAddr, SocketAddr};
+
+/// The rules of a configuration on their way through one message.
+pub(super) struct Run<'a> {
+    pub(super) configuration: &'a Configuration,
+    pub(super) facts: &'a mut Facts,
+    pub(super) variables: &'a mut Variables,
+    pub(super) work: &'a mut Workspace,
+    pub(super) frontend: usize,
+    pub(super) backend: Option<usize>,
+    pub(super) server: Option<&'a str>,
+    pub(super) is_http10: bool,
+    pub(super) unix_seconds: i64,
+    pub(super) random: u32,
+    /// The head that rules change.
+    pub(super) side: Side,
+}
+
+/// What follows a rule.
+enum Step {
+    Next,
+    EndOfList,
+    Over(Outcome),
+}
+
+impl<'a> Run<'a> {
+    /// Calls `see` with what rules see now, and the buffers of programs.
+    pub(super) fn with_view<T>(&mut self, see: impl FnOnce(&View<'_>, &mut Scratch) -> T) -> T {
+        let Workspace { scratch, request, response, login, .. } = &mut *self.work;
+        let authorization = if self.configuration.needs.login { request.value_of("authorization") } else { None };
+        let login = authorization.and_then(|value| Login::read(value, login));
+        let view = View {
+            configuration: self.configuration,
+            facts: self.facts,
+            request,
+            response,
+            is_http10: self.is_http10,
+            variables: self.variables,
+            login,
+            frontend: self.frontend,
+            backend: self.backend,
+            server: self.server,
+            unix_seconds: self.unix_seconds,
+            random: self.random,
+        };
+        see(&view, scratch)
+    }
+
+    /// The text of a format, in the buffer that [`Run::give_back`] takes again.
+    pub(super) fn render(&mut self, format: &Format) -> Vec<u8> {
+        let mut text = self.take_text();
+        self.with_view(|view, scratch| format.render(view, scratch, &mut text));
+        text
+    }
+
+    fn render_sample(&mut self, sample: &Sample) -> Vec<u8> {
+        let mut text = self.take_text();
+        self.with_view(|view, scratch| sample.render(view, scratch, &mut text));
+        text
+    }
+
+    pub(super) fn take_text(&mut self) -> Vec<u8> {
+        let mut text = std::mem::take(&mut self.work.text);
+        text.clear();
+        text
+    }
+
+    pub(super) fn give_back(&mut self, text: Vec<u8>) {
+        self.work.text = text;
+    }
+
+    fn head(&mut self) -> &mut Head {
+        match self.side {
+            Side::Request => &mut self.work.request,
+            Side::Response => &mut self.work.response,
+        }
+    }
+
+    /// Goes through a list; `None` where the message goes on.
+    pub(super) fn list(&mut self, proxy: &'a ServedProxy, list: List) -> Option<Outcome> {
+        let mut from = 0;
+        loop {
+            let found = self.with_view(|view, scratch| proxy.program.next(list, from, view, scratch));
+            let (index, rule) = found?;
+            match self.act(&rule.action, proxy) {
+                Step::Next => from = index + 1,
+                Step::EndOfList => return None,
+                Step::Over(outcome) => return Some(outcome),
+            }
+        }
+    }
+
+    fn act(&mut self, action: &Action, proxy: &ServedProxy) -> Step {
+        let is_response = self.side == Side::Response;
+        match action {
+            Action::Allow => return Step::EndOfList,
+            Action::Deny(response) => {
+                self.respond(response, if is_response { 502 } else { 403 }, proxy);
+                return Step::Over(Outcome::Deny);
+            }
+            Action::Tarpit(response) => {
+                self.respond(response, 500, proxy);
+                return Step::Over(Outcome::Deny);
+            }
+            Action::Auth(realm) => {
+                self.ask_for_login(realm.as_deref(), proxy);
+                return Step::Over(Outcome::Deny);
+            }
+            Action::Redirect(redirect) => {
+                if self.redirect(redirect) {
+                    return Step::Over(Outcome::Respond);
+                }
+            }
+            Action::Return(response) => {
+                self.respond(response, 200, proxy);
+                return Step::Over(Outcome::Respond);
+            }
+            Action::Reject | Action::SilentDrop => return Step::Over(Outcome::Close),
+            Action::DenyLine(regex) => {
+                let is_denied = self.head().each_line(&mut |line, _| match regex.compiled.is_match(line) {
+                    true => LineOutcome::Stop,
+                    false => LineOutcome::Keep,
+                });
+                if is_denied {
+                    self.work.reply.begin_page(403, "Request forbidden by administrative rules.");
+                    return Step::Over(Outcome::Deny);
+                }
+            }
+            Action::AllowLine(regex) => {
+                let is_allowed = self.head().each_line(&mut |line, _| match regex.compiled.is_match(line) {
+                    true => LineOutcome::Stop,
+                    false => LineOutcome::Keep,
+                });
+                if is_allowed {
+                    return Step::EndOfList;
+                }
+            }
+            action => self.edit(action),
+        }
+        Step::Next
+    }
+
+    /// Does what only changes the message or its variables.
+    fn edit(&mut self, action: &Action) {
+        match action {
+            Action::SetHeader(name, format) => {
+                let value = self.render(format);
+                let head = self.head();
+                head.remove_named(name);
+                head.add(name, &value);
+                self.give_back(value);
+            }
+            Action::AddHeader(name, format) => {
+                let value = self.render(format);
+                self.head().add(name, &value);
+                self.give_back(value);
+            }
+            Action::DelHeader(name) => self.head().remove_named(name),
+            Action::DelHeadersMatching(regex) => self.head().remove(|name| {
+                let is_own = std::str::from_utf8(name).is_ok_and(super::is_managed);
+                !is_own && regex.compiled.is_match(name)
+            }),
+            Action::ReplaceHeader(name, regex, format) | Action::ReplaceValue(name, regex, format) => {
+                let replacement = self.render(format);
+                let by_comma = matches!(action, Action::ReplaceValue(..));
+                self.head().replace_values(name, regex, &replacement, by_comma);
+                self.give_back(replacement);
+            }
+            Action::SetMethod(format) => {
+                let method = self.render(format);
+                self.work.request.set_method(&method);
+                self.give_back(method);
+            }
+            Action::SetStatus(status, phrase) => {
+                // Where a response has no body by its status, its framing would be another.
+                let is_bodiless = |status: u16| matches!(status, 100..200 | 204 | 304);
+                let head = self.head();
+                if !is_bodiless(*status) && !head.status().is_some_and(is_bodiless) {
+                    head.set_status(*status, phrase.as_deref().unwrap_or_else(|| crate::page::phrase(*status)));
+                }
+            }
+            Action::SetVar(name, sample) => {
+                let value = self.render_sample(sample);
+                self.variables.set(name, &value);
+                self.give_back(value);
+            }
+            Action::SetVarFormat(name, format) => {
+                let value = self.render(format);
+                self.variables.set(name, &value);
+                self.give_back(value);
+            }
+            Action::UnsetVar(name) => self.variables.unset(name),
+            Action::SetSource(sample) => {
+                let text = self.render_sample(sample);
+                let ip = std::str::from_utf8(&text).ok().and_then(|text| text.parse::<IpAddr>().ok());
+                if let Some(ip) = ip {
+                    self.facts.source = SocketAddr::new(ip, self.facts.source.port());
+                }
+                self.give_back(text);
+            }
+            Action::ReplaceLine(regex, replacement) => {
+                self.head().each_line(&mut |line, _| replaced_line(line, regex, replacement));
+            }
+            Action::AddLine(line) => {
+                let (name, value) = line.split_once(':').unwrap_or((line, ""));
+                self.head().add(name.trim(), value.trim().as_bytes());
+            }
+            Action::DelLine(regex) => {
+                self.head().each_line(&mut |line, is_first| match !is_first && regex.compiled.is_match(line) {
+                    true => LineOutcome::Replace(Vec::new()),
+                    false => LineOutcome::Keep,
+                });
+            }
+            action => self.edit_target(action),
+        }
+    }
+
+    /// Does what changes the target. What is left over has no part in serving, or is refused when a configuration is
+    /// lowered.
+    fn edit_target(&mut self, action: &Action) {
+        let (format, part, regex) = match action {
+            Action::SetPath(format) => (format, Part::Path, None),
+            Action::SetPathQuery(format) => (format, Part::PathQuery, None),
+            Action::SetQuery(format) => (format, Part::Query, None),
+            Action::SetUri(format) => (format, Part::PathQuery, None),
+            Action::ReplacePath(regex, format) => (format, Part::Path, Some(regex)),
+            Action::ReplacePathQuery(regex, format) | Action::ReplaceUri(regex, format) => {
+                (format, Part::PathQuery, Some(regex))
+            }
+            _ => return,
+        };
+        let value = self.render(format);
+        let target = self.work.request.target();
+        let query_at = memchr(b'?', target).unwrap_or(target.len());
+        let (path, query) = target.split_at_checked(query_at).unwrap_or((target, b""));
+        let old = if part == Part::Path { path } else { target };
+        let mut new = Vec::with_capacity(target.len() + value.len());
+        match regex.map(|regex| (regex, regex.compiled.find(old))) {
+            Some((_, None)) => return self.give_back(value),
+            // As HAProxy does it, the whole part becomes the replacement.
+            Some((regex, Some(found))) => {
+                regex.replace(&value, false, old.get(found.range()).unwrap_or_default(), &mut new);
+            }
+            None if part == Part::Query => {
+                new.extend_from_slice(path);
+                new.extend_from_slice(if value.is_empty() { b"" } else { b"?" });
+                new.extend_from_slice(&value);
+            }
+            None => new.extend_from_slice(&value),
+        }
+        if part == Part::Path {
+            new.extend_from_slice(query);
+        }
+        self.work.request.set_target(&new);
+        self.give_back(value);
+    }
+}
+
+/// What of a target a rule changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Path,
+    PathQuery,
+    Query,
+}
+
+/// What the old `reqrep` and `rsprep` make of a line: the replacement, where it matches.
+fn replaced_line(line: &[u8], regex: &Regex, replacement: &str) -> LineOutcome {
+    let Some(found) = regex.compiled.find(line) else { return LineOutcome::Keep };
+    let mut new = Vec::with_capacity(line.len());
+    regex.replace(replacement.as_bytes(), false, line.get(found.range()).unwrap_or_default(), &mut new);
+    LineOutcome::Replace(new)
+}

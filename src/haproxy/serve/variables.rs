@@ -1,0 +1,57 @@
+//! The variables of a request. They keep their memory from request to request.
+
+use std::ops::Range;
+
+/// Names and values, one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Variables {
+    bytes: Vec<u8>,
+    entries: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Variables {
+    pub(super) fn get(&self, wanted: &str) -> Option<&[u8]> {
+        let found = self.entries.iter().rev().find(|(name, _)| self.bytes.get(name.clone()) == Some(wanted.as_bytes()));
+        found.and_then(|(_, value)| self.bytes.get(value.clone()))
+    }
+
+    /// Gives a variable a value. One that is set again takes new room: few are set twice.
+    pub(super) fn set(&mut self, name: &str, value: &[u8]) {
+        self.unset(name);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name.as_bytes());
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.entries.push((start..middle, middle..self.bytes.len()));
+    }
+
+    pub(super) fn unset(&mut self, name: &str) {
+        let Self { bytes, entries } = self;
+        entries.retain(|(known, _)| bytes.get(known.clone()) != Some(name.as_bytes()));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_counts() {
+        let mut variables = Variables::default();
+        variables.set("txn.a", b"1");
+        variables.set("txn.b", b"2");
+        variables.set("txn.a", b"");
+        assert_eq!((variables.get("txn.a"), variables.get("txn.b")), (Some(&b""[..]), Some(&b"2"[..])));
+        variables.unset("txn.b");
+        assert_eq!((variables.get("txn.b"), variables.get("txn.")), (None, None));
+    }
+}

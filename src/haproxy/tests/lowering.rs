@@ -1,0 +1,210 @@
+//! What a file is lowered to, and what its rules do.
+
+use super::*;
+use crate::haproxy::serve::{Dice, Facts, Outcome, Workspace};
+use Treatment::{Lost, Mapped, Refused, Wrong};
+use std::sync::Arc;
+
+fn backend(lines: &str) -> Loaded {
+    read(&format!("backend b\n mode http\n{lines}\n"))
+}
+
+#[test]
+fn servers_become_members() {
+    let table = [
+        ("server s 10.0.0.1:80", "http://10.0.0.1:80#weight=1"),
+        ("server s ::1:80", "http://[::1]:80#weight=1"),
+        (
+            "server s app.local:8080 weight 3 maxconn 20 backup",
+            "http://app.local:8080#weight=3&capacity=20&role=backup",
+        ),
+        (
+            "server s 10.0.0.1:80 disabled slowstart 30s send-proxy-v2",
+            "http://10.0.0.1:80#weight=1&disabled=true&slowStart=30000ms&proxy=v2",
+        ),
+        (
+            "server s 10.0.0.1:443 ssl verify none sni str(a.example)",
+            "https://10.0.0.1:443#weight=1&verify=none&sni=a.example",
+        ),
+        ("server s a.example:443 ssl verify required ca-file @system-ca", "https://a.example:443#weight=1"),
+    ];
+    for (line, expected) in table {
+        let loaded = backend(line);
+        let cluster = loaded.plan.clusters[0].as_ref().expect("a cluster");
+        let urls: Vec<_> = cluster.urls.iter().map(crate::cluster::BackendUrl::as_str).collect();
+        assert_eq!(urls, [expected], "{line}: {:#?}", remarks(&loaded));
+        assert!(cluster.urls[0].attribute_errors().is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn what_a_backend_says_becomes_options() {
+    let table: &[(&str, &[(&str, &str)])] = &[
+        ("", &[("scheduler", "rr"), ("retries", "3"), ("queueLimit", "1000000"), ("httpsRedirect", "false")]),
+        (
+            "balance leastconn\nretries 1\ntimeout queue 4s",
+            &[("scheduler", "leastLoad"), ("retries", "1"), ("queueTimeout", "4000ms")],
+        ),
+        ("balance uri\nhash-type consistent", &[("scheduler", "hash"), ("hash.key", "path")]),
+        ("balance hdr(X-User)", &[("hash.key", "header:x-user")]),
+        (
+            "timeout server 7s\ntimeout tunnel 1h",
+            &[("responseTimeout", "7000ms"), ("bodyTimeout", "7000ms"), ("tunnelTimeout", "3600000ms")],
+        ),
+        (
+            "option httpchk HEAD /up HTTP/1.1\\r\\nHost:\\ h.example\nserver s 10.0.0.1:80 check inter 3s fall 2 rise 4",
+            &[
+                ("health.mode", "paranoid"),
+                ("health.method", "HEAD"),
+                ("health.path", "/up"),
+                ("health.host", "h.example"),
+                ("health.interval", "3000ms"),
+                ("health.fall", "2"),
+                ("health.rise", "4"),
+            ],
+        ),
+        (
+            "option httpchk\nhttp-check send meth GET uri /x hdr Host a\nhttp-check expect status 200,204\nserver s 10.0.0.1:80 check",
+            &[("health.method", "GET"), ("health.path", "/x"), ("health.host", "a"), ("health.expect", "200,204")],
+        ),
+        ("server s 10.0.0.1:80 maxqueue 5\nserver t 10.0.0.2:80 maxqueue 6", &[("queueLimit", "11")]),
+    ];
+    for (lines, expected) in table {
+        let loaded = backend(lines);
+        let options: Vec<_> = loaded.plan.clusters[0].as_ref().expect("a cluster").options.pairs().collect();
+        for pair in *expected {
+            assert!(options.contains(pair), "{lines}: no {pair:?} in {options:?}");
+        }
+        let lost: Vec<_> = remarks(&loaded).into_iter().filter(|remark| remark.1 > Mapped).collect();
+        assert!(lost.is_empty(), "{lines}: {lost:#?}");
+    }
+}
+
+#[test]
+fn binds_become_listeners() {
+    let table: &[(&str, &[&str])] = &[
+        ("bind 127.0.0.1:80", &["127.0.0.1:80"]),
+        ("bind *:80,10.0.0.1:81", &["0.0.0.0:80", "10.0.0.1:81"]),
+        ("bind 10.0.0.1:80-82", &["10.0.0.1:80", "10.0.0.1:81", "10.0.0.1:82"]),
+        ("bind :::443 v4v6", &["[::]:443", "0.0.0.0:443"]),
+        ("bind :::443 v6only", &["[::]:443"]),
+        ("bind :::443\nbind *:443", &["[::]:443", "0.0.0.0:443"]),
+    ];
+    for (lines, expected) in table {
+        let loaded = read(&format!("frontend f\n mode http\n{lines}\n"));
+        let addresses: Vec<_> = loaded.plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        assert_eq!(addresses, *expected, "{lines}: {:#?}", remarks(&loaded));
+    }
+    let loaded =
+        read("frontend f\n mode http\n bind :443 ssl crt a.pem crt /b accept-proxy\nglobal\n crt-base /certs\n");
+    let listener = &loaded.plan.listeners[0];
+    let tls = listener.tls.as_ref().expect("TLS");
+    assert!(listener.accepts_proxy);
+    assert_eq!(tls.certificates, [Path::new("/certs/a.pem"), Path::new("/b")]);
+}
+
+#[test]
+fn what_cannot_be_served_is_told() {
+    let table: &[(&str, Treatment, &str)] = &[
+        ("server s /run/a.sock", Refused, "an address or a name, and a port"),
+        ("server s 10.0.0.1", Refused, "the port of a server"),
+        ("server s 10.0.0.1:1 ssl ca-file /a.pem", Refused, "system's authorities"),
+        ("cookie A prefix", Refused, "rewrite and prefix"),
+        ("balance url_param id", Lost, "client's address"),
+        ("errorfile 503 missing.http", Wrong, "no such file"),
+        ("errorfiles nowhere", Wrong, "no section http-errors"),
+        ("http-request deny if { src_http_req_rate(b) gt 5 }", Refused, "stick tables count nothing"),
+        ("http-response set-header Connection close", Lost, "sluice's own"),
+        ("http-check expect rstatus ^2\noption httpchk\nserver s 10.0.0.1:1 check", Refused, "rstatus"),
+    ];
+    for (lines, treatment, part) in table {
+        let loaded = backend(lines);
+        let told = remarks(&loaded);
+        let is_told = told.iter().any(|(_, found, note)| found == treatment && note.contains(part));
+        assert!(is_told, "{lines}: {told:#?}");
+    }
+    let hashed =
+        "userlist u\n user a password $5$abc\nbackend b\n mode http\n http-request auth unless { http_auth(u) }\n";
+    assert!(remarks(&read(hashed)).iter().any(|(_, treatment, _)| *treatment == Refused));
+}
+
+/// What the rules of a frontend make of a request: the outcome, the head or the response.
+fn decide(lines: &str, head: &str) -> (Outcome, String) {
+    let loaded = frontend(lines);
+    let lost: Vec<_> = remarks(&loaded).into_iter().filter(|remark| remark.1 > Mapped).collect();
+    assert!(lost.is_empty(), "{lines}: {lost:#?}");
+    let configuration = Arc::new(loaded.plan.configuration);
+    let mut work = Workspace::default();
+    let facts = Facts {
+        source: "192.0.2.1:4000".parse().expect("an address"),
+        destination: "198.51.100.1:80".parse().expect("an address"),
+        is_tls: false,
+    };
+    let mut evaluation = work.evaluation(&configuration, 0, facts);
+    let outcome = evaluation.decide(head.as_bytes(), false, Dice { unix_seconds: 0, random: 7 }, &mut work);
+    let text = match outcome {
+        Outcome::Respond | Outcome::Deny => {
+            let reply = work.take_reply();
+            format!("{} {}", reply.status(), String::from_utf8_lossy(reply.fields()).replace("\r\n", "; "))
+        }
+        _ => String::from_utf8_lossy(work.changed_request().unwrap_or_default()).replace("\r\n", "; "),
+    };
+    (outcome, text)
+}
+
+#[test]
+fn rules_are_done_in_their_order() {
+    const HEAD: &str = "GET /a?q=1 HTTP/1.1\r\nHost: h.example:80\r\nX-A: 1\r\nX-A: 2\r\n\r\n";
+    let table: &[(&str, Outcome, &str)] = &[
+        ("", Outcome::NoBackend, ""),
+        ("default_backend web", Outcome::Forward, ""),
+        (
+            "http-request set-header X-A 3\nhttp-request add-header X-B %[req.hdr(x-a)]\ndefault_backend web",
+            Outcome::Forward,
+            "GET /a?q=1 HTTP/1.1; Host: h.example:80; X-A: 3; X-B: 3; ; ",
+        ),
+        (
+            "http-request set-path /b%[path]\nhttp-request set-query x=%[query]\nhttp-request set-method PUT\ndefault_backend web",
+            Outcome::Forward,
+            "PUT /b/a?x=q=1 HTTP/1.1; Host: h.example:80; X-A: 1; X-A: 2; ; ",
+        ),
+        (
+            "http-request replace-header Host (.*):80 \\1\nhttp-request del-header X-A\ndefault_backend web",
+            Outcome::Forward,
+            "GET /a?q=1 HTTP/1.1; Host: h.example; ; ",
+        ),
+        ("http-request allow\nhttp-request deny\ndefault_backend web", Outcome::Forward, ""),
+        (
+            "redirect location /x\nhttp-request deny",
+            Outcome::Deny,
+            "403 Cache-Control: no-cache; Content-Type: text/html; ",
+        ),
+        (
+            "http-request redirect prefix https://n",
+            Outcome::Respond,
+            "302 Location: https://n/a?q=1; Cache-Control: no-cache; ",
+        ),
+        ("redirect scheme https code 301", Outcome::Respond, "301 Location: https://h.example:80/a?q=1; "),
+        (
+            "redirect prefix / drop-query append-slash set-cookie S=1",
+            Outcome::Respond,
+            "302 Location: /a/; Cache-Control: no-cache; Set-Cookie: S=1; path=/;; ",
+        ),
+        ("http-request reject", Outcome::Close, ""),
+        ("tcp-request connection reject if { src 192.0.2.0/24 }", Outcome::Close, ""),
+        (
+            "reqirep ^GET\\ /a(.*) GET\\ /z\\1\ndefault_backend web",
+            Outcome::Forward,
+            "GET /z?q=1 HTTP/1.1; Host: h.example:80; X-A: 1; X-A: 2; ; ",
+        ),
+        ("option forwardfor except 192.0.2.0/24\ndefault_backend web", Outcome::Forward, ""),
+        (
+            "option forwardfor header X-Client if-none\ndefault_backend web",
+            Outcome::Forward,
+            "GET /a?q=1 HTTP/1.1; Host: h.example:80; X-A: 1; X-A: 2; X-Client: 192.0.2.1; ; ",
+        ),
+    ];
+    for (lines, outcome, text) in table {
+        assert_eq!(decide(lines, HEAD), (*outcome, (*text).to_owned()), "{lines}");
+    }
+}
