@@ -4,11 +4,11 @@ mod haproxy;
 mod program_log;
 mod tools;
 
-pub use haproxy::{Check, Haproxy};
+pub use haproxy::{Check, Diff, Haproxy};
 pub use tools::{Provision, Routes};
 
 use crate::base::secret::redact_url;
-use crate::config::{self, CpuList, Origin, Overrides, Settings, Warning};
+use crate::config::{self, CpuList, HaproxyFile, Origin, Overrides, Settings, Warning};
 use crate::supervisor::{Findings, Predecessor};
 use crate::{demo, supervisor};
 use clap::{Parser, Subcommand};
@@ -45,6 +45,12 @@ pub struct Arguments {
     /// Leave it to the system where workers run
     #[arg(long)]
     pub no_pin: bool,
+    /// Serve HAProxy's configuration file, or those of a folder, beside what the driver says; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub haproxy: Vec<PathBuf>,
+    /// Take the files of --haproxy although words are lost that decide who gets in or where requests go
+    #[arg(long, requires = "haproxy")]
+    pub lossy: bool,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -93,6 +99,7 @@ impl Arguments {
             is_root,
             is_successor,
             redis_password: None,
+            haproxy: self.haproxy.iter().map(|path| HaproxyFile { path: path.clone(), is_lossy: self.lossy }).collect(),
         }
     }
 }
@@ -135,11 +142,16 @@ pub fn run() -> ExitCode {
     };
     let overrides = arguments.overrides(Uid::effective().is_root(), predecessor.is_some());
     let overrides = Overrides { redis_password, ..overrides };
-    if file == config::path(None, None) && arguments.config.is_none() && predecessor.is_none() && !file.exists() {
+    let has_none = file == config::path(None, None) && arguments.config.is_none() && !file.exists();
+    if has_none && predecessor.is_none() && overrides.haproxy.is_empty() {
         eprint!("{}", first_steps(&file));
         return ExitCode::FAILURE;
     }
-    let (settings, warnings) = match config::load(&file, &overrides) {
+    let loaded = match has_none && !overrides.haproxy.is_empty() {
+        true => config::from_text("{}", &file, &overrides),
+        false => config::load(&file, &overrides),
+    };
+    let (settings, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(failure) => {
             predecessor.iter().for_each(|predecessor| predecessor.refuse(&failure.to_string()));

@@ -17,7 +17,7 @@
 //! | 2 | [`route`] | host-name ladder, per-core LRU of answers |
 //! | 3 | [`cluster`] | endpoint, member, cluster, route; options and attributes; admission: permit and queue |
 //! | 4 | [`balance`] | one scheduler a file: a function over a cluster and a view of the request |
-//! | 4 | [`haproxy`] | HAProxy configuration files: lexer, sections, rules, and the judgement of every word. Pure |
+//! | 4 | [`haproxy`] | HAProxy configuration files: lexer, sections, rules; what is served of them, and the rules at work. Pure |
 //! | 5 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
 //! | 5 | [`upstream`] | pool of connections to backends, a core's own |
 //! | 5 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |

@@ -22,7 +22,7 @@ fn every_fault_is_named_and_the_status_is_1() {
 config/config.json: warning: server.port: an old name, use http.port instead
 config/config.json: warning: server.maxSockts: unknown setting, ignored; did you mean server.maxSockets?
 config/config.json: server.retryOnError: found \"three\", expected a whole number from 0 to 100
-config/config.json: driver: found a text without a scheme of Redis, expected \"file:PATH\", \"redis:\", \
+config/config.json: driver: found a text without a scheme of Redis, expected \"file:PATH\", \"haproxy:PATH\", \"redis:\", \
 \"redis://user:password@host:port/database#prefix\" (each part may be left out, rediss: is encrypted), \
 \"unix:/path\" or \"redis+sentinel://host:port,host:port/service/database\"
 ";

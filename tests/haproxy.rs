@@ -51,7 +51,7 @@ fn every_word_is_told_with_its_place_and_the_status_is_the_verdict() {
     let folder = Folder::new("check");
     let frontend = "defaults\n  mode http\nfrontend f\n  bind 127.0.0.1:$PORT\n";
     let table: &[(&str, &[&str], i32, &[&str])] = &[
-        ("", &[], 0, &["f.cfg:4:3: understood bind", "understands it whole", "does not serve from them yet"]),
+        ("", &[], 0, &["f.cfg:4:3: honoured bind", "serves it whole"]),
         ("  capture cookie A len 10\n", &[], 0, &["f.cfg:5:3: lost capture cookie: ", "with 1 losses"]),
         ("  capture cookie A len 10\n", &["--whole"], 1, &["with 1 losses"]),
         (
@@ -78,7 +78,7 @@ fn every_word_is_told_with_its_place_and_the_status_is_the_verdict() {
         }
         assert!(!text.contains('\x1b'), "{text:?}");
         let (_, short) = check(&[&["--losses"], *arguments].concat(), &path);
-        assert!(!short.contains(": understood") && short.lines().count() < text.lines().count(), "{short}");
+        assert!(!short.contains(": honoured") && short.lines().count() < text.lines().count(), "{short}");
     }
 }
 
@@ -90,7 +90,7 @@ fn a_folder_is_its_files_in_order_and_a_missing_file_is_named() {
     folder.write("notes.txt", "no configuration\n");
     let (status, text) = check(&[], &folder.0);
     assert_eq!(status, Some(0), "{text}");
-    assert!(text.find("10-defaults.cfg:1:1") < text.find("20-backend.cfg:2:3: understood server"), "{text}");
+    assert!(text.find("10-defaults.cfg:1:1") < text.find("20-backend.cfg:2:3: honoured server"), "{text}");
     let (status, text) = check(&[], &folder.0.join("missing.cfg"));
     assert_eq!(status, Some(1), "{text}");
     assert!(text.contains("missing.cfg: "), "{text}");

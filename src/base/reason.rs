@@ -53,6 +53,10 @@ reasons! {
     BadHost = 400, "bad_host", "The request does not name its host clearly.";
     /// No frontend has this host. Hipache answers 400 too.
     UnknownHost = 400, "unknown_host", "No website is configured at this address.";
+    /// A rule of HAProxy's file refuses the request (`deny`, `auth`). The rule may say another status.
+    DeniedByRule = 403, "denied_by_rule", "The request is not allowed.";
+    /// A rule of HAProxy's file closes the connection (`reject`, `silent-drop`).
+    ClosedByRule = 0, "closed_by_rule", "The connection was closed by a rule.";
     /// The head did not arrive in time.
     HeadTimeout = 408, "head_timeout", "The request took too long to arrive.";
     /// The client stopped sending in the middle of the body.
@@ -125,6 +129,8 @@ reasons! {
     QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
     /// The frontend has the option `disabled`.
     ClusterDisabled = 503, "cluster_disabled", "This website is closed for maintenance.";
+    /// No rule of HAProxy's file leads the request to a backend, and its frontend has no `default_backend`.
+    NoBackendRule = 503, "no_backend_rule", "No server is configured for this address.";
     /// The client names a backend (`backend.header`, `backend.cookie`) that is not in the list, down or disabled.
     NamedBackendDown = 503, "named_backend_down", "The server that was asked for is not available.";
     /// The frontend has as many tunnels as its option `maxTunnels` allows.

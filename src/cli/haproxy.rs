@@ -3,6 +3,7 @@
 use super::tools::fail;
 use crate::base::printable::printable;
 use crate::haproxy::{self, Environment, Finding, Loaded, Treatment, Verdict, files};
+use crate::provision::haproxy_diff;
 use clap::{Args, Subcommand};
 use std::fmt::Write;
 use std::io::Write as _;
@@ -16,6 +17,26 @@ pub enum Haproxy {
     Check(Check),
     /// Print the table of all words that are known
     Words,
+    /// Send the same requests through HAProxy and through sluice, each with a copy of the file, and tell what differs:
+    /// exit 0 if nothing does, 1 if something does
+    Diff(Diff),
+}
+
+/// What `sluice haproxy diff` is told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Diff {
+    /// The file, or a folder of files *.cfg
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How many requests
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub requests: usize,
+    /// The seed that the requests are made from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// HAProxy's program
+    #[arg(long, value_name = "FILE", default_value = "haproxy")]
+    pub haproxy: PathBuf,
 }
 
 /// What `sluice haproxy check` is told.
@@ -30,7 +51,7 @@ pub struct Check {
     /// Exit 1 if anything is lost
     #[arg(long)]
     pub whole: bool,
-    /// Leave out what is understood, mapped or ignored
+    /// Leave out what is honoured, mapped or ignored
     #[arg(long)]
     pub losses: bool,
 }
@@ -38,6 +59,15 @@ pub struct Check {
 /// Does what `sluice haproxy` is told.
 pub(super) fn run(command: &Haproxy) -> ExitCode {
     let (text, code) = match command {
+        Haproxy::Diff(diff) => {
+            let Diff { file, requests, seed, haproxy } = diff.clone();
+            match haproxy_diff::run(&haproxy_diff::Settings { file, haproxy, requests, seed }) {
+                Ok(outcome) => {
+                    (outcome.text, if outcome.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                }
+                Err(problem) => return fail(&problem),
+            }
+        }
         Haproxy::Words => (haproxy::words(), ExitCode::SUCCESS),
         Haproxy::Check(check) => {
             let sources = match files::sources(&check.files) {
@@ -46,7 +76,7 @@ pub(super) fn run(command: &Haproxy) -> ExitCode {
             };
             let variables = std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-            let loaded = haproxy::load(&sources, &mut Environment::new(variables, &files::text));
+            let loaded = haproxy::load(&sources, &mut Environment::new(variables, &files::read));
             let verdict = loaded.verdict(check.lossy);
             let is_good = match verdict {
                 Verdict::Whole => true,
@@ -77,7 +107,7 @@ fn report(loaded: &Loaded, check: &Check) -> String {
     }
     let count = |treatment| loaded.findings.iter().filter(|finding| finding.treatment == treatment).count();
     let all = [
-        Treatment::Understood,
+        Treatment::Honoured,
         Treatment::Mapped,
         Treatment::Ignored,
         Treatment::Lost,
@@ -90,8 +120,8 @@ fn report(loaded: &Loaded, check: &Check) -> String {
         text,
         "{}",
         match loaded.verdict(check.lossy) {
-            Verdict::Whole => "sluice understands it whole".to_owned(),
-            Verdict::WithLosses(losses) => format!("sluice understands it with {losses} losses, each named above"),
+            Verdict::Whole => "sluice serves it whole".to_owned(),
+            Verdict::WithLosses(losses) => format!("sluice serves it with {losses} losses, each named above"),
             Verdict::Not { wrong: 0, refused } => format!(
                 "sluice cannot take it: {refused} words decide who gets in or where requests go, and are refused; --lossy \
              leaves them out"
@@ -99,6 +129,5 @@ fn report(loaded: &Loaded, check: &Check) -> String {
             Verdict::Not { wrong, .. } => format!("sluice cannot take it: {wrong} words are wrong"),
         }
     );
-    text.push_str("this version checks such files; it does not serve from them yet\n");
     text
 }

@@ -105,7 +105,9 @@ pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
     let Provision { file, place, watch, prune } = arguments;
     let target = match place.source(config).and_then(|source| match source {
         Source::Redis(settings) => Ok(settings.write),
-        Source::File(_) => Err(format!("the driver of {} is a file; name a Redis with --driver", config.display())),
+        Source::File(_) | Source::Nothing => {
+            Err(format!("the driver of {} is a file; name a Redis with --driver", config.display()))
+        }
     }) {
         Ok(target) => target,
         Err(problem) => return fail(&problem),

@@ -88,6 +88,7 @@ fn read_connection_words(endpoint: &mut Endpoint, fragment: &str) -> Result<(), 
             Some(("proxy", _)) => return Err(BackendUrlError::BadProxyVersion),
             Some(("sni", name)) if is_host_name(name) => endpoint.set_server_name(name),
             Some(("sni", _)) => return Err(BackendUrlError::BadServerName),
+            Some(("verify", "none")) => endpoint.set_unverified(),
             _ => {}
         }
     }

@@ -13,11 +13,19 @@ pub struct Endpoint {
     is_secure: bool,
     proxy_header: Option<proxy_protocol::Version>,
     server_name: Option<Box<str>>,
+    is_unverified: bool,
 }
 
 impl Endpoint {
     pub(super) fn new(host: &str, port: u16, is_secure: bool) -> Self {
-        Self { host: host.to_ascii_lowercase().into(), port, is_secure, proxy_header: None, server_name: None }
+        Self {
+            host: host.to_ascii_lowercase().into(),
+            port,
+            is_secure,
+            proxy_header: None,
+            server_name: None,
+            is_unverified: false,
+        }
     }
 
     pub(super) fn set_proxy_header(&mut self, version: proxy_protocol::Version) {
@@ -26,6 +34,15 @@ impl Endpoint {
 
     pub(super) fn set_server_name(&mut self, name: &str) {
         self.server_name = Some(name.to_ascii_lowercase().into());
+    }
+
+    pub(super) fn set_unverified(&mut self) {
+        self.is_unverified = true;
+    }
+
+    /// Whether any certificate will do (`verify=none`).
+    pub fn is_unverified(&self) -> bool {
+        self.is_unverified
     }
 
     /// The name or address in lower case, without brackets.

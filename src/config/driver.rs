@@ -1,5 +1,6 @@
 //! `driver`: where the routes come from.
 
+use super::Overrides;
 use super::old_redis;
 use super::raw::{Field, Section};
 use super::server::Server;
@@ -20,6 +21,17 @@ enum Driver {
     File(PathBuf),
     /// A URL of Redis.
     Redis(Target),
+    /// `haproxy:PATH`.
+    Haproxy(HaproxyFile),
+}
+
+/// A file of HAProxy's, or a folder of such files, from which its own listeners are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HaproxyFile {
+    /// The path.
+    pub path: PathBuf,
+    /// Whether it is taken although words are lost that decide who gets in or where requests go.
+    pub is_lossy: bool,
 }
 
 /// The source of the routes: a Redis here, unless something else is said. A relative path of a file starts at
@@ -28,9 +40,10 @@ enum Driver {
 pub(super) fn read_source(
     root: &Section<'_>,
     folder: &Path,
-    password: Option<&Secret>,
+    overrides: &Overrides,
     server: &Server,
-) -> Option<Source> {
+) -> Option<(Source, Vec<HaproxyFile>)> {
+    let password = overrides.redis_password.as_ref();
     let field = root.field("driver");
     let old_urls = old_redis::read_urls(root, field.is_set());
     let mut drivers = match field.items() {
@@ -43,6 +56,7 @@ pub(super) fn read_source(
             let drivers: Vec<_> = items.iter().map(|item| read_driver(item, folder)).collect();
             drivers.into_iter().collect::<Option<Vec<_>>>()?
         }
+        None if !overrides.haproxy.is_empty() && old_urls.is_none() => Vec::new(),
         None => {
             let urls = old_urls.unwrap_or_else(|| vec!["redis:".to_owned()]);
             let targets = urls.iter().map(|url| Target::parse(url).map(Driver::Redis)).collect::<Result<Vec<_>, _>>();
@@ -60,7 +74,21 @@ pub(super) fn read_source(
             target.password.get_or_insert_with(|| password.reveal().to_owned());
         }
     }
-    match drivers.as_slice() {
+    let is_haproxy = |driver: &mut Driver| matches!(driver, Driver::Haproxy(_));
+    let named = drivers.extract_if(.., is_haproxy).filter_map(|driver| match driver {
+        Driver::Haproxy(file) => Some(HaproxyFile { path: folder.join(file.path), ..file }),
+        _ => None,
+    });
+    let files: Vec<_> = named.chain(overrides.haproxy.iter().cloned()).collect();
+    if drivers.is_empty() && !files.is_empty() {
+        return Some((Source::Nothing, files));
+    }
+    read_routes(&field, &drivers, folder, server).map(|source| (source, files))
+}
+
+/// The source of the routes among these drivers.
+fn read_routes(field: &Field<'_>, drivers: &[Driver], folder: &Path, server: &Server) -> Option<Source> {
+    match drivers {
         [Driver::File(path)] => Some(Source::File(folder.join(path))),
         [Driver::Redis(read), ..] if drivers.iter().all(|driver| matches!(driver, Driver::Redis(_))) => {
             let write = match drivers.last() {
@@ -73,7 +101,7 @@ pub(super) fn read_source(
             Some(redis_source(read.clone(), write, server))
         }
         _ => {
-            field.refuse("one file, or a list of Redis alone");
+            field.refuse("one file, or a list of Redis alone, and beside them any files of HAProxy's");
             None
         }
     }
@@ -93,7 +121,7 @@ fn redis_source(read: Target, write: Target, server: &Server) -> Source {
 }
 
 fn expected() -> String {
-    format!("\"file:PATH\", {EXPECTED}")
+    format!("\"file:PATH\", \"haproxy:PATH\", {EXPECTED}")
 }
 
 /// A URL, or an object of `url` and `passwordFile`.
@@ -109,8 +137,11 @@ fn read_driver(item: &Field<'_>, folder: &Path) -> Option<Driver> {
         url.refuse(expected());
         None
     };
+    let lossy = section.field("lossy");
+    let is_lossy = lossy.flag().unwrap_or(false);
     let path = file.is_set().then(|| file.file(folder));
     match (driver?, path) {
+        (Driver::Haproxy(haproxy), _) => Some(Driver::Haproxy(HaproxyFile { is_lossy, ..haproxy })),
         (driver, None) => Some(driver),
         (Driver::File(_), Some(_)) => {
             file.warn_no_effect("a file of routes has no password");
@@ -176,6 +207,8 @@ fn parse(text: &str) -> Result<Driver, TargetFault> {
             };
             if path.is_empty() { Err(TargetFault::Scheme) } else { Ok(Driver::File(path.into())) }
         }
+        ("haproxy", "") => Err(TargetFault::Scheme),
+        ("haproxy", path) => Ok(Driver::Haproxy(HaproxyFile { path: path.into(), is_lossy: false })),
         _ => Target::parse(text).map(Driver::Redis),
     }
 }
@@ -192,6 +225,11 @@ mod tests {
             ("file:/etc/sluice/routes.json", file("/etc/sluice/routes.json")),
             ("file:///etc/sluice/routes.json", file("/etc/sluice/routes.json")),
             ("file:../a b.json", file("../a b.json")),
+            ("haproxy:", Err(TargetFault::Scheme)),
+            (
+                "haproxy:/etc/haproxy/haproxy.cfg",
+                Ok(Driver::Haproxy(HaproxyFile { path: "/etc/haproxy/haproxy.cfg".into(), is_lossy: false })),
+            ),
             ("file:", Err(TargetFault::Scheme)),
             ("file://node/routes.json", Err(TargetFault::Scheme)),
             ("redis:", Target::parse("redis:").map(Driver::Redis)),

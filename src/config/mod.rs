@@ -23,7 +23,7 @@ mod tests;
 
 pub use changes::Origin;
 pub use cpus::{CpuList, CpuListFault};
-pub use driver::read_password_file;
+pub use driver::{HaproxyFile, read_password_file};
 pub use https::{Tls, TlsListener, TlsToBackends};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub route: route::Settings,
     /// Where routes come from.
     pub directory: directory::Settings,
+    /// HAProxy's files, which have listeners of their own.
+    pub haproxy: Vec<HaproxyFile>,
     /// Error pages.
     pub page: page::Settings,
     /// The admin service.
@@ -84,7 +86,7 @@ pub struct Settings {
     pub pin: bool,
     /// Whether the system hands out a new connection with its first bytes only (`server.deferAccept`).
     pub defer_accept: bool,
-    /// Where to listen: not empty, none twice.
+    /// Where to listen, none twice. Empty where all listeners are those of HAProxy's files.
     pub listeners: Vec<SocketAddr>,
     /// Encrypted connections; `None` where nobody listens for them.
     pub tls: Option<Tls>,
@@ -113,6 +115,8 @@ pub struct Overrides {
     pub is_successor: bool,
     /// The password of every Redis of `driver` that has none of its own.
     pub redis_password: Option<Secret>,
+    /// HAProxy's files, beside those of `driver`.
+    pub haproxy: Vec<HaproxyFile>,
 }
 
 /// The file to read: the one asked for, else `config/config.json`, or `config/config_x.json` for the flavor `x`.
@@ -179,13 +183,16 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides, written: &Valu
     let (user, group) = read_user(root, overrides);
     let has_default_user = overrides.is_root && ["user", "group"].iter().all(|key| !root.field(key).is_set());
     let backend_tls = https::read_backend_tls(&section, folder);
-    let source = driver::read_source(root, folder, overrides.redis_password.as_ref(), &server)?;
+    let (source, haproxy) = driver::read_source(root, folder, overrides, &server)?;
+    // Without a source of routes, nothing that came to these addresses would be served.
+    let (listeners, tls) = if source == directory::Source::Nothing { (Vec::new(), None) } else { (listeners, tls) };
     server.worker.unknown_host_limit = matches!(source, directory::Source::Redis(_)).then_some(server.unknown_rate);
     Some(Settings {
         exchange: server.exchange,
         upstream: server.upstream,
         route: server.route,
         directory: directory::Settings { source, dns_refresh: server.dns_refresh },
+        haproxy,
         page: server.page,
         admin: admin::read(root, folder, written),
         access_log: server.access_log,

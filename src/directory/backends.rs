@@ -2,7 +2,11 @@
 
 use crate::cluster::{Addresses, Backend, BackendId, Endpoint};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+
+/// The identity of the next backend: each source of routes has its own list of them, and all share the pools of workers.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Below this number of entries no purge is worth its walk.
 const MIN_PURGE: usize = 1024;
@@ -12,14 +16,13 @@ const MIN_PURGE: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Backends {
     by_endpoint: HashMap<Endpoint, Weak<Backend>>,
-    next_id: u64,
     purge_at: usize,
     unresolved: Vec<Arc<Backend>>,
 }
 
 impl Default for Backends {
     fn default() -> Self {
-        Self { by_endpoint: HashMap::new(), next_id: 1, purge_at: MIN_PURGE, unresolved: Vec::new() }
+        Self { by_endpoint: HashMap::new(), purge_at: MIN_PURGE, unresolved: Vec::new() }
     }
 }
 
@@ -29,8 +32,8 @@ impl Backends {
         if let Some(backend) = self.by_endpoint.get(endpoint).and_then(Weak::upgrade) {
             return backend;
         }
-        let backend = Arc::new(Backend::new(BackendId::new(self.next_id), endpoint.clone()));
-        self.next_id += 1;
+        let id = BackendId::new(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        let backend = Arc::new(Backend::new(id, endpoint.clone()));
         if self.by_endpoint.len() >= self.purge_at {
             self.by_endpoint.retain(|_, backend| backend.strong_count() > 0);
             self.purge_at = MIN_PURGE.max(2 * self.by_endpoint.len());

@@ -66,10 +66,23 @@ impl DnsResolver {
 
     /// Looks up the name of a backend, now and from time to time.
     pub(super) fn add(&self, backend: &Arc<Backend>) {
-        let mut schedule = self.state.lock();
-        schedule.purge();
-        schedule.fresh.push_back(Arc::downgrade(backend));
-        self.state.changed.notify_all();
+        self.state.add(backend);
+    }
+
+    /// Another way to these threads, which does not keep them at work.
+    pub(super) fn names(&self) -> DnsNames {
+        DnsNames(Arc::clone(&self.state))
+    }
+}
+
+/// A way to the threads that look up names.
+#[derive(Clone, Debug)]
+pub(super) struct DnsNames(Arc<ResolverState>);
+
+impl DnsNames {
+    /// Looks up the name of a backend, now and from time to time.
+    pub(super) fn add(&self, backend: &Arc<Backend>) {
+        self.0.add(backend);
     }
 }
 
@@ -142,6 +155,13 @@ impl Schedule {
 }
 
 impl ResolverState {
+    fn add(&self, backend: &Arc<Backend>) {
+        let mut schedule = self.lock();
+        schedule.purge();
+        schedule.fresh.push_back(Arc::downgrade(backend));
+        self.changed.notify_all();
+    }
+
     /// The life of one thread.
     fn serve(&self, serves_due: bool) {
         while let Some(task) = self.next(serves_due) {

@@ -11,6 +11,8 @@ mod certificates;
 mod dns;
 mod file;
 mod handover;
+mod named;
+mod nothing;
 mod parse;
 pub mod redis;
 mod snapshot;
@@ -22,6 +24,7 @@ mod watch;
 
 pub use certificates::CertificateResult;
 pub use handover::Inherited;
+pub use named::{NamedCluster, NamedClusters};
 pub use parse::{Fault, Faults, pattern_problem};
 pub use status::Status;
 pub use subscribers::SubscriberId;
@@ -32,9 +35,9 @@ use crate::base::reason::FailureReason;
 use crate::cluster::{Backend, BackendId, Cluster, Route};
 use crate::net::mailbox::MailboxSender;
 use crate::net::tls::CertificateInfo;
-use catalog::Clusters;
+use catalog::{Catalog, Clusters};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use dns::DnsResolver;
+use dns::{DnsNames, DnsResolver};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
@@ -73,6 +76,8 @@ pub struct Settings {
 /// A source of routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// There is none: no host has a route.
+    Nothing,
     /// A JSON file, watched for changes.
     File(PathBuf),
     /// Redis, asked host by host.
@@ -202,7 +207,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
     };
     let changed_certificates = Arc::default();
     let certificate_service = match &settings.source {
-        Source::File(_) => certificates::start(certificate_service, subscribers.clone(), clock)?,
+        Source::File(_) | Source::Nothing => certificates::start(certificate_service, subscribers.clone(), clock)?,
         Source::Redis(settings) => redis::start_certificate_service(
             settings,
             certificate_service,
@@ -223,10 +228,15 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
     let clusters = Clusters::default();
     let resolver = DnsResolver::start(dns::system_resolver(), settings.dns_refresh, subscribers.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
+    let names = resolver.names();
     let thread = match &settings.source {
         Source::File(path) => {
             status.warm();
             file::start(path, channels, subscribers.clone(), resolver, (clock, clusters.clone()))?
+        }
+        Source::Nothing => {
+            status.warm();
+            nothing::start(channels, subscribers.clone(), resolver)?
         }
         Source::Redis(settings) => redis::start(
             settings,
@@ -241,6 +251,8 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
     Ok(Directory {
         subscribers,
         clusters,
+        names,
+        clock,
         lookups,
         marks,
         commands,
@@ -277,6 +289,8 @@ pub fn watch_file(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Res
 pub struct Directory {
     subscribers: Subscribers,
     clusters: Clusters,
+    names: DnsNames,
+    clock: Clock,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     commands: Sender<SourceCommand>,
@@ -318,6 +332,11 @@ impl Directory {
     /// that has nobody to tell drops them all.
     pub fn mark_dead(&self, host: &str, backend: &Arc<Backend>, until: Moment) {
         let _ = self.marks.try_send(DeadMark { host: host.into(), backend: Arc::clone(backend), until });
+    }
+
+    /// A keeper of clusters that rules lead to by name.
+    pub fn named_clusters(&self) -> NamedClusters {
+        NamedClusters::new(Catalog::new(self.clusters.clone()), self.names.clone(), self.clock)
     }
 
     /// The clusters in use, in the order of their keys. For views and health probes: it takes a lock.

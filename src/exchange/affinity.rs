@@ -5,6 +5,9 @@ use super::step_context::CommonState;
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::{Cluster, HashKey, Member, Options, Route, Scheduler, key_of};
+use arrayvec::ArrayString;
+use std::fmt::Write;
+use std::net::IpAddr;
 
 /// The name that the header of the client's address has once a head is made for a backend.
 const CLIENT_ADDRESS: &str = "X-Real-IP";
@@ -16,13 +19,27 @@ pub(super) fn hash(request: &Request, options: &Options) -> u64 {
     }
     let part = match &options.hash {
         HashKey::Client => request.header(CLIENT_ADDRESS),
+        HashKey::Path => request.target().split(|byte| *byte == b'?').next(),
         HashKey::Header(name) => request.header(name),
         HashKey::Cookie(name) => request.cookie(name),
         HashKey::Uri => Some(request.target()),
         HashKey::Segment => Some(first_segment(request.target())),
     };
     // Requests without that part have their client's.
-    key_of(part.or_else(|| request.header(CLIENT_ADDRESS)).unwrap_or_default())
+    match (part.or_else(|| request.header(CLIENT_ADDRESS)), request.client()) {
+        (Some(part), _) => key_of(part),
+        (None, Some(client)) => key_of_address(client),
+        (None, None) => key_of(b""),
+    }
+}
+
+/// The key of a client whose head does not tell its address.
+#[cold]
+fn key_of_address(client: IpAddr) -> u64 {
+    let mut text = ArrayString::<64>::new();
+    // The longest address has 45 characters.
+    let _ = write!(text, "{client}");
+    key_of(text.as_bytes())
 }
 
 fn first_segment(target: &[u8]) -> &[u8] {

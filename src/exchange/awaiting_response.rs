@@ -249,10 +249,11 @@ fn put_head(
     request: Option<&Request>,
     cx: &mut StepContext<'_>,
 ) {
+    let is_ruled = cx.common.rules.is_some();
     let debug = request.and_then(|request| local_reply::debug_fields(request, cx.common, cx.core));
     let session = request.and_then(|request| affinity::session_cookie(request, cx.common, cx.core.now));
-    let encoding =
-        ResponseEncoding { chunked: false, to_http11: true, persistence, via: cx.core.settings.via.as_deref() };
+    let via = cx.core.settings.via.as_deref().filter(|_| !is_ruled);
+    let encoding = ResponseEncoding { chunked: false, to_http11: true, persistence, via };
     cx.core.output.client.make(|out| {
         head.write(&encoding, out);
         if let Some(debug) = debug {

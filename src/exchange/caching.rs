@@ -226,7 +226,7 @@ fn port(fields: Fields<'_>, is_https: bool) -> u16 {
 #[cold]
 fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> State {
     let uploaded = context.upload.is_done();
-    let reply = LocalReply { status, fields: "", retry_after: Duration::ZERO, error: None, body: b"" };
+    let reply = LocalReply { status, fields: b"", retry_after: Duration::ZERO, error: None, body: b"" };
     reply.give(Some(context), uploaded, cx)
 }
 

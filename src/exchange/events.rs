@@ -10,6 +10,7 @@ use crate::base::reason::FailureReason;
 use crate::cache::fill::{FillEnd, FillStart};
 use crate::cache::store::Store;
 use crate::cluster::{Permit, Route, Ticket};
+use crate::haproxy::serve::Workspace;
 use crate::health::Observation;
 use crate::page::Pages;
 use std::ops::Deref;
@@ -257,6 +258,8 @@ pub struct WorkerContext {
     pub rng: fastrand::Rng,
     /// The object cache that all cores share; `None` where there is none.
     pub cache: Option<Arc<Store>>,
+    /// The memory of rules.
+    pub rules: Workspace,
     /// The key that is being made.
     pub(super) cache_key: Vec<u8>,
     /// The wall-clock time of [`Moment::ZERO`].
@@ -270,7 +273,8 @@ impl WorkerContext {
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
         let (buffers, request_pool, output) = (BufferPool::default(), RequestPool::default(), Box::default());
         let (cache, cache_key, wall_origin) = (None, Vec::new(), SystemTime::UNIX_EPOCH);
-        Self { now, settings, pages, buffers, request_pool, rng, cache, cache_key, wall_origin, output }
+        let rules = Workspace::default();
+        Self { now, settings, pages, buffers, request_pool, rng, cache, rules, cache_key, wall_origin, output }
     }
 
     /// The present wall-clock time.

@@ -4,7 +4,7 @@ use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
-use super::{CommonState, Disposition, State, StepContext, WorkerContext};
+use super::{CommonState, Disposition, State, StepContext, WorkerContext, rules};
 use crate::base::reason::FailureReason;
 use crate::cluster::Permit;
 use crate::page;
@@ -23,13 +23,17 @@ pub(super) fn refuse(
         // A head that could not be read leaves open where the next one begins.
         None => (None, false),
     };
+    if cx.common.rules.is_some() {
+        cx.common.stats.fail(reason);
+        return rules::fail(context.map(|context| (context, uploaded)), reason, cx);
+    }
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     cx.common.stats.fail(reason);
     let debug = context.as_ref().is_some_and(|context| context.request.may_debug());
     let pages = Arc::clone(&cx.core.pages);
     let reply = LocalReply {
         status: reason.status(),
-        fields: page::PAGE_HEADERS,
+        fields: page::PAGE_HEADERS.as_bytes(),
         retry_after: if reason.status() == 503 { cx.common.retry_after() } else { Duration::ZERO },
         error: debug.then_some(reason),
         body: pages.body(reason),
@@ -41,7 +45,7 @@ pub(super) fn refuse(
 #[cold]
 pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut StepContext<'_>) -> State {
     let uploaded = context.upload.is_done();
-    let fields = "Content-Type: text/plain\r\n";
+    let fields = b"Content-Type: text/plain\r\n";
     let reply = LocalReply { status: 200, fields, retry_after: Duration::ZERO, error: None, body: body.as_bytes() };
     reply.give(Some(context), uploaded, cx)
 }
@@ -59,7 +63,7 @@ pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -
     let fields = format!("Location: https://{}{port}{target}\r\n", request.host());
     // 308 has the method kept, where 301 lets it become GET (RFC 9110 section 15.4).
     let status = if matches!(request.method(), b"GET" | b"HEAD") { 301 } else { 308 };
-    let reply = LocalReply { status, fields: &fields, retry_after: Duration::ZERO, error: None, body: b"" };
+    let reply = LocalReply { status, fields: fields.as_bytes(), retry_after: Duration::ZERO, error: None, body: b"" };
     reply.give(Some(context), uploaded, cx)
 }
 
@@ -67,7 +71,7 @@ pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -
 pub(super) struct LocalReply<'a> {
     pub(super) status: u16,
     /// Header lines, each with its CRLF.
-    pub(super) fields: &'a str,
+    pub(super) fields: &'a [u8],
     /// The value of `Retry-After`, rounded up to seconds; zero for none.
     pub(super) retry_after: Duration,
     /// Say in a header what went wrong.
@@ -104,7 +108,9 @@ impl LocalReply<'_> {
         cx.core.output.client.make(|out| {
             out.extend_from_slice(b"HTTP/1.1 ");
             put_number(out, u64::from(self.status));
-            put_all(out, &[" ", page::phrase(self.status), "\r\n", self.fields, "Content-Length: "]);
+            put_all(out, &[" ", page::phrase(self.status), "\r\n"]);
+            out.extend_from_slice(self.fields);
+            out.extend_from_slice(b"Content-Length: ");
             put_number(out, self.body.len() as u64);
             out.extend_from_slice(b"\r\n");
             if !self.retry_after.is_zero() {

@@ -167,7 +167,7 @@ impl LocalService {
     fn respond(mut self, response: Box<ServiceResponse>, cx: &mut StepContext<'_>) -> State {
         let reply = LocalReply {
             status: response.status,
-            fields: &response.fields,
+            fields: response.fields.as_bytes(),
             retry_after: Duration::ZERO,
             error: None,
             body: &response.body,

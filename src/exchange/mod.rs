@@ -43,6 +43,7 @@ mod request;
 mod request_context;
 mod request_stats;
 mod resolving_route;
+mod rules;
 mod serving_cached;
 mod settings;
 mod state;
@@ -62,6 +63,7 @@ pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
 use crate::cluster::{Mark, Permit, Route, Ticket};
+use crate::haproxy::serve::Evaluation;
 use crate::wire::forwarded::Peer;
 use flushing_response::ResponseEnd;
 use output_queue::write_all;
@@ -89,6 +91,7 @@ impl Exchange {
             is_last: false,
             client_left: false,
             is_for_service: false,
+            rules: None,
             holds_upstream: false,
             upstream_idle_seconds: None,
             to_client: PendingWrite::default(),
@@ -105,6 +108,24 @@ impl Exchange {
     /// Says that its client came to the service of this node: the request has no route ([`Effect::AskService`]).
     pub fn make_for_service(&mut self) {
         self.common.is_for_service = true;
+    }
+
+    /// Says that its client came to a frontend of HAProxy's files: the rules of that decide, and no host.
+    pub fn set_rules(&mut self, rules: Box<Evaluation>, now: Moment) {
+        if let Some(timeout) = rules.head_timeout() {
+            self.common.deadline = now + timeout;
+        }
+        self.common.rules = Some(rules);
+    }
+
+    /// The rules that it was given.
+    pub fn rules(&self) -> Option<&Evaluation> {
+        self.common.rules.as_deref()
+    }
+
+    /// Gives them back. The exchange is over.
+    pub fn take_rules(&mut self) -> Option<Box<Evaluation>> {
+        self.common.rules.take()
     }
 
     /// Whether its client came to the service of this node.

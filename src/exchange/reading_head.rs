@@ -3,7 +3,7 @@
 use super::local_service::LocalService;
 use super::request::Request;
 use super::request_context::RequestContext;
-use super::{Input, Settings, Side, State, StepContext, local_reply};
+use super::{Input, Settings, Side, State, StepContext, local_reply, rules};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::wire;
@@ -109,6 +109,9 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut StepCon
     }
     if cx.common.is_for_service {
         return LocalService::start(context, head, cx);
+    }
+    if cx.common.rules.is_some() {
+        return rules::decide(context, cx);
     }
     if context.request.is_for(PING_HOST) {
         return local_reply::plain(context, "ok", cx);

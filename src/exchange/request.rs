@@ -8,12 +8,16 @@ use crate::base::slice_ext::SliceExt;
 use crate::cache::conditional::CONDITIONS;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
-use crate::wire::forwarded::Peer;
+use crate::wire::forwarded::{Mode, Peer, Policy};
 use crate::wire::lenient_head::LenientHead;
 use crate::wire::request::{ForwardContext, RequestHead, Span, Spans};
+use std::net::IpAddr;
 
 /// The most that is kept of a request, head and body, to send it again.
 const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// How a head goes on where rules say what is added to it.
+static UNTOUCHED: Policy = Policy { trusted: Vec::new(), mode: Mode::Untouched };
 
 /// A request whose head is complete: what is known of it. The buffer holds the host's name, the head as it goes to a
 /// backend, and behind it what of the body was sent, for as long as the request may have to be sent again.
@@ -25,6 +29,8 @@ pub struct Request {
     flags: RequestFlags,
     body: BodyLength,
     retention: Retention,
+    /// The address of the client, where the head does not tell it.
+    client: Option<IpAddr>,
     /// Where the chain of proxies stands once the head is gone.
     recalled_chain: Option<Span>,
 }
@@ -69,8 +75,15 @@ impl Request {
         let settings = &cx.core.settings;
         let is_kept = || settings.forwarded.trusts(peer.address) && head.value_of("x-request-id").is_some();
         let request_id = (settings.request_id && !is_kept()).then(|| cx.core.rng.u128(..));
-        let forward =
-            ForwardContext { peer, policy: &settings.forwarded, via: settings.node_via.as_deref(), request_id };
+        // Where rules decide, they say what backends are told.
+        let is_ruled = cx.common.rules.is_some();
+        let forward = match is_ruled {
+            false => {
+                ForwardContext { peer, policy: &settings.forwarded, via: settings.node_via.as_deref(), request_id }
+            }
+            true => ForwardContext { peer, policy: &UNTOUCHED, via: None, request_id: None },
+        };
+        self.client = is_ruled.then_some(peer.address);
         self.buffer = cx.core.buffers.take();
         self.retention = Retention::All;
         let (capacity, written) = (self.buffer.capacity(), head.write(&forward, &mut self.buffer));
@@ -106,8 +119,40 @@ impl Request {
             flags: RequestFlags { is_head: seen.method == b"HEAD", may_debug, ..RequestFlags::default() },
             body: BodyLength::None,
             retention: Retention::Head,
+            client: None,
             recalled_chain: None,
         })
+    }
+
+    /// The address of the client, where the head does not tell it.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// Replaces the head before it is sent by one that rules have made: of the same form, and with the same framing.
+    #[cold]
+    pub(super) fn replace_head(&mut self, head: &[u8], buffers: &mut BufferPool) {
+        let capacity = self.buffer.capacity();
+        let start = self.spans.head.start();
+        self.buffer.truncate(start);
+        self.buffer.extend_from_slice(head);
+        buffers.note_growth(&self.buffer, capacity);
+        self.spans.head = Span::new(start, self.buffer.len());
+        let line = head.prefix(memchr::memchr(b'\r', head).unwrap_or(head.len()));
+        let method = memchr::memchr(b' ', line).unwrap_or(line.len());
+        let target = (method + 1).min(line.len())..memchr::memrchr(b' ', line).unwrap_or(line.len());
+        self.spans.method = Span::new(start, start + method);
+        self.spans.target = Span::new(start + target.start, start + target.end.max(target.start));
+        self.flags.idempotent =
+            matches!(line.prefix(method), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE");
+        let place = |name: &str| {
+            let value = affinity::field(head, name)?;
+            let at = start + (value.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
+            Some(Span::new(at, at + value.len()))
+        };
+        let Spans { referer, user_agent, upgrade, request_id, .. } = &mut self.spans;
+        (*referer, *user_agent) = (place("Referer"), place("User-Agent"));
+        (*upgrade, *request_id) = (place("Upgrade"), place("X-Request-Id"));
     }
 
     /// Whether this is the name of the host.

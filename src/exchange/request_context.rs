@@ -224,6 +224,10 @@ impl RequestContext {
             }
             _ => (0, None),
         };
+        let wanted = match &cx.common.rules {
+            Some(rules) => rules.wanted().or(wanted),
+            None => wanted,
+        };
         let mut view = balance::View { may_serve: &may_serve, now, rng: &mut cx.core.rng, key, wanted };
         match balance::admit(&route.cluster, &mut view) {
             Admit::Permit(permit) => self.admitted(permit, cx),

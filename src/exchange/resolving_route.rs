@@ -31,6 +31,12 @@ impl ResolvingRoute {
     }
 }
 
+/// Ends an exchange without a response: a rule wants it so.
+#[cold]
+pub(super) fn close(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+    State::ResolvingRoute(ResolvingRoute { context }).abort_silently(FailureReason::ClosedByRule, cx)
+}
+
 /// Whether the frontend's cache takes part.
 fn uses_cache(route: &Route) -> bool {
     route.cluster.options.cache.is_enabled && !route.cluster.options.is_disabled

@@ -90,7 +90,11 @@ impl State {
             Self::Connecting(state) => state.queued,
             _ => false,
         };
-        if is_queued || cx.core.settings.on_client_abort == OnClientAbort::Close {
+        let closes = match &cx.common.rules {
+            Some(rules) => !rules.ignores_client_abort(),
+            None => cx.core.settings.on_client_abort == OnClientAbort::Close,
+        };
+        if is_queued || closes {
             return self.abort_silently(FailureReason::ClientGone, cx);
         }
         cx.common.client_left = true;

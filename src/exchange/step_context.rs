@@ -4,6 +4,7 @@ use super::output_queue::PendingWrite;
 use super::{Effect, KeepAlive, RequestStats, Settings, Side, WorkerContext};
 use crate::base::clock::Moment;
 use crate::cluster::{Mark, Options, Permit, Route};
+use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub(super) struct CommonState {
     pub(super) is_last: bool,
     /// Its client has ended its side, or the connection, while the backend was waited for, and that is ignored.
     pub(super) client_left: bool,
+    /// Its client came to a frontend of HAProxy's files, whose rules decide.
+    pub(super) rules: Option<Box<Evaluation>>,
     /// Its client came to the service of this node: no request of it has a route.
     pub(super) is_for_service: bool,
     /// A connection to a backend is there, or was asked for.

@@ -28,6 +28,10 @@ pub struct Explained {
 pub fn explain(source: &Source, host: &str) -> Result<Explained, Error> {
     let host = host::host_name(host.as_bytes()).ok_or_else(|| Error::Host(printable(host).into_owned()))?;
     match source {
+        Source::Nothing => Ok(Explained {
+            text: format!("{host}: rules of HAProxy's files decide here, and no host\n"),
+            is_served: false,
+        }),
         Source::File(path) => explain_file(path, &host),
         Source::Redis(settings) => explain_redis(&settings.read, &host),
     }
@@ -146,6 +150,7 @@ fn put_options(text: &mut String, key: &str, connection: &mut Connection) -> Res
 pub fn list(source: &Source) -> Result<String, Error> {
     let mut text = String::new();
     let target = match source {
+        Source::Nothing => return Ok(text),
         Source::Redis(settings) => &settings.read,
         Source::File(path) => {
             for (pattern, Entry { items, .. }) in read_routes(path).map_err(Error::File)? {

@@ -2,6 +2,7 @@
 
 mod carry;
 mod explain;
+pub mod haproxy_diff;
 
 pub use carry::{Carried, carry, keep_in_step};
 pub use explain::{Explained, explain, list};

@@ -27,6 +27,7 @@ pub(super) fn start(
         roster: Arc::clone(roster),
         directory: directory.clone(),
         source_kind: match settings.directory.source {
+            Source::Nothing => "none",
             Source::File(_) => "file",
             Source::Redis(_) => "redis",
         },

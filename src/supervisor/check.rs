@@ -62,6 +62,16 @@ pub fn check(settings: &Settings) -> Findings {
             }
         }
         Source::Redis(settings) => check_redis(settings, &mut findings),
+        Source::Nothing => {}
+    }
+    match super::haproxy::read(&settings.haproxy) {
+        Ok(readings) => {
+            readings
+                .iter()
+                .flat_map(super::haproxy::Reading::addresses)
+                .for_each(|address| check_address(address, &mut findings));
+        }
+        Err(error) => findings.fault(error),
     }
     if let Some(Err(problem)) = settings.tls.as_ref().map(|tls| TlsServerContext::new(&tls.server)) {
         findings.fault(format!("https: {problem}"));
@@ -76,7 +86,7 @@ pub fn check(settings: &Settings) -> Findings {
 
 fn snapshot(settings: &Settings) -> &Option<std::path::PathBuf> {
     match &settings.directory.source {
-        Source::File(_) => &None,
+        Source::File(_) | Source::Nothing => &None,
         Source::Redis(settings) => &settings.snapshot,
     }
 }

@@ -24,6 +24,8 @@ pub enum Error {
     PidFile(PathBuf, io::Error),
     /// The routes could not be had.
     Directory(directory::Error),
+    /// HAProxy's files cannot be taken, a line a fault.
+    Haproxy(Vec<String>),
     /// The access log could not be opened, or a thread or poll not be made.
     System(&'static str, io::Error),
     /// The TLS settings cannot be satisfied.
@@ -53,6 +55,7 @@ impl fmt::Display for Error {
             ),
             Self::PidFile(path, error) => write!(f, "server.pidFile: writing {}: {error}", path.display()),
             Self::Directory(error) => error.fmt(f),
+            Self::Haproxy(faults) => f.write_str(&faults.join("\n")),
             Self::Tls(problem) => write!(f, "https: {problem}"),
             Self::Predecessor(why) => write!(f, "upgrade: {why}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),

@@ -1,7 +1,7 @@
 //! The listening sockets of all addresses, and who accepts from which: bound here, or taken over from the service
 //! manager or a predecessor, which have them already.
 
-use super::Error;
+use super::{Error, Predecessor};
 use crate::config::Settings;
 use crate::net::listener::Listener;
 use crate::worker::ListenerSocket;
@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 #[derive(Debug)]
 pub(super) struct Listeners {
     listeners: Vec<AddressSockets>,
+    /// The addresses of HAProxy's files, among them.
+    ruled: Vec<SocketAddr>,
     workers: usize,
 }
 
@@ -33,11 +35,13 @@ impl Listeners {
     /// wrong with an address is known early. Returns the others too.
     pub(super) fn open(
         settings: &Settings,
+        ruled: &[SocketAddr],
         workers: usize,
         mut inherited: Vec<Listener>,
     ) -> Result<(Self, Vec<Listener>), Error> {
         let mut listeners = Vec::new();
-        for (address, secure) in addresses(settings) {
+        let ruled_addresses = ruled.iter().map(|address| (*address, None));
+        for (address, secure) in addresses(settings).chain(ruled_addresses) {
             let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
             let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
             let sockets =
@@ -48,7 +52,39 @@ impl Listeners {
             listeners.push(AddressSockets { address, secure, is_for_service: false, sockets });
         }
         listeners.extend(settings.admin.bind.and_then(|address| open_admin(address, &mut inherited)));
-        Ok((Self { listeners, workers }, inherited))
+        Ok((Self { listeners, ruled: ruled.to_vec(), workers }, inherited))
+    }
+
+    /// Serves HAProxy's files at these addresses from now on, and no longer at others. Returns whether there was anything
+    /// to do. An address that cannot be listened on is named in the log.
+    pub(super) fn serve_at(&mut self, addresses: &[SocketAddr], settings: &Settings) -> bool {
+        let before = self.listeners.len();
+        let ruled = std::mem::take(&mut self.ruled);
+        self.listeners.retain(|listener| !ruled.contains(&listener.address) || addresses.contains(&listener.address));
+        let mut has_changed = self.listeners.len() != before;
+        for address in addresses {
+            if self.listeners.iter().any(|listener| listener.address == *address) {
+                continue;
+            }
+            let opened = bind(*address, self.workers)
+                .and_then(|sockets| sockets.iter().try_for_each(Listener::listen).map(|()| sockets));
+            match opened {
+                Ok(sockets) => {
+                    sockets.iter().for_each(|socket| socket.await_first_bytes(settings.defer_accept));
+                    sockets.iter().for_each(|socket| socket.set_liveness(&settings.worker.liveness));
+                    log::info!("listening on {address}");
+                    let (address, secure, is_for_service) = (*address, None, false);
+                    self.listeners.push(AddressSockets { address, secure, is_for_service, sockets });
+                    has_changed = true;
+                }
+                Err(error) => {
+                    let error = Error::Listen(*address, error);
+                    log::error!("{error}; everything else is served, and this address after a restart or an upgrade");
+                }
+            }
+        }
+        self.ruled = addresses.to_vec();
+        has_changed
     }
 
     /// Makes the sockets listen that do not yet. From then on the kernel gives them connections, so workers have to
@@ -85,6 +121,30 @@ impl Listeners {
             }
         }
         Ok(listener_sockets)
+    }
+}
+
+/// The sockets of all addresses. A socket of the service manager from which no worker accepts would take clients and
+/// never serve them, so it is an error. A socket of a predecessor that is no longer configured is closed by the
+/// predecessor when its queue is empty.
+pub(super) fn open(
+    settings: &Settings,
+    ruled: &[SocketAddr],
+    workers: usize,
+    activated: Vec<Listener>,
+    predecessor: Option<&Predecessor>,
+) -> Result<Listeners, Error> {
+    if let Some(predecessor) = predecessor {
+        let inherited = predecessor.sockets().map_err(Error::Predecessor)?;
+        return Listeners::open(settings, ruled, workers, inherited).map(|(listeners, _)| listeners);
+    }
+    let (listeners, others) = Listeners::open(settings, ruled, workers, activated)?;
+    match others.first() {
+        None => Ok(listeners),
+        Some(other) => Err(match other.local_address() {
+            Ok(address) => Error::Unnamed(address),
+            Err(error) => Error::Activation(error),
+        }),
     }
 }
 
@@ -168,7 +228,7 @@ mod tests {
         for workers in 1..=5 {
             for sockets in 1..=5 {
                 let (one, address) = listener(sockets);
-                let listeners = Listeners { listeners: vec![one], workers };
+                let listeners = Listeners { listeners: vec![one], ruled: Vec::new(), workers };
                 let inode = |fd: i32| {
                     std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open file").display().to_string()
                 };

@@ -7,6 +7,7 @@ mod certificates;
 mod cgroup;
 mod check;
 mod error;
+mod haproxy;
 mod limits;
 mod listeners;
 mod memory;
@@ -33,12 +34,12 @@ use crate::config::{Origin, Settings};
 use crate::directory::Inherited;
 use crate::net::activation;
 use crate::net::connection_limiter::ConnectionLimiter;
-use crate::net::listener::Listener;
 use crate::net::tls::DAY;
 use crate::page::Pages;
 use crate::worker::{PlainClient, WorkerCommand};
 use crate::{access_log, directory};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, never, select, tick};
+use haproxy::HaproxyManager;
 use listeners::Listeners;
 use pid_file::PidFile;
 use privileges::Account;
@@ -64,6 +65,8 @@ enum Event {
     Signal(i32),
     /// Files of certificates may have changed.
     Files,
+    /// HAProxy's files may have changed.
+    HaproxyFiles,
     WorkerEnded(WorkerId, Result<(), String>),
     /// All workers have been renewed and the process holds too much memory all the same: it is to be renewed itself.
     Renew,
@@ -119,7 +122,9 @@ fn prepare(
     settings.worker.max_connections = limits::connections(settings.max_connections, cpus.len(), open_files);
     // From here on a signal is an order, not the end of the process: before the first client can have connected.
     hear_signals(events.clone()).map_err(|error| Error::System("hearing signals", error))?;
-    let listeners = open_listeners(&settings, cpus.len(), activated, predecessor)?;
+    let readings = haproxy::read(&settings.haproxy)?;
+    let ruled: Vec<_> = readings.iter().flat_map(haproxy::Reading::addresses).collect();
+    let listeners = listeners::open(&settings, &ruled, cpus.len(), activated, predecessor)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
     // That of a predecessor is its own until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
@@ -136,31 +141,8 @@ fn prepare(
     privileges::warn_of_log_folder(&settings.access_log);
     panics::log_them();
     let inherited = predecessor.map(Predecessor::known).unwrap_or_default();
-    let supervisor = Supervisor::assemble(&settings, &cpus, (listeners, log_file), inherited, events)?;
+    let supervisor = Supervisor::assemble(&settings, &cpus, (listeners, log_file, readings), inherited, events)?;
     Ok(Supervisor { pid_file, ..supervisor })
-}
-
-/// The sockets of all addresses. A socket of the service manager from which no worker accepts would take clients and
-/// never serve them, so it is an error. A socket of a predecessor that is no longer configured is closed by the
-/// predecessor when its queue is empty.
-fn open_listeners(
-    settings: &Settings,
-    workers: usize,
-    activated: Vec<Listener>,
-    predecessor: Option<&Predecessor>,
-) -> Result<Listeners, Error> {
-    if let Some(predecessor) = predecessor {
-        let inherited = predecessor.sockets().map_err(Error::Predecessor)?;
-        return Listeners::open(settings, workers, inherited).map(|(listeners, _)| listeners);
-    }
-    let (listeners, others) = Listeners::open(settings, workers, activated)?;
-    match others.first() {
-        None => Ok(listeners),
-        Some(other) => Err(match other.local_address() {
-            Ok(address) => Error::Unnamed(address),
-            Err(error) => Error::Activation(error),
-        }),
-    }
 }
 
 fn hear_signals(events: Sender<Event>) -> io::Result<()> {
@@ -208,7 +190,7 @@ impl Supervisor {
     fn assemble(
         settings: &Settings,
         cpus: &[affinity::CpuPlacement],
-        (listeners, log_file): (Listeners, Option<File>),
+        (listeners, log_file, readings): (Listeners, Option<File>, Vec<haproxy::Reading>),
         inherited: Inherited,
         events: &Sender<Event>,
     ) -> Result<Self, Error> {
@@ -220,12 +202,14 @@ impl Supervisor {
         let service = admin::start(settings, &directory, &roster, events, clock)?;
         let certificates = certificates::CertificateManager::new(settings, events, clock)?;
         roster.set_certificates(certificates.list());
+        let haproxy = HaproxyManager::new(settings, readings, &directory, events)?;
         let deps = WorkerDeps {
             settings: settings.clone(),
             directory,
             log: cores_log.in_format(&settings.access_log_format),
             pages: Arc::new(Pages::load(&settings.page)),
             certificates,
+            haproxy,
             limiter: settings.max_per_address.map(ConnectionLimiter::new).map(Arc::new),
             roster,
             cache: Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new),
@@ -386,6 +370,7 @@ impl Supervisor {
             Event::Signal(_) => self.stop(),
             Event::Action(action) => self.act(&action),
             Event::Files => self.renew_certificates(),
+            Event::HaproxyFiles => self.renew_haproxy(),
             Event::WorkerEnded(id, how) => self.pool.ended(id, how),
             Event::Successor(event) => self.hear_of_successor(event),
             Event::Client(Some(client)) => self.take(client),
@@ -462,6 +447,7 @@ impl Supervisor {
         }
         self.origin.iter().for_each(report::tell_changed_settings);
         self.pool.deps.directory.reload();
+        self.renew_haproxy();
         self.renew_certificates();
         let pages = Arc::new(Pages::load(&self.pool.deps.settings.page));
         self.pool.deps.pages = Arc::clone(&pages);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config;
+use crate::net::listener::Listener;
 use crate::wire::forwarded::Peer;
 use crate::worker::TestCommand;
 use std::fs;
@@ -60,11 +61,11 @@ impl Scene {
         let address = first.local_address().expect("an address");
         settings.listeners = vec![address];
         let (events_out, events) = crossbeam_channel::unbounded();
-        let (listeners, _) = Listeners::open(&settings, workers, vec![first]).expect("doors");
+        let (listeners, _) = Listeners::open(&settings, &[], workers, vec![first]).expect("doors");
         listeners.listen().expect("queues");
         let cpus = vec![affinity::CpuPlacement::Anywhere; workers];
         let mut supervisor =
-            Supervisor::assemble(&settings, &cpus, (listeners, None), Inherited::default(), &events_out)
+            Supervisor::assemble(&settings, &cpus, (listeners, None, Vec::new()), Inherited::default(), &events_out)
                 .expect("a supervisor");
         supervisor.pool.start().expect("workers");
         Self { supervisor: Some(supervisor), events, address, folder, clock: Clock::new(), backend }

@@ -24,6 +24,8 @@ pub enum Mode {
     Append,
     /// All are replaced by what this node sees itself.
     Replace,
+    /// All are passed on as they came, and none is added: somebody else says what is.
+    Untouched,
 }
 
 impl Policy {

@@ -213,14 +213,17 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.write_host(out)?;
         spans.host = Span::new(start, out.len());
         let head = out.len();
-        let trusted = forward.policy.accepts_values_from(forward.peer.address);
+        let is_untouched = forward.policy.mode == forwarded::Mode::Untouched;
+        let trusted = is_untouched || forward.policy.accepts_values_from(forward.peer.address);
         self.write_request_line(out, &mut spans).fields(|rewrite, line| {
             self.write_field(line, trusted, rewrite, (forward, &mut spans));
         });
         if let Some(id) = forward.request_id {
             put_request_id(out, id, &mut spans);
         }
-        forwarded::put_fields(out, forward.peer, trusted, &self.lines);
+        if !is_untouched {
+            forwarded::put_fields(out, forward.peer, trusted, &self.lines);
+        }
         if let Some(via) = forward.via {
             let version: &[u8] = if self.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " };
             out.extend_from_slice(version);
@@ -294,7 +297,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             },
             // A backend that reads low lines as hyphens would read these as what this node writes or judges itself.
             Field::HyphenVariant => rewrite.leave_out(line),
-            field if !forwarded::passes(field, trusted) => rewrite.leave_out(line),
+            field if !forwarded::passes(field, trusted) && forward.policy.mode != forwarded::Mode::Untouched => {
+                rewrite.leave_out(line)
+            }
             Field::XRequestId if forward.request_id.is_some() => rewrite.leave_out(line),
             Field::XRequestId => spans.request_id = Some(rewrite.keep(line)),
             Field::Referer => spans.referer = Some(rewrite.keep(line)),

@@ -1,7 +1,7 @@
 //! What a worker is told.
 
 use super::migration::DrainTarget;
-use super::{ListenerSocket, Worker, WorkerTlsConfig};
+use super::{ListenerSocket, ServedFrontends, Worker, WorkerTlsConfig};
 use crate::base::gen_slab::SlotKey;
 use crate::exchange::{Input, KeepAlive, ServiceResponse};
 use crate::net::tls::BackendTls;
@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub enum WorkerCommand {
     /// Use these pages from now on.
     Pages(Arc<Pages>),
+    /// Serve by these frontends of HAProxy's files from now on.
+    Frontends(ServedFrontends),
     /// Receive clients so from now on.
     Tls(WorkerTlsConfig),
     /// Talk so to backends that are connected to from now on.
@@ -56,6 +58,7 @@ impl Worker {
         while let Some(command) = self.commands.receive() {
             match command {
                 WorkerCommand::Pages(pages) => self.core.pages = pages,
+                WorkerCommand::Frontends(frontends) => self.set_frontends(frontends),
                 WorkerCommand::Tls(config) => self.set_certificates(config.tls_server, &config.default_certificates),
                 WorkerCommand::BackendTls(tls) => self.backend_tls = Some(tls),
                 WorkerCommand::KeepNoConnection => self.core.settings.keep_alive = KeepAlive::Never,

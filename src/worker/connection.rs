@@ -1,5 +1,6 @@
 //! What lives in a worker's three slabs.
 
+use super::haproxy::Entry;
 use super::proxy_protocol::HeaderUse;
 use super::pump::Endpoint;
 use super::read_size::{ClientReadSize, ReadSize};
@@ -169,8 +170,8 @@ pub(super) struct Client {
     pub(super) served: u32,
     /// How much the first read of its next exchange may bring.
     pub(super) read_size: ClientReadSize,
-    /// The number of the encrypted listener it came through.
-    pub(super) listener: u16,
+    /// Where it came in.
+    pub(super) entry: Entry,
     /// Its part of what its address may have, where that is limited.
     pub(super) permit: Option<Box<ConnectionPermit>>,
     /// It counts among those whose handshake is under way.

@@ -68,6 +68,10 @@ impl Worker {
         let ttl = self.core.settings.health.mark_ttl(self.core.now);
         let (host, url, seconds) = (&route.host, &member.url, ttl.as_secs_f32());
         self.warn(format_args!("{host}: backend {url} is marked dead for {seconds} s: {why}"));
+        // Of clusters of HAProxy's files no other node knows.
+        if self.jobs.get(job).is_some_and(|job| job.exchange.rules().is_some()) {
+            return;
+        }
         let until = self.core.now + ttl;
         self.directory.mark_dead(&route.host, &member.backend, until);
     }
@@ -121,6 +125,9 @@ impl Worker {
         self.release(job_key, false);
         let Some(mut job) = self.jobs.remove(job_key) else { return };
         self.record(&job);
+        if let Some(rules) = job.exchange.take_rules() {
+            self.core.rules.take_back(rules);
+        }
         job.exchange.recycle(&mut self.core.buffers, &mut self.core.request_pool);
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.job = None;

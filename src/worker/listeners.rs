@@ -1,8 +1,9 @@
 //! The doors: new clients come in, and old ones leave.
 
 use super::connection::{BufferedConnection, Client};
+use super::haproxy::Entry;
 use super::overload::{Need, is_shortage};
-use super::proxy_protocol::{HeaderUse, ProxyNetworks, header_use};
+use super::proxy_protocol::{HeaderUse, ProxyNetworks, every_network, header_use};
 use super::read_size::ClientReadSize;
 use super::{Deferred, Kind, Owner, Worker};
 use crate::base::clock::Moment;
@@ -45,6 +46,8 @@ pub(super) struct WorkerListener {
     secure: Option<u32>,
     /// What comes here is for this node itself.
     is_for_service: bool,
+    /// The number of the frontend in HAProxy's files, from 1; 0 where hosts decide.
+    frontend: u16,
     /// The networks whose word is taken on who the client is; every connection has to begin with it.
     proxies: Option<ProxyNetworks>,
     /// Nobody is let in before this moment; [`Moment::NEVER`] is until there is room again.
@@ -58,10 +61,22 @@ impl Worker {
             let token = Kind::Listener.token(number as u64);
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
             let address = socket.local_addr()?;
-            let proxies = self.settings.proxies.get(&address).cloned();
+            let frontend = if is_for_service { 0 } else { self.frontend_at(address) };
+            let served = self.frontend(frontend);
+            let secure = if served.is_some_and(|served| served.tls.is_some()) { Some(0) } else { secure };
+            let is_told = served.is_some_and(|served| served.accepts_proxy);
+            let proxies = self.settings.proxies.get(&address).cloned().or_else(|| is_told.then(every_network));
             let port = address.port();
             let paused_until = None;
-            self.listeners.push(WorkerListener { socket, port, secure, is_for_service, proxies, paused_until });
+            self.listeners.push(WorkerListener {
+                socket,
+                port,
+                secure,
+                is_for_service,
+                frontend,
+                proxies,
+                paused_until,
+            });
         }
         Ok(())
     }
@@ -178,10 +193,11 @@ impl Worker {
     }
 
     fn on_accept(&mut self, stream: TcpStream, address: SocketAddr, listener: usize) {
-        let Some(WorkerListener { port, secure, is_for_service, proxies, .. }) = self.listeners.get(listener) else {
+        let Some(WorkerListener { port, secure, is_for_service, frontend, proxies, .. }) = self.listeners.get(listener)
+        else {
             return;
         };
-        let (local_port, secure, is_secure) = (*port, *secure, secure.is_some());
+        let (local_port, secure, is_secure, frontend) = (*port, *secure, secure.is_some(), *frontend);
         let is_for_service = *is_for_service;
         let ip = address.ip().to_canonical();
         let awaits_header = match proxies.as_ref().map(|proxies| header_use(proxies, ip)) {
@@ -211,7 +227,7 @@ impl Worker {
                 served: 0,
                 read_size: ClientReadSize::default(),
                 permit,
-                listener: secure.and_then(|number| number.try_into().ok()).unwrap_or_default(),
+                entry: if frontend == 0 { Entry::of_hosts(secure) } else { Entry::of_frontend(frontend) },
                 is_shaking_hands: is_secure,
                 awaits_header,
                 is_for_service,

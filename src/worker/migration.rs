@@ -5,6 +5,7 @@
 //! their clients move.
 
 use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::haproxy::Entry;
 use super::proxy_protocol::HeaderUse;
 use super::read_size::ClientReadSize;
 use super::{Deferred, Kind, Owner, Worker, WorkerCommand};
@@ -79,7 +80,8 @@ impl HandoffQueue {
 pub struct MigratingConnection {
     stream: BufferedConnection,
     peer: Peer,
-    listener: u16,
+    /// `None` where it comes from another process: its address tells.
+    entry: Option<Entry>,
     served: u32,
     permit: Option<Box<ConnectionPermit>>,
     is_shaking_hands: bool,
@@ -138,7 +140,7 @@ impl From<PlainClient> for MigratingConnection {
         Self {
             stream,
             peer,
-            listener: 0,
+            entry: None,
             served,
             permit: None,
             is_shaking_hands: false,
@@ -230,12 +232,12 @@ impl Worker {
         if client.is_shaking_hands {
             self.remove_handshake();
         }
-        let Client { stream, peer, listener, served, permit, is_shaking_hands, awaits_header, told, .. } = client;
+        let Client { stream, peer, entry, served, permit, is_shaking_hands, awaits_header, told, .. } = client;
         let due = Some(due);
         let migrating = MigratingConnection {
             stream,
             peer,
-            listener,
+            entry: Some(entry),
             served,
             permit,
             is_shaking_hands,
@@ -305,7 +307,7 @@ impl Worker {
             let MigratingConnection {
                 stream,
                 peer,
-                listener,
+                entry,
                 served,
                 permit,
                 is_shaking_hands,
@@ -314,6 +316,7 @@ impl Worker {
                 due,
                 tunnel,
             } = migrating;
+            let entry = entry.unwrap_or_else(|| self.entry_of(&stream));
             // One that comes from another process has a share there; here it is let in even where none is left. Who has
             // none in this one is not limited.
             let permit = match permit {
@@ -335,7 +338,7 @@ impl Worker {
                     served,
                     read_size: ClientReadSize::default(),
                     permit,
-                    listener,
+                    entry,
                     is_shaking_hands,
                     awaits_header,
                     is_for_service: false,
@@ -361,6 +364,14 @@ impl Worker {
             }
             self.drain_client(key);
         }
+    }
+
+    /// Where a client of another process came in.
+    fn entry_of(&self, stream: &BufferedConnection) -> Entry {
+        if self.frontends.is_empty() {
+            return Entry::default();
+        }
+        Entry::of_frontend(stream.transport.ends().map_or(0, |(_, local)| self.frontend_at(local)))
     }
 
     fn import_tunnel(&mut self, client_key: SlotKey, tunnel: MigratingTunnel) -> SlotKey {

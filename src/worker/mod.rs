@@ -22,6 +22,7 @@ mod effects;
 mod failure_log;
 mod fills;
 mod grants;
+mod haproxy;
 mod idle;
 mod lazy_registration;
 mod lingering;
@@ -39,6 +40,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod tls_handshakes;
+mod token;
 mod tunnel_drain;
 mod unknown_host_limiter;
 mod upstreams;
@@ -65,7 +67,7 @@ use crate::upstream::{self, Pool};
 use connection::{ActiveExchange, Client, Upstream};
 use failure_log::FailureLog;
 use mio::event::Event;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Waker};
 pub use proxy_protocol::{HeaderUse, ProxyNetworks};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -74,6 +76,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tls_handshakes::HandshakeTable;
+use token::Kind;
 
 /// Events that one poll can tell.
 const EVENTS: usize = 1024;
@@ -90,6 +93,7 @@ const MAILBOX: usize = 32 * 1024;
 #[cfg(test)]
 pub use commands::TestCommand;
 pub use commands::WorkerCommand;
+pub use haproxy::{ServedFrontend, ServedFrontends};
 pub use listeners::ListenerSocket;
 pub use migration::{DrainTarget, HandoffQueue, MigratingConnection, PlainClient};
 pub use service::{ServiceCall, ServiceSender};
@@ -129,6 +133,8 @@ pub struct WorkerConfig {
     pub number: usize,
     /// Its sockets to accept from.
     pub listeners: Vec<ListenerSocket>,
+    /// The frontends of HAProxy's files.
+    pub frontends: ServedFrontends,
     /// Where clients of other workers arrive; who waits there is taken on at once.
     pub handoff: HandoffQueue,
     /// What those of its sockets need that are encrypted.
@@ -194,6 +200,8 @@ pub struct Worker {
     /// Where slots for this worker's requests are sent.
     grant_sink: Arc<dyn GrantSink>,
     listeners: Vec<listeners::WorkerListener>,
+    /// The frontends of HAProxy's files.
+    frontends: ServedFrontends,
     handoff: HandoffQueue,
     /// Clients wait outside because there are as many inside as may be.
     waits_for_room: bool,
@@ -278,38 +286,6 @@ enum Deferred {
     Dial { job: SlotKey, backend: BackendId },
 }
 
-/// What a poll token stands for; it is in the token's high bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Waker,
-    Listener,
-    Client,
-    Upstream,
-    WakeupTimer,
-}
-
-impl Kind {
-    const SHIFT: u32 = 60;
-
-    fn token(self, low: u64) -> Token {
-        const { assert!(usize::BITS == 64, "a token is a word of 64 bits") };
-        #[expect(clippy::cast_possible_truncation, reason = "there are 64 bits")]
-        Token((((self as u64) << Self::SHIFT) | low) as usize)
-    }
-
-    fn of(token: Token) -> (Self, u64) {
-        let word = token.0 as u64;
-        let kind = match word >> Self::SHIFT {
-            0 => Self::Waker,
-            1 => Self::Listener,
-            2 => Self::Client,
-            3 => Self::Upstream,
-            _ => Self::WakeupTimer,
-        };
-        (kind, word & ((1 << Self::SHIFT) - 1))
-    }
-}
-
 impl Worker {
     /// A worker that has yet to run, and the way to give it orders. It is known to the directory until it is dropped.
     pub fn new(config: WorkerConfig) -> io::Result<(Self, MailboxSender<WorkerCommand>)> {
@@ -336,6 +312,7 @@ impl Worker {
             fills: fills::WorkerFills::new(waker),
             grant_sink: Arc::new(grants::GrantMail(grants_sender)),
             listeners: Vec::new(),
+            frontends: config.frontends,
             handoff: config.handoff,
             waits_for_room: false,
             idle: idle::Idle::default(),

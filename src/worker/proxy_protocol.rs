@@ -7,7 +7,7 @@ use crate::base::gen_slab::SlotKey;
 use crate::net::transport::Received;
 use crate::wire::proxy_protocol::{self, Fault, Header, LONGEST, ProxyAddresses, Version};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// The networks that connect to an address, and whether their connections begin with a header.
@@ -22,6 +22,14 @@ pub enum HeaderUse {
     Allowed,
     /// None does: what looks like a header is a bad request.
     Ignored,
+}
+
+/// Every connection begins with a header, whoever sends it.
+pub(super) fn every_network() -> ProxyNetworks {
+    [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+        .into_iter()
+        .filter_map(|address| Some((IpNet::new(address, 0).ok()?, HeaderUse::Required)))
+        .collect()
 }
 
 /// What holds for an address: the word of the narrowest network that has it.

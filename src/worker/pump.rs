@@ -170,24 +170,28 @@ impl Worker {
         if client.is_for_service {
             exchange.make_for_service();
         }
+        let (frontend, read_size) = (client.entry.frontend(), client.read_size.into());
+        if frontend != 0 {
+            self.set_rules(client_key, frontend, &mut exchange);
+        }
         let job = self.jobs.insert(ActiveExchange {
             exchange,
             client: client_key,
             upstream_state: UpstreamState::None,
             closing_client: false,
             closing_upstream: false,
-            read_size: client.read_size.into(),
+            read_size,
             upload_to: None,
             is_staged: false,
         });
+        let client = self.clients.get_mut(client_key)?;
         client.job = Some(job);
         client.idle_since = Moment::NEVER;
         client.stream.unread.set_starved(false);
         Some(job)
     }
 
-    /// Reads once from a side that the exchange wants bytes from, and tells it. Of a client that it wants none from, it is
-    /// told that it has left.
+    /// Reads once from a side and tells the exchange; of a client that it wants nothing from, only that it has left.
     pub(super) fn pump(&mut self, job_key: SlotKey, side: Side) {
         let Some(job) = self.jobs.get(job_key) else { return };
         if !job.exchange.wants(side) {

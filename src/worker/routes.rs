@@ -15,6 +15,12 @@ impl Worker {
     /// Finds the route of an exchange's host, now or by mail.
     pub(super) fn resolve(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
+        if job.exchange.rules().is_some() {
+            if let Some(route) = self.resolve_ruled(job_key) {
+                self.step_only(job_key, Input::Route(route));
+            }
+            return;
+        }
         let Some(request) = job.exchange.request() else { return };
         let known = match self.routes.get(request.host()) {
             // The news of the change is in the mail; the directory knows already.

@@ -88,6 +88,7 @@ impl Worker {
             + self.core.output.room()
             + self.batch.room()
             + self.routes.count() * ROUTE_BYTES
+            + self.core.rules.capacity()
     }
 
     /// Room for far more than there is, is given back.

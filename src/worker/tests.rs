@@ -11,8 +11,7 @@ use super::*;
 use crate::base::counters::Counter;
 use crate::base::reason::FailureReason;
 use crate::cluster::{Addresses, Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
-use crate::directory;
-use crate::directory::Source;
+use crate::directory::{self, Source};
 use crate::net::listener::Listener;
 use crate::net::tls::{BackendSettings, Verification};
 use crate::wire::forwarded::{Mode, Policy};
@@ -203,6 +202,7 @@ fn worker(
         backend_tls: Some(BackendTls::new(&whoever_responds).expect("a way to talk to backends")),
         number: 0,
         listeners: vec![batch::listener_socket(listener)],
+        frontends: Arc::default(),
         handoff: handoff.clone(),
         settings: Settings {
             idle_timeout: PATIENCE,

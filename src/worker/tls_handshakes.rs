@@ -152,12 +152,16 @@ impl Worker {
 
     /// A client says whom it wants to talk to.
     pub(super) fn on_client_hello(&mut self, key: SlotKey) {
+        let number = self.clients.get(key).map_or(0, |client| client.entry.frontend());
+        if let Some(config) = self.frontend(number).and_then(|frontend| frontend.tls.as_ref()) {
+            return self.proceed(key, CertificateDecision::Show(Arc::clone(config)));
+        }
         let (Some(handshakes), Some(client)) = (&mut self.handshakes, self.clients.get_mut(key)) else { return };
         let decision = match client.stream.transport.wanted_name() {
-            None => handshakes.fallback(client.listener.into()),
+            None => handshakes.fallback(client.entry.certificate()),
             Some(name) => match handshakes.names.get(name) {
                 Some(Cached::Found(config)) => CertificateDecision::Show(config),
-                Some(Cached::Unknown) => handshakes.fallback(client.listener.into()),
+                Some(Cached::Unknown) => handshakes.fallback(client.entry.certificate()),
                 None => {
                     let name: Arc<str> = name.into();
                     self.ask_for_certificate(key, name)
@@ -189,9 +193,9 @@ impl Worker {
         let (Some(handshakes), Some(client)) = (&self.handshakes, self.clients.get(key)) else {
             return CertificateDecision::Refuse;
         };
-        match (handshakes.default_certificate(client.listener.into()), client.stream.transport.wanted_name()) {
+        match (handshakes.default_certificate(client.entry.certificate()), client.stream.transport.wanted_name()) {
             (Some(default_certificate), Some(name)) if default_certificate.credentials.cover(name) => {
-                handshakes.fallback(client.listener.into())
+                handshakes.fallback(client.entry.certificate())
             }
             _ => CertificateDecision::Refuse,
         }
@@ -236,7 +240,7 @@ impl Worker {
                 (None, _) => self
                     .handshakes
                     .as_ref()
-                    .map_or(CertificateDecision::Refuse, |handshakes| handshakes.fallback(client.listener.into())),
+                    .map_or(CertificateDecision::Refuse, |handshakes| handshakes.fallback(client.entry.certificate())),
             };
             self.proceed(key, decision);
         }

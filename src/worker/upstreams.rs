@@ -69,7 +69,9 @@ impl Worker {
                 self.counters.count(Counter::Dials);
                 let endpoint = backend.endpoint();
                 let preface = endpoint.proxy_header().map_or_else(Box::default, |version| self.preface(job, version));
-                let tls = endpoint.is_secure().then(|| self.backend_tls.as_ref()?.to(endpoint.server_name()));
+                let tls = endpoint
+                    .is_secure()
+                    .then(|| self.backend_tls.as_ref()?.to(endpoint.server_name(), endpoint.is_unverified()));
                 match tls {
                     Some(None) => {
                         self.return_permit(backend.id());

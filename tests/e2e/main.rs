@@ -10,6 +10,7 @@ mod clusters;
 mod departures;
 mod failure;
 mod forwarding;
+mod haproxy;
 mod harness;
 mod headers;
 mod limits;

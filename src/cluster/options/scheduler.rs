@@ -52,15 +52,18 @@ pub enum HashKey {
     Cookie(Box<str>),
     /// The request target.
     Uri,
+    /// The path without the query.
+    Path,
     /// The first segment of the path.
     Segment,
 }
 
 pub(super) const HASH_KEY: Kind<HashKey> = Kind {
-    expected: "client, uri, segment, header:NAME or cookie:NAME",
+    expected: "client, uri, path, segment, header:NAME or cookie:NAME",
     read: |text| match (text, text.split_once(':')) {
         ("client", _) => Some(HashKey::Client),
         ("uri", _) => Some(HashKey::Uri),
+        ("path", _) => Some(HashKey::Path),
         ("segment", _) => Some(HashKey::Segment),
         (_, Some(("header", name))) => (TOKEN.read)(name).map(HashKey::Header),
         (_, Some(("cookie", name))) => (TOKEN.read)(name).map(HashKey::Cookie),

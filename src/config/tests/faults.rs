@@ -202,7 +202,7 @@ fn wrong_listeners() {
 
 #[test]
 fn wrong_drivers() {
-    let expected = format!("\"file:PATH\", {}", crate::directory::redis::EXPECTED);
+    let expected = format!("\"file:PATH\", \"haproxy:PATH\", {}", crate::directory::redis::EXPECTED);
     let table = [
         (
             json!({"driver": "redis://:secret@host:port/2#prefix"}),

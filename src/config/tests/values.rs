@@ -66,6 +66,7 @@ fn defaults() -> Settings {
             source: directory::Source::File("config/routes.json".into()),
             dns_refresh: seconds(30),
         },
+        haproxy: Vec::new(),
         page: page::Settings { static_dir: None },
         admin: admin_defaults(),
         access_log: access_log::Target::Off,

@@ -53,54 +53,63 @@ impl TlsClientTarget {
 #[derive(Debug)]
 pub struct BackendTls {
     config: Arc<ClientConfig>,
+    /// For backends any of whose certificates will do.
+    unverified: Arc<ClientConfig>,
 }
 
 impl Clone for BackendTls {
     fn clone(&self) -> Self {
-        let mut config = ClientConfig::clone(&self.config);
-        config.resumption = Resumption::in_memory_sessions(RESUMABLE);
-        Self { config: Arc::new(config) }
+        let own = |config: &ClientConfig| {
+            let mut config = config.clone();
+            config.resumption = Resumption::in_memory_sessions(RESUMABLE);
+            Arc::new(config)
+        };
+        Self { config: own(&self.config), unverified: own(&self.unverified) }
     }
 }
 
 impl BackendTls {
     /// TLS as in the settings. The error says why the settings cannot be satisfied.
     pub fn new(settings: &BackendSettings) -> Result<Self, String> {
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let builder = match &settings.verification {
-            Verification::Nothing => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptsAnyCertificate))
-            }
-            Verification::System => builder.with_root_certificates(system_roots()?),
-            Verification::Authorities(authorities) => {
-                let mut roots = RootCertStore::empty();
-                for authority in authorities {
-                    roots.add(authority.clone()).map_err(|error| error.to_string())?;
-                }
-                let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
-                let verifier = verifier.build().map_err(|error| error.to_string())?;
-                let verifier = NamedOrSigned { verifier, named: authorities.clone() };
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-            }
-        };
-        let mut config = match &settings.credentials {
-            Some(credentials) => {
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified_key())))
-            }
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.resumption = Resumption::in_memory_sessions(RESUMABLE);
-        Ok(Self { config: Arc::new(config) })
+        let unverified = BackendSettings { verification: Verification::Nothing, ..settings.clone() };
+        Ok(Self { config: client_config(settings)?, unverified: client_config(&unverified)? })
     }
 
     /// How to talk to the backend of this name or address; `None` where it is neither.
-    pub fn to(&self, host: &str) -> Option<TlsClientTarget> {
+    pub fn to(&self, host: &str, is_unverified: bool) -> Option<TlsClientTarget> {
         let name = ServerName::try_from(host.to_owned()).ok()?;
-        Some(TlsClientTarget { config: Arc::clone(&self.config), name })
+        let config = if is_unverified { &self.unverified } else { &self.config };
+        Some(TlsClientTarget { config: Arc::clone(config), name })
     }
+}
+
+fn client_config(settings: &BackendSettings) -> Result<Arc<ClientConfig>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match &settings.verification {
+        Verification::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptsAnyCertificate)),
+        Verification::System => builder.with_root_certificates(system_roots()?),
+        Verification::Authorities(authorities) => {
+            let mut roots = RootCertStore::empty();
+            for authority in authorities {
+                roots.add(authority.clone()).map_err(|error| error.to_string())?;
+            }
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
+            let verifier = verifier.build().map_err(|error| error.to_string())?;
+            let verifier = NamedOrSigned { verifier, named: authorities.clone() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config = match &settings.credentials {
+        Some(credentials) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified_key())))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::in_memory_sessions(RESUMABLE);
+    Ok(Arc::new(config))
 }
 
 /// How to talk to a server that one of the system's authorities has vouched for, in a protocol of any kind. What is wrong

@@ -9,6 +9,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use std::fmt;
 use std::sync::Arc;
+use x509_cert::der::Decode;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 
 /// A certificate chain with its key, ready for use.
 #[derive(Clone)]
@@ -38,6 +41,19 @@ impl Credentials {
     /// Whether both show clients the same.
     pub fn is_same(&self, other: &Self) -> bool {
         self == other && self.0.ocsp == other.0.ocsp
+    }
+
+    /// The names of hosts in the certificate, in lower case.
+    pub fn names(&self) -> Vec<String> {
+        let certificate = self.0.end_entity_cert().ok();
+        let parsed = certificate.and_then(|der| x509_cert::Certificate::from_der(der).ok());
+        let alternatives = parsed.and_then(|parsed| parsed.tbs_certificate.get::<SubjectAltName>().ok().flatten());
+        let names = alternatives.map(|(_, names)| names.0).unwrap_or_default();
+        let host = |name: &GeneralName| match name {
+            GeneralName::DnsName(name) => Some(name.as_str().to_ascii_lowercase()),
+            _ => None,
+        };
+        names.iter().filter_map(host).collect()
     }
 
     /// Whether the certificate is for `name`.

@@ -17,7 +17,7 @@ pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_cer
 pub use expiry::{CertificateInfo, DAY, warn_of_expiry};
 pub use files::{CertificateFiles, FileFault, is_open_to_others, load_certificates, read};
 pub use records::TlsScratch;
-pub use server::{ClientAuth, ServerSettings, Suites, TlsServerContext, Versions};
+pub use server::{ClientAuth, NamedCredentials, ServerSettings, Suites, TlsServerContext, Versions};
 pub use session::{Fault, Session};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};

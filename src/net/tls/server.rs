@@ -7,9 +7,10 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// TLS settings for clients.
@@ -129,6 +130,57 @@ impl TlsServerContext {
         let mut config = self.template.clone();
         config.cert_resolver = Arc::new(SingleCertAndKey::from(credentials.certified_key()));
         Arc::new(config)
+    }
+}
+
+/// A certificate, and the names that it is shown for.
+#[derive(Clone, Debug)]
+pub struct NamedCredentials {
+    /// The certificate.
+    pub credentials: Credentials,
+    /// The names, or `*.suffix`; none for those that stand in it.
+    pub names: Vec<String>,
+}
+
+impl TlsServerContext {
+    /// TLS settings for clients that are shown a certificate by the name that they ask for: the first one where no name
+    /// fits, or none if names are strict.
+    pub fn by_name(&self, certificates: Vec<NamedCredentials>, is_strict: bool) -> Result<Arc<ServerConfig>, String> {
+        let mut names = HashMap::new();
+        let mut first = None;
+        for NamedCredentials { credentials, names: own } in certificates {
+            let key = credentials.certified_key();
+            let own = if own.is_empty() { credentials.names() } else { own };
+            for name in own {
+                names.entry(name).or_insert_with(|| Arc::clone(&key));
+            }
+            first.get_or_insert(key);
+        }
+        if first.is_none() {
+            return Err("no certificate".to_owned());
+        }
+        let fallback = first.filter(|_| !is_strict);
+        let mut config = self.template.clone();
+        config.cert_resolver = Arc::new(ByName { names, fallback });
+        Ok(Arc::new(config))
+    }
+}
+
+/// Certificates by name.
+#[derive(Debug)]
+struct ByName {
+    names: HashMap<String, Arc<CertifiedKey>>,
+    fallback: Option<Arc<CertifiedKey>>,
+}
+
+impl rustls::server::ResolvesServerCert for ByName {
+    fn resolve(&self, hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().and_then(|name| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let wildcard = || name.split_once('.').and_then(|(_, suffix)| self.names.get(&format!("*.{suffix}")));
+            self.names.get(&name).or_else(wildcard).cloned()
+        });
+        found.or_else(|| self.fallback.clone())
     }
 }
 

@@ -6,6 +6,7 @@
 mod monitor;
 mod stand_in;
 
+use super::haproxy::HaproxyManager;
 use super::listeners::Listeners;
 use super::memory::{MemoryPolicy, MemoryTrim};
 use super::report::{ReplaceReason, Report};
@@ -49,6 +50,8 @@ pub(super) struct WorkerDeps {
     pub(super) pages: Arc<Pages>,
     /// The certificates of the addresses.
     pub(super) certificates: certificates::CertificateManager,
+    /// What is served from HAProxy's files.
+    pub(super) haproxy: HaproxyManager,
     /// How many connections each client's address may have.
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
     /// The workers, as the admin service sees them.
@@ -244,8 +247,9 @@ impl WorkerPool {
                 .listeners
                 .as_ref()
                 .map_or_else(|| Ok(Vec::new()), |listeners| listeners.of_worker(number))?,
+            frontends: deps.haproxy.frontends(),
             handoff: self.slots[number].handoff.clone(),
-            tls: deps.certificates.worker_tls(),
+            tls: deps.certificates.worker_tls().or_else(|| deps.haproxy.worker_tls()),
             backend_tls: deps.certificates.backend_tls(),
             limiter: deps.limiter.clone(),
             settings: settings.worker.clone(),

@@ -5,6 +5,7 @@ use super::{WorkerId, WorkerPool, WorkerSlot};
 use crate::worker::{DrainTarget, WorkerCommand};
 use std::io;
 use std::iter;
+use std::net::SocketAddr;
 
 impl WorkerPool {
     /// Makes a neighbour stand in for each empty slot, and ends that for each slot that has a worker again. It is
@@ -34,6 +35,15 @@ impl WorkerPool {
     pub(super) fn works_at(&self, slot: &WorkerSlot) -> Option<WorkerId> {
         let current = slot.current.filter(|_| slot.empty_until.is_none());
         current.filter(|id| self.running.get(id).is_some_and(|each| !each.is_stuck))
+    }
+
+    /// Has all workers accept at these addresses of HAProxy's files, and at no others of them.
+    pub(in super::super) fn serve_at(&mut self, addresses: &[SocketAddr]) {
+        let Some(listeners) = &mut self.listeners else { return };
+        if listeners.serve_at(addresses, &self.deps.settings) {
+            let current: Vec<_> = self.slots.iter().filter_map(|slot| slot.current).collect();
+            current.into_iter().for_each(|id| self.assign_listeners(id));
+        }
     }
 
     /// Tells a worker all doors at which it accepts from now on.

@@ -35,7 +35,7 @@ pub(crate) struct Setup {
     driver: Value,
     pub(crate) launch: Launch,
     /// Where it listens, if that is not to be found out.
-    address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     /// As root the proxy would become another user, who must not write in the directory.
     user: Value,
     /// Where its standard error goes, if not to a file.

@@ -1,0 +1,36 @@
+//! No source at all: no host has a route, and all that is served is served by rules.
+
+use super::dns::DnsResolver;
+use super::{Error, LookupResult, RequestChannels, RouteEvent, SourceCommand, Subscribers};
+use crossbeam_channel::select;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Answers in a thread of its own until the order to stop.
+pub(super) fn start(
+    channels: RequestChannels,
+    subscribers: Subscribers,
+    resolver: DnsResolver,
+) -> Result<JoinHandle<()>, Error> {
+    let thread = std::thread::Builder::new().name("directory".to_owned());
+    let run = move || {
+        // Others look up names by it for as long as this thread lives.
+        let _resolver = resolver;
+        loop {
+            select! {
+                recv(channels.lookups) -> lookup => match lookup {
+                    Ok(lookup) => {
+                        let answer = RouteEvent::LookedUp { host: lookup.host, result: LookupResult::Unknown, keep: true };
+                        subscribers.tell(lookup.core, answer);
+                    }
+                    Err(_) => return,
+                },
+                recv(channels.commands) -> command => match command {
+                    Ok(SourceCommand::Stop) | Err(_) => return,
+                    Ok(_) => {}
+                },
+            }
+        }
+    };
+    thread.spawn(run).map_err(|error| Error::Thread(Arc::new(error)))
+}

@@ -1,0 +1,142 @@
+//! Rules of HAProxy's files: at their listeners they decide in the place of the host.
+
+use super::local_reply::{self, LocalReply};
+use super::output_queue::ByteSink;
+use super::request_context::RequestContext;
+use super::{State, StepContext, WorkerContext};
+use crate::base::reason::FailureReason;
+use crate::cluster::Permit;
+use crate::haproxy::serve::{Dice, Outcome};
+use crate::wire::response::{ResponseEncoding, ResponseHead};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Has the rules of the frontend decide about a request whose head has come.
+#[cold]
+pub(super) fn decide(mut context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+    let dice = dice(cx.core);
+    let Some(evaluation) = &mut cx.common.rules else { return context.resolve(cx) };
+    let WorkerContext { rules: work, buffers, .. } = &mut *cx.core;
+    let outcome = evaluation.decide(context.request.head(), !context.request.is_http11(), dice, work);
+    if let Some(head) = work.changed_request() {
+        context.request.replace_head(head, buffers);
+    }
+    let route = evaluation.route().cloned();
+    match (outcome, route) {
+        (Outcome::Forward, Some(route)) => context.connect(route, cx),
+        (Outcome::Forward | Outcome::NoBackend, _) => context.refuse(FailureReason::NoBackendRule, cx),
+        (Outcome::Close, _) => super::resolving_route::close(context, cx),
+        (Outcome::Respond, _) => respond(context, None, cx),
+        (Outcome::Deny, _) => respond(context, Some(FailureReason::DeniedByRule), cx),
+    }
+}
+
+/// Ends the exchange with the response that the rules have made.
+#[cold]
+pub(super) fn respond(context: Box<RequestContext>, reason: Option<FailureReason>, cx: &mut StepContext<'_>) -> State {
+    if let Some(reason) = reason {
+        cx.common.stats.fail(reason);
+    }
+    let uploaded = context.upload.is_done();
+    give(Some(context), uploaded, reason, cx)
+}
+
+/// Ends the exchange with the page of a failure, as the frontend has it.
+#[cold]
+pub(super) fn fail(
+    context: Option<(Box<RequestContext>, bool)>,
+    reason: FailureReason,
+    cx: &mut StepContext<'_>,
+) -> State {
+    let dice = dice(cx.core);
+    if let Some(evaluation) = &mut cx.common.rules {
+        evaluation.fail(status_of(reason), reason.sentence(), dice, &mut cx.core.rules);
+    }
+    let (context, uploaded) = context.unzip();
+    give(context, uploaded.unwrap_or(false), Some(reason), cx)
+}
+
+/// The status that tells a failure at a frontend of HAProxy's: there, a server that cannot be reached is a 503.
+fn status_of(reason: FailureReason) -> u16 {
+    match reason {
+        FailureReason::ConnectFailed
+        | FailureReason::ConnectTimeout
+        | FailureReason::NameNotResolved
+        | FailureReason::NoBackend
+        | FailureReason::TlsFailed => 503,
+        reason => reason.status(),
+    }
+}
+
+fn give(
+    context: Option<Box<RequestContext>>,
+    uploaded: bool,
+    reason: Option<FailureReason>,
+    cx: &mut StepContext<'_>,
+) -> State {
+    let made = cx.core.rules.take_reply();
+    let debug = context.as_ref().is_some_and(|context| context.request.may_debug());
+    let reply = LocalReply {
+        status: made.status(),
+        fields: made.fields(),
+        retry_after: Duration::ZERO,
+        error: reason.filter(|_| debug),
+        body: made.body(),
+    };
+    let state = reply.give(context, uploaded, cx);
+    cx.core.rules.put_reply(made);
+    state
+}
+
+/// Puts the head of a response into the output, as the rules leave it. An error is what becomes of the response instead.
+#[cold]
+pub(super) fn put_head(
+    context: &RequestContext,
+    head: &ResponseHead<'_, '_>,
+    encoding: &ResponseEncoding<'_>,
+    cx: &mut StepContext<'_>,
+) -> Result<(), Outcome> {
+    let dice = dice(cx.core);
+    let place = cx.common.permit.as_ref().map(Permit::place);
+    let debug = local_reply::debug_fields(&context.request, cx.common, cx.core);
+    let mut bytes = cx.core.buffers.take();
+    let capacity = bytes.capacity();
+    head.write(encoding, &mut bytes);
+    if let Some(debug) = debug {
+        debug.put(&mut bytes);
+    }
+    bytes.extend_from_slice(b"\r\n");
+    let WorkerContext { rules: work, output, buffers, .. } = &mut *cx.core;
+    buffers.note_growth(&bytes, capacity);
+    let outcome = match &mut cx.common.rules {
+        Some(evaluation) if evaluation.sees_response() => {
+            evaluation.respond((context.request.head(), &bytes), place, dice, work)
+        }
+        _ => {
+            work.pass_response(&bytes);
+            Outcome::Forward
+        }
+    };
+    buffers.give(bytes);
+    if outcome != Outcome::Forward {
+        return Err(outcome);
+    }
+    output.client.make(|out| out.extend_from_slice(work.response()));
+    cx.common.stats.status = work.response_status();
+    Ok(())
+}
+
+/// Ends an exchange whose response is not to reach the client.
+#[cold]
+pub(super) fn drop_response(context: Box<RequestContext>, outcome: Outcome, cx: &mut StepContext<'_>) -> State {
+    cx.release(false);
+    match outcome {
+        Outcome::Respond => respond(context, None, cx),
+        Outcome::Close => super::resolving_route::close(context, cx),
+        _ => respond(context, Some(FailureReason::DeniedByRule), cx),
+    }
+}
+
+fn dice(core: &mut WorkerContext) -> Dice {
+    let since = core.wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Dice { unix_seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), random: core.rng.u32(..) }
+}

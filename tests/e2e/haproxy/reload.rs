@@ -1,0 +1,60 @@
+//! A file that changes: by difference, all or nothing.
+
+use super::{DEFAULTS, at, named, server, setup};
+use crate::support::{canned, until, unused_address};
+use nix::sys::signal::Signal;
+use std::net::TcpStream;
+
+#[test]
+fn a_change_is_taken_by_difference_and_a_faulty_file_changes_nothing() {
+    let (a, b) = (named("a"), named("b"));
+    let file =
+        |address, servers: &str| format!("frontend www\n bind {address}\n default_backend web\nbackend web\n{servers}");
+    let proxy = setup(|address| file(address, &server("a", &a, ""))).workers(1).start();
+    let mut client = proxy.client();
+    client.get("www", "/1").expect_ok("a /1");
+    let write = |text: &str| proxy.replace("haproxy.cfg", &format!("{DEFAULTS}{text}"));
+    write(&file(proxy.address(), &(server("a", &a, "disabled") + &server("b", &b, ""))));
+    until("the new server serves", || client.get("www", "/2").text() == "b /2");
+    write(&file(proxy.address(), " server a 127.0.0.1:1 weigth 5\n"));
+    until("the fault is named", || proxy.stderr().contains("haproxy.cfg:10:23: wrong server"));
+    proxy.signal(Signal::SIGHUP);
+    client.get("www", "/3").expect_ok("b /3");
+    write(&file(proxy.address(), &(server("a", &a, "") + &server("b", &b, "disabled"))));
+    until("the first server serves again", || client.get("www", "/4").text() == "a /4");
+    assert_eq!(a.connections(), 1, "a server that stays keeps its connections");
+}
+
+#[test]
+fn listeners_come_and_go_while_it_runs() {
+    let web = named("web");
+    let (first, second) = (unused_address(), unused_address());
+    let file = |addresses: &[std::net::SocketAddr]| {
+        let binds: String = addresses.iter().map(|address| format!(" bind {address}\n")).collect();
+        format!("{DEFAULTS}frontend www\n{binds} default_backend web\nbackend web\n{}", server("s", &web, ""))
+    };
+    let proxy = at(first, setup(|_| String::new())).file("haproxy.cfg", &file(&[first])).start();
+    let mut old = proxy.client();
+    old.get("www", "/").expect_ok("web /");
+    proxy.replace("haproxy.cfg", &file(&[first, second]));
+    until("the new address is served", || TcpStream::connect(second).is_ok());
+    let mut client = crate::support::client::Client::over(Box::new(crate::support::client::connect(second, None)));
+    client.exchange(canned::get("www", "/new")).expect_ok("web /new");
+    proxy.replace("haproxy.cfg", &file(&[second]));
+    until("the old address is left", || TcpStream::connect(first).is_err());
+    old.get("www", "/still").expect_ok("web /still");
+    client.exchange(canned::get("www", "/new2")).expect_ok("web /new2");
+}
+
+#[test]
+fn the_check_and_the_start_say_the_same() {
+    let text = "frontend www\n bind ADDRESS\n http-request deny if { ssl_c_used }\n default_backend web\nbackend web\n server s 127.0.0.1:1\n";
+    let (is_good, said) = setup(|address| text.replace("ADDRESS", &address.to_string())).dry();
+    assert!(!is_good && said.contains("haproxy.cfg:8:2: refused"), "{said}");
+    let (status, said) = setup(|address| text.replace("ADDRESS", &address.to_string())).start_in_vain();
+    assert!(!status.success() && said.contains("haproxy.cfg:8:2: refused"), "{said}");
+    let lossy = setup(|address| text.replace("ADDRESS", &address.to_string()));
+    let driver = serde_json::json!({"url": "haproxy:haproxy.cfg", "lossy": true});
+    let (is_good, said) = lossy.driver(driver).dry();
+    assert!(is_good, "{said}");
+}
