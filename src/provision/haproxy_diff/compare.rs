@@ -1,0 +1,123 @@
+//! One request, and what came of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Fields that each program writes in its own way, or that belong to the connection.
+const OWN: [&str; 6] = ["connection", "keep-alive", "date", "transfer-encoding", "content-length", "via"];
+
+/// What a client and a server have seen of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// 0 where the connection was closed without a response.
+    status: u16,
+    /// Names in lower case, and values.
+    fields: BTreeMap<String, Vec<String>>,
+    /// What the echo tells, if the response is one: the backend, the request line, and the fields.
+    echo: Option<(String, String, BTreeMap<String, Vec<String>>)>,
+}
+
+impl Seen {
+    /// The status of the response; 0 where there was none.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.status, self.fields)?;
+        match &self.echo {
+            Some((backend, line, fields)) => write!(f, " from {backend}: {line} {fields:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sends a request on a connection of its own.
+pub(super) fn fetch(address: SocketAddr, request: &[u8]) -> Seen {
+    exchange(address, request).map(|bytes| read(&bytes)).unwrap_or_default()
+}
+
+fn exchange(address: SocketAddr, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(request)?;
+    let is_head = request.starts_with(b"HEAD ");
+    let mut bytes = Vec::new();
+    let mut room = [0; 16 * 1024];
+    loop {
+        if is_whole(&bytes, is_head) {
+            return Ok(bytes);
+        }
+        match stream.read(&mut room)? {
+            0 => return Ok(bytes),
+            count => bytes.extend_from_slice(&room[..count]),
+        }
+    }
+}
+
+/// Whether a response has come whole, where its head says how long it is.
+fn is_whole(bytes: &[u8], is_head: bool) -> bool {
+    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    let is_bodiless = is_head || head.starts_with("http/1.1 304") || head.starts_with("http/1.1 204");
+    is_bodiless || length.is_some_and(|length| bytes.len() >= end + 4 + length)
+}
+
+fn read(bytes: &[u8]) -> Seen {
+    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Seen::default() };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);
+    let fields = fields(lines);
+    let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
+    let echo = fields.contains_key("x-echo").then(|| {
+        let mut lines = body.lines();
+        let backend = lines.next().unwrap_or_default().to_owned();
+        (backend, lines.next().unwrap_or_default().to_owned(), self::fields(lines))
+    });
+    Seen { status, fields, echo }
+}
+
+fn fields<'l>(lines: impl Iterator<Item = &'l str>) -> BTreeMap<String, Vec<String>> {
+    let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let name = name.to_ascii_lowercase();
+        if !OWN.contains(&name.as_str()) {
+            fields.entry(name).or_default().push(value.trim().to_owned());
+        }
+    }
+    fields
+}
+
+/// The kind of a difference.
+pub(super) fn difference(haproxy: &Seen, sluice: &Seen) -> Option<String> {
+    if haproxy.status != sluice.status {
+        return Some(format!("status {} and {}", haproxy.status, sluice.status));
+    }
+    match (&haproxy.echo, &sluice.echo) {
+        (Some(theirs), Some(ours)) => {
+            if theirs.0 != ours.0 {
+                return Some("backend".to_owned());
+            }
+            if theirs.1 != ours.1 {
+                return Some("request line at the server".to_owned());
+            }
+            if let Some(name) = differing(&theirs.2, &ours.2) {
+                return Some(format!("request field {name} at the server"));
+            }
+        }
+        (None, None) => {}
+        _ => return Some("one response is the server's, and one is not".to_owned()),
+    }
+    differing(&haproxy.fields, &sluice.fields).map(|name| format!("response field {name}"))
+}
+
+fn differing(one: &BTreeMap<String, Vec<String>>, other: &BTreeMap<String, Vec<String>>) -> Option<String> {
+    one.keys().chain(other.keys()).find(|name| one.get(*name) != other.get(*name)).cloned()
+}
