@@ -116,6 +116,8 @@ fields! {
     Pattern = "pattern";
     /// The backend that was chosen last.
     Backend = "backend";
+    /// The bucket of the request.
+    Bucket = "bucket";
     /// Why the request failed.
     Reason = "reason";
     /// The time of the request, in seconds.
@@ -180,7 +182,7 @@ impl Template {
 impl Format {
     /// No line is longer: its texts, and what stands between them.
     pub(super) fn line_limit(&self) -> usize {
-        const TEXTS: usize = 11;
+        const TEXTS: usize = 12;
         match self {
             Self::Hipache | Self::Combined | Self::Json => TEXTS * TEXT_BYTES + 1024,
             Self::Template(Template(pieces)) => {
@@ -241,6 +243,7 @@ fn value_of<'a>(field: LogField, record: &LogRecord<'a>) -> Value<'a> {
         LogField::Frontend => Value::Text(record.frontend_id),
         LogField::Pattern => Value::Text(record.pattern),
         LogField::Backend => Value::Text(record.backend_url.map(str::as_bytes)),
+        LogField::Bucket => Value::Text(record.bucket.map(str::as_bytes)),
         LogField::Reason => Value::Text(record.reason.map(str::as_bytes)),
         LogField::Total => Value::Seconds(Some(record.total)),
         LogField::BackendTime => Value::Seconds(record.backend),

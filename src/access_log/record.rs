@@ -47,6 +47,8 @@ pub struct LogRecord<'a> {
     pub backend_url: Option<&'a str>,
     /// Why the request ended otherwise than by a backend's response.
     pub reason: Option<&'static str>,
+    /// The bucket of the request.
+    pub bucket: Option<&'a str>,
     /// Whether the client's connection is encrypted.
     pub is_secure: bool,
     /// The wait for a connection to the backend.
@@ -79,6 +81,7 @@ impl Default for LogRecord<'_> {
             pattern: None,
             backend_url: None,
             reason: None,
+            bucket: None,
             is_secure: false,
             queue: None,
             connect: None,

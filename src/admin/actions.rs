@@ -82,7 +82,10 @@ fn treat(key: &str, verb: &str, query: &Query, sources: &Sources) -> Response {
     };
     let now = sources.clock.now();
     match verb {
-        "disable" => member.state.set_disabled(true, now),
+        "disable" => {
+            member.state.set_disabled(true, now);
+            cluster.serve(now);
+        }
         "enable" if member.attributes.is_disabled => {
             return Response::problem(409, "the list says that this backend is disabled: it has to be changed there");
         }

@@ -4,6 +4,7 @@ use super::Sources;
 use crate::base::clock::Moment;
 use crate::cluster::{Cluster, Member, Route, Second};
 use crate::health::Observation;
+use crate::shaper::BucketView;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct Load {
 pub(super) struct Clusters {
     pub(super) count: u64,
     pub(super) loads: Vec<(String, Load)>,
+    /// The buckets of those that have some.
+    pub(super) buckets: Vec<(String, Vec<BucketView>)>,
 }
 
 impl Clusters {
@@ -42,11 +45,14 @@ impl Clusters {
         let mut recent: Vec<(u64, &Arc<Cluster>)> =
             all.iter().map(|cluster| (sum(&cluster.admission.history().read(now)).0, cluster)).collect();
         recent.sort_by_key(|(recent, _)| std::cmp::Reverse(*recent));
-        let loads = recent.iter().take(most).map(|(_, cluster)| {
+        let busiest = || recent.iter().take(most).map(|(_, cluster)| cluster);
+        let loads = busiest().map(|cluster| {
             let routes = own_routes(cluster, sources);
             (cluster.key.to_string(), load_of(cluster, &routes, now))
         });
-        Self { count: all.len() as u64, loads: loads.collect() }
+        let shared = busiest().filter(|cluster| cluster.has_buckets());
+        let buckets = shared.map(|cluster| (cluster.key.to_string(), cluster.buckets()));
+        Self { count: all.len() as u64, loads: loads.collect(), buckets: buckets.collect() }
     }
 }
 

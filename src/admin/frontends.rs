@@ -1,5 +1,6 @@
 //! Views of the clusters and of their backends, with search and pages.
 
+use super::buckets;
 use super::clusters::{Load, all_routes, health_of, load_of, own_routes};
 use super::query::Query;
 use super::{Response, Sources};
@@ -49,6 +50,7 @@ pub(super) fn one(key: &str, sources: &Sources) -> Response {
     view["queued"] = cluster.admission.queued().into();
     view["dropped"] = cluster.admission.dropped().into();
     view["tunnels"] = cluster.admission.tunnels().into();
+    view["buckets"] = buckets::tree(&cluster);
     view["backends"] = cluster.members.iter().map(|member| backend(&cluster, member, &routes, now)).collect();
     Response::json(&view)
 }

@@ -6,6 +6,7 @@ use super::{Response, Sources, process, status};
 use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
+use crate::shaper::BucketView;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// The greatest number of clusters that have series of their own: the busiest ones of the last minute.
 const MAX_CLUSTERS: usize = 100;
+
+/// The greatest number of buckets, of all these clusters together, that have series of their own.
+const MAX_BUCKETS: usize = 1000;
 
 /// What OpenMetrics text begins its type with; who accepts it says so.
 const OPEN_METRICS: &str = "application/openmetrics-text";
@@ -81,7 +85,8 @@ impl Collector for Snapshot {
         self.put_requests(&mut out)?;
         self.put_workers(&mut out)?;
         self.put_source(&mut out)?;
-        self.put_clusters(&mut out)
+        self.put_clusters(&mut out)?;
+        self.put_buckets(&mut out)
     }
 }
 
@@ -165,6 +170,32 @@ impl Snapshot {
         out.gauges("cluster_waiting", "Requests that wait for a slot.", None, gauge(|load| load.waiting))?;
         out.gauges("cluster_backends", "Backends of the cluster.", None, gauge(|load| load.members))?;
         out.gauges("cluster_backends_up", "Those that may serve.", None, gauge(|load| load.up))
+    }
+
+    fn put_buckets(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let each = |read: fn(&BucketView) -> u64| {
+            let of_cluster = move |(key, views): &(String, Vec<BucketView>)| {
+                let labels = |view: &BucketView| [("cluster", key.clone()), ("bucket", view.name.clone())];
+                views.iter().map(|view| (labels(view), read(view))).collect::<Vec<_>>()
+            };
+            self.clusters.buckets.iter().flat_map(of_cluster).take(MAX_BUCKETS)
+        };
+        let gauge = |read| each(read).map(|(labels, value)| (labels, signed(value)));
+        out.gauges("bucket_rate", "Assured tokens of the bucket.", None, gauge(|view| view.rate.into()))?;
+        out.gauges("bucket_ceil", "The greatest number of tokens.", None, gauge(|view| view.ceil.into()))?;
+        out.gauges("bucket_in_flight", "Tokens in use.", None, gauge(|view| view.held.into()))?;
+        out.gauges("bucket_waiting", "Requests that wait for a token.", None, gauge(|view| view.queued.into()))?;
+        out.counters("bucket_tokens", "Tokens that requests of the bucket took.", each(|view| view.taken))?;
+        out.counters("bucket_queued", "Requests that waited for a token.", each(|view| view.queued_total))?;
+        let help = "Requests that found no place in the queue, or waited for too long.";
+        out.counters("bucket_dropped", help, each(super::buckets::dropped))?;
+        let help = "The time that these waits took, of those that ended with a token";
+        let mut family = out.0.encode_descriptor("bucket_waited", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for (labels, micros) in each(|view| u64::try_from(view.waited.as_micros()).unwrap_or(u64::MAX)) {
+            let seconds = Duration::from_micros(micros).as_secs_f64();
+            ConstCounter::new(seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

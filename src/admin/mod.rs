@@ -6,6 +6,7 @@
 
 mod access;
 mod actions;
+mod buckets;
 mod clusters;
 mod dashboard;
 mod frontends;

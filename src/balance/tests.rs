@@ -1,6 +1,6 @@
 use super::*;
 use crate::cluster::{
-    Backend, BackendId, BackendUrl, Choice, ClusterSpec, GrantSink, Joined, Options, Ticket, Waiter, key_of,
+    Backend, BackendId, BackendUrl, Choice, ClusterSpec, GrantSink, Granted, Joined, Options, Ticket, Waiter, key_of,
 };
 use std::time::Duration;
 
@@ -152,14 +152,15 @@ fn a_newcomer_does_not_overtake_but_learns_that_nothing_is_up() {
     #[derive(Debug)]
     struct Nowhere;
     impl GrantSink for Nowhere {
-        fn grant(&self, _: u64, _: Ticket, permit: Permit) -> Result<(), Permit> {
-            Err(permit)
+        fn grant(&self, _: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
+            Err(granted)
         }
     }
     let cluster = cluster(&["capacity=1", ""], &[]);
     let mut client = Client::new();
     let held = cluster.try_take(0, Moment::ZERO).expect("room");
-    let waiter = Waiter { sink: Arc::new(Nowhere), exchange: 1, choice: Choice::Only(BackendId::new(1)) };
+    let waiter =
+        Waiter { sink: Arc::new(Nowhere), exchange: 1, choice: Choice::Only(BackendId::new(1)), has_token: false };
     assert!(matches!(cluster.join(waiter, None, Moment::ZERO), Joined::Waiting(_)));
     assert!(matches!(client.ask_but(&cluster, &|_| true), Admit::Full));
     assert!(matches!(client.ask_but(&cluster, &|_| false), Admit::Unavailable));

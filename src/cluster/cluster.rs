@@ -1,6 +1,6 @@
 //! A cluster: the members that serve one frontend, how one is chosen, and who holds slots.
 
-use super::admission::Admission;
+use super::admission::{Admission, Classes};
 use super::attributes::Role;
 use super::member::Member;
 use super::options::{Options, Scheduler};
@@ -25,6 +25,10 @@ pub struct Cluster {
     pub options: Arc<Options>,
     /// The part that outlives edits.
     pub admission: Arc<Admission>,
+    /// The classes of requests, where the option `buckets` applies.
+    pub(super) classes: Option<Classes>,
+    /// Why the option `buckets` does not apply, or not as it is written.
+    pub buckets_problem: Option<Box<str>>,
     tables: Tables,
 }
 
@@ -50,16 +54,19 @@ pub enum Service {
 }
 
 impl Cluster {
-    /// A cluster of these members. It serves waiting requests once it is published.
+    /// A cluster of these members. It serves waiting requests once it is published; its buckets apply at once.
     pub(super) fn new(
         key: Box<str>,
         id: Box<str>,
         members: Box<[Member]>,
         options: Arc<Options>,
         admission: Arc<Admission>,
+        now: Moment,
     ) -> Self {
         let tables = Tables::new(&members, options.scheduler);
-        Self { key, id, members, options, admission, tables }
+        let (classes, buckets_problem) = admission.shape(&members, &options, now);
+        let buckets_problem = buckets_problem.map(String::into_boxed_str);
+        Self { key, id, members, options, admission, classes, buckets_problem, tables }
     }
 
     /// The members that serve at `now`. `may_serve` leaves out those that the request has tried or that its host marks
@@ -89,9 +96,11 @@ impl Cluster {
         self.tables.has_capacities && self.members.iter().any(is_ramping)
     }
 
-    /// Gives free slots to waiting requests, oldest first. To be called when room may have appeared otherwise than by a
-    /// slot that was given back: a member is up again or enabled.
+    /// Gives free slots to waiting requests, oldest first, and computes the number of tokens anew where there are buckets.
+    /// To be called when the room has changed otherwise than by an edit or a slot that was given back: a member is up, down,
+    /// enabled or disabled.
     pub fn serve(&self, now: Moment) {
+        self.admission.update_root(now);
         self.admission.serve(now);
     }
 

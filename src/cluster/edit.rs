@@ -64,6 +64,7 @@ impl Cluster {
             members.into(),
             Arc::clone(spec.options),
             Arc::clone(&admission),
+            now,
         );
         let cluster = Arc::new(cluster);
         cluster.publish(now);

@@ -69,7 +69,7 @@ impl MemberState {
         self.is_down.load(Ordering::Relaxed)
     }
 
-    /// Notes the verdict of a monitor. [`Cluster::serve`](super::Cluster::serve) is to follow where the member is up.
+    /// Notes the verdict of a monitor; then [`Cluster::serve`](super::Cluster::serve) is to follow.
     pub fn set_down(&self, is_down: bool, now: Moment) {
         if self.is_down.swap(is_down, Ordering::SeqCst) && !is_down {
             self.up_since.store(now.as_micros(), Ordering::Relaxed);

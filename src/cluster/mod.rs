@@ -18,7 +18,7 @@ mod ring;
 mod rotation;
 mod route;
 
-pub use admission::{Admission, Choice, GrantSink, Joined, Permit, Ticket, Waiter};
+pub use admission::{Admission, Choice, GrantSink, Granted, HeldToken, Joined, Permit, Ticket, TokenRequest, Waiter};
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
 pub use backend::{Addresses, Backend, BackendId};
 pub use backend_url::{BackendUrl, BackendUrlError};
@@ -27,7 +27,7 @@ pub use edit::ClusterSpec;
 pub use endpoint::Endpoint;
 pub use history::{History, SECONDS, Second};
 pub use member::{Member, MemberState};
-pub use options::{DEFINITIONS, Definition, HashKey, OptionError, Options, Queue, Scheduler, Timeouts};
+pub use options::{ClassRules, DEFINITIONS, Definition, HashKey, OptionError, Options, Queue, Scheduler, Timeouts};
 pub use ring::{Ring, key_of};
 pub use rotation::Rotation;
 pub use route::{Mark, Route};

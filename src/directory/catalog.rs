@@ -215,6 +215,10 @@ impl Catalog {
         let entries = record.backends.iter().map(|url| (url, self.backends.get(url.endpoint()))).collect();
         let spec = ClusterSpec { key, id: &record.id, entries, options: &record.options };
         let cluster = Cluster::edit(before.as_deref(), spec, now);
+        let known = before.as_ref().and_then(|before| before.buckets_problem.as_ref());
+        if let Some(problem) = cluster.buckets_problem.as_ref().filter(|problem| known != Some(problem)) {
+            log::warn!("{key}: {problem}");
+        }
         if self.clusters.put(&cluster) >= self.purge_clusters_at {
             self.purge_clusters_at = MIN_PURGE.max(2 * self.clusters.purge());
         }

@@ -5,7 +5,7 @@ use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
 use super::tunnel::Tunnel;
-use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, caching, local_reply};
+use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, caching, classes, local_reply};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::health::Observation;
@@ -254,6 +254,7 @@ fn put_head(
     let session = request.and_then(|request| affinity::session_cookie(request, cx.common, cx.core.now));
     let via = cx.core.settings.via.as_deref().filter(|_| !is_ruled);
     let encoding = ResponseEncoding { chunked: false, to_http11: true, persistence, via };
+    let bucket = request.and_then(|_| classes::bucket_field(cx.common));
     cx.core.output.client.make(|out| {
         head.write(&encoding, out);
         if let Some(debug) = debug {
@@ -261,6 +262,9 @@ fn put_head(
         }
         if let Some(session) = session {
             session.put(out);
+        }
+        if let Some(bucket) = bucket {
+            bucket.put(out);
         }
         out.extend_from_slice(b"\r\n");
     });

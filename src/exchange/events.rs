@@ -9,7 +9,7 @@ use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cache::fill::{FillEnd, FillStart};
 use crate::cache::store::Store;
-use crate::cluster::{Permit, Route, Ticket};
+use crate::cluster::{HeldToken, Permit, Route, Ticket};
 use crate::haproxy::serve::Workspace;
 use crate::health::Observation;
 use crate::page::Pages;
@@ -62,13 +62,17 @@ pub enum Input<'a> {
     Route(Result<Arc<Route>, FailureReason>),
     /// The request has a place in the queue of its cluster ([`Effect::Enqueue`]).
     Enqueued(Ticket),
+    /// The request has a place in the queue of its bucket, and until then it waits.
+    EnqueuedUntil(Ticket, Moment),
     /// The request, which has joined the queue, has a slot of this member.
     Granted(Permit),
+    /// The request, which has joined the queue, has a token: now it may have a slot.
+    GrantedToken(HeldToken),
     /// The part of the request in the fill of its object ([`Effect::JoinFill`]).
     Fill(FillStart),
     /// The end of the fill that the request waits for.
     FillEnded(FillEnd),
-    /// The queue of the cluster is full.
+    /// The queue of the cluster, or of the bucket, is full.
     QueueFull,
     /// The response to [`Effect::AskService`].
     Service(Box<ServiceResponse>),
@@ -105,8 +109,8 @@ pub enum Effect {
     },
     /// Have the request join the fill of [`Exchange::fill_request`](super::Exchange::fill_request); say it by [`Input::Fill`].
     JoinFill,
-    /// Have the request join the queue of its cluster ([`Exchange::queue_request`](super::Exchange::queue_request)); say it
-    /// by [`Input::Enqueued`], [`Input::Granted`] or [`Input::QueueFull`].
+    /// Have the request join a queue ([`Exchange::queue_request`](super::Exchange::queue_request)); say it by
+    /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`] or [`Input::QueueFull`].
     Enqueue,
     /// The member of [`Exchange::permit`](super::Exchange::permit) behaved as a dead backend does, and was
     /// marked.

@@ -6,7 +6,7 @@ use super::caching::Tee;
 use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, affinity, local_reply, rules};
+use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, affinity, classes, local_reply, rules};
 use crate::base::reason::FailureReason;
 use crate::haproxy::serve::Outcome;
 use crate::health::Observation;
@@ -261,6 +261,7 @@ fn put_head(
     let encoding = ResponseEncoding { chunked, to_http11, persistence, via: cx.core.settings.via.as_deref() };
     let debug = local_reply::debug_fields(request, cx.common, cx.core);
     let session = affinity::session_cookie(request, cx.common, cx.core.now);
+    let bucket = classes::bucket_field(cx.common);
     cx.core.output.client.make(|out| {
         head.write(&encoding, out);
         if let Some(debug) = debug {
@@ -268,6 +269,9 @@ fn put_head(
         }
         if let Some(session) = session {
             session.put(out);
+        }
+        if let Some(bucket) = bucket {
+            bucket.put(out);
         }
         if let Some(caching) = &context.caching {
             caching.put_fields(request, out);

@@ -4,7 +4,7 @@ use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
-use super::{CommonState, Disposition, State, StepContext, WorkerContext, rules};
+use super::{CommonState, Disposition, State, StepContext, WorkerContext, classes, rules};
 use crate::base::reason::FailureReason;
 use crate::cluster::Permit;
 use crate::page;
@@ -105,6 +105,7 @@ impl LocalReply<'_> {
 
     fn put(&self, request: Option<&Request>, keep_alive: bool, cx: &mut StepContext<'_>) {
         cx.common.stats.status = self.status;
+        let bucket = classes::bucket_field(cx.common);
         cx.core.output.client.make(|out| {
             out.extend_from_slice(b"HTTP/1.1 ");
             put_number(out, u64::from(self.status));
@@ -117,6 +118,9 @@ impl LocalReply<'_> {
                 out.extend_from_slice(b"Retry-After: ");
                 put_number(out, self.retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
                 out.extend_from_slice(b"\r\n");
+            }
+            if let Some(bucket) = bucket {
+                bucket.put(out);
             }
             if let Some(reason) = self.error {
                 put_all(out, &["X-Debug-Error: ", reason.name(), "\r\n"]);

@@ -29,6 +29,7 @@ mod awaiting_fill;
 mod awaiting_response;
 mod body_forwarder;
 mod caching;
+mod classes;
 mod connecting;
 mod events;
 mod flushing_response;
@@ -54,7 +55,7 @@ pub use awaiting_fill::FillRequest;
 pub use events::{Disposition, Effect, Effects, Flushed, Input, Output, Side, WorkerContext};
 pub use local_service::{ServiceRequest, ServiceResponse};
 pub use output_queue::{OutputQueue, PendingWrite};
-pub use queued::QueueRequest;
+pub use queued::{QueueRequest, Wanted};
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
@@ -86,6 +87,8 @@ impl Exchange {
             stats: RequestStats::new(now),
             route: None,
             permit: None,
+            token: None,
+            bucket: None,
             deadline: now + settings.head_timeout,
             is_encrypted: peer.secure,
             is_last: false,
@@ -366,10 +369,15 @@ impl Exchange {
         self.common.mark()
     }
 
-    /// How the request joins the queue of its cluster, where it is to.
+    /// The name of the bucket that the request belongs to, where its cluster has buckets.
+    pub fn bucket(&self) -> Option<&str> {
+        self.common.bucket_name()
+    }
+
+    /// How the request joins the queue of its bucket or its cluster, where it is to.
     pub fn queue_request(&self, now: Moment) -> Option<QueueRequest> {
         match (&self.state, &self.common.route) {
-            (State::Queued(state), Some(route)) => Some(state.request(route, now)),
+            (State::Queued(state), Some(route)) => Some(state.request(route, &self.common, now)),
             _ => None,
         }
     }
@@ -382,7 +390,7 @@ impl Exchange {
         }
     }
 
-    /// Whether a slot that is granted to this ticket is of use.
+    /// Whether a slot or a token that is granted to this ticket is of use.
     pub fn waits_with(&self, ticket: Ticket) -> bool {
         matches!(&self.state, State::Queued(state) if state.waits_with(ticket))
     }

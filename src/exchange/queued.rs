@@ -1,10 +1,11 @@
-//! No member has room: the request waits for a slot.
+//! The request waits for a slot, as no member has room; or for a token, as its bucket has none.
 
 use super::request_context::RequestContext;
-use super::{Effect, Input, State, StepContext};
+use super::{CommonState, Effect, Input, State, StepContext};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Admission, Choice, Cluster, Permit, Route, Ticket};
+use crate::cluster::{Admission, Choice, Cluster, HeldToken, Permit, Route, Ticket};
+use crate::shaper::BucketId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,10 +41,24 @@ impl Drop for Waiting {
 pub struct QueueRequest {
     /// The cluster.
     pub cluster: Arc<Cluster>,
-    /// The members that may serve the request.
-    pub choice: Choice,
+    /// What it waits for.
+    pub wanted: Wanted,
     /// The place that it has already.
     pub ticket: Option<Ticket>,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// A token of this bucket.
+    Token(BucketId),
+    /// A slot.
+    Slot {
+        /// The members that may serve the request.
+        choice: Choice,
+        /// It has a token.
+        has_token: bool,
+    },
 }
 
 impl Queued {
@@ -68,6 +83,11 @@ impl Queued {
 
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
         match input {
+            Input::EnqueuedUntil(ticket, until) => {
+                self.until = until;
+                cx.common.deadline = self.next_look(cx).min(until);
+                self.step(Input::Enqueued(ticket), cx)
+            }
             Input::Enqueued(ticket) => {
                 if let Some(route) = cx.common.route.as_ref().filter(|_| self.waiting.is_none()) {
                     self.waiting = Some(Waiting { admission: Arc::clone(&route.cluster.admission), ticket });
@@ -75,10 +95,11 @@ impl Queued {
                 State::Queued(self)
             }
             Input::Granted(permit) => self.granted(permit, cx),
+            Input::GrantedToken(token) => self.granted_token(token, cx),
             Input::QueueFull => self.context.refuse(FailureReason::QueueFull, cx),
             Input::Deadline if self.until <= cx.core.now => {
                 if let Some(waiting) = &self.waiting {
-                    waiting.admission.note_timeout();
+                    waiting.admission.time_out(waiting.ticket);
                 }
                 self.context.refuse(FailureReason::QueueTimeout, cx)
             }
@@ -104,6 +125,20 @@ impl Queued {
         State::Queued(self)
     }
 
+    /// Now the request may have a slot. If there is none, it waits for the rest of its time.
+    fn granted_token(self, token: HeldToken, cx: &mut StepContext<'_>) -> State {
+        let Some(route) = cx.common.route.clone() else { return State::Queued(self) };
+        cx.common.stats.end_queue(cx.core.now);
+        cx.common.token = token.into_token(&route.cluster);
+        let until = self.until;
+        let mut state = self.context.choose(&route, cx);
+        if let State::Queued(state) = &mut state {
+            state.until = until;
+            cx.common.deadline = cx.common.deadline.min(until);
+        }
+        state
+    }
+
     /// When room may have appeared without an event: a mark of the host ends, or a capacity has risen.
     fn next_look(&self, cx: &StepContext<'_>) -> Moment {
         let now = cx.core.now;
@@ -112,10 +147,14 @@ impl Queued {
         if route.cluster.is_ramping(now) { first_end.min(now + RAMP_STEP) } else { first_end }
     }
 
-    pub(super) fn request(&self, route: &Arc<Route>, now: Moment) -> QueueRequest {
+    pub(super) fn request(&self, route: &Arc<Route>, common: &CommonState, now: Moment) -> QueueRequest {
+        let wanted = match common.needs_token(route) {
+            true => Wanted::Token(common.bucket.unwrap_or(BucketId::UNCLASSIFIED)),
+            false => Wanted::Slot { choice: self.context.choice(route, now), has_token: common.token.is_some() },
+        };
         QueueRequest {
             cluster: Arc::clone(&route.cluster),
-            choice: self.context.choice(route, now),
+            wanted,
             ticket: self.waiting.as_ref().map(|waiting| waiting.ticket),
         }
     }

@@ -6,13 +6,14 @@ use super::min_rate::MinRateMonitor;
 use super::queued::Queued;
 use super::request::Request;
 use super::{
-    Disposition, Effect, Side, State, StepContext, WorkerContext, affinity, connecting, local_reply, resolving_route,
+    Disposition, Effect, Side, State, StepContext, WorkerContext, affinity, classes, connecting, local_reply,
+    resolving_route,
 };
 use crate::balance::{self, Admit};
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{BackendId, Choice, Mark, Member, Options, Permit, Route, Scheduler};
+use crate::cluster::{BackendId, Choice, Mark, Member, Options, Permit, Route, Scheduler, Service};
 use crate::wire::body::BodyLength;
 use crate::wire::chunked::ChunkFault;
 use crate::wire::forwarded::Peer;
@@ -189,9 +190,10 @@ impl RequestContext {
         }
     }
 
-    /// Asks for the route.
+    /// Asks for the route. It may lead to another cluster: a token of this one is given back.
     pub(super) fn resolve(mut self: Box<Self>, cx: &mut StepContext<'_>) -> State {
         self.resolves += 1;
+        cx.common.give_back_token();
         cx.effect(Effect::Resolve);
         cx.deadline_in(cx.core.settings.connect_timeout);
         State::ResolvingRoute(resolving_route::ResolvingRoute { context: self })
@@ -211,7 +213,31 @@ impl RequestContext {
         self.choose(&route, cx)
     }
 
-    fn choose(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+    /// Chooses a member. A cluster with buckets gives a token first.
+    pub(super) fn choose(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        match cx.common.needs_token(route) {
+            true => self.choose_with_token(route, cx),
+            false => self.choose_member(route, cx),
+        }
+    }
+
+    #[inline(never)]
+    fn choose_with_token(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        let bucket = classes::bucket_of(&self.request, &route.cluster, &cx.core.settings);
+        cx.common.bucket = Some(bucket);
+        cx.common.token = route.cluster.try_token(bucket);
+        if cx.common.token.is_some() || affinity::named(&self.request, &route.cluster).is_some() {
+            return self.choose_member(route, cx);
+        }
+        let may_serve = |place: usize| route.allows(place, cx.core.now) && !self.has_tried(route, place);
+        match route.cluster.service(may_serve, cx.core.now) {
+            // A request that no member may serve is told so without a wait for a token.
+            Service::Unavailable => self.last_resort(route, cx),
+            Service::Role(_) | Service::Full => Queued::start(self, cx),
+        }
+    }
+
+    fn choose_member(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
         if let Some(place) = affinity::named(&self.request, &route.cluster) {
             return self.choose_named(route, place, cx);
         }
@@ -252,7 +278,8 @@ impl RequestContext {
             return self.refuse(FailureReason::NamedBackendDown, cx);
         };
         self.named = route.cluster.members.get(place).map(|member| member.backend.id());
-        match route.cluster.try_take(place, cx.core.now) {
+        let needs_token = cx.common.needs_token(route);
+        match if needs_token { None } else { route.cluster.try_take(place, cx.core.now) } {
             Some(permit) => self.admitted(permit, cx),
             None => Queued::start(self, cx),
         }
@@ -291,6 +318,9 @@ impl RequestContext {
         if may_become_tunnel && !permit.reserve_tunnel() {
             return self.refuse(FailureReason::TunnelLimit, cx);
         }
+        if let Some(token) = cx.common.token.take() {
+            permit.attach(token);
+        }
         cx.common.stats.chose_backend(cx.core.now);
         cx.common.permit = Some(permit);
         if !self.tried.is_empty() {
@@ -314,7 +344,8 @@ impl RequestContext {
             members.filter(is_left).min_by_key(|(_, (member, mark))| (member.role() as u8, mark.dead_until(now)));
         let place = left.map(|(place, _)| place);
         if let Some(place) = place {
-            return match cluster.try_take(place, now) {
+            let permit = if cx.common.needs_token(route) { None } else { cluster.try_take(place, now) };
+            return match permit {
                 Some(permit) => self.admitted(permit, cx),
                 None => Queued::start(self, cx),
             };

@@ -6,6 +6,7 @@ use crate::base::clock::Moment;
 use crate::cluster::{Mark, Options, Permit, Route};
 use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation};
+use crate::shaper::{BucketId, Token};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub(super) struct CommonState {
     pub(super) route: Option<Arc<Route>>,
     /// The member that serves the request, or did last.
     pub(super) permit: Option<Permit>,
+    /// The request's token, from when it has one until it has a permit, which takes it over. It is one of the route's
+    /// cluster.
+    pub(super) token: Option<Token>,
+    /// The request's bucket, where its cluster has buckets.
+    pub(super) bucket: Option<BucketId>,
     pub(super) deadline: Moment,
     /// Its client's connection is encrypted.
     pub(super) is_encrypted: bool,
@@ -60,13 +66,14 @@ impl StepContext<'_> {
         self.effect(Effect::Connect { fresh });
     }
 
-    /// Gives back the slot of the member, and what there is of a connection to it. Bytes that have not left for it never
+    /// Gives back the slot of the member, the token, and what there is of a connection to it. Bytes that have not left for it never
     /// will: the next backend begins with a whole request.
     pub(super) fn release(&mut self, reuse: bool) {
         self.release_connection(reuse);
         if let Some(permit) = &mut self.common.permit {
-            permit.give_back(false);
+            permit.give_back(false, self.core.now);
         }
+        self.common.give_back_token();
     }
 
     /// Gives back what there is of a connection and keeps the slot.
@@ -155,6 +162,23 @@ impl CommonState {
         self.route.as_ref().map(|route| &*route.cluster.options)
     }
 
+    /// Whether the request needs a token before it may have a slot.
+    pub(super) fn needs_token(&self, route: &Route) -> bool {
+        route.cluster.has_buckets() && self.token.is_none()
+    }
+
+    /// Gives the token back, where the request has one and no permit.
+    pub(super) fn give_back_token(&mut self) {
+        if let (Some(token), Some(route)) = (self.token.take(), &self.route) {
+            route.cluster.give_back_token(token);
+        }
+    }
+
+    /// The name of the request's bucket.
+    pub(super) fn bucket_name(&self) -> Option<&str> {
+        self.route.as_ref()?.cluster.bucket_name(self.bucket?)
+    }
+
     /// How long either side may stop in the middle of a body.
     pub(super) fn body_timeout(&self, settings: &Settings) -> Duration {
         self.options().and_then(|options| options.timeouts.body).unwrap_or(settings.body_timeout)
@@ -219,6 +243,12 @@ impl CommonState {
             Side::Client => &mut self.to_client,
             Side::Upstream => &mut self.to_upstream,
         }
+    }
+}
+
+impl Drop for CommonState {
+    fn drop(&mut self) {
+        self.give_back_token();
     }
 }
 

@@ -32,7 +32,7 @@ impl Tunnel {
         cx.common.stats.status = 101;
         if let Some(permit) = &mut cx.common.permit {
             // It may last for days: it counts as a tunnel (`maxTunnels`), and no longer as a request in flight.
-            permit.give_back(true);
+            permit.give_back(true, cx.core.now);
         }
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);

@@ -3,8 +3,9 @@
 //! A node's limit and the tokens held below it share one word, so a token is never taken beyond a limit that has
 //! already been lowered. A token is counted at its leaf and at every ancestor up to the root.
 
+use std::num::NonZeroU16;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 /// The nodes of a tree: two for each bucket with buckets in it, one for each other, two for the root, and room for
 /// buckets that are deleted but still in use.
@@ -25,20 +26,29 @@ const NO_PARENT: u32 = u32::MAX;
 /// unclassified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BucketId {
-    leaf: Index,
-    generation: u32,
+    /// The leaf. It is never 0, the root, so an optional bucket is as small.
+    leaf: NonZeroU16,
+    /// Goes round. A request that was classified so many edits ago would be taken for one of another bucket.
+    generation: u16,
 }
 
 impl BucketId {
     /// The bucket of requests that belong to no other: the root itself.
-    pub const UNCLASSIFIED: Self = Self { leaf: ROOT_LEAF, generation: 0 };
+    pub const UNCLASSIFIED: Self = Self { leaf: NonZeroU16::MIN, generation: 0 };
 }
+
+const _: () = assert!(NonZeroU16::MIN.get() == ROOT_LEAF);
 
 /// The right to one request in flight. It has to be given back to the tree that it came from.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a token that is not given back is lost to its tree"]
 pub struct Token {
-    leaf: Index,
+    /// The leaf. It is never 0, the root, so an optional token is as small.
+    leaf: NonZeroU16,
+}
+
+fn of_leaf(leaf: Index) -> NonZeroU16 {
+    NonZeroU16::new(leaf).unwrap_or(NonZeroU16::MIN)
 }
 
 /// A node on cache lines of its own.
@@ -49,7 +59,7 @@ struct Node {
     state: AtomicU64,
     parent: AtomicU32,
     /// Counts the buckets that have used this node.
-    generation: AtomicU32,
+    generation: AtomicU16,
     /// The most tokens that were ever held at once.
     peak: AtomicU32,
     /// Tokens taken so far; counted at leaves only.
@@ -61,7 +71,7 @@ impl Node {
         Self {
             state: AtomicU64::new(0),
             parent: AtomicU32::new(NO_PARENT),
-            generation: AtomicU32::new(0),
+            generation: AtomicU16::new(0),
             peak: AtomicU32::new(0),
             taken: AtomicU64::new(0),
         }
@@ -106,12 +116,13 @@ impl Nodes {
 
     /// The leaf of a bucket that is still in the tree.
     pub(super) fn leaf(&self, bucket: BucketId) -> Option<Index> {
-        (self.node(bucket.leaf).generation.load(SeqCst) == bucket.generation).then_some(bucket.leaf)
+        let leaf = bucket.leaf.get();
+        (self.node(leaf).generation.load(SeqCst) == bucket.generation).then_some(leaf)
     }
 
     /// The bucket whose leaf this is at present.
     pub(super) fn bucket(&self, leaf: Index) -> BucketId {
-        BucketId { leaf, generation: self.node(leaf).generation.load(SeqCst) }
+        BucketId { leaf: of_leaf(leaf), generation: self.node(leaf).generation.load(SeqCst) }
     }
 
     /// Takes a token at a leaf and all its ancestors, or at none of them.
@@ -127,7 +138,7 @@ impl Nodes {
                 Some(parent) => at = parent,
                 None => {
                     self.node(leaf).taken.fetch_add(1, Relaxed);
-                    return Some(Token { leaf });
+                    return Some(Token { leaf: of_leaf(leaf) });
                 }
             }
         }
@@ -147,7 +158,7 @@ impl Nodes {
     /// Gives a token back.
     #[expect(clippy::needless_pass_by_value, reason = "a token is given back once")]
     pub(super) fn give_back(&self, token: Token) {
-        let mut at = Some(token.leaf);
+        let mut at = Some(token.leaf.get());
         while let Some(index) = at {
             let node = self.node(index);
             // The parent is read first: once nothing is held here, the node may become another bucket's.

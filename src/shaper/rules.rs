@@ -163,6 +163,23 @@ impl Classifier {
         Self { rules: bound.collect() }
     }
 
+    /// The name of a bucket that a rule leads to, or of the root.
+    pub fn name_of(&self, bucket: BucketId) -> Option<&str> {
+        let named = self.rules.iter().find_map(|(_, target)| match target {
+            BoundTarget::Bucket(found, name) => (*found == bucket).then_some(&**name),
+            BoundTarget::NamedBy(_, buckets) => {
+                buckets.iter().find(|(_, found)| *found == bucket).map(|(name, _)| &**name)
+            }
+        });
+        named.or_else(|| (bucket == BucketId::UNCLASSIFIED).then_some(ROOT))
+    }
+
+    /// Whether any rule asks for the client's address.
+    pub fn has_networks(&self) -> bool {
+        let mut conditions = self.rules.iter().flat_map(|(conditions, _)| conditions);
+        conditions.any(|condition| matches!(condition, Condition::Network(_)))
+    }
+
     /// The bucket of a request: that of the first rule that matches, or the root.
     pub fn classify(&self, request: &RequestView<'_>) -> Class<'_> {
         let matching = self.rules.iter().filter(|(conditions, _)| conditions.iter().all(|each| each.holds(request)));

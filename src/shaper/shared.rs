@@ -62,7 +62,7 @@ impl<W> Shaper<W> {
     pub fn new(size: u32, spec: &Spec, queue: QueueLimits) -> Self {
         let nodes = Nodes::new();
         let mut tree = Tree::new(&nodes, size, queue);
-        let applied = tree.apply(&nodes, spec, queue);
+        let applied = tree.apply(&nodes, size, spec, queue);
         debug_assert_eq!(applied, Ok(()), "a checked spec fits into an empty tree");
         let locked = Mutex::new(Locked { tree, waiters: Waiters::new() });
         Self { nodes, waiting: AtomicUsize::new(0), locked }
@@ -71,13 +71,19 @@ impl<W> Shaper<W> {
     /// Asks for a token, for a request of `bucket`; where there is none, `waiter` waits for one. A bucket that has been
     /// deleted counts as unclassified.
     pub fn admit(&self, bucket: BucketId, waiter: W, now: Moment, deliver: impl FnMut(W, Token)) -> Admission {
-        if self.waiting.load(SeqCst) == 0
-            && let Some(leaf) = self.nodes.leaf(bucket)
-            && let Some(token) = self.nodes.take(leaf)
-        {
-            return Admission::Token(token);
+        match self.try_take(bucket) {
+            Some(token) => Admission::Token(token),
+            None => self.admit_slowly(bucket, waiter, now, deliver),
         }
-        self.admit_slowly(bucket, waiter, now, deliver)
+    }
+
+    /// Takes a token, for a request of `bucket`, if there is one and no request waits anywhere in the tree. It takes no
+    /// lock. Where it fails, [`Shaper::admit`] may succeed all the same.
+    pub fn try_take(&self, bucket: BucketId) -> Option<Token> {
+        if self.waiting.load(SeqCst) > 0 {
+            return None;
+        }
+        self.nodes.take(self.nodes.leaf(bucket)?)
     }
 
     /// Queues the waiter, then lets the tree choose: so nobody overtakes who has the better claim.
@@ -167,19 +173,20 @@ impl<W> Shaper<W> {
         self.dispatch(now, deliver);
     }
 
-    /// Changes the tree to another spec. A bucket that keeps its name and its place keeps its tokens, its queue and its
+    /// Changes the tree to another size and spec in one step. A bucket that keeps its name and its place keeps its tokens, its queue and its
     /// counters. A deleted one still serves those that wait in it and ends with its last request; new requests of it
-    /// count as unclassified. Classifiers have to be bound anew.
+    /// count as unclassified. Classifiers have to be bound anew. A refused spec leaves that of before, in the new size.
     pub fn apply(
         &self,
+        size: u32,
         spec: &Spec,
         queue: QueueLimits,
         now: Moment,
         deliver: impl FnMut(W, Token),
     ) -> Result<(), TooManyDraining> {
-        self.lock().tree.apply(&self.nodes, spec, queue)?;
+        let applied = self.lock().tree.apply(&self.nodes, size, spec, queue);
         self.dispatch(now, deliver);
-        Ok(())
+        applied
     }
 
     /// The bucket of a name; that of `root` is [`BucketId::UNCLASSIFIED`].

@@ -301,18 +301,24 @@ impl Tree {
         }
     }
 
-    /// Changes the tree to `spec` by difference: a bucket that keeps its name and its parent, and still has or has no
+    /// Changes the tree to `size` and to `spec`, by difference: a bucket that keeps its name and its parent, and still has or has no
     /// buckets in it, keeps its tokens, its queue and its counters; others are deleted once they are no longer in use.
-    pub(super) fn apply(&mut self, nodes: &Nodes, spec: &Spec, queue: QueueLimits) -> Result<(), TooManyDraining> {
+    pub(super) fn apply(
+        &mut self,
+        nodes: &Nodes,
+        size: u32,
+        spec: &Spec,
+        queue: QueueLimits,
+    ) -> Result<(), TooManyDraining> {
         self.sweep(nodes);
-        if self.nodes_needed(ROOT_NODE, &spec.buckets) + self.in_use() > MAX_NODES {
-            return Err(TooManyDraining);
+        let fits = self.nodes_needed(ROOT_NODE, &spec.buckets) + self.in_use() <= MAX_NODES;
+        if fits {
+            (self.plan_mut(ROOT_NODE).queue, self.plan_mut(ROOT_LEAF).queue) = (queue, queue);
+            self.apply_children(nodes, ROOT_NODE, &spec.buckets, queue);
         }
-        (self.plan_mut(ROOT_NODE).queue, self.plan_mut(ROOT_LEAF).queue) = (queue, queue);
-        self.apply_children(nodes, ROOT_NODE, &spec.buckets, queue);
-        self.resize(nodes, self.size);
+        self.resize(nodes, size);
         self.sweep(nodes);
-        Ok(())
+        if fits { Ok(()) } else { Err(TooManyDraining) }
     }
 
     fn in_use(&self) -> usize {

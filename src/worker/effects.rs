@@ -4,8 +4,8 @@ use super::{Deferred, Worker};
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Cluster, Joined, Route, Waiter};
-use crate::exchange::{Disposition, Effect, Input, QueueRequest, Side};
+use crate::cluster::{Cluster, Joined, Route, TokenRequest, Waiter};
+use crate::exchange::{Disposition, Effect, Input, QueueRequest, Side, Wanted};
 use crate::health::Observation;
 use std::sync::Arc;
 
@@ -76,21 +76,32 @@ impl Worker {
         self.directory.mark_dead(&route.host, &member.backend, until);
     }
 
-    /// Has the request of an exchange join the queue of its cluster.
+    /// Has the request of an exchange join the queue of its bucket or its cluster.
     #[cold]
     fn enqueue(&mut self, job_key: SlotKey) {
         let exchange = self.jobs.get(job_key).map(|job| &job.exchange);
         let request = exchange.and_then(|exchange| exchange.queue_request(self.core.now));
-        let Some(QueueRequest { cluster, choice, ticket }) = request else { return };
-        let waiter = Waiter { sink: Arc::clone(&self.grant_sink), exchange: job_key.pack(), choice };
-        let input = match cluster.join(waiter, ticket, self.core.now) {
-            Joined::Permit(permit) => Input::Granted(permit),
-            Joined::Waiting(ticket) => {
-                self.counters.count(Counter::Queued);
-                Input::Enqueued(ticket)
+        let Some(QueueRequest { cluster, wanted, ticket }) = request else { return };
+        let (sink, exchange) = (Arc::clone(&self.grant_sink), job_key.pack());
+        let is_new = ticket.is_none();
+        let joined = match wanted {
+            Wanted::Token(bucket) => {
+                cluster.join_bucket(TokenRequest { sink, exchange, bucket }, ticket, self.core.now)
             }
+            Wanted::Slot { choice, has_token } => {
+                cluster.join(Waiter { sink, exchange, choice, has_token }, ticket, self.core.now)
+            }
+        };
+        let input = match joined {
+            Joined::Permit(permit) => Input::Granted(permit),
+            Joined::Token(token) => Input::GrantedToken(token),
+            Joined::Waiting(ticket) => Input::Enqueued(ticket),
+            Joined::WaitingForToken { ticket, until } => Input::EnqueuedUntil(ticket, until),
             Joined::Refused => Input::QueueFull,
         };
+        if is_new && matches!(input, Input::Enqueued(_) | Input::EnqueuedUntil(..)) {
+            self.counters.count(Counter::Queued);
+        }
         self.step_only(job_key, input);
     }
 

@@ -83,6 +83,7 @@ impl Worker {
             host: request.map(|request| request.host().as_bytes()),
             pattern: exchange.route().map(|route| route.cluster.key.as_bytes()),
             backend_url: url.as_deref(),
+            bucket: if self.log.is_detailed() { exchange.bucket() } else { None },
             reason: stats.reason.map(FailureReason::name),
             is_secure,
             queue: stats.phase(Phase::Queue, now),

@@ -29,6 +29,7 @@ mod responses;
 mod routes;
 mod secrets;
 mod service;
+mod shaper;
 mod start;
 mod stop;
 mod succession;

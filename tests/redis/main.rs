@@ -1,5 +1,6 @@
 //! Routes from a real Redis: the program as it is built, and servers that each test starts for itself on free ports.
 
+mod buckets;
 mod certificates;
 mod changes;
 mod fake;

@@ -172,13 +172,26 @@ function backendRow(host, backend) {
   return row;
 }
 
+function bucketRows(bucket, depth) {
+  const row = element("tr");
+  row.append(element("td", "\u00a0".repeat(3 * depth) + bucket.name + (bucket.draining ? " (ends)" : "")), element("td", bucket.rate + ".." + bucket.ceil), element("td", number(bucket.actual), bucket.over ? "warn" : ""), element("td", number(bucket.waiting), bucket.waiting ? "warn" : ""), element("td", number(bucket.taken)), element("td", number(bucket.dropped), bucket.dropped ? "bad" : ""), element("td", bucket.waits ? span(bucket.waited_seconds / bucket.waits) : "–"));
+  return [row, ...bucket.buckets.flatMap((below) => bucketRows(below, depth + 1))];
+}
+
+function bucketTable(root) {
+  const table = element("table"), head = element("tr");
+  head.append(...["bucket", "tokens", "in use", "waiting", "taken", "dropped", "mean wait"].map((text) => element("th", text)));
+  table.append(head, ...bucketRows(root, 0));
+  return table;
+}
+
 async function showBackends(host, cell) {
   try {
     const view = await ask("/v1/frontends/" + encodeURIComponent(host));
     const table = element("table"), head = element("tr");
     head.append(...["backend", "state", "in flight", "requests", "failed", "60 s", ""].map((text) => element("th", text)));
     table.append(head, ...view.backends.map((backend) => backendRow(host, backend)));
-    cell.replaceChildren(table);
+    cell.replaceChildren(table, ...(view.buckets ? [bucketTable(view.buckets)] : []));
   } catch (error) { cell.textContent = error.message; }
 }
 

@@ -7,12 +7,18 @@
 //! * A request looks at the length of the queue before it takes a slot, and waits behind those that wait already.
 //! * A request that joins the queue looks for room once more behind that, under the lock; a slot is given back before the
 //!   length of the queue is looked at. So a slot that becomes free while a request joins is seen by one of the two.
+//!
+//! Where the capacity is shared by classes of requests, a request has a token of its class before it has a slot: see
+//! [`tokens`].
 
 mod permit;
 mod queue;
+mod tokens;
 
 pub use permit::Permit;
-pub use queue::{Choice, GrantSink, Joined, Ticket, Waiter};
+pub use queue::{Choice, GrantSink, Granted, Joined, Ticket, Waiter};
+pub(super) use tokens::Classes;
+pub use tokens::{HeldToken, TokenRequest};
 
 use super::cluster::{Cluster, Service, capacity_of};
 use super::endpoint::Endpoint;
@@ -20,10 +26,12 @@ use super::history::History;
 use super::member::{Member, MemberState};
 use super::options::Scheduler;
 use crate::base::clock::Moment;
+use crate::shaper::Departure;
 use queue::Queue;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokens::TokenTree;
 
 /// The part of a cluster that outlives edits of its list and options: who holds slots, who waits.
 #[derive(Debug, Default)]
@@ -41,6 +49,8 @@ pub struct Admission {
     turn: AtomicUsize,
     history: History,
     queue: Mutex<Queue>,
+    /// The tokens of the classes of requests, once the cluster has had buckets.
+    tree: OnceLock<Arc<TokenTree>>,
 }
 
 impl Cluster {
@@ -106,11 +116,13 @@ impl Cluster {
     pub fn join(self: &Arc<Self>, waiter: Waiter, ticket: Option<Ticket>, now: Moment) -> Joined {
         let admission = &self.admission;
         let mut queue = admission.lock();
-        if ticket.is_none() && queue.len() >= self.options.queue.limit as usize {
+        // A request with a token has waited its time; there are no more of these than tokens.
+        let is_new = ticket.is_none() && !waiter.has_token;
+        if is_new && queue.len() >= self.options.queue.limit as usize {
             admission.dropped.fetch_add(1, Ordering::Relaxed);
             return Joined::Refused;
         }
-        if ticket.is_none() {
+        if is_new {
             admission.queued.fetch_add(1, Ordering::Relaxed);
         }
         let ticket = queue.insert(waiter, ticket);
@@ -129,6 +141,7 @@ impl Cluster {
             member.state.set_capacity(capacity_of(member));
         }
         self.admission.lock().cluster = Some(Arc::downgrade(self));
+        self.admission.update_root(now);
         self.admission.serve(now);
     }
 }
@@ -144,9 +157,9 @@ impl Admission {
         self.tunnels.load(Ordering::Relaxed)
     }
 
-    /// Requests that wait.
+    /// Requests that wait, for a token or a slot.
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed) + self.tree.get().map_or(0, |tree| tree.queued())
     }
 
     /// Requests that have had to wait, since the cluster was made.
@@ -159,9 +172,10 @@ impl Admission {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Counts a request that has waited for too long.
-    pub fn note_timeout(&self) {
+    /// Takes a request out of the queue that has waited for too long, and counts it.
+    pub fn time_out(&self, ticket: Ticket) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.remove(ticket, Departure::TimedOut);
     }
 
     /// Requests and failures of the last minute.
@@ -176,6 +190,13 @@ impl Admission {
 
     /// Takes a request out of the queue. Returns whether it was still there; otherwise its grant is on the way.
     pub fn leave(&self, ticket: Ticket) -> bool {
+        self.remove(ticket, Departure::Left)
+    }
+
+    fn remove(&self, ticket: Ticket, cause: Departure) -> bool {
+        if let Some(key) = ticket.key {
+            return self.tree.get().is_some_and(|tree| tree.cancel(key, cause));
+        }
         let mut queue = self.lock();
         let was_there = queue.remove(ticket).is_some();
         self.note_waiting(&queue);
@@ -208,7 +229,8 @@ impl Admission {
         while let Some((ticket, waiter, permit)) = self.next_grant(now) {
             if own == Some(ticket) {
                 own_permit = Some(permit);
-            } else if let Err(permit) = waiter.sink.grant(waiter.exchange, ticket, permit) {
+            } else if let Err(Granted::Slot(permit)) = waiter.sink.grant(waiter.exchange, ticket, Granted::Slot(permit))
+            {
                 // Its core is gone. The slot goes to the next one by this loop, not by recursion.
                 permit.give_back_silently();
             }
@@ -226,7 +248,7 @@ impl Admission {
         let mut queue = self.lock();
         queue.now = queue.now.max(now);
         let now = queue.now;
-        let cluster = queue.cluster.as_ref().and_then(std::sync::Weak::upgrade)?;
+        let cluster = queue.newest()?;
         if queue.len() == 0 || !cluster.has_room() {
             return None;
         }

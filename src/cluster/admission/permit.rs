@@ -1,7 +1,9 @@
 //! The right to have a request at a member.
 
 use super::Cluster;
+use crate::base::clock::Moment;
 use crate::cluster::Member;
+use crate::shaper::Token;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,12 +16,20 @@ pub struct Permit {
     place: u32,
     holds_slot: bool,
     holds_tunnel: bool,
+    /// The request's token, where the cluster has buckets.
+    token: Option<Token>,
 }
 
 impl Permit {
     pub(super) fn new(cluster: Arc<Cluster>, place: usize) -> Self {
         let place = u32::try_from(place).unwrap_or(u32::MAX);
-        Self { cluster, place, holds_slot: true, holds_tunnel: false }
+        Self { cluster, place, holds_slot: true, holds_tunnel: false, token: None }
+    }
+
+    /// Takes over the token of the request, which is given back together with the slot.
+    pub fn attach(&mut self, token: Token) {
+        debug_assert!(self.token.is_none(), "a second token");
+        self.token = Some(token);
     }
 
     /// The list that the member was chosen from.
@@ -49,19 +59,36 @@ impl Permit {
         self.holds_tunnel
     }
 
-    /// Gives the slot back early: the member is done with the request. A reserved tunnel stays if the request became one.
-    pub fn give_back(&mut self, keeps_tunnel: bool) {
+    /// Gives the slot and the token back early: the member is done with the request. A reserved tunnel stays if the request
+    /// became one.
+    pub fn give_back(&mut self, keeps_tunnel: bool, now: Moment) {
+        self.end(keeps_tunnel, Some(now));
+    }
+
+    fn end(&mut self, keeps_tunnel: bool, now: Option<Moment>) {
         if !keeps_tunnel && std::mem::take(&mut self.holds_tunnel) {
             self.cluster.admission.tunnels.fetch_sub(1, Ordering::Relaxed);
         }
         if self.free_slot() {
             self.cluster.admission.serve_if_waiting();
         }
+        // Behind the slot: the request that gets the token finds it.
+        if self.token.is_some() {
+            self.free_token(now);
+        }
+    }
+
+    #[inline(never)]
+    fn free_token(&mut self, now: Option<Moment>) {
+        if let (Some(token), Some(tree)) = (self.token.take(), self.cluster.admission.tree.get()) {
+            tree.give_back(token, now);
+        }
     }
 
     /// Gives the slot back and leaves it to the caller to serve the next request.
     pub(super) fn give_back_silently(mut self) {
         self.free_slot();
+        self.free_token(None);
     }
 
     /// Frees the slot. Returns whether there was one.
@@ -80,6 +107,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.give_back(false);
+        self.end(false, None);
     }
 }

@@ -1,8 +1,9 @@
 //! The requests that wait for a slot.
 
-use super::{Cluster, Permit};
+use super::{Cluster, HeldToken, Permit};
 use crate::base::clock::Moment;
 use crate::cluster::{BackendId, Endpoint, MemberState};
+use crate::shaper::WaiterKey;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Weak};
@@ -16,6 +17,8 @@ pub struct Waiter {
     pub exchange: u64,
     /// The members that may serve it.
     pub choice: Choice,
+    /// It has a token already: it has waited its time, and is not refused.
+    pub has_token: bool,
 }
 
 /// The members that may serve a request that waits.
@@ -43,22 +46,57 @@ impl Choice {
 
 /// Takes the grants of one core.
 pub trait GrantSink: Debug + Send + Sync {
-    /// Tells `exchange`, which waits under `ticket`, that it has a slot. Never waits. Returns the permit where it cannot be
-    /// delivered.
-    fn grant(&self, exchange: u64, ticket: Ticket, permit: Permit) -> Result<(), Permit>;
+    /// Tells `exchange`, which waits under `ticket`, what it has. Never waits. Returns what cannot be delivered.
+    fn grant(&self, exchange: u64, ticket: Ticket, granted: Granted) -> Result<(), Granted>;
 }
 
-/// A place in a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+/// What a request gets that waits.
+#[derive(Debug)]
+pub enum Granted {
+    /// A slot of a member.
+    Slot(Permit),
+    /// A token of its bucket: now it may have a slot.
+    Token(HeldToken),
+}
+
+/// A place in a queue: that of the cluster, or that of a bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    pub(super) number: u64,
+    /// Where it stands in the queue of a bucket.
+    pub(super) key: Option<WaiterKey>,
+}
+
+impl Ticket {
+    fn of_slot(number: u64) -> Self {
+        Self { number, key: None }
+    }
+}
+
+impl PartialEq for Ticket {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Ticket {}
 
 /// The outcome of joining the queue.
 #[derive(Debug)]
 pub enum Joined {
     /// A slot: one had become free in the meantime.
     Permit(Permit),
+    /// A token: one was there, or had been given back in the meantime.
+    Token(HeldToken),
     /// A place in the queue.
     Waiting(Ticket),
+    /// A place in the queue of a bucket.
+    WaitingForToken {
+        /// The place.
+        ticket: Ticket,
+        /// When its time runs out.
+        until: Moment,
+    },
     /// Nothing: the queue is full.
     Refused,
 }
@@ -80,6 +118,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// The newest list, while any request may use it.
+    pub(super) fn newest(&self) -> Option<Arc<Cluster>> {
+        self.cluster.as_ref().and_then(Weak::upgrade)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.plain.len() + self.picky.len()
     }
@@ -88,16 +131,16 @@ impl Queue {
     pub(super) fn insert(&mut self, waiter: Waiter, ticket: Option<Ticket>) -> Ticket {
         let ticket = ticket.unwrap_or_else(|| {
             self.next_ticket += 1;
-            Ticket(self.next_ticket)
+            Ticket::of_slot(self.next_ticket)
         });
         self.remove(ticket);
         let waiters = if waiter.choice == Choice::Any { &mut self.plain } else { &mut self.picky };
-        waiters.insert(ticket.0, waiter);
+        waiters.insert(ticket.number, waiter);
         ticket
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
-        self.plain.remove(&ticket.0).or_else(|| self.picky.remove(&ticket.0))
+        self.plain.remove(&ticket.number).or_else(|| self.picky.remove(&ticket.number))
     }
 
     /// The oldest request that `slot_for` has a slot for.
@@ -106,7 +149,7 @@ impl Queue {
         let before_plain = self.picky.range(..plain.unwrap_or(u64::MAX));
         let behind_plain = plain.map(|plain| self.picky.range(plain..)).into_iter().flatten();
         let picky = |(ticket, waiter): (&u64, &Waiter), slot_for: &mut dyn FnMut(&Choice) -> Option<Permit>| {
-            slot_for(&waiter.choice).map(|permit| (Ticket(*ticket), permit))
+            slot_for(&waiter.choice).map(|permit| (Ticket::of_slot(*ticket), permit))
         };
         for waiter in before_plain {
             if let Some(served) = picky(waiter, &mut slot_for) {
@@ -116,7 +159,7 @@ impl Queue {
         if let Some(plain) = plain
             && let Some(permit) = slot_for(&Choice::Any)
         {
-            return Some((Ticket(plain), permit));
+            return Some((Ticket::of_slot(plain), permit));
         }
         for waiter in behind_plain {
             if let Some(served) = picky(waiter, &mut slot_for) {

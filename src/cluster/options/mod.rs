@@ -3,15 +3,19 @@
 //! They stand in the hash `options:<pattern>` in Redis and in `"options"` of a routes file, nested ones with a dot in
 //! their name (`health.mode`). A wrong value is named and leaves what held before.
 
+mod classes;
 mod scheduler;
 pub(super) mod values;
 
+pub use classes::ClassRules;
 pub use scheduler::{HashKey, Scheduler};
 pub(super) use values::Kind;
 
 use crate::cache;
 use crate::cache::key::KeyPattern;
 use crate::health::MonitorSettings;
+use crate::shaper::{Fault, Spec};
+use classes::{BUCKETS, CLASSIFY};
 use scheduler::{HASH_KEY, SCHEDULER};
 use std::borrow::Cow;
 use std::fmt;
@@ -46,6 +50,12 @@ pub struct Options {
     pub max_tunnels: Option<NonZeroU32>,
     /// Admission.
     pub queue: Queue,
+    /// The shares of classes of requests.
+    pub buckets: Option<Arc<Spec>>,
+    /// The class of a request.
+    pub classify: Option<ClassRules>,
+    /// Whether responses name the bucket of their request.
+    pub bucket_header: bool,
     /// Times.
     pub timeouts: Timeouts,
     /// The greatest size of a request's body, in bytes; 0 for any.
@@ -125,7 +135,7 @@ impl fmt::Debug for Definition {
 }
 
 macro_rules! definitions {
-    ($($name:literal, $($field:ident).+, $kind:expr, $default:literal, $meaning:literal;)*) => {
+    ($($name:literal, $($field:ident).+, $kind:expr, $default:literal, $meaning:literal;)* $($other:ident),*) => {
         /// Every option.
         pub const DEFINITIONS: &[Definition] = &[$(Definition {
             name: $name,
@@ -140,7 +150,7 @@ macro_rules! definitions {
                 None => false,
             },
             copy: |options, from| options.$($field).+.clone_from(&from.$($field).+),
-        }),*];
+        },)* $($other),*];
     };
 }
 
@@ -158,6 +168,7 @@ definitions! {
     "queueTimeout", queue.timeout, TIME, "30", "How long a request waits for a backend with room, then it gets a 503";
     "retryAfter", queue.retry_after, TIME_OR_ZERO, "1", "Retry-After of this node's 503 responses; 0 for none";
     "enqueueOnUnavailable", queue.enqueue_on_unavailable, FLAG, "false", "Whether requests wait when no backend is up";
+    "bucketHeader", bucket_header, FLAG, "false", "Whether responses name the bucket of their request in X-Director-Bucket";
     "connectTimeout", timeouts.connect, TIME, "server.connectTimeout", "Opening a connection to a backend";
     "responseTimeout", timeouts.response, TIME, "server.responseTimeout", "From the end of a request to the head of its response";
     "bodyTimeout", timeouts.body, TIME, "server.bodyTimeout", "Between two pieces of a body";
@@ -193,6 +204,7 @@ definitions! {
     "cache.maxBytes", cache.max_bytes, BYTES, "0", "The share of the cache that the frontend may have; 0 for any";
     "cache.storeSetCookie", cache.store_set_cookie, FLAG, "false", "Whether responses with Set-Cookie are stored";
     "cache.obeyClients", cache.obey_clients, FLAG, "false", "Whether Cache-Control and Pragma of requests are obeyed";
+    BUCKETS, CLASSIFY
 }
 
 /// A name or value that cannot be used. Its `Display` has the option's name, not the frontend's.
@@ -207,6 +219,13 @@ pub enum OptionError {
         /// The values that can be read.
         expected: &'static str,
     },
+    /// The value has faults; what held before goes on.
+    Faults {
+        /// The name of the option.
+        name: &'static str,
+        /// Each with its place in the value. Never empty.
+        faults: Vec<Fault>,
+    },
     /// There is no option of this name.
     Unknown {
         /// The name, shortened.
@@ -220,17 +239,24 @@ impl Options {
     pub fn read<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, before: &Self) -> (Self, Vec<OptionError>) {
         let mut options = Self::default();
         let mut errors = Vec::new();
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        // Its rules name buckets.
+        pairs.sort_by_key(|(name, _)| *name == CLASSIFY.name);
         for (name, value) in pairs {
             match DEFINITIONS.iter().find(|definition| definition.name == name) {
                 Some(definition) if (definition.set)(&mut options, value) => {
                     options.note_written(definition.name, Some(value));
                 }
                 Some(definition) => {
+                    let faults = classes::faults_of(definition.name, value, &options);
                     (definition.copy)(&mut options, before);
                     let Definition { name, expected, .. } = definition;
                     let held = before.written.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
                     options.note_written(name, held);
-                    errors.push(OptionError::BadValue { name, found: shorten(value).into_owned(), expected });
+                    errors.push(match faults.is_empty() {
+                        true => OptionError::BadValue { name, found: shorten(value).into_owned(), expected },
+                        false => OptionError::Faults { name, faults },
+                    });
                 }
                 None => errors.push(OptionError::Unknown { name: shorten(name).into_owned() }),
             }
@@ -269,6 +295,10 @@ impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadValue { name, found, expected } => write!(f, "{name} is {found:?}, expected {expected}"),
+            Self::Faults { faults, .. } => {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                f.write_str(&faults.join("; "))
+            }
             Self::Unknown { name } => write!(f, "{name:?} is not known here and means nothing"),
         }
     }
@@ -322,6 +352,22 @@ mod tests {
                 assert_eq!((options, errors), (Options::default(), vec![]), "{}", definition.name);
             }
         }
+    }
+
+    #[test]
+    fn rules_name_buckets_whatever_the_order_and_every_fault_has_its_place() {
+        let rules = r#"[{"header": ["X-Class", "vip"], "bucket": "VIP"}]"#;
+        let (before, errors) =
+            Options::read([("classify", rules), ("buckets", r#"{"VIP": "5..20 %"}"#)], &Options::default());
+        assert!(errors.is_empty() && before.buckets.is_some() && before.classify.is_some(), "{errors:?}");
+        assert_eq!(Options::read(before.pairs(), &Options::default()).0, before);
+        let pairs = [("buckets", r#"{"VIP": "20..5 %", "Jail": "x"}"#), ("classify", r#"[{"bucket": "Other"}]"#)];
+        let (after, errors) = Options::read(pairs, &before);
+        assert_eq!(after, before, "what held before goes on");
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert!(errors[0].starts_with("buckets[\"VIP\"]: found \"20..5 %\", the ceil"), "{errors:?}");
+        assert!(errors[0].contains("; buckets[\"Jail\"]: found \"x\", expected the assured"), "{errors:?}");
+        assert!(errors[1].starts_with("classify[0].bucket: found \"Other\", expected a bucket"), "{errors:?}");
     }
 
     #[test]

@@ -5,6 +5,12 @@ use crate::cluster::{OptionError, Options};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
+/// An option whose value is an object: it is no name of several.
+const OBJECT: &str = "buckets";
+
+/// An option that is read behind the others: its rules name buckets.
+const LAST: &str = "classify";
+
 /// Deeper than this no option is nested.
 const MAX_DEPTH: usize = 4;
 
@@ -24,6 +30,7 @@ impl<'a> Reader<'a> {
             };
             let mut pairs = Vec::new();
             self.flatten(options, &path, "", &mut pairs);
+            pairs.sort_by_key(|pair| pair.name == LAST);
             let options = self.read_pairs(&pairs, &path);
             if let Some(record) = self.records.get_mut(known.as_str()) {
                 record.options = Arc::new(options);
@@ -38,7 +45,7 @@ impl<'a> Reader<'a> {
         };
         for (key, value) in members.0 {
             let name = format!("{prefix}{}", string(key).unwrap_or_default());
-            let is_object = value.get().starts_with('{');
+            let is_object = value.get().starts_with('{') && name != OBJECT;
             if is_object && prefix.bytes().filter(|byte| *byte == b'.').count() < MAX_DEPTH {
                 self.flatten(value, &format!("{path}.{name}"), &format!("{name}."), pairs);
                 continue;
@@ -51,13 +58,24 @@ impl<'a> Reader<'a> {
 
     fn read_pairs(&mut self, pairs: &[Pair<'a>], path: &str) -> Options {
         let mut options = Options::default();
+        let mut has_faulty_buckets = false;
         for Pair { key, value, name, text } in pairs {
+            if name == LAST && has_faulty_buckets {
+                continue;
+            }
             let (with_this, errors) =
                 Options::read(options.pairs().chain([(name.as_str(), text.as_str())]), &Options::default());
-            let path = format!("{path}.{name}");
+            let parent = path;
+            let path = format!("{parent}.{name}");
             match errors.first() {
                 None => options = with_this,
                 Some(OptionError::Unknown { .. }) => self.warn(key, &path, "is not known here and means nothing"),
+                Some(OptionError::Faults { faults, .. }) => {
+                    has_faulty_buckets |= name == OBJECT;
+                    for fault in faults {
+                        self.fault(value, &format!("{parent}.{}", fault.path), &fault.problem);
+                    }
+                }
                 Some(OptionError::BadValue { found, expected, .. }) => {
                     let found = match kind(value) {
                         "an object" | "a list" | "null" => kind(value).to_owned(),

@@ -84,7 +84,9 @@ impl Listing {
         }
         let (options, errors) = Options::read(pairs.iter().map(|(name, value)| (&**name, &**value)), &held);
         let fault = |error: &OptionError| match error {
-            OptionError::BadValue { .. } => format!("options:{pattern}: {error}; {AS_BEFORE}"),
+            OptionError::BadValue { .. } | OptionError::Faults { .. } => {
+                format!("options:{pattern}: {error}; {AS_BEFORE}")
+            }
             OptionError::Unknown { .. } => format!("options:{pattern}: {error}"),
         };
         let faults = errors.iter().map(fault).collect();

@@ -115,7 +115,7 @@ fn rules_follow_the_tree() {
     let shaper = Shaper::<()>::new(10, &old, QUEUE);
     let before = Classifier::bind(&rules, &old, &shaper);
     assert_eq!(before.classify(&request()).name, "VIP");
-    shaper.apply(&new, QUEUE, crate::base::clock::Moment::ZERO, |(), _| {}).expect("room for it");
+    shaper.apply(10, &new, QUEUE, crate::base::clock::Moment::ZERO, |(), _| {}).expect("room for it");
     let after = Classifier::bind(&rules, &new, &shaper);
     assert_eq!(after.classify(&request()).name, "Jail", "a rule without its bucket is left out");
 }

@@ -5,7 +5,9 @@ use crate::shaper::{Admission, BucketId, Shaper, Token};
 
 fn apply(bench: &TlsScratch, text: &str) -> Vec<(u32, Token)> {
     let mut granted = Vec::new();
-    let applied = bench.shaper.apply(&spec(text), QUEUE, bench.now, |waiter, token| granted.push((waiter, token)));
+    let size = bench.view("root").rate;
+    let applied =
+        bench.shaper.apply(size, &spec(text), QUEUE, bench.now, |waiter, token| granted.push((waiter, token)));
     applied.expect("room for it");
     granted
 }
@@ -109,7 +111,7 @@ fn nodes_are_used_again_and_too_many_in_use_are_refused() {
     let held: Vec<_> = (0..60).flat_map(|number| tokens(&bench, &format!("9-{number}"), 1)).collect();
     apply(&bench, &many(10));
     let held_too: Vec<_> = (0..60).flat_map(|number| tokens(&bench, &format!("10-{number}"), 1)).collect();
-    let refused = bench.shaper.apply(&spec(&many(11)), QUEUE, bench.now, |_, _| {});
+    let refused = bench.shaper.apply(1_000, &spec(&many(11)), QUEUE, bench.now, |_, _| {});
     assert!(refused.expect_err("there is no room").to_string().contains("still have requests in flight"));
     assert!(bench.shaper.bucket("10-0").is_some(), "the tree stays as it was");
     held.into_iter().chain(held_too).for_each(|token| drop(bench.give_back(token)));

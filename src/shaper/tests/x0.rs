@@ -39,7 +39,7 @@ fn a_changed_share_changes_those_below() {
     ];
     for (text, main, upload) in table {
         let bench = TlsScratch::new(10, FIXTURE, QUEUE);
-        bench.shaper.apply(&super::spec(text), QUEUE, Moment::ZERO, |_, _| {}).expect("room for it");
+        bench.shaper.apply(10, &super::spec(text), QUEUE, Moment::ZERO, |_, _| {}).expect("room for it");
         assert_eq!((bench.sizes("main"), bench.sizes("upload")), (main, upload), "{text}");
     }
 }

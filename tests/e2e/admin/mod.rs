@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 /// A proxy with an admin service, and where that listens.
-struct Admin {
-    proxy: Proxy,
+pub(crate) struct Admin {
+    pub(crate) proxy: Proxy,
     address: SocketAddr,
 }
 
 impl Admin {
     #[track_caller]
-    fn start(setup: Setup) -> Self {
+    pub(crate) fn start(setup: Setup) -> Self {
         Self::start_with(setup, json!({}))
     }
 
@@ -44,12 +44,12 @@ impl Admin {
     }
 
     #[track_caller]
-    fn get(&self, path: &str) -> Response {
+    pub(crate) fn get(&self, path: &str) -> Response {
         self.client().get(&self.host(), path)
     }
 
     #[track_caller]
-    fn json(&self, path: &str) -> Value {
+    pub(crate) fn json(&self, path: &str) -> Value {
         let response = self.get(path);
         assert_eq!(response.status(), 200, "{path}: {}", response.text());
         serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", response.text()))

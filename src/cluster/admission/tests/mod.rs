@@ -1,3 +1,8 @@
+mod reference;
+mod shares;
+mod simulation;
+mod world;
+
 use super::*;
 use crate::cluster::attributes::{Attributes, Role};
 use crate::cluster::{Backend, BackendId, BackendUrl, Member, MemberState, Options};
@@ -10,8 +15,9 @@ const NOW: Moment = Moment::ZERO;
 struct Core(Mutex<Sender<(u64, Permit)>>);
 
 impl GrantSink for Core {
-    fn grant(&self, exchange: u64, _: Ticket, permit: Permit) -> Result<(), Permit> {
-        self.0.lock().expect("a lock").send((exchange, permit)).map_err(|error| error.0.1)
+    fn grant(&self, exchange: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
+        let Granted::Slot(permit) = granted else { panic!("a token where there are no buckets") };
+        self.0.lock().expect("a lock").send((exchange, permit)).map_err(|error| Granted::Slot(error.0.1))
     }
 }
 
@@ -35,7 +41,7 @@ fn publish(
     let (options, errors) = Options::read(options.iter().copied(), &Options::default());
     assert_eq!(errors, []);
     let members = members.into_iter().collect();
-    let cluster = Cluster::new("a".into(), "x".into(), members, Arc::new(options), Arc::clone(admission));
+    let cluster = Cluster::new("a".into(), "x".into(), members, Arc::new(options), Arc::clone(admission), NOW);
     let cluster = Arc::new(cluster);
     cluster.publish(NOW);
     cluster
@@ -51,7 +57,7 @@ fn admit(cluster: &Arc<Cluster>) -> Option<Permit> {
 }
 
 fn join(cluster: &Arc<Cluster>, sink: &Arc<dyn GrantSink>, exchange: u64, choice: Choice) -> Joined {
-    cluster.join(Waiter { sink: Arc::clone(sink), exchange, choice }, None, NOW)
+    cluster.join(Waiter { sink: Arc::clone(sink), exchange, choice, has_token: false }, None, NOW)
 }
 
 fn waits(cluster: &Arc<Cluster>, sink: &Arc<dyn GrantSink>, exchange: u64) -> Ticket {
@@ -184,13 +190,13 @@ fn tunnels_have_a_limit_of_their_own() {
     let cluster = cluster(&[(Role::Active, 1)], &[("maxTunnels", "1")]);
     let mut tunnel = admit(&cluster).expect("room");
     assert!(tunnel.reserve_tunnel());
-    tunnel.give_back(true);
+    tunnel.give_back(true, NOW);
     let mut other = admit(&cluster).expect("a tunnel holds no slot");
     assert!(!other.reserve_tunnel());
     assert_eq!((cluster.admission.in_flight(), cluster.admission.tunnels()), (1, 1));
     drop(tunnel);
     assert!(other.reserve_tunnel());
-    other.give_back(false);
+    other.give_back(false, NOW);
     assert_eq!((cluster.admission.in_flight(), cluster.admission.tunnels()), (0, 0));
 }
 
@@ -221,7 +227,7 @@ fn threads_never_exceed_the_capacity_and_lose_no_slot() {
                             let grant = grants.recv_timeout(Duration::from_secs(60));
                             serve(grant.expect("a waiter was forgotten").1);
                         }
-                        Joined::Refused => panic!("the queue is long enough"),
+                        other => panic!("the queue is long enough: {other:?}"),
                     }
                 }
             });

@@ -1,0 +1,42 @@
+//! The buckets of a cluster, for views.
+
+use crate::cluster::Cluster;
+use crate::shaper::BucketView;
+use serde_json::{Value, json};
+
+/// The tree of a cluster's buckets from its root; null where there are none.
+pub(super) fn tree(cluster: &Cluster) -> Value {
+    let views = cluster.buckets();
+    views.first().map_or(Value::Null, |_| node(&views, 0))
+}
+
+fn node(views: &[BucketView], place: usize) -> Value {
+    let Some(view) = views.get(place) else { return Value::Null };
+    let below = views.iter().enumerate().filter(|(_, below)| below.parent == Some(place));
+    json!({
+        "name": view.name,
+        "rate": view.rate,
+        "ceil": view.ceil,
+        "limit": view.limit,
+        "actual": view.held,
+        "over": view.over,
+        "actual_max": view.held_max,
+        "taken": view.taken,
+        "waiting": view.queued,
+        "waiting_max": view.queued_max,
+        "queued": view.queued_total,
+        "dropped": dropped(view),
+        "refused": view.refused,
+        "timed_out": view.timed_out,
+        "left": view.left,
+        "waits": view.waits,
+        "waited_seconds": view.waited.as_secs_f64(),
+        "draining": view.is_draining,
+        "buckets": below.map(|(below, _)| node(views, below)).collect::<Vec<_>>(),
+    })
+}
+
+/// Requests of a bucket that found no place in its queue, or waited in it for too long.
+pub(super) fn dropped(view: &BucketView) -> u64 {
+    view.refused + view.timed_out
+}

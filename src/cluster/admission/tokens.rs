@@ -1,0 +1,363 @@
+//! The tokens of a cluster whose capacity is shared by classes of requests (`buckets`).
+//!
+//! # Tokens and slots
+//!
+//! A request of such a cluster needs two things, always in this order: a token of its bucket, then a slot of a member.
+//!
+//! * **No deadlock.** A request that holds a slot never waits for a token: a request that is tried again gives back both
+//!   and begins anew. So nothing waits in a circle.
+//! * **No leak.** A token is a [`HeldToken`], belongs to an exchange ([`Cluster::give_back_token`]), or is part of a
+//!   [`Permit`]; all three give it back when dropped, on whatever thread, and also where a worker panics. A token that is granted to a core that is gone comes back from its
+//!   [`GrantSink`] and goes to the next one. A request that left its queue while its token was on the way drops the token.
+//! * **A token finds its slot.** There are as many tokens as slots that may be used now ([`Cluster::root`]), and a permit
+//!   frees its slot before its token. So the request that gets the token finds a slot, with these exceptions: the capacity
+//!   has shrunk below its use, the request may not use some member (it has tried it, its host marks it dead, or it names
+//!   another one), or it came while the cluster had no buckets. Then it waits in the queue for slots, with its token and
+//!   before all that have none, first come, first served.
+//! * **Exact.** The tree is one for all cores and outlives edits of the cluster, so tokens are counted over both.
+//!
+//! A cluster whose buckets are taken away again keeps its tree, without a limit, until all who wait in it have gone.
+
+#[cfg(doc)]
+use super::Permit;
+use super::{Admission, Cluster, GrantSink, Granted, Joined, Ticket};
+use crate::base::clock::Moment;
+use crate::cluster::attributes::Role;
+use crate::cluster::member::Member;
+use crate::cluster::options::Options;
+use crate::shaper::{
+    self, BucketId, BucketView, Classifier, Departure, QueueLimits, RequestView, Rules, Shaper, Spec, Token, WaiterKey,
+};
+use std::collections::HashSet;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The number of tokens of a tree that limits nothing.
+const UNLIMITED: u32 = u32::MAX;
+
+/// How old the number of tokens may be when a request finds none: capacities rise in a slow start without an event.
+const MAX_AGE: Duration = Duration::from_millis(10);
+
+/// Tickets of requests that wait for a token have numbers from here on; those for a slot have numbers below.
+const FIRST_TICKET: u64 = 1 << 63;
+
+/// A request that asks for a token.
+#[derive(Debug)]
+pub struct TokenRequest {
+    /// Where the token is sent.
+    pub sink: Arc<dyn GrantSink>,
+    /// The request, as its core knows it.
+    pub exchange: u64,
+    /// Its bucket.
+    pub bucket: BucketId,
+}
+
+/// A token on its way to a request. It is given back when dropped.
+#[derive(Debug)]
+pub struct HeldToken {
+    tree: Arc<TokenTree>,
+    token: Option<Token>,
+}
+
+impl HeldToken {
+    /// Takes the token out, for a request to this cluster. None where it is another cluster's: then it is given back.
+    pub fn into_token(self, cluster: &Cluster) -> Option<Token> {
+        let tree = &cluster.classes.as_ref()?.tree;
+        self.of(tree)
+    }
+
+    fn of(mut self, tree: &Arc<TokenTree>) -> Option<Token> {
+        if Arc::ptr_eq(tree, &self.tree) { self.token.take() } else { None }
+    }
+}
+
+impl Drop for HeldToken {
+    fn drop(&mut self) {
+        if let Some(token) = self.token.take() {
+            self.tree.give_back(token, None);
+        }
+    }
+}
+
+/// A request that waits for a token.
+#[derive(Debug)]
+struct TokenWaiter {
+    sink: Arc<dyn GrantSink>,
+    exchange: u64,
+    number: u64,
+}
+
+/// The tree of a cluster. It lives as long as the cluster's [`Admission`].
+#[derive(Debug)]
+pub(super) struct TokenTree {
+    shaper: Shaper<TokenWaiter>,
+    /// The number of tokens. The lock is held while it is computed and set, so the newest one stays.
+    size: Mutex<u32>,
+    /// Microseconds of the moment at which it was computed.
+    computed_at: AtomicU64,
+    next_ticket: AtomicU64,
+    /// Microseconds of the latest moment that was told: a token that is dropped comes back without one.
+    now: AtomicU64,
+}
+
+impl TokenTree {
+    fn new(size: u32, spec: &Spec, queue: QueueLimits) -> Self {
+        Self {
+            shaper: Shaper::new(size, spec, queue),
+            size: Mutex::new(size),
+            computed_at: AtomicU64::new(0),
+            next_ticket: AtomicU64::new(FIRST_TICKET),
+            now: AtomicU64::new(0),
+        }
+    }
+
+    /// Gives a token back; the waiter that is next gets it.
+    pub(super) fn give_back(self: &Arc<Self>, token: Token, now: Option<Moment>) {
+        let now = self.latest(now);
+        let mut undelivered = Vec::new();
+        self.shaper.give_back(token, now, |waiter, token| self.send(waiter, token, &mut undelivered));
+        self.pass_on(undelivered, now);
+    }
+
+    /// The requests that wait.
+    pub(super) fn queued(&self) -> u32 {
+        u32::try_from(self.shaper.queued()).unwrap_or(u32::MAX)
+    }
+
+    /// Takes a request out of its queue. Returns whether it was still there.
+    pub(super) fn cancel(&self, key: WaiterKey, cause: Departure) -> bool {
+        self.shaper.cancel(key, cause).is_some()
+    }
+
+    fn held(self: &Arc<Self>, token: Token) -> HeldToken {
+        HeldToken { tree: Arc::clone(self), token: Some(token) }
+    }
+
+    fn latest(&self, now: Option<Moment>) -> Moment {
+        let told = now.unwrap_or(Moment::ZERO).as_micros();
+        let before = self.now.load(Ordering::Relaxed);
+        if told > before {
+            self.now.fetch_max(told, Ordering::Relaxed);
+        }
+        Moment::from_micros(told.max(before))
+    }
+
+    fn send(self: &Arc<Self>, waiter: TokenWaiter, token: Token, undelivered: &mut Vec<Token>) {
+        let ticket = Ticket { number: waiter.number, key: None };
+        let sent = waiter.sink.grant(waiter.exchange, ticket, Granted::Token(self.held(token)));
+        if let Err(Granted::Token(held)) = sent {
+            undelivered.extend(held.of(self));
+        }
+    }
+
+    /// Gives tokens to the next waiters whose own are on cores that are gone. Each round has taken a waiter out, so it ends.
+    fn pass_on(self: &Arc<Self>, mut undelivered: Vec<Token>, now: Moment) {
+        while let Some(token) = undelivered.pop() {
+            self.shaper.give_back(token, now, |waiter, token| self.send(waiter, token, &mut undelivered));
+        }
+    }
+
+    /// Sets the number of tokens to what `count` says, which is asked under the lock.
+    fn resize(self: &Arc<Self>, now: Moment, count: impl FnOnce() -> u32) {
+        let mut undelivered = Vec::new();
+        let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = count();
+        if std::mem::replace(&mut *size, new) != new {
+            self.shaper.resize(new, now, |waiter, token| self.send(waiter, token, &mut undelivered));
+        }
+        drop(size);
+        self.pass_on(undelivered, now);
+    }
+
+    fn apply(
+        self: &Arc<Self>,
+        size: u32,
+        spec: &Spec,
+        queue: QueueLimits,
+        now: Moment,
+    ) -> Result<(), shaper::TooManyDraining> {
+        let mut undelivered = Vec::new();
+        let mut held = self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = size;
+        let send = |waiter, token| self.send(waiter, token, &mut undelivered);
+        let applied = self.shaper.apply(size, spec, queue, now, send);
+        drop(held);
+        self.pass_on(undelivered, now);
+        applied
+    }
+}
+
+/// The classes of one list of a cluster: its tree, and the rules bound to it.
+#[derive(Debug)]
+pub(in crate::cluster) struct Classes {
+    tree: Arc<TokenTree>,
+    classifier: Classifier,
+    /// An endpoint stands in the list twice: its slots count once.
+    has_twins: bool,
+}
+
+impl Admission {
+    /// Makes the tree that of these options, for a list with these members, and binds the rules to it. The error says why
+    /// the buckets do not apply, or not as they are written.
+    pub(in crate::cluster) fn shape(
+        &self,
+        members: &[Member],
+        options: &Options,
+        now: Moment,
+    ) -> (Option<Classes>, Option<String>) {
+        let unlimited = members.iter().find(|member| member.attributes.capacity.is_none());
+        let problem = match (&options.buckets, unlimited) {
+            (Some(_), Some(member)) if options.max_requests.is_none() => Some(format!(
+                "buckets do not apply: {} has no capacity, so there is nothing to share; give every backend a capacity \
+                 or the frontend maxRequests",
+                member.url
+            )),
+            _ => None,
+        };
+        let Some(spec) = options.buckets.as_deref().filter(|_| problem.is_none()) else {
+            if let Some(tree) = self.tree.get() {
+                tree.resize(tree.latest(Some(now)), || UNLIMITED);
+            }
+            return (None, problem);
+        };
+        let mut seen = HashSet::new();
+        let has_twins = !members.iter().all(|member| seen.insert(Arc::as_ptr(&member.state)));
+        let size = root(members, options, has_twins, now);
+        let queue = QueueLimits { limit: options.queue.limit, timeout: options.queue.timeout };
+        let mut is_new = false;
+        let tree = self.tree.get_or_init(|| {
+            is_new = true;
+            Arc::new(TokenTree::new(size, spec, queue))
+        });
+        let applied = if is_new { Ok(()) } else { tree.apply(size, spec, queue, tree.latest(Some(now))) };
+        let problem = applied.err().map(|error| format!("the buckets stay as they were: {error}"));
+        let rules =
+            options.classify.as_ref().map_or_else(Arc::<Rules>::default, |classify| Arc::clone(&classify.rules));
+        let classifier = Classifier::bind(&rules, spec, &tree.shaper);
+        (Some(Classes { tree: Arc::clone(tree), classifier, has_twins }), problem)
+    }
+
+    /// Computes the number of tokens anew from the newest list.
+    pub(in crate::cluster) fn update_root(&self, now: Moment) {
+        let Some(tree) = self.tree.get() else { return };
+        let Some(newest) = self.lock().newest() else { return };
+        tree.computed_at.store(now.as_micros(), Ordering::Relaxed);
+        tree.resize(tree.latest(Some(now)), || newest.root(now));
+    }
+
+    /// The same, unless that was done just now.
+    fn update_old_root(&self, now: Moment) {
+        let computed_at = self.tree.get().map_or(0, |tree| tree.computed_at.load(Ordering::Relaxed));
+        if now.since(Moment::from_micros(computed_at)) >= MAX_AGE {
+            self.update_root(now);
+        }
+    }
+}
+
+impl Cluster {
+    /// Whether a request needs a token before it may take a slot.
+    #[inline]
+    pub fn has_buckets(&self) -> bool {
+        self.classes.is_some()
+    }
+
+    /// The bucket of a request.
+    pub fn classify(&self, request: &RequestView<'_>) -> BucketId {
+        let class = self.classes.as_ref().map(|classes| classes.classifier.classify(request));
+        class.map_or(BucketId::UNCLASSIFIED, |class| class.bucket)
+    }
+
+    /// Whether the class of a request depends on its client's address.
+    pub fn classifies_clients(&self) -> bool {
+        self.classes.as_ref().is_some_and(|classes| classes.classifier.has_networks())
+    }
+
+    /// The name of a bucket.
+    pub fn bucket_name(&self, bucket: BucketId) -> Option<&str> {
+        self.classes.as_ref()?.classifier.name_of(bucket)
+    }
+
+    /// The state of the buckets: the root first, parents before those in them. None where there are no buckets.
+    pub fn buckets(&self) -> Vec<BucketView> {
+        self.classes.as_ref().map_or_else(Vec::new, |classes| classes.tree.shaper.snapshot())
+    }
+
+    /// Takes a token, if there is one and no request waits for one. It takes no lock. The caller gives it to a permit
+    /// ([`Permit::attach`]) or back.
+    pub fn try_token(&self, bucket: BucketId) -> Option<Token> {
+        self.classes.as_ref()?.tree.shaper.try_take(bucket)
+    }
+
+    /// A token that is given back when dropped.
+    #[cfg(test)]
+    pub(super) fn held(&self, token: Token) -> Option<HeldToken> {
+        self.classes.as_ref().map(|classes| classes.tree.held(token))
+    }
+
+    /// Gives a token of this cluster back.
+    #[cold]
+    pub fn give_back_token(&self, token: Token) {
+        if let Some(classes) = &self.classes {
+            classes.tree.give_back(token, None);
+        }
+    }
+
+    /// Joins the queue of a bucket, or gets a token at once. A request that waits there already gives its `ticket`: it
+    /// keeps its place, and the capacity is looked at again, which may have risen by the passing of time.
+    ///
+    /// Takes a lock: for requests that have to wait, and for nothing else.
+    pub fn join_bucket(&self, request: TokenRequest, ticket: Option<Ticket>, now: Moment) -> Joined {
+        let admission = &self.admission;
+        admission.update_old_root(now);
+        if let Some(ticket) = ticket {
+            return Joined::Waiting(ticket);
+        }
+        let Some(Classes { tree, .. }) = &self.classes else { return Joined::Refused };
+        let number = tree.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let TokenRequest { sink, exchange, bucket } = request;
+        let now = tree.latest(Some(now));
+        let mut undelivered = Vec::new();
+        let send = |waiter, token| tree.send(waiter, token, &mut undelivered);
+        let admitted = tree.shaper.admit(bucket, TokenWaiter { sink, exchange, number }, now, send);
+        tree.pass_on(undelivered, now);
+        match admitted {
+            shaper::Admission::Token(token) => Joined::Token(tree.held(token)),
+            shaper::Admission::Queued { key, deadline } => {
+                admission.queued.fetch_add(1, Ordering::Relaxed);
+                Joined::WaitingForToken { ticket: Ticket { number, key: Some(key) }, until: deadline }
+            }
+            shaper::Admission::QueueFull => {
+                admission.dropped.fetch_add(1, Ordering::Relaxed);
+                Joined::Refused
+            }
+        }
+    }
+
+    /// The requests that may be in flight now, without a limit where the list has no buckets.
+    fn root(&self, now: Moment) -> u32 {
+        let Some(classes) = &self.classes else { return UNLIMITED };
+        root(&self.members, &self.options, classes.has_twins, now)
+    }
+}
+
+/// The capacity of the members that serve now, active and standby ones, or where none of these is up the backup ones; and
+/// never more than `maxRequests`.
+fn root(members: &[Member], options: &Options, has_twins: bool, now: Moment) -> u32 {
+    let capacity = |is_backup: bool| {
+        let mut seen = HashSet::new();
+        let up = members.iter().filter(|member| {
+            (member.role() == Role::Backup) == is_backup
+                && member.attributes.weight > 0
+                && member.is_up()
+                && (!has_twins || seen.insert(Arc::as_ptr(&member.state)))
+        });
+        let sum = |sum: Option<u32>, member: &Member| {
+            Some(sum.unwrap_or(0).saturating_add(member.usable_capacity(options.slow_start, now)))
+        };
+        up.fold(None, sum)
+    };
+    let usable = capacity(false).or_else(|| capacity(true)).unwrap_or(0);
+    options.max_requests.map_or(usable, |limit: NonZeroU32| usable.min(limit.get()))
+}

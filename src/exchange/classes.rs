@@ -1,0 +1,50 @@
+//! The class of a request, where its cluster has buckets.
+
+use super::Settings;
+use super::request::Request;
+use super::step_context::CommonState;
+use crate::base::slice_ext::SliceExt;
+use crate::cluster::Cluster;
+use crate::shaper::{BucketId, RequestView};
+use crate::wire::forwarded::client_of;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The bucket of a request. The rules see the head as it goes to a backend: fields of the client are in it, and those
+/// that only a trusted proxy may set are this node's own where the client is none.
+pub(super) fn bucket_of(request: &Request, cluster: &Cluster, settings: &Settings) -> BucketId {
+    let head = request.head();
+    let first_line = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
+    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let client = match cluster.classifies_clients() {
+        true => client_of(request.forwarded_for(), &settings.forwarded, unknown),
+        false => unknown,
+    };
+    cluster.classify(&RequestView {
+        host: request.host(),
+        method: request.method(),
+        target: request.target(),
+        fields: head.suffix(first_line),
+        client,
+        tls_name: None,
+        is_trusted: request.is_trusted(),
+    })
+}
+
+/// The field that names the request's bucket (`bucketHeader`).
+pub(super) fn bucket_field(common: &CommonState) -> Option<BucketField<'_>> {
+    common.bucket?;
+    let is_on = common.options().is_some_and(|options| options.bucket_header);
+    common.bucket_name().filter(|_| is_on).map(BucketField)
+}
+
+/// The field that names a bucket.
+pub(super) struct BucketField<'a>(&'a str);
+
+impl BucketField<'_> {
+    /// Writes the field line.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"X-Director-Bucket: ");
+        out.extend_from_slice(self.0.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
