@@ -3,7 +3,7 @@
 use super::driver::read_password_file;
 use super::raw::{Field, Section};
 use crate::admin::{Settings, Written};
-use crate::base::secret::{Secret, is_path, redact_url};
+use crate::base::secret::Secret;
 use crate::net::tls::is_open_to_others;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,14 +12,11 @@ use std::path::Path;
 /// The port where only an address is set.
 const DEFAULT_PORT: u16 = 9100;
 
-/// Stands for what is not shown.
-const HIDDEN: &str = "***";
-
-/// Reads the section. `written` is the whole configuration, and relative paths start at `folder`.
-pub(super) fn read(root: &Section<'_>, folder: &Path, written: &Value) -> Settings {
+/// Reads the section. Relative paths start at `folder`. The text of the configuration is added when all of it was read.
+pub(super) fn read(root: &Section<'_>, folder: &Path) -> Settings {
     let field = root.field("admin");
     if let Some(Value::Bool(false)) = field.value() {
-        return Settings { bind: None, token: None, hosts: Vec::new(), written: Written(shown(written)) };
+        return Settings { bind: None, token: None, hosts: Vec::new(), written: Written::default() };
     }
     let section = field.section();
     let bind = read_bind(&section.field("bind"));
@@ -34,7 +31,7 @@ pub(super) fn read(root: &Section<'_>, folder: &Path, written: &Value) -> Settin
     }
     let hosts = section.field("hosts").items().unwrap_or_default();
     let hosts = hosts.iter().filter_map(Field::text).map(str::to_owned).collect();
-    Settings { bind, token, hosts, written: Written(shown(written)) }
+    Settings { bind, token, hosts, written: Written::default() }
 }
 
 fn read_bind(field: &Field<'_>) -> Option<SocketAddr> {
@@ -73,51 +70,5 @@ fn read_token(section: &Section<'_>, folder: &Path) -> Option<Secret> {
             file.lacks(&problem, "a file of the token alone");
             None
         }
-    }
-}
-
-/// The configuration without its secrets.
-fn shown(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .map(|(key, member)| (key.clone(), if is_secret(key) { HIDDEN.into() } else { shown(member) }))
-            .collect(),
-        Value::Array(items) => items.iter().map(shown).collect(),
-        Value::String(text) if text.contains("://") || text.contains('@') => redact_url(text).into(),
-        Value::String(text) if !text.is_empty() && !is_path(text) => HIDDEN.into(),
-        other => other.clone(),
-    }
-}
-
-/// Whether a setting of this name holds a secret itself: one that ends in `File` names a file of it.
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    let is_named = ["pass", "secret", "token"].iter().any(|word| key.contains(word));
-    is_named && !key.ends_with("file")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let written = json!({
-            "driver": ["redis://:geheim@10.0.0.1:6379", "redis://10.0.0.2"],
-            "redisPassword": "geheim",
-            "admin": {"token": "geheim", "tokenFile": "token.txt"},
-            "https": {"key": "-----BEGIN PRIVATE KEY-----geheim", "cert": "ssl/a.pem"},
-            "server": {"workers": 2, "accessLog": ""},
-        });
-        let expected = json!({
-            "driver": ["redis://***", "redis://10.0.0.2"],
-            "redisPassword": "***",
-            "admin": {"token": "***", "tokenFile": "token.txt"},
-            "https": {"key": "***", "cert": "ssl/a.pem"},
-            "server": {"workers": 2, "accessLog": ""},
-        });
-        assert_eq!(shown(&written), expected);
     }
 }

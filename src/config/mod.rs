@@ -15,6 +15,7 @@ mod raw;
 mod renamed;
 mod report;
 mod server;
+mod shown;
 mod supervision;
 mod unknown;
 
@@ -153,8 +154,11 @@ pub fn from_text(text: &str, file: &Path, overrides: &Overrides) -> Result<(Sett
     let report = Report::default();
     unknown::warn_of_duplicate_keys(text, &report);
     let folder = file.parent().unwrap_or(Path::new(""));
-    let settings = read(&Section::root(&value, &report), folder, overrides, &value);
+    let mut settings = read(&Section::root(&value, &report), folder, overrides);
     unknown::warn_of_unknown_keys(&value, &report);
+    if let Some(settings) = &mut settings {
+        settings.admin.written.0 = shown::shown(&value, &report);
+    }
     let (faults, warnings) = report.into_parts();
     match settings {
         Some(settings) if faults.is_empty() => Ok((settings, warnings)),
@@ -170,7 +174,7 @@ fn syntax_fault(error: &serde_json::Error) -> Fault {
 }
 
 /// `None` only where a fault was reported.
-fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides, written: &Value) -> Option<Settings> {
+fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Settings> {
     let section = root.field("server").section();
     let mut server = server::read(&section);
     let mut proxies = Proxies::new(&server.exchange.forwarded.trusted);
@@ -194,7 +198,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides, written: &Valu
         directory: directory::Settings { source, dns_refresh: server.dns_refresh },
         haproxy,
         page: server.page,
-        admin: admin::read(root, folder, written),
+        admin: admin::read(root, folder),
         access_log: server.access_log,
         access_log_format: server.access_log_format,
         worker: server.worker,

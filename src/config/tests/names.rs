@@ -182,7 +182,7 @@ fn the_table_of_settings_has_every_setting_and_no_other() {
     in_table.sort_unstable();
     let value = with(&json!({}));
     let report = Report::default();
-    assert!(read(&Section::root(&value, &report), Path::new(""), &Overrides::default(), &value).is_some());
+    assert!(read(&Section::root(&value, &report), Path::new(""), &Overrides::default()).is_some());
     let is_section = |path: &String| {
         ["server", "server.lruCache", "server.backendTls", "http", "https", "admin"].contains(&path.as_str())
     };
