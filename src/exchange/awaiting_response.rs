@@ -65,6 +65,7 @@ impl AwaitingResponse {
                 self.context.refuse(FailureReason::BodyTimeout, cx)
             }
             Input::Deadline => {
+                cx.common.stats.end_wait(cx.core.now);
                 cx.observe(Observation::Unreachable);
                 self.retry(FailureReason::ResponseTimeout, cx)
             }

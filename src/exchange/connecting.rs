@@ -47,6 +47,11 @@ impl Connecting {
 
     #[cold]
     fn failed(self, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
+        // The longest waits are those that come to nothing.
+        match self.queued {
+            true => cx.common.stats.end_queue(cx.core.now),
+            false => cx.common.stats.end_connect(cx.core.now),
+        }
         match reason {
             // What this node is short of, another backend cannot give.
             FailureReason::SocketsExhausted => return self.context.refuse(reason, cx),

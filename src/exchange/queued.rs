@@ -96,8 +96,12 @@ impl Queued {
             }
             Input::Granted(permit) => self.granted(permit, cx),
             Input::GrantedToken(token) => self.granted_token(token, cx),
-            Input::QueueFull => self.context.refuse(FailureReason::QueueFull, cx),
+            Input::QueueFull => {
+                cx.common.stats.end_queue(cx.core.now);
+                self.context.refuse(FailureReason::QueueFull, cx)
+            }
             Input::Deadline if self.until <= cx.core.now => {
+                cx.common.stats.end_queue(cx.core.now);
                 if let Some(waiting) = &self.waiting {
                     waiting.admission.time_out(waiting.ticket);
                 }

@@ -66,12 +66,18 @@ impl RequestStats {
         self.backend_ended = self.backend_ended.min(now);
     }
 
-    /// A connection is asked for, or about to be opened.
+    /// A connection to a backend is asked for. What the try before has taken for its own does not count.
+    pub(super) fn begin_try(&mut self, now: Moment) {
+        (self.connect_micros, self.first_byte_micros) = (NONE, NONE);
+        self.begin_phase(now);
+    }
+
+    /// A wait begins.
     pub(super) fn begin_phase(&mut self, now: Moment) {
         self.phase_began = now;
     }
 
-    /// The wait for a connection is over.
+    /// The wait for a slot or a connection is over, whatever it has come to.
     pub(super) fn end_queue(&mut self, now: Moment) {
         let waited = self.end_phase(now);
         // It may have waited for a slot, and then for a socket.
@@ -79,12 +85,12 @@ impl RequestStats {
             if self.queue_micros == NONE { waited } else { self.queue_micros.saturating_add(waited).min(NONE - 1) };
     }
 
-    /// A connection has been opened.
+    /// A connection has been opened, or could not be.
     pub(super) fn end_connect(&mut self, now: Moment) {
         self.connect_micros = self.end_phase(now);
     }
 
-    /// The head of the response has come.
+    /// The head of the response has come, or does not come in time.
     #[inline]
     pub(super) fn end_wait(&mut self, now: Moment) {
         self.first_byte_micros = self.end_phase(now);

@@ -62,7 +62,7 @@ impl StepContext<'_> {
     pub(super) fn connect(&mut self, fresh: bool) {
         debug_assert!(!self.common.holds_upstream, "a second connection");
         self.common.holds_upstream = true;
-        self.common.stats.begin_phase(self.core.now);
+        self.common.stats.begin_try(self.core.now);
         self.effect(Effect::Connect { fresh });
     }
 
