@@ -29,6 +29,8 @@ pub struct Mark {
     dead_until: AtomicU64,
     /// The same for marks that others have made.
     dead_external_until: AtomicU64,
+    /// The same for the mark of an operator of this node, which no other mark replaces or ends.
+    dead_by_operator_until: AtomicU64,
     /// Trouble since the last good response: the connections in a row that ended without one, and [`MARKED`]. 0 as long
     /// as all is well, so that a response costs no more than a look.
     troubles: AtomicU32,
@@ -48,6 +50,7 @@ impl Mark {
             backend,
             dead_until: AtomicU64::new(0),
             dead_external_until: AtomicU64::new(0),
+            dead_by_operator_until: AtomicU64::new(0),
             troubles: AtomicU32::new(0),
             reason: AtomicU32::new(0),
             is_removed: AtomicBool::new(false),
@@ -75,10 +78,15 @@ impl Mark {
         self.dead_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
-    /// Marks the backend dead until `until` on behalf of an operator, a checker or another node: not even the last
-    /// resort goes there. Known to all cores at once.
+    /// Marks the backend dead until `until` on behalf of a checker or another node: not even the last resort goes there.
+    /// Known to all cores at once.
     pub fn mark_dead_external(&self, until: Moment) {
         self.dead_external_until.store(until.as_micros(), Ordering::Relaxed);
+    }
+
+    /// The same on behalf of an operator of this node.
+    pub fn mark_dead_by_operator(&self, until: Moment) {
+        self.dead_by_operator_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
     /// Notes why this node takes the backend for dead, as a number that is not 0. For views.
@@ -91,9 +99,9 @@ impl Mark {
         self.reason.load(Ordering::Relaxed)
     }
 
-    /// Whether others have marked the backend dead.
+    /// Whether others, or an operator, have marked the backend dead.
     pub fn is_dead_external(&self, now: Moment) -> bool {
-        self.dead_external_until(now).is_some()
+        self.dead_external_until(now).max(self.dead_by_operator_until(now)).is_some()
     }
 
     /// The moment until which this node takes the backend for dead, if that is after `now`.
@@ -108,9 +116,15 @@ impl Mark {
         (until > now).then_some(until)
     }
 
+    /// The moment until which an operator of this node has marked the backend dead, if that is after `now`.
+    pub fn dead_by_operator_until(&self, now: Moment) -> Option<Moment> {
+        let until = Moment::from_micros(self.dead_by_operator_until.load(Ordering::Relaxed));
+        (until > now).then_some(until)
+    }
+
     /// When the last mark ends; `None` if there is none.
     pub fn ends_at(&self, now: Moment) -> Option<Moment> {
-        self.dead_until(now).max(self.dead_external_until(now))
+        self.dead_until(now).max(self.dead_external_until(now)).max(self.dead_by_operator_until(now))
     }
 
     /// Notes that the host leads to this backend no longer: it gets no new request, even from those who hold an old

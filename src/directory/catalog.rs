@@ -2,6 +2,7 @@
 //! of routes.
 
 use super::backends::Backends;
+use super::out_of_service::OutOfService;
 use crate::base::clock::Moment;
 use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, Mark, Options, Route};
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,8 @@ pub(super) struct Clusters {
     by_key: Arc<RwLock<HashMap<Box<str>, Arc<Cluster>>>>,
     /// The routes of the hosts in use. A view holds none of them: what nobody else holds is let go.
     routes: Arc<RwLock<HashMap<Arc<str>, Weak<Route>>>>,
+    /// What operators have taken out of service.
+    pub(super) out_of_service: OutOfService,
 }
 
 /// The cluster of each key and the route of each host in use.
@@ -60,13 +63,10 @@ impl Default for Catalog {
 }
 
 impl Clusters {
-    /// The clusters that a route leads to, in the order of their keys.
+    /// The clusters that a route leads to, in no order.
     pub(super) fn list(&self) -> Vec<Arc<Cluster>> {
         let clusters = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
-        let used = clusters.values().filter(|cluster| Arc::strong_count(cluster) > 1);
-        let mut list: Vec<_> = used.cloned().collect();
-        list.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        list
+        clusters.values().filter(|cluster| Arc::strong_count(cluster) > 1).cloned().collect()
     }
 
     /// The route of this host, if it is in use.
@@ -77,7 +77,10 @@ impl Clusters {
     /// The routes of all hosts in use.
     pub(super) fn routes(&self) -> Vec<Arc<Route>> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        routes.values().filter_map(Weak::upgrade).collect()
+        let held: Vec<_> = routes.values().cloned().collect();
+        drop(routes);
+        // The lock is free again: whoever changes routes does not wait for the rest.
+        held.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn note_route(&self, host: &Arc<str>, route: &Arc<Route>) {
@@ -219,6 +222,7 @@ impl Catalog {
         if let Some(problem) = cluster.buckets_problem.as_ref().filter(|problem| known != Some(problem)) {
             log::warn!("{key}: {problem}");
         }
+        self.clusters.out_of_service.apply(&cluster, now);
         if self.clusters.put(&cluster) >= self.purge_clusters_at {
             self.purge_clusters_at = MIN_PURGE.max(2 * self.clusters.purge());
         }

@@ -4,13 +4,12 @@
 //! wait for. A pair is read when somebody first asks for its name; one that is bad harms nobody else, and where a good
 //! one stood before, that stays in use.
 
+use super::certificate_index::CertificateIndex;
 use super::handover::Export;
 use super::{Error, RouteEvent, SubscriberId, Subscribers};
 use crate::base::clock::Clock;
 use crate::base::file_watch::FileWatch;
-use crate::net::tls::{
-    CertificateInfo, Credentials, DAY, PemText, is_open_to_others, read, read_credentials, warn_of_expiry,
-};
+use crate::net::tls::{Credentials, DAY, PemText, is_open_to_others, read, read_credentials, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::{Receiver, Sender, select};
 use lru::LruCache;
@@ -100,8 +99,6 @@ pub(super) enum CertificateCommand {
     Retire,
     /// What is known goes to the process that takes this one's place.
     Export(Sender<Export>),
-    /// Tell which are in use.
-    List(Sender<Vec<CertificateInfo>>),
     /// End.
     Stop,
 }
@@ -113,6 +110,8 @@ pub(super) struct CertificateChannels {
     pub(super) commands: Receiver<CertificateCommand>,
     /// For changes that the clerk sees itself.
     pub(super) own_commands: Sender<CertificateCommand>,
+    /// Where views find the pairs in use.
+    pub(super) index: CertificateIndex,
     /// Dropped when the thread ends.
     pub(super) _alive: Sender<Infallible>,
 }
@@ -169,10 +168,8 @@ impl CertificateService {
                 },
                 recv(channels.commands) -> command => match command {
                     Ok(CertificateCommand::Replace(records)) => self.replace(records, channels),
-                    Ok(CertificateCommand::Reread) => self.reread(),
+                    Ok(CertificateCommand::Reread) => self.reread(&channels.index),
                     // Files are read again by whoever comes next.
-                    // Fails only where nobody waits any more.
-                    Ok(CertificateCommand::List(to)) => drop(to.send(self.list())),
                     Ok(CertificateCommand::Retire | CertificateCommand::Export(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return,
                 },
@@ -186,10 +183,6 @@ impl CertificateService {
         self.pairs.iter().filter_map(|(pattern, pair)| Some((&**pattern, pair.credentials.as_ref()?)))
     }
 
-    fn list(&self) -> Vec<CertificateInfo> {
-        self.in_use().map(|(name, pair)| CertificateInfo::of(name, pair)).collect()
-    }
-
     fn reply(&mut self, name: &str, channels: &CertificateChannels) -> CertificateResult {
         let Some((pattern, record)) =
             route::patterns(name).find_map(|candidate| self.records.get_key_value(&*candidate))
@@ -199,7 +192,11 @@ impl CertificateService {
         if self.pairs.get(pattern).is_none() {
             let pair = LoadedKeyPair::read(pattern, record, self.clock);
             watch(&mut self.folders, record, channels);
-            self.pairs.put(pattern.clone(), pair);
+            channels.index.note(pattern, pair.credentials.as_ref());
+            // One that has to go for it is in use no longer.
+            if let Some((gone, _)) = self.pairs.push(pattern.clone(), pair).filter(|(gone, _)| gone != pattern) {
+                channels.index.forget(&gone);
+            }
         }
         match self.pairs.get(pattern).and_then(|pair| pair.credentials.clone()) {
             Some(credentials) => CertificateResult::Found(credentials),
@@ -213,11 +210,12 @@ impl CertificateService {
         let mut changed: Vec<Arc<str>> = Vec::new();
         for pattern in before.keys().filter(|pattern| !self.records.contains_key(*pattern)) {
             self.pairs.pop(pattern);
+            channels.index.forget(pattern);
             changed.push((&**pattern).into());
         }
         for (pattern, record) in self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record)) {
             watch(&mut self.folders, record, channels);
-            if self.pairs.contains(pattern) && !renew(&mut self.pairs, pattern, record, self.clock) {
+            if self.pairs.contains(pattern) && !renew(&mut self.pairs, pattern, record, (self.clock, &channels.index)) {
                 continue;
             }
             changed.push((&**pattern).into());
@@ -226,7 +224,7 @@ impl CertificateService {
     }
 
     /// Reads the pairs anew whose files look otherwise than before.
-    fn reread(&mut self) {
+    fn reread(&mut self, index: &CertificateIndex) {
         let mut outdated = Vec::new();
         for (pattern, pair) in &self.pairs {
             if let Some(record) = self.records.get(pattern)
@@ -236,7 +234,8 @@ impl CertificateService {
             }
         }
         let clock = self.clock;
-        let changed = outdated.iter().filter(|(pattern, record)| renew(&mut self.pairs, pattern, record, clock));
+        let changed =
+            outdated.iter().filter(|(pattern, record)| renew(&mut self.pairs, pattern, record, (clock, index)));
         let changed: Vec<Arc<str>> = changed.map(|(pattern, _)| (&**pattern).into()).collect();
         self.tell_changed(changed);
     }
@@ -254,7 +253,7 @@ fn renew(
     pairs: &mut LruCache<Box<str>, LoadedKeyPair>,
     pattern: &str,
     record: &CertificateRecord,
-    clock: Clock,
+    (clock, index): (Clock, &CertificateIndex),
 ) -> bool {
     let pair = LoadedKeyPair::read(pattern, record, clock);
     match pairs.peek_mut(pattern) {
@@ -264,6 +263,7 @@ fn renew(
             false
         }
         Some(before) => {
+            index.note(pattern, pair.credentials.as_ref());
             *before = pair;
             true
         }

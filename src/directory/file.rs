@@ -68,6 +68,8 @@ impl FileSource {
                 },
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Reload) => self.reload(),
+                    // Fails only where nobody waits any more.
+                    Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.flush(host))),
                     // The file is read again by whoever comes next.
                     Ok(SourceCommand::Retire | SourceCommand::Export(_)) => {}
                     Ok(SourceCommand::Stop) | Err(_) => return,
@@ -83,6 +85,16 @@ impl FileSource {
         };
         self.resolve_names();
         self.subscribers.tell(core, RouteEvent::LookedUp { host, result, keep: true });
+    }
+
+    /// Reads the file again on behalf of a host. Returns whether that is in use.
+    fn flush(&mut self, host: Arc<str>) -> bool {
+        let is_in_use = self.routes.table.contains(&host);
+        if is_in_use {
+            self.reload();
+            self.subscribers.tell_all(&RouteEvent::Changed { hosts: Arc::new([host]), unknowns: false });
+        }
+        is_in_use
     }
 
     fn reload(&mut self) {

@@ -7,12 +7,14 @@
 
 mod backends;
 mod catalog;
+mod certificate_index;
 mod certificates;
 mod dns;
 mod file;
 mod handover;
 mod named;
 mod nothing;
+mod out_of_service;
 mod parse;
 pub mod redis;
 mod snapshot;
@@ -32,10 +34,11 @@ pub use subscribers::SubscriberId;
 use crate::base::clock::Clock;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Backend, BackendId, Cluster, Route};
+use crate::cluster::{Backend, BackendId, Cluster, Member, Route};
 use crate::net::mailbox::MailboxSender;
 use crate::net::tls::CertificateInfo;
 use catalog::{Catalog, Clusters};
+use certificate_index::CertificateIndex;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dns::{DnsNames, DnsResolver};
 use std::collections::BTreeMap;
@@ -203,8 +206,10 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         certificate_lookups: certificate_lookups_in,
         commands: certificate_commands_in,
         own_commands: certificate_commands.clone(),
+        index: CertificateIndex::default(),
         _alive: alive.clone(),
     };
+    let certificates = certificate_service.index.clone();
     let changed_certificates = Arc::default();
     let certificate_service = match &settings.source {
         Source::File(_) | Source::Nothing => certificates::start(certificate_service, subscribers.clone(), clock)?,
@@ -258,6 +263,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         commands,
         certificate_lookups,
         certificate_commands,
+        certificates,
         status,
         threads,
         ended,
@@ -296,6 +302,7 @@ pub struct Directory {
     commands: Sender<SourceCommand>,
     certificate_lookups: Sender<certificates::CertificateLookup>,
     certificate_commands: Sender<certificates::CertificateCommand>,
+    certificates: CertificateIndex,
     status: Arc<Status>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// Tells when the threads have ended: there is no sender any more.
@@ -339,7 +346,7 @@ impl Directory {
         NamedClusters::new(Catalog::new(self.clusters.clone()), self.names.clone(), self.clock)
     }
 
-    /// The clusters in use, in the order of their keys. For views and health probes: it takes a lock.
+    /// The clusters in use, in no order. For views and health probes: it takes a lock.
     pub fn clusters(&self) -> Vec<Arc<Cluster>> {
         self.clusters.list()
     }
@@ -359,18 +366,32 @@ impl Directory {
         self.clusters.get(key)
     }
 
-    /// The certificates in use that the source has, for a view: it waits for the thread that knows them, and gives `None`
-    /// where that has too much else to do.
-    pub fn certificates(&self) -> Option<Vec<CertificateInfo>> {
-        let (sender, list) = crossbeam_channel::bounded(1);
-        self.certificate_commands.send_timeout(certificates::CertificateCommand::List(sender), MAX_VIEW).ok()?;
-        list.recv_timeout(MAX_VIEW).ok()
+    /// Takes a member of a cluster out of service on behalf of an operator, or puts it back: also when it leaves its list and
+    /// comes back. [`Cluster::serve`] is to follow. Returns whether there was room to note that.
+    pub fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool, now: Moment) -> bool {
+        let is_noted = self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out);
+        if is_noted {
+            member.state.set_disabled(is_out, now);
+        }
+        is_noted
     }
 
-    /// Has all cores ask for the route of this host again.
-    pub fn flush(&self, host: &str) {
-        let hosts: Arc<[Arc<str>]> = Arc::new([host.into()]);
-        self.subscribers.tell_all(&RouteEvent::Changed { hosts, unknowns: true });
+    /// What operators have taken out of service, for the log.
+    pub fn out_of_service(&self) -> Vec<String> {
+        self.clusters.out_of_service.list()
+    }
+
+    /// The certificates in use that the source has, in no order, for views. It takes a lock.
+    pub fn certificates(&self) -> Vec<CertificateInfo> {
+        self.certificates.list()
+    }
+
+    /// Has the source be asked for the route of this host again, and then all cores ask here again. Returns whether the host
+    /// is in use; `None` where the source has too much else to do.
+    pub fn flush(&self, host: &str) -> Option<bool> {
+        let (answer, answers) = crossbeam_channel::bounded(1);
+        self.commands.send_timeout(SourceCommand::Flush(host.into(), answer), MAX_VIEW).ok()?;
+        answers.recv_timeout(MAX_VIEW).ok()
     }
 
     /// How the source of the routes is.
@@ -450,6 +471,8 @@ struct DeadMark {
 #[derive(Debug)]
 enum SourceCommand {
     Reload,
+    /// Whatever is known of this host is to be read again. The answer is whether anything was.
+    Flush(Arc<str>, Sender<bool>),
     /// The snapshot is another process's.
     Retire,
     /// What is known goes to the process that takes this one's place.

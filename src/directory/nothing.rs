@@ -27,6 +27,8 @@ pub(super) fn start(
                 },
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Stop) | Err(_) => return,
+                    // No host is in use. Fails only where nobody waits any more.
+                    Ok(SourceCommand::Flush(_, known)) => drop(known.send(false)),
                     Ok(_) => {}
                 },
             }

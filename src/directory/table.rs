@@ -67,6 +67,11 @@ impl Table {
         changes
     }
 
+    /// Whether `host` is in use.
+    pub(super) fn contains(&self, host: &str) -> bool {
+        self.catalog.contains(host)
+    }
+
     /// The number of patterns.
     pub(super) fn len(&self) -> usize {
         self.records.len()

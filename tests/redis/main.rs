@@ -6,6 +6,7 @@ mod changes;
 mod fake;
 mod known;
 mod marks;
+mod operator;
 mod options;
 mod outage;
 mod replies;

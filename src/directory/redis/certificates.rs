@@ -5,6 +5,7 @@
 //! was written to, the watching connection tells; then the cores are told to ask again. While Redis is away, what was
 //! found before is what there is.
 
+use super::super::certificate_index::CertificateIndex;
 use super::super::certificates::{CertificateChannels, CertificateCommand, CertificateLookup, CertificateResult};
 use super::super::{Error, RouteEvent, Subscribers, snapshot};
 use super::connection::Connection;
@@ -13,7 +14,7 @@ use super::target::Target;
 use super::{Settings, connect, resp};
 use crate::base::clock::{Clock, Moment};
 use crate::base::printable::printable;
-use crate::net::tls::{CertificateInfo, DAY, warn_of_expiry};
+use crate::net::tls::{DAY, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::select;
 use lru::LruCache;
@@ -112,7 +113,7 @@ impl RedisCertificateService {
         subscribers: Subscribers,
         clock: Clock,
         changed_certificates: Arc<ChangedCertificates>,
-        inherited: Option<File>,
+        (inherited, index): (Option<File>, &CertificateIndex),
     ) -> Result<Self, Error> {
         let file = settings.snapshot.as_deref().filter(|_| settings.keeps_certificates);
         let file = file.map(|path| snapshot::beside(path, "certificates"));
@@ -126,7 +127,7 @@ impl RedisCertificateService {
             retry_at: Moment::ZERO,
             was_too_long: false,
             names: LruCache::new(REMEMBERED),
-            pairs: KeyPairStore::start(REMEMBERED, file.as_deref(), inherited, clock)?,
+            pairs: KeyPairStore::start(REMEMBERED, file.as_deref(), (inherited, index.clone()), clock)?,
             budget: LookupBudget { rate, left: rate, since: Moment::ZERO },
             unsure: HashSet::new(),
         })
@@ -147,10 +148,6 @@ impl RedisCertificateService {
                     Ok(CertificateCommand::Retire) => self.pairs.retire(),
                     // Fails only where nobody waits any more.
                     Ok(CertificateCommand::Export(to)) => drop(to.send(self.pairs.export())),
-                    Ok(CertificateCommand::List(to)) => {
-                        let list = self.pairs.in_use().map(|(name, pair)| CertificateInfo::of(name, pair));
-                        drop(to.send(list.collect()));
-                    }
                     Ok(CertificateCommand::Replace(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return self.pairs.finish(),
                 },

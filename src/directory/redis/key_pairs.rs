@@ -4,6 +4,7 @@
 use super::save::{self, Saver};
 use crate::base::clock::{Clock, Moment};
 use crate::directory::Error;
+use crate::directory::certificate_index::CertificateIndex;
 use crate::directory::handover::{self, Export};
 use crate::directory::snapshot::{Snapshot, SnapshotEntry};
 use crate::net::tls::{Credentials, PemText, read_credentials};
@@ -70,6 +71,8 @@ pub(super) struct Bad {
 pub(super) struct KeyPairStore {
     pairs: LruCache<Box<str>, KeyPairEntry>,
     saver: Option<Saver<Vec<Arc<KeyPairRecord>>>>,
+    /// Where views find those in use.
+    index: CertificateIndex,
 }
 
 impl KeyPairStore {
@@ -78,7 +81,7 @@ impl KeyPairStore {
     pub(super) fn start(
         capacity: NonZeroUsize,
         file: Option<&Path>,
-        inherited: Option<File>,
+        (inherited, index): (Option<File>, CertificateIndex),
         clock: Clock,
     ) -> Result<Self, Error> {
         let mut pairs = LruCache::new(capacity);
@@ -99,7 +102,7 @@ impl KeyPairStore {
             let pair = KeyPairEntry { fingerprint, credentials: None, record: Some(Arc::clone(&record)) };
             pairs.put(record.pattern.clone(), pair);
         }
-        Ok(Self { pairs, saver })
+        Ok(Self { pairs, saver, index })
     }
 
     /// Reads a pair, unless it is the one that was read before. A bad one does not take the place of a good one.
@@ -118,7 +121,7 @@ impl KeyPairStore {
             Ok((credentials, texts)) => {
                 let record = Some(Arc::new(KeyPairRecord::new(pattern, &texts)));
                 let pair = KeyPairEntry { fingerprint, credentials: Some(credentials.clone()), record };
-                self.pairs.put(pattern.into(), pair);
+                self.put(pattern, pair);
                 self.note_change(now);
                 Ok(Learned::New(credentials))
             }
@@ -126,15 +129,24 @@ impl KeyPairStore {
                 let credentials = self.restore(pattern);
                 let stays = credentials.is_some();
                 let record = self.pairs.pop(pattern).and_then(|pair| pair.record);
-                self.pairs.put(pattern.into(), KeyPairEntry { fingerprint, credentials, record });
+                self.put(pattern, KeyPairEntry { fingerprint, credentials, record });
                 Err(Bad { problem, stays })
             }
+        }
+    }
+
+    fn put(&mut self, pattern: &str, pair: KeyPairEntry) {
+        self.index.note(pattern, pair.credentials.as_ref());
+        // One that has to go for it is in use no longer.
+        if let Some((gone, _)) = self.pairs.push(pattern.into(), pair).filter(|(gone, _)| **gone != *pattern) {
+            self.index.forget(&gone);
         }
     }
 
     /// There is nothing under this pattern any more.
     pub(super) fn forget(&mut self, pattern: &str, now: Moment) {
         if self.pairs.pop(pattern).is_some() {
+            self.index.forget(pattern);
             self.note_change(now);
         }
     }
@@ -154,6 +166,7 @@ impl KeyPairStore {
             pair.credentials = read_pair(&record.texts())
                 .inspect_err(|problem| log::error!("the certificate of {pattern} that was kept: {problem}"))
                 .ok();
+            self.index.note(pattern, pair.credentials.as_ref());
         }
         pair.credentials.clone()
     }

@@ -118,8 +118,10 @@ pub(super) fn start_certificate_service(
     clock: Clock,
     (changed_certificates, inherited): (&Arc<ChangedCertificates>, Option<File>),
 ) -> Result<JoinHandle<()>, Error> {
+    let changed_certificates = Arc::clone(changed_certificates);
+    let inherited = (inherited, &channels.index);
     let certificate_service =
-        RedisCertificateService::new(settings, subscribers, clock, Arc::clone(changed_certificates), inherited)?;
+        RedisCertificateService::new(settings, subscribers, clock, changed_certificates, inherited)?;
     spawn("certificates", move || certificate_service.run(&channels))
 }
 
@@ -236,6 +238,8 @@ impl Server {
                 recv(events) -> event => if let Ok(event) = event { self.hear(event) },
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Reload) => self.state.refresh(),
+                    // Fails only where nobody waits any more.
+                    Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.state.flush(host))),
                     Ok(SourceCommand::Retire) => self.saver = None,
                     // Fails only where nobody waits any more.
                     Ok(SourceCommand::Export(to)) => drop(to.send(save::export(self.routes(), self.clock.now()))),

@@ -71,6 +71,15 @@ impl RouteState {
         affected.into_iter().for_each(|host| self.read_again(host));
     }
 
+    /// An operator wants a host read again, whatever is known of it. Returns whether anything is.
+    pub(in crate::directory::redis) fn flush(&mut self, host: Arc<str>) -> bool {
+        let was_unread = self.unread.forget(&host);
+        let is_in_use = self.is_known(&host) || self.bad.contains(&host) || was_unread;
+        self.changed([Arc::clone(&host)], false);
+        self.read_again(host);
+        is_in_use
+    }
+
     /// What is known of a host may be old.
     pub(super) fn read_again(&mut self, host: Arc<str>) {
         self.bad.pop(&host);

@@ -423,3 +423,54 @@ fn own_marks_are_guesses_and_go_when_others_take_them_back() {
     scene.reply_all(|_| found("h", &[a, b], &[1]));
     assert!(member.is_dead_external(scene.now));
 }
+
+#[test]
+fn the_mark_of_an_operator_outlives_all_others() {
+    let (a, b) = ("http://a", "http://b");
+    let mut scene = Scene::new();
+    scene.up(true);
+    scene.ask("h");
+    scene.reply_all(|_| found("h", &[a, b], &[]));
+    let route = scene.state.catalog.get("h").expect("in use");
+    let until = scene.now + Duration::from_secs(600);
+    route.marks[0].mark_dead_by_operator(until);
+    // Others mark the other backend, and this one, and take their marks back.
+    for dead in [vec![1], vec![0, 1], vec![0], vec![]] {
+        scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
+        scene.reply_all(|_| found("h", &[a, b], &dead));
+        assert!(route.marks[0].is_dead_external(scene.now), "{dead:?}");
+        assert_eq!(route.marks[0].dead_external_until(scene.now).is_some(), dead.contains(&0), "{dead:?}");
+        assert_eq!(route.marks[0].ends_at(scene.now), Some(until), "{dead:?}");
+        assert!(!route.allows(0, scene.now), "{dead:?}");
+    }
+    route.marks[0].mark_dead_by_operator(Moment::ZERO);
+    assert!(route.allows(0, scene.now) && route.allows(1, scene.now));
+}
+
+#[test]
+fn an_operator_has_any_host_read_again() {
+    let a = "http://a";
+    let mut scene = Scene::new();
+    scene.up(true);
+    scene.ask("h");
+    scene.reply_all(|_| found("h", &[a], &[]));
+    assert!(!scene.state.flush("nobody".into()), "it is not in use");
+    assert!(scene.state.take_batch().is_none(), "so nothing is read");
+    assert!(scene.state.flush("h".into()));
+    assert_eq!(scene.batch().1, ["h"]);
+    let mut scene = Scene::new();
+    scene.up(true);
+    for (host, reading) in
+        [("bad", Reading::Bad("no list".into())), ("slow", Reading::Unread(FailureReason::RouteSourceDown))]
+    {
+        scene.ask(host);
+        scene.reply_all(|_| reading.clone());
+        scene.ask(host);
+        assert!(scene.state.take_batch().is_none(), "{host} is left alone");
+        assert!(scene.state.flush(host.into()), "{host}");
+        scene.ask(host);
+        assert_eq!(scene.batch().1, [host]);
+        scene.state.down(scene.now);
+        scene.up(true);
+    }
+}

@@ -35,6 +35,11 @@ impl Unread {
         }
     }
 
+    /// Has a host be asked for at once. Returns whether it was left alone. Its turn comes all the same, and does no harm.
+    pub(super) fn forget(&mut self, host: &str) -> bool {
+        self.reasons.remove(host).is_some()
+    }
+
     fn take_due(&mut self, now: Moment) -> Option<Arc<str>> {
         self.next().filter(|until| *until <= now)?;
         let (_, host) = self.queue.pop_front()?;
