@@ -9,8 +9,12 @@ use super::request_context::RequestContext;
 use super::{Disposition, Effect, Input, Side, State, StepContext};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
+use crate::wire::forwarded::Peer;
 use crate::wire::request::RequestHead;
+use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The greatest body of a request for this node.
@@ -36,6 +40,10 @@ pub struct ServiceRequest {
     pub authorization: Option<Vec<u8>>,
     /// The value of `Sec-Fetch-Site`, with which a browser tells whose page asks.
     pub fetch_site: Option<Vec<u8>>,
+    /// The value of `Sec-Fetch-Mode`, with which it tells what for.
+    pub fetch_mode: Option<Vec<u8>>,
+    /// The address of the client.
+    pub peer: Option<IpAddr>,
     /// The body, of at most 64 KiB.
     pub body: Vec<u8>,
 }
@@ -48,7 +56,56 @@ pub struct ServiceResponse {
     /// Header lines, each with its CRLF. `Content-Length` and `Connection` are not among them.
     pub fields: String,
     /// The body. A response to HEAD has one too, which is measured and not sent.
-    pub body: Arc<[u8]>,
+    pub body: ServiceBody,
+}
+
+/// Bytes that many responses may share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceBody(Arc<Bytes>);
+
+#[derive(Debug)]
+struct Bytes {
+    bytes: Vec<u8>,
+    /// Where they count for as long as they are held.
+    held: Option<Arc<AtomicUsize>>,
+}
+
+impl ServiceBody {
+    /// Bytes that count among those `held` until the last response with them has left.
+    pub fn counted(bytes: Vec<u8>, held: &Arc<AtomicUsize>) -> Self {
+        held.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self(Arc::new(Bytes { bytes, held: Some(Arc::clone(held)) }))
+    }
+}
+
+impl From<Vec<u8>> for ServiceBody {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Bytes { bytes, held: None }))
+    }
+}
+
+impl Deref for ServiceBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Bytes {}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        if let Some(held) = &self.held {
+            held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// The request is for this node.
@@ -76,6 +133,7 @@ impl LocalService {
     pub(super) fn start(
         mut context: Box<RequestContext>,
         head: &RequestHead<'_, '_>,
+        peer: &Peer,
         cx: &mut StepContext<'_>,
     ) -> State {
         let value = |name| head.value_of(name).map(<[u8]>::to_vec);
@@ -87,6 +145,8 @@ impl LocalService {
             accept: value("accept"),
             authorization: value("authorization"),
             fetch_site: value("sec-fetch-site"),
+            fetch_mode: value("sec-fetch-mode"),
+            peer: Some(peer.address),
             body: Vec::new(),
         };
         // What is gathered here is data, without a coding.
@@ -151,6 +211,14 @@ impl LocalService {
                 *self.stage = other;
                 None
             }
+        }
+    }
+
+    /// The bytes of the response that have yet to be put into the output.
+    pub(super) fn bytes_left(&self) -> usize {
+        match &*self.stage {
+            Stage::Sending { response, sent, .. } => response.body.len().saturating_sub(*sent),
+            _ => 0,
         }
     }
 

@@ -53,7 +53,7 @@ mod tunnel;
 
 pub use awaiting_fill::FillRequest;
 pub use events::{Disposition, Effect, Effects, Flushed, Input, Output, Side, WorkerContext};
-pub use local_service::{ServiceRequest, ServiceResponse};
+pub use local_service::{ServiceBody, ServiceRequest, ServiceResponse};
 pub use output_queue::{OutputQueue, PendingWrite};
 pub use queued::{QueueRequest, Wanted};
 pub use request::Request;
@@ -412,7 +412,9 @@ impl Exchange {
 
     /// How many bytes it keeps because somebody is slow, or sends much at once.
     pub fn buffered_bytes(&self) -> usize {
-        self.common.to_client.len() + self.common.to_upstream.len() + self.request().map_or(0, Request::buffered_bytes)
+        let of_service = if let State::LocalService(state) = &self.state { state.bytes_left() } else { 0 };
+        let in_buffers = self.common.to_client.len() + self.common.to_upstream.len();
+        in_buffers + self.request().map_or(0, Request::buffered_bytes) + of_service
     }
 
     /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.

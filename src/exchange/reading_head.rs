@@ -108,7 +108,7 @@ fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut StepCon
         return context.refuse(fault.into(), cx);
     }
     if cx.common.is_for_service {
-        return LocalService::start(context, head, cx);
+        return LocalService::start(context, head, peer, cx);
     }
     if cx.common.rules.is_some() {
         return rules::decide(context, cx);

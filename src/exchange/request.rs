@@ -75,13 +75,13 @@ impl Request {
         let settings = &cx.core.settings;
         let is_kept = || settings.forwarded.trusts(peer.address) && head.value_of("x-request-id").is_some();
         let request_id = (settings.request_id && !is_kept()).then(|| cx.core.rng.u128(..));
+        let may_lack_host = cx.common.is_for_service;
         // Where rules decide, they say what backends are told.
         let is_ruled = cx.common.rules.is_some();
+        let (policy, via) = (&settings.forwarded, settings.node_via.as_deref());
         let forward = match is_ruled {
-            false => {
-                ForwardContext { peer, policy: &settings.forwarded, via: settings.node_via.as_deref(), request_id }
-            }
-            true => ForwardContext { peer, policy: &UNTOUCHED, via: None, request_id: None },
+            false => ForwardContext { peer, policy, via, request_id, may_lack_host },
+            true => ForwardContext { peer, policy: &UNTOUCHED, via: None, request_id: None, may_lack_host },
         };
         self.client = is_ruled.then_some(peer.address);
         self.buffer = cx.core.buffers.take();

@@ -178,11 +178,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
-    fn write_host(&self, out: &mut Vec<u8>) -> Result<(), FailureReason> {
+    fn write_host(&self, may_lack_host: bool, out: &mut Vec<u8>) -> Result<(), FailureReason> {
         let stated = self.host;
-        let value = match self.authority {
-            Some(authority) => authority.as_bytes(),
-            None => stated.ok_or(FailureReason::BadHost)?,
+        let value = match (self.authority, stated) {
+            (Some(authority), _) => authority.as_bytes(),
+            (None, Some(stated)) => stated,
+            (None, None) if may_lack_host => return Ok(()),
+            (None, None) => return Err(FailureReason::BadHost),
         };
         // A `Host` that an absolute target overrides has to be one all the same (RFC 9112 section 3.2).
         if let (Some(_), Some(stated)) = (self.authority, stated) {
@@ -210,7 +212,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         let mut spans = Spans::default();
         let start = out.len();
-        self.write_host(out)?;
+        self.write_host(forward.may_lack_host, out)?;
         spans.host = Span::new(start, out.len());
         let head = out.len();
         let is_untouched = forward.policy.mode == forwarded::Mode::Untouched;
@@ -390,6 +392,8 @@ pub struct ForwardContext<'a> {
     pub via: Option<&'a str>,
     /// The `X-Request-Id` that the request gets, in place of any that it has; `None` to leave it as it is.
     pub request_id: Option<u128>,
+    /// Whether a request of HTTP/1.0 may come without `Host`: it has no route.
+    pub may_lack_host: bool,
 }
 
 /// What stands where in the output of [`RequestHead::write`].

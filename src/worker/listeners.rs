@@ -115,10 +115,13 @@ impl Worker {
 
     /// Lets in the next one who waits at a door. Whether there may be another.
     fn accept_one(&mut self, listener: usize) -> bool {
-        let Some(WorkerListener { socket, secure, paused_until: None, .. }) = self.listeners.get(listener) else {
+        let Some(WorkerListener { socket, secure, is_for_service, paused_until: None, .. }) =
+            self.listeners.get(listener)
+        else {
             return false;
         };
-        let is_crowded = self.clients.len() >= self.settings.max_connections;
+        let is_for_service = *is_for_service;
+        let is_crowded = if is_for_service { self.is_service_full() } else { self.is_crowded() };
         let has_too_many_handshakes = secure.is_some() && self.is_handshake_table_full();
         // Nobody makes room for nobody. Whoever comes next is told by the poll.
         if (is_crowded || has_too_many_handshakes) && !has_pending(socket) {
@@ -128,7 +131,11 @@ impl Worker {
             self.counters.count(Counter::HandshakePauses);
             return self.pause_listener(listener, self.core.now + PAUSE);
         }
-        if self.clients.len() >= self.settings.max_connections && !self.give_up_client() {
+        if is_for_service {
+            if is_crowded && !self.give_up_service_client() {
+                return self.pause_listener(listener, self.core.now + PAUSE);
+            }
+        } else if self.is_crowded() && (!self.give_up_client() || self.is_crowded()) {
             self.counters.count(Counter::AcceptPauses);
             self.waits_for_room = true;
             let next_to_go = self.idle.next_to_go(&self.clients).min(self.lingering.next_to_go());
@@ -148,6 +155,11 @@ impl Worker {
             },
         }
         true
+    }
+
+    /// Whether there are as many clients as there may be.
+    fn is_crowded(&self) -> bool {
+        self.traffic_clients() >= self.settings.max_connections
     }
 
     /// Nobody more is let in before then.
@@ -236,7 +248,11 @@ impl Worker {
                 told: None,
             }
         });
-        self.counters.count(Counter::Accepted);
+        if is_for_service {
+            self.service.add(key);
+        } else {
+            self.counters.count(Counter::Accepted);
+        }
         self.note_idle(key);
         if awaits_header.is_some() {
             self.await_header(key);
@@ -270,6 +286,9 @@ impl Worker {
             }
             if client.is_lingering {
                 self.lingering.forget(key);
+            }
+            if client.is_for_service {
+                self.service.remove(key);
             }
             self.note_room();
         }

@@ -194,7 +194,7 @@ pub struct Worker {
     commands: MailboxReceiver<WorkerCommand>,
     /// The way to give it commands, for those who are to send it something back.
     own_commands: MailboxSender<WorkerCommand>,
-    service: Option<ServiceSender>,
+    service: service::ServiceLink,
     grants: MailboxReceiver<grants::Grant>,
     fills: fills::WorkerFills,
     /// Where slots for this worker's requests are sent.
@@ -307,7 +307,7 @@ impl Worker {
             route_events,
             commands,
             own_commands: commands_sender.clone(),
-            service: config.service,
+            service: service::ServiceLink::new(config.service),
             grants,
             fills: fills::WorkerFills::new(waker),
             grant_sink: Arc::new(grants::GrantMail(grants_sender)),

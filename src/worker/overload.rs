@@ -43,7 +43,8 @@ impl Worker {
     /// A client is idle from now on.
     pub(super) fn note_idle(&mut self, key: SlotKey) {
         let now = self.core.now;
-        let Some(client) = self.clients.get_mut(key) else { return };
+        // A client of the service makes no room for others.
+        let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_for_service) else { return };
         client.idle_since = now;
         let served = client.served;
         self.idle.add_client(key, served, now, &self.clients);

@@ -6,7 +6,6 @@ use crate::base::gen_slab::SlotKey;
 use crate::exchange::{Input, ServiceRequest, ServiceResponse};
 use crate::net::mailbox::MailboxSender;
 use crossbeam_channel::Sender;
-use std::sync::Arc;
 
 /// Where the workers of a process send the requests that are for this node.
 pub type ServiceSender = Sender<ServiceCall>;
@@ -22,13 +21,71 @@ pub struct ServiceCall {
 }
 
 impl ServiceCall {
+    /// A call whose response a test reads as mail.
+    #[cfg(test)]
+    pub fn new(request: ServiceRequest, commands: MailboxSender<WorkerCommand>) -> Self {
+        Self { request, job: SlotKey::unpack(0), commands }
+    }
+
     /// Sends the response to the worker that asked. A client that has gone meanwhile is not missed.
     pub fn respond(self, response: ServiceResponse) {
         self.commands.send(WorkerCommand::ServiceResponse(self.job, Box::new(response)));
     }
 }
 
+/// Clients of the service that a worker has at once. They take no places of others (`server.maxConnections`), and others
+/// take none of theirs.
+const MAX_CLIENTS: usize = 64;
+
+/// The way to the service of this node, and the clients that have come to it.
+#[derive(Debug)]
+pub(super) struct ServiceLink {
+    sender: Option<ServiceSender>,
+    clients: Vec<SlotKey>,
+}
+
+impl ServiceLink {
+    pub(super) fn new(sender: Option<ServiceSender>) -> Self {
+        Self { sender, clients: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, client: SlotKey) {
+        self.clients.push(client);
+    }
+
+    pub(super) fn remove(&mut self, client: SlotKey) {
+        self.clients.retain(|known| *known != client);
+    }
+}
+
 impl Worker {
+    /// The clients that have not come to the service of this node.
+    pub(super) fn traffic_clients(&self) -> usize {
+        self.clients.len().saturating_sub(self.service.clients.len())
+    }
+
+    /// The requests and tunnels of those.
+    pub(super) fn traffic_requests(&self) -> usize {
+        let is_busy = |key: &&SlotKey| self.clients.get(**key).is_some_and(|client| client.job.is_some());
+        self.jobs.len().saturating_sub(self.service.clients.iter().filter(is_busy).count())
+    }
+
+    /// Whether the service has as many clients as it may have.
+    pub(super) fn is_service_full(&self) -> bool {
+        self.service.clients.len() >= MAX_CLIENTS
+    }
+
+    /// Closes the client of the service that came first of those that are idle. Whether there was one.
+    pub(super) fn give_up_service_client(&mut self) -> bool {
+        let is_idle = |key: &SlotKey| {
+            let client = self.clients.get(*key).filter(|client| client.job.is_none() && !client.is_lingering);
+            client.is_some_and(|client| client.stream.unread.is_empty() && client.stream.transport.is_silent())
+        };
+        let oldest = self.service.clients.iter().copied().find(is_idle);
+        oldest.into_iter().for_each(|key| self.close_client(key));
+        oldest.is_some()
+    }
+
     /// Asks the service for the response to the request of an exchange. Never waits: where the service has too much to do, the
     /// request is refused.
     #[cold]
@@ -37,12 +94,12 @@ impl Worker {
         let Some(request) = job.exchange.take_service_request() else { return };
         self.counters.count(Counter::AdminRequests);
         let call = ServiceCall { request, job: job_key, commands: self.own_commands.clone() };
-        let is_sent = self.service.as_ref().is_some_and(|service| service.try_send(call).is_ok());
+        let is_sent = self.service.sender.as_ref().is_some_and(|service| service.try_send(call).is_ok());
         if !is_sent {
             let response = ServiceResponse {
                 status: 503,
                 fields: "Content-Type: text/plain\r\nRetry-After: 1\r\n".to_owned(),
-                body: Arc::from(&b"The admin service has too much to do.\n"[..]),
+                body: b"The admin service has too much to do.\n".to_vec().into(),
             };
             self.step_only(job_key, Input::Service(Box::new(response)));
         }

@@ -68,8 +68,8 @@ impl Worker {
         self.trim();
         let stats = &self.stats;
         let put = |cell: &AtomicU64, count: usize| cell.store(count as u64, Ordering::Relaxed);
-        put(&stats.clients, self.clients.len());
-        put(&stats.requests, self.jobs.len());
+        put(&stats.clients, self.traffic_clients());
+        put(&stats.requests, self.traffic_requests());
         put(&stats.upstreams, self.upstreams.len());
         put(&stats.bytes, self.held_bytes());
         stats.replied.store(question, Ordering::Release);

@@ -31,7 +31,7 @@ pub(crate) fn forward<'a>(policy: &'a Policy, via: Option<&'a str>) -> ForwardCo
         let address = "192.0.2.7".parse().expect("an address");
         Peer { address, local_port: 80, secure: false, subject: None }
     });
-    ForwardContext { peer: &PEER, policy, via, request_id: None }
+    ForwardContext { peer: &PEER, policy, via, request_id: None, may_lack_host: false }
 }
 
 pub(crate) const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7\nX-Real-IP: 192.0.2.7\nX-Forwarded-Proto: http\n\
@@ -279,7 +279,7 @@ fn forwarded_headers_say_what_this_node_sees() {
     let policy = stranger();
     let peer =
         Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true, subject: None };
-    let forward = ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None };
+    let forward = ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None, may_lack_host: false };
     check(
         &forward,
         &[(
@@ -357,7 +357,9 @@ fn the_subject_of_a_certificate_is_nobodys_to_forge() {
     check(&forward(&policy, None), &[(forged, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n")]);
     let peer = Peer { subject: Some(Arc::new("CN=alice".into())), ..forward(&policy, None).peer.clone() };
     let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
-    let found =
-        read(crlf(forged).as_bytes(), &ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None });
+    let found = read(
+        crlf(forged).as_bytes(),
+        &ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None, may_lack_host: false },
+    );
     assert_eq!(found, Some((Ok(crlf(&told)), crlf(forged).len())));
 }

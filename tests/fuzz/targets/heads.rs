@@ -54,11 +54,13 @@ pub(crate) fn read_request(bytes: &[u8]) -> Option<Result<Made, FailureReason>> 
         Err(reason) => return Some(Err(reason)),
     };
     let mut out = Vec::new();
-    let spans =
-        match head.write(&ForwardContext { peer: &PEER, policy: &POLICY, via: None, request_id: None }, &mut out) {
-            Ok(spans) => spans,
-            Err(reason) => return Some(Err(reason)),
-        };
+    let spans = match head.write(
+        &ForwardContext { peer: &PEER, policy: &POLICY, via: None, request_id: None, may_lack_host: false },
+        &mut out,
+    ) {
+        Ok(spans) => spans,
+        Err(reason) => return Some(Err(reason)),
+    };
     let part = |span: Span| String::from_utf8_lossy(span.of(&out)).into_owned();
     Some(Ok(Made {
         len: head.len,
