@@ -1,10 +1,12 @@
 //! The command line, and what the program does with it.
 
 mod haproxy;
+mod node;
 mod program_log;
 mod tools;
 
 pub use haproxy::{Check, Diff, Haproxy};
+pub use node::{Node, Why};
 pub use tools::{Provision, Routes};
 
 use crate::base::secret::redact_url;
@@ -72,6 +74,10 @@ pub enum Command {
     /// Read HAProxy's configuration files, and tell what becomes of them
     #[command(subcommand)]
     Haproxy(Haproxy),
+    /// Show how a running node is, by its admin service (the status is 1 where it is not ready)
+    Status(Node),
+    /// Show what becomes of requests for a host on a running node, and why (the status is 1 where no backend may serve)
+    Why(Why),
     /// Have a running sluice renew itself from its file, without losing a connection, and wait for the outcome
     Upgrade {
         /// The process
@@ -115,6 +121,9 @@ pub fn run() -> ExitCode {
         Some(Command::Provision(Provision { place, .. }) | Command::Routes(Routes { place, .. })) => {
             config::path(place.config.clone(), flavor.as_deref())
         }
+        Some(Command::Status(node) | Command::Why(Why { node, .. })) => {
+            config::path(node.config.clone(), flavor.as_deref())
+        }
         _ => arguments.config_path(flavor),
     };
     match &arguments.command {
@@ -123,6 +132,8 @@ pub fn run() -> ExitCode {
         Some(Command::Provision(provision)) => return tools::provision(provision, &file),
         Some(Command::Routes(routes)) => return tools::routes(routes, &file),
         Some(Command::Haproxy(command)) => return haproxy::run(command),
+        Some(Command::Status(node)) => return node::status(node, &file),
+        Some(Command::Why(arguments)) => return node::why(arguments, &file),
         Some(Command::Upgrade { pid }) => return tools::upgrade(*pid),
     }
     let predecessor = match Predecessor::find() {

@@ -6,26 +6,41 @@ use std::net::IpAddr;
 
 /// The refusal of a request that may not be answered.
 pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -> Result<(), Response> {
+    // A load balancer asks these by whatever name it has for this node, or by none, and learns nothing else.
+    if is_probe(request, path) {
+        return Ok(());
+    }
     let host = request.host.as_deref().and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
     if !is_own_name(host, settings) {
         let detail = "Host is neither an address nor localhost nor one of admin.hosts";
         return Err(Response::problem(403, detail));
     }
-    if is_foreign(request, host) {
+    if is_foreign(request, path, host) {
         return Err(Response::problem(403, "a page of another site asks"));
     }
-    // A load balancer asks these, and learns nothing else.
-    let is_probe = matches!(path, "/healthz" | "/readyz");
     match &settings.token {
-        Some(token) if !is_probe && !knows(request, token.reveal()) => {
-            Err(Response::problem(401, "admin.token is asked for")
-                .with_field("WWW-Authenticate: Basic realm=\"sluice\", charset=\"UTF-8\""))
-        }
+        Some(token) if !knows(request, token.reveal()) => Err(Response::problem(401, "admin.token is asked for")
+            .with_field("WWW-Authenticate: Basic realm=\"sluice\", charset=\"UTF-8\"")),
         None if request.method == "POST" && !is_loopback(settings) => {
             Err(Response::problem(403, "set admin.token: without it actions are taken on a loopback address only"))
         }
         _ => Ok(()),
     }
+}
+
+/// Who asks, for the log: the address, and the name beside a token where the client gives one.
+pub(super) fn who(request: &ServiceRequest) -> String {
+    let address = request.peer.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    let named = request.authorization.as_deref().and_then(|value| value.strip_prefix(b"Basic ")).and_then(decode);
+    let name = named.as_deref().and_then(|pair| pair.split(|byte| *byte == b':').next()).unwrap_or_default();
+    let origin =
+        request.origin.as_deref().map_or_else(String::new, |origin| format!(" from {}", origin.escape_ascii()));
+    if name.is_empty() { address + &origin } else { format!("{} at {address}{origin}", name.escape_ascii()) }
+}
+
+/// Whether a request asks whether this process lives or is ready.
+pub(super) fn is_probe(request: &ServiceRequest, path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz") && matches!(request.method.as_str(), "GET" | "HEAD")
 }
 
 fn is_loopback(settings: &Settings) -> bool {
@@ -49,14 +64,16 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn is_foreign(request: &ServiceRequest, host: &str) -> bool {
+fn is_foreign(request: &ServiceRequest, path: &str, host: &str) -> bool {
     let is_other = |origin: &[u8]| {
         let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
         authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host.as_bytes()))
     };
     let site = request.fetch_site.as_deref();
+    // A link of another site may lead to the dashboard: that page learns nothing of what it shows.
+    let is_visit = request.fetch_mode.as_deref() == Some(b"navigate") && path == "/" && request.method == "GET";
     request.origin.as_deref().is_some_and(is_other)
-        || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"))
+        || site.is_some_and(|site| !is_visit && !matches!(site, b"same-origin" | b"none"))
 }
 
 /// Whether the request has the token: `Bearer TOKEN`, or `Basic` with the token for a password, as browsers and HAProxy's
@@ -143,6 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn probes_are_answered_by_any_name_and_by_none() {
+        let settings = settings("10.0.0.1:9100", Some("s3cret"));
+        for host in ["lb-target.example.com", ""] {
+            for path in ["/healthz", "/readyz"] {
+                assert_eq!(status(&request("GET", host), path, &settings), 200, "{host} {path}");
+                assert_eq!(status(&request("HEAD", host), path, &settings), 200, "{host} {path}");
+                assert_eq!(status(&request("POST", host), path, &settings), 403, "{host} {path}");
+            }
+        }
+        let without_host = ServiceRequest { host: None, ..request("GET", "") };
+        assert_eq!(status(&without_host, "/readyz", &settings), 200);
+        assert_eq!(status(&without_host, "/v1/status", &settings), 403);
+    }
+
+    #[test]
     fn pages_of_other_sites_are_refused() {
         let settings = settings("127.0.0.1:9100", None);
         let table = [
@@ -165,11 +197,45 @@ mod tests {
     }
 
     #[test]
+    fn a_link_of_another_site_leads_to_the_dashboard_and_to_nothing_else() {
+        let settings = settings("127.0.0.1:9100", None);
+        let table = [
+            ("GET", "/", "navigate", 200),
+            ("GET", "/", "cors", 403),
+            ("GET", "/v1/config", "navigate", 403),
+            ("POST", "/", "navigate", 403),
+        ];
+        for (method, path, mode, expected) in table {
+            let request = ServiceRequest {
+                fetch_site: Some(b"cross-site".to_vec()),
+                fetch_mode: Some(mode.into()),
+                ..request(method, "127.0.0.1:9100")
+            };
+            assert_eq!(status(&request, path, &settings), expected, "{method} {path} {mode}");
+        }
+    }
+
+    #[test]
+    fn the_log_says_who_asks() {
+        let request = |authorization: Option<&str>| ServiceRequest {
+            peer: Some("10.0.0.7".parse().expect("an address")),
+            authorization: authorization.map(Into::into),
+            ..request("POST", "")
+        };
+        assert_eq!(who(&request(None)), "10.0.0.7");
+        assert_eq!(who(&request(Some("Bearer s3cret"))), "10.0.0.7");
+        assert_eq!(who(&request(Some("Basic YWRtaW46czNjcmV0"))), "admin at 10.0.0.7");
+        assert_eq!(who(&request(Some("Basic OnMzY3JldA=="))), "10.0.0.7");
+    }
+
+    #[test]
     fn a_token_is_asked_for_by_either_scheme_and_not_by_probes() {
         let settings = settings("0.0.0.0:9100", Some("s3cret"));
         let table = [
             (None, "/v1/status", 401),
             (None, "/healthz", 200),
+            (None, "/readyz", 200),
+            (None, "/readyz/", 401),
             (Some("Bearer s3cret"), "/v1/status", 200),
             (Some("bearer  s3cret"), "/v1/status", 200),
             (Some("Bearer s3cre"), "/v1/status", 401),

@@ -1,11 +1,10 @@
-//! Actions: what an operator has this node do. Each may be repeated without harm, and is logged.
+//! Actions: what an operator has this node do. Each may be repeated without harm.
 
-use super::clusters::all_routes;
+use super::clusters::name_of;
 use super::query::{Query, decoded};
-use super::{Response, Sources};
+use super::{Response, Service};
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Member};
-use crate::exchange::ServiceRequest;
+use crate::cluster::{Cluster, Mark, Member, Route};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,12 @@ use std::time::Duration;
 /// For how long a backend is marked dead where nothing is said, and at the most.
 const DEFAULT_MARK: Duration = Duration::from_secs(60);
 const MAX_MARK: Duration = Duration::from_secs(86_400 * 365);
+
+/// How long the supervisor is waited for. It does what it was told all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Hosts that a refusal names.
+const MAX_NAMED: usize = 5;
 
 /// What the supervisor is to do on behalf of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,19 +30,19 @@ pub enum Action {
     DrainWorker(usize),
 }
 
-pub(super) fn act(request: &ServiceRequest, path: &str, query: &Query, sources: &Sources) -> Response {
+/// What was begun, or why nothing was.
+pub type ActionResult = Result<String, String>;
+
+pub(super) fn act(path: &str, query: &Query, service: &Service) -> Response {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let response = match segments.as_slice() {
-        ["v1", "actions", "reopen-logs"] => order(Action::ReopenLogs, sources),
-        ["v1", "actions", "reload"] => order(Action::Reload, sources),
-        ["v1", "workers", number, "drain"] => drain(number, sources),
-        ["v1", "frontends", host, "flush"] => flush(host, sources),
-        ["v1", "frontends", host, verb] => treat(&decoded(host), verb, query, sources),
-        _ => return Response::problem(404, "no such action; /v1/openapi.json names them all"),
-    };
-    let origin = request.origin.as_deref().unwrap_or(b"-").escape_ascii();
-    log::info!("admin: POST {}: {} (origin {origin})", request.target.escape_debug(), response.status);
-    response
+    match segments.as_slice() {
+        ["v1", "actions", "reopen-logs"] => order(Action::ReopenLogs, service),
+        ["v1", "actions", "reload"] => order(Action::Reload, service),
+        ["v1", "workers", number, "drain"] => drain(number, service),
+        ["v1", "frontends", host, "flush"] => flush(&decoded(host), service),
+        ["v1", "frontends", host, verb] => treat(&decoded(host), verb, query, service),
+        _ => Response::problem(404, "no such action; /v1/openapi.json names them all"),
+    }
 }
 
 fn accepted(what: &str) -> Response {
@@ -46,51 +51,70 @@ fn accepted(what: &str) -> Response {
     response
 }
 
-fn order(action: Action, sources: &Sources) -> Response {
-    let what = format!("{action:?}");
-    (sources.order)(action);
-    accepted(&what)
+/// The same of something that was done for so many hosts.
+fn done_for(what: &str, hosts: usize) -> Response {
+    let mut response = Response::json(&json!({ "accepted": what, "hosts": hosts }));
+    response.status = 202;
+    response
 }
 
-fn drain(number: &str, sources: &Sources) -> Response {
-    let runs = |number: &usize| sources.roster.workers().iter().any(|worker| worker.number == *number);
+fn order(action: Action, service: &Service) -> Response {
+    let (answer, answers) = crossbeam_channel::bounded(1);
+    (service.order)(action, answer);
+    match answers.recv_timeout(PATIENCE) {
+        Ok(Ok(what)) => accepted(&what),
+        Ok(Err(why)) => Response::problem(409, &why),
+        Err(_) => accepted("it is done once the supervisor has finished what it does now"),
+    }
+}
+
+fn drain(number: &str, service: &Service) -> Response {
+    let runs = |number: &usize| service.roster.workers().iter().any(|worker| worker.number == *number);
     match number.parse().ok().filter(runs) {
-        Some(number) => order(Action::DrainWorker(number), sources),
+        Some(number) => order(Action::DrainWorker(number), service),
         None => Response::problem(404, "no worker has this number"),
     }
 }
 
-/// Has all workers ask for the route of a host again.
-fn flush(host: &str, sources: &Sources) -> Response {
-    let host = decoded(host).to_ascii_lowercase();
-    sources.directory.flush(&host);
-    accepted(&format!("flush {host}"))
+/// Has the source be asked for the route of a host again.
+fn flush(host: &str, service: &Service) -> Response {
+    let host = host.to_ascii_lowercase();
+    match service.directory.flush(&host) {
+        Some(true) => accepted(&format!("flush {host}")),
+        Some(false) => {
+            Response::problem(404, &format!("{host} is not in use here: no request has asked for it lately"))
+        }
+        None => Response::problem(503, "the source of routes has too much to do").with_field("Retry-After: 1"),
+    }
 }
 
 /// Has a backend of a cluster serve, or not.
-fn treat(key: &str, verb: &str, query: &Query, sources: &Sources) -> Response {
+fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
     if !matches!(verb, "disable" | "enable" | "dead" | "alive") {
         return Response::problem(404, "no such action; /v1/openapi.json names them all");
     }
-    let Some(cluster) = sources.directory.cluster(key) else {
+    let Some(cluster) = service.directory.cluster(key) else {
         return Response::problem(404, &format!("no cluster {key} is in use here"));
     };
     let Some(url) = query.get("backend") else { return Response::problem(400, "backend= has to name a backend") };
-    let is_meant = |member: &&Member| member.url.as_str() == url || member.url.to_string() == url;
+    let is_meant = |member: &&Member| {
+        member.url.as_str() == url || name_of(member) == url || member.backend.endpoint().to_string() == url
+    };
     let Some(member) = cluster.members.iter().find(is_meant) else {
         return Response::problem(404, &format!("{key} has no backend {url}"));
     };
-    let now = sources.clock.now();
+    let now = service.clock.now();
+    let what = format!("{verb} {} of {key}", name_of(member));
     match verb {
-        "disable" => {
-            member.state.set_disabled(true, now);
-            cluster.serve(now);
+        "disable" if !service.directory.set_out_of_service(&cluster, member, true, now) => {
+            return Response::problem(409, "too many backends are out of service already: enable some of them");
         }
+        "disable" => cluster.serve(now),
         "enable" if member.attributes.is_disabled => {
             return Response::problem(409, "the list says that this backend is disabled: it has to be changed there");
         }
         "enable" => {
-            member.state.set_disabled(false, now);
+            service.directory.set_out_of_service(&cluster, member, false, now);
             cluster.serve(now);
         }
         "dead" => {
@@ -100,24 +124,64 @@ fn treat(key: &str, verb: &str, query: &Query, sources: &Sources) -> Response {
                 Some(Some(seconds)) => Duration::from_secs_f64(seconds.min(MAX_MARK.as_secs_f64())),
                 Some(None) => return Response::problem(400, "seconds= has to be a number above 0"),
             };
-            mark(&cluster, member, now + duration, sources);
+            return mark_dead(&cluster, member, (&what, now + duration), service);
         }
-        _ => {
-            mark(&cluster, member, Moment::ZERO, sources);
-            cluster.serve(now);
-        }
+        _ => return mark_alive(&cluster, member, (&what, now), service),
     }
-    accepted(&format!("{verb} {url} of {key}"))
+    accepted(&what)
 }
 
-/// Marks a backend for every host of its cluster that is in use. The mark is this node's alone.
-fn mark(cluster: &Arc<Cluster>, member: &Member, until: Moment, sources: &Sources) {
-    for route in all_routes(cluster, sources) {
-        for mark in route.marks.iter().filter(|mark| Arc::ptr_eq(&mark.backend, &member.backend)) {
-            if until == Moment::ZERO {
-                mark.mark_dead(until);
-            }
-            mark.mark_dead_external(until);
+/// The routes of the hosts that lead to a cluster.
+fn routes_of(cluster: &Cluster, service: &Service) -> Vec<Arc<Route>> {
+    let directory = &service.directory;
+    if cluster.key.starts_with('*') {
+        directory.routes().into_iter().filter(|route| route.cluster.key == cluster.key).collect()
+    } else {
+        directory.route(&cluster.key).filter(|route| route.cluster.key == cluster.key).into_iter().collect()
+    }
+}
+
+/// The marks of a backend, one for each of these hosts.
+fn marks_of<'a>(routes: &'a [Arc<Route>], member: &'a Member) -> impl Iterator<Item = (&'a Route, &'a Arc<Mark>)> {
+    routes.iter().filter_map(|route| Some((&**route, route.mark_of(member.backend.id())?)))
+}
+
+/// Marks a backend dead for every host of its cluster that is in use. The mark is this node's alone.
+fn mark_dead(cluster: &Cluster, member: &Member, (what, until): (&str, Moment), service: &Service) -> Response {
+    let routes = routes_of(cluster, service);
+    let hosts = marks_of(&routes, member).map(|(_, mark)| mark.mark_dead_by_operator(until)).count();
+    match hosts {
+        0 => Response::problem(
+            409,
+            "no host of this cluster is in use, so there is none to mark it for; disable it instead",
+        ),
+        hosts => done_for(what, hosts),
+    }
+}
+
+/// Takes back the marks of this node, and tells of those that stand in Redis.
+fn mark_alive(cluster: &Cluster, member: &Member, (what, now): (&str, Moment), service: &Service) -> Response {
+    let routes = routes_of(cluster, service);
+    let (mut hosts, mut kept) = (0, Vec::new());
+    for (route, mark) in marks_of(&routes, member) {
+        mark.mark_dead(Moment::ZERO);
+        mark.mark_dead_by_operator(Moment::ZERO);
+        hosts += 1;
+        if mark.is_dead_external(now) {
+            kept.push(&*route.host);
         }
     }
+    cluster.serve(now);
+    if kept.is_empty() {
+        return done_for(what, hosts);
+    }
+    let named: Vec<_> = kept.iter().take(MAX_NAMED).map(|host| format!("dead:{host}")).collect();
+    Response::problem(
+        409,
+        &format!(
+            "for {} of {hosts} hosts the mark stands in Redis, and what stands there counts: remove it there, from {}",
+            kept.len(),
+            named.join(", ")
+        ),
+    )
 }

@@ -1,8 +1,11 @@
 //! The metrics, in OpenMetrics text or the older text of Prometheus.
 
-use super::clusters::Clusters;
-use super::roster::WorkerEntry;
-use super::{Response, Sources, process, status};
+use super::clusters::{Load, load_of, up_of};
+use super::marks::MarkIndex;
+use super::roster::{ReplaceCause, WorkerEntry};
+use super::series::OTHER;
+use super::{Response, Service, process, status};
+use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
@@ -16,19 +19,16 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt::Error;
 use std::time::Duration;
 
-/// The greatest number of clusters that have series of their own: the busiest ones of the last minute.
-const MAX_CLUSTERS: usize = 100;
-
-/// The greatest number of buckets, of all these clusters together, that have series of their own.
+/// The greatest number of buckets, of all clusters with series together, that have series of their own.
 const MAX_BUCKETS: usize = 1000;
 
 /// What OpenMetrics text begins its type with; who accepts it says so.
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// The metrics, in the form that the client accepts.
-pub(super) fn metrics(accept: Option<&[u8]>, sources: &Sources) -> Response {
+pub(super) fn metrics(accept: Option<&[u8]>, service: &Service) -> Response {
     let mut registry = Registry::with_prefix("sluice");
-    registry.register_collector(Box::new(Snapshot::of(sources)));
+    registry.register_collector(Box::new(Snapshot::of(service)));
     let accepts_open = accept.is_some_and(|accept| String::from_utf8_lossy(accept).contains(OPEN_METRICS));
     let mut body = String::new();
     let (encoded, content_type) = if accepts_open {
@@ -47,10 +47,11 @@ struct Snapshot {
     totals: Counters,
     workers: Vec<WorkerEntry>,
     clusters: Clusters,
+    refusals: u64,
     is_ready: bool,
     uptime: Duration,
     lost_log_lines: u64,
-    replaced_workers: u64,
+    replaced_workers: Vec<(ReplaceCause, u64)>,
     source_mode: &'static str,
     source_losses: u64,
     source_age: Duration,
@@ -59,22 +60,50 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn of(sources: &Sources) -> Self {
-        let (roster, now, source) = (&sources.roster, sources.clock.now(), sources.directory.status());
+    fn of(service: &Service) -> Self {
+        let (roster, now, source) = (&service.roster, service.clock.now(), service.directory.status());
         Self {
             totals: roster.totals(),
             workers: roster.workers(),
-            clusters: Clusters::busiest(sources, MAX_CLUSTERS),
-            is_ready: status::unready(sources).is_none(),
+            clusters: Clusters::of(service, now),
+            refusals: service.state.refusals(),
+            is_ready: status::unready(service).is_none(),
             uptime: now.since(roster.started()),
             lost_log_lines: roster.lost_log_lines(),
-            replaced_workers: roster.replaced(),
+            replaced_workers: roster.replaced().collect(),
             source_mode: status::source_mode(source),
             source_losses: source.losses(),
             source_age: source.age(now),
             resident_bytes: process::resident_bytes(),
-            open_files: process::open_files(),
+            open_files: service.state.open_files(now, process::open_files),
         }
+    }
+}
+
+/// The clusters with series of their own, and the sum of all others.
+#[derive(Debug)]
+struct Clusters {
+    count: u64,
+    /// Each with its backends that may serve.
+    named: Vec<(String, Load, u64)>,
+    others: Option<Load>,
+    /// The buckets of those that have some.
+    buckets: Vec<(String, Vec<BucketView>)>,
+}
+
+impl Clusters {
+    fn of(service: &Service, now: Moment) -> Self {
+        let all = service.directory.clusters();
+        let (mut chosen, others) = service.state.series().look(&all, now);
+        chosen.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let mut index = MarkIndex::new(&service.sources, now);
+        let named = chosen.iter().map(|cluster| {
+            let up = up_of(cluster, &index.marks(cluster));
+            (cluster.key.to_string(), load_of(cluster), up)
+        });
+        let shared = chosen.iter().filter(|cluster| cluster.has_buckets());
+        let buckets = shared.map(|cluster| (cluster.key.to_string(), cluster.buckets())).collect();
+        Self { count: all.len() as u64, named: named.collect(), others, buckets }
     }
 }
 
@@ -98,7 +127,9 @@ impl Snapshot {
         let uptime = [(NONE, self.uptime.as_secs_f64())];
         out.gauges("uptime", "How long the process has run.", Some(&Unit::Seconds), uptime)?;
         out.counter("log_lost_lines", "Lines of the access log that were lost.", self.lost_log_lines)?;
-        out.counter("replaced_workers", "Workers that a successor has replaced.", self.replaced_workers)?;
+        let replaced = self.replaced_workers.iter().map(|(cause, count)| ([("cause", cause.name())], *count));
+        out.counters("replaced_workers", "Workers that a successor has replaced.", replaced)?;
+        out.counter("admin_refusals", "Requests to the admin service refused for who asked.", self.refusals)?;
         if let Some(bytes) = self.resident_bytes {
             let bytes = [(NONE, signed(bytes))];
             out.gauges("resident_memory", "Memory that the process holds.", Some(&Unit::Bytes), bytes)?;
@@ -157,8 +188,10 @@ impl Snapshot {
     fn put_clusters(&self, out: &mut Out<'_>) -> Result<(), Error> {
         let clusters = &self.clusters;
         out.gauge("clusters", "Clusters in use.", signed(clusters.count))?;
-        let each = |read: fn(&super::clusters::Load) -> u64| {
-            clusters.loads.iter().map(move |(key, load)| ([("cluster", key.clone())], read(load)))
+        let each = |read: fn(&Load) -> u64| {
+            let named = clusters.named.iter().map(|(key, load, _)| (key.as_str(), load));
+            let all = named.chain(clusters.others.as_ref().map(|load| (OTHER, load)));
+            all.map(move |(key, load)| ([("cluster", key)], read(load)))
         };
         let help = "Requests of the cluster that ended.";
         out.counters("cluster_requests", help, each(|load| load.requests))?;
@@ -169,7 +202,8 @@ impl Snapshot {
         out.gauges("cluster_in_flight", "Requests that hold a slot.", None, gauge(|load| load.in_flight))?;
         out.gauges("cluster_waiting", "Requests that wait for a slot.", None, gauge(|load| load.waiting))?;
         out.gauges("cluster_backends", "Backends of the cluster.", None, gauge(|load| load.members))?;
-        out.gauges("cluster_backends_up", "Those that may serve.", None, gauge(|load| load.up))
+        let up = clusters.named.iter().map(|(key, _, up)| ([("cluster", key.as_str())], signed(*up)));
+        out.gauges("cluster_backends_up", "Backends of the cluster that may serve.", None, up)
     }
 
     fn put_buckets(&self, out: &mut Out<'_>) -> Result<(), Error> {

@@ -1,8 +1,10 @@
 //! What operators and their tools see of this node: views, metrics, HAProxy's statistics and actions, for a listener of
 //! their own.
 //!
-//! The workers accept the requests and send them here by mail ([`ServiceCall`]); one thread makes all responses, from cells
-//! that others write and it reads. So no view costs a request of a client anything.
+//! The workers accept the requests and send them here by mail ([`ServiceCall`]); a few threads make all responses, from cells
+//! that others write and they read. So no view costs a request of a client anything. The first thread judges who asks, tells
+//! whether the process is ready, and passes on the rest: views, metrics and actions have a thread each, so that none of
+//! them waits for a slow one of another kind.
 
 mod access;
 mod actions;
@@ -10,31 +12,37 @@ mod buckets;
 mod clusters;
 mod dashboard;
 mod frontends;
+mod marks;
 mod metrics;
 mod monitor;
+mod page;
 mod process;
 mod query;
 mod roster;
 mod router;
+mod series;
+mod state;
 mod stats_csv;
 mod status;
 mod views;
 
-pub use actions::Action;
-pub use roster::{Roster, WorkerEntry};
+pub use actions::{Action, ActionResult};
+pub use roster::{ReplaceCause, Roster, WorkerEntry};
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::directory::Directory;
-use crate::exchange::ServiceResponse;
-use crate::worker::{ServiceCall, ServiceSender};
+use crate::exchange::ServiceBody;
+use crate::worker::ServiceSender;
+use crossbeam_channel::Sender;
+use state::State;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 
-/// Requests that wait for the thread. One that finds no room is refused with 503.
+/// Requests that wait for a thread. One that finds no room is refused with 503.
 const MAX_WAITING: usize = 256;
 
 /// Settings of the admin service (`admin`).
@@ -74,21 +82,37 @@ pub struct Sources {
     pub directory: Directory,
     /// What kind of source it is: `file` or `redis`.
     pub source_kind: &'static str,
-    /// Has the supervisor do something.
-    pub order: Box<dyn Fn(Action) + Send>,
+    /// Has the supervisor do something, and say there what came of it.
+    pub order: Box<dyn Fn(Action, Sender<ActionResult>) + Send + Sync>,
 }
 
-/// Starts the thread of the service. It ends when the last sender is dropped.
+/// The service: what it reads, and what it remembers from one request to the next.
+struct Service {
+    sources: Sources,
+    state: State,
+}
+
+impl Deref for Service {
+    type Target = Sources;
+
+    fn deref(&self) -> &Sources {
+        &self.sources
+    }
+}
+
+/// Starts the threads of the service. They end when the last sender is dropped.
 pub fn start(sources: Sources) -> io::Result<ServiceSender> {
-    let (sender, calls) = crossbeam_channel::bounded::<ServiceCall>(MAX_WAITING);
-    let run = move || {
-        for call in calls {
-            let respond = AssertUnwindSafe(|| router::respond(&call.request, &sources));
-            let response = catch_unwind(respond).unwrap_or_else(|_| router::failed());
-            call.respond(response);
-        }
+    let service = Arc::new(Service { sources, state: State::default() });
+    let lane = |name: &str| {
+        let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
+        let service = Arc::clone(&service);
+        thread::Builder::new().name(name.into()).spawn(move || router::serve(&calls, &service))?;
+        io::Result::Ok(sender)
     };
-    thread::Builder::new().name("admin".into()).spawn(run)?;
+    let lanes =
+        router::Lanes { views: lane("admin-views")?, metrics: lane("admin-metrics")?, actions: lane("admin-actions")? };
+    let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
+    thread::Builder::new().name("admin".into()).spawn(move || router::dispatch(&calls, &lanes, &service))?;
     Ok(sender)
 }
 
@@ -98,12 +122,22 @@ struct Response {
     content_type: &'static str,
     /// More header lines, each with its CRLF.
     fields: String,
-    body: Vec<u8>,
+    body: Body,
+}
+
+enum Body {
+    Own(Vec<u8>),
+    /// One that other responses have too.
+    Shared(ServiceBody),
 }
 
 impl Response {
     fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, content_type, fields: String::new(), body: body.into() }
+        Self { status, content_type, fields: String::new(), body: Body::Own(body.into()) }
+    }
+
+    fn shared(content_type: &'static str, body: ServiceBody) -> Self {
+        Self { status: 200, content_type, fields: String::new(), body: Body::Shared(body) }
     }
 
     fn text(status: u16, body: &str) -> Self {
@@ -124,17 +158,5 @@ impl Response {
         self.fields.push_str(line);
         self.fields.push_str("\r\n");
         self
-    }
-}
-
-impl From<Response> for ServiceResponse {
-    fn from(response: Response) -> Self {
-        let Response { status, content_type, fields, body } = response;
-        // No page of this service is ever a part of another one, and nothing on it is to be guessed.
-        let fields = format!(
-            "Content-Type: {content_type}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{fields}"
-        );
-        Self { status, fields, body: body.into() }
     }
 }

@@ -31,6 +31,33 @@ impl WorkerEntry {
     }
 }
 
+/// Why a worker was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplaceCause {
+    /// The process held too much memory.
+    Memory,
+    /// It did not turn any more.
+    Stuck,
+    /// It panicked, or its poll failed.
+    Failed,
+    /// An operator wanted it.
+    Ordered,
+}
+
+impl ReplaceCause {
+    const ALL: [Self; 4] = [Self::Memory, Self::Stuck, Self::Failed, Self::Ordered];
+
+    /// The name in metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Stuck => "stuck",
+            Self::Failed => "failed",
+            Self::Ordered => "ordered",
+        }
+    }
+}
+
 /// All workers: the supervisor writes, the admin service reads. No worker waits for its lock.
 #[derive(Debug)]
 pub struct Roster {
@@ -39,7 +66,7 @@ pub struct Roster {
     is_draining: AtomicBool,
     is_ready: AtomicBool,
     lost_log_lines: AtomicU64,
-    replaced: AtomicU64,
+    replaced: [AtomicU64; ReplaceCause::ALL.len()],
     certificates: Mutex<Vec<CertificateInfo>>,
 }
 
@@ -59,7 +86,7 @@ impl Roster {
             is_draining: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             lost_log_lines: AtomicU64::new(0),
-            replaced: AtomicU64::new(0),
+            replaced: Default::default(),
             certificates: Mutex::default(),
         }
     }
@@ -73,9 +100,11 @@ impl Roster {
         self.list().workers.push(entry);
     }
 
-    /// Notes that a successor has taken the place of this worker.
-    pub fn note_leaving(&self, id: u64) {
-        self.replaced.fetch_add(1, Ordering::Relaxed);
+    /// Notes that a successor takes the place of this worker, and why.
+    pub fn note_leaving(&self, id: u64, cause: ReplaceCause) {
+        if let Some(count) = self.replaced.get(cause as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(entry) = self.list().workers.iter_mut().find(|entry| entry.id == id) {
             entry.is_leaving = true;
         }
@@ -130,8 +159,16 @@ impl Roster {
         self.lost_log_lines.load(Ordering::Relaxed)
     }
 
-    pub(super) fn replaced(&self) -> u64 {
-        self.replaced.load(Ordering::Relaxed)
+    /// How many workers were replaced, for each cause.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = (ReplaceCause, u64)> {
+        ReplaceCause::ALL.into_iter().zip(&self.replaced).map(|(cause, count)| (cause, count.load(Ordering::Relaxed)))
+    }
+
+    /// The labels of the workers that run, and the causes of all replacements.
+    #[cfg(test)]
+    pub fn seen(&self) -> (Vec<String>, Vec<&'static str>) {
+        let causes = self.replaced().flat_map(|(cause, count)| (0..count).map(move |_| cause.name()));
+        (self.workers().iter().map(WorkerEntry::label).collect(), causes.collect())
     }
 
     /// The workers that run, by their places.

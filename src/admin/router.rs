@@ -1,51 +1,243 @@
-//! Which view or action a request is for.
+//! Which thread a request is for, and which view or action.
 
 use super::query::{Query, decoded};
-use super::{Response, Sources, access, actions, dashboard, frontends, metrics, monitor, stats_csv, status, views};
+use super::{
+    Body, Response, Service, access, actions, dashboard, frontends, metrics, monitor, stats_csv, status, views,
+};
+use crate::base::throttle::Throttle;
 use crate::exchange::{ServiceRequest, ServiceResponse};
+use crate::worker::ServiceCall;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
-/// The response to a request.
-pub(super) fn respond(request: &ServiceRequest, sources: &Sources) -> ServiceResponse {
-    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
-    let response = match access::check(request, path, &sources.settings) {
-        Err(refusal) => refusal,
-        Ok(()) => match request.method.as_str() {
-            "GET" | "HEAD" => view(request, path, query, sources),
-            "POST" => actions::act(request, path, &Query::parse(query), sources),
-            _ => Response::problem(405, "views take GET and HEAD, actions take POST")
-                .with_field("Allow: GET, HEAD, POST"),
-        },
-    };
-    response.into()
-}
+/// Warnings of refused requests in ten seconds.
+const MAX_WARNINGS: u32 = 3;
 
-/// What is said where making a response has failed.
-pub(super) fn failed() -> ServiceResponse {
-    Response::problem(500, "the view could not be made; the log of the process says why").into()
-}
+/// How long a thread waits before it drops what nobody asks for any more, and where there is nothing to drop.
+const GLANCE: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(3600);
 
 /// The description of this service for tools.
 const OPENAPI: &str = include_str!("assets/openapi.json");
 
-fn view(request: &ServiceRequest, path: &str, query: &str, sources: &Sources) -> Response {
+/// The ways to the threads that make responses.
+pub(super) struct Lanes {
+    pub(super) views: Sender<ServiceCall>,
+    pub(super) metrics: Sender<ServiceCall>,
+    pub(super) actions: Sender<ServiceCall>,
+}
+
+/// Refuses what is not to be answered, tells whether the process is ready, and passes on the rest.
+pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &Service) {
+    let mut warnings = Throttle::new(MAX_WARNINGS);
+    for call in calls {
+        let (path, _) = split(&call.request.target);
+        if let Err(refusal) = access::check(&call.request, path, &service.settings) {
+            service.state.count_refusal();
+            if let Some(untold) = warnings.admit(service.clock.now()) {
+                let who = access::who(&call.request);
+                let more = if untold > 0 { format!(" ({untold} more were not told)") } else { String::new() };
+                log::warn!("admin: {} was refused: {} for {who}{more}", asked(&call.request), refusal.status);
+            }
+            answer(call, refusal, service);
+        } else if access::is_probe(&call.request, path) {
+            let response = if path == "/healthz" { Response::text(200, "ok\n") } else { status::readiness(service) };
+            answer(call, response, service);
+        } else {
+            let lane = match (call.request.method.as_str(), path) {
+                ("GET" | "HEAD", "/metrics") => &lanes.metrics,
+                ("GET" | "HEAD", _) => &lanes.views,
+                _ => &lanes.actions,
+            };
+            if let Err(error) = lane.try_send(call) {
+                answer(error.into_inner(), busy(), service);
+            }
+        }
+    }
+}
+
+/// Makes the responses of one thread.
+pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
+    loop {
+        let patience = if service.state.statistics().is_some() { GLANCE } else { LONG };
+        match calls.recv_timeout(patience) {
+            Ok(call) => {
+                let respond = AssertUnwindSafe(|| respond(&call.request, service));
+                let failed = |_| Response::problem(500, "the view could not be made; the log of the process says why");
+                let response = catch_unwind(respond).unwrap_or_else(failed);
+                answer(call, response, service);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let now = service.clock.now();
+                service.state.statistics().take_if(|statistics| statistics.is_old(now));
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn busy() -> Response {
+    Response::problem(503, "the admin service has too much to do").with_field("Retry-After: 1")
+}
+
+/// Sends a response. Whoever has the node do something stands in the log, whatever came of it.
+fn answer(call: ServiceCall, response: Response, service: &Service) {
+    let response = finished(response, service);
+    if !matches!(call.request.method.as_str(), "GET" | "HEAD") {
+        log::info!("admin: {}: {} for {}", asked(&call.request), response.status, access::who(&call.request));
+    }
+    call.respond(response);
+}
+
+fn asked(request: &ServiceRequest) -> String {
+    format!("{} {}", request.method.escape_debug(), request.target.escape_debug())
+}
+
+fn finished(response: Response, service: &Service) -> ServiceResponse {
+    let response = match &response.body {
+        Body::Own(bytes) if response.status == 200 && !service.state.has_room_for(bytes.len()) => busy(),
+        _ => response,
+    };
+    let Response { status, content_type, fields, body } = response;
+    // No page of this service is ever a part of another one, and nothing on it is to be guessed.
+    let fields = format!(
+        "Content-Type: {content_type}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{fields}"
+    );
+    let body = match body {
+        Body::Own(bytes) => service.state.body(bytes),
+        Body::Shared(body) => body,
+    };
+    ServiceResponse { status, fields, body }
+}
+
+fn split(target: &str) -> (&str, &str) {
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+fn respond(request: &ServiceRequest, service: &Service) -> Response {
+    let (path, query) = split(&request.target);
+    match request.method.as_str() {
+        "GET" | "HEAD" => view(request, path, query, service),
+        "POST" => actions::act(path, &Query::parse(query), service),
+        _ => Response::problem(405, "views take GET and HEAD, actions take POST").with_field("Allow: GET, HEAD, POST"),
+    }
+}
+
+fn view(request: &ServiceRequest, path: &str, query: &str, service: &Service) -> Response {
     match path {
-        "/healthz" => Response::text(200, "ok\n"),
-        "/readyz" => status::readiness(sources),
-        "/v1/status" => status::status(sources),
-        "/v1/frontends" => frontends::list(&Query::parse(query), sources),
-        "/v1/backends" => frontends::backends(&Query::parse(query), sources),
-        "/;csv" | "/stats;csv" => stats_csv::statistics(sources),
-        "/haproxy" if query.starts_with("stats") && query.contains(";csv") => stats_csv::statistics(sources),
-        "/v1/config" => views::config(sources),
-        "/v1/redis" => views::redis(sources),
-        "/v1/certificates" => views::certificates(sources),
+        _ if stats_csv::is_asked_for(path, query) => stats_csv::statistics(query, service),
+        "/v1/status" => status::status(service),
+        "/v1/frontends" => frontends::list(&Query::parse(query), service),
+        "/v1/backends" => frontends::backends(&Query::parse(query), service),
+        "/v1/config" => views::config(service),
+        "/v1/redis" => views::redis(service),
+        "/v1/certificates" => views::certificates(&Query::parse(query), service),
         "/v1/openapi.json" => Response::new(200, "application/json", OPENAPI),
-        "/metrics" => metrics::metrics(request.accept.as_deref(), sources),
-        "/haproxy/monitor" | "/monitor" => monitor::page(sources),
+        "/metrics" => metrics::metrics(request.accept.as_deref(), service),
+        "/haproxy/monitor" | "/monitor" => monitor::page(service),
         _ => match path.strip_prefix("/v1/frontends/") {
-            Some(key) => frontends::one(&decoded(key), sources),
+            Some(key) => frontends::one(&decoded(key), service),
             None => dashboard::asset(path)
                 .unwrap_or_else(|| Response::problem(404, "no such view; /v1/openapi.json names them all")),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::State;
+    use super::super::{Roster, Settings, Sources};
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::directory;
+    use crate::net::mailbox::{MailboxReceiver, mailbox};
+    use crate::worker::WorkerCommand;
+    use crossbeam_channel::bounded;
+    use mio::{Poll, Token, Waker};
+    use std::sync::Arc;
+
+    /// Every thread of the service but the first one is busy: nothing is taken from the lanes.
+    struct Scene {
+        service: Service,
+        lanes: Lanes,
+        waiting: [Receiver<ServiceCall>; 3],
+        /// Wakes nobody: a test reads when it likes.
+        waker: Arc<Waker>,
+        _poll: Poll,
+    }
+
+    impl Scene {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("sluice-admin-{name}-{}.json", std::process::id()));
+            std::fs::write(&path, r#"{"frontends": {}}"#).expect("a file");
+            let clock = Clock::new();
+            let source = directory::Source::File(path.clone());
+            let settings = directory::Settings { source, dns_refresh: LONG };
+            let directory = directory::start(&settings, clock).expect("a directory");
+            let _ = std::fs::remove_file(path);
+            let bind = Some("127.0.0.1:9100".parse().expect("an address"));
+            let settings = Settings { bind, token: None, hosts: Vec::new(), written: Default::default() };
+            let roster = Arc::new(Roster::new(clock.now()));
+            let order = Box::new(|_, _| {});
+            let sources = Sources { settings, clock, roster, directory, source_kind: "file", order };
+            let [views, metrics, actions] = [(); 3].map(|()| bounded(2));
+            let lanes = Lanes { views: views.0, metrics: metrics.0, actions: actions.0 };
+            let waiting = [views.1, metrics.1, actions.1];
+            let poll = Poll::new().expect("a poll");
+            let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
+            Self { service: Service { sources, state: State::default() }, lanes, waiting, waker, _poll: poll }
+        }
+
+        /// Dispatches these requests, and says which statuses came back.
+        fn dispatch(&self, targets: &[&str]) -> Vec<u16> {
+            let (sender, responses): (_, MailboxReceiver<WorkerCommand>) = mailbox(64, Arc::clone(&self.waker));
+            let (calls, received) = bounded(64);
+            for target in targets {
+                let (method, target) = target.split_once(' ').expect("a method");
+                let request = ServiceRequest {
+                    method: method.to_owned(),
+                    target: target.to_owned(),
+                    host: Some(b"localhost".to_vec()),
+                    ..ServiceRequest::default()
+                };
+                calls.send(ServiceCall::new(request, sender.clone())).expect("room");
+            }
+            drop(calls);
+            dispatch(&received, &self.lanes, &self.service);
+            let statuses = std::iter::from_fn(|| responses.receive()).filter_map(|command| match command {
+                WorkerCommand::ServiceResponse(_, response) => Some(response.status),
+                _ => None,
+            });
+            statuses.collect()
+        }
+    }
+
+    #[test]
+    fn probes_and_actions_wait_for_no_view() {
+        let scene = Scene::new("lanes");
+        let views = ["GET /v1/frontends", "GET /;csv", "GET /v1/status", "GET /"];
+        assert_eq!(scene.dispatch(&views), [503, 503], "two wait, and for the others there is no room");
+        assert_eq!(scene.dispatch(&["GET /healthz", "HEAD /healthz", "GET /readyz"]), [200, 200, 503]);
+        assert!(
+            scene.dispatch(&["GET /metrics", "POST /v1/actions/reload"]).is_empty(),
+            "each waits in a lane of its own"
+        );
+        assert_eq!(scene.waiting.each_ref().map(Receiver::len), [2, 1, 1]);
+    }
+
+    #[test]
+    fn responses_that_clients_hold_leave_room_or_are_refused() {
+        let scene = Scene::new("held");
+        let held = scene.service.state.body(vec![0; 64 << 20]);
+        let response = || finished(Response::new(200, "text/plain", vec![b'x'; 1000]), &scene.service).status;
+        let statistics = || finished(stats_csv::statistics("", &scene.service), &scene.service);
+        assert_eq!((response(), statistics().status), (503, 503));
+        drop(held);
+        assert_eq!(response(), 200);
+        let (one, other) = (statistics(), statistics());
+        assert_eq!(one.status, 200);
+        assert!(std::ptr::eq(&*one.body, &*other.body), "all who ask within a second have one text");
     }
 }

@@ -1,165 +1,304 @@
 //! HAProxy's statistics as CSV, so that the exporters and scripts of its users work here too.
 
-use super::clusters::{health_of, load_of, own_routes, sum};
-use super::{Response, Sources};
+use super::clusters::{health_of, load_of, name_of, recent_of, state_of, sum, up_of};
+use super::marks::{HostMarks, MarkIndex};
+use super::query::Query;
+use super::{Response, Service};
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Member, Role, Route};
-use std::fmt::Write;
+use crate::cluster::{Cluster, Member, Role};
+use crate::exchange::ServiceBody;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The columns in their places. Source: HAProxy 1.4's `management.txt`, and x0's `HaproxyStats`, which ends its header with a
 /// comma too: an old exporter wants at least 52 fields.
-const COLUMNS: [&str; 51] = [
-    "pxname",
-    "svname",
-    "qcur",
-    "qmax",
-    "scur",
-    "smax",
-    "slim",
-    "stot",
-    "bin",
-    "bout",
-    "dreq",
-    "dresp",
-    "ereq",
-    "econ",
-    "eresp",
-    "wretr",
-    "wredis",
-    "status",
-    "weight",
-    "act",
-    "bck",
-    "chkfail",
-    "chkdown",
-    "lastchg",
-    "downtime",
-    "qlimit",
-    "pid",
-    "iid",
-    "sid",
-    "throttle",
-    "lbtot",
-    "tracked",
-    "type",
-    "rate",
-    "rate_lim",
-    "rate_max",
-    "check_status",
-    "check_code",
-    "check_duration",
-    "hrsp_1xx",
-    "hrsp_2xx",
-    "hrsp_3xx",
-    "hrsp_4xx",
-    "hrsp_5xx",
-    "hrsp_other",
-    "hanafail",
-    "req_rate",
-    "req_rate_max",
-    "req_tot",
-    "cli_abrt",
-    "srv_abrt",
-];
+const HEADER: &str = "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,\
+    weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,throttle,lbtot,tracked,type,rate,rate_lim,rate_max,\
+    check_status,check_code,check_duration,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail,req_rate,\
+    req_rate_max,req_tot,cli_abrt,srv_abrt,\n";
+
+const COLUMNS: usize = 51;
+
+const QCUR: usize = 2;
+const SCUR: usize = 4;
+const SLIM: usize = 6;
+const STOT: usize = 7;
+const DREQ: usize = 10;
+const DRESP: usize = 11;
+const EREQ: usize = 12;
+const ERESP: usize = 14;
+const STATUS: usize = 17;
+const WEIGHT: usize = 18;
+const ACT: usize = 19;
+const BCK: usize = 20;
+const QLIMIT: usize = 25;
+const PID: usize = 26;
+const IID: usize = 27;
+const SID: usize = 28;
+const LBTOT: usize = 30;
+const TYPE: usize = 32;
+const RATE: usize = 33;
+const REQ_RATE: usize = 46;
+const REQ_TOT: usize = 48;
 
 /// The types of rows.
-const FRONTEND: u8 = 0;
-const BACKEND: u8 = 1;
-const SERVER: u8 = 2;
+const FRONTEND: u64 = 0;
+const BACKEND: u64 = 1;
+const SERVER: u64 = 2;
 
-/// All clusters: a row FRONTEND, a row for each backend, a row BACKEND.
-pub(super) fn statistics(sources: &Sources) -> Response {
-    let now = sources.clock.now();
-    let mut text = format!("# {},\n", COLUMNS.join(","));
-    for (cluster, number) in sources.directory.clusters().iter().zip(1_u64..) {
-        let routes = own_routes(cluster, sources);
-        put_cluster(&mut text, cluster, &routes, number, now);
-    }
-    Response::new(200, "text/plain", text)
+/// A text that is longer ends before the next cluster: about 100,000 rows.
+const MAX_BYTES: usize = 16 << 20;
+
+/// For how long one text is given to all who ask.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The text that was made last.
+#[derive(Debug)]
+pub(super) struct Statistics {
+    made: Moment,
+    scope: String,
+    left_out: usize,
+    text: ServiceBody,
 }
 
-fn put_cluster(text: &mut String, cluster: &Cluster, routes: &[Arc<Route>], number: u64, now: Moment) {
-    let load = load_of(cluster, routes, now);
-    let rate = load.recent / 60;
-    let common = |row: &mut Row, kind: u8| {
-        row.set("iid", number).set("type", kind).set("pid", 1).set("scur", load.in_flight).set("stot", load.requests);
-        row.set("ereq", 0).set("dreq", 0).set("dresp", 0).set("rate", rate);
-    };
-    let mut frontend = Row::new(&cluster.key, "FRONTEND");
-    common(&mut frontend, FRONTEND);
-    frontend.set("status", "OPEN").set("sid", 0).set("req_rate", rate).set("req_tot", load.requests);
-    frontend.put(text);
-    for (member, place) in cluster.members.iter().zip(1_u64..) {
-        put_member(text, cluster, member, (routes, now), (number, place));
+impl Statistics {
+    /// Whether nobody is to get it any more.
+    pub(super) fn is_old(&self, now: Moment) -> bool {
+        now.since(self.made) >= FRESH
     }
-    let mut backend = Row::new(&cluster.key, "BACKEND");
-    common(&mut backend, BACKEND);
-    let of_role = |is_backup: bool| {
-        let up = |member: &&Member| health_of(member, routes, now).state == "up";
-        let of = |member: &&Member| (member.role() == Role::Backup) == is_backup;
-        cluster.members.iter().filter(of).filter(up).count()
+}
+
+/// Whether a target asks for the statistics: any of HAProxy's usual paths, with `csv` among the words that a semicolon parts.
+pub(super) fn is_asked_for(path: &str, query: &str) -> bool {
+    let (path, in_path) = path.split_once(';').unwrap_or((path, ""));
+    let (page, in_query) = query.split_once(';').unwrap_or((query, ""));
+    let has_csv = |words: &str| words.split('&').next().unwrap_or_default().split(';').any(|word| word == "csv");
+    let is_page =
+        matches!(path.trim_end_matches('/'), "" | "/stats" | "/haproxy" | "/haproxy/stats" | "/haproxy-stats");
+    is_page && (has_csv(in_path) || (matches!(page.trim_end_matches('/'), "" | "stats") && has_csv(in_query)))
+}
+
+/// All clusters whose key has the `scope` in it, in the order of keys: a row FRONTEND, a row for each backend, a row BACKEND.
+pub(super) fn statistics(query: &str, service: &Service) -> Response {
+    let now = service.clock.now();
+    // The words of HAProxy are no values.
+    let words: String = query.replace(';', "&");
+    let scope = Query::parse(&words).get("scope").unwrap_or_default().to_owned();
+    if !service.state.has_room_for(1) {
+        return Response::problem(503, "too many large responses are on their way").with_field("Retry-After: 1");
+    }
+    let mut kept = service.state.statistics();
+    let known = kept.as_ref().filter(|known| !known.is_old(now) && known.scope == scope);
+    let (text, left_out) = match known {
+        Some(known) => (known.text.clone(), known.left_out),
+        None => {
+            let (text, left_out) = make(&scope, service, now);
+            let text = service.state.body(text);
+            *kept = Some(Statistics { made: now, scope, left_out, text: text.clone() });
+            (text, left_out)
+        }
     };
-    let status = if load.up > 0 { "UP" } else { "DOWN" };
-    backend.set("status", status).set("act", of_role(false)).set("bck", of_role(true)).set("sid", 0);
-    backend.set("qcur", load.waiting).set("qlimit", cluster.options.queue.limit).set("eresp", load.failures);
-    backend.set("weight", cluster.total_weight()).set("lbtot", load.requests).set("req_tot", load.requests);
-    backend.put(text);
+    let response = Response::shared("text/plain", text);
+    if left_out == 0 { response } else { response.with_field(&format!("X-Left-Out: {left_out}")) }
+}
+
+/// The text, and how many clusters are left out of it.
+fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
+    let mut clusters = service.directory.clusters();
+    clusters.retain(|cluster| cluster.key.contains(scope));
+    clusters.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    let mut index = MarkIndex::new(&service.sources, now);
+    let mut text = HEADER.as_bytes().to_vec();
+    for (place, cluster) in clusters.iter().enumerate() {
+        if text.len() > MAX_BYTES {
+            return (text, clusters.len() - place);
+        }
+        put_cluster(&mut text, cluster, &index.marks(cluster), (place as u64 + 1, now));
+    }
+    (text, 0)
+}
+
+fn put_cluster(text: &mut Vec<u8>, cluster: &Cluster, marks: &HostMarks, (number, now): (u64, Moment)) {
+    let load = load_of(cluster);
+    let rate = recent_of(cluster, now).0 / 60;
+    let mut common = Row::default();
+    common.set(PID, 1).set(IID, number).set(SID, 0).set(SCUR, load.in_flight).set(STOT, load.requests);
+    common.set(EREQ, 0).set(DREQ, 0).set(DRESP, 0).set(RATE, rate).set(REQ_TOT, load.requests);
+    let key = plain(&cluster.key);
+    let mut frontend = common.clone();
+    frontend.set(TYPE, FRONTEND).say(STATUS, "OPEN").set(REQ_RATE, rate);
+    frontend.put(text, &key, "FRONTEND");
+    let mut seen = HashSet::new();
+    for (place, member) in cluster.members.iter().enumerate() {
+        // An endpoint that stands in the list twice has one state, and one row: readers know a server by its name.
+        if seen.insert(Arc::as_ptr(&member.state)) {
+            put_member(text, &key, (member, place), marks, (number, now));
+        }
+    }
+    let up = up_of(cluster, marks);
+    let of_role = |is_backup: bool| {
+        let members = cluster.members.iter().enumerate();
+        let of_role = members.filter(|(_, member)| (member.role() == Role::Backup) == is_backup && member.is_up());
+        of_role.filter(|(place, _)| !marks.of_member(*place).are_of_all()).count() as u64
+    };
+    let status = match state_of(cluster, marks, up) {
+        "disabled" => "MAINT",
+        "down" => "DOWN",
+        _ => "UP",
+    };
+    let mut backend = common;
+    backend.set(TYPE, BACKEND).say(STATUS, status).set(ACT, of_role(false)).set(BCK, of_role(true));
+    backend.set(QCUR, load.waiting).set(QLIMIT, cluster.options.queue.limit.into()).set(ERESP, load.failures);
+    backend.set(WEIGHT, cluster.total_weight()).set(LBTOT, load.requests);
+    backend.put(text, &key, "BACKEND");
 }
 
 fn put_member(
-    text: &mut String,
-    cluster: &Cluster,
-    member: &Member,
-    (routes, now): (&[Arc<Route>], Moment),
-    (number, place): (u64, u64),
+    text: &mut Vec<u8>,
+    key: &str,
+    (member, place): (&Member, usize),
+    marks: &HostMarks,
+    (number, now): (u64, Moment),
 ) {
-    let health = health_of(member, routes, now);
-    let status = match health.state {
-        "up" => "UP",
+    let status = match health_of(member, marks.of_member(place), now).state {
+        "up" | "partly_dead" => "UP",
         "disabled" | "removed" => "MAINT",
         _ => "DOWN",
     };
     let (requests, failures) = member.state.history().totals();
-    let is_backup = member.role() == Role::Backup;
     let (recent, _) = sum(&member.state.history().read(now));
-    let mut row = Row::new(&cluster.key, &member.url.to_string());
-    row.set("status", status).set("type", SERVER).set("pid", 1).set("iid", number).set("sid", place);
-    row.set("scur", member.state.in_flight()).set("stot", requests).set("lbtot", requests).set("req_tot", requests);
-    row.set("eresp", failures).set("weight", member.attributes.weight).set("rate", recent / 60);
-    row.set("act", u8::from(!is_backup)).set("bck", u8::from(is_backup)).set("qcur", 0);
+    let is_backup = member.role() == Role::Backup;
+    let mut row = Row::default();
+    row.say(STATUS, status).set(TYPE, SERVER).set(PID, 1).set(IID, number).set(SID, place as u64 + 1);
+    row.set(SCUR, member.state.in_flight().into()).set(STOT, requests).set(LBTOT, requests).set(REQ_TOT, requests);
+    row.set(ERESP, failures).set(WEIGHT, member.attributes.weight.into()).set(RATE, recent / 60).set(QCUR, 0);
+    row.set(ACT, (!is_backup).into()).set(BCK, is_backup.into());
     if let Some(capacity) = member.attributes.capacity {
-        row.set("slim", capacity);
+        row.set(SLIM, capacity.get().into());
     }
-    row.put(text);
+    row.put(text, key, &plain(&name_of(member)));
 }
 
-/// A row. What is not known here is empty, as it is where HAProxy does not know.
-struct Row([String; COLUMNS.len()]);
+#[derive(Clone, Copy, Debug, Default)]
+enum Cell {
+    /// What is not known here is empty, as it is where HAProxy does not know.
+    #[default]
+    Empty,
+    Number(u64),
+    Text(&'static str),
+}
+
+/// The cells of a row behind its two names.
+#[derive(Clone, Debug)]
+struct Row([Cell; COLUMNS]);
+
+impl Default for Row {
+    fn default() -> Self {
+        Self([Cell::Empty; COLUMNS])
+    }
+}
 
 impl Row {
-    fn new(proxy: &str, server: &str) -> Self {
-        let mut row = Self(std::array::from_fn(|_| String::new()));
-        row.set("pxname", plain(proxy)).set("svname", plain(server));
-        row
-    }
-
-    fn set(&mut self, column: &str, value: impl std::fmt::Display) -> &mut Self {
-        let place = COLUMNS.iter().position(|known| *known == column);
-        debug_assert!(place.is_some(), "no column {column}");
-        if let Some(cell) = place.and_then(|place| self.0.get_mut(place)) {
-            *cell = value.to_string();
-        }
+    fn set(&mut self, column: usize, value: u64) -> &mut Self {
+        self.0[column] = Cell::Number(value);
         self
     }
 
-    fn put(&self, text: &mut String) {
-        // A string takes all that is written to it.
-        let _ = writeln!(text, "{},", self.0.join(","));
+    fn say(&mut self, column: usize, text: &'static str) -> &mut Self {
+        self.0[column] = Cell::Text(text);
+        self
+    }
+
+    fn put(&self, out: &mut Vec<u8>, proxy: &str, server: &str) {
+        for text in [proxy, ",", server, ","] {
+            out.extend_from_slice(text.as_bytes());
+        }
+        for cell in self.0.iter().skip(2) {
+            match cell {
+                Cell::Empty => {}
+                Cell::Number(value) => out.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
+                Cell::Text(text) => out.extend_from_slice(text.as_bytes()),
+            }
+            out.push(b',');
+        }
+        out.push(b'\n');
     }
 }
 
 /// A name without what would end its cell.
 fn plain(name: &str) -> String {
     name.replace(|letter: char| letter == ',' || letter == '"' || letter.is_control(), "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_in_their_places() {
+        let names: Vec<&str> = HEADER.trim_start_matches("# ").trim_end().split(',').collect();
+        assert_eq!(names.len(), COLUMNS + 1);
+        let table = [
+            (QCUR, "qcur"),
+            (SCUR, "scur"),
+            (SLIM, "slim"),
+            (STOT, "stot"),
+            (DREQ, "dreq"),
+            (DRESP, "dresp"),
+            (EREQ, "ereq"),
+            (ERESP, "eresp"),
+            (STATUS, "status"),
+            (WEIGHT, "weight"),
+            (ACT, "act"),
+            (BCK, "bck"),
+            (QLIMIT, "qlimit"),
+            (PID, "pid"),
+            (IID, "iid"),
+            (SID, "sid"),
+            (LBTOT, "lbtot"),
+            (TYPE, "type"),
+            (RATE, "rate"),
+            (REQ_RATE, "req_rate"),
+            (REQ_TOT, "req_tot"),
+        ];
+        for (place, name) in table {
+            assert_eq!(names[place], name, "{place}");
+        }
+    }
+
+    #[test]
+    fn the_targets_of_common_tools_are_known() {
+        let targets = [
+            "/;csv",
+            "/stats;csv",
+            "/stats/;csv",
+            "/haproxy;csv",
+            "/haproxy/;csv",
+            "/haproxy?stats;csv",
+            "/haproxy/?stats;csv",
+            "/?stats;csv",
+            "/stats;csv;norefresh",
+            "/stats;norefresh;csv",
+            "/haproxy?stats;csv;norefresh",
+            "/haproxy?stats/;csv",
+            "/haproxy-stats;csv",
+            "/haproxy/stats;csv",
+            "/stats?stats;csv",
+            "/stats;csv?scope=www",
+            "/haproxy?stats;csv&scope=www",
+        ];
+        let is_known = |target: &str| {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            is_asked_for(path, query)
+        };
+        for target in targets {
+            assert!(is_known(target), "{target}");
+        }
+        for target in
+            ["/", "/stats", "/haproxy?stats", "/v1/status;csv", "/stats;csvx", "/x?stats;csv", "/haproxy?x;csv"]
+        {
+            assert!(!is_known(target), "{target}");
+        }
+    }
 }

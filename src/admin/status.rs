@@ -1,6 +1,6 @@
 //! Whether the process is ready, and how it is.
 
-use super::{Response, Sources, process};
+use super::{Response, Service, Sources, process};
 use crate::base::counters::{Counter, Counters};
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
@@ -30,9 +30,11 @@ pub(super) fn unready(sources: &Sources) -> Option<&'static str> {
     }
 }
 
-pub(super) fn status(sources: &Sources) -> Response {
-    let (roster, now) = (&sources.roster, sources.clock.now());
+pub(super) fn status(service: &Service) -> Response {
+    let (roster, now) = (&service.roster, service.clock.now());
     let totals = roster.totals();
+    let replaced: Map<String, Value> =
+        roster.replaced().map(|(cause, count)| (cause.name().to_owned(), count.into())).collect();
     let workers: Vec<Value> = roster
         .workers()
         .iter()
@@ -55,16 +57,17 @@ pub(super) fn status(sources: &Sources) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "uptime_seconds": now.since(roster.started()).as_secs_f64(),
-        "ready": unready(sources).is_none(),
-        "reason": unready(sources),
+        "ready": unready(service).is_none(),
+        "reason": unready(service),
         "workers": workers,
-        "replaced_workers": roster.replaced(),
+        "replaced_workers": roster.replaced().map(|(_, count)| count).sum::<u64>(),
+        "replaced_workers_by_cause": replaced,
         "lost_log_lines": roster.lost_log_lines(),
         "totals": counted(&totals),
         "failures": failures(&totals),
         "latency": latencies(&totals),
         "resident_bytes": process::resident_bytes(),
-        "open_files": process::open_files(),
+        "open_files": service.state.open_files(now, process::open_files),
     }))
 }
 

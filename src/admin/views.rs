@@ -1,5 +1,7 @@
 //! Views of what the process was given: its configuration, the source of its routes, its certificates.
 
+use super::page::Page;
+use super::query::Query;
 use super::{Response, Sources, status};
 use crate::net::tls::CertificateInfo;
 use jiff::Timestamp;
@@ -27,15 +29,15 @@ pub(super) fn redis(sources: &Sources) -> Response {
 }
 
 /// The certificates in use, the first to expire first.
-pub(super) fn certificates(sources: &Sources) -> Response {
+pub(super) fn certificates(query: &Query, sources: &Sources) -> Response {
     let now = sources.clock.wall(sources.clock.now());
-    let Some(mut all) = sources.directory.certificates() else {
-        return Response::problem(503, "the certificates could not be listed in time");
-    };
+    let search = query.get("search").unwrap_or_default().to_lowercase();
+    let mut all = sources.directory.certificates();
     all.extend(sources.roster.certificates());
-    all.sort_by(|one, other| (one.not_after, &one.name).cmp(&(other.not_after, &other.name)));
-    let rows: Vec<Value> = all.iter().map(|certificate| row(certificate, now)).collect();
-    Response::json(&json!({ "certificates": rows }))
+    all.retain(|certificate| certificate.name.to_lowercase().contains(&search));
+    let page = Page::new(query, all.len());
+    let shown = page.select(&mut all, |one, other| (one.not_after, &one.name).cmp(&(other.not_after, &other.name)));
+    Response::json(&page.with("certificates", shown.iter().map(|certificate| row(certificate, now)).collect()))
 }
 
 fn row(certificate: &CertificateInfo, now: SystemTime) -> Value {

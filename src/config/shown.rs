@@ -47,7 +47,7 @@ fn show_driver(text: &str, path: &str) -> Value {
         return show_text(text);
     }
     match text.split_once(':') {
-        Some(("file", path)) if !path.contains('@') => show_text(text),
+        Some(("file" | "haproxy", path)) if !path.contains('@') => show_text(text),
         _ => Target::parse(text).map_or_else(|_| HIDDEN.into(), |target| target.to_string().into()),
     }
 }
@@ -111,6 +111,7 @@ mod tests {
             ("redis+sentinel://:geheim@a:1,b/main/2", "redis+sentinel://a:1,b:26379/main/2"),
             ("redis:", "redis://127.0.0.1:6379/0"),
             ("file:/etc/routes.json", "file:/etc/routes.json"),
+            ("unix:/run/redis.sock#p", "unix:/run/redis.sock?db=0#p"),
         ];
         for (url, expected) in table {
             let written = shown(&json!({"driver": url}));

@@ -230,19 +230,16 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         _alive: alive,
     };
     let status = Arc::new(Status::default());
+    if !matches!(settings.source, Source::Redis(_)) {
+        status.warm();
+    }
     let clusters = Clusters::default();
     let resolver = DnsResolver::start(dns::system_resolver(), settings.dns_refresh, subscribers.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let names = resolver.names();
     let thread = match &settings.source {
-        Source::File(path) => {
-            status.warm();
-            file::start(path, channels, subscribers.clone(), resolver, (clock, clusters.clone()))?
-        }
-        Source::Nothing => {
-            status.warm();
-            nothing::start(channels, subscribers.clone(), resolver)?
-        }
+        Source::File(path) => file::start(path, channels, subscribers.clone(), resolver, (clock, clusters.clone()))?,
+        Source::Nothing => nothing::start(channels, subscribers.clone(), resolver)?,
         Source::Redis(settings) => redis::start(
             settings,
             channels,

@@ -1,7 +1,8 @@
 //! The admin service: what it reads, and what it has the supervisor do.
 
 use super::{Error, Event, Supervisor};
-use crate::admin::{Action, Roster, Sources, start as start_service};
+use crate::access_log::Target;
+use crate::admin::{Action, ActionResult, Roster, Sources, start as start_service};
 use crate::base::clock::Clock;
 use crate::config::Settings;
 use crate::directory::{Directory, Source};
@@ -32,18 +33,32 @@ pub(super) fn start(
             Source::Redis(_) => "redis",
         },
         // Fails only when the supervisor has gone.
-        order: Box::new(move |action| drop(events.send(Event::Action(action)))),
+        order: Box::new(move |action, answer| drop(events.send(Event::Action(action, answer)))),
     };
     start_service(sources).map(Some).map_err(|error| Error::System("starting the admin service", error))
 }
 
 impl Supervisor {
-    /// Does what an operator has asked for.
-    pub(super) fn act(&mut self, action: &Action) {
+    /// Does what an operator has asked for, or says why not.
+    pub(super) fn act(&mut self, action: &Action) -> ActionResult {
+        if self.upgrade_state.is_replaced() {
+            return Err("another process has taken this one's place: ask that one".to_owned());
+        }
+        let writes_file = matches!(self.pool.deps.settings.access_log, Target::File(_));
         match action {
-            Action::ReopenLogs => self.reopen_log(),
-            Action::Reload => self.reload(),
-            Action::DrainWorker(number) => self.pool.renew(*number),
+            Action::ReopenLogs if !writes_file => Err("no access log is written to a file".to_owned()),
+            Action::ReopenLogs => {
+                self.reopen_log();
+                Ok("the access log is opened anew".to_owned())
+            }
+            Action::Reload => {
+                self.reload();
+                Ok("routes, certificates and pages are read again".to_owned())
+            }
+            Action::DrainWorker(number) => {
+                self.pool.renew(*number)?;
+                Ok(format!("a successor of worker {number} accepts; it finishes what it has begun"))
+            }
         }
     }
 }

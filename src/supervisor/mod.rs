@@ -73,7 +73,7 @@ enum Event {
     /// A step of the successor.
     Successor(SuccessorEvent),
     /// An operator wants something done.
-    Action(crate::admin::Action),
+    Action(crate::admin::Action, Sender<crate::admin::ActionResult>),
     /// A client of the predecessor's; `None` when no more come.
     Client(Option<PlainClient>),
 }
@@ -368,7 +368,8 @@ impl Supervisor {
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Renew => self.renew(),
             Event::Signal(_) => self.stop(),
-            Event::Action(action) => self.act(&action),
+            // Fails where nobody waits for the outcome any more.
+            Event::Action(action, answer) => drop(answer.send(self.act(&action))),
             Event::Files => self.renew_certificates(),
             Event::HaproxyFiles => self.renew_haproxy(),
             Event::WorkerEnded(id, how) => self.pool.ended(id, how),
@@ -426,6 +427,7 @@ impl Supervisor {
             SuccessorEvent::Serves { pid } => {
                 let Some(drain_target) = self.upgrade_state.succeeded(pid) else { return };
                 self.pool.deps.directory.retire();
+                report::tell_back_in_service(&self.pool.deps.directory.out_of_service());
                 self.pool.hand_over(&drain_target);
                 let grace = self.pool.deps.settings.worker.drain_timeout;
                 self.passes_on_until = Some(self.pool.deps.clock.now() + grace.max(upgrade::HANDOFF_TIMEOUT));

@@ -1,5 +1,6 @@
 //! The report of a worker that has ended: its reason, its figures and its end; and the totals of all workers.
 
+use crate::admin::ReplaceCause;
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters};
 use crate::base::reason::FailureReason;
@@ -20,6 +21,18 @@ pub(super) enum ReplaceReason {
     Ordered,
     /// It panicked, or its poll failed.
     Failed(String),
+}
+
+impl ReplaceReason {
+    /// The same for metrics.
+    pub(super) fn cause(&self) -> ReplaceCause {
+        match self {
+            Self::Memory { .. } => ReplaceCause::Memory,
+            Self::Stuck => ReplaceCause::Stuck,
+            Self::Ordered => ReplaceCause::Ordered,
+            Self::Failed(_) => ReplaceCause::Failed,
+        }
+    }
 }
 
 impl fmt::Display for ReplaceReason {
@@ -90,6 +103,17 @@ pub(super) fn tell_changed_settings(origin: &Origin) {
             failure.to_string().lines().for_each(|line| log::error!("{line}"));
             log::error!("{file}: with these faults a restart would fail; the settings stay as they were");
         }
+    }
+}
+
+/// Logs which backends the successor serves from that operators have taken out of service in this process.
+pub(super) fn tell_back_in_service(backends: &[String]) {
+    if !backends.is_empty() {
+        log::warn!(
+            "upgrade: operators have taken these backends out of service, and the new process serves from them again until it \
+             is told: {}",
+            backends.join(", ")
+        );
     }
 }
 

@@ -214,6 +214,7 @@ fn a_panic_costs_its_worker_and_no_other() {
     assert!(times[0] < limit(costs[0]), "{all}");
     let in_time = times.iter().zip(&costs).filter(|(time, cost)| **time < limit(**cost)).count();
     assert!(in_time > times.len() / 2, "{all}");
+    assert_eq!(scene.pool().deps.roster.seen().1, ["failed"; 7]);
     scene.until("the panic is told", |_| logged().contains("worker-0: panicked at src/supervisor/tests.rs"));
     assert!(logged().contains("a test's order"), "{}", logged());
     scene.until("how it came to it", |_| {
@@ -316,9 +317,16 @@ fn who_does_not_turn_is_replaced_and_hands_over_when_it_comes_to_itself() {
     assert!(took >= Duration::from_millis(150), "found after {took:?}, which is too soon");
     assert!((0..16).map(|_| scene.client()).all(|mut client| client.is_served()), "the successor accepts");
     assert_eq!(scene.pool().leaving(), 1);
+    // No two workers have one label in the metrics.
+    let (mut labels, replaced) = scene.pool().deps.roster.seen();
+    labels.sort_unstable();
+    assert_eq!(labels.iter().filter(|label| label.contains('.')).count(), 1, "{labels:?}");
+    assert_eq!(labels.iter().filter(|label| *label == "0" || *label == "1").count(), 2, "{labels:?}");
+    assert_eq!(replaced, ["stuck"]);
     clients.iter_mut().for_each(Client::send);
     drop(gate);
     scene.until("the stuck one's end", |scene| scene.pool().leaving() == 0);
+    assert_eq!(scene.pool().deps.roster.seen().1, ["stuck"], "it is counted once");
     assert!(clients.iter_mut().all(Client::gets_response), "waiting clients get their responses");
     assert!(clients.iter_mut().all(Client::is_served), "and served on");
 }

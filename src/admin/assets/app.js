@@ -35,6 +35,7 @@ function span(value) {
 
 function bytes(value) {
   if (value === null || value === undefined) return "–";
+  if (value < 1 << 20) return Math.round(value / 1024) + " KiB";
   return value >= 1 << 30 ? (value / (1 << 30)).toFixed(2) + " GiB" : (value / (1 << 20)).toFixed(1) + " MiB";
 }
 
@@ -60,17 +61,58 @@ function draw(svg, values, failed) {
   }));
 }
 
-function spark(history, label) {
+function spark(label) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "spark");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", label);
-  draw(svg, history.map((second) => second[0]), history.map((second) => second[1]));
   return svg;
 }
 
+// Draws requests and failures a second, unless they are drawn already.
+function drawHistory(svg, history) {
+  const shown = history.join(" ");
+  if (svg.dataset.shown === shown) return;
+  svg.dataset.shown = shown;
+  draw(svg, history.map((second) => second[0]), history.map((second) => second[1]));
+}
+
+// Changes a cell only where it shows something else: what is selected or has the focus stays.
+function set(node, text, className) {
+  const shown = text === undefined || text === null ? "" : String(text);
+  if (node.textContent !== shown) node.textContent = shown;
+  if ((node.getAttribute("class") || "") !== (className || "")) node.className = className || "";
+}
+
+// Makes the children of a node those of these keys, in this order. One that is there already is changed and not replaced.
+function sync(parent, items) {
+  const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  let place = parent.firstElementChild;
+  for (const { key, make, change } of items) {
+    let child = known.get(key);
+    known.delete(key);
+    if (!child) { child = make(); child.dataset.key = key; }
+    if (child === place) place = place.nextElementSibling;
+    else parent.insertBefore(child, place);
+    change(child);
+  }
+  known.forEach((child) => child.remove());
+}
+
+// A row of plain cells, each a text or a text and a class.
+function plainRow(key, cells) {
+  return {
+    key,
+    make: () => { const row = element("tr"); row.append(...cells.map(() => element("td"))); return row; },
+    change: (row) => cells.forEach((cell, at) => (Array.isArray(cell) ? set(row.children[at], cell[0], cell[1]) : set(row.children[at], cell))),
+  };
+}
+
 function fill(list, rows) {
-  list.replaceChildren(...rows.flatMap(([term, value, name]) => [element("dt", term), element("dd", value, name)]));
+  sync(list, rows.flatMap(([term, value, name]) => [
+    { key: "t" + term, make: () => element("dt"), change: (node) => set(node, term) },
+    { key: "d" + term, make: () => element("dd"), change: (node) => set(node, value, name) },
+  ]));
 }
 
 const failures = (status) => Object.values(status.failures).reduce((sum, count) => sum + count, 0);
@@ -92,7 +134,8 @@ function showStatus(status) {
   status.at = performance.now() / 1000;
   if (samples.length && samples[samples.length - 1].pid !== status.pid) samples.length = 0;
   samples.push(status);
-  while (samples.length > SECONDS + 1) samples.shift();
+  // A page that was hidden has seen nothing for a while: what is older than a minute is no part of the last one.
+  while (samples.length > 1 && samples[0].at < status.at - SECONDS - 1) samples.shift();
   const rates = (count) => samples.slice(1).map((now, at) => {
     return Math.max(0, (count(now) - count(samples[at])) / Math.max(now.at - samples[at].at, 0.001));
   });
@@ -114,22 +157,35 @@ function showStatus(status) {
 }
 
 function showTables(status, first) {
-  const row = (cells) => { const made = element("tr"); made.append(...cells.map((cell) => (cell instanceof Node ? cell : element("td", cell)))); return made; };
-  const minute = (now, before) => "+" + number(now - before);
   const reasons = Object.entries(status.failures).map(([reason, count]) => [reason, count, count - ((first && first.failures[reason]) || 0)]);
   reasons.sort((one, other) => other[2] - one[2] || other[1] - one[1]);
-  const shown = reasons.slice(0, 8).map(([reason, count, fresh]) => row([reason, number(count), element("td", first ? "+" + number(fresh) : "", fresh > 0 ? "bad" : "quiet")]));
-  byId("reasons").tBodies[0].replaceChildren(...(shown.length ? shown : [row(["none", ""])]));
-  const classes = ["2xx", "3xx", "4xx", "5xx", "1xx"].map((name) => {
+  const shown = reasons.slice(0, 8).map(([reason, count, fresh]) => plainRow(reason, [reason, number(count), [first ? "+" + number(fresh) : "", fresh > 0 ? "bad" : "quiet"]]));
+  sync(byId("reasons").tBodies[0], shown.length ? shown : [plainRow("none", [["none", "quiet"], ""])]);
+  sync(byId("classes").tBodies[0], ["2xx", "3xx", "4xx", "5xx", "1xx"].map((name) => {
     const of = (one) => one.totals["responses_" + name];
-    return row([name === "1xx" ? "tunnels ended" : name, number(of(status)), first ? minute(of(status), of(first)) : ""]);
-  });
-  byId("classes").tBodies[0].replaceChildren(...classes);
-  byId("workers").tBodies[0].replaceChildren(...status.workers.map((worker) => {
-    const actions = element("td", null, "actions");
-    if (!worker.draining) actions.append(button("Drain", `Replace worker ${worker.worker}? It finishes its requests.`, `/v1/workers/${worker.worker}/drain`));
-    return row([worker.worker + (worker.draining ? " (draining)" : ""), number(worker.connections), number(worker.requests_in_flight), bytes(worker.memory_bytes), actions]);
+    const fresh = first ? of(status) - of(first) : 0;
+    return plainRow(name, [name === "1xx" ? "tunnels ended" : name, number(of(status)), [first ? "+" + number(fresh) : "", name === "5xx" && fresh > 0 ? "bad" : "quiet"]]);
   }));
+  sync(byId("workers").tBodies[0], status.workers.map((worker) => {
+    const name = worker.worker + (worker.draining ? " (draining)" : "");
+    const plain = plainRow(name, [name, number(worker.connections), number(worker.requests_in_flight), bytes(worker.memory_bytes)]);
+    const make = () => {
+      const row = plain.make(), actions = element("td", null, "actions");
+      if (!worker.draining) actions.append(button("Drain", `Replace worker ${worker.worker}? It finishes its requests.`, `/v1/workers/${worker.worker}/drain`));
+      row.append(actions);
+      return row;
+    };
+    return { ...plain, make };
+  }));
+}
+
+// Tells what came of an action, for a while.
+let saying;
+function say(text) {
+  clearTimeout(saying);
+  set(byId("said"), text, "said");
+  byId("said").hidden = false;
+  saying = setTimeout(() => { byId("said").hidden = true; }, 10_000);
 }
 
 function button(label, question, path) {
@@ -142,7 +198,7 @@ function button(label, question, path) {
     dialog.returnValue = "no";
     dialog.onclose = async () => {
       if (dialog.returnValue !== "yes") return;
-      try { await ask(path, { method: "POST" }); } catch (error) { alert(error.message); }
+      try { await ask(path, { method: "POST" }); } catch (error) { say(error.message); }
       look();
     };
     dialog.showModal();
@@ -150,26 +206,40 @@ function button(label, question, path) {
   return made;
 }
 
-const STATES = { up: ["● up", "good"], dead: ["✕ dead", "bad"], down: ["✕ down", "bad"], disabled: ["◌ disabled", "warn"], removed: ["◌ removed", "quiet"] };
+const STATES = {
+  up: ["● up", "good"], partly_dead: ["▲ partly dead", "warn"], dead: ["✕ dead", "bad"], down: ["✕ down", "bad"],
+  ejected: ["✕ ejected", "bad"], disabled: ["◌ disabled", "warn"], removed: ["◌ removed", "quiet"],
+};
 
-function backendRow(host, backend) {
-  const row = element("tr");
-  const [label, name] = STATES[backend.state] || [backend.state, ""];
-  const what = element("td", backend.url);
-  const why = [backend.reason, backend.seconds_left != null ? "for another " + span(backend.seconds_left) : null].filter(Boolean).join(", ");
-  const cell = element("td");
-  cell.append(element("span", label, "state " + name));
-  if (why) cell.append(" ", element("span", why, "why"));
-  const history = element("td");
-  history.append(spark(backend.history, "Requests a second of " + backend.url));
-  const actions = element("td", null, "actions");
-  const path = (verb) => `/v1/frontends/${encodeURIComponent(host)}/${verb}?backend=${encodeURIComponent(backend.url)}`;
-  const add = (verb, text, question) => actions.append(button(text, question, path(verb)), " ");
-  if (backend.state === "disabled") add("enable", "Enable", `Put ${backend.url} back into service?`);
-  else add("disable", "Disable", `Take ${backend.url} of ${host} out of service on this node?`);
-  if (backend.state === "dead") add("alive", "Mark alive", `Take back all marks of ${backend.url}?`);
-  row.append(what, cell, element("td", number(backend.in_flight) + (backend.capacity ? " / " + backend.capacity : "")), element("td", number(backend.requests)), element("td", number(backend.failures), backend.failures ? "bad" : ""), history, actions);
-  return row;
+function backendRow(host, backend, place) {
+  const make = () => {
+    const row = element("tr"), state = element("td", null, "health"), history = element("td");
+    state.append(element("span"), " ", element("span"));
+    history.append(spark("Requests a second of " + backend.url));
+    row.append(element("td"), state, element("td"), element("td"), element("td"), history, element("td", null, "actions"));
+    return row;
+  };
+  const change = (row) => {
+    const [url, state, inFlight, requests, failures, history, actions] = row.children;
+    set(url, backend.url);
+    const [label, name] = STATES[backend.state] || [backend.state, ""];
+    const why = [backend.reason, backend.seconds_left != null ? "for another " + span(backend.seconds_left) : null].filter(Boolean).join(", ");
+    set(state.firstElementChild, label, "state " + name);
+    set(state.lastElementChild, why, "why");
+    set(inFlight, number(backend.in_flight) + (backend.capacity ? " / " + backend.capacity : ""));
+    set(requests, number(backend.requests));
+    set(failures, number(backend.failures), backend.failures ? "bad" : "");
+    drawHistory(history.firstElementChild, backend.history);
+    if (row.dataset.state === backend.state) return;
+    row.dataset.state = backend.state;
+    const path = (verb) => `/v1/frontends/${encodeURIComponent(host)}/${verb}?backend=${encodeURIComponent(backend.url)}`;
+    const buttons = [];
+    if (backend.state === "disabled") buttons.push(button("Enable", `Put ${backend.url} back into service?`, path("enable")));
+    else buttons.push(button("Disable", `Take ${backend.url} of ${host} out of service on this node?`, path("disable")));
+    if (backend.state.endsWith("dead")) buttons.push(button("Mark alive", `Take back the marks of ${backend.url}?`, path("alive")));
+    actions.replaceChildren(...buttons);
+  };
+  return { key: backend.url + " " + place, make, change };
 }
 
 function bucketRows(bucket, depth) {
@@ -188,10 +258,17 @@ function bucketTable(root) {
 async function showBackends(host, cell) {
   try {
     const view = await ask("/v1/frontends/" + encodeURIComponent(host));
-    const table = element("table"), head = element("tr");
-    head.append(...["backend", "state", "in flight", "requests", "failed", "60 s", ""].map((text) => element("th", text)));
-    table.append(head, ...view.backends.map((backend) => backendRow(host, backend)));
-    cell.replaceChildren(table, ...(view.buckets ? [bucketTable(view.buckets)] : []));
+    let table = cell.querySelector("table");
+    if (!table) {
+      const head = element("tr");
+      head.append(...["backend", "state", "in flight", "requests", "failed", "60 s", ""].map((text) => element("th", text)));
+      table = element("table");
+      table.append(element("thead"), element("tbody"));
+      table.tHead.append(head);
+      cell.replaceChildren(table, element("div", null, "buckets"));
+    }
+    sync(table.tBodies[0], view.backends.map((backend, place) => backendRow(host, backend, place)));
+    cell.lastElementChild.replaceChildren(...(view.buckets ? [bucketTable(view.buckets)] : []));
   } catch (error) { cell.textContent = error.message; }
 }
 
@@ -200,19 +277,42 @@ function toggle(host) {
   lookAtHosts();
 }
 
+const CLUSTER_STATES = { up: ["● ", "good"], degraded: ["▲ ", "warn"], down: ["✕ ", "bad"], disabled: ["◌ disabled, ", "warn"] };
+
 function hostRow(host) {
-  const row = element("tr", null, "host");
-  row.tabIndex = 0;
-  row.dataset.key = host.key;
-  row.setAttribute("aria-expanded", open.has(host.key));
-  const name = element("td", (open.has(host.key) ? "▾ " : "▸ ") + host.key);
-  if (host.id && host.id !== host.key) name.append(" ", element("span", host.id, "why"));
-  const health = host.up === host.backends_total ? ["● ", "good"] : host.up === 0 ? ["✕ ", "bad"] : ["▲ ", "warn"];
-  const history = element("td");
-  history.append(spark(host.history, "Requests a second of " + host.key));
-  row.append(name, element("td", health[0] + host.up + " / " + host.backends_total, "state " + health[1]), element("td", number(host.in_flight)), element("td", number(host.waiting), host.waiting ? "warn" : ""), element("td", number(host.requests_60s)), element("td", number(host.failures_60s), host.failures_60s ? "bad" : ""), history);
-  row.addEventListener("click", () => toggle(host.key));
-  return row;
+  const make = () => {
+    const row = element("tr", null, "host"), name = element("td"), history = element("td");
+    row.tabIndex = 0;
+    name.append(element("span"), " ", element("span", null, "why"));
+    history.append(spark("Requests a second of " + host.key));
+    row.append(name, element("td"), element("td"), element("td"), element("td"), element("td"), history);
+    row.addEventListener("click", () => toggle(host.key));
+    return row;
+  };
+  const change = (row) => {
+    const [name, health, inFlight, waiting, recent, failed, history] = row.children;
+    row.setAttribute("aria-expanded", open.has(host.key));
+    set(name.firstElementChild, (open.has(host.key) ? "▾ " : "▸ ") + host.key);
+    set(name.lastElementChild, host.id !== host.key ? host.id : "", "why");
+    const [sign, colour] = CLUSTER_STATES[host.state] || ["", ""];
+    set(health, sign + host.up + " / " + host.backends_total, "state " + colour);
+    set(inFlight, number(host.in_flight));
+    set(waiting, number(host.waiting), host.waiting ? "warn" : "");
+    set(recent, number(host.requests_60s));
+    set(failed, number(host.failures_60s), host.failures_60s ? "bad" : "");
+    drawHistory(history.firstElementChild, host.history);
+  };
+  return { key: host.key, make, change };
+}
+
+function moreRow(host) {
+  const make = () => {
+    const row = element("tr", null, "more"), cell = element("td", "…");
+    cell.colSpan = 7;
+    row.append(cell);
+    return row;
+  };
+  return { key: "more " + host.key, make, change: (row) => showBackends(host.key, row.firstChild) };
 }
 
 async function lookAtHosts() {
@@ -220,33 +320,22 @@ async function lookAtHosts() {
   if (state.trouble) query.set("trouble", "1");
   const view = await ask("/v1/frontends?" + query);
   [state.page, state.pages] = [view.page, view.pages];
-  const body = byId("hosts").tBodies[0], focused = document.activeElement && document.activeElement.dataset.key;
-  const old = new Map([...body.querySelectorAll("tr.more")].map((row) => [row.dataset.of, row]));
-  body.replaceChildren(...view.frontends.flatMap((host) => {
-    if (!open.has(host.key)) return [hostRow(host)];
-    let more = old.get(host.key);
-    if (!more) {
-      more = element("tr", null, "more");
-      more.dataset.of = host.key;
-      const cell = element("td", "…");
-      cell.colSpan = 7;
-      more.append(cell);
-    }
-    showBackends(host.key, more.firstChild);
-    return [hostRow(host), more];
-  }));
-  if (focused) [...body.querySelectorAll("tr.host")].find((row) => row.dataset.key === focused)?.focus();
+  sync(byId("hosts").tBodies[0], view.frontends.flatMap((host) => (open.has(host.key) ? [hostRow(host), moreRow(host)] : [hostRow(host)])));
   byId("empty").hidden = view.total > 0;
-  byId("count").textContent = `${number(view.total)} hosts, page ${view.page} of ${Math.max(view.pages, 1)}`;
+  set(byId("count"), `${number(view.total)} ${view.total === 1 ? "host" : "hosts"}, page ${view.page} of ${Math.max(view.pages, 1)}`, "quiet");
   byId("before").disabled = view.page <= 1;
   byId("after").disabled = view.page >= view.pages;
 }
 
 async function lookAtSource() {
-  const [source, list] = await Promise.all([ask("/v1/redis"), ask("/v1/certificates").catch(() => ({ certificates: [] }))]);
-  fill(byId("source"), [["source", source.kind], ["changes by", source.freshness.replace("_", " ")], ["away for", source.age_seconds > 0 ? span(source.age_seconds) : "–", source.age_seconds > 0 ? "bad" : ""], ["losses", number(source.losses)], ["certificates", number(list.certificates.length)]]);
+  const [source, list] = await Promise.all([ask("/v1/redis"), ask("/v1/certificates?per_page=5").catch(() => ({ certificates: [] }))]);
+  fill(byId("source"), [["source", source.kind], ["changes by", source.freshness.replace("_", " ")], ["away for", source.age_seconds > 0 ? span(source.age_seconds) : "–", source.age_seconds > 0 ? "bad" : ""], ["losses", number(source.losses)], ["certificates", number(list.total || 0)]]);
   const soon = list.certificates.filter((one) => one.days_left !== null && one.days_left < 30).slice(0, 5);
-  byId("certificates").replaceChildren(...soon.map((one) => element("li", one.days_left > 0 ? `⚠ ${one.name} ends in ${Math.floor(one.days_left)} days` : `✕ ${one.name} has expired`, one.days_left > 0 ? "warn" : "bad")));
+  sync(byId("certificates"), soon.map((one) => ({
+    key: one.name,
+    make: () => element("li"),
+    change: (node) => set(node, one.days_left > 0 ? `⚠ ${one.name} ends in ${Math.floor(one.days_left)} days` : `✕ ${one.name} has expired`, one.days_left > 0 ? "warn" : "bad"),
+  })));
 }
 
 let turns = 0;

@@ -13,7 +13,7 @@ use super::report::{ReplaceReason, Report};
 use super::watchdog::{RestartBackoff, WatchdogState};
 use super::{Error, Event, affinity, certificates, limits};
 use crate::access_log::Log;
-use crate::admin::{Roster, WorkerEntry};
+use crate::admin::{ReplaceCause, Roster, WorkerEntry};
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::{Counter, Counters};
 use crate::cache::store::Store;
@@ -267,27 +267,34 @@ impl WorkerPool {
         })
     }
 
-    /// Replaces the worker at this place, where one works there and none is on its way out already.
-    pub(super) fn renew(&mut self, number: usize) {
+    /// Replaces the worker at this place, where one works there and none is on its way out already; otherwise why not.
+    pub(super) fn renew(&mut self, number: usize) -> Result<(), String> {
         let is_leaving = self.running.values().any(|each| each.number == number && each.replaced.is_some());
         let current = self.slots.get(number).and_then(|slot| slot.current);
-        if let Some(id) = current.filter(|_| !is_leaving && self.ending.is_none()) {
-            self.replace(id, ReplaceReason::Ordered);
+        match current {
+            _ if self.ending.is_some() => Err("all workers are about to end".to_owned()),
+            _ if is_leaving => Err(format!("the worker before at place {number} still finishes what it has begun")),
+            None => Err(format!("no worker runs at place {number} at the moment")),
+            Some(id) => self.replace(id, ReplaceReason::Ordered),
         }
     }
 
     /// Gives a worker a successor, and has it hand over. Where there can be no successor, it stays.
-    fn replace(&mut self, id: WorkerId, why: ReplaceReason) {
-        let Some(number) = self.running.get(&id).map(|old| old.number) else { return };
+    fn replace(&mut self, id: WorkerId, why: ReplaceReason) -> Result<(), String> {
+        let number = self.running.get(&id).map(|old| old.number).ok_or("it has ended")?;
         match self.begin(number) {
             Ok(()) => {
                 log::warn!("worker {number}: {why}; a successor has taken over");
                 if let Some(old) = self.running.get_mut(&id) {
+                    self.deps.roster.note_leaving(id.0, why.cause());
                     old.replaced = Some((self.deps.clock.now(), why));
-                    self.deps.roster.note_leaving(id.0);
                 }
+                Ok(())
             }
-            Err(error) => log::error!("worker {number}: {why}, but there can be no successor: {error}"),
+            Err(error) => {
+                log::error!("worker {number}: {why}, but there can be no successor: {error}");
+                Err(format!("there can be no successor: {error}"))
+            }
         }
     }
 
@@ -295,6 +302,10 @@ impl WorkerPool {
     pub(super) fn ended(&mut self, id: WorkerId, how: Result<(), String>) {
         let Some(old) = self.running.remove(&id) else { return };
         self.past.absorb(&old.counters);
+        let is_unplanned = old.replaced.is_none() && self.ending.is_none();
+        if is_unplanned {
+            self.deps.roster.note_leaving(id.0, ReplaceCause::Failed);
+        }
         self.deps.roster.remove(id.0);
         let Some(slot) = self.slots.get_mut(old.number) else { return };
         slot.accepted += old.counters.get(Counter::Accepted);

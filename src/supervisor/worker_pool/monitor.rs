@@ -52,6 +52,7 @@ impl WorkerPool {
             // It may recover, but that is not certain: at least its clients wait no longer than necessary.
             if let Some(old) = self.running.get_mut(&id) {
                 old.replaced = Some((now, ReplaceReason::Stuck));
+                self.deps.roster.note_leaving(id.0, ReplaceReason::Stuck.cause());
             }
             self.fill(number, &ReplaceReason::Stuck, now);
         }
@@ -69,7 +70,8 @@ impl WorkerPool {
         let limit = policy.limit();
         match policy.decide(now, resident, &candidates, is_draining) {
             Decision::Rest => {}
-            Decision::Renew(id) => self.replace(id, ReplaceReason::Memory { resident, limit }),
+            // What goes wrong stands in the log.
+            Decision::Renew(id) => drop(self.replace(id, ReplaceReason::Memory { resident, limit })),
             Decision::Exhausted => {
                 let (resident, limit) = (resident >> 20, limit >> 20);
                 log::warn!(

@@ -31,6 +31,35 @@ fn the_access_log_is_opened_anew() {
 }
 
 #[test]
+fn what_cannot_be_done_is_refused_with_its_reason() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]).route("gone.test", [backend.url()]).workers(1));
+    let refused = |path: &str| {
+        let response = admin.client().exchange(canned::post(&admin.host(), path, ""));
+        (response.status(), response.text())
+    };
+    let (status, why) = refused("/v1/actions/reopen-logs");
+    assert!(status == 409 && why.contains("no access log is written to a file"), "{status} {why}");
+    // A tunnel, or here an upload, holds the worker before.
+    let mut client = admin.proxy.client();
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\nx"));
+    until("the request is under way", || admin.json("/v1/status")["workers"][0]["requests_in_flight"] == 1);
+    assert_eq!(admin.post("/v1/workers/0/drain"), 202);
+    let (status, why) = refused("/v1/workers/0/drain");
+    assert!(status == 409 && why.contains("still finishes what it has begun"), "{status} {why}");
+    client.send("x");
+    client.response_to("POST").expect_ok("ok");
+    // A cluster that no host leads to any more has no host to mark a backend for.
+    admin.proxy.client().get("gone.test", "/").expect_ok("ok");
+    let dead = format!("/v1/frontends/gone.test/dead?backend={}", backend.url());
+    let (status, what) = refused(&dead);
+    assert!(status == 202 && what.contains("\"hosts\":1"), "{status} {what}");
+    admin.proxy.write_routes(&json!({HOST: frontend(HOST, [backend.url()])}));
+    until("no host is left to mark it for", || refused(&dead).0 == 409);
+    assert_eq!(refused("/v1/frontends/nobody.test/flush").0, 404);
+}
+
+#[test]
 fn pages_are_read_again_at_a_reload() {
     let setup = Setup::new();
     let pages = setup.dir().join("pages");

@@ -1,8 +1,9 @@
 //! What the views tell of hosts and backends, and what is done with a backend.
 
 use super::Admin;
+use crate::succession::{replaceable, upgrade};
 use crate::support::backend::Backend;
-use crate::support::proxy::Setup;
+use crate::support::proxy::{Setup, frontend};
 use crate::support::{HOST, canned, until, unused_address};
 use serde_json::{Value, json};
 
@@ -186,7 +187,7 @@ fn the_dashboard_is_a_page_of_its_own() {
     let text = page.text();
     let mut size = page.body.len();
     let assets: Vec<&str> = text.split("=\"/assets/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert_eq!(assets, ["app.css", "app.js"]);
+    assert_eq!(assets, ["icon.svg", "app.css", "app.js"]);
     for asset in assets {
         let response = admin.get(&format!("/assets/{asset}"));
         assert_eq!(response.status(), 200, "{asset}");
@@ -196,4 +197,141 @@ fn the_dashboard_is_a_page_of_its_own() {
     let inline = ["<style", " style=", " onclick=", "javascript:", "//cdn", "http://", "https://"];
     assert!(inline.iter().all(|what| !text.contains(what)), "{text}");
     assert!(!text.contains("<script>"), "{text}");
+}
+
+#[test]
+fn what_an_operator_has_taken_out_of_service_stays_so_when_its_list_changes() {
+    let (one, two) = (Backend::always(canned::ok("one")), Backend::always(canned::ok("two")));
+    let admin = Admin::start(replaceable(Setup::for_backends([one.url(), two.url()])));
+    let mut client = admin.proxy.client();
+    client.get(HOST, "/");
+    assert_eq!(admin.post(&format!("/v1/frontends/{HOST}/disable?backend={}", one.url())), 202);
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
+    admin.proxy.write_routes(&json!({HOST: frontend(HOST, [two.url()])}));
+    until("it has left the list", || admin.json(&format!("/v1/frontends/{HOST}"))["backends_total"] == 1);
+    admin.proxy.write_routes(&json!({HOST: frontend(HOST, [one.url(), two.url()])}));
+    until("it is back", || admin.json(&format!("/v1/frontends/{HOST}"))["backends_total"] == 2);
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
+    let backend = backend_of(&admin.json(&format!("/v1/frontends/{HOST}")), &one.url());
+    assert_eq!(backend["state"], "disabled", "{backend}");
+    assert_eq!(admin.post(&format!("/v1/frontends/{HOST}/enable?backend={}", one.url())), 202);
+    until("it serves again", || client.get(HOST, "/").text() == "one");
+    assert_eq!(admin.post(&format!("/v1/frontends/{HOST}/disable?backend={}", one.url())), 202);
+    let mut admin = admin;
+    upgrade(&mut admin.proxy);
+    let told = format!("the new process serves from them again until it is told: {} of {HOST}", one.url());
+    until("the end of it is told", || admin.proxy.stderr().contains(&told));
+}
+
+#[test]
+fn an_operator_names_a_backend_and_is_named_as_the_reason() {
+    let (one, two) = (Backend::always(canned::ok("one")), Backend::always(canned::ok("two")));
+    let list = [format!("{}/?token=geheim", one.url()), two.url()];
+    let admin = Admin::start(Setup::for_backends(list));
+    let mut client = admin.proxy.client();
+    client.get(HOST, "/");
+    let view = admin.json(&format!("/v1/frontends/{HOST}"));
+    assert!(!view.to_string().contains("geheim"), "{view}");
+    // What is shown in place of the entry names the backend.
+    let shown = view["backends"][0]["url"].as_str().expect("a name").to_owned();
+    assert_eq!(shown, one.url());
+    assert_eq!(admin.post(&format!("/v1/frontends/{HOST}/dead?backend={shown}")), 202);
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
+    let backend = backend_of(&admin.json(&format!("/v1/frontends/{HOST}")), &shown);
+    assert_eq!(backend["reason"], "marked dead by an operator of this node", "{backend}");
+    assert!(admin.get("/haproxy?stats;csv").text().contains(&format!("{HOST},{shown},")));
+}
+
+#[test]
+fn a_pattern_tells_for_how_many_hosts_a_backend_is_dead() {
+    let well = Backend::always(canned::ok("ok"));
+    let dead = format!("http://{}", unused_address());
+    let admin = Admin::start(Setup::new().route("*.wild.test", [well.url(), dead.clone()]));
+    let mut client = admin.proxy.client();
+    let state = || backend_of(&admin.json("/v1/frontends/*.wild.test"), &dead);
+    until("a host has found it dead", || {
+        client.get("a.wild.test", "/").expect_ok("ok");
+        state()["state"] == "dead"
+    });
+    // It is up for the next host, until that finds it dead too.
+    until("another host is in use", || {
+        client.get("b.wild.test", "/").expect_ok("ok");
+        admin.json("/v1/frontends/*.wild.test")["host_count"] == 2
+    });
+    assert_eq!(admin.post(&format!("/v1/frontends/*.wild.test/alive?backend={dead}")), 202);
+    assert_eq!(state()["state"], "up");
+    until("one of two hosts has found it dead", || {
+        client.get("a.wild.test", "/").expect_ok("ok");
+        state()["state"] == "partly_dead"
+    });
+    let reason = state()["reason"].as_str().expect("a reason").to_owned();
+    assert!(reason.ends_with("(for 1 of 2 hosts, among them a.wild.test)"), "{reason}");
+    let view = admin.json("/v1/frontends/*.wild.test");
+    assert_eq!((&view["up"], &view["state"]), (&json!(2), &json!("degraded")), "{view}");
+    assert_eq!(admin.json("/v1/frontends?trouble=1")["total"], 1);
+    assert_eq!(admin.json("/v1/backends?state=partly_dead")["backends"][0]["url"], json!(dead));
+    until("both hosts have found it dead", || {
+        client.get("b.wild.test", "/").expect_ok("ok");
+        state()["state"] == "dead"
+    });
+    let list = admin.json("/v1/frontends");
+    assert_eq!((&list["frontends"][0]["up"], &list["frontends"][0]["state"]), (&json!(1), &json!("degraded")));
+    let up = "sluice_cluster_backends_up{cluster=\"*.wild.test\"} 1";
+    assert!(admin.get("/metrics").text().contains(up), "{}", admin.get("/metrics").text());
+    let text = admin.get("/;csv").text();
+    let row = text.lines().find(|line| line.starts_with(&format!("*.wild.test,{dead},"))).expect("a row");
+    assert_eq!(row.split(',').nth(17), Some("DOWN"), "{row}");
+}
+
+#[test]
+fn a_cluster_that_is_disabled_is_not_up() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]).option(HOST, "disabled", "true"));
+    assert_eq!(admin.proxy.client().get(HOST, "/").status(), 503);
+    let view = admin.json(&format!("/v1/frontends/{HOST}"));
+    assert_eq!((&view["state"], &view["up"]), (&json!("disabled"), &json!(0)), "{view}");
+    assert_eq!(admin.json("/v1/frontends?trouble=1")["total"], 1);
+    let text = admin.get("/;csv").text();
+    let row = text.lines().find(|line| line.starts_with(&format!("{HOST},BACKEND,"))).expect("a row");
+    assert_eq!(row.split(',').nth(17), Some("MAINT"), "{row}");
+    assert!(admin.get("/metrics").text().contains(&format!("sluice_cluster_backends_up{{cluster=\"{HOST}\"}} 0")));
+}
+
+#[test]
+fn the_statistics_have_one_row_an_endpoint_and_can_be_narrowed() {
+    let backend = Backend::always(canned::ok("ok"));
+    let twice = [backend.url(), format!("{}/app", backend.url()), format!("{}/mail@host", backend.url())];
+    let admin = Admin::start(Setup::for_backends(twice).route("other.test", [backend.url()]));
+    let mut client = admin.proxy.client();
+    client.get(HOST, "/").expect_ok("ok");
+    client.get("other.test", "/").expect_ok("ok");
+    let servers = |text: &str, host: &str| -> Vec<String> {
+        let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        rows.filter(|row| row[0] == host && row[32] == "2").map(|row| row[1].to_owned()).collect()
+    };
+    for path in ["/haproxy?stats;csv", "/stats/;csv;norefresh", "/haproxy/?stats;csv", "/?stats;csv"] {
+        let text = admin.get(path).text();
+        assert_eq!(servers(&text, HOST), [backend.url()], "{path}: {text}");
+        assert_eq!(servers(&text, "other.test"), [backend.url()], "{path}: {text}");
+    }
+    let text = admin.get("/haproxy?stats;csv&scope=other").text();
+    assert!(servers(&text, HOST).is_empty() && servers(&text, "other.test").len() == 1, "{text}");
+    let view = admin.json(&format!("/v1/frontends/{HOST}"));
+    assert_eq!(view["backends"][2]["url"], json!(backend.url()), "an @ says nothing to a reader: {view}");
+}
+
+#[test]
+fn what_a_view_hides_is_not_found_by_a_search() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(
+        Setup::new()
+            .file("routes.json", &json!({"frontends": {HOST: ["http://user:geheim@host", backend.url()]}}).to_string()),
+    );
+    admin.proxy.client().get(HOST, "/").expect_ok("ok");
+    let view = admin.json("/v1/frontends");
+    assert!(view["total"] == 1 && !view.to_string().contains("geheim"), "{view}");
+    for part in ["geheim", "geh", "user:"] {
+        assert_eq!(admin.json(&format!("/v1/frontends?search={part}"))["total"], 0, "{part}");
+    }
+    assert_eq!(admin.json("/v1/frontends?search=http")["total"], 1);
 }

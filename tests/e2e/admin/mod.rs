@@ -1,7 +1,10 @@
 //! The admin service: views, actions and metrics on a listener of their own.
 
 mod actions;
+mod clients;
 mod clusters;
+mod dashboard;
+mod tools;
 mod views;
 
 use crate::succession::{replaceable, upgrade};
@@ -63,7 +66,7 @@ fn the_service_is_apart_from_the_routes() {
     admin.get("/healthz").expect_ok("ok\n");
     admin.get("/readyz").expect_ok("ready\n");
     assert_eq!(admin.get("/v1/nothing").status(), 404);
-    assert_eq!(admin.client().get(HOST, "/healthz").status(), 403, "a name that anybody can have lead here");
+    assert_eq!(admin.client().get(HOST, "/v1/status").status(), 403, "a name that anybody can have lead here");
     assert_eq!(admin.client().get("__ping__", "/").status(), 403);
     assert_eq!(backend.heads(), 0);
     admin.proxy.client().get(HOST, "/healthz").expect_ok("of the backend");

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod body;
+pub(crate) mod browser;
 pub(crate) mod canned;
 pub(crate) mod client;
 pub(crate) mod launch;

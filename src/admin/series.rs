@@ -1,0 +1,229 @@
+//! Which clusters have series of their own, and what all others have counted together.
+//!
+//! Whoever collects metrics keeps every series that it has ever seen for a while, so the choice changes slowly: a cluster
+//! stays for at least ten minutes, and then goes only for one that is twice as busy.
+
+use super::clusters::{Load, load_of};
+use crate::base::clock::Moment;
+use crate::cluster::Cluster;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The greatest number of clusters that have series of their own.
+const MAX_NAMED: usize = 100;
+
+/// How long a cluster keeps its series at least.
+const STAY: Duration = Duration::from_secs(600);
+
+/// In this time what was counted before loses half of its weight.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+
+/// The name of all others. A cluster that is called so has no series of its own.
+pub(super) const OTHER: &str = "other";
+
+/// See the top of this page.
+#[derive(Debug, Default)]
+pub(super) struct Series {
+    /// The clusters with series of their own, and since when.
+    named: HashMap<Box<str>, Moment>,
+    /// The last look at every cluster, by the address of the part of it that outlives edits.
+    seen: HashMap<usize, Seen>,
+    looked: Moment,
+    /// What clusters have counted while they had no series.
+    others: Counts,
+}
+
+/// What a cluster had counted at the last look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    counts: Counts,
+    /// Requests, of which older ones weigh less.
+    activity: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    requests: u64,
+    failures: u64,
+    queued: u64,
+    dropped: u64,
+}
+
+impl Counts {
+    fn of(load: &Load) -> Self {
+        Self { requests: load.requests, failures: load.failures, queued: load.queued, dropped: load.dropped }
+    }
+
+    /// What was added since. A cluster with less than before is another one.
+    fn since(self, before: Self) -> Self {
+        let before = if self.requests < before.requests { Self::default() } else { before };
+        Self {
+            requests: self.requests - before.requests,
+            failures: self.failures.saturating_sub(before.failures),
+            queued: self.queued.saturating_sub(before.queued),
+            dropped: self.dropped.saturating_sub(before.dropped),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.failures += other.failures;
+        self.queued += other.queued;
+        self.dropped += other.dropped;
+    }
+}
+
+/// A cluster at this look.
+struct Look<'a> {
+    cluster: &'a Arc<Cluster>,
+    load: Load,
+    activity: f64,
+}
+
+impl Series {
+    /// The clusters that have series now, and the sum of all others, `None` where there are none.
+    pub(super) fn look(&mut self, all: &[Arc<Cluster>], now: Moment) -> (Vec<Arc<Cluster>>, Option<Load>) {
+        let decay = 0.5_f64.powf(now.since(self.looked).as_secs_f64() / HALF_LIFE.as_secs_f64());
+        self.looked = now;
+        let before = std::mem::take(&mut self.seen);
+        let mut looks = Vec::with_capacity(all.len());
+        for cluster in all {
+            let place = Arc::as_ptr(&cluster.admission) as usize;
+            let (load, known) = (load_of(cluster), before.get(&place).copied().unwrap_or_default());
+            let counts = Counts::of(&load);
+            let fresh = counts.since(known.counts);
+            let activity = known.activity * decay + fresh.requests as f64;
+            self.seen.insert(place, Seen { counts, activity });
+            if !self.named.contains_key(&cluster.key) {
+                self.others.add(fresh);
+            }
+            looks.push(Look { cluster, load, activity });
+        }
+        self.choose(&looks, now);
+        let (named, others): (Vec<_>, Vec<_>) =
+            looks.iter().partition(|look| self.named.contains_key(&look.cluster.key));
+        let sum = (!others.is_empty() || self.others != Counts::default()).then(|| self.sum(&others));
+        (named.iter().map(|look| Arc::clone(look.cluster)).collect(), sum)
+    }
+
+    /// Gives free places to the busiest clusters without one, and those of clusters that are half as busy as they.
+    fn choose(&mut self, looks: &[Look<'_>], now: Moment) {
+        let activities: HashMap<&str, f64> = looks.iter().map(|look| (&*look.cluster.key, look.activity)).collect();
+        self.named.retain(|key, _| activities.contains_key(&**key));
+        let mut new: Vec<&Look<'_>> = looks
+            .iter()
+            .filter(|look| !self.named.contains_key(&look.cluster.key) && *look.cluster.key != *OTHER)
+            .collect();
+        if new.len() > MAX_NAMED {
+            new.select_nth_unstable_by(MAX_NAMED, |one, other| other.activity.total_cmp(&one.activity));
+            new.truncate(MAX_NAMED);
+        }
+        new.sort_unstable_by(|one, other| other.activity.total_cmp(&one.activity));
+        let free = MAX_NAMED.saturating_sub(self.named.len()).min(new.len());
+        let rest = new.split_off(free);
+        self.named.extend(new.iter().map(|look| (look.cluster.key.clone(), now)));
+        let mut leaving: Vec<(f64, Box<str>)> = self
+            .named
+            .iter()
+            .filter(|(_, since)| now.since(**since) >= STAY)
+            .map(|(key, _)| (activities.get(&**key).copied().unwrap_or_default(), key.clone()))
+            .collect();
+        leaving.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
+        for (look, (activity, key)) in rest.into_iter().zip(leaving) {
+            // The rest come in falling order, and those that leave in rising order.
+            if look.activity <= 2.0 * activity.max(1.0) {
+                break;
+            }
+            self.named.remove(&key);
+            self.named.insert(look.cluster.key.clone(), now);
+        }
+    }
+
+    fn sum(&self, others: &[&Look<'_>]) -> Load {
+        let Counts { requests, failures, queued, dropped } = self.others;
+        let add = |sum: Load, look: &&Look<'_>| Load {
+            in_flight: sum.in_flight + look.load.in_flight,
+            waiting: sum.waiting + look.load.waiting,
+            members: sum.members + look.load.members,
+            ..sum
+        };
+        others.iter().fold(Load { requests, failures, queued, dropped, ..Load::default() }, add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{ClusterSpec, Options};
+    use std::collections::BTreeSet;
+
+    fn cluster(key: &str) -> Arc<Cluster> {
+        Cluster::edit(None, ClusterSpec { key, id: "x", entries: Vec::new(), options: &Options::none() }, Moment::ZERO)
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn count(cluster: &Cluster, requests: u64, now: Moment) {
+        (0..requests).for_each(|number| cluster.admission.history().count(number % 4 == 0, now));
+    }
+
+    fn keys(named: &[Arc<Cluster>]) -> BTreeSet<String> {
+        named.iter().map(|cluster| cluster.key.to_string()).collect()
+    }
+
+    #[test]
+    fn the_choice_changes_slowly_and_the_rest_counts_as_other() {
+        let all: Vec<_> = (0..150).map(|number| cluster(&format!("h{number:03}"))).collect();
+        let mut series = Series::default();
+        all.iter().take(100).for_each(|cluster| count(cluster, 8, at(1)));
+        let (first, others) = series.look(&all, at(1));
+        assert_eq!(keys(&first), keys(&all[..100]), "the busiest");
+        assert_eq!(others.map(|load| (load.requests, load.failures)), Some((800, 200)), "until now none had a series");
+        // Others are a little busier from look to look: nothing changes, and their requests are counted.
+        for second in 2..700 {
+            all.iter().skip(50).for_each(|cluster| count(cluster, 4, at(second)));
+            all.iter().take(100).for_each(|cluster| count(cluster, 3, at(second)));
+            let (named, others) = series.look(&all, at(second));
+            assert_eq!(keys(&named), keys(&first), "at {second}");
+            let others = others.expect("others");
+            let expected = (800 + (second - 1) * 200, 200 + (second - 1) * 50);
+            assert_eq!((others.requests, others.failures), expected, "at {second}");
+        }
+        // One is far busier than the least busy ones, which have had their time.
+        count(&all[149], 100_000, at(700));
+        let (named, _) = series.look(&all, at(700));
+        let (named, first) = (keys(&named), keys(&first));
+        assert_eq!((named.len(), named.difference(&first).collect::<Vec<_>>()), (100, vec![&"h149".to_owned()]));
+        // A cluster that is gone leaves its place.
+        let (named, _) = series.look(&all[1..], at(701));
+        assert!(!keys(&named).contains("h000") && named.len() == 100);
+    }
+
+    #[test]
+    fn counts_of_others_never_fall() {
+        let all: Vec<_> = (0..120).map(|number| cluster(&format!("h{number:03}"))).collect();
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut series = Series::default();
+        let mut before = 0;
+        for step in 1..200 {
+            for _ in 0..20 {
+                count(&all[random.usize(..all.len())], random.u64(..2000), at(step * 30));
+            }
+            let shown: Vec<_> = all.iter().filter(|_| random.u8(..10) > 0).cloned().collect();
+            let requests = series.look(&shown, at(step * 30)).1.map_or(before, |load| load.requests);
+            assert!(requests >= before, "step {step}: {requests} after {before}");
+            before = requests;
+        }
+    }
+
+    #[test]
+    fn a_cluster_called_other_has_no_series_of_its_own() {
+        let all = [cluster(OTHER), cluster("a")];
+        count(&all[0], 3, at(1));
+        let (named, others) = Series::default().look(&all, at(1));
+        assert_eq!((keys(&named), others.map(|load| load.requests)), (BTreeSet::from(["a".to_owned()]), Some(3)));
+    }
+}

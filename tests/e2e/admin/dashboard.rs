@@ -1,0 +1,87 @@
+//! The dashboard in a real browser.
+
+use super::Admin;
+use crate::support::backend::Backend;
+use crate::support::browser::Browser;
+use crate::support::proxy::Setup;
+use crate::support::{HOST, canned, until, unused_address};
+
+/// The rows of backends that are shown, as a reader sees them.
+const ROWS: &str = "[...document.querySelectorAll('tr.more tbody tr')].map((row) => row.innerText)";
+
+/// Someone who has never seen sluice finds from the page alone which backend of a host is dead, and why.
+#[test]
+fn the_page_tells_which_backend_is_dead_and_why() {
+    let well = Backend::always(canned::ok("ok"));
+    let dead = format!("http://{}", unused_address());
+    let mut setup = Setup::for_backends([well.url(), dead.clone()]);
+    for number in 0..8 {
+        setup = setup.route(&format!("shop-{number}.example.com"), [well.url()]);
+    }
+    let admin = Admin::start(setup);
+    let mut client = admin.proxy.client();
+    (0..8).for_each(|number| client.get(&format!("shop-{number}.example.com"), "/").expect_ok("ok"));
+    until("the backend is broken", || {
+        client.get(HOST, "/").expect_ok("ok");
+        admin.json("/v1/backends?state=dead")["total"] == 1
+    });
+    let mut page = Browser::open(&format!("http://{}/", admin.address), (1280, 900));
+    page.until("document.querySelectorAll('tr.host').length === 9");
+    page.picture("overview");
+    // What has trouble can be picked out, and opened without a mouse.
+    page.value("document.getElementById('trouble').click()");
+    page.until("document.querySelectorAll('tr.host').length === 1");
+    assert!(page.text().contains(HOST), "{}", page.text());
+    assert_eq!(page.value("document.querySelector('tr.host').children[1].innerText"), "▲ 1 / 2");
+    page.value("document.activeElement.blur()");
+    page.press("ArrowDown");
+    page.press("Enter");
+    page.until("document.querySelectorAll('tr.more tbody tr').length === 2");
+    let rows = page.value(ROWS);
+    let row =
+        rows.as_array().and_then(|rows| rows.iter().filter_map(|row| row.as_str()).find(|row| row.contains(&dead)));
+    let row = row.unwrap_or_else(|| panic!("no row of {dead}: {rows}"));
+    assert!(row.contains("✕ dead it cannot be reached, or does not respond in time, for another "), "{row}");
+    page.picture("dead");
+    assert!(page.complaints().is_empty(), "{:?}", page.complaints());
+}
+
+#[test]
+fn the_page_changes_in_place_and_acts_when_it_was_confirmed() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]));
+    let mut client = admin.proxy.client();
+    client.get(HOST, "/").expect_ok("ok");
+    let mut page = Browser::open(&format!("http://{}/", admin.address), (390, 844));
+    page.until("document.querySelectorAll('tr.host').length === 1");
+    page.value("window.row = document.querySelector('tr.host'); window.row.focus(); window.row.click()");
+    page.until("document.querySelectorAll('tr.more tbody tr').length === 1");
+    page.value("window.backend = document.querySelector('tr.more tbody tr')");
+    (0..5).for_each(|_| client.get(HOST, "/").expect_ok("ok"));
+    page.until("window.row.children[4].textContent === '6'");
+    let is_same = "document.querySelector('tr.host') === window.row && document.activeElement === window.row && \
+                   document.querySelector('tr.more tbody tr') === window.backend";
+    assert_eq!(page.value(is_same), true, "rows are changed in place and keep the focus");
+    page.picture("phone");
+    assert_eq!(
+        page.value("document.documentElement.scrollWidth <= innerWidth"),
+        true,
+        "the page is no wider than a phone"
+    );
+    // Nothing is done before it was confirmed.
+    let disable =
+        "[...document.querySelectorAll('tr.more button')].find((button) => button.innerText === 'Disable').click()";
+    page.value(disable);
+    page.until("document.getElementById('ask').open");
+    page.picture("question");
+    page.press("Escape");
+    page.until("!document.getElementById('ask').open");
+    client.get(HOST, "/").expect_ok("ok");
+    page.value(disable);
+    page.value("document.querySelector('#ask button.act').click()");
+    page.until("window.backend.innerText.includes('◌ disabled an operator has taken it out of service')");
+    assert_eq!(client.get(HOST, "/").status(), 502);
+    page.value("document.getElementById('theme').click()");
+    page.picture("dark");
+    assert!(page.complaints().is_empty(), "{:?}", page.complaints());
+}
