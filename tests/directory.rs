@@ -86,7 +86,8 @@ impl Core {
 
 fn try_start(path: &Path) -> Result<(Directory, Vec<Core>), directory::Error> {
     let clock = Clock::new();
-    let settings = Settings { source: Source::File(path.to_owned()), dns_refresh: Duration::from_secs(60) };
+    let settings =
+        Settings { source: Source::File(path.to_owned()), dns_refresh: Duration::from_secs(60), state_dir: None };
     let directory = directory::start(&settings, clock)?;
     let cores = (0..CORES)
         .map(|_| {

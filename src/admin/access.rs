@@ -21,7 +21,7 @@ pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -
     match &settings.token {
         Some(token) if !knows(request, token.reveal()) => Err(Response::problem(401, "admin.token is asked for")
             .with_field("WWW-Authenticate: Basic realm=\"sluice\", charset=\"UTF-8\"")),
-        None if request.method == "POST" && !is_loopback(settings) => {
+        None if !matches!(request.method.as_str(), "GET" | "HEAD") && !is_loopback(settings) => {
             Err(Response::problem(403, "set admin.token: without it actions are taken on a loopback address only"))
         }
         _ => Ok(()),
@@ -128,6 +128,7 @@ mod tests {
             bind: Some(bind.parse().expect("an address")),
             token: token.map(Into::into),
             hosts: vec!["edge.test".to_owned()],
+            director_prefix: None,
             written: Default::default(),
         }
     }
@@ -257,6 +258,9 @@ mod tests {
         for (bind, expected) in [("127.0.0.1:9100", 200), ("[::1]:9100", 200), ("0.0.0.0:9100", 403)] {
             let settings = settings(bind, None);
             assert_eq!(status(&request("POST", "127.0.0.1:9100"), "/v1/reload", &settings), expected, "{bind}");
+            for method in ["PUT", "DELETE", "LOCK"] {
+                assert_eq!(status(&request(method, "127.0.0.1:9100"), "/director/x", &settings), expected, "{bind}");
+            }
             assert_eq!(status(&request("GET", "127.0.0.1:9100"), "/v1/status", &settings), 200, "{bind}");
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn list(query: &Query, sources: &Sources) -> Response {
     }
     let page = Page::new(query, found.len());
     let shown = page.select(&mut found, |one, other| one.key.cmp(&other.key));
-    let rows = shown.iter().map(|cluster| summary(cluster, &index.marks(cluster), now)).collect();
+    let rows = shown.iter().map(|cluster| summary(cluster, &index.marks(cluster), sources)).collect();
     Response::json(&page.with("frontends", rows))
 }
 
@@ -42,7 +42,7 @@ pub(super) fn one(key: &str, sources: &Sources) -> Response {
     };
     let hosts = MarkIndex::new(sources, now).hosts(&cluster);
     let marks = HostMarks::of(&cluster, &hosts, now);
-    let mut view = summary(&cluster, &marks, now);
+    let mut view = summary(&cluster, &marks, sources);
     let options: Map<String, Value> =
         cluster.options.pairs().map(|(name, value)| (name.to_owned(), value.into())).collect();
     view["options"] = options.into();
@@ -94,12 +94,14 @@ fn matches(cluster: &Cluster, search: &str) -> bool {
         || cluster.members.iter().any(|member| name_of(member).to_lowercase().contains(search))
 }
 
-fn summary(cluster: &Cluster, marks: &HostMarks, now: Moment) -> Value {
+fn summary(cluster: &Cluster, marks: &HostMarks, sources: &Sources) -> Value {
+    let now = sources.clock.now();
     let Load { requests, failures, in_flight, waiting, members, .. } = load_of(cluster);
     let (recent, recent_failures) = recent_of(cluster, now);
     let up = up_of(cluster, marks);
     json!({
         "key": cluster.key,
+        "source": if sources.directory.is_on_demand(cluster) { "on demand" } else { sources.source_kind },
         "id": redact_identifier(&cluster.id),
         "state": state_of(cluster, marks, up),
         "backends_total": members,

@@ -11,6 +11,7 @@ mod actions;
 mod buckets;
 mod clusters;
 mod dashboard;
+mod director;
 mod frontends;
 mod marks;
 mod metrics;
@@ -31,7 +32,7 @@ pub use roster::{ReplaceCause, Roster, WorkerEntry};
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::directory::Directory;
+use crate::directory::{Directory, Ports};
 use crate::exchange::ServiceBody;
 use crate::worker::ServiceSender;
 use crossbeam_channel::Sender;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub token: Option<Secret>,
     /// The host names by which clients may call this node, beside addresses and `localhost` (`admin.hosts`).
     pub hosts: Vec<String>,
+    /// The path of x0d's API (`admin.directorPrefix`); `None` where there is none.
+    pub director_prefix: Option<String>,
     /// The configuration as it was written, its secrets hidden.
     pub written: Written,
 }
@@ -84,6 +87,8 @@ pub struct Sources {
     pub source_kind: &'static str,
     /// Has the supervisor do something, and say there what came of it.
     pub order: Box<dyn Fn(Action, Sender<ActionResult>) + Send + Sync>,
+    /// Opens and closes listening sockets for clusters on demand.
+    pub ports: Box<dyn Ports + Send + Sync>,
 }
 
 /// The service: what it reads, and what it remembers from one request to the next.

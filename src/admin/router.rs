@@ -2,7 +2,8 @@
 
 use super::query::{Query, decoded};
 use super::{
-    Body, Response, Service, access, actions, dashboard, frontends, metrics, monitor, stats_csv, status, views,
+    Body, Response, Service, access, actions, dashboard, director, frontends, metrics, monitor, stats_csv, status,
+    views,
 };
 use crate::base::throttle::Throttle;
 use crate::exchange::{ServiceRequest, ServiceResponse};
@@ -118,6 +119,9 @@ fn split(target: &str) -> (&str, &str) {
 
 fn respond(request: &ServiceRequest, service: &Service) -> Response {
     let (path, query) = split(&request.target);
+    if let Some(response) = director::respond(request, path, query, service) {
+        return response;
+    }
     match request.method.as_str() {
         "GET" | "HEAD" => view(request, path, query, service),
         "POST" => actions::act(path, &Query::parse(query), service),
@@ -158,6 +162,16 @@ mod tests {
     use mio::{Poll, Token, Waker};
     use std::sync::Arc;
 
+    struct NoPorts;
+
+    impl directory::Ports for NoPorts {
+        fn open(&self, _: u16) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn close(&self, _: u16) {}
+    }
+
     /// Every thread of the service but the first one is busy: nothing is taken from the lanes.
     struct Scene {
         service: Service,
@@ -174,14 +188,16 @@ mod tests {
             std::fs::write(&path, r#"{"frontends": {}}"#).expect("a file");
             let clock = Clock::new();
             let source = directory::Source::File(path.clone());
-            let settings = directory::Settings { source, dns_refresh: LONG };
+            let settings = directory::Settings { source, dns_refresh: LONG, state_dir: None };
             let directory = directory::start(&settings, clock).expect("a directory");
             let _ = std::fs::remove_file(path);
             let bind = Some("127.0.0.1:9100".parse().expect("an address"));
-            let settings = Settings { bind, token: None, hosts: Vec::new(), written: Default::default() };
+            let settings =
+                Settings { bind, token: None, hosts: Vec::new(), director_prefix: None, written: Default::default() };
             let roster = Arc::new(Roster::new(clock.now()));
             let order = Box::new(|_, _| {});
-            let sources = Sources { settings, clock, roster, directory, source_kind: "file", order };
+            let ports = Box::new(NoPorts);
+            let sources = Sources { settings, clock, roster, directory, source_kind: "file", order, ports };
             let [views, metrics, actions] = [(); 3].map(|()| bounded(2));
             let lanes = Lanes { views: views.0, metrics: metrics.0, actions: actions.0 };
             let waiting = [views.1, metrics.1, actions.1];

@@ -35,6 +35,8 @@ pub struct MemberState {
     /// The greatest number of them; 0 for any. The same as in the newest attributes, so that an exchange that still
     /// holds an older list is bound by it too.
     capacity: AtomicU32,
+    /// The greatest number of requests that were in flight at once.
+    peak: AtomicU32,
     /// Microseconds of the moment at which it was added or came back; 0 where it was there from the beginning.
     up_since: AtomicU64,
     is_down: AtomicBool,
@@ -57,6 +59,11 @@ impl MemberState {
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The greatest number of requests that were in flight at once.
+    pub fn peak(&self) -> u32 {
+        self.peak.load(Ordering::Relaxed)
     }
 
     /// Sets the capacity for every list that the member is in; 0 for any.
@@ -116,7 +123,7 @@ impl MemberState {
 
     fn try_take(&self, usable: u32) -> bool {
         if self.capacity.load(Ordering::SeqCst) == 0 {
-            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            self.note_peak(self.in_flight.fetch_add(1, Ordering::SeqCst));
             return true;
         }
         let taken = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |held| {
@@ -124,7 +131,14 @@ impl MemberState {
             let usable = if capacity == 0 { u32::MAX } else { usable.min(capacity) };
             (held < usable).then_some(held + 1)
         });
-        taken.is_ok()
+        taken.inspect(|before| self.note_peak(*before)).is_ok()
+    }
+
+    /// A load that hardly ever becomes a store, of a line that this core has written to just now.
+    fn note_peak(&self, before: u32) {
+        if before >= self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(before + 1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn give_back(&self) {

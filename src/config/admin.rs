@@ -16,7 +16,13 @@ const DEFAULT_PORT: u16 = 9100;
 pub(super) fn read(root: &Section<'_>, folder: &Path) -> Settings {
     let field = root.field("admin");
     if let Some(Value::Bool(false)) = field.value() {
-        return Settings { bind: None, token: None, hosts: Vec::new(), written: Written::default() };
+        return Settings {
+            bind: None,
+            token: None,
+            hosts: Vec::new(),
+            director_prefix: None,
+            written: Written::default(),
+        };
     }
     let section = field.section();
     let bind = read_bind(&section.field("bind"));
@@ -31,7 +37,8 @@ pub(super) fn read(root: &Section<'_>, folder: &Path) -> Settings {
     }
     let hosts = section.field("hosts").items().unwrap_or_default();
     let hosts = hosts.iter().filter_map(Field::text).map(str::to_owned).collect();
-    Settings { bind, token, hosts, written: Written::default() }
+    let director_prefix = read_prefix(&section.field("directorPrefix"));
+    Settings { bind, token, hosts, director_prefix, written: Written::default() }
 }
 
 fn read_bind(field: &Field<'_>) -> Option<SocketAddr> {
@@ -43,6 +50,23 @@ fn read_bind(field: &Field<'_>) -> Option<SocketAddr> {
         _ => None,
     });
     bind.unwrap_or(Some(default))
+}
+
+/// The path of x0d's API.
+fn read_prefix(field: &Field<'_>) -> Option<String> {
+    const EXPECTED: &str = "a path such as \"/x0/director\", or false for none";
+    let is_segment = |segment: &str| {
+        !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    let prefix = field.read(EXPECTED, |value| match (value, value.as_str()) {
+        (Value::Bool(false), _) => Some(None),
+        (_, Some(text)) => {
+            let path = text.strip_suffix('/').unwrap_or(text).strip_prefix('/')?;
+            path.split('/').all(is_segment).then(|| Some(format!("/{path}")))
+        }
+        _ => None,
+    });
+    prefix.unwrap_or_else(|| Some("/x0/director".to_owned()))
 }
 
 fn as_address(text: &str) -> Option<SocketAddr> {

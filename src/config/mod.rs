@@ -40,6 +40,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Who a process that was started as root becomes, unless told otherwise.
@@ -87,6 +88,8 @@ pub struct Settings {
     pub pin: bool,
     /// Whether the system hands out a new connection with its first bytes only (`server.deferAccept`).
     pub defer_accept: bool,
+    /// The ports that clusters on demand may take (`server.onDemandPorts`); an empty range is none.
+    pub on_demand_ports: RangeInclusive<u16>,
     /// Where to listen, none twice. Empty where all listeners are those of HAProxy's files.
     pub listeners: Vec<SocketAddr>,
     /// Encrypted connections; `None` where nobody listens for them.
@@ -195,7 +198,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         exchange: server.exchange,
         upstream: server.upstream,
         route: server.route,
-        directory: directory::Settings { source, dns_refresh: server.dns_refresh },
+        directory: directory::Settings { source, dns_refresh: server.dns_refresh, state_dir: server.state_dir },
         haproxy,
         page: server.page,
         admin: admin::read(root, folder),
@@ -211,6 +214,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         cpus: overrides.cpus.clone().map(CpuList::into_vec).or(server.cpus),
         pin: server.pin && !overrides.no_pin,
         defer_accept: server.defer_accept,
+        on_demand_ports: server.on_demand_ports,
         listeners,
         tls,
         backend_tls,

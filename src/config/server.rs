@@ -61,12 +61,14 @@ pub(super) struct Server {
     pub(super) snapshot: Option<PathBuf>,
     pub(super) keeps_certificates: bool,
     pub(super) pid_file: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
     pub(super) max_connections: Option<usize>,
     pub(super) debug: bool,
     pub(super) workers: Option<usize>,
     pub(super) cpus: Option<Vec<usize>>,
     pub(super) pin: bool,
     pub(super) defer_accept: bool,
+    pub(super) on_demand_ports: RangeInclusive<u16>,
 }
 
 pub(super) fn read(server: &Section<'_>) -> Server {
@@ -111,12 +113,14 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         snapshot: read_path(&server.field("snapshot")),
         keeps_certificates: server.field("snapshotCertificates").flag().unwrap_or(true),
         pid_file: read_path(&server.field("pidFile")),
+        state_dir: read_path(&server.field("stateDir")),
         max_connections,
         debug: server.field("debug").flag().unwrap_or(false),
         workers: server.field("workers").count(WORKERS),
         cpus: read_cpus(&server.field("cpus")),
         pin: server.field("pin").flag().unwrap_or(true),
         defer_accept: server.field("deferAccept").flag().unwrap_or(true),
+        on_demand_ports: read_ports(&server.field("onDemandPorts")),
         exchange: read_exchange(server, &times),
     }
 }
@@ -188,6 +192,22 @@ fn read_liveness(server: &Section<'_>) -> Liveness {
         keep_alive: read("tcpKeepAlive", usual.keep_alive),
         user_timeout: read("tcpUserTimeout", usual.user_timeout),
     }
+}
+
+/// A range of ports, where there may be none.
+fn read_ports(field: &Field<'_>) -> RangeInclusive<u16> {
+    #[expect(clippy::reversed_empty_ranges, reason = "no port is in it")]
+    const NONE: RangeInclusive<u16> = 1..=0;
+    let ports = field.read("ports such as \"1024-65535\", or false for none", |value| match (value.as_str(), value) {
+        (_, serde_json::Value::Bool(false)) => Some(NONE),
+        (Some(text), _) => {
+            let (first, last) = text.split_once('-')?;
+            let range = first.trim().parse::<u16>().ok()?..=last.trim().parse().ok()?;
+            (*range.start() > 0 && !range.is_empty()).then_some(range)
+        }
+        _ => None,
+    });
+    ports.unwrap_or(1024..=u16::MAX)
 }
 
 /// A limit; 0 is none.

@@ -1,5 +1,6 @@
 //! What is known, on its way to the process that takes this one's place.
 
+use super::State;
 use super::snapshot::{self, Snapshot, SnapshotEntry};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::fs::File;
@@ -16,6 +17,8 @@ pub struct Inherited {
     pub routes: Option<File>,
     /// The certificates with their keys.
     pub certificates: Option<File>,
+    /// The clusters on demand, which any process before has left in their files.
+    pub state: State,
 }
 
 /// Makes an export of a snapshot, which is rendered where it is written.

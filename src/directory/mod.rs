@@ -14,6 +14,7 @@ mod file;
 mod handover;
 mod named;
 mod nothing;
+mod ondemand;
 mod out_of_service;
 mod parse;
 pub mod redis;
@@ -22,11 +23,15 @@ mod status;
 mod subscribers;
 mod table;
 pub mod test_api;
+mod views;
 mod watch;
 
 pub use certificates::CertificateResult;
 pub use handover::Inherited;
 pub use named::{NamedCluster, NamedClusters};
+pub use ondemand::{
+    Arguments, BackendDefinition, ClusterDefinition, ClusterView, OnDemandEdit, OnDemandRoute, Ports, Refusal, State,
+};
 pub use parse::{Fault, Faults, pattern_problem};
 pub use status::Status;
 pub use subscribers::SubscriberId;
@@ -41,6 +46,7 @@ use catalog::{Catalog, Clusters};
 use certificate_index::CertificateIndex;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dns::{DnsNames, DnsResolver};
+use ondemand::OnDemand;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
@@ -64,6 +70,9 @@ const MAX_CERTIFICATE_COMMANDS: usize = 8;
 /// How long a view may wait for a thread of the directory.
 const MAX_VIEW: Duration = Duration::from_secs(2);
 
+/// How long the end waits for files of clusters on demand.
+const MAX_WRITE: Duration = Duration::from_secs(15);
+
 /// How long the threads may take to end. The process ends then, whatever they wait for.
 const MAX_STOP: Duration = Duration::from_secs(5);
 
@@ -74,6 +83,8 @@ pub struct Settings {
     pub source: Source,
     /// How often the names of backends are looked up again.
     pub dns_refresh: Duration,
+    /// The folder of the files of clusters on demand (`server.stateDir`); `None` where they end with the process.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// A source of routes.
@@ -108,6 +119,8 @@ pub enum RouteEvent {
         /// Whether every [`LookupResult::Unknown`] is no longer true either.
         unknowns: bool,
     },
+    /// A cluster on demand was edited.
+    OnDemand(OnDemandEdit),
     /// The answer to [`Directory::lookup_certificate`].
     Certificate {
         /// The name that was asked for.
@@ -229,14 +242,14 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         certificates: certificate_commands.clone(),
         _alive: alive,
     };
-    let status = Arc::new(Status::default());
+    let (status, clusters) = (Arc::new(Status::default()), Clusters::default());
     if !matches!(settings.source, Source::Redis(_)) {
         status.warm();
     }
-    let clusters = Clusters::default();
     let resolver = DnsResolver::start(dns::system_resolver(), settings.dns_refresh, subscribers.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let names = resolver.names();
+    let on_demand = OnDemand::start(settings, inherited.state, &subscribers, &names, clock)?;
     let thread = match &settings.source {
         Source::File(path) => file::start(path, channels, subscribers.clone(), resolver, (clock, clusters.clone()))?,
         Source::Nothing => nothing::start(channels, subscribers.clone(), resolver)?,
@@ -249,12 +262,12 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
             (Arc::clone(&status), changed_certificates, inherited.routes),
         )?,
     };
-    let threads = Arc::new(Mutex::new(vec![thread, certificate_service]));
     Ok(Directory {
         subscribers,
         clusters,
         names,
         clock,
+        on_demand,
         lookups,
         marks,
         commands,
@@ -262,7 +275,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         certificate_commands,
         certificates,
         status,
-        threads,
+        threads: Arc::new(Mutex::new(vec![thread, certificate_service])),
         ended,
     })
 }
@@ -294,6 +307,7 @@ pub struct Directory {
     clusters: Clusters,
     names: DnsNames,
     clock: Clock,
+    on_demand: OnDemand,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     commands: Sender<SourceCommand>,
@@ -341,26 +355,6 @@ impl Directory {
     /// A keeper of clusters that rules lead to by name.
     pub fn named_clusters(&self) -> NamedClusters {
         NamedClusters::new(Catalog::new(self.clusters.clone()), self.names.clone(), self.clock)
-    }
-
-    /// The clusters in use, in no order. For views and health probes: it takes a lock.
-    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
-        self.clusters.list()
-    }
-
-    /// The route of this host, if it is in use, for views. It takes a lock.
-    pub fn route(&self, host: &str) -> Option<Arc<Route>> {
-        self.clusters.route(host)
-    }
-
-    /// The routes of all hosts in use, for views. It takes a lock.
-    pub fn routes(&self) -> Vec<Arc<Route>> {
-        self.clusters.routes()
-    }
-
-    /// The cluster of this key, if it is in use. It takes a lock.
-    pub fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
-        self.clusters.get(key)
     }
 
     /// Takes a member of a cluster out of service on behalf of an operator, or puts it back: also when it leaves its list and
@@ -433,6 +427,7 @@ impl Directory {
     /// Ends the directory's threads and waits for them, but no longer than [`MAX_STOP`]: one may be in the middle of a
     /// question to a server that takes its time. What was answered stays good.
     pub fn stop(&self) {
+        self.on_demand.stop(MAX_WRITE);
         // Fails only if the thread has ended, or does not come to read what it is told.
         let _ = self.commands.send_timeout(SourceCommand::Stop, MAX_STOP);
         let _ = self.certificate_commands.send_timeout(certificates::CertificateCommand::Stop, MAX_STOP);

@@ -111,9 +111,12 @@ impl LocalReply<'_> {
             put_number(out, u64::from(self.status));
             put_all(out, &[" ", page::phrase(self.status), "\r\n"]);
             out.extend_from_slice(self.fields);
-            out.extend_from_slice(b"Content-Length: ");
-            put_number(out, self.body.len() as u64);
-            out.extend_from_slice(b"\r\n");
+            // RFC 9110 section 8.6: 204 has no length.
+            if self.status != 204 {
+                put_all(out, &["Content-Length: "]);
+                put_number(out, self.body.len() as u64);
+                out.extend_from_slice(b"\r\n");
+            }
             if !self.retry_after.is_zero() {
                 out.extend_from_slice(b"Retry-After: ");
                 put_number(out, self.retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));

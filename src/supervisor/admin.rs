@@ -5,10 +5,14 @@ use crate::access_log::Target;
 use crate::admin::{Action, ActionResult, Roster, Sources, start as start_service};
 use crate::base::clock::Clock;
 use crate::config::Settings;
-use crate::directory::{Directory, Source};
+use crate::directory::{Directory, Ports, Source};
 use crate::worker::ServiceSender;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the admin service waits for a port to be opened.
+const MAX_PORT_WAIT: Duration = Duration::from_secs(5);
 
 /// Starts the admin service, where one is wanted.
 pub(super) fn start(
@@ -21,7 +25,7 @@ pub(super) fn start(
     if settings.admin.bind.is_none() {
         return Ok(None);
     }
-    let events = events.clone();
+    let (events, port_events) = (events.clone(), events.clone());
     let sources = Sources {
         settings: settings.admin.clone(),
         clock,
@@ -34,8 +38,31 @@ pub(super) fn start(
         },
         // Fails only when the supervisor has gone.
         order: Box::new(move |action, answer| drop(events.send(Event::Action(action, answer)))),
+        ports: Box::new(PortsByEvent(port_events)),
     };
     start_service(sources).map(Some).map_err(|error| Error::System("starting the admin service", error))
+}
+
+/// Has the supervisor open and close ports.
+struct PortsByEvent(Sender<Event>);
+
+impl Ports for PortsByEvent {
+    fn open(&self, port: u16) -> Result<(), String> {
+        let (reply, replied) = crossbeam_channel::bounded(1);
+        let sent = self.0.send(Event::OpenPort(port, reply));
+        match sent.ok().and_then(|()| replied.recv_timeout(MAX_PORT_WAIT).ok()) {
+            Some(result) => result,
+            None => {
+                self.close(port);
+                Err(format!("port {port} was not opened within {MAX_PORT_WAIT:?}"))
+            }
+        }
+    }
+
+    fn close(&self, port: u16) {
+        // Fails only when the supervisor has gone.
+        drop(self.0.send(Event::ClosePort(port)));
+    }
 }
 
 impl Supervisor {

@@ -3,10 +3,12 @@
 
 use super::{Error, Predecessor};
 use crate::config::Settings;
+use crate::directory::State;
 use crate::net::listener::Listener;
 use crate::worker::ListenerSocket;
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Every address with its sockets.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct AddressSockets {
     secure: Option<u32>,
     /// Requests on this address are for this node itself.
     is_for_service: bool,
+    /// A cluster on demand needs it, and the configuration does not have it.
+    is_on_demand: bool,
     /// One a worker, so that the kernel spreads the connections; or, of those that were taken over, however many there
     /// are. Not empty.
     sockets: Vec<Listener>,
@@ -35,7 +39,7 @@ impl Listeners {
     /// wrong with an address is known early. Returns the others too.
     pub(super) fn open(
         settings: &Settings,
-        ruled: &[SocketAddr],
+        (ruled, on_demand): (&[SocketAddr], impl Iterator<Item = u16>),
         workers: usize,
         mut inherited: Vec<Listener>,
     ) -> Result<(Self, Vec<Listener>), Error> {
@@ -47,12 +51,13 @@ impl Listeners {
             let sockets =
                 if sockets.is_empty() { bind(address, workers) } else { Ok(complete(address, workers, sockets)) };
             let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
-            sockets.iter().for_each(|socket| socket.await_first_bytes(settings.defer_accept));
-            sockets.iter().for_each(|socket| socket.set_liveness(&settings.worker.liveness));
-            listeners.push(AddressSockets { address, secure, is_for_service: false, sockets });
+            prepare(&sockets, settings);
+            listeners.push(AddressSockets { address, secure, is_for_service: false, is_on_demand: false, sockets });
         }
         listeners.extend(settings.admin.bind.and_then(|address| open_admin(address, &mut inherited)));
-        Ok((Self { listeners, ruled: ruled.to_vec(), workers }, inherited))
+        let mut listeners = Self { listeners, ruled: ruled.to_vec(), workers };
+        listeners.open_at_start(settings, &mut inherited, on_demand);
+        Ok((listeners, inherited))
     }
 
     /// Serves HAProxy's files at these addresses from now on, and no longer at others. Returns whether there was anything
@@ -70,11 +75,15 @@ impl Listeners {
                 .and_then(|sockets| sockets.iter().try_for_each(Listener::listen).map(|()| sockets));
             match opened {
                 Ok(sockets) => {
-                    sockets.iter().for_each(|socket| socket.await_first_bytes(settings.defer_accept));
-                    sockets.iter().for_each(|socket| socket.set_liveness(&settings.worker.liveness));
+                    prepare(&sockets, settings);
                     log::info!("listening on {address}");
-                    let (address, secure, is_for_service) = (*address, None, false);
-                    self.listeners.push(AddressSockets { address, secure, is_for_service, sockets });
+                    self.listeners.push(AddressSockets {
+                        address: *address,
+                        secure: None,
+                        is_for_service: false,
+                        is_on_demand: false,
+                        sockets,
+                    });
                     has_changed = true;
                 }
                 Err(error) => {
@@ -95,6 +104,78 @@ impl Listeners {
             listening.map_err(|error| Error::Listen(listener.address, error))?;
         }
         Ok(())
+    }
+
+    /// Takes over or binds the ports of the clusters on demand that are known at the start. Where one cannot be had, all else
+    /// is served all the same.
+    fn open_at_start(&mut self, settings: &Settings, inherited: &mut Vec<Listener>, ports: impl Iterator<Item = u16>) {
+        for port in ports.collect::<BTreeSet<_>>() {
+            if let Err(problem) = self.add_port(port, settings, inherited) {
+                log::error!("clusters on demand at port {port} are not reached there: {problem}");
+            }
+        }
+    }
+
+    /// Listens at this port, at every address of `http.bind`, unless clients are accepted there already. Returns whether
+    /// there are new sockets. An error leaves all as it was.
+    pub(super) fn open_port(&mut self, port: u16, settings: &Settings) -> Result<bool, String> {
+        let is_new = self.add_port(port, settings, &mut Vec::new())?;
+        let is_its = |listener: &&AddressSockets| listener.is_on_demand && listener.address.port() == port;
+        let sockets = self.listeners.iter().filter(is_its).flat_map(|listener| &listener.sockets);
+        let listening = sockets.into_iter().filter(|_| is_new).try_for_each(Listener::listen);
+        if let Err(error) = listening {
+            self.close_port(port);
+            return Err(format!("listening on port {port}: {error}"));
+        }
+        Ok(is_new)
+    }
+
+    /// The sockets of a port, which do not listen yet.
+    fn add_port(&mut self, port: u16, settings: &Settings, inherited: &mut Vec<Listener>) -> Result<bool, String> {
+        match self.listeners.iter().find(|listener| listener.address.port() == port) {
+            Some(listener) if listener.is_for_service => {
+                return Err(format!("port {port} is that of the admin service"));
+            }
+            Some(listener) if self.ruled.contains(&listener.address) => {
+                return Err(format!("port {port} is one of HAProxy's files, whose rules decide there"));
+            }
+            Some(_) => return Ok(false),
+            None => {}
+        }
+        let range = &settings.on_demand_ports;
+        if !range.contains(&port) {
+            return Err(format!(
+                "port {port} is not listened on, and server.onDemandPorts ({}-{}) does not have it",
+                range.start(),
+                range.end()
+            ));
+        }
+        let addresses: BTreeSet<IpAddr> = settings.listeners.iter().map(SocketAddr::ip).collect();
+        if addresses.is_empty() {
+            return Err("no address of http.bind to listen at".to_owned());
+        }
+        let mut opened = Vec::new();
+        for address in addresses.into_iter().map(|ip| SocketAddr::new(ip, port)) {
+            let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
+            let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
+            let sockets = if sockets.is_empty() {
+                bind(address, self.workers)
+            } else {
+                Ok(complete(address, self.workers, sockets))
+            };
+            let sockets = sockets.map_err(|error| format!("listening on {address}: {error}"))?;
+            prepare(&sockets, settings);
+            opened.push(AddressSockets { address, secure: None, is_for_service: false, is_on_demand: true, sockets });
+        }
+        self.listeners.extend(opened);
+        Ok(true)
+    }
+
+    /// Lets go of a port that only clusters on demand needed. Returns whether there was one.
+    pub(super) fn close_port(&mut self, port: u16) -> bool {
+        let before = self.listeners.len();
+        self.listeners.retain(|listener| !(listener.is_on_demand && listener.address.port() == port));
+        self.listeners.len() < before
     }
 
     /// The addresses of clients, encrypted ones last.
@@ -129,16 +210,16 @@ impl Listeners {
 /// predecessor when its queue is empty.
 pub(super) fn open(
     settings: &Settings,
-    ruled: &[SocketAddr],
+    (ruled, state): (&[SocketAddr], &State),
     workers: usize,
     activated: Vec<Listener>,
     predecessor: Option<&Predecessor>,
 ) -> Result<Listeners, Error> {
     if let Some(predecessor) = predecessor {
         let inherited = predecessor.sockets().map_err(Error::Predecessor)?;
-        return Listeners::open(settings, ruled, workers, inherited).map(|(listeners, _)| listeners);
+        return Listeners::open(settings, (ruled, state.ports()), workers, inherited).map(|(listeners, _)| listeners);
     }
-    let (listeners, others) = Listeners::open(settings, ruled, workers, activated)?;
+    let (listeners, others) = Listeners::open(settings, (ruled, state.ports()), workers, activated)?;
     match others.first() {
         None => Ok(listeners),
         Some(other) => Err(match other.local_address() {
@@ -157,7 +238,7 @@ fn open_admin(address: SocketAddr, inherited: &mut Vec<Listener>) -> Option<Addr
     match sockets {
         Ok(sockets) => {
             log::info!("the admin service listens on {address}");
-            Some(AddressSockets { address, secure: None, is_for_service: true, sockets })
+            Some(AddressSockets { address, secure: None, is_for_service: true, is_on_demand: false, sockets })
         }
         Err(error) => {
             log::warn!(
@@ -174,6 +255,13 @@ fn addresses(settings: &Settings) -> impl Iterator<Item = (SocketAddr, Option<u3
     let plain = settings.listeners.iter().map(|address| (*address, None));
     let tls = settings.tls.iter().flat_map(|tls| &tls.listeners).zip(0..);
     plain.chain(tls.map(|(listener, place)| (listener.address, Some(place))))
+}
+
+fn prepare(sockets: &[Listener], settings: &Settings) {
+    for socket in sockets {
+        socket.await_first_bytes(settings.defer_accept);
+        socket.set_liveness(&settings.worker.liveness);
+    }
 }
 
 fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<Listener>> {
@@ -203,7 +291,6 @@ fn complete(address: SocketAddr, workers: usize, mut sockets: Vec<Listener>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use std::os::fd::AsRawFd;
 
     fn listener(sockets: usize) -> (AddressSockets, SocketAddr) {
@@ -216,6 +303,7 @@ mod tests {
                 address,
                 secure: Some(sockets.try_into().expect("few")),
                 is_for_service: false,
+                is_on_demand: false,
                 sockets: all,
             },
             address,

@@ -17,6 +17,7 @@ mod pid_file;
 mod privileges;
 mod report;
 mod stop;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -31,7 +32,7 @@ use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
 use crate::cache::store::Store;
 use crate::config::{Origin, Settings};
-use crate::directory::Inherited;
+use crate::directory::{Inherited, State};
 use crate::net::activation;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::tls::DAY;
@@ -74,6 +75,10 @@ enum Event {
     Successor(SuccessorEvent),
     /// An operator wants something done.
     Action(crate::admin::Action, Sender<crate::admin::ActionResult>),
+    /// A cluster on demand needs this port; the outcome is sent back.
+    OpenPort(u16, Sender<Result<(), String>>),
+    /// No cluster on demand needs this port any more.
+    ClosePort(u16),
     /// A client of the predecessor's; `None` when no more come.
     Client(Option<PlainClient>),
 }
@@ -124,7 +129,8 @@ fn prepare(
     hear_signals(events.clone()).map_err(|error| Error::System("hearing signals", error))?;
     let readings = haproxy::read(&settings.haproxy)?;
     let ruled: Vec<_> = readings.iter().flat_map(haproxy::Reading::addresses).collect();
-    let listeners = listeners::open(&settings, &ruled, cpus.len(), activated, predecessor)?;
+    let state = settings.directory.state_dir.as_deref().map(State::load).unwrap_or_default();
+    let listeners = listeners::open(&settings, (&ruled, &state), cpus.len(), activated, predecessor)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
     // That of a predecessor is its own until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
@@ -140,7 +146,7 @@ fn prepare(
     account.take_on().map_err(Error::Privileges)?;
     privileges::warn_of_log_folder(&settings.access_log);
     panics::log_them();
-    let inherited = predecessor.map(Predecessor::known).unwrap_or_default();
+    let inherited = Inherited { state, ..predecessor.map(Predecessor::known).unwrap_or_default() };
     let supervisor = Supervisor::assemble(&settings, &cpus, (listeners, log_file, readings), inherited, events)?;
     Ok(Supervisor { pid_file, ..supervisor })
 }
@@ -370,6 +376,9 @@ impl Supervisor {
             Event::Signal(_) => self.stop(),
             // Fails where nobody waits for the outcome any more.
             Event::Action(action, answer) => drop(answer.send(self.act(&action))),
+            // Fails only where the wait was given up.
+            Event::OpenPort(port, reply) => drop(reply.send(self.open_port(port))),
+            Event::ClosePort(port) => self.pool.close_port(port),
             Event::Files => self.renew_certificates(),
             Event::HaproxyFiles => self.renew_haproxy(),
             Event::WorkerEnded(id, how) => self.pool.ended(id, how),
@@ -382,63 +391,6 @@ impl Supervisor {
     fn reopen_log(&mut self) {
         self.log.reopen();
         self.predecessor_link.iter().for_each(PredecessorLink::reopen_log);
-    }
-
-    /// Takes on a client of the elder's, or passes it on.
-    fn take(&mut self, client: PlainClient) {
-        match self.upgrade_state.drain_target().filter(|_| !self.is_ordered_to_stop) {
-            Some(drain_target) => drain_target.pass_on(client),
-            None => self.pool.import(client),
-        }
-    }
-
-    /// Renews the process for its memory's sake. A successor that soon holds as much would be renewed in turn, again and
-    /// again: so none is that is young.
-    fn renew(&mut self) {
-        let deps = &self.pool.deps;
-        let age = deps.clock.now().since(self.started);
-        if age < deps.settings.supervision.memory_check_interval * LEAST_AGE {
-            log::warn!("the process has been up for {age:?} alone: it is not renewed (server.memoryUpgrade)");
-        } else {
-            log::warn!("the process is renewed for the sake of its memory (server.memoryUpgrade)");
-            self.upgrade();
-        }
-    }
-
-    fn upgrade(&mut self) {
-        let events = self.events.clone();
-        // Fails only when the supervisor has gone.
-        let tell = move |event| drop(events.send(Event::Successor(event)));
-        let timeout = self.pool.deps.settings.supervision.upgrade_timeout;
-        self.upgrade_state.begin(self.pool.listeners.as_ref(), &self.pool.deps.directory, timeout, tell);
-    }
-
-    fn hear_of_successor(&mut self, event: SuccessorEvent) {
-        match event {
-            SuccessorEvent::Failed(why) => {
-                self.upgrade_state.failed(&why);
-                // The successor may have put its own number there.
-                if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::renew) {
-                    log::error!("server.pidFile: {error}");
-                }
-            }
-            SuccessorEvent::ReopenLog => self.reopen_log(),
-            SuccessorEvent::Serves { pid } if self.is_ordered_to_stop => self.upgrade_state.stop_too(pid),
-            SuccessorEvent::Serves { pid } => {
-                let Some(drain_target) = self.upgrade_state.succeeded(pid) else { return };
-                self.pool.deps.directory.retire();
-                report::tell_back_in_service(&self.pool.deps.directory.out_of_service());
-                self.pool.hand_over(&drain_target);
-                let grace = self.pool.deps.settings.worker.drain_timeout;
-                self.passes_on_until = Some(self.pool.deps.clock.now() + grace.max(upgrade::HANDOFF_TIMEOUT));
-            }
-            SuccessorEvent::Gone if self.upgrade_state.is_replaced() && !self.has_ended() => {
-                log::warn!("upgrade: the new process takes no clients any more; those that are here end here");
-                self.predecessor_link.iter().for_each(PredecessorLink::hang_up);
-                self.pool.stop();
-            }
-            SuccessorEvent::Gone => {}
-        }
     }
 
     fn reload(&mut self) {

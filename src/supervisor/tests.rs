@@ -61,7 +61,8 @@ impl Scene {
         let address = first.local_address().expect("an address");
         settings.listeners = vec![address];
         let (events_out, events) = crossbeam_channel::unbounded();
-        let (listeners, _) = Listeners::open(&settings, &[], workers, vec![first]).expect("doors");
+        let (listeners, _) =
+            Listeners::open(&settings, (&[], std::iter::empty()), workers, vec![first]).expect("doors");
         listeners.listen().expect("queues");
         let cpus = vec![affinity::CpuPlacement::Anywhere; workers];
         let mut supervisor =

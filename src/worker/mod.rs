@@ -70,11 +70,9 @@ use mio::event::Event;
 use mio::{Events, Poll, Waker};
 pub use proxy_protocol::{HeaderUse, ProxyNetworks};
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
+use std::{io, net::SocketAddr, sync::Arc};
 use tls_handshakes::HandshakeTable;
 use token::Kind;
 
@@ -231,6 +229,7 @@ pub struct Worker {
     /// Exchanges that may open a connection once the name of this backend is known.
     awaiting_dns: HashMap<BackendId, Vec<SlotKey>>,
     routes: route::Cache<Arc<Route>>,
+    on_demand: routes::OnDemand,
     unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter,
     /// Exchanges that wait for the directory's answer about this host.
     lookups: HashMap<Arc<str>, Vec<SlotKey>>,
@@ -341,6 +340,7 @@ impl Worker {
             pool: Pool::new(config.upstream),
             awaiting_dns: HashMap::new(),
             routes: route::Cache::new(&config.route),
+            on_demand: routes::OnDemand::new(&config.directory),
             unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter::new(now),
             lookups: HashMap::new(),
             directory: config.directory,

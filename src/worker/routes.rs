@@ -5,11 +5,54 @@ use super::effects::RouteResult;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
-use crate::directory::{LookupResult, RouteEvent};
+use crate::cluster::Route;
+use crate::directory::{Directory, LookupResult, OnDemandEdit, OnDemandRoute, RouteEvent};
 use crate::exchange::Input;
 use crate::route::Cached;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Clusters on demand, as this worker has heard of them: the ports at which requests are routed by host and port, and the
+/// keys of their routes.
+#[derive(Debug)]
+pub(super) struct OnDemand {
+    ports: Arc<[u16]>,
+    /// The newest edit that was read of.
+    version: u64,
+    /// The newest edit that was made.
+    newest: Arc<AtomicU64>,
+    key: String,
+}
+
+impl OnDemand {
+    pub(super) fn new(directory: &Directory) -> Self {
+        let newest = directory.on_demand_version();
+        // Before the ports: mail of a newer edit follows.
+        let version = newest.load(Ordering::Acquire);
+        Self { ports: directory.claimed_ports(), version, newest, key: String::new() }
+    }
+
+    /// Whether the mail of all edits was read.
+    fn is_current(&self) -> bool {
+        self.newest.load(Ordering::Acquire) == self.version
+    }
+
+    /// `port`, if requests there are routed by host and port.
+    fn claimed(&self, port: Option<u16>) -> Option<u16> {
+        if self.ports.is_empty() { None } else { port.filter(|port| self.ports.binary_search(port).is_ok()) }
+    }
+
+    /// The key in the cache of the route of this host at this port, if that is claimed. No host has a slash.
+    fn key<'k>(&'k mut self, host: &'k str, port: Option<u16>) -> &'k str {
+        let Some(port) = port else { return host };
+        self.key.clear();
+        self.key.push_str(itoa::Buffer::new().format(port));
+        self.key.push('/');
+        self.key.push_str(host);
+        &self.key
+    }
+}
 
 impl Worker {
     /// Finds the route of an exchange's host, now or by mail.
@@ -22,8 +65,10 @@ impl Worker {
             return;
         }
         let Some(request) = job.exchange.request() else { return };
-        let known = match self.routes.get(request.host()) {
+        let port = self.claimed_port(job_key);
+        let known = match self.routes.get(self.on_demand.key(request.host(), port)) {
             // The news of the change is in the mail; the directory knows already.
+            _ if !self.on_demand.is_current() => None,
             Some(Cached::Found(route)) if route.is_stale() => None,
             Some(Cached::Found(route)) => Some(Ok(route)),
             Some(Cached::Unknown) => Some(Err(FailureReason::UnknownHost)),
@@ -38,17 +83,31 @@ impl Worker {
         }
     }
 
+    /// The port that the client of an exchange connected to, if requests there are routed by host and port.
+    fn claimed_port(&self, job: SlotKey) -> Option<u16> {
+        if self.on_demand.ports.is_empty() { None } else { self.on_demand.claimed(self.local_port(job)) }
+    }
+
+    fn local_port(&self, job: SlotKey) -> Option<u16> {
+        let client = self.clients.get(self.jobs.get(job)?.client)?;
+        Some(client.peer.local_port)
+    }
+
     /// Asks the directory, unless it was asked for this host already.
     #[cold]
     fn look_up(&mut self, job_key: SlotKey) {
+        let port = self.local_port(job_key);
         let Some(job) = self.jobs.get(job_key) else { return };
         let Some(request) = job.exchange.request() else { return };
         self.counters.count(Counter::RouteMisses);
-        if let Some(waiting) = self.lookups.get_mut(request.host()) {
+        let (host, client): (Arc<str>, SlotKey) = (request.host().into(), job.client);
+        if let Some(route) = self.on_demand_route(&host, port) {
+            return self.step_only(job_key, Input::Route(Ok(route)));
+        }
+        if let Some(waiting) = self.lookups.get_mut(&host) {
             return waiting.push(job_key);
         }
-        let host: Arc<str> = request.host().into();
-        let (may_look_up_unknown, client) = self.may_look_up_unknown(job.client);
+        let (may_look_up_unknown, client) = self.may_look_up_unknown(client);
         if !may_look_up_unknown {
             return self.step_only(job_key, Input::Route(Err(FailureReason::RouteLookupOverloaded)));
         }
@@ -57,6 +116,26 @@ impl Worker {
         } else {
             self.step_only(job_key, Input::Route(Err(FailureReason::RouteLookupOverloaded)));
         }
+    }
+
+    /// The route that clusters on demand have for a request, which is kept. News of an edit that it does not show is yet to
+    /// come.
+    fn on_demand_route(&mut self, host: &Arc<str>, port: Option<u16>) -> Option<Arc<Route>> {
+        let OnDemandRoute { route, is_port_claimed } = self.directory.on_demand_route(host, port);
+        let route = route?;
+        let claimed = self.on_demand.claimed(port);
+        // Otherwise the news of the port is in the mail.
+        if claimed.is_some() == is_port_claimed {
+            match claimed {
+                // A port alone serves all hosts that clients make up: they are kept apart, as those below a wildcard.
+                Some(port) => {
+                    let key = self.on_demand.key(host, Some(port)).into();
+                    self.routes.put_below(itoa::Buffer::new().format(port), key, Arc::clone(&route));
+                }
+                None => self.routes.put_found(Arc::clone(host), Arc::clone(&route)),
+            }
+        }
+        Some(route)
     }
 
     /// Whether this client may ask for a host that is not known here, and the address that it counts for. Proxies in
@@ -86,15 +165,24 @@ impl Worker {
                     self.schedule_tunnel_scan();
                 }
                 RouteEvent::Addresses { backend } => self.on_dns_result(backend),
+                RouteEvent::OnDemand(edit) => self.note_on_demand_edit(edit),
                 RouteEvent::Certificate { name, result } => self.take_certificate(name, &result),
                 RouteEvent::CertificatesChanged { patterns } => self.forget_certificates(&patterns),
             }
         }
     }
 
-    /// Forgets a route, and lets the idle connections go that no list has a use for.
+    /// Forgets the routes of a host, and lets the idle connections go that no list has a use for.
     fn forget_route(&mut self, host: &str) {
-        let Some(route) = self.routes.evict(host) else { return };
+        self.forget_key(host);
+        for port in Arc::clone(&self.on_demand.ports).iter() {
+            let key = self.on_demand.key(host, Some(*port)).to_owned();
+            self.forget_key(&key);
+        }
+    }
+
+    fn forget_key(&mut self, key: &str) {
+        let Some(route) = self.routes.evict(key) else { return };
         for mark in route.marks.iter().filter(|mark| mark.backend.is_unreferenced()) {
             for connection in self.pool.idle(mark.backend.id()) {
                 self.close_upstream(connection);
@@ -102,23 +190,57 @@ impl Worker {
         }
     }
 
-    fn take_lookup_result(&mut self, host: Arc<str>, result: &LookupResult, keep: bool) {
-        match result {
-            LookupResult::Found(route) if keep && route.cluster.key.starts_with('*') => {
-                self.routes.put_below(&route.cluster.key, Arc::clone(&host), Arc::clone(route));
-            }
-            LookupResult::Found(route) if keep => self.routes.put_found(Arc::clone(&host), Arc::clone(route)),
-            LookupResult::Unknown if keep => self.routes.put_unknown(Arc::clone(&host)),
-            _ => {}
+    /// Finds the routes anew that an edit touches. So no route is left of a port that is not claimed any more.
+    fn note_on_demand_edit(&mut self, edit: OnDemandEdit) {
+        edit.hosts.iter().for_each(|host| self.forget_route(host));
+        if !edit.ports.is_empty() {
+            let of_port = |key: &str| key.split_once('/').and_then(|(port, _)| port.parse::<u16>().ok());
+            self.routes.evict_all(|key| of_port(key).is_some_and(|port| edit.ports.contains(&port)));
         }
-        for job in self.lookups.remove(&host).unwrap_or_default() {
+        (self.on_demand.ports, self.on_demand.version) = (edit.claimed, edit.version);
+        self.schedule_tunnel_scan();
+    }
+
+    fn take_lookup_result(&mut self, host: Arc<str>, result: &LookupResult, keep: bool) {
+        let jobs = self.lookups.remove(&host).unwrap_or_default();
+        // A cluster on demand may have been made meanwhile. What an edit after this look touches is in the mail.
+        let is_on_demand = self.directory.on_demand_route(&host, None).route.is_some();
+        if keep && !is_on_demand {
+            self.keep_result(Arc::clone(&host), result);
+        }
+        for job in jobs {
             if matches!(result, LookupResult::Unknown | LookupResult::Failed(FailureReason::RouteLookupOverloaded))
                 && self.settings.unknown_host_limit.is_some()
                 && let Some(client) = self.jobs.get(job).and_then(|job| self.clients.get(job.client))
             {
                 self.unknown_host_limiter.note(client.peer.address, self.core.now);
             }
-            self.dispatch(job, Input::Route(route_of(result)));
+            let route = self.route_at_port(job, &host, result, keep);
+            self.dispatch(job, Input::Route(route));
+        }
+    }
+
+    /// The route of an exchange whose host another source has this result for.
+    fn route_at_port(&mut self, job: SlotKey, host: &Arc<str>, result: &LookupResult, keep: bool) -> RouteResult {
+        let port = self.local_port(job);
+        if let Some(route) = self.on_demand_route(host, port) {
+            return Ok(route);
+        }
+        if let Some(port) = self.on_demand.claimed(port).filter(|_| keep) {
+            let key = self.on_demand.key(host, Some(port)).into();
+            self.keep_result(key, result);
+        }
+        route_of(result)
+    }
+
+    fn keep_result(&mut self, key: Arc<str>, result: &LookupResult) {
+        match result {
+            LookupResult::Found(route) if route.cluster.key.starts_with('*') => {
+                self.routes.put_below(&route.cluster.key, key, Arc::clone(route));
+            }
+            LookupResult::Found(route) => self.routes.put_found(key, Arc::clone(route)),
+            LookupResult::Unknown => self.routes.put_unknown(key),
+            LookupResult::Failed(_) => {}
         }
     }
 
@@ -129,6 +251,7 @@ impl Worker {
         log::warn!("worker {}: the mailbox was full; asking for all routes again", self.number);
         while self.route_events.receive().is_some() {}
         self.routes.clear();
+        self.on_demand = OnDemand::new(&self.directory);
         let lost: Vec<_> = self.lookups.keys().cloned().collect();
         for host in lost {
             if !self.directory.lookup(self.id, Arc::clone(&host), None) {

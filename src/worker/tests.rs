@@ -62,7 +62,7 @@ impl Stage {
 
         let listener = Listener::open(any).expect("a port");
         let clock = Clock::new();
-        let source = directory::Settings { source: Source::File(routes), dns_refresh: PATIENCE };
+        let source = directory::Settings { source: Source::File(routes), dns_refresh: PATIENCE, state_dir: None };
         let directory = directory::start(&source, clock).expect("a directory");
         let address = listener.local_address().expect("its address");
         let handoff = HandoffQueue::default();

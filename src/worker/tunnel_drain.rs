@@ -98,6 +98,9 @@ impl Worker {
         let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
         let (Some(route), Some(permit)) = (exchange.route(), exchange.permit()) else { return false };
         let backend = permit.member().backend.id();
+        if self.directory.is_on_demand(permit.cluster()) {
+            return permit.member().state.is_removed();
+        }
         match self.routes.get(&route.host) {
             Some(Cached::Found(now)) => {
                 !now.marks.iter().any(|mark| mark.backend.id() == backend && !mark.is_removed())

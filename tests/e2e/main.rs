@@ -20,6 +20,7 @@ mod loops;
 mod matrix;
 mod mishaps;
 mod names;
+mod ondemand;
 mod outage;
 mod pressure;
 mod proxy_protocol;

@@ -8,6 +8,7 @@ use crate::wire::forwarded;
 use crate::wire::limits::Limits;
 use crate::worker::HeaderUse;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const fn seconds(seconds: u64) -> Duration {
@@ -28,7 +29,13 @@ fn supervision_defaults() -> Supervision {
 
 fn admin_defaults() -> crate::admin::Settings {
     let bind = Some("127.0.0.1:9100".parse().expect("an address"));
-    crate::admin::Settings { bind, token: None, hosts: Vec::new(), written: Default::default() }
+    crate::admin::Settings {
+        bind,
+        token: None,
+        hosts: Vec::new(),
+        director_prefix: Some("/x0/director".into()),
+        written: Default::default(),
+    }
 }
 
 fn defaults() -> Settings {
@@ -65,6 +72,7 @@ fn defaults() -> Settings {
         directory: directory::Settings {
             source: directory::Source::File("config/routes.json".into()),
             dns_refresh: seconds(30),
+            state_dir: None,
         },
         haproxy: Vec::new(),
         page: page::Settings { static_dir: None },
@@ -91,6 +99,7 @@ fn defaults() -> Settings {
         cpus: None,
         pin: true,
         defer_accept: true,
+        on_demand_ports: 1024..=65_535,
         listeners: vec![([127, 0, 0, 1], 80).into()],
         tls: None,
         backend_tls: TlsToBackends::default(),
@@ -186,6 +195,9 @@ fn limits() {
         }),
         (json!({"pidFile": "/run/sluice.pid"}), |all| all.pid_file = Some("/run/sluice.pid".into())),
         (json!({"pidFile": false}), |_| {}),
+        (json!({"stateDir": "/var/lib/sluice"}), |all| all.directory.state_dir = Some("/var/lib/sluice".into())),
+        (json!({"onDemandPorts": "8000-8999"}), |all| all.on_demand_ports = 8000..=8999),
+        (json!({"onDemandPorts": false}), |all| all.on_demand_ports = RangeInclusive::new(1, 0)),
         (json!({"maxHeaders": 9}), |all| all.exchange.limits.fields = 9),
         (json!({"maxUriBytes": 99}), |all| all.exchange.limits.uri_bytes = 99),
         (json!({"maxChunkExtensionBytes": 0}), |all| all.exchange.limits.extension_bytes = 0),

@@ -75,7 +75,7 @@ impl Known {
     /// For the directory.
     pub(super) fn inherit(&self) -> Inherited {
         let file = |place: usize| self.0.as_ref().and_then(|files| files[place].try_clone().ok());
-        Inherited { routes: file(0), certificates: file(1) }
+        Inherited { routes: file(0), certificates: file(1), ..Inherited::default() }
     }
 }
 

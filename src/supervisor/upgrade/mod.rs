@@ -83,13 +83,15 @@ impl UpgradeState {
                 notify::reloading("upgrading");
                 // Asked before the new process starts: a command that comes later is refused, and told so.
                 let is_awaited = report::is_awaited();
+                directory.suspend_edits();
                 match listeners.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
                     Ok(sockets) => match Successor::start(sockets, directory, timeout, tell) {
                         Ok(successor) => return *self = Self::Coming(successor, is_awaited),
-                        Err(why) => return self.failed(&why),
+                        Err(why) => self.failed(&why),
                     },
-                    Err(why) => return self.failed(&why),
+                    Err(why) => self.failed(&why),
                 }
+                return directory.resume_edits();
             }
         };
         log::warn!("upgrade: refused: {refused}");
@@ -129,6 +131,11 @@ impl UpgradeState {
             log::error!("upgrade: telling process {pid} to stop: {error}");
         }
         report::tell(Err("the process was told to stop"));
+    }
+
+    /// Whether no other process is on its way or there.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
     }
 
     /// Whether another process is the service now.

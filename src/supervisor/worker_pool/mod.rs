@@ -4,6 +4,7 @@
 //! connections in the queue of a socket, or on their way from one worker to another, do not notice a replacement.
 
 mod monitor;
+mod ports;
 mod stand_in;
 
 use super::haproxy::HaproxyManager;

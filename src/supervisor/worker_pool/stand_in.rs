@@ -47,7 +47,7 @@ impl WorkerPool {
     }
 
     /// Tells a worker all doors at which it accepts from now on.
-    fn assign_listeners(&mut self, id: WorkerId) {
+    pub(super) fn assign_listeners(&mut self, id: WorkerId) {
         let (Some(worker), Some(listeners)) = (self.running.get(&id), &self.listeners) else { return };
         let is_its = |number: &usize| self.slots[*number].stand_in == Some(id);
         let numbers = iter::once(worker.number).chain((0..self.slots.len()).filter(is_its));

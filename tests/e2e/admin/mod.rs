@@ -29,7 +29,7 @@ impl Admin {
 
     /// Starts the proxy with these settings of `admin`, beside the address.
     #[track_caller]
-    fn start_with(mut setup: Setup, mut section: Value) -> Self {
+    pub(crate) fn start_with(mut setup: Setup, mut section: Value) -> Self {
         let address = unused_address();
         section["bind"] = json!(address.to_string());
         setup.launch.admin = section;
@@ -38,11 +38,15 @@ impl Admin {
         admin
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn client(&self) -> Client {
         Client::over(Box::new(connect(self.address, None)))
     }
 
-    fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.address.to_string()
     }
 

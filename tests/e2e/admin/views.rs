@@ -158,8 +158,9 @@ fn the_description_for_tools_names_what_there_is() {
     let admin = Admin::start(Setup::new());
     let description = admin.json("/v1/openapi.json");
     for (path, methods) in description["paths"].as_object().expect("paths") {
-        let path =
-            path.replace("{number}", "0").replace("{host}", "nobody.test").replace("/haproxy", "/haproxy?stats;csv");
+        let path = path.replace("{number}", "0").replace("/haproxy", "/haproxy?stats;csv");
+        let named = ["{host}", "{cluster}", "{backend}", "{bucket}"];
+        let path = named.iter().fold(path, |path, name| path.replace(name, "nobody.test"));
         let methods = methods.as_object().expect("methods");
         if path == "/v1/workers/0/drain" {
             continue;

@@ -1,0 +1,194 @@
+//! A cluster on demand as its creator wants it.
+
+use super::buckets::{self, Bucket};
+use super::settings::Settings;
+use super::{MAX_NAME, Refusal};
+use crate::cluster::{BackendUrl, Endpoint, Options, Role};
+use crate::directory::catalog::FrontendRecord;
+use crate::health::HealthMode;
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The greatest number of backends of a cluster.
+const MAX_BACKENDS: usize = 10_000;
+
+/// A cluster on demand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterDefinition {
+    /// Its name.
+    pub name: Box<str>,
+    /// The host whose requests it serves, in lower case; `None` for any.
+    pub hostname: Option<Box<str>>,
+    /// The port whose requests it serves; `None` for any. Without host and port it serves none.
+    pub port: Option<u16>,
+    /// Whether it cannot be removed.
+    pub is_protected: bool,
+    /// x0d's settings.
+    pub(super) settings: Settings,
+    /// Options of this program beside them.
+    pub(super) options: BTreeMap<Box<str>, Box<str>>,
+    pub(super) buckets: Vec<Bucket>,
+    pub(super) backends: Vec<BackendDefinition>,
+}
+
+/// A backend of such a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendDefinition {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its address or host name.
+    pub hostname: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// Whether its connections are encrypted.
+    pub is_secure: bool,
+    /// Requests in flight; 0 for any.
+    pub capacity: u32,
+    /// Whether it serves.
+    pub is_enabled: bool,
+    /// When it serves.
+    pub role: Role,
+    /// Whether it cannot be removed.
+    pub is_protected: bool,
+    /// How it is probed.
+    pub health_mode: HealthMode,
+    /// The time between two probes.
+    pub health_interval: Duration,
+    /// More attributes, as they stand behind `#` in a URL.
+    pub(super) attributes: BTreeMap<Box<str>, Box<str>>,
+}
+
+impl BackendDefinition {
+    /// A backend of this name and address with x0d's defaults.
+    pub(super) fn new(name: &str, hostname: &str, port: u16) -> Self {
+        Self {
+            name: name.into(),
+            hostname: hostname.into(),
+            port,
+            is_secure: false,
+            capacity: 0,
+            is_enabled: true,
+            role: Role::Active,
+            is_protected: false,
+            health_mode: HealthMode::Lazy,
+            health_interval: Duration::from_secs(2),
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    /// The entry of the list.
+    pub(super) fn url(&self) -> Result<BackendUrl, Refusal> {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        let (name, host) = match self.hostname.parse::<Ipv6Addr>() {
+            Ok(address) => (address.to_string(), format!("[{address}]")),
+            Err(_) => (self.hostname.to_ascii_lowercase(), self.hostname.to_string()),
+        };
+        let mut text = format!("{scheme}://{host}:{}#capacity={}&role={}", self.port, self.capacity, self.role);
+        if !self.is_enabled {
+            text.push_str("&disabled");
+        }
+        for (name, value) in &self.attributes {
+            text.push_str(&format!("&{name}={value}"));
+        }
+        let url = BackendUrl::parse(&text)
+            .map_err(|error| Refusal::bad(format!("backend {}: {}:{}: {error}", self.name, host, self.port)))?;
+        // What is more than a host would be read as another part of the URL.
+        if *url.endpoint().host() != *name || url.endpoint().port() != self.port {
+            return Err(Refusal::bad(format!("backend {}: the host is neither a name nor an address", self.name)));
+        }
+        match url.attribute_errors().first() {
+            None => Ok(url),
+            Some(error) => Err(Refusal::bad(format!("backend {}: {error}", self.name))),
+        }
+    }
+}
+
+impl ClusterDefinition {
+    /// A cluster of this name with x0d's defaults.
+    pub(super) fn new(name: &str) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// The backends, in the order of the cluster's members.
+    pub fn backends(&self) -> &[BackendDefinition] {
+        &self.backends
+    }
+
+    /// The place of a backend.
+    pub fn place_of(&self, backend: &str) -> Option<usize> {
+        self.backends.iter().position(|known| *known.name == *backend)
+    }
+
+    /// The list and the options that the routes are made from.
+    pub(super) fn record(&self) -> Result<FrontendRecord, Refusal> {
+        if self.backends.len() > MAX_BACKENDS {
+            return Err(Refusal::bad(format!("more than {MAX_BACKENDS} backends")));
+        }
+        let mut urls = Vec::with_capacity(self.backends.len());
+        let mut names: HashMap<Endpoint, &str> = HashMap::with_capacity(self.backends.len());
+        for backend in &self.backends {
+            let url = backend.url()?;
+            if let Some(other) = names.insert(url.endpoint().clone(), &backend.name) {
+                return Err(Refusal::bad(format!("backend {}: {other} has this address already", backend.name)));
+            }
+            urls.push(url);
+        }
+        Ok(FrontendRecord { id: self.name.clone(), backends: urls.into(), options: Arc::new(self.read_options()?) })
+    }
+
+    fn read_options(&self) -> Result<Options, Refusal> {
+        buckets::check(&self.buckets)?;
+        let mut pairs = self.settings.options();
+        pairs.extend(self.health());
+        pairs.extend(buckets::option_text(&self.buckets).map(|text| ("buckets", text)));
+        let own = self.options.iter().map(|(name, value)| (&**name, &**value));
+        let pairs = pairs.iter().map(|(name, value)| (*name, value.as_str())).chain(own);
+        let (options, errors) = Options::read(pairs, &Options::default());
+        match errors.first() {
+            None => Ok(options),
+            Some(error) => Err(Refusal::bad(error.to_string())),
+        }
+    }
+
+    /// x0d has mode and interval at each backend, this program at the cluster: the most eager ones hold for all. A probe
+    /// is x0d's: GET, and 200 is good.
+    fn health(&self) -> Vec<(&'static str, String)> {
+        let eagerness = |mode: &HealthMode| HealthMode::ALL.iter().position(|known| known == mode);
+        let Some(mode) = self.backends.iter().map(|backend| backend.health_mode).max_by_key(eagerness) else {
+            return Vec::new();
+        };
+        let interval = self.backends.iter().map(|backend| backend.health_interval).min().unwrap_or_default();
+        vec![
+            ("health.mode", mode.name().to_owned()),
+            ("health.interval", format!("{}ms", interval.as_millis())),
+            ("health.method", "GET".to_owned()),
+            ("health.expect", "200".to_owned()),
+        ]
+    }
+}
+
+/// The name of a cluster. It is the name of a file, and stands in paths and logs.
+pub(super) fn check_cluster_name(name: &str) -> Result<(), Refusal> {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_good =
+        name.len() <= MAX_NAME && name.bytes().all(is_known) && name.starts_with(|c: char| c.is_alphanumeric());
+    if is_good {
+        return Ok(());
+    }
+    Err(Refusal::bad(format!(
+        "a cluster's name has 1 to {MAX_NAME} letters, digits, dots, dashes and underscores, and begins with a letter or digit"
+    )))
+}
+
+/// The name of a backend or a bucket. It stands in a section's head.
+pub(super) fn check_part_name(what: &str, name: &str) -> Result<(), Refusal> {
+    let is_known = |byte: u8| byte.is_ascii_graphic() && !b"[]/\\".contains(&byte);
+    if !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_known) {
+        return Ok(());
+    }
+    Err(Refusal::bad(format!(
+        "a {what}'s name has 1 to {MAX_NAME} visible ASCII characters other than brackets and slashes"
+    )))
+}

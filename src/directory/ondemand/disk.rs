@@ -1,0 +1,93 @@
+//! The folder of the clusters' files, as few operations. A test stands in for it and fails at each of them.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What a writer does in the folder. Names are those of files in it.
+pub(super) trait Disk {
+    /// A new, empty file, in the place of one of this name.
+    fn create(&self, name: &str) -> io::Result<()>;
+    /// Adds bytes to the file that was created last.
+    fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Waits until the content of these files is on the disk.
+    fn sync(&self, names: &[String]) -> io::Result<()>;
+    /// Gives a file another name, in the place of one that has it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file a second name, where there is none of that name yet.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file. One that is not there is removed already.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Waits until the names in the folder are on the disk.
+    fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// More files than this are waited for at once, with all else of their file system.
+const MOST_SINGLY: usize = 16;
+
+/// A folder of the system. One file is open at a time.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    open: std::sync::Mutex<Option<File>>,
+}
+
+impl Folder {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), open: std::sync::Mutex::default() }
+    }
+
+    fn with_open<T>(&self, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        open.as_mut().map_or_else(|| Err(io::ErrorKind::NotFound.into()), work)
+    }
+}
+
+impl Disk for Folder {
+    fn create(&self, name: &str) -> io::Result<()> {
+        let path = self.path.join(name);
+        let create = || File::create(&path);
+        let file = match create() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.path)?;
+                create()
+            }
+            other => other,
+        };
+        *self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(file?);
+        Ok(())
+    }
+
+    fn append(&self, _: &str, bytes: &[u8]) -> io::Result<()> {
+        self.with_open(|file| file.write_all(bytes))
+    }
+
+    fn sync(&self, names: &[String]) -> io::Result<()> {
+        if names.len() > MOST_SINGLY {
+            return Ok(nix::unistd::syncfs(File::open(&self.path)?)?);
+        }
+        names.iter().try_for_each(|name| File::open(self.path.join(name))?.sync_all())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        match fs::hard_link(self.path.join(from), self.path.join(to)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}

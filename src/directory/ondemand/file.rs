@@ -1,0 +1,264 @@
+//! The file of a cluster, in the form of x0d's `.db` files: sections of `key=value` lines.
+//!
+//! A file of this program has [`MARK`] in its head and [`END`] as its last line, and is read strictly. Any other one is
+//! x0d's, and read as the version of x0d has meant it that wrote it ([`super::import`]).
+
+use super::arguments::Scope;
+use super::buckets::{Bucket, fraction};
+use super::definition::{BackendDefinition, ClusterDefinition};
+use super::import;
+use super::settings::Section;
+use std::fmt::Write;
+
+/// Stands in the head of a file of this program.
+const MARK: &str = "# sluice: cluster on demand, version 1";
+const END: &str = "# end";
+
+/// The section of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    Director,
+    OnDemand,
+    Cache,
+    Bucket(Box<str>),
+    Backend(Box<str>),
+}
+
+/// A section with its lines.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) head: Head,
+    /// Names and values with the number of their line.
+    pub(super) pairs: Vec<(usize, String, String)>,
+}
+
+impl Part {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(_, known, _)| known == name).map(|(_, _, value)| value.as_str())
+    }
+}
+
+/// A cluster that was read, and what the log is to say of it.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) definition: ClusterDefinition,
+    /// What was assumed of a file of x0d; `None` for a file of this program.
+    pub(super) assumed: Option<String>,
+    /// What of it is not used, and why.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The text of a cluster's file.
+pub(super) fn render(definition: &ClusterDefinition) -> String {
+    let mut text =
+        format!("# vim:syntax=dosini\n{MARK}\n# The program writes this file: an edit is read at the next start.\n");
+    let mut put = |line: std::fmt::Arguments<'_>| {
+        // A text takes all that is written to it.
+        let _ = writeln!(text, "{line}");
+    };
+    put(format_args!("[director]"));
+    for (key, value) in definition.settings.iter().filter(|(key, _)| key.section == Section::Director) {
+        put(format_args!("{}={value}", key.in_file()));
+    }
+    put(format_args!("terminate-protection={}", definition.is_protected));
+    for (name, value) in &definition.options {
+        put(format_args!("{name}={value}"));
+    }
+    put(format_args!("[ondemand]"));
+    if let Some(host) = &definition.hostname {
+        put(format_args!("hostname={host}"));
+    }
+    if let Some(port) = definition.port {
+        put(format_args!("port={port}"));
+    }
+    put(format_args!("[cache]"));
+    for (key, value) in definition.settings.iter().filter(|(key, _)| key.section == Section::Cache) {
+        put(format_args!("{}={value}", key.in_file()));
+    }
+    render_buckets(&definition.buckets, None, &mut put);
+    for backend in &definition.backends {
+        render_backend(backend, &mut put);
+    }
+    put(format_args!("{END}"));
+    text
+}
+
+fn render_buckets(buckets: &[Bucket], parent: Option<&str>, put: &mut impl FnMut(std::fmt::Arguments<'_>)) {
+    for bucket in buckets {
+        put(format_args!("[bucket={}]", bucket.name));
+        put(format_args!("rate={}", fraction(bucket.rate)));
+        put(format_args!("ceil={}", fraction(bucket.ceil)));
+        if let Some(parent) = parent {
+            put(format_args!("parent={parent}"));
+        }
+        render_buckets(&bucket.children, Some(&bucket.name), put);
+    }
+}
+
+fn render_backend(backend: &BackendDefinition, put: &mut impl FnMut(std::fmt::Arguments<'_>)) {
+    put(format_args!("[backend={}]", backend.name));
+    put(format_args!("role={}", backend.role));
+    put(format_args!("capacity={}", backend.capacity));
+    put(format_args!("enabled={}", backend.is_enabled));
+    put(format_args!("transport=tcp"));
+    put(format_args!("protocol={}", if backend.is_secure { "https" } else { "http" }));
+    put(format_args!("health-check-mode={}", backend.health_mode.name()));
+    put(format_args!("health-check-interval={}", backend.health_interval.as_secs_f64()));
+    put(format_args!("host={}", backend.hostname));
+    put(format_args!("port={}", backend.port));
+    put(format_args!("terminate-protection={}", backend.is_protected));
+    for (name, value) in &backend.attributes {
+        put(format_args!("{name}={value}"));
+    }
+}
+
+/// Reads the file of the cluster of this name. The error names the line.
+pub(super) fn parse(name: &str, text: &str, is_rewrite: bool) -> Result<Read, String> {
+    let is_own = text.lines().take(3).any(|line| line == MARK);
+    if is_own && text.lines().last() != Some(END) {
+        return Err("its end is missing".to_owned());
+    }
+    let parts = parts(text)?;
+    if !is_own {
+        return import::read(name, &parts, is_rewrite);
+    }
+    let mut definition = ClusterDefinition::new(name);
+    for part in &parts {
+        read_part(&mut definition, part)?;
+    }
+    definition.record().map_err(|refusal| refusal.to_string())?;
+    Ok(Read { definition, assumed: None, warnings: Vec::new() })
+}
+
+fn read_part(definition: &mut ClusterDefinition, part: &Part) -> Result<(), String> {
+    let arguments: Vec<(String, String)> =
+        part.pairs.iter().map(|(_, name, value)| (name.clone(), value.clone())).collect();
+    match &part.head {
+        Head::Bucket(bucket) => definition.put_bucket(Some(bucket), &arguments).map_err(|refusal| refusal.to_string()),
+        Head::Backend(backend) => {
+            let is_read = |name: &str| name != "transport";
+            let arguments: Vec<_> = arguments.into_iter().filter(|(name, _)| is_read(name)).collect();
+            definition.add_backend(Some(backend), &arguments).map_err(|refusal| refusal.to_string())
+        }
+        Head::Director | Head::OnDemand | Head::Cache => {
+            let scope = match part.head {
+                Head::Cache => Scope::Cache,
+                Head::OnDemand => Scope::OnDemand,
+                _ => Scope::Director,
+            };
+            part.pairs.iter().try_for_each(|(line, name, value)| {
+                definition.apply_in(scope, name, value).map_err(|refusal| format!("line {line}: {refusal}"))
+            })
+        }
+    }
+}
+
+/// Takes the text apart.
+fn parts(text: &str) -> Result<Vec<Part>, String> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let (number, line) = (number + 1, line.trim());
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(head) = line.strip_prefix('[') {
+            let head = head.strip_suffix(']').and_then(read_head);
+            let head = head.ok_or_else(|| {
+                format!("line {number}: expected [director], [ondemand], [cache], [bucket=NAME] or [backend=NAME]")
+            })?;
+            parts.push(Part { head, pairs: Vec::new() });
+            continue;
+        }
+        let (name, value) = line.split_once('=').ok_or_else(|| format!("line {number}: expected key=value"))?;
+        let part = parts.last_mut().ok_or_else(|| format!("line {number}: a value stands before the first section"))?;
+        let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+        if part.get(&name).is_some() {
+            return Err(format!("line {number}: {name} stands twice in its section"));
+        }
+        part.pairs.push((number, name, value));
+    }
+    if parts.is_empty() { Err("it has no section".to_owned()) } else { Ok(parts) }
+}
+
+fn read_head(text: &str) -> Option<Head> {
+    match (text.trim(), text.split_once('=')) {
+        ("director", _) => Some(Head::Director),
+        ("ondemand", _) => Some(Head::OnDemand),
+        ("cache", _) => Some(Head::Cache),
+        (_, Some(("bucket", name))) if !name.trim().is_empty() => Some(Head::Bucket(name.trim().into())),
+        (_, Some(("backend", name))) if !name.trim().is_empty() => Some(Head::Backend(name.trim().into())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> ClusterDefinition {
+        let mut definition = ClusterDefinition::new("web.example");
+        let arguments = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let settings = [
+            ("hostname", "Web.Example"),
+            ("port", "8080"),
+            ("queue-timeout", "0.5"),
+            ("scheduler", "least-load"),
+            ("cache-enabled", "true"),
+            ("cache-default-ttl", "7"),
+            ("terminate-protection", "1"),
+            ("sticky.cookie", "SRV"),
+        ];
+        definition.apply(&arguments(&settings)).expect("good settings");
+        let bucket = [("rate", "0.5"), ("ceil", "0.75")];
+        definition.put_bucket(Some("main"), &arguments(&bucket)).expect("a good bucket");
+        let nested = [("rate", "0.25"), ("ceil", "1"), ("parent", "main")];
+        definition.put_bucket(Some("upload"), &arguments(&nested)).expect("a good bucket");
+        definition
+            .put_bucket(Some("deep"), &arguments(&[nested[0], nested[1], ("parent", "upload")]))
+            .expect("a bucket");
+        let backend = [("hostname", "10.0.0.1"), ("port", "80"), ("role", "backup"), ("capacity", "4")];
+        definition.add_backend(Some("one"), &arguments(&backend)).expect("a good backend");
+        let more = [("hostname", "::1"), ("port", "81"), ("protocol", "https"), ("weight", "3"), ("protected", "true")];
+        definition.add_backend(Some("two:81"), &arguments(&more)).expect("a good backend");
+        definition
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let definition = cluster();
+        let text = render(&definition);
+        let read = parse("web.example", &text, false).expect("a good file");
+        assert_eq!(read.definition, definition, "{text}");
+        assert_eq!((read.assumed, read.warnings), (None, vec![]));
+    }
+
+    #[test]
+    fn a_file_of_this_program_that_was_cut_anywhere_is_refused() {
+        let text = render(&cluster());
+        let head = text.find(MARK).expect("its mark") + MARK.len();
+        for end in head..text.len() - 1 {
+            assert!(parse("web.example", &text[..end], false).is_err(), "{}", &text[..end]);
+        }
+    }
+
+    #[test]
+    fn faults_have_a_line() {
+        let file = |body: &str| format!("{MARK}\n{body}\n{END}\n");
+        let table = [
+            ("[director]\nqueue-limit=many", "line 3: queue-limit is \"many\""),
+            ("[director]\nnothing=1", "line 3: \"nothing\" is no argument"),
+            ("x=1", "line 2: a value stands before"),
+            ("[other]", "line 2: expected [director]"),
+            ("[director]\nenabled", "line 3: expected key=value"),
+            ("[director]\nenabled=true\nenabled=true", "line 4: enabled stands twice"),
+            ("[backend=one]\nhost=a", "port= has to name a port"),
+            ("", "it has no section"),
+        ];
+        for (body, expected) in table {
+            let problem = parse("x", &file(body), false).expect_err("a fault");
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What is in use, over all sources of routes.
+
+use super::{Directory, OnDemandRoute};
+use crate::cluster::{Cluster, Route};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+impl Directory {
+    /// The route of a request for this host at this port, as far as clusters on demand have one: they come before every
+    /// other source. For requests whose route is not known: where there are such clusters it takes a lock, which is held
+    /// for no longer than an edit of one of them.
+    pub fn on_demand_route(&self, host: &str, port: Option<u16>) -> OnDemandRoute {
+        self.on_demand.look_up(host, port)
+    }
+
+    /// The number of the newest edit of a cluster on demand. A worker that has not read the mail of that edit looks for
+    /// routes anew, so each edit holds for every request that comes behind it.
+    pub fn on_demand_version(&self) -> Arc<AtomicU64> {
+        self.on_demand.version()
+    }
+
+    /// The ports at which requests are routed by host and port, in order.
+    pub fn claimed_ports(&self) -> Arc<[u16]> {
+        self.on_demand.claimed()
+    }
+
+    /// Whether this cluster is one on demand.
+    pub fn is_on_demand(&self, cluster: &Cluster) -> bool {
+        self.on_demand
+            .route_of(&cluster.key)
+            .is_some_and(|route| Arc::ptr_eq(&route.cluster.admission, &cluster.admission))
+    }
+
+    /// The clusters in use, in no order. For views and health probes: it takes a lock. A cluster on demand
+    /// hides that of another source with the same name.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        let mut clusters = self.clusters.list();
+        let on_demand = self.on_demand.clusters();
+        if !on_demand.is_empty() {
+            clusters.retain(|cluster| self.on_demand.route_of(&cluster.key).is_none());
+            clusters.extend(on_demand);
+        }
+        clusters
+    }
+
+    /// The route of this host, or of the cluster on demand of this name, if it is in use, for views. It takes a lock.
+    pub fn route(&self, host: &str) -> Option<Arc<Route>> {
+        let on_demand = || self.on_demand.look_up(host, None).route;
+        self.on_demand.route_of(host).or_else(on_demand).or_else(|| self.clusters.route(host))
+    }
+
+    /// The routes of all hosts in use, for views. It takes a lock.
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        let mut routes = self.clusters.routes();
+        routes.extend(self.on_demand.routes());
+        routes
+    }
+
+    /// The cluster of this key, if it is in use. It takes a lock.
+    pub fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
+        let on_demand = self.on_demand.route_of(key).map(|route| Arc::clone(&route.cluster));
+        on_demand.or_else(|| self.clusters.get(key))
+    }
+}

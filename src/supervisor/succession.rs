@@ -1,0 +1,71 @@
+//! The process that is to take this one's place, and the one whose place this one takes.
+
+use super::upgrade::{self, PredecessorLink, SuccessorEvent};
+use super::{Event, LEAST_AGE, Supervisor, report};
+use crate::supervisor::pid_file::PidFile;
+use crate::worker::PlainClient;
+
+impl Supervisor {
+    /// Takes on a client of the elder's, or passes it on.
+    pub(super) fn take(&mut self, client: PlainClient) {
+        match self.upgrade_state.drain_target().filter(|_| !self.is_ordered_to_stop) {
+            Some(drain_target) => drain_target.pass_on(client),
+            None => self.pool.import(client),
+        }
+    }
+
+    /// Renews the process for its memory's sake. A successor that soon holds as much would be renewed in turn, again and
+    /// again: so none is that is young.
+    pub(super) fn renew(&mut self) {
+        let deps = &self.pool.deps;
+        let age = deps.clock.now().since(self.started);
+        if age < deps.settings.supervision.memory_check_interval * LEAST_AGE {
+            log::warn!("the process has been up for {age:?} alone: it is not renewed (server.memoryUpgrade)");
+        } else {
+            log::warn!("the process is renewed for the sake of its memory (server.memoryUpgrade)");
+            self.upgrade();
+        }
+    }
+
+    pub(super) fn upgrade(&mut self) {
+        let events = self.events.clone();
+        // Fails only when the supervisor has gone.
+        let tell = move |event| drop(events.send(Event::Successor(event)));
+        let timeout = self.pool.deps.settings.supervision.upgrade_timeout;
+        self.upgrade_state.begin(self.pool.listeners.as_ref(), &self.pool.deps.directory, timeout, tell);
+    }
+
+    pub(super) fn hear_of_successor(&mut self, event: SuccessorEvent) {
+        match event {
+            SuccessorEvent::Failed(why) => {
+                self.upgrade_state.failed(&why);
+                self.pool.deps.directory.resume_edits();
+                // The successor may have put its own number there.
+                if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::renew) {
+                    log::error!("server.pidFile: {error}");
+                }
+            }
+            SuccessorEvent::ReopenLog => self.reopen_log(),
+            SuccessorEvent::Serves { pid } if self.is_ordered_to_stop => self.upgrade_state.stop_too(pid),
+            SuccessorEvent::Serves { pid } => {
+                let Some(drain_target) = self.upgrade_state.succeeded(pid) else { return };
+                self.pool.deps.directory.retire();
+                report::tell_back_in_service(&self.pool.deps.directory.out_of_service());
+                self.pool.hand_over(&drain_target);
+                let grace = self.pool.deps.settings.worker.drain_timeout;
+                self.passes_on_until = Some(self.pool.deps.clock.now() + grace.max(upgrade::HANDOFF_TIMEOUT));
+            }
+            SuccessorEvent::Gone if self.upgrade_state.is_replaced() && !self.has_ended() => {
+                log::warn!("upgrade: the new process takes no clients any more; those that are here end here");
+                self.predecessor_link.iter().for_each(PredecessorLink::hang_up);
+                self.pool.stop();
+            }
+            SuccessorEvent::Gone => {}
+        }
+    }
+
+    /// Has all workers accept at this port too. A successor that is on its way would not have the socket.
+    pub(super) fn open_port(&mut self, port: u16) -> Result<(), String> {
+        if self.upgrade_state.is_none() { self.pool.open_port(port) } else { Err("an upgrade is under way".to_owned()) }
+    }
+}

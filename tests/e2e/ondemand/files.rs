@@ -1,0 +1,177 @@
+//! Clusters on disk: kept over restarts, upgrades and crashes.
+
+use super::{Admin, arguments, free_port, with_state};
+use crate::succession::{replaceable, upgrade};
+use crate::support::backend::Backend;
+use crate::support::{canned, until};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use sluice::base::clock::Clock;
+use std::fs;
+
+/// The files of the clusters.
+pub(super) fn names(admin: &Admin) -> Vec<String> {
+    let entries = fs::read_dir(admin.proxy.path("state")).into_iter().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("plain text")).collect();
+    names.sort();
+    names
+}
+
+fn restart(admin: &mut Admin, signal: Signal) {
+    admin.proxy.signal(signal);
+    admin.proxy.until_exit();
+    admin.proxy.restart();
+    until("the proxy is ready", || admin.get("/readyz").status() == 200);
+}
+
+#[test]
+fn clusters_are_there_again_after_a_restart() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut admin = Admin::start(with_state());
+    let port = free_port();
+    admin.expect("PUT", "/app?hostname=app.test&queue-limit=7&terminate-protection=true", "", 201);
+    admin.expect("PUT", "/app/backends/one", &format!("{}&terminate-protection=true", arguments(&backend)), 201);
+    admin.expect("PUT", "/app/buckets/main", "rate=.5&ceil=.7", 204);
+    admin.expect("PUT", "/app/buckets/upload", "rate=.5&ceil=.5&parent=main", 204);
+    admin.expect("PUT", &format!("/port?port={port}"), "", 201);
+    admin.expect("PUT", "/port/backends/one", &arguments(&backend), 201);
+    admin.expect("PUT", "/gone?hostname=gone.test", "", 201);
+    admin.expect("DELETE", "/gone", "", 204);
+    let before = admin.show("/app");
+    restart(&mut admin, Signal::SIGTERM);
+    admin.proxy.client().get("app.test", "/").expect_ok("ok");
+    admin.at(port).get("any.test", "/").expect_ok("ok");
+    let after = admin.show("/app");
+    for name in ["queue-limit", "shaper", "cache", "terminate-protection", "hostname", "port"] {
+        assert_eq!(after[name], before[name], "{name}");
+    }
+    assert_eq!(after["members"][0]["terminate-protection"], true);
+    assert_eq!(names(&admin), ["app.db", "port.db"]);
+    admin.expect("DELETE", "/port", "", 204);
+    until("the file goes", || names(&admin) == ["app.db"]);
+}
+
+/// The process is killed while clients edit. Each cluster is as it was after one of the edits, and the last one that was on
+/// disk before the kill is not lost.
+#[test]
+fn a_kill_at_any_moment_leaves_whole_clusters() {
+    let mut admin = Admin::start(with_state());
+    admin.expect("PUT", "/app?hostname=app.test&queue-limit=0", "", 201);
+    let mut limit = 0;
+    for round in 0..8 {
+        for _ in 0..20 + 7 * round {
+            limit += 1;
+            admin.expect("POST", "/app", &format!("queue-limit={limit}&retry-after={limit}"), 202);
+            admin.expect("PUT", &format!("/n{limit}?hostname=n{limit}.test"), "", 201);
+        }
+        let file = admin.proxy.read("state/app.db");
+        let on_disk = file
+            .lines()
+            .find_map(|line| line.strip_prefix("queue-limit="))
+            .map_or(0, |text| text.parse::<u64>().expect("a number"));
+        restart(&mut admin, Signal::SIGKILL);
+        let found = admin.show("/app");
+        let (queue, retry) = (found["queue-limit"].as_u64(), found["retry-after"].as_u64());
+        assert!(queue >= Some(on_disk) && queue <= Some(limit), "{queue:?} after {on_disk} of {limit}");
+        assert!(queue == retry || queue == Some(0), "{queue:?} {retry:?}");
+        assert!(names(&admin).iter().all(|name| name.ends_with(".db")), "{:?}", names(&admin));
+        assert!(!admin.proxy.stderr().contains("the cluster is not there"), "{}", admin.proxy.stderr());
+    }
+}
+
+#[test]
+fn damaged_files_are_set_aside_and_files_of_x0d_are_read() {
+    let backend = Backend::always(canned::ok("imported"));
+    let (ip, port) = (backend.address().ip(), backend.address().port());
+    let x0d = format!(
+        "[director]\nenabled=true\nqueue-limit=5\nqueue-timeout=60\nscheduler=rr\nallow-x-sendfile=false\n\
+         [ondemand]\nhostname=x0d.test\n[backend=one]\nrole=active\ncapacity=1\nenabled=true\ntransport=tcp\nprotocol=http\n\
+         health-check-mode=lazy\nhealth-check-interval=2\nhost={ip}\nport={port}\n"
+    );
+    let rewrite = format!(
+        "[director]\nqueue-timeout=30000\nscheduler=rr\nhealth-check-success-threshold=3\n\
+         [backend=one]\ncapacity=0\nenabled=true\nprotocol=http\nhealth-check-interval=10000\nhost={ip}\nport={port}\n"
+    );
+    let setup = with_state().file("state/x0d.db", &x0d).file("state/rewrite.test.cluster.conf", &rewrite);
+    let setup = setup.file("state/bad.db", "[director]\nenabled").file("state/left.draft", "[dir");
+    let mut admin = Admin::start(setup);
+    for host in ["x0d.test", "rewrite.test"] {
+        admin.proxy.client().get(host, "/").expect_ok("imported");
+    }
+    let stderr = admin.proxy.stderr();
+    for expected in [
+        "bad.db: line 2: expected key=value; the cluster is not there: it is kept as bad.db.damaged",
+        "x0d.db: a file of x0d: times are seconds (x0d 0.8 to 0.10)",
+        "rewrite.test.cluster.conf: a file of x0d: times are milliseconds",
+    ] {
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
+    }
+    let expected = [
+        "bad.db.damaged",
+        "rewrite.test.cluster.conf",
+        "rewrite.test.cluster.conf.x0d",
+        "rewrite.test.db",
+        "x0d.db",
+        "x0d.db.x0d",
+    ];
+    until("the files are there", || names(&admin) == expected);
+    assert_eq!(admin.proxy.read("state/x0d.db.x0d"), x0d);
+    assert_eq!(admin.show("/rewrite.test")["queue-timeout"], 30);
+    restart(&mut admin, Signal::SIGTERM);
+    assert_eq!(admin.show("/x0d")["queue-limit"], 5);
+    assert!(!admin.proxy.stderr().contains("a file of x0d"), "they are this program's now");
+}
+
+#[test]
+fn a_successor_has_the_clusters_and_their_ports() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut admin = Admin::start(replaceable(with_state()));
+    let port = free_port();
+    admin.expect("PUT", &format!("/port?port={port}"), "", 201);
+    admin.expect("PUT", "/port/backends/one", &arguments(&backend), 201);
+    until("it serves", || admin.at(port).get("a.test", "/").status() == 200);
+    let successor = upgrade(&mut admin.proxy);
+    until("the service is the successor's", || admin.json("/v1/status")["pid"] == successor);
+    for _ in 0..10 {
+        admin.at(port).get("a.test", "/").expect_ok("ok");
+    }
+    admin.expect("POST", "/port", "queue-limit=3", 202);
+    assert_eq!(admin.show("/port")["queue-limit"], 3);
+    admin.expect("DELETE", "/port", "", 204);
+}
+
+#[test]
+fn ten_thousand_clusters_are_made_and_read_again() {
+    const CLUSTERS: usize = 10_000;
+    const CLIENTS: usize = 8;
+    let backend = Backend::always(canned::ok("ok"));
+    let mut admin = Admin::start(with_state());
+    let clock = Clock::new();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (admin, backend) = (&admin, &backend);
+            scope.spawn(move || {
+                let mut connection = admin.client();
+                for number in (client..CLUSTERS).step_by(CLIENTS) {
+                    let put = admin.request("PUT", &format!("/c{number}?hostname=c{number}.test"), "");
+                    assert_eq!(connection.exchange(put).status(), 201);
+                    if number % 100 == 0 {
+                        let put = admin.request("PUT", &format!("/c{number}/backends/one"), &arguments(backend));
+                        assert_eq!(connection.exchange(put).status(), 201);
+                    }
+                }
+            });
+        }
+    });
+    let made = clock.now().since(sluice::base::clock::Moment::ZERO);
+    admin.proxy.signal(Signal::SIGTERM);
+    admin.proxy.until_exit();
+    let began = clock.now();
+    admin.proxy.restart();
+    until("a cluster serves", || admin.proxy.client().get("c9900.test", "/").status() == 200);
+    let took = clock.now().since(began);
+    println!("{CLUSTERS} clusters were made in {made:?} by {CLIENTS} clients, and served {took:?} after a restart");
+    assert_eq!(names(&admin).len(), CLUSTERS);
+    assert_eq!(admin.json("/v1/frontends?search=c123")["total"], json!(11));
+}
