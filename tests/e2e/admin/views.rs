@@ -6,7 +6,9 @@ use crate::support::proxy::Setup;
 use crate::support::tls::Authority;
 use crate::support::{HOST, canned, until, unused_address};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 /// The samples of a text of metrics, by name and labels.
 fn samples(text: &str) -> BTreeMap<String, f64> {
@@ -62,6 +64,28 @@ fn metrics_count_requests_by_class_reason_and_phase() {
         .map(|line| line.rsplit_once(' ').expect("a value").1.parse().expect("a number"))
         .collect();
     assert!(buckets.len() > 20 && buckets.is_sorted(), "{buckets:?}");
+}
+
+/// Alerts and dashboards name metrics: each of them is one of the program.
+#[test]
+fn the_files_for_prometheus_and_grafana_name_metrics_that_there_are() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::for_backends([backend.url()]));
+    admin.proxy.client().get(HOST, "/").expect_ok("ok");
+    let names: BTreeSet<String> = samples(&admin.get("/metrics").text())
+        .keys()
+        .map(|name| name.split('{').next().unwrap_or(name).to_owned())
+        .collect();
+    for file in ["config/prometheus/alerts.yml", "config/prometheus/alerts_test.yml", "config/grafana/dashboard.json"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let words = text.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '_')).collect::<BTreeSet<_>>();
+        let named: Vec<_> = words.iter().filter(|word| word.starts_with("sluice_")).collect();
+        assert!(named.len() > 5, "{file}");
+        for name in named {
+            assert!(names.contains(*name), "{file} names {name}, which is no metric: {names:?}");
+        }
+    }
 }
 
 #[test]
