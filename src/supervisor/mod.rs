@@ -374,7 +374,7 @@ impl Supervisor {
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Renew => self.renew(),
             Event::Signal(_) => self.stop(),
-            // Fails where nobody waits for the outcome any more.
+            // Fails where the outcome is not waited for any more.
             Event::Action(action, answer) => drop(answer.send(self.act(&action))),
             // Fails only where the wait was given up.
             Event::OpenPort(port, reply) => drop(reply.send(self.open_port(port))),
