@@ -222,7 +222,12 @@ fn wrong_drivers() {
     }
     for drivers in [json!(["file:a", "file:b"]), json!(["redis:", "file:a"])] {
         let faults = faults_of(&json!({ "driver": drivers }));
-        assert_eq!(faults, ["driver: found a list, expected one file, or a list of Redis alone"]);
+        assert_eq!(
+            faults,
+            [
+                "driver: found a list, expected one file, or a list of Redis alone, and beside them any files of HAProxy's"
+            ]
+        );
     }
     let no_text = faults_of(&json!({"redisHost": "a", "redisPassword": 12345}));
     assert_eq!(no_text[0], "redisPassword: found no text, expected a text");

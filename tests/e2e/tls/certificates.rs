@@ -274,6 +274,6 @@ fn a_key_that_only_root_could_read_stays_in_use() {
     let proxy = Setup::new().with_https().default_certificate(&pair).with_default_user().start();
     proxy.signal(Signal::SIGHUP);
     until("it is told", || proxy.stderr().contains("default.key: Permission denied"));
-    assert!(proxy.stderr().contains("the certificate that was there before stays in use"));
+    until("so is what is in use", || proxy.stderr().contains("the certificate that was there before stays in use"));
     assert_eq!(authority.trust().shown(&proxy, HOST), Some(pair.der()));
 }
