@@ -27,7 +27,9 @@ impl Format {
         for part in &self.parts {
             match part {
                 FormatPart::Text(text) => out.extend_from_slice(text.as_bytes()),
-                FormatPart::Sample(sample, _) => sample.render(view, scratch, out),
+                FormatPart::Sample(sample, _) => {
+                    sample.render(view, scratch, out);
+                }
                 FormatPart::Alias(alias, _) => {
                     if let Some((_, fetch)) = ALIASES.iter().find(|(name, _)| name == alias) {
                         super::fetch::each(fetch, view, &mut scratch.joined, &mut |value| {
@@ -42,14 +44,16 @@ impl Format {
 }
 
 impl Sample {
-    /// Appends the last value to `out`.
-    pub fn render(&self, view: &dyn RequestView, scratch: &mut Scratch, out: &mut Vec<u8>) {
-        let start = out.len();
+    /// Appends the last value to `out`. Whether there is one.
+    pub fn render(&self, view: &dyn RequestView, scratch: &mut Scratch, out: &mut Vec<u8>) -> bool {
+        let (start, mut has_value) = (out.len(), false);
         each_value(self, view, scratch, &mut |value: Value<'_>, _| {
             out.truncate(start);
             value.with_text(|text| out.extend_from_slice(text));
+            has_value = true;
             false
         });
+        has_value
     }
 }
 

@@ -65,10 +65,11 @@ impl<'a> Run<'a> {
         text
     }
 
-    fn render_sample(&mut self, sample: &Sample) -> Vec<u8> {
+    /// The text of a sample, and whether it has a value.
+    fn render_sample(&mut self, sample: &Sample) -> (Vec<u8>, bool) {
         let mut text = self.take_text();
-        self.with_view(|view, scratch| sample.render(view, scratch, &mut text));
-        text
+        let has_value = self.with_view(|view, scratch| sample.render(view, scratch, &mut text));
+        (text, has_value)
     }
 
     pub(super) fn take_text(&mut self) -> Vec<u8> {
@@ -152,6 +153,15 @@ impl<'a> Run<'a> {
         Step::Next
     }
 
+    /// A sample without a value leaves the variable as it was.
+    fn set_variable(&mut self, name: &str, sample: &Sample) {
+        let (value, has_value) = self.render_sample(sample);
+        if has_value {
+            self.variables.set(name, &value);
+        }
+        self.give_back(value);
+    }
+
     /// Does what only changes the message or its variables.
     fn edit(&mut self, action: &Action) {
         match action {
@@ -191,11 +201,7 @@ impl<'a> Run<'a> {
                     head.set_status(*status, phrase.as_deref().unwrap_or_else(|| crate::page::phrase(*status)));
                 }
             }
-            Action::SetVar(name, sample) => {
-                let value = self.render_sample(sample);
-                self.variables.set(name, &value);
-                self.give_back(value);
-            }
+            Action::SetVar(name, sample) => self.set_variable(name, sample),
             Action::SetVarFormat(name, format) => {
                 let value = self.render(format);
                 self.variables.set(name, &value);
@@ -203,7 +209,7 @@ impl<'a> Run<'a> {
             }
             Action::UnsetVar(name) => self.variables.unset(name),
             Action::SetSource(sample) => {
-                let text = self.render_sample(sample);
+                let (text, _) = self.render_sample(sample);
                 let ip = std::str::from_utf8(&text).ok().and_then(|text| text.parse::<IpAddr>().ok());
                 if let Some(ip) = ip {
                     self.facts.source = SocketAddr::new(ip, self.facts.source.port());

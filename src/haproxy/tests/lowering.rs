@@ -173,6 +173,11 @@ fn rules_are_done_in_their_order() {
             Outcome::Forward,
             "GET /a?q=1 HTTP/1.1; Host: h.example; ; ",
         ),
+        (
+            "http-request set-var(txn.v) req.hdr(x-none)\nhttp-request deny if { var(txn.v) -m found }\ndefault_backend web",
+            Outcome::Forward,
+            "",
+        ),
         ("http-request allow\nhttp-request deny\ndefault_backend web", Outcome::Forward, ""),
         (
             "redirect location /x\nhttp-request deny",

@@ -1,6 +1,7 @@
 //! A file that changes: by difference, all or nothing.
 
 use super::{DEFAULTS, at, named, server, setup};
+use crate::succession::{replaceable, upgrade};
 use crate::support::{canned, until, unused_address};
 use nix::sys::signal::Signal;
 use std::net::TcpStream;
@@ -57,4 +58,23 @@ fn the_check_and_the_start_say_the_same() {
     let driver = serde_json::json!({"url": "haproxy:haproxy.cfg", "lossy": true});
     let (is_good, said) = lossy.driver(driver).dry();
     assert!(is_good, "{said}");
+}
+
+#[test]
+fn an_idle_client_is_served_by_the_next_process() {
+    let web = named("web");
+    let setup = setup(|address| {
+        format!(
+            "frontend www\n bind {address}\n http-request set-header X-Ruled 1\n default_backend web\nbackend web\n{}",
+            server("s", &web, "")
+        )
+    });
+    let mut proxy = replaceable(setup).start();
+    let mut client = proxy.client();
+    client.get("www", "/1").expect_ok("web /1");
+    upgrade(&mut proxy);
+    client.get("www", "/2").expect_ok("web /2");
+    until("the first process ends, with its client elsewhere", || proxy.first_has_ended());
+    client.get("www", "/3").expect_ok("web /3");
+    assert!(web.requests().iter().all(|request| request.head.get("x-ruled") == Some("1")));
 }
