@@ -195,8 +195,7 @@ pub(super) struct ActiveExchange {
     pub(super) client: SlotKey,
     pub(super) upstream_state: UpstreamState,
     /// The writing to these sides is to be shut down once everything has left.
-    pub(super) closing_client: bool,
-    pub(super) closing_upstream: bool,
+    pub(super) closing: ClosingSides,
     /// How much one read may bring: less while the other side cannot take as much.
     pub(super) read_size: ReadSize,
     /// Where it is one of those who upload, as far as the pool is concerned.
@@ -242,12 +241,29 @@ impl ActiveExchange {
             (Side::Upstream, _) => None,
         }
     }
+}
 
-    pub(super) fn closing(&mut self, side: Side) -> &mut bool {
+/// Sides, in one byte: there may be many tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClosingSides(u8);
+
+impl ClosingSides {
+    const fn bit(side: Side) -> u8 {
         match side {
-            Side::Client => &mut self.closing_client,
-            Side::Upstream => &mut self.closing_upstream,
+            Side::Client => 1,
+            Side::Upstream => 2,
         }
+    }
+
+    pub(super) fn add(&mut self, side: Side) {
+        self.0 |= Self::bit(side);
+    }
+
+    /// Takes a side out. Whether it was there.
+    pub(super) fn take(&mut self, side: Side) -> bool {
+        let was_there = self.0 & Self::bit(side) != 0;
+        self.0 &= !Self::bit(side);
+        was_there
     }
 }
 

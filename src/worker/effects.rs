@@ -111,7 +111,7 @@ impl Worker {
         if job.exchange.pending_write(side).is_empty() && self.core.output.queue(side).is_empty() {
             self.shut_down(job_key, side);
         } else {
-            *job.closing(side) = true;
+            job.closing.add(side);
         }
     }
 

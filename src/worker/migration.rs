@@ -4,7 +4,7 @@
 //! encryption, and a few words of state travel by mail. Requests are not moved in their midst: they end here, and then
 //! their clients move.
 
-use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::connection::{ActiveExchange, BufferedConnection, Client, ClosingSides, Upstream, UpstreamState};
 use super::haproxy::Entry;
 use super::proxy_protocol::HeaderUse;
 use super::read_size::ClientReadSize;
@@ -96,8 +96,7 @@ pub struct MigratingConnection {
 #[derive(Debug)]
 struct MigratingTunnel {
     exchange: Exchange,
-    closing_client: bool,
-    closing_upstream: bool,
+    closing: ClosingSides,
     upstream: BufferedConnection,
     backend: Arc<Backend>,
     /// When it is ended because its backend has left the list.
@@ -264,16 +263,9 @@ impl Worker {
         let upstream = self.tunnel_upstream(job_key)?;
         let Upstream { mut stream, backend, .. } = self.upstreams.remove(upstream)?;
         self.unwatch(&mut stream);
-        let ActiveExchange { exchange, closing_client, closing_upstream, .. } = self.jobs.remove(job_key)?;
+        let ActiveExchange { exchange, closing, .. } = self.jobs.remove(job_key)?;
         let retire_at = self.tunnel_drain.forget(job_key);
-        Some(Box::new(MigratingTunnel {
-            exchange,
-            closing_client,
-            closing_upstream,
-            upstream: stream,
-            backend,
-            retire_at,
-        }))
+        Some(Box::new(MigratingTunnel { exchange, closing, upstream: stream, backend, retire_at }))
     }
 
     fn unwatch(&self, stream: &mut BufferedConnection) {
@@ -375,14 +367,12 @@ impl Worker {
     }
 
     fn import_tunnel(&mut self, client_key: SlotKey, tunnel: MigratingTunnel) -> SlotKey {
-        let MigratingTunnel { exchange, closing_client, closing_upstream, upstream: stream, backend, retire_at } =
-            tunnel;
+        let MigratingTunnel { exchange, closing, upstream: stream, backend, retire_at } = tunnel;
         let job = self.jobs.insert(ActiveExchange {
             exchange,
             client: client_key,
             upstream_state: UpstreamState::None,
-            closing_client,
-            closing_upstream,
+            closing,
             read_size: ClientReadSize::default().into(),
             upload_to: None,
             is_staged: false,

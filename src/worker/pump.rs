@@ -1,6 +1,6 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
-use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::connection::{ActiveExchange, BufferedConnection, Client, ClosingSides, Upstream, UpstreamState};
 use super::lazy_registration::departure;
 use super::read_size::SMALLEST_READ;
 use super::{Deferred, Worker};
@@ -178,8 +178,7 @@ impl Worker {
             exchange,
             client: client_key,
             upstream_state: UpstreamState::None,
-            closing_client: false,
-            closing_upstream: false,
+            closing: ClosingSides::default(),
             read_size,
             upload_to: None,
             is_staged: false,
@@ -436,7 +435,7 @@ impl Worker {
             Flushed::All => {
                 job.read_size.widen();
                 let waits = job.exchange.waits_for_drain(side);
-                if std::mem::take(job.closing(side)) {
+                if job.closing.take(side) {
                     self.shut_down(job_key, side);
                 }
                 if waits {
