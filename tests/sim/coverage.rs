@@ -8,8 +8,8 @@ use sluice::exchange::Disposition;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that hardly any scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
-/// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clusters.rs`, `loops.rs` and `admin.rs` in `tests/e2e`.
-const ELSEWHERE: [FailureReason; 25] = [
+/// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clusters.rs`, `loops.rs`, `haproxy` and `admin` in `tests/e2e`.
+const ELSEWHERE: [FailureReason; 28] = [
     FailureReason::PlainToTls,
     FailureReason::AmbiguousLength,
     FailureReason::UnexpectedBody,
@@ -35,6 +35,9 @@ const ELSEWHERE: [FailureReason; 25] = [
     FailureReason::NamedBackendDown,
     FailureReason::ServiceTimeout,
     FailureReason::TunnelLimit,
+    FailureReason::DeniedByRule,
+    FailureReason::ClosedByRule,
+    FailureReason::NoBackendRule,
 ];
 
 /// How often each thing has been met.
