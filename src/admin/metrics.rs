@@ -54,6 +54,7 @@ struct Snapshot {
     replaced_workers: Vec<(ReplaceCause, u64)>,
     source_mode: &'static str,
     source_losses: u64,
+    source_held: u64,
     source_age: Duration,
     resident_bytes: Option<u64>,
     open_files: Option<u64>,
@@ -73,6 +74,7 @@ impl Snapshot {
             replaced_workers: roster.replaced().collect(),
             source_mode: status::source_mode(source),
             source_losses: source.losses(),
+            source_held: source.held(),
             source_age: source.age(now),
             resident_bytes: process::resident_bytes(),
             open_files: service.state.open_files(now, process::open_files),
@@ -181,6 +183,8 @@ impl Snapshot {
         let mode = [([("mode", self.source_mode)], 1_i64)];
         out.gauges("route_source_mode", "How changes of routes are learned of; always 1.", None, mode)?;
         out.counter("route_source_losses", "Times that the source of routes was lost.", self.source_losses)?;
+        let help = "Hosts that served on although the source came back without them.";
+        out.counter("route_source_held_hosts", help, self.source_held)?;
         let age = [(NONE, self.source_age.as_secs_f64())];
         out.gauges("route_table_age", "For how long the source of routes has been away.", Some(&Unit::Seconds), age)
     }

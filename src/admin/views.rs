@@ -24,6 +24,7 @@ pub(super) fn redis(sources: &Sources) -> Response {
         "freshness": status::source_mode(source),
         "age_seconds": source.age(now).as_secs_f64(),
         "losses": source.losses(),
+        "held_hosts": source.held(),
         "epoch": source.losses(),
     }))
 }

@@ -3,6 +3,7 @@
 use crate::changes::{clients, until_all_say};
 use crate::server::Server;
 use crate::support::backend::Backend;
+use crate::support::client::{Client, connect};
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::Authority;
 use crate::support::{HOST, canned, until, unused_address};
@@ -95,7 +96,10 @@ fn a_host_that_is_gone_is_held_no_longer_than_is_set() {
     let mut redis = Server::start();
     let backend = Backend::always(canned::ok("ok"));
     redis.set("gone.test", &[backend.url()]);
-    let proxy = Setup::new().driver(redis.url()).workers(1).set("resyncHold", 2).start();
+    let mut setup = Setup::new().driver(redis.url()).workers(1).set("resyncHold", 2);
+    let admin = unused_address();
+    setup.launch.admin = serde_json::json!({"bind": admin.to_string()});
+    let proxy = setup.start();
     let mut client = proxy.client();
     assert_eq!(client.get("gone.test", "/").status(), 200);
     redis.kill();
@@ -104,6 +108,8 @@ fn a_host_that_is_gone_is_held_no_longer_than_is_set() {
     until("connected again", || proxy.stderr().contains("its data is not what it was"));
     until("it is held", || proxy.stderr().contains("gone.test is not in Redis"));
     assert_eq!(client.get("gone.test", "/").status(), 200);
+    let view = Client::over(Box::new(connect(admin, None))).get(&admin.to_string(), "/v1/redis").text();
+    assert!(view.contains("\"held_hosts\":1"), "{view}");
     let mut number = 0;
     until("it is held no longer, whatever is written", || {
         number += 1;

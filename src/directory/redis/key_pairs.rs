@@ -264,3 +264,42 @@ pub(super) fn read_pair(texts: &KeyPairPem<'_>) -> Result<Credentials, String> {
     };
     read_credentials(&text).map_err(|fault| fault.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        (parameters.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn views_find_the_pairs_in_use_and_no_others() {
+        let index = CertificateIndex::default();
+        let capacity = NonZeroUsize::new(2).expect("not zero");
+        let mut store =
+            KeyPairStore::start(capacity, None, (None, index.clone()), Clock::new()).unwrap_or_else(|_| panic!());
+        let seen = || {
+            let mut names: Vec<_> = index.list().into_iter().map(|info| info.name).collect();
+            names.sort_unstable();
+            names
+        };
+        let learn = |store: &mut KeyPairStore, name: &str| {
+            let (certificate, key) = pair(name);
+            let texts =
+                KeyPairPem { certificate: certificate.as_bytes(), key: key.as_bytes(), staple: None, passphrase: None };
+            assert!(matches!(store.learn(name, Ok(texts), Moment::ZERO), Ok(Learned::New(_))), "{name}");
+        };
+        ["a.test", "b.test"].iter().for_each(|name| learn(&mut store, name));
+        assert_eq!(seen(), ["a.test", "b.test"]);
+        assert!(index.list().iter().all(|info| info.not_after.is_some()));
+        learn(&mut store, "c.test");
+        assert_eq!(seen(), ["b.test", "c.test"], "the oldest has made room");
+        assert!(store.learn("c.test", Err("no pair".to_owned()), Moment::ZERO).is_err_and(|bad| bad.stays));
+        assert_eq!(seen(), ["b.test", "c.test"], "a bad one does not take the place of a good one");
+        store.forget("b.test", Moment::ZERO);
+        assert_eq!(seen(), ["c.test"]);
+    }
+}
