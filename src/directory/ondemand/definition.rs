@@ -33,6 +33,13 @@ pub struct ClusterDefinition {
     pub(super) backends: Vec<BackendDefinition>,
 }
 
+/// The options that were read last, and the pairs that they were read from: most clusters have the same.
+#[derive(Debug, Default)]
+pub(super) struct KnownOptions {
+    pairs: Vec<(Box<str>, String)>,
+    options: Option<Arc<Options>>,
+}
+
 /// A backend of such a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendDefinition {
@@ -123,6 +130,11 @@ impl ClusterDefinition {
 
     /// The list and the options that the routes are made from.
     pub(super) fn record(&self) -> Result<FrontendRecord, Refusal> {
+        self.record_knowing(&mut KnownOptions::default())
+    }
+
+    /// The same, with the options of the cluster before where they are the same ones.
+    pub(super) fn record_knowing(&self, known: &mut KnownOptions) -> Result<FrontendRecord, Refusal> {
         if self.backends.len() > MAX_BACKENDS {
             return Err(Refusal::bad(format!("more than {MAX_BACKENDS} backends")));
         }
@@ -135,21 +147,31 @@ impl ClusterDefinition {
             }
             urls.push(url);
         }
-        Ok(FrontendRecord { id: self.name.clone(), backends: urls.into(), options: Arc::new(self.read_options()?) })
+        Ok(FrontendRecord { id: self.name.clone(), backends: urls.into(), options: self.read_options(known)? })
     }
 
-    fn read_options(&self) -> Result<Options, Refusal> {
-        buckets::check(&self.buckets)?;
-        let mut pairs = self.settings.options();
+    fn read_options(&self, known: &mut KnownOptions) -> Result<Arc<Options>, Refusal> {
+        let mut pairs: Vec<(&str, String)> = self.settings.options();
         pairs.extend(self.health());
         pairs.extend(buckets::option_text(&self.buckets).map(|text| ("buckets", text)));
-        let own = self.options.iter().map(|(name, value)| (&**name, &**value));
-        let pairs = pairs.iter().map(|(name, value)| (*name, value.as_str())).chain(own);
-        let (options, errors) = Options::read(pairs, &Options::default());
-        match errors.first() {
-            None => Ok(options),
-            Some(error) => Err(Refusal::bad(error.to_string())),
+        pairs.extend(self.options.iter().map(|(name, value)| (&**name, value.to_string())));
+        let is_known = |(name, value): (&(&str, String), &(Box<str>, String))| *name.0 == *value.0 && name.1 == value.1;
+        if let Some(options) = &known.options
+            && known.pairs.len() == pairs.len()
+            && pairs.iter().zip(&known.pairs).all(is_known)
+        {
+            return Ok(Arc::clone(options));
         }
+        buckets::check(&self.buckets)?;
+        let (options, errors) =
+            Options::read(pairs.iter().map(|(name, value)| (*name, value.as_str())), &Options::default());
+        if let Some(error) = errors.first() {
+            return Err(Refusal::bad(error.to_string()));
+        }
+        let options = Arc::new(options);
+        known.pairs = pairs.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        known.options = Some(Arc::clone(&options));
+        Ok(options)
     }
 
     /// x0d has mode and interval at each backend, this program at the cluster: the most eager ones hold for all. A probe

@@ -53,7 +53,6 @@ pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read,
             .section(&Part { head: Head::OnDemand, pairs: vec![(0, "hostname".into(), name.into())] }, Scope::OnDemand);
         assumed.push_str("; the cluster is for the host of its name");
     }
-    reader.definition.record().map_err(|refusal| refusal.to_string())?;
     Ok(Read { definition: reader.definition, assumed: Some(assumed), warnings: reader.warnings })
 }
 

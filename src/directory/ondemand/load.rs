@@ -1,11 +1,15 @@
 //! Clusters from their files, at the start.
 
-use super::definition::{ClusterDefinition, check_cluster_name};
+use super::definition::{ClusterDefinition, KnownOptions, check_cluster_name};
 use super::file::{self, Read};
 use super::store::{DRAFT, ORIGINAL, OWN, REWRITE};
+use crate::directory::catalog::FrontendRecord;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::thread;
 
 /// A larger file is none of a cluster.
 const MAX_BYTES: u64 = 16 << 20;
@@ -13,13 +17,22 @@ const MAX_BYTES: u64 = 16 << 20;
 /// The ending of a file that cannot be used.
 const DAMAGED: &str = ".damaged";
 
+/// The greatest number of threads that read.
+const MAX_THREADS: usize = 8;
+
+/// Files that are worth a thread of their own.
+const MIN_SHARE: usize = 64;
+
 /// What the files of clusters on demand say. It is read before the process listens: some clusters have a port.
 #[derive(Debug, Default)]
 pub struct State {
-    pub(super) clusters: Vec<ClusterDefinition>,
+    pub(super) clusters: Vec<(ClusterDefinition, FrontendRecord)>,
     /// The names of those that come from files of x0d, which are to be written anew.
-    pub(super) imported: Vec<Box<str>>,
+    pub(super) imported: HashSet<Box<str>>,
 }
+
+/// A file that was read.
+type Outcome<'n> = (&'n str, Result<(Read, FrontendRecord), String>);
 
 impl State {
     /// Reads all files of a folder. A file that cannot be used is set aside, and costs no other one. A folder that is not
@@ -34,8 +47,19 @@ impl State {
                 return state;
             }
         };
-        for name in &names {
-            state.read(folder, name, &names);
+        let all: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS);
+        let share = names.len().div_ceil(threads).max(MIN_SHARE);
+        let outcomes: Vec<Outcome<'_>> = thread::scope(|scope| {
+            let read = |names| read_all(folder, names, &all);
+            let threads: Vec<_> = names.chunks(share).map(|names| scope.spawn(move || read(names))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        });
+        for (name, outcome) in outcomes {
+            match outcome {
+                Ok((read, record)) => state.add(&folder.join(name), read, record),
+                Err(problem) => set_aside(&folder.join(name), &problem),
+            }
         }
         let clusters = state.clusters.len();
         log::info!("server.stateDir: {clusters} clusters on demand from {}", folder.display());
@@ -44,43 +68,54 @@ impl State {
 
     /// The ports that the clusters are for.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
-        self.clusters.iter().filter_map(|cluster| cluster.port)
+        self.clusters.iter().filter_map(|(cluster, _)| cluster.port)
     }
 
-    fn read(&mut self, folder: &Path, file_name: &str, all: &[String]) {
-        let path = folder.join(file_name);
-        if file_name.ends_with(DRAFT) {
-            // A crash has left it. Its cluster has what it had.
-            let _ = fs::remove_file(&path);
-            return;
-        }
-        let (name, is_rewrite) = match (file_name.strip_suffix(OWN), file_name.strip_suffix(REWRITE)) {
-            (Some(name), _) => (name, false),
-            // It was read before, and its cluster has a file of this program.
-            (None, Some(name)) if all.iter().any(|other| *other == format!("{name}{OWN}")) => return,
-            (None, Some(name)) => (name, true),
-            (None, None) => return,
-        };
-        let read = check_cluster_name(name)
-            .map_err(|refusal| refusal.to_string())
-            .and_then(|()| read_text(&path))
-            .and_then(|text| file::parse(name, &text, is_rewrite));
-        match read {
-            Ok(read) => self.add(&path, read),
-            Err(problem) => set_aside(&path, &problem),
-        }
-    }
-
-    fn add(&mut self, path: &Path, Read { definition, assumed, warnings }: Read) {
+    fn add(&mut self, path: &Path, Read { definition, assumed, warnings }: Read, record: FrontendRecord) {
         for warning in &warnings {
             log::warn!("{}: {warning}", path.display());
         }
         if let Some(assumed) = assumed {
             log::info!("{}: a file of x0d: {assumed}; it is kept with the ending {ORIGINAL}", path.display());
-            self.imported.push(definition.name.clone());
+            self.imported.insert(definition.name.clone());
         }
-        self.clusters.push(definition);
+        self.clusters.push((definition, record));
     }
+}
+
+fn read_all<'n>(folder: &Path, names: &'n [String], all: &HashSet<&str>) -> Vec<Outcome<'n>> {
+    let mut known = KnownOptions::default();
+    let mut read = |name: &'n String| Some((name.as_str(), read(folder, name, all, &mut known)?));
+    names.iter().filter_map(&mut read).collect()
+}
+
+/// Reads a file; `None` where it is none of a cluster.
+fn read(
+    folder: &Path,
+    file_name: &str,
+    all: &HashSet<&str>,
+    known: &mut KnownOptions,
+) -> Option<Result<(Read, FrontendRecord), String>> {
+    let path = folder.join(file_name);
+    if file_name.ends_with(DRAFT) {
+        // A crash has left it. Its cluster has what it had.
+        let _ = fs::remove_file(&path);
+        return None;
+    }
+    let (name, is_rewrite) = match (file_name.strip_suffix(OWN), file_name.strip_suffix(REWRITE)) {
+        (Some(name), _) => (name, false),
+        // It was read before, and its cluster has a file of this program.
+        (None, Some(name)) if all.contains(format!("{name}{OWN}").as_str()) => return None,
+        (None, Some(name)) => (name, true),
+        (None, None) => return None,
+    };
+    let mut read = || {
+        check_cluster_name(name).map_err(|refusal| refusal.to_string())?;
+        let read = file::parse(name, &read_text(&path)?, is_rewrite)?;
+        let record = read.definition.record_knowing(known).map_err(|refusal| refusal.to_string())?;
+        Ok((read, record))
+    };
+    Some(read())
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {

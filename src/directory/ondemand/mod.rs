@@ -175,21 +175,17 @@ impl OnDemand {
     }
 
     fn restore(&self, state: State) {
-        for cluster in state.clusters {
+        for (cluster, record) in state.clusters {
             let (name, is_imported) = (cluster.name.clone(), state.imported.contains(&cluster.name));
             let rival = self.table().rival(&cluster).map(str::to_owned);
-            match (cluster.record(), rival) {
-                (Ok(record), None) => {
-                    let cluster = Arc::new(cluster);
-                    self.publish(|table, now| table.put(Arc::clone(&cluster), &record, now));
-                    if is_imported {
-                        self.save(&name, Some(cluster));
-                    }
-                }
-                (Err(refusal), _) => log::error!("cluster {name} cannot be: {refusal}"),
-                (_, Some(rival)) => {
-                    log::error!("cluster {name} is left out: cluster {rival} is for the same requests; edit its file");
-                }
+            if let Some(rival) = rival {
+                log::error!("cluster {name} is left out: cluster {rival} is for the same requests; edit its file");
+                continue;
+            }
+            let cluster = Arc::new(cluster);
+            self.publish(|table, now| table.put(Arc::clone(&cluster), &record, now));
+            if is_imported {
+                self.save(&name, Some(cluster));
             }
         }
     }

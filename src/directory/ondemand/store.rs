@@ -7,7 +7,7 @@
 use super::definition::ClusterDefinition;
 use super::disk::Disk;
 use super::file;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -191,7 +191,7 @@ fn remove(disk: &impl Disk, name: &str) -> io::Result<()> {
 }
 
 /// Keeps the files that x0d has written under another name, before files of this program take their places.
-pub(super) fn keep_originals(disk: &impl Disk, names: &[Box<str>]) -> io::Result<()> {
+pub(super) fn keep_originals(disk: &impl Disk, names: &HashSet<Box<str>>) -> io::Result<()> {
     for name in names {
         for ending in [OWN, REWRITE] {
             disk.link(&format!("{name}{ending}"), &format!("{name}{ending}{ORIGINAL}"))?;
