@@ -83,6 +83,16 @@ counters! {
     RouteHits = "route_hits";
     /// Routes asked of the directory.
     RouteMisses = "route_misses";
+    /// Requests that got a fresh response from the object cache, those that waited for it included.
+    CacheHits = "cache_hits";
+    /// Requests that got a stale response from the object cache: while it was refreshed, or in place of an error.
+    CacheStale = "cache_stale";
+    /// Requests that got a response from the object cache which a backend had found to be still good.
+    CacheValidations = "cache_validations";
+    /// Requests that a backend responded to although the object cache took part.
+    CacheMisses = "cache_misses";
+    /// Responses that were put into the object cache.
+    CacheFills = "cache_fills";
     /// Bytes sent to clients.
     BytesToClients = "bytes_to_clients";
     /// Completed TLS handshakes of clients.

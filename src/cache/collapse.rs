@@ -34,8 +34,6 @@ pub enum Joined {
     Lead(FillId),
     /// It waits for another one's fill until this moment; then it leaves and asks a backend by itself.
     Wait(Moment),
-    /// It gets the stale object, as another one refreshes it (x0d's shadow mode).
-    ServeStale,
     /// It asks a backend by itself.
     Pass,
 }
@@ -75,24 +73,26 @@ impl<W> Default for Fills<W> {
 impl<W: PartialEq> Fills<W> {
     /// A request found nothing fresh. `key` is the object's key and the selection by the `Vary` that was learned last.
     /// `timeout` is `cache.updateLockTimeout`, counted from the start of the fill; a fill that takes longer is replaced by
-    /// the next request's.
-    pub fn join(&mut self, key: &[u8], waiter: W, may_serve_stale: bool, timeout: Duration, now: Moment) -> Joined {
+    /// the next request's. A request that may not lead waits for a fill that is under way, or asks by itself.
+    pub fn join(&mut self, key: &[u8], waiter: W, may_lead: bool, timeout: Duration, now: Moment) -> Joined {
         if self.is_uncacheable(key, now) {
             return Joined::Pass;
         }
         let id = FillId(self.last + 1);
         let is_full = self.fills.len() >= MOST_FILLS;
         match self.fills.get_mut(key) {
-            None if is_full => return Joined::Pass,
+            None if is_full || !may_lead => return Joined::Pass,
             None => {
                 let fill = Fill { id, started: now, waiters: VecDeque::new(), failures: 0 };
                 self.fills.insert(key.into(), fill);
             }
             Some(fill) if now >= fill.started + timeout => {
+                if !may_lead {
+                    return Joined::Pass;
+                }
                 fill.id = id;
                 fill.started = now;
             }
-            Some(_) if may_serve_stale => return Joined::ServeStale,
             Some(fill) if fill.waiters.len() >= MOST_WAITERS => return Joined::Pass,
             Some(fill) => {
                 fill.waiters.push_back(waiter);
@@ -110,9 +110,19 @@ impl<W: PartialEq> Fills<W> {
         }
     }
 
-    /// The object is stored. The waiters look it up; one that selects another variant joins again.
-    pub fn stored(&mut self, key: &[u8], id: FillId) -> Vec<W> {
-        self.end(key, id)
+    /// The fill has ended, and there is nothing to remember of it. Those who waited are told what has become of it.
+    pub fn end(&mut self, key: &[u8], id: FillId) -> Vec<W> {
+        match self.fills.get(key) {
+            Some(fill) if fill.id == id => self.fills.remove(key).map(|fill| fill.waiters.into()).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A waiter that was handed the fill begins it now.
+    pub fn begin(&mut self, key: &[u8], id: FillId, now: Moment) {
+        if let Some(fill) = self.fills.get_mut(key).filter(|fill| fill.id == id) {
+            fill.started = now;
+        }
     }
 
     /// The head of the response says that it cannot be stored. All waiters ask a backend, and for a while no request waits for
@@ -131,8 +141,9 @@ impl<W: PartialEq> Fills<W> {
         waiters
     }
 
-    /// The fill died: its client left, its backend failed, or its body was cut short.
-    pub fn failed(&mut self, key: &[u8], id: FillId, now: Moment) -> Handover<W> {
+    /// The fill died: its client left, its backend failed, or its body was cut short. The next one begins with
+    /// [`Fills::begin`].
+    pub fn failed(&mut self, key: &[u8], id: FillId) -> Handover<W> {
         let Some(fill) = self.fills.get_mut(key).filter(|fill| fill.id == id) else {
             return Handover::Release(Vec::new());
         };
@@ -141,7 +152,6 @@ impl<W: PartialEq> Fills<W> {
             Some(next) if fill.failures < MOST_FAILURES => {
                 self.last += 1;
                 fill.id = FillId(self.last);
-                fill.started = now;
                 Handover::Next(next, fill.id)
             }
             next => Handover::Release(next.into_iter().chain(self.end(key, id)).collect()),
@@ -149,20 +159,8 @@ impl<W: PartialEq> Fills<W> {
     }
 
     /// The number of fills under way.
-    pub fn len(&self) -> usize {
+    pub fn under_way(&self) -> usize {
         self.fills.len()
-    }
-
-    /// Whether no fill is under way.
-    pub fn is_empty(&self) -> bool {
-        self.fills.is_empty()
-    }
-
-    fn end(&mut self, key: &[u8], id: FillId) -> Vec<W> {
-        match self.fills.get(key) {
-            Some(fill) if fill.id == id => self.fills.remove(key).map(|fill| fill.waiters.into()).unwrap_or_default(),
-            _ => Vec::new(),
-        }
     }
 
     fn is_uncacheable(&mut self, key: &[u8], now: Moment) -> bool {

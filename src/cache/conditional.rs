@@ -23,14 +23,14 @@ pub struct Representation<'a> {
     pub last_modified: Option<SystemTime>,
     /// `Date`.
     pub date: SystemTime,
-    /// The length of the content in bytes; `None` while it is unknown, and then there are no ranges.
-    pub len: Option<u64>,
+    /// The length of the content in bytes.
+    pub len: u64,
 }
 
 impl<'a> From<&'a Object> for Representation<'a> {
     fn from(object: &'a Object) -> Self {
         let Object { status, etag, last_modified, date, body, .. } = object;
-        Self { status: *status, etag: etag.as_ref(), last_modified: *last_modified, date: *date, len: Some(body.len()) }
+        Self { status: *status, etag: etag.as_ref(), last_modified: *last_modified, date: *date, len: body.len() }
     }
 }
 
@@ -70,14 +70,14 @@ pub fn evaluate(fields: Fields<'_>, is_head: bool, representation: &Representati
     if !is_modified {
         return Outcome::NotModified;
     }
-    match (fields.only("range"), representation.len) {
-        (Some(range), Some(len)) if !is_head && if_range(fields, representation) => select(range, len),
+    match fields.only("range") {
+        Some(range) if !is_head && if_range(fields, representation) => select(range, representation.len),
         _ => Outcome::Full,
     }
 }
 
-/// The fields that are taken out of a request which fills the cache: the conditions are the client's, and the cache
-/// evaluates them itself.
+/// The fields that are taken out of a request which validates a stored response: the conditions are the client's, and the
+/// cache evaluates them itself.
 pub const CONDITIONS: [&str; 4] = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
 
 /// RFC 9110 section 13.1.1: strong comparison.

@@ -2,6 +2,10 @@
 
 use super::fields::{Fields, list, seconds, split_at_byte, unquote};
 use super::structured::{self, Value};
+use crate::wire::is_token;
+
+/// The most field names that a directive may have. One with more holds for the whole response.
+const MOST_NAMES: usize = 64;
 
 /// What a directive such as `no-cache` or `private` applies to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,17 @@ impl Scope {
             (None, _) | (_, Self::Whole) => *self = Self::Whole,
             (Some(names), Self::Fields(known)) => known.extend(field_names(names)),
             (Some(names), Self::Absent) => *self = Self::Fields(field_names(names).collect()),
+        }
+        // Each is looked for among all fields.
+        if matches!(self, Self::Fields(names) if names.len() > MOST_NAMES) {
+            *self = Self::Whole;
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Absent | Self::Whole => 0,
+            Self::Fields(names) => names.iter().map(|name| 16 + name.len()).sum(),
         }
     }
 }
@@ -86,10 +101,17 @@ impl ResponseDirectives {
         let mut directives = Self::default();
         for member in fields.members("cache-control") {
             let (name, argument) = split_at_byte(member, b'=');
+            // A directive that cannot be read may have been one that forbids: other caches differ about it.
+            directives.no_store |= !is_token(name) || argument.is_some_and(is_open_quote);
             let time = argument.map(|argument| seconds(unquote(argument)));
             directives.add(&name.to_ascii_lowercase(), argument, time);
         }
         directives
+    }
+
+    /// The memory that they take beside their own, in bytes.
+    pub fn size(&self) -> usize {
+        self.no_cache.size() + self.private.size()
     }
 
     /// RFC 9213 section 2.2: a field that is empty or breaks the grammar is ignored.
@@ -142,6 +164,24 @@ impl ResponseDirectives {
         let shared = self.proxy_revalidate || self.s_maxage.is_some();
         self.must_revalidate || shared || self.no_cache.is_whole()
     }
+}
+
+/// Whether an argument is a quoted string that does not end, or that something follows.
+fn is_open_quote(argument: &[u8]) -> bool {
+    let [b'"', inside @ ..] = argument else { return false };
+    let mut is_escaped = false;
+    let end = inside.iter().position(|byte| match byte {
+        _ if is_escaped => {
+            is_escaped = false;
+            false
+        }
+        b'\\' => {
+            is_escaped = true;
+            false
+        }
+        byte => *byte == b'"',
+    });
+    end != Some(inside.len().wrapping_sub(1))
 }
 
 /// The directives of a request. Times are in seconds.

@@ -58,19 +58,31 @@ pub struct SharedFills(Mutex<Fills<FillWaiter>>);
 
 impl SharedFills {
     /// A request found nothing to serve; see [`Fills::join`].
-    pub fn join(self: &Arc<Self>, key: &[u8], waiter: FillWaiter, timeout: Duration, now: Moment) -> FillStart {
-        let joined = self.lock().join(key, waiter.clone(), false, timeout, now);
+    pub fn join(
+        self: &Arc<Self>,
+        key: &[u8],
+        waiter: FillWaiter,
+        may_lead: bool,
+        timeout: Duration,
+        now: Moment,
+    ) -> FillStart {
+        let joined = self.lock().join(key, waiter.clone(), may_lead, timeout, now);
         match joined {
-            Joined::Lead(id) => FillStart::Lead(self.lead(key, id, now)),
+            Joined::Lead(id) => FillStart::Lead(self.lead(key, id)),
             Joined::Wait(until) => {
                 FillStart::Wait(FillWait { fills: Arc::clone(self), key: key.into(), waiter }, until)
             }
-            Joined::ServeStale | Joined::Pass => FillStart::Pass,
+            Joined::Pass => FillStart::Pass,
         }
     }
 
-    fn lead(self: &Arc<Self>, key: &[u8], id: FillId, since: Moment) -> FillLead {
-        FillLead { fills: Arc::clone(self), key: key.into(), id: Some(id), since }
+    /// The number of fills under way.
+    pub fn under_way(&self) -> usize {
+        self.lock().under_way()
+    }
+
+    fn lead(self: &Arc<Self>, key: &[u8], id: FillId) -> FillLead {
+        FillLead { fills: Arc::clone(self), key: key.into(), id: Some(id) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Fills<FillWaiter>> {
@@ -98,22 +110,36 @@ pub struct FillLead {
     fills: Arc<SharedFills>,
     key: Box<[u8]>,
     id: Option<FillId>,
-    since: Moment,
 }
 
 impl FillLead {
+    /// The request that the fill was handed to begins it.
+    pub fn begin(&self, now: Moment) {
+        if let Some(id) = self.id {
+            self.fills.lock().begin(&self.key, id, now);
+        }
+    }
+
     /// The object is stored.
     pub fn stored(mut self) {
         if let Some(id) = self.id.take() {
-            let waiters = self.fills.lock().stored(&self.key, id);
+            let waiters = self.fills.lock().end(&self.key, id);
             waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Stored));
         }
     }
 
-    /// The response cannot be stored.
-    pub fn uncacheable(mut self) {
+    /// The response is not stored, and that says nothing about the next one.
+    pub fn release(mut self) {
         if let Some(id) = self.id.take() {
-            let waiters = self.fills.lock().uncacheable(&self.key, id, self.since);
+            let waiters = self.fills.lock().end(&self.key, id);
+            waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Released));
+        }
+    }
+
+    /// The response cannot be stored, nor waited for, nor can the next ones.
+    pub fn uncacheable(mut self, now: Moment) {
+        if let Some(id) = self.id.take() {
+            let waiters = self.fills.lock().uncacheable(&self.key, id, now);
             waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Released));
         }
     }
@@ -123,10 +149,10 @@ impl Drop for FillLead {
     /// Hands over. A waiter that is gone drops its right in turn; after a few failures all are released, so that ends.
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
-        let handover = self.fills.lock().failed(&self.key, id, self.since);
+        let handover = self.fills.lock().failed(&self.key, id);
         match handover {
             Handover::Next(waiter, id) => {
-                let lead = self.fills.lead(&self.key, id, self.since);
+                let lead = self.fills.lead(&self.key, id);
                 waiter.sink.tell(waiter.exchange, FillEnd::Lead(lead));
             }
             Handover::Release(waiters) => {

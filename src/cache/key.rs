@@ -1,7 +1,10 @@
 //! The key of an object: what tells it from every other one.
 
 use super::fields::Fields;
+use super::way;
 use crate::base::slice_ext::SliceExt;
+use crate::wire::forwarded::CLIENT_SUBJECT;
+use crate::wire::is_token;
 use std::fmt;
 
 /// The part of a request that the cache reads.
@@ -9,6 +12,9 @@ use std::fmt;
 pub struct CacheRequest<'a> {
     /// The identity of the frontend. It is part of every key: no frontend sees another one's objects.
     pub frontend: &'a str,
+    /// What the frontend belongs to: the identifier in its list. A host that moves to another application leaves the objects
+    /// behind.
+    pub app: &'a str,
     /// The method.
     pub method: &'a [u8],
     /// Whether the client's connection is encrypted.
@@ -36,6 +42,27 @@ impl CacheRequest<'_> {
     /// Whether the method is HEAD.
     pub fn is_head(&self) -> bool {
         self.method == b"HEAD"
+    }
+
+    /// Whether the request says who the client is. A certificate does so as `Authorization` does.
+    pub fn is_personal(&self) -> bool {
+        self.fields.has("authorization") || self.fields.has(CLIENT_SUBJECT)
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> &'static str {
+        if self.is_https { "https" } else { "http" }
+    }
+
+    /// Whether `Host` is written as the key has it: the name in small letters, and the port where it is not the scheme's.
+    pub(super) fn has_plain_host(&self) -> bool {
+        let is_default = self.port == if self.is_https { 443 } else { 80 };
+        let is_plain = |stated: &[u8]| match stated.strip_prefix(self.host) {
+            Some([]) => is_default,
+            Some([b':', port @ ..]) => !is_default && *port == *itoa::Buffer::new().format(self.port).as_bytes(),
+            _ => false,
+        };
+        self.fields.first("host").is_none_or(is_plain)
     }
 }
 
@@ -89,8 +116,8 @@ impl KeyPattern {
                     let (inside, behind) = chars.as_str().split_once('}')?;
                     chars = behind.chars();
                     match inside.split_once(':')? {
-                        ("header", name) if is_token(name) => Part::Header(name.into()),
-                        ("cookie", name) if is_token(name) => Part::Cookie(name.into()),
+                        ("header", name) if is_token(name.as_bytes()) => Part::Header(name.into()),
+                        ("cookie", name) if is_token(name.as_bytes()) => Part::Cookie(name.into()),
                         _ => return None,
                     }
                 }
@@ -113,15 +140,14 @@ impl KeyPattern {
         Some(Self { parts })
     }
 
-    /// Writes the key of a request. Each value ends with a NUL, which no value has, so no two requests that differ in a
-    /// placeholder have one key.
+    /// Writes the key of a request: frontend, placeholders, and what else its backend is told of the way that it came. Each
+    /// value ends with a NUL, which no value has, so no two requests that differ in a placeholder have one key.
     pub fn write(&self, request: &CacheRequest<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(request.frontend.as_bytes());
-        out.push(0);
+        write_frontend(request.frontend, request.app, out);
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Scheme => out.extend_from_slice(if request.is_https { b"https" } else { b"http" }),
+                Part::Scheme => out.extend_from_slice(request.scheme().as_bytes()),
                 Part::Host => {
                     out.extend(request.host.iter().map(u8::to_ascii_lowercase));
                     out.push(b':');
@@ -129,16 +155,14 @@ impl KeyPattern {
                 }
                 Part::Path => out.extend_from_slice(split_target(request.target).0),
                 Part::Query => out.extend_from_slice(split_target(request.target).1),
-                Part::Header(name) => request.fields.values(name).for_each(|value| {
-                    out.extend_from_slice(value);
-                    out.push(0);
-                }),
-                Part::Cookie(name) => out.extend_from_slice(cookie(request.fields, name).unwrap_or_default()),
+                Part::Header(name) => request.fields.values(name).for_each(|value| put_one_of(out, value)),
+                Part::Cookie(name) => cookies(request.fields, name).for_each(|value| put_one_of(out, value)),
             }
             if !matches!(part, Part::Text(_)) {
                 out.push(0);
             }
         }
+        way::write(request, out);
     }
 }
 
@@ -159,8 +183,19 @@ impl fmt::Debug for KeyPattern {
     }
 }
 
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+/// Writes the part of a key that is the frontend's.
+pub fn write_frontend(frontend: &str, app: &str, out: &mut Vec<u8>) {
+    for text in [frontend, app] {
+        out.extend_from_slice(text.as_bytes());
+        out.push(0);
+    }
+}
+
+/// Writes a value that there may be several of, or none. No value begins with this byte.
+fn put_one_of(out: &mut Vec<u8>, value: &[u8]) {
+    out.push(1);
+    out.extend_from_slice(value);
+    out.push(0);
 }
 
 /// The path and the query, which begins with its question mark: `/a` and `/a?` differ.
@@ -169,10 +204,10 @@ fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     (target.prefix(at), target.suffix(at))
 }
 
-/// The value of the first cookie of this name.
-fn cookie<'a>(fields: Fields<'a>, name: &str) -> Option<&'a [u8]> {
+/// The values of all cookies of this name: which of several counts, is the backend's matter.
+fn cookies<'a>(fields: Fields<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = fields.values("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    pairs.map(<[u8]>::trim_ascii).filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 #[cfg(test)]
@@ -183,6 +218,7 @@ mod tests {
     fn request<'a>(host: &'a str, target: &'a str, fields: &'a [Header<'a>]) -> CacheRequest<'a> {
         CacheRequest {
             frontend: "f",
+            app: "",
             method: b"GET",
             is_https: false,
             host: host.as_bytes(),
@@ -197,7 +233,7 @@ mod tests {
     fn key(pattern: &str, request: &CacheRequest<'_>) -> String {
         let mut out = Vec::new();
         KeyPattern::parse(pattern).expect("a good pattern").write(request, &mut out);
-        String::from_utf8(out).expect("text").replace('\0', "|")
+        String::from_utf8(out).expect("text").replace('\0', "|").replace('\u{1}', "+")
     }
 
     #[test]
@@ -209,9 +245,9 @@ mod tests {
         ];
         let request = request("Example.org", "/p/a?q=1?", &fields);
         let table = [
-            ("%h#%r#%q", "f|example.org:80|#/p/a|#?q=1?|"),
-            ("%s%%%h", "f|http|%example.org:80|"),
-            ("%{header:X-A}-%{cookie:a}-%{cookie:none}", "f|1|2||-x|-|"),
+            ("%h#%r#%q", "f||example.org:80|#/p/a|#?q=1?|"),
+            ("%s%%%h", "f||http|%example.org:80|"),
+            ("%{header:X-A}-%{cookie:a}-%{cookie:none}", "f||+1|+2||-+x|+y||-|"),
         ];
         for (pattern, expected) in table {
             assert_eq!(key(pattern, &request), expected, "{pattern}");
@@ -220,7 +256,7 @@ mod tests {
         }
         let mut default = Vec::new();
         KeyPattern::default().write(&request, &mut default);
-        assert_eq!(default, b"f\0http\0example.org:80\0/p/a\0?q=1?\0");
+        assert_eq!(default, b"f\0\0http\0example.org:80\0/p/a\0?q=1?\0");
     }
 
     #[test]
@@ -232,15 +268,50 @@ mod tests {
         }
     }
 
+    /// What a trusted proxy, or this node, tells the backend is in the key where it says something new.
+    #[test]
+    fn the_way_of_a_request_is_part_of_the_key() {
+        let table: &[(&str, &[u8], &str)] = &[
+            ("X-Forwarded-For", b"192.0.2.1", ""),
+            ("X-Real-IP", b"192.0.2.1", ""),
+            ("X-Forwarded-Proto", b"http", ""),
+            ("X-Forwarded-Proto", b"HTTPS", "x-forwarded-proto=HTTPS|"),
+            ("X-Forwarded-Protocol", b"http", ""),
+            ("X-Forwarded-Port", b"80", ""),
+            ("X-Forwarded-Port", b"8080", "x-forwarded-port=8080|"),
+            ("X-Forwarded-Host", b"a", ""),
+            ("X-Forwarded-Host", b"b", "x-forwarded-host=b|"),
+            ("X-Forwarded-Prefix", b"/p", "x-forwarded-prefix=/p|"),
+            ("X_Forwarded_Host", b"b", "x_forwarded_host=b|"),
+            ("Forwarded", b"for=1; host=b;proto=https, by=2", "forwarded=host=b|forwarded=proto=https|"),
+        ];
+        for (name, value, expected) in table {
+            let fields = [Header { name: "Host", value: b"a" }, Header { name, value }];
+            let found = key("%h", &request("a", "/", &fields));
+            assert_eq!(found.strip_prefix("f||a:80|"), Some(*expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn several_values_are_told_from_one() {
+        let mut seen = std::collections::HashMap::new();
+        for (a, b) in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0)] {
+            let mut fields = vec![Header { name: "A", value: b"" }; a];
+            fields.extend(vec![Header { name: "B", value: b"" }; b]);
+            let before = seen.insert(key("%{header:A}%{header:B}", &request("h", "/", &fields)), (a, b));
+            assert_eq!(before, None, "{a} {b}");
+        }
+    }
+
     #[test]
     fn no_two_requests_that_differ_share_a_key() {
         let mut seen = std::collections::HashMap::new();
         for host in ["a", "a.b", "ab", "b"] {
             for target in ["/", "/a", "/a?", "/a?b", "/?", "/?a", "/b", "/ab", "/a%3fb"] {
-                for frontend in ["", "f", "a"] {
-                    let request = CacheRequest { frontend, ..request(host, target, &[]) };
-                    let before = seen.insert(key("%h%r%q", &request), (host, target, frontend));
-                    assert_eq!(before, None, "{host} {target} {frontend}");
+                for (frontend, app) in [("", ""), ("f", ""), ("a", ""), ("", "f"), ("f", "one"), ("f", "two")] {
+                    let request = CacheRequest { frontend, app, ..request(host, target, &[]) };
+                    let before = seen.insert(key("%h%r%q", &request), (host, target, frontend, app));
+                    assert_eq!(before, None, "{host} {target} {frontend} {app}");
                 }
             }
         }

@@ -5,6 +5,7 @@ use super::freshness::LifetimeSource;
 use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
+use super::way;
 use std::time::{Duration, SystemTime};
 
 /// The reason why the cache takes no part in a request.
@@ -21,22 +22,10 @@ pub enum Bypass {
     /// The request has a field that backends act on and the key does not have: the response could be another one than
     /// the key tells.
     Unkeyed,
+    /// `Host` is written otherwise than the key has it: in capitals, with a point behind it or with the scheme's own port. The
+    /// backend gets it as it came.
+    Host,
 }
-
-/// Fields by which a client has a backend treat a request as another one.
-const OVERRIDES: [&str; 6] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-host",
-];
-
-/// Fields that only a proxy may set. Those of a peer that is not trusted are forwarded, so they are no ground for an object
-/// that others get.
-const FORWARDED: [&str; 5] =
-    ["x-forwarded-host", "x-forwarded-scheme", "x-forwarded-server", "x-forwarded-prefix", "x-host"];
 
 /// Whether the cache takes no part in a request.
 pub fn bypass(request: &CacheRequest<'_>, options: &Options) -> Option<Bypass> {
@@ -51,17 +40,14 @@ pub fn bypass(request: &CacheRequest<'_>, options: &Options) -> Option<Bypass> {
     }
     // Most heads have a dozen lines, so each is looked at once.
     for header in request.fields.0 {
-        let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(header.name));
         if header.name.eq_ignore_ascii_case("upgrade") {
             return Some(Bypass::Upgrade);
         }
-        if header.name.get(..1).is_some_and(|first| first.eq_ignore_ascii_case("x"))
-            && (is_one_of(&OVERRIDES) || (!request.is_trusted && is_one_of(&FORWARDED)))
-        {
+        if way::is_unkeyed(header.name, request.is_trusted) {
             return Some(Bypass::Unkeyed);
         }
     }
-    None
+    (!request.has_plain_host()).then_some(Bypass::Host)
 }
 
 /// What is done with a request.
@@ -94,6 +80,19 @@ pub enum Cause {
     Request,
     /// Fresh objects are not delivered (`cache.deliverActive`).
     Bypass,
+}
+
+impl Cause {
+    /// The name in `fwd`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Stale => "stale",
+            Self::Request => "request",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 /// Decides what is done with a request. `other_variants`: responses are stored for the key.
@@ -146,7 +145,7 @@ fn judge(object: &Object, client: &RequestDirectives, options: &Options, now: Sy
     }
     let staleness = freshness.staleness(now);
     let is_within = |limit: Option<u64>| limit.is_some_and(|limit| staleness <= Duration::from_secs(limit));
-    if is_within(client.max_stale) {
+    if is_within(client.max_stale) && options.may_be_shadow(staleness) && !object.is_purged() {
         return Decision::Stale;
     }
     if is_within(object.directives.stale_while_revalidate) {
@@ -186,15 +185,15 @@ pub fn may_replace_error(
     if limit.is_some_and(|limit| staleness <= Duration::from_secs(limit)) {
         return true;
     }
-    let is_within_ttl = options.default_shadow_ttl.is_zero() || staleness <= options.default_shadow_ttl;
-    failure == Failure::NoResponse && options.deliver_shadow && is_within_ttl
+    failure == Failure::NoResponse && options.deliver_shadow && options.may_be_shadow(staleness)
 }
 
 /// Whether requests get a stale object while another one refreshes it: `cache.lockOnUpdate` is off, and the response
 /// does not forbid it (x0d's shadow mode).
-pub fn may_serve_while_updating(object: &Object, options: &Options) -> bool {
+pub fn may_serve_while_updating(object: &Object, options: &Options, now: SystemTime) -> bool {
     !options.lock_on_update
         && options.deliver_shadow
+        && options.may_be_shadow(object.freshness.staleness(now))
         && !object.directives.forbids_stale()
         && object.freshness.source != LifetimeSource::Nothing
 }

@@ -45,6 +45,7 @@ pub mod storability;
 pub mod store;
 mod structured;
 pub mod vary;
+mod way;
 
 #[cfg(test)]
 mod tests;

@@ -21,8 +21,77 @@ const OVERHEAD: usize = 512;
 /// A body in chunks that are shared, not copied.
 #[derive(Clone, Debug, Default)]
 pub struct Body {
-    chunks: Arc<[Box<[u8]>]>,
+    chunks: Arc<BodyChunks>,
     len: u64,
+}
+
+#[derive(Debug, Default)]
+struct BodyChunks {
+    list: Box<[Box<[u8]>]>,
+    /// It is given back with the last response that the body is sent in.
+    _lease: BodyLease,
+}
+
+/// The memory of all bodies: those that are filled, those that are stored, and those that have left the store and are still
+/// being sent.
+#[derive(Debug)]
+pub struct BodyBudget {
+    used: AtomicU64,
+    limit: u64,
+}
+
+impl BodyBudget {
+    /// A budget of this many bytes.
+    pub fn new(limit: u64) -> Self {
+        Self { used: AtomicU64::new(0), limit }
+    }
+
+    /// The bytes that may be in use.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The bytes in use.
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), BodyFault> {
+        if self.used.fetch_add(bytes, Relaxed).saturating_add(bytes) <= self.limit {
+            return Ok(());
+        }
+        self.used.fetch_sub(bytes, Relaxed);
+        Err(BodyFault::NoRoom)
+    }
+}
+
+/// Bytes that one body takes of a budget.
+#[derive(Debug, Default)]
+struct BodyLease {
+    budget: Option<Arc<BodyBudget>>,
+    bytes: u64,
+}
+
+impl BodyLease {
+    fn grow(&mut self, bytes: u64) -> Result<(), BodyFault> {
+        self.budget.as_ref().map_or(Ok(()), |budget| budget.take(bytes))?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    fn shrink_to(&mut self, bytes: u64) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        if let Some(budget) = &self.budget {
+            budget.used.fetch_sub(surplus, Relaxed);
+        }
+        self.bytes -= surplus;
+    }
+}
+
+impl Drop for BodyLease {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
 }
 
 impl Body {
@@ -39,7 +108,7 @@ impl Body {
     /// The bytes at these places, as slices for one `writev`.
     pub fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
         let mut start = 0_u64;
-        self.chunks.iter().filter_map(move |chunk| {
+        self.chunks.list.iter().filter_map(move |chunk| {
             let len = chunk.len() as u64;
             let from = range.start.clamp(start, start + len) - start;
             let to = range.end.clamp(start, start + len) - start;
@@ -58,6 +127,8 @@ pub enum BodyFault {
     TooLarge,
     /// It was cut short, or does not have the length that was stated.
     Incomplete,
+    /// The memory of all bodies is in use ([`BodyBudget`]).
+    NoRoom,
 }
 
 /// Collects a body while it is forwarded.
@@ -68,6 +139,7 @@ pub struct BodyBuilder {
     len: u64,
     limit: u64,
     stated: Option<u64>,
+    lease: BodyLease,
 }
 
 impl BodyBuilder {
@@ -77,7 +149,7 @@ impl BodyBuilder {
         if stated.is_some_and(|stated| stated > limit) {
             return Err(BodyFault::TooLarge);
         }
-        Ok(Self { chunks: Vec::new(), tail: Vec::new(), len: 0, limit, stated })
+        Ok(Self { chunks: Vec::new(), tail: Vec::new(), len: 0, limit, stated, lease: BodyLease::default() })
     }
 
     /// Adds bytes.
@@ -92,7 +164,9 @@ impl BodyBuilder {
         while !bytes.is_empty() {
             if self.tail.capacity() == 0 {
                 let rest = self.stated.map_or(CHUNK as u64, |stated| stated - (self.len - bytes.len() as u64));
-                self.tail.reserve_exact(usize::try_from(rest).unwrap_or(CHUNK).clamp(1, CHUNK));
+                let capacity = usize::try_from(rest).unwrap_or(CHUNK).clamp(1, CHUNK);
+                self.lease.grow(capacity as u64)?;
+                self.tail.reserve_exact(capacity);
             }
             let len = bytes.len().min(self.tail.capacity() - self.tail.len());
             self.tail.extend_from_slice(bytes.prefix(len));
@@ -104,20 +178,11 @@ impl BodyBuilder {
         Ok(())
     }
 
-    /// Collects at most so many bytes, if that is less.
-    pub fn limit_to(&mut self, limit: u64) -> Result<(), BodyFault> {
+    /// Collects at most so many bytes, if that is less, and takes them of a budget. Nothing is collected yet.
+    pub fn limit_to(&mut self, limit: u64, budget: &Arc<BodyBudget>) -> Result<(), BodyFault> {
         self.limit = self.limit.min(limit);
+        self.lease.budget = Some(Arc::clone(budget));
         if self.stated.is_some_and(|stated| stated > limit) { Err(BodyFault::TooLarge) } else { Ok(()) }
-    }
-
-    /// The bytes that are collected yet.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there are none yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// The body, once its end has come in an orderly way.
@@ -128,7 +193,8 @@ impl BodyBuilder {
         if !self.tail.is_empty() {
             self.chunks.push(self.tail.into_boxed_slice());
         }
-        Ok(Body { chunks: self.chunks.into(), len: self.len })
+        self.lease.shrink_to(self.len);
+        Ok(Body { chunks: Arc::new(BodyChunks { list: self.chunks.into(), _lease: self.lease }), len: self.len })
     }
 }
 
@@ -219,13 +285,19 @@ impl Object {
     pub fn size(&self) -> u64 {
         let tags: usize = self.tags.iter().map(|tag| 16 + tag.len()).sum();
         let origin = self.origin.host.len() + self.origin.target.len();
-        let head = self.fields.len() + self.not_modified_fields.len() + self.variant.size();
-        self.body.len() + (OVERHEAD + tags + origin + head) as u64
+        let etag = self.etag.as_ref().map_or(0, |etag| etag.as_bytes().len());
+        let head = self.phrase.len() + self.fields.len() + self.not_modified_fields.len() + etag;
+        self.body.len() + (OVERHEAD + tags + origin + head + self.directives.size() + self.variant.size()) as u64
     }
 
     /// Whether it may be reused without validation as far as its age is concerned. A soft purge ends that.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
-        self.freshness.is_fresh(now) && !self.is_purged.load(Relaxed)
+        self.freshness.is_fresh(now) && !self.is_purged()
+    }
+
+    /// Whether a soft purge has made it stale.
+    pub fn is_purged(&self) -> bool {
+        self.is_purged.load(Relaxed)
     }
 
     /// Whether a backend can be asked if it has changed.

@@ -36,6 +36,13 @@ pub struct Options {
     pub obey_clients: bool,
 }
 
+impl Options {
+    /// Whether an object may be served so long behind its lifetime, where the response does not say so itself.
+    pub(super) fn may_be_shadow(&self, staleness: Duration) -> bool {
+        self.default_shadow_ttl.is_zero() || staleness <= self.default_shadow_ttl
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

@@ -6,8 +6,6 @@ use std::sync::Arc;
 /// The objects that a purge takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// All variants of one key.
-    Key(Arc<[u8]>),
     /// All of a host.
     Host(Box<[u8]>),
     /// All of a host whose request target begins with this.
@@ -41,10 +39,9 @@ pub enum PurgeMode {
 
 impl Selector {
     /// Whether an object is one of them.
-    pub fn has(&self, key: &[u8], object: &Object) -> bool {
+    pub fn has(&self, object: &Object) -> bool {
         let origin = &object.origin;
         match self {
-            Self::Key(wanted) => **wanted == *key,
             Self::Host(host) => origin.host == *host,
             Self::Prefix { host, prefix } => origin.host == *host && origin.target.starts_with(prefix),
             Self::Tag { frontend, tag } => {

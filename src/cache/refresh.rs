@@ -1,5 +1,7 @@
 //! Validation: a backend is asked whether a stored response is still good (RFC 9111 section 4.3).
 
+use super::conditional::CONDITIONS;
+use super::directives::RequestDirectives;
 use super::fields::{Fields, put};
 use super::key::CacheRequest;
 use super::object::Object;
@@ -15,6 +17,21 @@ const MOST_LINES: usize = 1024;
 /// Whether a request may fill or refresh the cache: a GET of the whole.
 pub fn fills(request: &CacheRequest<'_>) -> bool {
     request.method == b"GET" && !request.fields.has("range")
+}
+
+/// Whether the response to a request may be one about the client's conditions.
+pub fn has_conditions(request: &CacheRequest<'_>) -> bool {
+    CONDITIONS.iter().any(|name| request.fields.has(name))
+}
+
+/// Whether others may wait for the response to a request that fills: nothing in it keeps the response from being stored.
+pub fn may_lead(request: &CacheRequest<'_>, options: &Options) -> bool {
+    !(request.is_personal() || (options.obey_clients && RequestDirectives::read(request.fields).no_store))
+}
+
+/// Whether a status says what is at a target, to all who ask for it.
+pub const fn is_of_target(status: u16) -> bool {
+    matches!(status, 200 | 203 | 300..=303 | 305..=399 | 404 | 410)
 }
 
 /// Writes the conditions by which a backend tells whether an object is still good.

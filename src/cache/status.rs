@@ -4,6 +4,7 @@
 use super::fields::put_number;
 use super::lookup::Cause;
 use super::storability::Refusal;
+use crate::base::counters::Counter;
 use std::time::{Duration, SystemTime};
 
 use super::object::Object;
@@ -42,22 +43,38 @@ pub struct Served {
     pub is_shadow: bool,
     /// The status of a backend that was asked: 304 where the object was validated, or the error.
     pub backend_status: Option<u16>,
+    /// Why the request would have been forwarded, if it had not waited for another one's response.
+    pub waited: Option<Cause>,
     /// The number of this reuse.
     pub hits: u64,
 }
 
 impl Served {
+    /// What such a response counts as.
+    pub fn counter(&self) -> Counter {
+        match (self.state, self.backend_status) {
+            (State::Hit, _) => Counter::CacheHits,
+            (_, Some(304)) => Counter::CacheValidations,
+            _ => Counter::CacheStale,
+        }
+    }
+
     /// Writes the fields.
     pub fn put(&self, object: &Object, now: SystemTime, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Age: ");
         put_number(out, object.freshness.age(now).as_secs());
         out.extend_from_slice(b"\r\nCache-Status: sluice; ");
-        match self.backend_status {
-            Some(status) => {
+        match (self.backend_status, self.waited) {
+            (Some(status), _) => {
                 out.extend_from_slice(b"fwd=stale; fwd-status=");
                 put_number(out, u64::from(status));
             }
-            None => out.extend_from_slice(b"hit"),
+            (None, Some(cause)) => {
+                out.extend_from_slice(b"fwd=");
+                out.extend_from_slice(cause.name().as_bytes());
+                out.extend_from_slice(b"; collapsed");
+            }
+            (None, None) => out.extend_from_slice(b"hit"),
         }
         out.extend_from_slice(b"; ttl=");
         match (object.freshness.remaining(now), object.freshness.staleness(now)) {
@@ -83,39 +100,21 @@ impl Served {
 pub struct Forwarded {
     /// Why the request was forwarded.
     pub cause: Cause,
-    /// The status of the backend's response, where the client gets another one.
-    pub backend_status: Option<u16>,
     /// Whether the response is stored, or the reason why it is not.
     pub stored: Result<(), Refusal>,
-    /// The request waited for another one's fill.
-    pub is_collapsed: bool,
 }
 
 impl Forwarded {
     /// Writes the fields.
     pub fn put(&self, out: &mut Vec<u8>) {
-        let fwd = match self.cause {
-            Cause::UriMiss => "uri-miss",
-            Cause::VaryMiss => "vary-miss",
-            Cause::Stale => "stale",
-            Cause::Request => "request",
-            Cause::Bypass => "bypass",
-        };
         out.extend_from_slice(b"Cache-Status: sluice; fwd=");
-        out.extend_from_slice(fwd.as_bytes());
-        if let Some(status) = self.backend_status {
-            out.extend_from_slice(b"; fwd-status=");
-            put_number(out, u64::from(status));
-        }
+        out.extend_from_slice(self.cause.name().as_bytes());
         match self.stored {
             Ok(()) => out.extend_from_slice(b"; stored"),
             Err(refusal) => {
                 out.extend_from_slice(b"; detail=");
                 out.extend_from_slice(refusal.name().as_bytes());
             }
-        }
-        if self.is_collapsed {
-            out.extend_from_slice(b"; collapsed");
         }
         let state = if matches!(self.cause, Cause::Stale) { State::Stale } else { State::Miss };
         out.extend_from_slice(b"\r\nX-Cache-Lookup: ");

@@ -5,11 +5,12 @@ use super::fields::{Fields, put};
 use super::freshness::{Freshness, LifetimeSource, Times, is_heuristically_cacheable};
 use super::key::CacheRequest;
 use super::lookup;
-use super::object::{self, Body, BodyBuilder, BodyFault, ETag, Object, Origin};
+use super::object::{self, Body, BodyBudget, BodyBuilder, BodyFault, ETag, Object, Origin};
 use super::options::Options;
-use super::vary::Variant;
+use super::vary::{Variant, VaryFault};
 use crate::wire::body::BodyLength;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// The most tags of one object; more are ignored.
 const MOST_TAGS: usize = 64;
@@ -34,12 +35,14 @@ pub struct CacheResponse<'a> {
 pub enum Refusal {
     /// The request is none that the cache takes part in, or is HEAD.
     Request,
-    /// `no-store` of the response, or of the request where it is obeyed.
+    /// `no-store` of the response.
     NoStore,
     /// `private`.
     Private,
-    /// The request has `Authorization`, and the response does not allow for that.
+    /// The request has `Authorization`, or its client a certificate, and the response does not allow for that.
     Authorization,
+    /// `no-store` of the request, where it is obeyed.
+    RequestNoStore,
     /// The response has `Set-Cookie`.
     SetCookie,
     /// The status is not final, is a part or a 304, or is one that has to be understood and is not.
@@ -48,8 +51,10 @@ pub enum Refusal {
     NotCacheable,
     /// It could never be reused: it is stale at once and cannot be validated.
     Useless,
-    /// `Vary: *`, or a selection that is too large.
+    /// `Vary: *`, or more fields than may be.
     Vary,
+    /// The fields of the request that `Vary` names are too long.
+    LongSelection,
     /// The end of the body is known by the end of the connection alone, so a body cut short looks whole.
     Framing,
     /// The body is larger than an object may be.
@@ -57,6 +62,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether it is the request's doing: it says nothing about the responses to others.
+    pub const fn is_of_request(self) -> bool {
+        matches!(self, Self::Request | Self::Authorization | Self::RequestNoStore | Self::LongSelection)
+    }
+
     /// The name, for `Cache-Status` and the log.
     pub const fn name(self) -> &'static str {
         match self {
@@ -64,11 +74,13 @@ impl Refusal {
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Authorization => "authorization",
+            Self::RequestNoStore => "request-no-store",
             Self::SetCookie => "set-cookie",
             Self::Status => "status",
             Self::NotCacheable => "not-cacheable",
             Self::Useless => "useless",
             Self::Vary => "vary",
+            Self::LongSelection => "long-selection",
             Self::Framing => "framing",
             Self::TooLarge => "too-large",
         }
@@ -90,8 +102,8 @@ struct Head {
     fields: Vec<u8>,
     not_modified_fields: Vec<u8>,
     etag: Option<ETag>,
-    last_modified: Option<std::time::SystemTime>,
-    date: std::time::SystemTime,
+    last_modified: Option<SystemTime>,
+    date: SystemTime,
     directives: ResponseDirectives,
     freshness: Freshness,
     variant: Variant,
@@ -111,7 +123,10 @@ pub fn admit(
     let fields = response.fields;
     let directives = ResponseDirectives::read(fields);
     check(request, response, &directives, options)?;
-    let variant = Variant::of(fields, request.fields).map_err(|_| Refusal::Vary)?;
+    let variant = Variant::of(fields, request.fields).map_err(|fault| match fault {
+        VaryFault::Any | VaryFault::TooMuch => Refusal::Vary,
+        VaryFault::LongRequest => Refusal::LongSelection,
+    })?;
     let freshness = Freshness::of(response.status, fields, &directives, response.times, options);
     let etag = fields.only("etag").and_then(ETag::parse);
     let last_modified = fields.date("last-modified");
@@ -170,14 +185,14 @@ fn check(
     if directives.no_store && !directives.must_understand {
         return Err(Refusal::NoStore);
     }
-    if options.obey_clients && RequestDirectives::read(request.fields).no_store {
-        return Err(Refusal::NoStore);
-    }
     if directives.private.is_whole() {
         return Err(Refusal::Private);
     }
+    if options.obey_clients && RequestDirectives::read(request.fields).no_store {
+        return Err(Refusal::RequestNoStore);
+    }
     let allows_authorization = directives.public || directives.must_revalidate || directives.s_maxage.is_some();
-    if request.fields.has("authorization") && !allows_authorization {
+    if request.is_personal() && !allows_authorization {
         return Err(Refusal::Authorization);
     }
     let has_cookie = fields.has("set-cookie") || fields.has("set-cookie2");
@@ -231,9 +246,14 @@ impl PendingObject {
         self.body.push(bytes)
     }
 
-    /// Stores at most so many bytes of body, if that is less than the options say.
-    pub fn limit_to(&mut self, bytes: u64) -> Result<(), BodyFault> {
-        self.body.limit_to(bytes)
+    /// Stores at most so many bytes of body, if that is less than the options say, and takes them of a budget.
+    pub fn limit_to(&mut self, bytes: u64, budget: &Arc<BodyBudget>) -> Result<(), BodyFault> {
+        self.body.limit_to(bytes, budget)
+    }
+
+    /// Whether the object may be reused without validation at some time.
+    pub fn can_be_fresh(&self, now: SystemTime) -> bool {
+        self.head.freshness.is_fresh(now) && !self.head.directives.no_cache.is_whole()
     }
 
     /// The object, once the end of its body has come in an orderly way.

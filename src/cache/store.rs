@@ -3,14 +3,14 @@
 //! A hit takes no lock of this room: the map is `quick_cache`, whose shards are read under a shared lock for the time of
 //! one probe. Everything that writes takes one mutex, and each of its requests came from a backend.
 
-use super::fields::Fields;
 use super::fill::SharedFills;
-use super::object::Object;
+use super::object::{BodyBudget, Object};
 use super::options::Options;
 use super::purge::{PurgeMode, Selector};
-use super::quota::Quota;
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use super::quota::{self, Quota};
+use super::vary::RequestValues;
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -31,6 +31,9 @@ const LEAST_SHARD: u64 = 32 << 20;
 /// The most shards.
 const MOST_SHARDS: u64 = 64;
 
+/// The quotas that are kept even where their frontends have no objects.
+const LEAST_QUOTAS: usize = 64;
+
 /// The size of an object on average, for the size of the map at the start.
 const TYPICAL_OBJECT: u64 = 64 << 10;
 
@@ -46,11 +49,25 @@ impl Weighter<Arc<[u8]>, Variants> for BySize {
     }
 }
 
+/// Takes the charges of what leaves, and drops it once the shard is unlocked.
+#[derive(Clone, Debug, Default)]
+struct OnLeave;
+
+impl Lifecycle<Arc<[u8]>, Variants> for OnLeave {
+    type RequestState = Vec<(Arc<[u8]>, Variants)>;
+
+    fn on_evict(&self, left: &mut Self::RequestState, key: Arc<[u8]>, variants: Variants) {
+        quota::leave_all(&variants);
+        left.push((key, variants));
+    }
+}
+
 /// The store.
 #[derive(Debug)]
 pub struct Store {
-    cache: Cache<Arc<[u8]>, Variants, BySize>,
+    cache: Cache<Arc<[u8]>, Variants, BySize, DefaultHashBuilder, OnLeave>,
     largest: u64,
+    budget: Arc<BodyBudget>,
     fills: Arc<SharedFills>,
     /// Counts purges and invalidations.
     epoch: AtomicU64,
@@ -62,6 +79,8 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Writes {
     quotas: HashMap<Arc<str>, Arc<Quota>>,
+    /// With so many quotas those of frontends without objects are dropped.
+    most_quotas: usize,
     purges: VecDeque<(u64, Selector)>,
     /// The epoch of the newest purge that is no longer remembered.
     forgotten: u64,
@@ -87,6 +106,8 @@ pub enum InsertError {
     TooLarge,
     /// It was purged or made invalid while it was filled.
     Purged,
+    /// The store has put it out at once.
+    Evicted,
 }
 
 impl Store {
@@ -102,11 +123,12 @@ impl Store {
         let hasher = DefaultHashBuilder::default();
         // Both numbers are given, and the builder asks for nothing else.
         let cache = match builder.build() {
-            Ok(options) => Cache::with_options(options, BySize, hasher.clone(), DefaultLifecycle::default()),
-            Err(_) => Cache::with_weighter(16, bytes, BySize),
+            Ok(options) => Cache::with_options(options, BySize, hasher.clone(), OnLeave),
+            Err(_) => Cache::with(16, bytes, BySize, hasher.clone(), OnLeave),
         };
         Self {
             largest: cache.shard_capacity() / 4,
+            budget: Arc::new(BodyBudget::new(cache.capacity() / 4 * 5)),
             fills: Arc::default(),
             cache,
             epoch: AtomicU64::new(1),
@@ -124,6 +146,22 @@ impl Store {
     /// The bytes in use.
     pub fn bytes(&self) -> u64 {
         self.cache.weight()
+    }
+
+    /// The memory of all bodies, those included that are filled and those that left the store and are still being sent: at
+    /// most a quarter more than the store's.
+    pub fn budget(&self) -> &Arc<BodyBudget> {
+        &self.budget
+    }
+
+    /// The memory that the cache takes, roughly, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.bytes().max(self.budget.used())
+    }
+
+    /// The most memory that it takes.
+    pub fn most_memory(&self) -> u64 {
+        self.budget.limit()
     }
 
     /// The bytes that may be in use.
@@ -147,7 +185,7 @@ impl Store {
     }
 
     /// Looks a key up. Of several variants that the request selects the newest counts (RFC 9111 section 4).
-    pub fn get(&self, key: &[u8], request: Fields<'_>) -> Found {
+    pub fn get(&self, key: &[u8], request: &mut RequestValues<'_>) -> Found {
         let Some(variants) = self.cache.get(key) else { return Found::default() };
         let object = variants.iter().rev().find(|object| object.variant.is_selected_by(request)).cloned();
         let other = if object.is_none() { variants.last().cloned() } else { None };
@@ -178,32 +216,51 @@ impl Store {
         }
         let key: Arc<[u8]> = key.into();
         let quota = writes.quota(&object.origin.frontend);
-        // What is replaced gives its bytes back before others have to leave.
-        let before = self.cache.peek(&key);
-        let others = before.iter().flat_map(|variants| variants.iter());
-        let mut variants: Vec<_> = others.filter(|known| known.variant != object.variant).cloned().collect();
-        let surplus = (variants.len() + 1).saturating_sub(MOST_VARIANTS);
-        variants.drain(..surplus);
-        drop(before);
         let charge = quota.charge(&key, size);
         object.charge = Some(Arc::clone(&charge));
         let object = Arc::new(object);
+        let before = self.cache.peek(&key);
+        let others = before.iter().flat_map(|variants| variants.iter());
+        let mut variants: Vec<_> = others.filter(|known| known.variant != object.variant).cloned().collect();
+        drop(before);
         variants.push(Arc::clone(&object));
-        self.cache.insert(key, variants.into());
-        while options.max_bytes > 0 && quota.used() > options.max_bytes {
-            match quota.take_oldest() {
-                Some((key, oldest)) if !Arc::ptr_eq(&oldest, &charge) => {
-                    let is_oldest =
-                        |known: &Arc<Object>| known.charge.as_ref().is_some_and(|c| Arc::ptr_eq(c, &oldest));
-                    self.remove(&key, is_oldest);
-                }
-                _ => break,
-            }
+        self.drop_surplus(&key, &mut variants);
+        self.put(Arc::clone(&key), variants);
+        while options.max_bytes > 0
+            && quota.used() > options.max_bytes
+            && let Some((key, oldest)) = quota.take_oldest(&charge)
+        {
+            self.remove(&key, |known| known.charge.as_ref().is_some_and(|charge| Arc::ptr_eq(charge, &oldest)));
         }
-        Ok(object)
+        let stored = self.cache.peek(&key);
+        let has_stayed = stored.is_some_and(|variants| variants.iter().any(|known| Arc::ptr_eq(known, &object)));
+        if has_stayed { Ok(object) } else { Err(InsertError::Evicted) }
     }
 
-    /// The bytes that a frontend's objects take, those included that left the store and are still being sent.
+    /// Drops the oldest variants of a key beyond what one key may have: it must not fill a shard and empty it by that.
+    fn drop_surplus(&self, key: &[u8], variants: &mut Vec<Arc<Object>>) {
+        let mut size = key.len() as u64;
+        let is_within = |object: &&Arc<Object>| {
+            size += object.size();
+            size <= self.largest
+        };
+        let kept = variants.iter().rev().take(MOST_VARIANTS).take_while(is_within).count();
+        variants.drain(..variants.len() - kept);
+    }
+
+    /// Puts a list of variants in the place of the one of its key.
+    fn put(&self, key: Arc<[u8]>, variants: Vec<Arc<Object>>) {
+        quota::enter_all(&variants);
+        self.cache.insert(key, variants.into());
+    }
+
+    /// Takes all variants of a key out. Whether there were any.
+    fn take_out(&self, key: &[u8]) -> bool {
+        let removed = self.cache.remove(key);
+        removed.inspect(|(_, variants)| quota::leave_all(variants)).is_some()
+    }
+
+    /// The bytes that a frontend's objects take in the store.
     pub fn bytes_of(&self, frontend: &str) -> u64 {
         self.writes().quotas.get(frontend).map_or(0, |quota| quota.used())
     }
@@ -211,11 +268,25 @@ impl Store {
     /// Drops all variants of a key, and keeps the fills of it that are under way from being stored: the target was
     /// changed (RFC 9111 section 4.4). Whether there was one.
     pub fn invalidate(&self, key: &[u8]) -> bool {
-        if let Some(cell) = self.cell(key) {
-            cell.store(self.epoch.fetch_add(1, SeqCst) + 1, SeqCst);
-        }
+        self.keep_fills_out(key);
         let _writes = self.writes();
-        self.cache.remove(key).is_some()
+        self.take_out(key)
+    }
+
+    /// Makes all variants of a key stale at once, and keeps the fills of it that are under way from being stored. Whether there
+    /// was one.
+    pub fn make_stale(&self, key: &[u8]) -> bool {
+        self.keep_fills_out(key);
+        let _writes = self.writes();
+        let variants = self.cache.peek(key);
+        variants.inspect(|variants| variants.iter().for_each(|object| object.soft_purge())).is_some()
+    }
+
+    /// What a request of a client can do, however often, leaves a mark of its key alone.
+    fn keep_fills_out(&self, key: &[u8]) {
+        if let Some(cell) = self.cell(key) {
+            cell.fetch_max(self.epoch.fetch_add(1, SeqCst) + 1, SeqCst);
+        }
     }
 
     /// Drops one object, if it is still stored.
@@ -224,13 +295,10 @@ impl Store {
         self.remove(key, |known| Arc::ptr_eq(known, object));
     }
 
-    /// Purges objects and returns their number. All but [`Selector::Key`] walk through the store, a read lock of one shard
-    /// at a time, so this is for an administrator and not for the request path.
+    /// Purges objects and returns their number. It walks through the store, a read lock of one shard at a time, so this is for
+    /// an administrator and not for the request path.
     pub fn purge(&self, selector: &Selector, mode: PurgeMode) -> usize {
         self.writes().remember(self.epoch.fetch_add(1, SeqCst) + 1, selector);
-        if let Selector::Key(key) = selector {
-            return self.purge_key(key, selector, mode);
-        }
         self.cache.iter().map(|(key, _)| self.purge_key(&key, selector, mode)).sum()
     }
 
@@ -239,11 +307,11 @@ impl Store {
             PurgeMode::Soft => {
                 let variants = self.cache.peek(key);
                 let objects = variants.iter().flat_map(|variants| variants.iter());
-                objects.filter(|object| selector.has(key, object)).map(|object| object.soft_purge()).count()
+                objects.filter(|object| selector.has(object)).map(|object| object.soft_purge()).count()
             }
             PurgeMode::Hard => {
                 let _writes = self.writes();
-                self.remove(key, |object| selector.has(key, object))
+                self.remove(key, |object| selector.has(object))
             }
         }
     }
@@ -255,8 +323,8 @@ impl Store {
         let removed = before.len() - after.len();
         match (removed, after.is_empty()) {
             (0, _) => {}
-            (_, true) => drop(self.cache.remove(key)),
-            (_, false) => self.cache.insert(key.into(), after.into()),
+            (_, true) => drop(self.take_out(key)),
+            (_, false) => self.put(key.into(), after),
         }
         removed
     }
@@ -264,7 +332,7 @@ impl Store {
     fn was_purged(&self, writes: &Writes, key: &[u8], object: &Object, ticket: Ticket) -> bool {
         let is_invalid = self.cell(key).is_some_and(|cell| cell.load(SeqCst) > ticket.0);
         let mut later = writes.purges.iter().filter(|(epoch, _)| *epoch > ticket.0);
-        is_invalid || writes.forgotten > ticket.0 || later.any(|(_, selector)| selector.has(key, object))
+        is_invalid || writes.forgotten > ticket.0 || later.any(|(_, selector)| selector.has(object))
     }
 
     fn cell(&self, key: &[u8]) -> Option<&AtomicU64> {
@@ -279,6 +347,10 @@ impl Store {
 
 impl Writes {
     fn quota(&mut self, frontend: &Arc<str>) -> Arc<Quota> {
+        if self.quotas.len() >= self.most_quotas {
+            self.quotas.retain(|_, quota| !quota.is_idle());
+            self.most_quotas = 2 * self.quotas.len().max(LEAST_QUOTAS);
+        }
         Arc::clone(self.quotas.entry(Arc::clone(frontend)).or_default())
     }
 

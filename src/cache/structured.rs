@@ -3,6 +3,9 @@
 use super::fields::split_at_byte;
 use crate::base::slice_ext::SliceExt;
 
+/// The most members that a dictionary may have.
+const MOST_MEMBERS: usize = 64;
+
 /// The value of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
@@ -31,6 +34,10 @@ pub(super) fn dictionary(mut rest: &[u8]) -> Option<Vec<(&[u8], Value<'_>)>> {
             _ => Value::Boolean(true),
         };
         parameters(&mut rest)?;
+        // Each is compared with all others.
+        if members.len() == MOST_MEMBERS {
+            return None;
+        }
         // Of two members of one name the last counts.
         members.retain(|(known, _)| *known != name);
         members.push((name, value));
@@ -151,5 +158,8 @@ mod tests {
         for text in bad {
             assert_eq!(read(text), None, "{text:?}");
         }
+        let members = |count: usize| (0..count).map(|number| format!("a{number}")).collect::<Vec<_>>().join(",");
+        assert_eq!(dictionary(members(64).as_bytes()).map(|members| members.len()), Some(64));
+        assert_eq!(dictionary(members(65).as_bytes()), None);
     }
 }

@@ -5,7 +5,7 @@ use super::fields::{Fields, list};
 /// The most fields that a response may vary by. One that names more is not stored.
 pub const MOST_FIELDS: usize = 16;
 
-/// The most bytes of a request's selecting fields. A response to one that has more is not stored.
+/// The most bytes of a request's selecting fields. A request that has more selects nothing, and its response is not stored.
 pub const MOST_BYTES: usize = 2048;
 
 /// The selecting fields of a stored response, with the values that the request had.
@@ -22,8 +22,10 @@ type SelectingField = (Box<str>, Option<Box<[u8]>>);
 pub enum VaryFault {
     /// `Vary: *`: nothing that the cache knows selects the response.
     Any,
-    /// More fields than [`MOST_FIELDS`], more bytes than [`MOST_BYTES`], or a name that is no text.
+    /// More fields than [`MOST_FIELDS`], or a name that is no text.
     TooMuch,
+    /// The request has more than [`MOST_BYTES`] in these fields.
+    LongRequest,
 }
 
 impl Variant {
@@ -43,33 +45,41 @@ impl Variant {
             }
         }
         names.sort_unstable();
-        let fields: Box<[_]> = names.into_iter().map(|name| (normalised(request, &name), name)).map(swap).collect();
-        let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len())).sum();
-        if bytes > MOST_BYTES { Err(VaryFault::TooMuch) } else { Ok(Self { fields }) }
+        let mut fields = Vec::with_capacity(names.len());
+        let mut bytes = 0;
+        for name in names {
+            let value = match Value::of(request, &name) {
+                Value::Absent => None,
+                Value::TooLong => return Err(VaryFault::LongRequest),
+                Value::Is(value) => Some(value),
+            };
+            bytes += name.len() + value.as_ref().map_or(0, |value| value.len());
+            fields.push((name, value));
+        }
+        if bytes > MOST_BYTES { Err(VaryFault::LongRequest) } else { Ok(Self { fields: fields.into() }) }
     }
 
     /// Whether a request selects this variant.
-    pub fn is_selected_by(&self, request: Fields<'_>) -> bool {
-        self.fields.iter().all(|(name, value)| match value {
-            None => !request.has(name),
-            // Mostly the bytes are equal, and there is nothing to normalise.
-            Some(value) => request.only(name) == Some(value) || normalised(request, name).as_deref() == Some(value),
-        })
+    pub fn is_selected_by(&self, request: &mut RequestValues<'_>) -> bool {
+        self.fields.iter().all(|(name, value)| request.has(name, value.as_deref()))
     }
 
-    /// Writes the part of a key that tells requests of this kind of variant apart, for the collapse of fills.
-    pub fn write_selection(&self, request: Fields<'_>, out: &mut Vec<u8>) {
+    /// Writes the part of a key that tells requests of this kind of variant apart, for the collapse of fills. Whether the
+    /// request can select one at all.
+    pub fn write_selection(&self, request: &mut RequestValues<'_>, out: &mut Vec<u8>) -> bool {
         for (name, _) in &self.fields {
             out.extend_from_slice(name.as_bytes());
-            match normalised(request, name) {
-                Some(value) => {
+            match request.value(name) {
+                Value::Is(value) => {
                     out.push(b'=');
-                    out.extend_from_slice(&value);
+                    out.extend_from_slice(value);
                 }
-                None => out.push(b'-'),
+                Value::Absent => out.push(b'-'),
+                Value::TooLong => return false,
             }
             out.push(0);
         }
+        true
     }
 
     /// The memory that it takes, in bytes.
@@ -78,24 +88,104 @@ impl Variant {
     }
 }
 
-fn swap<A, B>((a, b): (A, B)) -> (B, A) {
-    (b, a)
+/// The values by which one request selects variants. Each is normalised once, however many variants it is compared with.
+#[derive(Debug)]
+pub struct RequestValues<'a> {
+    fields: Fields<'a>,
+    known: Vec<(Box<str>, Value)>,
 }
 
-/// The value of a field in one form: the lines joined, without white space around the members. In fields of content
-/// negotiation case, order and repetition have no meaning, so they get one form too.
-fn normalised(request: Fields<'_>, name: &str) -> Option<Box<[u8]>> {
-    if !request.has(name) {
-        return None;
+/// A field of a request, in one form.
+#[derive(Debug)]
+enum Value {
+    Absent,
+    /// Longer than [`MOST_BYTES`]: it is not looked at.
+    TooLong,
+    Is(Box<[u8]>),
+}
+
+impl<'a> RequestValues<'a> {
+    /// Those of a request with these fields. Nothing is normalised yet.
+    pub fn of(fields: Fields<'a>) -> Self {
+        Self { fields, known: Vec::new() }
     }
-    let mut members: Vec<Vec<u8>> = request.values(name).flat_map(list).map(<[u8]>::to_vec).collect();
-    if matches!(name, "accept" | "accept-charset" | "accept-encoding" | "accept-language") {
-        for member in &mut members {
-            member.make_ascii_lowercase();
-            member.retain(|byte| !matches!(byte, b' ' | b'\t'));
+
+    /// Whether the field has this normalised value, or is absent.
+    fn has(&mut self, name: &str, wanted: Option<&[u8]>) -> bool {
+        match wanted {
+            None => !self.fields.has(name),
+            // Mostly the bytes are equal, and there is nothing to normalise.
+            Some(wanted) if self.fields.only(name) == Some(wanted) => true,
+            Some(wanted) => matches!(self.value(name), Value::Is(value) if **value == *wanted),
         }
-        members.sort_unstable();
-        members.dedup();
     }
-    Some(members.join(&b", "[..]).into())
+
+    fn value(&mut self, name: &str) -> &Value {
+        let known = self.known.iter().position(|(known, _)| **known == *name);
+        let place = known.unwrap_or_else(|| {
+            self.known.push((name.into(), Value::of(self.fields, name)));
+            self.known.len() - 1
+        });
+        self.known.get(place).map_or(&Value::Absent, |(_, value)| value)
+    }
+}
+
+impl Value {
+    /// The value of a field in one form. Only in fields of content negotiation is it known what has no meaning: case and white
+    /// space, repetition and order; but of two languages with one quality the first is preferred by many servers. The value of
+    /// any other field is taken as it came, several lines joined as one list (RFC 9110 section 5.3): a backend may see a
+    /// difference where a list has none.
+    fn of(request: Fields<'_>, name: &str) -> Self {
+        if !request.has(name) {
+            return Self::Absent;
+        }
+        let bytes: usize = request.values(name).map(<[u8]>::len).sum();
+        if bytes > MOST_BYTES {
+            return Self::TooLong;
+        }
+        let members = || request.values(name).flat_map(list).map(negotiated);
+        let value = match name {
+            "accept" | "accept-charset" | "accept-encoding" => {
+                let mut members: Vec<_> = members().collect();
+                members.sort_unstable();
+                members.dedup();
+                members.join(&b", "[..])
+            }
+            "accept-language" => {
+                let mut members: Vec<_> = members().collect();
+                members.sort_by_key(|member| std::cmp::Reverse(quality(member)));
+                members.join(&b", "[..])
+            }
+            _ => request.values(name).map(<[u8]>::trim_ascii).collect::<Vec<_>>().join(&b", "[..]),
+        };
+        Self::Is(value.into())
+    }
+}
+
+/// A member of a field of content negotiation in small letters, without white space; as it is where it has a quoted string.
+fn negotiated(member: &[u8]) -> Vec<u8> {
+    let mut member = member.to_vec();
+    if !member.contains(&b'"') {
+        member.make_ascii_lowercase();
+        member.retain(|byte| !matches!(byte, b' ' | b'\t'));
+    }
+    member
+}
+
+/// The quality of a normalised member in thousandths (RFC 9110 section 12.4.2); the greatest where it states none.
+fn quality(member: &[u8]) -> u16 {
+    let stated = member.split(|byte| *byte == b';').skip(1).find_map(|parameter| parameter.strip_prefix(b"q="));
+    match stated {
+        Some([b'0']) => 0,
+        Some([b'0', b'.', digits @ ..]) if digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit) => {
+            let value = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+            match digits.len() {
+                0 => 0,
+                1 => value * 100,
+                2 => value * 10,
+                _ => value,
+            }
+        }
+        _ => 1000,
+    }
 }

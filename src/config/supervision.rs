@@ -28,7 +28,8 @@ pub struct Supervision {
 /// The least memory that a limit may be: a typing error below it would turn the workers without end.
 const LEAST: u64 = 1 << 20;
 
-/// The bytes of the object cache where nothing is said. They are taken only as objects are stored.
+/// The bytes of the object cache where nothing is said, but no more than a quarter of a stated limit. They are taken only as
+/// objects are stored.
 const DEFAULT_CACHE: u64 = 64 << 20;
 
 pub(super) fn read(server: &Section<'_>) -> Supervision {
@@ -42,8 +43,12 @@ pub(super) fn read(server: &Section<'_>) -> Supervision {
     if cache.is_some_and(|bytes| bytes > 0 && bytes < LEAST) {
         server.field("cacheBytes").refuse(expected);
     }
+    let limit_or_any = limit.filter(|bytes| *bytes > 0).unwrap_or(u64::MAX);
+    if cache.is_some_and(|bytes| bytes >= limit_or_any) {
+        server.field("cacheBytes").refuse("less than server.memoryLimit, which holds for the cache too");
+    }
     Supervision {
-        cache_bytes: cache.unwrap_or(DEFAULT_CACHE),
+        cache_bytes: cache.unwrap_or(DEFAULT_CACHE.min(limit_or_any / 4)),
         memory_limit: limit,
         memory_check_interval: server.field("memoryCheckInterval").seconds().unwrap_or(Duration::from_secs(1)),
         memory_upgrade: server.field("memoryUpgrade").flag().unwrap_or(false),

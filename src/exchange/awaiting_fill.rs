@@ -1,6 +1,7 @@
 //! Another request fills the cache with what this one asks for.
 
-use super::caching::{self, Caching};
+use super::cache_lookup;
+use super::caching::Caching;
 use super::request_context::RequestContext;
 use super::{Effect, Input, State, StepContext};
 use crate::cache::fill::{FillEnd, FillStart, FillWait};
@@ -21,6 +22,8 @@ pub(super) struct AwaitingFill {
 pub struct FillRequest {
     /// The key of the object, and the selection by the `Vary` of the one stored last.
     pub key: Box<[u8]>,
+    /// Whether the request may be the one that fills.
+    pub may_lead: bool,
     /// How long a fill is waited for.
     pub timeout: Duration,
 }
@@ -46,15 +49,15 @@ impl AwaitingFill {
                 State::AwaitingFill(self)
             }
             Input::Fill(FillStart::Lead(lead)) | Input::FillEnded(FillEnd::Lead(lead)) => {
-                self.caching.set_lead(lead);
+                self.caching.set_lead(lead, cx.core.now);
                 self.forward(cx)
             }
             Input::Fill(FillStart::Pass) | Input::FillEnded(FillEnd::Released) | Input::Deadline => self.forward(cx),
             Input::FillEnded(FillEnd::Stored) => {
-                let Self { mut context, route, .. } = *self;
+                let Self { mut context, caching, route, .. } = *self;
                 // An object of another variant is no reason to wait again.
-                context.has_waited = true;
-                caching::start(context, route, cx)
+                context.waited = Some(caching.cause());
+                cache_lookup::start(context, route, cx)
             }
             _ => State::AwaitingFill(self),
         }
@@ -68,6 +71,6 @@ impl AwaitingFill {
 
     pub(super) fn request(&self) -> FillRequest {
         let timeout = self.route.cluster.options.cache.update_lock_timeout;
-        FillRequest { key: self.caching.selection(), timeout }
+        FillRequest { key: self.caching.selection(), may_lead: self.caching.may_lead(), timeout }
     }
 }

@@ -35,6 +35,9 @@ impl AwaitingResponse {
             return context.refuse(FailureReason::UpstreamClosed, cx);
         };
         cx.core.output.upstream.make(|out| out.extend_from_slice(replay));
+        if let Some(caching) = &mut context.caching {
+            caching.note_sent(cx.core.wall_time());
+        }
         if !context.awaits_continue() {
             context.upload_rate.restart(cx.core.now);
         }

@@ -1,38 +1,35 @@
-//! The object cache as requests meet it: look-up, fill, validation, stale responses, purge and invalidation.
+//! The part of the object cache in a request that is forwarded: fill, validation, stale responses and invalidation.
 
-use super::awaiting_fill::AwaitingFill;
 use super::awaiting_response::AwaitingResponse;
+use super::cache_lookup::{Fetch, with_view};
 use super::forwarding_response::ForwardingResponse;
-use super::local_reply::LocalReply;
 use super::output_queue::{ByteSink, OutputQueue};
 use super::request::Request;
 use super::request_context::RequestContext;
 use super::serving_cached::ServingCached;
 use super::{State, StepContext};
 use crate::base::clock::Moment;
+use crate::base::counters::Counter;
 use crate::base::slice_ext::SliceExt;
 use crate::cache::fields::Fields;
 use crate::cache::fill::FillLead;
 use crate::cache::freshness::Times;
 use crate::cache::invalidation;
-use crate::cache::key::CacheRequest;
-use crate::cache::lookup::{self, Bypass, Cause, Decision, Failure};
-use crate::cache::object::Object;
+use crate::cache::key::{self, CacheRequest};
+use crate::cache::lookup::{self, Cause, Failure};
+use crate::cache::object::{BodyFault, Object};
 use crate::cache::options::Options;
-use crate::cache::purge::{PurgeMode, Selector};
 use crate::cache::refresh::{self, Refresh};
 use crate::cache::status::{self, Forwarded, Served};
 use crate::cache::storability::{CacheResponse, PendingObject, Refusal, admit};
-use crate::cache::store::{Store, Ticket};
+use crate::cache::store::{InsertError, Store, Ticket};
 use crate::cluster::Route;
 use crate::health::Observation;
-use crate::wire::MAX_FIELDS;
 use crate::wire::body::BodyLength;
 use crate::wire::response::ResponseHead;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// The part of the cache in a request that is forwarded.
 #[derive(Debug)]
@@ -46,6 +43,8 @@ pub(super) struct Caching {
     stale: Option<Arc<Object>>,
     /// The backend is asked whether `stale` is still good.
     validates: bool,
+    /// The backend is asked for the whole, without conditions of the client.
+    asks_for_whole: bool,
     requested_at: SystemTime,
     pending: Option<PendingObject>,
     stored: Result<(), Refusal>,
@@ -53,24 +52,7 @@ pub(super) struct Caching {
     lead: Option<FillLead>,
     /// The key and the selection that a fill is waited for by.
     selection: Box<[u8]>,
-}
-
-/// What is done with a request.
-enum Plan {
-    Forward,
-    Purge,
-    Serve(Arc<Object>, status::State),
-    OnlyIfCached,
-    Fetch(Fetch),
-}
-
-/// A backend is asked.
-struct Fetch {
-    cause: Cause,
-    stale: Option<Arc<Object>>,
-    validates: bool,
-    /// The key and the selection that a fill is waited for by; `None` where nothing may be stored.
-    selection: Option<Box<[u8]>>,
+    may_lead: bool,
 }
 
 /// What is done with a response.
@@ -82,158 +64,58 @@ enum Verdict {
     Again,
 }
 
-/// Looks a request up, at a frontend whose cache is enabled.
-#[inline(never)]
-pub(super) fn start(context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
-    let Some(store) = cx.core.cache.clone() else { return context.connect(route, cx) };
-    cx.common.route = Some(Arc::clone(&route));
-    let options = &route.cluster.options.cache;
-    let (now, wall) = (cx.core.now, cx.core.wall_time());
-    let mut key = std::mem::take(&mut cx.core.cache_key);
-    key.clear();
-    let request = &context.request;
-    let plan = with_view(request.head(), request, &route, |view| plan(view, options, &store, (now, wall), &mut key));
-    let state = match plan.unwrap_or(Plan::Forward) {
-        Plan::Forward => context.connect(route, cx),
-        Plan::Serve(object, state) => {
-            let served = Served { state, is_shadow: false, backend_status: None, hits: object.count_hit() };
-            ServingCached::start(context, None, object, served, cx)
-        }
-        Plan::Purge => {
-            let purged = store.purge(&Selector::Key(key.as_slice().into()), PurgeMode::Soft);
-            give(context, if purged > 0 { 200 } else { 404 }, cx)
-        }
-        Plan::OnlyIfCached => give(context, 504, cx),
-        Plan::Fetch(Fetch { cause, stale, validates, selection }) => {
-            let may_wait = selection.is_some() && !context.has_waited;
-            let caching = Caching {
-                key: key.as_slice().into(),
-                head: context.request.head().into(),
-                ticket: store.ticket(),
-                cause,
-                stale,
-                validates,
-                requested_at: wall,
-                pending: None,
-                stored: Err(Refusal::Request),
-                lead: None,
-                selection: selection.unwrap_or_default(),
-            };
-            match may_wait {
-                true => AwaitingFill::start(context, caching, route, cx),
-                false => caching.forward(context, route, cx),
-            }
-        }
-    };
-    cx.core.cache_key = key;
-    state
-}
-
-fn plan(
-    view: &CacheRequest<'_>,
-    options: &Options,
-    store: &Store,
-    (now, wall): (Moment, SystemTime),
-    key: &mut Vec<u8>,
-) -> Plan {
-    if view.method == b"PURGE" && view.is_trusted {
-        options.key.write(view, key);
-        return Plan::Purge;
-    }
-    match lookup::bypass(view, options) {
-        None => {}
-        // What it changes is made invalid once it has succeeded.
-        Some(Bypass::Method) => {
-            return Plan::Fetch(Fetch { cause: Cause::Bypass, stale: None, validates: false, selection: None });
-        }
-        Some(_) => return Plan::Forward,
-    }
-    options.key.write(view, key);
-    let found = store.get(key, view.fields);
-    let other = found.other;
-    let decision = lookup::decide(view, found.object.as_deref(), other.is_some(), options, wall);
-    let (cause, object) = match (decision, found.object) {
-        (Decision::OnlyIfCached, _) => return Plan::OnlyIfCached,
-        (Decision::Hit, Some(object)) => return Plan::Serve(object, status::State::Hit),
-        (Decision::Stale, Some(object)) => return Plan::Serve(object, status::State::Stale),
-        (Decision::StaleWhileRevalidate, Some(object)) => {
-            if !object.claim_refresh(now, options.update_lock_timeout) {
-                return Plan::Serve(object, status::State::StaleUpdating);
-            }
-            (Cause::Stale, Some(object))
-        }
-        (Decision::Revalidate(Cause::Stale) | Decision::Miss(Cause::Stale), Some(object))
-            if lookup::may_serve_while_updating(&object, options) =>
-        {
-            if !object.claim_refresh(now, options.update_lock_timeout) {
-                return Plan::Serve(object, status::State::StaleUpdating);
-            }
-            (Cause::Stale, Some(object))
-        }
-        (Decision::Revalidate(cause) | Decision::Miss(cause), object) => (cause, object),
-        // Only an object can be any of these.
-        (Decision::Hit | Decision::Stale | Decision::StaleWhileRevalidate, None) => (Cause::UriMiss, None),
-    };
-    let fills = refresh::fills(view);
-    let validates = fills && object.as_ref().is_some_and(|object| object.has_validator());
-    let selection = fills.then(|| {
-        let mut selection = key.clone();
-        let learned = object.as_ref().or(other.as_ref());
-        learned.inspect(|object| object.variant.write_selection(view.fields, &mut selection));
-        selection.into()
-    });
-    Plan::Fetch(Fetch { cause, stale: object, validates, selection })
-}
-
-/// Reads a head as the cache does. `None` where it has more lines than nearly all heads have.
-pub(super) fn with_view<T>(
-    head: &[u8],
-    request: &Request,
-    route: &Route,
-    read: impl FnOnce(&CacheRequest<'_>) -> T,
-) -> Option<T> {
-    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(head, &mut room) {
-        Ok(httparse::Status::Complete(_)) => {}
-        _ => return None,
-    }
-    let fields = Fields(parsed.headers);
-    let is_https = request.is_secure();
-    Some(read(&CacheRequest {
-        frontend: &route.cluster.key,
-        method: request.method(),
-        is_https,
-        host: request.host().as_bytes(),
-        port: port(fields, is_https),
-        target: request.target(),
-        has_body: request.body() != BodyLength::None,
-        is_trusted: request.is_trusted(),
-        fields,
-    }))
-}
-
-/// The port in `Host`, or that of the scheme.
-fn port(fields: Fields<'_>, is_https: bool) -> u16 {
-    let stated = fields.first("host").and_then(|host| {
-        let at = memchr::memrchr(b':', host).filter(|_| !host.ends_with(b"]"))?;
-        std::str::from_utf8(host.suffix(at + 1)).ok()?.parse().ok()
-    });
-    stated.unwrap_or(if is_https { 443 } else { 80 })
-}
-
-/// A response of this node without a body.
-#[cold]
-fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> State {
-    let uploaded = context.upload.is_done();
-    let reply = LocalReply { status, fields: b"", retry_after: Duration::ZERO, error: None, body: b"" };
-    reply.give(Some(context), uploaded, cx)
-}
-
 impl Caching {
-    /// Other requests wait for this one.
-    pub(super) fn set_lead(&mut self, lead: FillLead) {
+    /// Of a request with this key and this head.
+    pub(super) fn new(key: &[u8], head: &[u8], ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
+        let Fetch { cause, stale, validates, asks_for_whole, selection, may_lead } = fetch;
+        Self {
+            key: key.into(),
+            head: head.into(),
+            ticket,
+            cause,
+            stale,
+            validates,
+            asks_for_whole,
+            requested_at: wall,
+            pending: None,
+            stored: Err(Refusal::Request),
+            lead: None,
+            selection: selection.unwrap_or_default(),
+            may_lead,
+        }
+    }
+
+    /// Other requests wait for this one, which fills from now on.
+    pub(super) fn set_lead(&mut self, lead: FillLead, now: Moment) {
+        lead.begin(now);
         self.lead = Some(lead);
+    }
+
+    /// The request leaves for a backend.
+    pub(super) fn note_sent(&mut self, wall: SystemTime) {
+        self.requested_at = wall;
+    }
+
+    /// The head as the client's conditions are in it.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Whether it belongs to the frontend of this route.
+    pub(super) fn is_of(&self, route: &Route) -> bool {
+        let mut frontend = Vec::new();
+        key::write_frontend(&route.cluster.key, &route.cluster.id, &mut frontend);
+        self.key.starts_with(&frontend)
+    }
+
+    /// Why the request is forwarded.
+    pub(super) fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Whether others may wait for the response to this request.
+    pub(super) fn may_lead(&self) -> bool {
+        self.may_lead
     }
 
     /// The key and the selection that a fill is waited for by.
@@ -253,6 +135,9 @@ impl Caching {
             refresh::put_validators(stale, &mut validators);
             context.request.replace_conditions(&validators, &mut cx.core.buffers);
         }
+        if matches!(context.request.method(), b"GET" | b"HEAD") {
+            cx.common.stats.cache = Some(Counter::CacheMisses);
+        }
         context.caching = Some(Box::new(self));
         context.connect(route, cx)
     }
@@ -263,7 +148,7 @@ impl Caching {
         response: &CacheResponse<'_>,
         options: &Options,
         store: &Store,
-        wall: SystemTime,
+        (now, wall): (Moment, SystemTime),
     ) -> Verdict {
         if !view.is_retrieval() {
             invalidate(view, response, options, store);
@@ -273,17 +158,21 @@ impl Caching {
             let serve = |object: Arc<Object>, is_shadow| {
                 let hits = object.count_hit();
                 let (state, backend_status) = (status::State::Stale, Some(response.status));
-                Verdict::Serve(object, Served { state, is_shadow, backend_status, hits })
+                Verdict::Serve(object, Served { state, is_shadow, backend_status, waited: None, hits })
             };
             if response.status == 304 && self.validates {
                 return match refresh::refresh(stale, view, response, options) {
                     Refresh::Good(object) => {
                         let stored = store.insert(&self.key, object, self.ticket, options);
-                        self.lead.take().into_iter().for_each(FillLead::stored);
+                        let is_fresh = stored.as_ref().is_ok_and(|object| object.is_fresh(wall));
+                        end_fill(self.lead.take(), is_fresh, now);
                         serve(stored.unwrap_or_else(|_| Arc::clone(stale)), false)
                     }
-                    Refresh::GoodOnce(object, _) => {
-                        store.drop_object(&self.key, stale);
+                    Refresh::GoodOnce(object, refusal) => {
+                        if !refusal.is_of_request() {
+                            store.drop_object(&self.key, stale);
+                            end_fill(self.lead.take(), false, now);
+                        }
                         serve(Arc::new(object), false)
                     }
                     Refresh::Other => {
@@ -301,30 +190,41 @@ impl Caching {
             return Verdict::Forward;
         }
         let admitted = admit(view, response, options).and_then(|mut pending| {
-            pending.limit_to(store.largest()).map_err(|_| Refusal::TooLarge)?;
+            pending.limit_to(store.largest(), store.budget()).map_err(|_| Refusal::TooLarge)?;
             Ok(pending)
         });
         match admitted {
-            Ok(pending) => (self.pending, self.stored) = (Some(pending), Ok(())),
-            Err(refusal) => {
-                self.stored = Err(refusal);
-                // An error says nothing about the next response: the fill has failed, and another request tries.
-                let lead = self.lead.take().filter(|_| response.status < 500);
-                lead.into_iter().for_each(FillLead::uncacheable);
-                // What was stored is no longer what the backend would send.
-                if let (Some(stale), 200..=499) = (&self.stale, response.status) {
-                    store.drop_object(&self.key, stale);
+            Ok(pending) => {
+                // Who waited for an object that has to be validated each time would wait for nothing.
+                if !pending.can_be_fresh(wall) {
+                    end_fill(self.lead.take(), false, now);
                 }
+                (self.pending, self.stored) = (Some(pending), Ok(()));
             }
+            Err(refusal) => self.note_refusal(refusal, response.status, store, now),
         }
         Verdict::Forward
+    }
+
+    /// The response is not stored. What it says about the responses to others is told only where it says what is at the
+    /// target, and where it is not this request's doing: otherwise the fill has failed, and another request tries.
+    fn note_refusal(&mut self, refusal: Refusal, status: u16, store: &Store, now: Moment) {
+        self.stored = Err(refusal);
+        let is_general = self.asks_for_whole && refresh::is_of_target(status) && !refusal.is_of_request();
+        let lead = self.lead.take().filter(|_| is_general);
+        end_fill(lead, false, now);
+        // What was stored is no longer what the backend would send.
+        if let Some(stale) = self.stale.as_ref().filter(|_| is_general) {
+            store.drop_object(&self.key, stale);
+        }
     }
 
     fn update_by_head(&self, view: &CacheRequest<'_>, response: &CacheResponse<'_>, options: &Options, store: &Store) {
         let Some(stale) = self.stale.as_ref().filter(|_| response.status == 200) else { return };
         match refresh::update_by_head(stale, view, response, options) {
             Refresh::Good(object) => drop(store.insert(&self.key, object, self.ticket, options)),
-            Refresh::GoodOnce(..) => store.drop_object(&self.key, stale),
+            Refresh::GoodOnce(_, refusal) if !refusal.is_of_request() => store.drop_object(&self.key, stale),
+            Refresh::GoodOnce(..) => {}
             Refresh::Other => stale.soft_purge(),
         }
     }
@@ -332,8 +232,7 @@ impl Caching {
     /// The fields that tell what the cache did.
     pub(super) fn put_fields(&self, request: &Request, out: &mut Vec<u8>) {
         if matches!(request.method(), b"GET" | b"HEAD") {
-            let (cause, stored) = (self.cause, self.stored);
-            Forwarded { cause, backend_status: None, stored, is_collapsed: false }.put(out);
+            Forwarded { cause: self.cause, stored: self.stored }.put(out);
         }
     }
 
@@ -343,19 +242,62 @@ impl Caching {
     }
 
     /// All of the response has come.
-    pub(super) fn complete(self, cx: &StepContext<'_>) {
+    pub(super) fn complete(self, cx: &mut StepContext<'_>) {
         let (Some(pending), Some(store), Some(route)) = (self.pending, &cx.core.cache, &cx.common.route) else {
             return;
         };
         // An object that is not stored, as it is too large or was purged meanwhile, has been forwarded all the same.
         if let Ok(object) = pending.finish() {
             let stored = store.insert(&self.key, object, self.ticket, &route.cluster.options.cache);
+            cx.common.stats.has_filled = stored.is_ok();
             match (self.lead, stored) {
-                (Some(lead), Ok(_)) => lead.stored(),
-                (Some(lead), Err(_)) => lead.uncacheable(),
-                (None, _) => {}
+                (lead, Ok(_)) => end_fill(lead, true, cx.core.now),
+                (lead, Err(InsertError::TooLarge)) => end_fill(lead, false, cx.core.now),
+                (Some(lead), Err(InsertError::Purged | InsertError::Evicted)) => lead.release(),
+                (None, Err(_)) => {}
             }
         }
+    }
+
+    /// What has come is not stored: its end is in doubt.
+    #[cold]
+    pub(super) fn give_up_fill(&mut self) {
+        (self.pending, self.lead) = (None, None);
+    }
+
+    /// The client takes its response more slowly than the backend gives it. Those who wait do not wait for that, for as long
+    /// as the rest `may_read_ahead`; after that another request fills for them.
+    #[cold]
+    pub(super) fn client_is_slow(&mut self, may_read_ahead: bool) {
+        if !may_read_ahead {
+            self.lead = None;
+        }
+    }
+
+    /// Whether requests wait for the body.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.pending.is_some() && self.lead.is_some()
+    }
+
+    /// Collects a part of the body.
+    fn collect(&mut self, bytes: &[u8], now: Moment) {
+        let Some(Err(fault)) = self.pending.as_mut().map(|pending| pending.push(bytes)) else { return };
+        self.pending = None;
+        match (self.lead.take(), fault) {
+            (lead, BodyFault::TooLarge) => end_fill(lead, false, now),
+            (Some(lead), BodyFault::NoRoom) => lead.release(),
+            // The next request tries.
+            (_, BodyFault::Incomplete | BodyFault::NoRoom) => {}
+        }
+    }
+}
+
+/// Tells those who wait for a fill that they can be served from the cache, or that nobody can be for a while.
+fn end_fill(lead: Option<FillLead>, is_stored: bool, now: Moment) {
+    match lead {
+        Some(lead) if is_stored => lead.stored(),
+        Some(lead) => lead.uncacheable(now),
+        None => {}
     }
 }
 
@@ -382,7 +324,7 @@ pub(super) fn on_response(
     let (Some(mut caching), Some(store), Some(route)) = (awaiting.context.caching.take(), store, route) else {
         return ForwardingResponse::start(awaiting, head, rest, cx);
     };
-    let wall = cx.core.wall_time();
+    let (now, wall) = (cx.core.now, cx.core.wall_time());
     let response = CacheResponse {
         status: head.status,
         phrase: head.phrase(),
@@ -393,7 +335,7 @@ pub(super) fn on_response(
     let request_head = std::mem::take(&mut caching.head);
     let options = &route.cluster.options.cache;
     let verdict = with_view(&request_head, &awaiting.context.request, &route, |view| {
-        caching.judge(view, &response, options, &store, wall)
+        caching.judge(view, &response, options, &store, (now, wall))
     });
     match verdict {
         None | Some(Verdict::Forward) => {
@@ -411,6 +353,8 @@ pub(super) fn on_response(
         Some(Verdict::Again) => {
             let stays = head.keep_alive && rest.is_empty() && !awaiting.write_closed;
             awaiting.context.request.replace_conditions(b"", &mut cx.core.buffers);
+            (caching.stale, caching.validates, caching.head) = (None, false, request_head);
+            awaiting.context.caching = Some(caching);
             awaiting.context.send_again(stays, cx)
         }
     }
@@ -441,20 +385,15 @@ pub(super) fn serve_shadow(
     cx: &mut StepContext<'_>,
 ) -> State {
     let hits = object.count_hit();
-    let served = Served { state: status::State::Stale, is_shadow: true, backend_status: None, hits };
+    let served = Served { state: status::State::Stale, is_shadow: true, backend_status: None, waited: None, hits };
     ServingCached::start(context, Some(&head), object, served, cx)
 }
 
 /// Passes a body on and collects it.
 pub(super) struct Tee<'a> {
-    queue: &'a mut OutputQueue,
-    caching: &'a mut Caching,
-}
-
-impl<'a> Tee<'a> {
-    pub(super) fn new(queue: &'a mut OutputQueue, caching: &'a mut Caching) -> Self {
-        Self { queue, caching }
-    }
+    pub(super) queue: &'a mut OutputQueue,
+    pub(super) caching: &'a mut Caching,
+    pub(super) now: Moment,
 }
 
 impl ByteSink for Tee<'_> {
@@ -464,12 +403,7 @@ impl ByteSink for Tee<'_> {
     }
 
     fn pass(&mut self, input: &[u8], part: Range<usize>) {
-        if let Some(pending) = &mut self.caching.pending
-            && pending.push(input.slice(part.clone())).is_err()
-        {
-            self.caching.pending = None;
-            self.caching.lead.take().into_iter().for_each(FillLead::uncacheable);
-        }
+        self.caching.collect(input.slice(part.clone()), self.now);
         self.queue.pass(input, part);
     }
 }

@@ -266,6 +266,8 @@ pub struct WorkerContext {
     pub rules: Workspace,
     /// The key that is being made.
     pub(super) cache_key: Vec<u8>,
+    /// How many bytes the buffers may have grown by when a fill of the cache is read faster than its client takes it.
+    pub most_read_ahead: usize,
     /// The wall-clock time of [`Moment::ZERO`].
     pub wall_origin: SystemTime,
     /// Where the results go. It is boxed as an owner may have several, and change them.
@@ -277,8 +279,21 @@ impl WorkerContext {
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
         let (buffers, request_pool, output) = (BufferPool::default(), RequestPool::default(), Box::default());
         let (cache, cache_key, wall_origin) = (None, Vec::new(), SystemTime::UNIX_EPOCH);
-        let rules = Workspace::default();
-        Self { now, settings, pages, buffers, request_pool, rng, cache, rules, cache_key, wall_origin, output }
+        let (rules, most_read_ahead) = (Workspace::default(), 16 << 20);
+        Self {
+            now,
+            settings,
+            pages,
+            buffers,
+            request_pool,
+            rng,
+            cache,
+            rules,
+            cache_key,
+            most_read_ahead,
+            wall_origin,
+            output,
+        }
     }
 
     /// The present wall-clock time.

@@ -69,6 +69,9 @@ impl ForwardingResponse {
             cx.effect(Effect::Uploaded);
         }
         context.download = BodyForwarder::new(head.body, chunked, &cx.core.settings.limits);
+        if head.body == BodyLength::None && !rest.is_empty() {
+            context.caching.iter_mut().for_each(|caching| caching.give_up_fill());
+        }
         let state = Self {
             context,
             client_stays,
@@ -95,14 +98,21 @@ impl ForwardingResponse {
     fn receive(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
         let RequestContext { download, caching, .. } = &mut *self.context;
         let fed = match caching.as_deref_mut().filter(|caching| caching.is_filling()) {
-            Some(caching) => download.feed(bytes, &mut Tee::new(&mut cx.core.output.client, caching)),
+            Some(caching) => {
+                let now = cx.core.now;
+                download.feed(bytes, &mut Tee { queue: &mut cx.core.output.client, caching, now })
+            }
             None => download.feed(bytes, &mut cx.core.output.client),
         };
         match fed {
             Ok(consumed) => {
                 cx.consumed = consumed;
                 // Bytes behind the answer would be read as the next one.
-                self.upstream_stays &= !(self.context.download.is_done() && consumed < bytes.len());
+                if self.context.download.is_done() && consumed < bytes.len() {
+                    self.upstream_stays = false;
+                    // Nor is it certain where this one ends.
+                    self.context.caching.iter_mut().for_each(|caching| caching.give_up_fill());
+                }
                 self.settle(cx)
             }
             Err(_) => self.cut(FailureReason::UpstreamTruncated, cx),

@@ -28,6 +28,7 @@ mod affinity;
 mod awaiting_fill;
 mod awaiting_response;
 mod body_forwarder;
+mod cache_lookup;
 mod caching;
 mod classes;
 mod connecting;
@@ -72,6 +73,9 @@ use state::State;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use step_context::{CommonState, StepContext};
+
+/// How many bytes of a response are kept for its client at most because others wait for the fill of the cache by it.
+const MOST_READ_AHEAD: usize = 4 << 20;
 
 /// One request on its way.
 #[derive(Debug)]
@@ -189,7 +193,14 @@ impl Exchange {
                 self.common.pending_write_mut(side).keep(queue, input, sent, core.now, &mut core.buffers);
                 match (side, self.state.context_mut()) {
                     // Now the client is waited for to take what it was sent, or the backend, and not the client.
-                    (Side::Client, Some(context)) => context.download_rate.start(core.now),
+                    (Side::Client, Some(context)) => {
+                        context.download_rate.start(core.now);
+                        if let Some(caching) = &mut context.caching {
+                            let kept = self.common.to_client.len();
+                            let of_all = core.buffers.grown();
+                            caching.client_is_slow(kept < MOST_READ_AHEAD && of_all < core.most_read_ahead);
+                        }
+                    }
                     (Side::Upstream, Some(context)) => context.upload_rate.pause(core.now),
                     (_, None) => {}
                 }
@@ -275,7 +286,7 @@ impl Exchange {
     /// Whether bytes from `side` are wanted: the state has a use for them, and the other side has taken what it was
     /// sent. So the memory of an exchange is what one read can hold, a side.
     pub fn wants(&self, side: Side) -> bool {
-        self.common.pending_write(side.other()).is_empty()
+        (self.common.pending_write(side.other()).is_empty() || self.reads_ahead(side))
             && match &self.state {
                 State::ReadingHead(_) => side == Side::Client,
                 State::AwaitingResponse(state) => state.wants(side),
@@ -290,6 +301,14 @@ impl Exchange {
                 | State::FlushingResponse(_)
                 | State::Done(_) => false,
             }
+    }
+
+    /// Whether bytes from `side` are read although the client has yet to take others: requests wait for the fill of the cache,
+    /// and not for its client.
+    fn reads_ahead(&self, side: Side) -> bool {
+        let State::ForwardingResponse(state) = &self.state else { return false };
+        let is_awaited = || state.context.caching.as_ref().is_some_and(|caching| caching.is_awaited());
+        side == Side::Upstream && is_awaited()
     }
 
     /// Whether the client's stream is ended as soon as what is there for it has left.

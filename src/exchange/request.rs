@@ -62,6 +62,8 @@ struct RequestFlags {
     is_secure: bool,
     /// The client's connection comes from a trusted network.
     is_trusted: bool,
+    /// The request is PURGE, and it comes from a trusted network, not only through one.
+    may_purge: bool,
 }
 
 impl Request {
@@ -97,6 +99,7 @@ impl Request {
             may_debug: head.wants_debug && settings.may_debug(peer),
             is_secure: head.came_encrypted(&forward),
             is_trusted: settings.forwarded.trusts(peer.address),
+            may_purge: head.method == "PURGE" && head.is_of_trusted_client(&forward),
         };
         (self.version, self.body) = (head.version, head.body);
         Ok(())
@@ -129,7 +132,7 @@ impl Request {
         self.client
     }
 
-    /// Replaces the head before it is sent by one that rules have made: of the same form, and with the same framing.
+    /// Replaces the head before it is sent, with nothing of a body behind it, by another one of the same form and framing.
     #[cold]
     pub(super) fn replace_head(&mut self, head: &[u8], buffers: &mut BufferPool) {
         let capacity = self.buffer.capacity();
@@ -245,6 +248,11 @@ impl Request {
         self.flags.is_trusted
     }
 
+    /// Whether the request is PURGE, and of one who may.
+    pub(super) fn may_purge(&self) -> bool {
+        self.flags.may_purge
+    }
+
     /// The head as it goes to a backend.
     pub(super) fn head(&self) -> &[u8] {
         self.buffer.prefix(self.spans.head.end()).suffix(self.spans.head.start())
@@ -268,34 +276,25 @@ impl Request {
     /// Replaces the conditions of a request without a body, before it is sent, by these lines.
     #[cold]
     pub(super) fn replace_conditions(&mut self, lines: &[u8], buffers: &mut BufferPool) {
-        let start = self.spans.head.start();
-        let mut head = Vec::with_capacity(self.spans.head.of(&self.buffer).len() + lines.len());
-        let mut at = start;
-        let mut moved = [(&mut self.spans.referer, false), (&mut self.spans.user_agent, false)];
-        for line in self.spans.head.of(&self.buffer).split_inclusive(|byte| *byte == b'\n') {
-            let end = at + line.len();
+        let mut head = Vec::with_capacity(self.head().len() + lines.len());
+        for line in self.head().split_inclusive(|byte| *byte == b'\n') {
             let name = line.prefix(memchr::memchr(b':', line).unwrap_or(0));
             if line == b"\r\n" {
                 head.extend_from_slice(lines);
             }
             if !CONDITIONS.iter().any(|condition| name.eq_ignore_ascii_case(condition.as_bytes())) {
-                // Values stand in their lines wherever those go; a place that was found is not looked for again.
-                for (span, is_found) in &mut moved {
-                    if let Some(place) = span.filter(|place| !*is_found && (at..end).contains(&place.start())) {
-                        let new = start + head.len() + (place.start() - at);
-                        **span = Some(Span::new(new, new + place.end() - place.start()));
-                        *is_found = true;
-                    }
-                }
                 head.extend_from_slice(line);
             }
-            at = end;
         }
-        let capacity = self.buffer.capacity();
-        self.buffer.truncate(start);
-        self.buffer.extend_from_slice(&head);
-        buffers.note_growth(&self.buffer, capacity);
-        self.spans.head = Span::new(start, self.buffer.len());
+        self.set_head(&head, buffers);
+    }
+
+    /// Has this head, unless it has it already.
+    #[cold]
+    pub(super) fn set_head(&mut self, head: &[u8], buffers: &mut BufferPool) {
+        if head != self.head() {
+            self.replace_head(head, buffers);
+        }
     }
 
     /// Everything that was sent so far; `None` once that was more than is kept.

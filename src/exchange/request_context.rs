@@ -13,6 +13,7 @@ use crate::balance::{self, Admit};
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
+use crate::cache::lookup::Cause;
 use crate::cluster::{BackendId, Choice, Mark, Member, Options, Permit, Route, Scheduler, Service};
 use crate::wire::body::BodyLength;
 use crate::wire::chunked::ChunkFault;
@@ -47,8 +48,8 @@ pub(super) struct RequestContext {
     failure: Option<FailureReason>,
     /// The backend that the client names: no other serves.
     named: Option<BackendId>,
-    /// It has waited for the fill of the cache by another request.
-    pub(super) has_waited: bool,
+    /// Why it was to be forwarded, where it has waited for the fill of the cache by another request.
+    pub(super) waited: Option<Cause>,
     /// The part of the cache in it, where it has one.
     pub(super) caching: Option<Box<Caching>>,
     /// How the client sends its body, and how it takes its answer.
@@ -112,12 +113,12 @@ impl RequestContext {
             informational_responses,
             failure,
             named,
-            has_waited,
+            waited,
             caching,
             upload_rate,
             download_rate,
         } = self;
-        (*has_waited, *caching) = (false, None);
+        (*waited, *caching) = (None, None);
         tried.clear();
         (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());

@@ -1,6 +1,7 @@
 //! The facts of an exchange for log, counters and `X-Debug`. States write it; nothing decides by it.
 
 use crate::base::clock::Moment;
+use crate::base::counters::Counter;
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
 use std::time::Duration;
@@ -14,6 +15,10 @@ pub struct RequestStats {
     pub status: u16,
     /// Why the exchange ended otherwise than by a backend's answer.
     pub reason: Option<FailureReason>,
+    /// What the object cache was to the request, where it took part.
+    pub cache: Option<Counter>,
+    /// Its response was put into the object cache.
+    pub has_filled: bool,
     /// Bytes that left for the client, heads included (Hipache logs the same).
     pub bytes_to_client: u64,
     /// When the last backend was chosen; [`Moment::NEVER`] while none was.
@@ -37,6 +42,8 @@ impl RequestStats {
             started: now,
             status: 0,
             reason: None,
+            cache: None,
+            has_filled: false,
             bytes_to_client: 0,
             backend_started: Moment::NEVER,
             backend_ended: Moment::NEVER,

@@ -1,7 +1,7 @@
 //! The directory was asked for the host.
 
 use super::request_context::RequestContext;
-use super::{Input, State, StepContext, caching};
+use super::{Input, State, StepContext, cache_lookup};
 use crate::base::reason::FailureReason;
 use crate::cluster::Route;
 
@@ -14,8 +14,8 @@ impl ResolvingRoute {
     pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
         match input {
             Input::Route(Ok(route)) if self.has_to_move(&route, cx) => self.context.redirect(cx),
-            Input::Route(Ok(route)) if cx.core.cache.is_some() && uses_cache(&route) => {
-                caching::start(self.context, route, cx)
+            Input::Route(Ok(route)) if cache_lookup::takes_part(&self.context, &route, cx) => {
+                cache_lookup::start(self.context, route, cx)
             }
             Input::Route(Ok(route)) => self.context.connect(route, cx),
             Input::Route(Err(reason)) => self.context.refuse(reason, cx),
@@ -35,9 +35,4 @@ impl ResolvingRoute {
 #[cold]
 pub(super) fn close(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
     State::ResolvingRoute(ResolvingRoute { context }).abort_silently(FailureReason::ClosedByRule, cx)
-}
-
-/// Whether the frontend's cache takes part.
-fn uses_cache(route: &Route) -> bool {
-    route.cluster.options.cache.is_enabled && !route.cluster.options.is_disabled
 }

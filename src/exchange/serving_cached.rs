@@ -1,6 +1,6 @@
 //! A stored response leaves from the memory that all cores share, as fast as the client takes it.
 
-use super::caching;
+use super::cache_lookup;
 use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request::Request;
@@ -42,7 +42,7 @@ impl ServingCached {
         let Some(route) = cx.common.route.clone() else { return context.refuse(FailureReason::NoBackend, cx) };
         let wall = cx.core.wall_time();
         let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
-        let reply = caching::with_view(head.unwrap_or(request.head()), request, &route, |view| {
+        let reply = cache_lookup::with_view(head.unwrap_or(request.head()), request, &route, |view| {
             let reply = Reply::new(view, &object, served);
             output.make(|out| {
                 reply.write_head(wall, out);
@@ -51,7 +51,7 @@ impl ServingCached {
             (reply.status(), reply.body())
         });
         let Some((status, left)) = reply else { return context.refuse(FailureReason::MalformedHead, cx) };
-        cx.common.stats.status = status;
+        (cx.common.stats.status, cx.common.stats.cache) = (status, Some(served.counter()));
         Self { context, object, left, disposition }.send_on(cx)
     }
 

@@ -75,18 +75,18 @@ impl State {
     /// Whether only a backend, or the way to one, is waited for: no bytes of the client are of use.
     pub(super) fn awaits_backend(&self) -> bool {
         match self {
-            Self::ResolvingRoute(_) | Self::Queued(_) | Self::Connecting(_) => true,
+            Self::ResolvingRoute(_) | Self::Queued(_) | Self::AwaitingFill(_) | Self::Connecting(_) => true,
             Self::AwaitingResponse(state) => !state.wants(Side::Client),
             _ => false,
         }
     }
 
-    /// The client has ended its side, or the connection, while a backend is waited for. A place in a queue is given up in any
+    /// The client has ended its side, or the connection, while a backend is waited for. A place among those who wait is given up in any
     /// case: nothing is begun for a client that has left.
     #[cold]
     fn client_left(self, cx: &mut StepContext<'_>) -> Self {
         let is_queued = match &self {
-            Self::Queued(_) => true,
+            Self::Queued(_) | Self::AwaitingFill(_) => true,
             Self::Connecting(state) => state.queued,
             _ => false,
         };

@@ -53,16 +53,30 @@ const BYTES_PER_WORKER: u64 = 512 << 20;
 /// How much of what the control group grants may be held, in percent: past it the system ends the process.
 const SHARE_OF_GROUP: u64 = 80;
 
-/// How many bytes the process may hold with so many workers; `None` for as many as it likes.
-pub(super) fn memory(asked_for: Option<u64>, workers: usize) -> Option<u64> {
+/// How many bytes the process may hold with so many workers, and with an object cache whose memory is `cache`; `None` for as
+/// many as it likes.
+pub(super) fn memory(asked_for: Option<u64>, workers: usize, cache: u64) -> Option<u64> {
     match asked_for {
         Some(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
-        None => Some(default_memory(workers, cgroup::memory_limit())),
+        None => Some(default_memory(workers, cache, cgroup::memory_limit())),
     }
 }
 
-fn default_memory(workers: usize, granted: Option<u64>) -> u64 {
-    let wanted = BYTES_PER_WORKER.saturating_mul(workers as u64);
+/// What is left of a limit for all but the object cache, whose memory no worker can give back.
+pub(super) fn beside_cache(limit: u64, cache: u64) -> u64 {
+    let rest = limit.saturating_sub(cache);
+    if rest < limit / 2 {
+        let [limit, cache] = [limit, cache].map(|bytes| bytes >> 20);
+        log::warn!(
+            "server.cacheBytes: the object cache may take {cache} MiB of the {limit} MiB that the process may hold \
+             (server.memoryLimit, or 80 % of what its control group grants): make it smaller, or workers are replaced early"
+        );
+    }
+    rest.max(limit / 4)
+}
+
+fn default_memory(workers: usize, cache: u64, granted: Option<u64>) -> u64 {
+    let wanted = BYTES_PER_WORKER.saturating_mul(workers as u64).saturating_add(cache);
     granted.map_or(wanted, |granted| wanted.min(granted / 100 * SHARE_OF_GROUP))
 }
 
@@ -80,11 +94,13 @@ mod tests {
 
     #[test]
     fn memory_is_what_the_workers_need_and_the_group_grants() {
-        assert_eq!(memory(Some(0), 2), None);
-        assert_eq!(memory(Some(7 << 20), 2), Some(7 << 20));
-        assert_eq!(default_memory(2, None), 1 << 30);
-        assert_eq!(default_memory(2, Some(1 << 40)), 1 << 30);
-        assert_eq!(default_memory(2, Some(1000)), 800);
+        assert_eq!(memory(Some(0), 2, 0), None);
+        assert_eq!(memory(Some(7 << 20), 2, 5), Some(7 << 20));
+        assert_eq!(default_memory(2, 0, None), 1 << 30);
+        assert_eq!(default_memory(2, 80 << 20, None), (1 << 30) + (80 << 20));
+        assert_eq!(default_memory(2, 0, Some(1 << 40)), 1 << 30);
+        assert_eq!(default_memory(2, 100, Some(1000)), 800);
+        assert_eq!([0, 100, 700, 2000].map(|cache| beside_cache(1000, cache)), [1000, 900, 300, 250]);
         let resident = resident_bytes().expect("a system that tells");
         assert!((1 << 20..1 << 40).contains(&resident), "{resident}");
     }

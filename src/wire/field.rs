@@ -113,7 +113,7 @@ static KNOWN: [KnownField; 24] = [
 ];
 
 /// The field in which backends are told who a client's certificate says it is.
-pub(super) const CLIENT_SUBJECT: &str = "X-SSL-Client-S-DN";
+pub const CLIENT_SUBJECT: &str = "X-SSL-Client-S-DN";
 
 /// The length of the longest name that is known.
 const LONGEST_KNOWN: usize = 20;
@@ -194,6 +194,12 @@ fn is_hyphen_variant(name: &[u8], known: &[u8]) -> bool {
     })
 }
 
+/// Whether some backend takes a name for this one, which is in small letters: whatever is no letter and no digit counts as a
+/// hyphen.
+pub fn is_read_as(name: &str, known: &str) -> bool {
+    name.len() == known.len() && is_hyphen_variant(name.as_bytes(), known.as_bytes())
+}
+
 /// The most options that the `Connection` fields of one head may have. Each is looked for among all lines, and nobody has
 /// a use for as many.
 const MOST_OPTIONS: u8 = 32;
@@ -239,6 +245,16 @@ impl Connection {
         self.options += 1;
         if self.options > MOST_OPTIONS { Err(HeadFault::Malformed) } else { Ok(()) }
     }
+}
+
+/// Whether a byte may stand in a token (RFC 9110 section 5.6.2).
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether this is a token, such as the name of a field, a method or a cookie.
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 
 /// The members of a comma-separated list (RFC 9110 section 5.6.1), without the empty ones.
@@ -350,11 +366,6 @@ mod tests {
         ] {
             assert_eq!(number(text.as_bytes()), None, "{text}");
         }
-    }
-
-    /// RFC 9110 section 5.6.2.
-    fn is_token_byte(byte: u8) -> bool {
-        byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The headers that tell a backend about its client (`X-Forwarded-For` and its kin; the set is Hipache's).
 
-use super::field::{CLIENT_SUBJECT, Field, put};
+use super::field::{Field, put};
 use super::field_lines::FieldLines;
 use crate::base::slice_ext::SliceExt;
 use ipnet::IpNet;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+
+pub use super::field::CLIENT_SUBJECT;
 
 /// Whom to believe, and what becomes of the values that came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,11 @@ pub fn client_of(chain: &[u8], policy: &Policy, peer: IpAddr) -> IpAddr {
         }
     }
     client
+}
+
+/// Whether an item of a chain is the address of a trusted proxy.
+pub(super) fn is_trusted(item: &[u8], policy: &Policy) -> bool {
+    as_address(item).is_some_and(|address| policy.trusts(address))
 }
 
 /// An address, which may have a port.

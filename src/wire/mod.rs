@@ -29,6 +29,8 @@ pub mod upgrade;
 pub mod version;
 pub mod websocket;
 
+pub use field::{is_read_as, is_token};
+
 use crate::base::slice_ext::SliceExt;
 
 /// The number of lines that a head may have by default.

@@ -177,6 +177,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         forward.peer.secure || (forward.policy.trusts(forward.peer.address) && told())
     }
 
+    /// Whether the request comes from a trusted network, and not from someone else through one.
+    #[cold]
+    pub fn is_of_trusted_client(&self, forward: &ForwardContext<'_>) -> bool {
+        let mut chain = self.lines.of(Field::XForwardedFor).flat_map(|header| list(header.value));
+        forward.policy.trusts(forward.peer.address) && chain.all(|item| forwarded::is_trusted(item, forward.policy))
+    }
+
     /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
     fn write_host(&self, may_lack_host: bool, out: &mut Vec<u8>) -> Result<(), FailureReason> {
         let stated = self.host;

@@ -5,7 +5,7 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::gen_slab::SlotKey;
 use crate::cache::fill::{FillEnd, FillSink, FillStart, FillWaiter};
 use crate::cache::store::Store;
-use crate::exchange::{self, Input, WorkerContext};
+use crate::exchange::{self, FillRequest, Input, WorkerContext};
 use crate::net::mailbox::{MailboxReceiver, MailboxSender, unbounded_mailbox};
 use crate::page::Pages;
 use mio::Waker;
@@ -49,10 +49,10 @@ pub(super) fn context(
     settings: exchange::Settings,
     pages: Arc<Pages>,
     cache: Option<Arc<Store>>,
-    clock: Clock,
+    (clock, most_read_ahead): (Clock, usize),
 ) -> WorkerContext {
     let mut core = WorkerContext::new(now, settings, pages, fastrand::Rng::new());
-    (core.cache, core.wall_origin) = (cache, clock.wall(Moment::ZERO));
+    (core.cache, core.wall_origin, core.most_read_ahead) = (cache, clock.wall(Moment::ZERO), most_read_ahead);
     core
 }
 
@@ -63,7 +63,10 @@ impl Worker {
         let sink = Arc::clone(&self.fills.sink);
         let waiter = FillWaiter { sink, exchange: job_key.pack() };
         let start = match &self.core.cache {
-            Some(store) => store.fills().join(&request.key, waiter, request.timeout, self.core.now),
+            Some(store) => {
+                let FillRequest { key, may_lead, timeout } = request;
+                store.fills().join(&key, waiter, may_lead, timeout, self.core.now)
+            }
             None => FillStart::Pass,
         };
         self.step_only(job_key, Input::Fill(start));

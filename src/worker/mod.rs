@@ -295,7 +295,7 @@ impl Worker {
         let (commands_sender, commands) = mailbox(MAILBOX, Arc::clone(&waker));
         let (grants_sender, grants) = unbounded_mailbox(Arc::clone(&waker));
         let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
-        let liveness = config.settings.liveness;
+        let (liveness, most_read_ahead) = (config.settings.liveness, config.settings.max_buffer_bytes / 8);
         let mut worker = Self {
             number: config.number,
             id: config.directory.join(route_events_sender),
@@ -322,7 +322,7 @@ impl Worker {
             pending_registration: lazy_registration::PendingRegistration::default(),
             lingering: lingering::Lingering::default(),
             limiter: config.limiter,
-            core: fills::context(now, config.exchange, config.pages, config.cache, config.clock),
+            core: fills::context(now, config.exchange, config.pages, config.cache, (config.clock, most_read_ahead)),
             scratch: vec![0; batch::SCRATCH_BYTES].into_boxed_slice(),
             batch: batch::Batch::default(),
             tls_scratch: TlsScratch::default(),

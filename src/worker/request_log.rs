@@ -26,6 +26,10 @@ impl Worker {
             self.counters.count(Counter::Requests);
         }
         self.counters.add(Counter::BytesToClients, stats.bytes_to_client);
+        if let Some(counter) = stats.cache {
+            self.counters.count(counter);
+            self.counters.add(Counter::CacheFills, stats.has_filled.into());
+        }
         self.measure(stats);
         if let Some(reason) = stats.reason {
             self.counters.count_reason(reason);

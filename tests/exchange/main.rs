@@ -1,6 +1,7 @@
 //! Single scenes of the exchange, where its patience and its memory are what counts. Everything else is played by
 //! `tests/sim`.
 
+mod cache;
 mod phases;
 mod service;
 mod tunnel;

@@ -19,69 +19,91 @@ fn lead(joined: Joined) -> FillId {
 #[test]
 fn one_fills_and_the_others_get_it() {
     let mut fills = Fills::default();
-    let id = lead(fills.join(b"k", 0, false, TIMEOUT, at(0)));
+    let id = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     for waiter in 1..=3 {
-        assert_eq!(fills.join(b"k", waiter, false, TIMEOUT, at(waiter)), Joined::Wait(at(10)));
+        assert_eq!(fills.join(b"k", waiter, true, TIMEOUT, at(waiter)), Joined::Wait(at(10)));
     }
-    assert_eq!(fills.join(b"k", 4, true, TIMEOUT, at(4)), Joined::ServeStale);
     fills.leave(b"k", &2);
-    assert_eq!(fills.stored(b"k", id), [1, 3]);
-    assert!(fills.is_empty());
-    lead(fills.join(b"k", 5, false, TIMEOUT, at(5)));
+    assert_eq!(fills.end(b"k", id), [1, 3]);
+    assert_eq!(fills.under_way(), 0);
+    lead(fills.join(b"k", 5, true, TIMEOUT, at(5)));
 }
 
 #[test]
 fn a_fill_that_dies_hands_over_and_three_release() {
     let mut fills = Fills::default();
-    let first = lead(fills.join(b"k", 0, false, TIMEOUT, at(0)));
+    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     for waiter in 1..=4 {
-        assert_eq!(fills.join(b"k", waiter, false, TIMEOUT, at(0)), Joined::Wait(at(10)));
+        assert_eq!(fills.join(b"k", waiter, true, TIMEOUT, at(0)), Joined::Wait(at(10)));
     }
-    let Handover::Next(1, second) = fills.failed(b"k", first, at(1)) else { panic!("the next one fills") };
+    let Handover::Next(1, second) = fills.failed(b"k", first) else { panic!("the next one fills") };
     // What the dead fill still reports is ignored.
-    assert!(fills.stored(b"k", first).is_empty());
-    assert_eq!(fills.failed(b"k", first, at(1)), Handover::Release(vec![]));
-    let Handover::Next(2, third) = fills.failed(b"k", second, at(2)) else { panic!("the next one fills") };
-    assert_eq!(fills.failed(b"k", third, at(3)), Handover::Release(vec![3, 4]));
-    assert!(fills.is_empty());
+    assert!(fills.end(b"k", first).is_empty());
+    assert_eq!(fills.failed(b"k", first), Handover::Release(vec![]));
+    let Handover::Next(2, third) = fills.failed(b"k", second) else { panic!("the next one fills") };
+    assert_eq!(fills.failed(b"k", third), Handover::Release(vec![3, 4]));
+    assert_eq!(fills.under_way(), 0);
+}
+
+/// The time of a fill that was handed over is that of the one who has it.
+#[test]
+fn a_fill_that_was_handed_over_begins_anew() {
+    let mut fills = Fills::default();
+    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
+    fills.join(b"k", 1, true, TIMEOUT, at(0));
+    let Handover::Next(1, second) = fills.failed(b"k", first) else { panic!("the next one fills") };
+    fills.begin(b"k", first, at(7));
+    fills.begin(b"k", second, at(8));
+    assert_eq!(fills.join(b"k", 2, true, TIMEOUT, at(17)), Joined::Wait(at(18)));
+}
+
+/// A request whose response may be another one than others get waits, and nobody waits for it.
+#[test]
+fn a_request_that_may_not_lead_waits_or_goes_by_itself() {
+    let mut fills = Fills::default();
+    assert_eq!(fills.join(b"k", 0, false, TIMEOUT, at(0)), Joined::Pass);
+    let id = lead(fills.join(b"k", 1, true, TIMEOUT, at(0)));
+    assert_eq!(fills.join(b"k", 2, false, TIMEOUT, at(1)), Joined::Wait(at(10)));
+    assert_eq!(fills.join(b"k", 3, false, TIMEOUT, at(10)), Joined::Pass, "it replaces no fill");
+    assert_eq!(fills.end(b"k", id), [2]);
 }
 
 #[test]
 fn an_uncacheable_response_releases_all_and_ends_waiting_for_a_while() {
     let mut fills = Fills::default();
-    let id = lead(fills.join(b"k", 0, false, TIMEOUT, at(0)));
-    fills.join(b"k", 1, false, TIMEOUT, at(0));
+    let id = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
+    fills.join(b"k", 1, true, TIMEOUT, at(0));
     assert_eq!(fills.uncacheable(b"k", id, at(1)), [1]);
-    assert_eq!(fills.join(b"k", 2, false, TIMEOUT, at(10)), Joined::Pass);
-    lead(fills.join(b"other", 3, false, TIMEOUT, at(10)));
-    lead(fills.join(b"k", 4, false, TIMEOUT, at(11)));
+    assert_eq!(fills.join(b"k", 2, true, TIMEOUT, at(10)), Joined::Pass);
+    lead(fills.join(b"other", 3, true, TIMEOUT, at(10)));
+    lead(fills.join(b"k", 4, true, TIMEOUT, at(11)));
 }
 
 #[test]
 fn a_fill_that_never_ends_is_replaced() {
     let mut fills = Fills::default();
-    let first = lead(fills.join(b"k", 0, false, TIMEOUT, at(0)));
-    assert_eq!(fills.join(b"k", 1, false, TIMEOUT, at(9)), Joined::Wait(at(10)));
-    let second = lead(fills.join(b"k", 2, false, TIMEOUT, at(10)));
-    assert_eq!(fills.join(b"k", 3, false, TIMEOUT, at(10)), Joined::Wait(at(20)));
-    assert!(fills.stored(b"k", first).is_empty());
+    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
+    assert_eq!(fills.join(b"k", 1, true, TIMEOUT, at(9)), Joined::Wait(at(10)));
+    let second = lead(fills.join(b"k", 2, true, TIMEOUT, at(10)));
+    assert_eq!(fills.join(b"k", 3, true, TIMEOUT, at(10)), Joined::Wait(at(20)));
+    assert!(fills.end(b"k", first).is_empty());
     fills.leave(b"k", &1);
-    assert_eq!(fills.stored(b"k", second), [3]);
+    assert_eq!(fills.end(b"k", second), [3]);
 }
 
 #[test]
 fn waiters_and_marks_are_bounded() {
     let mut fills = Fills::default();
-    lead(fills.join(b"k", 0, false, TIMEOUT, at(0)));
-    let passed = (1..5000).filter(|waiter| fills.join(b"k", *waiter, false, TIMEOUT, at(0)) == Joined::Pass).count();
+    lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
+    let passed = (1..5000).filter(|waiter| fills.join(b"k", *waiter, true, TIMEOUT, at(0)) == Joined::Pass).count();
     assert_eq!(passed, 4999 - 4096);
     for number in 0..10_000_u32 {
         let key = number.to_le_bytes();
-        let id = lead(fills.join(&key, number, false, TIMEOUT, at(0)));
+        let id = lead(fills.join(&key, number, true, TIMEOUT, at(0)));
         fills.uncacheable(&key, id, at(0));
     }
     let remembered = (0..10_000_u32)
-        .filter(|number| matches!(fills.join(&number.to_le_bytes(), 0, false, TIMEOUT, at(1)), Joined::Pass))
+        .filter(|number| matches!(fills.join(&number.to_le_bytes(), 0, true, TIMEOUT, at(1)), Joined::Pass))
         .count();
     assert_eq!(remembered, 4096);
 }
@@ -136,10 +158,10 @@ fn step(
     if someone.is_empty() || random.u8(0..10) < 6 {
         *next += 1;
         let key = random.u8(0..3);
-        match fills.join(&[key], *next, random.u8(0..8) == 0, TIMEOUT, at(now)) {
+        match fills.join(&[key], *next, random.u8(0..8) > 0, TIMEOUT, at(now)) {
             Joined::Lead(id) => drop(doing.insert(*next, (key, Doing::Fills(id)))),
             Joined::Wait(until) => drop(doing.insert(*next, (key, Doing::Waits(until)))),
-            Joined::ServeStale | Joined::Pass => {}
+            Joined::Pass => {}
         }
         return;
     }
@@ -152,8 +174,8 @@ fn step(
         }
         Doing::Fills(id) => match random.u8(0..4) {
             0 => fills.uncacheable(&[key], id, at(now)),
-            1 | 2 => fills.stored(&[key], id),
-            _ => match fills.failed(&[key], id, at(now)) {
+            1 | 2 => fills.end(&[key], id),
+            _ => match fills.failed(&[key], id) {
                 Handover::Release(waiters) => waiters,
                 Handover::Next(waiter, id) => {
                     let before = doing.insert(waiter, (key, Doing::Fills(id)));

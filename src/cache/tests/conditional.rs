@@ -110,7 +110,8 @@ fn ranges() {
 fn reply(method: &str, request: &str, stored: &Object, now: u64) -> (u16, String, String) {
     let fields = parse(request);
     let request = CacheRequest { method: method.as_bytes(), ..get("/", &fields) };
-    let served = Served { state: State::Hit, is_shadow: false, backend_status: None, hits: stored.count_hit() };
+    let served =
+        Served { state: State::Hit, is_shadow: false, backend_status: None, waited: None, hits: stored.count_hit() };
     let reply = Reply::new(&request, stored, served);
     let mut head = Vec::new();
     reply.write_head(at(now), &mut head);
@@ -145,7 +146,11 @@ fn replies_are_whole_heads() {
 fn shadows_are_told() {
     let object = object("Cache-Control: max-age=60");
     let mut out = Vec::new();
-    Served { state: State::Stale, is_shadow: true, backend_status: Some(503), hits: 3 }.put(&object, at(100), &mut out);
+    Served { state: State::Stale, is_shadow: true, backend_status: Some(503), waited: None, hits: 3 }.put(
+        &object,
+        at(100),
+        &mut out,
+    );
     let expected = "Age: 100\r\nCache-Status: sluice; fwd=stale; fwd-status=503; ttl=-40; detail=shadow\r\nX-Director-Cache: shadow\r\n\
                     X-Cache-Lookup: stale\r\nX-Cache-Hits: 3\r\n";
     assert_eq!(String::from_utf8(out).expect("text"), expected);

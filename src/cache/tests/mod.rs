@@ -14,6 +14,7 @@ use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
 use super::storability::{CacheResponse, Refusal, admit};
+use super::vary::RequestValues;
 use crate::wire::body::BodyLength;
 use httparse::Header;
 use std::time::{Duration, SystemTime};
@@ -48,6 +49,7 @@ fn options() -> Options {
 fn get<'a>(target: &'a str, fields: &'a [Header<'a>]) -> CacheRequest<'a> {
     CacheRequest {
         frontend: "f",
+        app: "app",
         method: b"GET",
         is_https: false,
         host: b"h",

@@ -71,7 +71,7 @@ impl Case {
         let options = Options { obey_clients: true, ..options() };
         let Ok(object) = store_with(&self.first, self.status, &self.stored, b"", &options) else { return false };
         let fields = parse(&self.second);
-        let is_selected = object.variant.is_selected_by(Fields(&fields));
+        let is_selected = object.variant.is_selected_by(&mut RequestValues::of(Fields(&fields)));
         let decision = decide(&get("/", &fields), Some(&object), false, &options, at(self.now));
         is_selected && matches!(decision, Decision::Hit | Decision::Stale)
     }

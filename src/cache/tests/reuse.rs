@@ -134,7 +134,7 @@ fn clients_are_obeyed_where_that_is_switched_on() {
         assert_eq!(decision(request, stored, now, &obeying), expected, "{request} {stored} at {now}");
     }
     let no_store = store_with("Cache-Control: no-store", 200, fresh, b"", &obeying);
-    assert_eq!(no_store.err(), Some(Refusal::NoStore));
+    assert_eq!(no_store.err(), Some(Refusal::RequestNoStore));
 }
 
 /// RFC 9111 section 4.2.4, RFC 5861 section 4, x0d's shadows.
@@ -165,9 +165,29 @@ fn stale_responses_stand_in_for_errors() {
         assert_eq!(found, expected, "{stored} {failure:?} at {now}");
     }
     let unlocked = Options { lock_on_update: false, ..options() };
-    assert!(may_serve_while_updating(&object("Cache-Control: max-age=60"), &unlocked));
-    assert!(!may_serve_while_updating(&object("Cache-Control: max-age=60"), &options()));
-    assert!(!may_serve_while_updating(&object("Cache-Control: max-age=60, must-revalidate"), &unlocked));
+    let bounded = Options { default_shadow_ttl: Duration::from_secs(10), ..unlocked.clone() };
+    let table = [
+        ("Cache-Control: max-age=60", &unlocked, 99_999, true),
+        ("Cache-Control: max-age=60", &options(), 61, false),
+        ("Cache-Control: max-age=60, must-revalidate", &unlocked, 61, false),
+        ("Cache-Control: max-age=60", &bounded, 70, true),
+        ("Cache-Control: max-age=60", &bounded, 71, false),
+    ];
+    for (stored, options, now, expected) in table {
+        assert_eq!(may_serve_while_updating(&object(stored), options, at(now)), expected, "{stored} at {now}");
+    }
+}
+
+/// A client that takes stale responses gets none that was purged, and none beyond what the frontend allows.
+#[test]
+fn max_stale_has_its_limits() {
+    let request = parse("Cache-Control: max-stale");
+    let obeying = Options { obey_clients: true, default_shadow_ttl: Duration::from_secs(10), ..options() };
+    let stored = object("Cache-Control: max-age=60");
+    let decision = |now| decide(&get("/", &request), Some(&stored), false, &obeying, at(now));
+    assert_eq!((decision(70), decision(71)), (Decision::Stale, Decision::Miss(Cause::Stale)));
+    stored.soft_purge();
+    assert_eq!(decision(1), Decision::Miss(Cause::Stale));
 }
 
 /// RFC 9111 section 4.1.
@@ -181,12 +201,21 @@ fn variants_are_selected_by_normalised_values() {
         ("Vary: X-A", "", "X-A:", false),
         ("Vary: x-a", "X-A: 1", "X-a: 1", true),
         ("Vary: X-A", "X-A: a", "X-A: A", false),
-        ("Vary: X-A", "X-A: 1,2", "X-A: 1 ,  2", true),
+        // Of a field that may be no list, nothing has no meaning but the white space around it.
+        ("Vary: X-A", "X-A:  1,2 ", "X-A: 1,2", true),
+        ("Vary: X-A", "X-A: 1,2", "X-A: 1 ,  2", false),
+        ("Vary: Origin", "Origin: https://a.com", "Origin: https://a.com,", false),
+        ("Vary: Origin", "Origin: https://a.com", "Origin: , https://a.com", false),
+        ("Vary: Origin", "Origin: https://a.com", "Origin: https://a.com\nOrigin:", false),
         ("Vary: X-A", "X-A: 1, 2", "X-A: 1\nX-A: 2", true),
         ("Vary: X-A", "X-A: 1, 2", "X-A: 2, 1", false),
         ("Vary: Accept-Encoding", "Accept-Encoding: gzip, br", "Accept-Encoding: BR,gzip", true),
         ("Vary: Accept-Language", "Accept-Language: en;q=0.5, de", "Accept-Language: de, en; q=0.5", true),
         ("Vary: Accept-Encoding", "Accept-Encoding: gzip", "Accept-Encoding: br", false),
+        // Of two languages of one quality the first is preferred.
+        ("Vary: Accept-Language", "Accept-Language: de, en", "Accept-Language: en, de", false),
+        ("Vary: Accept-Language", "Accept-Language: de, en;q=0.50", "Accept-Language: en;q=0.50,DE", true),
+        ("Vary: Accept", "Accept: a;b=\"C, d\"", "Accept: a;b=\"c, d\"", false),
         ("Vary: X-A, X-B", "X-A: 1\nX-B: 2", "X-B: 2\nX-A: 1", true),
         ("Vary: X-A\nVary: X-B", "X-A: 1\nX-B: 2", "X-A: 1", false),
     ];
@@ -194,12 +223,12 @@ fn variants_are_selected_by_normalised_values() {
         let lines = format!("Cache-Control: max-age=60\n{vary}");
         let object = store_with(stored, 200, &lines, b"", &options()).expect("cacheable");
         let presented_fields = parse(presented);
-        let is_selected = object.variant.is_selected_by(Fields(&presented_fields));
+        let is_selected = object.variant.is_selected_by(&mut RequestValues::of(Fields(&presented_fields)));
         assert_eq!(is_selected, expected, "{vary} {stored} {presented}");
         // Requests that select each other's responses wait for each other's fills, and no others do.
         let selection = |fields: &[Header<'_>]| {
             let mut out = Vec::new();
-            object.variant.write_selection(Fields(fields), &mut out);
+            assert!(object.variant.write_selection(&mut RequestValues::of(Fields(fields)), &mut out));
             out
         };
         assert_eq!(selection(&parse(stored)) == selection(&presented_fields), expected, "{vary} {stored} {presented}");
@@ -209,5 +238,37 @@ fn variants_are_selected_by_normalised_values() {
     assert_eq!(found.err(), Some(Refusal::Vary));
     let large = format!("X-A: {}", "x".repeat(3000));
     let found = store_with(&large, 200, "Cache-Control: max-age=60\nVary: X-A", b"", &options());
-    assert_eq!(found.err(), Some(Refusal::Vary));
+    assert_eq!(found.err(), Some(Refusal::LongSelection));
+    let stored = store_with("X-A: 1", 200, "Cache-Control: max-age=60\nVary: X-A", b"", &options()).expect("cacheable");
+    let fields = parse(&large);
+    let mut values = RequestValues::of(Fields(&fields));
+    assert!(
+        !stored.variant.is_selected_by(&mut values) && !stored.variant.write_selection(&mut values, &mut Vec::new())
+    );
+}
+
+/// A request with long values costs little, however many variants there are to compare it with.
+#[test]
+fn values_are_normalised_once_and_long_ones_never() {
+    let variants: Vec<Object> = (0..32)
+        .map(|number| {
+            let request = format!("Accept-Encoding: a{number}");
+            store_with(&request, 200, "Cache-Control: max-age=60\nVary: Accept-Encoding", b"", &options())
+        })
+        .collect::<Result<_, _>>()
+        .expect("cacheable");
+    let time = |value: &str| {
+        let lines = format!("Accept-Encoding: {value}");
+        let fields = parse(&lines);
+        let began = std::time::Instant::now();
+        for _ in 0..20 {
+            let mut values = RequestValues::of(Fields(&fields));
+            assert!(!variants.iter().any(|object| object.variant.is_selected_by(&mut values)), "{}", value.len());
+        }
+        began.elapsed()
+    };
+    let (short, long) = (time(&"a,".repeat(1000)), time(&"a,".repeat(30_000)));
+    // Looked at for each variant, the long one would take a thousand times as long.
+    assert!(long < short + Duration::from_millis(50), "{short:?} for 2 KB, {long:?} for 60 KB");
+    assert!(short < Duration::from_millis(500), "{short:?}");
 }

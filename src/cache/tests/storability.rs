@@ -1,6 +1,7 @@
 use super::*;
 use crate::cache::lookup::{Bypass, bypass};
-use crate::cache::object::BodyFault;
+use crate::cache::object::{BodyBudget, BodyFault};
+use std::sync::Arc;
 
 fn verdict(request: &str, status: u16, lines: &str) -> Option<Refusal> {
     store_with(request, status, lines, b"", &options()).err()
@@ -22,6 +23,14 @@ fn responses_that_are_stored_and_that_are_not() {
         ("", 200, "Cache-Control: private, max-age=60", Some(Refusal::Private)),
         ("", 200, "Cache-Control: private=\"X-A\", max-age=60", None),
         ("", 200, "Cache-Control: private=X-A, max-age=60", Some(Refusal::Private)),
+        // What cannot be read may forbid.
+        ("", 200, "Cache-Control: private; max-age=60", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: max-age=60, no-store;x", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: max-age=60, foo=\"bar, no-store", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: max-age=60, foo=\"bar\"x", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: max-age=60, foo=\"a\\\"b\"", None),
+        ("", 200, "Cache-Control: max-age=60, foo=\"a\\\"", Some(Refusal::NoStore)),
+        ("", 200, "Cache-Control: max-age=60, =", Some(Refusal::NoStore)),
         // Section 5.2.2.4: it could only be validated.
         ("", 200, "Cache-Control: no-cache", Some(Refusal::Useless)),
         ("", 200, "Cache-Control: no-cache\nETag: \"a\"", None),
@@ -34,6 +43,9 @@ fn responses_that_are_stored_and_that_are_not() {
         ("Authorization: x", 200, "Cache-Control: max-age=60, public", None),
         ("Authorization: x", 200, "Cache-Control: max-age=60, must-revalidate", None),
         ("Authorization: x", 200, "Cache-Control: s-maxage=60", None),
+        // A certificate says who the client is, too.
+        ("X-SSL-Client-S-DN: CN=a", 200, fresh, Some(Refusal::Authorization)),
+        ("X-SSL-Client-S-DN: CN=a", 200, "Cache-Control: max-age=60, public", None),
         // Section 7.3, and x0d.
         ("", 200, "Cache-Control: max-age=60\nSet-Cookie: a=b", Some(Refusal::SetCookie)),
         ("", 200, "Cache-Control: max-age=60, no-cache=\"Set-Cookie\"\nSet-Cookie: a=b", None),
@@ -54,6 +66,19 @@ fn responses_that_are_stored_and_that_are_not() {
         ("X-HTTP-Method-Override: DELETE", 200, fresh, Some(Refusal::Request)),
         ("X-Forwarded-Host: evil", 200, fresh, Some(Refusal::Request)),
         ("X-Original-URL: /admin", 200, fresh, Some(Refusal::Request)),
+        ("X_HTTP_Method_Override: DELETE", 200, fresh, Some(Refusal::Request)),
+        ("X.Forwarded.Host: evil", 200, fresh, Some(Refusal::Request)),
+        ("X-Forwarded-Ssl: on", 200, fresh, Some(Refusal::Request)),
+        ("X-Forwarded-Whatever: x", 200, fresh, Some(Refusal::Request)),
+        ("Front-End-Https: on", 200, fresh, Some(Refusal::Request)),
+        ("X-Url-Scheme: https", 200, fresh, Some(Refusal::Request)),
+        ("X-HTTP-Host-Override: evil", 200, fresh, Some(Refusal::Request)),
+        (
+            "X-Forwarded-For: 192.0.2.1\nX-Forwarded-Proto: http\nX-Forwarded-Port: 80\nX-Real-IP: 192.0.2.1",
+            200,
+            fresh,
+            None,
+        ),
         // RFC 9213.
         ("", 200, "Cache-Control: no-store\nCDN-Cache-Control: max-age=60", None),
         ("", 200, "Cache-Control: max-age=60\nCDN-Cache-Control: no-store", Some(Refusal::NoStore)),
@@ -76,7 +101,8 @@ fn a_body_whose_end_is_in_doubt_is_not_stored() {
 
     let any = Options { max_object_bytes: 0, ..options() };
     let mut limited = admit(&get("/", &[]), &response(200, &fields, 10), &any).expect("cacheable");
-    assert_eq!((limited.limit_to(10), limited.limit_to(9)), (Ok(()), Err(BodyFault::TooLarge)));
+    let budget = Arc::new(BodyBudget::new(1 << 20));
+    assert_eq!((limited.limit_to(10, &budget), limited.limit_to(9, &budget)), (Ok(()), Err(BodyFault::TooLarge)));
 
     let pending = || admit(&get("/", &[]), &response(200, &fields, 10), &options()).expect("cacheable");
     let mut cut = pending();
@@ -88,6 +114,73 @@ fn a_body_whose_end_is_in_doubt_is_not_stored() {
     let mut pending = admit(&get("/", &[]), &chunked, &small).expect("cacheable");
     assert_eq!(pending.push(b"01234567"), Ok(()));
     assert_eq!(pending.push(b"89"), Err(BodyFault::TooLarge));
+}
+
+/// Bodies take memory while they are filled, and for as long as anybody sends them.
+#[test]
+fn the_memory_of_bodies_is_bounded() {
+    let budget = Arc::new(BodyBudget::new(100_000));
+    let fields = parse("Cache-Control: max-age=60");
+    let begin = |stated| {
+        let head = CacheResponse { body: stated, ..response(200, &fields, 0) };
+        let mut pending = admit(&get("/", &[]), &head, &options()).expect("cacheable");
+        pending.limit_to(1 << 20, &budget).expect("room");
+        pending
+    };
+    let mut whole = begin(BodyLength::Sized(60_000));
+    assert_eq!((whole.push(&[0; 60_000]), budget.used()), (Ok(()), 60_000));
+    let mut second = begin(BodyLength::Sized(60_000));
+    assert_eq!((second.push(&[0; 10]), budget.used()), (Err(BodyFault::NoRoom), 60_000));
+    drop(second);
+    let body = whole.finish().expect("whole").body;
+    let sent = body.clone();
+    drop(body);
+    assert_eq!(budget.used(), 60_000, "it is still being sent");
+    drop(sent);
+    assert_eq!(budget.used(), 0);
+    // Of what was taken for bytes to come, what did not come is given back.
+    let mut short = begin(BodyLength::Chunked);
+    assert_eq!((short.push(b"0123456789"), budget.used()), (Ok(()), 65_536));
+    let object = short.finish().expect("whole");
+    assert_eq!((object.body.len(), budget.used()), (10, 10));
+    assert_eq!(begin(BodyLength::Chunked).push(&[0; 100]), Ok(()));
+    drop(object);
+    assert_eq!(budget.used(), 0);
+}
+
+/// A response is charged for all that it has a store remember.
+#[test]
+fn the_size_of_an_object_has_all_of_its_parts() {
+    let plain = object("Cache-Control: max-age=60").size();
+    let names: Vec<String> = (0..64).map(|number| format!("x-{number:0100}")).collect();
+    let long = object(&format!("Cache-Control: max-age=60, no-cache=\"{}\"", names.join(","))).size();
+    assert!(long > plain + 2 * 64 * 100, "{plain} {long}");
+    let tagged = object(&format!("Cache-Control: max-age=60\nETag: \"{}\"", "x".repeat(10_000))).size();
+    assert!(tagged > plain + 30_000, "{plain} {tagged}");
+    let many: Vec<String> = (0..65).map(|number| format!("x-{number}")).collect();
+    let directive = format!("Cache-Control: max-age=60, private=\"{}\"", many.join(","));
+    assert_eq!(verdict("", 200, &directive), Some(Refusal::Private), "so many names are as good as none");
+}
+
+#[test]
+fn requests_whose_host_is_written_otherwise_are_left_alone() {
+    let table = [
+        ("h", 80, false, None),
+        ("h:80", 80, false, Some(Bypass::Host)),
+        ("h:00080", 80, false, Some(Bypass::Host)),
+        ("h:8080", 8080, false, None),
+        ("h:08080", 8080, false, Some(Bypass::Host)),
+        ("H", 80, false, Some(Bypass::Host)),
+        ("h.", 80, false, Some(Bypass::Host)),
+        ("h:", 80, false, Some(Bypass::Host)),
+        ("h", 443, true, None),
+        ("h:443", 443, true, Some(Bypass::Host)),
+    ];
+    for (stated, port, is_https, expected) in table {
+        let fields = [Header { name: "Host", value: stated.as_bytes() }];
+        let request = CacheRequest { port, is_https, ..get("/", &fields) };
+        assert_eq!(bypass(&request, &options()), expected, "{stated} {port}");
+    }
 }
 
 #[test]

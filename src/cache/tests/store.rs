@@ -1,6 +1,6 @@
 use super::*;
 use crate::cache::purge::{PurgeMode, Selector};
-use crate::cache::store::{InsertError, Store};
+use crate::cache::store::{Found, InsertError, Store};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
@@ -39,8 +39,13 @@ impl Item<'_> {
     }
 
     fn is_in(&self, store: &Store) -> bool {
-        store.get(&self.key(), Fields(&parse(self.request))).object.is_some()
+        find(store, self, self.request).object.is_some()
     }
+}
+
+fn find(store: &Store, item: &Item<'_>, request: &str) -> Found {
+    let fields = parse(request);
+    store.get(&item.key(), &mut RequestValues::of(Fields(&fields)))
 }
 
 #[test]
@@ -51,11 +56,11 @@ fn variants_of_one_key() {
     let first = one.put(&store, &options()).expect("stored");
     two.put(&store, &options()).expect("stored");
     assert!(one.is_in(&store) && two.is_in(&store) && !variant("X-A: 3").is_in(&store));
-    let found = store.get(&one.key(), Fields::default());
+    let found = find(&store, &one, "");
     assert!(found.object.is_none() && found.other.is_some());
     // The same variant again takes the place of the first.
     let second = one.put(&store, &options()).expect("stored");
-    let found = store.get(&one.key(), Fields(&parse("X-A: 1"))).object.expect("stored");
+    let found = find(&store, &one, "X-A: 1").object.expect("stored");
     assert!(Arc::ptr_eq(&found, &second) && !Arc::ptr_eq(&found, &first));
     store.drop_object(&one.key(), &second);
     assert!(!one.is_in(&store) && two.is_in(&store));
@@ -99,13 +104,60 @@ fn a_frontend_keeps_to_its_quota_and_others_keep_theirs() {
     assert!(other.is_in(&store));
     let large = Item { len: 2 << 20, ..Item::default() };
     assert_eq!(large.put(&store, &limited).err(), Some(InsertError::TooLarge));
-    // Bytes that left the store are counted as long as a response holds them.
-    let held = store.get(&other.key(), Fields::default()).object.expect("stored");
-    store.purge(&Selector::All, PurgeMode::Hard);
-    assert_eq!((store.len(), store.bytes_of("f")), (0, 0));
+    // Bytes that left the store take nothing of a quota, even where a response still has them.
+    let held = find(&store, &other, "").object.expect("stored");
     assert!(store.bytes_of("g") > 0);
+    store.purge(&Selector::All, PurgeMode::Hard);
+    assert_eq!((store.len(), store.bytes_of("f"), store.bytes_of("g")), (0, 0, 0));
     drop(held);
     assert_eq!(store.bytes_of("g"), 0);
+}
+
+/// Whatever is stored, replaced, put out and purged: a quota counts what is in the store, and the newest object of a frontend
+/// is never the one that has to leave.
+#[test]
+fn quotas_count_what_is_stored() {
+    let store = Store::new(2 * MIB);
+    let limited = Options { max_bytes: MIB, ..options() };
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut held = Vec::new();
+    for turn in 0..5000 {
+        let (target, request) = (format!("/{}", random.u8(..40)), format!("X-A: {}", random.u8(..4)));
+        let lines = "Cache-Control: max-age=60\nVary: X-A";
+        let frontend = if random.bool() { "f" } else { "g" };
+        let item = Item { frontend, target: &target, request: &request, lines, len: random.usize(..120_000) };
+        match random.u8(..8) {
+            0 => drop(store.invalidate(&item.key())),
+            1 => held.extend(find(&store, &item, &request).object),
+            2 if random.u8(..20) == 0 => drop(store.purge(&Selector::Frontend(frontend.into()), PurgeMode::Hard)),
+            _ => {
+                let stored = item.put(&store, &limited);
+                assert_eq!(stored.is_ok(), item.is_in(&store), "turn {turn}: {stored:?}");
+            }
+        }
+        let (f, g) = (store.bytes_of("f"), store.bytes_of("g"));
+        assert!(f <= MIB && g <= MIB && f + g <= 2 * MIB, "turn {turn}: {f} and {g}");
+    }
+    store.purge(&Selector::All, PurgeMode::Hard);
+    assert_eq!((store.bytes_of("f"), store.bytes_of("g"), store.len()), (0, 0, 0), "{} are held", held.len());
+}
+
+/// One key never has more than one object may have, so it cannot empty a shard for its variants.
+#[test]
+fn the_variants_of_a_key_share_the_room_of_one_object() {
+    let store = Store::new(16 * MIB);
+    let others: Vec<String> = (0..40).map(|number| format!("/{number}")).collect();
+    let item = |target| Item { target, len: 100_000, ..Item::default() };
+    others.iter().for_each(|target| drop(item(target).put(&store, &options()).expect("stored")));
+    let requests: Vec<String> = (0..32).map(|number| format!("X-A: {number}")).collect();
+    let lines = "Cache-Control: max-age=60\nVary: X-A";
+    let variant = |request| Item { request, lines, len: 1_500_000, ..Item::default() };
+    for request in &requests {
+        variant(request).put(&store, &options()).expect("stored");
+        assert!(variant(request).is_in(&store), "the newest stays");
+    }
+    assert_eq!(requests.iter().filter(|request| variant(request).is_in(&store)).count(), 2);
+    assert!(others.iter().all(|target| item(target).is_in(&store)));
 }
 
 #[test]
@@ -120,7 +172,6 @@ fn purges_take_what_they_select() {
     };
     let prefix = |host: &str| Selector::Prefix { host: host.as_bytes().into(), prefix: b"/a/"[..].into() };
     let table = [
-        (Selector::Key(a.key().into()), [false, true, true]),
         (Selector::Host(b"h"[..].into()), [false, false, false]),
         (Selector::Host(b"other"[..].into()), [true, true, true]),
         (prefix("h"), [false, false, true]),
@@ -138,7 +189,7 @@ fn purges_take_what_they_select() {
         let gone = stay.iter().filter(|stays| !**stays).count();
         assert_eq!(store.purge(&selector, PurgeMode::Soft), gone, "{selector:?}");
         for (item, stays) in all.iter().zip(stay) {
-            let object = store.get(&item.key(), Fields::default()).object.expect("a shadow");
+            let object = find(&store, item, "").object.expect("a shadow");
             assert_eq!(object.is_fresh(at(1)), stays, "{selector:?} {}", item.target);
         }
         assert_eq!(store.purge(&selector, PurgeMode::Hard), gone, "{selector:?}");
@@ -153,12 +204,26 @@ fn a_fill_that_began_before_a_purge_is_not_stored() {
     let other = Item { target: "/other", ..Item::default() };
     let insert = |item: &Item<'_>, ticket| store.insert(&item.key(), item.object(), ticket, &options()).err();
     let ticket = store.ticket();
-    store.purge(&Selector::Key(item.key().into()), PurgeMode::Hard);
+    assert!(!store.make_stale(&item.key()));
     assert_eq!((insert(&item, ticket), insert(&other, ticket)), (Some(InsertError::Purged), None));
     assert_eq!(insert(&item, store.ticket()), None);
     let ticket = store.ticket();
     assert!(store.invalidate(&item.key()));
     assert_eq!((insert(&item, ticket), item.is_in(&store)), (Some(InsertError::Purged), false));
+    // Whatever clients purge, and however often, fills of other keys are stored.
+    let ticket = store.ticket();
+    assert_eq!(insert(&item, ticket), None);
+    let purged: Vec<String> = (0..2000).map(|number| format!("/{number}")).collect();
+    for target in &purged {
+        store.make_stale(&Item { target, ..Item::default() }.key());
+    }
+    let kept = (0..100).map(|number| format!("/kept/{number}")).filter(|target| {
+        let target = Item { target, ..Item::default() };
+        insert(&target, ticket).is_none()
+    });
+    assert!(kept.count() > 30);
+    assert!(store.make_stale(&item.key()));
+    assert!(find(&store, &item, "").object.is_some_and(|object| object.is_purged()));
     // A fill that is older than what is remembered is not trusted.
     let ticket = store.ticket();
     let selector = Selector::Host(b"elsewhere"[..].into());
@@ -187,7 +252,7 @@ fn no_old_version_outlives_its_purge() {
                     let object = Item { lines: &lines, ..Item::default() }.object();
                     let _ = store.insert(&key, object, ticket, &options());
                     let least = purged.load(SeqCst);
-                    if let Some(object) = store.get(&key, Fields::default()).object {
+                    if let Some(object) = store.get(&key, &mut RequestValues::of(Fields::default())).object {
                         let text = String::from_utf8_lossy(&object.fields).into_owned();
                         let number = text.split("X-Version: ").nth(1).and_then(|rest| rest.split('\r').next());
                         let found: u64 = number.and_then(|number| number.parse().ok()).expect("a version");
@@ -199,7 +264,7 @@ fn no_old_version_outlives_its_purge() {
         for number in 1..2000 {
             version.store(number + 1, SeqCst);
             match number % 3 {
-                0 => drop(store.purge(&Selector::Key(key.clone().into()), PurgeMode::Hard)),
+                0 => drop(store.purge(&Selector::Host(b"h"[..].into()), PurgeMode::Hard)),
                 1 => drop(store.purge(&Selector::All, PurgeMode::Hard)),
                 _ => drop(store.invalidate(&key)),
             }

@@ -151,9 +151,10 @@ impl WorkerPool {
             accepted: 0,
         };
         let supervision = &deps.settings.supervision;
-        let limit = limits::memory(supervision.memory_limit, cpus.len());
+        let cache = deps.cache.as_ref().map_or(0, |store| store.most_memory());
+        let limit = limits::memory(supervision.memory_limit, cpus.len(), cache);
         let interval = supervision.memory_check_interval;
-        let policy = limit.map(|limit| MemoryPolicy::new(limit, interval));
+        let policy = limit.map(|limit| MemoryPolicy::new(limits::beside_cache(limit, cache), interval));
         Self {
             deps,
             listeners: Some(listeners),

@@ -60,6 +60,8 @@ impl WorkerPool {
 
     fn look_at_memory(&mut self, now: Moment) {
         let (Some(policy), Some(resident)) = (&mut self.policy, limits::resident_bytes()) else { return };
+        // What the object cache holds no worker can give back.
+        let resident = resident.saturating_sub(self.deps.cache.as_ref().map_or(0, |store| store.memory()));
         let current: Vec<WorkerId> = self.slots.iter().filter_map(|slot| slot.current).collect();
         let candidate = |id: &WorkerId| {
             let each = self.running.get(id)?;
@@ -75,8 +77,8 @@ impl WorkerPool {
             Decision::Exhausted => {
                 let (resident, limit) = (resident >> 20, limit >> 20);
                 log::warn!(
-                    "all workers were renewed, and the process still holds {resident} MiB of {limit} MiB \
-                     (server.memoryLimit): is the limit too low?"
+                    "all workers were renewed, and the process still holds {resident} MiB of {limit} MiB beside its object \
+                     cache (server.memoryLimit): is the limit too low?"
                 );
                 if self.deps.settings.supervision.memory_upgrade {
                     // Fails only when the supervisor has gone.

@@ -1,0 +1,229 @@
+//! The look of a request at the object cache: what is served from it, and what a backend is asked for.
+
+use super::awaiting_fill::AwaitingFill;
+use super::caching::Caching;
+use super::local_reply::LocalReply;
+use super::request::Request;
+use super::request_context::RequestContext;
+use super::serving_cached::ServingCached;
+use super::{State, StepContext, affinity};
+use crate::base::clock::Moment;
+use crate::base::slice_ext::SliceExt;
+use crate::cache::fields::Fields;
+use crate::cache::key::{self, CacheRequest};
+use crate::cache::lookup::{self, Bypass, Cause, Decision};
+use crate::cache::object::Object;
+use crate::cache::options::Options;
+use crate::cache::refresh;
+use crate::cache::status::{self, Served};
+use crate::cache::store::{Found, Store};
+use crate::cache::vary::RequestValues;
+use crate::cluster::Route;
+use crate::wire::MAX_FIELDS;
+use crate::wire::body::BodyLength;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// What is done with a request.
+enum Plan {
+    Forward,
+    Purge,
+    Serve(Arc<Object>, status::State),
+    OnlyIfCached,
+    Fetch(Fetch),
+}
+
+/// A backend is asked.
+pub(super) struct Fetch {
+    pub(super) cause: Cause,
+    pub(super) stale: Option<Arc<Object>>,
+    pub(super) validates: bool,
+    pub(super) asks_for_whole: bool,
+    /// The key and the selection that a fill is waited for by; `None` where nothing is waited for.
+    pub(super) selection: Option<Box<[u8]>>,
+    pub(super) may_lead: bool,
+}
+
+/// Whether the cache has to do with a request that has this route: the frontend's does, or another route's did.
+pub(super) fn takes_part(context: &RequestContext, route: &Route, cx: &StepContext<'_>) -> bool {
+    context.caching.is_some() || (cx.core.cache.is_some() && uses_cache(route))
+}
+
+fn uses_cache(route: &Route) -> bool {
+    route.cluster.options.cache.is_enabled && !route.cluster.options.is_disabled
+}
+
+/// Looks a request up, where the cache takes part.
+#[inline(never)]
+pub(super) fn start(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
+    if let Some(caching) = context.caching.take() {
+        // The route was asked for a second time, and the cache has done its part.
+        if caching.is_of(&route) {
+            context.caching = Some(caching);
+            return context.connect(route, cx);
+        }
+        context.request.set_head(caching.head(), &mut cx.core.buffers);
+    }
+    let Some(store) = cx.core.cache.clone().filter(|_| uses_cache(&route)) else { return context.connect(route, cx) };
+    cx.common.route = Some(Arc::clone(&route));
+    let mut key = std::mem::take(&mut cx.core.cache_key);
+    key.clear();
+    let request = &context.request;
+    let mut lookup = Lookup {
+        options: &route.cluster.options.cache,
+        store: &store,
+        now: cx.core.now,
+        wall: cx.core.wall_time(),
+        // The client names a backend to try: its response is for nobody else.
+        names_backend: affinity::named(request, &route.cluster).is_some(),
+        may_purge: request.may_purge(),
+        key: &mut key,
+    };
+    // What is purged from now on is not stored: the look-up may have seen it.
+    let ticket = store.ticket();
+    let plan = with_view(request.head(), request, &route, |view| lookup.plan(view));
+    let state = match plan.unwrap_or(Plan::Forward) {
+        Plan::Forward => context.connect(route, cx),
+        Plan::Serve(object, state) => {
+            let (waited, hits) = (context.waited, object.count_hit());
+            let served = Served { state, is_shadow: false, backend_status: None, waited, hits };
+            ServingCached::start(context, None, object, served, cx)
+        }
+        Plan::Purge => give(context, if store.make_stale(&key) { 200 } else { 404 }, cx),
+        Plan::OnlyIfCached => give(context, 504, cx),
+        Plan::Fetch(fetch) => {
+            let may_wait = fetch.selection.is_some() && context.waited.is_none();
+            let caching = Caching::new(&key, context.request.head(), ticket, fetch, cx.core.wall_time());
+            match may_wait {
+                true => AwaitingFill::start(context, caching, route, cx),
+                false => caching.forward(context, route, cx),
+            }
+        }
+    };
+    cx.core.cache_key = key;
+    state
+}
+
+/// One look at the cache.
+struct Lookup<'a> {
+    options: &'a Options,
+    store: &'a Store,
+    now: Moment,
+    wall: SystemTime,
+    names_backend: bool,
+    may_purge: bool,
+    key: &'a mut Vec<u8>,
+}
+
+impl Lookup<'_> {
+    fn plan(&mut self, view: &CacheRequest<'_>) -> Plan {
+        let options = self.options;
+        if view.method == b"PURGE" && self.may_purge {
+            options.key.write(view, self.key);
+            return Plan::Purge;
+        }
+        match lookup::bypass(view, options) {
+            None if self.names_backend => return Plan::Forward,
+            None => {}
+            // What it changes is made invalid once it has succeeded.
+            Some(Bypass::Method) => {
+                key::write_frontend(view.frontend, view.app, self.key);
+                return Plan::Fetch(Fetch {
+                    cause: Cause::Bypass,
+                    stale: None,
+                    validates: false,
+                    asks_for_whole: false,
+                    selection: None,
+                    may_lead: false,
+                });
+            }
+            Some(_) => return Plan::Forward,
+        }
+        options.key.write(view, self.key);
+        let mut values = RequestValues::of(view.fields);
+        let Found { object, other } = self.store.get(self.key, &mut values);
+        let decision = lookup::decide(view, object.as_deref(), other.is_some(), options, self.wall);
+        let cause = match (decision, &object) {
+            (Decision::OnlyIfCached, _) => return Plan::OnlyIfCached,
+            (Decision::Hit, Some(object)) => return Plan::Serve(Arc::clone(object), status::State::Hit),
+            (Decision::Stale, Some(object)) => return Plan::Serve(Arc::clone(object), status::State::Stale),
+            (Decision::StaleWhileRevalidate, Some(object)) => match self.is_refreshed(object) {
+                true => return Plan::Serve(Arc::clone(object), status::State::StaleUpdating),
+                false => Cause::Stale,
+            },
+            (Decision::Revalidate(Cause::Stale) | Decision::Miss(Cause::Stale), Some(object))
+                if lookup::may_serve_while_updating(object, options, self.wall) && self.is_refreshed(object) =>
+            {
+                return Plan::Serve(Arc::clone(object), status::State::StaleUpdating);
+            }
+            (Decision::Revalidate(cause) | Decision::Miss(cause), _) => cause,
+            // Only an object can be any of these.
+            (Decision::Hit | Decision::Stale | Decision::StaleWhileRevalidate, None) => Cause::UriMiss,
+        };
+        let fills = refresh::fills(view);
+        let validates = fills && object.as_ref().is_some_and(|object| object.has_validator());
+        let asks_for_whole = fills && (validates || !refresh::has_conditions(view));
+        let selection = if fills { self.selection(object.as_ref().or(other.as_ref()), &mut values) } else { None };
+        let may_lead = asks_for_whole && refresh::may_lead(view, options);
+        Plan::Fetch(Fetch { cause, stale: object, validates, asks_for_whole, selection, may_lead })
+    }
+
+    /// Whether another request refreshes the object; if not, this one does.
+    fn is_refreshed(&self, object: &Object) -> bool {
+        !object.claim_refresh(self.now, self.options.update_lock_timeout)
+    }
+
+    /// What a fill is waited for by. `None` where the request's own response will not be stored.
+    fn selection(&self, learned: Option<&Arc<Object>>, values: &mut RequestValues<'_>) -> Option<Box<[u8]>> {
+        let mut selection = self.key.clone();
+        let is_selectable = learned.is_none_or(|object| object.variant.write_selection(values, &mut selection));
+        is_selectable.then(|| selection.into())
+    }
+}
+
+/// Reads a head as the cache does. `None` where it has more lines than nearly all heads have.
+pub(super) fn with_view<T>(
+    head: &[u8],
+    request: &Request,
+    route: &Route,
+    read: impl FnOnce(&CacheRequest<'_>) -> T,
+) -> Option<T> {
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(head, &mut room) {
+        Ok(httparse::Status::Complete(_)) => {}
+        _ => return None,
+    }
+    let fields = Fields(parsed.headers);
+    let is_https = request.is_secure();
+    Some(read(&CacheRequest {
+        frontend: &route.cluster.key,
+        app: &route.cluster.id,
+        method: request.method(),
+        is_https,
+        host: request.host().as_bytes(),
+        port: port(fields, is_https),
+        target: request.target(),
+        has_body: request.body() != BodyLength::None,
+        is_trusted: request.is_trusted(),
+        fields,
+    }))
+}
+
+/// The port in `Host`, or that of the scheme.
+fn port(fields: Fields<'_>, is_https: bool) -> u16 {
+    let stated = fields.first("host").and_then(|host| {
+        let at = memchr::memrchr(b':', host).filter(|_| !host.ends_with(b"]"))?;
+        std::str::from_utf8(host.suffix(at + 1)).ok()?.parse().ok()
+    });
+    stated.unwrap_or(if is_https { 443 } else { 80 })
+}
+
+/// A response of this node without a body.
+#[cold]
+fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> State {
+    let uploaded = context.upload.is_done();
+    let reply = LocalReply { status, fields: b"", retry_after: Duration::ZERO, error: None, body: b"" };
+    reply.give(Some(context), uploaded, cx)
+}

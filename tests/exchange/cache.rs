@@ -1,0 +1,367 @@
+//! The object cache in one request, and in those that wait for it.
+
+use super::*;
+use sluice::cache::fill::{FillEnd, FillSink, FillWaiter};
+use sluice::cache::store::Store;
+use std::sync::Mutex;
+
+/// A worker that remembers what it is told.
+#[derive(Debug, Default)]
+struct Mail(Mutex<Vec<FillEnd>>);
+
+impl FillSink for Mail {
+    fn tell(&self, _: u64, end: FillEnd) {
+        self.0.lock().expect("no panic").push(end);
+    }
+}
+
+impl Mail {
+    fn take(&self) -> Vec<FillEnd> {
+        std::mem::take(&mut *self.0.lock().expect("no panic"))
+    }
+}
+
+/// Scenes that share a store and the time.
+struct Stage {
+    store: Arc<Store>,
+    mail: Arc<Mail>,
+    settings: Settings,
+    now: Moment,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let store = Arc::new(Store::new(64 << 20));
+        Self { store, mail: Arc::default(), settings: settings(), now: Moment::ZERO }
+    }
+
+    fn route(key: &str, id: &str) -> Arc<Route> {
+        let url = BackendUrl::parse("http://10.0.0.1:8000").expect("a good URL");
+        let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
+        let mut options = Options::clone(&Options::none());
+        options.cache.is_enabled = true;
+        options.backend_header = Some("X-Backend".into());
+        let spec = ClusterSpec { key, id, entries: vec![(&url, backend)], options: &Arc::new(options) };
+        Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
+    }
+
+    /// A request at this route, which has joined the fill where it was to.
+    fn ask(&self, request: &str, route: &Arc<Route>) -> Scene {
+        let mut scene = Scene::new(self.settings.clone());
+        (scene.core.cache, scene.core.now) = (Some(Arc::clone(&self.store)), self.now);
+        assert_eq!(scene.tell(Input::Bytes(Side::Client, request.as_bytes())), request.len());
+        scene.tell(Input::Route(Ok(Arc::clone(route))));
+        self.join(&mut scene);
+        scene
+    }
+
+    fn join(&self, scene: &mut Scene) {
+        if let Some(request) = scene.exchange.fill_request() {
+            let waiter = FillWaiter { sink: Arc::clone(&self.mail) as Arc<dyn FillSink>, exchange: 0 };
+            let fills = self.store.fills();
+            let start = fills.join(&request.key, waiter, request.may_lead, request.timeout, scene.core.now);
+            scene.tell(Input::Fill(start));
+        }
+    }
+
+    /// The same, with the head sent to a backend; and the head.
+    fn forward(&self, request: &str) -> (Scene, String) {
+        let mut scene = self.ask(request, &Self::route("a", "site"));
+        let head = sent(&mut scene);
+        (scene, head)
+    }
+
+    /// A request of its own, and the response that it gets at once or from this backend.
+    fn get(&self, response: &str) -> String {
+        let mut scene = self.ask(GET, &Self::route("a", "site"));
+        if !scene.core.output.has_bytes() {
+            sent(&mut scene);
+            return respond(&mut scene, response);
+        }
+        text(scene.send(Side::Client, usize::MAX).1)
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A connection to the backend is there: the head that it is sent.
+fn sent(scene: &mut Scene) -> String {
+    scene.tell(Input::Connected { reused: false });
+    let (flushed, head) = scene.send(Side::Upstream, usize::MAX);
+    assert_eq!(flushed, Flushed::All, "{:?}", scene.core.output.effects);
+    scene.tell(Input::Drained(Side::Upstream));
+    text(head)
+}
+
+/// What the client gets of this response.
+fn respond(scene: &mut Scene, response: &str) -> String {
+    scene.tell(Input::Bytes(Side::Upstream, response.as_bytes()));
+    text(scene.send(Side::Client, usize::MAX).1)
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+fn response(fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+const FRESH: &str = "Cache-Control: max-age=600\r\n";
+const STALE: &str = "Cache-Control: max-age=0\r\nETag: \"a\"\r\n";
+
+/// All backends have left while the request was on its way to one, so the route is asked for a second time.
+fn lose_route(scene: &mut Scene) {
+    let route = Arc::clone(scene.exchange.route().expect("a route"));
+    route.marks.iter().for_each(|mark| mark.mark_removed());
+    scene.core.output.effects.clear();
+    scene.tell(Input::ConnectFailed(FailureReason::ConnectRefused));
+    assert!(scene.core.output.effects.iter().any(|effect| matches!(effect, Effect::Resolve)), "asked again");
+}
+
+#[test]
+fn a_route_that_is_asked_for_again_starts_no_second_fill() {
+    let stage = Stage::new();
+    stage.get(&response(STALE, "old"));
+    let mut scene = stage.ask(GET, &Stage::route("a", "site"));
+    lose_route(&mut scene);
+    scene.tell(Input::Route(Ok(Stage::route("a", "site"))));
+    assert!(scene.exchange.fill_request().is_none(), "it would wait for itself");
+    assert!(sent(&mut scene).contains("If-None-Match: \"a\"\r\n"));
+    // The validators were this node's, so the client gets the whole.
+    let got = respond(&mut scene, "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n");
+    assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with("\r\n\r\nold"), "{got}");
+}
+
+#[test]
+fn a_request_that_moves_to_another_frontend_leaves_its_object_behind() {
+    for (key, id) in [("*", "site"), ("a", "other")] {
+        let stage = Stage::new();
+        stage.get(&response(STALE, "old"));
+        let request = "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: me\r\nIf-None-Match: \"own\"\r\nX-A: 1\r\n\r\n";
+        let mut scene = stage.ask(request, &Stage::route("a", "site"));
+        lose_route(&mut scene);
+        scene.tell(Input::Route(Ok(Stage::route(key, id))));
+        stage.join(&mut scene);
+        let head = sent(&mut scene);
+        assert!(head.contains("If-None-Match: \"own\"\r\nX-A: 1\r\n") && !head.contains("\"a\""), "{key} {id}: {head}");
+        assert_eq!(scene.exchange.request().and_then(|request| request.user_agent()), Some(&b"me"[..]));
+        let got = respond(&mut scene, "HTTP/1.1 304 Not Modified\r\nETag: \"own\"\r\n\r\n");
+        assert!(got.starts_with("HTTP/1.1 304 "), "{got}");
+    }
+}
+
+/// A client that takes its response slowly, or not at all, keeps nobody from the object.
+#[test]
+fn a_fill_goes_as_fast_as_its_backend() {
+    let stage = Stage::new();
+    let (mut leader, _) = stage.forward(GET);
+    let waiter = stage.ask(GET, &Stage::route("a", "site"));
+    assert!(waiter.exchange.fill_request().is_some());
+    let body = "x".repeat(200_000);
+    let whole = response(FRESH, &body);
+    let (head, _) = whole.split_at(whole.len() - body.len());
+    leader.tell(Input::Bytes(Side::Upstream, head.as_bytes()));
+    assert_eq!(leader.send(Side::Client, 10).0, Flushed::Blocked);
+    for part in body.as_bytes().chunks(1000) {
+        assert!(leader.exchange.wants(Side::Upstream), "the backend is read on");
+        leader.tell(Input::Bytes(Side::Upstream, part));
+        leader.send(Side::Client, 0);
+    }
+    assert!(matches!(*stage.mail.take(), [FillEnd::Stored]));
+    // The slow client gets all of it all the same.
+    let (_, got) = leader.send(Side::Client, usize::MAX);
+    assert!(text(got).ends_with(&format!("\r\n\r\n{body}")));
+}
+
+#[test]
+fn a_slow_client_that_would_cost_too_much_memory_hands_over() {
+    let stage = Stage::new();
+    let (mut leader, _) = stage.forward(GET);
+    leader.core.most_read_ahead = 50_000;
+    let _waiter = stage.ask(GET, &Stage::route("a", "site"));
+    let body = "x".repeat(200_000);
+    leader.tell(Input::Bytes(Side::Upstream, response(FRESH, &body).split_at(80).0.as_bytes()));
+    let mut parts = 0;
+    while leader.exchange.wants(Side::Upstream) {
+        leader.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000]));
+        leader.send(Side::Client, 0);
+        parts += 1;
+        assert!(parts < 150, "it is read without end");
+    }
+    assert!(parts > 20, "{parts}");
+    assert!(matches!(*stage.mail.take(), [FillEnd::Lead(_)]));
+    assert!(leader.exchange.stats().reason.is_none());
+}
+
+/// What a client asks for conditionally, or in part, says nothing about what others get.
+#[test]
+fn a_response_that_is_the_clients_doing_keeps_nobody_from_waiting() {
+    for fields in ["If-None-Match: \"b\"\r\n", "Authorization: x\r\n"] {
+        let stage = Stage::new();
+        let (mut scene, _) = stage.forward(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        let refused = if fields.starts_with("If") { "304 Not Modified" } else { "401 Unauthorized" };
+        let got = respond(&mut scene, &format!("HTTP/1.1 {refused}\r\nETag: \"b\"\r\nContent-Length: 0\r\n\r\n"));
+        assert!(got.starts_with(&format!("HTTP/1.1 {refused}")), "{got}");
+        let (mut leader, _) = stage.forward(GET);
+        let waiter = stage.ask(GET, &Stage::route("a", "site"));
+        assert!(waiter.exchange.fill_request().is_some(), "{fields}: it waits");
+        respond(&mut leader, &response(FRESH, "x"));
+        assert!(matches!(*stage.mail.take(), [FillEnd::Stored]), "{fields}");
+    }
+}
+
+/// A status that says nothing about the target has another request try.
+#[test]
+fn a_refusal_of_the_leader_hands_over() {
+    for status in ["401 Unauthorized", "403 Forbidden", "429 Too Many", "503 Busy"] {
+        let stage = Stage::new();
+        let (mut leader, _) = stage.forward(GET);
+        let _waiter = stage.ask(GET, &Stage::route("a", "site"));
+        respond(&mut leader, &format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        assert!(matches!(*stage.mail.take(), [FillEnd::Lead(_)]), "{status}");
+    }
+}
+
+/// Who waits for an object that has to be validated each time would wait in vain.
+#[test]
+fn an_object_that_cannot_be_fresh_lets_all_go_at_its_head() {
+    for fields in [STALE, "Cache-Control: no-cache\r\nETag: \"a\"\r\n"] {
+        let stage = Stage::new();
+        let (mut leader, _) = stage.forward(GET);
+        let _waiter = stage.ask(GET, &Stage::route("a", "site"));
+        leader.tell(Input::Bytes(Side::Upstream, response(fields, "0123456789").split_at(90).0.as_bytes()));
+        assert!(matches!(*stage.mail.take(), [FillEnd::Released]), "{fields}");
+        let next = stage.ask(GET, &Stage::route("a", "site"));
+        assert!(next.exchange.fill_request().is_none(), "{fields}: nobody waits for a while");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_gives_its_place_among_those_who_wait_up() {
+    let stage = Stage::new();
+    let (mut leader, _) = stage.forward(GET);
+    let mut waiter = stage.ask(GET, &Stage::route("a", "site"));
+    assert!(waiter.exchange.heeds_client_end());
+    waiter.tell(Input::End(Side::Client));
+    assert_eq!(waiter.exchange.stats().reason, Some(FailureReason::ClientGone));
+    respond(&mut leader, &response(FRESH, "x"));
+    assert!(stage.mail.take().is_empty(), "nobody waits");
+}
+
+/// Neither the wait for a fill nor that in a queue makes a response old.
+#[test]
+fn the_age_of_an_object_counts_from_when_its_request_was_sent() {
+    let stage = Stage::new();
+    let mut scene = stage.ask(GET, &Stage::route("a", "site"));
+    scene.core.now = scene.core.now + 9 * SECOND;
+    sent(&mut scene);
+    scene.core.now = scene.core.now + 2 * SECOND;
+    respond(&mut scene, &response("Cache-Control: max-age=600\r\nAge: 1\r\n", "x"));
+    let later = Stage { now: scene.core.now, ..stage };
+    let got = later.get("");
+    assert!(got.contains("\r\nAge: 3\r\n"), "{got}");
+}
+
+#[test]
+fn bytes_behind_a_response_keep_it_out_of_the_cache() {
+    for (whole, is_stored) in [(response(FRESH, "ab"), true), (response(FRESH, "ab") + "c", false)] {
+        let stage = Stage::new();
+        stage.get(&whole);
+        let got = stage.get(&response(FRESH, "new"));
+        assert_eq!(got.ends_with("\r\n\r\nab"), is_stored, "{whole} {got}");
+    }
+}
+
+#[test]
+fn a_response_of_a_named_backend_is_for_nobody_else() {
+    let mut stage = Stage::new();
+    stage.settings.forwarded.trusted = vec!["192.0.2.0/24".parse().expect("a network")];
+    let named = "GET / HTTP/1.1\r\nHost: a\r\nX-Backend: 10.0.0.1:8000\r\n\r\n";
+    let (mut scene, _) = stage.forward(named);
+    respond(&mut scene, &response(FRESH, "trial"));
+    assert!(stage.get(&response(FRESH, "all")).ends_with("\r\n\r\nall"));
+    // Nor is it served what is stored.
+    let (mut scene, _) = stage.forward(named);
+    assert!(respond(&mut scene, &response(FRESH, "trial")).ends_with("\r\n\r\ntrial"));
+}
+
+/// A 304 that is about another representation has the request sent again, and its response is stored for all who wait.
+#[test]
+fn a_validation_that_fails_goes_on_as_a_fill() {
+    let stage = Stage::new();
+    stage.get(&response(STALE, "old"));
+    let mut leader = stage.ask(GET, &Stage::route("a", "site"));
+    sent(&mut leader);
+    respond(&mut leader, "HTTP/1.1 304 Not Modified\r\nETag: \"b\"\r\n\r\n");
+    let head = sent(&mut leader);
+    assert!(!head.contains("If-None-Match"), "{head}");
+    respond(&mut leader, &response(FRESH, "new"));
+    assert!(stage.get("").ends_with("\r\n\r\nnew"));
+}
+
+/// What one client is refused, or gets a part of, says nothing about the object.
+#[test]
+fn a_client_cannot_have_a_stale_object_dropped() {
+    let cases = [
+        ("Range: bytes=0-0\r\n", "206 Partial Content"),
+        ("Range: bytes=9-\r\n", "416 Range Not Satisfiable"),
+        ("If-Match: \"x\"\r\nRange: bytes=0-\r\n", "412 Precondition Failed"),
+        ("Cookie: bad\r\n", "401 Unauthorized"),
+        ("Cookie: bad\r\n", "403 Forbidden"),
+        ("Accept: x/y\r\n", "406 Not Acceptable"),
+        ("X: y\r\n", "429 Too Many Requests"),
+    ];
+    for (fields, status) in cases {
+        let stage = Stage::new();
+        stage.get(&response(STALE, "old"));
+        let (mut scene, _) = stage.forward(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        respond(&mut scene, &format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        let (mut next, head) = stage.forward(GET);
+        assert!(head.contains("If-None-Match: \"a\""), "{fields} {status}: {head}");
+        assert!(respond(&mut next, "HTTP/1.1 304 Not Modified\r\n\r\n").ends_with("old"));
+    }
+    // What says that the target has changed does.
+    let stage = Stage::new();
+    stage.get(&response(STALE, "old"));
+    let (mut scene, _) = stage.forward(GET);
+    respond(&mut scene, "HTTP/1.1 410 Gone\r\nCache-Control: no-store\r\nContent-Length: 0\r\n\r\n");
+    let (_, head) = stage.forward(GET);
+    assert!(!head.contains("If-None-Match"), "{head}");
+}
+
+#[test]
+fn a_purge_of_a_stranger_through_a_trusted_proxy_is_the_backends() {
+    let mut stage = Stage::new();
+    stage.settings.forwarded.trusted = vec!["192.0.2.0/24".parse().expect("a network")];
+    stage.get(&response(FRESH, "x"));
+    for (chain, may) in [
+        ("", true),
+        ("X-Forwarded-For: 192.0.2.9\r\n", true),
+        ("X-Forwarded-For: 198.51.100.1\r\n", false),
+        ("X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-For: 198.51.100.1\r\n", false),
+        ("X-Forwarded-For: 198.51.100.1, 192.0.2.9\r\n", false),
+        ("X-Forwarded-For: unknown\r\n", false),
+    ] {
+        let request = format!("PURGE / HTTP/1.1\r\nHost: a\r\n{chain}\r\n");
+        let mut scene = stage.ask(&request, &Stage::route("a", "site"));
+        assert_eq!(scene.core.output.has_bytes(), may, "{chain}");
+        if may {
+            assert!(text(scene.send(Side::Client, usize::MAX).1).starts_with("HTTP/1.1 200 "));
+        }
+    }
+}
+
+#[test]
+fn a_response_that_was_waited_for_says_so() {
+    let stage = Stage::new();
+    let (mut leader, _) = stage.forward(GET);
+    let mut waiter = stage.ask(GET, &Stage::route("a", "site"));
+    respond(&mut leader, &response(FRESH, "x"));
+    for end in stage.mail.take() {
+        waiter.tell(Input::FillEnded(end));
+    }
+    let got = text(waiter.send(Side::Client, usize::MAX).1);
+    assert!(got.contains("Cache-Status: sluice; fwd=uri-miss; collapsed; ttl=600\r\n"), "{got}");
+    assert_eq!(stage.store.fills().under_way(), 0);
+}
