@@ -2,7 +2,7 @@
 
 use super::clusters::name_of;
 use super::query::{Query, decoded};
-use super::{Response, Service};
+use super::{Response, Service, cache};
 use crate::base::clock::Moment;
 use crate::cluster::{Cluster, Mark, Member, Route};
 use serde_json::json;
@@ -38,6 +38,7 @@ pub(super) fn act(path: &str, query: &Query, service: &Service) -> Response {
     match segments.as_slice() {
         ["v1", "actions", "reopen-logs"] => order(Action::ReopenLogs, service),
         ["v1", "actions", "reload"] => order(Action::Reload, service),
+        ["v1", "cache", "purge"] => cache::purge(query, service),
         ["v1", "workers", number, "drain"] => drain(number, service),
         ["v1", "frontends", host, "flush"] => flush(&decoded(host), service),
         ["v1", "frontends", host, verb] => treat(&decoded(host), verb, query, service),

@@ -9,6 +9,7 @@ use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
+use crate::cache::store::Store;
 use crate::shaper::BucketView;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, prometheus_text, text};
@@ -17,6 +18,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The greatest number of buckets, of all clusters with series together, that have series of their own.
@@ -58,6 +60,7 @@ struct Snapshot {
     source_age: Duration,
     resident_bytes: Option<u64>,
     open_files: Option<u64>,
+    cache: Option<Arc<Store>>,
 }
 
 impl Snapshot {
@@ -78,6 +81,7 @@ impl Snapshot {
             source_age: source.age(now),
             resident_bytes: process::resident_bytes(),
             open_files: service.state.open_files(now, process::open_files),
+            cache: service.cache.clone(),
         }
     }
 }
@@ -116,6 +120,7 @@ impl Collector for Snapshot {
         self.put_requests(&mut out)?;
         self.put_workers(&mut out)?;
         self.put_source(&mut out)?;
+        self.put_cache(&mut out)?;
         self.put_clusters(&mut out)?;
         self.put_buckets(&mut out)
     }
@@ -187,6 +192,21 @@ impl Snapshot {
         out.counter("route_source_held_hosts", help, self.source_held)?;
         let age = [(NONE, self.source_age.as_secs_f64())];
         out.gauges("route_table_age", "For how long the source of routes has been away.", Some(&Unit::Seconds), age)
+    }
+
+    fn put_cache(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let Some(store) = &self.cache else { return Ok(()) };
+        out.gauge("cache_keys", "Keys in the object cache.", signed(store.len() as u64))?;
+        let fills = signed(store.fills().under_way() as u64);
+        out.gauge("cache_fills_in_flight", "Requests that others wait for to fill the cache.", fills)?;
+        for (name, help, bytes) in [
+            ("cache_stored", "Memory of the objects in the cache.", store.bytes()),
+            ("cache_capacity", "Memory that the objects in the cache may take.", store.capacity()),
+            ("cache_memory", "The same with objects that are filled, or still sent.", store.memory()),
+        ] {
+            out.gauges(name, help, Some(&Unit::Bytes), [(NONE, signed(bytes))])?;
+        }
+        Ok(())
     }
 
     fn put_clusters(&self, out: &mut Out<'_>) -> Result<(), Error> {

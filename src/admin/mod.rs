@@ -9,6 +9,7 @@
 mod access;
 mod actions;
 mod buckets;
+mod cache;
 mod clusters;
 mod dashboard;
 mod director;
@@ -32,6 +33,7 @@ pub use roster::{ReplaceCause, Roster, WorkerEntry};
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::cache::store::Store;
 use crate::directory::{Directory, Ports};
 use crate::exchange::ServiceBody;
 use crate::worker::ServiceSender;
@@ -81,6 +83,8 @@ pub struct Sources {
     pub clock: Clock,
     /// The workers.
     pub roster: Arc<Roster>,
+    /// The object cache, where there is one.
+    pub cache: Option<Arc<Store>>,
     /// The source of routes.
     pub directory: Directory,
     /// What kind of source it is: `file` or `redis`.

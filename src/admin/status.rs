@@ -1,6 +1,6 @@
 //! Whether the process is ready, and how it is.
 
-use super::{Response, Service, Sources, process};
+use super::{Response, Service, Sources, cache, process};
 use crate::base::counters::{Counter, Counters};
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
@@ -66,6 +66,7 @@ pub(super) fn status(service: &Service) -> Response {
         "totals": counted(&totals),
         "failures": failures(&totals),
         "latency": latencies(&totals),
+        "cache": cache::summary(service),
         "resident_bytes": process::resident_bytes(),
         "open_files": service.state.open_files(now, process::open_files),
     }))

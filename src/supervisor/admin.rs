@@ -4,6 +4,7 @@ use super::{Error, Event, Supervisor};
 use crate::access_log::Target;
 use crate::admin::{Action, ActionResult, Roster, Sources, start as start_service};
 use crate::base::clock::Clock;
+use crate::cache::store::Store;
 use crate::config::Settings;
 use crate::directory::{Directory, Ports, Source};
 use crate::worker::ServiceSender;
@@ -19,6 +20,7 @@ pub(super) fn start(
     settings: &Settings,
     directory: &Directory,
     roster: &Arc<Roster>,
+    cache: Option<&Arc<Store>>,
     events: &Sender<Event>,
     clock: Clock,
 ) -> Result<Option<ServiceSender>, Error> {
@@ -30,6 +32,7 @@ pub(super) fn start(
         settings: settings.admin.clone(),
         clock,
         roster: Arc::clone(roster),
+        cache: cache.cloned(),
         directory: directory.clone(),
         source_kind: match settings.directory.source {
             Source::Nothing => "none",

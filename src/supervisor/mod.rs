@@ -205,7 +205,8 @@ impl Supervisor {
             .map_err(|error| Error::System("starting the thread of the access log", error))?;
         let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
         let roster = Arc::new(Roster::new(clock.now()));
-        let service = admin::start(settings, &directory, &roster, events, clock)?;
+        let cache = Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new);
+        let service = admin::start(settings, &directory, &roster, cache.as_ref(), events, clock)?;
         let certificates = certificates::CertificateManager::new(settings, events, clock)?;
         roster.set_certificates(certificates.list());
         let haproxy = HaproxyManager::new(settings, readings, &directory, events)?;
@@ -218,7 +219,7 @@ impl Supervisor {
             haproxy,
             limiter: settings.max_per_address.map(ConnectionLimiter::new).map(Arc::new),
             roster,
-            cache: Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new),
+            cache,
             service,
             clock,
         };

@@ -1,0 +1,89 @@
+//! The object cache: what it holds, and purges.
+
+use super::query::Query;
+use super::{Response, Sources};
+use crate::cache::purge::{PurgeMode, Selector};
+use serde_json::{Value, json};
+
+/// What the cache holds; null where there is none.
+pub(super) fn summary(sources: &Sources) -> Value {
+    sources.cache.as_ref().map_or(Value::Null, |store| {
+        json!({
+            "keys": store.len(),
+            "stored_bytes": store.bytes(),
+            "capacity_bytes": store.capacity(),
+            "memory_bytes": store.memory(),
+            "fills_in_flight": store.fills().under_way(),
+        })
+    })
+}
+
+/// Purges what the query selects: the number of objects.
+pub(super) fn purge(query: &Query, sources: &Sources) -> Response {
+    let Some(store) = &sources.cache else {
+        return Response::problem(409, "there is no object cache: server.cacheBytes is 0");
+    };
+    let mode = match query.get("mode") {
+        None | Some("soft") => PurgeMode::Soft,
+        Some("hard") => PurgeMode::Hard,
+        Some(_) => return Response::problem(400, "mode= has to be soft or hard"),
+    };
+    let Some(selector) = selector(query) else {
+        return Response::problem(
+            400,
+            "one of host=, host= with prefix=, tag=, tag= with frontend=, frontend= or all=1 has to say what is purged",
+        );
+    };
+    Response::json(&json!({ "purged": store.purge(&selector, mode) }))
+}
+
+/// What a query selects; `None` where that is nothing, or not one thing.
+fn selector(query: &Query) -> Option<Selector> {
+    let [host, prefix, tag, frontend, all] =
+        ["host", "prefix", "tag", "frontend", "all"].map(|name| query.get(name).filter(|value| !value.is_empty()));
+    match (host, prefix, tag, frontend, all) {
+        (Some(host), None, None, None, None) => Some(Selector::Host(name_of(host))),
+        (Some(host), Some(prefix), None, None, None) => {
+            Some(Selector::Prefix { host: name_of(host), prefix: prefix.as_bytes().into() })
+        }
+        (None, None, Some(tag), frontend, None) => {
+            Some(Selector::Tag { frontend: frontend.map(Into::into), tag: tag.as_bytes().into() })
+        }
+        (None, None, None, Some(frontend), None) => Some(Selector::Frontend(frontend.into())),
+        (None, None, None, None, Some("1")) => Some(Selector::All),
+        _ => None,
+    }
+}
+
+fn name_of(host: &str) -> Box<[u8]> {
+    host.to_ascii_lowercase().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_selects_one_thing_or_nothing() {
+        let host = || b"a.test"[..].into();
+        let tag = |frontend: Option<&str>| Selector::Tag { frontend: frontend.map(Into::into), tag: b"red"[..].into() };
+        let table = [
+            ("host=A.test", Some(Selector::Host(host()))),
+            ("host=a.test&prefix=/x%3fy", Some(Selector::Prefix { host: host(), prefix: b"/x?y"[..].into() })),
+            ("tag=red", Some(tag(None))),
+            ("tag=red&frontend=*.test&mode=hard", Some(tag(Some("*.test")))),
+            ("frontend=*.test", Some(Selector::Frontend("*.test".into()))),
+            ("all=1", Some(Selector::All)),
+            ("", None),
+            ("all=0", None),
+            ("all=1&host=a", None),
+            ("prefix=/", None),
+            ("host=", None),
+            ("host=a&tag=red", None),
+            ("host=a&frontend=a", None),
+        ];
+        for (query, expected) in table {
+            assert_eq!(selector(&Query::parse(query)), expected, "{query}");
+        }
+    }
+}
