@@ -115,7 +115,7 @@ fn lose_route(scene: &mut Scene) {
     let route = Arc::clone(scene.exchange.route().expect("a route"));
     route.marks.iter().for_each(|mark| mark.mark_removed());
     scene.core.output.effects.clear();
-    scene.tell(Input::ConnectFailed(FailureReason::ConnectRefused));
+    scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
     assert!(scene.core.output.effects.iter().any(|effect| matches!(effect, Effect::Resolve)), "asked again");
 }
 
