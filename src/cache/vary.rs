@@ -189,3 +189,29 @@ fn quality(member: &[u8]) -> u16 {
         _ => 1000,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use httparse::Header;
+
+    /// A request costs little, however many variants it is compared with and however long its values are.
+    #[test]
+    fn values_are_normalised_once_and_long_ones_never() {
+        let vary = [Header { name: "Vary", value: b"Accept-Encoding" }];
+        let variant = |number: usize| {
+            let value = format!("a{number}");
+            let request = [Header { name: "Accept-Encoding", value: value.as_bytes() }];
+            Variant::of(Fields(&vary), Fields(&request)).expect("a variant")
+        };
+        let variants: Vec<Variant> = (0..32).map(variant).collect();
+        for (count, is_long) in [(1000, false), (1025, true), (30_000, true)] {
+            let value = "a,".repeat(count);
+            let request = [Header { name: "Accept-Encoding", value: value.as_bytes() }];
+            let mut values = RequestValues::of(Fields(&request));
+            assert!(!variants.iter().any(|variant| variant.is_selected_by(&mut values)), "{count}");
+            assert_eq!(values.known.len(), 1, "{count}");
+            assert_eq!(matches!(values.value("accept-encoding"), Value::TooLong), is_long, "{count}");
+        }
+    }
+}
