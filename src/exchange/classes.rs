@@ -25,7 +25,7 @@ pub(super) fn bucket_of(request: &Request, cluster: &Cluster, settings: &Setting
         target: request.target(),
         fields: head.suffix(first_line),
         client,
-        tls_name: None,
+        tls_name: request.tls_name(),
         is_trusted: request.is_trusted(),
     })
 }

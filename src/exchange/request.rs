@@ -8,10 +8,11 @@ use crate::base::slice_ext::SliceExt;
 use crate::cache::conditional::CONDITIONS;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
-use crate::wire::forwarded::{Mode, Peer, Policy};
+use crate::wire::forwarded::{Mode, Peer, Policy, TlsPeer};
 use crate::wire::lenient_head::LenientHead;
 use crate::wire::request::{ForwardContext, RequestHead, Span, Spans};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The most that is kept of a request, head and body, to send it again.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -31,6 +32,8 @@ pub struct Request {
     retention: Retention,
     /// The address of the client, where the head does not tell it.
     client: Option<IpAddr>,
+    /// What the client's handshake has told.
+    tls: Option<Arc<TlsPeer>>,
     /// Where the chain of proxies stands once the head is gone.
     recalled_chain: Option<Span>,
 }
@@ -102,6 +105,7 @@ impl Request {
             may_purge: head.method == "PURGE" && head.is_of_trusted_client(&forward),
         };
         (self.version, self.body) = (head.version, head.body);
+        self.tls.clone_from(&peer.tls);
         Ok(())
     }
 
@@ -121,6 +125,7 @@ impl Request {
             version: seen.version,
             flags: RequestFlags { is_head: seen.method == b"HEAD", may_debug, ..RequestFlags::default() },
             body: BodyLength::None,
+            tls: None,
             retention: Retention::Head,
             client: None,
             recalled_chain: None,
@@ -243,6 +248,11 @@ impl Request {
         self.flags.is_secure
     }
 
+    /// The server name of the client's TLS handshake, in lower case.
+    pub(super) fn tls_name(&self) -> Option<&str> {
+        self.tls.as_ref()?.server_name.as_deref()
+    }
+
     /// Whether the client's connection comes from a trusted network.
     pub(super) fn is_trusted(&self) -> bool {
         self.flags.is_trusted
@@ -338,6 +348,7 @@ impl Request {
     /// Gives the buffer back.
     pub(super) fn recycle(&mut self, buffers: &mut BufferPool) {
         buffers.give(std::mem::take(&mut self.buffer));
+        self.tls = None;
     }
 }
 

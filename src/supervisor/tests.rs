@@ -296,7 +296,7 @@ fn who_arrives_last_of_all_is_served() {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let (accepted, _) = listener.accept().expect("a connection");
     accepted.set_nonblocking(true).expect("a socket");
-    let peer = Peer { address: [127, 0, 0, 1].into(), local_port: 80, secure: false, subject: None };
+    let peer = Peer { address: [127, 0, 0, 1].into(), local_port: 80, secure: false, tls: None };
     let mut client = Client(BufReader::new(stream));
     client.send();
     scene.pool().stop();

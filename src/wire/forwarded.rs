@@ -51,7 +51,16 @@ pub struct Peer {
     pub local_port: u16,
     /// Whether it is encrypted.
     pub secure: bool,
-    /// Who the client's certificate says it is, in visible ASCII. Few have one, so where there is none this is small.
+    /// What its handshake has told. It is absent where that is nothing.
+    pub tls: Option<Arc<TlsPeer>>,
+}
+
+/// What a client has told in its TLS handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsPeer {
+    /// The server name that it asked for, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// The subject of its certificate, in visible ASCII.
     pub subject: Option<Arc<String>>,
 }
 
@@ -130,7 +139,7 @@ pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, trusted: bool, lines: &
         out.extend_from_slice(itoa::Buffer::new().format(peer.local_port).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    if let Some(subject) = &peer.subject {
+    if let Some(subject) = peer.tls.as_ref().and_then(|tls| tls.subject.as_ref()) {
         put(out, CLIENT_SUBJECT, subject.as_bytes());
     }
 }

@@ -224,7 +224,7 @@ impl Worker {
         let permit = if awaits_header.is_some() || is_for_service { Ok(None) } else { self.admit(ip) };
         let Ok(permit) = permit else { return self.counters.count(Counter::PerIpRejections) };
         let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
-        let peer = Peer { address: ip, local_port, secure: is_secure, subject: None };
+        let peer = Peer { address: ip, local_port, secure: is_secure, tls: None };
         let now = self.core.now;
         let (clients, timers) = (&mut self.clients, &mut self.timers);
         let key = clients.insert_with(|key| {

@@ -8,6 +8,7 @@ use crate::base::gen_slab::SlotKey;
 use crate::directory::CertificateResult;
 use crate::net::tls::{Credentials, TlsServerContext};
 use crate::route::{self, Cached};
+use crate::wire::forwarded::TlsPeer;
 use rustls::ServerConfig;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -157,7 +158,9 @@ impl Worker {
             return self.proceed(key, CertificateDecision::Show(Arc::clone(config)));
         }
         let (Some(handshakes), Some(client)) = (&mut self.handshakes, self.clients.get_mut(key)) else { return };
-        let decision = match client.stream.transport.wanted_name() {
+        let name = client.stream.transport.wanted_name();
+        client.peer.tls = name.map(|name| Arc::new(TlsPeer { server_name: Some(name.into()), subject: None }));
+        let decision = match name {
             None => handshakes.fallback(client.entry.certificate()),
             Some(name) => match handshakes.names.get(name) {
                 Some(Cached::Found(config)) => CertificateDecision::Show(config),
@@ -289,7 +292,10 @@ impl Worker {
     pub(super) fn on_handshake_done(&mut self, key: SlotKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.is_shaking_hands = false;
-        client.peer.subject = client.stream.transport.client_subject();
+        if let Some(subject) = client.stream.transport.client_subject() {
+            let server_name = client.peer.tls.as_ref().and_then(|tls| tls.server_name.clone());
+            client.peer.tls = Some(Arc::new(TlsPeer { server_name, subject: Some(subject) }));
+        }
         self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
         match (client.stream.transport.fault(), client.stream.transport.is_resumed()) {
             (Some(fault), _) => {

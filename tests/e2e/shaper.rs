@@ -4,6 +4,7 @@ use crate::admin::Admin;
 use crate::support::backend::Backend;
 use crate::support::client::Client;
 use crate::support::proxy::{Setup, frontend};
+use crate::support::tls::Authority;
 use crate::support::{HOST, PATIENCE, canned, until, worker_has_caught_up};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -465,4 +466,19 @@ fn requests_are_classified_by_what_they_are() {
         assert!(lines.contains(&format!("{target} {bucket}")), "{target}: {lines:?}");
     }
     worker_has_caught_up(&proxy);
+}
+
+#[test]
+fn the_server_name_of_a_handshake_is_a_class_of_its_own() {
+    let (backend, authority) = (Backend::always(canned::ok("ok")), Authority::new());
+    let setup = Setup::for_backends([format!("{}#capacity=10", backend.url())]).with_https();
+    let setup = setup.default_certificate(&authority.issue(&[HOST, "vip.example.com"]));
+    let setup = setup.option(HOST, "buckets", json!({"VIP": "5..50 %"})).option(HOST, "bucketHeader", true);
+    let classify = json!([{"tlsName": "vip.example.com", "bucket": "VIP"}]);
+    let proxy = setup.option(HOST, "classify", classify).start();
+    let bucket = |mut client: Client| client.get(HOST, "/").head.get("X-Director-Bucket").map(str::to_owned);
+    let trust = authority.trust();
+    assert_eq!(bucket(trust.client(&proxy, "vip.example.com")).as_deref(), Some("VIP"));
+    assert_eq!(bucket(trust.client(&proxy, HOST)).as_deref(), Some("root"));
+    assert_eq!(bucket(proxy.client()).as_deref(), Some("root"));
 }

@@ -29,8 +29,7 @@ struct Scene {
 
 impl Scene {
     fn new(settings: Settings) -> Self {
-        let peer =
-            Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None };
+        let peer = Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, tls: None };
         let exchange = Exchange::new(peer, Moment::ZERO, &settings);
         let pages = Arc::new(Pages::load(&page::Settings::default()));
         Self { core: WorkerContext::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)), exchange }

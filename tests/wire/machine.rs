@@ -162,7 +162,7 @@ fn settings() -> Settings {
 }
 
 fn peer() -> Peer {
-    Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, subject: None }
+    Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, tls: None }
 }
 
 fn route(first_id: u64, members: u64) -> Arc<Route> {

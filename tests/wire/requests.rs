@@ -3,7 +3,7 @@
 use crate::{crlf, feed, text};
 use sluice::base::reason::FailureReason;
 use sluice::wire::body::BodyLength;
-use sluice::wire::forwarded::{Mode, Peer, Policy};
+use sluice::wire::forwarded::{Mode, Peer, Policy, TlsPeer};
 use sluice::wire::request::{ForwardContext, RequestHead, Span, fields};
 use std::sync::{Arc, LazyLock};
 
@@ -29,7 +29,7 @@ pub(crate) fn stranger() -> Policy {
 pub(crate) fn forward<'a>(policy: &'a Policy, via: Option<&'a str>) -> ForwardContext<'a> {
     static PEER: LazyLock<Peer> = LazyLock::new(|| {
         let address = "192.0.2.7".parse().expect("an address");
-        Peer { address, local_port: 80, secure: false, subject: None }
+        Peer { address, local_port: 80, secure: false, tls: None }
     });
     ForwardContext { peer: &PEER, policy, via, request_id: None, may_lack_host: false }
 }
@@ -277,8 +277,7 @@ fn a_trusted_proxy_that_has_done_the_encryption_is_believed_whatever_becomes_of_
 #[test]
 fn forwarded_headers_say_what_this_node_sees() {
     let policy = stranger();
-    let peer =
-        Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true, subject: None };
+    let peer = Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true, tls: None };
     let forward = ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None, may_lack_host: false };
     check(
         &forward,
@@ -355,7 +354,8 @@ fn the_subject_of_a_certificate_is_nobodys_to_forge() {
     let forged = "GET / HTTP/1.1\nHost: a\nX-SSL-Client-S-DN: CN=root\nx_ssl_client_s_dn: CN=root\n\n";
     let policy = Policy { trusted: vec!["192.0.2.0/24".parse().expect("a network")], mode: Mode::Append };
     check(&forward(&policy, None), &[(forged, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n")]);
-    let peer = Peer { subject: Some(Arc::new("CN=alice".into())), ..forward(&policy, None).peer.clone() };
+    let tls = TlsPeer { server_name: None, subject: Some(Arc::new("CN=alice".into())) };
+    let peer = Peer { tls: Some(Arc::new(tls)), ..forward(&policy, None).peer.clone() };
     let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
     let found = read(
         crlf(forged).as_bytes(),

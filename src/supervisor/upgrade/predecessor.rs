@@ -221,7 +221,7 @@ fn plain(client: Client, file: OwnedFd) -> io::Result<PlainClient> {
     stream.set_nonblocking(true)?;
     stream.nodelay()?;
     let Client { address, local_port, served, told } = client;
-    let peer = Peer { address, local_port, secure: false, subject: None };
+    let peer = Peer { address, local_port, secure: false, tls: None };
     let told = told.map(|(source, destination)| ProxyAddresses::new(source, destination));
     Ok(PlainClient { stream, peer, served, told })
 }

@@ -43,7 +43,7 @@ pub(crate) fn request(bytes: &[u8]) {
 pub(crate) fn read_request(bytes: &[u8]) -> Option<Result<Made, FailureReason>> {
     static PEER: LazyLock<Peer> = LazyLock::new(|| {
         let address = CLIENT.parse().expect("an address");
-        Peer { address, local_port: 80, secure: false, subject: None }
+        Peer { address, local_port: 80, secure: false, tls: None }
     });
     static POLICY: Policy = Policy { trusted: Vec::new(), mode: Mode::Append };
     // As the exchange does where a head has a later minor version.

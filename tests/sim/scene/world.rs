@@ -101,7 +101,7 @@ impl World {
             client.gate = plan.client.bytes.len();
         }
         set_client_fault(&mut client, &plan, &mut rng);
-        let peer = forwarded::Peer { address: CLIENT_ADDRESS, local_port: 80, secure: false, subject: None };
+        let peer = forwarded::Peer { address: CLIENT_ADDRESS, local_port: 80, secure: false, tls: None };
         let now = Moment::from_micros(rng.u64(1..1 << 40));
         let core_rng = fastrand::Rng::with_seed(rng.u64(..));
         let core = WorkerContext::new(now, plan.settings.clone(), Arc::clone(pages()), core_rng);
