@@ -293,7 +293,10 @@ impl Head {
                         continue;
                     }
                     let is_line = at > 0 && memchr(b':', &new).is_some_and(|colon| colon > 0);
-                    if is_line || (at == 0 && is_request_line(&new)) {
+                    // Whether there is a body in the response depends on it.
+                    let is_head = |line: &[u8]| line.starts_with(b"HEAD ");
+                    let stays = is_head(&new) == (at == 0 && is_head(self.start_line()));
+                    if is_line || (at == 0 && stays && is_request_line(&new)) {
                         self.splice(at..end - 1, &new);
                         at += new.len() + 2;
                         continue;
@@ -327,7 +330,9 @@ fn clean(text: &mut [u8]) {
 fn is_request_line(line: &[u8]) -> bool {
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version, end) = (words.next(), words.next(), words.next(), words.next());
-    let is_method = method.is_some_and(|method| !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic));
+    let is_good =
+        |method: &[u8]| !method.is_empty() && method != b"CONNECT" && method.iter().all(u8::is_ascii_alphabetic);
+    let is_method = method.is_some_and(is_good);
     is_method && target.is_some_and(|target| target.starts_with(b"/")) && version == Some(b"HTTP/1.1") && end.is_none()
 }
 
@@ -393,6 +398,29 @@ mod tests {
         let mut two = head(HEAD);
         two.replace_values("Host", &regex("(.*)"), b"\\1.example", false);
         assert_eq!(two.value_of("host"), Some(&b"x.example"[..]));
+    }
+
+    #[test]
+    fn lines_are_replaced_where_they_stay_lines() {
+        let table = [
+            ("GET /a HTTP/1.1", "PUT /b HTTP/1.1", true),
+            ("GET /a HTTP/1.1", "HEAD /a HTTP/1.1", false),
+            ("HEAD /a HTTP/1.1", "GET /a HTTP/1.1", false),
+            ("GET /a HTTP/1.1", "CONNECT /a HTTP/1.1", false),
+            ("GET /a HTTP/1.1", "GET /a HTTP/1.1 x", false),
+            ("Host: x", "X-Host: y", true),
+            ("Host: x", "no line", false),
+            ("Content-Length: 5", "Content-Length: 6", false),
+        ];
+        for (old, new, is_replaced) in table {
+            let first = if old.ends_with("HTTP/1.1") { old } else { "GET / HTTP/1.1" };
+            let mut one = head(&format!("{first}\r\nHost: x\r\nContent-Length: 5\r\n\r\n"));
+            one.each_line(&mut |line, _| match line == old.as_bytes() {
+                true => LineOutcome::Replace(new.as_bytes().to_vec()),
+                false => LineOutcome::Keep,
+            });
+            assert_eq!(text(&one).contains(&format!("{new}\r\n")), is_replaced, "{old} to {new}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A file that changes: by difference, all or nothing.
 
 use super::{DEFAULTS, at, named, server, setup};
+use crate::admin::Admin;
 use crate::succession::{replaceable, upgrade};
 use crate::support::{canned, until, unused_address};
 use nix::sys::signal::Signal;
@@ -45,6 +46,31 @@ fn listeners_come_and_go_while_it_runs() {
     until("the old address is left", || TcpStream::connect(first).is_err());
     old.get("www", "/still").expect_ok("web /still");
     client.exchange(canned::get("www", "/new2")).expect_ok("web /new2");
+}
+
+#[test]
+fn a_cluster_is_shown_with_its_file_and_a_server_can_be_disabled() {
+    let (a, b) = (named("a"), named("b"));
+    let setup = setup(|address| {
+        let servers = server("a", &a, "") + &server("b", &b, "backup");
+        format!("frontend www\n bind {address}\n default_backend web\nbackend web\n{servers}")
+    });
+    let admin = Admin::start(setup);
+    let view = admin.json("/v1/frontends");
+    let file = admin.proxy.path("haproxy.cfg").display().to_string();
+    let shown = (view["frontends"][0]["key"].as_str(), view["frontends"][0]["id"].as_str());
+    assert_eq!(shown, (Some(format!("web@{file}").as_str()), Some(format!("haproxy:{file}").as_str())), "{view}");
+    let mut client = admin.proxy.client();
+    client.get("www", "/").expect_ok("a /");
+    let key = format!("web@{file}").replace('/', "%2F");
+    let url = format!("{}%23weight=1", a.url().replace(':', "%3A").replace('/', "%2F"));
+    let action = format!(
+        "POST /v1/frontends/{key}/disable?backend={url} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n",
+        admin.host()
+    );
+    let response = admin.client().exchange(action);
+    assert_eq!(response.status(), 202, "{}", response.text());
+    until("the backup serves", || client.get("www", "/").text() == "b /");
 }
 
 #[test]
