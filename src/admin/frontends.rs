@@ -22,7 +22,8 @@ pub(super) fn list(query: &Query, sources: &Sources) -> Response {
         found.retain(|cluster| {
             let marks = index.marks(cluster);
             let is_well = state_of(cluster, &marks, up_of(cluster, &marks)) == "up";
-            !is_well || cluster.admission.waiting() > 0 || recent_of(cluster, now).1 > 0
+            let has_failed = || cluster.admission.history().totals().1 > 0 && recent_of(cluster, now).1 > 0;
+            !is_well || cluster.admission.waiting() > 0 || has_failed()
         });
     }
     let page = Page::new(query, found.len());

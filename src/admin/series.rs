@@ -6,7 +6,7 @@
 use super::clusters::{Load, load_of};
 use crate::base::clock::Moment;
 use crate::cluster::Cluster;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ pub(super) const OTHER: &str = "other";
 /// See the top of this page.
 #[derive(Debug, Default)]
 pub(super) struct Series {
-    /// The clusters with series of their own, and since when.
-    named: HashMap<Box<str>, Moment>,
-    /// The last look at every cluster, by the address of the part of it that outlives edits.
+    /// The clusters with series of their own, and since when, by the address of the part of each that outlives edits.
+    named: HashMap<usize, Moment>,
+    /// The last look at every cluster.
     seen: HashMap<usize, Seen>,
     looked: Moment,
     /// What clusters have counted while they had no series.
@@ -77,8 +77,10 @@ impl Counts {
 /// A cluster at this look.
 struct Look<'a> {
     cluster: &'a Arc<Cluster>,
+    place: usize,
     load: Load,
     activity: f64,
+    is_named: bool,
 }
 
 impl Series {
@@ -86,7 +88,7 @@ impl Series {
     pub(super) fn look(&mut self, all: &[Arc<Cluster>], now: Moment) -> (Vec<Arc<Cluster>>, Option<Load>) {
         let decay = 0.5_f64.powf(now.since(self.looked).as_secs_f64() / HALF_LIFE.as_secs_f64());
         self.looked = now;
-        let before = std::mem::take(&mut self.seen);
+        let before = std::mem::replace(&mut self.seen, HashMap::with_capacity(all.len()));
         let mut looks = Vec::with_capacity(all.len());
         for cluster in all {
             let place = Arc::as_ptr(&cluster.admission) as usize;
@@ -95,49 +97,54 @@ impl Series {
             let fresh = counts.since(known.counts);
             let activity = known.activity * decay + fresh.requests as f64;
             self.seen.insert(place, Seen { counts, activity });
-            if !self.named.contains_key(&cluster.key) {
+            let is_named = self.named.contains_key(&place);
+            if !is_named {
                 self.others.add(fresh);
             }
-            looks.push(Look { cluster, load, activity });
+            looks.push(Look { cluster, place, load, activity, is_named });
         }
-        self.choose(&looks, now);
-        let (named, others): (Vec<_>, Vec<_>) =
-            looks.iter().partition(|look| self.named.contains_key(&look.cluster.key));
+        self.choose(&mut looks, now);
+        let (named, others): (Vec<_>, Vec<_>) = looks.iter().partition(|look| look.is_named);
         let sum = (!others.is_empty() || self.others != Counts::default()).then(|| self.sum(&others));
         (named.iter().map(|look| Arc::clone(look.cluster)).collect(), sum)
     }
 
     /// Gives free places to the busiest clusters without one, and those of clusters that are half as busy as they.
-    fn choose(&mut self, looks: &[Look<'_>], now: Moment) {
-        let activities: HashMap<&str, f64> = looks.iter().map(|look| (&*look.cluster.key, look.activity)).collect();
-        self.named.retain(|key, _| activities.contains_key(&**key));
-        let mut new: Vec<&Look<'_>> = looks
-            .iter()
-            .filter(|look| !self.named.contains_key(&look.cluster.key) && *look.cluster.key != *OTHER)
-            .collect();
+    fn choose(&mut self, looks: &mut [Look<'_>], now: Moment) {
+        let mut named: Vec<&mut Look<'_>> = Vec::new();
+        let mut new: Vec<&mut Look<'_>> = Vec::new();
+        for look in looks {
+            let list = if look.is_named { &mut named } else { &mut new };
+            list.push(look);
+        }
+        let before = std::mem::take(&mut self.named);
+        let since = |look: &Look<'_>| before.get(&look.place).copied().unwrap_or(now);
+        self.named.extend(named.iter().map(|look| (look.place, since(look))));
+        new.retain(|look| *look.cluster.key != *OTHER);
         if new.len() > MAX_NAMED {
             new.select_nth_unstable_by(MAX_NAMED, |one, other| other.activity.total_cmp(&one.activity));
             new.truncate(MAX_NAMED);
         }
         new.sort_unstable_by(|one, other| other.activity.total_cmp(&one.activity));
-        let free = MAX_NAMED.saturating_sub(self.named.len()).min(new.len());
+        let free = MAX_NAMED.saturating_sub(named.len()).min(new.len());
         let rest = new.split_off(free);
-        self.named.extend(new.iter().map(|look| (look.cluster.key.clone(), now)));
-        let mut leaving: Vec<(f64, Box<str>)> = self
-            .named
-            .iter()
-            .filter(|(_, since)| now.since(**since) >= STAY)
-            .map(|(key, _)| (activities.get(&**key).copied().unwrap_or_default(), key.clone()))
-            .collect();
-        leaving.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
-        for (look, (activity, key)) in rest.into_iter().zip(leaving) {
+        new.into_iter().for_each(|look| self.name(look, now));
+        named.retain(|look| now.since(since(look)) >= STAY);
+        named.sort_unstable_by(|one, other| one.activity.total_cmp(&other.activity));
+        for (look, leaving) in rest.into_iter().zip(named) {
             // The rest come in falling order, and those that leave in rising order.
-            if look.activity <= 2.0 * activity.max(1.0) {
+            if look.activity <= 2.0 * leaving.activity.max(1.0) {
                 break;
             }
-            self.named.remove(&key);
-            self.named.insert(look.cluster.key.clone(), now);
+            leaving.is_named = false;
+            self.named.remove(&leaving.place);
+            self.name(look, now);
         }
+    }
+
+    fn name(&mut self, look: &mut Look<'_>, now: Moment) {
+        look.is_named = true;
+        self.named.insert(look.place, now);
     }
 
     fn sum(&self, others: &[&Look<'_>]) -> Load {

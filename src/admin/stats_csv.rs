@@ -167,7 +167,7 @@ fn put_member(
         _ => "DOWN",
     };
     let (requests, failures) = member.state.history().totals();
-    let (recent, _) = sum(&member.state.history().read(now));
+    let recent = if requests > 0 { sum(&member.state.history().read(now)).0 } else { 0 };
     let is_backup = member.role() == Role::Backup;
     let mut row = Row::default();
     row.say(STATUS, status).set(TYPE, SERVER).set(PID, 1).set(IID, number).set(SID, place as u64 + 1);
