@@ -82,20 +82,6 @@ pub fn seconds(digits: &[u8]) -> Option<u64> {
     is_number.then(|| digits.iter().fold(0, add))
 }
 
-/// Writes `name: value` and CRLF.
-pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Writes a number.
-pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
 /// The part of `value` before the first `byte`, and the part behind it.
 pub(super) fn split_at_byte(value: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(byte, value) {

@@ -3,6 +3,7 @@
 use super::fields::Fields;
 use super::key::CacheRequest;
 use crate::base::slice_ext::SliceExt;
+use crate::wire::host::split_port;
 
 /// The request targets whose objects a response to this request makes invalid: the request's own, and those of `Location`
 /// and `Content-Location` where they have the same origin. None for safe methods and errors.
@@ -52,9 +53,6 @@ fn resolve(request: &CacheRequest<'_>, reference: &[u8]) -> Option<Vec<u8>> {
 fn is_own_authority(request: &CacheRequest<'_>, authority: &[u8]) -> bool {
     let is_port = |port: &[u8]| *port == *request.port.to_string().as_bytes();
     let default: &[u8] = if request.is_https { b"443" } else { b"80" };
-    let (host, port) = match memchr::memrchr(b':', authority) {
-        Some(at) if !authority.ends_with(b"]") => (authority.prefix(at), authority.suffix(at + 1)),
-        _ => (authority, default),
-    };
-    host.eq_ignore_ascii_case(request.host) && is_port(if port.is_empty() { default } else { port })
+    let (host, port) = split_port(authority);
+    host.eq_ignore_ascii_case(request.host) && is_port(port.filter(|port| !port.is_empty()).unwrap_or(default))
 }

@@ -4,7 +4,7 @@ use super::fields::Fields;
 use super::way;
 use crate::base::slice_ext::SliceExt;
 use crate::wire::forwarded::CLIENT_SUBJECT;
-use crate::wire::is_token;
+use crate::wire::{cookies, is_token, put_number};
 use std::fmt;
 
 /// The part of a request that the cache reads.
@@ -151,12 +151,16 @@ impl KeyPattern {
                 Part::Host => {
                     out.extend(request.host.iter().map(u8::to_ascii_lowercase));
                     out.push(b':');
-                    super::fields::put_number(out, u64::from(request.port));
+                    put_number(out, u64::from(request.port));
                 }
                 Part::Path => out.extend_from_slice(split_target(request.target).0),
                 Part::Query => out.extend_from_slice(split_target(request.target).1),
                 Part::Header(name) => request.fields.values(name).for_each(|value| put_one_of(out, value)),
-                Part::Cookie(name) => cookies(request.fields, name).for_each(|value| put_one_of(out, value)),
+                Part::Cookie(name) => {
+                    // Which of several counts, is the backend's matter.
+                    let values = request.fields.values("cookie").flat_map(|value| cookies(value, name));
+                    values.for_each(|value| put_one_of(out, value));
+                }
             }
             if !matches!(part, Part::Text(_)) {
                 out.push(0);
@@ -202,12 +206,6 @@ fn put_one_of(out: &mut Vec<u8>, value: &[u8]) {
 fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     let at = memchr::memchr(b'?', target).unwrap_or(target.len());
     (target.prefix(at), target.suffix(at))
-}
-
-/// The values of all cookies of this name: which of several counts, is the backend's matter.
-fn cookies<'a>(fields: Fields<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
-    let pairs = fields.values("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use super::conditional::CONDITIONS;
 use super::directives::RequestDirectives;
-use super::fields::{Fields, put};
+use super::fields::Fields;
 use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
 use super::storability::{CacheResponse, Refusal, admit};
 use crate::wire::body::BodyLength;
+use crate::wire::put;
 use httparse::Header;
 use std::sync::atomic::Ordering::Relaxed;
 

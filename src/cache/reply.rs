@@ -1,10 +1,10 @@
 //! The response that a stored object gives: status line, fields, and the part of the body.
 
 use super::conditional::{self, Outcome, Representation};
-use super::fields::put_number;
 use super::key::CacheRequest;
 use super::object::Object;
 use super::status::Served;
+use crate::wire::put_number;
 use std::ops::Range;
 use std::time::SystemTime;
 

@@ -1,10 +1,10 @@
 //! Header fields that tell what the cache did: `Cache-Status` (RFC 9211), and x0d's `X-Cache-Lookup`, `X-Cache-Hits` and
 //! `X-Director-Cache`.
 
-use super::fields::put_number;
 use super::lookup::Cause;
 use super::storability::Refusal;
 use crate::base::counters::Counter;
+use crate::wire::put_number;
 use std::time::{Duration, SystemTime};
 
 use super::object::Object;

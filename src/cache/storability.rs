@@ -1,7 +1,7 @@
 //! Whether a response may be stored (RFC 9111 section 3), and the object that it becomes.
 
 use super::directives::{RequestDirectives, ResponseDirectives};
-use super::fields::{Fields, put};
+use super::fields::Fields;
 use super::freshness::{Freshness, LifetimeSource, Times, is_heuristically_cacheable};
 use super::key::CacheRequest;
 use super::lookup;
@@ -9,6 +9,7 @@ use super::object::{self, Body, BodyBudget, BodyBuilder, BodyFault, ETag, Object
 use super::options::Options;
 use super::vary::{Variant, VaryFault};
 use crate::wire::body::BodyLength;
+use crate::wire::put;
 use std::sync::Arc;
 use std::time::SystemTime;
 

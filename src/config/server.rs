@@ -6,7 +6,7 @@ use crate::base::clock::Moment;
 use crate::base::node_mark::node_mark;
 use crate::net::liveness::Liveness;
 use crate::wire::limits::Limits;
-use crate::wire::{MOST_FIELDS, forwarded};
+use crate::wire::{MOST_FIELDS, forwarded, is_token};
 use crate::{access_log, exchange, health, page, route, upstream, worker};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -301,15 +301,10 @@ fn read_via(field: &Field<'_>) -> Option<Box<str>> {
     let expected = "a name of letters, digits and !#$%&'*+-.^_`|~, or false to add no Via";
     let via = field.read(expected, |value| match (value.as_str(), value) {
         (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(None),
-        (Some(name), _) if name.bytes().all(is_token_byte) => Some(Some(name.into())),
+        (Some(name), _) if is_token(name.as_bytes()) => Some(Some(name.into())),
         _ => None,
     });
     via.unwrap_or_else(|| Some("sluice".into()))
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn read_mode(field: &Field<'_>) -> Option<forwarded::Mode> {

@@ -5,6 +5,7 @@ use super::step_context::CommonState;
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::{Cluster, HashKey, Member, Options, Route, Scheduler, key_of};
+use crate::wire::cookies;
 use arrayvec::ArrayString;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -113,11 +114,8 @@ pub(super) fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
 
 /// The value of the first cookie of this name in a head.
 pub(super) fn cookie<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    fields(head, "Cookie").flat_map(|value| value.split(|byte| *byte == b';')).find_map(|pair| {
-        let pair = pair.trim_ascii();
-        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
-    })
+    let value = fields(head, "Cookie").flat_map(|line| cookies(line, name)).next()?;
+    Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
 }
 
 fn fields<'a>(head: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {

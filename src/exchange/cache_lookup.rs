@@ -8,7 +8,6 @@ use super::request_context::RequestContext;
 use super::serving_cached::ServingCached;
 use super::{State, StepContext, affinity};
 use crate::base::clock::Moment;
-use crate::base::slice_ext::SliceExt;
 use crate::cache::fields::Fields;
 use crate::cache::key::{self, CacheRequest};
 use crate::cache::lookup::{self, Bypass, Cause, Decision};
@@ -21,6 +20,7 @@ use crate::cache::vary::RequestValues;
 use crate::cluster::Route;
 use crate::wire::MAX_FIELDS;
 use crate::wire::body::BodyLength;
+use crate::wire::host::split_port;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -213,10 +213,7 @@ pub(super) fn with_view<T>(
 
 /// The port in `Host`, or that of the scheme.
 fn port(fields: Fields<'_>, is_https: bool) -> u16 {
-    let stated = fields.first("host").and_then(|host| {
-        let at = memchr::memrchr(b':', host).filter(|_| !host.ends_with(b"]"))?;
-        std::str::from_utf8(host.suffix(at + 1)).ok()?.parse().ok()
-    });
+    let stated = fields.first("host").and_then(|host| std::str::from_utf8(split_port(host).1?).ok()?.parse().ok());
     stated.unwrap_or(if is_https { 443 } else { 80 })
 }
 

@@ -8,6 +8,7 @@ use super::{CommonState, Disposition, State, StepContext, WorkerContext, classes
 use crate::base::reason::FailureReason;
 use crate::cluster::Permit;
 use crate::page;
+use crate::wire::put_number;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,8 +178,4 @@ impl DebugFields<'_> {
 
 fn put_all(out: &mut Vec<u8>, texts: &[&str]) {
     texts.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
-}
-
-fn put_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

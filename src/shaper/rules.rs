@@ -7,6 +7,7 @@ mod parse;
 use super::node::BucketId;
 use super::shared::Shaper;
 use super::spec::{ROOT, Spec};
+use crate::wire::cookies;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::net::IpAddr;
@@ -59,8 +60,7 @@ impl<'a> RequestView<'a> {
 
     /// The values of the cookies of a name.
     fn cookie(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let pairs = self.field("Cookie").flat_map(|value| value.split(|byte| *byte == b';'));
-        pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        self.field("Cookie").flat_map(move |value| cookies(value, name))
     }
 }
 

@@ -288,8 +288,19 @@ pub(super) fn without_zeros(digits: &[u8]) -> &[u8] {
     digits.get(zeros..).unwrap_or_default()
 }
 
+/// The values of the cookies of a name in one `Cookie`.
+pub fn cookies<'a>(value: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let pairs = value.split(|byte| *byte == b';');
+    pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// Writes a number.
+pub fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// Writes `name: value` and CRLF.
-pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

@@ -1,5 +1,7 @@
 //! The host that a request is for.
 
+use crate::base::slice_ext::SliceExt;
+
 /// The longest host name (RFC 1035 section 2.3.4).
 const LONGEST: usize = 253;
 
@@ -42,6 +44,14 @@ pub fn host_name(value: &[u8]) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// The parts of a `Host` or an authority: the name, and the port where there is a colon.
+pub fn split_port(value: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memrchr(b':', value).filter(|_| !value.ends_with(b"]")) {
+        Some(colon) => (value.prefix(colon), Some(value.suffix(colon + 1))),
+        None => (value, None),
+    }
+}
+
 /// Of a byte that stands in no name: the name ends there, if it is one.
 const NO_NAME: u8 = 1;
 
@@ -76,6 +86,20 @@ fn fits_port(digits: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts() {
+        let table: &[(&str, &str, Option<&str>)] = &[
+            ("a", "a", None),
+            ("a:", "a", Some("")),
+            ("a:80", "a", Some("80")),
+            ("[::1]", "[::1]", None),
+            ("[::1]:80", "[::1]", Some("80")),
+        ];
+        for (value, name, port) in table {
+            assert_eq!(split_port(value.as_bytes()), (name.as_bytes(), port.map(str::as_bytes)), "{value}");
+        }
+    }
 
     #[test]
     fn names() {

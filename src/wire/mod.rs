@@ -29,7 +29,7 @@ pub mod upgrade;
 pub mod version;
 pub mod websocket;
 
-pub use field::{is_read_as, is_token};
+pub use field::{cookies, is_read_as, is_token, put, put_number};
 
 use crate::base::slice_ext::SliceExt;
 

@@ -1,6 +1,7 @@
 //! How the values of options are written.
 
 use crate::health::{HealthMode, ProbeMethod, StatusSet};
+use crate::wire::is_token;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub(in crate::cluster) const BYTES: Kind<u64> = Kind {
 /// The name of a header or a cookie: a token (RFC 9110 section 5.6.2).
 pub(in crate::cluster) const TOKEN: Kind<Box<str>> = Kind {
     expected: "a name of letters, digits and !#$%&'*+-.^_`|~",
-    read: |text| is_token(text).then(|| text.into()),
+    read: |text| is_token(text.as_bytes()).then(|| text.into()),
 };
 
 pub(super) const HEALTH_MODE: Kind<HealthMode> = Kind {
@@ -104,11 +105,6 @@ pub(in crate::cluster) fn read_time(text: &str) -> Option<Duration> {
     let ms = number.parse::<f64>().ok()? * unit_ms;
     let time = Duration::try_from_secs_f64(ms / 1_000.0).ok()?;
     (time <= LONGEST && (time.is_zero() || ms >= 1.0)).then_some(time)
-}
-
-pub(in crate::cluster) fn is_token(text: &str) -> bool {
-    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 #[cfg(test)]

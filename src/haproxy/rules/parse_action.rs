@@ -10,6 +10,7 @@ use crate::haproxy::keyword::Treatment;
 use crate::haproxy::lexer::Word;
 use crate::haproxy::position::Position;
 use crate::haproxy::rules::{Sample, TextMatch};
+use crate::wire::is_token;
 
 /// What a list makes of a line whose action sluice does not do.
 pub(in super::super) enum Parsed {
@@ -121,8 +122,7 @@ impl<'w> Cursor<'w, '_, '_> {
 
     fn name(&mut self) -> Result<String, Problem> {
         let word = self.take("the name of a header")?;
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if word.text.is_empty() || !word.text.bytes().all(is_token) {
+        if !is_token(word.text.as_bytes()) {
             let problem = format!("{:?} is no name of a header, and sluice sends no such field", word.text);
             return Err(Problem::unsupported(word.at, problem));
         }

@@ -3,6 +3,7 @@
 use super::super::json::{Json, quoted};
 use super::super::spec::{Fault, Faults, ROOT, Spec};
 use super::{Condition, HostPattern, Rule, Rules, Target};
+use crate::wire::is_token;
 use ipnet::IpNet;
 use regex::bytes::RegexBuilder;
 use std::net::IpAddr;
@@ -104,7 +105,7 @@ impl Reader<'_> {
                 .map(Condition::PathPrefix),
             "method" => self
                 .read_texts(value, path, "a method, as in \"POST\", or a list of them", |text| {
-                    is_token(text).then(|| text.as_bytes().into())
+                    is_token(text.as_bytes()).then(|| text.as_bytes().into())
                 })
                 .map(Condition::Method),
             "network" => self
@@ -184,7 +185,7 @@ impl Reader<'_> {
     }
 
     fn field_name(&mut self, name: &str, path: &str) -> Option<Box<str>> {
-        if !is_token(name) {
+        if !is_token(name.as_bytes()) {
             self.faults.add(path, format!("found {}, expected a name of letters, digits and '-'", quoted(name)));
             return None;
         }
@@ -195,9 +196,4 @@ impl Reader<'_> {
 fn network(text: &str) -> Option<IpNet> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(address)
-}
-
-/// Whether this is a token (RFC 9110 section 5.6.2).
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
