@@ -106,9 +106,9 @@ impl MemberState {
         self.is_removed.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the member has left its list.
+    /// Whether the member has left its list. The marks of the hosts that lead to the list were removed before.
     pub fn is_removed(&self) -> bool {
-        self.is_removed.load(Ordering::Relaxed)
+        self.is_removed.load(Ordering::Acquire)
     }
 
     /// Since when it has been up; [`Moment::ZERO`] where that is the beginning.

@@ -158,12 +158,10 @@ impl Route {
         Self { host: host.into(), cluster, marks: marks.into() }
     }
 
-    /// Whether all members have left: whoever holds this route holds an old one.
+    /// Whether all members have left: whoever holds this route holds an old one. An edit removes the marks of all hosts of
+    /// a key before it removes the members, so who has seen a member removed sees this too.
     pub fn is_stale(&self) -> bool {
-        let members = &self.cluster.members;
-        let have_marks_left = !self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed());
-        // Another host of the same key may have brought the edit.
-        have_marks_left || (!members.is_empty() && members.iter().all(|member| member.state.is_removed()))
+        !self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed())
     }
 
     /// The mark of a backend. `None` for one that has joined the cluster after this route was made.

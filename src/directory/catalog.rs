@@ -1,10 +1,13 @@
 //! Clusters by their key and routes by their host: what the cores were told, and what changes of it. One for each source
 //! of routes.
 
+mod hosts_by_key;
+
 use super::backends::Backends;
 use super::out_of_service::OutOfService;
 use crate::base::clock::Moment;
 use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, Mark, Options, Route};
+use hosts_by_key::HostsByKey;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
@@ -36,7 +39,7 @@ pub(super) struct Clusters {
 /// The cluster of each key and the route of each host in use.
 ///
 /// All hosts that resolve to one key share its cluster, and all cores are given the same `Arc<Route>` for a host, so one
-/// core's marks are seen by all. A core that looks up a host again after a change or an eviction finds the same route: it
+/// core's marks are seen by all. An edit of a key leads all its hosts to the new list at once. A core that looks up a host again after a change or an eviction finds the same route: it
 /// is held here too, and let go when two purges in a row found that nobody else holds it. That bounds the hosts to three
 /// times those that cores hold, or 2 × 1024 more than these. Whoever uses a member holds its route, or is not told that it
 /// is removed. A cluster is let go when no route and no slot of it is left.
@@ -44,6 +47,7 @@ pub(super) struct Clusters {
 pub(super) struct Catalog {
     clusters: Clusters,
     by_host: HashMap<Arc<str>, InUse>,
+    by_key: HostsByKey,
     backends: Backends,
     purge_at: usize,
     purge_clusters_at: usize,
@@ -122,25 +126,23 @@ impl Catalog {
         Self {
             clusters,
             by_host: HashMap::new(),
+            by_key: HostsByKey::default(),
             backends: Backends::default(),
             purge_at: MIN_PURGE,
             purge_clusters_at: MIN_PURGE,
         }
     }
 
-    /// Makes `host` lead to the newest list of its cluster: an edit that came with another host of the same key has removed
-    /// members of the older one. Returns whether it did not before.
-    pub(super) fn refresh(&mut self, host: &str) -> bool {
-        let Some((host, in_use)) = self.by_host.get_key_value(host) else { return false };
-        let host = Arc::clone(host);
-        self.clusters.get(&in_use.route.cluster.key).is_some_and(|newest| self.lead(&host, newest))
-    }
-
-    /// The route of `host`, if it is in use.
+    /// The route of `host`, if it is in use, for somebody who asks for it.
     pub(super) fn get(&mut self, host: &str) -> Option<Arc<Route>> {
         let in_use = self.by_host.get_mut(host)?;
         in_use.is_idle = false;
         Some(Arc::clone(&in_use.route))
+    }
+
+    /// The route of `host`, if it is in use. To look at it keeps nothing in use.
+    pub(super) fn peek(&self, host: &str) -> Option<Arc<Route>> {
+        self.by_host.get(host).map(|in_use| Arc::clone(&in_use.route))
     }
 
     /// The cluster of this key as it is known now.
@@ -148,26 +150,52 @@ impl Catalog {
         self.clusters.get(key)
     }
 
-    /// Takes into use what `host` resolves to now. A member whose endpoint stays in the list keeps its state and its mark;
-    /// one whose endpoint left is removed. Returns whether anything is different from before.
-    pub(super) fn set(&mut self, host: &Arc<str>, pattern: &str, record: &FrontendRecord, now: Moment) -> bool {
-        let cluster = self.update_cluster(pattern, record, now);
-        self.lead(host, cluster)
+    /// Takes into use what `host` resolves to now, and leads all other hosts of this key to the same list. A member whose
+    /// endpoint stays in the list keeps its state and its mark; one whose endpoint left is removed. Returns the hosts that
+    /// lead elsewhere than before.
+    pub(super) fn set(
+        &mut self,
+        host: &Arc<str>,
+        pattern: &str,
+        record: &FrontendRecord,
+        now: Moment,
+    ) -> Vec<Arc<str>> {
+        let (cluster, mut changed) = self.update_cluster(pattern, record, now);
+        if self.lead(host, &cluster) {
+            changed.push(Arc::clone(host));
+        }
+        changed
+    }
+
+    /// Notes that `host` is about to be set to another key: an edit of the present one leads it nowhere any more.
+    pub(super) fn leave_key(&mut self, host: &str) {
+        if let Some(in_use) = self.by_host.get(host) {
+            self.by_key.remove(&in_use.route.cluster.key, host);
+        }
     }
 
     /// Makes `host` lead to this cluster. Returns whether it did not before.
-    fn lead(&mut self, host: &Arc<str>, cluster: Arc<Cluster>) -> bool {
-        let before = self.by_host.get(host).map(|in_use| Arc::clone(&in_use.route));
-        if before.as_ref().is_some_and(|route| Arc::ptr_eq(&route.cluster, &cluster)) {
-            return false;
-        }
-        let before = before.as_ref().map_or(&[][..], |route| &route.marks);
-        let marks = marks(before, &cluster);
-        remove_missing(before, &marks);
-        let route = Arc::new(Route { host: (&**host).into(), cluster, marks });
-        self.purge();
+    fn lead(&mut self, host: &Arc<str>, cluster: &Arc<Cluster>) -> bool {
+        self.by_key.insert(&cluster.key, host);
+        let before = self.by_host.get(host).map(|in_use| (Arc::clone(&in_use.route), in_use.is_idle));
+        let (marks, is_idle) = match &before {
+            Some((route, _)) if Arc::ptr_eq(&route.cluster, cluster) => return false,
+            Some((route, is_idle)) => {
+                if route.cluster.key != cluster.key {
+                    self.by_key.remove(&route.cluster.key, host);
+                }
+                let marks = marks(&route.marks, cluster);
+                remove_missing(&route.marks, &marks);
+                (marks, *is_idle)
+            }
+            None => {
+                self.purge();
+                (marks(&[], cluster), false)
+            }
+        };
+        let route = Arc::new(Route { host: (&**host).into(), cluster: Arc::clone(cluster), marks });
         self.clusters.note_route(host, &route);
-        self.by_host.insert(Arc::clone(host), InUse { route, is_idle: false });
+        self.by_host.insert(Arc::clone(host), InUse { route, is_idle });
         true
     }
 
@@ -176,7 +204,7 @@ impl Catalog {
         // This function and the map hold it too.
         let used = self.clusters.get(key).filter(|cluster| Arc::strong_count(cluster) > 2);
         used.is_some_and(|cluster| {
-            self.lead(host, cluster);
+            self.lead(host, &cluster);
             true
         })
     }
@@ -185,6 +213,7 @@ impl Catalog {
     pub(super) fn remove(&mut self, host: &str) -> bool {
         let Some(gone) = self.by_host.remove(host) else { return false };
         self.clusters.forget_route(host);
+        self.by_key.remove(&gone.route.cluster.key, host);
         remove_missing(&gone.route.marks, &[]);
         true
     }
@@ -209,12 +238,15 @@ impl Catalog {
         self.backends.take_unresolved()
     }
 
-    /// The cluster of this key with this list. An edit makes a new one, which serves the waiting requests from now on.
-    fn update_cluster(&mut self, key: &str, record: &FrontendRecord, now: Moment) -> Arc<Cluster> {
+    /// The cluster of this key with this list, and the hosts that were led to it. An edit makes a new one, which serves
+    /// the waiting requests from now on.
+    fn update_cluster(&mut self, key: &str, record: &FrontendRecord, now: Moment) -> (Arc<Cluster>, Vec<Arc<str>>) {
         let before = self.clusters.get(key);
         if let Some(cluster) = before.as_ref().filter(|cluster| is_same(cluster, record)) {
-            return Arc::clone(cluster);
+            return (Arc::clone(cluster), Vec::new());
         }
+        let hosts = self.hosts_of(key);
+        self.remove_marks(&hosts, record);
         let entries = record.backends.iter().map(|url| (url, self.backends.get(url.endpoint()))).collect();
         let spec = ClusterSpec { key, id: &record.id, entries, options: &record.options };
         let cluster = Cluster::edit(before.as_deref(), spec, now);
@@ -226,7 +258,24 @@ impl Catalog {
         if self.clusters.put(&cluster) >= self.purge_clusters_at {
             self.purge_clusters_at = MIN_PURGE.max(2 * self.clusters.purge());
         }
-        cluster
+        for host in &hosts {
+            self.lead(host, &cluster);
+        }
+        (cluster, hosts)
+    }
+
+    /// The hosts in use that lead to this key.
+    fn hosts_of(&self, key: &str) -> Vec<Arc<str>> {
+        let own = self.by_host.get_key_value(key).filter(|(_, in_use)| *in_use.route.cluster.key == *key);
+        own.map(|(host, _)| host).into_iter().chain(self.by_key.hosts(key)).cloned().collect()
+    }
+
+    /// Removes the marks of the endpoints that leave the list of these hosts. It comes before the members are removed: a
+    /// core that finds no member left is to see that its route is stale.
+    fn remove_marks(&self, hosts: &[Arc<str>], record: &FrontendRecord) {
+        let stay: HashSet<&Endpoint> = record.backends.iter().map(BackendUrl::endpoint).collect();
+        let marks = hosts.iter().filter_map(|host| self.by_host.get(host)).flat_map(|in_use| &in_use.route.marks);
+        marks.filter(|mark| !stay.contains(mark.backend.endpoint())).for_each(|mark| mark.mark_removed());
     }
 
     /// Lets go of routes that nobody holds, at a cost that the insertions since the last time pay for.
@@ -235,14 +284,19 @@ impl Catalog {
             return;
         }
         let mut held = 0;
-        self.by_host.retain(|_, in_use| {
+        let by_key = &mut self.by_key;
+        self.by_host.retain(|host, in_use| {
             // Others can only clone what they hold, so nobody can come by a route held just here.
             if Arc::strong_count(&in_use.route) > 1 {
                 held += 1;
                 in_use.is_idle = false;
                 return true;
             }
-            !std::mem::replace(&mut in_use.is_idle, true)
+            let stays = !std::mem::replace(&mut in_use.is_idle, true);
+            if !stays {
+                by_key.remove(&in_use.route.cluster.key, host);
+            }
+            stays
         });
         self.clusters.forget_dropped_routes();
         self.purge_at = self.by_host.len() + MIN_PURGE.max(held);

@@ -13,14 +13,14 @@ fn a_changed_list_keeps_the_members_that_stay_and_removes_the_rest() {
     let (one, two, three) = ("http://10.0.0.1", "http://10.0.0.2", "http://10.0.0.3");
     let mut catalog = Catalog::default();
     let host: Arc<str> = "a.example".into();
-    assert!(catalog.set(&host, "a.example", &record("x", &[one, two]), NOW));
+    assert_eq!(catalog.set(&host, "a.example", &record("x", &[one, two]), NOW), [Arc::clone(&host)]);
     let old = catalog.get(&host).expect("in use");
     old.marks[1].mark_dead(NOW + Duration::from_secs(30));
 
-    assert!(!catalog.set(&host, "a.example", &record("x", &[one, two]), NOW), "the same list is no change");
+    assert!(catalog.set(&host, "a.example", &record("x", &[one, two]), NOW).is_empty(), "the same list is no change");
     assert!(Arc::ptr_eq(&old, &catalog.get(&host).expect("in use")));
 
-    assert!(catalog.set(&host, "a.example", &record("x", &["http://10.0.0.2#weight=2", three]), NOW));
+    assert!(!catalog.set(&host, "a.example", &record("x", &["http://10.0.0.2#weight=2", three]), NOW).is_empty());
     let new = catalog.get(&host).expect("in use");
     assert!(Arc::ptr_eq(&new.marks[0], &old.marks[1]), "at another index, and still itself");
     assert!(Arc::ptr_eq(&new.cluster.members[0].state, &old.cluster.members[1].state));
@@ -34,7 +34,7 @@ fn a_changed_list_keeps_the_members_that_stay_and_removes_the_rest() {
     assert!(!catalog.remove(&host));
     assert!(new.marks.iter().all(|mark| mark.is_removed()));
 
-    assert!(catalog.set(&host, "*", &record("x", &[two]), NOW));
+    assert!(!catalog.set(&host, "*", &record("x", &[two]), NOW).is_empty());
     let again = catalog.get(&host).expect("in use");
     assert!(!again.marks[0].is_removed(), "a URL that comes back is a new member");
 }
@@ -108,4 +108,127 @@ fn a_cluster_is_let_go_when_no_route_and_no_slot_of_it_is_left() {
     assert!(catalog.cluster("h1").is_none());
     let cluster = catalog.cluster("h0").expect("a slot is held");
     assert!(held.is_some_and(|permit| Arc::ptr_eq(permit.cluster(), &cluster)));
+}
+
+/// What always holds: a host leads to the newest list of its key, and the keys know their hosts.
+fn check(catalog: &Catalog) {
+    let mut indexed = 0;
+    for (host, route) in catalog.iter() {
+        let newest = catalog.cluster(&route.cluster.key).expect("a cluster in use");
+        assert!(Arc::ptr_eq(&newest, &route.cluster), "{host} leads to an older list");
+        assert!(route.marks.iter().all(|mark| !mark.is_removed()), "{host} has members that have left");
+        assert!(catalog.hosts_of(&route.cluster.key).contains(host), "{host} is missing below its key");
+        indexed += usize::from(*route.cluster.key != **host);
+    }
+    assert_eq!(catalog.by_key.len(), indexed, "keys have hosts that are not in use");
+}
+
+#[test]
+fn an_edit_that_comes_with_one_host_leads_all_hosts_of_the_key_there() {
+    let (one, two, three) = ("http://10.0.0.1", "http://10.0.0.2", "http://10.0.0.3");
+    let mut catalog = Catalog::default();
+    let hosts: Vec<Arc<str>> = (0..500).map(|number| format!("h{number}.wild").into()).collect();
+    let other: Arc<str> = "other".into();
+    catalog.set(&other, "other", &record("o", &[one]), NOW);
+    for host in &hosts {
+        assert_eq!(catalog.set(host, "*.wild", &record("x", &[one, two]), NOW), [Arc::clone(host)]);
+    }
+    let before: Vec<_> = hosts.iter().map(|host| catalog.get(host).expect("in use")).collect();
+    before[7].marks[1].mark_dead(NOW + Duration::from_secs(30));
+
+    let mut changed = catalog.set(&hosts[3], "*.wild", &record("x", &[two, three]), NOW);
+    changed.sort();
+    let mut all = hosts.clone();
+    all.sort();
+    assert_eq!(changed, all);
+    for (host, before) in hosts.iter().zip(&before) {
+        let after = catalog.get(host).expect("in use");
+        assert!(Arc::ptr_eq(&after.marks[0], &before.marks[1]), "{host} keeps the mark of what stays");
+        assert!(before.marks[0].is_removed() && !before.is_stale(), "one member is left");
+        assert_eq!(after.marks[0].dead_until(NOW).is_some(), *host == hosts[7], "marks are each host's own");
+        assert!(catalog.set(host, "*.wild", &record("x", &[two, three]), NOW).is_empty(), "it is there already");
+    }
+    check(&catalog);
+    // A host that comes with the edit is told of as the others are. Of the older list nothing is left.
+    let late: Arc<str> = "late.wild".into();
+    assert_eq!(catalog.set(&late, "*.wild", &record("x", &[one]), NOW).len(), hosts.len() + 1);
+    assert!(before.iter().all(|route| route.is_stale()));
+    assert!(!catalog.get("other").expect("in use").is_stale());
+    check(&catalog);
+}
+
+#[test]
+fn a_host_that_goes_to_another_key_is_led_by_that_alone() {
+    let (one, two) = ("http://10.0.0.1", "http://10.0.0.2");
+    let mut catalog = Catalog::default();
+    let [stays, moves] = ["stays.b.x", "moves.b.x"].map(Arc::<str>::from);
+    for host in [&stays, &moves] {
+        catalog.set(host, "*.x", &record("x", &[one, two]), NOW);
+    }
+    let before = catalog.get(&moves).expect("in use");
+    // A more specific list appears, and the other loses what this one has.
+    catalog.leave_key(&moves);
+    assert_eq!(catalog.set(&stays, "*.x", &record("x", &[two]), NOW), [Arc::clone(&stays)]);
+    assert_eq!(catalog.set(&moves, "*.b.x", &record("b", &[one]), NOW), [Arc::clone(&moves)]);
+    assert!(Arc::ptr_eq(&catalog.get(&moves).expect("in use").marks[0], &before.marks[0]));
+    check(&catalog);
+    assert_eq!(catalog.set(&stays, "*.x", &record("x", &[one]), NOW), [Arc::clone(&stays)]);
+    assert_eq!(catalog.set(&moves, "*.b.x", &record("b", &[two]), NOW), [Arc::clone(&moves)]);
+    // It goes again, then the host gets a list of its own.
+    assert_eq!(catalog.set(&moves, "*.x", &record("x", &[one]), NOW), [Arc::clone(&moves)]);
+    assert_eq!(catalog.set(&stays, "*.x", &record("x", &[two]), NOW).len(), 2);
+    assert_eq!(catalog.set(&moves, &moves, &record("m", &[two]), NOW), [Arc::clone(&moves)]);
+    assert_eq!(catalog.set(&stays, "*.x", &record("x", &[one]), NOW), [Arc::clone(&stays)]);
+    check(&catalog);
+    assert!(catalog.remove(&moves) && catalog.remove(&stays));
+    check(&catalog);
+}
+
+#[test]
+fn who_finds_no_member_left_sees_that_the_route_is_stale() {
+    let mut catalog = Catalog::default();
+    let hosts: Vec<Arc<str>> = (0..50).map(|number| format!("h{number}").into()).collect();
+    let newest = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let core = {
+        let (newest, is_over) = (Arc::clone(&newest), Arc::clone(&is_over));
+        std::thread::spawn(move || {
+            let mut stale = 0;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let routes: Vec<Arc<Route>> = newest.lock().expect("a lock").clone();
+                for route in &routes {
+                    if route.cluster.members.iter().all(|member| member.state.is_removed()) {
+                        assert!(route.is_stale(), "{} has no member left", route.host);
+                        stale += 1;
+                    }
+                }
+            }
+            stale
+        })
+    };
+    let mut round = 0;
+    while round < 300 && !core.is_finished() {
+        let url = format!("http://10.0.0.{}", round % 200);
+        catalog.set(&hosts[round % hosts.len()], "*", &record("x", &[&url]), NOW);
+        hosts.iter().for_each(|host| _ = catalog.set(host, "*", &record("x", &[&url]), NOW));
+        *newest.lock().expect("a lock") = catalog.shared().collect();
+        round += 1;
+    }
+    is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    core.join().expect("no route without members that is not stale");
+}
+
+#[test]
+fn edits_of_a_key_keep_none_of_its_hosts_in_use() {
+    let mut catalog = Catalog::default();
+    for number in 0..20 * MIN_PURGE {
+        let host: Arc<str> = format!("h{number}").into();
+        catalog.set(&host, "*", &record("x", &["http://10.0.0.1"]), NOW);
+        if number % (MIN_PURGE / 2) == 0 {
+            catalog.set(&host, "*", &record(&number.to_string(), &["http://10.0.0.1"]), NOW);
+            catalog.set(&host, "*", &record("x", &["http://10.0.0.1"]), NOW);
+        }
+        assert!(catalog.by_host.len() <= 3 * MIN_PURGE, "{}", catalog.by_host.len());
+    }
+    check(&catalog);
 }

@@ -28,7 +28,7 @@ use super::super::{LookupResult, SubscriberId};
 use super::reading::{Dead, Listing, Reading};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Backend, Endpoint};
+use crate::cluster::Backend;
 use lru::LruCache;
 use marks::Marks;
 use resync_guard::ResyncGuard;
@@ -47,9 +47,6 @@ const BATCH: usize = 256;
 const BATCH_IDLE: usize = 128;
 /// Hosts without a usable record that are remembered.
 const MAX_BAD: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
-/// How long a sign of life of an active checker counts.
-pub(super) const CHECKER_LIFE: Duration = Duration::from_secs(30);
-
 /// Limits of a keeper.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
@@ -134,10 +131,6 @@ impl RouteState {
 
     /// A core asks for a host, for the client of this address where that counts.
     pub(super) fn ask(&mut self, core: SubscriberId, host: Arc<str>, client: Option<IpAddr>, now: Moment) {
-        if self.catalog.refresh(&host) {
-            self.version += 1;
-            self.changed([Arc::clone(&host)], false);
-        }
         if let Some(route) = self.catalog.get(&host) {
             // If it is about to be read again, the news of what comes of that follows.
             return self.reply(core, host, LookupResult::Found(route), true);
@@ -219,7 +212,13 @@ impl RouteState {
         if let Some(silent) = replies.checker {
             self.note_checker(silent, now);
         }
-        for (host, reading) in replies.hosts {
+        // Those that go to another key come first: they keep their marks, whatever becomes of the one that they leave.
+        let goes = |(host, reading): &(Arc<str>, Reading)| match (self.catalog.peek(host), reading) {
+            (Some(route), Reading::Found { pattern, .. }) => route.cluster.key != *pattern,
+            _ => false,
+        };
+        let (go, stay): (Vec<_>, Vec<_>) = replies.hosts.into_iter().partition(goes);
+        for (host, reading) in go.into_iter().chain(stay) {
             if let Some(pending) = self.pending.remove(&host) {
                 self.settle(host, reading, pending, now);
             }
@@ -271,11 +270,17 @@ impl RouteState {
         now: Moment,
     ) -> LookupResult {
         self.guard.saw_route(now);
-        let before = self.catalog.get(host);
+        let before = self.catalog.peek(host);
         if let Some(route) = &before
             && self.guard.holds(host, listing.record.backends.is_empty())
         {
             return LookupResult::Found(Arc::clone(route));
+        }
+        if before.is_none()
+            && listing.record.backends.is_empty()
+            && let Some(route) = self.hold_with_others(host, pattern)
+        {
+            return LookupResult::Found(route);
         }
         let held = self.catalog.cluster(pattern);
         let (options, faults) = listing.read_options(pattern, held.as_ref().map(|cluster| &cluster.options));
@@ -284,13 +289,16 @@ impl RouteState {
             log::warn!("{host}: {fault}");
         }
         self.restored.update(host, pattern, &listing.record);
-        if self.catalog.set(host, pattern, &listing.record, now) {
-            self.version += 1;
-            if before.is_some() {
-                self.changed([Arc::clone(host)], false);
-            }
+        let mut changed = self.catalog.set(host, pattern, &listing.record, now);
+        self.version += u64::from(!changed.is_empty());
+        if before.is_none() {
+            // No core holds it.
+            changed.retain(|other| other != host);
         }
-        let Some(route) = self.catalog.get(host) else { return LookupResult::Unknown };
+        if !changed.is_empty() {
+            self.changed(changed, false);
+        }
+        let Some(route) = self.catalog.peek(host) else { return LookupResult::Unknown };
         self.marks.apply(&route, &listing, dead, self.checker_until, now);
         let catalog = &self.catalog;
         self.marks.purge(|host| catalog.contains(host));
@@ -298,7 +306,7 @@ impl RouteState {
     }
 
     fn found_nothing(&mut self, host: &Arc<str>, now: Moment) -> LookupResult {
-        if let Some(route) = self.catalog.get(host)
+        if let Some(route) = self.catalog.peek(host)
             && self.guard.holds(host, true)
         {
             return LookupResult::Found(route);
@@ -320,7 +328,7 @@ impl RouteState {
 
     /// A route that works is not taken down by a record that does not.
     fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>, keep: bool, now: Moment) -> LookupResult {
-        if let Some(route) = self.catalog.get(host).or_else(|| self.restore(host, now)) {
+        if let Some(route) = self.catalog.peek(host).or_else(|| self.restore(host, now)) {
             log::error!("{host}: {problem}; its route stays as it was");
             return LookupResult::Found(route);
         }
@@ -426,24 +434,6 @@ impl RouteState {
             self.bad.clear();
             self.checker_wanted = true;
             self.read_all_again();
-        }
-    }
-
-    /// A member was found dead here. Returns what other nodes are to be told of it.
-    pub(super) fn mark_dead(&mut self, host: &str, endpoint: &Endpoint, until: Moment, now: Moment) -> Option<OwnMark> {
-        let route = self.catalog.get(host)?;
-        self.marks.make(&route, endpoint, until, self.checker_until <= now)
-    }
-
-    fn note_checker(&mut self, silent: Option<Duration>, now: Moment) {
-        let life = silent.map_or(Duration::ZERO, |silent| CHECKER_LIFE.saturating_sub(silent));
-        let until = if life.is_zero() { Moment::ZERO } else { now + life };
-        if until > self.checker_until && self.checker_until <= now {
-            log::info!("an active checker is at work: dead marks are left to it");
-        }
-        if until != self.checker_until {
-            self.checker_until = until;
-            self.outputs.push(Output::Checker { until });
         }
     }
 

@@ -6,10 +6,14 @@
 
 use super::super::reading::{Dead, Listing};
 use super::snapshot_routes::SnapshotRoute;
+use super::{Output, RouteState};
 use crate::base::clock::Moment;
 use crate::cluster::{BackendUrl, Endpoint, Route};
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// How long a sign of life of an active checker counts.
+const CHECKER_LIFE: Duration = Duration::from_secs(30);
 
 /// Below this number of hosts no purge is worth its walk.
 const MIN_PURGE: usize = 1024;
@@ -169,6 +173,32 @@ impl Marks {
         if self.by_host.len() >= self.purge_at.max(MIN_PURGE) {
             self.by_host.retain(|host, _| is_in_use(host));
             self.purge_at = 2 * self.by_host.len();
+        }
+    }
+}
+
+impl RouteState {
+    /// A member was found dead here. Returns what other nodes are to be told of it.
+    pub(in crate::directory::redis) fn mark_dead(
+        &mut self,
+        host: &str,
+        endpoint: &Endpoint,
+        until: Moment,
+        now: Moment,
+    ) -> Option<OwnMark> {
+        let route = self.catalog.get(host)?;
+        self.marks.make(&route, endpoint, until, self.checker_until <= now)
+    }
+
+    pub(super) fn note_checker(&mut self, silent: Option<Duration>, now: Moment) {
+        let life = silent.map_or(Duration::ZERO, |silent| CHECKER_LIFE.saturating_sub(silent));
+        let until = if life.is_zero() { Moment::ZERO } else { now + life };
+        if until > self.checker_until && self.checker_until <= now {
+            log::info!("an active checker is at work: dead marks are left to it");
+        }
+        if until != self.checker_until {
+            self.checker_until = until;
+            self.outputs.push(Output::Checker { until });
         }
     }
 }

@@ -5,7 +5,9 @@
 //! until its list is seen, or until so much time has passed since the last write that no more is to be expected, or
 //! until `server.resyncHold` has passed since the first one. While the database has no route at all, neither time begins.
 
+use super::RouteState;
 use crate::base::clock::Moment;
+use crate::cluster::Route;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,5 +132,19 @@ impl ResyncGuard {
             log::warn!("redis: {held} more hosts than those named were held");
         }
         std::mem::take(&mut self.unconfirmed).into_keys().collect()
+    }
+}
+
+impl RouteState {
+    /// While other hosts of a key are held, a host that comes to it is served by the list that these have: the new one may
+    /// be half written.
+    pub(super) fn hold_with_others(&mut self, host: &Arc<str>, pattern: &str) -> Option<Arc<Route>> {
+        let has_members = self.catalog.cluster(pattern).is_some_and(|cluster| !cluster.members.is_empty());
+        if !(self.guard.is_on() && has_members && self.catalog.adopt(host, pattern)) {
+            return None;
+        }
+        self.guard.hold(Arc::clone(host));
+        self.version += 1;
+        self.catalog.peek(host)
     }
 }

@@ -119,7 +119,7 @@ impl RouteState {
         if !self.catalog.adopt(host, &route.pattern) {
             self.catalog.set(host, &route.pattern, &route.record, Moment::ZERO);
         }
-        let found = self.catalog.get(host)?;
+        let found = self.catalog.peek(host)?;
         self.marks.restore(&found, &route, now);
         Some(found)
     }

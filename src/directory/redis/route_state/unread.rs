@@ -52,7 +52,7 @@ impl RouteState {
     /// What is known of a host that was not read to its end stays.
     pub(super) fn found_unread(&mut self, host: &Arc<str>, reason: FailureReason, now: Moment) -> LookupResult {
         self.unread.note(host, reason, now);
-        let known = self.catalog.get(host).or_else(|| self.restore(host, now));
+        let known = self.catalog.peek(host).or_else(|| self.restore(host, now));
         known.map_or(LookupResult::Failed(reason), LookupResult::Found)
     }
 

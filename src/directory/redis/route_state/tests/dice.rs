@@ -92,6 +92,16 @@ impl World {
             _ => self.flush(),
         }
         self.deliver();
+        self.check_held();
+    }
+
+    /// Whoever holds a route without a member left knows that it is an old one.
+    fn check_held(&self) {
+        for route in self.caches.iter().flat_map(BTreeMap::values).flatten() {
+            let members = &route.cluster.members;
+            let has_none_left = !members.is_empty() && members.iter().all(|member| member.state.is_removed());
+            assert!(!has_none_left || route.is_stale(), "{} has no member left", route.host);
+        }
     }
 
     fn host(&mut self) -> &'static str {

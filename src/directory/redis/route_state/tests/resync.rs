@@ -146,3 +146,71 @@ fn a_question_waits_while_it_is_found_out_which_data_there_is() {
     scene.ask("known");
     assert_eq!(scene.told(), ["known is one"], "it is held");
 }
+
+#[test]
+fn an_edit_that_comes_with_one_host_of_a_wildcard_is_told_of_all_its_hosts() {
+    let mut scene = Scene::new();
+    scene.up(true);
+    for host in ["a.w", "b.w", "own.w"] {
+        scene.ask(host);
+    }
+    let serving = |host: &str| if host == "own.w" { "own.w" } else { "*.w" };
+    scene.reply_all(|host| found(serving(host), &["http://one"], &[]));
+    scene.told();
+    // A host that is asked for the first time brings the edit, before the push of it is read.
+    scene.ask("new.w");
+    scene.reply_all(|_| found("*.w", &["http://two"], &[]));
+    let told = |scene: &mut Scene| scene.told().join(", ").replace("b.w a.w", "a.w b.w");
+    assert_eq!(told(&mut scene), "changed: a.w b.w, new.w is two");
+    scene.touch("*.w");
+    scene.reply_all(|host| found(serving(host), &["http://two"], &[]));
+    assert_eq!(told(&mut scene), "changed:  unknowns", "they are known to be there");
+    // Redis was away for an edit, and comes back: one of the hosts is read before the others.
+    scene.state.down(scene.now);
+    scene.ask("a.w");
+    assert_eq!(told(&mut scene), "changed:  unknowns, a.w is two");
+    scene.up(true);
+    scene.ask("late.w");
+    scene.reply_all(|host| found(serving(host), &["http://three"], &[]));
+    let lines = told(&mut scene);
+    for part in ["a.w", "b.w", "new.w", "own.w", "late.w is three"] {
+        assert_eq!(lines.matches(part).count(), 1, "{part} in {lines}");
+    }
+    // A more specific list appears for one of them while the other is edited.
+    let (one, other) = (scene.state.catalog.peek("a.w").expect("in use"), ["http://three", "http://four"]);
+    scene.touch("a.w");
+    scene.touch("*.w");
+    scene.reply_all(|host| match host {
+        "a.w" => found("a.w", &other, &[]),
+        host => found(serving(host), &["http://four"], &[]),
+    });
+    let after = scene.state.catalog.peek("a.w").expect("in use");
+    assert!(Arc::ptr_eq(&one.marks[0], &after.marks[0]), "what both lists have stays itself");
+    assert!(scene.state.catalog.peek("b.w").expect("in use").marks.iter().all(|mark| !mark.is_removed()));
+}
+
+#[test]
+fn half_a_list_that_comes_with_another_host_takes_no_held_one_down() {
+    let mut scene = Scene::new();
+    scene.up(true);
+    scene.ask("a.w");
+    scene.reply_all(|_| found("*.w", &["http://one"], &[]));
+    scene.state.down(scene.now);
+    scene.up(false);
+    scene.reply_all(|_| Reading::Unknown);
+    // The identifier is written, and the first backend is not.
+    scene.ask("b.w");
+    scene.reply_all(|_| found("*.w", &[], &[]));
+    scene.told();
+    scene.ask("a.w");
+    scene.ask("b.w");
+    assert_eq!(scene.told(), ["a.w is one", "b.w is one"]);
+    scene.touch("*.w");
+    scene.reply_all(|_| found("*.w", &["http://two"], &[]));
+    scene.touch("*.w");
+    scene.reply_all(|_| found("*.w", &[], &[]));
+    scene.told();
+    scene.ask("a.w");
+    scene.ask("b.w");
+    assert_eq!(scene.told(), ["a.w is ", "b.w is "], "a list that was whole may be emptied");
+}
