@@ -1,6 +1,7 @@
 //! What comes in, and the bytes or the reason that come out. Rows of heads alone are fed to `wire` whole, with something
 //! behind them, and byte by byte; *the* table of attacks and mistakes is played with and without sockets.
 
+mod exhaustive;
 mod machine;
 mod mutations;
 mod proxy;
