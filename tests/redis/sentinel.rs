@@ -1,16 +1,19 @@
 //! A set of servers with sentinels: the master dies, and another takes over.
 
 use crate::changes::{clients, until_all_say};
+use crate::fake::Fake;
 use crate::server::{Server, run, set};
 use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::{HOST, PATIENCE, canned, holds_within, until, unused_address};
 use redis::{Client, Connection};
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 struct Sentinel {
     address: SocketAddr,
@@ -139,4 +142,55 @@ fn when_the_master_dies_no_request_fails_and_edits_go_on_at_the_new_one() {
             "the replica's data goes on where the master's was"
         );
     }
+}
+
+/// Sentinels that name whatever these places hold.
+fn fakes(named: &[Arc<Mutex<SocketAddr>>]) -> String {
+    let start = |named: &Arc<Mutex<SocketAddr>>| {
+        let named = Arc::clone(named);
+        let fake = Fake::start(&[], move |command, stream| {
+            if command[0] != "SENTINEL" {
+                return false;
+            }
+            let address = *named.lock().expect("no panic");
+            let (host, port) = (address.ip().to_string(), address.port());
+            let port = port.to_string();
+            let reply = format!("*2\r\n${}\r\n{host}\r\n${}\r\n{port}\r\n", host.len(), port.len());
+            stream.write_all(reply.as_bytes()).is_ok()
+        });
+        fake.url().strip_prefix("redis://").expect("a URL").to_owned()
+    };
+    format!("redis+sentinel://{}/main/0", named.iter().map(start).collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn a_sentinel_that_names_an_old_master_is_outvoted_and_one_that_names_a_replica_is_not_believed() {
+    let (old, new) = (Server::start(), Server::start());
+    let backends = ["old", "new"].map(|name| Backend::always(canned::ok(name)));
+    old.set(HOST, &[backends[0].url()]);
+    new.set(HOST, &[backends[1].url()]);
+    let place = |server: &Server| Arc::new(Mutex::new(server.address()));
+    // The first to be asked is cut off from the others.
+    let proxy = Setup::new().driver(fakes(&[place(&old), place(&new), place(&new)])).workers(1).start();
+    until_all_say(&mut clients(&proxy), HOST, "new");
+    assert!(proxy.stderr().contains(&format!("connected to {}", new.address())), "{}", proxy.stderr());
+    // Of two, one names a replica of the other's master, for good.
+    let replica = Server::start();
+    replica.run::<()>(&format!("REPLICAOF {} {}", new.address().ip(), new.address().port()));
+    until("it follows", || replica.run::<String>("INFO replication").contains("master_link_status:up"));
+    let proxy = Setup::new().driver(fakes(&[place(&replica), place(&new)])).workers(1).start();
+    until_all_say(&mut clients(&proxy), HOST, "new");
+    new.set(HOST, &[backends[0].url()]);
+    until_all_say(&mut clients(&proxy), HOST, "old");
+    // All of them name a server that is not there: what is known serves on until they know better.
+    let named = [place(&new), place(&new), place(&new)];
+    let proxy = Setup::new().driver(fakes(&named)).workers(1).start();
+    until_all_say(&mut clients(&proxy), HOST, "old");
+    named.iter().for_each(|named| *named.lock().expect("no panic") = unused_address());
+    new.run::<()>("CLIENT KILL TYPE normal SKIPME yes");
+    until("Redis is away", || proxy.stderr().contains(" is away: "));
+    assert_eq!(proxy.client().get(HOST, "/").text(), "old");
+    named.iter().for_each(|named| *named.lock().expect("no panic") = new.address());
+    until("it is found again", || proxy.stderr().matches("connected to").count() == 2);
+    assert_eq!(proxy.client().get(HOST, "/").text(), "old");
 }

@@ -17,6 +17,14 @@ impl std::fmt::Display for Server {
     }
 }
 
+#[cfg(test)]
+impl Server {
+    /// One that is never connected to.
+    pub(super) fn of_a_test() -> Self {
+        Self(ConnectionAddr::Tcp("redis.test".to_owned(), 6379))
+    }
+}
+
 /// What is said of a replica without its master.
 pub(super) const LOST_MASTER: &str = "it is a replica that has lost its master, so what it says may be outdated";
 
@@ -74,6 +82,14 @@ impl Identity {
         let offset = lines.iter().find_map(|line| line.strip_prefix(OFFSET)?.parse().ok());
         let histories: Vec<_> = lines.into_iter().filter(|line| !line.starts_with(OFFSET)).collect();
         (!histories.is_empty()).then(|| Self { histories, offset, ..Self::default() })
+    }
+
+    /// What `INFO` says.
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Self {
+        let mut identity = Self::default();
+        identity.add(text);
+        identity
     }
 
     /// Adds what `INFO` says.
@@ -156,7 +172,8 @@ pub(super) fn role(connection: &mut Connection) -> RedisResult<Role> {
     }
 }
 
-/// Finds the server: of a set with sentinels, the master that the first one to answer names.
+/// Finds the server: of a set with sentinels, the master that most of them name. One that is cut off from the others may
+/// name a server that is no master any more; where as many name another one, chance decides, and the next attempt anew.
 pub(super) fn find(target: &Target) -> RedisResult<Server> {
     let (sentinels, service) = match &target.place {
         Location::Tcp { host, port, tls: false } => return Ok(Server(ConnectionAddr::Tcp(host.clone(), *port))),
@@ -168,16 +185,33 @@ pub(super) fn find(target: &Target) -> RedisResult<Server> {
         Location::Sentinel { sentinels, service } => (sentinels, service),
     };
     let mut last = RedisError::from((ErrorKind::InvalidClientConfig, "no sentinel is named"));
+    let mut named: Vec<(ConnectionAddr, usize)> = Vec::new();
     for (host, port) in sentinels {
         match ask_sentinel(&ConnectionAddr::Tcp(host.clone(), *port), service) {
-            Ok(server) => return Ok(server),
+            Ok(Server(address)) => {
+                let votes = match named.iter_mut().find(|(known, _)| *known == address) {
+                    Some((_, votes)) => {
+                        *votes += 1;
+                        *votes
+                    }
+                    None => {
+                        named.push((address.clone(), 1));
+                        1
+                    }
+                };
+                if 2 * votes > sentinels.len() {
+                    return Ok(Server(address));
+                }
+            }
             Err(error) => {
                 log::debug!("asking the sentinel {host}:{port} for {service}: {error}");
                 last = error;
             }
         }
     }
-    Err(last)
+    let most = named.iter().map(|(_, votes)| *votes).max().unwrap_or_default();
+    named.retain(|(_, votes)| *votes == most);
+    if named.is_empty() { Err(last) } else { Ok(Server(named.swap_remove(fastrand::usize(..named.len())).0)) }
 }
 
 fn ask_sentinel(sentinel: &ConnectionAddr, service: &str) -> RedisResult<Server> {
@@ -271,9 +305,7 @@ mod tests {
     use super::*;
 
     fn identity(text: &str) -> Identity {
-        let mut identity = Identity::default();
-        identity.add(&text.replace(' ', "\r\n"));
-        identity
+        Identity::of(&text.replace(' ', "\r\n"))
     }
 
     #[test]

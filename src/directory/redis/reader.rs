@@ -179,14 +179,16 @@ impl RouteReader {
         };
         if !line.connection.is_open() {
             replies.unread = batch.hosts[replies.hosts.len()..].to_vec();
-            self.renew(line)?;
+            replies.offset = self.renew(line)?;
         }
         Ok(replies)
     }
 
-    fn renew(&self, line: &mut ReadConnection) -> RedisResult<()> {
-        (*line, _) = self.try_connect(&line.server, &line.run_id, line.number)?;
-        Ok(())
+    /// Connects anew. Returns how far the data has come.
+    fn renew(&self, line: &mut ReadConnection) -> RedisResult<Option<u64>> {
+        let (renewed, identity) = self.try_connect(&line.server, &line.run_id, line.number)?;
+        *line = renewed;
+        Ok(identity.offset)
     }
 
     /// Reads until the end, or until a host whose replies have no end.
@@ -230,7 +232,7 @@ impl RouteReader {
         if batch.checker {
             let reply = connection.reply(&mut { MAX_REPLY })?;
             refusal(&reply).map_or(Ok(()), Err)?;
-            checker = Some(self.silence(&reply));
+            checker = Some(silence(&reply, self.clock.wall(self.clock.now())));
         }
         let mut offset = None;
         if line.has_role {
@@ -335,15 +337,14 @@ impl RouteReader {
         command.arg(self.target.options_key(pattern)).arg(0).arg("COUNT").arg(MAX_FIELDS);
         command
     }
+}
 
-    /// How long ago the active checker gave a sign of life.
-    fn silence(&self, reply: &Value) -> Option<Duration> {
-        let seconds: f64 = redis::from_redis_value_ref::<String>(reply).ok()?.trim().parse().ok()?;
-        let at = UNIX_EPOCH + Duration::try_from_secs_f64(seconds).ok()?;
-        let now: SystemTime = self.clock.wall(self.clock.now());
-        // A sign from the future is one of a clock that is ahead.
-        Some(now.duration_since(at).unwrap_or_default())
-    }
+/// How long ago the active checker gave a sign of life, in seconds since 1970.
+fn silence(reply: &Value, now: SystemTime) -> Option<Duration> {
+    let seconds: f64 = redis::from_redis_value_ref::<String>(reply).ok()?.trim().parse().ok()?;
+    let at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
+    // A sign from the future is one of a clock that is ahead.
+    Some(now.duration_since(at).unwrap_or_default())
 }
 
 /// An error that says that the server does not answer at all now; a key of a wrong type is not one, and neither is one
@@ -360,5 +361,32 @@ fn denial(reply: &Value) -> Option<RedisError> {
     match reply {
         Value::ServerError(error) if error.code() == "NOPERM" => Some(error.clone().into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_of_life_is_as_old_as_its_clock_says_and_never_younger_than_now() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (text, expected) in [
+            ("999990", Some(10)),
+            ("999990.5\n", Some(9)),
+            ("1000000", Some(0)),
+            // A clock that is ahead, and one that begins anew.
+            ("1000600", Some(0)),
+            ("0", Some(1_000_000)),
+            ("18446744073709549568", None),
+            ("1e300", None),
+            ("-5", None),
+            ("NaN", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let found = silence(&Value::BulkString(text.into()), now);
+            assert_eq!(found.map(|silent| silent.as_secs()), expected, "{text:?}");
+        }
     }
 }
