@@ -5,6 +5,7 @@ pub mod clock;
 pub mod counters;
 pub mod file_watch;
 pub mod gen_slab;
+pub mod hash;
 pub mod histogram;
 pub mod node_mark;
 pub mod printable;

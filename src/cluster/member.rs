@@ -106,7 +106,7 @@ impl MemberState {
         self.is_removed.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the member has left its list. The marks of the hosts that lead to the list were removed before.
+    /// Whether the member has left its list. The routes to that list were marked as replaced before.
     pub fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::Acquire)
     }

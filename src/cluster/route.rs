@@ -16,6 +16,7 @@ pub struct Route {
     pub cluster: Arc<Cluster>,
     /// A mark for each member of `cluster`, at the same place.
     pub marks: Box<[Arc<Mark>]>,
+    is_replaced: AtomicBool,
 }
 
 /// What one host says of a backend, beside the state that all hosts share (Hipache's `dead:<host>`): a broken tenant
@@ -155,13 +156,24 @@ impl Route {
             let known = marks.iter().find(|mark| mark.backend.id() == member.backend.id()).map(Arc::clone);
             marks.push(known.unwrap_or_else(|| Arc::new(Mark::new(Arc::clone(&member.backend)))));
         }
-        Self { host: host.into(), cluster, marks: marks.into() }
+        Self::with_marks(host, cluster, marks.into())
     }
 
-    /// Whether all members have left: whoever holds this route holds an old one. An edit removes the marks of all hosts of
-    /// a key before it removes the members, so who has seen a member removed sees this too.
+    /// The route of a host with these marks.
+    pub fn with_marks(host: &str, cluster: Arc<Cluster>, marks: Box<[Arc<Mark>]>) -> Self {
+        Self { host: host.into(), cluster, marks, is_replaced: AtomicBool::new(false) }
+    }
+
+    /// Notes that the host leads elsewhere, or is about to. This comes before a member of the list is removed, so that a
+    /// request that finds none left finds this too.
+    pub fn mark_replaced(&self) {
+        self.is_replaced.store(true, Ordering::Release);
+    }
+
+    /// Whether this is an old route: the host leads elsewhere, or all members have left.
     pub fn is_stale(&self) -> bool {
-        !self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed())
+        self.is_replaced.load(Ordering::Acquire)
+            || (!self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed()))
     }
 
     /// The mark of a backend. `None` for one that has joined the cluster after this route was made.

@@ -6,9 +6,9 @@ mod hosts_by_key;
 use super::backends::Backends;
 use super::out_of_service::OutOfService;
 use crate::base::clock::Moment;
+use crate::base::hash::{HashMap, HashSet};
 use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, Mark, Options, Route};
 use hosts_by_key::HostsByKey;
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 /// Below this number of hosts or clusters no purge is worth its walk.
@@ -125,7 +125,7 @@ impl Catalog {
     pub(super) fn new(clusters: Clusters) -> Self {
         Self {
             clusters,
-            by_host: HashMap::new(),
+            by_host: HashMap::default(),
             by_key: HostsByKey::default(),
             backends: Backends::default(),
             purge_at: MIN_PURGE,
@@ -167,9 +167,13 @@ impl Catalog {
         changed
     }
 
-    /// Notes that `host` is about to be set to another key: an edit of the present one leads it nowhere any more.
-    pub(super) fn leave_key(&mut self, host: &str) {
-        if let Some(in_use) = self.by_host.get(host) {
+    /// Notes that `host` is about to be set to this list. If that is another key's, an edit of the present one leads it
+    /// nowhere any more, and takes nothing from it that both lists have. Does nothing for a list without backends, which
+    /// may not be taken.
+    pub(super) fn leave_key(&mut self, host: &Arc<str>, pattern: &str, record: &FrontendRecord) {
+        let Some(in_use) = self.by_host.get(host) else { return };
+        if *in_use.route.cluster.key != *pattern && !record.backends.is_empty() {
+            in_use.route.mark_replaced();
             self.by_key.remove(&in_use.route.cluster.key, host);
         }
     }
@@ -193,7 +197,8 @@ impl Catalog {
                 (marks(&[], cluster), false)
             }
         };
-        let route = Arc::new(Route { host: (&**host).into(), cluster: Arc::clone(cluster), marks });
+        self.mark_replaced(host);
+        let route = Arc::new(Route::with_marks(host, Arc::clone(cluster), marks));
         self.clusters.note_route(host, &route);
         self.by_host.insert(Arc::clone(host), InUse { route, is_idle });
         true
@@ -214,6 +219,7 @@ impl Catalog {
         let Some(gone) = self.by_host.remove(host) else { return false };
         self.clusters.forget_route(host);
         self.by_key.remove(&gone.route.cluster.key, host);
+        gone.route.mark_replaced();
         remove_missing(&gone.route.marks, &[]);
         true
     }
@@ -246,7 +252,9 @@ impl Catalog {
             return (Arc::clone(cluster), Vec::new());
         }
         let hosts = self.hosts_of(key);
-        self.remove_marks(&hosts, record);
+        for host in &hosts {
+            self.mark_replaced(host);
+        }
         let entries = record.backends.iter().map(|url| (url, self.backends.get(url.endpoint()))).collect();
         let spec = ClusterSpec { key, id: &record.id, entries, options: &record.options };
         let cluster = Cluster::edit(before.as_deref(), spec, now);
@@ -270,12 +278,11 @@ impl Catalog {
         own.map(|(host, _)| host).into_iter().chain(self.by_key.hosts(key)).cloned().collect()
     }
 
-    /// Removes the marks of the endpoints that leave the list of these hosts. It comes before the members are removed: a
-    /// core that finds no member left is to see that its route is stale.
-    fn remove_marks(&self, hosts: &[Arc<str>], record: &FrontendRecord) {
-        let stay: HashSet<&Endpoint> = record.backends.iter().map(BackendUrl::endpoint).collect();
-        let marks = hosts.iter().filter_map(|host| self.by_host.get(host)).flat_map(|in_use| &in_use.route.marks);
-        marks.filter(|mark| !stay.contains(mark.backend.endpoint())).for_each(|mark| mark.mark_removed());
+    /// A request that finds no member left is to see that its route is an old one, so this comes before an edit.
+    fn mark_replaced(&self, host: &str) {
+        if let Some(in_use) = self.by_host.get(host) {
+            in_use.route.mark_replaced();
+        }
     }
 
     /// Lets go of routes that nobody holds, at a cost that the insertions since the last time pay for.

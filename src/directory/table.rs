@@ -55,23 +55,14 @@ impl Table {
             // Edits and removals alone leave every unknown host unknown.
             unknowns: touched.iter().any(|pattern| !before.contains_key(*pattern)),
         };
-        let (mut stay, mut go) = (Vec::new(), Vec::new());
-        for host in affected(&self.catalog, &touched) {
-            let resolved = resolve(&self.records, &host);
-            let stays = self
-                .catalog
-                .peek(&host)
-                .is_some_and(|route| resolved.is_some_and(|(pattern, _)| *pattern == *route.cluster.key));
-            if stays {
-                stay.push((host, resolved));
-            } else {
-                self.catalog.leave_key(&host);
-                go.push((host, resolved));
+        let hosts = affected(&self.catalog, &touched);
+        for host in &hosts {
+            if let Some((pattern, record)) = resolve(&self.records, host) {
+                self.catalog.leave_key(host, pattern, record);
             }
         }
-        // A host that goes to another key keeps its marks, whatever becomes of the one that it leaves.
-        for (host, resolved) in go.into_iter().chain(stay) {
-            match resolved {
+        for host in hosts {
+            match resolve(&self.records, &host) {
                 Some((pattern, record)) => changes.hosts.extend(self.catalog.set(&host, pattern, record, now)),
                 None => changes.hosts.extend(self.catalog.remove(&host).then_some(host)),
             }

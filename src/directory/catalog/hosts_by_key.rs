@@ -1,6 +1,6 @@
 //! Hosts by the key that they lead to.
 
-use std::collections::{HashMap, HashSet};
+use crate::base::hash::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The hosts of each key, but for the host that the key itself names: most keys are exact, and have no other.
@@ -14,7 +14,7 @@ impl HostsByKey {
         }
         match self.0.get_mut(key) {
             Some(hosts) => drop(hosts.insert(Arc::clone(host))),
-            None => drop(self.0.insert(key.into(), HashSet::from([Arc::clone(host)]))),
+            None => drop(self.0.insert(key.into(), std::iter::once(Arc::clone(host)).collect())),
         }
     }
 

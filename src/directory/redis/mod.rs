@@ -1,6 +1,7 @@
 //! Routes from Redis: asked for when a host is asked for, kept until Redis says that they were written to.
 //!
-//! Four threads. The directory's own runs [`route_state`], where everything is decided, and never waits for Redis. The
+//! Four threads. The directory's own runs the [`coordinator`] and its [`route_state`], where everything is decided, and
+//! never waits for Redis. The
 //! [`watcher`] has a connection on which Redis tells of writes, the [`reader`] one for look-ups, the [`writer`] one
 //! for dead marks. Each of them may hang for as long as [`connection::DEADLINE`] allows, and nobody hangs with it: what the
 //! directory's own thread tells them never waits for room.
@@ -8,6 +9,7 @@
 mod certificates;
 mod connect;
 mod connection;
+mod coordinator;
 mod jobs;
 mod key_pairs;
 mod odd_keys;
@@ -16,6 +18,8 @@ mod reading;
 mod resp;
 mod route_state;
 mod save;
+#[cfg(test)]
+mod simulation;
 mod sources;
 mod target;
 mod tools;
@@ -33,7 +37,8 @@ use super::dns::DnsResolver;
 use super::{DeadMark, Error, Lookup, RequestChannels, RouteEvent, SourceCommand, Status, Subscribers};
 use crate::base::clock::{Clock, Moment};
 use certificates::RedisCertificateService;
-use connect::{Continuity, Identity};
+use connect::Identity;
+use coordinator::{Action, Coordinator};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use jobs::JobGiver;
 use odd_keys::OddKeys;
@@ -48,7 +53,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use watcher::{InvalidationMode, WatchSession, Watcher};
+use watcher::{WatchSession, Watcher};
 use writer::MarkWriter;
 
 /// Where an active checker leaves its sign of life, in seconds since 1970. No prefix stands before it.
@@ -57,8 +62,6 @@ const CHECKER_KEY: &str = "hchecker_ping";
 const MAX_EVENTS: usize = 4096;
 /// Letters that are read before what comes of them is done.
 const DRAIN: usize = 512;
-/// Keyspace notifications do not tell of everything (FLUSHALL is silent), so now and then all is read again.
-const KEYSPACE_REFRESH: Duration = Duration::from_secs(60);
 /// The pauses between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(800);
@@ -168,20 +171,15 @@ pub(super) fn start(
     if !known.routes.is_empty() {
         status.warm();
     }
-    let now = clock.now();
     let limits =
         Limits { unknown_rate: settings.unknown_rate, resync_hold: settings.resync_hold, mark_life: settings.dead_ttl };
     let server = Server {
-        state: RouteState::new(&limits, known.routes, clusters),
-        identity: known.identity,
+        coordinator: Coordinator::new(RouteState::new(&limits, known.routes, clusters), known.identity, settings.ttl),
         subscribers,
         resolver,
         clock,
         jobs,
         marks,
-        watch: None,
-        refresh_at: now,
-        is_away: false,
         sources,
         saver,
         settings: settings.clone(),
@@ -200,17 +198,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// The directory's thread.
 struct Server {
-    state: RouteState,
-    /// Of the Redis that what is known came from.
-    identity: Option<Identity>,
+    coordinator: Coordinator,
     subscribers: Subscribers,
     resolver: DnsResolver,
     clock: Clock,
     jobs: JobGiver,
     marks: Sender<OwnMark>,
-    watch: Option<WatchSession>,
-    refresh_at: Moment,
-    is_away: bool,
     sources: Sources,
     saver: Option<Saver<Routes>>,
     settings: Settings,
@@ -237,12 +230,12 @@ impl Server {
                 recv(channels.marks) -> mark => if let Ok(mark) = mark { self.mark(&mark) },
                 recv(events) -> event => if let Ok(event) = event { self.hear(event) },
                 recv(channels.commands) -> command => match command {
-                    Ok(SourceCommand::Reload) => self.state.refresh(),
+                    Ok(SourceCommand::Reload) => self.coordinator.state.refresh(),
                     // Fails only where nobody waits any more.
-                    Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.state.flush(host))),
+                    Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.coordinator.state.flush(host))),
                     Ok(SourceCommand::Retire) => self.saver = None,
                     // Fails only where nobody waits any more.
-                    Ok(SourceCommand::Export(to)) => drop(to.send(save::export(self.routes(), self.clock.now()))),
+                    Ok(SourceCommand::Export(to)) => drop(to.send(save::export(self.coordinator.routes(), self.clock.now()))),
                     Ok(SourceCommand::Stop) | Err(_) => return self.end(),
                 },
                 default(patience) => {}
@@ -256,20 +249,19 @@ impl Server {
     }
 
     fn next_moment(&self) -> Option<Moment> {
-        let refresh = self.state.is_up().then_some(self.refresh_at).filter(|moment| *moment != Moment::NEVER);
         let save = self.saver.as_ref().and_then(Saver::due);
-        [refresh, self.state.next_tick(), save].into_iter().flatten().min()
+        self.coordinator.next_tick().into_iter().chain(save).min()
     }
 
     fn ask(&mut self, Lookup { core, host, client }: Lookup) {
         let now = self.clock.now();
-        self.state.ask(core, host, client, now);
+        self.coordinator.state.ask(core, host, client, now);
     }
 
     fn mark(&mut self, mark: &DeadMark) {
         let now = self.clock.now();
         let DeadMark { host, backend, until } = mark;
-        if let Some(own) = self.state.mark_dead(host, backend.endpoint(), *until, now)
+        if let Some(own) = self.coordinator.state.mark_dead(host, backend.endpoint(), *until, now)
             && self.marks.try_send(own).is_err()
         {
             log::debug!("redis: too many dead marks wait to be written; one is dropped");
@@ -277,92 +269,48 @@ impl Server {
     }
 
     fn hear(&mut self, event: Event) {
-        let now = self.clock.now();
-        match event {
-            Event::Watching(watch) => {
-                self.jobs.connect(watch.clone());
-                self.watch = Some(watch);
-            }
-            Event::WatchLost { number, problem } => {
-                if self.watch.as_ref().is_none_or(|watch| watch.number == number) {
-                    self.watch = None;
-                    self.lose(&problem, now);
-                }
-            }
-            Event::ReaderLost { number, problem } => {
-                if let Some(watch) = self.watch.clone().filter(|watch| watch.number == number) {
-                    self.lose(&problem, now);
-                    self.jobs.connect(watch);
-                }
-            }
-            Event::Unreadable { number, problem } => {
-                if self.watch.as_ref().is_some_and(|watch| watch.number == number) {
-                    self.lose(&problem, now);
-                }
-            }
-            Event::Reading { number, identity } => {
-                if let Some(watch) = self.watch.clone().filter(|watch| watch.number == number) {
-                    self.connected(&watch, identity, now);
-                }
-            }
-            Event::ChangedKey(changed) => {
-                changed.iter().for_each(|changed| {
-                    self.state.touch(changed, now);
-                    match changed {
-                        ChangedKey::Route(pattern) => {
-                            self.odd_keys.written(&self.settings.read.frontend_key(""), pattern);
-                        }
-                        ChangedKey::Certificate(pattern) => self.odd_keys.written("tls:", pattern),
-                        _ => {}
+        if let Event::ChangedKey(changed) = &event {
+            for changed in changed {
+                match changed {
+                    ChangedKey::Route(pattern) => {
+                        self.odd_keys.written(&self.settings.read.frontend_key(""), pattern);
                     }
-                });
-                self.touch_certificates(&changed);
-                // The database was emptied: by an order, or as that of a replica that takes another master's data.
-                if changed.contains(&ChangedKey::All)
-                    && self.state.is_up()
-                    && let Some(watch) = self.watch.clone()
-                {
-                    self.state.pause();
-                    self.jobs.connect(watch);
+                    ChangedKey::Certificate(pattern) => self.odd_keys.written("tls:", pattern),
+                    _ => {}
                 }
             }
-            Event::Replies(replies) => {
-                if let (Some(identity), Some(offset)) = (&mut self.identity, replies.offset) {
-                    identity.offset = Some(offset);
+            self.touch_certificates(changed);
+        }
+        let now = self.clock.now();
+        self.coordinator.hear(event, now);
+    }
+
+    fn act(&mut self, action: Action) {
+        let now = self.clock.now();
+        match action {
+            Action::Connect(watch) => self.jobs.connect(watch),
+            Action::Connected(mode) => {
+                self.status.connected(mode.number());
+                self.odd_keys.scan(&self.settings.read);
+            }
+            Action::Lost { is_new, problem } => {
+                if is_new {
+                    self.status.lost(now);
+                    log::warn!("redis: {} is away: {problem}; what is known serves on", self.sources.current());
+                } else {
+                    log::debug!("redis: {} is still away: {problem}", self.sources.current());
                 }
-                let has_changed = self.state.replied(replies, now);
-                self.status.set_held(self.state.held_total());
-                if has_changed && let Some(saver) = &mut self.saver {
+                if let Some(saver) = &mut self.saver {
+                    saver.hurry(now);
+                }
+            }
+            Action::Reread => self.touch_certificates(&[ChangedKey::All]),
+            Action::Learned => {
+                if let Some(saver) = &mut self.saver {
                     saver.note_change(now);
                 }
             }
         }
-    }
-
-    fn connected(&mut self, watch: &WatchSession, identity: Identity, now: Moment) {
-        let continuity = match &self.identity {
-            Some(before) => identity.continues(before),
-            None if self.state.knows_any() => Continuity::Other,
-            None => Continuity::Same,
-        };
-        let note = match continuity {
-            Continuity::Same => String::new(),
-            Continuity::Behind { by } => {
-                format!("; its data lacks the last {by} bytes of writes, so no route is dropped until it is complete")
-            }
-            Continuity::Other => {
-                "; its data is not what it was, so no route is dropped until it is complete".to_owned()
-            }
-        };
-        log::info!("redis: connected to {}; changes are known by {}{note}", watch.server, watch.mode);
-        self.identity = Some(identity);
-        self.is_away = false;
-        self.refresh_at = now + self.refresh_every(watch.mode);
-        self.status.connected(watch.mode.number());
-        self.odd_keys.scan(&self.settings.read);
-        // Nobody has told what was written in between.
-        self.touch_certificates(&[ChangedKey::All]);
-        self.state.up(continuity == Continuity::Same, now);
     }
 
     /// Tells the clerk who knows the certificates. He may be waiting for Redis; nobody waits for him.
@@ -382,61 +330,30 @@ impl Server {
         }
     }
 
-    fn refresh_every(&self, mode: InvalidationMode) -> Duration {
-        match mode {
-            InvalidationMode::Tracking => Duration::MAX,
-            InvalidationMode::Keyspace => KEYSPACE_REFRESH.max(self.settings.ttl),
-            InvalidationMode::Rereading => self.settings.ttl,
-        }
-    }
-
-    fn lose(&mut self, problem: &str, now: Moment) {
-        if !self.is_away {
-            self.is_away = true;
-            self.status.lost(now);
-            log::warn!("redis: {} is away: {problem}; what is known serves on", self.sources.current());
-        } else {
-            log::debug!("redis: {} is still away: {problem}", self.sources.current());
-        }
-        self.state.down(now);
-        if let Some(saver) = &mut self.saver {
-            saver.hurry(now);
-        }
-    }
-
     fn tick(&mut self) {
         let now = self.clock.now();
-        self.state.tick(now);
-        if self.state.is_up()
-            && self.refresh_at <= now
-            && let Some(watch) = &self.watch
-        {
-            self.refresh_at = now + self.refresh_every(watch.mode);
-            self.state.refresh();
-            self.touch_certificates(&[ChangedKey::All]);
-        }
+        self.coordinator.tick(now);
         if self.saver.as_ref().and_then(Saver::due).is_some_and(|due| due <= now) {
-            let routes = self.routes();
+            let routes = self.coordinator.routes();
             if let Some(saver) = &mut self.saver {
                 saver.save(routes, now);
             }
         }
     }
 
-    /// What is known, for the snapshot.
-    fn routes(&self) -> Routes {
-        let histories = self.identity.as_ref().map_or_else(Vec::new, Identity::to_lines);
-        Routes { known: self.state.routes(), histories }
-    }
-
     /// Tells and does what there is to tell and do, and asks the next questions.
     fn perform(&mut self) {
-        for backend in self.state.take_unresolved() {
+        for action in self.coordinator.take_actions() {
+            self.act(action);
+        }
+        self.status.set_held(self.coordinator.state.held_total());
+        let state = &mut self.coordinator.state;
+        for backend in state.take_unresolved() {
             self.resolver.add(&backend);
         }
         // A core is woken once for all its answers: of a flood of unknown hosts there are many.
         let mut told = Vec::new();
-        for output in self.state.take_outputs() {
+        for output in state.take_outputs() {
             match output {
                 Output::LookedUp { core, host, result, keep } => {
                     self.subscribers.leave_word(core, RouteEvent::LookedUp { host, result, keep });
@@ -453,14 +370,14 @@ impl Server {
             }
         }
         told.into_iter().for_each(|core| self.subscribers.wake(core));
-        if let Some(batch) = self.state.take_batch() {
+        if let Some(batch) = self.coordinator.state.take_batch() {
             self.jobs.read(batch);
         }
     }
 
     fn end(mut self) {
         if let Some(saver) = self.saver.take() {
-            saver.finish(|| self.routes());
+            saver.finish(|| self.coordinator.routes());
         }
     }
 }

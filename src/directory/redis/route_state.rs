@@ -27,24 +27,27 @@ use super::super::catalog::{Catalog, Clusters};
 use super::super::{LookupResult, SubscriberId};
 use super::reading::{Dead, Listing, Reading};
 use crate::base::clock::Moment;
+use crate::base::hash::HashMap;
 use crate::base::reason::FailureReason;
 use crate::cluster::Backend;
 use lru::LruCache;
 use marks::Marks;
-use resync_guard::ResyncGuard;
+use resync_guard::{ResyncGuard, is_less};
 use snapshot_routes::Restored;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
-use token_bucket::TokenBucket;
+use token_bucket::{Standing, TokenBucket};
 use unread::Unread;
 
 /// Hosts that are read at once.
 const BATCH: usize = 256;
 /// How many of these may be hosts that nobody waits for.
 const BATCH_IDLE: usize = 128;
+/// How many hosts of clients that have missed others are read beside those of clients that have not.
+const BATCH_SUSPECT: usize = 64;
 /// Hosts without a usable record that are remembered.
 const MAX_BAD: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 /// Limits of a keeper.
@@ -76,10 +79,8 @@ struct Pending {
     in_flight: bool,
     /// A write was told of while the question is under way.
     tainted: bool,
-    /// Holds a token.
-    charged: bool,
-    /// For whom the token was taken.
-    client: Option<IpAddr>,
+    /// For which client a token was taken; outer `None` where none was.
+    charged: Option<Option<IpAddr>>,
 }
 
 /// See the top of this page.
@@ -87,10 +88,13 @@ struct Pending {
 pub(super) struct RouteState {
     catalog: Catalog,
     marks: Marks,
-    bad: LruCache<Arc<str>, Box<str>>,
+    /// Hosts whose record is bad, be they served as before or not: any pattern of their ladder may mend it.
+    bad: LruCache<Arc<str>, ()>,
     connection: ConnectionState,
     pending: HashMap<Arc<str>, Pending>,
     urgent: VecDeque<Arc<str>>,
+    /// What clients wait for that have lately asked for hosts that there are not.
+    suspect: VecDeque<Arc<str>>,
     idle: VecDeque<Arc<str>>,
     checker_wanted: bool,
     checker_until: Moment,
@@ -113,8 +117,9 @@ impl RouteState {
             marks: Marks::new(limits.mark_life),
             bad: LruCache::new(MAX_BAD),
             connection: ConnectionState::Starting,
-            pending: HashMap::new(),
+            pending: HashMap::default(),
             urgent: VecDeque::new(),
+            suspect: VecDeque::new(),
             idle: VecDeque::new(),
             checker_wanted: false,
             checker_until: Moment::ZERO,
@@ -140,7 +145,9 @@ impl RouteState {
             return askers.push(core);
         }
         if self.bad.contains(&host) {
-            return self.reply(core, host, LookupResult::Failed(FailureReason::BadRoute), false);
+            let known = self.restore(&host, now);
+            let result = known.map_or(LookupResult::Failed(FailureReason::BadRoute), LookupResult::Found);
+            return self.reply(core, host, result, true);
         }
         if let Some(reason) = self.unread.reason(&host) {
             return self.reply(core, host, LookupResult::Failed(reason), false);
@@ -148,12 +155,15 @@ impl RouteState {
         if self.connection == ConnectionState::Away {
             return self.reply_unavailable(core, host, now);
         }
-        if !self.bucket.take(client, now) {
+        let Some(standing) = self.bucket.take(client, now) else {
             return self.reply(core, host, LookupResult::Failed(FailureReason::RouteLookupOverloaded), false);
-        }
-        let pending = Pending { askers: vec![core], charged: true, client, ..Pending::default() };
+        };
+        let pending = Pending { askers: vec![core], charged: Some(client), ..Pending::default() };
         self.pending.insert(Arc::clone(&host), pending);
-        self.urgent.push_back(host);
+        match standing {
+            Standing::Good => self.urgent.push_back(host),
+            Standing::Suspect => self.suspect.push_back(host),
+        }
     }
 
     fn is_known(&self, host: &str) -> bool {
@@ -168,6 +178,12 @@ impl RouteState {
         let mut hosts = Vec::new();
         while hosts.len() < BATCH
             && let Some(host) = self.urgent.pop_front()
+        {
+            self.send(host, &mut hosts);
+        }
+        let limit = (hosts.len() + BATCH_SUSPECT).min(BATCH);
+        while hosts.len() < limit
+            && let Some(host) = self.suspect.pop_front()
         {
             self.send(host, &mut hosts);
         }
@@ -212,13 +228,16 @@ impl RouteState {
         if let Some(silent) = replies.checker {
             self.note_checker(silent, now);
         }
-        // Those that go to another key come first: they keep their marks, whatever becomes of the one that they leave.
-        let goes = |(host, reading): &(Arc<str>, Reading)| match (self.catalog.peek(host), reading) {
-            (Some(route), Reading::Found { pattern, .. }) => route.cluster.key != *pattern,
-            _ => false,
-        };
-        let (go, stay): (Vec<_>, Vec<_>) = replies.hosts.into_iter().partition(goes);
-        for (host, reading) in go.into_iter().chain(stay) {
+        // A host that goes to another key keeps its marks, whatever becomes of the one that it leaves.
+        for (host, reading) in &replies.hosts {
+            if let Reading::Found { pattern, listing, .. } = reading
+                && self.pending.contains_key(host)
+                && !self.guard.is_on()
+            {
+                self.catalog.leave_key(host, pattern, &listing.record);
+            }
+        }
+        for (host, reading) in replies.hosts {
             if let Some(pending) = self.pending.remove(&host) {
                 self.settle(host, reading, pending, now);
             }
@@ -229,21 +248,15 @@ impl RouteState {
 
     fn settle(&mut self, host: Arc<str>, reading: Reading, pending: Pending, now: Moment) {
         let keep = !pending.tainted;
+        self.note_end(&host, &reading, &pending, now);
         if pending.askers.is_empty() && !self.catalog.contains(&host) {
-            self.bucket.give_back(pending.charged);
             self.verify(&host, reading, now);
             return self.settle_again(host, pending);
         }
         let result = match reading {
-            Reading::Found { pattern, listing, dead } => {
-                self.bucket.give_back(pending.charged);
-                self.found(&host, &pattern, listing, &dead, now)
-            }
-            Reading::Unknown => {
-                self.bucket.note_miss(pending.client, now);
-                self.found_nothing(&host, now)
-            }
-            Reading::Bad(problem) => self.found_bad(&host, problem, keep, now),
+            Reading::Found { pattern, listing, dead } => self.found(&host, &pattern, listing, &dead, now),
+            Reading::Unknown => self.found_nothing(&host, now),
+            Reading::Bad(problem) => self.found_bad(&host, &problem, now),
             Reading::Unread(reason) => self.found_unread(&host, reason, now),
         };
         for core in &pending.askers {
@@ -272,7 +285,7 @@ impl RouteState {
         self.guard.saw_route(now);
         let before = self.catalog.peek(host);
         if let Some(route) = &before
-            && self.guard.holds(host, listing.record.backends.is_empty())
+            && self.guard.holds(host, is_less(host, &route.cluster.key, pattern, &listing.record))
         {
             return LookupResult::Found(Arc::clone(route));
         }
@@ -327,15 +340,12 @@ impl RouteState {
     }
 
     /// A route that works is not taken down by a record that does not.
-    fn found_bad(&mut self, host: &Arc<str>, problem: Box<str>, keep: bool, now: Moment) -> LookupResult {
+    fn found_bad(&mut self, host: &Arc<str>, problem: &str, now: Moment) -> LookupResult {
         if let Some(route) = self.catalog.peek(host).or_else(|| self.restore(host, now)) {
             log::error!("{host}: {problem}; its route stays as it was");
             return LookupResult::Found(route);
         }
         log::error!("{host}: {problem}");
-        if keep {
-            self.bad.put(Arc::clone(host), problem);
-        }
         LookupResult::Failed(FailureReason::BadRoute)
     }
 
@@ -373,8 +383,10 @@ impl RouteState {
         self.connection = ConnectionState::Away;
         self.in_flight = false;
         self.urgent.clear();
+        self.suspect.clear();
         self.idle.clear();
         self.restored.suspend();
+        self.bucket.end_all();
         // While Redis is away nobody can say that a host has no route.
         self.changed([], true);
         for (host, pending) in std::mem::take(&mut self.pending) {
@@ -392,6 +404,7 @@ impl RouteState {
         self.restored.suspend();
         self.idle.clear();
         self.urgent.clear();
+        self.suspect.clear();
         for (host, pending) in &mut self.pending {
             pending.askers.append(&mut pending.later);
             (pending.in_flight, pending.tainted) = (false, false);
@@ -407,7 +420,8 @@ impl RouteState {
 
     /// When [`RouteState::tick`] has something to do.
     pub(super) fn next_tick(&self) -> Option<Moment> {
-        self.guard.ends_at().into_iter().chain(self.unread.next()).min()
+        let hold = self.guard.ends_at().filter(|_| self.is_up());
+        hold.into_iter().chain(self.unread.next()).min()
     }
 
     /// Does what the time has come for.

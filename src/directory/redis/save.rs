@@ -46,8 +46,12 @@ pub(super) struct Saver<W> {
     thread: JoinHandle<()>,
     /// It ends when the thread does.
     is_over: Receiver<Infallible>,
-    due: Option<Moment>,
+    timer: SaveTimer,
 }
+
+/// When to write what is known.
+#[derive(Debug, Default)]
+pub(super) struct SaveTimer(Option<Moment>);
 
 /// The routes as they are handed over.
 #[derive(Debug)]
@@ -119,7 +123,7 @@ pub(super) fn start<T: SnapshotEntry + Send + 'static, W: Send + 'static>(
         let _lives = lives;
         write_all(&works, &path, RETRY, render, |snapshot| target.write(snapshot));
     })?;
-    Ok((known, Saver { work, thread, is_over, due: None }))
+    Ok((known, Saver { work, thread, is_over, timer: SaveTimer::default() }))
 }
 
 /// The file that snapshots are written to.
@@ -176,30 +180,53 @@ fn write_all<W, S>(
     }
 }
 
-impl<W> Saver<W> {
+impl SaveTimer {
     /// Something that belongs into the snapshot has changed.
     pub(super) fn note_change(&mut self, now: Moment) {
-        self.due.get_or_insert(now + GATHER);
+        self.0.get_or_insert(now + GATHER);
     }
 
     /// When to save.
     pub(super) fn due(&self) -> Option<Moment> {
-        self.due
+        self.0
     }
 
     /// What is known is to be written at once.
     pub(super) fn hurry(&mut self, now: Moment) {
-        self.due = self.due.map(|due| due.min(now));
+        self.0 = self.0.map(|due| due.min(now));
     }
 
-    /// Hands over what is known. If the last one is still being written, there will be another time.
+    /// What is known was handed over, or the last one is still being written: then there will be another time.
+    pub(super) fn note_saved(&mut self, is_taken: bool, now: Moment) {
+        self.0 = (!is_taken).then(|| now + GATHER);
+    }
+}
+
+impl<W> Saver<W> {
+    /// Something that belongs into the snapshot has changed.
+    pub(super) fn note_change(&mut self, now: Moment) {
+        self.timer.note_change(now);
+    }
+
+    /// When to save.
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.timer.due()
+    }
+
+    /// What is known is to be written at once.
+    pub(super) fn hurry(&mut self, now: Moment) {
+        self.timer.hurry(now);
+    }
+
+    /// Hands over what is known.
     pub(super) fn save(&mut self, known: W, now: Moment) {
-        self.due = self.work.try_send(known).is_err().then(|| now + GATHER);
+        let is_taken = self.work.try_send(known).is_ok();
+        self.timer.note_saved(is_taken, now);
     }
 
     /// Writes for the last time, if there is something to write, and waits for that.
     pub(super) fn finish(self, known: impl FnOnce() -> W) {
-        if self.due.is_some() {
+        if self.due().is_some() {
             let _ = self.work.send_timeout(known(), LAST_WRITE);
         }
         drop(self.work);
@@ -217,7 +244,7 @@ fn pairs(options: &Options) -> BTreeMap<Box<str>, Box<str>> {
 }
 
 /// Dead marks are rendered as of `now`. A file has none: nobody knows when it is read.
-fn render(Routes { known, histories }: Routes, now: Option<Moment>) -> Snapshot<snapshot::Route> {
+pub(super) fn render(Routes { known, histories }: Routes, now: Option<Moment>) -> Snapshot<snapshot::Route> {
     let mark = |mark: &SnapshotMark| {
         let left_ms = u64::try_from(mark.until.since(now?).as_millis()).ok().filter(|left| *left > 0)?;
         Some(snapshot::Mark { member: mark.member, left_ms, is_external: mark.is_external })
@@ -253,7 +280,8 @@ fn render(Routes { known, histories }: Routes, now: Option<Moment>) -> Snapshot<
     Snapshot { histories, items: known.routes.iter().map(in_use).chain(known.unused.iter().map(unused)).collect() }
 }
 
-fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known {
+/// What a snapshot has.
+pub(super) fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known {
     let left_out = snapshot.items.len().saturating_sub(MAX_SNAPSHOT_ROUTES);
     if left_out > 0 {
         log::warn!("snapshot: {left_out} routes beyond the first {MAX_SNAPSHOT_ROUTES} are left out");

@@ -1,5 +1,6 @@
 //! What becomes of what is known when a key was written to.
 
+use super::super::reading::Reading;
 use super::{ChangedKey, ConnectionState, Pending, RouteState};
 use crate::base::clock::Moment;
 use crate::route;
@@ -78,6 +79,22 @@ impl RouteState {
         self.changed([Arc::clone(&host)], false);
         self.read_again(host);
         is_in_use
+    }
+
+    /// A host was read: the token of the look-up, and whether the record is bad.
+    pub(super) fn note_end(&mut self, host: &Arc<str>, reading: &Reading, pending: &Pending, now: Moment) {
+        match reading {
+            Reading::Bad(_) if pending.tainted => {}
+            Reading::Bad(_) => drop(self.bad.put(Arc::clone(host), ())),
+            Reading::Found { .. } | Reading::Unknown => drop(self.bad.pop(host)),
+            Reading::Unread(_) => {}
+        }
+        let Some(client) = pending.charged else { return };
+        match reading {
+            Reading::Found { .. } => self.bucket.note_found(client),
+            Reading::Unknown => self.bucket.note_miss(client, now),
+            Reading::Bad(_) | Reading::Unread(_) => self.bucket.note_end(client),
+        }
     }
 
     /// What is known of a host may be old.

@@ -5,10 +5,12 @@
 //! until its list is seen, or until so much time has passed since the last write that no more is to be expected, or
 //! until `server.resyncHold` has passed since the first one. While the database has no route at all, neither time begins.
 
+use super::super::super::catalog::FrontendRecord;
 use super::RouteState;
 use crate::base::clock::Moment;
+use crate::base::hash::HashMap;
 use crate::cluster::Route;
-use std::collections::HashMap;
+use crate::route;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +40,7 @@ impl ResyncGuard {
         Self {
             limit,
             is_on: false,
-            unconfirmed: HashMap::new(),
+            unconfirmed: HashMap::default(),
             first_route: None,
             last_write: None,
             held_total: 0,
@@ -49,8 +51,10 @@ impl ResyncGuard {
     /// Nothing of `hosts` is confirmed. Without them, and nothing `restored` besides, there is nothing to hold.
     pub(super) fn begin(&mut self, hosts: impl Iterator<Item = Arc<str>>, restored: bool) {
         let hosts = hosts.map(|host| (host, false));
-        // One that goes on is no new one: a Redis that comes back again and again holds nothing for ever.
+        // One that goes on is no new one: a Redis that comes back again and again holds nothing for ever. But what was
+        // written to the data before says nothing of this one.
         if self.is_on {
+            self.last_write = None;
             for (host, was_held) in hosts {
                 self.unconfirmed.entry(host).or_insert(was_held);
             }
@@ -80,11 +84,10 @@ impl ResyncGuard {
         }
     }
 
-    /// Whether a host in use, of which a list without backends or none was read, serves on as before. A list with
-    /// backends confirms it; from then on it is as any other. Lists are often written item by item, the identifier
-    /// first.
-    pub(super) fn holds(&mut self, host: &Arc<str>, has_no_backend: bool) -> bool {
-        if !has_no_backend {
+    /// Whether a host in use, of which less was read than is known ([`is_less`]) or nothing, serves on as before. More
+    /// confirms it; from then on it is as any other.
+    pub(super) fn holds(&mut self, host: &Arc<str>, is_less: bool) -> bool {
+        if !is_less {
             self.unconfirmed.remove(host);
             return false;
         }
@@ -121,7 +124,8 @@ impl ResyncGuard {
     /// When the data counts as complete; `None` if there is nothing to wait for.
     pub(super) fn ends_at(&self) -> Option<Moment> {
         let first_route = self.first_route.filter(|_| self.is_on)?;
-        Some((self.last_write? + QUIET).min(first_route + self.limit))
+        let complete = self.last_write.map(|write| write + QUIET);
+        Some(complete.unwrap_or(Moment::NEVER).min(first_route + self.limit))
     }
 
     /// Ends it. Returns the hosts that were never confirmed.
@@ -135,7 +139,20 @@ impl ResyncGuard {
     }
 }
 
+/// Whether what was read of a host may be half of what is to be written: the list has no backend, because lists are often
+/// written item by item, the identifier first; or it is that of a wildcard with which the host has nothing to do once its
+/// own list, or that of a longer wildcard, is there again.
+pub(super) fn is_less(host: &str, key: &str, pattern: &str, record: &FrontendRecord) -> bool {
+    let first = || route::patterns(host).find(|name| **name == *key || **name == *pattern);
+    record.backends.is_empty() || (key != pattern && first().is_some_and(|name| *name == *key))
+}
+
 impl RouteState {
+    /// Whether hosts serve on that a Redis with other data lacks, or would.
+    pub(in crate::directory::redis) fn is_holding(&self) -> bool {
+        self.guard.is_on()
+    }
+
     /// While other hosts of a key are held, a host that comes to it is served by the list that these have: the new one may
     /// be half written.
     pub(super) fn hold_with_others(&mut self, host: &Arc<str>, pattern: &str) -> Option<Arc<Route>> {

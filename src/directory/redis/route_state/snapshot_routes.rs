@@ -7,9 +7,11 @@
 use super::super::super::catalog::FrontendRecord;
 use super::super::reading::Reading;
 use super::RouteState;
+use super::resync_guard::is_less;
 use crate::base::clock::Moment;
+use crate::base::hash::HashMap;
 use crate::cluster::Route;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The most routes that are taken from a snapshot.
@@ -98,7 +100,7 @@ impl RouteState {
             Reading::Found { pattern, mut listing, .. } => {
                 self.guard.saw_route(now);
                 let Some(before) = self.restored.routes.get(host) else { return };
-                if listing.record.backends.is_empty() && self.guard.is_on() {
+                if self.guard.is_on() && is_less(host, &before.pattern, &pattern, &listing.record) {
                     return;
                 }
                 let held = (before.pattern == pattern).then_some(&before.record.options);

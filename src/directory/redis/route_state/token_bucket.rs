@@ -1,7 +1,9 @@
 //! What a flood of unknown hosts may cost: so many look-ups a second that find nothing, shared fairly by clients.
 //!
-//! A client that has lately asked for hosts that there are not leaves a part of the bucket to others: up to half of it.
-//! So however many clients flood this node, whoever asks for hosts that exist finds tokens, and gives them back.
+//! A client that has lately asked for hosts that there are not leaves a part of the bucket to others, up to half of it; a
+//! look-up that is under way counts as a miss until it finds something. A client without either may overdraw the bucket by
+//! as much again, so that it is served even at the moment at which a flood begins and has the bucket emptied. It gives its
+//! token back for each host that exists.
 
 use crate::base::clock::Moment;
 use crate::net::connection_limiter::network_of;
@@ -16,12 +18,23 @@ const MOST_MISSES: u32 = 4;
 /// Clients that are remembered in each span. More than these count as if they had missed nothing.
 const MAX_CLIENTS: usize = 65_536;
 
+/// Whose look-up it is that has a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// That of a client that has missed nothing lately, and waits for nothing else.
+    Good,
+    Suspect,
+}
+
 /// A bucket that holds a second's worth. A look-up that finds a route gives its token back.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
     per_second: f64,
+    /// Less than none where it is overdrawn.
     left: f64,
     filled_at: Moment,
+    /// Look-ups under way by client.
+    under_way: HashMap<IpAddr, u32>,
     /// Misses by client in this span and the one before.
     misses: [HashMap<IpAddr, u32>; 2],
     span_ends: Moment,
@@ -33,34 +46,66 @@ impl TokenBucket {
             per_second: f64::from(per_second),
             left: f64::from(per_second),
             filled_at: Moment::ZERO,
+            under_way: HashMap::new(),
             misses: Default::default(),
             span_ends: Moment::ZERO,
         }
     }
 
-    /// Takes a token for this client, if there is one for it. `None` is a client that is not limited by itself.
-    pub(super) fn take(&mut self, client: Option<IpAddr>, now: Moment) -> bool {
+    /// Takes a token for this client, if there is one for it. `None` is a client that is not limited by itself. The end of
+    /// the look-up is to be told, by [`TokenBucket::note_found`], [`TokenBucket::note_miss`] or [`TokenBucket::note_end`].
+    pub(super) fn take(&mut self, client: Option<IpAddr>, now: Moment) -> Option<Standing> {
         let passed = now.since(self.filled_at).as_secs_f64();
         self.left = (self.left + passed * self.per_second).min(self.per_second);
         self.filled_at = now;
-        let misses = client.map_or(0, |client| self.misses_of(client, now)).min(MOST_MISSES);
-        let for_others = self.per_second / 2.0 * f64::from(misses) / f64::from(MOST_MISSES);
-        let has_one = self.left >= 1.0 + for_others;
-        if has_one {
-            self.left -= 1.0;
-        } else if misses > 0 {
-            // It goes on asking: it is not forgotten that it has missed.
-            self.note_miss(client, now);
+        let client = client.map(network_of);
+        let misses = client.map_or(0, |client| self.misses_of(client, now));
+        let waits = client.and_then(|client| self.under_way.get(&client)).copied().unwrap_or_default();
+        let spared = match (misses + waits).min(MOST_MISSES) {
+            0 if client.is_some() => -self.per_second,
+            count => self.per_second / 2.0 * f64::from(count) / f64::from(MOST_MISSES),
+        };
+        if self.left < 1.0 + spared {
+            if misses > 0 {
+                // It goes on asking: it is not forgotten that it has missed.
+                self.count_miss(client, now);
+            }
+            return None;
         }
-        has_one
+        self.left -= 1.0;
+        if let Some(client) = client {
+            *self.under_way.entry(client).or_default() += 1;
+        }
+        Some(if misses > 0 { Standing::Suspect } else { Standing::Good })
     }
 
     /// A look-up for this client has found nothing.
     pub(super) fn note_miss(&mut self, client: Option<IpAddr>, now: Moment) {
-        let Some(client) = client else { return };
+        self.note_end(client);
+        self.count_miss(client.map(network_of), now);
+    }
+
+    /// A look-up for this client has found a route: the token is given back.
+    pub(super) fn note_found(&mut self, client: Option<IpAddr>) {
+        self.note_end(client);
+        self.left = (self.left + 1.0).min(self.per_second);
+    }
+
+    /// A look-up for this client has ended, and says nothing of the host.
+    pub(super) fn note_end(&mut self, client: Option<IpAddr>) {
+        let Some(client) = client.map(network_of) else { return };
+        if let Some(count) = self.under_way.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.under_way.remove(&client);
+            }
+        }
+    }
+
+    fn count_miss(&mut self, network: Option<IpAddr>, now: Moment) {
+        let Some(client) = network else { return };
         self.begin_span_if_due(now);
         let misses = &mut self.misses[0];
-        let client = network_of(client);
         if misses.len() < MAX_CLIENTS || misses.contains_key(&client) {
             let count = misses.entry(client).or_default();
             *count = count.saturating_add(1);
@@ -69,7 +114,6 @@ impl TokenBucket {
 
     fn misses_of(&mut self, client: IpAddr, now: Moment) -> u32 {
         self.begin_span_if_due(now);
-        let client = network_of(client);
         self.misses.iter().map(|misses| misses.get(&client).copied().unwrap_or_default()).sum()
     }
 
@@ -81,11 +125,9 @@ impl TokenBucket {
         }
     }
 
-    /// Gives a token back, where one was taken.
-    pub(super) fn give_back(&mut self, taken: bool) {
-        if taken {
-            self.left = (self.left + 1.0).min(self.per_second);
-        }
+    /// No look-up is under way any more.
+    pub(super) fn end_all(&mut self) {
+        self.under_way.clear();
     }
 
     /// Starts with a full bucket.
@@ -99,55 +141,87 @@ impl TokenBucket {
 mod tests {
     use super::*;
 
+    fn address(number: u32) -> Option<IpAddr> {
+        Some(IpAddr::from(std::net::Ipv4Addr::from_bits(0x7f01_0000 + number)))
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(100) + Duration::from_millis(millis)
+    }
+
     #[test]
     fn a_second_holds_so_many_and_what_was_found_costs_none() {
         let mut bucket = TokenBucket::new(10);
-        let start = Moment::ZERO + Duration::from_secs(1);
-        assert_eq!((0..50).filter(|_| bucket.take(None, start)).count(), 10);
-        assert_eq!((0..50).filter(|_| bucket.take(None, start + Duration::from_millis(500))).count(), 5);
-        bucket.give_back(true);
-        bucket.give_back(false);
-        assert_eq!((0..50).filter(|_| bucket.take(None, start + Duration::from_millis(500))).count(), 1);
+        let taken = |bucket: &mut TokenBucket, now| (0..50).filter(|_| bucket.take(None, now).is_some()).count();
+        assert_eq!(taken(&mut bucket, at(0)), 10);
+        assert_eq!(taken(&mut bucket, at(500)), 5);
+        bucket.note_found(None);
+        bucket.note_end(None);
+        assert_eq!(taken(&mut bucket, at(500)), 1);
     }
 
     #[test]
     fn a_thousand_clients_that_guess_leave_half_of_the_bucket_to_those_that_do_not() {
         let mut bucket = TokenBucket::new(1000);
-        let mut now = Moment::ZERO + Duration::from_secs(100);
-        let address = |number: u32| Some(IpAddr::from(std::net::Ipv4Addr::from_bits(0x7f01_0000 + number)));
         let good = Some(IpAddr::from([192, 0, 2, 1]));
         let (mut let_through, mut asked) = (0, 0_u32);
-        // A minute of 10,000 guesses a second.
-        for tick in 0..60_000 {
-            now = now + Duration::from_millis(1);
+        // A minute of 10,000 guesses a second, of which each takes 20 ms.
+        let mut under_way = std::collections::VecDeque::new();
+        for tick in 0..60_000_u64 {
+            while let Some((since, client)) = under_way.front().copied()
+                && since + 20 <= tick
+            {
+                under_way.pop_front();
+                bucket.note_miss(client, at(tick));
+            }
             for _ in 0..10 {
                 asked += 1;
                 let client = address(asked % 1000);
-                if bucket.take(client, now) {
+                if bucket.take(client, at(tick)).is_some() {
                     let_through += 1;
-                    bucket.note_miss(client, now);
+                    under_way.push_back((tick, client));
                 }
             }
-            if tick > 5_000 {
-                assert!(bucket.take(good, now), "refused at {tick}");
-                bucket.give_back(true);
-            }
+            let standing = bucket.take(good, at(tick));
+            assert_eq!(standing, Some(Standing::Good), "refused at {tick}");
+            bucket.note_found(good);
         }
-        assert!((59_000..62_000).contains(&let_through), "{let_through} of {asked}");
+        assert!((59_000..63_000).contains(&let_through), "{let_through} of {asked}");
+    }
+
+    #[test]
+    fn a_client_without_a_miss_is_served_when_a_flood_begins() {
+        let mut bucket = TokenBucket::new(1000);
+        // Each of very many has one under way at once, and nothing is known of any.
+        let taken = (0..1_500).filter(|number| bucket.take(address(*number), at(0)).is_some()).count();
+        assert_eq!(taken, 1_500);
+        // One of them alone comes to half of what is there.
+        let (mut bucket, one) = (TokenBucket::new(1000), address(1));
+        let taken = (0..5_000).filter(|_| bucket.take(one, at(0)).is_some()).count();
+        assert_eq!(taken, 500);
+        assert!(bucket.take(address(2), at(0)).is_some());
+        (0..taken).for_each(|_| bucket.note_end(one));
+        assert!(bucket.under_way.len() == 1 && bucket.take(one, at(0)).is_some(), "it waits for nothing any more");
     }
 
     #[test]
     fn who_stops_to_guess_is_forgiven() {
         let mut bucket = TokenBucket::new(10);
-        let mut now = Moment::ZERO + Duration::from_secs(100);
+        let mut now = at(0);
         let client = Some(IpAddr::from([192, 0, 2, 1]));
-        (0..10).for_each(|_| bucket.note_miss(client, now));
-        assert_eq!((0..50).filter(|_| bucket.take(client, now)).count(), 5);
+        let ask = |bucket: &mut TokenBucket, now| {
+            let taken = (0..50).filter(|_| bucket.take(client, now).is_some()).count();
+            bucket.end_all();
+            taken
+        };
+        (0..10).for_each(|_| bucket.count_miss(client, now));
+        assert_eq!(ask(&mut bucket, now), 5);
         now = now + 2 * SPAN + SPAN;
-        assert_eq!((0..50).filter(|_| bucket.take(client, now)).count(), 5, "the span of the refusals follows");
-        now = now + SPAN;
+        assert_eq!(bucket.take(client, now), Some(Standing::Suspect), "the span of the refusals follows");
+        now = now + 3 * SPAN;
         bucket.begin_span_if_due(now);
         now = now + SPAN;
-        assert_eq!((0..50).filter(|_| bucket.take(client, now)).count(), 10);
+        bucket.end_all();
+        assert_eq!(bucket.take(client, now), Some(Standing::Good));
     }
 }

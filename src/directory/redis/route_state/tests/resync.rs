@@ -51,7 +51,7 @@ fn routes_of_a_snapshot_stay_until_redis_denies_them() {
 #[test]
 fn a_host_that_redis_lacks_is_held_for_so_long_and_no_longer() {
     let record = listing(&["http://one"]).record;
-    let mut scene = Scene::with(SnapshotRoutes::from([("old".into(), kept_route("old", &record))]));
+    let mut scene = Scene::with(std::iter::once(("old".into(), kept_route("old", &record))).collect());
     scene.up(true);
     scene.ask("gone");
     scene.reply_all(|host| found(host, &["http://one"], &[]));

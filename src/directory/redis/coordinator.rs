@@ -1,0 +1,183 @@
+//! What becomes of what the threads of this source tell: connections that come and go, the data behind them, and when
+//! what is known is read again. Pure: no thread, no socket, no clock.
+
+use super::Event;
+use super::connect::{Continuity, Identity};
+use super::route_state::{ChangedKey, RouteState};
+use super::save::Routes;
+use super::watcher::{InvalidationMode, WatchSession};
+use crate::base::clock::Moment;
+use std::time::Duration;
+
+/// Keyspace notifications do not tell of everything (FLUSHALL is silent), so now and then all is read again.
+pub(super) const KEYSPACE_REFRESH: Duration = Duration::from_secs(60);
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Have the reading connection opened, to the server of this session.
+    Connect(WatchSession),
+    /// Redis is there.
+    Connected(InvalidationMode),
+    /// Redis is away, and this is why.
+    Lost {
+        /// It was there a moment ago.
+        is_new: bool,
+        problem: String,
+    },
+    /// Something may have been written that nobody told of: certificates are to be read again.
+    Reread,
+    /// Something else is known than before.
+    Learned,
+}
+
+/// Two connections, and what is known by them. See the top of this page.
+#[derive(Debug)]
+pub(super) struct Coordinator {
+    pub(super) state: RouteState,
+    /// Of the Redis that what is known came from.
+    identity: Option<Identity>,
+    watch: Option<WatchSession>,
+    /// How often everything is read again where Redis does not tell of changes.
+    ttl: Duration,
+    refresh_at: Moment,
+    is_away: bool,
+    actions: Vec<Action>,
+}
+
+impl Coordinator {
+    /// One that has yet to be connected. What `state` knows came from the Redis of `identity`.
+    pub(super) fn new(state: RouteState, identity: Option<Identity>, ttl: Duration) -> Self {
+        let refresh_at = Moment::NEVER;
+        Self { state, identity, watch: None, ttl, refresh_at, is_away: false, actions: Vec::new() }
+    }
+
+    /// A thread has told something.
+    pub(super) fn hear(&mut self, event: Event, now: Moment) {
+        match event {
+            Event::Watching(watch) => {
+                self.actions.push(Action::Connect(watch.clone()));
+                self.watch = Some(watch);
+            }
+            Event::WatchLost { number, problem } => {
+                if self.watch.as_ref().is_none_or(|watch| watch.number == number) {
+                    self.watch = None;
+                    self.lose(problem, now);
+                }
+            }
+            Event::ReaderLost { number, problem } => {
+                if let Some(watch) = self.session(number) {
+                    self.lose(problem, now);
+                    self.actions.push(Action::Connect(watch));
+                }
+            }
+            Event::Unreadable { number, problem } => {
+                if self.session(number).is_some() {
+                    self.lose(problem, now);
+                }
+            }
+            Event::Reading { number, identity } => {
+                if let Some(watch) = self.session(number) {
+                    self.connected(&watch, identity, now);
+                }
+            }
+            Event::ChangedKey(changed) => self.changed(&changed, now),
+            Event::Replies(replies) => {
+                if let (Some(identity), Some(offset)) = (&mut self.identity, replies.offset) {
+                    identity.offset = Some(offset);
+                }
+                if self.state.replied(replies, now) {
+                    self.actions.push(Action::Learned);
+                }
+            }
+        }
+    }
+
+    /// The session of this number, if it is the present one.
+    fn session(&self, number: u64) -> Option<WatchSession> {
+        self.watch.clone().filter(|watch| watch.number == number)
+    }
+
+    fn changed(&mut self, changed: &[ChangedKey], now: Moment) {
+        changed.iter().for_each(|changed| self.state.touch(changed, now));
+        // The database was emptied: by an order, or as that of a replica that takes another master's data.
+        if changed.contains(&ChangedKey::All)
+            && self.state.is_up()
+            && let Some(watch) = self.watch.clone()
+        {
+            self.state.pause();
+            self.actions.push(Action::Connect(watch));
+        }
+    }
+
+    fn connected(&mut self, watch: &WatchSession, identity: Identity, now: Moment) {
+        let continuity = match &self.identity {
+            Some(before) => identity.continues(before),
+            None if self.state.knows_any() => Continuity::Other,
+            None => Continuity::Same,
+        };
+        let note = match continuity {
+            Continuity::Same => String::new(),
+            Continuity::Behind { by } => {
+                format!("; its data lacks the last {by} bytes of writes, so no route is dropped until it is complete")
+            }
+            Continuity::Other => {
+                "; its data is not what it was, so no route is dropped until it is complete".to_owned()
+            }
+        };
+        log::info!("redis: connected to {}; changes are known by {}{note}", watch.server, watch.mode);
+        self.identity = Some(identity);
+        self.is_away = false;
+        self.refresh_at = now + self.refresh_every(watch.mode);
+        self.actions.push(Action::Connected(watch.mode));
+        // Nobody has told what was written in between.
+        self.actions.push(Action::Reread);
+        self.state.up(continuity == Continuity::Same, now);
+    }
+
+    fn refresh_every(&self, mode: InvalidationMode) -> Duration {
+        match mode {
+            InvalidationMode::Tracking => Duration::MAX,
+            InvalidationMode::Keyspace => KEYSPACE_REFRESH.max(self.ttl),
+            InvalidationMode::Rereading => self.ttl,
+        }
+    }
+
+    fn lose(&mut self, problem: String, now: Moment) {
+        let is_new = !std::mem::replace(&mut self.is_away, true);
+        self.actions.push(Action::Lost { is_new, problem });
+        self.state.down(now);
+    }
+
+    /// When [`Coordinator::tick`] has something to do.
+    pub(super) fn next_tick(&self) -> Option<Moment> {
+        let refresh = self.state.is_up().then_some(self.refresh_at).filter(|moment| *moment != Moment::NEVER);
+        refresh.into_iter().chain(self.state.next_tick()).min()
+    }
+
+    /// Does what the time has come for.
+    pub(super) fn tick(&mut self, now: Moment) {
+        self.state.tick(now);
+        if self.state.is_up()
+            && self.refresh_at <= now
+            && let Some(watch) = &self.watch
+        {
+            self.refresh_at = now + self.refresh_every(watch.mode);
+            self.state.refresh();
+            self.actions.push(Action::Reread);
+        }
+    }
+
+    /// What is known, for a snapshot.
+    pub(super) fn routes(&self) -> Routes {
+        // Hosts that are held are not of the data that is there now: the next process is to hold them too.
+        let identity = self.identity.as_ref().filter(|_| !self.state.is_holding());
+        let histories = identity.map_or_else(Vec::new, Identity::to_lines);
+        Routes { known: self.state.routes(), histories }
+    }
+
+    /// What is to be done, since the last call.
+    pub(super) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+}

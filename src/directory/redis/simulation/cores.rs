@@ -1,0 +1,133 @@
+//! Cores: each has a cache of routes and a mailbox, as a worker has.
+
+use super::super::route_state::Output;
+use super::checker::MAX_WAIT;
+use super::server::HOSTS;
+use super::threads::Step;
+use super::{Happening, World};
+use crate::base::clock::Moment;
+use crate::cluster::Route;
+use crate::directory::LookupResult;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Mail that is not yet read. More is lost, and the core begins anew.
+const MAX_MAIL: usize = 48;
+
+#[derive(Debug, Default)]
+pub(super) struct Core {
+    /// What it holds of each host: a route, or that there is none.
+    pub(super) cache: BTreeMap<Arc<str>, Option<Arc<Route>>>,
+    /// Hosts that it has asked for, and since when.
+    pub(super) waiting: BTreeMap<Arc<str>, Moment>,
+    mail: VecDeque<Output>,
+    has_lost: bool,
+}
+
+impl Core {
+    /// Nothing runs until then.
+    pub(super) fn excuse(&mut self, until: Moment) {
+        self.waiting.values_mut().for_each(|since| *since = until);
+    }
+}
+
+impl World {
+    /// A core gets a request for a host.
+    pub(super) fn request(&mut self, number: usize) {
+        if self.now + Duration::from_secs(5) > self.ends_at {
+            return;
+        }
+        let delay = self.between(1_000, 900_000);
+        self.after(delay, Happening::Request(number));
+        let (now, host) = (self.now, HOSTS[self.rng.usize(..HOSTS.len())]);
+        let Some(process) = self.process.as_mut().filter(|process| process.frozen_until <= now) else { return };
+        let core = &mut process.cores[number];
+        let late = core.waiting.iter().find(|(_, since)| **since + MAX_WAIT < now);
+        assert!(late.is_none(), "core {number} has waited since {late:?}");
+        match core.cache.get(host) {
+            Some(Some(route)) if !route.is_stale() => {
+                let result = LookupResult::Found(Arc::clone(route));
+                self.check_served(host, &result);
+            }
+            Some(None) => self.check_served(host, &LookupResult::Unknown),
+            _ => {
+                if core.waiting.insert(host.into(), now).is_none() {
+                    process.lookups.push_back((number, host.into()));
+                    self.wake();
+                }
+            }
+        }
+    }
+
+    /// Puts something into the mailboxes that it is for.
+    pub(super) fn mail(&mut self, output: Output) {
+        let Some(process) = &mut self.process else { return };
+        let cores = match &output {
+            Output::LookedUp { core, .. } => core.0..core.0 + 1,
+            Output::Changed { .. } => 0..process.cores.len(),
+            Output::Checker { .. } => return,
+        };
+        for number in cores {
+            let copy = match &output {
+                Output::LookedUp { core, host, result, keep } => {
+                    Output::LookedUp { core: *core, host: Arc::clone(host), result: result.clone(), keep: *keep }
+                }
+                Output::Changed { hosts, unknowns } => Output::Changed { hosts: hosts.clone(), unknowns: *unknowns },
+                Output::Checker { until } => Output::Checker { until: *until },
+            };
+            let Some(core) = self.process.as_mut().and_then(|process| process.cores.get_mut(number)) else { return };
+            if core.mail.len() < MAX_MAIL {
+                core.mail.push_back(copy);
+            } else {
+                core.has_lost = true;
+            }
+            let slow = if self.rng.u32(..100) == 0 { Duration::from_millis(500) } else { Duration::ZERO };
+            let delay = self.between(5, 3_000) + slow;
+            self.later(delay, Step::Mail(number));
+        }
+    }
+
+    pub(super) fn read_mail(&mut self, number: usize) {
+        let Some(process) = &mut self.process else { return };
+        let core = &mut process.cores[number];
+        if std::mem::take(&mut core.has_lost) {
+            core.mail.clear();
+            core.cache.clear();
+            process.lookups.extend(core.waiting.keys().map(|host| (number, Arc::clone(host))));
+            self.note(|_| format!("core {number} has lost mail"));
+            return self.wake();
+        }
+        let mail = std::mem::take(&mut core.mail);
+        for output in mail {
+            self.read_letter(number, output);
+        }
+    }
+
+    fn read_letter(&mut self, number: usize, output: Output) {
+        let Some(process) = &mut self.process else { return };
+        let core = &mut process.cores[number];
+        match output {
+            Output::LookedUp { host, result, keep, .. } => {
+                let was_asked = core.waiting.remove(&host).is_some();
+                match &result {
+                    LookupResult::Found(route) if keep => {
+                        core.cache.insert(Arc::clone(&host), Some(Arc::clone(route)));
+                    }
+                    LookupResult::Unknown if keep => drop(core.cache.insert(Arc::clone(&host), None)),
+                    _ => {}
+                }
+                if was_asked {
+                    self.check_served(&host, &result);
+                }
+            }
+            Output::Changed { hosts, unknowns } => {
+                hosts.iter().for_each(|host| drop(core.cache.remove(host)));
+                if unknowns {
+                    core.cache.retain(|_, held| held.is_some());
+                }
+            }
+            Output::Checker { .. } => {}
+        }
+    }
+}

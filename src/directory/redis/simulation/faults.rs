@@ -1,0 +1,199 @@
+//! What goes wrong: connections, servers, their data, and the process itself.
+
+use super::super::route_state::ChangedKey;
+use super::super::watcher::InvalidationMode;
+use super::server::{Data, HOSTS, Reach};
+use super::{Happening, World};
+use std::time::Duration;
+
+/// A fault that goes on for a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// The network, or the server for as long as it is stopped.
+    Outage,
+    /// The server is away and comes back as another process.
+    Restart(Kept),
+    /// The replica falls behind; then the server is lost.
+    Lag,
+    /// The replica takes the place of the server.
+    Promote,
+    Drip,
+}
+
+/// What a server has of its data when it is there again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    All,
+    /// The last save. It knows how far that had come.
+    Saved,
+    /// The last save, and the server does not say whose it is.
+    SavedBlindly,
+    Nothing,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Orderly,
+    Killed,
+    Upgraded,
+}
+
+impl World {
+    pub(super) fn begin_fault(&mut self) {
+        let delay = self.about(self.plan.fault_every);
+        self.after(delay, Happening::Fault);
+        let dice = self.rng.u32(..100);
+        let is_quiet = self.redis.reach == Reach::Open && !self.redis.is_lagging;
+        match dice {
+            0..8 => self.cut("watching", true, false),
+            8..16 => self.cut("reading", false, true),
+            16..20 => self.cut("both", true, true),
+            20..28 => self.drip(),
+            28..42 => {
+                let end = [End::Orderly, End::Orderly, End::Killed, End::Upgraded][self.rng.usize(..4)];
+                self.end_process(end);
+            }
+            42..47 => self.freeze(),
+            47..60 if is_quiet => self.begin_outage(),
+            60..80 if is_quiet => self.begin_restart(),
+            80..95 if is_quiet => self.begin_lag(),
+            95.. if is_quiet => self.resync(),
+            _ => {}
+        }
+    }
+
+    fn cut(&mut self, what: &str, watching: bool, reading: bool) {
+        self.note(|_| format!("cut {what}"));
+        self.disturb(self.now);
+        let delay = self.between(0, 50_000);
+        if watching {
+            self.cut_watching(delay);
+        }
+        if reading {
+            self.cut_reading();
+        }
+    }
+
+    fn trouble(&mut self, fault: Fault, delay: Duration) {
+        self.note(|_| format!("{fault:?} for {delay:?}"));
+        self.troubles += 1;
+        self.after(delay, Happening::Next(fault));
+    }
+
+    fn begin_outage(&mut self) {
+        let delay = self.between(50_000, 60_000_000);
+        self.redis.reach = if self.rng.bool() { Reach::Silent } else { Reach::Refused };
+        self.trouble(Fault::Outage, delay);
+        match self.redis.reach {
+            Reach::Silent => self.silence_watching(),
+            _ => self.cut_all(),
+        }
+    }
+
+    fn begin_restart(&mut self) {
+        let kept = [Kept::All, Kept::Saved, Kept::SavedBlindly, Kept::Nothing, Kept::Nothing][self.rng.usize(..5)];
+        let delay = self.between(50_000, 20_000_000);
+        self.redis.reach = Reach::Refused;
+        self.trouble(Fault::Restart(kept), delay);
+        self.cut_all();
+    }
+
+    fn begin_lag(&mut self) {
+        self.redis.is_lagging = true;
+        let delay = self.between(1_000, 20_000_000);
+        self.trouble(Fault::Lag, delay);
+    }
+
+    /// The server is a replica, and takes the data of a master that has other or none.
+    fn resync(&mut self) {
+        // By other means nobody is told.
+        if self.plan.mode != InvalidationMode::Tracking {
+            return;
+        }
+        let number = self.redis.number();
+        let data = if self.rng.bool() { self.redis.saved.data.clone() } else { Data::default() };
+        self.redis.at = self.redis.at.resynced(number, data);
+        self.redis.replica = self.redis.at.clone();
+        self.redis.loads_until = self.now + Duration::from_millis(200);
+        self.note(|_| "resync".to_owned());
+        self.disturb(self.now);
+        self.observe(false);
+        self.notify(ChangedKey::All, Duration::ZERO);
+        self.refill();
+    }
+
+    fn drip(&mut self) {
+        let delay = self.between(100_000, 15_000_000);
+        for _ in 0..self.rng.usize(1..3) {
+            let host = HOSTS[self.rng.usize(..HOSTS.len())];
+            self.redis.drips.insert(host, self.now + delay);
+        }
+        self.trouble(Fault::Drip, delay);
+    }
+
+    pub(super) fn go_on(&mut self, fault: Fault) {
+        if self.is_resting {
+            return;
+        }
+        self.troubles -= 1;
+        self.disturb(self.now);
+        let number = self.redis.number();
+        match fault {
+            Fault::Outage => self.open(),
+            Fault::Restart(kept) => {
+                let (at, saved) = (&self.redis.at, &self.redis.saved);
+                self.redis.at = match kept {
+                    Kept::All => at.successor(number, true),
+                    Kept::Saved => saved.successor(number, true),
+                    Kept::SavedBlindly => saved.successor(number, false),
+                    Kept::Nothing => {
+                        let mut server = at.successor(number, false);
+                        server.data = Data::default();
+                        server
+                    }
+                };
+                self.come_back();
+            }
+            Fault::Lag => {
+                self.redis.reach = Reach::Refused;
+                self.cut_all();
+                let delay = self.between(10_000, 8_000_000);
+                self.trouble(Fault::Promote, delay);
+            }
+            Fault::Promote => {
+                self.redis.at = self.redis.replica.successor(number, true);
+                self.come_back();
+            }
+            Fault::Drip => {
+                let now = self.now;
+                self.redis.drips.retain(|_, until| *until > now);
+            }
+        }
+    }
+
+    /// The server at the address is another one.
+    fn come_back(&mut self) {
+        self.note(|world| {
+            format!("{} is there, with {} lists", world.redis.at.run_id(), world.redis.at.data.lists.len())
+        });
+        self.redis.replica = self.redis.at.clone();
+        self.redis.is_lagging = false;
+        self.observe(false);
+        self.open();
+        self.refill();
+    }
+
+    fn open(&mut self) {
+        self.redis.reach = Reach::Open;
+        self.end_silence();
+    }
+
+    pub(super) fn heal_all(&mut self) {
+        self.troubles = 0;
+        self.disturb(self.now);
+        self.redis.drips.clear();
+        self.redis.is_lagging = false;
+        self.open();
+    }
+}

@@ -1,0 +1,138 @@
+//! What operators and the platform do: edits whole and in parts, options, ends, orders to empty everything.
+
+use super::super::route_state::ChangedKey;
+use super::server::{PATTERNS, Reach};
+use super::{Happening, World};
+use std::time::Duration;
+
+impl World {
+    pub(super) fn give_order(&mut self) {
+        let delay = self.about(self.plan.order_every);
+        self.after(delay, Happening::Order);
+        if self.redis.reach == Reach::Refused {
+            return;
+        }
+        let pattern = self.pattern();
+        match self.rng.u32(..100) {
+            0..40 => {
+                let items = self.items();
+                self.order(pattern, &items);
+            }
+            40..55 => self.write_in_parts(pattern),
+            55..72 => self.order(pattern, &[]),
+            72..80 => self.order_option(pattern),
+            80..86 => {
+                let items = self.items();
+                self.order(pattern, &items);
+                let version = self.redis.versions[pattern];
+                let delay = self.between(1_000_000, 30_000_000);
+                self.after(delay, Happening::Expire(pattern, version));
+            }
+            86..90 => self.order(pattern, &["x".to_owned(), "nonsense".to_owned()]),
+            90..93 => self.redis.saved = self.redis.at.clone(),
+            93 => self.order_flush(),
+            _ => {
+                let host = super::server::HOSTS[self.rng.usize(..super::server::HOSTS.len())];
+                self.notify(ChangedKey::Dead(host.into()), Duration::ZERO);
+            }
+        }
+    }
+
+    fn pattern(&mut self) -> &'static str {
+        PATTERNS[self.rng.usize(..PATTERNS.len())]
+    }
+
+    /// An identifier and some backends.
+    pub(super) fn items(&mut self) -> Vec<String> {
+        let count = self.rng.usize(1..4);
+        let mut items = vec!["x".to_owned()];
+        items.extend((0..count).map(|_| format!("http://10.0.0.{}", self.rng.u32(1..6))));
+        items
+    }
+
+    /// The identifier first, then a backend: between them the list is empty.
+    fn write_in_parts(&mut self, pattern: &'static str) {
+        let items = self.items();
+        self.order(pattern, &items[..1]);
+        let delay = self.between(1_000, 1_500_000);
+        self.after(delay, Happening::Write(pattern, items));
+    }
+
+    /// Puts a list in the place of the one before; none of no items.
+    pub(super) fn order(&mut self, pattern: &'static str, items: &[String]) {
+        if self.redis.reach == Reach::Refused {
+            return;
+        }
+        *self.redis.versions.entry(pattern).or_default() += 1;
+        let bytes = self.rng.u64(30..200);
+        self.redis.apply(bytes, |data| match items {
+            [] => drop(data.lists.remove(pattern)),
+            items => drop(data.lists.insert(pattern, items.to_vec())),
+        });
+        self.note(|_| format!("order {pattern} {}", items.join(" ")));
+        self.observe(true);
+        self.notify(ChangedKey::Route(pattern.into()), Duration::ZERO);
+    }
+
+    fn order_option(&mut self, pattern: &'static str) {
+        let redirect = [None, Some(true), Some(false)][self.rng.usize(..3)];
+        self.redis.apply(50, |data| match redirect {
+            None => drop(data.redirects.remove(pattern)),
+            Some(flag) => drop(data.redirects.insert(pattern, flag)),
+        });
+        self.note(|_| format!("order options of {pattern}: {redirect:?}"));
+        self.observe(true);
+        self.notify(ChangedKey::Options(pattern.into()), Duration::ZERO);
+    }
+
+    fn order_flush(&mut self) {
+        self.redis.apply(50, |data| *data = super::server::Data::default());
+        self.note(|_| "order FLUSHALL".to_owned());
+        self.observe(true);
+        self.notify(ChangedKey::All, Duration::ZERO);
+    }
+
+    /// The time of a list is over. Redis tells of it a little later.
+    pub(super) fn expire(&mut self, pattern: &'static str, version: u64) {
+        if self.redis.versions.get(pattern) != Some(&version) || self.redis.reach == Reach::Refused {
+            return;
+        }
+        self.redis.apply(30, |data| drop(data.lists.remove(pattern)));
+        self.note(|_| format!("{pattern} expires"));
+        self.observe(true);
+        let delay = self.between(0, 100_000);
+        self.notify(ChangedKey::Route(pattern.into()), delay);
+    }
+
+    /// Redis has lost data: the platform writes some of it again, now and then.
+    pub(super) fn refill(&mut self) {
+        for pattern in PATTERNS {
+            let wanted = self.redis.intended.lists.get(pattern).cloned();
+            if self.rng.u32(..10) < self.plan.refilled && wanted.as_ref() != self.redis.at.data.lists.get(pattern) {
+                let delay = self.between(10_000, 60_000_000);
+                let items = wanted.unwrap_or_default();
+                if self.rng.bool() && !items.is_empty() {
+                    self.after(delay, Happening::Write(pattern, items[..1].to_vec()));
+                }
+                let delay = delay + self.between(1, 2_000_000);
+                self.after(delay, Happening::Write(pattern, items));
+            }
+        }
+    }
+
+    /// What was ordered is there again, all of it.
+    pub(super) fn refill_all(&mut self) {
+        self.heal_all();
+        let data = self.redis.intended.clone();
+        for pattern in PATTERNS {
+            let items = data.lists.get(pattern).cloned().unwrap_or_default();
+            self.order(pattern, &items);
+            self.redis.apply(50, |now| match data.redirects.get(pattern) {
+                None => drop(now.redirects.remove(pattern)),
+                Some(flag) => drop(now.redirects.insert(pattern, *flag)),
+            });
+            self.observe(true);
+            self.notify(ChangedKey::Options((*pattern).into()), Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Redis as far as routes need it: data, the history of the data, and replies.
+
+use super::super::connect::Identity;
+use super::super::reading::{self, Reading};
+use crate::base::clock::Moment;
+use crate::route;
+use redis::Value;
+use std::collections::BTreeMap;
+
+pub(super) const HOSTS: &[&str] =
+    &["a.x", "b.x", "c.b.x", "d.b.x", "e.b.x", "f.x", "g.y", "h.y", "i", "j", "k.z", "l.z"];
+pub(super) const PATTERNS: &[&str] =
+    &["a.x", "b.x", "c.b.x", "f.x", "g.y", "i", "j", "k.z", "*.x", "*.b.x", "*.y", "*"];
+
+/// What stands under a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Absent,
+    /// No backend of it can be used.
+    Bad,
+    List {
+        urls: Vec<String>,
+        redirect: Option<bool>,
+    },
+}
+
+/// The content of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Data {
+    /// The identifier, and the backends.
+    pub(super) lists: BTreeMap<&'static str, Vec<String>>,
+    /// The option `httpsRedirect`.
+    pub(super) redirects: BTreeMap<&'static str, bool>,
+}
+
+impl Data {
+    pub(super) fn entry(&self, pattern: &str) -> Entry {
+        let Some(items) = self.lists.get(pattern) else { return Entry::Absent };
+        let urls: Vec<String> = items.iter().skip(1).filter(|item| item.starts_with("http")).cloned().collect();
+        if urls.is_empty() && items.len() > 1 {
+            return Entry::Bad;
+        }
+        Entry::List { urls, redirect: self.redirects.get(pattern).copied() }
+    }
+
+    /// The pattern that serves a host.
+    pub(super) fn key_of(&self, host: &str) -> Option<&'static str> {
+        route::patterns(host).find_map(|pattern| self.lists.get_key_value(&*pattern)).map(|(pattern, _)| *pattern)
+    }
+}
+
+/// A server, from its start to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub(super) run: u64,
+    history: u64,
+    /// The history before, and how far it is shared.
+    before: Option<(u64, u64)>,
+    pub(super) offset: u64,
+    pub(super) data: Data,
+}
+
+impl Server {
+    fn new(number: u64) -> Self {
+        Self { run: number, history: number, before: None, offset: 1, data: Data::default() }
+    }
+
+    /// A server that has the data of this one as it is now. `is_heir`: it knows whose data that is.
+    pub(super) fn successor(&self, number: u64, is_heir: bool) -> Self {
+        let before = is_heir.then_some((self.history, self.offset));
+        Self { run: number, history: number, before, offset: self.offset + 1, data: self.data.clone() }
+    }
+
+    /// The same server with the data of another.
+    pub(super) fn resynced(&self, number: u64, data: Data) -> Self {
+        Self { run: self.run, history: number, before: None, offset: 1, data }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        let (before, shared) = self.before.map_or(("0".repeat(40), "-1".to_owned()), |(history, offset)| {
+            (format!("history{history}"), (offset + 1).to_string())
+        });
+        Identity::of(&format!(
+            "run_id:{}\r\nrole:master\r\nmaster_replid:history{}\r\nmaster_replid2:{before}\r\nmaster_repl_offset:{}\r\n\
+             second_repl_offset:{shared}\r\n",
+            self.run_id(),
+            self.history,
+            self.offset
+        ))
+    }
+
+    pub(super) fn run_id(&self) -> String {
+        format!("run{}", self.run)
+    }
+
+    /// The replies about a host, read as the program reads them.
+    pub(super) fn read(&self, host: &str) -> Reading {
+        let text = |text: &str| Value::BulkString(text.into());
+        let patterns: Vec<_> = route::patterns(host).collect();
+        let mut replies = Vec::new();
+        for pattern in &patterns {
+            let items = self.data.lists.get(&**pattern).map_or(&[][..], Vec::as_slice);
+            replies.push(Value::Array(items.iter().map(|item| text(item)).collect()));
+            let redirect = self.data.redirects.get(&**pattern);
+            let fields = redirect.map(|flag| [text("httpsRedirect"), text(&flag.to_string())]);
+            replies.push(Value::Array(vec![text("0"), Value::Array(fields.into_iter().flatten().collect())]));
+        }
+        replies.extend([Value::Array(Vec::new()), Value::Int(-2)]);
+        reading::read(patterns.iter().map(|pattern| &**pattern), &replies)
+    }
+}
+
+/// Whether the server can be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Open,
+    /// No server is there.
+    Refused,
+    /// Nothing that is sent arrives, either way.
+    Silent,
+}
+
+/// All servers, and those who write there.
+#[derive(Debug)]
+pub(super) struct Redis {
+    /// The one at the address.
+    pub(super) at: Server,
+    /// One that follows it.
+    pub(super) replica: Server,
+    pub(super) is_lagging: bool,
+    /// What was on the disk at the last save.
+    pub(super) saved: Server,
+    /// What was ordered.
+    pub(super) intended: Data,
+    pub(super) reach: Reach,
+    /// It takes another server's data, and gives none until then.
+    pub(super) loads_until: Moment,
+    /// Hosts whose replies do not end, until then.
+    pub(super) drips: BTreeMap<&'static str, Moment>,
+    /// Writes of each list, for those that are to end.
+    pub(super) versions: BTreeMap<&'static str, u64>,
+    numbers: u64,
+}
+
+impl Redis {
+    pub(super) fn new() -> Self {
+        let at = Server::new(1);
+        Self {
+            replica: at.clone(),
+            saved: at.clone(),
+            at,
+            is_lagging: false,
+            intended: Data::default(),
+            reach: Reach::Open,
+            loads_until: Moment::ZERO,
+            drips: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            numbers: 1,
+        }
+    }
+
+    /// A number that no server had.
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// Carries out an order.
+    pub(super) fn apply(&mut self, bytes: u64, change: impl Fn(&mut Data)) {
+        change(&mut self.intended);
+        change(&mut self.at.data);
+        self.at.offset += bytes;
+        if !self.is_lagging {
+            self.replica = self.at.clone();
+        }
+    }
+}
