@@ -8,8 +8,7 @@ mod random;
 mod round_robin;
 
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Permit, Role, Scheduler, Service};
-use std::sync::Arc;
+use crate::cluster::{Cluster, Role, Scheduler, Service, TakenSlot};
 
 /// How often a slot is lost to another core before the request joins the queue.
 const MAX_RACES: usize = 8;
@@ -32,7 +31,7 @@ pub struct View<'a> {
 #[derive(Debug)]
 pub enum Admit {
     /// A slot.
-    Permit(Permit),
+    Slot(TakenSlot),
     /// No member has room; the request may join the queue.
     Full,
     /// No member may serve.
@@ -40,7 +39,7 @@ pub enum Admit {
 }
 
 /// Gets the request a slot. While others wait it gets none: it joins them.
-pub fn admit(cluster: &Arc<Cluster>, view: &mut View<'_>) -> Admit {
+pub fn admit(cluster: &Cluster, view: &mut View<'_>) -> Admit {
     let is_queueing = cluster.is_queueing();
     for _ in 0..MAX_RACES {
         let role = match cluster.service(view.may_serve, view.now) {
@@ -51,8 +50,8 @@ pub fn admit(cluster: &Arc<Cluster>, view: &mut View<'_>) -> Admit {
         let candidates = Candidates { cluster, role, may_serve: view.may_serve, now: view.now };
         let wanted = view.wanted.take().filter(|place| candidates.is_eligible(*place));
         let Some(place) = wanted.or_else(|| candidates.pick(view)) else { continue };
-        if let Some(permit) = cluster.try_take(place, view.now) {
-            return Admit::Permit(permit);
+        if let Some(slot) = cluster.take(place, view.now) {
+            return Admit::Slot(slot);
         }
     }
     Admit::Full

@@ -1,7 +1,8 @@
 use super::*;
 use crate::cluster::{
-    Backend, BackendId, BackendUrl, Choice, ClusterSpec, GrantSink, Granted, Joined, Options, Ticket, Waiter, key_of,
+    Backend, BackendId, BackendUrl, Choice, ClusterSpec, GrantSink, Granted, Joined, Options, Permit, Route, Ticket, Waiter, key_of,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A cluster of members with these attributes.
@@ -36,7 +37,7 @@ impl Client {
 
     fn ask(&mut self, cluster: &Arc<Cluster>) -> Permit {
         match self.ask_but(cluster, &|_| true) {
-            Admit::Permit(permit) => permit,
+            Admit::Slot(slot) => Permit::of_route(Arc::new(Route::new("a", Arc::clone(cluster))), slot),
             other => panic!("{other:?}"),
         }
     }
@@ -69,7 +70,10 @@ fn random_is_even_where_many_are_left_out() {
     let mut shares = [0; 12];
     for _ in 0..30_000 {
         match client.ask_but(&cluster, &|place| place % 4 == 1) {
-            Admit::Permit(permit) => shares[permit.place()] += 1,
+            Admit::Slot(slot) => {
+                let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
+                shares[Permit::of_route(route, slot).place()] += 1;
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -1,6 +1,7 @@
 //! Floor 0: what every room may use, and what uses no room.
 
 pub mod buffer;
+pub mod cache_line;
 pub mod clock;
 pub mod counters;
 pub mod file_watch;
@@ -12,5 +13,6 @@ pub mod printable;
 pub mod reason;
 pub mod secret;
 pub mod slice_ext;
+pub mod thread_cells;
 pub mod throttle;
 pub mod wheel;

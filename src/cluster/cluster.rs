@@ -7,7 +7,6 @@ use super::options::{Options, Scheduler};
 use super::ring::Ring;
 use super::rotation::Rotation;
 use crate::base::clock::Moment;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// A cluster at one moment: an edit makes a new one around the same [`Admission`].
@@ -54,7 +53,8 @@ pub enum Service {
 }
 
 impl Cluster {
-    /// A cluster of these members. It serves waiting requests once it is published; its buckets apply at once.
+    /// A cluster of these members. It serves waiting requests once it is published; its limits and buckets apply
+    /// at once.
     pub(super) fn new(
         key: Box<str>,
         id: Box<str>,
@@ -64,6 +64,7 @@ impl Cluster {
         now: Moment,
     ) -> Self {
         let tables = Tables::new(&members, options.scheduler);
+        admission.set_limits(&members, &options);
         let (classes, buckets_problem) = admission.shape(&members, &options, now);
         let buckets_problem = buckets_problem.map(String::into_boxed_str);
         Self { key, id, members, options, admission, classes, buckets_problem, tables }
@@ -90,10 +91,14 @@ impl Cluster {
         if is_any_up { Service::Full } else { Service::Unavailable }
     }
 
-    /// Whether room may appear by the passing of time alone: a member with a capacity is in its slow start.
+    /// Whether room may appear by the passing of time alone: a member with a capacity is in its slow start, or requests of
+    /// before there was a capacity are still in flight.
     pub fn is_ramping(&self, now: Moment) -> bool {
-        let is_ramping = |member: &Member| member.is_up() && member.ramp(self.options.slow_start, now) < 1024;
-        self.tables.has_capacities && self.members.iter().any(is_ramping)
+        let is_ramping = |member: &Member| {
+            let rises = member.is_up() && member.ramp(self.options.slow_start, now) < 1024;
+            rises || member.state.has_apart()
+        };
+        self.admission.has_apart() || (self.tables.has_capacities && self.members.iter().any(is_ramping))
     }
 
     /// Gives free slots to waiting requests, oldest first, and computes the number of tokens anew where there are buckets.
@@ -142,9 +147,4 @@ impl Tables {
             has_capacities: members.iter().any(|member| member.attributes.capacity.is_some()),
         }
     }
-}
-
-/// A capacity as [`MemberState`](super::MemberState) has it.
-pub(super) fn capacity_of(member: &Member) -> u32 {
-    member.attributes.capacity.map_or(0, NonZeroU32::get)
 }

@@ -1,6 +1,8 @@
-//! Requests and failures in each of the last 60 seconds. No lock: any core counts, any thread reads.
+//! Requests and failures in each of the last 60 seconds. No lock: each thread counts in a cell of its own, any thread
+//! reads.
 
 use crate::base::clock::Moment;
+use crate::base::thread_cells::ThreadCells;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,12 +18,26 @@ const FAILURE: u64 = 1 << 24;
 const STAMP_SHIFT: u32 = 48;
 const COUNT_MASK: u64 = FAILURE - 1;
 
-/// Counts of the last [`SECONDS`], and those of all time. It takes memory (512 bytes) with the first count.
+/// Counts of the last [`SECONDS`], and those of all time. It takes memory with the first count.
+///
+/// A thread adds to its own cell, and to those of all threads once a second: so a request costs no contended write.
 #[derive(Debug, Default)]
 pub struct History {
+    own: ThreadCells<Counts>,
     seconds: OnceLock<Box<[AtomicU64; SLOTS]>>,
+}
+
+/// The counts of one thread.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Requests in flight, where each thread counts for itself. It wraps: another thread may end what this one has begun.
+    in_flight: AtomicU64,
+    /// The most that it has been.
+    peak: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// Its last second, which is in no other cell yet.
+    last: AtomicU64,
 }
 
 /// One second of a history.
@@ -36,39 +52,93 @@ pub struct Second {
 impl History {
     /// Counts a request that ended at `now`.
     pub fn count(&self, has_failed: bool, now: Moment) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        let own = self.own.own();
+        own.add(|cell| &cell.requests, 1);
         if has_failed {
-            self.failures.fetch_add(1, Ordering::Relaxed);
+            own.add(|cell| &cell.failures, 1);
         }
-        let cells = self.seconds.get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS]));
         let second = second_of(now);
-        let Some(cell) = cell(cells, second) else { return };
-        let count = 1 + if has_failed { FAILURE } else { 0 };
+        let counts = 1 + if has_failed { FAILURE } else { 0 };
+        let Some(cell) = own.exclusive() else { return self.add(stamp(second), counts) };
+        let last = cell.last.load(Ordering::Relaxed);
+        if last >> STAMP_SHIFT == stamp(second) {
+            cell.last.store(last + counts, Ordering::Relaxed);
+        } else {
+            self.end_second(last, second);
+            cell.last.store((stamp(second) << STAMP_SHIFT) | counts, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a thread's last second to that of all threads, if it is not too old.
+    #[cold]
+    fn end_second(&self, last: u64, now: u64) {
+        let counts = last & (u64::MAX >> (64 - STAMP_SHIFT));
+        // The thread that had the cell before may have been ahead of this one.
+        let ages = [now.wrapping_sub(last >> STAMP_SHIFT), (last >> STAMP_SHIFT).wrapping_sub(now)];
+        if counts > 0 && ages.iter().any(|age| stamp(*age) <= SECONDS as u64) {
+            self.add(last >> STAMP_SHIFT, counts);
+        }
+    }
+
+    /// Adds to a second of all threads.
+    fn add(&self, stamp: u64, counts: u64) {
+        let cells = self.seconds.get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS]));
+        let Some(cell) = cell(cells, stamp) else { return };
         let before = cell.load(Ordering::Relaxed);
         // The first count of a second starts the cell. A core that loses that race counts into what the other started.
-        let is_started = before >> STAMP_SHIFT == stamp(second)
-            || cell
-                .compare_exchange(before, stamp(second) << STAMP_SHIFT, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-            || cell.load(Ordering::Relaxed) >> STAMP_SHIFT == stamp(second);
+        let is_started = before >> STAMP_SHIFT == stamp
+            || cell.compare_exchange(before, stamp << STAMP_SHIFT, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            || cell.load(Ordering::Relaxed) >> STAMP_SHIFT == stamp;
         if is_started {
-            cell.fetch_add(count, Ordering::Relaxed);
+            cell.fetch_add(counts, Ordering::Relaxed);
         }
     }
 
     /// Requests that ended so far, and those of them that failed.
     pub fn totals(&self) -> (u64, u64) {
-        (self.requests.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+        let sum = |count: fn(&Counts) -> &AtomicU64| self.own.iter().map(|cell| count(cell).load(Ordering::Relaxed)).sum();
+        (sum(|cell| &cell.requests), sum(|cell| &cell.failures))
+    }
+
+    /// Notes a request in flight, for this thread alone.
+    #[inline]
+    pub(super) fn enter(&self) {
+        let own = self.own.own();
+        own.add(|cell| &cell.in_flight, 1);
+        own.raise(|cell| &cell.peak, |cell| &cell.in_flight);
+    }
+
+    /// Notes that such a request has ended, whichever thread has begun it.
+    #[inline]
+    pub(super) fn leave(&self) {
+        self.own.own().add(|cell| &cell.in_flight, u64::MAX);
+    }
+
+    /// The most that each thread has had in flight, summed up.
+    pub(super) fn peak(&self) -> u32 {
+        let peaks = self.own.iter().map(|cell| cell.peak.load(Ordering::Relaxed));
+        u32::try_from(peaks.sum::<u64>()).unwrap_or(u32::MAX)
+    }
+
+    /// The requests in flight of all threads.
+    pub(super) fn apart(&self) -> u32 {
+        let counts = self.own.iter().map(|cell| cell.in_flight.load(Ordering::Relaxed));
+        // One that begins here and ends there while the cells are read may be seen to end alone.
+        u32::try_from(counts.fold(0, u64::wrapping_add).cast_signed().max(0)).unwrap_or(u32::MAX)
     }
 
     /// The last [`SECONDS`] whole seconds, oldest first.
     pub fn read(&self, now: Moment) -> [Second; SECONDS] {
-        let Some(cells) = self.seconds.get() else { return [Second::default(); SECONDS] };
         let end = second_of(now);
-        std::array::from_fn(|place| match (end + place as u64).checked_sub(SECONDS as u64) {
-            Some(second) => read(cells, second),
-            None => Second::default(),
-        })
+        let mut found = [Second::default(); SECONDS];
+        for (place, found) in found.iter_mut().enumerate() {
+            let Some(stamp) = (end + place as u64).checked_sub(SECONDS as u64).map(stamp) else { continue };
+            if let Some(cells) = self.seconds.get() {
+                found.add(cell(cells, stamp), stamp);
+            }
+            self.own.iter().for_each(|cell| found.add(Some(&cell.last), stamp));
+        }
+        found
     }
 }
 
@@ -81,17 +151,20 @@ fn stamp(second: u64) -> u64 {
     second & 0xffff
 }
 
-fn cell(cells: &[AtomicU64; SLOTS], second: u64) -> Option<&AtomicU64> {
-    cells.get(usize::try_from(second % SLOTS as u64).ok()?)
+fn cell(cells: &[AtomicU64; SLOTS], stamp: u64) -> Option<&AtomicU64> {
+    cells.get(usize::try_from(stamp % SLOTS as u64).ok()?)
 }
 
-fn read(cells: &[AtomicU64; SLOTS], second: u64) -> Second {
-    let value = cell(cells, second).map_or(0, |cell| cell.load(Ordering::Relaxed));
-    if value >> STAMP_SHIFT != stamp(second) {
-        return Second::default();
+impl Second {
+    /// Adds what a cell has of this second.
+    fn add(&mut self, cell: Option<&AtomicU64>, stamp: u64) {
+        let value = cell.map_or(0, |cell| cell.load(Ordering::Relaxed));
+        if value >> STAMP_SHIFT == stamp {
+            let count = |bits: u64| u32::try_from(bits & COUNT_MASK).unwrap_or(u32::MAX);
+            self.requests = self.requests.saturating_add(count(value));
+            self.failures = self.failures.saturating_add(count(value / FAILURE));
+        }
     }
-    let count = |bits: u64| u32::try_from(bits & COUNT_MASK).unwrap_or(u32::MAX);
-    Second { requests: count(value), failures: count(value / FAILURE) }
 }
 
 #[cfg(test)]
@@ -130,6 +203,17 @@ mod tests {
             }
         });
         let total: u32 = history.read(Moment::from_micros(5_000_000)).iter().map(|second| second.requests).sum();
-        assert_eq!(total, 40_000);
+        assert_eq!((total, history.totals()), (40_000, (40_000, 0)));
+    }
+
+    #[test]
+    fn a_count_of_long_ago_does_not_come_back() {
+        let history = History::default();
+        let at = |seconds: u64| Moment::ZERO + Duration::from_secs(seconds);
+        history.count(true, at(0));
+        history.count(false, at(64));
+        let seen: Vec<_> = history.read(at(65)).iter().filter(|second| second.requests > 0).copied().collect();
+        assert_eq!(seen, [Second { requests: 1, failures: 0 }]);
+        assert_eq!(history.totals(), (2, 1));
     }
 }

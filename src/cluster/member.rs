@@ -4,9 +4,11 @@ use super::attributes::{Attributes, Role};
 use super::backend::Backend;
 use super::backend_url::BackendUrl;
 use super::history::History;
+use super::slots::{Counted, Limit, Slots};
 use crate::base::clock::Moment;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -30,19 +32,14 @@ pub struct Member {
 /// The live state of an endpoint in a cluster, shared by all cores and by every list that the endpoint stays in.
 #[derive(Debug, Default)]
 pub struct MemberState {
-    /// Requests that hold a slot.
-    in_flight: AtomicU32,
-    /// The greatest number of them; 0 for any. The same as in the newest attributes, so that an exchange that still
-    /// holds an older list is bound by it too.
-    capacity: AtomicU32,
-    /// The greatest number of requests that were in flight at once.
-    peak: AtomicU32,
+    /// Requests in flight. The limit is that of the newest attributes, so that an exchange that still holds an older list
+    /// is bound by it too.
+    slots: Slots,
     /// Microseconds of the moment at which it was added or came back; 0 where it was there from the beginning.
     up_since: AtomicU64,
     is_down: AtomicBool,
     is_disabled: AtomicBool,
     is_removed: AtomicBool,
-    history: History,
 }
 
 impl MemberState {
@@ -58,17 +55,28 @@ impl MemberState {
 
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.slots.held()
     }
 
-    /// The greatest number of requests that were in flight at once.
+    /// The greatest number of requests that were in flight at once. Where each thread counts for itself, it is the sum of
+    /// what each has had, which may be more.
     pub fn peak(&self) -> u32 {
-        self.peak.load(Ordering::Relaxed)
+        self.slots.peak()
     }
 
-    /// Sets the capacity for every list that the member is in; 0 for any.
-    pub(super) fn set_capacity(&self, capacity: u32) {
-        self.capacity.store(capacity, Ordering::SeqCst);
+    /// Sets the capacity for every list that the member is in.
+    pub(super) fn set_limit(&self, limit: Limit) {
+        self.slots.set_limit(limit);
+    }
+
+    /// The greatest number of requests in flight; `None` for any.
+    pub fn capacity(&self) -> Option<NonZeroU32> {
+        self.slots.limit()
+    }
+
+    /// Whether requests of before there was a capacity are still in flight.
+    pub(super) fn has_apart(&self) -> bool {
+        self.slots.has_apart()
     }
 
     /// Whether a monitor has found it down.
@@ -118,32 +126,11 @@ impl MemberState {
 
     /// Requests and failures of the last minute.
     pub fn history(&self) -> &History {
-        &self.history
+        self.slots.history()
     }
 
-    fn try_take(&self, usable: u32) -> bool {
-        if self.capacity.load(Ordering::SeqCst) == 0 {
-            self.note_peak(self.in_flight.fetch_add(1, Ordering::SeqCst));
-            return true;
-        }
-        let taken = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |held| {
-            let capacity = self.capacity.load(Ordering::SeqCst);
-            let usable = if capacity == 0 { u32::MAX } else { usable.min(capacity) };
-            (held < usable).then_some(held + 1)
-        });
-        taken.inspect(|before| self.note_peak(*before)).is_ok()
-    }
-
-    /// A load that hardly ever becomes a store, of a line that this core has written to just now.
-    fn note_peak(&self, before: u32) {
-        if before >= self.peak.load(Ordering::Relaxed) {
-            self.peak.fetch_max(before + 1, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn give_back(&self) {
-        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
-        debug_assert!(before > 0, "a slot was given back twice");
+    pub(super) fn give_back(&self, counted: Counted) {
+        self.slots.give_back(counted);
     }
 }
 
@@ -174,19 +161,19 @@ impl Member {
 
     /// The requests that it may have in flight at `now`; `u32::MAX` for any.
     pub fn usable_capacity(&self, default_slow_start: Duration, now: Moment) -> u32 {
-        let Some(capacity) = self.attributes.capacity else { return u32::MAX };
+        let Some(capacity) = self.state.capacity() else { return u32::MAX };
         let ramp = u64::from(self.ramp(default_slow_start, now));
         u32::try_from((u64::from(capacity.get()) * ramp).div_ceil(WHOLE)).unwrap_or(u32::MAX)
     }
 
     /// Whether it has a free slot.
     pub fn has_room(&self, default_slow_start: Duration, now: Moment) -> bool {
-        self.attributes.capacity.is_none() || self.state.in_flight() < self.usable_capacity(default_slow_start, now)
+        self.state.capacity().is_none() || self.state.in_flight() < self.usable_capacity(default_slow_start, now)
     }
 
     /// Takes a slot, if one is free. Exact over all cores.
-    pub(super) fn try_take(&self, default_slow_start: Duration, now: Moment) -> bool {
-        self.state.try_take(self.usable_capacity(default_slow_start, now))
+    pub(super) fn take(&self, default_slow_start: Duration, now: Moment) -> Option<Counted> {
+        self.state.slots.take(self.usable_capacity(default_slow_start, now))
     }
 
     /// A number that the endpoint alone decides, the same on every node: the ring of `hash` and sticky sessions know the

@@ -17,8 +17,11 @@ mod options;
 mod ring;
 mod rotation;
 mod route;
+mod slots;
 
-pub use admission::{Admission, Choice, GrantSink, Granted, HeldToken, Joined, Permit, Ticket, TokenRequest, Waiter};
+pub use admission::{
+    Admission, Choice, GrantSink, Granted, HeldToken, Joined, Permit, TakenSlot, Ticket, TokenRequest, Waiter,
+};
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
 pub use backend::{Addresses, Backend, BackendId};
 pub use backend_url::{BackendUrl, BackendUrlError};

@@ -83,7 +83,7 @@ pub(super) struct SessionCookie<'a> {
 /// The session cookie of a response. None where the client is at the right member already, and where its own is only
 /// full: it goes back there.
 pub(super) fn session_cookie<'a>(request: &Request, common: &'a CommonState, now: Moment) -> Option<SessionCookie<'a>> {
-    let (route, permit) = (common.route.as_ref()?, common.permit.as_ref()?);
+    let (route, permit) = (common.route()?, common.permit.as_ref()?);
     let name = route.cluster.options.sticky_cookie.as_deref()?;
     let own = session(request, &route.cluster);
     if own.is_some_and(|place| serves(route, place, now)) {

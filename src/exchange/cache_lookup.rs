@@ -66,7 +66,7 @@ pub(super) fn start(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mu
         context.request.set_head(caching.head(), &mut cx.core.buffers);
     }
     let Some(store) = cx.core.cache.clone().filter(|_| uses_cache(&route)) else { return context.connect(route, cx) };
-    cx.common.route = Some(Arc::clone(&route));
+    cx.common.held_route = Some(Arc::clone(&route));
     let mut key = std::mem::take(&mut cx.core.cache_key);
     key.clear();
     let request = &context.request;

@@ -243,7 +243,7 @@ impl Caching {
 
     /// All of the response has come.
     pub(super) fn complete(self, cx: &mut StepContext<'_>) {
-        let (Some(pending), Some(store), Some(route)) = (self.pending, &cx.core.cache, &cx.common.route) else {
+        let (Some(pending), Some(store), Some(route)) = (self.pending, &cx.core.cache, cx.common.route()) else {
             return;
         };
         // An object that is not stored, as it is too large or was purged meanwhile, has been forwarded all the same.
@@ -320,7 +320,7 @@ pub(super) fn on_response(
     rest: &[u8],
     cx: &mut StepContext<'_>,
 ) -> State {
-    let (store, route) = (cx.core.cache.clone(), cx.common.route.clone());
+    let (store, route) = (cx.core.cache.clone(), cx.common.route().cloned());
     let (Some(mut caching), Some(store), Some(route)) = (awaiting.context.caching.take(), store, route) else {
         return ForwardingResponse::start(awaiting, head, rest, cx);
     };
@@ -368,7 +368,7 @@ pub(super) fn stand_in(
     cx: &StepContext<'_>,
 ) -> Option<(Arc<Object>, Box<[u8]>)> {
     let caching = context.caching.take().filter(|_| matches!(status, 502..=504))?;
-    let (object, route) = (caching.stale?, cx.common.route.as_ref()?);
+    let (object, route) = (caching.stale?, cx.common.route()?);
     let options = &route.cluster.options.cache;
     let wall = cx.core.wall_time();
     let may_serve = with_view(&caching.head, &context.request, route, |view| {

@@ -89,7 +89,7 @@ impl Exchange {
     pub fn new(peer: Peer, now: Moment, settings: &Settings) -> Self {
         let common = CommonState {
             stats: RequestStats::new(now),
-            route: None,
+            held_route: None,
             permit: None,
             token: None,
             bucket: None,
@@ -375,7 +375,7 @@ impl Exchange {
 
     /// Where the request's host leads to, once that is known.
     pub fn route(&self) -> Option<&Arc<Route>> {
-        self.common.route.as_ref()
+        self.common.route()
     }
 
     /// The permit of the member that serves the request, or did last.
@@ -395,7 +395,7 @@ impl Exchange {
 
     /// How the request joins the queue of its bucket or its cluster, where it is to.
     pub fn queue_request(&self, now: Moment) -> Option<QueueRequest> {
-        match (&self.state, &self.common.route) {
+        match (&self.state, self.common.route()) {
             (State::Queued(state), Some(route)) => Some(state.request(route, &self.common, now)),
             _ => None,
         }
@@ -416,7 +416,7 @@ impl Exchange {
 
     /// Counts the request in the history of its cluster and of the member that served it. To be called once, at its end.
     pub fn count(&self, now: Moment) {
-        let Some(route) = &self.common.route else { return };
+        let Some(route) = self.common.route() else { return };
         let has_failed = self.common.stats.has_failed();
         route.cluster.admission.history().count(has_failed, now);
         if let Some(permit) = &self.common.permit {

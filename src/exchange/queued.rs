@@ -89,7 +89,7 @@ impl Queued {
                 self.step(Input::Enqueued(ticket), cx)
             }
             Input::Enqueued(ticket) => {
-                if let Some(route) = cx.common.route.as_ref().filter(|_| self.waiting.is_none()) {
+                if let Some(route) = cx.common.route().filter(|_| self.waiting.is_none()) {
                     self.waiting = Some(Waiting { admission: Arc::clone(&route.cluster.admission), ticket });
                 }
                 State::Queued(self)
@@ -114,7 +114,7 @@ impl Queued {
     }
 
     fn granted(self, permit: Permit, cx: &mut StepContext<'_>) -> State {
-        let Some(route) = cx.common.route.clone() else { return State::Queued(self) };
+        let Some(route) = cx.common.route().cloned() else { return State::Queued(self) };
         if self.context.accepts(&permit, &route, cx.core.now) {
             cx.common.stats.end_queue(cx.core.now);
             return self.context.admitted(permit, cx);
@@ -131,11 +131,11 @@ impl Queued {
 
     /// Now the request may have a slot. If there is none, it waits for the rest of its time.
     fn granted_token(self, token: HeldToken, cx: &mut StepContext<'_>) -> State {
-        let Some(route) = cx.common.route.clone() else { return State::Queued(self) };
+        let Some(route) = cx.common.route().cloned() else { return State::Queued(self) };
         cx.common.stats.end_queue(cx.core.now);
         cx.common.token = token.into_token(&route.cluster);
         let until = self.until;
-        let mut state = self.context.choose(&route, cx);
+        let mut state = self.context.choose(route, cx);
         if let State::Queued(state) = &mut state {
             state.until = until;
             cx.common.deadline = cx.common.deadline.min(until);
@@ -146,7 +146,7 @@ impl Queued {
     /// When room may have appeared without an event: a mark of the host ends, or a capacity has risen.
     fn next_look(&self, cx: &StepContext<'_>) -> Moment {
         let now = cx.core.now;
-        let Some(route) = &cx.common.route else { return Moment::NEVER };
+        let Some(route) = cx.common.route() else { return Moment::NEVER };
         let first_end = route.marks.iter().filter_map(|mark| mark.ends_at(now)).min().unwrap_or(Moment::NEVER);
         if route.cluster.is_ramping(now) { first_end.min(now + RAMP_STEP) } else { first_end }
     }

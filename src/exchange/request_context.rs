@@ -202,48 +202,47 @@ impl RequestContext {
 
     /// Has a member of the route's cluster serve the request, now or when one has room.
     pub(super) fn connect(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
-        cx.common.route = Some(Arc::clone(&route));
-        if route.cluster.options.is_disabled {
-            return self.refuse(FailureReason::ClusterDisabled, cx);
-        }
-        if let (BodyLength::Sized(length), Some(limit)) = (self.request.body(), cx.max_body_bytes())
-            && length > limit
-        {
-            return self.refuse(FailureReason::BodyTooLarge, cx);
-        }
-        self.choose(&route, cx)
+        let max_body_bytes = cx.max_body_bytes_of(&route.cluster.options);
+        let is_too_large = |limit| matches!(self.request.body(), BodyLength::Sized(length) if length > limit);
+        let reason = match max_body_bytes {
+            _ if route.cluster.options.is_disabled => FailureReason::ClusterDisabled,
+            Some(limit) if is_too_large(limit) => FailureReason::BodyTooLarge,
+            _ => return self.choose(route, cx),
+        };
+        cx.common.held_route = Some(route);
+        self.refuse(reason, cx)
     }
 
     /// Chooses a member. A cluster with buckets gives a token first.
-    pub(super) fn choose(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
-        match cx.common.needs_token(route) {
+    pub(super) fn choose(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        match cx.common.needs_token(&route) {
             true => self.choose_with_token(route, cx),
             false => self.choose_member(route, cx),
         }
     }
 
     #[inline(never)]
-    fn choose_with_token(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+    fn choose_with_token(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
         let bucket = classes::bucket_of(&self.request, &route.cluster, &cx.core.settings);
         cx.common.bucket = Some(bucket);
         cx.common.token = route.cluster.try_token(bucket);
         if cx.common.token.is_some() || affinity::named(&self.request, &route.cluster).is_some() {
             return self.choose_member(route, cx);
         }
-        let may_serve = |place: usize| route.allows(place, cx.core.now) && !self.has_tried(route, place);
+        let may_serve = |place: usize| route.allows(place, cx.core.now) && !self.has_tried(&route, place);
         match route.cluster.service(may_serve, cx.core.now) {
             // A request that no member may serve is told so without a wait for a token.
             Service::Unavailable => self.last_resort(route, cx),
-            Service::Role(_) | Service::Full => Queued::start(self, cx),
+            Service::Role(_) | Service::Full => self.wait(route, cx),
         }
     }
 
-    fn choose_member(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
+    fn choose_member(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
         if let Some(place) = affinity::named(&self.request, &route.cluster) {
             return self.choose_named(route, place, cx);
         }
         let now = cx.core.now;
-        let may_serve = |place: usize| route.allows(place, now) && !self.has_tried(route, place);
+        let may_serve = |place: usize| route.allows(place, now) && !self.has_tried(&route, place);
         let (key, wanted) = match *route.cluster.options {
             Options { scheduler: Scheduler::Hash, .. } | Options { sticky_cookie: Some(_), .. } => {
                 let key = affinity::hash(&self.request, &route.cluster.options);
@@ -257,33 +256,47 @@ impl RequestContext {
         };
         let mut view = balance::View { may_serve: &may_serve, now, rng: &mut cx.core.rng, key, wanted };
         match balance::admit(&route.cluster, &mut view) {
-            Admit::Permit(permit) => self.admitted(permit, cx),
-            Admit::Full => Queued::start(self, cx),
+            Admit::Slot(slot) => self.admitted(Permit::of_route(route, slot), cx),
+            Admit::Full => self.wait(route, cx),
             Admit::Unavailable => self.last_resort(route, cx),
+        }
+    }
+
+    fn wait(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        cx.common.held_route = Some(route);
+        Queued::start(self, cx)
+    }
+
+    /// Takes the slot of a member that no other serves in place of, or waits for it.
+    fn take_or_wait(
+        self: Box<Self>,
+        route: Arc<Route>,
+        place: usize,
+        cx: &mut StepContext<'_>,
+    ) -> State {
+        let needs_token = cx.common.needs_token(&route);
+        match if needs_token { None } else { route.cluster.take(place, cx.core.now) } {
+            Some(slot) => self.admitted(Permit::of_route(route, slot), cx),
+            None => self.wait(route, cx),
         }
     }
 
     /// The member at `place` serves, which the client has named, and no other: it is how a change is tried before it is
     /// rolled out.
     #[cold]
-    fn choose_named(mut self: Box<Self>, route: &Arc<Route>, place: Option<usize>, cx: &mut StepContext<'_>) -> State {
-        if let Some(failure) = self.failure {
-            return self.refuse(failure, cx);
-        }
+    fn choose_named(mut self: Box<Self>, route: Arc<Route>, place: Option<usize>, cx: &mut StepContext<'_>) -> State {
         let serves = |place: &usize| {
             let mark = route.marks.get(*place);
             let is_marked = |mark: &Arc<Mark>| mark.is_removed() || mark.is_dead_external(cx.core.now);
             route.cluster.members.get(*place).is_some_and(Member::is_up) && !mark.is_some_and(is_marked)
         };
-        let Some(place) = place.filter(serves) else {
-            return self.refuse(FailureReason::NamedBackendDown, cx);
+        let Some(place) = place.filter(|place| self.failure.is_none() && serves(place)) else {
+            cx.common.held_route = Some(route);
+            let reason = self.failure.unwrap_or(FailureReason::NamedBackendDown);
+            return self.refuse(reason, cx);
         };
         self.named = route.cluster.members.get(place).map(|member| member.backend.id());
-        let needs_token = cx.common.needs_token(route);
-        match if needs_token { None } else { route.cluster.try_take(place, cx.core.now) } {
-            Some(permit) => self.admitted(permit, cx),
-            None => Queued::start(self, cx),
-        }
+        self.take_or_wait(route, place, cx)
     }
 
     fn has_tried(&self, route: &Route, place: usize) -> bool {
@@ -317,12 +330,16 @@ impl RequestContext {
     pub(super) fn admitted(self: Box<Self>, mut permit: Permit, cx: &mut StepContext<'_>) -> State {
         let may_become_tunnel = self.request.offered_protocols().is_some();
         if may_become_tunnel && !permit.reserve_tunnel() {
+            cx.common.held_route = permit.route().cloned().or(cx.common.held_route.take());
             return self.refuse(FailureReason::TunnelLimit, cx);
         }
         if let Some(token) = cx.common.token.take() {
             permit.attach(token);
         }
         cx.common.stats.chose_backend(cx.core.now);
+        if permit.route().is_some() {
+            cx.common.held_route = None;
+        }
         cx.common.permit = Some(permit);
         if !self.tried.is_empty() {
             cx.effect(Effect::Retry { stale: false });
@@ -334,30 +351,27 @@ impl RequestContext {
     /// (Hipache): a mark of this node's own is an old guess, and to act on it when nothing else is left can only help. A
     /// member that others have marked never serves.
     #[cold]
-    fn last_resort(self: Box<Self>, route: &Arc<Route>, cx: &mut StepContext<'_>) -> State {
-        let (now, cluster) = (cx.core.now, &route.cluster);
-        let members = cluster.members.iter().zip(&route.marks).enumerate();
+    fn last_resort(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        let now = cx.core.now;
+        let members = route.cluster.members.iter().zip(&route.marks).enumerate();
         let is_left = |(place, (member, mark)): &(usize, (&Member, &Arc<Mark>))| {
             let is_up = member.is_up() && !mark.is_removed() && !mark.is_dead_external(now);
-            is_up && member.attributes.weight > 0 && !self.has_tried(route, *place)
+            is_up && member.attributes.weight > 0 && !self.has_tried(&route, *place)
         };
         let left =
             members.filter(is_left).min_by_key(|(_, (member, mark))| (member.role() as u8, mark.dead_until(now)));
-        let place = left.map(|(place, _)| place);
-        if let Some(place) = place {
-            let permit = if cx.common.needs_token(route) { None } else { cluster.try_take(place, now) };
-            return match permit {
-                Some(permit) => self.admitted(permit, cx),
-                None => Queued::start(self, cx),
-            };
+        if let Some((place, _)) = left {
+            return self.take_or_wait(route, place, cx);
         }
         // The list was changed while the request was under way: the new one has the backends to try.
         if self.resolves < MAX_RESOLVES && route.is_stale() {
+            cx.common.held_route = Some(route);
             return self.resolve(cx);
         }
-        if cluster.options.queue.enqueue_on_unavailable && self.failure.is_none() {
-            return Queued::start(self, cx);
+        if route.cluster.options.queue.enqueue_on_unavailable && self.failure.is_none() {
+            return self.wait(route, cx);
         }
+        cx.common.held_route = Some(route);
         let reason = self.failure.unwrap_or(FailureReason::NoBackend);
         self.refuse(reason, cx)
     }
@@ -379,7 +393,7 @@ impl RequestContext {
     pub(super) fn try_another(mut self: Box<Self>, failure: FailureReason, cx: &mut StepContext<'_>) -> State {
         self.failure = Some(failure);
         cx.release(false);
-        let (Some(permit), Some(route)) = (&cx.common.permit, cx.common.route.clone()) else {
+        let (Some(permit), Some(route)) = (&cx.common.permit, cx.common.route().cloned()) else {
             return self.refuse(failure, cx);
         };
         self.tried.push(permit.member().backend.id());
@@ -387,7 +401,7 @@ impl RequestContext {
             return self.refuse(failure, cx);
         }
         permit.member().state.history().count(true, cx.core.now);
-        self.choose(&route, cx)
+        self.choose(route, cx)
     }
 
     /// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes

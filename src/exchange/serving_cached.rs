@@ -39,7 +39,7 @@ impl ServingCached {
         let request = &context.request;
         let client_stays = cx.may_keep_alive() && request.keep_alive();
         let disposition = context.disposition(client_stays);
-        let Some(route) = cx.common.route.clone() else { return context.refuse(FailureReason::NoBackend, cx) };
+        let Some(route) = cx.common.route().cloned() else { return context.refuse(FailureReason::NoBackend, cx) };
         let wall = cx.core.wall_time();
         let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
         let reply = cache_lookup::with_view(head.unwrap_or(request.head()), request, &route, |view| {

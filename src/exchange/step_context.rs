@@ -17,8 +17,8 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct CommonState {
     pub(super) stats: RequestStats,
-    /// Where the request's host leads to.
-    pub(super) route: Option<Arc<Route>>,
+    /// Where the request's host leads to, unless the permit holds that: see [`CommonState::route`].
+    pub(super) held_route: Option<Arc<Route>>,
     /// The member that serves the request, or did last.
     pub(super) permit: Option<Permit>,
     /// The request's token, from when it has one until it has a permit, which takes it over. It is one of the route's
@@ -66,8 +66,8 @@ impl StepContext<'_> {
         self.effect(Effect::Connect { fresh });
     }
 
-    /// Gives back the slot of the member, the token, and what there is of a connection to it. Bytes that have not left for it never
-    /// will: the next backend begins with a whole request.
+    /// Gives back the slot of the member, the token, and what there is of a connection to it. Bytes that have not left for
+    /// it never will: the next backend begins with a whole request.
     pub(super) fn release(&mut self, reuse: bool) {
         self.release_connection(reuse);
         if let Some(permit) = &mut self.common.permit {
@@ -125,7 +125,15 @@ impl StepContext<'_> {
 
     /// The greatest size of a request's body; `None` for any.
     pub(super) fn max_body_bytes(&self) -> Option<u64> {
-        match self.common.options().and_then(|options| options.max_body_bytes) {
+        match self.common.options() {
+            Some(options) => self.max_body_bytes_of(options),
+            None => self.core.settings.max_body_bytes,
+        }
+    }
+
+    /// The same for a frontend of these options.
+    pub(super) fn max_body_bytes_of(&self, options: &Options) -> Option<u64> {
+        match options.max_body_bytes {
             Some(limit) => (limit > 0).then_some(limit),
             None => self.core.settings.max_body_bytes,
         }
@@ -157,9 +165,15 @@ impl StepContext<'_> {
 }
 
 impl CommonState {
+    /// Where the request's host leads to, once that is known. A request holds one reference to its route: a second one would
+    /// be one more write to a count that all cores share.
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        self.held_route.as_ref().or_else(|| self.permit.as_ref()?.route())
+    }
+
     /// The options of the frontend, once the route is known.
     pub(super) fn options(&self) -> Option<&Options> {
-        self.route.as_ref().map(|route| &*route.cluster.options)
+        self.route().map(|route| &*route.cluster.options)
     }
 
     /// Whether the request needs a token before it may have a slot.
@@ -169,14 +183,14 @@ impl CommonState {
 
     /// Gives the token back, where the request has one and no permit.
     pub(super) fn give_back_token(&mut self) {
-        if let (Some(token), Some(route)) = (self.token.take(), &self.route) {
+        if let (Some(token), Some(route)) = (self.token.take(), self.route()) {
             route.cluster.give_back_token(token);
         }
     }
 
     /// The name of the request's bucket.
     pub(super) fn bucket_name(&self) -> Option<&str> {
-        self.route.as_ref()?.cluster.bucket_name(self.bucket?)
+        self.route()?.cluster.bucket_name(self.bucket?)
     }
 
     /// How long either side may stop in the middle of a body.
@@ -206,7 +220,7 @@ impl CommonState {
 
     /// The mark of the member that serves the request. `None` for one that has joined the cluster after the route was made.
     pub(super) fn mark(&self) -> Option<&Arc<Mark>> {
-        let (route, permit) = (self.route.as_ref()?, self.permit.as_ref()?);
+        let (route, permit) = (self.route()?, self.permit.as_ref()?);
         match Arc::ptr_eq(&route.cluster, permit.cluster()) {
             true => route.marks.get(permit.place()),
             false => route.mark_of(permit.member().backend.id()),

@@ -1,7 +1,7 @@
 //! Admission: which request gets a slot of a member now, and which one waits.
 //!
-//! A slot is a request in flight at a member. Taking one is an atomic increment bounded by the member's capacity; no lock
-//! is taken while no request waits. Requests that find no room wait in one queue for all cores, oldest first; a slot that
+//! A slot is a request in flight at a member. Taking one is an atomic increment bounded by the member's capacity, or a plain
+//! one of the thread's own where nothing is bounded; no lock is taken while no request waits. Requests that find no room wait in one queue for all cores, oldest first; a slot that
 //! is given back goes to the oldest that can use it. Two rules make that exact:
 //!
 //! * A request looks at the length of the queue before it takes a slot, and waits behind those that wait already.
@@ -15,19 +15,22 @@ mod permit;
 mod queue;
 mod tokens;
 
-pub use permit::Permit;
+pub use permit::{Permit, TakenSlot};
 pub use queue::{Choice, GrantSink, Granted, Joined, Ticket, Waiter};
 pub(super) use tokens::Classes;
 pub use tokens::{HeldToken, TokenRequest};
 
-use super::cluster::{Cluster, Service, capacity_of};
+use super::cluster::{Cluster, Service};
 use super::endpoint::Endpoint;
 use super::history::History;
 use super::member::{Member, MemberState};
-use super::options::Scheduler;
+use super::options::{Options, Scheduler};
+use super::slots::{Counted, Limit, Slots};
+use crate::base::cache_line::CacheLine;
 use crate::base::clock::Moment;
 use crate::shaper::Departure;
 use queue::Queue;
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -36,8 +39,8 @@ use tokens::TokenTree;
 /// The part of a cluster that outlives edits of its list and options: who holds slots, who waits.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Slots held, over all members that have ever been in the list.
-    in_flight: AtomicU32,
+    /// Slots held, over all members that have ever been in the list. The limit is `maxRequests` of the newest options.
+    slots: Slots,
     tunnels: AtomicU32,
     /// The length of the queue, to be read without its lock.
     waiting: AtomicU32,
@@ -46,8 +49,7 @@ pub struct Admission {
     /// Requests refused because the queue was full, or that waited for too long.
     dropped: AtomicU64,
     /// The turn of the scheduler `rr`.
-    turn: AtomicUsize,
-    history: History,
+    turn: CacheLine<AtomicUsize>,
     queue: Mutex<Queue>,
     /// The tokens of the classes of requests, once the cluster has had buckets.
     tree: OnceLock<Arc<TokenTree>>,
@@ -60,35 +62,37 @@ impl Cluster {
     }
 
     /// Takes a slot of the member at `place`, if that and the cluster have one.
-    pub fn try_take(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
-        let permit = self.take_slot(place, now);
-        if permit.is_none() {
+    pub fn take(&self, place: usize, now: Moment) -> Option<TakenSlot> {
+        let slot = self.take_slot(place, now);
+        if slot.is_none() {
             // The attempt may have held the last slot of the cluster for an instant, just when another request looked.
             self.admission.serve_if_waiting();
         }
-        permit
+        slot
     }
 
-    fn take_slot(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
+    /// The same, as a permit.
+    #[cfg(test)]
+    pub fn try_take(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
+        Some(Permit::of_list(Arc::clone(self), self.take(place, now)?))
+    }
+
+    fn take_slot(&self, place: usize, now: Moment) -> Option<TakenSlot> {
         let member = self.members.get(place).filter(|member| member.is_up())?;
-        let in_flight = &self.admission.in_flight;
-        match self.options.max_requests.map(NonZeroU32::get) {
-            None => _ = in_flight.fetch_add(1, Ordering::SeqCst),
-            Some(limit) => {
-                let more = |held| (held < limit).then_some(held + 1);
-                in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        let of_cluster = self.admission.slots.take(u32::MAX)?;
+        match member.take(self.options.slow_start, now) {
+            Some(of_member) => Some(TakenSlot::new(place, of_member, of_cluster)),
+            None => {
+                self.admission.slots.give_back(of_cluster);
+                None
             }
         }
-        if !member.try_take(self.options.slow_start, now) {
-            in_flight.fetch_sub(1, Ordering::SeqCst);
-            return None;
-        }
-        Some(Permit::new(Arc::clone(self), place))
     }
 
     /// Whether the cluster as a whole takes another request (`maxRequests`).
     pub fn has_room(&self) -> bool {
-        self.options.max_requests.is_none_or(|limit| self.admission.in_flight() < limit.get())
+        let slots = &self.admission.slots;
+        slots.limit().is_none_or(|limit| slots.held() < limit.get())
     }
 
     /// A slot for a request that waits.
@@ -99,14 +103,18 @@ impl Cluster {
         let first = turn.checked_rem(self.members.len()).unwrap_or(0);
         let mut places = (first..self.members.len()).chain(0..first);
         if let Choice::Only(_) = choice {
-            return places.filter(|place| fits(*place)).find_map(|place| self.take_slot(place, now));
+            return places.filter(|place| fits(*place)).find_map(|place| self.permit_for(place, now));
         }
         let Service::Role(role) = self.service(fits, now) else { return None };
         let serves = |place: &usize| {
             let member = self.members.get(*place);
             member.is_some_and(|member| member.role() == role && member.attributes.weight > 0) && fits(*place)
         };
-        places.find_map(|place| serves(&place).then(|| self.take_slot(place, now)).flatten())
+        places.find_map(|place| serves(&place).then(|| self.permit_for(place, now)).flatten())
+    }
+
+    fn permit_for(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
+        Some(Permit::of_list(Arc::clone(self), self.take_slot(place, now)?))
     }
 
     /// Joins the queue, or gets a slot that has become free in the meantime. `ticket` is the place that the request has
@@ -137,9 +145,6 @@ impl Cluster {
 
     /// Makes this list the one that waiting requests are served from, and serves them.
     pub(super) fn publish(self: &Arc<Self>, now: Moment) {
-        for member in &self.members {
-            member.state.set_capacity(capacity_of(member));
-        }
         self.admission.lock().cluster = Some(Arc::downgrade(self));
         self.admission.update_root(now);
         self.admission.serve(now);
@@ -147,9 +152,38 @@ impl Cluster {
 }
 
 impl Admission {
+    /// Sets the limits of a new list: those of its members, and that of all together. An endpoint that stands in the list
+    /// twice has the smaller capacity.
+    pub(super) fn set_limits(&self, members: &[Member], options: &Options) {
+        let without = match options.scheduler {
+            Scheduler::LeastLoad | Scheduler::Hash => Limit::None,
+            Scheduler::Random | Scheduler::RoundRobin | Scheduler::Chance => Limit::Apart,
+        };
+        let mut capacities: HashMap<_, Option<NonZeroU32>> = HashMap::new();
+        for member in members {
+            let known = capacities.entry(Arc::as_ptr(&member.state)).or_default();
+            *known = [*known, member.attributes.capacity].into_iter().flatten().min();
+        }
+        for member in members {
+            let capacity = capacities.get(&Arc::as_ptr(&member.state)).copied().flatten();
+            member.state.set_limit(capacity.map_or(without, Limit::Most));
+        }
+        let of_cluster = if options.scheduler == Scheduler::Hash { Limit::None } else { Limit::Apart };
+        self.slots.set_limit(options.max_requests.map_or(of_cluster, Limit::Most));
+    }
+
     /// Requests in flight, over all members.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.slots.held()
+    }
+
+    /// Whether requests of before there was `maxRequests` are still in flight.
+    pub(super) fn has_apart(&self) -> bool {
+        self.slots.has_apart()
+    }
+
+    fn give_back(&self, counted: Counted) {
+        self.slots.give_back(counted);
     }
 
     /// Tunnels, over all members.
@@ -180,7 +214,7 @@ impl Admission {
 
     /// Requests and failures of the last minute.
     pub fn history(&self) -> &History {
-        &self.history
+        self.slots.history()
     }
 
     /// The number of the next turn of the scheduler `rr`.

@@ -2,28 +2,78 @@
 
 use super::Cluster;
 use crate::base::clock::Moment;
-use crate::cluster::Member;
+use crate::cluster::slots::Counted;
+use crate::cluster::{Member, Route};
 use crate::shaper::Token;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// A slot that was taken, to be made a [`Permit`] at once: it is not given back when dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct TakenSlot {
+    place: u32,
+    counted: InFlight,
+}
+
+/// How the member and the cluster have counted a request in flight.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    of_member: Counted,
+    of_cluster: Counted,
+}
+
 /// A slot of a member. It is given back when dropped, and goes to the oldest request that waits. A permit whose slot was
 /// given back early still says which member it was for.
 #[derive(Debug)]
 pub struct Permit {
-    cluster: Arc<Cluster>,
+    list: List,
     place: u32,
-    holds_slot: bool,
+    /// Until the slot is given back.
+    in_flight: Option<InFlight>,
     holds_tunnel: bool,
     /// The request's token, where the cluster has buckets.
     token: Option<Token>,
 }
 
-impl Permit {
-    pub(super) fn new(cluster: Arc<Cluster>, place: usize) -> Self {
+/// The list that a member was chosen from.
+#[derive(Debug)]
+enum List {
+    /// That of the request's own route: so the request holds one reference, and takes no second one.
+    OfRoute(Arc<Route>),
+    /// A newer one.
+    Newer(Arc<Cluster>),
+}
+
+impl TakenSlot {
+    pub(super) fn new(place: usize, of_member: Counted, of_cluster: Counted) -> Self {
         let place = u32::try_from(place).unwrap_or(u32::MAX);
-        Self { cluster, place, holds_slot: true, holds_tunnel: false, token: None }
+        Self { place, counted: InFlight { of_member, of_cluster } }
+    }
+}
+
+impl Permit {
+    /// The permit for a slot of this route's cluster.
+    pub fn of_route(route: Arc<Route>, slot: TakenSlot) -> Self {
+        Self::new(List::OfRoute(route), slot)
+    }
+
+    /// The permit for a slot of this list.
+    pub(super) fn of_list(cluster: Arc<Cluster>, slot: TakenSlot) -> Self {
+        Self::new(List::Newer(cluster), slot)
+    }
+
+    fn new(list: List, TakenSlot { place, counted }: TakenSlot) -> Self {
+        Self { list, place, in_flight: Some(counted), holds_tunnel: false, token: None }
+    }
+
+    /// The route that the request has the member from, where it was not granted while the request waited.
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        match &self.list {
+            List::OfRoute(route) => Some(route),
+            List::Newer(_) => None,
+        }
     }
 
     /// Takes over the token of the request, which is given back together with the slot.
@@ -34,7 +84,10 @@ impl Permit {
 
     /// The list that the member was chosen from.
     pub fn cluster(&self) -> &Arc<Cluster> {
-        &self.cluster
+        match &self.list {
+            List::OfRoute(route) => &route.cluster,
+            List::Newer(cluster) => cluster,
+        }
     }
 
     /// The member's place in the list of [`Permit::cluster`].
@@ -45,14 +98,14 @@ impl Permit {
     /// The member.
     #[expect(clippy::indexing_slicing, reason = "a permit is made for a member of its own list")]
     pub fn member(&self) -> &Member {
-        &self.cluster.members[self.place()]
+        &self.cluster().members[self.place()]
     }
 
     /// Takes one of the cluster's tunnels (`maxTunnels`) besides, for a request that may become one. Returns whether there
     /// was one. It is given back with the permit.
     pub fn reserve_tunnel(&mut self) -> bool {
-        let limit = self.cluster.options.max_tunnels.map_or(u32::MAX, NonZeroU32::get);
-        let tunnels = &self.cluster.admission.tunnels;
+        let limit = self.cluster().options.max_tunnels.map_or(u32::MAX, NonZeroU32::get);
+        let tunnels = &self.cluster().admission.tunnels;
         let more = |held: u32| (held < limit).then_some(held + 1);
         self.holds_tunnel =
             self.holds_tunnel || tunnels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
@@ -67,10 +120,10 @@ impl Permit {
 
     fn end(&mut self, keeps_tunnel: bool, now: Option<Moment>) {
         if !keeps_tunnel && std::mem::take(&mut self.holds_tunnel) {
-            self.cluster.admission.tunnels.fetch_sub(1, Ordering::Relaxed);
+            self.cluster().admission.tunnels.fetch_sub(1, Ordering::Relaxed);
         }
         if self.free_slot() {
-            self.cluster.admission.serve_if_waiting();
+            self.cluster().admission.serve_if_waiting();
         }
         // Behind the slot: the request that gets the token finds it.
         if self.token.is_some() {
@@ -80,7 +133,7 @@ impl Permit {
 
     #[inline(never)]
     fn free_token(&mut self, now: Option<Moment>) {
-        if let (Some(token), Some(tree)) = (self.token.take(), self.cluster.admission.tree.get()) {
+        if let (Some(token), Some(tree)) = (self.token.take(), self.cluster().admission.tree.get()) {
             tree.give_back(token, now);
         }
     }
@@ -93,14 +146,11 @@ impl Permit {
 
     /// Frees the slot. Returns whether there was one.
     fn free_slot(&mut self) -> bool {
-        if !std::mem::take(&mut self.holds_slot) {
-            return false;
+        let Some(InFlight { of_member, of_cluster }) = self.in_flight.take() else { return false };
+        if let Some(member) = self.cluster().members.get(self.place()) {
+            member.state.give_back(of_member);
         }
-        if let Some(member) = self.cluster.members.get(self.place()) {
-            member.state.give_back();
-        }
-        let before = self.cluster.admission.in_flight.fetch_sub(1, Ordering::SeqCst);
-        debug_assert!(before > 0, "a slot was given back twice");
+        self.cluster().admission.give_back(of_cluster);
         true
     }
 }

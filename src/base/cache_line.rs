@@ -1,0 +1,17 @@
+//! A value on cache lines of its own.
+
+use std::ops::Deref;
+
+/// A value that shares no cache line with another one: a core that writes it takes no line away from cores that read its
+/// neighbours.
+#[repr(align(64))]
+#[derive(Debug, Default)]
+pub struct CacheLine<T>(pub T);
+
+impl<T> Deref for CacheLine<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
