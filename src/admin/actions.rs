@@ -151,6 +151,8 @@ fn marks_of<'a>(routes: &'a [Arc<Route>], member: &'a Member) -> impl Iterator<I
 fn mark_dead(cluster: &Cluster, member: &Member, (what, until): (&str, Moment), service: &Service) -> Response {
     let routes = routes_of(cluster, service);
     let hosts = marks_of(&routes, member).map(|(_, mark)| mark.mark_dead_by_operator(until)).count();
+    // Requests that wait may have nothing to wait for now.
+    cluster.serve(service.clock.now());
     match hosts {
         0 => Response::problem(
             409,

@@ -16,7 +16,7 @@ pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Opti
     if count >= MANY {
         for _ in 0..DRAWS {
             let pair = [rng.usize(..count), rng.usize(..count)];
-            let better = pair.into_iter().filter(|place| candidates.is_eligible(*place));
+            let better = pair.into_iter().filter(|place| candidates.is_open(*place));
             if let Some(place) = better.min_by_key(|place| load(candidates, *place)) {
                 return Some(place);
             }
@@ -24,7 +24,7 @@ pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Opti
     }
     // Where loads are equal, the walk's start decides: an idle cluster serves from all members in turn.
     let start = if candidates.cluster.has_capacities() { 0 } else { rng.usize(..count.max(1)) };
-    let places = (start..count).chain(0..start).filter(|place| candidates.is_eligible(*place));
+    let places = (start..count).chain(0..start).filter(|place| candidates.is_open(*place));
     places.min_by_key(|place| load(candidates, *place))
 }
 

@@ -3,29 +3,16 @@
 
 mod chance;
 mod hash;
+mod last_resort;
 mod least_load;
 mod random;
 mod round_robin;
 
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Role, Scheduler, Service, TakenSlot};
+use crate::cluster::{Cluster, Demand, Scheduler, Service, TakenSlot, Turn, View};
 
 /// How often a slot is lost to another core before the request joins the queue.
 const MAX_RACES: usize = 8;
-
-/// What a scheduler knows of a request.
-pub struct View<'a> {
-    /// Leaves members out that the request has tried, or that its host marks dead.
-    pub may_serve: &'a dyn Fn(usize) -> bool,
-    /// The present moment.
-    pub now: Moment,
-    /// The random numbers of the core.
-    pub rng: &'a mut fastrand::Rng,
-    /// The hash of the request's key, where the scheduler is [`Scheduler::Hash`].
-    pub key: u64,
-    /// The member of the request's session: it serves if it has room and its role's turn.
-    pub wanted: Option<usize>,
-}
 
 /// The outcome of [`admit`].
 #[derive(Debug)]
@@ -42,14 +29,12 @@ pub enum Admit {
 pub fn admit(cluster: &Cluster, view: &mut View<'_>) -> Admit {
     let is_queueing = cluster.is_queueing();
     for _ in 0..MAX_RACES {
-        let role = match cluster.service(view.may_serve, view.now) {
+        let turn = match cluster.service(&view.demand, view.now) {
             Service::Unavailable => return Admit::Unavailable,
-            Service::Role(role) if !is_queueing && cluster.has_room() => role,
-            Service::Role(_) | Service::Full => return Admit::Full,
+            Service::Open(turn) if !is_queueing && cluster.has_room() => turn,
+            Service::Open(_) | Service::Full => return Admit::Full,
         };
-        let candidates = Candidates { cluster, role, may_serve: view.may_serve, now: view.now };
-        let wanted = view.wanted.take().filter(|place| candidates.is_eligible(*place));
-        let Some(place) = wanted.or_else(|| candidates.pick(view)) else { continue };
+        let Some(place) = pick(cluster, turn, view) else { continue };
         if let Some(slot) = cluster.take(place, view.now) {
             return Admit::Slot(slot);
         }
@@ -57,54 +42,62 @@ pub fn admit(cluster: &Cluster, view: &mut View<'_>) -> Admit {
     Admit::Full
 }
 
-/// The members of one role that may serve a request now.
+/// The member that is to serve the request in this turn: that of its session, or the scheduler's choice.
+pub fn pick(cluster: &Cluster, turn: Turn, view: &mut View<'_>) -> Option<usize> {
+    let candidates = Candidates { cluster, turn, demand: view.demand, now: view.now };
+    if let Some(place) = view.session.and_then(|identity| candidates.of_session(identity)) {
+        return Some(place);
+    }
+    match cluster.options.scheduler {
+        // It may have no weight, and there is nothing to choose.
+        _ if view.demand.named.is_some() => candidates.open().next(),
+        _ if turn == Turn::LastResort => last_resort::pick(&candidates),
+        Scheduler::Random => random::pick(&candidates, view.rng),
+        Scheduler::RoundRobin => round_robin::pick(&candidates, view.rng),
+        Scheduler::Chance => chance::pick(&candidates),
+        Scheduler::LeastLoad => least_load::pick(&candidates, view.rng),
+        Scheduler::Hash => hash::pick(&candidates, view.key),
+    }
+}
+
+/// The members that are open to a request now.
 struct Candidates<'a> {
     cluster: &'a Cluster,
-    role: Role,
-    may_serve: &'a dyn Fn(usize) -> bool,
+    turn: Turn,
+    demand: Demand<'a>,
     now: Moment,
 }
 
 impl Candidates<'_> {
-    fn pick(&self, view: &mut View<'_>) -> Option<usize> {
-        match self.cluster.options.scheduler {
-            Scheduler::Random => random::pick(self, view.rng),
-            Scheduler::RoundRobin => round_robin::pick(self, view.rng),
-            Scheduler::Chance => chance::pick(self),
-            Scheduler::LeastLoad => least_load::pick(self, view.rng),
-            Scheduler::Hash => hash::pick(self, view.key),
-        }
-    }
-
     /// Whether the member at `place` may serve and has room.
-    fn is_eligible(&self, place: usize) -> bool {
-        self.cluster.members.get(place).is_some_and(|member| {
-            member.role() == self.role
-                && member.attributes.weight > 0
-                && member.is_up()
-                && (self.may_serve)(place)
-                && member.has_room(self.cluster.options.slow_start, self.now)
-        })
+    fn is_open(&self, place: usize) -> bool {
+        self.cluster.is_open(place, &self.demand, self.turn, self.now)
     }
 
-    fn eligible(&self) -> impl Iterator<Item = usize> {
-        (0..self.cluster.members.len()).filter(|place| self.is_eligible(*place))
+    fn open(&self) -> impl Iterator<Item = usize> {
+        (0..self.len()).filter(|place| self.is_open(*place))
+    }
+
+    fn of_session(&self, identity: u64) -> Option<usize> {
+        let place = self.cluster.members.iter().position(|member| member.identity() == identity)?;
+        self.is_open(place).then_some(place)
     }
 
     fn len(&self) -> usize {
         self.cluster.members.len()
     }
 
-    /// The share of a member now: its weight, less what slow start takes from it.
-    fn share(&self, place: usize) -> u64 {
-        let member = &self.cluster.members[place];
-        u64::from(member.attributes.weight) * u64::from(member.ramp(self.cluster.options.slow_start, self.now))
+    fn ramp(&self, place: usize) -> u32 {
+        self.cluster.members[place].ramp(self.cluster.options.slow_start, self.now)
     }
 
-    /// Whether slow start lets the member have this turn.
-    fn passes_ramp(&self, place: usize, rng: &mut fastrand::Rng) -> bool {
-        let ramp = self.cluster.members[place].ramp(self.cluster.options.slow_start, self.now);
-        ramp >= 1024 || rng.u32(..1024) < ramp
+    fn weight(&self, place: usize) -> u64 {
+        self.cluster.members[place].attributes.weight.into()
+    }
+
+    /// The share of a member now: its weight, less what slow start takes from it.
+    fn share(&self, place: usize) -> u64 {
+        self.weight(place) * u64::from(self.ramp(place))
     }
 
     fn in_flight(&self, place: usize) -> u64 {

@@ -11,7 +11,7 @@ pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Opti
     let whole = u64::from(candidates.cluster.max_weight()) * 1024;
     for _ in 0..PROBES {
         let place = rng.usize(..candidates.len().max(1));
-        if candidates.is_eligible(place) {
+        if candidates.is_open(place) {
             let share = candidates.share(place);
             if share >= whole || rng.u64(..whole) < share {
                 return Some(place);
@@ -22,12 +22,12 @@ pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Opti
 }
 
 fn walk(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Option<usize> {
-    let total: u64 = candidates.eligible().map(|place| candidates.share(place)).sum();
+    let total: u64 = candidates.open().map(|place| candidates.share(place)).sum();
     if total == 0 {
         return None;
     }
     let mut left = rng.u64(..total);
-    candidates.eligible().find(|place| {
+    candidates.open().find(|place| {
         let share = candidates.share(*place);
         let is_it = left < share;
         left = left.saturating_sub(share);

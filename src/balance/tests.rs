@@ -1,6 +1,7 @@
 use super::*;
 use crate::cluster::{
-    Backend, BackendId, BackendUrl, Choice, ClusterSpec, GrantSink, Granted, Joined, Options, Permit, Route, Ticket, Waiter, key_of,
+    Backend, BackendId, BackendUrl, ClusterSpec, GrantSink, Granted, Joined, Notice, Options, Permit, Route, Ticket,
+    Waiter, key_of,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +23,31 @@ struct Client {
     rng: fastrand::Rng,
     now: Moment,
     key: u64,
-    wanted: Option<usize>,
+    /// The place of the member of its session.
+    session: Option<usize>,
 }
 
 impl Client {
     fn new() -> Self {
-        Self { rng: fastrand::Rng::with_seed(7), now: Moment::ZERO, key: 0, wanted: None }
+        Self { rng: fastrand::Rng::with_seed(7), now: Moment::ZERO, key: 0, session: None }
     }
 
-    fn ask_but(&mut self, cluster: &Arc<Cluster>, may_serve: &dyn Fn(usize) -> bool) -> Admit {
-        let Self { rng, now, key, wanted } = self;
-        admit(cluster, &mut View { may_serve, now: *now, rng, key: *key, wanted: *wanted })
+    /// Asks for a slot of a member for which `may_serve` holds; the others have failed the request.
+    fn ask_but(&mut self, cluster: &Arc<Cluster>, may_serve: &dyn Fn(usize) -> bool) -> Result<Permit, Admit> {
+        let Self { rng, now, key, session } = self;
+        let route = Arc::new(Route::new("a", Arc::clone(cluster)));
+        let failed = cluster.members.iter().enumerate().filter(|(place, _)| !may_serve(*place));
+        let tried: Vec<_> = failed.map(|(_, member)| member.backend.id()).collect();
+        let demand = Demand { route: &route, tried: &tried, named: None };
+        let session = session.map(|place| cluster.members[place].identity());
+        match admit(cluster, &mut View { demand, now: *now, rng, key: *key, session }) {
+            Admit::Slot(slot) => Ok(Permit::of_route(Arc::clone(&route), slot)),
+            other => Err(other),
+        }
     }
 
     fn ask(&mut self, cluster: &Arc<Cluster>) -> Permit {
-        match self.ask_but(cluster, &|_| true) {
-            Admit::Slot(slot) => Permit::of_route(Arc::new(Route::new("a", Arc::clone(cluster))), slot),
-            other => panic!("{other:?}"),
-        }
+        self.ask_but(cluster, &|_| true).expect("a slot")
     }
 
     /// How many of `count` requests, one after the other, each member gets.
@@ -69,13 +77,7 @@ fn random_is_even_where_many_are_left_out() {
     let mut client = Client::new();
     let mut shares = [0; 12];
     for _ in 0..30_000 {
-        match client.ask_but(&cluster, &|place| place % 4 == 1) {
-            Admit::Slot(slot) => {
-                let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
-                shares[Permit::of_route(route, slot).place()] += 1;
-            }
-            other => panic!("{other:?}"),
-        }
+        shares[client.ask_but(&cluster, &|place| place % 4 == 1).expect("a slot").place()] += 1;
     }
     for (place, share) in shares.into_iter().enumerate() {
         assert!(if place % 4 == 1 { is_near(share, 10_000) } else { share == 0 }, "{shares:?}");
@@ -125,11 +127,11 @@ fn hash_keeps_a_key_at_its_member_and_bounds_the_load() {
 #[test]
 fn a_session_stays_while_its_member_has_room() {
     let cluster = cluster(&["", "capacity=1", "role=backup"], &[]);
-    let mut client = Client { wanted: Some(1), ..Client::new() };
+    let mut client = Client { session: Some(1), ..Client::new() };
     let held = client.ask(&cluster);
     assert_eq!(held.place(), 1);
     assert_eq!(client.ask(&cluster).place(), 0);
-    client.wanted = Some(2);
+    client.session = Some(2);
     assert_eq!(client.ask(&cluster).place(), 0, "a backup does not serve while others are up");
 }
 
@@ -142,13 +144,12 @@ fn slow_start_raises_share_and_capacity() {
         cluster.members[place].state.set_down(false, client.now);
     }
     client.now = client.now + Duration::from_secs(4);
-    assert!(cluster.is_ramping(client.now));
     let shares = client.shares(&cluster, 60_000);
     assert!(is_near(shares[0], 40_000) && is_near(shares[1], 10_000), "{shares:?}");
     let slots: Vec<_> = (0..64).filter_map(|_| cluster.try_take(2, client.now)).collect();
     assert_eq!(slots.len(), 16);
     client.now = client.now + Duration::from_secs(12);
-    assert!(!cluster.is_ramping(client.now) && cluster.try_take(2, client.now).is_some());
+    assert!(cluster.try_take(2, client.now).is_some());
 }
 
 #[test]
@@ -159,15 +160,105 @@ fn a_newcomer_does_not_overtake_but_learns_that_nothing_is_up() {
         fn grant(&self, _: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
             Err(granted)
         }
+
+        fn notify(&self, _: u64, _: Ticket, _: Notice) {}
     }
     let cluster = cluster(&["capacity=1", ""], &[]);
     let mut client = Client::new();
     let held = cluster.try_take(0, Moment::ZERO).expect("room");
-    let waiter =
-        Waiter { sink: Arc::new(Nowhere), exchange: 1, choice: Choice::Only(BackendId::new(1)), has_token: false };
-    assert!(matches!(cluster.join(waiter, None, Moment::ZERO), Joined::Waiting(_)));
-    assert!(matches!(client.ask_but(&cluster, &|_| true), Admit::Full));
-    assert!(matches!(client.ask_but(&cluster, &|_| false), Admit::Unavailable));
+    let waiter = Waiter {
+        sink: Arc::new(Nowhere),
+        exchange: 1,
+        route: Arc::new(Route::new("a", Arc::clone(&cluster))),
+        tried: [].into(),
+        named: Some(BackendId::new(1)),
+        pick,
+        key: 0,
+        session: None,
+        has_token: false,
+    };
+    assert!(matches!(cluster.join(waiter, None, Moment::ZERO), Joined::Waiting { .. }));
+    assert!(matches!(client.ask_but(&cluster, &|_| true), Err(Admit::Full)));
+    assert!(matches!(client.ask_but(&cluster, &|_| false), Err(Admit::Unavailable)));
     drop(held);
     client.ask(&cluster);
+}
+
+#[test]
+fn members_that_have_all_just_started_take_even_turns_and_one_that_has_takes_its_share() {
+    let cluster = cluster(&["", "", ""], &[("scheduler", "rr"), ("slowStart", "16s")]);
+    let mut client = Client { now: Moment::ZERO + Duration::from_secs(100), ..Client::new() };
+    let restart = |places: &[usize], now: Moment| {
+        for place in places {
+            cluster.members[*place].state.set_down(true, now);
+            cluster.members[*place].state.set_down(false, now);
+        }
+    };
+    restart(&[0, 1, 2], client.now);
+    let shares = client.shares(&cluster, 3_000);
+    assert!(shares.iter().all(|share| is_near(*share, 1_000)), "{shares:?}");
+    client.now = client.now + Duration::from_secs(60);
+    restart(&[1], client.now);
+    client.now = client.now + Duration::from_secs(4);
+    let shares = client.shares(&cluster, 18_000);
+    assert!(is_near(shares[0], 8_000) && shares[1].abs_diff(2_000) < 300 && is_near(shares[2], 8_000), "{shares:?}");
+}
+
+#[test]
+fn the_turns_of_a_member_that_is_out_are_spread() {
+    let cluster = cluster(&[""; 4], &[("scheduler", "rr")]);
+    cluster.members[1].state.set_down(true, Moment::ZERO);
+    assert_eq!(Client::new().shares(&cluster, 300), [100, 0, 100, 100]);
+    // Where nearly all are out, the others are found by their share.
+    let attributes: Vec<_> = (0..200).map(|place| if place % 100 == 7 { "weight=2" } else { "" }).collect();
+    let large = self::cluster(&attributes, &[("scheduler", "rr")]);
+    let outside = (0..200).filter(|place| ![7, 50, 107].contains(place));
+    outside.for_each(|place| large.members[place].state.set_down(true, Moment::ZERO));
+    let shares = Client::new().shares(&large, 5_000);
+    let found = [7, 50, 107].map(|place| shares[place]);
+    assert!(found[0].abs_diff(2_000) < 200 && found[1].abs_diff(1_000) < 200, "{found:?}");
+}
+
+#[test]
+fn hash_bounds_the_load_of_those_that_are_open() {
+    let attributes: Vec<_> = (0..200).map(|_| "weight=16").collect();
+    let cluster = cluster(&attributes, &[("scheduler", "hash")]);
+    (0..196).for_each(|place| cluster.members[place].state.set_down(true, Moment::ZERO));
+    let mut client = Client::new();
+    client.key = key_of(b"one hot key");
+    let hot: Vec<_> = (0..4_000).map(|_| client.ask(&cluster)).collect();
+    let most = cluster.members.iter().map(|member| member.state.in_flight()).max().expect("some");
+    assert!((1_000..=1_300).contains(&most), "of 4000 requests at 4 members, {most} are at one");
+    drop(hot);
+}
+
+#[test]
+fn a_member_that_is_named_serves_whatever_its_weight_and_the_scheduler() {
+    for scheduler in ["random", "rr", "chance", "leastLoad", "hash"] {
+        let cluster = cluster(&["", "weight=0"], &[("scheduler", scheduler)]);
+        let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
+        let mut rng = fastrand::Rng::with_seed(7);
+        let demand = Demand { route: &route, tried: &[], named: Some(cluster.members[1].backend.id()) };
+        let mut view = View { demand, now: Moment::ZERO, rng: &mut rng, key: 0, session: None };
+        let Admit::Slot(slot) = admit(&cluster, &mut view) else { panic!("{scheduler}") };
+        assert_eq!(Permit::of_route(Arc::clone(&route), slot).place(), 1, "{scheduler}");
+    }
+}
+
+#[test]
+fn the_last_resort_begins_with_the_mark_that_ends_first() {
+    let cluster = cluster(&["capacity=1"; 3], &[]);
+    let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
+    for (mark, seconds) in route.marks.iter().zip([9, 3, 6]) {
+        mark.mark_dead(Moment::ZERO + Duration::from_secs(seconds));
+    }
+    let mut rng = fastrand::Rng::with_seed(7);
+    let demand = Demand { route: &route, tried: &[], named: None };
+    let mut take =
+        || match admit(&cluster, &mut View { demand, now: Moment::ZERO, rng: &mut rng, key: 0, session: None }) {
+            Admit::Slot(slot) => Some(Permit::of_route(Arc::clone(&route), slot)),
+            _ => None,
+        };
+    let held: Vec<_> = std::iter::from_fn(&mut take).collect();
+    assert_eq!(held.iter().map(Permit::place).collect::<Vec<_>>(), [1, 2, 0]);
 }

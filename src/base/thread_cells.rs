@@ -138,7 +138,8 @@ mod tests {
     fn cells_of_threads_share_no_line() {
         let cells = ThreadCells::<AtomicU64>::default();
         count(&cells);
-        let places: Vec<_> = cells.own.get().into_iter().flatten().map(|cell| std::ptr::from_ref(cell).addr()).collect();
+        let places: Vec<_> =
+            cells.own.get().into_iter().flatten().map(|cell| std::ptr::from_ref(cell).addr()).collect();
         assert!(places.windows(2).all(|pair| pair[0] / 64 != pair[1] / 64), "{places:?}");
     }
 }

@@ -1,13 +1,13 @@
 //! A cluster: the members that serve one frontend, how one is chosen, and who holds slots.
 
 use super::admission::{Admission, Classes};
-use super::attributes::Role;
 use super::member::Member;
 use super::options::{Options, Scheduler};
 use super::ring::Ring;
 use super::rotation::Rotation;
 use crate::base::clock::Moment;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A cluster at one moment: an edit makes a new one around the same [`Admission`].
 ///
@@ -31,6 +31,9 @@ pub struct Cluster {
     tables: Tables,
 }
 
+/// How long room is looked for anew while requests of before there was a limit are in flight.
+const APART_STEP: Duration = Duration::from_secs(1);
+
 /// Tables of the schedulers, made once for each list.
 #[derive(Debug, Default)]
 struct Tables {
@@ -39,17 +42,6 @@ struct Tables {
     max_weight: u32,
     total_weight: u64,
     has_capacities: bool,
-}
-
-/// The members that may serve a request now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// Those of this role; at least one has room.
-    Role(Role),
-    /// Some member is up, and none has room.
-    Full,
-    /// None is up.
-    Unavailable,
 }
 
 impl Cluster {
@@ -70,35 +62,19 @@ impl Cluster {
         Self { key, id, members, options, admission, classes, buckets_problem, tables }
     }
 
-    /// The members that serve at `now`. `may_serve` leaves out those that the request has tried or that its host marks
-    /// dead. Source: x0d 0.5: standby helps in an overload, backup in an outage; a full cluster never spills to backup.
-    pub fn service(&self, may_serve: impl Fn(usize) -> bool, now: Moment) -> Service {
-        let mut is_any_up = false;
-        for role in Role::ALL {
-            if role == Role::Backup && is_any_up {
-                break;
-            }
-            let mut members = self.members.iter().enumerate().filter(|(_, member)| member.role() == role);
-            let has_room = members.any(|(place, member)| {
-                let is_up = member.is_up() && member.attributes.weight > 0 && may_serve(place);
-                is_any_up |= is_up;
-                is_up && member.has_room(self.options.slow_start, now)
-            });
-            if has_room {
-                return Service::Role(role);
-            }
-        }
-        if is_any_up { Service::Full } else { Service::Unavailable }
+    /// Until when room may appear by the passing of time alone: a member with a capacity is in its slow start, or requests
+    /// of before there was a capacity are still in flight.
+    pub(super) fn ramps_until(&self, now: Moment) -> Moment {
+        let is_left = self.admission.has_apart() || self.members.iter().any(|member| member.state.has_apart());
+        let left_until = if is_left { now + APART_STEP } else { Moment::ZERO };
+        let limited = self.members.iter().filter(|_| self.tables.has_capacities);
+        let ends = limited.map(|member| member.ramps_until(self.options.slow_start));
+        ends.max().unwrap_or(Moment::ZERO).max(left_until)
     }
 
-    /// Whether room may appear by the passing of time alone: a member with a capacity is in its slow start, or requests of
-    /// before there was a capacity are still in flight.
-    pub fn is_ramping(&self, now: Moment) -> bool {
-        let is_ramping = |member: &Member| {
-            let rises = member.is_up() && member.ramp(self.options.slow_start, now) < 1024;
-            rises || member.state.has_apart()
-        };
-        self.admission.has_apart() || (self.tables.has_capacities && self.members.iter().any(is_ramping))
+    /// Whether any member has room, for whichever request.
+    pub(super) fn has_room_anywhere(&self, now: Moment) -> bool {
+        self.members.iter().any(|member| member.is_up() && member.has_room(self.options.slow_start, now))
     }
 
     /// Gives free slots to waiting requests, oldest first, and computes the number of tokens anew where there are buckets.

@@ -96,7 +96,8 @@ impl History {
 
     /// Requests that ended so far, and those of them that failed.
     pub fn totals(&self) -> (u64, u64) {
-        let sum = |count: fn(&Counts) -> &AtomicU64| self.own.iter().map(|cell| count(cell).load(Ordering::Relaxed)).sum();
+        let sum =
+            |count: fn(&Counts) -> &AtomicU64| self.own.iter().map(|cell| count(cell).load(Ordering::Relaxed)).sum();
         (sum(|cell| &cell.requests), sum(|cell| &cell.failures))
     }
 

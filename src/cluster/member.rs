@@ -159,6 +159,13 @@ impl Member {
         u32::try_from(share).unwrap_or(FULL).clamp(FULL / 16, FULL)
     }
 
+    /// The end of its slow start; [`Moment::ZERO`] where there was none.
+    pub(super) fn ramps_until(&self, default_slow_start: Duration) -> Moment {
+        let since = self.state.up_since();
+        let slow_start = self.attributes.slow_start.unwrap_or(default_slow_start);
+        if since == Moment::ZERO || !self.is_up() { Moment::ZERO } else { since + slow_start }
+    }
+
     /// The requests that it may have in flight at `now`; `u32::MAX` for any.
     pub fn usable_capacity(&self, default_slow_start: Duration, now: Moment) -> u32 {
         let Some(capacity) = self.state.capacity() else { return u32::MAX };

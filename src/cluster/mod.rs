@@ -9,6 +9,7 @@ mod backend;
 mod backend_url;
 #[expect(clippy::module_inception, reason = "the room is called after its main type")]
 mod cluster;
+mod demand;
 mod edit;
 mod endpoint;
 mod history;
@@ -20,12 +21,14 @@ mod route;
 mod slots;
 
 pub use admission::{
-    Admission, Choice, GrantSink, Granted, HeldToken, Joined, Permit, TakenSlot, Ticket, TokenRequest, Waiter,
+    Admission, GrantSink, Granted, HeldToken, Joined, Notice, Permit, Pick, TakenSlot, Ticket, TokenRequest, View,
+    Waiter,
 };
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
 pub use backend::{Addresses, Backend, BackendId};
 pub use backend_url::{BackendUrl, BackendUrlError};
-pub use cluster::{Cluster, Service};
+pub use cluster::Cluster;
+pub use demand::{Demand, Obstacle, Service, Turn};
 pub use edit::ClusterSpec;
 pub use endpoint::Endpoint;
 pub use history::{History, SECONDS, Second};

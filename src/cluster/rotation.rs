@@ -38,11 +38,6 @@ impl Rotation {
         self.turns.len()
     }
 
-    /// Whether there are none: no member has a weight.
-    pub fn is_empty(&self) -> bool {
-        self.turns.is_empty()
-    }
-
     /// The place of the member whose turn it is; turns go round.
     pub fn turn(&self, number: usize) -> Option<usize> {
         let turn = number.checked_rem(self.turns.len())?;

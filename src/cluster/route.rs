@@ -176,14 +176,15 @@ impl Route {
             || (!self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed()))
     }
 
+    /// The same, looked for first at the place that the backend has in another list of the cluster.
+    pub(super) fn mark_near(&self, place: usize, backend: BackendId) -> Option<&Arc<Mark>> {
+        let there = self.marks.get(place).filter(|mark| mark.backend.id() == backend);
+        there.or_else(|| self.mark_of(backend))
+    }
+
     /// The mark of a backend. `None` for one that has joined the cluster after this route was made.
     pub fn mark_of(&self, backend: BackendId) -> Option<&Arc<Mark>> {
         self.marks.iter().find(|mark| mark.backend.id() == backend)
-    }
-
-    /// Whether the host lets the member at `place` of the cluster serve: no mark is against it.
-    pub fn allows(&self, place: usize, now: Moment) -> bool {
-        self.marks.get(place).is_none_or(|mark| !mark.is_removed() && mark.ends_at(now).is_none())
     }
 }
 

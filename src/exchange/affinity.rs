@@ -1,10 +1,11 @@
 //! Which member a request belongs to: by a hashed part of it, by a session cookie, or because the client names one.
 
 use super::request::Request;
+use super::request_context::RequestContext;
 use super::step_context::CommonState;
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
-use crate::cluster::{Cluster, HashKey, Member, Options, Route, Scheduler, key_of};
+use crate::cluster::{Cluster, HashKey, Member, Options, Scheduler, key_of};
 use crate::wire::cookies;
 use arrayvec::ArrayString;
 use std::fmt::Write;
@@ -48,11 +49,10 @@ fn first_segment(target: &[u8]) -> &[u8] {
     path.split(|byte| *byte == b'/').nth(1).unwrap_or_default()
 }
 
-/// The place of the member that the session of a request is at. `None` without a session, and where the member is gone.
-pub(super) fn session(request: &Request, cluster: &Cluster) -> Option<usize> {
-    let value = request.cookie(cluster.options.sticky_cookie.as_deref()?)?;
-    let identity = u64::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()?;
-    cluster.members.iter().position(|member| member.identity() == identity)
+/// The identity of the member that the session of a request is at. `None` without a session.
+pub(super) fn session(request: &Request, options: &Options) -> Option<u64> {
+    let value = request.cookie(options.sticky_cookie.as_deref()?)?;
+    u64::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()
 }
 
 /// The member that a client in a trusted network names: nothing where none is named, and no place where there is no such
@@ -81,19 +81,30 @@ pub(super) struct SessionCookie<'a> {
 }
 
 /// The session cookie of a response. None where the client is at the right member already, and where its own is only
-/// full: it goes back there.
-pub(super) fn session_cookie<'a>(request: &Request, common: &'a CommonState, now: Moment) -> Option<SessionCookie<'a>> {
+/// full: it goes back there. None either where the client names its backend: that is no session.
+pub(super) fn session_cookie<'a>(
+    context: &RequestContext,
+    common: &'a CommonState,
+    now: Moment,
+) -> Option<SessionCookie<'a>> {
     let (route, permit) = (common.route()?, common.permit.as_ref()?);
     let name = route.cluster.options.sticky_cookie.as_deref()?;
-    let own = session(request, &route.cluster);
-    if own.is_some_and(|place| serves(route, place, now)) {
+    let (request, demand) = (&context.request, context.demand(route));
+    if demand.named.is_some() {
+        return None;
+    }
+    let cluster = permit.cluster();
+    let is_own = |identity| cluster.members.iter().position(|member| member.identity() == identity);
+    let own = session(request, &cluster.options).and_then(is_own);
+    // Its own may be full. Where it has no turn, the session moves to the member that has one.
+    let has_turn = |place: usize| {
+        let role = cluster.members.get(place).map(Member::role);
+        role.is_some_and(|role| role as u8 <= permit.member().role() as u8)
+    };
+    if own.is_some_and(|place| has_turn(place) && demand.obstacle(cluster, place, now).is_none()) {
         return None;
     }
     Some(SessionCookie { name, identity: permit.member().identity(), is_secure: request.is_secure() })
-}
-
-fn serves(route: &Route, place: usize, now: Moment) -> bool {
-    route.allows(place, now) && route.cluster.members.get(place).is_some_and(Member::is_up)
 }
 
 impl SessionCookie<'_> {

@@ -2,7 +2,6 @@
 
 use super::forwarding_response::ForwardingResponse;
 use super::output_queue::ByteSink;
-use super::request::Request;
 use super::request_context::RequestContext;
 use super::tunnel::Tunnel;
 use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, caching, classes, local_reply};
@@ -195,7 +194,7 @@ impl AwaitingResponse {
         if !is_response {
             return self.context.refuse(FailureReason::UpgradeMismatch, cx);
         }
-        put_head(head, Persistence::Upgrade, Some(&self.context.request), cx);
+        put_head(head, Persistence::Upgrade, Some(&self.context), cx);
         let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
         Tunnel::start(self.context, is_websocket, cx)
     }
@@ -246,19 +245,20 @@ impl AwaitingResponse {
     }
 }
 
-/// Passes on the head of an answer without a body; one that is the last to `request` tells of where it comes from.
+/// Passes on the head of an answer without a body; one that is the last to a request tells of where it
+/// comes from.
 fn put_head(
     head: &ResponseHead<'_, '_>,
     persistence: Persistence,
-    request: Option<&Request>,
+    last_to: Option<&RequestContext>,
     cx: &mut StepContext<'_>,
 ) {
     let is_ruled = cx.common.rules.is_some();
-    let debug = request.and_then(|request| local_reply::debug_fields(request, cx.common, cx.core));
-    let session = request.and_then(|request| affinity::session_cookie(request, cx.common, cx.core.now));
+    let debug = last_to.and_then(|context| local_reply::debug_fields(&context.request, cx.common, cx.core));
+    let session = last_to.and_then(|context| affinity::session_cookie(context, cx.common, cx.core.now));
     let via = cx.core.settings.via.as_deref().filter(|_| !is_ruled);
     let encoding = ResponseEncoding { chunked: false, to_http11: true, persistence, via };
-    let bucket = request.and_then(|_| classes::bucket_field(cx.common));
+    let bucket = last_to.and_then(|_| classes::bucket_field(cx.common));
     cx.core.output.client.make(|out| {
         head.write(&encoding, out);
         if let Some(debug) = debug {

@@ -9,7 +9,7 @@ use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cache::fill::{FillEnd, FillStart};
 use crate::cache::store::Store;
-use crate::cluster::{HeldToken, Permit, Route, Ticket};
+use crate::cluster::{HeldToken, Notice, Permit, Route, Ticket};
 use crate::haproxy::serve::Workspace;
 use crate::health::Observation;
 use crate::page::Pages;
@@ -74,6 +74,8 @@ pub enum Input<'a> {
     FillEnded(FillEnd),
     /// The queue of the cluster, or of the bucket, is full.
     QueueFull,
+    /// What has changed for the request while it waits, or when it joins the queue.
+    Notice(Notice),
     /// The response to [`Effect::AskService`].
     Service(Box<ServiceResponse>),
     /// All sockets to the backend are in use: the request stands in its queue.
@@ -109,8 +111,9 @@ pub enum Effect {
     },
     /// Have the request join the fill of [`Exchange::fill_request`](super::Exchange::fill_request); say it by [`Input::Fill`].
     JoinFill,
-    /// Have the request join a queue ([`Exchange::queue_request`](super::Exchange::queue_request)); say it by
-    /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`] or [`Input::QueueFull`].
+    /// Have the request join a queue ([`Exchange::join_queue`](super::Exchange::join_queue)); say it by
+    /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`], [`Input::QueueFull`] or
+    /// [`Input::Notice`].
     Enqueue,
     /// The member of [`Exchange::permit`](super::Exchange::permit) behaved as a dead backend does, and was
     /// marked.

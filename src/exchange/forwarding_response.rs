@@ -270,7 +270,7 @@ fn put_head(
     }
     let encoding = ResponseEncoding { chunked, to_http11, persistence, via: cx.core.settings.via.as_deref() };
     let debug = local_reply::debug_fields(request, cx.common, cx.core);
-    let session = affinity::session_cookie(request, cx.common, cx.core.now);
+    let session = affinity::session_cookie(context, cx.common, cx.core.now);
     let bucket = classes::bucket_field(cx.common);
     cx.core.output.client.make(|out| {
         head.write(&encoding, out);

@@ -30,6 +30,7 @@ mod awaiting_response;
 mod body_forwarder;
 mod cache_lookup;
 mod caching;
+mod choosing;
 mod classes;
 mod connecting;
 mod events;
@@ -56,7 +57,6 @@ pub use awaiting_fill::FillRequest;
 pub use events::{Disposition, Effect, Effects, Flushed, Input, Output, Side, WorkerContext};
 pub use local_service::{ServiceBody, ServiceRequest, ServiceResponse};
 pub use output_queue::{OutputQueue, PendingWrite};
-pub use queued::{QueueRequest, Wanted};
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
@@ -64,7 +64,7 @@ pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
 
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
-use crate::cluster::{Mark, Permit, Route, Ticket};
+use crate::cluster::{GrantSink, Joined, Mark, Permit, Route, Ticket};
 use crate::haproxy::serve::Evaluation;
 use crate::wire::forwarded::Peer;
 use flushing_response::ResponseEnd;
@@ -393,10 +393,10 @@ impl Exchange {
         self.common.bucket_name()
     }
 
-    /// How the request joins the queue of its bucket or its cluster, where it is to.
-    pub fn queue_request(&self, now: Moment) -> Option<QueueRequest> {
+    /// Has the request join the queue of its bucket or its cluster, where it is to. Grants go to `exchange` at `sink`.
+    pub fn join_queue(&self, sink: Arc<dyn GrantSink>, exchange: u64, now: Moment) -> Option<Joined> {
         match (&self.state, self.common.route()) {
-            (State::Queued(state), Some(route)) => Some(state.request(route, &self.common, now)),
+            (State::Queued(state), Some(route)) => Some(state.join_queue(route, &self.common, sink, exchange, now)),
             _ => None,
         }
     }

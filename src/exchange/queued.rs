@@ -4,16 +4,14 @@ use super::request_context::RequestContext;
 use super::{CommonState, Effect, Input, State, StepContext};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Admission, Choice, Cluster, HeldToken, Permit, Route, Ticket};
+use crate::cluster::{Admission, GrantSink, HeldToken, Joined, Notice, Permit, Route, Ticket, TokenRequest};
 use crate::shaper::BucketId;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the queue is tried again while the capacity of a member rises (slow start): no event tells of that.
-const RAMP_STEP: Duration = Duration::from_millis(100);
-
-/// How long a request that has refused a slot stays out of the queue.
-const REJOIN_DELAY: Duration = Duration::from_millis(10);
+/// How long a request stays out of the queue that has refused a slot, or whose route is asked for again: the news of an
+/// edit may still be on its way to this core.
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Queued {
@@ -21,6 +19,18 @@ pub(super) struct Queued {
     /// Until then it waits.
     until: Moment,
     waiting: Option<Waiting>,
+    next: Next,
+}
+
+/// What the deadline is for, before the wait is over.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// To look for room that appears by the passing of time.
+    Poll,
+    /// To join the queue again.
+    Join,
+    /// To ask for the route again.
+    Resolve,
 }
 
 /// A place in the queue. It is left when dropped, however the exchange ends.
@@ -28,37 +38,15 @@ pub(super) struct Queued {
 struct Waiting {
     admission: Arc<Admission>,
     ticket: Ticket,
+    is_granted: bool,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.admission.leave(self.ticket);
+        if !self.is_granted {
+            self.admission.leave(self.ticket);
+        }
     }
-}
-
-/// What a worker needs to have a request join the queue of its cluster.
-#[derive(Debug)]
-pub struct QueueRequest {
-    /// The cluster.
-    pub cluster: Arc<Cluster>,
-    /// What it waits for.
-    pub wanted: Wanted,
-    /// The place that it has already.
-    pub ticket: Option<Ticket>,
-}
-
-/// What a request waits for.
-#[derive(Debug)]
-pub enum Wanted {
-    /// A token of this bucket.
-    Token(BucketId),
-    /// A slot.
-    Slot {
-        /// The members that may serve the request.
-        choice: Choice,
-        /// It has a token.
-        has_token: bool,
-    },
 }
 
 impl Queued {
@@ -66,8 +54,9 @@ impl Queued {
     #[cold]
     pub(super) fn start(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
+        let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
-        let state = Self { context, until: cx.core.now + timeout, waiting: None };
+        let state = Self { context, until, waiting: None, next: Next::Poll };
         // Nothing is begun for a client that has left.
         match cx.common.client_left {
             true => State::Queued(state).abort_silently(FailureReason::ClientGone, cx),
@@ -75,9 +64,18 @@ impl Queued {
         }
     }
 
-    fn join(self, cx: &mut StepContext<'_>) -> State {
+    fn join(mut self, cx: &mut StepContext<'_>) -> State {
         cx.effect(Effect::Enqueue);
+        self.next = Next::Poll;
         cx.common.deadline = self.next_look(cx).min(self.until);
+        State::Queued(self)
+    }
+
+    /// Does something else than to wait for a grant, but not in this step: the queue may grant the same slot, or the route
+    /// be the same, at once and so without end.
+    fn pause(mut self, next: Next, cx: &mut StepContext<'_>) -> State {
+        self.next = next;
+        cx.common.deadline = (cx.core.now + PAUSE).min(self.until);
         State::Queued(self)
     }
 
@@ -85,14 +83,11 @@ impl Queued {
         match input {
             Input::EnqueuedUntil(ticket, until) => {
                 self.until = until;
-                cx.common.deadline = self.next_look(cx).min(until);
-                self.step(Input::Enqueued(ticket), cx)
+                self.enqueued(ticket, cx)
             }
             Input::Enqueued(ticket) => {
-                if let Some(route) = cx.common.route().filter(|_| self.waiting.is_none()) {
-                    self.waiting = Some(Waiting { admission: Arc::clone(&route.cluster.admission), ticket });
-                }
-                State::Queued(self)
+                self.context.ticket = Some(ticket);
+                self.enqueued(ticket, cx)
             }
             Input::Granted(permit) => self.granted(permit, cx),
             Input::GrantedToken(token) => self.granted_token(token, cx),
@@ -100,6 +95,8 @@ impl Queued {
                 cx.common.stats.end_queue(cx.core.now);
                 self.context.refuse(FailureReason::QueueFull, cx)
             }
+            Input::Notice(Notice::Unavailable) => self.pause(Next::Resolve, cx),
+            Input::Notice(Notice::Poll) if matches!(self.next, Next::Poll) => self.poll(cx),
             Input::Deadline if self.until <= cx.core.now => {
                 cx.common.stats.end_queue(cx.core.now);
                 if let Some(waiting) = &self.waiting {
@@ -107,63 +104,110 @@ impl Queued {
                 }
                 self.context.refuse(FailureReason::QueueTimeout, cx)
             }
-            // A mark has ended, a capacity has risen, or a slot was refused.
-            Input::Deadline => self.join(cx),
+            Input::Deadline => match self.next {
+                Next::Poll => self.poll(cx),
+                Next::Join => self.join(cx),
+                Next::Resolve => self.resolve(cx),
+            },
             _ => State::Queued(self),
         }
     }
 
-    fn granted(self, permit: Permit, cx: &mut StepContext<'_>) -> State {
+    fn enqueued(mut self, ticket: Ticket, cx: &mut StepContext<'_>) -> State {
+        if let Some(route) = cx.common.route() {
+            let admission = Arc::clone(&route.cluster.admission);
+            // A request that joins again has the ticket of before: it has left with nothing to give up.
+            if let Some(before) = self.waiting.replace(Waiting { admission, ticket, is_granted: false }) {
+                before.end();
+            }
+        }
+        cx.common.deadline = self.next_look(cx).min(self.until);
+        State::Queued(self)
+    }
+
+    fn poll(self, cx: &mut StepContext<'_>) -> State {
+        let now = cx.core.now;
+        let again = cx.common.route().map_or(Moment::NEVER, |route| route.cluster.admission.poll(now));
+        cx.common.deadline = again.min(self.first_end(cx)).min(self.until);
+        State::Queued(self)
+    }
+
+    fn granted(mut self, permit: Permit, cx: &mut StepContext<'_>) -> State {
         let Some(route) = cx.common.route().cloned() else { return State::Queued(self) };
-        if self.context.accepts(&permit, &route, cx.core.now) {
-            cx.common.stats.end_queue(cx.core.now);
+        if permit.cluster().options.is_disabled {
+            drop(permit);
+            return self.pause(Next::Resolve, cx);
+        }
+        if permit.suits(&self.context.demand(&route), cx.core.now) {
+            self.end_wait(cx);
             return self.context.admitted(permit, cx);
         }
         // A mark was made meanwhile: the slot is another request's.
         drop(permit);
-        if route.is_stale() {
-            return self.context.resolve_again(cx);
-        }
-        // It joins again with its place, but later: the queue may grant the same slot at once, and so without end.
-        cx.common.deadline = (cx.core.now + REJOIN_DELAY).min(self.until);
-        State::Queued(self)
+        if route.is_stale() { self.resolve(cx) } else { self.pause(Next::Join, cx) }
     }
 
     /// Now the request may have a slot. If there is none, it waits for the rest of its time.
-    fn granted_token(self, token: HeldToken, cx: &mut StepContext<'_>) -> State {
+    fn granted_token(mut self, token: HeldToken, cx: &mut StepContext<'_>) -> State {
         let Some(route) = cx.common.route().cloned() else { return State::Queued(self) };
-        cx.common.stats.end_queue(cx.core.now);
+        self.end_wait(cx);
         cx.common.token = token.into_token(&route.cluster);
-        let until = self.until;
-        let mut state = self.context.choose(route, cx);
-        if let State::Queued(state) = &mut state {
-            state.until = until;
-            cx.common.deadline = cx.common.deadline.min(until);
-        }
-        state
+        self.context.choose(route, cx)
     }
 
-    /// When room may have appeared without an event: a mark of the host ends, or a capacity has risen.
+    fn resolve(mut self, cx: &mut StepContext<'_>) -> State {
+        self.note_wait(cx);
+        self.context.resolve_again(cx)
+    }
+
+    /// The request has what it has waited for.
+    fn end_wait(&mut self, cx: &mut StepContext<'_>) {
+        self.note_wait(cx);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.end();
+        }
+    }
+
+    fn note_wait(&mut self, cx: &mut StepContext<'_>) {
+        cx.common.stats.end_queue(cx.core.now);
+        self.context.wait_left = Some(self.until.since(cx.core.now));
+    }
+
+    /// When room may appear without an event: a mark of the host ends, or a capacity rises.
     fn next_look(&self, cx: &StepContext<'_>) -> Moment {
         let now = cx.core.now;
-        let Some(route) = cx.common.route() else { return Moment::NEVER };
-        let first_end = route.marks.iter().filter_map(|mark| mark.ends_at(now)).min().unwrap_or(Moment::NEVER);
-        if route.cluster.is_ramping(now) { first_end.min(now + RAMP_STEP) } else { first_end }
+        let is_ramping = cx.common.route().is_some_and(|route| route.cluster.admission.is_ramping(now));
+        if is_ramping { now } else { self.first_end(cx) }
     }
 
-    pub(super) fn request(&self, route: &Arc<Route>, common: &CommonState, now: Moment) -> QueueRequest {
-        let wanted = match common.needs_token(route) {
-            true => Wanted::Token(common.bucket.unwrap_or(BucketId::UNCLASSIFIED)),
-            false => Wanted::Slot { choice: self.context.choice(route, now), has_token: common.token.is_some() },
-        };
-        QueueRequest {
-            cluster: Arc::clone(&route.cluster),
-            wanted,
-            ticket: self.waiting.as_ref().map(|waiting| waiting.ticket),
+    fn first_end(&self, cx: &StepContext<'_>) -> Moment {
+        let marks = cx.common.route().into_iter().flat_map(|route| &route.marks);
+        marks.filter_map(|mark| mark.ends_at(cx.core.now)).min().unwrap_or(Moment::NEVER)
+    }
+
+    pub(super) fn join_queue(
+        &self,
+        route: &Arc<Route>,
+        common: &CommonState,
+        sink: Arc<dyn GrantSink>,
+        exchange: u64,
+        now: Moment,
+    ) -> Joined {
+        if common.needs_token(route) {
+            let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);
+            return route.cluster.join_bucket(TokenRequest { sink, exchange, bucket }, now);
         }
+        route.cluster.join(self.context.waiter(route, common, sink, exchange), self.context.ticket, now)
     }
 
     pub(super) fn waits_with(&self, ticket: Ticket) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| waiting.ticket == ticket)
+    }
+}
+
+impl Waiting {
+    /// It is no longer in the queue.
+    fn end(mut self) {
+        self.is_granted = true;
     }
 }

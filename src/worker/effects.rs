@@ -4,8 +4,8 @@ use super::{Deferred, Worker};
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Cluster, Joined, Route, TokenRequest, Waiter};
-use crate::exchange::{Disposition, Effect, Input, QueueRequest, Side, Wanted};
+use crate::cluster::{Cluster, Joined, Notice, Route};
+use crate::exchange::{Disposition, Effect, Input, Side};
 use crate::health::Observation;
 use std::sync::Arc;
 
@@ -79,29 +79,25 @@ impl Worker {
     /// Has the request of an exchange join the queue of its bucket or its cluster.
     #[cold]
     fn enqueue(&mut self, job_key: SlotKey) {
-        let exchange = self.jobs.get(job_key).map(|job| &job.exchange);
-        let request = exchange.and_then(|exchange| exchange.queue_request(self.core.now));
-        let Some(QueueRequest { cluster, wanted, ticket }) = request else { return };
-        let (sink, exchange) = (Arc::clone(&self.grant_sink), job_key.pack());
-        let is_new = ticket.is_none();
-        let joined = match wanted {
-            Wanted::Token(bucket) => {
-                cluster.join_bucket(TokenRequest { sink, exchange, bucket }, ticket, self.core.now)
-            }
-            Wanted::Slot { choice, has_token } => {
-                cluster.join(Waiter { sink, exchange, choice, has_token }, ticket, self.core.now)
-            }
-        };
+        let Some(job) = self.jobs.get(job_key) else { return };
+        let joined = job.exchange.join_queue(Arc::clone(&self.grant_sink), job_key.pack(), self.core.now);
+        let Some(joined) = joined else { return };
         let input = match joined {
             Joined::Permit(permit) => Input::Granted(permit),
             Joined::Token(token) => Input::GrantedToken(token),
-            Joined::Waiting(ticket) => Input::Enqueued(ticket),
-            Joined::WaitingForToken { ticket, until } => Input::EnqueuedUntil(ticket, until),
+            Joined::Waiting { ticket, is_new } => {
+                if is_new {
+                    self.counters.count(Counter::Queued);
+                }
+                Input::Enqueued(ticket)
+            }
+            Joined::WaitingForToken { ticket, until } => {
+                self.counters.count(Counter::Queued);
+                Input::EnqueuedUntil(ticket, until)
+            }
+            Joined::Unavailable => Input::Notice(Notice::Unavailable),
             Joined::Refused => Input::QueueFull,
         };
-        if is_new && matches!(input, Input::Enqueued(_) | Input::EnqueuedUntil(..)) {
-            self.counters.count(Counter::Queued);
-        }
         self.step_only(job_key, input);
     }
 

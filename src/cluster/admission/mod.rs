@@ -16,11 +16,13 @@ mod queue;
 mod tokens;
 
 pub use permit::{Permit, TakenSlot};
-pub use queue::{Choice, GrantSink, Granted, Joined, Ticket, Waiter};
+pub use queue::{GrantSink, Granted, Joined, Notice, Pick, Ticket, View, Waiter};
 pub(super) use tokens::Classes;
 pub use tokens::{HeldToken, TokenRequest};
 
-use super::cluster::{Cluster, Service};
+use super::attributes::Role;
+use super::cluster::Cluster;
+use super::demand::{Demand, Service, Turn};
 use super::endpoint::Endpoint;
 use super::history::History;
 use super::member::{Member, MemberState};
@@ -29,12 +31,19 @@ use super::slots::{Counted, Limit, Slots};
 use crate::base::cache_line::CacheLine;
 use crate::base::clock::Moment;
 use crate::shaper::Departure;
-use queue::Queue;
+use queue::{Queue, Refused};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use tokens::TokenTree;
+
+/// How often a slot is lost to another core before the request waits for the next one.
+const MAX_RACES: usize = 8;
+
+/// How often room is looked for that appears by the passing of time.
+const POLL_STEP: Duration = Duration::from_millis(100);
 
 /// The part of a cluster that outlives edits of its list and options: who holds slots, who waits.
 #[derive(Debug, Default)]
@@ -50,6 +59,10 @@ pub struct Admission {
     dropped: AtomicU64,
     /// The turn of the scheduler `rr`.
     turn: CacheLine<AtomicUsize>,
+    /// Microseconds of the moment before which no request polls ([`Admission::poll`]).
+    next_poll: AtomicU64,
+    /// Microseconds of the moment until which capacities rise.
+    ramps_until: AtomicU64,
     queue: Mutex<Queue>,
     /// The tokens of the classes of requests, once the cluster has had buckets.
     tree: OnceLock<Arc<TokenTree>>,
@@ -74,7 +87,7 @@ impl Cluster {
     /// The same, as a permit.
     #[cfg(test)]
     pub fn try_take(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
-        Some(Permit::of_list(Arc::clone(self), self.take(place, now)?))
+        Some(Permit::of_list(Arc::clone(self), self.take(place, now)?, Turn::Role(Role::Active)))
     }
 
     fn take_slot(&self, place: usize, now: Moment) -> Option<TakenSlot> {
@@ -96,59 +109,85 @@ impl Cluster {
     }
 
     /// A slot for a request that waits.
-    fn slot_for(self: &Arc<Self>, choice: &Choice, now: Moment) -> Option<Permit> {
-        let fits = |place: usize| self.members.get(place).is_some_and(|member| choice.fits(member.backend.id()));
-        // Those that wait are spread over the members too, unless the list's order is meant.
-        let turn = if self.options.scheduler == Scheduler::Chance { 0 } else { self.admission.next_turn() };
-        let first = turn.checked_rem(self.members.len()).unwrap_or(0);
-        let mut places = (first..self.members.len()).chain(0..first);
-        if let Choice::Only(_) = choice {
-            return places.filter(|place| fits(*place)).find_map(|place| self.permit_for(place, now));
+    fn slot_for(self: &Arc<Self>, waiter: &Waiter, rng: &mut fastrand::Rng, now: Moment) -> Option<Permit> {
+        for _ in 0..MAX_RACES {
+            let Service::Open(turn) = self.service(&waiter.demand(), now) else { return None };
+            let place = (waiter.pick)(self, turn, &mut waiter.view(rng, now))?;
+            if let Some(permit) = self.permit_for(place, turn, now) {
+                return Some(permit);
+            }
         }
-        let Service::Role(role) = self.service(fits, now) else { return None };
-        let serves = |place: &usize| {
-            let member = self.members.get(*place);
-            member.is_some_and(|member| member.role() == role && member.attributes.weight > 0) && fits(*place)
-        };
-        places.find_map(|place| serves(&place).then(|| self.permit_for(place, now)).flatten())
+        None
     }
 
-    fn permit_for(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
-        Some(Permit::of_list(Arc::clone(self), self.take_slot(place, now)?))
+    /// The same of the member that has just got one back. It is the only one with room where the cluster was full, so
+    /// nothing is to be chosen.
+    fn freed_slot_for(self: &Arc<Self>, waiter: &Waiter, freed: &Freed<'_>, now: Moment) -> Option<Permit> {
+        let turn = Turn::Role(Role::Active);
+        let is_it = |member: &Member| std::ptr::eq(&raw const *member.state, freed.state);
+        let is_there = self.members.get(freed.place).is_some_and(is_it) && self.admission.slots.limit().is_none();
+        let is_open = is_there && self.is_open(freed.place, &waiter.demand(), turn, now);
+        if is_open { self.permit_for(freed.place, turn, now) } else { None }
     }
 
-    /// Joins the queue, or gets a slot that has become free in the meantime. `ticket` is the place that the request has
-    /// already: it keeps it, and `waiter` takes the place of the one before.
+    fn permit_for(self: &Arc<Self>, place: usize, turn: Turn, now: Moment) -> Option<Permit> {
+        Some(Permit::of_list(Arc::clone(self), self.take_slot(place, now)?, turn))
+    }
+
+    /// Whether a request that demands this has nothing to wait for.
+    fn gives_up_on(&self, demand: &Demand<'_>, now: Moment) -> bool {
+        let may_wait = self.options.queue.enqueue_on_unavailable && demand.named.is_none();
+        self.options.is_disabled || (!may_wait && self.service(demand, now) == Service::Unavailable)
+    }
+
+    /// Joins the queue, or gets a slot that has become free in the meantime. `ticket` is the place of a request that has
+    /// waited before: it has it again, and is not refused for want of room in the queue.
     ///
     /// Takes a lock: for requests that have to wait, and for nothing else.
     pub fn join(self: &Arc<Self>, waiter: Waiter, ticket: Option<Ticket>, now: Moment) -> Joined {
         let admission = &self.admission;
-        let mut queue = admission.lock();
         // A request with a token has waited its time; there are no more of these than tokens.
         let is_new = ticket.is_none() && !waiter.has_token;
-        if is_new && queue.len() >= self.options.queue.limit as usize {
+        let mut queue = admission.lock();
+        let ticket = queue.insert(waiter, ticket);
+        admission.note_waiting(&queue);
+        // Behind the length: a slot that is given back from now on finds the request in the queue.
+        drop(queue);
+        if let Some(permit) = admission.serve_for(now, Some(ticket), None) {
+            return Joined::Permit(permit);
+        }
+        let mut queue = admission.lock();
+        let newest = queue.newest().unwrap_or_else(|| Arc::clone(self));
+        // Where it is no longer in the queue, its grant is on the way.
+        let is_refused = is_new && queue.len() > newest.options.queue.limit as usize;
+        let gives_up = |waiter: &Waiter| newest.gives_up_on(&waiter.demand(), now);
+        let is_given_up = queue.get(ticket).is_some_and(gives_up);
+        if (is_refused || is_given_up) && queue.remove(ticket).is_some() {
+            admission.note_waiting(&queue);
+            if is_given_up {
+                return Joined::Unavailable;
+            }
             admission.dropped.fetch_add(1, Ordering::Relaxed);
             return Joined::Refused;
         }
         if is_new {
             admission.queued.fetch_add(1, Ordering::Relaxed);
         }
-        let ticket = queue.insert(waiter, ticket);
-        admission.note_waiting(&queue);
-        // Behind the length: a slot that is given back from now on finds the request in the queue.
-        drop(queue);
-        match admission.serve_except(now, Some(ticket)) {
-            Some(permit) => Joined::Permit(permit),
-            None => Joined::Waiting(ticket),
-        }
+        Joined::Waiting { ticket, is_new }
     }
 
     /// Makes this list the one that waiting requests are served from, and serves them.
     pub(super) fn publish(self: &Arc<Self>, now: Moment) {
         self.admission.lock().cluster = Some(Arc::downgrade(self));
-        self.admission.update_root(now);
-        self.admission.serve(now);
+        self.serve(now);
     }
+}
+
+/// A slot that was given back.
+struct Freed<'a> {
+    state: &'a MemberState,
+    /// The member's place, in some list.
+    place: usize,
 }
 
 impl Admission {
@@ -168,8 +207,7 @@ impl Admission {
             let capacity = capacities.get(&Arc::as_ptr(&member.state)).copied().flatten();
             member.state.set_limit(capacity.map_or(without, Limit::Most));
         }
-        let of_cluster = if options.scheduler == Scheduler::Hash { Limit::None } else { Limit::Apart };
-        self.slots.set_limit(options.max_requests.map_or(of_cluster, Limit::Most));
+        self.slots.set_limit(options.max_requests.map_or(Limit::Apart, Limit::Most));
     }
 
     /// Requests in flight, over all members.
@@ -222,6 +260,13 @@ impl Admission {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Passes turns over whose members are not open.
+    pub fn pass_turns(&self, count: usize) {
+        if count > 0 {
+            self.turn.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
     /// Takes a request out of the queue. Returns whether it was still there; otherwise its grant is on the way.
     pub fn leave(&self, ticket: Ticket) -> bool {
         self.remove(ticket, Departure::Left)
@@ -251,45 +296,126 @@ impl Admission {
         departed.swap_remove(place).1.upgrade()
     }
 
-    /// Gives free slots to the requests that wait, oldest first.
+    /// Gives free slots to the requests that wait, oldest first, and tells those that have nothing to wait for.
     pub(super) fn serve(&self, now: Moment) {
-        let other = self.serve_except(now, None);
+        let other = self.serve_for(now, None, None);
         debug_assert!(other.is_none(), "a grant without a ticket");
+        self.notify(now);
     }
 
-    /// The same, and returns the slot that `own` gets instead of sending it.
-    fn serve_except(&self, now: Moment, own: Option<Ticket>) -> Option<Permit> {
-        let mut own_permit = None;
-        while let Some((ticket, waiter, permit)) = self.next_grant(now) {
-            if own == Some(ticket) {
-                own_permit = Some(permit);
-            } else if let Err(Granted::Slot(permit)) = waiter.sink.grant(waiter.exchange, ticket, Granted::Slot(permit))
-            {
-                // Its core is gone. The slot goes to the next one by this loop, not by recursion.
-                permit.give_back_silently();
+    /// Serves on behalf of all requests that wait, where room may have appeared by the passing of time alone: a mark has
+    /// ended, or a capacity has risen. One of them does it for all, at most once in [`POLL_STEP`]. Returns when to call it
+    /// again.
+    pub fn poll(&self, now: Moment) -> Moment {
+        let due = self.next_poll.load(Ordering::SeqCst);
+        if due > now.as_micros() {
+            return Moment::from_micros(due);
+        }
+        let next = now + POLL_STEP;
+        if self.next_poll.compare_exchange(due, next.as_micros(), Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.update_root(now);
+            self.serve_for(now, None, None);
+            self.note_ramps(now);
+        }
+        if self.is_ramping(now) { next } else { Moment::NEVER }
+    }
+
+    /// Whether room may appear by the passing of time alone.
+    pub fn is_ramping(&self, now: Moment) -> bool {
+        self.ramps_until.load(Ordering::SeqCst) > now.as_micros()
+    }
+
+    /// Notes until when capacities of the newest list rise.
+    pub(super) fn note_ramps(&self, now: Moment) {
+        let until = self.lock().newest().map_or(Moment::ZERO, |newest| newest.ramps_until(now));
+        self.ramps_until.store(until.as_micros(), Ordering::SeqCst);
+    }
+
+    /// Tells requests that wait what has changed for them.
+    fn notify(&self, now: Moment) {
+        self.note_ramps(now);
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let queue = self.lock();
+        let Some(newest) = queue.newest() else { return };
+        let is_ramping = self.is_ramping(now);
+        let mut notices = Vec::new();
+        for group in queue.groups() {
+            let gives_up = group.values().next().is_some_and(|waiter| newest.gives_up_on(&waiter.demand(), now));
+            if gives_up || is_ramping {
+                let notice = if gives_up { Notice::Unavailable } else { Notice::Poll };
+                let of_group = group.iter().map(|(number, waiter)| (*number, waiter));
+                notices.extend(
+                    of_group.map(|(number, waiter)| (Arc::clone(&waiter.sink), waiter.exchange, number, notice)),
+                );
             }
         }
-        own_permit
+        drop(queue);
+        for (sink, exchange, number, notice) in notices {
+            sink.notify(exchange, Ticket { number, key: None }, notice);
+        }
+    }
+
+    /// Gives free slots to the requests that wait, and returns the one that `own` gets instead of sending it.
+    fn serve_for(&self, now: Moment, own: Option<Ticket>, freed: Option<Freed<'_>>) -> Option<Permit> {
+        let mut own_permit = None;
+        let mut freed = freed;
+        loop {
+            let mut has_returned = false;
+            for (ticket, waiter, permit) in self.grants(now, freed.take()) {
+                if own == Some(ticket) {
+                    own_permit = Some(permit);
+                } else if let Err(Granted::Slot(permit)) =
+                    waiter.sink.grant(waiter.exchange, ticket, Granted::Slot(permit))
+                {
+                    // Its core is gone. The slot goes to the next one by this loop, not by recursion.
+                    permit.give_back_silently();
+                    has_returned = true;
+                }
+            }
+            if !has_returned {
+                return own_permit;
+            }
+        }
     }
 
     fn serve_if_waiting(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.serve(Moment::ZERO);
+            self.serve_for(Moment::ZERO, None, None);
         }
     }
 
-    fn next_grant(&self, now: Moment) -> Option<(Ticket, Waiter, Permit)> {
+    /// A slot was given back, at `now` if that is known: it goes to the oldest request that can use it.
+    fn serve_freed(&self, state: &MemberState, place: usize, now: Option<Moment>) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.serve_for(now.unwrap_or(Moment::ZERO), None, Some(Freed { state, place }));
+        }
+    }
+
+    /// Takes slots for the requests that wait.
+    fn grants(&self, now: Moment, freed: Option<Freed<'_>>) -> Vec<(Ticket, Waiter, Permit)> {
         let mut queue = self.lock();
         queue.now = queue.now.max(now);
         let now = queue.now;
-        let cluster = queue.newest()?;
-        if queue.len() == 0 || !cluster.has_room() {
-            return None;
+        let (mut grants, mut refused) = (Vec::new(), Refused::default());
+        let Some(newest) = queue.newest().filter(|newest| !newest.options.is_disabled) else { return grants };
+        let of_freed = freed.and_then(|freed| {
+            let (ticket, waiter) = queue.first()?;
+            Some((ticket, newest.freed_slot_for(waiter, &freed, now)?))
+        });
+        if let Some((ticket, permit)) = of_freed {
+            // There was no room elsewhere, or the request would not have waited.
+            grants.extend(queue.remove(ticket).map(|waiter| (ticket, waiter, permit)));
+        } else if !queue.is_mixed() || newest.has_room_anywhere(now) {
+            while queue.len() > 0 && newest.has_room() {
+                let slot_for = |waiter: &Waiter, rng: &mut fastrand::Rng| newest.slot_for(waiter, rng, now);
+                let Some(grant) = queue.take_served(&mut refused, slot_for) else { break };
+                grants.push(grant);
+            }
         }
-        let (ticket, permit) = queue.first_served(|choice| cluster.slot_for(choice, now))?;
-        let waiter = queue.remove(ticket)?;
         self.note_waiting(&queue);
-        Some((ticket, waiter, permit))
+        grants
     }
 
     fn note_waiting(&self, queue: &Queue) {

@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use crate::base::clock::Moment;
+use crate::cluster::demand::{Demand, Obstacle, Turn};
 use crate::cluster::slots::Counted;
 use crate::cluster::{Member, Route};
 use crate::shaper::Token;
@@ -33,6 +34,7 @@ pub struct Permit {
     /// Until the slot is given back.
     in_flight: Option<InFlight>,
     holds_tunnel: bool,
+    is_last_resort: bool,
     /// The request's token, where the cluster has buckets.
     token: Option<Token>,
 }
@@ -60,12 +62,22 @@ impl Permit {
     }
 
     /// The permit for a slot of this list.
-    pub(super) fn of_list(cluster: Arc<Cluster>, slot: TakenSlot) -> Self {
-        Self::new(List::Newer(cluster), slot)
+    pub(super) fn of_list(cluster: Arc<Cluster>, slot: TakenSlot, turn: Turn) -> Self {
+        let mut permit = Self::new(List::Newer(cluster), slot);
+        permit.is_last_resort = turn == Turn::LastResort;
+        permit
+    }
+
+    /// Whether a request that waited for it may still use it: no obstacle has come up while the grant was on its way.
+    pub fn suits(&self, demand: &Demand<'_>, now: Moment) -> bool {
+        match demand.obstacle(self.cluster(), self.place(), now) {
+            None => true,
+            Some(obstacle) => self.is_last_resort && obstacle == Obstacle::MarkedHere,
+        }
     }
 
     fn new(list: List, TakenSlot { place, counted }: TakenSlot) -> Self {
-        Self { list, place, in_flight: Some(counted), holds_tunnel: false, token: None }
+        Self { list, place, in_flight: Some(counted), holds_tunnel: false, is_last_resort: false, token: None }
     }
 
     /// The route that the request has the member from, where it was not granted while the request waited.
@@ -123,7 +135,7 @@ impl Permit {
             self.cluster().admission.tunnels.fetch_sub(1, Ordering::Relaxed);
         }
         if self.free_slot() {
-            self.cluster().admission.serve_if_waiting();
+            self.cluster().admission.serve_freed(&self.member().state, self.place(), now);
         }
         // Behind the slot: the request that gets the token finds it.
         if self.token.is_some() {

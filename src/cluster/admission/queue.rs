@@ -2,52 +2,71 @@
 
 use super::{Cluster, HeldToken, Permit};
 use crate::base::clock::Moment;
-use crate::cluster::{BackendId, Endpoint, MemberState};
+use crate::cluster::demand::{Demand, Turn};
+use crate::cluster::{BackendId, Endpoint, MemberState, Route};
 use crate::shaper::WaiterKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// A request that waits for a slot.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Waiter {
     /// Where the grant is sent.
     pub sink: Arc<dyn GrantSink>,
     /// The request, as its core knows it.
     pub exchange: u64,
-    /// The members that may serve it.
-    pub choice: Choice,
+    /// The route of its host.
+    pub route: Arc<Route>,
+    /// The backends that have failed it.
+    pub tried: Box<[BackendId]>,
+    /// The backend that its client names.
+    pub named: Option<BackendId>,
+    /// The scheduler, which chooses for requests that wait as it does for others.
+    pub pick: Pick,
+    /// [`View::key`].
+    pub key: u64,
+    /// [`View::session`].
+    pub session: Option<u64>,
     /// It has a token already: it has waited its time, and is not refused.
     pub has_token: bool,
 }
 
-/// The members that may serve a request that waits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// All.
-    #[default]
-    Any,
-    /// All but these: the request has tried them, or its host marks them dead.
-    Except(Box<[BackendId]>),
-    /// This one, which the client names.
-    Only(BackendId),
+/// Chooses a member that is open to a request in this turn.
+pub type Pick = fn(&Cluster, Turn, &mut View<'_>) -> Option<usize>;
+
+/// What a scheduler knows of a request.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// What the request demands of a member.
+    pub demand: Demand<'a>,
+    /// The present moment.
+    pub now: Moment,
+    /// The random numbers of the core.
+    pub rng: &'a mut fastrand::Rng,
+    /// The hash of the request's key, where the scheduler is [`Scheduler::Hash`](crate::cluster::Scheduler::Hash).
+    pub key: u64,
+    /// The identity of the member of the request's session: it serves if it is open.
+    pub session: Option<u64>,
 }
 
-impl Choice {
-    /// Whether this member may serve the request.
-    pub fn fits(&self, backend: BackendId) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Except(others) => !others.contains(&backend),
-            Self::Only(one) => *one == backend,
-        }
-    }
+/// What a request that waits is told beside its grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// No member of the newest list may serve it any more, or its frontend is disabled.
+    Unavailable,
+    /// Room appears by the passing of time alone from now on: it is to look for it ([`Admission::poll`](super::Admission)).
+    Poll,
 }
 
 /// Takes the grants of one core.
 pub trait GrantSink: Debug + Send + Sync {
     /// Tells `exchange`, which waits under `ticket`, what it has. Never waits. Returns what cannot be delivered.
     fn grant(&self, exchange: u64, ticket: Ticket, granted: Granted) -> Result<(), Granted>;
+
+    /// Tells `exchange`, which waits under `ticket`, what has changed. Never waits.
+    fn notify(&self, exchange: u64, ticket: Ticket, notice: Notice);
 }
 
 /// What a request gets that waits.
@@ -89,7 +108,12 @@ pub enum Joined {
     /// A token: one was there, or had been given back in the meantime.
     Token(HeldToken),
     /// A place in the queue.
-    Waiting(Ticket),
+    Waiting {
+        /// The place.
+        ticket: Ticket,
+        /// The request has not waited before.
+        is_new: bool,
+    },
     /// A place in the queue of a bucket.
     WaitingForToken {
         /// The place.
@@ -99,10 +123,15 @@ pub enum Joined {
     },
     /// Nothing: the queue is full.
     Refused,
+    /// Nothing: no member of the newest list may serve the request, or its frontend is disabled.
+    Unavailable,
 }
 
-/// The queue of a cluster.
-#[derive(Debug, Default)]
+/// The number of the next ticket of any queue: so the older of two requests has the lower one wherever they meet.
+static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
+
+/// The queue of a cluster: oldest first.
+#[derive(Debug)]
 pub(super) struct Queue {
     /// The newest list: free slots are looked for in it.
     pub(super) cluster: Option<Weak<Cluster>>,
@@ -110,11 +139,56 @@ pub(super) struct Queue {
     pub(super) now: Moment,
     /// Members that have left the list.
     pub(super) departed: Vec<(Endpoint, Weak<MemberState>)>,
-    next_ticket: u64,
-    /// Requests that any member may serve.
-    plain: BTreeMap<u64, Waiter>,
-    /// The others: few, as a rule.
-    picky: BTreeMap<u64, Waiter>,
+    rng: fastrand::Rng,
+    /// Requests that demand the same: one of them gets a slot exactly where another one does.
+    groups: HashMap<Sameness, BTreeMap<u64, Waiter>>,
+    /// The group of the oldest request of each group.
+    oldest: BTreeMap<u64, Sameness>,
+    /// The group of each request.
+    by_ticket: HashMap<u64, Sameness>,
+}
+
+/// What makes requests alike: the route, whose address stays while one of them waits, and what they demand beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sameness {
+    route: usize,
+    tried: Box<[BackendId]>,
+    named: Option<BackendId>,
+}
+
+/// The groups for which there is no slot in the present round: in a round room only shrinks.
+#[derive(Debug, Default)]
+pub(super) struct Refused(HashSet<u64>);
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            cluster: None,
+            now: Moment::ZERO,
+            departed: Vec::new(),
+            rng: fastrand::Rng::with_seed(0),
+            groups: HashMap::new(),
+            oldest: BTreeMap::new(),
+            by_ticket: HashMap::new(),
+        }
+    }
+}
+
+impl Waiter {
+    /// What the request demands of a member.
+    pub(super) fn demand(&self) -> Demand<'_> {
+        Demand { route: &self.route, tried: &self.tried, named: self.named }
+    }
+
+    /// The same for its scheduler.
+    pub(super) fn view<'a>(&'a self, rng: &'a mut fastrand::Rng, now: Moment) -> View<'a> {
+        View { demand: self.demand(), now, rng, key: self.key, session: self.session }
+    }
+
+    fn sameness(&self) -> Sameness {
+        let route = Arc::as_ptr(&self.route).addr();
+        Sameness { route, tried: self.tried.clone(), named: self.named }
+    }
 }
 
 impl Queue {
@@ -124,48 +198,144 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.plain.len() + self.picky.len()
+        self.by_ticket.len()
+    }
+
+    /// Whether requests of different demands wait.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.groups.len() > 1
     }
 
     /// Adds a request, at the end or in the place that it has.
     pub(super) fn insert(&mut self, waiter: Waiter, ticket: Option<Ticket>) -> Ticket {
-        let ticket = ticket.unwrap_or_else(|| {
-            self.next_ticket += 1;
-            Ticket::of_slot(self.next_ticket)
-        });
+        let ticket = ticket.unwrap_or_else(|| Ticket::of_slot(NEXT_TICKET.fetch_add(1, Ordering::Relaxed)));
         self.remove(ticket);
-        let waiters = if waiter.choice == Choice::Any { &mut self.plain } else { &mut self.picky };
-        waiters.insert(ticket.number, waiter);
+        let sameness = waiter.sameness();
+        let group = self.groups.entry(sameness.clone()).or_default();
+        let oldest = group.first_key_value().map(|(number, _)| *number);
+        group.insert(ticket.number, waiter);
+        if oldest.is_none_or(|oldest| ticket.number < oldest) {
+            oldest.map(|oldest| self.oldest.remove(&oldest));
+            self.oldest.insert(ticket.number, sameness.clone());
+        }
+        self.by_ticket.insert(ticket.number, sameness);
         ticket
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
-        self.plain.remove(&ticket.number).or_else(|| self.picky.remove(&ticket.number))
+        let sameness = self.by_ticket.remove(&ticket.number)?;
+        let group = self.groups.get_mut(&sameness)?;
+        let waiter = group.remove(&ticket.number);
+        if self.oldest.remove(&ticket.number).is_some() {
+            match group.first_key_value().map(|(number, _)| *number) {
+                Some(oldest) => _ = self.oldest.insert(oldest, sameness),
+                None => _ = self.groups.remove(&sameness),
+            }
+        }
+        waiter
     }
 
-    /// The oldest request that `slot_for` has a slot for.
-    pub(super) fn first_served(&self, mut slot_for: impl FnMut(&Choice) -> Option<Permit>) -> Option<(Ticket, Permit)> {
-        let plain = self.plain.first_key_value().map(|(ticket, _)| *ticket);
-        let before_plain = self.picky.range(..plain.unwrap_or(u64::MAX));
-        let behind_plain = plain.map(|plain| self.picky.range(plain..)).into_iter().flatten();
-        let picky = |(ticket, waiter): (&u64, &Waiter), slot_for: &mut dyn FnMut(&Choice) -> Option<Permit>| {
-            slot_for(&waiter.choice).map(|permit| (Ticket::of_slot(*ticket), permit))
-        };
-        for waiter in before_plain {
-            if let Some(served) = picky(waiter, &mut slot_for) {
-                return Some(served);
+    /// Takes out the oldest request that `slot_for` has a slot for.
+    pub(super) fn take_served(
+        &mut self,
+        refused: &mut Refused,
+        mut slot_for: impl FnMut(&Waiter, &mut fastrand::Rng) -> Option<Permit>,
+    ) -> Option<(Ticket, Waiter, Permit)> {
+        let (groups, rng) = (&self.groups, &mut self.rng);
+        let served = self.oldest.iter().find_map(|(number, sameness)| {
+            let waiter = groups.get(sameness).filter(|_| !refused.0.contains(number))?.get(number)?;
+            let permit = slot_for(waiter, rng);
+            if permit.is_none() {
+                refused.0.insert(*number);
             }
+            Some((Ticket::of_slot(*number), permit?))
+        });
+        let (ticket, permit) = served?;
+        Some((ticket, self.remove(ticket)?, permit))
+    }
+
+    /// A request that waits.
+    pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiter> {
+        self.groups.get(self.by_ticket.get(&ticket.number)?)?.get(&ticket.number)
+    }
+
+    /// The oldest request.
+    pub(super) fn first(&self) -> Option<(Ticket, &Waiter)> {
+        let (number, sameness) = self.oldest.first_key_value()?;
+        Some((Ticket::of_slot(*number), self.groups.get(sameness)?.get(number)?))
+    }
+
+    /// The requests by what they demand: each group has at least one.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &BTreeMap<u64, Waiter>> {
+        self.groups.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{ClusterSpec, Options};
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl GrantSink for Nowhere {
+        fn grant(&self, _: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
+            Err(granted)
         }
-        if let Some(plain) = plain
-            && let Some(permit) = slot_for(&Choice::Any)
-        {
-            return Some((Ticket::of_slot(plain), permit));
+
+        fn notify(&self, _: u64, _: Ticket, _: Notice) {}
+    }
+
+    fn route() -> Arc<Route> {
+        let spec = ClusterSpec { key: "a", id: "x", entries: Vec::new(), options: &Options::none() };
+        Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
+    }
+
+    fn waiter(exchange: u64, route: &Arc<Route>, tried: &[u64]) -> Waiter {
+        Waiter {
+            sink: Arc::new(Nowhere),
+            exchange,
+            route: Arc::clone(route),
+            tried: tried.iter().map(|id| BackendId::new(*id)).collect(),
+            named: None,
+            pick: |_, _, _| None,
+            key: 0,
+            session: None,
+            has_token: false,
         }
-        for waiter in behind_plain {
-            if let Some(served) = picky(waiter, &mut slot_for) {
-                return Some(served);
-            }
-        }
-        None
+    }
+
+    /// Whom the queue offers slots to, in which order, when nobody takes one.
+    fn offers(queue: &mut Queue) -> Vec<u64> {
+        let mut asked = Vec::new();
+        let served = queue.take_served(&mut Refused::default(), |waiter, _| {
+            asked.push(waiter.exchange);
+            None
+        });
+        assert!(served.is_none());
+        asked
+    }
+
+    #[test]
+    fn only_the_oldest_of_those_that_demand_the_same_is_asked() {
+        let routes = [route(), route()];
+        let mut queue = Queue::default();
+        let rows: [(usize, &[u64]); 6] = [(0, &[]), (0, &[]), (1, &[]), (0, &[7]), (1, &[]), (0, &[7])];
+        let tickets: Vec<_> = rows
+            .iter()
+            .zip(0..)
+            .map(|((route, tried), exchange)| queue.insert(waiter(exchange, &routes[*route], tried), None))
+            .collect();
+        assert_eq!((offers(&mut queue), queue.len()), (vec![0, 2, 3], 6));
+        assert_eq!(queue.remove(tickets[0]).map(|waiter| waiter.exchange), Some(0));
+        assert_eq!(queue.first().map(|(ticket, _)| ticket), Some(tickets[1]));
+        assert_eq!(offers(&mut queue), [1, 2, 3]);
+        assert!(queue.remove(tickets[0]).is_none());
+        // It comes back with its ticket, and with another demand.
+        queue.insert(waiter(0, &routes[0], &[7]), Some(tickets[0]));
+        assert_eq!(offers(&mut queue), [0, 1, 2]);
+        tickets.iter().for_each(|ticket| drop(queue.remove(*ticket)));
+        assert!(queue.len() == 0 && queue.groups().next().is_none() && queue.oldest.is_empty());
     }
 }

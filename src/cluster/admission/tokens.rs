@@ -304,16 +304,12 @@ impl Cluster {
         }
     }
 
-    /// Joins the queue of a bucket, or gets a token at once. A request that waits there already gives its `ticket`: it
-    /// keeps its place, and the capacity is looked at again, which may have risen by the passing of time.
+    /// Joins the queue of a bucket, or gets a token at once.
     ///
     /// Takes a lock: for requests that have to wait, and for nothing else.
-    pub fn join_bucket(&self, request: TokenRequest, ticket: Option<Ticket>, now: Moment) -> Joined {
+    pub fn join_bucket(&self, request: TokenRequest, now: Moment) -> Joined {
         let admission = &self.admission;
         admission.update_old_root(now);
-        if let Some(ticket) = ticket {
-            return Joined::Waiting(ticket);
-        }
         let Some(Classes { tree, .. }) = &self.classes else { return Joined::Refused };
         let number = tree.next_ticket.fetch_add(1, Ordering::Relaxed);
         let TokenRequest { sink, exchange, bucket } = request;

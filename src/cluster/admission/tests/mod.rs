@@ -1,11 +1,13 @@
+mod choice;
 mod reference;
 mod shares;
 mod simulation;
 mod world;
 
 use super::*;
-use crate::cluster::attributes::{Attributes, Role};
-use crate::cluster::{Backend, BackendId, BackendUrl, Member, MemberState, Options};
+use crate::cluster::attributes::Attributes;
+use crate::cluster::{Backend, BackendId, BackendUrl, Options, Route};
+use choice::Choice;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ impl GrantSink for Core {
         let Granted::Slot(permit) = granted else { panic!("a token where there are no buckets") };
         self.0.lock().expect("a lock").send((exchange, permit)).map_err(|error| Granted::Slot(error.0.1))
     }
+
+    fn notify(&self, _: u64, _: Ticket, _: Notice) {}
 }
 
 fn core() -> (Arc<dyn GrantSink>, Receiver<(u64, Permit)>) {
@@ -53,16 +57,17 @@ fn cluster(members: &[(Role, u32)], options: &[(&str, &str)]) -> Arc<Cluster> {
 }
 
 fn admit(cluster: &Arc<Cluster>) -> Option<Permit> {
-    if cluster.is_queueing() { None } else { cluster.slot_for(&Choice::Any, NOW) }
+    if cluster.is_queueing() { None } else { Choice::Any.take(&Arc::new(Route::new("a", Arc::clone(cluster))), NOW) }
 }
 
 fn join(cluster: &Arc<Cluster>, sink: &Arc<dyn GrantSink>, exchange: u64, choice: Choice) -> Joined {
-    cluster.join(Waiter { sink: Arc::clone(sink), exchange, choice, has_token: false }, None, NOW)
+    let route = Arc::new(Route::new("a", Arc::clone(cluster)));
+    cluster.join(choice.waiter(&route, Arc::clone(sink), exchange, false), None, NOW)
 }
 
 fn waits(cluster: &Arc<Cluster>, sink: &Arc<dyn GrantSink>, exchange: u64) -> Ticket {
     match join(cluster, sink, exchange, Choice::Any) {
-        Joined::Waiting(ticket) => ticket,
+        Joined::Waiting { ticket, .. } => ticket,
         other => panic!("{other:?}"),
     }
 }
@@ -71,18 +76,20 @@ fn waits(cluster: &Arc<Cluster>, sink: &Arc<dyn GrantSink>, exchange: u64) -> Ti
 fn roles_serve_in_overload_and_outage() {
     use Role::{Active, Backup, Standby};
     let cluster = cluster(&[(Active, 1), (Standby, 1), (Backup, 1)], &[]);
-    let all = |_: usize| true;
-    assert_eq!(cluster.service(all, NOW), Service::Role(Active));
+    let route = Route::new("a", Arc::clone(&cluster));
+    let any = Choice::Any.demand(&route);
+    let open = |role| Service::Open(Turn::Role(role));
+    assert_eq!(cluster.service(&any, NOW), open(Active));
     let first = cluster.try_take(0, NOW).expect("room");
-    assert_eq!(cluster.service(all, NOW), Service::Role(Standby));
+    assert_eq!(cluster.service(&any, NOW), open(Standby));
     let second = cluster.try_take(1, NOW).expect("room");
-    assert_eq!(cluster.service(all, NOW), Service::Full, "a full cluster does not spill to backup");
+    assert_eq!(cluster.service(&any, NOW), Service::Full, "a full cluster does not spill to backup");
     cluster.members[0].state.set_down(true, NOW);
-    assert_eq!(cluster.service(all, NOW), Service::Full);
+    assert_eq!(cluster.service(&any, NOW), Service::Full);
     cluster.members[1].state.set_down(true, NOW);
-    assert_eq!(cluster.service(all, NOW), Service::Role(Backup));
+    assert_eq!(cluster.service(&any, NOW), open(Backup));
     cluster.members[2].state.set_disabled(true, NOW);
-    assert_eq!(cluster.service(all, NOW), Service::Unavailable);
+    assert_eq!(cluster.service(&any, NOW), Service::Unavailable);
     drop((first, second));
     assert_eq!(cluster.admission.in_flight(), 0);
 }
@@ -130,8 +137,8 @@ fn a_request_that_cannot_use_a_slot_holds_up_no_other() {
     let [one, two] = [0, 1].map(|place| cluster.try_take(place, NOW).expect("room"));
     let (sink, grants) = core();
     let except = |id| Choice::Except([BackendId::new(id)].into());
-    assert!(matches!(join(&cluster, &sink, 1, except(1)), Joined::Waiting(_)));
-    assert!(matches!(join(&cluster, &sink, 2, Choice::Only(BackendId::new(2))), Joined::Waiting(_)));
+    assert!(matches!(join(&cluster, &sink, 1, except(1)), Joined::Waiting { .. }));
+    assert!(matches!(join(&cluster, &sink, 2, Choice::Only(BackendId::new(2))), Joined::Waiting { .. }));
     waits(&cluster, &sink, 3);
     drop(one);
     let (exchange, third) = grants.try_recv().expect("a grant");
@@ -223,7 +230,7 @@ fn threads_never_exceed_the_capacity_and_lose_no_slot() {
                     }
                     match join(&cluster, &sink, exchange, Choice::Any) {
                         Joined::Permit(permit) => serve(permit),
-                        Joined::Waiting(_) => {
+                        Joined::Waiting { .. } => {
                             let grant = grants.recv_timeout(Duration::from_secs(60));
                             serve(grant.expect("a waiter was forgotten").1);
                         }

@@ -1,7 +1,8 @@
 //! The reference: what has to hold after every event.
 
+use super::choice::Choice;
 use super::world::{CLASSES, CORES, ENDPOINTS, Request, State, Waits, World};
-use crate::cluster::{BackendId, Choice, Granted, Member, Permit, Role, Service};
+use crate::cluster::{BackendId, Granted, Member, Permit, Role, Route, Service};
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -109,7 +110,8 @@ impl World {
     /// The greatest number of requests at an endpoint. A core that still has an older list knows an older slow start.
     fn greatest_capacity(&self, id: usize) -> u32 {
         let Some(newest) = self.member(id) else { return 0 };
-        let members = self.lists.iter().chain([&self.newest]).flat_map(|list| &list.members);
+        let members =
+            self.routes.iter().map(|route| &route.cluster).chain([&self.newest]).flat_map(|list| &list.members);
         let of_endpoint = members.filter(|member| member.backend.id() == newest.backend.id());
         let usable = of_endpoint.map(|member| member.usable_capacity(self.newest.options.slow_start, self.now));
         usable.max().unwrap_or(0).min(newest.attributes.capacity.map_or(u32::MAX, NonZeroU32::get))
@@ -133,18 +135,10 @@ impl World {
         assert_eq!(admission.in_flight(), in_flight.iter().sum::<u32>());
         let waiting = self.for_slot.len() + self.for_token.iter().map(VecDeque::len).sum::<usize>();
         assert_eq!(admission.waiting() as usize, waiting);
+        let route = Route::new("a", Arc::clone(&self.newest));
         for waits in self.for_slot.iter().filter(|_| self.newest.has_room()) {
-            if let Choice::Only(_) = waits.choice {
-                let free = self.newest.members.iter().any(|member| {
-                    let is_meant = waits.choice.fits(member.backend.id()) && member.is_up();
-                    is_meant && member.has_room(self.newest.options.slow_start, self.now)
-                });
-                assert!(!free, "{waits:?} while its member is free");
-            } else {
-                let fits = |place: usize| waits.choice.fits(self.newest.members[place].backend.id());
-                let service = self.newest.service(fits, self.now);
-                assert!(!matches!(service, Service::Role(_)), "{waits:?} while {service:?} has room");
-            }
+            let service = self.newest.service(&waits.choice.demand(&route), self.now);
+            assert!(!matches!(service, Service::Open(_)), "{waits:?} while {service:?}");
         }
     }
 

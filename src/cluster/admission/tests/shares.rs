@@ -1,9 +1,10 @@
 //! Classes of requests under saturation, while members fail, return and change their capacity.
 
+use super::choice::Choice;
 use super::world::{CLASSES, CORES, World};
 use super::{Cluster, Granted, Joined, Role, member};
 use crate::base::clock::Moment;
-use crate::cluster::{GrantSink, HeldToken, Permit, TokenRequest, Waiter};
+use crate::cluster::{GrantSink, HeldToken, Notice, Permit, Route, TokenRequest};
 use crate::shaper::BucketView;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -72,6 +73,8 @@ impl GrantSink for Mailbox {
     fn grant(&self, _: u64, _: super::Ticket, granted: Granted) -> Result<(), Granted> {
         self.0.lock().expect("a lock").send(granted).map_err(|error| error.0)
     }
+
+    fn notify(&self, _: u64, _: super::Ticket, _: Notice) {}
 }
 
 /// A token and a slot, by waits for each.
@@ -82,8 +85,7 @@ fn admit(cluster: &Arc<Cluster>, class: usize, exchange: u64) -> Permit {
     let bucket = super::world::bucket(cluster, CLASSES[class]);
     let token: HeldToken = match cluster.try_token(bucket) {
         Some(token) => cluster.held(token).expect("a tree"),
-        None => match cluster.join_bucket(TokenRequest { sink: Arc::clone(&sink), exchange, bucket }, None, super::NOW)
-        {
+        None => match cluster.join_bucket(TokenRequest { sink: Arc::clone(&sink), exchange, bucket }, super::NOW) {
             Joined::Token(token) => token,
             Joined::WaitingForToken { .. } => match next() {
                 Granted::Token(token) => token,
@@ -92,11 +94,12 @@ fn admit(cluster: &Arc<Cluster>, class: usize, exchange: u64) -> Permit {
             other => panic!("{other:?}"),
         },
     };
-    let permit = if cluster.is_queueing() { None } else { cluster.slot_for(&super::Choice::Any, super::NOW) };
-    let waiter = || Waiter { sink: Arc::clone(&sink), exchange, choice: super::Choice::Any, has_token: true };
+    let route = Arc::new(Route::new("a", Arc::clone(cluster)));
+    let permit = if cluster.is_queueing() { None } else { Choice::Any.take(&route, super::NOW) };
+    let waiter = || Choice::Any.waiter(&route, Arc::clone(&sink), exchange, true);
     let mut permit = permit.unwrap_or_else(|| match cluster.join(waiter(), None, super::NOW) {
         Joined::Permit(permit) => permit,
-        Joined::Waiting(_) => match next() {
+        Joined::Waiting { .. } => match next() {
             Granted::Slot(permit) => permit,
             Granted::Token(_) => panic!("a second token"),
         },

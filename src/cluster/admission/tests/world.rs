@@ -2,10 +2,11 @@
 //!
 //! The reference knows who waits and who holds what, from what the cores were told. It never looks into the queues.
 
+use super::choice::Choice;
 use crate::base::clock::Moment;
 use crate::cluster::{
-    Backend, BackendId, BackendUrl, Choice, Cluster, ClusterSpec, GrantSink, Granted, HeldToken, Joined, Options,
-    Permit, Ticket, TokenRequest, Waiter,
+    Backend, BackendId, BackendUrl, Cluster, ClusterSpec, GrantSink, Granted, HeldToken, Joined, Notice, Options,
+    Permit, Route, Service, Ticket, TokenRequest,
 };
 use crate::shaper::{BucketId, RequestView};
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +43,9 @@ impl GrantSink for Core {
         self.post.lock().expect("the post").push((self.number, exchange, ticket, granted));
         Ok(())
     }
+
+    // A request of this world waits on where nothing can serve it.
+    fn notify(&self, _: u64, _: Ticket, _: Notice) {}
 }
 
 #[derive(Debug)]
@@ -77,7 +81,8 @@ pub(super) struct World {
     backends: Vec<Arc<Backend>>,
     /// Whether some requests name a member, or cannot use one.
     is_picky: bool,
-    pub(super) lists: Vec<Arc<Cluster>>,
+    /// The route that each core has, of the newest list or an older one.
+    pub(super) routes: Vec<Arc<Route>>,
     cores: Vec<Arc<Core>>,
     pub(super) mail: Vec<VecDeque<(u64, Ticket, Granted)>>,
     pub(super) post: Post,
@@ -110,7 +115,7 @@ impl World {
         let mut world = Self {
             random: fastrand::Rng::with_seed(seed),
             now: Moment::from_micros(1),
-            lists: vec![Arc::clone(&newest); CORES],
+            routes: vec![Arc::new(Route::new("a", Arc::clone(&newest))); CORES],
             newest,
             buckets,
             options: options.to_vec(),
@@ -130,7 +135,7 @@ impl World {
         };
         world.edit(&["capacity=2", "capacity=3"]);
         // Requests that came before the buckets are none of this world.
-        (0..CORES).for_each(|core| world.lists[core] = Arc::clone(&world.newest));
+        (0..CORES).for_each(|core| world.learn_of_edit(core));
         world
     }
 
@@ -153,6 +158,12 @@ impl World {
         let spec = ClusterSpec { key: "a", id: "x", entries, options: &Arc::new(options) };
         self.newest = Cluster::edit(Some(&self.newest), spec, self.now);
         self.settle();
+    }
+
+    fn learn_of_edit(&mut self, core: usize) {
+        if !Arc::ptr_eq(&self.routes[core].cluster, &self.newest) {
+            self.routes[core] = Arc::new(Route::new("a", Arc::clone(&self.newest)));
+        }
     }
 
     pub(super) fn random_edit(&mut self) {
@@ -192,7 +203,7 @@ impl World {
         let (core, exchange) = (self.random.usize(..CORES), self.next);
         self.next += 1;
         if self.random.u8(..4) > 0 {
-            self.lists[core] = Arc::clone(&self.newest);
+            self.learn_of_edit(core);
         }
         let someone = BackendId::new(self.random.u64(..ENDPOINTS));
         let choice = match self.random.u8(..12) {
@@ -207,7 +218,7 @@ impl World {
 
     /// A request asks for a token if it needs one, then for a slot.
     fn begin(&mut self, core: usize, exchange: u64, class: usize, choice: Choice) {
-        let list = Arc::clone(&self.lists[core]);
+        let list = Arc::clone(&self.routes[core].cluster);
         if !list.has_buckets() {
             return self.ask_for_slot(core, exchange, class, choice, None);
         }
@@ -220,7 +231,7 @@ impl World {
         let sink = Arc::clone(&self.cores[core]);
         // As its ticket is not known to the reference yet, it stands at the end of its queue in any case.
         self.for_token[class].push_back(exchange);
-        match list.join_bucket(TokenRequest { sink, exchange, bucket }, None, self.now) {
+        match list.join_bucket(TokenRequest { sink, exchange, bucket }, self.now) {
             Joined::Token(token) => {
                 self.settle();
                 assert_eq!(self.for_token[class], [exchange], "it overtakes in {}", CLASSES[class]);
@@ -241,15 +252,15 @@ impl World {
     }
 
     fn ask_for_slot(&mut self, core: usize, exchange: u64, class: usize, choice: Choice, token: Option<HeldToken>) {
-        let list = Arc::clone(&self.lists[core]);
-        let now = self.now;
-        let permit = if list.is_queueing() { None } else { list.slot_for(&choice, now) };
+        let route = Arc::clone(&self.routes[core]);
+        let (list, now) = (&route.cluster, self.now);
+        let permit = if list.is_queueing() { None } else { choice.take(&route, now) };
         if let Some(permit) = permit {
             self.check_role(&permit, &choice);
             return self.hold(core, exchange, class, choice, permit, token);
         }
         let sink = Arc::clone(&self.cores[core]) as Arc<dyn GrantSink>;
-        let waiter = Waiter { sink, exchange, choice: choice.clone(), has_token: token.is_some() };
+        let waiter = choice.waiter(&route, sink, exchange, token.is_some());
         self.for_slot.push(Waits { exchange, choice: choice.clone() });
         match list.join(waiter, None, now) {
             Joined::Permit(permit) => {
@@ -258,7 +269,7 @@ impl World {
                 self.for_slot.retain(|waits| waits.exchange != exchange);
                 self.hold(core, exchange, class, choice, permit, token);
             }
-            Joined::Waiting(ticket) => {
+            Joined::Waiting { ticket, .. } => {
                 let state = State::WaitsForSlot(ticket, token);
                 self.requests.insert(exchange, Request { core, class, choice, state });
                 self.settle();
@@ -266,6 +277,14 @@ impl World {
             Joined::Refused => {
                 assert!(token.is_none(), "a request with a token is refused");
                 self.for_slot.retain(|waits| waits.exchange != exchange);
+                self.settle();
+            }
+            Joined::Unavailable => {
+                self.settle();
+                let service = self.newest.service(&choice.demand(&route), now);
+                assert_eq!(service, Service::Unavailable, "{choice:?}");
+                self.for_slot.retain(|waits| waits.exchange != exchange);
+                drop(token);
                 self.settle();
             }
             other => panic!("a request for a slot got {other:?}"),

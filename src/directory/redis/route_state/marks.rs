@@ -99,6 +99,7 @@ impl Marks {
             let end = ends.entry(endpoint).or_insert(Moment::ZERO);
             *end = until(seen).max(*end);
         }
+        let mut has_lifted = false;
         for mark in &route.marks {
             let endpoint = mark.backend.endpoint();
             let own = marks.own.iter_mut().find(|own| own.endpoint == *endpoint);
@@ -111,6 +112,7 @@ impl Marks {
                     mark.mark_dead_external(*until);
                 }
                 (None, own) => {
+                    has_lifted |= mark.ends_at(now).is_some();
                     mark.mark_dead_external(Moment::ZERO);
                     if let Some(own) = own.filter(|own| own.was_seen) {
                         own.until = Moment::ZERO;
@@ -118,6 +120,10 @@ impl Marks {
                     }
                 }
             }
+        }
+        if has_lifted {
+            // Requests may wait for a member that is well again.
+            route.cluster.serve(now);
         }
         marks.own.retain(|own| own.until > now);
         if marks.seen.is_empty() && marks.own.is_empty() && marks.places.is_none() {
