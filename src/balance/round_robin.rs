@@ -14,7 +14,7 @@ pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Opti
     let (rotation, admission) = (candidates.cluster.rotation(), &candidates.cluster.admission);
     let first = admission.next_turn();
     let mut most = None;
-    for passed in 0..rotation.len().min(MAX_PASSED) {
+    for passed in 0..rotation.count().min(MAX_PASSED) {
         let place = rotation.turn(first.wrapping_add(passed))?;
         if candidates.is_open(place) {
             let ramp = candidates.ramp(place);

@@ -262,3 +262,61 @@ fn the_last_resort_begins_with_the_mark_that_ends_first() {
     let held: Vec<_> = std::iter::from_fn(&mut take).collect();
     assert_eq!(held.iter().map(Permit::place).collect::<Vec<_>>(), [1, 2, 0]);
 }
+
+/// Takes the grants of requests that wait.
+#[derive(Debug)]
+struct Grants(std::sync::Mutex<std::sync::mpsc::Sender<Permit>>);
+
+impl GrantSink for Grants {
+    fn grant(&self, _: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
+        let Granted::Slot(permit) = granted else { return Err(granted) };
+        self.0.lock().expect("a lock").send(permit).map_err(|error| Granted::Slot(error.0))
+    }
+
+    fn notify(&self, _: u64, _: Ticket, _: Notice) {}
+}
+
+/// How many of `count` requests, all of which have to wait, each member gets.
+fn shares_of_waiters(cluster: &Arc<Cluster>, count: usize, session: Option<usize>) -> Vec<usize> {
+    let (sender, grants) = std::sync::mpsc::channel();
+    let sink: Arc<dyn GrantSink> = Arc::new(Grants(std::sync::Mutex::new(sender)));
+    let route = Arc::new(Route::new("a", Arc::clone(cluster)));
+    let mut held: std::collections::VecDeque<_> = [cluster.try_take(0, Moment::ZERO).expect("room")].into();
+    let mut shares = vec![0; cluster.members.len()];
+    for exchange in 0..count as u64 {
+        let waiter = Waiter {
+            sink: Arc::clone(&sink),
+            exchange,
+            route: Arc::clone(&route),
+            tried: [].into(),
+            named: None,
+            pick,
+            key: key_of(&exchange.to_be_bytes()),
+            session: session.map(|place| cluster.members[place].identity()),
+            has_token: false,
+        };
+        assert!(matches!(cluster.join(waiter, None, Moment::ZERO), Joined::Waiting { .. }));
+        drop(held.pop_front());
+        held.extend(grants.try_recv());
+        shares[held.back().expect("a grant").place()] += 1;
+    }
+    shares
+}
+
+#[test]
+fn requests_that_wait_are_spread_as_others_are() {
+    let limit = ("maxRequests", "1");
+    let weights = ["weight=1", "weight=3"];
+    assert_eq!(shares_of_waiters(&cluster(&weights, &[limit, ("scheduler", "rr")]), 400, None), [100, 300]);
+    let random = shares_of_waiters(&cluster(&weights, &[limit]), 4_000, None);
+    assert!(random[1].abs_diff(3_000) < 150, "{random:?}");
+    assert_eq!(shares_of_waiters(&cluster(&weights, &[limit]), 100, Some(0)), [100, 0], "they belong to a session");
+    let hash = cluster(&[""; 4], &[limit, ("scheduler", "hash")]);
+    let mut expected = vec![0; 4];
+    let mut client = Client::new();
+    for exchange in 0..400_u64 {
+        client.key = key_of(&exchange.to_be_bytes());
+        expected[client.ask(&hash).place()] += 1;
+    }
+    assert_eq!(shares_of_waiters(&hash, 400, None), expected);
+}

@@ -26,6 +26,10 @@ impl BackendUrl {
     /// A wrong attribute is no error here: see [`BackendUrl::attribute_errors`].
     pub fn parse(text: &str) -> Result<Self, BackendUrlError> {
         let text = text.trim_ascii();
+        // It stands in responses and logs as it is written.
+        if text.contains(char::is_control) {
+            return Err(BackendUrlError::ControlCharacter);
+        }
         let scheme_end = text.find("://").ok_or(BackendUrlError::NoScheme)?;
         let (scheme, rest) = (&text[..scheme_end], &text[scheme_end + 3..]);
         let is_secure = scheme.eq_ignore_ascii_case("https");
@@ -138,6 +142,8 @@ impl fmt::Display for BackendUrl {
 pub enum BackendUrlError {
     /// No `://`.
     NoScheme,
+    /// A control character, such as the end of a line.
+    ControlCharacter,
     /// Another scheme than `http` and `https`.
     UnknownScheme,
     /// A user name or password.
@@ -156,6 +162,7 @@ impl fmt::Display for BackendUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoScheme => "expected http://host:port or https://host:port",
+            Self::ControlCharacter => "a control character, such as the end of a line, stands in it",
             Self::UnknownScheme => "expected the scheme http:// or https://",
             Self::UserInfo => "a user name or password is not supported here",
             Self::BadHost => "the host is neither a name nor an address (an IPv6 address stands in brackets)",
@@ -197,7 +204,10 @@ mod tests {
             ("http://a/#x", Ok(("a", 80))),
             ("http://a:81\n", Ok(("a", 81))),
             (" http://a\r\n", Ok(("a", 80))),
-            ("http://a\nb", Err(BackendUrlError::BadHost)),
+            ("http://a\nb", Err(BackendUrlError::ControlCharacter)),
+            ("http://a/#x\r\nSet-Cookie: a=b", Err(BackendUrlError::ControlCharacter)),
+            ("http://a/\u{0}", Err(BackendUrlError::ControlCharacter)),
+            ("http://a/\u{85}", Err(BackendUrlError::ControlCharacter)),
             ("\n", Err(BackendUrlError::NoScheme)),
             ("http://a#proxy=v1", Ok(("a", 80))),
             ("http://a#proxy=v3", Err(BackendUrlError::BadProxyVersion)),

@@ -38,7 +38,7 @@ const APART_STEP: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 struct Tables {
     rotation: Rotation,
-    ring: Ring,
+    ring: Arc<Ring>,
     max_weight: u32,
     total_weight: u64,
     has_capacities: bool,
@@ -55,7 +55,7 @@ impl Cluster {
         admission: Arc<Admission>,
         now: Moment,
     ) -> Self {
-        let tables = Tables::new(&members, options.scheduler);
+        let tables = Tables::new(&members, options.scheduler, &admission);
         admission.set_limits(&members, &options);
         let (classes, buckets_problem) = admission.shape(&members, &options, now);
         let buckets_problem = buckets_problem.map(String::into_boxed_str);
@@ -85,6 +85,11 @@ impl Cluster {
         self.admission.serve(now);
     }
 
+    /// Whether an operator has disabled a member, which is to outlive the use of the cluster.
+    pub fn has_operator_state(&self) -> bool {
+        self.members.iter().any(|member| member.state.is_disabled()) || self.admission.has_operator_state()
+    }
+
     /// Turns of the scheduler `rr`.
     pub fn rotation(&self) -> &Rotation {
         &self.tables.rotation
@@ -112,12 +117,13 @@ impl Cluster {
 }
 
 impl Tables {
-    fn new(members: &[Member], scheduler: Scheduler) -> Self {
+    fn new(members: &[Member], scheduler: Scheduler, admission: &Admission) -> Self {
         let weights: Vec<u32> = members.iter().map(|member| member.attributes.weight).collect();
-        let identities = members.iter().map(|member| (member.identity(), member.attributes.weight));
+        let ring =
+            || admission.ring_of(members.iter().map(|member| (member.identity(), member.attributes.weight)).collect());
         Self {
             rotation: if scheduler == Scheduler::RoundRobin { Rotation::new(&weights) } else { Rotation::default() },
-            ring: if scheduler == Scheduler::Hash { Ring::new(identities) } else { Ring::default() },
+            ring: if scheduler == Scheduler::Hash { ring() } else { Arc::default() },
             max_weight: weights.iter().copied().max().unwrap_or(0),
             total_weight: weights.iter().map(|weight| u64::from(*weight)).sum(),
             has_capacities: members.iter().any(|member| member.attributes.capacity.is_some()),

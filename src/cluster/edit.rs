@@ -29,7 +29,8 @@ impl Cluster {
     /// The cluster of this list, in the place of `before`, and publishes it: waiting requests are served from it.
     ///
     /// An endpoint that stays keeps its live state, whatever its attributes are now; so does one that comes back while
-    /// requests of earlier are still in flight. An endpoint that stands in the list twice has one state at both places.
+    /// requests of earlier are still in flight, or within [`GRACE`](super::admission::GRACE), as where a list is written
+    /// anew entry by entry. An operator's word is kept for as long as the cluster is. An endpoint that stands in the list twice has one state at both places.
     /// Members that have left are marked removed.
     pub fn edit(before: Option<&Self>, spec: ClusterSpec<'_>, now: Moment) -> Arc<Self> {
         let admission = before.map_or_else(Arc::<Admission>::default, |before| Arc::clone(&before.admission));
@@ -38,11 +39,8 @@ impl Cluster {
             known.iter().map(|member| (member.url.endpoint(), &member.attributes)).collect();
         let mut states: HashMap<&Endpoint, Arc<MemberState>> =
             known.iter().map(|member| (member.url.endpoint(), Arc::clone(&member.state))).collect();
-        let new_state = |endpoint: &Endpoint| match admission.take_departed(endpoint) {
-            Some(state) => {
-                state.mark_back(now);
-                state
-            }
+        let new_state = |endpoint: &Endpoint| match admission.take_departed(endpoint, now) {
+            Some(state) => state,
             None if before.is_none() => Arc::new(MemberState::new()),
             None => Arc::new(MemberState::added(now)),
         };
@@ -50,13 +48,17 @@ impl Cluster {
         for (url, backend) in spec.entries {
             let endpoint = url.endpoint();
             let state = states.entry(endpoint).or_insert_with(|| new_state(endpoint));
-            let attributes = url.attributes_after(attributes.get(endpoint).copied());
+            let before = attributes.get(endpoint).copied();
+            let attributes = url.attributes_after(before);
+            if before.is_some_and(|before| before.is_disabled) && !attributes.is_disabled {
+                state.begin_slow_start(now);
+            }
             members.push(Member::new(url.clone(), backend, attributes, Arc::clone(state)));
         }
         let kept: HashSet<_> = members.iter().map(|member| Arc::as_ptr(&member.state)).collect();
         for member in known.iter().filter(|member| !kept.contains(&Arc::as_ptr(&member.state))) {
             member.state.mark_removed();
-            admission.note_departed(member);
+            admission.note_departed(member, now);
         }
         let cluster = Self::new(
             spec.key.into(),
@@ -75,14 +77,21 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::admission::GRACE;
     use crate::cluster::{BackendId, Role};
 
+    const NOW: Moment = Moment::from_micros(7);
+
     fn edit(before: Option<&Cluster>, entries: &[&str]) -> Arc<Cluster> {
+        edit_at(before, entries, NOW)
+    }
+
+    fn edit_at(before: Option<&Cluster>, entries: &[&str], now: Moment) -> Arc<Cluster> {
         let urls: Vec<_> = entries.iter().map(|text| BackendUrl::parse(text).expect("a good URL")).collect();
         let backend = |url: &BackendUrl| Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
         let entries = urls.iter().map(|url| (url, backend(url))).collect();
         let spec = ClusterSpec { key: "a", id: "x", entries, options: &Options::none() };
-        Cluster::edit(before, spec, Moment::from_micros(7))
+        Cluster::edit(before, spec, now)
     }
 
     #[test]
@@ -109,6 +118,67 @@ mod tests {
         assert!(third.members[0].is_up() && third.try_take(0, Moment::ZERO).is_none(), "its slot is still taken");
         drop(permit);
         assert!(third.try_take(0, Moment::ZERO).is_some());
-        assert_eq!(third.members[0].state.up_since(), Moment::from_micros(7));
+    }
+
+    #[test]
+    fn a_list_that_is_written_anew_entry_by_entry_keeps_its_members_as_they_are() {
+        let first = edit(None, &["http://a", "http://b", "http://c"]);
+        first.members[1].state.set_disabled(true, NOW);
+        let steps: [&[&str]; 4] =
+            [&[], &["http://a"], &["http://a", "http://b"], &["http://a", "http://b", "http://c"]];
+        let anew = steps.iter().fold(Arc::clone(&first), |before, entries| edit_at(Some(&before), entries, NOW));
+        for (new, old) in anew.members.iter().zip(&first.members) {
+            assert!(Arc::ptr_eq(&new.state, &old.state));
+            assert_eq!((new.state.up_since(), new.state.is_removed()), (Moment::ZERO, false));
+        }
+        assert!(!anew.members[1].is_up(), "an operator's word outlives it");
+        // Who was away for longer begins anew, but for what an operator has said.
+        let (left_at, back_at) = (NOW + GRACE, NOW + 3 * GRACE);
+        let empty = edit_at(Some(&anew), &[], left_at);
+        let other = edit_at(Some(&empty), &["http://d"], left_at + 2 * GRACE);
+        assert!(other.has_operator_state(), "the cluster is not to be let go");
+        let back = edit_at(Some(&other), &["http://a", "http://b"], back_at);
+        assert_eq!(back.members[0].state.up_since(), back_at);
+        assert!(back.members[1].state.is_disabled() && !back.members[0].state.is_disabled());
+    }
+
+    #[test]
+    fn a_member_that_is_no_longer_disabled_starts_slowly() {
+        let first = edit(None, &["http://a#disabled", "http://b"]);
+        let second = edit_at(Some(&first), &["http://a", "http://b"], NOW + GRACE);
+        assert_eq!(second.members[0].state.up_since(), NOW + GRACE);
+        assert_eq!(second.members[1].state.up_since(), Moment::ZERO);
+    }
+
+    #[test]
+    fn limits_of_the_newest_list_hold_for_those_who_have_an_older_one() {
+        let options = |pairs: &[(&str, &str)]| Arc::new(Options::read(pairs.iter().copied(), &Options::default()).0);
+        let url = BackendUrl::parse("http://a").expect("a good URL");
+        let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
+        let edit = |before: Option<&Cluster>, pairs: &[(&str, &str)]| {
+            let entries = vec![(&url, Arc::clone(&backend))];
+            Cluster::edit(before, ClusterSpec { key: "a", id: "x", entries, options: &options(pairs) }, NOW)
+        };
+        let old = edit(None, &[]);
+        let _new = edit(Some(&old), &[("maxRequests", "2"), ("maxTunnels", "1")]);
+        let mut permits: Vec<_> = (0..3).filter_map(|_| old.try_take(0, NOW)).collect();
+        assert_eq!(permits.len(), 2);
+        assert_eq!(permits.iter_mut().filter_map(|permit| permit.reserve_tunnel().then_some(())).count(), 1);
+    }
+
+    #[test]
+    fn an_endpoint_that_stands_in_the_list_twice_has_its_smaller_capacity() {
+        let cluster = edit(None, &["http://a#capacity=3", "http://a", "http://a#capacity=2"]);
+        let permits: Vec<_> = [0, 1, 2, 0, 1, 2].iter().filter_map(|place| cluster.try_take(*place, NOW)).collect();
+        assert_eq!(permits.len(), 2);
+    }
+
+    #[test]
+    fn the_identity_of_a_member_has_all_parts_of_its_endpoint() {
+        let entries =
+            ["https://a", "https://a#sni=b.test", "https://a#sni=c.test", "https://a#proxy=v1", "http://a:443"];
+        let cluster = edit(None, &entries);
+        let identities: HashSet<_> = cluster.members.iter().map(Member::identity).collect();
+        assert_eq!(identities.len(), entries.len());
     }
 }

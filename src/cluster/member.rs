@@ -3,6 +3,7 @@
 use super::attributes::{Attributes, Role};
 use super::backend::Backend;
 use super::backend_url::BackendUrl;
+use super::endpoint::Endpoint;
 use super::history::History;
 use super::slots::{Counted, Limit, Slots};
 use crate::base::clock::Moment;
@@ -81,26 +82,28 @@ impl MemberState {
 
     /// Whether a monitor has found it down.
     pub fn is_down(&self) -> bool {
-        self.is_down.load(Ordering::Relaxed)
+        self.is_down.load(Ordering::SeqCst)
     }
 
     /// Notes the verdict of a monitor; then [`Cluster::serve`](super::Cluster::serve) is to follow.
     pub fn set_down(&self, is_down: bool, now: Moment) {
-        if self.is_down.swap(is_down, Ordering::SeqCst) && !is_down {
-            self.up_since.store(now.as_micros(), Ordering::Relaxed);
+        if !is_down && self.is_down() {
+            self.begin_slow_start(now);
         }
+        self.is_down.store(is_down, Ordering::SeqCst);
     }
 
     /// Whether an operator has taken it out of service at run time, beside the attribute `disabled`.
     pub fn is_disabled(&self) -> bool {
-        self.is_disabled.load(Ordering::Relaxed)
+        self.is_disabled.load(Ordering::SeqCst)
     }
 
     /// Takes it out of service, or puts it back; then [`Cluster::serve`](super::Cluster::serve) is to follow.
     pub fn set_disabled(&self, is_disabled: bool, now: Moment) {
-        if self.is_disabled.swap(is_disabled, Ordering::SeqCst) && !is_disabled {
-            self.up_since.store(now.as_micros(), Ordering::Relaxed);
+        if !is_disabled && self.is_disabled() {
+            self.begin_slow_start(now);
         }
+        self.is_disabled.store(is_disabled, Ordering::SeqCst);
     }
 
     /// Notes that the member has left its list: it gets no new request from an older list either.
@@ -108,20 +111,27 @@ impl MemberState {
         self.is_removed.store(true, Ordering::SeqCst);
     }
 
-    /// Notes that the member is in its list again.
-    pub(super) fn mark_back(&self, now: Moment) {
-        self.up_since.store(now.as_micros(), Ordering::Relaxed);
+    /// Notes that the member is in its list again. Where it was away for a moment only, it goes on as before.
+    pub(super) fn mark_back(&self, was_brief: bool, now: Moment) {
+        if !was_brief {
+            self.begin_slow_start(now);
+        }
         self.is_removed.store(false, Ordering::SeqCst);
+    }
+
+    /// Notes that the member serves from now on: before any request can see that it does.
+    pub(super) fn begin_slow_start(&self, now: Moment) {
+        self.up_since.store(now.as_micros(), Ordering::SeqCst);
     }
 
     /// Whether the member has left its list. The routes to that list were marked as replaced before.
     pub fn is_removed(&self) -> bool {
-        self.is_removed.load(Ordering::Acquire)
+        self.is_removed.load(Ordering::SeqCst)
     }
 
     /// Since when it has been up; [`Moment::ZERO`] where that is the beginning.
     pub fn up_since(&self) -> Moment {
-        Moment::from_micros(self.up_since.load(Ordering::Relaxed))
+        Moment::from_micros(self.up_since.load(Ordering::SeqCst))
     }
 
     /// Requests and failures of the last minute.
@@ -134,10 +144,20 @@ impl MemberState {
     }
 }
 
+/// All parts of an endpoint. What most endpoints do not have adds nothing, so that their identities stay as they were.
+fn identity_text(endpoint: &Endpoint) -> String {
+    let mut text = format!("{endpoint}#{:?}", endpoint.proxy_header());
+    if endpoint.server_name() != endpoint.host() {
+        text.push('#');
+        text.push_str(endpoint.server_name());
+    }
+    text
+}
+
 impl Member {
     /// A member of the list entry `url`.
     pub fn new(url: BackendUrl, backend: Arc<Backend>, attributes: Attributes, state: Arc<MemberState>) -> Self {
-        let identity = xxh3_64(format!("{}#{:?}", backend.endpoint(), backend.endpoint().proxy_header()).as_bytes());
+        let identity = xxh3_64(identity_text(backend.endpoint()).as_bytes());
         Self { url, backend, attributes, state, identity }
     }
 

@@ -1,17 +1,22 @@
 //! The ring of consistent hashing: the same key leads to the same member, and a member that comes or goes moves only its
 //! own share of the keys.
 
+use super::rotation::gcd;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Points on the ring for each unit of weight.
 const POINTS: u32 = 64;
 
-/// The most points of one ring. Weights are scaled down to it.
-const MAX_POINTS: u64 = 1 << 17;
+/// The most points of one ring, 16 bytes each. Weights are scaled down to it.
+const MAX_POINTS: u64 = 1 << 15;
 
-/// The ring of a cluster, made once for each list.
+/// The ring of a cluster. Lists whose members are the same, by identity and weight, share one.
 #[derive(Debug, Default)]
-pub struct Ring(Box<[(u64, u32)]>);
+pub struct Ring {
+    points: Box<[(u64, u32)]>,
+    /// Identity and weight of each member.
+    members: Box<[(u64, u32)]>,
+}
 
 /// The hash of a request's key. The same on every node and in every version.
 pub fn key_of(bytes: &[u8]) -> u64 {
@@ -20,26 +25,32 @@ pub fn key_of(bytes: &[u8]) -> u64 {
 
 impl Ring {
     /// The ring of members with these identities and weights.
-    pub(super) fn new(members: impl Iterator<Item = (u64, u32)> + Clone) -> Self {
-        let total: u64 = members.clone().map(|(_, weight)| u64::from(weight) * u64::from(POINTS)).sum();
-        let points = |weight: u32| {
-            let points = u64::from(weight) * u64::from(POINTS);
-            if total <= MAX_POINTS || points == 0 { points } else { (points * MAX_POINTS / total).max(1) }
+    pub(super) fn new(members: Box<[(u64, u32)]>) -> Self {
+        let unit = members.iter().fold(0, |unit, (_, weight)| gcd(unit, *weight)).max(1);
+        let wanted = |weight: u32| u64::from(weight / unit) * u64::from(POINTS);
+        let total: u64 = members.iter().map(|(_, weight)| wanted(*weight)).sum();
+        let points = |weight: u32| match wanted(weight) {
+            points if total <= MAX_POINTS || points == 0 => points,
+            points => (points * MAX_POINTS / total).max(1),
         };
-        let mut ring: Vec<_> = members
-            .enumerate()
-            .flat_map(|(place, (identity, weight))| {
-                (0..points(weight)).map(move |point| (xxh3_64_with_seed(&identity.to_be_bytes(), point), place as u32))
-            })
-            .collect();
+        let of_member = |(place, (identity, weight)): (usize, &(u64, u32))| {
+            let identity = identity.to_be_bytes();
+            (0..points(*weight)).map(move |point| (xxh3_64_with_seed(&identity, point), place as u32))
+        };
+        let mut ring: Vec<_> = members.iter().enumerate().flat_map(of_member).collect();
         ring.sort_unstable();
-        Self(ring.into())
+        Self { points: ring.into(), members }
+    }
+
+    /// Whether it is the ring of these members.
+    pub(super) fn is_of(&self, members: &[(u64, u32)]) -> bool {
+        *self.members == *members
     }
 
     /// The members behind `key`, in their order on the ring, each as often as it has points.
     pub fn from(&self, key: u64) -> impl Iterator<Item = usize> {
-        let start = self.0.partition_point(|(point, _)| *point < key);
-        self.0[start..].iter().chain(&self.0[..start]).map(|(_, place)| *place as usize)
+        let start = self.points.partition_point(|(point, _)| *point < key);
+        self.points[start..].iter().chain(&self.points[..start]).map(|(_, place)| *place as usize)
     }
 }
 
@@ -48,7 +59,7 @@ mod tests {
     use super::*;
 
     fn owners(members: &[&str]) -> Vec<String> {
-        let ring = Ring::new(members.iter().map(|member| (key_of(member.as_bytes()), 1)));
+        let ring = Ring::new(members.iter().map(|member| (key_of(member.as_bytes()), 1)).collect());
         let owner = |key: u32| ring.from(key_of(&key.to_be_bytes())).next().map(|place| members[place].to_owned());
         (0..10_000).filter_map(owner).collect()
     }
@@ -61,6 +72,15 @@ mod tests {
         let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
         assert!(moved.clone().all(|(before, _)| before == all[9]), "only keys of the one that went");
         assert!((500..1_700).contains(&moved.count()));
+    }
+
+    #[test]
+    fn a_ring_has_no_more_points_than_it_needs() {
+        let of = |weights: &[u32]| Ring::new(weights.iter().map(|weight| (u64::from(*weight), *weight)).collect());
+        let count = |weights: &[u32]| of(weights).points.len();
+        assert_eq!((count(&[256, 128]), count(&[2, 1]), count(&[0, 7])), (192, 192, 64));
+        let many: Vec<u32> = (1..=256).cycle().take(2_000).collect();
+        assert!(count(&many) <= MAX_POINTS as usize + many.len());
     }
 
     #[test]

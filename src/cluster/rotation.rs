@@ -34,7 +34,7 @@ impl Rotation {
     }
 
     /// The number of turns.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.turns.len()
     }
 
@@ -45,7 +45,8 @@ impl Rotation {
     }
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
+/// The greatest common divisor; that of a number and 0 is the number.
+pub(super) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

@@ -5,22 +5,19 @@ use super::request_context::RequestContext;
 use super::step_context::CommonState;
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
-use crate::cluster::{Cluster, HashKey, Member, Options, Scheduler, key_of};
+use crate::cluster::{Cluster, Endpoint, HashKey, Member, Options, Scheduler, key_of};
 use crate::wire::cookies;
+use crate::wire::forwarded::Policy;
 use arrayvec::ArrayString;
 use std::fmt::Write;
-use std::net::IpAddr;
-
-/// The name that the header of the client's address has once a head is made for a backend.
-const CLIENT_ADDRESS: &str = "X-Real-IP";
 
 /// The hash that the scheduler `hash` follows; 0 for the others.
-pub(super) fn hash(request: &Request, options: &Options) -> u64 {
+pub(super) fn hash(request: &Request, options: &Options, policy: &Policy) -> u64 {
     if options.scheduler != Scheduler::Hash {
         return 0;
     }
     let part = match &options.hash {
-        HashKey::Client => request.header(CLIENT_ADDRESS),
+        HashKey::Client => None,
         HashKey::Path => request.target().split(|byte| *byte == b'?').next(),
         HashKey::Header(name) => request.header(name),
         HashKey::Cookie(name) => request.cookie(name),
@@ -28,19 +25,15 @@ pub(super) fn hash(request: &Request, options: &Options) -> u64 {
         HashKey::Segment => Some(first_segment(request.target())),
     };
     // Requests without that part have their client's.
-    match (part.or_else(|| request.header(CLIENT_ADDRESS)), request.client()) {
-        (Some(part), _) => key_of(part),
-        (None, Some(client)) => key_of_address(client),
-        (None, None) => key_of(b""),
-    }
+    part.map_or_else(|| key_of_client(request, policy), key_of)
 }
 
-/// The key of a client whose head does not tell its address.
+/// The key of a request's client: its address, as trusted proxies tell it.
 #[cold]
-fn key_of_address(client: IpAddr) -> u64 {
+fn key_of_client(request: &Request, policy: &Policy) -> u64 {
     let mut text = ArrayString::<64>::new();
     // The longest address has 45 characters.
-    let _ = write!(text, "{client}");
+    let _ = write!(text, "{}", request.forwarded_client(policy));
     key_of(text.as_bytes())
 }
 
@@ -56,21 +49,29 @@ pub(super) fn session(request: &Request, options: &Options) -> Option<u64> {
 }
 
 /// The member that a client in a trusted network names: nothing where none is named, and no place where there is no such
-/// member. A name is a URL of the list, or `host:port`.
-pub(super) fn named(request: &Request, cluster: &Cluster) -> Option<Option<usize>> {
+/// member. A name is a URL of the list, or `host:port`. A client behind trusted proxies has to be in a trusted network
+/// itself: they pass on what any client sends.
+pub(super) fn named(request: &Request, cluster: &Cluster, policy: &Policy) -> Option<Option<usize>> {
     let options = &cluster.options;
     if !request.is_trusted() || (options.backend_header.is_none() && options.backend_cookie.is_none()) {
         return None;
     }
+    if !policy.trusts(request.forwarded_client(policy)) {
+        return None;
+    }
     let by_header = options.backend_header.as_deref().and_then(|name| request.header(name));
     let name = by_header.or_else(|| request.cookie(options.backend_cookie.as_deref()?))?;
-    let is_called_so = |member: &Member| {
-        let endpoint = member.url.endpoint();
-        let port = name.strip_prefix(endpoint.host().as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
-        name == member.url.as_str().as_bytes()
-            || port.is_some_and(|port| port == itoa::Buffer::new().format(endpoint.port()).as_bytes())
-    };
+    let is_called_so = |member: &Member| name == member.url.as_str().as_bytes() || is_at(name, member.url.endpoint());
     Some(cluster.members.iter().position(is_called_so))
+}
+
+/// Whether `host:port` is this endpoint: a host in any case, an IPv6 address in brackets or without.
+fn is_at(name: &[u8], endpoint: &Endpoint) -> bool {
+    let Some(colon) = memchr::memrchr(b':', name) else { return false };
+    let host = name.prefix(colon);
+    let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
+    host.eq_ignore_ascii_case(endpoint.host().as_bytes())
+        && name.suffix(colon + 1) == itoa::Buffer::new().format(endpoint.port()).as_bytes()
 }
 
 /// The cookie that a response sets so that the client comes back to the member that made it.
@@ -148,6 +149,23 @@ mod tests {
         assert_eq!(field(head, "GET / HTTP/1.1"), None);
         let cookies = ["a", "c", "bc", "d", "b"].map(|name| cookie(head, name).map(|value| value.to_vec()));
         assert_eq!(cookies, [Some(b"1".to_vec()), Some(b"3".to_vec()), Some(b"2".to_vec()), None, None]);
+    }
+
+    #[test]
+    fn an_endpoint_is_named_by_host_and_port() {
+        let table = [
+            ("http://[::1]:8080", "[::1]:8080", true),
+            ("http://[::1]:8080", "::1:8080", true),
+            ("http://App.internal", "app.INTERNAL:80", true),
+            ("http://10.0.0.1:81", "10.0.0.1:81", true),
+            ("http://10.0.0.1:81", "10.0.0.1:8", false),
+            ("http://10.0.0.1:81", "10.0.0.1", false),
+            ("http://10.0.0.1:81", "[10.0.0.1:81", false),
+        ];
+        for (url, name, expected) in table {
+            let url = crate::cluster::BackendUrl::parse(url).expect("a good URL");
+            assert_eq!(is_at(name.as_bytes(), url.endpoint()), expected, "{name}");
+        }
     }
 
     #[test]

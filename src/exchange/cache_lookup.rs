@@ -76,7 +76,7 @@ pub(super) fn start(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mu
         now: cx.core.now,
         wall: cx.core.wall_time(),
         // The client names a backend to try: its response is for nobody else.
-        names_backend: affinity::named(request, &route.cluster).is_some(),
+        names_backend: affinity::named(request, &route.cluster, &cx.core.settings.forwarded).is_some(),
         may_purge: request.may_purge(),
         key: &mut key,
     };

@@ -3,7 +3,7 @@
 use super::queued::Queued;
 use super::request_context::{MAX_RESOLVES, RequestContext};
 use super::step_context::CommonState;
-use super::{Effect, State, StepContext, affinity, classes};
+use super::{Effect, Settings, State, StepContext, affinity, classes};
 use crate::balance::{self, Admit};
 use crate::base::reason::FailureReason;
 use crate::cluster::{Demand, GrantSink, Member, Options, Permit, Route, Scheduler, Service, View, Waiter};
@@ -25,7 +25,7 @@ impl RequestContext {
 
     /// Chooses a member. A cluster with buckets gives a token first.
     pub(super) fn choose(mut self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
-        if let Some(place) = affinity::named(&self.request, &route.cluster) {
+        if let Some(place) = affinity::named(&self.request, &route.cluster, &cx.core.settings.forwarded) {
             let member = place.and_then(|place| route.cluster.members.get(place));
             let Some(member) = member else { return self.refuse_at(route, FailureReason::NamedBackendDown, cx) };
             self.named = Some(member.backend.id());
@@ -52,7 +52,7 @@ impl RequestContext {
     }
 
     fn choose_member(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
-        let (key, session) = self.preference(&route, cx.common);
+        let (key, session) = self.preference(&route, cx.common, &cx.core.settings);
         let mut view = View { demand: self.demand(&route), now: cx.core.now, rng: &mut cx.core.rng, key, session };
         match balance::admit(&route.cluster, &mut view) {
             Admit::Slot(slot) => self.admitted(Permit::of_route(route, slot), cx),
@@ -67,10 +67,10 @@ impl RequestContext {
     }
 
     /// The hash of its key, and the identity of the member that it belongs to: by a rule, or by its session.
-    fn preference(&self, route: &Route, common: &CommonState) -> (u64, Option<u64>) {
+    fn preference(&self, route: &Route, common: &CommonState, settings: &Settings) -> (u64, Option<u64>) {
         let (key, session) = match &*route.cluster.options {
             options @ (Options { scheduler: Scheduler::Hash, .. } | Options { sticky_cookie: Some(_), .. }) => {
-                (affinity::hash(&self.request, options), affinity::session(&self.request, options))
+                (affinity::hash(&self.request, options, &settings.forwarded), affinity::session(&self.request, options))
             }
             _ => (0, None),
         };
@@ -86,8 +86,9 @@ impl RequestContext {
         common: &CommonState,
         sink: Arc<dyn GrantSink>,
         exchange: u64,
+        settings: &Settings,
     ) -> Waiter {
-        let (key, session) = self.preference(route, common);
+        let (key, session) = self.preference(route, common, settings);
         Waiter {
             sink,
             exchange,

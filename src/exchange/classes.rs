@@ -6,7 +6,6 @@ use super::step_context::CommonState;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::Cluster;
 use crate::shaper::{BucketId, RequestView};
-use crate::wire::forwarded::client_of;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The bucket of a request. The rules see the head as it goes to a backend: fields of the client are in it, and those
@@ -14,10 +13,9 @@ use std::net::{IpAddr, Ipv4Addr};
 pub(super) fn bucket_of(request: &Request, cluster: &Cluster, settings: &Settings) -> BucketId {
     let head = request.head();
     let first_line = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
-    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let client = match cluster.classifies_clients() {
-        true => client_of(request.forwarded_for(), &settings.forwarded, unknown),
-        false => unknown,
+        true => request.forwarded_client(&settings.forwarded),
+        false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
     cluster.classify(&RequestView {
         host: request.host(),

@@ -5,6 +5,7 @@ use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
 use super::{CommonState, Disposition, State, StepContext, WorkerContext, classes, rules};
+use crate::base::printable::printable;
 use crate::base::reason::FailureReason;
 use crate::cluster::Permit;
 use crate::page;
@@ -167,8 +168,9 @@ impl DebugFields<'_> {
         put_all(out, &["X-Debug-Version: ", env!("CARGO_PKG_VERSION"), "\r\n"]);
         put_all(out, &["X-Debug-Backend-Url: ", member.url.as_str(), "\r\nX-Debug-Backend-Id: "]);
         put_number(out, self.permit.place() as u64);
-        put_all(out, &["\r\nX-Debug-Vhost: ", &cluster.id]);
-        put_all(out, &["\r\nX-Debug-Frontend-Key: ", &cluster.key, "\r\nX-Debug-Time-Total: "]);
+        // Item 0 of a list is any text.
+        put_all(out, &["\r\nX-Debug-Vhost: ", &printable(&cluster.id)]);
+        put_all(out, &["\r\nX-Debug-Frontend-Key: ", &printable(&cluster.key), "\r\nX-Debug-Time-Total: "]);
         put_number(out, u64::try_from(self.total_ms).unwrap_or(u64::MAX));
         out.extend_from_slice(b"\r\nX-Debug-Time-Backend: ");
         put_number(out, u64::try_from(self.backend_ms).unwrap_or(u64::MAX));

@@ -394,9 +394,9 @@ impl Exchange {
     }
 
     /// Has the request join the queue of its bucket or its cluster, where it is to. Grants go to `exchange` at `sink`.
-    pub fn join_queue(&self, sink: Arc<dyn GrantSink>, exchange: u64, now: Moment) -> Option<Joined> {
+    pub fn join_queue(&self, sink: Arc<dyn GrantSink>, exchange: u64, core: &WorkerContext) -> Option<Joined> {
         match (&self.state, self.common.route()) {
-            (State::Queued(state), Some(route)) => Some(state.join_queue(route, &self.common, sink, exchange, now)),
+            (State::Queued(state), Some(route)) => Some(state.join_queue(route, &self.common, sink, exchange, core)),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! The request waits for a slot, as no member has room; or for a token, as its bucket has none.
 
 use super::request_context::RequestContext;
-use super::{CommonState, Effect, Input, State, StepContext};
+use super::{CommonState, Effect, Input, State, StepContext, WorkerContext};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cluster::{Admission, GrantSink, HeldToken, Joined, Notice, Permit, Route, Ticket, TokenRequest};
@@ -191,13 +191,14 @@ impl Queued {
         common: &CommonState,
         sink: Arc<dyn GrantSink>,
         exchange: u64,
-        now: Moment,
+        core: &WorkerContext,
     ) -> Joined {
         if common.needs_token(route) {
             let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);
-            return route.cluster.join_bucket(TokenRequest { sink, exchange, bucket }, now);
+            return route.cluster.join_bucket(TokenRequest { sink, exchange, bucket }, core.now);
         }
-        route.cluster.join(self.context.waiter(route, common, sink, exchange), self.context.ticket, now)
+        let waiter = self.context.waiter(route, common, sink, exchange, &core.settings);
+        route.cluster.join(waiter, self.context.ticket, core.now)
     }
 
     pub(super) fn waits_with(&self, ticket: Ticket) -> bool {

@@ -8,10 +8,10 @@ use crate::base::slice_ext::SliceExt;
 use crate::cache::conditional::CONDITIONS;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
-use crate::wire::forwarded::{Mode, Peer, Policy, TlsPeer};
+use crate::wire::forwarded::{Mode, Peer, Policy, TlsPeer, client_of};
 use crate::wire::lenient_head::LenientHead;
 use crate::wire::request::{ForwardContext, RequestHead, Span, Spans};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// The most that is kept of a request, head and body, to send it again.
@@ -130,11 +130,6 @@ impl Request {
             client: None,
             recalled_chain: None,
         })
-    }
-
-    /// The address of the client, where the head does not tell it.
-    pub(super) fn client(&self) -> Option<IpAddr> {
-        self.client
     }
 
     /// Replaces the head before it is sent, with nothing of a body behind it, by another one of the same form and framing.
@@ -261,6 +256,12 @@ impl Request {
     /// Whether the request is PURGE, and of one who may.
     pub(super) fn may_purge(&self) -> bool {
         self.flags.may_purge
+    }
+
+    /// The client, as the trusted proxies in front of this node tell it.
+    pub(super) fn forwarded_client(&self, policy: &Policy) -> IpAddr {
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.client.unwrap_or_else(|| client_of(self.forwarded_for(), policy, unknown))
     }
 
     /// The head as it goes to a backend.

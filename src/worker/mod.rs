@@ -52,12 +52,12 @@ use crate::base::gen_slab::{GenSlab, SlotKey};
 use crate::base::throttle::Throttle;
 use crate::base::wheel::{Owners, Timer, Wheel};
 use crate::cache::store::Store;
-use crate::cluster::{BackendId, GrantSink, Route};
+use crate::cluster::{BackendId, Route};
 use crate::directory::{Directory, RouteEvent, SubscriberId};
 use crate::exchange::{self, Side, WorkerContext};
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::liveness::Liveness;
-use crate::net::mailbox::{MailboxReceiver, MailboxSender, mailbox, unbounded_mailbox};
+use crate::net::mailbox::{MailboxReceiver, MailboxSender, mailbox};
 use crate::net::tls::{BackendTls, TlsScratch, TlsServerContext};
 use crate::net::transport::{SocketOptions, usable_receive_buffer};
 use crate::net::wakeup_timer::WakeupTimer;
@@ -91,6 +91,7 @@ const MAILBOX: usize = 32 * 1024;
 #[cfg(test)]
 pub use commands::TestCommand;
 pub use commands::WorkerCommand;
+pub use grants::GrantMail;
 pub use haproxy::{ServedFrontend, ServedFrontends};
 pub use listeners::ListenerSocket;
 pub use migration::{DrainTarget, HandoffQueue, MigratingConnection, PlainClient};
@@ -193,10 +194,8 @@ pub struct Worker {
     /// The way to give it commands, for those who are to send it something back.
     own_commands: MailboxSender<WorkerCommand>,
     service: service::ServiceLink,
-    grants: MailboxReceiver<grants::Grant>,
+    grants: grants::Grants,
     fills: fills::WorkerFills,
-    /// Where slots for this worker's requests are sent.
-    grant_sink: Arc<dyn GrantSink>,
     listeners: Vec<listeners::WorkerListener>,
     /// The frontends of HAProxy's files.
     frontends: ServedFrontends,
@@ -293,7 +292,6 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), Kind::Waker.token(0))?);
         let (route_events_sender, route_events) = mailbox(MAILBOX, Arc::clone(&waker));
         let (commands_sender, commands) = mailbox(MAILBOX, Arc::clone(&waker));
-        let (grants_sender, grants) = unbounded_mailbox(Arc::clone(&waker));
         let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
         let (liveness, most_read_ahead) = (config.settings.liveness, config.settings.max_buffer_bytes / 8);
         let mut worker = Self {
@@ -307,9 +305,8 @@ impl Worker {
             commands,
             own_commands: commands_sender.clone(),
             service: service::ServiceLink::new(config.service),
-            grants,
+            grants: grants::Grants::new(Arc::clone(&waker)),
             fills: fills::WorkerFills::new(waker),
-            grant_sink: Arc::new(grants::GrantMail(grants_sender)),
             listeners: Vec::new(),
             frontends: config.frontends,
             handoff: config.handoff,

@@ -36,22 +36,31 @@ pub(crate) struct Holding {
     pub(crate) backend: Backend,
     pub(crate) turnstile: Arc<Turnstile>,
     most: Arc<AtomicUsize>,
+    now: Arc<AtomicUsize>,
 }
 
 impl Holding {
     pub(crate) fn new() -> Self {
-        let (turnstile, most) = (Arc::new(Turnstile::default()), Arc::new(AtomicUsize::new(0)));
-        let (inner, peak, now) = (Arc::clone(&turnstile), Arc::clone(&most), AtomicUsize::new(0));
+        let (turnstile, most, now) = (Arc::<Turnstile>::default(), Arc::<AtomicUsize>::default(), Arc::default());
+        let (inner, peak, has) = (Arc::clone(&turnstile), Arc::clone(&most), Arc::<AtomicUsize>::clone(&now));
         let backend = Backend::serve(move |request, conn| {
-            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            if request.head.target() == "/fail" {
+                return conn.send(canned::sized("500 Internal Server Error", "ill"));
+            }
+            peak.fetch_max(has.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             if request.head.target().starts_with("/held") {
                 inner.pass();
             }
             // Before the response: the next request may come as soon as that has left.
-            now.fetch_sub(1, Ordering::SeqCst);
+            has.fetch_sub(1, Ordering::SeqCst);
             conn.send(canned::ok(request.head.target()));
         });
-        Self { backend, turnstile, most }
+        Self { backend, turnstile, most, now }
+    }
+
+    /// The requests that it has now.
+    pub(crate) fn held(&self) -> usize {
+        self.now.load(Ordering::SeqCst)
     }
 
     pub(crate) fn with(&self, attributes: &str) -> String {
@@ -338,6 +347,15 @@ fn a_session_stays_at_its_backend_and_moves_on_when_that_is_gone() {
         let response = proxy.client().exchange(&request);
         assert_eq!((response.text(), response.head.get("set-cookie")), (first.text(), None));
     }
+    // While its backend has another role, the session moves, and is told so: it would never come back.
+    let own = usize::from(first.text() == "1");
+    let mut roles = urls.clone();
+    roles[own].push_str("#role=backup");
+    write(&proxy, &roles, &json!({"sticky.cookie": "node"}));
+    until("the other one serves and says so", || {
+        let response = proxy.client().exchange(&request);
+        response.text() == (1 - own).to_string() && response.head.get("set-cookie").is_some()
+    });
     let left = usize::from(first.text() == "0");
     write(&proxy, &[urls[left].clone()], &json!({"sticky.cookie": "node"}));
     until("another one serves and says so", || {
@@ -361,6 +379,9 @@ fn a_trusted_client_names_its_backend_and_gets_no_other() {
     client.get(HOST, "/").expect_ok("0");
     client.exchange(&second).expect_ok("1");
     client.exchange(named(&weighed[1])).expect_ok("1");
+    // A proxy in front passes on what any client sends.
+    let foreign = second.replace("X-Node", "X-Forwarded-For: 192.0.2.1\r\nX-Node");
+    client.exchange(&foreign).expect_ok("0");
     assert_eq!(client.exchange(named("10.0.0.1:80")).status(), 503);
     write(&proxy, &[weighed[0].clone(), format!("{}#disabled", urls[1])], &json!({"backend.header": "X-Node"}));
     until("the disabled one is refused", || client.exchange(&second).status() == 503);

@@ -1,7 +1,7 @@
 //! Requests that wait for a slot of a member while lists, marks and members change.
 
-use crate::clusters::{Holding, sends};
-use crate::support::proxy::{Setup, frontend};
+use crate::clusters::{Holding, sends, write};
+use crate::support::proxy::{Proxy, Setup, frontend};
 use crate::support::{HOST, until, unused_address, worker_has_caught_up};
 use serde_json::json;
 
@@ -26,4 +26,58 @@ fn a_member_that_is_added_and_refuses_is_not_tried_without_end() {
     holding.turnstile.let_through(1);
     first.response_to("GET").expect_ok("/held/1");
     second.response_to("GET").expect_ok("/2");
+}
+
+/// What `change` makes of a request that waits for the only slot of a member, which stays taken.
+fn told_after(change: impl Fn(&Proxy, &Holding)) -> (u16, Option<String>) {
+    let holding = Holding::new();
+    let list = [holding.with("capacity=1")];
+    let setup =
+        Setup::for_backends(list).option(HOST, "queueTimeout", "10m").set("trustedNetworks", json!(["127.0.0.0/8"]));
+    let proxy = setup.option(HOST, "backend.header", "X-Node").workers(1).start();
+    let mut first = sends(&proxy, "/held/1");
+    holding.backend.until_heads(1);
+    let mut second = proxy.client();
+    let node = holding.backend.address();
+    second.send(format!("GET /2 HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\nX-Node: {node}\r\n\r\n"));
+    worker_has_caught_up(&proxy);
+    change(&proxy, &holding);
+    let response = second.response_to("GET");
+    let found = (response.status(), response.head.get("x-debug-error").map(str::to_owned));
+    holding.turnstile.let_through(1);
+    first.response_to("GET").expect_ok("/held/1");
+    found
+}
+
+#[test]
+fn a_request_that_has_nothing_to_wait_for_any_more_is_told_so_at_once() {
+    let other = || format!("http://{}", unused_address());
+    let down = (503, Some("named_backend_down".to_owned()));
+    let named = json!({"backend.header": "X-Node"});
+    assert_eq!(told_after(|proxy, _| write(proxy, &[other()], &named)), down, "the backend has left the list");
+    let disabled = told_after(|proxy, holding| write(proxy, &[holding.with("capacity=1&disabled"), other()], &named));
+    assert_eq!(disabled, down, "the backend is disabled");
+    let closed = told_after(|proxy, holding| write(proxy, &[holding.with("capacity=1")], &json!({"disabled": true})));
+    assert_eq!(closed, (503, Some("cluster_disabled".to_owned())), "the frontend is closed");
+}
+
+#[test]
+fn a_request_waits_for_any_of_the_last_members_that_are_marked() {
+    let holding = [(); 2].map(|()| Holding::new());
+    let proxy = Setup::for_backends(holding.each_ref().map(|one| one.with("capacity=1"))).workers(1).start();
+    // Each gets a mark of this node.
+    until("both are marked", || {
+        assert_eq!(sends(&proxy, "/fail").response_to("GET").status(), 500);
+        proxy.stderr().matches("is marked dead").count() == 2
+    });
+    let mut clients: Vec<_> = (0..3).map(|number| sends(&proxy, &format!("/held/{number}"))).collect();
+    // The second one goes to the member that the first has not taken.
+    until("both have one", || holding.iter().all(|one| one.held() == 1));
+    let before = holding[1].backend.heads();
+    holding[1].turnstile.let_through(2);
+    holding[1].backend.until_heads(before + 1);
+    holding[0].turnstile.let_through(1);
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.response_to("GET").expect_ok(&format!("/held/{number}"));
+    }
 }

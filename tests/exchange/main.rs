@@ -5,6 +5,7 @@ mod cache;
 mod phases;
 mod service;
 mod tunnel;
+mod waiting;
 
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;

@@ -27,11 +27,12 @@ use super::endpoint::Endpoint;
 use super::history::History;
 use super::member::{Member, MemberState};
 use super::options::{Options, Scheduler};
+use super::ring::Ring;
 use super::slots::{Counted, Limit, Slots};
 use crate::base::cache_line::CacheLine;
 use crate::base::clock::Moment;
 use crate::shaper::Departure;
-use queue::{Queue, Refused};
+use queue::{Departed, Queue, Refused};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -42,6 +43,12 @@ use tokens::TokenTree;
 /// How often a slot is lost to another core before the request waits for the next one.
 const MAX_RACES: usize = 8;
 
+/// How long a member may be out of its list and goes on as before when it comes back.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// The most members whose state is kept though they have left their list.
+const MAX_DEPARTED: usize = 1024;
+
 /// How often room is looked for that appears by the passing of time.
 const POLL_STEP: Duration = Duration::from_millis(100);
 
@@ -51,6 +58,8 @@ pub struct Admission {
     /// Slots held, over all members that have ever been in the list. The limit is `maxRequests` of the newest options.
     slots: Slots,
     tunnels: AtomicU32,
+    /// `maxTunnels` of the newest options; `u32::MAX` for any.
+    max_tunnels: AtomicU32,
     /// The length of the queue, to be read without its lock.
     waiting: AtomicU32,
     /// Requests that have waited.
@@ -64,6 +73,8 @@ pub struct Admission {
     /// Microseconds of the moment until which capacities rise.
     ramps_until: AtomicU64,
     queue: Mutex<Queue>,
+    /// The ring of the newest list that had one.
+    ring: Mutex<Arc<Ring>>,
     /// The tokens of the classes of requests, once the cluster has had buckets.
     tree: OnceLock<Arc<TokenTree>>,
 }
@@ -208,6 +219,16 @@ impl Admission {
             member.state.set_limit(capacity.map_or(without, Limit::Most));
         }
         self.slots.set_limit(options.max_requests.map_or(Limit::Apart, Limit::Most));
+        self.max_tunnels.store(options.max_tunnels.map_or(u32::MAX, NonZeroU32::get), Ordering::SeqCst);
+    }
+
+    /// The ring of these members: that of before where they are the same.
+    pub(super) fn ring_of(&self, members: Box<[(u64, u32)]>) -> Arc<Ring> {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ring.is_of(&members) {
+            *ring = Arc::new(Ring::new(members));
+        }
+        Arc::clone(&ring)
     }
 
     /// Requests in flight, over all members.
@@ -218,6 +239,13 @@ impl Admission {
     /// Whether requests of before there was `maxRequests` are still in flight.
     pub(super) fn has_apart(&self) -> bool {
         self.slots.has_apart()
+    }
+
+    /// Takes a tunnel, if there is one.
+    fn take_tunnel(&self) -> bool {
+        let limit = self.max_tunnels.load(Ordering::SeqCst);
+        let more = |held: u32| (held < limit).then_some(held + 1);
+        self.tunnels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn give_back(&self, counted: Counted) {
@@ -282,18 +310,34 @@ impl Admission {
         was_there
     }
 
-    /// Remembers the state of a member that has left its list, for as long as a request of it is in flight.
-    pub(super) fn note_departed(&self, member: &Member) {
-        let departed = &mut self.lock().departed;
-        departed.retain(|(_, state)| state.strong_count() > 0);
-        departed.push((member.url.endpoint().clone(), Arc::downgrade(&member.state)));
+    /// Remembers the state of a member that has left its list.
+    pub(super) fn note_departed(&self, member: &Member, now: Moment) {
+        let mut queue = self.lock();
+        let is_of_use = |departed: &Departed| {
+            let is_held = Arc::strong_count(&departed.state) > 1 || departed.state.is_disabled();
+            is_held || now.since(departed.left_at) < GRACE
+        };
+        queue.departed.retain(is_of_use);
+        if queue.departed.len() >= MAX_DEPARTED {
+            queue.departed.remove(0);
+        }
+        let (endpoint, state) = (member.url.endpoint().clone(), Arc::clone(&member.state));
+        queue.departed.push(Departed { endpoint, state, left_at: now });
     }
 
-    /// The state of a member that left, if one of its requests is still in flight.
-    pub(super) fn take_departed(&self, endpoint: &Endpoint) -> Option<Arc<MemberState>> {
-        let departed = &mut self.lock().departed;
-        let place = departed.iter().position(|(left, _)| left == endpoint)?;
-        departed.swap_remove(place).1.upgrade()
+    /// The state of a member that left and comes back at `now`, if it is still known.
+    pub(super) fn take_departed(&self, endpoint: &Endpoint, now: Moment) -> Option<Arc<MemberState>> {
+        let mut queue = self.lock();
+        let place = queue.departed.iter().rposition(|departed| departed.endpoint == *endpoint)?;
+        let Departed { state, left_at, .. } = queue.departed.remove(place);
+        drop(queue);
+        state.mark_back(now.since(left_at) < GRACE, now);
+        Some(state)
+    }
+
+    /// Whether an operator has disabled a member of the newest list, or one that has left it.
+    pub(super) fn has_operator_state(&self) -> bool {
+        self.lock().departed.iter().any(|departed| departed.state.is_disabled())
     }
 
     /// Gives free slots to the requests that wait, oldest first, and tells those that have nothing to wait for.

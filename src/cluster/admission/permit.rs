@@ -6,7 +6,6 @@ use crate::cluster::demand::{Demand, Obstacle, Turn};
 use crate::cluster::slots::Counted;
 use crate::cluster::{Member, Route};
 use crate::shaper::Token;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -116,11 +115,7 @@ impl Permit {
     /// Takes one of the cluster's tunnels (`maxTunnels`) besides, for a request that may become one. Returns whether there
     /// was one. It is given back with the permit.
     pub fn reserve_tunnel(&mut self) -> bool {
-        let limit = self.cluster().options.max_tunnels.map_or(u32::MAX, NonZeroU32::get);
-        let tunnels = &self.cluster().admission.tunnels;
-        let more = |held: u32| (held < limit).then_some(held + 1);
-        self.holds_tunnel =
-            self.holds_tunnel || tunnels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        self.holds_tunnel = self.holds_tunnel || self.cluster().admission.take_tunnel();
         self.holds_tunnel
     }
 

@@ -137,8 +137,8 @@ pub(super) struct Queue {
     pub(super) cluster: Option<Weak<Cluster>>,
     /// The latest moment that was told: slots are given back without one.
     pub(super) now: Moment,
-    /// Members that have left the list.
-    pub(super) departed: Vec<(Endpoint, Weak<MemberState>)>,
+    /// Members that have left the list, the last at the end.
+    pub(super) departed: Vec<Departed>,
     rng: fastrand::Rng,
     /// Requests that demand the same: one of them gets a slot exactly where another one does.
     groups: HashMap<Sameness, BTreeMap<u64, Waiter>>,
@@ -146,6 +146,14 @@ pub(super) struct Queue {
     oldest: BTreeMap<u64, Sameness>,
     /// The group of each request.
     by_ticket: HashMap<u64, Sameness>,
+}
+
+/// A member that has left its list.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub(super) endpoint: Endpoint,
+    pub(super) state: Arc<MemberState>,
+    pub(super) left_at: Moment,
 }
 
 /// What makes requests alike: the route, whose address stays while one of them waits, and what they demand beside it.

