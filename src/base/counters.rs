@@ -79,6 +79,14 @@ counters! {
     Queued = "queued_requests";
     /// Dead marks made by this core.
     DeadMarks = "dead_marks";
+    /// Times that its responses took a backend out of service (`health.maxFailures`, `health.maxErrorPercent`).
+    Ejections = "ejections";
+    /// Health probes that have ended.
+    Probes = "health_probes";
+    /// Those of them that failed.
+    FailedProbes = "failed_health_probes";
+    /// Backends that probes took out of service.
+    ProbedDown = "backends_probed_down";
     /// Routes found in the core's cache.
     RouteHits = "route_hits";
     /// Routes asked of the directory.

@@ -28,6 +28,8 @@ pub struct Cluster {
     pub(super) classes: Option<Classes>,
     /// Why the option `buckets` does not apply, or not as it is written.
     pub buckets_problem: Option<Box<str>>,
+    /// Whether outcomes of requests say something of its members.
+    pub(super) judges_requests: bool,
     tables: Tables,
 }
 
@@ -59,7 +61,8 @@ impl Cluster {
         admission.set_limits(&members, &options);
         let (classes, buckets_problem) = admission.shape(&members, &options, now);
         let buckets_problem = buckets_problem.map(String::into_boxed_str);
-        Self { key, id, members, options, admission, classes, buckets_problem, tables }
+        let judges_requests = options.health.is_on();
+        Self { key, id, members, options, admission, judges_requests, classes, buckets_problem, tables }
     }
 
     /// Until when room may appear by the passing of time alone: a member with a capacity is in its slow start, or requests

@@ -5,11 +5,12 @@ use super::backend::Backend;
 use super::backend_url::BackendUrl;
 use super::endpoint::Endpoint;
 use super::history::History;
+use super::judgement::MemberHealth;
 use super::slots::{Counted, Limit, Slots};
 use crate::base::clock::Moment;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -41,6 +42,8 @@ pub struct MemberState {
     is_down: AtomicBool,
     is_disabled: AtomicBool,
     is_removed: AtomicBool,
+    is_ejected: AtomicBool,
+    health: OnceLock<Box<MemberHealth>>,
 }
 
 impl MemberState {
@@ -80,12 +83,13 @@ impl MemberState {
         self.slots.has_apart()
     }
 
-    /// Whether a monitor has found it down.
+    /// Whether probes find it down.
     pub fn is_down(&self) -> bool {
         self.is_down.load(Ordering::SeqCst)
     }
 
-    /// Notes the verdict of a monitor; then [`Cluster::serve`](super::Cluster::serve) is to follow.
+    /// Notes the verdict of probes. They give it by [`Cluster::set_up`](super::Cluster::set_up) and
+    /// [`Cluster::set_down`](super::Cluster::set_down), which do what else belongs to it.
     pub fn set_down(&self, is_down: bool, now: Moment) {
         if !is_down && self.is_down() {
             self.begin_slow_start(now);
@@ -104,6 +108,31 @@ impl MemberState {
             self.begin_slow_start(now);
         }
         self.is_disabled.store(is_disabled, Ordering::SeqCst);
+        if let Some(health) = self.health.get() {
+            health.set_kept_disabled(false);
+        }
+    }
+
+    /// Whether its responses have taken it out of service for a while.
+    pub fn is_ejected(&self) -> bool {
+        self.is_ejected.load(Ordering::SeqCst)
+    }
+
+    /// Takes it out of service for its responses, or puts it back. Slow start follows an ejection that is over.
+    pub(super) fn set_ejected(&self, is_ejected: bool, is_over: bool, now: Moment) {
+        if self.is_ejected.swap(is_ejected, Ordering::SeqCst) && is_over {
+            self.begin_slow_start(now);
+        }
+    }
+
+    /// What is known of its health; made where there is nothing yet.
+    pub(super) fn health(&self) -> &MemberHealth {
+        self.health.get_or_init(Box::default)
+    }
+
+    /// What is known of its health. `None` while it was never in trouble.
+    pub fn known_health(&self) -> Option<&MemberHealth> {
+        self.health.get().map(|health| &**health)
     }
 
     /// Notes that the member has left its list: it gets no new request from an older list either.
@@ -161,9 +190,11 @@ impl Member {
         Self { url, backend, attributes, state, identity }
     }
 
-    /// Whether it may serve at all: it is in the list, up and not disabled.
+    /// Whether it may serve at all: it is in the list, up, and neither disabled nor ejected.
     pub fn is_up(&self) -> bool {
-        !(self.attributes.is_disabled || self.state.is_removed() || self.state.is_down() || self.state.is_disabled())
+        let state = &self.state;
+        let is_out = state.is_removed() || state.is_down() || state.is_disabled() || state.is_ejected();
+        !(self.attributes.is_disabled || is_out)
     }
 
     /// How much of its share and capacity it has at `now`, in 1/1024. Slow start raises it from 1/16 to the whole.

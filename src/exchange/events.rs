@@ -128,6 +128,11 @@ pub enum Effect {
         /// The member's place in the frontend.
         member: usize,
     },
+    /// The responses of a member have taken it out of service for a while.
+    Ejected {
+        /// The member's place in its list.
+        member: usize,
+    },
     /// The request is tried again.
     Retry {
         /// Only because a connection of the pool was stale.

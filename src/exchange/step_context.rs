@@ -5,7 +5,7 @@ use super::{Effect, KeepAlive, RequestStats, Settings, Side, WorkerContext};
 use crate::base::clock::Moment;
 use crate::cluster::{Mark, Options, Permit, Route};
 use crate::haproxy::serve::Evaluation;
-use crate::health::{self, CLOSED_IN_A_ROW, Observation};
+use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,11 @@ impl StepContext<'_> {
     pub(super) fn observe(&mut self, observation: Observation) {
         let Some(member) = self.common.permit.as_ref().map(Permit::place) else { return };
         let may_mark = !self.common.client_left;
-        if may_mark && self.common.is_marked_by(observation, self.core.now, &self.core.settings.health) {
+        let is_marked = may_mark && self.common.is_marked_by(observation, self.core.now, &self.core.settings.health);
+        if may_mark && self.common.permit.as_ref().is_some_and(|permit| permit.cluster().judges_requests()) {
+            self.judge(observation, is_marked);
+        }
+        if is_marked {
             self.effect(Effect::MarkedDead { member, why: observation });
         } else if matches!(observation, Observation::Responded { status: ..500, .. })
             && self.common.mark().is_some_and(|mark| mark.note_good())
@@ -109,6 +113,24 @@ impl StepContext<'_> {
         let count = mark.map_or(0, |mark| mark.count_closed());
         if count >= CLOSED_IN_A_ROW {
             self.observe(Observation::ClosedUnanswered);
+        } else if self.common.permit.as_ref().is_some_and(|permit| permit.cluster().judges_requests()) {
+            self.judge(Observation::ClosedUnanswered, false);
+        }
+    }
+
+    /// Tells the cluster of the outcome, where it has a monitor or rules of outlier detection.
+    #[inline(never)]
+    fn judge(&mut self, observation: Observation, is_marked: bool) {
+        let Some(permit) = self.common.permit.as_ref().filter(|_| !self.common.client_left) else { return };
+        let (cluster, member) = (permit.cluster(), permit.place());
+        let Some(outcome) = Outcome::of(observation) else { return };
+        if is_marked || outcome == Outcome::Failed {
+            let mark = self.common.mark().filter(|_| is_marked);
+            let host = self.common.route.as_ref().map_or("", |route| &route.host);
+            cluster.suspect(member, mark.map(|mark| (host, mark)));
+        }
+        if cluster.judge_outcome(member, outcome, self.core.now) {
+            self.effect(Effect::Ejected { member });
         }
     }
 

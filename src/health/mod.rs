@@ -4,8 +4,10 @@ mod monitor;
 mod monitor_settings;
 mod outlier;
 mod passive;
+mod probe_fault;
 
-pub use monitor::{Monitor, State, Verdict};
+pub use monitor::{Monitor, Verdict};
 pub use monitor_settings::{HealthMode, MonitorSettings, ProbeMethod, StatusSet};
-pub use outlier::{Outcome, Outlier, Rules, is_panic};
+pub use outlier::{Cause, Outcome, Outlier, Rules, is_panic};
 pub use passive::{CLOSED_IN_A_ROW, Observation, Settings, is_dead};
+pub use probe_fault::ProbeFault;

@@ -1,33 +1,39 @@
 //! The monitor of one member: when it is probed next, and what its probes say. Pure: it is told of the time and of the
 //! outcome of each probe. Source: x0d's health monitor, its defects mended; rise and fall as in HAProxy.
+//!
+//! Probes alone bring a verdict about. A request that fails makes the member *suspect*: it is probed at once, whatever the
+//! mode, until probes have judged it.
 
 use super::monitor_settings::{HealthMode, MonitorSettings};
 use crate::base::clock::Moment;
 use std::time::Duration;
 
+/// By what part of the interval a suspect member's first probe keeps its distance from the last one.
+const SUSPECT_GAP: u32 = 10;
+
 /// The state of a member's monitor.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     state: State,
-    /// Probes of the other outcome in a row.
+    /// Probes of the same outcome in a row, and that outcome.
     streak: u32,
+    is_streak_good: bool,
     next_probe: Moment,
+    last_probe: Moment,
     is_probing: bool,
-    has_been_up: bool,
+    is_suspect: bool,
 }
 
 /// What a monitor knows of its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+enum State {
     /// It has not been probed often enough. A member that is not probed always stays so and serves.
     Undefined,
-    /// It is up.
     Up,
-    /// It is down.
     Down,
 }
 
-/// What is to be done with the member because its state has changed.
+/// What is to be done with the member: probes have judged it anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It may serve.
@@ -39,21 +45,23 @@ pub enum Verdict {
 }
 
 impl Monitor {
-    /// A monitor that starts at `now`. `jitter` is a random number below 1: it spreads the first probes of many members
-    /// over one interval.
-    pub fn new(options: &MonitorSettings, now: Moment, jitter: f64) -> Self {
+    /// A monitor that starts at `now`, of a member that is taken for down or not. `jitter` is a random number below 1: it
+    /// spreads the first probes of many members over one interval.
+    pub fn new(is_down: bool, options: &MonitorSettings, now: Moment, jitter: f64) -> Self {
         Self {
-            state: State::Undefined,
+            state: if is_down { State::Down } else { State::Undefined },
             streak: 0,
+            is_streak_good: false,
             next_probe: now + options.interval.mul_f64(jitter),
+            last_probe: Moment::ZERO,
             is_probing: false,
-            has_been_up: false,
+            is_suspect: false,
         }
     }
 
-    /// The state.
-    pub fn state(&self) -> State {
-        self.state
+    /// Whether its member is down, or has yet to be judged because a request failed there.
+    pub fn is_in_trouble(&self) -> bool {
+        self.is_suspect || self.state == State::Down
     }
 
     /// When the next probe is due; [`Moment::NEVER`] while there is none. `last_request` is the moment of the member's
@@ -62,18 +70,37 @@ impl Monitor {
         if self.is_probing {
             return Moment::NEVER;
         }
-        let is_down = self.state == State::Down;
         match options.mode {
             HealthMode::Off => Moment::NEVER,
-            HealthMode::Lazy if !is_down => Moment::NEVER,
-            HealthMode::Opportunistic if !is_down => self.next_probe.max(last_request + options.interval),
+            HealthMode::Lazy if !self.is_in_trouble() => Moment::NEVER,
+            HealthMode::Opportunistic if !self.is_in_trouble() => self.next_probe.max(last_request + options.interval),
             _ => self.next_probe,
         }
     }
 
+    /// A request has failed at the member: it is probed now, unless it was a moment ago.
+    pub fn suspect(&mut self, options: &MonitorSettings, now: Moment) {
+        if self.is_in_trouble() {
+            return;
+        }
+        (self.is_suspect, self.streak) = (true, 0);
+        self.next_probe = now.max(self.last_probe + options.interval / SUSPECT_GAP);
+    }
+
+    /// The options have changed: a shorter interval counts at once.
+    pub fn set_options(&mut self, options: &MonitorSettings, now: Moment) {
+        self.next_probe = self.next_probe.min(now + options.interval);
+    }
+
     /// A probe has begun.
-    pub fn probe_started(&mut self) {
-        self.is_probing = true;
+    pub fn probe_started(&mut self, now: Moment) {
+        (self.is_probing, self.last_probe) = (true, now);
+    }
+
+    /// A probe has ended without an outcome, or could not be made. `jitter` is a random number below 1.
+    pub fn probe_skipped(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) {
+        self.is_probing = false;
+        self.next_probe = now + spread(options.interval, jitter);
     }
 
     /// A probe has ended. `jitter` is a random number below 1.
@@ -84,47 +111,21 @@ impl Monitor {
         now: Moment,
         jitter: f64,
     ) -> Option<Verdict> {
-        self.is_probing = false;
-        self.next_probe = now + spread(options.interval, jitter);
-        let (agrees, needed) = match (self.state, is_good) {
-            (State::Up, true) | (State::Down, false) => (true, 0),
-            (_, true) => (false, options.rise),
-            (_, false) => (false, options.fall),
+        self.probe_skipped(options, now, jitter);
+        self.streak = if self.is_streak_good == is_good { self.streak.saturating_add(1) } else { 1 };
+        self.is_streak_good = is_good;
+        let needed = if is_good { options.rise } else { options.fall };
+        let is_news = match self.state {
+            State::Undefined => true,
+            State::Up => !is_good || self.is_suspect,
+            State::Down => is_good,
         };
-        if agrees {
-            self.streak = 0;
-            return None;
-        }
-        // Before the first verdict, good and bad probes both count, and each ends the other's streak.
-        self.streak = if self.state == State::Undefined && self.has_been_up != is_good { 1 } else { self.streak + 1 };
-        if self.state == State::Undefined {
-            self.has_been_up = is_good;
-        }
-        (self.streak >= needed.max(1)).then(|| self.turn(is_good, options))
-    }
-
-    /// A request has failed at the member. Returns whether it goes down: that takes as many failures in a row, of probes
-    /// and requests together, as `health.fall` says.
-    pub fn request_failed(&mut self, options: &MonitorSettings, now: Moment) -> Option<Verdict> {
-        if options.mode == HealthMode::Off || self.state == State::Down {
-            return None;
-        }
-        self.streak = if self.state == State::Undefined && self.has_been_up { 1 } else { self.streak + 1 };
-        self.has_been_up &= self.state != State::Undefined;
-        self.next_probe = now + options.interval;
-        (self.streak >= options.fall.max(1)).then(|| self.turn(false, options))
-    }
-
-    /// A request has been served by the member.
-    pub fn request_served(&mut self) {
-        if self.state == State::Up {
-            self.streak = 0;
-        }
+        (is_news && self.streak >= needed.max(1)).then(|| self.turn(is_good, options))
     }
 
     fn turn(&mut self, is_up: bool, options: &MonitorSettings) -> Verdict {
         let was_down = self.state == State::Down;
-        self.streak = 0;
+        self.is_suspect = false;
         self.state = if is_up { State::Up } else { State::Down };
         match (is_up, was_down && options.sticky_offline) {
             (false, _) => Verdict::Down,
@@ -148,13 +149,18 @@ mod tests {
         MonitorSettings { mode, rise: 2, fall: 3, interval: Duration::from_secs(10), ..MonitorSettings::default() }
     }
 
-    fn play(options: &MonitorSettings, probes: &str) -> Vec<Option<Verdict>> {
-        let mut monitor = Monitor::new(options, Moment::ZERO, 0.0);
-        let mut probe = |outcome: char| {
-            monitor.probe_started();
-            monitor.probe_ended(outcome == '+', options, Moment::ZERO, 0.5)
+    /// `+` and `-` are probes, `!` is a request that failed.
+    fn play(options: &MonitorSettings, events: &str) -> Vec<(usize, Verdict)> {
+        let mut monitor = Monitor::new(false, options, Moment::ZERO, 0.0);
+        let mut play = |event: char| {
+            if event == '!' {
+                monitor.suspect(options, Moment::ZERO);
+                return None;
+            }
+            monitor.probe_started(Moment::ZERO);
+            monitor.probe_ended(event == '+', options, Moment::ZERO, 0.5)
         };
-        probes.chars().map(&mut probe).collect()
+        events.chars().enumerate().filter_map(|(at, event)| Some((at, play(event)?))).collect()
     }
 
     #[test]
@@ -163,25 +169,26 @@ mod tests {
         let plain = options(HealthMode::Paranoid);
         let sticky = MonitorSettings { sticky_offline: true, ..plain.clone() };
         type Row = (&'static str, &'static [(usize, Verdict)]);
-        let table: [Row; 5] = [
+        let table: [Row; 9] = [
             ("++", &[(1, Up)]),
             ("+-+-++", &[(5, Up)]),
             ("---", &[(2, Down)]),
             ("++--+---", &[(1, Up), (7, Down)]),
             ("++---+-++", &[(1, Up), (4, Down), (8, Up)]),
+            ("++!++", &[(1, Up), (4, Up)]),
+            ("++!+-++", &[(1, Up), (6, Up)]),
+            ("++!---!++", &[(1, Up), (5, Down), (8, Up)]),
+            ("++++++", &[(1, Up)]),
         ];
-        for (probes, expected) in table {
+        for (events, expected) in table {
             for options in [&plain, &sticky] {
-                let verdicts = play(options, probes);
-                let verdicts: Vec<_> =
-                    verdicts.iter().enumerate().filter_map(|(at, verdict)| Some((at, (*verdict)?))).collect();
-                let is_after_down = |at: usize| expected.iter().any(|(down, verdict)| *down < at && *verdict == Down);
-                let as_option = |&(at, verdict): &(usize, Verdict)| match verdict {
-                    Up if options.sticky_offline && is_after_down(at) => (at, UpDisabled),
-                    verdict => (at, verdict),
+                let mut is_down = false;
+                let mut as_option = |&(at, verdict): &(usize, Verdict)| {
+                    let was_down = std::mem::replace(&mut is_down, verdict == Down);
+                    (at, if was_down && verdict == Up && options.sticky_offline { UpDisabled } else { verdict })
                 };
-                let expected: Vec<_> = expected.iter().map(as_option).collect();
-                assert_eq!(verdicts, expected, "{probes} sticky {}", options.sticky_offline);
+                let expected: Vec<_> = expected.iter().map(&mut as_option).collect();
+                assert_eq!(play(options, events), expected, "{events} sticky {}", options.sticky_offline);
             }
         }
     }
@@ -193,22 +200,35 @@ mod tests {
         let table = [
             (HealthMode::Off, false, Moment::NEVER),
             (HealthMode::Lazy, false, Moment::NEVER),
-            (HealthMode::Lazy, true, second(10)),
+            (HealthMode::Lazy, true, second(5)),
             (HealthMode::Opportunistic, false, second(17)),
-            (HealthMode::Opportunistic, true, second(10)),
+            (HealthMode::Opportunistic, true, second(5)),
             (HealthMode::Paranoid, false, second(5)),
-            (HealthMode::Paranoid, true, second(10)),
+            (HealthMode::Paranoid, true, second(5)),
         ];
         for (mode, is_down, expected) in table {
             let options = options(mode);
-            let mut monitor = Monitor::new(&options, Moment::ZERO, 0.5);
-            if is_down {
-                let verdicts = [(); 3].map(|()| monitor.request_failed(&options, Moment::ZERO));
-                assert_eq!(verdicts, [None, None, Some(Verdict::Down)], "{mode:?}");
-            }
+            let mut monitor = Monitor::new(is_down, &options, Moment::ZERO, 0.5);
             assert_eq!(monitor.probe_at(&options, later), expected, "{mode:?} {is_down}");
-            monitor.probe_started();
+            monitor.probe_started(later);
             assert_eq!(monitor.probe_at(&options, later), Moment::NEVER, "one probe at a time");
         }
+    }
+
+    #[test]
+    fn a_failed_request_brings_a_probe_forward_and_a_stream_of_them_no_more() {
+        let options = options(HealthMode::Lazy);
+        let at = |millis| Moment::ZERO + Duration::from_millis(millis);
+        let mut monitor = Monitor::new(false, &options, at(0), 0.5);
+        monitor.suspect(&options, at(60_000));
+        assert_eq!(monitor.probe_at(&options, at(60_000)), at(60_000));
+        for good in [60_000, 70_000] {
+            monitor.suspect(&options, at(good));
+            monitor.probe_started(at(good));
+            monitor.probe_ended(true, &options, at(good), 0.5);
+        }
+        assert_eq!(monitor.probe_at(&options, at(0)), Moment::NEVER, "it is judged");
+        monitor.suspect(&options, at(70_001));
+        assert_eq!(monitor.probe_at(&options, at(0)), at(71_000), "not at once again");
     }
 }

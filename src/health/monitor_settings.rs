@@ -1,5 +1,6 @@
 //! Settings of a health monitor.
 
+use super::outlier::Rules;
 use std::time::Duration;
 
 /// How the members of a cluster are watched. One for each cluster, from its options.
@@ -56,15 +57,27 @@ impl Default for MonitorSettings {
     }
 }
 
+impl MonitorSettings {
+    /// The rules of outlier detection.
+    pub fn rules(&self) -> Rules {
+        Rules { max_failures: self.max_failures, max_error_percent: self.max_error_percent }
+    }
+
+    /// Whether members are probed, or judged by their responses.
+    pub fn is_on(&self) -> bool {
+        self.mode != HealthMode::Off || self.rules().are_on()
+    }
+}
+
 /// When members are probed. Source: x0d's health monitor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HealthMode {
     /// Never.
     #[default]
     Off,
-    /// While they are down.
+    /// While they are down, and from a failed request until probes have judged them.
     Lazy,
-    /// While they are down, and when they were idle for the interval. A probe takes a slot.
+    /// The same, and when they were idle for the interval. That probe takes a slot.
     Opportunistic,
     /// Always.
     Paranoid,

@@ -1,16 +1,24 @@
 //! Outlier detection: a member that fails requests is ejected for a while that grows from one ejection to the next.
-//! Source of the rules: Envoy's outlier detection. Pure; one for each member.
+//! Source of the rules: Envoy's outlier detection. One for each member, for all cores; no lock.
 
+use super::passive::Observation;
 use crate::base::clock::Moment;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The window over which the share of 5xx responses is taken.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Responses that a window has at least before their share says anything.
-const MIN_RESPONSES: u32 = 20;
+const MIN_RESPONSES: u64 = 20;
 /// The first ejection; the next ones are twice, three times as long and so on.
 const EJECTION: Duration = Duration::from_secs(30);
 const MAX_EJECTIONS: u32 = 10;
+
+/// A window is the lower 16 bits of its number, then 24 bits of errors, then 24 bits of responses.
+const ERROR: u64 = 1 << 24;
+const STAMP_SHIFT: u32 = 48;
+const COUNT_MASK: u64 = ERROR - 1;
 
 /// Rules, from the options `health.maxFailures` and `health.maxErrorPercent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,15 +29,23 @@ pub struct Rules {
     pub max_error_percent: u8,
 }
 
+impl Rules {
+    /// Whether there is any.
+    pub fn are_on(self) -> bool {
+        self.max_failures > 0 || self.max_error_percent > 0
+    }
+}
+
 /// What is known of a member's requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Outlier {
-    failures: u32,
-    window_start: Moment,
-    responses: u32,
-    errors: u32,
-    ejections: u32,
-    last_ejection_end: Moment,
+    failures: AtomicU32,
+    window: AtomicU64,
+    ejections: AtomicU32,
+    /// Microseconds of the moment at which the last ejection ends; 0 where there was none.
+    ejected_until: AtomicU64,
+    /// [`Cause`] of the last ejection, as a number.
+    cause: AtomicU32,
 }
 
 /// The outcome of a request.
@@ -43,32 +59,127 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outlier {
-    /// Notes the outcome of a request. Returns the moment at which an ejection ends, if this outcome brings one about.
-    pub fn note(&mut self, outcome: Outcome, rules: Rules, now: Moment) -> Option<Moment> {
-        if now.since(self.window_start) >= WINDOW {
-            (self.window_start, self.responses, self.errors) = (now, 0, 0);
+impl Outcome {
+    /// The outcome that an observation is. `None` where a backend only says that it is busy.
+    pub fn of(observation: Observation) -> Option<Self> {
+        match observation {
+            Observation::Unreachable | Observation::ClosedUnanswered => Some(Self::Failed),
+            Observation::Responded { status: 503, retry_after: true } | Observation::Responded { status: 529, .. } => {
+                None
+            }
+            Observation::Responded { status: 500.., .. } => Some(Self::Error),
+            Observation::Responded { .. } => Some(Self::Good),
         }
-        self.responses += 1;
-        self.errors += u32::from(outcome != Outcome::Good);
-        self.failures = if outcome == Outcome::Good { 0 } else { self.failures + 1 };
-        let by_failures = rules.max_failures > 0 && self.failures >= rules.max_failures;
-        let percent = u64::from(self.errors) * 100 / u64::from(self.responses);
-        let by_share = rules.max_error_percent > 0
-            && self.responses >= MIN_RESPONSES
-            && percent >= u64::from(rules.max_error_percent);
-        (by_failures || by_share).then(|| self.eject(now))
+    }
+}
+
+/// Why a member was ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// So many requests in a row failed.
+    Failures(u32),
+    /// So many per cent of the responses were 5xx.
+    Percent(u32),
+}
+
+impl Cause {
+    const PERCENT: u32 = 1 << 31;
+
+    fn code(self) -> u32 {
+        match self {
+            Self::Failures(count) => count.min(Self::PERCENT - 1),
+            Self::Percent(percent) => Self::PERCENT | percent,
+        }
     }
 
-    fn eject(&mut self, now: Moment) -> Moment {
-        // A member that has served well for as long as its last ejection took begins anew.
-        if now.since(self.last_ejection_end) > EJECTION * self.ejections.max(1) {
-            self.ejections = 0;
+    fn from_code(code: u32) -> Self {
+        if code & Self::PERCENT == 0 { Self::Failures(code) } else { Self::Percent(code & !Self::PERCENT) }
+    }
+}
+
+impl fmt::Display for Cause {
+    /// Why, for logs and views.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures(count) => write!(f, "{count} requests in a row failed (health.maxFailures)"),
+            Self::Percent(percent) => {
+                write!(f, "{percent} % of the responses within 10 s were 5xx (health.maxErrorPercent)")
+            }
         }
-        self.ejections = (self.ejections + 1).min(MAX_EJECTIONS);
-        (self.failures, self.responses, self.errors, self.window_start) = (0, 0, 0, now);
-        self.last_ejection_end = now + EJECTION * self.ejections;
-        self.last_ejection_end
+    }
+}
+
+impl Outlier {
+    /// Notes the outcome of a request. Returns the moment at which an ejection ends, if this outcome brings one about.
+    pub fn note(&self, outcome: Outcome, rules: Rules, now: Moment) -> Option<Moment> {
+        let is_good = outcome == Outcome::Good;
+        let share = if rules.max_error_percent > 0 { self.count(!is_good, now) } else { None };
+        if is_good {
+            if self.failures.load(Ordering::Relaxed) != 0 {
+                self.failures.store(0, Ordering::Relaxed);
+            }
+            return None;
+        }
+        // Requests that were on their way to a member that is ejected say nothing new.
+        if self.ejection(now).is_some() {
+            return None;
+        }
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let by_failures = rules.max_failures > 0 && failures >= rules.max_failures;
+        let by_share = share.filter(|percent| *percent >= u32::from(rules.max_error_percent)).map(Cause::Percent);
+        let cause = if by_failures { Some(Cause::Failures(failures)) } else { by_share };
+        cause.and_then(|cause| self.eject(cause, now))
+    }
+
+    /// Counts a response in the window. Returns the share of errors in it in per cent, where it has enough responses.
+    fn count(&self, is_error: bool, now: Moment) -> Option<u32> {
+        let stamp = (now.as_micros() / u64::try_from(WINDOW.as_micros()).unwrap_or(u64::MAX)) & 0xffff;
+        let one = 1 + if is_error { ERROR } else { 0 };
+        let more = |window: u64| {
+            let is_current = window >> STAMP_SHIFT == stamp;
+            Some(if is_current && window & COUNT_MASK < COUNT_MASK {
+                window + one
+            } else {
+                (stamp << STAMP_SHIFT) + one
+            })
+        };
+        let before = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let window = more(before.unwrap_or_default()).unwrap_or_default();
+        let (responses, errors) = (window & COUNT_MASK, (window / ERROR) & COUNT_MASK);
+        (responses >= MIN_RESPONSES).then(|| u32::try_from(errors * 100 / responses).unwrap_or(100))
+    }
+
+    /// Of several cores that want to eject the member at the same time, one does.
+    fn eject(&self, cause: Cause, now: Moment) -> Option<Moment> {
+        let last = self.ejected_until.load(Ordering::Relaxed);
+        let (last_end, ejections) = (Moment::from_micros(last), self.ejections.load(Ordering::Relaxed));
+        if last_end > now {
+            return None;
+        }
+        // A member that has served well for as long as its last ejection took begins anew.
+        let is_forgiven = now.since(last_end) > EJECTION * ejections.max(1);
+        let ejections = if is_forgiven { 1 } else { (ejections + 1).min(MAX_EJECTIONS) };
+        let until = now + EJECTION * ejections;
+        let is_first =
+            self.ejected_until.compare_exchange(last, until.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        is_first.then(|| {
+            self.ejections.store(ejections, Ordering::Relaxed);
+            self.cause.store(cause.code(), Ordering::Relaxed);
+            self.failures.store(0, Ordering::Relaxed);
+            self.window.store(0, Ordering::Relaxed);
+            until
+        })
+    }
+
+    /// The moment until which the member is ejected, and why; `None` where it is not.
+    pub fn ejection(&self, now: Moment) -> Option<(Moment, Cause)> {
+        let until = Moment::from_micros(self.ejected_until.load(Ordering::Relaxed));
+        (until > now).then(|| (until, Cause::from_code(self.cause.load(Ordering::Relaxed))))
+    }
+
+    /// Ends an ejection: there are no rules any more.
+    pub fn pardon(&self) {
+        self.ejected_until.store(0, Ordering::Relaxed);
     }
 }
 
@@ -89,21 +200,68 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_eject_for_longer_and_longer() {
-        let mut outlier = Outlier::default();
-        let mut fail = |now| (0..3).find_map(|_| outlier.note(Outcome::Failed, RULES, now));
+        let outlier = Outlier::default();
+        let fail = |now| (0..3).find_map(|_| outlier.note(Outcome::Failed, RULES, now));
         assert_eq!(fail(at(100)), Some(at(130)));
+        assert_eq!(outlier.ejection(at(129)), Some((at(130), Cause::Failures(3))));
+        assert_eq!(fail(at(129)), None, "it is ejected already");
         assert_eq!(fail(at(131)), Some(at(191)));
         assert_eq!(fail(at(192)), Some(at(282)));
         assert_eq!(fail(at(1000)), Some(at(1030)), "after a good while it begins anew");
+        assert_eq!(outlier.ejection(at(1030)), None);
+        assert_eq!(fail(at(1030)), Some(at(1090)));
+        outlier.pardon();
+        assert_eq!(outlier.ejection(at(1031)), None);
     }
 
     #[test]
     fn a_good_response_ends_the_row_and_a_share_needs_enough_responses() {
-        let mut outlier = Outlier::default();
+        let outlier = Outlier::default();
         let outcomes = [Outcome::Error, Outcome::Error, Outcome::Good].into_iter().cycle();
-        let ejected: Vec<_> = outcomes.take(30).map(|outcome| outlier.note(outcome, RULES, at(1))).collect();
+        let ejected: Vec<_> = outcomes.take(20).map(|outcome| outlier.note(outcome, RULES, at(1))).collect();
         assert!(ejected[..19].iter().all(Option::is_none));
         assert_eq!(ejected[19], Some(at(31)));
+        assert_eq!(outlier.ejection(at(1)), Some((at(31), Cause::Percent(70))));
+    }
+
+    #[test]
+    fn a_window_counts_its_own_responses() {
+        let outlier = Outlier::default();
+        let rules = Rules { max_failures: 0, max_error_percent: 50 };
+        for second in [8, 12, 22, 39] {
+            let ejected = (0..19).find_map(|_| outlier.note(Outcome::Error, rules, at(second)));
+            assert_eq!(ejected, None, "19 errors in the window of second {second}");
+        }
+        assert_eq!(outlier.note(Outcome::Error, rules, at(39)), Some(at(69)));
+    }
+
+    #[test]
+    fn one_of_many_threads_ejects() {
+        let outlier = Outlier::default();
+        let fail = |_| (0..1000).filter_map(|_| outlier.note(Outcome::Failed, RULES, at(100))).count();
+        let ejections: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|number| scope.spawn(move || fail(number))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+        });
+        assert_eq!(ejections, 1);
+    }
+
+    #[test]
+    fn a_busy_backend_is_neither_good_nor_bad() {
+        let responded = |status, retry_after| Observation::Responded { status, retry_after };
+        let table = [
+            (Observation::Unreachable, Some(Outcome::Failed)),
+            (Observation::ClosedUnanswered, Some(Outcome::Failed)),
+            (responded(200, false), Some(Outcome::Good)),
+            (responded(404, false), Some(Outcome::Good)),
+            (responded(500, false), Some(Outcome::Error)),
+            (responded(503, false), Some(Outcome::Error)),
+            (responded(503, true), None),
+            (responded(529, false), None),
+        ];
+        for (observation, expected) in table {
+            assert_eq!(Outcome::of(observation), expected, "{observation:?}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ impl Worker {
                 Effect::Connect { fresh } => self.connect(job, fresh),
                 Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
                 Effect::Revived { member } => self.note_revival(job, member),
+                Effect::Ejected { member } => self.note_ejection(job, member),
                 Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
                 Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
                 Effect::Uploaded => self.end_upload(job),
@@ -49,6 +50,22 @@ impl Worker {
         if let Some(member) = cluster.members.get(member) {
             self.warn(format_args!("{}: backend {} is alive again", route.host, member.url));
         }
+    }
+
+    #[cold]
+    fn note_ejection(&mut self, job: SlotKey, member: usize) {
+        self.counters.count(Counter::Ejections);
+        let Some((route, cluster)) = self.route_and_cluster(job) else { return };
+        let Some(member) = cluster.members.get(member) else { return };
+        let ejection = member.state.known_health().and_then(|health| health.ejection(self.core.now));
+        let Some((until, cause)) = ejection else { return };
+        let (key, url, seconds) = (&route.cluster.key, &member.url, until.since(self.core.now).as_secs());
+        let effect = if member.state.is_ejected() {
+            "it gets no requests"
+        } else {
+            "it gets requests all the same: too few others serve (health.panicPercent)"
+        };
+        self.warn(format_args!("{key}: backend {url} is ejected for {seconds} s: {cause}; {effect}"));
     }
 
     fn route_and_cluster(&self, job: SlotKey) -> Option<(Arc<Route>, Arc<Cluster>)> {

@@ -25,6 +25,7 @@ use super::cluster::Cluster;
 use super::demand::{Demand, Service, Turn};
 use super::endpoint::Endpoint;
 use super::history::History;
+use super::judgement::Judgement;
 use super::member::{Member, MemberState};
 use super::options::{Options, Scheduler};
 use super::ring::Ring;
@@ -77,6 +78,7 @@ pub struct Admission {
     ring: Mutex<Arc<Ring>>,
     /// The tokens of the classes of requests, once the cluster has had buckets.
     tree: OnceLock<Arc<TokenTree>>,
+    pub(super) judgement: Judgement,
 }
 
 impl Cluster {
@@ -191,6 +193,7 @@ impl Cluster {
     pub(super) fn publish(self: &Arc<Self>, now: Moment) {
         self.admission.lock().cluster = Some(Arc::downgrade(self));
         self.serve(now);
+        self.report_edit();
     }
 }
 
@@ -308,6 +311,19 @@ impl Admission {
         let was_there = queue.remove(ticket).is_some();
         self.note_waiting(&queue);
         was_there
+    }
+
+    /// The newest list.
+    pub fn newest(&self) -> Option<Arc<Cluster>> {
+        self.lock().newest()
+    }
+
+    /// Does something with the newest list that no other thread does at the same time.
+    pub(super) fn with_newest(&self, act: impl FnOnce(&Cluster)) {
+        let queue = self.lock();
+        if let Some(cluster) = queue.newest() {
+            act(&cluster);
+        }
     }
 
     /// Remembers the state of a member that has left its list.

@@ -112,6 +112,7 @@ impl World {
                 Effect::JoinFill => panic!("no frontend has a cache"),
                 Effect::Connect { fresh } => self.connect(fresh),
                 Effect::Revived { .. } => {}
+                Effect::Ejected { .. } => panic!("no frontend has rules of outlier detection"),
                 Effect::AskService => panic!("a client of the traffic listener has no service"),
                 Effect::MarkedDead { member, .. } => {
                     assert!(!self.client_left, "a client that has left marks a backend");
