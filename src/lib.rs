@@ -20,6 +20,7 @@
 //! | 4 | [`haproxy`] | HAProxy configuration files: lexer, sections, rules; what is served of them, and the rules at work. Pure |
 //! | 5 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
 //! | 5 | [`upstream`] | pool of connections to backends, a core's own |
+//! | 5 | [`probe`] | health probes: one thread for all clusters, its schedule and its connections |
 //! | 5 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
 //! | 7 | [`worker`] | one core: accept, pump in batches, *the* match that performs effects, mail, drain |
 //! | 8 | [`admin`] | views, metrics and actions for operators, made by a thread of their own |
@@ -60,6 +61,7 @@ pub mod balance;
 pub mod directory;
 pub mod exchange;
 pub mod haproxy;
+pub mod probe;
 pub mod upstream;
 
 pub mod worker;

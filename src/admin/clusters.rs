@@ -2,7 +2,7 @@
 
 use super::marks::{Health, HostMarks, MemberMarks};
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Member, Second};
+use crate::cluster::{Cluster, Member, MemberHealth, Second};
 
 /// What a cluster bears.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,17 +71,27 @@ pub(super) fn state_of(cluster: &Cluster, marks: &HostMarks, up: u64) -> &'stati
 
 /// How a member is for the hosts that lead to its cluster.
 pub(super) fn health_of(member: &Member, marks: &MemberMarks, now: Moment) -> Health {
-    if member.state.is_removed() {
-        Health::new("removed", Some("it has left the list"))
+    let state = &member.state;
+    if state.is_removed() {
+        Health::new("removed", "list", "it has left the list")
     } else if member.attributes.is_disabled {
-        Health::new("disabled", Some("the list says so"))
-    } else if member.state.is_disabled() {
-        Health::new("disabled", Some("an operator has taken it out of service"))
-    } else if member.state.is_down() {
-        Health::new("down", Some("the probes of this node find it down"))
+        Health::new("disabled", "list", "the list says so")
+    } else if state.is_disabled() {
+        match state.known_health().is_some_and(MemberHealth::is_kept_disabled) {
+            true => Health::new("disabled", "probes", "it was down, and waits for an operator (health.stickyOffline)"),
+            false => Health::new("disabled", "operator", "an operator has taken it out of service"),
+        }
+    } else if state.is_down() {
+        let fault = state.known_health().and_then(MemberHealth::fault);
+        Health::new("down", "probes", fault.map_or_else(|| "probes fail".to_owned(), |fault| fault.to_string()))
     } else {
-        marks.health(now).unwrap_or_else(|| Health::new("up", None))
+        ejection_of(member, now).or_else(|| marks.health(now)).unwrap_or(Health::UP)
     }
+}
+
+fn ejection_of(member: &Member, now: Moment) -> Option<Health> {
+    let (until, cause) = member.state.known_health()?.ejection(now).filter(|_| member.state.is_ejected())?;
+    Some(Health { left: Some(until.since(now)), ..Health::new("ejected", "requests", cause) })
 }
 
 /// The name of a backend in views: the URL of its entry, or where that may hold a password, its endpoint.

@@ -134,6 +134,7 @@ fn backend(cluster: &Cluster, member: &Member, marks: &MemberMarks, now: Moment)
         "addresses": addresses,
         "state": health.state,
         "reason": health.reason,
+        "judge": health.judge,
         "seconds_left": health.left.map(|left| left.as_secs_f64()),
         "in_flight": member.state.in_flight(),
         "capacity": member.attributes.capacity,

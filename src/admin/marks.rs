@@ -17,17 +17,21 @@ const MAX_NAMES: usize = 1000;
 /// How a backend is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Health {
-    /// `up`, `partly_dead`, `dead`, `down`, `disabled` or `removed`.
+    /// `up`, `partly_dead`, `dead`, `down`, `ejected`, `disabled` or `removed`.
     pub(super) state: &'static str,
     /// Why it does not serve.
     pub(super) reason: Option<String>,
+    /// What says so: `list`, `operator`, `probes`, `requests` of this node, or `others`.
+    pub(super) judge: Option<&'static str>,
     /// For how long, where that is known.
     pub(super) left: Option<Duration>,
 }
 
 impl Health {
-    pub(super) fn new(state: &'static str, reason: Option<&str>) -> Self {
-        Self { state, reason: reason.map(str::to_owned), left: None }
+    pub(super) const UP: Self = Self { state: "up", reason: None, judge: None, left: None };
+
+    pub(super) fn new(state: &'static str, judge: &'static str, reason: impl ToString) -> Self {
+        Self { state, reason: Some(reason.to_string()), judge: Some(judge), left: None }
     }
 }
 
@@ -123,6 +127,7 @@ pub(super) struct MemberMarks {
 #[derive(Clone, Debug)]
 struct LastMark {
     ends_at: Moment,
+    judge: &'static str,
     reason: String,
     /// The host, where the cluster is not called after it.
     host: Option<Box<str>>,
@@ -159,7 +164,8 @@ impl MemberMarks {
         self.marked += 1;
         if self.last.as_ref().is_none_or(|last| last.ends_at < ends_at) {
             let host = (route.cluster.key != route.host).then(|| route.host.clone());
-            self.last = Some(LastMark { ends_at, reason: reason_of(mark, now), host });
+            let (judge, reason) = reason_of(mark, now);
+            self.last = Some(LastMark { ends_at, judge, reason, host });
         }
     }
 
@@ -175,7 +181,7 @@ impl MemberMarks {
 
     /// What the marks make of a member that serves otherwise; `None` where there are none.
     pub(super) fn health(&self, now: Moment) -> Option<Health> {
-        let LastMark { ends_at, reason, host } = self.last.as_ref()?;
+        let LastMark { ends_at, judge, reason, host } = self.last.as_ref()?;
         let state = if self.are_of_all() { "dead" } else { "partly_dead" };
         let reason = match host {
             None => reason.clone(),
@@ -183,15 +189,16 @@ impl MemberMarks {
         };
         // A mark for ever has no end to wait for.
         let left = Some(ends_at.since(now)).filter(|_| *ends_at != Moment::NEVER);
-        Some(Health { state, reason: Some(reason), left })
+        Some(Health { left, ..Health::new(state, judge, reason) })
     }
 }
 
-/// Who has made the mark that counts.
-fn reason_of(mark: &Mark, now: Moment) -> String {
+/// What has made the mark that counts, and why.
+fn reason_of(mark: &Mark, now: Moment) -> (&'static str, String) {
     if mark.dead_by_operator_until(now).is_some() {
-        return "marked dead by an operator of this node".to_owned();
+        return ("operator", "marked dead by an operator of this node".to_owned());
     }
     let seen = Observation::from_code(mark.reason()).filter(|_| mark.dead_until(now).is_some());
-    seen.map_or_else(|| "marked dead by a checker or another node".to_owned(), |seen| seen.to_string())
+    let of_others = || ("others", "marked dead by a checker or another node".to_owned());
+    seen.map_or_else(of_others, |seen| ("requests", seen.to_string()))
 }

@@ -5,7 +5,7 @@ use crate::base::counters::Counters;
 use crate::net::tls::CertificateInfo;
 use crate::worker::WorkerStats;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A worker that runs.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub struct Roster {
     lost_log_lines: AtomicU64,
     replaced: [AtomicU64; ReplaceCause::ALL.len()],
     certificates: Mutex<Vec<CertificateInfo>>,
+    /// The counts of the thread of health probes.
+    probes: OnceLock<Arc<Counters>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +90,7 @@ impl Roster {
             lost_log_lines: AtomicU64::new(0),
             replaced: Default::default(),
             certificates: Mutex::default(),
+            probes: OnceLock::new(),
         }
     }
 
@@ -117,6 +120,12 @@ impl Roster {
             let entry = list.workers.remove(place);
             list.past.absorb(&entry.counters);
         }
+    }
+
+    /// Notes where the thread of health probes counts.
+    pub fn set_probe_counters(&self, counters: Arc<Counters>) {
+        // Set once: there is one such thread.
+        let _ = self.probes.set(counters);
     }
 
     /// Notes that the process serves.
@@ -178,11 +187,12 @@ impl Roster {
         workers
     }
 
-    /// What all workers have counted, those included that have ended.
+    /// What all workers have counted, those included that have ended, and what health probes have.
     pub(super) fn totals(&self) -> Counters {
         let sum = Counters::default();
         let list = self.list();
         sum.absorb(&list.past);
+        self.probes.get().into_iter().for_each(|probes| sum.absorb(probes));
         list.workers.iter().for_each(|entry| sum.absorb(&entry.counters));
         sum
     }

@@ -102,6 +102,7 @@ impl Cluster {
         let is_ejected = member.state.health().outlier.note(outcome, rules, now).is_some();
         if is_ejected {
             self.admission.update_ejections(now);
+            self.serve(now);
             self.admission.report();
         }
         is_ejected
@@ -129,6 +130,7 @@ impl Cluster {
         health.is_suspect.store(false, Ordering::SeqCst);
         state.set_down(true, now);
         self.admission.update_ejections(now);
+        self.serve(now);
     }
 
     /// Probes find a member good: it serves from now on, or is disabled until an operator enables it. The marks end that

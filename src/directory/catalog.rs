@@ -7,9 +7,9 @@ use super::backends::Backends;
 use super::out_of_service::OutOfService;
 use crate::base::clock::Moment;
 use crate::base::hash::{HashMap, HashSet};
-use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, Mark, Options, Route};
+use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, HealthWatcher, Mark, Options, Route};
 use hosts_by_key::HostsByKey;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 /// Below this number of hosts or clusters no purge is worth its walk.
 const MIN_PURGE: usize = 1024;
@@ -34,6 +34,8 @@ pub(super) struct Clusters {
     routes: Arc<RwLock<HashMap<Arc<str>, Weak<Route>>>>,
     /// What operators have taken out of service.
     pub(super) out_of_service: OutOfService,
+    /// The thread that probes.
+    watcher: Arc<OnceLock<Arc<dyn HealthWatcher>>>,
 }
 
 /// The cluster of each key and the route of each host in use.
@@ -106,8 +108,19 @@ impl Clusters {
         self.by_key.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
+    /// Has this thread know of all clusters, now and from now on.
+    pub(super) fn set_watcher(&self, watcher: Arc<dyn HealthWatcher>) {
+        let clusters = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
+        clusters.values().for_each(|cluster| cluster.set_watcher(&watcher));
+        // Set once: there is one such thread.
+        let _ = self.watcher.set(watcher);
+    }
+
     fn put(&self, cluster: &Arc<Cluster>) -> usize {
         let mut clusters = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watcher) = self.watcher.get() {
+            cluster.set_watcher(watcher);
+        }
         clusters.insert(cluster.key.clone(), Arc::clone(cluster));
         clusters.len()
     }

@@ -39,7 +39,7 @@ pub use subscribers::SubscriberId;
 use crate::base::clock::Clock;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Backend, BackendId, Cluster, Member, Route};
+use crate::cluster::{Backend, BackendId, Cluster, HealthWatcher, Member, Route};
 use crate::net::mailbox::MailboxSender;
 use crate::net::tls::CertificateInfo;
 use catalog::{Catalog, Clusters};
@@ -372,6 +372,16 @@ impl Directory {
         self.clusters.out_of_service.list()
     }
 
+    /// Tells others that a mark of this node is over before its time. Never waits, as [`Directory::mark_dead`].
+    pub fn end_mark(&self, host: &str, backend: &Arc<Backend>) {
+        self.mark_dead(host, backend, Moment::ZERO);
+    }
+
+    /// Has the thread that probes know of all clusters, now and from now on.
+    pub fn set_watcher(&self, watcher: Arc<dyn HealthWatcher>) {
+        self.clusters.set_watcher(watcher);
+    }
+
     /// The certificates in use that the source has, in no order, for views. It takes a lock.
     pub fn certificates(&self) -> Vec<CertificateInfo> {
         self.certificates.list()
@@ -457,6 +467,7 @@ struct Lookup {
 struct DeadMark {
     host: Box<str>,
     backend: Arc<Backend>,
+    /// [`Moment::ZERO`] for a mark that is over before its time.
     until: Moment,
 }
 

@@ -1,7 +1,7 @@
 //! The certificates of the addresses, and the trusted authorities: read at the start, and again when their files
 //! change.
 
-use super::{Error, Event};
+use super::{Error, Event, Supervisor};
 use crate::base::clock::Clock;
 use crate::base::file_watch::FileWatch;
 use crate::config::{Settings, Tls, TlsToBackends};
@@ -9,7 +9,7 @@ use crate::net::tls::{
     BackendTls, CertificateFiles, CertificateInfo, Credentials, FileFault, TlsServerContext, Verification,
     load_certificates, warn_of_expiry,
 };
-use crate::worker::{DefaultCertificates, WorkerTlsConfig};
+use crate::worker::{DefaultCertificates, WorkerCommand, WorkerTlsConfig};
 use crossbeam_channel::Sender;
 use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
@@ -129,6 +129,21 @@ impl CertificateManager {
         let renewed = has_changed.then(|| make_backend_tls(&self.to_backends))??;
         self.backend_tls = Some(renewed.clone());
         Some(renewed)
+    }
+}
+
+impl Supervisor {
+    /// Reads the certificates and authorities again, and has all use those that have changed.
+    pub(super) fn renew_certificates(&mut self) {
+        let renewed = self.pool.deps.certificates.renew_worker_tls();
+        self.pool.deps.roster.set_certificates(self.pool.deps.certificates.list());
+        if let Some(worker_tls) = renewed {
+            self.pool.tell_all(|| WorkerCommand::Tls(worker_tls.clone()));
+        }
+        if let Some(tls) = self.pool.deps.certificates.renew_backend_tls() {
+            self.pool.deps.probes.set_backend_tls(tls.clone());
+            self.pool.tell_all(|| WorkerCommand::BackendTls(tls.clone()));
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod notify;
 mod panics;
 mod pid_file;
 mod privileges;
+mod probes;
 mod report;
 mod stop;
 mod succession;
@@ -210,7 +211,9 @@ impl Supervisor {
         let certificates = certificates::CertificateManager::new(settings, events, clock)?;
         roster.set_certificates(certificates.list());
         let haproxy = HaproxyManager::new(settings, readings, &directory, events)?;
+        let probes = probes::start(settings, &directory, &roster, certificates.backend_tls(), clock)?;
         let deps = WorkerDeps {
+            probes,
             settings: settings.clone(),
             directory,
             log: cores_log.in_format(&settings.access_log_format),
@@ -412,18 +415,8 @@ impl Supervisor {
         }
     }
 
-    fn renew_certificates(&mut self) {
-        let renewed = self.pool.deps.certificates.renew_worker_tls();
-        self.pool.deps.roster.set_certificates(self.pool.deps.certificates.list());
-        if let Some(worker_tls) = renewed {
-            self.pool.tell_all(|| WorkerCommand::Tls(worker_tls.clone()));
-        }
-        if let Some(tls) = self.pool.deps.certificates.renew_backend_tls() {
-            self.pool.tell_all(|| WorkerCommand::BackendTls(tls.clone()));
-        }
-    }
-
-    fn shutdown(self) {
+    fn shutdown(mut self) {
+        self.stop_probes();
         let (counters, accepted) = (self.pool.counters(), self.pool.accepted());
         self.pool.deps.directory.stop();
         drop(self.pool);

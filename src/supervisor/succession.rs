@@ -52,6 +52,7 @@ impl Supervisor {
                 self.pool.deps.directory.retire();
                 report::tell_back_in_service(&self.pool.deps.directory.out_of_service());
                 self.pool.hand_over(&drain_target);
+                self.stop_probes();
                 let grace = self.pool.deps.settings.worker.drain_timeout;
                 self.passes_on_until = Some(self.pool.deps.clock.now() + grace.max(upgrade::HANDOFF_TIMEOUT));
             }

@@ -13,6 +13,7 @@ mod forwarding;
 mod haproxy;
 mod harness;
 mod headers;
+mod health;
 mod limits;
 mod lingering;
 mod logs;

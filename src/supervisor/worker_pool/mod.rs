@@ -23,6 +23,7 @@ use crate::directory::Directory;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::mailbox::MailboxSender;
 use crate::page::Pages;
+use crate::probe::Probes;
 use crate::worker::{
     DrainTarget, GrantMail, HandoffQueue, PlainClient, ServiceSender, Worker, WorkerCommand, WorkerConfig, WorkerStats,
 };
@@ -53,6 +54,8 @@ pub(super) struct WorkerDeps {
     pub(super) certificates: certificates::CertificateManager,
     /// What is served from HAProxy's files.
     pub(super) haproxy: HaproxyManager,
+    /// The thread of health probes.
+    pub(super) probes: Probes,
     /// How many connections each client's address may have.
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
     /// The workers, as the admin service sees them.
@@ -462,6 +465,7 @@ impl WorkerPool {
     pub(super) fn counters(&self) -> Counters {
         let sum = Counters::default();
         sum.absorb(&self.past);
+        sum.absorb(self.deps.probes.counters());
         self.running.values().for_each(|each| sum.absorb(&each.counters));
         sum
     }

@@ -1,0 +1,179 @@
+//! The connection of one probe: opened as the workers open theirs, and closed behind the outcome.
+
+use super::check::{Check, Outcome};
+use crate::base::clock::Moment;
+use crate::cluster::{Addresses, Backend, Options};
+use crate::health::ProbeFault;
+use crate::net::tls::{BackendTls, TlsClientTarget, TlsScratch};
+use crate::net::transport::{Received, SocketOptions, Transport};
+use crate::wire::proxy_protocol;
+use mio::event::Event;
+use mio::{Registry, Token};
+use nix::errno::Errno;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// Addresses of one name that are tried at once. The first one that takes the connection is probed.
+const MAX_ADDRESSES: usize = 4;
+
+/// Bytes of one read.
+pub(super) const READ_BYTES: usize = 16 * 1024;
+
+/// What the thread has for all connections.
+pub(super) struct Shared<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) options: SocketOptions,
+    pub(super) tls: Option<&'a BackendTls>,
+    pub(super) scratch: &'a mut TlsScratch,
+    pub(super) room: &'a mut [u8],
+}
+
+/// How a probe ended. `None`: this node could not make it, which says nothing about the backend.
+pub(super) type End = Option<Outcome>;
+
+/// The connection of one probe.
+#[derive(Debug)]
+pub(super) struct Connection {
+    check: Check,
+    /// What the connection begins with, in clear.
+    preface: Vec<u8>,
+    /// Several until one of them is there.
+    transports: Vec<Transport>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Dialling,
+    Handshake,
+    /// So many bytes of the request have left.
+    Exchange(usize),
+}
+
+impl Connection {
+    /// Begins to connect.
+    pub(super) fn open(
+        backend: &Backend,
+        options: &Arc<Options>,
+        token: Token,
+        now: Moment,
+        shared: &mut Shared<'_>,
+    ) -> Result<Self, End> {
+        let addresses = match backend.next_addresses(now) {
+            Addresses::Known(addresses) => addresses,
+            // It is being looked up.
+            Addresses::Pending => return Err(None),
+            Addresses::NotFound => return Err(Some(Err(ProbeFault::NameNotResolved))),
+        };
+        let endpoint = backend.endpoint();
+        let tls = match endpoint.is_secure() {
+            true => {
+                Some(shared.tls.and_then(|tls| tls.to(endpoint.server_name(), endpoint.is_unverified())).ok_or(None)?)
+            }
+            false => None,
+        };
+        let mut preface = Vec::new();
+        if let Some(version) = endpoint.proxy_header() {
+            // A probe has no client.
+            proxy_protocol::write(version, None, &mut preface);
+        }
+        let mut transports = Vec::new();
+        let mut last_error = None;
+        for address in addresses.iter().take(MAX_ADDRESSES) {
+            match connect(*address, tls.as_ref(), token, shared) {
+                Ok(transport) => transports.push(transport),
+                Err(error) => last_error = Some(error),
+            }
+        }
+        match last_error {
+            Some(error) if transports.is_empty() => Err(end_of(&error)),
+            _ => Ok(Self { check: Check::new(Arc::clone(options)), preface, transports, stage: Stage::Dialling }),
+        }
+    }
+
+    /// The poll has told of it. Returns the end of the probe, if that is it.
+    pub(super) fn on_event(&mut self, event: &Event, shared: &mut Shared<'_>) -> Option<End> {
+        self.transports.iter_mut().for_each(|transport| transport.note(event));
+        if self.stage == Stage::Dialling {
+            self.transports.retain(|transport| !transport.has_failed());
+            if self.transports.is_empty() {
+                return Some(Some(Err(ProbeFault::ConnectFailed)));
+            }
+            let first = self.transports.iter().position(Transport::is_there)?;
+            let mut transport = self.transports.swap_remove(first);
+            transport.expect_bytes();
+            self.transports = vec![transport];
+            self.stage = Stage::Handshake;
+        }
+        let transport = self.transports.first_mut()?;
+        if self.stage == Stage::Handshake {
+            match transport.connected(&self.preface, shared.scratch)? {
+                Ok(()) => self.stage = Stage::Exchange(0),
+                Err(error) => return Some(end_of(&error)),
+            }
+        }
+        self.exchange(shared)
+    }
+
+    fn exchange(&mut self, shared: &mut Shared<'_>) -> Option<End> {
+        let (Stage::Exchange(sent), Some(transport)) = (&mut self.stage, self.transports.first_mut()) else {
+            return None;
+        };
+        while let Some(rest) = self.check.request().get(*sent..).filter(|rest| !rest.is_empty()) {
+            match transport.send(&[IoSlice::new(rest)], shared.scratch) {
+                Ok(0) => break,
+                Ok(count) => *sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // A response may have come all the same; where there is none, the read below says so.
+                Err(_) => break,
+            }
+        }
+        while transport.is_readable() {
+            match transport.receive(shared.room, shared.scratch) {
+                Received::Nothing => break,
+                Received::End | Received::Broken => return Some(Some(self.check.end())),
+                received => {
+                    let bytes = shared.room.get(..received.count()).unwrap_or_default();
+                    if let Some(outcome) = self.check.receive(bytes) {
+                        transport.close_gracefully();
+                        return Some(Some(outcome));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Its time is over.
+    pub(super) fn expire(&self) -> ProbeFault {
+        match self.stage {
+            Stage::Dialling | Stage::Handshake => ProbeFault::ConnectTimeout,
+            Stage::Exchange(_) => ProbeFault::ResponseTimeout,
+        }
+    }
+}
+
+fn connect(
+    address: std::net::SocketAddr,
+    tls: Option<&TlsClientTarget>,
+    token: Token,
+    shared: &Shared<'_>,
+) -> io::Result<Transport> {
+    let mut transport = Transport::connect(address, shared.options, tls)?;
+    transport.register(shared.registry, token)?;
+    Ok(transport)
+}
+
+/// What a failed connect says: of the backend, or of this node.
+fn end_of(error: &io::Error) -> End {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Some(Err(ProbeFault::TlsFailed));
+    }
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL | Errno::ENOSPC) => {
+            None
+        }
+        Some(Errno::ETIMEDOUT) => Some(Err(ProbeFault::ConnectTimeout)),
+        _ => Some(Err(ProbeFault::ConnectFailed)),
+    }
+}

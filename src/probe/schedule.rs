@@ -1,0 +1,331 @@
+//! Which member is probed when, and what its probes bring about. No socket and no clock: `now` is passed in, and what is to
+//! be done is returned.
+
+use super::check::Outcome;
+use super::connection::End;
+use super::notice::Notice;
+use super::target::{Target, Turn};
+use crate::base::clock::Moment;
+use crate::base::gen_slab::{GenSlab, SlotKey};
+use crate::base::wheel::{Owners, Timer, Wheel};
+use crate::cluster::{Admission, Backend, Cluster, Member, MemberState, Options};
+use crate::health::{HealthMode, Verdict};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+/// Probes that run at the same time. Others wait for one of them to end.
+pub(super) const MAX_RUNNING: usize = 256;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// A probe begins. [`Schedule::ended`] is to tell how it ends.
+    Start { target: SlotKey, backend: Arc<Backend>, options: Arc<Options> },
+    /// A probe has taken too long; [`Schedule::ended`] is to tell so.
+    Expire(SlotKey),
+    /// The outcome of a probe is of no use any more.
+    Cancel(SlotKey),
+    /// The dead marks have ended that this node had made of a backend for these hosts.
+    Alive { hosts: Vec<Box<str>>, backend: Arc<Backend> },
+    /// Something for the log.
+    Tell(Notice),
+}
+
+/// All members that are watched.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    clusters: HashMap<usize, WatchedCluster>,
+    targets: GenSlab<Target>,
+    timers: Wheel<Owner>,
+    due: Vec<Owner>,
+    /// Members whose probe is due and waits for another one to end.
+    ready: VecDeque<SlotKey>,
+    running: usize,
+    rng: fastrand::Rng,
+    actions: Vec<Action>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Target(SlotKey),
+    /// The end of an ejection in the cluster of this number.
+    Cluster(usize),
+}
+
+#[derive(Debug)]
+struct WatchedCluster {
+    admission: Weak<Admission>,
+    targets: Vec<SlotKey>,
+    /// The first end of an ejection.
+    timer: Timer,
+    /// Members that are ejected.
+    ejected: Vec<Arc<MemberState>>,
+}
+
+struct TimerOwners<'s> {
+    clusters: &'s mut HashMap<usize, WatchedCluster>,
+    targets: &'s mut GenSlab<Target>,
+}
+
+impl Owners<Owner> for TimerOwners<'_> {
+    fn timer_of(&mut self, owner: Owner) -> Option<&mut Timer> {
+        match owner {
+            Owner::Target(key) => self.targets.get_mut(key).map(|target| &mut target.timer),
+            Owner::Cluster(id) => self.clusters.get_mut(&id).map(|watched| &mut watched.timer),
+        }
+    }
+}
+
+impl Schedule {
+    /// Nothing is watched yet.
+    pub(super) fn new(now: Moment, rng: fastrand::Rng) -> Self {
+        Self {
+            clusters: HashMap::new(),
+            targets: GenSlab::default(),
+            timers: Wheel::new(now),
+            due: Vec::new(),
+            ready: VecDeque::new(),
+            running: 0,
+            rng,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last call.
+    pub(super) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Schedule::advance`] is to be called.
+    pub(super) fn next_visit(&self) -> Moment {
+        self.timers.next_visit()
+    }
+
+    /// A cluster needs a look: its list or its options are new, a request has failed, or a member was ejected.
+    pub(super) fn look_at(&mut self, admission: &Weak<Admission>, now: Moment) {
+        let id = admission.as_ptr() as usize;
+        let Some(cluster) = newest(admission).filter(|cluster| cluster.options.health.is_on()) else {
+            return self.forget(id, now);
+        };
+        let timers = &mut self.timers;
+        self.clusters.entry(id).or_insert_with(|| WatchedCluster {
+            admission: Weak::clone(admission),
+            targets: Vec::new(),
+            timer: timers.insert(Owner::Cluster(id)),
+            ejected: Vec::new(),
+        });
+        self.update_targets(id, &cluster, now);
+        if !cluster.options.health.rules().are_on() {
+            cluster.admission.pardon(now);
+        }
+        self.watch_ejections(id, &cluster, now);
+    }
+
+    /// Watches the members of the newest list: those that stay keep their monitor.
+    fn update_targets(&mut self, id: usize, cluster: &Cluster, now: Moment) {
+        let Some(watched) = self.clusters.get_mut(&id) else { return };
+        let before = std::mem::take(&mut watched.targets);
+        let health = &cluster.options.health;
+        let mut kept = Vec::new();
+        for member in cluster.members.iter().filter(|_| health.mode != HealthMode::Off) {
+            let is_of = |key: &SlotKey| self.targets.get(*key).is_some_and(|target| target.watches(&member.state));
+            // An endpoint may stand in a list twice.
+            if kept.iter().any(is_of) {
+                continue;
+            }
+            let key = match before.iter().copied().find(is_of) {
+                Some(key) => key,
+                None => {
+                    let (timers, jitter) = (&mut self.timers, self.rng.f64());
+                    self.targets.insert_with(|key| {
+                        let timer = timers.insert(Owner::Target(key));
+                        Target::new(id, Arc::clone(&member.state), timer, health, now, jitter)
+                    })
+                }
+            };
+            if let Some(target) = self.targets.get_mut(key) {
+                target.update(health, now);
+                let next = target.next_turn(health, now);
+                self.timers.set(&mut target.timer, next);
+            }
+            kept.push(key);
+        }
+        for key in before.iter().filter(|key| !kept.contains(key)) {
+            self.remove_target(*key, cluster, now);
+        }
+        if let Some(watched) = self.clusters.get_mut(&id) {
+            watched.targets = kept;
+        }
+    }
+
+    fn remove_target(&mut self, key: SlotKey, cluster: &Cluster, now: Moment) {
+        let Some(target) = self.drop_target(key) else { return };
+        // Nothing would ever take a verdict back.
+        let was_down = cluster.unwatch(&target.state, now);
+        if let Some(member) = member_of(cluster, &target.state).filter(|_| was_down) {
+            self.actions.push(Action::Tell(Notice::unwatched(cluster, member)));
+        }
+    }
+
+    /// Watches a cluster no longer.
+    fn forget(&mut self, id: usize, now: Moment) {
+        let Some(mut watched) = self.clusters.remove(&id) else { return };
+        self.timers.remove(&mut watched.timer);
+        match newest(&watched.admission) {
+            Some(cluster) => {
+                watched.targets.iter().for_each(|key| self.remove_target(*key, &cluster, now));
+                cluster.admission.pardon(now);
+                cluster.serve(now);
+            }
+            None => watched.targets.iter().for_each(|key| drop(self.drop_target(*key))),
+        }
+    }
+
+    fn drop_target(&mut self, key: SlotKey) -> Option<Target> {
+        let mut target = self.targets.remove(key)?;
+        self.timers.remove(&mut target.timer);
+        if target.is_running() {
+            self.running -= 1;
+            self.actions.push(Action::Cancel(key));
+        }
+        Some(target)
+    }
+
+    /// Notes who is ejected, and when the first ejection ends.
+    fn watch_ejections(&mut self, id: usize, cluster: &Cluster, now: Moment) {
+        let Some(watched) = self.clusters.get_mut(&id) else { return };
+        cluster.admission.update_ejections(now);
+        let end_of = |state: &MemberState| state.known_health()?.ejection(now).map(|(until, _)| until);
+        let mut before = std::mem::take(&mut watched.ejected);
+        before.retain(|state| end_of(state).is_none());
+        let is_any_back = !before.is_empty();
+        for member in before.iter().filter_map(|state| member_of(cluster, state)) {
+            self.actions.push(Action::Tell(Notice::ejection_over(cluster, member)));
+        }
+        let mut first_end = Moment::NEVER;
+        for member in &cluster.members {
+            if let Some(until) = end_of(&member.state) {
+                watched.ejected.push(Arc::clone(&member.state));
+                first_end = first_end.min(until);
+            }
+        }
+        self.timers.set(&mut watched.timer, first_end);
+        if is_any_back {
+            cluster.serve(now);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn advance(&mut self, now: Moment) {
+        let mut due = std::mem::take(&mut self.due);
+        let mut owners = TimerOwners { clusters: &mut self.clusters, targets: &mut self.targets };
+        self.timers.advance(now, &mut due, &mut owners);
+        for owner in due.drain(..) {
+            match owner {
+                Owner::Target(key) => self.target_due(key, now),
+                Owner::Cluster(id) => {
+                    let cluster = self.clusters.get(&id).and_then(|watched| newest(&watched.admission));
+                    match cluster {
+                        Some(cluster) => self.watch_ejections(id, &cluster, now),
+                        None => self.forget(id, now),
+                    }
+                }
+            }
+        }
+        self.due = due;
+    }
+
+    fn target_due(&mut self, key: SlotKey, now: Moment) {
+        let Some(target) = self.targets.get(key) else { return };
+        if target.is_running() {
+            return self.actions.push(Action::Expire(key));
+        }
+        if self.running < MAX_RUNNING { self.begin(key, now) } else { self.ready.push_back(key) }
+    }
+
+    /// Begins a probe, unless there is a reason not to.
+    fn begin(&mut self, key: SlotKey, now: Moment) {
+        let waits = self.targets.get(key).filter(|target| !target.is_running());
+        let Some(id) = waits.map(|target| target.cluster) else { return };
+        let Some(watched) = self.clusters.get(&id) else { return };
+        let held = watched.targets.iter().filter(|key| self.targets.get(**key).is_some_and(Target::holds_slot)).count();
+        let Some(cluster) = newest(&watched.admission) else { return self.forget(id, now) };
+        // The directory holds it, this function, and each probe that has taken a slot. Hosts hold it where it is in use.
+        let is_in_use = Arc::strong_count(&cluster) > 2 + held;
+        let Some(target) = self.targets.get_mut(key) else { return };
+        let health = &cluster.options.health;
+        let Some(place) = cluster.members.iter().position(|member| target.watches(&member.state)) else { return };
+        let member = &cluster.members[place];
+        let (backend, jitter) = (Arc::clone(&member.backend), self.rng.f64());
+        let turn = if is_in_use { target.turn(&cluster, place, now, jitter) } else { target.skip(health, now, jitter) };
+        match turn {
+            Turn::At(moment) => self.timers.set(&mut target.timer, moment),
+            Turn::Probe => {
+                self.running += 1;
+                self.timers.set(&mut target.timer, now + health.timeout);
+                let options = Arc::clone(&cluster.options);
+                self.actions.push(Action::Start { target: key, backend, options });
+            }
+        }
+    }
+
+    /// A probe has ended. `None`: this node could not make it.
+    pub(super) fn ended(&mut self, key: SlotKey, end: End, now: Moment) {
+        let Some(target) = self.targets.get_mut(key).filter(|target| target.is_running()) else { return };
+        let id = target.cluster;
+        let Some(cluster) = self.clusters.get(&id).and_then(|watched| newest(&watched.admission)) else {
+            return self.forget(id, now);
+        };
+        self.running -= 1;
+        let health = &cluster.options.health;
+        let verdict = target.ended(end.map(|outcome| outcome.is_ok()), health, now, self.rng.f64());
+        let (state, next) = (Arc::clone(&target.state), target.next_turn(health, now));
+        self.timers.set(&mut target.timer, next);
+        if let (Some(verdict), Some(outcome)) = (verdict, end) {
+            self.apply(&cluster, &state, verdict, outcome, now);
+        }
+        while self.running < MAX_RUNNING {
+            let Some(next) = self.ready.pop_front() else { break };
+            self.begin(next, now);
+        }
+    }
+
+    fn apply(&mut self, cluster: &Cluster, state: &MemberState, verdict: Verdict, outcome: Outcome, now: Moment) {
+        let Some(member) = cluster.members.iter().find(|member| std::ptr::eq(&*member.state, state)) else { return };
+        let was_down = state.is_down();
+        if let (Verdict::Down, Err(fault)) = (verdict, outcome) {
+            cluster.set_down(state, fault, now);
+            return self.actions.push(Action::Tell(Notice::down(cluster, member, fault)));
+        }
+        let stays_disabled = verdict == Verdict::UpDisabled;
+        let hosts = cluster.set_up(state, stays_disabled, now);
+        if stays_disabled {
+            self.actions.push(Action::Tell(Notice::up_disabled(cluster, member)));
+        } else if was_down || !hosts.is_empty() {
+            self.actions.push(Action::Tell(Notice::up(cluster, member, was_down)));
+        }
+        if !hosts.is_empty() {
+            self.actions.push(Action::Alive { hosts, backend: Arc::clone(&member.backend) });
+        }
+    }
+
+    /// How many probes run.
+    #[cfg(test)]
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// How many members are watched.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.targets.len()
+    }
+}
+
+fn newest(admission: &Weak<Admission>) -> Option<Arc<Cluster>> {
+    admission.upgrade()?.newest()
+}
+
+fn member_of<'c>(cluster: &'c Cluster, state: &Arc<MemberState>) -> Option<&'c Member> {
+    cluster.members.iter().find(|member| Arc::ptr_eq(&member.state, state))
+}

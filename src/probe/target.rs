@@ -1,0 +1,141 @@
+//! One member that is watched.
+
+use crate::base::clock::Moment;
+use crate::base::wheel::Timer;
+use crate::cluster::{Cluster, MemberState, Permit};
+use crate::health::{HealthMode, Monitor, MonitorSettings, Verdict};
+use std::sync::Arc;
+
+/// One member that is watched.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The number of its cluster.
+    pub(super) cluster: usize,
+    pub(super) state: Arc<MemberState>,
+    /// The next probe; the end of its time while one runs.
+    pub(super) timer: Timer,
+    monitor: Monitor,
+    probe: Option<Probe>,
+    /// Requests that had ended at the last look, and when that number was another one at the latest.
+    requests: u64,
+    last_request: Moment,
+}
+
+/// A probe that runs.
+#[derive(Debug)]
+struct Probe {
+    /// The slot that it takes, where it counts as load.
+    permit: Option<Permit>,
+}
+
+/// What becomes of a member whose probe is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Probe,
+    /// Not now: it is looked at again at this moment.
+    At(Moment),
+}
+
+impl Target {
+    pub(super) fn new(
+        cluster: usize,
+        state: Arc<MemberState>,
+        timer: Timer,
+        options: &MonitorSettings,
+        now: Moment,
+        jitter: f64,
+    ) -> Self {
+        let monitor = Monitor::new(state.is_down(), options, now, jitter);
+        let (requests, _) = state.history().totals();
+        Self { cluster, state, timer, monitor, probe: None, requests, last_request: now }
+    }
+
+    /// Whether this is the member it watches.
+    pub(super) fn watches(&self, state: &Arc<MemberState>) -> bool {
+        Arc::ptr_eq(&self.state, state)
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    pub(super) fn holds_slot(&self) -> bool {
+        self.probe.as_ref().is_some_and(|probe| probe.permit.is_some())
+    }
+
+    /// Notes new options, and what requests say of the member.
+    pub(super) fn update(&mut self, options: &MonitorSettings, now: Moment) {
+        self.monitor.set_options(options, now);
+        if self.state.known_health().is_some_and(|health| health.is_suspect()) {
+            self.monitor.suspect(options, now);
+        }
+    }
+
+    /// When the timer is to ring: for the next probe, or for the end of the one that runs.
+    pub(super) fn next_turn(&self, options: &MonitorSettings, now: Moment) -> Moment {
+        match self.probe {
+            Some(_) => self.timer.deadline(),
+            None => match self.monitor.probe_at(options, self.last_request) {
+                Moment::NEVER => Moment::NEVER,
+                moment => moment.max(now),
+            },
+        }
+    }
+
+    /// Its probe is due: has it begin, or says when it is due again.
+    pub(super) fn turn(&mut self, cluster: &Arc<Cluster>, place: usize, now: Moment, jitter: f64) -> Turn {
+        let options = &cluster.options.health;
+        if self.monitor.probe_at(options, self.last_request) > now {
+            return Turn::At(self.next_turn(options, now));
+        }
+        let is_disabled = cluster.members.get(place).is_none_or(|member| member.attributes.is_disabled);
+        if is_disabled || self.state.is_disabled() {
+            return self.skip(options, now, jitter);
+        }
+        let mut permit = None;
+        if options.mode == HealthMode::Opportunistic && !self.monitor.is_in_trouble() {
+            if self.is_busy() {
+                self.last_request = now;
+                return Turn::At(self.next_turn(options, now));
+            }
+            // No request waits for a probe.
+            permit = if cluster.is_queueing() { None } else { cluster.try_take(place, now) };
+            if permit.is_none() {
+                return self.skip(options, now, jitter);
+            }
+        }
+        self.monitor.probe_started(now);
+        self.probe = Some(Probe { permit });
+        Turn::Probe
+    }
+
+    /// Leaves a probe out.
+    pub(super) fn skip(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) -> Turn {
+        self.monitor.probe_skipped(options, now, jitter);
+        Turn::At(self.next_turn(options, now))
+    }
+
+    /// Whether the member has had a request since the last look.
+    fn is_busy(&mut self) -> bool {
+        let (requests, _) = self.state.history().totals();
+        std::mem::replace(&mut self.requests, requests) != requests || self.state.in_flight() > 0
+    }
+
+    /// Its probe has ended, well or not; `None` if it could not be made.
+    pub(super) fn ended(
+        &mut self,
+        is_good: Option<bool>,
+        options: &MonitorSettings,
+        now: Moment,
+        jitter: f64,
+    ) -> Option<Verdict> {
+        self.probe = None;
+        match is_good {
+            Some(is_good) => self.monitor.probe_ended(is_good, options, now, jitter),
+            None => {
+                self.monitor.probe_skipped(options, now, jitter);
+                None
+            }
+        }
+    }
+}
