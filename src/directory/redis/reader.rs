@@ -21,6 +21,9 @@ use redis::{ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// What the keys of planb's health checks begin with; the host follows.
+pub(super) const HEALTH_START: &str = "healthcheck:";
+
 /// What the replies to one batch may cost of memory, in bytes. Hosts beyond it are left for the next one.
 const MAX_BATCH: usize = 4 * MAX_REPLY;
 /// How long a key whose reply was too long is not read.
@@ -261,8 +264,8 @@ impl RouteReader {
         }
         // Marks and options that may not be read are none, and a list is its host's fault; but who may not read the last
         // rung, which all ladders share, has lost the right to read.
-        if let Some(error) = own[..count - 2].chunks_exact(2).last().and_then(|candidate| denial(&candidate[0])) {
-            return Err((error, count - 4));
+        if let Some(error) = own[..count - 3].chunks_exact(2).last().and_then(|candidate| denial(&candidate[0])) {
+            return Err((error, count - 5));
         }
         let patterns: Vec<_> = route::patterns(host).collect();
         Ok(reading::read(patterns.iter().map(|pattern| &**pattern), &own))
@@ -300,9 +303,11 @@ impl RouteReader {
 
     /// The key that the reply of this number is about, of those to what [`Self::pack`] asks.
     fn key(&self, host: &str, place: usize) -> String {
+        let patterns = route::patterns(host).count();
         match (route::patterns(host).nth(place / 2), place % 2) {
             (Some(pattern), 0) => self.target.frontend_key(&pattern),
             (Some(pattern), _) => self.target.options_key(&pattern),
+            (None, 0) if place > 2 * patterns => health_key(host),
             (None, _) => self.target.dead_key(host),
         }
     }
@@ -315,7 +320,7 @@ impl RouteReader {
             command.arg(key);
             too_long.contains(key).then_some(command)
         };
-        let mut count = 2;
+        let mut count = 3;
         for pattern in route::patterns(host) {
             let (list, options) = (self.target.frontend_key(&pattern), self.target.options_key(&pattern));
             let ask_for_list = || cmd("LRANGE").arg(&list).arg(0).arg(MAX_ITEMS).clone();
@@ -328,6 +333,9 @@ impl RouteReader {
         let ask_for_marks = || cmd("SRANDMEMBER").arg(&dead).arg(MAX_ITEMS).clone();
         length_of(&dead).unwrap_or_else(ask_for_marks).write_packed_command(packed);
         cmd("PTTL").arg(&dead).write_packed_command(packed);
+        let health = health_key(host);
+        let ask_for_health = || cmd("HMGET").arg(&health).arg("path").arg("body").arg("status").clone();
+        length_of(&health).unwrap_or_else(ask_for_health).write_packed_command(packed);
         count
     }
 
@@ -345,6 +353,11 @@ fn silence(reply: &Value, now: SystemTime) -> Option<Duration> {
     let at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
     // A sign from the future is one of a clock that is ahead.
     Some(now.duration_since(at).unwrap_or_default())
+}
+
+/// The key of planb's health check of a host.
+fn health_key(host: &str) -> String {
+    format!("{HEALTH_START}{host}")
 }
 
 /// An error that says that the server does not answer at all now; a key of a wrong type is not one, and neither is one

@@ -94,10 +94,11 @@ impl Listing {
     }
 }
 
-/// Reads the replies to `LRANGE` and `HSCAN` of each of `patterns`, `SRANDMEMBER` and `PTTL`.
+/// Reads the replies to `LRANGE` and `HSCAN` of each of `patterns`, of which the host is the first, and to `SRANDMEMBER`,
+/// `PTTL` and `HMGET` of the host.
 pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value]) -> Reading {
-    let Some((candidates, dead)) = replies.split_last_chunk::<2>() else { return Reading::Unknown };
-    for (pattern, candidate) in patterns.zip(candidates.as_chunks::<2>().0) {
+    let Some((candidates, [marks, ttl, health])) = replies.split_last_chunk::<3>() else { return Reading::Unknown };
+    for (place, (pattern, candidate)) in patterns.zip(candidates.as_chunks::<2>().0).enumerate() {
         let [list, options] = candidate;
         match list {
             // A list that is too long to be read is asked for its length.
@@ -109,7 +110,11 @@ pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value
             Ok(None) => {}
             Ok(Some(mut listing)) => {
                 add_options(&mut listing, options, pattern);
-                return Reading::Found { pattern: pattern.into(), listing, dead: read_dead(dead) };
+                // A wildcard has many hosts, and each could say something else.
+                if place == 0 {
+                    add_health(&mut listing, health);
+                }
+                return Reading::Found { pattern: pattern.into(), listing, dead: read_dead(marks, ttl) };
             }
             Err(problem) => return Reading::Bad(format!("frontend:{pattern}: {problem}").into()),
         }
@@ -186,6 +191,34 @@ fn add_options(listing: &mut Listing, reply: &Value, pattern: &str) {
     listing.options = Some(fields.into_iter().map(pair).collect());
 }
 
+/// Adds what planb's `healthcheck:<host>` says, where the options do not: the backends are probed lazily with GET, any
+/// status is good where none is named.
+fn add_health(listing: &mut Listing, reply: &Value) {
+    let (Value::Array(fields), Some(options)) = (reply, &mut listing.options) else { return };
+    let [path, body, status] = fields.as_slice() else { return };
+    let text = |value: &Value| match value {
+        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()),
+        _ => None,
+    };
+    let (path, body, status) = (text(path), text(body), text(status));
+    if path.is_none() && body.is_none() && status.is_none() {
+        return;
+    }
+    let status = status.filter(|status| status.parse() != Ok(0)).unwrap_or_else(|| "100-599".to_owned());
+    let pairs = [
+        ("health.mode", "lazy".to_owned()),
+        ("health.method", "GET".to_owned()),
+        ("health.path", format!("/{}", path.unwrap_or_default().trim_start_matches('/'))),
+        ("health.expect", status),
+        ("health.body", body.unwrap_or_default()),
+    ];
+    for (name, value) in pairs {
+        if !options.iter().any(|(known, _)| **known == *name) {
+            options.push((name.into(), value.into()));
+        }
+    }
+}
+
 /// Names and values of a hash; what is wrong with it, if there is something to say.
 fn read_fields(reply: &Value) -> Result<Vec<[&[u8]; 2]>, Option<String>> {
     let fields = match reply {
@@ -234,14 +267,14 @@ fn item_text(item: &Value) -> Result<String, &'static str> {
     text.ok_or("is no UTF-8 text")
 }
 
-fn read_dead(replies: &[Value; 2]) -> Dead {
-    let members = match &replies[0] {
+fn read_dead(marks: &Value, ttl: &Value) -> Dead {
+    let members = match marks {
         Value::Set(members) | Value::Array(members) => &**members,
         _ => &[],
     };
     // No list is so long that a larger one could mean anything.
     let index = |member: &Value| item_text(member).ok()?.trim_ascii().parse().ok().filter(|index| *index < MAX_ITEMS);
-    let ttl = match replies[1] {
+    let ttl = match *ttl {
         Value::Int(millis) if millis >= 0 => Some(Duration::from_millis(millis.unsigned_abs())),
         _ => None,
     };
@@ -262,7 +295,7 @@ mod tests {
 
     fn reading(lists: &[Value]) -> Reading {
         let mut replies: Vec<_> = lists.iter().flat_map(|list| [list.clone(), hash("0", &[])]).collect();
-        replies.extend([list(&["1", "x"]), Value::Int(1500)]);
+        replies.extend([list(&["1", "x"]), Value::Int(1500), Value::Nil]);
         read(["a.b", "*.b", "*"].into_iter(), &replies)
     }
 
@@ -294,6 +327,7 @@ mod tests {
                 hash("0", &["httpsRedirect", "true\n"]),
                 list(&["1\n"]),
                 Value::Int(-1),
+                Value::Nil,
             ],
         ));
         let urls: Vec<&str> = listing.record.backends.iter().map(BackendUrl::as_str).collect();
@@ -347,6 +381,31 @@ mod tests {
     }
 
     #[test]
+    fn planbs_health_check_says_what_the_options_do_not() {
+        let bulk = |text: Option<&str>| text.map_or(Value::Nil, |text| Value::BulkString(text.into()));
+        let health = |fields: [Option<&str>; 3]| Value::Array(fields.map(bulk).into());
+        let read_with = |lists: [&[&str]; 2], options: &[&str], health: Value| {
+            let mut replies: Vec<_> = lists.iter().flat_map(|items| [list(items), hash("0", options)]).collect();
+            replies.extend([list(&[]), Value::Int(-2), health]);
+            let listing = found(read(["a.b", "*"].into_iter(), &replies)).1;
+            let options = listing.read_options("a.b", None);
+            assert!(options.1.is_empty(), "{:?}", options.1);
+            options.0.pairs().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        let own: [&[&str]; 2] = [&["id", "http://10.0.0.1"], &[]];
+        let wildcard: [&[&str]; 2] = [&[], &["id", "http://10.0.0.1"]];
+        let all = [Some("up\n"), Some("WORKING"), Some("201")];
+        let expected = "health.body=WORKING health.expect=201 health.method=GET health.mode=lazy health.path=/up";
+        assert_eq!(read_with(own, &[], health(all)), expected);
+        let expected = "health.body= health.expect=100-599 health.method=GET health.mode=off health.path=//x";
+        let options = ["health.mode", "off", "health.path", "//x"];
+        assert_eq!(read_with(own, &options, health([Some("/up"), None, Some("0")])), expected);
+        assert_eq!(read_with(own, &[], health([None; 3])), "");
+        assert_eq!(read_with(own, &[], Value::Nil), "");
+        assert_eq!(read_with(wildcard, &[], health(all)), "");
+    }
+
+    #[test]
     fn options_are_those_of_the_pattern_that_serves() {
         let none = hash("0", &[]);
         let (text, long) = (Value::Int(3), "x".repeat(100));
@@ -377,7 +436,13 @@ mod tests {
             let reading_with = |options: &Value| {
                 let mut replies = vec![list(&[]), hash("0", &["httpsRedirect", &long])];
                 replies.extend([list(&["id", "http://10.0.0.1"]), options.clone()]);
-                replies.extend([list(&["other"]), hash("0", &["httpsRedirect", &long]), list(&[]), Value::Int(-2)]);
+                replies.extend([
+                    list(&["other"]),
+                    hash("0", &["httpsRedirect", &long]),
+                    list(&[]),
+                    Value::Int(-2),
+                    Value::Nil,
+                ]);
                 read(["a.b", "*.b", "*"].into_iter(), &replies)
             };
             let (_, listing, _) = found(reading_with(&options));

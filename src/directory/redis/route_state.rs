@@ -19,7 +19,7 @@ mod snapshot_routes;
 mod token_bucket;
 mod unread;
 
-pub(super) use marks::OwnMark;
+pub(super) use marks::{MarkTask, OwnMark};
 pub(super) use messages::{Batch, ChangedKey, Output, Replies};
 pub(super) use snapshot_routes::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotMark, SnapshotRoute, SnapshotRoutes};
 

@@ -2,6 +2,7 @@
 
 use super::connect::{self, Identity, Role, Server};
 use super::connection::Connection;
+use super::reader::HEALTH_START;
 use super::route_state::ChangedKey;
 use super::sources::Sources;
 use super::target::{Location, Target};
@@ -140,7 +141,7 @@ impl Watcher {
         for start in ["frontend:", "options:", "dead:"] {
             command.arg("PREFIX").arg(format!("{prefix}{start}"));
         }
-        for start in ["tls:", super::CHECKER_KEY] {
+        for start in ["tls:", HEALTH_START, super::CHECKER_KEY] {
             command.arg("PREFIX").arg(start);
         }
         connect::ask(connection, &command).map(drop)
@@ -153,6 +154,7 @@ impl Watcher {
             format!("{prefix}options:*"),
             format!("{prefix}dead:*"),
             "tls:*".to_owned(),
+            format!("{}*", HEALTH_START),
             super::CHECKER_KEY.to_owned(),
         ];
         keys.iter().map(|key| format!("__keyspace@{database}__:{key}")).collect()
@@ -257,6 +259,9 @@ impl Watcher {
         let key = std::str::from_utf8(key).ok()?;
         if key == super::CHECKER_KEY {
             return Some(ChangedKey::Checker);
+        }
+        if let Some(host) = key.strip_prefix(HEALTH_START) {
+            return Some(ChangedKey::Options(host.into()));
         }
         if let Some(pattern) = key.strip_prefix("tls:") {
             return Some(ChangedKey::Certificate(pattern.into()));

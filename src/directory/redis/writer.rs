@@ -2,7 +2,7 @@
 
 use super::connect;
 use super::connection::Connection;
-use super::route_state::OwnMark;
+use super::route_state::{MarkTask, OwnMark};
 use super::target::Target;
 use super::{Pause, Stop};
 use crate::base::clock::{Clock, Moment};
@@ -35,7 +35,7 @@ impl MarkWriter {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let marks = std::iter::once(first).chain(self.marks.try_iter().take(BATCH - 1));
-            let batch = marks.map(|mark| Waiting { mark, is_published: false }).collect();
+            let batch = marks.map(|mark| Waiting { is_published: mark.task == MarkTask::Remove, mark }).collect();
             self.write(batch, &mut connection);
         }
     }
@@ -92,13 +92,17 @@ impl MarkWriter {
     }
 
     fn pack(&self, waiting: &Waiting, now: Moment, packed: &mut Vec<u8>) -> usize {
-        let OwnMark { host, url, index, total, until, store } = &waiting.mark;
+        let OwnMark { host, url, index, total, until, task } = &waiting.mark;
+        if *task == MarkTask::Remove {
+            cmd("SREM").arg(self.target.dead_key(host)).arg(index).write_packed_command(packed);
+            return 1;
+        }
         let mut count = 0;
         if !waiting.is_published {
             cmd("PUBLISH").arg("dead").arg(format!("{host};{url};{index};{total}")).write_packed_command(packed);
             count += 1;
         }
-        if !store {
+        if *task == MarkTask::Publish {
             return count;
         }
         let key = self.target.dead_key(host);

@@ -28,8 +28,18 @@ pub(in crate::directory::redis) struct OwnMark {
     /// How many backends stand in the list.
     pub(in crate::directory::redis) total: usize,
     pub(in crate::directory::redis) until: Moment,
-    /// Whether the mark is to be written; otherwise an active checker is only told of it.
-    pub(in crate::directory::redis) store: bool,
+    pub(in crate::directory::redis) task: MarkTask,
+}
+
+/// What is to be done with a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::directory::redis) enum MarkTask {
+    /// It is published and written.
+    Store,
+    /// It is published: an active checker decides.
+    Publish,
+    /// It is over before its time, and removed.
+    Remove,
 }
 
 #[derive(Debug)]
@@ -65,6 +75,15 @@ struct Own {
     endpoint: Endpoint,
     until: Moment,
     was_seen: bool,
+    /// It was written to Redis.
+    is_stored: bool,
+}
+
+impl HostMarks {
+    /// The place in the list as it stands of the member at `place`.
+    fn index_of(&self, place: usize) -> usize {
+        self.places.as_ref().map_or(place, |places| places.get(place).copied().unwrap_or(place))
+    }
 }
 
 impl Marks {
@@ -140,15 +159,27 @@ impl Marks {
             marks.total = route.marks.len();
         }
         match marks.own.iter_mut().find(|own| own.endpoint == *endpoint) {
-            Some(own) => own.until = until,
+            Some(own) => (own.until, own.is_stored) = (until, store),
             // A checker that does not find the backend dead takes its mark back in Redis, and then this one ends too.
             None => {
                 let was_seen = marks.seen.values().any(|seen| seen.endpoint.as_ref() == Some(endpoint));
-                marks.own.push(Own { endpoint: endpoint.clone(), until, was_seen });
+                marks.own.push(Own { endpoint: endpoint.clone(), until, was_seen, is_stored: store });
             }
         }
-        let index = marks.places.as_ref().map_or(place, |places| places.get(place).copied().unwrap_or(place));
-        Some(OwnMark { host: route.host.clone(), url, index, total: marks.total, until, store })
+        let (index, total) = (marks.index_of(place), marks.total);
+        let task = if store { MarkTask::Store } else { MarkTask::Publish };
+        Some(OwnMark { host: route.host.clone(), url, index, total, until, task })
+    }
+
+    /// A mark of this node's own is over before its time. `None` if there is none, or an active checker has it. It is
+    /// forgotten when it is gone from Redis.
+    pub(super) fn take_back(&self, route: &Route, endpoint: &Endpoint, now: Moment) -> Option<OwnMark> {
+        let marks = self.by_host.get(&route.host)?;
+        let own = marks.own.iter().find(|own| own.endpoint == *endpoint && own.until > now && own.is_stored)?;
+        let place = route.marks.iter().position(|mark| mark.backend.endpoint() == endpoint)?;
+        let url = route.cluster.members.get(place)?.url.clone();
+        let (index, total) = (marks.index_of(place), marks.total);
+        Some(OwnMark { host: route.host.clone(), url, index, total, until: own.until, task: MarkTask::Remove })
     }
 
     /// Marks backends dead as a snapshot says. Whatever Redis says later counts.
@@ -164,7 +195,7 @@ impl Marks {
                 marks.seen.insert(place, Seen { endpoint: Some(endpoint), since: now });
                 mark.mark_dead_external(restored.until);
             } else {
-                marks.own.push(Own { endpoint, until: restored.until, was_seen: true });
+                marks.own.push(Own { endpoint, until: restored.until, was_seen: true, is_stored: true });
                 mark.mark_dead(restored.until);
             }
         }
@@ -184,7 +215,7 @@ impl Marks {
 }
 
 impl RouteState {
-    /// A member was found dead here. Returns what other nodes are to be told of it.
+    /// A member was found dead here, or is no longer (`until` is [`Moment::ZERO`]). Returns what other nodes are to be told of it.
     pub(in crate::directory::redis) fn mark_dead(
         &mut self,
         host: &str,
@@ -193,7 +224,10 @@ impl RouteState {
         now: Moment,
     ) -> Option<OwnMark> {
         let route = self.catalog.get(host)?;
-        self.marks.make(&route, endpoint, until, self.checker_until <= now)
+        match until {
+            Moment::ZERO => self.marks.take_back(&route, endpoint, now),
+            _ => self.marks.make(&route, endpoint, until, self.checker_until <= now),
+        }
     }
 
     pub(super) fn note_checker(&mut self, silent: Option<Duration>, now: Moment) {

@@ -423,7 +423,7 @@ fn own_marks_are_guesses_and_go_when_others_take_them_back() {
     let until = scene.now + Duration::from_secs(30);
     member.mark_dead(until);
     let own = scene.state.mark_dead("h", member.backend.endpoint(), until, scene.now).expect("a mark to tell of");
-    assert_eq!((own.index, own.total, own.store), (1, 2, true));
+    assert_eq!((own.index, own.total, own.task), (1, 2, MarkTask::Store));
     scene.touch("h");
     scene.reply_all(|_| found("h", &[a, b], &[]));
     assert!(member.dead_until(scene.now).is_some(), "it is not written yet");
@@ -433,10 +433,17 @@ fn own_marks_are_guesses_and_go_when_others_take_them_back() {
     scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
     scene.reply_all(|_| found("h", &[a, b], &[]));
     assert!(member.dead_until(scene.now).is_none());
+    // Probes find the backend good before the time of the mark is over.
+    let endpoint = member.backend.endpoint();
+    assert_eq!(scene.state.mark_dead("h", endpoint, Moment::ZERO, scene.now), None, "there is no mark");
+    scene.state.mark_dead("h", endpoint, until, scene.now).expect("a mark to tell of");
+    let over = scene.state.mark_dead("h", endpoint, Moment::ZERO, scene.now).expect("a mark to take back");
+    assert_eq!((over.index, over.task), (1, MarkTask::Remove));
     // While a checker is at work, what stands in Redis is its word.
     scene.state.note_checker(Some(Duration::from_secs(1)), scene.now);
     let own = scene.state.mark_dead("h", member.backend.endpoint(), until, scene.now).expect("a mark to tell of");
-    assert!(!own.store);
+    assert_eq!(own.task, MarkTask::Publish);
+    assert_eq!(scene.state.mark_dead("h", endpoint, Moment::ZERO, scene.now), None, "the checker has it");
     scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
     scene.reply_all(|_| found("h", &[a, b], &[1]));
     assert!(member.is_dead_external(scene.now));
