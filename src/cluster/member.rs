@@ -120,9 +120,10 @@ impl MemberState {
 
     /// Takes it out of service for its responses, or puts it back. Slow start follows an ejection that is over.
     pub(super) fn set_ejected(&self, is_ejected: bool, is_over: bool, now: Moment) {
-        if self.is_ejected.swap(is_ejected, Ordering::SeqCst) && is_over {
+        if !is_ejected && is_over && self.is_ejected() {
             self.begin_slow_start(now);
         }
+        self.is_ejected.store(is_ejected, Ordering::SeqCst);
     }
 
     /// What is known of its health; made where there is nothing yet.

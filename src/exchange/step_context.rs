@@ -126,7 +126,7 @@ impl StepContext<'_> {
         let Some(outcome) = Outcome::of(observation) else { return };
         if is_marked || outcome == Outcome::Failed {
             let mark = self.common.mark().filter(|_| is_marked);
-            let host = self.common.route.as_ref().map_or("", |route| &route.host);
+            let host = self.common.route().map_or("", |route| &route.host);
             cluster.suspect(member, mark.map(|mark| (host, mark)));
         }
         if cluster.judge_outcome(member, outcome, self.core.now) {

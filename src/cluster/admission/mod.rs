@@ -97,8 +97,7 @@ impl Cluster {
         slot
     }
 
-    /// The same, as a permit.
-    #[cfg(test)]
+    /// The same, as a permit: for a probe, which has no route.
     pub fn try_take(self: &Arc<Self>, place: usize, now: Moment) -> Option<Permit> {
         Some(Permit::of_list(Arc::clone(self), self.take(place, now)?, Turn::Role(Role::Active)))
     }
