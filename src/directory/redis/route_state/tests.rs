@@ -1,29 +1,13 @@
 //! Played by hand, and by the dice.
 
 mod dice;
+mod inspection;
 mod resync;
 
 use super::super::super::catalog::FrontendRecord;
 use super::*;
 use crate::cluster::{BackendUrl, Options};
 use std::collections::BTreeSet;
-
-/// For the simulation of the whole.
-impl RouteState {
-    /// What always holds.
-    pub(in crate::directory::redis) fn check(&self) {
-        self.catalog.check();
-    }
-
-    /// Whether the time of the hold runs.
-    pub(in crate::directory::redis) fn has_seen_route(&self) -> bool {
-        self.guard.ends_at().is_some()
-    }
-
-    pub(in crate::directory::redis) fn pending_hosts(&self) -> usize {
-        self.pending.len()
-    }
-}
 
 fn listing(urls: &[&str]) -> Listing {
     let backends = urls.iter().map(|url| BackendUrl::parse(url).expect("a good URL")).collect();

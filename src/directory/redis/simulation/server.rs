@@ -105,7 +105,7 @@ impl Server {
             let fields = redirect.map(|flag| [text("httpsRedirect"), text(&flag.to_string())]);
             replies.push(Value::Array(vec![text("0"), Value::Array(fields.into_iter().flatten().collect())]));
         }
-        replies.extend([Value::Array(Vec::new()), Value::Int(-2)]);
+        replies.extend([Value::Array(Vec::new()), Value::Int(-2), Value::Array(vec![Value::Nil; 3])]);
         reading::read(patterns.iter().map(|pattern| &**pattern), &replies)
     }
 }
