@@ -171,11 +171,12 @@ impl Cluster {
         }
     }
 
-    /// Tells of a new list, if this one is watched or the last one was.
+    /// Tells of a new list, if this one is watched or any before was: a member that was away for a moment comes back with what
+    /// was found of it.
     pub(super) fn report_edit(&self) {
         let judgement = &self.admission.judgement;
         let is_on = self.options.health.is_on();
-        if judgement.watcher.get().is_some() && (judgement.is_watched.swap(is_on, Ordering::SeqCst) || is_on) {
+        if judgement.watcher.get().is_some() && (judgement.is_watched.fetch_or(is_on, Ordering::SeqCst) || is_on) {
             self.admission.report();
         }
     }

@@ -104,9 +104,13 @@ impl Schedule {
     /// A cluster needs a look: its list or its options are new, a request has failed, or a member was ejected.
     pub(super) fn look_at(&mut self, admission: &Weak<Admission>, now: Moment) {
         let id = admission.as_ptr() as usize;
-        let Some(cluster) = newest(admission).filter(|cluster| cluster.options.health.is_on()) else {
-            return self.forget(id, now);
-        };
+        let Some(cluster) = newest(admission) else { return self.forget(id) };
+        if !cluster.options.health.is_on() {
+            self.forget(id);
+            cluster.admission.pardon(now);
+            cluster.serve(now);
+            return self.clear_verdicts(&cluster, now);
+        }
         let timers = &mut self.timers;
         self.clusters.entry(id).or_insert_with(|| WatchedCluster {
             admission: Weak::clone(admission),
@@ -151,44 +155,40 @@ impl Schedule {
             kept.push(key);
         }
         for key in before.iter().filter(|key| !kept.contains(key)) {
-            self.remove_target(*key, cluster, now);
+            self.remove_target(*key);
+        }
+        if health.mode == HealthMode::Off {
+            self.clear_verdicts(cluster, now);
         }
         if let Some(watched) = self.clusters.get_mut(&id) {
             watched.targets = kept;
         }
     }
 
-    fn remove_target(&mut self, key: SlotKey, cluster: &Cluster, now: Moment) {
-        let Some(target) = self.drop_target(key) else { return };
-        // Nothing would ever take a verdict back.
-        let was_down = cluster.unwatch(&target.state, now);
-        if let Some(member) = member_of(cluster, &target.state).filter(|_| was_down) {
-            self.actions.push(Action::Tell(Notice::unwatched(cluster, member)));
-        }
-    }
-
-    /// Watches a cluster no longer.
-    fn forget(&mut self, id: usize, now: Moment) {
-        let Some(mut watched) = self.clusters.remove(&id) else { return };
-        self.timers.remove(&mut watched.timer);
-        match newest(&watched.admission) {
-            Some(cluster) => {
-                watched.targets.iter().for_each(|key| self.remove_target(*key, &cluster, now));
-                cluster.admission.pardon(now);
-                cluster.serve(now);
+    /// Forgets what probes have found of a cluster's members: nothing would ever take it back.
+    fn clear_verdicts(&mut self, cluster: &Cluster, now: Moment) {
+        for member in &cluster.members {
+            if cluster.unwatch(&member.state, now) {
+                self.actions.push(Action::Tell(Notice::unwatched(cluster, member)));
             }
-            None => watched.targets.iter().for_each(|key| drop(self.drop_target(*key))),
         }
     }
 
-    fn drop_target(&mut self, key: SlotKey) -> Option<Target> {
-        let mut target = self.targets.remove(key)?;
+    /// Watches a member no longer. One that has left its list may come back, and then is as it was.
+    fn remove_target(&mut self, key: SlotKey) {
+        let Some(mut target) = self.targets.remove(key) else { return };
         self.timers.remove(&mut target.timer);
         if target.is_running() {
             self.running -= 1;
             self.actions.push(Action::Cancel(key));
         }
-        Some(target)
+    }
+
+    /// Watches a cluster no longer.
+    fn forget(&mut self, id: usize) {
+        let Some(mut watched) = self.clusters.remove(&id) else { return };
+        self.timers.remove(&mut watched.timer);
+        watched.targets.iter().for_each(|key| self.remove_target(*key));
     }
 
     /// Notes who is ejected, and when the first ejection ends.
@@ -227,7 +227,7 @@ impl Schedule {
                     let cluster = self.clusters.get(&id).and_then(|watched| newest(&watched.admission));
                     match cluster {
                         Some(cluster) => self.watch_ejections(id, &cluster, now),
-                        None => self.forget(id, now),
+                        None => self.forget(id),
                     }
                 }
             }
@@ -249,7 +249,7 @@ impl Schedule {
         let Some(id) = waits.map(|target| target.cluster) else { return };
         let Some(watched) = self.clusters.get(&id) else { return };
         let held = watched.targets.iter().filter(|key| self.targets.get(**key).is_some_and(Target::holds_slot)).count();
-        let Some(cluster) = newest(&watched.admission) else { return self.forget(id, now) };
+        let Some(cluster) = newest(&watched.admission) else { return self.forget(id) };
         // The directory holds it, this function, and each probe that has taken a slot. Hosts hold it where it is in use.
         let is_in_use = Arc::strong_count(&cluster) > 2 + held;
         let Some(target) = self.targets.get_mut(key) else { return };
@@ -274,7 +274,7 @@ impl Schedule {
         let Some(target) = self.targets.get_mut(key).filter(|target| target.is_running()) else { return };
         let id = target.cluster;
         let Some(cluster) = self.clusters.get(&id).and_then(|watched| newest(&watched.admission)) else {
-            return self.forget(id, now);
+            return self.forget(id);
         };
         self.running -= 1;
         let health = &cluster.options.health;

@@ -26,7 +26,9 @@ struct World {
     /// Which backends are healthy, by their endpoint.
     healthy: HashMap<String, bool>,
     running: HashMap<SlotKey, Running>,
+    /// By the member's state, which lives as long as it is here: no other one gets its address.
     histories: HashMap<*const MemberState, Watched>,
+    states: Vec<Arc<MemberState>>,
     probes: u32,
     verdicts: u32,
 }
@@ -64,7 +66,8 @@ impl World {
         let schedule = Schedule::new(now, rng.fork());
         let cluster = [Arc::clone(&cluster), cluster];
         let (healthy, running, histories) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { seed, rng, schedule, now, options, cluster, healthy, running, histories, probes: 0, verdicts: 0 }
+        let states = cluster[0].members.iter().map(|member| Arc::clone(&member.state)).collect();
+        Self { seed, rng, schedule, now, options, cluster, healthy, running, histories, states, probes: 0, verdicts: 0 }
     }
 
     fn state_of(&self, endpoint: &str) -> Option<&Arc<MemberState>> {
@@ -126,10 +129,17 @@ impl World {
         let before = self.cluster[0].clone();
         let cluster = edit(Some(&before), &random_members(&mut self.rng), &self.options, self.now);
         self.cluster = [Arc::clone(&cluster), cluster];
+        for member in &self.cluster[0].members {
+            self.states.push(Arc::clone(&member.state));
+            let watched = self.histories.entry(Arc::as_ptr(&member.state)).or_default();
+            if self.options.health.mode == HealthMode::Off {
+                *watched = Watched::default();
+            } else if !before.members.iter().any(|known| Arc::ptr_eq(&known.state, &member.state)) {
+                // It is new, or back: its probes are counted anew.
+                watched.outcomes.clear();
+            }
+        }
         self.look();
-        let states: Vec<_> = self.cluster[0].members.iter().map(|member| Arc::as_ptr(&member.state)).collect();
-        let is_off = self.options.health.mode == HealthMode::Off;
-        self.histories.retain(|state, _| !is_off && states.contains(state));
     }
 
     fn act(&mut self) {
