@@ -249,7 +249,9 @@ impl Caching {
         // An object that is not stored, as it is too large or was purged meanwhile, has been forwarded all the same.
         if let Ok(object) = pending.finish() {
             let stored = store.insert(&self.key, object, self.ticket, &route.cluster.options.cache);
-            cx.common.stats.has_filled = stored.is_ok();
+            if stored.is_ok() {
+                cx.common.stats.cache = Some(Counter::CacheFills);
+            }
             match (self.lead, stored) {
                 (lead, Ok(_)) => end_fill(lead, true, cx.core.now),
                 (lead, Err(InsertError::TooLarge)) => end_fill(lead, false, cx.core.now),

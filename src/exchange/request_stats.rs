@@ -15,10 +15,8 @@ pub struct RequestStats {
     pub status: u16,
     /// Why the exchange ended otherwise than by a backend's answer.
     pub reason: Option<FailureReason>,
-    /// What the object cache was to the request, where it took part.
+    /// What the object cache was to the request, where it took part. [`Counter::CacheFills`]: a miss whose response was stored.
     pub cache: Option<Counter>,
-    /// Its response was put into the object cache.
-    pub has_filled: bool,
     /// Bytes that left for the client, heads included (Hipache logs the same).
     pub bytes_to_client: u64,
     /// When the last backend was chosen; [`Moment::NEVER`] while none was.
@@ -43,7 +41,6 @@ impl RequestStats {
             status: 0,
             reason: None,
             cache: None,
-            has_filled: false,
             bytes_to_client: 0,
             backend_started: Moment::NEVER,
             backend_ended: Moment::NEVER,

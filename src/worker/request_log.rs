@@ -28,7 +28,7 @@ impl Worker {
         self.counters.add(Counter::BytesToClients, stats.bytes_to_client);
         if let Some(counter) = stats.cache {
             self.counters.count(counter);
-            self.counters.add(Counter::CacheFills, stats.has_filled.into());
+            self.counters.add(Counter::CacheMisses, (counter == Counter::CacheFills).into());
         }
         self.measure(stats);
         if let Some(reason) = stats.reason {
