@@ -318,7 +318,7 @@ fn each_scheduler_does_as_its_name_says_and_is_switched_live() {
     until("the first of the list gets all", || shares(&proxy, 6, none) == of(&[("0", 6)]));
     write(&proxy, &urls, &json!({"scheduler": "hash", "hash": {"key": "header:X-User"}}));
     until("each user has a backend", || {
-        let by_user: Vec<_> = (0..12).map(|user| shares(&proxy, 3, |_| format!("X-User: {user}\r\n"))).collect();
+        let by_user: Vec<_> = (0..64).map(|user| shares(&proxy, 2, |_| format!("X-User: {user}\r\n"))).collect();
         let all: BTreeMap<String, usize> =
             by_user.iter().flatten().map(|(name, count)| (name.clone(), *count)).collect();
         by_user.iter().all(|shares| shares.len() == 1) && all.len() == 3

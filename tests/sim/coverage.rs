@@ -8,7 +8,8 @@ use sluice::exchange::Disposition;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that hardly any scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
-/// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clusters.rs`, `loops.rs`, `haproxy` and `admin` in `tests/e2e`.
+/// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clusters.rs`, `loops.rs`, `haproxy` and
+/// `admin` in `tests/e2e`.
 const ELSEWHERE: [FailureReason; 28] = [
     FailureReason::PlainToTls,
     FailureReason::AmbiguousLength,
