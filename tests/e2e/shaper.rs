@@ -95,6 +95,11 @@ impl Bench {
         self.backend.until_heads(before + 1);
     }
 
+    /// Waits until the backend has read so many whole requests.
+    fn until_requests(&self, count: usize) {
+        until(&format!("{count} requests at the backend"), || self.backend.requests().len() >= count);
+    }
+
     /// Sends a request, and waits until it waits.
     fn enqueue(&mut self, class: &str, name: &str) {
         let before = self.number(class, "waiting");
@@ -249,11 +254,11 @@ fn a_bucket_serves_its_queue_in_order() {
     bench.get("main", "other");
     bench.put("main", "other");
     bench.put("vip", "1");
-    bench.backend.until_heads(5);
+    bench.until_requests(5);
     assert_eq!(bench.backend.requests()[4].head.target(), "/A");
     assert_eq!(bench.number("vip", "waiting"), 1);
     bench.put("vip", "2");
-    bench.backend.until_heads(6);
+    bench.until_requests(6);
     assert_eq!(bench.backend.requests()[5].head.target(), "/B");
     ["3", "A", "B"].iter().for_each(|name| bench.put("vip", name));
     bench.until_held(&[("vip", 0, 0), ("root", 0, 0)]);
@@ -302,7 +307,7 @@ fn idle_shares_are_lent_and_come_back_with_the_next_tokens_freed() {
     }
     for (number, expected) in [(0, "/vip-0"), (1, "/vip-1")] {
         bench.put("main", &format!("m{number}"));
-        bench.backend.until_heads(6 + number);
+        bench.until_requests(6 + number);
         assert_eq!(bench.backend.requests()[5 + number].head.target(), expected, "vip is below its rate of 2");
     }
     let names: Vec<String> = bench.clients.keys().cloned().collect();
@@ -369,12 +374,12 @@ fn a_live_edit_keeps_tokens_and_queues_and_buckets_can_be_taken_away() {
     (1..=3).for_each(|number| bench.get("vip", &format!("{number}")));
     bench.enqueue("vip", "4");
     bench.write(10, &bench.with_buckets(&json!({"vip": "10..40 %", "main": "10 %", "upload": "10 %"})));
-    bench.backend.until_heads(4);
+    bench.until_requests(4);
     bench.until_held(&[("vip", 4, 3), ("root", 4, 0)]);
     bench.enqueue("vip", "5");
     // Without buckets there is nothing to wait for but a slot.
     bench.write(10, &json!({}));
-    bench.backend.until_heads(5);
+    bench.until_requests(5);
     until("the buckets are gone", || bench.admin.json(&format!("/v1/frontends/{HOST}"))["buckets"].is_null());
     bench.doors.open("/plain");
     let mut plain = bench.admin.proxy.client();
