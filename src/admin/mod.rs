@@ -1,7 +1,7 @@
 //! What operators and their tools see of this node: views, metrics, HAProxy's statistics and actions, for a listener of
 //! their own.
 //!
-//! The workers accept the requests and send them here by mail ([`ServiceCall`]); a few threads make all responses, from cells
+//! The workers accept the requests and send them here by mail (`ServiceCall`); a few threads make all responses, from cells
 //! that others write and they read. So no view costs a request of a client anything. The first thread judges who asks, tells
 //! whether the process is ready, and passes on the rest: views, metrics and actions have a thread each, so that none of
 //! them waits for a slow one of another kind.
