@@ -16,6 +16,9 @@ use std::sync::{Arc, Weak};
 /// Probes that run at the same time. Others wait for one of them to end.
 pub(super) const MAX_RUNNING: usize = 256;
 
+/// Below this number of clusters no purge is worth its walk.
+const MIN_PURGE: usize = 256;
+
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Action {
@@ -35,6 +38,8 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Schedule {
     clusters: HashMap<usize, WatchedCluster>,
+    /// At this number of clusters, those that are gone are forgotten.
+    purge_at: usize,
     targets: GenSlab<Target>,
     timers: Wheel<Owner>,
     due: Vec<Owner>,
@@ -81,6 +86,7 @@ impl Schedule {
     pub(super) fn new(now: Moment, rng: fastrand::Rng) -> Self {
         Self {
             clusters: HashMap::new(),
+            purge_at: MIN_PURGE,
             targets: GenSlab::default(),
             timers: Wheel::new(now),
             due: Vec::new(),
@@ -103,6 +109,12 @@ impl Schedule {
 
     /// A cluster needs a look: its list or its options are new, a request has failed, or a member was ejected.
     pub(super) fn look_at(&mut self, admission: &Weak<Admission>, now: Moment) {
+        self.watch(admission, now);
+        // Members that are watched no longer have left room for probes that wait.
+        self.begin_ready(now);
+    }
+
+    fn watch(&mut self, admission: &Weak<Admission>, now: Moment) {
         let id = admission.as_ptr() as usize;
         let Some(cluster) = newest(admission) else { return self.forget(id) };
         if !cluster.options.health.is_on() {
@@ -110,6 +122,9 @@ impl Schedule {
             cluster.admission.pardon(now);
             cluster.serve(now);
             return self.clear_verdicts(&cluster, now);
+        }
+        if self.clusters.len() >= self.purge_at {
+            self.purge();
         }
         let timers = &mut self.timers;
         self.clusters.entry(id).or_insert_with(|| WatchedCluster {
@@ -123,6 +138,15 @@ impl Schedule {
             cluster.admission.pardon(now);
         }
         self.watch_ejections(id, &cluster, now);
+    }
+
+    /// Forgets clusters that are gone. Those whose members are probed are forgotten with the next probe, but there are clusters
+    /// without probes: their rules of outlier detection alone have them watched.
+    fn purge(&mut self) {
+        let is_gone = |watched: &WatchedCluster| newest(&watched.admission).is_none();
+        let gone: Vec<_> = self.clusters.iter().filter(|(_, watched)| is_gone(watched)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.forget(id));
+        self.purge_at = MIN_PURGE.max(2 * self.clusters.len());
     }
 
     /// Watches the members of the newest list: those that stay keep their monitor.
@@ -233,6 +257,7 @@ impl Schedule {
             }
         }
         self.due = due;
+        self.begin_ready(now);
     }
 
     fn target_due(&mut self, key: SlotKey, now: Moment) {
@@ -274,7 +299,8 @@ impl Schedule {
         let Some(target) = self.targets.get_mut(key).filter(|target| target.is_running()) else { return };
         let id = target.cluster;
         let Some(cluster) = self.clusters.get(&id).and_then(|watched| newest(&watched.admission)) else {
-            return self.forget(id);
+            self.forget(id);
+            return self.begin_ready(now);
         };
         self.running -= 1;
         let health = &cluster.options.health;
@@ -284,6 +310,11 @@ impl Schedule {
         if let (Some(verdict), Some(outcome)) = (verdict, end) {
             self.apply(&cluster, &state, verdict, outcome, now);
         }
+        self.begin_ready(now);
+    }
+
+    /// Begins the probes that have waited for others to end.
+    fn begin_ready(&mut self, now: Moment) {
         while self.running < MAX_RUNNING {
             let Some(next) = self.ready.pop_front() else { break };
             self.begin(next, now);
@@ -313,6 +344,12 @@ impl Schedule {
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.running
+    }
+
+    /// How many clusters are watched.
+    #[cfg(test)]
+    pub(super) fn clusters(&self) -> usize {
+        self.clusters.len()
     }
 
     /// How many members are watched.

@@ -291,3 +291,31 @@ fn so_many_probes_run_at_once_and_all_have_their_turn() {
     }
     assert!((0..1000).all(|place| scene.is_down(place)));
 }
+
+#[test]
+fn probes_that_wait_begin_when_a_cluster_with_probes_under_way_leaves() {
+    let pairs = [("health.mode", "paranoid")];
+    let members: Vec<u64> = (1..=MAX_RUNNING as u64).collect();
+    let mut scene = Scene::new(&members, &pairs);
+    scene.pass(3 * SECOND);
+    assert_eq!(scene.running.len(), MAX_RUNNING);
+    // Another cluster, whose probes find no room.
+    let other = edit(None, &[1, 2], &options(&pairs), scene.now);
+    let _host = Arc::clone(&other);
+    scene.schedule.look_at(&Arc::downgrade(&other.admission), scene.now);
+    scene.pass(10 * SECOND);
+    assert_eq!(scene.running.len(), MAX_RUNNING);
+    scene.edit(&[], &options(&pairs));
+    assert_eq!(scene.running.len(), 2, "nothing else would ever have them begin");
+}
+
+#[test]
+fn clusters_that_are_gone_are_forgotten_though_nothing_of_them_is_probed() {
+    let mut scene = Scene::new(&[1], &[]);
+    let rules = options(&[("health.maxFailures", "2")]);
+    for _ in 0..2_000 {
+        let cluster = edit(None, &[1], &rules, scene.now);
+        scene.schedule.look_at(&Arc::downgrade(&cluster.admission), scene.now);
+    }
+    assert!(scene.schedule.clusters() < 600, "{} clusters are kept", scene.schedule.clusters());
+}
