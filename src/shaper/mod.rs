@@ -24,6 +24,7 @@
 //! may decide who is next. A waiter announces itself before its last look at the counters, and a giver looks for waiters
 //! after its update, all sequentially consistent: so one of the two sees the other, and no token lies idle.
 
+mod gradient;
 mod json;
 mod node;
 mod rules;
@@ -34,6 +35,7 @@ mod spec;
 mod tree;
 mod waiters;
 
+pub use gradient::{Bounds, Gradient};
 pub use node::{BucketId, Token};
 pub use rules::{Class, Classifier, RequestView, Rules};
 pub use shared::{Admission, Departure, Shaper};

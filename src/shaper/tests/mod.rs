@@ -2,6 +2,7 @@
 
 mod classify;
 mod edits;
+mod gradient;
 mod option;
 mod queues;
 mod shares;

@@ -1,0 +1,208 @@
+//! A limit of requests in flight that follows measured latency, for servers whose capacity is unknown.
+//!
+//! Below its knee a server responds to many requests as fast as to few. Beyond the knee requests wait in it: the longer, the
+//! more of them there are. The *gradient* is the latency with fewer requests over that with more: about 1 below the knee, and
+//! the ratio of their numbers beyond it. Netflix's concurrency-limits (`Gradient2Limit`) and Envoy's adaptive concurrency
+//! filter move their limit by the same quotient. For the latency with fewer requests the former takes a long average, which
+//! drifts up while the server is overloaded; the latter goes down to a few requests for a while, which costs throughput.
+//!
+//! Here the limit goes down by a fifth, in a short *low* phase after each *high* one of three times its length, and the two
+//! are compared. Nothing is remembered beyond such a pair. So nothing drifts; and latency that is longer by a constant, be it
+//! of a longer way to the server or of heavier requests, is the same in both phases of the next pair.
+//!
+//! * Latency is that of Little's law: the mean number of requests in flight over the rate at which responses come. A mean
+//!   over the responses of a short phase would miss those that take longer than the phase.
+//! * A phase counts once one latency has passed in it: before, the server still has the requests of the phase before.
+//! * Where requests do not use up the limit, latency says nothing about it, and the limit stays.
+//! * The limit moves by a *step*, a part of itself. A step in the direction of the one before is half as large again, a step
+//!   in the other direction is half as large. So the limit finds the knee fast and stays there with little noise.
+
+use crate::base::clock::Moment;
+use std::time::Duration;
+
+/// The limit to begin with.
+const FIRST_LIMIT: u32 = 20;
+
+/// The least number of responses in a low phase, and its least length.
+const LOW_RESPONSES: u32 = 100;
+const LOW_TIME: Duration = Duration::from_millis(50);
+
+/// How much longer a high phase is.
+const HIGH_TIMES: u32 = 3;
+
+/// A phase that has not had enough responses by then is given up.
+const MAX_PHASE: Duration = Duration::from_secs(60);
+
+/// The part of the limit that a low phase leaves.
+const LOW_PART: f64 = 0.8;
+
+/// The least difference between two phases that says anything, as a part of the requests in flight.
+const MIN_DIFFERENCE: f64 = 0.05;
+
+/// The part of the limit that requests have to use.
+const MIN_USE: f64 = 0.9;
+
+const MIN_STEP: f64 = 0.05;
+const MAX_STEP: f64 = 0.4;
+
+/// The bounds of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    min: u32,
+    max: u32,
+}
+
+impl Bounds {
+    /// A limit from `min`, at least one, to `max`; where that is less, it is the one limit there is.
+    pub fn new(min: u32, max: u32) -> Self {
+        let max = max.max(1);
+        Self { min: min.clamp(1, max), max }
+    }
+
+    fn clamp(self, limit: f64) -> f64 {
+        limit.clamp(f64::from(self.min), f64::from(self.max))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    High,
+    Low,
+}
+
+/// What a phase has shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Means {
+    in_flight: f64,
+    /// In seconds.
+    latency: f64,
+}
+
+/// The machine: responses in, a limit out. The time is passed in.
+#[derive(Debug)]
+pub struct Gradient {
+    bounds: Bounds,
+    /// The limit of high phases, with its fraction.
+    limit: f64,
+    step: f64,
+    went_up: bool,
+    phase: Phase,
+    began: Moment,
+    counts_from: Moment,
+    responses: u32,
+    /// The requests in flight, summed up over the responses.
+    in_flight: u64,
+    /// The high phase before a low one.
+    high: Means,
+}
+
+impl Gradient {
+    /// A machine that begins with a limit of 20, or the nearest one within the bounds.
+    pub fn new(bounds: Bounds, now: Moment) -> Self {
+        Self {
+            bounds,
+            limit: bounds.clamp(f64::from(FIRST_LIMIT)),
+            step: MIN_STEP,
+            went_up: true,
+            phase: Phase::High,
+            began: now,
+            counts_from: now,
+            responses: 0,
+            in_flight: 0,
+            high: Means::default(),
+        }
+    }
+
+    /// Sets other bounds.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+        self.limit = bounds.clamp(self.limit);
+    }
+
+    /// The limit that holds now.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between two whole numbers")]
+    pub fn limit(&self) -> u32 {
+        let high = self.limit.round() as u32;
+        match self.phase {
+            Phase::High => high,
+            // At least one less, or there is nothing to compare.
+            Phase::Low => ((self.limit * LOW_PART).round() as u32).min(high.saturating_sub(1)).max(self.bounds.min),
+        }
+    }
+
+    /// A response has come, with so many requests in flight, its own among them. Returns whether the limit is another one
+    /// now.
+    pub fn note_response(&mut self, in_flight: u32, now: Moment) -> bool {
+        let before = self.limit();
+        self.count(in_flight, now);
+        self.limit() != before
+    }
+
+    fn count(&mut self, in_flight: u32, now: Moment) {
+        if now.since(self.began) > MAX_PHASE {
+            return self.begin(Phase::High, Means::default(), now);
+        }
+        if now < self.counts_from {
+            return;
+        }
+        self.responses += 1;
+        self.in_flight += u64::from(in_flight);
+        let times = if self.phase == Phase::High { HIGH_TIMES } else { 1 };
+        if self.responses < LOW_RESPONSES * times || now.since(self.counts_from) < LOW_TIME * times {
+            return;
+        }
+        let means = self.means(now);
+        match self.phase {
+            Phase::High if means.in_flight < f64::from(self.limit()) * MIN_USE => self.begin(Phase::High, means, now),
+            // There is nothing lower: a higher one is tried.
+            Phase::High if self.limit() <= self.bounds.min => {
+                self.go(1.0);
+                self.begin(Phase::High, means, now);
+            }
+            Phase::High => {
+                self.high = means;
+                self.begin(Phase::Low, means, now);
+            }
+            Phase::Low => {
+                self.compare(means);
+                self.begin(Phase::High, means, now);
+            }
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a mean needs no more")]
+    fn means(&self, now: Moment) -> Means {
+        let responses = f64::from(self.responses.max(1));
+        let in_flight = self.in_flight as f64 / responses;
+        Means { in_flight, latency: in_flight * now.since(self.counts_from).as_secs_f64() / responses }
+    }
+
+    fn begin(&mut self, phase: Phase, before: Means, now: Moment) {
+        (self.phase, self.began, self.responses, self.in_flight) = (phase, now, 0, 0);
+        self.counts_from = now + Duration::try_from_secs_f64(before.latency).unwrap_or(MAX_PHASE);
+    }
+
+    /// Moves the limit by what a low phase has shown beside the high one before it.
+    fn compare(&mut self, low: Means) {
+        let difference = 1.0 - low.in_flight / self.high.in_flight;
+        if difference < MIN_DIFFERENCE {
+            return;
+        }
+        let gradient = low.latency / self.high.latency;
+        // The part of the requests that are fewer which had only waited in the server.
+        let waited = ((1.0 - gradient) / difference).clamp(0.0, 1.0);
+        if waited.is_finite() {
+            self.go(1.0 - 2.0 * waited);
+        }
+    }
+
+    /// Moves the limit: up by a step for 1, down by a step for -1.
+    fn go(&mut self, direction: f64) {
+        let is_up = direction > 0.0;
+        let factor = if is_up == self.went_up { 1.5 } else { 0.5 };
+        (self.step, self.went_up) = ((self.step * factor).clamp(MIN_STEP, MAX_STEP), is_up);
+        // A small limit moves by whole requests, or it would not move.
+        let by = (self.limit * self.step).max(1.0) * direction;
+        self.limit = self.bounds.clamp(self.limit + by);
+    }
+}
