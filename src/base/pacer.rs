@@ -1,0 +1,195 @@
+//! A number of bytes a second that all cores keep together: a token bucket in one atomic, without a timer of its own.
+//!
+//! Bytes are counted when they have passed, and their flow waits until they are paid for. So flows take turns in the order in
+//! which they have counted theirs. Over any time `t`, no more than `rate * t` bytes and the burst pass, and one read of each
+//! flow.
+
+use super::clock::Moment;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The time whose bytes may pass at once: a tenth of a second.
+const BURST_NANOS: u64 = NANOS / 10;
+
+/// The least number of bytes that may pass at once.
+const MIN_BURST: u64 = 16 * 1024;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// The bucket. It is `Default` for any number of bytes.
+#[derive(Debug, Default)]
+pub struct Pacer {
+    /// Bytes a second; 0 for any number.
+    rate: AtomicU64,
+    /// The moment at which all that was counted is paid for, in nanoseconds.
+    paid_at: AtomicU64,
+    bytes: AtomicU64,
+    waits: AtomicU64,
+}
+
+/// The part of one flow of bytes: what is paid for and has yet to pass.
+#[derive(Debug, Default)]
+pub struct Credit(u64);
+
+/// The bytes that are paid for in advance: a small read costs no atomic.
+const ADVANCE: u64 = 4 * 1024;
+
+impl Pacer {
+    /// Sets the rate in bytes a second; 0 for any number.
+    pub fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// The rate in bytes a second; 0 for any number.
+    pub fn rate(&self) -> u64 {
+        self.rate.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that were counted, and how often a flow had to wait.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.bytes.load(Ordering::Relaxed), self.waits.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes of a flow that have passed at `now`; none, before the first one. Returns the moment from which it may pass
+    /// more, where that is not now.
+    pub fn count(&self, credit: &mut Credit, bytes: usize, now: Moment) -> Option<Moment> {
+        let rate = self.rate();
+        if rate == 0 {
+            return None;
+        }
+        let bytes = bytes as u64;
+        if bytes < credit.0 {
+            credit.0 -= bytes;
+            return None;
+        }
+        let charged = bytes - credit.0 + ADVANCE;
+        credit.0 = ADVANCE;
+        self.bytes.fetch_add(charged, Ordering::Relaxed);
+        let now_nanos = now.as_micros().saturating_mul(1000);
+        let burst = nanos_of(MIN_BURST, rate).max(BURST_NANOS);
+        let after = |paid_at: u64| paid_at.max(now_nanos).saturating_add(nanos_of(charged, rate));
+        let before = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| Some(after(paid_at)));
+        // The closure refuses nothing.
+        let due = after(before.unwrap_or_else(|paid_at| paid_at)).saturating_sub(burst);
+        let until = Moment::from_micros(due.div_ceil(1000));
+        (until > now).then(|| {
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            until
+        })
+    }
+
+    /// The flow has ended: what it has paid in advance is others'.
+    pub fn end(&self, credit: Credit) {
+        let rate = self.rate();
+        if rate > 0 && credit.0 > 0 {
+            self.bytes.fetch_sub(credit.0, Ordering::Relaxed);
+            let back = nanos_of(credit.0, rate);
+            let less = |paid_at: u64| Some(paid_at.saturating_sub(back));
+            let _ = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+}
+
+fn nanos_of(bytes: u64, rate: u64) -> u64 {
+    bytes.saturating_mul(NANOS).div_ceil(rate.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+    use std::time::Duration;
+
+    /// Plays flows that always have more bytes, in reads of up to `read`, for ten seconds. Returns the bytes of each.
+    fn play(pacer: &Pacer, flows: usize, read: usize, seed: u64, check: impl Fn(u64, Moment)) -> Vec<u64> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut credits: Vec<_> = (0..flows).map(|_| Credit::default()).collect();
+        let (mut passed, mut turns) = (vec![0; flows], BinaryHeap::new());
+        for (flow, credit) in credits.iter_mut().enumerate() {
+            turns.push(Reverse((pacer.count(credit, 0, Moment::ZERO).unwrap_or(Moment::ZERO), flow)));
+        }
+        while let Some(Reverse((now, flow))) = turns.pop()
+            && now.as_micros() <= 10_000_000
+        {
+            let bytes = random.usize(1..=read);
+            passed[flow] += bytes as u64;
+            check(passed.iter().sum(), now);
+            let until = pacer.count(&mut credits[flow], bytes, now);
+            // Without a wait, the next read comes a moment later.
+            turns.push(Reverse((until.unwrap_or(now + Duration::from_micros(1)), flow)));
+        }
+        credits.into_iter().for_each(|credit| pacer.end(credit));
+        passed
+    }
+
+    #[test]
+    fn the_rate_is_kept_used_up_and_shared() {
+        for (rate, flows, read) in
+            [(100_000, 1, 16_384), (1_000_000, 20, 16_384), (50_000_000, 7, 16_384), (20_000, 50, 500)]
+        {
+            let pacer = Pacer::default();
+            pacer.set_rate(rate);
+            let burst = MIN_BURST.max(rate / 10);
+            let passed = play(&pacer, flows, read, rate, |bytes, now| {
+                let most = rate * now.as_micros() / 1_000_000 + burst + (flows * read) as u64;
+                assert!(bytes <= most, "{rate}: {bytes} bytes at {now:?}");
+            });
+            let sum: u64 = passed.iter().sum();
+            assert!(sum >= rate * 10 * 97 / 100, "{rate}: only {sum} bytes in 10 s");
+            let fair = sum / flows as u64;
+            assert!(
+                passed.iter().all(|bytes| bytes.abs_diff(fair) <= fair / 4 + 2 * read as u64 + ADVANCE),
+                "{rate}: {passed:?}"
+            );
+            assert_eq!(pacer.totals().0, sum, "what was paid in advance is given back");
+        }
+    }
+
+    #[test]
+    fn a_flow_that_is_late_makes_up_for_it_within_the_burst() {
+        let (pacer, mut credit) = (Pacer::default(), Credit::default());
+        pacer.set_rate(1_000_000);
+        let mut now = Moment::ZERO;
+        // Its timer has a step of 5 ms.
+        let (mut bytes, end) = (0, Moment::from_micros(10_000_000));
+        pacer.count(&mut credit, 0, now);
+        while now < end {
+            bytes += 1000;
+            if let Some(until) = pacer.count(&mut credit, 1000, now) {
+                now = Moment::from_micros(until.as_micros().next_multiple_of(5000));
+            }
+        }
+        assert!((9_900_000..10_200_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn without_a_rate_nothing_waits_and_a_rate_may_change() {
+        let (pacer, mut credit) = (Pacer::default(), Credit::default());
+        assert_eq!(pacer.count(&mut credit, 1 << 30, Moment::ZERO), None);
+        assert_eq!(pacer.totals(), (0, 0));
+        pacer.set_rate(1_000);
+        // 20,096 bytes with the advance take 20.096 s, of which the burst of 16 KiB is at once.
+        let until = pacer.count(&mut credit, 16_000, Moment::ZERO).expect("a wait");
+        assert_eq!(until, Moment::from_micros(20_096_000 - 16_384_000));
+        pacer.set_rate(0);
+        assert_eq!(pacer.count(&mut credit, 1 << 30, Moment::ZERO), None);
+    }
+
+    #[test]
+    fn threads_count_every_byte() {
+        let pacer = Pacer::default();
+        pacer.set_rate(1_000_000);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut credit = Credit::default();
+                    (0..10_000).for_each(|_| _ = pacer.count(&mut credit, 1000, Moment::ZERO));
+                    pacer.end(credit);
+                });
+            }
+        });
+        assert_eq!(pacer.totals().0, 40_000_000);
+        let paid_at = pacer.paid_at.load(Ordering::Relaxed);
+        assert!(paid_at.abs_diff(40 * NANOS) < NANOS / 1000, "{paid_at}");
+    }
+}
