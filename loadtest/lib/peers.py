@@ -34,6 +34,8 @@ class Variant:
     dead_seconds: int | None = None
     # Encrypted: a certificate of P-256, and no tickets or sessions, so that every handshake is a whole one.
     tls: bool = False
+    # Classes of requests: buckets of sluice, which are never full here, and priority classes of HAProxy's queues.
+    classes: bool = False
     # Further settings of sluice's `server`: pairs of name and value.
     server: tuple = ()
 
@@ -49,6 +51,8 @@ class Variant:
             parts.append(f"cache of {self.cached_routes}")
         if self.tls:
             parts.append("TLS")
+        if self.classes:
+            parts.append("classes")
         return ", ".join(parts)
 
 
@@ -99,8 +103,8 @@ def start(name, variant, cores, backends, build_dir):
 
 
 def can(name, variant):
-    """The floor copies bytes, and can do nothing else."""
-    return name != "floor" or not variant.tls
+    """The floor copies bytes, and can do nothing else; nginx has no classes of requests."""
+    return not (name == "floor" and (variant.tls or variant.classes)) and not (name == "nginx" and variant.classes)
 
 
 def _certificate(folder):
@@ -148,7 +152,8 @@ def _start_build(name, program, variant, cores, backends, folder):
                  for host, ports in backends.items()}
     for host in host_names(variant):
         frontends[host] = frontends["www.test"]
-    (folder / "routes.json").write_text(json.dumps({"frontends": frontends}))
+    options = {host: CLASSES for host in frontends} if variant.classes else {}
+    (folder / "routes.json").write_text(json.dumps({"frontends": frontends, "options": options}))
     server = {
         "workers": len(cores),
         "cpus": ",".join(str(core) for core in cores),
@@ -171,6 +176,17 @@ def _start_build(name, program, variant, cores, backends, folder):
     config.write_text(json.dumps(text, indent=1))
     process = procs.Process([program, "--config", config], set(cores), folder.name)
     return Running(name, variant, [process.await_port(port)], {"*": port, PLAIN_PORT: text["http"]["port"]})
+
+
+# Three classes, and requests of the second: so rules are asked for, and a token is taken on two levels.
+CLASSES = {
+    "maxRequests": 10_000,
+    "buckets": {"gold": "50..100 %", "silver": "30..100 %", "bronze": "20..100 %"},
+    "classify": [{"header": ["X-Class", name], "bucket": name} for name in ("gold", "silver", "bronze")],
+}
+HAPROXY_CLASSES = "".join(f"""
+    http-request set-priority-class int({place}) if {{ req.hdr(X-Class) {name} }}"""
+                          for place, name in enumerate(("gold", "silver", "bronze")))
 
 
 def _start_nginx(variant, cores, backends, folder, _build_dir):
@@ -290,7 +306,7 @@ def _start_haproxy(variant, cores, backends, folder, _build_dir):
     (folder / "hosts.map").write_text("".join(f"{host} {name}\n" for host, name in targets.items()))
     sections = "".join(f"""
 backend {_section(host)}
-{_haproxy_servers(ports)}
+{_haproxy_servers(ports, " maxconn 10000" if variant.classes else "")}
 """ for host, ports in backends.items())
     log_global = "log stdout len 1024 format raw daemon info" if variant.log else ""
     log_default = "log global\n    option httplog" if variant.log else ""
@@ -324,6 +340,7 @@ frontend web
     http-request set-header X-Real-IP %[src]
     http-request set-header X-Forwarded-Proto {scheme}
     http-request set-header X-Forwarded-Port %[dst_port]
+{HAPROXY_CLASSES if variant.classes else ""}
     use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map)]
 {sections}
 """)
@@ -331,5 +348,5 @@ frontend web
     return Running("haproxy", variant, [process.await_port(port)], {"*": port})
 
 
-def _haproxy_servers(ports):
-    return "\n".join(f"    server on-{port} 127.0.0.1:{port}" for port in ports)
+def _haproxy_servers(ports, more):
+    return "\n".join(f"    server on-{port} 127.0.0.1:{port}{more}" for port in ports)

@@ -83,6 +83,9 @@ WORKS = [
          aims=(Aim("peer", 1.0),)),
     Work("log", "140 B, with access log", variant=Variant(log=True),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),
+    # Buckets of which none is full: what they cost where nothing waits.
+    Work("classes", "140 B, classes of requests", headers=("X-Class: silver",), variant=Variant(classes=True),
+         also=(("sluice", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),
     Work("tls", "TLS, 140 B, keep-alive, 64 connections", variant=TLS, aims=(Aim("peer", 0.65),)),
     Work("tls-64k", "TLS, 64 KiB, keep-alive", path="/files/64k", body_bytes=64 * 1024, variant=TLS,
          aims=(Aim("peer", 1.0),)),
