@@ -7,6 +7,7 @@ use super::page::Page;
 use super::query::Query;
 use super::{Response, Sources};
 use crate::base::clock::Moment;
+use crate::base::pacer::Pacer;
 use crate::base::secret::redact_identifier;
 use crate::cluster::{Addresses, Cluster, Member, Second};
 use serde_json::{Map, Value, json};
@@ -53,6 +54,10 @@ pub(super) fn one(key: &str, sources: &Sources) -> Response {
     view["dropped"] = cluster.admission.dropped().into();
     view["tunnels"] = cluster.admission.tunnels().into();
     view["buckets"] = buckets::tree(&cluster);
+    view["adaptive_limit"] = cluster.adaptive_limit().into();
+    let rates = &cluster.admission.rates;
+    let [bytes_in, bytes_out] = [&rates.bytes_in, &rates.bytes_out].map(pace);
+    view["bytes_per_second"] = json!({ "in": bytes_in, "out": bytes_out });
     let members = cluster.members.iter().enumerate();
     view["backends"] = members.map(|(place, member)| backend(&cluster, member, marks.of_member(place), now)).collect();
     Response::json(&view)
@@ -86,6 +91,12 @@ pub(super) fn backends(query: &Query, sources: &Sources) -> Response {
     };
     let rows = shown.iter().filter_map(row).collect();
     Response::json(&page.with("backends", rows))
+}
+
+/// The rate of bytes in one direction; the counters stand still where there is none.
+fn pace(pacer: &Pacer) -> Value {
+    let (bytes, waits) = pacer.totals();
+    json!({ "limit": pacer.rate(), "bytes": bytes, "waits": waits })
 }
 
 /// Whether a text of the view has this in it. What the view does not show is not found either.

@@ -22,8 +22,8 @@ mod route;
 mod slots;
 
 pub use admission::{
-    Admission, GrantSink, Granted, HeldToken, Joined, Notice, Permit, Pick, TakenSlot, Ticket, TokenRequest, View,
-    Waiter,
+    Admission, GrantSink, Granted, HeldToken, Joined, Notice, Permit, Pick, Rates, TakenSlot, Ticket, TokenRequest,
+    View, Waiter,
 };
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
 pub use backend::{Addresses, Backend, BackendId};
@@ -35,7 +35,9 @@ pub use endpoint::Endpoint;
 pub use history::{History, SECONDS, Second};
 pub use judgement::{HealthWatcher, MemberHealth};
 pub use member::{Member, MemberState};
-pub use options::{ClassRules, DEFINITIONS, Definition, HashKey, OptionError, Options, Queue, Scheduler, Timeouts};
+pub use options::{
+    Adaptive, ClassRules, DEFINITIONS, Definition, HashKey, OptionError, Options, Queue, Scheduler, Timeouts,
+};
 pub use ring::{Ring, key_of};
 pub use rotation::Rotation;
 pub use route::{Mark, Route};

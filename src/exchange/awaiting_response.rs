@@ -7,6 +7,7 @@ use super::tunnel::Tunnel;
 use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, caching, classes, local_reply};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
+use crate::cluster::Options;
 use crate::health::Observation;
 use crate::wire::request::{fields, most_fields};
 use crate::wire::response::{Persistence, ResponseEncoding, ResponseHead};
@@ -33,6 +34,9 @@ impl AwaitingResponse {
         let Some(replay) = context.request.replay() else {
             return context.refuse(FailureReason::UpstreamClosed, cx);
         };
+        if cx.common.options().is_some_and(Options::has_byte_rates) {
+            cx.common.start_pacing(replay.len(), cx.core.now);
+        }
         cx.core.output.upstream.make(|out| out.extend_from_slice(replay));
         if let Some(caching) = &mut context.caching {
             caching.note_sent(cx.core.wall_time());

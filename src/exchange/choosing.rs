@@ -6,6 +6,7 @@ use super::step_context::CommonState;
 use super::{Effect, Settings, State, StepContext, affinity, classes};
 use crate::balance::{self, Admit};
 use crate::base::reason::FailureReason;
+use crate::base::turns::Turn;
 use crate::cluster::{Demand, GrantSink, Member, Options, Permit, Route, Scheduler, Service, View, Waiter};
 use crate::wire::body::BodyLength;
 use std::sync::Arc;
@@ -18,9 +19,24 @@ impl RequestContext {
         let reason = match cx.max_body_bytes_of(options) {
             _ if options.is_disabled => FailureReason::ClusterDisabled,
             Some(limit) if is_too_large(limit) => FailureReason::BodyTooLarge,
+            _ if options.requests_per_second > 0 && !cx.common.had_turn => return self.await_turn(route, cx),
             _ => return self.choose(route, cx),
         };
         self.refuse_at(route, reason, cx)
+    }
+
+    /// Chooses a member when the request's turn comes: there are only so many a second.
+    #[cold]
+    fn await_turn(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
+        cx.common.had_turn = true;
+        match route.cluster.admission.take_turn(&route.cluster.options.queue, cx.core.now) {
+            Turn::Now => self.choose(route, cx),
+            Turn::At(moment) => {
+                cx.common.held_route = Some(route);
+                Queued::await_turn(self, moment, cx)
+            }
+            Turn::Refused => self.refuse_at(route, FailureReason::QueueFull, cx),
+        }
     }
 
     /// Chooses a member. A cluster with buckets gives a token first.
@@ -40,7 +56,7 @@ impl RequestContext {
     fn choose_with_token(self: Box<Self>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
         let bucket = classes::bucket_of(&self.request, &route.cluster, &cx.core.settings);
         cx.common.bucket = Some(bucket);
-        cx.common.token = route.cluster.try_token(bucket);
+        cx.common.token = route.cluster.try_token(bucket, cx.core.now);
         if cx.common.token.is_some() {
             return self.choose_member(route, cx);
         }

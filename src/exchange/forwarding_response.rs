@@ -42,6 +42,9 @@ impl ForwardingResponse {
     ) -> State {
         let AwaitingResponse { mut context, write_closed, .. } = awaiting;
         cx.common.stats.end_wait(cx.core.now);
+        if cx.common.bucket.is_some() {
+            cx.note_response();
+        }
         cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
         context.request.drop_replay(&mut cx.core.buffers);
         cx.common.upstream_idle_seconds = head.idle_seconds;

@@ -40,6 +40,7 @@ mod local_reply;
 mod local_service;
 mod min_rate;
 mod output_queue;
+mod pacing;
 mod queued;
 mod reading_head;
 mod request;
@@ -93,6 +94,8 @@ impl Exchange {
             permit: None,
             token: None,
             bucket: None,
+            had_turn: false,
+            pacing: None,
             deadline: now + settings.head_timeout,
             is_encrypted: peer.secure,
             is_last: false,
@@ -152,13 +155,24 @@ impl Exchange {
     /// offered again, at once if some were consumed, otherwise when more have come. `offset` is where the bytes stand
     /// in the buffer that [`Exchange::flush`] or [`Exchange::note_sent`] will be given.
     pub fn step(&mut self, input: Input<'_>, offset: usize, core: &mut WorkerContext) -> usize {
+        if matches!(input, Input::Deadline) && self.common.pause_end().is_some() {
+            self.end_pauses(core);
+            return 0;
+        }
+        let source = if let Input::Bytes(side, _) = input { Some(side) } else { None };
         core.output.client.set_offset(offset);
         core.output.upstream.set_offset(offset);
         let mut cx = StepContext { core, common: &mut self.common, consumed: 0 };
         let state = std::mem::replace(&mut self.state, State::Done(None)).step(input, &mut cx);
         // What stood there meanwhile has nothing to be dropped.
         std::mem::forget(std::mem::replace(&mut self.state, state));
-        cx.consumed
+        let consumed = cx.consumed;
+        if self.common.pacing.is_some()
+            && let Some(side) = source
+        {
+            self.count_paced(side, consumed, core);
+        }
+        consumed
     }
 
     /// Sends what the turn has for `side`, and keeps what `write` does not take. A write that takes less than it is
@@ -287,6 +301,7 @@ impl Exchange {
     /// sent. So the memory of an exchange is what one read can hold, a side.
     pub fn wants(&self, side: Side) -> bool {
         (self.common.pending_write(side.other()).is_empty() || self.reads_ahead(side))
+            && !self.common.is_paused(side)
             && match &self.state {
                 State::ReadingHead(_) => side == Side::Client,
                 State::AwaitingResponse(state) => state.wants(side),
@@ -360,7 +375,7 @@ impl Exchange {
 
     /// When [`Input::Deadline`] is due.
     pub fn deadline(&self) -> Moment {
-        self.common.deadline
+        self.common.pause_end().unwrap_or(self.common.deadline)
     }
 
     /// The facts so far.

@@ -31,6 +31,8 @@ enum Next {
     Join,
     /// To ask for the route again.
     Resolve,
+    /// To have its turn (`requestsPerSecond`).
+    Turn,
 }
 
 /// A place in the queue. It is left when dropped, however the exchange ends.
@@ -61,6 +63,27 @@ impl Queued {
         match cx.common.client_left {
             true => State::Queued(state).abort_silently(FailureReason::ClientGone, cx),
             false => state.join(cx),
+        }
+    }
+
+    /// Has the request wait for its turn, at this moment.
+    #[cold]
+    pub(super) fn await_turn(context: Box<RequestContext>, turn: Moment, cx: &mut StepContext<'_>) -> State {
+        cx.common.stats.begin_phase(cx.core.now);
+        let state = Self { context, until: Moment::NEVER, waiting: None, next: Next::Turn };
+        if cx.common.client_left {
+            return State::Queued(state).abort_silently(FailureReason::ClientGone, cx);
+        }
+        cx.common.deadline = turn;
+        State::Queued(state)
+    }
+
+    /// The request's turn has come. An edit may have come before.
+    fn have_turn(self, cx: &mut StepContext<'_>) -> State {
+        cx.common.stats.end_queue(cx.core.now);
+        match cx.common.route().cloned() {
+            Some(route) if !route.is_stale() => self.context.choose(route, cx),
+            _ => self.context.resolve_again(cx),
         }
     }
 
@@ -108,6 +131,7 @@ impl Queued {
                 Next::Poll => self.poll(cx),
                 Next::Join => self.join(cx),
                 Next::Resolve => self.resolve(cx),
+                Next::Turn => self.have_turn(cx),
             },
             _ => State::Queued(self),
         }

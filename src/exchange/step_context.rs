@@ -1,6 +1,7 @@
 //! What a step has at hand: its core's part, and the exchange's own.
 
 use super::output_queue::PendingWrite;
+use super::pacing::Pacing;
 use super::{Effect, KeepAlive, RequestStats, Settings, Side, WorkerContext};
 use crate::base::clock::Moment;
 use crate::cluster::{Mark, Options, Permit, Route};
@@ -26,6 +27,10 @@ pub(super) struct CommonState {
     pub(super) token: Option<Token>,
     /// The request's bucket, where its cluster has buckets.
     pub(super) bucket: Option<BucketId>,
+    /// It has had its turn (`requestsPerSecond`).
+    pub(super) had_turn: bool,
+    /// The pace of its bytes, where the frontend has a rate.
+    pub(super) pacing: Option<Box<Pacing>>,
     pub(super) deadline: Moment,
     /// Its client's connection is encrypted.
     pub(super) is_encrypted: bool,
@@ -103,6 +108,14 @@ impl StepContext<'_> {
             && self.common.mark().is_some_and(|mark| mark.note_good())
         {
             self.effect(Effect::Revived { member });
+        }
+    }
+
+    /// Tells the cluster, which has tokens, that the head of the response has come.
+    #[inline(never)]
+    pub(super) fn note_response(&self) {
+        if let Some(permit) = &self.common.permit {
+            permit.cluster().note_response(self.core.now);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A tree that all cores share.
 
-use super::node::{BucketId, Index, Nodes, ROOT_LEAF, Token};
+use super::node::{BucketId, Index, Nodes, ROOT_LEAF, ROOT_NODE, Token};
 use super::snapshot::{self, BucketView};
 use super::spec::Spec;
 use super::tree::{QueueLimits, TooManyDraining, Tree};
@@ -71,7 +71,8 @@ impl<W> Shaper<W> {
     /// Asks for a token, for a request of `bucket`; where there is none, `waiter` waits for one. A bucket that has been
     /// deleted counts as unclassified.
     pub fn admit(&self, bucket: BucketId, waiter: W, now: Moment, deliver: impl FnMut(W, Token)) -> Admission {
-        match self.try_take(bucket) {
+        let token = if self.waiting.load(SeqCst) == 0 { self.take(bucket) } else { None };
+        match token {
             Some(token) => Admission::Token(token),
             None => self.admit_slowly(bucket, waiter, now, deliver),
         }
@@ -79,10 +80,19 @@ impl<W> Shaper<W> {
 
     /// Takes a token, for a request of `bucket`, if there is one and no request waits anywhere in the tree. It takes no
     /// lock. Where it fails, [`Shaper::admit`] may succeed all the same.
-    pub fn try_take(&self, bucket: BucketId) -> Option<Token> {
+    pub fn try_take(&self, bucket: BucketId, now: Moment, deliver: impl FnMut(W, Token)) -> Option<Token> {
         if self.waiting.load(SeqCst) > 0 {
             return None;
         }
+        let token = self.take(bucket);
+        if token.is_none() && self.waiting.load(SeqCst) > 0 {
+            // The attempt may have held the last token of a bucket for an instant, in which a waiter found none.
+            self.dispatch(now, deliver);
+        }
+        token
+    }
+
+    fn take(&self, bucket: BucketId) -> Option<Token> {
         self.nodes.take(self.nodes.leaf(bucket)?)
     }
 
@@ -199,6 +209,11 @@ impl<W> Shaper<W> {
         let mut locked = self.lock();
         locked.tree.sweep(&self.nodes);
         snapshot::views(&locked.tree, &self.nodes)
+    }
+
+    /// The tokens that are held, over all buckets.
+    pub fn held(&self) -> u32 {
+        self.nodes.held(ROOT_NODE)
     }
 
     /// The waiters in all queues.

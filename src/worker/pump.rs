@@ -226,7 +226,8 @@ impl Worker {
     /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
     pub(super) fn read_size(&self, job: &ActiveExchange, side: Side) -> usize {
         let framing = |size| job.exchange.framing(side, size);
-        let limit = if self.is_short_of_buffers() { SMALLEST_READ } else { job.read_size.of(side, framing) };
+        let is_small = job.exchange.is_paced() || self.is_short_of_buffers();
+        let limit = if is_small { SMALLEST_READ } else { job.read_size.of(side, framing) };
         match side {
             Side::Client => limit.min(job.exchange.expects(side).saturating_add(SMALLEST_READ)),
             Side::Upstream => limit,

@@ -11,12 +11,15 @@
 //! Where the capacity is shared by classes of requests, a request has a token of its class before it has a slot: see
 //! [`tokens`].
 
+mod adaptive;
 mod permit;
 mod queue;
+mod rates;
 mod tokens;
 
 pub use permit::{Permit, TakenSlot};
 pub use queue::{GrantSink, Granted, Joined, Notice, Pick, Ticket, View, Waiter};
+pub use rates::Rates;
 pub(super) use tokens::Classes;
 pub use tokens::{HeldToken, TokenRequest};
 
@@ -79,6 +82,8 @@ pub struct Admission {
     /// The tokens of the classes of requests, once the cluster has had buckets.
     tree: OnceLock<Arc<TokenTree>>,
     pub(super) judgement: Judgement,
+    /// Requests and bytes a second.
+    pub rates: Rates,
 }
 
 impl Cluster {
@@ -221,6 +226,7 @@ impl Admission {
             member.state.set_limit(capacity.map_or(without, Limit::Most));
         }
         self.slots.set_limit(options.max_requests.map_or(Limit::Apart, Limit::Most));
+        self.rates.set(options);
         self.max_tunnels.store(options.max_tunnels.map_or(u32::MAX, NonZeroU32::get), Ordering::SeqCst);
     }
 

@@ -20,6 +20,7 @@
 
 #[cfg(doc)]
 use super::Permit;
+use super::adaptive::AdaptiveLimit;
 use super::{Admission, Cluster, GrantSink, Granted, Joined, Ticket};
 use crate::base::clock::Moment;
 use crate::cluster::attributes::Role;
@@ -100,16 +101,19 @@ pub(super) struct TokenTree {
     next_ticket: AtomicU64,
     /// Microseconds of the latest moment that was told: a token that is dropped comes back without one.
     now: AtomicU64,
+    adaptive: AdaptiveLimit,
 }
 
 impl TokenTree {
-    fn new(size: u32, spec: &Spec, queue: QueueLimits) -> Self {
+    /// A tree of its root alone, without a token.
+    fn new(queue: QueueLimits) -> Self {
         Self {
-            shaper: Shaper::new(size, spec, queue),
-            size: Mutex::new(size),
+            shaper: Shaper::new(0, &Spec::default(), queue),
+            size: Mutex::new(0),
             computed_at: AtomicU64::new(0),
             next_ticket: AtomicU64::new(FIRST_TICKET),
             now: AtomicU64::new(0),
+            adaptive: AdaptiveLimit::new(),
         }
     }
 
@@ -159,11 +163,12 @@ impl TokenTree {
         }
     }
 
-    /// Sets the number of tokens to what `count` says, which is asked under the lock.
-    fn resize(self: &Arc<Self>, now: Moment, count: impl FnOnce() -> u32) {
+    /// Sets the number of tokens to what `count` says, which is asked under the lock: of two that count at once, the one that
+    /// has looked later has the last word. `None` leaves it as it is.
+    fn resize(self: &Arc<Self>, now: Moment, count: impl FnOnce() -> Option<u32>) {
         let mut undelivered = Vec::new();
         let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = count();
+        let Some(new) = count() else { return };
         if std::mem::replace(&mut *size, new) != new {
             self.shaper.resize(new, now, |waiter, token| self.send(waiter, token, &mut undelivered));
         }
@@ -208,30 +213,32 @@ impl Admission {
         now: Moment,
     ) -> (Option<Classes>, Option<String>) {
         let unlimited = members.iter().find(|member| member.attributes.capacity.is_none());
+        let is_unknown = options.max_requests.is_none() && !options.adaptive.is_enabled;
         let problem = match (&options.buckets, unlimited) {
-            (Some(_), Some(member)) if options.max_requests.is_none() => Some(format!(
-                "buckets do not apply: {} has no capacity, so there is nothing to share; give every backend a capacity \
-                 or the frontend maxRequests",
+            (Some(_), Some(member)) if is_unknown => Some(format!(
+                "buckets do not apply: {} has no capacity, so there is nothing to share; give every backend a capacity, \
+                 or the frontend maxRequests or adaptive.enabled",
                 member.url
             )),
             _ => None,
         };
-        let Some(spec) = options.buckets.as_deref().filter(|_| problem.is_none()) else {
+        let has_classes = (options.buckets.is_some() || options.adaptive.is_enabled) && problem.is_none();
+        if !has_classes {
             if let Some(tree) = self.tree.get() {
-                tree.resize(tree.latest(Some(now)), || UNLIMITED);
+                tree.adaptive.set_bounds(None, now);
+                tree.resize(tree.latest(Some(now)), || Some(UNLIMITED));
             }
             return (None, problem);
-        };
+        }
+        let whole = Spec::default();
+        let spec = options.buckets.as_deref().unwrap_or(&whole);
         let mut seen = HashSet::new();
         let has_twins = !members.iter().all(|member| seen.insert(Arc::as_ptr(&member.state)));
-        let size = root(members, options, has_twins, now);
         let queue = QueueLimits { limit: options.queue.limit, timeout: options.queue.timeout };
-        let mut is_new = false;
-        let tree = self.tree.get_or_init(|| {
-            is_new = true;
-            Arc::new(TokenTree::new(size, spec, queue))
-        });
-        let applied = if is_new { Ok(()) } else { tree.apply(size, spec, queue, tree.latest(Some(now))) };
+        let tree = self.tree.get_or_init(|| Arc::new(TokenTree::new(queue)));
+        tree.adaptive.set_bounds(options.adaptive.bounds(), now);
+        let size = root(members, options, has_twins, now).min(tree.adaptive.get());
+        let applied = tree.apply(size, spec, queue, tree.latest(Some(now)));
         let problem = applied.err().map(|error| format!("the buckets stay as they were: {error}"));
         let rules =
             options.classify.as_ref().map_or_else(Arc::<Rules>::default, |classify| Arc::clone(&classify.rules));
@@ -242,9 +249,8 @@ impl Admission {
     /// Computes the number of tokens anew from the newest list.
     pub(in crate::cluster) fn update_root(&self, now: Moment) {
         let Some(tree) = self.tree.get() else { return };
-        let Some(newest) = self.lock().newest() else { return };
         tree.computed_at.store(now.as_micros(), Ordering::Relaxed);
-        tree.resize(tree.latest(Some(now)), || newest.root(now));
+        tree.resize(tree.latest(Some(now)), || Some(self.newest()?.root(now)));
     }
 
     /// The same, unless that was done just now.
@@ -257,6 +263,20 @@ impl Admission {
 }
 
 impl Cluster {
+    /// Notes a response, where the number of tokens follows latency. Its request still has its token.
+    pub fn note_response(&self, now: Moment) {
+        let Some(Classes { tree, .. }) = &self.classes else { return };
+        if tree.adaptive.is_on() && tree.adaptive.note_response(tree.shaper.held(), now) {
+            self.admission.update_root(now);
+        }
+    }
+
+    /// The number of requests in flight that latency allows, where it decides.
+    pub fn adaptive_limit(&self) -> Option<u32> {
+        let tree = &self.classes.as_ref()?.tree;
+        tree.adaptive.is_on().then(|| tree.adaptive.get())
+    }
+
     /// Whether a request needs a token before it may take a slot.
     #[inline]
     pub fn has_buckets(&self) -> bool {
@@ -286,8 +306,12 @@ impl Cluster {
 
     /// Takes a token, if there is one and no request waits for one. It takes no lock. The caller gives it to a permit
     /// ([`Permit::attach`]) or back.
-    pub fn try_token(&self, bucket: BucketId) -> Option<Token> {
-        self.classes.as_ref()?.tree.shaper.try_take(bucket)
+    pub fn try_token(&self, bucket: BucketId, now: Moment) -> Option<Token> {
+        let tree = &self.classes.as_ref()?.tree;
+        let mut undelivered = Vec::new();
+        let token = tree.shaper.try_take(bucket, now, |waiter, token| tree.send(waiter, token, &mut undelivered));
+        tree.pass_on(undelivered, now);
+        token
     }
 
     /// A token that is given back when dropped.
@@ -334,12 +358,12 @@ impl Cluster {
     /// The requests that may be in flight now, without a limit where the list has no buckets.
     fn root(&self, now: Moment) -> u32 {
         let Some(classes) = &self.classes else { return UNLIMITED };
-        root(&self.members, &self.options, classes.has_twins, now)
+        root(&self.members, &self.options, classes.has_twins, now).min(classes.tree.adaptive.get())
     }
 }
 
 /// The capacity of the members that serve now, active and standby ones, or where none of these is up the backup ones; and
-/// never more than `maxRequests`.
+/// never more than `maxRequests`. A member without a capacity has any.
 fn root(members: &[Member], options: &Options, has_twins: bool, now: Moment) -> u32 {
     let capacity = |is_backup: bool| {
         let mut seen = HashSet::new();

@@ -14,7 +14,7 @@ pub(super) use values::Kind;
 use crate::cache;
 use crate::cache::key::KeyPattern;
 use crate::health::MonitorSettings;
-use crate::shaper::{Fault, Spec};
+use crate::shaper::{Bounds, Fault, Spec};
 use classes::{BUCKETS, CLASSIFY};
 use scheduler::{HASH_KEY, SCHEDULER};
 use std::borrow::Cow;
@@ -23,8 +23,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use values::{
-    BYTES, COUNT, FLAG, HEALTH_MODE, HOST, LIMIT, PATH, PERCENT, PROBE_METHOD, STATUS_SET, TEXT, TIME, TIME_OR_ZERO,
-    TOKEN,
+    BYTE_RATE, BYTES, COUNT, FLAG, HEALTH_MODE, HOST, LIMIT, PATH, PERCENT, POSITIVE, PROBE_METHOD, STATUS_SET, TEXT,
+    TIME, TIME_OR_ZERO, TOKEN,
 };
 
 /// Options of a frontend. `None` is the node's own setting.
@@ -56,10 +56,18 @@ pub struct Options {
     pub classify: Option<ClassRules>,
     /// Whether responses name the bucket of their request.
     pub bucket_header: bool,
+    /// The limit that follows latency.
+    pub adaptive: Adaptive,
     /// Times.
     pub timeouts: Timeouts,
     /// The greatest size of a request's body, in bytes; 0 for any.
     pub max_body_bytes: Option<u64>,
+    /// Requests a second, over all clients and cores; 0 for any.
+    pub requests_per_second: u32,
+    /// Bytes a second that clients may send, over all requests and cores; 0 for any.
+    pub bytes_per_second_in: u64,
+    /// Bytes a second that backends may send.
+    pub bytes_per_second_out: u64,
     /// How often a request is tried again on another member.
     pub retries: Option<u32>,
     /// How long a member's share takes to rise once it is up.
@@ -83,6 +91,30 @@ pub struct Queue {
     pub retry_after: Duration,
     /// Whether requests wait when no member is up, and not only when all are full.
     pub enqueue_on_unavailable: bool,
+}
+
+/// Options of a limit of requests in flight that follows the latency of responses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adaptive {
+    /// Whether there is one.
+    pub is_enabled: bool,
+    /// The least limit.
+    pub min: u32,
+    /// The greatest limit.
+    pub max: u32,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self { is_enabled: false, min: 1, max: 1000 }
+    }
+}
+
+impl Adaptive {
+    /// The bounds of the limit; `None` where there is none.
+    pub(in crate::cluster) fn bounds(&self) -> Option<Bounds> {
+        self.is_enabled.then(|| Bounds::new(self.min, self.max))
+    }
 }
 
 /// Times of requests to one frontend. `None` is the node's own setting.
@@ -169,12 +201,18 @@ definitions! {
     "retryAfter", queue.retry_after, TIME_OR_ZERO, "1", "Retry-After of this node's 503 responses; 0 for none";
     "enqueueOnUnavailable", queue.enqueue_on_unavailable, FLAG, "false", "Whether requests wait when no backend is up";
     "bucketHeader", bucket_header, FLAG, "false", "Whether responses name the bucket of their request in X-Director-Bucket";
+    "adaptive.enabled", adaptive.is_enabled, FLAG, "false", "Whether the number of requests in flight follows the latency of responses: [the adaptive root](shaper.md#the-adaptive-root)";
+    "adaptive.min", adaptive.min, POSITIVE, "1", "The least number of requests in flight that latency allows";
+    "adaptive.max", adaptive.max, POSITIVE, "1000", "The greatest number of requests in flight that latency allows";
     "connectTimeout", timeouts.connect, TIME, "server.connectTimeout", "Opening a connection to a backend";
     "responseTimeout", timeouts.response, TIME, "server.responseTimeout", "From the end of a request to the head of its response";
     "bodyTimeout", timeouts.body, TIME, "server.bodyTimeout", "Between two pieces of a body";
     "tunnelTimeout", timeouts.tunnel, TIME_OR_ZERO, "server.tunnelTimeout", "How long a tunnel may be idle; 0 for ever";
     "streamTimeout", timeouts.stream, TIME_OR_ZERO, "server.streamTimeout", "How long a response without a length may be silent; 0 for ever";
     "maxBodyBytes", max_body_bytes, BYTES, "server.maxBodyBytes", "Size of a request's body (413); 0 for any";
+    "requestsPerSecond", requests_per_second, COUNT, "0", "Requests a second, over all clients; others wait, 0 for any: [between tenants](shaper.md#between-tenants-of-a-node)";
+    "bytesPerSecond.in", bytes_per_second_in, BYTE_RATE, "0", "Bytes of requests a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
+    "bytesPerSecond.out", bytes_per_second_out, BYTE_RATE, "0", "Bytes of responses a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
     "retries", retries, COUNT, "server.retryOnError", "How often a request is tried again on another backend";
     "slowStart", slow_start, TIME_OR_ZERO, "0", "How long share and capacity of a backend take to rise once it is up";
     "health.mode", health.mode, HEALTH_MODE, "off", "When backends are probed";
@@ -234,6 +272,12 @@ pub enum OptionError {
 }
 
 impl Options {
+    /// Whether bytes have a rate, in either direction.
+    #[inline]
+    pub fn has_byte_rates(&self) -> bool {
+        (self.bytes_per_second_in | self.bytes_per_second_out) != 0
+    }
+
     /// Reads options from their names and values. An option whose value is wrong has the value of `before`, and one that
     /// is not named has its default.
     pub fn read<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, before: &Self) -> (Self, Vec<OptionError>) {

@@ -35,6 +35,11 @@ pub(in crate::cluster) const TIME_OR_ZERO: Kind<Duration> =
 pub(in crate::cluster) const COUNT: Kind<u32> =
     Kind { expected: "a whole number from 0 to 1000000", read: |text| read_whole(text, 1_000_000) };
 
+pub(in crate::cluster) const POSITIVE: Kind<u32> = Kind {
+    expected: "a whole number from 1 to 1000000",
+    read: |text| read_whole(text, 1_000_000).filter(|number| *number > 0),
+};
+
 /// 0 is no limit.
 pub(in crate::cluster) const LIMIT: Kind<Option<NonZeroU32>> = Kind {
     expected: "a whole number from 0 (no limit) to 1000000",
@@ -49,6 +54,11 @@ pub(in crate::cluster) const PERCENT: Kind<u8> = Kind {
 pub(in crate::cluster) const BYTES: Kind<u64> = Kind {
     expected: "a whole number of bytes, 0 for any",
     read: |text| text.parse().ok().filter(|bytes| *bytes <= 1 << 53),
+};
+
+pub(in crate::cluster) const BYTE_RATE: Kind<u64> = Kind {
+    expected: "a whole number of bytes a second from 1024, 0 for any",
+    read: |text| (BYTES.read)(text).filter(|rate| *rate == 0 || *rate >= 1024),
 };
 
 /// The name of a header or a cookie: a token (RFC 9110 section 5.6.2).
@@ -141,6 +151,8 @@ mod tests {
         for (text, expected) in [("0", Some(0)), ("12", Some(12)), ("+1", None), ("1.0", None), ("", None)] {
             assert_eq!((COUNT.read)(text), expected, "{text:?}");
         }
+        assert_eq!(["0", "1", "1000001"].map(POSITIVE.read), [None, Some(1), None]);
+        assert_eq!(["0", "1023", "1024"].map(BYTE_RATE.read), [Some(0), None, Some(1024)]);
         assert_eq!((PERCENT.read)("5 %"), Some(5));
         assert_eq!((PERCENT.read)("101"), None);
     }

@@ -70,7 +70,8 @@ fn metrics_count_requests_by_class_reason_and_phase() {
 #[test]
 fn the_files_for_prometheus_and_grafana_name_metrics_that_there_are() {
     let backend = Backend::always(canned::ok("ok"));
-    let admin = Admin::start(Setup::for_backends([backend.url()]));
+    let setup = Setup::for_backends([format!("{}#capacity=5", backend.url())]);
+    let admin = Admin::start(setup.option(HOST, "buckets", json!({"VIP": "5..20 %"})));
     admin.proxy.client().get(HOST, "/").expect_ok("ok");
     let names: BTreeSet<String> = samples(&admin.get("/metrics").text())
         .keys()

@@ -1,5 +1,7 @@
 //! Fairness between classes of requests: x0's table of the TokenShaper over HTTP, one token a request in flight.
 
+mod limits;
+
 use crate::admin::Admin;
 use crate::support::backend::Backend;
 use crate::support::client::Client;

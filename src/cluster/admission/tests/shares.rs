@@ -6,7 +6,7 @@ use super::{Cluster, Granted, Joined, Role, member};
 use crate::base::clock::Moment;
 use crate::cluster::{GrantSink, HeldToken, Notice, Permit, Route, TokenRequest};
 use crate::shaper::BucketView;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -83,7 +83,7 @@ fn admit(cluster: &Arc<Cluster>, class: usize, exchange: u64) -> Permit {
     let sink: Arc<dyn GrantSink> = Arc::new(Mailbox(Mutex::new(sender)));
     let next = || grants.recv_timeout(Duration::from_secs(60)).expect("a waiter was forgotten");
     let bucket = super::world::bucket(cluster, CLASSES[class]);
-    let token: HeldToken = match cluster.try_token(bucket) {
+    let token: HeldToken = match cluster.try_token(bucket, super::NOW) {
         Some(token) => cluster.held(token).expect("a tree"),
         None => match cluster.join_bucket(TokenRequest { sink: Arc::clone(&sink), exchange, bucket }, super::NOW) {
             Joined::Token(token) => token,
@@ -143,4 +143,28 @@ fn threads_share_the_tokens_and_lose_none() {
     assert!((1..=5).contains(&most.into_inner()));
     assert_eq!((cluster.admission.in_flight(), cluster.admission.waiting()), (0, 0));
     assert!(cluster.buckets().iter().all(|view| view.held == 0 && view.queued == 0), "{:?}", cluster.buckets());
+}
+
+#[test]
+fn the_newest_list_has_the_last_word_on_the_root() {
+    let admission = Arc::default();
+    let list = |capacity: u32| super::publish([member(1, Role::Active, capacity)], &[("buckets", BUCKETS)], &admission);
+    let (first, is_over) = (list(10), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // As cores do when they find a member up or down.
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    first.serve(super::NOW);
+                }
+            });
+        }
+        let stale = (0..500).find(|round| {
+            let capacity = 10 + round % 2;
+            let newest = list(capacity);
+            (0..5).any(|_| newest.buckets()[0].rate != capacity)
+        });
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(stale, None, "the root is that of an older list");
+    });
 }

@@ -223,7 +223,7 @@ impl World {
             return self.ask_for_slot(core, exchange, class, choice, None);
         }
         let bucket = bucket(&list, CLASSES[class]);
-        if let Some(token) = list.try_token(bucket) {
+        if let Some(token) = list.try_token(bucket, self.now) {
             let token = list.held(token);
             self.settle();
             return self.ask_for_slot(core, exchange, class, choice, token);

@@ -1,0 +1,58 @@
+//! The limit of a cluster whose capacity is unknown: it follows the latency of responses (`adaptive.enabled`).
+
+use crate::base::clock::Moment;
+use crate::shaper::{Bounds, Gradient};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, TryLockError};
+
+/// There is no limit: the option is off.
+const OFF: u32 = u32::MAX;
+
+/// The limit, shared by all cores.
+#[derive(Debug)]
+pub(super) struct AdaptiveLimit {
+    limit: AtomicU32,
+    gradient: Mutex<Option<Gradient>>,
+}
+
+impl AdaptiveLimit {
+    pub(super) fn new() -> Self {
+        Self { limit: AtomicU32::new(OFF), gradient: Mutex::new(None) }
+    }
+
+    /// Sets the bounds; `None` ends the limit.
+    pub(super) fn set_bounds(&self, bounds: Option<Bounds>, now: Moment) {
+        let mut gradient = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
+        match (bounds, &mut *gradient) {
+            (Some(bounds), Some(gradient)) => gradient.set_bounds(bounds),
+            (Some(bounds), None) => *gradient = Some(Gradient::new(bounds, now)),
+            (None, _) => *gradient = None,
+        }
+        self.limit.store(gradient.as_ref().map_or(OFF, Gradient::limit), Ordering::Relaxed);
+    }
+
+    /// The limit that holds now; `u32::MAX` where there is none.
+    pub(super) fn get(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.get() != OFF
+    }
+
+    /// A response has come, with so many requests in flight. Returns whether the limit is another one now. It never waits: a
+    /// response is left out at whose moment another core has the lock.
+    pub(super) fn note_response(&self, in_flight: u32, now: Moment) -> bool {
+        let mut gradient = match self.gradient.try_lock() {
+            Ok(gradient) => gradient,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let Some(gradient) = gradient.as_mut() else { return false };
+        let has_changed = gradient.note_response(in_flight, now);
+        if has_changed {
+            self.limit.store(gradient.limit(), Ordering::Relaxed);
+        }
+        has_changed
+    }
+}
