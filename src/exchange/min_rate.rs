@@ -31,6 +31,13 @@ impl MinRateMonitor {
         self.since = self.since.min(now);
     }
 
+    /// If it was waited for, it is so from now on only: this node did not read from it before.
+    pub(super) fn excuse(&mut self, now: Moment) {
+        if self.since != Moment::NEVER {
+            self.since = now;
+        }
+    }
+
     /// It is not waited for any more: the other side is.
     pub(super) fn pause(&mut self, now: Moment) {
         // Of a moment that never comes there has passed nothing.

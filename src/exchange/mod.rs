@@ -155,7 +155,7 @@ impl Exchange {
     /// offered again, at once if some were consumed, otherwise when more have come. `offset` is where the bytes stand
     /// in the buffer that [`Exchange::flush`] or [`Exchange::note_sent`] will be given.
     pub fn step(&mut self, input: Input<'_>, offset: usize, core: &mut WorkerContext) -> usize {
-        if matches!(input, Input::Deadline) && self.common.pause_end().is_some() {
+        if matches!(input, Input::Deadline) && self.pause_end().is_some() {
             self.end_pauses(core);
             return 0;
         }
@@ -302,20 +302,25 @@ impl Exchange {
     pub fn wants(&self, side: Side) -> bool {
         (self.common.pending_write(side.other()).is_empty() || self.reads_ahead(side))
             && !self.common.is_paused(side)
-            && match &self.state {
-                State::ReadingHead(_) => side == Side::Client,
-                State::AwaitingResponse(state) => state.wants(side),
-                State::ForwardingResponse(state) => state.wants(side),
-                State::Tunnel(state) => state.wants(side),
-                State::LocalService(state) => state.wants(side),
-                State::ResolvingRoute(_)
-                | State::Queued(_)
-                | State::Connecting(_)
-                | State::AwaitingFill(_)
-                | State::ServingCached(_)
-                | State::FlushingResponse(_)
-                | State::Done(_) => false,
-            }
+            && self.has_use_for(side)
+    }
+
+    /// Whether the state has a use for bytes from `side`.
+    fn has_use_for(&self, side: Side) -> bool {
+        match &self.state {
+            State::ReadingHead(_) => side == Side::Client,
+            State::AwaitingResponse(state) => state.wants(side),
+            State::ForwardingResponse(state) => state.wants(side),
+            State::Tunnel(state) => state.wants(side),
+            State::LocalService(state) => state.wants(side),
+            State::ResolvingRoute(_)
+            | State::Queued(_)
+            | State::Connecting(_)
+            | State::AwaitingFill(_)
+            | State::ServingCached(_)
+            | State::FlushingResponse(_)
+            | State::Done(_) => false,
+        }
     }
 
     /// Whether bytes from `side` are read although the client has yet to take others: requests wait for the fill of the cache,
@@ -375,7 +380,7 @@ impl Exchange {
 
     /// When [`Input::Deadline`] is due.
     pub fn deadline(&self) -> Moment {
-        self.common.pause_end().unwrap_or(self.common.deadline)
+        self.pause_end().unwrap_or(self.common.deadline)
     }
 
     /// The facts so far.

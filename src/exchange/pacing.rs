@@ -38,16 +38,11 @@ impl Pacing {
         }
     }
 
-    /// Counts bytes that have come from a side. Returns whether the side is to pause.
-    fn count(&mut self, side: Side, bytes: usize, now: Moment) -> bool {
+    /// Counts bytes that have come from a side. It may be the last for a while.
+    fn count(&mut self, side: Side, bytes: usize, now: Moment) {
         let (flow, pacer) = self.parts(side);
         let until = pacer.count(&mut flow.credit, bytes, now);
         flow.paused_until = flow.paused_until.max(until);
-        until.is_some()
-    }
-
-    fn next_end(&self) -> Option<Moment> {
-        [Side::Client, Side::Upstream].iter().filter_map(|side| self.flow(*side).paused_until).min()
     }
 }
 
@@ -76,11 +71,6 @@ impl CommonState {
     pub(super) fn is_paused(&self, side: Side) -> bool {
         self.pacing.as_ref().is_some_and(|pacing| pacing.flow(side).paused_until.is_some())
     }
-
-    /// When the first pause ends. Until then nobody is waited for.
-    pub(super) fn pause_end(&self) -> Option<Moment> {
-        self.pacing.as_ref().and_then(|pacing| pacing.next_end())
-    }
 }
 
 impl Exchange {
@@ -89,17 +79,20 @@ impl Exchange {
         self.common.pacing.is_some()
     }
 
+    /// When the first pause ends of a side that the state has a use for. Until then neither side is waited for.
+    #[inline]
+    pub(super) fn pause_end(&self) -> Option<Moment> {
+        let pacing = self.common.pacing.as_ref()?;
+        let sides = [Side::Client, Side::Upstream].into_iter().filter(|side| self.has_use_for(*side));
+        sides.filter_map(|side| pacing.flow(side).paused_until).min()
+    }
+
     /// Counts bytes that a step has consumed.
     #[cold]
     #[inline(never)]
     pub(super) fn count_paced(&mut self, side: Side, bytes: usize, core: &WorkerContext) {
-        let Some(pacing) = &mut self.common.pacing else { return };
-        if pacing.count(side, bytes, core.now)
-            && side == Side::Client
-            && let Some(context) = self.state.context_mut()
-        {
-            // It is not the client that is waited for.
-            context.upload_rate.pause(core.now);
+        if let Some(pacing) = &mut self.common.pacing {
+            pacing.count(side, bytes, core.now);
         }
     }
 
@@ -115,18 +108,19 @@ impl Exchange {
             }
             let patience = match &self.state {
                 State::AwaitingResponse(state) => Some(state.patience(&self.common, &core.settings)),
-                State::ForwardingResponse(state) => Some(state.patience(&self.common, &core.settings)),
+                State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
+                    Some(state.patience(&self.common, &core.settings))
+                }
+                State::ForwardingResponse(_) => Some(self.common.body_timeout(&core.settings)),
                 State::Tunnel(state) => state.patience(&self.common, &core.settings),
                 _ => None,
             };
             let later = patience.map_or(Moment::ZERO, |patience| core.now + patience);
             self.common.deadline = self.common.deadline.max(later);
-            let is_client_awaited = side == Side::Client && self.common.to_upstream.is_empty();
-            if is_client_awaited
-                && matches!(self.state, State::AwaitingResponse(_) | State::ForwardingResponse(_))
+            if side == Side::Client
                 && let Some(context) = self.state.context_mut()
             {
-                context.upload_rate.start(core.now);
+                context.upload_rate.excuse(core.now);
             }
         }
     }

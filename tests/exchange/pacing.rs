@@ -58,7 +58,7 @@ fn a_download_pauses_until_its_bytes_are_paid_for() {
     let expected = (100_000 - 16_384) / 1024;
     assert!((expected - 3..=expected + 5).contains(&waited.as_secs()), "{waited:?} where it is {expected} s");
     drop(scene);
-    let (bytes, waits) = route.cluster.admission.bytes_out.totals();
+    let (bytes, waits) = route.cluster.admission.rates.bytes_out.totals();
     assert_eq!(bytes, 100_000 + head.len() as u64, "the advance is given back");
     assert!(waits > 3);
 }

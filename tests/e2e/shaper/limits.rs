@@ -7,7 +7,8 @@ use crate::support::client::Client;
 use crate::support::proxy::Setup;
 use crate::support::{HOST, canned, until};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use sluice::base::clock::{Clock, Moment};
+use std::time::Duration;
 
 fn view(admin: &Admin) -> Value {
     admin.json(&format!("/v1/frontends/{HOST}"))
@@ -40,6 +41,11 @@ fn a_frontend_without_capacities_has_an_adaptive_root_with_or_without_buckets() 
     assert_eq!((&view(&admin)["buckets"]["rate"], &view(&admin)["buckets"]["taken"]), (&json!(20), &json!(1)));
 }
 
+/// The time since a clock was made.
+fn since(clock: Clock) -> Duration {
+    clock.now().since(Moment::ZERO)
+}
+
 /// Sends a request for a large response.
 fn ask(client: &mut Client, path: &str) {
     client.send(canned::get(HOST, path));
@@ -52,14 +58,14 @@ fn responses_of_a_frontend_share_its_bytes_a_second_over_all_workers() {
     let setup = Setup::for_backends([backend.url()]).option(HOST, "bytesPerSecond.out", 100_000).workers(2);
     let admin = Admin::start(setup);
     let mut clients: Vec<_> = (0..3).map(|_| admin.proxy.client()).collect();
-    let began = Instant::now();
+    let clock = Clock::new();
     clients.iter_mut().for_each(|client| ask(client, "/"));
     for client in &mut clients {
         client.response_to("GET").expect_ok(&body);
     }
     // 180 kB, of which 16 KiB are the burst, and one read of 16 KiB for each request may come early.
     let least = Duration::from_millis(1800 - 164 - 3 * 164);
-    assert!(began.elapsed() > least, "{:?}", began.elapsed());
+    assert!(since(clock) > least, "{:?}", since(clock));
     let out = &view(&admin)["bytes_per_second"]["out"];
     assert_eq!(out["limit"], 100_000, "{out}");
     assert!(out["bytes"].as_u64() > Some(180_000) && out["waits"].as_u64() > Some(3), "{out}");
@@ -72,7 +78,7 @@ fn an_upload_is_paced_and_a_pause_is_no_stall_of_either_side() {
     let setup = setup.set("minBodyRate", 100_000).option(HOST, "bytesPerSecond.in", 20_000).workers(1);
     let admin = Admin::start(setup);
     let mut client = admin.proxy.client();
-    let began = Instant::now();
+    let clock = Clock::new();
     let body = "x".repeat(60_000);
     let mut writer = client.writer();
     let request = canned::post(HOST, "/", &body);
@@ -80,7 +86,7 @@ fn an_upload_is_paced_and_a_pause_is_no_stall_of_either_side() {
     client.response_to("POST").expect_ok("60000");
     sending.join().expect("no panic").expect("a whole request");
     // Each of its pauses is longer than the time-outs.
-    assert!(began.elapsed() > Duration::from_millis(1300), "{:?}", began.elapsed());
+    assert!(since(clock) > Duration::from_millis(1300), "{:?}", since(clock));
     // The rate is taken away: nothing waits any more, and the connection is as good as ever.
     let frontends = json!({ HOST: crate::support::proxy::frontend(HOST, [backend.url()]) });
     admin.proxy.write_routes_text(&json!({ "frontends": frontends }).to_string());
@@ -93,7 +99,7 @@ fn requests_of_a_frontend_take_turns_at_its_rate_over_all_workers() {
     let backend = Backend::always(canned::ok("ok"));
     let setup = Setup::for_backends([backend.url()]).option(HOST, "requestsPerSecond", 20).workers(2);
     let admin = Admin::start(setup);
-    let began = Instant::now();
+    let clock = Clock::new();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -103,7 +109,7 @@ fn requests_of_a_frontend_take_turns_at_its_rate_over_all_workers() {
         }
     });
     // 32 requests, of which two make the burst.
-    assert!(began.elapsed() > Duration::from_millis(1450), "{:?}", began.elapsed());
+    assert!(since(clock) > Duration::from_millis(1450), "{:?}", since(clock));
     assert!(view(&admin)["queued"].as_u64() >= Some(20), "{}", view(&admin)["queued"]);
 }
 

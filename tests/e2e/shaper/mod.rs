@@ -1,5 +1,6 @@
 //! Fairness between classes of requests: x0's table of the TokenShaper over HTTP, one token a request in flight.
 
+mod api;
 mod limits;
 
 use crate::admin::Admin;
