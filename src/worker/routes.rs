@@ -146,7 +146,7 @@ impl Worker {
         if self.core.settings.forwarded.trusts(client) {
             return (true, None);
         }
-        (self.unknown_host_limiter.may_ask(client, most, self.core.now), Some(client))
+        (self.unknown_host_limiter.begin(client, most, self.core.now), Some(client))
     }
 
     pub(super) fn read_route_events(&mut self) {
@@ -208,13 +208,14 @@ impl Worker {
         if keep && !is_on_demand {
             self.keep_result(Arc::clone(&host), result);
         }
+        // The look-up was begun for the first of them.
+        let asker = jobs.first().and_then(|job| self.clients.get(self.jobs.get(*job)?.client));
+        if !matches!(result, LookupResult::Unknown | LookupResult::Failed(FailureReason::RouteLookupOverloaded))
+            && let Some(asker) = asker
+        {
+            self.unknown_host_limiter.end_uncounted(asker.peer.address);
+        }
         for job in jobs {
-            if matches!(result, LookupResult::Unknown | LookupResult::Failed(FailureReason::RouteLookupOverloaded))
-                && self.settings.unknown_host_limit.is_some()
-                && let Some(client) = self.jobs.get(job).and_then(|job| self.clients.get(job.client))
-            {
-                self.unknown_host_limiter.note(client.peer.address, self.core.now);
-            }
             let route = self.route_at_port(job, &host, result, keep);
             self.dispatch(job, Input::Route(route));
         }
