@@ -46,6 +46,13 @@ impl Listener {
         if socket.is_listener()? { Ok(()) } else { socket.listen(BACKLOG) }
     }
 
+    /// Ends the listening for all handles of the socket: its address is free, and connections that wait in its queue are
+    /// reset.
+    pub fn stop_listening(&self) {
+        // Fails where it does not listen.
+        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+    }
+
     /// Whether a new connection is handed over only with its first bytes, or at once. In this protocol the client sends
     /// first, so a worker wakes once for both, and the poll need not watch a connection that is closed after its first
     /// response. A silent connection is handed over after a second; until then it waits in the kernel's queue of
@@ -143,6 +150,22 @@ mod tests {
             }
         });
         assert_eq!(accepted.iter().filter(|nodelay| **nodelay).count(), 1);
+    }
+
+    #[test]
+    fn an_address_is_free_once_its_sockets_have_stopped() {
+        let first = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = first.local_address().expect("an address");
+        let handle = first.for_worker().expect("a handle");
+        assert_eq!(Listener::probe(address).map_err(|error| error.kind()), Err(ErrorKind::AddrInUse));
+        first.stop_listening();
+        drop(first);
+        assert!(TcpStream::connect(address).is_err());
+        Listener::probe(address).expect("a free address, though a handle is left");
+        let again = Listener::open(address).expect("the same port");
+        TcpStream::connect(address).expect("a connection").write_all(b"x").expect("a first byte");
+        assert!(has_pending(&again));
+        assert!(handle.accept().is_err());
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Ports for PortsByEvent {
         let (reply, replied) = crossbeam_channel::bounded(1);
         let sent = self.0.send(Event::OpenPort(port, reply));
         match sent.ok().and_then(|()| replied.recv_timeout(MAX_PORT_WAIT).ok()) {
-            Some(result) => result,
+            Some(result) => result.map_err(|refusal| refusal.to_string()),
             None => {
                 self.close(port);
                 Err(format!("port {port} was not opened within {MAX_PORT_WAIT:?}"))

@@ -64,7 +64,7 @@ pub fn check(settings: &Settings) -> Findings {
         Source::Redis(settings) => check_redis(settings, &mut findings),
         Source::Nothing => {}
     }
-    match super::haproxy::read(&settings.haproxy) {
+    match super::haproxy::read(settings) {
         Ok(readings) => {
             readings
                 .iter()

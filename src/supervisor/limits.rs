@@ -22,10 +22,16 @@ pub(super) fn raise_open_files() -> usize {
     }
 }
 
-/// The connections of clients that each of `workers` takes, with so many open files: what was `asked_for`, else as many
-/// as there are files for, when each has a connection to a backend too.
-pub(super) fn connections(asked_for: Option<usize>, workers: usize, open_files: usize) -> usize {
-    let possible = (open_files.saturating_sub(OTHER_FILES) / workers.max(1) / 2).max(1);
+/// The greatest number of listening sockets of ports on demand. Each is two files, one of the supervisor and one of its
+/// worker, so they take an eighth of the files.
+pub(super) fn on_demand_sockets(open_files: usize) -> usize {
+    open_files / 16
+}
+
+/// The connections of clients that each of `workers` takes, with so many open files, of which sockets of ports on demand may take
+/// `on_demand`: what was `asked_for`, else as many as there are files for, when each has a connection to a backend too.
+pub(super) fn connections(asked_for: Option<usize>, workers: usize, open_files: usize, on_demand: usize) -> usize {
+    let possible = (open_files.saturating_sub(OTHER_FILES + on_demand) / workers.max(1) / 2).max(1);
     match asked_for {
         // Idle clients have no connection to a backend: more than are possible at worst may be meant.
         Some(asked_for) => {
@@ -117,7 +123,8 @@ mod tests {
             (Some(10), 2, 1024, 10),
         ];
         for (asked_for, workers, files, expected) in table {
-            assert_eq!(connections(asked_for, workers, files), expected, "{asked_for:?} {workers} {files}");
+            assert_eq!(connections(asked_for, workers, files, 0), expected, "{asked_for:?} {workers} {files}");
         }
+        assert_eq!(connections(None, 1, 1024, 2 * on_demand_sockets(1024)), 384);
     }
 }

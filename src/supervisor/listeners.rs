@@ -3,7 +3,7 @@
 
 use super::{Error, Predecessor};
 use crate::config::Settings;
-use crate::directory::State;
+use crate::directory::{Refusal, State};
 use crate::net::listener::Listener;
 use crate::worker::ListenerSocket;
 use std::collections::BTreeSet;
@@ -14,9 +14,26 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Debug)]
 pub(super) struct Listeners {
     listeners: Vec<AddressSockets>,
-    /// The addresses of HAProxy's files, among them.
+    /// The addresses of HAProxy's files. Those that cannot be had now are tried again.
     ruled: Vec<SocketAddr>,
+    /// Ports that clusters on demand need and that could not be had at the start. They are tried again.
+    missing: BTreeSet<u16>,
+    /// The greatest number of sockets of ports that clusters on demand have opened.
+    max_on_demand: usize,
     workers: usize,
+}
+
+/// The reason for an address. Only its owner closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// `http.bind` and `https.bind`.
+    Configuration,
+    /// Requests on this address are for this node itself.
+    Service,
+    /// HAProxy's files, whose rules hold there.
+    Haproxy,
+    /// Clusters on demand.
+    OnDemand,
 }
 
 /// The sockets of an address.
@@ -25,10 +42,7 @@ struct AddressSockets {
     address: SocketAddr,
     /// The place of its certificate, where connections are encrypted.
     secure: Option<u32>,
-    /// Requests on this address are for this node itself.
-    is_for_service: bool,
-    /// A cluster on demand needs it, and the configuration does not have it.
-    is_on_demand: bool,
+    owner: Owner,
     /// One a worker, so that the kernel spreads the connections; or, of those that were taken over, however many there
     /// are. Not empty.
     sockets: Vec<Listener>,
@@ -36,64 +50,93 @@ struct AddressSockets {
 
 impl Listeners {
     /// Takes over those sockets of `inherited` whose address is in the settings, and binds what is missing, so that what is
-    /// wrong with an address is known early. Returns the others too.
+    /// wrong with an address is known early. Ports of clusters on demand have at most `max_on_demand` sockets. Returns the
+    /// others too.
     pub(super) fn open(
         settings: &Settings,
-        (ruled, on_demand): (&[SocketAddr], impl Iterator<Item = u16>),
+        (ruled, on_demand, max_on_demand): (&[SocketAddr], impl Iterator<Item = u16>, usize),
         workers: usize,
         mut inherited: Vec<Listener>,
     ) -> Result<(Self, Vec<Listener>), Error> {
         let mut listeners = Vec::new();
-        let ruled_addresses = ruled.iter().map(|address| (*address, None));
-        for (address, secure) in addresses(settings).chain(ruled_addresses) {
+        let configured = addresses(settings).map(|(address, secure)| (address, secure, Owner::Configuration));
+        let ruled_addresses = ruled.iter().map(|address| (*address, None, Owner::Haproxy));
+        for (address, secure, owner) in configured.chain(ruled_addresses) {
             let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
             let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
             let sockets =
                 if sockets.is_empty() { bind(address, workers) } else { Ok(complete(address, workers, sockets)) };
             let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
             prepare(&sockets, settings);
-            listeners.push(AddressSockets { address, secure, is_for_service: false, is_on_demand: false, sockets });
+            listeners.push(AddressSockets { address, secure, owner, sockets });
         }
         listeners.extend(settings.admin.bind.and_then(|address| open_admin(address, &mut inherited)));
-        let mut listeners = Self { listeners, ruled: ruled.to_vec(), workers };
+        let missing = BTreeSet::new();
+        let mut listeners = Self { listeners, ruled: ruled.to_vec(), missing, max_on_demand, workers };
         listeners.open_at_start(settings, &mut inherited, on_demand);
         Ok((listeners, inherited))
     }
 
     /// Serves HAProxy's files at these addresses from now on, and no longer at others. Returns whether there was anything
-    /// to do. An address that cannot be listened on is named in the log.
+    /// to do. An address that cannot be had is named in the log, and [`Listeners::retry`] tries it again.
     pub(super) fn serve_at(&mut self, addresses: &[SocketAddr], settings: &Settings) -> bool {
-        let before = self.listeners.len();
-        let ruled = std::mem::take(&mut self.ruled);
-        self.listeners.retain(|listener| !ruled.contains(&listener.address) || addresses.contains(&listener.address));
-        let mut has_changed = self.listeners.len() != before;
-        for address in addresses {
-            if self.listeners.iter().any(|listener| listener.address == *address) {
-                continue;
-            }
-            let opened = bind(*address, self.workers)
-                .and_then(|sockets| sockets.iter().try_for_each(Listener::listen).map(|()| sockets));
-            match opened {
-                Ok(sockets) => {
-                    prepare(&sockets, settings);
-                    log::info!("listening on {address}");
-                    self.listeners.push(AddressSockets {
-                        address: *address,
-                        secure: None,
-                        is_for_service: false,
-                        is_on_demand: false,
-                        sockets,
-                    });
-                    has_changed = true;
-                }
-                Err(error) => {
-                    let error = Error::Listen(*address, error);
-                    log::error!("{error}; everything else is served, and this address after a restart or an upgrade");
+        let is_gone = |here: &mut AddressSockets| here.owner == Owner::Haproxy && !addresses.contains(&here.address);
+        let gone = self.listeners.extract_if(.., is_gone).count();
+        self.ruled = addresses.to_vec();
+        let mut opened = 0;
+        for (address, result) in self.open_ruled(settings) {
+            match result {
+                Ok(()) => opened += 1,
+                Err(problem) => {
+                    log::error!(
+                        "HAProxy's files: listening on {address}: {problem}; it is tried again every now and then"
+                    );
                 }
             }
         }
-        self.ruled = addresses.to_vec();
-        has_changed
+        gone + opened > 0
+    }
+
+    /// Tries again what could not be had. Returns whether there are new sockets.
+    pub(super) fn retry(&mut self, settings: &Settings) -> bool {
+        let ruled = self.open_ruled(settings).into_iter().filter(|(_, result)| result.is_ok()).count();
+        let mut opened = 0;
+        for port in self.missing.clone() {
+            if self.open_port(port, settings).is_ok() {
+                log::info!("listening on port {port} for clusters on demand");
+                opened += 1;
+            }
+        }
+        ruled + opened > 0
+    }
+
+    /// Opens the addresses of HAProxy's files that are not open, and returns those with what came of it.
+    fn open_ruled(&mut self, settings: &Settings) -> Vec<(SocketAddr, Result<(), String>)> {
+        let has = |address: &SocketAddr| {
+            self.listeners.iter().any(|here| here.owner == Owner::Haproxy && here.address == *address)
+        };
+        let missing: Vec<_> = self.ruled.iter().copied().filter(|address| !has(address)).collect();
+        let mut results = Vec::new();
+        for address in missing {
+            results.push((address, self.open_one_ruled(address, settings)));
+        }
+        results
+    }
+
+    fn open_one_ruled(&mut self, address: SocketAddr, settings: &Settings) -> Result<(), String> {
+        if let Some(other) = self.listeners.iter().find(|here| overlap(here.address, address)) {
+            return Err(match other.owner {
+                Owner::OnDemand => "a cluster on demand has this port until it gives it up (port=)".to_owned(),
+                _ => "the configuration has this address".to_owned(),
+            });
+        }
+        let opened = bind(address, self.workers)
+            .and_then(|sockets| sockets.iter().try_for_each(Listener::listen).map(|()| sockets));
+        let sockets = opened.map_err(|error| error.to_string())?;
+        prepare(&sockets, settings);
+        log::info!("listening on {address}");
+        self.listeners.push(AddressSockets { address, secure: None, owner: Owner::Haproxy, sockets });
+        Ok(())
     }
 
     /// Makes the sockets listen that do not yet. From then on the kernel gives them connections, so workers have to
@@ -111,48 +154,63 @@ impl Listeners {
     fn open_at_start(&mut self, settings: &Settings, inherited: &mut Vec<Listener>, ports: impl Iterator<Item = u16>) {
         for port in ports.collect::<BTreeSet<_>>() {
             if let Err(problem) = self.add_port(port, settings, inherited) {
-                log::error!("clusters on demand at port {port} are not reached there: {problem}");
+                log::error!(
+                    "clusters on demand at port {port} are not reached there: {problem}; it is tried again every now and then"
+                );
+                self.missing.insert(port);
             }
         }
     }
 
     /// Listens at this port, at every address of `http.bind`, unless clients are accepted there already. Returns whether
     /// there are new sockets. An error leaves all as it was.
-    pub(super) fn open_port(&mut self, port: u16, settings: &Settings) -> Result<bool, String> {
+    pub(super) fn open_port(&mut self, port: u16, settings: &Settings) -> Result<bool, Refusal> {
         let is_new = self.add_port(port, settings, &mut Vec::new())?;
-        let is_its = |listener: &&AddressSockets| listener.is_on_demand && listener.address.port() == port;
+        let is_its = |listener: &&AddressSockets| listener.owner == Owner::OnDemand && listener.address.port() == port;
         let sockets = self.listeners.iter().filter(is_its).flat_map(|listener| &listener.sockets);
         let listening = sockets.into_iter().filter(|_| is_new).try_for_each(Listener::listen);
         if let Err(error) = listening {
             self.close_port(port);
-            return Err(format!("listening on port {port}: {error}"));
+            return Err(Refusal::Conflict(format!("listening on port {port}: {error}")));
         }
+        self.missing.remove(&port);
         Ok(is_new)
     }
 
     /// The sockets of a port, which do not listen yet.
-    fn add_port(&mut self, port: u16, settings: &Settings, inherited: &mut Vec<Listener>) -> Result<bool, String> {
-        match self.listeners.iter().find(|listener| listener.address.port() == port) {
-            Some(listener) if listener.is_for_service => {
-                return Err(format!("port {port} is that of the admin service"));
+    fn add_port(&mut self, port: u16, settings: &Settings, inherited: &mut Vec<Listener>) -> Result<bool, Refusal> {
+        let is_ruled = self.ruled.iter().any(|address| address.port() == port);
+        match self.listeners.iter().find(|listener| listener.address.port() == port).map(|listener| listener.owner) {
+            Some(Owner::OnDemand) => return Ok(false),
+            Some(Owner::Service) => {
+                return Err(Refusal::Conflict(format!("port {port} is that of the admin service")));
             }
-            Some(listener) if self.ruled.contains(&listener.address) => {
-                return Err(format!("port {port} is one of HAProxy's files, whose rules decide there"));
+            _ if is_ruled => {
+                return Err(Refusal::Conflict(format!(
+                    "port {port} is one of HAProxy's files, whose rules decide there"
+                )));
             }
-            Some(_) => return Ok(false),
+            Some(Owner::Configuration | Owner::Haproxy) => return Ok(false),
             None => {}
         }
         let range = &settings.on_demand_ports;
         if !range.contains(&port) {
-            return Err(format!(
+            return Err(Refusal::Conflict(format!(
                 "port {port} is not listened on, and server.onDemandPorts ({}-{}) does not have it",
                 range.start(),
                 range.end()
-            ));
+            )));
         }
         let addresses: BTreeSet<IpAddr> = settings.listeners.iter().map(SocketAddr::ip).collect();
         if addresses.is_empty() {
-            return Err("no address of http.bind to listen at".to_owned());
+            return Err(Refusal::Conflict("no address of http.bind to listen at".to_owned()));
+        }
+        let needed = self.on_demand_sockets() + addresses.len() * self.workers;
+        if needed > self.max_on_demand {
+            return Err(Refusal::Conflict(format!(
+                "port {port} would be socket {needed} of ports on demand, and the limit of open files allows {}: raise it                  (LimitNOFILE= of systemd, ulimit -Hn), or close other ports",
+                self.max_on_demand
+            )));
         }
         let mut opened = Vec::new();
         for address in addresses.into_iter().map(|ip| SocketAddr::new(ip, port)) {
@@ -163,24 +221,34 @@ impl Listeners {
             } else {
                 Ok(complete(address, self.workers, sockets))
             };
-            let sockets = sockets.map_err(|error| format!("listening on {address}: {error}"))?;
+            let sockets = sockets.map_err(|error| Refusal::Conflict(format!("listening on {address}: {error}")))?;
             prepare(&sockets, settings);
-            opened.push(AddressSockets { address, secure: None, is_for_service: false, is_on_demand: true, sockets });
+            opened.push(AddressSockets { address, secure: None, owner: Owner::OnDemand, sockets });
         }
         self.listeners.extend(opened);
         Ok(true)
     }
 
-    /// Lets go of a port that only clusters on demand needed. Returns whether there was one.
+    /// The sockets of ports that clusters on demand have opened.
+    fn on_demand_sockets(&self) -> usize {
+        let on_demand = self.listeners.iter().filter(|listener| listener.owner == Owner::OnDemand);
+        on_demand.map(|listener| listener.sockets.len()).sum()
+    }
+
+    /// Closes a port that only clusters on demand needed, for all workers at once: it is free behind this call, even where a
+    /// worker has not read its mail. Returns whether there was one.
     pub(super) fn close_port(&mut self, port: u16) -> bool {
-        let before = self.listeners.len();
-        self.listeners.retain(|listener| !(listener.is_on_demand && listener.address.port() == port));
-        self.listeners.len() < before
+        self.missing.remove(&port);
+        let is_its =
+            |listener: &mut AddressSockets| listener.owner == Owner::OnDemand && listener.address.port() == port;
+        let closed: Vec<_> = self.listeners.extract_if(.., is_its).collect();
+        closed.iter().flat_map(|listener| &listener.sockets).for_each(Listener::stop_listening);
+        !closed.is_empty()
     }
 
     /// The addresses of clients, encrypted ones last.
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.listeners.iter().filter(|listener| !listener.is_for_service).map(|listener| listener.address)
+        self.listeners.iter().filter(|listener| listener.owner != Owner::Service).map(|listener| listener.address)
     }
 
     /// A handle of every socket, with its address.
@@ -197,8 +265,12 @@ impl Listeners {
         for listener in &self.listeners {
             let first = number % listener.sockets.len();
             for socket in listener.sockets.iter().skip(first).step_by(self.workers) {
-                let (secure, is_for_service) = (listener.secure, listener.is_for_service);
-                listener_sockets.push(ListenerSocket { socket: socket.for_worker()?, secure, is_for_service });
+                listener_sockets.push(ListenerSocket {
+                    socket: socket.for_worker()?,
+                    secure: listener.secure,
+                    is_for_service: listener.owner == Owner::Service,
+                    is_ruled: listener.owner == Owner::Haproxy,
+                });
             }
         }
         Ok(listener_sockets)
@@ -210,16 +282,17 @@ impl Listeners {
 /// predecessor when its queue is empty.
 pub(super) fn open(
     settings: &Settings,
-    (ruled, state): (&[SocketAddr], &State),
+    (ruled, state, max_on_demand): (&[SocketAddr], &State, usize),
     workers: usize,
     activated: Vec<Listener>,
     predecessor: Option<&Predecessor>,
 ) -> Result<Listeners, Error> {
     if let Some(predecessor) = predecessor {
         let inherited = predecessor.sockets().map_err(Error::Predecessor)?;
-        return Listeners::open(settings, (ruled, state.ports()), workers, inherited).map(|(listeners, _)| listeners);
+        return Listeners::open(settings, (ruled, state.ports(), max_on_demand), workers, inherited)
+            .map(|(listeners, _)| listeners);
     }
-    let (listeners, others) = Listeners::open(settings, (ruled, state.ports()), workers, activated)?;
+    let (listeners, others) = Listeners::open(settings, (ruled, state.ports(), max_on_demand), workers, activated)?;
     match others.first() {
         None => Ok(listeners),
         Some(other) => Err(match other.local_address() {
@@ -238,7 +311,7 @@ fn open_admin(address: SocketAddr, inherited: &mut Vec<Listener>) -> Option<Addr
     match sockets {
         Ok(sockets) => {
             log::info!("the admin service listens on {address}");
-            Some(AddressSockets { address, secure: None, is_for_service: true, is_on_demand: false, sockets })
+            Some(AddressSockets { address, secure: None, owner: Owner::Service, sockets })
         }
         Err(error) => {
             log::warn!(
@@ -248,6 +321,12 @@ fn open_admin(address: SocketAddr, inherited: &mut Vec<Listener>) -> Option<Addr
             None
         }
     }
+}
+
+/// Whether two addresses have a connection in common.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_wide = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_wide || one.ip() == other.ip())
 }
 
 /// An address to listen on, and the index of its certificate if connections are encrypted.
@@ -302,8 +381,7 @@ mod tests {
             AddressSockets {
                 address,
                 secure: Some(sockets.try_into().expect("few")),
-                is_for_service: false,
-                is_on_demand: false,
+                owner: Owner::Configuration,
                 sockets: all,
             },
             address,
@@ -316,7 +394,13 @@ mod tests {
         for workers in 1..=5 {
             for sockets in 1..=5 {
                 let (one, address) = listener(sockets);
-                let listeners = Listeners { listeners: vec![one], ruled: Vec::new(), workers };
+                let listeners = Listeners {
+                    listeners: vec![one],
+                    ruled: Vec::new(),
+                    missing: BTreeSet::new(),
+                    max_on_demand: 0,
+                    workers,
+                };
                 let inode = |fd: i32| {
                     std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open file").display().to_string()
                 };

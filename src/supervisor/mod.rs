@@ -33,7 +33,7 @@ use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
 use crate::cache::store::Store;
 use crate::config::{Origin, Settings};
-use crate::directory::{Inherited, State};
+use crate::directory::{Inherited, Refusal, State};
 use crate::net::activation;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::tls::DAY;
@@ -77,7 +77,7 @@ enum Event {
     /// An operator wants something done.
     Action(crate::admin::Action, Sender<crate::admin::ActionResult>),
     /// A cluster on demand needs this port; the outcome is sent back.
-    OpenPort(u16, Sender<Result<(), String>>),
+    OpenPort(u16, Sender<Result<(), Refusal>>),
     /// No cluster on demand needs this port any more.
     ClosePort(u16),
     /// A client of the predecessor's; `None` when no more come.
@@ -125,13 +125,15 @@ fn prepare(
         log::info!("the control group grants {} MiB of memory", bytes >> 20);
     }
     let mut settings = settings.clone();
-    settings.worker.max_connections = limits::connections(settings.max_connections, cpus.len(), open_files);
+    let on_demand = settings.admin.bind.map_or(0, |_| limits::on_demand_sockets(open_files));
+    let max_connections = limits::connections(settings.max_connections, cpus.len(), open_files, 2 * on_demand);
+    settings.worker.max_connections = max_connections;
     // From here on a signal is an order, not the end of the process: before the first client can have connected.
     hear_signals(events.clone()).map_err(|error| Error::System("hearing signals", error))?;
-    let readings = haproxy::read(&settings.haproxy)?;
+    let readings = haproxy::read(&settings)?;
     let ruled: Vec<_> = readings.iter().flat_map(haproxy::Reading::addresses).collect();
     let state = settings.directory.state_dir.as_deref().map(State::load).unwrap_or_default();
-    let listeners = listeners::open(&settings, (&ruled, &state), cpus.len(), activated, predecessor)?;
+    let listeners = listeners::open(&settings, (&ruled, &state, on_demand), cpus.len(), activated, predecessor)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
     // That of a predecessor is its own until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
@@ -342,6 +344,9 @@ impl Supervisor {
                 recv(ticks) -> _ => {
                     self.pool.deps.roster.note_lost_log_lines(self.log.lost_lines());
                     self.pool.look();
+                    if self.upgrade_state.is_none() {
+                        self.pool.retry_listeners();
+                    }
                 }
                 recv(daily) -> _ => self.pool.deps.certificates.warn_of_expiry(),
             }

@@ -2,6 +2,7 @@
 
 use super::upgrade::{self, PredecessorLink, SuccessorEvent};
 use super::{Event, LEAST_AGE, Supervisor, report};
+use crate::directory::Refusal;
 use crate::supervisor::pid_file::PidFile;
 use crate::worker::PlainClient;
 
@@ -66,7 +67,11 @@ impl Supervisor {
     }
 
     /// Has all workers accept at this port too. A successor that is on its way would not have the socket.
-    pub(super) fn open_port(&mut self, port: u16) -> Result<(), String> {
-        if self.upgrade_state.is_none() { self.pool.open_port(port) } else { Err("an upgrade is under way".to_owned()) }
+    pub(super) fn open_port(&mut self, port: u16) -> Result<(), Refusal> {
+        if self.upgrade_state.is_none() {
+            self.pool.open_port(port)
+        } else {
+            Err(Refusal::Unavailable("an upgrade is under way: try again".to_owned()))
+        }
     }
 }

@@ -62,7 +62,7 @@ impl Scene {
         settings.listeners = vec![address];
         let (events_out, events) = crossbeam_channel::unbounded();
         let (listeners, _) =
-            Listeners::open(&settings, (&[], std::iter::empty()), workers, vec![first]).expect("doors");
+            Listeners::open(&settings, (&[], std::iter::empty(), 64), workers, vec![first]).expect("doors");
         listeners.listen().expect("queues");
         let cpus = vec![affinity::CpuPlacement::Anywhere; workers];
         let mut supervisor =
@@ -270,6 +270,33 @@ fn a_successor_that_cannot_be_begun_is_tried_again() {
     scene.pool().is_starved = false;
     scene.until("a successor", |scene| scene.pool().begun() == 3);
     drop(gate);
+}
+
+/// A port at which not all workers accept would hold back a share of its connections: it is no port.
+#[test]
+fn a_port_that_a_worker_cannot_be_told_of_is_closed_again() {
+    let mut scene = Scene::new("untold", 2);
+    let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let on_demand = free();
+    scene.pool().starved_worker = Some(1);
+    let refused = scene.pool().open_port(on_demand.port()).expect_err("one worker knows nothing of it");
+    assert_eq!(refused.status(), 503, "{refused}");
+    assert!(TcpStream::connect(on_demand).is_err(), "nobody listens there");
+    // An address of a file is there to stay: the worker is told as soon as it can be.
+    let ruled = free();
+    scene.pool().serve_at(&[ruled]);
+    scene.pool().starved_worker = None;
+    scene.pool().retry_listeners();
+    scene.pool().open_port(on_demand.port()).expect("both workers are told");
+    for address in [on_demand, ruled] {
+        let before = scene.pool().accepted();
+        scene.address = address;
+        assert!((0..32).map(|_| scene.client()).all(|mut client| client.is_served()), "{address}");
+        let after = scene.pool().accepted();
+        assert!((0..2).all(|number| after[number] > before[number]), "{address}: {before:?} {after:?}");
+    }
+    scene.pool().close_port(on_demand.port());
+    assert!(TcpStream::connect(on_demand).is_err(), "closed");
 }
 
 /// Connections in the queue of an empty slot are accepted at the end.

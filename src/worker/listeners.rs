@@ -35,13 +35,15 @@ pub struct ListenerSocket {
     pub secure: Option<u32>,
     /// Whether what comes here is for this node itself ([`super::ServiceCall`]).
     pub is_for_service: bool,
+    /// Whether the rules of HAProxy's files hold there.
+    pub is_ruled: bool,
 }
 
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct WorkerListener {
     socket: TcpListener,
-    port: u16,
+    address: SocketAddr,
     /// Its place among the doors where hands are shaken, if it is one of them.
     secure: Option<u32>,
     /// What comes here is for this node itself.
@@ -57,20 +59,19 @@ pub(super) struct WorkerListener {
 impl Worker {
     pub(super) fn open_listeners(&mut self, listener_sockets: Vec<ListenerSocket>) -> io::Result<()> {
         for (number, opened) in listener_sockets.into_iter().enumerate() {
-            let ListenerSocket { mut socket, secure, is_for_service } = opened;
+            let ListenerSocket { mut socket, secure, is_for_service, is_ruled } = opened;
             let token = Kind::Listener.token(number as u64);
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
             let address = socket.local_addr()?;
-            let frontend = if is_for_service { 0 } else { self.frontend_at(address) };
+            let frontend = if is_ruled { self.frontend_at(address) } else { 0 };
             let served = self.frontend(frontend);
             let secure = if served.is_some_and(|served| served.tls.is_some()) { Some(0) } else { secure };
             let is_told = served.is_some_and(|served| served.accepts_proxy);
             let proxies = self.settings.proxies.get(&address).cloned().or_else(|| is_told.then(every_network));
-            let port = address.port();
             let paused_until = None;
             self.listeners.push(WorkerListener {
                 socket,
-                port,
+                address,
                 secure,
                 is_for_service,
                 frontend,
@@ -79,6 +80,15 @@ impl Worker {
             });
         }
         Ok(())
+    }
+
+    /// The number of the frontend whose rules hold for connections to this address; 0 where hosts decide.
+    pub(super) fn frontend_of(&self, local: SocketAddr) -> u16 {
+        let is_it = |listener: &&WorkerListener| {
+            let address = listener.address;
+            address == local || (address.ip().is_unspecified() && address.port() == local.port())
+        };
+        self.listeners.iter().find(is_it).map_or_else(|| self.frontend_at(local), |listener| listener.frontend)
     }
 
     /// Accepts at these doors, and at no others. An order to end comes before it.
@@ -205,11 +215,12 @@ impl Worker {
     }
 
     fn on_accept(&mut self, stream: TcpStream, address: SocketAddr, listener: usize) {
-        let Some(WorkerListener { port, secure, is_for_service, frontend, proxies, .. }) = self.listeners.get(listener)
+        let Some(WorkerListener { address: local, secure, is_for_service, frontend, proxies, .. }) =
+            self.listeners.get(listener)
         else {
             return;
         };
-        let (local_port, secure, is_secure, frontend) = (*port, *secure, secure.is_some(), *frontend);
+        let (local_port, secure, is_secure, frontend) = (local.port(), *secure, secure.is_some(), *frontend);
         let is_for_service = *is_for_service;
         let ip = address.ip().to_canonical();
         let awaits_header = match proxies.as_ref().map(|proxies| header_use(proxies, ip)) {

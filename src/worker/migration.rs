@@ -363,7 +363,7 @@ impl Worker {
         if self.frontends.is_empty() {
             return Entry::default();
         }
-        Entry::of_frontend(stream.transport.ends().map_or(0, |(_, local)| self.frontend_at(local)))
+        Entry::of_frontend(stream.transport.ends().map_or(0, |(_, local)| self.frontend_of(local)))
     }
 
     fn import_tunnel(&mut self, client_key: SlotKey, tunnel: MigratingTunnel) -> SlotKey {

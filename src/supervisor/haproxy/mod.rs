@@ -2,7 +2,7 @@
 
 mod tls;
 
-use super::{Error, Event, Supervisor};
+use super::{Error, Event, Supervisor, listeners};
 use crate::base::file_watch::FileWatch;
 use crate::config::{HaproxyFile, Settings};
 use crate::directory::{Directory, NamedCluster, NamedClusters};
@@ -21,6 +21,8 @@ use std::time::Duration;
 /// Keeps them.
 pub(super) struct HaproxyManager {
     files: Vec<HaproxyFile>,
+    /// The addresses that they may not name.
+    taken: Vec<(SocketAddr, &'static str)>,
     named: NamedClusters,
     frontends: ServedFrontends,
     worker_tls: Option<WorkerTlsConfig>,
@@ -38,8 +40,20 @@ pub(super) struct Reading {
     losses: usize,
 }
 
-/// Reads all files. Each line of an error names a place and what is wrong there.
-pub(super) fn read(files: &[HaproxyFile]) -> Result<Vec<Reading>, Error> {
+/// Reads all files. Each line of an error names a place and what is wrong there. An address is of one file, or of the
+/// configuration.
+pub(super) fn read(settings: &Settings) -> Result<Vec<Reading>, Error> {
+    read_files(&settings.haproxy, &taken(settings))
+}
+
+/// The addresses of the configuration, and their settings.
+fn taken(settings: &Settings) -> Vec<(SocketAddr, &'static str)> {
+    let plain = settings.listeners.iter().map(|address| (*address, "http.bind"));
+    let secure = settings.tls.iter().flat_map(|tls| &tls.listeners).map(|listener| (listener.address, "https.bind"));
+    plain.chain(secure).chain(settings.admin.bind.map(|address| (address, "admin.bind"))).collect()
+}
+
+fn read_files(files: &[HaproxyFile], taken: &[(SocketAddr, &'static str)]) -> Result<Vec<Reading>, Error> {
     let mut faults = Vec::new();
     let mut readings: Vec<Reading> = Vec::new();
     for file in files {
@@ -51,8 +65,11 @@ pub(super) fn read(files: &[HaproxyFile]) -> Result<Vec<Reading>, Error> {
     let mut seen: HashMap<SocketAddr, &Path> = HashMap::new();
     for reading in &readings {
         for listener in &reading.plan.listeners {
+            let (here, address) = (reading.file.path.display(), listener.address);
+            if let Some((other, name)) = taken.iter().find(|(other, _)| listeners::overlap(*other, address)) {
+                faults.push(format!("{here}: bind {address} is taken by {name} ({other}): take it out of one of them"));
+            }
             if let Some(other) = seen.insert(listener.address, &reading.file.path) {
-                let (here, address) = (reading.file.path.display(), listener.address);
                 faults.push(format!("{here}: {address} is an address of {} too", other.display()));
             }
         }
@@ -127,6 +144,7 @@ impl HaproxyManager {
         let is_used = !files.is_empty();
         let mut manager = Self {
             files,
+            taken: taken(settings),
             named: directory.named_clusters(),
             frontends: Arc::default(),
             worker_tls: is_used.then(|| worker_tls(settings)).transpose()?,
@@ -152,7 +170,7 @@ impl HaproxyManager {
         if self.files.is_empty() {
             return None;
         }
-        match read(&self.files) {
+        match read_files(&self.files, &self.taken) {
             Ok(readings) => {
                 let addresses = readings.iter().flat_map(Reading::addresses).collect();
                 self.publish(readings);

@@ -28,7 +28,7 @@ use crate::worker::{
     DrainTarget, GrantMail, HandoffQueue, PlainClient, ServiceSender, Worker, WorkerCommand, WorkerConfig, WorkerStats,
 };
 use crossbeam_channel::Sender;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -87,9 +87,14 @@ pub(super) struct WorkerPool {
     backoff: RestartBackoff,
     ending: Option<Ending>,
     events: Sender<Event>,
+    /// Workers that do not know all sockets at which they are to accept.
+    untold: BTreeSet<WorkerId>,
     /// Has no worker begin, as if the system had nothing for it.
     #[cfg(test)]
     pub(super) is_starved: bool,
+    /// The worker of this number cannot be told of its sockets, as if the process had no file left.
+    #[cfg(test)]
+    pub(super) starved_worker: Option<usize>,
 }
 
 /// How all workers end.
@@ -173,8 +178,11 @@ impl WorkerPool {
             backoff: RestartBackoff::default(),
             ending: None,
             events,
+            untold: BTreeSet::new(),
             #[cfg(test)]
             is_starved: false,
+            #[cfg(test)]
+            starved_worker: None,
         }
     }
 

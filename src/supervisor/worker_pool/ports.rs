@@ -3,25 +3,60 @@
 //! The supervisor binds a socket for each worker and keeps it, as it does for the ports of the configuration, so a worker
 //! that is replaced loses no connection. Each worker is told all sockets at which it accepts from now on.
 
-use super::WorkerPool;
+use super::{WorkerId, WorkerPool};
+use crate::directory::Refusal;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 impl WorkerPool {
-    /// Has all workers accept at this port too, if they do not yet.
-    pub(in crate::supervisor) fn open_port(&mut self, port: u16) -> Result<(), String> {
+    /// Has all workers accept at this port too, if they do not yet. A port at which not all can accept is closed again: the
+    /// kernel would give some of its connections to a socket that nobody looks at.
+    pub(in crate::supervisor) fn open_port(&mut self, port: u16) -> Result<(), Refusal> {
         let settings = &self.deps.settings;
-        let listeners = self.listeners.as_mut().ok_or("this process accepts no connections any more")?;
+        let listeners = self
+            .listeners
+            .as_mut()
+            .ok_or_else(|| Refusal::Unavailable("this process accepts no connections any more".to_owned()))?;
         if listeners.open_port(port, settings)? {
-            log::info!("listening on port {port} for clusters on demand");
             self.reassign_listeners();
+            if !self.untold.is_empty() {
+                let _ = self.listeners.as_mut().is_some_and(|listeners| listeners.close_port(port));
+                self.reassign_listeners();
+                return Err(Refusal::Unavailable(format!(
+                    "not all workers can be told of port {port}: the log says why; try again"
+                )));
+            }
+            log::info!("listening on port {port} for clusters on demand");
         }
         Ok(())
+    }
+
+    /// Has all workers accept at these addresses of HAProxy's files, and at no others of them.
+    pub(in crate::supervisor) fn serve_at(&mut self, addresses: &[SocketAddr]) {
+        let settings = &self.deps.settings;
+        if self.listeners.as_mut().is_some_and(|listeners| listeners.serve_at(addresses, settings)) {
+            self.reassign_listeners();
+        }
+    }
+
+    /// Tries again what could not be listened on, and tells workers that could not be told of their sockets.
+    pub(in crate::supervisor) fn retry_listeners(&mut self) {
+        let settings = &self.deps.settings;
+        if self.listeners.as_mut().is_some_and(|listeners| listeners.retry(settings)) {
+            self.reassign_listeners();
+        } else {
+            let untold: Vec<WorkerId> = self.untold.iter().copied().collect();
+            untold.into_iter().for_each(|id| self.assign_listeners(id));
+        }
     }
 
     /// Has no worker accept at this port, unless the configuration has it.
     pub(in crate::supervisor) fn close_port(&mut self, port: u16) {
         if self.listeners.as_mut().is_some_and(|listeners| listeners.close_port(port)) {
             log::info!("port {port} is closed: no cluster on demand needs it any more");
+            // One of HAProxy's files may have waited for it.
+            let settings = &self.deps.settings;
+            let _ = self.listeners.as_mut().is_some_and(|listeners| listeners.retry(settings));
             self.reassign_listeners();
         }
     }

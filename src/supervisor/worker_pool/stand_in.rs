@@ -5,7 +5,6 @@ use super::{WorkerId, WorkerPool, WorkerSlot};
 use crate::worker::{DrainTarget, WorkerCommand};
 use std::io;
 use std::iter;
-use std::net::SocketAddr;
 
 impl WorkerPool {
     /// Makes a neighbour stand in for each empty slot, and ends that for each slot that has a worker again. It is
@@ -37,21 +36,21 @@ impl WorkerPool {
         current.filter(|id| self.running.get(id).is_some_and(|each| !each.is_stuck))
     }
 
-    /// Has all workers accept at these addresses of HAProxy's files, and at no others of them.
-    pub(in super::super) fn serve_at(&mut self, addresses: &[SocketAddr]) {
-        let Some(listeners) = &mut self.listeners else { return };
-        if listeners.serve_at(addresses, &self.deps.settings) {
-            let current: Vec<_> = self.slots.iter().filter_map(|slot| slot.current).collect();
-            current.into_iter().for_each(|id| self.assign_listeners(id));
-        }
-    }
-
     /// Tells a worker all doors at which it accepts from now on.
     pub(super) fn assign_listeners(&mut self, id: WorkerId) {
-        let (Some(worker), Some(listeners)) = (self.running.get(&id), &self.listeners) else { return };
+        let (Some(worker), Some(listeners)) = (self.running.get(&id), &self.listeners) else {
+            self.untold.remove(&id);
+            return;
+        };
         let is_its = |number: &usize| self.slots[*number].stand_in == Some(id);
         let numbers = iter::once(worker.number).chain((0..self.slots.len()).filter(is_its));
         let listener_sockets: io::Result<Vec<_>> = numbers.map(|number| listeners.of_worker(number)).collect();
+        #[cfg(test)]
+        let listener_sockets = if self.starved_worker == Some(worker.number) {
+            Err(io::ErrorKind::OutOfMemory.into())
+        } else {
+            listener_sockets
+        };
         let is_told = match listener_sockets {
             Ok(listener_sockets) => {
                 worker.commands.send(WorkerCommand::Listeners(listener_sockets.into_iter().flatten().collect()))
@@ -61,8 +60,11 @@ impl WorkerPool {
                 false
             }
         };
-        if !is_told {
+        if is_told {
+            self.untold.remove(&id);
+        } else {
             // So it is tried again.
+            self.untold.insert(id);
             let its = self.slots.iter_mut().filter(|slot| slot.stand_in == Some(id));
             its.for_each(|slot| slot.stand_in = None);
         }

@@ -3,9 +3,12 @@
 use super::{DEFAULTS, at, named, server, setup};
 use crate::admin::Admin;
 use crate::succession::{replaceable, upgrade};
-use crate::support::{canned, until, unused_address};
+use crate::support::client::{Client, connect};
+use crate::support::proxy::Setup;
+use crate::support::{HOST, canned, until, unused_address};
 use nix::sys::signal::Signal;
-use std::net::TcpStream;
+use serde_json::json;
+use std::net::{SocketAddr, TcpStream};
 
 #[test]
 fn a_change_is_taken_by_difference_and_a_faulty_file_changes_nothing() {
@@ -46,6 +49,35 @@ fn listeners_come_and_go_while_it_runs() {
     until("the old address is left", || TcpStream::connect(first).is_err());
     old.get("www", "/still").expect_ok("web /still");
     client.exchange(canned::get("www", "/new2")).expect_ok("web /new2");
+}
+
+#[test]
+fn an_address_of_the_configuration_is_no_address_of_a_file() {
+    let (web, routed) = (named("web"), named("routed"));
+    let (own, other) = (unused_address(), unused_address());
+    let file = |address: SocketAddr| {
+        format!("{DEFAULTS}frontend www\n bind {address}\n default_backend web\nbackend web\n{}", server("s", &web, ""))
+    };
+    let setup = |address| {
+        let setup = Setup::for_backends([routed.url()]).file("haproxy.cfg", &file(address));
+        at(own, setup.driver(json!(["file:routes.json", "haproxy:haproxy.cfg"])))
+    };
+    let (status, stderr) = setup(own).start_in_vain();
+    let named = format!("bind {own} is taken by http.bind ({own})");
+    assert!(!status.success() && stderr.contains(&named), "{stderr}");
+    let admin = Admin::start(setup(other));
+    let proxy = &admin.proxy;
+    for (address, name) in [(own, "http.bind"), (admin.address(), "admin.bind")] {
+        let named = format!("bind {address} is taken by {name} ({address})");
+        proxy.replace("haproxy.cfg", &file(address));
+        until("the file is refused", || proxy.stderr().contains(&named));
+        let mut client = Client::over(Box::new(connect(other, None)));
+        client.exchange(canned::get(HOST, "/")).expect_ok("web /");
+        proxy.replace("haproxy.cfg", &file(other));
+        let reload = format!("POST /v1/actions/reload HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", admin.host());
+        assert_eq!(admin.client().exchange(reload).status(), 202);
+        proxy.client().get(HOST, "/").expect_ok("routed /");
+    }
 }
 
 #[test]

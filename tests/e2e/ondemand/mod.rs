@@ -2,6 +2,7 @@
 
 mod api;
 mod files;
+mod listeners;
 mod ports;
 
 use crate::admin::Admin;
