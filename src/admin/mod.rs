@@ -34,7 +34,7 @@ pub use roster::{ReplaceCause, Roster, WorkerEntry};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::cache::store::Store;
-use crate::directory::{Directory, Ports};
+use crate::directory::Directory;
 use crate::exchange::ServiceBody;
 use crate::worker::ServiceSender;
 use crossbeam_channel::Sender;
@@ -91,8 +91,6 @@ pub struct Sources {
     pub source_kind: &'static str,
     /// Has the supervisor do something, and say there what came of it.
     pub order: Box<dyn Fn(Action, Sender<ActionResult>) + Send + Sync>,
-    /// Opens and closes listening sockets for clusters on demand.
-    pub ports: Box<dyn Ports + Send + Sync>,
 }
 
 /// The service: what it reads, and what it remembers from one request to the next.

@@ -162,16 +162,6 @@ mod tests {
     use mio::{Poll, Token, Waker};
     use std::sync::Arc;
 
-    struct NoPorts;
-
-    impl directory::Ports for NoPorts {
-        fn open(&self, _: u16) -> Result<(), String> {
-            Ok(())
-        }
-
-        fn close(&self, _: u16) {}
-    }
-
     /// Every thread of the service but the first one is busy: nothing is taken from the lanes.
     struct Scene {
         service: Service,
@@ -196,9 +186,8 @@ mod tests {
                 Settings { bind, token: None, hosts: Vec::new(), director_prefix: None, written: Default::default() };
             let roster = Arc::new(Roster::new(clock.now()));
             let order = Box::new(|_, _| {});
-            let ports = Box::new(NoPorts);
             let cache = None;
-            let sources = Sources { settings, clock, roster, cache, directory, source_kind: "file", order, ports };
+            let sources = Sources { settings, clock, roster, cache, directory, source_kind: "file", order };
             let [views, metrics, actions] = [(); 3].map(|()| bounded(2));
             let lanes = Lanes { views: views.0, metrics: metrics.0, actions: actions.0 };
             let waiting = [views.1, metrics.1, actions.1];

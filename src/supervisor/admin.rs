@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the admin service waits for a port to be opened.
+/// How long an edit waits for a port to be opened.
 const MAX_PORT_WAIT: Duration = Duration::from_secs(5);
 
 /// Starts the admin service, where one is wanted.
@@ -27,7 +27,7 @@ pub(super) fn start(
     if settings.admin.bind.is_none() {
         return Ok(None);
     }
-    let (events, port_events) = (events.clone(), events.clone());
+    let events = events.clone();
     let sources = Sources {
         settings: settings.admin.clone(),
         clock,
@@ -41,13 +41,13 @@ pub(super) fn start(
         },
         // Fails only when the supervisor has gone.
         order: Box::new(move |action, answer| drop(events.send(Event::Action(action, answer)))),
-        ports: Box::new(PortsByEvent(port_events)),
     };
     start_service(sources).map(Some).map_err(|error| Error::System("starting the admin service", error))
 }
 
 /// Has the supervisor open and close ports.
-struct PortsByEvent(Sender<Event>);
+#[derive(Debug)]
+pub(super) struct PortsByEvent(pub(super) Sender<Event>);
 
 impl Ports for PortsByEvent {
     fn open(&self, port: u16) -> Result<(), String> {

@@ -132,7 +132,7 @@ fn prepare(
     hear_signals(events.clone()).map_err(|error| Error::System("hearing signals", error))?;
     let readings = haproxy::read(&settings)?;
     let ruled: Vec<_> = readings.iter().flat_map(haproxy::Reading::addresses).collect();
-    let state = settings.directory.state_dir.as_deref().map(State::load).unwrap_or_default();
+    let state = State::load(&settings.directory);
     let listeners = listeners::open(&settings, (&ruled, &state, on_demand), cpus.len(), activated, predecessor)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
     // That of a predecessor is its own until this process serves.
@@ -207,6 +207,7 @@ impl Supervisor {
         let (log, cores_log) = access_log::start(&settings.access_log, log_file, cpus.len(), clock)
             .map_err(|error| Error::System("starting the thread of the access log", error))?;
         let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
+        directory.set_ports(Arc::new(admin::PortsByEvent(events.clone())));
         let roster = Arc::new(Roster::new(clock.now()));
         let cache = Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new);
         let service = admin::start(settings, &directory, &roster, cache.as_ref(), events, clock)?;

@@ -7,6 +7,7 @@ mod fake;
 mod health;
 mod known;
 mod marks;
+mod ondemand;
 mod operator;
 mod options;
 mod outage;

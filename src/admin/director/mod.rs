@@ -93,7 +93,7 @@ impl Call<'_> {
     }
 
     fn cluster(&self, name: &str) -> Result<Response, Response> {
-        let (directory, ports) = (&self.sources.directory, &*self.sources.ports);
+        let directory = &self.sources.directory;
         match self.method {
             "GET" => {
                 self.without_arguments()?;
@@ -106,7 +106,7 @@ impl Call<'_> {
                 Ok(Response::json(&view::fixed(&cluster, self.sources.source_kind, &mut index, now)))
             }
             "PUT" => {
-                directory.put_cluster(name, self.arguments, ports)?;
+                directory.put_cluster(name, self.arguments)?;
                 let view = directory.on_demand_cluster(name).ok_or_else(|| no_cluster(name))?;
                 let definition = view.definition();
                 let host = definition.hostname.as_deref().unwrap_or(name);
@@ -115,19 +115,19 @@ impl Call<'_> {
             }
             "POST" => {
                 self.check_mutable(name)?;
-                directory.edit_cluster(name, self.arguments, ports)?;
+                directory.edit_cluster(name, self.arguments)?;
                 Ok(done(202))
             }
             "DELETE" => {
                 self.check_mutable(name)?;
                 self.without_arguments()?;
-                directory.remove_cluster(name, ports)?;
+                directory.remove_cluster(name)?;
                 Ok(done(204))
             }
             "LOCK" | "UNLOCK" => {
                 self.check_mutable(name)?;
                 self.without_arguments()?;
-                directory.enable_cluster(name, self.method == "UNLOCK", ports)?;
+                directory.enable_cluster(name, self.method == "UNLOCK")?;
                 Ok(done(204))
             }
             _ => Err(not_allowed("GET, PUT, POST, DELETE, LOCK, UNLOCK")),
@@ -139,12 +139,12 @@ impl Call<'_> {
             return Err(not_allowed("PUT"));
         }
         self.check_mutable(cluster)?;
-        self.sources.directory.add_backend(cluster, None, self.arguments, &*self.sources.ports)?;
+        self.sources.directory.add_backend(cluster, None, self.arguments)?;
         Ok(done(201))
     }
 
     fn backend(&self, cluster: &str, backend: &str) -> Result<Response, Response> {
-        let (directory, ports) = (&self.sources.directory, &*self.sources.ports);
+        let directory = &self.sources.directory;
         match self.method {
             "GET" => {
                 self.without_arguments()?;
@@ -152,18 +152,18 @@ impl Call<'_> {
             }
             "PUT" => {
                 self.check_mutable(cluster)?;
-                directory.add_backend(cluster, Some(backend), self.arguments, ports)?;
+                directory.add_backend(cluster, Some(backend), self.arguments)?;
                 Ok(done(201))
             }
             "POST" => {
                 self.check_mutable(cluster)?;
-                directory.edit_backend(cluster, backend, self.arguments, ports)?;
+                directory.edit_backend(cluster, backend, self.arguments)?;
                 Ok(done(202))
             }
             "DELETE" => {
                 self.check_mutable(cluster)?;
                 self.without_arguments()?;
-                directory.remove_backend(cluster, backend, ports)?;
+                directory.remove_backend(cluster, backend)?;
                 Ok(done(202))
             }
             "LOCK" | "UNLOCK" => {
@@ -171,7 +171,7 @@ impl Call<'_> {
                 let is_enabled = self.method == "UNLOCK";
                 match self.fixed(cluster) {
                     Some(fixed) => self.enable_fixed(&fixed, backend, is_enabled)?,
-                    None => directory.enable_backend(cluster, backend, is_enabled, ports)?,
+                    None => directory.enable_backend(cluster, backend, is_enabled)?,
                 }
                 Ok(done(202))
             }
@@ -196,12 +196,12 @@ impl Call<'_> {
             return Err(not_allowed("PUT"));
         }
         self.check_mutable(cluster)?;
-        self.sources.directory.put_bucket(cluster, None, self.arguments, &*self.sources.ports)?;
+        self.sources.directory.put_bucket(cluster, None, self.arguments)?;
         Ok(done(204))
     }
 
     fn bucket(&self, cluster: &str, bucket: &str) -> Result<Response, Response> {
-        let (directory, ports) = (&self.sources.directory, &*self.sources.ports);
+        let directory = &self.sources.directory;
         match self.method {
             "GET" => {
                 self.without_arguments()?;
@@ -210,16 +210,16 @@ impl Call<'_> {
             }
             "PUT" => {
                 self.check_mutable(cluster)?;
-                directory.put_bucket(cluster, Some(bucket), self.arguments, ports)?;
+                directory.put_bucket(cluster, Some(bucket), self.arguments)?;
             }
             "POST" => {
                 self.check_mutable(cluster)?;
-                directory.edit_bucket(cluster, bucket, self.arguments, ports)?;
+                directory.edit_bucket(cluster, bucket, self.arguments)?;
             }
             "DELETE" => {
                 self.check_mutable(cluster)?;
                 self.without_arguments()?;
-                directory.remove_bucket(cluster, bucket, ports)?;
+                directory.remove_bucket(cluster, bucket)?;
             }
             _ => return Err(not_allowed("GET, PUT, POST, DELETE")),
         }

@@ -10,6 +10,7 @@ pub(super) mod values;
 pub use classes::ClassRules;
 pub use scheduler::{HashKey, Scheduler};
 pub(super) use values::Kind;
+pub use values::{MAX_COUNT, MAX_TIME, read_whole};
 
 use crate::cache;
 use crate::cache::key::KeyPattern;

@@ -13,7 +13,9 @@ pub(in crate::cluster) struct Kind<T> {
 }
 
 /// The longest time that can be written.
-const LONGEST: Duration = Duration::from_secs(31_536_000);
+pub const MAX_TIME: Duration = Duration::from_secs(31_536_000);
+/// The greatest count that can be written.
+pub const MAX_COUNT: u32 = 1_000_000;
 
 pub(in crate::cluster) const FLAG: Kind<bool> = Kind {
     expected: "true or false",
@@ -33,7 +35,7 @@ pub(in crate::cluster) const TIME_OR_ZERO: Kind<Duration> =
     Kind { expected: "0, or a time up to a year, such as 30 (seconds), 500ms, 30s, 5m or 1h", read: read_time };
 
 pub(in crate::cluster) const COUNT: Kind<u32> =
-    Kind { expected: "a whole number from 0 to 1000000", read: |text| read_whole(text, 1_000_000) };
+    Kind { expected: "a whole number from 0 to 1000000", read: |text| read_whole(text, MAX_COUNT) };
 
 pub(in crate::cluster) const POSITIVE: Kind<u32> = Kind {
     expected: "a whole number from 1 to 1000000",
@@ -43,7 +45,7 @@ pub(in crate::cluster) const POSITIVE: Kind<u32> = Kind {
 /// 0 is no limit.
 pub(in crate::cluster) const LIMIT: Kind<Option<NonZeroU32>> = Kind {
     expected: "a whole number from 0 (no limit) to 1000000",
-    read: |text| read_whole(text, 1_000_000).map(NonZeroU32::new),
+    read: |text| read_whole(text, MAX_COUNT).map(NonZeroU32::new),
 };
 
 pub(in crate::cluster) const PERCENT: Kind<u8> = Kind {
@@ -95,7 +97,8 @@ pub(super) const HOST: Kind<Box<str>> = Kind {
 
 pub(super) const TEXT: Kind<Box<str>> = Kind { expected: "a text", read: |text| Some(text.into()) };
 
-pub(in crate::cluster) fn read_whole(text: &str, most: u32) -> Option<u32> {
+/// A whole number of at most `most`, in digits alone.
+pub fn read_whole(text: &str, most: u32) -> Option<u32> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_plain && *number <= most)
 }
@@ -114,7 +117,7 @@ pub(in crate::cluster) fn read_time(text: &str) -> Option<Duration> {
     };
     let ms = number.parse::<f64>().ok()? * unit_ms;
     let time = Duration::try_from_secs_f64(ms / 1_000.0).ok()?;
-    (time <= LONGEST && (time.is_zero() || ms >= 1.0)).then_some(time)
+    (time <= MAX_TIME && (time.is_zero() || ms >= 1.0)).then_some(time)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub struct ClusterDefinition {
     pub port: Option<u16>,
     /// Whether it cannot be removed.
     pub is_protected: bool,
+    /// The number of its last edit, where clusters are kept in Redis; 0 where it has never been there.
+    pub(super) revision: u64,
     /// x0d's settings.
     pub(super) settings: Settings,
     /// Options of this program beside them.

@@ -13,6 +13,8 @@ use std::fmt::Write;
 /// Stands in the head of a file of this program.
 const MARK: &str = "# sluice: cluster on demand, version 1";
 const END: &str = "# end";
+/// Before the number of the cluster's last edit in Redis.
+const REVISION: &str = "# revision ";
 
 /// The section of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +52,21 @@ pub(super) struct Read {
 
 /// The text of a cluster's file.
 pub(super) fn render(definition: &ClusterDefinition) -> String {
-    let mut text =
+    let head =
         format!("# vim:syntax=dosini\n{MARK}\n# The program writes this file: an edit is read at the next start.\n");
+    match definition.revision {
+        0 => head + &render_body(definition),
+        revision => format!("{head}{REVISION}{revision}\n{}", render_body(definition)),
+    }
+}
+
+/// The text of a cluster as Redis has it.
+pub(super) fn render_record(definition: &ClusterDefinition) -> String {
+    format!("{MARK}\n{}", render_body(definition))
+}
+
+fn render_body(definition: &ClusterDefinition) -> String {
+    let mut text = String::new();
     let mut put = |line: std::fmt::Arguments<'_>| {
         // A text takes all that is written to it.
         let _ = writeln!(text, "{line}");
@@ -124,6 +139,8 @@ pub(super) fn parse(name: &str, text: &str, is_rewrite: bool) -> Result<Read, St
         return import::read(name, &parts, is_rewrite);
     }
     let mut definition = ClusterDefinition::new(name);
+    let revision = text.lines().take(4).find_map(|line| line.strip_prefix(REVISION));
+    definition.revision = revision.map_or(Ok(0), str::parse).map_err(|_| "its revision is no number".to_owned())?;
     for part in &parts {
         read_part(&mut definition, part)?;
     }
@@ -232,6 +249,15 @@ mod tests {
         let read = parse("web.example", &text, false).expect("a good file");
         assert_eq!(read.definition, definition, "{text}");
         assert_eq!((read.assumed, read.warnings), (None, vec![]));
+    }
+
+    #[test]
+    fn a_record_is_read_again_and_a_file_keeps_the_revision() {
+        let definition = ClusterDefinition { revision: 17, ..cluster() };
+        let read = parse("web.example", &render(&definition), false).expect("a good file");
+        assert_eq!(read.definition, definition);
+        let read = parse("web.example", &render_record(&definition), false).expect("a good record");
+        assert_eq!(read.definition, ClusterDefinition { revision: 0, ..definition });
     }
 
     #[test]

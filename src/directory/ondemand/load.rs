@@ -1,9 +1,14 @@
-//! Clusters from their files, at the start.
+//! Clusters from their files and from Redis, at the start.
 
 use super::definition::{ClusterDefinition, KnownOptions, check_cluster_name};
 use super::file::{self, Read};
+use super::follow;
+use super::origin::Comparison;
 use super::store::{DRAFT, ORIGINAL, OWN, REWRITE};
 use crate::directory::catalog::FrontendRecord;
+use crate::directory::redis::{Record, SharedClusters};
+use crate::directory::{Settings, Source};
+use ::redis::RedisResult;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -23,21 +28,69 @@ const MAX_THREADS: usize = 8;
 /// Files that are worth a thread of their own.
 const MIN_SHARE: usize = 64;
 
-/// What the files of clusters on demand say. It is read before the process listens: some clusters have a port.
+/// The clusters on demand of before the start. They are read before the process listens: some of them have a port.
 #[derive(Debug, Default)]
 pub struct State {
     pub(super) clusters: Vec<(ClusterDefinition, FrontendRecord)>,
-    /// The names of those that come from files of x0d, which are to be written anew.
+    /// The names of those that come from files of x0d.
     pub(super) imported: HashSet<Box<str>>,
+    /// The names of those whose file is to be written anew.
+    pub(super) changed: HashSet<Box<str>>,
+    /// The names of those whose file is to be removed.
+    pub(super) removed: Vec<Box<str>>,
 }
 
 /// A file that was read.
 type Outcome<'n> = (&'n str, Result<(Read, FrontendRecord), String>);
 
 impl State {
+    /// Reads files, and then Redis where clusters are kept there. Where Redis is away, those of the files are there.
+    pub fn load(settings: &Settings) -> Self {
+        let mut state = settings.state_dir.as_deref().map(Self::load_files).unwrap_or_default();
+        if let Source::Redis(redis) = &settings.source {
+            let target = &redis.write;
+            if let Err(error) = state.take_over(&mut SharedClusters::new(target)) {
+                let clusters = state.clusters.len();
+                log::warn!("redis: {target}: {error}; {clusters} clusters on demand are there, which files have");
+            }
+        }
+        state
+    }
+
+    /// Takes over what Redis has. What it has lost stays, and is written there once this process runs.
+    fn take_over(&mut self, shared: &mut SharedClusters) -> RedisResult<()> {
+        let newest = shared.newest()?;
+        let mut records = shared.read_all()?;
+        let known = self.clusters.iter().map(|(cluster, _)| (&*cluster.name, cluster.revision));
+        let compared = Comparison::new(known, &records, newest);
+        let lost: HashSet<_> = compared.lost.into_iter().collect();
+        self.removed = compared.removed;
+        // Those with the same text are there.
+        self.clusters.retain(|(cluster, _)| {
+            let is_same = |record: &mut Record| {
+                record.revision == cluster.revision && file::render_record(cluster) == record.text
+            };
+            if records.get_mut(&*cluster.name).is_some_and(is_same) {
+                records.remove(&*cluster.name);
+                return true;
+            }
+            lost.contains(&cluster.name)
+        });
+        for (name, record) in records.iter().filter(|(name, _)| !lost.contains(name.as_str())) {
+            match follow::read(name, record) {
+                Ok(cluster) => {
+                    self.changed.insert(name.as_str().into());
+                    self.clusters.push(cluster);
+                }
+                Err(problem) => log::error!("redis: ondemand: the record of {}: {problem}", name.escape_debug()),
+            }
+        }
+        Ok(())
+    }
+
     /// Reads all files of a folder. A file that cannot be used is set aside, and costs no other one. A folder that is not
     /// there has none.
-    pub fn load(folder: &Path) -> Self {
+    pub(super) fn load_files(folder: &Path) -> Self {
         let mut state = Self::default();
         let names = match names(folder) {
             Ok(names) => names,
@@ -78,6 +131,7 @@ impl State {
         if let Some(assumed) = assumed {
             log::info!("{}: a file of x0d: {assumed}; it is kept with the ending {ORIGINAL}", path.display());
             self.imported.insert(definition.name.clone());
+            self.changed.insert(definition.name.clone());
         }
         self.clusters.push((definition, record));
     }

@@ -5,14 +5,20 @@
 //! touches. So a worker either sees the edit when it looks, or reads the mail behind what it has kept.
 //!
 //! A port that some cluster is for is *claimed*: requests there are routed by host and port, all others by their host alone.
+//!
+//! Where clusters are kept is not the table's to know. With a Redis driver they are kept there ([`origin`]): an edit is made
+//! there first, and those of other nodes are followed ([`follow`]). Files ([`store`]) are written behind an edit.
 
 mod arguments;
 mod buckets;
 mod definition;
 mod disk;
+mod edits;
 mod file;
+mod follow;
 mod import;
 mod load;
+mod origin;
 mod settings;
 mod store;
 mod table;
@@ -22,15 +28,18 @@ pub use definition::{BackendDefinition, ClusterDefinition};
 pub use load::State;
 pub use view::ClusterView;
 
+use super::catalog::FrontendRecord;
 use super::dns::DnsNames;
 use super::subscribers::Subscribers;
-use super::{Directory, Error, RouteEvent, Settings};
+use super::{Error, RouteEvent, Settings, Source};
 use crate::base::clock::{Clock, Moment};
 use crate::cluster::{Cluster, Route};
 use disk::Folder;
+use origin::Origin;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use store::Store;
 use table::{Change, Entry, Table};
@@ -92,7 +101,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Opens and closes listening sockets while the process runs.
-pub trait Ports {
+pub trait Ports: fmt::Debug + Send + Sync {
     /// Has all workers accept at this port, if they do not yet. The error says why that cannot be.
     fn open(&self, port: u16) -> Result<(), String>;
 
@@ -138,14 +147,20 @@ struct Shared {
     subscribers: Subscribers,
     names: DnsNames,
     clock: Clock,
-    /// Where clusters are kept for the next start; `None` where they are not.
+    /// The files of the clusters, for the next start; `None` where there are none.
     store: Option<Store>,
+    /// The Redis that all nodes have their clusters from; `None` where each node has its own.
+    origin: Option<Origin>,
+    /// Opens and closes listening sockets, once the supervisor does.
+    ports: OnceLock<Arc<dyn Ports>>,
+    /// Ports of clusters that other nodes have made, which could not be had.
+    missing_ports: Mutex<BTreeSet<u16>>,
     /// Another process is about to take this one's place, or has: it would not know of an edit.
     is_suspended: Mutex<bool>,
 }
 
 impl OnDemand {
-    /// The clusters of `state`, which are kept in the folder of the settings from now on.
+    /// The clusters of `state`, which are kept where the settings say from now on.
     pub(super) fn start(
         settings: &Settings,
         state: State,
@@ -159,6 +174,11 @@ impl OnDemand {
             }
             Store::start(Folder::new(folder))
         });
+        let thread = |error| Error::Thread(Arc::new(error));
+        let origin = match &settings.source {
+            Source::Redis(redis) => Some(Origin::new(&redis.write)),
+            Source::File(_) | Source::Nothing => None,
+        };
         let on_demand = Self(Arc::new(Shared {
             table: RwLock::default(),
             version: Arc::default(),
@@ -167,16 +187,20 @@ impl OnDemand {
             subscribers: subscribers.clone(),
             names: names.clone(),
             clock,
-            store: store.transpose().map_err(|error| Error::Thread(Arc::new(error)))?,
+            store: store.transpose().map_err(thread)?,
+            origin,
+            ports: OnceLock::new(),
+            missing_ports: Mutex::default(),
             is_suspended: Mutex::default(),
         }));
         on_demand.restore(state);
+        follow::start(&on_demand).map_err(thread)?;
         Ok(on_demand)
     }
 
     fn restore(&self, state: State) {
         for (cluster, record) in state.clusters {
-            let (name, is_imported) = (cluster.name.clone(), state.imported.contains(&cluster.name));
+            let (name, is_changed) = (cluster.name.clone(), state.changed.contains(&cluster.name));
             let rival = self.table().rival(&cluster).map(str::to_owned);
             if let Some(rival) = rival {
                 log::error!("cluster {name} is left out: cluster {rival} is for the same requests; edit its file");
@@ -184,44 +208,37 @@ impl OnDemand {
             }
             let cluster = Arc::new(cluster);
             self.publish(|table, now| table.put(Arc::clone(&cluster), &record, now));
-            if is_imported {
+            if is_changed {
                 self.save(&name, Some(cluster));
             }
         }
+        state.removed.iter().for_each(|name| self.save(name, None));
     }
 
     fn save(&self, name: &str, cluster: Option<Arc<ClusterDefinition>>) {
         self.0.store.iter().for_each(|store| store.save(name, cluster.clone()));
     }
 
-    /// The guard of an edit; refused while another process is about to take this one's place.
-    fn begin_edit(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
-        let edits = self.0.edits.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.suspended() { Err(suspended()) } else { Ok(edits) }
+    /// Takes a cluster into use, in the place of the one of its name, and has it written.
+    fn put(&self, cluster: ClusterDefinition, record: &FrontendRecord) {
+        let cluster = Arc::new(cluster);
+        self.publish(|table, now| table.put(Arc::clone(&cluster), record, now));
+        self.save(&cluster.name, Some(Arc::clone(&cluster)));
+    }
+
+    /// Takes a cluster out of use, and has its file removed.
+    fn remove(&self, name: &str) {
+        self.publish(|table, now| table.remove(name, now));
+        self.save(name, None);
     }
 
     fn suspended(&self) -> MutexGuard<'_, bool> {
         self.0.is_suspended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an edit, and has it written. An edit is made before or after an order to suspend edits, as a whole.
-    fn commit(
-        &self,
-        name: &str,
-        cluster: Option<Arc<ClusterDefinition>>,
-        edit: impl FnOnce(&mut Table, Moment) -> Change,
-    ) -> Result<(), Refusal> {
-        let is_suspended = self.suspended();
-        if *is_suspended {
-            return Err(suspended());
-        }
-        self.publish(edit);
-        self.save(name, cluster);
-        Ok(())
-    }
-
     /// Writes what is left. To be called at the end.
     pub(super) fn stop(&self, patience: Duration) {
+        self.0.origin.iter().for_each(Origin::stop);
         self.0.store.iter().for_each(|store| store.stop(patience));
     }
 
@@ -267,32 +284,6 @@ impl OnDemand {
         self.table().get(name).cloned()
     }
 
-    /// Makes the cluster `after`, or puts it in the place of the one of its name. The caller holds [`Shared::edits`].
-    fn replace(
-        &self,
-        before: Option<&ClusterDefinition>,
-        after: ClusterDefinition,
-        ports: &dyn Ports,
-    ) -> Result<(), Refusal> {
-        let record = after.record()?;
-        let rival = self.table().rival(&after).map(str::to_owned);
-        if let Some(rival) = rival {
-            return Err(Refusal::Conflict(format!("cluster {rival} is for the same requests")));
-        }
-        let port_before = before.and_then(|before| before.port);
-        if let Some(port) = after.port.filter(|_| after.port != port_before) {
-            ports.open(port).map_err(Refusal::Conflict)?;
-        }
-        let port = after.port;
-        let after = Arc::new(after);
-        let edit = Arc::clone(&after);
-        let committed = self.commit(&after.name, Some(Arc::clone(&after)), |table, now| table.put(edit, &record, now));
-        // The one before, or the new one where the edit was not made.
-        self.close_unclaimed(port_before, ports);
-        self.close_unclaimed(port, ports);
-        committed
-    }
-
     /// Changes the table, and tells all workers.
     fn publish(&self, edit: impl FnOnce(&mut Table, Moment) -> Change) {
         let shared = &*self.0;
@@ -308,178 +299,27 @@ impl OnDemand {
         shared.subscribers.tell_all(&RouteEvent::OnDemand(OnDemandEdit { version, claimed, hosts, ports }));
     }
 
-    fn close_unclaimed(&self, port: Option<u16>, ports: &dyn Ports) {
-        if let Some(port) = port.filter(|port| !self.table().is_claimed(*port)) {
-            ports.close(port);
+    fn missing_ports(&self) -> MutexGuard<'_, BTreeSet<u16>> {
+        self.0.missing_ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has all workers accept at a port. The error says why that cannot be.
+    fn open_port(&self, port: u16) -> Result<(), String> {
+        match self.0.ports.get() {
+            Some(ports) => ports.open(port),
+            None => Err(format!("port {port}: this process listens at no port yet")),
         }
     }
 
-    fn change(
-        &self,
-        name: &str,
-        ports: &dyn Ports,
-        change: impl FnOnce(&mut ClusterDefinition) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        let _edits = self.begin_edit()?;
-        let before = self.get(name).ok_or_else(|| missing(name))?.definition;
-        let mut after = (*before).clone();
-        change(&mut after)?;
-        if after.hostname.is_none() && after.port.is_none() && (before.hostname.is_some() || before.port.is_some()) {
-            return Err(needs_match());
+    fn close_unclaimed(&self, port: Option<u16>) {
+        if let Some(port) = port.filter(|port| !self.table().is_claimed(*port))
+            && let Some(ports) = self.0.ports.get()
+        {
+            ports.close(port);
         }
-        if after == *before { Ok(()) } else { self.replace(Some(&before), after, ports) }
     }
 }
 
 fn missing(name: &str) -> Refusal {
     Refusal::NotFound(format!("no cluster {}", crate::base::printable::printable(name)))
-}
-
-fn suspended() -> Refusal {
-    Refusal::Unavailable("another process is about to take this one's place: try again".to_owned())
-}
-
-fn needs_match() -> Refusal {
-    Refusal::bad("hostname= or port= is needed: a cluster on demand is for a host, a port, or both".into())
-}
-
-/// Edits of clusters on demand, one after the other. Each is live on all cores once its mail is read, and one that is
-/// refused changes nothing.
-impl Directory {
-    /// Makes a cluster, or changes it where it is there. Returns whether it is new.
-    pub fn put_cluster(&self, name: &str, arguments: &Arguments, ports: &dyn Ports) -> Result<bool, Refusal> {
-        definition::check_cluster_name(name)?;
-        let on_demand = &self.on_demand;
-        if on_demand.get(name).is_some() {
-            return on_demand.change(name, ports, |cluster| cluster.apply(arguments)).map(|()| false);
-        }
-        let _edits = on_demand.begin_edit()?;
-        if on_demand.table().len() >= MAX_CLUSTERS {
-            return Err(Refusal::Conflict(format!("there are {MAX_CLUSTERS} clusters, and more cannot be")));
-        }
-        let mut cluster = ClusterDefinition::new(name);
-        cluster.apply(arguments)?;
-        if cluster.hostname.is_none() && cluster.port.is_none() {
-            return Err(needs_match());
-        }
-        on_demand.replace(None, cluster, ports).map(|()| true)
-    }
-
-    /// Changes a cluster.
-    pub fn edit_cluster(&self, name: &str, arguments: &Arguments, ports: &dyn Ports) -> Result<(), Refusal> {
-        self.on_demand.change(name, ports, |cluster| cluster.apply(arguments))
-    }
-
-    /// Has a cluster serve, or refuse every request.
-    pub fn enable_cluster(&self, name: &str, is_enabled: bool, ports: &dyn Ports) -> Result<(), Refusal> {
-        self.on_demand.change(name, ports, |cluster| {
-            cluster.settings.set_enabled(is_enabled);
-            Ok(())
-        })
-    }
-
-    /// Removes a cluster. Requests that it has begun are finished.
-    pub fn remove_cluster(&self, name: &str, ports: &dyn Ports) -> Result<(), Refusal> {
-        let on_demand = &self.on_demand;
-        let _edits = on_demand.begin_edit()?;
-        let cluster = on_demand.get(name).ok_or_else(|| missing(name))?.definition;
-        if cluster.is_protected {
-            return Err(Refusal::Forbidden(format!(
-                "cluster {name} is protected: POST terminate-protection=false first"
-            )));
-        }
-        on_demand.commit(name, None, |table, now| table.remove(name, now))?;
-        on_demand.close_unclaimed(cluster.port, ports);
-        Ok(())
-    }
-
-    /// Adds a backend to a cluster.
-    pub fn add_backend(
-        &self,
-        cluster: &str,
-        backend: Option<&str>,
-        arguments: &Arguments,
-        ports: &dyn Ports,
-    ) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, ports, |cluster| cluster.add_backend(backend, arguments))
-    }
-
-    /// Changes a backend.
-    pub fn edit_backend(
-        &self,
-        cluster: &str,
-        backend: &str,
-        arguments: &Arguments,
-        ports: &dyn Ports,
-    ) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, ports, |cluster| cluster.edit_backend(backend, arguments))
-    }
-
-    /// Has a backend serve, or not.
-    pub fn enable_backend(&self, cluster: &str, backend: &str, is: bool, ports: &dyn Ports) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, ports, |cluster| cluster.set_backend_enabled(backend, is))
-    }
-
-    /// Removes a backend. It gets no new request, and finishes those that it has.
-    pub fn remove_backend(&self, cluster: &str, backend: &str, ports: &dyn Ports) -> Result<(), Refusal> {
-        if let Some(view) = self.on_demand_cluster(cluster)
-            && view.is_terminating(backend)
-        {
-            return Err(Refusal::bad(format!("backend {backend} is terminating already")));
-        }
-        self.on_demand.change(cluster, ports, |cluster| cluster.remove_backend(backend))
-    }
-
-    /// Adds a bucket, or changes it where it is there.
-    pub fn put_bucket(
-        &self,
-        cluster: &str,
-        bucket: Option<&str>,
-        arguments: &Arguments,
-        ports: &dyn Ports,
-    ) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, ports, |cluster| cluster.put_bucket(bucket, arguments))
-    }
-
-    /// Changes a bucket.
-    pub fn edit_bucket(
-        &self,
-        cluster: &str,
-        bucket: &str,
-        arguments: &Arguments,
-        ports: &dyn Ports,
-    ) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, ports, |cluster| cluster.edit_bucket(bucket, arguments))
-    }
-
-    /// Removes a bucket and those in it.
-    pub fn remove_bucket(&self, cluster: &str, bucket: &str, ports: &dyn Ports) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, ports, |cluster| cluster.remove_bucket(bucket))
-    }
-
-    /// Refuses edits from now on, and waits until those made are written, for a process that takes this one's place.
-    pub fn suspend_edits(&self) {
-        *self.on_demand.suspended() = true;
-        if self.on_demand.0.store.as_ref().is_some_and(|store| !store.flush(MAX_FLUSH)) {
-            log::warn!(
-                "server.stateDir: not all clusters on demand are written; the next process has their older files"
-            );
-        }
-    }
-
-    /// Takes edits again: no other process takes this one's place.
-    pub fn resume_edits(&self) {
-        *self.on_demand.suspended() = false;
-    }
-
-    /// The cluster on demand of this name, for views.
-    pub fn on_demand_cluster(&self, name: &str) -> Option<ClusterView> {
-        self.on_demand.get(name).map(ClusterView::new)
-    }
-
-    /// All clusters on demand, in the order of their names.
-    pub fn on_demand_clusters(&self) -> Vec<ClusterView> {
-        let entries: Vec<Entry> = self.on_demand.table().iter().cloned().collect();
-        entries.into_iter().map(ClusterView::new).collect()
-    }
 }

@@ -2,14 +2,11 @@
 //!
 //! Names and defaults are those of x0d 0.10. Times are seconds, in arguments, files and views alike.
 
-use crate::cluster::Scheduler;
+use crate::cluster::{MAX_COUNT, MAX_TIME, Scheduler, read_whole};
 use serde_json::Value as Json;
 use std::fmt;
 use std::time::Duration;
 
-/// The longest time.
-const LONGEST: Duration = Duration::from_secs(31_536_000);
-const MAX_COUNT: u32 = 1_000_000;
 /// The longest text.
 const MAX_TEXT: usize = 1024;
 
@@ -251,15 +248,14 @@ pub(super) fn read_flag(text: &str) -> Option<bool> {
 }
 
 pub(super) fn read_count(text: &str) -> Option<u32> {
-    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|count| is_plain && *count <= MAX_COUNT)
+    read_whole(text, MAX_COUNT)
 }
 
 /// A number of seconds, to the millisecond.
 pub(super) fn read_seconds(text: &str) -> Option<Duration> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let number: f64 = text.parse().ok().filter(|_| is_plain)?;
-    let time = Duration::try_from_secs_f64(number).ok().filter(|time| *time <= LONGEST)?;
+    let time = Duration::try_from_secs_f64(number).ok().filter(|time| *time <= MAX_TIME)?;
     // What is left of a millisecond is lost; a time that is not 0 stays one.
     let millis = u64::try_from(time.as_millis()).ok()?;
     (millis > 0 || time.is_zero()).then(|| Duration::from_millis(millis))

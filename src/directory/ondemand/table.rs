@@ -152,20 +152,27 @@ impl Table {
         }
     }
 
+    /// Takes the places of a cluster away, unless another one has taken them since: edits of other nodes may become known
+    /// in another order than that of their making.
     fn unindex(&mut self, definition: &ClusterDefinition) {
-        match (definition.hostname.as_deref(), definition.port) {
-            (Some(host), None) => _ = self.by_host.remove(host),
-            (host, Some(port)) => {
-                let Some(clusters) = self.by_port.get_mut(&port) else { return };
-                match host {
-                    Some(host) => _ = clusters.by_host.remove(host),
-                    None => clusters.any = None,
-                }
-                if clusters.any.is_none() && clusters.by_host.is_empty() {
-                    self.by_port.remove(&port);
-                }
+        let is_its = |name: &str| *name == *definition.name;
+        let (host, port) = (definition.hostname.as_deref(), definition.port);
+        let Some(port) = port else {
+            if let Some(host) = host.filter(|host| self.by_host.get(*host).is_some_and(|name| is_its(name))) {
+                self.by_host.remove(host);
             }
-            (None, None) => {}
+            return;
+        };
+        let Some(clusters) = self.by_port.get_mut(&port) else { return };
+        match host {
+            Some(host) if clusters.by_host.get(host).is_some_and(|name| is_its(name)) => {
+                _ = clusters.by_host.remove(host)
+            }
+            None => _ = clusters.any.take_if(|name| is_its(name)),
+            Some(_) => {}
+        }
+        if clusters.any.is_none() && clusters.by_host.is_empty() {
+            self.by_port.remove(&port);
         }
     }
 }

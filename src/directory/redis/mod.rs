@@ -18,6 +18,7 @@ mod reading;
 mod resp;
 mod route_state;
 mod save;
+mod shared_clusters;
 #[cfg(test)]
 mod simulation;
 mod sources;
@@ -27,6 +28,7 @@ mod watcher;
 mod writer;
 
 pub(super) use certificates::ChangedCertificates;
+pub(super) use shared_clusters::{Edit, MAX_RECORD, Outcome, Record, SharedClusters};
 pub use target::{EXPECTED, Location, Target, TargetFault};
 pub use tools::connect;
 pub(super) use tools::{read_certificate, read_listing};
@@ -137,8 +139,7 @@ pub(super) fn start(
     (clock, clusters): (Clock, Clusters),
     (status, changed_certificates, inherited): (Arc<Status>, Arc<ChangedCertificates>, Option<File>),
 ) -> Result<JoinHandle<()>, Error> {
-    let (guard, stop) = crossbeam_channel::bounded(0);
-    let stop = Stop(stop);
+    let (guard, stop) = Stop::new();
     let (events_out, events) = crossbeam_channel::bounded(MAX_EVENTS);
     let (jobs, jobs_in) = jobs::jobs();
     let (marks, marks_in) = crossbeam_channel::bounded(writer::MAX_MARKS);
@@ -384,33 +385,40 @@ impl Server {
 
 /// Tells a thread when to end: when nobody holds the other side any more.
 #[derive(Clone, Debug)]
-struct Stop(Receiver<Infallible>);
+pub(super) struct Stop(Receiver<Infallible>);
 
 impl Stop {
+    /// The side to hold, and the one to look at.
+    pub(super) fn new() -> (Sender<Infallible>, Self) {
+        let (guard, stop) = crossbeam_channel::bounded(0);
+        (guard, Self(stop))
+    }
+
     /// Lets so much time pass. Returns whether to end.
     fn wait(&self, time: Duration) -> bool {
         self.0.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }
 
-    fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.0.try_recv() == Err(TryRecvError::Disconnected)
     }
 }
 
 /// Longer from attempt to attempt, and never the same for two nodes.
 #[derive(Debug, Default)]
-struct Pause(u32);
+pub(super) struct Pause(u32);
 
 impl Pause {
     /// Lets time pass. Returns whether to end.
-    fn wait(&mut self, stop: &Stop) -> bool {
+    pub(super) fn wait(&mut self, stop: &Stop) -> bool {
         let most = (FIRST_PAUSE * 2_u32.saturating_pow(self.0)).min(LAST_PAUSE);
         self.0 = (self.0 + 1).min(16);
         let pause = most.mul_f64(0.5 + fastrand::f64() / 2.0);
         stop.wait(pause)
     }
 
-    fn reset(&mut self) {
+    /// It was of use: the next pause is short.
+    pub(super) fn reset(&mut self) {
         self.0 = 0;
     }
 }

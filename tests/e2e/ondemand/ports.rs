@@ -2,8 +2,10 @@
 
 use super::{Admin, arguments, free_port};
 use crate::support::backend::Backend;
+use crate::support::client::{Client, connect};
 use crate::support::proxy::Setup;
-use crate::support::{HOST, canned, until};
+use crate::support::{HOST, canned, until, unused_address};
+use serde_json::json;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// Whether connections to this port of the proxy are refused.
@@ -119,6 +121,26 @@ fn ports_that_cannot_be_had_are_refused_and_change_nothing() {
     admin.expect("GET", "/low", "", 404);
     admin.expect("POST", "/app", &format!("port={taken}"), 202);
     until("the port is open", || !is_closed(&admin, taken));
+}
+
+#[test]
+fn a_port_of_an_haproxy_file_is_refused() {
+    let (backend, ruled) = (Backend::always(canned::ok("ruled")), unused_address());
+    let file = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 10s\n timeout server 10s\n\
+         listen www\n bind {ruled}\n server s {}\n",
+        backend.address()
+    );
+    let setup = Setup::new().file("haproxy.cfg", &file).driver(json!(["file:routes.json", "haproxy:haproxy.cfg"]));
+    let admin = Admin::start(setup);
+    let port = ruled.port();
+    let refused = admin.expect("PUT", &format!("/app?port={port}"), "", 409);
+    assert!(refused.text().contains("is one of HAProxy's files, whose rules decide there"), "{}", refused.text());
+    admin.expect("GET", "/app", "", 404);
+    admin.expect("PUT", "/app?hostname=app.test", "", 201);
+    admin.expect("POST", "/app", &format!("port={port}"), 409);
+    assert_eq!(admin.show("/app")["port"], serde_json::Value::Null);
+    Client::over(Box::new(connect(ruled, None))).get("app.test", "/").expect_ok("ruled");
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn a_folder_of_the_system_keeps_clusters_and_sets_damaged_files_aside() {
     for (name, text) in [("bad.db", "[director]\nx"), ("a b.db", "[director]\n"), ("y.draft", "[dir")] {
         fs::write(state.join(name), text).expect("a file");
     }
-    let loaded = State::load(&state);
+    let loaded = State::load_files(&state);
     let clusters: Vec<_> = loaded.clusters.into_iter().map(|(cluster, _)| cluster).collect();
     assert_eq!(clusters, [cluster(200)]);
     let mut names: Vec<_> =

@@ -1,0 +1,219 @@
+//! Edits of other nodes, taken over from Redis by a thread of its own.
+//!
+//! Where Redis is away, clusters serve on as they are. When it is back, all are compared. What Redis has lost is written
+//! there again by the first node that has it, so neither a restart without persistence nor a fail-over takes a cluster away.
+
+use super::definition::ClusterDefinition;
+use super::origin::{Comparison, Texts};
+use super::{OnDemand, Shared, file};
+use crate::directory::redis::{Edit, Outcome, Pause, Record, SharedClusters};
+use ::redis::RedisResult;
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::thread;
+
+/// Starts the thread, where clusters are kept in Redis. It ends soon after `Origin::stop`.
+pub(super) fn start(on_demand: &OnDemand) -> io::Result<()> {
+    let Some(origin) = &on_demand.0.origin else { return Ok(()) };
+    let clusters = SharedClusters::new(&origin.target);
+    let shared = Arc::downgrade(&on_demand.0);
+    thread::Builder::new().name("redis-ondemand".into()).spawn(move || run(&shared, clusters)).map(drop)
+}
+
+fn run(shared: &Weak<Shared>, mut clusters: SharedClusters) {
+    let (mut pause, mut is_told) = (Pause::default(), false);
+    while let Err(problem) = follow(shared, &mut clusters, &mut pause) {
+        let Some(on_demand) = shared.upgrade().map(OnDemand) else { return };
+        let Some(origin) = &on_demand.0.origin else { return };
+        if origin.set_followed(false) || !std::mem::replace(&mut is_told, true) {
+            let target = &origin.target;
+            log::warn!("redis: {target}: {problem}; clusters on demand serve on, and cannot be edited");
+        }
+        let stop = origin.stop.clone();
+        drop(on_demand);
+        if pause.wait(&stop) {
+            return;
+        }
+    }
+}
+
+/// Takes over all edits, until the process ends or Redis is lost.
+fn follow(shared: &Weak<Shared>, clusters: &mut SharedClusters, pause: &mut Pause) -> RedisResult<()> {
+    let mut seen = None;
+    loop {
+        let news = match seen {
+            Some(seen) => clusters.wait(seen)?,
+            None => Vec::new(),
+        };
+        let Some(on_demand) = shared.upgrade().map(OnDemand) else { return Ok(()) };
+        let Some(origin) = on_demand.0.origin.as_ref().filter(|origin| !origin.stop.is_set()) else { return Ok(()) };
+        if let Some((revision, _)) = news.last() {
+            on_demand.take_over_edits(clusters, news.iter().map(|(_, name)| name))?;
+            seen = Some(*revision);
+            continue;
+        }
+        clusters.check_master()?;
+        // Where it was emptied, edits have low revisions again.
+        if seen.is_none_or(|seen| clusters.newest().is_ok_and(|newest| newest < seen)) {
+            seen = Some(on_demand.compare(clusters)?);
+        }
+        on_demand.open_missing_ports();
+        pause.reset();
+        if origin.set_followed(true) {
+            log::info!("redis: clusters on demand are those of {}", origin.target);
+        }
+    }
+}
+
+impl OnDemand {
+    /// Takes over what other nodes have made of these clusters.
+    fn take_over_edits<'n>(
+        &self,
+        clusters: &mut SharedClusters,
+        names: impl Iterator<Item = &'n String>,
+    ) -> RedisResult<()> {
+        let names: Vec<String> = names.collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        let _edits = self.edits();
+        for (name, record) in clusters.read(&names)? {
+            self.take_over(&name, record);
+        }
+        Ok(())
+    }
+
+    /// Takes over all that Redis has, and writes what it has lost. Returns the revision of its newest edit.
+    fn compare(&self, clusters: &mut SharedClusters) -> RedisResult<u64> {
+        let _edits = self.edits();
+        let newest = clusters.newest()?;
+        let mut records = clusters.read_all()?;
+        let known: Vec<_> = self.table().iter().map(|entry| Arc::clone(&entry.definition)).collect();
+        let revisions = known.iter().map(|cluster| (&*cluster.name, cluster.revision));
+        let compared = Comparison::new(revisions, &records, newest);
+        for name in &compared.lost {
+            let record = records.remove(&**name);
+            if let Some(entry) = self.get(name) {
+                self.write_again(clusters, &entry.definition, record)?;
+            }
+        }
+        records.into_iter().for_each(|(name, record)| self.take_over(&name, Some(record)));
+        compared.removed.iter().for_each(|name| self.take_over(name, None));
+        Ok(newest)
+    }
+
+    /// Has Redis keep a cluster that it lacks, or has an older text of.
+    fn write_again(
+        &self,
+        clusters: &mut SharedClusters,
+        cluster: &ClusterDefinition,
+        record: Option<Record>,
+    ) -> RedisResult<()> {
+        let name = &*cluster.name;
+        let texts = match Texts::new(None, Some(cluster)) {
+            Ok(texts) => texts,
+            Err(refusal) => {
+                log::error!("cluster {name} is this node's alone: {refusal}");
+                return Ok(());
+            }
+        };
+        let known = record.map_or(0, |record| record.revision);
+        match clusters.write(&Edit { known, least: cluster.revision, ..texts.edit(name) })? {
+            Outcome::Made(revision) => {
+                log::info!("redis: cluster {name} is written: it was not there, or older");
+                match cluster.record() {
+                    Ok(record) => self.put(ClusterDefinition { revision, ..cluster.clone() }, &record),
+                    Err(refusal) => log::error!("cluster {name}: {refusal}"),
+                }
+            }
+            // Another node has written it first.
+            Outcome::Changed => {
+                let read = clusters.read(&[name.to_owned()])?;
+                read.into_iter().for_each(|(name, record)| self.take_over(&name, record));
+            }
+            Outcome::Taken(rival) => {
+                log::error!(
+                    "cluster {name} is left out: in Redis, cluster {rival} is for the same requests; a file of it stays"
+                );
+                self.publish(|table, now| table.remove(name, now));
+                self.close_unclaimed(cluster.port);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what stands in Redis of a cluster. A record that cannot be used leaves the cluster as it is. The caller
+    /// holds the guard of the edits.
+    pub(super) fn take_over(&self, name: &str, record: Option<Record>) {
+        let before = self.get(name).map(|entry| entry.definition);
+        let port_before = before.as_ref().and_then(|before| before.port);
+        let Some(record) = record else {
+            if before.is_some() {
+                self.remove(name);
+                self.close_unclaimed(port_before);
+            }
+            return;
+        };
+        let is_same = |before: &Arc<ClusterDefinition>| {
+            before.revision == record.revision && file::render_record(before) == record.text
+        };
+        if before.as_ref().is_some_and(is_same) {
+            return;
+        }
+        match read(name, &record) {
+            Ok((cluster, frontend)) => {
+                let port = cluster.port;
+                self.put(cluster, &frontend);
+                if let Some(port) = port.filter(|_| port != port_before) {
+                    self.open_for_others(port);
+                }
+                self.close_unclaimed(port_before);
+            }
+            Err(problem) => {
+                let name = name.escape_debug();
+                log::error!("redis: ondemand: the record of {name}: {problem}; the cluster stays as it was");
+            }
+        }
+    }
+
+    /// Opens a port that another node has wanted. Where it cannot be had, that is tried again.
+    fn open_for_others(&self, port: u16) {
+        if *self.suspended() {
+            // The process that takes this one's place opens it.
+            return;
+        }
+        if let Err(problem) = self.open_port(port) {
+            let mut missing = self.missing_ports();
+            if missing.insert(port) {
+                log::error!("{problem}: a cluster on demand that another node has made is for it; trying again");
+            }
+        }
+    }
+
+    /// Opens the ports that could not be had, if they can now.
+    fn open_missing_ports(&self) {
+        let ports: Vec<u16> = self.missing_ports().iter().copied().collect();
+        for port in ports {
+            let _edits = self.edits();
+            if !self.table().is_claimed(port) || self.open_port(port).is_ok() {
+                self.missing_ports().remove(&port);
+            }
+        }
+    }
+}
+
+/// Reads the record of a cluster.
+pub(super) fn read(
+    name: &str,
+    record: &Record,
+) -> Result<(ClusterDefinition, crate::directory::catalog::FrontendRecord), String> {
+    super::definition::check_cluster_name(name).map_err(|refusal| refusal.to_string())?;
+    if record.revision == 0 {
+        return Err("no revision stands before its text".to_owned());
+    }
+    let read = file::parse(name, &record.text, false)?;
+    if read.assumed.is_some() {
+        return Err("it is no text of this program".to_owned());
+    }
+    let cluster = ClusterDefinition { revision: record.revision, ..read.definition };
+    let frontend = cluster.record().map_err(|refusal| refusal.to_string())?;
+    Ok((cluster, frontend))
+}

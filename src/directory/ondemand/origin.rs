@@ -1,0 +1,186 @@
+//! The Redis in which clusters are kept, as edits of this node see it, and how what is known goes with what stands there.
+
+use super::definition::ClusterDefinition;
+use super::edits::{Failure, taken};
+use super::{Refusal, file};
+use crate::directory::redis::{Edit, MAX_RECORD, Outcome, Record, SharedClusters, Stop, Target};
+use crossbeam_channel::Sender;
+use redis::RedisError;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The way to Redis for edits.
+pub(super) struct Origin {
+    pub(super) target: Target,
+    clusters: Mutex<SharedClusters>,
+    /// All edits of other nodes were read, up to the last moments.
+    is_followed: AtomicBool,
+    /// Held until the process ends.
+    guard: Mutex<Option<Sender<Infallible>>>,
+    pub(super) stop: Stop,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Origin({})", self.target)
+    }
+}
+
+impl Origin {
+    pub(super) fn new(target: &Target) -> Self {
+        let clusters = Mutex::new(SharedClusters::new(target));
+        let (guard, stop) = Stop::new();
+        let guard = Mutex::new(Some(guard));
+        Self { target: target.clone(), clusters, is_followed: AtomicBool::new(false), guard, stop }
+    }
+
+    /// Says whether Redis is there, and what is known is what it has. Returns whether that is news.
+    pub(super) fn set_followed(&self, is_followed: bool) -> bool {
+        self.is_followed.swap(is_followed, Ordering::AcqRel) != is_followed
+    }
+
+    /// The process ends.
+    pub(super) fn stop(&self) {
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What Redis has of a cluster.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Record>, Refusal> {
+        if !self.is_followed.load(Ordering::Acquire) {
+            return Err(Refusal::Unavailable(format!(
+                "{}, where clusters on demand are kept, is away: they serve on, and cannot be edited",
+                self.target
+            )));
+        }
+        let records = self.lock().read(&[name.to_owned()]).map_err(|error| self.refusal(&error))?;
+        Ok(records.into_iter().next().and_then(|(_, record)| record))
+    }
+
+    /// Makes an edit. Returns its revision.
+    pub(super) fn write(
+        &self,
+        name: &str,
+        before: Option<&ClusterDefinition>,
+        after: Option<&ClusterDefinition>,
+    ) -> Result<u64, Failure> {
+        let texts = Texts::new(before, after)?;
+        let edit = Edit { known: before.map_or(0, |before| before.revision), ..texts.edit(name) };
+        match self.lock().write(&edit) {
+            Ok(Outcome::Made(revision)) => Ok(revision),
+            Ok(Outcome::Changed) => Err(Failure::Overtaken),
+            Ok(Outcome::Taken(rival)) => Err(taken(&rival).into()),
+            Err(error) if error.is_io_error() => Err(Failure::Refused(Refusal::Unavailable(format!(
+                "{} was lost during the edit ({error}): look whether it was made before you try again",
+                self.target
+            )))),
+            Err(error) => Err(self.refusal(&error).into()),
+        }
+    }
+
+    fn refusal(&self, error: &RedisError) -> Refusal {
+        Refusal::Unavailable(format!("{}, where clusters on demand are kept: {error}", self.target))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SharedClusters> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The texts of an edit.
+pub(super) struct Texts {
+    match_before: String,
+    match_after: String,
+    text: String,
+}
+
+impl Texts {
+    /// Fails for a cluster that is too large.
+    pub(super) fn new(before: Option<&ClusterDefinition>, after: Option<&ClusterDefinition>) -> Result<Self, Refusal> {
+        let text = after.map(file::render_record).unwrap_or_default();
+        if text.len() > MAX_RECORD {
+            return Err(Refusal::bad(format!(
+                "the text of the cluster has {} bytes, and {MAX_RECORD} are the most that are kept in Redis",
+                text.len()
+            )));
+        }
+        let matched = |cluster: Option<&ClusterDefinition>| cluster.map(match_of).unwrap_or_default();
+        Ok(Self { match_before: matched(before), match_after: matched(after), text })
+    }
+
+    pub(super) fn edit<'e>(&'e self, name: &'e str) -> Edit<'e> {
+        let (match_before, match_after) = (&*self.match_before, &*self.match_after);
+        Edit { name, match_before, match_after, text: &self.text, ..Edit::default() }
+    }
+}
+
+/// Which requests a cluster is for, as `host:port`; empty for none.
+fn match_of(cluster: &ClusterDefinition) -> String {
+    match (cluster.hostname.as_deref().unwrap_or_default(), cluster.port) {
+        ("", None) => String::new(),
+        (host, None) => format!("{host}:"),
+        (host, Some(port)) => format!("{host}:{port}"),
+    }
+}
+
+/// How what is known goes with what Redis has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// Clusters that Redis lacks, or has older: it has lost their last edits, or they have never been there. In the order of
+    /// their edits.
+    pub(super) lost: Vec<Box<str>>,
+    /// Clusters that were removed.
+    pub(super) removed: Vec<Box<str>>,
+}
+
+impl Comparison {
+    /// Compares clusters and their revisions with those in Redis, whose newest edit has the revision `newest`. An edit
+    /// behind that one was made before Redis has lost its last data. All others are as Redis has them.
+    pub(super) fn new<'k>(
+        known: impl Iterator<Item = (&'k str, u64)>,
+        records: &BTreeMap<String, Record>,
+        newest: u64,
+    ) -> Self {
+        let (mut lost, mut removed) = (Vec::new(), Vec::new());
+        for (name, revision) in known {
+            match records.get(name) {
+                None if revision == 0 => lost.push((revision, name)),
+                _ if revision > newest => lost.push((revision, name)),
+                None => removed.push(name.into()),
+                Some(_) => {}
+            }
+        }
+        lost.sort_unstable();
+        Self { lost: lost.into_iter().map(|(_, name)| name.into()).collect(), removed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_has_lost_is_told_from_what_was_removed() {
+        let record = |revision| Record { revision, text: String::new() };
+        let records: BTreeMap<_, _> =
+            [("same", record(5)), ("newer", record(9)), ("older", record(7))].map(|(n, r)| (n.to_owned(), r)).into();
+        let known = [("same", 5), ("newer", 6), ("older", 12), ("removed", 8), ("lost", 11), ("of a file", 0)];
+        let compared = Comparison::new(known.into_iter(), &records, 10);
+        let lost = ["of a file", "lost", "older"].map(Box::from).to_vec();
+        assert_eq!(compared, Comparison { lost, removed: vec!["removed".into()] });
+        // An empty Redis has lost all of them.
+        let compared = Comparison::new(known.into_iter(), &BTreeMap::new(), 0);
+        assert_eq!((compared.lost.len(), compared.removed.len()), (6, 0));
+    }
+
+    #[test]
+    fn a_match_is_one_key() {
+        let table = [("", None, ""), ("a", None, "a:"), ("", Some(80), ":80"), ("a", Some(80), "a:80")];
+        for (host, port, expected) in table {
+            let hostname = Some(host).filter(|host| !host.is_empty()).map(Into::into);
+            assert_eq!(match_of(&ClusterDefinition { hostname, port, ..ClusterDefinition::new("x") }), expected);
+        }
+    }
+}

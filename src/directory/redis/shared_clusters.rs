@@ -1,0 +1,221 @@
+//! Clusters on demand in Redis, where all nodes have them from. Keys, behind the prefix of the driver:
+//!
+//! | key | type | content |
+//! |---|---|---|
+//! | `ondemand` | hash | The name of a cluster → the revision of its last edit, a line break, its text |
+//! | `ondemand:matches` | hash | `host:port`, either of them may be empty → the cluster that is for such requests |
+//! | `ondemand:log` | stream | The last edits: an entry `<revision>-0` with the name of the cluster |
+//!
+//! One script makes all edits, each as a whole or not at all. Each has a revision, one more than the edit before, and is made
+//! only where the cluster has the revision that its editor knows. So no edit of a node is lost by that of another one.
+
+use super::connect;
+use super::connection::Connection;
+use super::target::{Location, Target};
+use redis::{Cmd, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, RedisResult, Value, cmd, from_redis_value};
+use std::collections::BTreeMap;
+
+/// The longest text of a cluster, in bytes.
+pub(in crate::directory) const MAX_RECORD: usize = 1 << 20;
+/// What the reply to one question may cost of memory, in bytes.
+const MAX_REPLY: usize = 64 << 20;
+/// Clusters that are read at once.
+const BATCH: usize = 100;
+/// Entries of the log that are kept at least. A node that has missed more reads all clusters.
+const MAX_LOG: usize = 10_000;
+/// How long Redis waits for the next edit. The wait for a reply is longer ([`super::connection::PATIENCE`]).
+const WAIT_MS: usize = 500;
+
+/// Makes an edit; see the top of this page. What it replies: the revision, `changed`, or `taken` and by which cluster.
+const EDIT: &str = r"
+local clusters, matches, log = KEYS[1], KEYS[2], KEYS[3]
+local name, known, before, after, text = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local record = redis.call('HGET', clusters, name)
+if (record and string.match(record, '^%d+') or '0') ~= known then return {'changed'} end
+local owner = after ~= '' and redis.call('HGET', matches, after)
+if owner and owner ~= name and redis.call('HEXISTS', clusters, owner) == 1 then return {'taken', owner} end
+local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+newest = newest and tonumber(string.match(newest[1], '^%d+')) or 0
+local revision = string.format('%.0f', math.max(newest + 1, tonumber(ARGV[6])))
+redis.call('XADD', log, 'MAXLEN', '~', ARGV[7], revision .. '-0', 'name', name)
+if before ~= '' and redis.call('HGET', matches, before) == name then redis.call('HDEL', matches, before) end
+if after ~= '' then redis.call('HSET', matches, after, name) end
+if text == '' then redis.call('HDEL', clusters, name)
+else redis.call('HSET', clusters, name, revision .. '\n' .. text) end
+return {revision}
+";
+
+/// A cluster as it stands in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::directory) struct Record {
+    pub(in crate::directory) revision: u64,
+    pub(in crate::directory) text: String,
+}
+
+/// An edit to be made.
+#[derive(Debug, Default)]
+pub(in crate::directory) struct Edit<'e> {
+    pub(in crate::directory) name: &'e str,
+    /// The revision that the cluster has to have; 0 where it has to be none.
+    pub(in crate::directory) known: u64,
+    /// Which requests the cluster was for, and is for now, as `host:port`; empty for none.
+    pub(in crate::directory) match_before: &'e str,
+    pub(in crate::directory) match_after: &'e str,
+    /// Its text; empty where there is to be no cluster.
+    pub(in crate::directory) text: &'e str,
+    /// The least revision that the edit gets.
+    pub(in crate::directory) least: u64,
+}
+
+/// What has become of an edit.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::directory) enum Outcome {
+    /// It was made, with this revision.
+    Made(u64),
+    /// The cluster has another revision.
+    Changed,
+    /// This other cluster is for the same requests.
+    Taken(String),
+}
+
+/// The clusters, over a connection of its own, which is opened when it is needed.
+pub(in crate::directory) struct SharedClusters {
+    target: Target,
+    connection: Option<Connection>,
+}
+
+impl SharedClusters {
+    pub(in crate::directory) fn new(target: &Target) -> Self {
+        Self { target: target.clone(), connection: None }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}ondemand{name}", self.target.prefix)
+    }
+
+    /// The revision of the newest edit; 0 where there was none.
+    pub(in crate::directory) fn newest(&mut self) -> RedisResult<u64> {
+        let log = self.key(":log");
+        let reply = self.ask(cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1))?;
+        Ok(entries(reply)?.last().map_or(0, |(revision, _)| *revision))
+    }
+
+    /// All clusters.
+    pub(in crate::directory) fn read_all(&mut self) -> RedisResult<BTreeMap<String, Record>> {
+        let (key, mut records, mut cursor) = (self.key(""), BTreeMap::new(), 0_u64);
+        loop {
+            let reply = self.ask(cmd("HSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH))?;
+            let (next, pairs): (u64, Vec<Vec<u8>>) = parsed(reply)?;
+            for pair in pairs.chunks_exact(2) {
+                let name = String::from_utf8_lossy(&pair[0]).into_owned();
+                records.insert(name, record(&pair[1]));
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(records);
+            }
+        }
+    }
+
+    /// These clusters.
+    pub(in crate::directory) fn read(&mut self, names: &[String]) -> RedisResult<Vec<(String, Option<Record>)>> {
+        let (key, mut records) = (self.key(""), Vec::with_capacity(names.len()));
+        for names in names.chunks(BATCH) {
+            let texts: Vec<Option<Vec<u8>>> = parsed(self.ask(cmd("HMGET").arg(&key).arg(names))?)?;
+            for (name, text) in names.iter().zip(texts) {
+                records.push((name.clone(), text.map(|text| record(&text))));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Makes an edit. After a failure of the connection it may have been made.
+    pub(in crate::directory) fn write(&mut self, edit: &Edit<'_>) -> RedisResult<Outcome> {
+        let mut command = cmd("EVAL");
+        command.arg(EDIT).arg(3).arg(self.key("")).arg(self.key(":matches")).arg(self.key(":log"));
+        command.arg(edit.name).arg(edit.known).arg(edit.match_before).arg(edit.match_after).arg(edit.text);
+        command.arg(edit.least).arg(MAX_LOG);
+        let reply: Vec<String> = parsed(self.ask_once(&command)?)?;
+        match reply.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["changed"] => Ok(Outcome::Changed),
+            ["taken", owner] => Ok(Outcome::Taken((*owner).to_owned())),
+            [revision] => revision.parse().map(Outcome::Made).map_err(|_| odd("the revision of an edit is no number")),
+            _ => Err(odd("the script of edits has replied something else")),
+        }
+    }
+
+    /// Waits for edits behind this revision: their revisions, and the clusters. After a while there may be none.
+    pub(in crate::directory) fn wait(&mut self, seen: u64) -> RedisResult<Vec<(u64, String)>> {
+        let log = self.key(":log");
+        let mut command = cmd("XREAD");
+        command.arg("COUNT").arg(BATCH).arg("BLOCK").arg(WAIT_MS).arg("STREAMS").arg(log).arg(format!("{seen}-0"));
+        match self.ask_once(&command)? {
+            Value::Nil => Ok(Vec::new()),
+            Value::Array(streams) => match streams.into_iter().next() {
+                Some(Value::Array(stream)) => entries(stream.into_iter().nth(1).unwrap_or(Value::Nil)),
+                _ => Err(odd("a stream has no name")),
+            },
+            _ => Err(odd("the reply to XREAD is no list")),
+        }
+    }
+
+    /// Fails where sentinels have made another server the master.
+    pub(in crate::directory) fn check_master(&mut self) -> RedisResult<()> {
+        match &mut self.connection {
+            Some(connection) if matches!(self.target.place, Location::Sentinel { .. }) => {
+                connect::check_master(connection).inspect_err(|_| self.connection = None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks what may be asked twice: a connection that was idle may have been closed.
+    fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let was_open = self.connection.is_some();
+        match self.ask_once(command) {
+            Err(error) if was_open && error.is_io_error() && !error.is_timeout() => self.ask_once(command),
+            result => result,
+        }
+    }
+
+    fn ask_once(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => {
+                let server = connect::find(&self.target)?;
+                self.connection.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
+            }
+        };
+        let reply = connection
+            .ask_all(&command.get_packed_command(), 1, MAX_REPLY)
+            .and_then(|mut replies| replies.pop().ok_or_else(|| odd("there is no reply"))?.extract_error());
+        // One that refuses may be no master any more.
+        reply.inspect_err(|_| self.connection = None)
+    }
+}
+
+fn odd(problem: &'static str) -> RedisError {
+    (ErrorKind::UnexpectedReturnType, problem).into()
+}
+
+fn parsed<T: FromRedisValue>(value: Value) -> RedisResult<T> {
+    Ok(from_redis_value(value)?)
+}
+
+/// The entries of the log in a reply.
+fn entries(reply: Value) -> RedisResult<Vec<(u64, String)>> {
+    let entries: Vec<(String, Vec<String>)> = parsed(reply)?;
+    let entry = |(id, fields): (String, Vec<String>)| {
+        let revision = id.split('-').next().and_then(|revision| revision.parse().ok());
+        revision.zip(fields.into_iter().nth(1)).ok_or_else(|| odd("an entry of ondemand:log has no name"))
+    };
+    entries.into_iter().map(entry).collect()
+}
+
+/// The record of a cluster. What is none has the revision 0.
+fn record(bytes: &[u8]) -> Record {
+    let text = String::from_utf8_lossy(bytes);
+    let parts = text.split_once('\n').and_then(|(revision, text)| Some((revision.parse().ok()?, text)));
+    let (revision, text) = parts.unwrap_or((0, &text));
+    Record { revision, text: text.to_owned() }
+}
