@@ -1,9 +1,9 @@
 //! What a flood of unknown hosts may cost: so many look-ups a second that find nothing, shared fairly by clients.
 //!
-//! A client that has lately asked for hosts that there are not leaves a part of the bucket to others, up to half of it; a
-//! look-up that is under way counts as a miss until it finds something. A client without either may overdraw the bucket by
-//! as much again, so that it is served even at the moment at which a flood begins and has the bucket emptied. It gives its
-//! token back for each host that exists.
+//! A client that has lately asked for hosts that do not exist leaves a part of the bucket to others, up to half of it. A client
+//! without such misses may overdraw the bucket by as much again, so it is served even at the moment at which a flood begins and
+//! has emptied the bucket. The more look-ups of it are under way, the less it may overdraw: so a flood whose clients have no
+//! misses yet leaves that to others. A look-up that finds a route gives its token back.
 
 use crate::base::clock::Moment;
 use crate::net::connection_limiter::network_of;
@@ -15,6 +15,8 @@ use std::time::Duration;
 const SPAN: Duration = Duration::from_secs(10);
 /// So many misses cost a client half of the bucket. It has the whole bucket with none.
 const MOST_MISSES: u32 = 4;
+/// So many look-ups under way cost a client without misses all of what it may overdraw, and half of the bucket.
+const MOST_WAITS: u32 = 16;
 /// Clients that are remembered in each span. More than these count as if they had missed nothing.
 const MAX_CLIENTS: usize = 65_536;
 
@@ -61,9 +63,11 @@ impl TokenBucket {
         let client = client.map(network_of);
         let misses = client.map_or(0, |client| self.misses_of(client, now));
         let waits = client.and_then(|client| self.under_way.get(&client)).copied().unwrap_or_default();
-        let spared = match (misses + waits).min(MOST_MISSES) {
-            0 if client.is_some() => -self.per_second,
-            count => self.per_second / 2.0 * f64::from(count) / f64::from(MOST_MISSES),
+        let half = self.per_second / 2.0;
+        let spared = match misses.min(MOST_MISSES) {
+            0 if client.is_some() => half * (3.0 * f64::from(waits.min(MOST_WAITS)) / f64::from(MOST_WAITS) - 2.0),
+            0 => 0.0,
+            count => half * f64::from(count) / f64::from(MOST_MISSES),
         };
         if self.left < 1.0 + spared {
             if misses > 0 {
@@ -202,6 +206,20 @@ mod tests {
         assert!(bucket.take(address(2), at(0)).is_some());
         (0..taken).for_each(|_| bucket.note_end(one));
         assert!(bucket.under_way.len() == 1 && bucket.take(one, at(0)).is_some(), "it waits for nothing any more");
+    }
+
+    #[test]
+    fn a_client_with_two_look_ups_under_way_is_served_soon_after_a_flood_began() {
+        let mut bucket = TokenBucket::new(1000);
+        let flood: Vec<_> = (0..8)
+            .flat_map(|_| (0..1000).map(address))
+            .filter(|client| bucket.take(*client, at(0)).is_some())
+            .collect();
+        assert!(flood.len() > 1500, "{}", flood.len());
+        flood.into_iter().for_each(|client| bucket.note_miss(client, at(50)));
+        let good = Some(IpAddr::from([192, 0, 2, 1]));
+        let standings = [60, 61, 110].map(|millis| bucket.take(good, at(millis)));
+        assert_eq!(standings, [Some(Standing::Good); 3]);
     }
 
     #[test]
