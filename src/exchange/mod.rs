@@ -155,9 +155,14 @@ impl Exchange {
     /// offered again, at once if some were consumed, otherwise when more have come. `offset` is where the bytes stand
     /// in the buffer that [`Exchange::flush`] or [`Exchange::note_sent`] will be given.
     pub fn step(&mut self, input: Input<'_>, offset: usize, core: &mut WorkerContext) -> usize {
+        let mut input = input;
         if matches!(input, Input::Deadline) && self.pause_end().is_some() {
             self.end_pauses(core);
-            return 0;
+            if !matches!(self.state, State::ServingCached(_)) || self.common.is_paused(Side::Upstream) {
+                return 0;
+            }
+            // It goes on where it has stopped.
+            input = Input::Drained(Side::Client);
         }
         let source = if let Input::Bytes(side, _) = input { Some(side) } else { None };
         core.output.client.set_offset(offset);
@@ -170,7 +175,7 @@ impl Exchange {
         if self.common.pacing.is_some()
             && let Some(side) = source
         {
-            self.count_paced(side, consumed, core);
+            self.common.count_paced(side, consumed, core.now);
         }
         consumed
     }

@@ -68,6 +68,15 @@ impl CommonState {
         self.pacing = Some(Box::new(pacing));
     }
 
+    /// Counts bytes that have come from a side, or are sent in place of such.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn count_paced(&mut self, side: Side, bytes: usize, now: Moment) {
+        if let Some(pacing) = &mut self.pacing {
+            pacing.count(side, bytes, now);
+        }
+    }
+
     pub(super) fn is_paused(&self, side: Side) -> bool {
         self.pacing.as_ref().is_some_and(|pacing| pacing.flow(side).paused_until.is_some())
     }
@@ -83,17 +92,13 @@ impl Exchange {
     #[inline]
     pub(super) fn pause_end(&self) -> Option<Moment> {
         let pacing = self.common.pacing.as_ref()?;
-        let sides = [Side::Client, Side::Upstream].into_iter().filter(|side| self.has_use_for(*side));
+        let is_of_use = |side: &Side| match self.state {
+            // The cache takes the place of a backend. While the client has yet to take bytes, it is the one to be waited for.
+            State::ServingCached(_) => *side == Side::Upstream && self.common.to_client.is_empty(),
+            _ => self.has_use_for(*side),
+        };
+        let sides = [Side::Client, Side::Upstream].into_iter().filter(is_of_use);
         sides.filter_map(|side| pacing.flow(side).paused_until).min()
-    }
-
-    /// Counts bytes that a step has consumed.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn count_paced(&mut self, side: Side, bytes: usize, core: &WorkerContext) {
-        if let Some(pacing) = &mut self.common.pacing {
-            pacing.count(side, bytes, core.now);
-        }
     }
 
     /// Ends the pauses whose time has come. Whoever is waited for then has as long as ever.
@@ -112,6 +117,7 @@ impl Exchange {
                     Some(state.patience(&self.common, &core.settings))
                 }
                 State::ForwardingResponse(_) => Some(self.common.body_timeout(&core.settings)),
+                State::ServingCached(_) => Some(self.common.body_timeout(&core.settings)),
                 State::Tunnel(state) => state.patience(&self.common, &core.settings),
                 _ => None,
             };

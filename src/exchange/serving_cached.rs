@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// How much of a body is in the output at once. The socket's rest of it is copied, so a slow client holds this much.
 const PIECE_BYTES: u64 = 256 * 1024;
 
+/// The same of a frontend whose bytes have a rate.
+const PACED_PIECE_BYTES: u64 = 16 * 1024;
+
 /// A body up to this size is copied behind its head: one plain write beats a gathering one.
 const COPY_BYTES: u64 = 16 * 1024;
 
@@ -40,6 +43,9 @@ impl ServingCached {
         let client_stays = cx.may_keep_alive() && request.keep_alive();
         let disposition = context.disposition(client_stays);
         let Some(route) = cx.common.route().cloned() else { return context.refuse(FailureReason::NoBackend, cx) };
+        if route.cluster.options.has_byte_rates() {
+            cx.common.start_pacing(request.head().len(), cx.core.now);
+        }
         let wall = cx.core.wall_time();
         let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
         let reply = cache_lookup::with_view(head.unwrap_or(request.head()), request, &route, |view| {
@@ -68,8 +74,18 @@ impl ServingCached {
 
     /// Puts the next piece of the body into the output; behind the last one the response only has to leave.
     fn send_on(mut self, cx: &mut StepContext<'_>) -> State {
-        let piece = self.left.start..self.left.end.min(self.left.start.saturating_add(PIECE_BYTES));
+        let is_paced = cx.common.pacing.is_some();
+        if is_paced && !self.left.is_empty() && cx.common.is_paused(Side::Upstream) {
+            cx.deadline_in(cx.body_timeout());
+            return State::ServingCached(self);
+        }
+        let most = if is_paced { PACED_PIECE_BYTES } else { PIECE_BYTES };
+        let piece = self.left.start..self.left.end.min(self.left.start.saturating_add(most));
         self.left.start = piece.end;
+        if is_paced {
+            let len = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
+            cx.common.count_paced(Side::Upstream, len, cx.core.now);
+        }
         let (body, output) = (&self.object.body, &mut cx.core.output.client);
         if piece.end - piece.start <= COPY_BYTES {
             output.make(|out| body.slices(piece).for_each(|slice| out.extend_from_slice(slice)));

@@ -379,3 +379,41 @@ fn a_response_that_was_waited_for_says_so() {
     assert!(got.contains("Cache-Status: sluice; fwd=uri-miss; collapsed; ttl=600\r\n"), "{got}");
     assert_eq!(stage.store.fills().under_way(), 0);
 }
+
+#[test]
+fn a_stored_response_keeps_to_the_rate_of_its_frontend() {
+    let stage = Stage::new();
+    let (mut leader, _) = stage.forward(GET);
+    let body = "x".repeat(60_000);
+    let whole = response(FRESH, &body);
+    leader.tell(Input::Bytes(Side::Upstream, head_of(&whole).as_bytes()));
+    for part in body.as_bytes().chunks(1000) {
+        leader.tell(Input::Bytes(Side::Upstream, part));
+        leader.send_all(Side::Client, usize::MAX);
+    }
+    assert!(matches!(*stage.mail.take(), []), "nothing else waited");
+    let url = BackendUrl::parse("http://10.0.0.1:8000").expect("a good URL");
+    let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
+    let mut options = Options::clone(&Options::none());
+    (options.cache.is_enabled, options.bytes_per_second_out) = (true, 1024);
+    let spec = ClusterSpec { key: "a", id: "site", entries: vec![(&url, backend)], options: &Arc::new(options) };
+    let route = Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)));
+    let mut scene = stage.ask(GET, &route);
+    let (mut got, mut pauses) = (Vec::new(), 0);
+    while got.len() < body.len() {
+        let (flushed, bytes) = scene.send(Side::Client, usize::MAX);
+        got.extend(bytes);
+        if flushed == Flushed::All && scene.exchange.waits_for_drain(Side::Client) {
+            scene.tell(Input::Drained(Side::Client));
+        } else if flushed == Flushed::Nothing {
+            pauses += 1;
+            scene.core.now = scene.exchange.deadline();
+            scene.tell(Input::Deadline);
+        }
+    }
+    assert!(text(got).ends_with(&body));
+    let seconds = scene.core.now.since(Moment::ZERO).as_secs();
+    // 60,000 bytes, without the burst of 16 KiB and the last piece of as much.
+    assert!((25..50).contains(&seconds) && pauses > 1, "{seconds} s, {pauses} pauses");
+    assert_eq!(scene.exchange.stats().reason, None);
+}

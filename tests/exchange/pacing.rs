@@ -157,3 +157,37 @@ fn a_request_beyond_the_rate_waits_for_its_turn() {
     assert_eq!(scenes[2].exchange.stats().reason, Some(FailureReason::ClientGone));
     assert_eq!((route.cluster.admission.queued(), route.cluster.admission.dropped()), (2, 1));
 }
+
+#[test]
+fn a_client_that_could_not_send_its_first_byte_is_not_too_slow() {
+    let route = paced_route(&[("bytesPerSecond.in", "1024")]);
+    let settings = Settings { min_body_rate: 1000, ..settings() };
+    let put = |length| format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    let mut first = scene(&route, settings.clone(), &put(50_000));
+    (0..50).for_each(|_| assert_eq!(first.tell(Input::Bytes(Side::Client, &[b'x'; 1000])), 1000));
+    let mut second = scene(&route, settings, &put(100));
+    assert!(!second.exchange.wants(Side::Client));
+    let pause = wait(&mut second);
+    assert!(pause > 30 * SECOND, "{pause:?} of 10 s in which 1000 bytes a second have to come");
+    assert_eq!(second.tell(Input::Bytes(Side::Client, &[b'x'; 50])), 50);
+    assert_eq!(second.send_all(Side::Upstream, usize::MAX), Flushed::All);
+    assert_eq!(second.exchange.stats().reason, None);
+    // From then on it is as slow as ever.
+    second.core.now = second.core.now + 11 * SECOND;
+    second.tell(Input::Bytes(Side::Client, b"x"));
+    assert_eq!(second.exchange.stats().reason, Some(FailureReason::BodyTooSlow));
+}
+
+#[test]
+fn a_pause_of_a_side_that_is_done_delays_no_time_out() {
+    let route = paced_route(&[("bytesPerSecond.out", "1024")]);
+    let mut scene = scene(&route, settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+    scene.tell(Input::Bytes(Side::Upstream, head.as_bytes()));
+    (0..60).for_each(|_| _ = scene.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000])));
+    assert_eq!(scene.send(Side::Client, 100).0, Flushed::Blocked);
+    assert!(scene.exchange.deadline() <= scene.core.now + 10 * SECOND, "it is the client that is waited for");
+    scene.core.now = scene.exchange.deadline();
+    scene.tell(Input::Deadline);
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::ClientStalled));
+}

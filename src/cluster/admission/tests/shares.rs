@@ -5,7 +5,8 @@ use super::world::{CLASSES, CORES, World};
 use super::{Cluster, Granted, Joined, Role, member};
 use crate::base::clock::Moment;
 use crate::cluster::{GrantSink, HeldToken, Notice, Permit, Route, TokenRequest};
-use crate::shaper::BucketView;
+use crate::shaper::{BucketId, BucketView};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -167,4 +168,27 @@ fn the_newest_list_has_the_last_word_on_the_root() {
         is_over.store(true, Ordering::SeqCst);
         assert_eq!(stale, None, "the root is that of an older list");
     });
+}
+
+#[test]
+fn the_adaptive_root_follows_latency() {
+    let options = [("adaptive.enabled", "true"), ("adaptive.max", "60")];
+    let cluster = super::publish([member(1, Role::Active, 0)], &options, &Arc::default());
+    let (mut held, mut now) = (VecDeque::new(), super::NOW);
+    // Requests that always use up the root; `micros` tells the time between two responses from the number in flight.
+    let mut play = |micros: fn(u64) -> u64| {
+        for _ in 0..20_000 {
+            held.extend(std::iter::from_fn(|| cluster.try_token(BucketId::UNCLASSIFIED, now)));
+            now = now + Duration::from_micros(micros(held.len() as u64));
+            cluster.note_response(now);
+            cluster.give_back_token(held.pop_front().expect("a token"));
+        }
+        let limit = cluster.adaptive_limit().expect("a limit");
+        assert_eq!(cluster.buckets()[0].rate, limit);
+        limit
+    };
+    let rises = play(|in_flight| 10_000 / in_flight);
+    assert!((48..=60).contains(&rises), "{rises}: the latency is always the same");
+    let falls = play(|in_flight| (10_000 / in_flight).max(500));
+    assert!((14..=28).contains(&falls), "{falls}: the server has 20 places, and 10 ms are for each");
 }
