@@ -1,6 +1,7 @@
 //! One fill for many requests.
 //!
-//! The machine holds no response: a fill that was stored sends its waiters back to the store. Waiters have their own
+//! Requests wait for the head of the response, and read it from then on. A fill that is stored before that sends them back
+//! to the store. Waiters have their own
 //! deadlines; one that passes, or whose client leaves, calls [`Fills::leave`].
 
 use crate::base::clock::Moment;
@@ -24,16 +25,18 @@ const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
 const MOST_UNCACHEABLE: usize = 4096;
 
 /// The identity of a fill. What a fill reports that was given up is ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FillId(u64);
 
 /// What a request does that found nothing to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joined {
+pub enum Joined<L> {
     /// It fills: it asks a backend, and reports the end of it.
     Lead(FillId),
     /// It waits for another one's fill until this moment; then it leaves and asks a backend by itself.
     Wait(Moment),
+    /// It reads the response that is under way.
+    Stream(L),
     /// It asks a backend by itself.
     Pass,
 }
@@ -47,34 +50,43 @@ pub enum Handover<W> {
     Release(Vec<W>),
 }
 
-/// The fills that are under way. `W` is what a waiting request is reached by.
+/// A response that is under way.
+pub trait UnderWay: Clone {
+    /// When the last byte of it came.
+    fn moved_at(&self) -> Moment;
+}
+
+/// The fills that are under way. `W` is what a waiting request is reached by, `L` a response whose head has come.
 #[derive(Debug)]
-pub struct Fills<W> {
-    fills: HashMap<Arc<[u8]>, Fill<W>>,
+pub struct Fills<W, L> {
+    fills: HashMap<Arc<[u8]>, Fill<W, L>>,
     uncacheable: HashMap<Arc<[u8]>, Moment>,
     uncacheable_order: VecDeque<Arc<[u8]>>,
     last: u64,
 }
 
 #[derive(Debug)]
-struct Fill<W> {
+struct Fill<W, L> {
     id: FillId,
     started: Moment,
     waiters: VecDeque<W>,
+    /// The response, once its head has come. From then on nobody waits.
+    live: Option<L>,
     failures: u32,
 }
 
-impl<W> Default for Fills<W> {
+impl<W, L> Default for Fills<W, L> {
     fn default() -> Self {
         Self { fills: HashMap::new(), uncacheable: HashMap::new(), uncacheable_order: VecDeque::new(), last: 0 }
     }
 }
 
-impl<W: PartialEq> Fills<W> {
+impl<W: PartialEq, L: UnderWay> Fills<W, L> {
     /// A request found nothing fresh. `key` is the object's key and the selection by the `Vary` that was learned last.
     /// `timeout` is `cache.updateLockTimeout`, counted from the start of the fill; a fill that takes longer is replaced by
-    /// the next request's. A request that may not lead waits for a fill that is under way, or asks by itself.
-    pub fn join(&mut self, key: &[u8], waiter: W, may_lead: bool, timeout: Duration, now: Moment) -> Joined {
+    /// the next request's, unless bytes of its response have come within that time. A request that may not lead waits for a
+    /// fill that is under way, or asks by itself.
+    pub fn join(&mut self, key: &[u8], waiter: W, may_lead: bool, timeout: Duration, now: Moment) -> Joined<L> {
         if self.is_uncacheable(key, now) {
             return Joined::Pass;
         }
@@ -83,16 +95,20 @@ impl<W: PartialEq> Fills<W> {
         match self.fills.get_mut(key) {
             None if is_full || !may_lead => return Joined::Pass,
             None => {
-                let fill = Fill { id, started: now, waiters: VecDeque::new(), failures: 0 };
+                let fill = Fill { id, started: now, waiters: VecDeque::new(), live: None, failures: 0 };
                 self.fills.insert(key.into(), fill);
+            }
+            Some(Fill { live: Some(live), .. }) if now < live.moved_at() + timeout => {
+                return Joined::Stream(live.clone());
             }
             Some(fill) if now >= fill.started + timeout => {
                 if !may_lead {
                     return Joined::Pass;
                 }
-                fill.id = id;
-                fill.started = now;
+                (fill.id, fill.started, fill.live) = (id, now, None);
             }
+            // Nobody is told any more of one whose head has come.
+            Some(Fill { live: Some(_), .. }) => return Joined::Pass,
             Some(fill) if fill.waiters.len() >= MOST_WAITERS => return Joined::Pass,
             Some(fill) => {
                 fill.waiters.push_back(waiter);
@@ -107,6 +123,17 @@ impl<W: PartialEq> Fills<W> {
     pub fn leave(&mut self, key: &[u8], waiter: &W) {
         if let Some(fill) = self.fills.get_mut(key) {
             fill.waiters.retain(|known| known != waiter);
+        }
+    }
+
+    /// The head of the response has come, and the body follows. Those who waited are told, and whoever comes later reads too.
+    pub fn publish(&mut self, key: &[u8], id: FillId, live: L) -> Vec<W> {
+        match self.fills.get_mut(key).filter(|fill| fill.id == id) {
+            Some(fill) => {
+                fill.live = Some(live);
+                std::mem::take(&mut fill.waiters).into()
+            }
+            None => Vec::new(),
         }
     }
 
@@ -148,6 +175,7 @@ impl<W: PartialEq> Fills<W> {
             return Handover::Release(Vec::new());
         };
         fill.failures += 1;
+        fill.live = None;
         match fill.waiters.pop_front() {
             Some(next) if fill.failures < MOST_FAILURES => {
                 self.last += 1;

@@ -2,14 +2,15 @@
 //!
 //! A lock is taken by requests that found nothing to serve, and for the time of one look at a map.
 
-use super::collapse::{FillId, Fills, Handover, Joined};
+use super::collapse::{FillId, Fills, Handover, Joined, UnderWay};
+use super::live::{LiveFill, Sleeper, Wake};
 use crate::base::clock::Moment;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The way to the requests of one worker that wait for a fill.
-pub trait FillSink: Send + Sync + fmt::Debug {
+pub trait FillSink: Wake + fmt::Debug {
     /// Tells a request what has become of the fill. What does not arrive is dropped, and a dropped [`FillLead`] hands over
     /// to the next request.
     fn tell(&self, exchange: u64, end: FillEnd);
@@ -18,6 +19,10 @@ pub trait FillSink: Send + Sync + fmt::Debug {
 /// What a waiting request is told.
 #[derive(Debug)]
 pub enum FillEnd {
+    /// The head of the response has come, and the body follows.
+    Streams(Arc<LiveFill>),
+    /// There is more to read, or room to write.
+    More,
     /// The object is stored.
     Stored,
     /// The response could not be stored: each request asks a backend by itself.
@@ -41,6 +46,19 @@ impl PartialEq for FillWaiter {
     }
 }
 
+impl FillWaiter {
+    /// The same, to be woken.
+    pub fn sleeper(&self) -> Sleeper {
+        Sleeper { sink: Arc::clone(&self.sink) as Arc<dyn Wake>, exchange: self.exchange }
+    }
+}
+
+impl UnderWay for Arc<LiveFill> {
+    fn moved_at(&self) -> Moment {
+        LiveFill::moved_at(self)
+    }
+}
+
 /// What a request does that found nothing to serve.
 #[derive(Debug)]
 pub enum FillStart {
@@ -48,13 +66,15 @@ pub enum FillStart {
     Lead(FillLead),
     /// It waits for another one's fill, until this moment at most.
     Wait(FillWait, Moment),
+    /// It reads the response that is under way.
+    Stream(Arc<LiveFill>, Sleeper),
     /// It asks a backend by itself.
     Pass,
 }
 
 /// The fills that are under way on all cores.
 #[derive(Debug, Default)]
-pub struct SharedFills(Mutex<Fills<FillWaiter>>);
+pub struct SharedFills(Mutex<Fills<FillWaiter, Arc<LiveFill>>>);
 
 impl SharedFills {
     /// A request found nothing to serve; see [`Fills::join`].
@@ -68,7 +88,8 @@ impl SharedFills {
     ) -> FillStart {
         let joined = self.lock().join(key, waiter.clone(), may_lead, timeout, now);
         match joined {
-            Joined::Lead(id) => FillStart::Lead(self.lead(key, id)),
+            Joined::Lead(id) => FillStart::Lead(self.lead(key, id, waiter)),
+            Joined::Stream(live) => FillStart::Stream(live, waiter.sleeper()),
             Joined::Wait(until) => {
                 FillStart::Wait(FillWait { fills: Arc::clone(self), key: key.into(), waiter }, until)
             }
@@ -81,11 +102,11 @@ impl SharedFills {
         self.lock().under_way()
     }
 
-    fn lead(self: &Arc<Self>, key: &[u8], id: FillId) -> FillLead {
-        FillLead { fills: Arc::clone(self), key: key.into(), id: Some(id) }
+    fn lead(self: &Arc<Self>, key: &[u8], id: FillId, waiter: FillWaiter) -> FillLead {
+        FillLead { fills: Arc::clone(self), key: key.into(), id: Some(id), waiter, is_published: false }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Fills<FillWaiter>> {
+    fn lock(&self) -> MutexGuard<'_, Fills<FillWaiter, Arc<LiveFill>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,6 +117,13 @@ pub struct FillWait {
     fills: Arc<SharedFills>,
     key: Box<[u8]>,
     waiter: FillWaiter,
+}
+
+impl FillWait {
+    /// The request, to be woken.
+    pub fn sleeper(&self) -> Sleeper {
+        self.waiter.sleeper()
+    }
 }
 
 impl Drop for FillWait {
@@ -110,6 +138,9 @@ pub struct FillLead {
     fills: Arc<SharedFills>,
     key: Box<[u8]>,
     id: Option<FillId>,
+    /// The request that fills.
+    waiter: FillWaiter,
+    is_published: bool,
 }
 
 impl FillLead {
@@ -117,6 +148,27 @@ impl FillLead {
     pub fn begin(&self, now: Moment) {
         if let Some(id) = self.id {
             self.fills.lock().begin(&self.key, id, now);
+        }
+    }
+
+    /// The request that fills, to be woken.
+    pub fn sleeper(&self) -> Sleeper {
+        self.waiter.sleeper()
+    }
+
+    /// Whether those who wait have yet to be told of the response.
+    pub fn is_published(&self) -> bool {
+        self.is_published
+    }
+
+    /// The head of the response has come: those who wait read it from now on.
+    pub fn publish(&mut self, live: &Arc<LiveFill>) {
+        if let Some(id) = self.id.filter(|_| !self.is_published) {
+            self.is_published = true;
+            let waiters = self.fills.lock().publish(&self.key, id, Arc::clone(live));
+            waiters
+                .into_iter()
+                .for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Streams(Arc::clone(live))));
         }
     }
 
@@ -152,7 +204,7 @@ impl Drop for FillLead {
         let handover = self.fills.lock().failed(&self.key, id);
         match handover {
             Handover::Next(waiter, id) => {
-                let lead = self.fills.lead(&self.key, id);
+                let lead = self.fills.lead(&self.key, id, waiter.clone());
                 waiter.sink.tell(waiter.exchange, FillEnd::Lead(lead));
             }
             Handover::Release(waiters) => {

@@ -6,9 +6,9 @@
 //! 2. [`store::Store::get`] finds the stored response of the selected variant, and [`lookup::decide`] tells what may be
 //!    done with it.
 //! 3. A hit leaves through [`reply::Reply`], which evaluates the client's conditions and writes the head. The body is
-//!    shared slices ([`object::Body`]).
-//! 4. A miss joins [`fill::SharedFills`]: one request fills, the others wait or get the old object.
-//! 5. [`storability::admit`] tells whether the response may be stored, [`object::BodyBuilder`] collects it, and
+//!    shared slices ([`body::Body`]).
+//! 4. A miss joins [`fill::SharedFills`]: one request fills, the others read its response ([`live`]) or get the old object.
+//! 5. [`storability::admit`] tells whether the response may be stored, [`body::BodyBuilder`] collects it, and
 //!    [`store::Store::insert`] admits it.
 //!
 //! Sources: RFC 9110 (conditions and ranges), RFC 9111 (caching), RFC 9211 (`Cache-Status`), RFC 9213
@@ -25,6 +25,7 @@
 )]
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
+pub mod body;
 pub mod collapse;
 pub mod conditional;
 pub mod directives;
@@ -33,6 +34,7 @@ pub mod fill;
 pub mod freshness;
 pub mod invalidation;
 pub mod key;
+pub mod live;
 pub mod lookup;
 pub mod object;
 pub mod options;

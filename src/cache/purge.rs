@@ -1,4 +1,4 @@
-//! Which objects a purge takes.
+//! Which objects a purge takes, and which fills it meets.
 
 use super::object::Object;
 use std::sync::Arc;
@@ -27,6 +27,10 @@ pub enum Selector {
     /// All.
     All,
 }
+
+/// When a fill began. What was purged since is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub(super) u64);
 
 /// What becomes of the objects that a purge takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

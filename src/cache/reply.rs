@@ -15,6 +15,8 @@ pub struct Reply<'a> {
     outcome: Outcome,
     is_head: bool,
     served: Served,
+    /// The length of the body; `None` where it is not known yet.
+    len: Option<u64>,
 }
 
 impl<'a> Reply<'a> {
@@ -22,7 +24,18 @@ impl<'a> Reply<'a> {
     pub fn new(request: &CacheRequest<'_>, object: &'a Object, served: Served) -> Self {
         let is_head = request.is_head();
         let outcome = conditional::evaluate(request.fields, is_head, &Representation::from(object));
-        Self { object, outcome, is_head, served }
+        Self { object, outcome, is_head, served, len: Some(object.body.len()) }
+    }
+
+    /// The same of a response whose body is still to come, of this length if that is known. Its head states no framing
+    /// otherwise.
+    pub fn live(request: &CacheRequest<'_>, head: &'a Object, len: Option<u64>, served: Served) -> Self {
+        Self { len, ..Self::new(request, head, served) }
+    }
+
+    /// Whether the whole body follows the head.
+    pub fn is_full(&self) -> bool {
+        self.outcome == Outcome::Full && !self.is_head
     }
 
     /// The status.
@@ -65,7 +78,7 @@ impl<'a> Reply<'a> {
             Outcome::Full => {
                 out.extend_from_slice(&self.object.fields);
                 // RFC 9110 section 8.6: a 204 has no length.
-                if self.object.status != 204 {
+                if let Some(len) = self.len.filter(|_| self.object.status != 204) {
                     put_length(out, len);
                 }
             }

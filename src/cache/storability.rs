@@ -1,13 +1,17 @@
 //! Whether a response may be stored (RFC 9111 section 3), and the object that it becomes.
 
+use super::body::{Body, BodyBudget, BodyBuilder, BodyFault};
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::fields::Fields;
 use super::freshness::{Freshness, LifetimeSource, Times, is_heuristically_cacheable};
 use super::key::CacheRequest;
+use super::live::{LiveFill, LiveWriter, Sleeper};
 use super::lookup;
-use super::object::{self, Body, BodyBudget, BodyBuilder, BodyFault, ETag, Object, Origin};
+use super::object::{self, ETag, Object, Origin};
 use super::options::Options;
+use super::purge::Ticket;
 use super::vary::{Variant, VaryFault};
+use crate::base::clock::Moment;
 use crate::wire::body::BodyLength;
 use crate::wire::put;
 use std::sync::Arc;
@@ -92,11 +96,11 @@ impl Refusal {
 #[derive(Debug)]
 pub struct PendingObject {
     head: Head,
-    body: BodyBuilder,
+    body: LiveWriter,
 }
 
 /// All of an object but its body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Head {
     status: u16,
     phrase: Box<str>,
@@ -163,7 +167,7 @@ pub fn admit(
         },
         tags: tags(fields),
     };
-    Ok(PendingObject { head, body })
+    Ok(PendingObject { head, body: LiveWriter::new(body) })
 }
 
 /// RFC 9111 sections 3 and 3.5.
@@ -242,9 +246,24 @@ fn tags(fields: Fields<'_>) -> Box<[Box<[u8]>]> {
 }
 
 impl PendingObject {
-    /// Adds bytes of the body.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), BodyFault> {
-        self.body.push(bytes)
+    /// Adds bytes of the body. A fault is told once, and those who read get the bytes all the same.
+    pub fn push(&mut self, bytes: &[u8], now: Moment) -> Result<(), BodyFault> {
+        self.body.push(bytes, now)
+    }
+
+    /// The response for those who wait for it.
+    pub fn publish(&self, ticket: Ticket) -> Arc<LiveFill> {
+        self.body.publish(self.head.clone().with(Body::default()), ticket)
+    }
+
+    /// Whether somebody reads the body.
+    pub fn has_readers(&self) -> bool {
+        self.body.has_readers()
+    }
+
+    /// Whether those who read have yet to catch up with a body that is not stored. Then `sleeper` is woken once they have.
+    pub fn is_held(&self, sleeper: Option<&Sleeper>) -> bool {
+        self.body.is_held(sleeper)
     }
 
     /// Stores at most so many bytes of body, if that is less than the options say, and takes them of a budget.

@@ -3,10 +3,11 @@
 //! A hit takes no lock of this room: the map is `quick_cache`, whose shards are read under a shared lock for the time of
 //! one probe. Everything that writes takes one mutex, and each of its requests came from a backend.
 
+use super::body::BodyBudget;
 use super::fill::SharedFills;
-use super::object::{BodyBudget, Object};
+use super::object::Object;
 use super::options::Options;
-use super::purge::{PurgeMode, Selector};
+use super::purge::{PurgeMode, Selector, Ticket};
 use super::quota::{self, Quota};
 use super::vary::RequestValues;
 use quick_cache::sync::Cache;
@@ -94,10 +95,6 @@ pub struct Found {
     /// The newest response of another variant. Its `Vary` tells what requests are told apart by.
     pub other: Option<Arc<Object>>,
 }
-
-/// When a fill began. What was purged since is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
 
 /// The reason why an object was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +192,11 @@ impl Store {
     /// Marks the beginning of a fill.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.epoch.load(SeqCst))
+    }
+
+    /// Whether an object was purged or made invalid since a fill of it began.
+    pub fn is_outdated(&self, key: &[u8], object: &Object, ticket: Ticket) -> bool {
+        self.was_purged(&self.writes(), key, object, ticket)
     }
 
     /// Stores an object in place of the one of its variant.

@@ -1,13 +1,18 @@
 //! Another request fills the cache with what this one asks for.
 
-use super::cache_lookup;
+use super::cache_lookup::{self, with_view};
 use super::caching::Caching;
 use super::request_context::RequestContext;
+use super::serving_live::ServingLive;
 use super::{Effect, Input, State, StepContext};
 use crate::cache::fill::{FillEnd, FillStart, FillWait};
+use crate::cache::live::{LiveFill, LiveReader, Sleeper};
 use crate::cluster::Route;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How often a request joins a fill that dies before anything of its response has left.
+const MOST_JOINS: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct AwaitingFill {
@@ -15,6 +20,7 @@ pub(super) struct AwaitingFill {
     caching: Caching,
     route: Arc<Route>,
     wait: Option<FillWait>,
+    joins: u32,
 }
 
 /// What a worker needs to have a request join a fill.
@@ -38,7 +44,7 @@ impl AwaitingFill {
     ) -> State {
         cx.effect(Effect::JoinFill);
         cx.deadline_in(route.cluster.options.cache.update_lock_timeout);
-        State::AwaitingFill(Box::new(Self { context, caching, route, wait: None }))
+        State::AwaitingFill(Box::new(Self { context, caching, route, wait: None, joins: 1 }))
     }
 
     pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
@@ -53,6 +59,11 @@ impl AwaitingFill {
                 self.forward(cx)
             }
             Input::Fill(FillStart::Pass) | Input::FillEnded(FillEnd::Released) | Input::Deadline => self.forward(cx),
+            Input::Fill(FillStart::Stream(live, sleeper)) => self.read(live, sleeper, cx),
+            Input::FillEnded(FillEnd::Streams(live)) => match self.wait.take() {
+                Some(wait) => self.read(live, wait.sleeper(), cx),
+                None => State::AwaitingFill(self),
+            },
             Input::FillEnded(FillEnd::Stored) => {
                 let Self { mut context, caching, route, .. } = *self;
                 // An object of another variant is no reason to wait again.
@@ -63,8 +74,32 @@ impl AwaitingFill {
         }
     }
 
+    /// Reads the response that another request fills the cache with, where it is one for this request. Where that has died
+    /// meanwhile, the request joins the next fill.
+    fn read(mut self: Box<Self>, live: Arc<LiveFill>, sleeper: Sleeper, cx: &mut StepContext<'_>) -> State {
+        let Some(store) = cx.core.cache.clone() else { return self.forward(cx) };
+        let wall = cx.core.wall_time();
+        let (caching, route) = (&self.caching, &self.route);
+        let may_read = with_view(caching.head(), &self.context.request, route, |view| {
+            caching.may_read(view, &live, &route.cluster.options.cache, wall)
+        });
+        if may_read != Some(true) || store.is_outdated(caching.key(), &live.head, live.ticket) {
+            return self.forward(cx);
+        }
+        match LiveReader::new(live, sleeper) {
+            Some(reader) => ServingLive::start(self.context, self.caching.cause(), &self.caching, reader, cx),
+            None if self.joins < MOST_JOINS => {
+                self.joins += 1;
+                cx.effect(Effect::JoinFill);
+                cx.deadline_in(self.route.cluster.options.cache.update_lock_timeout);
+                State::AwaitingFill(self)
+            }
+            None => self.forward(cx),
+        }
+    }
+
     fn forward(self: Box<Self>, cx: &mut StepContext<'_>) -> State {
-        let Self { context, caching, route, wait } = *self;
+        let Self { context, caching, route, wait, joins: _ } = *self;
         drop(wait);
         caching.forward(context, route, cx)
     }

@@ -11,18 +11,22 @@ use super::{State, StepContext};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::slice_ext::SliceExt;
+use crate::cache::body::BodyFault;
 use crate::cache::fields::Fields;
 use crate::cache::fill::FillLead;
 use crate::cache::freshness::Times;
 use crate::cache::invalidation;
 use crate::cache::key::{self, CacheRequest};
-use crate::cache::lookup::{self, Cause, Failure};
-use crate::cache::object::{BodyFault, Object};
+use crate::cache::live::{LiveFill, Sleeper};
+use crate::cache::lookup::{self, Cause, Decision, Failure};
+use crate::cache::object::Object;
 use crate::cache::options::Options;
+use crate::cache::purge::Ticket;
 use crate::cache::refresh::{self, Refresh};
 use crate::cache::status::{self, Forwarded, Served};
 use crate::cache::storability::{CacheResponse, PendingObject, Refusal, admit};
-use crate::cache::store::{InsertError, Store, Ticket};
+use crate::cache::store::{InsertError, Store};
+use crate::cache::vary::RequestValues;
 use crate::cluster::Route;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
@@ -47,9 +51,15 @@ pub(super) struct Caching {
     asks_for_whole: bool,
     requested_at: SystemTime,
     pending: Option<PendingObject>,
+    /// The body is not stored any more, and forwarded to those who read it.
+    is_passing: bool,
+    /// Those who read have yet to catch up with it.
+    is_held: bool,
     stored: Result<(), Refusal>,
     /// Requests wait for this one to fill the cache.
     lead: Option<FillLead>,
+    /// The request itself, once others may read its response.
+    sleeper: Option<Sleeper>,
     /// The key and the selection that a fill is waited for by.
     selection: Box<[u8]>,
     may_lead: bool,
@@ -78,8 +88,11 @@ impl Caching {
             asks_for_whole,
             requested_at: wall,
             pending: None,
+            is_passing: false,
+            is_held: false,
             stored: Err(Refusal::Request),
             lead: None,
+            sleeper: None,
             selection: selection.unwrap_or_default(),
             may_lead,
         }
@@ -255,7 +268,9 @@ impl Caching {
             match (self.lead, stored) {
                 (lead, Ok(_)) => end_fill(lead, true, cx.core.now),
                 (lead, Err(InsertError::TooLarge)) => end_fill(lead, false, cx.core.now),
-                (Some(lead), Err(InsertError::Purged | InsertError::Evicted)) => lead.release(),
+                (Some(lead), Err(InsertError::Purged | InsertError::Evicted)) => {
+                    lead.release();
+                }
                 (None, Err(_)) => {}
             }
         }
@@ -268,7 +283,7 @@ impl Caching {
     }
 
     /// The client takes its response more slowly than the backend gives it. Those who wait do not wait for that, for as long
-    /// as the rest `may_read_ahead`; after that another request fills for them.
+    /// as the rest `may_read_ahead`; after that another request fills for those who come.
     #[cold]
     pub(super) fn client_is_slow(&mut self, may_read_ahead: bool) {
         if !may_read_ahead {
@@ -281,15 +296,63 @@ impl Caching {
         self.pending.is_some() && self.lead.is_some()
     }
 
+    /// The rest of the body takes its time: those who wait read what has come.
+    pub(super) fn publish(&mut self) {
+        if let (Some(pending), Some(lead)) = (&self.pending, &mut self.lead)
+            && !lead.is_published()
+        {
+            lead.publish(&pending.publish(self.ticket));
+            self.sleeper = Some(lead.sleeper());
+        }
+    }
+
+    /// Whether other requests read the body: it is worth more than the client.
+    pub(super) fn has_readers(&self) -> bool {
+        self.pending.as_ref().is_some_and(PendingObject::has_readers)
+    }
+
+    /// Whether those who read a body that is not stored have yet to catch up.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Those who read may have caught up.
+    pub(super) fn look_at_readers(&mut self) {
+        let pending = self.pending.as_ref().filter(|_| self.is_passing);
+        self.is_held = pending.is_some_and(|pending| pending.is_held(self.sleeper.as_ref()));
+    }
+
+    /// Whether the response that another request fills the cache with is one for this request too.
+    pub(super) fn may_read(&self, view: &CacheRequest<'_>, live: &LiveFill, options: &Options, at: SystemTime) -> bool {
+        live.head.variant.is_selected_by(&mut RequestValues::of(view.fields))
+            && matches!(
+                lookup::decide(view, Some(&live.head), false, options, at),
+                Decision::Hit | Decision::Stale | Decision::StaleWhileRevalidate
+            )
+    }
+
+    /// The key.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// Collects a part of the body.
     fn collect(&mut self, bytes: &[u8], now: Moment) {
-        let Some(Err(fault)) = self.pending.as_mut().map(|pending| pending.push(bytes)) else { return };
-        self.pending = None;
-        match (self.lead.take(), fault) {
-            (lead, BodyFault::TooLarge) => end_fill(lead, false, now),
-            (Some(lead), BodyFault::NoRoom) => lead.release(),
-            // The next request tries.
-            (_, BodyFault::Incomplete | BodyFault::NoRoom) => {}
+        let Some(pending) = &mut self.pending else { return };
+        if let Err(fault) = pending.push(bytes, now) {
+            self.is_passing = pending.has_readers();
+            if !self.is_passing {
+                self.pending = None;
+            }
+            match (self.lead.take(), fault) {
+                (lead, BodyFault::TooLarge) => end_fill(lead, false, now),
+                (Some(lead), BodyFault::NoRoom) => lead.release(),
+                // The next request tries.
+                (_, BodyFault::Incomplete | BodyFault::NoRoom) => {}
+            }
+        }
+        if self.is_passing {
+            self.look_at_readers();
         }
     }
 }

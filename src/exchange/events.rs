@@ -70,7 +70,7 @@ pub enum Input<'a> {
     GrantedToken(HeldToken),
     /// The part of the request in the fill of its object ([`Effect::JoinFill`]).
     Fill(FillStart),
-    /// The end of the fill that the request waits for.
+    /// News of the fill that the request waits for or reads, or that others read of it.
     FillEnded(FillEnd),
     /// The queue of the cluster, or of the bucket, is full.
     QueueFull,

@@ -7,6 +7,7 @@ use super::flushing_response::{FlushingResponse, ResponseEnd};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
 use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, affinity, classes, local_reply, rules};
+use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::haproxy::serve::Outcome;
 use crate::health::Observation;
@@ -27,6 +28,8 @@ pub(super) struct ForwardingResponse {
     upstream_stays: bool,
     /// The answer, or the backend's end, makes the rest of the request's body useless: it is not waited for.
     upload_irrelevant: bool,
+    /// The client is gone, and others read its response.
+    is_for_readers: bool,
     /// The client waits to be told to send the body, and may take this answer for the end of that.
     upload_is_optional: bool,
 }
@@ -85,6 +88,7 @@ impl ForwardingResponse {
                 && !write_closed
                 && (rest.is_empty() || head.body != BodyLength::None),
             upload_irrelevant,
+            is_for_readers: false,
             upload_is_optional,
         };
         if rest.is_empty() || state.context.download.is_done() {
@@ -107,6 +111,9 @@ impl ForwardingResponse {
             }
             None => download.feed(bytes, &mut cx.core.output.client),
         };
+        if self.is_for_readers {
+            cx.core.output.client.clear();
+        }
         match fed {
             Ok(consumed) => {
                 cx.consumed = consumed;
@@ -158,8 +165,11 @@ impl ForwardingResponse {
                 self.settle(cx)
             }
             Input::Drained(Side::Upstream) => self.settle(cx),
-            Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core) => {
-                State::ForwardingResponse(self).abort_silently(FailureReason::ClientStalled, cx)
+            Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core) => self.client_stalled(cx),
+            // Those who read have caught up.
+            Input::FillEnded(_) => {
+                self.context.caching.iter_mut().for_each(|caching| caching.look_at_readers());
+                self.settle(cx)
             }
             Input::Deadline => self.stalled(cx),
             _ => State::ForwardingResponse(self),
@@ -169,7 +179,7 @@ impl ForwardingResponse {
     pub(super) fn wants(&self, side: Side) -> bool {
         match side {
             Side::Client => !self.context.upload.is_done() && !self.upload_irrelevant,
-            Side::Upstream => !self.context.download.is_done(),
+            Side::Upstream => !self.context.download.is_done() && !self.is_held(),
         }
     }
 
@@ -186,15 +196,40 @@ impl ForwardingResponse {
         }
     }
 
+    /// Whether others have yet to read what has come.
+    fn is_held(&self) -> bool {
+        self.context.caching.as_ref().is_some_and(|caching| caching.is_held())
+    }
+
+    /// The client is gone, and others read its response: of the client nothing is waited for any more.
+    pub(super) fn lose_client(&mut self) {
+        (self.is_for_readers, self.client_stays, self.upload_irrelevant) = (true, false, true);
+    }
+
+    /// The client does not take its response, which others may read.
+    #[cold]
+    fn client_stalled(self, cx: &mut StepContext<'_>) -> State {
+        let state = State::ForwardingResponse(self);
+        match state.has_readers() {
+            true => state.lose_client(FailureReason::ClientStalled, cx),
+            false => state.abort_silently(FailureReason::ClientStalled, cx),
+        }
+    }
+
     fn upstream_gone(&mut self) {
         self.upstream_stays = false;
         self.upload_irrelevant = true;
     }
 
     /// Ends the exchange when both bodies are where they belong.
-    fn settle(self, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn settle(mut self, cx: &mut StepContext<'_>) -> State {
         if !self.context.download.is_done() {
-            cx.common.deadline = cx.core.now + self.patience(cx.common, &cx.core.settings);
+            self.context.caching.iter_mut().for_each(|caching| caching.publish());
+            // Those who are held up by are held to a pace of their own.
+            cx.common.deadline = match self.is_held() {
+                true => Moment::NEVER,
+                false => cx.core.now + self.patience(cx.common, &cx.core.settings),
+            };
             return State::ForwardingResponse(self);
         }
         cx.common.stats.backend_done(cx.core.now);
@@ -221,8 +256,10 @@ impl ForwardingResponse {
 
     /// Ends the answer where it is: what has come still leaves, and the missing end tells the client.
     #[cold]
-    fn cut(self, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
+    fn cut(mut self, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
         cx.common.stats.fail(reason);
+        // Those who wait for the fill, or read it, do not wait for its client.
+        self.context.caching = None;
         cx.release(false);
         let end = self.response_end();
         let connection = self.context.disposition(false);
@@ -231,6 +268,9 @@ impl ForwardingResponse {
 
     /// How the client would know that the answer ends here.
     pub(super) fn response_end(&self) -> ResponseEnd {
+        if self.is_for_readers {
+            return ResponseEnd::Truncated;
+        }
         match (self.ends_with_connection, self.context.download.is_done()) {
             (false, _) => ResponseEnd::Framed,
             (true, true) => ResponseEnd::UntilClose,
@@ -241,7 +281,7 @@ impl ForwardingResponse {
     #[cold]
     fn stalled(self, cx: &mut StepContext<'_>) -> State {
         if !cx.is_drained(Side::Client) {
-            State::ForwardingResponse(self).abort_silently(FailureReason::ClientStalled, cx)
+            self.client_stalled(cx)
         } else if self.context.download.is_done() && self.context.upload.is_done() {
             // The backend has answered, and does not take the rest of what it was answering.
             self.finish(cx)

@@ -49,6 +49,7 @@ mod request_stats;
 mod resolving_route;
 mod rules;
 mod serving_cached;
+mod serving_live;
 mod settings;
 mod state;
 mod step_context;
@@ -255,7 +256,7 @@ impl Exchange {
         }
         let is_response = match &self.state {
             State::LocalService(state) => state.is_sending(),
-            State::ServingCached(_) => true,
+            State::ServingCached(_) | State::ServingLive(_) => true,
             state => matches!(state, State::ForwardingResponse(_) | State::FlushingResponse(_)),
         };
         let Some(context) = self.state.context_mut() else { return result };
@@ -290,7 +291,9 @@ impl Exchange {
             State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
                 Some(state.patience(&self.common, &core.settings))
             }
-            State::ForwardingResponse(_) | State::ServingCached(_) => Some(self.common.body_timeout(&core.settings)),
+            State::ForwardingResponse(_) | State::ServingCached(_) | State::ServingLive(_) => {
+                Some(self.common.body_timeout(&core.settings))
+            }
             // Where no head could be read there is no pace either: the page leaves within one patience.
             State::FlushingResponse(state) if state.context.is_some() => Some(self.common.body_timeout(&core.settings)),
             State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
@@ -323,6 +326,7 @@ impl Exchange {
             | State::Connecting(_)
             | State::AwaitingFill(_)
             | State::ServingCached(_)
+            | State::ServingLive(_)
             | State::FlushingResponse(_)
             | State::Done(_) => false,
         }
@@ -349,7 +353,8 @@ impl Exchange {
 
     /// Whether [`Input::Broken`] of the client would change anything.
     pub fn heeds_client_break(&self) -> bool {
-        !(self.state.awaits_backend() && self.common.client_left)
+        !(self.common.client_left
+            && (self.state.awaits_backend() || matches!(self.state, State::ForwardingResponse(_))))
     }
 
     /// Whether [`Input::Drained`] of this side would change anything.
@@ -357,7 +362,9 @@ impl Exchange {
         match &self.state {
             State::ForwardingResponse(_) => true,
             State::Tunnel(state) => state.is_ending(),
-            State::FlushingResponse(_) | State::LocalService(_) | State::ServingCached(_) => side == Side::Client,
+            State::FlushingResponse(_) | State::LocalService(_) | State::ServingCached(_) | State::ServingLive(_) => {
+                side == Side::Client
+            }
             _ => false,
         }
     }
@@ -432,6 +439,11 @@ impl Exchange {
             State::AwaitingFill(state) => Some(state.request()),
             _ => None,
         }
+    }
+
+    /// Whether news of a fill are of use: the request waits for it, reads it, or is read itself.
+    pub fn heeds_fill(&self) -> bool {
+        matches!(&self.state, State::AwaitingFill(_) | State::ServingLive(_) | State::ForwardingResponse(_))
     }
 
     /// Whether a slot or a token that is granted to this ticket is of use.

@@ -4,7 +4,7 @@ use super::Flushed;
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
-use crate::cache::object::Body;
+use crate::cache::body::Body;
 use arrayvec::ArrayVec;
 use std::io::{self, IoSlice};
 use std::ops::Range;

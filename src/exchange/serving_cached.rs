@@ -14,13 +14,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// How much of a body is in the output at once. The socket's rest of it is copied, so a slow client holds this much.
-const PIECE_BYTES: u64 = 256 * 1024;
+pub(super) const PIECE_BYTES: u64 = 256 * 1024;
 
 /// The same of a frontend whose bytes have a rate.
 const PACED_PIECE_BYTES: u64 = 16 * 1024;
 
 /// A body up to this size is copied behind its head: one plain write beats a gathering one.
-const COPY_BYTES: u64 = 16 * 1024;
+pub(super) const COPY_BYTES: u64 = 16 * 1024;
 
 #[derive(Debug)]
 pub(super) struct ServingCached {
@@ -100,7 +100,8 @@ impl ServingCached {
     }
 }
 
-fn put_own_fields(request: &Request, via: Option<&str>, disposition: Disposition, out: &mut Vec<u8>) {
+/// Writes the fields of this node, and the end of the head.
+pub(super) fn put_own_fields(request: &Request, via: Option<&str>, disposition: Disposition, out: &mut Vec<u8>) {
     if let Some(via) = via {
         out.extend_from_slice(b"Via: 1.1 ");
         out.extend_from_slice(via.as_bytes());

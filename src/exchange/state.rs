@@ -5,7 +5,7 @@ use super::request_context::RequestContext;
 use super::{
     Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_fill, awaiting_response, connecting,
     flushing_response, forwarding_response, local_service, queued, reading_head, resolving_route, serving_cached,
-    tunnel,
+    serving_live, tunnel,
 };
 use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
@@ -33,6 +33,8 @@ pub(super) enum State {
     AwaitingFill(Box<awaiting_fill::AwaitingFill>),
     /// A stored response leaves.
     ServingCached(serving_cached::ServingCached),
+    /// A response leaves while another request receives it.
+    ServingLive(Box<serving_live::ServingLive>),
     /// The answer is complete but has not left.
     FlushingResponse(flushing_response::FlushingResponse),
     /// Nothing is left to do.
@@ -47,6 +49,7 @@ impl State {
                 Input::End(Side::Client) | Input::Broken(Side::Client) if state.awaits_backend() => {
                     state.client_left(cx)
                 }
+                Input::Broken(Side::Client) if state.has_readers() => state.lose_client(FailureReason::ClientGone, cx),
                 Input::Broken(Side::Client) => state.abort_silently(FailureReason::ClientGone, cx),
                 Input::Abort(reason) => state.abort(reason, cx),
                 input => state.step_within(input, cx),
@@ -67,6 +70,7 @@ impl State {
             Self::LocalService(state) => state.step(input, cx),
             Self::AwaitingFill(state) => state.step(input, cx),
             Self::ServingCached(state) => state.step(input, cx),
+            Self::ServingLive(state) => state.step(input, cx),
             Self::FlushingResponse(state) => state.step(input, cx),
             Self::Done(_) => self,
         }
@@ -99,6 +103,33 @@ impl State {
         }
         cx.common.client_left = true;
         self
+    }
+
+    /// Whether other requests read the response that is being forwarded.
+    pub(super) fn has_readers(&self) -> bool {
+        match self {
+            Self::ForwardingResponse(state) => {
+                state.context.caching.as_ref().is_some_and(|caching| caching.has_readers())
+            }
+            _ => false,
+        }
+    }
+
+    /// Goes on without the client, whose response others read. Its connection is reset once the exchange is over.
+    #[cold]
+    pub(super) fn lose_client(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
+        match self {
+            Self::ForwardingResponse(mut state) => {
+                if !std::mem::replace(&mut cx.common.client_left, true) {
+                    cx.common.stats.fail(reason);
+                    state.lose_client();
+                }
+                cx.core.output.client.clear();
+                cx.common.to_client.discard(&mut cx.core.buffers);
+                state.settle(cx)
+            }
+            state => state.abort_silently(reason, cx),
+        }
     }
 
     /// Ends the exchange without another word to the client.
@@ -139,6 +170,7 @@ impl State {
     fn would_look_whole(&self, cx: &StepContext<'_>) -> bool {
         let end = match self {
             Self::ForwardingResponse(state) => state.response_end(),
+            Self::ServingLive(state) => state.response_end(),
             Self::FlushingResponse(state) => state.end,
             _ => ResponseEnd::Framed,
         };
@@ -157,6 +189,7 @@ impl State {
             Self::LocalService(state) => Some(&state.context),
             Self::AwaitingFill(state) => Some(&state.context),
             Self::ServingCached(state) => Some(&state.context),
+            Self::ServingLive(state) => Some(&state.context),
             Self::FlushingResponse(state) => state.context.as_deref(),
             Self::Done(context) => context.as_deref(),
         }
@@ -174,6 +207,7 @@ impl State {
             Self::LocalService(state) => Some(&mut state.context),
             Self::AwaitingFill(state) => Some(&mut state.context),
             Self::ServingCached(state) => Some(&mut state.context),
+            Self::ServingLive(state) => Some(&mut state.context),
             Self::FlushingResponse(state) => state.context.as_deref_mut(),
             Self::Done(context) => context.as_deref_mut(),
         }
@@ -191,6 +225,7 @@ impl State {
             Self::LocalService(state) => Some(state.context),
             Self::AwaitingFill(state) => Some(state.context),
             Self::ServingCached(state) => Some(state.context),
+            Self::ServingLive(state) => Some(state.context),
             Self::FlushingResponse(state) => state.context,
             Self::Done(context) => context,
         }

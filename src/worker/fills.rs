@@ -4,6 +4,7 @@ use super::Worker;
 use crate::base::clock::{Clock, Moment};
 use crate::base::gen_slab::SlotKey;
 use crate::cache::fill::{FillEnd, FillSink, FillStart, FillWaiter};
+use crate::cache::live::Wake;
 use crate::cache::store::Store;
 use crate::exchange::{self, FillRequest, Input, WorkerContext};
 use crate::net::mailbox::{MailboxReceiver, MailboxSender, unbounded_mailbox};
@@ -35,6 +36,12 @@ impl WorkerFills {
 
 #[derive(Debug)]
 struct FillMail(MailboxSender<FillNews>);
+
+impl Wake for FillMail {
+    fn wake(&self, exchange: u64) {
+        self.tell(exchange, FillEnd::More);
+    }
+}
 
 impl FillSink for FillMail {
     fn tell(&self, exchange: u64, end: FillEnd) {
@@ -76,7 +83,7 @@ impl Worker {
     pub(super) fn read_fill_news(&mut self) {
         while let Some(FillNews { exchange, end }) = self.fills.news.receive() {
             // A right to fill that comes for a request which no longer waits goes to the next one when it is dropped.
-            if self.jobs.get(exchange).is_some_and(|job| job.exchange.fill_request().is_some()) {
+            if self.jobs.get(exchange).is_some_and(|job| job.exchange.heeds_fill()) {
                 self.dispatch(exchange, Input::FillEnded(end));
             }
         }

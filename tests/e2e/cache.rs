@@ -271,6 +271,84 @@ fn a_response_that_cannot_be_stored_lets_all_go_at_once() {
     assert_eq!(backend.heads(), 10);
 }
 
+/// A backend that sends the first part of a response, and the second one once the gate is open.
+fn in_two_parts(gate: &Arc<Gate>, first: &'static str, second: &'static str) -> Backend {
+    let held = Arc::clone(gate);
+    Backend::serve(move |_, conn| {
+        conn.send(first);
+        held.pass();
+        match second {
+            "" => conn.finish(),
+            second => conn.send(second),
+        }
+    })
+}
+
+#[test]
+fn those_who_wait_read_the_response_while_it_comes() {
+    let gate = Arc::new(Gate::default());
+    let first = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    let backend = in_two_parts(&gate, first, "3\r\ndef\r\n0\r\n\r\n");
+    let proxy = proxy_of(&backend, json!({})).workers(2).start();
+    let mut clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(canned::get(HOST, "/"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.head().get("Transfer-Encoding"), Some("chunked"));
+        assert_eq!(client.bytes(8), b"3\r\nabc\r\n");
+    }
+    gate.open();
+    clients.iter_mut().for_each(|client| assert_eq!(client.bytes(13), b"3\r\ndef\r\n0\r\n\r\n"));
+    // Their connections go on, and the object is there.
+    clients.iter_mut().for_each(|client| expect(&client.get(HOST, "/"), 200, Some("hit"), "abcdef"));
+    assert_eq!(backend.heads(), 1);
+}
+
+#[test]
+fn a_fill_that_dies_cuts_those_who_read_and_no_one_else() {
+    let gate = Arc::new(Gate::default());
+    let backend =
+        in_two_parts(&gate, "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 9\r\n\r\nabc", "");
+    let proxy = proxy_of(&backend, json!({})).start();
+    let mut clients: Vec<Client> = (0..5).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(canned::get(HOST, "/"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.head().get("Content-Length"), Some("9"));
+        assert_eq!(client.bytes(3), b"abc");
+    }
+    gate.open();
+    clients.iter_mut().for_each(|client| assert!(client.rest().0.is_empty(), "the missing end is not made up"));
+    assert_eq!(backend.heads(), 1);
+    proxy.client().send(canned::get(HOST, "/"));
+    backend.until_heads(2);
+}
+
+#[test]
+fn a_fill_goes_on_without_its_client_for_those_who_read() {
+    let gate = Arc::new(Gate::default());
+    let first = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\n1";
+    let backend = in_two_parts(&gate, first, "2");
+    let proxy = proxy_of(&backend, json!({})).start();
+    let mut leader = proxy.client();
+    leader.send(canned::get(HOST, "/"));
+    leader.head();
+    let mut readers: Vec<Client> = (0..5).map(|_| proxy.client()).collect();
+    for client in &mut readers {
+        client.send(canned::get(HOST, "/"));
+        client.head();
+        assert_eq!(client.bytes(1), b"1");
+    }
+    leader.abort();
+    worker_has_caught_up(&proxy);
+    gate.open();
+    readers.iter_mut().for_each(|client| assert_eq!(client.bytes(1), b"2"));
+    expect(&proxy.client().get(HOST, "/"), 200, Some("hit"), "12");
+    assert_eq!(backend.heads(), 1);
+}
+
 #[test]
 fn a_fill_whose_client_leaves_hands_over() {
     let gate = Arc::new(Gate::default());
@@ -278,18 +356,15 @@ fn a_fill_whose_client_leaves_hands_over() {
     let backend = Backend::serve(move |request, conn| {
         if request.connection > 0 {
             held.pass();
+            return conn.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\n12");
         }
-        conn.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\n1");
-        if request.connection > 0 {
-            return conn.send("2");
-        }
-        // The first one never ends.
+        // The first one never begins.
         while conn.request().is_some() {}
     });
     let proxy = proxy_of(&backend, json!({"updateLockTimeout": "60s"})).start();
     let mut first = proxy.client();
     first.send(canned::get(HOST, "/"));
-    first.head();
+    backend.until_heads(1);
     let responses = ask_at_once(&proxy, 10, || {
         worker_has_caught_up(&proxy);
         first.abort();

@@ -1,5 +1,5 @@
 use crate::base::clock::Moment;
-use crate::cache::collapse::{FillId, Fills, Handover, Joined};
+use crate::cache::collapse::{FillId, Fills, Handover, Joined, UnderWay};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,7 +9,19 @@ fn at(seconds: u64) -> Moment {
     Moment::from_micros(seconds * 1_000_000)
 }
 
-fn lead(joined: Joined) -> FillId {
+/// A response whose last byte came then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Live(u64);
+
+impl UnderWay for Live {
+    fn moved_at(&self) -> Moment {
+        at(self.0)
+    }
+}
+
+type TestFills = Fills<u64, Live>;
+
+fn lead(joined: Joined<Live>) -> FillId {
     match joined {
         Joined::Lead(id) => id,
         other => panic!("{other:?}"),
@@ -18,7 +30,7 @@ fn lead(joined: Joined) -> FillId {
 
 #[test]
 fn one_fills_and_the_others_get_it() {
-    let mut fills = Fills::default();
+    let mut fills = TestFills::default();
     let id = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     for waiter in 1..=3 {
         assert_eq!(fills.join(b"k", waiter, true, TIMEOUT, at(waiter)), Joined::Wait(at(10)));
@@ -31,7 +43,7 @@ fn one_fills_and_the_others_get_it() {
 
 #[test]
 fn a_fill_that_dies_hands_over_and_three_release() {
-    let mut fills = Fills::default();
+    let mut fills = TestFills::default();
     let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     for waiter in 1..=4 {
         assert_eq!(fills.join(b"k", waiter, true, TIMEOUT, at(0)), Joined::Wait(at(10)));
@@ -48,7 +60,7 @@ fn a_fill_that_dies_hands_over_and_three_release() {
 /// The time of a fill that was handed over is that of the one who has it.
 #[test]
 fn a_fill_that_was_handed_over_begins_anew() {
-    let mut fills = Fills::default();
+    let mut fills = TestFills::default();
     let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     fills.join(b"k", 1, true, TIMEOUT, at(0));
     let Handover::Next(1, second) = fills.failed(b"k", first) else { panic!("the next one fills") };
@@ -60,7 +72,7 @@ fn a_fill_that_was_handed_over_begins_anew() {
 /// A request whose response may be another one than others get waits, and nobody waits for it.
 #[test]
 fn a_request_that_may_not_lead_waits_or_goes_by_itself() {
-    let mut fills = Fills::default();
+    let mut fills = TestFills::default();
     assert_eq!(fills.join(b"k", 0, false, TIMEOUT, at(0)), Joined::Pass);
     let id = lead(fills.join(b"k", 1, true, TIMEOUT, at(0)));
     assert_eq!(fills.join(b"k", 2, false, TIMEOUT, at(1)), Joined::Wait(at(10)));
@@ -70,7 +82,7 @@ fn a_request_that_may_not_lead_waits_or_goes_by_itself() {
 
 #[test]
 fn an_uncacheable_response_releases_all_and_ends_waiting_for_a_while() {
-    let mut fills = Fills::default();
+    let mut fills = TestFills::default();
     let id = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     fills.join(b"k", 1, true, TIMEOUT, at(0));
     assert_eq!(fills.uncacheable(b"k", id, at(1)), [1]);
@@ -81,7 +93,7 @@ fn an_uncacheable_response_releases_all_and_ends_waiting_for_a_while() {
 
 #[test]
 fn a_fill_that_never_ends_is_replaced() {
-    let mut fills = Fills::default();
+    let mut fills = TestFills::default();
     let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     assert_eq!(fills.join(b"k", 1, true, TIMEOUT, at(9)), Joined::Wait(at(10)));
     let second = lead(fills.join(b"k", 2, true, TIMEOUT, at(10)));
@@ -93,19 +105,38 @@ fn a_fill_that_never_ends_is_replaced() {
 
 #[test]
 fn waiters_and_marks_are_bounded() {
-    let mut fills = Fills::default();
+    let mut fills = TestFills::default();
     lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
     let passed = (1..5000).filter(|waiter| fills.join(b"k", *waiter, true, TIMEOUT, at(0)) == Joined::Pass).count();
     assert_eq!(passed, 4999 - 4096);
-    for number in 0..10_000_u32 {
+    for number in 0..10_000_u64 {
         let key = number.to_le_bytes();
         let id = lead(fills.join(&key, number, true, TIMEOUT, at(0)));
         fills.uncacheable(&key, id, at(0));
     }
-    let remembered = (0..10_000_u32)
+    let remembered = (0..10_000_u64)
         .filter(|number| matches!(fills.join(&number.to_le_bytes(), 0, true, TIMEOUT, at(1)), Joined::Pass))
         .count();
     assert_eq!(remembered, 4096);
+}
+
+/// From the head of the response on nobody waits: who waited is told, and who comes later reads, for as long as bytes come.
+#[test]
+fn a_response_under_way_is_read() {
+    let mut fills = TestFills::default();
+    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
+    fills.join(b"k", 1, true, TIMEOUT, at(0));
+    assert_eq!(fills.publish(b"k", first, Live(1)), [1]);
+    assert!(fills.publish(b"k", FillId::default(), Live(1)).is_empty(), "another fill's");
+    assert_eq!(fills.join(b"k", 2, false, TIMEOUT, at(10)), Joined::Stream(Live(1)));
+    // It has stopped: another one replaces it, and what its death says is nobody's.
+    assert_eq!(fills.join(b"k", 3, false, TIMEOUT, at(11)), Joined::Pass);
+    let second = lead(fills.join(b"k", 3, true, TIMEOUT, at(11)));
+    assert_eq!(fills.failed(b"k", first), Handover::Release(vec![]));
+    assert_eq!(fills.join(b"k", 4, true, TIMEOUT, at(12)), Joined::Wait(at(21)));
+    fills.publish(b"k", second, Live(13));
+    assert_eq!(fills.failed(b"k", second), Handover::Release(vec![]));
+    lead(fills.join(b"k", 5, true, TIMEOUT, at(13)));
 }
 
 /// What a request of the simulation does at the moment.
@@ -121,7 +152,7 @@ enum Doing {
 fn every_request_ends() {
     for seed in 0..300 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut fills = Fills::default();
+        let mut fills = TestFills::default();
         let mut doing: HashMap<u64, (u8, Doing)> = HashMap::new();
         let (mut now, mut next) = (0, 0);
         for _ in 0..400 {
@@ -147,7 +178,7 @@ fn every_request_ends() {
 
 fn step(
     random: &mut fastrand::Rng,
-    fills: &mut Fills<u64>,
+    fills: &mut TestFills,
     doing: &mut HashMap<u64, (u8, Doing)>,
     next: &mut u64,
     now: u64,
@@ -161,7 +192,7 @@ fn step(
         match fills.join(&[key], *next, random.u8(0..8) > 0, TIMEOUT, at(now)) {
             Joined::Lead(id) => drop(doing.insert(*next, (key, Doing::Fills(id)))),
             Joined::Wait(until) => drop(doing.insert(*next, (key, Doing::Waits(until)))),
-            Joined::Pass => {}
+            Joined::Stream(_) | Joined::Pass => {}
         }
         return;
     }
@@ -172,7 +203,11 @@ fn step(
             fills.leave(&[key], &request);
             return;
         }
-        Doing::Fills(id) => match random.u8(0..4) {
+        Doing::Fills(id) => match random.u8(0..5) {
+            4 => {
+                doing.insert(request, (key, what));
+                fills.publish(&[key], id, Live(now))
+            }
             0 => fills.uncacheable(&[key], id, at(now)),
             1 | 2 => fills.end(&[key], id),
             _ => match fills.failed(&[key], id) {

@@ -2,6 +2,7 @@
 
 mod collapse;
 mod conditional;
+mod live;
 mod oracle;
 mod refresh;
 mod reuse;
@@ -15,6 +16,7 @@ use super::object::Object;
 use super::options::Options;
 use super::storability::{CacheResponse, Refusal, admit};
 use super::vary::RequestValues;
+use crate::base::clock::Moment;
 use crate::wire::body::BodyLength;
 use httparse::Header;
 use std::time::{Duration, SystemTime};
@@ -70,7 +72,7 @@ fn response<'a>(status: u16, fields: &'a [Header<'a>], len: usize) -> CacheRespo
 fn store_with(request: &str, status: u16, lines: &str, body: &[u8], options: &Options) -> Result<Object, Refusal> {
     let (request, lines) = (parse(request), parse(lines));
     let mut pending = admit(&get("/", &request), &response(status, &lines, body.len()), options)?;
-    pending.push(body).expect("a body of the length that is stated");
+    pending.push(body, Moment::ZERO).expect("a body of the length that is stated");
     Ok(pending.finish().expect("a whole body"))
 }
 

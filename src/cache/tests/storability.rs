@@ -1,6 +1,6 @@
 use super::*;
+use crate::cache::body::{BodyBudget, BodyFault};
 use crate::cache::lookup::{Bypass, bypass};
-use crate::cache::object::{BodyBudget, BodyFault};
 use std::sync::Arc;
 
 fn verdict(request: &str, status: u16, lines: &str) -> Option<Refusal> {
@@ -115,14 +115,14 @@ fn a_body_whose_end_is_in_doubt_is_not_stored() {
 
     let pending = || admit(&get("/", &[]), &response(200, &fields, 10), &options()).expect("cacheable");
     let mut cut = pending();
-    assert_eq!(cut.push(b"012345678"), Ok(()));
+    assert_eq!(cut.push(b"012345678", Moment::ZERO), Ok(()));
     assert_eq!(cut.finish().err(), Some(BodyFault::Incomplete));
     let mut long = pending();
-    assert_eq!(long.push(b"0123456789x"), Err(BodyFault::Incomplete));
+    assert_eq!(long.push(b"0123456789x", Moment::ZERO), Err(BodyFault::Incomplete));
     let chunked = CacheResponse { body: BodyLength::Chunked, ..response(200, &fields, 0) };
     let mut pending = admit(&get("/", &[]), &chunked, &small).expect("cacheable");
-    assert_eq!(pending.push(b"01234567"), Ok(()));
-    assert_eq!(pending.push(b"89"), Err(BodyFault::TooLarge));
+    assert_eq!(pending.push(b"01234567", Moment::ZERO), Ok(()));
+    assert_eq!(pending.push(b"89", Moment::ZERO), Err(BodyFault::TooLarge));
 }
 
 /// Bodies take memory while they are filled, and for as long as anybody sends them.
@@ -137,9 +137,9 @@ fn the_memory_of_bodies_is_bounded() {
         pending
     };
     let mut whole = begin(BodyLength::Sized(60_000));
-    assert_eq!((whole.push(&[0; 60_000]), budget.used()), (Ok(()), 60_000));
+    assert_eq!((whole.push(&[0; 60_000], Moment::ZERO), budget.used()), (Ok(()), 60_000));
     let mut second = begin(BodyLength::Sized(60_000));
-    assert_eq!((second.push(&[0; 10]), budget.used()), (Err(BodyFault::NoRoom), 60_000));
+    assert_eq!((second.push(&[0; 10], Moment::ZERO), budget.used()), (Err(BodyFault::NoRoom), 60_000));
     drop(second);
     let body = whole.finish().expect("whole").body;
     let sent = body.clone();
@@ -149,10 +149,10 @@ fn the_memory_of_bodies_is_bounded() {
     assert_eq!(budget.used(), 0);
     // Of what was taken for bytes to come, what did not come is given back.
     let mut short = begin(BodyLength::Chunked);
-    assert_eq!((short.push(b"0123456789"), budget.used()), (Ok(()), 65_536));
+    assert_eq!((short.push(b"0123456789", Moment::ZERO), budget.used()), (Ok(()), 65_536));
     let object = short.finish().expect("whole");
     assert_eq!((object.body.len(), budget.used()), (10, 10));
-    assert_eq!(begin(BodyLength::Chunked).push(&[0; 100]), Ok(()));
+    assert_eq!(begin(BodyLength::Chunked).push(&[0; 100], Moment::ZERO), Ok(()));
     drop(object);
     assert_eq!(budget.used(), 0);
 }
@@ -242,7 +242,7 @@ fn bodies_of_any_split_are_whole_and_cut_at_any_place() {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let (part, behind) = rest.split_at(random.usize(1..=rest.len()));
-            pending.push(part).expect("room");
+            pending.push(part, Moment::ZERO).expect("room");
             rest = behind;
         }
         let body = pending.finish().expect("whole").body;

@@ -24,7 +24,7 @@ impl Item<'_> {
         let (request, lines) = (parse(self.request), parse(self.lines));
         let request = CacheRequest { frontend: self.frontend, ..get(self.target, &request) };
         let mut pending = admit(&request, &response(200, &lines, self.len), &options()).expect("cacheable");
-        pending.push(&vec![b'x'; self.len]).expect("room");
+        pending.push(&vec![b'x'; self.len], Moment::ZERO).expect("room");
         pending.finish().expect("whole")
     }
 

@@ -1,0 +1,142 @@
+//! A response leaves while another request receives it from a backend, as fast as this client takes it.
+
+use super::cache_lookup;
+use super::caching::Caching;
+use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::output_queue::ByteSink;
+use super::request_context::RequestContext;
+use super::serving_cached::{COPY_BYTES, PIECE_BYTES, put_own_fields};
+use super::{Disposition, Input, Side, State, StepContext};
+use crate::base::reason::FailureReason;
+use crate::cache::live::{LiveEnd, LiveReader};
+use crate::cache::lookup::Cause;
+use crate::cache::reply::Reply;
+use crate::cache::status::{self, Served};
+use crate::wire::chunked;
+
+#[derive(Debug)]
+pub(super) struct ServingLive {
+    pub(super) context: Box<RequestContext>,
+    reader: LiveReader,
+    framing: Framing,
+    disposition: Disposition,
+    /// All of the body has come.
+    is_whole: bool,
+}
+
+/// How the client knows the end of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Sized,
+    Chunked,
+    UntilClose,
+}
+
+impl ServingLive {
+    /// Evaluates the client's conditions on the head, and sends it.
+    pub(super) fn start(
+        context: Box<RequestContext>,
+        cause: Cause,
+        caching: &Caching,
+        reader: LiveReader,
+        cx: &mut StepContext<'_>,
+    ) -> State {
+        let request = &context.request;
+        let live = reader.fill();
+        let framing = match live.len {
+            Some(_) => Framing::Sized,
+            None if request.is_http11() => Framing::Chunked,
+            None => Framing::UntilClose,
+        };
+        let client_stays = cx.may_keep_alive() && request.keep_alive() && framing != Framing::UntilClose;
+        let disposition = context.disposition(client_stays);
+        let Some(route) = cx.common.route().cloned() else { return context.refuse(FailureReason::NoBackend, cx) };
+        let (wall, hits) = (cx.core.wall_time(), live.head.count_hit());
+        let served =
+            Served { state: status::State::Hit, is_shadow: false, backend_status: None, waited: Some(cause), hits };
+        let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
+        let sent = cache_lookup::with_view(caching.head(), request, &route, |view| {
+            let reply = Reply::live(view, &live.head, live.len, served);
+            output.make(|out| {
+                reply.write_head(wall, out);
+                if reply.is_full() && framing == Framing::Chunked {
+                    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                }
+                put_own_fields(request, via, disposition, out);
+            });
+            (reply.status(), reply.is_full())
+        });
+        let Some((status, has_body)) = sent else { return context.refuse(FailureReason::MalformedHead, cx) };
+        (cx.common.stats.status, cx.common.stats.cache) = (status, Some(served.counter()));
+        match has_body {
+            true => Box::new(Self { context, reader, framing, disposition, is_whole: false }).send_on(cx),
+            false => FlushingResponse::new(Some(context), disposition, ResponseEnd::Framed).start(cx),
+        }
+    }
+
+    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+        match input {
+            Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core) => {
+                State::ServingLive(self).abort_silently(FailureReason::ClientStalled, cx)
+            }
+            Input::Drained(Side::Client) => self.send_on(cx),
+            Input::FillEnded(_) if cx.is_drained(Side::Client) => self.send_on(cx),
+            Input::Deadline if !cx.is_drained(Side::Client) => {
+                State::ServingLive(self).abort_silently(FailureReason::ClientStalled, cx)
+            }
+            // The request that receives the response has deadlines of its own.
+            Input::Deadline => self.send_on(cx),
+            _ => State::ServingLive(self),
+        }
+    }
+
+    /// Puts what has come into the output, a piece at a time.
+    fn send_on(mut self: Box<Self>, cx: &mut StepContext<'_>) -> State {
+        let read = self.reader.read(PIECE_BYTES);
+        let (body, output) = (&read.bytes, &mut cx.core.output.client);
+        if !body.is_empty() {
+            if self.framing == Framing::Chunked {
+                output.make(|out| chunked::put_size(out, usize::try_from(body.len()).unwrap_or(usize::MAX)));
+            }
+            if body.len() <= COPY_BYTES {
+                output.make(|out| body.slices(0..body.len()).for_each(|slice| out.extend_from_slice(slice)));
+            } else {
+                output.share(body, 0..body.len());
+            }
+            if self.framing == Framing::Chunked {
+                output.make(|out| out.extend_from_slice(b"\r\n"));
+            }
+        }
+        match read.end {
+            None => {
+                cx.deadline_in(cx.body_timeout());
+                State::ServingLive(self)
+            }
+            Some(LiveEnd::Whole) => {
+                self.is_whole = true;
+                if self.framing == Framing::Chunked {
+                    // Without trailers there is nothing that could be wrong with them.
+                    cx.core.output.client.make(|out| {
+                        let _ = chunked::put_end(out, &[]);
+                    });
+                }
+                let end = self.response_end();
+                FlushingResponse::new(Some(self.context), self.disposition, end).start(cx)
+            }
+            Some(LiveEnd::Cut) => {
+                cx.common.stats.fail(FailureReason::UpstreamTruncated);
+                let (end, connection) = (self.response_end(), self.context.disposition(false));
+                FlushingResponse::new(Some(self.context), connection, end).start(cx)
+            }
+        }
+    }
+
+    /// How the client would know that the response ends here.
+    pub(super) fn response_end(&self) -> ResponseEnd {
+        match (self.framing, self.is_whole) {
+            (Framing::Sized | Framing::Chunked, _) => ResponseEnd::Framed,
+            (Framing::UntilClose, true) => ResponseEnd::UntilClose,
+            (Framing::UntilClose, false) => ResponseEnd::Truncated,
+        }
+    }
+}
