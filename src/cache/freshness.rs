@@ -54,6 +54,20 @@ impl Freshness {
         Self { lifetime, source, initial_age: initial_age(fields, times), received_at: times.received_at }
     }
 
+    /// The age at which the response came, and when that was.
+    pub(super) fn parts(&self) -> (Duration, SystemTime) {
+        (self.initial_age, self.received_at)
+    }
+
+    /// That of a response that came at this age.
+    pub(super) fn of_parts(
+        (lifetime, source): (Duration, LifetimeSource),
+        initial_age: Duration,
+        received_at: SystemTime,
+    ) -> Self {
+        Self { lifetime, source, initial_age, received_at }
+    }
+
     /// The age, in whole seconds as `Age` has it.
     pub fn age(&self, now: SystemTime) -> Duration {
         let resident = now.duration_since(self.received_at).unwrap_or_default();

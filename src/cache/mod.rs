@@ -38,6 +38,7 @@ pub mod live;
 pub mod lookup;
 pub mod object;
 pub mod options;
+pub mod portable;
 pub mod purge;
 pub mod quota;
 pub mod refresh;

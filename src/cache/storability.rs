@@ -239,7 +239,7 @@ fn stored_fields(response: &CacheResponse<'_>, directives: &ResponseDirectives) 
 }
 
 /// Tags are separated by blanks in `Surrogate-Key` and by commas in `Cache-Tag`.
-fn tags(fields: Fields<'_>) -> Box<[Box<[u8]>]> {
+pub(super) fn tags(fields: Fields<'_>) -> Box<[Box<[u8]>]> {
     let keys = fields.values("surrogate-key").flat_map(|value| value.split(u8::is_ascii_whitespace));
     let tags = keys.chain(fields.members("cache-tag")).filter(|tag| !tag.is_empty());
     tags.take(MOST_TAGS).map(Into::into).collect()

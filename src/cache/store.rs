@@ -7,6 +7,7 @@ use super::body::BodyBudget;
 use super::fill::SharedFills;
 use super::object::Object;
 use super::options::Options;
+use super::portable::Change;
 use super::purge::{PurgeMode, Selector, Ticket};
 use super::quota::{self, Quota};
 use super::vary::RequestValues;
@@ -15,6 +16,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most variants of one key; the oldest gives way.
@@ -85,6 +87,8 @@ struct Writes {
     purges: VecDeque<(u64, Selector)>,
     /// The epoch of the newest purge that is no longer remembered.
     forgotten: u64,
+    /// Who learns of what takes objects away.
+    follower: Option<Sender<Change>>,
 }
 
 /// What the store has for a request.
@@ -105,6 +109,8 @@ pub enum InsertError {
     Purged,
     /// The store has put it out at once.
     Evicted,
+    /// There is one of its variant already.
+    Present,
 }
 
 impl Store {
@@ -203,12 +209,29 @@ impl Store {
     pub fn insert(
         &self,
         key: &[u8],
-        mut object: Object,
+        object: Object,
         ticket: Ticket,
         options: &Options,
     ) -> Result<Arc<Object>, InsertError> {
+        self.insert_one(key, object, ticket, options.max_bytes, true)
+    }
+
+    /// Stores an object of another process's store, unless there is one of its variant: that is newer. The frontend's quota is
+    /// enforced with its next object.
+    pub fn take_over(&self, key: &[u8], object: Object, ticket: Ticket) -> Result<Arc<Object>, InsertError> {
+        self.insert_one(key, object, ticket, 0, false)
+    }
+
+    fn insert_one(
+        &self,
+        key: &[u8],
+        mut object: Object,
+        ticket: Ticket,
+        max_bytes: u64,
+        replaces: bool,
+    ) -> Result<Arc<Object>, InsertError> {
         let size = object.size() + key.len() as u64;
-        let is_too_large = size > self.largest || (options.max_bytes > 0 && size > options.max_bytes);
+        let is_too_large = size > self.largest || (max_bytes > 0 && size > max_bytes);
         if is_too_large {
             return Err(InsertError::TooLarge);
         }
@@ -216,20 +239,24 @@ impl Store {
         if self.was_purged(&writes, key, &object, ticket) {
             return Err(InsertError::Purged);
         }
+        let before = self.cache.peek(key);
+        let is_same = |known: &Arc<Object>| known.variant == object.variant;
+        if !replaces && before.as_ref().is_some_and(|variants| variants.iter().any(is_same)) {
+            return Err(InsertError::Present);
+        }
         let key: Arc<[u8]> = key.into();
         let quota = writes.quota(&object.origin.frontend);
         let charge = quota.charge(&key, size);
         object.charge = Some(Arc::clone(&charge));
         let object = Arc::new(object);
-        let before = self.cache.peek(&key);
         let others = before.iter().flat_map(|variants| variants.iter());
         let mut variants: Vec<_> = others.filter(|known| known.variant != object.variant).cloned().collect();
         drop(before);
         variants.push(Arc::clone(&object));
         self.drop_surplus(&key, &mut variants);
         self.put(Arc::clone(&key), variants);
-        while options.max_bytes > 0
-            && quota.used() > options.max_bytes
+        while max_bytes > 0
+            && quota.used() > max_bytes
             && let Some((key, oldest)) = quota.take_oldest(&charge)
         {
             self.remove(&key, |known| known.charge.as_ref().is_some_and(|charge| Arc::ptr_eq(charge, &oldest)));
@@ -271,7 +298,8 @@ impl Store {
     /// changed (RFC 9111 section 4.4). Whether there was one.
     pub fn invalidate(&self, key: &[u8]) -> bool {
         self.keep_fills_out(key);
-        let _writes = self.writes();
+        let writes = self.writes();
+        writes.tell(|| Change::Drop(key.into()));
         self.take_out(key)
     }
 
@@ -279,7 +307,8 @@ impl Store {
     /// was one.
     pub fn make_stale(&self, key: &[u8]) -> bool {
         self.keep_fills_out(key);
-        let _writes = self.writes();
+        let writes = self.writes();
+        writes.tell(|| Change::Stale(key.into()));
         let variants = self.cache.peek(key);
         variants.inspect(|variants| variants.iter().for_each(|object| object.soft_purge())).is_some()
     }
@@ -293,14 +322,46 @@ impl Store {
 
     /// Drops one object, if it is still stored.
     pub fn drop_object(&self, key: &[u8], object: &Arc<Object>) {
-        let _writes = self.writes();
+        let writes = self.writes();
+        writes.tell(|| Change::Drop(key.into()));
         self.remove(key, |known| Arc::ptr_eq(known, object));
+    }
+
+    /// Does what another process's store did.
+    pub fn follow(&self, change: &Change) {
+        match change {
+            Change::Drop(key) => drop(self.invalidate(key)),
+            Change::Stale(key) => drop(self.make_stale(key)),
+            Change::Purge(selector, mode) => drop(self.purge(selector, *mode)),
+        }
+    }
+
+    /// Tells of all that takes objects away from now on, until [`Store::end_changes`].
+    pub fn changes(&self) -> Receiver<Change> {
+        let (sender, changes) = channel();
+        self.writes().follower = Some(sender);
+        changes
+    }
+
+    /// Nobody follows any more.
+    pub fn end_changes(&self) {
+        self.writes().follower = None;
+    }
+
+    /// What is stored, keys and variants, oldest variant first. It takes a read lock of one shard at a time: this is for
+    /// another thread than a worker's.
+    pub fn objects(&self) -> impl Iterator<Item = (Arc<[u8]>, Arc<Object>)> {
+        let variants = |variants: Variants| (0..variants.len()).filter_map(move |place| variants.get(place).cloned());
+        self.cache.iter().flat_map(move |(key, list)| variants(list).map(move |object| (Arc::clone(&key), object)))
     }
 
     /// Purges objects and returns their number. It walks through the store, a read lock of one shard at a time, so this is for
     /// an administrator and not for the request path.
     pub fn purge(&self, selector: &Selector, mode: PurgeMode) -> usize {
-        self.writes().remember(self.epoch.fetch_add(1, SeqCst) + 1, selector);
+        let mut writes = self.writes();
+        writes.remember(self.epoch.fetch_add(1, SeqCst) + 1, selector);
+        writes.tell(|| Change::Purge(selector.clone(), mode));
+        drop(writes);
         self.cache.iter().map(|(key, _)| self.purge_key(&key, selector, mode)).sum()
     }
 
@@ -354,6 +415,13 @@ impl Writes {
             self.most_quotas = 2 * self.quotas.len().max(LEAST_QUOTAS);
         }
         Arc::clone(self.quotas.entry(Arc::clone(frontend)).or_default())
+    }
+
+    fn tell(&self, change: impl FnOnce() -> Change) {
+        if let Some(follower) = &self.follower {
+            // Who follows no longer need not know.
+            let _ = follower.send(change());
+        }
     }
 
     fn remember(&mut self, epoch: u64, selector: &Selector) {

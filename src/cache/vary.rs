@@ -15,7 +15,7 @@ pub struct Variant {
     fields: Box<[SelectingField]>,
 }
 
-type SelectingField = (Box<str>, Option<Box<[u8]>>);
+pub(super) type SelectingField = (Box<str>, Option<Box<[u8]>>);
 
 /// The reason why a response has no variant that can be selected again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,17 @@ impl Variant {
             out.push(0);
         }
         true
+    }
+
+    /// The selecting fields, sorted by their names.
+    pub(super) fn fields(&self) -> &[SelectingField] {
+        &self.fields
+    }
+
+    /// The variant of these fields.
+    pub(super) fn of_fields(mut fields: Vec<SelectingField>) -> Self {
+        fields.sort_unstable();
+        Self { fields: fields.into() }
     }
 
     /// The memory that it takes, in bytes.

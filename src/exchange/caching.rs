@@ -268,7 +268,7 @@ impl Caching {
             match (self.lead, stored) {
                 (lead, Ok(_)) => end_fill(lead, true, cx.core.now),
                 (lead, Err(InsertError::TooLarge)) => end_fill(lead, false, cx.core.now),
-                (Some(lead), Err(InsertError::Purged | InsertError::Evicted)) => {
+                (Some(lead), Err(InsertError::Purged | InsertError::Evicted | InsertError::Present)) => {
                     lead.release();
                 }
                 (None, Err(_)) => {}

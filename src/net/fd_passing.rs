@@ -1,7 +1,8 @@
 //! Messages between two processes that can carry an open file (unix(7), `SCM_RIGHTS`).
 
+use super::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
@@ -11,7 +12,9 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Limit of a send: a peer that does not receive for longer hangs.
@@ -19,6 +22,25 @@ const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest message.
 pub const MAX_MESSAGE_BYTES: usize = 96 * 1024;
+
+/// A stream, and the other end for a child that is started next: the child has it as the open file of its number.
+pub fn stream_to_child() -> io::Result<(UnixStream, UnixStream)> {
+    let (near, far) = UnixStream::pair()?;
+    fcntl_setfd(&far, FdFlags::empty())?;
+    Ok((near, far))
+}
+
+/// The stream that this process was given by [`stream_to_child`], so that no child of its own has it. It can be taken once, and
+/// before this process makes streams of its own.
+pub fn stream_of_parent(number: RawFd) -> io::Result<UnixStream> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it was taken before"));
+    }
+    let stream = sys::inherited_stream(number)?;
+    fcntl_setfd(&stream, FdFlags::CLOEXEC)?;
+    Ok(stream)
+}
 
 /// One end of a pair of sockets that keep messages apart, in order, and lose none.
 #[derive(Debug)]

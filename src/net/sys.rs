@@ -1,10 +1,11 @@
 //! The one room with `unsafe`: system calls that no well-kept crate wraps.
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
-use rustix::net::{SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 
 /// Where `tcpi_bytes_acked`, of 64 bits, stands in the kernel's `struct tcp_info` (since Linux 4.1; the layout is part
 /// of the kernel's interface and only grows at its end).
@@ -67,6 +68,21 @@ pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {
         Ok(_) => Ok(listener),
         Err(error) => Err(io::Error::new(error.kind(), format!("file {number} of LISTEN_FDS is no socket of TCP"))),
     }
+}
+
+/// The connected stream of the local domain that this process was started with as the open file of this number. To be
+/// called once for a number, and early: before this process has made a stream of that kind of its own.
+pub(super) fn inherited_stream(number: RawFd) -> io::Result<UnixStream> {
+    // SAFETY: what is borrowed is only asked for what it is; if no such file is open, the system says so.
+    let file = unsafe { BorrowedFd::borrow_raw(number) };
+    let is_ours = sockopt::socket_type(file).is_ok_and(|kind| kind == SocketType::STREAM)
+        && sockopt::socket_domain(file).is_ok_and(|family| family == AddressFamily::UNIX);
+    if !is_ours {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("file {number} is no stream")));
+    }
+    // SAFETY: as this process has not made such a stream yet, this one was there when it was started, and nothing in it
+    // owns it; it is taken once.
+    Ok(unsafe { UnixStream::from_raw_fd(number) })
 }
 
 /// Has the allocator give free memory back to the system. It keeps most of what a load has freed otherwise: after 10,000

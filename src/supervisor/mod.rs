@@ -87,10 +87,10 @@ enum Event {
 /// Serves until a signal ends it, or a successor takes its place. Every request in progress then gets its response
 /// first, within `server.drainTimeout`. If there is a predecessor, this process takes its place. `origin` is the file
 /// of the settings, if there is one.
-pub fn run(settings: &Settings, origin: Option<Origin>, predecessor: Option<Predecessor>) -> Result<(), Error> {
+pub fn run(settings: &Settings, origin: Option<Origin>, mut predecessor: Option<Predecessor>) -> Result<(), Error> {
     let (events_out, events) = crossbeam_channel::unbounded();
     let begun = prepare(settings, predecessor.as_ref(), &events_out).and_then(|mut supervisor| {
-        match &predecessor {
+        match &mut predecessor {
             Some(predecessor) => supervisor.succeed(predecessor, &events)?,
             None => supervisor.begin()?,
         }
@@ -255,7 +255,7 @@ impl Supervisor {
 
     /// Serves in the predecessor's place, once requests can be routed and the predecessor gives leave. If it has ended,
     /// no leave is needed: its sockets are here.
-    fn succeed(&mut self, predecessor: &Predecessor, events: &Receiver<Event>) -> Result<(), Error> {
+    fn succeed(&mut self, predecessor: &mut Predecessor, events: &Receiver<Event>) -> Result<(), Error> {
         let is_there = self.warm_up(predecessor, events)? && predecessor.ask_leave().map_err(Error::Predecessor)?;
         let events = self.events.clone();
         // Fails only when the supervisor has gone.
@@ -266,6 +266,9 @@ impl Supervisor {
         if let Err(error) = self.pool.listeners.iter().try_for_each(Listeners::listen) {
             // There is no way back, and what can be accepted from is.
             log::error!("{error}");
+        }
+        if let Some(store) = &self.pool.deps.cache {
+            predecessor.take_objects(store);
         }
         if let Err(error) = self.pool.start() {
             // Others try it again for who could not begin.

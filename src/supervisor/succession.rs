@@ -33,7 +33,8 @@ impl Supervisor {
         // Fails only when the supervisor has gone.
         let tell = move |event| drop(events.send(Event::Successor(event)));
         let timeout = self.pool.deps.settings.supervision.upgrade_timeout;
-        self.upgrade_state.begin(self.pool.listeners.as_ref(), &self.pool.deps.directory, timeout, tell);
+        let data = (&self.pool.deps.directory, self.pool.deps.cache.as_ref());
+        self.upgrade_state.begin(self.pool.listeners.as_ref(), data, timeout, tell);
     }
 
     pub(super) fn hear_of_successor(&mut self, event: SuccessorEvent) {

@@ -1,9 +1,10 @@
 //! The object cache: hits, conditions, ranges, validation, stale responses, purge and invalidation.
 
+use crate::succession::{replaceable, upgrade};
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Response};
 use crate::support::proxy::{Proxy, Setup};
-use crate::support::{Gate, HOST, canned, worker_has_caught_up};
+use crate::support::{Gate, HOST, canned, until, worker_has_caught_up};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -269,6 +270,36 @@ fn a_response_that_cannot_be_stored_lets_all_go_at_once() {
     });
     responses.iter().for_each(|response| expect(response, 200, Some("miss"), "x"));
     assert_eq!(backend.heads(), 10);
+}
+
+/// The object cache moves to the next process, and what was purged there does not come back. With all backends gone, every
+/// object is still served, stale.
+#[test]
+fn objects_survive_an_upgrade() {
+    let mut backend = Backend::serve(|request, conn| {
+        let body = request.head.target().repeat(10_000);
+        conn.send(with_fields("200 OK", "Cache-Control: max-age=600\r\nETag: \"a\"\r\n", &body));
+    });
+    let setup = proxy_of(&backend, json!({})).set("trustedNetworks", json!(["127.0.0.0/8"]));
+    let mut proxy = replaceable(setup).start();
+    let paths: Vec<String> = (0..50).map(|number| format!("/{number}")).collect();
+    for path in &paths {
+        expect(&proxy.client().get(HOST, path), 200, Some("miss"), &path.repeat(10_000));
+    }
+    expect(&ask(&proxy, "PURGE", "/7", ""), 200, None, "");
+    upgrade(&mut proxy);
+    until("the objects have moved", || proxy.stderr().contains("50 objects of the cache were taken over, 0 left out"));
+    backend.kill();
+    for path in &paths {
+        let lookup = if path == "/7" { "stale" } else { "hit" };
+        expect(&proxy.client().get(HOST, path), 200, Some(lookup), &path.repeat(10_000));
+    }
+    expect(&ask(&proxy, "PURGE", "/8", ""), 200, None, "");
+    expect(&proxy.client().get(HOST, "/8"), 200, Some("stale"), &"/8".repeat(10_000));
+    upgrade(&mut proxy);
+    until("they have moved again", || proxy.stderr().matches("50 objects of the cache were taken over").count() == 2);
+    expect(&proxy.client().get(HOST, "/9"), 200, Some("hit"), &"/9".repeat(10_000));
+    assert_eq!(backend.heads(), 50);
 }
 
 /// A backend that sends the first part of a response, and the second one once the gate is open.

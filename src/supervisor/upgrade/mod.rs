@@ -11,6 +11,7 @@
 //!   Go ────────────────────────────────▶ its workers accept: from the same queues as this process's
 //!                       ◀────────────── Serving
 //!   accepts no more, finishes requests
+//!   stored objects, by a stream of their own ▶ stores them
 //!   Client, Client, … as they are idle ▶ serves them
 //!   End ───────────────────────────────▶
 //! ```
@@ -18,6 +19,7 @@
 mod channel;
 mod known;
 mod message;
+mod objects;
 mod predecessor;
 mod report;
 mod successor;
@@ -30,6 +32,7 @@ pub(super) use successor::SuccessorEvent;
 
 use super::listeners::Listeners;
 use super::notify;
+use crate::cache::store::Store;
 use crate::directory::Directory;
 use crate::worker::DrainTarget;
 use crossbeam_channel::Receiver;
@@ -38,6 +41,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::convert::Infallible;
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 use successor::Successor;
 
@@ -70,7 +74,7 @@ impl UpgradeState {
     pub(super) fn begin(
         &mut self,
         listeners: Option<&Listeners>,
-        directory: &Directory,
+        (directory, cache): (&Directory, Option<&Arc<Store>>),
         timeout: Duration,
         tell: impl Fn(SuccessorEvent) + Clone + Send + 'static,
     ) {
@@ -85,7 +89,7 @@ impl UpgradeState {
                 let is_awaited = report::is_awaited();
                 directory.suspend_edits();
                 match listeners.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
-                    Ok(sockets) => match Successor::start(sockets, directory, timeout, tell) {
+                    Ok(sockets) => match Successor::start(sockets, (directory, cache), timeout, tell) {
                         Ok(successor) => return *self = Self::Coming(successor, is_awaited),
                         Err(why) => self.failed(&why),
                     },

@@ -4,6 +4,8 @@ use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
 use super::known::Known;
 use super::message::{Client, Message};
+use super::objects;
+use crate::cache::store::Store;
 use crate::directory::Inherited;
 use crate::net::listener::Listener;
 use crate::wire::forwarded::Peer;
@@ -15,7 +17,9 @@ use std::fs::File;
 use std::io::{self, stdin};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +36,7 @@ pub struct Predecessor {
     channel: HandoffChannel,
     pid: u32,
     known: Known,
+    objects: Option<UnixStream>,
 }
 
 impl Predecessor {
@@ -46,7 +51,7 @@ impl Predecessor {
         let channel = take_standard_input().and_then(HandoffChannel::from_end);
         let channel =
             channel.map_err(|error| format!("{PREDECESSOR} is set, but standard input is no line: {error}"))?;
-        Ok(Some(Self { channel, pid: parent, known: Known::take() }))
+        Ok(Some(Self { channel, pid: parent, known: Known::take(), objects: objects::take() }))
     }
 
     /// Its number.
@@ -57,6 +62,13 @@ impl Predecessor {
     /// Its data. They are taken after its sockets: before these arrive, the files are not complete.
     pub(in crate::supervisor) fn known(&self) -> Inherited {
         self.known.inherit()
+    }
+
+    /// Stores the objects of its cache, in a thread of its own, as they come. What is purged from now on is not among them.
+    pub(in crate::supervisor) fn take_objects(&mut self, store: &Arc<Store>) {
+        if let Some(stream) = self.objects.take() {
+            objects::receive(stream, store);
+        }
     }
 
     /// Tells it that this process will not succeed it.
@@ -131,7 +143,7 @@ impl Predecessor {
         take: impl Fn(Option<PlainClient>) + Send + 'static,
     ) -> io::Result<PredecessorLink> {
         let (channel, pid) = (self.channel.try_clone()?, self.pid);
-        let clients = Self { channel: self.channel.try_clone()?, pid, known: Known::default() };
+        let clients = Self { channel: self.channel.try_clone()?, pid, known: Known::default(), objects: None };
         thread::Builder::new().name("predecessor".into()).spawn(move || {
             clients.take_clients(&take);
             // It need not say anything more, and has to know it: its clients would go nowhere.
@@ -243,7 +255,7 @@ mod tests {
         let (near, far) = HandoffChannel::open().expect("a line");
         let channel = HandoffChannel::from_end(far).expect("its other end");
         let (out, taken) = mpsc::channel();
-        let predecessor = Predecessor { channel, pid: 1, known: Known::default() };
+        let predecessor = Predecessor { channel, pid: 1, known: Known::default(), objects: None };
         let predecessor_link =
             predecessor.follow(move |client| out.send(client).expect("a receiver")).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -275,7 +287,7 @@ mod tests {
         let (near, far) = HandoffChannel::open().expect("a line");
         let channel = HandoffChannel::from_end(far).expect("its other end");
         let parent = getppid().as_raw().unsigned_abs();
-        let predecessor = Predecessor { channel, pid: parent, known: Known::default() };
+        let predecessor = Predecessor { channel, pid: parent, known: Known::default(), objects: None };
         assert!(!predecessor.is_silent() && !predecessor.has_ended());
         near.hang_up();
         assert!(predecessor.is_silent() && !predecessor.has_ended());

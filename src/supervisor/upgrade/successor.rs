@@ -4,8 +4,10 @@ use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
 use super::known::Known;
 use super::message::{Client, Message};
+use super::objects::{self, ObjectSender};
 use crate::base::clock::Clock;
 use crate::base::node_mark::{self, node_mark};
+use crate::cache::store::Store;
 use crate::directory::Directory;
 use crate::net::listener::Listener;
 use crate::worker::{DrainTarget, MigratingConnection};
@@ -66,7 +68,7 @@ impl Successor {
     /// of it is told by `tell`, and nothing else once there was a failure.
     pub(super) fn start(
         sockets: Vec<(SocketAddr, Listener)>,
-        directory: &Directory,
+        (directory, cache): (&Directory, Option<&Arc<Store>>),
         timeout: Duration,
         tell: impl Fn(SuccessorEvent) + Clone + Send + 'static,
     ) -> Result<Self, String> {
@@ -84,9 +86,10 @@ impl Successor {
         }
         let known = Known::create();
         known.announce(&mut command);
+        let (objects, far) = objects::open(cache, &mut command).unzip();
         let child = command.spawn().map_err(|error| format!("starting {}: {error}", program.display()))?;
         // Its copy of the other end must be the only one, or this process would not learn of its death.
-        drop(command);
+        drop((command, far));
         log::info!("upgrade: process {} starts", child.id());
         let (clients, clients_in) = crossbeam_channel::unbounded();
         let commit_point = CommitPoint::default();
@@ -95,6 +98,7 @@ impl Successor {
             child,
             sockets,
             known,
+            objects,
             directory: directory.clone(),
             timeout,
             clients: clients_in,
@@ -147,6 +151,7 @@ struct UpgradeTask {
     child: Child,
     sockets: Vec<(SocketAddr, Listener)>,
     known: Known,
+    objects: Option<ObjectSender>,
     directory: Directory,
     timeout: Duration,
     clients: Receiver<Vec<MigratingConnection>>,
@@ -166,9 +171,13 @@ impl UpgradeTask {
         self.known = Known::default();
         tell(SuccessorEvent::Serves { pid: self.child.id() });
         self.listen(tell.clone());
+        let sending = self.objects.take().and_then(ObjectSender::start);
         if self.pass_clients().is_err() {
             // Told before the way is closed: workers promise their clients to be served on for as long as it is open.
             tell(SuccessorEvent::Gone);
+        }
+        if let Some(sending) = sending {
+            sending.finish();
         }
     }
 

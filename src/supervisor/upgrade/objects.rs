@@ -1,0 +1,427 @@
+//! The object cache of a process for its successor: a stream with which that is started, of which it reads as it serves. A
+//! successor of an older version does not look for it, and a predecessor of an older version has none.
+//!
+//! The objects come first, within [`PATIENCE`]; what is purged or made invalid meanwhile, by requests that the predecessor
+//! still finishes, comes between and behind them. The successor keeps what it has stored itself, and nothing that was
+//! purged there.
+
+use crate::base::clock::Clock;
+use crate::cache::body::{BodyBuilder, BodyFault};
+use crate::cache::portable::{self, Change, MAGIC, PREFIX, PortableObject, Record};
+use crate::cache::purge::Ticket;
+use crate::cache::store::Store;
+use crate::net::fd_passing::{stream_of_parent, stream_to_child};
+use std::env;
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// The variable of the environment that has the number of the stream.
+const STREAM: &str = "SLUICE_OBJECTS";
+
+/// How long all objects may take, and how long the successor may take none.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The bytes that are written or read at once.
+const ROOM: usize = 256 * 1024;
+
+/// Makes the stream, and says to a successor which it is. The other end is to be closed once that is started.
+pub(super) fn open(store: Option<&Arc<Store>>, command: &mut Command) -> Option<(ObjectSender, UnixStream)> {
+    command.env_remove(STREAM);
+    let store = Arc::clone(store?);
+    let opened = stream_to_child().and_then(|(near, far)| {
+        near.set_write_timeout(Some(PATIENCE))?;
+        Ok((near, far))
+    });
+    match opened {
+        Ok((stream, far)) => {
+            command.env(STREAM, far.as_raw_fd().to_string());
+            Some((ObjectSender { store, stream }, far))
+        }
+        Err(error) => {
+            log::warn!(
+                "upgrade: making a stream for the object cache: {error}; the new process begins with an empty one"
+            );
+            None
+        }
+    }
+}
+
+/// The stream that this process was started with. To be taken once, at the start.
+pub(super) fn take() -> Option<UnixStream> {
+    let number = env::var(STREAM).ok()?;
+    let number =
+        number.parse().map_err(|_| io::Error::new(ErrorKind::InvalidInput, format!("{number:?} is no number")));
+    let taken = number.and_then(stream_of_parent);
+    taken.inspect_err(|error| log::warn!("upgrade: {STREAM}: {error}; the object cache is empty at first")).ok()
+}
+
+/// What sends the objects.
+pub(super) struct ObjectSender {
+    store: Arc<Store>,
+    stream: UnixStream,
+}
+
+/// The thread that sends them.
+pub(super) struct Sending {
+    store: Arc<Store>,
+    thread: JoinHandle<()>,
+}
+
+impl ObjectSender {
+    /// Begins, in a thread of its own: the successor serves.
+    pub(super) fn start(self) -> Option<Sending> {
+        let Self { store, stream } = self;
+        let changes = store.changes();
+        let own = Arc::clone(&store);
+        let run = move || {
+            let mut count = 0;
+            match send(&own, &changes, stream, &mut count, Clock::new()) {
+                Ok(()) => log::debug!("upgrade: the object cache has moved"),
+                Err(error) => {
+                    log::warn!("upgrade: {count} objects of the cache were handed over, and no more can be: {error}");
+                }
+            }
+            own.end_changes();
+        };
+        match thread::Builder::new().name("objects".into()).spawn(run) {
+            Ok(thread) => Some(Sending { store, thread }),
+            Err(error) => {
+                log::warn!("upgrade: starting a thread for the object cache: {error}");
+                store.end_changes();
+                None
+            }
+        }
+    }
+}
+
+impl Sending {
+    /// Waits until all is sent: no request of this process changes the cache any more.
+    pub(super) fn finish(self) {
+        self.store.end_changes();
+        if self.thread.join().is_err() {
+            log::error!("the thread of the object cache had panicked");
+        }
+    }
+}
+
+/// Sends what is stored, and what takes it away, until nobody tells of changes any more.
+fn send(
+    store: &Store,
+    changes: &Receiver<Change>,
+    stream: impl Write,
+    count: &mut u64,
+    clock: Clock,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(ROOM, stream);
+    out.write_all(MAGIC)?;
+    let deadline = clock.now() + PATIENCE;
+    for (key, object) in store.objects() {
+        changes.try_iter().try_for_each(|change| put(&mut out, portable::encode_change(&change)))?;
+        if clock.now() >= deadline {
+            log::warn!(
+                "upgrade: the object cache takes too long: only {count} objects were handed over in {PATIENCE:?}"
+            );
+            break;
+        }
+        let Some(record) = portable::encode_object(&key, &object) else { continue };
+        out.write_all(&record)?;
+        object.body.slices(0..object.body.len()).try_for_each(|slice| out.write_all(slice))?;
+        *count += 1;
+    }
+    put(&mut out, portable::encode_end())?;
+    out.flush()?;
+    log::info!("upgrade: {count} objects of the cache were handed over");
+    for change in changes {
+        put(&mut out, portable::encode_change(&change))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn put(out: &mut impl Write, record: Option<Vec<u8>>) -> io::Result<()> {
+    match record {
+        Some(record) => out.write_all(&record),
+        // What could not be told would be served on.
+        None => Err(io::Error::new(ErrorKind::InvalidInput, "a purge is too long to be told")),
+    }
+}
+
+/// Stores what comes, in a thread of its own.
+pub(super) fn receive(stream: UnixStream, store: &Arc<Store>) {
+    let (store, ticket) = (Arc::clone(store), store.ticket());
+    let run = move || {
+        let mut received = Received::default();
+        match receive_all(&store, ticket, stream, &mut received) {
+            Ok(()) => {}
+            Err(error) => {
+                // A purge may be among what did not come.
+                log::warn!("upgrade: {} objects of the cache were taken over, and no more: {error}", received.stored);
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("objects".into()).spawn(run) {
+        log::warn!("upgrade: starting a thread for the object cache: {error}");
+    }
+}
+
+#[derive(Debug, Default)]
+struct Received {
+    stored: u64,
+    /// They were purged, or there are newer ones, or there is no room.
+    left_out: u64,
+}
+
+fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut Received) -> io::Result<()> {
+    let bad = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
+    let mut input = BufReader::with_capacity(ROOM, stream);
+    let mut magic = [0; MAGIC.len()];
+    match input.read_exact(&mut magic) {
+        // The predecessor has ended before it began.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+        read => read?,
+    }
+    if magic != *MAGIC {
+        return Err(bad("the process before speaks of its objects in another way"));
+    }
+    let mut room = vec![0; ROOM];
+    loop {
+        let mut prefix = [0; PREFIX];
+        match input.read_exact(&mut prefix) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+            read => read?,
+        }
+        let (kind, len) = portable::prefix(prefix).ok_or_else(|| bad("a record is too long"))?;
+        let mut rest = vec![0; len as usize];
+        input.read_exact(&mut rest)?;
+        match portable::decode(kind, &rest).ok_or_else(|| bad("a record cannot be understood"))? {
+            Record::Object(object, len) => {
+                let is_stored = receive_object(store, ticket, (*object, len), &mut input, &mut room)?;
+                received.stored += u64::from(is_stored);
+                received.left_out += u64::from(!is_stored);
+            }
+            Record::Change(change) => store.follow(&change),
+            Record::End => {
+                let Received { stored, left_out } = received;
+                log::info!("upgrade: {stored} objects of the cache were taken over, {left_out} left out");
+            }
+        }
+    }
+}
+
+/// Reads a body, and stores the object; whether it is.
+fn receive_object(
+    store: &Store,
+    ticket: Ticket,
+    (object, len): (PortableObject, u64),
+    input: &mut impl Read,
+    room: &mut [u8],
+) -> io::Result<bool> {
+    let mut builder = BodyBuilder::new(0, Some(len)).and_then(|mut builder| {
+        builder.limit_to(store.largest(), store.budget())?;
+        Ok(builder)
+    });
+    let mut left = len;
+    while left > 0 {
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
+        let part = room.split_at_mut(part).0;
+        input.read_exact(part)?;
+        left -= part.len() as u64;
+        builder = builder.and_then(|mut builder| {
+            builder.push(part)?;
+            Ok(builder)
+        });
+    }
+    let body = builder.and_then(|mut builder| builder.finish());
+    let is_stored = match body {
+        Ok(body) => {
+            let (key, object) = object.with_body(body);
+            store.take_over(&key, object, ticket).is_ok()
+        }
+        Err(BodyFault::TooLarge | BodyFault::NoRoom | BodyFault::Incomplete) => false,
+    };
+    Ok(is_stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Moment;
+    use crate::cache::fields::Fields;
+    use crate::cache::freshness::Times;
+    use crate::cache::key::CacheRequest;
+    use crate::cache::object::Object;
+    use crate::cache::options::Options;
+    use crate::cache::purge::{PurgeMode, Selector};
+    use crate::cache::storability::{CacheResponse, admit};
+    use crate::cache::vary::RequestValues;
+    use crate::wire::body::BodyLength;
+    use httparse::Header;
+    use std::time::SystemTime;
+
+    const REQUEST: [Header<'_>; 1] = [Header { name: "X-A", value: b"1" }];
+
+    fn request(host: &'static str) -> CacheRequest<'static> {
+        CacheRequest {
+            frontend: host,
+            app: "",
+            method: b"GET",
+            is_https: false,
+            host: host.as_bytes(),
+            port: 80,
+            target: b"/t",
+            has_body: false,
+            is_trusted: false,
+            fields: Fields(&REQUEST),
+        }
+    }
+
+    fn put_object(store: &Store, host: &'static str, body: &[u8]) {
+        let fields = [
+            ("Cache-Control", "max-age=60, stale-if-error=5"),
+            ("ETag", "\"a\""),
+            ("Vary", "X-A"),
+            ("Age", "7"),
+            ("Date", "Tue, 14 Nov 2023 22:13:19 GMT"),
+            ("Last-Modified", "Tue, 14 Nov 2023 22:13:00 GMT"),
+            ("Surrogate-Key", "red blue"),
+            ("X-B", "b"),
+        ]
+        .map(|(name, value)| Header { name, value: value.as_bytes() });
+        let now = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
+        let response = CacheResponse {
+            status: 404,
+            phrase: "Gone For Now",
+            fields: Fields(&fields),
+            body: BodyLength::Sized(body.len() as u64),
+            times: Times { requested_at: now, received_at: now },
+        };
+        let options = Options { is_enabled: true, ..Options::default() };
+        let mut pending = admit(&request(host), &response, &options).expect("cacheable");
+        pending.push(body, Moment::ZERO).expect("room");
+        store.insert(host.as_bytes(), pending.finish().expect("whole"), store.ticket(), &options).expect("stored");
+    }
+
+    fn find(store: &Store, host: &str) -> Option<Arc<Object>> {
+        store.get(host.as_bytes(), &mut RequestValues::of(Fields(&REQUEST))).object
+    }
+
+    /// What a store sends, with these changes behind its objects.
+    fn sent(store: &Store, changes: &[Change]) -> Vec<u8> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut out = Vec::new();
+        let mut count = 0;
+        // Told while objects are sent, so they may come in front of them, between them and behind them.
+        changes.iter().for_each(|change| sender.send(change.clone()).expect("a receiver"));
+        drop(sender);
+        send(store, &receiver, &mut out, &mut count, Clock::new()).expect("room");
+        out
+    }
+
+    fn take(store: &Store, bytes: &[u8]) -> (io::Result<()>, u64, u64) {
+        let mut received = Received::default();
+        let taken = receive_all(store, store.ticket(), bytes, &mut received);
+        (taken, received.stored, received.left_out)
+    }
+
+    #[test]
+    fn an_object_arrives_as_it_was() {
+        let (old, new) = (Store::new(64 << 20), Store::new(64 << 20));
+        let body: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+        put_object(&old, "a", &body);
+        put_object(&old, "b", b"");
+        let before = find(&old, "a").expect("stored");
+        before.count_hit();
+        before.soft_purge();
+        assert!(matches!(take(&new, &sent(&old, &[])), (Ok(()), 2, 0)));
+        let after = find(&new, "a").expect("taken over");
+        assert_eq!(told(&before), told(&after));
+        assert_eq!((after.hits(), after.is_purged()), (1, true));
+        assert_eq!(after.body.slices(0..200_000).collect::<Vec<_>>().concat(), body);
+        assert!(!find(&new, "b").expect("taken over").is_purged());
+        assert!(new.get(b"a", &mut RequestValues::of(Fields(&[]))).object.is_none(), "its variant too");
+        assert_eq!(new.purge(&Selector::Tag { frontend: None, tag: b"blue"[..].into() }, PurgeMode::Hard), 2);
+    }
+
+    /// All that the rules need to know of an object.
+    fn told(object: &Object) -> String {
+        let Object { status, phrase, fields, not_modified_fields, etag, last_modified, date, .. } = object;
+        let Object { directives, freshness, variant, origin, tags, .. } = object;
+        let head = (status, phrase, fields, not_modified_fields, etag, last_modified, date);
+        format!("{head:?} {:?}", (directives, freshness, variant, origin, tags))
+    }
+
+    #[test]
+    fn what_is_newer_or_purged_is_left_out() {
+        let (old, new) = (Store::new(64 << 20), Store::new(64 << 20));
+        ["a", "b", "c", "d"].iter().for_each(|host| put_object(&old, host, b"old"));
+        put_object(&new, "a", b"newer");
+        let ticket = new.ticket();
+        new.invalidate(b"b");
+        new.purge(&Selector::Host(b"c"[..].into()), PurgeMode::Soft);
+        let mut received = Received::default();
+        receive_all(&new, ticket, &*sent(&old, &[]), &mut received).expect("good records");
+        assert_eq!((received.stored, received.left_out), (1, 3));
+        assert_eq!(find(&new, "a").expect("stored").body.len(), 5);
+        assert!(find(&new, "b").is_none() && find(&new, "c").is_none() && find(&new, "d").is_some());
+    }
+
+    /// A purge of the old process counts in the new one, wherever it stands among the objects.
+    #[test]
+    fn changes_are_followed() {
+        let table = [
+            (Change::Drop(b"a"[..].into()), false),
+            (Change::Purge(Selector::All, PurgeMode::Hard), false),
+            (Change::Purge(Selector::Frontend("a".into()), PurgeMode::Hard), false),
+            (Change::Purge(Selector::Frontend("b".into()), PurgeMode::Hard), true),
+            (Change::Purge(Selector::Host(b"a"[..].into()), PurgeMode::Hard), false),
+            (
+                Change::Purge(Selector::Prefix { host: b"a"[..].into(), prefix: b"/t"[..].into() }, PurgeMode::Hard),
+                false,
+            ),
+            (
+                Change::Purge(Selector::Tag { frontend: Some("a".into()), tag: b"red"[..].into() }, PurgeMode::Hard),
+                false,
+            ),
+            (Change::Stale(b"b"[..].into()), true),
+        ];
+        for (change, stays) in table {
+            let (old, new) = (Store::new(64 << 20), Store::new(64 << 20));
+            put_object(&old, "a", b"x");
+            assert!(take(&new, &sent(&old, &[change.clone()])).0.is_ok(), "{change:?}");
+            assert_eq!(find(&new, "a").is_some(), stays, "in front: {change:?}");
+            let behind = [sent(&old, &[]), portable::encode_change(&change).expect("a record")].concat();
+            let new = Store::new(64 << 20);
+            assert!(take(&new, &behind).0.is_ok(), "{change:?}");
+            assert_eq!(find(&new, "a").is_some(), stays, "behind: {change:?}");
+        }
+    }
+
+    /// Whatever is wrong ends the transfer; nothing that is torn is stored.
+    #[test]
+    fn what_cannot_be_read_ends_the_transfer() {
+        let old = Store::new(64 << 20);
+        put_object(&old, "a", b"0123456789");
+        let whole = sent(&old, &[]);
+        for len in 0..whole.len() {
+            let new = Store::new(64 << 20);
+            let (_, stored, _) = take(&new, &whole[..len]);
+            assert_eq!(stored, u64::from(len >= whole.len() - PREFIX), "{len}");
+        }
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..2000 {
+            let mut bytes = whole.clone();
+            let place = random.usize(0..bytes.len());
+            bytes[place] ^= random.u8(1..);
+            let new = Store::new(64 << 20);
+            // It may be read as something else; it stops no thread and takes no memory.
+            let _ = take(&new, &bytes);
+        }
+        assert!(take(&old, b"another format 1").0.is_err());
+    }
+}
