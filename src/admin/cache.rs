@@ -3,6 +3,8 @@
 use super::query::Query;
 use super::{Response, Sources};
 use crate::cache::purge::{PurgeMode, Selector};
+use crate::cache::store::Store;
+use crate::directory::redis::purges::{self, Purged};
 use serde_json::{Value, json};
 
 /// What the cache holds; null where there is none.
@@ -18,23 +20,64 @@ pub(super) fn summary(sources: &Sources) -> Value {
     })
 }
 
-/// Purges what the query selects: the number of objects.
+/// Purges what the query selects, on this node or on all: the number of objects.
 pub(super) fn purge(query: &Query, sources: &Sources) -> Response {
     let Some(store) = &sources.cache else {
         return Response::problem(409, "there is no object cache: server.cacheBytes is 0");
     };
+    let (selector, mode) = match read(query) {
+        Ok(purge) => purge,
+        Err(problem) => return Response::problem(400, problem),
+    };
+    match query.get("nodes") {
+        None => Response::json(&json!({ "purged": store.purge(&selector, mode) })),
+        Some("all") => purge_all(query, sources),
+        Some(_) => Response::problem(400, "nodes= has to be all"),
+    }
+}
+
+/// Has all nodes that share a Redis purge, and says what each has done.
+fn purge_all(query: &Query, sources: &Sources) -> Response {
+    let Some(target) = &sources.redis else {
+        return Response::problem(409, "nodes=all needs a driver of Redis, by which nodes know each other");
+    };
+    match purges::order(target, query.text()) {
+        Ok(Purged { told, results }) => {
+            let purged: usize = results.iter().filter_map(|result| result.purged).sum();
+            let mut response = Response::json(&json!({
+                "purged": purged,
+                "nodes_told": told,
+                "nodes_silent": told.saturating_sub(results.len()),
+                "nodes": results,
+            }));
+            // Whoever reads nothing but the status has to know that it is not done.
+            if results.len() < told || results.iter().any(|result| result.error.is_some()) {
+                response.status = 504;
+            }
+            response
+        }
+        Err(error) => {
+            Response::problem(503, &format!("Redis: {error}; this node purged nothing: leave nodes= out for it alone"))
+        }
+    }
+}
+
+/// Purges what a query selects that another node was asked.
+pub fn purge_by_query(query: &str, store: &Store) -> Result<usize, String> {
+    let (selector, mode) = read(&Query::parse(query))?;
+    Ok(store.purge(&selector, mode))
+}
+
+fn read(query: &Query) -> Result<(Selector, PurgeMode), &'static str> {
     let mode = match query.get("mode") {
         None | Some("soft") => PurgeMode::Soft,
         Some("hard") => PurgeMode::Hard,
-        Some(_) => return Response::problem(400, "mode= has to be soft or hard"),
+        Some(_) => return Err("mode= has to be soft or hard"),
     };
-    let Some(selector) = selector(query) else {
-        return Response::problem(
-            400,
-            "one of host=, host= with prefix=, tag=, tag= with frontend=, frontend= or all=1 has to say what is purged",
-        );
-    };
-    Response::json(&json!({ "purged": store.purge(&selector, mode) }))
+    let selector = selector(query).ok_or(
+        "one of host=, host= with prefix=, tag=, tag= with frontend=, frontend= or all=1 has to say what is purged",
+    )?;
+    Ok((selector, mode))
 }
 
 /// What a query selects; `None` where that is nothing, or not one thing.

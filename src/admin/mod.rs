@@ -29,12 +29,13 @@ mod status;
 mod views;
 
 pub use actions::{Action, ActionResult};
+pub use cache::purge_by_query;
 pub use roster::{ReplaceCause, Roster, WorkerEntry};
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::cache::store::Store;
-use crate::directory::Directory;
+use crate::directory::{Directory, redis};
 use crate::exchange::ServiceBody;
 use crate::worker::ServiceSender;
 use crossbeam_channel::Sender;
@@ -85,6 +86,8 @@ pub struct Sources {
     pub roster: Arc<Roster>,
     /// The object cache, where there is one.
     pub cache: Option<Arc<Store>>,
+    /// The Redis by which nodes know each other, where there is one.
+    pub redis: Option<redis::Target>,
     /// The source of routes.
     pub directory: Directory,
     /// What kind of source it is: `file` or `redis`.

@@ -3,7 +3,10 @@
 use percent_encoding::percent_decode_str;
 
 /// Names and values, decoded.
-pub(super) struct Query(Vec<(String, String)>);
+pub(super) struct Query {
+    pairs: Vec<(String, String)>,
+    text: String,
+}
 
 impl Query {
     /// Reads `name=value&…`, in which a plus is a space.
@@ -13,11 +16,16 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decoded(&name.replace('+', " ")), decoded(&value.replace('+', " ")))
         };
-        Self(pairs.map(read).collect())
+        Self { pairs: pairs.map(read).collect(), text: text.to_owned() }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The query as it came.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     pub(super) fn number(&self, name: &str) -> Option<usize> {

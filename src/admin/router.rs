@@ -187,7 +187,8 @@ mod tests {
             let roster = Arc::new(Roster::new(clock.now()));
             let order = Box::new(|_, _| {});
             let cache = None;
-            let sources = Sources { settings, clock, roster, cache, directory, source_kind: "file", order };
+            let (redis, source_kind) = (None, "file");
+            let sources = Sources { settings, clock, roster, cache, redis, directory, source_kind, order };
             let [views, metrics, actions] = [(); 3].map(|()| bounded(2));
             let lanes = Lanes { views: views.0, metrics: metrics.0, actions: actions.0 };
             let waiting = [views.1, metrics.1, actions.1];

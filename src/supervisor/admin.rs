@@ -2,10 +2,11 @@
 
 use super::{Error, Event, Supervisor};
 use crate::access_log::Target;
-use crate::admin::{Action, ActionResult, Roster, Sources, start as start_service};
+use crate::admin::{Action, ActionResult, Roster, Sources, purge_by_query, start as start_service};
 use crate::base::clock::Clock;
 use crate::cache::store::Store;
 use crate::config::Settings;
+use crate::directory::redis::purges;
 use crate::directory::{Directory, Ports, Source};
 use crate::worker::ServiceSender;
 use crossbeam_channel::Sender;
@@ -24,6 +25,16 @@ pub(super) fn start(
     events: &Sender<Event>,
     clock: Clock,
 ) -> Result<Option<ServiceSender>, Error> {
+    let redis = match &settings.directory.source {
+        Source::Redis(settings) => Some(settings.write.clone()),
+        Source::Nothing | Source::File(_) => None,
+    };
+    if let (Some(target), Some(store)) = (&redis, cache) {
+        let store = Arc::clone(store);
+        let purge = move |query: &str| purge_by_query(query, &store);
+        purges::listen(target.clone(), purge)
+            .map_err(|error| Error::System("starting a thread for purges of other nodes", error))?;
+    }
     if settings.admin.bind.is_none() {
         return Ok(None);
     }
@@ -33,6 +44,7 @@ pub(super) fn start(
         clock,
         roster: Arc::clone(roster),
         cache: cache.cloned(),
+        redis,
         directory: directory.clone(),
         source_kind: match settings.directory.source {
             Source::Nothing => "none",

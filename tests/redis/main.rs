@@ -11,6 +11,7 @@ mod ondemand;
 mod operator;
 mod options;
 mod outage;
+mod purges;
 mod replies;
 mod secrets;
 mod sentinel;

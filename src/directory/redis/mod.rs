@@ -1,9 +1,9 @@
 //! Routes from Redis: asked for when a host is asked for, kept until Redis says that they were written to.
 //!
-//! Four threads. The directory's own runs the [`coordinator`] and its [`route_state`], where everything is decided, and
+//! Five threads. The directory's own runs the [`coordinator`] and its [`route_state`], where everything is decided, and
 //! never waits for Redis. The
 //! [`watcher`] has a connection on which Redis tells of writes, the [`reader`] one for look-ups, the [`writer`] one
-//! for dead marks. Each of them may hang for as long as [`connection::DEADLINE`] allows, and nobody hangs with it: what the
+//! for dead marks. A fifth one hears of [`purges`] of the object cache. Each of them may hang for as long as [`connection::DEADLINE`] allows, and nobody hangs with it: what the
 //! directory's own thread tells them never waits for room.
 
 mod certificates;
@@ -13,6 +13,7 @@ mod coordinator;
 mod jobs;
 mod key_pairs;
 mod odd_keys;
+pub mod purges;
 mod reader;
 mod reading;
 mod resp;
