@@ -2,7 +2,7 @@
 
 use crate::base::slice_ext::SliceExt;
 use httparse::Header;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The fields of one head, in their order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,9 +67,76 @@ pub fn unquote(value: &[u8]) -> &[u8] {
     }
 }
 
-/// Reads a date in one of the three forms of RFC 9110 section 5.6.7.
+/// Reads a date in one of the three forms of RFC 9110 section 5.6.7. Small and capital letters are the same, and a weekday that is
+/// not that of the day is none of our business: the section asks for robust reading, and no other day can be meant.
 pub fn date(value: &[u8]) -> Option<SystemTime> {
-    httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()
+    let text = std::str::from_utf8(value).ok()?;
+    httpdate::parse_http_date(text).ok().or_else(|| lenient_date(value))
+}
+
+/// A date in the forms `Sun, 06 Nov 1994 08:49:37 GMT` and `Sun Nov  6 08:49:37 1994`, whatever the letters and the weekday.
+#[cold]
+fn lenient_date(value: &[u8]) -> Option<SystemTime> {
+    const WEEKDAYS: [&[u8]; 7] = [b"mon", b"tue", b"wed", b"thu", b"fri", b"sat", b"sun"];
+    let value = value.to_ascii_lowercase();
+    let (weekday, rest) = value.split_at_checked(3)?;
+    if !WEEKDAYS.contains(&weekday) {
+        return None;
+    }
+    let (day, month, year, time) = match rest {
+        [b',', b' ', day @ ..] if day.len() == 24 && day.ends_with(b" gmt") => {
+            (day.get(..2)?, day.get(2..7)?, day.get(7..11)?, day.get(11..20)?)
+        }
+        [b' ', month @ ..] if month.len() == 20 && month.get(3) == Some(&b' ') && month.get(15) == Some(&b' ') => {
+            let day = month.get(4..6)?;
+            let day = if day.starts_with(b" ") { day.suffix(1) } else { day };
+            (day, month.get(..3)?, month.get(16..20)?, month.get(6..15)?)
+        }
+        _ => return None,
+    };
+    let [b' ', hour @ .., b':', m1, m2, b':', s1, s2] = time else { return None };
+    let clock = [(hour.len() == 2).then_some(hour)?, &[*m1, *m2], &[*s1, *s2]].map(number);
+    let [Some(hour @ 0..24), Some(minute @ 0..60), Some(second @ 0..=60)] = clock else { return None };
+    let month = match month {
+        [b' ', month @ .., b' '] => month,
+        month => month,
+    };
+    let days = days_since_epoch(number(year)?, month, number(day)?)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(days * 86_400 + hour * 3600 + minute * 60 + second))
+}
+
+/// The days from 1 January 1970 to a day. `None` where there is no such day, or it is earlier.
+fn days_since_epoch(year: u64, month: &[u8], day: u64) -> Option<u64> {
+    const MONTHS: [(&[u8], u64); 12] = [
+        (b"jan", 31),
+        (b"feb", 28),
+        (b"mar", 31),
+        (b"apr", 30),
+        (b"may", 31),
+        (b"jun", 30),
+        (b"jul", 31),
+        (b"aug", 31),
+        (b"sep", 30),
+        (b"oct", 31),
+        (b"nov", 30),
+        (b"dec", 31),
+    ];
+    let is_leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
+    let place = MONTHS.iter().position(|(name, _)| *name == month)?;
+    let leap_day = u64::from(is_leap(year));
+    let length = MONTHS.get(place)?.1 + if place == 1 { leap_day } else { 0 };
+    if year < 1970 || day == 0 || day > length {
+        return None;
+    }
+    let leap_years = |before: u64| before / 4 - before / 100 + before / 400;
+    let years = (year - 1970) * 365 + leap_years(year - 1) - leap_years(1969);
+    let months: u64 = MONTHS.iter().take(place).map(|(_, days)| days).sum();
+    Some(years + months + if place > 1 { leap_day } else { 0 } + day - 1)
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
 /// The greatest number of seconds that is told apart (RFC 9111 section 1.2.2).
@@ -87,5 +154,51 @@ pub(super) fn split_at_byte(value: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(byte, value) {
         Some(at) => (value.prefix(at), Some(value.suffix(at + 1))),
         None => (value, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same as a strict reader where that reads something, and what it does not read is told apart.
+    #[test]
+    fn dates_are_read_with_any_letters_and_any_weekday() {
+        let strict = |text: &str| httpdate::parse_http_date(text).ok();
+        for day in (0..40_000).step_by(7) {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400 + 8 * 3600 + day % 3600);
+            let text = httpdate::fmt_http_date(time);
+            assert_eq!(lenient_date(text.to_uppercase().as_bytes()), Some(time), "{text}");
+            let (_, rest) = text.split_at(3);
+            assert_eq!(lenient_date(format!("sAt{rest}").as_bytes()), Some(time), "{text}");
+        }
+        let asctime = strict("Sun Nov  6 08:49:37 1994").expect("a date");
+        for text in ["sun nov  6 08:49:37 1994", "Mon Nov  6 08:49:37 1994", "TUE NOV 06 08:49:37 1994"] {
+            assert_eq!(date(text.as_bytes()), Some(asctime), "{text}");
+        }
+        let table = [
+            "",
+            "0",
+            "Thu, 18 Aug 2050 02:01:18 UTC",
+            "Thu, 18 Aug 2050 02:01:18",
+            "Thu, 18 Aug 50 02:01:18 GMT",
+            "Thu, 18 Aug 2050 2:01:18 GMT",
+            "Thu, 18-Aug-2050 02:01:18 GMT",
+            "Thu,18 Aug 2050 02:01:18  GMT",
+            "18 Aug 2050 02:01:18 GMT",
+            "Xyz, 18 Aug 2050 02:01:18 GMT",
+            "Thu, 18 Axg 2050 02:01:18 GMT",
+            "Thu, 31 Feb 2050 02:01:18 GMT",
+            "Thu, 00 Aug 2050 02:01:18 GMT",
+            "Thu, 18 Aug 2050 24:01:18 GMT",
+            "Thu, 18 Aug 2050 02.01.18 GMT",
+            "Thu, 18 Aug 1950 02:01:18 GMT",
+            "Thu Aug 18 02:01:18 2050 GMT",
+            "Thu Aug x8 02:01:18 2050",
+            "Thu, 18 Aug 2050 02:01:18 GMT, x",
+        ];
+        for text in table {
+            assert_eq!(date(text.as_bytes()), None, "{text}");
+        }
     }
 }
