@@ -36,6 +36,8 @@ class Variant:
     tls: bool = False
     # Classes of requests: buckets of sluice, which are never full here, and priority classes of HAProxy's queues.
     classes: bool = False
+    # Responses are stored for an hour, and served from memory.
+    cache: bool = False
     # Further settings of sluice's `server`: pairs of name and value.
     server: tuple = ()
 
@@ -53,6 +55,8 @@ class Variant:
             parts.append("TLS")
         if self.classes:
             parts.append("classes")
+        if self.cache:
+            parts.append("cache")
         return ", ".join(parts)
 
 
@@ -103,8 +107,10 @@ def start(name, variant, cores, backends, build_dir):
 
 
 def can(name, variant):
-    """The floor copies bytes, and can do nothing else; nginx has no classes of requests."""
-    return not (name == "floor" and (variant.tls or variant.classes)) and not (name == "nginx" and variant.classes)
+    """The floor copies bytes, and can do nothing else: beside a cache it shows what asking the backend costs at least. nginx has
+    no classes of requests, and HAProxy's cache takes no object that is larger than one of its buffers."""
+    is_beyond = {"floor": variant.tls or variant.classes, "nginx": variant.classes, "haproxy": variant.cache}
+    return not is_beyond.get(name, False)
 
 
 def _certificate(folder):
@@ -152,7 +158,11 @@ def _start_build(name, program, variant, cores, backends, folder):
                  for host, ports in backends.items()}
     for host in host_names(variant):
         frontends[host] = frontends["www.test"]
-    options = {host: CLASSES for host in frontends} if variant.classes else {}
+    options = {}
+    if variant.classes:
+        options = {host: CLASSES for host in frontends}
+    elif variant.cache:
+        options = {host: {"cache": {"enabled": True, "defaultTtl": "1h"}} for host in frontends}
     (folder / "routes.json").write_text(json.dumps({"frontends": frontends, "options": options}))
     server = {
         "workers": len(cores),
@@ -217,6 +227,7 @@ http {{
     proxy_temp_path {folder}/proxy;
     {_nginx_upstreams(variant, backends)}
     {_nginx_tls(variant, folder)}
+    {_nginx_cache(variant, folder)}
     {_nginx_servers(backends, port, len(cores), variant.tls)}
     {_nginx_many_hosts(variant, port, folder)}
 }}
@@ -248,6 +259,21 @@ def _nginx_tls(variant, folder):
     ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_tickets off;
     ssl_session_cache off;"""
+
+
+def _nginx_cache(variant, folder):
+    """Objects are files in the page cache, which nginx sends by sendfile: that is its way to keep them in memory."""
+    if not variant.cache:
+        return ""
+    return f"""
+    proxy_cache_path {folder}/cache levels=1:2 keys_zone=objects:64m max_size=256m inactive=1h use_temp_path=off;
+    proxy_cache objects;
+    proxy_cache_key $scheme$http_host$request_uri;
+    proxy_cache_valid 200 1h;
+    proxy_cache_lock on;
+    open_file_cache max=10000 inactive=1h;
+    sendfile on;
+    tcp_nopush on;"""
 
 
 def _nginx_servers(backends, port, workers, tls):

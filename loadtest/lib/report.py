@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from .latency import PERCENTILES, RUNS_FOR_ONE, medians
 from .peers import BEFORE
-from .workloads import PLAIN
+from .workloads import CACHE, PLAIN
 
 
 @dataclass
@@ -155,7 +155,8 @@ def _memory_table(results):
 def _verdicts(row):
     verdicts = []
     for aim in row.work.aims:
-        base = {"floor": ("floor", row.work.variant), "peer": row.best_peer(), "plain": ("sluice", PLAIN)}[aim.of]
+        base = {"floor": ("floor", row.work.variant), "peer": row.best_peer(), "plain": ("sluice", PLAIN),
+                "cache": ("sluice", CACHE)}[aim.of]
         ratio = row.ratio(("sluice", row.work.variant), base) if base else None
         if ratio is not None:
             verdicts.append(_verdict(ratio <= aim.times))

@@ -7,18 +7,19 @@ from .peers import HOST_PREFIX, HOST_SUFFIX, Variant
 
 PLAIN = Variant()
 TLS = Variant(tls=True)
+CACHE = Variant(cache=True)
 MANY_HOSTS = 100_000
 
 
 @dataclass(frozen=True)
 class Aim:
-    """CPU a request at most this many times that of something: the floor, the best peer, or sluice with one worker
-    and no log ("plain")."""
+    """CPU a request at most this many times that of something: the floor, the best peer, sluice with one worker and no log
+    ("plain"), or sluice with one worker and a cache ("cache")."""
     of: str
     times: float
 
     def text(self):
-        names = {"floor": "floor", "peer": "best peer", "plain": "plain sluice"}
+        names = {"floor": "floor", "peer": "best peer", "plain": "plain sluice", "cache": "one worker"}
         return f"≤ {self.times:.2f} × {names[self.of]}"
 
 
@@ -63,6 +64,16 @@ function request()
 end
 """.replace("COUNT", str(MANY_HOSTS)).replace("BEFORE", HOST_PREFIX).replace("AFTER", HOST_SUFFIX)
 
+# Every request is for another object, so each is a miss, and is stored; the cache is full after a while.
+MISS_LUA = """
+local number, before, after = 0, "GET /?", " HTTP/1.1\\r\\nHost: www.test\\r\\n\\r\\n"
+function init() math.randomseed(os.time()) number = math.random(2 ^ 30) * 4096 end
+function request()
+    number = number + 1
+    return before .. string.format("%d", number) .. after
+end
+"""
+
 WORKS = [
     Work("small", "140 B, keep-alive, 64 connections", aims=(Aim("peer", 0.75),)),
     Work("small-1000", "140 B, keep-alive, 1,000 connections", connections=1000, aims=(Aim("peer", 0.75),)),
@@ -94,4 +105,11 @@ WORKS = [
     # 1.9 times the requests of one worker, seen as CPU: load generators leave no core free on a small machine.
     Work("workers", "140 B, two workers", variant=Variant(workers=2),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.05),)),
+    Work("cached", "140 B from the cache", variant=CACHE, aims=(Aim("peer", 0.60), Aim("floor", 0.80))),
+    Work("cached-64k", "64 KiB from the cache", path="/files/64k", body_bytes=64 * 1024, variant=CACHE,
+         aims=(Aim("peer", 0.60), Aim("floor", 0.80))),
+    Work("cached-workers", "140 B from the cache, one object, two workers", variant=Variant(workers=2, cache=True),
+         also=(("sluice", CACHE), ("nginx", CACHE)), aims=(Aim("cache", 1.05),)),
+    Work("cache-miss", "140 B, misses that are stored", lua=MISS_LUA, variant=CACHE,
+         also=(("sluice", PLAIN), ("nginx", PLAIN)), aims=(Aim("plain", 1.05),)),
 ]
