@@ -151,7 +151,7 @@ impl BodyBuilder {
     }
 
     /// The bytes so far, those included that were dropped.
-    pub fn len(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.len
     }
 
@@ -160,7 +160,7 @@ impl BodyBuilder {
         self.stated
     }
 
-    /// Adds bytes. Behind a fault some of them may have been added: [`BodyBuilder::len`] tells how many.
+    /// Adds bytes. Behind a fault some of them may have been added: [`BodyBuilder::received`] tells how many.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), BodyFault> {
         let sum = self.len.saturating_add(bytes.len() as u64);
         if sum > self.limit {

@@ -116,11 +116,11 @@ impl State {
 
     /// How far the slowest reader is.
     fn least(&self) -> u64 {
-        self.readers.iter().flatten().map(|place| place.at).min().unwrap_or(self.builder.len())
+        self.readers.iter().flatten().map(|place| place.at).min().unwrap_or(self.builder.received())
     }
 
     fn is_full(&self) -> bool {
-        self.is_passing && self.builder.len() - self.least() > WINDOW
+        self.is_passing && self.builder.received() - self.least() > WINDOW
     }
 
     fn wake_writer(&mut self) {
@@ -162,12 +162,12 @@ impl LiveWriter {
     pub fn push(&mut self, bytes: &[u8], now: Moment) -> Result<(), BodyFault> {
         self.body.moved_at.store(now.as_micros(), Relaxed);
         let mut state = self.body.lock();
-        let before = state.builder.len();
+        let before = state.builder.received();
         let pushed = state.builder.push(bytes);
         if pushed.is_err() && state.count > 0 && !state.is_passing {
             state.is_passing = true;
             state.builder.lift_limits();
-            let added = usize::try_from(state.builder.len() - before).unwrap_or(bytes.len());
+            let added = usize::try_from(state.builder.received() - before).unwrap_or(bytes.len());
             // Only more bytes than the head states are refused now, and there are none.
             let _ = state.builder.push(bytes.suffix(added.min(bytes.len())));
         }
@@ -193,7 +193,7 @@ impl LiveWriter {
     pub fn finish(mut self) -> Result<Body, BodyFault> {
         let mut state = self.body.lock();
         let finished = if state.is_passing { Err(BodyFault::TooLarge) } else { state.builder.finish() };
-        let is_whole = state.builder.stated().is_none_or(|stated| stated == state.builder.len());
+        let is_whole = state.builder.stated().is_none_or(|stated| stated == state.builder.received());
         state.end = Some(if is_whole { LiveEnd::Whole } else { LiveEnd::Cut });
         state.wake_readers();
         drop(state);
@@ -257,7 +257,7 @@ impl LiveReader {
     /// Takes the next bytes, at most so many.
     pub fn read(&mut self, most: u64) -> LiveRead {
         let mut state = self.fill.body.lock();
-        let (len, end) = (state.builder.len(), state.end);
+        let (len, end) = (state.builder.received(), state.end);
         let at = state.readers.get(self.place).and_then(Option::as_ref).map_or(len, |place| place.at);
         let bytes = state.builder.part(at, most);
         let next = at + bytes.len();

@@ -7,7 +7,7 @@
 
 use super::connection::Connection;
 use super::target::Target;
-use super::{FIRST_PAUSE, LAST_PAUSE, connect};
+use super::{Pause, Stop, connect};
 use crate::base::clock::Clock;
 use crate::base::node_mark::node_mark;
 use redis::{ErrorKind, ProtocolVersion, RedisResult, Value, cmd};
@@ -56,11 +56,13 @@ fn channel(target: &Target) -> String {
 /// the admin service was asked, and returns the number of objects or why there are none.
 pub fn listen(target: Target, purge: impl Fn(&str) -> Result<usize, String> + Send + 'static) -> io::Result<()> {
     let run = move || {
-        let (mut pause, mut was_told) = (FIRST_PAUSE, false);
+        let (_lives, stop) = crossbeam_channel::bounded(0);
+        let (stop, mut pause, mut was_told) = (Stop(stop), Pause::default(), false);
         loop {
             let error = match subscribe(&target, &channel(&target)) {
                 Ok(mut connection) => {
-                    (pause, was_told) = (FIRST_PAUSE, false);
+                    pause.reset();
+                    was_told = false;
                     hear(&mut connection, &target, &purge)
                 }
                 Err(error) => error,
@@ -70,8 +72,7 @@ pub fn listen(target: Target, purge: impl Fn(&str) -> Result<usize, String> + Se
                     "redis: hearing of purges from {target}: {error}; those of other nodes are missed until then"
                 );
             }
-            thread::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
-            pause = (pause * 2).min(LAST_PAUSE);
+            pause.wait(&stop);
         }
     };
     thread::Builder::new().name("redis-purge".into()).spawn(run).map(drop)
