@@ -50,7 +50,7 @@ pub struct LiveFill {
 }
 
 impl LiveFill {
-    /// When the last byte came.
+    /// When the last byte came, or the head.
     pub fn moved_at(&self) -> Moment {
         Moment::from_micros(self.body.moved_at.load(Relaxed))
     }
@@ -147,7 +147,9 @@ impl LiveWriter {
     }
 
     /// What those see who wait for it.
-    pub fn publish(&self, head: Object, ticket: Ticket) -> Arc<LiveFill> {
+    pub fn publish(&self, head: Object, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
+        // The head has come, if nothing else.
+        self.body.moved_at.fetch_max(now.as_micros(), Relaxed);
         let len = self.body.lock().builder.stated();
         Arc::new(LiveFill { head, len, ticket, body: Arc::clone(&self.body) })
     }

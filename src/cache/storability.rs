@@ -252,8 +252,8 @@ impl PendingObject {
     }
 
     /// The response for those who wait for it.
-    pub fn publish(&self, ticket: Ticket) -> Arc<LiveFill> {
-        self.body.publish(self.head.clone().with(Body::default()), ticket)
+    pub fn publish(&self, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
+        self.body.publish(self.head.clone().with(Body::default()), ticket, now)
     }
 
     /// Whether somebody reads the body.

@@ -297,11 +297,11 @@ impl Caching {
     }
 
     /// The rest of the body takes its time: those who wait read what has come.
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&mut self, now: Moment) {
         if let (Some(pending), Some(lead)) = (&self.pending, &mut self.lead)
             && !lead.is_published()
         {
-            lead.publish(&pending.publish(self.ticket));
+            lead.publish(&pending.publish(self.ticket, now));
             self.sleeper = Some(lead.sleeper());
         }
     }

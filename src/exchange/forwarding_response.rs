@@ -196,6 +196,11 @@ impl ForwardingResponse {
         }
     }
 
+    /// Whether the client is gone, and others read its response.
+    pub(super) fn is_for_readers(&self) -> bool {
+        self.is_for_readers
+    }
+
     /// Whether others have yet to read what has come.
     fn is_held(&self) -> bool {
         self.context.caching.as_ref().is_some_and(|caching| caching.is_held())
@@ -224,7 +229,8 @@ impl ForwardingResponse {
     /// Ends the exchange when both bodies are where they belong.
     pub(super) fn settle(mut self, cx: &mut StepContext<'_>) -> State {
         if !self.context.download.is_done() {
-            self.context.caching.iter_mut().for_each(|caching| caching.publish());
+            let now = cx.core.now;
+            self.context.caching.iter_mut().for_each(|caching| caching.publish(now));
             // Those who are held up by are held to a pace of their own.
             cx.common.deadline = match self.is_held() {
                 true => Moment::NEVER,

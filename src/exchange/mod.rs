@@ -353,8 +353,10 @@ impl Exchange {
 
     /// Whether [`Input::Broken`] of the client would change anything.
     pub fn heeds_client_break(&self) -> bool {
-        !(self.common.client_left
-            && (self.state.awaits_backend() || matches!(self.state, State::ForwardingResponse(_))))
+        match &self.state {
+            State::ForwardingResponse(state) => !state.is_for_readers(),
+            state => !(state.awaits_backend() && self.common.client_left),
+        }
     }
 
     /// Whether [`Input::Drained`] of this side would change anything.

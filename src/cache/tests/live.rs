@@ -63,7 +63,7 @@ fn a_reader_gets_what_has_come_and_what_follows() {
     let mail = Arc::new(Mail::default());
     let mut pending = begin(1, 200_000, true);
     pending.push(&[1; 100_000], Moment::ZERO).expect("room");
-    let fill = pending.publish(ticket());
+    let fill = pending.publish(ticket(), Moment::ZERO);
     assert_eq!(fill.len, Some(200_000));
     let mut reader = LiveReader::new(fill, mail.sleeper(7)).expect("it lives");
     let first = reader.read(70_000);
@@ -83,7 +83,7 @@ fn a_reader_gets_what_has_come_and_what_follows() {
 fn a_fill_that_dies_tells_its_readers_and_takes_no_more() {
     let mail = Arc::new(Mail::default());
     let mut pending = begin(1, 20, true);
-    let fill = pending.publish(ticket());
+    let fill = pending.publish(ticket(), Moment::ZERO);
     let mut reader = LiveReader::new(Arc::clone(&fill), mail.sleeper(1)).expect("it lives");
     pending.push(b"0123456789", Moment::ZERO).expect("room");
     assert_eq!(reader.read(99).end, None);
@@ -99,7 +99,7 @@ fn a_fill_that_dies_tells_its_readers_and_takes_no_more() {
 fn what_is_not_stored_reaches_its_readers() {
     let mail = Arc::new(Mail::default());
     let mut pending = begin(1, 0, false);
-    let fill = pending.publish(ticket());
+    let fill = pending.publish(ticket(), Moment::ZERO);
     let mut reader = LiveReader::new(Arc::clone(&fill), mail.sleeper(1)).expect("it lives");
     let (mut sent, mut got) = (Vec::new(), Vec::new());
     let mut faults = 0;
@@ -322,7 +322,7 @@ impl World {
         let len = len_of(version);
         let mut pending = pending.unwrap_or_else(|| begin(version, len, len <= 299_000 && version % 2 == 0));
         if let Some(lead) = lead.as_mut().filter(|_| self.random.bool()) {
-            lead.publish(&pending.publish(ticket));
+            lead.publish(&pending.publish(ticket, Moment::ZERO));
         }
         let piece: Vec<u8> = (at..len.min(at + self.random.usize(0..80_000))).map(|at| byte_of(version, at)).collect();
         let mut is_over = false;

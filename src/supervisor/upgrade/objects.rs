@@ -110,7 +110,7 @@ impl Sending {
     }
 }
 
-/// Sends what is stored, and what takes it away, until nobody tells of changes any more.
+/// Sends what is stored, and what takes it away, until the store tells of no more changes.
 fn send(
     store: &Store,
     changes: &Receiver<Change>,
