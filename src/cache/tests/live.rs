@@ -132,6 +132,7 @@ fn what_is_not_stored_reaches_its_readers() {
 
 /// What a request of the simulation does at the moment.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are a handful of them")]
 enum Doing {
     Fills {
         lead: Option<FillLead>,
@@ -320,7 +321,7 @@ impl World {
         (mut at, ticket): (usize, Ticket),
     ) {
         let len = len_of(version);
-        let mut pending = pending.unwrap_or_else(|| begin(version, len, len <= 299_000 && version % 2 == 0));
+        let mut pending = pending.unwrap_or_else(|| begin(version, len, len <= 299_000 && version.is_multiple_of(2)));
         if let Some(lead) = lead.as_mut().filter(|_| self.random.bool()) {
             lead.publish(&pending.publish(ticket, Moment::ZERO));
         }

@@ -393,7 +393,7 @@ mod tests {
         for (change, stays) in table {
             let (old, new) = (Store::new(64 << 20), Store::new(64 << 20));
             put_object(&old, "a", b"x");
-            assert!(take(&new, &sent(&old, &[change.clone()])).0.is_ok(), "{change:?}");
+            assert!(take(&new, &sent(&old, std::slice::from_ref(&change))).0.is_ok(), "{change:?}");
             assert_eq!(find(&new, "a").is_some(), stays, "in front: {change:?}");
             let behind = [sent(&old, &[]), portable::encode_change(&change).expect("a record")].concat();
             let new = Store::new(64 << 20);
