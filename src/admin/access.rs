@@ -1,6 +1,7 @@
 //! Who may ask: no page of another site, by whatever name it found this node, and where there is a token nobody without it.
 
 use super::{Response, Settings};
+use crate::base::base64;
 use crate::exchange::ServiceRequest;
 use std::net::IpAddr;
 
@@ -96,27 +97,9 @@ fn is_equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && std::hint::black_box(difference) == 0
 }
 
-/// Base64 (RFC 4648 section 4).
 fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in text.iter().copied().take_while(|byte| *byte != b'=') {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(value)) & 0xFFFF;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count & 0xFF) as u8);
-        }
-    }
-    Some(bytes)
+    base64::decode(text, &mut bytes).map(|()| bytes)
 }
 
 #[cfg(test)]

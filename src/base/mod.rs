@@ -1,5 +1,6 @@
 //! Floor 0: what every room may use, and what uses no room.
 
+pub mod base64;
 pub mod buffer;
 pub mod cache_line;
 pub mod clock;

@@ -1,5 +1,6 @@
 //! `Authorization: Basic` (RFC 7617) against user lists.
 
+use crate::base::base64;
 use crate::haproxy::model::{UserCredential, Userlist};
 
 /// The longest user and password together.
@@ -18,7 +19,7 @@ impl<'a> Login<'a> {
         let encoded =
             value.get(6..).filter(|_| value.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"basic ")))?;
         room.clear();
-        decode(encoded.trim_ascii(), room)?;
+        base64::decode(encoded.trim_ascii(), room)?;
         let text = std::str::from_utf8(room).ok().filter(|text| text.len() <= LONGEST)?;
         Some(Self { text, colon: text.find(':')? })
     }
@@ -30,29 +31,6 @@ impl<'a> Login<'a> {
     fn password(&self) -> &str {
         self.text.get(self.colon + 1..).unwrap_or_default()
     }
-}
-
-/// Base64 (RFC 4648 section 4).
-fn decode(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let text = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    let (mut word, mut bits) = (0u32, 0);
-    for byte in text {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        word = word << 6 | u32::from(digit);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            out.push(u8::try_from(word >> bits & 0xff).unwrap_or_default());
-        }
-    }
-    Some(())
 }
 
 impl Userlist {
