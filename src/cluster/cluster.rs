@@ -88,11 +88,6 @@ impl Cluster {
         self.admission.serve(now);
     }
 
-    /// Whether an operator has disabled a member, which is to outlive the use of the cluster.
-    pub fn has_operator_state(&self) -> bool {
-        self.members.iter().any(|member| member.state.is_disabled()) || self.admission.has_operator_state()
-    }
-
     /// Turns of the scheduler `rr`.
     pub fn rotation(&self) -> &Rotation {
         &self.tables.rotation

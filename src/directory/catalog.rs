@@ -125,13 +125,10 @@ impl Clusters {
         clusters.len()
     }
 
-    /// Drops the clusters of which no route and no slot is left, and no word of an operator. Returns how many stay.
+    /// Drops the clusters of which no route and no slot is left. Returns how many stay.
     fn purge(&self) -> usize {
         let mut clusters = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
-        clusters.retain(|_, cluster| {
-            let is_used = Arc::strong_count(cluster) > 1 || Arc::strong_count(&cluster.admission) > 1;
-            is_used || cluster.has_operator_state()
-        });
+        clusters.retain(|_, cluster| Arc::strong_count(cluster) > 1 || Arc::strong_count(&cluster.admission) > 1);
         clusters.len()
     }
 }

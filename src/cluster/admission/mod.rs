@@ -334,10 +334,8 @@ impl Admission {
     /// Remembers the state of a member that has left its list.
     pub(super) fn note_departed(&self, member: &Member, now: Moment) {
         let mut queue = self.lock();
-        let is_of_use = |departed: &Departed| {
-            let is_held = Arc::strong_count(&departed.state) > 1 || departed.state.is_disabled();
-            is_held || now.since(departed.left_at) < GRACE
-        };
+        let is_of_use =
+            |departed: &Departed| Arc::strong_count(&departed.state) > 1 || now.since(departed.left_at) < GRACE;
         queue.departed.retain(is_of_use);
         if queue.departed.len() >= MAX_DEPARTED {
             queue.departed.remove(0);
@@ -354,11 +352,6 @@ impl Admission {
         drop(queue);
         state.mark_back(now.since(left_at) < GRACE, now);
         Some(state)
-    }
-
-    /// Whether an operator has disabled a member of the newest list, or one that has left it.
-    pub(super) fn has_operator_state(&self) -> bool {
-        self.lock().departed.iter().any(|departed| departed.state.is_disabled())
     }
 
     /// Gives free slots to the requests that wait, oldest first, and tells those that have nothing to wait for.

@@ -112,9 +112,11 @@ fn what_nobody_holds_is_let_go_but_not_at_once() {
 fn a_cluster_is_let_go_when_no_route_and_no_slot_of_it_is_left() {
     let mut catalog = Catalog::default();
     let mut held = None;
+    let record = record("x", &["http://10.0.0.1"]);
+    assert!(catalog.clusters.out_of_service.set("h1", record.backends[0].endpoint(), true));
     for number in 0..20 * MIN_PURGE {
         let host: Arc<str> = format!("h{number}").into();
-        catalog.set(&host, &host, &record("x", &["http://10.0.0.1"]), NOW);
+        catalog.set(&host, &host, &record, NOW);
         if number == 0 {
             let route = catalog.get(&host).expect("in use");
             held = route.cluster.try_take(0, NOW);
@@ -124,6 +126,9 @@ fn a_cluster_is_let_go_when_no_route_and_no_slot_of_it_is_left() {
     assert!(catalog.cluster("h1").is_none());
     let cluster = catalog.cluster("h0").expect("a slot is held");
     assert!(held.is_some_and(|permit| Arc::ptr_eq(permit.cluster(), &cluster)));
+    catalog.set(&"h1".into(), "h1", &record, NOW);
+    let again = catalog.cluster("h1").expect("in use");
+    assert!(again.members[0].state.is_disabled(), "an operator has taken its backend out of service");
 }
 
 #[test]
