@@ -53,8 +53,7 @@ impl Worker {
     #[cold]
     pub(super) fn read_mail(&mut self) {
         self.read_route_events();
-        self.read_grants();
-        self.read_fill_news();
+        self.read_request_mail();
         while let Some(command) = self.commands.receive() {
             match command {
                 WorkerCommand::Pages(pages) => self.core.pages = pages,

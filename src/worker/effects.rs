@@ -97,7 +97,7 @@ impl Worker {
     #[cold]
     fn enqueue(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
-        let joined = job.exchange.join_queue(self.grants.sink(), job_key.pack(), &self.core);
+        let joined = job.exchange.join_queue(self.request_mail.grants(), job_key.pack(), &self.core);
         let Some(joined) = joined else { return };
         let input = match joined {
             Joined::Permit(permit) => Input::Granted(permit),

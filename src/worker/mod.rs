@@ -21,7 +21,6 @@ mod drain;
 mod effects;
 mod failure_log;
 mod fills;
-mod grants;
 mod haproxy;
 mod idle;
 mod lazy_registration;
@@ -34,6 +33,7 @@ mod pump;
 mod race;
 mod read_size;
 mod request_log;
+mod request_mail;
 mod routes;
 mod service;
 mod stats;
@@ -91,10 +91,10 @@ const MAILBOX: usize = 32 * 1024;
 #[cfg(test)]
 pub use commands::TestCommand;
 pub use commands::WorkerCommand;
-pub use grants::GrantMail;
 pub use haproxy::{ServedFrontend, ServedFrontends};
 pub use listeners::ListenerSocket;
 pub use migration::{DrainTarget, HandoffQueue, MigratingConnection, PlainClient};
+pub use request_mail::RequestMail;
 pub use service::{ServiceCall, ServiceSender};
 pub use stats::{ResourceUsage, WorkerStats};
 pub use tls_handshakes::{DefaultCertificates, Settings as HandshakeSettings};
@@ -194,8 +194,7 @@ pub struct Worker {
     /// The way to give it commands, for those who are to send it something back.
     own_commands: MailboxSender<WorkerCommand>,
     service: service::ServiceLink,
-    grants: grants::Grants,
-    fills: fills::WorkerFills,
+    request_mail: request_mail::RequestMailbox,
     listeners: Vec<listeners::WorkerListener>,
     /// The frontends of HAProxy's files.
     frontends: ServedFrontends,
@@ -305,8 +304,7 @@ impl Worker {
             commands,
             own_commands: commands_sender.clone(),
             service: service::ServiceLink::new(config.service),
-            grants: grants::Grants::new(Arc::clone(&waker)),
-            fills: fills::WorkerFills::new(waker),
+            request_mail: request_mail::RequestMailbox::new(waker),
             listeners: Vec::new(),
             frontends: config.frontends,
             handoff: config.handoff,

@@ -1,7 +1,10 @@
-//! Slots of members, and tokens of buckets, granted by mail to requests that wait for one.
+//! What other threads have for requests of this worker that wait: slots of members and tokens of buckets that are granted,
+//! and the ends of fills of the cache.
 
 use super::Worker;
 use crate::base::gen_slab::SlotKey;
+use crate::cache::fill::{FillEnd, FillSink};
+use crate::cache::live::Wake;
 use crate::cluster::{GrantSink, Granted, Notice, Ticket};
 use crate::exchange::Input;
 use crate::net::mailbox::{MailboxReceiver, MailboxSender, unbounded_mailbox};
@@ -13,49 +16,54 @@ use std::sync::{Arc, Weak};
 #[derive(Debug)]
 struct Message {
     exchange: SlotKey,
-    ticket: Ticket,
     news: News,
 }
 
 #[derive(Debug)]
 enum News {
-    Granted(Granted),
-    Notice(Notice),
+    Granted(Ticket, Granted),
+    Notice(Ticket, Notice),
+    FillEnded(FillEnd),
 }
 
-/// The grants for one worker.
+/// The news for the requests of one worker.
 #[derive(Debug)]
-pub(super) struct Grants {
+pub(super) struct RequestMailbox {
     messages: Arc<MailboxReceiver<Message>>,
-    mail: Arc<GrantMail>,
+    mail: Arc<RequestMail>,
 }
 
-/// The way of grants to a worker.
+/// The way of news to the requests of a worker.
 #[derive(Debug)]
-pub struct GrantMail {
+pub struct RequestMail {
     sender: MailboxSender<Message>,
     /// The messages that the worker has not read; they end with it.
     unread: Weak<MailboxReceiver<Message>>,
     is_given_up: AtomicBool,
 }
 
-impl Grants {
+impl RequestMailbox {
     /// An empty mailbox that wakes a worker.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
         let (sender, messages) = unbounded_mailbox(waker);
         let messages = Arc::new(messages);
         let unread = Arc::downgrade(&messages);
-        Self { messages, mail: Arc::new(GrantMail { sender, unread, is_given_up: AtomicBool::new(false) }) }
+        Self { messages, mail: Arc::new(RequestMail { sender, unread, is_given_up: AtomicBool::new(false) }) }
     }
 
     /// Where grants for this worker's requests are sent.
-    pub(super) fn sink(&self) -> Arc<dyn GrantSink> {
+    pub(super) fn grants(&self) -> Arc<dyn GrantSink> {
         Arc::clone(&self.mail) as Arc<dyn GrantSink>
+    }
+
+    /// Where the ends of fills that this worker's requests wait for are sent.
+    pub(super) fn fills(&self) -> Arc<dyn FillSink> {
+        Arc::clone(&self.mail) as Arc<dyn FillSink>
     }
 }
 
-impl GrantMail {
-    /// Sends the worker no more grants, and gives those that it has not read to other requests: it makes no progress.
+impl RequestMail {
+    /// Sends the worker nothing more, and gives what it has not read to other requests: it makes no progress.
     pub fn give_up(&self) {
         self.is_given_up.store(true, Ordering::SeqCst);
         self.return_unread();
@@ -66,16 +74,18 @@ impl GrantMail {
         self.is_given_up.store(false, Ordering::SeqCst);
     }
 
+    /// A slot, a token or the right to fill goes to the next request when it is dropped. What was told of anything else is
+    /// no loss: who waits does so until a moment that it knows.
     fn return_unread(&self) {
         let Some(unread) = self.unread.upgrade() else { return };
         while unread.receive().is_some() {}
     }
 
-    fn send(&self, exchange: u64, ticket: Ticket, news: News) -> Result<(), News> {
+    fn send(&self, exchange: u64, news: News) -> Result<(), News> {
         if self.is_given_up.load(Ordering::SeqCst) {
             return Err(news);
         }
-        let message = Message { exchange: SlotKey::unpack(exchange), ticket, news };
+        let message = Message { exchange: SlotKey::unpack(exchange), news };
         self.sender.deliver(message).map_err(|message| message.news)?;
         // It may have been given up since.
         if self.is_given_up.load(Ordering::SeqCst) {
@@ -85,35 +95,54 @@ impl GrantMail {
     }
 }
 
-impl GrantSink for GrantMail {
+impl GrantSink for RequestMail {
     fn grant(&self, exchange: u64, ticket: Ticket, granted: Granted) -> Result<(), Granted> {
-        match self.send(exchange, ticket, News::Granted(granted)) {
-            Err(News::Granted(granted)) => Err(granted),
-            Ok(()) | Err(News::Notice(_)) => Ok(()),
+        match self.send(exchange, News::Granted(ticket, granted)) {
+            Err(News::Granted(_, granted)) => Err(granted),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
     fn notify(&self, exchange: u64, ticket: Ticket, notice: Notice) {
         // A worker that has ended has no requests.
-        drop(self.send(exchange, ticket, News::Notice(notice)));
+        drop(self.send(exchange, News::Notice(ticket, notice)));
+    }
+}
+
+impl Wake for RequestMail {
+    fn wake(&self, exchange: u64) {
+        self.tell(exchange, FillEnd::More);
+    }
+}
+
+impl FillSink for RequestMail {
+    fn tell(&self, exchange: u64, end: FillEnd) {
+        // What a worker that has ended does not take is dropped.
+        drop(self.send(exchange, News::FillEnded(end)));
     }
 }
 
 impl Worker {
-    /// The way of grants to this worker.
-    pub fn grant_mail(&self) -> Arc<GrantMail> {
-        Arc::clone(&self.grants.mail)
+    /// The way of news to this worker's requests.
+    pub fn request_mail(&self) -> Arc<RequestMail> {
+        Arc::clone(&self.request_mail.mail)
     }
 
-    /// Hands what is granted to the requests that wait for it. What a request no longer waits for goes to the next one when
-    /// it is dropped.
-    pub(super) fn read_grants(&mut self) {
-        while let Some(Message { exchange, ticket, news }) = self.grants.messages.receive() {
-            if self.jobs.get(exchange).is_some_and(|job| job.exchange.waits_with(ticket)) {
+    /// Hands news to the requests that wait for it. What a request no longer waits for goes to the next one when it is
+    /// dropped.
+    pub(super) fn read_request_mail(&mut self) {
+        while let Some(Message { exchange, news }) = self.request_mail.messages.receive() {
+            let Some(job) = self.jobs.get(exchange) else { continue };
+            let is_awaited = match &news {
+                News::Granted(ticket, _) | News::Notice(ticket, _) => job.exchange.waits_with(*ticket),
+                News::FillEnded(_) => job.exchange.heeds_fill(),
+            };
+            if is_awaited {
                 let input = match news {
-                    News::Granted(Granted::Slot(permit)) => Input::Granted(permit),
-                    News::Granted(Granted::Token(token)) => Input::GrantedToken(token),
-                    News::Notice(notice) => Input::Notice(notice),
+                    News::Granted(_, Granted::Slot(permit)) => Input::Granted(permit),
+                    News::Granted(_, Granted::Token(token)) => Input::GrantedToken(token),
+                    News::Notice(_, notice) => Input::Notice(notice),
+                    News::FillEnded(end) => Input::FillEnded(end),
                 };
                 self.dispatch(exchange, input);
             }
@@ -130,10 +159,10 @@ mod tests {
     };
     use mio::{Poll, Token};
 
-    fn grants() -> (Poll, Grants) {
+    fn mailbox() -> (Poll, RequestMailbox) {
         let poll = Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(1)).expect("a waker"));
-        (poll, Grants::new(waker))
+        (poll, RequestMailbox::new(waker))
     }
 
     #[test]
@@ -143,10 +172,10 @@ mod tests {
         let spec = ClusterSpec { key: "a", id: "x", entries: vec![(&url, backend)], options: &Options::none() };
         let route = Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)));
         let hold = || route.cluster.take(0, Moment::ZERO).map(|slot| Permit::of_route(Arc::clone(&route), slot));
-        let [(_poll, stuck), (_other_poll, well)] = [(); 2].map(|()| grants());
-        let join = |grants: &Grants, exchange| {
+        let [(_poll, stuck), (_other_poll, well)] = [(); 2].map(|()| mailbox());
+        let join = |mailbox: &RequestMailbox, exchange| {
             let waiter = Waiter {
-                sink: grants.sink(),
+                sink: mailbox.grants(),
                 exchange,
                 route: Arc::clone(&route),
                 tried: [].into(),
@@ -159,7 +188,7 @@ mod tests {
             let joined = route.cluster.join(waiter, None, Moment::ZERO);
             assert!(matches!(joined, Joined::Waiting { .. }), "{joined:?}");
         };
-        let receives = |grants: &Grants| grants.messages.receive().map(|message| message.news);
+        let receives = |mailbox: &RequestMailbox| mailbox.messages.receive().map(|message| message.news);
         let held = hold().expect("room");
         join(&stuck, 1);
         join(&well, 2);

@@ -25,7 +25,8 @@ use crate::net::mailbox::MailboxSender;
 use crate::page::Pages;
 use crate::probe::Probes;
 use crate::worker::{
-    DrainTarget, GrantMail, HandoffQueue, PlainClient, ServiceSender, Worker, WorkerCommand, WorkerConfig, WorkerStats,
+    DrainTarget, HandoffQueue, PlainClient, RequestMail, ServiceSender, Worker, WorkerCommand, WorkerConfig,
+    WorkerStats,
 };
 use crossbeam_channel::Sender;
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +133,7 @@ struct WorkerSlot {
 struct WorkerHandle {
     number: usize,
     commands: MailboxSender<WorkerCommand>,
-    grants: Arc<GrantMail>,
+    request_mail: Arc<RequestMail>,
     counters: Arc<Counters>,
     stats: Arc<WorkerStats>,
     started: Moment,
@@ -215,7 +216,7 @@ impl WorkerPool {
         let id = WorkerId(self.begun);
         let (counters, stats) = (Arc::<Counters>::default(), Arc::<WorkerStats>::default());
         let (worker, commands) = self.make_worker(number, &counters, &stats)?;
-        let grants = worker.grant_mail();
+        let request_mail = worker.request_mail();
         let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
         let (cpu, events) = (slot.cpu, self.events.clone());
         let work = move || {
@@ -245,7 +246,8 @@ impl WorkerPool {
             stats: Arc::clone(&stats),
         });
         let (replaced, is_stuck) = (None, false);
-        let handle = WorkerHandle { number, commands, grants, counters, stats, started, watch, replaced, is_stuck };
+        let handle =
+            WorkerHandle { number, commands, request_mail, counters, stats, started, watch, replaced, is_stuck };
         self.running.insert(id, handle);
         Ok(())
     }

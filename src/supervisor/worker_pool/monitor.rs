@@ -33,7 +33,7 @@ impl WorkerPool {
                 Finding::Wait => {}
                 Finding::Ask(question) => {
                     if std::mem::take(&mut each.is_stuck) {
-                        each.grants.resume();
+                        each.request_mail.resume();
                     }
                     each.commands.send(WorkerCommand::Report(question));
                 }
@@ -42,7 +42,7 @@ impl WorkerPool {
                     log::error!("worker {number}: no turn for {seconds:.1} s (server.watchdog)");
                     each.is_stuck = true;
                     // Slots that it does not use are other workers'.
-                    each.grants.give_up();
+                    each.request_mail.give_up();
                     stuck.push(*id);
                 }
             }
