@@ -4,13 +4,13 @@ use super::forwarding_response::ForwardingResponse;
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
 use super::tunnel::Tunnel;
-use super::{CommonState, Input, Settings, Side, State, StepContext, affinity, caching, classes, local_reply};
+use super::{CommonState, Input, Settings, Side, State, StepContext, caching, response_head, rules};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::Options;
 use crate::health::Observation;
 use crate::wire::request::{fields, most_fields};
-use crate::wire::response::{Persistence, ResponseEncoding, ResponseHead};
+use crate::wire::response::{Persistence, ResponseHead};
 use crate::wire::upgrade;
 use crate::wire::{self, HeadFault};
 use std::time::Duration;
@@ -182,7 +182,8 @@ impl AwaitingResponse {
         }
         // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
         if self.context.request.is_http11() {
-            put_head(head, Persistence::Implied, None, cx);
+            // No rules are asked about it.
+            let _ = response_head::put(&self.context, head, (false, Persistence::Implied), cx);
         }
         self.set_deadline(cx);
         State::AwaitingResponse(self)
@@ -198,7 +199,9 @@ impl AwaitingResponse {
         if !is_response {
             return self.context.refuse(FailureReason::UpgradeMismatch, cx);
         }
-        put_head(head, Persistence::Upgrade, Some(&self.context), cx);
+        if let Err(outcome) = response_head::put(&self.context, head, (false, Persistence::Upgrade), cx) {
+            return rules::drop_response(self.context, outcome, cx);
+        }
         let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
         Tunnel::start(self.context, is_websocket, cx)
     }
@@ -247,33 +250,4 @@ impl AwaitingResponse {
     fn may_send_again(&self) -> bool {
         self.context.request.is_idempotent() && self.context.request.replay().is_some()
     }
-}
-
-/// Passes on the head of an answer without a body; one that is the last to a request tells of where it
-/// comes from.
-fn put_head(
-    head: &ResponseHead<'_, '_>,
-    persistence: Persistence,
-    last_to: Option<&RequestContext>,
-    cx: &mut StepContext<'_>,
-) {
-    let is_ruled = cx.common.rules.is_some();
-    let debug = last_to.and_then(|context| local_reply::debug_fields(&context.request, cx.common, cx.core));
-    let session = last_to.and_then(|context| affinity::session_cookie(context, cx.common, cx.core.now));
-    let via = cx.core.settings.via.as_deref().filter(|_| !is_ruled);
-    let encoding = ResponseEncoding { chunked: false, to_http11: true, persistence, via };
-    let bucket = last_to.and_then(|_| classes::bucket_field(cx.common));
-    cx.core.output.client.make(|out| {
-        head.write(&encoding, out);
-        if let Some(debug) = debug {
-            debug.put(out);
-        }
-        if let Some(session) = session {
-            session.put(out);
-        }
-        if let Some(bucket) = bucket {
-            bucket.put(out);
-        }
-        out.extend_from_slice(b"\r\n");
-    });
 }

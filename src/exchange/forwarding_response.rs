@@ -4,15 +4,13 @@ use super::awaiting_response::AwaitingResponse;
 use super::body_forwarder::BodyForwarder;
 use super::caching::Tee;
 use super::flushing_response::{FlushingResponse, ResponseEnd};
-use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, affinity, classes, local_reply, rules};
+use super::{CommonState, Effect, Input, Settings, Side, State, StepContext, response_head, rules};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::haproxy::serve::Outcome;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
-use crate::wire::response::{Persistence, ResponseEncoding, ResponseHead};
+use crate::wire::response::{Persistence, ResponseHead};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -68,7 +66,12 @@ impl ForwardingResponse {
         let client_stays = cx.may_keep_alive() && request.keep_alive() && !ends_with_connection && !upload_may_stop;
 
         let chunked = has_no_length && request.is_http11();
-        if let Err(outcome) = put_head(&context, head, (chunked, client_stays), cx) {
+        let persistence = match client_stays {
+            false => Persistence::Close,
+            true if request.is_http11() => Persistence::Implied,
+            true => Persistence::KeepAlive,
+        };
+        if let Err(outcome) = response_head::put(&context, head, (chunked, persistence), cx) {
             return rules::drop_response(context, outcome, cx);
         }
         if upload_irrelevant && !upload.is_done() {
@@ -297,45 +300,4 @@ impl ForwardingResponse {
             self.cut(FailureReason::UpstreamStalled, cx)
         }
     }
-}
-
-/// Passes on the head of the response. An error is what rules make of it instead.
-fn put_head(
-    context: &RequestContext,
-    head: &ResponseHead<'_, '_>,
-    (chunked, client_stays): (bool, bool),
-    cx: &mut StepContext<'_>,
-) -> Result<(), Outcome> {
-    let request = &context.request;
-    let persistence = match client_stays {
-        false => Persistence::Close,
-        true if request.is_http11() => Persistence::Implied,
-        true => Persistence::KeepAlive,
-    };
-    let to_http11 = request.is_http11();
-    if cx.common.rules.is_some() {
-        let encoding = ResponseEncoding { chunked, to_http11, persistence, via: None };
-        return rules::put_head(context, head, &encoding, cx);
-    }
-    let encoding = ResponseEncoding { chunked, to_http11, persistence, via: cx.core.settings.via.as_deref() };
-    let debug = local_reply::debug_fields(request, cx.common, cx.core);
-    let session = affinity::session_cookie(context, cx.common, cx.core.now);
-    let bucket = classes::bucket_field(cx.common);
-    cx.core.output.client.make(|out| {
-        head.write(&encoding, out);
-        if let Some(debug) = debug {
-            debug.put(out);
-        }
-        if let Some(session) = session {
-            session.put(out);
-        }
-        if let Some(bucket) = bucket {
-            bucket.put(out);
-        }
-        if let Some(caching) = &context.caching {
-            caching.put_fields(request, out);
-        }
-        out.extend_from_slice(b"\r\n");
-    });
-    Ok(())
 }

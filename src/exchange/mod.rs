@@ -47,6 +47,7 @@ mod request;
 mod request_context;
 mod request_stats;
 mod resolving_route;
+mod response_head;
 mod rules;
 mod serving_cached;
 mod serving_live;
