@@ -6,6 +6,7 @@ use super::*;
 use sluice::cache::fill::{FillEnd, FillSink, FillWaiter};
 use sluice::cache::live::Wake;
 use sluice::cache::store::Store;
+use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
 use std::sync::Mutex;
 
 /// A worker that remembers what it is told.

@@ -5,24 +5,18 @@ mod cache;
 mod pacing;
 mod phases;
 mod service;
+mod support;
 mod tunnel;
 mod waiting;
 
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
-use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
-use sluice::exchange::{
-    Disposition, Effect, Exchange, Flushed, Input, KeepAlive, OnClientAbort, Settings, Side, WorkerContext,
-};
-use sluice::health;
+use sluice::exchange::{Disposition, Effect, Exchange, Flushed, Input, KeepAlive, Settings, Side, WorkerContext};
 use sluice::page::{self, Pages};
-use sluice::wire::forwarded::{Mode, Peer, Policy};
 use sluice::wire::limits::Limits;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Duration;
-
-const SECOND: Duration = Duration::from_secs(1);
+use support::{SECOND, peer, route, settings};
 
 struct Scene {
     core: WorkerContext,
@@ -31,8 +25,7 @@ struct Scene {
 
 impl Scene {
     fn new(settings: Settings) -> Self {
-        let peer = Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, tls: None };
-        let exchange = Exchange::new(peer, Moment::ZERO, &settings);
+        let exchange = Exchange::new(peer(), Moment::ZERO, &settings);
         let pages = Arc::new(Pages::load(&page::Settings::default()));
         Self { core: WorkerContext::new(Moment::ZERO, settings, pages, fastrand::Rng::with_seed(1)), exchange }
     }
@@ -92,41 +85,6 @@ impl Scene {
         }
         flushed
     }
-}
-
-fn settings() -> Settings {
-    Settings {
-        head_timeout: 10 * SECOND,
-        connect_timeout: 10 * SECOND,
-        response_timeout: 20 * SECOND,
-        body_timeout: 10 * SECOND,
-        stream_timeout: Some(Duration::from_secs(3600)),
-        tunnel_timeout: None,
-        max_head_bytes: 4096,
-        max_body_bytes: None,
-        limits: Limits::default(),
-        min_body_rate: 0,
-        keep_alive: KeepAlive::Always,
-        retry_limit: 3,
-        on_client_abort: OnClientAbort::Close,
-        via: None,
-        node_via: None,
-        request_id: false,
-        forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
-        debug_networks: Vec::new(),
-        redirect: sluice::exchange::Redirect { for_all: false, port: 443 },
-        health: health::Settings { dead_ttl: 30 * SECOND, dead_on_500: true, checker_until: Moment::ZERO },
-    }
-}
-
-fn route(first_id: u64, members: u64) -> Arc<Route> {
-    let urls: Vec<_> = (first_id..first_id + members)
-        .map(|id| (id, BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL")))
-        .collect();
-    let backend = |(id, url): &(u64, BackendUrl)| Arc::new(Backend::new(BackendId::new(*id), url.endpoint().clone()));
-    let entries = urls.iter().map(|entry| (&entry.1, backend(entry))).collect();
-    let spec = ClusterSpec { key: "a", id: "site", entries, options: &Options::none() };
-    Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 
 #[test]

@@ -1,23 +1,15 @@
 //! The table against the exchange, without a socket: each row whole, cut in two at every place, and byte by byte.
 
+use crate::exchange_support::{self, peer, route};
 use crate::requests::FORWARDED;
 use crate::support::message::{Framing, Head, Inlet, Trailers};
 use crate::table::{Fate, Given, REQUESTS, RESPONSES, Then, To, Used};
 use crate::{crlf, text};
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
-use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
-use sluice::exchange::{
-    Disposition, Effect, Exchange, Flushed, Input, KeepAlive, OnClientAbort, Redirect, Settings, Side, WorkerContext,
-};
-use sluice::health;
+use sluice::exchange::{Disposition, Effect, Exchange, Flushed, Input, Settings, Side, WorkerContext};
 use sluice::page::{self, Pages};
-use sluice::wire::forwarded::{Mode, Peer, Policy};
-use sluice::wire::limits::Limits;
 use std::sync::Arc;
-use std::time::Duration;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Two sockets that take everything, and an exchange between them; when one is over, the next begins.
 pub(crate) struct Stage {
@@ -137,42 +129,7 @@ impl Stage {
 }
 
 fn settings() -> Settings {
-    Settings {
-        head_timeout: SECOND,
-        connect_timeout: SECOND,
-        response_timeout: SECOND,
-        body_timeout: SECOND,
-        stream_timeout: Some(Duration::from_secs(3600)),
-        tunnel_timeout: None,
-        max_head_bytes: 65_536,
-        max_body_bytes: None,
-        limits: Limits::default(),
-        min_body_rate: 0,
-        keep_alive: KeepAlive::Always,
-        retry_limit: 0,
-        on_client_abort: OnClientAbort::Close,
-        via: None,
-        node_via: None,
-        request_id: false,
-        forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
-        debug_networks: Vec::new(),
-        redirect: Redirect { for_all: false, port: 443 },
-        health: health::Settings { dead_ttl: SECOND, dead_on_500: true, checker_until: Moment::ZERO },
-    }
-}
-
-fn peer() -> Peer {
-    Peer { address: "192.0.2.7".parse().expect("an address"), local_port: 80, secure: false, tls: None }
-}
-
-fn route(first_id: u64, members: u64) -> Arc<Route> {
-    let urls: Vec<_> = (first_id..first_id + members)
-        .map(|id| (id, BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL")))
-        .collect();
-    let backend = |(id, url): &(u64, BackendUrl)| Arc::new(Backend::new(BackendId::new(*id), url.endpoint().clone()));
-    let entries = urls.iter().map(|entry| (&entry.1, backend(entry))).collect();
-    let spec = ClusterSpec { key: "a", id: "site", entries, options: &Options::none() };
-    Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
+    Settings { max_head_bytes: 65_536, retry_limit: 0, ..exchange_support::settings() }
 }
 
 /// The messages in these bytes as a strict reader finds them, however their chunks are cut; and what is left.

@@ -1,6 +1,8 @@
 //! What comes in, and the bytes or the reason that come out. Rows of heads alone are fed to `wire` whole, with something
 //! behind them, and byte by byte; *the* table of attacks and mistakes is played with and without sockets.
 
+#[path = "../exchange/support.rs"]
+mod exchange_support;
 mod exhaustive;
 mod machine;
 mod mutations;
