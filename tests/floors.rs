@@ -36,12 +36,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "directory/ondemand/import",
     "directory/ondemand/load",
     "directory/ondemand/store",
-    "directory/redis",
-    "directory/redis/jobs",
-    "directory/redis/reader",
-    "directory/redis/route_state",
-    "directory/redis/watcher",
-    "directory/test_api",
     "exchange/affinity",
     "exchange/awaiting_fill",
     "exchange/awaiting_response",
@@ -72,15 +66,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "haproxy/serve/reply",
     "haproxy/serve/run",
     "haproxy/serve/view",
-    "supervisor/listeners",
-    "supervisor/memory",
-    "supervisor/upgrade",
-    "supervisor/worker_pool",
-    "worker/commands",
-    "worker/connection",
-    "worker/lazy_registration",
-    "worker/migration",
-    "worker/pump",
 ];
 
 /// The one file with unsafe code.

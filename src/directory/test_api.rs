@@ -1,9 +1,9 @@
 //! The directory's readers by themselves: what came in, and what was understood. For tests that try a great many texts.
 
+pub use super::redis::ParsedListing;
 use super::{Entry, Faults, catalog, parse, redis, snapshot};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 /// The frontends of a routes file by their pattern, as they stand in Redis.
 pub fn routes(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Faults> {
@@ -20,29 +20,6 @@ pub(super) fn entries(records: super::table::FrontendRecords) -> BTreeMap<String
         }
     };
     records.into_iter().map(|(pattern, record)| (pattern.into_string(), entry(record))).collect()
-}
-
-/// What Redis says of a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParsedListing {
-    /// The pattern whose list it is.
-    pub pattern: String,
-    /// Item 0 of the list, as it is shown.
-    pub id: String,
-    /// Each backend that can be used, and its place in the list, counted from 0 as dead marks are.
-    pub backends: Vec<(usize, String)>,
-    /// How many backends stand in the list.
-    pub total: usize,
-    /// What is wrong with the others.
-    pub faults: Vec<String>,
-    /// Names and values of the options that can be used.
-    pub options: BTreeMap<String, String>,
-    /// What is wrong with the options.
-    pub option_faults: Vec<String>,
-    /// The dead marks.
-    pub dead: Vec<usize>,
-    /// How long they hold.
-    pub ttl: Option<Duration>,
 }
 
 /// Reads Redis's replies about `host`: a list and options for each pattern of its ladder, the dead marks, and their time in

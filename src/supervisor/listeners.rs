@@ -1,7 +1,7 @@
 //! The listening sockets of all addresses, and who accepts from which: bound here, or taken over from the service
 //! manager or a predecessor, which have them already.
 
-use super::{Error, Predecessor};
+use super::Error;
 use crate::config::Settings;
 use crate::directory::{Refusal, State};
 use crate::net::listener::Listener;
@@ -278,17 +278,16 @@ impl Listeners {
 }
 
 /// The sockets of all addresses. A socket of the service manager from which no worker accepts would take clients and
-/// never serve them, so it is an error. A socket of a predecessor that is no longer configured is closed by the
-/// predecessor when its queue is empty.
+/// never serve them, so it is an error. Where a predecessor has handed over its sockets there are no others; one that is no
+/// longer configured is closed by the predecessor when its queue is empty.
 pub(super) fn open(
     settings: &Settings,
     (ruled, state, max_on_demand): (&[SocketAddr], &State, usize),
     workers: usize,
     activated: Vec<Listener>,
-    predecessor: Option<&Predecessor>,
+    inherited: Option<Vec<Listener>>,
 ) -> Result<Listeners, Error> {
-    if let Some(predecessor) = predecessor {
-        let inherited = predecessor.sockets().map_err(Error::Predecessor)?;
+    if let Some(inherited) = inherited {
         return Listeners::open(settings, (ruled, state.ports(), max_on_demand), workers, inherited)
             .map(|(listeners, _)| listeners);
     }

@@ -4,7 +4,6 @@
 //! When all have been renewed in vain, the process itself may be; and the pauses grow, so that a limit below what the
 //! process needs makes it turn slowly, and say so, rather than storm.
 
-use super::worker_pool::WorkerId;
 use crate::base::clock::Moment;
 use std::time::Duration;
 
@@ -22,6 +21,10 @@ const SETTLING: u32 = 2;
 
 /// A round in which nothing was to be decided for so long is over, in intervals: what comes then has another cause.
 const FORGOTTEN: u32 = 60;
+
+/// One worker's life. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WorkerId(pub(super) u64);
 
 /// A worker as the policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

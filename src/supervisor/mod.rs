@@ -43,6 +43,7 @@ use crate::{access_log, directory};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, never, select, tick};
 use haproxy::HaproxyManager;
 use listeners::Listeners;
+use memory::WorkerId;
 use pid_file::PidFile;
 use privileges::Account;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -53,7 +54,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use upgrade::{PredecessorLink, SuccessorEvent, UpgradeState};
-use worker_pool::{WorkerDeps, WorkerId, WorkerPool};
+use worker_pool::{WorkerDeps, WorkerPool};
 
 /// How old a process has to be to be renewed for its memory's sake, in intervals of `server.memoryCheckInterval`: ten
 /// minutes unless set otherwise.
@@ -133,7 +134,8 @@ fn prepare(
     let readings = haproxy::read(&settings)?;
     let ruled: Vec<_> = readings.iter().flat_map(haproxy::Reading::addresses).collect();
     let state = State::load(&settings.directory);
-    let listeners = listeners::open(&settings, (&ruled, &state, on_demand), cpus.len(), activated, predecessor)?;
+    let inherited = predecessor.map(Predecessor::sockets).transpose().map_err(Error::Predecessor)?;
+    let listeners = listeners::open(&settings, (&ruled, &state, on_demand), cpus.len(), activated, inherited)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
     // That of a predecessor is its own until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());

@@ -7,7 +7,7 @@
 //! nothing of it. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst; but
 //! the alarm, which changes nothing.
 
-use super::pump::Endpoint;
+use super::connection::Endpoint;
 use super::read_size::{LARGEST_READ, SMALLEST_READ};
 use super::{Kind, Worker};
 use crate::base::gen_slab::SlotKey;

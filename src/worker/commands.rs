@@ -1,11 +1,14 @@
 //! What a worker is told.
 
-use super::migration::DrainTarget;
+use super::connection::Client;
+use super::handoff::{HandoffQueue, MigratingConnection, PlainClient};
 use super::{ListenerSocket, ServedFrontends, Worker, WorkerTlsConfig};
 use crate::base::gen_slab::SlotKey;
 use crate::exchange::{Input, KeepAlive, ServiceResponse};
+use crate::net::mailbox::MailboxSender;
 use crate::net::tls::BackendTls;
 use crate::page::Pages;
+use crossbeam_channel::Sender;
 use std::sync::Arc;
 
 /// What the supervisor, or another worker, tells a worker.
@@ -36,6 +39,45 @@ pub enum WorkerCommand {
     /// What a test has the worker's thread do.
     #[cfg(test)]
     Do(TestCommand),
+}
+
+/// Who gets the clients of a worker that ends.
+#[derive(Clone, Debug)]
+pub enum DrainTarget {
+    /// Another worker of this process, which takes all that can move: where it finds them, and how it is told.
+    Worker(HandoffQueue, MailboxSender<WorkerCommand>),
+    /// Somebody outside, who takes what [`MigratingConnection::into_plain`] gives something for.
+    Outside(Sender<Vec<MigratingConnection>>),
+}
+
+impl DrainTarget {
+    /// Whether it takes this client as it is now. Its job, if it has one, is a tunnel.
+    pub(super) fn takes(&self, client: &Client) -> bool {
+        match self {
+            Self::Worker(..) => true,
+            Self::Outside(_) => {
+                let is_plain = !client.stream.transport.is_encrypted() && client.awaits_header.is_none();
+                client.job.is_none() && is_plain && client.stream.unread.is_empty()
+            }
+        }
+    }
+
+    /// Sends a client on that has come from outside. It is closed if nobody is there any more.
+    pub fn pass_on(&self, client: PlainClient) {
+        drop(self.send(vec![client.into()]));
+    }
+
+    /// Sends clients on their way. They come back if nobody is there any more.
+    pub(super) fn send(&self, connections: Vec<MigratingConnection>) -> Result<(), Vec<MigratingConnection>> {
+        match self {
+            Self::Worker(handoff, commands) => {
+                let _ = handoff.put(connections);
+                let _ = commands.send(WorkerCommand::Arrivals);
+                Ok(())
+            }
+            Self::Outside(sender) => sender.send(connections).map_err(|returned| returned.0),
+        }
+    }
 }
 
 /// Something for a worker's thread to do, such as to panic.

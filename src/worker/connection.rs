@@ -2,7 +2,6 @@
 
 use super::haproxy::Entry;
 use super::proxy_protocol::HeaderUse;
-use super::pump::Endpoint;
 use super::read_size::{ClientReadSize, ReadSize};
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
@@ -202,6 +201,48 @@ pub(super) struct ActiveExchange {
     pub(super) upload_to: Option<BackendId>,
     /// Something has arrived for it that waits in the batch.
     pub(super) is_staged: bool,
+}
+
+/// Whose socket it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Endpoint {
+    Client(SlotKey),
+    Upstream(SlotKey),
+}
+
+impl Endpoint {
+    pub(super) fn side(self) -> Side {
+        match self {
+            Self::Client(_) => Side::Client,
+            Self::Upstream(_) => Side::Upstream,
+        }
+    }
+
+    /// What has come from it, and the way to it; `None` once it is closed.
+    pub(super) fn stream<'s>(
+        self,
+        clients: &'s mut GenSlab<Client>,
+        upstreams: &'s mut GenSlab<Upstream>,
+    ) -> Option<&'s mut BufferedConnection> {
+        match self {
+            Self::Client(key) => clients.get_mut(key).map(|client| &mut client.stream),
+            Self::Upstream(key) => upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
+        }
+    }
+
+    /// The same, if this exchange is the one that it is tied to.
+    pub(super) fn stream_for<'s>(
+        self,
+        job: SlotKey,
+        clients: &'s mut GenSlab<Client>,
+        upstreams: &'s mut GenSlab<Upstream>,
+    ) -> Option<&'s mut BufferedConnection> {
+        let tied_to = match self {
+            Self::Client(key) => clients.get(key)?.job,
+            Self::Upstream(key) => upstreams.get(key)?.job,
+        };
+        self.stream(clients, upstreams).filter(|_| tied_to == Some(job))
+    }
 }
 
 impl ActiveExchange {

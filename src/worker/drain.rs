@@ -1,7 +1,7 @@
 //! The end of a worker: nothing new, then what is under way, then nothing. Where there is an heir, it gets what can
 //! move.
 
-use super::migration::DrainTarget;
+use super::commands::DrainTarget;
 use super::{Worker, connection::Client};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;

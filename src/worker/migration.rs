@@ -4,182 +4,18 @@
 //! encryption, and a few words of state travel by mail. Requests are not moved in their midst: they end here, and then
 //! their clients move.
 
-use super::connection::{ActiveExchange, BufferedConnection, Client, ClosingSides, Upstream, UpstreamState};
+use super::commands::DrainTarget;
+use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::handoff::{MigratingConnection, MigratingTunnel};
 use super::haproxy::Entry;
-use super::proxy_protocol::HeaderUse;
 use super::read_size::ClientReadSize;
 use super::{Deferred, Kind, Owner, Worker, WorkerCommand};
-use crate::base::buffer::BufferUsage;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
 use crate::base::wheel::Timer;
-use crate::cluster::Backend;
-use crate::exchange::{Exchange, Input};
-use crate::net::connection_limiter::ConnectionPermit;
-use crate::net::mailbox::MailboxSender;
-use crate::net::transport::Transport;
-use crate::wire::forwarded::Peer;
-use crate::wire::proxy_protocol::ProxyAddresses;
-use crossbeam_channel::{Receiver, Sender};
-use std::net::TcpStream;
-use std::sync::Arc;
-
-/// Who gets the clients of a worker that ends.
-#[derive(Clone, Debug)]
-pub enum DrainTarget {
-    /// Another worker of this process, which takes all that can move: where it finds them, and how it is told.
-    Worker(HandoffQueue, MailboxSender<WorkerCommand>),
-    /// Somebody outside, who takes what [`MigratingConnection::into_plain`] gives something for.
-    Outside(Sender<Vec<MigratingConnection>>),
-}
-
-/// Where clients arrive who move to a worker. It belongs to the worker's place and outlives the worker, as the listening
-/// sockets do: so nobody is lost who arrives while one worker goes and the next one comes.
-#[derive(Clone, Debug)]
-pub struct HandoffQueue {
-    arrivals: Sender<Vec<MigratingConnection>>,
-    waiting: Receiver<Vec<MigratingConnection>>,
-}
-
-impl Default for HandoffQueue {
-    fn default() -> Self {
-        // There are never more of them than the workers have clients.
-        let (arrivals, waiting) = crossbeam_channel::unbounded();
-        Self { arrivals, waiting }
-    }
-}
-
-impl HandoffQueue {
-    /// Puts clients there. The worker is to be told ([`WorkerCommand::Arrivals`]), if they are the first; `false` if others wait
-    /// already, of whom it has been told.
-    pub fn put(&self, connections: Vec<MigratingConnection>) -> bool {
-        // Fails only where nobody can receive, and this is one who can.
-        let _ = self.arrivals.send(connections);
-        // Looked at afterwards: if others are still there now, the worker has yet to find these behind them.
-        self.waiting.len() <= 1
-    }
-
-    /// Sends everybody to another landing. Whether there was somebody.
-    pub fn forward(&self, other: &Self) -> bool {
-        self.waiting.try_iter().fold(false, |_, connections| {
-            other.put(connections);
-            true
-        })
-    }
-
-    /// Whether nobody waits there.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-}
-
-/// A client on its way to another worker. Dropping it closes its connection.
-#[derive(Debug)]
-pub struct MigratingConnection {
-    stream: BufferedConnection,
-    peer: Peer,
-    /// `None` where it comes from another process: its address tells.
-    entry: Option<Entry>,
-    served: u32,
-    permit: Option<Box<ConnectionPermit>>,
-    is_shaking_hands: bool,
-    awaits_header: Option<HeaderUse>,
-    told: Option<Box<ProxyAddresses>>,
-    /// When it has been idle, or has shaken hands, for too long; `None` to begin anew.
-    due: Option<Moment>,
-    tunnel: Option<Box<MigratingTunnel>>,
-}
-
-/// The other half of a client that is one end of a tunnel.
-#[derive(Debug)]
-struct MigratingTunnel {
-    exchange: Exchange,
-    closing: ClosingSides,
-    upstream: BufferedConnection,
-    backend: Arc<Backend>,
-    /// When it is ended because its backend has left the list.
-    retire_at: Option<Moment>,
-}
-
-/// A client that is idle and not encrypted, and of which nothing is read that was not used: a socket and who it is.
-#[derive(Debug)]
-pub struct PlainClient {
-    /// The connection, non-blocking.
-    pub stream: TcpStream,
-    /// Who it is.
-    pub peer: Peer,
-    /// How many answers it has had.
-    pub served: u32,
-    /// What a proxy has told of it.
-    pub told: Option<ProxyAddresses>,
-}
-
-impl MigratingConnection {
-    /// What another process can take on.
-    pub fn into_plain(self) -> Option<PlainClient> {
-        let is_idle = self.tunnel.is_none() && self.stream.unread.is_empty();
-        let stream = self.stream.transport.into_plain().filter(|_| is_idle)?;
-        Some(PlainClient { stream, peer: self.peer, served: self.served, told: self.told.map(|told| *told) })
-    }
-
-    /// Which buffers of its worker it holds.
-    fn buffer_usage(&self) -> BufferUsage {
-        let of_tunnel = |tunnel: &MigratingTunnel| tunnel.exchange.buffer_usage().and(tunnel.upstream.lent());
-        self.stream.lent().and(self.tunnel.as_deref().map_or_else(BufferUsage::default, of_tunnel))
-    }
-}
-
-impl From<PlainClient> for MigratingConnection {
-    fn from(client: PlainClient) -> Self {
-        let PlainClient { stream, peer, served, told } = client;
-        let stream = BufferedConnection::new(Transport::accepted(mio::net::TcpStream::from_std(stream)));
-        let told = told.map(Box::new);
-        Self {
-            stream,
-            peer,
-            entry: None,
-            served,
-            permit: None,
-            is_shaking_hands: false,
-            awaits_header: None,
-            told,
-            due: None,
-            tunnel: None,
-        }
-    }
-}
-
-impl DrainTarget {
-    /// Whether it takes this client as it is now. Its job, if it has one, is a tunnel.
-    fn takes(&self, client: &Client) -> bool {
-        match self {
-            Self::Worker(..) => true,
-            Self::Outside(_) => {
-                let is_plain = !client.stream.transport.is_encrypted() && client.awaits_header.is_none();
-                client.job.is_none() && is_plain && client.stream.unread.is_empty()
-            }
-        }
-    }
-
-    /// Sends a client on that has come from outside. It is closed if nobody is there any more.
-    pub fn pass_on(&self, client: PlainClient) {
-        drop(self.send(vec![client.into()]));
-    }
-
-    /// Sends clients on their way. They come back if nobody is there any more.
-    fn send(&self, connections: Vec<MigratingConnection>) -> Result<(), Vec<MigratingConnection>> {
-        match self {
-            Self::Worker(handoff, commands) => {
-                let _ = handoff.put(connections);
-                let _ = commands.send(WorkerCommand::Arrivals);
-                Ok(())
-            }
-            Self::Outside(sender) => sender.send(connections).map_err(|returned| returned.0),
-        }
-    }
-}
+use crate::exchange::Input;
 
 impl Worker {
     /// Sends those to the heir who have become ready to move in this turn.
@@ -286,7 +122,7 @@ impl Worker {
             let _ = commands.send(WorkerCommand::Arrivals);
             return;
         }
-        while let Ok(connections) = self.handoff.waiting.try_recv() {
+        while let Some(connections) = self.handoff.receive() {
             self.import(connections);
         }
     }

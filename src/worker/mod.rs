@@ -21,6 +21,7 @@ mod drain;
 mod effects;
 mod failure_log;
 mod fills;
+mod handoff;
 mod haproxy;
 mod idle;
 mod lazy_registration;
@@ -90,10 +91,10 @@ const MAILBOX: usize = 32 * 1024;
 
 #[cfg(test)]
 pub use commands::TestCommand;
-pub use commands::WorkerCommand;
+pub use commands::{DrainTarget, WorkerCommand};
+pub use handoff::{HandoffQueue, MigratingConnection, PlainClient};
 pub use haproxy::{ServedFrontend, ServedFrontends};
 pub use listeners::ListenerSocket;
-pub use migration::{DrainTarget, HandoffQueue, MigratingConnection, PlainClient};
 pub use request_mail::RequestMail;
 pub use service::{ServiceCall, ServiceSender};
 pub use stats::{ResourceUsage, WorkerStats};

@@ -1,59 +1,17 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
-use super::connection::{ActiveExchange, BufferedConnection, Client, ClosingSides, Upstream, UpstreamState};
+use super::connection::{ActiveExchange, ClosingSides, Endpoint, UpstreamState};
 use super::lazy_registration::departure;
 use super::read_size::SMALLEST_READ;
 use super::{Deferred, Worker};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
-use crate::base::gen_slab::{GenSlab, SlotKey};
+use crate::base::gen_slab::SlotKey;
 use crate::base::slice_ext::SliceExt;
 use crate::exchange::{Exchange, Flushed, Input, Output, Side};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
 use mio::event::Event;
-
-/// Whose socket it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Endpoint {
-    Client(SlotKey),
-    Upstream(SlotKey),
-}
-
-impl Endpoint {
-    pub(super) fn side(self) -> Side {
-        match self {
-            Self::Client(_) => Side::Client,
-            Self::Upstream(_) => Side::Upstream,
-        }
-    }
-
-    /// What has come from it, and the way to it; `None` once it is closed.
-    pub(super) fn stream<'s>(
-        self,
-        clients: &'s mut GenSlab<Client>,
-        upstreams: &'s mut GenSlab<Upstream>,
-    ) -> Option<&'s mut BufferedConnection> {
-        match self {
-            Self::Client(key) => clients.get_mut(key).map(|client| &mut client.stream),
-            Self::Upstream(key) => upstreams.get_mut(key).map(|upstream| &mut upstream.stream),
-        }
-    }
-
-    /// The same, if this exchange is the one that it is tied to.
-    fn stream_for<'s>(
-        self,
-        job: SlotKey,
-        clients: &'s mut GenSlab<Client>,
-        upstreams: &'s mut GenSlab<Upstream>,
-    ) -> Option<&'s mut BufferedConnection> {
-        let tied_to = match self {
-            Self::Client(key) => clients.get(key)?.job,
-            Self::Upstream(key) => upstreams.get(key)?.job,
-        };
-        self.stream(clients, upstreams).filter(|_| tied_to == Some(job))
-    }
-}
 
 impl Worker {
     /// Does what the poll has told of a client, where that is not bytes alone. It is noted already.

@@ -31,7 +31,7 @@ mod writer;
 pub(super) use certificates::ChangedCertificates;
 pub(super) use shared_clusters::{Edit, MAX_RECORD, Outcome, Record, SharedClusters};
 pub use target::{EXPECTED, Location, Target, TargetFault};
-pub use tools::connect;
+pub use tools::{ParsedListing, connect};
 pub(super) use tools::{read_certificate, read_listing};
 
 use super::catalog::Clusters;
@@ -58,6 +58,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use watcher::{WatchSession, Watcher};
 use writer::MarkWriter;
+
+/// What the keys of planb's health checks begin with; the host follows.
+const HEALTH_START: &str = "healthcheck:";
+
+/// How long a key whose reply was too long is not read.
+const TOO_LONG_FOR: Duration = Duration::from_secs(10);
 
 /// Where an active checker leaves its sign of life, in seconds since 1970. No prefix stands before it.
 const CHECKER_KEY: &str = "hchecker_ping";

@@ -12,7 +12,7 @@ use super::route_state::{Batch, Replies};
 use super::sources::Sources;
 use super::target::Target;
 use super::watcher::WatchSession;
-use super::{CHECKER_KEY, Event, Pause, Stop};
+use super::{CHECKER_KEY, Event, HEALTH_START, Pause, Stop, TOO_LONG_FOR};
 use crate::base::clock::{Clock, Moment};
 use crate::base::reason::FailureReason;
 use crate::route;
@@ -21,13 +21,8 @@ use redis::{ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the keys of planb's health checks begin with; the host follows.
-pub(super) const HEALTH_START: &str = "healthcheck:";
-
 /// What the replies to one batch may cost of memory, in bytes. Hosts beyond it are left for the next one.
 const MAX_BATCH: usize = 4 * MAX_REPLY;
-/// How long a key whose reply was too long is not read.
-pub(super) const TOO_LONG_FOR: Duration = Duration::from_secs(10);
 /// Keys that are remembered to be too long.
 const MAX_TOO_LONG: usize = 64;
 

@@ -3,8 +3,32 @@
 use super::reading::{self, Reading};
 use super::target::Target;
 use super::{certificates, connect as opening};
-use crate::directory::test_api::ParsedListing;
 use crate::route;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What Redis says of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParsedListing {
+    /// The pattern whose list it is.
+    pub pattern: String,
+    /// Item 0 of the list, as it is shown.
+    pub id: String,
+    /// Each backend that can be used, and its place in the list, counted from 0 as dead marks are.
+    pub backends: Vec<(usize, String)>,
+    /// How many backends stand in the list.
+    pub total: usize,
+    /// What is wrong with the others.
+    pub faults: Vec<String>,
+    /// Names and values of the options that can be used.
+    pub options: BTreeMap<String, String>,
+    /// What is wrong with the options.
+    pub option_faults: Vec<String>,
+    /// The dead marks.
+    pub dead: Vec<usize>,
+    /// How long they hold.
+    pub ttl: Option<Duration>,
+}
 
 /// A connection of a tool's own, opened and asked without long waits.
 pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {

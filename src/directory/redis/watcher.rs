@@ -2,11 +2,10 @@
 
 use super::connect::{self, Identity, Role, Server};
 use super::connection::Connection;
-use super::reader::HEALTH_START;
 use super::route_state::ChangedKey;
 use super::sources::Sources;
 use super::target::{Location, Target};
-use super::{Event, Pause, Stop};
+use super::{Event, HEALTH_START, Pause, Stop};
 use crossbeam_channel::Sender;
 use redis::{ProtocolVersion, PushKind, RedisError, RedisResult, Value, cmd};
 use std::cell::Cell;

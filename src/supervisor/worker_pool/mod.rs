@@ -9,7 +9,7 @@ mod stand_in;
 
 use super::haproxy::HaproxyManager;
 use super::listeners::Listeners;
-use super::memory::{MemoryPolicy, MemoryTrim};
+use super::memory::{MemoryPolicy, MemoryTrim, WorkerId};
 use super::report::{ReplaceReason, Report};
 use super::watchdog::{RestartBackoff, WatchdogState};
 use super::{Error, Event, affinity, certificates, limits};
@@ -40,10 +40,6 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest time for which a slot stays empty after repeated failures, if no other worker can stand in.
 const ALONE: Duration = Duration::from_secs(1);
-
-/// One worker's life. Never given twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct WorkerId(pub(super) u64);
 
 /// The dependencies of workers.
 pub(super) struct WorkerDeps {

@@ -1,7 +1,7 @@
 //! Hosts whose replies were not read to their end, because they were too long or too slow. They are left alone for a
 //! while: each of them has cost a connection, and time of all others.
 
-use super::super::reader::TOO_LONG_FOR;
+use super::super::TOO_LONG_FOR;
 use super::{LookupResult, RouteState};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
