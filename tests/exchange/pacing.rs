@@ -1,6 +1,8 @@
 //! Bytes of a frontend with a rate: a side pauses, and nobody is waited for meanwhile.
 
 use super::*;
+use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
+use std::time::Duration;
 
 /// A route to one backend with these options.
 fn paced_route(pairs: &[(&str, &str)]) -> Arc<Route> {
