@@ -7,7 +7,7 @@ mod tools;
 
 pub use haproxy::{Check, Diff, Haproxy};
 pub use node::{Node, Why};
-pub use tools::{Provision, Routes};
+pub use tools::{Nodes, Provision, Routes, Wait};
 
 use crate::base::secret::redact_url;
 use crate::config::{self, CpuList, HaproxyFile, Origin, Overrides, Settings, Warning};
@@ -78,6 +78,10 @@ pub enum Command {
     Status(Node),
     /// Show what becomes of requests for a host on a running node, and why (the status is 1 where no backend may serve)
     Why(Why),
+    /// List the nodes that serve from one Redis
+    Nodes(Nodes),
+    /// Wait until every core of every node serves what Redis has of a host now (the status is 1 where that takes too long)
+    Wait(Wait),
     /// Have a running sluice renew itself from its file, without losing a connection, and wait for the outcome
     Upgrade {
         /// The process
@@ -118,23 +122,19 @@ pub fn run() -> ExitCode {
     };
     let flavor = env::var_os(FLAVOR);
     let file = match &arguments.command {
-        Some(Command::Provision(Provision { place, .. }) | Command::Routes(Routes { place, .. })) => {
-            config::path(place.config.clone(), flavor.as_deref())
-        }
+        Some(
+            Command::Provision(Provision { place, .. })
+            | Command::Routes(Routes { place, .. })
+            | Command::Nodes(Nodes { place })
+            | Command::Wait(Wait { place, .. }),
+        ) => config::path(place.config.clone(), flavor.as_deref()),
         Some(Command::Status(node) | Command::Why(Why { node, .. })) => {
             config::path(node.config.clone(), flavor.as_deref())
         }
         _ => arguments.config_path(flavor),
     };
-    match &arguments.command {
-        None => {}
-        Some(Command::Demo { port }) => return with_log(level(false), || report(demo::run(*port))),
-        Some(Command::Provision(provision)) => return tools::provision(provision, &file),
-        Some(Command::Routes(routes)) => return tools::routes(routes, &file),
-        Some(Command::Haproxy(command)) => return haproxy::run(command),
-        Some(Command::Status(node)) => return node::status(node, &file),
-        Some(Command::Why(arguments)) => return node::why(arguments, &file),
-        Some(Command::Upgrade { pid }) => return tools::upgrade(*pid),
+    if let Some(command) = &arguments.command {
+        return run_command(command, &file);
     }
     let predecessor = match Predecessor::find() {
         Ok(predecessor) => predecessor,
@@ -182,6 +182,21 @@ pub fn run() -> ExitCode {
         }
         report(supervisor::run(&settings, Some(origin), predecessor))
     })
+}
+
+/// Does what there is to do instead of serving.
+fn run_command(command: &Command, file: &Path) -> ExitCode {
+    match command {
+        Command::Demo { port } => with_log(level(false), || report(demo::run(*port))),
+        Command::Provision(provision) => tools::provision(provision, file),
+        Command::Routes(routes) => tools::routes(routes, file),
+        Command::Haproxy(command) => haproxy::run(command),
+        Command::Status(node) => node::status(node, file),
+        Command::Why(arguments) => node::why(arguments, file),
+        Command::Nodes(arguments) => tools::nodes(arguments, file),
+        Command::Wait(arguments) => tools::wait(arguments, file),
+        Command::Upgrade { pid } => tools::upgrade(*pid),
+    }
 }
 
 /// Says what is wrong with the arguments, or what help was asked for. An argument that may hold a password is not shown.

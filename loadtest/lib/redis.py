@@ -63,7 +63,7 @@ class Server:
         self.process.end(patience=0.1)
 
 
-def start_sluice(build_dir, driver, cores, server=None):
+def start_sluice(build_dir, driver, cores, server=None, admin=None):
     """A sluice with a worker a core whose routes come from `driver`. Returns the process and its port."""
     port = procs.free_port()
     folder = procs.work_dir() / f"sluice-{port}"
@@ -74,6 +74,7 @@ def start_sluice(build_dir, driver, cores, server=None):
         "server": {"workers": len(cores), "cpus": ",".join(map(str, cores)), "accessLog": False, **(server or {})},
         "http": {"port": port, "bind": "127.0.0.1"},
         "driver": driver,
+        **({} if admin is None else {"admin": admin}),
     }))
     process = procs.Process([build_dir / "sluice", "--config", config], None, folder.name)
     return process.await_port(port), port

@@ -20,6 +20,7 @@ mod monitor;
 mod page;
 mod process;
 mod query;
+mod receipts;
 mod roster;
 mod router;
 mod series;
@@ -119,8 +120,9 @@ pub fn start(sources: Sources) -> io::Result<ServiceSender> {
         thread::Builder::new().name(name.into()).spawn(move || router::serve(&calls, &service))?;
         io::Result::Ok(sender)
     };
-    let lanes =
-        router::Lanes { views: lane("admin-views")?, metrics: lane("admin-metrics")?, actions: lane("admin-actions")? };
+    let receipts = receipts::start(&service)?;
+    let (views, metrics, actions) = (lane("admin-views")?, lane("admin-metrics")?, lane("admin-actions")?);
+    let lanes = router::Lanes { views, metrics, actions, receipts };
     let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
     thread::Builder::new().name("admin".into()).spawn(move || router::dispatch(&calls, &lanes, &service))?;
     Ok(sender)

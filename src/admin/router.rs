@@ -2,8 +2,8 @@
 
 use super::query::{Query, decoded};
 use super::{
-    Body, Response, Service, access, actions, dashboard, director, frontends, metrics, monitor, stats_csv, status,
-    views,
+    Body, Response, Service, access, actions, dashboard, director, frontends, metrics, monitor, receipts, stats_csv,
+    status, views,
 };
 use crate::base::throttle::Throttle;
 use crate::exchange::{ServiceRequest, ServiceResponse};
@@ -27,6 +27,7 @@ pub(super) struct Lanes {
     pub(super) views: Sender<ServiceCall>,
     pub(super) metrics: Sender<ServiceCall>,
     pub(super) actions: Sender<ServiceCall>,
+    pub(super) receipts: Sender<ServiceCall>,
 }
 
 /// Refuses what is not to be answered, tells whether the process is ready, and passes on the rest.
@@ -49,6 +50,7 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
             let lane = match (call.request.method.as_str(), path) {
                 ("GET" | "HEAD", "/metrics") => &lanes.metrics,
                 ("GET" | "HEAD", _) => &lanes.views,
+                ("POST", receipts::PATH) => &lanes.receipts,
                 _ => &lanes.actions,
             };
             if let Err(error) = lane.try_send(call) {
@@ -124,6 +126,7 @@ fn respond(request: &ServiceRequest, service: &Service) -> Response {
     }
     match request.method.as_str() {
         "GET" | "HEAD" => view(request, path, query, service),
+        "POST" if path == receipts::PATH => receipts::receipt(&Query::parse(query), service),
         "POST" => actions::act(path, &Query::parse(query), service),
         _ => Response::problem(405, "views take GET and HEAD, actions take POST").with_field("Allow: GET, HEAD, POST"),
     }
@@ -137,6 +140,7 @@ fn view(request: &ServiceRequest, path: &str, query: &str, service: &Service) ->
         "/v1/backends" => frontends::backends(&Query::parse(query), service),
         "/v1/config" => views::config(service),
         "/v1/redis" => views::redis(service),
+        "/v1/nodes" => receipts::nodes(service),
         "/v1/certificates" => views::certificates(&Query::parse(query), service),
         "/v1/openapi.json" => Response::new(200, "application/json", OPENAPI),
         "/metrics" => metrics::metrics(request.accept.as_deref(), service),
@@ -189,8 +193,8 @@ mod tests {
             let cache = None;
             let (redis, source_kind) = (None, "file");
             let sources = Sources { settings, clock, roster, cache, redis, directory, source_kind, order };
-            let [views, metrics, actions] = [(); 3].map(|()| bounded(2));
-            let lanes = Lanes { views: views.0, metrics: metrics.0, actions: actions.0 };
+            let [views, metrics, actions, receipts] = [(); 4].map(|()| bounded(2));
+            let lanes = Lanes { views: views.0, metrics: metrics.0, actions: actions.0, receipts: receipts.0 };
             let waiting = [views.1, metrics.1, actions.1];
             let poll = Poll::new().expect("a poll");
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));

@@ -1,4 +1,4 @@
-//! `sluice provision` and `sluice routes`: the tools for routes in Redis.
+//! `sluice provision`, `routes`, `nodes` and `wait`: the tools for what stands in Redis.
 
 use crate::base::secret::Secret;
 use crate::config::{self, Overrides};
@@ -6,7 +6,9 @@ use crate::directory::Source;
 use crate::directory::redis::{self, EXPECTED, Target};
 use crate::provision::{self, Explained};
 use crate::supervisor;
+use crate::wire::host::host_name;
 use clap::Args;
+use jiff::Timestamp;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -43,6 +45,28 @@ pub struct Routes {
     pub place: Place,
 }
 
+/// What `sluice nodes` is told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Nodes {
+    /// The Redis that the nodes meet in.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// What `sluice wait` is told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Wait {
+    /// The host whose list was edited
+    #[arg(value_name = "HOST")]
+    pub host: String,
+    /// How long to wait at the most, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// The Redis that the nodes meet in.
+    #[command(flatten)]
+    pub place: Place,
+}
+
 /// Which Redis a tool talks to, and how it logs in there.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Place {
@@ -63,6 +87,16 @@ impl Place {
         match &self.driver {
             Some(_) => self.named().map(only),
             None => configured(file, self.config.is_some()),
+        }
+    }
+
+    /// The Redis that is written to.
+    fn redis(&self, file: &Path) -> Result<Target, String> {
+        match self.source(file)? {
+            Source::Redis(settings) => Ok(settings.write),
+            Source::File(_) | Source::Nothing => {
+                Err(format!("the driver of {} is a file; name a Redis with --driver", file.display()))
+            }
         }
     }
 
@@ -103,12 +137,7 @@ pub(super) fn redis_password() -> Result<Option<Secret>, String> {
 /// Carries a file into Redis.
 pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
     let Provision { file, place, watch, prune } = arguments;
-    let target = match place.source(config).and_then(|source| match source {
-        Source::Redis(settings) => Ok(settings.write),
-        Source::File(_) | Source::Nothing => {
-            Err(format!("the driver of {} is a file; name a Redis with --driver", config.display()))
-        }
-    }) {
+    let target = match place.redis(config) {
         Ok(target) => target,
         Err(problem) => return fail(&problem),
     };
@@ -147,6 +176,45 @@ pub(super) fn routes(arguments: &Routes, config: &Path) -> ExitCode {
             if is_served { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Prints the nodes that live.
+pub(super) fn nodes(arguments: &Nodes, config: &Path) -> ExitCode {
+    let told = arguments.place.redis(config).and_then(|target| {
+        let nodes = redis::nodes(&target).map_err(|error| format!("{target}: {error}"))?;
+        Ok((target, nodes))
+    });
+    match told {
+        Ok((target, nodes)) => {
+            println!("{target}: {} nodes", nodes.len());
+            for node in nodes {
+                let started = Timestamp::from_second(i64::try_from(node.epoch).unwrap_or_default()).unwrap_or_default();
+                let redis::Node { id, name, version, address, load, .. } = node;
+                println!("{id}  {name}  {address}  {version}  {load} requests in flight  since {started}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(problem) => fail(&problem),
+    }
+}
+
+/// Waits until all nodes serve what Redis has of a host. The status is 1 where some do not say so in time.
+pub(super) fn wait(arguments: &Wait, config: &Path) -> ExitCode {
+    let Some(host) = host_name(arguments.host.to_ascii_lowercase().as_bytes()) else {
+        return fail(&format!("{:?} is no host name", arguments.host));
+    };
+    let told = arguments.place.redis(config).and_then(|target| {
+        let patience = Duration::from_secs(arguments.timeout);
+        redis::wait_until_served(&target, &host, patience).map_err(|error| format!("{target}: {error}"))
+    });
+    match told {
+        Ok(served) if served.missing.is_empty() => {
+            println!("{host}: {served}");
+            ExitCode::SUCCESS
+        }
+        Ok(served) => fail(&format!("{host}: {served}")),
+        Err(problem) => fail(&problem),
     }
 }
 

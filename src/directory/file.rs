@@ -71,7 +71,7 @@ impl FileSource {
                     // Fails only where nobody waits any more.
                     Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.flush(host))),
                     // The file is read again by whoever comes next.
-                    Ok(SourceCommand::Retire | SourceCommand::Export(_)) => {}
+                    Ok(SourceCommand::Retire | SourceCommand::Export(_) | SourceCommand::Confirm(..)) => {}
                     Ok(SourceCommand::Stop) | Err(_) => return,
                 },
             }

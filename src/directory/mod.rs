@@ -9,8 +9,10 @@ mod backends;
 mod catalog;
 mod certificate_index;
 mod certificates;
+mod channels;
 mod dns;
 mod file;
+mod fleet;
 mod handover;
 mod named;
 mod nothing;
@@ -27,6 +29,7 @@ mod views;
 mod watch;
 
 pub use certificates::CertificateResult;
+pub use fleet::Membership;
 pub use handover::Inherited;
 pub use named::{NamedCluster, NamedClusters};
 pub use ondemand::{
@@ -44,6 +47,7 @@ use crate::net::mailbox::MailboxSender;
 use crate::net::tls::CertificateInfo;
 use catalog::{Catalog, Clusters};
 use certificate_index::CertificateIndex;
+use channels::{DeadMark, Lookup, RequestChannels, SourceCommand};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dns::{DnsNames, DnsResolver};
 use ondemand::OnDemand;
@@ -121,6 +125,8 @@ pub enum RouteEvent {
     },
     /// A cluster on demand was edited.
     OnDemand(OnDemandEdit),
+    /// Dropped when it is read: so its sender learns that all mail before it was.
+    Barrier(Sender<Infallible>),
     /// The answer to [`Directory::lookup_certificate`].
     Certificate {
         /// The name that was asked for.
@@ -222,8 +228,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         index: CertificateIndex::default(),
         _alive: alive.clone(),
     };
-    let certificates = certificate_service.index.clone();
-    let changed_certificates = Arc::default();
+    let (certificates, changed_certificates) = (certificate_service.index.clone(), Arc::default());
     let certificate_service = match &settings.source {
         Source::File(_) | Source::Nothing => certificates::start(certificate_service, subscribers.clone(), clock)?,
         Source::Redis(settings) => redis::start_certificate_service(
@@ -268,6 +273,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         names,
         clock,
         on_demand,
+        fleet: fleet::target(&settings.source),
         lookups,
         marks,
         commands,
@@ -308,6 +314,7 @@ pub struct Directory {
     names: DnsNames,
     clock: Clock,
     on_demand: OnDemand,
+    fleet: Option<redis::Target>,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     commands: Sender<SourceCommand>,
@@ -452,48 +459,4 @@ impl Directory {
             }
         }
     }
-}
-
-/// A question of a core.
-#[derive(Debug)]
-struct Lookup {
-    core: SubscriberId,
-    host: Arc<str>,
-    client: Option<IpAddr>,
-}
-
-/// A member that a core has marked.
-#[derive(Debug)]
-struct DeadMark {
-    host: Box<str>,
-    backend: Arc<Backend>,
-    /// [`Moment::ZERO`] for a mark that is over before its time.
-    until: Moment,
-}
-
-#[derive(Debug)]
-enum SourceCommand {
-    Reload,
-    /// Whatever is known of this host is to be read again. The answer is whether anything was.
-    Flush(Arc<str>, Sender<bool>),
-    /// The snapshot is another process's.
-    Retire,
-    /// What is known goes to the process that takes this one's place.
-    Export(Sender<handover::Export>),
-    Stop,
-}
-
-/// Where a source finds what it is asked and told to do.
-#[derive(Debug)]
-struct RequestChannels {
-    /// Ends when no [`Directory`] is left.
-    lookups: Receiver<Lookup>,
-    marks: Receiver<DeadMark>,
-    commands: Receiver<SourceCommand>,
-    /// For a source that gives orders to itself.
-    own_commands: Sender<SourceCommand>,
-    /// The clerk who knows the certificates.
-    certificates: Sender<certificates::CertificateCommand>,
-    /// Dropped when the thread ends.
-    _alive: Sender<Infallible>,
 }

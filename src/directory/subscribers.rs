@@ -66,12 +66,19 @@ impl Subscribers {
     }
 
     pub(super) fn tell_all(&self, event: &RouteEvent) {
+        // Where there was no room, the core learns of it and asks anew.
+        self.reach_all(event);
+    }
+
+    /// The same. Returns whether all cores had room for it.
+    pub(super) fn reach_all(&self, event: &RouteEvent) -> bool {
         if let RouteEvent::Checker { until } = event {
             self.0.write().unwrap_or_else(PoisonError::into_inner).checker_until = Some(*until);
         }
         let members = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        // Where there was no room, the core learns of it and asks anew.
-        members.senders.iter().flatten().for_each(|sender| _ = sender.send(event.clone()));
+        let mut had_room = true;
+        members.senders.iter().flatten().for_each(|sender| had_room &= sender.send(event.clone()));
+        had_room
     }
 }
 

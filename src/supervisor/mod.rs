@@ -33,7 +33,7 @@ use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
 use crate::cache::store::Store;
 use crate::config::{Origin, Settings};
-use crate::directory::{Inherited, Refusal, State};
+use crate::directory::{Inherited, Membership, Refusal, State};
 use crate::net::activation;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::tls::DAY;
@@ -106,6 +106,9 @@ pub fn run(settings: &Settings, origin: Option<Origin>, mut predecessor: Option<
         log::info!("listening on {address} with {} workers", supervisor.pool.slots());
     }
     supervisor.origin = origin;
+    let address = supervisor.pool.listeners.iter().flat_map(Listeners::addresses).next();
+    let address = address.map(|address| address.to_string()).unwrap_or_default();
+    supervisor.membership = supervisor.pool.deps.directory.join_fleet(address);
     supervisor.serve(&events);
     supervisor.wait_for_handoff(&events);
     supervisor.shutdown();
@@ -185,6 +188,8 @@ struct Supervisor {
     /// The file of the settings.
     origin: Option<Origin>,
     upgrade_state: UpgradeState,
+    /// The place of this process among the nodes of its Redis.
+    membership: Option<Membership>,
     /// The predecessor, which finishes its requests.
     predecessor_link: Option<PredecessorLink>,
     /// The stop has been ordered.
@@ -239,6 +244,7 @@ impl Supervisor {
             pid_file: None,
             origin: None,
             upgrade_state: UpgradeState::default(),
+            membership: None,
             predecessor_link: None,
             is_ordered_to_stop: false,
             stop_at: None,
@@ -429,6 +435,7 @@ impl Supervisor {
     fn shutdown(mut self) {
         self.stop_probes();
         let (counters, accepted) = (self.pool.counters(), self.pool.accepted());
+        self.membership = None;
         self.pool.deps.directory.stop();
         drop(self.pool);
         self.upgrade_state.finish();

@@ -166,6 +166,7 @@ impl Worker {
                 }
                 RouteEvent::Addresses { backend } => self.on_dns_result(backend),
                 RouteEvent::OnDemand(edit) => self.note_on_demand_edit(edit),
+                RouteEvent::Barrier(unread) => drop(unread),
                 RouteEvent::Certificate { name, result } => self.take_certificate(name, &result),
                 RouteEvent::CertificatesChanged { patterns } => self.forget_certificates(&patterns),
             }

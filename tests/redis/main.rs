@@ -4,6 +4,7 @@ mod buckets;
 mod certificates;
 mod changes;
 mod fake;
+mod fleet;
 mod health;
 mod known;
 mod marks;

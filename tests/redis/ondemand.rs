@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// A node with an admin service.
-struct Node {
-    proxy: Proxy,
-    admin: SocketAddr,
+pub(crate) struct Node {
+    pub(crate) proxy: Proxy,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Node {
-    fn start(setup: Setup) -> Self {
+    pub(crate) fn start(setup: Setup) -> Self {
         let node = Self::start_unready(setup);
         until("the node is ready", || node.client().get(&node.admin.to_string(), "/readyz").status() == 200);
         node
@@ -28,7 +28,7 @@ impl Node {
         Self { proxy: setup.workers(2).start(), admin }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::over(Box::new(connect(self.admin, None)))
     }
 
@@ -42,7 +42,7 @@ impl Node {
     }
 
     #[track_caller]
-    fn expect(&self, method: &str, path: &str, body: &str, status: u16) -> Response {
+    pub(crate) fn expect(&self, method: &str, path: &str, body: &str, status: u16) -> Response {
         let response = self.call(method, path, body);
         assert_eq!(response.status(), status, "{method} {path} {body}: {}{}", response.text(), self.proxy.stderr());
         response
@@ -75,13 +75,13 @@ impl Node {
     }
 }
 
-fn nodes<const N: usize>(redis: &Server) -> [Node; N] {
+pub(crate) fn nodes<const N: usize>(redis: &Server) -> [Node; N] {
     let nodes = [(); N].map(|()| Node::start(Setup::new().driver(redis.url())));
     nodes.iter().for_each(Node::until_editable);
     nodes
 }
 
-fn arguments(backend: &Backend) -> String {
+pub(crate) fn arguments(backend: &Backend) -> String {
     format!("hostname={}&port={}", backend.address().ip(), backend.address().port())
 }
 

@@ -50,13 +50,16 @@ fn follow(shared: &Weak<Shared>, clusters: &mut SharedClusters, pause: &mut Paus
         let Some(origin) = on_demand.0.origin.as_ref().filter(|origin| !origin.stop.is_set()) else { return Ok(()) };
         if let Some((revision, _)) = news.last() {
             on_demand.take_over_edits(clusters, news.iter().map(|(_, name)| name))?;
+            origin.set_seen(*revision);
             seen = Some(*revision);
             continue;
         }
         clusters.check_master()?;
         // Where it was emptied, edits have low revisions again.
         if seen.is_none_or(|seen| clusters.newest().is_ok_and(|newest| newest < seen)) {
-            seen = Some(on_demand.compare(clusters)?);
+            let revision = on_demand.compare(clusters)?;
+            origin.set_seen(revision);
+            seen = Some(revision);
         }
         on_demand.open_missing_ports();
         pause.reset();

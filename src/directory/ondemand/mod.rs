@@ -242,6 +242,11 @@ impl OnDemand {
         self.0.store.iter().for_each(|store| store.stop(patience));
     }
 
+    /// Waits until all edits are taken over that Redis has now, where clusters are kept there. Returns whether they are.
+    pub(super) fn catch_up(&self, patience: Duration) -> bool {
+        self.0.origin.as_ref().is_none_or(|origin| origin.catch_up(patience))
+    }
+
     fn table(&self) -> RwLockReadGuard<'_, Table> {
         self.0.table.read().unwrap_or_else(PoisonError::into_inner)
     }

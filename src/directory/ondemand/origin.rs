@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The way to Redis for edits.
 pub(super) struct Origin {
@@ -18,6 +19,9 @@ pub(super) struct Origin {
     clusters: Mutex<SharedClusters>,
     /// All edits of other nodes were read, up to the last moments.
     is_followed: AtomicBool,
+    /// The newest edit that is taken over, with all before it.
+    seen: Mutex<u64>,
+    has_seen: Condvar,
     /// Held until the process ends.
     guard: Mutex<Option<Sender<Infallible>>>,
     pub(super) stop: Stop,
@@ -34,12 +38,35 @@ impl Origin {
         let clusters = Mutex::new(SharedClusters::new(target));
         let (guard, stop) = Stop::new();
         let guard = Mutex::new(Some(guard));
-        Self { target: target.clone(), clusters, is_followed: AtomicBool::new(false), guard, stop }
+        Self {
+            target: target.clone(),
+            clusters,
+            is_followed: AtomicBool::new(false),
+            seen: Mutex::default(),
+            has_seen: Condvar::new(),
+            guard,
+            stop,
+        }
     }
 
     /// Says whether Redis is there, and what is known is what it has. Returns whether that is news.
     pub(super) fn set_followed(&self, is_followed: bool) -> bool {
         self.is_followed.swap(is_followed, Ordering::AcqRel) != is_followed
+    }
+
+    /// All edits up to this one are taken over.
+    pub(super) fn set_seen(&self, revision: u64) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = revision;
+        self.has_seen.notify_all();
+    }
+
+    /// Waits until all edits are taken over that Redis has now. Returns whether they are.
+    pub(super) fn catch_up(&self, patience: Duration) -> bool {
+        let newest = || self.is_followed.load(Ordering::Acquire).then(|| self.lock().newest().ok()).flatten();
+        let Some(newest) = newest() else { return false };
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.has_seen.wait_timeout_while(seen, patience, |seen| *seen < newest);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 >= newest
     }
 
     /// The process ends.

@@ -10,8 +10,10 @@ mod certificates;
 mod connect;
 mod connection;
 mod coordinator;
+mod fleet;
 mod jobs;
 mod key_pairs;
+mod link;
 mod odd_keys;
 pub mod purges;
 mod reader;
@@ -29,6 +31,8 @@ mod watcher;
 mod writer;
 
 pub(super) use certificates::ChangedCertificates;
+pub(super) use fleet::{Fleet, Receipt};
+pub use fleet::{Node, Served, nodes, wait_until_served};
 pub(super) use shared_clusters::{Edit, MAX_RECORD, Outcome, Record, SharedClusters};
 pub use target::{EXPECTED, Location, Target, TargetFault};
 pub use tools::{ParsedListing, connect};
@@ -194,6 +198,7 @@ pub(super) fn start(
         status,
         changed_certificates,
         odd_keys: OddKeys::default(),
+        confirmations: Vec::new(),
         certificate_service: channels.certificates.clone(),
         _guard: guard,
     };
@@ -219,6 +224,8 @@ struct Server {
     /// What the clerk who knows the certificates has to be told, and how to wake him.
     changed_certificates: Arc<ChangedCertificates>,
     odd_keys: OddKeys,
+    /// Hosts that are read again, and who waits for that.
+    confirmations: Vec<(Arc<str>, Sender<bool>)>,
     certificate_service: Sender<CertificateCommand>,
     /// The other threads end when this is dropped.
     _guard: Sender<Infallible>,
@@ -241,6 +248,10 @@ impl Server {
                     Ok(SourceCommand::Reload) => self.coordinator.state.refresh(),
                     // Fails only where nobody waits any more.
                     Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.coordinator.state.flush(host))),
+                    Ok(SourceCommand::Confirm(host, to)) => {
+                        self.coordinator.state.flush(Arc::clone(&host));
+                        self.confirmations.push((host, to));
+                    }
                     Ok(SourceCommand::Retire) => self.saver = None,
                     // Fails only where nobody waits any more.
                     Ok(SourceCommand::Export(to)) => drop(to.send(save::export(self.coordinator.routes(), self.clock.now()))),
@@ -381,6 +392,12 @@ impl Server {
         if let Some(batch) = self.coordinator.state.take_batch() {
             self.jobs.read(batch);
         }
+        let state = &self.coordinator.state;
+        self.confirmations.retain(|(host, to)| match state.is_newest(host) {
+            // Fails only where nobody waits any more.
+            Some(is_newest) => to.send(is_newest).is_ok_and(|()| false),
+            None => true,
+        });
     }
 
     fn end(mut self) {

@@ -9,16 +9,13 @@
 //! One script makes all edits, each as a whole or not at all. Each has a revision, one more than the edit before, and is made
 //! only where the cluster has the revision that its editor knows. So no edit of a node is lost by that of another one.
 
-use super::connect;
-use super::connection::Connection;
-use super::target::{Location, Target};
-use redis::{Cmd, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, RedisResult, Value, cmd, from_redis_value};
+use super::link::{Link, entries, odd, parsed, read_entries};
+use super::target::Target;
+use redis::{RedisResult, cmd};
 use std::collections::BTreeMap;
 
 /// The longest text of a cluster, in bytes.
 pub(in crate::directory) const MAX_RECORD: usize = 1 << 20;
-/// What the reply to one question may cost of memory, in bytes.
-const MAX_REPLY: usize = 64 << 20;
 /// Clusters that are read at once.
 const BATCH: usize = 100;
 /// Entries of the log that are kept at least. A node that has missed more reads all clusters.
@@ -79,32 +76,29 @@ pub(in crate::directory) enum Outcome {
 }
 
 /// The clusters, over a connection of its own, which is opened when it is needed.
-pub(in crate::directory) struct SharedClusters {
-    target: Target,
-    connection: Option<Connection>,
-}
+pub(in crate::directory) struct SharedClusters(Link);
 
 impl SharedClusters {
     pub(in crate::directory) fn new(target: &Target) -> Self {
-        Self { target: target.clone(), connection: None }
+        Self(Link::new(target))
     }
 
     fn key(&self, name: &str) -> String {
-        format!("{}ondemand{name}", self.target.prefix)
+        self.0.key(&format!("ondemand{name}"))
     }
 
     /// The revision of the newest edit; 0 where there was none.
     pub(in crate::directory) fn newest(&mut self) -> RedisResult<u64> {
         let log = self.key(":log");
-        let reply = self.ask(cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1))?;
-        Ok(entries(reply)?.last().map_or(0, |(revision, _)| *revision))
+        let reply = self.0.ask(cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1))?;
+        Ok(revisions(entries(reply)?)?.last().map_or(0, |(revision, _)| *revision))
     }
 
     /// All clusters.
     pub(in crate::directory) fn read_all(&mut self) -> RedisResult<BTreeMap<String, Record>> {
         let (key, mut records, mut cursor) = (self.key(""), BTreeMap::new(), 0_u64);
         loop {
-            let reply = self.ask(cmd("HSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH))?;
+            let reply = self.0.ask(cmd("HSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH))?;
             let (next, pairs): (u64, Vec<Vec<u8>>) = parsed(reply)?;
             for pair in pairs.chunks_exact(2) {
                 let name = String::from_utf8_lossy(&pair[0]).into_owned();
@@ -121,7 +115,7 @@ impl SharedClusters {
     pub(in crate::directory) fn read(&mut self, names: &[String]) -> RedisResult<Vec<(String, Option<Record>)>> {
         let (key, mut records) = (self.key(""), Vec::with_capacity(names.len()));
         for names in names.chunks(BATCH) {
-            let texts: Vec<Option<Vec<u8>>> = parsed(self.ask(cmd("HMGET").arg(&key).arg(names))?)?;
+            let texts: Vec<Option<Vec<u8>>> = parsed(self.0.ask(cmd("HMGET").arg(&key).arg(names))?)?;
             for (name, text) in names.iter().zip(texts) {
                 records.push((name.clone(), text.map(|text| record(&text))));
             }
@@ -135,7 +129,7 @@ impl SharedClusters {
         command.arg(EDIT).arg(3).arg(self.key("")).arg(self.key(":matches")).arg(self.key(":log"));
         command.arg(edit.name).arg(edit.known).arg(edit.match_before).arg(edit.match_after).arg(edit.text);
         command.arg(edit.least).arg(MAX_LOG);
-        let reply: Vec<String> = parsed(self.ask_once(&command)?)?;
+        let reply: Vec<String> = parsed(self.0.ask_once(&command)?)?;
         match reply.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["changed"] => Ok(Outcome::Changed),
             ["taken", owner] => Ok(Outcome::Taken((*owner).to_owned())),
@@ -149,67 +143,22 @@ impl SharedClusters {
         let log = self.key(":log");
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg(BATCH).arg("BLOCK").arg(WAIT_MS).arg("STREAMS").arg(log).arg(format!("{seen}-0"));
-        match self.ask_once(&command)? {
-            Value::Nil => Ok(Vec::new()),
-            Value::Array(streams) => match streams.into_iter().next() {
-                Some(Value::Array(stream)) => entries(stream.into_iter().nth(1).unwrap_or(Value::Nil)),
-                _ => Err(odd("a stream has no name")),
-            },
-            _ => Err(odd("the reply to XREAD is no list")),
-        }
+        revisions(read_entries(self.0.ask_once(&command)?)?)
     }
 
     /// Fails where sentinels have made another server the master.
     pub(in crate::directory) fn check_master(&mut self) -> RedisResult<()> {
-        match &mut self.connection {
-            Some(connection) if matches!(self.target.place, Location::Sentinel { .. }) => {
-                connect::check_master(connection).inspect_err(|_| self.connection = None)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Asks what may be asked twice: a connection that was idle may have been closed.
-    fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
-        let was_open = self.connection.is_some();
-        match self.ask_once(command) {
-            Err(error) if was_open && error.is_io_error() && !error.is_timeout() => self.ask_once(command),
-            result => result,
-        }
-    }
-
-    fn ask_once(&mut self, command: &Cmd) -> RedisResult<Value> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => {
-                let server = connect::find(&self.target)?;
-                self.connection.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
-            }
-        };
-        let reply = connection
-            .ask_all(&command.get_packed_command(), 1, MAX_REPLY)
-            .and_then(|mut replies| replies.pop().ok_or_else(|| odd("there is no reply"))?.extract_error());
-        // One that refuses may be no master any more.
-        reply.inspect_err(|_| self.connection = None)
+        self.0.check_master()
     }
 }
 
-fn odd(problem: &'static str) -> RedisError {
-    (ErrorKind::UnexpectedReturnType, problem).into()
-}
-
-fn parsed<T: FromRedisValue>(value: Value) -> RedisResult<T> {
-    Ok(from_redis_value(value)?)
-}
-
-/// The entries of the log in a reply.
-fn entries(reply: Value) -> RedisResult<Vec<(u64, String)>> {
-    let entries: Vec<(String, Vec<String>)> = parsed(reply)?;
-    let entry = |(id, fields): (String, Vec<String>)| {
+/// The revisions of entries of the log, and the clusters.
+fn revisions(entries: Vec<(String, String)>) -> RedisResult<Vec<(u64, String)>> {
+    let revision = |(id, name): (String, String)| {
         let revision = id.split('-').next().and_then(|revision| revision.parse().ok());
-        revision.zip(fields.into_iter().nth(1)).ok_or_else(|| odd("an entry of ondemand:log has no name"))
+        revision.map(|revision| (revision, name)).ok_or_else(|| odd("an entry of ondemand:log has no revision"))
     };
-    entries.into_iter().map(entry).collect()
+    entries.into_iter().map(revision).collect()
 }
 
 /// The record of a cluster. What is none has the revision 0.

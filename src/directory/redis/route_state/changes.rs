@@ -81,6 +81,13 @@ impl RouteState {
         is_in_use
     }
 
+    /// Whether what is told of a host is what Redis had when it was read last; `None` while it is yet to be read.
+    pub(in crate::directory::redis) fn is_newest(&self, host: &Arc<str>) -> Option<bool> {
+        let is_held = self.guard.is_holding(host) || self.guard.is_on() && self.restored.routes.contains_key(host);
+        let is_hindered = is_held || self.bad.contains(host) || self.unread.reason(host).is_some();
+        (!self.pending.contains_key(host)).then(|| self.connection == ConnectionState::Up && !is_hindered)
+    }
+
     /// A host was read: the token of the look-up, and whether the record is bad.
     pub(super) fn note_end(&mut self, host: &Arc<str>, reading: &Reading, pending: &Pending, now: Moment) {
         match reading {

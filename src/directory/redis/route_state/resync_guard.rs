@@ -69,6 +69,11 @@ impl ResyncGuard {
         self.is_on
     }
 
+    /// Whether less may be told of this host than is known.
+    pub(super) fn is_holding(&self, host: &str) -> bool {
+        self.is_on && self.unconfirmed.contains_key(host)
+    }
+
     /// A list was written.
     pub(super) fn saw_write(&mut self, now: Moment) {
         if self.is_on {

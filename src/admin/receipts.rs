@@ -1,0 +1,66 @@
+//! Receipts: responses that come when all nodes serve what stands in Redis. A few threads wait for them, so that nothing
+//! else does.
+
+use super::query::Query;
+use super::{MAX_WAITING, Response, Service, Sources, router};
+use crate::directory::redis;
+use crate::wire::host::host_name;
+use crate::worker::ServiceCall;
+use crossbeam_channel::Sender;
+use serde_json::{Value, json};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// The path of the action.
+pub(super) const PATH: &str = "/v1/receipts";
+
+/// Receipts that are waited for at once.
+const THREADS: usize = 4;
+
+/// How long a receipt is waited for where nothing is said, and at the most, in seconds.
+const SECONDS: u64 = 10;
+const MAX_SECONDS: u64 = 60;
+
+/// Starts the threads, which end when the sender is dropped.
+pub(super) fn start(service: &Arc<Service>) -> io::Result<Sender<ServiceCall>> {
+    let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
+    for _ in 0..THREADS {
+        let (calls, service) = (calls.clone(), Arc::clone(service));
+        thread::Builder::new().name("admin-receipts".into()).spawn(move || router::serve(&calls, &service))?;
+    }
+    Ok(sender)
+}
+
+/// Waits until every core of every node serves what Redis has of a host now.
+pub(super) fn receipt(query: &Query, sources: &Sources) -> Response {
+    let Some(host) = query.get("host").and_then(|host| host_name(host.to_ascii_lowercase().as_bytes())) else {
+        return Response::problem(400, "host= has to be a host name");
+    };
+    let seconds = query.get("timeout").map_or(Some(SECONDS), |text| text.parse().ok());
+    let Some(seconds) = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) else {
+        return Response::problem(400, &format!("timeout= has to be a number of seconds from 1 to {MAX_SECONDS}"));
+    };
+    let Some(target) = sources.directory.fleet() else { return no_fleet() };
+    match redis::wait_until_served(target, &host, Duration::from_secs(seconds)) {
+        Ok(served) if served.missing.is_empty() => Response::json(
+            &json!({ "host": host, "nodes": served.nodes.iter().map(|node| &node.id).collect::<Vec<_>>() }),
+        ),
+        Ok(served) => Response::problem(504, &served.to_string()),
+        Err(error) => Response::problem(503, &format!("{target}: {error}")),
+    }
+}
+
+/// The nodes that live.
+pub(super) fn nodes(sources: &Sources) -> Response {
+    let Some(target) = sources.directory.fleet() else { return Response::json(&json!({ "nodes": [] })) };
+    match redis::nodes(target) {
+        Ok(nodes) => Response::json(&json!({ "nodes": nodes.iter().map(redis::Node::json).collect::<Vec<Value>>() })),
+        Err(error) => Response::problem(503, &format!("{target}: {error}")),
+    }
+}
+
+fn no_fleet() -> Response {
+    Response::problem(409, "routes do not come from Redis, so this node has no fleet")
+}

@@ -1,0 +1,205 @@
+//! This process as a node of a fleet: it tells Redis that it lives, and acknowledges receipts.
+//!
+//! A receipt for a host is acknowledged when every core serves what Redis had when the receipt was asked for: edits of clusters
+//! on demand up to then are taken over, the host is read again, and all cores have read their mail.
+
+use super::redis::{Fleet, Node, Pause, Receipt, Stop, Target};
+use super::{Directory, RouteEvent, Source, SourceCommand};
+use crate::base::clock::{Clock, Moment};
+use ::redis::RedisResult;
+use crossbeam_channel::{RecvTimeoutError, Sender};
+use std::convert::Infallible;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// How often a node tells that it lives.
+const BEAT: Duration = Duration::from_secs(2);
+/// How long a core, or the source, may take for a receipt. It is tried again then.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long receipts are tried that could not be acknowledged.
+const RECEIPT_LIFE: Duration = Duration::from_secs(60);
+/// Receipts that wait for that.
+const MAX_WAITING: usize = 1000;
+
+/// The membership of this process; it leaves the fleet when this is dropped.
+#[derive(Debug)]
+pub struct Membership {
+    guard: Option<Sender<Infallible>>,
+    target: Target,
+    id: String,
+    /// Whether the last sign of life has arrived.
+    is_known: Arc<AtomicBool>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.guard = None;
+        // Its thread may wait for Redis now. Where Redis is away, the entry ends with its time.
+        if self.is_known.load(Ordering::Relaxed)
+            && let Err(error) = Fleet::new(&self.target).leave(&self.id)
+        {
+            log::debug!("redis: {}: leaving the fleet: {error}", self.target);
+        }
+    }
+}
+
+impl Directory {
+    /// The Redis that nodes meet in; `None` where routes come from elsewhere.
+    pub fn fleet(&self) -> Option<&Target> {
+        self.fleet.as_ref()
+    }
+
+    /// Makes this process a node of the fleet, once all cores have joined. `address` is where clients find it. `None` where
+    /// there is no Redis.
+    pub fn join_fleet(&self, address: String) -> Option<Membership> {
+        let target = self.fleet.clone()?;
+        let ((guard, stop), is_known) = (Stop::new(), Arc::<AtomicBool>::default());
+        let now = self.clock.wall(self.clock.now()).duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let node = Node {
+            id: format!("{:016x}", fastrand::u64(..)),
+            name: name.trim().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address,
+            load: 0,
+            epoch: now.as_secs(),
+        };
+        let id = node.id.clone();
+        let mut member = Member {
+            fleet: Fleet::new(&target),
+            directory: self.clone(),
+            node,
+            stop,
+            is_known: Arc::clone(&is_known),
+            clock: self.clock,
+            seen: None,
+            next_beat: Moment::ZERO,
+            waiting: Vec::new(),
+        };
+        let run = move || member.run();
+        if let Err(error) = thread::Builder::new().name("redis-fleet".into()).spawn(run) {
+            log::error!("this node does not join the fleet: {error}");
+        }
+        Some(Membership { guard: Some(guard), target, id, is_known })
+    }
+
+    /// Waits until every core serves what the source has of this host now. Returns whether it does.
+    fn confirm(&self, host: &str) -> bool {
+        if !self.on_demand.catch_up(PATIENCE) {
+            return false;
+        }
+        let (to, confirmed) = crossbeam_channel::bounded(1);
+        let order = SourceCommand::Confirm(host.into(), to);
+        self.commands.send_timeout(order, PATIENCE).is_ok()
+            && confirmed.recv_timeout(PATIENCE) == Ok(true)
+            && self.wait_for_cores()
+    }
+
+    /// Waits until every core has read the mail that it has now.
+    fn wait_for_cores(&self) -> bool {
+        let (to, read) = crossbeam_channel::bounded(0);
+        let has_room = self.subscribers.reach_all(&RouteEvent::Barrier(to));
+        // The last copy is dropped with the last letter.
+        has_room && read.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Requests in flight to backends.
+    fn load(&self) -> u64 {
+        let clusters = self.clusters();
+        let members = clusters.iter().flat_map(|cluster| cluster.members.iter());
+        members.map(|member| member.state.in_flight() as u64).sum()
+    }
+}
+
+/// What the thread has.
+struct Member {
+    fleet: Fleet,
+    directory: Directory,
+    node: Node,
+    stop: Stop,
+    is_known: Arc<AtomicBool>,
+    clock: Clock,
+    /// The newest receipt that was read.
+    seen: Option<String>,
+    next_beat: Moment,
+    /// Receipts that are not acknowledged yet, and until when that is tried.
+    waiting: Vec<(Receipt, Moment)>,
+}
+
+impl Member {
+    fn run(&mut self) {
+        let mut pause = Pause::default();
+        while let Err(error) = self.serve(&mut pause) {
+            if self.is_known.swap(false, Ordering::Relaxed) || self.next_beat == Moment::ZERO {
+                log::warn!("redis: {error}; receipts and `sluice nodes` are without this node");
+            }
+            self.next_beat = self.clock.now();
+            if pause.wait(&self.stop) {
+                return;
+            }
+        }
+    }
+
+    /// Tells that this node lives, and acknowledges receipts, until the process ends or Redis is lost.
+    fn serve(&mut self, pause: &mut Pause) -> RedisResult<()> {
+        // Before the first sign of life: whoever sees this node waits for it to acknowledge what comes behind.
+        let mut seen = match self.seen.take() {
+            Some(seen) => seen,
+            None => self.fleet.newest()?,
+        };
+        while !self.stop.is_set() {
+            self.beat()?;
+            pause.reset();
+            self.seen = Some(seen.clone());
+            let receipts = self.fleet.wait(&seen)?;
+            if let Some(newest) = receipts.last() {
+                seen.clone_from(&newest.entry);
+            }
+            let until = self.clock.now() + RECEIPT_LIFE;
+            self.waiting.extend(receipts.into_iter().map(|receipt| (receipt, until)));
+            self.seen = Some(seen.clone());
+            self.acknowledge()?;
+        }
+        Ok(())
+    }
+
+    /// Tells that this node lives, where it is time to.
+    fn beat(&mut self) -> RedisResult<()> {
+        let now = self.clock.now();
+        if self.next_beat <= now && !self.stop.is_set() {
+            self.node.load = self.directory.load();
+            self.fleet.register(&self.node)?;
+            self.is_known.store(true, Ordering::Relaxed);
+            self.next_beat = now + BEAT;
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) -> RedisResult<()> {
+        let (now, mut place) = (self.clock.now(), 0);
+        while let Some((receipt, until)) = self.waiting.get(place) {
+            if self.directory.confirm(&receipt.host) {
+                self.fleet.acknowledge(receipt, &self.node.id)?;
+                self.waiting.remove(place);
+            } else if now < *until && place < MAX_WAITING {
+                place += 1;
+            } else {
+                self.waiting.remove(place);
+            }
+            // A core that hangs makes no node dead that waits for it.
+            self.beat()?;
+        }
+        Ok(())
+    }
+}
+
+/// The Redis that nodes of this source meet in.
+pub(super) fn target(source: &Source) -> Option<Target> {
+    match source {
+        Source::Redis(settings) => Some(settings.write.clone()),
+        Source::File(_) | Source::Nothing => None,
+    }
+}
