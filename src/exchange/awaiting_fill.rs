@@ -1,10 +1,12 @@
 //! Another request fills the cache with what this one asks for.
 
-use super::cache_lookup::{self, with_view};
+use super::cache_lookup;
+use super::cache_view::with_view;
 use super::caching::Caching;
+use super::events::{Effect, Input};
 use super::request_context::RequestContext;
-use super::serving_live::ServingLive;
-use super::{Effect, Input, State, StepContext};
+use super::step_context::StepContext;
+use super::transition::{Next, Step, Transition};
 use crate::cache::fill::{FillEnd, FillStart, FillWait};
 use crate::cache::live::{LiveFill, LiveReader, Sleeper};
 use crate::cluster::Route;
@@ -17,7 +19,7 @@ const MOST_JOINS: u32 = 3;
 #[derive(Debug)]
 pub(super) struct AwaitingFill {
     pub(super) context: Box<RequestContext>,
-    caching: Caching,
+    caching: Box<Caching>,
     route: Arc<Route>,
     wait: Option<FillWait>,
     joins: u32,
@@ -38,21 +40,21 @@ impl AwaitingFill {
     /// Has the request join the fill.
     pub(super) fn start(
         context: Box<RequestContext>,
-        caching: Caching,
+        caching: Box<Caching>,
         route: Arc<Route>,
         cx: &mut StepContext<'_>,
-    ) -> State {
+    ) -> Self {
         cx.effect(Effect::JoinFill);
         cx.deadline_in(route.cluster.options.cache.update_lock_timeout);
-        State::AwaitingFill(Box::new(Self { context, caching, route, wait: None, joins: 1 }))
+        Self { context, caching, route, wait: None, joins: 1 }
     }
 
-    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
         match input {
             Input::Fill(FillStart::Wait(wait, until)) => {
                 self.wait = Some(wait);
                 cx.common.deadline = until;
-                State::AwaitingFill(self)
+                Ok(Next::Stay(self))
             }
             Input::Fill(FillStart::Lead(lead)) | Input::FillEnded(FillEnd::Lead(lead)) => {
                 self.caching.set_lead(lead, cx.core.now);
@@ -62,46 +64,49 @@ impl AwaitingFill {
             Input::Fill(FillStart::Stream(live, sleeper)) => self.read(live, sleeper, cx),
             Input::FillEnded(FillEnd::Streams(live)) => match self.wait.take() {
                 Some(wait) => self.read(live, wait.sleeper(), cx),
-                None => State::AwaitingFill(self),
+                None => Ok(Next::Stay(self)),
             },
             Input::FillEnded(FillEnd::Stored) => {
                 let Self { mut context, caching, route, .. } = *self;
                 // An object of another variant is no reason to wait again.
                 context.waited = Some(caching.cause());
-                cache_lookup::start(context, route, cx)
+                Ok(cache_lookup::start(context, route, cx)?.into())
             }
-            _ => State::AwaitingFill(self),
+            _ => Ok(Next::Stay(self)),
         }
     }
 
     /// Reads the response that another request fills the cache with, where it is one for this request. Where that has died
     /// meanwhile, the request joins the next fill.
-    fn read(mut self: Box<Self>, live: Arc<LiveFill>, sleeper: Sleeper, cx: &mut StepContext<'_>) -> State {
+    fn read(mut self: Box<Self>, live: Arc<LiveFill>, sleeper: Sleeper, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
         let Some(store) = cx.core.cache.clone() else { return self.forward(cx) };
         let wall = cx.core.wall_time();
         let (caching, route) = (&self.caching, &self.route);
-        let may_read = with_view(caching.head(), &self.context.request, route, |view| {
+        let may_read = with_view(&self.context.request, route, |view| {
             caching.may_read(view, &live, &route.cluster.options.cache, wall)
         });
         if may_read != Some(true) || store.is_outdated(caching.key(), &live.head, live.ticket) {
             return self.forward(cx);
         }
         match LiveReader::new(live, sleeper) {
-            Some(reader) => ServingLive::start(self.context, self.caching.cause(), &self.caching, reader, cx),
+            Some(reader) => {
+                let Self { context, caching, .. } = *self;
+                Ok(Transition::ServeLive { context, cause: caching.cause(), reader }.into())
+            }
             None if self.joins < MOST_JOINS => {
                 self.joins += 1;
                 cx.effect(Effect::JoinFill);
                 cx.deadline_in(self.route.cluster.options.cache.update_lock_timeout);
-                State::AwaitingFill(self)
+                Ok(Next::Stay(self))
             }
             None => self.forward(cx),
         }
     }
 
-    fn forward(self: Box<Self>, cx: &mut StepContext<'_>) -> State {
-        let Self { context, caching, route, wait, joins: _ } = *self;
+    fn forward(self, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
+        let Self { context, caching, route, wait, joins: _ } = self;
         drop(wait);
-        caching.forward(context, route, cx)
+        Ok(cache_lookup::forward(context, caching, route, cx)?.into())
     }
 
     pub(super) fn request(&self) -> FillRequest {

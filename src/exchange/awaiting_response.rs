@@ -1,16 +1,18 @@
 //! The request is on its way, the head of the answer has not come.
 
-use super::forwarding_response::ForwardingResponse;
+use super::events::{Input, Side};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::tunnel::Tunnel;
-use super::{CommonState, Input, Settings, Side, State, StepContext, caching, response_head, rules};
+use super::settings::Settings;
+use super::step_context::{CommonState, StepContext};
+use super::transition::{Failure, Next, Remains, Step, Transition};
+use super::{cache_response, response_head};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::Options;
 use crate::health::Observation;
 use crate::wire::request::{fields, most_fields};
-use crate::wire::response::{Persistence, ResponseHead};
+use crate::wire::response::ResponseHead;
 use crate::wire::upgrade;
 use crate::wire::{self, HeadFault};
 use std::time::Duration;
@@ -29,15 +31,16 @@ pub(super) struct AwaitingResponse {
 }
 
 impl AwaitingResponse {
-    /// Sends what is there of the request.
-    pub(super) fn start(mut context: Box<RequestContext>, reused: bool, cx: &mut StepContext<'_>) -> State {
-        let Some(replay) = context.request.replay() else {
-            return context.refuse(FailureReason::UpstreamClosed, cx);
-        };
-        if cx.common.options().is_some_and(Options::has_byte_rates) {
-            cx.common.start_pacing(replay.len(), cx.core.now);
+    /// Writes the request for its backend, as much of it as is there.
+    pub(super) fn start(mut context: Box<RequestContext>, reused: bool, cx: &mut StepContext<'_>) -> Step<Self> {
+        if !context.request.is_whole() {
+            return Err(Failure::new(context, FailureReason::UpstreamClosed));
         }
-        cx.core.output.upstream.make(|out| out.extend_from_slice(replay));
+        if cx.common.options().is_some_and(Options::has_byte_rates) {
+            cx.common.start_pacing(context.request.kept_len(), cx.core.now);
+        }
+        let validators = context.caching.as_ref().and_then(|caching| caching.validators());
+        cx.core.output.upstream.make(|out| context.request.write(validators, out));
         if let Some(caching) = &mut context.caching {
             caching.note_sent(cx.core.wall_time());
         }
@@ -46,36 +49,37 @@ impl AwaitingResponse {
         }
         let state = Self { context, reused, seen: 0, has_spoken: false, write_closed: false };
         state.set_deadline(cx);
-        State::AwaitingResponse(state)
+        Ok(Next::Stay(state))
     }
 
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
             Input::Bytes(Side::Client, bytes) => self.send(bytes, cx),
             Input::Bytes(Side::Upstream, bytes) => self.read(bytes, cx),
             Input::End(Side::Client) if self.wants(Side::Client) => {
-                State::AwaitingResponse(self).abort_silently(FailureReason::ClientTruncated, cx)
+                Err(Failure::silent(Some(self.context), FailureReason::ClientTruncated))
             }
-            Input::End(Side::Upstream) | Input::Broken(Side::Upstream) => self.lost(cx),
-            Input::UpstreamClosedUnacked if self.context.request.replay().is_some() => self.context.try_fresh(cx),
-            Input::UpstreamClosedUnacked => self.lost(cx),
+            Input::End(Side::Upstream) | Input::Broken(Side::Upstream) => Err(self.lost(cx)),
+            Input::UpstreamClosedUnacked => {
+                Err(Failure::new(self.context, FailureReason::UpstreamClosed).leaving(Remains::SentUnread))
+            }
             Input::UpstreamWriteClosed => {
                 self.write_closed = true;
                 self.set_deadline(cx);
-                State::AwaitingResponse(self)
+                Ok(Next::Stay(self))
             }
             // The backend may take no notice of expectations and wait for the body, so this says nothing about its life:
             // or whoever keeps a body back could have it marked.
-            Input::Deadline if self.context.awaits_continue() => self.retry(FailureReason::ResponseTimeout, cx),
+            Input::Deadline if self.context.awaits_continue() => Err(self.late()),
             Input::Deadline if self.waits_for_body() && cx.is_drained(Side::Upstream) => {
-                self.context.refuse(FailureReason::BodyTimeout, cx)
+                Err(Failure::new(self.context, FailureReason::BodyTimeout))
             }
             Input::Deadline => {
                 cx.common.stats.end_wait(cx.core.now);
                 cx.observe(Observation::Unreachable);
-                self.retry(FailureReason::ResponseTimeout, cx)
+                Err(self.late())
             }
-            _ => State::AwaitingResponse(self),
+            _ => Ok(Next::Stay(self)),
         }
     }
 
@@ -98,8 +102,8 @@ impl AwaitingResponse {
     }
 
     #[inline(never)]
-    fn send(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
-        self.context.on_continue(cx);
+    fn send(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
+        self.context.on_continue(cx.core.now);
         let upload = &mut self.context.upload;
         let fed = match self.context.request.extend_replay(upload.share_of(bytes.len()), &mut cx.core.buffers) {
             Some(replay) => {
@@ -111,14 +115,14 @@ impl AwaitingResponse {
             }
             None => upload.feed(bytes, &mut cx.core.output.upstream),
         };
-        if let Err(reason) = self.context.judge_upload(fed, cx) {
-            return self.context.refuse(reason, cx);
+        if let Err(reason) = cx.judge_upload(&mut self.context, fed) {
+            return Err(Failure::new(self.context, reason));
         }
         self.set_deadline(cx);
-        State::AwaitingResponse(self)
+        Ok(Next::Stay(self))
     }
 
-    fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
+    fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
         let may_be_complete = self.seen == 0 || wire::has_blank_line(bytes, self.seen);
         self.seen = bytes.len();
         let mut room = fields();
@@ -133,7 +137,7 @@ impl AwaitingResponse {
     /// Reads a head with more lines than most have, or one of a later minor version.
     #[cold]
     #[inline(never)]
-    fn read_odd(self, bytes: &[u8], fault: HeadFault, cx: &mut StepContext<'_>) -> State {
+    fn read_odd(self, bytes: &[u8], fault: HeadFault, cx: &mut StepContext<'_>) -> Step<Self> {
         let known = if fault == HeadFault::Version { wire::version::as_http11(bytes) } else { None };
         let mut room = most_fields();
         let to_head = self.context.request.is_head();
@@ -147,63 +151,73 @@ impl AwaitingResponse {
         bytes: &[u8],
         parsed: Result<Option<ResponseHead<'_, '_>>, HeadFault>,
         cx: &mut StepContext<'_>,
-    ) -> State {
+    ) -> Step<Self> {
         let head = match parsed {
             Ok(head) => head,
-            Err(HeadFault::TooManyHeaders) => return self.context.refuse(FailureReason::UpstreamHeadTooLarge, cx),
-            Err(_) => return self.context.refuse(FailureReason::UpstreamMalformed, cx),
+            Err(HeadFault::TooManyHeaders) => {
+                return Err(Failure::new(self.context, FailureReason::UpstreamHeadTooLarge));
+            }
+            Err(_) => return Err(Failure::new(self.context, FailureReason::UpstreamMalformed)),
         };
         let head_len = head.as_ref().map_or(bytes.len(), |head| head.len);
         let fields = head.as_ref().map_or(0, ResponseHead::fields_len);
         if head_len > cx.core.settings.max_head_bytes || fields > cx.core.settings.limits.fields {
-            return self.context.refuse(FailureReason::UpstreamHeadTooLarge, cx);
+            return Err(Failure::new(self.context, FailureReason::UpstreamHeadTooLarge));
         }
-        let Some(head) = head else { return State::AwaitingResponse(self) };
+        let Some(head) = head else { return Ok(Next::Stay(self)) };
         cx.consumed = head.len;
         match head.status {
             101 => self.switch(&head, cx),
             _ if head.is_informational() => self.pass_informational(&head, cx),
-            408 if self.is_idle_timeout(&head) => self.context.try_fresh(cx),
-            _ if self.context.caching.is_some() => caching::on_response(self, &head, bytes.suffix(head.len), cx),
-            _ => ForwardingResponse::start(self, &head, bytes.suffix(head.len), cx),
+            408 if self.is_idle_timeout(&head) => Err(self.stale()),
+            _ => Ok(self.pass(&head, bytes.suffix(head.len), cx)?.into()),
         }
     }
 
+    /// Passes the response on, or serves a stored one in its place.
+    fn pass(self, head: &ResponseHead<'_, '_>, rest: &[u8], cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
+        let Self { mut context, write_closed, .. } = self;
+        if context.caching.is_some() {
+            context = match cache_response::take(context, head, (rest, write_closed), cx) {
+                Ok(context) => context,
+                Err(instead) => return Ok(instead),
+            };
+        }
+        response_head::pass(context, head, (rest, write_closed), cx)
+    }
+
     #[cold]
-    fn pass_informational(mut self, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) -> State {
+    fn pass_informational(mut self, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) -> Step<Self> {
         self.seen = 0;
         self.has_spoken = true;
         self.context.informational_responses += 1;
         if self.context.informational_responses > cx.core.settings.limits.informational_responses {
-            return self.context.refuse(FailureReason::TooManyInformationalResponses, cx);
+            return Err(Failure::new(self.context, FailureReason::TooManyInformationalResponses));
         }
         if head.status == 100 {
-            self.context.on_continue(cx);
+            self.context.on_continue(cx.core.now);
         }
         // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
         if self.context.request.is_http11() {
-            // No rules are asked about it.
-            let _ = response_head::put(&self.context, head, (false, Persistence::Implied), cx);
+            response_head::put_interim(head, cx);
         }
         self.set_deadline(cx);
-        State::AwaitingResponse(self)
+        Ok(Next::Stay(self))
     }
 
     #[cold]
-    fn switch(self, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) -> State {
+    fn switch(self, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) -> Step<Self> {
         cx.common.stats.end_wait(cx.core.now);
         let is_response = match (self.context.request.offered_protocols(), head.upgrade()) {
             (Some(offered), Some(chosen)) => upgrade::is_response(offered, chosen),
             _ => false,
         };
         if !is_response {
-            return self.context.refuse(FailureReason::UpgradeMismatch, cx);
+            return Err(Failure::new(self.context, FailureReason::UpgradeMismatch));
         }
-        if let Err(outcome) = response_head::put(&self.context, head, (false, Persistence::Upgrade), cx) {
-            return rules::drop_response(self.context, outcome, cx);
-        }
+        response_head::put_switch(&self.context, head, cx);
         let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
-        Tunnel::start(self.context, is_websocket, cx)
+        Ok(Transition::Tunnel { context: self.context, is_websocket }.into())
     }
 
     /// Whether it matters if the backend has heard anything: its connection may have been stale, and the request must not
@@ -224,30 +238,29 @@ impl AwaitingResponse {
     #[cold]
     fn is_idle_timeout(&self, head: &ResponseHead<'_, '_>) -> bool {
         let is_sent = self.context.upload.is_done();
-        self.reused && !self.has_spoken && is_sent && !head.keep_alive && self.may_send_again()
+        self.reused && !self.has_spoken && is_sent && !head.keep_alive && self.context.may_send_again()
     }
 
-    /// The connection ended before the head of an answer was complete.
+    /// The connection ended before the head of a response was complete.
     #[cold]
-    fn lost(self, cx: &mut StepContext<'_>) -> State {
+    fn lost(self, cx: &mut StepContext<'_>) -> Failure {
         if !self.reused && self.seen == 0 && !self.has_spoken {
             cx.observe_close();
         }
-        if self.may_be_stale() && self.may_send_again() {
-            self.context.try_fresh(cx)
-        } else {
-            self.retry(FailureReason::UpstreamClosed, cx)
+        match self.may_be_stale() {
+            true => self.stale(),
+            false => Failure::new(self.context, FailureReason::UpstreamClosed).leaving(Remains::Sent),
         }
     }
 
+    /// The backend had closed the connection before it got the request, or so it seems.
     #[cold]
-    fn retry(self, failure: FailureReason, cx: &mut StepContext<'_>) -> State {
-        if self.may_send_again() { self.context.try_another(failure, cx) } else { self.context.refuse(failure, cx) }
+    fn stale(self) -> Failure {
+        Failure::new(self.context, FailureReason::UpstreamClosed).leaving(Remains::SentToStale)
     }
 
-    /// RFC 9110 section 9.2.2: only a request whose method says that twice is as good as once, and only while all of
-    /// it is still here.
-    fn may_send_again(&self) -> bool {
-        self.context.request.is_idempotent() && self.context.request.replay().is_some()
+    #[cold]
+    fn late(self) -> Failure {
+        Failure::new(self.context, FailureReason::ResponseTimeout).leaving(Remains::Sent)
     }
 }

@@ -1,14 +1,14 @@
 //! The look of a request at the object cache: what is served from it, and what a backend is asked for.
 
-use super::awaiting_fill::AwaitingFill;
-use super::caching::Caching;
+use super::cache_view::with_view;
+use super::caching::{Caching, Fetch};
 use super::local_reply::LocalReply;
-use super::request::Request;
 use super::request_context::RequestContext;
-use super::serving_cached::ServingCached;
-use super::{State, StepContext, affinity};
+use super::step_context::StepContext;
+use super::transition::{Failure, Transition};
+use super::{affinity, choosing};
 use crate::base::clock::Moment;
-use crate::cache::fields::Fields;
+use crate::base::counters::Counter;
 use crate::cache::key::{self, CacheRequest};
 use crate::cache::lookup::{self, Bypass, Cause, Decision};
 use crate::cache::object::Object;
@@ -18,10 +18,6 @@ use crate::cache::status::{self, Served};
 use crate::cache::store::{Found, Store};
 use crate::cache::vary::RequestValues;
 use crate::cluster::Route;
-use crate::wire::MAX_FIELDS;
-use crate::wire::body::BodyLength;
-use crate::wire::host::split_port;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,17 +28,6 @@ enum Plan {
     Serve(Arc<Object>, status::State),
     OnlyIfCached,
     Fetch(Fetch),
-}
-
-/// A backend is asked.
-pub(super) struct Fetch {
-    pub(super) cause: Cause,
-    pub(super) stale: Option<Arc<Object>>,
-    pub(super) validates: bool,
-    pub(super) asks_for_whole: bool,
-    /// The key and the selection that a fill is waited for by; `None` where nothing is waited for.
-    pub(super) selection: Option<Box<[u8]>>,
-    pub(super) may_lead: bool,
 }
 
 /// Whether the cache has to do with a request that has this route: the frontend's does, or another route's did.
@@ -56,16 +41,19 @@ fn uses_cache(route: &Route) -> bool {
 
 /// Looks a request up, where the cache takes part.
 #[inline(never)]
-pub(super) fn start(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> State {
-    if let Some(caching) = context.caching.take() {
-        // The route was asked for a second time, and the cache has done its part.
-        if caching.is_of(&route) {
-            context.caching = Some(caching);
-            return context.connect(route, cx);
-        }
-        context.request.set_head(caching.head(), &mut cx.core.buffers);
+pub(super) fn start(
+    mut context: Box<RequestContext>,
+    route: Arc<Route>,
+    cx: &mut StepContext<'_>,
+) -> Result<Transition, Failure> {
+    // The route was asked for a second time, and the cache has done its part.
+    if context.caching.as_ref().is_some_and(|caching| caching.is_of(&route)) {
+        return choosing::connect(context, route, cx);
     }
-    let Some(store) = cx.core.cache.clone().filter(|_| uses_cache(&route)) else { return context.connect(route, cx) };
+    context.caching = None;
+    let Some(store) = cx.core.cache.clone().filter(|_| uses_cache(&route)) else {
+        return choosing::connect(context, route, cx);
+    };
     cx.common.held_route = Some(Arc::clone(&route));
     let mut key = std::mem::take(&mut cx.core.cache_key);
     key.clear();
@@ -82,27 +70,41 @@ pub(super) fn start(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mu
     };
     // What is purged from now on is not stored: the look-up may have seen it.
     let ticket = store.ticket();
-    let plan = with_view(request.head(), request, &route, |view| lookup.plan(view));
-    let state = match plan.unwrap_or(Plan::Forward) {
-        Plan::Forward => context.connect(route, cx),
+    let plan = with_view(request, &route, |view| lookup.plan(view));
+    let transition = match plan.unwrap_or(Plan::Forward) {
+        Plan::Forward => choosing::connect(context, route, cx),
         Plan::Serve(object, state) => {
             let (waited, hits) = (context.waited, object.count_hit());
             let served = Served { state, is_shadow: false, backend_status: None, waited, hits };
-            ServingCached::start(context, None, object, served, cx)
+            Ok(Transition::ServeCached(context, object, served))
         }
-        Plan::Purge => give(context, if store.make_stale(&key) { 200 } else { 404 }, cx),
-        Plan::OnlyIfCached => give(context, 504, cx),
+        Plan::Purge => Ok(give(context, if store.make_stale(&key) { 200 } else { 404 }, cx)),
+        Plan::OnlyIfCached => Ok(give(context, 504, cx)),
         Plan::Fetch(fetch) => {
             let may_wait = fetch.selection.is_some() && context.waited.is_none();
-            let caching = Caching::new(&key, context.request.head(), ticket, fetch, cx.core.wall_time());
+            let caching = Box::new(Caching::new(&key, ticket, fetch, cx.core.wall_time()));
             match may_wait {
-                true => AwaitingFill::start(context, caching, route, cx),
-                false => caching.forward(context, route, cx),
+                true => Ok(Transition::JoinFill(context, caching, route)),
+                false => forward(context, caching, route, cx),
             }
         }
     };
     cx.core.cache_key = key;
-    state
+    transition
+}
+
+/// Sends a request to a backend that the cache has a part in.
+pub(super) fn forward(
+    mut context: Box<RequestContext>,
+    caching: Box<Caching>,
+    route: Arc<Route>,
+    cx: &mut StepContext<'_>,
+) -> Result<Transition, Failure> {
+    if matches!(context.request.method(), b"GET" | b"HEAD") {
+        cx.common.stats.cache = Some(Counter::CacheMisses);
+    }
+    context.caching = Some(caching);
+    choosing::connect(context, route, cx)
 }
 
 /// One look at the cache.
@@ -182,44 +184,9 @@ impl Lookup<'_> {
     }
 }
 
-/// Reads a head as the cache does. `None` where it has more lines than nearly all heads have.
-pub(super) fn with_view<T>(
-    head: &[u8],
-    request: &Request,
-    route: &Route,
-    read: impl FnOnce(&CacheRequest<'_>) -> T,
-) -> Option<T> {
-    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(head, &mut room) {
-        Ok(httparse::Status::Complete(_)) => {}
-        _ => return None,
-    }
-    let fields = Fields(parsed.headers);
-    let is_https = request.is_secure();
-    Some(read(&CacheRequest {
-        frontend: &route.cluster.key,
-        app: &route.cluster.id,
-        method: request.method(),
-        is_https,
-        host: request.host().as_bytes(),
-        port: port(fields, is_https),
-        target: request.target(),
-        has_body: request.body() != BodyLength::None,
-        is_trusted: request.is_trusted(),
-        fields,
-    }))
-}
-
-/// The port in `Host`, or that of the scheme.
-fn port(fields: Fields<'_>, is_https: bool) -> u16 {
-    let stated = fields.first("host").and_then(|host| std::str::from_utf8(split_port(host).1?).ok()?.parse().ok());
-    stated.unwrap_or(if is_https { 443 } else { 80 })
-}
-
 /// A response of this node without a body.
 #[cold]
-fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> State {
+fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> Transition {
     let uploaded = context.upload.is_done();
     let reply = LocalReply { status, fields: b"", retry_after: Duration::ZERO, error: None, body: b"" };
     reply.give(Some(context), uploaded, cx)

@@ -1,20 +1,11 @@
 //! The part of the object cache in a request that is forwarded: fill, validation, stale responses and invalidation.
 
-use super::awaiting_response::AwaitingResponse;
-use super::cache_lookup::{Fetch, with_view};
-use super::forwarding_response::ForwardingResponse;
 use super::output_queue::{ByteSink, OutputQueue};
 use super::request::Request;
-use super::request_context::RequestContext;
-use super::serving_cached::ServingCached;
-use super::{State, StepContext};
 use crate::base::clock::Moment;
-use crate::base::counters::Counter;
 use crate::base::slice_ext::SliceExt;
 use crate::cache::body::BodyFault;
-use crate::cache::fields::Fields;
 use crate::cache::fill::FillLead;
-use crate::cache::freshness::Times;
 use crate::cache::invalidation;
 use crate::cache::key::{self, CacheRequest};
 use crate::cache::live::{LiveFill, Sleeper};
@@ -28,9 +19,6 @@ use crate::cache::storability::{CacheResponse, PendingObject, Refusal, admit};
 use crate::cache::store::{InsertError, Store};
 use crate::cache::vary::RequestValues;
 use crate::cluster::Route;
-use crate::health::Observation;
-use crate::wire::body::BodyLength;
-use crate::wire::response::ResponseHead;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -39,14 +27,14 @@ use std::time::SystemTime;
 #[derive(Debug)]
 pub(super) struct Caching {
     key: Box<[u8]>,
-    /// The head as the client's conditions are in it.
-    head: Box<[u8]>,
     ticket: Ticket,
     cause: Cause,
     /// The stored response that is validated, or stands in for an error.
     stale: Option<Arc<Object>>,
     /// The backend is asked whether `stale` is still good.
     validates: bool,
+    /// The lines that it gets in place of the client's conditions; `None` where it gets those.
+    validators: Option<Box<[u8]>>,
     /// The backend is asked for the whole, without conditions of the client.
     asks_for_whole: bool,
     requested_at: SystemTime,
@@ -65,8 +53,19 @@ pub(super) struct Caching {
     may_lead: bool,
 }
 
+/// A backend is asked.
+pub(super) struct Fetch {
+    pub(super) cause: Cause,
+    pub(super) stale: Option<Arc<Object>>,
+    pub(super) validates: bool,
+    pub(super) asks_for_whole: bool,
+    /// The key and the selection that a fill is waited for by; `None` where nothing is waited for.
+    pub(super) selection: Option<Box<[u8]>>,
+    pub(super) may_lead: bool,
+}
+
 /// What is done with a response.
-enum Verdict {
+pub(super) enum Verdict {
     Forward,
     /// The client gets this object in place of the response.
     Serve(Arc<Object>, Served),
@@ -75,16 +74,21 @@ enum Verdict {
 }
 
 impl Caching {
-    /// Of a request with this key and this head.
-    pub(super) fn new(key: &[u8], head: &[u8], ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
+    /// Of a request with this key.
+    pub(super) fn new(key: &[u8], ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
         let Fetch { cause, stale, validates, asks_for_whole, selection, may_lead } = fetch;
+        let validators = stale.as_ref().filter(|_| validates).map(|stale| {
+            let mut lines = Vec::new();
+            refresh::put_validators(stale, &mut lines);
+            lines.into()
+        });
         Self {
             key: key.into(),
-            head: head.into(),
             ticket,
             cause,
             stale,
             validates,
+            validators,
             asks_for_whole,
             requested_at: wall,
             pending: None,
@@ -109,9 +113,24 @@ impl Caching {
         self.requested_at = wall;
     }
 
-    /// The head as the client's conditions are in it.
-    pub(super) fn head(&self) -> &[u8] {
-        &self.head
+    /// When the request left for a backend.
+    pub(super) fn requested_at(&self) -> SystemTime {
+        self.requested_at
+    }
+
+    /// The lines that a backend gets in place of the client's conditions; `None` where it gets those.
+    pub(super) fn validators(&self) -> Option<&[u8]> {
+        self.validators.as_deref()
+    }
+
+    /// What is stored is not what the backend has: it is asked for all of it.
+    pub(super) fn ask_anew(&mut self) {
+        (self.stale, self.validates, self.validators) = (None, false, Some([].into()));
+    }
+
+    /// The stored response that may stand in for an error.
+    pub(super) fn into_stale(self) -> Option<Arc<Object>> {
+        self.stale
     }
 
     /// Whether it belongs to the frontend of this route.
@@ -136,26 +155,8 @@ impl Caching {
         self.selection.clone()
     }
 
-    /// Sends the request to a backend.
-    pub(super) fn forward(
-        self,
-        mut context: Box<RequestContext>,
-        route: Arc<Route>,
-        cx: &mut StepContext<'_>,
-    ) -> State {
-        if let (Some(stale), true) = (&self.stale, self.validates) {
-            let mut validators = Vec::new();
-            refresh::put_validators(stale, &mut validators);
-            context.request.replace_conditions(&validators, &mut cx.core.buffers);
-        }
-        if matches!(context.request.method(), b"GET" | b"HEAD") {
-            cx.common.stats.cache = Some(Counter::CacheMisses);
-        }
-        context.caching = Some(Box::new(self));
-        context.connect(route, cx)
-    }
-
-    fn judge(
+    /// What is done with the response of a backend.
+    pub(super) fn judge(
         &mut self,
         view: &CacheRequest<'_>,
         response: &CacheResponse<'_>,
@@ -254,26 +255,19 @@ impl Caching {
         self.pending.is_some()
     }
 
-    /// All of the response has come.
-    pub(super) fn complete(self, cx: &mut StepContext<'_>) {
-        let (Some(pending), Some(store), Some(route)) = (self.pending, &cx.core.cache, cx.common.route()) else {
-            return;
-        };
-        // An object that is not stored, as it is too large or was purged meanwhile, has been forwarded all the same.
-        if let Ok(object) = pending.finish() {
-            let stored = store.insert(&self.key, object, self.ticket, &route.cluster.options.cache);
-            if stored.is_ok() {
-                cx.common.stats.cache = Some(Counter::CacheFills);
-            }
-            match (self.lead, stored) {
-                (lead, Ok(_)) => end_fill(lead, true, cx.core.now),
-                (lead, Err(InsertError::TooLarge)) => end_fill(lead, false, cx.core.now),
-                (Some(lead), Err(InsertError::Purged | InsertError::Evicted | InsertError::Present)) => {
-                    lead.release();
-                }
-                (None, Err(_)) => {}
-            }
+    /// All of the response has come. Returns whether it is stored now: an object that is not, as it is too large or was purged
+    /// meanwhile, has been forwarded all the same.
+    pub(super) fn complete(self, store: &Store, options: &Options, now: Moment) -> bool {
+        let Some(Ok(object)) = self.pending.map(PendingObject::finish) else { return false };
+        let stored = store.insert(&self.key, object, self.ticket, options);
+        let is_stored = stored.is_ok();
+        match (self.lead, stored) {
+            (lead, Ok(_)) => end_fill(lead, true, now),
+            (lead, Err(InsertError::TooLarge)) => end_fill(lead, false, now),
+            (Some(lead), Err(InsertError::Purged | InsertError::Evicted | InsertError::Present)) => lead.release(),
+            (None, Err(_)) => {}
         }
+        is_stored
     }
 
     /// What has come is not stored: its end is in doubt.
@@ -375,83 +369,6 @@ fn invalidate(view: &CacheRequest<'_>, response: &CacheResponse<'_>, options: &O
         options.key.write(&CacheRequest { method: b"GET", target: &target, ..*view }, &mut key);
         store.invalidate(&key);
     }
-}
-
-/// Passes a response on, or serves a stored one in its place.
-#[inline(never)]
-pub(super) fn on_response(
-    mut awaiting: AwaitingResponse,
-    head: &ResponseHead<'_, '_>,
-    rest: &[u8],
-    cx: &mut StepContext<'_>,
-) -> State {
-    let (store, route) = (cx.core.cache.clone(), cx.common.route().cloned());
-    let (Some(mut caching), Some(store), Some(route)) = (awaiting.context.caching.take(), store, route) else {
-        return ForwardingResponse::start(awaiting, head, rest, cx);
-    };
-    let (now, wall) = (cx.core.now, cx.core.wall_time());
-    let response = CacheResponse {
-        status: head.status,
-        phrase: head.phrase(),
-        fields: Fields(head.headers()),
-        body: head.body,
-        times: Times { requested_at: caching.requested_at, received_at: wall },
-    };
-    let request_head = std::mem::take(&mut caching.head);
-    let options = &route.cluster.options.cache;
-    let verdict = with_view(&request_head, &awaiting.context.request, &route, |view| {
-        caching.judge(view, &response, options, &store, (now, wall))
-    });
-    match verdict {
-        None | Some(Verdict::Forward) => {
-            awaiting.context.caching = Some(caching);
-            ForwardingResponse::start(awaiting, head, rest, cx)
-        }
-        Some(Verdict::Serve(object, served)) => {
-            cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
-            cx.common.stats.backend_done(cx.core.now);
-            // The body of an error is not waited for.
-            let stays = head.keep_alive && head.body == BodyLength::None && rest.is_empty() && !awaiting.write_closed;
-            cx.release(stays);
-            ServingCached::start(awaiting.context, Some(&request_head), object, served, cx)
-        }
-        Some(Verdict::Again) => {
-            let stays = head.keep_alive && rest.is_empty() && !awaiting.write_closed;
-            awaiting.context.request.replace_conditions(b"", &mut cx.core.buffers);
-            (caching.stale, caching.validates, caching.head) = (None, false, request_head);
-            awaiting.context.caching = Some(caching);
-            awaiting.context.send_again(stays, cx)
-        }
-    }
-}
-
-/// Serves a stored response in place of this node's own error, where there is one that may.
-#[cold]
-pub(super) fn stand_in(
-    context: &mut RequestContext,
-    status: u16,
-    cx: &StepContext<'_>,
-) -> Option<(Arc<Object>, Box<[u8]>)> {
-    let caching = context.caching.take().filter(|_| matches!(status, 502..=504))?;
-    let (object, route) = (caching.stale?, cx.common.route()?);
-    let options = &route.cluster.options.cache;
-    let wall = cx.core.wall_time();
-    let may_serve = with_view(&caching.head, &context.request, route, |view| {
-        view.is_retrieval() && lookup::may_replace_error(view, &object, Failure::NoResponse, options, wall)
-    });
-    (may_serve == Some(true)).then_some((object, caching.head))
-}
-
-/// Serves the stored response of [`stand_in`].
-#[cold]
-pub(super) fn serve_shadow(
-    context: Box<RequestContext>,
-    (object, head): (Arc<Object>, Box<[u8]>),
-    cx: &mut StepContext<'_>,
-) -> State {
-    let hits = object.count_hit();
-    let served = Served { state: status::State::Stale, is_shadow: true, backend_status: None, waited: None, hits };
-    ServingCached::start(context, Some(&head), object, served, cx)
 }
 
 /// Passes a body on and collects it.

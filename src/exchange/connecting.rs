@@ -1,8 +1,9 @@
 //! A backend is chosen, the connection not yet there.
 
-use super::awaiting_response::AwaitingResponse;
+use super::events::Input;
 use super::request_context::RequestContext;
-use super::{Input, State, StepContext};
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, Remains, Step, Transition};
 use crate::base::reason::FailureReason;
 use crate::health::Observation;
 
@@ -14,7 +15,7 @@ pub(super) struct Connecting {
 }
 
 impl Connecting {
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
             Input::Connected { reused } => {
                 let now = cx.core.now;
@@ -23,30 +24,30 @@ impl Connecting {
                     (false, false) => cx.common.stats.end_connect(now),
                     (false, true) => cx.common.stats.begin_phase(now),
                 }
-                AwaitingResponse::start(self.context, reused, cx)
+                Ok(Transition::Send { context: self.context, reused }.into())
             }
             Input::Queued if cx.common.client_left => {
-                State::Connecting(self).abort_silently(FailureReason::ClientGone, cx)
+                Err(Failure::silent(Some(self.context), FailureReason::ClientGone))
             }
             Input::Queued => {
                 self.queued = true;
-                State::Connecting(self)
+                Ok(Next::Stay(self))
             }
             Input::Dialling => {
                 self.queued = false;
                 cx.common.stats.end_queue(cx.core.now);
                 cx.deadline_in(cx.connect_timeout());
-                State::Connecting(self)
+                Ok(Next::Stay(self))
             }
-            Input::ConnectFailed(reason) => self.failed(reason, cx),
-            Input::Deadline if self.queued => self.failed(FailureReason::QueueTimeout, cx),
-            Input::Deadline => self.failed(FailureReason::ConnectTimeout, cx),
-            _ => State::Connecting(self),
+            Input::ConnectFailed(reason) => Err(self.failed(reason, cx)),
+            Input::Deadline if self.queued => Err(self.failed(FailureReason::QueueTimeout, cx)),
+            Input::Deadline => Err(self.failed(FailureReason::ConnectTimeout, cx)),
+            _ => Ok(Next::Stay(self)),
         }
     }
 
     #[cold]
-    fn failed(self, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
+    fn failed(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Failure {
         // The longest waits are those that come to nothing.
         match self.queued {
             true => cx.common.stats.end_queue(cx.core.now),
@@ -54,12 +55,12 @@ impl Connecting {
         }
         match reason {
             // What this node is short of, another backend cannot give.
-            FailureReason::SocketsExhausted => return self.context.refuse(reason, cx),
+            FailureReason::SocketsExhausted => return Failure::new(self.context, reason),
             // A queue of our own says nothing about the life of the backend.
             // So does a want of ports, and those to other backends may be free.
             FailureReason::QueueFull | FailureReason::QueueTimeout | FailureReason::PortsExhausted => {}
             _ => cx.observe(Observation::Unreachable),
         }
-        self.context.try_another(reason, cx)
+        Failure::new(self.context, reason).leaving(Remains::NothingSent)
     }
 }

@@ -1,7 +1,9 @@
 //! The answer is complete: it has to leave.
 
+use super::events::{Disposition, Effect, Input, Side};
 use super::request_context::RequestContext;
-use super::{Disposition, Effect, Input, Side, State, StepContext};
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, Remains, ResponseEnd, Step, Transition};
 use crate::base::reason::FailureReason;
 
 #[derive(Debug)]
@@ -10,17 +12,6 @@ pub(super) struct FlushingResponse {
     /// The future of the client's connection, if all of the answer leaves.
     connection: Disposition,
     pub(super) end: ResponseEnd,
-}
-
-/// How the client knows that the answer ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResponseEnd {
-    /// By what the answer says; so it sees as well if the end is missing.
-    Framed,
-    /// By the end of the connection.
-    UntilClose,
-    /// By the end of the connection too, but the answer is not whole.
-    Truncated,
 }
 
 impl FlushingResponse {
@@ -35,26 +26,29 @@ impl FlushingResponse {
     }
 
     /// Waits until the answer has left.
-    pub(super) fn start(self, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn start(self, cx: &mut StepContext<'_>) -> Step<Self> {
         cx.deadline_in(cx.body_timeout());
-        if cx.is_drained(Side::Client) { self.over(cx) } else { State::FlushingResponse(self) }
+        Ok(if cx.is_drained(Side::Client) { self.over(cx).into() } else { Next::Stay(self) })
     }
 
-    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
-            Input::Drained(Side::Client) => self.over(cx),
-            Input::Deadline => State::FlushingResponse(self).abort_silently(FailureReason::ClientStalled, cx),
-            _ => State::FlushingResponse(self),
+            Input::Drained(Side::Client) => Ok(self.over(cx).into()),
+            Input::Deadline => {
+                let remains = Remains::Silence(self.end);
+                Err(Failure { context: self.context, reason: FailureReason::ClientStalled, remains })
+            }
+            _ => Ok(Next::Stay(self)),
         }
     }
 
     /// Nothing is left to do.
-    pub(super) fn over(self, cx: &mut StepContext<'_>) -> State {
+    fn over(self, cx: &mut StepContext<'_>) -> Transition {
         let is_missing = self.end == ResponseEnd::Truncated;
         if is_missing {
             cx.effect(Effect::Reset);
         }
         cx.effect(Effect::Finish(if is_missing { Disposition::Close } else { self.connection }));
-        State::Done(self.context)
+        Transition::End(self.context)
     }
 }

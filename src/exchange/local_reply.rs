@@ -1,10 +1,13 @@
 //! Answers of this node's own, and what it says to those who debug.
 
-use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::classes;
+use super::events::Disposition;
 use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
-use super::{CommonState, Disposition, State, StepContext, WorkerContext, classes, rules};
+use super::step_context::{CommonState, StepContext};
+use super::transition::{ResponseEnd, Transition};
+use super::worker_context::WorkerContext;
 use crate::base::printable::printable;
 use crate::base::reason::FailureReason;
 use crate::cluster::Permit;
@@ -13,24 +16,15 @@ use crate::wire::put_number;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Ends an exchange with the page of `reason`. `journey` comes with whether all of its body has come.
+/// Responds with the page of a failure.
 #[cold]
-pub(super) fn refuse(
-    context: Option<(Box<RequestContext>, bool)>,
+pub(super) fn fail(
+    context: Option<Box<RequestContext>>,
+    uploaded: bool,
     reason: FailureReason,
     cx: &mut StepContext<'_>,
-) -> State {
-    let (context, uploaded) = match context {
-        Some((context, uploaded)) => (Some(context), uploaded),
-        // A head that could not be read leaves open where the next one begins.
-        None => (None, false),
-    };
-    if cx.common.rules.is_some() {
-        cx.common.stats.fail(reason);
-        return rules::fail(context.map(|context| (context, uploaded)), reason, cx);
-    }
+) -> Transition {
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
-    cx.common.stats.fail(reason);
     let debug = context.as_ref().is_some_and(|context| context.request.may_debug());
     let pages = Arc::clone(&cx.core.pages);
     let reply = LocalReply {
@@ -45,7 +39,7 @@ pub(super) fn refuse(
 
 /// Answers with 200 and this text, where this node is who is asked.
 #[cold]
-pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut StepContext<'_>) -> State {
+pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut StepContext<'_>) -> Transition {
     let uploaded = context.upload.is_done();
     let fields = b"Content-Type: text/plain\r\n";
     let reply = LocalReply { status: 200, fields, retry_after: Duration::ZERO, error: None, body: body.as_bytes() };
@@ -54,7 +48,7 @@ pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut S
 
 /// Sends the client to the same address over an encrypted connection.
 #[cold]
-pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Transition {
     let (request, uploaded) = (&context.request, context.upload.is_done());
     let port = match cx.core.settings.redirect.port {
         443 => String::new(),
@@ -84,13 +78,18 @@ pub(super) struct LocalReply<'a> {
 
 impl LocalReply<'_> {
     /// Ends the exchange with it.
-    pub(super) fn give(&self, context: Option<Box<RequestContext>>, uploaded: bool, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn give(
+        &self,
+        context: Option<Box<RequestContext>>,
+        uploaded: bool,
+        cx: &mut StepContext<'_>,
+    ) -> Transition {
         let request = context.as_ref().map(|context| &context.request);
         let connection = self.put_head(request, uploaded, cx);
         if !request.is_some_and(Request::is_head) {
             cx.core.output.client.make(|out| out.extend_from_slice(self.body));
         }
-        FlushingResponse::new(context, connection, ResponseEnd::Framed).start(cx)
+        Transition::Flush { context, connection, end: ResponseEnd::Framed }
     }
 
     /// Puts the head of it into the output, and says what becomes of the client's connection behind it. A client whose body

@@ -2,19 +2,18 @@
 //! leaves from memory, a piece at a time, as fast as the client takes it.
 
 use super::body_forwarder::BodyForwarder;
-use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::events::{Disposition, Effect, Input, Side};
 use super::local_reply::LocalReply;
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::{Disposition, Effect, Input, Side, State, StepContext};
+use super::service::{ServiceRequest, ServiceResponse};
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, ResponseEnd, Step, Transition};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
+use crate::wire::body::BodyLength;
 use crate::wire::forwarded::Peer;
 use crate::wire::request::RequestHead;
-use std::net::IpAddr;
-use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The greatest body of a request for this node.
@@ -22,91 +21,6 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How much of a response is in the output at once: the next piece follows when the client's socket has taken this one.
 const PIECE_BYTES: usize = 64 * 1024;
-
-/// A request for this node itself, as the service is told of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceRequest {
-    /// The method, in the case in which it came.
-    pub method: String,
-    /// The target in origin form.
-    pub target: String,
-    /// The value of `Host`.
-    pub host: Option<Vec<u8>>,
-    /// The value of `Origin`.
-    pub origin: Option<Vec<u8>>,
-    /// The value of `Accept`.
-    pub accept: Option<Vec<u8>>,
-    /// The value of `Authorization`.
-    pub authorization: Option<Vec<u8>>,
-    /// The value of `Sec-Fetch-Site`, with which a browser tells whose page asks.
-    pub fetch_site: Option<Vec<u8>>,
-    /// The value of `Sec-Fetch-Mode`, with which it tells what for.
-    pub fetch_mode: Option<Vec<u8>>,
-    /// The address of the client.
-    pub peer: Option<IpAddr>,
-    /// The body, of at most 64 KiB.
-    pub body: Vec<u8>,
-}
-
-/// The response of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceResponse {
-    /// The status, final and with a body.
-    pub status: u16,
-    /// Header lines, each with its CRLF. `Content-Length` and `Connection` are not among them.
-    pub fields: String,
-    /// The body. A response to HEAD has one too, which is measured and not sent.
-    pub body: ServiceBody,
-}
-
-/// Bytes that many responses may share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceBody(Arc<Bytes>);
-
-#[derive(Debug)]
-struct Bytes {
-    bytes: Vec<u8>,
-    /// Where they count for as long as they are held.
-    held: Option<Arc<AtomicUsize>>,
-}
-
-impl ServiceBody {
-    /// Bytes that count among those `held` until the last response with them has left.
-    pub fn counted(bytes: Vec<u8>, held: &Arc<AtomicUsize>) -> Self {
-        held.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self(Arc::new(Bytes { bytes, held: Some(Arc::clone(held)) }))
-    }
-}
-
-impl From<Vec<u8>> for ServiceBody {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Bytes { bytes, held: None }))
-    }
-}
-
-impl Deref for ServiceBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0.bytes
-    }
-}
-
-impl PartialEq for Bytes {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
-    }
-}
-
-impl Eq for Bytes {}
-
-impl Drop for Bytes {
-    fn drop(&mut self) {
-        if let Some(held) = &self.held {
-            held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-        }
-    }
-}
 
 /// The request is for this node.
 #[derive(Debug)]
@@ -128,79 +42,67 @@ enum Stage {
 }
 
 impl LocalService {
-    /// Begins with the head of the request.
+    /// Gathers the body of the request, which has this length.
     #[cold]
     pub(super) fn start(
         mut context: Box<RequestContext>,
-        head: &RequestHead<'_, '_>,
-        peer: &Peer,
+        request: Box<ServiceRequest>,
+        body: BodyLength,
         cx: &mut StepContext<'_>,
-    ) -> State {
-        let value = |name| head.value_of(name).map(<[u8]>::to_vec);
-        let request = ServiceRequest {
-            method: head.method.to_owned(),
-            target: String::from_utf8_lossy(context.request.target()).into_owned(),
-            host: value("host"),
-            origin: value("origin"),
-            accept: value("accept"),
-            authorization: value("authorization"),
-            fetch_site: value("sec-fetch-site"),
-            fetch_mode: value("sec-fetch-mode"),
-            peer: Some(peer.address),
-            body: Vec::new(),
-        };
+    ) -> Step<Self> {
         // What is gathered here is data, without a coding.
-        context.upload = BodyForwarder::new(head.body, false, &cx.core.settings.limits);
-        if context.upload.is_done() {
-            return Self { context, stage: Box::new(Stage::ReadingBody(request)) }.ask(cx);
+        context.upload = BodyForwarder::new(body, false, &cx.core.settings.limits);
+        let mut state = Self { context, stage: Box::new(Stage::ReadingBody(*request)) };
+        if state.context.upload.is_done() {
+            return Ok(Next::Stay(state.ask(cx)));
         }
-        if context.request.expects_continue() && !context.is_here {
+        if state.context.request.expects_continue() && !state.context.is_here {
             cx.core.output.client.make(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
-        context.on_continue(cx);
+        state.context.on_continue(cx.core.now);
         cx.deadline_in(cx.core.settings.body_timeout);
-        State::LocalService(Self { context, stage: Box::new(Stage::ReadingBody(request)) })
+        Ok(Next::Stay(state))
     }
 
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match (input, &mut *self.stage) {
             (Input::Bytes(Side::Client, bytes), Stage::ReadingBody(_)) => self.read(bytes, cx),
             (Input::End(Side::Client), Stage::ReadingBody(_)) => {
-                State::LocalService(self).abort_silently(FailureReason::ClientTruncated, cx)
+                Err(Failure::silent(Some(self.context), FailureReason::ClientTruncated))
             }
-            (Input::Service(response), Stage::Waiting | Stage::Asking(_)) => self.respond(response, cx),
-            (Input::Drained(Side::Client), Stage::Sending { .. }) => self.send_on(cx),
-            (Input::Deadline, Stage::ReadingBody(_)) => self.context.refuse(FailureReason::BodyTimeout, cx),
+            (Input::Service(response), Stage::Waiting | Stage::Asking(_)) => Ok(self.respond(response, cx)),
+            (Input::Drained(Side::Client), Stage::Sending { .. }) => Ok(self.send_on(cx)),
+            (Input::Deadline, Stage::ReadingBody(_)) => Err(Failure::new(self.context, FailureReason::BodyTimeout)),
             (Input::Deadline, Stage::Waiting | Stage::Asking(_)) => {
-                self.context.refuse(FailureReason::ServiceTimeout, cx)
+                Err(Failure::new(self.context, FailureReason::ServiceTimeout))
             }
             (Input::Deadline, Stage::Sending { .. }) => {
-                State::LocalService(self).abort_silently(FailureReason::ClientStalled, cx)
+                Err(Failure::silent(Some(self.context), FailureReason::ClientStalled))
             }
-            _ => State::LocalService(self),
+            _ => Ok(Next::Stay(self)),
         }
     }
 
-    fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
-        let Stage::ReadingBody(request) = &mut *self.stage else { return State::LocalService(self) };
+    fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
+        let Stage::ReadingBody(request) = &mut *self.stage else { return Ok(Next::Stay(self)) };
         let fed = self.context.upload.feed(bytes, &mut request.body);
         let is_large = request.body.len() > MAX_BODY_BYTES;
-        if let Err(reason) = self.context.judge_upload(fed, cx) {
-            return self.context.refuse(reason, cx);
+        if let Err(reason) = cx.judge_upload(&mut self.context, fed) {
+            return Err(Failure::new(self.context, reason));
         }
         if is_large {
-            return self.context.refuse(FailureReason::BodyTooLarge, cx);
+            return Err(Failure::new(self.context, FailureReason::BodyTooLarge));
         }
-        if self.context.upload.is_done() { self.ask(cx) } else { State::LocalService(self) }
+        Ok(Next::Stay(if self.context.upload.is_done() { self.ask(cx) } else { self }))
     }
 
-    fn ask(mut self, cx: &mut StepContext<'_>) -> State {
+    fn ask(mut self, cx: &mut StepContext<'_>) -> Self {
         if let Stage::ReadingBody(request) = &mut *self.stage {
             *self.stage = Stage::Asking(std::mem::take(request));
         }
         cx.effect(Effect::AskService);
         cx.deadline_in(cx.core.settings.response_timeout);
-        State::LocalService(self)
+        self
     }
 
     /// The request, for whoever performs [`Effect::AskService`].
@@ -232,7 +134,7 @@ impl LocalService {
         side == Side::Client && matches!(&*self.stage, Stage::ReadingBody(_)) && !self.context.upload.is_done()
     }
 
-    fn respond(mut self, response: Box<ServiceResponse>, cx: &mut StepContext<'_>) -> State {
+    fn respond(mut self, response: Box<ServiceResponse>, cx: &mut StepContext<'_>) -> Next<Self> {
         let reply = LocalReply {
             status: response.status,
             fields: response.fields.as_bytes(),
@@ -249,16 +151,34 @@ impl LocalService {
 
     /// Puts the next piece of the body into the output; behind the last one there is nothing to do but to wait until it has
     /// left.
-    fn send_on(mut self, cx: &mut StepContext<'_>) -> State {
-        let Stage::Sending { response, sent, disposition } = &mut *self.stage else { return State::LocalService(self) };
+    fn send_on(mut self, cx: &mut StepContext<'_>) -> Next<Self> {
+        let Stage::Sending { response, sent, disposition } = &mut *self.stage else { return Next::Stay(self) };
         let end = response.body.len().min(*sent + PIECE_BYTES);
         cx.core.output.client.make(|out| out.extend_from_slice(response.body.slice(*sent..end)));
         *sent = end;
         if end < response.body.len() {
             cx.deadline_in(cx.core.settings.body_timeout);
-            return State::LocalService(self);
+            return Next::Stay(self);
         }
-        let disposition = *disposition;
-        FlushingResponse::new(Some(self.context), disposition, ResponseEnd::Framed).start(cx)
+        let connection = *disposition;
+        Transition::Flush { context: Some(self.context), connection, end: ResponseEnd::Framed }.into()
     }
+}
+
+/// The request for this node, but for its body.
+#[cold]
+pub(super) fn request_of(head: &RequestHead<'_, '_>, target: &[u8], peer: &Peer) -> Box<ServiceRequest> {
+    let value = |name| head.value_of(name).map(<[u8]>::to_vec);
+    Box::new(ServiceRequest {
+        method: head.method.to_owned(),
+        target: String::from_utf8_lossy(target).into_owned(),
+        host: value("host"),
+        origin: value("origin"),
+        accept: value("accept"),
+        authorization: value("authorization"),
+        fetch_site: value("sec-fetch-site"),
+        fetch_mode: value("sec-fetch-mode"),
+        peer: Some(peer.address),
+        body: Vec::new(),
+    })
 }

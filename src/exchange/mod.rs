@@ -2,8 +2,9 @@
 //!
 //! The owner tells an [`Exchange`] what happened ([`Input`]) by [`Exchange::step`], does what it then finds in
 //! [`Output`] (first the effects in their order, then the bytes, by [`Exchange::flush`], or by itself, which it tells by
-//! [`Exchange::note_sent`]), and reads from a side only while [`Exchange::wants`] says so. Everything else, down to what a
-//! reset in the middle of a retry means, is decided in here; so a test can play every order of events.
+//! [`Exchange::note_sent`]), and reads from a side only while [`Exchange::wants`] says so. The loop of that is in [`drive`].
+//! Everything else, down to what a reset in the middle of a retry means, is decided in here; so a test can play every order
+//! of events.
 //!
 //! ```text
 //! ReadingHead ─► ResolvingRoute ─► Connecting ─► AwaitingResponse ─► ForwardingResponse ─► FlushingResponse ─► Done
@@ -29,18 +30,23 @@ mod awaiting_fill;
 mod awaiting_response;
 mod body_forwarder;
 mod cache_lookup;
+mod cache_response;
+mod cache_view;
 mod caching;
 mod choosing;
 mod classes;
 mod connecting;
+pub mod drive;
 mod events;
 mod flushing_response;
 mod forwarding_response;
+mod head_field;
 mod local_reply;
 mod local_service;
 mod min_rate;
 mod output_queue;
 mod pacing;
+mod patience;
 mod queued;
 mod reading_head;
 mod request;
@@ -49,33 +55,38 @@ mod request_stats;
 mod resolving_route;
 mod response_head;
 mod rules;
+mod service;
 mod serving_cached;
 mod serving_live;
 mod settings;
 mod state;
 mod step_context;
+mod transition;
+mod transitions;
 mod tunnel;
+mod worker_context;
 
 pub use awaiting_fill::FillRequest;
-pub use events::{Disposition, Effect, Effects, Flushed, Input, Output, Side, WorkerContext};
-pub use local_service::{ServiceBody, ServiceRequest, ServiceResponse};
-pub use output_queue::{OutputQueue, PendingWrite};
+pub use events::{Disposition, Effect, Effects, Input, Side};
+pub use output_queue::{Flushed, OutputQueue, PendingWrite};
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
+pub use service::{ServiceBody, ServiceRequest, ServiceResponse};
 pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
+pub use worker_context::{Output, WorkerContext};
 
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
 use crate::cluster::{GrantSink, Joined, Mark, Permit, Route, Ticket};
 use crate::haproxy::serve::Evaluation;
 use crate::wire::forwarded::Peer;
-use flushing_response::ResponseEnd;
 use output_queue::write_all;
 use state::State;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use step_context::{CommonState, StepContext};
+use transition::ResponseEnd;
 
 /// How many bytes of a response are kept for its client at most because others wait for the fill of the cache by it.
 const MOST_READ_AHEAD: usize = 4 << 20;
@@ -105,6 +116,7 @@ impl Exchange {
             is_for_service: false,
             rules: None,
             holds_upstream: false,
+            connections: 0,
             upstream_idle_seconds: None,
             to_client: PendingWrite::default(),
             to_upstream: PendingWrite::default(),
@@ -262,7 +274,7 @@ impl Exchange {
         };
         let Some(context) = self.state.context_mut() else { return result };
         match (side, result) {
-            (Side::Client, Flushed::Blocked) if is_response && !context.download_keeps_up(core) => {
+            (Side::Client, Flushed::Blocked) if is_response && !context.download_keeps_up(core.now, &core.settings) => {
                 self.common.deadline = core.now;
             }
             // Whether that was fast enough is asked when the state is told.
@@ -279,30 +291,6 @@ impl Exchange {
             if let Some(context) = self.state.context_mut() {
                 context.download_rate.count(sent);
             }
-        }
-    }
-
-    /// Whoever takes bytes, however slowly, has not stalled.
-    #[cold]
-    fn extend_patience(&mut self, side: Side, core: &WorkerContext) {
-        let patience = match &self.state {
-            State::AwaitingResponse(state) if side == Side::Upstream => {
-                Some(state.patience(&self.common, &core.settings))
-            }
-            State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
-                Some(state.patience(&self.common, &core.settings))
-            }
-            State::ForwardingResponse(_) | State::ServingCached(_) | State::ServingLive(_) => {
-                Some(self.common.body_timeout(&core.settings))
-            }
-            // Where no head could be read there is no pace either: the page leaves within one patience.
-            State::FlushingResponse(state) if state.context.is_some() => Some(self.common.body_timeout(&core.settings)),
-            State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
-            State::Tunnel(state) => state.patience(&self.common, &core.settings),
-            _ => None,
-        };
-        if let Some(patience) = patience {
-            self.common.deadline = core.now + patience;
         }
     }
 
@@ -383,6 +371,11 @@ impl Exchange {
         matches!(&self.state, State::Connecting(state) if state.context.is_uploading())
     }
 
+    /// How many connections to backends it has asked for, from 0 again behind the last number.
+    pub fn connections(&self) -> u8 {
+        self.common.connections
+    }
+
     /// What a side's socket has not taken yet.
     pub fn pending_write(&self, side: Side) -> &PendingWrite {
         self.common.pending_write(side)
@@ -391,11 +384,6 @@ impl Exchange {
     /// For how many seconds the backend keeps its connection when it is idle, where its response said so.
     pub fn upstream_idle_seconds(&self) -> Option<u16> {
         self.common.upstream_idle_seconds
-    }
-
-    /// When [`Input::Deadline`] is due.
-    pub fn deadline(&self) -> Moment {
-        self.pause_end().unwrap_or(self.common.deadline)
     }
 
     /// The facts so far.
@@ -474,11 +462,6 @@ impl Exchange {
         let of_service = if let State::LocalService(state) = &self.state { state.bytes_left() } else { 0 };
         let in_buffers = self.common.to_client.len() + self.common.to_upstream.len();
         in_buffers + self.request().map_or(0, Request::buffered_bytes) + of_service
-    }
-
-    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
-    pub fn blocked_since(&self) -> Moment {
-        self.common.to_client.since().min(self.common.to_upstream.since())
     }
 
     /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.

@@ -1,6 +1,5 @@
 //! What leaves an exchange: bytes on their way to one side, and the rest that the side's socket would not take.
 
-use super::Flushed;
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
@@ -18,6 +17,19 @@ const MAX_SLICES: usize = 64;
 
 /// Room beyond this is freed once nothing is in it: one answer in very small chunks must not hold memory for ever.
 const LARGEST_KEPT: usize = 64 * 1024;
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// There was nothing to send.
+    Nothing,
+    /// All bytes have left.
+    All,
+    /// The socket takes no more for now; what is left is kept.
+    Blocked,
+    /// The connection is broken; nothing is kept.
+    Broken,
+}
 
 /// Where coded bytes go.
 pub(super) trait ByteSink {

@@ -1,7 +1,11 @@
 //! The request waits for a slot, as no member has room; or for a token, as its bucket has none.
 
+use super::choosing;
+use super::events::{Effect, Input};
 use super::request_context::RequestContext;
-use super::{CommonState, Effect, Input, State, StepContext, WorkerContext};
+use super::step_context::{CommonState, StepContext};
+use super::transition::{Failure, Next, Step, Transition};
+use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cluster::{Admission, GrantSink, HeldToken, Joined, Notice, Permit, Route, Ticket, TokenRequest};
@@ -19,12 +23,12 @@ pub(super) struct Queued {
     /// Until then it waits.
     until: Moment,
     waiting: Option<Waiting>,
-    next: Next,
+    due: Due,
 }
 
 /// What the deadline is for, before the wait is over.
 #[derive(Clone, Copy, Debug)]
-enum Next {
+enum Due {
     /// To look for room that appears by the passing of time.
     Poll,
     /// To join the queue again.
@@ -54,90 +58,89 @@ impl Drop for Waiting {
 impl Queued {
     /// Has the request join the queue.
     #[cold]
-    pub(super) fn start(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn start(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
-        let state = Self { context, until, waiting: None, next: Next::Poll };
+        let state = Self { context, until, waiting: None, due: Due::Poll };
         // Nothing is begun for a client that has left.
         match cx.common.client_left {
-            true => State::Queued(state).abort_silently(FailureReason::ClientGone, cx),
-            false => state.join(cx),
+            true => Err(Failure::silent(Some(state.context), FailureReason::ClientGone)),
+            false => Ok(Next::Stay(state.join(cx))),
         }
     }
 
     /// Has the request wait for its turn, at this moment.
     #[cold]
-    pub(super) fn await_turn(context: Box<RequestContext>, turn: Moment, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn await_turn(context: Box<RequestContext>, turn: Moment, cx: &mut StepContext<'_>) -> Step<Self> {
         cx.common.stats.begin_phase(cx.core.now);
-        let state = Self { context, until: Moment::NEVER, waiting: None, next: Next::Turn };
         if cx.common.client_left {
-            return State::Queued(state).abort_silently(FailureReason::ClientGone, cx);
+            return Err(Failure::silent(Some(context), FailureReason::ClientGone));
         }
         cx.common.deadline = turn;
-        State::Queued(state)
+        Ok(Next::Stay(Self { context, until: Moment::NEVER, waiting: None, due: Due::Turn }))
     }
 
     /// The request's turn has come. An edit may have come before.
-    fn have_turn(self, cx: &mut StepContext<'_>) -> State {
+    fn have_turn(self, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
         cx.common.stats.end_queue(cx.core.now);
         match cx.common.route().cloned() {
-            Some(route) if !route.is_stale() => self.context.choose(route, cx),
-            _ => self.context.resolve_again(cx),
+            Some(route) if !route.is_stale() => choosing::choose(self.context, route, cx),
+            _ => Ok(Transition::ResolveAgain(self.context)),
         }
     }
 
-    fn join(mut self, cx: &mut StepContext<'_>) -> State {
+    fn join(mut self, cx: &mut StepContext<'_>) -> Self {
         cx.effect(Effect::Enqueue);
-        self.next = Next::Poll;
+        self.due = Due::Poll;
         cx.common.deadline = self.next_look(cx).min(self.until);
-        State::Queued(self)
+        self
     }
 
     /// Does something else than to wait for a grant, but not in this step: the queue may grant the same slot, or the route
     /// be the same, at once and so without end.
-    fn pause(mut self, next: Next, cx: &mut StepContext<'_>) -> State {
-        self.next = next;
+    fn pause(mut self, due: Due, cx: &mut StepContext<'_>) -> Self {
+        self.due = due;
         cx.common.deadline = (cx.core.now + PAUSE).min(self.until);
-        State::Queued(self)
+        self
     }
 
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
             Input::EnqueuedUntil(ticket, until) => {
                 self.until = until;
-                self.enqueued(ticket, cx)
+                Ok(Next::Stay(self.enqueued(ticket, cx)))
             }
             Input::Enqueued(ticket) => {
                 self.context.ticket = Some(ticket);
-                self.enqueued(ticket, cx)
+                Ok(Next::Stay(self.enqueued(ticket, cx)))
             }
             Input::Granted(permit) => self.granted(permit, cx),
             Input::GrantedToken(token) => self.granted_token(token, cx),
             Input::QueueFull => {
                 cx.common.stats.end_queue(cx.core.now);
-                self.context.refuse(FailureReason::QueueFull, cx)
+                Err(Failure::new(self.context, FailureReason::QueueFull))
             }
-            Input::Notice(Notice::Unavailable) => self.pause(Next::Resolve, cx),
-            Input::Notice(Notice::Poll) if matches!(self.next, Next::Poll) => self.poll(cx),
+            Input::Notice(Notice::Unavailable) => Ok(Next::Stay(self.pause(Due::Resolve, cx))),
+            Input::Notice(Notice::Poll) if matches!(self.due, Due::Poll) => Ok(Next::Stay(self.poll(cx))),
             Input::Deadline if self.until <= cx.core.now => {
                 cx.common.stats.end_queue(cx.core.now);
                 if let Some(waiting) = &self.waiting {
                     waiting.admission.time_out(waiting.ticket);
                 }
-                self.context.refuse(FailureReason::QueueTimeout, cx)
+                Err(Failure::new(self.context, FailureReason::QueueTimeout))
             }
-            Input::Deadline => match self.next {
-                Next::Poll => self.poll(cx),
-                Next::Join => self.join(cx),
-                Next::Resolve => self.resolve(cx),
-                Next::Turn => self.have_turn(cx),
+            Input::Deadline => match self.due {
+                Due::Poll => Ok(Next::Stay(self.poll(cx))),
+                Due::Join => Ok(Next::Stay(self.join(cx))),
+                Due::Resolve => Ok(self.resolve(cx).into()),
+                Due::Turn => Ok(self.have_turn(cx)?.into()),
             },
-            _ => State::Queued(self),
+            _ => Ok(Next::Stay(self)),
         }
     }
 
-    fn enqueued(mut self, ticket: Ticket, cx: &mut StepContext<'_>) -> State {
+    fn enqueued(mut self, ticket: Ticket, cx: &mut StepContext<'_>) -> Self {
         if let Some(route) = cx.common.route() {
             let admission = Arc::clone(&route.cluster.admission);
             // A request that joins again has the ticket of before: it has left with nothing to give up.
@@ -146,42 +149,45 @@ impl Queued {
             }
         }
         cx.common.deadline = self.next_look(cx).min(self.until);
-        State::Queued(self)
+        self
     }
 
-    fn poll(self, cx: &mut StepContext<'_>) -> State {
+    fn poll(self, cx: &mut StepContext<'_>) -> Self {
         let now = cx.core.now;
         let again = cx.common.route().map_or(Moment::NEVER, |route| route.cluster.admission.poll(now));
         cx.common.deadline = again.min(self.first_end(cx)).min(self.until);
-        State::Queued(self)
+        self
     }
 
-    fn granted(mut self, permit: Permit, cx: &mut StepContext<'_>) -> State {
-        let Some(route) = cx.common.route().cloned() else { return State::Queued(self) };
+    fn granted(mut self, permit: Permit, cx: &mut StepContext<'_>) -> Step<Self> {
+        let Some(route) = cx.common.route().cloned() else { return Ok(Next::Stay(self)) };
         if permit.cluster().options.is_disabled {
             drop(permit);
-            return self.pause(Next::Resolve, cx);
+            return Ok(Next::Stay(self.pause(Due::Resolve, cx)));
         }
         if permit.suits(&self.context.demand(&route), cx.core.now) {
             self.end_wait(cx);
-            return self.context.admitted(permit, cx);
+            return Ok(choosing::admitted(self.context, permit, cx)?.into());
         }
         // A mark was made meanwhile: the slot is another request's.
         drop(permit);
-        if route.is_stale() { self.resolve(cx) } else { self.pause(Next::Join, cx) }
+        match route.is_stale() {
+            true => Ok(self.resolve(cx).into()),
+            false => Ok(Next::Stay(self.pause(Due::Join, cx))),
+        }
     }
 
     /// Now the request may have a slot. If there is none, it waits for the rest of its time.
-    fn granted_token(mut self, token: HeldToken, cx: &mut StepContext<'_>) -> State {
-        let Some(route) = cx.common.route().cloned() else { return State::Queued(self) };
+    fn granted_token(mut self, token: HeldToken, cx: &mut StepContext<'_>) -> Step<Self> {
+        let Some(route) = cx.common.route().cloned() else { return Ok(Next::Stay(self)) };
         self.end_wait(cx);
         cx.common.token = token.into_token(&route.cluster);
-        self.context.choose(route, cx)
+        Ok(choosing::choose(self.context, route, cx)?.into())
     }
 
-    fn resolve(mut self, cx: &mut StepContext<'_>) -> State {
+    fn resolve(mut self, cx: &mut StepContext<'_>) -> Transition {
         self.note_wait(cx);
-        self.context.resolve_again(cx)
+        Transition::ResolveAgain(self.context)
     }
 
     /// The request has what it has waited for.
@@ -221,7 +227,7 @@ impl Queued {
             let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);
             return route.cluster.join_bucket(TokenRequest { sink, exchange, bucket }, core.now);
         }
-        let waiter = self.context.waiter(route, common, sink, exchange, &core.settings);
+        let waiter = choosing::waiter(&self.context, route, common, (sink, exchange), &core.settings);
         route.cluster.join(waiter, self.context.ticket, core.now)
     }
 

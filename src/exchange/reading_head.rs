@@ -1,12 +1,17 @@
 //! The head of the request is not complete.
 
-use super::local_service::LocalService;
+use super::body_forwarder::BodyForwarder;
+use super::events::{Input, Side};
 use super::request::Request;
 use super::request_context::RequestContext;
-use super::{Input, Settings, Side, State, StepContext, local_reply, rules};
+use super::settings::Settings;
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, Remains, Step, Transition};
+use super::{local_reply, local_service, rules};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::wire;
+use crate::wire::body::BodyLength;
 use crate::wire::forwarded::Peer;
 use crate::wire::request::{RequestHead, fields, most_fields};
 
@@ -27,17 +32,19 @@ impl ReadingHead {
         Self { peer, seen: 0 }
     }
 
-    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
             Input::Bytes(Side::Client, bytes) => self.read(bytes, cx),
-            Input::PlaintextOnTlsPort(bytes) => refuse(bytes, FailureReason::PlainToTls, &self.peer, cx),
-            Input::End(Side::Client) => State::ReadingHead(self).abort_silently(FailureReason::ClientTruncated, cx),
-            Input::Deadline => local_reply::refuse(None, FailureReason::HeadTimeout, cx),
-            _ => State::ReadingHead(self),
+            Input::PlaintextOnTlsPort(bytes) => Err(refuse(bytes, FailureReason::PlainToTls, &self.peer, cx)),
+            Input::End(Side::Client) => Err(Failure::silent(None, FailureReason::ClientTruncated)),
+            Input::Deadline => {
+                Err(Failure { context: None, reason: FailureReason::HeadTimeout, remains: Remains::NoHead })
+            }
+            _ => Ok(Next::Stay(self)),
         }
     }
 
-    fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
+    fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
         // The first look parses whatever is there, so that what is no HTTP at all is told at once.
         let may_be_complete = self.seen == 0 || wire::has_blank_line(bytes, self.seen);
         self.seen = bytes.len();
@@ -54,7 +61,7 @@ impl ReadingHead {
     /// Reads a head with more lines than most have, or one of a later minor version.
     #[cold]
     #[inline(never)]
-    fn read_odd(self, bytes: &[u8], reason: FailureReason, cx: &mut StepContext<'_>) -> State {
+    fn read_odd(self, bytes: &[u8], reason: FailureReason, cx: &mut StepContext<'_>) -> Step<Self> {
         let known = if reason == FailureReason::UnknownVersion { wire::version::as_http11(bytes) } else { None };
         let mut room = most_fields();
         let parsed = RequestHead::parse(known.as_deref().unwrap_or(bytes), &mut room);
@@ -67,16 +74,16 @@ impl ReadingHead {
         bytes: &[u8],
         parsed: Result<Option<RequestHead<'_, '_>>, FailureReason>,
         cx: &mut StepContext<'_>,
-    ) -> State {
+    ) -> Step<Self> {
         let head = match parsed {
             Ok(head) => head,
-            Err(reason) => return refuse(bytes, reason, &self.peer, cx),
+            Err(reason) => return Err(refuse(bytes, reason, &self.peer, cx)),
         };
         match excess(bytes, head.as_ref(), &cx.core.settings) {
-            Some(reason) => refuse(bytes, reason, &self.peer, cx),
+            Some(reason) => Err(refuse(bytes, reason, &self.peer, cx)),
             None => match head {
-                Some(head) => begin(&head, bytes, &self.peer, cx),
-                None => State::ReadingHead(self),
+                Some(head) => Ok(begin(&head, bytes, &self.peer, cx)?.into()),
+                None => Ok(Next::Stay(self)),
             },
         }
     }
@@ -98,36 +105,64 @@ fn excess(bytes: &[u8], head: Option<&RequestHead<'_, '_>>, settings: &Settings)
     }
 }
 
-fn begin(head: &RequestHead<'_, '_>, bytes: &[u8], peer: &Peer, cx: &mut StepContext<'_>) -> State {
-    let context = match RequestContext::begin(head, (bytes.len() - head.len) as u64, peer, cx) {
+fn begin(
+    head: &RequestHead<'_, '_>,
+    bytes: &[u8],
+    peer: &Peer,
+    cx: &mut StepContext<'_>,
+) -> Result<Transition, Failure> {
+    let context = match take(head, (bytes.len() - head.len) as u64, peer, cx) {
         Ok(context) => context,
-        Err(reason) => return refuse(bytes, reason, peer, cx),
+        Err(reason) => return Err(refuse(bytes, reason, peer, cx)),
     };
     cx.consumed = head.len;
     if let Err(fault) = context.upload.check_start(bytes.suffix(head.len)) {
-        return context.refuse(fault.into(), cx);
+        return Err(Failure::new(context, fault.into()));
     }
     if cx.common.is_for_service {
-        return LocalService::start(context, head, peer, cx);
+        let request = local_service::request_of(head, context.request.target(), peer);
+        return Ok(Transition::Serve(context, request, head.body));
     }
     if cx.common.rules.is_some() {
         return rules::decide(context, cx);
     }
     if context.request.is_for(PING_HOST) {
-        return local_reply::plain(context, "ok", cx);
+        return Ok(local_reply::plain(context, "ok", cx));
     }
     match (head.max_forwards, head.method) {
-        (Some(0), "OPTIONS") => return local_reply::plain(context, "", cx),
+        (Some(0), "OPTIONS") => Ok(local_reply::plain(context, "", cx)),
         // To show a request to whoever asks is not for this node.
-        (Some(0), _) => return context.refuse(FailureReason::MethodRefused, cx),
-        _ => {}
+        (Some(0), _) => Err(Failure::new(context, FailureReason::MethodRefused)),
+        _ => Ok(Transition::Resolve(context)),
     }
-    context.resolve(cx)
+}
+
+/// Takes in the request with this head, of whose body `behind` bytes have come with it.
+fn take(
+    head: &RequestHead<'_, '_>,
+    behind: u64,
+    peer: &Peer,
+    cx: &mut StepContext<'_>,
+) -> Result<Box<RequestContext>, FailureReason> {
+    let mut context = cx.core.request_pool.take();
+    match context.request.take(head, peer, cx.intake()) {
+        Ok(()) => {
+            let body = context.request.body();
+            context.upload = BodyForwarder::new(body, body == BodyLength::Chunked, &cx.core.settings.limits);
+            context.is_here = matches!(body, BodyLength::Sized(length) if length <= behind);
+            Ok(context)
+        }
+        Err(reason) => {
+            cx.core.request_pool.take_back(context, &mut cx.core.buffers);
+            Err(reason)
+        }
+    }
 }
 
 /// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.
 #[cold]
-fn refuse(bytes: &[u8], reason: FailureReason, peer: &Peer, cx: &mut StepContext<'_>) -> State {
-    let request = Request::glimpsed(bytes, peer, cx);
-    local_reply::refuse(request.map(|request| (Box::new(RequestContext::past(request)), false)), reason, cx)
+fn refuse(bytes: &[u8], reason: FailureReason, peer: &Peer, cx: &mut StepContext<'_>) -> Failure {
+    let request = Request::glimpsed(bytes, peer, cx.intake());
+    let context = request.map(|request| Box::new(RequestContext::past(request)));
+    Failure { context, reason, remains: Remains::NoHead }
 }

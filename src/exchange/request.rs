@@ -1,6 +1,6 @@
 //! What of a request outlives the bytes it came in.
 
-use super::{StepContext, affinity};
+use super::{Settings, head_field};
 use crate::access_log::TEXT_LIMIT_BYTES;
 use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
 use crate::base::reason::FailureReason;
@@ -20,8 +20,9 @@ const REPLAY_LIMIT: usize = 64 * 1024;
 /// How a head goes on where rules say what is added to it.
 static UNTOUCHED: Policy = Policy { trusted: Vec::new(), mode: Mode::Untouched };
 
-/// A request whose head is complete: what is known of it. The buffer holds the host's name, the head as it goes to a
-/// backend, and behind it what of the body was sent, for as long as the request may have to be sent again.
+/// A request whose head is complete: what is known of it. The buffer holds the host's name, the head as this node passes it
+/// on, and behind it what of the body was sent, for as long as the request may have to be sent again. What one backend is
+/// told in another way than the next is written when the request leaves for it ([`Request::write`]).
 #[derive(Debug, Default)]
 pub struct Request {
     buffer: Vec<u8>,
@@ -69,30 +70,38 @@ struct RequestFlags {
     may_purge: bool,
 }
 
+/// What a request needs to be taken in.
+pub(super) struct Intake<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) buffers: &'a mut BufferPool,
+    pub(super) rng: &'a mut fastrand::Rng,
+    /// Rules of HAProxy's files decide about it: they say what backends are told.
+    pub(super) is_ruled: bool,
+    /// It may come without `Host`, as it has no route.
+    pub(super) may_lack_host: bool,
+}
+
 impl Request {
     /// Becomes the one with this head: keeps what matters of it.
     pub(super) fn take(
         &mut self,
         head: &RequestHead<'_, '_>,
         peer: &Peer,
-        cx: &mut StepContext<'_>,
+        intake: Intake<'_>,
     ) -> Result<(), FailureReason> {
-        let settings = &cx.core.settings;
+        let Intake { settings, buffers, rng, is_ruled, may_lack_host } = intake;
         let is_kept = || settings.forwarded.trusts(peer.address) && head.value_of("x-request-id").is_some();
-        let request_id = (settings.request_id && !is_kept()).then(|| cx.core.rng.u128(..));
-        let may_lack_host = cx.common.is_for_service;
-        // Where rules decide, they say what backends are told.
-        let is_ruled = cx.common.rules.is_some();
+        let request_id = (settings.request_id && !is_kept()).then(|| rng.u128(..));
         let (policy, via) = (&settings.forwarded, settings.node_via.as_deref());
         let forward = match is_ruled {
             false => ForwardContext { peer, policy, via, request_id, may_lack_host },
             true => ForwardContext { peer, policy: &UNTOUCHED, via: None, request_id: None, may_lack_host },
         };
         self.client = is_ruled.then_some(peer.address);
-        self.buffer = cx.core.buffers.take();
+        self.buffer = buffers.take();
         self.retention = Retention::All;
         let (capacity, written) = (self.buffer.capacity(), head.write(&forward, &mut self.buffer));
-        cx.core.buffers.note_growth(&self.buffer, capacity);
+        buffers.note_growth(&self.buffer, capacity);
         self.spans = written?;
         self.flags = RequestFlags {
             is_head: head.method == "HEAD",
@@ -110,10 +119,10 @@ impl Request {
     }
 
     /// What can be made out of a request whose head is refused.
-    pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, cx: &mut StepContext<'_>) -> Option<Self> {
+    pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, intake: Intake<'_>) -> Option<Self> {
         let seen = LenientHead::of(bytes)?;
-        let may_debug = seen.wants_debug && cx.core.settings.may_debug(peer);
-        let buffers = &mut cx.core.buffers;
+        let Intake { settings, buffers, .. } = intake;
+        let may_debug = seen.wants_debug && settings.may_debug(peer);
         let mut buffer = buffers.take();
         buffers.extend(&mut buffer, seen.method);
         buffers.extend(&mut buffer, seen.target);
@@ -149,7 +158,7 @@ impl Request {
         self.flags.idempotent =
             matches!(line.prefix(method), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE");
         let place = |name: &str| {
-            let value = affinity::field(head, name)?;
+            let value = head_field::field(head, name)?;
             let at = start + (value.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
             Some(Span::new(at, at + value.len()))
         };
@@ -264,19 +273,19 @@ impl Request {
         self.client.unwrap_or_else(|| client_of(self.forwarded_for(), policy, unknown))
     }
 
-    /// The head as it goes to a backend.
+    /// The head as this node passes it on.
     pub(super) fn head(&self) -> &[u8] {
         self.buffer.prefix(self.spans.head.end()).suffix(self.spans.head.start())
     }
 
     /// The value of the first field of this name.
     pub(super) fn header(&self, name: &str) -> Option<&[u8]> {
-        affinity::field(self.head(), name)
+        head_field::field(self.head(), name)
     }
 
     /// The value of the first cookie of this name.
     pub(super) fn cookie(&self, name: &str) -> Option<&[u8]> {
-        affinity::cookie(self.head(), name)
+        head_field::cookie(self.head(), name)
     }
 
     /// Whether the client asks for `X-Debug` headers, and may have them.
@@ -284,41 +293,47 @@ impl Request {
         self.flags.may_debug
     }
 
-    /// Replaces the conditions of a request without a body, before it is sent, by these lines.
+    /// Whether everything that was sent so far is still here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.retention == Retention::All
+    }
+
+    /// The bytes of the head and of what of the body was sent so far.
+    pub(super) fn kept_len(&self) -> usize {
+        self.buffer.len() - self.spans.head.start()
+    }
+
+    /// Writes the head for a backend, and what of the body was sent so far. `validators` are lines that take the place of the
+    /// client's conditions.
+    pub(super) fn write(&self, validators: Option<&[u8]>, out: &mut Vec<u8>) {
+        match validators {
+            None => out.extend_from_slice(self.buffer.suffix(self.spans.head.start())),
+            Some(lines) => {
+                self.write_head_with(lines, out);
+                out.extend_from_slice(self.buffer.suffix(self.spans.head.end()));
+            }
+        }
+    }
+
     #[cold]
-    pub(super) fn replace_conditions(&mut self, lines: &[u8], buffers: &mut BufferPool) {
-        let mut head = Vec::with_capacity(self.head().len() + lines.len());
+    fn write_head_with(&self, validators: &[u8], out: &mut Vec<u8>) {
         for line in self.head().split_inclusive(|byte| *byte == b'\n') {
             let name = line.prefix(memchr::memchr(b':', line).unwrap_or(0));
             if line == b"\r\n" {
-                head.extend_from_slice(lines);
+                out.extend_from_slice(validators);
             }
             if !CONDITIONS.iter().any(|condition| name.eq_ignore_ascii_case(condition.as_bytes())) {
-                head.extend_from_slice(line);
+                out.extend_from_slice(line);
             }
         }
-        self.set_head(&head, buffers);
-    }
-
-    /// Has this head, unless it has it already.
-    #[cold]
-    pub(super) fn set_head(&mut self, head: &[u8], buffers: &mut BufferPool) {
-        if head != self.head() {
-            self.replace_head(head, buffers);
-        }
-    }
-
-    /// Everything that was sent so far; `None` once that was more than is kept.
-    pub(super) fn replay(&self) -> Option<&[u8]> {
-        (self.retention == Retention::All).then(|| self.buffer.suffix(self.spans.head.start()))
     }
 
     /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
     pub(super) fn extend_replay(&mut self, len: usize, buffers: &mut BufferPool) -> Option<&mut Vec<u8>> {
-        if self.retention == Retention::All && self.buffer.len() + len > REPLAY_LIMIT {
+        if self.is_whole() && self.buffer.len() + len > REPLAY_LIMIT {
             self.drop_replay(buffers);
         }
-        (self.retention == Retention::All).then_some(&mut self.buffer)
+        self.is_whole().then_some(&mut self.buffer)
     }
 
     /// The request will not be sent again: only its head is kept, for the log.

@@ -1,7 +1,10 @@
 //! The directory was asked for the host.
 
+use super::events::Input;
 use super::request_context::RequestContext;
-use super::{Input, State, StepContext, cache_lookup};
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, Step};
+use super::{cache_lookup, choosing, local_reply};
 use crate::base::reason::FailureReason;
 use crate::cluster::Route;
 
@@ -11,16 +14,18 @@ pub(super) struct ResolvingRoute {
 }
 
 impl ResolvingRoute {
-    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
-            Input::Route(Ok(route)) if self.has_to_move(&route, cx) => self.context.redirect(cx),
-            Input::Route(Ok(route)) if cache_lookup::takes_part(&self.context, &route, cx) => {
-                cache_lookup::start(self.context, route, cx)
+            Input::Route(Ok(route)) if self.has_to_move(&route, cx) => {
+                Ok(local_reply::redirect(self.context, cx).into())
             }
-            Input::Route(Ok(route)) => self.context.connect(route, cx),
-            Input::Route(Err(reason)) => self.context.refuse(reason, cx),
-            Input::Deadline => self.context.refuse(FailureReason::RouteLookupOverloaded, cx),
-            _ => State::ResolvingRoute(self),
+            Input::Route(Ok(route)) if cache_lookup::takes_part(&self.context, &route, cx) => {
+                Ok(cache_lookup::start(self.context, route, cx)?.into())
+            }
+            Input::Route(Ok(route)) => Ok(choosing::connect(self.context, route, cx)?.into()),
+            Input::Route(Err(reason)) => Err(Failure::new(self.context, reason)),
+            Input::Deadline => Err(Failure::new(self.context, FailureReason::RouteLookupOverloaded)),
+            _ => Ok(Next::Stay(self)),
         }
     }
 
@@ -29,10 +34,4 @@ impl ResolvingRoute {
         route.cluster.options.https_redirect.unwrap_or(cx.core.settings.redirect.for_all)
             && !self.context.request.is_secure()
     }
-}
-
-/// Ends an exchange without a response: a rule wants it so.
-#[cold]
-pub(super) fn close(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
-    State::ResolvingRoute(ResolvingRoute { context }).abort_silently(FailureReason::ClosedByRule, cx)
 }

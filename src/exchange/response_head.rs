@@ -1,32 +1,120 @@
-//! The head of a backend's response on its way to the client.
+//! The head of a backend's response on its way to the client, and what it says of the rest.
 
+use super::body_forwarder::BodyForwarder;
+use super::events::Effect;
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::{StepContext, affinity, classes, local_reply, rules};
+use super::step_context::StepContext;
+use super::transition::{Failure, ResponseCourse, Transition};
+use super::{affinity, classes, local_reply, rules};
 use crate::haproxy::serve::Outcome;
+use crate::health::Observation;
+use crate::wire::body::BodyLength;
 use crate::wire::response::{Persistence, ResponseEncoding, ResponseHead};
 
-/// Puts the head of a response into the output, and behind an interim one nothing else: the last one to a request tells of
-/// where it comes from. An error is what the rules of the frontend make of the response instead.
-pub(super) fn put(
+/// Passes on the head of a response and decides what its end will mean. `rest` stands behind it, on a connection that takes
+/// no more of the request if `write_closed`.
+pub(super) fn pass(
+    mut context: Box<RequestContext>,
+    head: &ResponseHead<'_, '_>,
+    (rest, write_closed): (&[u8], bool),
+    cx: &mut StepContext<'_>,
+) -> Result<Transition, Failure> {
+    cx.common.stats.end_wait(cx.core.now);
+    if cx.common.bucket.is_some() {
+        cx.note_response();
+    }
+    cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
+    context.request.drop_replay(&mut cx.core.buffers);
+    cx.common.upstream_idle_seconds = head.idle_seconds;
+    let (request, upload) = (&context.request, &context.upload);
+    cx.common.stats.status = head.status;
+
+    // A client that sees a refusal may stop sending (RFC 9112 section 9.6); one that sees a success goes on, and
+    // its backend may well go on reading. One that was never told to send the body may do either (RFC 9110
+    // section 10.1.1).
+    let upload_irrelevant = head.status >= 300 || write_closed;
+    let upload_is_optional = context.awaits_continue();
+    let upload_may_stop = !upload.is_done() && (upload_irrelevant || upload_is_optional);
+    let has_no_length = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
+    let ends_with_connection = has_no_length && !request.is_http11();
+    let client_stays = cx.may_keep_alive() && request.keep_alive() && !ends_with_connection && !upload_may_stop;
+    let chunked = has_no_length && request.is_http11();
+    let persistence = match client_stays {
+        false => Persistence::Close,
+        true if request.is_http11() => Persistence::Implied,
+        true => Persistence::KeepAlive,
+    };
+    if let Err(outcome) = put(&context, head, (chunked, persistence), cx) {
+        return rules::drop_response(context, outcome, cx);
+    }
+    if upload_irrelevant && !context.upload.is_done() {
+        cx.effect(Effect::Uploaded);
+    }
+    if upload_is_optional {
+        context.upload_rate.restart(cx.core.now);
+    }
+    if head.body == BodyLength::None && !rest.is_empty() {
+        context.caching.iter_mut().for_each(|caching| caching.give_up_fill());
+    }
+    context.download = BodyForwarder::new(head.body, chunked, &cx.core.settings.limits);
+    let course = ResponseCourse {
+        client_stays,
+        ends_with_connection,
+        has_no_length,
+        upstream_stays: head.keep_alive
+            && head.idle_seconds != Some(0)
+            && !write_closed
+            && (rest.is_empty() || head.body != BodyLength::None),
+        upload_irrelevant,
+        upload_is_optional,
+    };
+    Ok(Transition::Forward { context, course, head_len: head.len })
+}
+
+/// Puts the head of an interim response into the output.
+#[cold]
+pub(super) fn put_interim(head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) {
+    let via = cx.core.settings.via.as_deref().filter(|_| cx.common.rules.is_none());
+    let encoding = ResponseEncoding { chunked: false, to_http11: true, persistence: Persistence::Implied, via };
+    cx.core.output.client.make(|out| {
+        head.write(&encoding, out);
+        out.extend_from_slice(b"\r\n");
+    });
+}
+
+/// Puts the head of a 101 into the output. No rules are asked about it.
+#[cold]
+pub(super) fn put_switch(context: &RequestContext, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) {
+    write(context, head, (false, Persistence::Upgrade), cx);
+}
+
+/// Puts the head of a response into the output. An error is what the rules of the frontend make of it instead.
+fn put(
     context: &RequestContext,
     head: &ResponseHead<'_, '_>,
     (chunked, persistence): (bool, Persistence),
     cx: &mut StepContext<'_>,
 ) -> Result<(), Outcome> {
-    let (request, to_http11) = (&context.request, context.request.is_http11());
-    let is_last = !head.is_informational();
-    let is_ruled = cx.common.rules.is_some();
-    if is_ruled && is_last && persistence != Persistence::Upgrade {
+    if cx.common.rules.is_some() {
+        let to_http11 = context.request.is_http11();
         let encoding = ResponseEncoding { chunked, to_http11, persistence, via: None };
         return rules::put_head(context, head, &encoding, cx);
     }
-    let via = cx.core.settings.via.as_deref().filter(|_| !is_ruled);
+    write(context, head, (chunked, persistence), cx);
+    Ok(())
+}
+
+/// Writes a head that is the last to its request, with what tells of where the response comes from.
+fn write(
+    context: &RequestContext,
+    head: &ResponseHead<'_, '_>,
+    (chunked, persistence): (bool, Persistence),
+    cx: &mut StepContext<'_>,
+) {
+    let (request, to_http11) = (&context.request, context.request.is_http11());
+    let via = cx.core.settings.via.as_deref().filter(|_| cx.common.rules.is_none());
     let encoding = ResponseEncoding { chunked, to_http11, persistence, via };
-    if !is_last {
-        put_alone(head, &encoding, &mut cx.core.output.client);
-        return Ok(());
-    }
     let debug = local_reply::debug_fields(request, cx.common, cx.core);
     let session = affinity::session_cookie(context, cx.common, cx.core.now);
     let bucket = classes::bucket_field(cx.common);
@@ -44,15 +132,6 @@ pub(super) fn put(
         if let Some(caching) = &context.caching {
             caching.put_fields(request, out);
         }
-        out.extend_from_slice(b"\r\n");
-    });
-    Ok(())
-}
-
-#[cold]
-fn put_alone(head: &ResponseHead<'_, '_>, encoding: &ResponseEncoding<'_>, output: &mut impl ByteSink) {
-    output.make(|out| {
-        head.write(encoding, out);
         out.extend_from_slice(b"\r\n");
     });
 }

@@ -1,9 +1,12 @@
 //! Rules of HAProxy's files: at their listeners they decide in the place of the host.
 
+use super::choosing;
 use super::local_reply::{self, LocalReply};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::{State, StepContext, WorkerContext};
+use super::step_context::StepContext;
+use super::transition::{Failure, Transition};
+use super::worker_context::WorkerContext;
 use crate::base::reason::FailureReason;
 use crate::cluster::Permit;
 use crate::haproxy::serve::{Dice, Outcome};
@@ -12,9 +15,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Has the rules of the frontend decide about a request whose head has come.
 #[cold]
-pub(super) fn decide(mut context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+pub(super) fn decide(mut context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
     let dice = dice(cx.core);
-    let Some(evaluation) = &mut cx.common.rules else { return context.resolve(cx) };
+    let Some(evaluation) = &mut cx.common.rules else { return Ok(Transition::Resolve(context)) };
     let WorkerContext { rules: work, buffers, .. } = &mut *cx.core;
     let outcome = evaluation.decide(context.request.head(), !context.request.is_http11(), dice, work);
     if let Some(head) = work.changed_request() {
@@ -22,17 +25,17 @@ pub(super) fn decide(mut context: Box<RequestContext>, cx: &mut StepContext<'_>)
     }
     let route = evaluation.route().cloned();
     match (outcome, route) {
-        (Outcome::Forward, Some(route)) => context.connect(route, cx),
-        (Outcome::Forward | Outcome::NoBackend, _) => context.refuse(FailureReason::NoBackendRule, cx),
-        (Outcome::Close, _) => super::resolving_route::close(context, cx),
-        (Outcome::Respond, _) => respond(context, None, cx),
-        (Outcome::Deny, _) => respond(context, Some(FailureReason::DeniedByRule), cx),
+        (Outcome::Forward, Some(route)) => choosing::connect(context, route, cx),
+        (Outcome::Forward | Outcome::NoBackend, _) => Err(Failure::new(context, FailureReason::NoBackendRule)),
+        (Outcome::Close, _) => Err(Failure::silent(Some(context), FailureReason::ClosedByRule)),
+        (Outcome::Respond, _) => Ok(respond(context, None, cx)),
+        (Outcome::Deny, _) => Ok(respond(context, Some(FailureReason::DeniedByRule), cx)),
     }
 }
 
 /// Ends the exchange with the response that the rules have made.
 #[cold]
-pub(super) fn respond(context: Box<RequestContext>, reason: Option<FailureReason>, cx: &mut StepContext<'_>) -> State {
+fn respond(context: Box<RequestContext>, reason: Option<FailureReason>, cx: &mut StepContext<'_>) -> Transition {
     if let Some(reason) = reason {
         cx.common.stats.fail(reason);
     }
@@ -43,16 +46,16 @@ pub(super) fn respond(context: Box<RequestContext>, reason: Option<FailureReason
 /// Ends the exchange with the page of a failure, as the frontend has it.
 #[cold]
 pub(super) fn fail(
-    context: Option<(Box<RequestContext>, bool)>,
+    context: Option<Box<RequestContext>>,
+    uploaded: bool,
     reason: FailureReason,
     cx: &mut StepContext<'_>,
-) -> State {
+) -> Transition {
     let dice = dice(cx.core);
     if let Some(evaluation) = &mut cx.common.rules {
         evaluation.fail(status_of(reason), reason.sentence(), dice, &mut cx.core.rules);
     }
-    let (context, uploaded) = context.unzip();
-    give(context, uploaded.unwrap_or(false), Some(reason), cx)
+    give(context, uploaded, Some(reason), cx)
 }
 
 /// The status that tells a failure at a frontend of HAProxy's: there, a server that cannot be reached is a 503.
@@ -72,7 +75,7 @@ fn give(
     uploaded: bool,
     reason: Option<FailureReason>,
     cx: &mut StepContext<'_>,
-) -> State {
+) -> Transition {
     let made = cx.core.rules.take_reply();
     let debug = context.as_ref().is_some_and(|context| context.request.may_debug());
     let reply = LocalReply {
@@ -82,9 +85,9 @@ fn give(
         error: reason.filter(|_| debug),
         body: made.body(),
     };
-    let state = reply.give(context, uploaded, cx);
+    let transition = reply.give(context, uploaded, cx);
     cx.core.rules.put_reply(made);
-    state
+    transition
 }
 
 /// Puts the head of a response into the output, as the rules leave it. An error is what becomes of the response instead.
@@ -127,12 +130,16 @@ pub(super) fn put_head(
 
 /// Ends an exchange whose response is not to reach the client.
 #[cold]
-pub(super) fn drop_response(context: Box<RequestContext>, outcome: Outcome, cx: &mut StepContext<'_>) -> State {
+pub(super) fn drop_response(
+    context: Box<RequestContext>,
+    outcome: Outcome,
+    cx: &mut StepContext<'_>,
+) -> Result<Transition, Failure> {
     cx.release(false);
     match outcome {
-        Outcome::Respond => respond(context, None, cx),
-        Outcome::Close => super::resolving_route::close(context, cx),
-        _ => respond(context, Some(FailureReason::DeniedByRule), cx),
+        Outcome::Respond => Ok(respond(context, None, cx)),
+        Outcome::Close => Err(Failure::silent(Some(context), FailureReason::ClosedByRule)),
+        _ => Ok(respond(context, Some(FailureReason::DeniedByRule), cx)),
     }
 }
 

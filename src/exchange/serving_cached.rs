@@ -1,11 +1,12 @@
 //! A stored response leaves from the memory that all cores share, as fast as the client takes it.
 
-use super::cache_lookup;
-use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::cache_view::with_view;
+use super::events::{Disposition, Input, Side};
 use super::output_queue::ByteSink;
 use super::request::Request;
 use super::request_context::RequestContext;
-use super::{Disposition, Input, Side, State, StepContext};
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, ResponseEnd, Step, Transition};
 use crate::base::reason::FailureReason;
 use crate::cache::object::Object;
 use crate::cache::reply::Reply;
@@ -31,24 +32,25 @@ pub(super) struct ServingCached {
 }
 
 impl ServingCached {
-    /// Evaluates the client's conditions, and sends the head. `head` is the request's, where it was changed since it came.
+    /// Evaluates the client's conditions, and sends the head.
     pub(super) fn start(
         context: Box<RequestContext>,
-        head: Option<&[u8]>,
         object: Arc<Object>,
         served: Served,
         cx: &mut StepContext<'_>,
-    ) -> State {
+    ) -> Step<Self> {
         let request = &context.request;
         let client_stays = cx.may_keep_alive() && request.keep_alive();
         let disposition = context.disposition(client_stays);
-        let Some(route) = cx.common.route().cloned() else { return context.refuse(FailureReason::NoBackend, cx) };
+        let Some(route) = cx.common.route().cloned() else {
+            return Err(Failure::new(context, FailureReason::NoBackend));
+        };
         if route.cluster.options.has_byte_rates() {
             cx.common.start_pacing(request.head().len(), cx.core.now);
         }
         let wall = cx.core.wall_time();
         let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
-        let reply = cache_lookup::with_view(head.unwrap_or(request.head()), request, &route, |view| {
+        let reply = with_view(request, &route, |view| {
             let reply = Reply::new(view, &object, served);
             output.make(|out| {
                 reply.write_head(wall, out);
@@ -56,28 +58,29 @@ impl ServingCached {
             });
             (reply.status(), reply.body())
         });
-        let Some((status, left)) = reply else { return context.refuse(FailureReason::MalformedHead, cx) };
+        let Some((status, left)) = reply else { return Err(Failure::new(context, FailureReason::MalformedHead)) };
         (cx.common.stats.status, cx.common.stats.cache) = (status, Some(served.counter()));
-        Self { context, object, left, disposition }.send_on(cx)
+        Ok(Self { context, object, left, disposition }.send_on(cx))
     }
 
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
-            Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core) => {
-                State::ServingCached(self).abort_silently(FailureReason::ClientStalled, cx)
+            Input::Drained(Side::Client) if self.context.download_keeps_up(cx.core.now, &cx.core.settings) => {
+                Ok(self.send_on(cx))
             }
-            Input::Drained(Side::Client) => self.send_on(cx),
-            Input::Deadline => State::ServingCached(self).abort_silently(FailureReason::ClientStalled, cx),
-            _ => State::ServingCached(self),
+            Input::Drained(Side::Client) | Input::Deadline => {
+                Err(Failure::silent(Some(self.context), FailureReason::ClientStalled))
+            }
+            _ => Ok(Next::Stay(self)),
         }
     }
 
     /// Puts the next piece of the body into the output; behind the last one the response only has to leave.
-    fn send_on(mut self, cx: &mut StepContext<'_>) -> State {
+    fn send_on(mut self, cx: &mut StepContext<'_>) -> Next<Self> {
         let is_paced = cx.common.pacing.is_some();
         if is_paced && !self.left.is_empty() && cx.common.is_paused(Side::Upstream) {
             cx.deadline_in(cx.body_timeout());
-            return State::ServingCached(self);
+            return Next::Stay(self);
         }
         let most = if is_paced { PACED_PIECE_BYTES } else { PIECE_BYTES };
         let piece = self.left.start..self.left.end.min(self.left.start.saturating_add(most));
@@ -93,10 +96,11 @@ impl ServingCached {
             output.share(body, piece);
         }
         if self.left.is_empty() {
-            return FlushingResponse::new(Some(self.context), self.disposition, ResponseEnd::Framed).start(cx);
+            let (context, connection) = (Some(self.context), self.disposition);
+            return Transition::Flush { context, connection, end: ResponseEnd::Framed }.into();
         }
         cx.deadline_in(cx.body_timeout());
-        State::ServingCached(self)
+        Next::Stay(self)
     }
 }
 

@@ -1,12 +1,12 @@
 //! A response leaves while another request receives it from a backend, as fast as this client takes it.
 
-use super::cache_lookup;
-use super::caching::Caching;
-use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::cache_view::with_view;
+use super::events::{Disposition, Input, Side};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
 use super::serving_cached::{COPY_BYTES, PIECE_BYTES, put_own_fields};
-use super::{Disposition, Input, Side, State, StepContext};
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, Remains, ResponseEnd, Step, Transition};
 use crate::base::reason::FailureReason;
 use crate::cache::live::{LiveEnd, LiveReader};
 use crate::cache::lookup::Cause;
@@ -37,10 +37,9 @@ impl ServingLive {
     pub(super) fn start(
         context: Box<RequestContext>,
         cause: Cause,
-        caching: &Caching,
         reader: LiveReader,
         cx: &mut StepContext<'_>,
-    ) -> State {
+    ) -> Step<Box<Self>> {
         let request = &context.request;
         let live = reader.fill();
         let framing = match live.len {
@@ -50,12 +49,14 @@ impl ServingLive {
         };
         let client_stays = cx.may_keep_alive() && request.keep_alive() && framing != Framing::UntilClose;
         let disposition = context.disposition(client_stays);
-        let Some(route) = cx.common.route().cloned() else { return context.refuse(FailureReason::NoBackend, cx) };
+        let Some(route) = cx.common.route().cloned() else {
+            return Err(Failure::new(context, FailureReason::NoBackend));
+        };
         let (wall, hits) = (cx.core.wall_time(), live.head.count_hit());
         let served =
             Served { state: status::State::Hit, is_shadow: false, backend_status: None, waited: Some(cause), hits };
         let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
-        let sent = cache_lookup::with_view(caching.head(), request, &route, |view| {
+        let sent = with_view(request, &route, |view| {
             let reply = Reply::live(view, &live.head, live.len, served);
             output.make(|out| {
                 reply.write_head(wall, out);
@@ -66,32 +67,41 @@ impl ServingLive {
             });
             (reply.status(), reply.is_full())
         });
-        let Some((status, has_body)) = sent else { return context.refuse(FailureReason::MalformedHead, cx) };
+        let Some((status, has_body)) = sent else {
+            return Err(Failure::new(context, FailureReason::MalformedHead));
+        };
         (cx.common.stats.status, cx.common.stats.cache) = (status, Some(served.counter()));
         match has_body {
-            true => Box::new(Self { context, reader, framing, disposition, is_whole: false }).send_on(cx),
-            false => FlushingResponse::new(Some(context), disposition, ResponseEnd::Framed).start(cx),
+            true => Ok(Box::new(Self { context, reader, framing, disposition, is_whole: false }).send_on(cx)),
+            false => {
+                let (context, connection) = (Some(context), disposition);
+                Ok(Transition::Flush { context, connection, end: ResponseEnd::Framed }.into())
+            }
         }
     }
 
-    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
         match input {
-            Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core) => {
-                State::ServingLive(self).abort_silently(FailureReason::ClientStalled, cx)
+            Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core.now, &cx.core.settings) => {
+                Err(self.stalled())
             }
-            Input::Drained(Side::Client) => self.send_on(cx),
-            Input::FillEnded(_) if cx.is_drained(Side::Client) => self.send_on(cx),
-            Input::Deadline if !cx.is_drained(Side::Client) => {
-                State::ServingLive(self).abort_silently(FailureReason::ClientStalled, cx)
-            }
+            Input::Drained(Side::Client) => Ok(self.send_on(cx)),
+            Input::FillEnded(_) if cx.is_drained(Side::Client) => Ok(self.send_on(cx)),
+            Input::Deadline if !cx.is_drained(Side::Client) => Err(self.stalled()),
             // The request that receives the response has deadlines of its own.
-            Input::Deadline => self.send_on(cx),
-            _ => State::ServingLive(self),
+            Input::Deadline => Ok(self.send_on(cx)),
+            _ => Ok(Next::Stay(self)),
         }
+    }
+
+    #[cold]
+    fn stalled(self) -> Failure {
+        let end = self.response_end();
+        Failure::new(self.context, FailureReason::ClientStalled).leaving(Remains::Silence(end))
     }
 
     /// Puts what has come into the output, a piece at a time.
-    fn send_on(mut self: Box<Self>, cx: &mut StepContext<'_>) -> State {
+    fn send_on(mut self: Box<Self>, cx: &mut StepContext<'_>) -> Next<Box<Self>> {
         let read = self.reader.read(PIECE_BYTES);
         let (body, output) = (&read.bytes, &mut cx.core.output.client);
         if !body.is_empty() {
@@ -110,7 +120,7 @@ impl ServingLive {
         match read.end {
             None => {
                 cx.deadline_in(cx.body_timeout());
-                State::ServingLive(self)
+                Next::Stay(self)
             }
             Some(LiveEnd::Whole) => {
                 self.is_whole = true;
@@ -121,12 +131,12 @@ impl ServingLive {
                     });
                 }
                 let end = self.response_end();
-                FlushingResponse::new(Some(self.context), self.disposition, end).start(cx)
+                Transition::Flush { context: Some(self.context), connection: self.disposition, end }.into()
             }
             Some(LiveEnd::Cut) => {
                 cx.common.stats.fail(FailureReason::UpstreamTruncated);
                 let (end, connection) = (self.response_end(), self.context.disposition(false));
-                FlushingResponse::new(Some(self.context), connection, end).start(cx)
+                Transition::Flush { context: Some(self.context), connection, end }.into()
             }
         }
     }

@@ -1,14 +1,13 @@
 //! Where an exchange stands, and what holds in every state.
 
-use super::flushing_response::ResponseEnd;
+use super::events::Side;
 use super::request_context::RequestContext;
+use super::transition::ResponseEnd;
 use super::{
-    Disposition, Effect, Input, OnClientAbort, Side, StepContext, awaiting_fill, awaiting_response, connecting,
-    flushing_response, forwarding_response, local_service, queued, reading_head, resolving_route, serving_cached,
-    serving_live, tunnel,
+    awaiting_fill, awaiting_response, connecting, flushing_response, forwarding_response, local_service, queued,
+    reading_head, resolving_route, serving_cached, serving_live, tunnel,
 };
 use crate::base::buffer::BufferPool;
-use crate::base::reason::FailureReason;
 
 /// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
 #[derive(Debug)]
@@ -42,40 +41,6 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
-        match self {
-            Self::Done(context) => Self::Done(context),
-            state => match input {
-                Input::End(Side::Client) | Input::Broken(Side::Client) if state.awaits_backend() => {
-                    state.client_left(cx)
-                }
-                Input::Broken(Side::Client) if state.has_readers() => state.lose_client(FailureReason::ClientGone, cx),
-                Input::Broken(Side::Client) => state.abort_silently(FailureReason::ClientGone, cx),
-                Input::Abort(reason) => state.abort(reason, cx),
-                input => state.step_within(input, cx),
-            },
-        }
-    }
-
-    /// What is nobody's end.
-    fn step_within(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
-        match self {
-            Self::ReadingHead(state) => state.step(input, cx),
-            Self::ResolvingRoute(state) => state.step(input, cx),
-            Self::Queued(state) => state.step(input, cx),
-            Self::Connecting(state) => state.step(input, cx),
-            Self::AwaitingResponse(state) => state.step(input, cx),
-            Self::ForwardingResponse(state) => state.step(input, cx),
-            Self::Tunnel(state) => state.step(input, cx),
-            Self::LocalService(state) => state.step(input, cx),
-            Self::AwaitingFill(state) => state.step(input, cx),
-            Self::ServingCached(state) => state.step(input, cx),
-            Self::ServingLive(state) => state.step(input, cx),
-            Self::FlushingResponse(state) => state.step(input, cx),
-            Self::Done(_) => self,
-        }
-    }
-
     /// Whether only a backend, or the way to one, is waited for: no bytes of the client are of use.
     pub(super) fn awaits_backend(&self) -> bool {
         match self {
@@ -85,96 +50,27 @@ impl State {
         }
     }
 
-    /// The client has ended its side, or the connection, while a backend is waited for. A place among those who wait is given up in any
-    /// case: nothing is begun for a client that has left.
-    #[cold]
-    fn client_left(self, cx: &mut StepContext<'_>) -> Self {
-        let is_queued = match &self {
-            Self::Queued(_) | Self::AwaitingFill(_) => true,
-            Self::Connecting(state) => state.queued,
-            _ => false,
-        };
-        let closes = match &cx.common.rules {
-            Some(rules) => !rules.ignores_client_abort(),
-            None => cx.core.settings.on_client_abort == OnClientAbort::Close,
-        };
-        if is_queued || closes {
-            return self.abort_silently(FailureReason::ClientGone, cx);
-        }
-        cx.common.client_left = true;
-        self
-    }
-
-    /// Whether other requests read the response that is being forwarded.
-    pub(super) fn has_readers(&self) -> bool {
+    /// Whether a response of this node's own can still begin.
+    pub(super) fn may_refuse(&self) -> bool {
         match self {
-            Self::ForwardingResponse(state) => {
-                state.context.caching.as_ref().is_some_and(|caching| caching.has_readers())
-            }
+            Self::ResolvingRoute(_)
+            | Self::Queued(_)
+            | Self::AwaitingFill(_)
+            | Self::Connecting(_)
+            | Self::AwaitingResponse(_) => true,
+            Self::LocalService(state) => !state.is_sending(),
             _ => false,
         }
     }
 
-    /// Goes on without the client, whose response others read. Its connection is reset once the exchange is over.
-    #[cold]
-    pub(super) fn lose_client(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
+    /// How the client would know the end of a response that ends now.
+    pub(super) fn response_end(&self) -> ResponseEnd {
         match self {
-            Self::ForwardingResponse(mut state) => {
-                if !std::mem::replace(&mut cx.common.client_left, true) {
-                    cx.common.stats.fail(reason);
-                    state.lose_client();
-                }
-                cx.core.output.client.clear();
-                cx.common.to_client.discard(&mut cx.core.buffers);
-                state.settle(cx)
-            }
-            state => state.abort_silently(reason, cx),
-        }
-    }
-
-    /// Ends the exchange without another word to the client.
-    #[cold]
-    pub(super) fn abort_silently(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
-        cx.common.stats.fail(reason);
-        cx.release(false);
-        // Where a part of the response is left, it is cut all the same.
-        let is_gone = matches!(reason, FailureReason::ClientGone | FailureReason::ClientTruncated)
-            || !cx.is_drained(Side::Client);
-        let is_reset = reason != FailureReason::ClientGone && self.would_look_whole(cx);
-        if is_reset {
-            cx.effect(Effect::Reset);
-        }
-        cx.effect(Effect::Finish(match is_gone || is_reset {
-            true => Disposition::Close,
-            false => Disposition::Linger { client_may_send: true },
-        }));
-        Self::Done(self.into_context(&mut cx.core.buffers))
-    }
-
-    /// Ends the exchange with an answer of this node's own, where none has begun.
-    #[cold]
-    fn abort(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
-        match self {
-            Self::ResolvingRoute(state) => state.context.refuse(reason, cx),
-            Self::Queued(state) => state.context.refuse(reason, cx),
-            Self::AwaitingFill(state) => state.context.refuse(reason, cx),
-            Self::Connecting(state) => state.context.refuse(reason, cx),
-            Self::AwaitingResponse(state) => state.context.refuse(reason, cx),
-            Self::LocalService(state) if !state.is_sending() => state.context.refuse(reason, cx),
-            Self::Tunnel(state) if reason == FailureReason::BackendRemoved => state.retire(cx),
-            state => state.abort_silently(reason, cx),
-        }
-    }
-
-    /// Whether a client would take the end of its connection for that of an answer which has not left as a whole.
-    fn would_look_whole(&self, cx: &StepContext<'_>) -> bool {
-        let end = match self {
             Self::ForwardingResponse(state) => state.response_end(),
             Self::ServingLive(state) => state.response_end(),
             Self::FlushingResponse(state) => state.end,
             _ => ResponseEnd::Framed,
-        };
-        end == ResponseEnd::Truncated || (end == ResponseEnd::UntilClose && !cx.is_drained(Side::Client))
+        }
     }
 
     /// What the request carries, where there is one and it is no tunnel.

@@ -1,13 +1,20 @@
 //! What a step has at hand: its core's part, and the exchange's own.
 
+use super::events::{Effect, Side};
 use super::output_queue::PendingWrite;
 use super::pacing::Pacing;
-use super::{Effect, KeepAlive, RequestStats, Settings, Side, WorkerContext};
+use super::request::Intake;
+use super::request_context::RequestContext;
+use super::request_stats::RequestStats;
+use super::settings::{KeepAlive, Settings};
+use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
+use crate::base::reason::FailureReason;
 use crate::cluster::{Mark, Options, Permit, Route};
 use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
+use crate::wire::chunked::ChunkFault;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +51,8 @@ pub(super) struct CommonState {
     pub(super) is_for_service: bool,
     /// A connection to a backend is there, or was asked for.
     pub(super) holds_upstream: bool,
+    /// How many connections to backends were asked for, from 0 again behind the last number.
+    pub(super) connections: u8,
     /// For how many seconds the backend keeps its connection when it is idle, where it said so.
     pub(super) upstream_idle_seconds: Option<u16>,
     pub(super) to_client: PendingWrite,
@@ -63,10 +72,38 @@ impl StepContext<'_> {
         self.core.output.effects.push(effect);
     }
 
+    /// What a request needs to be taken in.
+    pub(super) fn intake(&mut self) -> Intake<'_> {
+        let WorkerContext { settings, buffers, rng, .. } = &mut *self.core;
+        let (is_ruled, may_lack_host) = (self.common.rules.is_some(), self.common.is_for_service);
+        Intake { settings, buffers, rng, is_ruled, may_lack_host }
+    }
+
+    /// Notes how much of the input was of the request's body, and says what there is against it.
+    pub(super) fn judge_upload(
+        &mut self,
+        context: &mut RequestContext,
+        fed: Result<usize, ChunkFault>,
+    ) -> Result<(), FailureReason> {
+        self.consumed = fed?;
+        context.upload_rate.count(self.consumed);
+        if !context.upload_rate.keeps_up(self.core.now, &self.core.settings) {
+            return Err(FailureReason::BodyTooSlow);
+        }
+        if self.max_body_bytes().is_some_and(|limit| context.upload.received() > limit) {
+            return Err(FailureReason::BodyTooLarge);
+        }
+        if context.upload.is_done() {
+            self.effect(Effect::Uploaded);
+        }
+        Ok(())
+    }
+
     /// Asks for a connection to the target.
     pub(super) fn connect(&mut self, fresh: bool) {
         debug_assert!(!self.common.holds_upstream, "a second connection");
         self.common.holds_upstream = true;
+        self.common.connections = self.common.connections.wrapping_add(1);
         self.common.stats.begin_try(self.core.now);
         self.effect(Effect::Connect { fresh });
     }
@@ -200,6 +237,28 @@ impl StepContext<'_> {
 }
 
 impl CommonState {
+    /// Has the bytes of the request paced from now on, if its frontend has a rate. `head` bytes have come already.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn start_pacing(&mut self, head: usize, now: Moment) {
+        if let Some(route) = self.route().filter(|_| self.pacing.is_none()) {
+            self.pacing = Some(Box::new(Pacing::new(Arc::clone(&route.cluster.admission), head, now)));
+        }
+    }
+
+    /// Counts bytes that have come from a side, or are sent in place of such.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn count_paced(&mut self, side: Side, bytes: usize, now: Moment) {
+        if let Some(pacing) = &mut self.pacing {
+            pacing.count(side, bytes, now);
+        }
+    }
+
+    pub(super) fn is_paused(&self, side: Side) -> bool {
+        self.pacing.as_ref().is_some_and(|pacing| pacing.paused_until(side).is_some())
+    }
+
     /// Where the request's host leads to, once that is known. A request holds one reference to its route: a second one would
     /// be one more write to a count that all cores share.
     pub(super) fn route(&self) -> Option<&Arc<Route>> {

@@ -1,10 +1,12 @@
 //! Bytes of another protocol go both ways.
 
-use super::flushing_response::{FlushingResponse, ResponseEnd};
+use super::events::{Disposition, Effect, Input, Side};
 use super::output_queue::ByteSink;
 use super::request::LogFields;
 use super::request_context::RequestContext;
-use super::{CommonState, Disposition, Effect, Input, Settings, Side, State, StepContext};
+use super::settings::Settings;
+use super::step_context::{CommonState, StepContext};
+use super::transition::{Failure, Next, ResponseEnd, Step, Transition};
 use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
@@ -26,7 +28,7 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// The 101 is on its way.
-    pub(super) fn start(context: Box<RequestContext>, is_websocket: bool, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn start(context: Box<RequestContext>, is_websocket: bool, cx: &mut StepContext<'_>) -> Step<Self> {
         let request = context.request.log_fields();
         cx.core.request_pool.take_back(context, &mut cx.core.buffers);
         cx.common.stats.status = 101;
@@ -41,7 +43,7 @@ impl Tunnel {
     }
 
     #[inline(never)]
-    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
             Input::Bytes(Side::Upstream, bytes) if self.frames.is_some() => self.pass_frames(bytes, cx),
             Input::Bytes(side, bytes) => {
@@ -68,17 +70,15 @@ impl Tunnel {
                 cx.deadline_in(cx.body_timeout());
                 self.settle(cx)
             }
-            Input::Deadline if self.is_retiring => {
-                State::Tunnel(self).abort_silently(FailureReason::BackendRemoved, cx)
-            }
-            Input::Deadline => State::Tunnel(self).abort_silently(FailureReason::TunnelIdle, cx),
-            _ => State::Tunnel(self),
+            Input::Deadline if self.is_retiring => Err(self.silent(FailureReason::BackendRemoved, cx)),
+            Input::Deadline => Err(self.silent(FailureReason::TunnelIdle, cx)),
+            _ => Ok(Next::Stay(self)),
         }
     }
 
     /// Passes on what the backend sends, and knows where its frames end.
-    fn pass_frames(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
-        let Some(frames) = &mut self.frames else { return State::Tunnel(self) };
+    fn pass_frames(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
+        let Some(frames) = &mut self.frames else { return Ok(Next::Stay(self)) };
         let (mut at, mut is_end) = (0, false);
         while at < bytes.len() && !is_end {
             at += frames.advance(bytes.suffix(at));
@@ -91,7 +91,7 @@ impl Tunnel {
 
     /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
     /// has passed; where nobody knows what may be said, nothing is.
-    pub(super) fn retire(mut self, cx: &mut StepContext<'_>) -> State {
+    pub(super) fn retire(mut self, cx: &mut StepContext<'_>) -> Step<Self> {
         match &self.frames {
             Some(frames) if frames.may_add() && !self.upstream_ended => {
                 if frames.is_at_boundary() {
@@ -100,24 +100,28 @@ impl Tunnel {
                 if !std::mem::replace(&mut self.is_retiring, true) {
                     cx.deadline_in(cx.body_timeout());
                 }
-                State::Tunnel(self)
+                Ok(Next::Stay(self))
             }
-            _ => State::Tunnel(self).abort_silently(FailureReason::BackendRemoved, cx),
+            _ => Err(self.silent(FailureReason::BackendRemoved, cx)),
         }
     }
 
     /// Says the last word and hears the client out.
-    fn send_close_frame(self, cx: &mut StepContext<'_>) -> State {
+    fn send_close_frame(self, cx: &mut StepContext<'_>) -> Step<Self> {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
-            return State::Tunnel(self).abort_silently(FailureReason::BackendRemoved, cx);
+            return Err(self.silent(FailureReason::BackendRemoved, cx));
         }
         cx.core.output.queue(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
         cx.common.stats.fail(FailureReason::BackendRemoved);
-        self.part(cx).start(cx)
+        Ok(self.part(cx).into())
+    }
+
+    fn silent(&self, reason: FailureReason, cx: &mut StepContext<'_>) -> Failure {
+        Failure::silent(Some(self.to_context(&mut cx.core.buffers)), reason)
     }
 
     /// Parts with the backend: what is left is the client's.
-    fn part(&self, cx: &mut StepContext<'_>) -> FlushingResponse {
+    fn part(&self, cx: &mut StepContext<'_>) -> Transition {
         cx.common.stats.backend_done(cx.core.now);
         cx.release(false);
         // A client that has yet to end its side may send more.
@@ -125,7 +129,8 @@ impl Tunnel {
             true => Disposition::Close,
             false => Disposition::Linger { client_may_send: true },
         };
-        FlushingResponse::new(Some(self.to_context(&mut cx.core.buffers)), connection, ResponseEnd::Framed)
+        let context = Some(self.to_context(&mut cx.core.buffers));
+        Transition::Flush { context, connection, end: ResponseEnd::Framed }
     }
 
     pub(super) fn wants(&self, side: Side) -> bool {
@@ -158,26 +163,21 @@ impl Tunnel {
         (!self.is_retiring).then(|| idle.unwrap_or(Duration::MAX))
     }
 
-    fn stay(self, cx: &mut StepContext<'_>) -> State {
+    fn stay(self, cx: &mut StepContext<'_>) -> Step<Self> {
         if let Some(patience) = self.patience(cx.common, &cx.core.settings) {
             cx.deadline_in(patience);
         }
-        State::Tunnel(self)
+        Ok(Next::Stay(self))
     }
 
     /// Ends the tunnel when both directions have ended and everything has left. What has yet to leave then is not waited
     /// for as long as an idle tunnel is.
-    fn settle(self, cx: &mut StepContext<'_>) -> State {
+    fn settle(self, cx: &mut StepContext<'_>) -> Step<Self> {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
         match (self.is_ending(), drained) {
-            (true, true) => self.finish(cx),
+            (true, true) => Ok(self.part(cx).into()),
             (true, false) => self.stay(cx),
-            (false, _) => State::Tunnel(self),
+            (false, _) => Ok(Next::Stay(self)),
         }
-    }
-
-    /// Both directions have ended, and everything has left.
-    fn finish(&self, cx: &mut StepContext<'_>) -> State {
-        self.part(cx).over(cx)
     }
 }

@@ -13,27 +13,25 @@ use std::sync::Arc;
 pub(super) type RouteResult = Result<Arc<Route>, FailureReason>;
 
 impl Worker {
-    /// Performs what the last steps of an exchange want done, and what comes of that, in order.
-    pub(super) fn perform(&mut self, job: SlotKey) {
-        while let Some(effect) = self.core.output.effects.take_first() {
-            match effect {
-                Effect::Resolve => self.resolve(job),
-                Effect::AskService => self.ask_service(job),
-                Effect::Enqueue => self.enqueue(job),
-                Effect::JoinFill => self.join_fill(job),
-                Effect::Connect { fresh } => self.connect(job, fresh),
-                Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
-                Effect::Revived { member } => self.note_revival(job, member),
-                Effect::Ejected { member } => self.note_ejection(job, member),
-                Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
-                Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
-                Effect::Uploaded => self.end_upload(job),
-                Effect::Release { reuse } => self.release(job, reuse),
-                Effect::Tunnel => self.become_tunnel(job),
-                Effect::CloseWrite(side) => self.close_write(job, side),
-                Effect::Reset => self.reset_client(job),
-                Effect::Finish(connection) => self.finish(job, connection),
-            }
+    /// Performs one effect of an exchange.
+    pub(super) fn perform(&mut self, job: SlotKey, effect: Effect) {
+        match effect {
+            Effect::Resolve => self.resolve(job),
+            Effect::AskService => self.ask_service(job),
+            Effect::Enqueue => self.enqueue(job),
+            Effect::JoinFill => self.join_fill(job),
+            Effect::Connect { fresh } => self.connect(job, fresh),
+            Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
+            Effect::Revived { member } => self.note_revival(job, member),
+            Effect::Ejected { member } => self.note_ejection(job, member),
+            Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
+            Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
+            Effect::Uploaded => self.end_upload(job),
+            Effect::Release { reuse } => self.release(job, reuse),
+            Effect::Tunnel => self.become_tunnel(job),
+            Effect::CloseWrite(side) => self.close_write(job, side),
+            Effect::Reset => self.reset_client(job),
+            Effect::Finish(connection) => self.finish(job, connection),
         }
     }
 

@@ -8,10 +8,40 @@ use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::base::slice_ext::SliceExt;
-use crate::exchange::{Exchange, Flushed, Input, Output, Side};
+use crate::exchange::drive::{self, Driver};
+use crate::exchange::{Effect, Exchange, Flushed, Input, Output, Side, WorkerContext};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
 use mio::event::Event;
+
+/// A worker that drives one of its exchanges.
+struct JobDriver<'w> {
+    worker: &'w mut Worker,
+    job: SlotKey,
+}
+
+impl Driver for JobDriver<'_> {
+    fn exchange(&mut self) -> Option<(&mut Exchange, &mut WorkerContext)> {
+        let Worker { jobs, core, .. } = &mut *self.worker;
+        Some((&mut jobs.get_mut(self.job)?.exchange, core))
+    }
+
+    fn output(&mut self) -> &mut Output {
+        &mut self.worker.core.output
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        self.worker.perform(self.job, effect);
+    }
+
+    fn send(&mut self, side: Side, input: &[u8]) -> Option<Flushed> {
+        self.worker.send_to(self.job, side, input)
+    }
+
+    fn note_flushed(&mut self, side: Side, flushed: Flushed) {
+        self.worker.note_flushed(self.job, side, flushed);
+    }
+}
 
 impl Worker {
     /// Does what the poll has told of a client, where that is not bytes alone. It is noted already.
@@ -226,7 +256,7 @@ impl Worker {
     pub(super) fn take_in(&mut self, job: SlotKey, source: Endpoint, received: Received, bytes: &[u8]) {
         let input = match received {
             Received::Bytes(_) => {
-                let (used, starved) = self.offer(job, source.side(), bytes);
+                let (used, starved) = drive::offer(&mut self.driver(job), source.side(), bytes);
                 let rest = bytes.suffix(used);
                 if !rest.is_empty()
                     && let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams)
@@ -242,7 +272,7 @@ impl Worker {
             Received::End => Input::End(source.side()),
             Received::Broken => Input::Broken(source.side()),
         };
-        self.step(job, input, 0);
+        drive::step(&mut self.driver(job), input, 0);
     }
 
     /// The same with what was kept. It is not moved: of a read there may be left many requests.
@@ -251,7 +281,7 @@ impl Worker {
         let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return };
         let (buffer, start) = stream.unread.borrow();
         let bytes = buffer.suffix(start);
-        let (used, starved) = self.offer(job, source.side(), bytes);
+        let (used, starved) = drive::offer(&mut self.driver(job), source.side(), bytes);
         if let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) {
             stream.unread.set_left(bytes.len() - used);
             stream.unread.set_starved(starved);
@@ -264,60 +294,26 @@ impl Worker {
         self.settle(job);
     }
 
-    /// Offers bytes to the exchange for as long as it uses them: how many it has used, and whether it wants more of them
-    /// before it can use the rest.
-    fn offer(&mut self, job: SlotKey, side: Side, bytes: &[u8]) -> (usize, bool) {
-        let mut at = 0;
-        loop {
-            let consumed = self.step(job, Input::Bytes(side, bytes.suffix(at)), at);
-            at += consumed;
-            if at == bytes.len() {
-                return (at, false);
-            }
-            let wants_more = self.jobs.get(job).is_some_and(|job| job.exchange.wants(side));
-            if consumed == 0 || !wants_more {
-                return (at, consumed == 0 && wants_more);
-            }
-        }
+    fn driver(&mut self, job: SlotKey) -> JobDriver<'_> {
+        JobDriver { worker: self, job }
     }
 
     /// Tells an exchange what happened, does what it wants done, sends what it has to send.
     pub(super) fn dispatch(&mut self, job: SlotKey, input: Input<'_>) {
-        self.step(job, input, 0);
-        self.flush(job, &[]);
+        drive::tell(&mut self.driver(job), input);
         self.settle(job);
     }
 
     /// Does what an exchange wants done that was informed of something outside its own effects.
     pub(super) fn resume_exchange(&mut self, job: SlotKey) {
-        self.perform(job);
+        drive::perform(&mut self.driver(job));
         self.flush(job, &[]);
         self.settle(job);
     }
 
-    /// A step and its effects; its bytes are left to [`Worker::flush`]. Returns how many bytes were consumed.
-    fn step(&mut self, job_key: SlotKey, input: Input<'_>, offset: usize) -> usize {
-        let Some(job) = self.jobs.get_mut(job_key) else { return 0 };
-        let consumed = job.exchange.step(input, offset, &mut self.core);
-        if !self.core.output.effects.is_empty() {
-            self.perform(job_key);
-        }
-        consumed
-    }
-
     /// Sends what the steps of this turn have made, or passed on from `input`.
-    pub(super) fn flush(&mut self, job_key: SlotKey, input: &[u8]) {
-        while self.core.output.has_bytes() {
-            for side in [Side::Upstream, Side::Client] {
-                if let Some(flushed) = self.send_to(job_key, side, input) {
-                    self.after_flush(job_key, side, flushed);
-                }
-            }
-            // What is left is for somebody who is gone, or was made by the end of a flush.
-            if self.jobs.get(job_key).is_none() {
-                self.core.output.clear();
-            }
-        }
+    pub(super) fn flush(&mut self, job: SlotKey, input: &[u8]) {
+        drive::flush(&mut self.driver(job), input);
     }
 
     /// Whom the bytes are for, where they are for one side alone and nothing is in their way. Its socket is told if they are
@@ -352,13 +348,10 @@ impl Worker {
     pub(super) fn note_sent(&mut self, job_key: SlotKey, side: Side, (sent, flushed): (usize, Flushed), input: &[u8]) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         job.exchange.note_sent(side, sent, flushed, input, &mut self.core);
-        self.after_flush(job_key, side, flushed);
+        drive::after_flush(&mut self.driver(job_key), side, flushed);
     }
 
     fn send_to(&mut self, job_key: SlotKey, side: Side, input: &[u8]) -> Option<Flushed> {
-        if self.core.output.queue(side).is_empty() {
-            return None;
-        }
         let job = self.jobs.get_mut(job_key)?;
         job.announce_end(side, &mut self.clients, &mut self.upstreams);
         let Some(transport) = job.transport(side, &mut self.clients, &mut self.upstreams) else {
@@ -381,41 +374,34 @@ impl Worker {
             self.count_records(job_key, side);
         }
         if flushed != Flushed::Nothing {
-            self.after_flush(job_key, side, flushed);
+            drive::after_flush(&mut self.driver(job_key), side, flushed);
             self.flush(job_key, &[]);
             self.settle(job_key);
         }
     }
 
-    pub(super) fn after_flush(&mut self, job_key: SlotKey, side: Side, flushed: Flushed) {
+    fn note_flushed(&mut self, job_key: SlotKey, side: Side, flushed: Flushed) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         match flushed {
             Flushed::Nothing => {}
             Flushed::All => {
                 job.read_size.widen();
-                let waits = job.exchange.waits_for_drain(side);
                 if job.closing.take(side) {
                     self.shut_down(job_key, side);
-                }
-                if waits {
-                    self.step(job_key, Input::Drained(side), 0);
                 }
             }
             Flushed::Blocked => {
                 job.read_size.narrow();
                 self.count_records(job_key, side);
             }
-            Flushed::Broken if side == Side::Client => {
-                self.step(job_key, Input::Broken(Side::Client), 0);
-            }
             Flushed::Broken => {
                 // What the backend said before it closed can still be read.
-                if let UpstreamState::Upstream(key) = job.upstream_state
+                if side == Side::Upstream
+                    && let UpstreamState::Upstream(key) = job.upstream_state
                     && let Some(upstream) = self.upstreams.get_mut(key)
                 {
                     upstream.stream.transport.expect_bytes();
                 }
-                self.step(job_key, Input::UpstreamWriteClosed, 0);
             }
         }
     }

@@ -7,6 +7,8 @@ use sluice::cache::fill::{FillEnd, FillSink, FillWaiter};
 use sluice::cache::live::Wake;
 use sluice::cache::store::Store;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
+use sluice::exchange::Output;
+use sluice::exchange::drive::{self, Driver};
 use std::sync::Mutex;
 
 /// A worker that remembers what it is told.
@@ -284,6 +286,47 @@ fn a_validation_that_fails_goes_on_as_a_fill() {
 }
 
 /// What one client is refused, or gets a part of, says nothing about the object.
+/// An owner whose pool has a connection at once.
+struct Pooling<'a>(&'a mut Scene);
+
+impl Driver for Pooling<'_> {
+    fn exchange(&mut self) -> Option<(&mut Exchange, &mut WorkerContext)> {
+        Some((&mut self.0.exchange, &mut self.0.core))
+    }
+
+    fn output(&mut self) -> &mut Output {
+        &mut self.0.core.output
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        if let Effect::Connect { .. } = effect {
+            self.take_step(Input::Connected { reused: true }, 0);
+        }
+    }
+
+    fn send(&mut self, _: Side, _: &[u8]) -> Option<Flushed> {
+        None
+    }
+
+    fn note_flushed(&mut self, _: Side, _: Flushed) {}
+}
+
+/// The request goes to another connection behind a response that is dropped: what the first one has sent behind that is no
+/// response of the second one.
+#[test]
+fn bytes_of_one_connection_are_not_offered_as_those_of_the_next() {
+    let stage = Stage::new();
+    stage.get(&response(STALE, "old"));
+    let (mut scene, _) = stage.forward(GET);
+    scene.core.output.effects.clear();
+    let dropped = "HTTP/1.1 304 Not Modified\r\nETag: \"b\"\r\n\r\n";
+    let bytes = dropped.to_owned() + &response(FRESH, "evil");
+    let (used, is_starved) = drive::offer(&mut Pooling(&mut scene), Side::Upstream, bytes.as_bytes());
+    assert_eq!((used, is_starved), (dropped.len(), false));
+    assert!(scene.exchange.wants(Side::Upstream), "the second connection is there");
+    assert_eq!(scene.exchange.stats().status, 0, "no response has begun");
+}
+
 #[test]
 fn a_client_cannot_have_a_stale_object_dropped() {
     let cases = [

@@ -7,7 +7,8 @@ use crate::table::{Fate, Given, REQUESTS, RESPONSES, Then, To, Used};
 use crate::{crlf, text};
 use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
-use sluice::exchange::{Disposition, Effect, Exchange, Flushed, Input, Settings, Side, WorkerContext};
+use sluice::exchange::drive::{self, Driver};
+use sluice::exchange::{Disposition, Effect, Exchange, Flushed, Input, Output, Settings, Side, WorkerContext};
 use sluice::page::{self, Pages};
 use std::sync::Arc;
 
@@ -52,47 +53,20 @@ impl Stage {
         while self.is_open && self.exchange.wants(side) && !self.unread[side as usize].is_empty() {
             let offered = std::mem::take(&mut self.unread[side as usize]);
             let finished = self.finished;
-            let consumed = self.tell(Input::Bytes(side, &offered));
-            let rest = &offered[consumed..];
+            let (used, _) = drive::offer(self, side, &offered);
+            drive::flush(self, &offered);
             // What one backend has left over is nothing to the next exchange.
             if side == Side::Client || finished == self.finished {
-                self.unread[side as usize] = rest.to_vec();
+                self.unread[side as usize] = offered[used..].to_vec();
             }
-            if consumed == 0 {
+            if used == 0 {
                 break;
             }
         }
     }
 
-    pub(crate) fn tell(&mut self, input: Input<'_>) -> usize {
-        let whole = match &input {
-            Input::Bytes(_, bytes) => bytes.to_vec(),
-            _ => Vec::new(),
-        };
-        let consumed = self.step(input);
-        self.flush(&whole);
-        consumed
-    }
-
-    fn step(&mut self, input: Input<'_>) -> usize {
-        let consumed = self.exchange.step(input, 0, &mut self.core);
-        while let Some(effect) = self.core.output.effects.take_first() {
-            match effect {
-                Effect::Resolve => drop(self.step(Input::Route(Ok(route(1, 1))))),
-                Effect::Connect { .. } => {
-                    self.is_connected = true;
-                    self.step(Input::Connected { reused: false });
-                }
-                Effect::Release { reuse } => {
-                    // As the program does: bytes that stand behind the answer make the connection useless.
-                    self.reused.push(reuse);
-                    self.is_connected = false;
-                }
-                Effect::Finish(connection) => self.finish(connection == Disposition::KeepAlive),
-                _ => {}
-            }
-        }
-        consumed
+    pub(crate) fn tell(&mut self, input: Input<'_>) {
+        drive::tell(self, input);
     }
 
     fn finish(&mut self, keep_alive: bool) {
@@ -102,23 +76,6 @@ impl Stage {
         self.exchange = Exchange::new(peer(), Moment::ZERO, &self.core.settings);
     }
 
-    fn flush(&mut self, input: &[u8]) {
-        let mut input = input;
-        while self.core.output.has_bytes() {
-            for side in [Side::Upstream, Side::Client] {
-                let sent = if side == Side::Client { &mut self.to_client } else { &mut self.to_backend };
-                let flushed = self.exchange.flush(side, input, &mut self.core, |slices| {
-                    slices.iter().for_each(|slice| sent.extend_from_slice(slice));
-                    Ok(slices.iter().map(|slice| slice.len()).sum())
-                });
-                if flushed == Flushed::All && self.exchange.waits_for_drain(side) {
-                    self.step(Input::Drained(side));
-                }
-            }
-            input = &[];
-        }
-    }
-
     /// Plays a backend that answers what has come whole, and a client that sends its next request then.
     fn response_while_asked(&mut self) {
         while self.is_connected && !self.exchange.wants(Side::Client) {
@@ -126,6 +83,43 @@ impl Stage {
             self.receive(Side::Client, b"");
         }
     }
+}
+
+impl Driver for Stage {
+    fn exchange(&mut self) -> Option<(&mut Exchange, &mut WorkerContext)> {
+        Some((&mut self.exchange, &mut self.core))
+    }
+
+    fn output(&mut self) -> &mut Output {
+        &mut self.core.output
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Resolve => drop(self.take_step(Input::Route(Ok(route(1, 1))), 0)),
+            Effect::Connect { .. } => {
+                self.is_connected = true;
+                self.take_step(Input::Connected { reused: false }, 0);
+            }
+            Effect::Release { reuse } => {
+                // As the program does: bytes that stand behind the answer make the connection useless.
+                self.reused.push(reuse);
+                self.is_connected = false;
+            }
+            Effect::Finish(connection) => self.finish(connection == Disposition::KeepAlive),
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, side: Side, input: &[u8]) -> Option<Flushed> {
+        let sent = if side == Side::Client { &mut self.to_client } else { &mut self.to_backend };
+        Some(self.exchange.flush(side, input, &mut self.core, |slices| {
+            slices.iter().for_each(|slice| sent.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }))
+    }
+
+    fn note_flushed(&mut self, _: Side, _: Flushed) {}
 }
 
 fn settings() -> Settings {

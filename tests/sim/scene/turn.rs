@@ -1,9 +1,11 @@
-//! One turn of the owner, as a worker's: steps, then their effects in order, then the bytes for both sides.
+//! One turn of the owner, as a worker's: steps, then their effects in order, then the bytes for both sides. The loop is that
+//! of [`drive`]; here is what a worker has around it.
 
 use super::check;
 use super::peer::Peer;
 use super::world::{Attempt, End, Holding, World};
-use sluice::exchange::{Disposition, Effect, Flushed, Input, Side};
+use sluice::exchange::drive::{self, Driver};
+use sluice::exchange::{Disposition, Effect, Exchange, Flushed, Input, Output, Side, WorkerContext};
 
 impl World {
     /// A turn with bytes from `side`: all that are unread, and again what is left while that is wanted.
@@ -12,33 +14,17 @@ impl World {
             Some(peer) => std::mem::take(&mut peer.unread),
             None => return,
         };
-        let (mut at, attempt) = (0, self.attempts.len());
-        // A connection that is new by now has nothing to do with these bytes.
-        let is_same = |world: &Self| side == Side::Client || world.attempts.len() == attempt;
-        while at < buffer.len() && self.end.is_none() && is_same(self) && self.exchange.wants(side) {
-            let consumed = self.step(Input::Bytes(side, &buffer[at..]), at);
-            assert!(consumed <= buffer.len() - at, "more was consumed than offered");
-            at += consumed;
-            if side == Side::Client {
-                self.consumed += consumed;
-                // Of a head that was not read nobody knows that it is HEAD.
-                let is_head = self.plan.client.method == "HEAD" && self.consumed > 0;
-                self.client.seen.set_to_head(is_head);
-            } else {
-                self.left_over = buffer.len() - at;
-            }
-            self.perform();
-            if consumed == 0 {
-                if let Some(peer) = self.peer(side) {
-                    peer.is_waiting_for_more = true;
-                }
-                break;
-            }
+        let attempt = self.attempts.len();
+        let is_wanted = !buffer.is_empty() && self.end.is_none() && self.exchange.wants(side);
+        let (used, is_starved) = if is_wanted { drive::offer(self, side, &buffer) } else { (0, false) };
+        if is_starved && let Some(peer) = self.peer(side) {
+            peer.is_waiting_for_more = true;
         }
         self.flush(&buffer);
         self.left_over = 0;
-        buffer.drain(..at);
-        if is_same(self)
+        buffer.drain(..used);
+        // A connection that is new by now has nothing to do with these bytes.
+        if (side == Side::Client || self.attempts.len() == attempt)
             && let Some(peer) = self.peer(side)
         {
             peer.unread = buffer;
@@ -53,13 +39,12 @@ impl World {
             !is_deadline || self.exchange.deadline() > self.now || self.has_finish(),
             "a deadline that has come changed nothing"
         );
-        self.perform();
-        self.flush(&[]);
+        self.finish_turn();
     }
 
     /// What remains to be done behind a step.
     pub(crate) fn finish_turn(&mut self) {
-        self.perform();
+        drive::perform(self);
         self.flush(&[]);
     }
 
@@ -78,74 +63,34 @@ impl World {
         self.rng = rng;
         self.put_peer(side, peer);
         self.note(|| format!("backlog of {side:?}: {flushed:?}"));
-        self.flushed(side, flushed);
-        self.perform();
+        drive::after_flush(self, side, flushed);
         self.flush(&[]);
     }
 
+    /// A step without what follows from it.
     pub(crate) fn step(&mut self, input: Input<'_>, offset: usize) -> usize {
         let note = match &input {
             Input::Bytes(side, bytes) => format!("{} bytes of {side:?}", bytes.len()),
             Input::Route(route) => format!("route {:?}", route.as_ref().map(|route| route.marks.len())),
             other => format!("{other:?}"),
         };
+        let offered = if let Input::Bytes(side, bytes) = &input { Some((*side, bytes.len())) } else { None };
         let (exchange, core) = self.turn();
         let consumed = exchange.step(input, offset, core);
         self.note(|| format!("{note}: {consumed} consumed"));
         check::after_step(self);
-        consumed
-    }
-
-    /// Does what is to be done, in order; some of it has an answer at once.
-    fn perform(&mut self) {
-        let mut at = 0;
-        while let Some(effect) = self.core.output.effects.get(at).copied() {
-            at += 1;
-            self.note(|| format!("  {effect:?}").chars().take(60).collect());
-            assert!(self.end.is_none(), "{effect:?} after the end");
-            assert!(!self.reset || matches!(effect, Effect::Finish(_)), "{effect:?} after a reset");
-            match effect {
-                Effect::Resolve => self.resolve(),
-                // It is for the pool alone: how many slow uploads there are at a backend.
-                Effect::Uploaded => {}
-                Effect::Enqueue => panic!("no member has a capacity"),
-                Effect::JoinFill => panic!("no frontend has a cache"),
-                Effect::Connect { fresh } => self.connect(fresh),
-                Effect::Revived { .. } => {}
-                Effect::Ejected { .. } => panic!("no frontend has rules of outlier detection"),
-                Effect::AskService => panic!("a client of the traffic listener has no service"),
-                Effect::MarkedDead { member, .. } => {
-                    assert!(!self.client_left, "a client that has left marks a backend");
-                    let route = self.exchange.route().expect("somebody was chosen");
-                    assert!(route.marks.len() > 1, "the only member was marked dead");
-                    assert!(route.marks[member].dead_until(self.now).is_some(), "not marked");
-                }
-                Effect::Retry { stale } => {
-                    assert_eq!(self.retry, None, "two tries at once");
-                    assert!(stale || !self.client_left, "a try again for a client that has left");
-                    self.retries += u32::from(!stale);
-                    self.retry = Some(stale);
-                }
-                Effect::Release { reuse } => self.release(reuse),
-                Effect::Tunnel => {
-                    assert!(self.holding == Holding::Connection && !self.is_tunnel);
-                    assert!(self.plan.client.upgrade.is_some(), "a tunnel that nobody asked for");
-                    self.is_tunnel = true;
-                }
-                Effect::CloseWrite(side) => self.close_write(side),
-                Effect::Reset => {
-                    assert!(!self.reset, "two resets");
-                    self.reset = true;
-                }
-                Effect::Finish(connection) => {
-                    assert_eq!(self.holding, Holding::Nothing, "the backend was not given back");
-                    let is_closed = connection == Disposition::Close;
-                    assert!(is_closed || !self.reset, "a connection that is reset is neither kept nor read from");
-                    self.end = Some(End { connection, reset: self.reset });
-                }
+        match offered {
+            Some((_, len)) if consumed > len => panic!("more was consumed than offered"),
+            Some((Side::Client, _)) => {
+                self.consumed += consumed;
+                // Of a head that was not read nobody knows that it is HEAD.
+                let is_head = self.plan.client.method == "HEAD" && self.consumed > 0;
+                self.client.seen.set_to_head(is_head);
             }
+            Some((Side::Upstream, len)) => self.left_over = len - consumed,
+            None => {}
         }
-        self.core.output.effects.clear();
+        consumed
     }
 
     fn resolve(&mut self) {
@@ -213,54 +158,17 @@ impl World {
     }
 
     fn flush(&mut self, input: &[u8]) {
-        let mut sides = [Side::Client, Side::Upstream];
-        self.rng.shuffle(&mut sides);
-        // What is told when a side is drained may have more for either.
-        while self.end.is_none() && sides.iter().any(|side| !self.core.output.queue(*side).is_empty()) {
-            for side in sides {
-                self.flush_side(side, input);
-            }
-        }
+        drive::flush(self, input);
         if self.end.is_some() {
             *self.core.output = Default::default();
         }
-        for side in sides {
+        for side in [Side::Client, Side::Upstream] {
             let is_drained = self.exchange.pending_write(side).is_empty();
             if let Some(peer) = self.peer(side) {
                 peer.closed |= peer.closing && is_drained;
             }
         }
         check::after_turn(self);
-    }
-
-    fn flush_side(&mut self, side: Side, input: &[u8]) {
-        if self.end.is_some() || self.core.output.queue(side).is_empty() {
-            return;
-        }
-        let mut peer = self.take_peer(side).unwrap_or_else(|| panic!("bytes for {side:?}, where nobody is"));
-        let mut rng = self.rng.clone();
-        let (exchange, core) = self.turn();
-        let flushed = exchange.flush(side, input, core, |slices| peer.write(slices, &mut rng));
-        self.rng = rng;
-        self.put_peer(side, peer);
-        self.note(|| format!("  flush to {side:?}: {flushed:?}, {} kept", self.exchange.pending_write(side).len()));
-        self.flushed(side, flushed);
-        self.perform();
-    }
-
-    fn flushed(&mut self, side: Side, flushed: Flushed) {
-        let kept = self.exchange.pending_write(side).len();
-        assert!(flushed == Flushed::Blocked || kept == 0, "{kept} bytes are kept behind {flushed:?}");
-        match (side, flushed) {
-            (_, Flushed::Nothing | Flushed::Blocked) => return,
-            (side, Flushed::All) if !self.exchange.waits_for_drain(side) => return,
-            (side, Flushed::All) => self.step(Input::Drained(side), 0),
-            (Side::Client, Flushed::Broken) => {
-                self.client_broken = true;
-                self.step(Input::Broken(Side::Client), 0)
-            }
-            (Side::Upstream, Flushed::Broken) => self.step(Input::UpstreamWriteClosed, 0),
-        };
     }
 
     fn take_peer(&mut self, side: Side) -> Option<Peer> {
@@ -278,6 +186,94 @@ impl World {
         match side {
             Side::Client => self.client = peer,
             Side::Upstream => self.upstream = Some(peer),
+        }
+    }
+}
+
+impl Driver for World {
+    fn exchange(&mut self) -> Option<(&mut Exchange, &mut WorkerContext)> {
+        self.end.is_none().then(|| self.turn())
+    }
+
+    fn output(&mut self) -> &mut Output {
+        &mut self.core.output
+    }
+
+    fn take_step(&mut self, input: Input<'_>, offset: usize) -> usize {
+        self.step(input, offset)
+    }
+
+    /// A worker has one order; no other may make a difference.
+    fn sides(&mut self) -> [Side; 2] {
+        let mut sides = [Side::Client, Side::Upstream];
+        self.rng.shuffle(&mut sides);
+        sides
+    }
+
+    fn send(&mut self, side: Side, input: &[u8]) -> Option<Flushed> {
+        if self.end.is_some() {
+            return None;
+        }
+        let mut peer = self.take_peer(side).unwrap_or_else(|| panic!("bytes for {side:?}, where nobody is"));
+        let mut rng = self.rng.clone();
+        let (exchange, core) = self.turn();
+        let flushed = exchange.flush(side, input, core, |slices| peer.write(slices, &mut rng));
+        self.rng = rng;
+        self.put_peer(side, peer);
+        self.note(|| format!("  flush to {side:?}: {flushed:?}, {} kept", self.exchange.pending_write(side).len()));
+        Some(flushed)
+    }
+
+    fn note_flushed(&mut self, side: Side, flushed: Flushed) {
+        let kept = self.exchange.pending_write(side).len();
+        assert!(flushed == Flushed::Blocked || kept == 0, "{kept} bytes are kept behind {flushed:?}");
+        self.client_broken |= (side, flushed) == (Side::Client, Flushed::Broken);
+    }
+
+    /// Does what is to be done; some of it has an answer at once.
+    fn perform(&mut self, effect: Effect) {
+        self.note(|| format!("  {effect:?}").chars().take(60).collect());
+        assert!(self.end.is_none(), "{effect:?} after the end");
+        assert!(!self.reset || matches!(effect, Effect::Finish(_)), "{effect:?} after a reset");
+        match effect {
+            Effect::Resolve => self.resolve(),
+            // It is for the pool alone: how many slow uploads there are at a backend.
+            Effect::Uploaded => {}
+            Effect::Enqueue => panic!("no member has a capacity"),
+            Effect::JoinFill => panic!("no frontend has a cache"),
+            Effect::Connect { fresh } => self.connect(fresh),
+            Effect::Revived { .. } => {}
+            Effect::Ejected { .. } => panic!("no frontend has rules of outlier detection"),
+            Effect::AskService => panic!("a client of the traffic listener has no service"),
+            Effect::MarkedDead { member, .. } => {
+                assert!(!self.client_left, "a client that has left marks a backend");
+                let route = self.exchange.route().expect("somebody was chosen");
+                assert!(route.marks.len() > 1, "the only member was marked dead");
+                assert!(route.marks[member].dead_until(self.now).is_some(), "not marked");
+            }
+            Effect::Retry { stale } => {
+                assert_eq!(self.retry, None, "two tries at once");
+                assert!(stale || !self.client_left, "a try again for a client that has left");
+                self.retries += u32::from(!stale);
+                self.retry = Some(stale);
+            }
+            Effect::Release { reuse } => self.release(reuse),
+            Effect::Tunnel => {
+                assert!(self.holding == Holding::Connection && !self.is_tunnel);
+                assert!(self.plan.client.upgrade.is_some(), "a tunnel that nobody asked for");
+                self.is_tunnel = true;
+            }
+            Effect::CloseWrite(side) => self.close_write(side),
+            Effect::Reset => {
+                assert!(!self.reset, "two resets");
+                self.reset = true;
+            }
+            Effect::Finish(connection) => {
+                assert_eq!(self.holding, Holding::Nothing, "the backend was not given back");
+                let is_closed = connection == Disposition::Close;
+                assert!(is_closed || !self.reset, "a connection that is reset is neither kept nor read from");
+                self.end = Some(End { connection, reset: self.reset });
+            }
         }
     }
 }

@@ -1,0 +1,84 @@
+//! What the object cache makes of a backend's response, or of the want of one.
+
+use super::cache_view::with_view;
+use super::caching::Verdict;
+use super::request_context::RequestContext;
+use super::step_context::StepContext;
+use super::transition::Transition;
+use crate::cache::fields::Fields;
+use crate::cache::freshness::Times;
+use crate::cache::lookup::{self, Failure};
+use crate::cache::object::Object;
+use crate::cache::status::{self, Served};
+use crate::cache::storability::CacheResponse;
+use crate::health::Observation;
+use crate::wire::body::BodyLength;
+use crate::wire::response::ResponseHead;
+use std::sync::Arc;
+
+/// Looks at a response that has come with `rest` behind its head, on a connection that takes more of the request or not.
+/// Returns the request if the response is passed on, and otherwise what happens instead.
+#[inline(never)]
+pub(super) fn take(
+    mut context: Box<RequestContext>,
+    head: &ResponseHead<'_, '_>,
+    (rest, write_closed): (&[u8], bool),
+    cx: &mut StepContext<'_>,
+) -> Result<Box<RequestContext>, Transition> {
+    let (store, route) = (cx.core.cache.clone(), cx.common.route().cloned());
+    let (Some(mut caching), Some(store), Some(route)) = (context.caching.take(), store, route) else {
+        return Ok(context);
+    };
+    let (now, wall) = (cx.core.now, cx.core.wall_time());
+    let response = CacheResponse {
+        status: head.status,
+        phrase: head.phrase(),
+        fields: Fields(head.headers()),
+        body: head.body,
+        times: Times { requested_at: caching.requested_at(), received_at: wall },
+    };
+    let options = &route.cluster.options.cache;
+    let verdict =
+        with_view(&context.request, &route, |view| caching.judge(view, &response, options, &store, (now, wall)));
+    match verdict {
+        None | Some(Verdict::Forward) => {
+            context.caching = Some(caching);
+            Ok(context)
+        }
+        Some(Verdict::Serve(object, served)) => {
+            cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
+            cx.common.stats.backend_done(cx.core.now);
+            // The body of an error is not waited for.
+            let stays = head.keep_alive && head.body == BodyLength::None && rest.is_empty() && !write_closed;
+            cx.release(stays);
+            Err(Transition::ServeCached(context, object, served))
+        }
+        Some(Verdict::Again) => {
+            let reuse = head.keep_alive && rest.is_empty() && !write_closed;
+            caching.ask_anew();
+            context.caching = Some(caching);
+            Err(Transition::SendAgain { context, reuse })
+        }
+    }
+}
+
+/// The stored response that is served in place of this node's own error, where there is one that may be.
+#[cold]
+pub(super) fn stand_in(
+    context: &mut RequestContext,
+    status: u16,
+    cx: &StepContext<'_>,
+) -> Option<(Arc<Object>, Served)> {
+    let caching = context.caching.take().filter(|_| matches!(status, 502..=504))?;
+    let (object, route) = (caching.into_stale()?, cx.common.route()?);
+    let options = &route.cluster.options.cache;
+    let wall = cx.core.wall_time();
+    let may_serve = with_view(&context.request, route, |view| {
+        view.is_retrieval() && lookup::may_replace_error(view, &object, Failure::NoResponse, options, wall)
+    });
+    if may_serve != Some(true) {
+        return None;
+    }
+    let hits = object.count_hit();
+    Some((object, Served { state: status::State::Stale, is_shadow: true, backend_status: None, waited: None, hits }))
+}

@@ -1,0 +1,91 @@
+//! How long is waited for a side that goes on, or that was not read from because its frontend has a rate of bytes.
+
+use super::Exchange;
+use super::events::Side;
+use super::state::State;
+use super::worker_context::WorkerContext;
+use crate::base::clock::Moment;
+
+impl Exchange {
+    /// When [`Input::Deadline`](super::Input::Deadline) is due.
+    pub fn deadline(&self) -> Moment {
+        self.pause_end().unwrap_or(self.common.deadline)
+    }
+
+    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
+    pub fn blocked_since(&self) -> Moment {
+        self.common.to_client.since().min(self.common.to_upstream.since())
+    }
+
+    /// Whether its bytes have a rate: a read is to bring few of them.
+    pub fn is_paced(&self) -> bool {
+        self.common.pacing.is_some()
+    }
+
+    /// When the first pause ends of a side that the state has a use for. Until then neither side is waited for.
+    #[inline]
+    pub(super) fn pause_end(&self) -> Option<Moment> {
+        let pacing = self.common.pacing.as_ref()?;
+        let is_of_use = |side: &Side| match self.state {
+            // The cache takes the place of a backend. While the client has yet to take bytes, it is the one to be waited for.
+            State::ServingCached(_) => *side == Side::Upstream && self.common.to_client.is_empty(),
+            _ => self.has_use_for(*side),
+        };
+        let sides = [Side::Client, Side::Upstream].into_iter().filter(is_of_use);
+        sides.filter_map(|side| pacing.paused_until(side)).min()
+    }
+
+    /// Whoever takes bytes, however slowly, has not stalled.
+    #[cold]
+    pub(super) fn extend_patience(&mut self, side: Side, core: &WorkerContext) {
+        let patience = match &self.state {
+            State::AwaitingResponse(state) if side == Side::Upstream => {
+                Some(state.patience(&self.common, &core.settings))
+            }
+            State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
+                Some(state.patience(&self.common, &core.settings))
+            }
+            State::ForwardingResponse(_) | State::ServingCached(_) | State::ServingLive(_) => {
+                Some(self.common.body_timeout(&core.settings))
+            }
+            // Where no head could be read there is no pace either: the page leaves within one patience.
+            State::FlushingResponse(state) if state.context.is_some() => Some(self.common.body_timeout(&core.settings)),
+            State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
+            State::Tunnel(state) => state.patience(&self.common, &core.settings),
+            _ => None,
+        };
+        if let Some(patience) = patience {
+            self.common.deadline = core.now + patience;
+        }
+    }
+
+    /// Ends the pauses whose time has come. Whoever is waited for then has as long as ever.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn end_pauses(&mut self, core: &WorkerContext) {
+        for side in [Side::Client, Side::Upstream] {
+            let Some(pacing) = &mut self.common.pacing else { return };
+            if !pacing.end_pause(side, core.now) {
+                continue;
+            }
+            let patience = match &self.state {
+                State::AwaitingResponse(state) => Some(state.patience(&self.common, &core.settings)),
+                State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
+                    Some(state.patience(&self.common, &core.settings))
+                }
+                State::ForwardingResponse(_) | State::ServingCached(_) => {
+                    Some(self.common.body_timeout(&core.settings))
+                }
+                State::Tunnel(state) => state.patience(&self.common, &core.settings),
+                _ => None,
+            };
+            let later = patience.map_or(Moment::ZERO, |patience| core.now + patience);
+            self.common.deadline = self.common.deadline.max(later);
+            if side == Side::Client
+                && let Some(context) = self.state.context_mut()
+            {
+                context.upload_rate.excuse(core.now);
+            }
+        }
+    }
+}

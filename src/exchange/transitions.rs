@@ -1,0 +1,285 @@
+//! The transitions between states: the one place that makes states, and that knows when a request is tried again.
+
+use super::awaiting_fill::AwaitingFill;
+use super::awaiting_response::AwaitingResponse;
+use super::connecting::Connecting;
+use super::events::{Disposition, Effect, Input, Side};
+use super::flushing_response::FlushingResponse;
+use super::forwarding_response::ForwardingResponse;
+use super::local_service::LocalService;
+use super::queued::Queued;
+use super::request_context::RequestContext;
+use super::resolving_route::ResolvingRoute;
+use super::serving_cached::ServingCached;
+use super::serving_live::ServingLive;
+use super::settings::OnClientAbort;
+use super::state::State;
+use super::step_context::StepContext;
+use super::transition::{Failure, Next, Remains, ResponseEnd, Step, Transition};
+use super::tunnel::Tunnel;
+use super::{cache_response, choosing, local_reply, rules};
+use crate::base::reason::FailureReason;
+use crate::base::slice_ext::SliceExt;
+
+impl State {
+    /// Takes in what happened.
+    pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
+        match self {
+            Self::Done(context) => Self::Done(context),
+            state => match input {
+                Input::End(Side::Client) | Input::Broken(Side::Client) if state.awaits_backend() => {
+                    state.client_left(cx)
+                }
+                Input::Broken(Side::Client) => state.client_broken(cx),
+                Input::Abort(reason) => state.abort(reason, cx),
+                input => state.step_within(input, cx),
+            },
+        }
+    }
+
+    /// What is nobody's end.
+    fn step_within(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
+        let bytes = if let Input::Bytes(_, bytes) = &input { *bytes } else { &[] };
+        match self {
+            Self::ReadingHead(state) => settle(state.step(input, cx), Self::ReadingHead, bytes, cx),
+            Self::ResolvingRoute(state) => settle(state.step(input, cx), Self::ResolvingRoute, bytes, cx),
+            Self::Queued(state) => settle(state.step(input, cx), Self::Queued, bytes, cx),
+            Self::Connecting(state) => settle(state.step(input, cx), Self::Connecting, bytes, cx),
+            Self::AwaitingResponse(state) => settle(state.step(input, cx), Self::AwaitingResponse, bytes, cx),
+            Self::ForwardingResponse(state) => settle(state.step(input, cx), Self::ForwardingResponse, bytes, cx),
+            Self::Tunnel(state) => settle(state.step(input, cx), Self::Tunnel, bytes, cx),
+            Self::LocalService(state) => settle(state.step(input, cx), Self::LocalService, bytes, cx),
+            Self::AwaitingFill(state) => settle(state.step(input, cx), Self::AwaitingFill, bytes, cx),
+            Self::ServingCached(state) => settle(state.step(input, cx), Self::ServingCached, bytes, cx),
+            Self::ServingLive(state) => settle(state.step(input, cx), Self::ServingLive, bytes, cx),
+            Self::FlushingResponse(state) => settle(state.step(input, cx), Self::FlushingResponse, bytes, cx),
+            Self::Done(_) => self,
+        }
+    }
+
+    /// The client has ended its side, or the connection, while a backend is waited for. A place among those who wait is given
+    /// up in any case: nothing is begun for a client that has left.
+    #[cold]
+    fn client_left(self, cx: &mut StepContext<'_>) -> Self {
+        let is_queued = match &self {
+            Self::Queued(_) | Self::AwaitingFill(_) => true,
+            Self::Connecting(state) => state.queued,
+            _ => false,
+        };
+        let closes = match &cx.common.rules {
+            Some(rules) => !rules.ignores_client_abort(),
+            None => cx.core.settings.on_client_abort == OnClientAbort::Close,
+        };
+        if is_queued || closes {
+            return self.abort_silently(FailureReason::ClientGone, cx);
+        }
+        cx.common.client_left = true;
+        self
+    }
+
+    /// The client is gone. A response that others read goes on.
+    #[cold]
+    fn client_broken(self, cx: &mut StepContext<'_>) -> Self {
+        match self {
+            Self::ForwardingResponse(state) if state.has_readers() => {
+                let next = state.lose_client(FailureReason::ClientGone, cx);
+                settle(Ok(next), Self::ForwardingResponse, &[], cx)
+            }
+            state => state.abort_silently(FailureReason::ClientGone, cx),
+        }
+    }
+
+    /// Ends the exchange with a response of this node's own, where none has begun.
+    #[cold]
+    fn abort(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
+        match self {
+            Self::Tunnel(state) if reason == FailureReason::BackendRemoved => {
+                settle(state.retire(cx), Self::Tunnel, &[], cx)
+            }
+            state if state.may_refuse() => {
+                let context = state.into_context(&mut cx.core.buffers);
+                recover(Failure { context, reason, remains: Remains::NoResponse }, cx)
+            }
+            state => state.abort_silently(reason, cx),
+        }
+    }
+
+    /// Ends the exchange without another word to the client.
+    #[cold]
+    fn abort_silently(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
+        let end = self.response_end();
+        end_silently(self.into_context(&mut cx.core.buffers), reason, end, cx)
+    }
+}
+
+/// Makes the state behind a step of another one, or the same. `bytes` are those of the step.
+#[inline]
+fn settle<S>(step: Step<S>, stay: impl FnOnce(S) -> State, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
+    match step {
+        Ok(Next::Stay(state)) => stay(state),
+        Ok(Next::Leave(transition)) => perform(transition, bytes, cx),
+        Err(failure) => recover(failure, cx),
+    }
+}
+
+fn perform(transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
+    match transition {
+        Transition::Resolve(context) => resolve(context, cx),
+        Transition::ResolveAgain(context) => resolve_again(context, cx),
+        Transition::Wait(context) => settle(Queued::start(context, cx), State::Queued, bytes, cx),
+        Transition::AwaitTurn(context, turn) => settle(Queued::await_turn(context, turn, cx), State::Queued, bytes, cx),
+        Transition::Dial(context) => dial(context, false, cx),
+        Transition::SendAgain { context, reuse } => {
+            cx.release_connection(reuse);
+            dial(context, false, cx)
+        }
+        Transition::Send { context, reused } => {
+            settle(AwaitingResponse::start(context, reused, cx), State::AwaitingResponse, bytes, cx)
+        }
+        Transition::Forward { context, course, head_len } => {
+            let rest = (bytes.suffix(head_len.min(bytes.len())), head_len);
+            settle(ForwardingResponse::start(context, course, rest, cx), State::ForwardingResponse, bytes, cx)
+        }
+        Transition::Tunnel { context, is_websocket } => {
+            settle(Tunnel::start(context, is_websocket, cx), State::Tunnel, bytes, cx)
+        }
+        Transition::Serve(context, request, body) => {
+            settle(LocalService::start(context, request, body, cx), State::LocalService, bytes, cx)
+        }
+        Transition::JoinFill(context, caching, route) => {
+            State::AwaitingFill(Box::new(AwaitingFill::start(context, caching, route, cx)))
+        }
+        Transition::ServeCached(context, object, served) => {
+            settle(ServingCached::start(context, object, served, cx), State::ServingCached, bytes, cx)
+        }
+        Transition::ServeLive { context, cause, reader } => {
+            settle(ServingLive::start(context, cause, reader, cx), State::ServingLive, bytes, cx)
+        }
+        Transition::Flush { context, connection, end } => {
+            let state = FlushingResponse::new(context, connection, end);
+            settle(state.start(cx), State::FlushingResponse, bytes, cx)
+        }
+        Transition::End(context) => State::Done(context),
+    }
+}
+
+/// Asks for the route. It may lead to another cluster: a token of this one is given back.
+fn resolve(mut context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+    context.resolves += 1;
+    cx.common.give_back_token();
+    cx.effect(Effect::Resolve);
+    cx.deadline_in(cx.core.settings.connect_timeout);
+    State::ResolvingRoute(ResolvingRoute { context })
+}
+
+#[cold]
+fn resolve_again(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+    match choosing::may_resolve(&context) {
+        true => resolve(context, cx),
+        false => recover(Failure::new(context, FailureReason::NoBackend), cx),
+    }
+}
+
+fn dial(context: Box<RequestContext>, fresh: bool, cx: &mut StepContext<'_>) -> State {
+    cx.connect(fresh);
+    cx.deadline_in(cx.connect_timeout());
+    State::Connecting(Connecting { context, queued: false })
+}
+
+/// Does what there is to be done about a failure: tries again, or tells the client as well as it can still be told.
+#[cold]
+fn recover(failure: Failure, cx: &mut StepContext<'_>) -> State {
+    let Failure { context, reason, remains } = failure;
+    match (remains, context) {
+        (Remains::NothingSent, Some(context)) => try_another(context, reason, cx),
+        (Remains::Sent, Some(context)) if context.may_send_again() => try_another(context, reason, cx),
+        (Remains::SentToStale, Some(context)) if context.may_send_again() => try_fresh(context, cx),
+        (Remains::SentUnread, Some(context)) if context.request.is_whole() => try_fresh(context, cx),
+        (Remains::Response(end), Some(context)) => cut(context, reason, end, cx),
+        (Remains::Silence(end), context) => end_silently(context, reason, end, cx),
+        (remains, context) => refuse(context, reason, remains != Remains::NoHead, cx),
+    }
+}
+
+/// The member failed before anything of its response was passed on: tries another one, if there is one and
+/// `server.retryOnError` allows.
+fn try_another(mut context: Box<RequestContext>, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
+    context.failure = Some(reason);
+    cx.release(false);
+    let (Some(permit), Some(route)) = (&cx.common.permit, cx.common.route().cloned()) else {
+        return refuse(Some(context), reason, true, cx);
+    };
+    context.tried.push(permit.member().backend.id());
+    if cx.common.client_left || context.tried.len() > cx.retry_limit() {
+        return refuse(Some(context), reason, true, cx);
+    }
+    match choosing::choose(context, route, cx) {
+        Ok(transition) => perform(transition, &[], cx),
+        Err(failure) => recover(failure, cx),
+    }
+}
+
+/// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes there again,
+/// by a new connection.
+fn try_fresh(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
+    cx.release_connection(false);
+    cx.effect(Effect::Retry { stale: true });
+    dial(context, true, cx)
+}
+
+/// Ends the exchange with the page of a failure, or with a stored response in its place. Where its head was not read, nothing
+/// that follows is.
+fn refuse(
+    mut context: Option<Box<RequestContext>>,
+    reason: FailureReason,
+    has_head: bool,
+    cx: &mut StepContext<'_>,
+) -> State {
+    cx.release(false);
+    let shadow = context.as_mut().and_then(|context| cache_response::stand_in(context, reason.status(), cx));
+    let transition = match (context, shadow) {
+        (Some(context), Some((object, served))) => Transition::ServeCached(context, object, served),
+        (context, _) => {
+            let uploaded = has_head && context.as_ref().is_some_and(|context| context.upload.is_done());
+            cx.common.stats.fail(reason);
+            match cx.common.rules.is_some() {
+                true => rules::fail(context, uploaded, reason, cx),
+                false => local_reply::fail(context, uploaded, reason, cx),
+            }
+        }
+    };
+    perform(transition, &[], cx)
+}
+
+/// Ends the response where it is: what has come still leaves, and the missing end tells the client.
+fn cut(context: Box<RequestContext>, reason: FailureReason, end: ResponseEnd, cx: &mut StepContext<'_>) -> State {
+    cx.common.stats.fail(reason);
+    cx.release(false);
+    let connection = context.disposition(false);
+    perform(Transition::Flush { context: Some(context), connection, end }, &[], cx)
+}
+
+/// Ends the exchange without another word to the client. Where it would take the end of its connection for that of a response
+/// which has not left as a whole, it sees a reset.
+fn end_silently(
+    context: Option<Box<RequestContext>>,
+    reason: FailureReason,
+    end: ResponseEnd,
+    cx: &mut StepContext<'_>,
+) -> State {
+    cx.common.stats.fail(reason);
+    cx.release(false);
+    let is_drained = cx.is_drained(Side::Client);
+    // Where a part of the response is left, it is cut all the same.
+    let is_gone = matches!(reason, FailureReason::ClientGone | FailureReason::ClientTruncated) || !is_drained;
+    let would_look_whole = end == ResponseEnd::Truncated || (end == ResponseEnd::UntilClose && !is_drained);
+    let is_reset = reason != FailureReason::ClientGone && would_look_whole;
+    if is_reset {
+        cx.effect(Effect::Reset);
+    }
+    cx.effect(Effect::Finish(match is_gone || is_reset {
+        true => Disposition::Close,
+        false => Disposition::Linger { client_may_send: true },
+    }));
+    State::Done(context)
+}
