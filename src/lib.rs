@@ -22,7 +22,7 @@
 //! | 5 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
 //! | 5 | [`upstream`] | pool of connections to backends, a core's own |
 //! | 5 | [`probe`] | health probes: one thread for all clusters, its schedule and its connections |
-//! | 5 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot |
+//! | 5 | [`directory`] | where routes come from: a file or Redis, name resolution, what changed for whom, the snapshot, the nodes of a Redis |
 //! | 7 | [`worker`] | one core: accept, pump in batches, *the* match that performs effects, mail, drain |
 //! | 8 | [`admin`] | views, metrics and actions for operators, made by a thread of their own |
 //! | 9 | [`config`] | text as written to validated settings, with every fault found at once |
