@@ -22,7 +22,8 @@ pub(super) struct Queued {
     pub(super) context: Box<RequestContext>,
     /// Until then it waits.
     until: Moment,
-    waiting: Option<Waiting>,
+    /// It is boxed, as a request in a queue is rare and the room of a state is every tunnel's too.
+    waiting: Option<Box<Waiting>>,
     due: Due,
 }
 
@@ -144,7 +145,7 @@ impl Queued {
         if let Some(route) = cx.common.route() {
             let admission = Arc::clone(&route.cluster.admission);
             // A request that joins again has the ticket of before: it has left with nothing to give up.
-            if let Some(before) = self.waiting.replace(Waiting { admission, ticket, is_granted: false }) {
+            if let Some(before) = self.waiting.replace(Box::new(Waiting { admission, ticket, is_granted: false })) {
                 before.end();
             }
         }
