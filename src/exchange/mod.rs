@@ -116,7 +116,6 @@ impl Exchange {
             is_for_service: false,
             rules: None,
             holds_upstream: false,
-            connections: 0,
             upstream_idle_seconds: None,
             to_client: PendingWrite::default(),
             to_upstream: PendingWrite::default(),
@@ -371,9 +370,9 @@ impl Exchange {
         matches!(&self.state, State::Connecting(state) if state.context.is_uploading())
     }
 
-    /// How many connections to backends it has asked for, from 0 again behind the last number.
+    /// How many connections to backends its request has asked for, from 0 again behind the last number.
     pub fn connections(&self) -> u8 {
-        self.common.connections
+        self.state.context().map_or(0, |context| context.connections)
     }
 
     /// What a side's socket has not taken yet.

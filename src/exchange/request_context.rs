@@ -28,6 +28,8 @@ pub(super) struct RequestContext {
     /// The backends that failed this request.
     pub(super) tried: Vec<BackendId>,
     pub(super) resolves: u32,
+    /// How many connections to backends were asked for, from 0 again behind the last number.
+    pub(super) connections: u8,
     /// The client was told to go on with the body, or does so unasked.
     pub(super) continued: bool,
     /// Interim answers of all backends that were tried.
@@ -80,6 +82,7 @@ impl RequestContext {
             is_here: _,
             tried,
             resolves,
+            connections,
             continued,
             informational_responses,
             failure,
@@ -93,6 +96,7 @@ impl RequestContext {
         } = self;
         (*waited, *caching, *ticket, *wait_left) = (None, None, None, None);
         tried.clear();
+        *connections = 0;
         (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
     }

@@ -51,8 +51,6 @@ pub(super) struct CommonState {
     pub(super) is_for_service: bool,
     /// A connection to a backend is there, or was asked for.
     pub(super) holds_upstream: bool,
-    /// How many connections to backends were asked for, from 0 again behind the last number.
-    pub(super) connections: u8,
     /// For how many seconds the backend keeps its connection when it is idle, where it said so.
     pub(super) upstream_idle_seconds: Option<u16>,
     pub(super) to_client: PendingWrite,
@@ -103,7 +101,6 @@ impl StepContext<'_> {
     pub(super) fn connect(&mut self, fresh: bool) {
         debug_assert!(!self.common.holds_upstream, "a second connection");
         self.common.holds_upstream = true;
-        self.common.connections = self.common.connections.wrapping_add(1);
         self.common.stats.begin_try(self.core.now);
         self.effect(Effect::Connect { fresh });
     }

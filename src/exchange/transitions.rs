@@ -180,7 +180,8 @@ fn resolve_again(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Stat
     }
 }
 
-fn dial(context: Box<RequestContext>, fresh: bool, cx: &mut StepContext<'_>) -> State {
+fn dial(mut context: Box<RequestContext>, fresh: bool, cx: &mut StepContext<'_>) -> State {
+    context.connections = context.connections.wrapping_add(1);
     cx.connect(fresh);
     cx.deadline_in(cx.connect_timeout());
     State::Connecting(Connecting { context, queued: false })
