@@ -114,14 +114,16 @@ impl Deref for Service {
 /// Starts the threads of the service. They end when the last sender is dropped.
 pub fn start(sources: Sources) -> io::Result<ServiceSender> {
     let service = Arc::new(Service { sources, state: State::default() });
-    let lane = |name: &str| {
+    let lane = |name: &str, threads: usize| {
         let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
-        let service = Arc::clone(&service);
-        thread::Builder::new().name(name.into()).spawn(move || router::serve(&calls, &service))?;
+        for _ in 0..threads {
+            let (calls, service) = (calls.clone(), Arc::clone(&service));
+            thread::Builder::new().name(name.into()).spawn(move || router::serve(&calls, &service))?;
+        }
         io::Result::Ok(sender)
     };
-    let receipts = receipts::start(&service)?;
-    let (views, metrics, actions) = (lane("admin-views")?, lane("admin-metrics")?, lane("admin-actions")?);
+    let receipts = lane("admin-receipts", receipts::THREADS)?;
+    let (views, metrics, actions) = (lane("admin-views", 1)?, lane("admin-metrics", 1)?, lane("admin-actions", 1)?);
     let lanes = router::Lanes { views, metrics, actions, receipts };
     let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
     thread::Builder::new().name("admin".into()).spawn(move || router::dispatch(&calls, &lanes, &service))?;

@@ -2,36 +2,21 @@
 //! else does.
 
 use super::query::Query;
-use super::{MAX_WAITING, Response, Service, Sources, router};
+use super::{Response, Sources};
 use crate::directory::redis;
 use crate::wire::host::host_name;
-use crate::worker::ServiceCall;
-use crossbeam_channel::Sender;
 use serde_json::{Value, json};
-use std::io;
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 /// The path of the action.
 pub(super) const PATH: &str = "/v1/receipts";
 
 /// Receipts that are waited for at once.
-const THREADS: usize = 4;
+pub(super) const THREADS: usize = 4;
 
 /// How long a receipt is waited for where nothing is said, and at the most, in seconds.
 const SECONDS: u64 = 10;
 const MAX_SECONDS: u64 = 60;
-
-/// Starts the threads, which end when the sender is dropped.
-pub(super) fn start(service: &Arc<Service>) -> io::Result<Sender<ServiceCall>> {
-    let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
-    for _ in 0..THREADS {
-        let (calls, service) = (calls.clone(), Arc::clone(service));
-        thread::Builder::new().name("admin-receipts".into()).spawn(move || router::serve(&calls, &service))?;
-    }
-    Ok(sender)
-}
 
 /// Waits until every core of every node serves what Redis has of a host now.
 pub(super) fn receipt(query: &Query, sources: &Sources) -> Response {

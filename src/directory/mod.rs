@@ -9,7 +9,7 @@ mod backends;
 mod catalog;
 mod certificate_index;
 mod certificates;
-mod channels;
+mod core_messages;
 mod dns;
 mod file;
 mod fleet;
@@ -47,7 +47,7 @@ use crate::net::mailbox::MailboxSender;
 use crate::net::tls::CertificateInfo;
 use catalog::{Catalog, Clusters};
 use certificate_index::CertificateIndex;
-use channels::{DeadMark, Lookup, RequestChannels, SourceCommand};
+use core_messages::{DeadMark, Lookup};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dns::{DnsNames, DnsResolver};
 use ondemand::OnDemand;
@@ -459,4 +459,33 @@ impl Directory {
             }
         }
     }
+}
+
+#[derive(Debug)]
+enum SourceCommand {
+    Reload,
+    /// Whatever is known of this host is to be read again. The answer is whether anything was.
+    Flush(Arc<str>, Sender<bool>),
+    /// The same, and the answer is whether all cores are told what it says now, once they are.
+    Confirm(Arc<str>, Sender<bool>),
+    /// The snapshot is another process's.
+    Retire,
+    /// What is known goes to the process that takes this one's place.
+    Export(Sender<handover::Export>),
+    Stop,
+}
+
+/// Where a source finds what it is asked and told to do.
+#[derive(Debug)]
+struct RequestChannels {
+    /// Ends when no [`Directory`] is left.
+    lookups: Receiver<Lookup>,
+    marks: Receiver<DeadMark>,
+    commands: Receiver<SourceCommand>,
+    /// For a source that gives orders to itself.
+    own_commands: Sender<SourceCommand>,
+    /// The clerk who knows the certificates.
+    certificates: Sender<certificates::CertificateCommand>,
+    /// Dropped when the thread ends.
+    _alive: Sender<Infallible>,
 }
