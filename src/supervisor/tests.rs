@@ -281,7 +281,7 @@ fn a_port_that_a_worker_cannot_be_told_of_is_closed_again() {
     scene.pool().starved_worker = Some(1);
     let refused = scene.pool().open_port(on_demand.port()).expect_err("one worker knows nothing of it");
     assert_eq!(refused.status(), 503, "{refused}");
-    assert!(TcpStream::connect(on_demand).is_err(), "nobody listens there");
+    assert!(TcpStream::connect(on_demand).is_err(), "nothing listens there");
     // An address of a file is there to stay: the worker is told as soon as it can be.
     let ruled = free();
     scene.pool().serve_at(&[ruled]);

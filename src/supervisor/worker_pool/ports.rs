@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 impl WorkerPool {
     /// Has all workers accept at this port too, if they do not yet. A port at which not all can accept is closed again: the
-    /// kernel would give some of its connections to a socket that nobody looks at.
+    /// kernel would give some of its connections to a socket that no worker looks at.
     pub(in crate::supervisor) fn open_port(&mut self, port: u16) -> Result<(), Refusal> {
         let settings = &self.deps.settings;
         let listeners = self
