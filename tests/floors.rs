@@ -19,8 +19,6 @@ const LINE_LIMIT: usize = 500;
 
 /// Files, and folders seen as one, that import each other. Each is one too many, and none is to follow.
 const KNOWN_CIRCLES: &[&str] = &[
-    "admin/receipts",
-    "admin/router",
     "cache/key",
     "cache/object",
     "cache/quota",
@@ -35,7 +33,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "cluster/member",
     "cluster/route",
     "directory/certificates",
-    "directory/channels",
     "directory/handover",
     "directory/ondemand",
     "directory/ondemand/file",
