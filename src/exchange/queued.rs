@@ -109,7 +109,9 @@ impl Queued {
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
             Input::EnqueuedUntil(ticket, until) => {
-                self.until = until;
+                // A request that has waited before has the rest of its time.
+                let is_first = self.context.wait_left.is_none() && self.waiting.is_none();
+                self.until = if is_first { until } else { until.min(self.until) };
                 Ok(Next::Stay(self.enqueued(ticket, cx)))
             }
             Input::Enqueued(ticket) => {

@@ -7,7 +7,7 @@ use crate::base::clock::Clock;
 use crate::cache::store::Store;
 use crate::config::Settings;
 use crate::directory::redis::purges;
-use crate::directory::{Directory, Ports, Source};
+use crate::directory::{Directory, Ports, Refusal, Source};
 use crate::worker::ServiceSender;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -62,16 +62,11 @@ pub(super) fn start(
 pub(super) struct PortsByEvent(pub(super) Sender<Event>);
 
 impl Ports for PortsByEvent {
-    fn open(&self, port: u16) -> Result<(), String> {
+    fn open(&self, port: u16) -> Result<(), Refusal> {
         let (reply, replied) = crossbeam_channel::bounded(1);
         let sent = self.0.send(Event::OpenPort(port, reply));
-        match sent.ok().and_then(|()| replied.recv_timeout(MAX_PORT_WAIT).ok()) {
-            Some(result) => result.map_err(|refusal| refusal.to_string()),
-            None => {
-                self.close(port);
-                Err(format!("port {port} was not opened within {MAX_PORT_WAIT:?}"))
-            }
-        }
+        let late = || Refusal::Unavailable(format!("port {port} was not opened within {MAX_PORT_WAIT:?}: try again"));
+        sent.ok().and_then(|()| replied.recv_timeout(MAX_PORT_WAIT).ok()).ok_or_else(late)?
     }
 
     fn close(&self, port: u16) {

@@ -9,6 +9,7 @@ use crate::cluster::Route;
 use crate::directory::{Directory, LookupResult, OnDemandEdit, OnDemandRoute, RouteEvent};
 use crate::exchange::Input;
 use crate::route::Cached;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,8 @@ pub(super) struct OnDemand {
     version: u64,
     /// The newest edit that was made.
     newest: Arc<AtomicU64>,
+    /// Ports that keys of kept routes may have, so that nothing is looked for in vain.
+    kept: BTreeSet<u16>,
     key: String,
 }
 
@@ -30,7 +33,7 @@ impl OnDemand {
         let newest = directory.on_demand_version();
         // Before the ports: mail of a newer edit follows.
         let version = newest.load(Ordering::Acquire);
-        Self { ports: directory.claimed_ports(), version, newest, key: String::new() }
+        Self { ports: directory.claimed_ports(), version, newest, kept: BTreeSet::new(), key: String::new() }
     }
 
     /// Whether the mail of all edits was read.
@@ -67,19 +70,33 @@ impl Worker {
         let Some(request) = job.exchange.request() else { return };
         let port = self.claimed_port(job_key);
         let known = match self.routes.get(self.on_demand.key(request.host(), port)) {
-            // The news of the change is in the mail; the directory knows already.
-            _ if !self.on_demand.is_current() => None,
             Some(Cached::Found(route)) if route.is_stale() => None,
             Some(Cached::Found(route)) => Some(Ok(route)),
             Some(Cached::Unknown) => Some(Err(FailureReason::UnknownHost)),
             None => None,
         };
+        // The news of an edit is in the mail; the directory knows already.
+        let known = if self.on_demand.is_current() { known } else { self.beside_unread_edit(job_key, known) };
         match known {
             Some(route) => {
                 self.counters.count(Counter::RouteHits);
                 self.step_only(job_key, Input::Route(route));
             }
             None => self.look_up(job_key),
+        }
+    }
+
+    /// What is known of an exchange's host while the mail of an edit is unread: clusters on demand are asked anew, and what
+    /// other sources have said still holds.
+    #[cold]
+    fn beside_unread_edit(&mut self, job_key: SlotKey, known: Option<RouteResult>) -> Option<RouteResult> {
+        let known = known?;
+        let port = self.local_port(job_key);
+        let host: Arc<str> = self.jobs.get(job_key)?.exchange.request()?.host().into();
+        match self.directory.on_demand_route(&host, port).route {
+            Some(route) => Some(Ok(route)),
+            None => Some(known)
+                .filter(|known| known.as_ref().map_or(true, |route| !self.directory.is_on_demand(&route.cluster))),
         }
     }
 
@@ -129,6 +146,7 @@ impl Worker {
             match claimed {
                 // A port alone serves all hosts that clients make up: they are kept apart, as those below a wildcard.
                 Some(port) => {
+                    self.on_demand.kept.insert(port);
                     let key = self.on_demand.key(host, Some(port)).into();
                     self.routes.put_below(itoa::Buffer::new().format(port), key, Arc::clone(&route));
                 }
@@ -176,10 +194,12 @@ impl Worker {
     /// Forgets the routes of a host, and lets the idle connections go that no list has a use for.
     fn forget_route(&mut self, host: &str) {
         self.forget_key(host);
-        for port in Arc::clone(&self.on_demand.ports).iter() {
+        let kept = std::mem::take(&mut self.on_demand.kept);
+        for port in &kept {
             let key = self.on_demand.key(host, Some(*port)).to_owned();
             self.forget_key(&key);
         }
+        self.on_demand.kept = kept;
     }
 
     fn forget_key(&mut self, key: &str) {
@@ -194,7 +214,7 @@ impl Worker {
     /// Finds the routes anew that an edit touches. So no route is left of a port that is not claimed any more.
     fn note_on_demand_edit(&mut self, edit: OnDemandEdit) {
         edit.hosts.iter().for_each(|host| self.forget_route(host));
-        if !edit.ports.is_empty() {
+        if edit.ports.iter().filter(|port| self.on_demand.kept.remove(port)).count() > 0 {
             let of_port = |key: &str| key.split_once('/').and_then(|(port, _)| port.parse::<u16>().ok());
             self.routes.evict_all(|key| of_port(key).is_some_and(|port| edit.ports.contains(&port)));
         }
@@ -229,6 +249,7 @@ impl Worker {
             return Ok(route);
         }
         if let Some(port) = self.on_demand.claimed(port).filter(|_| keep) {
+            self.on_demand.kept.insert(port);
             let key = self.on_demand.key(host, Some(port)).into();
             self.keep_result(key, result);
         }

@@ -5,9 +5,10 @@ use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
 use sluice::cluster::{
     Backend, BackendId, BackendUrl, Cluster, ClusterSpec, GrantSink, Granted, Joined, Notice, Options, Permit, Route,
-    Ticket,
+    Ticket, TokenRequest,
 };
 use sluice::exchange::{Effect, Input, Side};
+use sluice::shaper::BucketId;
 use std::sync::{Arc, Mutex};
 
 /// What the queue sends.
@@ -84,6 +85,55 @@ fn a_request_that_is_tried_again_waits_for_the_rest_of_its_time() {
     scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
     assert_eq!(scene.enqueue(&mail), Some(false), "it has waited before");
     assert_eq!(scene.exchange.deadline(), scene.core.now + 7 * SECOND);
+}
+
+/// What a bucket sends.
+#[derive(Debug, Default)]
+struct Tokens(Mutex<Vec<Granted>>);
+
+impl GrantSink for Tokens {
+    fn grant(&self, _: u64, _: Ticket, granted: Granted) -> Result<(), Granted> {
+        self.0.lock().expect("a lock").push(granted);
+        Ok(())
+    }
+
+    fn notify(&self, _: u64, _: Ticket, _: Notice) {}
+}
+
+#[test]
+fn a_request_that_waits_again_for_a_token_has_the_rest_of_its_time() {
+    let options = [("buckets", r#"{"a": "50..100 %"}"#), ("queueTimeout", "60s")];
+    let route = route(&["capacity=1", "capacity=1"], &options);
+    let hold = |now| route.cluster.try_token(BucketId::UNCLASSIFIED, now).expect("a token");
+    let mut held = vec![hold(Moment::ZERO), hold(Moment::ZERO)];
+    let mail = Arc::new(Tokens::default());
+    let mut scene = Scene::at(&route);
+    let enqueue = |scene: &mut Scene| {
+        assert!(scene.core.output.effects.iter().any(|effect| matches!(effect, Effect::Enqueue)));
+        scene.core.output.effects.clear();
+        match scene.exchange.join_queue(Arc::clone(&mail) as Arc<dyn GrantSink>, 1, &scene.core) {
+            Some(Joined::WaitingForToken { ticket, until }) => scene.tell(Input::EnqueuedUntil(ticket, until)),
+            other => panic!("{other:?}"),
+        };
+    };
+    enqueue(&mut scene);
+    assert_eq!(scene.exchange.deadline(), Moment::ZERO + 60 * SECOND);
+    scene.core.now = scene.core.now + 50 * SECOND;
+    route.cluster.give_back_token(held.pop().expect("a token"));
+    match mail.0.lock().expect("a lock").pop() {
+        Some(Granted::Token(token)) => scene.tell(Input::GrantedToken(token)),
+        other => panic!("{other:?}"),
+    };
+    // Another request has the token that this one gives back when it is tried again.
+    let other = scene.exchange.join_queue(Arc::clone(&mail) as Arc<dyn GrantSink>, 2, &scene.core);
+    assert!(other.is_none(), "{other:?}");
+    let rival =
+        TokenRequest { sink: Arc::clone(&mail) as Arc<dyn GrantSink>, exchange: 2, bucket: BucketId::UNCLASSIFIED };
+    let rival = route.cluster.join_bucket(rival, scene.core.now);
+    assert!(matches!(rival, Joined::WaitingForToken { .. }), "{rival:?}");
+    scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
+    enqueue(&mut scene);
+    assert_eq!(scene.exchange.deadline(), Moment::ZERO + 60 * SECOND, "not a minute from now");
 }
 
 #[test]

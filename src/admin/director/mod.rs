@@ -4,14 +4,17 @@
 //! put back (LOCK, UNLOCK), and all else of them is changed where it stands.
 
 mod arguments;
+mod list;
 mod view;
 
 use super::marks::MarkIndex;
 use super::{Response, Sources};
+use crate::cache::purge::{PurgeMode, Selector};
 use crate::cluster::{Cluster, Member};
 use crate::directory::{Arguments, Refusal};
 use crate::exchange::ServiceRequest;
-use serde_json::{Map, Value};
+use list::List;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Where the API is, beside the path of the settings.
@@ -80,16 +83,19 @@ impl Call<'_> {
         self.without_arguments()?;
         let (directory, now) = (&self.sources.directory, self.sources.clock.now());
         let mut index = MarkIndex::new(self.sources, now);
-        let mut all = Map::new();
+        let mut all = List::new(list::MAX_LIST);
         for view in directory.on_demand_clusters() {
-            all.insert(view.definition().name.to_string(), view::on_demand(&view, &mut index, now));
+            all.push(&view.definition().name, || view::on_demand(&view, &mut index, now));
         }
         let others = directory.clusters();
-        let others = others.iter().filter(|cluster| !directory.is_on_demand(cluster));
-        for cluster in others.take(MAX_FIXED) {
-            all.insert(cluster.key.to_string(), view::fixed(cluster, self.sources.source_kind, &mut index, now));
+        let mut others = others.iter().filter(|cluster| !directory.is_on_demand(cluster));
+        for cluster in others.by_ref().take(MAX_FIXED) {
+            all.push(&cluster.key, || view::fixed(cluster, self.sources.source_kind, &mut index, now));
         }
-        Ok(Response::json(&all.into()))
+        all.leave_out(others.count());
+        let (text, left_out) = all.finish();
+        let response = Response::new(200, "application/json", text);
+        Ok(if left_out == 0 { response } else { response.with_field(&format!("X-Left-Out: {left_out}")) })
     }
 
     fn cluster(&self, name: &str) -> Result<Response, Response> {
@@ -106,7 +112,10 @@ impl Call<'_> {
                 Ok(Response::json(&view::fixed(&cluster, self.sources.source_kind, &mut index, now)))
             }
             "PUT" => {
-                directory.put_cluster(name, self.arguments)?;
+                let had_another = self.fixed(name).is_some();
+                if directory.put_cluster(name, self.arguments)? && had_another {
+                    self.forget_objects(name);
+                }
                 let view = directory.on_demand_cluster(name).ok_or_else(|| no_cluster(name))?;
                 let definition = view.definition();
                 let host = definition.hostname.as_deref().unwrap_or(name);
@@ -122,6 +131,7 @@ impl Call<'_> {
                 self.check_mutable(name)?;
                 self.without_arguments()?;
                 directory.remove_cluster(name)?;
+                self.forget_objects(name);
                 Ok(done(204))
             }
             "LOCK" | "UNLOCK" => {
@@ -131,6 +141,13 @@ impl Call<'_> {
                 Ok(done(204))
             }
             _ => Err(not_allowed("GET, PUT, POST, DELETE, LOCK, UNLOCK")),
+        }
+    }
+
+    /// Purges what a cluster of this name has stored: another application may have the name next.
+    fn forget_objects(&self, name: &str) {
+        if let Some(store) = &self.sources.cache {
+            store.purge(&Selector::Frontend(name.into()), PurgeMode::Hard);
         }
     }
 

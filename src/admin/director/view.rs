@@ -14,6 +14,9 @@ pub(super) fn on_demand(view: &ClusterView, index: &mut MarkIndex<'_>, now: Mome
     let members = members.filter_map(|(place, backend)| on_demand_member(view, place, backend, (&marks, now)));
     let members = members.chain(view.terminating().map(|(backend, state)| terminating(backend, state)));
     director.insert("members".to_owned(), members.collect());
+    if let Some(problem) = &view.cluster().buckets_problem {
+        director.insert("buckets-problem".to_owned(), (**problem).into());
+    }
     director.insert("mutable".to_owned(), true.into());
     director.insert("source".to_owned(), "on demand".into());
     director.insert("stats".to_owned(), stats(view.cluster()));

@@ -260,6 +260,10 @@ impl BackendDefinition {
                  slowStart, proxy, sni; for a new one also name, hostname, port, protocol",
             ));
         }
+        if text.is_empty() {
+            self.attributes.remove(name);
+            return Ok(());
+        }
         let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
         if !is_plain {
             return Err(wrong(name, text, "a word or number"));

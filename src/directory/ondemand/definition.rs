@@ -115,6 +115,11 @@ impl BackendDefinition {
 }
 
 impl ClusterDefinition {
+    /// Whether requests that lead to this cluster lead to the other one.
+    pub(super) fn is_for_same_requests(&self, other: &Self) -> bool {
+        (&self.hostname, self.port) == (&other.hostname, other.port)
+    }
+
     /// A cluster of this name with x0d's defaults.
     pub(super) fn new(name: &str) -> Self {
         Self { name: name.into(), ..Self::default() }

@@ -95,13 +95,30 @@ impl OnDemand {
         }
         let record = after.as_ref().map(ClusterDefinition::record).transpose()?;
         if let Some(port) = port.filter(|_| port != port_before) {
-            self.open_port(port).map_err(Refusal::Conflict)?;
+            self.open_for_edit(port)?;
         }
         let committed = self.commit(name, before, after.zip(record));
         // The one before, or the new one where the edit was not made.
         self.close_unclaimed(port_before);
         self.close_unclaimed(port);
         committed
+    }
+
+    /// Has a port opened that an edit names. One that is opened later than that, and that no cluster needs, is closed.
+    fn open_for_edit(&self, port: u16) -> Result<(), Refusal> {
+        self.open_port(port).inspect_err(|_| self.close_unclaimed(Some(port)))
+    }
+
+    /// Changes a cluster as arguments say. A port that they name is opened even where the cluster has it already: it may
+    /// have been another process's at the start.
+    fn apply(&self, cluster: &mut ClusterDefinition, arguments: &Arguments) -> Result<(), Refusal> {
+        let before = cluster.port;
+        cluster.apply(arguments)?;
+        let is_named = arguments.iter().any(|(name, _)| name == "port");
+        match cluster.port.filter(|_| is_named && cluster.port == before) {
+            Some(port) => self.open_for_edit(port),
+            None => Ok(()),
+        }
     }
 
     /// Refuses a cluster while another one is for the same requests.
@@ -178,7 +195,7 @@ impl Directory {
                 return Err(Refusal::Conflict(format!("there are {MAX_CLUSTERS} clusters, and more cannot be")));
             }
             let mut cluster = before.cloned().unwrap_or_else(|| ClusterDefinition::new(name));
-            cluster.apply(arguments)?;
+            self.on_demand.apply(&mut cluster, arguments)?;
             Ok(Some(cluster))
         });
         was_there.map(|was_there| !was_there)
@@ -186,7 +203,7 @@ impl Directory {
 
     /// Changes a cluster.
     pub fn edit_cluster(&self, name: &str, arguments: &Arguments) -> Result<(), Refusal> {
-        self.on_demand.change(name, |cluster| cluster.apply(arguments))
+        self.on_demand.change(name, |cluster| self.on_demand.apply(cluster, arguments))
     }
 
     /// Has a cluster serve, or refuse every request.
@@ -218,12 +235,33 @@ impl Directory {
 
     /// Changes a backend.
     pub fn edit_backend(&self, cluster: &str, backend: &str, arguments: &Arguments) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, |cluster| cluster.edit_backend(backend, arguments))
+        self.on_demand.change(cluster, |cluster| cluster.edit_backend(backend, arguments))?;
+        if arguments.iter().any(|(name, _)| name == "enabled") {
+            self.put_back(cluster, backend);
+        }
+        Ok(())
     }
 
     /// Has a backend serve, or not.
     pub fn enable_backend(&self, cluster: &str, backend: &str, is: bool) -> Result<(), Refusal> {
-        self.on_demand.change(cluster, |cluster| cluster.set_backend_enabled(backend, is))
+        self.on_demand.change(cluster, |cluster| cluster.set_backend_enabled(backend, is))?;
+        self.put_back(cluster, backend);
+        Ok(())
+    }
+
+    /// Puts an enabled backend back into service that probes keep disabled (`sticky-offline-mode`), or that an operator has
+    /// taken out by its URL.
+    fn put_back(&self, cluster: &str, backend: &str) {
+        let Some(view) = self.on_demand_cluster(cluster) else { return };
+        let Some(place) = view.definition().place_of(backend) else { return };
+        let is_enabled = view.definition().backends().get(place).is_some_and(|backend| backend.is_enabled);
+        if let Some(member) = view.cluster().members.get(place).filter(|member| member.state.is_disabled())
+            && is_enabled
+        {
+            let now = self.on_demand.0.clock.now();
+            self.set_out_of_service(view.cluster(), member, false, now);
+            view.cluster().serve(now);
+        }
     }
 
     /// Removes a backend. It gets no new request, and finishes those that it has.
@@ -275,5 +313,72 @@ impl Directory {
     pub fn on_demand_clusters(&self) -> Vec<ClusterView> {
         let entries: Vec<Entry> = self.on_demand.table().iter().cloned().collect();
         entries.into_iter().map(ClusterView::new).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::directory::{self, Settings, Source};
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Opens ports as long as it is told to, and notes what is asked.
+    #[derive(Debug, Default)]
+    struct FakePorts {
+        refusal: Mutex<Option<Refusal>>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl Ports for FakePorts {
+        fn open(&self, port: u16) -> Result<(), Refusal> {
+            self.asked.lock().expect("no panic").push(format!("open {port}"));
+            self.refusal.lock().expect("no panic").clone().map_or(Ok(()), Err)
+        }
+
+        fn close(&self, port: u16) {
+            self.asked.lock().expect("no panic").push(format!("close {port}"));
+        }
+    }
+
+    impl FakePorts {
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut *self.asked.lock().expect("no panic"))
+        }
+    }
+
+    fn arguments(text: &str) -> Vec<(String, String)> {
+        let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn a_port_that_is_late_costs_no_other_cluster_its_own() {
+        let settings = Settings { source: Source::Nothing, dns_refresh: Duration::from_secs(60), state_dir: None };
+        let directory = directory::start(&settings, Clock::new()).expect("a directory");
+        let ports = Arc::<FakePorts>::default();
+        directory.set_ports(Arc::clone(&ports) as Arc<dyn Ports>);
+        let put = |name: &str, text: &str| directory.put_cluster(name, &arguments(text));
+        assert_eq!(put("a", "hostname=a&port=8080"), Ok(true));
+        assert_eq!(ports.take(), ["open 8080"]);
+        let late = Refusal::Unavailable("late".to_owned());
+        *ports.refusal.lock().expect("no panic") = Some(late.clone());
+        assert_eq!(late.status(), 503, "a tool tries that again");
+        assert_eq!(put("b", "hostname=b&port=8080"), Err(late.clone()));
+        assert_eq!(ports.take(), ["open 8080"], "a has the port");
+        // Where no cluster has it, it is closed when it is opened after all.
+        assert_eq!(put("b", "hostname=b&port=8081"), Err(late.clone()));
+        assert_eq!(ports.take(), ["open 8081", "close 8081"]);
+        assert!(directory.on_demand_cluster("b").is_none());
+        // An edit that names the port of before asks for it again, and any other does not.
+        assert_eq!(directory.edit_cluster("a", &arguments("port=8080")), Err(late));
+        assert_eq!(ports.take(), ["open 8080"]);
+        assert_eq!(directory.edit_cluster("a", &arguments("enabled=false")), Ok(()));
+        assert_eq!(ports.take(), [""; 0]);
+        *ports.refusal.lock().expect("no panic") = None;
+        assert_eq!(directory.edit_cluster("a", &arguments("port=8080")), Ok(()));
+        assert_eq!(directory.remove_cluster("a"), Ok(()));
+        assert_eq!(ports.take(), ["open 8080", "close 8080"]);
     }
 }

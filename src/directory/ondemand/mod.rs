@@ -102,8 +102,9 @@ impl fmt::Display for Refusal {
 
 /// Opens and closes listening sockets while the process runs.
 pub trait Ports: fmt::Debug + Send + Sync {
-    /// Has all workers accept at this port, if they do not yet. The error says why that cannot be.
-    fn open(&self, port: u16) -> Result<(), String>;
+    /// Has all workers accept at this port, if they do not yet. An error is [`Refusal::Conflict`] where that cannot be, and
+    /// [`Refusal::Unavailable`] where it cannot be now.
+    fn open(&self, port: u16) -> Result<(), Refusal>;
 
     /// No cluster needs this port any more: its sockets are closed, unless the configuration has it.
     fn close(&self, port: u16);
@@ -308,11 +309,11 @@ impl OnDemand {
         self.0.missing_ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has all workers accept at a port. The error says why that cannot be.
-    fn open_port(&self, port: u16) -> Result<(), String> {
+    /// Has all workers accept at a port.
+    fn open_port(&self, port: u16) -> Result<(), Refusal> {
         match self.0.ports.get() {
             Some(ports) => ports.open(port),
-            None => Err(format!("port {port}: this process listens at no port yet")),
+            None => Err(Refusal::Unavailable(format!("port {port}: this process listens at no port yet"))),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::definition::{BackendDefinition, ClusterDefinition};
 use crate::base::clock::Moment;
-use crate::cluster::{Backend, MemberState, Route};
+use crate::cluster::{Backend, MemberState, Options, Route};
 use crate::directory::catalog::{Catalog, FrontendRecord};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -106,11 +106,19 @@ impl Table {
     pub(super) fn put(&mut self, definition: Arc<ClusterDefinition>, record: &FrontendRecord, now: Moment) -> Change {
         let (name, mut change) = (definition.name.clone(), Change::default());
         let before = self.by_name.remove(&name);
-        if let Some(before) = &before {
-            change.add(&before.definition);
-            self.unindex(&before.definition);
+        match &before {
+            // Routes that were kept for these requests are stale, or as they were.
+            Some(before) if before.definition.is_for_same_requests(&definition) => {
+                change.hosts.extend(definition.hostname.as_deref().map(Arc::from));
+                self.unindex(&before.definition);
+            }
+            Some(before) => {
+                change.add(&before.definition);
+                change.add(&definition);
+                self.unindex(&before.definition);
+            }
+            None => change.add(&definition),
         }
-        change.add(&definition);
         let key: Arc<str> = (&*name).into();
         self.catalog.set(&key, &name, record, now);
         let Some(route) = self.catalog.get(&name) else { return change };
@@ -126,11 +134,10 @@ impl Table {
         let Some(entry) = self.by_name.remove(name) else { return change };
         change.add(&entry.definition);
         self.unindex(&entry.definition);
-        let empty = FrontendRecord {
-            id: name.into(),
-            backends: Box::default(),
-            options: Arc::clone(&entry.route.cluster.options),
-        };
+        // Requests that wait in it, for a slot or a token, find their routes anew.
+        let mut options = Options::clone(&entry.route.cluster.options);
+        (options.queue.enqueue_on_unavailable, options.buckets) = (false, None);
+        let empty = FrontendRecord { id: name.into(), backends: Box::default(), options: Arc::new(options) };
         let key: Arc<str> = name.into();
         self.catalog.set(&key, name, &empty, now);
         self.catalog.remove(name);
@@ -237,6 +244,20 @@ mod tests {
         table.remove("port", Moment::ZERO);
         assert_eq!((table.claimed().count(), table.reachable()), (0, 1));
         assert!(found(&table, "b", 82).is_none() && !table.is_claimed(82));
+    }
+
+    #[test]
+    fn an_edit_that_keeps_the_requests_touches_no_port() {
+        let mut table = Table::default();
+        put(&mut table, "both", "a", 81);
+        put(&mut table, "port", "", 82);
+        let change = put(&mut table, "both", "a", 81);
+        assert_eq!((change.hosts.len(), change.ports.len()), (1, 0));
+        let change = put(&mut table, "port", "", 82);
+        assert_eq!((change.hosts.len(), change.ports.len()), (0, 0));
+        let change = put(&mut table, "port", "", 83);
+        assert_eq!(change.ports.into_iter().collect::<Vec<_>>(), [82, 83]);
+        assert_eq!(table.remove("both", Moment::ZERO).ports.into_iter().collect::<Vec<_>>(), [81]);
     }
 
     #[test]

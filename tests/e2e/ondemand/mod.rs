@@ -1,6 +1,7 @@
 //! Clusters on demand: x0d's requests, listeners that come and go, files, and odd input.
 
 mod api;
+mod backends;
 mod files;
 mod listeners;
 mod ports;
