@@ -28,6 +28,8 @@ class Variant:
     workers: int = 1
     log: bool = False
     hosts: int = 0
+    # Lines `use_backend` of a file that sluice and HAProxy both serve, a host each.
+    rules: int = 0
     # Routes that sluice may keep a core; None is its default.
     cached_routes: int | None = None
     # For how many seconds a backend that failed is left alone; None is everyone's default.
@@ -49,6 +51,8 @@ class Variant:
             parts.append("log")
         if self.hosts:
             parts.append(f"{self.hosts} hosts")
+        if self.rules:
+            parts.append(f"{self.rules} rules")
         if self.cached_routes is not None:
             parts.append(f"cache of {self.cached_routes}")
         if self.tls:
@@ -108,8 +112,8 @@ def start(name, variant, cores, backends, build_dir):
 
 def can(name, variant):
     """The floor copies bytes, and can do nothing else: beside a cache it shows what asking the backend costs at least. nginx has
-    no classes of requests, and HAProxy's cache takes no object that is larger than one of its buffers."""
-    is_beyond = {"floor": variant.tls or variant.classes, "nginx": variant.classes, "haproxy": variant.cache}
+    no classes of requests and no rules of HAProxy's, and HAProxy's cache takes no object that is larger than one of its buffers."""
+    is_beyond = {"floor": variant.tls or variant.classes, "nginx": variant.classes or variant.rules, "haproxy": variant.cache}
     return not is_beyond.get(name, False)
 
 
@@ -128,7 +132,7 @@ def _certificate(folder):
 
 
 def host_names(variant):
-    return [f"{HOST_PREFIX}{number}{HOST_SUFFIX}" for number in range(variant.hosts)]
+    return [f"{HOST_PREFIX}{number}{HOST_SUFFIX}" for number in range(max(variant.hosts, variant.rules))]
 
 
 def _start_floor(variant, cores, backends, folder, build_dir):
@@ -177,6 +181,9 @@ def _start_build(name, program, variant, cores, backends, folder):
     if variant.dead_seconds is not None:
         server["deadBackendTTL"] = variant.dead_seconds
     text = {"server": server, "http": {"port": port, "bind": "127.0.0.1"}, "driver": "file:routes.json"}
+    if variant.rules:
+        _write_haproxy_file(folder / "haproxy.cfg", variant, cores, backends, port)
+        text = {"server": server, "driver": "haproxy:haproxy.cfg"}
     if variant.tls:
         certificate, key, _ = _certificate(folder)
         text["http"]["port"] = procs.free_port()
@@ -185,7 +192,8 @@ def _start_build(name, program, variant, cores, backends, folder):
     config = folder / "config.json"
     config.write_text(json.dumps(text, indent=1))
     process = procs.Process([program, "--config", config], set(cores), folder.name)
-    return Running(name, variant, [process.await_port(port)], {"*": port, PLAIN_PORT: text["http"]["port"]})
+    plain_port = text.get("http", {"port": port})["port"]
+    return Running(name, variant, [process.await_port(port)], {"*": port, PLAIN_PORT: plain_port})
 
 
 # Three classes, and requests of the second: so rules are asked for, and a token is taken on two levels.
@@ -327,6 +335,14 @@ NGINX_FORWARDED = """proxy_set_header Host $http_host;
 
 def _start_haproxy(variant, cores, backends, folder, _build_dir):
     port = procs.free_port()
+    config = folder / "haproxy.cfg"
+    _write_haproxy_file(config, variant, cores, backends, port)
+    process = procs.Process([PROGRAMS["haproxy"], "-db", "-f", config], set(cores), folder.name)
+    return Running("haproxy", variant, [process.await_port(port)], {"*": port})
+
+
+def _write_haproxy_file(config, variant, cores, backends, port):
+    folder = config.parent
     targets = {host: _section(host) for host in backends}
     targets.update({host: _section("www.test") for host in host_names(variant)})
     (folder / "hosts.map").write_text("".join(f"{host} {name}\n" for host, name in targets.items()))
@@ -342,7 +358,10 @@ backend {_section(host)}
     tls = f" ssl crt {_certificate(folder)[2]} no-tls-tickets alpn http/1.1" if variant.tls else ""
     cache = "tune.ssl.cachesize 0" if variant.tls else ""
     scheme = "https" if variant.tls else "http"
-    config = folder / "haproxy.cfg"
+    choice = f"use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map)]"
+    if variant.rules:
+        rules = [f"use_backend {_section('www.test')} if {{ hdr(host) -i {host} }}" for host in host_names(variant)]
+        choice = "\n    ".join([*rules, f"default_backend {_section('www.test')}"])
     config.write_text(f"""
 global
     nbthread {len(cores)}
@@ -367,11 +386,9 @@ frontend web
     http-request set-header X-Forwarded-Proto {scheme}
     http-request set-header X-Forwarded-Port %[dst_port]
 {HAPROXY_CLASSES if variant.classes else ""}
-    use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map)]
+    {choice}
 {sections}
 """)
-    process = procs.Process([PROGRAMS["haproxy"], "-db", "-f", config], set(cores), folder.name)
-    return Running("haproxy", variant, [process.await_port(port)], {"*": port})
 
 
 def _haproxy_servers(ports, more):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .latency import PERCENTILES, RUNS_FOR_ONE, medians
-from .peers import BEFORE
+from .peers import BEFORE, Variant
 from .workloads import CACHE, PLAIN
 
 
@@ -156,7 +156,7 @@ def _verdicts(row):
     verdicts = []
     for aim in row.work.aims:
         base = {"floor": ("floor", row.work.variant), "peer": row.best_peer(), "plain": ("sluice", PLAIN),
-                "cache": ("sluice", CACHE)}[aim.of]
+                "cache": ("sluice", CACHE), "one": ("sluice", Variant(rules=1))}[aim.of]
         ratio = row.ratio(("sluice", row.work.variant), base) if base else None
         if ratio is not None:
             verdicts.append(_verdict(ratio <= aim.times))

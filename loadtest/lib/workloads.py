@@ -9,17 +9,18 @@ PLAIN = Variant()
 TLS = Variant(tls=True)
 CACHE = Variant(cache=True)
 MANY_HOSTS = 100_000
+MANY_RULES = 1000
 
 
 @dataclass(frozen=True)
 class Aim:
     """CPU a request at most this many times that of something: the floor, the best peer, sluice with one worker and no log
-    ("plain"), or sluice with one worker and a cache ("cache")."""
+    ("plain"), with one worker and a cache ("cache"), or with one rule in the place of many ("one")."""
     of: str
     times: float
 
     def text(self):
-        names = {"floor": "floor", "peer": "best peer", "plain": "plain sluice", "cache": "one worker"}
+        names = {"floor": "floor", "peer": "best peer", "plain": "plain sluice", "cache": "one worker", "one": "one rule"}
         return f"≤ {self.times:.2f} × {names[self.of]}"
 
 
@@ -45,7 +46,7 @@ class Work:
 
     def as_asked_of(self, variant):
         """A proxy that does not have the row's many hosts is asked for one instead."""
-        if self.variant.hosts and not variant.hosts:
+        if (self.variant.hosts and not variant.hosts) or variant.rules < self.variant.rules:
             return replace(self, key=f"{self.key}-one", host="www.test", lua="")
         return self
 
@@ -56,13 +57,15 @@ wrk.body = string.rep("p", 1024)
 """
 
 # One host after the other, so that a cache that is smaller than their number misses every time.
-HOSTS_LUA = """
+def _hosts_lua(count):
+    return """
 local number, before, after = -1, "GET / HTTP/1.1\\r\\nHost: BEFORE", "AFTER\\r\\n\\r\\n"
 function request()
     number = (number + 1) % COUNT
     return before .. number .. after
 end
-""".replace("COUNT", str(MANY_HOSTS)).replace("BEFORE", HOST_PREFIX).replace("AFTER", HOST_SUFFIX)
+""".replace("COUNT", str(count)).replace("BEFORE", HOST_PREFIX).replace("AFTER", HOST_SUFFIX)
+
 
 # Every request is for another object, so each is a miss, and is stored; the cache is full after a while.
 MISS_LUA = """
@@ -85,9 +88,12 @@ WORKS = [
     Work("chunked", "answer of 8 chunks of 1 KiB", host="made.test", path="/chunked/8/1024", body_bytes=8192),
     Work("chunked-1m", "answer of 128 chunks of 8 KiB", host="made.test", path="/chunked/128/8192",
          body_bytes=1024 * 1024),
-    Work("hosts", "140 B, 100,000 hosts in rotation", host=f"{HOST_PREFIX}7{HOST_SUFFIX}", lua=HOSTS_LUA,
+    Work("hosts", "140 B, 100,000 hosts in rotation", host=f"{HOST_PREFIX}7{HOST_SUFFIX}", lua=_hosts_lua(MANY_HOSTS),
          variant=Variant(hosts=MANY_HOSTS, cached_routes=131_072),
          also=(("sluice", Variant(hosts=MANY_HOSTS, cached_routes=1000)), ("sluice", PLAIN))),
+    Work("rules", "140 B, use_backend among 1,000 hosts", host=f"{HOST_PREFIX}7{HOST_SUFFIX}",
+         lua=_hosts_lua(MANY_RULES), variant=Variant(rules=MANY_RULES), also=(("sluice", Variant(rules=1)),),
+         aims=(Aim("peer", 0.75), Aim("one", 1.03))),
     Work("ws-64", "WebSocket echo of 64 B", host="ws.test", path="/ws", body_bytes=64, websocket=True,
          aims=(Aim("peer", 1.0),)),
     Work("ws-16k", "WebSocket echo of 16 KiB", host="ws.test", path="/ws", body_bytes=16 * 1024, websocket=True,

@@ -81,6 +81,13 @@ impl<'a> MarkIndex<'a> {
         self.walk().remove(&cluster.key).unwrap_or_default()
     }
 
+    /// The marks of a route that is no host's.
+    pub(super) fn marks_of(route: &Arc<Route>, now: Moment) -> HostMarks {
+        let mut hosts = Hosts::default();
+        hosts.add(Arc::clone(route), now);
+        HostMarks::of(&route.cluster, &hosts, now)
+    }
+
     /// The marks of a cluster's hosts.
     pub(super) fn marks(&mut self, cluster: &Cluster) -> HostMarks {
         let now = self.now;

@@ -14,6 +14,7 @@ mod clusters;
 mod dashboard;
 mod director;
 mod frontends;
+mod haproxy_page;
 mod marks;
 mod metrics;
 mod monitor;

@@ -2,11 +2,11 @@
 
 use super::query::{Query, decoded};
 use super::{
-    Body, Response, Service, access, actions, dashboard, director, frontends, metrics, monitor, receipts, stats_csv,
-    status, views,
+    Body, Response, Service, access, actions, dashboard, director, frontends, haproxy_page, metrics, monitor, receipts,
+    stats_csv, status, views,
 };
 use crate::base::throttle::Throttle;
-use crate::exchange::{ServiceRequest, ServiceResponse};
+use crate::exchange::{RuledPage, ServiceRequest, ServiceResponse};
 use crate::worker::ServiceCall;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,7 +35,13 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
     let mut warnings = Throttle::new(MAX_WARNINGS);
     for call in calls {
         let (path, _) = split(&call.request.target);
-        if let Err(refusal) = access::check(&call.request, path, &service.settings) {
+        // Rules of a frontend have let the client in.
+        if let Some(page) = &call.request.ruled {
+            let lane = if *page == RuledPage::Metrics { &lanes.metrics } else { &lanes.views };
+            if let Err(error) = lane.try_send(call) {
+                answer(error.into_inner(), busy(), service);
+            }
+        } else if let Err(refusal) = access::check(&call.request, path, &service.settings) {
             service.state.count_refusal();
             if let Some(untold) = warnings.admit(service.clock.now()) {
                 let who = access::who(&call.request);
@@ -87,7 +93,7 @@ fn busy() -> Response {
 /// Sends a response. Whoever has the node do something stands in the log, whatever came of it.
 fn answer(call: ServiceCall, response: Response, service: &Service) {
     let response = finished(response, service);
-    if !matches!(call.request.method.as_str(), "GET" | "HEAD") {
+    if !matches!(call.request.method.as_str(), "GET" | "HEAD") && call.request.ruled.is_none() {
         log::info!("admin: {}: {} for {}", asked(&call.request), response.status, access::who(&call.request));
     }
     call.respond(response);
@@ -120,6 +126,11 @@ fn split(target: &str) -> (&str, &str) {
 }
 
 fn respond(request: &ServiceRequest, service: &Service) -> Response {
+    match &request.ruled {
+        Some(RuledPage::Statistics(page)) => return haproxy_page::page(page, service),
+        Some(RuledPage::Metrics) => return metrics::metrics(request.accept.as_deref(), service),
+        None => {}
+    }
     let (path, query) = split(&request.target);
     if let Some(response) = director::respond(request, path, query, service) {
         return response;

@@ -13,32 +13,32 @@ use std::time::Duration;
 
 /// The columns in their places. Source: HAProxy 1.4's `management.txt`, and x0's `HaproxyStats`, which ends its header with a
 /// comma too: an old exporter wants at least 52 fields.
-const HEADER: &str = "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,\
+pub(super) const HEADER: &str = "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,\
     weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,throttle,lbtot,tracked,type,rate,rate_lim,rate_max,\
     check_status,check_code,check_duration,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail,req_rate,\
     req_rate_max,req_tot,cli_abrt,srv_abrt,\n";
 
 const COLUMNS: usize = 51;
 
-const QCUR: usize = 2;
-const SCUR: usize = 4;
-const SLIM: usize = 6;
-const STOT: usize = 7;
+pub(super) const QCUR: usize = 2;
+pub(super) const SCUR: usize = 4;
+pub(super) const SLIM: usize = 6;
+pub(super) const STOT: usize = 7;
 const DREQ: usize = 10;
 const DRESP: usize = 11;
 const EREQ: usize = 12;
-const ERESP: usize = 14;
-const STATUS: usize = 17;
-const WEIGHT: usize = 18;
-const ACT: usize = 19;
-const BCK: usize = 20;
+pub(super) const ERESP: usize = 14;
+pub(super) const STATUS: usize = 17;
+pub(super) const WEIGHT: usize = 18;
+pub(super) const ACT: usize = 19;
+pub(super) const BCK: usize = 20;
 const QLIMIT: usize = 25;
 const PID: usize = 26;
 const IID: usize = 27;
 const SID: usize = 28;
 const LBTOT: usize = 30;
 const TYPE: usize = 32;
-const RATE: usize = 33;
+pub(super) const RATE: usize = 33;
 const REQ_RATE: usize = 46;
 const REQ_TOT: usize = 48;
 
@@ -48,7 +48,7 @@ const BACKEND: u64 = 1;
 const SERVER: u64 = 2;
 
 /// A text that is longer ends before the next cluster: about 100,000 rows.
-const MAX_BYTES: usize = 16 << 20;
+pub(super) const MAX_BYTES: usize = 16 << 20;
 
 /// For how long one text is given to all who ask.
 const FRESH: Duration = Duration::from_secs(1);
@@ -114,28 +114,39 @@ fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
         if text.len() > MAX_BYTES {
             return (text, clusters.len() - place);
         }
-        put_cluster(&mut text, cluster, &index.marks(cluster), (place as u64 + 1, now));
+        let key = plain(&cluster.key);
+        let marks = index.marks(cluster);
+        let number = place as u64 + 1;
+        let load = load_of(cluster);
+        let rate = recent_of(cluster, now).0 / 60;
+        let mut frontend = common(cluster, (number, now));
+        frontend.set(TYPE, FRONTEND).say(STATUS, "OPEN").set(REQ_RATE, rate).set(STOT, load.requests);
+        frontend.put(&mut text, &key, "FRONTEND");
+        let mut seen = HashSet::new();
+        for (place, member) in cluster.members.iter().enumerate() {
+            // An endpoint that stands in the list twice has one state, and one row: readers know a server by its name.
+            if seen.insert(Arc::as_ptr(&member.state)) {
+                member_row((member, place), &marks, (number, now)).put(&mut text, &key, &plain(&name_of(member)));
+            }
+        }
+        backend_row(cluster, &marks, (number, now)).put(&mut text, &key, "BACKEND");
     }
     (text, 0)
 }
 
-fn put_cluster(text: &mut Vec<u8>, cluster: &Cluster, marks: &HostMarks, (number, now): (u64, Moment)) {
+/// What the rows FRONTEND and BACKEND of a cluster have in common.
+fn common(cluster: &Cluster, (number, now): (u64, Moment)) -> Row {
     let load = load_of(cluster);
-    let rate = recent_of(cluster, now).0 / 60;
     let mut common = Row::default();
     common.set(PID, 1).set(IID, number).set(SID, 0).set(SCUR, load.in_flight).set(STOT, load.requests);
-    common.set(EREQ, 0).set(DREQ, 0).set(DRESP, 0).set(RATE, rate).set(REQ_TOT, load.requests);
-    let key = plain(&cluster.key);
-    let mut frontend = common.clone();
-    frontend.set(TYPE, FRONTEND).say(STATUS, "OPEN").set(REQ_RATE, rate);
-    frontend.put(text, &key, "FRONTEND");
-    let mut seen = HashSet::new();
-    for (place, member) in cluster.members.iter().enumerate() {
-        // An endpoint that stands in the list twice has one state, and one row: readers know a server by its name.
-        if seen.insert(Arc::as_ptr(&member.state)) {
-            put_member(text, &key, (member, place), marks, (number, now));
-        }
-    }
+    common.set(EREQ, 0).set(DREQ, 0).set(DRESP, 0).set(RATE, recent_of(cluster, now).0 / 60);
+    common.set(REQ_TOT, load.requests);
+    common
+}
+
+/// The row BACKEND of a cluster.
+pub(super) fn backend_row(cluster: &Cluster, marks: &HostMarks, (number, now): (u64, Moment)) -> Row {
+    let load = load_of(cluster);
     let up = up_of(cluster, marks);
     let of_role = |is_backup: bool| {
         let members = cluster.members.iter().enumerate();
@@ -147,20 +158,26 @@ fn put_cluster(text: &mut Vec<u8>, cluster: &Cluster, marks: &HostMarks, (number
         "down" => "DOWN",
         _ => "UP",
     };
-    let mut backend = common;
+    let mut backend = common(cluster, (number, now));
     backend.set(TYPE, BACKEND).say(STATUS, status).set(ACT, of_role(false)).set(BCK, of_role(true));
     backend.set(QCUR, load.waiting).set(QLIMIT, cluster.options.queue.limit.into()).set(ERESP, load.failures);
     backend.set(WEIGHT, cluster.total_weight()).set(LBTOT, load.requests);
-    backend.put(text, &key, "BACKEND");
+    backend
 }
 
-fn put_member(
-    text: &mut Vec<u8>,
-    key: &str,
-    (member, place): (&Member, usize),
-    marks: &HostMarks,
-    (number, now): (u64, Moment),
-) {
+/// The row of a frontend of its own: its clients, and how many it may have.
+pub(super) fn frontend_row((current, total): (u64, u64), limit: Option<u64>, number: u64) -> Row {
+    let mut row = Row::default();
+    row.set(TYPE, FRONTEND).say(STATUS, "OPEN").set(PID, 1).set(IID, number).set(SID, 0);
+    row.set(SCUR, current).set(STOT, total);
+    if let Some(limit) = limit {
+        row.set(SLIM, limit);
+    }
+    row
+}
+
+/// The row of a server.
+pub(super) fn member_row((member, place): (&Member, usize), marks: &HostMarks, (number, now): (u64, Moment)) -> Row {
     let status = match health_of(member, marks.of_member(place), now).state {
         "up" | "partly_dead" => "UP",
         "disabled" | "removed" => "MAINT",
@@ -177,7 +194,7 @@ fn put_member(
     if let Some(capacity) = member.attributes.capacity {
         row.set(SLIM, capacity.get().into());
     }
-    row.put(text, key, &plain(&name_of(member)));
+    row
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,7 +208,7 @@ enum Cell {
 
 /// The cells of a row behind its two names.
 #[derive(Clone, Debug)]
-struct Row([Cell; COLUMNS]);
+pub(super) struct Row([Cell; COLUMNS]);
 
 impl Default for Row {
     fn default() -> Self {
@@ -210,7 +227,16 @@ impl Row {
         self
     }
 
-    fn put(&self, out: &mut Vec<u8>, proxy: &str, server: &str) {
+    /// The text of a cell; empty where nothing is known.
+    pub(super) fn text(&self, column: usize) -> String {
+        match self.0.get(column) {
+            Some(Cell::Number(value)) => value.to_string(),
+            Some(Cell::Text(text)) => (*text).to_owned(),
+            Some(Cell::Empty) | None => String::new(),
+        }
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>, proxy: &str, server: &str) {
         for text in [proxy, ",", server, ","] {
             out.extend_from_slice(text.as_bytes());
         }
@@ -227,7 +253,7 @@ impl Row {
 }
 
 /// A name without what would end its cell.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     name.replace(|letter: char| letter == ',' || letter == '"' || letter.is_control(), "_")
 }
 

@@ -9,6 +9,7 @@ use super::transition::{Failure, Next, Remains, ResponseCourse, ResponseEnd, Ste
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::reason::FailureReason;
+use crate::wire::chunked::ChunkFault;
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -40,7 +41,11 @@ impl ForwardingResponse {
 
     /// Passes on what belongs to the answer.
     fn receive(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
-        let RequestContext { download, caching, .. } = &mut *self.context;
+        let RequestContext { download, caching, compressor, .. } = &mut *self.context;
+        if let Some(compressor) = compressor {
+            let fed = compressor.feed(download, bytes, &mut cx.core.output.client);
+            return self.received(bytes, fed, cx);
+        }
         let fed = match caching.as_deref_mut().filter(|caching| caching.is_filling()) {
             Some(caching) => {
                 let now = cx.core.now;
@@ -51,6 +56,11 @@ impl ForwardingResponse {
         if self.is_for_readers {
             cx.core.output.client.clear();
         }
+        self.received(bytes, fed, cx)
+    }
+
+    /// Goes on behind bytes of the response, of which so many belong to it.
+    fn received(mut self, bytes: &[u8], fed: Result<usize, ChunkFault>, cx: &mut StepContext<'_>) -> Step<Self> {
         match fed {
             Ok(consumed) => {
                 cx.consumed = consumed;
@@ -206,6 +216,9 @@ impl ForwardingResponse {
             && caching.complete(store, &route.cluster.options.cache, cx.core.now)
         {
             cx.common.stats.cache = Some(Counter::CacheFills);
+        }
+        if let Some(mut compressor) = self.context.compressor.take() {
+            cx.core.compressors.give(&mut compressor);
         }
         let uploaded = self.context.upload.is_done() && cx.is_drained(Side::Upstream);
         cx.release(self.course.upstream_stays && uploaded);

@@ -6,7 +6,7 @@ use super::events::{Disposition, Effect, Input, Side};
 use super::local_reply::LocalReply;
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::service::{ServiceRequest, ServiceResponse};
+use super::service::{RuledPage, ServiceRequest, ServiceResponse};
 use super::step_context::StepContext;
 use super::transition::{Failure, Next, ResponseEnd, Step, Transition};
 use crate::base::reason::FailureReason;
@@ -180,5 +180,15 @@ pub(super) fn request_of(head: &RequestHead<'_, '_>, target: &[u8], peer: &Peer)
         fetch_mode: value("sec-fetch-mode"),
         peer: Some(peer.address),
         body: Vec::new(),
+        ruled: None,
     })
+}
+
+/// Has a page made that rules let the client see. What the request has for a body is read and has no meaning.
+#[cold]
+pub(super) fn show(context: Box<RequestContext>, page: RuledPage) -> Transition {
+    let (text, body) = (|bytes| String::from_utf8_lossy(bytes).into_owned(), context.request.body());
+    let (method, target) = (text(context.request.method()), text(context.request.target()));
+    let request = ServiceRequest { method, target, ruled: Some(page), ..ServiceRequest::default() };
+    Transition::Serve(context, Box::new(request), body)
 }

@@ -35,6 +35,7 @@ mod cache_view;
 mod caching;
 mod choosing;
 mod classes;
+mod compressor;
 mod connecting;
 pub mod drive;
 mod events;
@@ -72,7 +73,7 @@ pub use output_queue::{Flushed, OutputQueue, PendingWrite};
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
-pub use service::{ServiceBody, ServiceRequest, ServiceResponse};
+pub use service::{RuledPage, ServiceBody, ServiceRequest, ServiceResponse};
 pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
 pub use worker_context::{Output, WorkerContext};
 

@@ -2,6 +2,7 @@
 
 use super::body_forwarder::BodyForwarder;
 use super::caching::Caching;
+use super::compressor::Compressor;
 use super::events::{Disposition, Side};
 use super::min_rate::MinRateMonitor;
 use super::request::Request;
@@ -46,6 +47,8 @@ pub(super) struct RequestContext {
     pub(super) waited: Option<Cause>,
     /// The part of the cache in it, where it has one.
     pub(super) caching: Option<Box<Caching>>,
+    /// What compresses the body of the response, where rules have it so.
+    pub(super) compressor: Option<Box<Compressor>>,
     /// How the client sends its body, and how it takes its answer.
     pub(super) upload_rate: MinRateMonitor,
     pub(super) download_rate: MinRateMonitor,
@@ -91,10 +94,11 @@ impl RequestContext {
             wait_left,
             waited,
             caching,
+            compressor,
             upload_rate,
             download_rate,
         } = self;
-        (*waited, *caching, *ticket, *wait_left) = (None, None, None, None);
+        (*waited, *caching, *compressor, *ticket, *wait_left) = (None, None, None, None, None);
         tried.clear();
         *connections = 0;
         (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);

@@ -1,6 +1,7 @@
 //! The head of a backend's response on its way to the client, and what it says of the rest.
 
 use super::body_forwarder::BodyForwarder;
+use super::compressor::Compressor;
 use super::events::Effect;
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
@@ -45,9 +46,12 @@ pub(super) fn pass(
         true if request.is_http11() => Persistence::Implied,
         true => Persistence::KeepAlive,
     };
-    if let Err(outcome) = put(&context, head, (chunked, persistence), cx) {
-        return rules::drop_response(context, outcome, cx);
+    match put(&context, head, (chunked, persistence), cx) {
+        Ok(compressor) => context.compressor = compressor,
+        Err(outcome) => return rules::drop_response(context, outcome, cx),
     }
+    // The compressor has chunks of its own.
+    let chunked = chunked && context.compressor.is_none();
     if upload_irrelevant && !context.upload.is_done() {
         cx.effect(Effect::Uploaded);
     }
@@ -89,20 +93,21 @@ pub(super) fn put_switch(context: &RequestContext, head: &ResponseHead<'_, '_>, 
     write(context, head, (false, Persistence::Upgrade), cx);
 }
 
-/// Puts the head of a response into the output. An error is what the rules of the frontend make of it instead.
+/// Puts the head of a response into the output. Rules may have its body compressed; an error is what
+/// they make of the response instead.
 fn put(
     context: &RequestContext,
     head: &ResponseHead<'_, '_>,
     (chunked, persistence): (bool, Persistence),
     cx: &mut StepContext<'_>,
-) -> Result<(), Outcome> {
+) -> Result<Option<Box<Compressor>>, Outcome> {
     if cx.common.rules.is_some() {
         let to_http11 = context.request.is_http11();
         let encoding = ResponseEncoding { chunked, to_http11, persistence, via: None };
         return rules::put_head(context, head, &encoding, cx);
     }
     write(context, head, (chunked, persistence), cx);
-    Ok(())
+    Ok(None)
 }
 
 /// Writes a head that is the last to its request, with what tells of where the response comes from.

@@ -1,15 +1,19 @@
 //! Rules of HAProxy's files: at their listeners they decide in the place of the host.
 
 use super::choosing;
+use super::compressor::Compressor;
 use super::local_reply::{self, LocalReply};
+use super::local_service;
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
+use super::service::RuledPage;
 use super::step_context::StepContext;
 use super::transition::{Failure, Transition};
 use super::worker_context::WorkerContext;
 use crate::base::reason::FailureReason;
 use crate::cluster::Permit;
 use crate::haproxy::serve::{Dice, Outcome};
+use crate::wire::body::BodyLength;
 use crate::wire::response::{ResponseEncoding, ResponseHead};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -28,8 +32,20 @@ pub(super) fn decide(mut context: Box<RequestContext>, cx: &mut StepContext<'_>)
         (Outcome::Forward, Some(route)) => choosing::connect(context, route, cx),
         (Outcome::Forward | Outcome::NoBackend, _) => Err(Failure::new(context, FailureReason::NoBackendRule)),
         (Outcome::Close, _) => Err(Failure::silent(Some(context), FailureReason::ClosedByRule)),
+        (Outcome::Statistics, _) => statistics(context, cx),
+        (Outcome::Metrics, _) => Ok(local_service::show(context, RuledPage::Metrics)),
         (Outcome::Respond, _) => Ok(respond(context, None, cx)),
         (Outcome::Deny, _) => Ok(respond(context, Some(FailureReason::DeniedByRule), cx)),
+    }
+}
+
+/// Has the service of this node make the page of statistics.
+#[cold]
+fn statistics(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
+    let page = cx.common.rules.as_ref().and_then(|rules| rules.statistics_page(context.request.target()));
+    match page {
+        Some(page) => Ok(local_service::show(context, RuledPage::Statistics(page))),
+        None => Err(Failure::new(context, FailureReason::NoBackendRule)),
     }
 }
 
@@ -90,16 +106,20 @@ fn give(
     transition
 }
 
-/// Puts the head of a response into the output, as the rules leave it. An error is what becomes of the response instead.
+/// Puts the head of a response into the output, as the rules leave it, and says how its body is to be compressed. An
+/// error is what becomes of the response instead.
 #[cold]
 pub(super) fn put_head(
     context: &RequestContext,
     head: &ResponseHead<'_, '_>,
     encoding: &ResponseEncoding<'_>,
     cx: &mut StepContext<'_>,
-) -> Result<(), Outcome> {
+) -> Result<Option<Box<Compressor>>, Outcome> {
     let dice = dice(cx.core);
     let place = cx.common.permit.as_ref().map(Permit::place);
+    if let Some(evaluation) = &mut cx.common.rules {
+        evaluation.note_response(head.status, place, dice);
+    }
     let debug = local_reply::debug_fields(&context.request, cx.common, cx.core);
     let mut bytes = cx.core.buffers.take();
     let capacity = bytes.capacity();
@@ -108,15 +128,18 @@ pub(super) fn put_head(
         debug.put(&mut bytes);
     }
     bytes.extend_from_slice(b"\r\n");
-    let WorkerContext { rules: work, output, buffers, .. } = &mut *cx.core;
+    let can_compress = head.is_http11()
+        && !matches!(head.body, BodyLength::None | BodyLength::UntilClose | BodyLength::Sized(0))
+        && cx.core.compressors.has_room();
+    let WorkerContext { rules: work, output, buffers, compressors, .. } = &mut *cx.core;
     buffers.note_growth(&bytes, capacity);
-    let outcome = match &mut cx.common.rules {
+    let (outcome, coding) = match &mut cx.common.rules {
         Some(evaluation) if evaluation.sees_response() => {
-            evaluation.respond((context.request.head(), &bytes), place, dice, work)
+            evaluation.respond((context.request.head(), &bytes), place, can_compress, dice, work)
         }
         _ => {
             work.pass_response(&bytes);
-            Outcome::Forward
+            (Outcome::Forward, None)
         }
     };
     buffers.give(bytes);
@@ -125,7 +148,7 @@ pub(super) fn put_head(
     }
     output.client.make(|out| out.extend_from_slice(work.response()));
     cx.common.stats.status = work.response_status();
-    Ok(())
+    Ok(coding.map(|coding| compressors.take(coding)))
 }
 
 /// Ends an exchange whose response is not to reach the client.
@@ -145,5 +168,9 @@ pub(super) fn drop_response(
 
 fn dice(core: &mut WorkerContext) -> Dice {
     let since = core.wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Dice { unix_seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), random: core.rng.u32(..) }
+    Dice {
+        unix_seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        random: core.rng.u32(..),
+        now: core.now.as_micros() / 1000,
+    }
 }

@@ -1,5 +1,6 @@
 //! What the service of this node is asked, and what it responds.
 
+use crate::haproxy::serve::StatisticsPage;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -28,6 +29,17 @@ pub struct ServiceRequest {
     pub peer: Option<IpAddr>,
     /// The body, of at most 64 KiB.
     pub body: Vec<u8>,
+    /// What rules have decided to show, whatever the other fields say.
+    pub ruled: Option<RuledPage>,
+}
+
+/// A page that rules of HAProxy's files let a client see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuledPage {
+    /// `stats`.
+    Statistics(StatisticsPage),
+    /// `use-service prometheus-exporter`.
+    Metrics,
 }
 
 /// The response of a service.

@@ -73,7 +73,8 @@ impl StepContext<'_> {
     /// What a request needs to be taken in.
     pub(super) fn intake(&mut self) -> Intake<'_> {
         let WorkerContext { settings, buffers, rng, .. } = &mut *self.core;
-        let (is_ruled, may_lack_host) = (self.common.rules.is_some(), self.common.is_for_service);
+        let is_ruled = self.common.rules.is_some();
+        let may_lack_host = is_ruled || self.common.is_for_service;
         Intake { settings, buffers, rng, is_ruled, may_lack_host }
     }
 

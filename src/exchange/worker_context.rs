@@ -1,5 +1,6 @@
 //! What the exchanges of a core share.
 
+use super::compressor::Compressors;
 use super::events::{Effects, Side};
 use super::output_queue::OutputQueue;
 use super::request_context::RequestPool;
@@ -72,6 +73,8 @@ pub struct WorkerContext {
     pub cache: Option<Arc<Store>>,
     /// The memory of rules.
     pub rules: Workspace,
+    /// What compresses responses for them.
+    pub(super) compressors: Compressors,
     /// The key that is being made.
     pub(super) cache_key: Vec<u8>,
     /// How many bytes the buffers may have grown by when a fill of the cache is read faster than its client takes it.
@@ -97,6 +100,7 @@ impl WorkerContext {
             rng,
             cache,
             rules,
+            compressors: Compressors::default(),
             cache_key,
             most_read_ahead,
             wall_origin,

@@ -35,7 +35,8 @@ pub(super) fn start(
         purges::listen(target.clone(), purge)
             .map_err(|error| Error::System("starting a thread for purges of other nodes", error))?;
     }
-    if settings.admin.bind.is_none() {
+    // Files of HAProxy's may have pages of statistics, which the service makes without a listener of its own.
+    if settings.admin.bind.is_none() && settings.haproxy.is_empty() {
         return Ok(None);
     }
     let events = events.clone();

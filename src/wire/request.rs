@@ -269,8 +269,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         out.extend_from_slice(if begins_with_path { b" " } else { b" /" });
         out.extend_from_slice(self.target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        if let (Some(authority), None) = (self.authority, self.host) {
-            put(out, "Host", authority.as_bytes());
+        match (self.authority, self.host) {
+            (Some(authority), None) => put(out, "Host", authority.as_bytes()),
+            // A request of HTTP/1.1 has one, if need be an empty one (RFC 9110 section 7.2).
+            (None, None) => put(out, "Host", b""),
+            _ => {}
         }
         Rewrite::new(out, &self.lines, self.lines.start())
     }
@@ -399,7 +402,7 @@ pub struct ForwardContext<'a> {
     pub via: Option<&'a str>,
     /// The `X-Request-Id` that the request gets, in place of any that it has; `None` to leave it as it is.
     pub request_id: Option<u128>,
-    /// Whether a request of HTTP/1.0 may come without `Host`: it has no route.
+    /// Whether a request of HTTP/1.0 may come without `Host`: its host does not decide where it goes.
     pub may_lack_host: bool,
 }
 

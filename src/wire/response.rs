@@ -106,6 +106,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Ok(())
     }
 
+    /// Whether the backend speaks HTTP/1.1.
+    pub fn is_http11(&self) -> bool {
+        self.version == Version::Http11
+    }
+
     /// How many lines there are.
     pub fn fields_len(&self) -> usize {
         self.lines.len()

@@ -10,6 +10,7 @@ use crate::base::slice_ext::SliceExt;
 use crate::base::wheel::Timer;
 use crate::cluster::{Backend, BackendId};
 use crate::exchange::{Exchange, Side};
+use crate::haproxy::serve::Visit;
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::tls::TlsClientTarget;
 use crate::net::transport::Transport;
@@ -171,8 +172,8 @@ pub(super) struct Client {
     pub(super) read_size: ClientReadSize,
     /// Where it came in.
     pub(super) entry: Entry,
-    /// Its part of what its address may have, where that is limited.
-    pub(super) permit: Option<Box<ConnectionPermit>>,
+    /// What it counts in: mostly nothing.
+    pub(super) admitted: Option<Box<Admitted>>,
     /// It counts among those whose handshake is under way.
     pub(super) is_shaking_hands: bool,
     /// A proxy has yet to tell who it is.
@@ -185,6 +186,22 @@ pub(super) struct Client {
     pub(super) is_lingering: bool,
     /// What a proxy has told.
     pub(super) told: Option<Box<ProxyAddresses>>,
+}
+
+/// What a client counts in for as long as its connection lasts.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// Its part of what its address may have, where that is limited.
+    _permit: Option<ConnectionPermit>,
+    /// What the rules of its frontend keep of it.
+    pub(super) visit: Option<Arc<Visit>>,
+}
+
+impl Admitted {
+    /// `None` where there is nothing that it counts in.
+    pub(super) fn new(permit: Option<ConnectionPermit>, visit: Option<Arc<Visit>>) -> Option<Box<Self>> {
+        (permit.is_some() || visit.is_some()).then(|| Box::new(Self { _permit: permit, visit }))
+    }
 }
 
 /// An exchange and what it is tied to.

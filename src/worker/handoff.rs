@@ -1,13 +1,12 @@
 //! Clients on their way from one worker to another, and where they arrive.
 
-use super::connection::{BufferedConnection, ClosingSides};
+use super::connection::{Admitted, BufferedConnection, ClosingSides};
 use super::haproxy::Entry;
 use super::proxy_protocol::HeaderUse;
 use crate::base::buffer::BufferUsage;
 use crate::base::clock::Moment;
 use crate::cluster::Backend;
 use crate::exchange::Exchange;
-use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
@@ -68,7 +67,7 @@ pub struct MigratingConnection {
     /// `None` where it comes from another process: its address tells.
     pub(super) entry: Option<Entry>,
     pub(super) served: u32,
-    pub(super) permit: Option<Box<ConnectionPermit>>,
+    pub(super) admitted: Option<Box<Admitted>>,
     pub(super) is_shaking_hands: bool,
     pub(super) awaits_header: Option<HeaderUse>,
     pub(super) told: Option<Box<ProxyAddresses>>,
@@ -126,7 +125,7 @@ impl From<PlainClient> for MigratingConnection {
             peer,
             entry: None,
             served,
-            permit: None,
+            admitted: None,
             is_shaking_hands: false,
             awaits_header: None,
             told,

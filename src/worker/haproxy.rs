@@ -5,7 +5,7 @@ use super::effects::RouteResult;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
 use crate::exchange::Exchange;
-use crate::haproxy::serve::{Configuration, Evaluation, Facts};
+use crate::haproxy::serve::{Configuration, Evaluation, Facts, Visit};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,6 +76,18 @@ impl Worker {
         self.frontends.get(usize::from(number).checked_sub(1)?)
     }
 
+    /// Whether a frontend has as many clients as it may have.
+    pub(super) fn is_frontend_full(&self, number: u16) -> bool {
+        let load = self.frontend(number).and_then(|served| served.configuration.load(served.frontend));
+        load.is_some_and(|(load, limit)| load.is_full(limit))
+    }
+
+    /// The visit of a new client at a frontend. Of those who come at the same moment to several workers, all are let in.
+    pub(super) fn visit(&self, number: u16) -> Option<Arc<Visit>> {
+        let served = self.frontend(number)?;
+        served.configuration.load(served.frontend)?.0.enter(None)
+    }
+
     /// Has the rules of a frontend decide about the next request of a client.
     #[cold]
     pub(super) fn set_rules(&mut self, client: SlotKey, number: u16, exchange: &mut Exchange) {
@@ -89,9 +101,13 @@ impl Worker {
         let client = self.clients.get(client)?;
         let needs = frontend.configuration.needs();
         let told = client.told.as_deref().map(|told| (told.source, told.destination));
+        let visit = client.admitted.as_ref().and_then(|admitted| admitted.visit.as_ref());
         let is_asked = needs.source_port || needs.destination;
         let ends = match told {
-            None if is_asked => client.stream.transport.ends().ok(),
+            None if is_asked => {
+                let find = || client.stream.transport.ends().ok();
+                visit.map_or_else(find, |visit| visit.ends(find))
+            }
             told => told,
         };
         let (source, destination) = ends.unwrap_or_else(|| {
@@ -99,7 +115,8 @@ impl Worker {
             (SocketAddr::new(client.peer.address, 0), local)
         });
         let source = SocketAddr::new(client.peer.address, source.port());
-        let facts = Facts { source, destination, is_tls: client.peer.secure };
+        let (tls, visit) = (client.peer.tls.clone(), visit.cloned());
+        let facts = Facts { source, destination, is_tls: client.peer.secure, tls, visit };
         Some(self.core.rules.evaluation(&frontend.configuration, frontend.frontend, facts))
     }
 

@@ -1,6 +1,6 @@
 //! The doors: new clients come in, and old ones leave.
 
-use super::connection::{BufferedConnection, Client};
+use super::connection::{Admitted, BufferedConnection, Client};
 use super::haproxy::Entry;
 use super::overload::{Need, is_shortage};
 use super::proxy_protocol::{HeaderUse, ProxyNetworks, every_network, header_use};
@@ -125,17 +125,21 @@ impl Worker {
 
     /// Lets in the next one who waits at a door. Whether there may be another.
     fn accept_one(&mut self, listener: usize) -> bool {
-        let Some(WorkerListener { socket, secure, is_for_service, paused_until: None, .. }) =
+        let Some(WorkerListener { socket, secure, is_for_service, frontend, paused_until: None, .. }) =
             self.listeners.get(listener)
         else {
             return false;
         };
-        let is_for_service = *is_for_service;
+        let (is_for_service, frontend) = (*is_for_service, *frontend);
         let is_crowded = if is_for_service { self.is_service_full() } else { self.is_crowded() };
         let has_too_many_handshakes = secure.is_some() && self.is_handshake_table_full();
         // Nobody makes room for nobody. Whoever comes next is told by the poll.
         if (is_crowded || has_too_many_handshakes) && !has_pending(socket) {
             return false;
+        }
+        // The others wait in the system's queue, as in HAProxy.
+        if frontend != 0 && self.is_frontend_full(frontend) {
+            return self.pause_listener(listener, self.core.now + PAUSE);
         }
         if has_too_many_handshakes && !self.make_room_for_handshake() {
             self.counters.count(Counter::HandshakePauses);
@@ -222,6 +226,7 @@ impl Worker {
         };
         let (local_port, secure, is_secure, frontend) = (local.port(), *secure, secure.is_some(), *frontend);
         let is_for_service = *is_for_service;
+        let visit = if frontend == 0 { None } else { self.visit(frontend) };
         let ip = address.ip().to_canonical();
         let awaits_header = match proxies.as_ref().map(|proxies| header_use(proxies, ip)) {
             Some(None) => {
@@ -249,7 +254,7 @@ impl Worker {
                 idle_since: Moment::NEVER,
                 served: 0,
                 read_size: ClientReadSize::default(),
-                permit,
+                admitted: Admitted::new(permit, visit),
                 entry: if frontend == 0 { Entry::of_hosts(secure) } else { Entry::of_frontend(frontend) },
                 is_shaking_hands: is_secure,
                 awaits_header,
@@ -277,11 +282,9 @@ impl Worker {
 
     /// The part of a new connection in what this address may have. An error where the address has all of it already.
     /// Proxies in front of this node are not limited: theirs are the connections of many.
-    pub(super) fn admit(&self, address: IpAddr) -> Result<Option<Box<ConnectionPermit>>, Exhausted> {
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Option<ConnectionPermit>, Exhausted> {
         match &self.limiter {
-            Some(limiter) if !self.core.settings.forwarded.trusts(address) => {
-                limiter.acquire(address).map(Box::new).map(Some)
-            }
+            Some(limiter) if !self.core.settings.forwarded.trusts(address) => limiter.acquire(address).map(Some),
             _ => Ok(None),
         }
     }
@@ -290,7 +293,7 @@ impl Worker {
     pub(super) fn close_client(&mut self, key: SlotKey) {
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(&mut client.timer);
-            drop(client.permit);
+            drop(client.admitted);
             client.stream.close(&mut self.core.buffers);
             if client.is_shaking_hands {
                 self.remove_handshake();

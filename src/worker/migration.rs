@@ -5,7 +5,7 @@
 //! their clients move.
 
 use super::commands::DrainTarget;
-use super::connection::{ActiveExchange, BufferedConnection, Client, Upstream, UpstreamState};
+use super::connection::{ActiveExchange, Admitted, BufferedConnection, Client, Upstream, UpstreamState};
 use super::handoff::{MigratingConnection, MigratingTunnel};
 use super::haproxy::Entry;
 use super::read_size::ClientReadSize;
@@ -67,14 +67,14 @@ impl Worker {
         if client.is_shaking_hands {
             self.remove_handshake();
         }
-        let Client { stream, peer, entry, served, permit, is_shaking_hands, awaits_header, told, .. } = client;
+        let Client { stream, peer, entry, served, admitted, is_shaking_hands, awaits_header, told, .. } = client;
         let due = Some(due);
         let migrating = MigratingConnection {
             stream,
             peer,
             entry: Some(entry),
             served,
-            permit,
+            admitted,
             is_shaking_hands,
             awaits_header,
             told,
@@ -137,7 +137,7 @@ impl Worker {
                 peer,
                 entry,
                 served,
-                permit,
+                admitted,
                 is_shaking_hands,
                 awaits_header,
                 told,
@@ -147,9 +147,11 @@ impl Worker {
             let entry = entry.unwrap_or_else(|| self.entry_of(&stream));
             // One that comes from another process has a share there; here it is let in even where none is left. Who has
             // none in this one is not limited.
-            let permit = match permit {
-                None if due.is_none() => self.admit(peer.address).ok().flatten(),
-                permit => permit,
+            let admitted = match admitted {
+                None if due.is_none() => {
+                    Admitted::new(self.admit(peer.address).ok().flatten(), self.visit(entry.frontend()))
+                }
+                admitted => admitted,
             };
             let timers = &mut self.timers;
             let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
@@ -165,7 +167,7 @@ impl Worker {
                     idle_since,
                     served,
                     read_size: ClientReadSize::default(),
-                    permit,
+                    admitted,
                     entry,
                     is_shaking_hands,
                     awaits_header,

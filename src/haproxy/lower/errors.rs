@@ -16,15 +16,16 @@ impl Lowering<'_, '_> {
     pub(super) fn error_groups(&mut self) {
         let model = self.model;
         for group in &model.http_errors {
-            let pages = self.errors(&group.errors, Position::default());
+            let pages = self.errors(&group.errors);
             self.configuration.error_groups.insert(group.name.clone(), pages);
         }
     }
 
     /// The responses of a proxy, or of a section `http-errors`.
-    pub(super) fn errors(&mut self, errors: &[ErrorResponse], at: Position) -> Pages {
+    pub(super) fn errors(&mut self, errors: &[ErrorResponse]) -> Pages {
         let mut pages = Pages::new();
-        for ErrorResponse { status, source } in errors {
+        for ErrorResponse { status, source, at } in errors {
+            let at = *at;
             let page = match source {
                 ErrorSource::RawFile(file) => self.raw_file(file, at),
                 ErrorSource::Redirect(redirect, location) => {

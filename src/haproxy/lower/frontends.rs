@@ -5,7 +5,8 @@ use crate::haproxy::keyword::Treatment::{Lost, Refused};
 use crate::haproxy::model::{CookieMode, Flag, Persistence, Proxy};
 use crate::haproxy::program::Program;
 use crate::haproxy::rules::{FormatPart, can_render};
-use crate::haproxy::serve::ServedProxy;
+use crate::haproxy::serve::{ServedProxy, StickTable};
+use std::sync::Arc;
 
 impl Lowering<'_, '_> {
     /// What serves a proxy. Its servers are those of its cluster.
@@ -14,13 +15,14 @@ impl Lowering<'_, '_> {
         let Proxy {
             kind: _,
             name,
-            at,
+            // Where it is said.
+            at: _,
             mode: _,
             is_disabled: _,
             binds: _,
             servers: _,
             default_server: _,
-            maxconn: _,
+            maxconn,
             backlog: _,
             fullconn: _,
             session_rate: _,
@@ -37,7 +39,7 @@ impl Lowering<'_, '_> {
             retry_on: _,
             reuse: _,
             errors,
-            stats: _,
+            stats,
             monitor_uri,
             monitor_fail: _,
             // The access log is sluice's own.
@@ -46,19 +48,16 @@ impl Lowering<'_, '_> {
             log_tag: _,
             unique_id_format,
             unique_id_header,
-            compression: _,
-            stick_table: _,
+            compression,
+            stick_table,
+            // They are compiled with the rules.
             stick_rules: _,
             acls: _,
             rules: _,
             default_backend: _,
         } = proxy;
-        if let Some(format) = unique_id_format.as_ref().filter(|_| unique_id_header.is_some())
-            && format.parts.iter().any(|part| matches!(part, FormatPart::Alias(alias, _) if !can_render(alias)))
-        {
-            self.say(*at, "unique-id-format", Lost, "it has parts that are known in the log only, which stay empty");
-        }
-        let errors = self.errors(errors, *at);
+        self.unique_id(proxy);
+        let errors = self.errors(errors);
         let persistence = self.persistence(proxy);
         let served = self.without_missing(proxy);
         for list in [&served.rules.request, &served.rules.content, &served.rules.response] {
@@ -66,6 +65,7 @@ impl Lowering<'_, '_> {
         }
         ServedProxy {
             name: name.as_str().into(),
+            is_frontend: proxy.is_frontend(),
             is_backend: proxy.is_backend(),
             program: Program::new(&served, self.model),
             route: None,
@@ -79,6 +79,26 @@ impl Lowering<'_, '_> {
             head_timeout: timeouts.http_request.or(timeouts.client),
             ignores_client_abort: !proxy.has(Flag::AbortOnClose),
             uses_all_backups: proxy.has(Flag::AllBackups),
+            compression: compression.clone(),
+            table: stick_table.as_ref().map(|table| Arc::new(StickTable::new(table))),
+            statistics: Some(stats).filter(|stats| stats.is_enabled).cloned(),
+            load: Arc::default(),
+            // 0 is without limit.
+            connection_limit: maxconn.filter(|limit| *limit > 0),
+        }
+    }
+
+    /// Names what cannot be filled into a unique identifier.
+    fn unique_id(&mut self, proxy: &Proxy) {
+        if let Some(format) = proxy.unique_id_format.as_ref().filter(|_| proxy.unique_id_header.is_some())
+            && format.parts.iter().any(|part| matches!(part, FormatPart::Alias(alias, _) if !can_render(alias)))
+        {
+            self.say(
+                proxy.at,
+                "unique-id-format",
+                Lost,
+                "it has parts that are known in the log only, which stay empty",
+            );
         }
     }
 

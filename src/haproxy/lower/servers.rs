@@ -2,7 +2,7 @@
 
 use super::{Lowering, Servers};
 use crate::cluster::BackendUrl;
-use crate::haproxy::keyword::Treatment::{Mapped, Refused};
+use crate::haproxy::keyword::Treatment::{Lost, Mapped, Refused};
 use crate::haproxy::model::{HostPort, Proxy, Server};
 use crate::haproxy::serve::ServedServer;
 use std::collections::HashSet;
@@ -16,6 +16,7 @@ impl Lowering<'_, '_> {
         let mut endpoints = HashSet::new();
         for server in &proxy.servers {
             let Some(text) = self.server(server) else { continue };
+            self.check_target(server);
             let url = match BackendUrl::parse(&text) {
                 Ok(url) => url,
                 Err(problem) => {
@@ -46,6 +47,16 @@ impl Lowering<'_, '_> {
 
     fn refuse(&mut self, server: &Server, note: impl Into<String>) {
         self.say(server.id.at, &server.id.name, Refused, note);
+    }
+
+    /// Checks go where requests go.
+    fn check_target(&mut self, server: &Server) {
+        let other_port = server.check_port.filter(|port| Some(*port) != server.address.port);
+        let other_host = server.check_address.as_ref().filter(|host| **host != server.address.host);
+        if server.is_checked && (other_port.is_some() || other_host.is_some()) {
+            let note = "its checks have another address or port: they go where requests go";
+            self.say(server.id.at, &server.id.name, Lost, note);
+        }
     }
 
     /// The URL of a server with its attributes; `None` where it cannot be reached.

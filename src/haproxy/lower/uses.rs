@@ -5,13 +5,16 @@ use crate::haproxy::keyword::Treatment::{self, Lost, Refused};
 use crate::haproxy::model::{Model, Proxy};
 use crate::haproxy::position::Position;
 use crate::haproxy::rules::{
-    Acl, Action, BackendTarget, Condition, Criterion, Fetch, Format, FormatPart, RedirectKind, Rule, Sample, Tests,
+    Acl, Action, BackendTarget, Condition, Counter, Criterion, Fetch, Format, FormatPart, RedirectKind, Rule, Sample,
+    Tests,
 };
 use crate::haproxy::serve::{Needs, is_managed};
 
 /// What a rule asks for.
 struct Uses<'m> {
     model: &'m Model,
+    /// The name of the proxy.
+    own: &'m str,
     acls: &'m [Acl],
     needs: Needs,
     /// Why it cannot be had.
@@ -38,8 +41,28 @@ impl Uses<'_> {
                 }
             }
             Fetch::HttpAuthUser => self.needs.login = true,
-            Fetch::StickCounter { .. } => self.miss("stick tables count nothing here"),
+            Fetch::StickCounter { counter, slot, table, .. } => self.counter(*counter, *slot, table.as_deref()),
             _ => {}
+        }
+    }
+
+    /// A counter of a table: HAProxy refuses one that is not there, and has no value of one that is not stored.
+    fn counter(&mut self, counter: Counter, slot: Option<u8>, table: Option<&str>) {
+        let is_counted = !matches!(counter, Counter::BytesInRate | Counter::BytesOutRate);
+        if !is_counted {
+            return self.miss("bytes are not counted in tables");
+        }
+        // A slot has the table of its rule.
+        if slot.is_none() || table.is_some() {
+            self.table(table);
+        }
+    }
+
+    /// The table of a proxy; its own without a name.
+    fn table(&mut self, name: Option<&str>) {
+        let name = name.unwrap_or(self.own);
+        if !self.model.proxies.iter().any(|proxy| proxy.name == name && proxy.stick_table.is_some()) {
+            self.miss(format!("{name} has no stick-table"));
         }
     }
 
@@ -111,13 +134,20 @@ impl Uses<'_> {
             | Action::ReplaceUri(_, format)
             | Action::SetVarFormat(_, format) => self.format(format),
             Action::SetVar(_, sample) | Action::SetSource(sample) => self.sample(sample),
+            Action::Track(_, sample, table) => {
+                self.sample(sample);
+                self.table(table.as_deref());
+            }
             Action::Allow
+            | Action::Metrics
             | Action::Auth(_)
             | Action::Reject
             | Action::SilentDrop
             | Action::DelHeadersMatching(_)
             | Action::SetStatus(..)
             | Action::UnsetVar(_)
+            | Action::IncrementCounter(..)
+            | Action::SetTag(..)
             | Action::ReplaceLine(..)
             | Action::DelLine(_)
             | Action::DenyLine(_)
@@ -156,7 +186,7 @@ impl Lowering<'_, '_> {
             (&mut rules.response, Lost),
             (&mut rules.after_response, Lost),
         ] {
-            list.retain(|rule| self.keeps(rule, treatment, &proxy.acls));
+            list.retain(|rule| self.keeps(rule, treatment, proxy));
         }
         rules.use_backend.retain(|rule| {
             let ask = |uses: &mut Uses<'_>| {
@@ -165,25 +195,33 @@ impl Lowering<'_, '_> {
                     uses.format(format);
                 }
             };
-            self.has_all((rule.at, "use_backend", Refused), &proxy.acls, ask)
+            self.has_all((rule.at, "use_backend", Refused), proxy, ask)
         });
         rules.use_server.retain(|rule| {
             let ask = |uses: &mut Uses<'_>| rule.condition.iter().for_each(|condition| uses.condition(condition));
-            self.has_all((rule.at, "use-server", Refused), &proxy.acls, ask)
+            self.has_all((rule.at, "use-server", Refused), proxy, ask)
+        });
+        served.stick_rules.retain(|rule| {
+            let ask = |uses: &mut Uses<'_>| {
+                uses.sample(&rule.key);
+                uses.table(rule.table.as_deref());
+                rule.condition.iter().for_each(|condition| uses.condition(condition));
+            };
+            self.has_all((proxy.at, "stick", Refused), proxy, ask)
         });
         served.monitor_fail.retain(|condition| {
-            self.has_all((proxy.at, "monitor fail", Lost), &proxy.acls, |uses| uses.condition(condition))
+            self.has_all((proxy.at, "monitor fail", Lost), proxy, |uses| uses.condition(condition))
         });
         let ids = served.unique_id_format.iter().filter(|_| served.unique_id_header.is_some());
         for format in ids {
-            self.has_all((proxy.at, "unique-id-format", Lost), &proxy.acls, |uses| uses.format(format));
+            self.has_all((proxy.at, "unique-id-format", Lost), proxy, |uses| uses.format(format));
         }
         served
     }
 
-    fn keeps(&mut self, rule: &Rule, treatment: Treatment, acls: &[Acl]) -> bool {
+    fn keeps(&mut self, rule: &Rule, treatment: Treatment, proxy: &Proxy) -> bool {
         let treatment = if is_harmless(&rule.action) { Lost } else { treatment };
-        self.has_all((rule.at, "rule", treatment), acls, |uses| {
+        self.has_all((rule.at, "rule", treatment), proxy, |uses| {
             uses.action(&rule.action);
             rule.condition.iter().for_each(|condition| uses.condition(condition));
         })
@@ -193,10 +231,11 @@ impl Lowering<'_, '_> {
     fn has_all(
         &mut self,
         (at, word, treatment): (Position, &str, Treatment),
-        acls: &[Acl],
+        proxy: &Proxy,
         ask: impl FnOnce(&mut Uses<'_>),
     ) -> bool {
-        let mut uses = Uses { model: self.model, acls, needs: Needs::default(), missing: None };
+        let mut uses =
+            Uses { model: self.model, own: &proxy.name, acls: &proxy.acls, needs: Needs::default(), missing: None };
         ask(&mut uses);
         let Uses { needs, missing, .. } = uses;
         if let Some(why) = missing {

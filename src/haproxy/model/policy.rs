@@ -1,5 +1,6 @@
 //! How a proxy balances, checks, remembers, logs and fails.
 
+use super::super::position::Position;
 use super::super::rules::{Condition, Sample};
 use std::time::Duration;
 
@@ -184,6 +185,8 @@ pub struct ErrorResponse {
     pub status: u16,
     /// Where it comes from.
     pub source: ErrorSource,
+    /// Where it stands.
+    pub at: Position,
 }
 
 /// Where the response for an error comes from.
@@ -314,6 +317,8 @@ pub struct StickRule {
     pub is_match: bool,
     /// Whether the choice is stored.
     pub is_store: bool,
+    /// `stick store-response`: the key is one of the response.
+    pub is_response: bool,
     /// The key.
     pub key: Sample,
     /// The proxy whose table it is; its own if `None`.

@@ -43,6 +43,7 @@ pub(super) fn program(proxy: &Proxy, model: &Model) -> Program {
             .iter()
             .map(|rule| (rule.server.clone(), rule.condition.as_ref().map(clause)))
             .collect(),
+        sticks: proxy.stick_rules.iter().map(|rule| (rule.clone(), rule.condition.as_ref().map(clause))).collect(),
     }
 }
 

@@ -219,6 +219,10 @@ fn decode(text: &mut Vec<u8>, in_form: bool) {
 /// The value of the first key that fits, else the default.
 fn look_up<'m>(map: &'m MapTable, text: &[u8]) -> Option<&'m str> {
     let index = match map.matching {
+        _ if map.networks.is_some() => {
+            let ip = Value::Text(text).ip().map(|ip| ip.to_canonical());
+            map.networks.as_ref().zip(ip).and_then(|(networks, ip)| networks.find(ip))
+        }
         TextMatch::Equal => map.index.get(text).copied(),
         TextMatch::Regex => map.expressions.iter().position(|regex| regex.compiled.is_match(text)),
         // Of prefixes the longest fits best, as in HAProxy's tree.

@@ -30,7 +30,9 @@ pub(super) fn each(
         Fetch::ServersUp(backend) => int(view.servers_up(backend.as_deref())),
         Fetch::ConnectionSlots(backend) => int(view.connection_slots(backend.as_deref())),
         Fetch::Load(kind, proxy) => int(view.load(*kind, proxy.as_deref())),
-        Fetch::StickCounter { counter, slot, table } => int(view.counter(*counter, *slot, table.as_deref())),
+        Fetch::StickCounter { counter, operation, slot, table } => {
+            int(view.counter((*counter, *operation), *slot, table.as_deref()))
+        }
         Fetch::Random(range) => int(Some(u64::from(view.random() % (*range).max(1)))),
         Fetch::Int(number) => see(Value::Int(*number)),
         Fetch::Date(offset) => see(Value::Int(view.unix_seconds().saturating_add(*offset))),

@@ -15,7 +15,7 @@ mod view;
 
 pub use view::{RequestView, Scratch, Value};
 
-use super::model::{Model, Proxy};
+use super::model::{Model, Proxy, StickRule};
 use super::rules::{BackendTarget, Format, Matching, Rule, Sample, SampleType};
 use std::collections::{HashMap, HashSet};
 
@@ -56,6 +56,7 @@ pub struct Program {
     names: HashMap<String, usize>,
     monitor: Vec<Clause>,
     servers: Vec<(String, Option<Clause>)>,
+    sticks: Vec<(StickRule, Option<Clause>)>,
 }
 
 /// A compiled condition.
@@ -153,6 +154,25 @@ impl Program {
     pub fn server(&self, view: &dyn RequestView, scratch: &mut Scratch) -> Option<&str> {
         let found = self.servers.iter().find(|(_, clause)| self.holds(clause, view, scratch));
         found.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether keys stick to servers.
+    pub fn has_sticks(&self) -> bool {
+        !self.sticks.is_empty()
+    }
+
+    /// Calls `see` with each rule for such keys whose condition holds.
+    pub fn each_stick<'v>(
+        &self,
+        view: &'v dyn RequestView,
+        scratch: &mut Scratch,
+        see: &mut dyn FnMut(&StickRule, &'v dyn RequestView, &mut Scratch),
+    ) {
+        for (rule, clause) in &self.sticks {
+            if self.holds(clause, view, scratch) {
+                see(rule, view, scratch);
+            }
+        }
     }
 
     /// Whether `monitor fail` says that the monitor's response is 503.

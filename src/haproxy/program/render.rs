@@ -44,6 +44,14 @@ impl Format {
 }
 
 impl Sample {
+    /// Calls `see` with each value in order.
+    pub fn each(&self, view: &dyn RequestView, scratch: &mut Scratch, see: &mut dyn FnMut(Value<'_>)) {
+        each_value(self, view, scratch, &mut |value, _| {
+            see(value);
+            false
+        });
+    }
+
     /// Appends the last value to `out`. Whether there is one.
     pub fn render(&self, view: &dyn RequestView, scratch: &mut Scratch, out: &mut Vec<u8>) -> bool {
         let (start, mut has_value) = (out.len(), false);

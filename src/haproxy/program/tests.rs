@@ -1,7 +1,7 @@
 //! Programs on requests.
 
 use super::*;
-use crate::haproxy::rules::{Action, Counter, Side};
+use crate::haproxy::rules::{Action, Counter, CounterOperation, Side};
 use crate::haproxy::{Environment, Source, Treatment, load};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -50,8 +50,8 @@ impl RequestView for Request {
     fn servers_up(&self, _: Option<&str>) -> Option<u64> {
         Some(self.up)
     }
-    fn counter(&self, counter: Counter, _: Option<u8>, _: Option<&str>) -> Option<u64> {
-        (counter == Counter::HttpReqRate).then_some(self.rate)
+    fn counter(&self, counter: (Counter, CounterOperation), _: Option<u8>, _: Option<&str>) -> Option<u64> {
+        (counter.0 == Counter::HttpReqRate).then_some(self.rate)
     }
     fn user(&self, userlist: &str) -> Option<&str> {
         (userlist == "good").then_some("u")
@@ -65,13 +65,14 @@ fn program(lines: &str) -> (Program, Vec<String>) {
     );
     let files = |path: &Path| match path.to_str() {
         Some("m.map") => Ok("a.example api\nb.example x\n".into()),
+        Some("n.map") => Ok("192.0.2.0/24 api\n192.0.2.0/28 x\n2001:db8::/32 web\n".into()),
         Some("p.map") => Ok("/a api\n/a/b x\n".into()),
         _ => Err("none".to_owned()),
     };
     let loaded = load(&[Source { name: "f".into(), bytes: text.into() }], &mut Environment::new([], &files));
-    // Programs can read counters; what serves has none.
+    // Programs can read counters without a table.
     let is_bad = |finding: &&crate::haproxy::Finding| {
-        finding.treatment >= Treatment::Lost && !finding.note.contains("stick tables")
+        finding.treatment >= Treatment::Lost && !finding.note.contains("stick-table")
     };
     let bad: Vec<_> = loaded.findings.iter().filter(is_bad).collect();
     assert!(bad.is_empty(), "{lines}: {bad:#?}");
@@ -249,6 +250,9 @@ fn the_choice_is_haproxys() {
         ("use_backend off if TRUE\nuse_backend api if TRUE", "a", "api"),
         ("use_backend %[str(off)]\nuse_backend api\ndefault_backend web", "a", "web"),
         ("use_backend %[path,map_beg(p.map)]", "/a/b/c", "x"),
+        ("use_backend %[src,map_ip(n.map)]", "any", "x"),
+        ("use_backend %[str(2001:db8::7),map_ip(n.map)]", "any", "web"),
+        ("use_backend %[str(198.51.100.1),map_ip(n.map,api)]", "any", "api"),
         ("use_backend %[path,map_beg(p.map)]", "/a/c", "api"),
     ];
     for (lines, host, expected) in table {

@@ -1,6 +1,6 @@
 //! What a program sees of a request, and the values that it compares.
 
-use crate::haproxy::rules::{Counter, LoadKind, Side, TextMatch};
+use crate::haproxy::rules::{Counter, CounterOperation, LoadKind, Side, TextMatch};
 use arrayvec::ArrayString;
 use ipnet::IpNet;
 use std::fmt::Write;
@@ -67,7 +67,7 @@ pub trait RequestView {
         None
     }
     /// A counter of a stick table: of a tracked entry, or of the client's own without a slot.
-    fn counter(&self, _counter: Counter, _slot: Option<u8>, _table: Option<&str>) -> Option<u64> {
+    fn counter(&self, _counter: (Counter, CounterOperation), _slot: Option<u8>, _table: Option<&str>) -> Option<u64> {
         None
     }
     /// The names of the frontend, the backend and the server, as far as they are known.

@@ -1,6 +1,7 @@
 //! What rules do.
 
 use super::acl::Condition;
+use super::fetch::Counter;
 use super::format::Format;
 use super::pattern::Regex;
 use super::sample::Sample;
@@ -84,6 +85,8 @@ pub enum Action {
     Redirect(Redirect),
     /// A response of this node, whatever its status.
     Return(LocalResponse),
+    /// `use-service prometheus-exporter`: this node's metrics.
+    Metrics,
     /// The connection is closed without a response.
     Reject,
     /// As `Reject`, and the client is not told.
@@ -124,6 +127,12 @@ pub enum Action {
     SetVarFormat(String, Format),
     /// A variable goes.
     UnsetVar(String),
+    /// `track-sc0` to `track-sc2`: the slot, the key, and the proxy whose table it is; its own if `None`.
+    Track(usize, Sample, Option<String>),
+    /// `sc-inc-gpc0`, `sc-inc-gpc1`: one more for the entry that a slot tracks.
+    IncrementCounter(usize, Counter),
+    /// `sc-set-gpt0`: a tag for the entry that a slot tracks.
+    SetTag(usize, u32),
     /// The client's address is taken from a sample.
     SetSource(Sample),
     /// In the old `reqrep` and `rspreq`: what matches in a whole header line (or the request line) is replaced.
@@ -192,6 +201,12 @@ pub struct LocalResponse {
 }
 
 impl Action {
+    /// Whether it belongs to each request, and not only to the first of a connection, where a rule of connections has it: the
+    /// variables and the address that it sets are kept for one request.
+    pub(in super::super) fn is_of_each_request(&self) -> bool {
+        matches!(self, Self::Allow | Self::SetVar(..) | Self::SetVarFormat(..) | Self::UnsetVar(_) | Self::SetSource(_))
+    }
+
     /// Whether it is one of the old words, which come after the others of their list.
     pub(in super::super) fn is_old(&self) -> bool {
         matches!(

@@ -2,12 +2,14 @@
 
 use super::fetch::SampleType;
 use super::list::read_list;
-use super::pattern::{Regex, TextMatch};
+use super::pattern::{Regex, TextMatch, parse_network};
 use super::words::{converters, is_other_converter, nearest_converter};
 use super::{Problem, RuleContext};
 use crate::haproxy::keyword::Treatment;
 use crate::haproxy::position::Position;
+use ipnet::IpNet;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The most lines of a map.
@@ -82,8 +84,34 @@ pub struct MapTable {
     pub index: HashMap<Vec<u8>, usize>,
     /// For regular expressions: those of `entries`.
     pub expressions: Vec<Regex>,
+    /// For addresses (`map_ip`): the networks of `entries`.
+    pub networks: Option<Networks>,
     /// What is found where no key matches.
     pub default: Option<String>,
+}
+
+/// Networks, of which the smallest that an address lies in is found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    places: HashMap<IpNet, usize>,
+    /// The lengths of prefixes that there are, the longest first.
+    lengths: Vec<u8>,
+}
+
+impl Networks {
+    /// Adds a network; the first of two equal ones stays.
+    fn add(&mut self, net: IpNet, place: usize) {
+        self.places.entry(net).or_insert(place);
+        if let Err(at) = self.lengths.binary_search_by(|length| net.prefix_len().cmp(length)) {
+            self.lengths.insert(at, net.prefix_len());
+        }
+    }
+
+    /// The place of the smallest network that an address lies in.
+    pub fn find(&self, ip: IpAddr) -> Option<usize> {
+        let networks = self.lengths.iter().filter_map(|length| IpNet::new(ip, *length).ok());
+        networks.into_iter().find_map(|net| self.places.get(&net.trunc()).copied())
+    }
 }
 
 impl Converter {
@@ -211,7 +239,7 @@ fn mask(text: &str) -> Option<u8> {
 fn map(kind: &str, arguments: &[String], at: Position, context: RuleContext<'_, '_>) -> Result<Converter, Problem> {
     let kind = kind.split('_').next().unwrap_or_default();
     let matching = match kind {
-        "" | "str" => TextMatch::Equal,
+        "" | "str" | "ip" => TextMatch::Equal,
         "beg" => TextMatch::Begin,
         "end" => TextMatch::End,
         "sub" => TextMatch::Contain,
@@ -229,6 +257,7 @@ fn map(kind: &str, arguments: &[String], at: Position, context: RuleContext<'_, 
         entries: Vec::new(),
         index: HashMap::new(),
         expressions: Vec::new(),
+        networks: (kind == "ip").then(Networks::default),
         default: arguments.get(1).cloned(),
     };
     for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -240,6 +269,11 @@ fn map(kind: &str, arguments: &[String], at: Position, context: RuleContext<'_, 
             let regex =
                 Regex::new(key, false).map_err(|problem| Problem::unsupported(at, format!("{file}: {problem}")))?;
             table.expressions.push(regex);
+        }
+        if let Some(networks) = &mut table.networks {
+            let net = parse_network(key);
+            let problem = || Problem::wrong(at, format!("{file}: {key:?} is no network"));
+            networks.add(net.ok_or_else(problem)?, table.entries.len());
         }
         table.index.entry(key.as_bytes().to_vec()).or_insert(table.entries.len());
         table.entries.push((key.to_owned(), value.trim().to_owned()));

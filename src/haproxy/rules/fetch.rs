@@ -44,9 +44,47 @@ pub enum Counter {
     HttpFailRate,
     Gpc0,
     Gpc0Rate,
+    Gpc1,
+    Gpc1Rate,
     Gpt0,
     BytesInRate,
     BytesOutRate,
+}
+
+/// What is done with a counter when it is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CounterOperation {
+    /// It is read.
+    Read,
+    /// It is read when one has been added (`inc_gpc0`).
+    Increment,
+    /// It is read and then 0 (`clr_gpc0`).
+    Clear,
+}
+
+impl Counter {
+    /// The counter of a word of `store`; `None` for what is not counted.
+    pub(in super::super) fn of_stored(name: &str) -> Option<Self> {
+        Some(match name {
+            "conn_cnt" => Self::ConnCnt,
+            "conn_cur" => Self::ConnCur,
+            "conn_rate" => Self::ConnRate,
+            "sess_cnt" => Self::SessCnt,
+            "sess_rate" => Self::SessRate,
+            "http_req_cnt" => Self::HttpReqCnt,
+            "http_req_rate" => Self::HttpReqRate,
+            "http_err_cnt" => Self::HttpErrCnt,
+            "http_err_rate" => Self::HttpErrRate,
+            "http_fail_cnt" => Self::HttpFailCnt,
+            "http_fail_rate" => Self::HttpFailRate,
+            "gpc0" => Self::Gpc0,
+            "gpc0_rate" => Self::Gpc0Rate,
+            "gpc1" => Self::Gpc1,
+            "gpc1_rate" => Self::Gpc1Rate,
+            "gpt0" => Self::Gpt0,
+            _ => return None,
+        })
+    }
 }
 
 /// A fetch with its arguments.
@@ -148,6 +186,8 @@ pub enum Fetch {
     StickCounter {
         /// What is counted.
         counter: Counter,
+        /// What is done with it.
+        operation: CounterOperation,
         /// The slot of `track-scN`; `None` is the client's own entry.
         slot: Option<u8>,
         /// The proxy whose table it is.
@@ -390,24 +430,18 @@ fn counter_fetch(name: &str, arguments: &[String]) -> Option<Fetch> {
         let (slot, what) = name.strip_prefix("sc")?.split_once('_')?;
         (Some(slot.parse().ok()?), what, table(0))
     };
-    let counter = match what {
-        "conn_cnt" => Counter::ConnCnt,
-        "conn_cur" => Counter::ConnCur,
-        "conn_rate" => Counter::ConnRate,
-        "sess_cnt" => Counter::SessCnt,
-        "sess_rate" => Counter::SessRate,
-        "http_req_cnt" => Counter::HttpReqCnt,
-        "http_req_rate" => Counter::HttpReqRate,
-        "http_err_cnt" => Counter::HttpErrCnt,
-        "http_err_rate" => Counter::HttpErrRate,
-        "http_fail_cnt" => Counter::HttpFailCnt,
-        "http_fail_rate" => Counter::HttpFailRate,
-        "get_gpc0" => Counter::Gpc0,
-        "gpc0_rate" => Counter::Gpc0Rate,
-        "get_gpt0" => Counter::Gpt0,
+    let (operation, name) = match what.split_once('_') {
+        Some(("get", name)) => (CounterOperation::Read, name),
+        Some(("inc", name)) => (CounterOperation::Increment, name),
+        Some(("clr", name)) => (CounterOperation::Clear, name),
+        _ => (CounterOperation::Read, what),
+    };
+    let counter = match name {
         "bytes_in_rate" => Counter::BytesInRate,
         "bytes_out_rate" => Counter::BytesOutRate,
-        _ => return None,
+        name => Counter::of_stored(name)?,
     };
-    Some(Fetch::StickCounter { counter, slot, table })
+    // These have a verb, the others have none.
+    let is_general = matches!(counter, Counter::Gpc0 | Counter::Gpc1 | Counter::Gpt0);
+    (is_general == (name != what)).then_some(Fetch::StickCounter { counter, operation, slot, table })
 }

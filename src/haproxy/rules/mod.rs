@@ -13,8 +13,8 @@ mod words;
 
 pub use acl::{Acl, Condition, Criterion, Term, Tests};
 pub use action::{Action, BackendRule, BackendTarget, LocalResponse, Redirect, RedirectKind, Rule, Rules, ServerRule};
-pub use converter::{Converter, MapTable, Operation};
-pub use fetch::{Counter, Fetch, LoadKind, ReadAs, SampleType, Side};
+pub use converter::{Converter, MapTable, Networks, Operation};
+pub use fetch::{Counter, CounterOperation, Fetch, LoadKind, ReadAs, SampleType, Side};
 pub use format::{Format, FormatPart};
 pub use pattern::{Matching, Regex, TextMatch, TextPattern};
 pub use sample::Sample;

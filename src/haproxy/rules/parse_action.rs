@@ -2,6 +2,7 @@
 
 use super::acl::parse_condition;
 use super::action::{Action, LocalResponse, Redirect, RedirectKind, Rule};
+use super::fetch::Counter;
 use super::format::{Format, FormatPart, can_render};
 use super::pattern::{Regex, text_match};
 use super::words::{RuleSet, actions, nearest_action};
@@ -221,6 +222,27 @@ impl<'w> Cursor<'w, '_, '_> {
         Ok(response)
     }
 
+    /// `track-sc0` and its kin: the key, and the proxy whose table it is.
+    fn track(&mut self, name: &str) -> Result<Action, Problem> {
+        let slot = name.bytes().last().map_or(0, |digit| usize::from(digit.saturating_sub(b'0')));
+        let key = self.sample("a key such as src")?;
+        let is_named = self.words.first().is_some_and(|word| word.text == "table");
+        if !is_named {
+            return Ok(Action::Track(slot, key, None));
+        }
+        self.option();
+        Ok(Action::Track(slot, key, Some(self.take("the proxy of the table")?.text.clone())))
+    }
+
+    fn service(&mut self) -> Result<Action, Problem> {
+        let word = self.take("the name of a service")?;
+        if word.text != "prometheus-exporter" {
+            let problem = format!("{}: sluice has the service prometheus-exporter only", word.text);
+            return Err(Problem::unsupported(word.at, problem));
+        }
+        Ok(Action::Metrics)
+    }
+
     fn deleted_header(&mut self) -> Result<Action, Problem> {
         let word = self.take("the name of a header")?;
         let Some(flag) = self.words.first().filter(|word| word.text == "-m") else {
@@ -255,6 +277,13 @@ fn variable(text: &str, at: Position) -> Result<String, Problem> {
     fetch::variable(name).map_err(|problem| Problem::wrong(at, problem))
 }
 
+/// The number in the parentheses of `sc-inc-gpc0(…)`.
+fn slot(text: &str, at: Position) -> Result<usize, Problem> {
+    let inside = text.split_once('(').and_then(|(_, inside)| inside.strip_suffix(')'));
+    let number = inside.and_then(|inside| inside.trim().parse().ok()).filter(|slot| *slot < 3);
+    number.ok_or_else(|| Problem::wrong(at, "expected the number of a slot, 0 to 2, in parentheses"))
+}
+
 fn action(name: &str, text: &str, cursor: &mut Cursor<'_, '_, '_>) -> Result<Action, Problem> {
     let at = cursor.at;
     Ok(match name {
@@ -268,6 +297,7 @@ fn action(name: &str, text: &str, cursor: &mut Cursor<'_, '_, '_>) -> Result<Act
             Some(word) => return Err(Problem::wrong(word.at, "expected realm or if")),
         },
         "redirect" => Action::Redirect(cursor.redirect()?),
+        "use-service" => cursor.service()?,
         "reject" => Action::Reject,
         "silent-drop" => Action::SilentDrop,
         "set-header" => Action::SetHeader(cursor.name()?, cursor.format("a value")?),
@@ -299,6 +329,16 @@ fn action(name: &str, text: &str, cursor: &mut Cursor<'_, '_, '_>) -> Result<Act
         "set-var" => Action::SetVar(variable(text, at)?, cursor.sample("a sample")?),
         "set-var-fmt" => Action::SetVarFormat(variable(text, at)?, cursor.format("a format")?),
         "unset-var" => Action::UnsetVar(variable(text, at)?),
+        "track-sc0" | "track-sc1" | "track-sc2" => cursor.track(name)?,
+        "sc-inc-gpc0" => Action::IncrementCounter(slot(text, at)?, Counter::Gpc0),
+        "sc-inc-gpc1" => Action::IncrementCounter(slot(text, at)?, Counter::Gpc1),
+        "sc-set-gpt0" => {
+            let word = cursor.take("a number")?;
+            let number = word.text.parse().map_err(|_| {
+                Problem::unsupported(word.at, format!("{:?}: a tag is set to a fixed number", word.text))
+            })?;
+            Action::SetTag(slot(text, at)?, number)
+        }
         "set-src" => Action::SetSource(cursor.sample("a sample")?),
         other => return Err(Problem::unsupported(at, format!("{other} is not read"))),
     })

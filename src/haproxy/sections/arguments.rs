@@ -1,6 +1,7 @@
 //! The words after a keyword, one by one.
 
 use crate::haproxy::environment::Environment;
+use crate::haproxy::keyword::Treatment;
 use crate::haproxy::lexer::Word;
 use crate::haproxy::position::{Fault, Position};
 use crate::haproxy::units::{self, Unit};
@@ -83,9 +84,53 @@ pub(in super::super) struct ParameterWord<T: 'static> {
     pub(in super::super) name: &'static str,
     /// How many words follow it.
     pub(in super::super) arguments: usize,
-    pub(in super::super) treatment: super::Treatment,
+    pub(in super::super) treatment: Treatment,
     pub(in super::super) reason: &'static str,
     pub(super) set: fn(&mut T, &str) -> Result<(), String>,
+}
+
+type Set<T> = fn(&mut T, &str) -> Result<(), String>;
+
+/// A word that is honoured.
+pub(super) const fn word<T>(name: &'static str, arguments: usize, set: Set<T>) -> ParameterWord<T> {
+    ParameterWord { name, arguments, treatment: Treatment::Honoured, reason: "", set }
+}
+
+/// A word that is done in sluice's own way.
+pub(super) const fn mapped<T>(
+    name: &'static str,
+    arguments: usize,
+    reason: &'static str,
+    set: Set<T>,
+) -> ParameterWord<T> {
+    told(name, arguments, Treatment::Mapped, reason, set)
+}
+
+/// A word that is read, whatever becomes of it.
+pub(super) const fn told<T>(
+    name: &'static str,
+    arguments: usize,
+    treatment: Treatment,
+    reason: &'static str,
+    set: Set<T>,
+) -> ParameterWord<T> {
+    ParameterWord { name, arguments, treatment, reason, set }
+}
+
+/// A word that is known and not read.
+pub(super) const fn not<T>(
+    name: &'static str,
+    arguments: usize,
+    treatment: Treatment,
+    reason: &'static str,
+) -> ParameterWord<T> {
+    told(name, arguments, treatment, reason, |_, _| Ok(()))
+}
+
+/// One value.
+pub(super) fn set_text(field: &mut Option<String>, value: &str) -> Result<(), String> {
+    *field = Some(value.to_owned());
+    Ok(())
 }
 
 /// Replaces variables in the value of an address.

@@ -1,37 +1,8 @@
 //! The words of `bind`.
 
-use super::arguments::ParameterWord;
-use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped, Refused};
+use super::arguments::{ParameterWord, mapped, not, set_text as text, told, word};
+use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused};
 use crate::haproxy::model::{Bind, BindAddress, ClientVerify};
-
-type Set = fn(&mut Bind, &str) -> Result<(), String>;
-
-const fn word(name: &'static str, arguments: usize, set: Set) -> ParameterWord<Bind> {
-    ParameterWord { name, arguments, treatment: Honoured, reason: "", set }
-}
-
-const fn mapped(name: &'static str, arguments: usize, reason: &'static str, set: Set) -> ParameterWord<Bind> {
-    ParameterWord { name, arguments, treatment: Mapped, reason, set }
-}
-
-const fn told(
-    name: &'static str,
-    arguments: usize,
-    treatment: Treatment,
-    reason: &'static str,
-    set: Set,
-) -> ParameterWord<Bind> {
-    ParameterWord { name, arguments, treatment, reason, set }
-}
-
-const fn not(name: &'static str, arguments: usize, treatment: Treatment, reason: &'static str) -> ParameterWord<Bind> {
-    ParameterWord { name, arguments, treatment, reason, set: |_, _| Ok(()) }
-}
-
-fn text(field: &mut Option<String>, value: &str) -> Result<(), String> {
-    *field = Some(value.to_owned());
-    Ok(())
-}
 
 fn version(field: &mut Option<String>, value: &str) -> Result<(), String> {
     if !["SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"].contains(&value) {

@@ -4,6 +4,7 @@ use super::arguments::Arguments;
 use super::scope::ProxyScope;
 use super::small::status;
 use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped};
+use crate::haproxy::lexer::Word;
 use crate::haproxy::model::{
     Balance, CookieMode, ErrorResponse, ErrorSource, ForwardedFor, HashType, HttpCheckStep, Persistence, Reuse,
     StatsAuth, StickRule, StickTable,
@@ -245,7 +246,7 @@ pub(super) fn errorfile(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argument
         "errorloc303" => ErrorSource::Redirect(303, arguments.text("a location")?),
         _ => ErrorSource::Redirect(302, arguments.text("a location")?),
     };
-    scope.proxy.errors.push(ErrorResponse { status, source });
+    scope.proxy.errors.push(ErrorResponse { status, source, at: arguments.at });
     arguments.finish()
 }
 
@@ -259,9 +260,19 @@ pub(super) fn errorfiles(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argumen
     if statuses.len() > 1 {
         statuses.remove(0);
     }
-    let errors = statuses.into_iter().map(|status| ErrorResponse { status, source: ErrorSource::Group(group.clone()) });
+    let of_group = |status| ErrorResponse { status, source: ErrorSource::Group(group.clone()), at: arguments.at };
+    let errors = statuses.into_iter().map(of_group);
     scope.proxy.errors.extend(errors);
     Ok(())
+}
+
+const UNFILLED: &str = "sluice fills nothing into pages of errors";
+
+/// A format that is taken as it is written.
+fn note_unfilled(scope: &mut ProxyScope<'_, '_>, value: &Word) {
+    if value.text.contains('%') {
+        scope.note(value, Lost, UNFILLED);
+    }
 }
 
 pub(super) fn http_error(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>) -> Outcome {
@@ -271,9 +282,23 @@ pub(super) fn http_error(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argumen
         match word.text.as_str() {
             "status" => code = Some(status(arguments)?),
             "content-type" => content_type = Some(arguments.text("a content type")?),
-            "file" | "lf-file" => file = Some(arguments.text("a file")?),
-            "string" | "lf-string" => text = Some(arguments.text("a text")?),
-            "hdr" => headers.push((arguments.text("a name")?, arguments.text("a value")?)),
+            "file" => file = Some(arguments.text("a file")?),
+            "string" => text = Some(arguments.text("a text")?),
+            "lf-file" => {
+                scope.note(word, Lost, UNFILLED);
+                file = Some(arguments.text("a file")?);
+            }
+            "lf-string" => {
+                let value = arguments.expect("a text")?;
+                note_unfilled(scope, value);
+                text = Some(value.text.clone());
+            }
+            "hdr" => {
+                let name = arguments.text("a name")?;
+                let value = arguments.expect("a value")?;
+                note_unfilled(scope, value);
+                headers.push((name, value.text.clone()));
+            }
             "errorfile" => source = Some(ErrorSource::RawFile(arguments.text("a file")?)),
             "errorfiles" => source = Some(ErrorSource::Group(arguments.text("a section http-errors")?)),
             "default-errorfiles" => {}
@@ -282,7 +307,7 @@ pub(super) fn http_error(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argumen
     }
     let status = code.ok_or_else(|| Fault::new(arguments.at, "expected status and a number"))?;
     let source = source.unwrap_or(ErrorSource::Content { content_type, file, text, headers });
-    scope.proxy.errors.push(ErrorResponse { status, source });
+    scope.proxy.errors.push(ErrorResponse { status, source, at: arguments.at });
     Ok(())
 }
 
@@ -328,6 +353,9 @@ pub(super) fn compression(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argume
         }
         "type" | "type-res" => scope.proxy.compression.types.extend(arguments.rest()),
         "offload" => scope.proxy.compression.offload = true,
+        "direction" if arguments.words.first().is_some_and(|word| word.text == "response") => {
+            arguments.rest();
+        }
         "direction" | "algo-req" | "type-req" | "minsize-req" | "minsize-res" => {
             scope.note(word, Lost, "responses are compressed, whatever their size");
             arguments.rest();
@@ -432,8 +460,9 @@ pub(super) fn stick(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_
         return Ok(());
     };
     let is_match = matches!(keyword, "stick on" | "stick match");
-    let is_store = matches!(keyword, "stick on" | "stick store-request");
-    scope.proxy.stick_rules.push(StickRule { is_match, is_store, key, table, condition });
+    let is_response = keyword == "stick store-response";
+    let is_store = !is_response && keyword != "stick match";
+    scope.proxy.stick_rules.push(StickRule { is_match, is_store, is_response, key, table, condition });
     Ok(())
 }
 

@@ -1,44 +1,10 @@
 //! The words of `server`, `default-server` and `server-template`.
 
-use super::arguments::ParameterWord;
-use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped, Refused};
+use super::arguments::{ParameterWord, mapped, not, set_text as text, told, word};
+use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused};
 use crate::haproxy::model::{OnError, Server};
 use crate::haproxy::units::{Unit, time};
 use std::time::Duration;
-
-type Set = fn(&mut Server, &str) -> Result<(), String>;
-
-const fn word(name: &'static str, arguments: usize, set: Set) -> ParameterWord<Server> {
-    ParameterWord { name, arguments, treatment: Honoured, reason: "", set }
-}
-
-const fn mapped(name: &'static str, arguments: usize, reason: &'static str, set: Set) -> ParameterWord<Server> {
-    ParameterWord { name, arguments, treatment: Mapped, reason, set }
-}
-
-const fn told(
-    name: &'static str,
-    arguments: usize,
-    treatment: Treatment,
-    reason: &'static str,
-    set: Set,
-) -> ParameterWord<Server> {
-    ParameterWord { name, arguments, treatment, reason, set }
-}
-
-const fn not(
-    name: &'static str,
-    arguments: usize,
-    treatment: Treatment,
-    reason: &'static str,
-) -> ParameterWord<Server> {
-    ParameterWord { name, arguments, treatment, reason, set: |_, _| Ok(()) }
-}
-
-fn text(field: &mut Option<String>, value: &str) -> Result<(), String> {
-    *field = Some(value.to_owned());
-    Ok(())
-}
 
 fn number<T: std::str::FromStr>(field: &mut T, value: &str) -> Result<(), String> {
     *field = value.parse().map_err(|_| format!("{value:?} is no number"))?;
@@ -86,7 +52,7 @@ const OLD_TLS: &str = "rustls speaks TLS 1.2 and 1.3 only";
 
 /// All words of `server`.
 pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
-    told("addr", 1, Lost, "checks go where requests go, and in the same way", |server, value| {
+    told("addr", 1, Mapped, "checks go where requests go; another address is lost", |server, value| {
         text(&mut server.check_address, value)
     }),
     not("agent-addr", 1, Lost, AGENT),
@@ -231,7 +197,7 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     told("pool-purge-delay", 1, Mapped, "server.idleTimeout holds for all servers", |server, value| {
         some_delay(&mut server.pool_purge, value)
     }),
-    told("port", 1, Lost, "checks go where requests go, and in the same way", |server, value| {
+    told("port", 1, Mapped, "checks go where requests go; another port is lost", |server, value| {
         some_number(&mut server.check_port, value)
     }),
     not("proto", 1, Refused, "sluice speaks HTTP/1.1 to servers, and no other protocol can be forced"),

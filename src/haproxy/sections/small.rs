@@ -73,7 +73,7 @@ pub(super) fn read(
             if let Some(group) = model.http_errors.last_mut() {
                 let status = status(arguments)?;
                 let source = ErrorSource::RawFile(arguments.text("a file")?);
-                group.errors.push(ErrorResponse { status, source });
+                group.errors.push(ErrorResponse { status, source, at: arguments.at });
                 arguments.finish()?;
             }
         }

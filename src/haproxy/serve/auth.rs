@@ -33,6 +33,13 @@ impl<'a> Login<'a> {
     }
 }
 
+impl Login<'_> {
+    /// Whether it is this user with this password.
+    pub(super) fn is(&self, user: &str, password: &str) -> bool {
+        self.user() == user && is_equal(self.password().as_bytes(), password.as_bytes())
+    }
+}
+
 impl Userlist {
     /// The user of a login, if the password is right. Passwords stand in the clear: others are refused when a
     /// configuration is lowered.

@@ -1,8 +1,10 @@
 //! A configuration in the form in which workers serve from it: immutable, one for all of them.
 
+use super::load::FrontendLoad;
 use super::reply::ErrorPage;
+use super::stick_table::StickTable;
 use crate::cluster::{Cluster, Member, Role, Route};
-use crate::haproxy::model::{ForwardedFor, Persistence, Userlist};
+use crate::haproxy::model::{Compression, ForwardedFor, Persistence, Stats, Userlist};
 use crate::haproxy::program::Program;
 use crate::haproxy::rules::Format;
 use std::collections::HashMap;
@@ -39,6 +41,7 @@ pub struct Needs {
 #[derive(Debug)]
 pub(in super::super) struct ServedProxy {
     pub(in super::super) name: Box<str>,
+    pub(in super::super) is_frontend: bool,
     pub(in super::super) is_backend: bool,
     pub(in super::super) program: Program,
     /// Where its requests go; `None` for a frontend, and until the clusters are made.
@@ -55,6 +58,15 @@ pub(in super::super) struct ServedProxy {
     pub(in super::super) head_timeout: Option<Duration>,
     pub(in super::super) ignores_client_abort: bool,
     pub(in super::super) uses_all_backups: bool,
+    pub(in super::super) compression: Compression,
+    /// `stick-table`.
+    pub(in super::super) table: Option<Arc<StickTable>>,
+    /// `stats`, where it is enabled.
+    pub(in super::super) statistics: Option<Stats>,
+    /// The clients of a frontend.
+    pub(in super::super) load: Arc<FrontendLoad>,
+    /// How many of them there may be at once.
+    pub(in super::super) connection_limit: Option<u64>,
 }
 
 /// A server.
@@ -74,6 +86,32 @@ impl Configuration {
         self
     }
 
+    /// Goes on counting where an earlier configuration of the same file has counted: the frontends of one name have the same
+    /// clients, and tables whose line has not changed keep their entries.
+    pub fn continuing(mut self, earlier: Option<&Self>) -> Self {
+        let tables = || earlier.into_iter().flat_map(|earlier| &earlier.proxies);
+        for proxy in &mut self.proxies {
+            let mut known = tables().filter(|known| known.name == proxy.name).filter_map(|known| known.table.as_ref());
+            if let Some(table) = &mut proxy.table
+                && let Some(known) = known.find(|known| known.is_defined_by(table.definition()))
+            {
+                *table = Arc::clone(known);
+            }
+        }
+        for proxy in self.proxies.iter_mut().filter(|proxy| proxy.is_frontend) {
+            let known = earlier.into_iter().flat_map(|earlier| &earlier.proxies);
+            if let Some(known) = known.filter(|known| known.is_frontend).find(|known| known.name == proxy.name) {
+                proxy.load = Arc::clone(&known.load);
+            }
+        }
+        self
+    }
+
+    /// The clients of a frontend, and how many it may have.
+    pub fn load(&self, frontend: usize) -> Option<(&Arc<FrontendLoad>, Option<u64>)> {
+        self.proxies.get(frontend).map(|proxy| (&proxy.load, proxy.connection_limit))
+    }
+
     /// What rules ask for beside the request.
     pub fn needs(&self) -> Needs {
         self.needs
@@ -90,6 +128,15 @@ impl Configuration {
 
     pub(super) fn backend(&self, name: &str) -> Option<&ServedProxy> {
         self.proxies.iter().find(|proxy| proxy.is_backend && *proxy.name == *name)
+    }
+
+    pub(super) fn frontend(&self, name: &str) -> Option<&ServedProxy> {
+        self.proxies.iter().find(|proxy| proxy.is_frontend && *proxy.name == *name)
+    }
+
+    /// The stick table of a proxy.
+    pub(super) fn table(&self, proxy: &str) -> Option<&Arc<StickTable>> {
+        self.proxies.iter().find_map(|known| known.table.as_ref().filter(|_| *known.name == *proxy))
     }
 
     pub(super) fn userlist(&self, name: &str) -> Option<&Userlist> {

@@ -1,21 +1,24 @@
 //! What a configuration makes of one request: from its head to its response.
 
+use super::compression::{self, Coding};
 use super::configuration::{Configuration, ServedProxy};
+use super::load::SLOTS;
 use super::run::Run;
+use super::stick_table::{Key, StickTable, Tracked};
 use super::variables::Variables;
 use super::view::Facts;
 use super::{UNIQUE_ID, Workspace};
 use crate::cluster::Route;
-use crate::haproxy::model::{CookieMode, Persistence};
+use crate::haproxy::model::{CookieMode, Persistence, StickRule};
 use crate::haproxy::program::{Choice, List};
-use crate::haproxy::rules::Side;
+use crate::haproxy::rules::{Counter, Side};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The way of a request through its rules. It lasts from the head of the request to that of the response.
 #[derive(Debug)]
 pub struct Evaluation {
-    configuration: Arc<Configuration>,
+    pub(super) configuration: Arc<Configuration>,
     facts: Facts,
     variables: Variables,
     frontend: usize,
@@ -25,6 +28,14 @@ pub struct Evaluation {
     /// The client has a cookie that leads to a server that serves.
     has_cookie: bool,
     is_http10: bool,
+    /// The proxy whose page of statistics is asked for.
+    pub(super) statistics: Option<usize>,
+    /// How the response may be compressed.
+    coding: Option<Coding>,
+    /// What the request tracks.
+    tracked: [Option<Tracked>; SLOTS],
+    /// Keys that are to stick to the server that responds.
+    sticking: Vec<(Arc<StickTable>, Key)>,
 }
 
 /// What becomes of a message.
@@ -40,6 +51,10 @@ pub enum Outcome {
     NoBackend,
     /// The connection ends without a response.
     Close,
+    /// The page of statistics is the response ([`Evaluation::statistics_page`]).
+    Statistics,
+    /// The metrics of this node are the response.
+    Metrics,
 }
 
 /// The moment, and a random number.
@@ -49,6 +64,8 @@ pub struct Dice {
     pub unix_seconds: i64,
     /// Any number.
     pub random: u32,
+    /// Milliseconds since the process began.
+    pub now: u64,
 }
 
 impl Workspace {
@@ -68,6 +85,10 @@ impl Workspace {
                 wanted: None,
                 has_cookie: false,
                 is_http10: false,
+                statistics: None,
+                coding: None,
+                tracked: Default::default(),
+                sticking: Vec::new(),
             }),
         }
     }
@@ -81,14 +102,20 @@ impl Evaluation {
         self.is_http10 = is_http10;
         let configuration = Arc::clone(&self.configuration);
         let Some(frontend) = configuration.proxy(self.frontend) else { return Outcome::NoBackend };
+        let is_first = self.facts.visit.as_ref().is_none_or(|visit| visit.begin_first_request());
         let mut run = self.run(&configuration, Side::Request, dice, work);
+        run.is_first = is_first;
         let outcome = run.frontend(frontend).unwrap_or_else(|| run.choose(frontend));
         let backend = run.backend;
         self.backend = backend;
-        if outcome == Outcome::Forward {
-            self.prepare(&configuration, dice, work);
-        } else {
-            self.finish_reply(&configuration, dice, work);
+        if outcome == Outcome::Deny {
+            self.count(&OF_ERRORS, dice);
+        }
+        match outcome {
+            Outcome::Forward => self.prepare(&configuration, dice, work),
+            Outcome::Metrics => {}
+            Outcome::Statistics => self.statistics = Some(backend.unwrap_or(self.frontend)),
+            _ => self.finish_reply(&configuration, dice, work),
         }
         outcome
     }
@@ -98,18 +125,47 @@ impl Evaluation {
         let proxy = |index: usize| configuration.proxy(index);
         let (Some(frontend), Some(backend)) = (proxy(self.frontend), self.backend.and_then(proxy)) else { return };
         let mut run = self.run(configuration, Side::Request, dice, work);
+        run.owner = Some(backend);
         run.add_forwarded_for(frontend, backend);
         run.add_unique_id(frontend);
         let named = run.with_view(|view, scratch| backend.program.server(view, scratch).map(str::to_owned));
         self.wanted = named.and_then(|name| backend.place_of(&name)).filter(|place| serves(backend, *place));
-        let Some(persistence) = &backend.persistence else { return };
-        let place = cookie_place(backend, persistence, work);
-        self.has_cookie = place.is_some();
-        self.wanted = self.wanted.or(place);
-        // An indirect cookie is between the client and this node.
-        if persistence.indirect && place.is_some() {
-            work.request.remove_cookie(&persistence.name);
+        if let Some(persistence) = &backend.persistence {
+            let place = cookie_place(backend, persistence, work);
+            self.has_cookie = place.is_some();
+            self.wanted = self.wanted.or(place);
+            // An indirect cookie is between the client and this node.
+            if persistence.indirect && place.is_some() {
+                work.request.remove_cookie(&persistence.name);
+            }
         }
+        self.coding = compression::accepted([Some(backend), Some(frontend)], &mut work.request);
+        if backend.program.has_sticks() {
+            self.look_up_sticks(configuration, backend, dice, work);
+        }
+    }
+
+    /// `stick on` and its kin: the server that a key sticks to, and the keys that are to stick.
+    fn look_up_sticks(
+        &mut self,
+        configuration: &Configuration,
+        backend: &ServedProxy,
+        dice: Dice,
+        work: &mut Workspace,
+    ) {
+        let mut wanted = self.wanted;
+        let mut sticking = std::mem::take(&mut self.sticking);
+        let mut run = self.run(configuration, Side::Request, dice, work);
+        run.each_stick(backend, false, &mut |stick, table, key| {
+            if stick.is_match && wanted.is_none() {
+                let place = |server: &str| backend.place_of(server).filter(|place| serves(backend, *place));
+                wanted = table.with_server(&key, dice.now, place);
+            }
+            if stick.is_store {
+                sticking.push((Arc::clone(table), key));
+            }
+        });
+        (self.wanted, self.sticking) = (wanted, sticking);
     }
 
     /// The cluster that the request goes to.
@@ -130,30 +186,61 @@ impl Evaluation {
 
     /// Whether rules or cookies have anything to do with the response.
     pub fn sees_response(&self) -> bool {
+        if self.coding.is_some() {
+            return true;
+        }
         let proxies = [Some(self.frontend), self.backend].into_iter().flatten();
         proxies.filter_map(|index| self.configuration.proxy(index)).any(|proxy| {
             proxy.persistence.is_some()
+                || proxy.program.has_sticks()
                 || !proxy.program.is_empty(List::Response)
                 || !proxy.program.is_empty(List::AfterResponse)
         })
     }
 
-    /// Decides about a response; both heads come with their blank lines. `place` is that of the server.
+    /// Learns the status of a response of the server at this place: tables count errors, and keys stick to the server.
+    pub fn note_response(&mut self, status: u16, place: Option<usize>, dice: Dice) {
+        let counters = match status {
+            400..500 => Some(&OF_ERRORS),
+            501 | 505 => None,
+            500.. => Some(&OF_FAILURES),
+            _ => None,
+        };
+        if let Some(counters) = counters {
+            self.count(counters, dice);
+        }
+        let configuration = &self.configuration;
+        let backend = self.backend.and_then(|backend| configuration.proxy(backend));
+        if let Some(server) = backend.zip(place).and_then(|(backend, place)| backend.servers.get(place)) {
+            self.sticking.drain(..).for_each(|(table, key)| table.stick(&key, &server.name, dice.now));
+        }
+    }
+
+    fn count(&self, counters: &[Counter], dice: Dice) {
+        let visit = self.facts.visit.as_deref();
+        let of_visit = (0..SLOTS).filter_map(|slot| visit?.tracked(slot));
+        of_visit.chain(self.tracked.iter().flatten()).for_each(|tracked| tracked.count(counters, dice.now));
+    }
+
+    /// Decides about a response; both heads come with their blank lines. `place` is that of the server. With a response that
+    /// goes on comes the coding in which its body is to leave: only where that is possible.
     pub fn respond(
         &mut self,
         (request, response): (&[u8], &[u8]),
         place: Option<usize>,
+        can_compress: bool,
         dice: Dice,
         work: &mut Workspace,
-    ) -> Outcome {
+    ) -> (Outcome, Option<Coding>) {
         // As in HAProxy, rules of responses see nothing of the request but its method.
         let method = memchr::memchr(b' ', request).map_or(0, |space| space + 1);
         work.request.load(request.get(..method).unwrap_or_default());
         work.response.load(response);
         let configuration = Arc::clone(&self.configuration);
         let proxy = |index: usize| configuration.proxy(index);
-        let Some(frontend) = proxy(self.frontend) else { return Outcome::Forward };
+        let Some(frontend) = proxy(self.frontend) else { return (Outcome::Forward, None) };
         let backend = self.backend.and_then(proxy);
+        let coding = self.coding.filter(|_| can_compress && !self.is_http10 && work.request.method() != b"HEAD");
         let has_cookie = self.has_cookie;
         let mut run = self.run(&configuration, Side::Response, dice, work);
         let server = backend.zip(place).and_then(|(backend, place)| backend.servers.get(place));
@@ -162,8 +249,11 @@ impl Evaluation {
         for proxy in both.into_iter().flatten() {
             if let Some(outcome) = run.list(proxy, List::Response) {
                 self.finish_reply(&configuration, dice, work);
-                return outcome;
+                return (outcome, None);
             }
+        }
+        if let Some((backend, server)) = backend.zip(server).filter(|(backend, _)| backend.program.has_sticks()) {
+            run.each_stick(backend, true, &mut |_, table, key| table.stick(&key, &server.name, dice.now));
         }
         if let (Some(persistence), Some(server)) = (backend.and_then(|backend| backend.persistence.as_ref()), server)
             && let Some(value) = server.cookie.as_deref().filter(|_| !(has_cookie && persistence.indirect))
@@ -173,7 +263,8 @@ impl Evaluation {
         for proxy in both.into_iter().flatten() {
             let _ = run.list(proxy, List::AfterResponse);
         }
-        Outcome::Forward
+        let coding = coding.filter(|coding| compression::apply(*coding, [backend, Some(frontend)], &mut work.response));
+        (Outcome::Forward, coding)
     }
 
     /// How long the head of a request may take.
@@ -183,6 +274,7 @@ impl Evaluation {
 
     /// Makes the response of this node for a failure.
     pub fn fail(&mut self, status: u16, sentence: &str, dice: Dice, work: &mut Workspace) {
+        self.note_response(status, None, dice);
         let configuration = Arc::clone(&self.configuration);
         let backend = self.backend.and_then(|index| configuration.proxy(index));
         let frontend = configuration.proxy(self.frontend);
@@ -226,9 +318,11 @@ impl Evaluation {
             backend: self.backend,
             server: None,
             is_http10: self.is_http10,
-            unix_seconds: dice.unix_seconds,
-            random: dice.random,
+            dice,
+            owner: None,
+            tracked: &mut self.tracked,
             side,
+            is_first: false,
         }
     }
 
@@ -240,7 +334,10 @@ impl Evaluation {
     pub(super) fn clear(&mut self, nothing: &Arc<Configuration>) {
         self.configuration = Arc::clone(nothing);
         self.variables.clear();
-        (self.backend, self.wanted, self.has_cookie) = (None, None, false);
+        (self.coding, self.tracked) = (None, Default::default());
+        self.sticking.clear();
+        (self.facts.visit, self.facts.tls) = (None, None);
+        (self.backend, self.wanted, self.has_cookie, self.statistics) = (None, None, false, None);
     }
 }
 
@@ -257,7 +354,33 @@ fn serves(backend: &ServedProxy, place: usize) -> bool {
     member.is_some_and(crate::cluster::Member::is_up)
 }
 
+/// What counts when a client makes an error, and when a server fails.
+const OF_ERRORS: [Counter; 2] = [Counter::HttpErrCnt, Counter::HttpErrRate];
+const OF_REQUESTS_ALONE: [Counter; 2] = [Counter::HttpReqCnt, Counter::HttpReqRate];
+const OF_FAILURES: [Counter; 2] = [Counter::HttpFailCnt, Counter::HttpFailRate];
+
 impl<'a> Run<'a> {
+    /// Calls `act` with each rule for keys that stick whose condition holds, its table and its key: those that look at the
+    /// request, or at the response.
+    fn each_stick(
+        &mut self,
+        backend: &'a ServedProxy,
+        is_response: bool,
+        act: &mut dyn FnMut(&StickRule, &Arc<StickTable>, Key),
+    ) {
+        self.owner = Some(backend);
+        let configuration = self.configuration;
+        self.with_view(|view, scratch| {
+            backend.program.each_stick(view, scratch, &mut |rule, view, scratch| {
+                let table = rule.table.as_ref().map_or(backend.table.as_ref(), |name| configuration.table(name));
+                let key = table.filter(|_| rule.is_response == is_response);
+                if let Some((table, key)) = key.and_then(|table| Some((table, table.key(&rule.key, view, scratch)?))) {
+                    act(rule, table, key);
+                }
+            });
+        });
+    }
+
     /// The rules of the frontend; `None` where a backend is to be chosen.
     fn frontend(&mut self, frontend: &'a ServedProxy) -> Option<Outcome> {
         if let Some(format) = &frontend.unique_id_format {
@@ -277,21 +400,30 @@ impl<'a> Run<'a> {
             }
             return Some(if fails { Outcome::Deny } else { Outcome::Respond });
         }
-        let lists = [List::Connection, List::Content, List::Request, List::Redirects];
-        lists.into_iter().find_map(|list| self.list(frontend, list))
+        if let Some(outcome) = self.list(frontend, List::Connection) {
+            return Some(outcome);
+        }
+        self.count_for_visit(&OF_REQUESTS_ALONE);
+        self.lists(frontend, &[List::Content, List::Request])
+    }
+
+    /// These lists of a proxy, its page of statistics, and `redirect`, in HAProxy's order.
+    fn lists(&mut self, proxy: &'a ServedProxy, lists: &[List]) -> Option<Outcome> {
+        let outcome = lists.iter().find_map(|list| self.list(proxy, *list));
+        outcome.or_else(|| self.statistics(proxy)).or_else(|| self.list(proxy, List::Redirects))
     }
 
     /// Chooses a backend, and goes through its rules.
     fn choose(&mut self, frontend: &'a ServedProxy) -> Outcome {
+        self.owner = Some(frontend);
         let choice = self.with_view(|view, scratch| frontend.program.backend(view, scratch));
         let Choice::Backend(index) = choice else { return Outcome::NoBackend };
         let Some(backend) = self.configuration.proxy(index) else { return Outcome::NoBackend };
         self.backend = Some(index);
-        if !std::ptr::eq(backend, frontend) {
-            let lists = [List::Content, List::Request, List::Redirects];
-            if let Some(outcome) = lists.into_iter().find_map(|list| self.list(backend, list)) {
-                return outcome;
-            }
+        if !std::ptr::eq(backend, frontend)
+            && let Some(outcome) = self.lists(backend, &[List::Content, List::Request])
+        {
+            return outcome;
         }
         Outcome::Forward
     }
@@ -299,12 +431,16 @@ impl<'a> Run<'a> {
     /// `option forwardfor`: a field of its own, behind those that came.
     fn add_forwarded_for(&mut self, frontend: &ServedProxy, backend: &ServedProxy) {
         let both = [&backend.forwarded_for, &frontend.forwarded_for];
-        let Some(first) = both.into_iter().flatten().next() else { return };
+        if both.into_iter().flatten().next().is_none() {
+            return;
+        }
         let source = self.facts.source.ip().to_canonical();
         let is_excepted =
             both.into_iter().flatten().any(|option| option.except.iter().any(|net| net.contains(&source)));
         let name = both.into_iter().flatten().find_map(|option| option.header.as_deref()).unwrap_or("X-Forwarded-For");
-        let stays_alone = first.if_none && self.work.request.value_of(name).is_some();
+        // One of the two that says nothing of `if-none` is enough to add one.
+        let is_for_none = both.into_iter().flatten().all(|option| option.if_none);
+        let stays_alone = is_for_none && self.work.request.value_of(name).is_some();
         if !is_excepted && !stays_alone {
             let mut text = arrayvec::ArrayString::<64>::new();
             // The longest address has 45 characters.

@@ -2,22 +2,30 @@
 //! steady state: all memory is in a [`Workspace`], of which a worker has one.
 
 mod auth;
+mod compression;
 mod configuration;
 mod evaluation;
 mod head;
+mod load;
 mod reply;
 mod run;
+mod statistics;
+mod stick_table;
 mod variables;
 mod view;
 
+pub use compression::Coding;
 pub use configuration::{Configuration, Needs};
 pub use evaluation::{Dice, Evaluation, Outcome};
+pub use load::{FrontendLoad, Visit};
 pub use reply::Reply;
+pub use statistics::{StatisticsPage, StatisticsProxy};
 pub use view::Facts;
 
 pub(super) use configuration::{ServedProxy, ServedServer};
 pub(super) use head::is_managed;
 pub(super) use reply::ErrorPage;
+pub(super) use stick_table::StickTable;
 
 use super::program::Scratch;
 use head::Head;

@@ -3,12 +3,14 @@
 use super::Workspace;
 use super::auth::Login;
 use super::configuration::{Configuration, ServedProxy};
-use super::evaluation::Outcome;
+use super::evaluation::{Dice, Outcome};
 use super::head::{Head, LineOutcome};
+use super::load::SLOTS;
+use super::stick_table::Tracked;
 use super::variables::Variables;
 use super::view::{Facts, View};
 use crate::haproxy::program::{List, Scratch};
-use crate::haproxy::rules::{Action, Format, Regex, Sample, Side};
+use crate::haproxy::rules::{Action, Counter, CounterOperation, Format, Regex, Sample, Side};
 use memchr::memchr;
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,11 +24,20 @@ pub(super) struct Run<'a> {
     pub(super) backend: Option<usize>,
     pub(super) server: Option<&'a str>,
     pub(super) is_http10: bool,
-    pub(super) unix_seconds: i64,
-    pub(super) random: u32,
+    pub(super) dice: Dice,
+    /// The proxy whose rules are at work.
+    pub(super) owner: Option<&'a ServedProxy>,
+    /// What the request tracks.
+    pub(super) tracked: &'a mut [Option<Tracked>; SLOTS],
     /// The head that rules change.
     pub(super) side: Side,
+    /// It is the first request of its connection.
+    pub(super) is_first: bool,
 }
+
+/// What counts when a connection is tracked, and when a request is.
+const OF_CONNECTIONS: [Counter; 4] = [Counter::ConnCnt, Counter::ConnRate, Counter::SessCnt, Counter::SessRate];
+const OF_REQUESTS: [Counter; 4] = [Counter::ConnCnt, Counter::ConnRate, Counter::HttpReqCnt, Counter::HttpReqRate];
 
 /// What follows a rule.
 enum Step {
@@ -52,8 +63,11 @@ impl<'a> Run<'a> {
             frontend: self.frontend,
             backend: self.backend,
             server: self.server,
-            unix_seconds: self.unix_seconds,
-            random: self.random,
+            unix_seconds: self.dice.unix_seconds,
+            random: self.dice.random,
+            now: self.dice.now,
+            owner: self.owner,
+            tracked: self.tracked,
         };
         see(&view, scratch)
     }
@@ -91,11 +105,17 @@ impl<'a> Run<'a> {
 
     /// Goes through a list; `None` where the message goes on.
     pub(super) fn list(&mut self, proxy: &'a ServedProxy, list: List) -> Option<Outcome> {
+        self.owner = Some(proxy);
         let mut from = 0;
         loop {
             let found = self.with_view(|view, scratch| proxy.program.next(list, from, view, scratch));
             let (index, rule) = found?;
-            match self.act(&rule.action, proxy) {
+            // Rules of connections are those of its first request.
+            if list == List::Connection && !self.is_first && !rule.action.is_of_each_request() {
+                from = index + 1;
+                continue;
+            }
+            match self.act(&rule.action, proxy, list) {
                 Step::Next => from = index + 1,
                 Step::EndOfList => return None,
                 Step::Over(outcome) => return Some(outcome),
@@ -103,7 +123,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn act(&mut self, action: &Action, proxy: &ServedProxy) -> Step {
+    fn act(&mut self, action: &Action, proxy: &ServedProxy, list: List) -> Step {
         let is_response = self.side == Side::Response;
         match action {
             Action::Allow => return Step::EndOfList,
@@ -128,6 +148,7 @@ impl<'a> Run<'a> {
                 self.respond(response, 200, proxy);
                 return Step::Over(Outcome::Respond);
             }
+            Action::Metrics => return Step::Over(Outcome::Metrics),
             Action::Reject | Action::SilentDrop => return Step::Over(Outcome::Close),
             Action::DenyLine(regex) => {
                 let is_denied = self.head().each_line(&mut |line, _| match regex.compiled.is_match(line) {
@@ -148,9 +169,39 @@ impl<'a> Run<'a> {
                     return Step::EndOfList;
                 }
             }
+            Action::Track(slot, key, table) => self.track((*slot, key, table.as_deref()), proxy, list),
             action => self.edit(action),
         }
         Step::Next
+    }
+
+    /// What a slot tracks: the request's own, else its connection's.
+    fn tracked(&self, slot: usize) -> Option<&Tracked> {
+        let own = self.tracked.get(slot).and_then(Option::as_ref);
+        own.or_else(|| self.facts.visit.as_ref()?.tracked(slot))
+    }
+
+    /// `track-sc…`: the first key of a slot stays. The entry is tracked for as long as the connection lasts where a rule of
+    /// connections says so, otherwise as long as the request.
+    fn track(&mut self, (slot, key, table): (usize, &Sample, Option<&str>), proxy: &ServedProxy, list: List) {
+        let table = table.map_or(proxy.table.as_ref(), |name| self.configuration.table(name));
+        let Some(table) = table.filter(|_| self.tracked(slot).is_none()) else { return };
+        let Some(key) = self.with_view(|view, scratch| table.key(key, view, scratch)) else { return };
+        let visit = self.facts.visit.clone().filter(|_| list == List::Connection);
+        let counters: &[Counter] = if visit.is_some() { &OF_CONNECTIONS } else { &OF_REQUESTS };
+        let Some(tracked) = table.track(key, counters, self.dice.now) else { return };
+        match (visit, self.tracked.get_mut(slot)) {
+            (Some(visit), _) => visit.track(slot, tracked),
+            (None, Some(place)) => *place = Some(tracked),
+            (None, None) => {}
+        }
+    }
+
+    /// Counts for what the connection tracks.
+    pub(super) fn count_for_visit(&self, counters: &[Counter]) {
+        let visit = self.facts.visit.as_deref();
+        let tracked = (0..SLOTS).filter_map(|slot| visit?.tracked(slot));
+        tracked.for_each(|tracked| tracked.count(counters, self.dice.now));
     }
 
     /// A sample without a value leaves the variable as it was.
@@ -233,6 +284,23 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Does what changes the entry that a slot tracks.
+    fn edit_entry(&self, action: &Action) {
+        let now = self.dice.now;
+        match action {
+            Action::IncrementCounter(slot, counter) => {
+                let counter = (*counter, CounterOperation::Increment);
+                self.tracked(*slot).and_then(|tracked| tracked.counter(None, counter, now));
+            }
+            Action::SetTag(slot, tag) => {
+                if let Some(tracked) = self.tracked(*slot) {
+                    tracked.set(Counter::Gpt0, (*tag).into(), now);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Does what changes the target. What is left over has no part in serving, or is refused when a configuration is
     /// lowered.
     fn edit_target(&mut self, action: &Action) {
@@ -245,7 +313,7 @@ impl<'a> Run<'a> {
             Action::ReplacePathQuery(regex, format) | Action::ReplaceUri(regex, format) => {
                 (format, Part::PathQuery, Some(regex))
             }
-            _ => return,
+            action => return self.edit_entry(action),
         };
         let value = self.render(format);
         let target = self.work.request.target();

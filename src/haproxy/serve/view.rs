@@ -3,10 +3,14 @@
 use super::auth::Login;
 use super::configuration::{Configuration, ServedProxy};
 use super::head::Head;
+use super::load::{SLOTS, Visit};
+use super::stick_table::Tracked;
 use super::variables::Variables;
-use crate::haproxy::program::RequestView;
-use crate::haproxy::rules::{LoadKind, Side};
+use crate::haproxy::program::{RequestView, Value};
+use crate::haproxy::rules::{Counter, CounterOperation, LoadKind, Side};
+use crate::wire::forwarded::TlsPeer;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What is known of the connection that a request came by.
 #[derive(Clone, Debug)]
@@ -17,6 +21,10 @@ pub struct Facts {
     pub destination: SocketAddr,
     /// Whether the client speaks TLS.
     pub is_tls: bool,
+    /// What its handshake has told.
+    pub tls: Option<Arc<TlsPeer>>,
+    /// The connection, for what rules keep of it.
+    pub visit: Option<Arc<Visit>>,
 }
 
 /// What the rules of one message are evaluated with.
@@ -33,9 +41,21 @@ pub(super) struct View<'a> {
     pub(super) server: Option<&'a str>,
     pub(super) unix_seconds: i64,
     pub(super) random: u32,
+    /// The moment in milliseconds, for tables.
+    pub(super) now: u64,
+    /// The proxy whose rules are at work.
+    pub(super) owner: Option<&'a ServedProxy>,
+    /// What the request tracks.
+    pub(super) tracked: &'a [Option<Tracked>; SLOTS],
 }
 
 impl<'a> View<'a> {
+    /// What a slot tracks: the request's own, else its connection's.
+    fn tracked(&self, slot: u8) -> Option<&Tracked> {
+        let own = self.tracked.get(usize::from(slot))?.as_ref();
+        own.or_else(|| self.facts.visit.as_ref()?.tracked(slot.into()))
+    }
+
     /// The backend of a name; the request's own without one.
     fn proxy(&self, name: Option<&str>) -> Option<&'a ServedProxy> {
         match name {
@@ -112,11 +132,33 @@ impl RequestView for View<'_> {
     }
 
     fn load(&self, kind: LoadKind, proxy: Option<&str>) -> Option<u64> {
+        if kind == LoadKind::FrontendConnections {
+            let frontend = match proxy {
+                Some(name) => self.configuration.frontend(name),
+                None => self.configuration.proxy(self.frontend),
+            };
+            return frontend.map(|frontend| frontend.load.current());
+        }
         let admission = &self.proxy(proxy)?.route()?.cluster.admission;
         match kind {
             LoadKind::BackendConnections => Some(admission.in_flight().into()),
             LoadKind::Queue => Some(admission.waiting().into()),
             LoadKind::FrontendConnections => None,
+        }
+    }
+
+    fn server_name(&self) -> Option<&[u8]> {
+        self.facts.tls.as_ref()?.server_name.as_deref().map(str::as_bytes)
+    }
+
+    fn counter(&self, counter: (Counter, CounterOperation), slot: Option<u8>, table: Option<&str>) -> Option<u64> {
+        let named = table.map(|name| self.configuration.table(name));
+        match slot {
+            Some(slot) => self.tracked(slot)?.counter(named.flatten().map(|table| &**table), counter, self.now),
+            None => {
+                let table = named.unwrap_or_else(|| self.owner?.table.as_ref())?;
+                table.counter(&table.key_of(Value::Ip(self.facts.source.ip()))?, counter, self.now)
+            }
         }
     }
 

@@ -113,7 +113,10 @@ fn what_cannot_be_served_is_told() {
         ("balance url_param id", Lost, "client's address"),
         ("errorfile 503 missing.http", Wrong, "no such file"),
         ("errorfiles nowhere", Wrong, "no section http-errors"),
-        ("http-request deny if { src_http_req_rate(b) gt 5 }", Refused, "stick tables count nothing"),
+        ("http-request deny if { src_http_req_rate(b) gt 5 }", Refused, "b has no stick-table"),
+        ("http-request track-sc0 src table nowhere", Refused, "nowhere has no stick-table"),
+        ("stick on src", Refused, "b has no stick-table"),
+        ("server s 10.0.0.1:80 check port 81", Lost, "another address or port"),
         ("http-response set-header Connection close", Lost, "sluice's own"),
         ("http-check expect rstatus ^2\noption httpchk\nserver s 10.0.0.1:1 check", Refused, "rstatus"),
     ];
@@ -139,9 +142,11 @@ fn decide(lines: &str, head: &str) -> (Outcome, String) {
         source: "192.0.2.1:4000".parse().expect("an address"),
         destination: "198.51.100.1:80".parse().expect("an address"),
         is_tls: false,
+        tls: None,
+        visit: None,
     };
     let mut evaluation = work.evaluation(&configuration, 0, facts);
-    let outcome = evaluation.decide(head.as_bytes(), false, Dice { unix_seconds: 0, random: 7 }, &mut work);
+    let outcome = evaluation.decide(head.as_bytes(), false, Dice { unix_seconds: 0, random: 7, now: 0 }, &mut work);
     let text = match outcome {
         Outcome::Respond | Outcome::Deny => {
             let reply = work.take_reply();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::haproxy::Verdict;
 use crate::haproxy::rules::{Action, BackendTarget, Fetch, Matching, RedirectKind, SampleType, TextMatch};
-use Treatment::{Ignored, Lost, Refused, Wrong};
+use Treatment::{Ignored, Lost, Mapped, Refused, Wrong};
 
 #[test]
 fn rules_are_taken_whole() {
@@ -81,7 +81,7 @@ fn rules_are_judged() {
         ("acl a path_reg (", Lost, "cannot be used"),
         ("acl a path_reg ^(?!/x)", Lost, "look-around"),
         ("acl a ssl_c_verify 0", Lost, "certificates"),
-        ("acl a src_inc_gpc0 gt 0", Lost, "does not have this fetch"),
+        ("acl a src_kbytes_in gt 0", Lost, "does not have this fetch"),
         ("acl a src -f missing.lst", Lost, "cannot be read"),
         ("use_backend web if a", Wrong, "no ACL \"a\""),
         ("use_backend web if { path /x", Wrong, "expected }"),
@@ -109,7 +109,7 @@ fn rules_are_judged() {
         ("http-request redirect code 301", Wrong, "expected location"),
         ("http-request redirect location / code 200", Wrong, "no status of a redirect"),
         ("http-request lua.check", Refused, "no Lua"),
-        ("http-request use-service prometheus-exporter if { path /metrics }", Refused, "services"),
+        ("http-request use-service prometheus-exporter if { path /metrics }", Mapped, "own metrics"),
         ("http-request set-nice 5", Ignored, "order of their events"),
         ("http-request capture req.hdr(host) len 10", Lost, "access log"),
         ("http-request set-var(host) path", Wrong, "no variable"),

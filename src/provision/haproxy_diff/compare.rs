@@ -1,5 +1,6 @@
 //! One request, and what came of it.
 
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
@@ -39,7 +40,9 @@ impl fmt::Display for Seen {
 
 /// Sends a request on a connection of its own.
 pub(super) fn fetch(address: SocketAddr, request: &[u8]) -> Seen {
-    exchange(address, request).map(|bytes| read(&bytes)).unwrap_or_default()
+    // The two programs have ports of their own.
+    let port = address.port().to_string();
+    exchange(address, request).map(|bytes| read(&bytes, &port)).unwrap_or_default()
 }
 
 fn exchange(address: SocketAddr, request: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -64,24 +67,54 @@ fn exchange(address: SocketAddr, request: &[u8]) -> std::io::Result<Vec<u8>> {
 fn is_whole(bytes: &[u8], is_head: bool) -> bool {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    if head.lines().any(|line| line.starts_with("transfer-encoding:")) && !is_head {
+        return bytes.ends_with(b"\r\n0\r\n\r\n");
+    }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     let is_bodiless = is_head || head.starts_with("http/1.1 304") || head.starts_with("http/1.1 204");
     is_bodiless || length.is_some_and(|length| bytes.len() >= end + 4 + length)
 }
 
-fn read(bytes: &[u8]) -> Seen {
+fn read(bytes: &[u8], port: &str) -> Seen {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Seen::default() };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let head = String::from_utf8_lossy(&bytes[..end]).replace(port, "PORT");
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);
     let fields = fields(lines);
-    let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
+    let is_chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+    let body = if is_chunked { without_chunks(&bytes[end + 4..]) } else { bytes[end + 4..].to_vec() };
+    let coding = fields.get("content-encoding").and_then(|values| values.first()).map_or("", String::as_str);
+    let body = String::from_utf8_lossy(&decoded(body, coding)).replace(port, "PORT");
     let echo = fields.contains_key("x-echo").then(|| {
         let mut lines = body.lines();
         let backend = lines.next().unwrap_or_default().to_owned();
         (backend, lines.next().unwrap_or_default().to_owned(), self::fields(lines))
     });
     Seen { status, fields, echo }
+}
+
+/// The data of a chunked body.
+fn without_chunks(mut body: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let Some(end) = memchr::memchr(b'\n', body) {
+        let line = String::from_utf8_lossy(&body[..end]);
+        let size = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+        let Some(chunk) = body.get(end + 1..end + 1 + size).filter(|chunk| !chunk.is_empty()) else { break };
+        data.extend_from_slice(chunk);
+        body = body.get(end + 3 + size..).unwrap_or_default();
+    }
+    data
+}
+
+/// The data of a compressed body; nothing of one that cannot be read.
+fn decoded(body: Vec<u8>, coding: &str) -> Vec<u8> {
+    let mut data = Vec::new();
+    let result = match coding {
+        "gzip" => MultiGzDecoder::new(&*body).read_to_end(&mut data),
+        "deflate" => ZlibDecoder::new(&*body).read_to_end(&mut data),
+        _ => return body,
+    };
+    result.map(|_| data).unwrap_or_default()
 }
 
 fn fields<'l>(lines: impl Iterator<Item = &'l str>) -> BTreeMap<String, Vec<String>> {

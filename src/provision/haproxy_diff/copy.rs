@@ -2,7 +2,8 @@
 
 use super::echo::Echoes;
 use super::free_address;
-use crate::haproxy::{Environment, Source, split_lines};
+use crate::haproxy::{self, Environment, Source, split_lines};
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
@@ -44,12 +45,22 @@ pub(super) struct Copy {
     pub(super) listeners: Vec<SocketAddr>,
 }
 
-/// Copies files.
-pub(super) fn make(sources: &[Source], echoes: &Echoes) -> Result<Copy, String> {
+/// Who reads a copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// HAProxy, for which old words are written as it has them today.
+    Haproxy,
+    /// sluice.
+    Sluice,
+}
+
+/// Copies files, without the proxies that are not in mode http.
+pub(super) fn make(sources: &[Source], reader: Reader, echoes: &Echoes) -> Result<Copy, String> {
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let lines = split_lines(sources, &mut Environment::new(variables, &crate::haproxy::files::read))?;
     let mut copy = Copy { text: "global\n    log /dev/null local0\n".to_owned(), listeners: Vec::new() };
+    let served = served_proxies(sources);
     let (mut section, mut name) = (String::new(), String::new());
     for words in lines {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -59,7 +70,8 @@ pub(super) fn make(sources: &[Source], echoes: &Echoes) -> Result<Copy, String> 
             section = (*first).to_owned();
             name = words.get(1).map(|name| (*name).to_owned()).unwrap_or_default();
         }
-        if OTHER_SECTIONS.contains(&section.as_str()) {
+        let is_proxy = matches!(section.as_str(), "frontend" | "listen" | "backend");
+        if OTHER_SECTIONS.contains(&section.as_str()) || (is_proxy && !served.contains(&name)) {
             continue;
         }
         if is_section {
@@ -76,11 +88,49 @@ pub(super) fn make(sources: &[Source], echoes: &Echoes) -> Result<Copy, String> 
             "server" | "server-template" => server(&words, &name, echoes, &mut copy)?,
             _ if is_left_out(&words) => {}
             _ => {
+                let words = if reader == Reader::Haproxy { modern(&words) } else { own(&words) };
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 let _ = writeln!(copy.text, "    {}", quoted(&words));
             }
         }
     }
     Ok(copy)
+}
+
+/// The names of the proxies in mode http.
+fn served_proxies(sources: &[Source]) -> HashSet<String> {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let loaded = haproxy::load(sources, &mut Environment::new(variables, &haproxy::files::read));
+    loaded.model.proxies.into_iter().map(|proxy| proxy.name).collect()
+}
+
+/// A line without what leads to other nodes.
+fn own(words: &[&str]) -> Vec<String> {
+    let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    if words.first().is_some_and(|word| word == "stick-table")
+        && let Some(at) = words.iter().position(|word| word == "peers")
+    {
+        words.drain(at..(at + 2).min(words.len()));
+    }
+    words
+}
+
+/// A line in the words that HAProxy has today, as far as there is one for it.
+fn modern(words: &[&str]) -> Vec<String> {
+    let (new, rest): (Vec<&str>, &[&str]) = match words {
+        ["contimeout", rest @ ..] => (vec!["timeout", "connect"], rest),
+        ["clitimeout", rest @ ..] => (vec!["timeout", "client"], rest),
+        ["srvtimeout", rest @ ..] => (vec!["timeout", "server"], rest),
+        ["option", "forceclose", rest @ ..] => (vec!["option", "httpclose"], rest),
+        [word @ ("reqadd" | "rspadd"), line, rest @ ..] => {
+            let (name, value) = line.split_once(':').unwrap_or((line, ""));
+            let list = if *word == "reqadd" { "http-request" } else { "http-response" };
+            (vec![list, "add-header", name.trim(), value.trim()], rest)
+        }
+        words => (Vec::new(), words),
+    };
+    own(&[&new, rest].concat())
 }
 
 fn bind(copy: &mut Copy) -> Result<(), String> {

@@ -11,7 +11,7 @@ mod requests;
 use crate::base::clock::Clock;
 use crate::haproxy::{self, Environment, Source, files};
 use compare::{Seen, difference, fetch};
-use copy::Copy;
+use copy::{Copy, Reader};
 use echo::Echoes;
 use requests::Generator;
 use std::collections::BTreeMap;
@@ -75,8 +75,8 @@ pub fn run(settings: &Settings) -> Result<Outcome, String> {
     let folder = Folder(std::env::temp_dir().join(format!("sluice-diff-{}", std::process::id())));
     fs::create_dir_all(&folder.0).map_err(|error| format!("making {}: {error}", folder.0.display()))?;
     let (mut copies, echoes) = (Vec::new(), Echoes::default());
-    for name in ["haproxy", "sluice"] {
-        let copy = copy::make(&sources, &echoes)?;
+    for (name, reader) in [("haproxy", Reader::Haproxy), ("sluice", Reader::Sluice)] {
+        let copy = copy::make(&sources, reader, &echoes)?;
         let path = folder.0.join(format!("{name}.cfg"));
         fs::write(&path, &copy.text).map_err(|error| format!("writing {}: {error}", path.display()))?;
         copies.push((path, copy));

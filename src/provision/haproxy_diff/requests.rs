@@ -89,6 +89,9 @@ impl Generator {
         if rng.u8(..8) == 0 {
             text.push_str("X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\n");
         }
+        if rng.u8(..8) == 0 {
+            text.push_str("Accept-Encoding: gzip, deflate\r\n");
+        }
         if method == "POST" {
             text.push_str("Content-Length: 4\r\n\r\nbody");
         } else {

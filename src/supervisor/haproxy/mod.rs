@@ -7,6 +7,7 @@ use crate::base::file_watch::FileWatch;
 use crate::config::{HaproxyFile, Settings};
 use crate::directory::{Directory, NamedCluster, NamedClusters};
 use crate::haproxy::lower::Plan;
+use crate::haproxy::serve::Configuration;
 use crate::haproxy::{self, Environment, Finding, Loaded, Treatment, Verdict, files};
 use crate::net::tls::{ServerSettings, TlsServerContext};
 use crate::worker::{HandshakeSettings, ServedFrontend, ServedFrontends, WorkerCommand, WorkerTlsConfig};
@@ -25,6 +26,8 @@ pub(super) struct HaproxyManager {
     taken: Vec<(SocketAddr, &'static str)>,
     named: NamedClusters,
     frontends: ServedFrontends,
+    /// What is served of each file, by its name: what it has counted goes on.
+    configurations: HashMap<String, Arc<Configuration>>,
     worker_tls: Option<WorkerTlsConfig>,
     watch: Option<FileWatch>,
 }
@@ -147,6 +150,7 @@ impl HaproxyManager {
             taken: taken(settings),
             named: directory.named_clusters(),
             frontends: Arc::default(),
+            configurations: HashMap::new(),
             worker_tls: is_used.then(|| worker_tls(settings)).transpose()?,
             watch: if is_used { start_watch(events) } else { None },
         };
@@ -218,7 +222,9 @@ impl HaproxyManager {
         });
         let mut routes = self.named.replace(&source, named.collect()).into_iter();
         let routes = has_cluster.into_iter().map(|has| if has { routes.next().flatten() } else { None }).collect();
-        let configuration = Arc::new(configuration.with_routes(routes));
+        let earlier = self.configurations.get(&source).map(|earlier| &**earlier);
+        let configuration = Arc::new(configuration.with_routes(routes).continuing(earlier));
+        self.configurations.insert(source.clone(), Arc::clone(&configuration));
         let (backends, count) = (configuration.routes().count(), listeners.len());
         log::info!(
             "{source}: {count} listeners, {backends} backends; {losses} losses (sluice haproxy check names them)"

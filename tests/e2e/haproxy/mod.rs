@@ -1,8 +1,11 @@
 //! HAProxy's configuration files, served.
 
+mod bodies;
 mod listeners;
 mod reload;
 mod rules;
+mod stats;
+mod tables;
 
 use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};

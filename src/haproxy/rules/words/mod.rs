@@ -112,12 +112,12 @@ const ACTIONS: &[ActionWord] = &[
     always("replace-uri", "q"),
     request("replace-value", "qsa"),
     always("return", "qs"),
-    refused("sc-add-gpc", "qsactT", "general counters change by requests"),
-    refused("sc-inc-gpc", "qsactT", "general counters change by requests"),
-    refused("sc-inc-gpc0", "qsactT", "general counters change by requests"),
-    refused("sc-inc-gpc1", "qsactT", "general counters change by requests"),
-    refused("sc-set-gpt", "qsactT", "general tags change by requests"),
-    refused("sc-set-gpt0", "qsactT", "general tags change by requests"),
+    refused("sc-add-gpc", "qsactT", "write sc-inc-gpc0"),
+    refused("sc-inc-gpc", "qsactT", "write sc-inc-gpc0 or sc-inc-gpc1"),
+    always("sc-inc-gpc0", "qsact"),
+    always("sc-inc-gpc1", "qsact"),
+    refused("sc-set-gpt", "qsactT", "write sc-set-gpt0"),
+    always("sc-set-gpt0", "qsact"),
     refused("send-spoe-group", "qstT", "sluice speaks no SPOP"),
     never("set-bandwidth-limit", "qstT", Lost, "the traffic shaper limits by class, not by rule"),
     never("set-bc-mark", "qt", Lost, SOCKET),
@@ -154,15 +154,15 @@ const ACTIONS: &[ActionWord] = &[
     never("strict-mode", "qsa", Ignored, "a rule that fails is counted, and the request goes on"),
     refused("switch-mode", "t", "a frontend is HTTP or it is not"),
     ActionWord { treatment: Mapped, reason: "the response comes at once", ..always("tarpit", "q") },
-    never("track-sc0", "qsct", Lost, "stick tables count nothing here"),
-    never("track-sc1", "qsct", Lost, "stick tables count nothing here"),
-    never("track-sc2", "qsct", Lost, "stick tables count nothing here"),
+    request("track-sc0", "qsct"),
+    request("track-sc1", "qsct"),
+    request("track-sc2", "qsct"),
     always("unset-var", "qsactT"),
-    refused(
-        "use-service",
-        "qt",
-        "sluice runs no services of HAProxy; its own metrics and statistics have their own URLs",
-    ),
+    ActionWord {
+        treatment: Mapped,
+        reason: "prometheus-exporter: sluice's own metrics; other services are refused",
+        ..always("use-service", "q")
+    },
     never("wait-for-body", "qs", Lost, "bodies are forwarded as they come"),
     never("wait-for-handshake", "q", Ignored, "requests in early data are not taken"),
 ];
@@ -219,5 +219,4 @@ pub(super) fn is_other_converter(name: &str) -> bool {
 
 /// What HAProxy counts for the entries of tables besides [`super::Counter`].
 const OTHER_COUNTERS: &str = "\
-    clr_gpc clr_gpc0 clr_gpc1 get_gpc get_gpc1 get_gpt glitch_cnt glitch_rate gpc1_rate gpc_rate inc_gpc inc_gpc0 \
-    inc_gpc1 kbytes_in kbytes_out key tracked trackers updt_conn_cnt";
+    clr_gpc get_gpc get_gpt glitch_cnt glitch_rate gpc_rate inc_gpc kbytes_in kbytes_out key tracked trackers updt_conn_cnt";

@@ -29,7 +29,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
     not("clitcpka-cnt", D | F, Lost, KEEPALIVE),
     not("clitcpka-idle", D | F, Lost, KEEPALIVE),
     not("clitcpka-intvl", D | F, Lost, KEEPALIVE),
-    word("compression", D | F | B, Lost, "sluice compresses nothing", With(policy::compression)),
+    ours("compression", D | F | B, With(policy::compression)),
     ours("cookie", D | B, With(policy::cookie)),
     not("crt", F, Refused, "certificates of a frontend stand at its bind lines"),
     not("declare capture", F, Lost, CAPTURE),
@@ -114,8 +114,8 @@ pub(super) const WORDS: &[ProxyWord] = &[
     word(
         "maxconn",
         D | F,
-        Lost,
-        "server.maxConnections holds for all frontends",
+        Honoured,
+        "",
         With(|scope, arguments| {
             scope.proxy.maxconn = Some(arguments.number("a number of connections")?);
             arguments.finish()

@@ -7,6 +7,7 @@ use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused};
 
 const OLD: &str = "HAProxy removed this word in 2.1; write http-request or http-response";
 const TCP_CHECK: &str = "servers are checked over HTTP or by a connection";
+const STATS: &str = "sluice's own page, with HAProxy's CSV behind ;csv";
 const VARIABLES: &str = "checks have no variables";
 
 /// The most of them stand in one section many times.
@@ -67,49 +68,31 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "stats admin",
         F | B,
         Lost,
-        "statistics are at the admin service (admin.bind)",
+        "the page shows servers and changes none; use the admin API",
         With(|scope, arguments| {
             scope.proxy.stats.is_enabled = true;
             arguments.rest();
             Ok(())
         }),
     ),
-    word("stats auth", D | F | B, Lost, "statistics are at the admin service (admin.bind)", With(policy::stats)),
-    word("stats enable", D | F | B, Lost, "statistics are at the admin service (admin.bind)", With(policy::stats)),
-    word(
-        "stats hide-version",
-        D | F | B,
-        Lost,
-        "statistics are at the admin service (admin.bind)",
-        With(policy::stats),
-    ),
+    ours("stats auth", D | F | B, With(policy::stats)),
+    word("stats enable", D | F | B, Mapped, STATS, With(policy::stats)),
+    ours("stats hide-version", D | F | B, With(policy::stats)),
     not("stats http-request", F | B, Refused, "use stats auth, or http-request auth in a frontend of its own"),
-    word("stats realm", D | F | B, Lost, "statistics are at the admin service (admin.bind)", With(policy::stats)),
-    word("stats refresh", D | F | B, Lost, "statistics are at the admin service (admin.bind)", With(policy::stats)),
-    word("stats scope", D | F | B, Lost, "statistics are at the admin service (admin.bind)", With(policy::stats)),
+    ours("stats realm", D | F | B, With(policy::stats)),
+    ours("stats refresh", D | F | B, With(policy::stats)),
+    ours("stats scope", D | F | B, With(policy::stats)),
     not("stats show-desc", D | F | B, Ignored, "the page is sluice's own"),
     not("stats show-legends", D | F | B, Ignored, "the page is sluice's own"),
     not("stats show-modules", D | F | B, Ignored, "the page is sluice's own"),
     not("stats show-node", D | F | B, Ignored, "the page is sluice's own"),
     not("stats show-version", D | F | B, Ignored, "the page is sluice's own"),
-    word("stats uri", D | F | B, Lost, "statistics are at the admin service (admin.bind)", With(policy::stats)),
-    word(
-        "stick match",
-        B,
-        Refused,
-        "stick tables lead to no servers; use cookie or balance source",
-        With(policy::stick),
-    ),
-    word("stick on", B, Refused, "stick tables lead to no servers; use cookie or balance source", With(policy::stick)),
-    word(
-        "stick store-request",
-        B,
-        Refused,
-        "stick tables lead to no servers; use cookie or balance source",
-        With(policy::stick),
-    ),
-    not("stick store-response", B, Lost, "what a response says is not stuck to"),
-    word("stick-table", F | B, Lost, "stick tables count nothing here", With(policy::stick_table)),
+    word("stats uri", D | F | B, Mapped, STATS, With(policy::stats)),
+    ours("stick match", B, With(policy::stick)),
+    ours("stick on", B, With(policy::stick)),
+    ours("stick store-request", B, With(policy::stick)),
+    ours("stick store-response", B, With(policy::stick)),
+    ours("stick-table", F | B, With(policy::stick_table)),
     not("tcp-check comment", D | B, Ignored, "a text for people"),
     not("tcp-check connect", D | B, Lost, TCP_CHECK),
     not("tcp-check expect", D | B, Lost, TCP_CHECK),

@@ -1,0 +1,100 @@
+//! How many clients a frontend has, over all workers and reloads, and what its rules keep of each of their connections.
+
+use super::stick_table::Tracked;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// How many entries of stick tables a connection can track.
+pub(in super::super) const SLOTS: usize = 3;
+
+/// The connections of a frontend: those that are there now, and all since the process began.
+#[derive(Debug, Default)]
+pub struct FrontendLoad {
+    current: AtomicU64,
+    total: AtomicU64,
+}
+
+impl FrontendLoad {
+    /// Counts a new connection for as long as the visit lasts, unless there are `limit` already.
+    pub fn enter(self: &Arc<Self>, limit: Option<u64>) -> Option<Arc<Visit>> {
+        let may_enter = |current: u64| limit.is_none_or(|limit| current < limit).then_some(current + 1);
+        self.current.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_enter).ok()?;
+        self.total.fetch_add(1, Ordering::Relaxed);
+        let load = Arc::clone(self);
+        let (has_requested, ends, tracked) = Default::default();
+        Some(Arc::new(Visit { load, has_requested, ends, tracked }))
+    }
+
+    /// Whether there are so many connections already.
+    pub fn is_full(&self, limit: Option<u64>) -> bool {
+        limit.is_some_and(|limit| self.current() >= limit)
+    }
+
+    /// Connections that are there now.
+    pub fn current(&self) -> u64 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Connections since the process began.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection of a client at a frontend.
+#[derive(Debug)]
+pub struct Visit {
+    load: Arc<FrontendLoad>,
+    /// The rules of new connections have been gone through.
+    has_requested: AtomicBool,
+    /// Both ends of the connection, once they were asked for: that costs system calls.
+    ends: OnceLock<Option<(SocketAddr, SocketAddr)>>,
+    /// What `tcp-request connection track-sc…` has found.
+    tracked: [OnceLock<Tracked>; SLOTS],
+}
+
+impl Visit {
+    /// Whether its first request is begun; each later call says that it is not.
+    pub(super) fn begin_first_request(&self) -> bool {
+        !self.has_requested.swap(true, Ordering::Relaxed)
+    }
+
+    /// Both ends of the connection, which `find` finds out once.
+    pub fn ends(&self, find: impl FnOnce() -> Option<(SocketAddr, SocketAddr)>) -> Option<(SocketAddr, SocketAddr)> {
+        *self.ends.get_or_init(find)
+    }
+
+    /// What is tracked in a slot.
+    pub(super) fn tracked(&self, slot: usize) -> Option<&Tracked> {
+        self.tracked.get(slot)?.get()
+    }
+
+    /// Tracks an entry for as long as the connection lasts. The first one in a slot stays.
+    pub(super) fn track(&self, slot: usize, tracked: Tracked) {
+        if let Some(place) = self.tracked.get(slot) {
+            let _ = place.set(tracked);
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.load.current.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_keeps_clients_out_until_one_leaves() {
+        let load = Arc::new(FrontendLoad::default());
+        let visits = [load.enter(Some(2)).expect("room"), load.enter(Some(2)).expect("room")];
+        assert!(load.enter(Some(2)).is_none() && load.is_full(Some(2)) && !load.is_full(None));
+        assert_eq!((load.current(), load.total()), (2, 2));
+        drop(visits);
+        assert_eq!((load.current(), load.total()), (0, 2));
+    }
+}

@@ -1,0 +1,131 @@
+//! `stats` of a proxy: who is given the page of statistics, and what it shows. The page itself is made elsewhere.
+
+use super::configuration::{Configuration, ServedProxy};
+use super::evaluation::{Evaluation, Outcome};
+use super::load::FrontendLoad;
+use super::run::Run;
+use crate::cluster::Route;
+use crate::haproxy::model::Stats;
+use memchr::memmem;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the page is if `stats uri` does not say so.
+const DEFAULT_URI: &str = "/haproxy?stats";
+
+/// The realm if `stats realm` does not say so.
+const DEFAULT_REALM: &str = "HAProxy Statistics";
+
+/// A page of statistics that a client may see.
+#[derive(Clone, Debug)]
+pub struct StatisticsPage {
+    configuration: Arc<Configuration>,
+    proxy: usize,
+    /// The client asks for CSV.
+    pub is_csv: bool,
+    /// After what time a browser asks again.
+    pub refresh: Option<Duration>,
+    /// The page does not tell which version of sluice it is.
+    pub hides_version: bool,
+}
+
+/// A proxy on such a page.
+#[derive(Clone, Copy, Debug)]
+pub struct StatisticsProxy<'p> {
+    proxy: &'p ServedProxy,
+    number: usize,
+}
+
+impl<'p> StatisticsProxy<'p> {
+    /// Its name.
+    pub fn name(&self) -> &'p str {
+        &self.proxy.name
+    }
+
+    /// Its number in the configuration, from 1.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The clients of a frontend, and how many it may have.
+    pub fn frontend(&self) -> Option<(&'p FrontendLoad, Option<u64>)> {
+        self.proxy.is_frontend.then_some((&*self.proxy.load, self.proxy.connection_limit))
+    }
+
+    /// The cluster of a backend.
+    pub fn route(&self) -> Option<&'p Arc<Route>> {
+        self.proxy.route()
+    }
+
+    /// The name of a server of it.
+    pub fn server(&self, place: usize) -> Option<&'p str> {
+        self.proxy.servers.get(place).map(|server| &*server.name)
+    }
+}
+
+impl StatisticsPage {
+    /// The proxies on it: all of the configuration, or those of `stats scope`.
+    pub fn proxies(&self) -> impl Iterator<Item = StatisticsProxy<'_>> {
+        let own = self.configuration.proxy(self.proxy);
+        let is_shown = move |name: &str| {
+            let scope = own.and_then(|own| own.statistics.as_ref()).map_or(&[][..], |stats| &stats.scope);
+            let is_own = |scope: &str| scope == "." && own.is_some_and(|own| own.name() == name);
+            scope.is_empty() || scope.iter().any(|scope| scope == name || is_own(scope))
+        };
+        let all = self.configuration.proxies.iter().enumerate();
+        all.filter(move |(_, proxy)| is_shown(&proxy.name))
+            .map(|(place, proxy)| StatisticsProxy { proxy, number: place + 1 })
+    }
+}
+
+/// Two pages are the same if they show the same.
+impl PartialEq for StatisticsPage {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |page: &Self| (page.proxy, page.is_csv, page.refresh, page.hides_version);
+        Arc::ptr_eq(&self.configuration, &other.configuration) && facts(self) == facts(other)
+    }
+}
+
+impl Eq for StatisticsPage {}
+
+impl Run<'_> {
+    /// Whether a request that has passed the rules of a proxy asks for its page of statistics, and gets it.
+    pub(super) fn statistics(&mut self, proxy: &ServedProxy) -> Option<Outcome> {
+        let stats = proxy.statistics.as_ref()?;
+        let request = &self.work.request;
+        let is_asked_for = matches!(request.method(), b"GET" | b"HEAD" | b"POST")
+            && request.target().starts_with(stats.uri.as_deref().unwrap_or(DEFAULT_URI).as_bytes());
+        if !is_asked_for {
+            return None;
+        }
+        if stats.auth.is_empty() || self.has_login(stats) {
+            return Some(Outcome::Statistics);
+        }
+        self.ask_for_login(Some(stats.realm.as_deref().unwrap_or(DEFAULT_REALM)), proxy);
+        Some(Outcome::Deny)
+    }
+
+    /// Whether the request has one of the users of `stats auth`.
+    fn has_login(&mut self, stats: &Stats) -> bool {
+        let (value, room) = (self.work.request.value_of("authorization"), &mut self.work.login);
+        let login = value.and_then(|value| super::auth::Login::read(value, room));
+        login.is_some_and(|login| stats.auth.iter().any(|known| login.is(&known.user, &known.password)))
+    }
+}
+
+impl Evaluation {
+    /// The page that a client is shown whose request came to [`Outcome::Statistics`] at this target.
+    pub fn statistics_page(&self, target: &[u8]) -> Option<StatisticsPage> {
+        let proxy = self.statistics?;
+        let stats = self.configuration.proxy(proxy)?.statistics.as_ref()?;
+        let words = target.get(stats.uri.as_deref().unwrap_or(DEFAULT_URI).len()..).unwrap_or_default();
+        let has = |word: &str| memmem::find(words, word.as_bytes()).is_some();
+        Some(StatisticsPage {
+            configuration: Arc::clone(&self.configuration),
+            proxy,
+            is_csv: has(";csv"),
+            refresh: stats.refresh.filter(|refresh| !refresh.is_zero() && !has(";norefresh")),
+            hides_version: stats.hides_version,
+        })
+    }
+}
