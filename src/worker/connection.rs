@@ -197,6 +197,14 @@ pub(super) struct Admitted {
     pub(super) visit: Option<Arc<Visit>>,
 }
 
+impl Client {
+    /// Counts it among the connections of its address, which is known only now.
+    pub(super) fn set_permit(&mut self, permit: Option<ConnectionPermit>) {
+        let visit = self.admitted.take().and_then(|admitted| admitted.visit);
+        self.admitted = Admitted::new(permit, visit);
+    }
+}
+
 impl Admitted {
     /// `None` where there is nothing that it counts in.
     pub(super) fn new(permit: Option<ConnectionPermit>, visit: Option<Arc<Visit>>) -> Option<Box<Self>> {

@@ -2,7 +2,6 @@
 //! backends are told in the same way. Nobody's word is taken but that of the networks that a door names.
 
 use super::Worker;
-use super::connection::Admitted;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::net::transport::Received;
@@ -121,8 +120,7 @@ impl Worker {
         let permit = self.admit(client.peer.address);
         match (permit, self.clients.get_mut(key)) {
             (Ok(permit), Some(client)) => {
-                let visit = client.admitted.take().and_then(|admitted| admitted.visit);
-                client.admitted = Admitted::new(permit, visit);
+                client.set_permit(permit);
                 true
             }
             _ => {

@@ -1,7 +1,6 @@
 //! `compression`: which responses are compressed, and what their heads say then. The conditions are those of HAProxy 2.6
 //! (configuration.txt, `compression`, and its `flt_http_comp.c`).
 
-use super::configuration::ServedProxy;
 use super::head::Head;
 use crate::haproxy::model::Compression;
 
@@ -36,10 +35,10 @@ impl Coding {
 }
 
 /// What the two proxies of a request say; the backend first.
-type Both<'a> = [Option<&'a ServedProxy>; 2];
+pub(super) type Both<'a> = [Option<&'a Compression>; 2];
 
 fn settings<'a>(both: Both<'a>) -> impl Iterator<Item = &'a Compression> {
-    both.into_iter().flatten().map(|proxy| &proxy.compression)
+    both.into_iter().flatten()
 }
 
 /// The coding that a request accepts; of several the one that it likes best, and then the first of the file. With

@@ -139,7 +139,8 @@ impl Evaluation {
                 work.request.remove_cookie(&persistence.name);
             }
         }
-        self.coding = compression::accepted([Some(backend), Some(frontend)], &mut work.request);
+        self.coding =
+            compression::accepted([Some(&backend.compression), Some(&frontend.compression)], &mut work.request);
         if backend.program.has_sticks() {
             self.look_up_sticks(configuration, backend, dice, work);
         }
@@ -263,7 +264,8 @@ impl Evaluation {
         for proxy in both.into_iter().flatten() {
             let _ = run.list(proxy, List::AfterResponse);
         }
-        let coding = coding.filter(|coding| compression::apply(*coding, [backend, Some(frontend)], &mut work.response));
+        let both = [backend.map(|backend| &backend.compression), Some(&frontend.compression)];
+        let coding = coding.filter(|coding| compression::apply(*coding, both, &mut work.response));
         (Outcome::Forward, coding)
     }
 
