@@ -1,5 +1,6 @@
 //! The end of a connection that the proxy closes first: no response is lost by it, whatever the client still sends.
 
+use crate::succession::{replaceable, upgrade};
 use crate::support::backend::Backend;
 use crate::support::client::{Client, connect_with_window};
 use crate::support::message::How;
@@ -86,6 +87,30 @@ fn no_encrypted_response_is_cut_where_the_proxy_closes_first() {
             assert_eq!(proxy.until_exit().code(), Some(0));
         }
     }
+}
+
+/// The old process keeps an encrypted connection for one more request, and closes it behind its response. The request that
+/// comes behind that one resets nothing.
+#[test]
+fn no_encrypted_response_is_cut_by_an_upgrade() {
+    let (backend, authority) = (large(), Authority::new());
+    let setup = Setup::for_backends([backend.url()]).with_access_log().with_https();
+    let mut proxy = replaceable(setup.default_certificate(&authority.issue(&[HOST]))).start();
+    let socket = connect_with_window(proxy.secure_address(), WINDOW);
+    let mut client = Client::over(Box::new(authority.trust().shake_hands(socket, HOST).expect("a handshake")));
+    client.send(canned::get(HOST, "/"));
+    proxy.log_lines("access.log", 1);
+    upgrade(&mut proxy);
+    client.send(canned::get(HOST, "/next").repeat(2));
+    for closes in [false, true] {
+        let response = client.try_response_to("GET").unwrap_or_else(|ended| {
+            panic!("{:?} after {} bytes", ended.how, ended.received.len());
+        });
+        assert_eq!(response.body.len(), BODY_BYTES);
+        assert_eq!(response.head.lists("connection", "close"), closes);
+    }
+    let (rest, how) = client.rest();
+    assert_eq!((rest.len(), how), (0, How::Closed));
 }
 
 /// A client that never closes its side costs the proxy its time limit, and the stop no more than that.
