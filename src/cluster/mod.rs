@@ -37,7 +37,7 @@ pub use judgement::{HealthWatcher, MemberHealth};
 pub use member::{Member, MemberState};
 pub use options::{
     Adaptive, ClassRules, DEFINITIONS, Definition, HashKey, MAX_COUNT, MAX_TIME, OptionError, Options, Queue,
-    Scheduler, Timeouts, read_whole,
+    RetryCause, RetryCauses, Scheduler, Timeouts, read_whole,
 };
 pub use ring::{Ring, key_of};
 pub use rotation::Rotation;

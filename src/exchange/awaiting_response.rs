@@ -6,7 +6,7 @@ use super::request_context::RequestContext;
 use super::settings::Settings;
 use super::step_context::{CommonState, StepContext};
 use super::transition::{Failure, Next, Remains, Step, Transition};
-use super::{cache_response, response_head};
+use super::{cache_response, elsewhere, response_head};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::Options;
@@ -170,8 +170,24 @@ impl AwaitingResponse {
             101 => self.switch(&head, cx),
             _ if head.is_informational() => self.pass_informational(&head, cx),
             408 if self.is_idle_timeout(&head) => Err(self.stale()),
+            502..=504 | 529 => Ok(self.pass_failure(&head, bytes.suffix(head.len), cx)?.into()),
             _ => Ok(self.pass(&head, bytes.suffix(head.len), cx)?.into()),
         }
+    }
+
+    /// Passes the response on, unless another member is to do better.
+    #[cold]
+    fn pass_failure(
+        mut self,
+        head: &ResponseHead<'_, '_>,
+        rest: &[u8],
+        cx: &mut StepContext<'_>,
+    ) -> Result<Transition, Failure> {
+        self.context = match elsewhere::go(self.context, head, cx) {
+            Ok(instead) => return instead,
+            Err(context) => context,
+        };
+        self.pass(head, rest, cx)
     }
 
     /// Passes the response on, or serves a stored one in its place.

@@ -109,6 +109,16 @@ fn choose_member(
     }
 }
 
+/// The permit of another member that has room now. The request keeps the one that it has: it has no other yet.
+pub(super) fn another(context: &RequestContext, route: Arc<Route>, cx: &mut StepContext<'_>) -> Option<Permit> {
+    let (key, session) = preference(context, &route, cx.common, &cx.core.settings);
+    let mut view = View { demand: context.demand(&route), now: cx.core.now, rng: &mut cx.core.rng, key, session };
+    match balance::admit(&route.cluster, &mut view) {
+        Admit::Slot(slot) => Some(Permit::of_route(route, slot)),
+        Admit::Full | Admit::Unavailable => None,
+    }
+}
+
 /// The hash of the request's key, and the identity of the member that it belongs to: by a rule, or by its session.
 fn preference(
     context: &RequestContext,

@@ -38,6 +38,7 @@ mod classes;
 mod compressor;
 mod connecting;
 pub mod drive;
+mod elsewhere;
 mod events;
 mod flushing_response;
 mod forwarding_response;

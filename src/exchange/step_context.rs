@@ -10,7 +10,7 @@ use super::settings::{KeepAlive, Settings};
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Mark, Options, Permit, Route};
+use crate::cluster::{Mark, Options, Permit, RetryCause, RetryCauses, Route};
 use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
@@ -213,6 +213,11 @@ impl StepContext<'_> {
     pub(super) fn retry_limit(&self) -> usize {
         let own = self.common.options().and_then(|options| options.retries);
         own.unwrap_or(self.core.settings.retry_limit) as usize
+    }
+
+    /// Whether a request is tried again after a failure of this kind.
+    pub(super) fn retries_on(&self, cause: RetryCause) -> bool {
+        self.common.options().map_or_else(RetryCauses::default, |options| options.retry_on).contains(cause)
     }
 
     /// Whether the client's connection may be kept, as far as this node is concerned.

@@ -20,6 +20,7 @@ use super::tunnel::Tunnel;
 use super::{cache_response, choosing, local_reply, rules};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
+use crate::cluster::RetryCause;
 
 impl State {
     /// Takes in what happened.
@@ -192,14 +193,21 @@ fn dial(mut context: Box<RequestContext>, fresh: bool, cx: &mut StepContext<'_>)
 fn recover(failure: Failure, cx: &mut StepContext<'_>) -> State {
     let Failure { context, reason, remains } = failure;
     match (remains, context) {
-        (Remains::NothingSent, Some(context)) => try_another(context, reason, cx),
-        (Remains::Sent, Some(context)) if context.may_send_again() => try_another(context, reason, cx),
+        (Remains::NothingSent, Some(context)) if cx.retries_on(RetryCause::Connect) => try_another(context, reason, cx),
+        (Remains::Sent, Some(context)) if context.may_send_again() && cx.retries_on(cause_of(reason)) => {
+            try_another(context, reason, cx)
+        }
         (Remains::SentToStale, Some(context)) if context.may_send_again() => try_fresh(context, cx),
         (Remains::SentUnread, Some(context)) if context.request.is_whole() => try_fresh(context, cx),
         (Remains::Response(end), Some(context)) => cut(context, reason, end, cx),
         (Remains::Silence(end), context) => end_silently(context, reason, end, cx),
         (remains, context) => refuse(context, reason, remains != Remains::NoHead, cx),
     }
+}
+
+/// How a member has failed a request that it has got.
+fn cause_of(reason: FailureReason) -> RetryCause {
+    if reason == FailureReason::ResponseTimeout { RetryCause::Timeout } else { RetryCause::Close }
 }
 
 /// The member failed before anything of its response was passed on: tries another one, if there is one and

@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod queueing;
 mod respawn;
 mod responses;
+mod retries;
 mod routes;
 mod secrets;
 mod service;

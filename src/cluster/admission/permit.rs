@@ -93,6 +93,11 @@ impl Permit {
         self.token = Some(token);
     }
 
+    /// Takes the token back out, for the request's next permit.
+    pub fn detach(&mut self) -> Option<Token> {
+        self.token.take()
+    }
+
     /// The list that the member was chosen from.
     pub fn cluster(&self) -> &Arc<Cluster> {
         match &self.list {

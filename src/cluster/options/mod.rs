@@ -4,10 +4,12 @@
 //! their name (`health.mode`). A wrong value is named and leaves what held before.
 
 mod classes;
+mod retry;
 mod scheduler;
 pub(super) mod values;
 
 pub use classes::ClassRules;
+pub use retry::{RetryCause, RetryCauses};
 pub use scheduler::{HashKey, Scheduler};
 pub(super) use values::Kind;
 pub use values::{MAX_COUNT, MAX_TIME, read_whole};
@@ -17,6 +19,7 @@ use crate::cache::key::KeyPattern;
 use crate::health::MonitorSettings;
 use crate::shaper::{Bounds, Fault, Spec};
 use classes::{BUCKETS, CLASSIFY};
+use retry::RETRY_CAUSES;
 use scheduler::{HASH_KEY, SCHEDULER};
 use std::borrow::Cow;
 use std::fmt;
@@ -71,6 +74,8 @@ pub struct Options {
     pub bytes_per_second_out: u64,
     /// How often a request is tried again on another member.
     pub retries: Option<u32>,
+    /// After which failures.
+    pub retry_on: RetryCauses,
     /// How long a member's share takes to rise once it is up.
     pub slow_start: Duration,
     /// Health monitor.
@@ -215,6 +220,7 @@ definitions! {
     "bytesPerSecond.in", bytes_per_second_in, BYTE_RATE, "0", "Bytes of requests a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
     "bytesPerSecond.out", bytes_per_second_out, BYTE_RATE, "0", "Bytes of responses a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
     "retries", retries, COUNT, "server.retryOnError", "How often a request is tried again on another backend";
+    "retryOn", retry_on, RETRY_CAUSES, "connect,close,timeout", "The failures of a backend after which a request is tried again: [retries](#retries)";
     "slowStart", slow_start, TIME_OR_ZERO, "0", "How long share and capacity of a backend take to rise once it is up";
     "health.mode", health.mode, HEALTH_MODE, "off", "When backends are probed";
     "health.method", health.method, PROBE_METHOD, "OPTIONS", "The method of a probe";
