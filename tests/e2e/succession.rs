@@ -297,20 +297,31 @@ fn what_is_under_way_finishes_where_it_began() {
     client.get(HOST, "/").expect_ok("finished");
 }
 
-/// Connections that were never accepted wait in a queue that both processes hold.
+/// Connections that were never accepted wait in a queue that both processes hold. The one client of the old process has a
+/// request under way: an idle one would make room for the next.
 #[test]
 fn the_queue_of_a_process_that_does_not_accept_is_its_successors() {
-    let backend = Backend::always(canned::ok("ok"));
+    let gate = Arc::new(Gate::default());
+    let inner = Arc::clone(&gate);
+    let backend = Backend::serve(move |request, conn| {
+        if request.head.target() == "/held" {
+            inner.pass();
+        }
+        conn.send(canned::ok("ok"));
+    });
     let setup = Setup::for_backends([backend.url()]).workers(1).set("maxConnections", 1);
     let mut proxy = replaceable(setup).start();
     let mut first = proxy.client();
-    first.get(HOST, "/").expect_ok("ok");
+    first.send(canned::get(HOST, "/held"));
+    backend.until_heads(1);
     let mut waiting: Vec<Client> = (0..10).map(|_| proxy.client()).collect();
     waiting.iter_mut().for_each(|client| client.send(canned::get(HOST, "/")));
     let config = proxy.read("config.json").replace("\"maxConnections\": 1", "\"maxConnections\": 100");
     proxy.replace("config.json", &config);
     upgrade(&mut proxy);
     waiting.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
+    gate.open();
+    first.response_to("GET").expect_ok("ok");
     first.get(HOST, "/").expect_ok("ok");
 }
 

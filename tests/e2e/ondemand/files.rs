@@ -59,6 +59,7 @@ fn clusters_are_there_again_after_a_restart() {
 fn a_kill_at_any_moment_leaves_whole_clusters() {
     let mut admin = Admin::start(with_state());
     admin.expect("PUT", "/app?hostname=app.test&queue-limit=0", "", 201);
+    until("the cluster is on disk", || admin.proxy.path("state/app.db").exists());
     let mut limit = 0;
     for round in 0..8 {
         for _ in 0..20 + 7 * round {
