@@ -31,7 +31,7 @@ pub(super) fn connect(
     let options = &route.cluster.options;
     let is_too_large = |limit| matches!(context.request.body(), BodyLength::Sized(length) if length > limit);
     let reason = match cx.max_body_bytes_of(options) {
-        _ if options.is_disabled => FailureReason::ClusterDisabled,
+        _ if options.is_disabled && !options.hold => FailureReason::ClusterDisabled,
         Some(limit) if is_too_large(limit) => FailureReason::BodyTooLarge,
         _ if options.requests_per_second > 0 && !cx.common.had_turn => return await_turn(context, route, cx),
         _ => return choose(context, route, cx),
@@ -71,6 +71,7 @@ pub(super) fn choose(
         context.named = Some(member.backend.id());
     }
     match cx.common.needs_token(&route) {
+        _ if route.cluster.options.holds() => Ok(wait(context, route, cx)),
         true => choose_with_token(context, route, cx),
         false => choose_member(context, route, cx),
     }

@@ -128,10 +128,8 @@ impl Queued {
             Input::Notice(Notice::Poll) if matches!(self.due, Due::Poll) => Ok(Next::Stay(self.poll(cx))),
             Input::Deadline if self.until <= cx.core.now => {
                 cx.common.stats.end_queue(cx.core.now);
-                if let Some(waiting) = &self.waiting {
-                    waiting.admission.time_out(waiting.ticket);
-                }
-                Err(Failure::new(self.context, FailureReason::QueueTimeout))
+                let reason = self.time_out();
+                Err(Failure::new(self.context, reason))
             }
             Input::Deadline => match self.due {
                 Due::Poll => Ok(Next::Stay(self.poll(cx))),
@@ -141,6 +139,13 @@ impl Queued {
             },
             _ => Ok(Next::Stay(self)),
         }
+    }
+
+    /// The wait has been too long: for room, or for the frontend to be opened.
+    fn time_out(&self) -> FailureReason {
+        let Some(waiting) = &self.waiting else { return FailureReason::QueueTimeout };
+        waiting.admission.time_out(waiting.ticket);
+        if waiting.admission.is_closed() { FailureReason::ClusterDisabled } else { FailureReason::QueueTimeout }
     }
 
     fn enqueued(mut self, ticket: Ticket, cx: &mut StepContext<'_>) -> Self {
@@ -164,7 +169,9 @@ impl Queued {
 
     fn granted(mut self, permit: Permit, cx: &mut StepContext<'_>) -> Step<Self> {
         let Some(route) = cx.common.route().cloned() else { return Ok(Next::Stay(self)) };
-        if permit.cluster().options.is_disabled {
+        // One that was held has no token yet.
+        let lacks_token = permit.cluster().has_buckets() && cx.common.token.is_none();
+        if permit.cluster().options.is_disabled || lacks_token {
             drop(permit);
             return Ok(Next::Stay(self.pause(Due::Resolve, cx)));
         }
@@ -226,7 +233,8 @@ impl Queued {
         exchange: u64,
         core: &WorkerContext,
     ) -> Joined {
-        if common.needs_token(route) {
+        // A request that is held asks for its token when it is let go.
+        if common.needs_token(route) && !route.cluster.options.holds() {
             let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);
             return route.cluster.join_bucket(TokenRequest { sink, exchange, bucket }, core.now);
         }

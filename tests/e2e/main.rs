@@ -14,6 +14,7 @@ mod haproxy;
 mod harness;
 mod headers;
 mod health;
+mod held;
 mod limits;
 mod lingering;
 mod logs;

@@ -15,6 +15,7 @@ mod adaptive;
 mod permit;
 mod queue;
 mod rates;
+mod release;
 mod tokens;
 
 pub use permit::{Permit, TakenSlot};
@@ -154,7 +155,10 @@ impl Cluster {
     /// Whether a request that demands this has nothing to wait for.
     fn gives_up_on(&self, demand: &Demand<'_>, now: Moment) -> bool {
         let may_wait = self.options.queue.enqueue_on_unavailable && demand.named.is_none();
-        self.options.is_disabled || (!may_wait && self.service(demand, now) == Service::Unavailable)
+        match self.options.is_disabled {
+            true => !self.options.holds(),
+            false => !may_wait && self.service(demand, now) == Service::Unavailable,
+        }
     }
 
     /// Joins the queue, or gets a slot that has become free in the meantime. `ticket` is the place of a request that has
@@ -195,7 +199,7 @@ impl Cluster {
 
     /// Makes this list the one that waiting requests are served from, and serves them.
     pub(super) fn publish(self: &Arc<Self>, now: Moment) {
-        self.admission.lock().cluster = Some(Arc::downgrade(self));
+        self.admission.follow(self, now);
         self.serve(now);
         self.report_edit();
     }
@@ -383,9 +387,11 @@ impl Admission {
         self.ramps_until.load(Ordering::SeqCst) > now.as_micros()
     }
 
-    /// Notes until when capacities of the newest list rise.
+    /// Notes until when capacities of the newest list rise, or held requests are let go.
     pub(super) fn note_ramps(&self, now: Moment) {
-        let until = self.lock().newest().map_or(Moment::ZERO, |newest| newest.ramps_until(now));
+        let queue = self.lock();
+        let until = queue.newest().map_or(Moment::ZERO, |newest| newest.ramps_until(now)).max(queue.release_end());
+        drop(queue);
         self.ramps_until.store(until.as_micros(), Ordering::SeqCst);
     }
 
@@ -458,7 +464,8 @@ impl Admission {
         let now = queue.now;
         let (mut grants, mut refused) = (Vec::new(), Refused::default());
         let Some(newest) = queue.newest().filter(|newest| !newest.options.is_disabled) else { return grants };
-        let of_freed = freed.and_then(|freed| {
+        let mut allowance = queue.allowance(now);
+        let of_freed = freed.filter(|_| allowance > 0).and_then(|freed| {
             let (ticket, waiter) = queue.first()?;
             Some((ticket, newest.freed_slot_for(waiter, &freed, now)?))
         });
@@ -466,12 +473,14 @@ impl Admission {
             // There was no room elsewhere, or the request would not have waited.
             grants.extend(queue.remove(ticket).map(|waiter| (ticket, waiter, permit)));
         } else if !queue.is_mixed() || newest.has_room_anywhere(now) {
-            while queue.len() > 0 && newest.has_room() {
+            while queue.len() > 0 && allowance > 0 && newest.has_room() {
                 let slot_for = |waiter: &Waiter, rng: &mut fastrand::Rng| newest.slot_for(waiter, rng, now);
                 let Some(grant) = queue.take_served(&mut refused, slot_for) else { break };
                 grants.push(grant);
+                allowance -= 1;
             }
         }
+        queue.note_let_go(grants.len());
         self.note_waiting(&queue);
         grants
     }

@@ -1,5 +1,6 @@
 //! The requests that wait for a slot.
 
+use super::release::Release;
 use super::{Cluster, HeldToken, Permit};
 use crate::base::clock::Moment;
 use crate::cluster::demand::{Demand, Turn};
@@ -139,6 +140,10 @@ pub(super) struct Queue {
     pub(super) now: Moment,
     /// Members that have left the list, the last at the end.
     pub(super) departed: Vec<Departed>,
+    /// The newest list is disabled and holds its requests.
+    pub(super) is_held: bool,
+    /// Requests that were held are let go.
+    pub(super) release: Option<Release>,
     rng: fastrand::Rng,
     /// Requests that demand the same: one of them gets a slot exactly where another one does.
     groups: HashMap<Sameness, BTreeMap<u64, Waiter>>,
@@ -174,6 +179,8 @@ impl Default for Queue {
             cluster: None,
             now: Moment::ZERO,
             departed: Vec::new(),
+            is_held: false,
+            release: None,
             rng: fastrand::Rng::with_seed(0),
             groups: HashMap::new(),
             oldest: BTreeMap::new(),
@@ -276,6 +283,38 @@ impl Queue {
     /// The requests by what they demand: each group has at least one.
     pub(super) fn groups(&self) -> impl Iterator<Item = &BTreeMap<u64, Waiter>> {
         self.groups.values()
+    }
+}
+
+impl Queue {
+    /// Takes over the newest list. Where it opens a frontend that has held requests, their release begins.
+    pub(super) fn follow(&mut self, cluster: &Arc<Cluster>, now: Moment) {
+        let was_held = std::mem::replace(&mut self.is_held, cluster.options.holds());
+        if was_held && !self.is_held && self.len() > 0 {
+            self.release = Some(Release::new(now));
+        } else if self.is_held {
+            self.release = None;
+        }
+        self.cluster = Some(Arc::downgrade(cluster));
+    }
+
+    /// How many requests may have a slot now.
+    pub(super) fn allowance(&self, now: Moment) -> u32 {
+        self.release.as_ref().map_or(u32::MAX, |release| release.allowance(now))
+    }
+
+    /// Notes that so many have one. The release is over with the last of those that wait.
+    pub(super) fn note_let_go(&mut self, count: usize) {
+        if self.len() == 0 {
+            self.release = None;
+        } else if let Some(release) = &mut self.release {
+            release.note(count);
+        }
+    }
+
+    /// The end of the release; [`Moment::ZERO`] where there is none.
+    pub(super) fn release_end(&self) -> Moment {
+        self.release.as_ref().map_or(Moment::ZERO, Release::end)
     }
 }
 

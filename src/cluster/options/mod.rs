@@ -38,6 +38,8 @@ pub struct Options {
     pub https_redirect: Option<bool>,
     /// Whether every request gets a 503.
     pub is_disabled: bool,
+    /// Whether requests wait while it is disabled.
+    pub hold: bool,
     /// How a member is chosen.
     pub scheduler: Scheduler,
     /// The scheduler `hash` hashes this.
@@ -195,6 +197,7 @@ macro_rules! definitions {
 definitions! {
     "httpsRedirect", https_redirect, FLAG, "https.redirect", "Whether requests without encryption are redirected to https";
     "disabled", is_disabled, FLAG, "false", "Whether every request gets a 503";
+    "hold", hold, FLAG, "false", "Whether requests wait while the frontend is disabled, in place of a 503: [maintenance](#maintenance)";
     "scheduler", scheduler, SCHEDULER, "random", "How a backend is chosen";
     "hash.key", hash, HASH_KEY, "client", "The part of a request that the scheduler hash hashes";
     "sticky.cookie", sticky_cookie, TOKEN, "", "The name of the cookie that keeps a client at its backend";
@@ -283,6 +286,11 @@ impl Options {
     #[inline]
     pub fn has_byte_rates(&self) -> bool {
         (self.bytes_per_second_in | self.bytes_per_second_out) != 0
+    }
+
+    /// Whether the frontend is disabled and its requests wait.
+    pub fn holds(&self) -> bool {
+        self.is_disabled && self.hold
     }
 
     /// Reads options from their names and values. An option whose value is wrong has the value of `before`, and one that

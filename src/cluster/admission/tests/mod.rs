@@ -1,4 +1,5 @@
 mod choice;
+mod held;
 mod reference;
 mod shares;
 mod simulation;
