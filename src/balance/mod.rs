@@ -45,7 +45,7 @@ pub fn admit(cluster: &Cluster, view: &mut View<'_>) -> Admit {
 /// The member that is to serve the request in this turn: that of its session, or the scheduler's choice.
 pub fn pick(cluster: &Cluster, turn: Turn, view: &mut View<'_>) -> Option<usize> {
     let candidates = Candidates { cluster, turn, demand: view.demand, now: view.now };
-    if let Some(place) = view.session.and_then(|identity| candidates.of_session(identity)) {
+    if let Some(place) = view.session.and_then(|session| candidates.of_session(session)) {
         return Some(place);
     }
     match cluster.options.scheduler {
@@ -78,8 +78,8 @@ impl Candidates<'_> {
         (0..self.len()).filter(|place| self.is_open(*place))
     }
 
-    fn of_session(&self, identity: u64) -> Option<usize> {
-        let place = self.cluster.members.iter().position(|member| member.identity() == identity)?;
+    fn of_session(&self, session: u64) -> Option<usize> {
+        let place = self.cluster.members.iter().position(|member| member.session() == session)?;
         self.is_open(place).then_some(place)
     }
 

@@ -39,7 +39,7 @@ impl Client {
         let failed = cluster.members.iter().enumerate().filter(|(place, _)| !may_serve(*place));
         let tried: Vec<_> = failed.map(|(_, member)| member.backend.id()).collect();
         let demand = Demand { route: &route, tried: &tried, named: None };
-        let session = session.map(|place| cluster.members[place].identity());
+        let session = session.map(|place| cluster.members[place].session());
         match admit(cluster, &mut View { demand, now: *now, rng, key: *key, session }) {
             Admit::Slot(slot) => Ok(Permit::of_route(Arc::clone(&route), slot)),
             other => Err(other),
@@ -292,7 +292,7 @@ fn shares_of_waiters(cluster: &Arc<Cluster>, count: usize, session: Option<usize
             named: None,
             pick,
             key: key_of(&exchange.to_be_bytes()),
-            session: session.map(|place| cluster.members[place].identity()),
+            session: session.map(|place| cluster.members[place].session()),
             has_token: false,
         };
         assert!(matches!(cluster.join(waiter, None, Moment::ZERO), Joined::Waiting { .. }));

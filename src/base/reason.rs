@@ -67,6 +67,8 @@ reasons! {
     BodyTooLarge = 413, "body_too_large", "The body of the request is too large.";
     /// The extensions of chunks are longer than `server.maxChunkExtensionBytes` allows.
     ExtensionsTooLarge = 413, "chunk_extensions_too_large", "The body of the request is made of too much but data.";
+    /// The client has as many requests as the frontend's option `maxRequestsPerClient` allows.
+    ClientLimit = 429, "client_limit", "There are too many requests from your address at once.";
     /// The target is longer than `server.maxUriBytes`.
     UriTooLong = 414, "uri_too_long", "The address of the request is too long.";
     /// The head has more lines than `server.maxHeaders`.

@@ -6,6 +6,7 @@ use super::backend_url::BackendUrl;
 use super::endpoint::Endpoint;
 use super::history::History;
 use super::judgement::MemberHealth;
+use super::session;
 use super::slots::{Counted, Limit, Slots};
 use crate::base::clock::Moment;
 use std::num::NonZeroU32;
@@ -29,6 +30,7 @@ pub struct Member {
     /// Its live state.
     pub state: Arc<MemberState>,
     identity: u64,
+    session: u64,
 }
 
 /// The live state of an endpoint in a cluster, shared by all cores and by every list that the endpoint stays in.
@@ -187,8 +189,9 @@ fn identity_text(endpoint: &Endpoint) -> String {
 impl Member {
     /// A member of the list entry `url`.
     pub fn new(url: BackendUrl, backend: Arc<Backend>, attributes: Attributes, state: Arc<MemberState>) -> Self {
-        let identity = xxh3_64(identity_text(backend.endpoint()).as_bytes());
-        Self { url, backend, attributes, state, identity }
+        let text = identity_text(backend.endpoint());
+        let (identity, session) = (xxh3_64(text.as_bytes()), session::value_of(&text));
+        Self { url, backend, attributes, state, identity, session }
     }
 
     /// Whether it may serve at all: it is in the list, up, and neither disabled nor ejected.
@@ -235,10 +238,14 @@ impl Member {
         self.state.slots.take(self.usable_capacity(default_slow_start, now))
     }
 
-    /// A number that the endpoint alone decides, the same on every node: the ring of `hash` and sticky sessions know the
-    /// member by it.
+    /// A number that the endpoint alone decides, the same on every node: the ring of `hash` knows the member by it.
     pub fn identity(&self) -> u64 {
         self.identity
+    }
+
+    /// The value of session cookies that stands for it, the same on every node with the same `server.cookieSecret`.
+    pub fn session(&self) -> u64 {
+        self.session
     }
 
     /// When it serves.

@@ -19,11 +19,12 @@ mod options;
 mod ring;
 mod rotation;
 mod route;
+mod session;
 mod slots;
 
 pub use admission::{
-    Admission, GrantSink, Granted, HeldToken, Joined, Notice, Permit, Pick, Rates, TakenSlot, Ticket, TokenRequest,
-    View, Waiter,
+    Admission, ClientSlot, GrantSink, Granted, HeldToken, Joined, Notice, Permit, Pick, Rates, TakenSlot, Ticket,
+    TokenRequest, View, Waiter,
 };
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
 pub use backend::{Addresses, Backend, BackendId};
@@ -42,3 +43,4 @@ pub use options::{
 pub use ring::{Ring, key_of};
 pub use rotation::Rotation;
 pub use route::{Mark, Route};
+pub use session::set_session_secret;

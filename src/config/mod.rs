@@ -71,6 +71,8 @@ pub struct Settings {
     pub worker: worker::Settings,
     /// The greatest number of client connections of one address (`server.maxConnectionsPerAddress`); `None` for any.
     pub max_per_address: Option<NonZeroU32>,
+    /// What session cookies are made with (`server.cookieSecret`).
+    pub cookie_secret: Option<Secret>,
     /// Whether the log is verbose (`server.debug`).
     pub debug: bool,
     /// The number of workers; `None` for one a core.
@@ -206,6 +208,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         access_log_format: server.access_log_format,
         worker: server.worker,
         max_per_address: server.max_per_address,
+        cookie_secret: server.cookie_secret,
         debug: server.debug,
         workers: overrides.workers.or(server.workers),
         max_connections: server.max_connections,

@@ -4,6 +4,7 @@ use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
 use crate::base::clock::Moment;
 use crate::base::node_mark::node_mark;
+use crate::base::secret::Secret;
 use crate::net::liveness::Liveness;
 use crate::wire::limits::Limits;
 use crate::wire::{MOST_FIELDS, forwarded, is_token};
@@ -52,6 +53,7 @@ pub(super) struct Server {
     pub(super) route: route::Settings,
     pub(super) worker: worker::Settings,
     pub(super) max_per_address: Option<NonZeroU32>,
+    pub(super) cookie_secret: Option<Secret>,
     pub(super) page: page::Settings,
     pub(super) access_log: access_log::Target,
     pub(super) access_log_format: access_log::Format,
@@ -100,6 +102,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             liveness: read_liveness(server),
         },
         max_per_address: read_limit(&server.field("maxConnectionsPerAddress")),
+        cookie_secret: server.field("cookieSecret").secret().map(Into::into),
         page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
         access_log: read_access_log(&server.field("accessLog")),
         access_log_format: read_access_log_format(&server.field("accessLogFormat")),

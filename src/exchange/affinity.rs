@@ -41,7 +41,7 @@ fn first_segment(target: &[u8]) -> &[u8] {
     path.split(|byte| *byte == b'/').nth(1).unwrap_or_default()
 }
 
-/// The identity of the member that the session of a request is at. `None` without a session.
+/// The value that stands for the member that the session of a request is at. `None` without a session.
 pub(super) fn session(request: &Request, options: &Options) -> Option<u64> {
     let value = request.cookie(options.sticky_cookie.as_deref()?)?;
     u64::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()
@@ -76,7 +76,7 @@ fn is_at(name: &[u8], endpoint: &Endpoint) -> bool {
 /// The cookie that a response sets so that the client comes back to the member that made it.
 pub(super) struct SessionCookie<'a> {
     name: &'a str,
-    identity: u64,
+    session: u64,
     is_secure: bool,
 }
 
@@ -94,7 +94,7 @@ pub(super) fn session_cookie<'a>(
         return None;
     }
     let cluster = permit.cluster();
-    let is_own = |identity| cluster.members.iter().position(|member| member.identity() == identity);
+    let is_own = |session| cluster.members.iter().position(|member| member.session() == session);
     let own = session(request, &cluster.options).and_then(is_own);
     // Its own may be full. Where it has no turn, the session moves to the member that has one.
     let has_turn = |place: usize| {
@@ -104,7 +104,7 @@ pub(super) fn session_cookie<'a>(
     if own.is_some_and(|place| has_turn(place) && demand.obstacle(cluster, place, now).is_none()) {
         return None;
     }
-    Some(SessionCookie { name, identity: permit.member().identity(), is_secure: request.is_secure() })
+    Some(SessionCookie { name, session: permit.member().session(), is_secure: request.is_secure() })
 }
 
 impl SessionCookie<'_> {
@@ -112,8 +112,8 @@ impl SessionCookie<'_> {
     #[cold]
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let secure = if self.is_secure { "; Secure" } else { "" };
-        let Self { name, identity, .. } = self;
-        let line = format!("Set-Cookie: {name}={identity:016x}; Path=/; HttpOnly; SameSite=Lax{secure}\r\n");
+        let Self { name, session, .. } = self;
+        let line = format!("Set-Cookie: {name}={session:016x}; Path=/; HttpOnly; SameSite=Lax{secure}\r\n");
         out.extend_from_slice(line.as_bytes());
     }
 }

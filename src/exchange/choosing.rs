@@ -33,10 +33,23 @@ pub(super) fn connect(
     let reason = match cx.max_body_bytes_of(options) {
         _ if options.is_disabled && !options.hold => FailureReason::ClusterDisabled,
         Some(limit) if is_too_large(limit) => FailureReason::BodyTooLarge,
+        _ if options.max_requests_per_client.is_some() && !has_client_slot(&context, &route, cx) => {
+            FailureReason::ClientLimit
+        }
         _ if options.requests_per_second > 0 && !cx.common.had_turn => return await_turn(context, route, cx),
         _ => return choose(context, route, cx),
     };
     Err(failure_at(context, route, reason, cx))
+}
+
+/// Whether the client may have this request: it has it already, or does now.
+#[cold]
+fn has_client_slot(context: &RequestContext, route: &Route, cx: &mut StepContext<'_>) -> bool {
+    if let (None, Some(limit)) = (&cx.common.client_slot, route.cluster.options.max_requests_per_client) {
+        let client = context.request.forwarded_client(&cx.core.settings.forwarded);
+        cx.common.client_slot = route.cluster.admission.take_client(client, limit).map(Box::new);
+    }
+    cx.common.client_slot.is_some()
 }
 
 /// Chooses a member when the request's turn comes: there are only so many a second.
@@ -120,7 +133,7 @@ pub(super) fn another(context: &RequestContext, route: Arc<Route>, cx: &mut Step
     }
 }
 
-/// The hash of the request's key, and the identity of the member that it belongs to: by a rule, or by its session.
+/// The hash of the request's key, and the session of the member that it belongs to: by a rule, or by its session.
 fn preference(
     context: &RequestContext,
     route: &Route,
@@ -136,7 +149,7 @@ fn preference(
     };
     let Some(rules) = &common.rules else { return (key, session) };
     let wanted = rules.wanted().and_then(|place| route.cluster.members.get(place));
-    (key, wanted.map(Member::identity).or(session))
+    (key, wanted.map(Member::session).or(session))
 }
 
 /// The request as the queue of its cluster has it. It is `exchange` at `sink`.

@@ -30,7 +30,7 @@ pub(super) fn fail(
     let reply = LocalReply {
         status: reason.status(),
         fields: page::PAGE_HEADERS.as_bytes(),
-        retry_after: if reason.status() == 503 { cx.common.retry_after() } else { Duration::ZERO },
+        retry_after: if matches!(reason.status(), 429 | 503) { cx.common.retry_after() } else { Duration::ZERO },
         error: debug.then_some(reason),
         body: pages.body(reason),
     };

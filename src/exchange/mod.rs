@@ -110,6 +110,7 @@ impl Exchange {
             token: None,
             bucket: None,
             had_turn: false,
+            client_slot: None,
             pacing: None,
             deadline: now + settings.head_timeout,
             is_encrypted: peer.secure,

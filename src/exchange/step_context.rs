@@ -10,7 +10,7 @@ use super::settings::{KeepAlive, Settings};
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Mark, Options, Permit, RetryCause, RetryCauses, Route};
+use crate::cluster::{ClientSlot, Mark, Options, Permit, RetryCause, RetryCauses, Route};
 use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
@@ -36,6 +36,8 @@ pub(super) struct CommonState {
     pub(super) bucket: Option<BucketId>,
     /// It has had its turn (`requestsPerSecond`).
     pub(super) had_turn: bool,
+    /// Its part of what its client may have (`maxRequestsPerClient`).
+    pub(super) client_slot: Option<Box<ClientSlot>>,
     /// The pace of its bytes, where the frontend has a rate.
     pub(super) pacing: Option<Box<Pacing>>,
     pub(super) deadline: Moment,

@@ -32,6 +32,7 @@ pub use upgrade::{Predecessor, order as order_upgrade};
 use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
 use crate::cache::store::Store;
+use crate::cluster::set_session_secret;
 use crate::config::{Origin, Settings};
 use crate::directory::{Inherited, Membership, Refusal, State};
 use crate::net::activation;
@@ -213,6 +214,9 @@ impl Supervisor {
         let clock = Clock::new();
         let (log, cores_log) = access_log::start(&settings.access_log, log_file, cpus.len(), clock)
             .map_err(|error| Error::System("starting the thread of the access log", error))?;
+        if let Some(secret) = &settings.cookie_secret {
+            set_session_secret(secret.reveal());
+        }
         let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
         directory.set_ports(Arc::new(admin::PortsByEvent(events.clone())));
         let roster = Arc::new(Roster::new(clock.now()));

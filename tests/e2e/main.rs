@@ -6,6 +6,7 @@
 mod admin;
 mod bulk;
 mod cache;
+mod clients;
 mod clusters;
 mod departures;
 mod failure;

@@ -12,12 +12,14 @@
 //! [`tokens`].
 
 mod adaptive;
+mod clients;
 mod permit;
 mod queue;
 mod rates;
 mod release;
 mod tokens;
 
+pub use clients::ClientSlot;
 pub use permit::{Permit, TakenSlot};
 pub use queue::{GrantSink, Granted, Joined, Notice, Pick, Ticket, View, Waiter};
 pub use rates::Rates;

@@ -48,7 +48,7 @@ pub struct View<'a> {
     pub rng: &'a mut fastrand::Rng,
     /// The hash of the request's key, where the scheduler is [`Scheduler::Hash`](crate::cluster::Scheduler::Hash).
     pub key: u64,
-    /// The identity of the member of the request's session: it serves if it is open.
+    /// The value of [`Member::session`](crate::cluster::Member::session) of the member of the request's session: it serves if it is open.
     pub session: Option<u64>,
 }
 

@@ -1,6 +1,7 @@
 //! What a cluster may do a second, over all cores: requests, and bytes in each direction. It outlives edits.
 
 use super::Admission;
+use super::clients::Clients;
 use crate::base::clock::Moment;
 use crate::base::pacer::Pacer;
 use crate::base::turns::{Turn, Turns};
@@ -16,6 +17,8 @@ pub struct Rates {
     pub bytes_out: Pacer,
     /// Requests (`requestsPerSecond`).
     requests: Turns,
+    /// Requests of each client (`maxRequestsPerClient`).
+    pub(super) clients: Clients,
 }
 
 impl Rates {

@@ -52,6 +52,8 @@ pub struct Options {
     pub backend_cookie: Option<Box<str>>,
     /// Requests in flight over all members and cores.
     pub max_requests: Option<NonZeroU32>,
+    /// Requests in flight and tunnels of one client over all members and cores.
+    pub max_requests_per_client: Option<NonZeroU32>,
     /// Tunnels over all members and cores.
     pub max_tunnels: Option<NonZeroU32>,
     /// Admission.
@@ -204,6 +206,7 @@ definitions! {
     "backend.header", backend_header, TOKEN, "", "The header by which clients in trusted networks name the backend";
     "backend.cookie", backend_cookie, TOKEN, "", "The cookie by which clients in trusted networks name the backend";
     "maxRequests", max_requests, LIMIT, "0", "Requests in flight over all backends; 0 for any number";
+    "maxRequestsPerClient", max_requests_per_client, LIMIT, "0", "Requests and tunnels of one client address, over all backends; the next one gets a 429, 0 for any number";
     "maxTunnels", max_tunnels, LIMIT, "0", "Tunnels over all backends; 0 for any number";
     "queueLimit", queue.limit, COUNT, "1024", "Requests that wait for a backend with room; the next one gets a 503";
     "queueTimeout", queue.timeout, TIME, "30", "How long a request waits for a backend with room, then it gets a 503";

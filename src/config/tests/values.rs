@@ -80,6 +80,7 @@ fn defaults() -> Settings {
         access_log: access_log::Target::Off,
         access_log_format: access_log::Format::Hipache,
         max_per_address: None,
+        cookie_secret: None,
         worker: worker::Settings {
             idle_timeout: seconds(30),
             max_connections: 100_000,
@@ -217,6 +218,7 @@ fn limits() {
         (json!({"maxBufferBytes": 1_048_576}), |all| all.worker.max_buffer_bytes = 1 << 20),
         (json!({"maxRequestsPerConnection": 9}), |all| all.worker.max_requests = NonZeroU32::new(9)),
         (json!({"maxConnectionsPerAddress": 0}), |_| {}),
+        (json!({"cookieSecret": "geheim"}), |all| all.cookie_secret = Some("geheim".into())),
         (json!({"maxConnectionsPerAddress": 9}), |all| all.max_per_address = NonZeroU32::new(9)),
         (json!({"workers": 2}), |all| all.workers = Some(2)),
     ]);

@@ -1,0 +1,79 @@
+//! How many requests of a frontend each client has, over all cores.
+
+use super::Admission;
+use crate::base::hash::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The network of one customer: the system's addresses within it are its own choice (RFC 6177, RFC 8981).
+const PREFIX: u128 = !0 << 64;
+
+/// The requests and tunnels of each client. Only frontends with `maxRequestsPerClient` take its lock.
+#[derive(Debug, Default)]
+pub(super) struct Clients(Mutex<HashMap<IpAddr, u32>>);
+
+/// One request's part of what its client may have. It is given back when dropped.
+#[derive(Debug)]
+pub struct ClientSlot {
+    admission: Arc<Admission>,
+    client: IpAddr,
+}
+
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission {
+    /// Takes a part of what this client may have, if any is left. An IPv6 network of 64 bits counts as one client.
+    pub fn take_client(self: &Arc<Self>, client: IpAddr, limit: NonZeroU32) -> Option<ClientSlot> {
+        let client = match client.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
+            ip => ip,
+        };
+        let mut table = self.rates.clients.lock();
+        let held = table.entry(client).or_insert(0);
+        if *held >= limit.get() {
+            return None;
+        }
+        *held += 1;
+        drop(table);
+        Some(ClientSlot { admission: Arc::clone(self), client })
+    }
+}
+
+impl Drop for ClientSlot {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut held) = self.admission.rates.clients.lock().entry(self.client) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_client_has_its_own_part_and_leaves_nothing_behind() {
+        let admission = Arc::<Admission>::default();
+        let two = NonZeroU32::new(2).expect("a limit");
+        let take = |client: &str| admission.take_client(client.parse().expect("an address"), two);
+        let held = [take("192.0.2.1"), take("::ffff:192.0.2.1"), take("2001:db8::1"), take("2001:db8::2")];
+        assert!(held.iter().all(Option::is_some));
+        for (client, has_room) in
+            [("192.0.2.1", false), ("192.0.2.2", true), ("2001:db8::3", false), ("2001:db8:0:1::", true)]
+        {
+            assert_eq!(take(client).is_some(), has_room, "{client}");
+        }
+        drop(held);
+        assert!(admission.rates.clients.lock().is_empty());
+        assert!(take("192.0.2.1").is_some());
+    }
+}
