@@ -53,6 +53,9 @@ reasons! {
     BadHost = 400, "bad_host", "The request does not name its host clearly.";
     /// No frontend has this host. Hipache answers 400 too.
     UnknownHost = 400, "unknown_host", "No website is configured at this address.";
+    /// `Host` is not covered by the certificate that the client was shown for the name that it asked for, and has a
+    /// certificate of its own (RFC 9110 section 15.5.20).
+    MisdirectedRequest = 421, "misdirected_request", "This connection was opened for another website.";
     /// A rule of HAProxy's file refuses the request (`deny`, `auth`). The rule may say another status.
     DeniedByRule = 403, "denied_by_rule", "The request is not allowed.";
     /// A rule of HAProxy's file closes the connection (`reject`, `silent-drop`).

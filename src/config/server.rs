@@ -103,7 +103,10 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         },
         max_per_address: read_limit(&server.field("maxConnectionsPerAddress")),
         cookie_secret: server.field("cookieSecret").secret().map(Into::into),
-        page: page::Settings { static_dir: server.field("staticDir").text().map(Into::into) },
+        page: page::Settings {
+            static_dir: server.field("staticDir").text().map(Into::into),
+            unknown_host_status: read_unknown_host_status(&server.field("unknownHostStatus")),
+        },
         access_log: read_access_log(&server.field("accessLog")),
         access_log_format: read_access_log_format(&server.field("accessLogFormat")),
         dns_refresh: times.dns_refresh,
@@ -324,6 +327,14 @@ fn read_on_client_abort(field: &Field<'_>) -> Option<exchange::OnClientAbort> {
         "ignore" => Some(exchange::OnClientAbort::Ignore),
         _ => None,
     })
+}
+
+/// The status of requests for hosts without a route.
+fn read_unknown_host_status(field: &Field<'_>) -> u16 {
+    let status = field.read("400, 404, 421 or 503", |value| {
+        page::UNKNOWN_HOST_STATUSES.into_iter().find(|status| value.as_u64() == Some(u64::from(*status)))
+    });
+    status.unwrap_or_else(|| page::Settings::default().unknown_host_status)
 }
 
 /// Whose requests with `X-Debug` are told where their response came from: nobody's, unless networks are named.

@@ -24,13 +24,14 @@ pub(super) fn fail(
     reason: FailureReason,
     cx: &mut StepContext<'_>,
 ) -> Transition {
+    let pages = Arc::clone(&cx.core.pages);
+    let status = pages.status(reason);
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     let debug = context.as_ref().is_some_and(|context| context.request.may_debug());
-    let pages = Arc::clone(&cx.core.pages);
     let reply = LocalReply {
-        status: reason.status(),
+        status,
         fields: page::PAGE_HEADERS.as_bytes(),
-        retry_after: if matches!(reason.status(), 429 | 503) { cx.common.retry_after() } else { Duration::ZERO },
+        retry_after: if matches!(status, 429 | 503) { cx.common.retry_after() } else { Duration::ZERO },
         error: debug.then_some(reason),
         body: pages.body(reason),
     };

@@ -257,6 +257,12 @@ impl Request {
         self.tls.as_ref()?.server_name.as_deref()
     }
 
+    /// Whether the connection was opened for another host, by a certificate that does not cover this one. A trusted proxy
+    /// opens connections for all hosts.
+    pub fn is_for_another_name(&self) -> bool {
+        !self.flags.is_trusted && self.tls.as_ref().is_some_and(|tls| tls.is_for_another(self.host()))
+    }
+
     /// Whether the client's connection comes from a trusted network.
     pub(super) fn is_trusted(&self) -> bool {
         self.flags.is_trusted

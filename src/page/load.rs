@@ -16,11 +16,11 @@ const BUILTIN: &str = include_str!("builtin.html");
 pub(super) fn load(settings: &Settings) -> (Pages, Vec<String>) {
     let mut faults = Vec::new();
     let files = match &settings.static_dir {
-        Some(dir) => Files::read(dir, &mut faults),
+        Some(dir) => Files::read(dir, settings, &mut faults),
         None => Files::default(),
     };
-    let bodies = FailureReason::ALL.iter().map(|reason| files.body(*reason)).collect();
-    (Pages { bodies }, faults)
+    let bodies = FailureReason::ALL.iter().map(|reason| files.body(*reason, settings.status(*reason))).collect();
+    (Pages { bodies, settings: settings.clone() }, faults)
 }
 
 /// The page files of a directory.
@@ -31,12 +31,13 @@ struct Files {
 }
 
 impl Files {
-    fn read(dir: &Path, faults: &mut Vec<String>) -> Self {
+    fn read(dir: &Path, settings: &Settings, faults: &mut Vec<String>) -> Self {
         if let Err(error) = check_directory(dir) {
             faults.push(format!("server.staticDir: reading {}: {error}; the built-in pages are used", dir.display()));
             return Self::default();
         }
-        let mut statuses: Vec<u16> = FailureReason::ALL.iter().map(|reason| reason.status()).filter(has_page).collect();
+        let mut statuses: Vec<u16> =
+            FailureReason::ALL.iter().map(|reason| settings.status(*reason)).filter(has_page).collect();
         statuses.sort_unstable();
         statuses.dedup();
         let mut page = |name: String| read_page(&dir.join(name), faults).map(Arc::from);
@@ -45,13 +46,12 @@ impl Files {
         Self { by_status: statuses.into_iter().filter_map(by_status).collect(), default }
     }
 
-    fn body(&self, reason: FailureReason) -> Arc<[u8]> {
-        let status = reason.status();
+    fn body(&self, reason: FailureReason, status: u16) -> Arc<[u8]> {
         if !has_page(&status) {
             return Arc::default();
         }
         let own = self.by_status.iter().find(|(of, _)| *of == status).map(|(_, body)| body);
-        own.or(self.default.as_ref()).map_or_else(|| builtin(reason).into_bytes().into(), Arc::clone)
+        own.or(self.default.as_ref()).map_or_else(|| builtin(reason, status).into_bytes().into(), Arc::clone)
     }
 }
 
@@ -85,8 +85,7 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn builtin(reason: FailureReason) -> String {
-    let status = reason.status();
+fn builtin(reason: FailureReason, status: u16) -> String {
     BUILTIN
         .replace("{status}", &status.to_string())
         .replace("{phrase}", phrase(status))
@@ -115,7 +114,7 @@ mod tests {
         }
 
         fn load(&self) -> (Pages, Vec<String>) {
-            load(&Settings { static_dir: Some(self.0.clone()) })
+            load(&Settings { static_dir: Some(self.0.clone()), ..Settings::default() })
         }
     }
 
@@ -153,7 +152,10 @@ mod tests {
         assert_eq!(faults, Vec::<String>::new());
         assert_eq!(pages.body(FailureReason::NoBackend), b"our 502");
         assert_eq!(pages.body(FailureReason::ConnectFailed), b"our 502");
-        assert_eq!(pages.body(FailureReason::UnknownHost), builtin(FailureReason::UnknownHost).as_bytes());
+        assert_eq!(
+            pages.body(FailureReason::UnknownHost),
+            builtin(FailureReason::UnknownHost, FailureReason::UnknownHost.status()).as_bytes()
+        );
         assert_eq!(pages.body(FailureReason::ClientGone), b"");
 
         dir.put("error_default.html", "our default");
@@ -179,8 +181,11 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_named_with_its_setting() {
-        let (pages, faults) = load(&Settings { static_dir: Some("/nonexistent/pages".into()) });
-        assert_eq!(pages.body(FailureReason::NoBackend), builtin(FailureReason::NoBackend).as_bytes());
+        let (pages, faults) = load(&Settings { static_dir: Some("/nonexistent/pages".into()), ..Settings::default() });
+        assert_eq!(
+            pages.body(FailureReason::NoBackend),
+            builtin(FailureReason::NoBackend, FailureReason::NoBackend.status()).as_bytes()
+        );
         assert_eq!(faults.len(), 1);
         assert!(faults[0].starts_with("server.staticDir: reading /nonexistent/pages: "), "{faults:?}");
     }

@@ -18,10 +18,28 @@ pub const PAGE_HEADERS: &str =
     "Content-Type: text/html\r\nCache-Control: no-cache\r\nPragma: no-cache\r\nExpires: -1\r\n";
 
 /// Settings of the pages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Folder of `error_<status>.html` and `error_default.html` (`server.staticDir`).
     pub static_dir: Option<PathBuf>,
+    /// The status of requests for a host without a route (`server.unknownHostStatus`), one of [`UNKNOWN_HOST_STATUSES`].
+    pub unknown_host_status: u16,
+}
+
+/// The statuses that a request for a host without a route may get. The first is the default, and Hipache's.
+pub const UNKNOWN_HOST_STATUSES: [u16; 4] = [400, 404, 421, 503];
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { static_dir: None, unknown_host_status: UNKNOWN_HOST_STATUSES[0] }
+    }
+}
+
+impl Settings {
+    /// The status of the response for `reason`.
+    fn status(&self, reason: FailureReason) -> u16 {
+        if reason == FailureReason::UnknownHost { self.unknown_host_status } else { reason.status() }
+    }
 }
 
 /// One page for each [`FailureReason`], ready to be sent. All cores share them behind one `Arc`.
@@ -29,6 +47,7 @@ pub struct Settings {
 pub struct Pages {
     /// In the order of [`FailureReason::ALL`]. Reasons of one status share the text of its file.
     bodies: Box<[Arc<[u8]>]>,
+    settings: Settings,
 }
 
 impl Pages {
@@ -39,6 +58,11 @@ impl Pages {
             log::warn!("{fault}");
         }
         pages
+    }
+
+    /// The status of the response for `reason`.
+    pub fn status(&self, reason: FailureReason) -> u16 {
+        self.settings.status(reason)
     }
 
     /// The page for `reason`. It is empty if no response carries it: the client is gone, or the response had begun.

@@ -26,6 +26,7 @@ pub const fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         425 => "Too Early",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",

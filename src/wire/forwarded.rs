@@ -62,6 +62,21 @@ pub struct TlsPeer {
     pub server_name: Option<Box<str>>,
     /// The subject of its certificate, in visible ASCII.
     pub subject: Option<Arc<String>>,
+    /// The host names in the certificate that it was shown for that name, in lower case; a wildcard is `*.suffix`. `None`
+    /// where rules of a frontend choose the certificate.
+    pub shown: Option<Arc<[String]>>,
+}
+
+impl TlsPeer {
+    /// Whether the client asked for another server name than this host, and was shown a certificate that is not for it.
+    pub fn is_for_another(&self, host: &str) -> bool {
+        let (Some(name), Some(shown)) = (self.server_name.as_deref(), &self.shown) else { return false };
+        let is_covered = || {
+            let suffix = host.split_once('.').map(|(_, suffix)| suffix);
+            shown.iter().any(|shown| shown == host || (suffix.is_some() && shown.strip_prefix("*.") == suffix))
+        };
+        name != host && !is_covered()
+    }
 }
 
 /// The client that a chain of proxies names: the first address from the right that is none of a trusted proxy's, or the

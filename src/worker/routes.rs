@@ -68,7 +68,16 @@ impl Worker {
             return;
         }
         let Some(request) = job.exchange.request() else { return };
+        if request.is_for_another_name() {
+            return self.resolve_for_another_name(job_key);
+        }
+        self.resolve_host(job_key);
+    }
+
+    /// Finds the route of the host of an exchange that may have it, now or by mail.
+    pub(super) fn resolve_host(&mut self, job_key: SlotKey) {
         let port = self.claimed_port(job_key);
+        let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.request()) else { return };
         let known = match self.routes.get(self.on_demand.key(request.host(), port)) {
             Some(Cached::Found(route)) if route.is_stale() => None,
             Some(Cached::Found(route)) => Some(Ok(route)),

@@ -5,7 +5,9 @@ use super::Worker;
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
+use crate::base::reason::FailureReason;
 use crate::directory::CertificateResult;
+use crate::exchange::Input;
 use crate::net::tls::{Credentials, TlsServerContext};
 use crate::route::{self, Cached};
 use crate::wire::forwarded::TlsPeer;
@@ -36,25 +38,38 @@ pub type DefaultCertificates = Arc<[Option<Credentials>]>;
 pub(super) struct HandshakeTable {
     settings: Settings,
     tls_server: Arc<TlsServerContext>,
-    default_certificates: Vec<Option<DefaultCertificate>>,
-    names: route::Cache<Arc<ServerConfig>>,
+    default_certificates: Vec<Option<Arc<ReadyCertificate>>>,
+    names: route::Cache<Arc<ReadyCertificate>>,
     /// Clients that wait for the directory's answer about this name.
     waiting: HashMap<Arc<str>, Vec<SlotKey>>,
+    /// Requests that wait for the same, as their host is not that of their connection.
+    requests: HashMap<Arc<str>, Vec<SlotKey>>,
     /// Those who shake hands, in the order in which they came; and those who have left since.
     order: VecDeque<(Moment, SlotKey)>,
     under_way: usize,
 }
 
-/// A door's own certificate.
-#[derive(Clone, Debug)]
-struct DefaultCertificate {
+/// A certificate at hand.
+#[derive(Debug)]
+struct ReadyCertificate {
     credentials: Credentials,
+    /// The host names in it.
+    names: Arc<[String]>,
     config: Arc<ServerConfig>,
+}
+
+impl ReadyCertificate {
+    fn new(credentials: &Credentials, tls_server: &TlsServerContext) -> Arc<Self> {
+        let (names, config) = (credentials.names().into(), tls_server.config(credentials));
+        Arc::new(Self { credentials: credentials.clone(), names, config })
+    }
 }
 
 /// What becomes of a client that has said hello.
 enum CertificateDecision {
-    Show(Arc<ServerConfig>),
+    Show(Arc<ReadyCertificate>),
+    /// The certificates of a frontend, which has them by name.
+    ShowOfFrontend(Arc<ServerConfig>),
     Refuse,
     Wait,
 }
@@ -72,6 +87,7 @@ impl HandshakeTable {
             default_certificates: Vec::new(),
             names,
             waiting: HashMap::new(),
+            requests: HashMap::new(),
             order: VecDeque::new(),
             under_way: 0,
         };
@@ -80,22 +96,19 @@ impl HandshakeTable {
     }
 
     fn set_defaults(&mut self, default_certificates: &DefaultCertificates) {
-        let default_certificate = |credentials: &Credentials| DefaultCertificate {
-            credentials: credentials.clone(),
-            config: self.tls_server.config(credentials),
-        };
+        let ready = |credentials: &Credentials| ReadyCertificate::new(credentials, &self.tls_server);
         self.default_certificates =
-            default_certificates.iter().map(|credentials| credentials.as_ref().map(default_certificate)).collect();
+            default_certificates.iter().map(|credentials| credentials.as_ref().map(ready)).collect();
     }
 
-    fn default_certificate(&self, listener: u32) -> Option<&DefaultCertificate> {
+    fn default_certificate(&self, listener: u32) -> Option<&Arc<ReadyCertificate>> {
         self.default_certificates.get(listener as usize)?.as_ref()
     }
 
     /// What is shown to those whose name has no certificate of its own.
     fn fallback(&self, listener: u32) -> CertificateDecision {
         self.default_certificate(listener).map_or(CertificateDecision::Refuse, |default_certificate| {
-            CertificateDecision::Show(Arc::clone(&default_certificate.config))
+            CertificateDecision::Show(Arc::clone(default_certificate))
         })
     }
 }
@@ -155,15 +168,15 @@ impl Worker {
     pub(super) fn on_client_hello(&mut self, key: SlotKey) {
         let number = self.clients.get(key).map_or(0, |client| client.entry.frontend());
         if let Some(config) = self.frontend(number).and_then(|frontend| frontend.tls.as_ref()) {
-            return self.proceed(key, CertificateDecision::Show(Arc::clone(config)));
+            return self.proceed(key, CertificateDecision::ShowOfFrontend(Arc::clone(config)));
         }
         let (Some(handshakes), Some(client)) = (&mut self.handshakes, self.clients.get_mut(key)) else { return };
         let name = client.stream.transport.wanted_name();
-        client.peer.tls = name.map(|name| Arc::new(TlsPeer { server_name: Some(name.into()), subject: None }));
+        client.peer.tls = name.map(|name| Arc::new(TlsPeer { server_name: Some(name.into()), ..TlsPeer::default() }));
         let decision = match name {
             None => handshakes.fallback(client.entry.certificate()),
             Some(name) => match handshakes.names.get(name) {
-                Some(Cached::Found(config)) => CertificateDecision::Show(config),
+                Some(Cached::Found(certificate)) => CertificateDecision::Show(certificate),
                 Some(Cached::Unknown) => handshakes.fallback(client.entry.certificate()),
                 None => {
                     let name: Arc<str> = name.into();
@@ -207,7 +220,14 @@ impl Worker {
     fn proceed(&mut self, key: SlotKey, decision: CertificateDecision) {
         let Some(client) = self.clients.get_mut(key) else { return };
         match decision {
-            CertificateDecision::Show(config) => {
+            CertificateDecision::Show(certificate) => {
+                if let Some(tls) = &mut client.peer.tls {
+                    Arc::make_mut(tls).shown = Some(Arc::clone(&certificate.names));
+                }
+                client.stream.transport.accept(Arc::clone(&certificate.config));
+                self.try_start_request(key);
+            }
+            CertificateDecision::ShowOfFrontend(config) => {
                 client.stream.transport.accept(config);
                 self.try_start_request(key);
             }
@@ -223,11 +243,11 @@ impl Worker {
     /// The directory has said which certificate it is.
     pub(super) fn take_certificate(&mut self, name: Arc<str>, result: &CertificateResult) {
         let Some(handshakes) = &mut self.handshakes else { return };
-        let config = match result {
+        let certificate = match result {
             CertificateResult::Found(credentials) => {
-                let config = handshakes.tls_server.config(credentials);
-                handshakes.names.put_found(Arc::clone(&name), Arc::clone(&config));
-                Some(config)
+                let certificate = ReadyCertificate::new(credentials, &handshakes.tls_server);
+                handshakes.names.put_found(Arc::clone(&name), Arc::clone(&certificate));
+                Some(certificate)
             }
             CertificateResult::Unknown => {
                 handshakes.names.put_unknown(Arc::clone(&name));
@@ -237,8 +257,8 @@ impl Worker {
         };
         for key in handshakes.waiting.remove(&name).unwrap_or_default() {
             let Some(client) = self.clients.get(key) else { continue };
-            let decision = match (&config, result) {
-                (Some(config), _) => CertificateDecision::Show(Arc::clone(config)),
+            let decision = match (&certificate, result) {
+                (Some(certificate), _) => CertificateDecision::Show(Arc::clone(certificate)),
                 (None, CertificateResult::Failed) => self.decide_without_directory(key),
                 (None, _) => self
                     .handshakes
@@ -246,6 +266,48 @@ impl Worker {
                     .map_or(CertificateDecision::Refuse, |handshakes| handshakes.fallback(client.entry.certificate())),
             };
             self.proceed(key, decision);
+        }
+        self.resume_for_another_name(&name, certificate.is_some());
+    }
+
+    /// Finds the route of a request whose connection was opened for another host ([`Request::is_for_another_name`]). A host
+    /// with a certificate of its own is not served there; whether it has one, the directory may have to say.
+    ///
+    /// [`Request::is_for_another_name`]: crate::exchange::Request::is_for_another_name
+    #[cold]
+    pub(super) fn resolve_for_another_name(&mut self, job: SlotKey) {
+        let host =
+            self.jobs.get(job).and_then(|job| job.exchange.request()).map(|request| Arc::<str>::from(request.host()));
+        let (Some(host), Some(handshakes)) = (host, &mut self.handshakes) else { return self.resolve_host(job) };
+        match handshakes.names.get(&host) {
+            Some(Cached::Found(_)) => {
+                self.step_only(job, Input::Route(Err(FailureReason::MisdirectedRequest)));
+            }
+            Some(Cached::Unknown) => self.resolve_host(job),
+            None => {
+                let is_asked = handshakes.waiting.contains_key(&host) || handshakes.requests.contains_key(&host);
+                if is_asked || self.directory.lookup_certificate(self.id, Arc::clone(&host)) {
+                    handshakes.requests.entry(host).or_default().push(job);
+                } else {
+                    self.resolve_host(job);
+                }
+            }
+        }
+    }
+
+    /// The directory has said whether a name has a certificate. Where it could not say, requests are served.
+    fn resume_for_another_name(&mut self, name: &str, has_certificate: bool) {
+        let Some(handshakes) = &mut self.handshakes else { return };
+        for job in handshakes.requests.remove(name).unwrap_or_default() {
+            if self.jobs.get(job).is_none() {
+                continue;
+            }
+            if has_certificate {
+                self.dispatch(job, Input::Route(Err(FailureReason::MisdirectedRequest)));
+            } else {
+                self.resolve_host(job);
+                self.resume_exchange(job);
+            }
         }
     }
 
@@ -265,7 +327,7 @@ impl Worker {
     pub(super) fn ask_for_certificates_again(&mut self) {
         let Some(handshakes) = &mut self.handshakes else { return };
         handshakes.names.clear();
-        let lost: Vec<Arc<str>> = handshakes.waiting.keys().cloned().collect();
+        let lost: Vec<Arc<str>> = handshakes.waiting.keys().chain(handshakes.requests.keys()).cloned().collect();
         for name in lost {
             if !self.directory.lookup_certificate(self.id, Arc::clone(&name)) {
                 self.take_certificate(name, &CertificateResult::Failed);
@@ -293,8 +355,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.is_shaking_hands = false;
         if let Some(subject) = client.stream.transport.client_subject() {
-            let server_name = client.peer.tls.as_ref().and_then(|tls| tls.server_name.clone());
-            client.peer.tls = Some(Arc::new(TlsPeer { server_name, subject: Some(subject) }));
+            Arc::make_mut(client.peer.tls.get_or_insert_default()).subject = Some(subject);
         }
         self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
         match (client.stream.transport.fault(), client.stream.transport.is_resumed()) {

@@ -46,6 +46,20 @@ fn an_unknown_host_is_400_and_keeps_the_connection() {
 }
 
 #[test]
+fn an_unknown_host_gets_the_status_that_is_set() {
+    let setup = Setup::new().file("static/error_404.html", "<p>nothing at 404</p>");
+    let static_dir = setup.dir().join("static").display().to_string();
+    let proxy = setup.set("unknownHostStatus", 404).set("staticDir", static_dir).start();
+    let found = proxy.client().get("nobody.test", "/");
+    assert_eq!((found.status(), found.text().as_str()), (404, "<p>nothing at 404</p>"));
+    for status in [421, 503] {
+        let proxy = Setup::new().set("unknownHostStatus", status).start();
+        let request = "GET / HTTP/1.1\r\nHost: nobody.test\r\nX-Debug: 1\r\n\r\n";
+        expect_own(&response(&proxy, request), status, "unknown_host");
+    }
+}
+
+#[test]
 fn a_page_for_head_has_no_body() {
     let proxy = Setup::new().start();
     let mut client = proxy.client();

@@ -354,7 +354,7 @@ fn the_subject_of_a_certificate_is_nobodys_to_forge() {
     let forged = "GET / HTTP/1.1\nHost: a\nX-SSL-Client-S-DN: CN=root\nx_ssl_client_s_dn: CN=root\n\n";
     let policy = Policy { trusted: vec!["192.0.2.0/24".parse().expect("a network")], mode: Mode::Append };
     check(&forward(&policy, None), &[(forged, "a", "GET / HTTP/1.1\nHost: a\n{forwarded}\n")]);
-    let tls = TlsPeer { server_name: None, subject: Some(Arc::new("CN=alice".into())) };
+    let tls = TlsPeer { subject: Some(Arc::new("CN=alice".into())), ..TlsPeer::default() };
     let peer = Peer { tls: Some(Arc::new(tls)), ..forward(&policy, None).peer.clone() };
     let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
     let found = read(
@@ -362,4 +362,30 @@ fn the_subject_of_a_certificate_is_nobodys_to_forge() {
         &ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None, may_lack_host: false },
     );
     assert_eq!(found, Some((Ok(crlf(&told)), crlf(forged).len())));
+}
+
+#[test]
+fn a_certificate_covers_its_names_and_one_label_below_its_wildcards() {
+    let shown: Arc<[String]> = ["a.test", "*.b.test"].map(String::from).into();
+    let peer = |name: Option<&str>, shown: Option<&Arc<[String]>>| TlsPeer {
+        server_name: name.map(Into::into),
+        subject: None,
+        shown: shown.cloned(),
+    };
+    let table = [
+        ("a.test", false),
+        ("x.b.test", false),
+        ("x.y.b.test", true),
+        ("b.test", true),
+        (".b.test", false),
+        ("test", true),
+        ("other.test", true),
+        ("asked.test", false),
+    ];
+    for (host, is_for_another) in table {
+        assert_eq!(peer(Some("asked.test"), Some(&shown)).is_for_another(host), is_for_another, "{host}");
+        assert!(!peer(None, Some(&shown)).is_for_another(host), "a client that names no server: {host}");
+        assert!(!peer(Some("asked.test"), None).is_for_another(host), "rules choose the certificate: {host}");
+    }
+    assert!(peer(Some("asked.test"), Some(&[].into())).is_for_another("a.test"));
 }

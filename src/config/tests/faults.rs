@@ -106,6 +106,7 @@ fn wrong_habits() {
             json!({"via": "a b"}),
             "server.via: found \"a b\", expected a name of letters, digits and !#$%&'*+-.^_`|~, or false to add no Via",
         ),
+        (json!({"unknownHostStatus": 410}), "server.unknownHostStatus: found 410, expected 400, 404, 421 or 503"),
         (json!({"onClientAbort": true}), "server.onClientAbort: found true, expected \"close\" or \"ignore\""),
         (json!({"forwardedMode": "keep"}), "server.forwardedMode: found \"keep\", expected \"append\" or \"replace\""),
         (

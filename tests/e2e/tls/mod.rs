@@ -4,6 +4,7 @@
 mod backends;
 mod certificates;
 mod clients;
+mod misdirected;
 mod openssl;
 mod redirect;
 mod sessions;
