@@ -77,6 +77,14 @@ counters! {
     Dials = "dials";
     /// Requests that waited because `server.maxSockets` was reached.
     Queued = "queued_requests";
+    /// Responses with a line that ends in a bare LF, which the option `lenient` let through.
+    LenientBareLf = "lenient_bare_lf";
+    /// Responses with a folded line, which the option `lenient` let through.
+    LenientFoldedLine = "lenient_folded_line";
+    /// Responses with the same length twice, which the option `lenient` let through.
+    LenientRepeatedLength = "lenient_repeated_length";
+    /// Responses with a length beside `chunked`, which the option `lenient` let through.
+    LenientLengthBesideChunked = "lenient_length_beside_chunked";
     /// Dead marks made by this core.
     DeadMarks = "dead_marks";
     /// Times that its responses took a backend out of service (`health.maxFailures`, `health.maxErrorPercent`).

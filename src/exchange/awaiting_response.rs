@@ -1,6 +1,6 @@
 //! The request is on its way, the head of the answer has not come.
 
-use super::events::{Input, Side};
+use super::events::{Effect, Input, Side};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
 use super::settings::Settings;
@@ -13,8 +13,7 @@ use crate::cluster::Options;
 use crate::health::Observation;
 use crate::wire::request::{fields, most_fields};
 use crate::wire::response::ResponseHead;
-use crate::wire::upgrade;
-use crate::wire::{self, HeadFault};
+use crate::wire::{self, HeadFault, lenient_response, response_fault, upgrade};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -130,6 +129,7 @@ impl AwaitingResponse {
         let parsed = if may_be_complete { ResponseHead::parse(bytes, &mut room, to_head) } else { Ok(None) };
         match parsed {
             Err(fault @ (HeadFault::TooManyHeaders | HeadFault::Version)) => self.read_odd(bytes, fault, cx),
+            Err(fault) => self.read_lenient(bytes, fault, cx),
             parsed => self.judge(bytes, parsed, cx),
         }
     }
@@ -141,7 +141,35 @@ impl AwaitingResponse {
         let known = if fault == HeadFault::Version { wire::version::as_http11(bytes) } else { None };
         let mut room = most_fields();
         let to_head = self.context.request.is_head();
-        let parsed = ResponseHead::parse(known.as_deref().unwrap_or(bytes), &mut room, to_head);
+        match ResponseHead::parse(known.as_deref().unwrap_or(bytes), &mut room, to_head) {
+            Err(fault) => self.read_lenient(bytes, fault, cx),
+            parsed => self.judge(bytes, parsed, cx),
+        }
+    }
+
+    /// Reads a head that strictness refuses, where the option `lenient` of the frontend allows it.
+    #[cold]
+    #[inline(never)]
+    fn read_lenient(self, bytes: &[u8], fault: HeadFault, cx: &mut StepContext<'_>) -> Step<Self> {
+        let may_repair = matches!(fault, HeadFault::Malformed | HeadFault::Length);
+        if !may_repair || !cx.common.options().is_some_and(|options| options.is_lenient) {
+            return self.judge(bytes, Err(fault), cx);
+        }
+        if !wire::has_blank_line(bytes, 0) {
+            return self.judge(bytes, Ok(None), cx);
+        }
+        let known = wire::version::as_http11(bytes);
+        let Some(repaired) = lenient_response::repair(known.as_deref().unwrap_or(bytes)) else {
+            return self.judge(bytes, Err(fault), cx);
+        };
+        let mut room = most_fields();
+        let mut parsed = repaired.parse(&mut room, self.context.request.is_head());
+        match &mut parsed {
+            Ok(Some(_)) => cx.effect(Effect::Repaired(repaired.repairs)),
+            // The repaired head is complete, so more bytes would not help.
+            Ok(None) => parsed = Err(fault),
+            Err(_) => {}
+        }
         self.judge(bytes, parsed, cx)
     }
 
@@ -157,7 +185,10 @@ impl AwaitingResponse {
             Err(HeadFault::TooManyHeaders) => {
                 return Err(Failure::new(self.context, FailureReason::UpstreamHeadTooLarge));
             }
-            Err(_) => return Err(Failure::new(self.context, FailureReason::UpstreamMalformed)),
+            Err(_) => {
+                cx.common.stats.fault = Some(Box::new(response_fault::locate(bytes)));
+                return Err(Failure::new(self.context, FailureReason::UpstreamMalformed));
+            }
         };
         let head_len = head.as_ref().map_or(bytes.len(), |head| head.len);
         let fields = head.as_ref().map_or(0, ResponseHead::fields_len);

@@ -6,6 +6,7 @@ use crate::base::reason::FailureReason;
 use crate::cache::fill::{FillEnd, FillStart};
 use crate::cluster::{HeldToken, Notice, Permit, Route, Ticket};
 use crate::health::Observation;
+use crate::wire::lenient_response::Repairs;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -130,6 +131,8 @@ pub enum Effect {
         /// Only because a connection of the pool was stale.
         stale: bool,
     },
+    /// The head of a response was read as the option `lenient` allows.
+    Repaired(Repairs),
     /// The whole body of the request has come, or nobody needs the rest of it.
     Uploaded,
     /// The exchange needs its connection to the backend, or the promise of one, no longer.

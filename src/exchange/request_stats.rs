@@ -4,6 +4,7 @@ use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
+use crate::wire::response_fault::ResponseFault;
 use std::time::Duration;
 
 /// The facts of one exchange.
@@ -17,6 +18,8 @@ pub struct RequestStats {
     pub reason: Option<FailureReason>,
     /// What the object cache was to the request, where it took part. [`Counter::CacheFills`]: a miss whose response was stored.
     pub cache: Option<Counter>,
+    /// Where the head of a backend's response could not be read: the last one of the request.
+    pub fault: Option<Box<ResponseFault>>,
     /// Bytes that left for the client, heads included (Hipache logs the same).
     pub bytes_to_client: u64,
     /// When the last backend was chosen; [`Moment::NEVER`] while none was.
@@ -41,6 +44,7 @@ impl RequestStats {
             status: 0,
             reason: None,
             cache: None,
+            fault: None,
             bytes_to_client: 0,
             backend_started: Moment::NEVER,
             backend_ended: Moment::NEVER,

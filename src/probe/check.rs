@@ -2,13 +2,13 @@
 
 use crate::cluster::Options;
 use crate::health::{MonitorSettings, ProbeFault, ProbeMethod};
-use crate::wire::HeadFault;
 use crate::wire::body::BodyLength;
 use crate::wire::chunked::{Chunked, Part};
 use crate::wire::limits::Limits;
 use crate::wire::request::most_fields;
 use crate::wire::response::ResponseHead;
 use crate::wire::version::as_http11;
+use crate::wire::{self, HeadFault, lenient_response};
 use std::sync::Arc;
 
 /// The greatest size of a response's heads, informational ones included.
@@ -98,6 +98,17 @@ impl Check {
             if let (Err(HeadFault::Version), Some(known)) = (&parsed, as_http11(&self.received)) {
                 later = known;
                 parsed = ResponseHead::parse(&later, &mut later_room, to_head);
+            }
+            let repaired;
+            let mut repaired_room = most_fields();
+            if let (Err(HeadFault::Malformed | HeadFault::Length), true) = (&parsed, self.options.is_lenient) {
+                if !wire::has_blank_line(&self.received, 0) {
+                    return Ok(false);
+                }
+                if let Some(found) = lenient_response::repair(&self.received) {
+                    repaired = found;
+                    parsed = repaired.parse(&mut repaired_room, to_head);
+                }
             }
             let head = match parsed {
                 Ok(Some(head)) => head,

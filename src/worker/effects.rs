@@ -7,6 +7,7 @@ use crate::base::reason::FailureReason;
 use crate::cluster::{Cluster, Joined, Notice, Route};
 use crate::exchange::{Disposition, Effect, Input, Side};
 use crate::health::Observation;
+use crate::wire::lenient_response::Repairs;
 use std::sync::Arc;
 
 /// What an exchange is told of its route.
@@ -26,6 +27,7 @@ impl Worker {
             Effect::Ejected { member } => self.note_ejection(job, member),
             Effect::Retry { stale: true } => self.counters.count(Counter::StaleConnections),
             Effect::Retry { stale: false } => self.counters.count(Counter::Retries),
+            Effect::Repaired(repairs) => self.count_repairs(repairs),
             Effect::Uploaded => self.end_upload(job),
             Effect::Release { reuse } => self.release(job, reuse),
             Effect::Tunnel => self.become_tunnel(job),
@@ -40,6 +42,15 @@ impl Worker {
         if let Some(job) = self.jobs.get_mut(job) {
             job.exchange.step(input, 0, &mut self.core);
         }
+    }
+
+    #[cold]
+    fn count_repairs(&self, repairs: Repairs) {
+        let Repairs { bare_lf, folded_line, repeated_length, length_beside_chunked } = repairs;
+        self.counters.add(Counter::LenientBareLf, bare_lf.into());
+        self.counters.add(Counter::LenientFoldedLine, folded_line.into());
+        self.counters.add(Counter::LenientRepeatedLength, repeated_length.into());
+        self.counters.add(Counter::LenientLengthBesideChunked, length_beside_chunked.into());
     }
 
     #[cold]

@@ -44,6 +44,8 @@ impl FailureLog {
             return;
         }
         let at = backend.map(|url| format!(" at backend {url}")).unwrap_or_default();
+        let fault = exchange.stats().fault.as_ref().filter(|_| reason == FailureReason::UpstreamMalformed);
+        let fault = fault.map(|fault| format!(", {fault}")).unwrap_or_default();
         let setting = reason.setting().map(|setting| format!(", ended by {setting}")).unwrap_or_default();
         let status = match reason.status() {
             0 => "response cut".to_owned(),
@@ -51,7 +53,7 @@ impl FailureLog {
         };
         let more =
             if untold == 0 { String::new() } else { format!("; {untold} more of this kind since the last line") };
-        log::warn!("{host}: a request failed{at}: {reason} ({status}{setting}){more}");
+        log::warn!("{host}: a request failed{at}: {reason} ({status}{setting}{fault}){more}");
     }
 
     /// How many of this kind were not told; `None` where this one is not told either.

@@ -3,8 +3,10 @@
 use crate::{crlf, feed, text};
 use sluice::wire::HeadFault;
 use sluice::wire::body::BodyLength;
+use sluice::wire::lenient_response::{self, Repairs};
 use sluice::wire::request::fields;
 use sluice::wire::response::{Persistence, ResponseEncoding, ResponseHead};
+use sluice::wire::response_fault;
 
 const PLAIN: ResponseEncoding<'_> =
     ResponseEncoding { chunked: false, to_http11: true, persistence: Persistence::Implied, via: None };
@@ -148,5 +150,139 @@ fn upgrades() {
         let head = ResponseHead::parse(bytes.as_bytes(), &mut room, false).expect("good").expect("whole");
         assert_eq!(head.upgrade().map(text).as_deref(), expected, "{lines:?}");
         assert!(!head.is_informational());
+    }
+}
+
+const NO_REPAIRS: Repairs =
+    Repairs { bare_lf: false, folded_line: false, repeated_length: false, length_beside_chunked: false };
+
+/// Repairs a head that the strict parser refuses; the head as it leaves, what was repaired, and whether the connection may
+/// carry another response.
+fn repaired(head: &str) -> Option<(String, Repairs, bool)> {
+    assert!(ResponseHead::parse(head.as_bytes(), &mut fields(), false).is_err(), "strictness refuses {head:?}");
+    // What stands behind the head is no part of it.
+    let with_body = format!("{head}5\n\nHTTP/1.1 200 OK\r\n\r\n");
+    let repaired = lenient_response::repair(with_body.as_bytes())?;
+    let mut room = fields();
+    let parsed = repaired.parse(&mut room, false).ok()?.expect("a repaired head is complete");
+    assert_eq!(parsed.len, head.len(), "{head:?}");
+    let mut out = Vec::new();
+    parsed.write(&PLAIN, &mut out);
+    Some((text(&out), repaired.repairs, parsed.keep_alive))
+}
+
+#[test]
+fn lenience_repairs_what_has_one_meaning() {
+    let (bare_lf, folded_line) = (Repairs { bare_lf: true, ..NO_REPAIRS }, Repairs { folded_line: true, ..NO_REPAIRS });
+    let repeated_length = Repairs { repeated_length: true, ..NO_REPAIRS };
+    let length_beside_chunked = Repairs { length_beside_chunked: true, ..NO_REPAIRS };
+    let table = [
+        ("HTTP/1.1 200 OK\nContent-Length: 2\n\n", "HTTP/1.1 200 OK\nContent-Length: 2\n", bare_lf, true),
+        (
+            "HTTP/1.1 200 OK\r\nA: 1\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\nA: 1\nContent-Length: 2\n",
+            bare_lf,
+            true,
+        ),
+        ("HTTP/1.1 204 OK\r\nA: 1\r\n\n", "HTTP/1.1 204 OK\nA: 1\n", bare_lf, true),
+        (
+            "HTTP/1.1 204 OK\r\nA: 1,\r\n\t 2\r\n  3 \r\nB: 4\r\n\r\n",
+            "HTTP/1.1 204 OK\nA: 1, 2 3\nB: 4\n",
+            folded_line,
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\nA: 1\n 2\nContent-Length: 3\n\n",
+            "HTTP/1.1 200 OK\nA: 1 2\nContent-Length: 3\n",
+            Repairs { bare_lf: true, ..folded_line },
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: 1\r\ncontent-length: 02\r\n\r\n",
+            "HTTP/1.1 200 OK\nA: 1\nContent-Length: 2\n",
+            repeated_length,
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n",
+            "HTTP/1.1 200 OK\nContent-Length: 2\n",
+            repeated_length,
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n",
+            length_beside_chunked,
+            false,
+        ),
+    ];
+    for (head, expected, repairs, keep_alive) in table {
+        assert_eq!(repaired(head), Some((crlf(expected), repairs, keep_alive)), "{head:?}");
+    }
+}
+
+#[test]
+fn lenience_leaves_refused_what_has_several_meanings() {
+    let table = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2x\r\nContent-Length: 2x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n 3\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n folded: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA b: 1\n\r\n",
+        "HTTP/1.1 200 OK\r\nA : 1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA: 1\r2\n\r\n",
+        "HTTP/1.1 200 OK\r\nA: 1\r\n \x01\r\n\r\n",
+        "\nHTTP/1.1 200 OK\n\n",
+    ];
+    for head in table {
+        assert_eq!(repaired(head), None, "{head:?}");
+    }
+    for whole in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"] {
+        assert!(lenient_response::repair(whole.as_bytes()).is_none(), "nothing is wrong with {whole:?}");
+    }
+    for part in ["HTTP/1.1 200 OK\nA: 1\n", "HTTP/1.1 200 OK\r\nA: 1\r\n 2"] {
+        assert!(lenient_response::repair(part.as_bytes()).is_none(), "{part:?} is not complete");
+    }
+}
+
+#[test]
+fn the_first_fault_of_a_head_is_found() {
+    let table = [
+        ("SSH-2.0-x\r\n\r\n", "byte 0 of the response: the status line does not begin as HTTP/1.1 200 does"),
+        ("HTTP/1.1 OK\r\n\r\n", "byte 9 of the response: the status line does not begin as HTTP/1.1 200 does"),
+        ("HTTP/1.1 099 OK\r\n\r\n", "byte 9 of the response: the status is below 100"),
+        ("HTTP/1.1 200 O\x01K\r\n\r\n", "byte 14 of the response: a control byte in the status line"),
+        ("HTTP/1.1 200 OK\n\r\n", "byte 15 of the response: a line ends in LF without CR"),
+        ("HTTP/1.1 200 OK\r\nA: 1\r\n 2\r\n\r\n", "byte 23 of the response: a folded line"),
+        ("HTTP/1.1 200 OK\r\nX Y: 1\r\n\r\n", "byte 18 of the response: a byte that no name of a field may have"),
+        ("HTTP/1.1 200 OK\r\nXY\r\n\r\n", "byte 19 of the response: a line without a colon"),
+        ("HTTP/1.1 200 OK\r\n: 1\r\n\r\n", "byte 17 of the response: a field without a name"),
+        ("HTTP/1.1 200 OK\r\nA: \x01\r\n\r\n", "byte 20 of the response: a control byte in A"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\n",
+            "byte 17 of the response: a length that is no number in Content-Length",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\n",
+            "byte 36 of the response: a second length in content-length",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "byte 36 of the response: a length beside chunked in Transfer-Encoding",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "byte 17 of the response: a transfer coding other than chunked, once in Transfer-Encoding",
+        ),
+    ];
+    for (head, expected) in table {
+        assert!(ResponseHead::parse(head.as_bytes(), &mut fields(), false).is_err(), "strictness refuses {head:?}");
+        assert_eq!(response_fault::locate(head.as_bytes()).to_string(), expected, "{head:?}");
     }
 }

@@ -42,6 +42,8 @@ pub struct Options {
     pub hold: bool,
     /// How a member is chosen.
     pub scheduler: Scheduler,
+    /// Whether responses are read that strictness refuses.
+    pub is_lenient: bool,
     /// The scheduler `hash` hashes this.
     pub hash: HashKey,
     /// The name of the cookie that keeps a client at its backend.
@@ -200,6 +202,7 @@ definitions! {
     "httpsRedirect", https_redirect, FLAG, "https.redirect", "Whether requests without encryption are redirected to https";
     "disabled", is_disabled, FLAG, "false", "Whether every request gets a 503";
     "hold", hold, FLAG, "false", "Whether requests wait while the frontend is disabled, in place of a 503: [maintenance](#maintenance)";
+    "lenient", is_lenient, FLAG, "false", "Whether malformed heads of responses are repaired where their meaning is clear: [lenient](forwarding.md#lenient)";
     "scheduler", scheduler, SCHEDULER, "random", "How a backend is chosen";
     "hash.key", hash, HASH_KEY, "client", "The part of a request that the scheduler hash hashes";
     "sticky.cookie", sticky_cookie, TOKEN, "", "The name of the cookie that keeps a client at its backend";

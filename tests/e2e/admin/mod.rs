@@ -5,6 +5,7 @@ mod cache;
 mod clients;
 mod clusters;
 mod dashboard;
+mod lenient;
 mod tools;
 mod views;
 

@@ -257,6 +257,7 @@ impl Driver for World {
                 self.retries += u32::from(!stale);
                 self.retry = Some(stale);
             }
+            Effect::Repaired(repairs) => unreachable!("no frontend of the scene is lenient: {repairs:?}"),
             Effect::Release { reuse } => self.release(reuse),
             Effect::Tunnel => {
                 assert!(self.holding == Holding::Connection && !self.is_tunnel);
