@@ -5,6 +5,7 @@ mod certificates;
 mod changes;
 mod fake;
 mod fleet;
+mod hchecker;
 mod health;
 mod known;
 mod marks;
