@@ -174,7 +174,8 @@ impl Exchange {
         let mut input = input;
         if matches!(input, Input::Deadline) && self.pause_end().is_some() {
             self.end_pauses(core);
-            if !matches!(self.state, State::ServingCached(_)) || self.common.is_paused(Side::Upstream) {
+            let is_from_cache = matches!(self.state, State::ServingCached(_) | State::ServingLive(_));
+            if !is_from_cache || self.common.is_paused(Side::Upstream) {
                 return 0;
             }
             // It goes on where it has stopped.

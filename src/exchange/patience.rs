@@ -28,7 +28,9 @@ impl Exchange {
         let pacing = self.common.pacing.as_ref()?;
         let is_of_use = |side: &Side| match self.state {
             // The cache takes the place of a backend. While the client has yet to take bytes, it is the one to be waited for.
-            State::ServingCached(_) => *side == Side::Upstream && self.common.to_client.is_empty(),
+            State::ServingCached(_) | State::ServingLive(_) => {
+                *side == Side::Upstream && self.common.to_client.is_empty()
+            }
             _ => self.has_use_for(*side),
         };
         let sides = [Side::Client, Side::Upstream].into_iter().filter(is_of_use);
@@ -73,7 +75,7 @@ impl Exchange {
                 State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
                     Some(state.patience(&self.common, &core.settings))
                 }
-                State::ForwardingResponse(_) | State::ServingCached(_) => {
+                State::ForwardingResponse(_) | State::ServingCached(_) | State::ServingLive(_) => {
                     Some(self.common.body_timeout(&core.settings))
                 }
                 State::Tunnel(state) => state.patience(&self.common, &core.settings),

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// How much of a body is in the output at once. The socket's rest of it is copied, so a slow client holds this much.
-pub(super) const PIECE_BYTES: u64 = 256 * 1024;
+const PIECE_BYTES: u64 = 256 * 1024;
 
 /// The same of a frontend whose bytes have a rate.
 const PACED_PIECE_BYTES: u64 = 16 * 1024;
@@ -82,8 +82,7 @@ impl ServingCached {
             cx.deadline_in(cx.body_timeout());
             return Next::Stay(self);
         }
-        let most = if is_paced { PACED_PIECE_BYTES } else { PIECE_BYTES };
-        let piece = self.left.start..self.left.end.min(self.left.start.saturating_add(most));
+        let piece = self.left.start..self.left.end.min(self.left.start.saturating_add(piece_bytes(is_paced)));
         self.left.start = piece.end;
         if is_paced {
             let len = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
@@ -102,6 +101,11 @@ impl ServingCached {
         cx.deadline_in(cx.body_timeout());
         Next::Stay(self)
     }
+}
+
+/// How much of a body is put into the output at once.
+pub(super) fn piece_bytes(is_paced: bool) -> u64 {
+    if is_paced { PACED_PIECE_BYTES } else { PIECE_BYTES }
 }
 
 /// Writes the fields of this node, and the end of the head.

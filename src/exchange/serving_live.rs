@@ -4,7 +4,7 @@ use super::cache_view::with_view;
 use super::events::{Disposition, Input, Side};
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::serving_cached::{COPY_BYTES, PIECE_BYTES, put_own_fields};
+use super::serving_cached::{COPY_BYTES, piece_bytes, put_own_fields};
 use super::step_context::StepContext;
 use super::transition::{Failure, Next, Remains, ResponseEnd, Step, Transition};
 use crate::base::reason::FailureReason;
@@ -52,6 +52,9 @@ impl ServingLive {
         let Some(route) = cx.common.route().cloned() else {
             return Err(Failure::new(context, FailureReason::NoBackend));
         };
+        if route.cluster.options.has_byte_rates() {
+            cx.common.start_pacing(request.head().len(), cx.core.now);
+        }
         let (wall, hits) = (cx.core.wall_time(), live.head.count_hit());
         let served =
             Served { state: status::State::Hit, is_shadow: false, backend_status: None, waited: Some(cause), hits };
@@ -102,7 +105,15 @@ impl ServingLive {
 
     /// Puts what has come into the output, a piece at a time.
     fn send_on(mut self: Box<Self>, cx: &mut StepContext<'_>) -> Next<Box<Self>> {
-        let read = self.reader.read(PIECE_BYTES);
+        let is_paced = cx.common.pacing.is_some();
+        if is_paced && cx.common.is_paused(Side::Upstream) {
+            cx.deadline_in(cx.body_timeout());
+            return Next::Stay(self);
+        }
+        let read = self.reader.read(piece_bytes(is_paced));
+        if is_paced {
+            cx.common.count_paced(Side::Upstream, usize::try_from(read.bytes.len()).unwrap_or(usize::MAX), cx.core.now);
+        }
         let (body, output) = (&read.bytes, &mut cx.core.output.client);
         if !body.is_empty() {
             if self.framing == Framing::Chunked {

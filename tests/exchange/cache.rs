@@ -404,13 +404,22 @@ fn a_stored_response_keeps_to_the_rate_of_its_frontend() {
         leader.send_all(Side::Client, usize::MAX);
     }
     assert!(matches!(*stage.mail.take(), []), "nothing else waited");
+    let mut scene = stage.ask(GET, &paced_route());
+    expect_paced(&mut scene, &body);
+}
+
+/// The route of the stage's frontend, with 1 KiB a second to clients.
+fn paced_route() -> Arc<Route> {
     let url = BackendUrl::parse("http://10.0.0.1:8000").expect("a good URL");
     let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
     let mut options = Options::clone(&Options::none());
     (options.cache.is_enabled, options.bytes_per_second_out) = (true, 1024);
     let spec = ClusterSpec { key: "a", id: "site", entries: vec![(&url, backend)], options: &Arc::new(options) };
-    let route = Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)));
-    let mut scene = stage.ask(GET, &route);
+    Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
+}
+
+/// Has the client take a response with this body of 60,000 bytes, in pauses.
+fn expect_paced(scene: &mut Scene, body: &str) {
     let (mut got, mut pauses) = (Vec::new(), 0);
     while got.len() < body.len() {
         let (flushed, bytes) = scene.send(Side::Client, usize::MAX);
@@ -419,11 +428,12 @@ fn a_stored_response_keeps_to_the_rate_of_its_frontend() {
             scene.tell(Input::Drained(Side::Client));
         } else if flushed == Flushed::Nothing {
             pauses += 1;
+            assert!(pauses < 100, "{} bytes", got.len());
             scene.core.now = scene.exchange.deadline();
             scene.tell(Input::Deadline);
         }
     }
-    assert!(text(got).ends_with(&body));
+    assert!(text(got).ends_with(body));
     let seconds = scene.core.now.since(Moment::ZERO).as_secs();
     // 60,000 bytes, without the burst of 16 KiB and the last piece of as much.
     assert!((25..50).contains(&seconds) && pauses > 1, "{seconds} s, {pauses} pauses");

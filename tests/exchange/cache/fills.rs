@@ -52,6 +52,23 @@ fn a_fill_goes_as_fast_as_its_backend() {
 }
 
 #[test]
+fn a_response_under_way_keeps_to_the_rate_of_its_frontend() {
+    let stage = Stage::new();
+    let (mut leader, _) = stage.forward(GET);
+    let mut waiter = stage.ask(GET, &paced_route());
+    assert!(waiter.exchange.fill_request().is_some());
+    let body = "x".repeat(60_000);
+    leader.tell(Input::Bytes(Side::Upstream, head_of(&response(FRESH, &body)).as_bytes()));
+    deliver(&stage, &mut waiter);
+    for part in body.as_bytes().chunks(1000) {
+        give_on(&mut leader, part);
+        leader.send_all(Side::Client, usize::MAX);
+    }
+    deliver(&stage, &mut waiter);
+    expect_paced(&mut waiter, &body);
+}
+
+#[test]
 fn a_slow_client_that_would_cost_too_much_memory_has_another_request_fill() {
     let stage = Stage::new();
     let (mut leader, _) = stage.forward(GET);
