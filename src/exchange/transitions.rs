@@ -94,8 +94,8 @@ impl State {
     #[cold]
     fn abort(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
         match self {
-            Self::Tunnel(state) if reason == FailureReason::BackendRemoved => {
-                settle(state.retire(cx), Self::Tunnel, &[], cx)
+            Self::Tunnel(state) if matches!(reason, FailureReason::BackendRemoved | FailureReason::Stopped) => {
+                settle(state.retire(reason, cx), Self::Tunnel, &[], cx)
             }
             state if state.may_refuse() => {
                 let context = state.into_context(&mut cx.core.buffers);

@@ -22,8 +22,8 @@ pub(super) struct Tunnel {
     upstream_write_closed: bool,
     /// The frames that the backend sends, where the protocol is WebSocket.
     frames: Option<Frames>,
-    /// The backend has left its list: the tunnel ends with the frame under way, or at a deadline that no byte moves on.
-    is_retiring: bool,
+    /// Why the tunnel ends with the frame under way, or at a deadline that no byte moves on.
+    retires_for: Option<FailureReason>,
 }
 
 impl Tunnel {
@@ -38,8 +38,8 @@ impl Tunnel {
         }
         cx.effect(Effect::Tunnel);
         let frames = is_websocket.then(Frames::default);
-        let (client_ended, upstream_ended, upstream_write_closed, is_retiring) = (false, false, false, false);
-        Self { request, client_ended, upstream_ended, upstream_write_closed, frames, is_retiring }.stay(cx)
+        let (client_ended, upstream_ended, upstream_write_closed) = (false, false, false);
+        Self { request, client_ended, upstream_ended, upstream_write_closed, frames, retires_for: None }.stay(cx)
     }
 
     #[inline(never)]
@@ -70,8 +70,7 @@ impl Tunnel {
                 cx.deadline_in(cx.body_timeout());
                 self.settle(cx)
             }
-            Input::Deadline if self.is_retiring => Err(self.silent(FailureReason::BackendRemoved, cx)),
-            Input::Deadline => Err(self.silent(FailureReason::TunnelIdle, cx)),
+            Input::Deadline => Err(self.silent(self.retires_for.unwrap_or(FailureReason::TunnelIdle), cx)),
             _ => Ok(Next::Stay(self)),
         }
     }
@@ -79,40 +78,46 @@ impl Tunnel {
     /// Passes on what the backend sends, and knows where its frames end.
     fn pass_frames(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
         let Some(frames) = &mut self.frames else { return Ok(Next::Stay(self)) };
-        let (mut at, mut is_end) = (0, false);
-        while at < bytes.len() && !is_end {
+        let (mut at, mut end) = (0, None);
+        while at < bytes.len() && end.is_none() {
             at += frames.advance(bytes.suffix(at));
-            is_end = self.is_retiring && frames.is_at_boundary();
+            end = self.retires_for.filter(|_| frames.is_at_boundary());
         }
         cx.core.output.queue(Side::Client).pass(bytes, 0..at);
         cx.consumed = bytes.len();
-        if is_end { self.send_close_frame(cx) } else { self.stay(cx) }
+        match end {
+            Some(reason) => self.send_close_frame(reason, cx),
+            None => self.stay(cx),
+        }
     }
 
-    /// The backend has left its list for good: a client of WebSocket is told to come again, once the frame under way
-    /// has passed; where nobody knows what may be said, nothing is.
-    pub(super) fn retire(mut self, cx: &mut StepContext<'_>) -> Step<Self> {
+    /// The backend has left its list for good, or this node stops: a client of WebSocket is told, once the frame under way
+    /// has passed; where nobody knows what may be said, nothing is. The end of a stop, which is told twice, waits for no frame.
+    pub(super) fn retire(mut self, reason: FailureReason, cx: &mut StepContext<'_>) -> Step<Self> {
         match &self.frames {
             Some(frames) if frames.may_add() && !self.upstream_ended => {
                 if frames.is_at_boundary() {
-                    return self.send_close_frame(cx);
+                    return self.send_close_frame(reason, cx);
                 }
-                if !std::mem::replace(&mut self.is_retiring, true) {
-                    cx.deadline_in(cx.body_timeout());
+                match self.retires_for.replace(reason) {
+                    None => cx.deadline_in(cx.body_timeout()),
+                    Some(FailureReason::Stopped) => return Err(self.silent(reason, cx)),
+                    Some(_) => {}
                 }
                 Ok(Next::Stay(self))
             }
-            _ => Err(self.silent(FailureReason::BackendRemoved, cx)),
+            _ => Err(self.silent(reason, cx)),
         }
     }
 
     /// Says the last word and hears the client out.
-    fn send_close_frame(self, cx: &mut StepContext<'_>) -> Step<Self> {
+    fn send_close_frame(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Step<Self> {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
-            return Err(self.silent(FailureReason::BackendRemoved, cx));
+            return Err(self.silent(reason, cx));
         }
-        cx.core.output.queue(Side::Client).make(|out| out.extend_from_slice(&websocket::RESTART));
-        cx.common.stats.fail(FailureReason::BackendRemoved);
+        let frame = if reason == FailureReason::Stopped { &websocket::GOING_AWAY } else { &websocket::RESTART };
+        cx.core.output.queue(Side::Client).make(|out| out.extend_from_slice(frame));
+        cx.common.stats.fail(reason);
         Ok(self.part(cx).into())
     }
 
@@ -160,7 +165,7 @@ impl Tunnel {
     /// How long no byte may pass; `None` where no byte makes a difference.
     pub(super) fn patience(&self, common: &CommonState, settings: &Settings) -> Option<Duration> {
         let idle = if self.is_ending() { Some(common.body_timeout(settings)) } else { common.tunnel_timeout(settings) };
-        (!self.is_retiring).then(|| idle.unwrap_or(Duration::MAX))
+        self.retires_for.is_none().then(|| idle.unwrap_or(Duration::MAX))
     }
 
     fn stay(self, cx: &mut StepContext<'_>) -> Step<Self> {

@@ -3,6 +3,9 @@
 /// A close frame of a server: "service restart" (1012).
 pub const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
+/// The same, "going away" (1001): the server stops.
+pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
 /// One direction of a connection, byte by byte.
 #[derive(Debug, Default)]
 pub struct Frames {

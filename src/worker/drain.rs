@@ -44,6 +44,9 @@ impl Worker {
             self.core.buffers.lent(),
             self.core.buffers.count() - self.core.buffers.lent(),
         );
+        if !matches!(drain_target, Some(DrainTarget::Worker(..))) {
+            self.spread_tunnel_ends(self.settings.drain_timeout);
+        }
         let shares_listeners = matches!(drain_target, Some(DrainTarget::Worker(..)));
         self.core.settings.keep_alive = match drain_target {
             None => KeepAlive::Never,

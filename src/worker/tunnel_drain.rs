@@ -1,4 +1,6 @@
-//! Tunnels to backends that have left their lists: left alone, or ended after `server.tunnelDrain`.
+//! Tunnels to backends that have left their lists: left alone, or ended after `server.tunnelDrain`. Tunnels of a node that
+//! stops: ended within `server.drainTimeout`. In either case not all at once, so that their clients do not come back all
+//! at once: each at a moment of its own in the last quarter of that time.
 
 use super::{Worker, connection::UpstreamState};
 use crate::base::clock::Moment;
@@ -46,6 +48,11 @@ impl TunnelDrain {
     }
 }
 
+/// A time in the last quarter of this one.
+fn within(limit: Duration) -> Duration {
+    limit.mul_f64(0.75 + 0.25 * fastrand::f64())
+}
+
 impl Worker {
     /// Routes have changed: backends may have left.
     pub(super) fn schedule_tunnel_scan(&mut self) {
@@ -64,7 +71,9 @@ impl Worker {
             && due <= self.core.now
         {
             self.tunnel_drain.forget(job);
-            if self.has_departed(job) {
+            if self.drain.is_some() {
+                self.dispatch(job, Input::Abort(FailureReason::Stopped));
+            } else if self.has_departed(job) {
                 self.dispatch(job, Input::Abort(FailureReason::BackendRemoved));
             }
         }
@@ -74,12 +83,6 @@ impl Worker {
         self.tunnel_drain.look_at = None;
         self.tunnel_drain.looked_at = Some(self.core.now);
         let Some(drain) = self.settings.tunnel_drain else { return };
-        let tunnels = self.jobs.keys().filter(|key| match self.jobs.get(*key).map(|job| job.upstream_state) {
-            Some(UpstreamState::Upstream(upstream)) => {
-                self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_tunnel)
-            }
-            _ => false,
-        });
         let left = |key: &SlotKey| {
             let exchange = self.jobs.get(*key).map(|job| &job.exchange);
             exchange.is_some_and(|exchange| match (exchange.mark(), exchange.permit()) {
@@ -87,10 +90,27 @@ impl Worker {
                 (None, permit) => permit.is_some_and(|permit| permit.member().state.is_removed()),
             })
         };
-        let departed: Vec<SlotKey> = tunnels.filter(left).collect();
+        let departed: Vec<SlotKey> = self.tunnels().filter(left).collect();
         for job in departed {
-            self.tunnel_drain.expect(job, self.core.now + drain);
+            self.tunnel_drain.expect(job, self.core.now + within(drain));
         }
+    }
+
+    /// The tunnels under way.
+    fn tunnels(&self) -> impl Iterator<Item = SlotKey> {
+        self.jobs.keys().filter(|key| match self.jobs.get(*key).map(|job| job.upstream_state) {
+            Some(UpstreamState::Upstream(upstream)) => {
+                self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_tunnel)
+            }
+            _ => false,
+        })
+    }
+
+    /// This worker stops, and no other one takes its tunnels: they end within this time.
+    pub(super) fn spread_tunnel_ends(&mut self, limit: Duration) {
+        let tunnels: Vec<SlotKey> = self.tunnels().collect();
+        let now = self.clock.now();
+        tunnels.into_iter().for_each(|job| self.tunnel_drain.expect(job, now + within(limit)));
     }
 
     /// Whether the backend of a tunnel is still out of its list: one that came back is spared.
@@ -107,5 +127,20 @@ impl Worker {
             }
             _ => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_end_in_the_last_quarter_and_not_together() {
+        let limit = Duration::from_secs(100);
+        let ends: Vec<Duration> = (0..1000).map(|_| within(limit)).collect();
+        assert!(ends.iter().all(|end| (75..=100).contains(&end.as_secs())), "{ends:?}");
+        let in_second = |second: u64| ends.iter().filter(|end| end.as_secs() == second).count();
+        assert!((75..100).all(|second| in_second(second) < 100), "about 40 in each second");
+        assert_eq!(within(Duration::ZERO), Duration::ZERO);
     }
 }

@@ -1,11 +1,12 @@
 //! SIGTERM and SIGINT: what is under way comes to its end, nothing new begins, exit 0.
 
 use crate::support::backend::Backend;
+use crate::support::client::Client;
 use crate::support::message::How;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::{Gate, HOST, canned, until};
 use nix::sys::signal::Signal;
-use sluice::base::clock::Clock;
+use sluice::base::clock::{Clock, Moment};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,4 +158,42 @@ fn a_tunnel_that_does_not_finish_is_ended() {
     assert_eq!(proxy.until_exit().code(), Some(0));
     let (bytes, how) = client.rest();
     assert!(bytes.is_empty() && matches!(how, How::Closed | How::Reset), "{how:?} after {bytes:?}");
+}
+
+/// A WebSocket client is told that the node goes away, and a tunnel of another protocol just ends.
+#[test]
+fn clients_of_websocket_are_told_of_a_stop_one_by_one() {
+    const TUNNELS: usize = 40;
+    let backend = Backend::raw(|conn| {
+        if conn.head().is_some() {
+            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\x01\x01a");
+            conn.bytes(u64::MAX);
+        }
+    });
+    let mut proxy = Setup::for_backends([backend.url()]).set("drainTimeout", 2).start();
+    let mut clients: Vec<_> = (0..TUNNELS)
+        .map(|_| {
+            let mut client = proxy.client();
+            client.send(ASKING.replace("lines", "websocket"));
+            assert_eq!(client.head().status(), 101);
+            assert_eq!(client.bytes(3), b"\x01\x01a");
+            client
+        })
+        .collect();
+    let clock = Clock::new();
+    proxy.signal(Signal::SIGTERM);
+    let mut moments: Vec<Moment> = std::thread::scope(|scope| {
+        let told = |client: &mut Client| {
+            assert_eq!(client.bytes(4), [0x88, 2, 0x03, 0xe9]);
+            clock.now()
+        };
+        let threads: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || told(client))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a moment")).collect()
+    });
+    moments.sort_unstable();
+    let (first, last) = (moments[0], moments[TUNNELS - 1]);
+    assert!(first.since(Moment::ZERO) >= Duration::from_millis(1400), "{first:?}: not before three quarters");
+    assert!(last.since(first) > Duration::from_millis(200), "from {first:?} to {last:?}: over the last quarter");
+    drop(clients);
+    assert_eq!(proxy.until_exit().code(), Some(0));
 }
