@@ -64,8 +64,14 @@ fn head_parse_request_reference_httparse(name: &str) -> usize {
 fn head_rewrite_request(bencher: Bencher<'_, '_>, name: &str) {
     let policy = Policy { trusted: Vec::new(), mode: Mode::Append };
     let peer = Peer { address: [192, 0, 2, 1].into(), local_port: 80, secure: false, tls: None };
-    let forward =
-        ForwardContext { peer: &peer, policy: &policy, via: Some("sluice"), request_id: None, may_lack_host: false };
+    let forward = ForwardContext {
+        peer: &peer,
+        policy: &policy,
+        via: Some("sluice"),
+        request_id: None,
+        request_start: None,
+        may_lack_host: false,
+    };
     let mut out = Vec::with_capacity(4096);
     let bytes = request(name);
     bencher.bench_local(|| {

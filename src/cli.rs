@@ -1,12 +1,16 @@
 //! The command line, and what the program does with it.
 
+mod check;
 mod haproxy;
 mod node;
+mod pages;
 mod program_log;
 mod tools;
 
+pub use check::CheckFiles;
 pub use haproxy::{Check, Diff, Haproxy};
 pub use node::{Node, Why};
+pub use pages::SettingsForm;
 pub use tools::{Nodes, Provision, Routes, Wait};
 
 use crate::base::secret::redact_url;
@@ -14,6 +18,7 @@ use crate::config::{self, CpuList, HaproxyFile, Origin, Overrides, Settings, War
 use crate::supervisor::{Findings, Predecessor};
 use crate::{demo, supervisor};
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 use nix::unistd::Uid;
 use std::env;
 use std::ffi::OsString;
@@ -53,6 +58,10 @@ pub struct Arguments {
     /// Take the files of --haproxy although words are lost that decide who gets in or where requests go
     #[arg(long, requires = "haproxy")]
     pub lossy: bool,
+    /// Print all settings with their defaults (text), or as a configuration that has them all (sample) [default: text]
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "text", hide_possible_values = true)]
+    pub help_settings: Option<SettingsForm>,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -74,9 +83,11 @@ pub enum Command {
     /// Read HAProxy's configuration files, and tell what becomes of them
     #[command(subcommand)]
     Haproxy(Haproxy),
+    /// Check configurations, routes files and HAProxy's files, each by what is in it (the status is 1 where one cannot be used)
+    Check(CheckFiles),
     /// Show how a running node is, by its admin service (the status is 1 where it is not ready)
     Status(Node),
-    /// Show what becomes of requests for a host on a running node, and why (the status is 1 where no backend may serve)
+    /// Show what becomes of a request on a running node, step by step, and why (the status is 1 where no backend may serve)
     Why(Why),
     /// List the nodes that serve from one Redis
     Nodes(Nodes),
@@ -87,6 +98,18 @@ pub enum Command {
         /// The process
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         pid: u32,
+    },
+    /// Print the completions of these commands for a shell
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages of these commands to a folder
+    Man {
+        /// The folder
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
     },
 }
 
@@ -120,6 +143,9 @@ pub fn run() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse_arguments(&error),
     };
+    if let Some(form) = arguments.help_settings {
+        return pages::settings(form);
+    }
     let flavor = env::var_os(FLAVOR);
     let file = match &arguments.command {
         Some(
@@ -173,7 +199,7 @@ pub fn run() -> ExitCode {
     };
     if arguments.dry {
         print_warnings(&file, &warnings);
-        return with_log("warn", || check(&file, &settings));
+        return with_log("warn", || status_of(try_start(&file, &settings)));
     }
     let origin = Origin::new(&file, &overrides);
     with_log(level(settings.debug), || {
@@ -184,13 +210,16 @@ pub fn run() -> ExitCode {
     })
 }
 
-/// Does what there is to do instead of serving.
+/// Does something else than serving. `file` is the configuration.
 fn run_command(command: &Command, file: &Path) -> ExitCode {
     match command {
         Command::Demo { port } => with_log(level(false), || report(demo::run(*port))),
         Command::Provision(provision) => tools::provision(provision, file),
         Command::Routes(routes) => tools::routes(routes, file),
         Command::Haproxy(command) => haproxy::run(command),
+        Command::Check(files) => check::run(files, file),
+        Command::Completions { shell } => pages::completions(*shell),
+        Command::Man { folder } => pages::manual(folder),
         Command::Status(node) => node::status(node, file),
         Command::Why(arguments) => node::why(arguments, file),
         Command::Nodes(arguments) => tools::nodes(arguments, file),
@@ -243,17 +272,20 @@ fn level(debug: bool) -> &'static str {
     if debug { "debug" } else { "info" }
 }
 
+fn status_of(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// Says whether a start would serve.
-fn check(file: &Path, settings: &Settings) -> ExitCode {
+fn try_start(file: &Path, settings: &Settings) -> bool {
     let file = file.display();
     let Findings { faults, warnings } = supervisor::check(settings);
     warnings.iter().for_each(|warning| eprintln!("{file}: warning: {warning}"));
     faults.iter().for_each(|fault| eprintln!("{file}: {fault}"));
-    if !faults.is_empty() {
-        return ExitCode::FAILURE;
+    if faults.is_empty() {
+        println!("{file}: OK");
     }
-    println!("{file}: OK");
-    ExitCode::SUCCESS
+    faults.is_empty()
 }
 
 /// For somebody who has just called the program by its name.
@@ -303,6 +335,8 @@ mod tests {
         assert_eq!(full.overrides(true, false), overrides);
         assert_eq!(parse("sluice demo").expect("a command").command, Some(Command::Demo { port: 8080 }));
         assert_eq!(parse("sluice demo --port 81").expect("a command").command, Some(Command::Demo { port: 81 }));
+        assert_eq!(parse("sluice --help-settings").expect("a form").help_settings, Some(SettingsForm::Text));
+        assert_eq!(parse("sluice --help-settings=sample").expect("a form").help_settings, Some(SettingsForm::Sample));
         let wrong = ["--workers 0", "--workers x", "--workers 1025", "--cpus x", "--cpus 1-0", "--dry demo", "other"];
         let wrong = wrong.into_iter().chain(["demo --port 0", "demo --port 65536", "--port 80"]);
         for arguments in wrong {

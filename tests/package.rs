@@ -73,6 +73,17 @@ fn the_package_is_installed_started_upgraded_and_removed() {
     for path in ["usr/bin/sluice", "usr/lib/systemd/system/sluice.service", "usr/share/doc/sluice/docs/admin.md"] {
         assert!(system.has(path), "{path}");
     }
+    for path in [
+        "usr/share/man/man1/sluice.1.gz",
+        "usr/share/man/man1/sluice-status.1.gz",
+        "usr/share/bash-completion/completions/sluice",
+        "usr/share/zsh/vendor-completions/_sluice",
+        "usr/share/doc/sluice/samples/haproxy/haproxy.cfg",
+    ] {
+        assert!(system.has(path), "{path}");
+    }
+    let completions = fs::read_to_string(system.path("usr/share/bash-completion/completions/sluice"));
+    assert!(completions.expect("completions").contains("--help-settings"));
     let unit = fs::read_to_string(system.path("usr/lib/systemd/system/sluice.service")).expect("the unit");
     assert!(unit.contains("\nExecStart=/usr/bin/sluice --config /etc/sluice/config.json\n"), "{unit}");
     assert!(unit.starts_with("\n[Unit]") || unit.starts_with("[Unit]"), "{unit}");

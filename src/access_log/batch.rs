@@ -27,25 +27,32 @@ const LATEST_AGE: Duration = Duration::from_secs(2);
 pub struct Log {
     /// `None` where no log is wanted.
     lines: Option<RefCell<Lines>>,
+    /// One of so many requests has a line.
+    sample: u64,
 }
 
 impl Log {
     /// A log that goes nowhere.
     pub const fn off() -> Self {
-        Self { lines: None }
+        Self { lines: None, sample: 1 }
     }
 
     pub(super) fn new(sender: BatchSender, clock: Clock) -> Self {
-        Self { lines: Some(RefCell::new(Lines::new(sender, clock, Format::default()))) }
+        Self { lines: Some(RefCell::new(Lines::new(sender, clock, Format::default()))), sample: 1 }
     }
 
-    /// The same log with its lines in this format.
-    pub fn in_format(self, format: &Format) -> Self {
+    /// The same log with its lines in this format, for one of `sample` requests.
+    pub fn in_format(self, format: &Format, sample: u64) -> Self {
         let of = |lines: RefCell<Lines>| {
             let lines = lines.borrow();
             RefCell::new(Lines::new(lines.sender.clone(), lines.clock, format.clone()))
         };
-        Self { lines: self.lines.map(of) }
+        Self { lines: self.lines.map(of), sample }
+    }
+
+    /// Whether a request has a line that is not worth one for itself: one of so many has, by chance.
+    pub fn samples(&self, dice: &mut fastrand::Rng) -> bool {
+        self.sample <= 1 || dice.u64(..self.sample) == 0
     }
 
     /// Whether its lines have more than Hipache's. Where not, the caller can leave these fields out.

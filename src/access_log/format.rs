@@ -102,10 +102,20 @@ fields! {
     Protocol = "protocol";
     /// Whether the client's connection is encrypted.
     Tls = "tls";
+    /// The version of TLS of the client's connection.
+    TlsVersion = "tls_version";
+    /// Its cipher suite.
+    TlsCipher = "tls_cipher";
+    /// The chain of addresses that the backend gets as `X-Forwarded-For`.
+    ForwardedFor = "forwarded_for";
     /// The status.
     Status = "status";
     /// The bytes that were sent to the client.
     Bytes = "bytes";
+    /// The bytes that were received from the client.
+    Received = "received";
+    /// Tries at backends beyond the first one.
+    Retries = "retries";
     /// The value of `Referer`.
     Referer = "referer";
     /// The value of `User-Agent`.
@@ -182,7 +192,7 @@ impl Template {
 impl Format {
     /// No line is longer: its texts, and what stands between them.
     pub(super) fn line_limit(&self) -> usize {
-        const TEXTS: usize = 12;
+        const TEXTS: usize = 15;
         match self {
             Self::Hipache | Self::Combined | Self::Json => TEXTS * TEXT_BYTES + 1024,
             Self::Template(Template(pieces)) => {
@@ -221,7 +231,7 @@ impl Format {
 /// What a field is.
 enum Value<'a> {
     Text(Option<&'a [u8]>),
-    Number(u64),
+    Number(Option<u64>),
     Seconds(Option<Duration>),
     Flag(bool),
 }
@@ -236,8 +246,13 @@ fn value_of<'a>(field: LogField, record: &LogRecord<'a>) -> Value<'a> {
         LogField::Protocol if record.method.is_empty() => Value::Text(None),
         LogField::Protocol => texts(if record.minor_version == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" }),
         LogField::Tls => Value::Flag(record.is_secure),
-        LogField::Status => Value::Number(record.status.into()),
-        LogField::Bytes => Value::Number(record.sent_bytes),
+        LogField::Status => Value::Number(Some(record.status.into())),
+        LogField::Bytes => Value::Number(Some(record.sent_bytes)),
+        LogField::TlsVersion => Value::Text(record.tls.map(|(version, _)| version.as_bytes())),
+        LogField::TlsCipher => Value::Text(record.tls.map(|(_, cipher)| cipher.as_bytes())),
+        LogField::ForwardedFor => Value::Text(record.forwarded_for),
+        LogField::Received => Value::Number(record.received_bytes),
+        LogField::Retries => Value::Number(record.retries.map(Into::into)),
         LogField::Referer => Value::Text(record.referer),
         LogField::UserAgent => Value::Text(record.user_agent),
         LogField::Frontend => Value::Text(record.frontend_id),
@@ -262,7 +277,8 @@ fn append_field(field: LogField, record: &LogRecord<'_>, out: &mut Vec<u8>, stam
         LogField::Client => append_ip(out, record.client),
         _ => match value_of(field, record) {
             Value::Text(text) => append_text(out, text),
-            Value::Number(number) => append_number(out, number),
+            Value::Number(Some(number)) => append_number(out, number),
+            Value::Number(None) => out.push(b'-'),
             Value::Seconds(Some(duration)) => append_seconds(out, duration),
             Value::Seconds(None) => out.push(b'-'),
             Value::Flag(is_set) => out.extend_from_slice(if is_set { b"1" } else { b"0" }),
@@ -283,7 +299,7 @@ fn append_json(record: &LogRecord<'_>, out: &mut Vec<u8>, stamps: &mut Stamps) {
                 append_key(*field, out);
                 append_quoted(out, text);
             }
-            Value::Number(number) => {
+            Value::Number(Some(number)) => {
                 append_key(*field, out);
                 append_number(out, number);
             }
@@ -295,7 +311,7 @@ fn append_json(record: &LogRecord<'_>, out: &mut Vec<u8>, stamps: &mut Stamps) {
                 append_key(*field, out);
                 out.extend_from_slice(if is_set { b"true" } else { b"false" });
             }
-            Value::Text(_) | Value::Seconds(None) => {}
+            Value::Text(_) | Value::Number(None) | Value::Seconds(None) => {}
         }
     }
     out.push(b'}');

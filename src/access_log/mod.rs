@@ -6,6 +6,7 @@
 //! for its line. [`Control`] is the supervisor's half.
 
 mod batch;
+mod daemon;
 mod format;
 mod losses;
 mod output;
@@ -32,6 +33,20 @@ pub enum Target {
     Stdout,
     /// A file, appended to.
     File(PathBuf),
+    /// The socket of a syslog daemon (`syslog:`, with a path behind it if that is not the usual one).
+    Syslog(PathBuf),
+    /// The socket of systemd's journal (`journald:`, with a path behind it if that is not the usual one).
+    Journald(PathBuf),
+}
+
+impl Target {
+    /// The daemon that a text names.
+    pub fn daemon(text: &str) -> Option<Self> {
+        let path = |rest: &str, usual: &str| PathBuf::from(if rest.is_empty() { usual } else { rest });
+        let syslog = text.strip_prefix("syslog:").map(|rest| Self::Syslog(path(rest, "/dev/log")));
+        let journald = || text.strip_prefix("journald:");
+        syslog.or_else(|| journald().map(|rest| Self::Journald(path(rest, "/run/systemd/journal/socket"))))
+    }
 }
 
 impl fmt::Display for Target {
@@ -40,6 +55,8 @@ impl fmt::Display for Target {
             Self::Off => f.write_str("off"),
             Self::Stdout => f.write_str("standard output"),
             Self::File(path) => path.display().fmt(f),
+            Self::Syslog(path) => write!(f, "syslog at {}", path.display()),
+            Self::Journald(path) => write!(f, "journald at {}", path.display()),
         }
     }
 }

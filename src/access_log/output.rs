@@ -1,6 +1,7 @@
 //! What the log is written to: a file, a FIFO, or standard output.
 
 use super::Target;
+use super::daemon::{self, Daemon};
 use super::sink::Sink;
 use crossbeam_channel::Receiver;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write, stdout};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How often an output that is full is left to look for an order, in milliseconds.
 const LOOK_EVERY_MS: u16 = 100;
@@ -17,6 +18,8 @@ const LOOK_EVERY_MS: u16 = 100;
 #[derive(Debug)]
 pub(super) struct Output {
     file: File,
+    /// Where it is the socket of a daemon, that and its path.
+    daemon: Option<(Daemon, PathBuf)>,
     /// Orders to open it again.
     reopens: Receiver<()>,
 }
@@ -28,6 +31,7 @@ pub fn open(target: &Target) -> io::Result<Option<File>> {
         // Not `io::stdout()`, whose own buffer would hide what was written when an error came.
         Target::Stdout => stdout().as_fd().try_clone_to_owned().map(|fd| Some(fd.into())),
         Target::File(path) => open_file(path).map(Some),
+        Target::Syslog(path) | Target::Journald(path) => daemon::connect(path).map(Some),
     }
 }
 
@@ -52,9 +56,24 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
 }
 
 /// Writes to this file. After a disk that was full it may end within a line, whoever has written that.
-pub(super) fn sink(file: File, reopens: &Receiver<()>) -> Sink<Output> {
+pub(super) fn sink(file: File, target: &Target, reopens: &Receiver<()>) -> Sink<Output> {
     let is_torn = ends_within_a_line(&file);
-    Sink::new(Output { file, reopens: reopens.clone() }, is_torn)
+    let daemon = Daemon::of(target).map(|(daemon, path)| (daemon, path.to_owned()));
+    Sink::new(Output { file, daemon, reopens: reopens.clone() }, is_torn)
+}
+
+impl Output {
+    /// Writes some bytes to a file, or a line to a daemon. One that was started anew has another socket.
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some((daemon, path)) = &mut self.daemon else { return self.file.write(bytes) };
+        match daemon.send(&self.file, bytes) {
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotConnected) => {
+                self.file = daemon::connect(path)?;
+                daemon.send(&self.file, bytes)
+            }
+            other => other,
+        }
+    }
 }
 
 /// Whether what comes next would stand in the last line of a file. What cannot be read is taken for whole.
@@ -67,7 +86,7 @@ fn ends_within_a_line(file: &File) -> bool {
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.file.write(bytes) {
+            match self.write_some(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if !self.reopens.is_empty() {
                         return Err(io::Error::new(

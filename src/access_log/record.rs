@@ -59,6 +59,14 @@ pub struct LogRecord<'a> {
     pub first_byte: Option<Duration>,
     /// The value of `X-Request-Id`, as the backend gets it.
     pub request_id: Option<&'a [u8]>,
+    /// The version and the cipher suite of the client's connection, where it is encrypted.
+    pub tls: Option<(&'static str, &'static str)>,
+    /// The chain of addresses that the backend gets.
+    pub forwarded_for: Option<&'a [u8]>,
+    /// How many bytes came from the client, heads included.
+    pub received_bytes: Option<u64>,
+    /// Tries at backends beyond the first one.
+    pub retries: Option<u8>,
 }
 
 impl Default for LogRecord<'_> {
@@ -87,6 +95,10 @@ impl Default for LogRecord<'_> {
             connect: None,
             first_byte: None,
             request_id: None,
+            tls: None,
+            forwarded_for: None,
+            received_bytes: None,
+            retries: None,
         }
     }
 }

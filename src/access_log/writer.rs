@@ -36,7 +36,7 @@ pub fn start(target: &Target, file: Option<File>, cores: usize, clock: Clock) ->
     let losses = Arc::<Losses>::default();
     let writer = Writer {
         target: target.clone(),
-        sink: output::sink(file, &reopens),
+        sink: output::sink(file, target, &reopens),
         batches,
         spares: spare_sender,
         reopens,
@@ -161,10 +161,13 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        let Target::File(path) = &self.target else { return };
-        match output::open_file(path) {
-            Ok(file) => self.sink = output::sink(file, &self.reopens),
-            Err(error) => log::error!("{error}; the old file stays in use"),
+        if matches!(self.target, Target::Off | Target::Stdout) {
+            return;
+        }
+        match output::open(&self.target) {
+            Ok(Some(file)) => self.sink = output::sink(file, &self.target, &self.reopens),
+            Ok(None) => {}
+            Err(error) => log::error!("{error}; the old output stays in use"),
         }
     }
 }

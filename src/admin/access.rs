@@ -1,6 +1,6 @@
 //! Who may ask: no page of another site, by whatever name it found this node, and where there is a token nobody without it.
 
-use super::{Response, Settings};
+use super::{Bind, Response, Settings};
 use crate::base::base64;
 use crate::exchange::ServiceRequest;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -
     match &settings.token {
         Some(token) if !knows(request, token.reveal()) => Err(Response::problem(401, "admin.token is asked for")
             .with_field("WWW-Authenticate: Basic realm=\"sluice\", charset=\"UTF-8\"")),
-        None if !matches!(request.method.as_str(), "GET" | "HEAD") && !is_loopback(settings) => {
+        None if !matches!(request.method.as_str(), "GET" | "HEAD") && !is_local(settings) => {
             Err(Response::problem(403, "set admin.token: without it actions are taken on a loopback address only"))
         }
         _ => Ok(()),
@@ -31,7 +31,11 @@ pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -
 
 /// Who asks, for the log: the address, and the name beside a token where the client gives one.
 pub(super) fn who(request: &ServiceRequest) -> String {
-    let address = request.peer.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    let address = match (request.peer, request.uid) {
+        (_, Some(uid)) => format!("user {uid} of this machine"),
+        (Some(address), None) => address.to_string(),
+        (None, None) => "-".to_owned(),
+    };
     let named = request.authorization.as_deref().and_then(|value| value.strip_prefix(b"Basic ")).and_then(decode);
     let name = named.as_deref().and_then(|pair| pair.split(|byte| *byte == b':').next()).unwrap_or_default();
     let origin =
@@ -44,8 +48,8 @@ pub(super) fn is_probe(request: &ServiceRequest, path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz") && matches!(request.method.as_str(), "GET" | "HEAD")
 }
 
-fn is_loopback(settings: &Settings) -> bool {
-    settings.bind.is_some_and(|address| address.ip().is_loopback())
+fn is_local(settings: &Settings) -> bool {
+    settings.bind.as_ref().is_some_and(Bind::is_local)
 }
 
 /// Whether this is a name that nobody else can have lead here: with one of its own, a foreign page could ask in the name
@@ -111,8 +115,7 @@ mod tests {
             bind: Some(bind.parse().expect("an address")),
             token: token.map(Into::into),
             hosts: vec!["edge.test".to_owned()],
-            director_prefix: None,
-            written: Default::default(),
+            ..Settings::off()
         }
     }
 
@@ -238,7 +241,9 @@ mod tests {
 
     #[test]
     fn without_a_token_actions_are_for_loopback_alone() {
-        for (bind, expected) in [("127.0.0.1:9100", 200), ("[::1]:9100", 200), ("0.0.0.0:9100", 403)] {
+        for (bind, expected) in
+            [("127.0.0.1:9100", 200), ("[::1]:9100", 200), ("unix:/run/admin.sock", 200), ("0.0.0.0:9100", 403)]
+        {
             let settings = settings(bind, None);
             assert_eq!(status(&request("POST", "127.0.0.1:9100"), "/v1/reload", &settings), expected, "{bind}");
             for method in ["PUT", "DELETE", "LOCK"] {

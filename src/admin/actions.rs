@@ -33,8 +33,26 @@ pub enum Action {
 /// What was begun, or why nothing was.
 pub type ActionResult = Result<String, String>;
 
+/// The verbs of a frontend.
+const VERBS: [&str; 4] = ["disable", "enable", "dead", "alive"];
+
+/// Whether an action has this path.
+pub(super) fn is_action(path: &str) -> bool {
+    match segments(path).as_slice() {
+        ["v1", "actions", verb] => matches!(*verb, "reopen-logs" | "reload"),
+        ["v1", "cache", verb] => *verb == "purge",
+        ["v1", "workers", _, verb] => *verb == "drain",
+        ["v1", "frontends", _, verb] => *verb == "flush" || VERBS.contains(verb),
+        _ => false,
+    }
+}
+
+fn segments(path: &str) -> Vec<&str> {
+    path.trim_start_matches('/').split('/').collect()
+}
+
 pub(super) fn act(path: &str, query: &Query, service: &Service) -> Response {
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let segments = segments(path);
     match segments.as_slice() {
         ["v1", "actions", "reopen-logs"] => order(Action::ReopenLogs, service),
         ["v1", "actions", "reload"] => order(Action::Reload, service),
@@ -91,7 +109,7 @@ fn flush(host: &str, service: &Service) -> Response {
 
 /// Has a backend of a cluster serve, or not.
 fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
-    if !matches!(verb, "disable" | "enable" | "dead" | "alive") {
+    if !VERBS.contains(&verb) {
         return Response::problem(404, "no such action; /v1/openapi.json names them all");
     }
     let Some(cluster) = service.directory.cluster(key) else {

@@ -2,7 +2,9 @@
 
 use super::marks::{Health, HostMarks, MemberMarks};
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Member, MemberHealth, Second};
+use crate::base::secret::redact_url;
+use crate::cluster::{Cluster, Member, MemberHealth};
+use std::borrow::Cow;
 
 /// What a cluster bears.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,15 +39,7 @@ pub(super) fn load_of(cluster: &Cluster) -> Load {
 
 /// Requests and failures of the last minute.
 pub(super) fn recent_of(cluster: &Cluster, now: Moment) -> (u64, u64) {
-    sum(&cluster.admission.history().read(now))
-}
-
-/// Requests and failures of all seconds.
-pub(super) fn sum(history: &[Second]) -> (u64, u64) {
-    let add = |(requests, failures), second: &Second| {
-        (requests + u64::from(second.requests), failures + u64::from(second.failures))
-    };
-    history.iter().fold((0, 0), add)
+    cluster.admission.history().recent(now)
 }
 
 /// How many backends of a cluster may serve some of its hosts.
@@ -95,7 +89,8 @@ fn ejection_of(member: &Member, now: Moment) -> Option<Health> {
 }
 
 /// The name of a backend in views: the URL of its entry, or where that may hold a password, its endpoint.
-pub(super) fn name_of(member: &Member) -> String {
-    let url = member.url.to_string();
-    if url == member.url.as_str() { url } else { member.backend.endpoint().to_string() }
+pub(super) fn name_of(member: &Member) -> Cow<'_, str> {
+    let url = member.url.as_str();
+    let shown = redact_url(url);
+    if *shown == *url { shown } else { member.backend.endpoint().to_string().into() }
 }

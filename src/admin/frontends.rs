@@ -4,6 +4,7 @@ use super::buckets;
 use super::clusters::{Load, health_of, load_of, name_of, recent_of, state_of, up_of};
 use super::marks::{HostMarks, MarkIndex, MemberMarks};
 use super::page::Page;
+use super::patience::Patience;
 use super::query::Query;
 use super::{Response, Sources};
 use crate::base::clock::Moment;
@@ -13,21 +14,32 @@ use crate::cluster::{Addresses, Cluster, Member, Second};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
+/// The states of a backend, by which they can be asked for.
+const STATES: [&str; 7] = ["up", "partly_dead", "dead", "down", "ejected", "disabled", "removed"];
+
 pub(super) fn list(query: &Query, sources: &Sources) -> Response {
     let (now, search) = (sources.clock.now(), query.get("search").unwrap_or_default().to_lowercase());
     let only_trouble = query.get("trouble").is_some_and(|value| value != "0");
     let mut index = MarkIndex::new(sources, now);
     let mut found = sources.directory.clusters();
-    found.retain(|cluster| search.is_empty() || matches(cluster, &search));
+    let patience = Patience::default();
+    found.retain(|cluster| {
+        patience.row();
+        search.is_empty() || matches(cluster, &search)
+    });
     if only_trouble {
         found.retain(|cluster| {
+            patience.row();
             let marks = index.marks(cluster);
             let is_well = state_of(cluster, &marks, up_of(cluster, &marks)) == "up";
             let has_failed = || cluster.admission.history().totals().1 > 0 && recent_of(cluster, now).1 > 0;
             !is_well || cluster.admission.waiting() > 0 || has_failed()
         });
     }
-    let page = Page::new(query, found.len());
+    let page = match Page::new(query, found.len()) {
+        Ok(page) => page,
+        Err(refusal) => return refusal,
+    };
     let shown = page.select(&mut found, |one, other| one.key.cmp(&other.key));
     let rows = shown.iter().map(|cluster| summary(cluster, &index.marks(cluster), sources)).collect();
     Response::json(&page.with("frontends", rows))
@@ -67,10 +79,16 @@ pub(super) fn one(key: &str, sources: &Sources) -> Response {
 pub(super) fn backends(query: &Query, sources: &Sources) -> Response {
     let (now, search) = (sources.clock.now(), query.get("search").unwrap_or_default().to_lowercase());
     let state = query.get("state");
+    if let Some(unknown) = state.filter(|state| !STATES.contains(state)) {
+        let detail = format!("state={} is none; the states are {}", unknown.escape_debug(), STATES.join(", "));
+        return Response::problem(400, &detail);
+    }
     let mut index = MarkIndex::new(sources, now);
     let clusters = sources.directory.clusters();
     let mut found = Vec::new();
+    let patience = Patience::default();
     for cluster in &clusters {
+        patience.row();
         let is_named = cluster.key.contains(&search);
         let marks = state.map(|_| index.marks(cluster));
         for (place, member) in cluster.members.iter().enumerate() {
@@ -81,7 +99,10 @@ pub(super) fn backends(query: &Query, sources: &Sources) -> Response {
             }
         }
     }
-    let page = Page::new(query, found.len());
+    let page = match Page::new(query, found.len()) {
+        Ok(page) => page,
+        Err(refusal) => return refusal,
+    };
     let shown = page.select(&mut found, |one, other| (&one.0.key, one.1).cmp(&(&other.0.key, other.1)));
     let row = |(cluster, place): &(&Arc<Cluster>, usize)| {
         let member = cluster.members.get(*place)?;

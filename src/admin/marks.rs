@@ -51,7 +51,7 @@ impl Hosts {
         if self.names.len() < MAX_NAMES {
             self.names.push(route.host.clone());
         }
-        if route.marks.iter().any(|mark| mark.ends_at(now).is_some()) {
+        if route.has_marks(now) {
             self.marked.push(route);
         }
     }
@@ -97,7 +97,16 @@ impl<'a> MarkIndex<'a> {
                 .get(&cluster.key)
                 .map_or_else(HostMarks::default, |hosts| HostMarks::of(cluster, hosts, now));
         }
-        HostMarks::of(cluster, &self.hosts(cluster), now)
+        // Most hosts have marked nothing, and nothing is gathered of them.
+        let route = self.sources.directory.route(&cluster.key).filter(|route| route.cluster.key == cluster.key);
+        match route.filter(|route| route.has_marks(now)) {
+            Some(route) => {
+                let mut hosts = Hosts::default();
+                hosts.add(route, now);
+                HostMarks::of(cluster, &hosts, now)
+            }
+            None => HostMarks::default(),
+        }
     }
 
     fn walk(&mut self) -> &mut HashMap<Box<str>, Hosts> {

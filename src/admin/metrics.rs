@@ -4,7 +4,7 @@ use super::clusters::{Load, load_of, up_of};
 use super::marks::MarkIndex;
 use super::roster::{ReplaceCause, WorkerEntry};
 use super::series::OTHER;
-use super::{Response, Service, process, status};
+use super::{Response, Service, process, status, views};
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
 use crate::base::histogram::Phase;
@@ -61,6 +61,8 @@ struct Snapshot {
     resident_bytes: Option<u64>,
     open_files: Option<u64>,
     cache: Option<Arc<Store>>,
+    /// How many certificates are in use, and the seconds since 1970 at which the first of them ends.
+    certificates: (usize, Option<f64>),
 }
 
 impl Snapshot {
@@ -82,6 +84,7 @@ impl Snapshot {
             resident_bytes: process::resident_bytes(),
             open_files: service.state.open_files(now, process::open_files),
             cache: service.cache.clone(),
+            certificates: views::certificate_ends(service),
         }
     }
 }
@@ -141,6 +144,12 @@ impl Snapshot {
             let bytes = [(NONE, signed(bytes))];
             out.gauges("resident_memory", "Memory that the process holds.", Some(&Unit::Bytes), bytes)?;
         }
+        let (certificates, first_end) = self.certificates;
+        out.gauge("certificates", "Certificates in use.", signed(certificates as u64))?;
+        if let Some(end) = first_end {
+            let help = "When the first of the certificates in use ends, in seconds since 1970.";
+            out.gauges("certificate_first_expiry_timestamp", help, Some(&Unit::Seconds), [(NONE, end)])?;
+        }
         self.open_files.map_or(Ok(()), |count| out.gauge("open_files", "Open files of the process.", signed(count)))
     }
 
@@ -181,7 +190,15 @@ impl Snapshot {
         let bytes = each(|worker| worker.stats.usage().bytes);
         out.gauges("worker_memory", "Memory that the worker holds, about.", Some(&Unit::Bytes), bytes)?;
         let leaving = each(|worker| worker.is_leaving.into());
-        out.gauges("worker_draining", "Whether the worker finishes what is under way, and no more.", None, leaving)
+        out.gauges("worker_draining", "Whether the worker finishes what is under way, and no more.", None, leaving)?;
+        let seconds = |read: fn(&WorkerEntry) -> Duration| {
+            self.workers.iter().map(move |worker| ([("worker", worker.label())], read(worker).as_secs_f64()))
+        };
+        let busy = seconds(|worker| worker.stats.usage().busy);
+        out.seconds("worker_busy", "Time that the loop of the worker has worked.", busy)?;
+        let longest = seconds(|worker| worker.stats.usage().longest_turn);
+        let help = "The longest turn of the loop in the last interval.";
+        out.gauges("worker_longest_turn", help, Some(&Unit::Seconds), longest)
     }
 
     fn put_source(&self, out: &mut Out<'_>) -> Result<(), Error> {
@@ -247,13 +264,9 @@ impl Snapshot {
         out.counters("bucket_queued", "Requests that waited for a token.", each(|view| view.queued_total))?;
         let help = "Requests that found no place in the queue, or waited for too long.";
         out.counters("bucket_dropped", help, each(super::buckets::dropped))?;
-        let help = "The time that these waits took, of those that ended with a token";
-        let mut family = out.0.encode_descriptor("bucket_waited", help, Some(&Unit::Seconds), MetricType::Counter)?;
-        for (labels, micros) in each(|view| u64::try_from(view.waited.as_micros()).unwrap_or(u64::MAX)) {
-            let seconds = Duration::from_micros(micros).as_secs_f64();
-            ConstCounter::new(seconds).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+        let micros = each(|view| u64::try_from(view.waited.as_micros()).unwrap_or(u64::MAX));
+        let waited = micros.map(|(labels, micros)| (labels, Duration::from_micros(micros).as_secs_f64()));
+        out.seconds("bucket_waited", "The time that these waits took, of those that ended with a token.", waited)
     }
 }
 
@@ -279,6 +292,21 @@ impl Out<'_> {
         values: impl IntoIterator<Item = (L, u64)>,
     ) -> Result<(), Error> {
         let mut family = self.0.encode_descriptor(name, help.trim_end_matches('.'), None, MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// A counter of time.
+    fn seconds<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> Result<(), Error> {
+        let help = help.trim_end_matches('.');
+        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
         for (labels, value) in values {
             ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
         }

@@ -4,10 +4,12 @@
 //! The workers accept the requests and send them here by mail (`ServiceCall`); a few threads make all responses, from cells
 //! that others write and they read. So no view costs a request of a client anything. The first thread judges who asks, tells
 //! whether the process is ready, and passes on the rest: views, metrics and actions have a thread each, so that none of
-//! them waits for a slow one of another kind.
+//! them waits for a slow one of another kind. These threads have a lower priority than the workers, and let them go first
+//! in the middle of a long view.
 
 mod access;
 mod actions;
+mod bind;
 mod buckets;
 mod cache;
 mod clusters;
@@ -19,6 +21,7 @@ mod marks;
 mod metrics;
 mod monitor;
 mod page;
+mod patience;
 mod process;
 mod query;
 mod receipts;
@@ -29,8 +32,10 @@ mod state;
 mod stats_csv;
 mod status;
 mod views;
+mod why;
 
 pub use actions::{Action, ActionResult};
+pub use bind::{Bind, EXPECTED as EXPECTED_BIND};
 pub use cache::purge_by_query;
 pub use roster::{ReplaceCause, Roster, WorkerEntry};
 
@@ -43,7 +48,6 @@ use crate::worker::ServiceSender;
 use crossbeam_channel::Sender;
 use state::State;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
@@ -51,11 +55,18 @@ use std::thread;
 /// Requests that wait for a thread. One that finds no room is refused with 503.
 const MAX_WAITING: usize = 256;
 
+/// The permissions of a socket of the file system where nothing is said: its owner and group may ask.
+pub const DEFAULT_SOCKET_MODE: u32 = 0o660;
+
 /// Settings of the admin service (`admin`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where it listens (`admin.bind`); `None` for nowhere.
-    pub bind: Option<SocketAddr>,
+    pub bind: Option<Bind>,
+    /// The permissions of its socket, where that is one of the file system (`admin.socketMode`).
+    pub socket_mode: u32,
+    /// Its owner, `USER`, `USER:GROUP` or `:GROUP` (`admin.socketOwner`); `None` for the account of the process.
+    pub socket_owner: Option<String>,
     /// What a client has to know (`admin.token`, `admin.tokenFile`); `None` where nothing has to be known.
     pub token: Option<Secret>,
     /// The host names by which clients may call this node, beside addresses and `localhost` (`admin.hosts`).
@@ -64,6 +75,21 @@ pub struct Settings {
     pub director_prefix: Option<String>,
     /// The configuration as it was written, its secrets hidden.
     pub written: Written,
+}
+
+impl Settings {
+    /// Those of a process without the service.
+    pub fn off() -> Self {
+        Self {
+            bind: None,
+            socket_mode: DEFAULT_SOCKET_MODE,
+            socket_owner: None,
+            token: None,
+            hosts: Vec::new(),
+            director_prefix: None,
+            written: Written::default(),
+        }
+    }
 }
 
 /// The text of the configuration, for the view. It is no setting: settings are the same whatever text they were read from.
@@ -119,7 +145,11 @@ pub fn start(sources: Sources) -> io::Result<ServiceSender> {
         let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
         for _ in 0..threads {
             let (calls, service) = (calls.clone(), Arc::clone(&service));
-            thread::Builder::new().name(name.into()).spawn(move || router::serve(&calls, &service))?;
+            let work = move || {
+                patience::step_back();
+                router::serve(&calls, &service);
+            };
+            thread::Builder::new().name(name.into()).spawn(work)?;
         }
         io::Result::Ok(sender)
     };

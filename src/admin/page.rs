@@ -1,5 +1,7 @@
 //! Pages: some rows of many, in order.
 
+use super::Response;
+use super::patience::Patience;
 use super::query::Query;
 use serde_json::{Value, json};
 use std::cmp::Ordering;
@@ -17,14 +19,16 @@ pub(super) struct Page {
 
 impl Page {
     /// The page that a query names, of so many rows.
-    pub(super) fn new(query: &Query, total: usize) -> Self {
-        let rows = query.number("per_page").unwrap_or(ROWS).clamp(1, MAX_ROWS);
-        let number = query.number("page").unwrap_or(1).clamp(1, total.div_ceil(rows).max(1));
-        Self { number, rows, total }
+    pub(super) fn new(query: &Query, total: usize) -> Result<Self, Response> {
+        let rows = query.number("per_page")?.unwrap_or(ROWS).clamp(1, MAX_ROWS);
+        let number = query.number("page")?.unwrap_or(1).clamp(1, total.div_ceil(rows).max(1));
+        Ok(Self { number, rows, total })
     }
 
     /// The rows of this page, in order: the others are not put in order.
     pub(super) fn select<'a, T>(&self, all: &'a mut [T], order: impl Fn(&T, &T) -> Ordering) -> &'a [T] {
+        let patience = Patience::default();
+        let order = patience.order(order);
         let skip = (self.number - 1) * self.rows;
         if skip > 0 && skip < all.len() {
             all.select_nth_unstable_by(skip, &order);
@@ -66,6 +70,7 @@ mod tests {
             for number in 1..=pages {
                 random.shuffle(&mut all);
                 let page = Page::new(&Query::parse(&format!("per_page=10&page={number}")), total);
+                let page = page.ok().expect("a page");
                 seen.extend_from_slice(page.select(&mut all, Ord::cmp));
             }
             assert_eq!(seen, (0..total).collect::<Vec<_>>(), "{total} rows");

@@ -1,5 +1,6 @@
 //! The query of a target.
 
+use super::Response;
 use percent_encoding::percent_decode_str;
 
 /// Names and values, decoded.
@@ -28,8 +29,14 @@ impl Query {
         &self.text
     }
 
-    pub(super) fn number(&self, name: &str) -> Option<usize> {
-        self.get(name)?.parse().ok()
+    /// A whole number; what is no number is refused. One that is too great is the greatest there is.
+    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Response> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let detail = format!("{name}={} has to be a whole number", text.escape_debug());
+            return Err(Response::problem(400, &detail));
+        }
+        Ok(Some(text.parse().unwrap_or(usize::MAX)))
     }
 }
 
@@ -44,9 +51,12 @@ mod tests {
 
     #[test]
     fn names_and_values_are_decoded() {
-        let query = Query::parse("search=a%2Fb+c&page=3&empty&x=%ff");
+        let query = Query::parse("search=a%2Fb+c&page=3&empty&x=%ff&great=99999999999999999999999");
         assert_eq!(query.get("search"), Some("a/b c"));
-        assert_eq!((query.number("page"), query.number("search"), query.get("none")), (Some(3), None, None));
+        let number = |name: &str| query.number(name).map_err(|refusal| refusal.status);
+        assert_eq!((number("page"), number("search"), number("none")), (Ok(Some(3)), Err(400), Ok(None)));
+        assert_eq!((number("empty"), number("great")), (Err(400), Ok(Some(usize::MAX))));
+        assert_eq!(query.get("none"), None);
         assert_eq!((query.get("empty"), query.get("x")), (Some(""), Some("\u{fffd}")));
     }
 }

@@ -3,7 +3,7 @@
 use super::query::{Query, decoded};
 use super::{
     Body, Response, Service, access, actions, dashboard, director, frontends, haproxy_page, metrics, monitor, receipts,
-    stats_csv, status, views,
+    stats_csv, status, views, why,
 };
 use crate::base::throttle::Throttle;
 use crate::exchange::{RuledPage, ServiceRequest, ServiceResponse};
@@ -135,12 +135,41 @@ fn respond(request: &ServiceRequest, service: &Service) -> Response {
     if let Some(response) = director::respond(request, path, query, service) {
         return response;
     }
-    match request.method.as_str() {
-        "GET" | "HEAD" => view(request, path, query, service),
-        "POST" if path == receipts::PATH => receipts::receipt(&Query::parse(query), service),
-        "POST" => actions::act(path, &Query::parse(query), service),
-        _ => Response::problem(405, "views take GET and HEAD, actions take POST").with_field("Allow: GET, HEAD, POST"),
+    let is_reading = matches!(request.method.as_str(), "GET" | "HEAD");
+    let is_receipt = path == receipts::PATH;
+    match (is_receipt || actions::is_action(path), is_reading) {
+        (true, _) if is_receipt && request.method == "POST" => receipts::receipt(&Query::parse(query), service),
+        (true, _) if request.method == "POST" => actions::act(path, &Query::parse(query), service),
+        (true, _) => Response::problem(405, "an action takes POST").with_field("Allow: POST"),
+        (false, true) => view(request, path, query, service),
+        (false, false) if is_view(path, query) => {
+            Response::problem(405, "a view takes GET and HEAD").with_field("Allow: GET, HEAD")
+        }
+        (false, false) => Response::problem(404, "no such action; /v1/openapi.json names them all"),
     }
+}
+
+/// Whether there is a view at a path, so that other methods are refused for what they are.
+fn is_view(path: &str, query: &str) -> bool {
+    const VIEWS: [&str; 14] = [
+        "/healthz",
+        "/readyz",
+        "/v1/status",
+        "/v1/frontends",
+        "/v1/backends",
+        "/v1/config",
+        "/v1/redis",
+        "/v1/nodes",
+        "/v1/why",
+        "/v1/certificates",
+        "/v1/openapi.json",
+        "/metrics",
+        "/monitor",
+        "/haproxy/monitor",
+    ];
+    let is_frontend = path.strip_prefix("/v1/frontends/").is_some_and(|key| !key.is_empty() && !key.contains('/'));
+    let is_page = stats_csv::is_asked_for(path, query) || dashboard::asset(path).is_some() || path == "/haproxy";
+    VIEWS.contains(&path) || is_frontend || is_page
 }
 
 fn view(request: &ServiceRequest, path: &str, query: &str, service: &Service) -> Response {
@@ -152,6 +181,7 @@ fn view(request: &ServiceRequest, path: &str, query: &str, service: &Service) ->
         "/v1/config" => views::config(service),
         "/v1/redis" => views::redis(service),
         "/v1/nodes" => receipts::nodes(service),
+        "/v1/why" => why::why(&Query::parse(query), service),
         "/v1/certificates" => views::certificates(&Query::parse(query), service),
         "/v1/openapi.json" => Response::new(200, "application/json", OPENAPI),
         "/metrics" => metrics::metrics(request.accept.as_deref(), service),
@@ -197,8 +227,7 @@ mod tests {
             let directory = directory::start(&settings, clock).expect("a directory");
             let _ = std::fs::remove_file(path);
             let bind = Some("127.0.0.1:9100".parse().expect("an address"));
-            let settings =
-                Settings { bind, token: None, hosts: Vec::new(), director_prefix: None, written: Default::default() };
+            let settings = Settings { bind, ..Settings::off() };
             let roster = Arc::new(Roster::new(clock.now()));
             let order = Box::new(|_, _| {});
             let cache = None;

@@ -4,6 +4,7 @@
 //! stays for at least ten minutes, and then goes only for one that is twice as busy.
 
 use super::clusters::{Load, load_of};
+use super::patience::Patience;
 use crate::base::clock::Moment;
 use crate::cluster::Cluster;
 use hashbrown::HashMap;
@@ -90,7 +91,9 @@ impl Series {
         self.looked = now;
         let before = std::mem::replace(&mut self.seen, HashMap::with_capacity(all.len()));
         let mut looks = Vec::with_capacity(all.len());
+        let patience = Patience::default();
         for cluster in all {
+            patience.row();
             let place = Arc::as_ptr(&cluster.admission) as usize;
             let (load, known) = (load_of(cluster), before.get(&place).copied().unwrap_or_default());
             let counts = Counts::of(&load);

@@ -1,12 +1,14 @@
 //! HAProxy's statistics as CSV, so that the exporters and scripts of its users work here too.
 
-use super::clusters::{health_of, load_of, name_of, recent_of, state_of, sum, up_of};
+use super::clusters::{Load, health_of, load_of, name_of, recent_of, state_of, up_of};
 use super::marks::{HostMarks, MarkIndex};
+use super::patience::Patience;
 use super::query::Query;
 use super::{Response, Service};
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Member, Role};
+use crate::cluster::{Cluster, Member, MemberState, Role};
 use crate::exchange::ServiceBody;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +109,8 @@ pub(super) fn statistics(query: &str, service: &Service) -> Response {
 fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
     let mut clusters = service.directory.clusters();
     clusters.retain(|cluster| cluster.key.contains(scope));
-    clusters.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    let patience = Patience::default();
+    clusters.sort_unstable_by(patience.order(|one: &Arc<Cluster>, other: &Arc<Cluster>| one.key.cmp(&other.key)));
     let mut index = MarkIndex::new(&service.sources, now);
     let mut text = HEADER.as_bytes().to_vec();
     for (place, cluster) in clusters.iter().enumerate() {
@@ -118,28 +121,29 @@ fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
         let marks = index.marks(cluster);
         let number = place as u64 + 1;
         let load = load_of(cluster);
-        let rate = recent_of(cluster, now).0 / 60;
-        let mut frontend = common(cluster, (number, now));
-        frontend.set(TYPE, FRONTEND).say(STATUS, "OPEN").set(REQ_RATE, rate).set(STOT, load.requests);
+        let common = common(cluster, &load, (number, now));
+        let mut frontend = common.clone();
+        frontend.set(TYPE, FRONTEND).say(STATUS, "OPEN").copy(RATE, REQ_RATE);
         frontend.put(&mut text, &key, "FRONTEND");
-        let mut seen = HashSet::new();
+        let mut seen = Seen::new(cluster.members.len());
         for (place, member) in cluster.members.iter().enumerate() {
             // An endpoint that stands in the list twice has one state, and one row: readers know a server by its name.
-            if seen.insert(Arc::as_ptr(&member.state)) {
+            if seen.is_new(Arc::as_ptr(&member.state)) {
                 member_row((member, place), &marks, (number, now)).put(&mut text, &key, &plain(&name_of(member)));
             }
         }
-        backend_row(cluster, &marks, (number, now)).put(&mut text, &key, "BACKEND");
+        fill_backend(common, cluster, &load, &marks).put(&mut text, &key, "BACKEND");
+        patience.row();
     }
     (text, 0)
 }
 
 /// What the rows FRONTEND and BACKEND of a cluster have in common.
-fn common(cluster: &Cluster, (number, now): (u64, Moment)) -> Row {
-    let load = load_of(cluster);
+fn common(cluster: &Cluster, load: &Load, (number, now): (u64, Moment)) -> Row {
+    let rate = if load.requests > 0 { recent_of(cluster, now).0 / 60 } else { 0 };
     let mut common = Row::default();
     common.set(PID, 1).set(IID, number).set(SID, 0).set(SCUR, load.in_flight).set(STOT, load.requests);
-    common.set(EREQ, 0).set(DREQ, 0).set(DRESP, 0).set(RATE, recent_of(cluster, now).0 / 60);
+    common.set(EREQ, 0).set(DREQ, 0).set(DRESP, 0).set(RATE, rate);
     common.set(REQ_TOT, load.requests);
     common
 }
@@ -147,6 +151,11 @@ fn common(cluster: &Cluster, (number, now): (u64, Moment)) -> Row {
 /// The row BACKEND of a cluster.
 pub(super) fn backend_row(cluster: &Cluster, marks: &HostMarks, (number, now): (u64, Moment)) -> Row {
     let load = load_of(cluster);
+    fill_backend(common(cluster, &load, (number, now)), cluster, &load, marks)
+}
+
+/// The same, beside what it has in common with the row FRONTEND.
+fn fill_backend(mut backend: Row, cluster: &Cluster, load: &Load, marks: &HostMarks) -> Row {
     let up = up_of(cluster, marks);
     let of_role = |is_backup: bool| {
         let members = cluster.members.iter().enumerate();
@@ -158,7 +167,6 @@ pub(super) fn backend_row(cluster: &Cluster, marks: &HostMarks, (number, now): (
         "down" => "DOWN",
         _ => "UP",
     };
-    let mut backend = common(cluster, (number, now));
     backend.set(TYPE, BACKEND).say(STATUS, status).set(ACT, of_role(false)).set(BCK, of_role(true));
     backend.set(QCUR, load.waiting).set(QLIMIT, cluster.options.queue.limit.into()).set(ERESP, load.failures);
     backend.set(WEIGHT, cluster.total_weight()).set(LBTOT, load.requests);
@@ -184,7 +192,7 @@ pub(super) fn member_row((member, place): (&Member, usize), marks: &HostMarks, (
         _ => "DOWN",
     };
     let (requests, failures) = member.state.history().totals();
-    let recent = if requests > 0 { sum(&member.state.history().read(now)).0 } else { 0 };
+    let recent = if requests > 0 { member.state.history().recent(now).0 } else { 0 };
     let is_backup = member.role() == Role::Backup;
     let mut row = Row::default();
     row.say(STATUS, status).set(TYPE, SERVER).set(PID, 1).set(IID, number).set(SID, place as u64 + 1);
@@ -222,6 +230,12 @@ impl Row {
         self
     }
 
+    /// Gives a cell the value of another one.
+    fn copy(&mut self, from: usize, to: usize) -> &mut Self {
+        self.0[to] = self.0[from];
+        self
+    }
+
     fn say(&mut self, column: usize, text: &'static str) -> &mut Self {
         self.0[column] = Cell::Text(text);
         self
@@ -252,9 +266,37 @@ impl Row {
     }
 }
 
+/// Tells what was seen before. A short list is looked through, a long one has a set.
+struct Seen {
+    list: Vec<*const MemberState>,
+    set: Option<HashSet<*const MemberState>>,
+}
+
+impl Seen {
+    /// Members beyond which a walk costs more than a set.
+    const MAX_WALK: usize = 16;
+
+    fn new(members: usize) -> Self {
+        let set = (members > Self::MAX_WALK).then(|| HashSet::with_capacity(members));
+        Self { list: Vec::with_capacity(members.min(Self::MAX_WALK)), set }
+    }
+
+    fn is_new(&mut self, state: *const MemberState) -> bool {
+        match &mut self.set {
+            Some(set) => set.insert(state),
+            None if self.list.contains(&state) => false,
+            None => {
+                self.list.push(state);
+                true
+            }
+        }
+    }
+}
+
 /// A name without what would end its cell.
-pub(super) fn plain(name: &str) -> String {
-    name.replace(|letter: char| letter == ',' || letter == '"' || letter.is_control(), "_")
+pub(super) fn plain(name: &str) -> Cow<'_, str> {
+    let is_bad = |letter: char| letter == ',' || letter == '"' || letter.is_control();
+    if name.contains(is_bad) { name.replace(is_bad, "_").into() } else { name.into() }
 }
 
 #[cfg(test)]
@@ -290,6 +332,29 @@ mod tests {
         ];
         for (place, name) in table {
             assert_eq!(names[place], name, "{place}");
+        }
+    }
+
+    #[test]
+    fn a_row_has_its_cells_in_their_columns_and_commas_between() {
+        let mut text = Vec::new();
+        let mut row = Row::default();
+        row.set(QCUR, 7).say(STATUS, "UP").copy(QCUR, SCUR).put(&mut text, "a", "b");
+        let text = String::from_utf8(text).expect("plain text");
+        let cells: Vec<&str> = text.trim_end().split(',').collect();
+        assert_eq!(cells.len(), COLUMNS + 1, "{text}");
+        let known: Vec<_> = cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty()).collect();
+        assert_eq!(known, [(0, &"a"), (1, &"b"), (QCUR, &"7"), (SCUR, &"7"), (STATUS, &"UP")]);
+    }
+
+    #[test]
+    fn an_endpoint_is_seen_once_in_short_lists_and_long_ones() {
+        let states: Vec<MemberState> = (0..40).map(|_| MemberState::new()).collect();
+        for count in [3, 40] {
+            let mut seen = Seen::new(count);
+            let found: Vec<bool> =
+                states.iter().take(count).chain(&states[..2]).map(|state| seen.is_new(state)).collect();
+            assert_eq!(found.iter().filter(|is_new| **is_new).count(), count);
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) fn status(service: &Service) -> Response {
                 "requests_in_flight": usage.requests,
                 "upstream_connections": usage.upstreams,
                 "memory_bytes": usage.bytes,
+                "busy_seconds": usage.busy.as_secs_f64(),
+                "longest_turn_seconds": usage.longest_turn.as_secs_f64(),
                 "requests": worker.counters.get(Counter::Requests),
                 "accepted_connections": worker.counters.get(Counter::Accepted),
             })

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::time::SystemTime;
 
 pub(super) fn config(sources: &Sources) -> Response {
-    let address = sources.settings.bind.map(|address| address.to_string());
+    let address = sources.settings.bind.as_ref().map(ToString::to_string);
     Response::json(&json!({
         "written": sources.settings.written.0,
         "admin": { "bind": address, "hosts": sources.settings.hosts, "token": sources.settings.token.is_some() },
@@ -29,6 +29,15 @@ pub(super) fn redis(sources: &Sources) -> Response {
     }))
 }
 
+/// How many certificates are in use, and when the first of them ends, in seconds since 1970.
+pub(super) fn certificate_ends(sources: &Sources) -> (usize, Option<f64>) {
+    let mut all = sources.directory.certificates();
+    all.extend(sources.roster.certificates());
+    let first = all.iter().filter_map(|certificate| certificate.not_after).min();
+    let since = |end: SystemTime| end.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    (all.len(), first.map(since))
+}
+
 /// The certificates in use, the first to expire first.
 pub(super) fn certificates(query: &Query, sources: &Sources) -> Response {
     let now = sources.clock.wall(sources.clock.now());
@@ -36,7 +45,10 @@ pub(super) fn certificates(query: &Query, sources: &Sources) -> Response {
     let mut all = sources.directory.certificates();
     all.extend(sources.roster.certificates());
     all.retain(|certificate| certificate.name.to_lowercase().contains(&search));
-    let page = Page::new(query, all.len());
+    let page = match Page::new(query, all.len()) {
+        Ok(page) => page,
+        Err(refusal) => return refusal,
+    };
     let shown = page.select(&mut all, |one, other| (one.not_after, &one.name).cmp(&(other.not_after, &other.name)));
     Response::json(&page.with("certificates", shown.iter().map(|certificate| row(certificate, now)).collect()))
 }

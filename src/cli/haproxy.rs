@@ -69,26 +69,35 @@ pub(super) fn run(command: &Haproxy) -> ExitCode {
             }
         }
         Haproxy::Words => (haproxy::words(), ExitCode::SUCCESS),
-        Haproxy::Check(check) => {
-            let sources = match files::sources(&check.files) {
-                Ok(sources) => sources,
-                Err(problem) => return fail(&problem),
-            };
-            let variables = std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-            let loaded = haproxy::load(&sources, &mut Environment::new(variables, &files::read));
-            let verdict = loaded.verdict(check.lossy);
-            let is_good = match verdict {
-                Verdict::Whole => true,
-                Verdict::WithLosses(_) => !check.whole,
-                Verdict::Not { .. } => false,
-            };
-            (report(&loaded, check), if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Haproxy::Check(arguments) => return super::status_of(check(arguments)),
+    };
+    print(&text);
+    code
+}
+
+/// Tells what becomes of the files, and returns whether they can be taken.
+pub(super) fn check(check: &Check) -> bool {
+    let sources = match files::sources(&check.files) {
+        Ok(sources) => sources,
+        Err(problem) => {
+            fail(&problem);
+            return false;
         }
     };
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let loaded = haproxy::load(&sources, &mut Environment::new(variables, &files::read));
+    print(&report(&loaded, check));
+    match loaded.verdict(check.lossy) {
+        Verdict::Whole => true,
+        Verdict::WithLosses(_) => !check.whole,
+        Verdict::Not { .. } => false,
+    }
+}
+
+fn print(text: &str) {
     // A reader such as head(1) may have seen enough.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    code
 }
 
 /// A line for every finding, and the verdict.

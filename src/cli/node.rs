@@ -1,6 +1,7 @@
 //! `sluice status` and `sluice why`: what the admin service of a running node tells, as text.
 
 use super::tools::fail;
+use crate::admin::Bind;
 use crate::base::secret::Secret;
 use crate::config::{self, Overrides};
 use clap::Args;
@@ -8,7 +9,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,9 +30,9 @@ pub struct Node {
     /// The configuration whose admin.bind and admin.token are used [default: config/config.json]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The address of the admin service, instead of the configuration's
+    /// The address of the admin service, or unix:/PATH, instead of the configuration's
     #[arg(long, value_name = "ADDRESS")]
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Bind>,
     /// The file of the token, instead of the configuration's
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -42,6 +44,9 @@ pub struct Why {
     /// The host, or the key of a list
     #[arg(value_name = "HOST")]
     pub host: String,
+    /// The path of the request
+    #[arg(value_name = "PATH", default_value = "/")]
+    pub path: String,
     /// Where the admin service is.
     #[command(flatten)]
     pub node: Node,
@@ -49,7 +54,7 @@ pub struct Why {
 
 /// An admin service.
 struct Service {
-    address: SocketAddr,
+    address: Bind,
     token: Option<Secret>,
 }
 
@@ -60,7 +65,7 @@ impl Service {
             .map(config::read_password_file)
             .transpose()
             .map_err(|problem| format!("--token-file: {problem}"))?;
-        if let Some(address) = node.admin {
+        if let Some(address) = node.admin.clone() {
             return Ok(Self { address, token });
         }
         let (settings, _) = config::load(file, &Overrides::default()).map_err(|failure| failure.to_string())?;
@@ -85,11 +90,24 @@ impl Service {
     }
 
     fn get(&self, path: &str) -> io::Result<(u16, Vec<u8>)> {
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        match &self.address {
+            Bind::Address(address) => {
+                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                self.get_over(stream, &address.to_string(), path)
+            }
+            Bind::Unix(socket) => {
+                let stream = UnixStream::connect(socket)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                self.get_over(stream, "localhost", path)
+            }
+        }
+    }
+
+    fn get_over(&self, mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
         let authorization = self.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
         let authorization = authorization.unwrap_or_default();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n{authorization}Connection: close\r\n\r\n", self.address)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n")?;
         let mut response = Vec::new();
         stream.take(MAX_RESPONSE).read_to_end(&mut response)?;
         let no_http = || io::Error::new(io::ErrorKind::InvalidData, "what came is no response of HTTP");
@@ -117,7 +135,12 @@ pub(super) fn why(arguments: &Why, file: &Path) -> ExitCode {
     let told = Service::find(&arguments.node, file).and_then(|service| {
         let path = format!("/v1/frontends/{}", utf8_percent_encode(host, NON_ALPHANUMERIC));
         Ok(match service.view(&path)? {
-            Some(view) => (view["up"].as_u64() > Some(0), why_text(host, &view)),
+            Some(view) => {
+                let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+                let path = format!("/v1/why?host={}&path={}", encoded(host), encoded(&arguments.path));
+                let steps = service.view(&path)?.unwrap_or_default();
+                (view["up"].as_u64() > Some(0), why_text(host, &view) + &steps_text(&steps))
+            }
             None => (false, unused_text(host)),
         })
     });
@@ -253,10 +276,43 @@ fn why_text(host: &str, view: &Value) -> String {
     out
 }
 
+/// The steps of a request, and the last ones that failed.
+fn steps_text(view: &Value) -> String {
+    let mut out = String::from("step by step:\n");
+    for (number, step) in rows(&view["steps"]).enumerate() {
+        let _ = writeln!(out, "  {}. {}: {}", number + 1, text_of(&step["step"]), text_of(&step["finding"]));
+    }
+    let mut failures = rows(&view["last_failures"]).peekable();
+    if failures.peek().is_some() {
+        out.push_str("the last that failed:\n");
+    }
+    for failure in failures {
+        let (ago, status) = (number(&failure["seconds_ago"]), number(&failure["status"]));
+        let at = failure["backend"].as_str().map_or_else(String::new, |backend| format!(" at {backend}"));
+        let name = failure["reason"].as_str().map_or_else(String::new, |reason| format!(" ({reason})"));
+        let _ = writeln!(out, "  {ago} s ago: {status}{name}{at}: {}", text_of(&failure["meaning"]));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn steps_are_numbered_and_failures_say_how_they_ended() {
+        let view = json!({
+            "steps": [{"step": "host", "finding": "GET / of a"}, {"step": "choice", "finding": "one of 2"}],
+            "last_failures": [
+                {"seconds_ago": 3, "status": 502, "reason": "connect_failed", "meaning": "No connection.", "backend": "http://b"},
+                {"seconds_ago": 4, "status": 500, "reason": null, "meaning": "the response of the backend", "backend": null},
+            ],
+        });
+        let expected = "step by step:\n  1. host: GET / of a\n  2. choice: one of 2\nthe last that failed:\n  3 s ago: 502 \
+            (connect_failed) at http://b: No connection.\n  4 s ago: 500: the response of the backend\n";
+        assert_eq!(steps_text(&view), expected);
+    }
 
     #[test]
     fn the_outcome_of_a_request_is_named() {

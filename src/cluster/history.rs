@@ -128,6 +128,13 @@ impl History {
         u32::try_from(counts.fold(0, u64::wrapping_add).cast_signed().max(0)).unwrap_or(u32::MAX)
     }
 
+    /// Requests and failures of the last [`SECONDS`] whole seconds: the sum of [`History::read`], in one walk over the cells.
+    pub fn recent(&self, now: Moment) -> (u64, u64) {
+        let of_all = self.seconds.get().into_iter().flat_map(|cells| cells.iter());
+        let cells = of_all.chain(self.own.iter().map(|cell| &cell.last));
+        recent_of(cells.map(|cell| cell.load(Ordering::Relaxed)), second_of(now))
+    }
+
     /// The last [`SECONDS`] whole seconds, oldest first.
     pub fn read(&self, now: Moment) -> [Second; SECONDS] {
         let end = second_of(now);
@@ -141,6 +148,20 @@ impl History {
         }
         found
     }
+}
+
+/// See [`History::recent`].
+fn recent_of(cells: impl Iterator<Item = u64>, end: u64) -> (u64, u64) {
+    let add = |(requests, failures): (u64, u64), value: u64| {
+        // The present second is not whole yet. A second that is ahead of this reader is far away.
+        let age = stamp(end.wrapping_sub(value >> STAMP_SHIFT));
+        if (1..=SECONDS as u64).contains(&age) {
+            (requests + (value & COUNT_MASK), failures + ((value / FAILURE) & COUNT_MASK))
+        } else {
+            (requests, failures)
+        }
+    };
+    cells.fold((0, 0), add)
 }
 
 fn second_of(now: Moment) -> u64 {
@@ -191,6 +212,27 @@ mod tests {
         history.count(false, at(66));
         assert_eq!(history.read(at(126)).iter().map(|second| second.requests).sum::<u32>(), 1, "only second 66");
         assert_eq!(history.read(at(127)).iter().map(|second| second.requests).sum::<u32>(), 0);
+    }
+
+    #[test]
+    fn the_sum_of_a_minute_is_that_of_its_seconds() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let history = History::default();
+        let mut now = Moment::ZERO;
+        for step in 0..2000 {
+            now = now + Duration::from_millis(random.u64(..if step % 500 == 0 { 200_000 } else { 900 }));
+            history.count(random.bool(), now);
+            let later = now + Duration::from_millis(random.u64(..70_000));
+            for at in [now, later] {
+                let seconds = history.read(at);
+                let sum = |count: fn(&Second) -> u32| seconds.iter().map(|second| u64::from(count(second))).sum();
+                assert_eq!(
+                    history.recent(at),
+                    (sum(|second| second.requests), sum(|second| second.failures)),
+                    "{at:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::admission::Admission;
 use super::cluster::Cluster;
 use super::member::{Member, MemberState};
+use super::recent_failures::RecentFailures;
 use super::route::Mark;
 use crate::base::clock::Moment;
 use crate::health::{Cause, HealthMode, Outcome, Outlier, ProbeFault, is_panic};
@@ -187,9 +188,15 @@ impl Cluster {
 pub(super) struct Judgement {
     watcher: OnceLock<Arc<dyn HealthWatcher>>,
     is_watched: AtomicBool,
+    failures: RecentFailures,
 }
 
 impl Admission {
+    /// The last requests that failed.
+    pub fn failures(&self) -> &RecentFailures {
+        &self.judgement.failures
+    }
+
     fn report(self: &Arc<Self>) {
         if let Some(watcher) = self.judgement.watcher.get() {
             watcher.look_at(self);

@@ -16,6 +16,7 @@ mod history;
 mod judgement;
 mod member;
 mod options;
+mod recent_failures;
 mod ring;
 mod rotation;
 mod route;
@@ -40,6 +41,7 @@ pub use options::{
     Adaptive, ClassRules, DEFINITIONS, Definition, HashKey, MAX_COUNT, MAX_TIME, OptionError, Options, Queue,
     RetryCause, RetryCauses, Scheduler, Timeouts, read_whole,
 };
+pub use recent_failures::{RecentFailure, RecentFailures};
 pub use ring::{Ring, key_of};
 pub use rotation::Rotation;
 pub use route::{Mark, Route};

@@ -182,6 +182,11 @@ impl Route {
         there.or_else(|| self.mark_of(backend))
     }
 
+    /// Whether a backend is marked dead for this host.
+    pub fn has_marks(&self, now: Moment) -> bool {
+        self.marks.iter().any(|mark| mark.ends_at(now).is_some())
+    }
+
     /// The mark of a backend. `None` for one that has joined the cluster after this route was made.
     pub fn mark_of(&self, backend: BackendId) -> Option<&Arc<Mark>> {
         self.marks.iter().find(|mark| mark.backend.id() == backend)

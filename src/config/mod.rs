@@ -17,6 +17,7 @@ mod report;
 mod server;
 mod shown;
 mod supervision;
+mod table;
 mod unknown;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use https::{Tls, TlsListener, TlsToBackends};
 pub use report::{Failure, Fault, Warning};
 pub use server::WORKERS;
 pub use supervision::Supervision;
+pub use table::{help, sample};
 
 use crate::base::secret::Secret;
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
@@ -67,6 +69,8 @@ pub struct Settings {
     pub access_log: access_log::Target,
     /// How its lines are written (`server.accessLogFormat`).
     pub access_log_format: access_log::Format,
+    /// One of so many requests has a line, besides those that failed (`server.accessLogSample`).
+    pub access_log_sample: u64,
     /// A core.
     pub worker: worker::Settings,
     /// The greatest number of client connections of one address (`server.maxConnectionsPerAddress`); `None` for any.
@@ -206,6 +210,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         admin: admin::read(root, folder),
         access_log: server.access_log,
         access_log_format: server.access_log_format,
+        access_log_sample: server.access_log_sample,
         worker: server.worker,
         max_per_address: server.max_per_address,
         cookie_secret: server.cookie_secret,

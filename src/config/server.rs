@@ -57,6 +57,7 @@ pub(super) struct Server {
     pub(super) page: page::Settings,
     pub(super) access_log: access_log::Target,
     pub(super) access_log_format: access_log::Format,
+    pub(super) access_log_sample: u64,
     pub(super) dns_refresh: Duration,
     pub(super) unknown_rate: u32,
     pub(super) resync_hold: Duration,
@@ -109,6 +110,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         },
         access_log: read_access_log(&server.field("accessLog")),
         access_log_format: read_access_log_format(&server.field("accessLogFormat")),
+        access_log_sample: server.field("accessLogSample").whole(1..=1_000_000).unwrap_or(1),
         dns_refresh: times.dns_refresh,
         unknown_rate: server
             .field("unknownHostRate")
@@ -174,6 +176,7 @@ fn read_exchange(server: &Section<'_>, times: &Times) -> exchange::Settings {
         node_via: via.as_ref().map(|name| format!("{name}-{}", node_mark()).into()),
         via,
         request_id: server.field("requestId").flag().unwrap_or(false),
+        request_start: server.field("requestStart").flag().unwrap_or(false),
         forwarded: forwarded::Policy {
             trusted: read_networks(&server.field("trustedNetworks")).unwrap_or_default(),
             mode: read_mode(&server.field("forwardedMode")).unwrap_or(forwarded::Mode::Append),
@@ -239,10 +242,11 @@ fn read_limits(server: &Section<'_>) -> Limits {
 
 fn read_access_log(field: &Field<'_>) -> access_log::Target {
     use access_log::Target;
-    let target = field.read("a path, \"-\" for standard output, or false", |value| match (value.as_str(), value) {
+    const EXPECTED: &str = "a path, \"-\" for standard output, \"syslog:\", \"journald:\", or false";
+    let target = field.read(EXPECTED, |value| match (value.as_str(), value) {
         (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(Target::Off),
         (Some("-"), _) => Some(Target::Stdout),
-        (Some(path), _) => Some(Target::File(path.into())),
+        (Some(text), _) => Some(Target::daemon(text).unwrap_or_else(|| Target::File(text.into()))),
         _ => None,
     });
     target.unwrap_or(Target::Off)

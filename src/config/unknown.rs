@@ -7,6 +7,14 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 
+/// What the name of a comment begins with: JSON has no other.
+pub(super) const COMMENT: &str = "// ";
+
+/// Whether a name is that of a comment.
+fn is_comment(key: &str) -> bool {
+    key.starts_with("//")
+}
+
 /// Warns of every key that was not asked for. To be called after everything was read.
 pub(super) fn warn_of_unknown_keys(value: &Value, report: &Report) {
     let known = report.current_settings();
@@ -16,7 +24,7 @@ pub(super) fn warn_of_unknown_keys(value: &Value, report: &Report) {
 fn walk(value: &Value, path: &str, known: &[String], report: &Report) {
     match value {
         Value::Object(members) if report.is_section(path) => {
-            for (key, member) in members {
+            for (key, member) in members.iter().filter(|(key, _)| !is_comment(key)) {
                 let member_path = join(path, key);
                 if report.is_known(&member_path) {
                     walk(member, &member_path, known, report);
@@ -93,7 +101,7 @@ impl<'de> Visitor<'de> for Keys<'_> {
         let mut seen = HashSet::new();
         while let Some(key) = members.next_key::<String>()? {
             let path = join(&self.path, &key);
-            if !seen.insert(key) {
+            if !is_comment(&key) && !seen.insert(key) {
                 self.report.warn(Warning::Twice { path: path.clone() });
             }
             members.next_value_seed(Keys { path, report: self.report })?;

@@ -25,6 +25,11 @@ pub trait Driver {
     /// What was sent to a side ended so; the exchange has yet to be told.
     fn note_flushed(&mut self, side: Side, flushed: Flushed);
 
+    /// Whether the exchange is to hear later, by [`tell`], that all bytes for a side have left.
+    fn puts_off_drained(&mut self, _side: Side) -> bool {
+        false
+    }
+
     /// One step of the exchange; how many bytes it used.
     fn take_step(&mut self, input: Input<'_>, offset: usize) -> usize {
         self.exchange().map_or(0, |(exchange, core)| exchange.step(input, offset, core))
@@ -99,6 +104,7 @@ pub fn after_flush<D: Driver>(driver: &mut D, side: Side, flushed: Flushed) {
     let waits = driver.exchange().is_some_and(|(exchange, _)| exchange.waits_for_drain(side));
     driver.note_flushed(side, flushed);
     let input = match (flushed, side) {
+        (Flushed::All, _) if waits && driver.puts_off_drained(side) => return,
         (Flushed::All, _) if waits => Input::Drained(side),
         (Flushed::Broken, Side::Client) => Input::Broken(Side::Client),
         (Flushed::Broken, Side::Upstream) => Input::UpstreamWriteClosed,

@@ -179,6 +179,7 @@ pub(super) fn request_of(head: &RequestHead<'_, '_>, target: &[u8], peer: &Peer)
         fetch_site: value("sec-fetch-site"),
         fetch_mode: value("sec-fetch-mode"),
         peer: Some(peer.address),
+        uid: peer.local_user(),
         body: Vec::new(),
         ruled: None,
     })

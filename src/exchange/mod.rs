@@ -46,6 +46,7 @@ mod head_field;
 mod local_reply;
 mod local_service;
 mod min_rate;
+mod outcome;
 mod output_queue;
 mod pacing;
 mod patience;
@@ -189,6 +190,11 @@ impl Exchange {
         // What stood there meanwhile has nothing to be dropped.
         std::mem::forget(std::mem::replace(&mut self.state, state));
         let consumed = cx.consumed;
+        if source == Some(Side::Client)
+            && let Some(context) = self.state.context_mut()
+        {
+            context.received_bytes += consumed as u64;
+        }
         if self.common.pacing.is_some()
             && let Some(side) = source
         {
@@ -443,16 +449,6 @@ impl Exchange {
     /// Whether a slot or a token that is granted to this ticket is of use.
     pub fn waits_with(&self, ticket: Ticket) -> bool {
         matches!(&self.state, State::Queued(state) if state.waits_with(ticket))
-    }
-
-    /// Counts the request in the history of its cluster and of the member that served it. To be called once, at its end.
-    pub fn count(&self, now: Moment) {
-        let Some(route) = self.common.route() else { return };
-        let has_failed = self.common.stats.has_failed();
-        route.cluster.admission.history().count(has_failed, now);
-        if let Some(permit) = &self.common.permit {
-            permit.member().state.history().count(has_failed, now);
-        }
     }
 
     /// Which of its core's buffers it holds, where it is a tunnel: of the request none is left then.

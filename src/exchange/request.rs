@@ -79,6 +79,8 @@ pub(super) struct Intake<'a> {
     pub(super) is_ruled: bool,
     /// It may come without `Host`, as it has no route.
     pub(super) may_lack_host: bool,
+    /// When the request came, in milliseconds since 1970, where backends are to be told (`server.requestStart`).
+    pub(super) request_start: Option<u64>,
 }
 
 impl Request {
@@ -89,13 +91,18 @@ impl Request {
         peer: &Peer,
         intake: Intake<'_>,
     ) -> Result<(), FailureReason> {
-        let Intake { settings, buffers, rng, is_ruled, may_lack_host } = intake;
+        let Intake { settings, buffers, rng, is_ruled, may_lack_host, request_start } = intake;
         let is_kept = || settings.forwarded.trusts(peer.address) && head.value_of("x-request-id").is_some();
         let request_id = (settings.request_id && !is_kept()).then(|| rng.u128(..));
+        let is_said = || settings.forwarded.trusts(peer.address) && head.value_of("x-request-start").is_some();
+        let request_start = request_start.filter(|_| !is_said());
         let (policy, via) = (&settings.forwarded, settings.node_via.as_deref());
         let forward = match is_ruled {
-            false => ForwardContext { peer, policy, via, request_id, may_lack_host },
-            true => ForwardContext { peer, policy: &UNTOUCHED, via: None, request_id: None, may_lack_host },
+            false => ForwardContext { peer, policy, via, request_id, request_start, may_lack_host },
+            true => {
+                let (via, request_id, request_start) = (None, None, None);
+                ForwardContext { peer, policy: &UNTOUCHED, via, request_id, request_start, may_lack_host }
+            }
         };
         self.client = is_ruled.then_some(peer.address);
         self.buffer = buffers.take();

@@ -31,6 +31,8 @@ pub(super) struct RequestContext {
     pub(super) resolves: u32,
     /// How many connections to backends were asked for, from 0 again behind the last number.
     pub(super) connections: u8,
+    /// The bytes that came from the client, with the head.
+    pub(super) received_bytes: u64,
     /// The client was told to go on with the body, or does so unasked.
     pub(super) continued: bool,
     /// Interim answers of all backends that were tried.
@@ -86,6 +88,7 @@ impl RequestContext {
             tried,
             resolves,
             connections,
+            received_bytes,
             continued,
             informational_responses,
             failure,
@@ -100,7 +103,7 @@ impl RequestContext {
         } = self;
         (*waited, *caching, *compressor, *ticket, *wait_left) = (None, None, None, None, None);
         tried.clear();
-        *connections = 0;
+        (*connections, *received_bytes) = (0, 0);
         (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
     }

@@ -27,6 +27,8 @@ pub struct ServiceRequest {
     pub fetch_mode: Option<Vec<u8>>,
     /// The address of the client.
     pub peer: Option<IpAddr>,
+    /// The user id of a client that came to a socket of the file system, and so has no address.
+    pub uid: Option<u32>,
     /// The body, of at most 64 KiB.
     pub body: Vec<u8>,
     /// What rules have decided to show, whatever the other fields say.

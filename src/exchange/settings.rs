@@ -44,6 +44,8 @@ pub struct Settings {
     pub node_via: Option<Box<str>>,
     /// Whether each request has an `X-Request-Id`: the one that a trusted proxy has set, or one that is made here.
     pub request_id: bool,
+    /// Whether each request has an `X-Request-Start`: the one that a trusted proxy has set, or one that is made here.
+    pub request_start: bool,
     /// How forwarded headers are made, and who is believed.
     pub forwarded: forwarded::Policy,
     /// The networks whose clients may ask for `X-Debug` headers.

@@ -16,7 +16,7 @@ use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
 use crate::wire::chunked::ChunkFault;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// `Retry-After` of 503 responses where no route is known.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -74,10 +74,12 @@ impl StepContext<'_> {
 
     /// What a request needs to be taken in.
     pub(super) fn intake(&mut self) -> Intake<'_> {
-        let WorkerContext { settings, buffers, rng, .. } = &mut *self.core;
+        let started = self.common.stats.started;
+        let WorkerContext { settings, buffers, rng, wall_origin, .. } = &mut *self.core;
         let is_ruled = self.common.rules.is_some();
         let may_lack_host = is_ruled || self.common.is_for_service;
-        Intake { settings, buffers, rng, is_ruled, may_lack_host }
+        let request_start = settings.request_start.then(|| millis_since_1970(*wall_origin, started)).flatten();
+        Intake { settings, buffers, rng, is_ruled, may_lack_host, request_start }
     }
 
     /// Notes how much of the input was of the request's body, and says what there is against it.
@@ -367,4 +369,10 @@ impl Drop for CommonState {
 
 fn zero_is_none(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
+}
+
+/// The time of day of a moment, in milliseconds since 1970.
+fn millis_since_1970(origin: SystemTime, moment: Moment) -> Option<u64> {
+    let time = origin + moment.since(Moment::ZERO);
+    u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()
 }

@@ -3,17 +3,26 @@
 
 use super::liveness::Liveness;
 use super::sys;
+use mio::net::TcpStream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 /// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// Time for which the kernel holds back a silent connection before it is handed over.
 const SILENCE_SECONDS: i32 = 1;
+
+/// Stands for the address of a socket of the file system.
+pub const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// One socket bound to one address. Several may be bound to the same (`SO_REUSEPORT`): the kernel spreads new
 /// connections over them.
@@ -78,11 +87,37 @@ impl Listener {
         listener.listen().map(|()| listener)
     }
 
+    /// Binds to a path of the file system, with these permissions. A socket that a process has left there is removed; one
+    /// that a process listens on is an error.
+    pub fn bind_path(path: &Path, mode: u32) -> io::Result<Self> {
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            match UnixStream::connect(path) {
+                Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+                Err(error) => return Err(error),
+            }
+        }
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        // Until it listens, no connection is possible.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        Ok(Self { socket: socket.into() })
+    }
+
+    /// The path it is bound to, where it is one of the file system.
+    pub fn path(&self) -> Option<PathBuf> {
+        Some(SockRef::from(&self.socket).local_addr().ok()?.as_pathname()?.to_owned())
+    }
+
     /// Takes over a listening socket that another process has made.
     pub fn adopt(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        SockRef::from(&socket).set_tcp_nodelay(true)?;
-        Ok(Self { socket })
+        let listener = Self { socket };
+        if listener.path().is_none() {
+            SockRef::from(&listener.socket).set_tcp_nodelay(true)?;
+        }
+        Ok(listener)
     }
 
     /// Another handle of the same socket and queue.
@@ -101,9 +136,10 @@ impl Listener {
         socket.bind(&address.into())
     }
 
-    /// The address it is bound to, with the port that the system chose where none was asked for.
+    /// The address it is bound to, with the port that the system chose where none was asked for; [`NO_ADDRESS`] for one of
+    /// the file system.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        if self.path().is_some() { Ok(NO_ADDRESS) } else { self.socket.local_addr() }
     }
 
     /// Another handle of the same socket and queue, for a worker to poll.
@@ -118,6 +154,14 @@ impl AsFd for Listener {
     }
 }
 
+/// The next connection of a socket of the file system, and the user of the process at its other end.
+pub fn accept_local(socket: &impl AsFd) -> io::Result<(TcpStream, u32)> {
+    let stream = rustix::net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let user = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
+    // Reading, writing and closing are the same calls for both kinds.
+    Ok((TcpStream::from_std(stream.into()), user))
+}
+
 /// Whether a connection waits to be accepted; `true` if the system does not tell.
 pub fn has_pending(socket: &impl AsFd) -> bool {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
@@ -130,6 +174,31 @@ mod tests {
     use crate::base::clock::Clock;
     use std::io::{ErrorKind, Write};
     use std::net::TcpStream;
+
+    #[test]
+    fn a_socket_of_the_file_system_is_not_shared_and_a_stale_one_is_replaced() {
+        let path = std::env::temp_dir().join(format!("sluice-listener-{}.sock", std::process::id()));
+        let first = Listener::bind_path(&path, 0o600).expect("a socket");
+        assert!(UnixStream::connect(&path).is_err(), "it does not listen yet");
+        first.listen().expect("a queue");
+        assert_eq!(fs::metadata(&path).expect("the socket").permissions().mode() & 0o777, 0o600);
+        assert_eq!((first.path(), first.local_address().expect("none")), (Some(path.clone()), NO_ADDRESS));
+        let error = Listener::bind_path(&path, 0o600).expect_err("it is in use");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let handle = first.for_worker().expect("a handle");
+        // The one that looked whether it is in use.
+        accept_local(&handle).expect("a client");
+        let _client = UnixStream::connect(&path).expect("a connection");
+        let (_, user) = accept_local(&handle).expect("a client");
+        assert_eq!(user, nix::unistd::Uid::effective().as_raw());
+        drop((first, handle));
+        let second = Listener::bind_path(&path, 0o600).expect("the stale socket makes room");
+        drop(second);
+        fs::remove_file(&path).expect("the socket");
+        fs::write(&path, "no socket").expect("a file");
+        assert!(Listener::bind_path(&path, 0o600).is_err() && path.exists(), "a file of another kind stays");
+        fs::remove_file(&path).expect("the file");
+    }
     use std::time::Duration;
 
     #[test]

@@ -1,7 +1,7 @@
 //! A connection's bytes: one read and one write, whatever lies under them.
 
 use super::socket::Socket;
-use super::tls::{self, Session, TlsClientTarget, TlsScratch};
+use super::tls::{self, Session, TlsClientTarget, TlsScratch, agreed};
 use crate::base::buffer::BufferUsage;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -77,6 +77,14 @@ impl Transport {
     /// Whether it is encrypted.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.layer, Layer::Tls(_))
+    }
+
+    /// The version of TLS and the cipher suite, where it is encrypted and the handshake is over.
+    pub fn agreed_tls(&self) -> Option<(&'static str, &'static str)> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(session) => agreed(session),
+        }
     }
 
     /// The connection alone, where nothing lies above it.

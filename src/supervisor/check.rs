@@ -3,6 +3,7 @@
 use super::affinity;
 use super::privileges::Account;
 use crate::access_log::Target;
+use crate::admin::Bind;
 use crate::config::Settings;
 use crate::directory::{Source, read_routes, redis};
 use crate::net::listener::Listener;
@@ -12,6 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// The findings.
@@ -43,6 +45,11 @@ pub fn check(settings: &Settings) -> Findings {
     let encrypted = settings.tls.iter().flat_map(|tls| &tls.listeners).map(|listener| listener.address);
     for address in settings.listeners.iter().copied().chain(encrypted) {
         check_address(address, &mut findings);
+    }
+    if let Some(Bind::Unix(path)) = &settings.admin.bind
+        && let Err(error) = check_file(path)
+    {
+        findings.warn(format!("admin.bind: making {}: {error}; a start would have no admin service", path.display()));
     }
     check_log(&settings.access_log, &mut findings);
     for (path, name) in [(&settings.pid_file, "server.pidFile"), (snapshot(settings), "server.snapshot")] {
@@ -113,7 +120,8 @@ fn check_log(target: &Target, findings: &mut Findings) {
 
 /// Whether a file can be written, or made in its folder.
 fn check_file(path: &Path) -> io::Result<()> {
-    if path.exists() {
+    let is_socket = path.metadata().is_ok_and(|found| found.file_type().is_socket());
+    if path.exists() && !is_socket {
         return OpenOptions::new().append(true).open(path).map(drop);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

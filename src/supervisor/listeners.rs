@@ -2,13 +2,16 @@
 //! manager or a predecessor, which have them already.
 
 use super::Error;
+use super::privileges::{Account, Fault};
+use crate::admin::Bind;
 use crate::config::Settings;
 use crate::directory::{Refusal, State};
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, NO_ADDRESS};
 use crate::worker::ListenerSocket;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// Every address with its sockets.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Listeners {
     /// The greatest number of sockets of ports that clusters on demand have opened.
     max_on_demand: usize,
     workers: usize,
+    /// The path of the admin service, where this process has made it and is to give it to its owner.
+    new_socket: Option<PathBuf>,
 }
 
 /// The reason for an address. Only its owner closes it.
@@ -70,9 +75,10 @@ impl Listeners {
             prepare(&sockets, settings);
             listeners.push(AddressSockets { address, secure, owner, sockets });
         }
-        listeners.extend(settings.admin.bind.and_then(|address| open_admin(address, &mut inherited)));
-        let missing = BTreeSet::new();
-        let mut listeners = Self { listeners, ruled: ruled.to_vec(), missing, max_on_demand, workers };
+        let (of_admin, new_socket) = open_admin(&settings.admin, &mut inherited).unzip();
+        listeners.extend(of_admin);
+        let (missing, new_socket) = (BTreeSet::new(), new_socket.flatten());
+        let mut listeners = Self { listeners, ruled: ruled.to_vec(), missing, max_on_demand, workers, new_socket };
         listeners.open_at_start(settings, &mut inherited, on_demand);
         Ok((listeners, inherited))
     }
@@ -160,6 +166,12 @@ impl Listeners {
                 self.missing.insert(port);
             }
         }
+    }
+
+    /// Gives the socket of the admin service to its owner, where this process has made it.
+    pub(super) fn own_socket(&self, settings: &Settings, account: Account) -> Result<(), Fault> {
+        let owner = settings.admin.socket_owner.as_deref();
+        self.new_socket.as_deref().map_or(Ok(()), |path| account.own_socket(path, owner))
     }
 
     /// Listens at this port, at every address of `http.bind`, unless clients are accepted there already. Returns whether
@@ -270,6 +282,7 @@ impl Listeners {
                     secure: listener.secure,
                     is_for_service: listener.owner == Owner::Service,
                     is_ruled: listener.owner == Owner::Haproxy,
+                    is_local: listener.address == NO_ADDRESS,
                 });
             }
         }
@@ -301,20 +314,36 @@ pub(super) fn open(
     }
 }
 
-/// The socket of the admin service, which all workers share: whichever of them turns accepts. Where the address cannot be
-/// had, the process serves its clients all the same.
-fn open_admin(address: SocketAddr, inherited: &mut Vec<Listener>) -> Option<AddressSockets> {
-    let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
+/// The socket of the admin service, which all workers share: whichever of them turns accepts; and its path, where this
+/// process has made one. Where it cannot be had, the process serves its clients all the same.
+fn open_admin(
+    admin: &crate::admin::Settings,
+    inherited: &mut Vec<Listener>,
+) -> Option<(AddressSockets, Option<PathBuf>)> {
+    let bind_to = admin.bind.as_ref()?;
+    let (address, path) = match bind_to {
+        Bind::Address(address) => (*address, None),
+        Bind::Unix(path) => (NO_ADDRESS, Some(path)),
+    };
+    let is_here = |listener: &mut Listener| {
+        listener.local_address().is_ok_and(|here| here == address) && listener.path().as_ref() == path
+    };
     let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
-    let sockets = if sockets.is_empty() { bind(address, 1) } else { Ok(sockets) };
+    let is_new = sockets.is_empty();
+    let sockets = match path {
+        _ if !is_new => Ok(sockets),
+        None => bind(address, 1),
+        Some(path) => Listener::bind_path(path, admin.socket_mode).map(|socket| vec![socket]),
+    };
     match sockets {
         Ok(sockets) => {
-            log::info!("the admin service listens on {address}");
-            Some(AddressSockets { address, secure: None, owner: Owner::Service, sockets })
+            log::info!("the admin service listens on {bind_to}");
+            let new_socket = path.filter(|_| is_new).cloned();
+            Some((AddressSockets { address, secure: None, owner: Owner::Service, sockets }, new_socket))
         }
         Err(error) => {
             log::warn!(
-                "admin.bind: listening on {address}: {error}; this process has no admin service. Name a free address there, \
+                "admin.bind: listening on {bind_to}: {error}; this process has no admin service. Name a free address there, \
                  or false"
             );
             None
@@ -399,6 +428,7 @@ mod tests {
                     missing: BTreeSet::new(),
                     max_on_demand: 0,
                     workers,
+                    new_socket: None,
                 };
                 let inode = |fd: i32| {
                     std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open file").display().to_string()

@@ -130,7 +130,7 @@ fn prepare(
         log::info!("the control group grants {} MiB of memory", bytes >> 20);
     }
     let mut settings = settings.clone();
-    let on_demand = settings.admin.bind.map_or(0, |_| limits::on_demand_sockets(open_files));
+    let on_demand = settings.admin.bind.as_ref().map_or(0, |_| limits::on_demand_sockets(open_files));
     let max_connections = limits::connections(settings.max_connections, cpus.len(), open_files, 2 * on_demand);
     settings.worker.max_connections = max_connections;
     // From here on a signal is an order, not the end of the process: before the first client can have connected.
@@ -141,6 +141,7 @@ fn prepare(
     let inherited = predecessor.map(Predecessor::sockets).transpose().map_err(Error::Predecessor)?;
     let listeners = listeners::open(&settings, (&ruled, &state, on_demand), cpus.len(), activated, inherited)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
+    listeners.own_socket(&settings, account).map_err(Error::Privileges)?;
     // That of a predecessor is its own until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
     let pid_file = path.map(|path| PidFile::write(path, account).map_err(Error::pid_file(path))).transpose()?;
@@ -230,7 +231,7 @@ impl Supervisor {
             probes,
             settings: settings.clone(),
             directory,
-            log: cores_log.in_format(&settings.access_log_format),
+            log: cores_log.in_format(&settings.access_log_format, settings.access_log_sample),
             pages: Arc::new(Pages::load(&settings.page)),
             certificates,
             haproxy,

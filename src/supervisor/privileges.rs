@@ -4,7 +4,7 @@ use crate::access_log::Target;
 use crate::config::Settings;
 use nix::errno::Errno;
 use nix::unistd::{
-    AccessFlags, Gid, Group, Uid, User, access, getgroups, getresgid, getresuid, setgid, setgroups, setuid,
+    AccessFlags, Gid, Group, Uid, User, access, chown, getgroups, getresgid, getresuid, setgid, setgroups, setuid,
 };
 use std::fmt;
 use std::fs::{self, File};
@@ -93,6 +93,20 @@ impl Account {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Gives a socket of the file system to `owner` (`USER`, `USER:GROUP` or `:GROUP`), or to this account where none is
+    /// named.
+    pub(super) fn own_socket(self, path: &Path, owner: Option<&str>) -> Result<(), Fault> {
+        let (user, group) = match owner.map(|owner| owner.split_once(':').unwrap_or((owner, ""))) {
+            None => (self.user, self.group),
+            Some((user, group)) => {
+                let found = (!user.is_empty()).then(|| find_user(user)).transpose()?;
+                let group = (!group.is_empty()).then(|| find_group(group)).transpose()?;
+                (found.map(|(uid, _)| uid), group.or(found.map(|(_, gid)| gid)))
+            }
+        };
+        chown(path, user, group).map_err(|error| Fault::Refused("giving the socket of admin.bind to its owner", error))
     }
 
     fn verify(self) -> Result<(), Fault> {

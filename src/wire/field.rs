@@ -33,6 +33,7 @@ pub(super) enum Field {
     XForwardedProtocol,
     XRealIp,
     XRequestId,
+    XRequestStart,
     /// A name that is one of these to a reader who takes other signs for a hyphen, as CGI and its heirs do.
     HyphenVariant,
     /// What a `Connection` field names: it ends at this hop.
@@ -85,7 +86,7 @@ impl KnownField {
 }
 
 /// The names that are known.
-static KNOWN: [KnownField; 24] = [
+static KNOWN: [KnownField; 25] = [
     KnownField::new("Connection", Field::Connection),
     KnownField::new("Content-Length", Field::ContentLength),
     KnownField::new("Expect", Field::Expect),
@@ -110,6 +111,7 @@ static KNOWN: [KnownField; 24] = [
     KnownField::new("X-Forwarded-Protocol", Field::XForwardedProtocol),
     KnownField::new("X-Real-IP", Field::XRealIp),
     KnownField::new("X-Request-Id", Field::XRequestId),
+    KnownField::new("X-Request-Start", Field::XRequestStart),
 ];
 
 /// The field in which backends are told who a client's certificate says it is.

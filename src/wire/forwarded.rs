@@ -5,7 +5,7 @@ use super::field_lines::FieldLines;
 use crate::base::slice_ext::SliceExt;
 use ipnet::IpNet;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 pub use super::field::CLIENT_SUBJECT;
@@ -53,6 +53,22 @@ pub struct Peer {
     pub secure: bool,
     /// What its handshake has told. It is absent where that is nothing.
     pub tls: Option<Arc<TlsPeer>>,
+}
+
+impl Peer {
+    /// The address that stands for a process of this machine that came to a socket of the file system: the id of its user,
+    /// at port 0. [`Peer::local_user`] reads it.
+    pub fn address_of_user(uid: u32) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::from(uid), 0))
+    }
+
+    /// The user of a process of this machine, where it came to a socket of the file system.
+    pub fn local_user(&self) -> Option<u32> {
+        match self.address {
+            IpAddr::V4(address) if self.local_port == 0 => Some(address.into()),
+            _ => None,
+        }
+    }
 }
 
 /// What a client has told in its TLS handshake.

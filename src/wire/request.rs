@@ -230,6 +230,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if let Some(id) = forward.request_id {
             put_request_id(out, id, &mut spans);
         }
+        if let Some(millis) = forward.request_start {
+            out.extend_from_slice(b"X-Request-Start: t=");
+            out.extend_from_slice(itoa::Buffer::new().format(millis).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
         if !is_untouched {
             forwarded::put_fields(out, forward.peer, trusted, &self.lines);
         }
@@ -313,6 +318,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 rewrite.leave_out(line)
             }
             Field::XRequestId if forward.request_id.is_some() => rewrite.leave_out(line),
+            Field::XRequestStart if forward.request_start.is_some() => rewrite.leave_out(line),
             Field::XRequestId => spans.request_id = Some(rewrite.keep(line)),
             Field::Referer => spans.referer = Some(rewrite.keep(line)),
             Field::UserAgent => spans.user_agent = Some(rewrite.keep(line)),
@@ -402,6 +408,9 @@ pub struct ForwardContext<'a> {
     pub via: Option<&'a str>,
     /// The `X-Request-Id` that the request gets, in place of any that it has; `None` to leave it as it is.
     pub request_id: Option<u128>,
+    /// The milliseconds since 1970 that the request gets as its `X-Request-Start`, in place of any that it has; `None` to
+    /// leave it as it is.
+    pub request_start: Option<u64>,
     /// Whether a request of HTTP/1.0 may come without `Host`: its host does not decide where it goes.
     pub may_lack_host: bool,
 }

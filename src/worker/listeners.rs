@@ -10,7 +10,7 @@ use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::net::connection_limiter::{ConnectionPermit, Exhausted};
-use crate::net::listener::has_pending;
+use crate::net::listener::{NO_ADDRESS, accept_local, has_pending};
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use mio::Interest;
@@ -37,6 +37,8 @@ pub struct ListenerSocket {
     pub is_for_service: bool,
     /// Whether the rules of HAProxy's files hold there.
     pub is_ruled: bool,
+    /// Whether it is a socket of the file system, for processes of this machine.
+    pub is_local: bool,
 }
 
 /// A listening socket.
@@ -48,6 +50,8 @@ pub(super) struct WorkerListener {
     secure: Option<u32>,
     /// What comes here is for this node itself.
     is_for_service: bool,
+    /// It is a socket of the file system.
+    is_local: bool,
     /// The number of the frontend in HAProxy's files, from 1; 0 where hosts decide.
     frontend: u16,
     /// The networks whose word is taken on who the client is; every connection has to begin with it.
@@ -59,10 +63,10 @@ pub(super) struct WorkerListener {
 impl Worker {
     pub(super) fn open_listeners(&mut self, listener_sockets: Vec<ListenerSocket>) -> io::Result<()> {
         for (number, opened) in listener_sockets.into_iter().enumerate() {
-            let ListenerSocket { mut socket, secure, is_for_service, is_ruled } = opened;
+            let ListenerSocket { mut socket, secure, is_for_service, is_ruled, is_local } = opened;
             let token = Kind::Listener.token(number as u64);
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
-            let address = socket.local_addr()?;
+            let address = if is_local { NO_ADDRESS } else { socket.local_addr()? };
             let frontend = if is_ruled { self.frontend_at(address) } else { 0 };
             let served = self.frontend(frontend);
             let secure = if served.is_some_and(|served| served.tls.is_some()) { Some(0) } else { secure };
@@ -74,6 +78,7 @@ impl Worker {
                 address,
                 secure,
                 is_for_service,
+                is_local,
                 frontend,
                 proxies,
                 paused_until,
@@ -155,8 +160,12 @@ impl Worker {
             let next_to_go = self.idle.next_to_go(&self.clients).min(self.lingering.next_to_go());
             return self.pause_listener(listener, next_to_go);
         }
-        let Some(WorkerListener { socket, .. }) = self.listeners.get(listener) else { return false };
-        match socket.accept() {
+        let Some(WorkerListener { socket, is_local, .. }) = self.listeners.get(listener) else { return false };
+        let accepted = match is_local {
+            false => socket.accept(),
+            true => accept_local(socket).map(|(stream, user)| (stream, Peer::address_of_user(user))),
+        };
+        match accepted {
             Ok((stream, address)) => self.on_accept(stream, address, listener),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => return false,

@@ -55,7 +55,7 @@ use crate::base::wheel::{Owners, Timer, Wheel};
 use crate::cache::store::Store;
 use crate::cluster::{BackendId, Route};
 use crate::directory::{Directory, RouteEvent, SubscriberId};
-use crate::exchange::{self, Side, WorkerContext};
+use crate::exchange::{self, Input, Side, WorkerContext};
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::liveness::Liveness;
 use crate::net::mailbox::{MailboxReceiver, MailboxSender, mailbox};
@@ -240,6 +240,7 @@ pub struct Worker {
     log: Log,
     counters: Arc<Counters>,
     stats: Arc<WorkerStats>,
+    turns: stats::Turns,
     tunnel_drain: tunnel_drain::TunnelDrain,
     /// Set by the order to end.
     drain: Option<drain::Drain>,
@@ -280,6 +281,8 @@ enum Deferred {
     Accept(usize),
     /// This exchange has waited for a connection to the backend and gets this one.
     AssignConnection { job: SlotKey, connection: SlotKey },
+    /// This exchange sends the next piece of a response of the service.
+    SendService(SlotKey),
     /// This exchange has waited for a connection to the backend and may open one.
     Dial { job: SlotKey, backend: BackendId },
 }
@@ -346,6 +349,7 @@ impl Worker {
             log: config.log,
             counters: config.counters,
             stats: config.stats,
+            turns: stats::Turns::default(),
             tunnel_drain: tunnel_drain::TunnelDrain::default(),
             drain: None,
         };
@@ -372,6 +376,7 @@ impl Worker {
     /// Sleeps until something happens, and does what is to be done then.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let wake_at = self.wake_at();
+        self.turns.count(self.core.now, self.clock.now());
         // What was put off does not wait for anything, nor does what is due.
         let is_free = self.deferred.is_empty() && wake_at > self.core.now;
         if is_free {
@@ -458,6 +463,7 @@ impl Worker {
                 Deferred::ReadRequest(client) => self.try_start_request(client),
                 Deferred::AcceptAll => self.accept_all(),
                 Deferred::Accept(listener) => self.accept(listener),
+                Deferred::SendService(job) => self.dispatch(job, Input::Drained(Side::Client)),
                 Deferred::AssignConnection { job, connection } => self.hand_over(job, connection),
                 Deferred::Dial { job, backend } => self.use_permit(job, backend),
             }

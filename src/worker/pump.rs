@@ -41,6 +41,10 @@ impl Driver for JobDriver<'_> {
     fn note_flushed(&mut self, side: Side, flushed: Flushed) {
         self.worker.note_flushed(self.job, side, flushed);
     }
+
+    fn puts_off_drained(&mut self, side: Side) -> bool {
+        side == Side::Client && self.worker.puts_off_service(self.job)
+    }
 }
 
 impl Worker {

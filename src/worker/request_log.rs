@@ -6,16 +6,18 @@ use crate::base::counters::Counter;
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
 use crate::base::secret::redact_url;
-use crate::cluster::Permit;
+use crate::cluster::{Permit, Route};
 use crate::exchange::{Exchange, Request, RequestStats};
+use crate::net::transport::Transport;
 use crate::wire::forwarded::{Policy, client_of};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 impl Worker {
     pub(super) fn record(&mut self, job: &ActiveExchange) {
         // Until its job is over it is there.
         let Some(peer) = self.clients.get(job.client).map(|client| &client.peer) else { return };
-        let client = peer.address;
+        let (client, is_secure) = (peer.address, peer.secure);
         // The service's own are no traffic.
         if job.exchange.is_for_service() {
             return;
@@ -39,9 +41,17 @@ impl Worker {
         }
         // A client that leaves before it has said anything is no request.
         let was_request = request.is_some() || stats.status != 0;
-        if self.log.is_on() && was_request {
-            self.log_line(&job.exchange, client, peer.secure);
+        if self.log.is_on() && was_request && self.has_line(&job.exchange) {
+            self.log_line(job, client, is_secure);
         }
+    }
+
+    /// Whether a request has a line: a frontend may want none, and where one of many has a line, each that failed has one too.
+    fn has_line(&mut self, exchange: &Exchange) -> bool {
+        let is_off = |route: &Arc<Route>| route.cluster.options.access_log == Some(false);
+        let stats = exchange.stats();
+        let is_notable = stats.reason.is_some() || stats.status >= 500;
+        !exchange.route().is_some_and(is_off) && (is_notable || self.log.samples(&mut self.core.rng))
     }
 
     /// Counts the status and the phases of a request.
@@ -58,18 +68,21 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn log_line(&self, exchange: &Exchange, client: IpAddr, is_secure: bool) {
+    fn log_line(&self, job: &ActiveExchange, client: IpAddr, is_secure: bool) {
+        let exchange = &job.exchange;
+        let is_detailed = self.log.is_detailed();
+        let transport = self.clients.get(job.client).filter(|_| is_detailed).map(|client| &client.stream.transport);
         let (stats, request, now) = (exchange.stats(), exchange.request(), self.core.now);
         let permit = exchange.permit();
         let frontend_id = permit.map(|permit| permit.cluster().id.as_bytes());
-        let policy = &self.core.settings.forwarded;
+        let (policy, passed) = (&self.core.settings.forwarded, exchange.received_and_retries());
         let client =
             if policy.accepts_values_from(client) { forwarded_client(request, policy, client) } else { client };
         let status = match stats.status {
             0 => stats.reason.map_or(0, FailureReason::status),
             status => status,
         };
-        let member = permit.map(Permit::member).filter(|_| self.log.is_detailed());
+        let member = permit.map(Permit::member).filter(|_| is_detailed);
         let url = member.map(|member| redact_url(member.url.as_str()));
         self.log.write(&LogRecord {
             ended: now,
@@ -87,13 +100,17 @@ impl Worker {
             host: request.map(|request| request.host().as_bytes()),
             pattern: exchange.route().map(|route| route.cluster.key.as_bytes()),
             backend_url: url.as_deref(),
-            bucket: if self.log.is_detailed() { exchange.bucket() } else { None },
+            bucket: if is_detailed { exchange.bucket() } else { None },
             reason: stats.reason.map(FailureReason::name),
             is_secure,
             queue: stats.phase(Phase::Queue, now),
             connect: stats.phase(Phase::Connect, now),
             first_byte: stats.phase(Phase::FirstByte, now),
             request_id: request.and_then(Request::request_id),
+            tls: transport.and_then(Transport::agreed_tls),
+            forwarded_for: request.filter(|_| is_detailed).map(Request::forwarded_for),
+            received_bytes: passed.map(|(received, _)| received),
+            retries: passed.map(|(_, retries)| retries),
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Requests for this node itself: they go to the admin service by mail, and their responses come back by mail.
 
-use super::{Worker, WorkerCommand};
+use super::{Deferred, Worker, WorkerCommand};
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::exchange::{Input, ServiceRequest, ServiceResponse};
@@ -84,6 +84,16 @@ impl Worker {
         let oldest = self.service.clients.iter().copied().find(is_idle);
         oldest.into_iter().for_each(|key| self.close_client(key));
         oldest.is_some()
+    }
+
+    /// Whether this is a response of the service: it goes on in the next turn, so that others do not wait for the whole of a
+    /// long one.
+    pub(super) fn puts_off_service(&mut self, job_key: SlotKey) -> bool {
+        let is_its = self.jobs.get(job_key).is_some_and(|job| job.exchange.is_for_service());
+        if is_its {
+            self.deferred.push(Deferred::SendService(job_key));
+        }
+        is_its
     }
 
     /// Asks the service for the response to the request of an exchange. Never waits: where the service has too much to do, the

@@ -2,7 +2,9 @@
 
 use super::{EVENTS, Worker};
 use crate::base::buffer::FRESH_CAPACITY;
+use crate::base::clock::Moment;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What the session of an encrypted connection holds, about.
 const SESSION_BYTES: usize = 4 * 1024;
@@ -20,6 +22,32 @@ pub struct WorkerStats {
     requests: AtomicU64,
     upstreams: AtomicU64,
     bytes: AtomicU64,
+    busy_micros: AtomicU64,
+    longest_turn_micros: AtomicU64,
+}
+
+/// The turns of a worker's loop, for the worker alone: it tells them when it is asked.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Whether the loop has turned yet.
+    has_turned: bool,
+    /// The time of all turns, without the sleep between them.
+    busy_micros: u64,
+    /// The longest turn since the last question.
+    longest_micros: u64,
+}
+
+impl Turns {
+    /// Counts the turn from `began` to `ended`.
+    #[inline]
+    pub(super) fn count(&mut self, began: Moment, ended: Moment) {
+        if !std::mem::replace(&mut self.has_turned, true) {
+            return;
+        }
+        let micros = ended.as_micros().saturating_sub(began.as_micros());
+        self.busy_micros += micros;
+        self.longest_micros = self.longest_micros.max(micros);
+    }
 }
 
 /// What a worker holds.
@@ -33,6 +61,10 @@ pub struct ResourceUsage {
     pub upstreams: u64,
     /// Memory, about: connections, buffers and routes. It tells which worker holds most, not how much that is to a byte.
     pub bytes: u64,
+    /// The time that its loop has worked, and not slept, since its start.
+    pub busy: Duration,
+    /// The longest turn of its loop between the last two questions: for so long an event may have waited.
+    pub longest_turn: Duration,
 }
 
 impl WorkerStats {
@@ -54,6 +86,8 @@ impl WorkerStats {
             requests: read(&self.requests),
             upstreams: read(&self.upstreams),
             bytes: read(&self.bytes),
+            busy: Duration::from_micros(read(&self.busy_micros)),
+            longest_turn: Duration::from_micros(read(&self.longest_turn_micros)),
         }
     }
 
@@ -72,6 +106,8 @@ impl Worker {
         put(&stats.requests, self.traffic_requests());
         put(&stats.upstreams, self.upstreams.len());
         put(&stats.bytes, self.held_bytes());
+        stats.busy_micros.store(self.turns.busy_micros, Ordering::Relaxed);
+        stats.longest_turn_micros.store(std::mem::take(&mut self.turns.longest_micros), Ordering::Relaxed);
         stats.replied.store(question, Ordering::Release);
     }
 
@@ -102,5 +138,22 @@ impl Worker {
         self.batch.trim();
         self.idle.trim();
         self.deferred.shrink_to(EVENTS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_summed_up_and_the_longest_is_kept() {
+        let at = Moment::from_micros;
+        let mut turns = Turns::default();
+        // The time before the first turn is none of one.
+        turns.count(at(0), at(900));
+        turns.count(at(1000), at(1010));
+        turns.count(at(2000), at(2300));
+        turns.count(at(3000), at(3001));
+        assert_eq!((turns.busy_micros, turns.longest_micros), (311, 300));
     }
 }

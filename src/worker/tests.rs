@@ -18,7 +18,6 @@ use crate::wire::forwarded::{Mode, Policy};
 use crate::wire::limits::Limits;
 use crate::{health, page};
 use socket2::{Domain, SockRef, Socket, Type};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -55,10 +54,10 @@ impl Stage {
         let backend = TcpListener::bind(any).expect("a backend's port");
         backend.set_nonblocking(true).expect("a backend that can be asked");
         let folder = std::env::temp_dir().join(format!("sluice-worker-{test}-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
+        std::fs::create_dir_all(&folder).expect("a folder");
         let routes = folder.join("routes.json");
         let url = format!("{scheme}://{}", backend.local_addr().expect("its address"));
-        fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a routes file");
+        std::fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a routes file");
 
         let listener = Listener::open(any).expect("a port");
         let clock = Clock::new();
@@ -183,7 +182,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.directory.stop();
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -258,6 +257,7 @@ fn exchange_settings() -> exchange::Settings {
         via: None,
         node_via: None,
         request_id: false,
+        request_start: false,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: exchange::Redirect { for_all: false, port: 443 },

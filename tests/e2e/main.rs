@@ -18,6 +18,7 @@ mod health;
 mod held;
 mod limits;
 mod lingering;
+mod log_choice;
 mod logs;
 mod loops;
 mod matrix;

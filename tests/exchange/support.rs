@@ -29,6 +29,7 @@ pub(crate) fn settings() -> Settings {
         via: None,
         node_via: None,
         request_id: false,
+        request_start: false,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: Redirect { for_all: false, port: 443 },

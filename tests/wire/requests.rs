@@ -31,7 +31,7 @@ pub(crate) fn forward<'a>(policy: &'a Policy, via: Option<&'a str>) -> ForwardCo
         let address = "192.0.2.7".parse().expect("an address");
         Peer { address, local_port: 80, secure: false, tls: None }
     });
-    ForwardContext { peer: &PEER, policy, via, request_id: None, may_lack_host: false }
+    ForwardContext { peer: &PEER, policy, via, request_id: None, request_start: None, may_lack_host: false }
 }
 
 pub(crate) const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7\nX-Real-IP: 192.0.2.7\nX-Forwarded-Proto: http\n\
@@ -278,7 +278,14 @@ fn a_trusted_proxy_that_has_done_the_encryption_is_believed_whatever_becomes_of_
 fn forwarded_headers_say_what_this_node_sees() {
     let policy = stranger();
     let peer = Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true, tls: None };
-    let forward = ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None, may_lack_host: false };
+    let forward = ForwardContext {
+        peer: &peer,
+        policy: &policy,
+        via: None,
+        request_id: None,
+        request_start: None,
+        may_lack_host: false,
+    };
     check(
         &forward,
         &[(
@@ -359,7 +366,14 @@ fn the_subject_of_a_certificate_is_nobodys_to_forge() {
     let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
     let found = read(
         crlf(forged).as_bytes(),
-        &ForwardContext { peer: &peer, policy: &policy, via: None, request_id: None, may_lack_host: false },
+        &ForwardContext {
+            peer: &peer,
+            policy: &policy,
+            via: None,
+            request_id: None,
+            request_start: None,
+            may_lack_host: false,
+        },
     );
     assert_eq!(found, Some((Ok(crlf(&told)), crlf(forged).len())));
 }

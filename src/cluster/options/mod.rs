@@ -68,6 +68,8 @@ pub struct Options {
     pub bucket_header: bool,
     /// The limit that follows latency.
     pub adaptive: Adaptive,
+    /// Whether requests have a line in the access log.
+    pub access_log: Option<bool>,
     /// Times.
     pub timeouts: Timeouts,
     /// The greatest size of a request's body, in bytes; 0 for any.
@@ -219,6 +221,7 @@ definitions! {
     "adaptive.enabled", adaptive.is_enabled, FLAG, "false", "Whether the number of requests in flight follows the latency of responses: [the adaptive root](shaper.md#the-adaptive-root)";
     "adaptive.min", adaptive.min, POSITIVE, "1", "The least number of requests in flight that latency allows";
     "adaptive.max", adaptive.max, POSITIVE, "1000", "The greatest number of requests in flight that latency allows";
+    "accessLog", access_log, FLAG, "server.accessLog", "Whether requests have a line in the access log";
     "connectTimeout", timeouts.connect, TIME, "server.connectTimeout", "Opening a connection to a backend";
     "responseTimeout", timeouts.response, TIME, "server.responseTimeout", "From the end of a request to the head of its response";
     "bodyTimeout", timeouts.body, TIME, "server.bodyTimeout", "Between two pieces of a body";

@@ -99,7 +99,7 @@ fn wrong_habits() {
         (json!({"deadBackendOn500": 0}), "server.deadBackendOn500: found 0, expected true or false"),
         (
             json!({"accessLog": true}),
-            "server.accessLog: found true, expected a path, \"-\" for standard output, or false",
+            "server.accessLog: found true, expected a path, \"-\" for standard output, \"syslog:\", \"journald:\", or false",
         ),
         (json!({"staticDir": ""}), "server.staticDir: found \"\", expected a text"),
         (

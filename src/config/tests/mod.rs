@@ -9,7 +9,7 @@ use super::*;
 use serde_json::json;
 
 /// A configuration of defaults, but for these members.
-fn with(members: &Value) -> Value {
+pub(super) fn with(members: &Value) -> Value {
     let mut value = json!({"driver": "file:routes.json"});
     let (Some(all), Some(members)) = (value.as_object_mut(), members.as_object()) else {
         panic!("no object: {members}");

@@ -155,6 +155,13 @@ fn keys_that_stand_twice_are_told() {
 }
 
 #[test]
+fn comments_are_no_settings() {
+    let text = r#"{"// a": "x", "//": 1, "//": 2, "driver": "file:a", "server": {"// debug": "off", "debug": false}}"#;
+    let (_, warnings) = from_text(text, Path::new("a.json"), &Overrides::default()).expect("settings");
+    assert_eq!(warnings, []);
+}
+
+#[test]
 fn x_debug_for_everybody_is_told() {
     let open = "server.debugNetworks: is open to everybody: X-Debug tells any client the addresses of backends; name the \
                 networks of operators alone";

@@ -29,12 +29,20 @@ fn supervision_defaults() -> Supervision {
 
 fn admin_defaults() -> crate::admin::Settings {
     let bind = Some("127.0.0.1:9100".parse().expect("an address"));
-    crate::admin::Settings {
-        bind,
-        token: None,
-        hosts: Vec::new(),
-        director_prefix: Some("/x0/director".into()),
-        written: Default::default(),
+    crate::admin::Settings { bind, director_prefix: Some("/x0/director".into()), ..crate::admin::Settings::off() }
+}
+
+fn worker_defaults() -> worker::Settings {
+    worker::Settings {
+        idle_timeout: seconds(30),
+        max_connections: 100_000,
+        max_buffer_bytes: 128 << 20,
+        max_requests: None,
+        unknown_host_limit: None,
+        drain_timeout: seconds(120),
+        tunnel_drain: None,
+        proxies: std::collections::BTreeMap::new(),
+        liveness: crate::net::liveness::Liveness::default(),
     }
 }
 
@@ -57,6 +65,7 @@ fn defaults() -> Settings {
             via: Some("sluice".into()),
             node_via: Some(format!("sluice-{}", node_mark()).into()),
             request_id: false,
+            request_start: false,
             forwarded: forwarded::Policy { trusted: vec![], mode: forwarded::Mode::Append },
             debug_networks: vec![],
             redirect: exchange::Redirect { for_all: false, port: 443 },
@@ -79,19 +88,10 @@ fn defaults() -> Settings {
         admin: admin_defaults(),
         access_log: access_log::Target::Off,
         access_log_format: access_log::Format::Hipache,
+        access_log_sample: 1,
         max_per_address: None,
         cookie_secret: None,
-        worker: worker::Settings {
-            idle_timeout: seconds(30),
-            max_connections: 100_000,
-            max_buffer_bytes: 128 << 20,
-            max_requests: None,
-            unknown_host_limit: None,
-            drain_timeout: seconds(120),
-            tunnel_drain: None,
-            proxies: std::collections::BTreeMap::new(),
-            liveness: crate::net::liveness::Liveness::default(),
-        },
+        worker: worker_defaults(),
         debug: false,
         workers: None,
         max_connections: None,
@@ -237,6 +237,12 @@ fn habits() {
         (json!({"accessLog": false}), |_| {}),
         (json!({"accessLog": ""}), |_| {}),
         (json!({"accessLog": "-"}), |all| all.access_log = access_log::Target::Stdout),
+        (json!({"accessLog": "syslog:"}), |all| {
+            all.access_log = access_log::Target::Syslog("/dev/log".into());
+        }),
+        (json!({"accessLog": "journald:/a"}), |all| all.access_log = access_log::Target::Journald("/a".into())),
+        (json!({"accessLogSample": 100}), |all| all.access_log_sample = 100),
+        (json!({"requestStart": true}), |all| all.exchange.request_start = true),
         (json!({"accessLog": "a.log"}), |all| all.access_log = access_log::Target::File("a.log".into())),
         (json!({"staticDir": "static"}), |all| all.page.static_dir = Some("static".into())),
         (json!({"via": "edge-1"}), |all| {

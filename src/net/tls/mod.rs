@@ -3,6 +3,7 @@
 //! rustls does the protocol, by its interface without buffers of its own: an idle session has the memory of its state
 //! and nothing else. A read or a write uses the worker's [`TlsScratch`] in between.
 
+mod agreed;
 mod client;
 mod credentials;
 mod expiry;
@@ -12,6 +13,7 @@ mod records;
 mod server;
 mod session;
 
+pub(super) use agreed::agreed;
 pub use client::{BackendSettings, BackendTls, TlsClientTarget, Verification, system_client};
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
 pub use expiry::{CertificateInfo, DAY, warn_of_expiry};

@@ -160,7 +160,7 @@ impl Session {
         self.common()?.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
     }
 
-    fn common(&self) -> Option<&CommonState> {
+    pub(super) fn common(&self) -> Option<&CommonState> {
         match &self.stage {
             Stage::Server(connection) => Some(connection),
             Stage::Client { connection, .. } => Some(connection),

@@ -3,6 +3,7 @@
 mod tls;
 
 use super::{Error, Event, Supervisor, listeners};
+use crate::admin::Bind;
 use crate::base::file_watch::FileWatch;
 use crate::config::{HaproxyFile, Settings};
 use crate::directory::{Directory, NamedCluster, NamedClusters};
@@ -53,7 +54,10 @@ pub(super) fn read(settings: &Settings) -> Result<Vec<Reading>, Error> {
 fn taken(settings: &Settings) -> Vec<(SocketAddr, &'static str)> {
     let plain = settings.listeners.iter().map(|address| (*address, "http.bind"));
     let secure = settings.tls.iter().flat_map(|tls| &tls.listeners).map(|listener| (listener.address, "https.bind"));
-    plain.chain(secure).chain(settings.admin.bind.map(|address| (address, "admin.bind"))).collect()
+    plain
+        .chain(secure)
+        .chain(settings.admin.bind.iter().filter_map(Bind::address).map(|address| (address, "admin.bind")))
+        .collect()
 }
 
 fn read_files(files: &[HaproxyFile], taken: &[(SocketAddr, &'static str)]) -> Result<Vec<Reading>, Error> {

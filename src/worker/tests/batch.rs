@@ -7,7 +7,7 @@ use crate::exchange::Input;
 /// A handle of this socket for a worker, of a plain listener.
 pub(super) fn listener_socket(listener: &Listener) -> ListenerSocket {
     let socket = listener.for_worker().expect("a handle");
-    ListenerSocket { socket, secure: None, is_for_service: false, is_ruled: false }
+    ListenerSocket { socket, secure: None, is_for_service: false, is_ruled: false, is_local: false }
 }
 
 /// Whatever ends a request between the stages of its batch: what came for it is nobody's then.

@@ -6,6 +6,8 @@ mod clients;
 mod clusters;
 mod dashboard;
 mod lenient;
+mod promtool;
+mod socket;
 mod tools;
 mod views;
 
@@ -93,11 +95,17 @@ fn a_response_of_the_service_is_like_any_other() {
     (0..3).for_each(|_| client.response_to("GET").expect_ok("ok\n"));
     let chunked = "PUT /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n";
     let refused = client.exchange(format!("{chunked}Host: {host}\r\n\r\n3\r\nabc\r\n0\r\n\r\n"));
-    assert_eq!((refused.status(), refused.head.get("Allow")), (405, Some("GET, HEAD, POST")));
+    assert_eq!((refused.status(), refused.head.get("Allow")), (405, Some("GET, HEAD")));
     client.send(format!("PUT / HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"));
     assert_eq!(client.head().status(), 100);
     client.send("abc");
     assert_eq!(client.response_to("PUT").status(), 405);
+    let refused = client.get(&host, "/v1/actions/reload");
+    assert_eq!((refused.status(), refused.head.get("Allow")), (405, Some("POST")));
+    for path in ["/v1/frontends?per_page=x", "/v1/certificates?page=-1", "/v1/backends?state=well"] {
+        let refused = client.get(&host, path);
+        assert!(refused.status() == 400 && refused.text().contains("detail"), "{path}: {}", refused.text());
+    }
     client.get(&host, "/healthz").expect_ok("ok\n");
     let large = "x".repeat(65_537);
     assert_eq!(client.exchange(canned::post(&host, "/healthz", &large)).status(), 413);

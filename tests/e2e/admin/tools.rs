@@ -34,6 +34,18 @@ fn the_status_and_the_reason_are_told_on_the_command_line() {
     assert_eq!(admin.proxy.client().get("down.test", "/").status(), 502);
     let (is_well, said) = admin.tool(&["why", "down.test"]);
     assert!(!is_well || said.contains("backend"), "{said}");
+    let (is_well, said) = admin.tool(&["why", HOST, "/api/x?y=1"]);
+    assert!(is_well, "{said}");
+    for part in [
+        format!("1. host: GET /api/x?y=1 of {HOST}\n"),
+        format!("backend: {dead} is dead: it cannot be reached"),
+        "choice: one of 1 backends, by the scheduler random\n".to_owned(),
+    ] {
+        assert!(said.contains(&part), "no {part:?} in {said}");
+    }
+    let (_, said) = admin.tool(&["why", "down.test"]);
+    let line = format!(" s ago: 502 (connect_failed) at {dead}: ");
+    assert!(said.contains("the last that failed:\n") && said.contains(&line), "{said}");
     let (is_well, said) = admin.tool(&["why", "nobody.test"]);
     assert!(!is_well && said.starts_with("nobody.test: not in use on this node"), "{said}");
     let (is_well, said) = admin.tool(&["status"]);

@@ -56,6 +56,11 @@ fn metrics_count_requests_by_class_reason_and_phase() {
         assert_eq!(found.get(name), Some(&value), "{name} in\n{text}");
     }
     assert!(found.contains_key("sluice_worker_memory_bytes{worker=\"1\"}"), "{text}");
+    until("a worker has told how long it has worked", || {
+        let found = samples(&admin.get("/metrics").text());
+        let of = |name: &str| found[&format!("sluice_worker_{name}{{worker=\"0\"}}")];
+        of("busy_seconds_total") > 0.0 && (0.0..5.0).contains(&of("longest_turn_seconds"))
+    });
     assert!(found["sluice_resident_memory_bytes"] > 1e6, "{text}");
     assert!(!text.contains("unknown-host.test"), "a label that a client chose");
     let buckets: Vec<f64> = text
@@ -70,7 +75,8 @@ fn metrics_count_requests_by_class_reason_and_phase() {
 #[test]
 fn the_files_for_prometheus_and_grafana_name_metrics_that_there_are() {
     let backend = Backend::always(canned::ok("ok"));
-    let setup = Setup::for_backends([format!("{}#capacity=5", backend.url())]);
+    let setup = Setup::for_backends([format!("{}#capacity=5", backend.url())]).with_https();
+    let setup = setup.default_certificate(&Authority::new().issue(&[HOST]));
     let admin = Admin::start(setup.option(HOST, "buckets", json!({"VIP": "5..20 %"})));
     admin.proxy.client().get(HOST, "/").expect_ok("ok");
     let names: BTreeSet<String> = samples(&admin.get("/metrics").text())
@@ -183,7 +189,10 @@ fn the_description_for_tools_names_what_there_is() {
     let admin = Admin::start(Setup::new());
     let description = admin.json("/v1/openapi.json");
     for (path, methods) in description["paths"].as_object().expect("paths") {
-        let path = path.replace("{number}", "0").replace("/haproxy", "/haproxy?stats;csv");
+        let path = path
+            .replace("{number}", "0")
+            .replace("/haproxy", "/haproxy?stats;csv")
+            .replace("/v1/why", "/v1/why?host=nobody.test");
         let named = ["{host}", "{cluster}", "{backend}", "{bucket}"];
         let path = named.iter().fold(path, |path, name| path.replace(name, "nobody.test"));
         let methods = methods.as_object().expect("methods");

@@ -262,7 +262,7 @@ fn the_api_has_its_path_and_the_rules_of_the_admin_service() {
     assert_eq!(call("PUT", "/my/api/x?hostname=x.test", ""), 401);
     assert_eq!(call("PUT", "/my/api/x?hostname=x.test", token), 201);
     assert_eq!(call("PUT", "/director/y?hostname=y.test", token), 201);
-    assert_eq!(call("PUT", &format!("{API}/z?hostname=z.test"), token), 405, "not the path of the settings");
+    assert_eq!(call("PUT", &format!("{API}/z?hostname=z.test"), token), 404, "not the path of the settings");
     let foreign = format!("{token}Origin: http://evil.test\r\n");
     for method in ["PUT", "POST", "DELETE", "LOCK", "UNLOCK", "GET"] {
         assert_eq!(call(method, "/director/x", &foreign), 403, "{method}");

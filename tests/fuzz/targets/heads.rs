@@ -55,7 +55,14 @@ pub(crate) fn read_request(bytes: &[u8]) -> Option<Result<Made, FailureReason>> 
     };
     let mut out = Vec::new();
     let spans = match head.write(
-        &ForwardContext { peer: &PEER, policy: &POLICY, via: None, request_id: None, may_lack_host: false },
+        &ForwardContext {
+            peer: &PEER,
+            policy: &POLICY,
+            via: None,
+            request_id: None,
+            request_start: None,
+            may_lack_host: false,
+        },
         &mut out,
     ) {
         Ok(spans) => spans,

@@ -120,6 +120,7 @@ fn settings(rng: &mut Dice) -> Settings {
         via: rng.bool().then(|| "sluice".into()),
         node_via: Some("sluice-5f3a9c21b07d".into()),
         request_id: false,
+        request_start: false,
         forwarded: Policy { trusted: Vec::new(), mode: Mode::Append },
         debug_networks: Vec::new(),
         redirect: sluice::exchange::Redirect { for_all: false, port: 443 },

@@ -1,0 +1,15 @@
+//! What a handshake has agreed on, for logs.
+
+use super::Session;
+use rustls::ProtocolVersion;
+
+/// The version of TLS and the cipher suite of a session, once its handshake is over.
+pub(in crate::net) fn agreed(session: &Session) -> Option<(&'static str, &'static str)> {
+    let state = session.common()?;
+    let version = match state.protocol_version()? {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        _ => return None,
+    };
+    Some((version, state.negotiated_cipher_suite()?.suite().as_str()?))
+}
