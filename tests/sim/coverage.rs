@@ -8,9 +8,9 @@ use sluice::exchange::Disposition;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The reasons that hardly any scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
-/// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clusters.rs`, `loops.rs`, `haproxy` and
-/// `admin` in `tests/e2e`.
-const ELSEWHERE: [FailureReason; 28] = [
+/// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clients.rs`, `clusters.rs`, `loops.rs`, `tls`,
+/// `haproxy` and `admin` in `tests/e2e`.
+const ELSEWHERE: [FailureReason; 30] = [
     FailureReason::PlainToTls,
     FailureReason::AmbiguousLength,
     FailureReason::UnexpectedBody,
@@ -39,6 +39,8 @@ const ELSEWHERE: [FailureReason; 28] = [
     FailureReason::DeniedByRule,
     FailureReason::ClosedByRule,
     FailureReason::NoBackendRule,
+    FailureReason::ClientLimit,
+    FailureReason::MisdirectedRequest,
 ];
 
 /// How often each thing has been met.
@@ -55,6 +57,13 @@ impl Coverage {
         }
         if let Some(reason) = world.exchange.stats().reason {
             *self.counts.entry(reason.name()).or_default() += 1;
+        }
+    }
+
+    /// Adds what another part of the scenarios has met.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (name, count) in other.counts {
+            *self.counts.entry(name).or_default() += count;
         }
     }
 

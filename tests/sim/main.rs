@@ -10,7 +10,9 @@ mod scene;
 
 use coverage::Coverage;
 use scene::dice::Dice;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
 /// How many scenarios the ordinary test run plays.
 const SEEDS: u64 = 20_000;
@@ -20,17 +22,30 @@ fn whatever_happens_the_invariants_hold() {
     if let Some(seed) = number("SIM_SEED") {
         return play(seed, true, &mut Coverage::default());
     }
-    let mut coverage = Coverage::default();
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    for seed in 0..seeds {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut coverage = Coverage::default();
+    thread::scope(|scope| {
+        let parts: Vec<_> =
+            (0..threads).map(|first| scope.spawn(move || play_all((first as u64..seeds).step_by(threads)))).collect();
+        for part in parts {
+            coverage.merge(part.join().unwrap_or_else(|panic| panic!("{}", text_of(panic.as_ref()))));
+        }
+    });
+    if seeds >= SEEDS {
+        coverage.check();
+    }
+}
+
+fn play_all(seeds: impl Iterator<Item = u64>) -> Coverage {
+    let mut coverage = Coverage::default();
+    for seed in seeds {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| play(seed, false, &mut coverage))) {
             let fault = text_of(panic.as_ref());
             panic!("seed {seed}: {fault}\nits events: SIM_SEED={seed} cargo test --test sim -- --nocapture");
         }
     }
-    if seeds >= SEEDS {
-        coverage.check();
-    }
+    coverage
 }
 
 fn play(seed: u64, trace: bool, coverage: &mut Coverage) {
