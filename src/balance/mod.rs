@@ -50,7 +50,7 @@ pub fn pick(cluster: &Cluster, turn: Turn, view: &mut View<'_>) -> Option<usize>
     }
     match cluster.options.scheduler {
         // It may have no weight, and there is nothing to choose.
-        _ if view.demand.named.is_some() => candidates.open().next(),
+        _ if view.demand.named.is_some() || turn == Turn::Wanted => candidates.open().next(),
         _ if turn == Turn::LastResort => last_resort::pick(&candidates),
         Scheduler::Random => random::pick(&candidates, view.rng),
         Scheduler::RoundRobin => round_robin::pick(&candidates, view.rng),

@@ -38,7 +38,7 @@ impl Client {
         let route = Arc::new(Route::new("a", Arc::clone(cluster)));
         let failed = cluster.members.iter().enumerate().filter(|(place, _)| !may_serve(*place));
         let tried: Vec<_> = failed.map(|(_, member)| member.backend.id()).collect();
-        let demand = Demand { route: &route, tried: &tried, named: None };
+        let demand = Demand { route: &route, tried: &tried, named: None, wanted: None };
         let session = session.map(|place| cluster.members[place].session());
         match admit(cluster, &mut View { demand, now: *now, rng, key: *key, session }) {
             Admit::Slot(slot) => Ok(Permit::of_route(Arc::clone(&route), slot)),
@@ -172,6 +172,7 @@ fn a_newcomer_does_not_overtake_but_learns_that_nothing_is_up() {
         route: Arc::new(Route::new("a", Arc::clone(&cluster))),
         tried: [].into(),
         named: Some(BackendId::new(1)),
+        wanted: None,
         pick,
         key: 0,
         session: None,
@@ -238,7 +239,7 @@ fn a_member_that_is_named_serves_whatever_its_weight_and_the_scheduler() {
         let cluster = cluster(&["", "weight=0"], &[("scheduler", scheduler)]);
         let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
         let mut rng = fastrand::Rng::with_seed(7);
-        let demand = Demand { route: &route, tried: &[], named: Some(cluster.members[1].backend.id()) };
+        let demand = Demand { route: &route, tried: &[], named: Some(cluster.members[1].backend.id()), wanted: None };
         let mut view = View { demand, now: Moment::ZERO, rng: &mut rng, key: 0, session: None };
         let Admit::Slot(slot) = admit(&cluster, &mut view) else { panic!("{scheduler}") };
         assert_eq!(Permit::of_route(Arc::clone(&route), slot).place(), 1, "{scheduler}");
@@ -253,7 +254,7 @@ fn the_last_resort_begins_with_the_mark_that_ends_first() {
         mark.mark_dead(Moment::ZERO + Duration::from_secs(seconds));
     }
     let mut rng = fastrand::Rng::with_seed(7);
-    let demand = Demand { route: &route, tried: &[], named: None };
+    let demand = Demand { route: &route, tried: &[], named: None, wanted: None };
     let mut take =
         || match admit(&cluster, &mut View { demand, now: Moment::ZERO, rng: &mut rng, key: 0, session: None }) {
             Admit::Slot(slot) => Some(Permit::of_route(Arc::clone(&route), slot)),
@@ -290,6 +291,7 @@ fn shares_of_waiters(cluster: &Arc<Cluster>, count: usize, session: Option<usize
             route: Arc::clone(&route),
             tried: [].into(),
             named: None,
+            wanted: None,
             pick,
             key: key_of(&exchange.to_be_bytes()),
             session: session.map(|place| cluster.members[place].session()),

@@ -16,6 +16,9 @@ pub struct Demand<'a> {
     pub tried: &'a [BackendId],
     /// The backend that its client names: no other serves.
     pub named: Option<BackendId>,
+    /// The backend that a rule or a cookie of HAProxy's leads to: it serves before all others if it has room, whatever its
+    /// weight and its role.
+    pub wanted: Option<BackendId>,
 }
 
 /// What keeps a member from serving a request, whether or not it has room.
@@ -25,7 +28,7 @@ pub enum Obstacle {
     OutOfService,
     /// The client names another one.
     NotNamed,
-    /// Its weight is 0, and the client does not name it.
+    /// Its weight is 0, and neither the client nor a rule asks for it.
     NoShare,
     /// It has failed this request.
     Tried,
@@ -38,6 +41,8 @@ pub enum Obstacle {
 /// The members whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
+    /// The one that a rule or a cookie asks for ([`Demand::wanted`]).
+    Wanted,
     /// Those of this role.
     Role(Role),
     /// Those that this node alone has marked dead: no other is left, and to try one can only help (Hipache).
@@ -56,6 +61,10 @@ pub enum Service {
 }
 
 impl Demand<'_> {
+    fn wants(&self, member: &Member) -> bool {
+        self.wanted.is_some_and(|wanted| wanted == member.backend.id())
+    }
+
     /// What keeps a member from serving the request. `place` is its place in the list of `cluster`.
     #[inline]
     pub fn obstacle(&self, cluster: &Cluster, place: usize, now: Moment) -> Option<Obstacle> {
@@ -64,7 +73,7 @@ impl Demand<'_> {
         };
         match self.named {
             Some(named) if named != member.backend.id() => return Some(Obstacle::NotNamed),
-            None if member.attributes.weight == 0 => return Some(Obstacle::NoShare),
+            None if member.attributes.weight == 0 && !self.wants(member) => return Some(Obstacle::NoShare),
             _ => {}
         }
         if !self.tried.is_empty() && self.tried.contains(&member.backend.id()) {
@@ -87,6 +96,9 @@ impl Cluster {
     /// Whether the cluster can serve the request now. Source of the roles: x0d 0.5: standby helps in an overload, backup in
     /// an outage; a full cluster never spills to backup.
     pub fn service(&self, demand: &Demand<'_>, now: Moment) -> Service {
+        if demand.wanted.is_some() && self.has_wanted(demand, now) {
+            return Service::Open(Turn::Wanted);
+        }
         let (mut may_any_serve, mut is_any_marked) = (false, false);
         for role in Role::ALL {
             if role == Role::Backup && may_any_serve {
@@ -109,6 +121,11 @@ impl Cluster {
     }
 
     #[cold]
+    fn has_wanted(&self, demand: &Demand<'_>, now: Moment) -> bool {
+        (0..self.members.len()).any(|place| self.is_open(place, demand, Turn::Wanted, now))
+    }
+
+    #[cold]
     fn last_resort(&self, demand: &Demand<'_>, now: Moment) -> Service {
         let is_open = (0..self.members.len()).any(|place| self.is_open(place, demand, Turn::LastResort, now));
         if is_open { Service::Open(Turn::LastResort) } else { Service::Full }
@@ -119,7 +136,11 @@ impl Cluster {
     pub fn is_open(&self, place: usize, demand: &Demand<'_>, turn: Turn, now: Moment) -> bool {
         self.members.get(place).is_some_and(|member| {
             let has_turn = match (turn, demand.obstacle(self, place, now)) {
-                (Turn::Role(role), None) => member.role() == role,
+                (Turn::Wanted, None) => demand.wants(member),
+                // The one that is wanted may have no share, and none of the others' turns then.
+                (Turn::Role(role), None) => {
+                    member.role() == role && (member.attributes.weight > 0 || demand.named.is_some())
+                }
                 (Turn::LastResort, Some(Obstacle::MarkedHere)) => true,
                 _ => false,
             };
@@ -163,7 +184,7 @@ mod tests {
         let route = Route::new("a", Arc::clone(&cluster));
         let id = |place: usize| backends[place].id();
         let obstacles = |tried: &[BackendId], named: Option<usize>| {
-            let demand = Demand { route: &route, tried, named: named.map(id) };
+            let demand = Demand { route: &route, tried, named: named.map(id), wanted: None };
             [0, 1, 2].map(|place| demand.obstacle(&cluster, place, NOW))
         };
         assert_eq!(obstacles(&[], None), [None, Some(NoShare), Some(OutOfService)]);
@@ -179,6 +200,31 @@ mod tests {
         assert_eq!(obstacles(&[], None)[0], Some(OutOfService));
     }
 
+    /// HAProxy's example of `use-server` has servers of weight 0, which serve nothing else.
+    #[test]
+    fn the_wanted_member_needs_neither_share_nor_turn() {
+        let backends = backends();
+        let cluster = list(None, &backends, &["", "weight=0&capacity=1", "role=backup", "disabled"]);
+        let route = Route::new("a", Arc::clone(&cluster));
+        let service = |wanted: Option<usize>, tried: &[BackendId]| {
+            let demand = Demand { route: &route, tried, named: None, wanted: wanted.map(|place| backends[place].id()) };
+            let Service::Open(turn) = cluster.service(&demand, NOW) else { return Vec::new() };
+            (0..4).filter(|place| cluster.is_open(*place, &demand, turn, NOW)).collect()
+        };
+        assert_eq!([None, Some(0), Some(1), Some(2)].map(|wanted| service(wanted, &[])), [[0], [0], [1], [2]]);
+        assert_eq!(service(Some(3), &[]), [0], "it is down");
+        assert_eq!(service(Some(1), &[backends[1].id()]), [0], "it has failed the request");
+        let held = cluster.try_take(1, NOW).expect("room");
+        assert_eq!(service(Some(1), &[]), [0], "it is full");
+        cluster.members[0].state.set_down(true, NOW);
+        assert_eq!(service(None, &[]), [2]);
+        let demand = Demand { route: &route, tried: &[], named: None, wanted: Some(backends[1].id()) };
+        assert_eq!(cluster.service(&demand, NOW), Service::Full, "it is waited for");
+        drop(held);
+        route.marks[1].mark_dead(NOW + Duration::from_secs(1));
+        assert_eq!(service(Some(1), &[]), [2], "this node knows better");
+    }
+
     #[test]
     fn marks_follow_the_backend_into_a_newer_list() {
         let backends = backends();
@@ -186,7 +232,7 @@ mod tests {
         let route = Route::new("a", Arc::clone(&old));
         route.marks[1].mark_dead_external(NOW + Duration::from_secs(1));
         let new = list(Some(&old), &[&backends[1], &backends[2]].map(Arc::clone), &["", ""]);
-        let demand = Demand { route: &route, tried: &[], named: None };
+        let demand = Demand { route: &route, tried: &[], named: None, wanted: None };
         // In the new list the second backend is the first, and the third is not known to the route.
         let found = [0, 1].map(|place| demand.obstacle(&new, place, NOW));
         assert_eq!(found, [Some(Obstacle::MarkedByOthers), None]);
@@ -197,7 +243,7 @@ mod tests {
         let backends = backends();
         let cluster = list(None, &backends, &["capacity=1", "capacity=1", "role=backup"]);
         let route = Route::new("a", Arc::clone(&cluster));
-        let demand = Demand { route: &route, tried: &[], named: None };
+        let demand = Demand { route: &route, tried: &[], named: None, wanted: None };
         let serves = |place: usize| cluster.is_open(place, &demand, Turn::LastResort, NOW);
         let until = |seconds| NOW + Duration::from_secs(seconds);
         [0, 1].iter().for_each(|place| route.marks[*place].mark_dead(until(9)));

@@ -9,7 +9,7 @@ use super::{affinity, classes};
 use crate::balance::{self, Admit};
 use crate::base::reason::FailureReason;
 use crate::base::turns::Turn;
-use crate::cluster::{GrantSink, Member, Options, Permit, Route, Scheduler, Service, View, Waiter};
+use crate::cluster::{GrantSink, Options, Permit, Route, Scheduler, Service, View, Waiter};
 use crate::wire::body::BodyLength;
 use std::sync::Arc;
 
@@ -83,6 +83,8 @@ pub(super) fn choose(
         };
         context.named = Some(member.backend.id());
     }
+    let wanted = cx.common.rules.as_ref().and_then(|rules| rules.wanted());
+    context.wanted = wanted.and_then(|place| route.cluster.members.get(place)).map(|member| member.backend.id());
     match cx.common.needs_token(&route) {
         _ if route.cluster.options.holds() => Ok(wait(context, route, cx)),
         true => choose_with_token(context, route, cx),
@@ -114,7 +116,7 @@ fn choose_member(
     route: Arc<Route>,
     cx: &mut StepContext<'_>,
 ) -> Result<Transition, Failure> {
-    let (key, session) = preference(&context, &route, cx.common, &cx.core.settings);
+    let (key, session) = preference(&context, &route, &cx.core.settings);
     let mut view = View { demand: context.demand(&route), now: cx.core.now, rng: &mut cx.core.rng, key, session };
     match balance::admit(&route.cluster, &mut view) {
         Admit::Slot(slot) => admitted(context, Permit::of_route(route, slot), cx),
@@ -125,7 +127,7 @@ fn choose_member(
 
 /// The permit of another member that has room now. The request keeps the one that it has: it has no other yet.
 pub(super) fn another(context: &RequestContext, route: Arc<Route>, cx: &mut StepContext<'_>) -> Option<Permit> {
-    let (key, session) = preference(context, &route, cx.common, &cx.core.settings);
+    let (key, session) = preference(context, &route, &cx.core.settings);
     let mut view = View { demand: context.demand(&route), now: cx.core.now, rng: &mut cx.core.rng, key, session };
     match balance::admit(&route.cluster, &mut view) {
         Admit::Slot(slot) => Some(Permit::of_route(route, slot)),
@@ -133,23 +135,15 @@ pub(super) fn another(context: &RequestContext, route: Arc<Route>, cx: &mut Step
     }
 }
 
-/// The hash of the request's key, and the session of the member that it belongs to: by a rule, or by its session.
-fn preference(
-    context: &RequestContext,
-    route: &Route,
-    common: &CommonState,
-    settings: &Settings,
-) -> (u64, Option<u64>) {
+/// The hash of the request's key, and the session of the member that it belongs to.
+fn preference(context: &RequestContext, route: &Route, settings: &Settings) -> (u64, Option<u64>) {
     let request = &context.request;
-    let (key, session) = match &*route.cluster.options {
+    match &*route.cluster.options {
         options @ (Options { scheduler: Scheduler::Hash, .. } | Options { sticky_cookie: Some(_), .. }) => {
             (affinity::hash(request, options, &settings.forwarded), affinity::session(request, options))
         }
         _ => (0, None),
-    };
-    let Some(rules) = &common.rules else { return (key, session) };
-    let wanted = rules.wanted().and_then(|place| route.cluster.members.get(place));
-    (key, wanted.map(Member::session).or(session))
+    }
 }
 
 /// The request as the queue of its cluster has it. It is `exchange` at `sink`.
@@ -160,13 +154,14 @@ pub(super) fn waiter(
     (sink, exchange): (Arc<dyn GrantSink>, u64),
     settings: &Settings,
 ) -> Waiter {
-    let (key, session) = preference(context, route, common, settings);
+    let (key, session) = preference(context, route, settings);
     Waiter {
         sink,
         exchange,
         route: Arc::clone(route),
         tried: context.tried.as_slice().into(),
         named: context.named,
+        wanted: context.wanted,
         pick: balance::pick,
         key,
         session,

@@ -41,6 +41,8 @@ pub(super) struct RequestContext {
     pub(super) failure: Option<FailureReason>,
     /// The backend that the client names: no other serves.
     pub(super) named: Option<BackendId>,
+    /// The backend that rules of HAProxy's lead to: it serves before all others.
+    pub(super) wanted: Option<BackendId>,
     /// Its place in the queue of its cluster, from the first wait on.
     pub(super) ticket: Option<Ticket>,
     /// How long it may wait yet, from the first wait on.
@@ -93,6 +95,7 @@ impl RequestContext {
             informational_responses,
             failure,
             named,
+            wanted,
             ticket,
             wait_left,
             waited,
@@ -104,7 +107,8 @@ impl RequestContext {
         (*waited, *caching, *compressor, *ticket, *wait_left) = (None, None, None, None, None);
         tried.clear();
         (*connections, *received_bytes) = (0, 0);
-        (*resolves, *continued, *informational_responses, *failure, *named) = (0, false, 0, None, None);
+        (*resolves, *continued, *informational_responses, *failure) = (0, false, 0, None);
+        (*named, *wanted) = (None, None);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
     }
 
@@ -157,7 +161,7 @@ impl RequestContext {
 
     /// What the request demands of a member.
     pub(super) fn demand<'a>(&'a self, route: &'a Route) -> Demand<'a> {
-        Demand { route, tried: &self.tried, named: self.named }
+        Demand { route, tried: &self.tried, named: self.named, wanted: self.wanted }
     }
 
     /// Whether the request may be sent to a backend again that may have it already: only if its method says that twice is as

@@ -180,6 +180,7 @@ mod tests {
                 route: Arc::clone(&route),
                 tried: [].into(),
                 named: None,
+                wanted: None,
                 pick: crate::balance::pick,
                 key: 0,
                 session: None,

@@ -24,6 +24,8 @@ pub struct Waiter {
     pub tried: Box<[BackendId]>,
     /// The backend that its client names.
     pub named: Option<BackendId>,
+    /// The backend that a rule or a cookie leads to ([`Demand::wanted`]).
+    pub wanted: Option<BackendId>,
     /// The scheduler, which chooses for requests that wait as it does for others.
     pub pick: Pick,
     /// [`View::key`].
@@ -167,6 +169,7 @@ struct Sameness {
     route: usize,
     tried: Box<[BackendId]>,
     named: Option<BackendId>,
+    wanted: Option<BackendId>,
 }
 
 /// The groups for which there is no slot in the present round: in a round room only shrinks.
@@ -192,7 +195,7 @@ impl Default for Queue {
 impl Waiter {
     /// What the request demands of a member.
     pub(super) fn demand(&self) -> Demand<'_> {
-        Demand { route: &self.route, tried: &self.tried, named: self.named }
+        Demand { route: &self.route, tried: &self.tried, named: self.named, wanted: self.wanted }
     }
 
     /// The same for its scheduler.
@@ -202,7 +205,7 @@ impl Waiter {
 
     fn sameness(&self) -> Sameness {
         let route = Arc::as_ptr(&self.route).addr();
-        Sameness { route, tried: self.tried.clone(), named: self.named }
+        Sameness { route, tried: self.tried.clone(), named: self.named, wanted: self.wanted }
     }
 }
 
@@ -346,6 +349,7 @@ mod tests {
             route: Arc::clone(route),
             tried: tried.iter().map(|id| BackendId::new(*id)).collect(),
             named: None,
+            wanted: None,
             pick: |_, _, _| None,
             key: 0,
             session: None,

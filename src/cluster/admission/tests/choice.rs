@@ -29,7 +29,7 @@ impl Choice {
             Self::Except(tried) => (&tried[..], None),
             Self::Only(named) => (&[][..], Some(*named)),
         };
-        Demand { route, tried, named }
+        Demand { route, tried, named, wanted: None }
     }
 
     pub(super) fn waiter(
@@ -41,7 +41,7 @@ impl Choice {
     ) -> Waiter {
         let Demand { tried, named, .. } = self.demand(route);
         let (tried, route) = (tried.into(), Arc::clone(route));
-        Waiter { sink, exchange, route, tried, named, pick, key: 0, session: None, has_token }
+        Waiter { sink, exchange, route, tried, named, wanted: None, pick, key: 0, session: None, has_token }
     }
 
     /// A slot of the first member that is open.
