@@ -133,6 +133,7 @@ impl Worker {
     /// Serves by these frontends from now on. Idle connections go to which nothing leads any more.
     pub(super) fn set_frontends(&mut self, frontends: ServedFrontends) {
         let before = std::mem::replace(&mut self.frontends, frontends);
+        self.renew_entrances();
         let routes = before.iter().flat_map(|frontend| frontend.configuration.routes());
         let marks = routes.flat_map(|route| &route.marks).filter(|mark| mark.backend.is_unreferenced());
         let unused: Vec<_> = marks.map(|mark| mark.backend.id()).collect();

@@ -46,6 +46,8 @@ pub struct ListenerSocket {
 pub(super) struct WorkerListener {
     socket: TcpListener,
     address: SocketAddr,
+    /// What the socket brought of [`WorkerListener::secure`].
+    own_secure: Option<u32>,
     /// Its place among the doors where hands are shaken, if it is one of them.
     secure: Option<u32>,
     /// What comes here is for this node itself.
@@ -68,14 +70,13 @@ impl Worker {
             self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
             let address = if is_local { NO_ADDRESS } else { socket.local_addr()? };
             let frontend = if is_ruled { self.frontend_at(address) } else { 0 };
-            let served = self.frontend(frontend);
-            let secure = if served.is_some_and(|served| served.tls.is_some()) { Some(0) } else { secure };
-            let is_told = served.is_some_and(|served| served.accepts_proxy);
-            let proxies = self.settings.proxies.get(&address).cloned().or_else(|| is_told.then(every_network));
+            let own_secure = secure;
+            let (secure, proxies) = self.entrance(address, own_secure, frontend);
             let paused_until = None;
             self.listeners.push(WorkerListener {
                 socket,
                 address,
+                own_secure,
                 secure,
                 is_for_service,
                 is_local,
@@ -94,6 +95,30 @@ impl Worker {
             address == local || (address.ip().is_unspecified() && address.port() == local.port())
         };
         self.listeners.iter().find(is_it).map_or_else(|| self.frontend_at(local), |listener| listener.frontend)
+    }
+
+    /// Whether hands are shaken at an address, and the networks whose word is taken on who the client is.
+    fn entrance(
+        &self,
+        address: SocketAddr,
+        own_secure: Option<u32>,
+        frontend: u16,
+    ) -> (Option<u32>, Option<ProxyNetworks>) {
+        let served = self.frontend(frontend);
+        let secure = if served.is_some_and(|served| served.tls.is_some()) { Some(0) } else { own_secure };
+        let is_told = served.is_some_and(|served| served.accepts_proxy);
+        (secure, self.settings.proxies.get(&address).cloned().or_else(|| is_told.then(every_network)))
+    }
+
+    /// The frontends are others now: the next clients are let in as these say, at addresses that stay too.
+    pub(super) fn renew_entrances(&mut self) {
+        for number in 0..self.listeners.len() {
+            let Some(WorkerListener { address, own_secure, frontend, .. }) = self.listeners.get(number) else { return };
+            let (secure, proxies) = self.entrance(*address, *own_secure, *frontend);
+            if let Some(listener) = self.listeners.get_mut(number) {
+                (listener.secure, listener.proxies) = (secure, proxies);
+            }
+        }
     }
 
     /// Accepts at these doors, and at no others. An order to end comes before it.

@@ -5,9 +5,11 @@ use crate::admin::Admin;
 use crate::succession::{replaceable, upgrade};
 use crate::support::client::{Client, connect};
 use crate::support::proxy::Setup;
+use crate::support::tls::Authority;
 use crate::support::{HOST, canned, until, unused_address};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 #[test]
@@ -43,7 +45,7 @@ fn listeners_come_and_go_while_it_runs() {
     old.get("www", "/").expect_ok("web /");
     proxy.replace("haproxy.cfg", &file(&[first, second]));
     until("the new address is served", || TcpStream::connect(second).is_ok());
-    let mut client = crate::support::client::Client::over(Box::new(crate::support::client::connect(second, None)));
+    let mut client = Client::over(Box::new(connect(second, None)));
     client.exchange(canned::get("www", "/new")).expect_ok("web /new");
     proxy.replace("haproxy.cfg", &file(&[second]));
     until("the old address is left", || TcpStream::connect(first).is_err());
@@ -78,6 +80,45 @@ fn an_address_of_the_configuration_is_no_address_of_a_file() {
         assert_eq!(admin.client().exchange(reload).status(), 202);
         proxy.client().get(HOST, "/").expect_ok("routed /");
     }
+}
+
+#[test]
+fn an_address_that_stays_gets_and_loses_tls_and_the_proxy_protocol() {
+    let web = named("web");
+    let authority = Authority::new();
+    let pair = authority.issue(&["www.example"]);
+    let setup = setup(|_| String::new()).secret("www.pem", &format!("{}{}", pair.certificate, pair.key));
+    let address = setup.address.expect("an address");
+    let certificate = setup.dir().join("www.pem").display().to_string();
+    let file = |words: &str| {
+        let server = server("s", &web, "");
+        format!(
+            "{DEFAULTS}frontend www\n bind {address} {words}\n option forwardfor\n default_backend web\nbackend web\n{server}"
+        )
+    };
+    let proxy = setup.file("haproxy.cfg", &file("")).workers(1).start();
+    let plain = || Client::over(Box::new(connect(address, None)));
+    // Any response, or none: what is served there is another thing from one moment to the next.
+    let answers = |first: &str| {
+        let mut client = connect(address, None);
+        let request = format!("{first}GET /plain HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n");
+        let mut response = Vec::new();
+        let _ = client.write_all(request.as_bytes()).and_then(|()| client.read_to_end(&mut response));
+        String::from_utf8_lossy(&response).into_owned()
+    };
+    plain().get("www.example", "/").expect_ok("web /");
+    proxy.replace("haproxy.cfg", &file(&format!("ssl crt {certificate}")));
+    until("plain requests are refused", || !answers("").starts_with("HTTP/1.1 200"));
+    let stream = authority.trust().connect(address, "www.example");
+    Client::over(Box::new(stream)).get("www.example", "/tls").expect_ok("web /tls");
+    let header = "PROXY TCP4 198.51.100.7 203.0.113.1 4000 443\r\n";
+    proxy.replace("haproxy.cfg", &file("accept-proxy"));
+    until("the header is asked for", || answers(header).starts_with("HTTP/1.1 200"));
+    let told = web.requests().pop().expect("a request");
+    assert_eq!(told.head.get("x-forwarded-for"), Some("198.51.100.7"));
+    proxy.replace("haproxy.cfg", &file(""));
+    until("plain requests are served", || answers("").starts_with("HTTP/1.1 200"));
+    assert!(answers(header).starts_with("HTTP/1.1 400"), "clients do not say who they are");
 }
 
 #[test]
