@@ -69,7 +69,8 @@ pub(super) fn fail(
 ) -> Transition {
     let dice = dice(cx.core);
     if let Some(evaluation) = &mut cx.common.rules {
-        evaluation.fail(status_of(reason), reason.sentence(), dice, &mut cx.core.rules);
+        let head = context.as_ref().map_or(&[][..], |context| context.request.head());
+        evaluation.fail(head, (status_of(reason), reason.sentence()), dice, &mut cx.core.rules);
     }
     give(context, uploaded, Some(reason), cx)
 }

@@ -40,6 +40,7 @@ impl Uses<'_> {
                     self.miss("passwords of crypt(3) are not compared; write insecure-password");
                 }
             }
+            Fetch::CapturedUri => self.needs.captured_uri = true,
             Fetch::HttpAuthUser => self.needs.login = true,
             Fetch::StickCounter { counter, slot, table, .. } => self.counter(*counter, *slot, table.as_deref()),
             _ => {}
@@ -75,6 +76,7 @@ impl Uses<'_> {
             match part {
                 FormatPart::Text(_) => {}
                 FormatPart::Sample(sample, _) => self.sample(sample),
+                FormatPart::Alias("HU", _) => self.needs.captured_uri = true,
                 FormatPart::Alias("cp", _) => self.needs.source_port = true,
                 FormatPart::Alias("fi", _) => self.needs.destination = true,
                 FormatPart::Alias(..) => {}
@@ -246,6 +248,7 @@ impl Lowering<'_, '_> {
         all.source_port |= needs.source_port;
         all.destination |= needs.destination;
         all.login |= needs.login;
+        all.captured_uri |= needs.captured_uri;
         true
     }
 }

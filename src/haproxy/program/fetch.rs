@@ -60,7 +60,8 @@ fn each_text(
     let [frontend, backend, server] = view.names();
     match fetch {
         Fetch::Method => text(Some(view.method())),
-        Fetch::Url => text(Some(view.target())),
+        Fetch::Url => text(Some(view.target()).filter(|target| !target.is_empty())),
+        Fetch::CapturedUri => text(view.captured_uri()),
         Fetch::Path => text(path_and_query(view.target()).map(|target| split_query(target).0)),
         Fetch::PathQuery => text(path_and_query(view.target())),
         Fetch::Query => text(split_query(view.target()).1),
@@ -69,6 +70,8 @@ fn each_text(
             let version = [b'0'.saturating_add(major), b'.', b'0'.saturating_add(minor)];
             text(Some(&version))
         }
+        // There is none where rules of responses ask.
+        Fetch::Base if view.target().is_empty() => false,
         Fetch::Base => {
             joined.clear();
             view.each_field(Side::Request, &mut |name, value| {

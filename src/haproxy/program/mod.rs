@@ -150,10 +150,16 @@ impl Program {
         self.default.map_or(Choice::None, Choice::Backend)
     }
 
-    /// The server that `use-server` names, if a rule holds.
-    pub fn server(&self, view: &dyn RequestView, scratch: &mut Scratch) -> Option<&str> {
-        let found = self.servers.iter().find(|(_, clause)| self.holds(clause, view, scratch));
-        found.map(|(name, _)| name.as_str())
+    /// What `up` makes of the first server that a rule `use-server` leads to and that `up` has anything for: rules whose
+    /// server is down are passed over.
+    pub fn server<T>(
+        &self,
+        view: &dyn RequestView,
+        scratch: &mut Scratch,
+        up: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let mut rules = self.servers.iter();
+        rules.find_map(|(name, clause)| if self.holds(clause, view, scratch) { up(name) } else { None })
     }
 
     /// Whether keys stick to servers.

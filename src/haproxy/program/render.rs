@@ -15,7 +15,7 @@ const ALIASES: [(&str, Fetch); 13] = [
     ("b", Fetch::BackendName),
     ("s", Fetch::ServerName),
     ("HM", Fetch::Method),
-    ("HU", Fetch::Url),
+    ("HU", Fetch::CapturedUri),
     ("HP", Fetch::Path),
     ("HPO", Fetch::Path),
     ("ID", Fetch::UniqueId),

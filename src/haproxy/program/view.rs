@@ -12,6 +12,10 @@ pub trait RequestView {
     fn method(&self) -> &[u8];
     /// The target, as it stands in the request line.
     fn target(&self) -> &[u8];
+    /// The target as it came.
+    fn captured_uri(&self) -> Option<&[u8]> {
+        None
+    }
     /// Major and minor version.
     fn version(&self) -> (u8, u8);
     /// Calls `see` with name and value of each field in order, until it returns true; tells whether it did.

@@ -98,6 +98,8 @@ pub enum Fetch {
     PathQuery,
     /// `url`: the target as sent.
     Url,
+    /// `capture.req.uri`: the target as it came, which rules of responses see too.
+    CapturedUri,
     /// `query`: after the `?`.
     Query,
     /// `base`: the host and the path.
@@ -317,7 +319,8 @@ fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Resu
         "method" => Fetch::Method,
         "path" => Fetch::Path,
         "pathq" => Fetch::PathQuery,
-        "url" | "capture.req.uri" => Fetch::Url,
+        "url" => Fetch::Url,
+        "capture.req.uri" => Fetch::CapturedUri,
         "capture.req.method" => Fetch::Method,
         "query" if arguments.is_empty() => Fetch::Query,
         "query" => return Err("options of it are not read".to_owned()),

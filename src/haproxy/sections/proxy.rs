@@ -116,7 +116,14 @@ fn apply(known: &ProxyWord, scope: &mut ProxyScope<'_, '_>, arguments: &mut Argu
         }
         Read::Timeout(field) => {
             let word = arguments.words.first();
-            *field(&mut scope.proxy.timeouts) = Some(arguments.time()?);
+            let time = arguments.time()?;
+            // Zero is none at all in HAProxy, as where the line is missing.
+            *field(&mut scope.proxy.timeouts) = Some(time).filter(|time| !time.is_zero());
+            if let Some(word) = word.filter(|_| time.is_zero()) {
+                let note =
+                    "0 is no limit in HAProxy; here it is as if the line were missing: sluice's own default holds";
+                scope.note(word, Treatment::Mapped, note.to_owned());
+            }
             if let Some(word) = word.filter(|word| word.text.ends_with(|char: char| char.is_ascii_alphabetic())) {
                 let unit = word.text.trim_start_matches(|char: char| char.is_ascii_digit());
                 if unit.len() > 2 {

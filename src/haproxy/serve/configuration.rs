@@ -33,6 +33,8 @@ pub struct Needs {
     pub source_port: bool,
     /// The address that the client connected to.
     pub destination: bool,
+    /// The target as it came.
+    pub(in super::super) captured_uri: bool,
     /// User and password.
     pub(in super::super) login: bool,
 }

@@ -7,7 +7,7 @@ use super::run::Run;
 use super::stick_table::{Key, StickTable, Tracked};
 use super::variables::Variables;
 use super::view::Facts;
-use super::{UNIQUE_ID, Workspace};
+use super::{CAPTURED_URI, UNIQUE_ID, Workspace};
 use crate::cluster::Route;
 use crate::haproxy::model::{CookieMode, Persistence, StickRule};
 use crate::haproxy::program::{Choice, List};
@@ -25,8 +25,6 @@ pub struct Evaluation {
     backend: Option<usize>,
     /// The member that a rule or a cookie asks for.
     wanted: Option<usize>,
-    /// The client has a cookie that leads to a server that serves.
-    has_cookie: bool,
     is_http10: bool,
     /// The proxy whose page of statistics is asked for.
     pub(super) statistics: Option<usize>,
@@ -83,7 +81,6 @@ impl Workspace {
                 frontend,
                 backend: None,
                 wanted: None,
-                has_cookie: false,
                 is_http10: false,
                 statistics: None,
                 coding: None,
@@ -102,6 +99,9 @@ impl Evaluation {
         self.is_http10 = is_http10;
         let configuration = Arc::clone(&self.configuration);
         let Some(frontend) = configuration.proxy(self.frontend) else { return Outcome::NoBackend };
+        if configuration.needs.captured_uri {
+            self.variables.set(CAPTURED_URI, work.request.target());
+        }
         let is_first = self.facts.visit.as_ref().is_none_or(|visit| visit.begin_first_request());
         let mut run = self.run(&configuration, Side::Request, dice, work);
         run.is_first = is_first;
@@ -128,14 +128,12 @@ impl Evaluation {
         run.owner = Some(backend);
         run.add_forwarded_for(frontend, backend);
         run.add_unique_id(frontend);
-        let named = run.with_view(|view, scratch| backend.program.server(view, scratch).map(str::to_owned));
-        self.wanted = named.and_then(|name| backend.place_of(&name)).filter(|place| serves(backend, *place));
+        let up = |name: &str| backend.place_of(name).filter(|place| serves(backend, *place));
+        self.wanted = run.with_view(|view, scratch| backend.program.server(view, scratch, up));
         if let Some(persistence) = &backend.persistence {
-            let place = cookie_place(backend, persistence, work);
-            self.has_cookie = place.is_some();
-            self.wanted = self.wanted.or(place);
+            self.wanted = self.wanted.or_else(|| cookie_place(backend, persistence, work));
             // An indirect cookie is between the client and this node.
-            if persistence.indirect && place.is_some() {
+            if persistence.indirect && persistence.mode == CookieMode::Insert {
                 work.request.remove_cookie(&persistence.name);
             }
         }
@@ -233,16 +231,15 @@ impl Evaluation {
         dice: Dice,
         work: &mut Workspace,
     ) -> (Outcome, Option<Coding>) {
-        // As in HAProxy, rules of responses see nothing of the request but its method.
-        let method = memchr::memchr(b' ', request).map_or(0, |space| space + 1);
-        work.request.load(request.get(..method).unwrap_or_default());
+        work.request.load(method_of(request));
         work.response.load(response);
         let configuration = Arc::clone(&self.configuration);
         let proxy = |index: usize| configuration.proxy(index);
         let Some(frontend) = proxy(self.frontend) else { return (Outcome::Forward, None) };
         let backend = self.backend.and_then(proxy);
         let coding = self.coding.filter(|_| can_compress && !self.is_http10 && work.request.method() != b"HEAD");
-        let has_cookie = self.has_cookie;
+        // Where another server than this one serves, the client is told so.
+        let is_wanted = place.is_some() && place == self.wanted;
         let mut run = self.run(&configuration, Side::Response, dice, work);
         let server = backend.zip(place).and_then(|(backend, place)| backend.servers.get(place));
         run.server = server.map(|server| &*server.name);
@@ -257,7 +254,7 @@ impl Evaluation {
             run.each_stick(backend, true, &mut |_, table, key| table.stick(&key, &server.name, dice.now));
         }
         if let (Some(persistence), Some(server)) = (backend.and_then(|backend| backend.persistence.as_ref()), server)
-            && let Some(value) = server.cookie.as_deref().filter(|_| !(has_cookie && persistence.indirect))
+            && let Some(value) = server.cookie.as_deref().filter(|_| !is_wanted)
         {
             run.set_cookie(persistence, value);
         }
@@ -274,8 +271,10 @@ impl Evaluation {
         self.configuration.proxy(self.frontend)?.head_timeout
     }
 
-    /// Makes the response of this node for a failure.
-    pub fn fail(&mut self, status: u16, sentence: &str, dice: Dice, work: &mut Workspace) {
+    /// Makes the response of this node for a failure. `request` is the head, which may be none.
+    pub fn fail(&mut self, request: &[u8], (status, sentence): (u16, &str), dice: Dice, work: &mut Workspace) {
+        // What stands there is another request's.
+        work.request.load(method_of(request));
         self.note_response(status, None, dice);
         let configuration = Arc::clone(&self.configuration);
         let backend = self.backend.and_then(|index| configuration.proxy(index));
@@ -339,16 +338,24 @@ impl Evaluation {
         (self.coding, self.tracked) = (None, Default::default());
         self.sticking.clear();
         (self.facts.visit, self.facts.tls) = (None, None);
-        (self.backend, self.wanted, self.has_cookie, self.statistics) = (None, None, false, None);
+        (self.backend, self.wanted, self.statistics) = (None, None, None);
     }
+}
+
+/// What rules of responses see of a request: its method, and the blank behind it.
+fn method_of(request: &[u8]) -> &[u8] {
+    let len = memchr::memchr(b' ', request).map_or(0, |space| space + 1);
+    request.get(..len).unwrap_or_default()
 }
 
 /// The server that the cookie of a request leads to.
 fn cookie_place(backend: &ServedProxy, persistence: &Persistence, work: &Workspace) -> Option<usize> {
     let value = work.request.cookie(&persistence.name)?;
     let has_it = |cookie: &str| cookie.as_bytes() == value;
-    let place = backend.servers.iter().position(|server| server.cookie.as_deref().is_some_and(has_it))?;
-    serves(backend, place).then_some(place)
+    // Servers may share a value, such as a server and its backup.
+    let mut servers = backend.servers.iter().enumerate();
+    let found = servers.find(|(place, server)| server.cookie.as_deref().is_some_and(has_it) && serves(backend, *place));
+    found.map(|(place, _)| place)
 }
 
 fn serves(backend: &ServedProxy, place: usize) -> bool {
@@ -390,6 +397,9 @@ impl<'a> Run<'a> {
             self.variables.set(UNIQUE_ID, &id);
             self.give_back(id);
         }
+        if let Some(outcome) = self.list(frontend, List::Connection) {
+            return Some(outcome);
+        }
         if let Some(uri) = frontend.monitor_uri.as_deref()
             && self.work.request.target() == uri.as_bytes()
         {
@@ -401,9 +411,6 @@ impl<'a> Run<'a> {
                 None => self.work.reply.begin_page(200, "Service ready."),
             }
             return Some(if fails { Outcome::Deny } else { Outcome::Respond });
-        }
-        if let Some(outcome) = self.list(frontend, List::Connection) {
-            return Some(outcome);
         }
         self.count_for_visit(&OF_REQUESTS_ALONE);
         self.lists(frontend, &[List::Content, List::Request])

@@ -154,8 +154,14 @@ impl Head {
 
     /// The value of the first cookie of this name.
     pub(super) fn cookie(&self, name: &str) -> Option<&[u8]> {
-        let pairs = self.value_of("cookie")?.split(|byte| *byte == b';');
-        pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        let mut lines = self.field_lines().split(|byte| *byte == b'\n');
+        lines.find_map(|line| {
+            let colon = memchr(b':', line)?;
+            let is_it = line.get(..colon).is_some_and(|name| name.eq_ignore_ascii_case(b"cookie"));
+            let mut pairs =
+                line.get(colon + 1..).filter(|_| is_it)?.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        })
     }
 
     /// Takes a cookie out of the request.

@@ -34,6 +34,9 @@ use std::sync::Arc;
 /// The name under which the identifier of a request stands among its variables: none that a rule could write.
 const UNIQUE_ID: &str = " unique-id";
 
+/// The name under which the target stands there as it came, where rules ask for it.
+const CAPTURED_URI: &str = " uri";
+
 /// How many evaluations are kept for requests to come.
 const MOST_SPARES: usize = 1024;
 

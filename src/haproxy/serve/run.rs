@@ -50,9 +50,11 @@ impl<'a> Run<'a> {
     /// Calls `see` with what rules see now, and the buffers of programs.
     pub(super) fn with_view<T>(&mut self, see: impl FnOnce(&View<'_>, &mut Scratch) -> T) -> T {
         let Workspace { scratch, request, response, login, .. } = &mut *self.work;
-        let authorization = if self.configuration.needs.login { request.value_of("authorization") } else { None };
+        let is_asked = self.configuration.needs.login && self.side == Side::Request;
+        let authorization = if is_asked { request.value_of("authorization") } else { None };
         let login = authorization.and_then(|value| Login::read(value, login));
         let view = View {
+            side: self.side,
             configuration: self.configuration,
             facts: self.facts,
             request,

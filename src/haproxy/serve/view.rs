@@ -29,6 +29,8 @@ pub struct Facts {
 
 /// What the rules of one message are evaluated with.
 pub(super) struct View<'a> {
+    /// Rules of responses see nothing of the request but its method, as in HAProxy.
+    pub(super) side: Side,
     pub(super) configuration: &'a Configuration,
     pub(super) facts: &'a Facts,
     pub(super) request: &'a Head,
@@ -71,7 +73,7 @@ impl RequestView for View<'_> {
     }
 
     fn target(&self) -> &[u8] {
-        self.request.target()
+        if self.side == Side::Request { self.request.target() } else { b"" }
     }
 
     fn version(&self) -> (u8, u8) {
@@ -80,6 +82,7 @@ impl RequestView for View<'_> {
 
     fn each_field(&self, side: Side, see: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> bool {
         match side {
+            Side::Request if self.side == Side::Response => false,
             Side::Request => self.request.each_field(see),
             Side::Response => self.response.each_field(see),
         }
@@ -103,6 +106,10 @@ impl RequestView for View<'_> {
 
     fn variable(&self, name: &str) -> Option<&[u8]> {
         self.variables.get(name)
+    }
+
+    fn captured_uri(&self) -> Option<&[u8]> {
+        self.variables.get(super::CAPTURED_URI)
     }
 
     fn unique_id(&self) -> Option<&[u8]> {

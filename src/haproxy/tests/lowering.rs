@@ -52,6 +52,10 @@ fn what_a_backend_says_becomes_options() {
             &[("responseTimeout", "7000ms"), ("bodyTimeout", "7000ms"), ("tunnelTimeout", "3600000ms")],
         ),
         (
+            "timeout connect 3s\ntimeout queue 0\ntimeout server 5s\ntimeout tunnel 0",
+            &[("queueTimeout", "3000ms"), ("tunnelTimeout", "5000ms")],
+        ),
+        (
             "option httpchk HEAD /up HTTP/1.1\\r\\nHost:\\ h.example\nserver s 10.0.0.1:80 check inter 3s fall 2 rise 4",
             &[
                 ("health.mode", "paranoid"),
@@ -78,6 +82,18 @@ fn what_a_backend_says_becomes_options() {
         let lost: Vec<_> = remarks(&loaded).into_iter().filter(|remark| remark.1 > Mapped).collect();
         assert!(lost.is_empty(), "{lines}: {lost:#?}");
     }
+}
+
+/// HAProxy reads a time of zero as none at all.
+#[test]
+fn a_timeout_of_zero_is_no_timeout() {
+    let loaded = backend("timeout server 0\ntimeout connect 0\ntimeout tunnel 0s\ntimeout queue 0");
+    let options: Vec<_> = loaded.plan.clusters[0].as_ref().expect("a cluster").options.pairs().collect();
+    assert!(!options.iter().any(|(name, _)| name.ends_with("Timeout")), "{options:?}");
+    let told = remarks(&loaded);
+    let is_told =
+        |(_, treatment, note): &&(u32, Treatment, String)| *treatment == Mapped && note.contains("0 is no limit");
+    assert_eq!(told.iter().filter(is_told).count(), 4, "{told:#?}");
 }
 
 #[test]

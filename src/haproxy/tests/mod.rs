@@ -3,6 +3,7 @@
 mod lowering;
 mod rules;
 mod sections;
+mod serving;
 
 use super::{Environment, Loaded, Source, Treatment, load};
 use std::path::Path;

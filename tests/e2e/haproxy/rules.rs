@@ -2,7 +2,9 @@
 
 use super::{at, named, serve, server, setup};
 use crate::support::backend::Backend;
-use crate::support::{canned, unused_address};
+use crate::support::{canned, until, unused_address};
+use sluice::base::clock::Clock;
+use std::time::Duration;
 
 fn get(path: &str, lines: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: www.example.org\r\n{lines}\r\n")
@@ -145,6 +147,44 @@ fn a_cookie_keeps_a_client_at_its_server() {
         [&a, &b].into_iter().flat_map(Backend::requests).filter_map(|one| one.head.get("cookie").map(str::to_owned));
     assert!(seen.into_iter().all(|cookie| cookie == "x=1; y=2"), "it is between the client and this node");
     client.get("www", "/b").expect_ok("b /b");
+}
+
+/// HAProxy's example of `use-server` has servers of weight 0, which serve nothing else.
+#[test]
+fn rules_and_cookies_lead_to_servers_that_serve_nothing_else() {
+    for words in ["weight 0", "backup"] {
+        let (a, b) = (named("a"), named("b"));
+        let rest = format!(
+            "backend web\n cookie SRV insert indirect\n use-server b if {{ path /b }}\n{}{}",
+            server("a", &a, "cookie sa"),
+            server("b", &b, &format!("cookie sb {words}"))
+        );
+        let proxy = serve(" default_backend web", &rest);
+        let mut client = proxy.client();
+        for _ in 0..3 {
+            client.get("www", "/b").expect_ok("b /b");
+            client.get("www", "/").expect_ok("a /");
+            client.exchange(get("/", "Cookie: SRV=sb\r\n")).expect_ok("b /");
+        }
+    }
+}
+
+/// HAProxy reads a time of zero as none at all, and a server may take its time.
+#[test]
+fn a_timeout_of_zero_ends_nothing() {
+    let web = Backend::serve(|_, conn| {
+        let clock = Clock::new();
+        let began = clock.now();
+        until("the server has taken its time", || clock.now().since(began) >= Duration::from_millis(50));
+        conn.send(canned::ok("late"));
+    });
+    let zero = " timeout server 0\n timeout queue 0\n timeout tunnel 0\n";
+    let rest = format!("backend web\n{zero}{}", server("s", &web, ""));
+    let proxy = serve(" timeout client 0\n timeout http-request 0\n default_backend web", &rest);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\n");
+    client.send("Host: www\r\n\r\n");
+    client.response_to("GET").expect_ok("late");
 }
 
 #[test]

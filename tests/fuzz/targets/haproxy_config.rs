@@ -57,7 +57,7 @@ pub(crate) fn run(bytes: &[u8]) {
     for proxy in &loaded.model.proxies {
         let program = Program::new(proxy, &loaded.model);
         program.backend(&Request, &mut scratch);
-        program.server(&Request, &mut scratch);
+        program.server(&Request, &mut scratch, |name| Some(name.len()));
         program.monitor_fails(&Request, &mut scratch);
         for list in
             [List::Connection, List::Content, List::Request, List::Redirects, List::Response, List::AfterResponse]
