@@ -87,13 +87,14 @@ fn each_text(
         }
         Fetch::UrlParam { name, ignore_case } => {
             let query = split_query(view.target()).1.unwrap_or_default();
-            let mut pairs = query.split(|byte| *byte == b'&').map(|pair| split_at(pair, b'='));
-            let found = pairs.find(|(key, _)| match name {
+            // HAProxy ends a parameter at both, and one without `=` is none.
+            let pairs = query.split(|byte| matches!(byte, b'&' | b';')).map(|pair| split_at(pair, b'='));
+            let mut named = pairs.filter(|(key, _)| match name {
                 None => true,
                 Some(name) if *ignore_case => key.eq_ignore_ascii_case(name.as_bytes()),
                 Some(name) => *key == name.as_bytes(),
             });
-            text(found.map(|(_, value)| value.unwrap_or_default()))
+            named.any(|(_, value)| value.is_some() && text(value))
         }
         Fetch::Header { side, name, occurrence, is_line, read_as } => {
             let wanted = wanted(view, *side, name, *is_line, *occurrence);

@@ -214,6 +214,14 @@ fn tests_match_what_they_should() {
     for criterion in NO {
         assert!(!matches(criterion, &request), "{criterion} matches");
     }
+    // Every parameter of the name counts, at either delimiter.
+    for target in ["/?role=x&role=admin", "/?a=1;role=admin"] {
+        assert!(matches("url_param(role) admin", &Request { target, ..Request::default() }), "{target}");
+    }
+    assert!(
+        !matches("url_param(debug) -m found", &Request { target: "/?debug", ..Request::default() }),
+        "it has no value"
+    );
     let absolute = Request { target: "http://h.example/p?q", ..Request::default() };
     assert!(matches("path /p", &absolute) && matches("url_reg ^[^/:]*://", &absolute));
     assert!(!matches("path -m found", &Request { target: "*", method: "OPTIONS", ..Request::default() }));

@@ -326,6 +326,9 @@ fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Resu
         "query" => return Err("options of it are not read".to_owned()),
         "var" | "date" if arguments.len() > 1 => return Err("a second argument is not read".to_owned()),
         "base" => Fetch::Base,
+        "url_param" | "urlp" if optional(1).is_some_and(|delimiter| delimiter != "?") => {
+            return Err("parameters behind another delimiter than ? are not read".to_owned());
+        }
         "url_param" | "urlp" => {
             Fetch::UrlParam { name: optional(0), ignore_case: optional(2).is_some_and(|flag| flag == "i") }
         }

@@ -98,6 +98,7 @@ fn rules_are_judged() {
         ("http-request dney", Wrong, "deny is similar"),
         ("http-request deny status 99", Wrong, "no status"),
         ("http-request deny if { ssl_c_used }", Refused, "certificates"),
+        ("http-request deny if { url_param(sid,;) x }", Wrong, "another delimiter"),
         ("http-request set-header X %[ssl_c_s_dn]", Refused, "certificates"),
         ("http-response set-header X %[ssl_c_s_dn]", Lost, "certificates"),
         ("http-request set-header X", Wrong, "expected a value"),
