@@ -1,11 +1,11 @@
-//! What the poll tells in one turn is done in stages: some bytes of each connection are received, then all of them are
-//! understood, then what comes of it is sent, then what has been sent is noted.
+//! Events of one poll are handled in stages: the worker reads some bytes of each connection, then steps every exchange
+//! with its bytes, then sends the output, then records how much was sent.
 //!
-//! A request passes through little code that runs long: each line of it runs about once, and the system's way of a
-//! packet, in between, is long enough to drive it out of the processor's cache. In stages it is fetched once for all who
-//! are in one batch. What is remembered of a connection is fetched once for each stage, and while bytes are sent next to
-//! nothing of it. Whatever is not bytes for an exchange ends the batch first, so nothing else happens in its midst; but
-//! the alarm, which changes nothing.
+//! The path of a request has few loops: each line runs about once, and the kernel's network path in between is long
+//! enough to evict the code from the processor's cache. In stages the code is fetched once for all exchanges of a
+//! batch. The state of a connection is fetched once for each stage, and the stage that sends touches next to none of
+//! it. Any event other than bytes for an exchange ends the batch first, so nothing else happens inside a batch. The
+//! exception is the wakeup timer, which changes nothing.
 
 use super::connection::Endpoint;
 use super::read_size::{LARGEST_READ, SMALLEST_READ};
@@ -18,58 +18,58 @@ use crate::wire::is_blank;
 use mio::event::Event;
 use std::ops::Range;
 
-/// How many arrivals a batch has at the most: the first one's answer waits for the last one's arrival.
+/// The greatest number of arrivals in a batch: the response of the first one waits for the arrival of the last one.
 pub(super) const MOST: usize = 32;
 
-/// How many bytes a batch has before it ends: more would be out of the processor's cache before they are sent.
+/// The number of bytes that ends a batch: more would leave the processor's cache before they are sent.
 const ENOUGH_BYTES: usize = 32 * 1024;
 
-/// What is received stands in a buffer of this size: the last one of a batch may be as large as any.
+/// Size of the buffer for received bytes: the last read of a batch may be as large as any other.
 pub(super) const SCRATCH_BYTES: usize = ENOUGH_BYTES + LARGEST_READ;
 
-/// What has arrived and was not given to its exchange yet. No job is in it twice.
+/// Bytes that have arrived and have not reached their exchange yet. No exchange is in it twice.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     arrivals: Vec<StagedRead>,
-    /// How much of the worker's scratch buffer they take.
+    /// Bytes of the worker's scratch buffer that the arrivals use.
     used: usize,
-    /// What comes of each, in boxes that change places with the core's.
-    #[expect(clippy::vec_box, reason = "it is the boxes that change places")]
+    /// Output of each exchange, in boxes that are swapped with the worker context's.
+    #[expect(clippy::vec_box, reason = "the boxes are swapped")]
     outputs: Vec<Box<Output>>,
 }
 
-/// What one read has brought for an exchange.
+/// The result of one read for an exchange.
 #[derive(Debug)]
 struct StagedRead {
     job: SlotKey,
     source: Endpoint,
     received: Received,
-    /// Where the bytes stand in the scratch buffer.
+    /// Range of the bytes in the scratch buffer.
     place: Range<usize>,
-    /// Whom the bytes that come of it are for, if they can be sent at once.
+    /// Side that receives the output, if the output can be sent at once.
     addressee: Option<Endpoint>,
-    /// How many of them have left, and why no more.
+    /// Number of bytes sent, and why no more were sent.
     sent: Option<(usize, Flushed)>,
 }
 
 impl Batch {
-    /// The memory that its outputs have taken, in bytes.
+    /// Memory that its outputs use, in bytes.
     pub(super) fn room(&self) -> usize {
         self.outputs.iter().map(|output| output.room()).sum()
     }
 
-    /// Gives room back that a large turn has taken.
+    /// Frees memory that a large turn has allocated.
     pub(super) fn trim(&mut self) {
         self.outputs.iter_mut().for_each(|output| output.trim());
     }
 
-    /// How many arrivals wait in it.
+    /// Number of arrivals in the batch.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.arrivals.len()
     }
 
-    /// How many arrivals the largest one so far had.
+    /// Number of arrivals in the largest batch so far.
     #[cfg(test)]
     pub(super) fn largest(&self) -> usize {
         self.outputs.len()
@@ -77,7 +77,7 @@ impl Batch {
 }
 
 impl Worker {
-    /// Does what the poll tells, some of it later: [`Worker::finish_batch`] is to follow.
+    /// Handles an event of the poll, part of it later: a call of [`Worker::finish_batch`] has to follow.
     pub(super) fn take_event(&mut self, event: &Event) {
         let (kind, word) = Kind::of(event.token());
         let is_staged = match kind {
@@ -95,7 +95,7 @@ impl Worker {
         }
     }
 
-    /// Whether all that the poll has told of a client is bytes, and they were received.
+    /// Whether the event of a client was bytes alone, and the bytes were received.
     fn stage_client(&mut self, key: SlotKey, event: &Event) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return true };
         client.stream.transport.note(event);
@@ -119,7 +119,7 @@ impl Worker {
         true
     }
 
-    /// The same, of a connection to a backend.
+    /// The same for a connection to a backend.
     fn stage_upstream(&mut self, key: SlotKey, event: &Event) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return true };
         if upstream.dial.as_ref().is_none_or(|dial| dial.earlier.is_empty()) {
@@ -131,7 +131,7 @@ impl Worker {
         }
     }
 
-    /// Receives for an exchange, if there is nothing else to be done.
+    /// Receives for an exchange, unless something else has to be done first.
     fn stage(&mut self, job_key: SlotKey, source: Endpoint) -> bool {
         let Some(job) = self.jobs.get(job_key) else { return false };
         let (side, exchange) = (source.side(), &job.exchange);
@@ -160,7 +160,7 @@ impl Worker {
         self.batch.arrivals.push(StagedRead { job: job_key, source, received, place, addressee: None, sent: None });
     }
 
-    /// Gives everything that has arrived to its exchange, and sends what comes of it.
+    /// Steps every exchange with the bytes that have arrived for it, and sends the output.
     pub(super) fn finish_batch(&mut self) {
         if self.batch.arrivals.is_empty() {
             return;

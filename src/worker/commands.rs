@@ -1,4 +1,4 @@
-//! What a worker is told.
+//! Commands to a worker.
 
 use super::connection::Client;
 use super::handoff::{HandoffQueue, MigratingConnection, PlainClient};
@@ -11,47 +11,48 @@ use crate::page::Pages;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
 
-/// What the supervisor, or another worker, tells a worker.
+/// A command from the supervisor, or from another worker.
 #[derive(Debug)]
 pub enum WorkerCommand {
     /// Use these pages from now on.
     Pages(Arc<Pages>),
     /// Serve by these frontends of HAProxy's files from now on.
     Frontends(ServedFrontends),
-    /// Receive clients so from now on.
+    /// Use these TLS settings for clients from now on.
     Tls(WorkerTlsConfig),
-    /// Talk so to backends that are connected to from now on.
+    /// Use these TLS settings for new connections to backends from now on.
     BackendTls(BackendTls),
-    /// Keep no client's connection behind its next response: the order to stop follows.
+    /// Close the connection of every client behind its next response: the order to stop follows.
     KeepNoConnection,
-    /// Accept nothing more, finish what is under way, end.
+    /// Accept nothing more, finish the exchanges under way, end.
     Stop,
-    /// The same, but clients are not closed: those that can move go to this heir. Told again, it is another heir.
+    /// The same, but clients stay open: those that can move go to this drain target. A later command replaces the
+    /// target.
     HandOver(DrainTarget),
-    /// Somebody has arrived at the landing.
+    /// Clients have arrived in the handoff queue.
     Arrivals,
-    /// Accept at these doors from now on, and at no others.
+    /// Accept at these listeners from now on, and at no others.
     Listeners(Vec<ListenerSocket>),
     /// The service of this node has made the response to the request of this exchange.
     ServiceResponse(SlotKey, Box<ServiceResponse>),
-    /// Answer the question of this number in the [`WorkerStats`](super::WorkerStats).
+    /// Write the report of this number to the [`WorkerStats`](super::WorkerStats).
     Report(u64),
-    /// What a test has the worker's thread do.
+    /// An action of a test on the worker's thread.
     #[cfg(test)]
     Do(TestCommand),
 }
 
-/// Who gets the clients of a worker that ends.
+/// Destination of the clients of a worker that ends.
 #[derive(Clone, Debug)]
 pub enum DrainTarget {
-    /// Another worker of this process, which takes all that can move: where it finds them, and how it is told.
+    /// Another worker of this process, which takes every client that can move: its handoff queue and its mailbox.
     Worker(HandoffQueue, MailboxSender<WorkerCommand>),
-    /// Somebody outside, who takes what [`MigratingConnection::into_plain`] gives something for.
+    /// A receiver outside the process, which takes the clients that [`MigratingConnection::into_plain`] converts.
     Outside(Sender<Vec<MigratingConnection>>),
 }
 
 impl DrainTarget {
-    /// Whether it takes this client as it is now. Its job, if it has one, is a tunnel.
+    /// Whether the target takes this client in its present state. The client's exchange, if it has one, is a tunnel.
     pub(super) fn takes(&self, client: &Client) -> bool {
         match self {
             Self::Worker(..) => true,
@@ -62,12 +63,12 @@ impl DrainTarget {
         }
     }
 
-    /// Sends a client on that has come from outside. It is closed if nobody is there any more.
+    /// Forwards a client that has come from outside. The client is closed if the target is gone.
     pub fn pass_on(&self, client: PlainClient) {
         drop(self.send(vec![client.into()]));
     }
 
-    /// Sends clients on their way. They come back if nobody is there any more.
+    /// Sends clients to the target. The clients come back if the target is gone.
     pub(super) fn send(&self, connections: Vec<MigratingConnection>) -> Result<(), Vec<MigratingConnection>> {
         match self {
             Self::Worker(handoff, commands) => {
@@ -80,7 +81,7 @@ impl DrainTarget {
     }
 }
 
-/// Something for a worker's thread to do, such as to panic.
+/// An action on a worker's thread, such as a panic.
 #[cfg(test)]
 pub struct TestCommand(pub Box<dyn FnOnce() + Send>);
 

@@ -1,4 +1,4 @@
-//! What lives in a worker's three slabs.
+//! Entries of a worker's three slabs.
 
 use super::haproxy::Entry;
 use super::proxy_protocol::HeaderUse;
@@ -19,30 +19,30 @@ use crate::wire::proxy_protocol::ProxyAddresses;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// A connection and what was read from it that no step has consumed.
+/// A connection and the bytes that were read from it and that no step has consumed.
 #[derive(Debug)]
 pub(super) struct BufferedConnection {
     pub(super) transport: Transport,
     pub(super) unread: ReadBuffer,
 }
 
-/// Bytes that were read and not consumed. They stay where they are until all are, however many steps that takes; only
-/// then is the buffer given back. Owns memory only while there is something in it.
+/// Bytes that were read and not consumed. They stay in place until all are consumed, however many steps that takes;
+/// only then does the buffer go back. It owns memory only while it holds bytes.
 #[derive(Debug, Default)]
 pub(super) struct ReadBuffer(Option<Box<UnreadBytes>>);
 
 #[derive(Debug)]
 struct UnreadBytes {
     buffer: Vec<u8>,
-    /// How many bytes at the buffer's end are left. While the buffer is borrowed there are none here, until it is said how many
-    /// there will be.
+    /// Number of bytes left at the end of the buffer. It is 0 while the buffer is borrowed, until the borrower reports
+    /// the number.
     left: usize,
-    /// It was offered, and nothing of it could be used yet: more has to come.
+    /// The bytes were offered to a step, and it needs more of them to use any.
     is_starved: bool,
 }
 
 impl ReadBuffer {
-    /// How many bytes there are.
+    /// Number of bytes.
     pub(super) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |rest| rest.left)
     }
@@ -56,19 +56,19 @@ impl ReadBuffer {
         self.0.as_ref().map_or(&[], |rest| rest.buffer.suffix(rest.buffer.len() - rest.left))
     }
 
-    /// The buffer of the worker's that is in use for it.
+    /// The worker's buffer that holds the bytes.
     pub(super) fn lent(&self) -> BufferUsage {
         self.0.as_ref().map_or_else(BufferUsage::default, |rest| BufferUsage::of(&rest.buffer))
     }
 
-    /// Keeps these bytes, where there were none.
+    /// Stores these bytes in an empty buffer.
     pub(super) fn fill(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
-        debug_assert!(self.is_empty(), "bytes that were read before");
+        debug_assert!(self.is_empty(), "the read buffer is not empty");
         self.0 = Some(Box::new(UnreadBytes { buffer: buffers.take(), left: 0, is_starved: false }));
         self.append(bytes, buffers);
     }
 
-    /// Adds what was read since, where there were some.
+    /// Adds bytes that were read later to a buffer that holds some.
     pub(super) fn append(&mut self, bytes: &[u8], buffers: &mut BufferPool) {
         if let Some(UnreadBytes { buffer, left, .. }) = self.0.as_deref_mut() {
             buffer.drain(..buffer.len() - *left);
@@ -77,7 +77,7 @@ impl ReadBuffer {
         }
     }
 
-    /// The buffer, and where in it the bytes begin. It is to come back by [`ReadBuffer::put_back`].
+    /// Lends the buffer, with the position of its first byte. [`ReadBuffer::put_back`] has to follow.
     pub(super) fn borrow(&mut self) -> (Vec<u8>, usize) {
         self.0.as_deref_mut().map_or_else(Default::default, |rest| {
             let start = rest.buffer.len() - std::mem::take(&mut rest.left);
@@ -85,26 +85,26 @@ impl ReadBuffer {
         })
     }
 
-    /// Says how many of the borrowed bytes are left.
+    /// Sets the number of borrowed bytes that are left.
     pub(super) fn set_left(&mut self, left: usize) {
         if let Some(rest) = &mut self.0 {
             rest.left = left;
         }
     }
 
-    /// Whether there is something that can be offered without another read.
+    /// Whether there are bytes to offer without another read.
     pub(super) fn has_usable(&self) -> bool {
         self.0.as_ref().is_some_and(|rest| rest.left > 0 && !rest.is_starved)
     }
 
-    /// Says whether nothing of it can be used before more has come.
+    /// Sets whether the bytes are of no use before more arrive.
     pub(super) fn set_starved(&mut self, is_starved: bool) {
         if let Some(rest) = &mut self.0 {
             rest.is_starved = is_starved;
         }
     }
 
-    /// The buffer comes back.
+    /// Takes the borrowed buffer back.
     pub(super) fn put_back(&mut self, buffer: Vec<u8>, buffers: &mut BufferPool) {
         match &mut self.0 {
             Some(rest) if rest.left > 0 => rest.buffer = buffer,
@@ -115,7 +115,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Drops what there is.
+    /// Drops the bytes.
     pub(super) fn discard(&mut self, buffers: &mut BufferPool) {
         if let Some(rest) = self.0.take() {
             buffers.give(rest.buffer);
@@ -128,23 +128,23 @@ impl BufferedConnection {
         Self { transport, unread: ReadBuffer::default() }
     }
 
-    /// The buffers in use for it.
+    /// The buffers in use for the connection.
     pub(super) fn lent(&self) -> BufferUsage {
         self.unread.lent().and(self.transport.kept())
     }
 
-    /// How many bytes it keeps from others.
+    /// Bytes of memory that the connection holds.
     pub(super) fn buffered_bytes(&self) -> usize {
         self.unread.len() + self.transport.kept().grown
     }
 
-    /// Counts the records among them anew. Who is sent to has just taken some, or not all.
+    /// Updates the count of buffered TLS records. A send has just taken some of them, or not all.
     pub(super) fn count_records(&mut self, buffers: &mut BufferPool) {
         buffers.export_usage(self.transport.kept());
         buffers.import_usage(self.transport.recount());
     }
 
-    /// The end of it: drops what was read, and the records that did not leave.
+    /// Ends the use of buffers: drops the unread bytes and the unsent records.
     pub(super) fn close(&mut self, buffers: &mut BufferPool) {
         self.unread.discard(buffers);
         self.transport.close_gracefully();
@@ -157,41 +157,41 @@ impl BufferedConnection {
     }
 }
 
-/// A connection from a client. Between two requests this is all that there is of it.
+/// A client's connection. Between two requests this is its whole state.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) stream: BufferedConnection,
     pub(super) peer: Peer,
     pub(super) timer: Timer,
     pub(super) job: Option<SlotKey>,
-    /// Since when it has no job; [`Moment::NEVER`] while it has one.
+    /// Start of the idle time; [`Moment::NEVER`] while an exchange is under way.
     pub(super) idle_since: Moment,
-    /// How many answers it has had.
+    /// Number of responses it has had.
     pub(super) served: u32,
-    /// How much the first read of its next exchange may bring.
+    /// Size of the first read of its next exchange.
     pub(super) read_size: ClientReadSize,
-    /// Where it came in.
+    /// The listener it came from.
     pub(super) entry: Entry,
     /// What it counts in: mostly nothing.
     pub(super) admitted: Option<Box<Admitted>>,
-    /// It counts among those whose handshake is under way.
+    /// The client counts among the TLS handshakes under way.
     pub(super) is_shaking_hands: bool,
-    /// A proxy has yet to tell who it is.
+    /// The PROXY header has yet to arrive.
     pub(super) awaits_header: Option<HeaderUse>,
-    /// It came to the service of this node, and moves to no other worker.
+    /// The client came to the service of this node, and moves to no other worker.
     pub(super) is_for_service: bool,
-    /// The poll tells what happens to it.
+    /// The connection is registered with the poll.
     pub(super) is_registered: bool,
-    /// The writing to it is shut down, and what it still sends is discarded.
+    /// The write side is shut down, and received bytes are discarded.
     pub(super) is_lingering: bool,
-    /// What a proxy has told.
+    /// Contents of the PROXY header.
     pub(super) told: Option<Box<ProxyAddresses>>,
 }
 
 /// What a client counts in for as long as its connection lasts.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// Its part of what its address may have, where that is limited.
+    /// Its permit among the connections of its address, where those are limited.
     _permit: Option<ConnectionPermit>,
     /// What the rules of its frontend keep of it.
     pub(super) visit: Option<Arc<Visit>>,
@@ -212,23 +212,23 @@ impl Admitted {
     }
 }
 
-/// An exchange and what it is tied to.
+/// An exchange and its connections.
 #[derive(Debug)]
 pub(super) struct ActiveExchange {
     pub(super) exchange: Exchange,
     pub(super) client: SlotKey,
     pub(super) upstream_state: UpstreamState,
-    /// The writing to these sides is to be shut down once everything has left.
+    /// Sides whose write side is shut down once everything is sent.
     pub(super) closing: ClosingSides,
-    /// How much one read may bring: less while the other side cannot take as much.
+    /// Size of one read: smaller while the other side cannot take as much.
     pub(super) read_size: ReadSize,
-    /// Where it is one of those who upload, as far as the pool is concerned.
+    /// Position among the uploads of the pool, where it is one.
     pub(super) upload_to: Option<BackendId>,
-    /// Something has arrived for it that waits in the batch.
+    /// Bytes for it have arrived and wait in the batch.
     pub(super) is_staged: bool,
 }
 
-/// Whose socket it is.
+/// Owner of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Endpoint {
     Client(SlotKey),
@@ -243,7 +243,7 @@ impl Endpoint {
         }
     }
 
-    /// What has come from it, and the way to it; `None` once it is closed.
+    /// The received bytes of a side and the connection to it; `None` once it is closed.
     pub(super) fn stream<'s>(
         self,
         clients: &'s mut GenSlab<Client>,
@@ -255,7 +255,7 @@ impl Endpoint {
         }
     }
 
-    /// The same, if this exchange is the one that it is tied to.
+    /// The same, if the connection belongs to this exchange.
     pub(super) fn stream_for<'s>(
         self,
         job: SlotKey,
@@ -271,7 +271,7 @@ impl Endpoint {
 }
 
 impl ActiveExchange {
-    /// Whether what comes from there is for this exchange.
+    /// Whether bytes from that connection are for this exchange.
     pub(super) fn is_tied_to(&self, source: Endpoint) -> bool {
         match source {
             Endpoint::Client(key) => self.client == key,
@@ -279,7 +279,7 @@ impl ActiveExchange {
         }
     }
 
-    /// The socket of a side, where there is one.
+    /// The socket of a side, if there is one.
     pub(super) fn transport<'s>(
         &self,
         side: Side,
@@ -289,7 +289,7 @@ impl ActiveExchange {
         Some(&mut self.endpoint(side)?.stream(clients, upstreams)?.transport)
     }
 
-    /// Has the socket of a side say so with what it is sent next, if the stream ends behind that.
+    /// Marks the next bytes sent on a side's socket as the last of the stream, where the stream ends behind them.
     pub(super) fn announce_end(&self, side: Side, clients: &mut GenSlab<Client>, upstreams: &mut GenSlab<Upstream>) {
         if side == Side::Client
             && self.exchange.ends_behind_response()
@@ -299,7 +299,7 @@ impl ActiveExchange {
         }
     }
 
-    /// Who is at a side, where somebody is.
+    /// Peer of a side, if there is one.
     pub(super) fn endpoint(&self, side: Side) -> Option<Endpoint> {
         match (side, self.upstream_state) {
             (Side::Client, _) => Some(Endpoint::Client(self.client)),
@@ -325,7 +325,7 @@ impl ClosingSides {
         self.0 |= Self::bit(side);
     }
 
-    /// Takes a side out. Whether it was there.
+    /// Removes a side. Returns whether it was in the set.
     pub(super) fn take(&mut self, side: Side) -> bool {
         let was_there = self.0 & Self::bit(side) != 0;
         self.0 &= !Self::bit(side);
@@ -333,7 +333,7 @@ impl ClosingSides {
     }
 }
 
-/// What an exchange has of a connection to its backend.
+/// The upstream connection of an exchange, or its claim to one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum UpstreamState {
     /// Nothing.
@@ -341,9 +341,9 @@ pub(super) enum UpstreamState {
     None,
     /// A place in the queue of this backend.
     Queued(BackendId),
-    /// The permission to open one, when the name of this backend is known.
+    /// A permission to open one, once the name of this backend is resolved.
     ResolvingDns(BackendId),
-    /// A connection, there or being opened.
+    /// A connection, established or being opened.
     Upstream(SlotKey),
 }
 
@@ -352,17 +352,17 @@ pub(super) enum UpstreamState {
 pub(super) struct Upstream {
     pub(super) stream: BufferedConnection,
     pub(super) backend: Arc<Backend>,
-    /// The exchange that uses it, or has waited and is about to get it; `None` in the pool.
+    /// The exchange that uses it, or that has waited and is about to get it; `None` in the pool.
     pub(super) job: Option<SlotKey>,
-    /// Since when it is in the pool; [`Moment::NEVER`] while it is not.
+    /// Start of its time in the pool; [`Moment::NEVER`] outside the pool.
     pub(super) idle_since: Moment,
-    /// How long it may still be in the pool, or be opened; that of a tunnel is dead.
+    /// Deadline of its time in the pool or of its dial; that of a tunnel is not set.
     pub(super) timer: Timer,
-    /// The addresses that are left to try while it is being opened.
+    /// Addresses that are still to be tried while it is being opened.
     pub(super) dial: Option<Box<Dial>>,
-    /// What earlier exchanges had sent when this one took the connection.
+    /// Bytes that earlier exchanges had sent when this one took the connection.
     pub(super) sent_before: u64,
-    /// For how many seconds its backend keeps it when it is idle, where the last response said so.
+    /// Seconds for which the backend keeps it idle, where the last response said so.
     pub(super) idle_seconds: Option<u16>,
     /// It is a tunnel, and no longer counts in the pool.
     pub(super) is_tunnel: bool,
@@ -372,15 +372,15 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) addresses: Arc<[SocketAddr]>,
-    /// How many of them were tried.
+    /// Number of addresses tried.
     pub(super) tried: usize,
-    /// The one that is being tried.
+    /// The address being tried.
     pub(super) address: Option<SocketAddr>,
-    /// Those that were tried before, and have yet to take notice: whichever is there first has it.
+    /// Attempts on earlier addresses that are still pending: the first one established wins.
     pub(super) earlier: Vec<(SocketAddr, Transport)>,
-    /// What is told of the client ahead of everything; mostly nothing.
+    /// Bytes to send ahead of everything, the PROXY header; mostly none.
     pub(super) preface: Box<[u8]>,
-    /// Whom to shake hands with, where the connection is to be encrypted.
+    /// Target of the TLS handshake, where the connection is encrypted.
     pub(super) tls: Option<TlsClientTarget>,
 }
 
@@ -400,21 +400,20 @@ mod tests {
     use std::num::NonZeroU32;
     use std::os::fd::RawFd;
 
-    /// A value in a slot, behind its generation.
+    /// A slab's value, behind its generation.
     fn slot<T>() -> usize {
         size_of::<(NonZeroU32, T)>()
     }
 
-    /// A connection in a slot. Where assertions are compiled in, mio notes in every socket which poll watches it; that is
-    /// left out.
+    /// A connection in a slot. With debug assertions, mio stores the poll in every socket; that part is subtracted.
     fn slot_of_connection<T>() -> usize {
         slot::<T>() - (size_of::<mio::net::TcpStream>() - size_of::<RawFd>()).next_multiple_of(size_of::<usize>())
     }
 
-    /// What is idle may be many. A tunnel has, beside its slots, its timer's entry and a text for the log, in the smallest
-    /// piece of memory that there is.
+    /// Idle connections may be many. Beside its slots a tunnel has the entry of its timer and a text for the log, in
+    /// the smallest allocation there is.
     #[test]
-    fn what_is_idle_is_small() {
+    fn idle_connections_are_small() {
         let (entry, text) = (24, 32);
         let client = slot_of_connection::<Client>() + entry;
         assert!(client <= 160, "{client} bytes for an idle client");

@@ -1,5 +1,5 @@
-//! The end of a worker: nothing new, then what is under way, then nothing. Where there is an heir, it gets what can
-//! move.
+//! The end of a worker: no new work, then the exchanges under way, then the end. Clients that can move go to the drain
+//! target, if there is one.
 
 use super::commands::DrainTarget;
 use super::{Worker, connection::Client};
@@ -9,13 +9,13 @@ use crate::base::reason::FailureReason;
 use crate::exchange::{Input, KeepAlive};
 use std::time::Duration;
 
-/// How long a client that has just been let in may take to send its request.
+/// The time a newly accepted client has to send its request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// A worker's end, once it was told of it.
+/// The state of a drain.
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// When whatever is still under way is ended.
+    /// When exchanges still under way are ended.
     pub(super) by: Moment,
     pub(super) drain_target: Option<DrainTarget>,
     /// Clients that may move at the end of this turn.
@@ -23,7 +23,7 @@ pub(super) struct Drain {
 }
 
 impl Worker {
-    /// Begins to end, for the good of all or, where there is an heir, of this worker alone.
+    /// Begins the drain: of the whole process or, with a drain target, of this worker alone.
     pub(super) fn begin_drain(&mut self, drain_target: Option<DrainTarget>) {
         let (is_first, had_heir) =
             (self.drain.is_none(), self.drain.as_ref().is_some_and(|drain| drain.drain_target.is_some()));
@@ -32,9 +32,9 @@ impl Worker {
         }
         // This turn may have begun long ago.
         let limit = self.clock.now() + self.settings.drain_timeout;
-        let whither = if drain_target.is_some() { "handing over" } else { "stopping" };
+        let event = if drain_target.is_some() { "handing over" } else { "stopping" };
         log::info!(
-            "worker {}: {whither}; {} connections, {} requests, {} connections to backends, {} timers, {} buffers in use, \
+            "worker {}: {event}; {} connections, {} requests, {} connections to backends, {} timers, {} buffers in use, \
              {} free",
             self.number,
             self.clients.len(),
@@ -59,8 +59,9 @@ impl Worker {
         }
         self.drain_all_clients();
         if !shares_listeners {
-            // Who is at the door already was promised an answer by the kernel's handshake; and another process need not
-            // have this door. Who can move has, so nobody is closed upon to make room.
+            // The kernel's handshake has promised service to the connections in the accept queue, and another process
+            // need not have this listener. The clients that can move have moved, so none of them is closed to make
+            // room.
             self.send_migrating();
             for listener in 0..self.listeners.len() {
                 while self.accept_some(listener) {}
@@ -70,20 +71,20 @@ impl Worker {
         self.close_listeners();
     }
 
-    /// Has all clients leave that can, as far as they can.
+    /// Drains every client, as far as each can be drained now.
     fn drain_all_clients(&mut self) {
         let clients: Vec<SlotKey> = self.clients.keys().collect();
         clients.into_iter().for_each(|key| self.drain_client(key));
     }
 
-    /// A client may have become one that can move to the heir, if there is one.
+    /// A client may have become able to move to the drain target, if there is one.
     pub(super) fn may_move(&mut self, key: SlotKey) {
         if let Some(drain) = self.drain.as_mut().filter(|drain| drain.drain_target.is_some()) {
             drain.movers.push(key);
         }
     }
 
-    /// Where this worker is about to end: has a client move, or lets it go if it is idle.
+    /// While this worker drains: moves a client, or closes it if it is idle.
     #[cold]
     pub(super) fn drain_client(&mut self, key: SlotKey) {
         if self.clients.get(key).is_some_and(|client| client.is_lingering) {
@@ -97,7 +98,7 @@ impl Worker {
         }
         self.try_start_request(key);
         let Some(client @ Client { job: None, .. }) = self.clients.get_mut(key) else { return };
-        // Who has just moved here may have spoken, and the poll has yet to tell.
+        // A client that has just moved here may have sent bytes, and their event is still to come.
         if client.served == 0 || !client.stream.transport.is_silent() {
             self.timers.set(&mut client.timer, self.core.now + FIRST_REQUEST);
         } else {
@@ -105,7 +106,7 @@ impl Worker {
         }
     }
 
-    /// Whether the order to end has been carried out.
+    /// Whether the drain is complete.
     pub(super) fn has_drained(&self) -> bool {
         match &self.drain {
             None => false,
@@ -114,8 +115,8 @@ impl Worker {
         }
     }
 
-    /// Lets go of who can go in this turn, and of all when the time for it is over: last, so that who can move is not
-    /// closed upon, even where there is no time to leave at all.
+    /// Closes the clients that can be closed in this turn, and all of them when the drain time is over. This comes
+    /// last, so that clients that can move are not closed, even with a drain time of zero.
     #[cold]
     pub(super) fn continue_drain(&mut self) {
         self.send_migrating();
@@ -124,13 +125,13 @@ impl Worker {
         }
     }
 
-    /// The time for leaving is over.
+    /// The drain time is over.
     fn abort_all(&mut self) {
         if !self.jobs.is_empty() {
             self.stats.note_forced(self.jobs.len());
             log::warn!("worker {}: ending {} requests and tunnels by force", self.number, self.jobs.len());
         }
-        // The first time an exchange begins an answer, where it has none; the second time it ends as it is.
+        // The first call begins an error response where none was begun; the second call ends the exchange as it is.
         for _ in 0..2 {
             let jobs: Vec<SlotKey> = self.jobs.keys().collect();
             jobs.into_iter().for_each(|job| self.dispatch(job, Input::Abort(FailureReason::Stopped)));

@@ -10,7 +10,7 @@ use crate::health::Observation;
 use crate::wire::lenient_response::Repairs;
 use std::sync::Arc;
 
-/// What an exchange is told of its route.
+/// Result of a route look-up for an exchange.
 pub(super) type RouteResult = Result<Arc<Route>, FailureReason>;
 
 impl Worker {
@@ -37,7 +37,7 @@ impl Worker {
         }
     }
 
-    /// A step whose effects are performed by the loop that is under way.
+    /// A step whose effects the calling loop performs.
     pub(super) fn step_only(&mut self, job: SlotKey, input: Input<'_>) {
         if let Some(job) = self.jobs.get_mut(job) {
             job.exchange.step(input, 0, &mut self.core);
@@ -87,14 +87,14 @@ impl Worker {
         self.counters.count(Counter::DeadMarks);
         let Some((route, cluster)) = self.route_and_cluster(job) else { return };
         let Some(member) = cluster.members.get(member) else { return };
-        // The exchange may be on its way to another member by now.
+        // The exchange may have moved on to another member meanwhile.
         if let Some(mark) = route.marks.iter().find(|mark| Arc::ptr_eq(&mark.backend, &member.backend)) {
             mark.note_reason(why.code());
         }
         let ttl = self.core.settings.health.mark_ttl(self.core.now);
         let (host, url, seconds) = (&route.host, &member.url, ttl.as_secs_f32());
         self.warn(format_args!("{host}: backend {url} is marked dead for {seconds} s: {why}"));
-        // Of clusters of HAProxy's files no other node knows.
+        // No other node knows the clusters of HAProxy's files.
         if self.jobs.get(job).is_some_and(|job| job.exchange.rules().is_some()) {
             return;
         }
@@ -102,7 +102,7 @@ impl Worker {
         self.directory.mark_dead(&route.host, &member.backend, until);
     }
 
-    /// Has the request of an exchange join the queue of its bucket or its cluster.
+    /// Puts the request of an exchange in the queue of its bucket or its cluster.
     #[cold]
     fn enqueue(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
@@ -153,7 +153,7 @@ impl Worker {
         }
     }
 
-    /// Takes leave of an exchange: its log line, its buffers, its client.
+    /// Finishes an exchange: its log line, its buffers, its client.
     fn finish(&mut self, job_key: SlotKey, connection: Disposition) {
         self.release(job_key, false);
         let Some(mut job) = self.jobs.remove(job_key) else { return };
@@ -168,7 +168,7 @@ impl Worker {
         client.read_size = job.read_size.of_client();
         let drain_target = self.drain.as_ref().map(|drain| drain.drain_target.is_some());
         match connection {
-            // A client of the service moves nowhere.
+            // Clients of the service never move.
             Disposition::KeepAlive if drain_target.is_none_or(|moves| moves && !client.is_for_service) => {}
             Disposition::KeepAlive => return self.start_lingering_close(job.client, true),
             Disposition::Linger { client_may_send } => return self.start_lingering_close(job.client, client_may_send),

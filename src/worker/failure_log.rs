@@ -7,27 +7,28 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The time that has one line.
+/// The interval in which a kind has one line.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// Backends and reasons that are told apart; others have no line until old ones are over.
+/// The greatest number of kinds; further ones have no line until old ones expire.
 const MAX_KINDS: usize = 4096;
 
-/// A backend's URL, or the host of a request that has none, and the reason.
+/// The backend's URL, or the host of a request without a backend, and the reason.
 type Kind = (Box<str>, FailureReason);
 
-/// When a kind has its next line, and how many requests have failed so since the last one.
+/// When a kind has its next line, and how many of its requests have failed since the last one.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     next: Moment,
     untold: u64,
 }
 
-/// The kinds of failures of a worker or of the process.
+/// Kinds of failures of a worker or of the process.
 #[derive(Debug, Default)]
 pub(super) struct FailureLog(HashMap<Kind, Told>);
 
-/// What all workers have told. A worker locks it only where it would tell something itself: once a kind and minute.
+/// Failures that all workers have logged. A worker locks it only where it would log a line itself: once a kind and
+/// minute.
 static PROCESS: LazyLock<Mutex<FailureLog>> = LazyLock::new(Mutex::default);
 
 impl FailureLog {
@@ -56,7 +57,7 @@ impl FailureLog {
         log::warn!("{host}: a request failed{at}: {reason} ({status}{setting}{fault}){more}");
     }
 
-    /// How many of this kind were not told; `None` where this one is not told either.
+    /// Number of failures of this kind without a line; `None` where this one has no line either.
     fn admit(&mut self, kind: &str, reason: FailureReason, now: Moment) -> Option<u64> {
         if self.0.len() >= MAX_KINDS {
             self.0.retain(|_, told| told.next > now);

@@ -1,4 +1,4 @@
-//! The part of a worker in the object cache that all workers share.
+//! A worker's part in the object cache that all workers share.
 
 use super::Worker;
 use crate::base::clock::{Clock, Moment};
@@ -9,7 +9,7 @@ use crate::exchange::{self, FillRequest, Input, WorkerContext};
 use crate::page::Pages;
 use std::sync::Arc;
 
-/// What the exchanges of a worker share, the object cache included.
+/// State that the exchanges of a worker share, the object cache included.
 pub(super) fn context(
     now: Moment,
     settings: exchange::Settings,
@@ -23,7 +23,7 @@ pub(super) fn context(
 }
 
 impl Worker {
-    /// Has a request join the fill of its object.
+    /// Adds a request to the waiters for the fill of its object.
     pub(super) fn join_fill(&mut self, job_key: SlotKey) {
         let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.fill_request()) else { return };
         let waiter = FillWaiter { sink: self.request_mail.fills(), exchange: job_key.pack() };

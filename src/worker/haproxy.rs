@@ -1,4 +1,4 @@
-//! Listeners of HAProxy's files: their rules decide about requests, and no host.
+//! Listeners of HAProxy's files: the rules decide about requests, not the host.
 
 use super::Worker;
 use super::effects::RouteResult;
@@ -15,29 +15,29 @@ use std::sync::Arc;
 pub struct ServedFrontend {
     /// The address.
     pub address: SocketAddr,
-    /// The configuration that it is a part of.
+    /// The configuration that contains the frontend.
     pub configuration: Arc<Configuration>,
-    /// Its place there.
+    /// Its index in the configuration.
     pub frontend: usize,
     /// Whether every connection begins with the PROXY protocol.
     pub accepts_proxy: bool,
-    /// What is agreed on over TLS; `None` for connections without encryption.
+    /// TLS settings for clients; `None` for connections without encryption.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// The frontends of all addresses. An address keeps its place for as long as the process lives: connections know their
+/// The frontends of all addresses. An address keeps its index for the life of the process: connections name their
 /// frontend by it.
 pub type ServedFrontends = Arc<[ServedFrontend]>;
 
-/// Where a client came in: the number of its encrypted listener, or that of its frontend in HAProxy's files. No client has
-/// both, and there may be many clients.
+/// The listener of a client: the number of its encrypted listener, or that of its frontend in HAProxy's files. No
+/// client has both, and there may be many clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry(u16);
 
 impl Entry {
     const FRONTEND: u16 = 1 << 15;
 
-    /// Hosts decide, and a default certificate may have a number.
+    /// The host decides, and a default certificate may have a number.
     pub(super) fn of_hosts(certificate: Option<u32>) -> Self {
         Self(certificate.and_then(|number| number.try_into().ok()).unwrap_or_default())
     }
@@ -47,19 +47,19 @@ impl Entry {
         Self(if number == 0 { 0 } else { number | Self::FRONTEND })
     }
 
-    /// The number of the default certificate.
+    /// Number of the default certificate.
     pub(super) fn certificate(self) -> u32 {
         self.0.into()
     }
 
-    /// The number of the frontend, from 1; 0 where hosts decide.
+    /// Number of the frontend, from 1; 0 where the host decides.
     pub(super) fn frontend(self) -> u16 {
         if self.0 & Self::FRONTEND == 0 { 0 } else { self.0 & !Self::FRONTEND }
     }
 }
 
 impl Worker {
-    /// The number, from 1, of the frontend at an address; 0 where there is none.
+    /// Number, from 1, of the frontend at an address; 0 where there is none.
     pub(super) fn frontend_at(&self, address: SocketAddr) -> u16 {
         if self.frontends.is_empty() {
             return 0;
@@ -88,7 +88,7 @@ impl Worker {
         served.configuration.load(served.frontend)?.0.enter(None)
     }
 
-    /// Has the rules of a frontend decide about the next request of a client.
+    /// Applies the rules of a frontend to the next request of a client.
     #[cold]
     pub(super) fn set_rules(&mut self, client: SlotKey, number: u16, exchange: &mut Exchange) {
         if let Some(rules) = self.evaluation(client, number) {
@@ -120,7 +120,7 @@ impl Worker {
         Some(self.core.rules.evaluation(&frontend.configuration, frontend.frontend, facts))
     }
 
-    /// The cluster of a request's backend as it is now: the one that the rules chose has changed since.
+    /// The present cluster of a request's backend: the one that the rules chose has changed since.
     #[cold]
     pub(super) fn resolve_ruled(&self, job: SlotKey) -> Option<RouteResult> {
         let rules = self.jobs.get(job)?.exchange.rules()?;
@@ -130,7 +130,7 @@ impl Worker {
         Some(found.map(Arc::clone).ok_or(FailureReason::NoBackend))
     }
 
-    /// Serves by these frontends from now on. Idle connections go to which nothing leads any more.
+    /// Serves by these frontends from now on. Closes idle connections to backends that no frontend uses any more.
     pub(super) fn set_frontends(&mut self, frontends: ServedFrontends) {
         let before = std::mem::replace(&mut self.frontends, frontends);
         self.renew_entrances();

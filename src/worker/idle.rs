@@ -1,8 +1,8 @@
-//! Who is idle, and for how long: made out only when somebody has to go.
+//! Idle connections, ordered by idle time only when one has to be evicted.
 //!
-//! A connection that becomes idle notes the moment, and requests pay for nothing more. When connections run short, those
-//! that are idle are looked for once and put in order, and from then on whoever becomes idle is added, until nobody has
-//! had to go for a while. An entry counts only while its connection still names the same moment.
+//! A connection that becomes idle stores the moment, and requests pay for nothing more. When connections run short, one
+//! scan collects and sorts the idle ones. From then on every new idle connection is added, until no eviction has been
+//! needed for a while. An entry counts only while its connection still stores the same moment.
 
 use super::connection::{Client, Upstream};
 use crate::base::clock::Moment;
@@ -10,19 +10,19 @@ use crate::base::gen_slab::{GenSlab, SlotKey};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long a client that has yet to say something is let alone when others need its place.
+/// The time for which a client without any response is protected from eviction.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// The same for one that has had an answer.
+/// The same for a client that has had a response.
 pub(super) const REST: Duration = Duration::from_millis(100);
 
-/// The idle connections of a core, each kind in the order in which they became so.
+/// The idle connections of a core, each kind in the order in which they became idle.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     is_kept: bool,
-    /// Somebody was looked for since the last [`Idle::trim`].
+    /// An eviction was needed since the last [`Idle::trim`].
     is_wanted: bool,
-    /// Clients that have not had an answer.
+    /// Clients that have not had a response.
     fresh: IdleQueue,
     /// Clients that have.
     served: IdleQueue,
@@ -31,7 +31,7 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// Puts all in order, unless they are.
+    /// Collects and sorts the idle connections, unless that is done.
     pub(super) fn keep(&mut self, clients: &GenSlab<Client>, upstreams: &GenSlab<Upstream>) {
         self.is_wanted = true;
         if !std::mem::replace(&mut self.is_kept, true) {
@@ -48,28 +48,28 @@ impl Idle {
         }
     }
 
-    /// Forgets the order, if nobody has asked for it since the last call.
+    /// Drops the order, if it was not used since the last call.
     pub(super) fn trim(&mut self) {
         if !std::mem::take(&mut self.is_wanted) && self.is_kept {
             *self = Self::default();
         }
     }
 
-    /// A client that has had so many answers is idle from now on.
+    /// A client with this many responses is idle from now on.
     pub(super) fn add_client(&mut self, key: SlotKey, served: u32, now: Moment, clients: &GenSlab<Client>) {
         if self.is_kept {
             self.clients_like(served).add(key, now, |key| client_since(key, clients), clients.len());
         }
     }
 
-    /// So is a connection to a backend.
+    /// A connection to a backend is idle from now on.
     pub(super) fn add_upstream(&mut self, key: SlotKey, now: Moment, upstreams: &GenSlab<Upstream>) {
         if self.is_kept {
             self.pooled.add(key, now, |key| upstream_since(key, upstreams), upstreams.len());
         }
     }
 
-    /// The client that has been idle for the longest, and since when. One that was served is let alone for `rest`.
+    /// The client that has been idle the longest, and its moment. One that has had a response is protected for `rest`.
     pub(super) fn oldest_client(
         &mut self,
         clients: &GenSlab<Client>,
@@ -81,19 +81,19 @@ impl Idle {
         served.into_iter().chain(fresh).min_by_key(|(_, since)| *since)
     }
 
-    /// The connection to a backend that has been idle for the longest, and since when.
+    /// The connection to a backend that has been idle the longest, and its moment.
     pub(super) fn oldest_upstream(&mut self, upstreams: &GenSlab<Upstream>) -> Option<(SlotKey, Moment)> {
         self.pooled.first(|key| upstream_since(key, upstreams))
     }
 
-    /// From when on there is an idle client that is not let alone.
+    /// When the first idle client stops being protected.
     pub(super) fn next_to_go(&mut self, clients: &GenSlab<Client>) -> Moment {
         let served = self.served.first(|key| client_since(key, clients)).map(|(_, since)| since + REST);
         let fresh = self.fresh.first(|key| client_since(key, clients)).map(|(_, since)| since + GRACE);
         served.into_iter().chain(fresh).min().unwrap_or(Moment::NEVER)
     }
 
-    /// How many clients are idle, at the most.
+    /// Upper bound for the number of idle clients.
     pub(super) fn clients(&self) -> usize {
         self.served.0.len() + self.fresh.0.len()
     }
@@ -111,21 +111,22 @@ fn upstream_since(key: SlotKey, upstreams: &GenSlab<Upstream>) -> Option<Moment>
     upstreams.get(key).map(|upstream| upstream.idle_since)
 }
 
-/// Connections in the order in which they became idle, among them some that are so no longer.
+/// Connections in the order in which they became idle. Some are idle no longer.
 #[derive(Debug, Default)]
 struct IdleQueue(VecDeque<(Moment, SlotKey)>);
 
 impl IdleQueue {
-    /// Adds one at the end. `since` tells of each from when on it is idle, and `most` how many may be so.
+    /// Adds one at the end. `since` gives the start of a connection's idle time, and `most` the number that may be
+    /// idle.
     fn add(&mut self, key: SlotKey, now: Moment, since: impl Fn(SlotKey) -> Option<Moment>, most: usize) {
-        // What counts no longer is put out once it is more than half.
+        // Stale entries are removed once they are more than half.
         if self.0.len() >= 2 * most + 64 {
             self.0.retain(|(moment, key)| since(*key) == Some(*moment));
         }
         self.0.push_back((now, key));
     }
 
-    /// The first one that counts.
+    /// The first entry that counts.
     fn first(&mut self, since: impl Fn(SlotKey) -> Option<Moment>) -> Option<(SlotKey, Moment)> {
         while let Some((moment, key)) = self.0.front().copied() {
             if since(key) == Some(moment) {

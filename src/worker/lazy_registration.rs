@@ -1,8 +1,8 @@
-//! Clients are watched late: most of those who come for one request have sent it before they are let in, are answered
-//! soon and closed, and the poll never needs to hear of them.
+//! Clients are registered with the poll late: most clients that come for one request have sent it before they are
+//! accepted, get their response soon and close, and their events are never needed.
 //!
-//! A client is watched as soon as somebody waits for it: for its bytes, or for room in its socket. One whose backend is
-//! waited for is watched after [`PATIENCE`], so that it is noticed if it goes away.
+//! A client is registered as soon as its exchange waits for it: for its bytes, or for room in its socket. A client
+//! whose exchange waits for the backend is registered after [`PATIENCE`], so that its end is noticed.
 
 use super::Worker;
 use super::{Deferred, Kind, connection::Client};
@@ -14,16 +14,16 @@ use crate::net::transport::Transport;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long a backend may take to answer before its client is watched.
+/// The time a backend may take to respond before the client is registered.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// New clients whose backends are waited for, and when they are to be watched, soonest first. Some are gone by then, or
-/// watched already.
+/// New clients whose exchanges wait for a backend, and when to register them, soonest first. Some are gone or
+/// registered by then.
 #[derive(Debug, Default)]
 pub(super) struct PendingRegistration(VecDeque<(SlotKey, Moment)>);
 
 impl PendingRegistration {
-    /// When the next one is to be watched; [`Moment::NEVER`] where there is none.
+    /// When the next one is to be registered; [`Moment::NEVER`] where there is none.
     pub(super) fn next(&self) -> Moment {
         self.0.front().map_or(Moment::NEVER, |(_, moment)| *moment)
     }
@@ -33,7 +33,7 @@ impl PendingRegistration {
     }
 }
 
-/// What an exchange that wants no bytes of its client is to be told of it: that it has left.
+/// The event that ends an exchange which reads nothing from its client: the client has left.
 pub(super) fn departure(exchange: &Exchange, client: &Transport) -> Option<Input<'static>> {
     if client.is_broken() && exchange.heeds_client_break() {
         Some(Input::Broken(Side::Client))
@@ -45,14 +45,14 @@ pub(super) fn departure(exchange: &Exchange, client: &Transport) -> Option<Input
 }
 
 impl Worker {
-    /// Comes back to a client of whose stream there may be more to read that has no meaning yet.
+    /// Reads a client again later: with TLS the socket may be readable while the next record is still incomplete.
     pub(super) fn retry_start_request(&mut self, key: SlotKey) {
         if self.clients.get(key).is_some_and(|client| client.stream.has_more()) {
             self.deferred.push(Deferred::ReadRequest(key));
         }
     }
 
-    /// Reads what a new client has sent already.
+    /// Reads the bytes that a new client has sent already.
     pub(super) fn read_at_once(&mut self, key: SlotKey) {
         if let Some(client) = self.clients.get_mut(key) {
             client.stream.transport.expect_bytes();
@@ -67,7 +67,7 @@ impl Worker {
         }
     }
 
-    /// Watches the clients whose backends take their time. One that lingers is looked at without being watched.
+    /// Registers the clients whose backends are slow. A lingering client is checked without registration.
     pub(super) fn register_late(&mut self) {
         while let Some(key) = self.pending_registration.take_due(self.core.now) {
             if self.clients.get(key).is_some_and(|client| !client.is_lingering) {
@@ -76,7 +76,7 @@ impl Worker {
         }
     }
 
-    /// Watches a client that its exchange waits for.
+    /// Registers a client that its exchange waits for.
     pub(super) fn register_if_waited_for(&mut self, job: SlotKey) {
         let Some(job) = self.jobs.get(job) else { return };
         let is_waited_for = job.exchange.wants(Side::Client) || !job.exchange.pending_write(Side::Client).is_empty();
@@ -85,7 +85,7 @@ impl Worker {
         }
     }
 
-    /// Has the poll watch a client's connection, if it does not yet.
+    /// Registers a client's connection with the poll, unless it is registered.
     pub(super) fn register_client(&mut self, key: SlotKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if std::mem::replace(&mut client.is_registered, true) {
@@ -93,7 +93,7 @@ impl Worker {
         }
         let token = Kind::Client.token(key.pack());
         if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
-            // Should it be kept all the same, it is tried once more.
+            // If the connection is kept all the same, registration is tried once more.
             client.is_registered = false;
             let job = client.job;
             self.warn_throttled("watching a connection", &error);

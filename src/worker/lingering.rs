@@ -1,35 +1,35 @@
 //! The lingering close: the proxy ends its side first, and the client may still be sending.
 //!
-//! The kernel answers a byte that comes for a closed socket, or that was not read before, with a reset, and a reset takes
-//! away whatever of the response has not been acknowledged (RFC 9112 section 9.6). So the writing is shut down, and what
-//! the client still sends is read and discarded until it ends its side, or a limit is reached.
+//! A byte that arrives at a closed socket, or that was still unread at the close, makes the kernel send a reset, and a
+//! reset destroys any part of the response that is not acknowledged (RFC 9112 section 9.6). So the write side is shut
+//! down, and bytes from the client are read and discarded until it ends its side, or a limit is reached.
 //!
-//! A client that has said that its request is its last one mostly closes at once. So the poll does not watch it: it is
-//! looked at after [`FIRST_LOOK`], while what the kernel knows of it is still in the processor's cache, and closed if it
-//! has gone. After [`SECOND_LOOK`] it is closed too if it has acknowledged all and sent nothing; otherwise it is watched.
-//!
-//! A client that lingers has no request: it is logged already, holds no buffer, cannot move to another worker, counts
-//! among the connections of its worker and of its address until it is closed, and gives way to new clients where those
-//! have no other place.
+//! A client that has announced its last request mostly closes at once. So it is not registered with the poll: the
+//! worker checks it after [`FIRST_LOOK`], while the kernel's state of it is still in the processor's cache, and closes
+//! it if it has gone. After [`SECOND_LOOK`] the worker also closes it if it has acknowledged everything and sent
+//! nothing; otherwise it registers it.
+//! A lingering client has no request: its log line is written, it holds no buffer, cannot move to another worker,
+//! counts among the connections of its worker and of its address until it is closed, and is evicted for new clients
+//! that find no other place.
 //!
 //! # Where connections are closed
 //!
-//! | what | who may still be sending | how |
+//! | connection | bytes that may still arrive | how |
 //! |---|---|---|
 //! | client: behind a response that is its last (a stop, an upgrade, a limit, an error page, `Connection: close`, a cut response) | the client: its next request, the rest of a body, a stray CRLF | lingering close |
 //! | client: a tunnel that this node ends | the client | lingering close |
-//! | client: a TLS alert was sent | the client: it cannot know yet | lingering close |
+//! | client: a TLS alert was sent | the client's: the alert has yet to arrive | lingering close |
 //! | client: idle for `server.idleTimeout`, or at a stop | the client: its next request, and the race is HTTP's own (RFC 9112 section 9.5) | at once where the last response was acknowledged, else lingering close |
 //! | client: idle, and its place is needed | as above | at once; those whose response was not acknowledged, and those that linger, go last |
-//! | client: reset, or its end was read | nobody | at once |
+//! | client: reset, or its end was read | none | at once |
 //! | client: takes nothing for `server.bodyTimeout` | the client; the response is lost all the same | at once |
 //! | client: a response whose missing end would look like its end | the client; it has to see a failure | reset |
 //! | client: no PROXY header, no handshake, no free place for its address | the client, which was sent nothing | at once |
 //! | client: the time for draining is over | the client; no limit above that one | at once |
-//! | backend: behind its response | the backend: bytes that nobody asked for. The request was sent as a whole, or its rest was of no use | at once |
-//! | backend: in the middle of a request that has failed | the backend: a response that nobody wants any more | at once |
-//! | backend: a tunnel whose sides have both ended | nobody | at once |
-//! | backend: idle in the pool | the backend: its end, or bytes that nobody asked for | at once |
+//! | backend: behind its response | the backend's, without a request. The request was sent as a whole, or its rest was not needed | at once |
+//! | backend: in the middle of a request that has failed | the backend's: a response without a request | at once |
+//! | backend: a tunnel whose sides have both ended | none | at once |
+//! | backend: idle in the pool | the backend's: its end, or bytes without a request | at once |
 
 use super::connection::Client;
 use super::idle::REST;
@@ -43,35 +43,35 @@ use crate::net::transport::Received;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// When a client is looked at that is not watched: soon enough for one that is near.
+/// When an unregistered client is first checked: soon enough for a nearby one.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 
-/// When it is looked at again.
+/// When it is checked again.
 const SECOND_LOOK: Duration = Duration::from_millis(20);
 
-/// How long a client may neither send nor acknowledge anything (nginx: `lingering_timeout`).
+/// The time in which a client has to send or acknowledge something (nginx: `lingering_timeout`).
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The same while its worker ends.
+/// The same while the worker drains.
 const IDLE_LIMIT_AT_END: Duration = Duration::from_secs(1);
 
-/// How long a client may linger in all (nginx: `lingering_time`).
+/// The time a client may linger in all (nginx: `lingering_time`).
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many bytes are discarded of one client.
+/// Number of bytes that are discarded of one client.
 const BYTES_LIMIT: usize = 16 * 1024 * 1024;
 
-/// How many reads discard bytes of one client before others have their turn.
+/// Number of reads that discard bytes of one client in one turn.
 const READS_AT_ONCE: usize = 4;
 
-/// The clients that linger.
+/// The lingering clients.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
-    /// Those that were not looked at yet, soonest first. Some are gone by then.
+    /// Clients that were not checked yet, soonest first. Some are gone by then.
     fresh: VecDeque<Fresh>,
-    /// Those that were looked at once, soonest first. Some are gone by then.
+    /// Clients that were checked once, soonest first. Some are gone by then.
     seen: VecDeque<Fresh>,
-    /// Those that were looked at twice, oldest first, among them some that are gone.
+    /// Clients that were checked twice, oldest first. Some are gone.
     old: VecDeque<(Moment, SlotKey)>,
     progress: HashMap<SlotKey, Progress>,
 }
@@ -83,29 +83,29 @@ struct Fresh {
     client_may_send: bool,
 }
 
-/// What has become of a client since it was looked at first.
+/// Progress of a client since its first check.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     until: Moment,
     discarded: usize,
-    /// What it was at the last look.
+    /// Progress at the last check.
     discarded_before: usize,
     unacknowledged: u32,
 }
 
 impl Lingering {
-    /// When the next client is to be looked at; [`Moment::NEVER`] where there is none.
+    /// When the next client is to be checked; [`Moment::NEVER`] where there is none.
     pub(super) fn next_look(&self) -> Moment {
         let look_at = |queue: &VecDeque<Fresh>| queue.front().map_or(Moment::NEVER, |fresh| fresh.look_at);
         look_at(&self.fresh).min(look_at(&self.seen))
     }
 
-    /// From when on there may be one that can give way to a new client.
+    /// The earliest moment at which one may be evicted for a new client.
     pub(super) fn next_to_go(&self) -> Moment {
         self.old.front().map_or(self.next_look(), |(since, _)| *since + REST)
     }
 
-    /// The one that has lingered for the longest, if that is `rest` at least.
+    /// The client that has lingered the longest, if that is at least `rest`.
     pub(super) fn oldest(&mut self, now: Moment, rest: Duration, clients: &GenSlab<Client>) -> Option<SlotKey> {
         while let Some((since, key)) = self.old.front().copied() {
             if clients.get(key).is_some_and(|client| client.is_lingering) {
@@ -116,12 +116,12 @@ impl Lingering {
         None
     }
 
-    /// It is closed.
+    /// A client is closed.
     pub(super) fn forget(&mut self, key: SlotKey) {
         self.progress.remove(&key);
     }
 
-    /// The next of those that are due, and whether it was looked at before.
+    /// The next client that is due, and whether it was checked before.
     fn take_due(&mut self, now: Moment) -> Option<(Fresh, bool)> {
         let take = |list: &mut VecDeque<Fresh>| match list.front() {
             Some(first) if first.look_at <= now => list.pop_front(),
@@ -131,9 +131,9 @@ impl Lingering {
         fresh.or_else(|| take(&mut self.seen).map(|fresh| (fresh, true)))
     }
 
-    /// A client stays for longer.
+    /// A client lingers beyond its checks.
     fn keep(&mut self, key: SlotKey, unacknowledged: u32, now: Moment) -> &mut Progress {
-        // Those that are gone are put out once they are more than half.
+        // Stale entries are removed once they are more than half.
         if self.old.len() >= 2 * self.progress.len() + 64 {
             self.old.retain(|(_, key)| self.progress.contains_key(key));
         }
@@ -145,7 +145,7 @@ impl Lingering {
 }
 
 impl Worker {
-    /// Ends the writing to a client and begins to discard what it sends. Its job, if it had one, is over.
+    /// Shuts down the write side of a client and begins to discard its bytes. Its exchange, if it had one, is over.
     pub(super) fn start_lingering_close(&mut self, key: SlotKey, client_may_send: bool) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.stream.unread.discard(&mut self.core.buffers);
@@ -159,12 +159,12 @@ impl Worker {
         }
         self.lingering.fresh.push_back(Fresh { key, look_at: self.core.now + FIRST_LOOK, client_may_send });
         if self.limiter.is_some() {
-            // Its place among those of its address is to be free as soon as it has gone.
+            // Its place among the connections of its address has to be free as soon as it has gone.
             self.register_client(key);
         }
     }
 
-    /// Closes an idle client. One that has not acknowledged its last response may lose it by that.
+    /// Closes an idle client. A response that is not acknowledged may be lost by that.
     pub(super) fn close_idle_client(&mut self, key: SlotKey) {
         let unacknowledged = self.clients.get(key).map_or(0, |client| client.stream.transport.bytes_unacknowledged());
         if unacknowledged == 0 {
@@ -174,7 +174,7 @@ impl Worker {
         }
     }
 
-    /// Looks at those for whom it is time.
+    /// Checks the clients that are due.
     pub(super) fn look_at_lingering(&mut self) {
         while let Some((fresh, is_seen)) = self.lingering.take_due(self.core.now) {
             if is_seen {
@@ -189,7 +189,7 @@ impl Worker {
         }
     }
 
-    /// Looks at all that were not looked at yet, since their places are needed. Whether one of them has gone.
+    /// Checks all clients that were not checked yet, because their places are needed. Returns whether one has gone.
     pub(super) fn look_for_gone(&mut self) -> bool {
         let before = self.clients.len();
         let mut queues = [std::mem::take(&mut self.lingering.seen), std::mem::take(&mut self.lingering.fresh)];
@@ -203,7 +203,7 @@ impl Worker {
         if self.drain.is_some() { IDLE_LIMIT_AT_END } else { IDLE_LIMIT }
     }
 
-    /// Whether a client has gone; one that has not is watched from now on.
+    /// Whether a client has gone; one that has not is registered from now on.
     fn look(&mut self, key: SlotKey, client_may_send: bool) {
         self.discard(key);
         let next = self.core.now + self.idle_limit();
@@ -218,7 +218,7 @@ impl Worker {
         self.register_client(key);
     }
 
-    /// A client has lingered for long: it may go on while it takes its response, or sends.
+    /// A client has lingered for long: it may go on while it acknowledges its response, or sends.
     #[cold]
     pub(super) fn lingering_due(&mut self, key: SlotKey) {
         self.discard(key);
@@ -236,7 +236,7 @@ impl Worker {
         }
     }
 
-    /// Reads what a client that lingers has sent, and closes it if that was all or too much.
+    /// Discards the bytes of a lingering client, and closes the client at its end or at the limit.
     pub(super) fn discard(&mut self, key: SlotKey) {
         for _ in 0..READS_AT_ONCE {
             let Some(client) = self.clients.get_mut(key) else { return };

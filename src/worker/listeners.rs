@@ -1,4 +1,4 @@
-//! The doors: new clients come in, and old ones leave.
+//! Listeners: new clients are accepted, and closed clients make room.
 
 use super::connection::{Admitted, BufferedConnection, Client};
 use super::haproxy::Entry;
@@ -19,11 +19,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// How long a door is closed when hands cannot be shaken with more clients, or the system has no descriptor or memory
-/// for another connection and nothing idle can be given up.
+/// The time a listener is paused when there is no room for more TLS handshakes, or when the system has no descriptor or
+/// memory for another connection and no idle connection can be evicted.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many are let in at a door before others have their turn.
+/// Number of clients accepted at one listener before others have their turn.
 const MOST_AT_ONCE: usize = 256;
 
 /// A socket to accept from.
@@ -31,11 +31,11 @@ const MOST_AT_ONCE: usize = 256;
 pub struct ListenerSocket {
     /// The socket.
     pub socket: TcpListener,
-    /// Where connections are encrypted: the place of the address's certificate among [`super::DefaultCertificates`].
+    /// Index of the address's certificate among [`super::DefaultCertificates`], where connections are encrypted.
     pub secure: Option<u32>,
-    /// Whether what comes here is for this node itself ([`super::ServiceCall`]).
+    /// Whether requests at this socket are for this node itself ([`super::ServiceCall`]).
     pub is_for_service: bool,
-    /// Whether the rules of HAProxy's files hold there.
+    /// Whether the rules of HAProxy's files decide at this socket.
     pub is_ruled: bool,
     /// Whether it is a socket of the file system, for processes of this machine.
     pub is_local: bool,
@@ -48,17 +48,17 @@ pub(super) struct WorkerListener {
     address: SocketAddr,
     /// What the socket brought of [`WorkerListener::secure`].
     own_secure: Option<u32>,
-    /// Its place among the doors where hands are shaken, if it is one of them.
+    /// Its index among the encrypted listeners, if it is one of them.
     secure: Option<u32>,
-    /// What comes here is for this node itself.
+    /// Requests here are for this node itself.
     is_for_service: bool,
     /// It is a socket of the file system.
     is_local: bool,
     /// The number of the frontend in HAProxy's files, from 1; 0 where hosts decide.
     frontend: u16,
-    /// The networks whose word is taken on who the client is; every connection has to begin with it.
+    /// Networks whose PROXY header is trusted; every connection has to begin with one.
     proxies: Option<ProxyNetworks>,
-    /// Nobody is let in before this moment; [`Moment::NEVER`] is until there is room again.
+    /// No client is accepted before this moment; [`Moment::NEVER`] lasts until there is room again.
     pub(super) paused_until: Option<Moment>,
 }
 
@@ -88,7 +88,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The number of the frontend whose rules hold for connections to this address; 0 where hosts decide.
+    /// Number of the frontend whose rules decide for connections to this address; 0 where the host decides.
     pub(super) fn frontend_of(&self, local: SocketAddr) -> u16 {
         let is_it = |listener: &&WorkerListener| {
             let address = listener.address;
@@ -121,7 +121,7 @@ impl Worker {
         }
     }
 
-    /// Accepts at these doors, and at no others. An order to end comes before it.
+    /// Accepts at these listeners, and at no others. An order to stop takes precedence.
     pub(super) fn replace_listeners(&mut self, listener_sockets: Vec<ListenerSocket>) {
         if self.drain.is_some() {
             return;
@@ -132,7 +132,7 @@ impl Worker {
         }
     }
 
-    /// Accepts nothing more. The sockets stay open where somebody else has a handle of them, so the poll has to be told.
+    /// Accepts nothing more. The sockets stay open where another handle exists, so they are deregistered explicitly.
     pub(super) fn close_listeners(&mut self) {
         for mut listener in self.listeners.drain(..) {
             if let Err(error) = self.poll.registry().deregister(&mut listener.socket) {
@@ -141,19 +141,20 @@ impl Worker {
         }
     }
 
-    /// Lets in all who wait at a door: the poll tells once. Where there are very many, others have their turn in between.
+    /// Accepts all pending connections of a listener: the poll reports them once. Other listeners have their turn in
+    /// between.
     pub(super) fn accept(&mut self, listener: usize) {
         if self.accept_some(listener) {
             self.deferred.push(Deferred::Accept(listener));
         }
     }
 
-    /// Lets in some who wait at a door. Whether there may be more of them.
+    /// Accepts some pending connections of a listener. Returns whether there may be more.
     pub(super) fn accept_some(&mut self, listener: usize) -> bool {
         (0..MOST_AT_ONCE).all(|_| self.accept_one(listener))
     }
 
-    /// Lets in the next one who waits at a door. Whether there may be another.
+    /// Accepts the next pending connection of a listener. Returns whether there may be another.
     fn accept_one(&mut self, listener: usize) -> bool {
         let Some(WorkerListener { socket, secure, is_for_service, frontend, paused_until: None, .. }) =
             self.listeners.get(listener)
@@ -163,7 +164,7 @@ impl Worker {
         let (is_for_service, frontend) = (*is_for_service, *frontend);
         let is_crowded = if is_for_service { self.is_service_full() } else { self.is_crowded() };
         let has_too_many_handshakes = secure.is_some() && self.is_handshake_table_full();
-        // Nobody makes room for nobody. Whoever comes next is told by the poll.
+        // Evict an idle client only if a connection is really pending; the next arrival raises a new event.
         if (is_crowded || has_too_many_handshakes) && !has_pending(socket) {
             return false;
         }
@@ -194,9 +195,9 @@ impl Worker {
             Ok((stream, address)) => self.on_accept(stream, address, listener),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => return false,
-                // The client was gone before it was let in.
+                // The client was gone before it was accepted.
                 io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                // The system looks for a descriptor before it looks for a visitor.
+                // The kernel allocates a descriptor before it looks for a pending connection.
                 _ if is_shortage(&error) && !has_pending(socket) => return false,
                 _ if is_shortage(&error) && self.shed_idle(Need::Client, &error) => {}
                 _ => return self.pause_listener(listener, self.core.now + PAUSE),
@@ -205,12 +206,12 @@ impl Worker {
         true
     }
 
-    /// Whether there are as many clients as there may be.
+    /// Whether the limit of clients is reached.
     fn is_crowded(&self) -> bool {
         self.traffic_clients() >= self.settings.max_connections
     }
 
-    /// Nobody more is let in before then.
+    /// Pauses a listener until then.
     fn pause_listener(&mut self, listener: usize, until: Moment) -> bool {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.paused_until = Some(until);
@@ -218,12 +219,12 @@ impl Worker {
         false
     }
 
-    /// When the next door is to be opened again; [`Moment::NEVER`] where none has a time for that.
+    /// When the next listener is to be resumed; [`Moment::NEVER`] where none has a time for that.
     pub(super) fn next_resume(&self) -> Moment {
         self.listeners.iter().filter_map(|listener| listener.paused_until).fold(Moment::NEVER, Moment::min)
     }
 
-    /// Opens the doors whose time has come.
+    /// Resumes the listeners whose pause is over.
     pub(super) fn resume_listeners(&mut self) {
         for number in 0..self.listeners.len() {
             if let Some(listener) = self.listeners.get_mut(number)
@@ -242,7 +243,7 @@ impl Worker {
         }
     }
 
-    /// Opens all doors, since there may be room again.
+    /// Resumes all listeners, since there may be room again.
     pub(super) fn accept_all(&mut self) {
         for number in 0..self.listeners.len() {
             if let Some(listener) = self.listeners.get_mut(number) {
@@ -270,7 +271,7 @@ impl Worker {
             None | Some(Some(HeaderUse::Ignored)) => None,
             Some(expected) => expected,
         };
-        // Of whom a proxy speaks counts once it has spoken.
+        // With PROXY protocol, the per-address limit is applied once the header has named the client.
         let permit = if awaits_header.is_some() || is_for_service { Ok(None) } else { self.admit(ip) };
         let Ok(permit) = permit else { return self.counters.count(Counter::PerIpRejections) };
         let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
@@ -310,12 +311,12 @@ impl Worker {
         if is_secure {
             self.add_handshake(key);
         }
-        // What begins with the first bytes alone is never over soon.
+        // An exchange that begins with the first bytes alone is never over soon.
         if is_secure || awaits_header.is_some() { self.register_client(key) } else { self.read_at_once(key) }
     }
 
-    /// The part of a new connection in what this address may have. An error where the address has all of it already.
-    /// Proxies in front of this node are not limited: theirs are the connections of many.
+    /// The permit of a new connection among those of its address, or an error where the address has used all. Proxies
+    /// in front of this node are not limited: their connections belong to many clients.
     pub(super) fn admit(&self, address: IpAddr) -> Result<Option<ConnectionPermit>, Exhausted> {
         match &self.limiter {
             Some(limiter) if !self.core.settings.forwarded.trusts(address) => limiter.acquire(address).map(Some),
@@ -323,7 +324,7 @@ impl Worker {
         }
     }
 
-    /// Ends a client's connection. Its job, if it had one, is over.
+    /// Ends a client's connection. Its exchange, if it had one, is over.
     pub(super) fn close_client(&mut self, key: SlotKey) {
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(&mut client.timer);
@@ -342,7 +343,7 @@ impl Worker {
         }
     }
 
-    /// A client that was idle for too long, or an exchange that waited for too long.
+    /// A client was idle for too long, or an exchange waited for too long.
     #[cold]
     pub(super) fn client_due(&mut self, key: SlotKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -351,7 +352,7 @@ impl Worker {
             None if client.awaits_header.is_some() => self.header_due(key),
             None if client.is_shaking_hands => self.handshake_due(key),
             None if client.stream.has_more() => {
-                // What there is need not be a request.
+                // The bytes there need not be a request.
                 self.timers.set(&mut client.timer, self.core.now + PAUSE);
                 self.deferred.push(Deferred::ReadRequest(key));
             }

@@ -1,8 +1,8 @@
-//! Clients that change cores: what is idle, and tunnels, go from a worker that ends to the one that takes its place.
+//! Clients that move between cores: idle clients and tunnels go from a worker that ends to its successor.
 //!
-//! Closing an idle connection would race with its client's next request, so it moves: the socket, the session of its
-//! encryption, and a few words of state travel by mail. Requests are not moved in their midst: they end here, and then
-//! their clients move.
+//! Closing an idle connection would race with its client's next request, so it moves: the socket, its TLS session, and
+//! a few words of state travel by mail. Requests do not move while they are under way: they end here, and then their
+//! clients move.
 
 use super::commands::DrainTarget;
 use super::connection::{ActiveExchange, Admitted, BufferedConnection, Client, Upstream, UpstreamState};
@@ -18,7 +18,7 @@ use crate::base::wheel::Timer;
 use crate::exchange::Input;
 
 impl Worker {
-    /// Sends those to the heir who have become ready to move in this turn.
+    /// Sends the clients that have become ready to move in this turn to the drain target.
     pub(super) fn send_migrating(&mut self) {
         let Some(drain) = &mut self.drain else { return };
         let Some(drain_target) = drain.drain_target.clone() else { return };
@@ -41,15 +41,15 @@ impl Worker {
         }
     }
 
-    /// Whether a client's next request is the last one here: it was sent before the answer to the one before, so that the
-    /// client may never be idle, and another process takes no other.
+    /// Whether a client's next request is its last one here: it was sent before the response to the one before, so that
+    /// the client may never be idle, and another process takes idle clients only.
     pub(super) fn is_last_here(&self, client: SlotKey) -> bool {
         let drain_target = self.drain.as_ref().and_then(|drain| drain.drain_target.as_ref());
         let is_ahead = || self.clients.get(client).is_some_and(|client| !client.stream.unread.is_empty());
         matches!(drain_target, Some(DrainTarget::Outside(_))) && is_ahead()
     }
 
-    /// Takes a client out of this worker, if it can move now.
+    /// Removes a client from this worker, if it can move now.
     fn export(&mut self, key: SlotKey, drain_target: &DrainTarget) -> Option<MigratingConnection> {
         let client = self.clients.get(key)?;
         let is_waiting = client.stream.transport.wanted_name().is_some() || client.is_lingering;
@@ -110,7 +110,7 @@ impl Worker {
         }
     }
 
-    /// Takes on who has arrived; a worker that has an heir leaves them to it.
+    /// Imports the clients that have arrived; a worker with a drain target leaves them to it.
     #[cold]
     pub(super) fn receive_arrivals(&mut self) {
         if self.handoff.is_empty() {
@@ -127,7 +127,7 @@ impl Worker {
         }
     }
 
-    /// Takes clients on that another worker had.
+    /// Imports clients of another worker.
     fn import(&mut self, connections: Vec<MigratingConnection>) {
         for migrating in connections {
             self.counters.count(Counter::MigratedConnections);
@@ -145,8 +145,8 @@ impl Worker {
                 tunnel,
             } = migrating;
             let entry = entry.unwrap_or_else(|| self.entry_of(&stream));
-            // One that comes from another process has a share there; here it is let in even where none is left. Who has
-            // none in this one is not limited.
+            // A client of another process has a permit there; here it is accepted even where none is left. One without
+            // a permit in this process is not limited.
             let admitted = match admitted {
                 None if due.is_none() => {
                     Admitted::new(self.admit(peer.address).ok().flatten(), self.visit(entry.frontend()))
@@ -186,7 +186,7 @@ impl Worker {
             self.register_client(key);
             match job {
                 Some(job) => self.settle(job),
-                // What was read before it moved is told by no poll.
+                // Bytes that were read before the move raise no event.
                 None => {
                     self.deferred.push(Deferred::ReadRequest(key));
                     self.note_idle(key);
@@ -196,7 +196,7 @@ impl Worker {
         }
     }
 
-    /// Where a client of another process came in.
+    /// The listener of a client from another process.
     fn entry_of(&self, stream: &BufferedConnection) -> Entry {
         if self.frontends.is_empty() {
             return Entry::default();
@@ -236,7 +236,7 @@ impl Worker {
         if let Some(moment) = retire_at {
             self.tunnel_drain.expect(job, moment);
         }
-        // The news of a departure may have found it on its way.
+        // The message of a removed backend may have arrived during the move.
         self.schedule_tunnel_scan();
         let token = Kind::Upstream.token(upstream.pack());
         let registry = self.poll.registry();
