@@ -269,7 +269,7 @@ fn the_api_has_its_path_and_the_rules_of_the_admin_service() {
     }
     assert_eq!(call("DELETE", "/director/x/", token), 204);
     let off = Admin::start_with(Setup::new(), json!({"directorPrefix": false}));
-    off.expect("PUT", "/x?hostname=x.test", "", 405);
+    off.expect("PUT", "/x?hostname=x.test", "", 404);
     assert_eq!(off.get("/director/").status(), 404);
 }
 
