@@ -8,17 +8,18 @@
 //! worker checks it after [`FIRST_LOOK`], while the kernel's state of it is still in the processor's cache, and closes
 //! it if it has gone. After [`SECOND_LOOK`] the worker also closes it if it has acknowledged everything and sent
 //! nothing; otherwise it registers it.
+//!
 //! A lingering client has no request: its log line is written, it holds no buffer, cannot move to another worker,
 //! counts among the connections of its worker and of its address until it is closed, and is evicted for new clients
 //! that find no other place.
 //!
 //! # Where connections are closed
 //!
-//! | connection | bytes that may still arrive | how |
+//! | connection | peer that may still be sending | how |
 //! |---|---|---|
 //! | client: behind a response that is its last (a stop, an upgrade, a limit, an error page, `Connection: close`, a cut response) | the client: its next request, the rest of a body, a stray CRLF | lingering close |
 //! | client: a tunnel that this node ends | the client | lingering close |
-//! | client: a TLS alert was sent | the client's: the alert has yet to arrive | lingering close |
+//! | client: a TLS alert was sent | the client: the alert has yet to reach it | lingering close |
 //! | client: idle for `server.idleTimeout`, or at a stop | the client: its next request, and the race is HTTP's own (RFC 9112 section 9.5) | at once where the last response was acknowledged, else lingering close |
 //! | client: idle, and its place is needed | as above | at once; those whose response was not acknowledged, and those that linger, go last |
 //! | client: reset, or its end was read | none | at once |
@@ -26,10 +27,10 @@
 //! | client: a response whose missing end would look like its end | the client; it has to see a failure | reset |
 //! | client: no PROXY header, no handshake, no free place for its address | the client, which was sent nothing | at once |
 //! | client: the time for draining is over | the client; no limit above that one | at once |
-//! | backend: behind its response | the backend's, without a request. The request was sent as a whole, or its rest was not needed | at once |
-//! | backend: in the middle of a request that has failed | the backend's: a response without a request | at once |
+//! | backend: behind its response | the backend: bytes without a request. The request was sent as a whole, or its rest was not needed | at once |
+//! | backend: in the middle of a request that has failed | the backend: a response that is no longer needed | at once |
 //! | backend: a tunnel whose sides have both ended | none | at once |
-//! | backend: idle in the pool | the backend's: its end, or bytes without a request | at once |
+//! | backend: idle in the pool | the backend: its end, or bytes without a request | at once |
 
 use super::connection::Client;
 use super::idle::REST;

@@ -1,9 +1,9 @@
 //! One core: accept, pump, the match that performs effects, mail, drain.
 //!
-//! Three slabs hold what lives: clients, jobs (an exchange and what it is tied to) and upstream connections. They know
-//! each other by generational keys only, so an event for what is gone finds nothing.
+//! Three slabs hold the state: clients, exchanges with their connections, and upstream connections. They refer to each
+//! other by generational keys only, so an event for a removed entry finds nothing.
 
-// What a stranger sends passes here: nothing of it may stop a core.
+// Bytes of untrusted peers pass here: none of them may stop a core.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -77,16 +77,16 @@ use std::{io, net::SocketAddr, sync::Arc};
 use tls_handshakes::HandshakeTable;
 use token::Kind;
 
-/// Events that one poll can tell.
+/// Number of events that one poll returns.
 const EVENTS: usize = 1024;
 
-/// How many warnings that requests bring about are told in ten seconds.
+/// Number of warnings caused by requests that are logged in ten seconds.
 const MOST_WARNINGS: u32 = 100;
 
-/// The greatest number of client connections of one worker, where nobody says otherwise.
+/// The default limit of client connections of one worker.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 
-/// Letters that wait for a core. What does not fit makes the core drop its routes and ask anew.
+/// Capacity of a worker's mailbox. An overflow makes the worker drop its routes and ask anew.
 const MAILBOX: usize = 32 * 1024;
 
 #[cfg(test)]
@@ -100,48 +100,48 @@ pub use service::{ServiceCall, ServiceSender};
 pub use stats::{ResourceUsage, WorkerStats};
 pub use tls_handshakes::{DefaultCertificates, Settings as HandshakeSettings};
 
-/// What of a worker can be set.
+/// Settings of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a client's connection may be idle between two requests.
+    /// The idle time of a client's connection between two requests.
     pub idle_timeout: Duration,
-    /// The greatest number of client connections of one worker. Behind it, idle ones make room for new ones.
+    /// The greatest number of client connections of one worker. At the limit, idle ones make room for new ones.
     pub max_connections: usize,
-    /// By how many bytes the buffers of one worker may grow (`server.maxBufferBytes`).
+    /// The number of bytes by which the buffers of one worker may grow (`server.maxBufferBytes`).
     pub max_buffer_bytes: usize,
-    /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for any.
+    /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for no limit.
     pub max_requests: Option<NonZeroU32>,
-    /// How many look-ups of one client address may find nothing in ten seconds; `None` for any, where they cost nothing
-    /// (`server.unknownHostRate`).
+    /// The number of look-ups without a route that one client address may cause in ten seconds; `None` for no limit,
+    /// where they cost nothing (`server.unknownHostRate`).
     pub unknown_host_limit: Option<u32>,
-    /// How long requests and tunnels may go on after the order to stop (`server.drainTimeout`).
+    /// The time for which requests and tunnels may go on after the order to stop (`server.drainTimeout`).
     pub drain_timeout: Duration,
-    /// How long a tunnel may go on when its backend has left the list; `None` for as long as it likes
+    /// The time for which a tunnel may go on when its backend has left the list; `None` for no limit
     /// (`server.tunnelDrain`).
     pub tunnel_drain: Option<Duration>,
-    /// The addresses at which connections begin with a header of the PROXY protocol, and the networks that may connect
-    /// there (`http.proxyProtocol`, `https.proxyProtocol`).
+    /// The addresses at which connections begin with a PROXY header, and the networks that may connect there
+    /// (`http.proxyProtocol`, `https.proxyProtocol`).
     pub proxies: BTreeMap<SocketAddr, ProxyNetworks>,
-    /// When connections are given up whose peer does not reply any more.
+    /// When connections to peers that no longer reply are closed.
     pub liveness: Liveness,
 }
 
-/// What a worker is made of.
+/// Parts from which a worker is built.
 #[derive(Debug)]
 pub struct WorkerConfig {
     /// Its number, from 0.
     pub number: usize,
-    /// Its sockets to accept from.
+    /// Its listening sockets.
     pub listeners: Vec<ListenerSocket>,
     /// The frontends of HAProxy's files.
     pub frontends: ServedFrontends,
-    /// Where clients of other workers arrive; who waits there is taken on at once.
+    /// The handoff queue of clients from other workers; the worker imports pending ones at its start.
     pub handoff: HandoffQueue,
-    /// What those of its sockets need that are encrypted.
+    /// Configuration of its encrypted sockets.
     pub tls: Option<WorkerTlsConfig>,
-    /// What is agreed on with backends of `https://`; `None` where nothing can be.
+    /// TLS settings for backends of `https://`; `None` where none can be satisfied.
     pub backend_tls: Option<BackendTls>,
-    /// How many connections a client's address may have; one for all workers. `None` for any.
+    /// The limit of connections of one client address, shared by all workers. `None` for no limit.
     pub limiter: Option<Arc<ConnectionLimiter>>,
     /// The settings of the rooms it runs.
     pub settings: Settings,
@@ -151,7 +151,7 @@ pub struct WorkerConfig {
     pub upstream: upstream::Settings,
     /// Those of its routes.
     pub route: route::Settings,
-    /// The way to the directory.
+    /// The channel to the directory.
     pub directory: Directory,
     /// Its access log.
     pub log: Log,
@@ -159,20 +159,20 @@ pub struct WorkerConfig {
     pub pages: Arc<Pages>,
     /// Its counters.
     pub counters: Arc<Counters>,
-    /// Where it answers the supervisor.
+    /// Where it reports to the supervisor.
     pub stats: Arc<WorkerStats>,
     /// The object cache of all workers.
     pub cache: Option<Arc<Store>>,
-    /// Where requests for this node go; `None` where none is accepted.
+    /// The queue of requests for this node; `None` where none is accepted.
     pub service: Option<ServiceSender>,
     /// The clock.
     pub clock: Clock,
 }
 
-/// What a worker that shakes hands is made of.
+/// TLS configuration of a worker with encrypted listeners.
 #[derive(Clone, Debug)]
 pub struct WorkerTlsConfig {
-    /// What is agreed on with clients.
+    /// TLS settings for clients.
     pub tls_server: Arc<TlsServerContext>,
     /// The settings.
     pub settings: HandshakeSettings,
@@ -180,11 +180,11 @@ pub struct WorkerTlsConfig {
     pub default_certificates: DefaultCertificates,
 }
 
-/// One core's worth of proxy.
+/// One core of the proxy.
 #[derive(Debug)]
 pub struct Worker {
     number: usize,
-    /// Who it is to the directory.
+    /// Its identity at the directory.
     id: SubscriberId,
     settings: Settings,
     clock: Clock,
@@ -192,7 +192,7 @@ pub struct Worker {
     wakeup_timer: WakeupTimer,
     route_events: MailboxReceiver<RouteEvent>,
     commands: MailboxReceiver<WorkerCommand>,
-    /// The way to give it commands, for those who are to send it something back.
+    /// Sender of its commands, for threads that reply to it.
     own_commands: MailboxSender<WorkerCommand>,
     service: service::ServiceLink,
     request_mail: request_mail::RequestMailbox,
@@ -200,12 +200,12 @@ pub struct Worker {
     /// The frontends of HAProxy's files.
     frontends: ServedFrontends,
     handoff: HandoffQueue,
-    /// Clients wait outside because there are as many inside as may be.
+    /// Connections stay in the accept queue because the limit of clients is reached.
     waits_for_room: bool,
     idle: idle::Idle,
-    /// Before this moment nobody is looked for who holds many bytes: there was none.
+    /// No search for exchanges with many buffered bytes before this moment: the last one found none.
     no_shedding_until: Option<Moment>,
-    /// Shortages, and what else is told in the log of what strangers can bring about.
+    /// Shortages, and other warnings that untrusted peers can cause.
     shortage_warnings: Throttle,
     warnings: Throttle,
     failures: FailureLog,
@@ -217,7 +217,7 @@ pub struct Worker {
     batch: batch::Batch,
     tls_scratch: TlsScratch,
     backend_tls: Option<BackendTls>,
-    /// Where clients shake hands; `None` where no door is encrypted.
+    /// The TLS handshakes; `None` where no listener is encrypted.
     handshakes: Option<HandshakeTable>,
     clients: GenSlab<Client>,
     jobs: GenSlab<ActiveExchange>,
@@ -225,17 +225,17 @@ pub struct Worker {
     pool: Pool,
     /// The receive buffer of new connections to backends.
     socket_options: SocketOptions,
-    /// Exchanges that may open a connection once the name of this backend is known.
+    /// Exchanges that may open a connection once the name of this backend is resolved.
     awaiting_dns: HashMap<BackendId, Vec<SlotKey>>,
     routes: route::Cache<Arc<Route>>,
     on_demand: routes::OnDemand,
     unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter,
-    /// Exchanges that wait for the directory's answer about this host.
+    /// Exchanges that wait for the directory's response about this host.
     lookups: HashMap<Arc<str>, Vec<SlotKey>>,
     directory: Directory,
     timers: Wheel<Owner>,
     due: Vec<Owner>,
-    /// What is to be done before the worker sleeps again.
+    /// Work that is due before the worker sleeps again.
     deferred: Vec<Deferred>,
     log: Log,
     counters: Arc<Counters>,
@@ -246,14 +246,14 @@ pub struct Worker {
     drain: Option<drain::Drain>,
 }
 
-/// Whose deadline it is.
+/// Owner of a deadline.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
     Client(SlotKey),
     Upstream(SlotKey),
 }
 
-/// Where the timers of all owners are.
+/// The timers of all owners.
 struct TimerOwners<'w> {
     clients: &'w mut GenSlab<Client>,
     upstreams: &'w mut GenSlab<Upstream>,
@@ -268,16 +268,16 @@ impl Owners<Owner> for TimerOwners<'_> {
     }
 }
 
-/// Something that was put off, so that no exchange's step runs inside another's.
+/// Work that was deferred, so that no exchange's step runs inside another's.
 #[derive(Clone, Copy, Debug)]
 enum Deferred {
-    /// There is more to read for an exchange, or something is left of an earlier read.
+    /// There is more to read for an exchange, or an earlier read has left bytes.
     Pump(SlotKey, Side),
     /// An idle client may have sent its next request.
     ReadRequest(SlotKey),
-    /// There may be room for clients that wait outside.
+    /// There may be room for pending connections.
     AcceptAll,
-    /// At this door more clients may wait than were let in at once.
+    /// This listener may have more pending connections than one turn accepts.
     Accept(usize),
     /// This exchange has waited for a connection to the backend and gets this one.
     AssignConnection { job: SlotKey, connection: SlotKey },
@@ -288,7 +288,7 @@ enum Deferred {
 }
 
 impl Worker {
-    /// A worker that has yet to run, and the way to give it orders. It is known to the directory until it is dropped.
+    /// A worker that has yet to run, and the sender of its commands. The directory knows it until it is dropped.
     pub fn new(config: WorkerConfig) -> io::Result<(Self, MailboxSender<WorkerCommand>)> {
         let now = config.clock.now();
         let poll = Poll::new()?;
@@ -357,7 +357,7 @@ impl Worker {
         Ok((worker, commands_sender))
     }
 
-    /// Serves until the order to end is carried out.
+    /// Serves until the drain is complete.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         self.begin();
@@ -367,17 +367,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes on who has arrived before. Not sooner: where its thread cannot be had, they wait for another worker.
+    /// Imports the clients that arrived earlier. It does so no sooner: if the thread cannot be started, they wait for
+    /// another worker.
     fn begin(&mut self) {
         self.core.now = self.clock.now();
         self.receive_arrivals();
     }
 
-    /// Sleeps until something happens, and does what is to be done then.
+    /// Sleeps until an event arrives, and handles it.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let wake_at = self.wake_at();
         self.turns.count(self.core.now, self.clock.now());
-        // What was put off does not wait for anything, nor does what is due.
+        // Deferred work does not wait for an event, nor does work that is due.
         let is_free = self.deferred.is_empty() && wake_at > self.core.now;
         if is_free {
             self.wakeup_timer.arm(wake_at, self.core.now)?;
@@ -391,7 +392,7 @@ impl Worker {
             self.take_event(event);
         }
         self.finish_batch();
-        // What was given a time in this turn is looked at in the next one.
+        // A deadline set in this turn is looked at in the next one.
         if self.core.now >= wake_at {
             self.keep_time();
         }
@@ -403,7 +404,7 @@ impl Worker {
         Ok(())
     }
 
-    /// When there is something to do even if nothing happens.
+    /// When there is work even without an event.
     fn wake_at(&self) -> Moment {
         let leave_by = self.drain.as_ref().map_or(Moment::NEVER, |drain| drain.by);
         let moments = [
@@ -418,7 +419,7 @@ impl Worker {
         moments.into_iter().fold(Moment::NEVER, Moment::min)
     }
 
-    /// Does whatever has a time that has come.
+    /// Handles everything that is due.
     fn keep_time(&mut self) {
         self.expire();
         self.resume_listeners();
@@ -434,12 +435,12 @@ impl Worker {
             (Kind::Listener, listener) => self.accept(usize::try_from(listener).unwrap_or(usize::MAX)),
             (Kind::Client, word) => self.client_ready(SlotKey::unpack(word), event),
             (Kind::Upstream, word) => self.upstream_ready(SlotKey::unpack(word), event),
-            // It has woken the worker; that is all.
+            // The event has woken the worker; nothing else is to be done.
             (Kind::WakeupTimer, _) => self.wakeup_timer.acknowledge(),
         }
     }
 
-    /// Tells everybody whose deadline has come.
+    /// Handles every owner whose deadline has passed.
     fn expire(&mut self) {
         let mut due = std::mem::take(&mut self.due);
         let mut owners = TimerOwners { clients: &mut self.clients, upstreams: &mut self.upstreams };
@@ -453,7 +454,7 @@ impl Worker {
         self.due = due;
     }
 
-    /// Does what was put off; what that puts off waits for the next turn, so that nobody else has to wait for long.
+    /// Does the deferred work; work that it defers waits for the next turn, so that no connection waits for long.
     fn catch_up(&mut self) {
         let put_off = self.deferred.len();
         for place in 0..put_off {

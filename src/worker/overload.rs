@@ -1,14 +1,15 @@
-//! What happens when connections run out: idle ones make room, the oldest first.
+//! When connections run out, idle ones are evicted, the oldest first.
 //!
-//! Idle is a client between two requests, or one that has sent nothing yet, and a connection to a backend in the pool.
-//! Whoever has been silent the longest is the least likely to be missed, so a client that was served 20 seconds ago
-//! goes before one that was served 2 seconds ago. One that was served just now is let alone for [`REST`], since its next
-//! request often follows at once, and one that has come but not spoken for [`GRACE`], since its first bytes may have a
-//! long way. No connection whose request is under way is ever touched, and none from which bytes have come: an end of the
-//! connection between two requests is what RFC 9112 section 9.3 allows, and section 9.5 has clients prepared for it.
+//! Idle connections are clients between two requests, clients that have sent nothing yet, and connections to backends
+//! in the pool. The one that has been silent the longest is the least likely to be missed, so a client whose last
+//! response was 20 seconds ago goes before one whose last response was 2 seconds ago. A client with a fresh response is
+//! protected for [`REST`], since its next request often follows at once. A new client without bytes is protected for
+//! [`GRACE`], since its first bytes may have a long way. A connection whose request is under way is never evicted, nor
+//! is one from which bytes have come: RFC 9112 section 9.3 allows a close between two requests, and section 9.5
+//! prepares clients for it.
 //!
-//! Memory is another matter: those who fill it are under way. When the buffers have grown to what they may, those go who
-//! have held most for the longest.
+//! Memory is different: exchanges under way fill it. When the buffers have reached their limit, the exchanges that have
+//! held most for the longest are ended.
 
 use super::Worker;
 use super::connection::UpstreamState;
@@ -26,7 +27,7 @@ use std::fmt::{Arguments, Display};
 use std::io;
 use std::time::Duration;
 
-/// What a descriptor is needed for.
+/// Purpose of a descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Need {
     Client,
@@ -43,7 +44,7 @@ impl Worker {
     /// A client is idle from now on.
     pub(super) fn note_idle(&mut self, key: SlotKey) {
         let now = self.core.now;
-        // A client of the service makes no room for others.
+        // Clients of the service make no room for others.
         let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_for_service) else { return };
         client.idle_since = now;
         let served = client.served;
@@ -51,7 +52,7 @@ impl Worker {
         self.note_room();
     }
 
-    /// Closes the client that has been idle the longest, if its place is for a new one. Whether there was one.
+    /// Evicts the client that has been idle the longest, if its place is for a new one. Returns whether there was one.
     pub(super) fn give_up_client(&mut self) -> bool {
         self.give_up_client_after(REST)
     }
@@ -62,7 +63,7 @@ impl Worker {
         }
         self.idle.keep(&self.clients, &self.upstreams);
         let mut last_resort = None;
-        // Whoever turns out to have spoken goes to the end of the line, so each is looked at once.
+        // A client that turns out to have sent bytes goes to the end of the order, so each is checked once.
         for _ in 0..self.idle.clients() {
             let oldest = self.idle.oldest_client(&self.clients, self.core.now, rest);
             let Some((key, _)) = oldest else { break };
@@ -75,7 +76,7 @@ impl Worker {
                 }
                 last_resort = last_resort.or(Some(key));
             }
-            // It has spoken, and is heard in its turn; or it has yet to take all of its response.
+            // It has sent bytes, which are read in their turn; or it has yet to receive all of its response.
             self.note_idle(key);
         }
         let given_up = last_resort.or_else(|| self.lingering.oldest(self.core.now, rest, &self.clients));
@@ -86,9 +87,9 @@ impl Worker {
         given_up.is_some()
     }
 
-    /// Something needs a descriptor or memory that the system has not: gives up the connection, of a client or to a
-    /// backend, that has been idle the longest. Whether there was one. A new client can wait until another one has had
-    /// its rest; a request that needs its backend would fail, so then nobody's rest counts.
+    /// Evicts the connection, of a client or to a backend, that has been idle the longest, because the system has no
+    /// descriptor or memory left. Returns whether there was one. A new client can wait until another one's protection
+    /// ends; a request that needs its backend would fail, so for it no connection is protected.
     #[cold]
     pub(super) fn shed_idle(&mut self, need: Need, error: &io::Error) -> bool {
         self.counters.count(Counter::OutOfDescriptors);
@@ -110,7 +111,7 @@ impl Worker {
         }
     }
 
-    /// Counts what records are kept for a side that is encrypted and slow.
+    /// Counts the TLS records that are buffered for a slow side.
     #[cold]
     pub(super) fn count_records(&mut self, job: SlotKey, side: Side) {
         let addressee = self.jobs.get(job).and_then(|job| job.endpoint(side));
@@ -120,12 +121,12 @@ impl Worker {
         }
     }
 
-    /// Whether so much is kept for those who are slow that nobody gets a large read any more.
+    /// Whether so many bytes are buffered for slow peers that reads are small from now on.
     pub(super) fn is_short_of_buffers(&self) -> bool {
         self.core.buffers.grown() > self.settings.max_buffer_bytes / 2
     }
 
-    /// More is kept for those who are slow than may be: ends those requests and tunnels that have held most for the
+    /// The bytes buffered for slow peers exceed the limit: ends the requests and tunnels that have held most for the
     /// longest, until a quarter is free.
     pub(super) fn shed_buffers(&mut self) {
         if self.core.buffers.grown() > self.settings.max_buffer_bytes {
@@ -133,7 +134,7 @@ impl Worker {
         }
     }
 
-    /// Does so, if somebody was found the last time or that is long enough ago.
+    /// Does so, if the last search found some or is long enough ago.
     #[cold]
     fn abort_largest_holder(&mut self) {
         let (limit, now) = (self.settings.max_buffer_bytes, self.core.now);
@@ -149,13 +150,13 @@ impl Worker {
             }
             self.dispatch(key, Input::Abort(FailureReason::BufferLimit));
         }
-        // To look through all of them again at once would find no others.
+        // Another search at once would find no others.
         self.no_shedding_until = (self.core.buffers.grown() > limit).then(|| now + REST);
         self.warn_throttled("ending slow requests", &"server.maxBufferBytes is reached");
     }
 
-    /// What a request or tunnel keeps from others: bytes, and how long it has kept them. Whoever is served by and by need
-    /// not go before one that has stopped, so the time counts up to the patience with a body alone.
+    /// The memory that a request or tunnel holds: bytes, and the time it has held them. A slow but steady exchange need
+    /// not end before one that has stopped, so the time counts up to the body timeout alone.
     pub(super) fn buffered_bytes(&self, key: SlotKey) -> Option<u128> {
         let job = self.jobs.get(key)?;
         let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.buffered_bytes());
@@ -174,16 +175,16 @@ impl Worker {
         (bytes > 0).then(|| bytes as u128 * (1 + time.as_millis()))
     }
 
-    /// Tells of a shortage, once in ten seconds at the most.
+    /// Logs a shortage, at most once in ten seconds.
     #[cold]
     pub(super) fn warn_throttled(&mut self, what: &str, error: &dyn Display) {
         if let Some(untold) = self.shortage_warnings.admit(self.core.now) {
             let times = untold + 1;
-            log::warn!("worker {}: {what}: {error} ({times} times since this was told last)", self.number);
+            log::warn!("worker {}: {what}: {error} ({times} times since the last line)", self.number);
         }
     }
 
-    /// Tells of what requests can bring about, and so a stranger as often as he likes.
+    /// Logs a warning that requests can cause, and so an untrusted peer at any rate.
     #[cold]
     pub(super) fn warn(&mut self, what: Arguments<'_>) {
         match self.warnings.admit(self.core.now) {

@@ -1,5 +1,5 @@
-//! The PROXY protocol at both ends: at some doors a proxy tells who the client is before its first byte, and some
-//! backends are told in the same way. Nobody's word is taken but that of the networks that a door names.
+//! The PROXY protocol at both ends: at some listeners a proxy names the client before its first byte, and some backends
+//! get the same header. Only headers from the networks that a listener names are trusted.
 
 use super::Worker;
 use crate::base::counters::Counter;
@@ -10,21 +10,22 @@ use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-/// The networks that connect to an address, and whether their connections begin with a header.
+/// Networks that connect to an address, and whether their connections begin with a header.
 pub type ProxyNetworks = Arc<[(IpNet, HeaderUse)]>;
 
-/// Whether the connections from a network begin with a header of the PROXY protocol.
+/// Whether connections from a network begin with a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderUse {
-    /// Each has to.
+    /// The header is required.
     Required,
-    /// Each may: one that begins otherwise is its own client's, as the plain probe of a balancer is.
+    /// The header is optional: a connection without it belongs to its own client, as the plain probe of a balancer
+    /// does.
     Allowed,
-    /// None does: what looks like a header is a bad request.
+    /// The header is refused: bytes that look like one are a bad request.
     Ignored,
 }
 
-/// Every connection begins with a header, whoever sends it.
+/// Every connection has to begin with a header, from any network.
 pub(super) fn every_network() -> ProxyNetworks {
     [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
         .into_iter()
@@ -32,34 +33,34 @@ pub(super) fn every_network() -> ProxyNetworks {
         .collect()
 }
 
-/// What holds for an address: the word of the narrowest network that has it.
+/// Rule of an address: that of the narrowest network that contains it.
 pub(super) fn header_use(networks: &[(IpNet, HeaderUse)], address: IpAddr) -> Option<HeaderUse> {
     let having = networks.iter().filter(|(network, _)| network.contains(&address));
     having.max_by_key(|(network, _)| network.prefix_len()).map(|(_, header)| *header)
 }
 
-/// What became of a header.
+/// Result of reading a header.
 enum Read {
     Whole(Header),
-    /// More of it has to come.
+    /// More bytes have to come.
     Part,
     Bad(&'static str),
-    /// There is none, and there need not be one.
+    /// There is no header, and none is required.
     Absent,
-    /// The proxy left without a byte, as those do who only look whether somebody listens.
+    /// The proxy closed without a byte, as port checks do.
     Nothing,
 }
 
 impl Worker {
-    /// A client has come in of whom a proxy has yet to tell. Where hands are to be shaken, that has a time of its own.
+    /// A client was accepted whose PROXY header is still to come. A TLS handshake after it has a time limit of its own.
     pub(super) fn await_header(&mut self, key: SlotKey) {
         if let Some(client) = self.clients.get_mut(key) {
             self.timers.set(&mut client.timer, self.core.now + self.core.settings.head_timeout);
         }
     }
 
-    /// Reads what the proxy tells, if it is all there; whether the client itself is heard from here on. The header is
-    /// looked at where it lies until it is complete, and nothing behind it is touched.
+    /// Reads the PROXY header, if it is complete; returns whether the client's own bytes follow. The header is peeked
+    /// in place until it is complete, and no byte behind it is consumed.
     pub(super) fn read_header(&mut self, key: SlotKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let transport = &mut client.stream.transport;
@@ -70,7 +71,7 @@ impl Worker {
                     Read::Whole(header)
                 }
                 Ok(Some(_)) => Read::Bad("a connection that broke"),
-                // What is looked at and can still be read ends here.
+                // Bytes that were peeked and can still be read end here.
                 Ok(None) if transport.is_readable() => Read::Bad("the end within a PROXY header"),
                 Ok(None) => Read::Part,
                 Err(Fault::Signature) if client.awaits_header == Some(HeaderUse::Allowed) => Read::Absent,
@@ -113,8 +114,8 @@ impl Worker {
         false
     }
 
-    /// Counts a client as one of the address that its proxy has told, or of the connection's own where it has told none,
-    /// if that may have another.
+    /// Counts a client for the address that the PROXY header has named, or for the connection's own where there is
+    /// none, if that address may have another.
     fn admit_told(&mut self, key: SlotKey) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         let permit = self.admit(client.peer.address);
@@ -131,13 +132,13 @@ impl Worker {
         }
     }
 
-    /// A header that was not there in time.
+    /// A header did not arrive in time.
     pub(super) fn header_due(&mut self, key: SlotKey) {
         self.counters.count(Counter::LateProxyHeaders);
         self.close_client(key);
     }
 
-    /// What a backend is told of the client of an exchange.
+    /// The PROXY header for the backend of an exchange.
     pub(super) fn preface(&self, job: SlotKey, version: Version) -> Box<[u8]> {
         let client = self.jobs.get(job).and_then(|job| self.clients.get(job.client));
         let ends = client.and_then(|client| match &client.told {

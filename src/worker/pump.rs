@@ -48,7 +48,7 @@ impl Driver for JobDriver<'_> {
 }
 
 impl Worker {
-    /// Does what the poll has told of a client, where that is not bytes alone. It is noted already.
+    /// Handles a client's event that is not bytes alone. The event is noted already.
     pub(super) fn client_ready(&mut self, key: SlotKey, event: &Event) {
         let Some(client) = self.clients.get(key) else { return };
         let Some(job) = client.job else { return self.try_start_request(key) };
@@ -58,7 +58,7 @@ impl Worker {
         self.pump(job, Side::Client);
     }
 
-    /// The same, of a connection to a backend.
+    /// The same, for a connection to a backend.
     pub(super) fn upstream_ready(&mut self, key: SlotKey, event: &Event) {
         if self.upstreams.get(key).is_some_and(|upstream| upstream.dial.is_some()) {
             self.dial_progress(key);
@@ -73,12 +73,12 @@ impl Worker {
                 }
                 self.pump(job, Side::Upstream);
             }
-            // On its way to an exchange that has waited, which will look at what was noted.
+            // The connection is assigned to an exchange that has waited, which will look at the noted event.
             _ => {}
         }
     }
 
-    /// An idle connection to a backend has something to say: its end, or bytes that nobody asked for.
+    /// An idle connection to a backend is readable: its end, or bytes without a request.
     #[cold]
     pub(super) fn check_idle(&mut self, key: SlotKey) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
@@ -108,7 +108,7 @@ impl Worker {
             return self.pump(job, Side::Client);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        // What comes with a head may be requests that have to wait: no more of them than of a slow body.
+        // Bytes behind a head may be requests that have to wait: the limit is that of a slow body.
         let received = client.stream.transport.receive(scratch.limit(SMALLEST_READ), &mut self.tls_scratch);
         if client.is_shaking_hands && !client.stream.transport.is_handshaking() {
             self.on_handshake_done(key);
@@ -132,23 +132,23 @@ impl Worker {
         }
     }
 
-    /// A client without a request has sent nothing that is one, or has left.
+    /// A client without a request has sent bytes that are none, or has left.
     pub(super) fn on_first_bytes(&mut self, key: SlotKey, received: Received) {
         match received {
             Received::Bytes(_) | Received::Nothing => self.retry_start_request(key),
-            // An alert may be on its way.
+            // An alert may be waiting to be sent.
             Received::Broken if self.has_failed(key) => self.start_lingering_close(key, true),
             Received::End | Received::Broken => self.close_client(key),
             Received::Hello | Received::Plain(_) => {}
         }
     }
 
-    /// Whether the encryption of a client's connection has failed.
+    /// Whether TLS has failed on a client's connection.
     fn has_failed(&self, key: SlotKey) -> bool {
         self.clients.get(key).is_some_and(|client| client.stream.transport.fault().is_some())
     }
 
-    /// Begins an exchange with a client, if it is still there.
+    /// Begins an exchange with a client, if the client is still there.
     pub(super) fn open_job(&mut self, client_key: SlotKey) -> Option<SlotKey> {
         let is_last_here = self.is_last_here(client_key);
         let client = self.clients.get_mut(client_key)?;
@@ -182,7 +182,8 @@ impl Worker {
         Some(job)
     }
 
-    /// Reads once from a side and tells the exchange; of a client that it wants nothing from, only that it has left.
+    /// Reads once from a side and steps the exchange; where the exchange reads nothing from a client, only the client's
+    /// end is reported.
     pub(super) fn pump(&mut self, job_key: SlotKey, side: Side) {
         let Some(job) = self.jobs.get(job_key) else { return };
         if !job.exchange.wants(side) {
@@ -215,7 +216,7 @@ impl Worker {
         self.scratch = scratch;
     }
 
-    /// How much one read may bring. It is not for what stands behind a client's message to fill the memory.
+    /// Size of one read. Bytes behind a client's message must not fill the memory.
     pub(super) fn read_size(&self, job: &ActiveExchange, side: Side) -> usize {
         let framing = |size| job.exchange.framing(side, size);
         let is_small = job.exchange.is_paced() || self.is_short_of_buffers();
@@ -226,8 +227,8 @@ impl Worker {
         }
     }
 
-    /// Where a read has brought as much as it may, there are more to come: those are to fill whole packets. What is encrypted
-    /// comes by records, of which a part that is left over has to be kept.
+    /// A read that has brought its full size is followed by more, so its size fills whole packets. TLS comes in
+    /// records, and part of a record has to be kept.
     pub(super) fn note_read(&mut self, job_key: SlotKey, side: Side, received: Received, limit: usize) {
         if received != Received::Bytes(limit) {
             return;
@@ -248,15 +249,15 @@ impl Worker {
         upstream.is_some_and(|upstream| !upstream.stream.transport.acked_beyond(upstream.sent_before))
     }
 
-    /// Tells an exchange what was received just now, and sends what comes of it.
+    /// Steps an exchange with the bytes received just now, and sends the output.
     fn pass_on(&mut self, job: SlotKey, source: Endpoint, received: Received, bytes: &[u8]) {
         self.take_in(job, source, received, bytes);
         self.flush(job, bytes);
         self.settle(job);
     }
 
-    /// Tells an exchange what was received just now, and keeps what is left over of the bytes. What comes of it has yet to be
-    /// sent.
+    /// Steps an exchange with the bytes received just now, and keeps the bytes that are left over. The output has yet
+    /// to be sent.
     pub(super) fn take_in(&mut self, job: SlotKey, source: Endpoint, received: Received, bytes: &[u8]) {
         let input = match received {
             Received::Bytes(_) => {
@@ -270,7 +271,7 @@ impl Worker {
                 }
                 return;
             }
-            // Of an encrypted stream there may be more to read that has no meaning yet.
+            // With TLS the socket may be readable while the next record is still incomplete.
             Received::Nothing | Received::Hello | Received::Plain(_) => return,
             Received::End | Received::Broken if self.is_closed_unacked(job, source) => Input::UpstreamClosedUnacked,
             Received::End => Input::End(source.side()),
@@ -279,7 +280,7 @@ impl Worker {
         drive::step(&mut self.driver(job), input, 0);
     }
 
-    /// The same with what was kept. It is not moved: of a read there may be left many requests.
+    /// The same with kept bytes. They do not move: one read may leave many requests.
     #[cold]
     fn take_in_unread(&mut self, job: SlotKey, source: Endpoint) {
         let Some(stream) = source.stream(&mut self.clients, &mut self.upstreams) else { return };
@@ -302,26 +303,26 @@ impl Worker {
         JobDriver { worker: self, job }
     }
 
-    /// Tells an exchange what happened, does what it wants done, sends what it has to send.
+    /// Steps an exchange with an event, performs its effects, sends the output.
     pub(super) fn dispatch(&mut self, job: SlotKey, input: Input<'_>) {
         drive::tell(&mut self.driver(job), input);
         self.settle(job);
     }
 
-    /// Does what an exchange wants done that was informed of something outside its own effects.
+    /// Performs the effects of an exchange that was stepped outside its own effects.
     pub(super) fn resume_exchange(&mut self, job: SlotKey) {
         drive::perform(&mut self.driver(job));
         self.flush(job, &[]);
         self.settle(job);
     }
 
-    /// Sends what the steps of this turn have made, or passed on from `input`.
+    /// Sends the output of this turn's steps, or passes on bytes of `input`.
     pub(super) fn flush(&mut self, job: SlotKey, input: &[u8]) {
         drive::flush(&mut self.driver(job), input);
     }
 
-    /// Whom the bytes are for, where they are for one side alone and nothing is in their way. Its socket is told if they are
-    /// the last.
+    /// The side that receives the bytes, where they are for one side alone and nothing is queued before them. Its
+    /// socket learns if they are the last.
     pub(super) fn addressee(&mut self, job_key: SlotKey) -> Option<Endpoint> {
         let side = match [Side::Upstream, Side::Client].map(|side| self.core.output.queue(side).is_empty()) {
             [false, true] => Side::Upstream,
@@ -333,8 +334,8 @@ impl Worker {
         job.endpoint(side)
     }
 
-    /// Sends an exchange's bytes to whom they are for, if that is still tied to it: how many have left. It is for
-    /// [`Worker::note_sent`] to tell the exchange, of which nothing is looked at here.
+    /// Sends an exchange's bytes to a side, if that still belongs to it; returns how many were sent.
+    /// [`Worker::note_sent`] reports to the exchange, whose state is not touched here.
     pub(super) fn send(
         &mut self,
         job: SlotKey,
@@ -347,8 +348,8 @@ impl Worker {
         Some(output.queue(addressee.side()).write(input, &mut |slices| stream.transport.send(slices, tls_scratch)))
     }
 
-    /// Tells an exchange what has become of its bytes, which stand in the core's output now, and does what follows from
-    /// that.
+    /// Reports the result of a send to an exchange, whose unsent bytes are in the worker's output now, and performs the
+    /// effects.
     pub(super) fn note_sent(&mut self, job_key: SlotKey, side: Side, (sent, flushed): (usize, Flushed), input: &[u8]) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         job.exchange.note_sent(side, sent, flushed, input, &mut self.core);
@@ -366,7 +367,7 @@ impl Worker {
         Some(job.exchange.flush(side, input, &mut self.core, |slices| transport.send(slices, tls_scratch)))
     }
 
-    /// A socket takes bytes again.
+    /// A socket is writable again.
     #[cold]
     fn resume(&mut self, job_key: SlotKey, side: Side) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
@@ -399,7 +400,7 @@ impl Worker {
                 self.count_records(job_key, side);
             }
             Flushed::Broken => {
-                // What the backend said before it closed can still be read.
+                // Bytes that the backend sent before it closed can still be read.
                 if side == Side::Upstream
                     && let UpstreamState::Upstream(key) = job.upstream_state
                     && let Some(upstream) = self.upstreams.get_mut(key)
@@ -410,15 +411,15 @@ impl Worker {
         }
     }
 
-    /// Notes the exchange's deadline, and comes back to it while there is something that it wants to read.
+    /// Sets the exchange's timer, and steps the exchange again while it wants to read bytes that are there.
     pub(super) fn settle(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
         let mut is_registered = true;
         if let Some(client) = self.clients.get_mut(job.client) {
             is_registered = client.is_registered;
             self.timers.set(&mut client.timer, job.exchange.deadline());
-            // An end or a reset behind bytes was told together with them, and no more is read where they were all that was
-            // wanted.
+            // An end or a reset behind bytes came in the same event as they did, and reading stops where those bytes
+            // were all that was wanted.
             if client.stream.has_more()
                 && (job.exchange.wants(Side::Client) || departure(&job.exchange, &client.stream.transport).is_some())
             {

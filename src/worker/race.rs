@@ -1,4 +1,4 @@
-//! Several addresses of one backend: each has a head start, and whichever is there first has the connection (RFC 8305).
+//! Several addresses of one backend: each has a head start, and the first one established wins (RFC 8305).
 
 use super::Worker;
 use super::connection::{BufferedConnection, Upstream};
@@ -11,16 +11,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an address is tried alone before the next one is tried beside it (RFC 8305 section 5): a lost SYN is sent
-/// again after a second (RFC 6298), but a backend of several addresses is in all likelihood reached sooner by another one.
+/// The time an address is tried alone before the next one is tried beside it (RFC 8305 section 5). A lost SYN is sent
+/// again after a second (RFC 6298), but another address of the backend is likely to connect sooner.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// For how long an address that took no notice comes last.
+/// The time for which an address that did not respond is tried last.
 const SILENT_FOR: Duration = Duration::from_secs(60);
 
 impl Worker {
-    /// Where there are more addresses to try, this one has a head start and no more: one that takes no notice must not use
-    /// up what the others need.
+    /// While there are more addresses to try, this one has a head start and no more: a silent address must not use up
+    /// the time of the others.
     pub(super) fn limit_try(&mut self, key: SlotKey) {
         let Some(Upstream { dial: Some(dial), timer, .. }) = self.upstreams.get_mut(key) else { return };
         if dial.tried < dial.addresses.len() {
@@ -37,11 +37,11 @@ impl Worker {
         }
     }
 
-    /// Tries the next address beside the one that has yet to take notice.
+    /// Tries the next address beside the silent one.
     fn dial_beside(&mut self, key: SlotKey) {
         let dial = self.upstreams.get_mut(key).and_then(|upstream| upstream.dial.take());
         let Some(mut dial) = dial else { return };
-        // Shaking hands may take its time: the address has taken notice.
+        // The TLS handshake may take its time: the address has responded.
         let is_there = self.upstreams.get(key).is_some_and(|upstream| upstream.stream.transport.is_there());
         let address = dial.address;
         let next = if is_there { None } else { self.next_transport(&mut dial).ok() };
@@ -59,7 +59,7 @@ impl Worker {
         }
     }
 
-    /// The poll has told something of a connection that is being opened.
+    /// The poll has reported an event of a connection that is being opened.
     #[cold]
     pub(super) fn dial_progress(&mut self, key: SlotKey) {
         self.settle_race(key);
@@ -84,7 +84,7 @@ impl Worker {
         self.note_winner(key);
     }
 
-    /// Where several addresses are tried at once, the one that is there first has it, and those that have failed are out.
+    /// Among the addresses tried at the same time the first one established wins, and failed ones are dropped.
     fn settle_race(&mut self, key: SlotKey) {
         let Some(Upstream { dial: Some(dial), stream, .. }) = self.upstreams.get_mut(key) else { return };
         if dial.earlier.is_empty() || stream.transport.is_there() {
@@ -93,7 +93,7 @@ impl Worker {
         dial.earlier.retain(|(_, transport)| !transport.has_failed());
         if let Some(first) = dial.earlier.iter().position(|(_, transport)| transport.is_there()) {
             let (address, mut transport) = dial.earlier.swap_remove(first);
-            // What the poll has told was noted at the other one.
+            // The poll noted its event at the other connection.
             transport.expect_bytes();
             let other = std::mem::replace(stream, BufferedConnection::new(transport));
             if let Some(tried) = dial.address.replace(address) {
@@ -102,7 +102,7 @@ impl Worker {
         }
     }
 
-    /// The address that is tried has taken notice: those that were tried before and have not are remembered.
+    /// The address being tried has responded: the earlier ones that have not are recorded as silent.
     fn note_winner(&mut self, key: SlotKey) {
         let Some(Upstream { dial: Some(dial), stream, backend, .. }) = self.upstreams.get_mut(key) else { return };
         if dial.earlier.is_empty() || !stream.transport.is_there() {
@@ -112,7 +112,7 @@ impl Worker {
         let place = dial.address.as_ref().and_then(places);
         let earlier = std::mem::take(&mut dial.earlier);
         let backend = Arc::clone(backend);
-        // Those that were tried after the one that is there had less than their head start.
+        // The addresses tried after the winner had less than their head start.
         let is_late = |address: &SocketAddr| dial.addresses.iter().position(|known| known == address) < place;
         let late: Vec<SocketAddr> = earlier.iter().map(|(address, _)| *address).filter(is_late).collect();
         for address in late {
@@ -125,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// An address has failed, for this reason: tries the next one, or waits for those that have yet to take notice.
+    /// An address has failed for this reason: tries the next one, or waits for the pending ones.
     fn dial_next(&mut self, key: SlotKey, failure: FailureReason) {
         let dial = self.upstreams.get_mut(key).and_then(|upstream| upstream.dial.take());
         let Some(mut dial) = dial else { return };

@@ -1,38 +1,39 @@
-//! How much one read may bring.
+//! The size of one read.
 
 use crate::exchange::Side;
 
-/// What a read may bring at least, however slow the other side is, but for what it lacks of whole segments.
+/// The smallest read, however slow the other side is, apart from the bytes that it lacks of whole segments.
 pub(super) const SMALLEST_READ: usize = SMALLEST_KIB as usize * 1024;
 
-/// What a read may bring at the most. It leaves again before the core's cache has lost it, and it fills two of the largest
-/// packets that the system makes at once: of more, those behind would wait for their time, where the connection is
-/// paced, and each time is a timer.
+/// The largest read. It is sent before the core's cache has lost it, and it fills two of the largest packets that the
+/// kernel builds at once. The rest of a larger one would wait for its time on a paced connection, and each time is a
+/// timer.
 pub(super) const LARGEST_READ: usize = LARGEST_KIB as usize * 1024;
 
-/// As many whole segments as fit this are the largest packet that the system makes, for a network card to take apart: 64 KiB,
-/// without its headers and the room that is left for those (`tcp_xmit_size_goal` of Linux).
+/// The largest packet that the kernel builds for segmentation in the network card holds as many whole segments as fit
+/// this: 64 KiB, without its headers and the room reserved for them (`tcp_xmit_size_goal` of Linux).
 const PACKET_BYTES: usize = 65_200;
 
 const SMALLEST_KIB: u8 = 16;
 const LARGEST_KIB: u8 = 128;
 
-/// How many bytes one read of an exchange may bring: fewer while the other side does not take as many, and as many as fill
-/// whole packets of the connection that they go to, or whole segments at least. What is left over behind those leaves as a
-/// segment of its own.
+/// The size of one read of an exchange: smaller while the other side does not take as many bytes, and a multiple of
+/// whole packets of the outgoing connection, or of whole segments at least. The bytes left over behind those leave as a
+/// segment of their own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadSize {
     of_client: ClientReadSize,
-    /// How many bytes a segment of the connection to the backend has; 0 as long as that is of no interest.
+    /// Bytes of a segment of the connection to the backend; 0 as long as it is not needed.
     to_upstream: u16,
 }
 
-/// What of it is the client's own, whose next request may be for another backend. It is small: every idle client has one.
+/// The part that belongs to the client, whose next request may be for another backend. It is small: every idle client
+/// has one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientReadSize {
-    /// What it is where no segments are to be filled.
+    /// The value without segments to fill.
     kib: u8,
-    /// How many bytes a segment of the connection to the client has; 0 as long as that is of no interest.
+    /// Bytes of a segment of the connection to the client; 0 as long as it is not needed.
     to_client: u16,
 }
 
@@ -49,7 +50,7 @@ impl From<ClientReadSize> for ReadSize {
 }
 
 impl ReadSize {
-    /// How much may be read from a side; `framing` tells by how much that many bytes grow on their way.
+    /// The size of a read from a side; `framing` gives the growth of that many bytes when they are forwarded.
     pub(super) fn of(self, side: Side, framing: impl FnOnce(usize) -> usize) -> usize {
         let most = usize::from(self.of_client.kib) * 1024;
         let segment = match side {
@@ -62,19 +63,19 @@ impl ReadSize {
         whole - framing(whole)
     }
 
-    /// The other side has taken all at once.
+    /// The other side has taken everything at once.
     pub(super) fn widen(&mut self) {
         let kib = &mut self.of_client.kib;
         *kib = kib.saturating_mul(2).min(LARGEST_KIB);
     }
 
-    /// The other side has not taken all.
+    /// The other side has not taken everything.
     pub(super) fn narrow(&mut self) {
         let kib = &mut self.of_client.kib;
         *kib = (*kib / 4).max(SMALLEST_KIB);
     }
 
-    /// What is read from this side is to fill segments of so many bytes.
+    /// Reads from this side have to fill segments of this many bytes.
     pub(super) fn fit(&mut self, side: Side, segment: Option<u16>) {
         let place = match side {
             Side::Client => &mut self.to_upstream,
@@ -83,7 +84,7 @@ impl ReadSize {
         *place = segment.unwrap_or(0);
     }
 
-    /// What the client keeps for its next request.
+    /// The part that the client keeps for its next request.
     pub(super) fn of_client(self) -> ClientReadSize {
         self.of_client
     }
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn reads_of_a_side_fill_whole_packets_to_the_other() {
-        // Of Ethernet with and without timestamps, with IPv6, with large frames, of loopback, of nobody.
+        // Ethernet with and without timestamps, IPv6, jumbo frames, loopback, unknown.
         let table = [
             (Some(1448), 2 * 45 * 1448, 11 * 1448),
             (Some(1460), 2 * 44 * 1460, 11 * 1460),

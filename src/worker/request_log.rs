@@ -1,4 +1,4 @@
-//! What is said of an exchange when it is over: its counters and its log line.
+//! The end of an exchange: its counters and its log line.
 
 use super::{Worker, connection::ActiveExchange};
 use crate::access_log::LogRecord;
@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 impl Worker {
     pub(super) fn record(&mut self, job: &ActiveExchange) {
-        // Until its job is over it is there.
+        // The client is there until its exchange is over.
         let Some(peer) = self.clients.get(job.client).map(|client| &client.peer) else { return };
         let (client, is_secure) = (peer.address, peer.secure);
-        // The service's own are no traffic.
+        // Requests of the service are no traffic.
         if job.exchange.is_for_service() {
             return;
         }
@@ -39,7 +39,7 @@ impl Worker {
             log::debug!("{host}: {reason} for {client}");
             self.failures.failed(host, &job.exchange, reason, self.core.now);
         }
-        // A client that leaves before it has said anything is no request.
+        // A client that leaves before its first byte is no request.
         let was_request = request.is_some() || stats.status != 0;
         if self.log.is_on() && was_request && self.has_line(&job.exchange) {
             self.log_line(job, client, is_secure);
@@ -58,7 +58,7 @@ impl Worker {
     fn measure(&self, stats: &RequestStats) {
         self.counters.count_status(stats.status);
         for phase in Phase::ALL {
-            // The time of a tunnel is its user's.
+            // The duration of a tunnel is up to its user.
             if (phase != Phase::Total || stats.status >= 200)
                 && let Some(duration) = stats.phase(phase, self.core.now)
             {
@@ -115,7 +115,7 @@ impl Worker {
     }
 }
 
-/// The client as the trusted proxies in front of this node tell it.
+/// The client as the trusted proxies in front of this node name it.
 #[cold]
 fn forwarded_client(request: Option<&Request>, policy: &Policy, peer: IpAddr) -> IpAddr {
     request.map_or(peer, |request| client_of(request.forwarded_for(), policy, peer))

@@ -1,5 +1,5 @@
-//! What other threads have for requests of this worker that wait: slots of members and tokens of buckets that are granted,
-//! and the ends of fills of the cache.
+//! Messages of other threads to waiting requests of this worker: granted slots of members, granted tokens of buckets,
+//! and the ends of cache fills.
 
 use super::Worker;
 use crate::base::gen_slab::SlotKey;
@@ -12,7 +12,7 @@ use mio::Waker;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-/// News for a request that waits.
+/// A message for a waiting request.
 #[derive(Debug)]
 struct Message {
     exchange: SlotKey,
@@ -26,14 +26,14 @@ enum News {
     FillEnded(FillEnd),
 }
 
-/// The news for the requests of one worker.
+/// The messages for the requests of one worker.
 #[derive(Debug)]
 pub(super) struct RequestMailbox {
     messages: Arc<MailboxReceiver<Message>>,
     mail: Arc<RequestMail>,
 }
 
-/// The way of news to the requests of a worker.
+/// The sending side of the messages to the requests of a worker.
 #[derive(Debug)]
 pub struct RequestMail {
     sender: MailboxSender<Message>,
@@ -63,7 +63,7 @@ impl RequestMailbox {
 }
 
 impl RequestMail {
-    /// Sends the worker nothing more, and gives what it has not read to other requests: it makes no progress.
+    /// Stops sending to the worker, which makes no progress, and gives its unread grants to other requests.
     pub fn give_up(&self) {
         self.is_given_up.store(true, Ordering::SeqCst);
         self.return_unread();
@@ -74,8 +74,8 @@ impl RequestMail {
         self.is_given_up.store(false, Ordering::SeqCst);
     }
 
-    /// A slot, a token or the right to fill goes to the next request when it is dropped. What was told of anything else is
-    /// no loss: who waits does so until a moment that it knows.
+    /// Dropping a slot, a token or the right to fill passes it to the next request. Other messages may be lost: each
+    /// waiting request has a deadline of its own.
     fn return_unread(&self) {
         let Some(unread) = self.unread.upgrade() else { return };
         while unread.receive().is_some() {}
@@ -87,7 +87,7 @@ impl RequestMail {
         }
         let message = Message { exchange: SlotKey::unpack(exchange), news };
         self.sender.deliver(message).map_err(|message| message.news)?;
-        // It may have been given up since.
+        // The worker may have been given up since.
         if self.is_given_up.load(Ordering::SeqCst) {
             self.return_unread();
         }
@@ -117,19 +117,19 @@ impl Wake for RequestMail {
 
 impl FillSink for RequestMail {
     fn tell(&self, exchange: u64, end: FillEnd) {
-        // What a worker that has ended does not take is dropped.
+        // Messages that an ended worker does not take are dropped.
         drop(self.send(exchange, News::FillEnded(end)));
     }
 }
 
 impl Worker {
-    /// The way of news to this worker's requests.
+    /// The sending side for this worker's requests.
     pub fn request_mail(&self) -> Arc<RequestMail> {
         Arc::clone(&self.request_mail.mail)
     }
 
-    /// Hands news to the requests that wait for it. What a request no longer waits for goes to the next one when it is
-    /// dropped.
+    /// Hands messages to the requests that wait for them. A grant that its request no longer needs passes to the next
+    /// request when it is dropped.
     pub(super) fn read_request_mail(&mut self) {
         while let Some(Message { exchange, news }) = self.request_mail.messages.receive() {
             let Some(job) = self.jobs.get(exchange) else { continue };

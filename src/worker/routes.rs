@@ -1,4 +1,4 @@
-//! Routes: asked of the cache, then of the directory, and kept until news says otherwise.
+//! Routes: looked up in the cache, then at the directory, and kept until a message invalidates them.
 
 use super::Worker;
 use super::effects::RouteResult;
@@ -14,12 +14,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Clusters on demand, as this worker has heard of them: the ports at which requests are routed by host and port, and the
-/// keys of their routes.
+/// This worker's view of the clusters on demand: the ports at which requests are routed by host and port, and the keys
+/// of their routes.
 #[derive(Debug)]
 pub(super) struct OnDemand {
     ports: Arc<[u16]>,
-    /// The newest edit that was read of.
+    /// The newest edit whose message was read.
     version: u64,
     /// The newest edit that was made.
     newest: Arc<AtomicU64>,
@@ -31,12 +31,12 @@ pub(super) struct OnDemand {
 impl OnDemand {
     pub(super) fn new(directory: &Directory) -> Self {
         let newest = directory.on_demand_version();
-        // Before the ports: mail of a newer edit follows.
+        // This comes before the ports: the message of a newer edit follows.
         let version = newest.load(Ordering::Acquire);
         Self { ports: directory.claimed_ports(), version, newest, kept: BTreeSet::new(), key: String::new() }
     }
 
-    /// Whether the mail of all edits was read.
+    /// Whether the messages of all edits were read.
     fn is_current(&self) -> bool {
         self.newest.load(Ordering::Acquire) == self.version
     }
@@ -46,7 +46,7 @@ impl OnDemand {
         if self.ports.is_empty() { None } else { port.filter(|port| self.ports.binary_search(port).is_ok()) }
     }
 
-    /// The key in the cache of the route of this host at this port, if that is claimed. No host has a slash.
+    /// The cache key of the route of this host at this port, if that is claimed. No host contains a slash.
     fn key<'k>(&'k mut self, host: &'k str, port: Option<u16>) -> &'k str {
         let Some(port) = port else { return host };
         self.key.clear();
@@ -119,7 +119,7 @@ impl Worker {
         Some(client.peer.local_port)
     }
 
-    /// Asks the directory, unless it was asked for this host already.
+    /// Asks the directory, unless a look-up of this host is pending.
     #[cold]
     fn look_up(&mut self, job_key: SlotKey) {
         let port = self.local_port(job_key);
@@ -144,16 +144,17 @@ impl Worker {
         }
     }
 
-    /// The route that clusters on demand have for a request, which is kept. News of an edit that it does not show is yet to
-    /// come.
+    /// The route that clusters on demand have for a request, which is cached. The message of an edit that it does not
+    /// show is still to come.
     fn on_demand_route(&mut self, host: &Arc<str>, port: Option<u16>) -> Option<Arc<Route>> {
         let OnDemandRoute { route, is_port_claimed } = self.directory.on_demand_route(host, port);
         let route = route?;
         let claimed = self.on_demand.claimed(port);
-        // Otherwise the news of the port is in the mail.
+        // Otherwise the message of the port is in the mailbox.
         if claimed.is_some() == is_port_claimed {
             match claimed {
-                // A port alone serves all hosts that clients make up: they are kept apart, as those below a wildcard.
+                // A port alone serves any host that a client invents: those are cached apart, as hosts below a wildcard
+                // are.
                 Some(port) => {
                     self.on_demand.kept.insert(port);
                     let key = self.on_demand.key(host, Some(port)).into();
@@ -165,8 +166,8 @@ impl Worker {
         Some(route)
     }
 
-    /// Whether this client may ask for a host that is not known here, and the address that it counts for. Proxies in
-    /// front of this node ask for many, and count for nobody.
+    /// Whether this client may look up a host that is not known here, and the address that the look-up counts for.
+    /// Proxies in front of this node look up many and do not count.
     fn may_look_up_unknown(&mut self, client: SlotKey) -> (bool, Option<IpAddr>) {
         let Some(most) = self.settings.unknown_host_limit else { return (true, None) };
         let Some(client) = self.clients.get(client).map(|client| client.peer.address) else { return (false, None) };
@@ -200,7 +201,7 @@ impl Worker {
         }
     }
 
-    /// Forgets the routes of a host, and lets the idle connections go that no list has a use for.
+    /// Drops the routes of a host, and closes the idle connections that no list uses.
     fn forget_route(&mut self, host: &str) {
         self.forget_key(host);
         let kept = std::mem::take(&mut self.on_demand.kept);
@@ -220,7 +221,7 @@ impl Worker {
         }
     }
 
-    /// Finds the routes anew that an edit touches. So no route is left of a port that is not claimed any more.
+    /// Looks up the routes again that an edit touches. So no route of a port remains that is no longer claimed.
     fn note_on_demand_edit(&mut self, edit: OnDemandEdit) {
         edit.hosts.iter().for_each(|host| self.forget_route(host));
         if edit.ports.iter().filter(|port| self.on_demand.kept.remove(port)).count() > 0 {
@@ -233,7 +234,7 @@ impl Worker {
 
     fn take_lookup_result(&mut self, host: Arc<str>, result: &LookupResult, keep: bool) {
         let jobs = self.lookups.remove(&host).unwrap_or_default();
-        // A cluster on demand may have been made meanwhile. What an edit after this look touches is in the mail.
+        // A cluster on demand may have been made meanwhile. Messages of edits after this look-up are in the mailbox.
         let is_on_demand = self.directory.on_demand_route(&host, None).route.is_some();
         if keep && !is_on_demand {
             self.keep_result(Arc::clone(&host), result);
@@ -251,7 +252,7 @@ impl Worker {
         }
     }
 
-    /// The route of an exchange whose host another source has this result for.
+    /// The route of an exchange for whose host another source has this result.
     fn route_at_port(&mut self, job: SlotKey, host: &Arc<str>, result: &LookupResult, keep: bool) -> RouteResult {
         let port = self.local_port(job);
         if let Some(route) = self.on_demand_route(host, port) {
@@ -276,8 +277,8 @@ impl Worker {
         }
     }
 
-    /// Letters were lost: what is cached may be outdated, and answers may never come. So nothing is kept, and what was
-    /// asked is asked again; whoever waits for a name looks again.
+    /// The mailbox overflowed: cached routes may be stale and responses lost. So the worker drops the cache and
+    /// re-issues every pending look-up; exchanges that wait for a name look it up again.
     fn recover_from_overflow(&mut self) {
         self.counters.count(Counter::MailboxOverflows);
         log::warn!("worker {}: the mailbox was full; asking for all routes again", self.number);

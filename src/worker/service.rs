@@ -7,10 +7,10 @@ use crate::exchange::{Input, ServiceRequest, ServiceResponse};
 use crate::net::mailbox::MailboxSender;
 use crossbeam_channel::Sender;
 
-/// Where the workers of a process send the requests that are for this node.
+/// The queue of requests for this node, shared by the workers of a process.
 pub type ServiceSender = Sender<ServiceCall>;
 
-/// A request for this node, and the way back. Where a call is dropped, the request ends at its deadline
+/// A request for this node, and the address for its response. If a call is dropped, the request ends at its deadline
 /// (`server.responseTimeout`).
 #[derive(Debug)]
 pub struct ServiceCall {
@@ -27,17 +27,16 @@ impl ServiceCall {
         Self { request, job: SlotKey::unpack(0), commands }
     }
 
-    /// Sends the response to the worker that asked. A client that has gone meanwhile is not missed.
+    /// Sends the response to the worker that asked. The client may have left meanwhile.
     pub fn respond(self, response: ServiceResponse) {
         self.commands.send(WorkerCommand::ServiceResponse(self.job, Box::new(response)));
     }
 }
 
-/// Clients of the service that a worker has at once. They take no places of others (`server.maxConnections`), and others
-/// take none of theirs.
+/// The limit of service clients of a worker. It is separate from the limit of other clients (`server.maxConnections`).
 const MAX_CLIENTS: usize = 64;
 
-/// The way to the service of this node, and the clients that have come to it.
+/// The queue to the service of this node, and the service's clients.
 #[derive(Debug)]
 pub(super) struct ServiceLink {
     sender: Option<ServiceSender>,
@@ -59,7 +58,7 @@ impl ServiceLink {
 }
 
 impl Worker {
-    /// The clients that have not come to the service of this node.
+    /// The clients outside the service of this node.
     pub(super) fn traffic_clients(&self) -> usize {
         self.clients.len().saturating_sub(self.service.clients.len())
     }
@@ -70,12 +69,12 @@ impl Worker {
         self.jobs.len().saturating_sub(self.service.clients.iter().filter(is_busy).count())
     }
 
-    /// Whether the service has as many clients as it may have.
+    /// Whether the limit of service clients is reached.
     pub(super) fn is_service_full(&self) -> bool {
         self.service.clients.len() >= MAX_CLIENTS
     }
 
-    /// Closes the client of the service that came first of those that are idle. Whether there was one.
+    /// Closes the oldest idle client of the service. Returns whether there was one.
     pub(super) fn give_up_service_client(&mut self) -> bool {
         let is_idle = |key: &SlotKey| {
             let client = self.clients.get(*key).filter(|client| client.job.is_none() && !client.is_lingering);
@@ -96,8 +95,8 @@ impl Worker {
         is_its
     }
 
-    /// Asks the service for the response to the request of an exchange. Never waits: where the service has too much to do, the
-    /// request is refused.
+    /// Asks the service for the response to the request of an exchange. It never waits: an overloaded service refuses
+    /// the request.
     #[cold]
     pub(super) fn ask_service(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };

@@ -1,4 +1,4 @@
-//! What a worker tells of itself when it is asked: that it still turns, and what it holds.
+//! A worker's report to the supervisor: that it makes progress, and the resources it holds.
 
 use super::{EVENTS, Worker};
 use crate::base::buffer::FRESH_CAPACITY;
@@ -6,14 +6,14 @@ use crate::base::clock::Moment;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What the session of an encrypted connection holds, about.
+/// Approximate memory of a TLS session.
 const SESSION_BYTES: usize = 4 * 1024;
 
-/// What a route in the cache holds, about: its key, its place in the LRU and its share of a frontend.
+/// Approximate memory of a cached route: its key, its place in the LRU and its share of a frontend.
 const ROUTE_BYTES: usize = 512;
 
-/// The answers of a worker: it writes, the supervisor reads. They are written when the supervisor asks
-/// ([`super::WorkerCommand::Report`]), so that they cost no request anything.
+/// The reports of a worker: it writes, the supervisor reads. Reports are written when the supervisor asks
+/// ([`super::WorkerCommand::Report`]), so they cost requests nothing.
 #[derive(Debug, Default)]
 pub struct WorkerStats {
     replied: AtomicU64,
@@ -50,7 +50,7 @@ impl Turns {
     }
 }
 
-/// What a worker holds.
+/// Resources that a worker holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResourceUsage {
     /// Client connections.
@@ -59,7 +59,7 @@ pub struct ResourceUsage {
     pub requests: u64,
     /// Connections to backends.
     pub upstreams: u64,
-    /// Memory, about: connections, buffers and routes. It tells which worker holds most, not how much that is to a byte.
+    /// Approximate memory: connections, buffers and routes. It shows which worker holds most, not the exact size.
     pub bytes: u64,
     /// The time that its loop has worked, and not slept, since its start.
     pub busy: Duration,
@@ -68,17 +68,17 @@ pub struct ResourceUsage {
 }
 
 impl WorkerStats {
-    /// The number of the last question that was answered.
+    /// Number of the last report written.
     pub fn replied(&self) -> u64 {
         self.replied.load(Ordering::Acquire)
     }
 
-    /// How many requests and tunnels were ended by force at the end of the worker.
+    /// Requests and tunnels ended by force at the end of the worker.
     pub fn forced(&self) -> u64 {
         self.forced.load(Ordering::Relaxed)
     }
 
-    /// What the worker held when it answered last.
+    /// Resources held at the time of the last report.
     pub fn usage(&self) -> ResourceUsage {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         ResourceUsage {
@@ -97,7 +97,7 @@ impl WorkerStats {
 }
 
 impl Worker {
-    /// Answers the supervisor's question of this number, and gives back what a passed load has left behind.
+    /// Writes the report of this number, and frees memory that an earlier load has left.
     pub(super) fn report(&mut self, question: u64) {
         self.trim();
         let stats = &self.stats;
@@ -127,7 +127,7 @@ impl Worker {
             + self.core.rules.capacity()
     }
 
-    /// Room for far more than there is, is given back.
+    /// Capacity far above the present need is freed.
     fn trim(&mut self) {
         self.clients.trim();
         self.jobs.trim();

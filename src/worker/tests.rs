@@ -28,7 +28,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// A worker with one backend, which the test plays too. All sockets block for [`PATIENCE`] at the most.
 struct Stage {
     worker: Worker,
-    /// Those that hand over to it.
+    /// Workers that hand their clients over to it.
     old: Vec<Worker>,
     commands: MailboxSender<WorkerCommand>,
     handoff: HandoffQueue,
@@ -36,7 +36,7 @@ struct Stage {
     directory: Directory,
     clock: Clock,
     max_sockets: usize,
-    /// How many events a turn has at the most.
+    /// The greatest number of events of a turn.
     events: usize,
     drain_timeout: Duration,
     address: SocketAddr,
@@ -85,7 +85,7 @@ impl Stage {
         }
     }
 
-    /// Turns the worker until this gives something.
+    /// Turns the worker until this returns a value.
     #[track_caller]
     fn until<T>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
         let deadline = self.clock.now() + PATIENCE;
@@ -98,7 +98,7 @@ impl Stage {
         }
     }
 
-    /// Waits until the worker's system has this for its next turn.
+    /// Waits until the kernel has this ready for the worker's next turn.
     #[track_caller]
     fn until_there(&self, what: &str, condition: impl Fn(&Worker) -> bool) {
         let deadline = self.clock.now() + PATIENCE;
@@ -108,7 +108,7 @@ impl Stage {
         }
     }
 
-    /// A backend's answer, and behind it the reset of a client, both for the worker's next turn.
+    /// A backend's response, and behind it the reset of a client, both for the worker's next turn.
     #[track_caller]
     fn response_and_reset(&self, connection: &mut TcpStream, client: TcpStream) {
         connection.write_all(OK).expect("an answer");
@@ -121,7 +121,7 @@ impl Stage {
         });
     }
 
-    /// One turn, which does not wait for long if nothing is to be done.
+    /// One turn, which does not wait for long if there is no work.
     fn turn(&mut self) {
         for worker in self.old.iter_mut().chain([&mut self.worker]) {
             // How long it sleeps, it reckons from its last turn.
@@ -137,7 +137,7 @@ impl Stage {
         self.old.retain(|worker| !worker.has_drained());
     }
 
-    /// A client that has sent a request, and the worker has read it.
+    /// A client whose request the worker has read.
     #[track_caller]
     fn client(&mut self, request: &str) -> TcpStream {
         let jobs = self.worker.jobs.len();
@@ -147,7 +147,7 @@ impl Stage {
         client
     }
 
-    /// All clients are watched.
+    /// Registers all clients with the poll.
     #[track_caller]
     fn watch(&mut self) {
         self.until("all are watched", |stage| {
@@ -155,7 +155,7 @@ impl Stage {
         });
     }
 
-    /// The backend's next connection, and it has a request to read.
+    /// The backend's next connection, with a request to read.
     #[track_caller]
     fn accepted(&mut self) -> TcpStream {
         let (connection, _) = self.until("a dial", |stage| stage.backend.accept().ok());
@@ -167,7 +167,7 @@ impl Stage {
         connection
     }
 
-    /// The next answer to this client begins so.
+    /// Expects the next response to this client to begin so.
     #[track_caller]
     fn expect_response(&mut self, client: &mut TcpStream, start: &str) {
         client.set_nonblocking(true).expect("a client that can be asked");
@@ -269,8 +269,8 @@ fn request(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
 
-/// In one turn a connection comes free and is promised to who leaves, who then leaves; so at the end of this turn it is
-/// promised to who waits, who is to get it in the next. Also: the client that was answered, the connection, and who waits.
+/// A connection comes free and is promised to a client that leaves; at the end of the turn it is promised to the waiting
+/// one, for the next turn. Also returns the client with the response, the connection, and the waiting client.
 #[track_caller]
 fn promised(test: &str) -> (Stage, TcpStream, TcpStream, TcpStream) {
     for _ in 0..20 {
@@ -282,7 +282,7 @@ fn promised(test: &str) -> (Stage, TcpStream, TcpStream, TcpStream) {
         stage.watch();
         stage.response_and_reset(&mut connection, leaving);
         stage.turn();
-        // On a busy machine the system may tell of the reset first, or in another turn.
+        // On a busy machine the kernel may report the reset first, or in another turn.
         if matches!(stage.worker.deferred[..], [Deferred::AssignConnection { .. }]) {
             return (stage, first, connection, waiting);
         }
@@ -290,9 +290,9 @@ fn promised(test: &str) -> (Stage, TcpStream, TcpStream, TcpStream) {
     panic!("a promise is to be kept in the next turn");
 }
 
-/// A connection given back is promised to an exchange of the queue, and then its backend closes it.
+/// A returned connection is promised to an exchange of the queue, and then its backend closes it.
 #[test]
-fn a_connection_that_ends_on_its_way_to_who_waited_is_opened_anew() {
+fn a_connection_that_ends_after_its_assignment_is_opened_anew() {
     let (mut stage, mut first, connection, mut waiting) = promised("promised");
     drop(connection);
 
@@ -303,9 +303,9 @@ fn a_connection_that_ends_on_its_way_to_who_waited_is_opened_anew() {
     assert_eq!(stage.worker.upstreams.len(), 1);
 }
 
-/// The same, but who was promised the connection leaves as well.
+/// The same, but the client that was promised the connection leaves as well.
 #[test]
-fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
+fn a_connection_that_ends_after_its_client_left_frees_its_place() {
     let (mut stage, mut first, connection, leaving_too) = promised("nobody");
     drop(connection);
     reset(leaving_too);
@@ -317,10 +317,10 @@ fn a_connection_that_ends_on_its_way_to_who_has_left_frees_its_place() {
     stage.expect_response(&mut next, "HTTP/1.1 200 ");
 }
 
-/// A client sends a request and resets its connection before the worker has read it: that its reset was told together
-/// with the request does not hide it until the backend answers.
+/// A client sends a request and resets its connection before the worker has read it: the reset in the same event as the
+/// request is noticed before the backend responds.
 #[test]
-fn a_reset_behind_a_request_is_heard() {
+fn a_reset_behind_a_request_is_noticed() {
     let mut stage = Stage::new("behind-it", 10);
     let upload = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n{}", "x".repeat(400_000));
     for (number, last) in [request("/"), upload].into_iter().enumerate() {
@@ -344,7 +344,7 @@ fn a_reset_behind_a_request_is_heard() {
     }
 }
 
-/// The addresses of a name are tried in turn; where none takes the connection, its place is free again.
+/// The addresses of a name are tried in turn; where all refuse the connection, its place is free again.
 #[test]
 fn where_one_address_refuses_the_next_is_tried() {
     let mut stage = Stage::new("addresses", 1);
@@ -369,7 +369,7 @@ fn where_one_address_refuses_the_next_is_tried() {
     }
 }
 
-/// The first address takes no notice: the next one is tried while there is time for it.
+/// The first address does not respond: the next one is tried while there is time for it.
 #[test]
 fn an_address_that_hangs_leaves_time_for_the_next() {
     let mut stage = Stage::new("hangs", 1);
@@ -380,7 +380,7 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
     let Some(route::Cached::Found(found)) = stage.worker.routes.get("a") else { panic!("the route is known") };
-    // A queue of one place that is taken: the system drops every SYN for it.
+    // An accept queue of one place that is taken: the kernel drops every SYN for it.
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     full.bind(&SocketAddr::from(([127, 0, 0, 4], 0)).into()).expect("a port");
     full.listen(0).expect("a queue");
@@ -392,17 +392,17 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
-/// A letter that did not fit is lost: what it was to answer is asked again.
+/// A message that did not fit is lost: its request is sent again.
 #[test]
-fn news_that_did_not_fit_is_asked_for_again() {
+fn lost_messages_are_requested_again() {
     let mut stage = Stage::new("overflow", 1);
-    // The answer may come in the very turn that asks; then there is nothing to lose yet.
+    // The response may come in the very turn that asks; then there is nothing to lose yet.
     for number in 0.. {
         let mut client = stage.client(&format!("GET / HTTP/1.1\r\nHost: h{number}\r\n\r\n"));
         if !stage.worker.lookups.is_empty() {
             let deadline = stage.clock.now() + PATIENCE;
             while stage.worker.route_events.receive().is_none() {
-                assert!(stage.clock.now() < deadline, "waited in vain for a letter");
+                assert!(stage.clock.now() < deadline, "no message arrived");
                 std::thread::yield_now();
             }
             stage.worker.route_events.note_overflow();
@@ -420,12 +420,12 @@ fn route_to(url: &BackendUrl, backend: Arc<Backend>) -> Arc<Route> {
     Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 
-/// Who leaves while the name of a backend is being looked up leaves nothing behind.
+/// A client that leaves while the name of a backend is being resolved leaves no state behind.
 #[test]
-fn nobody_is_kept_in_mind_who_waited_for_a_name() {
+fn a_client_that_left_a_dns_look_up_leaves_no_state() {
     let mut stage = Stage::new("naming", 1);
     let url = BackendUrl::parse("http://app.internal").expect("a good URL");
-    // Nobody looks up the name of a backend that the directory has not made.
+    // The directory resolves only names of backends that it has made.
     let backend = Arc::new(Backend::new(BackendId::new(u64::MAX), url.endpoint().clone()));
     stage.worker.routes.put_found(Arc::from("a"), route_to(&url, backend));
     let leaving = stage.client(&request("/leaving"));
@@ -435,7 +435,7 @@ fn nobody_is_kept_in_mind_who_waited_for_a_name() {
     assert!(stage.worker.awaiting_dns.is_empty());
 }
 
-/// An address whose queue is full takes no notice of a connection, as a machine that is gone does.
+/// An address whose accept queue is full does not respond to a connection, like a machine that is gone.
 #[test]
 fn a_silent_address_costs_a_moment_once() {
     let mut stage = Stage::new("silent", 10);
@@ -463,7 +463,7 @@ fn a_silent_address_costs_a_moment_once() {
         assert!(waited < Duration::from_secs(5), "{number}: {waited:?}");
         connections.push(accepted);
     }
-    // Each of them had its turn; the silent one comes last now.
+    // Each address had its turn; the silent one comes last now.
     let expected: Arc<[SocketAddr]> = Arc::new([well, address]);
     for _ in 0..2 {
         let command = backend.next_addresses(stage.clock.now());

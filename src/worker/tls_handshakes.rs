@@ -1,5 +1,5 @@
-//! The lobby: TLS clients between the door and their first request. Who says hello is shown the certificate of the
-//! name it asks for, if need be once the directory has said which that is: the handshake waits, the core does not.
+//! TLS clients between the accept and their first request. A client gets the certificate of the name in its
+//! ClientHello, if need be once the directory has found it: the handshake waits, the core does not.
 
 use super::Worker;
 use crate::base::clock::Moment;
@@ -16,35 +16,35 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a handshake is let alone when a newer client needs its place.
+/// The time for which a handshake is protected when a newer client needs its place.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What of the lobby can be set.
+/// Settings of TLS handshakes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a handshake may take, the hello included.
+    /// The time limit of a handshake, the ClientHello included.
     pub handshake_timeout: Duration,
-    /// The greatest number of handshakes under way, a core.
+    /// The greatest number of handshakes under way on one core.
     pub max_handshakes: usize,
-    /// The greatest number of names whose certificates are at hand, a core.
+    /// The greatest number of names whose certificates are cached on one core.
     pub names: route::Settings,
 }
 
-/// The certificates of the doors, by the doors' numbers: for clients that ask for nobody, or for somebody unknown.
+/// Default certificates, by the listeners' numbers: for clients that name no host, or an unknown one.
 pub type DefaultCertificates = Arc<[Option<Credentials>]>;
 
-/// A core's lobby.
+/// The TLS handshakes of a core.
 #[derive(Debug)]
 pub(super) struct HandshakeTable {
     settings: Settings,
     tls_server: Arc<TlsServerContext>,
     default_certificates: Vec<Option<Arc<ReadyCertificate>>>,
     names: route::Cache<Arc<ReadyCertificate>>,
-    /// Clients that wait for the directory's answer about this name.
+    /// Clients that wait for the directory's response about this name.
     waiting: HashMap<Arc<str>, Vec<SlotKey>>,
     /// Requests that wait for the same, as their host is not that of their connection.
     requests: HashMap<Arc<str>, Vec<SlotKey>>,
-    /// Those who shake hands, in the order in which they came; and those who have left since.
+    /// Clients with a handshake under way, in order of arrival; some have left since.
     order: VecDeque<(Moment, SlotKey)>,
     under_way: usize,
 }
@@ -65,7 +65,7 @@ impl ReadyCertificate {
     }
 }
 
-/// What becomes of a client that has said hello.
+/// Decision about a client after its ClientHello.
 enum CertificateDecision {
     Show(Arc<ReadyCertificate>),
     /// The certificates of a frontend, which has them by name.
@@ -105,7 +105,7 @@ impl HandshakeTable {
         self.default_certificates.get(listener as usize)?.as_ref()
     }
 
-    /// What is shown to those whose name has no certificate of its own.
+    /// The certificate for names without one of their own.
     fn fallback(&self, listener: u32) -> CertificateDecision {
         self.default_certificate(listener).map_or(CertificateDecision::Refuse, |default_certificate| {
             CertificateDecision::Show(Arc::clone(default_certificate))
@@ -114,13 +114,13 @@ impl HandshakeTable {
 }
 
 impl Worker {
-    /// Whether as many shake hands as may.
+    /// Whether the limit of handshakes is reached.
     pub(super) fn is_handshake_table_full(&self) -> bool {
         self.handshakes.as_ref().is_some_and(|handshakes| handshakes.under_way >= handshakes.settings.max_handshakes)
     }
 
-    /// Makes room for one more handshake: the one that has been under way the longest gives way, unless it is still
-    /// young; then all are, and new clients have to wait outside. Whether there is room.
+    /// Makes room for one more handshake: the oldest one is dropped, unless it is still young; then all are, and new
+    /// clients wait in the accept queue. Returns whether there is room.
     pub(super) fn make_room_for_handshake(&mut self) -> bool {
         let now = self.core.now;
         let Some(handshakes) = &mut self.handshakes else { return true };
@@ -139,12 +139,12 @@ impl Worker {
         true
     }
 
-    /// A client has come in that has to shake hands.
+    /// A client was accepted that needs a TLS handshake.
     pub(super) fn add_handshake(&mut self, key: SlotKey) {
         let now = self.core.now;
         let Some(handshakes) = &mut self.handshakes else { return };
         handshakes.under_way += 1;
-        // Those who have left since are cleared away at a cost that the new ones pay for.
+        // Entries of clients that have left are removed at a cost that new clients pay for.
         if handshakes.order.len() >= 2 * handshakes.settings.max_handshakes {
             handshakes.order.retain(|(_, key)| self.clients.get(*key).is_some_and(|client| client.is_shaking_hands));
         }
@@ -154,7 +154,7 @@ impl Worker {
         }
     }
 
-    /// A client has left, or hands are shaken.
+    /// A client has left, or its TLS handshake is complete.
     pub(super) fn remove_handshake(&mut self) {
         if let Some(handshakes) = &mut self.handshakes {
             handshakes.under_way -= 1;
@@ -164,7 +164,7 @@ impl Worker {
         }
     }
 
-    /// A client says whom it wants to talk to.
+    /// A client has sent its ClientHello.
     pub(super) fn on_client_hello(&mut self, key: SlotKey) {
         let number = self.clients.get(key).map_or(0, |client| client.entry.frontend());
         if let Some(config) = self.frontend(number).and_then(|frontend| frontend.tls.as_ref()) {
@@ -191,7 +191,8 @@ impl Worker {
         self.counters.count(Counter::CertificateMisses);
         let Some(handshakes) = &mut self.handshakes else { return CertificateDecision::Refuse };
         if let Some(waiting) = handshakes.waiting.get_mut(&name) {
-            // Those who have left wait here too, until the answer comes: a slow one must not gather them without end.
+            // Entries of clients that have left stay until the response comes: their number has to be bounded while it
+            // is slow.
             if waiting.len() >= 2 * handshakes.settings.max_handshakes {
                 return CertificateDecision::Refuse;
             }
@@ -204,7 +205,7 @@ impl Worker {
         CertificateDecision::Wait
     }
 
-    /// The directory cannot say which certificate it is. The door's own will do where it is for that name.
+    /// The directory cannot find the certificate. The listener's default is used where it covers the name.
     fn decide_without_directory(&self, key: SlotKey) -> CertificateDecision {
         let (Some(handshakes), Some(client)) = (&self.handshakes, self.clients.get(key)) else {
             return CertificateDecision::Refuse;
@@ -240,7 +241,7 @@ impl Worker {
         }
     }
 
-    /// The directory has said which certificate it is.
+    /// The directory has found the certificate.
     pub(super) fn take_certificate(&mut self, name: Arc<str>, result: &CertificateResult) {
         let Some(handshakes) = &mut self.handshakes else { return };
         let certificate = match result {
@@ -311,7 +312,7 @@ impl Worker {
         }
     }
 
-    /// The certificates under these patterns are others now.
+    /// The certificates under these patterns have changed.
     pub(super) fn forget_certificates(&mut self, patterns: &[Arc<str>]) {
         let Some(handshakes) = &mut self.handshakes else { return };
         if patterns.iter().all(|pattern| !pattern.starts_with('*')) {
@@ -323,7 +324,7 @@ impl Worker {
         });
     }
 
-    /// News was lost: nothing at hand can be trusted, and what was asked is asked again.
+    /// Messages were lost: cached certificates may be stale, and pending look-ups are issued again.
     pub(super) fn ask_for_certificates_again(&mut self) {
         let Some(handshakes) = &mut self.handshakes else { return };
         handshakes.names.clear();
@@ -335,7 +336,7 @@ impl Worker {
         }
     }
 
-    /// Clients are shown or asked for something else from now on. Those who are known stay.
+    /// Replaces the TLS settings for clients. Established connections stay.
     pub(super) fn set_certificates(
         &mut self,
         tls_server: Arc<TlsServerContext>,
@@ -344,7 +345,7 @@ impl Worker {
         let Some(handshakes) = &mut self.handshakes else { return };
         if !Arc::ptr_eq(&handshakes.tls_server, &tls_server) {
             handshakes.tls_server = tls_server;
-            // What is at hand was agreed on with the one before.
+            // The cached ones were built for the settings before.
             handshakes.names.clear();
         }
         handshakes.set_defaults(default_certificates);
@@ -368,14 +369,14 @@ impl Worker {
                 self.counters.count(Counter::ResumedHandshakes);
             }
             (None, Some(false)) => self.counters.count(Counter::Handshakes),
-            // It speaks plainly, and is told so.
+            // It speaks plaintext, and gets a response that says so.
             (None, None) => self.counters.count(Counter::FailedHandshakes),
         }
         self.remove_handshake();
         self.may_move(key);
     }
 
-    /// Hands that were not shaken in time.
+    /// A handshake was not complete in time.
     pub(super) fn handshake_due(&mut self, key: SlotKey) {
         self.counters.count(Counter::FailedHandshakes);
         self.close_client(key);

@@ -1,8 +1,8 @@
-//! What stands in the token of an event.
+//! Contents of an event's token.
 
 use mio::Token;
 
-/// What a poll token stands for; it is in the token's high bits.
+/// Kind of a poll token; it is in the token's high bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Waker,

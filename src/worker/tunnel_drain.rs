@@ -1,6 +1,6 @@
-//! Tunnels to backends that have left their lists: left alone, or ended after `server.tunnelDrain`. Tunnels of a node that
-//! stops: ended within `server.drainTimeout`. In either case not all at once, so that their clients do not come back all
-//! at once: each at a moment of its own in the last quarter of that time.
+//! Tunnels to backends that have left their lists stay open, or end after `server.tunnelDrain`. Tunnels of a node that
+//! stops end within `server.drainTimeout`. In either case each tunnel ends at a moment of its own in the last quarter of
+//! that time, so that their clients do not all come back at once.
 
 use super::{Worker, connection::UpstreamState};
 use crate::base::clock::Moment;
@@ -12,27 +12,27 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-/// However often routes change, tunnels are looked through no more often than this.
+/// The shortest time between two scans of the tunnels, however often routes change.
 const REST: Duration = Duration::from_secs(1);
 
-/// The tunnels that are to be ended.
+/// Tunnels that are to be ended.
 #[derive(Debug, Default)]
 pub(super) struct TunnelDrain {
     look_at: Option<Moment>,
-    /// When that was done last.
+    /// The time of the last scan.
     looked_at: Option<Moment>,
     due: BTreeSet<(Moment, SlotKey)>,
     known: HashMap<SlotKey, Moment>,
 }
 
 impl TunnelDrain {
-    /// When there is something to do; [`Moment::NEVER`] where there is nothing.
+    /// When there is work to do; [`Moment::NEVER`] where there is none.
     pub(super) fn next(&self) -> Moment {
         let first = self.due.first().map_or(Moment::NEVER, |(due, _)| *due);
         self.look_at.unwrap_or(Moment::NEVER).min(first)
     }
 
-    /// A tunnel is to be ended at this moment, if its backend has not come back by then.
+    /// A tunnel is to be ended at this moment, unless its backend has come back by then.
     pub(super) fn expect(&mut self, job: SlotKey, due: Moment) {
         if let Entry::Vacant(place) = self.known.entry(job) {
             place.insert(due);
@@ -40,7 +40,7 @@ impl TunnelDrain {
         }
     }
 
-    /// A tunnel is another's concern from now on. Returns when it was to be ended.
+    /// Drops the deadline of a tunnel that has ended or moved. Returns when it was to be ended.
     pub(super) fn forget(&mut self, job: SlotKey) -> Option<Moment> {
         let due = self.known.remove(&job)?;
         self.due.remove(&(due, job));
@@ -113,7 +113,7 @@ impl Worker {
         tunnels.into_iter().for_each(|job| self.tunnel_drain.expect(job, now + within(limit)));
     }
 
-    /// Whether the backend of a tunnel is still out of its list: one that came back is spared.
+    /// Whether the backend of a tunnel is still out of its list: one that came back keeps its tunnels.
     fn has_departed(&mut self, job: SlotKey) -> bool {
         let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
         let (Some(route), Some(permit)) = (exchange.route(), exchange.permit()) else { return false };

@@ -1,4 +1,4 @@
-//! The tie between an exchange and a connection to its backend: claimed, opened, handed over, given back.
+//! The upstream connection of an exchange: claimed, opened, assigned, returned.
 
 use super::connection::{BufferedConnection, Dial, Upstream, UpstreamState};
 use super::overload::{Need, is_shortage};
@@ -16,8 +16,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// By how much a connection of the pool is closed before its backend closes it, where that has said when: what is under way
-/// in both directions, and a timer that is not exact.
+/// The time by which a pooled connection is closed before its backend closes it, where the backend has announced that:
+/// the packets under way in both directions, and a timer that is not exact.
 const EARLIER: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -120,7 +120,7 @@ impl Worker {
         }
     }
 
-    /// Begins to connect to the next address that lets itself be tried.
+    /// Begins to connect to the next address for which a dial can start.
     pub(super) fn next_transport(&mut self, dial: &mut Dial) -> io::Result<Transport> {
         let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
         while let Some(address) = dial.next_address() {
@@ -139,7 +139,7 @@ impl Worker {
         result
     }
 
-    /// Has the poll watch a connection that is being opened.
+    /// Registers a connection that is being opened with the poll.
     pub(super) fn watch(&mut self, key: SlotKey) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let token = Kind::Upstream.token(key.pack());
@@ -163,7 +163,7 @@ impl Worker {
         }
     }
 
-    /// The name of a backend is known, or known not to be found.
+    /// The name of a backend is resolved, or does not exist.
     #[cold]
     pub(super) fn on_dns_result(&mut self, backend: BackendId) {
         for job in self.awaiting_dns.remove(&backend).unwrap_or_default() {
@@ -198,7 +198,7 @@ impl Worker {
         self.resume_exchange(job);
     }
 
-    /// An exchange that has waited gets a connection that another one has given back, if both are still of use.
+    /// An exchange that has waited gets a connection that another one has returned, if both are still usable.
     #[cold]
     pub(super) fn hand_over(&mut self, job: SlotKey, connection: SlotKey) {
         let Some(upstream) = self.upstreams.get(connection) else { return };
@@ -220,7 +220,7 @@ impl Worker {
         }
     }
 
-    /// The exchange needs what it has of a connection no longer.
+    /// The exchange no longer needs its connection or its claim to one.
     pub(super) fn release(&mut self, job_key: SlotKey, reuse: bool) {
         let Some(job) = self.jobs.get_mut(job_key) else { return };
         let idle_seconds = job.exchange.upstream_idle_seconds();
@@ -247,7 +247,7 @@ impl Worker {
         self.end_upload(job_key);
     }
 
-    /// Nothing of the exchange's request has to come any more, or it is none of the backend's: another one may upload.
+    /// The rest of the exchange's request is complete, or not for the backend: another exchange may upload.
     pub(super) fn end_upload(&mut self, job: SlotKey) {
         let Some(backend) = self.jobs.get_mut(job).and_then(|job| job.upload_to.take()) else { return };
         match self.pool.upload_ended(backend, job) {
@@ -263,8 +263,8 @@ impl Worker {
         }
     }
 
-    /// Whether a list still names its backend, it has nothing more to say, and it was not told of a client: then it takes
-    /// all that follows for that client's. Where the last read was not a short one, another has to tell.
+    /// Whether a list still names its backend, it has no unread bytes, and its backend got no PROXY header: after one,
+    /// all that follows belongs to that client. Where the last read was not a short one, another read decides.
     fn is_reusable(&mut self, key: SlotKey) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return false };
         let transport = &mut upstream.stream.transport;
@@ -281,7 +281,7 @@ impl Worker {
             Some(job) => self.deferred.push(Deferred::AssignConnection { job, connection: key }),
             None => {
                 upstream.idle_since = self.core.now;
-                // It ends before the backend ends it: the next request is not to meet that.
+                // It is closed before the backend closes it, so that the next request does not meet the close.
                 let idle = upstream.idle_seconds.map_or(self.pool.idle_timeout(), |seconds| {
                     let seconds = Duration::from_secs(seconds.into());
                     self.pool.idle_timeout().min(seconds.saturating_sub(EARLIER).max(seconds / 2))
@@ -298,7 +298,7 @@ impl Worker {
         let Some(UpstreamState::Upstream(key)) = self.jobs.get(job).map(|job| job.upstream_state) else { return };
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.is_tunnel = true;
-        // It is the client's timer that tells when a tunnel has been idle for too long.
+        // The client's timer detects a tunnel that has been idle for too long.
         self.timers.remove(&mut upstream.timer);
         let backend = upstream.backend.id();
         self.return_permit(backend);
@@ -307,7 +307,7 @@ impl Worker {
         }
     }
 
-    /// Ends a connection to a backend, idle or not.
+    /// Closes a connection to a backend, idle or not.
     pub(super) fn close_upstream(&mut self, key: SlotKey) {
         let Some(upstream) = self.remove_upstream(key) else { return };
         let backend = upstream.backend.id();
@@ -318,7 +318,7 @@ impl Worker {
         }
     }
 
-    /// Ends a connection to a backend. Its place in the pool stays taken.
+    /// Closes a connection to a backend. Its place in the pool stays taken.
     fn remove_upstream(&mut self, key: SlotKey) -> Option<Upstream> {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(&mut upstream.timer);
@@ -326,7 +326,7 @@ impl Worker {
         Some(upstream)
     }
 
-    /// A connection no longer counts: the next in the queue may open one.
+    /// A connection no longer counts: the next exchange in the queue may open one.
     fn return_permit(&mut self, backend: BackendId) {
         if let Some(job) = self.pool.forget(backend) {
             self.deferred.push(Deferred::Dial { job, backend });
@@ -334,7 +334,7 @@ impl Worker {
     }
 }
 
-/// What a failed connect says: of the backend, or of this node.
+/// The reason of a failed connect: the backend, or this node.
 pub(super) fn reason_of(error: &io::Error) -> FailureReason {
     use nix::errno::Errno;
     if error.kind() == io::ErrorKind::InvalidData {
@@ -345,7 +345,7 @@ pub(super) fn reason_of(error: &io::Error) -> FailureReason {
     }
     let errno = error.raw_os_error().map(Errno::from_raw);
     match errno {
-        // `connect` says so when all ports are taken that lead to the address.
+        // `connect` returns this when all ports to the address are in use.
         Some(Errno::EADDRNOTAVAIL) => FailureReason::PortsExhausted,
         Some(Errno::ETIMEDOUT) => FailureReason::ConnectTimeout,
         _ => FailureReason::ConnectFailed,
@@ -358,7 +358,7 @@ mod tests {
     use nix::errno::Errno;
 
     #[test]
-    fn what_this_node_lacks_is_told_from_what_a_backend_does() {
+    fn shortages_of_this_node_are_told_from_failures_of_a_backend() {
         let table = [
             (Errno::EMFILE, FailureReason::SocketsExhausted),
             (Errno::ENFILE, FailureReason::SocketsExhausted),

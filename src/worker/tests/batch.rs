@@ -10,9 +10,9 @@ pub(super) fn listener_socket(listener: &Listener) -> ListenerSocket {
     ListenerSocket { socket, secure: None, is_for_service: false, is_ruled: false, is_local: false }
 }
 
-/// Whatever ends a request between the stages of its batch: what came for it is nobody's then.
+/// A request ends between the stages of its batch: its bytes go to no other connection.
 #[test]
-fn what_came_for_a_request_that_is_over_reaches_nobody() {
+fn bytes_of_a_finished_request_reach_no_other_connection() {
     let mut stage = Stage::new("gone", 10);
     let mut clients: Vec<_> = (0..3).map(|number| stage.client(&request(&format!("/{number}")))).collect();
     stage.watch();
@@ -39,9 +39,9 @@ fn what_came_for_a_request_that_is_over_reaches_nobody() {
     assert_eq!(stage.worker.upstreams.len(), 2, "its connection is closed, and no other");
 }
 
-/// Clients of one batch that do not read: what their sockets do not take follows once they do, in order and to the end.
+/// Clients of one batch that do not read: bytes that their sockets refuse follow later, in order and complete.
 #[test]
-fn what_full_sockets_do_not_take_in_a_batch_follows() {
+fn bytes_refused_by_full_sockets_follow_later() {
     const LENGTH: usize = 16 << 20;
     let mut stage = Stage::new("full", 10);
     let ask = |number: usize| match number {
@@ -62,7 +62,7 @@ fn what_full_sockets_do_not_take_in_a_batch_follows() {
             *sent += backend.write(&response[*sent..end]).unwrap_or(0);
         }
     };
-    // So little at a time that what comes for all of them is one batch.
+    // The amounts are so small that the bytes for all of them are one batch.
     stage.until("all sockets are full", |stage| {
         response(8000);
         let is_full = |job: &ActiveExchange| !job.exchange.pending_write(Side::Client).is_empty();
@@ -86,7 +86,7 @@ fn what_full_sockets_do_not_take_in_a_batch_follows() {
     assert_eq!(stage.worker.core.buffers.lent(), 0);
 }
 
-/// An answer in very small chunks is copied as a whole, wherever in a batch it stands; that room is given back.
+/// A response in very small chunks is copied as a whole, wherever in a batch it stands; its memory is freed again.
 #[test]
 fn a_batch_holds_no_memory_for_ever() {
     let mut stage = Stage::new("room", 10);

@@ -1,4 +1,4 @@
-//! What is kept for clients that send much at once, and for those who are slow.
+//! Buffers of clients that send much at once, and of slow clients.
 
 use super::*;
 use crate::worker::read_size::SMALLEST_READ;
@@ -6,10 +6,10 @@ use crate::worker::read_size::SMALLEST_READ;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const PING: &[u8] = b"GET / HTTP/1.1\r\nHost: __ping__\r\n\r\n";
 
-/// What the system may keep of a connection at either end.
+/// Socket buffer size at either end of a connection.
 const SYSTEM_BUFFER: usize = 64 * 1024;
 
-/// How many bytes of its clients the worker has read and not used.
+/// Number of client bytes that the worker has read and not consumed.
 fn unread(stage: &Stage) -> usize {
     let clients = stage.worker.clients.keys().filter_map(|key| stage.worker.clients.get(key));
     clients.map(|client| client.stream.unread.len()).sum()
@@ -43,7 +43,7 @@ fn little_is_read_behind_a_request_that_is_under_way() {
     }
 }
 
-/// All are answered, and what is left of a read stays where it is: as many copies as requests would be 80 MB.
+/// All requests get a response, and the rest of a read stays in place: as many copies as requests would be 80 MB.
 #[test]
 fn many_requests_in_one_read_are_served_where_they_lie() {
     const COUNT: usize = 5000;
@@ -61,13 +61,13 @@ fn many_requests_in_one_read_are_served_where_they_lie() {
         places.extend(clients.map(|client| client.stream.unread.lent().grown));
         let read = client.read(&mut room).unwrap_or(0);
         responses.extend_from_slice(&room[..read]);
-        // Only what is new: to look through all each time takes longer than all else.
+        // Only new bytes are checked: a full check each time takes longer than everything else.
         let new = &responses[counted..];
         count += new.windows(END.len()).filter(|it| *it == END).count();
         counted += new.len().saturating_sub(END.len() - 1);
         (count >= COUNT).then_some(())
     });
-    // A copy of what is left would have the size of what is left, another one for each request.
+    // A copy of the rest would have the size of the rest, and each request would make another.
     assert!(places.len() < COUNT / 10, "{} sizes", places.len());
     drop(client);
     stage.until("it has left", |stage| stage.worker.clients.is_empty().then_some(()));
@@ -75,7 +75,7 @@ fn many_requests_in_one_read_are_served_where_they_lie() {
 }
 
 #[test]
-fn of_half_a_head_nothing_is_left() {
+fn half_a_head_leaves_nothing_behind() {
     let mut stage = Stage::new("half", 10);
     for _ in 0..3 {
         drop(stage.client("GET / HTTP/1.1\r\nHos"));
@@ -84,8 +84,8 @@ fn of_half_a_head_nothing_is_left() {
     }
 }
 
-/// Many take nothing of their answers. Those who have held most for the longest go, and whoever takes its answer is
-/// served.
+/// Many clients do not read their responses. The ones that have held most for the longest are ended, and a client that
+/// reads is served.
 #[test]
 fn slow_readers_have_a_budget_together() {
     let mut stage = Stage::new("budget", 100);
@@ -105,7 +105,7 @@ fn slow_readers_have_a_budget_together() {
         backend.set_nonblocking(true).expect("a backend that can be asked");
         slow.push((client, backend));
     }
-    stage.until("everybody holds something", |stage| {
+    stage.until("every client holds bytes", |stage| {
         slow.iter_mut().for_each(|(_, backend)| _ = backend.write(&body));
         stage.worker.jobs.keys().all(|job| stage.worker.buffered_bytes(job).is_some()).then_some(())
     });
@@ -119,7 +119,7 @@ fn slow_readers_have_a_budget_together() {
     assert!(stage.worker.core.buffers.grown() <= held / 2, "{} of {held}", stage.worker.core.buffers.grown());
     let (left, gone): (Vec<_>, Vec<_>) = loads.iter().partition(|(job, _)| stage.worker.jobs.get(*job).is_some());
     assert_eq!(stage.worker.counters.get_reason(FailureReason::BufferLimit), gone.len() as u64);
-    let most_left = left.iter().map(|(_, buffered_bytes)| *buffered_bytes).max().expect("somebody who is left");
+    let most_left = left.iter().map(|(_, buffered_bytes)| *buffered_bytes).max().expect("a client that is left");
     assert!(
         gone.iter().all(|(_, buffered_bytes)| *buffered_bytes >= most_left),
         "{gone:?} have gone, {left:?} have not"
@@ -129,7 +129,7 @@ fn slow_readers_have_a_budget_together() {
     stage.expect_response(&mut quick, "HTTP/1.1 200 ");
 }
 
-/// Some clients send CRLF behind a body: nothing comes of it, neither a request without an end nor a page.
+/// Some clients send CRLF behind a body: it causes neither an endless request nor an error page.
 #[test]
 fn a_blank_line_is_no_request() {
     let mut stage = Stage::new("blank", 10);
@@ -148,9 +148,9 @@ fn a_blank_line_is_no_request() {
     }
 }
 
-/// Whoever comes in great numbers does not keep those waiting who are inside.
+/// Many new clients do not delay the accepted ones.
 #[test]
-fn not_all_who_wait_at_a_door_come_in_at_once() {
+fn one_turn_accepts_a_bounded_number_of_clients() {
     const COUNT: usize = 400;
     let mut stage = Stage::new("rush", 10);
     stage.worker.settings.max_connections = 2 * COUNT;
@@ -167,7 +167,7 @@ fn not_all_who_wait_at_a_door_come_in_at_once() {
     drop(clients);
 }
 
-/// The head of an answer comes in two parts: with the second one the answer is whole, and its connection free.
+/// The head of a response comes in two parts: with the second one the response is complete, and its connection free.
 #[test]
 fn a_connection_whose_response_came_in_parts_is_used_again() {
     let mut stage = Stage::new("parts", 10);
@@ -181,7 +181,7 @@ fn a_connection_whose_response_came_in_parts_is_used_again() {
     assert_eq!((stage.worker.upstreams.len(), stage.worker.core.buffers.lent()), (1, 0));
 }
 
-/// Of a body that many reads bring, they come to fill whole segments of the client's connection, whatever their size.
+/// Reads of a long body come to fill whole segments of the client's connection, whatever their size.
 #[test]
 fn a_large_body_is_read_in_whole_segments() {
     const BYTES: usize = 4 << 20;

@@ -1,4 +1,4 @@
-//! Many at once, and each gets what is its own: a crowd of clients and backends whose conduct a seed says.
+//! Many clients and backends at once, with behaviour drawn from a seed: each client gets its own response.
 
 use super::end::{End, number};
 use super::*;
@@ -6,26 +6,26 @@ use crate::worker::batch::MOST;
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 
-/// So many clients ask in the same turn: more than two batches.
+/// Number of clients that send in the same turn: more than two batches.
 const CLIENTS: usize = 80;
 
-/// How often each of them asks.
+/// Number of requests of each client.
 const ROUNDS: usize = 12;
 
-/// What becomes of a request: its number and the seed say it, whatever else happens.
+/// Behaviour of a request, drawn from its number and the seed alone.
 #[derive(Clone, Debug)]
 struct Plan {
     number: usize,
     /// The length of its body, part of which may come later than the head.
     upload: usize,
     is_upload_late: bool,
-    /// Its answer comes before the end of its body, and in the same turn.
+    /// Its response comes before the end of its body, and in the same turn.
     is_early: bool,
     response: usize,
     coding: Coding,
-    /// The second half of the answer comes in another turn.
+    /// The second half of the response comes in another turn.
     is_halved: bool,
-    /// Its backend closes the connection without a word, if that has served before.
+    /// Its backend closes the connection without a response, if that has served before.
     is_stale: bool,
     client: Conduct,
 }
@@ -34,17 +34,17 @@ struct Plan {
 enum Coding {
     Sized,
     Chunked,
-    /// The backend's end is the answer's.
+    /// The backend's end is the response's.
     UntilClose,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Conduct {
     Stays,
-    /// It ends its side behind the request, and is answered.
+    /// Its client ends its side behind the request, and gets a response.
     HalfCloses,
     ResetsAtOnce,
-    /// It goes in the turn of its answer.
+    /// Its client leaves in the turn of its response.
     Resets,
 }
 
@@ -81,12 +81,12 @@ impl Plan {
         }
     }
 
-    /// Bytes of this length that are those of this request alone.
+    /// Bytes of this length that belong to this request alone.
     fn text(&self, length: usize) -> Vec<u8> {
         format!("{};", self.number).into_bytes().into_iter().cycle().take(length).collect()
     }
 
-    /// What is sent of the request in the first turn and later.
+    /// Bytes of the request in the first turn and later.
     fn request(&self) -> (Vec<u8>, Vec<u8>) {
         let Self { number, upload, .. } = self;
         let head = match upload {
@@ -100,7 +100,7 @@ impl Plan {
         (first, late)
     }
 
-    /// The answer, in as many parts as turns.
+    /// The response, in as many parts as turns.
     fn response(&self) -> (Vec<u8>, Vec<u8>) {
         let body = self.text(self.response);
         let mut first = match self.coding {
@@ -124,16 +124,16 @@ impl Plan {
     }
 }
 
-/// Clients and a backend's connections, whose conduct the seed says.
+/// Clients and a backend's connections, with behaviour drawn from the seed.
 struct Crowd {
-    /// What is to be known for another go.
+    /// Names the run, to repeat it.
     label: String,
     clients: Vec<Option<End>>,
     backend: Vec<Option<End>>,
-    /// The requests of this round, by number, and which connection has brought them.
+    /// The requests of this round, by number, and the connection that each came by.
     plans: BTreeMap<usize, Plan>,
     asked: BTreeMap<usize, usize>,
-    /// What is held back of bodies until their answers come, and how many of those have not come whole.
+    /// Parts of bodies that are held back until their responses come, and the number of bodies that are incomplete.
     held: BTreeMap<usize, Vec<u8>>,
     unheard: usize,
 }
@@ -169,7 +169,7 @@ impl Crowd {
         }
     }
 
-    /// What has come at the backend. Whether all is there of those who wait for an answer.
+    /// Reads at the backend. Returns whether all requests that wait for a response are complete.
     fn has_heard(&mut self, stage: &Stage) -> bool {
         while let Ok((stream, _)) = stage.backend.accept() {
             self.backend.push(Some(End::new(stream)));
@@ -183,7 +183,7 @@ impl Crowd {
                 self.asked.insert(plan.number, place);
             } else if let Some((line, body)) = end.take_message() {
                 end.served += 1;
-                // Of an earlier round it is one whose client had gone.
+                // A request of an earlier round is one whose client has left.
                 let Some(plan) = self.plans.get(&number(&line)) else { continue };
                 assert_eq!(body, plan.text(plan.upload), "the body of {plan:?}, {}", self.label);
                 if plan.is_stale && end.served > 1 {
@@ -200,7 +200,7 @@ impl Crowd {
         self.plans.values().all(is_here)
     }
 
-    /// The answers, and the ends of those who do not wait for them, all before the worker's next turn.
+    /// The responses, and the ends of the clients that do not wait for them, all before the worker's next turn.
     fn response(&mut self, seed: u64, stage: &mut Stage) {
         let mut late = Vec::new();
         let mut command: Vec<_> = self.asked.iter().collect();
@@ -227,14 +227,14 @@ impl Crowd {
                 client.take().into_iter().for_each(|end| reset(end.stream));
             }
         }
-        // Some ends are to be told together with the bytes before them.
+        // Some ends are to be reported together with the bytes before them.
         let (at_once, later): (Vec<_>, Vec<_>) = late.into_iter().partition(|(_, bytes, _)| bytes.is_empty());
         self.go_on(at_once, stage);
         stage.turn();
         self.go_on(later, stage);
     }
 
-    /// The rest of some answers.
+    /// The rest of some responses.
     fn go_on(&mut self, rest: Vec<(usize, Vec<u8>, bool)>, stage: &mut Stage) {
         for (place, bytes, closes) in rest {
             let Some(end) = &mut self.backend[place] else { continue };
@@ -253,7 +253,7 @@ impl Crowd {
         }
     }
 
-    /// Whether everybody who waited has had an answer, and it was the right one.
+    /// Whether every waiting client has had a response, and it was the right one.
     fn is_served(&mut self) -> bool {
         for end in self.backend.iter_mut().flatten() {
             end.work();
@@ -261,7 +261,7 @@ impl Crowd {
             else {
                 continue;
             };
-            // An answer that comes early keeps no part of the body from a backend that reads on.
+            // A response that comes early withholds no part of the body from a backend that reads on.
             if let Some((_, body)) = end.take_message() {
                 assert!(body == plan.text(plan.upload), "the body of {plan:?}, {}", self.label);
                 end.served += 1;
@@ -288,10 +288,10 @@ impl Crowd {
     }
 }
 
-/// Clients that ask in the same turn, backends that answer in the same turn, and who goes meanwhile: everybody gets the
-/// answer to what he asked, however many are in a batch.
+/// Clients that send in the same turn, backends that respond in the same turn, and clients that leave meanwhile: each
+/// client gets the response to its own request, whatever the size of a batch.
 #[test]
-fn everybody_in_a_batch_gets_what_is_his() {
+fn every_client_of_a_batch_gets_its_own_response() {
     for (events, seeds) in [(1, 0..2), (3, 2..4), (EVENTS, 0..6)] {
         for seed in seeds {
             let mut stage = Stage::new(&format!("crowd-{events}-{seed}"), CLIENTS + 10);

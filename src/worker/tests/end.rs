@@ -1,15 +1,15 @@
-//! An end of a connection that never waits, for tests that turn the worker themselves.
+//! One end of a connection that never waits, for tests that turn the worker themselves.
 
 use super::*;
 use std::io::ErrorKind;
 
-/// One end of a connection of the test's: what it has to send, and what it has got.
+/// One end of a connection of the test: the bytes it has to send, and those it has received.
 pub(super) struct End {
     pub(super) stream: TcpStream,
     pub(super) outbox: Vec<u8>,
     pub(super) inbox: Vec<u8>,
     pub(super) is_over: bool,
-    /// How many requests have come by it.
+    /// Number of requests that have come by it.
     pub(super) served: usize,
 }
 
@@ -20,13 +20,13 @@ impl End {
         Self { stream, outbox: Vec::new(), inbox: Vec::new(), is_over: false, served: 0 }
     }
 
-    /// Sends as much as there is room for.
+    /// Sends as much as the socket takes.
     pub(super) fn send(&mut self) {
         let sent = self.stream.write(&self.outbox).unwrap_or(0);
         self.outbox.drain(..sent);
     }
 
-    /// Sends what there is to send, and takes what has come.
+    /// Sends pending bytes, and reads those that have come.
     pub(super) fn work(&mut self) {
         self.send();
         let mut room = [0; 65_536];
@@ -39,13 +39,13 @@ impl End {
         }
     }
 
-    /// The number of the request that is coming, once that is here.
+    /// Number of the request that is coming, once its line is here.
     pub(super) fn number(&self) -> Option<usize> {
         let line = self.inbox.split(|byte| *byte == b'\r').next().filter(|line| line.len() < self.inbox.len())?;
         Some(number(std::str::from_utf8(line).expect("a request line")))
     }
 
-    /// Takes a message out of what has come, if one is there as a whole: its first line and its body.
+    /// Removes a message from the received bytes, if it is complete: its first line and its body.
     pub(super) fn take_message(&mut self) -> Option<(String, Vec<u8>)> {
         let head_len = self.inbox.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
         let (head, rest) = self.inbox.split_at(head_len);
@@ -65,12 +65,12 @@ impl End {
     }
 }
 
-/// The number that stands in a request line.
+/// The number in a request line.
 pub(super) fn number(line: &str) -> usize {
     line.split(['/', ' ']).nth(2).and_then(|number| number.parse().ok()).expect("a number")
 }
 
-/// The data of a whole chunked body, and how long it is as it stands.
+/// The data of a complete chunked body, and its encoded length.
 fn unchunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut data, mut at) = (Vec::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! Workers that hand over to others in the midst of everything.
+//! Workers that hand over to others at any moment.
 
 use super::*;
 use crate::base::counters::Counter;
@@ -8,7 +8,7 @@ pub(super) const UPGRADE: &str = "GET /t HTTP/1.1\r\nHost: a\r\nConnection: Upgr
 pub(super) const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 
 impl Stage {
-    /// Puts a successor in the worker's place, and has the worker hand over to this heir, or to the successor.
+    /// Puts a successor in the worker's slot, and has the worker hand over to this drain target, or to the successor.
     pub(super) fn replace(&mut self, drain_target: Option<DrainTarget>) {
         let (mut worker, commands) = self.another();
         worker.begin();
@@ -19,7 +19,7 @@ impl Stage {
         ));
     }
 
-    /// A worker at the same place.
+    /// A worker of the same slot.
     fn another(&self) -> (Worker, MailboxSender<WorkerCommand>) {
         worker(&self.listener, &self.handoff, &self.directory, self.clock, self.max_sockets, self.drain_timeout)
     }
@@ -38,7 +38,7 @@ impl Stage {
         (client, backend)
     }
 
-    /// What `from` is sent arrives at `to`.
+    /// Bytes sent on `from` arrive at `to`.
     #[track_caller]
     fn expect_passage(&mut self, from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
         let pair = [&*from, &*to];
@@ -66,7 +66,7 @@ fn an_idle_client_is_served_on_by_the_successor() {
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.replace(None);
     stage.until_left();
-    assert_eq!(stage.worker.clients.len(), 2, "who has not said anything yet moves too");
+    assert_eq!(stage.worker.clients.len(), 2, "a client without any bytes moves too");
     assert_eq!(stage.worker.counters.get(Counter::MigratedConnections), 2);
     for client in [&mut client, &mut silent] {
         patient(client.try_clone().expect("a handle")).write_all(request("/next").as_bytes()).expect("a request");
@@ -97,7 +97,7 @@ fn a_request_under_way_ends_where_it_began_and_then_its_client_moves() {
 fn a_tunnel_goes_on_with_what_is_under_way_in_it() {
     let mut stage = Stage::new("tunnel", 10);
     let (mut client, mut backend) = stage.tunnel();
-    // Both sockets are full, and each side has a backlog of what the other one has sent.
+    // Both sockets are full, and each side has buffered bytes of the other one.
     for stream in [&client, &backend] {
         stream.set_nonblocking(true).expect("a stream that can be asked");
     }
@@ -163,9 +163,9 @@ fn a_tunnel_that_is_to_end_knows_it_after_the_move() {
     assert_eq!(stage.worker.tunnel_drain.next(), due);
 }
 
-/// Somebody outside takes what is idle and plain; the rest is told that the connection ends, or ends by force.
+/// A target outside the process takes idle clients without TLS; the others get a last response, or end by force.
 #[test]
-fn who_goes_outside_is_idle_and_comes_back_by_the_socket_alone() {
+fn an_idle_client_leaves_the_process_and_returns_by_its_socket_alone() {
     let mut stage = Stage::new("outside", 10);
     stage.drain_timeout = Duration::from_millis(100);
     stage.replace(None);
@@ -187,7 +187,7 @@ fn who_goes_outside_is_idle_and_comes_back_by_the_socket_alone() {
     response.write_all(OK).expect("an answer");
     stage.until_left();
     plain.extend(outside.try_iter().flatten().filter_map(MigratingConnection::into_plain));
-    assert_eq!(plain.len(), 2, "who was busy comes later");
+    assert_eq!(plain.len(), 2, "the busy clients come later");
     stage.expect_response(&mut stuck, "HTTP/1.1 503 ");
     stage.until("the tunnel's end", |_| matches!(tunnel.read(&mut [0]), Ok(0)).then_some(()));
     stage.expect_response(&mut busy, "HTTP/1.1 200 ");
@@ -200,9 +200,9 @@ fn who_goes_outside_is_idle_and_comes_back_by_the_socket_alone() {
     }
 }
 
-/// A worker goes before it has read of those who arrived: its successor takes them on.
+/// A worker ends before it has read its handoff queue: its successor imports those clients.
 #[test]
-fn who_arrives_between_two_workers_waits_for_the_next_one() {
+fn a_client_that_arrives_between_two_workers_waits_for_the_next() {
     let mut stage = Stage::new("between", 10);
     let mut client = stage.client(&request("/first"));
     stage.accepted().write_all(OK).expect("an answer");
@@ -218,9 +218,9 @@ fn who_arrives_between_two_workers_waits_for_the_next_one() {
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
-/// A worker that never ran takes nobody with it: there was no thread for it.
+/// A worker that never ran, for want of a thread, takes no client with it.
 #[test]
-fn who_arrives_waits_for_a_worker_that_runs() {
+fn a_client_that_arrives_waits_for_a_worker_that_runs() {
     let mut stage = Stage::new("unborn", 10);
     let mut client = stage.client(&request("/first"));
     stage.accepted().write_all(OK).expect("an answer");
@@ -235,9 +235,9 @@ fn who_arrives_waits_for_a_worker_that_runs() {
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
-/// Without any time to leave, requests end, and whoever can move does.
+/// Without any drain time requests end, and clients that can move do.
 #[test]
-fn who_can_move_does_even_where_there_is_no_grace() {
+fn clients_move_even_with_a_drain_time_of_zero() {
     let mut stage = Stage::new("no-grace", 10);
     stage.drain_timeout = Duration::ZERO;
     stage.replace(None);
@@ -256,7 +256,7 @@ fn who_can_move_does_even_where_there_is_no_grace() {
     idle.write_all(request("/next").as_bytes()).expect("a request");
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_response(&mut idle, "HTTP/1.1 200 ");
-    // Outside, where tunnels cannot go, they end, and the idle one goes.
+    // Tunnels cannot leave the process: they end, and the idle client goes.
     let (out, outside) = crossbeam_channel::unbounded();
     stage.replace(Some(DrainTarget::Outside(out)));
     stage.until_left();
@@ -264,9 +264,9 @@ fn who_can_move_does_even_where_there_is_no_grace() {
     stage.until("the tunnel's end", |_| matches!(tunnel.read(&mut [0]), Ok(0)).then_some(()));
 }
 
-/// Another place has nobody to work there: its doors are looked after here, until it has again.
+/// Another slot has no worker: its listeners are served here until it has one again.
 #[test]
-fn doors_are_changed_while_clients_come() {
+fn listeners_are_replaced_while_clients_come() {
     let mut stage = Stage::new("doors", 10);
     let elsewhere = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
     let mut waiting = TcpStream::connect(elsewhere.local_address().expect("an address")).expect("a connection");
@@ -284,12 +284,12 @@ fn doors_are_changed_while_clients_come() {
     queued.write_all(b"\r\n").expect("a first word");
     let _served = TcpStream::connect(stage.address).expect("a connection");
     stage.until("the own door is open", |stage| (stage.worker.clients.len() == 3).then_some(()));
-    assert!(crate::net::listener::has_pending(&elsewhere), "nobody accepts there any more");
+    assert!(crate::net::listener::has_pending(&elsewhere), "no worker accepts there any more");
 }
 
-/// Nobody is there to take them: so they are let go as at the end of the process.
+/// Without a drain target clients are closed as at the end of the process.
 #[test]
-fn without_an_heir_idle_clients_are_let_go() {
+fn without_a_drain_target_idle_clients_are_closed() {
     let mut stage = Stage::new("no-heir", 10);
     let mut idle = stage.client(&request("/idle"));
     stage.accepted().write_all(OK).expect("an answer");
@@ -302,10 +302,10 @@ fn without_an_heir_idle_clients_are_let_go() {
     stage.until_left();
 }
 
-/// Clients that send requests whole, in pieces and ahead of the answers, a backend that answers when it likes, and a
-/// successor at any moment: each request is answered, in order, by what was meant for it.
+/// Clients that send requests whole, in pieces and ahead of the responses, a backend that responds at random moments,
+/// and a successor at any moment: each request gets its own response, in order.
 #[test]
-fn nothing_is_lost_whenever_it_happens() {
+fn no_request_is_lost_at_any_moment_of_a_handover() {
     for seed in 0..8 {
         play(seed);
     }
@@ -370,13 +370,13 @@ fn speak(visitor: &mut Visitor, requests: usize, rng: &mut fastrand::Rng) {
 fn listen(visitor: &mut Visitor, seed: u64) {
     let mut room = [0; 4096];
     match visitor.stream.read(&mut room) {
-        Ok(0) => panic!("seed {seed}: visitor {} was closed upon", visitor.number),
+        Ok(0) => panic!("seed {seed}: visitor {} was closed", visitor.number),
         Ok(count) => visitor.responses.extend_from_slice(&room[..count]),
         Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "seed {seed}: visitor {}", visitor.number),
     }
 }
 
-/// One connection of the backend reads, and answers what it has read as a whole with the path it was asked for.
+/// One connection of the backend reads, and responds to each complete request with its path.
 fn response(listener: &TcpListener, backends: &mut Vec<(TcpStream, Vec<u8>)>, rng: &mut fastrand::Rng) {
     while let Ok((stream, _)) = listener.accept() {
         stream.set_nonblocking(true).expect("a connection that can be asked");
@@ -399,7 +399,7 @@ fn response(listener: &TcpListener, backends: &mut Vec<(TcpStream, Vec<u8>)>, rn
         let path = head.split(' ').nth(1).unwrap_or_default();
         let body = format!("{path};");
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        // Fails where the proxy has closed what it had no more use for.
+        // Fails where the proxy has closed a connection that it no longer needed.
         let _ = stream.write(response.as_bytes());
     }
 }

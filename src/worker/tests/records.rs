@@ -1,4 +1,4 @@
-//! What an encrypted connection keeps for a peer that is slow.
+//! TLS records buffered for a slow peer.
 
 use super::migration::{SWITCH, UPGRADE};
 use super::*;
@@ -9,19 +9,19 @@ use std::thread::{self, JoinHandle};
 
 const BODY_BYTES: usize = 16 << 20;
 
-/// A client whose bytes the backend does not take, and of which records are kept.
+/// A client whose bytes the backend does not read, so that records are buffered.
 struct Flood {
     stage: Stage,
     client: TcpStream,
     sent: usize,
     kept: usize,
-    /// Sent to, it has the backend read on; dropped, it has it leave.
+    /// A message lets the backend read on; dropping the sender makes it leave.
     go: Sender<()>,
     backend: JoinHandle<()>,
 }
 
 impl Flood {
-    /// `reply` is what the backend says to the head of the request.
+    /// `reply` is the backend's response to the head of the request.
     #[track_caller]
     fn new(test: &str, request: &str, reply: &'static [u8]) -> Self {
         let mut stage = Stage::with_backend("https", test, 10);
@@ -44,7 +44,7 @@ impl Flood {
         self.expect_counted();
     }
 
-    /// All that is in use is counted, plaintext and records.
+    /// All buffers in use are counted, plaintext and records.
     #[track_caller]
     fn expect_counted(&self) {
         let worker = &self.stage.worker;
@@ -56,7 +56,7 @@ impl Flood {
         assert!(lent > self.kept, "{lent} bytes, {} of them records", self.kept);
     }
 
-    /// The backend reads all and says so.
+    /// The backend reads everything and confirms it.
     #[track_caller]
     fn fall(mut self) {
         self.go.send(()).expect("a backend that waits");
@@ -69,7 +69,7 @@ impl Flood {
         self.end();
     }
 
-    /// Nothing is kept any more.
+    /// Nothing is buffered any more.
     #[track_caller]
     fn end(self) {
         let Self { mut stage, backend, .. } = self;
@@ -84,7 +84,8 @@ fn send(client: &mut TcpStream, sent: &mut usize) {
     *sent += client.write(&BODY[..BODY.len().min(BODY_BYTES - *sent)]).unwrap_or(0);
 }
 
-/// A backend that shakes hands, reads a request's head and replies, and then reads on when it may; at last it answers.
+/// A backend that completes the TLS handshake, reads a request's head and replies, reads on when it may, and responds
+/// at the end.
 fn slow_backend(mut socket: TcpStream, reply: &'static [u8]) -> (Sender<()>, JoinHandle<()>) {
     let pair = rcgen::generate_simple_self_signed(["a".to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).expect("a key");
@@ -99,7 +100,7 @@ fn slow_backend(mut socket: TcpStream, reply: &'static [u8]) -> (Sender<()>, Joi
         let mut got = stream.read(&mut room).expect("a head");
         let head = room.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head") + 4;
         stream.write_all(reply).expect("a reply");
-        // Nobody says so where the client leaves.
+        // No message comes where the client leaves.
         if may_read.recv().is_ok() {
             while got < head + BODY_BYTES {
                 got += stream.read(&mut room).expect("the body");
@@ -114,7 +115,7 @@ fn upload() -> String {
     format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES}\r\n\r\n")
 }
 
-/// Plaintext is kept and the records that were made of it; both count, until they have left.
+/// Plaintext and the TLS records made of it are buffered; both count until they are sent.
 #[test]
 fn records_for_a_slow_peer_count_among_the_buffers() {
     let mut flood = Flood::new("records", &upload(), b"");
@@ -123,7 +124,7 @@ fn records_for_a_slow_peer_count_among_the_buffers() {
     let (buffered_bytes, job) =
         (worker.buffered_bytes(worker.jobs.keys().next().expect("a job")), worker.jobs.values().next());
     let plain = job.map_or(0, |job| job.exchange.buffered_bytes());
-    // Its time counts too, from the first millisecond on.
+    // Their time counts too, from the first millisecond on.
     assert!(
         buffered_bytes.is_some_and(|buffered_bytes| buffered_bytes >= (plain + flood.kept) as u128),
         "{buffered_bytes:?} of {plain}"
