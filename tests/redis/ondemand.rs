@@ -129,7 +129,8 @@ fn concurrent_edits_lose_nothing() {
                 for number in 0..EDITS {
                     let path = format!("/app/backends/n{side}-{number}");
                     let put = node.request("PUT", &path, &format!("hostname=10.{side}.0.{number}&port=80"));
-                    assert_eq!(client.exchange(put).status(), 201);
+                    let response = client.exchange(put);
+                    assert_eq!(response.status(), 201, "{}", response.text());
                     let put = node.request("PUT", &format!("/c{side}-{number}?hostname=h{number}.test"), "");
                     let status = client.exchange(put).status();
                     assert!(matches!(status, 201 | 409), "{status}");

@@ -7,9 +7,10 @@ use super::{Arguments, MAX_CLUSTERS, MAX_FLUSH, OnDemand, Ports, Refusal, missin
 use crate::directory::Directory;
 use crate::directory::catalog::FrontendRecord;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// How often an edit is tried that other nodes overtake.
-const MAX_TRIES: usize = 16;
+/// How long an edit is tried that other nodes overtake: one that takes over a large cluster each time is slower than they.
+const MAX_OVERTAKEN: Duration = Duration::from_secs(5);
 
 /// Why a try at an edit has changed nothing.
 #[derive(Debug)]
@@ -33,8 +34,10 @@ impl OnDemand {
         name: &str,
         edit: impl Fn(Option<&ClusterDefinition>) -> Result<Option<ClusterDefinition>, Refusal>,
     ) -> Result<bool, Refusal> {
-        let _edits = self.begin_edit()?;
-        for _ in 0..MAX_TRIES {
+        let deadline = self.0.clock.now() + MAX_OVERTAKEN;
+        loop {
+            // Between two tries, what other nodes have done to other clusters is taken over.
+            let _edits = self.begin_edit()?;
             self.refresh(name)?;
             let before = self.get(name).map(|entry| entry.definition);
             let after = edit(before.as_deref())?;
@@ -44,12 +47,14 @@ impl OnDemand {
             match self.replace(name, before.as_deref(), after) {
                 Ok(()) => return Ok(before.is_some()),
                 Err(Failure::Refused(refusal)) => return Err(refusal),
-                Err(Failure::Overtaken) => {}
+                Err(Failure::Overtaken) if self.0.clock.now() < deadline => {}
+                Err(Failure::Overtaken) => {
+                    return Err(Refusal::Conflict(format!(
+                        "other nodes have edited cluster {name} all the time for {MAX_OVERTAKEN:?}: try again"
+                    )));
+                }
             }
         }
-        Err(Refusal::Conflict(format!(
-            "other nodes edit cluster {name} all the time, {MAX_TRIES} times in a row: try again"
-        )))
     }
 
     /// Changes a cluster that is there.
