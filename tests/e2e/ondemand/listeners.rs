@@ -4,7 +4,7 @@ use super::{Admin, arguments, free_port};
 use crate::support::backend::Backend;
 use crate::support::client::{Client, connect};
 use crate::support::proxy::Setup;
-use crate::support::{HOST, canned, until};
+use crate::support::{HOST, PATIENCE, canned, until};
 use serde_json::json;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,16 @@ fn is_closed(admin: &Admin, port: u16) -> bool {
     TcpStream::connect(SocketAddr::new(admin.proxy.address().ip(), port)).is_err()
 }
 
-/// The text of a response at this port; that of no connection is empty.
+/// The text of a response at this port; that of none is empty. A connection is reset if the port is closed before a worker
+/// has accepted it.
 fn text_at(admin: &Admin, port: u16) -> String {
-    match TcpStream::connect(SocketAddr::new(admin.proxy.address().ip(), port)) {
-        Ok(_) => admin.at(port).get("what.ever.test", "/").text(),
-        Err(_) => String::new(),
-    }
+    let address = SocketAddr::new(admin.proxy.address().ip(), port);
+    let Ok(stream) = TcpStream::connect(address) else { return String::new() };
+    stream.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
+    let mut client = Client::over(Box::new(stream));
+    let is_sent = client.try_send(canned::get("what.ever.test", "/"));
+    let response = is_sent.then(|| client.try_response_to("GET").ok()).flatten();
+    response.map_or_else(String::new, |response| response.text())
 }
 
 /// A file of HAProxy's that comes to name a port of a cluster on demand has it once the cluster has gone, and not before.
