@@ -67,12 +67,8 @@ impl Listeners {
         let configured = addresses(settings).map(|(address, secure)| (address, secure, Owner::Configuration));
         let ruled_addresses = ruled.iter().map(|address| (*address, None, Owner::Haproxy));
         for (address, secure, owner) in configured.chain(ruled_addresses) {
-            let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
-            let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
-            let sockets =
-                if sockets.is_empty() { bind(address, workers) } else { Ok(complete(address, workers, sockets)) };
+            let sockets = take_or_bind(address, workers, &mut inherited, settings);
             let sockets = sockets.map_err(|error| Error::Listen(address, error))?;
-            prepare(&sockets, settings);
             listeners.push(AddressSockets { address, secure, owner, sockets });
         }
         let (of_admin, new_socket) = open_admin(&settings.admin, &mut inherited).unzip();
@@ -220,21 +216,15 @@ impl Listeners {
         let needed = self.on_demand_sockets() + addresses.len() * self.workers;
         if needed > self.max_on_demand {
             return Err(Refusal::Conflict(format!(
-                "port {port} would be socket {needed} of ports on demand, and the limit of open files allows {}: raise it                  (LimitNOFILE= of systemd, ulimit -Hn), or close other ports",
+                "port {port} would be socket {needed} of ports on demand, and the limit of open files allows {}: raise it \
+                 (LimitNOFILE= of systemd, ulimit -Hn), or close other ports",
                 self.max_on_demand
             )));
         }
         let mut opened = Vec::new();
         for address in addresses.into_iter().map(|ip| SocketAddr::new(ip, port)) {
-            let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
-            let sockets: Vec<_> = inherited.extract_if(.., is_here).collect();
-            let sockets = if sockets.is_empty() {
-                bind(address, self.workers)
-            } else {
-                Ok(complete(address, self.workers, sockets))
-            };
+            let sockets = take_or_bind(address, self.workers, inherited, settings);
             let sockets = sockets.map_err(|error| Refusal::Conflict(format!("listening on {address}: {error}")))?;
-            prepare(&sockets, settings);
             opened.push(AddressSockets { address, secure: None, owner: Owner::OnDemand, sockets });
         }
         self.listeners.extend(opened);
@@ -369,6 +359,20 @@ fn prepare(sockets: &[Listener], settings: &Settings) {
         socket.await_first_bytes(settings.defer_accept);
         socket.set_liveness(&settings.worker.liveness);
     }
+}
+
+/// The sockets of an address: those of `inherited`, with new ones where there are fewer than workers.
+fn take_or_bind(
+    address: SocketAddr,
+    workers: usize,
+    inherited: &mut Vec<Listener>,
+    settings: &Settings,
+) -> io::Result<Vec<Listener>> {
+    let is_here = |listener: &mut Listener| listener.local_address().is_ok_and(|here| here == address);
+    let taken: Vec<_> = inherited.extract_if(.., is_here).collect();
+    let sockets = if taken.is_empty() { bind(address, workers)? } else { complete(address, workers, taken) };
+    prepare(&sockets, settings);
+    Ok(sockets)
 }
 
 fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<Listener>> {
