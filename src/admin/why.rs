@@ -8,6 +8,7 @@ use crate::base::clock::Moment;
 use crate::cluster::{Cluster, RecentFailure};
 use crate::route::patterns;
 use crate::shaper::RequestView;
+use crate::wire::host::host_name;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -20,7 +21,7 @@ struct Asked<'a> {
 
 /// The steps of the request that the query describes (`host`, `path`, `method`).
 pub(super) fn why(query: &Query, sources: &Sources) -> Response {
-    let Some(host) = query.get("host").map(name_of_host).filter(|host| !host.is_empty()) else {
+    let Some(host) = query.get("host").and_then(|host| host_name(host.as_bytes())) else {
         return Response::problem(400, "host= has to name a host");
     };
     let (method, path) = (query.get("method").unwrap_or("GET"), query.get("path").unwrap_or("/"));
@@ -49,15 +50,6 @@ pub(super) fn why(query: &Query, sources: &Sources) -> Response {
         cluster.admission.failures().list().iter().map(|failure| ended(failure, cluster, now)).collect();
     let view = json!({ "host": asked.host, "key": cluster.key, "steps": steps, "last_failures": failures });
     Response::json(&view)
-}
-
-/// A name in lower case, without port and trailing dot.
-fn name_of_host(text: &str) -> String {
-    let name = match text.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
-        _ => text,
-    };
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 fn step(name: &str, finding: impl Into<String>) -> Value {
@@ -159,7 +151,7 @@ mod tests {
             ("[::1]:80", "[::1]"),
             (":80", ""),
         ] {
-            assert_eq!(name_of_host(text), expected, "{text}");
+            assert_eq!(host_name(text.as_bytes()).unwrap_or_default(), expected, "{text}");
         }
     }
 }
