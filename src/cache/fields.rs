@@ -2,6 +2,7 @@
 
 use crate::base::slice_ext::SliceExt;
 use httparse::Header;
+use jiff::civil::Date;
 use std::time::{Duration, SystemTime};
 
 /// The fields of one head, in their order.
@@ -107,31 +108,11 @@ fn lenient_date(value: &[u8]) -> Option<SystemTime> {
 
 /// The days from 1 January 1970 to a day. `None` where there is no such day, or it is earlier.
 fn days_since_epoch(year: u64, month: &[u8], day: u64) -> Option<u64> {
-    const MONTHS: [(&[u8], u64); 12] = [
-        (b"jan", 31),
-        (b"feb", 28),
-        (b"mar", 31),
-        (b"apr", 30),
-        (b"may", 31),
-        (b"jun", 30),
-        (b"jul", 31),
-        (b"aug", 31),
-        (b"sep", 30),
-        (b"oct", 31),
-        (b"nov", 30),
-        (b"dec", 31),
-    ];
-    let is_leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
-    let place = MONTHS.iter().position(|(name, _)| *name == month)?;
-    let leap_day = u64::from(is_leap(year));
-    let length = MONTHS.get(place)?.1 + if place == 1 { leap_day } else { 0 };
-    if year < 1970 || day == 0 || day > length {
-        return None;
-    }
-    let leap_years = |before: u64| before / 4 - before / 100 + before / 400;
-    let years = (year - 1970) * 365 + leap_years(year - 1) - leap_years(1969);
-    let months: u64 = MONTHS.iter().take(place).map(|(_, days)| days).sum();
-    Some(years + months + if place > 1 { leap_day } else { 0 } + day - 1)
+    const MONTHS: [&[u8]; 12] =
+        [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    let date = Date::new(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?).ok()?;
+    u64::try_from(date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24).ok()
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
