@@ -116,9 +116,7 @@ fn choose_member(
     route: Arc<Route>,
     cx: &mut StepContext<'_>,
 ) -> Result<Transition, Failure> {
-    let (key, session) = preference(&context, &route, &cx.core.settings);
-    let mut view = View { demand: context.demand(&route), now: cx.core.now, rng: &mut cx.core.rng, key, session };
-    match balance::admit(&route.cluster, &mut view) {
+    match admit(&context, &route, cx) {
         Admit::Slot(slot) => admitted(context, Permit::of_route(route, slot), cx),
         Admit::Full => Ok(wait(context, route, cx)),
         Admit::Unavailable => unavailable(context, route, cx),
@@ -127,12 +125,17 @@ fn choose_member(
 
 /// The permit of another member that has room now. The request keeps the one that it has: it has no other yet.
 pub(super) fn another(context: &RequestContext, route: Arc<Route>, cx: &mut StepContext<'_>) -> Option<Permit> {
-    let (key, session) = preference(context, &route, &cx.core.settings);
-    let mut view = View { demand: context.demand(&route), now: cx.core.now, rng: &mut cx.core.rng, key, session };
-    match balance::admit(&route.cluster, &mut view) {
+    match admit(context, &route, cx) {
         Admit::Slot(slot) => Some(Permit::of_route(route, slot)),
         Admit::Full | Admit::Unavailable => None,
     }
+}
+
+/// Takes a slot of a member that may serve the request, if one has room.
+fn admit(context: &RequestContext, route: &Route, cx: &mut StepContext<'_>) -> Admit {
+    let (key, session) = preference(context, route, &cx.core.settings);
+    let mut view = View { demand: context.demand(route), now: cx.core.now, rng: &mut cx.core.rng, key, session };
+    balance::admit(&route.cluster, &mut view)
 }
 
 /// The hash of the request's key, and the session of the member that it belongs to.

@@ -5,6 +5,7 @@ use super::events::Side;
 use super::state::State;
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
+use std::time::Duration;
 
 impl Exchange {
     /// When [`Input::Deadline`](super::Input::Deadline) is due.
@@ -37,31 +38,37 @@ impl Exchange {
         sides.filter_map(|side| pacing.paused_until(side)).min()
     }
 
-    /// Whoever takes bytes, however slowly, has not stalled.
+    /// A side that takes bytes, however slowly, has not stalled.
     #[cold]
     pub(super) fn extend_patience(&mut self, side: Side, core: &WorkerContext) {
         let patience = match &self.state {
-            State::AwaitingResponse(state) if side == Side::Upstream => {
-                Some(state.patience(&self.common, &core.settings))
-            }
-            State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
-                Some(state.patience(&self.common, &core.settings))
-            }
-            State::ForwardingResponse(_) | State::ServingCached(_) | State::ServingLive(_) => {
-                Some(self.common.body_timeout(&core.settings))
-            }
+            State::AwaitingResponse(_) if side != Side::Upstream => None,
             // Where no head could be read there is no pace either: the page leaves within one patience.
             State::FlushingResponse(state) if state.context.is_some() => Some(self.common.body_timeout(&core.settings)),
             State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
-            State::Tunnel(state) => state.patience(&self.common, &core.settings),
-            _ => None,
+            _ => self.patience_between_bytes(core),
         };
         if let Some(patience) = patience {
             self.common.deadline = core.now + patience;
         }
     }
 
-    /// Ends the pauses whose time has come. Whoever is waited for then has as long as ever.
+    /// How long the next bytes of a response or a tunnel may take; `None` where none are waited for.
+    fn patience_between_bytes(&self, core: &WorkerContext) -> Option<Duration> {
+        match &self.state {
+            State::AwaitingResponse(state) => Some(state.patience(&self.common, &core.settings)),
+            State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
+                Some(state.patience(&self.common, &core.settings))
+            }
+            State::ForwardingResponse(_) | State::ServingCached(_) | State::ServingLive(_) => {
+                Some(self.common.body_timeout(&core.settings))
+            }
+            State::Tunnel(state) => state.patience(&self.common, &core.settings),
+            _ => None,
+        }
+    }
+
+    /// Ends the pauses whose time has come. The side that is waited for then has as long as ever.
     #[cold]
     #[inline(never)]
     pub(super) fn end_pauses(&mut self, core: &WorkerContext) {
@@ -70,17 +77,7 @@ impl Exchange {
             if !pacing.end_pause(side, core.now) {
                 continue;
             }
-            let patience = match &self.state {
-                State::AwaitingResponse(state) => Some(state.patience(&self.common, &core.settings)),
-                State::ForwardingResponse(state) if self.common.to_client.is_empty() => {
-                    Some(state.patience(&self.common, &core.settings))
-                }
-                State::ForwardingResponse(_) | State::ServingCached(_) | State::ServingLive(_) => {
-                    Some(self.common.body_timeout(&core.settings))
-                }
-                State::Tunnel(state) => state.patience(&self.common, &core.settings),
-                _ => None,
-            };
+            let patience = self.patience_between_bytes(core);
             let later = patience.map_or(Moment::ZERO, |patience| core.now + patience);
             self.common.deadline = self.common.deadline.max(later);
             if side == Side::Client
