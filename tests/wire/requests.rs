@@ -278,14 +278,7 @@ fn a_trusted_proxy_that_has_done_the_encryption_is_believed_whatever_becomes_of_
 fn forwarded_headers_say_what_this_node_sees() {
     let policy = stranger();
     let peer = Peer { address: "2001:db8::1".parse().expect("an address"), local_port: 8443, secure: true, tls: None };
-    let forward = ForwardContext {
-        peer: &peer,
-        policy: &policy,
-        via: None,
-        request_id: None,
-        request_start: None,
-        may_lack_host: false,
-    };
+    let forward = ForwardContext { peer: &peer, ..forward(&policy, None) };
     check(
         &forward,
         &[(
@@ -364,17 +357,7 @@ fn the_subject_of_a_certificate_is_nobodys_to_forge() {
     let tls = TlsPeer { subject: Some(Arc::new("CN=alice".into())), ..TlsPeer::default() };
     let peer = Peer { tls: Some(Arc::new(tls)), ..forward(&policy, None).peer.clone() };
     let told = format!("a | GET / HTTP/1.1\nHost: a\n{FORWARDED}X-SSL-Client-S-DN: CN=alice\n\n");
-    let found = read(
-        crlf(forged).as_bytes(),
-        &ForwardContext {
-            peer: &peer,
-            policy: &policy,
-            via: None,
-            request_id: None,
-            request_start: None,
-            may_lack_host: false,
-        },
-    );
+    let found = read(crlf(forged).as_bytes(), &ForwardContext { peer: &peer, ..forward(&policy, None) });
     assert_eq!(found, Some((Ok(crlf(&told)), crlf(forged).len())));
 }
 

@@ -1,7 +1,7 @@
 //! What a file is lowered to, and what its rules do.
 
 use super::*;
-use crate::haproxy::serve::{Dice, Facts, Outcome, Workspace};
+use crate::haproxy::serve::{Dice, Outcome, Workspace};
 use Treatment::{Lost, Mapped, Refused, Wrong};
 use std::sync::Arc;
 
@@ -154,14 +154,7 @@ fn decide(lines: &str, head: &str) -> (Outcome, String) {
     assert!(lost.is_empty(), "{lines}: {lost:#?}");
     let configuration = Arc::new(loaded.plan.configuration);
     let mut work = Workspace::default();
-    let facts = Facts {
-        source: "192.0.2.1:4000".parse().expect("an address"),
-        destination: "198.51.100.1:80".parse().expect("an address"),
-        is_tls: false,
-        tls: None,
-        visit: None,
-    };
-    let mut evaluation = work.evaluation(&configuration, 0, facts);
+    let mut evaluation = work.evaluation(&configuration, 0, facts());
     let outcome = evaluation.decide(head.as_bytes(), false, Dice { unix_seconds: 0, random: 7, now: 0 }, &mut work);
     let text = match outcome {
         Outcome::Respond | Outcome::Deny => {

@@ -5,6 +5,7 @@ mod rules;
 mod sections;
 mod serving;
 
+use super::serve::Facts;
 use super::{Environment, Loaded, Source, Treatment, load};
 use std::path::Path;
 
@@ -41,4 +42,15 @@ fn expect_one(text: &str, loaded: &Loaded, treatment: Treatment, part: &str) {
     let is_it = |(_, found, note): &(u32, Treatment, String)| *found == treatment && note.contains(part);
     let is_told = if is_harmless { bad.any(is_it) } else { bad.next().is_some_and(is_it) && bad.next().is_none() };
     assert!(is_told, "{text}\nexpected {treatment:?} {part:?}, found {found:#?}");
+}
+
+/// A plain connection of a client.
+fn facts() -> Facts {
+    Facts {
+        source: "192.0.2.1:4000".parse().expect("an address"),
+        destination: "198.51.100.1:80".parse().expect("an address"),
+        is_tls: false,
+        tls: None,
+        visit: None,
+    }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::clock::Moment;
 use crate::cluster::{Backend, BackendId, Cluster, ClusterSpec, Route};
-use crate::haproxy::serve::{Configuration, Dice, Evaluation, Facts, Outcome, Workspace};
+use crate::haproxy::serve::{Configuration, Dice, Evaluation, Outcome, Workspace};
 use std::sync::Arc;
 
 const DICE: Dice = Dice { unix_seconds: 0, random: 7, now: 0 };
@@ -34,14 +34,7 @@ impl Served {
 
     /// A request with these lines, and what becomes of it.
     fn decide(&mut self, line: &str, lines: &str) -> (Box<Evaluation>, Outcome) {
-        let facts = Facts {
-            source: "192.0.2.1:4000".parse().expect("an address"),
-            destination: "198.51.100.1:80".parse().expect("an address"),
-            is_tls: false,
-            tls: None,
-            visit: None,
-        };
-        let mut evaluation = self.work.evaluation(&self.configuration, 0, facts);
+        let mut evaluation = self.work.evaluation(&self.configuration, 0, facts());
         let head = format!("{line} HTTP/1.1\r\nHost: h.example\r\n{lines}\r\n");
         let outcome = evaluation.decide(head.as_bytes(), false, DICE, &mut self.work);
         (evaluation, outcome)
