@@ -1,27 +1,24 @@
-//! A number of bytes a second that all cores keep together: a token bucket in one atomic, without a timer of its own.
+//! A number of bytes a second that all cores keep together.
 //!
 //! Bytes are counted when they have passed, and their flow waits until they are paid for. So flows take turns in the order in
 //! which they have counted theirs. Over any time `t`, no more than `rate * t` bytes and the burst pass, and one read of each
 //! flow.
 
 use super::clock::Moment;
+use super::rate_limiter::{RateLimiter, Turn};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// The time whose bytes may pass at once: a tenth of a second.
-const BURST_NANOS: u64 = NANOS / 10;
+use std::time::Duration;
 
 /// The least number of bytes that may pass at once.
 const MIN_BURST: u64 = 16 * 1024;
 
-const NANOS: u64 = 1_000_000_000;
+/// The bytes that are paid for in advance: a small read costs no atomic.
+const ADVANCE: u64 = 4 * 1024;
 
-/// The bucket. It is `Default` for any number of bytes.
-#[derive(Debug, Default)]
+/// The rate, and what was counted. It is `Default` for any number of bytes.
+#[derive(Debug)]
 pub struct Pacer {
-    /// Bytes a second; 0 for any number.
-    rate: AtomicU64,
-    /// The moment at which all that was counted is paid for, in nanoseconds.
-    paid_at: AtomicU64,
+    limiter: RateLimiter,
     bytes: AtomicU64,
     waits: AtomicU64,
 }
@@ -30,18 +27,21 @@ pub struct Pacer {
 #[derive(Debug, Default)]
 pub struct Credit(u64);
 
-/// The bytes that are paid for in advance: a small read costs no atomic.
-const ADVANCE: u64 = 4 * 1024;
+impl Default for Pacer {
+    fn default() -> Self {
+        Self { limiter: RateLimiter::new(MIN_BURST), bytes: AtomicU64::new(0), waits: AtomicU64::new(0) }
+    }
+}
 
 impl Pacer {
     /// Sets the rate in bytes a second; 0 for any number.
     pub fn set_rate(&self, rate: u64) {
-        self.rate.store(rate, Ordering::Relaxed);
+        self.limiter.set_per_second(rate);
     }
 
     /// The rate in bytes a second; 0 for any number.
     pub fn rate(&self) -> u64 {
-        self.rate.load(Ordering::Relaxed)
+        self.limiter.per_second()
     }
 
     /// The bytes that were counted, and how often a flow had to wait.
@@ -52,8 +52,7 @@ impl Pacer {
     /// Counts bytes of a flow that have passed at `now`; none, before the first one. Returns the moment from which it may pass
     /// more, where that is not now.
     pub fn count(&self, credit: &mut Credit, bytes: usize, now: Moment) -> Option<Moment> {
-        let rate = self.rate();
-        if rate == 0 {
+        if self.rate() == 0 {
             return None;
         }
         let bytes = bytes as u64;
@@ -64,33 +63,22 @@ impl Pacer {
         let charged = bytes - credit.0 + ADVANCE;
         credit.0 = ADVANCE;
         self.bytes.fetch_add(charged, Ordering::Relaxed);
-        let now_nanos = now.as_micros().saturating_mul(1000);
-        let burst = nanos_of(MIN_BURST, rate).max(BURST_NANOS);
-        let after = |paid_at: u64| paid_at.max(now_nanos).saturating_add(nanos_of(charged, rate));
-        let before = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| Some(after(paid_at)));
-        // The closure refuses nothing.
-        let due = after(before.unwrap_or_else(|paid_at| paid_at)).saturating_sub(burst);
-        let until = Moment::from_micros(due.div_ceil(1000));
-        (until > now).then(|| {
-            self.waits.fetch_add(1, Ordering::Relaxed);
-            until
-        })
+        match self.limiter.take(charged, Duration::MAX, now) {
+            Turn::At(until) => {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+                Some(until)
+            }
+            Turn::Now | Turn::Refused => None,
+        }
     }
 
     /// The flow has ended: what it has paid in advance is others'.
     pub fn end(&self, credit: Credit) {
-        let rate = self.rate();
-        if rate > 0 && credit.0 > 0 {
+        if self.rate() > 0 && credit.0 > 0 {
             self.bytes.fetch_sub(credit.0, Ordering::Relaxed);
-            let back = nanos_of(credit.0, rate);
-            let less = |paid_at: u64| Some(paid_at.saturating_sub(back));
-            let _ = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            self.limiter.give_back(credit.0);
         }
     }
-}
-
-fn nanos_of(bytes: u64, rate: u64) -> u64 {
-    bytes.saturating_mul(NANOS).div_ceil(rate.max(1))
 }
 
 #[cfg(test)]
@@ -189,7 +177,9 @@ mod tests {
             }
         });
         assert_eq!(pacer.totals().0, 40_000_000);
-        let paid_at = pacer.paid_at.load(Ordering::Relaxed);
-        assert!(paid_at.abs_diff(40 * NANOS) < NANOS / 1000, "{paid_at}");
+        // The next one waits for what all have counted, and for its own: but for the burst, which is there at once.
+        let until = pacer.count(&mut Credit::default(), 1000, Moment::ZERO).expect("a wait");
+        let expected = 40_000_000 + 1000 + ADVANCE - 100_000;
+        assert!(until.as_micros().abs_diff(expected) < 1000, "{until:?}");
     }
 }

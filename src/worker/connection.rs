@@ -192,7 +192,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) struct Admitted {
     /// Its permit among the connections of its address, where those are limited.
-    _permit: Option<ConnectionPermit>,
+    permit: Option<ConnectionPermit>,
     /// What the rules of its frontend keep of it.
     pub(super) visit: Option<Arc<Visit>>,
 }
@@ -200,15 +200,17 @@ pub(super) struct Admitted {
 impl Client {
     /// Counts it among the connections of its address, which is known only now.
     pub(super) fn set_permit(&mut self, permit: Option<ConnectionPermit>) {
-        let visit = self.admitted.take().and_then(|admitted| admitted.visit);
-        self.admitted = Admitted::new(permit, visit);
+        match &mut self.admitted {
+            Some(admitted) => admitted.permit = permit,
+            None => self.admitted = Admitted::new(permit, None),
+        }
     }
 }
 
 impl Admitted {
     /// `None` where there is nothing that it counts in.
     pub(super) fn new(permit: Option<ConnectionPermit>, visit: Option<Arc<Visit>>) -> Option<Box<Self>> {
-        (permit.is_some() || visit.is_some()).then(|| Box::new(Self { _permit: permit, visit }))
+        (permit.is_some() || visit.is_some()).then(|| Box::new(Self { permit, visit }))
     }
 }
 

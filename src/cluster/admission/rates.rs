@@ -4,28 +4,35 @@ use super::Admission;
 use super::clients::Clients;
 use crate::base::clock::Moment;
 use crate::base::pacer::Pacer;
-use crate::base::turns::{Turn, Turns};
+use crate::base::rate_limiter::{RateLimiter, Turn};
 use crate::cluster::options::{Options, Queue};
 use std::sync::atomic::Ordering;
 
 /// The rates of the newest options.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rates {
     /// Bytes that clients send (`bytesPerSecond.in`).
     pub bytes_in: Pacer,
     /// Bytes that backends send (`bytesPerSecond.out`).
     pub bytes_out: Pacer,
     /// Requests (`requestsPerSecond`).
-    requests: Turns,
+    requests: RateLimiter,
     /// Requests of each client (`maxRequestsPerClient`).
     pub(super) clients: Clients,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let (bytes_in, bytes_out) = <(Pacer, Pacer)>::default();
+        Self { bytes_in, bytes_out, requests: RateLimiter::new(1), clients: Clients::default() }
+    }
 }
 
 impl Rates {
     pub(super) fn set(&self, options: &Options) {
         self.bytes_in.set_rate(options.bytes_per_second_in);
         self.bytes_out.set_rate(options.bytes_per_second_out);
-        self.requests.set_rate(options.requests_per_second);
+        self.requests.set_per_second(options.requests_per_second.into());
     }
 }
 
@@ -33,12 +40,38 @@ impl Admission {
     /// Takes the turn of a request, where there are only so many a second. It waits as others do in the queue: no longer, and
     /// no more of them.
     pub fn take_turn(&self, queue: &Queue, now: Moment) -> Turn {
-        let turn = self.rates.requests.take(queue.limit, queue.timeout, now);
+        let Some(rate) = self.rates.requests.rate() else { return Turn::Now };
+        let longest = queue.timeout.min(rate.time_of(queue.limit.into()));
+        let turn = self.rates.requests.take(1, longest, now);
         match turn {
             Turn::Now => {}
             Turn::At(_) => _ = self.queued.fetch_add(1, Ordering::Relaxed),
             Turn::Refused => _ = self.dropped.fetch_add(1, Ordering::Relaxed),
         }
         turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_turn_waits_no_longer_and_behind_no_more_than_in_the_queue() {
+        let admission = Admission::default();
+        admission.rates.requests.set_per_second(1);
+        let at = |seconds: u64| Moment::from_micros(seconds * 1_000_000);
+        let take = |limit, timeout, now| {
+            admission.take_turn(&Queue { limit, timeout: Duration::from_secs(timeout), ..Queue::default() }, at(now))
+        };
+        assert_eq!(take(2, 10, 0), Turn::Now);
+        assert_eq!(take(2, 0, 0), Turn::Refused, "it would wait for a second");
+        assert_eq!(take(2, 10, 0), Turn::At(at(1)));
+        assert_eq!(take(2, 10, 0), Turn::At(at(2)));
+        assert_eq!(take(2, 10, 0), Turn::Refused, "two wait");
+        assert_eq!(take(0, 10, 0), Turn::Refused, "none may wait");
+        assert_eq!(take(2, 10, 1), Turn::At(at(3)), "one of the two has had its turn");
+        assert_eq!((admission.queued.into_inner(), admission.dropped.into_inner()), (3, 3));
     }
 }

@@ -1,0 +1,203 @@
+//! Rates that all cores keep together, without a queue or a timer: a token bucket in one number, by the generic cell rate
+//! algorithm (GCRA, ITU-T I.371, annex A).
+//!
+//! The number is the moment at which all units that were taken are paid for. A caller that takes units knows at once when they
+//! are its own, or that this would be too late; so there is nothing to wait in, and callers are served in the order in which
+//! they took. Over any time `t`, no more than `rate * t` units and a burst are paid for.
+
+use super::clock::Moment;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// The time whose units are there at once: a tenth of a second.
+const BURST_NANOS: u64 = NANOS / 10;
+
+/// So many units a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    per_second: NonZeroU64,
+    min_burst: u64,
+}
+
+/// When units are the caller's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Now.
+    Now,
+    /// At this moment.
+    At(Moment),
+    /// Later than the caller would wait: none was taken.
+    Refused,
+}
+
+impl Rate {
+    /// So many units a second; `None` for 0. The units of a tenth of a second are there at once, and `min_burst` at least.
+    pub fn new(per_second: u64, min_burst: u64) -> Option<Self> {
+        NonZeroU64::new(per_second).map(|per_second| Self { per_second, min_burst })
+    }
+
+    /// The time that so many units take.
+    pub fn time_of(self, units: u64) -> Duration {
+        Duration::from_nanos(self.nanos_of(units))
+    }
+
+    /// Takes units, if they come within `longest`. `paid_at` is the state, in nanoseconds of the clock: 0 at first, and to be
+    /// forgotten once that moment has passed.
+    pub fn take(self, paid_at: &mut u64, units: u64, longest: Duration, now: Moment) -> Turn {
+        let (after, wait) = self.charge(*paid_at, units, nanos(now));
+        if Duration::from_nanos(wait) > longest {
+            return Turn::Refused;
+        }
+        *paid_at = after;
+        turn(wait, now)
+    }
+
+    /// The state after so many units, and how many nanoseconds the caller waits for them.
+    fn charge(self, paid_at: u64, units: u64, now_nanos: u64) -> (u64, u64) {
+        let after = paid_at.max(now_nanos).saturating_add(self.nanos_of(units));
+        let burst = self.nanos_of(self.min_burst).max(BURST_NANOS);
+        (after, after.saturating_sub(burst).saturating_sub(now_nanos))
+    }
+
+    fn nanos_of(self, units: u64) -> u64 {
+        units.saturating_mul(NANOS).div_ceil(self.per_second.get())
+    }
+}
+
+/// A rate, or none, and what was taken of it by all cores.
+#[derive(Debug)]
+pub struct RateLimiter {
+    /// Units a second; 0 for any number.
+    per_second: AtomicU64,
+    min_burst: u64,
+    paid_at: AtomicU64,
+}
+
+impl RateLimiter {
+    /// One without a rate. `min_burst` is for [`Rate::new`].
+    pub const fn new(min_burst: u64) -> Self {
+        Self { per_second: AtomicU64::new(0), min_burst, paid_at: AtomicU64::new(0) }
+    }
+
+    /// Sets the units a second; 0 for any number.
+    pub fn set_per_second(&self, per_second: u64) {
+        self.per_second.store(per_second, Ordering::Relaxed);
+    }
+
+    /// The units a second; 0 for any number.
+    pub fn per_second(&self) -> u64 {
+        self.per_second.load(Ordering::Relaxed)
+    }
+
+    /// The rate; `None` for any.
+    pub fn rate(&self) -> Option<Rate> {
+        Rate::new(self.per_second(), self.min_burst)
+    }
+
+    /// Takes units, if they come within `longest`.
+    pub fn take(&self, units: u64, longest: Duration, now: Moment) -> Turn {
+        let Some(rate) = self.rate() else { return Turn::Now };
+        let take = |paid_at: u64| {
+            let (after, wait) = rate.charge(paid_at, units, nanos(now));
+            (Duration::from_nanos(wait) <= longest).then_some(after)
+        };
+        match self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(before) => turn(rate.charge(before, units, nanos(now)).1, now),
+            Err(_) => Turn::Refused,
+        }
+    }
+
+    /// Gives units back that were taken and not used.
+    pub fn give_back(&self, units: u64) {
+        let Some(rate) = self.rate() else { return };
+        let less = |paid_at: u64| Some(paid_at.saturating_sub(rate.nanos_of(units)));
+        let _ = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+fn nanos(now: Moment) -> u64 {
+    now.as_micros().saturating_mul(1000)
+}
+
+fn turn(wait: u64, now: Moment) -> Turn {
+    match wait {
+        0 => Turn::Now,
+        wait => Turn::At(Moment::from_micros(nanos(now).saturating_add(wait).div_ceil(1000))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_micros(millis * 1000)
+    }
+
+    fn limiter(per_second: u64) -> RateLimiter {
+        let limiter = RateLimiter::new(1);
+        limiter.set_per_second(per_second);
+        limiter
+    }
+
+    #[test]
+    fn units_come_in_order_and_at_the_rate() {
+        let limiter = RateLimiter::new(1);
+        assert_eq!(limiter.take(1, Duration::ZERO, at(0)), Turn::Now, "any number");
+        limiter.set_per_second(2);
+        let taken: Vec<_> = (0..4).map(|_| limiter.take(1, 10 * SECOND, at(1000))).collect();
+        assert_eq!(taken, [Turn::Now, Turn::At(at(1500)), Turn::At(at(2000)), Turn::At(at(2500))]);
+        assert_eq!(limiter.take(1, 10 * SECOND, at(1600)), Turn::At(at(3000)));
+        assert_eq!(limiter.take(1, 10 * SECOND, at(9000)), Turn::Now, "units that were not taken are not kept");
+        assert_eq!(limiter.take(2, 10 * SECOND, at(9000)), Turn::At(at(10_000)));
+        limiter.give_back(2);
+        assert_eq!(limiter.take(1, 10 * SECOND, at(9000)), Turn::At(at(9500)));
+    }
+
+    #[test]
+    fn units_that_come_too_late_are_not_taken() {
+        let limiter = limiter(1);
+        assert_eq!(limiter.take(1, Duration::ZERO, at(0)), Turn::Now);
+        assert_eq!(limiter.take(1, SECOND / 2, at(0)), Turn::Refused, "it would wait for a second");
+        assert_eq!(limiter.take(1, SECOND, at(0)), Turn::At(at(1000)));
+        assert_eq!(limiter.take(1, 2 * SECOND, at(0)), Turn::At(at(2000)));
+        assert_eq!(limiter.take(1, 2 * SECOND, at(0)), Turn::Refused);
+        assert_eq!(limiter.take(1, Duration::ZERO, at(0)), Turn::Refused);
+        assert_eq!(limiter.take(1, 2 * SECOND, at(1000)), Turn::At(at(3000)));
+    }
+
+    #[test]
+    fn a_burst_is_a_tenth_of_a_second_or_the_least_one() {
+        let at_once = |limiter: &RateLimiter| (0..2000).filter(|_| limiter.take(1, SECOND, at(5)) == Turn::Now).count();
+        assert_eq!(at_once(&limiter(1000)), 100);
+        let limiter = RateLimiter::new(700);
+        limiter.set_per_second(1000);
+        assert_eq!(at_once(&limiter), 700);
+    }
+
+    #[test]
+    fn a_state_of_ones_own_is_kept_to_as_well() {
+        let rate = Rate::new(10, 1).expect("a rate");
+        assert_eq!((Rate::new(0, 1), rate.time_of(5)), (None, SECOND / 2));
+        let mut paid_at = 0;
+        let taken: Vec<_> = (0..3).map(|_| rate.take(&mut paid_at, 1, SECOND / 10, at(50))).collect();
+        assert_eq!(taken, [Turn::Now, Turn::At(at(150)), Turn::Refused]);
+        assert_eq!(paid_at, 250_000_000, "what was refused is not counted");
+    }
+
+    #[test]
+    fn threads_get_no_more_than_there_is() {
+        let limiter = limiter(100_000);
+        let count = || (0..50_000).filter(|_| limiter.take(1, SECOND, at(7)) == Turn::Now).count();
+        let all: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(count)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+        });
+        assert_eq!(all, 10_000);
+    }
+}
