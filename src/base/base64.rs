@@ -1,10 +1,10 @@
-//! Base64 as the fields of a head have it (RFC 4648 section 4).
+//! Base64 as it stands in header fields (RFC 4648 section 4).
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// Senders leave the padding out, and bits behind the last byte as they are.
+/// Accepts input without padding, and with non-zero bits after the last byte: some senders write both.
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -12,7 +12,7 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Adds the bytes of `text` to `out`. `None` where the text is not Base64.
+/// Appends the decoded bytes of `text` to `out`. `None` if the text is not Base64.
 pub fn decode(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     ENGINE.decode_vec(text, out).ok()
 }

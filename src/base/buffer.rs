@@ -1,39 +1,39 @@
-//! Buffers that are used again. One pool a core.
+//! Reusable buffers. Each core has one pool.
 
-/// The capacity of a fresh buffer: enough for most heads.
+/// Capacity of a fresh buffer, in bytes: enough for most heads.
 pub const FRESH_CAPACITY: usize = 4 * 1024;
 
-/// A buffer that grew beyond this is freed, not kept: one large head must not hold memory for ever.
+/// A buffer that grew beyond this many bytes is freed, not kept: one large head must not hold memory for ever.
 const LARGEST_KEPT: usize = 16 * 1024;
 
-/// How many free buffers are kept.
+/// The greatest number of free buffers that a pool keeps.
 const MOST_KEPT: usize = 1024;
 
-/// A stock of free buffers.
+/// A pool of free buffers.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
     lent: BufferUsage,
-    /// The fewest free ones since the last [`BufferPool::trim`]: so many were of no use.
+    /// The lowest number of free buffers since the last [`BufferPool::trim`]: that many were never needed.
     least_free: usize,
 }
 
 /// Buffers in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BufferUsage {
-    /// How many there are.
+    /// Number of buffers.
     pub count: usize,
-    /// By how many bytes they have grown beyond what a fresh one has.
+    /// Bytes by which they have grown beyond the capacity of a fresh buffer.
     pub grown: usize,
 }
 
 impl BufferUsage {
-    /// This buffer; none if it was never taken.
+    /// Usage of one buffer; zero if it was never allocated.
     pub fn of(buffer: &Vec<u8>) -> Self {
         Self { count: usize::from(buffer.capacity() > 0), grown: growth(buffer.capacity()) }
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { count: self.count + other.count, grown: self.grown + other.grown }
@@ -58,7 +58,7 @@ impl BufferPool {
         buffer
     }
 
-    /// Takes a buffer back. One that was never taken from here (capacity 0) is welcome too, and ignored.
+    /// Takes a buffer back. A buffer of capacity 0 never came from a pool and is ignored.
     pub fn give(&mut self, mut buffer: Vec<u8>) {
         if buffer.capacity() == 0 {
             return;
@@ -72,19 +72,19 @@ impl BufferPool {
         }
     }
 
-    /// Adds to a buffer in use.
+    /// Appends bytes to a buffer in use.
     pub fn extend(&mut self, buffer: &mut Vec<u8>, bytes: &[u8]) {
         let capacity = buffer.capacity();
         buffer.extend_from_slice(bytes);
         self.note_growth(buffer, capacity);
     }
 
-    /// Records the capacity that a buffer in use had before bytes were added to it. Every writer records it.
+    /// Records growth of a buffer in use, given its capacity before bytes were added. Every writer calls this.
     pub fn note_growth(&mut self, buffer: &Vec<u8>, before: usize) {
         self.lent.grown += growth(buffer.capacity()) - growth(before);
     }
 
-    /// Frees what a buffer in use has beyond what is in it, where that is worth it.
+    /// Frees the unused capacity of a buffer in use, where it is large enough to matter.
     pub fn shrink(&mut self, buffer: &mut Vec<u8>) {
         if buffer.capacity() > LARGEST_KEPT {
             let before = growth(buffer.capacity());
@@ -93,8 +93,8 @@ impl BufferPool {
         }
     }
 
-    /// Says that these of the buffers in use are so no longer: they have gone to another core, which gets them back, or were
-    /// none of this pool's.
+    /// Stops counting these buffers as in use. They were handed to another core, which takes them back, or no pool
+    /// owned them.
     pub fn export_usage(&mut self, buffers: BufferUsage) {
         self.lent = self.lent.without(buffers);
     }
@@ -112,12 +112,12 @@ impl BufferPool {
         self.least_free = kept;
     }
 
-    /// How many buffers there are, free or in use.
+    /// Number of buffers, free or in use.
     pub fn count(&self) -> usize {
         self.lent.count + self.free.len()
     }
 
-    /// How many buffers are in use.
+    /// Number of buffers in use.
     pub fn lent(&self) -> usize {
         self.lent.count
     }

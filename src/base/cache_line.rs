@@ -1,8 +1,8 @@
-//! A value on cache lines of its own.
+//! A value on its own cache lines.
 
 use std::ops::Deref;
 
-/// A value that shares no cache line with another one: a core that writes it takes no line away from cores that read its
+/// A value that shares no cache line with another one, so a core that writes it does not slow cores that read its
 /// neighbours.
 #[repr(align(64))]
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! The only reader of time. Everything else is handed a [`Moment`], so that tests can make their own.
+//! The only reader of time. All other code receives a [`Moment`], so tests can choose it.
 
 use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub struct Moment(u64);
 
 impl Moment {
-    /// The first moment there is.
+    /// The earliest moment.
     pub const ZERO: Self = Self(0);
 
     /// A moment that never comes.
@@ -26,7 +26,7 @@ impl Moment {
         self.0
     }
 
-    /// This moment, or the first one after it whose lowest `bits` are zero.
+    /// This moment, or the next one whose lowest `bits` are zero.
     pub const fn round_up(self, bits: u32) -> Self {
         match self.0.checked_next_multiple_of(1 << bits) {
             Some(micros) => Self(micros),
@@ -34,7 +34,7 @@ impl Moment {
         }
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Time from `earlier` to this moment; zero if `earlier` is not before it.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -50,7 +50,7 @@ impl Add<Duration> for Moment {
     }
 }
 
-/// Reads the time. Made once, at the start of the process; copies share its origin.
+/// Reads the time. It is made once, at the start of the process; copies share its origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
@@ -71,7 +71,7 @@ impl Clock {
         Moment::ZERO + Instant::now().duration_since(self.origin)
     }
 
-    /// The wall-clock time of `moment`. Steps of the system's clock after the start are not seen.
+    /// The wall-clock time of `moment`. Steps of the system's clock after the start are ignored.
     pub fn wall(&self, moment: Moment) -> SystemTime {
         self.wall_origin + Duration::from_micros(moment.as_micros())
     }

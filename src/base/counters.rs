@@ -1,4 +1,4 @@
-//! Named counters of one core. The core that owns them writes, anyone reads.
+//! Named counters of one core. The owning core writes them; any thread reads them.
 
 use super::histogram::{Histogram, Phase};
 use super::reason::FailureReason;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 macro_rules! counters {
     ($( $(#[doc = $doc:literal])* $variant:ident = $name:literal; )*) => {
-        /// Counted events, beside the requests that ended with a [`FailureReason`].
+        /// Counted events. Requests that ended with a [`FailureReason`] are counted apart.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter {
             $( $(#[doc = $doc])* $variant, )*
@@ -22,7 +22,7 @@ macro_rules! counters {
                 match self { $( Self::$variant => $name, )* }
             }
 
-            /// What it counts, in one sentence.
+            /// A description of one sentence, for metrics.
             pub const fn help(self) -> &'static str {
                 match self { $( Self::$variant => concat!($($doc,)*), )* }
             }
@@ -39,19 +39,20 @@ counters! {
     AcceptPauses = "accept_pauses";
     /// Times that new encrypted connections had to wait because `https.maxHandshakes` was reached.
     HandshakePauses = "handshake_pauses";
-    /// Connections, of a client or to a backend, for which the system had no file descriptor or no memory left.
+    /// Connections, of a client or to a backend, that failed because the system had no file descriptor or no memory
+    /// left.
     OutOfDescriptors = "out_of_descriptors";
-    /// Idle connections of clients that were closed because a new one needed the place, or the descriptor.
+    /// Idle client connections closed because a new one needed the slot or the descriptor.
     IdleClientsClosed = "idle_clients_closed";
-    /// Idle connections to backends that were closed because something else needed the descriptor.
+    /// Idle connections to backends closed because another connection needed the descriptor.
     IdleUpstreamsClosed = "idle_upstreams_closed";
-    /// Connections of clients that were idle for `server.idleTimeout`.
+    /// Client connections closed after being idle for `server.idleTimeout`.
     IdleTimeouts = "idle_timeouts";
-    /// Connections that ended a lingering close by a limit: the client had not closed its side by then.
+    /// Lingering closes ended by a limit, before the client closed its side.
     LingeringTimeouts = "lingering_timeouts";
-    /// Connections that were closed at once because their address had `server.maxConnectionsPerAddress` already.
+    /// Connections closed at once because their address already had `server.maxConnectionsPerAddress`.
     PerIpRejections = "per_ip_rejections";
-    /// Connections whose last request was the one that `server.maxRequestsPerConnection` allows.
+    /// Connections closed after the number of requests that `server.maxRequestsPerConnection` allows.
     RequestLimits = "request_limits";
     /// Requests whose head was complete.
     Requests = "requests";
@@ -65,49 +66,49 @@ counters! {
     Status4xx = "responses_4xx";
     /// Requests that got a status of 500 and above.
     Status5xx = "responses_5xx";
-    /// Requests to the admin service; they are no others'.
+    /// Requests to the admin service; other counters of requests leave them out.
     AdminRequests = "admin_requests";
     /// Upgraded connections.
     Tunnels = "tunnels";
-    /// Requests tried again after a failure of a backend.
+    /// Requests retried after a failure of a backend.
     Retries = "retries";
-    /// Requests sent again because a pooled connection had been closed by the backend.
+    /// Requests sent again because the backend had closed the pooled connection.
     StaleConnections = "stale_connections";
     /// Connections opened to backends.
     Dials = "dials";
     /// Requests that waited because `server.maxSockets` was reached.
     Queued = "queued_requests";
-    /// Responses with a line that ends in a bare LF, which the option `lenient` let through.
+    /// Responses with a line that ends in a bare LF, accepted by the option `lenient`.
     LenientBareLf = "lenient_bare_lf";
-    /// Responses with a folded line, which the option `lenient` let through.
+    /// Responses with a folded line, accepted by the option `lenient`.
     LenientFoldedLine = "lenient_folded_line";
-    /// Responses with the same length twice, which the option `lenient` let through.
+    /// Responses with the same length twice, accepted by the option `lenient`.
     LenientRepeatedLength = "lenient_repeated_length";
-    /// Responses with a length beside `chunked`, which the option `lenient` let through.
+    /// Responses with a length beside `chunked`, accepted by the option `lenient`.
     LenientLengthBesideChunked = "lenient_length_beside_chunked";
     /// Dead marks made by this core.
     DeadMarks = "dead_marks";
-    /// Times that its responses took a backend out of service (`health.maxFailures`, `health.maxErrorPercent`).
+    /// Ejections of a backend because of its responses (`health.maxFailures`, `health.maxErrorPercent`).
     Ejections = "ejections";
     /// Health probes that have ended.
     Probes = "health_probes";
-    /// Those of them that failed.
+    /// Health probes that failed.
     FailedProbes = "failed_health_probes";
-    /// Backends that probes took out of service.
+    /// Backends that health probes took out of service.
     ProbedDown = "backends_probed_down";
     /// Routes found in the core's cache.
     RouteHits = "route_hits";
-    /// Routes asked of the directory.
+    /// Routes requested from the directory.
     RouteMisses = "route_misses";
-    /// Requests that got a fresh response from the object cache, those that waited for it included.
+    /// Requests served with a fresh response from the object cache, including those that waited for the fill.
     CacheHits = "cache_hits";
-    /// Requests that got a stale response from the object cache: while it was refreshed, or in place of an error.
+    /// Requests served with a stale response from the object cache, during a refresh or in place of an error.
     CacheStale = "cache_stale";
-    /// Requests that got a response from the object cache which a backend had found to be still good.
+    /// Requests served from the object cache after a backend had validated the stored response (304).
     CacheValidations = "cache_validations";
-    /// Requests that a backend responded to although the object cache took part.
+    /// Cacheable requests that a backend responded to.
     CacheMisses = "cache_misses";
-    /// Responses that were put into the object cache.
+    /// Responses stored in the object cache.
     CacheFills = "cache_fills";
     /// Bytes sent to clients.
     BytesToClients = "bytes_to_clients";
@@ -117,23 +118,23 @@ counters! {
     ResumedHandshakes = "resumed_handshakes";
     /// Handshakes of clients that failed, or were not complete in time.
     FailedHandshakes = "failed_handshakes";
-    /// Clients that were refused because they asked for a name without a certificate.
+    /// Clients refused because they asked for a server name without a certificate.
     UnknownNames = "unknown_names";
-    /// Connections whose client was told by a header of the PROXY protocol.
+    /// Connections whose client address came from a PROXY header.
     ProxyHeaders = "proxy_headers";
-    /// Connections closed because their peer is in none of the networks that may send a PROXY header.
+    /// Connections closed because their peer is in no network that may send a PROXY header.
     UntrustedProxies = "untrusted_proxies";
-    /// Connections closed because they did not begin with a header that can be read.
+    /// Connections closed because they did not begin with a valid PROXY header.
     BadProxyHeaders = "bad_proxy_headers";
-    /// Connections closed because the header was not there in time.
+    /// Connections closed because the PROXY header did not arrive in time.
     LateProxyHeaders = "late_proxy_headers";
-    /// Certificates asked of the directory.
+    /// Certificates requested from the directory.
     CertificateMisses = "certificate_misses";
-    /// Times that news from the directory did not fit the mailbox and the core's routes were dropped.
+    /// Times that the core's cached routes were dropped because messages of the directory did not fit the mailbox.
     MailboxOverflows = "mailbox_overflows";
 }
 
-/// The classes of statuses, and what counts them.
+/// The classes of statuses, and their counters.
 pub const STATUS_CLASSES: [(&str, Counter); 5] = [
     ("1xx", Counter::Status1xx),
     ("2xx", Counter::Status2xx),
@@ -161,22 +162,22 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts one. For the core that owns these counters only: other writers' counts could be lost.
+    /// Counts one event. Only the owning core may call this: counts of other writers could be lost.
     pub fn count(&self, counter: Counter) {
         self.add(counter, 1);
     }
 
-    /// Counts several. For the core that owns these counters only.
+    /// Counts several events. Only the owning core may call this.
     pub fn add(&self, counter: Counter, number: u64) {
         bump(&self.counts[counter as usize], number);
     }
 
-    /// Counts a request that ended for `reason`. For the core that owns these counters only.
+    /// Counts a request that ended for `reason`. Only the owning core may call this.
     pub fn count_reason(&self, reason: FailureReason) {
         bump(&self.reasons[reason as usize], 1);
     }
 
-    /// Counts the status that a client got; 0 where it got none. For the core that owns these counters only.
+    /// Counts the status that a client got; 0 if it got none. Only the owning core may call this.
     #[inline]
     pub fn count_status(&self, status: u16) {
         match status {
@@ -189,18 +190,18 @@ impl Counters {
         }
     }
 
-    /// Counts how long a part of a request's way took. For the core that owns these counters only.
+    /// Counts the duration of a phase of a request. Only the owning core may call this.
     #[inline]
     pub fn record_latency(&self, phase: Phase, duration: Duration) {
         self.latencies[phase as usize].record(duration);
     }
 
-    /// How long a part of the way of all requests took.
+    /// Durations of a phase, over all requests.
     pub fn latency(&self, phase: Phase) -> &Histogram {
         &self.latencies[phase as usize]
     }
 
-    /// Adds what another core has counted, which has ended.
+    /// Adds the counts of a core that has ended.
     pub fn absorb(&self, other: &Self) {
         for (mine, theirs) in self.counts.iter().zip(&other.counts).chain(self.reasons.iter().zip(&other.reasons)) {
             bump(mine, theirs.load(Ordering::Relaxed));
@@ -215,7 +216,7 @@ impl Counters {
         self.counts[counter as usize].load(Ordering::Relaxed)
     }
 
-    /// How many requests ended for `reason` so far.
+    /// Number of requests that ended for `reason` so far.
     pub fn get_reason(&self, reason: FailureReason) -> u64 {
         self.reasons[reason as usize].load(Ordering::Relaxed)
     }

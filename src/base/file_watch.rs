@@ -1,4 +1,4 @@
-//! Tells when something in a folder has changed. Which folders are watched can grow.
+//! Reports changes in a set of folders, which can grow.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -11,24 +11,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Events so close to each other, in milliseconds, are one change: a pair of files is written one after the other.
+/// Milliseconds without an event that end a change: a pair of files is written one after the other.
 const QUIET_MS: u8 = 20;
 
-/// After so many waits a change is told though there is no quiet.
+/// The greatest number of waits for quiet before a change is reported all the same.
 const MAX_WAITS: u32 = 10;
 
-/// A watch at work in a thread of its own, which ends when this is dropped.
+/// A watch on folders, run by its own thread, which ends when this is dropped.
 #[derive(Debug)]
 pub struct FileWatch {
     inotify: Arc<Inotify>,
     watched: HashSet<PathBuf>,
-    /// Closed to end the thread.
+    /// Closing it ends the thread.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FileWatch {
-    /// Watches nothing yet, and calls `on_change` after each change in what will be watched.
+    /// Watches no folder yet. `on_change` is called after each change in the folders added later.
     pub fn watch(on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
         let inotify = Arc::new(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?);
         let (stop, stopped) = UnixStream::pair()?;
@@ -38,7 +38,7 @@ impl FileWatch {
         Ok(Self { inotify, watched: HashSet::new(), stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Watches the folder in which `file` stands too, and that of the file which it leads to.
+    /// Watches the folder of `file`, and the folder of the file that a symbolic link leads to.
     pub fn add(&mut self, file: &Path) -> io::Result<()> {
         let real = file.canonicalize().ok();
         let folders = [Some(file), real.as_deref()].map(|file| file.and_then(Path::parent));

@@ -1,9 +1,9 @@
-//! A slab whose keys carry a generation, so that a key of something gone never reaches its successor.
+//! A slab whose keys carry a generation, so the key of a removed value never reaches its successor in the slot.
 
 use slab::Slab;
 use std::num::NonZeroU32;
 
-/// The key of one value in one [`GenSlab`]: the slot's index, and which of the slot's tenants is meant.
+/// The key of one value in one [`GenSlab`]: the index of its slot, and the slot's generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotKey {
     index: u32,
@@ -11,7 +11,7 @@ pub struct SlotKey {
 }
 
 impl SlotKey {
-    /// Bits of a packed key's generation; what is above them is the caller's (see [`SlotKey::pack`]).
+    /// Bits of the generation in a packed key; the bits above belong to the caller (see [`SlotKey::pack`]).
     const GENERATION_BITS: u32 = 28;
     const GENERATION_MASK: u32 = (1 << Self::GENERATION_BITS) - 1;
 
@@ -27,14 +27,14 @@ impl SlotKey {
         Self { index, generation: Self::generation(high) }
     }
 
-    /// The generation of this number; it comes round to the first one.
+    /// The generation of this number; after the last one comes the first.
     fn generation(number: u32) -> NonZeroU32 {
         NonZeroU32::new(number & Self::GENERATION_MASK).unwrap_or(NonZeroU32::MIN)
     }
 }
 
-/// Values in slots that are used again. A slot's generation goes up with each tenant and comes round after 2^28;
-/// it is never 0, so that an optional key is no larger than a key.
+/// Values in reusable slots. The generation of a slot goes up with each value and wraps after 2^28; it is never 0, so
+/// an optional key is no larger than a key.
 #[derive(Debug)]
 pub struct GenSlab<T> {
     slab: Slab<(NonZeroU32, T)>,
@@ -53,7 +53,7 @@ impl<T> GenSlab<T> {
         self.insert_with(|_| value)
     }
 
-    /// Puts a value that wants to know its own key into a free slot.
+    /// Puts a value that needs its own key into a free slot.
     pub fn insert_with(&mut self, make: impl FnOnce(SlotKey) -> T) -> SlotKey {
         let generation = self.next_generation;
         self.next_generation = SlotKey::generation(generation.get() + 1);
@@ -72,7 +72,7 @@ impl<T> GenSlab<T> {
         }
     }
 
-    /// The value of `key`, if it is still there, to change.
+    /// Mutable access to the value of `key`, if it is still there.
     pub fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
         match self.slab.get_mut(key.index as usize) {
             Some((generation, value)) if *generation == key.generation => Some(value),
@@ -80,23 +80,23 @@ impl<T> GenSlab<T> {
         }
     }
 
-    /// Takes the value of `key` out, if it is still there.
+    /// Removes the value of `key`, if it is still there, and returns it.
     pub fn remove(&mut self, key: SlotKey) -> Option<T> {
         self.get(key)?;
         Some(self.slab.remove(key.index as usize).1)
     }
 
-    /// How many values there are.
+    /// Number of values.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// The memory that is taken for them, in bytes, without what they themselves have taken.
+    /// Memory of the slots in bytes, without memory that the values own.
     pub fn bytes(&self) -> usize {
         self.slab.capacity() * size_of::<(NonZeroU32, T)>()
     }
 
-    /// Gives room back, as far as that can be done, where there is far more than is used. Keys stay good.
+    /// Frees memory, as far as possible, if far more is allocated than used. Keys stay valid.
     pub fn trim(&mut self) {
         if self.slab.capacity() > 64 && self.slab.len() < self.slab.capacity() / 4 {
             self.slab.shrink_to_fit();

@@ -1,5 +1,5 @@
-//! Maps whose order differs from process to process, so that no client can choose keys that collide; in unit tests it is
-//! the same in every run, so that a simulation can be played again.
+//! Maps with a random order for each process, so no client can choose keys that collide. In unit tests the order is the
+//! same in every run, so a simulation can be replayed.
 
 #[cfg(test)]
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -9,8 +9,8 @@ type Seed = std::collections::hash_map::RandomState;
 #[cfg(test)]
 type Seed = BuildHasherDefault<DefaultHasher>;
 
-/// A map with such an order.
+/// A map with that order.
 pub type HashMap<K, V> = std::collections::HashMap<K, V, Seed>;
 
-/// A set with such an order.
+/// A set with that order.
 pub type HashSet<T> = std::collections::HashSet<T, Seed>;

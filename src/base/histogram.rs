@@ -1,21 +1,21 @@
-//! Histograms of durations, of one core: the core that owns one writes, anyone reads.
+//! Histograms of durations of one core. The owning core writes them; any thread reads them.
 //!
-//! The bounds are those of HdrHistogram with two bits: four buckets between each two powers of two, so a value is known to
-//! a quarter, and what a histogram takes is fixed.
+//! The bounds are those of HdrHistogram with two bits: four buckets between two powers of two. So a value is known to a
+//! quarter, and the size of a histogram is fixed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The bits of a value that its bucket keeps behind the first one.
+/// Bits of a value, after its leading one, that select the bucket.
 const BITS: u32 = 2;
 
-/// The power of two of microseconds from which on the last buckets count: 134 seconds.
+/// The power of two of microseconds at which the last buckets begin: 134 seconds.
 const LARGEST_POWER: u32 = 27;
 
-/// How many buckets there are.
+/// Number of buckets.
 const BUCKETS: usize = (LARGEST_POWER as usize) << BITS;
 
-/// A part of the way of a request that is measured.
+/// A measured phase of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// From the first byte of a request until the last one of its response.
@@ -43,7 +43,7 @@ impl Phase {
     }
 }
 
-/// How often each duration was seen.
+/// The number of times that each duration was seen.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
@@ -57,7 +57,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts a duration. For the core that owns the histogram only.
+    /// Counts a duration. Only the owning core may call this.
     #[inline]
     pub fn record(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -67,7 +67,7 @@ impl Histogram {
         bump(&self.sum_micros, micros);
     }
 
-    /// Adds what another histogram has counted. For the core that owns this one only.
+    /// Adds the counts of another histogram. Only the owning core of this one may call this.
     pub fn absorb(&self, other: &Self) {
         for (mine, theirs) in self.buckets.iter().zip(&other.buckets) {
             bump(mine, theirs.load(Ordering::Relaxed));
@@ -75,7 +75,7 @@ impl Histogram {
         bump(&self.sum_micros, other.sum_micros.load(Ordering::Relaxed));
     }
 
-    /// How many durations were counted.
+    /// Number of durations counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
@@ -85,7 +85,7 @@ impl Histogram {
         Duration::from_micros(self.sum_micros.load(Ordering::Relaxed)).as_secs_f64()
     }
 
-    /// The duration that this part of all is not longer than, to a quarter; `None` where none was counted.
+    /// The quantile `part` of the durations, rounded up by at most a quarter; `None` if none was counted.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let count = self.count();
         let rank = (count as f64 * part).ceil().max(1.0) as u64;
@@ -98,16 +98,16 @@ impl Histogram {
         place.filter(|_| count > 0).map(|place| Duration::from_micros(bound_of(place)))
     }
 
-    /// The buckets that have counted something: the bound of each, and the count up to it and above the bound before.
+    /// The buckets that are not empty: upper bound, and the count above the bound before and up to this one.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).enumerate();
         counts.filter(|(_, count)| *count > 0).map(|(place, count)| (Duration::from_micros(bound_of(place)), count))
     }
 
-    /// How many durations are between two powers of two: each bound in seconds, and the count up to it and above the bound
-    /// before. What is longer than the last bound is not among them.
+    /// Counts by power of two: upper bound in seconds, and the count above the bound before and up to this one.
+    /// Durations above the last bound are not included.
     pub fn by_powers(&self) -> impl Iterator<Item = (f64, u64)> {
-        // Below 64 µs nothing is told apart.
+        // Durations below 64 µs share one bucket.
         const FIRST: usize = 5 << BITS;
         let loaded = |range: std::ops::Range<usize>| -> u64 {
             self.buckets.get(range).unwrap_or_default().iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
@@ -121,7 +121,7 @@ impl Histogram {
     }
 }
 
-/// The bucket of a value: those that are not above a bound, and above the one before.
+/// The bucket of a value: its bound is the lowest one that is not below the value.
 fn bucket_of(micros: u64) -> usize {
     let value = micros.saturating_sub(1);
     if value < 1 << BITS {

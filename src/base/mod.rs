@@ -1,4 +1,4 @@
-//! Floor 0: what every room may use, and what uses no room.
+//! Floor 0: basic parts for every room, which import no room.
 
 pub mod base64;
 pub mod buffer;

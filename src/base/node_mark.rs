@@ -1,15 +1,16 @@
-//! The mark of this node: what tells it from all others that have its name.
+//! The mark of this node, which distinguishes it from other nodes with the same name.
 
 use std::env;
 use std::sync::OnceLock;
 
-/// The variable of the environment in which a process gives its mark to its successor.
+/// The environment variable in which a process passes its mark to its successor.
 pub const VARIABLE: &str = "SLUICE_NODE_MARK";
 
-/// How many hexadecimal digits a mark has.
+/// Number of hexadecimal digits of a mark.
 const DIGITS: usize = 12;
 
-/// The mark: 12 random hexadecimal digits, the same for as long as the process lives, and for its successors at upgrades.
+/// The mark: 12 random hexadecimal digits. It stays the same for the life of the process and of its successors at
+/// upgrades.
 pub fn node_mark() -> &'static str {
     static MARK: OnceLock<String> = OnceLock::new();
     MARK.get_or_init(|| env::var(VARIABLE).ok().filter(|mark| is_mark(mark)).unwrap_or_else(draw))

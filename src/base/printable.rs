@@ -1,8 +1,8 @@
-//! Texts of others for one line of a log or a terminal.
+//! Foreign text on one line of a log or a terminal.
 
 use std::borrow::Cow;
 
-/// The text with its control characters as escapes: no input ends a line or moves a cursor.
+/// The text with its control characters escaped, so no input ends a line or moves a cursor.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return text.into();

@@ -1,4 +1,4 @@
-//! Why a request ended otherwise than by a backend's answer.
+//! Reasons for which a request ends without a complete response of a backend.
 //!
 //! Error page, access log, `X-Debug-Error` header and counter are all made from this one enum.
 
@@ -16,8 +16,8 @@ macro_rules! reasons {
             /// Every reason, in the order of the enum.
             pub const ALL: &'static [Self] = &[$( Self::$variant, )*];
 
-            /// The status of the answer that tells it to the client. 499, as in nginx's logs, where the client is
-            /// gone, and 0 where an answer had already begun: there it stands in logs only.
+            /// The status of the error response. It is 499, as in nginx's logs, if the client is gone, and 0 if a
+            /// response had already begun: these two stand in logs only.
             pub const fn status(self) -> u16 {
                 match self { $( Self::$variant => $status, )* }
             }
@@ -36,8 +36,8 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // What the client did.
-    /// A client speaks plainly where hands have to be shaken first.
+    // Failures of the client.
+    /// A client sends plaintext to a port that speaks TLS.
     PlainToTls = 400, "plain_to_tls", "This port speaks TLS: its addresses begin with https.";
     /// The head does not follow RFC 9112: a bad byte, a bare LF, a folded line, a space before the colon.
     MalformedHead = 400, "malformed_head", "The request could not be read as HTTP.";
@@ -51,14 +51,14 @@ reasons! {
     BadTarget = 400, "bad_target", "The address of the request could not be read.";
     /// `Host` is missing where HTTP/1.1 demands it, stands twice, or is no host name.
     BadHost = 400, "bad_host", "The request does not name its host clearly.";
-    /// No frontend has this host. Hipache answers 400 too.
+    /// No frontend has this host. Hipache responds with 400 too.
     UnknownHost = 400, "unknown_host", "No website is configured at this address.";
-    /// `Host` is not covered by the certificate that the client was shown for the name that it asked for, and has a
-    /// certificate of its own (RFC 9110 section 15.5.20).
+    /// The certificate shown to the client, for the server name that it asked for, does not cover `Host`, and `Host`
+    /// has a certificate of its own (RFC 9110 section 15.5.20).
     MisdirectedRequest = 421, "misdirected_request", "This connection was opened for another website.";
-    /// A rule of HAProxy's file refuses the request (`deny`, `auth`). The rule may say another status.
+    /// A rule of a HAProxy file refuses the request (`deny`, `auth`). The rule may set another status.
     DeniedByRule = 403, "denied_by_rule", "The request is not allowed.";
-    /// A rule of HAProxy's file closes the connection (`reject`, `silent-drop`).
+    /// A rule of a HAProxy file closes the connection (`reject`, `silent-drop`).
     ClosedByRule = 0, "closed_by_rule", "The connection was closed by a rule.";
     /// The head did not arrive in time.
     HeadTimeout = 408, "head_timeout", "The request took too long to arrive.";
@@ -68,7 +68,7 @@ reasons! {
     BodyTooSlow = 408, "body_too_slow", "The body of the request arrived too slowly.";
     /// The body is larger than `server.maxBodyBytes`.
     BodyTooLarge = 413, "body_too_large", "The body of the request is too large.";
-    /// The extensions of chunks are longer than `server.maxChunkExtensionBytes` allows.
+    /// The chunk extensions are longer than `server.maxChunkExtensionBytes` allows.
     ExtensionsTooLarge = 413, "chunk_extensions_too_large", "The body of the request is made of too much but data.";
     /// The client has as many requests as the frontend's option `maxRequestsPerClient` allows.
     ClientLimit = 429, "client_limit", "There are too many requests from your address at once.";
@@ -76,65 +76,66 @@ reasons! {
     UriTooLong = 414, "uri_too_long", "The address of the request is too long.";
     /// The head has more lines than `server.maxHeaders`.
     TooManyHeaders = 431, "too_many_headers", "The header of the request has too many lines.";
-    /// The trailer section is larger than `server.maxTrailerBytes`, or has more than the greatest number of lines.
+    /// The trailer section is larger than `server.maxTrailerBytes`, or has too many lines.
     TrailersTooLarge = 431, "trailers_too_large", "The trailer of the request is too large.";
     /// The head is larger than `server.maxHeadBytes`.
     HeadTooLarge = 431, "head_too_large", "The header of the request is too large.";
     /// An `Expect` other than one `100-continue` (RFC 9110 section 10.1.1).
     ExpectationFailed = 417, "expectation_failed", "What the request expects cannot be promised.";
-    /// CONNECT: this is no forward proxy. A known method in another case, or one that is too long for a method.
+    /// The method is CONNECT (this is no forward proxy), a known method in another case, or too long for a method.
     MethodRefused = 501, "method_refused", "The method of the request is not supported.";
-    /// The request has been here: its `Via` has this node's mark, so a backend of its frontend leads back to this node
-    /// (RFC 9110 section 7.6.3; the status is that of RFC 5842).
+    /// The request loops: its `Via` has this node's mark, so a backend of its frontend leads back to this node (RFC
+    /// 9110 section 7.6.3; the status is from RFC 5842).
     LoopDetected = 508, "loop_detected", "The server of this website leads back to this node.";
     /// A transfer coding other than chunked.
     UnknownCoding = 501, "unknown_transfer_coding", "The transfer coding of the request is not supported.";
-    /// The request is well-formed, and of another major version than HTTP/1.
+    /// The request is well-formed, but its major version is not HTTP/1.
     UnknownVersion = 505, "unknown_version", "The version of HTTP is not supported.";
-    /// The client was gone before its answer was complete.
+    /// The client closed the connection before its response was complete.
     ClientGone = 499, "client_gone", "The client closed the connection.";
     /// The client closed its side in the middle of the request's body.
     ClientTruncated = 499, "client_truncated", "The client closed the connection in the middle of its request.";
-    /// The client did not take its answer for the time of `server.bodyTimeout`, or more slowly than
-    /// `server.minBodyRate`.
+    /// The client did not read its response for `server.bodyTimeout`, or read more slowly than `server.minBodyRate`.
     ClientStalled = 0, "client_stalled", "The client stopped reading.";
 
-    // What the backends did.
-    /// The frontend's list has no backends, or all have just left it. Those that are marked dead are tried all the same.
+    // Failures of the backends.
+    /// The frontend's list has no backends, or all have just been removed. Backends marked dead are still tried.
     NoBackend = 502, "no_backend_alive", "No server of this website is available.";
     /// The backend refused the connection, or the connection failed otherwise.
     ConnectFailed = 502, "connect_failed", "The server of this website could not be reached.";
     /// The backend's name could not be resolved.
     NameNotResolved = 502, "name_not_resolved", "The server of this website could not be found.";
-    /// Hands could not be shaken with a backend of `https://`: it speaks no TLS, or is not who its URL says.
-    TlsFailed = 502, "tls_failed", "The server of this website could not prove who it is.";
-    /// The backend closed the connection without an answer.
-    UpstreamClosed = 502, "upstream_closed", "The server of this website closed the connection without an answer.";
-    /// The backend's answer does not follow RFC 9112.
-    UpstreamMalformed = 502, "upstream_malformed", "The server of this website gave an answer that could not be read.";
-    /// The backend gave more interim answers than `server.maxInformationalResponses`.
-    TooManyInformationalResponses = 502, "too_many_informational_responses", "The server of this website did not come to its answer.";
-    /// The head of the backend's answer is larger than `server.maxHeadBytes`, or has more lines than `server.maxHeaders`.
+    /// The TLS handshake with a backend of `https://` failed: it speaks no TLS, or its certificate does not match its
+    /// URL.
+    TlsFailed = 502, "tls_failed", "The server of this website could not prove its identity.";
+    /// The backend closed the connection without a response.
+    UpstreamClosed = 502, "upstream_closed", "The server of this website closed the connection without a response.";
+    /// The backend's response does not follow RFC 9112.
+    UpstreamMalformed = 502, "upstream_malformed", "The server of this website gave a response that could not be read.";
+    /// The backend sent more informational responses than `server.maxInformationalResponses`.
+    TooManyInformationalResponses = 502, "too_many_informational_responses", "The server of this website sent no final response.";
+    /// The head of the backend's response is larger than `server.maxHeadBytes`, or has more lines than
+    /// `server.maxHeaders`.
     UpstreamHeadTooLarge = 502, "upstream_head_too_large", "The server of this website gave too large a header.";
-    /// The backend switched protocols although nobody had asked, or to another one than asked for.
+    /// The backend switched protocols without a request for it, or to another protocol than requested.
     UpgradeMismatch = 502, "upgrade_mismatch", "The server of this website changed to a protocol not asked for.";
     /// The backend did not accept the connection in time.
     ConnectTimeout = 504, "connect_timeout", "The server of this website could not be reached in time.";
-    /// The backend did not begin its answer in time.
-    ResponseTimeout = 504, "response_timeout", "The server of this website took too long to answer.";
-    /// The backend stopped in the middle of its answer, or closed the connection there.
-    UpstreamTruncated = 0, "upstream_truncated", "The answer ended too early.";
-    /// The backend sent nothing more of its answer for the time of `server.bodyTimeout`.
-    UpstreamStalled = 0, "upstream_stalled", "The answer did not go on.";
+    /// The backend did not begin its response in time.
+    ResponseTimeout = 504, "response_timeout", "The server of this website took too long to respond.";
+    /// The backend closed the connection in the middle of its response, or broke the framing of its body.
+    UpstreamTruncated = 0, "upstream_truncated", "The response ended too early.";
+    /// The backend sent nothing more of its response for `server.bodyTimeout`.
+    UpstreamStalled = 0, "upstream_stalled", "The response stalled.";
 
-    // What this node did.
+    // Failures of this node.
     /// No backend has room, or all sockets to it are in use, and the queue is full (`queueLimit`, `server.maxQueue`).
     QueueFull = 503, "queue_full", "The server of this website is too busy.";
     /// No backend had room within `queueTimeout`, or no socket to it became free within `connectTimeout`.
     QueueTimeout = 503, "queue_timeout", "The server of this website is too busy.";
     /// The frontend has the option `disabled`.
     ClusterDisabled = 503, "cluster_disabled", "This website is closed for maintenance.";
-    /// No rule of HAProxy's file leads the request to a backend, and its frontend has no `default_backend`.
+    /// No rule of the HAProxy file selects a backend for the request, and its frontend has no `default_backend`.
     NoBackendRule = 503, "no_backend_rule", "No server is configured for this address.";
     /// The client names a backend (`backend.header`, `backend.cookie`) that is not in the list, down or disabled.
     NamedBackendDown = 503, "named_backend_down", "The server that was asked for is not available.";
@@ -142,28 +143,28 @@ reasons! {
     TunnelLimit = 503, "tunnel_limit", "The server of this website is too busy.";
     /// No socket could be opened: this node is out of file descriptors or memory.
     SocketsExhausted = 503, "sockets_exhausted", "This node is too busy.";
-    /// All of this node's ports that lead to the backend are in use.
+    /// All local ports towards the backend are in use.
     PortsExhausted = 503, "ports_exhausted", "This node is too busy.";
-    /// All of `server.maxBufferBytes` was in use, and this request held much of it for long.
+    /// All of `server.maxBufferBytes` was in use, and this request held a large part of it for long.
     BufferLimit = 503, "buffer_limit", "This node is too busy.";
     /// The route could not be looked up in time.
     RouteLookupOverloaded = 503, "route_lookup_overloaded", "This node could not look up the website.";
-    /// The source of routes is away, and this host's route is not among those that were known before.
+    /// The source of routes is away, and the route of this host is not in the snapshot.
     RouteSourceDown = 503, "route_source_down", "This node cannot look up the website at present.";
-    /// The admin service of this node did not respond in time, or has too much to do.
-    ServiceTimeout = 503, "service_timeout", "This node is too busy to tell of itself.";
-    /// What the source of routes has for this host cannot be used; the log tells what is wrong with it.
+    /// The admin service of this node did not respond in time, or is overloaded.
+    ServiceTimeout = 503, "service_timeout", "The admin service of this node is too busy.";
+    /// The record of this host in the source of routes is not usable; the log names the fault.
     BadRoute = 502, "bad_route", "The configuration of this website is not usable.";
-    /// The backend has left its list, and `server.tunnelDrain` is over.
+    /// The backend was removed from its list, and `server.tunnelDrain` is over.
     BackendRemoved = 0, "backend_removed", "The server of this website was taken out of service.";
     /// The tunnel was idle for `server.tunnelTimeout`.
     TunnelIdle = 0, "tunnel_idle", "The tunnel was idle for too long.";
-    /// `server.drainTimeout` was over before the request was.
+    /// `server.drainTimeout` ended before the request did.
     Stopped = 503, "stopped", "This node is shutting down.";
 }
 
 impl FailureReason {
-    /// Whether a backend, or the want of one, made the request fail: its operator wants to know.
+    /// Whether a backend, or the lack of one, made the request fail, so its operator should know.
     pub const fn is_of_backend(self) -> bool {
         use FailureReason::*;
         matches!(

@@ -1,20 +1,21 @@
-//! Texts that hold secrets, and the parts of a text that a log or a terminal may show.
+//! Secret texts, and the parts of a text that may be shown in a log or on a terminal.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-/// Stands for what is not shown.
+/// Replaces the hidden part.
 const MASK: &str = "***";
 
-/// A longer text without a dot or a slash, of base64's letters alone, is taken for a key: 44 letters are 32 bytes.
+/// A text of at least this many letters, all of Base64's alphabet and without a dot or a slash, is treated as a key: 44
+/// letters are 32 bytes.
 const MIN_KEY_LETTERS: usize = 44;
 
-/// The longest path that Linux takes (PATH_MAX), in bytes.
+/// The longest path that Linux accepts (PATH_MAX), in bytes.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// A text that is shown nowhere: neither `Debug` nor an error prints it.
+/// A text that is never shown: neither `Debug` nor an error prints it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
@@ -45,8 +46,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL, valid or malformed, without any part that may be a password. A URL with an `@` is cut to its scheme: the end
-/// of the password is not known for sure. Otherwise a port that is not a number is cut, and so is a query.
+/// A URL, valid or malformed, without any part that may be a password. A URL with an `@` is cut to its scheme, since
+/// the end of the password is uncertain. Otherwise an invalid port is cut, and so is a query.
 pub fn redact_url(text: &str) -> Cow<'_, str> {
     let start = scheme_end(text);
     let rest = &text[start..];
@@ -67,22 +68,22 @@ pub fn redact_url(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The identifier of a list as it is shown: one that is a URL with a password, in the wrong place, is cut.
+/// The identifier of a list in its displayed form. A URL with a password, put there by mistake, is cut.
 pub fn redact_identifier(text: &str) -> Cow<'_, str> {
     let is_url = text.contains("//") || (text.contains('@') && text.contains(':'));
     if is_url { redact_url(text) } else { text.into() }
 }
 
-/// The length of `scheme://` at the start; 0 where there is none.
+/// Length of `scheme://` at the start; 0 if there is none.
 fn scheme_end(text: &str) -> usize {
     let Some(end) = text.find("://") else { return 0 };
     let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    // Longer ones than `redis+sentinel` are none.
+    // The longest scheme is `redis+sentinel`.
     if end <= 16 && text[..end].bytes().all(is_scheme) { end + 3 } else { 0 }
 }
 
-/// Whether a text may be the path of a file, and so may be shown: a key or certificate that was pasted in its place may
-/// not, however its line breaks were lost.
+/// Whether a text may be the path of a file, and so may be shown. A key or certificate pasted in its place may not,
+/// even if its line breaks were lost.
 pub fn is_path(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/= ".contains(&byte);
     let is_key = !text.starts_with('/') && text.len() >= MIN_KEY_LETTERS && text.bytes().all(is_base64);

@@ -1,24 +1,24 @@
-//! Parts of byte strings, cut without a panic.
+//! Parts of byte slices, taken without a panic.
 
 use std::ops::Range;
 
-/// Cuts bytes at places that the caller knows to be within them.
+/// Takes parts of bytes at positions that the caller knows to be in range.
 ///
-/// A place beyond the end is a fault of this program. A debug build stops there; otherwise the part is empty, so that
-/// one request suffers and not all of a core.
+/// A position beyond the end is a defect of this program. A debug build panics; a release build returns an empty part,
+/// so one request suffers and not the whole core.
 pub trait SliceExt {
-    /// The bytes at these places.
+    /// The bytes of this range.
     fn slice(&self, places: Range<usize>) -> &[u8];
 
-    /// The bytes before this place.
+    /// The bytes before this position.
     fn prefix(&self, place: usize) -> &[u8] {
         self.slice(0..place)
     }
 
-    /// The bytes from this place on.
+    /// The bytes from this position on.
     fn suffix(&self, place: usize) -> &[u8];
 
-    /// Room for up to `most` bytes, at the start.
+    /// The first `most` bytes, or all if there are fewer.
     fn limit(&mut self, most: usize) -> &mut [u8];
 }
 

@@ -1,23 +1,23 @@
-//! Cells that each thread has for itself. A thread writes its own without a read-modify-write and without taking a cache
-//! line from another core; a reader looks at all of them.
+//! One cell for each thread. A thread writes its own cell without a read-modify-write and without taking a cache line
+//! from another core; a reader sums all cells.
 
 use super::cache_line::CacheLine;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Cells for threads that start after the cells were made. Workers start before there is anything to count.
+/// Cells for threads that start after the cells were made. Workers start before anything is counted.
 const SPARE_CELLS: usize = 2;
 
-/// One `T` for each thread that counts, made with the first count.
+/// One `T` for each thread that counts, made at the first count.
 #[derive(Debug, Default)]
 pub struct ThreadCells<T> {
     own: OnceLock<Box<[CacheLine<T>]>>,
-    /// That of threads which are more than there are cells.
+    /// The cell shared by threads beyond the number of cells.
     shared: T,
 }
 
-/// The cell of the present thread.
+/// The cell of the current thread.
 #[derive(Debug)]
 pub struct OwnCell<'a, T> {
     cell: &'a T,
@@ -25,7 +25,7 @@ pub struct OwnCell<'a, T> {
 }
 
 impl<T: Default> ThreadCells<T> {
-    /// The cell of the present thread.
+    /// The cell of the current thread.
     #[inline]
     pub fn own(&self) -> OwnCell<'_, T> {
         let number = NUMBER.try_with(|number| number.0).unwrap_or(usize::MAX);
@@ -43,7 +43,7 @@ impl<T: Default> ThreadCells<T> {
 }
 
 impl<'a, T> OwnCell<'a, T> {
-    /// The cell, where no other thread writes it.
+    /// The cell, if no other thread writes it.
     #[inline]
     pub fn exclusive(&self) -> Option<&'a T> {
         self.is_exclusive.then_some(self.cell)
@@ -62,7 +62,7 @@ impl<'a, T> OwnCell<'a, T> {
 }
 
 impl<T> OwnCell<'_, T> {
-    /// Raises one counter of the cell to another one, which may have wrapped below 0. Hardly ever a write.
+    /// Raises a peak of the cell to the value of a counter, which may have wrapped below 0. A write is rare.
     #[inline]
     pub fn raise(&self, peak: impl Fn(&T) -> &AtomicU64, counter: impl Fn(&T) -> &AtomicU64) {
         let (peak, now) = (peak(self.cell), counter(self.cell).load(Ordering::Relaxed));
@@ -77,8 +77,8 @@ fn new_cells<T: Default>() -> Box<[CacheLine<T>]> {
     (0..count).map(|_| CacheLine::default()).collect()
 }
 
-/// The numbers of threads. A thread that has ended gives its number, and so its cells, to the next one that asks. The lock
-/// puts the writes of the one before those of the other.
+/// Numbers of threads. A thread that ends returns its number, and so its cells, to the next thread that asks. The lock
+/// orders the writes of the former owner before those of the next one.
 #[derive(Debug)]
 struct Numbers {
     free: BTreeSet<usize>,
@@ -125,10 +125,10 @@ mod tests {
         let cells = ThreadCells::<AtomicU64>::default();
         count(&cells);
         std::thread::scope(|scope| {
-            // The first has its number from before, the others more numbers than there are cells.
+            // The first thread has kept its number; the others have higher numbers than there are cells.
             (0..4 * SPARE_CELLS).for_each(|_| _ = scope.spawn(|| count(&cells)));
         });
-        // Their numbers are free again, and with them the cells.
+        // Their numbers, and so their cells, are free again.
         std::thread::scope(|scope| _ = scope.spawn(|| count(&cells)));
         let total: u64 = cells.iter().map(|cell| cell.load(Ordering::Relaxed)).sum();
         assert_eq!(total, 10_000 * (2 + 4 * SPARE_CELLS as u64));

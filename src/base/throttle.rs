@@ -3,34 +3,34 @@
 use super::clock::Moment;
 use std::time::Duration;
 
-/// How long a few may be told.
+/// The window in which a few lines pass.
 const SPAN: Duration = Duration::from_secs(10);
 
-/// Lets through a few in ten seconds, and counts the others.
+/// Lets a few lines pass in each window of ten seconds, and counts the others.
 #[derive(Debug)]
 pub struct Throttle {
     most: u32,
-    told: u32,
+    admitted: u32,
     until: Moment,
-    untold: u64,
+    suppressed: u64,
 }
 
 impl Throttle {
-    /// Lets `most` through in ten seconds.
+    /// Lets `most` lines pass in ten seconds.
     pub fn new(most: u32) -> Self {
-        Self { most, told: 0, until: Moment::ZERO, untold: 0 }
+        Self { most, admitted: 0, until: Moment::ZERO, suppressed: 0 }
     }
 
-    /// Whether this one is told, and how many were not since the last that was.
+    /// `None` suppresses the line; otherwise the number of lines suppressed since the last one that passed.
     pub fn admit(&mut self, now: Moment) -> Option<u64> {
         if self.until <= now {
-            (self.told, self.until) = (0, now + SPAN);
+            (self.admitted, self.until) = (0, now + SPAN);
         }
-        if self.told < self.most {
-            self.told += 1;
-            return Some(std::mem::take(&mut self.untold));
+        if self.admitted < self.most {
+            self.admitted += 1;
+            return Some(std::mem::take(&mut self.suppressed));
         }
-        self.untold += 1;
+        self.suppressed += 1;
         None
     }
 }
@@ -43,8 +43,8 @@ mod tests {
     fn a_few_are_told_and_the_others_counted() {
         let mut throttle = Throttle::new(2);
         let mut now = Moment::ZERO + Duration::from_secs(5);
-        let told: Vec<_> = (0..5).map(|_| throttle.admit(now)).collect();
-        assert_eq!(told, [Some(0), Some(0), None, None, None]);
+        let admitted: Vec<_> = (0..5).map(|_| throttle.admit(now)).collect();
+        assert_eq!(admitted, [Some(0), Some(0), None, None, None]);
         now = now + SPAN;
         assert_eq!([throttle.admit(now), throttle.admit(now), throttle.admit(now)], [Some(3), Some(0), None]);
     }

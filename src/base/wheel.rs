@@ -1,13 +1,13 @@
-//! A timer wheel: deadlines that move with every request, at the price of one store.
+//! A timer wheel: moving a deadline, which happens with every request, costs one store.
 //!
-//! Most deadlines are moved on before they come. So an entry whose deadline moves *later* stays where it is; when its
-//! slot comes round it is put where it then belongs. Only a deadline that moves *earlier* is put elsewhere at once. The
-//! deadline stands in the [`Timer`], with its owner, so that moving it touches none of the wheel's memory.
+//! Most deadlines are extended before they expire. So an entry whose deadline moves *later* stays in its slot; when the
+//! slot comes round, the entry moves to the slot of its deadline. Only a deadline that moves *earlier* changes the slot
+//! at once. The deadline is stored in the [`Timer`], with its owner, so extending it touches no memory of the wheel.
 
 use super::clock::Moment;
 use slab::Slab;
 
-/// A tick is 2^14 microseconds, about 16 ms: a deadline is told up to that much late, never early.
+/// A tick is 2^14 microseconds, about 16 ms: a deadline is reported up to that much late, never early.
 const TICK_BITS: u32 = 14;
 const SLOTS: usize = 4096;
 const NIL: u32 = u32::MAX;
@@ -18,32 +18,32 @@ pub struct Wheel<T> {
     entries: Slab<Entry<T>>,
     /// The first entry of each slot's list.
     heads: Box<[u32; SLOTS]>,
-    /// Which slots' lists are not empty.
+    /// The slots whose lists are not empty.
     occupied: Box<Places>,
-    /// All slots up to this tick have been emptied of what was due.
+    /// The last tick whose slot was emptied of expired deadlines.
     tick: u64,
 }
 
-/// An owner's deadline, and its entry in the wheel. It ends by [`Wheel::remove`], and is [`Timer::DEAD`] from then on.
+/// An owner's deadline, and its entry in the wheel. [`Wheel::remove`] ends it and leaves it [`Timer::DEAD`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Timer {
     deadline: Moment,
     entry: u32,
-    /// The slot whose list holds the entry, if one does: it will be looked at no later than the deadline.
+    /// The slot whose list holds the entry, if any. The wheel looks at it no later than the deadline.
     slot: Option<Slot>,
 }
 
 /// Access to the timers.
 pub trait Owners<T> {
-    /// The timer of an owner that has one.
+    /// The timer of an owner, if it has one.
     fn timer_of(&mut self, owner: T) -> Option<&mut Timer>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot(u16);
 
-/// Some of the slots: a bit for each, and a bit for each word of those that is not zero. So the next one is found without
-/// a search, and a worker asks for it in every turn.
+/// A set of slots: a bit for each slot, and a bit for each word of those that is not zero. So the next slot is found
+/// without a search, and a worker asks for it in every turn.
 #[derive(Debug)]
 struct Places {
     bits: [u64; SLOTS / 64],
@@ -58,10 +58,10 @@ struct Entry<T> {
 }
 
 impl Timer {
-    /// One without an entry, that never has a deadline.
+    /// A timer without an entry, which never expires.
     pub const DEAD: Self = Self { deadline: Moment::NEVER, entry: NIL, slot: None };
 
-    /// The deadline; [`Moment::NEVER`] where there is none.
+    /// The deadline; [`Moment::NEVER`] if there is none.
     pub fn deadline(&self) -> Moment {
         self.deadline
     }
@@ -77,7 +77,7 @@ impl Slot {
         usize::from(self.0)
     }
 
-    /// Ticks from this one on until the slot comes round: less than `SLOTS`.
+    /// Ticks from this one until the slot comes round: less than `SLOTS`.
     fn distance_from(self, tick: u64) -> u64 {
         (SLOTS as u64 + u64::from(self.0) - tick % SLOTS as u64) % SLOTS as u64
     }
@@ -99,7 +99,7 @@ impl Places {
         }
     }
 
-    /// The first of them from `start` on, and around.
+    /// The first slot of the set from `start` on, wrapping around.
     fn next(&self, start: usize) -> Option<usize> {
         const { assert!(SLOTS / 64 == 64, "a word of words") };
         let (first, from) = (start / 64, u64::MAX << (start % 64));
@@ -110,7 +110,7 @@ impl Places {
         if self.words == 0 {
             return None;
         }
-        // The word of the start comes last: what there is of it now stands before the start.
+        // The word of the start comes last: only its bits before the start are left then.
         let word = (first + 1 + self.words.rotate_right(first as u32 + 1).trailing_zeros() as usize) % 64;
         Some(word * 64 + self.bits[word].trailing_zeros() as usize)
     }
@@ -127,25 +127,25 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// A new entry without a deadline.
+    /// Adds an entry without a deadline.
     pub fn insert(&mut self, owner: T) -> Timer {
         let index = u32::try_from(self.entries.insert(Entry { owner, previous: NIL, next: NIL })).unwrap_or(NIL);
         assert!(index != NIL, "more than 2^32 timers in use");
         Timer { deadline: Moment::NEVER, entry: index, slot: None }
     }
 
-    /// Ends an entry. Its timer is dead from then on, and to end it again changes nothing.
+    /// Ends an entry. Its timer is dead from then on; a second call changes nothing.
     pub fn remove(&mut self, timer: &mut Timer) {
         self.unlink(timer);
         self.entries.try_remove(timer.entry as usize);
         *timer = Timer::DEAD;
     }
 
-    /// Gives the owner a deadline, in the place of any it had; [`Moment::NEVER`] for none.
+    /// Sets the owner's deadline, in place of an earlier one; [`Moment::NEVER`] for none.
     pub fn set(&mut self, timer: &mut Timer, deadline: Moment) {
         debug_assert!(timer.entry != NIL, "a deadline of a dead timer");
         timer.deadline = deadline;
-        // In its list it stays, and is looked at again when its slot comes round, unless that would be too late.
+        // The entry stays in its list until its slot comes round, unless that would be too late.
         let wait = due_tick(deadline).saturating_sub(self.tick);
         let stays = timer.slot.is_some_and(|slot| slot.distance_from(self.tick) <= wait);
         if !stays && deadline != Moment::NEVER {
@@ -154,7 +154,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Puts the owners whose deadlines have come into `due`, each once; they have no deadline then.
+    /// Moves the owners of expired deadlines into `due`, each once, and clears their deadlines.
     pub fn advance(&mut self, now: Moment, due: &mut Vec<T>, owners: &mut impl Owners<T>) {
         let target = now.as_micros() >> TICK_BITS;
         while self.tick < target {
@@ -168,20 +168,20 @@ impl<T: Copy> Wheel<T> {
         self.tick = self.tick.max(target);
     }
 
-    /// When the next slot is to be looked at; [`Moment::NEVER`] when there is no deadline at all.
+    /// The time of the next slot with an entry; [`Moment::NEVER`] if there is no deadline.
     pub fn next_visit(&self) -> Moment {
         let tick = self.next_occupied().map(|distance| self.tick + distance);
         tick.map_or(Moment::NEVER, |tick| Moment::from_micros(tick << TICK_BITS))
     }
 
-    /// Gives room back, as far as that can be done, where there is far more than is used.
+    /// Frees memory, as far as possible, if far more is allocated than used.
     pub fn trim(&mut self) {
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to_fit();
         }
     }
 
-    /// The number of entries.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -211,7 +211,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Ticks from the last one seen to the next slot that is not empty: from 1 to `SLOTS`.
+    /// Ticks from the last one seen to the next slot with an entry: from 1 to `SLOTS`.
     fn next_occupied(&self) -> Option<u64> {
         let start = Slot::at(self.tick + 1).index();
         let slot = self.occupied.next(start)?;
@@ -251,7 +251,7 @@ impl<T: Copy> Wheel<T> {
     }
 }
 
-/// The first tick at whose start the deadline has come.
+/// The first tick that begins at or after the deadline.
 fn due_tick(deadline: Moment) -> u64 {
     (deadline.as_micros() >> TICK_BITS) + 1
 }
@@ -270,7 +270,7 @@ mod tests {
         }
     }
 
-    /// Random schedules against a plain map: nothing early, nothing more than a tick late, nothing lost or told twice.
+    /// Random schedules against a plain map: no deadline is reported early, more than a tick late, twice or never.
     #[test]
     fn agrees_with_a_map_of_deadlines() {
         for seed in 0..200 {
@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    /// From each start the first place is found that a search would find, be there one, few, many or all.
+    /// From each start, the set finds the same next slot as a linear search, for few, many and all slots.
     #[test]
     fn the_next_place_is_found_from_everywhere() {
         let search = |model: &[bool], start: usize| (start..start + SLOTS).map(|at| at % SLOTS).find(|at| model[*at]);
@@ -340,7 +340,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let (mut places, mut model) = (Places::NONE, vec![false; SLOTS]);
         for round in 0..2000 {
-            // Now more are put in, now more taken out.
+            // The wheel alternately grows and shrinks.
             for _ in 0..rng.usize(1..64) {
                 let place = rng.usize(..SLOTS);
                 model[place] = rng.u32(..1000) < round % 1000;
@@ -354,7 +354,7 @@ mod tests {
         assert!((0..SLOTS).all(|start| places.next(start) == Some(start)), "all");
     }
 
-    /// A wheel that was not polled for long, because nothing was due, still reports in time.
+    /// A wheel that was not polled for long, because no deadline was near, still reports in time.
     #[test]
     fn a_wheel_that_stood_still_wakes_in_time() {
         let mut model: HashMap<u32, (Timer, Moment)> = HashMap::new();
