@@ -1,4 +1,4 @@
-//! The length of a body: decided once, in `Framing`, and followed byte by byte in [`BodyReader`].
+//! The length of a body: decided once, in `Framing`, and tracked byte by byte in [`BodyReader`].
 
 use super::chunked::{ChunkFault, Chunked, Part};
 use super::field::{list, number};
@@ -17,11 +17,11 @@ pub enum BodyLength {
     Sized(u64),
     /// It is chunked.
     Chunked,
-    /// It goes on until the connection ends; of answers only.
+    /// It ends with the connection; only a response may have it.
     UntilClose,
 }
 
-/// What the fields of one head say of its body's length.
+/// The statements of one head about the length of its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Framing {
     content_length: Option<u64>,
@@ -29,15 +29,15 @@ pub(super) struct Framing {
 }
 
 impl Framing {
-    /// Adds a `Content-Length`. It stands once, and is digits: a second one, a list, a sign or an overflow would each
-    /// be read in two ways by somebody.
+    /// Adds a `Content-Length`. It may stand once and holds digits only: recipients read a second one, a list, a sign
+    /// or an overflow in different ways.
     pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), HeadFault> {
         let length = number(value).filter(|_| self.content_length.is_none());
         self.content_length = Some(length.ok_or(HeadFault::Length)?);
         Ok(())
     }
 
-    /// Adds a `Transfer-Encoding`. Only `chunked` is spoken, once and last.
+    /// Adds a `Transfer-Encoding`. The only supported coding is `chunked`, once and last.
     pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), HeadFault> {
         if list(value).next().is_none() {
             return Err(HeadFault::Length);
@@ -54,7 +54,7 @@ impl Framing {
         Ok(())
     }
 
-    /// The length that `Content-Length` states.
+    /// The value of `Content-Length`.
     pub(super) fn stated_length(self) -> Option<u64> {
         self.content_length
     }
@@ -64,7 +64,7 @@ impl Framing {
         Ok(self.stated(version)?.unwrap_or(BodyLength::None))
     }
 
-    /// The decision for an answer with this status to a request that was or was not HEAD.
+    /// The decision for a response with this status; `to_head`: the request was HEAD.
     pub(super) fn of_response(self, version: Version, status: u16, to_head: bool) -> Result<BodyLength, HeadFault> {
         let stated = self.stated(version)?;
         if to_head || status < 200 || status == 204 || status == 304 {
@@ -73,8 +73,8 @@ impl Framing {
         Ok(stated.unwrap_or(BodyLength::UntilClose))
     }
 
-    /// Both together are how requests are smuggled (RFC 9112 section 11.2); chunked in HTTP/1.0 is faulty framing
-    /// (section 6.1).
+    /// A head with both fields is a vector of request smuggling (RFC 9112 section 11.2); chunked in HTTP/1.0 is faulty
+    /// framing (section 6.1).
     fn stated(self, version: Version) -> Result<Option<BodyLength>, HeadFault> {
         match (self.content_length, self.chunked) {
             (None, false) => Ok(None),
@@ -86,28 +86,28 @@ impl Framing {
     }
 }
 
-/// Follows a body through the bytes of its connection.
+/// Tracks a body through the bytes of its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyReader {
     /// The body is complete.
     #[default]
     Done,
-    /// This many bytes are left; more than none.
+    /// This many bytes are left, at least one.
     Sized(u64),
-    /// In the chunked coding.
+    /// A body in the chunked coding.
     Chunked(Chunked),
-    /// Every byte is the body's until the connection ends.
+    /// Every byte belongs to the body until the connection ends.
     UntilClose,
 }
 
-/// What the start of the input is.
+/// The result of one read: what the start of the input holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// How many bytes of the input are dealt with.
+    /// Number of input bytes that were consumed.
     pub consumed: usize,
-    /// Those of them that are data.
+    /// The range of data among the consumed bytes.
     pub data: Range<usize>,
-    /// The trailer section, when the body of a chunked coding ends with this piece.
+    /// The trailer section, if a chunked body ends with this piece.
     pub trailers: Range<usize>,
 }
 
@@ -127,7 +127,7 @@ impl BodyReader {
         matches!(self, Self::Done)
     }
 
-    /// Reads one piece off the start of `input`. When nothing is consumed, more input is needed or the body is done.
+    /// Reads one piece off the start of `input`. If nothing is consumed, the body is complete or more input is needed.
     pub fn read(&mut self, input: &[u8]) -> Result<Piece, ChunkFault> {
         let data = |len| Piece { consumed: len, data: 0..len, trailers: 0..0 };
         match self {
@@ -161,7 +161,7 @@ impl BodyReader {
         }
     }
 
-    /// Says that the connection ended. Whether the body is complete with that.
+    /// Reports the end of the connection. Returns whether the body is complete.
     pub fn end_of_input(&mut self) -> bool {
         if matches!(self, Self::UntilClose) {
             *self = Self::Done;

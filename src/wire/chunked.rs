@@ -1,7 +1,7 @@
 //! The chunked coding (RFC 9112 section 7.1), decoded strictly.
 //!
-//! Lines are judged whole: while the end of a line has not arrived, none of it is consumed, and the caller offers it
-//! again with what follows. So there is no state in the middle of a line.
+//! Lines are judged whole: a line without its end is not consumed, and the caller offers it again with the bytes that
+//! follow. So the decoder has no state in the middle of a line.
 
 use super::field::{Field, without_zeros};
 use super::limits::Limits;
@@ -9,13 +9,13 @@ use crate::base::slice_ext::SliceExt;
 use httparse::Header;
 use std::ops::Range;
 
-/// The longest size: more digits are no number of 64 bits.
+/// The greatest number of digits of a size: more exceed 64 bits.
 const MAX_DIGITS: usize = 16;
 
 /// A coding error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkFault {
-    /// The sender does not speak the chunked coding, or wants to be understood in two ways.
+    /// The input is not in the chunked coding, or is ambiguous.
     Malformed,
     /// More extensions than [`Limits::extension_bytes`] allows.
     Extensions,
@@ -23,49 +23,49 @@ pub enum ChunkFault {
     Trailers,
 }
 
-/// A body in the chunked coding, up to the next byte.
+/// The state of a chunked body at its next byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunked {
     at: ChunkPosition,
-    /// The bytes that extensions may still have.
+    /// Bytes that chunk extensions may still use.
     spare: usize,
     extension_bytes: usize,
     trailer_bytes: usize,
 }
 
-/// Where in the coding the next byte stands.
+/// The position of the next byte within the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChunkPosition {
     /// At the line of a chunk's size.
     Size,
-    /// In a chunk of which this many bytes are left.
+    /// Inside a chunk with this many bytes left.
     Data(u64),
-    /// At the CRLF behind a chunk.
+    /// At the CRLF behind the data of a chunk.
     DataEnd,
     /// Behind the last chunk.
     Trailers,
 }
 
-/// What was found at the start of the input.
+/// The content of the start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A line is not complete; nothing was consumed.
     Incomplete,
-    /// Coding of this many bytes, without data.
+    /// Framing of this many bytes, without data.
     Framing(usize),
     /// Data, of this many bytes.
     Data(usize),
-    /// The end of the body, of `len` bytes, with the trailer section in `trailers` (without its blank line).
+    /// The end of the body.
     End {
-        /// All bytes of the end.
+        /// Length of the whole end, in bytes.
         len: usize,
-        /// Those of the trailer section.
+        /// Range of the trailer section, without its blank line.
         trailers: Range<usize>,
     },
 }
 
 impl Chunked {
-    /// At the first byte of a body.
+    /// The state at the first byte of a body.
     pub fn new(limits: &Limits) -> Self {
         let (extension_bytes, trailer_bytes) = (limits.extension_bytes, limits.trailer_bytes);
         Self { at: ChunkPosition::Size, spare: extension_bytes, extension_bytes, trailer_bytes }
@@ -109,8 +109,8 @@ impl Chunked {
     }
 }
 
-/// The first line of the input without its CRLF; `None` while it is not complete. With its CRLF it has `longest` bytes
-/// at the most.
+/// The first line of the input without its CRLF; `None` while it is not complete. A line of more than `longest` bytes,
+/// CRLF included, is refused.
 fn line(input: &[u8], longest: usize, too_long: ChunkFault) -> Result<Option<&[u8]>, ChunkFault> {
     match memchr::memchr(b'\n', input.get(..longest).unwrap_or(input)) {
         Some(end) => input.prefix(end).strip_suffix(b"\r").map(Some).ok_or(ChunkFault::Malformed),
@@ -119,9 +119,9 @@ fn line(input: &[u8], longest: usize, too_long: ChunkFault) -> Result<Option<&[u
     }
 }
 
-/// The size in a chunk's first line, and how many bytes of the line say nothing: extensions, which are read over and
-/// dropped, and zeros in front of a size that is longer with them than any number (RFC 9112 section 7.1 is `1*HEXDIG`).
-/// nginx and HAProxy take those, and blanks behind a size, as well.
+/// The size in the first line of a chunk, and the number of bytes of the line without meaning: extensions, which are
+/// skipped and dropped, and the leading zeros of a size that has more digits with them than 64 bits (RFC 9112 section
+/// 7.1 is `1*HEXDIG`). nginx and HAProxy accept such zeros, and blanks behind a size, as well.
 fn size(line: &[u8]) -> Result<(u64, usize), ChunkFault> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits == 0 {
@@ -149,7 +149,7 @@ fn hex(digit: u8) -> u8 {
 
 fn trailers(input: &[u8], most: usize) -> Result<Part, ChunkFault> {
     let mut at = 0;
-    // The blank line is none of the section's.
+    // The blank line does not count towards the section.
     while let Some(line) = line(input.suffix(at), most + 2 - at, ChunkFault::Trailers)? {
         if line.is_empty() {
             return Ok(Part::End { len: at + 2, trailers: 0..at });
@@ -162,17 +162,17 @@ fn trailers(input: &[u8], most: usize) -> Result<Part, ChunkFault> {
     Ok(Part::Incomplete)
 }
 
-/// How many hexadecimal digits a size has.
+/// Number of hexadecimal digits of a size.
 fn digits(size: usize) -> u32 {
     (usize::BITS - size.leading_zeros()).div_ceil(4).max(1)
 }
 
-/// How many bytes stand around the data of a chunk of `size`.
+/// Number of bytes around the data of a chunk of `size` bytes.
 pub fn framing(size: usize) -> usize {
     digits(size) as usize + 2 * b"\r\n".len()
 }
 
-/// Writes one chunk's first line.
+/// Writes the first line of a chunk.
 pub fn put_size(out: &mut Vec<u8>, size: usize) {
     let digit = |place: u32| match (size >> (place * 4)).to_le_bytes()[0] & 0xf {
         small @ 0..=9 => b'0' + small,
@@ -182,19 +182,19 @@ pub fn put_size(out: &mut Vec<u8>, size: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the last chunk and those fields of a trailer section that may stand there: none that frames or routes a
-/// message (RFC 9110 section 6.5.1).
+/// Writes the last chunk and the trailers that may be forwarded: none that frames or routes a message (RFC 9110 section
+/// 6.5.1).
 pub fn put_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), ChunkFault> {
     if trailers.is_empty() {
         out.extend_from_slice(b"0\r\n\r\n");
         return Ok(());
     }
     let mut fields = [httparse::EMPTY_HEADER; super::MAX_FIELDS];
-    // The section's lines are whole, so only its blank line is wanting: it is put behind a copy.
+    // The lines of the section are complete, and only its blank line is missing: a copy gets one.
     let section = [trailers, b"\r\n"].concat();
     match httparse::parse_headers(&section, &mut fields) {
         Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
-            // Written only now: the start of an end is an end to a lenient reader.
+            // This is written last, since a lenient reader takes the start of an end for the end.
             out.extend_from_slice(b"0\r\n");
             fields.iter().filter(|field| may_trail(field)).for_each(|field| {
                 super::field::put(out, field.name, field.value);
@@ -207,7 +207,8 @@ pub fn put_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), ChunkFault> {
     }
 }
 
-/// Beside the fields that a proxy acts on: those that somebody would act on who takes a trailer for a field of the head.
+/// Fields that are dropped from trailers, besides those that a proxy acts on: a recipient that merges trailers into the
+/// head would act on them.
 const NO_TRAILERS: [&str; 29] = [
     "age",
     "authorization",
@@ -249,10 +250,10 @@ fn may_trail(header: &Header<'_>) -> bool {
 mod tests {
     use super::*;
 
-    /// Data, trailers, and how many bytes they took.
+    /// Data, trailers, and the number of bytes consumed.
     type Decoded = (Vec<u8>, Vec<u8>, usize);
 
-    /// Decodes `input`, offered in pieces that grow by `step`, to data and trailers; the rest is what follows.
+    /// Decodes `input`, offered in pieces that grow by `step` bytes, to data and trailers.
     fn decode(input: &[u8], step: usize) -> Result<Option<Decoded>, ChunkFault> {
         decode_within(&Limits::default(), input, step)
     }

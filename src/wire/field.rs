@@ -1,12 +1,12 @@
-//! Names of header fields that mean something to a proxy, and the lists in their values.
+//! Names of header fields with a meaning to a proxy, and lists in their values.
 
 use super::HeadFault;
 
-/// The fields that are acted on.
+/// Fields that this node acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Field {
-    /// Any that is none of the others: passed on as it is.
+    /// Any other field, forwarded unchanged.
     Other,
     Connection,
     ContentLength,
@@ -15,7 +15,7 @@ pub(super) enum Field {
     Host,
     KeepAlive,
     MaxForwards,
-    /// No field that anybody has a use for, but what CGI makes of it is where programs look for a proxy ("httpoxy").
+    /// A field without a purpose, which CGI turns into the variable that programs read as their proxy ("httpoxy").
     Proxy,
     ProxyConnection,
     Referer,
@@ -34,27 +34,27 @@ pub(super) enum Field {
     XRealIp,
     XRequestId,
     XRequestStart,
-    /// A name that is one of these to a reader who takes other signs for a hyphen, as CGI and its heirs do.
+    /// A name that equals a known one for a reader that treats other characters as a hyphen, as CGI does.
     HyphenVariant,
-    /// What a `Connection` field names: it ends at this hop.
+    /// A field named by `Connection`: it ends at this hop.
     ConnectionOption,
 }
 
 impl Field {
-    /// Which field has this name, a token.
+    /// The field with this name, which is a token.
     #[inline]
     pub(super) fn of(name: &str) -> Self {
         KnownField::candidate(name.as_bytes()).map_or(Self::Other, |known| known.compare(name.as_bytes()))
     }
 
-    /// Whether `Connection` may take this field away. Framing, routing and the way that a request has come are not a
-    /// neighbour's to remove, nor is what a proxy in front said of the client (RFC 9110 section 7.6.1 forbids naming end-to-end fields so).
+    /// Whether `Connection` may remove this field. It may not remove framing, routing, `Via`, or what a proxy in front
+    /// has said of the client (RFC 9110 section 7.6.1 forbids to name end-to-end fields).
     pub(super) fn may_be_named(self) -> bool {
         matches!(self, Self::Other | Self::Proxy | Self::Referer | Self::UserAgent | Self::RetryAfter)
     }
 }
 
-/// A name that is known.
+/// A known name.
 struct KnownField {
     name: &'static str,
     field: Field,
@@ -66,14 +66,14 @@ impl KnownField {
         Self { name, field, words: folded(name.as_bytes()) }
     }
 
-    /// The only one that this name may be: its length and last letter leave one, and mostly none.
+    /// The only known name that this one can equal: length and last letter select one, and mostly none.
     #[inline]
     fn candidate(name: &[u8]) -> Option<&'static Self> {
         let place = SLOTS.get(name.len())?.get(usize::from(name.last()? & LETTER))?;
         KNOWN.get(usize::from(*place))
     }
 
-    /// What a name of this length is.
+    /// The field of a name that has the length of this one.
     fn compare(&self, name: &[u8]) -> Field {
         if are_equal(folded(name), self.words) {
             self.field
@@ -85,7 +85,7 @@ impl KnownField {
     }
 }
 
-/// The names that are known.
+/// The known names.
 static KNOWN: [KnownField; 25] = [
     KnownField::new("Connection", Field::Connection),
     KnownField::new("Content-Length", Field::ContentLength),
@@ -114,25 +114,25 @@ static KNOWN: [KnownField; 25] = [
     KnownField::new("X-Request-Start", Field::XRequestStart),
 ];
 
-/// The field in which backends are told who a client's certificate says it is.
+/// The field that passes the subject of a client's certificate to backends.
 pub const CLIENT_SUBJECT: &str = "X-SSL-Client-S-DN";
 
-/// The length of the longest name that is known.
+/// Length of the longest known name.
 const LONGEST_KNOWN: usize = 20;
 
-/// What tells a letter from another, be it small or not.
+/// The bits that distinguish letters, regardless of case.
 const LETTER: u8 = 0x1f;
 
-/// How many letters there may be.
+/// Number of distinct values of [`LETTER`].
 const LETTERS: usize = LETTER as usize + 1;
 
-/// No place in [`KNOWN`].
+/// No index in [`KNOWN`].
 const NOWHERE: u8 = u8::MAX;
 
-/// Where in [`KNOWN`] the one name of a length stands that ends with a letter.
+/// The index in [`KNOWN`] of the one name with a given length and last letter.
 static SLOTS: Slots = slots();
 
-/// By length and by last letter.
+/// Indexed by length and by last letter.
 type Slots = [[u8; LETTERS]; LONGEST_KNOWN + 1];
 
 #[expect(clippy::indexing_slicing, reason = "the compiler evaluates it, and would refuse")]
@@ -149,22 +149,22 @@ const fn slots() -> Slots {
     slots
 }
 
-/// Whether a token is this one, but for the case of letters.
+/// Whether two tokens are equal, regardless of case.
 #[inline]
 fn is_same(token: &[u8], known: &[u8]) -> bool {
     token.len() == known.len() && are_equal(folded(token), folded(known))
 }
 
-/// An array's own comparison would wait for the words to be stored.
+/// The comparison of arrays would wait for the words to be stored.
 #[inline]
 fn are_equal(some: [u64; 3], other: [u64; 3]) -> bool {
     let ([a, b, c], [x, y, z]) = (some, other);
     (a ^ x) | (b ^ y) | (c ^ z) == 0
 }
 
-/// The bytes of a token, 24 at the most, as words that overlap, without the bit that tells the case of letters. Tokens
-/// have no control characters, so nothing else in them becomes what a letter or a hyphen does: a token whose words are
-/// those of a name that consists of letters and hyphens is that name.
+/// The bytes of a token, 24 at the most, as overlapping words without the bit of the case. A token has no control
+/// characters, so no other character folds to a letter or a hyphen: a token with the words of a name made of letters
+/// and hyphens is that name.
 #[inline]
 const fn folded(token: &[u8]) -> [u64; 3] {
     const CASE: u64 = u64::from_le_bytes([0x20; 8]);
@@ -186,9 +186,9 @@ const fn folded(token: &[u8]) -> [u64; 3] {
     [first | CASE, middle | CASE, last | CASE]
 }
 
-/// Many backends make a variable of a name, with a low line for a hyphen and some for whatever is no letter and no digit
-/// (RFC 3875 section 4.1.18), and so would believe a forger who writes another sign. Whether this name, which has the
-/// length of the known one, would be that one if its signs were hyphens.
+/// Whether this name, which has the length of the known one, would equal it if its other characters were hyphens. Many
+/// backends turn a name into a variable, with `_` for a hyphen, and some for any character that is neither a letter nor
+/// a digit (RFC 3875 section 4.1.18). They would trust a forged field with another character there.
 fn is_hyphen_variant(name: &[u8], known: &[u8]) -> bool {
     name.iter().zip(known).all(|(byte, known)| match known {
         b'-' => !byte.is_ascii_alphanumeric(),
@@ -196,17 +196,17 @@ fn is_hyphen_variant(name: &[u8], known: &[u8]) -> bool {
     })
 }
 
-/// Whether some backend takes a name for this one, which is in small letters: whatever is no letter and no digit counts as a
-/// hyphen.
+/// Whether some backend reads a name as this known one, which is in lower case: any character that is neither a letter
+/// nor a digit counts as a hyphen.
 pub fn is_read_as(name: &str, known: &str) -> bool {
     name.len() == known.len() && is_hyphen_variant(name.as_bytes(), known.as_bytes())
 }
 
-/// The most options that the `Connection` fields of one head may have. Each is looked for among all lines, and nobody has
-/// a use for as many.
+/// The greatest number of options in the `Connection` fields of one head. Each option is searched among all lines, and
+/// no client needs more.
 const MOST_OPTIONS: u8 = 32;
 
-/// What the `Connection` fields of one head say.
+/// The options in the `Connection` fields of one head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Connection {
     pub(super) close: bool,
@@ -218,9 +218,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Adds what one more `Connection` field says.
+    /// Adds the options of one more `Connection` field.
     pub(super) fn read(&mut self, value: &[u8]) -> Result<(), HeadFault> {
-        // Most say one thing, and then there is nothing to split.
+        // Most fields have a single option, so there is nothing to split.
         if self.take_option(value) {
             return self.count_option();
         }
@@ -231,7 +231,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether this is an option that is no field's name.
+    /// Takes an option that is not the name of a field; returns whether it is one.
     fn take_option(&mut self, option: &[u8]) -> bool {
         let flag = match option.len() {
             5 if is_same(option, b"close") => &mut self.close,
@@ -264,11 +264,12 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// The most digits of a number: any of so many fits into 63 bits, which is what others have where they count with signs.
+/// The greatest number of digits: any such number fits into 63 bits, the range of recipients that count with signed
+/// integers.
 const MOST_DIGITS: usize = 18;
 
-/// A number of digits alone, as far as everybody has numbers. Zeros in front of it say nothing (RFC 9110 section 8.6 is
-/// `1*DIGIT`).
+/// A number of digits alone, in the range that all recipients support. Leading zeros have no meaning (RFC 9110 section
+/// 8.6 is `1*DIGIT`).
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -283,14 +284,14 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// The digits of a number without the zeros in front of it.
+/// The digits of a number without leading zeros.
 #[cold]
 pub(super) fn without_zeros(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
     digits.get(zeros..).unwrap_or_default()
 }
 
-/// The values of the cookies of a name in one `Cookie`.
+/// The values of the cookies with this name in one `Cookie` field.
 pub fn cookies<'a>(value: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = value.split(|byte| *byte == b';');
     pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
@@ -316,7 +317,7 @@ mod tests {
     use super::*;
     use httparse::Header;
 
-    /// What becomes of the lines of a head.
+    /// The kinds of the lines of a head.
     fn kinds(fields: &[Header<'_>]) -> Result<(Connection, Vec<Field>), HeadFault> {
         let mut head = b"GET / HTTP/1.1\r\n".to_vec();
         fields.iter().for_each(|field| put(&mut head, field.name, field.value));

@@ -1,4 +1,4 @@
-//! The lines of a head: where they stand in what came, and how they leave.
+//! The lines of a head: their positions in the input, and how they are written.
 
 use super::field::{Field, list, put};
 use super::{MAX_FIELDS, MOST_FIELDS, is_blank_lines};
@@ -8,31 +8,30 @@ use httparse::Header;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Room for the lines of a head while it is read, and for what is to be known of some.
+/// Space for the lines of a head while it is read, and for the marks of some.
 #[derive(Debug)]
 pub struct Fields<'b, const N: usize = MAX_FIELDS> {
     pub(super) headers: [MaybeUninit<Header<'b>>; N],
     pub(super) marks: Marks,
 }
 
-/// Room for as many lines as nearly all heads have.
+/// Space for as many lines as nearly all heads have.
 pub const fn fields<'b>() -> Fields<'b> {
     Fields { headers: [const { MaybeUninit::uninit() }; MAX_FIELDS], marks: Marks::new_const() }
 }
 
-/// Room for as many lines as a head may have. It is some 36 KiB, so heads are read into [`fields`] first.
+/// Space for the greatest allowed number of lines. It takes about 36 KiB, so heads are read into [`fields`] first.
 pub const fn most_fields<'b>() -> Fields<'b, MOST_FIELDS> {
     Fields { headers: [const { MaybeUninit::uninit() }; MOST_FIELDS], marks: Marks::new_const() }
 }
 
-/// What is to be known of a line that is not just passed on as it came: it means something, or has another form than it
-/// will leave in.
+/// A mark of a line that is not simply copied: the field has a meaning, or the line is not in canonical form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    /// Which line it is.
+    /// Index of the line.
     number: u16,
     field: Field,
-    /// Whether it is `name: value` and CRLF to the byte.
+    /// Whether the line is exactly `name: value` and CRLF.
     is_canonical: bool,
 }
 
@@ -48,7 +47,7 @@ impl Mark {
     }
 }
 
-/// The marks of one head, that of the last line first: so the lines are looked through.
+/// The marks of one head, the last line first, since that is the order of the scan.
 pub(super) type Marks = ArrayVec<Mark, MOST_FIELDS>;
 
 /// A part of a buffer that holds a head.
@@ -59,30 +58,30 @@ pub struct Span {
 }
 
 impl Span {
-    /// From `start` to before `end`.
+    /// The bytes from `start` to before `end`.
     pub fn new(start: usize, end: usize) -> Self {
-        // The limits of heads are far below 4 GiB.
+        // Limits of heads are far below 4 GiB.
         let narrow = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         Self { start: narrow(start), end: narrow(end) }
     }
 
-    /// Where it begins.
+    /// The first position.
     pub fn start(self) -> usize {
         self.start as usize
     }
 
-    /// Where what follows it begins.
+    /// The position behind the last byte.
     pub fn end(self) -> usize {
         self.end as usize
     }
 
-    /// The part of this buffer.
+    /// This part of a buffer.
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         buffer.slice(self.start()..self.end())
     }
 }
 
-/// The lines of a head that has come whole.
+/// The lines of a complete head.
 #[derive(Debug)]
 pub(super) struct FieldLines<'h, 'b> {
     /// All bytes of the head.
@@ -92,13 +91,13 @@ pub(super) struct FieldLines<'h, 'b> {
 }
 
 impl<'h, 'b> FieldLines<'h, 'b> {
-    /// The lines of this head as httparse has found them. [`FieldLines::read`] is to follow.
+    /// The lines of this head as found by httparse. A call of [`FieldLines::read`] has to follow.
     pub(super) fn new(source: &'b [u8], headers: &'h [Header<'b>], marks: &'h mut Marks) -> Self {
         Self { source, headers, marks }
     }
 
-    /// Looks through the lines of a head that begins at `start`. Whether each of them ends in CRLF: httparse takes a bare LF
-    /// for the end of a line; others behind us may not. RFC 9112 section 2.2 lets us refuse it.
+    /// Scans the lines of a head that begins at `start`. Returns whether each line ends in CRLF: httparse accepts a
+    /// bare LF as the end of a line, and recipients behind this node may not. RFC 9112 section 2.2 allows to refuse it.
     #[must_use]
     pub(super) fn read(&mut self, start: usize) -> bool {
         let source = self.source;
@@ -113,13 +112,13 @@ impl<'h, 'b> FieldLines<'h, 'b> {
                 return false;
             }
             let name = place_in(source, header.name.as_bytes());
-            // httparse lets nothing come between a name and its colon, so what there is beside name, value, colon and
-            // CRLF is white space around the value: one space before it.
+            // httparse accepts nothing between a name and its colon, so the bytes besides name, value, colon and CRLF
+            // are white space around the value: one space before it.
             let is_canonical = header.name.len() + header.value.len() + 4 == end - name
                 && source.get(name + header.name.len() + 1) == Some(&b' ');
             let field = Field::of(header.name);
             if field != Field::Other || !is_canonical {
-                // There is room for all lines.
+                // There is room for a mark of each line.
                 self.marks.push(Mark::new(number, field, is_canonical));
             }
             end = name;
@@ -127,42 +126,43 @@ impl<'h, 'b> FieldLines<'h, 'b> {
         ends_line(end)
     }
 
-    /// Where the first of them begins, or the blank line.
+    /// Position of the first line, or of the blank line.
     pub(super) fn start(&self) -> usize {
         self.headers.first().map_or(end_of_fields(self.source), |header| place_in(self.source, header.name.as_bytes()))
     }
 
-    /// All of them.
+    /// All lines.
     pub(super) fn all(&self) -> &'h [Header<'b>] {
         self.headers
     }
 
-    /// How many there are.
+    /// Number of lines.
     pub(super) fn len(&self) -> usize {
         self.headers.len()
     }
 
-    /// The value of the first one of this name, in whatever case it is written.
+    /// The value of the first line with this name, regardless of case.
     pub(super) fn value_of(&self, name: &str) -> Option<&'b [u8]> {
         self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
-    /// Their marks, in their order.
+    /// The marks in the order of the lines.
     fn marks(&self) -> impl Iterator<Item = &Mark> {
         self.marks.iter().rev()
     }
 
-    /// Those that mean something.
+    /// The lines of known fields.
     pub(super) fn known(&self) -> impl Iterator<Item = (Field, &'h Header<'b>)> {
         self.marks().filter_map(|mark| Some((mark.field, self.headers.get(mark.number())?)))
     }
 
-    /// Those of one kind that is known.
+    /// The lines of one known field.
     pub(super) fn of(&self, field: Field) -> impl Iterator<Item = &'h Header<'b>> {
         self.known().filter(move |(known, _)| *known == field).map(|(_, header)| header)
     }
 
-    /// Makes [`Field::ConnectionOption`] of the lines that the `Connection` fields of this head name and may name.
+    /// Marks the lines named by the `Connection` fields of this head as [`Field::ConnectionOption`], where `Connection`
+    /// may name them.
     pub(super) fn mark_named(&mut self) {
         let mut marks: ArrayVec<Option<Mark>, MOST_FIELDS> = self.headers.iter().map(|_| None).collect();
         for mark in &*self.marks {
@@ -182,7 +182,7 @@ impl<'h, 'b> FieldLines<'h, 'b> {
         self.marks.extend(marks.into_iter().rev().flatten());
     }
 
-    /// Where a line begins, and where the next one or the blank line does.
+    /// The range from a line to the next one or the blank line.
     fn places(&self, line: usize) -> Range<usize> {
         let start_of = |header: &Header<'_>| place_in(self.source, header.name.as_bytes());
         let start = self.headers.get(line).map_or(0, start_of);
@@ -190,20 +190,20 @@ impl<'h, 'b> FieldLines<'h, 'b> {
     }
 }
 
-/// Where the blank line begins that ends a head.
+/// Position of the blank line that ends a head.
 fn end_of_fields(source: &[u8]) -> usize {
     source.len().saturating_sub(2)
 }
 
-/// Writes the lines of a head. Most leave as they came, and whole runs of them with one copy.
+/// Writes the lines of a head. Most lines are unchanged, so whole runs of them take one copy.
 pub(super) struct Rewrite<'o, 'h, 'b> {
     out: &'o mut Vec<u8>,
     lines: &'o FieldLines<'h, 'b>,
-    /// What comes before this place in the head was dealt with.
+    /// Bytes of the head before this position are written or left out.
     done: usize,
 }
 
-/// A line that is being written.
+/// A line to be written.
 #[derive(Clone, Copy)]
 pub(super) struct FieldLine<'h, 'b> {
     header: &'h Header<'b>,
@@ -211,7 +211,7 @@ pub(super) struct FieldLine<'h, 'b> {
 }
 
 impl<'b> FieldLine<'_, 'b> {
-    /// Its value, without white space around it.
+    /// The value, without white space around it.
     pub(super) fn value(self) -> &'b [u8] {
         self.header.value
     }
@@ -223,12 +223,12 @@ impl<'b> FieldLine<'_, 'b> {
 }
 
 impl<'o, 'h, 'b> Rewrite<'o, 'h, 'b> {
-    /// Goes on at this place in the head.
+    /// Continues at this position of the head.
     pub(super) fn new(out: &'o mut Vec<u8>, lines: &'o FieldLines<'h, 'b>, done: usize) -> Self {
         Self { out, lines, done }
     }
 
-    /// Writes the fields: each that means something is handed to `write`, the others leave as they came.
+    /// Writes the fields: known ones are passed to `write`, the others are copied unchanged.
     pub(super) fn fields(mut self, mut write: impl FnMut(&mut Self, FieldLine<'h, 'b>)) {
         let lines = self.lines;
         for mark in lines.marks() {
@@ -239,7 +239,7 @@ impl<'o, 'h, 'b> Rewrite<'o, 'h, 'b> {
         self.copy_to(end_of_fields(lines.source));
     }
 
-    /// Writes a line as it came, in the canonical form. Returns where its value will stand in the output.
+    /// Writes a line in canonical form. Returns the position of its value in the output.
     pub(super) fn keep(&mut self, line: FieldLine<'h, 'b>) -> Span {
         let len = line.header.value.len();
         let start = if line.mark.is_canonical {
@@ -251,7 +251,7 @@ impl<'o, 'h, 'b> Rewrite<'o, 'h, 'b> {
         Span::new(start, start + len)
     }
 
-    /// Writes a line whose value is this number, without leading zeros.
+    /// Writes a line with this number as its value, without leading zeros.
     pub(super) fn keep_number(&mut self, line: FieldLine<'h, 'b>, number: Option<u64>) {
         match number {
             Some(number) if line.header.value.starts_with(b"0") => self.replace_number(line, number),
@@ -265,7 +265,7 @@ impl<'o, 'h, 'b> Rewrite<'o, 'h, 'b> {
         put(self.out, line.header.name, value);
     }
 
-    /// Writes a line with a number for its value.
+    /// Writes a line with a number as its value.
     pub(super) fn replace_number(&mut self, line: FieldLine<'h, 'b>, number: u64) {
         self.replace(line, itoa::Buffer::new().format(number).as_bytes());
     }
@@ -285,7 +285,7 @@ impl<'o, 'h, 'b> Rewrite<'o, 'h, 'b> {
     }
 }
 
-/// Where `part`, which is one of `whole`, stands in it.
+/// The position of `part`, which is a subslice of `whole`.
 pub(super) fn place_in(whole: &[u8], part: &[u8]) -> usize {
     (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize)
 }
@@ -294,7 +294,7 @@ pub(super) fn place_in(whole: &[u8], part: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// Reads a head, and hands its lines to `check` if all end well.
+    /// Reads a head, and passes its lines to `check` if all of them end in CRLF.
     fn with_lines(head: &str, check: impl FnOnce(&FieldLines<'_, '_>)) -> bool {
         let mut room = fields();
         let mut request = httparse::Request::new(&mut []);
@@ -309,7 +309,7 @@ mod tests {
         ends_well
     }
 
-    /// Reads `lines` and writes another one for each `TE`.
+    /// Reads `lines` and writes another line for each `TE`.
     fn rewritten(lines: &str) -> String {
         let mut out = b"first line\r\n".to_vec();
         let ends_well = with_lines(&format!("GET / HTTP/1.1\r\n{lines}\r\n"), |lines| {

@@ -1,4 +1,4 @@
-//! The headers that tell a backend about its client (`X-Forwarded-For` and its kin; the set is Hipache's).
+//! The header fields that tell a backend about its client (`X-Forwarded-For` and related ones; the set is Hipache's).
 
 use super::field::{Field, put};
 use super::field_lines::FieldLines;
@@ -10,59 +10,59 @@ use std::sync::Arc;
 
 pub use super::field::CLIENT_SUBJECT;
 
-/// Whom to believe, and what becomes of the values that came in.
+/// Trusted networks, and the handling of forwarded headers from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The networks of proxies in front of this one. What comes from elsewhere is always replaced.
+    /// Networks of proxies in front of this node. Forwarded headers from other peers are always replaced.
     pub trusted: Vec<IpNet>,
-    /// What becomes of values from a trusted network.
+    /// Handling of forwarded headers from a trusted network.
     pub mode: Mode,
 }
 
-/// What becomes of forwarded headers from a trusted network.
+/// Handling of forwarded headers from a trusted network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `X-Forwarded-For` gets the peer's address at its end; the others are kept where they are present.
+    /// The peer's address is appended to `X-Forwarded-For`; the other headers are kept if present.
     Append,
     /// All are replaced by what this node sees itself.
     Replace,
-    /// All are passed on as they came, and none is added: somebody else says what is.
+    /// All are forwarded unchanged, and none is added: another proxy is responsible for them.
     Untouched,
 }
 
 impl Policy {
-    /// Whether values from this peer are believed.
+    /// Whether forwarded headers from this peer are kept.
     pub fn accepts_values_from(&self, peer: IpAddr) -> bool {
         self.mode == Mode::Append && self.trusts(peer)
     }
 
-    /// Whether this is a proxy in front of this node.
+    /// Whether the peer is a trusted proxy.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(&peer))
     }
 }
 
-/// What this node knows of the client itself.
+/// The facts that this node knows about a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The address the connection came from; an IPv4 address never in its mapped IPv6 form.
+    /// The source address of the connection; an IPv4 address is never in its mapped IPv6 form.
     pub address: IpAddr,
-    /// The port it came to.
+    /// The local port.
     pub local_port: u16,
-    /// Whether it is encrypted.
+    /// Whether the connection is encrypted.
     pub secure: bool,
-    /// What its handshake has told. It is absent where that is nothing.
+    /// Facts of the TLS handshake; `None` if there are none.
     pub tls: Option<Arc<TlsPeer>>,
 }
 
 impl Peer {
-    /// The address that stands for a process of this machine that came to a socket of the file system: the id of its user,
-    /// at port 0. [`Peer::local_user`] reads it.
+    /// An address that stands for a local process connected to a UNIX socket: the id of its user, at port 0.
+    /// [`Peer::local_user`] reads it.
     pub fn address_of_user(uid: u32) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::from(uid), 0))
     }
 
-    /// The user of a process of this machine, where it came to a socket of the file system.
+    /// The user of a local process that is connected to a UNIX socket.
     pub fn local_user(&self) -> Option<u32> {
         match self.address {
             IpAddr::V4(address) if self.local_port == 0 => Some(address.into()),
@@ -71,20 +71,21 @@ impl Peer {
     }
 }
 
-/// What a client has told in its TLS handshake.
+/// Facts about a client from its TLS handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsPeer {
-    /// The server name that it asked for, in lower case.
+    /// The server name it asked for, in lower case.
     pub server_name: Option<Box<str>>,
     /// The subject of its certificate, in visible ASCII.
     pub subject: Option<Arc<String>>,
-    /// The host names in the certificate that it was shown for that name, in lower case; a wildcard is `*.suffix`. `None`
-    /// where rules of a frontend choose the certificate.
+    /// The host names of the certificate shown to the client for that name, in lower case; a wildcard is `*.suffix`.
+    /// `None` if rules of a frontend select the certificate.
     pub shown: Option<Arc<[String]>>,
 }
 
 impl TlsPeer {
-    /// Whether the client asked for another server name than this host, and was shown a certificate that is not for it.
+    /// Whether the client asked for another server name than this host and was shown a certificate that does not cover
+    /// the host.
     pub fn is_for_another(&self, host: &str) -> bool {
         let (Some(name), Some(shown)) = (self.server_name.as_deref(), &self.shown) else { return false };
         let is_covered = || {
@@ -95,8 +96,8 @@ impl TlsPeer {
     }
 }
 
-/// The client that a chain of proxies names: the first address from the right that is none of a trusted proxy's, or the
-/// leftmost where all are. What is no address ends the search: nobody vouches for what stands left of it.
+/// The client that a chain of proxies names: the first address from the right that is not a trusted proxy, or the
+/// leftmost one if all are. An invalid address ends the search, since no trusted proxy confirms what stands left of it.
 pub fn client_of(chain: &[u8], policy: &Policy, peer: IpAddr) -> IpAddr {
     let mut client = peer;
     for item in chain.rsplit(|byte| *byte == b',') {
@@ -114,16 +115,16 @@ pub(super) fn is_trusted(item: &[u8], policy: &Policy) -> bool {
     as_address(item).is_some_and(|address| policy.trusts(address))
 }
 
-/// An address, which may have a port.
+/// An address with an optional port.
 fn as_address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let address = text.parse::<IpAddr>().or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address| address.to_canonical())
 }
 
-/// Whether a field that came in is passed on as it is. `X-Forwarded-For` never is: [`put_fields`] writes it anew;
-/// nor is the subject of a certificate, which nobody but this node can have seen.
-/// `Forwarded` (RFC 7239) is nothing this node adds, but from strangers it would be believed behind it.
+/// Whether a received field is forwarded unchanged. `X-Forwarded-For` never is: [`put_fields`] writes it anew. Nor is
+/// the subject of a certificate, which this node alone can have verified. `Forwarded` (RFC 7239) is not written by this
+/// node; from an untrusted peer it is dropped, since backends would trust it.
 pub(super) fn passes(field: Field, trusted: bool) -> bool {
     match field {
         Field::XForwardedFor | Field::ClientSubject => false,
@@ -136,7 +137,7 @@ pub(super) fn passes(field: Field, trusted: bool) -> bool {
     }
 }
 
-/// Writes the forwarded headers that are not passed on as they came.
+/// Writes the forwarded headers, except those forwarded unchanged.
 pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, trusted: bool, lines: &FieldLines<'_, '_>) {
     let is_missing = |field| !trusted || lines.of(field).next().is_none();
     out.extend_from_slice(b"X-Forwarded-For: ");
@@ -152,7 +153,7 @@ pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, trusted: bool, lines: &
         out.extend_from_slice(b"X-Real-IP: ");
         address.put(out);
     }
-    // Constants of one length each: a copy of any other is a call.
+    // Each of these constants has a fixed length: copying a slice of variable length is a call.
     if is_missing(Field::XForwardedProto) {
         match peer.secure {
             true => out.extend_from_slice(b"X-Forwarded-Proto: https\r\n"),
@@ -177,8 +178,8 @@ pub(super) fn put_fields(out: &mut Vec<u8>, peer: &Peer, trusted: bool, lines: &
 
 /// The text of an address.
 enum AddressText {
-    /// The common case, without the formatting machinery. It is put together in one word and never in memory: to read there
-    /// what was just written in smaller parts, the processor would have to wait.
+    /// The common case, without the formatting machinery. The text is put together in one word, not in memory: reading
+    /// back smaller writes would stall the processor.
     V4 {
         word: u128,
         len: usize,
@@ -190,7 +191,7 @@ enum AddressText {
 }
 
 impl AddressText {
-    /// What an IPv6 address has at the most.
+    /// The greatest length of an IPv6 address.
     const LONGEST: usize = b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len();
 
     fn of(address: IpAddr) -> Self {
@@ -207,26 +208,26 @@ impl AddressText {
             word |= u128::from(u32::from_le_bytes(decimals)) << (8 * len);
             len += decimal_len(octet);
         }
-        // Without the last point.
+        // The last point is left out.
         Self::V4 { word, len: len - 1 }
     }
 
-    /// Once for all lines that it stands in.
+    /// The text is made once for all lines that hold it.
     #[inline(never)]
     fn of_v6(address: Ipv6Addr) -> Self {
         let mut text = [0; Self::LONGEST];
         let mut rest = text.as_mut_slice();
-        // There is room for any.
+        // There is room for any address.
         let _ = write!(rest, "{address}");
         let len = Self::LONGEST - rest.len();
         Self::V6 { text, len }
     }
 
-    /// Writes it, and CRLF.
+    /// Writes the text and CRLF.
     fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::V4 { word, len } => {
-                // All of the word, and what is too much taken back, for so it is no call.
+                // The whole word is written and the excess cut off, which avoids a call.
                 let end = out.len() + len;
                 out.extend_from_slice(&word.to_le_bytes());
                 out.truncate(end);
@@ -237,7 +238,7 @@ impl AddressText {
     }
 }
 
-/// Each octet in decimals, and a point.
+/// Each octet as decimal digits and a point.
 static DECIMALS: [[u8; 4]; 256] = decimals();
 
 const fn decimals() -> [[u8; 4]; 256] {
@@ -257,7 +258,7 @@ const fn decimals() -> [[u8; 4]; 256] {
     decimals
 }
 
-/// How long an octet is with its point.
+/// Length of an octet with its point.
 const fn decimal_len(octet: u8) -> usize {
     2 + (octet >= 10) as usize + (octet >= 100) as usize
 }
@@ -266,7 +267,7 @@ const fn decimal_len(octet: u8) -> usize {
 mod tests {
     use super::*;
 
-    /// Each octet at each place, next to neighbours of each width, is written as the standard library would.
+    /// Each octet at each position, next to neighbours of each width, is written as the standard library would.
     #[test]
     fn the_client_is_the_first_one_from_the_right_that_nobody_vouches_for() {
         let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network")).to_vec();

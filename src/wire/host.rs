@@ -1,4 +1,4 @@
-//! The host that a request is for.
+//! The host of a request.
 
 use crate::base::slice_ext::SliceExt;
 
@@ -6,8 +6,8 @@ use crate::base::slice_ext::SliceExt;
 const LONGEST: usize = 253;
 
 /// Writes the host name of a `Host` value or an authority to `out`: lower case, without the port and a trailing dot.
-/// `None`, and nothing written, when it is no host with an optional port (RFC 9110 section 7.2): then its meaning
-/// would be each reader's own.
+/// `None`, with nothing written, if the value is not a host with an optional port (RFC 9110 section 7.2): recipients
+/// would read it in different ways.
 pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let seen = value.iter().fold(0, |seen, byte| seen | class(*byte));
     let (name, port) = match value.strip_prefix(b"[") {
@@ -37,14 +37,14 @@ pub(super) fn write_name(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The host name of a `Host` value, as requests are routed by it; `None` where they get a 400.
+/// The host name of a `Host` value, as used for routing; `None` if such a request gets a 400.
 pub fn host_name(value: &[u8]) -> Option<String> {
     let mut out = Vec::new();
     write_name(value, &mut out)?;
     String::from_utf8(out).ok()
 }
 
-/// The parts of a `Host` or an authority: the name, and the port where there is a colon.
+/// The parts of a `Host` value or an authority: the name, and the port if there is a colon.
 pub fn split_port(value: &[u8]) -> (&[u8], Option<&[u8]>) {
     match memchr::memrchr(b':', value).filter(|_| !value.ends_with(b"]")) {
         Some(colon) => (value.prefix(colon), Some(value.suffix(colon + 1))),
@@ -52,13 +52,13 @@ pub fn split_port(value: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Of a byte that stands in no name: the name ends there, if it is one.
+/// Class of a byte that no name contains: the name ends before it, if it is valid.
 const NO_NAME: u8 = 1;
 
-/// Of a capital letter.
+/// Class of a capital letter.
 const CAPITAL: u8 = 2;
 
-/// What a byte is in a name.
+/// The class of a byte in a name.
 fn class(byte: u8) -> u8 {
     CLASSES.get(usize::from(byte)).copied().unwrap_or(NO_NAME)
 }

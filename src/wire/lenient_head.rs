@@ -1,13 +1,13 @@
-//! What can be made out of a head that is refused: for the log and for those who debug. Nothing else may rest on it.
+//! A best-effort reading of a refused head, for the log and for debugging. Nothing else may depend on it.
 
 use super::Version;
 
-/// What a refused head seems to ask for.
+/// What a refused head appears to request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LenientHead<'b> {
     /// The method.
     pub method: &'b [u8],
-    /// The target, as it came.
+    /// The target, as received.
     pub target: &'b [u8],
     /// The version.
     pub version: Version,
@@ -16,7 +16,7 @@ pub struct LenientHead<'b> {
 }
 
 impl<'b> LenientHead<'b> {
-    /// Looks at the start of `bytes`; `None` when not even the request line is one.
+    /// Reads the start of `bytes`; `None` if not even the request line can be read.
     pub fn of(bytes: &'b [u8]) -> Option<Self> {
         let mut lines =
             bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).skip_while(|line| line.is_empty());

@@ -1,39 +1,39 @@
-//! Heads of responses that strictness refuses although their meaning is clear, made strict (the option `lenient`).
+//! Repair of response heads that are not strict although their meaning is clear (the option `lenient`).
 //!
-//! Only heads of backends are repaired, never those of clients: a client that is read in two ways smuggles requests. The
-//! strict parser judges what comes out, so nothing passes that it does not know.
+//! Only heads of backends are repaired, never those of clients: a request that two recipients read differently can
+//! smuggle another one. The strict parser judges the repaired head, so nothing unknown to it passes.
 
 use super::HeadFault;
 use super::field::{list, number};
 use super::request::Fields;
 use super::response::ResponseHead;
 
-/// What was repaired in a head.
+/// The repairs of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repairs {
-    /// A line ended in LF without CR (RFC 9112 section 2.2 lets a recipient take it).
+    /// A line ended in LF without CR (RFC 9112 section 2.2 allows a recipient to accept it).
     pub bare_lf: bool,
-    /// A field went over several lines; spaces join them (RFC 9112 section 5.2).
+    /// A field was folded over several lines; spaces join them (RFC 9112 section 5.2).
     pub folded_line: bool,
-    /// The same `Content-Length` stood there more than once; one is left (RFC 9110 section 8.6).
+    /// The same `Content-Length` occurred more than once; one is left (RFC 9110 section 8.6).
     pub repeated_length: bool,
     /// A `Content-Length` stood beside `Transfer-Encoding`, which overrides it (RFC 9112 section 6.3). The connection
-    /// carries no other response.
+    /// must not carry another response.
     pub length_beside_chunked: bool,
 }
 
-/// A head made strict.
+/// A head in strict form.
 #[derive(Debug)]
 pub struct RepairedHead {
     head: Vec<u8>,
-    /// The bytes of the head as it came.
+    /// Length of the head as received, in bytes.
     len: usize,
-    /// What was repaired.
+    /// The repairs.
     pub repairs: Repairs,
 }
 
 impl RepairedHead {
-    /// Reads it. [`ResponseHead::len`] is that of the head as it came.
+    /// Parses the repaired head. [`ResponseHead::len`] is the length of the head as received.
     pub fn parse<'h, 'b, const N: usize>(
         &'b self,
         room: &'h mut Fields<'b, N>,
@@ -48,7 +48,7 @@ impl RepairedHead {
     }
 }
 
-/// Repairs the complete head at the start of `bytes`; `None` where nothing that can be repaired is wrong with it.
+/// Repairs the complete head at the start of `bytes`; `None` if it has no fault that can be repaired.
 #[cold]
 pub fn repair(bytes: &[u8]) -> Option<RepairedHead> {
     let mut repairs = Repairs::default();
@@ -64,7 +64,7 @@ pub fn repair(bytes: &[u8]) -> Option<RepairedHead> {
             [] if lines.is_empty() => return None,
             [] => break,
             [b' ' | b'\t', ..] => {
-                // The status line is no field, and cannot be folded.
+                // The status line is not a field and cannot be folded.
                 let field = lines.get_mut(1..)?.last_mut()?;
                 repairs.folded_line = true;
                 field.push(b' ');
@@ -86,7 +86,7 @@ pub fn repair(bytes: &[u8]) -> Option<RepairedHead> {
     Some(RepairedHead { head, len, repairs })
 }
 
-/// Leaves one length, and none beside a transfer coding. `None` where the lengths differ, or are none.
+/// Leaves one length, and none beside a transfer coding. `None` if the lengths differ or are invalid.
 fn repair_lengths(lines: &mut Vec<Vec<u8>>, repairs: &mut Repairs) -> Option<()> {
     let mut stated = None;
     let mut count = 0;

@@ -1,18 +1,18 @@
-//! How much of a message is read.
+//! Limits of a message.
 
-/// How much one message may bring, beside the size of its head and of its body.
+/// Limits of one message, besides the sizes of its head and of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The greatest number of lines in a head, [`MOST_FIELDS`](super::MOST_FIELDS) at the most.
+    /// The greatest number of lines in a head; at most [`MOST_FIELDS`](super::MOST_FIELDS).
     pub fields: usize,
-    /// The greatest length of a request's target, in bytes.
+    /// The greatest length of a request target, in bytes.
     pub uri_bytes: usize,
-    /// How many bytes the extensions of chunks may have beyond those of the data before them: so a body of nothing but
-    /// extensions comes to an end, and an ordinary one, however long, does not meet the limit.
+    /// Bytes that chunk extensions may have beyond the number of data bytes before them. So a body of nothing but
+    /// extensions hits the limit, and an ordinary one of any length does not.
     pub extension_bytes: usize,
     /// The greatest size of a trailer section, in bytes.
     pub trailer_bytes: usize,
-    /// How many interim answers one request may get. More than a few have no use.
+    /// The greatest number of informational responses to one request. More than a few have no use.
     pub informational_responses: u32,
 }
 

@@ -1,9 +1,9 @@
-//! HTTP/1.1 as bytes (RFC 9110, RFC 9112). Nothing here knows a socket or the time.
+//! HTTP/1.1 as bytes (RFC 9110, RFC 9112). This room knows no socket and no time.
 //!
-//! What is ambiguous is refused, not repaired; what is let through leaves in one canonical form: one space after the
-//! colon, CRLF, one statement of the body's length.
+//! Ambiguous input is refused, not repaired. Output has one canonical form: one space after the colon, CRLF, one
+//! statement of the body's length.
 
-// What a stranger sends passes here: nothing of it may stop a core.
+// Input of untrusted peers passes here, and none of it may stop a core.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -41,7 +41,7 @@ pub const MAX_FIELDS: usize = 128;
 /// The greatest number of lines that a head may be allowed to have.
 pub const MOST_FIELDS: usize = 1024;
 
-/// The two versions that are spoken.
+/// The supported versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0.
@@ -52,20 +52,20 @@ pub enum Version {
 }
 
 impl Version {
-    /// The version of httparse's minor number, which is 0 or 1.
+    /// The version for httparse's minor number, which is 0 or 1.
     fn from_minor(minor: Option<u8>) -> Self {
         if minor == Some(0) { Self::Http10 } else { Self::Http11 }
     }
 }
 
-/// A head that does not follow the grammar, as seen from either side.
+/// A violation of the grammar in a head, of a request or of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadFault {
     /// Bytes that are not allowed where they stand.
     Malformed,
-    /// More lines than there is room for.
+    /// More lines than the room provides.
     TooManyHeaders,
-    /// No minor version of HTTP/1.
+    /// A version other than HTTP/1.
     Version,
     /// The body's length is stated twice, wrongly, or in two ways.
     Length,
@@ -83,19 +83,19 @@ impl From<httparse::Error> for HeadFault {
     }
 }
 
-/// Whether there are blank lines and nothing else: some clients send one behind a body, and it is no request (RFC 9112
-/// section 2.2).
+/// Whether `bytes` are blank lines and nothing else. Some clients send one behind a body, and it is no request (RFC
+/// 9112 section 2.2).
 pub fn is_blank(bytes: &[u8]) -> bool {
     bytes.first() == Some(&b'\r') && is_blank_lines(bytes)
 }
 
-/// Whether this is any number of blank lines.
+/// Whether `bytes` are any number of blank lines.
 fn is_blank_lines(bytes: &[u8]) -> bool {
     bytes.chunks(2).all(|line| line == b"\r\n")
 }
 
-/// Whether a blank line stands in `bytes`, of which the first `seen` were looked through before. A head that trickles
-/// in is so read once, not once for each of its bytes.
+/// Whether `bytes` hold a blank line, given that the first `seen` bytes were searched before. So a head that arrives in
+/// small pieces is searched once, not once for each piece.
 pub fn has_blank_line(bytes: &[u8], seen: usize) -> bool {
     let start = seen.saturating_sub(3);
     memchr::memchr_iter(b'\n', bytes.suffix(start)).map(|at| start + at).any(|at| {

@@ -1,8 +1,8 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy says of its client before the first byte of the connection
-//! (HAProxy's `doc/proxy-protocol.txt`).
+//! The PROXY protocol, versions 1 and 2: the addresses of a client, sent by a proxy before the first byte of the
+//! connection (HAProxy's `doc/proxy-protocol.txt`).
 //!
-//! Read and written here rather than by a crate: it stands before everything else that a stranger may send, and none
-//! that reads both versions can be asked again with more bytes without an allocation.
+//! It is implemented here, not by a crate: it precedes all other input of an untrusted peer, and no crate that reads
+//! both versions can be called again with more bytes without an allocation.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,11 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The longest header of version 1, CRLF included (section 2.1).
 const LONGEST_LINE: usize = 107;
 
-/// The longest header of version 2 that is read. The addresses take 52 bytes; what follows them is skipped, and is
-/// a few hundred bytes where a certificate's name is among it.
+/// The longest header of version 2 that is read, in bytes. The addresses take 52 bytes; the TLVs that follow are
+/// skipped and take a few hundred bytes if they hold the name of a certificate.
 const LONGEST_BLOCK: usize = 4096;
 
-/// As many bytes as have to be looked at, at most.
+/// The greatest number of bytes that have to be examined.
 pub const LONGEST: usize = LONGEST_BLOCK;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -23,17 +23,17 @@ const FIRST_WORD: &[u8] = b"PROXY ";
 /// The bytes of version 2 before the addresses: signature, version and command, family, length.
 const BLOCK_START: usize = 16;
 
-/// The two ends of the connection that a header is about.
+/// The two ends of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyAddresses {
     /// The client. An IPv4 address is never in its mapped IPv6 form.
     pub source: SocketAddr,
-    /// Where the client connected to; in the same form.
+    /// The address the client connected to; never in the mapped form either.
     pub destination: SocketAddr,
 }
 
 impl ProxyAddresses {
-    /// These two, IPv4 in its own form.
+    /// Converts mapped IPv6 addresses to IPv4.
     pub fn new(source: SocketAddr, destination: SocketAddr) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         Self { source: canonical(source), destination: canonical(destination) }
@@ -43,24 +43,24 @@ impl ProxyAddresses {
 /// A header that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// How many bytes it has.
+    /// Length in bytes.
     pub len: usize,
-    /// Whom it is about. `None`: the proxy speaks for itself (`LOCAL`, as for its health checks), or of a client without
-    /// an address of TCP/IP (`UNKNOWN`, a UNIX socket). Then the connection's own addresses count.
+    /// The ends of the client's connection. `None` if the proxy speaks for itself (`LOCAL`, as in its health checks) or
+    /// for a client without a TCP/IP address (`UNKNOWN`, a UNIX socket). The connection's own addresses apply then.
     pub ends: Option<ProxyAddresses>,
 }
 
-/// Why what stands at the start of a connection is no header. There is no answer to it but to close.
+/// Why the start of a connection is not a valid header. The only reaction is to close the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It begins like neither version.
+    /// It matches neither version.
     Signature,
-    /// A line of version 1 that cannot be read: another word than `TCP4`, `TCP6` and `UNKNOWN`, an address of the other
+    /// A line of version 1 that is malformed: another word than `TCP4`, `TCP6` and `UNKNOWN`, an address of the other
     /// family, a number with a sign or leading zeros, two spaces, a bare LF.
     Line,
     /// More than 107 bytes without a line end in version 1, more than 4096 bytes in version 2.
     TooLong,
-    /// Of the binary form another version than 2, or another command than `LOCAL` and `PROXY`.
+    /// In the binary form, a version other than 2, or a command other than `LOCAL` and `PROXY`.
     Version,
     /// A family or a transport that the protocol does not know.
     Family,
@@ -69,7 +69,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What is wrong, for the log.
+    /// A description of the fault, for the log.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Signature => "no PROXY header",
@@ -93,7 +93,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     }
 }
 
-/// Whether `bytes` begin so, as far as they go.
+/// Whether `bytes` begin with `start`, as far as they go.
 fn begins_as(bytes: &[u8], start: &[u8]) -> bool {
     bytes.iter().zip(start).all(|(found, expected)| found == expected)
 }
@@ -105,7 +105,7 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     };
     let line = within.get(FIRST_WORD.len()..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Fault::Line)?;
     let line = std::str::from_utf8(line).map_err(|_| Fault::Line)?;
-    // What follows the word is of no meaning.
+    // The text behind the word has no meaning.
     let is_unknown = line.strip_prefix("UNKNOWN").is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
     let ends = if is_unknown { None } else { Some(read_ends(line).ok_or(Fault::Line)?) };
     Ok(Some(Header { len: end + 1, ends }))
@@ -128,7 +128,7 @@ fn read_ends(line: &str) -> Option<ProxyAddresses> {
     words.next().is_none().then(|| ProxyAddresses::new(source, destination))
 }
 
-/// A port in its one form: section 2.1 allows no zeros before it.
+/// A port in its canonical form: section 2.1 allows no leading zeros.
 fn read_port(word: &str) -> Option<u16> {
     let is_canonical = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     word.parse().ok().filter(|_| is_canonical)
@@ -160,7 +160,7 @@ fn parse_block(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     Ok(Some(Header { len, ends }))
 }
 
-/// Two addresses and two ports; what follows them (TLVs) is skipped.
+/// Reads two addresses and two ports; the TLVs that follow are skipped.
 fn read_block<const LEN: usize>(content: &[u8]) -> Option<ProxyAddresses>
 where
     IpAddr: From<[u8; LEN]>,
@@ -174,7 +174,7 @@ where
     Some(ProxyAddresses::new(source, SocketAddr::new((*destination).into(), destination_port)))
 }
 
-/// The form in which a backend is told.
+/// The version of the header that a backend gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
     /// A line of text.
@@ -183,8 +183,8 @@ pub enum Version {
     V2,
 }
 
-/// Writes the header that tells of this client; of `None`, that there is nothing to tell. Where the two ends are of
-/// different families, both are written as IPv6.
+/// Writes the header for this client; `None` writes one without addresses. If the two ends are of different families,
+/// both are written as IPv6.
 pub fn write(version: Version, ends: Option<ProxyAddresses>, out: &mut Vec<u8>) {
     match (version, ends) {
         (Version::V1, None) => out.extend_from_slice(b"PROXY UNKNOWN\r\n"),

@@ -1,4 +1,4 @@
-//! The head of a request: read once, written once.
+//! The head of a request: parsed once, written once.
 
 use super::body::{BodyLength, Framing};
 use super::chunked::ChunkFault;
@@ -14,39 +14,39 @@ use std::mem::MaybeUninit;
 
 pub use super::field_lines::{Fields, Span, fields, most_fields};
 
-/// A head as it came, and what it says that matters here.
+/// A parsed head, as received.
 #[derive(Debug)]
 pub struct RequestHead<'h, 'b> {
-    /// The method, in the case in which it came: methods are case-sensitive.
+    /// The method in its original case: methods are case-sensitive.
     pub method: &'b str,
-    /// The target in origin form, or `*`; empty where an absolute URL has no path, which means `/`.
+    /// The target in origin form, or `*`; empty for an absolute URL without a path, which means `/`.
     target: &'b str,
     /// The authority of a target in absolute form. It overrides `Host` (RFC 9112 section 3.2.2).
     authority: Option<&'b str>,
-    /// The version the client speaks.
+    /// The client's version.
     pub version: Version,
-    /// Where the request line begins, behind any blank lines.
+    /// Position of the request line, behind any blank lines.
     start: usize,
     lines: FieldLines<'h, 'b>,
     /// The value of `Host`.
     host: Option<&'b [u8]>,
     /// The value of `Upgrade`.
     offered: Option<&'b [u8]>,
-    /// The bytes of the head, blank line included.
+    /// Length of the head in bytes, blank line included.
     pub len: usize,
-    /// How the body's end is known.
+    /// The kind of body.
     pub body: BodyLength,
     /// Whether the client wants to keep the connection.
     pub keep_alive: bool,
-    /// Whether another protocol is asked for that may be asked for.
+    /// Whether the request asks for another protocol and may do so.
     pub wants_upgrade: bool,
     /// Whether the client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
     pub expects_continue: bool,
     /// Whether there is an `X-Debug`.
     pub wants_debug: bool,
-    /// How many more hops a TRACE or OPTIONS may go (RFC 9110 section 7.6.2), where it says so.
+    /// The remaining hops of a TRACE or OPTIONS (RFC 9110 section 7.6.2), if stated.
     pub max_forwards: Option<u64>,
-    /// The bytes of the target as it came.
+    /// Length of the target as received, in bytes.
     pub uri_len: usize,
     has_via: bool,
     accepts_trailers: bool,
@@ -54,7 +54,7 @@ pub struct RequestHead<'h, 'b> {
 }
 
 impl From<HeadFault> for FailureReason {
-    /// What a fault means when it is the client's.
+    /// Maps a fault of a head to the reason for a client.
     fn from(fault: HeadFault) -> Self {
         match fault {
             HeadFault::Malformed => Self::MalformedHead,
@@ -67,7 +67,7 @@ impl From<HeadFault> for FailureReason {
 }
 
 impl From<ChunkFault> for FailureReason {
-    /// What a fault means when it is the client's.
+    /// Maps a fault of the chunked coding to the reason for a client.
     fn from(fault: ChunkFault) -> Self {
         match fault {
             ChunkFault::Malformed => Self::MalformedChunk,
@@ -78,10 +78,10 @@ impl From<ChunkFault> for FailureReason {
 }
 
 impl<'h, 'b> RequestHead<'h, 'b> {
-    /// Reads the head at the start of `bytes`; `None` while it is not complete.
+    /// Parses the head at the start of `bytes`; `None` while it is not complete.
     ///
-    /// Where [`FailureReason::TooManyHeaders`] is returned, more room may be given (see [`most_fields`]), and where
-    /// [`FailureReason::UnknownVersion`] is, [`version::as_http11`] may know how the head is to be read.
+    /// On [`FailureReason::TooManyHeaders`] the caller may retry with more room (see [`most_fields`]), and on
+    /// [`FailureReason::UnknownVersion`] with the head that [`version::as_http11`] returns.
     #[inline]
     pub fn parse<const N: usize>(bytes: &'b [u8], room: &'h mut Fields<'b, N>) -> Result<Option<Self>, FailureReason> {
         Self::parse_in(bytes, &mut room.headers, &mut room.marks)
@@ -125,7 +125,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         let body = parsed.body(method, version)?;
         let is_http11 = version == Version::Http11;
-        // HTTP/1.0 has no expectations, and there is but one to have (RFC 9110 section 10.1.1).
+        // HTTP/1.0 has no expectations, and there is only one expectation (RFC 9110 section 10.1.1).
         if is_http11 && parsed.expectations > usize::from(parsed.expects_continue) {
             return Err(FailureReason::ExpectationFailed);
         }
@@ -152,12 +152,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }))
     }
 
-    /// How many lines there are.
+    /// Number of lines.
     pub fn fields_len(&self) -> usize {
         self.lines.len()
     }
 
-    /// The value of the first line of this name, in whatever case it is written.
+    /// The value of the first line with this name, regardless of case.
     pub fn value_of(&self, name: &str) -> Option<&'b [u8]> {
         self.lines.value_of(name)
     }
@@ -167,8 +167,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
-    /// Whether the client's connection is encrypted: to this node, or to a proxy in front that is trusted. What becomes
-    /// of the proxy's headers is another matter.
+    /// Whether the client's connection is encrypted, to this node or to a trusted proxy in front. The handling of that
+    /// proxy's headers does not matter here.
     pub fn came_encrypted(&self, forward: &ForwardContext<'_>) -> bool {
         let told = || {
             let proto = self.lines.of(Field::XForwardedProto).next();
@@ -177,14 +177,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         forward.peer.secure || (forward.policy.trusts(forward.peer.address) && told())
     }
 
-    /// Whether the request comes from a trusted network, and not from someone else through one.
+    /// Whether the client itself is in a trusted network, rather than behind a proxy in one.
     #[cold]
     pub fn is_of_trusted_client(&self, forward: &ForwardContext<'_>) -> bool {
         let mut chain = self.lines.of(Field::XForwardedFor).flat_map(|header| list(header.value));
         forward.policy.trusts(forward.peer.address) && chain.all(|item| forwarded::is_trusted(item, forward.policy))
     }
 
-    /// Writes the name of the host that the request is for, as look-ups want it (see [`Spans::host`]).
+    /// Writes the name of the host, in the form used for look-ups (see [`Spans::host`]).
     fn write_host(&self, may_lack_host: bool, out: &mut Vec<u8>) -> Result<(), FailureReason> {
         let stated = self.host;
         let value = match (self.authority, stated) {
@@ -193,7 +193,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             (None, None) if may_lack_host => return Ok(()),
             (None, None) => return Err(FailureReason::BadHost),
         };
-        // A `Host` that an absolute target overrides has to be one all the same (RFC 9112 section 3.2).
+        // A `Host` that an absolute target overrides must still be valid (RFC 9112 section 3.2).
         if let (Some(_), Some(stated)) = (self.authority, stated) {
             let start = out.len();
             host::write_name(stated, out).ok_or(FailureReason::BadHost)?;
@@ -202,7 +202,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         host::write_name(value, out).ok_or(FailureReason::BadHost)
     }
 
-    /// Whether a `Via` names this hop: the request has been here. An entry is the version, the name and maybe a comment
+    /// Whether a `Via` names this hop, so the request loops. An entry is the version, the name and an optional comment
     /// (RFC 9110 section 7.6.3).
     #[cold]
     fn came_through(&self, via: &str) -> bool {
@@ -211,8 +211,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         entries.filter_map(|entry| words(entry).nth(1)).any(|name| name == via.as_bytes())
     }
 
-    /// Writes the host's name and then the head in the form that goes to a backend, and says what stands where. A request
-    /// that has been here before is refused ([`FailureReason::LoopDetected`]).
+    /// Writes the host name, then the head for a backend, and returns the positions in the output. A looping request is
+    /// refused ([`FailureReason::LoopDetected`]).
     pub fn write(&self, forward: &ForwardContext<'_>, out: &mut Vec<u8>) -> Result<Spans, FailureReason> {
         if self.has_via && forward.via.is_some_and(|via| self.came_through(via)) {
             return Err(FailureReason::LoopDetected);
@@ -259,7 +259,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         Ok(spans)
     }
 
-    /// Writes the request line, or sees to it that it leaves as it came, with the fields.
+    /// Writes the request line, or leaves it to be copied unchanged with the fields.
     fn write_request_line<'o>(&'o self, out: &'o mut Vec<u8>, spans: &mut Spans) -> Rewrite<'o, 'h, 'b> {
         let start = out.len();
         let begins_with_path = matches!(self.target.as_bytes(), [b'/' | b'*', ..]);
@@ -276,7 +276,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         out.extend_from_slice(b" HTTP/1.1\r\n");
         match (self.authority, self.host) {
             (Some(authority), None) => put(out, "Host", authority.as_bytes()),
-            // A request of HTTP/1.1 has one, if need be an empty one (RFC 9110 section 7.2).
+            // A request of HTTP/1.1 has a `Host`, if need be an empty one (RFC 9110 section 7.2).
             (None, None) => put(out, "Host", b""),
             _ => {}
         }
@@ -297,7 +297,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             | Field::Te
             | Field::Upgrade
             | Field::ConnectionOption => rewrite.leave_out(line),
-            // A backend by CGI would make HTTP_PROXY of it, and its programs ask whom it names.
+            // A CGI backend would set HTTP_PROXY from it, and its programs would use that proxy.
             Field::Proxy => rewrite.leave_out(line),
             Field::TransferEncoding => rewrite.replace(line, b"chunked"),
             Field::ContentLength => rewrite.keep_number(line, self.framing.stated_length()),
@@ -305,14 +305,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Some(authority) => rewrite.replace(line, authority.as_bytes()),
                 None => drop(rewrite.keep(line)),
             },
-            // Nobody waits where nothing is to be sent.
+            // Without a body there is nothing to wait for.
             Field::Expect if !self.expects_continue || list(line.value()).next().is_none() => rewrite.leave_out(line),
             Field::Expect if line.value().contains(&b',') => rewrite.replace(line, b"100-continue"),
             Field::MaxForwards => match self.max_forwards {
                 Some(hops) => rewrite.replace_number(line, hops.saturating_sub(1)),
                 None => drop(rewrite.keep(line)),
             },
-            // A backend that reads low lines as hyphens would read these as what this node writes or judges itself.
+            // A backend that reads `_` as a hyphen would take it for a field that this node writes or judges.
             Field::HyphenVariant => rewrite.leave_out(line),
             field if !forwarded::passes(field, trusted) && forward.policy.mode != forwarded::Mode::Untouched => {
                 rewrite.leave_out(line)
@@ -327,7 +327,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 }
 
-/// What the fields of a head say, each by itself.
+/// The statements of the fields of a head, each by itself.
 #[derive(Default)]
 struct ParsedFields<'b> {
     connection: Connection,
@@ -378,7 +378,7 @@ impl<'b> ParsedFields<'b> {
         Ok(())
     }
 
-    /// How the body's end is known, in a head that has the host it must have.
+    /// The kind of body of a head that has the `Host` it needs.
     fn body(&self, method: &str, version: Version) -> Result<BodyLength, FailureReason> {
         if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
             return Err(FailureReason::BadHost);
@@ -390,37 +390,38 @@ impl<'b> ParsedFields<'b> {
         Ok(body)
     }
 
-    /// Whether another protocol is asked for that may be asked for. With a body on the way nobody could say where it
-    /// begins. A second line could offer what the first does not: then nothing is asked for.
+    /// Whether the request asks for another protocol and may do so. With a body under way, the start of the new
+    /// protocol would be uncertain. A second `Upgrade` line could offer another protocol than the first, so no upgrade
+    /// is requested then.
     fn wants_upgrade(&self) -> bool {
         self.connection.upgrade && self.upgrades == 1 && self.offered.is_some_and(upgrade::may_be_asked)
     }
 }
 
-/// What the writing of a head needs to know of this hop.
+/// Facts about this hop for writing a head.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardContext<'a> {
     /// The client.
     pub peer: &'a Peer,
-    /// Whom to believe.
+    /// The trusted networks.
     pub policy: &'a Policy,
-    /// The pseudonym in `Via`, which no other hop has; `None` to add none, and to let requests come back.
+    /// The pseudonym in `Via`, unique to this hop; `None` adds none and disables loop detection.
     pub via: Option<&'a str>,
-    /// The `X-Request-Id` that the request gets, in place of any that it has; `None` to leave it as it is.
+    /// The `X-Request-Id` to set, in place of a received one; `None` leaves it unchanged.
     pub request_id: Option<u128>,
-    /// The milliseconds since 1970 that the request gets as its `X-Request-Start`, in place of any that it has; `None` to
-    /// leave it as it is.
+    /// The `X-Request-Start` to set, in milliseconds since 1970, in place of a received one; `None` leaves it
+    /// unchanged.
     pub request_start: Option<u64>,
-    /// Whether a request of HTTP/1.0 may come without `Host`: its host does not decide where it goes.
+    /// Whether a request of HTTP/1.0 may omit `Host`, because routing does not need it.
     pub may_lack_host: bool,
 }
 
-/// What stands where in the output of [`RequestHead::write`].
+/// Positions in the output of [`RequestHead::write`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
-    /// The host's name: lower case, no port, no trailing dot.
+    /// The host name: lower case, no port, no trailing dot.
     pub host: Span,
-    /// The head that goes to the backend.
+    /// The head for the backend.
     pub head: Span,
     /// The method.
     pub method: Span,
@@ -430,13 +431,13 @@ pub struct Spans {
     pub referer: Option<Span>,
     /// The value of `User-Agent`.
     pub user_agent: Option<Span>,
-    /// The value of `Upgrade`, where it is passed on.
+    /// The value of `Upgrade`, if it is forwarded.
     pub upgrade: Option<Span>,
     /// The value of `X-Request-Id`.
     pub request_id: Option<Span>,
 }
 
-/// 32 hexadecimal digits.
+/// Writes 32 hexadecimal digits.
 #[cold]
 fn put_request_id(out: &mut Vec<u8>, id: u128, spans: &mut Spans) {
     put(out, "X-Request-Id", format!("{id:032x}").as_bytes());
@@ -444,7 +445,7 @@ fn put_request_id(out: &mut Vec<u8>, id: u128, spans: &mut Spans) {
     spans.request_id = Some(Span::new(end - 32, end));
 }
 
-/// How long a target is of which the head has not come whole.
+/// Length of the target so far, in a head that is not complete.
 pub fn uri_len_so_far(bytes: &[u8]) -> usize {
     let line = bytes.trim_ascii_start();
     let mut words = line.split(|byte| byte.is_ascii_whitespace());
@@ -454,11 +455,11 @@ pub fn uri_len_so_far(bytes: &[u8]) -> usize {
 /// The longest method. Registered ones have at most 17 bytes.
 const LONGEST_METHOD: usize = 32;
 
-/// Methods that readers may know in any case. One that is spelt otherwise is another method to some and the same to
-/// others, who would then differ about a body: who takes `head` for HEAD sends none.
+/// Methods that some recipients match regardless of case. A variant spelling is another method for one recipient and
+/// the same for another, which would then disagree about the body: a recipient that reads `head` as HEAD sends none.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI"];
 
-/// Whether a method may be passed on (RFC 9110 section 9.1).
+/// Whether a method may be forwarded (RFC 9110 section 9.1).
 fn check_method(method: &str) -> Result<(), FailureReason> {
     if matches!(method, "GET" | "POST" | "HEAD") {
         return Ok(());
@@ -471,7 +472,7 @@ fn check_method(method: &str) -> Result<(), FailureReason> {
     Ok(())
 }
 
-/// Splits a target into the authority, of an absolute URL, and the path with its query (RFC 9112 section 3.2).
+/// Splits a target into the authority, for an absolute URL, and the path with its query (RFC 9112 section 3.2).
 fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), FailureReason> {
     if target.as_bytes().contains(&b'#') {
         return Err(FailureReason::BadTarget);
@@ -482,7 +483,7 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &
     split_absolute(method, target)
 }
 
-/// The same, of one that is neither a path nor the `*` of OPTIONS: the parts of a whole URL.
+/// Splits an absolute URL, after the path form and the `*` of OPTIONS were excluded.
 #[cold]
 fn split_absolute<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>, &'b str), FailureReason> {
     let strip = |scheme: &str| match target.split_at_checked(scheme.len()) {
@@ -494,7 +495,7 @@ fn split_absolute<'b>(method: &str, target: &'b str) -> Result<(Option<&'b str>,
     if authority.is_empty() || authority.contains('@') {
         return Err(FailureReason::BadTarget);
     }
-    // OPTIONS without a path is about the server as a whole (RFC 9112 section 3.2.4).
+    // OPTIONS without a path concerns the server as a whole (RFC 9112 section 3.2.4).
     let path = if path.is_empty() && method == "OPTIONS" { "*" } else { path };
     Ok((Some(authority), path))
 }

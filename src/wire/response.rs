@@ -1,4 +1,4 @@
-//! The head of an answer: read once, written once.
+//! The head of a response: parsed once, written once.
 
 use super::body::{BodyLength, Framing};
 use super::field::{Connection, Field, list, number, put};
@@ -9,7 +9,7 @@ use crate::base::slice_ext::SliceExt;
 use httparse::Header;
 use std::mem::MaybeUninit;
 
-/// A head as it came, and what it says that matters here.
+/// A parsed head, as received.
 #[derive(Debug)]
 pub struct ResponseHead<'h, 'b> {
     /// The status, from 100 to 999.
@@ -17,26 +17,26 @@ pub struct ResponseHead<'h, 'b> {
     phrase: &'b str,
     version: Version,
     lines: FieldLines<'h, 'b>,
-    /// The bytes of the head, blank line included.
+    /// Length of the head in bytes, blank line included.
     pub len: usize,
-    /// How the body's end is known.
+    /// The kind of body.
     pub body: BodyLength,
-    /// Whether the backend keeps the connection open behind this answer.
+    /// Whether the backend keeps the connection open behind this response.
     pub keep_alive: bool,
-    /// Whether the answer says when to come back (`Retry-After`).
+    /// Whether the response has a `Retry-After`.
     pub retry_after: bool,
-    /// For how many seconds the backend keeps the connection when it is idle, where it says so (`Keep-Alive: timeout=5`).
+    /// Seconds for which the backend keeps an idle connection, if stated (`Keep-Alive: timeout=5`).
     pub idle_seconds: Option<u16>,
     connection: Connection,
     framing: Framing,
 }
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
-    /// Reads the head at the start of `bytes`; `None` while it is not complete. `to_head`: the request was HEAD.
+    /// Parses the head at the start of `bytes`; `None` while it is not complete. `to_head`: the request was HEAD.
     ///
-    /// Where [`HeadFault::TooManyHeaders`] is returned, more room may be given
-    /// ([`most_fields`](super::request::most_fields)), and where [`HeadFault::Version`] is,
-    /// [`as_http11`](super::version::as_http11) may know how the head is to be read.
+    /// On [`HeadFault::TooManyHeaders`] the caller may retry with more room
+    /// ([`most_fields`](super::request::most_fields)), and on [`HeadFault::Version`] with the head that
+    /// [`as_http11`](super::version::as_http11) returns.
     #[inline]
     pub fn parse<const N: usize>(
         bytes: &'b [u8],
@@ -52,8 +52,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         marks: &'h mut Marks,
         to_head: bool,
     ) -> Result<Option<Self>, HeadFault> {
-        // Only a request may have blank lines before it (RFC 9112 section 2.2). Before an answer they are what is left
-        // of another one.
+        // Only a request may have blank lines before it (RFC 9112 section 2.2). Before a response they are the rest of
+        // an earlier one.
         if bytes.first().is_some_and(|byte| *byte != b'H') {
             return Err(HeadFault::Malformed);
         }
@@ -106,12 +106,12 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Ok(())
     }
 
-    /// Whether the backend speaks HTTP/1.1.
+    /// Whether the backend's version is HTTP/1.1.
     pub fn is_http11(&self) -> bool {
         self.version == Version::Http11
     }
 
-    /// How many lines there are.
+    /// Number of lines.
     pub fn fields_len(&self) -> usize {
         self.lines.len()
     }
@@ -121,25 +121,24 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.phrase
     }
 
-    /// The lines as they came.
+    /// The lines as received.
     pub fn headers(&self) -> &'h [Header<'b>] {
         self.lines.all()
     }
 
-    /// Whether this is a 1xx that another answer follows.
+    /// Whether this is a 1xx that another response follows.
     pub fn is_informational(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// The protocol that a 101 switches to, where its `Connection` says so as well, and nothing else does.
+    /// The protocol that a 101 switches to, provided that `Connection` says so too and no other protocol is named.
     pub fn upgrade(&self) -> Option<&'b [u8]> {
         let mut headers = self.lines.of(Field::Upgrade);
         let (header, None) = (headers.next()?, headers.next()) else { return None };
         self.connection.upgrade.then_some(header.value)
     }
 
-    /// Writes the head in the form that goes to the client; the blank line is left to the caller, who may have lines
-    /// of its own to add.
+    /// Writes the head for the client without the blank line, so the caller can add lines.
     pub fn write(&self, encoding: &ResponseEncoding<'_>, out: &mut Vec<u8>) {
         let mut coding_written = false;
         self.write_status_line(out).fields(|rewrite, line| {
@@ -155,7 +154,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             out.extend_from_slice(via.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        // What asks for an upgrade has to say that it ends at the next hop (RFC 9110 section 7.8).
+        // A response that requests an upgrade must name `Upgrade` in `Connection` (RFC 9110 section 7.8).
         let names_upgrade = self.status == 426 && self.lines.of(Field::Upgrade).next().is_some();
         match (encoding.persistence, names_upgrade) {
             (Persistence::Implied, false) => {}
@@ -167,7 +166,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
     }
 
-    /// Writes the status line, or sees to it that it leaves as it came, with the fields.
+    /// Writes the status line, or leaves it to be copied unchanged with the fields.
     fn write_status_line<'o>(&'o self, out: &'o mut Vec<u8>) -> Rewrite<'o, 'h, 'b> {
         let start = self.lines.start();
         if self.version == Version::Http11 && start == b"HTTP/1.1 200 \r\n".len() + self.phrase.len() {
@@ -182,7 +181,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     fn write_field(&self, line: FieldLine<'h, 'b>, encoding: &ResponseEncoding<'_>, rewrite: &mut Rewrite<'_, 'h, 'b>) {
-        // RFC 9110 section 8.6 and RFC 9112 section 6.1: neither stands in a 1xx or a 204.
+        // RFC 9110 section 8.6 and RFC 9112 section 6.1: a 1xx or a 204 has neither field.
         let may_have_length = self.status >= 200 && self.status != 204;
         match line.field() {
             Field::Connection | Field::ConnectionOption | Field::KeepAlive | Field::ProxyConnection => {
@@ -192,14 +191,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Field::ContentLength => rewrite.keep_number(line, self.framing.stated_length()),
             Field::TransferEncoding if !may_have_length || !encoding.to_http11 => rewrite.leave_out(line),
             Field::TransferEncoding => rewrite.replace(line, b"chunked"),
-            // 426 has to name what it asks for (RFC 9110 section 15.5.22).
+            // A 426 names the protocol that it requires (RFC 9110 section 15.5.22).
             Field::Upgrade if self.status != 101 && self.status != 426 => rewrite.leave_out(line),
             _ => drop(rewrite.keep(line)),
         }
     }
 }
 
-/// The `timeout` of a `Keep-Alive` (RFC 2068 section 19.7.1.1, which servers still send).
+/// The `timeout` of a `Keep-Alive` field (RFC 2068 section 19.7.1.1; servers still send it).
 #[cold]
 fn idle_seconds(value: &[u8]) -> Option<u16> {
     list(value).find_map(|parameter| {
@@ -209,28 +208,28 @@ fn idle_seconds(value: &[u8]) -> Option<u16> {
     })
 }
 
-/// How an answer goes to the client.
+/// The form in which a response goes to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseEncoding<'a> {
     /// The body is sent chunked.
     pub chunked: bool,
     /// The client speaks HTTP/1.1.
     pub to_http11: bool,
-    /// What is said about the connection.
+    /// The statement about the connection.
     pub persistence: Persistence,
     /// The pseudonym in `Via`.
     pub via: Option<&'a str>,
 }
 
-/// What an answer says about the client's connection.
+/// The statement of a response about the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// Nothing: the version says it.
+    /// Nothing: the version implies it.
     Implied,
-    /// It is closed behind the answer.
+    /// The connection closes behind the response.
     Close,
-    /// It is kept although the client speaks HTTP/1.0.
+    /// The connection stays open although the client's version is HTTP/1.0.
     KeepAlive,
-    /// It changes its protocol.
+    /// The connection changes its protocol.
     Upgrade,
 }

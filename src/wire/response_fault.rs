@@ -1,15 +1,16 @@
-//! Where the head of a response cannot be read, for the log. Nothing else may rest on it: the strict parser decides.
+//! The position of the fault in a malformed response head, for the log. Nothing else may depend on it: the strict
+//! parser decides.
 
 use super::field::{is_token_byte, list, number};
 use std::fmt;
 
-/// The longest name of a field that is named.
+/// The longest field name that is reported.
 const MAX_NAME: usize = 64;
 
-/// The first thing in a head that strictness refuses.
+/// The first violation of the strict grammar in a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseFault {
-    /// The byte of the head, from 0.
+    /// Offset in the head, from 0.
     pub offset: usize,
     /// The fault.
     pub problem: &'static str,
@@ -24,7 +25,7 @@ impl fmt::Display for ResponseFault {
     }
 }
 
-/// Looks for what is wrong with the head at the start of `bytes`.
+/// Finds the fault in the head at the start of `bytes`.
 #[cold]
 pub fn locate(bytes: &[u8]) -> ResponseFault {
     let mut lengths = Lengths::default();
@@ -48,10 +49,10 @@ pub fn locate(bytes: &[u8]) -> ResponseFault {
     ResponseFault { offset: at.min(bytes.len()), problem: "the head is not HTTP/1", field: None }
 }
 
-/// A place in a line, the fault there, and the name of the field.
+/// Offset in a line, the fault, and the name of the field.
 type InLine = (usize, &'static str, Option<Box<str>>);
 
-/// What the lines before have said of the body's length.
+/// The statements of the lines so far about the length of the body.
 #[derive(Default)]
 struct Lengths {
     has_length: bool,

@@ -2,16 +2,17 @@
 
 use super::field::list;
 
-/// The most protocols that are offered, or chosen, at once: each chosen one is looked for among all that were offered.
+/// The greatest number of protocols that may be offered or chosen at once: each chosen one is searched among all that
+/// were offered.
 const MOST_PROTOCOLS: usize = 16;
 
-/// Whether a client's `Upgrade` may be passed on. `h2c` is not: RFC 9113 section 3.1 has given it up, and a tunnel to a
-/// backend's HTTP/2 side would let requests through that nobody here has read ("h2c smuggling").
+/// Whether a client's `Upgrade` may be forwarded. `h2c` may not: RFC 9113 section 3.1 has deprecated it, and a tunnel
+/// to the HTTP/2 port of a backend would pass requests that this node has not checked ("h2c smuggling").
 pub(super) fn may_be_asked(offered: &[u8]) -> bool {
     is_some_few(offered) && list(offered).all(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
-/// Whether a 101 with this `Upgrade` is an answer to a request with that one: it names nothing that was not offered.
+/// Whether a 101 with this `Upgrade` matches the request: it names only protocols that were offered.
 pub fn is_response(offered: &[u8], chosen: &[u8]) -> bool {
     let was_offered = |protocol: &[u8]| list(offered).any(|offer| offer.eq_ignore_ascii_case(protocol));
     is_some_few(chosen) && list(chosen).all(was_offered)

@@ -1,15 +1,15 @@
-//! First lines with a version other than HTTP/1.0 and HTTP/1.1: hardly any message has one.
+//! First lines with a version other than HTTP/1.0 and HTTP/1.1, which are rare.
 
 use crate::base::slice_ext::SliceExt;
 
-/// What becomes of a request line whose version is neither HTTP/1.0 nor HTTP/1.1.
+/// The verdict on a request line whose version is neither HTTP/1.0 nor HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Odd {
-    /// The line is not complete, and may become a good one.
+    /// The line is not complete and may become valid.
     Incomplete,
     /// It is no request line.
     Malformed,
-    /// It is one, of a version that is not spoken here, or not as it came (see [`as_http11`]).
+    /// It is a request line of a version that is not supported, or not in this form (see [`as_http11`]).
     Unknown,
 }
 
@@ -37,8 +37,8 @@ pub(super) fn judge(bytes: &[u8]) -> Odd {
     }
 }
 
-/// The same head as HTTP/1.1 has it, where its version is a later minor one of HTTP/1: a recipient reads such a message as
-/// one of the highest version that it knows (RFC 9110 section 2.5). It has the same length.
+/// The same head with the version HTTP/1.1, if its version is a later minor one of HTTP/1: a recipient reads such a
+/// message as one of the highest version that it supports (RFC 9110 section 2.5). The length does not change.
 #[cold]
 pub fn as_http11(bytes: &[u8]) -> Option<Vec<u8>> {
     let at = if bytes.starts_with(b"HTTP/") {
@@ -56,10 +56,10 @@ pub fn as_http11(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// The form of a version, with a zero for any digit (RFC 9112 section 2.3).
+/// The format of a version; a zero stands for any digit (RFC 9112 section 2.3).
 const VERSION: [u8; 8] = *b"HTTP/0.0";
 
-/// Whether this is a version, `Some(false)` where it is the start of one.
+/// Whether this is a version; `Some(false)` if it is the start of one.
 fn is_version(text: &[u8]) -> Option<bool> {
     let has_form = text.len() <= VERSION.len()
         && text.iter().zip(VERSION).all(|(byte, form)| match form {
@@ -69,7 +69,7 @@ fn is_version(text: &[u8]) -> Option<bool> {
     has_form.then_some(text.len() == VERSION.len())
 }
 
-/// The digit of the minor version, where the major one is 1.
+/// The minor version, if the major one is 1.
 fn minor_of_1(version: &[u8]) -> Option<u8> {
     match version {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor] if minor.is_ascii_digit() => Some(*minor),
@@ -77,7 +77,7 @@ fn minor_of_1(version: &[u8]) -> Option<u8> {
     }
 }
 
-/// What begins with the first line, behind any blank lines.
+/// The bytes from the first line on, behind any blank lines.
 fn from_line(mut bytes: &[u8]) -> &[u8] {
     while let Some(rest) = bytes.strip_prefix(b"\r\n") {
         bytes = rest;

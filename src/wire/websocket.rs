@@ -1,28 +1,28 @@
-//! Where frames of WebSocket end (RFC 6455 section 5.2): all that a proxy has to know to say a last word of its own.
+//! Frame boundaries of WebSocket (RFC 6455 section 5.2): what a proxy needs in order to add a close frame.
 
 /// A close frame of a server: "service restart" (1012).
 pub const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
-/// The same, "going away" (1001): the server stops.
+/// A close frame of a server: "going away" (1001).
 pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
-/// One direction of a connection, byte by byte.
+/// The frames of one direction of a connection, tracked byte by byte.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// What is left of the payload of the frame under way; while its header is, what is known of the payload's length.
+    /// Payload bytes left in the current frame; while its header is read, the payload length known so far.
     payload: u64,
     /// The first two bytes of the header.
     start: [u8; 2],
-    /// How much of the header of the frame under way has come; 0 once all of it has.
+    /// Number of header bytes of the current frame read so far; 0 after the whole header.
     header_len: u8,
-    /// What came were no frames, so nobody knows where one would end.
+    /// The bytes are not valid frames, so no boundary is known.
     is_lost: bool,
-    /// A close frame was seen: there is nothing to add to it.
+    /// A close frame was seen: none may be added.
     is_closed: bool,
 }
 
 impl Frames {
-    /// Takes note of bytes up to the end of the next frame, or all. Returns how many.
+    /// Tracks bytes up to the end of the current frame, or all. Returns how many.
     pub fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(byte) = bytes.get(at)
@@ -63,7 +63,7 @@ impl Frames {
         } else if at < 2 + length_len {
             self.payload = self.payload << 8 | u64::from(byte);
         }
-        // Opcodes 3 to 7 and 11 to 15 are reserved, and control frames are short.
+        // Opcodes 3 to 7 and 11 to 15 are reserved, and control frames have a short payload.
         self.is_lost |= matches!(opcode, 3..=7 | 11..=15) || (opcode >= 8 && length_len > 0);
         let mask_len = if second & 0x80 == 0 { 0 } else { 4 };
         if self.header_len < 2 + length_len + mask_len {
@@ -79,7 +79,7 @@ impl Frames {
         !self.is_lost && self.payload == 0 && self.header_len == 0
     }
 
-    /// Whether a frame of another's making may stand here, or further on.
+    /// Whether an own frame may be added here or at a later boundary.
     pub fn may_add(&self) -> bool {
         !self.is_lost && !self.is_closed
     }
@@ -89,7 +89,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// The ends of frames that are found in `bytes`, fed in pieces of `size`.
+    /// The ends of frames found in `bytes`, offered in pieces of `size` bytes.
     fn ends(bytes: &[u8], size: usize) -> (Vec<usize>, Frames) {
         let mut frames = Frames::default();
         let (mut ends, mut at) = (Vec::new(), 0);
