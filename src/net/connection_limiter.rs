@@ -1,4 +1,4 @@
-//! How many connections each client address may have, in all cores together.
+//! A limit of connections for each client address, over all cores.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The addresses are spread over this many tables, so that cores seldom meet at one.
+/// Addresses are spread over this many tables, so cores seldom contend for one.
 const TABLES: u64 = 64;
 
-/// The network of one customer: the system's addresses within it are its own choice (RFC 6177, RFC 8981).
+/// The network of one customer: its hosts choose their addresses within it freely (RFC 6177, RFC 8981).
 const PREFIX: u128 = !0 << 64;
 
-/// The allowance of each address. It is exact, because the connections of an address on all workers are counted in one
-/// place. That takes a lock when a client comes and when it goes, never between.
+/// Limits the connections of each address. The limit is exact, because connections on all workers are counted in one
+/// place. That takes a lock when a client connects and when it closes, never between.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limit: NonZeroU32,
@@ -22,14 +22,14 @@ pub struct ConnectionLimiter {
     tables: [Mutex<HashMap<IpAddr, u32>>; TABLES as usize],
 }
 
-/// One connection's part of what its address may have. It is given back when this is dropped.
+/// The share of one connection in the limit of its address. Dropping it returns the share.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
     address: IpAddr,
 }
 
-/// The address has all that it may have.
+/// The address has reached its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
@@ -42,12 +42,12 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 }
 
 impl ConnectionLimiter {
-    /// `limit` connections for each IPv4 address, and for each IPv6 network of 64 bits.
+    /// Allows `limit` connections for each IPv4 address, and for each IPv6 network of 64 bits.
     pub fn new(limit: NonZeroU32) -> Self {
         Self { limit, hasher: RandomState::new(), tables: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// A part of what `address` may have, if any is left.
+    /// A permit for one more connection of `address`, unless its limit is reached.
     pub fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, Exhausted> {
         let address = network_of(address);
         let mut table = self.table(address);

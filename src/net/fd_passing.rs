@@ -17,21 +17,21 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Limit of a send: a peer that does not receive for longer hangs.
+/// Limit of a send: a peer that does not receive for longer is stuck.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest message.
 pub const MAX_MESSAGE_BYTES: usize = 96 * 1024;
 
-/// A stream, and the other end for a child that is started next: the child has it as the open file of its number.
+/// A stream, and the other end for a child process that starts next, which inherits it under its descriptor number.
 pub fn stream_to_child() -> io::Result<(UnixStream, UnixStream)> {
     let (near, far) = UnixStream::pair()?;
     fcntl_setfd(&far, FdFlags::empty())?;
     Ok((near, far))
 }
 
-/// The stream that this process was given by [`stream_to_child`], so that no child of its own has it. It can be taken once, and
-/// before this process makes streams of its own.
+/// The stream that [`stream_to_child`] made for this process, closed on exec so that no child inherits it. Call it
+/// once, before this process makes streams of its own.
 pub fn stream_of_parent(number: RawFd) -> io::Result<UnixStream> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
@@ -42,31 +42,31 @@ pub fn stream_of_parent(number: RawFd) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// One end of a pair of sockets that keep messages apart, in order, and lose none.
+/// One end of a socket pair that preserves message boundaries and order, and loses no message.
 #[derive(Debug)]
 pub struct Channel {
     socket: OwnedFd,
 }
 
-/// A received message, or the end.
+/// A received message, or the end of the stream.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A message, and the file that it carried.
+    /// A message, and the file that it carried, if any.
     Message(Vec<u8>, Option<OwnedFd>),
     /// The other end was closed; nothing follows.
     End,
 }
 
-/// Why nothing came that can be used.
+/// Why no usable message was received.
 #[derive(Debug)]
 pub enum Fault {
     /// Nothing came in time.
     Silence,
-    /// The message was longer than any may be.
+    /// The message exceeds [`MAX_MESSAGE_BYTES`].
     TooLong,
-    /// Files were lost on the way, because none can be opened any more; or there were several.
+    /// The message carried several files, or one that was lost because this process has no descriptor left.
     Files,
-    /// The system failed.
+    /// A system call failed.
     System(io::Error),
 }
 
@@ -84,14 +84,14 @@ impl fmt::Display for Fault {
 }
 
 impl Channel {
-    /// An end, and the other one for another process.
+    /// An end, and the other end for another process.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         SockRef::from(&near).set_write_timeout(Some(SEND_PATIENCE))?;
         Ok((Self { socket: near }, far))
     }
 
-    /// The end of a pair that this process was given.
+    /// The end that another process has passed to this one.
     pub fn from_end(socket: OwnedFd) -> io::Result<Self> {
         let kind = sockopt::socket_type(&socket)?;
         if kind != SocketType::SEQPACKET || sockopt::socket_domain(&socket)? != AddressFamily::UNIX {
@@ -101,14 +101,14 @@ impl Channel {
         Ok(Self { socket })
     }
 
-    /// How long receiving may take from now on; `None` is for ever.
+    /// The limit of each receive from now on; `None` for no limit.
     pub fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
-        // Zero would be for ever.
+        // The system reads zero as no limit.
         let patience = patience.map(|patience| patience.max(Duration::from_micros(1)));
         SockRef::from(&self.socket).set_read_timeout(patience)
     }
 
-    /// Sends a message, with a file of which the other process gets a handle of its own.
+    /// Sends a message, with an optional file, of which the other process gets its own descriptor.
     pub fn send(&self, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -129,7 +129,7 @@ impl Channel {
     /// Receives a message.
     pub fn receive(&self) -> Result<Arrival, Fault> {
         let mut bytes = vec![0; MAX_MESSAGE_BYTES];
-        // Room for more than there may be: a handle that has no place in it would be lost unseen.
+        // There is room for more descriptors than allowed: without it, one too many would be lost unseen.
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut is_cut = false;
@@ -138,7 +138,7 @@ impl Channel {
             match recvmsg(&self.socket, &mut room, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(Fault::Silence),
-                // The other end was closed with messages unread. What it had said before follows.
+                // The other end was closed with unread messages. Messages that it sent before follow.
                 Err(Errno::CONNRESET) if !is_cut => is_cut = true,
                 Err(error) => return Err(Fault::System(error.into())),
                 Ok(received) => break received,
@@ -163,14 +163,14 @@ impl Channel {
         Ok(Arrival::Message(bytes, files.pop()))
     }
 
-    /// Whether the other end was closed, or shut down. What it has sent before can still be received.
+    /// Whether the other end was closed or shut down. Messages that it sent before can still be received.
     pub fn is_dead(&self) -> bool {
         let mut watched = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
         let is_told = poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0);
         is_told && watched.iter().any(|end| end.revents().is_some_and(|told| told.contains(PollFlags::POLLHUP)))
     }
 
-    /// Ends the talk in both directions, for all handles of this end too. It fails only where it has ended already.
+    /// Ends both directions, for all handles of this end. An error means that they have ended already.
     pub fn shut_down(&self) {
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
     }

@@ -1,4 +1,4 @@
-//! Listening sockets. Bound once, by the supervisor, which keeps them: what waits in a socket's queue outlives the
+//! Listening sockets. The supervisor binds each one once and keeps it: connections in a socket's queue outlive the
 //! worker that accepts from it.
 
 use super::liveness::Liveness;
@@ -15,57 +15,56 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn`.
+/// Length of a socket's accept queue. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Time for which the kernel holds back a silent connection before it is handed over.
+/// Seconds for which the kernel holds back a connection without bytes.
 const SILENCE_SECONDS: i32 = 1;
 
-/// Stands for the address of a socket of the file system.
+/// Stands for the address of a UNIX socket.
 pub const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// One socket bound to one address. Several may be bound to the same (`SO_REUSEPORT`): the kernel spreads new
-/// connections over them.
+/// One socket bound to one address. Several sockets may be bound to the same address (`SO_REUSEPORT`): the kernel
+/// spreads new connections over them.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
 }
 
 impl Listener {
-    /// Binds. From [`Listener::listen`] on the kernel gives it connections.
+    /// Binds a socket. It gets connections after [`Listener::listen`].
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
-            // `::` and `0.0.0.0` may then both be listened on, and an IPv4 peer never looks like an IPv6 one.
+            // So `::` and `0.0.0.0` may both be listened on, and an IPv4 peer never appears as IPv6.
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
-        // Accepted sockets inherit it, which saves them a system call each.
+        // Accepted sockets inherit the option, which saves a system call for each.
         socket.set_tcp_nodelay(true)?;
         socket.bind(&address.into())?;
         Ok(Self { socket: socket.into() })
     }
 
-    /// Listens, if it does not yet: from now on the kernel gives it a share of the connections, so a worker has to
+    /// Listens, unless it already does. From now on the kernel assigns connections to this socket, so a worker has to
     /// accept them.
     pub fn listen(&self) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
         if socket.is_listener()? { Ok(()) } else { socket.listen(BACKLOG) }
     }
 
-    /// Ends the listening for all handles of the socket: its address is free, and connections that wait in its queue are
-    /// reset.
+    /// Stops listening for all handles of the socket: its address is free, and connections in its queue are reset.
     pub fn stop_listening(&self) {
-        // Fails where it does not listen.
+        // It fails if the socket does not listen.
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
     }
 
-    /// Whether a new connection is handed over only with its first bytes, or at once. In this protocol the client sends
-    /// first, so a worker wakes once for both, and the poll need not watch a connection that is closed after its first
-    /// response. A silent connection is handed over after a second; until then it waits in the kernel's queue of
-    /// incomplete handshakes. Beyond the limit of that queue (SYN cookies) no connection waits.
+    /// Whether a new connection is accepted only with its first bytes, or at once. A client sends first, so with
+    /// `awaits` a worker wakes once for both, and the poll need not watch a connection that closes after its first
+    /// response. A connection without bytes is accepted after a second; until then it waits in the kernel's queue of
+    /// incomplete handshakes. Beyond the limit of that queue (SYN cookies) no connection is held back.
     pub fn await_first_bytes(&self, awaits: bool) {
         let seconds = if awaits { SILENCE_SECONDS } else { 0 };
         if let Err(error) = sys::defer_accept(&self.socket, seconds) {
@@ -73,7 +72,7 @@ impl Listener {
         }
     }
 
-    /// Says when the connections that it hands out are given up because their peer does not reply.
+    /// Sets the limits after which accepted connections end because their peer does not respond.
     pub fn set_liveness(&self, liveness: &Liveness) {
         if let Err(error) = liveness.set(&self.socket) {
             log::warn!("when connections of clients that have vanished are given up is left to the system: {error}");
@@ -87,8 +86,8 @@ impl Listener {
         listener.listen().map(|()| listener)
     }
 
-    /// Binds to a path of the file system, with these permissions. A socket that a process has left there is removed; one
-    /// that a process listens on is an error.
+    /// Binds a UNIX socket to a path with these permissions. A stale socket file is removed; one that a process listens
+    /// on is an error.
     pub fn bind_path(path: &Path, mode: u32) -> io::Result<Self> {
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             match UnixStream::connect(path) {
@@ -100,17 +99,17 @@ impl Listener {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        // Until it listens, no connection is possible.
+        // No connection is possible before it listens.
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         Ok(Self { socket: socket.into() })
     }
 
-    /// The path it is bound to, where it is one of the file system.
+    /// The path, for a UNIX socket.
     pub fn path(&self) -> Option<PathBuf> {
         Some(SockRef::from(&self.socket).local_addr().ok()?.as_pathname()?.to_owned())
     }
 
-    /// Takes over a listening socket that another process has made.
+    /// Takes over a listening socket made by another process.
     pub fn adopt(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let listener = Self { socket };
@@ -125,19 +124,19 @@ impl Listener {
         self.socket.try_clone().map(|socket| Self { socket })
     }
 
-    /// Finds out whether another process listens on the address: sharing it unseen would take half of its clients.
+    /// Checks that no other process listens on the address: sharing the address unnoticed would take half of its
+    /// clients.
     pub fn probe(address: SocketAddr) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Without this an address would be taken for as long as connections of an earlier run are in TIME-WAIT.
+        // Without this the address would stay in use while connections of an earlier run are in TIME-WAIT.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())
     }
 
-    /// The address it is bound to, with the port that the system chose where none was asked for; [`NO_ADDRESS`] for one of
-    /// the file system.
+    /// The bound address, with the port that the system chose if none was given; [`NO_ADDRESS`] for a UNIX socket.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         if self.path().is_some() { Ok(NO_ADDRESS) } else { self.socket.local_addr() }
     }
@@ -154,15 +153,15 @@ impl AsFd for Listener {
     }
 }
 
-/// The next connection of a socket of the file system, and the user of the process at its other end.
+/// The next connection of a UNIX socket, and the user of the connected process.
 pub fn accept_local(socket: &impl AsFd) -> io::Result<(TcpStream, u32)> {
     let stream = rustix::net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let user = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
-    // Reading, writing and closing are the same calls for both kinds.
+    // Reading, writing and closing are the same system calls for both kinds.
     Ok((TcpStream::from_std(stream.into()), user))
 }
 
-/// Whether a connection waits to be accepted; `true` if the system does not tell.
+/// Whether a connection waits to be accepted; `true` if the system does not say.
 pub fn has_pending(socket: &impl AsFd) -> bool {
     let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     poll(&mut watched, PollTimeout::ZERO) != Ok(0)
@@ -186,7 +185,7 @@ mod tests {
         let error = Listener::bind_path(&path, 0o600).expect_err("it is in use");
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         let handle = first.for_worker().expect("a handle");
-        // The one that looked whether it is in use.
+        // This is the connection that checked whether the path is in use.
         accept_local(&handle).expect("a client");
         let _client = UnixStream::connect(&path).expect("a connection");
         let (_, user) = accept_local(&handle).expect("a client");

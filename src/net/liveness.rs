@@ -1,21 +1,21 @@
-//! How the system finds out that a peer has vanished: a machine that lost its power, or its network, sends no end.
+//! Detection of peers that have vanished: a machine that lost power or network sends no end.
 
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How many probes in a row get no reply before a connection counts as broken.
+/// The number of successive unanswered probes after which a connection is broken.
 const PROBES: u32 = 3;
 
-/// When a connection is given up whose peer does not reply any more.
+/// Limits after which a connection ends because its peer does not respond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
     /// Limit for an idle connection: half of it passes before the first probe. `None` sends none
     /// (`server.tcpKeepAlive`).
     pub keep_alive: Option<Duration>,
-    /// Limit for a connection with bytes in transit that are not acknowledged, or that a full peer does not accept.
-    /// `None` leaves it to the system, which takes about a quarter of an hour (`server.tcpUserTimeout`).
+    /// Limit for a connection with unacknowledged bytes in transit, or with bytes that the peer's full window does not
+    /// admit. `None` leaves it to the system, which takes about a quarter of an hour (`server.tcpUserTimeout`).
     pub user_timeout: Option<Duration>,
 }
 
@@ -27,8 +27,8 @@ impl Default for Liveness {
 }
 
 impl Liveness {
-    /// Sets it for a connection, or for those that a listening socket will hand out: they inherit it, which saves them
-    /// the system calls.
+    /// Applies the limits to a connection, or to a listening socket, from which accepted connections inherit them
+    /// without further system calls.
     pub(super) fn set(&self, socket: &impl AsFd) -> io::Result<()> {
         let socket = SockRef::from(socket);
         if let Some(time) = self.keep_alive {

@@ -1,11 +1,11 @@
-//! Mail to a core: a bounded channel, and a waker that ends the core's wait in its poll.
+//! Messages to a worker: a bounded channel, and a waker that interrupts the worker's poll.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A mailbox of `capacity` messages for the thread whose poll `waker` ends.
+/// A mailbox of `capacity` messages for the thread whose poll `waker` interrupts.
 pub fn mailbox<T>(capacity: usize, waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     let overflowed = Arc::new(AtomicBool::new(false));
@@ -20,7 +20,7 @@ pub struct MailboxSender<T> {
     waker: Arc<Waker>,
 }
 
-/// A mailbox without a bound, for messages of which no more can be under way than the thread has asked for.
+/// A mailbox without a bound, for messages whose number is limited by the receiver's own requests.
 pub fn unbounded_mailbox<T>(waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let overflowed = Arc::new(AtomicBool::new(false));
@@ -34,7 +34,7 @@ impl<T> Clone for MailboxSender<T> {
 }
 
 impl<T> MailboxSender<T> {
-    /// Sends without waiting. Returns a message that cannot be delivered, because the mailbox is full or its core is gone.
+    /// Sends without waiting. Returns the message if the mailbox is full or its receiver is gone.
     pub fn deliver(&self, message: T) -> Result<(), T> {
         match self.sender.try_send(message) {
             Ok(()) => {}
@@ -46,9 +46,9 @@ impl<T> MailboxSender<T> {
         Ok(())
     }
 
-    /// Sends without waiting. A message that finds no room is lost, and the receiver learns that one was
-    /// ([`MailboxReceiver::take_overflow`]). A message to a worker that has ended is lost without notice. Returns
-    /// whether there was room, for senders that can repeat the message.
+    /// Sends without waiting. If the mailbox is full, the message is lost and the receiver is notified
+    /// ([`MailboxReceiver::take_overflow`]). A message to a worker that has ended is lost silently. Returns whether
+    /// there was room, for senders that can repeat the message.
     pub fn send(&self, message: T) -> bool {
         let has_room = self.put(message);
         self.wake();
@@ -66,7 +66,7 @@ impl<T> MailboxSender<T> {
         }
     }
 
-    /// Ends the core's wait in its poll.
+    /// Interrupts the worker's poll.
     pub fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("waking a worker: {error}");
@@ -82,12 +82,12 @@ pub struct MailboxReceiver<T> {
 }
 
 impl<T> MailboxReceiver<T> {
-    /// The next message, if there is one.
+    /// The next message, if any.
     pub fn receive(&self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 
-    /// Makes the receiver behave as if a message had been lost.
+    /// Makes the receiver report a lost message.
     #[cfg(test)]
     pub fn note_overflow(&self) {
         self.overflowed.store(true, Ordering::Release);

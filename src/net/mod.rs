@@ -1,4 +1,4 @@
-//! Sockets, encryption, polling and mail between threads. No HTTP.
+//! Sockets, TLS, polling and messages between threads. No HTTP.
 
 pub mod activation;
 pub mod connection_limiter;

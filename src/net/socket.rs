@@ -1,4 +1,4 @@
-//! A non-blocking socket and what is known of its readiness: one read and one write, with nothing on top.
+//! A non-blocking socket and its readiness: one read and one write at a time.
 
 use super::liveness::Liveness;
 use super::sys;
@@ -12,24 +12,24 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-/// The poll tells of changes only (edge-triggered), so what it told is kept here until a read proves it outdated.
+/// The poll reports changes only (edge-triggered), so readiness is kept here until a read clears it.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    /// There may be something to read.
+    /// A read may return bytes.
     readable: bool,
-    /// The peer has closed or reset: a read that brings less than was asked for does not mean that nothing follows.
+    /// The peer has closed or reset the connection: a short read does not mean that nothing follows.
     hung_up: bool,
-    /// The connection is broken: what has come can still be read, and nothing more leaves.
+    /// The connection is broken: received bytes can still be read, and nothing more can be sent.
     broken: bool,
-    /// The stream is ended right behind what is sent from now on.
+    /// The end of the stream follows directly behind the next bytes to be sent.
     ends: bool,
-    /// How many bytes were sent.
+    /// Number of bytes sent.
     sent: u64,
 }
 
-/// A receive buffer of `bytes` where the system grants that many. One that is fixed below what the system would let it
-/// grow to is worse than none: it turns the growing off.
+/// A receive buffer of `bytes`, if the system grants that much. A buffer fixed below the system's own maximum is worse
+/// than none, since it turns automatic growth off.
 pub fn usable_receive_buffer(bytes: usize) -> Option<usize> {
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
     let limit: usize = limit.trim().parse().ok()?;
@@ -41,32 +41,32 @@ pub fn usable_receive_buffer(bytes: usize) -> Option<usize> {
 pub struct SocketOptions {
     /// Bytes of the receive buffer; `None` for the system's choice.
     pub receive_buffer: Option<usize>,
-    /// When it is given up because its peer does not reply.
+    /// Limits after which it ends because its peer does not respond.
     pub liveness: Liveness,
 }
 
 /// The outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// This many bytes, more than none.
+    /// This many bytes, at least one.
     Bytes(usize),
-    /// Nothing for now.
+    /// No bytes for now.
     Nothing,
     /// The peer has sent its last byte.
     End,
     /// The connection is broken.
     Broken,
-    /// The client's hello is complete and names its server. The handshake waits for
-    /// [`super::transport::Transport::accept`] or [`super::transport::Transport::refuse`]. A plain connection never
+    /// The client's hello is complete and its server name is known. The handshake waits for
+    /// [`super::transport::Transport::accept`] or [`super::transport::Transport::refuse`]. A plaintext connection never
     /// returns this.
     Hello,
-    /// The first bytes, this many, of a client that speaks plain HTTP where a TLS handshake is due. From now on the
-    /// connection is a plain one.
+    /// This many first bytes of a client that sends plain HTTP instead of a TLS handshake. The connection is a
+    /// plaintext one from now on.
     Plain(usize),
 }
 
 impl Received {
-    /// How many bytes there are.
+    /// Number of bytes.
     pub fn count(self) -> usize {
         match self {
             Self::Bytes(count) | Self::Plain(count) => count,
@@ -80,7 +80,7 @@ impl Socket {
         Self { stream, readable: false, hung_up: false, broken: false, ends: false, sent: 0 }
     }
 
-    /// The buffer has to be set before the handshake of TCP, which tells the peer how large a window may become.
+    /// The buffer is set before the handshake of TCP, which limits how large the window may become.
     pub(super) fn connect(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
         let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if let Some(bytes) = options.receive_buffer {
@@ -94,17 +94,17 @@ impl Socket {
         Ok(Self::new(TcpStream::from_std(socket.into())))
     }
 
-    /// Whether the connection that was begun is there.
+    /// Whether the connection is established.
     pub(super) fn is_there(&self) -> bool {
         self.stream.peer_addr().is_ok()
     }
 
-    /// Whether it has failed.
+    /// Whether the connection attempt has failed.
     pub(super) fn has_failed(&self) -> bool {
         !matches!(self.stream.take_error(), Ok(None))
     }
 
-    /// Whether the connection is there, with `preface` sent ahead of everything.
+    /// The outcome of the connection attempt, or `None` while it is pending. On success `preface` is sent first.
     pub(super) fn connected(&mut self, preface: &[u8]) -> Option<io::Result<()>> {
         match self.stream.take_error() {
             Ok(Some(error)) | Err(error) => return Some(Err(error)),
@@ -117,7 +117,7 @@ impl Socket {
         }
     }
 
-    /// A new connection has room for a few hundred bytes.
+    /// The send buffer of a new connection has room for a few hundred bytes.
     fn send_preface(&mut self, preface: &[u8]) -> io::Result<()> {
         if preface.is_empty() || self.send(&[IoSlice::new(preface)])? == preface.len() {
             return Ok(());
@@ -160,12 +160,12 @@ impl Socket {
         self.readable
     }
 
-    /// Whether the peer has neither sent anything that was not read nor ended the connection, whatever was noted.
+    /// Whether the peer has neither sent unread bytes nor ended the connection. This asks the socket.
     pub(super) fn is_silent(&self) -> bool {
         self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Reads once. A short read is trusted to have emptied the socket.
+    /// Reads once. A short read means that the socket is empty.
     pub(super) fn receive(&mut self, room: &mut [u8]) -> Received {
         loop {
             return match rustix::net::recv(&self.stream, &mut *room, RecvFlags::empty()).map(|(count, _)| count) {
@@ -184,7 +184,7 @@ impl Socket {
         }
     }
 
-    /// Looks at what can be read, and leaves it there. As long as there is more to come, the poll tells of it.
+    /// Copies readable bytes without consuming them. The poll keeps reporting the socket while more bytes arrive.
     pub(super) fn peek(&mut self, room: &mut [u8]) -> Received {
         loop {
             return match self.stream.peek(room) {
@@ -203,7 +203,7 @@ impl Socket {
         }
     }
 
-    /// Writes once; less than all means that the socket is full, and the poll will tell when it is not.
+    /// Writes once. A short write means that the socket is full; the poll reports when it has room again.
     pub(super) fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = if self.ends { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         loop {
@@ -221,14 +221,14 @@ impl Socket {
         }
     }
 
-    /// Says that the stream is ended, or the connection closed, as soon as what is sent next has left: so the last bytes
-    /// wait for their end, and leave in one segment with it.
+    /// Announces that the stream or the connection ends behind the bytes that are sent next, so the last bytes and the
+    /// end leave in one segment.
     pub(super) fn announce_end(&mut self) {
         self.ends = true;
     }
 
-    /// Before the connection is closed: sends the end that was announced, with what waits for it. Closing alone would drop
-    /// both where the peer has sent something that was not read.
+    /// Sends the announced end with the bytes that wait for it, before the connection is closed. A close alone would
+    /// drop both if the peer has sent bytes that were not read.
     pub(super) fn close_gracefully(&mut self) {
         if std::mem::take(&mut self.ends) {
             self.close_write();
@@ -240,7 +240,7 @@ impl Socket {
         Ok((self.stream.peer_addr()?, self.stream.local_addr()?))
     }
 
-    /// How many bytes of the stream one segment has at the most. It changes with the path, so it is asked for anew.
+    /// The greatest number of stream bytes in one segment. It changes with the path, so it is read each time.
     pub(super) fn segment(&self) -> Option<u16> {
         socket2::SockRef::from(&self.stream).tcp_mss().ok()?.try_into().ok()
     }
@@ -266,7 +266,7 @@ impl Socket {
 
     pub(super) fn close_write(&mut self) {
         self.ends = false;
-        // It fails where the connection is gone already, and then there is nothing to end.
+        // It fails if the connection is gone, and then there is no stream to end.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 }

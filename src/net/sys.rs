@@ -1,4 +1,4 @@
-//! The one room with `unsafe`: system calls that no well-kept crate wraps.
+//! The only file with `unsafe`: system calls that no well-kept crate wraps.
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -7,12 +7,12 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-/// Where `tcpi_bytes_acked`, of 64 bits, stands in the kernel's `struct tcp_info` (since Linux 4.1; the layout is part
-/// of the kernel's interface and only grows at its end).
+/// Position of `tcpi_bytes_acked`, 64 bits, in the kernel's `struct tcp_info` (since Linux 4.1; the layout is part of
+/// the kernel's interface and only grows at its end).
 const BYTES_ACKED: std::ops::Range<usize> = 120..128;
 
-/// How many bytes the peer's kernel has acknowledged, the SYN included. It can still be asked once the connection is
-/// broken. `None` where the system does not tell.
+/// Bytes that the peer's kernel has acknowledged, plus one for the SYN. It can still be read after the connection is
+/// broken. `None` if the system does not support it.
 pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
     let mut info = [0_u8; 128];
     let mut len: libc::socklen_t = 128;
@@ -26,8 +26,8 @@ pub(super) fn bytes_acknowledged(socket: &impl AsRawFd) -> Option<u64> {
     bytes.try_into().map(u64::from_ne_bytes).ok()
 }
 
-/// How many bytes the peer's kernel has yet to acknowledge, those that have not left included, and the end of the stream
-/// as one. `None` where the system does not tell.
+/// Bytes that the peer's kernel has not acknowledged, including bytes not sent yet, and the end of the stream as one.
+/// `None` if the system does not support it.
 pub(super) fn bytes_unacknowledged(socket: &impl AsRawFd) -> Option<u32> {
     let mut count: libc::c_int = 0;
     // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel writes one `int`, which `count` is.
@@ -35,9 +35,9 @@ pub(super) fn bytes_unacknowledged(socket: &impl AsRawFd) -> Option<u32> {
     u32::try_from(count).ok().filter(|_| result == 0)
 }
 
-/// Has a listening socket hand out a connection only once its first bytes, or its end, have come; one that stays silent
-/// after this many seconds, rounded up to when its SYN-ACK is sent again (after 1, 3, 7 and so on). With 0, all are handed out
-/// at once.
+/// Makes a listening socket deliver a connection only once its first bytes, or its end, have arrived. A connection
+/// without bytes is delivered after this many seconds, rounded up to the next retransmission of its SYN-ACK (after 1,
+/// 3, 7 seconds and so on). With 0 all are delivered at once.
 pub(super) fn defer_accept(listener: &impl AsRawFd, seconds: libc::c_int) -> io::Result<()> {
     #[expect(clippy::cast_possible_truncation, reason = "it is a few bytes")]
     let len = size_of::<libc::c_int>() as libc::socklen_t;
@@ -50,10 +50,10 @@ pub(super) fn defer_accept(listener: &impl AsRawFd, seconds: libc::c_int) -> io:
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The listening socket of TCP that this process was started with as the open file of this number. To be called once for
-/// a number, before this process listens on any socket of its own.
+/// The listening TCP socket that this process inherited under this descriptor number. Call it once for a number, before
+/// this process listens on a socket of its own.
 pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {
-    // SAFETY: what is borrowed is only asked for what it is; if no such file is open, the system says so.
+    // SAFETY: the borrowed descriptor is only queried; if it is not open, the system returns an error.
     let file = unsafe { BorrowedFd::borrow_raw(number) };
     let is_ours = sockopt::socket_type(file).is_ok_and(|kind| kind == SocketType::STREAM)
         && sockopt::socket_acceptconn(file).unwrap_or(false);
@@ -61,8 +61,8 @@ pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {
         let problem = format!("file {number} of LISTEN_FDS is no listening socket");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
-    // SAFETY: as this process has not made a listening socket yet, this one was there when it was started, and nothing
-    // in it owns it; it is taken once.
+    // SAFETY: this process has not made a listening socket yet, so this one was inherited and nothing owns it; it is
+    // taken once.
     let listener = unsafe { TcpListener::from_raw_fd(number) };
     match listener.local_addr() {
         Ok(_) => Ok(listener),
@@ -70,28 +70,28 @@ pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {
     }
 }
 
-/// The connected stream of the local domain that this process was started with as the open file of this number. To be
-/// called once for a number, and early: before this process has made a stream of that kind of its own.
+/// The connected UNIX stream that this process inherited under this descriptor number. Call it once for a number,
+/// before this process makes a UNIX stream of its own.
 pub(super) fn inherited_stream(number: RawFd) -> io::Result<UnixStream> {
-    // SAFETY: what is borrowed is only asked for what it is; if no such file is open, the system says so.
+    // SAFETY: the borrowed descriptor is only queried; if it is not open, the system returns an error.
     let file = unsafe { BorrowedFd::borrow_raw(number) };
     let is_ours = sockopt::socket_type(file).is_ok_and(|kind| kind == SocketType::STREAM)
         && sockopt::socket_domain(file).is_ok_and(|family| family == AddressFamily::UNIX);
     if !is_ours {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("file {number} is no stream")));
     }
-    // SAFETY: as this process has not made such a stream yet, this one was there when it was started, and nothing in it
-    // owns it; it is taken once.
+    // SAFETY: this process has not made a UNIX stream yet, so this one was inherited and nothing owns it; it is taken
+    // once.
     Ok(unsafe { UnixStream::from_raw_fd(number) })
 }
 
-/// Has the allocator give free memory back to the system. It keeps most of what a load has freed otherwise: after 10,000
-/// encrypted connections that had gone, 56 MiB of 58 were still held where 20 had been at the start, and with this 20.3
-/// (jemalloc as it comes: 59 of 62; mimalloc: 24.7 of 63). So the allocator is the system's, and no request pays for
-/// another one.
+/// Makes the allocator return free memory to the system. Otherwise it keeps most of the memory that a peak load has
+/// freed: 10,000 closed TLS connections left 56 MiB of 58 allocated, from 20 at the start, and 20.3 with this call
+/// (jemalloc with its defaults: 59 of 62; mimalloc: 24.7 of 63). So the system's allocator suffices, and no request
+/// pays for another one.
 pub fn release_free_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes a number and touches nothing but the allocator's own pages, under the allocator's own locks.
+    // SAFETY: it takes a number and touches only the allocator's own pages, under the allocator's own locks.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -132,7 +132,7 @@ mod tests {
         let heard = bytes_acknowledged(&stream).expect("a kernel since 4.1");
         assert!((5..=6).contains(&heard), "{heard}");
         drop(peer);
-        // The end that the peer has sent is read first, so that it has surely closed before the write.
+        // Reading the peer's end first ensures that the peer has closed before the write.
         assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
         stream.write_all(b"67890").expect("a write into the void");
         assert_eq!(bytes_acknowledged(&stream), Some(heard), "the void acknowledges nothing");

@@ -1,4 +1,4 @@
-//! A connection's bytes: one read and one write, whatever lies under them.
+//! The byte stream of a connection: one read and one write at a time, with or without TLS.
 
 use super::socket::Socket;
 use super::tls::{self, Session, TlsClientTarget, TlsScratch, agreed};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use super::socket::{Received, SocketOptions, usable_receive_buffer};
 
-/// A non-blocking connection, encrypted or not.
+/// A non-blocking connection, plaintext or TLS.
 #[derive(Debug)]
 pub struct Transport {
     socket: Socket,
@@ -28,12 +28,12 @@ enum Layer {
 }
 
 impl Transport {
-    /// A connection that was accepted.
+    /// A plaintext connection that was accepted.
     pub fn accepted(stream: TcpStream) -> Self {
         Self { socket: Socket::new(stream), layer: Layer::Plain }
     }
 
-    /// An encrypted one that was accepted: its client has yet to say hello.
+    /// A TLS connection that was accepted; its client has not sent a hello yet.
     pub fn accepted_tls(stream: TcpStream) -> Self {
         Self { socket: Socket::new(stream), layer: Layer::Tls(Box::new(Session::for_client())) }
     }
@@ -48,8 +48,8 @@ impl Transport {
         Ok(Self { socket: Socket::connect(address, options)?, layer })
     }
 
-    /// Whether the new connection is established, including its TLS handshake; `None` while that is open. `preface` is
-    /// sent before everything else, in clear.
+    /// The outcome of connecting, including the TLS handshake; `None` while pending. `preface` is sent before all other
+    /// bytes, in the clear.
     pub fn connected(&mut self, preface: &[u8], tls_scratch: &mut TlsScratch) -> Option<io::Result<()>> {
         match &mut self.layer {
             Layer::Tls(session) if session.has_begun() => session.shake_hands(&mut self.socket, tls_scratch),
@@ -69,17 +69,17 @@ impl Transport {
         }
     }
 
-    /// Whether a connection that was begun has failed.
+    /// Whether the connection attempt has failed.
     pub fn has_failed(&self) -> bool {
         self.socket.has_failed()
     }
 
-    /// Whether it is encrypted.
+    /// Whether the connection uses TLS.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.layer, Layer::Tls(_))
     }
 
-    /// The version of TLS and the cipher suite, where it is encrypted and the handshake is over.
+    /// The version of TLS and the cipher suite, after the handshake.
     pub fn agreed_tls(&self) -> Option<(&'static str, &'static str)> {
         match &self.layer {
             Layer::Plain => None,
@@ -87,7 +87,7 @@ impl Transport {
         }
     }
 
-    /// The connection alone, where nothing lies above it.
+    /// The plain socket; `None` for a TLS connection.
     pub fn into_plain(self) -> Option<std::net::TcpStream> {
         match self.layer {
             Layer::Plain => Some(self.socket.into_stream().into()),
@@ -95,17 +95,17 @@ impl Transport {
         }
     }
 
-    /// Has the poll no longer watch this connection, so that another one can.
+    /// Removes the connection from the poll, so another poll can watch it.
     pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         self.socket.deregister(registry)
     }
 
-    /// Has the poll watch this connection.
+    /// Adds the connection to the poll.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.socket.register(registry, token)
     }
 
-    /// Notes what the poll told.
+    /// Records an event of the poll.
     pub fn note(&mut self, event: &Event) {
         self.socket.note(event);
         if let Layer::Tls(session) = &mut self.layer
@@ -115,12 +115,12 @@ impl Transport {
         }
     }
 
-    /// Says that a read may tell something new.
+    /// Marks the connection readable, so the next read asks the socket.
     pub fn expect_bytes(&mut self) {
         self.socket.expect_bytes();
     }
 
-    /// Whether there may be something to read.
+    /// Whether a read may return bytes.
     pub fn is_readable(&self) -> bool {
         match &self.layer {
             Layer::Plain => self.socket.is_readable(),
@@ -128,17 +128,17 @@ impl Transport {
         }
     }
 
-    /// Whether the poll has told that the connection is broken. What came before can still be read.
+    /// Whether the poll has reported the connection as broken. Bytes received before can still be read.
     pub fn is_broken(&self) -> bool {
         self.socket.is_broken()
     }
 
-    /// Whether the poll has told that the peer has ended its side. What came before can still be read.
+    /// Whether the poll has reported that the peer ended its side. Bytes received before can still be read.
     pub fn has_hung_up(&self) -> bool {
         self.socket.has_hung_up()
     }
 
-    /// Whether the peer's system has sent nothing that was not read, not even the end. This asks the socket.
+    /// Whether the peer has sent no unread bytes and no end. This asks the socket.
     pub fn is_silent(&self) -> bool {
         !self.is_readable() && self.socket.is_silent()
     }
@@ -151,12 +151,12 @@ impl Transport {
         }
     }
 
-    /// Looks at the first bytes beneath any encryption, and leaves them there.
+    /// Copies the first bytes below TLS without consuming them.
     pub fn peek(&mut self, room: &mut [u8]) -> Received {
         self.socket.peek(room)
     }
 
-    /// Takes what was seen by [`Transport::peek`] out of the way: as many bytes as `room` has.
+    /// Consumes bytes seen by [`Transport::peek`]: as many as `room` has.
     pub fn skip(&mut self, room: &mut [u8]) -> bool {
         let mut taken = 0;
         while let Some(rest) = room.get_mut(taken..).filter(|rest| !rest.is_empty()) {
@@ -188,8 +188,8 @@ impl Transport {
         }
     }
 
-    /// Writes once; less than all means that the socket is full, and the poll will tell when it is not. Then the bytes
-    /// that are left must be the first of the next call: they may be encrypted already.
+    /// Writes once. A short write means that the socket is full; the poll reports when it has room again. The next call
+    /// must begin with the bytes that are left, since they may be encrypted already.
     pub fn send(&mut self, slices: &[IoSlice<'_>], tls_scratch: &mut TlsScratch) -> io::Result<usize> {
         match &mut self.layer {
             Layer::Plain => self.socket.send(slices),
@@ -197,7 +197,7 @@ impl Transport {
         }
     }
 
-    /// Says that the stream is ended, or the connection closed, as soon as what is sent next has left.
+    /// Announces that the stream or the connection ends behind the bytes that are sent next.
     pub fn announce_end(&mut self) {
         self.socket.announce_end();
     }
@@ -210,14 +210,14 @@ impl Transport {
         }
     }
 
-    /// Goes on with a client that has said hello.
+    /// Continues the handshake of a client whose hello has arrived.
     pub fn accept(&mut self, config: Arc<ServerConfig>) {
         if let Layer::Tls(session) = &mut self.layer {
             session.accept(config);
         }
     }
 
-    /// Refuses a client's hello: there is no certificate for its name.
+    /// Refuses a client's hello, because no certificate covers its server name.
     pub fn refuse(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
             session.refuse(&mut self.socket);
@@ -241,8 +241,8 @@ impl Transport {
         }
     }
 
-    /// How many bytes one segment to the peer has at the most; `None` where that says nothing of what [`Transport::send`] is
-    /// given, because it is encrypted on its way.
+    /// The greatest number of bytes in one segment to the peer; `None` for TLS, where it does not relate to the bytes
+    /// passed to [`Transport::send`].
     pub fn segment(&self) -> Option<u16> {
         match &self.layer {
             Layer::Plain => self.socket.segment(),
@@ -250,7 +250,7 @@ impl Transport {
         }
     }
 
-    /// The buffer with records that the peer has not accepted yet, as at the last call of [`Transport::recount`]. Their
+    /// The buffer of records that the peer has not accepted yet, as of the last call of [`Transport::recount`]. Their
     /// plaintext counts as not sent, so the sender still holds it too.
     pub fn kept(&self) -> BufferUsage {
         match &self.layer {
@@ -259,7 +259,7 @@ impl Transport {
         }
     }
 
-    /// The same, as it is now.
+    /// The current usage of that buffer.
     pub fn recount(&mut self) -> BufferUsage {
         match &mut self.layer {
             Layer::Plain => BufferUsage::default(),
@@ -267,19 +267,19 @@ impl Transport {
         }
     }
 
-    /// How many bytes were sent so far, as the network counts them.
+    /// Number of bytes sent so far, as counted on the network.
     pub fn sent(&self) -> u64 {
         self.socket.sent()
     }
 
-    /// Whether the peer's system may have acknowledged more than the first `count` bytes sent. A byte that is not
-    /// acknowledged was not read by the peer (RFC 9293 section 3.10.7.4).
+    /// Whether the peer's kernel may have acknowledged more than the first `count` bytes. The peer has not read a byte
+    /// that is not acknowledged (RFC 9293 section 3.10.7.4).
     pub fn acked_beyond(&self, count: u64) -> bool {
-        // The SYN counts as a byte. A head is longer than one, so it is never mistaken for it.
+        // The SYN counts as one byte, and a head is longer than one, so the two are never confused.
         self.socket.bytes_acknowledged().is_none_or(|acknowledged| acknowledged > count + 1)
     }
 
-    /// Has the closing of this connection be a reset, which no peer takes for a proper end.
+    /// Makes the close of this connection a reset, which no peer mistakes for a proper end.
     pub fn reset_at_close(&mut self) {
         self.socket.reset_at_close();
         if let Layer::Tls(session) = &mut self.layer {
@@ -295,9 +295,8 @@ impl Transport {
         }
     }
 
-    /// Begins a lingering close: ends the stream to the peer, and from then on only [`Transport::discard`] reads. `false` where
-    /// the stream cannot be ended in good order: the connection is broken, or to be reset, or a record is under way that
-    /// will not be whole.
+    /// Begins a lingering close: ends the stream to the peer; from then on only [`Transport::discard`] reads. `false`
+    /// if the stream cannot end properly: the connection is broken or is to be reset, or a record was cut.
     pub fn start_lingering(&mut self) -> bool {
         let may_end = match &mut self.layer {
             Layer::Plain => true,
@@ -310,23 +309,24 @@ impl Transport {
         may_linger
     }
 
-    /// Reads once beneath any encryption, for nothing: the bytes are of no interest, only their number and their end.
+    /// Reads once below TLS and drops the bytes; only their number and their end matter.
     pub fn discard(&mut self, room: &mut [u8]) -> Received {
         self.socket.receive(room)
     }
 
-    /// Whether [`Transport::discard`] may bring something, as far as is known without a system call.
+    /// Whether [`Transport::discard`] may return bytes, as far as known without a system call.
     pub fn has_bytes_to_discard(&self) -> bool {
         self.socket.is_readable()
     }
 
-    /// How many bytes the peer's system has yet to acknowledge, the end of the stream included as one. This asks the socket.
+    /// Number of bytes that the peer's kernel has not acknowledged, the end of the stream included as one. This asks
+    /// the socket.
     pub fn bytes_unacknowledged(&self) -> u32 {
         self.socket.bytes_unacknowledged()
     }
 
-    /// Before the connection is closed: sends the end that was announced, and where it is encrypted, tells the peer that this
-    /// is the end and not a cut.
+    /// Sends the announced end before the connection is closed. With TLS this includes a `close_notify`, which tells
+    /// the end from a cut.
     pub fn close_gracefully(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
             session.close_gracefully(&mut self.socket);
@@ -334,7 +334,7 @@ impl Transport {
         self.socket.close_gracefully();
     }
 
-    /// The fault of the encryption.
+    /// The TLS error, if any.
     pub fn fault(&self) -> Option<&tls::Fault> {
         match &self.layer {
             Layer::Plain => None,

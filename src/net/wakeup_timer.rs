@@ -1,8 +1,8 @@
-//! A core's alarm clock: what ends its wait in its poll when a moment comes.
+//! A timer that ends a worker's poll at a given moment.
 //!
-//! A poll that is given a time to wait reads the clock twice for it, each time, and has the kernel set a timer and take it
-//! back whenever it sleeps; a core under load polls for every few requests. The alarm is a timer of the kernel's that stays
-//! set: moments that were to wake the core mostly move away again, so it is rarely touched.
+//! A poll with a timeout reads the clock twice, and whenever it sleeps the kernel sets and cancels a timer; a worker
+//! under load polls for every few requests. This timer of the kernel stays set instead: most deadlines move on before
+//! they expire, so it is rarely changed.
 
 use crate::base::clock::Moment;
 use mio::unix::SourceFd;
@@ -13,28 +13,28 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// It rings at moments that are a multiple of so many microseconds, as a power of two: about 4 ms. There may be another
-/// moment to wake for with every connection, and one ring is for all that came since the last.
+/// The timer fires at multiples of this many microseconds, as a power of two: about 4 ms. Each connection may have a
+/// deadline of its own, and one expiry serves all that passed since the last.
 const GRAIN_BITS: u32 = 12;
 
 /// A timer that a poll watches.
 #[derive(Debug)]
 pub struct WakeupTimer {
     timer: OwnedFd,
-    /// The moment for which it is set; [`Moment::NEVER`] while it is not. It rings later by the age of `now` when it
-    /// was set.
+    /// The moment for which the timer is set; [`Moment::NEVER`] if it is not. It fires late by the age of `now` at the
+    /// time it was set.
     rings_at: Moment,
 }
 
 impl WakeupTimer {
-    /// An alarm that is not set. The poll tells with `token` that it rings.
+    /// A timer that is not set. The poll reports its expiry with `token`.
     pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self { timer, rings_at: Moment::NEVER })
     }
 
-    /// Has it ring once `moment` is past, not more than some 4 ms later. It may do so sooner, for a moment that was asked for
+    /// Sets the timer to fire after `moment`, at most about 4 ms late. It may fire earlier, for a moment that was set
     /// before.
     #[inline]
     pub fn arm(&mut self, moment: Moment, now: Moment) -> io::Result<()> {
@@ -44,7 +44,7 @@ impl WakeupTimer {
 
     #[cold]
     fn set(&mut self, moment: Moment, now: Moment) -> io::Result<()> {
-        // Zero would stop it.
+        // Zero would stop the timer.
         let delay = moment.since(now).max(Duration::from_nanos(1));
         let it_value = Timespec::try_from(delay).map_err(io::Error::other)?;
         let once = Itimerspec { it_interval: Timespec::default(), it_value };
@@ -53,8 +53,8 @@ impl WakeupTimer {
         Ok(())
     }
 
-    /// The poll has reported a ring. The timer need not be read: mio polls edge-triggered, so a ring is reported again
-    /// only after the timer was set again.
+    /// Records an expiry that the poll has reported. The timer need not be read: mio polls edge-triggered, so the next
+    /// expiry is reported only after the timer was set again.
     pub fn acknowledge(&mut self) {
         self.rings_at = Moment::NEVER;
     }
@@ -66,7 +66,7 @@ mod tests {
     use mio::{Events, Poll};
     use rustix::time::timerfd_gettime;
 
-    /// Longer than any wait that a test means to see the end of.
+    /// Longer than any wait whose end a test needs to see.
     const PATIENCE: Duration = Duration::from_secs(20);
 
     const NOW: Moment = Moment::from_micros(1_000_000);
@@ -77,7 +77,7 @@ mod tests {
         (poll, wakeup_timer)
     }
 
-    /// Whether it rings within this time.
+    /// Whether the timer fires within this time.
     fn rings(poll: &mut Poll, within: Duration) -> bool {
         let mut events = Events::with_capacity(4);
         poll.poll(&mut events, Some(within)).expect("a poll that works");
@@ -111,7 +111,7 @@ mod tests {
         assert!(rings(&mut poll, PATIENCE), "the earlier one rings");
     }
 
-    /// It has rung, and before the poll could tell so it is asked for another moment.
+    /// The timer fires, and is set for another moment before the poll reports it.
     #[test]
     fn a_ring_that_nobody_was_told_of_is_not_lost() {
         let overdue = |wakeup_timer: &mut WakeupTimer| {

@@ -1,4 +1,4 @@
-//! What a handshake has agreed on, for logs.
+//! Negotiated parameters of a session, for logs.
 
 use super::Session;
 use rustls::ProtocolVersion;

@@ -1,4 +1,4 @@
-//! This node as the client of a session: the verification of backends.
+//! TLS as a client: the verification of backends.
 
 use super::credentials::Credentials;
 use super::{ALPN, PROVIDER};
@@ -12,25 +12,25 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use std::sync::Arc;
 use x509_cert::der::Decode;
 
-/// How many sessions with backends can be resumed, a core.
+/// Number of resumable sessions with backends, for each core.
 const RESUMABLE: usize = 1024;
 
-/// How backends are talked to over TLS.
+/// TLS settings for backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendSettings {
-    /// How backends prove who they are.
+    /// How certificates of backends are verified.
     pub verification: Verification,
-    /// How this node does where a backend asks.
+    /// The client certificate for backends that request one.
     pub credentials: Option<Credentials>,
 }
 
-/// How a backend proves that it is who its URL says.
+/// How the certificate of a backend is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Verification {
-    /// By a certificate that one of the system's authorities has signed.
+    /// It must be signed by an authority of the system.
     #[default]
     System,
-    /// By one that one of these has signed, or that is one of these itself.
+    /// It must be signed by one of these authorities, or be one of these certificates itself.
     Authorities(Vec<CertificateDer<'static>>),
     /// No verification: every certificate is accepted.
     Nothing,
@@ -53,7 +53,7 @@ impl TlsClientTarget {
 #[derive(Debug)]
 pub struct BackendTls {
     config: Arc<ClientConfig>,
-    /// For backends any of whose certificates will do.
+    /// Settings without verification.
     unverified: Arc<ClientConfig>,
 }
 
@@ -69,13 +69,13 @@ impl Clone for BackendTls {
 }
 
 impl BackendTls {
-    /// TLS as in the settings. The error says why the settings cannot be satisfied.
+    /// TLS as in the settings. The error says why the settings cannot be used.
     pub fn new(settings: &BackendSettings) -> Result<Self, String> {
         let unverified = BackendSettings { verification: Verification::Nothing, ..settings.clone() };
         Ok(Self { config: client_config(settings)?, unverified: client_config(&unverified)? })
     }
 
-    /// How to talk to the backend of this name or address; `None` where it is neither.
+    /// The target for the backend of this name or address; `None` if `host` is neither.
     pub fn to(&self, host: &str, is_unverified: bool) -> Option<TlsClientTarget> {
         let name = ServerName::try_from(host.to_owned()).ok()?;
         let config = if is_unverified { &self.unverified } else { &self.config };
@@ -112,8 +112,8 @@ fn client_config(settings: &BackendSettings) -> Result<Arc<ClientConfig>, String
     Ok(Arc::new(config))
 }
 
-/// How to talk to a server that one of the system's authorities has vouched for, in a protocol of any kind. What is wrong
-/// with the system's authorities if none can be used.
+/// TLS settings for any protocol, with a server whose certificate is signed by an authority of the system. The error
+/// says why the system has no usable authority.
 pub fn system_client() -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_safe_default_protocol_versions()
@@ -133,8 +133,9 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Accepts a certificate that one of the authorities has signed, or that is itself in the list: a self-signed one says of
-/// itself that it is an authority, and as such may not be a server's (RFC 5280 section 4.2.1.9), but is named by name.
+/// Accepts a certificate that is signed by one of the authorities, or that is in the list itself. A self-signed
+/// certificate names itself as an authority and so must not be a server's (RFC 5280 section 4.2.1.9), but the list
+/// names it explicitly.
 #[derive(Debug)]
 struct NamedOrSigned {
     verifier: Arc<WebPkiServerVerifier>,

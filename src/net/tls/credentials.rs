@@ -25,7 +25,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl PartialEq for Credentials {
-    /// Two chains that are equal have equal keys too.
+    /// Equal chains have equal keys too.
     fn eq(&self, other: &Self) -> bool {
         self.0.cert == other.0.cert
     }
@@ -38,12 +38,12 @@ impl Credentials {
         Arc::clone(&self.0)
     }
 
-    /// Whether both show clients the same.
+    /// Whether both present the same chain to clients.
     pub fn is_same(&self, other: &Self) -> bool {
         self == other && self.0.ocsp == other.0.ocsp
     }
 
-    /// The names of hosts in the certificate, in lower case.
+    /// The host names in the certificate, in lower case.
     pub fn names(&self) -> Vec<String> {
         let certificate = self.0.end_entity_cert().ok();
         let parsed = certificate.and_then(|der| x509_cert::Certificate::from_der(der).ok());
@@ -67,65 +67,65 @@ impl Credentials {
     }
 }
 
-/// The parts of credentials.
+/// The parts of credentials, as PEM texts.
 #[derive(Clone, Copy, Default)]
 pub struct PemText<'a> {
-    /// The certificate, and those that lead to its authority.
+    /// The certificate, and the intermediate ones up to its authority.
     pub certificate: &'a [u8],
-    /// More of the latter.
+    /// More intermediate certificates.
     pub chain: &'a [CertificateDer<'static>],
     /// The key.
     pub key: &'a [u8],
     /// The passphrase of an encrypted key.
     pub passphrase: Option<&'a str>,
-    /// The authority's word that the certificate is still good (OCSP, in DER), to be handed on to clients.
+    /// The stapled OCSP response (DER), sent to clients.
     pub staple: Option<&'a [u8]>,
 }
 
-/// A fault of a certificate or its key. No text of this shows any part of the key.
+/// A fault of a certificate or its key. Its text never contains a part of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialsFault {
-    /// In the certificates.
+    /// A fault of the certificates.
     Certificate(PemFault),
-    /// In the key.
+    /// A fault of the key.
     Key(PemFault),
-    /// The key has no label that is known.
+    /// The key has no known PEM label.
     NoKey,
-    /// The key is encrypted, and there is no passphrase.
+    /// The key is encrypted, and no passphrase is given.
     NoPassphrase,
-    /// The passphrase does not open the key.
+    /// The passphrase does not decrypt the key.
     Passphrase(String),
-    /// The key is encrypted in a way of long ago: OpenSSL's own, or with DES.
+    /// The key is encrypted in an obsolete format: OpenSSL's own, or with DES.
     OldEncryption,
-    /// The first certificate is another's, and the key belongs to this one behind it (from 2 on).
+    /// The certificates are out of order: the key belongs to this one (from 2 on), not to the first.
     Disorder(usize),
-    /// The key is of none of the certificates.
+    /// The key belongs to none of the certificates.
     Mismatch,
-    /// The key is of a kind that is not known.
+    /// The type of the key is not supported.
     Unusable(String),
 }
 
 /// A fault of a PEM text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PemFault {
-    /// There is no certificate in it.
+    /// It contains no certificate.
     Nothing,
-    /// There is a key in it where the certificate belongs.
+    /// It contains a key in place of a certificate.
     Key,
     /// A `-----BEGIN` line has more on it than its label: line breaks were lost.
     LineBreaks,
     /// A part has no `-----END` line.
     NoEnd,
-    /// The text between the two lines is not base64.
+    /// The text between the two lines is not Base64.
     Base64,
     /// It is longer than any certificate or key.
     TooLong,
-    /// It is PEM, and holds neither a certificate nor a key.
+    /// It is valid PEM without a certificate or a key.
     Content,
 }
 
 impl PemFault {
-    /// The kind of the error alone: its text may quote the line, and so the key.
+    /// The kind of the error alone: its text may quote the line, and with it the key.
     fn new(error: &pem::Error) -> Self {
         match error {
             pem::Error::MissingSectionEnd { .. } => Self::NoEnd,
@@ -139,7 +139,7 @@ impl PemFault {
 }
 
 impl CredentialsFault {
-    /// Whether the fault is the key's.
+    /// Whether the fault is in the key.
     pub(super) fn is_of_key(&self) -> bool {
         !matches!(self, Self::Certificate(_))
     }
@@ -197,7 +197,7 @@ pub fn read_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Pe
     }
 }
 
-/// Makes credentials of PEM texts. Slow, as computing with keys is: nothing for a core to do.
+/// Makes credentials from PEM texts. It is slow, since it computes with keys, and must not run on a worker.
 pub fn read_credentials(text: &PemText<'_>) -> Result<Credentials, CredentialsFault> {
     let mut certificates = read_certificates(text.certificate).map_err(CredentialsFault::Certificate)?;
     for link in text.chain {
@@ -218,7 +218,7 @@ pub fn read_credentials(text: &PemText<'_>) -> Result<Credentials, CredentialsFa
     }
 }
 
-/// The fault if the key is not that of the first certificate.
+/// The fault if the key does not belong to the first certificate.
 fn mismatch(pair: &CertifiedKey) -> CredentialsFault {
     let is_owner = |certificate: &CertificateDer<'static>| {
         CertifiedKey::new(vec![certificate.clone()], Arc::clone(&pair.key)).keys_match().is_ok()

@@ -1,42 +1,42 @@
-//! Certificates that are soon too old, or are so already.
+//! Certificates that expire soon or have expired.
 
 use super::credentials::Credentials;
 use std::time::{Duration, SystemTime};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-/// How often certificates in use are looked at.
+/// The interval of the check of certificates in use.
 pub const DAY: Duration = Duration::from_secs(86_400);
 
-/// A certificate that has more left than this is no news.
+/// A certificate with more time left than this is not reported.
 const SOON: Duration = DAY.saturating_mul(14);
 
-/// Nor is one that has more than this part of its life left: some live for a week.
+/// A certificate with more than this part of its life left is not reported either: some live for a week.
 const LAST_PART: u32 = 6;
 
-/// So many are named in a line.
+/// The greatest number of certificates named in one line.
 const NAMED: usize = 10;
 
-/// A certificate in use: its name here, and when it is good.
+/// A certificate in use: its name and its validity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateInfo {
     /// The pattern, or the file.
     pub name: String,
-    /// Since when it is good; `None` where that cannot be read.
+    /// The start of its validity; `None` if it cannot be read.
     pub not_before: Option<SystemTime>,
-    /// Until when.
+    /// The end of its validity; `None` if it cannot be read.
     pub not_after: Option<SystemTime>,
 }
 
 impl CertificateInfo {
-    /// What is to be told of a certificate.
+    /// Reads the facts of a certificate.
     pub fn of(name: &str, credentials: &Credentials) -> Self {
         let (not_before, not_after) = validity(credentials).unzip();
         Self { name: name.to_owned(), not_before, not_after }
     }
 }
 
-/// Names those in the log whose time is over or soon will be, in one line however many they are.
+/// Logs certificates that expire soon or have expired, in one line for all.
 pub fn warn_of_expiry<'a>(certificates: impl IntoIterator<Item = (&'a str, &'a Credentials)>, now: SystemTime) {
     if let Some(warning) = warning(certificates.into_iter().filter_map(|(name, pair)| Some((name, left(pair, now)?)))) {
         log::warn!("{warning}");
@@ -45,7 +45,7 @@ pub fn warn_of_expiry<'a>(certificates: impl IntoIterator<Item = (&'a str, &'a C
 
 fn warning<'a>(certificates: impl Iterator<Item = (&'a str, Left)>) -> Option<String> {
     let mut old: Vec<_> = certificates.filter(|(_, left)| left.is_news()).collect();
-    // The worst first.
+    // Certificates that expire first come first.
     old.sort_by_key(|(name, left)| (left.time, *name));
     let named: Vec<String> = old.iter().take(NAMED).map(|(name, left)| format!("{name} ({left})")).collect();
     let more = match old.len().saturating_sub(NAMED) {
@@ -55,10 +55,10 @@ fn warning<'a>(certificates: impl Iterator<Item = (&'a str, Left)>) -> Option<St
     (!old.is_empty()).then(|| format!("certificates to be renewed: {}{more}", named.join(", ")))
 }
 
-/// The rest of a certificate's life.
+/// The remaining life of a certificate.
 #[derive(Clone, Copy)]
 struct Left {
-    /// `None` where nothing is.
+    /// `None` if it has expired.
     time: Option<Duration>,
     life: Duration,
 }
@@ -79,7 +79,7 @@ impl std::fmt::Display for Left {
     }
 }
 
-/// `None` where the certificate cannot be read.
+/// `None` if the certificate cannot be read.
 fn left(credentials: &Credentials, now: SystemTime) -> Option<Left> {
     let (start, end) = validity(credentials)?;
     let time = end.duration_since(now).ok().filter(|left| !left.is_zero());

@@ -6,24 +6,24 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A larger file is no certificate.
+/// The greatest size of a file: a certificate is smaller.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Permissions of users that are neither the owner of a file nor in its group.
+/// Permission bits of users other than the owner and the group of a file.
 const OTHERS: u32 = 0o007;
 
-/// The files of a pair.
+/// The files of a certificate and its key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate, and those that lead to its authority.
+    /// The certificate, and the intermediate ones up to its authority.
     pub certificate: PathBuf,
-    /// More of the latter.
+    /// More intermediate certificates.
     pub chain: Vec<PathBuf>,
     /// The key.
     pub key: PathBuf,
     /// The passphrase of an encrypted key.
     pub passphrase: Option<Box<str>>,
-    /// The authority's word that the certificate is still good (OCSP, in DER).
+    /// The stapled OCSP response (DER).
     pub staple: Option<PathBuf>,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Debug for CertificateFiles {
     }
 }
 
-/// A file, and what is wrong with it.
+/// A file and its fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFault {
     /// The file.
@@ -82,7 +82,7 @@ impl CertificateFiles {
     }
 }
 
-/// Whether any user of the system can read the file.
+/// Whether every user of the system can read the file.
 pub fn is_open_to_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|data| data.mode() & OTHERS != 0)
 }
@@ -92,7 +92,7 @@ pub fn load_certificates(path: &Path) -> Result<Vec<rustls::pki_types::Certifica
     read_certificates(&read(path)?).map_err(|fault| FileFault { path: path.into(), problem: fault.to_string() })
 }
 
-/// Reads a file that is small if it is what it should be.
+/// Reads a file of limited size.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileFault> {
     let fault = |problem: String| FileFault { path: path.into(), problem };
     let data = fs::metadata(path).map_err(|error| fault(error.to_string()))?;

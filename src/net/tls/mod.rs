@@ -1,7 +1,7 @@
-//! TLS under a connection: sessions, certificates, and the settings of each peer.
+//! TLS sessions, certificates, and the TLS settings of clients and backends.
 //!
-//! rustls does the protocol, by its interface without buffers of its own: an idle session has the memory of its state
-//! and nothing else. A read or a write uses the worker's [`TlsScratch`] in between.
+//! rustls implements the protocol, through its interface without internal buffers: an idle session takes the memory of
+//! its state and no more. A read or a write uses the worker's [`TlsScratch`].
 
 mod agreed;
 mod client;
@@ -25,8 +25,8 @@ pub use session::{Fault, Session};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};
 
-/// The one implementation of cryptography: measured faster than ring (twice with RSA, by a tenth with P-256).
+/// The cryptography of all sessions: measured faster than ring (twice with RSA, by a tenth with P-256).
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
-/// The protocol that is spoken over TLS (RFC 7301): others would not be understood.
+/// The only protocol negotiated over TLS (RFC 7301): no other is supported.
 const ALPN: &[u8] = b"http/1.1";

@@ -1,4 +1,5 @@
-//! Records to plaintext and back, for either end of a session: what rustls wants done, until it wants nothing more.
+//! Conversion between records and plaintext, for both roles of a session: runs rustls until it needs input or has
+//! nothing to send.
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -6,32 +7,33 @@ use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, Un
 use std::fmt;
 use std::io::{self, IoSlice};
 
-/// The longest a record may be on the wire (RFC 5246 section 6.2.3, which allows more than RFC 8446).
+/// The greatest length of a record on the wire (RFC 5246 section 6.2.3, which allows more than RFC 8446).
 pub(super) const RECORD_BYTES: usize = 5 + 16_384 + 2_048;
 
-/// The most plaintext of a record.
+/// The greatest plaintext length of a record.
 const FRAGMENT_BYTES: usize = 16_384;
 
-/// Most bytes that encryption adds to a record: its header, a nonce, the type, a tag.
+/// The greatest number of bytes that encryption adds to a record: header, nonce, type, tag.
 const OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 
-/// Most bytes of one read.
+/// The greatest number of bytes of one read.
 const READ_BYTES: usize = 128 * 1024;
 
-/// How much plaintext is encrypted for one write: what one read brings, and what stands around it. What the socket does not
-/// take has to be kept.
+/// Bytes of plaintext encrypted for one write: one read and its framing. Records that the socket does not accept have
+/// to be kept.
 const WRITE_BYTES: usize = 144 * 1024;
 
-/// Bytes of a session's own messages before a write: tickets, a change of keys. More than that leaves alone.
+/// The greatest number of bytes of a session's own messages (tickets, key updates) that leave together with data. More
+/// are sent alone.
 pub(super) const OWN_BYTES: usize = 16 * 1024;
 
-/// A core's room to decrypt and encrypt in.
+/// A worker's buffers for decryption and encryption.
 pub struct TlsScratch {
     pub(super) incoming: Box<[u8]>,
     outgoing: Box<[u8]>,
-    /// How much of `outgoing` is to be sent.
+    /// Number of bytes of `outgoing` to be sent.
     used: usize,
-    /// Small parts of a message, put together to one record.
+    /// Small slices of a message, joined to one record.
     gathered: Vec<u8>,
 }
 
@@ -53,7 +55,7 @@ impl TlsScratch {
         &self.outgoing[..self.used]
     }
 
-    /// Begins with what the session itself has to say.
+    /// Begins with the session's own messages.
     fn load(&mut self, own: &mut Vec<u8>) {
         self.outgoing[..own.len()].copy_from_slice(own);
         self.used = own.len();
@@ -67,13 +69,13 @@ impl fmt::Debug for TlsScratch {
     }
 }
 
-/// Either end of a session. rustls has the same method for both, but no name for what they share.
+/// Either role of a session. rustls has the same methods for both, but no common trait.
 pub(super) trait Party {
     type Data;
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 
-    /// Whether the next call of [`Party::process`] has something to send, and so looks at no input.
+    /// Whether the next call of [`Party::process`] has bytes to send, and so reads no input.
     fn has_to_send(&self) -> bool;
 }
 
@@ -105,9 +107,9 @@ impl Party for UnbufferedClientConnection {
 pub(super) struct Taken<'a> {
     pub(super) room: &'a mut [u8],
     pub(super) used: usize,
-    /// Plaintext for which the room is too small.
+    /// Plaintext beyond the size of the room.
     pub(super) rest: &'a mut Vec<u8>,
-    /// The peer has said that nothing follows.
+    /// The peer has sent `close_notify`.
     pub(super) ended: bool,
 }
 
@@ -120,7 +122,7 @@ impl Taken<'_> {
     }
 }
 
-/// Processes all whole records of `input`; how many bytes of it are done with.
+/// Processes all complete records of `input`. Returns the number of input bytes that are done.
 pub(super) fn drive<P: Party>(
     party: &mut P,
     input: &mut [u8],
@@ -141,7 +143,7 @@ pub(super) fn drive<P: Party>(
                 }
             }
             Ok(ConnectionState::EncodeTlsData(mut data)) => put(outgoing, |room| data.encode(room))?,
-            // It is in `outgoing`, and what is there is sent.
+            // The bytes are in `outgoing`, which is sent later.
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::PeerClosed) => taken.ended = true,
             Ok(_) => more = false,
@@ -151,7 +153,7 @@ pub(super) fn drive<P: Party>(
             }
         }
         at += discard;
-        // Traffic is read when nothing of a handshake is left: behind the last of it there is nothing to process.
+        // Traffic is read once the handshake is complete: nothing of it is left to process.
         let is_done = is_traffic && at == input.len() && !party.has_to_send();
         if is_done || !more {
             return Ok(at);
@@ -159,7 +161,7 @@ pub(super) fn drive<P: Party>(
     }
 }
 
-/// Lets rustls write to the end of `outgoing`.
+/// Lets rustls append to `outgoing`.
 fn put(
     outgoing: &mut Vec<u8>,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
@@ -184,14 +186,15 @@ fn put_alert<P: Party>(party: &mut P, input: &mut [u8], outgoing: &mut Vec<u8>) 
     while party.has_to_send()
         && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } = party.process(input)
     {
-        // Without the alert the peer sees no more than the end.
+        // Without the alert the peer sees the end alone.
         if put(outgoing, |room| data.encode(room)).is_err() {
             return;
         }
     }
 }
 
-/// Waits for nothing: what is to be sent before any data is put to `outgoing`, then `use_traffic` may encrypt.
+/// Appends pending messages of the session to `outgoing`, then calls `use_traffic` to encrypt data. It never waits for
+/// input.
 fn with_traffic<P: Party, T>(
     party: &mut P,
     incoming: &mut Vec<u8>,
@@ -199,7 +202,7 @@ fn with_traffic<P: Party, T>(
     use_traffic: impl FnOnce(WriteTraffic<'_, P::Data>, &mut Vec<u8>) -> T,
 ) -> io::Result<T> {
     loop {
-        // A record that is not complete has to stand where it stood.
+        // An incomplete record stays at its position.
         let UnbufferedStatus { discard, state } = party.process(incoming);
         match state.map_err(io::Error::other)? {
             ConnectionState::WriteTraffic(traffic) => return Ok(use_traffic(traffic, outgoing)),
@@ -213,7 +216,7 @@ fn with_traffic<P: Party, T>(
     }
 }
 
-/// Encrypts the next bytes of `slices`, from `at` on, behind what is on the bench; how many that was.
+/// Encrypts the next bytes of `slices`, from `at` on, and appends them to the scratch buffer. Returns their number.
 pub(super) fn encrypt<P: Party>(
     party: &mut P,
     (incoming, outgoing): (&mut Vec<u8>, &mut Vec<u8>),
@@ -238,7 +241,7 @@ pub(super) fn encrypt<P: Party>(
 
 pub(super) fn put_close_notify<P: Party>(party: &mut P, incoming: &mut Vec<u8>, outgoing: &mut Vec<u8>) {
     const ALERT_BYTES: usize = 2 + OVERHEAD_BYTES;
-    // It fails where the session is over already, and then there is nothing to say.
+    // It fails if the session is already over, and then there is nothing to send.
     let _ = with_traffic(party, incoming, outgoing, |mut traffic, outgoing| {
         let start = outgoing.len();
         outgoing.resize(start + ALERT_BYTES, 0);
@@ -247,8 +250,8 @@ pub(super) fn put_close_notify<P: Party>(party: &mut P, incoming: &mut Vec<u8>, 
     });
 }
 
-/// The bytes of `slices` from `at` on, `limit` at most; none at the end. Slices that fit one record together become one,
-/// at the price of a copy.
+/// The bytes of `slices` from `at` on, at most `limit`; empty at the end. Slices that fit one record together are
+/// joined, which costs a copy.
 fn next_piece<'a>(slices: &'a [IoSlice<'_>], mut at: usize, limit: usize, gathered: &'a mut Vec<u8>) -> &'a [u8] {
     let mut rest = slices.iter().map(|slice| {
         let rest: &[u8] = &slice[at.min(slice.len())..];

@@ -1,4 +1,4 @@
-//! This node as the server of a session: what it agrees on with clients.
+//! TLS as a server: settings for clients.
 
 use super::credentials::Credentials;
 use super::{ALPN, PROVIDER};
@@ -16,15 +16,15 @@ use std::sync::Arc;
 /// TLS settings for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// The versions spoken.
+    /// The supported versions.
     pub versions: Versions,
-    /// The suites, in the order of preference.
+    /// The cipher suites, in order of preference.
     pub suites: Suites,
-    /// Whether the client's order of suites counts, and not this node's.
+    /// Whether the client's order of suites takes precedence over this node's.
     pub client_order: bool,
-    /// Whether clients have to prove who they are.
+    /// Whether clients have to present a certificate.
     pub client_auth: ClientAuth,
-    /// Whether clients get tickets, by which their next handshake is a short one.
+    /// Whether clients get session tickets, which shorten their next handshake.
     pub tickets: bool,
 }
 
@@ -62,30 +62,30 @@ impl Versions {
     }
 }
 
-/// Suites of ciphers.
+/// Cipher suites.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Suites {
-    /// All that are safe.
+    /// All secure suites.
     #[default]
     All,
     /// These suites only. A version without any suite in the list keeps all of its suites.
     Chosen(Vec<CipherSuite>),
 }
 
-/// Whether clients have to prove who they are.
+/// Whether clients have to present a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// They are not asked.
+    /// No certificate is requested.
     #[default]
     None,
-    /// They may, by a certificate that one of these authorities has signed. A bad one is refused all the same.
+    /// A certificate is optional; it must be signed by one of these authorities. A bad one is refused all the same.
     Optional(Vec<CertificateDer<'static>>),
-    /// They have to.
+    /// A certificate is required, signed by one of these authorities.
     Required(Vec<CertificateDer<'static>>),
 }
 
 impl ClientAuth {
-    /// The same with other authorities.
+    /// The same policy with other authorities.
     pub fn with(&self, authorities: Vec<CertificateDer<'static>>) -> Self {
         match self {
             Self::None => Self::None,
@@ -95,14 +95,14 @@ impl ClientAuth {
     }
 }
 
-/// The server side of TLS. All workers share one, and with it the keys of the tickets.
+/// The server side of TLS. All workers share one, and with it the ticket keys.
 #[derive(Debug)]
 pub struct TlsServerContext {
     template: ServerConfig,
 }
 
 impl TlsServerContext {
-    /// A reception of these settings; what is wrong with them if there can be none.
+    /// A context with these settings. The error says why the settings cannot be used.
     pub fn new(settings: &ServerSettings) -> Result<Self, String> {
         let verifier = verifier(&settings.client_auth)?;
         let builder = ServerConfig::builder_with_provider(provider(&settings.suites))
@@ -115,7 +115,7 @@ impl TlsServerContext {
         let mut template = builder.with_cert_resolver(Arc::new(NoCertificateYet));
         template.alpn_protocols = vec![ALPN.to_vec()];
         template.ignore_client_order = !settings.client_order;
-        // The state for a resumption travels in the ticket: it takes no memory here, and all workers can read it.
+        // The resumption state is inside the ticket: it takes no memory here, and every worker can read it.
         template.session_storage = Arc::new(NoServerSessionStorage {});
         if settings.tickets {
             template.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
@@ -125,7 +125,7 @@ impl TlsServerContext {
         Ok(Self { template })
     }
 
-    /// TLS settings for a client that is shown this certificate.
+    /// TLS settings for a client that gets this certificate.
     pub fn config(&self, credentials: &Credentials) -> Arc<ServerConfig> {
         let mut config = self.template.clone();
         config.cert_resolver = Arc::new(SingleCertAndKey::from(credentials.certified_key()));
@@ -133,18 +133,18 @@ impl TlsServerContext {
     }
 }
 
-/// A certificate, and the names that it is shown for.
+/// A certificate, and the server names it is used for.
 #[derive(Clone, Debug)]
 pub struct NamedCredentials {
     /// The certificate.
     pub credentials: Credentials,
-    /// The names, or `*.suffix`; none for those that stand in it.
+    /// The names, or `*.suffix`; empty for the names in the certificate.
     pub names: Vec<String>,
 }
 
 impl TlsServerContext {
-    /// TLS settings for clients that are shown a certificate by the name that they ask for: the first one where no name
-    /// fits, or none if names are strict.
+    /// TLS settings that select the certificate by server name: the first certificate if no name matches, or none if
+    /// `is_strict`.
     pub fn by_name(&self, certificates: Vec<NamedCredentials>, is_strict: bool) -> Result<Arc<ServerConfig>, String> {
         let mut names = HashMap::new();
         let mut first = None;
@@ -212,7 +212,7 @@ fn provider(suites: &Suites) -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// Stands in the template, which belongs to no client.
+/// A placeholder in the template, which serves no client.
 #[derive(Debug)]
 struct NoCertificateYet;
 

@@ -1,4 +1,4 @@
-//! One TLS session over one socket: a read, a write, and whatever the protocol does on its own account in between.
+//! One TLS session over one socket: a read, a write, and the protocol's own messages.
 
 use super::super::socket::{Received, Socket};
 use super::client::TlsClientTarget;
@@ -12,20 +12,20 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// A hello has a kilobyte or two. A peer that sends more is not a TLS client.
+/// A hello has one or two kilobytes. A peer that sends more is not a TLS client.
 const HELLO_BYTES: usize = 32 * 1024;
 
 /// Alert "unrecognized_name" (RFC 6066 section 3), fatal, in a record of its own.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// Why a session ended before its time.
+/// Why a session failed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// The peer, or its certificate, is not as the protocol or the settings demand.
+    /// The peer or its certificate violates the protocol or the settings.
     Protocol(rustls::Error),
-    /// A hello of more than [`HELLO_BYTES`].
+    /// The hello exceeds [`HELLO_BYTES`].
     LongHello,
-    /// The stream ended without a `close_notify`: it may have been cut.
+    /// The stream ended without a `close_notify`, so it may have been cut.
     Truncated,
 }
 
@@ -43,13 +43,13 @@ impl fmt::Display for Fault {
 #[derive(Debug)]
 pub struct Session {
     stage: Stage,
-    /// Received bytes that are not a complete record yet. It owns memory only while it holds bytes, as the next two do.
+    /// Received bytes of an incomplete record. It owns memory only while it holds bytes, as the next two do.
     incoming: Vec<u8>,
-    /// Plaintext that the reader had no room for.
+    /// Plaintext beyond the reader's room.
     plain: Vec<u8>,
-    /// Records for the peer that have not left.
+    /// Records for the peer that were not sent yet.
     outgoing: Vec<u8>,
-    /// How many bytes of plaintext are in `outgoing` of which the writer was not told that they left.
+    /// Bytes of plaintext in `outgoing` that were not yet reported to the writer as sent.
     plaintext_unreported: usize,
     /// The usage of `outgoing` as last reported.
     counted: BufferUsage,
@@ -58,23 +58,23 @@ pub struct Session {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct SessionFlags {
-    /// There is something in `incoming` to process without another read.
+    /// `incoming` can be processed without another read.
     unprocessed: bool,
-    /// The peer has sent `close_notify`, and the reader has been told.
+    /// The peer has sent `close_notify`, and the reader was notified.
     ended: bool,
     end_told: bool,
-    /// The peer was told that no more is sent.
+    /// A `close_notify` was sent.
     closed: bool,
-    /// The socket is to be shut down once everything has left.
+    /// The socket is to be shut down once all records are sent.
     closing: bool,
-    /// The peer is not to be told that this is the end: it is not.
+    /// The stream was cut, so no `close_notify` may be sent.
     cut: bool,
 }
 
 enum Stage {
-    /// A client has yet to say hello.
+    /// A server session without a complete hello.
     Hello(Box<Acceptor>),
-    /// A client has said hello to this name.
+    /// A server session whose client has sent a hello for this server name.
     Asked(Option<Box<str>>),
     Server(Box<UnbufferedServerConnection>),
     Client {
@@ -170,7 +170,7 @@ impl Session {
 
     pub(in crate::net) fn is_readable(&self, socket: &Socket) -> bool {
         match &self.stage {
-            // It is this node's turn to say something.
+            // The next message is this node's.
             Stage::Asked(_) => false,
             _ if self.marks.ended && self.marks.end_told => socket.is_readable(),
             _ => socket.is_readable() || self.marks.unprocessed || self.marks.ended || !self.plain.is_empty(),
@@ -221,7 +221,7 @@ impl Session {
         self.stage = Stage::Failed(Fault::Protocol(rustls::Error::NoCertificatesPresented));
     }
 
-    /// Reads once, and processes all that has come.
+    /// Reads once, and processes all received bytes.
     #[inline(never)]
     pub(in crate::net) fn receive(
         &mut self,
@@ -254,7 +254,7 @@ impl Session {
         self.process(socket, &mut tls_scratch.incoming[..filled], room)
     }
 
-    /// The socket's stream has ended where the session's has not.
+    /// Handles the end of the socket's stream before the end of the session.
     fn cut_short(&mut self) -> Received {
         if matches!(self.stage, Stage::Hello(_)) && self.incoming.is_empty() {
             return Received::End;
@@ -303,7 +303,7 @@ impl Session {
                 }
             }
             Err(error) => {
-                // The alert that gives the reason is still to be sent.
+                // The alert with the cause is still to be sent.
                 self.push(socket);
                 self.stage = Stage::Failed(Fault::Protocol(error));
                 Received::Broken
@@ -316,7 +316,7 @@ impl Session {
         let Stage::Hello(acceptor) = &mut self.stage else { return Received::Nothing };
         let mut news = &input[self.incoming.len()..];
         while !news.is_empty() {
-            // It fails where its own limit is reached.
+            // It fails if its own limit is reached.
             if !matches!(acceptor.read_tls(&mut news), Ok(1..)) {
                 return self.fail(Fault::LongHello);
             }
@@ -407,8 +407,8 @@ impl Session {
         Ok(self.share(self.plaintext_unreported, written, before))
     }
 
-    /// The part of `count` bytes owed that has left with `written` of `length` bytes of records. One at least stays
-    /// owed while any record is left.
+    /// The part of `count` unreported bytes that is sent when `written` of `length` bytes of records are. At least one
+    /// byte stays unreported while a record is left.
     fn share(&mut self, count: usize, written: usize, length: usize) -> usize {
         let share = (count * written / length).min(count - 1);
         self.plaintext_unreported = count - share;
@@ -424,7 +424,7 @@ impl Session {
         }
     }
 
-    /// The socket takes bytes again.
+    /// The socket accepts bytes again.
     pub(in crate::net) fn writable(&mut self, socket: &mut Socket) {
         // Plaintext not yet reported is counted by the next write.
         if self.plaintext_unreported == 0 {
@@ -432,7 +432,7 @@ impl Session {
         }
     }
 
-    /// Writes what is there for the peer; what the socket does not take is kept.
+    /// Sends pending records; those that the socket does not accept are kept.
     fn push(&mut self, socket: &mut Socket) {
         if !self.outgoing.is_empty() {
             match write(socket, &self.outgoing) {
@@ -453,12 +453,12 @@ impl Session {
         self.push(socket);
     }
 
-    /// Whether the stream can be ended in good order now.
+    /// Whether the stream can end properly now.
     pub(in crate::net) fn may_end(&self) -> bool {
         !self.marks.cut && self.plaintext_unreported == 0 && !self.is_handshaking()
     }
 
-    /// Tells the peer that the stream ends here, as well as it can be told now.
+    /// Sends `close_notify`, as far as possible now.
     pub(in crate::net) fn close_gracefully(&mut self, socket: &mut Socket) {
         if self.may_end() {
             self.send_close_notify();
@@ -486,8 +486,8 @@ impl Session {
     }
 }
 
-/// Whether a client's first bytes are those of a request: a method has letters, and no record of TLS, and no hello of
-/// SSL 2, begins with one.
+/// Whether a client's first bytes are an HTTP request: a method consists of letters, and neither a TLS record nor an
+/// SSL 2 hello begins with one.
 fn is_plain(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(u8::is_ascii_alphabetic)
 }
