@@ -1,4 +1,4 @@
-//! Finding, reading and rendering the pages.
+//! Search, reading and rendering of the page files.
 
 use super::{Pages, Settings, phrase};
 use crate::base::reason::FailureReason;
@@ -12,7 +12,7 @@ const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
 
 const BUILTIN: &str = include_str!("builtin.html");
 
-/// The pages, and a sentence for each thing that was wrong with the files.
+/// The pages, and a sentence for each fault of the files.
 pub(super) fn load(settings: &Settings) -> (Pages, Vec<String>) {
     let mut faults = Vec::new();
     let files = match &settings.static_dir {
@@ -55,7 +55,7 @@ impl Files {
     }
 }
 
-/// Whether a client can be told: see [`FailureReason::status`] for 499 and 0.
+/// Whether a response with this status can be sent: see [`FailureReason::status`] for 499 and 0.
 fn has_page(status: &u16) -> bool {
     *status >= 400 && *status != 499
 }
@@ -64,7 +64,7 @@ fn check_directory(dir: &Path) -> io::Result<()> {
     if dir.metadata()?.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) }
 }
 
-/// A page that does not exist is no fault.
+/// A missing page is not a fault.
 fn read_page(path: &Path, faults: &mut Vec<String>) -> Option<Vec<u8>> {
     match read_limited(path) {
         Ok(body) => Some(body),

@@ -51,7 +51,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Reads the pages from the disk. What cannot be read is logged, and the next page of the rule takes its place.
+    /// Reads the pages from the disk. A page that cannot be read is logged, and the next page of the rule replaces it.
     pub fn load(settings: &Settings) -> Self {
         let (pages, faults) = load::load(settings);
         for fault in faults {

@@ -1,4 +1,4 @@
-//! The words behind a status.
+//! Reason phrases of statuses.
 
 /// The reason phrase of a status that this node sends itself; empty for any other.
 ///
