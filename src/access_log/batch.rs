@@ -1,4 +1,4 @@
-//! A core's half: lines into a batch, batches into the queue.
+//! The core's part: lines go to a batch, batches go to the queue.
 
 use super::format::Format;
 use super::losses::Losses;
@@ -11,28 +11,28 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A batch of this size is handed over at once. Each time wakes the log's thread, which costs as much as the lines of some
+/// A batch of this size is queued at once. Each time wakes the log's thread, which costs as much as the lines of some
 /// hundred requests.
 const FULL_BYTES: usize = 128 * 1024;
 
-/// A batch is handed over at this age, however small it is, where few others wait.
+/// Age at which a batch of any size is queued, if few others wait.
 const FLUSH_AGE: Duration = Duration::from_millis(200);
 
-/// At this age it is handed over wherever there is room.
+/// Age at which a batch is queued whenever the queue has room.
 const LATEST_AGE: Duration = Duration::from_secs(2);
 
-/// The access log as a core sees it. A clone has a batch of its own and shares the rest. What is still in the batch
-/// when a `Log` is dropped is handed over.
+/// The access log of one core. A clone has its own batch and shares the rest. Dropping it queues the lines of its
+/// batch.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// `None` where no log is wanted.
+    /// `None` if the log is off.
     lines: Option<RefCell<Lines>>,
-    /// One of so many requests has a line.
+    /// One of this many requests is logged.
     sample: u64,
 }
 
 impl Log {
-    /// A log that goes nowhere.
+    /// A log that discards every line.
     pub const fn off() -> Self {
         Self { lines: None, sample: 1 }
     }
@@ -41,7 +41,7 @@ impl Log {
         Self { lines: Some(RefCell::new(Lines::new(sender, clock, Format::default()))), sample: 1 }
     }
 
-    /// The same log with its lines in this format, for one of `sample` requests.
+    /// The same log with this format, for one of `sample` requests.
     pub fn in_format(self, format: &Format, sample: u64) -> Self {
         let of = |lines: RefCell<Lines>| {
             let lines = lines.borrow();
@@ -50,29 +50,29 @@ impl Log {
         Self { lines: self.lines.map(of), sample }
     }
 
-    /// Whether a request has a line that is not worth one for itself: one of so many has, by chance.
+    /// Whether a request that need not be logged is one of the random sample.
     pub fn samples(&self, dice: &mut fastrand::Rng) -> bool {
         self.sample <= 1 || dice.u64(..self.sample) == 0
     }
 
-    /// Whether its lines have more than Hipache's. Where not, the caller can leave these fields out.
+    /// Whether the lines have more fields than Hipache's. If not, the caller can leave these fields out.
     pub fn is_detailed(&self) -> bool {
         self.lines.as_ref().is_some_and(|lines| lines.borrow().format.is_detailed())
     }
 
-    /// Whether lines go anywhere. Where not, the caller can spare itself the [`LogRecord`].
+    /// Whether lines are written. If not, the caller need not make a [`LogRecord`].
     pub fn is_on(&self) -> bool {
         self.lines.is_some()
     }
 
-    /// Takes down a request.
+    /// Writes the line of a request.
     pub fn write(&self, record: &LogRecord<'_>) {
         if let Some(lines) = &self.lines {
             lines.borrow_mut().write(record);
         }
     }
 
-    /// Hands the lines over that have waited for long enough. To be called when [`Log::flush_at`] has come.
+    /// Queues lines that are old enough. Call it when [`Log::flush_at`] has come.
     pub fn flush(&self, now: Moment) {
         if now >= self.flush_at()
             && let Some(lines) = &self.lines
@@ -81,7 +81,7 @@ impl Log {
         }
     }
 
-    /// When [`Log::flush`] is next to be called: [`Moment::NEVER`] where no line waits.
+    /// When [`Log::flush`] has to be called next; [`Moment::NEVER`] if no line waits.
     pub fn flush_at(&self) -> Moment {
         self.lines.as_ref().map_or(Moment::NEVER, |lines| lines.borrow().flush_at)
     }
@@ -95,16 +95,16 @@ pub(super) struct Batch {
     pub(super) lines: u64,
 }
 
-/// What leads from a core to the log's thread, and back.
+/// The queue from a core to the log's thread, and the buffers that come back.
 #[derive(Clone, Debug)]
 pub(super) struct BatchSender {
     pub(super) batches: Sender<Batch>,
-    /// Buffers come back, so that the steady state allocates none.
+    /// Buffers are reused, so the steady state allocates none.
     pub(super) spares: Receiver<Vec<u8>>,
     pub(super) losses: Arc<Losses>,
 }
 
-/// A batch is never larger, so its buffer never grows.
+/// The greatest size of a batch, so its buffer never grows.
 fn batch_limit(format: &Format) -> usize {
     FULL_BYTES + format.line_limit()
 }
@@ -142,8 +142,8 @@ impl Lines {
         }
     }
 
-    /// Hands over what is old and not full; where others wait already it is kept instead, and grows on: the queue has room for
-    /// so many batches, whatever their size.
+    /// Queues a batch that is old and not full. If others wait already, it is kept and grows: the queue has room for a
+    /// number of batches, whatever their size.
     fn hand_over_or_keep(&mut self, now: Moment) {
         let room = self.sender.batches.capacity().unwrap_or(usize::MAX);
         let few = if now.since(self.since) < LATEST_AGE { room.div_ceil(4) } else { room };
@@ -154,7 +154,7 @@ impl Lines {
         }
     }
 
-    /// Hands over what there is; where the queue has no room it is lost, and counted.
+    /// Queues the batch; if the queue is full, the lines are lost and counted.
     fn hand_over(&mut self) {
         if self.batch.lines == 0 {
             return;

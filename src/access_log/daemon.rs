@@ -1,4 +1,4 @@
-//! Lines to a daemon of the system: each is a message of its own, to a socket of the file system.
+//! Lines to a daemon of the system: each line is a message to a UNIX socket.
 
 use super::Target;
 use std::fs::File;
@@ -15,12 +15,12 @@ const SEVERITY: u8 = 6;
 /// The name in messages.
 const NAME: &str = "sluice";
 
-/// How a line becomes a message.
+/// The message format of a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
-    /// `<priority>name[process]: line`, without a time: the daemon notes its own.
+    /// `<priority>name[process]: line`, without a time, since the daemon adds its own.
     Syslog,
-    /// Fields, a line each. Source: systemd's "Native Journal Protocol".
+    /// Fields, one a line. Source: systemd's "Native Journal Protocol".
     Journald,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Daemon {
     message: Vec<u8>,
 }
 
-/// A socket that leads to the daemon at this path.
+/// Connects a socket to the daemon at this path.
 pub(super) fn connect(path: &Path) -> io::Result<File> {
     let connected = UnixDatagram::unbound().and_then(|socket| {
         socket.set_nonblocking(true)?;
@@ -45,7 +45,7 @@ pub(super) fn connect(path: &Path) -> io::Result<File> {
 }
 
 impl Daemon {
-    /// That of a target, where it is one, and its path.
+    /// The daemon of a target and its path, if the target is one.
     pub(super) fn of(target: &Target) -> Option<(Self, &Path)> {
         let (protocol, path) = match target {
             Target::Syslog(path) => (Protocol::Syslog, path),
@@ -55,7 +55,7 @@ impl Daemon {
         Some((Self { protocol, message: Vec::new() }, path))
     }
 
-    /// Sends the first line of `lines`. Returns how many bytes that was.
+    /// Sends the first line of `lines`. Returns the number of bytes sent.
     pub(super) fn send(&mut self, mut socket: &File, lines: &[u8]) -> io::Result<usize> {
         let end = memchr::memchr(b'\n', lines).unwrap_or(lines.len());
         let message = &mut self.message;

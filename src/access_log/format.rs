@@ -1,4 +1,4 @@
-//! The forms of a line.
+//! Formats of a line.
 
 use super::record::{LogRecord, TEXT_BYTES, TEXT_LIMIT_BYTES, append_ip, append_number, append_seconds, append_text};
 use super::stamp::Stamps;
@@ -6,13 +6,13 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The greatest number of fields of a template, so that no line is longer than a batch has room for.
+/// The greatest number of fields of a template, so that no line exceeds a batch.
 const MAX_FIELDS: usize = 32;
 
-/// The greatest length of what stands between them, in bytes.
+/// The greatest length of the texts between the fields, in bytes.
 const MAX_LITERAL_BYTES: usize = 4096;
 
-/// How a line is written (`server.accessLogFormat`).
+/// The format of a line (`server.accessLogFormat`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// Hipache's: the combined format, the identifier of the frontend, and two times.
@@ -20,9 +20,9 @@ pub enum Format {
     Hipache,
     /// Apache's and nginx's combined format.
     Combined,
-    /// An object of all fields.
+    /// A JSON object with all fields.
     Json,
-    /// What was written, with each `$field` replaced.
+    /// A template, with each `$field` replaced.
     Template(Template),
 }
 
@@ -36,16 +36,16 @@ enum Piece {
     Field(LogField),
 }
 
-/// Why a template cannot be used.
+/// Why a template is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateError {
     /// No field has this name.
     UnknownField(String),
     /// A `${` has no `}`.
     Unclosed,
-    /// A line break, or another control character.
+    /// It contains a line break or another control character.
     Control,
-    /// More fields, or longer texts between them, than a line may have.
+    /// It has more fields, or longer texts between them, than a line may have.
     TooLong,
 }
 
@@ -94,7 +94,7 @@ fields! {
     Client = "client";
     /// The method.
     Method = "method";
-    /// The host that was asked for.
+    /// The requested host.
     Host = "host";
     /// The request target.
     Target = "target";
@@ -106,15 +106,15 @@ fields! {
     TlsVersion = "tls_version";
     /// Its cipher suite.
     TlsCipher = "tls_cipher";
-    /// The chain of addresses that the backend gets as `X-Forwarded-For`.
+    /// The chain of addresses in the `X-Forwarded-For` that the backend gets.
     ForwardedFor = "forwarded_for";
     /// The status.
     Status = "status";
-    /// The bytes that were sent to the client.
+    /// Bytes sent to the client.
     Bytes = "bytes";
-    /// The bytes that were received from the client.
+    /// Bytes received from the client.
     Received = "received";
-    /// Tries at backends beyond the first one.
+    /// Retries: attempts at backends after the first one.
     Retries = "retries";
     /// The value of `Referer`.
     Referer = "referer";
@@ -122,28 +122,28 @@ fields! {
     UserAgent = "user_agent";
     /// The identifier of the frontend.
     Frontend = "frontend";
-    /// The pattern of the list that was found.
+    /// The pattern whose list serves the host.
     Pattern = "pattern";
-    /// The backend that was chosen last.
+    /// The backend chosen last.
     Backend = "backend";
-    /// The bucket of the request.
+    /// The shaper's bucket of the request.
     Bucket = "bucket";
     /// Why the request failed.
     Reason = "reason";
     /// The time of the request, in seconds.
     Total = "total";
-    /// What of that the backend took.
+    /// The part of it that the backend took.
     BackendTime = "backend_time";
-    /// The wait for a connection.
+    /// The wait for an upstream connection.
     Queue = "queue";
-    /// Opening the connection.
+    /// The time to open the connection.
     Connect = "connect";
     /// From the connection to the head of the response.
     FirstByte = "first_byte";
 }
 
 impl Template {
-    /// Reads a text with fields such as `$status` or `${status}`; `$$` is a dollar.
+    /// Parses a text with fields such as `$status` or `${status}`; `$$` is a dollar sign.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         if text.contains(char::is_control) {
             return Err(TemplateError::Control);
@@ -190,7 +190,7 @@ impl Template {
 }
 
 impl Format {
-    /// No line is longer: its texts, and what stands between them.
+    /// The greatest length of a line in bytes: its values, and the texts between them.
     pub(super) fn line_limit(&self) -> usize {
         const TEXTS: usize = 15;
         match self {
@@ -202,12 +202,12 @@ impl Format {
         }
     }
 
-    /// Whether a line has more than Hipache's.
+    /// Whether a line has more fields than Hipache's.
     pub(super) fn is_detailed(&self) -> bool {
         matches!(self, Self::Json | Self::Template(_))
     }
 
-    /// Puts the line of a record to the end of `out`.
+    /// Appends the line of a record to `out`.
     pub(super) fn append(&self, record: &LogRecord<'_>, out: &mut Vec<u8>, stamps: &mut Stamps) {
         match self {
             Self::Hipache => record.append_to(out, stamps.apache(record.ended), true),
@@ -228,7 +228,7 @@ impl Format {
     }
 }
 
-/// What a field is.
+/// The value of a field.
 enum Value<'a> {
     Text(Option<&'a [u8]>),
     Number(Option<u64>),
@@ -269,7 +269,7 @@ fn value_of<'a>(field: LogField, record: &LogRecord<'a>) -> Value<'a> {
     }
 }
 
-/// As in Hipache's format: what is absent is `-`.
+/// As in Hipache's format, an absent value is `-`.
 fn append_field(field: LogField, record: &LogRecord<'_>, out: &mut Vec<u8>, stamps: &mut Stamps) {
     match field {
         LogField::Time => out.extend_from_slice(stamps.rfc3339(record.ended).as_bytes()),
@@ -286,7 +286,7 @@ fn append_field(field: LogField, record: &LogRecord<'_>, out: &mut Vec<u8>, stam
     }
 }
 
-/// What is absent is left out.
+/// Absent values are left out.
 fn append_json(record: &LogRecord<'_>, out: &mut Vec<u8>, stamps: &mut Stamps) {
     out.extend_from_slice(b"{\"time\":\"");
     out.extend_from_slice(stamps.rfc3339(record.ended).as_bytes());
@@ -326,13 +326,13 @@ fn append_key(field: LogField, out: &mut Vec<u8>) {
 /// Seconds with six decimals.
 fn append_micros(out: &mut Vec<u8>, duration: Duration) {
     append_number(out, duration.as_secs());
-    // A digit before the decimals keeps their zeros, and then gives its place to the point.
+    // A digit before the decimals keeps their zeros; the point then replaces it.
     let point = out.len();
     append_number(out, 1_000_000 + duration.subsec_micros());
     out[point] = b'.';
 }
 
-/// A text of JSON. What is no UTF-8 is replaced, and what is too long is cut.
+/// A JSON string. Invalid UTF-8 is replaced, and a long text is cut.
 fn append_quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     let end = out.len() + TEXT_LIMIT_BYTES;
@@ -341,7 +341,7 @@ fn append_quoted(out: &mut Vec<u8>, text: &[u8]) {
         escaped.clear();
         match character {
             '"' | '\\' => escaped.extend(['\\', character]),
-            // A string takes all that is written to it.
+            // Writing to a string cannot fail.
             control if control.is_control() => _ = write!(escaped, "\\u{:04x}", u32::from(control)),
             other => escaped.push(other),
         }

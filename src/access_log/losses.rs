@@ -1,4 +1,4 @@
-//! Lines that were not written: how many, and when to say so.
+//! Lost lines: how many, and when to report them.
 
 use super::Target;
 use crate::base::clock::Moment;
@@ -6,10 +6,10 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Losses are reported this often at the most: a disk that is full stays full for a while.
+/// The shortest time between two reports of losses: a full disk stays full for a while.
 const REPORT_PAUSE: Duration = Duration::from_secs(10);
 
-/// How many lines were lost since the start. Counted by cores and the log's thread, read by anyone.
+/// Number of lines lost since the start. Cores and the log's thread count them; any thread reads them.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     overflowed: AtomicU64,
@@ -17,12 +17,12 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// The queue was full, or its reader had ended.
+    /// Counts lines lost because the queue was full, or its reader had ended.
     pub(super) fn add_overflowed(&self, lines: u64) {
         self.overflowed.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// The file would not take them.
+    /// Counts lines lost because the file did not accept them.
     pub(super) fn add_unwritten(&self, lines: u64) {
         self.unwritten.fetch_add(lines, Ordering::Relaxed);
     }
@@ -43,7 +43,7 @@ struct Tally {
     unwritten: u64,
 }
 
-/// Remembers what has been reported.
+/// The state of reporting: the losses reported so far.
 #[derive(Debug, Default)]
 pub(super) struct Reporter {
     told: Tally,
@@ -52,18 +52,18 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Says why the file would not take lines, for the next report.
+    /// Records the error of the file, for the next report.
     pub(super) fn note(&mut self, error: io::Error) {
         self.last_error = Some(error);
     }
 
-    /// How long it is until there is something to report: `None` if nothing is new.
+    /// Time until the next report is due; `None` if there is nothing new.
     pub(super) fn pause(&self, losses: &Losses, now: Moment) -> Option<Duration> {
         let is_new = losses.tally() != self.told;
         is_new.then(|| self.quiet_until.map_or(Duration::ZERO, |until| until.since(now)))
     }
 
-    /// The report that is due now, if one is.
+    /// The report, if it is due now.
     pub(super) fn report(&mut self, losses: &Losses, target: &Target, now: Moment) -> Option<String> {
         let is_due = self.pause(losses, now)?.is_zero();
         is_due.then(|| {

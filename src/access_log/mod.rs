@@ -1,9 +1,9 @@
-//! The access log: one line a request, written by a thread of its own.
+//! The access log: one line a request, written by its own thread.
 //!
-//! A core makes its lines itself ([`Log`]), into a batch, so nothing borrowed crosses threads and no line costs an
-//! allocation or a system call. A batch that is full or old goes to the log's thread through a bounded queue. Where
-//! the queue is full, because a disk hangs say, the lines of the batch are dropped and counted: a request never waits
-//! for its line. [`Control`] is the supervisor's half.
+//! Each core formats its lines itself ([`Log`]) into a batch, so no borrowed data crosses threads and no line costs an
+//! allocation or a system call. A full or old batch goes to the log's thread through a bounded queue. If the queue is
+//! full, for example because a disk hangs, the lines of the batch are dropped and counted: a request never waits for
+//! its line. [`Control`] is the supervisor's part.
 
 mod batch;
 mod daemon;
@@ -24,7 +24,7 @@ pub use writer::{Control, start};
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where the access log goes (`server.accessLog`).
+/// Destination of the access log (`server.accessLog`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Nowhere.
@@ -33,14 +33,14 @@ pub enum Target {
     Stdout,
     /// A file, appended to.
     File(PathBuf),
-    /// The socket of a syslog daemon (`syslog:`, with a path behind it if that is not the usual one).
+    /// The socket of a syslog daemon (`syslog:`, followed by a path if it is not the usual one).
     Syslog(PathBuf),
-    /// The socket of systemd's journal (`journald:`, with a path behind it if that is not the usual one).
+    /// The socket of systemd's journal (`journald:`, followed by a path if it is not the usual one).
     Journald(PathBuf),
 }
 
 impl Target {
-    /// The daemon that a text names.
+    /// The daemon named by a text.
     pub fn daemon(text: &str) -> Option<Self> {
         let path = |rest: &str, usual: &str| PathBuf::from(if rest.is_empty() { usual } else { rest });
         let syslog = text.strip_prefix("syslog:").map(|rest| Self::Syslog(path(rest, "/dev/log")));

@@ -1,4 +1,4 @@
-//! What the log is written to: a file, a FIFO, or standard output.
+//! The output of the log: a file, a FIFO, or standard output.
 
 use super::Target;
 use super::daemon::{self, Daemon};
@@ -11,35 +11,35 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// How often an output that is full is left to look for an order, in milliseconds.
+/// The interval, in milliseconds, at which the wait for a full output checks for a command.
 const LOOK_EVERY_MS: u16 = 100;
 
-/// An output. One that is full is waited for, but not when another one is to be opened in its place.
+/// An output. A write waits while it is full, unless another one is to be opened in its place.
 #[derive(Debug)]
 pub(super) struct Output {
     file: File,
-    /// Where it is the socket of a daemon, that and its path.
+    /// The daemon and its path, if the output is a daemon's socket.
     daemon: Option<(Daemon, PathBuf)>,
-    /// Orders to open it again.
+    /// Commands to open it again.
     reopens: Receiver<()>,
 }
 
-/// Opens the log: before the process gives up rights that this may take. `None` where no log is wanted.
+/// Opens the log, before the process drops the privileges that this may take. `None` if the log is off.
 pub fn open(target: &Target) -> io::Result<Option<File>> {
     match target {
         Target::Off => Ok(None),
-        // Not `io::stdout()`, whose own buffer would hide what was written when an error came.
+        // `io::stdout()` is not used: its buffer would hide how much was written before an error.
         Target::Stdout => stdout().as_fd().try_clone_to_owned().map(|fd| Some(fd.into())),
         Target::File(path) => open_file(path).map(Some),
         Target::Syslog(path) | Target::Journald(path) => daemon::connect(path).map(Some),
     }
 }
 
-/// Opens a file at its end.
+/// Opens a file for appending.
 pub(super) fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Without waiting: a FIFO that is opened for writing alone waits for its reader, for ever if there is none. One that is
-    // opened for both waits for nobody, and keeps what is written until a reader comes. A file has no such thing as waiting.
+    // `O_NONBLOCK`, because opening a FIFO for writing waits for a reader, for ever if there is none. A FIFO opened for
+    // both directions does not wait, and keeps the bytes until a reader comes. For a file the flag has no effect.
     options.append(true).create(true).custom_flags(libc::O_NONBLOCK);
     let opened = match options.clone().read(true).open(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => options.open(path),
@@ -55,7 +55,7 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Writes to this file. After a disk that was full it may end within a line, whoever has written that.
+/// A sink that writes to this file. After a full disk the file may end within a line, whichever process wrote it.
 pub(super) fn sink(file: File, target: &Target, reopens: &Receiver<()>) -> Sink<Output> {
     let is_torn = ends_within_a_line(&file);
     let daemon = Daemon::of(target).map(|(daemon, path)| (daemon, path.to_owned()));
@@ -63,7 +63,7 @@ pub(super) fn sink(file: File, target: &Target, reopens: &Receiver<()>) -> Sink<
 }
 
 impl Output {
-    /// Writes some bytes to a file, or a line to a daemon. One that was started anew has another socket.
+    /// Writes some bytes to a file, or a line to a daemon. A daemon that was restarted has a new socket.
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some((daemon, path)) = &mut self.daemon else { return self.file.write(bytes) };
         match daemon.send(&self.file, bytes) {
@@ -76,7 +76,7 @@ impl Output {
     }
 }
 
-/// Whether what comes next would stand in the last line of a file. What cannot be read is taken for whole.
+/// Whether the next bytes would continue the last line of a file. A file that cannot be read counts as complete.
 fn ends_within_a_line(file: &File) -> bool {
     let Ok(found) = file.metadata() else { return false };
     let mut last = [b'\n'];
@@ -95,7 +95,7 @@ impl Write for Output {
                         ));
                     }
                     let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
-                    // What is wrong with it, the next write tells.
+                    // An error of the output appears at the next write.
                     let _ = poll(&mut ready, PollTimeout::from(LOOK_EVERY_MS));
                 }
                 other => return other,

@@ -1,4 +1,4 @@
-//! What is known of a request at its end, and the line made of it.
+//! The facts about a request at its end, and the line made from them.
 
 use crate::base::clock::Moment;
 use std::io::Write;
@@ -9,68 +9,68 @@ use std::time::Duration;
 pub const TEXT_LIMIT_BYTES: usize = 8 * 1024;
 const CUT: &[u8] = b"...";
 
-/// The length of a text that was cut.
+/// Length of a text that was cut.
 pub(super) const TEXT_BYTES: usize = TEXT_LIMIT_BYTES + CUT.len();
 
-/// A request that has ended. What is absent, or empty, stands in the line as `-`.
+/// A request that has ended. An absent or empty value is written as `-`.
 #[derive(Clone, Debug)]
 pub struct LogRecord<'a> {
     /// When the request ended.
     pub ended: Moment,
     /// The client.
     pub client: IpAddr,
-    /// The method as it came; empty where the head could not be read.
+    /// The method as received; empty if the head could not be read.
     pub method: &'a [u8],
-    /// The request target as it came.
+    /// The request target as received.
     pub target: &'a [u8],
-    /// The 0 of HTTP/1.0, or the 1 of HTTP/1.1.
+    /// The minor version: 0 of HTTP/1.0, or 1 of HTTP/1.1.
     pub minor_version: u8,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// How many bytes were sent to the client.
+    /// Bytes sent to the client.
     pub sent_bytes: u64,
     /// The value of `Referer`.
     pub referer: Option<&'a [u8]>,
     /// The value of `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
-    /// The identifier of the virtual host: item 0 of its frontend's list.
+    /// The identifier of the frontend: item 0 of its list.
     pub frontend_id: Option<&'a [u8]>,
-    /// From the first byte of the request to the last of the answer.
+    /// From the first byte of the request to the last byte of the response.
     pub total: Duration,
-    /// What of that the backend took.
+    /// The part of it that the backend took.
     pub backend: Option<Duration>,
-    /// The host that was asked for.
+    /// The requested host.
     pub host: Option<&'a [u8]>,
-    /// The pattern of the list that was found.
+    /// The pattern whose list serves the host.
     pub pattern: Option<&'a [u8]>,
-    /// The backend that was chosen last, without what may be a password.
+    /// The backend chosen last, without parts that may be a password.
     pub backend_url: Option<&'a str>,
-    /// Why the request ended otherwise than by a backend's response.
+    /// The reason, if the request ended without a complete response of a backend.
     pub reason: Option<&'static str>,
-    /// The bucket of the request.
+    /// The shaper's bucket of the request.
     pub bucket: Option<&'a str>,
     /// Whether the client's connection is encrypted.
     pub is_secure: bool,
-    /// The wait for a connection to the backend.
+    /// The wait for an upstream connection.
     pub queue: Option<Duration>,
-    /// Opening it.
+    /// The time to open the connection.
     pub connect: Option<Duration>,
     /// From the connection to the head of the response.
     pub first_byte: Option<Duration>,
     /// The value of `X-Request-Id`, as the backend gets it.
     pub request_id: Option<&'a [u8]>,
-    /// The version and the cipher suite of the client's connection, where it is encrypted.
+    /// The version of TLS and the cipher suite of the client's connection.
     pub tls: Option<(&'static str, &'static str)>,
     /// The chain of addresses that the backend gets.
     pub forwarded_for: Option<&'a [u8]>,
-    /// How many bytes came from the client, heads included.
+    /// Bytes received from the client, heads included.
     pub received_bytes: Option<u64>,
-    /// Tries at backends beyond the first one.
+    /// Attempts at backends after the first one.
     pub retries: Option<u8>,
 }
 
 impl Default for LogRecord<'_> {
-    /// A request of which nothing is known.
+    /// A request without any known fact.
     fn default() -> Self {
         Self {
             ended: Moment::ZERO,
@@ -104,8 +104,8 @@ impl Default for LogRecord<'_> {
 }
 
 impl LogRecord<'_> {
-    /// Puts the line to the end of `out`, in the combined format or in Hipache's, which adds to it; `stamp` is the time in
-    /// that format.
+    /// Appends the line to `out`, in the combined format or in Hipache's, which extends it; `stamp` is the time in that
+    /// format.
     pub(super) fn append_to(&self, out: &mut Vec<u8>, stamp: &str, is_hipache: bool) {
         append_ip(out, self.client);
         out.extend_from_slice(b" - - [");
@@ -148,7 +148,7 @@ impl LogRecord<'_> {
     }
 }
 
-/// An IPv4 address within an IPv6 one is written plainly.
+/// An IPv4 address mapped into IPv6 is written as IPv4.
 pub(super) fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
@@ -170,7 +170,7 @@ pub(super) fn append_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
 /// Three decimals; the rest is cut off.
 pub(super) fn append_seconds(out: &mut Vec<u8>, duration: Duration) {
     append_number(out, duration.as_secs());
-    // A digit before the decimals keeps their zeros, and then gives its place to the point.
+    // A digit before the decimals keeps their zeros; the point then replaces it.
     let point = out.len();
     append_number(out, 1000 + duration.subsec_millis());
     out[point] = b'.';
@@ -183,7 +183,7 @@ pub(super) fn append_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     }
 }
 
-/// As nginx does it: whatever could end the quotes or the line, or is not ASCII, becomes `\xHH`.
+/// As in nginx, a character that could end the quotes or the line, or is not ASCII, becomes `\xHH`.
 fn append_escaped(out: &mut Vec<u8>, text: &[u8]) {
     let end = out.len() + TEXT_LIMIT_BYTES;
     let mut rest = text;

@@ -1,15 +1,15 @@
-//! Writing whole lines to something that may fail in the middle of one.
+//! Writes whole lines to an output that may fail in the middle of one.
 
 use std::io::{self, ErrorKind, Write};
 
-/// An output, and whether what was last written to it broke off within a line.
+/// An output, and whether the last write to it stopped within a line.
 #[derive(Debug)]
 pub(super) struct Sink<W> {
     out: W,
     torn: bool,
 }
 
-/// Why lines were lost, and how many: those that are not, or not wholly, written.
+/// Why lines were lost, and how many were not, or not completely, written.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: io::Error,
@@ -17,13 +17,13 @@ pub(super) struct Failure {
 }
 
 impl<W: Write> Sink<W> {
-    /// `torn`: what was written to it before broke off within a line.
+    /// `torn`: an earlier write to the output stopped within a line.
     pub(super) const fn new(out: W, torn: bool) -> Self {
         Self { out, torn }
     }
 
-    /// Writes whole lines. After a failure within a line the next starts on a new one, so that a disk that was full
-    /// costs the lines it had no room for and no other.
+    /// Writes whole lines. After a failure within a line the next one starts on a new line, so a full disk costs only
+    /// the lines that did not fit.
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
         if self.torn {
             self.out.write_all(b"\n").map_err(|error| Failure::new(error, lines))?;
@@ -55,7 +55,7 @@ impl Failure {
 mod tests {
     use super::*;
 
-    /// Takes so many bytes, and then fails.
+    /// Accepts a number of bytes, then fails.
     #[derive(Default)]
     struct Disk {
         written: Vec<u8>,

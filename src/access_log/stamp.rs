@@ -1,4 +1,4 @@
-//! The time as it stands in a line.
+//! The time of a line.
 
 use crate::base::clock::{Clock, Moment};
 use jiff::Timestamp;
@@ -8,10 +8,10 @@ use std::time::SystemTime;
 /// Apache's format, in UTC.
 const APACHE: &str = "%d/%b/%Y:%H:%M:%S +0000";
 
-/// That of RFC 3339.
+/// The format of RFC 3339.
 const RFC3339: &str = "%Y-%m-%dT%H:%M:%SZ";
 
-/// Writes the time in each format once a second, where it is asked for, and hands out the same text until the next.
+/// Formats the time once a second in each requested format, and returns the same text until the next second.
 #[derive(Debug)]
 pub(super) struct Stamps {
     clock: Clock,
@@ -29,7 +29,7 @@ impl Stamps {
         self.apache.of(self.clock.wall(moment), APACHE)
     }
 
-    /// The moment in that of RFC 3339.
+    /// The moment in the format of RFC 3339.
     pub(super) fn rfc3339(&mut self, moment: Moment) -> &str {
         self.rfc3339.of(self.clock.wall(moment), RFC3339)
     }
@@ -43,7 +43,7 @@ struct Stamp {
 
 impl Stamp {
     fn of(&mut self, time: SystemTime, format: &str) -> &str {
-        // Before year 1 or after 9999 nobody's clock is worth an error.
+        // A year before 1 or after 9999 is not worth an error.
         let time = Timestamp::try_from(time).unwrap_or_default();
         if self.second != Some(time.as_second()) {
             self.second = Some(time.as_second());

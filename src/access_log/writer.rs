@@ -1,4 +1,4 @@
-//! The log's thread: writes what the cores hand over.
+//! The log's thread: writes the batches of the cores.
 
 use super::batch::{Batch, BatchSender, Log};
 use super::losses::{Losses, Reporter};
@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How many batches may wait, for each core: about 1 MiB of lines.
+/// Length of the queue in batches, for each core: about 1 MiB of lines.
 const QUEUE_BATCHES_PER_CORE: usize = 8;
 
-/// How many empty buffers are kept, for each core. What a stall of the disk took beyond that is given back.
+/// Number of empty buffers that are kept, for each core. Buffers beyond that, from a stall of the disk, are freed.
 const SPARES_PER_CORE: usize = 2;
 
-/// How long [`Control::stop`] waits for an output that does not take what it is given.
+/// The limit of [`Control::stop`] for an output that accepts no bytes.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Starts the log's thread, with what [`open`](super::open) has returned. Returns the supervisor's half, and the [`Log`] of which each
-/// core gets a clone.
+/// Starts the log's thread with the file returned by [`open`](super::open). Returns the supervisor's part, and the
+/// [`Log`] of which each core gets a clone.
 pub fn start(target: &Target, file: Option<File>, cores: usize, clock: Clock) -> io::Result<(Control, Log)> {
     let Some(file) = file else {
         let control = Control { running: None, losses: Arc::default() };
@@ -45,7 +45,7 @@ pub fn start(target: &Target, file: Option<File>, cores: usize, clock: Clock) ->
         clock,
     };
     let run = move || {
-        // Dropped when the thread ends: this is how `stop` learns of it.
+        // It is dropped when the thread ends, which notifies `stop`.
         let _end: Sender<()> = end;
         writer.run();
     };
@@ -55,7 +55,7 @@ pub fn start(target: &Target, file: Option<File>, cores: usize, clock: Clock) ->
     Ok((Control { running: Some(Running { reopen, ended, thread }), losses }, log))
 }
 
-/// The supervisor's half of the log. When it is dropped, the thread writes what is queued and ends.
+/// The supervisor's part of the log. When it is dropped, the thread writes the queued lines and ends.
 #[derive(Debug)]
 pub struct Control {
     running: Option<Running>,
@@ -64,33 +64,33 @@ pub struct Control {
 
 #[derive(Debug)]
 struct Running {
-    /// Dropping it is the order to end.
+    /// Dropping it is the command to end.
     reopen: Sender<()>,
     ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
 impl Control {
-    /// Opens the file again, which may have been renamed (SIGUSR1). Where that fails the old one stays in use.
+    /// Opens the file again, which may have been renamed (SIGUSR1). If that fails, the old one stays in use.
     pub fn reopen(&self) {
         if let Some(running) = &self.running {
             match running.reopen.try_send(()) {
-                // One order that waits is as good as two.
+                // One pending command suffices.
                 Ok(()) | Err(TrySendError::Full(())) => {}
                 Err(TrySendError::Disconnected(())) => log::error!("access log: its thread has ended"),
             }
         }
     }
 
-    /// How many lines were lost since the start: dropped by cores because the queue was full, or not written because
-    /// of an error.
+    /// Number of lines lost since the start: dropped by cores because the queue was full, or not written because of an
+    /// error.
     pub fn lost_lines(&self) -> u64 {
         self.losses.total()
     }
 
-    /// Writes what the cores have handed over and ends the thread. The cores drop their [`Log`]s first. An output that
-    /// takes nothing, such as a pipe that nobody reads, is waited for 5 seconds. Returns how many lines were lost since
-    /// the start.
+    /// Writes the lines that the cores have queued and ends the thread. The cores drop their [`Log`]s first. The limit
+    /// for an output that accepts nothing, such as a pipe without a reader, is 5 seconds. Returns the number of lines
+    /// lost since the start.
     pub fn stop(self) -> u64 {
         let losses = Arc::clone(&self.losses);
         self.stop_within(STOP_LIMIT);
@@ -108,7 +108,7 @@ impl Control {
     }
 }
 
-/// What lives in the thread.
+/// The state of the thread.
 struct Writer {
     target: Target,
     sink: Sink<Output>,
@@ -128,7 +128,7 @@ impl Writer {
             select! {
                 recv(self.batches) -> batch => match batch {
                     Ok(batch) => self.write(batch),
-                    // All cores are gone; the order to end is still to come.
+                    // All cores are gone; the command to end is still to come.
                     Err(_) => self.batches = never(),
                 },
                 recv(self.reopens) -> order => match order {
@@ -156,7 +156,7 @@ impl Writer {
             self.reporter.note(error);
         }
         text.clear();
-        // A buffer that finds no room is freed.
+        // A buffer beyond the limit is freed.
         drop(self.spares.try_send(text));
     }
 
@@ -185,7 +185,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process;
 
-    /// A directory of this test's own, removed at its end.
+    /// A temporary directory of one test, removed at its end.
     struct Dir(PathBuf);
 
     impl Dir {
@@ -213,7 +213,7 @@ mod tests {
         (control, log)
     }
 
-    /// A log that goes to a FIFO of which nothing is read yet, and the FIFO.
+    /// A log that writes to a FIFO without a reader, and the FIFO.
     fn start_unread(dir: &Dir) -> (Control, Log, File) {
         let path = dir.path("access.fifo");
         mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
@@ -243,7 +243,7 @@ mod tests {
         });
     }
 
-    /// The targets of the lines of a file, each of which is to be whole.
+    /// The targets of the lines of a file, each of which must be complete.
     fn targets(text: &str) -> Vec<&str> {
         assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole");
         let target = |line: &'_ str| line.starts_with("127.0.0.1 - - [") && line.ends_with(" 0.000 -");
@@ -352,7 +352,7 @@ mod tests {
         control.stop_within(Duration::ZERO);
     }
 
-    /// Lines are handed over by their age before it stalls and while it does, but small batches do not fill the queue.
+    /// Lines are queued by age before and during the stall, but small batches do not fill the queue.
     #[test]
     fn an_output_that_stalls_for_seconds_is_bridged_at_some_lines_a_second_too() {
         const TICK: Duration = Duration::from_millis(200);
@@ -447,7 +447,7 @@ mod tests {
             wait_until("the line", || fs::read_to_string(&path).is_ok_and(|text| text.ends_with(" -\n")));
             fs::write(&path, before).expect("a file");
             control.reopen();
-            // The order comes first, unless the thread is told of both.
+            // The command comes first, unless the thread sees both at once.
             wait_until("the order is taken", || {
                 control.running.as_ref().is_some_and(|running| running.reopen.is_empty())
             });
