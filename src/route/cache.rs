@@ -1,6 +1,6 @@
-//! A core's cache of answers about hosts: LRUs for what was found, for what wildcards serve, and for hosts that have
-//! nothing. None of them evicts from another: strangers can ask for any number of hosts below a wildcard, and of hosts
-//! that there are not, but only who writes routes makes hosts of their own.
+//! A core's cache of look-ups of hosts, with separate LRUs for exact hosts, hosts below wildcards, and unknown hosts.
+//! None evicts entries of another: clients can request any number of hosts below a wildcard, and of unknown hosts, but
+//! only the writer of routes adds exact hosts.
 
 use super::Settings;
 use super::wildcards::Wildcards;
@@ -8,26 +8,26 @@ use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-/// What a core knows of the hosts it was asked for lately. A hit allocates nothing.
+/// Results of recent look-ups of one core. A hit allocates nothing.
 #[derive(Debug)]
 pub struct Cache<T> {
-    /// `None` where nothing may be kept.
+    /// `None` if the capacity is 0.
     found: Option<LruCache<Arc<str>, T>>,
     below: Wildcards<T>,
     unknown: Option<LruCache<Arc<str>, ()>>,
 }
 
-/// What is known of a host.
+/// The result of a look-up.
 #[derive(Clone, Debug)]
 pub enum Cached<T> {
-    /// What was found.
+    /// A route was found.
     Found(T),
-    /// There is nothing.
+    /// The host has no route.
     Unknown,
 }
 
 impl<T: Clone> Cache<T> {
-    /// An empty cache. Memory is taken as it fills.
+    /// An empty cache. Memory is allocated as it fills.
     pub fn new(settings: &Settings) -> Self {
         Self {
             found: NonZeroUsize::new(settings.capacity).map(LruCache::sparse),
@@ -36,7 +36,7 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    /// What is known of `host`; `None` if the directory must be asked.
+    /// The cached result for `host`; `None` if the directory must be asked.
     pub fn get(&mut self, host: &str) -> Option<Cached<T>> {
         if let Some(found) = self.found.as_mut().and_then(|found| found.get(host)) {
             return Some(Cached::Found(found.clone()));
@@ -47,7 +47,7 @@ impl<T: Clone> Cache<T> {
         self.unknown.as_mut()?.get(host).map(|()| Cached::Unknown)
     }
 
-    /// Remembers what was found for `host`.
+    /// Stores the route of `host`.
     pub fn put_found(&mut self, host: Arc<str>, value: T) {
         self.evict(&host);
         if let Some(found) = &mut self.found {
@@ -55,13 +55,13 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    /// Remembers what was found for `host` below a wildcard.
+    /// Stores the route of `host`, which a wildcard serves.
     pub fn put_below(&mut self, pattern: &str, host: Arc<str>, value: T) {
         self.evict(&host);
         self.below.put(pattern, host, value);
     }
 
-    /// Remembers that nothing was found for `host`.
+    /// Stores that `host` has no route.
     pub fn put_unknown(&mut self, host: Arc<str>) {
         self.evict(&host);
         if let Some(unknown) = &mut self.unknown {
@@ -69,7 +69,7 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    /// Forgets `host`. Returns what was known of it.
+    /// Removes `host`. Returns its route, if it had one.
     pub fn evict(&mut self, host: &str) -> Option<T> {
         if let Some(unknown) = &mut self.unknown {
             unknown.pop(host);
@@ -77,7 +77,7 @@ impl<T: Clone> Cache<T> {
         self.found.as_mut().and_then(|found| found.pop(host)).or_else(|| self.below.pop(host))
     }
 
-    /// Forgets all hosts of which `is_meant` holds, at the cost of a look at each.
+    /// Removes all hosts for which `is_meant` is true. It examines every host.
     pub fn evict_all(&mut self, is_meant: impl Fn(&str) -> bool) {
         let meant = |hosts: Vec<&Arc<str>>| -> Vec<Arc<str>> {
             hosts.into_iter().filter(|host| is_meant(host)).cloned().collect()
@@ -97,19 +97,19 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    /// Forgets which hosts have nothing, and keeps what was found.
+    /// Removes the unknown hosts, and keeps the routes.
     pub fn clear_unknown(&mut self) {
         if let Some(unknown) = &mut self.unknown {
             unknown.clear();
         }
     }
 
-    /// The number of hosts of which something is known.
+    /// Number of cached hosts, known or unknown.
     pub fn count(&self) -> usize {
         self.found.as_ref().map_or(0, LruCache::len) + self.below.len() + self.unknown.as_ref().map_or(0, LruCache::len)
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub fn clear(&mut self) {
         if let Some(found) = &mut self.found {
             found.clear();
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(cache.count(), 0);
     }
 
-    /// `f` for found, `u` for unknown, `-` for nothing known.
+    /// `f` for found, `u` for unknown, `-` for not cached.
     fn known(cache: &mut Cache<Arc<str>>, hosts: &[&str]) -> String {
         let letter = |host: &&str| match cache.get(host) {
             Some(Cached::Found(found)) => {

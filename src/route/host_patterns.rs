@@ -1,17 +1,17 @@
-//! The ladder: the patterns under which a host's list may stand, in the order in which they are tried.
+//! The candidate patterns of a host, in the order in which they are tried.
 
 use std::borrow::Cow;
 use std::iter;
 
-/// The greatest number of labels after `*.` in a pattern that is tried.
+/// The greatest number of labels after `*.` in a candidate pattern.
 ///
 /// Source: Hipache 0.4, `lib/cache.js`, `getDomainsLookup`: of a longer name only the last six labels count, and the
-/// first of these is what the star of the longest pattern stands for. Its test `#wildcard-depth` has
+/// star of the longest pattern stands for the first of these. Its test `#wildcard-depth` has
 /// `too.deep.quuux.foo.bar.baz.qux.quux` served by `*.foo.bar.baz.qux.quux` and not by `*.quuux.foo.bar.baz.qux.quux`.
 pub const MAX_SUFFIX_LABELS: usize = 5;
 
-/// The exact host, then `*.suffix` from the longest suffix to the shortest, then `*`. The first pattern that has a
-/// list wins. A star stands for one label or more, so `*.foo.bar` is no pattern of `foo.bar`.
+/// The exact host, then `*.suffix` from the longest suffix to the shortest, then `*`. The first pattern with a list
+/// wins. A star stands for one label or more, so `*.foo.bar` is not a candidate of `foo.bar`.
 pub fn patterns(host: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let longest = host.rmatch_indices('.').take(MAX_SUFFIX_LABELS).last().map(|(dot, _)| &host[dot + 1..]);
     let suffixes = iter::successors(longest, |suffix| suffix.split_once('.').map(|(_, shorter)| shorter));

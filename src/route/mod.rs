@@ -1,4 +1,4 @@
-//! The ladder of patterns of a host name, and a core's cache of answers.
+//! The candidate patterns of a host, and a core's cache of look-ups.
 
 mod cache;
 mod host_patterns;
@@ -9,13 +9,13 @@ pub use host_patterns::{MAX_SUFFIX_LABELS, patterns};
 
 use std::time::Duration;
 
-/// What of a core's route cache can be set.
+/// Settings of a core's route cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The greatest number of hosts in the cache (`server.lruCache.size`). With 0 nothing is kept.
+    /// The greatest number of hosts in the cache (`server.lruCache.size`). 0 disables it.
     pub capacity: usize,
-    /// How long an answer is kept where the source cannot tell of changes (`server.lruCache.ttl`). The file source can.
+    /// Time for which a route is kept if the source cannot report changes (`server.lruCache.ttl`). The file source can.
     pub ttl: Duration,
-    /// The greatest number of unknown hosts that are remembered; they are kept apart, so a flood of them evicts no route.
+    /// The greatest number of unknown hosts in the cache. They are kept apart, so a flood of them evicts no route.
     pub unknown_capacity: usize,
 }

@@ -1,13 +1,13 @@
-//! What wildcards serve: an LRU for each of them, within one limit. Where room is short, a wildcard that has much gives way
-//! before one that has little, so hosts made up below one evict none of another's.
+//! Hosts served by wildcards: an LRU for each wildcard, within one common limit. At the limit a wildcard with many
+//! hosts loses one before a wildcard with few does, so made-up hosts below one wildcard evict no host of another.
 
 use lru::LruCache;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A wildcard that has more than this part of the room gives way itself.
+/// A wildcard with more than this part of the capacity loses its own host.
 const SHARE: usize = 8;
-/// So many wildcards are looked at for one that gives way.
+/// Number of wildcards that are examined to find one that loses a host.
 const SAMPLE: usize = 64;
 
 /// Hosts by the wildcard that serves them.
@@ -41,7 +41,7 @@ impl<T> Wildcards<T> {
         self.hosts.entry(pattern).or_insert_with(LruCache::unbounded).put(host, value);
     }
 
-    /// Forgets the host that was not asked for the longest, of the wildcard that has to give way.
+    /// Removes the least recently used host of the wildcard that has to lose one.
     fn make_room(&mut self, pattern: &str) {
         let share = self.capacity / SHARE;
         let greatest = self.hosts.iter().take(SAMPLE).max_by_key(|(_, hosts)| hosts.len());
