@@ -181,7 +181,7 @@ fn put(
     }
 }
 
-/// A session that failed has an alert to send, behind what it had to say before, and nothing after it.
+/// Appends the alert of a failed session, behind its earlier messages; nothing follows it.
 fn put_alert<P: Party>(party: &mut P, input: &mut [u8], outgoing: &mut Vec<u8>) {
     while party.has_to_send()
         && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } = party.process(input)
