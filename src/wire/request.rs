@@ -390,9 +390,8 @@ impl<'b> ParsedFields<'b> {
         Ok(body)
     }
 
-    /// Whether the request asks for another protocol and may do so. With a body under way, the start of the new
-    /// protocol would be uncertain. A second `Upgrade` line could offer another protocol than the first, so no upgrade
-    /// is requested then.
+    /// Whether the request asks for another protocol and may do so. A second `Upgrade` line could offer another protocol
+    /// than the first, so it requests none.
     fn wants_upgrade(&self) -> bool {
         self.connection.upgrade && self.upgrades == 1 && self.offered.is_some_and(upgrade::may_be_asked)
     }
@@ -455,8 +454,8 @@ pub fn uri_len_so_far(bytes: &[u8]) -> usize {
 /// The longest method. Registered ones have at most 17 bytes.
 const LONGEST_METHOD: usize = 32;
 
-/// Methods that some recipients match regardless of case. A variant spelling is another method for one recipient and
-/// the same for another, which would then disagree about the body: a recipient that reads `head` as HEAD sends none.
+/// Methods that some recipients match regardless of case. They would disagree about the body of a variant spelling: a
+/// recipient that reads `head` as HEAD sends none.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI"];
 
 /// Whether a method may be forwarded (RFC 9110 section 9.1).
