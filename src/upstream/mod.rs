@@ -1,4 +1,4 @@
-//! Which connections to backends a core has, and who waits for one. Knows keys, not sockets.
+//! The upstream connections of one core, and the exchanges that wait for one. The room knows keys, not sockets.
 
 use crate::base::gen_slab::SlotKey;
 use crate::cluster::BackendId;
@@ -6,14 +6,14 @@ use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What of the upstream connections can be set.
+/// Settings of the upstream connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The greatest number of connections of a core to one backend (`server.maxSockets`). Tunnels do not count.
     pub max_sockets: usize,
-    /// The greatest number of requests of a core that wait for a connection to one backend.
+    /// The greatest number of requests of a core that may wait for a connection to one backend.
     pub max_queue: usize,
-    /// How long a connection may be idle before it is closed.
+    /// Time after which an idle connection is closed.
     pub idle_timeout: Duration,
     /// The receive buffer of a connection, in bytes; 0 for the system's choice (`server.upstreamReceiveBuffer`).
     pub receive_buffer: usize,
@@ -21,8 +21,8 @@ pub struct Settings {
 
 /// The connections of one core to all backends.
 ///
-/// A connection counts from the permission to dial ([`Claim::Dial`]) until [`Pool::forget`]. Whoever holds one gives
-/// it back by exactly one call of [`Pool::check_in`] or [`Pool::forget`].
+/// A connection counts from the permission to dial ([`Claim::Dial`]) until [`Pool::forget`]. The holder of a connection
+/// returns it with exactly one call of [`Pool::check_in`] or [`Pool::forget`].
 #[derive(Debug)]
 pub struct Pool {
     settings: Settings,
@@ -31,13 +31,13 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Connections {
-    /// Those that wait for a request. The one that came last is the first to go: the others may then age and close.
+    /// Idle connections. The one returned last is reused first, so the others can age and close.
     idle: Vec<SlotKey>,
-    /// All that count, the idle ones included.
+    /// Number of connections that count, the idle ones included.
     open: usize,
-    /// The exchanges that have one, or the permission to open one, and of whose request a part has yet to come.
+    /// Exchanges whose request body is still arriving and that have a connection, or the permission to open one.
     uploads: Vec<SlotKey>,
-    /// The exchanges that wait for one, in turn.
+    /// Exchanges that wait for a connection, in order.
     waiting: VecDeque<Waiting>,
 }
 
@@ -45,30 +45,30 @@ struct Connections {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     exchange: SlotKey,
-    /// A part of its request has yet to come.
+    /// Part of its request body is still to arrive.
     uploads: bool,
 }
 
-/// What sort of connection an exchange wants.
+/// The kind of connection that an exchange needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Want {
-    /// A new one: those of the pool seem to be stale.
+    /// A new connection, because the pooled ones seem to be stale.
     pub fresh: bool,
-    /// A part of the request has yet to come from the client: the connection is held for as long as that takes. Until
-    /// [`Pool::upload_ended`], the exchange is one of those who share three quarters of the connections, so that slow
-    /// clients cannot take all of them.
+    /// Part of the request body is still to arrive, and the connection is held until it has. Until
+    /// [`Pool::upload_ended`] the exchange counts as an upload. Uploads share three quarters of the connections, so
+    /// slow clients cannot take all of them.
     pub uploads: bool,
 }
 
 impl Connections {
-    /// The next exchange that gets a connection, if there is one that may.
+    /// Removes the next exchange that may get a connection from the queue, and returns it.
     fn next(&mut self, most_uploads: usize) -> Option<SlotKey> {
         let may_upload = self.uploads.len() < most_uploads;
         let place = self.waiting.iter().position(|waiting| may_upload || !waiting.uploads)?;
         self.let_go(place)
     }
 
-    /// Takes an exchange out of the queue that gets a connection.
+    /// Removes the exchange at `place` from the queue.
     fn let_go(&mut self, place: usize) -> Option<SlotKey> {
         let Waiting { exchange, uploads } = self.waiting.remove(place)?;
         if uploads {
@@ -78,12 +78,12 @@ impl Connections {
     }
 }
 
-/// What an exchange that wants a connection gets.
+/// The result of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// This idle connection.
+    /// An idle connection to use.
     Reuse(SlotKey),
-    /// The permission to open one.
+    /// The permission to open a connection.
     Dial,
     /// A place in the queue.
     Wait,
@@ -97,12 +97,12 @@ impl Pool {
         Self { settings, backends: HashMap::new() }
     }
 
-    /// How long a connection may be idle.
+    /// Time after which an idle connection is closed.
     pub fn idle_timeout(&self) -> Duration {
         self.settings.idle_timeout
     }
 
-    /// Asks for a connection to `backend` on behalf of `exchange`.
+    /// Claims a connection to `backend` for `exchange`.
     pub fn claim(&mut self, backend: BackendId, exchange: SlotKey, want: Want) -> Claim {
         let Want { fresh, uploads } = want;
         let (most_uploads, room_to_wait) = (self.most_uploads(), self.room_to_wait(uploads));
@@ -125,21 +125,21 @@ impl Pool {
         granted
     }
 
-    /// How many may wait when another one comes. The last quarter of the queue is for requests that have come as a whole, or
-    /// slow uploads would keep them out.
+    /// Length of the queue at which a new exchange is refused. The last quarter is reserved for complete requests: slow
+    /// uploads would otherwise keep them out.
     fn room_to_wait(&self, uploads: bool) -> usize {
         let most = self.settings.max_queue;
         if uploads { most - most / 4 } else { most }
     }
 
-    /// How many connections to a backend may be held by requests of which a part has yet to come.
+    /// The greatest number of connections to a backend that uploads may hold.
     fn most_uploads(&self) -> usize {
         let most = self.settings.max_sockets;
         (most - most.div_ceil(4)).max(1)
     }
 
-    /// Says that the whole request of an exchange has come, or that it needs no connection to `backend` any more. Returns
-    /// the exchange that has waited to upload and gets its turn: an idle connection, or the permission to dial.
+    /// Reports that the whole request of an exchange has arrived, or that it needs no connection to `backend` any more.
+    /// Returns the next waiting upload, with an idle connection or the permission to dial (`None`).
     pub fn upload_ended(&mut self, backend: BackendId, exchange: SlotKey) -> Option<(SlotKey, Option<SlotKey>)> {
         let connections = self.backends.get_mut(&backend)?;
         let place = connections.uploads.iter().position(|upload| *upload == exchange)?;
@@ -147,7 +147,7 @@ impl Pool {
         if connections.idle.is_empty() && connections.open >= self.settings.max_sockets {
             return None;
         }
-        // Where there is room, nobody else waits.
+        // While the backend has room, only uploads wait.
         let place = connections.waiting.iter().position(|waiting| waiting.uploads)?;
         let next = connections.let_go(place)?;
         let idle = connections.idle.pop();
@@ -160,7 +160,7 @@ impl Pool {
         self.backends.get(&backend).map_or(Vec::new(), |connections| connections.idle.clone())
     }
 
-    /// Gives a connection back for the next one. Returns the exchange that gets it at once, if one waits.
+    /// Returns a connection to the pool. If an exchange waits, it gets the connection and is returned.
     pub fn check_in(&mut self, backend: BackendId, connection: SlotKey) -> Option<SlotKey> {
         let most_uploads = self.most_uploads();
         let connections = self.backends.get_mut(&backend)?;
@@ -171,8 +171,8 @@ impl Pool {
         next
     }
 
-    /// Says that a connection that was in use, or was to be opened, no longer counts. Returns the exchange that may
-    /// dial in its place, if one waits; its permission counts already.
+    /// Reports that a connection, in use or about to be opened, no longer counts. Returns the waiting exchange that may
+    /// dial in its place, if any; its permission counts already.
     pub fn forget(&mut self, backend: BackendId) -> Option<SlotKey> {
         let most_uploads = self.most_uploads();
         let connections = self.backends.get_mut(&backend)?;
@@ -185,7 +185,8 @@ impl Pool {
         next
     }
 
-    /// Says that an idle connection is closed. Nobody waits where there are idle ones who might have them.
+    /// Reports that an idle connection is closed. No exchange can be waiting for it, since idle connections are handed
+    /// out first.
     pub fn forget_idle(&mut self, backend: BackendId, connection: SlotKey) {
         let Some(connections) = self.backends.get_mut(&backend) else { return };
         let before = connections.idle.len();
@@ -194,7 +195,7 @@ impl Pool {
         self.drop_if_empty(backend);
     }
 
-    /// Takes an exchange out of the queue of `backend`.
+    /// Removes an exchange from the queue of `backend`.
     pub fn stop_waiting(&mut self, backend: BackendId, exchange: SlotKey) {
         if let Some(connections) = self.backends.get_mut(&backend) {
             connections.waiting.retain(|waiting| waiting.exchange != exchange);
