@@ -1,5 +1,5 @@
-//! `chance`: the first of the list that has room, so one backend fills before the next is touched. Source: x0d. Slow start
-//! has a part in it only by the capacity.
+//! `chance`: the first member of the list that has room, so one backend fills before the next is used. Source: x0d.
+//! Slow start affects it only through the capacity.
 
 use super::Candidates;
 

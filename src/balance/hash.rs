@@ -3,20 +3,21 @@
 
 use super::Candidates;
 
-/// So many requests for each unit of weight are no load: with few in flight a key stays at its member.
+/// Below this number of requests for each unit of weight the bound does not apply: with few requests in flight, a key
+/// stays at its member.
 const FEW: u64 = 8;
 
-/// Slow start has no part in it: a key belongs to its member from the first request on.
+/// Slow start does not apply: a key belongs to its member from the first request on.
 pub(super) fn pick(candidates: &Candidates<'_>, key: u64) -> Option<usize> {
     let first = candidates.cluster.ring().from(key).next()?;
     let (own, weight) = (candidates.in_flight(first), candidates.weight(first));
     if own < FEW * weight && candidates.is_open(first) { Some(first) } else { search(candidates, key) }
 }
 
-/// The next on the ring that is open and below the bound. Each member is looked at once.
+/// The next member on the ring that is open and below the bound. Each member is examined once.
 #[cold]
 fn search(candidates: &Candidates<'_>, key: u64) -> Option<usize> {
-    // Those that are not open bear no load: the bound is for the others.
+    // Members that are not open carry no load: the bound concerns the others.
     let (mut total_weight, mut in_flight) = (0, 0);
     for place in candidates.open() {
         total_weight += candidates.weight(place);
@@ -43,7 +44,7 @@ fn search(candidates: &Candidates<'_>, key: u64) -> Option<usize> {
     next
 }
 
-/// The members that were looked at. It takes no memory from the heap for up to 1024 of them.
+/// The members examined so far. Up to 1024 members need no heap memory.
 struct Seen {
     few: [u64; 16],
     many: Vec<u64>,
@@ -56,7 +57,7 @@ impl Seen {
         Self { few: [0; 16], many, left }
     }
 
-    /// Returns whether it was not seen before.
+    /// Returns whether the member is new.
     fn add(&mut self, place: usize) -> bool {
         let words = if self.many.is_empty() { &mut self.few[..] } else { &mut self.many };
         let Some(word) = words.get_mut(place / 64) else { return false };

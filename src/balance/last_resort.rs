@@ -1,4 +1,4 @@
-//! The last resort, whatever the scheduler: the member whose mark by this node ends first. Source: Hipache.
+//! The last resort of every scheduler: the member whose dead mark by this node ends first. Source: Hipache.
 
 use super::Candidates;
 

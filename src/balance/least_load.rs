@@ -4,11 +4,11 @@
 use super::Candidates;
 use std::cmp::Reverse;
 
-/// From this number of members on, the better one of two that are drawn at random is taken. That spreads as well, and
-/// its cost does not grow (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
+/// From this number of members on, the better of two random members is taken. That spreads the load as well, at a cost
+/// independent of the number of members (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
 const MANY: usize = 32;
 
-/// Pairs that are drawn before all members are walked.
+/// Number of pairs drawn before all members are examined.
 const DRAWS: usize = 4;
 
 pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Option<usize> {
@@ -22,20 +22,20 @@ pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Opti
             }
         }
     }
-    // Where loads are equal, the walk's start decides: an idle cluster serves from all members in turn.
+    // Among equal loads the start of the scan decides: an idle cluster uses all members.
     let start = if candidates.cluster.has_capacities() { 0 } else { rng.usize(..count.max(1)) };
     let places = (start..count).chain(0..start).filter(|place| candidates.is_open(*place));
     places.min_by_key(|place| load(candidates, *place))
 }
 
-/// What is compared, least first: members without a capacity before those with one, then free slots, then requests for
-/// the share.
+/// The load for comparison, the least first: members without a capacity before those with one, then by free slots, then
+/// by requests for each share.
 fn load(candidates: &Candidates<'_>, place: usize) -> (Reverse<u64>, u64) {
     let member = &candidates.cluster.members[place];
     let in_flight = candidates.in_flight(place);
     let usable = member.usable_capacity(candidates.cluster.options.slow_start, candidates.now);
     if usable == u32::MAX {
-        // Idle members are alike, whatever they weigh.
+        // Idle members are equal, whatever their weight.
         let requests = if in_flight == 0 { 0 } else { in_flight + 1 };
         return (Reverse(u64::MAX), requests * (1 << 32) / candidates.share(place).max(1));
     }

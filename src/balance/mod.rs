@@ -1,5 +1,5 @@
-//! Schedulers: which member of a cluster a request gets a slot of. One file each; a scheduler is a function over the
-//! cluster and a view of the request, and keeps nothing between two requests but a shared counter of the cluster.
+//! Schedulers: the choice of the member that serves a request. One file each; a scheduler is a function of the cluster
+//! and a view of the request, and its only state between requests is a shared counter of the cluster.
 
 mod chance;
 mod hash;
@@ -11,13 +11,13 @@ mod round_robin;
 use crate::base::clock::Moment;
 use crate::cluster::{Cluster, Demand, Scheduler, Service, TakenSlot, Turn, View};
 
-/// How often a slot is lost to another core before the request joins the queue.
+/// The number of times that a slot is lost to another core before the request joins the queue.
 const MAX_RACES: usize = 8;
 
 /// The outcome of [`admit`].
 #[derive(Debug)]
 pub enum Admit {
-    /// A slot.
+    /// A slot of a member.
     Slot(TakenSlot),
     /// No member has room; the request may join the queue.
     Full,
@@ -25,7 +25,7 @@ pub enum Admit {
     Unavailable,
 }
 
-/// Gets the request a slot. While others wait it gets none: it joins them.
+/// Takes a slot for the request. While other requests wait it gets none and joins them.
 pub fn admit(cluster: &Cluster, view: &mut View<'_>) -> Admit {
     let is_queueing = cluster.is_queueing();
     for _ in 0..MAX_RACES {
@@ -42,14 +42,14 @@ pub fn admit(cluster: &Cluster, view: &mut View<'_>) -> Admit {
     Admit::Full
 }
 
-/// The member that is to serve the request in this turn: that of its session, or the scheduler's choice.
+/// The member to serve the request in this turn: the member of its session, or the scheduler's choice.
 pub fn pick(cluster: &Cluster, turn: Turn, view: &mut View<'_>) -> Option<usize> {
     let candidates = Candidates { cluster, turn, demand: view.demand, now: view.now };
     if let Some(place) = view.session.and_then(|session| candidates.of_session(session)) {
         return Some(place);
     }
     match cluster.options.scheduler {
-        // It may have no weight, and there is nothing to choose.
+        // Only one member is open then, and it may have no weight.
         _ if view.demand.named.is_some() || turn == Turn::Wanted => candidates.open().next(),
         _ if turn == Turn::LastResort => last_resort::pick(&candidates),
         Scheduler::Random => random::pick(&candidates, view.rng),
@@ -60,7 +60,7 @@ pub fn pick(cluster: &Cluster, turn: Turn, view: &mut View<'_>) -> Option<usize>
     }
 }
 
-/// The members that are open to a request now.
+/// The members open to a request now.
 struct Candidates<'a> {
     cluster: &'a Cluster,
     turn: Turn,
@@ -95,7 +95,7 @@ impl Candidates<'_> {
         self.cluster.members[place].attributes.weight.into()
     }
 
-    /// The share of a member now: its weight, less what slow start takes from it.
+    /// The current share of a member: its weight, reduced by slow start.
     fn share(&self, place: usize) -> u64 {
         self.weight(place) * u64::from(self.ramp(place))
     }

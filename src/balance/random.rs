@@ -1,12 +1,12 @@
-//! `random`: each member as likely as its weight. Source: Hipache, where all weigh the same.
+//! `random`: each member with a probability proportional to its weight. Source: Hipache, where all weights are equal.
 
 use super::Candidates;
 
-/// Random places that are looked at before all members are walked.
+/// Number of random places tried before all members are examined.
 const PROBES: usize = 4;
 
-/// A place that is drawn at random and kept with the probability of its share is as likely as that share, so most requests
-/// look at one or two members, however many there are.
+/// A place drawn at random is accepted with the probability of its share, so each member is chosen in proportion to its
+/// share. Most requests examine one or two members, whatever the number of members.
 pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut fastrand::Rng) -> Option<usize> {
     let whole = u64::from(candidates.cluster.max_weight()) * 1024;
     for _ in 0..PROBES {

@@ -23,7 +23,7 @@ struct Client {
     rng: fastrand::Rng,
     now: Moment,
     key: u64,
-    /// The place of the member of its session.
+    /// The place of the session's member.
     session: Option<usize>,
 }
 
@@ -32,7 +32,7 @@ impl Client {
         Self { rng: fastrand::Rng::with_seed(7), now: Moment::ZERO, key: 0, session: None }
     }
 
-    /// Asks for a slot of a member for which `may_serve` holds; the others have failed the request.
+    /// Asks for a slot of a member that satisfies `may_serve`; the other members have failed the request.
     fn ask_but(&mut self, cluster: &Arc<Cluster>, may_serve: &dyn Fn(usize) -> bool) -> Result<Permit, Admit> {
         let Self { rng, now, key, session } = self;
         let route = Arc::new(Route::new("a", Arc::clone(cluster)));
@@ -50,7 +50,7 @@ impl Client {
         self.ask_but(cluster, &|_| true).expect("a slot")
     }
 
-    /// How many of `count` requests, one after the other, each member gets.
+    /// Number of requests that each member gets, of `count` requests one after the other.
     fn shares(&mut self, cluster: &Arc<Cluster>, count: usize) -> Vec<usize> {
         let mut shares = vec![0; cluster.members.len()];
         (0..count).for_each(|_| shares[self.ask(cluster).place()] += 1);
@@ -210,7 +210,7 @@ fn the_turns_of_a_member_that_is_out_are_spread() {
     let cluster = cluster(&[""; 4], &[("scheduler", "rr")]);
     cluster.members[1].state.set_down(true, Moment::ZERO);
     assert_eq!(Client::new().shares(&cluster, 300), [100, 0, 100, 100]);
-    // Where nearly all are out, the others are found by their share.
+    // If nearly all members are closed, the open ones are chosen by their share.
     let attributes: Vec<_> = (0..200).map(|place| if place % 100 == 7 { "weight=2" } else { "" }).collect();
     let large = self::cluster(&attributes, &[("scheduler", "rr")]);
     let outside = (0..200).filter(|place| ![7, 50, 107].contains(place));
@@ -264,7 +264,7 @@ fn the_last_resort_begins_with_the_mark_that_ends_first() {
     assert_eq!(held.iter().map(Permit::place).collect::<Vec<_>>(), [1, 2, 0]);
 }
 
-/// Takes the grants of requests that wait.
+/// Receives the grants of waiting requests.
 #[derive(Debug)]
 struct Grants(std::sync::Mutex<std::sync::mpsc::Sender<Permit>>);
 
@@ -277,7 +277,7 @@ impl GrantSink for Grants {
     fn notify(&self, _: u64, _: Ticket, _: Notice) {}
 }
 
-/// How many of `count` requests, all of which have to wait, each member gets.
+/// Number of requests that each member gets, of `count` requests that all have to wait.
 fn shares_of_waiters(cluster: &Arc<Cluster>, count: usize, session: Option<usize>) -> Vec<usize> {
     let (sender, grants) = std::sync::mpsc::channel();
     let sink: Arc<dyn GrantSink> = Arc::new(Grants(std::sync::Mutex::new(sender)));
