@@ -1,4 +1,4 @@
-//! Judgement of backends: by their responses, and by probes. Pure.
+//! Judgement of backends, by their responses and by health probes. Pure.
 
 mod monitor;
 mod monitor_settings;

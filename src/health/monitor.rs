@@ -1,21 +1,21 @@
-//! The monitor of one member: when it is probed next, and what its probes say. Pure: it is told of the time and of the
-//! outcome of each probe. Source: x0d's health monitor, its defects mended; rise and fall as in HAProxy.
+//! The health monitor of one member: the time of its next probe, and the verdict of its probes. Pure: time and outcomes
+//! are passed in. Source: x0d's health monitor without its defects; rise and fall as in HAProxy.
 //!
-//! Probes alone bring a verdict about. A request that fails makes the member *suspect*: it is probed at once, whatever the
-//! mode, until probes have judged it.
+//! Only probes lead to a verdict. A failed request makes the member *suspect*: it is probed at once, in every mode,
+//! until probes have judged it.
 
 use super::monitor_settings::{HealthMode, MonitorSettings};
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// By what part of the interval a suspect member's first probe keeps its distance from the last one.
+/// The least time between the last probe and the first probe of a suspect member is the interval divided by this.
 const SUSPECT_GAP: u32 = 10;
 
 /// The state of a member's monitor.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     state: State,
-    /// Probes of the same outcome in a row, and that outcome.
+    /// Number of successive probes with the same outcome, and that outcome.
     streak: u32,
     is_streak_good: bool,
     next_probe: Moment,
@@ -24,29 +24,29 @@ pub struct Monitor {
     is_suspect: bool,
 }
 
-/// What a monitor knows of its member.
+/// The state of the member as far as probes have shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It has not been probed often enough. A member that is not probed always stays so and serves.
+    /// Too few probes so far. A member that is not probed stays in this state and serves.
     Undefined,
     Up,
     Down,
 }
 
-/// What is to be done with the member: probes have judged it anew.
+/// A new verdict of the probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It may serve.
     Up,
-    /// It comes back, but stays out of service until an operator enables it (`health.stickyOffline`).
+    /// It is up again, but stays out of service until an operator enables it (`health.stickyOffline`).
     UpDisabled,
     /// It gets no new requests.
     Down,
 }
 
 impl Monitor {
-    /// A monitor that starts at `now`, of a member that is taken for down or not. `jitter` is a random number below 1: it
-    /// spreads the first probes of many members over one interval.
+    /// A monitor that starts at `now`; `is_down` is the initial state of its member. `jitter` is a random number below
+    /// 1: it spreads the first probes of many members over one interval.
     pub fn new(is_down: bool, options: &MonitorSettings, now: Moment, jitter: f64) -> Self {
         Self {
             state: if is_down { State::Down } else { State::Undefined },
@@ -59,7 +59,7 @@ impl Monitor {
         }
     }
 
-    /// Whether its member is down, or has yet to be judged because a request failed there.
+    /// Whether its member is down, or suspect after a failed request.
     pub fn is_in_trouble(&self) -> bool {
         self.is_suspect || self.state == State::Down
     }
@@ -78,7 +78,7 @@ impl Monitor {
         }
     }
 
-    /// A request has failed at the member: it is probed now, unless it was a moment ago.
+    /// Reports a failed request at the member: it is probed now, unless a probe has just been made.
     pub fn suspect(&mut self, options: &MonitorSettings, now: Moment) {
         if self.is_in_trouble() {
             return;
@@ -87,23 +87,23 @@ impl Monitor {
         self.next_probe = now.max(self.last_probe + options.interval / SUSPECT_GAP);
     }
 
-    /// The options have changed: a shorter interval counts at once.
+    /// Applies changed options: a shorter interval takes effect at once.
     pub fn set_options(&mut self, options: &MonitorSettings, now: Moment) {
         self.next_probe = self.next_probe.min(now + options.interval);
     }
 
-    /// A probe has begun.
+    /// Reports that a probe has begun.
     pub fn probe_started(&mut self, now: Moment) {
         (self.is_probing, self.last_probe) = (true, now);
     }
 
-    /// A probe has ended without an outcome, or could not be made. `jitter` is a random number below 1.
+    /// Reports that a probe has ended without an outcome, or could not be made. `jitter` is a random number below 1.
     pub fn probe_skipped(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) {
         self.is_probing = false;
         self.next_probe = now + spread(options.interval, jitter);
     }
 
-    /// A probe has ended. `jitter` is a random number below 1.
+    /// Reports the outcome of a probe. `jitter` is a random number below 1.
     pub fn probe_ended(
         &mut self,
         is_good: bool,
@@ -130,13 +130,13 @@ impl Monitor {
         match (is_up, was_down && options.sticky_offline) {
             (false, _) => Verdict::Down,
             (true, false) => Verdict::Up,
-            // Only a member that was down and comes back: never one at the start.
+            // This holds only for a member that was down before, never at the start.
             (true, true) => Verdict::UpDisabled,
         }
     }
 }
 
-/// An interval, a tenth longer or shorter: monitors of many nodes do not probe in step.
+/// An interval, up to a tenth longer or shorter, so monitors of many nodes do not probe in step.
 fn spread(interval: Duration, jitter: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * jitter)
 }
@@ -149,7 +149,7 @@ mod tests {
         MonitorSettings { mode, rise: 2, fall: 3, interval: Duration::from_secs(10), ..MonitorSettings::default() }
     }
 
-    /// `+` and `-` are probes, `!` is a request that failed.
+    /// `+` and `-` are probes, `!` is a failed request.
     fn play(options: &MonitorSettings, events: &str) -> Vec<(usize, Verdict)> {
         let mut monitor = Monitor::new(false, options, Moment::ZERO, 0.0);
         let mut play = |event: char| {

@@ -3,7 +3,7 @@
 use super::outlier::Rules;
 use std::time::Duration;
 
-/// How the members of a cluster are watched. One for each cluster, from its options.
+/// The health checks of the members of a cluster. One for each cluster, from its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitorSettings {
     /// When members are probed.
@@ -16,19 +16,19 @@ pub struct MonitorSettings {
     pub host: Box<str>,
     /// The status codes of a good response.
     pub expect: StatusSet,
-    /// Text that the body of a good response contains; empty for any body.
+    /// Text that the body of a good response must contain; empty for any body.
     pub body: Box<str>,
     /// The time between two probes of a member.
     pub interval: Duration,
-    /// How long a probe may take.
+    /// The limit of a probe.
     pub timeout: Duration,
-    /// Good probes in a row that bring a member up.
+    /// Number of successive good probes that bring a member up.
     pub rise: u32,
-    /// Bad probes in a row that take a member down.
+    /// Number of successive bad probes that take a member down.
     pub fall: u32,
     /// Whether a member that comes up again stays disabled until an operator enables it.
     pub sticky_offline: bool,
-    /// Failed requests in a row that eject a member; 0 for none.
+    /// Number of successive failed requests that eject a member; 0 for none.
     pub max_failures: u32,
     /// The share of 5xx responses in a window that ejects a member, in per cent; 0 for none.
     pub max_error_percent: u8,
@@ -75,9 +75,9 @@ pub enum HealthMode {
     /// Never.
     #[default]
     Off,
-    /// While they are down, and from a failed request until probes have judged them.
+    /// While a member is down, and after a failed request until probes have judged it.
     Lazy,
-    /// The same, and when they were idle for the interval. That probe takes a slot.
+    /// The same, and after a member was idle for the interval. That probe takes a slot.
     Opportunistic,
     /// Always.
     Paranoid,
@@ -101,7 +101,7 @@ impl HealthMode {
 /// The method of a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProbeMethod {
-    /// As HAProxy's `httpchk`.
+    /// As in HAProxy's `httpchk`.
     #[default]
     Options,
     /// The response has no body.
@@ -114,7 +114,7 @@ impl ProbeMethod {
     /// Every method.
     pub const ALL: [Self; 3] = [Self::Options, Self::Head, Self::Get];
 
-    /// The method as requests have it.
+    /// The method as written in a request.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Options => "OPTIONS",

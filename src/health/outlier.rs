@@ -1,5 +1,5 @@
-//! Outlier detection: a member that fails requests is ejected for a while that grows from one ejection to the next.
-//! Source of the rules: Envoy's outlier detection. One for each member, for all cores; no lock.
+//! Outlier detection: a member that fails requests is ejected for a time that grows with each ejection. Source of the
+//! rules: Envoy's outlier detection. Each member has one, shared by all cores without a lock.
 
 use super::passive::Observation;
 use crate::base::clock::Moment;
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 /// The window over which the share of 5xx responses is taken.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Responses that a window has at least before their share says anything.
+/// The least number of responses in a window for its share to count.
 const MIN_RESPONSES: u64 = 20;
-/// The first ejection; the next ones are twice, three times as long and so on.
+/// Length of the first ejection; the next ones take twice, three times this and so on.
 const EJECTION: Duration = Duration::from_secs(30);
 const MAX_EJECTIONS: u32 = 10;
 
-/// A window is the lower 16 bits of its number, then 24 bits of errors, then 24 bits of responses.
+/// A window packs the lower 16 bits of its number, 24 bits of errors and 24 bits of responses.
 const ERROR: u64 = 1 << 24;
 const STAMP_SHIFT: u32 = 48;
 const COUNT_MASK: u64 = ERROR - 1;
@@ -23,26 +23,26 @@ const COUNT_MASK: u64 = ERROR - 1;
 /// Rules, from the options `health.maxFailures` and `health.maxErrorPercent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Failed requests in a row that eject; 0 for none.
+    /// Number of successive failed requests that ejects; 0 for none.
     pub max_failures: u32,
     /// The share of 5xx responses that ejects, in per cent; 0 for none.
     pub max_error_percent: u8,
 }
 
 impl Rules {
-    /// Whether there is any.
+    /// Whether any rule is on.
     pub fn are_on(self) -> bool {
         self.max_failures > 0 || self.max_error_percent > 0
     }
 }
 
-/// What is known of a member's requests.
+/// The recent requests of a member.
 #[derive(Debug, Default)]
 pub struct Outlier {
     failures: AtomicU32,
     window: AtomicU64,
     ejections: AtomicU32,
-    /// Microseconds of the moment at which the last ejection ends; 0 where there was none.
+    /// The end of the last ejection in microseconds; 0 if there was none.
     ejected_until: AtomicU64,
     /// [`Cause`] of the last ejection, as a number.
     cause: AtomicU32,
@@ -60,7 +60,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The outcome that an observation is. `None` where a backend only says that it is busy.
+    /// The outcome that corresponds to an observation. `None` for a response that only says the backend is busy.
     pub fn of(observation: Observation) -> Option<Self> {
         match observation {
             Observation::Unreachable | Observation::ClosedUnanswered => Some(Self::Failed),
@@ -76,9 +76,9 @@ impl Outcome {
 /// Why a member was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// So many requests in a row failed.
+    /// This many successive requests failed.
     Failures(u32),
-    /// So many per cent of the responses were 5xx.
+    /// This percentage of the responses was 5xx.
     Percent(u32),
 }
 
@@ -98,7 +98,7 @@ impl Cause {
 }
 
 impl fmt::Display for Cause {
-    /// Why, for logs and views.
+    /// The cause, for logs and views.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failures(count) => write!(f, "{count} requests in a row failed (health.maxFailures)"),
@@ -110,7 +110,7 @@ impl fmt::Display for Cause {
 }
 
 impl Outlier {
-    /// Notes the outcome of a request. Returns the moment at which an ejection ends, if this outcome brings one about.
+    /// Records the outcome of a request. Returns the end of the ejection, if this outcome causes one.
     pub fn note(&self, outcome: Outcome, rules: Rules, now: Moment) -> Option<Moment> {
         let is_good = outcome == Outcome::Good;
         let share = if rules.max_error_percent > 0 { self.count(!is_good, now) } else { None };
@@ -120,7 +120,7 @@ impl Outlier {
             }
             return None;
         }
-        // Requests that were on their way to a member that is ejected say nothing new.
+        // Requests under way to an ejected member tell nothing new.
         if self.ejection(now).is_some() {
             return None;
         }
@@ -131,7 +131,7 @@ impl Outlier {
         cause.and_then(|cause| self.eject(cause, now))
     }
 
-    /// Counts a response in the window. Returns the share of errors in it in per cent, where it has enough responses.
+    /// Counts a response in the window. Returns the percentage of errors, if the window has enough responses.
     fn count(&self, is_error: bool, now: Moment) -> Option<u32> {
         let stamp = (now.as_micros() / u64::try_from(WINDOW.as_micros()).unwrap_or(u64::MAX)) & 0xffff;
         let one = 1 + if is_error { ERROR } else { 0 };
@@ -149,14 +149,14 @@ impl Outlier {
         (responses >= MIN_RESPONSES).then(|| u32::try_from(errors * 100 / responses).unwrap_or(100))
     }
 
-    /// Of several cores that want to eject the member at the same time, one does.
+    /// If several cores eject the member at the same time, one of them succeeds.
     fn eject(&self, cause: Cause, now: Moment) -> Option<Moment> {
         let last = self.ejected_until.load(Ordering::Relaxed);
         let (last_end, ejections) = (Moment::from_micros(last), self.ejections.load(Ordering::Relaxed));
         if last_end > now {
             return None;
         }
-        // A member that has served well for as long as its last ejection took begins anew.
+        // After serving well for as long as its last ejection took, a member starts again with the shortest ejection.
         let is_forgiven = now.since(last_end) > EJECTION * ejections.max(1);
         let ejections = if is_forgiven { 1 } else { (ejections + 1).min(MAX_EJECTIONS) };
         let until = now + EJECTION * ejections;
@@ -171,13 +171,13 @@ impl Outlier {
         })
     }
 
-    /// The moment until which the member is ejected, and why; `None` where it is not.
+    /// The end and the cause of the current ejection; `None` if the member is not ejected.
     pub fn ejection(&self, now: Moment) -> Option<(Moment, Cause)> {
         let until = Moment::from_micros(self.ejected_until.load(Ordering::Relaxed));
         (until > now).then(|| (until, Cause::from_code(self.cause.load(Ordering::Relaxed))))
     }
 
-    /// Ends an ejection: there are no rules any more.
+    /// Ends an ejection, because the rules were removed.
     pub fn pardon(&self) {
         self.ejected_until.store(0, Ordering::Relaxed);
     }

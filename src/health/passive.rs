@@ -4,50 +4,51 @@ use crate::base::clock::Moment;
 use std::fmt;
 use std::time::Duration;
 
-/// When a backend is marked dead, and for how long.
+/// Rules of dead marks: what causes one, and its duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a mark lasts (`server.deadBackendTTL`).
+    /// Duration of a mark (`server.deadBackendTTL`).
     pub dead_ttl: Duration,
-    /// Whether an answer of 500 marks its backend (`server.deadBackendOn500`).
+    /// Whether a response of 500 marks its backend (`server.deadBackendOn500`).
     pub dead_on_500: bool,
-    /// Until then an active checker is at work, and a 500 is left to its judgement.
+    /// Until this moment an active checker is at work, and a 500 is left to it.
     pub checker_until: Moment,
 }
 
-/// How long a mark lasts at most while an active checker is at work: it is told of the mark and decides within seconds.
+/// The longest duration of a mark while an active checker is at work: the checker is notified of the mark and decides
+/// within seconds.
 const MARK_BESIDE_CHECKER: Duration = Duration::from_secs(5);
 
-/// How many connections in a row that end without a response mark a backend.
+/// Number of successive connections without a response that mark a backend.
 pub const CLOSED_IN_A_ROW: u32 = 3;
 
 impl Settings {
-    /// How long a mark lasts that is made now. Beside a checker it is a short one: a backend that the checker finds alive
-    /// was never marked by it, so there is no mark whose removal would tell.
+    /// Duration of a mark made now. It is short while a checker is at work: a backend that the checker finds alive has
+    /// no mark by the checker, so no removal of one would end this mark.
     pub fn mark_ttl(&self, now: Moment) -> Duration {
         if self.checker_until > now { self.dead_ttl.min(MARK_BESIDE_CHECKER) } else { self.dead_ttl }
     }
 }
 
-/// What was seen of a backend.
+/// An observation of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// The connection was refused or timed out, or the answer did not begin in time.
+    /// The connection was refused or timed out, or the response did not begin in time.
     Unreachable,
-    /// A new connection ended before the first byte of a response, for at least the [`CLOSED_IN_A_ROW`]th time in a row: so
-    /// does a balancer in front of an application that is down.
+    /// A new connection ended before the first byte of a response, at least for the [`CLOSED_IN_A_ROW`]th time in
+    /// succession: this is how a balancer in front of a stopped application behaves.
     ClosedUnanswered,
-    /// The head of an answer.
+    /// The head of a response.
     Responded {
         /// The status.
         status: u16,
-        /// Whether the answer has a `Retry-After`.
+        /// Whether the response has a `Retry-After`.
         retry_after: bool,
     },
 }
 
 impl Observation {
-    /// A number that stands for it, not 0.
+    /// The code of the observation, not 0.
     pub fn code(self) -> u32 {
         match self {
             Self::Unreachable => 1,
@@ -56,7 +57,7 @@ impl Observation {
         }
     }
 
-    /// The observation that a number stands for. Whether there was a `Retry-After` is not known any more.
+    /// The observation with this code. The code does not keep `Retry-After`.
     pub fn from_code(code: u32) -> Option<Self> {
         match code {
             1 => Some(Self::Unreachable),
@@ -69,8 +70,8 @@ impl Observation {
     }
 }
 
-/// Whether the observation marks the backend dead. Source: Hipache's `lib/handler.js` and `lib/worker.js`: 501 and
-/// above; 500 where set so; never a 503 that says when to come back, nor a 529, which says that the backend is busy.
+/// Whether the observation marks the backend dead. Source: Hipache's `lib/handler.js` and `lib/worker.js`: statuses
+/// from 501; 500 if configured; never a 503 with `Retry-After`, nor a 529, which means that the backend is busy.
 pub fn is_dead(observation: Observation, settings: &Settings, now: Moment) -> bool {
     match observation {
         Observation::Unreachable | Observation::ClosedUnanswered => true,
@@ -81,7 +82,7 @@ pub fn is_dead(observation: Observation, settings: &Settings, now: Moment) -> bo
 }
 
 impl fmt::Display for Observation {
-    /// Why a backend is marked, for the log.
+    /// The reason of the mark, for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable => f.write_str("it cannot be reached, or does not respond in time"),

@@ -1,4 +1,4 @@
-//! Why a probe failed.
+//! Reasons for which a probe fails.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ pub enum ProbeFault {
     NameNotResolved,
     /// The connection was refused, or failed otherwise.
     ConnectFailed,
-    /// The connection, or its TLS handshake, was not there in time.
+    /// The connection, or its TLS handshake, was not complete in time.
     ConnectTimeout,
     /// The TLS handshake failed.
     TlsFailed,
-    /// The response was not there in time.
+    /// The response was not complete in time.
     ResponseTimeout,
     /// The connection ended before the response did.
     Closed,
     /// The response does not follow RFC 9112, or is too large.
     Malformed,
-    /// The status is none of `health.expect`.
+    /// The status is not in `health.expect`.
     Status(u16),
     /// The body does not contain `health.body`.
     BodyMismatch,
 }
 
-/// Those without a status, at the place of their number.
+/// Faults without a status, indexed by code.
 const PLAIN: [ProbeFault; 8] = [
     ProbeFault::NameNotResolved,
     ProbeFault::ConnectFailed,
@@ -38,7 +38,7 @@ const PLAIN: [ProbeFault; 8] = [
 ];
 
 impl ProbeFault {
-    /// A number that stands for it, not 0.
+    /// The code of the fault, not 0.
     pub fn code(self) -> u32 {
         match self {
             Self::Status(status) => 1000 + u32::from(status),
@@ -46,7 +46,7 @@ impl ProbeFault {
         }
     }
 
-    /// The fault that a number stands for.
+    /// The fault with this code.
     pub fn from_code(code: u32) -> Option<Self> {
         match code.checked_sub(1000) {
             Some(status) => u16::try_from(status).ok().map(Self::Status),
@@ -56,7 +56,7 @@ impl ProbeFault {
 }
 
 impl fmt::Display for ProbeFault {
-    /// What a probe has met, for logs and views.
+    /// A description for logs and views.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NameNotResolved => "its name was not found",
