@@ -1,45 +1,48 @@
-//! A limit of requests in flight that follows measured latency, for servers whose capacity is unknown.
+//! A limit of requests in flight that follows measured latency, for servers of unknown capacity.
 //!
-//! Below its knee a server responds to many requests as fast as to few. Beyond the knee requests wait in it: the longer, the
-//! more of them there are. The *gradient* is the latency with fewer requests over that with more: about 1 below the knee, and
-//! the ratio of their numbers beyond it. Netflix's concurrency-limits (`Gradient2Limit`) and Envoy's adaptive concurrency
-//! filter move their limit by the same quotient. For the latency with fewer requests the former takes a long average, which
-//! drifts up while the server is overloaded; the latter goes down to a few requests for a while, which costs throughput.
+//! Below its knee a server responds to many requests as fast as to few. Beyond the knee, requests wait in the server,
+//! and the wait grows with their number. The *gradient* is the latency with fewer requests divided by the latency with
+//! more: about 1 below the knee, and the ratio of the numbers of requests beyond it. Netflix's concurrency-limits
+//! (`Gradient2Limit`) and Envoy's adaptive concurrency filter move their limit by the same quotient. For the latency
+//! with fewer requests the former uses a long average, which drifts up while the server is overloaded; the latter sends
+//! only a few requests for a while, which costs throughput.
 //!
-//! Here the limit goes down by a fifth, in a short *low* phase after each *high* one of three times its length, and the two
-//! are compared. Nothing is remembered beyond such a pair. So nothing drifts; and latency that is longer by a constant, be it
-//! of a longer way to the server or of heavier requests, is the same in both phases of the next pair.
+//! This machine lowers the limit by a fifth in a short *low* phase after each *high* phase of three times its length,
+//! and compares the two. No measurement outlives such a pair, so nothing drifts. A constant rise of latency, from a
+//! longer path to the server or from heavier requests, is the same in both phases of the next pair.
 //!
-//! * Latency is that of Little's law: the mean number of requests in flight over the rate at which responses come. A mean
-//!   over the responses of a short phase would miss those that take longer than the phase.
-//! * A phase counts once one latency has passed in it: before, the server still has the requests of the phase before.
-//! * Where requests do not use up the limit, latency says nothing about it, and the limit stays.
-//! * The limit moves by a *step*, a part of itself. A step in the direction of the one before is half as large again, a step
-//!   in the other direction is half as large. So the limit finds the knee fast and stays there with little noise.
+//! * Latency comes from Little's law: the mean number of requests in flight over the rate of responses. A mean over the
+//!   responses of a short phase would miss those that take longer than the phase.
+//! * The measurement of a phase begins after one latency: until then the server still processes the requests of the
+//!   phase before.
+//! * If requests do not use up the limit, latency says nothing about it, and the limit stays.
+//! * The limit moves by a *step*, a fraction of itself. A step in the same direction as the one before is half as large
+//!   again, a step in the other direction is half as large. So the limit finds the knee fast and stays there with
+//!   little noise.
 
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// The limit to begin with.
+/// The initial limit.
 const FIRST_LIMIT: u32 = 20;
 
-/// The least number of responses in a low phase, and its least length.
+/// The least number of responses in a low phase, and the least length of the phase.
 const LOW_RESPONSES: u32 = 100;
 const LOW_TIME: Duration = Duration::from_millis(50);
 
-/// How much longer a high phase is.
+/// Length of a high phase, in low phases.
 const HIGH_TIMES: u32 = 3;
 
-/// A phase that has not had enough responses by then is given up.
+/// A phase without enough responses ends after this time without a result.
 const MAX_PHASE: Duration = Duration::from_secs(60);
 
-/// The part of the limit that a low phase leaves.
+/// The fraction of the limit that is used in a low phase.
 const LOW_PART: f64 = 0.8;
 
-/// The least difference between two phases that says anything, as a part of the requests in flight.
+/// The least significant difference between two phases, as a fraction of the requests in flight.
 const MIN_DIFFERENCE: f64 = 0.05;
 
-/// The part of the limit that requests have to use.
+/// The fraction of the limit that requests have to use.
 const MIN_USE: f64 = 0.9;
 
 const MIN_STEP: f64 = 0.05;
@@ -53,7 +56,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// A limit from `min`, at least one, to `max`; where that is less, it is the one limit there is.
+    /// A limit from `min`, at least one, to `max`; if `max` is less, `max` is the only limit.
     pub fn new(min: u32, max: u32) -> Self {
         let max = max.max(1);
         Self { min: min.clamp(1, max), max }
@@ -70,7 +73,7 @@ enum Phase {
     Low,
 }
 
-/// What a phase has shown.
+/// The measurements of a phase.
 #[derive(Clone, Copy, Debug, Default)]
 struct Means {
     in_flight: f64,
@@ -78,7 +81,7 @@ struct Means {
     latency: f64,
 }
 
-/// The machine: responses in, a limit out. The time is passed in.
+/// The state machine: responses in, a limit out. The time is passed in.
 #[derive(Debug)]
 pub struct Gradient {
     bounds: Bounds,
@@ -90,9 +93,9 @@ pub struct Gradient {
     began: Moment,
     counts_from: Moment,
     responses: u32,
-    /// The requests in flight, summed up over the responses.
+    /// Sum of the requests in flight over all responses.
     in_flight: u64,
-    /// The high phase before a low one.
+    /// The measurements of the high phase before a low one.
     high: Means,
 }
 
@@ -119,19 +122,19 @@ impl Gradient {
         self.limit = bounds.clamp(self.limit);
     }
 
-    /// The limit that holds now.
+    /// The current limit.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between two whole numbers")]
     pub fn limit(&self) -> u32 {
         let high = self.limit.round() as u32;
         match self.phase {
             Phase::High => high,
-            // At least one less, or there is nothing to compare.
+            // It is lower by at least one, since the comparison needs a difference.
             Phase::Low => ((self.limit * LOW_PART).round() as u32).min(high.saturating_sub(1)).max(self.bounds.min),
         }
     }
 
-    /// A response has come, with so many requests in flight, its own among them. Returns whether the limit is another one
-    /// now.
+    /// Records a response, with the number of requests in flight at that time, its own included. Returns whether the
+    /// limit has changed.
     pub fn note_response(&mut self, in_flight: u32, now: Moment) -> bool {
         let before = self.limit();
         self.count(in_flight, now);
@@ -154,7 +157,7 @@ impl Gradient {
         let means = self.means(now);
         match self.phase {
             Phase::High if means.in_flight < f64::from(self.limit()) * MIN_USE => self.begin(Phase::High, means, now),
-            // There is nothing lower: a higher one is tried.
+            // The limit cannot go lower, so a higher one is tried.
             Phase::High if self.limit() <= self.bounds.min => {
                 self.go(1.0);
                 self.begin(Phase::High, means, now);
@@ -182,26 +185,26 @@ impl Gradient {
         self.counts_from = now + Duration::try_from_secs_f64(before.latency).unwrap_or(MAX_PHASE);
     }
 
-    /// Moves the limit by what a low phase has shown beside the high one before it.
+    /// Moves the limit by the difference between a low phase and the high one before it.
     fn compare(&mut self, low: Means) {
         let difference = 1.0 - low.in_flight / self.high.in_flight;
         if difference < MIN_DIFFERENCE {
             return;
         }
         let gradient = low.latency / self.high.latency;
-        // The part of the requests that are fewer which had only waited in the server.
+        // The fraction of the withheld requests that had only waited in the server.
         let waited = ((1.0 - gradient) / difference).clamp(0.0, 1.0);
         if waited.is_finite() {
             self.go(1.0 - 2.0 * waited);
         }
     }
 
-    /// Moves the limit: up by a step for 1, down by a step for -1.
+    /// Moves the limit by a step: up for 1, down for -1.
     fn go(&mut self, direction: f64) {
         let is_up = direction > 0.0;
         let factor = if is_up == self.went_up { 1.5 } else { 0.5 };
         (self.step, self.went_up) = ((self.step * factor).clamp(MIN_STEP, MAX_STEP), is_up);
-        // A small limit moves by whole requests, or it would not move.
+        // A small limit moves by whole requests; otherwise it would not move at all.
         let by = (self.limit * self.step).max(1.0) * direction;
         self.limit = self.bounds.clamp(self.limit + by);
     }

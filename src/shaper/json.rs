@@ -1,9 +1,9 @@
-//! A JSON value that keeps the order of an object's members and those that stand twice.
+//! A JSON value that keeps the order and the duplicates of an object's members.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// A JSON value as it was written.
+/// A JSON value as written.
 #[derive(Debug)]
 pub(super) enum Json {
     Null,
@@ -15,12 +15,12 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// Parses a text. The error has line and column.
+    /// Parses a text. An error has line and column.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// The kind of the value, for an error message; a text is shown, cut to a length that suits a log.
+    /// The value for an error message: its kind, or a text, cut to a length that suits a log.
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
@@ -39,7 +39,7 @@ impl Json {
         }
     }
 
-    /// The texts of a list of texts; a single text stands for a list of itself.
+    /// The strings of a list of strings; a single string counts as a list of one.
     pub(super) fn texts(&self) -> Option<Vec<&str>> {
         match self {
             Self::List(items) => items.iter().map(Self::text).collect(),

@@ -1,14 +1,14 @@
-//! The counters of a tree's nodes: atomics, so that a token is taken and given back without a lock.
+//! The counters of a tree's nodes: atomics, so a token is taken and returned without a lock.
 //!
-//! A node's limit and the tokens held below it share one word, so a token is never taken beyond a limit that has
-//! already been lowered. A token is counted at its leaf and at every ancestor up to the root.
+//! A node's limit and the tokens held below it share one word, so no token is taken beyond a limit that was just
+//! lowered. A token is counted at its leaf and at every ancestor up to the root.
 
 use std::num::NonZeroU16;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
-/// The nodes of a tree: two for each bucket with buckets in it, one for each other, two for the root, and room for
-/// buckets that are deleted but still in use.
+/// The greatest number of nodes of a tree: two for each inner bucket, one for each other bucket, two for the root, and
+/// spare ones for deleted buckets that are still in use.
 pub(super) const MAX_NODES: usize = 128;
 
 /// The index of a node.
@@ -17,33 +17,32 @@ pub(super) type Index = u16;
 /// The root's index.
 pub(super) const ROOT_NODE: Index = 0;
 
-/// The index of the leaf that the root's own requests are counted at: those of no bucket.
+/// The index of the leaf for the root's own requests: the unclassified ones.
 pub(super) const ROOT_LEAF: Index = 1;
 
 const NO_PARENT: u32 = u32::MAX;
 
-/// A bucket of one tree, for as long as it is in the tree. Requests of a bucket that has been deleted count as
-/// unclassified.
+/// A bucket of one tree. Requests of a bucket that was deleted count as unclassified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BucketId {
-    /// The leaf. It is never 0, the root, so an optional bucket is as small.
+    /// The leaf. It is never 0, the root, so an optional bucket takes no extra space.
     leaf: NonZeroU16,
-    /// Goes round. A request that was classified so many edits ago would be taken for one of another bucket.
+    /// The generation, which wraps. After a full cycle of edits, an old classification would match another bucket.
     generation: u16,
 }
 
 impl BucketId {
-    /// The bucket of requests that belong to no other: the root itself.
+    /// The bucket of unclassified requests: the root itself.
     pub const UNCLASSIFIED: Self = Self { leaf: NonZeroU16::MIN, generation: 0 };
 }
 
 const _: () = assert!(NonZeroU16::MIN.get() == ROOT_LEAF);
 
-/// The right to one request in flight. It has to be given back to the tree that it came from.
+/// The right to one request in flight. It has to be returned to the tree that it came from.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a token that is not given back is lost to its tree"]
 pub struct Token {
-    /// The leaf. It is never 0, the root, so an optional token is as small.
+    /// The leaf. It is never 0, the root, so an optional token takes no extra space.
     leaf: NonZeroU16,
 }
 
@@ -51,18 +50,18 @@ fn of_leaf(leaf: Index) -> NonZeroU16 {
     NonZeroU16::new(leaf).unwrap_or(NonZeroU16::MIN)
 }
 
-/// A node on cache lines of its own.
+/// A node on its own cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Node {
     /// The limit in the high half, the tokens held here and below in the low half.
     state: AtomicU64,
     parent: AtomicU32,
-    /// Counts the buckets that have used this node.
+    /// Number of buckets that have used this node.
     generation: AtomicU16,
-    /// The most tokens that were ever held at once.
+    /// The greatest number of tokens ever held at once.
     peak: AtomicU32,
-    /// Tokens taken so far; counted at leaves only.
+    /// Number of tokens taken so far; counted at leaves only.
     taken: AtomicU64,
 }
 
@@ -114,13 +113,13 @@ impl Nodes {
         &self.0[usize::from(index)]
     }
 
-    /// The leaf of a bucket that is still in the tree.
+    /// The leaf of a bucket, if it is still in the tree.
     pub(super) fn leaf(&self, bucket: BucketId) -> Option<Index> {
         let leaf = bucket.leaf.get();
         (self.node(leaf).generation.load(SeqCst) == bucket.generation).then_some(leaf)
     }
 
-    /// The bucket whose leaf this is at present.
+    /// The bucket that uses this leaf at present.
     pub(super) fn bucket(&self, leaf: Index) -> BucketId {
         BucketId { leaf: of_leaf(leaf), generation: self.node(leaf).generation.load(SeqCst) }
     }
@@ -144,7 +143,7 @@ impl Nodes {
         }
     }
 
-    /// Gives back what was taken from `leaf` up to below `end`.
+    /// Returns a partly taken token, from `leaf` up to below `end`.
     #[cold]
     fn undo(&self, leaf: Index, end: Index) {
         let mut at = leaf;
@@ -155,13 +154,13 @@ impl Nodes {
         }
     }
 
-    /// Gives a token back.
+    /// Returns a token.
     #[expect(clippy::needless_pass_by_value, reason = "a token is given back once")]
     pub(super) fn give_back(&self, token: Token) {
         let mut at = Some(token.leaf.get());
         while let Some(index) = at {
             let node = self.node(index);
-            // The parent is read first: once nothing is held here, the node may become another bucket's.
+            // The parent is read first: once no token is held here, the node may go to another bucket.
             at = node.parent();
             node.state.fetch_sub(1, SeqCst);
         }
@@ -172,25 +171,25 @@ impl Nodes {
         held(self.node(index).state.load(SeqCst))
     }
 
-    /// The most tokens that may be held at a node and below it.
+    /// The greatest number of tokens that may be held at a node and below it.
     pub(super) fn limit(&self, index: Index) -> u32 {
         limit(self.node(index).state.load(SeqCst))
     }
 
-    /// Whether a node itself would let one more token through.
+    /// Whether the node itself has room for one more token.
     pub(super) fn has_room(&self, index: Index) -> bool {
         let state = self.node(index).state.load(SeqCst);
         held(state) < limit(state)
     }
 
-    /// Sets the limit of a node. Nothing that is held is taken back.
+    /// Sets the limit of a node. Tokens already held stay.
     pub(super) fn set_limit(&self, index: Index, limit: u32) {
         let set = |state| Some((u64::from(limit) << 32) | u64::from(held(state)));
-        // The closure refuses nothing.
+        // The closure always succeeds.
         let _ = self.node(index).state.fetch_update(SeqCst, SeqCst, set);
     }
 
-    /// Gives a node that nothing is held at to a bucket. Its limit stays 0 until it is set.
+    /// Assigns a node without tokens to a bucket. Its limit stays 0 until it is set.
     pub(super) fn assign(&self, index: Index, parent: Option<Index>) {
         let node = self.node(index);
         node.parent.store(parent.map_or(NO_PARENT, u32::from), SeqCst);
@@ -198,17 +197,17 @@ impl Nodes {
         node.taken.store(0, Relaxed);
     }
 
-    /// From now on, requests of the bucket that the node belongs to count as unclassified.
+    /// Detaches the node's bucket: its requests count as unclassified from now on.
     pub(super) fn revoke(&self, index: Index) {
         self.node(index).generation.fetch_add(1, SeqCst);
     }
 
-    /// Tokens taken so far at a leaf.
+    /// Number of tokens taken so far at a leaf.
     pub(super) fn taken(&self, leaf: Index) -> u64 {
         self.node(leaf).taken.load(Relaxed)
     }
 
-    /// The most tokens that were ever held at a node at once.
+    /// The greatest number of tokens ever held at a node at once.
     pub(super) fn peak(&self, index: Index) -> u32 {
         self.node(index).peak.load(Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The option `classify`: ordered rules that say which bucket a request belongs to.
+//! The option `classify`: ordered rules that select the bucket of a request.
 //!
 //! A request is classified from its raw head, without allocation. The first rule whose conditions all hold decides.
 
@@ -12,18 +12,18 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::net::IpAddr;
 
-/// The parts of a request that rules look at.
+/// The parts of a request that rules examine.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {
     /// The host: lower case, without port and trailing dot.
     pub host: &'a str,
-    /// The method, in its case.
+    /// The method, case-sensitive.
     pub method: &'a [u8],
     /// The target in origin form. Rules look at its path, up to the query.
     pub target: &'a [u8],
-    /// The field lines as they came, without the request line; a blank line ends them.
+    /// The field lines as received, without the request line; a blank line ends them.
     pub fields: &'a [u8],
-    /// The client's address; an IPv4 address never in its mapped IPv6 form.
+    /// The client's address; an IPv4 address is never in its mapped IPv6 form.
     pub client: IpAddr,
     /// The server name of the TLS handshake, in lower case.
     pub tls_name: Option<&'a str>,
@@ -37,7 +37,7 @@ impl<'a> RequestView<'a> {
         self.target.get(..end).unwrap_or_default()
     }
 
-    /// The values of the fields of a name.
+    /// The values of the fields with this name.
     fn field(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.fields;
         std::iter::from_fn(move || {
@@ -58,13 +58,13 @@ impl<'a> RequestView<'a> {
         })
     }
 
-    /// The values of the cookies of a name.
+    /// The values of the cookies with this name.
     fn cookie(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.field("Cookie").flat_map(move |value| cookies(value, name))
     }
 }
 
-/// Rules that have been checked against a tree of buckets.
+/// Rules checked against a tree of buckets.
 #[derive(Clone, Debug, Default)]
 pub struct Rules(Vec<Rule>);
 
@@ -77,7 +77,7 @@ struct Rule {
 #[derive(Clone, Debug)]
 enum Target {
     Bucket(Box<str>),
-    /// The bucket whose name is the value of this field, where the request comes from a trusted network.
+    /// The bucket named by the value of this field, if the request comes from a trusted network.
     NamedBy(Box<str>),
 }
 
@@ -93,7 +93,7 @@ enum Condition {
     TlsName(Vec<HostPattern>),
 }
 
-/// A name, or with a dot at the start a suffix, both in lower case.
+/// A name, or a suffix with a leading dot, in lower case.
 #[derive(Clone, Debug)]
 struct HostPattern(Box<str>);
 
@@ -136,7 +136,7 @@ pub struct Class<'c> {
     pub name: &'c str,
 }
 
-/// Rules bound to the buckets of one tree. It is bound anew whenever the tree's spec changes.
+/// Rules bound to the buckets of one tree. They are bound again whenever the tree's spec changes.
 #[derive(Clone, Debug, Default)]
 pub struct Classifier {
     rules: Vec<(Vec<Condition>, BoundTarget)>,
@@ -149,7 +149,7 @@ enum BoundTarget {
 }
 
 impl Classifier {
-    /// Binds rules to a tree that has this spec. A rule whose bucket is not in the tree is left out.
+    /// Binds rules to a tree with this spec. A rule whose bucket is not in the tree is left out.
     pub fn bind<W>(rules: &Rules, spec: &Spec, shaper: &Shaper<W>) -> Self {
         let bind_target = |target: &Target| match target {
             Target::Bucket(name) => shaper.bucket(name).map(|bucket| BoundTarget::Bucket(bucket, name.clone())),
@@ -163,7 +163,7 @@ impl Classifier {
         Self { rules: bound.collect() }
     }
 
-    /// The name of a bucket that a rule leads to, or of the root.
+    /// The name of the root, or of a bucket that a rule selects.
     pub fn name_of(&self, bucket: BucketId) -> Option<&str> {
         let named = self.rules.iter().find_map(|(_, target)| match target {
             BoundTarget::Bucket(found, name) => (*found == bucket).then_some(&**name),
@@ -174,13 +174,13 @@ impl Classifier {
         named.or_else(|| (bucket == BucketId::UNCLASSIFIED).then_some(ROOT))
     }
 
-    /// Whether any rule asks for the client's address.
+    /// Whether any rule examines the client's address.
     pub fn has_networks(&self) -> bool {
         let mut conditions = self.rules.iter().flat_map(|(conditions, _)| conditions);
         conditions.any(|condition| matches!(condition, Condition::Network(_)))
     }
 
-    /// The bucket of a request: that of the first rule that matches, or the root.
+    /// The bucket of a request: that of the first matching rule, or the root.
     pub fn classify(&self, request: &RequestView<'_>) -> Class<'_> {
         let matching = self.rules.iter().filter(|(conditions, _)| conditions.iter().all(|each| each.holds(request)));
         let mut classes = matching.filter_map(|(_, target)| target.class(request));

@@ -1,6 +1,6 @@
 //! A share of a parent's tokens, as in `5..20 %` or `1..10 t`, in whole numbers.
 
-/// Parts of a whole that a percentage is kept in: two decimals of a per cent.
+/// Units of a percentage: two decimals of a per cent.
 const WHOLE: u32 = 10_000;
 
 /// The greatest number of tokens in a share.
@@ -11,12 +11,12 @@ const MAX_TOKENS: u32 = 1_000_000;
 pub(super) enum Amount {
     /// Parts of the parent's tokens, in ten-thousandths.
     Parts(u32),
-    /// Tokens, whatever the parent has.
+    /// A number of tokens, independent of the parent.
     Tokens(u32),
 }
 
 impl Amount {
-    /// The tokens of this amount where the parent has so many: rounded down, and never more than the parent's.
+    /// The tokens of this amount, given the parent's tokens: rounded down, and never more than the parent's.
     pub(super) fn of(self, parent: u32) -> u32 {
         match self {
             Self::Parts(parts) => scale(parent.into(), parts).try_into().unwrap_or(u32::MAX),
@@ -24,7 +24,7 @@ impl Amount {
         }
     }
 
-    /// The same in ten-thousandths of a token, for weights: they keep what is lost by rounding to whole tokens.
+    /// The same in ten-thousandths of a token, for weights: they keep the fraction that rounding to whole tokens loses.
     pub(super) fn fine(self, parent: u64) -> u64 {
         match self {
             Self::Parts(parts) => scale(parent, parts),
@@ -41,7 +41,7 @@ fn scale(parent: u64, parts: u32) -> u64 {
     parent * u64::from(parts) / u64::from(WHOLE)
 }
 
-/// Ten-thousandths of a token in so many tokens.
+/// A number of tokens in ten-thousandths of a token.
 pub(super) fn fine(tokens: u32) -> u64 {
     u64::from(tokens) * u64::from(WHOLE)
 }
@@ -55,19 +55,19 @@ pub(super) struct Share {
     pub(super) ceil: Amount,
 }
 
-/// What is wrong with the text of a share.
+/// A fault in the text of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShareFault {
-    /// It does not have the form of a share.
+    /// The text does not have the form of a share.
     Form,
     /// The rate is over 100 %.
     Rate,
-    /// The ceil is over 100 %, below the rate, or nothing.
+    /// The ceil is over 100 %, below the rate, or 0.
     Ceil,
 }
 
 impl ShareFault {
-    /// The text for an error message.
+    /// A description for an error message.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Form => {
@@ -80,7 +80,7 @@ impl ShareFault {
 }
 
 impl Share {
-    /// Parses `RATE..CEIL UNIT`. One number alone is both. Where the first number has a unit of its own, it has that.
+    /// Parses `RATE..CEIL UNIT`. A single number is both. The first number may have its own unit.
     pub(super) fn parse(text: &str) -> Result<Self, ShareFault> {
         let (low, high) = match text.split_once("..") {
             Some((low, high)) => (Some(low), high),
@@ -105,7 +105,7 @@ impl Share {
         if is_below || ceil.is_nothing() { Err(ShareFault::Ceil) } else { Ok(Self { rate, ceil }) }
     }
 
-    /// The ten-thousandths that the rate takes of the parent's; 0 where it is in tokens.
+    /// The ten-thousandths of the parent's rate that this rate takes; 0 if it is in tokens.
     pub(super) fn rate_parts(self) -> u32 {
         match self.rate {
             Amount::Parts(parts) => parts,
@@ -114,7 +114,7 @@ impl Share {
     }
 }
 
-/// Whether rates with this sum are more than the parent has.
+/// Whether the sum of rates exceeds the parent's.
 pub(super) fn is_over_whole(parts: u32) -> bool {
     parts > WHOLE
 }
@@ -147,7 +147,7 @@ fn amount(digits: &str, unit: char) -> Option<Amount> {
         return (decimals.is_empty() && whole <= MAX_TOKENS).then_some(Amount::Tokens(whole));
     }
     let hundredths: u32 = format!("{decimals:0<2}").parse().ok()?;
-    // Anything far over 100 % is cut to a number that still is.
+    // A number far over 100 % is cut to one that still exceeds it.
     Some(Amount::Parts(whole.min(1_000) * 100 + hundredths))
 }
 

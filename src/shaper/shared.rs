@@ -1,4 +1,4 @@
-//! A tree that all cores share.
+//! A tree shared by all cores.
 
 use super::node::{BucketId, Index, Nodes, ROOT_LEAF, ROOT_NODE, Token};
 use super::snapshot::{self, BucketView};
@@ -11,23 +11,24 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What becomes of a request that asks for a token.
+/// The result of a request for a token.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It has one.
+    /// The token.
     Token(Token),
-    /// It waits in its bucket's queue. The token is delivered later, perhaps by another core and perhaps already now.
+    /// The request waits in the queue of its bucket. The token is delivered later, possibly by another core and
+    /// possibly already now.
     Queued {
-        /// Its place, for [`Shaper::cancel`].
+        /// The waiter's place, for [`Shaper::cancel`].
         key: WaiterKey,
-        /// When its time in the queue runs out. Who asked has to cancel it then.
+        /// The end of its time in the queue. The caller has to cancel it then.
         deadline: Moment,
     },
     /// The queue is full.
     QueueFull,
 }
 
-/// Why a waiter leaves its queue without a token.
+/// Why a waiter leaves the queue without a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departure {
     /// Its time in the queue ran out.
@@ -36,17 +37,18 @@ pub enum Departure {
     Left,
 }
 
-/// Tokens delivered in one go, before the lock is taken again.
+/// Tokens delivered together, before the lock is taken again.
 type Grants<W> = ArrayVec<(W, Token), 16>;
 
-/// A tree of token buckets with a queue of waiters a bucket. `W` is a waiter's handle: where its token is to be sent.
+/// A tree of token buckets with a queue of waiters for each bucket. `W` is a waiter's handle: where its token is to be
+/// sent.
 ///
-/// Whoever calls a function that frees tokens passes `deliver`, which is called without the lock, once for each waiter
-/// that has got a token. It must not call the shaper.
+/// Each function that frees tokens takes `deliver`, which is called without the lock, once for each waiter that got a
+/// token. It must not call the shaper.
 #[derive(Debug)]
 pub struct Shaper<W> {
     nodes: Nodes,
-    /// Waiters in all queues. It changes under the lock only.
+    /// Number of waiters in all queues. It changes under the lock only.
     waiting: AtomicUsize,
     locked: Mutex<Locked<W>>,
 }
@@ -58,7 +60,8 @@ struct Locked<W> {
 }
 
 impl<W> Shaper<W> {
-    /// A tree of `size` tokens. `queue` is for unclassified requests and all buckets that have no limits of their own.
+    /// A tree of `size` tokens. `queue` applies to unclassified requests and to all buckets without limits of their
+    /// own.
     pub fn new(size: u32, spec: &Spec, queue: QueueLimits) -> Self {
         let nodes = Nodes::new();
         let mut tree = Tree::new(&nodes, size, queue);
@@ -68,8 +71,8 @@ impl<W> Shaper<W> {
         Self { nodes, waiting: AtomicUsize::new(0), locked }
     }
 
-    /// Asks for a token, for a request of `bucket`; where there is none, `waiter` waits for one. A bucket that has been
-    /// deleted counts as unclassified.
+    /// Requests a token for a request of `bucket`; if there is none, `waiter` waits. A bucket that was deleted counts
+    /// as unclassified.
     pub fn admit(&self, bucket: BucketId, waiter: W, now: Moment, deliver: impl FnMut(W, Token)) -> Admission {
         let token = if self.waiting.load(SeqCst) == 0 { self.take(bucket) } else { None };
         match token {
@@ -78,8 +81,8 @@ impl<W> Shaper<W> {
         }
     }
 
-    /// Takes a token, for a request of `bucket`, if there is one and no request waits anywhere in the tree. It takes no
-    /// lock. Where it fails, [`Shaper::admit`] may succeed all the same.
+    /// Takes a token for a request of `bucket`, if one is free and no request waits anywhere in the tree. It takes no
+    /// lock. If it fails, [`Shaper::admit`] may still succeed.
     pub fn try_take(&self, bucket: BucketId, now: Moment, deliver: impl FnMut(W, Token)) -> Option<Token> {
         if self.waiting.load(SeqCst) > 0 {
             return None;
@@ -96,7 +99,7 @@ impl<W> Shaper<W> {
         self.nodes.take(self.nodes.leaf(bucket)?)
     }
 
-    /// Queues the waiter, then lets the tree choose: so nobody overtakes who has the better claim.
+    /// Queues the waiter, then lets the tree choose, so no request overtakes one with a higher claim.
     #[cold]
     fn admit_slowly(&self, bucket: BucketId, waiter: W, now: Moment, mut deliver: impl FnMut(W, Token)) -> Admission {
         let mut grants = Grants::new();
@@ -140,7 +143,7 @@ impl<W> Shaper<W> {
         admission
     }
 
-    /// Gives a token back; the waiter that is next gets it.
+    /// Returns a token; the next waiter gets it.
     pub fn give_back(&self, token: Token, now: Moment, deliver: impl FnMut(W, Token)) {
         self.nodes.give_back(token);
         if self.waiting.load(SeqCst) > 0 {
@@ -148,7 +151,7 @@ impl<W> Shaper<W> {
         }
     }
 
-    /// Takes a waiter out of its queue. `None`: its token is on its way already, and whoever receives it gives it back.
+    /// Removes a waiter from its queue. `None`: its token is already under way, and its receiver returns it.
     pub fn cancel(&self, key: WaiterKey, cause: Departure) -> Option<W> {
         let mut locked = self.lock();
         let waiting = locked.remove(&self.waiting, key)?;
@@ -156,8 +159,8 @@ impl<W> Shaper<W> {
         Some(waiting.waiter)
     }
 
-    /// Takes out the waiters whose time has run out, and returns when the next one's will. A queue is looked through from
-    /// its head, so after its timeout was shortened, the new one holds once those before have gone.
+    /// Removes the waiters whose time has ended, and returns the end of the next one's. A queue is examined from its
+    /// head, so a shortened timeout applies once the waiters before have gone.
     pub fn expire(&self, now: Moment, mut expired: impl FnMut(W)) -> Option<Moment> {
         let mut gone = Vec::new();
         let mut locked = self.lock();
@@ -177,15 +180,16 @@ impl<W> Shaper<W> {
         next
     }
 
-    /// Changes the number of tokens. Where more are held, none is taken back, and none is granted until it fits.
+    /// Changes the number of tokens. If more are held, none is revoked, and none is granted until it fits.
     pub fn resize(&self, size: u32, now: Moment, deliver: impl FnMut(W, Token)) {
         self.lock().tree.resize(&self.nodes, size);
         self.dispatch(now, deliver);
     }
 
-    /// Changes the tree to another size and spec in one step. A bucket that keeps its name and its place keeps its tokens, its queue and its
-    /// counters. A deleted one still serves those that wait in it and ends with its last request; new requests of it
-    /// count as unclassified. Classifiers have to be bound anew. A refused spec leaves that of before, in the new size.
+    /// Changes the size and the spec of the tree in one step. A bucket that keeps its name and its place keeps its
+    /// tokens, its queue and its counters. A deleted bucket still serves its waiters and ends with its last request;
+    /// new requests of it count as unclassified. Classifiers have to be bound again. If the spec is refused, the old
+    /// one stays, with the new size.
     pub fn apply(
         &self,
         size: u32,
@@ -199,29 +203,29 @@ impl<W> Shaper<W> {
         applied
     }
 
-    /// The bucket of a name; that of `root` is [`BucketId::UNCLASSIFIED`].
+    /// The bucket with this name; `root` gives [`BucketId::UNCLASSIFIED`].
     pub fn bucket(&self, name: &str) -> Option<BucketId> {
         self.lock().tree.bucket(&self.nodes, name)
     }
 
-    /// The state of all buckets: the root first, parents before those in them.
+    /// The state of all buckets: the root first, parents before children.
     pub fn snapshot(&self) -> Vec<BucketView> {
         let mut locked = self.lock();
         locked.tree.sweep(&self.nodes);
         snapshot::views(&locked.tree, &self.nodes)
     }
 
-    /// The tokens that are held, over all buckets.
+    /// Number of tokens held, over all buckets.
     pub fn held(&self) -> u32 {
         self.nodes.held(ROOT_NODE)
     }
 
-    /// The waiters in all queues.
+    /// Number of waiters in all queues.
     pub fn queued(&self) -> usize {
         self.waiting.load(SeqCst)
     }
 
-    /// Gives waiters tokens for as long as there are both.
+    /// Gives tokens to waiters until either is used up.
     #[cold]
     fn dispatch(&self, now: Moment, mut deliver: impl FnMut(W, Token)) {
         loop {
@@ -242,7 +246,7 @@ impl<W> Shaper<W> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Locked<W>> {
-        // Nothing within a lock can panic half way but for a fault of this room; counters stay as they are then.
+        // Code under the lock can only panic from a defect of this room; the counters then stay as they are.
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -262,12 +266,12 @@ impl<W> Locked<W> {
         Some(waiting)
     }
 
-    /// Gives the next waiter a token, if there are both.
+    /// Gives a token to the next waiter, if there are both.
     fn grant(&mut self, nodes: &Nodes, count: &AtomicUsize, now: Moment) -> Option<(WaiterKey, Waiting<W>, Token)> {
         loop {
             let (leaf, steps) = self.tree.choose(nodes)?;
             let (key, _) = self.waiters.first(leaf)?;
-            // Another core may have been faster; then the choice is made anew.
+            // Another core may have taken the token; then the choice is repeated.
             let Some(token) = nodes.take(leaf) else { continue };
             self.tree.granted(leaf, &steps);
             let waiting = self.remove(count, key)?;

@@ -4,43 +4,43 @@ use super::node::{Index, Nodes, ROOT_NODE};
 use super::tree::Tree;
 use std::time::Duration;
 
-/// The state of one bucket. Numbers of tokens are those of the bucket and all in it; the queue and the counters are
-/// those of its own requests.
+/// The state of one bucket. Numbers of tokens cover the bucket and all buckets in it; the queue and the counters cover
+/// its own requests only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketView {
     /// The name; `root` for the whole tree and its unclassified requests.
     pub name: String,
-    /// The place of the parent in the list; `None` for the root, which comes first.
+    /// Index of the parent in the list; `None` for the root, which comes first.
     pub parent: Option<usize>,
     /// Assured tokens.
     pub rate: u32,
-    /// The greatest number of tokens by the share.
+    /// The greatest number of tokens by its share.
     pub ceil: u32,
-    /// The greatest number of tokens in force: one where the share is rounded down to none.
+    /// The greatest number of tokens in force: one if the share is rounded down to 0.
     pub limit: u32,
     /// Tokens in use.
     pub held: u32,
     /// Tokens in use beyond the rate.
     pub over: u32,
-    /// The most tokens ever in use at once.
+    /// The greatest number of tokens ever in use at once.
     pub held_max: u32,
-    /// Tokens ever taken, by the bucket's own requests.
+    /// Number of tokens ever taken by the bucket's own requests.
     pub taken: u64,
-    /// Requests that wait.
+    /// Requests that wait now.
     pub queued: u32,
-    /// The most requests that ever waited at once.
+    /// The greatest number of requests that ever waited at once.
     pub queued_max: u32,
     /// Requests that ever waited.
     pub queued_total: u64,
     /// Requests refused because the queue was full.
     pub refused: u64,
-    /// Requests whose time in the queue ran out.
+    /// Requests whose time in the queue ended.
     pub timed_out: u64,
     /// Requests whose client left while they waited.
     pub left: u64,
     /// Requests that got a token after a wait.
     pub waits: u64,
-    /// How long these waited, all together.
+    /// Total wait of these requests.
     pub waited: Duration,
     /// Whether the bucket is deleted and ends with its last request.
     pub is_draining: bool,

@@ -1,4 +1,4 @@
-//! The option `buckets`: the tree of buckets as it is written, checked.
+//! The option `buckets`: the tree of buckets as written, checked.
 
 use super::json::{Json, quoted};
 use super::share::{self, Share};
@@ -6,23 +6,23 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-/// The name of the tree's root. Requests of no other bucket are its own.
+/// The name of the tree's root, which holds unclassified requests.
 pub(super) const ROOT: &str = "root";
 
 /// The greatest number of buckets in a tree, without the root.
 pub(super) const MAX_BUCKETS: usize = 60;
 /// The greatest number of buckets from the root's child down to a leaf.
 pub(super) const MAX_DEPTH: usize = 8;
-/// The longest name, in bytes: it stands in a header field.
+/// The longest name in bytes: it is written in a header field.
 const MAX_NAME: usize = 64;
 /// The longest queue of a bucket.
 const MAX_QUEUE: f64 = 1_000_000.0;
 /// The longest time in a queue, in seconds: a day.
 const MAX_TIMEOUT: f64 = 86_400.0;
-/// The greatest number of faults that are told.
+/// The greatest number of faults that are reported.
 const MAX_FAULTS: usize = 50;
 
-/// Something wrong at one place of an option.
+/// A fault at one place of an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The path to the place, as in `buckets["VIP"].queueLimit`.
@@ -37,7 +37,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The faults of a text, in its order.
+/// The faults of a text, in the order of the text.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<Fault>);
 
@@ -57,20 +57,20 @@ impl Faults {
     }
 }
 
-/// A tree of buckets that has been checked.
+/// A checked tree of buckets.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Spec {
     pub(super) buckets: Vec<BucketSpec>,
 }
 
-/// One bucket, and those in it.
+/// One bucket, and the buckets in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BucketSpec {
     pub(super) name: Box<str>,
     pub(super) share: Share,
-    /// `None`: as for the parent.
+    /// `None` inherits from the parent.
     pub(super) queue_limit: Option<u32>,
-    /// `None`: as for the parent.
+    /// `None` inherits from the parent.
     pub(super) queue_timeout: Option<Duration>,
     pub(super) children: Vec<BucketSpec>,
 }

@@ -1,7 +1,7 @@
-//! The shape of a tree and the choice of the next waiter. It is changed under the shaper's lock only.
+//! The shape of a tree and the choice of the next waiter. It changes under the shaper's lock only.
 //!
-//! Requests hold tokens at leaves. A bucket with buckets in it, and the root, have a leaf of their own for requests
-//! that name them; its rate is what the other children leave.
+//! Requests hold tokens at leaves. The root, and each bucket that contains buckets, has its own leaf for requests
+//! classified to it; the rate of that leaf is the part that the other children leave.
 
 use super::node::{BucketId, Index, MAX_NODES, Nodes, ROOT_LEAF, ROOT_NODE};
 use super::share::{self, Share};
@@ -9,16 +9,16 @@ use super::spec::{self, BucketSpec, MAX_DEPTH, Spec};
 use arrayvec::ArrayVec;
 use std::time::Duration;
 
-/// The length and the patience of a queue.
+/// The limits of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// The most requests that wait in one bucket; 0: none waits.
+    /// The greatest number of requests that wait in one bucket; with 0 none waits.
     pub limit: u32,
     /// The longest time that a request waits.
     pub timeout: Duration,
 }
 
-/// A change would need more nodes than there are, because deleted buckets are still in use.
+/// The change needs more nodes than are free, because deleted buckets are still in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyDraining;
 
@@ -33,10 +33,10 @@ impl std::fmt::Display for TooManyDraining {
 /// A token is assured or lent.
 const PHASES: usize = 2;
 
-/// The least number of grants after which a bucket that holds no token goes first.
+/// The least number of grants after which a bucket without a token goes first.
 const MIN_PATIENCE: u64 = 16;
 
-/// What a leaf has counted. Waits are those that ended with a token.
+/// The statistics of a leaf. Waits are those that ended with a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LeafStats {
     pub(super) queued_total: u64,
@@ -48,7 +48,7 @@ pub(super) struct LeafStats {
     pub(super) waited_micros: u64,
 }
 
-/// A node as it is set, and its turn among its siblings.
+/// The settings of a node, and its turn among its siblings.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) name: Box<str>,
@@ -63,10 +63,10 @@ pub(super) struct Plan {
     pub(super) is_draining: bool,
     /// Waiters here and below.
     pub(super) waiters: u32,
-    /// Its turn in each phase, and the time of its children's turns.
+    /// Its turn in each phase, and the current turn of its children.
     turn: [u128; PHASES],
     time: [u128; PHASES],
-    /// The number of the grant since which its queue has had nothing.
+    /// The number of the grant since which its queue has got none.
     hungry_since: u64,
     pub(super) stats: LeafStats,
 }
@@ -96,10 +96,10 @@ impl Plan {
     }
 }
 
-/// One level of a choice: a child in a phase, and the time of its turn.
+/// One level of a choice: a child, its phase, and its turn.
 type Step = (Index, usize, u128);
 
-/// The way of a choice from the root's child to a leaf.
+/// The path of a choice from the root's child to a leaf.
 pub(super) type Steps = ArrayVec<Step, { MAX_DEPTH + 2 }>;
 
 /// The shape of a tree.
@@ -112,7 +112,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// A tree of the root alone.
+    /// A tree with only the root.
     pub(super) fn new(nodes: &Nodes, size: u32, queue: QueueLimits) -> Self {
         let mut tree = Self { plans: Vec::new(), size, grants: 0 };
         tree.plans.push(Some(Plan::new(spec::ROOT, None, None, queue)));
@@ -124,7 +124,7 @@ impl Tree {
         tree
     }
 
-    /// A node that is in use.
+    /// The plan of a node in use.
     pub(super) fn plan(&self, index: Index) -> &Plan {
         self.plans[usize::from(index)].as_ref().unwrap_or_else(|| panic!("the node {index} is not in use"))
     }
@@ -137,17 +137,17 @@ impl Tree {
         &mut self.plan_mut(leaf).stats
     }
 
-    /// The nodes that may be in use are those below this index.
+    /// All nodes in use have a lower index.
     pub(super) fn len(&self) -> Index {
         Index::try_from(self.plans.len()).unwrap_or(Index::MAX)
     }
 
-    /// The leaf that the requests of a bucket are counted at.
+    /// The leaf that counts the requests of a bucket.
     pub(super) fn leaf_of(&self, index: Index) -> Index {
         self.plan(index).children.iter().copied().find(|child| self.plan(*child).is_own_leaf()).unwrap_or(index)
     }
 
-    /// The bucket of this name.
+    /// The bucket with this name.
     pub(super) fn bucket(&self, nodes: &Nodes, name: &str) -> Option<BucketId> {
         let plans = self.plans.iter().zip(0..);
         let mut found = plans.filter_map(|(plan, index)| Some((plan.as_ref()?, index)));
@@ -155,7 +155,7 @@ impl Tree {
         Some(nodes.bucket(self.leaf_of(index)))
     }
 
-    /// Counts a waiter in, at a leaf and above.
+    /// Adds a waiter at a leaf and its ancestors.
     pub(super) fn add_waiter(&mut self, leaf: Index) {
         let grants = self.grants;
         let plan = self.plan_mut(leaf);
@@ -165,7 +165,7 @@ impl Tree {
         self.each_above(leaf, |plan| plan.waiters += 1);
     }
 
-    /// Counts a waiter out.
+    /// Removes a waiter at a leaf and its ancestors.
     pub(super) fn remove_waiter(&mut self, leaf: Index) {
         self.each_above(leaf, |plan| plan.waiters -= 1);
     }
@@ -179,7 +179,7 @@ impl Tree {
         }
     }
 
-    /// Chooses the leaf whose first waiter gets the next token: see the module of the shaper for the rule.
+    /// Chooses the leaf whose first waiter gets the next token: see the shaper's module for the rule.
     pub(super) fn choose(&self, nodes: &Nodes) -> Option<(Index, Steps)> {
         if !self.can_serve(nodes, ROOT_NODE) {
             return None;
@@ -197,14 +197,14 @@ impl Tree {
         Some((at, steps))
     }
 
-    /// Whether a waiter here or below could have a token, as far as this part of the tree is concerned.
+    /// Whether a waiter here or below could get a token, as far as this subtree is concerned.
     fn can_serve(&self, nodes: &Nodes, index: Index) -> bool {
         let plan = self.plan(index);
         let below = || plan.children.is_empty() || plan.children.iter().any(|child| self.can_serve(nodes, *child));
         plan.waiters > 0 && nodes.has_room(index) && below()
     }
 
-    /// Assured needs go first; then, and among equals, whoever's turn is the earliest.
+    /// Children below their rate go first; among equals, the child with the earliest turn.
     fn choose_child(&self, nodes: &Nodes, parent: Index) -> Option<Step> {
         let parent = self.plan(parent);
         let steps = parent.children.iter().filter(|child| self.can_serve(nodes, **child)).map(|child| {
@@ -215,7 +215,7 @@ impl Tree {
         steps.min_by_key(|(_, phase, turn)| (*phase, *turn))
     }
 
-    /// The leaf that has gone without a token for longer than it may.
+    /// The leaf that has been without a token for too long.
     fn starving(&self, nodes: &Nodes) -> Option<Index> {
         let patience = self.patience();
         let plans = self.plans.iter().zip(0..).filter_map(|(plan, index)| Some((plan.as_ref()?, index)));
@@ -229,7 +229,7 @@ impl Tree {
         starving.min_by_key(|(plan, _)| plan.hungry_since).map(|(_, index)| index)
     }
 
-    /// The number of grants that a leaf without a token lets pass.
+    /// The number of grants to others that a leaf without a token accepts.
     pub(super) fn patience(&self) -> u64 {
         u64::from(self.size).max(MIN_PATIENCE)
     }
@@ -245,7 +245,7 @@ impl Tree {
         true
     }
 
-    /// Notes that the leaf of a choice has got its token.
+    /// Records that the leaf of a choice got its token.
     pub(super) fn granted(&mut self, leaf: Index, steps: &Steps) {
         self.grants += 1;
         self.plan_mut(leaf).hungry_since = self.grants;
@@ -258,7 +258,7 @@ impl Tree {
         }
     }
 
-    /// Computes all rates and limits anew, from the root down. Nothing that is held is taken back.
+    /// Computes all rates and limits from the root down. Tokens already held stay.
     pub(super) fn resize(&mut self, nodes: &Nodes, size: u32) {
         self.size = size;
         let root = self.plan_mut(ROOT_NODE);
@@ -284,7 +284,7 @@ impl Tree {
                 plan.fine_rate = share.rate.fine(fine_rate);
             }
             (rest, fine_rest) = (rest.saturating_sub(plan.rate), fine_rest.saturating_sub(plan.fine_rate));
-            // A share that is rounded down to nothing could never be used.
+            // A share rounded down to 0 could never be used.
             let lowest = limit.min(1);
             let limit = if plan.is_draining && plan.waiters == 0 { 0 } else { plan.ceil.max(lowest) };
             nodes.set_limit(*child, limit);
@@ -301,8 +301,9 @@ impl Tree {
         }
     }
 
-    /// Changes the tree to `size` and to `spec`, by difference: a bucket that keeps its name and its parent, and still has or has no
-    /// buckets in it, keeps its tokens, its queue and its counters; others are deleted once they are no longer in use.
+    /// Changes the tree to `size` and `spec`, by difference. A bucket keeps its tokens, its queue and its counters if
+    /// it keeps its name and its parent, and still has, or still lacks, buckets in it. Other buckets are deleted once
+    /// they are no longer in use.
     pub(super) fn apply(
         &mut self,
         nodes: &Nodes,
@@ -325,7 +326,7 @@ impl Tree {
         self.plans.iter().flatten().count()
     }
 
-    /// The child that a bucket of the spec continues.
+    /// The existing child that a bucket of the spec continues.
     fn continued(&self, parent: Index, bucket: &BucketSpec) -> Option<Index> {
         let is_same = |child: &Index| {
             let plan = self.plan(*child);
@@ -338,7 +339,7 @@ impl Tree {
         self.plan(parent).children.iter().copied().find(is_same)
     }
 
-    /// How many nodes a list of buckets needs that are not there yet.
+    /// Number of new nodes that a list of buckets needs.
     fn nodes_needed(&self, parent: Index, buckets: &[BucketSpec]) -> usize {
         let of_one = |bucket: &BucketSpec| match self.continued(parent, bucket) {
             Some(index) => self.nodes_needed(index, &bucket.children),
@@ -375,7 +376,7 @@ impl Tree {
             self.plan_mut(leaf).queue = queue;
             self.apply_children(nodes, index, &bucket.children, queue);
         }
-        // The order of the spec is that of the views.
+        // Views follow the order of the spec.
         let place = |name: &str| buckets.iter().position(|bucket| &*bucket.name == name);
         let mut children = std::mem::take(&mut self.plan_mut(parent).children);
         children.sort_by_key(|child| {
@@ -399,7 +400,7 @@ impl Tree {
         index
     }
 
-    /// Deletes a bucket and those in it, once they are no longer in use.
+    /// Deletes a bucket and the buckets in it, once they are no longer in use.
     fn drain(&mut self, nodes: &Nodes, index: Index) {
         if !self.plan(index).is_draining {
             self.plan_mut(index).is_draining = true;
@@ -424,7 +425,7 @@ impl Tree {
         }
     }
 
-    /// Closes a node to new tokens; whether none is held there.
+    /// Closes a node to new tokens; returns whether none is held there.
     fn is_closed(&self, nodes: &Nodes, index: Index) -> bool {
         nodes.set_limit(index, 0);
         nodes.held(index) == 0

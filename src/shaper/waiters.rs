@@ -1,4 +1,4 @@
-//! The queues of requests that wait for a token: first in, first out at each leaf; one waiter is removed in O(1).
+//! The queues of requests that wait for a token: first in, first out at each leaf; removing one waiter takes O(1).
 
 use super::node::{Index, MAX_NODES};
 use crate::base::clock::Moment;
@@ -26,7 +26,7 @@ struct Queue {
     len: u32,
 }
 
-/// The waiters of a tree, in a queue a leaf.
+/// The waiters of a tree, with a queue for each leaf.
 #[derive(Debug)]
 pub(super) struct Waiters<W> {
     slots: GenSlab<Waiting<W>>,
@@ -42,7 +42,7 @@ impl<W> Waiters<W> {
         self.queues[usize::from(leaf)].len
     }
 
-    /// Puts a waiter at the end of a queue.
+    /// Adds a waiter at the end of a queue.
     pub(super) fn push(&mut self, leaf: Index, waiter: W, since: Moment, deadline: Moment) -> WaiterKey {
         let queue = &mut self.queues[usize::from(leaf)];
         let previous = queue.last;
@@ -56,13 +56,13 @@ impl<W> Waiters<W> {
         WaiterKey(key)
     }
 
-    /// The first of a queue.
+    /// The first waiter of a queue.
     pub(super) fn first(&self, leaf: Index) -> Option<(WaiterKey, Moment)> {
         let key = self.queues[usize::from(leaf)].first?;
         self.slots.get(key).map(|waiting| (WaiterKey(key), waiting.deadline))
     }
 
-    /// Takes a waiter out, wherever it stands in its queue.
+    /// Removes a waiter from any position of its queue.
     pub(super) fn remove(&mut self, key: WaiterKey) -> Option<Waiting<W>> {
         let waiting = self.slots.remove(key.0)?;
         let queue = &mut self.queues[usize::from(waiting.leaf)];

@@ -1,4 +1,4 @@
-//! The JSON text of rules to rules.
+//! Parses the JSON text of rules.
 
 use super::super::json::{Json, quoted};
 use super::super::spec::{Fault, Faults, ROOT, Spec};
@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use regex::bytes::RegexBuilder;
 use std::net::IpAddr;
 
-/// The most rules of a list.
+/// The greatest number of rules in a list.
 const MAX_RULES: usize = 1_000;
 
-/// The greatest size of a compiled regex, in bytes, and of its cache for each thread that uses it at once.
+/// The greatest size of a compiled regex in bytes, and of its cache for each thread that uses it at the same time.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
 const KEYS: &str = "\"host\", \"pathPrefix\", \"pathRegex\", \"method\", \"header\", \"cookie\", \"network\", \"tlsName\" and, \
@@ -162,7 +162,8 @@ impl Reader<'_> {
         match builder.unicode(false).size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_REGEX_BYTES).build() {
             Ok(regex) => Some(Condition::PathRegex(regex)),
             Err(error) => {
-                // The last line is the reason; those before show the place with a caret, which needs a monospaced page.
+                // The last line is the reason; the lines before mark the position with a caret, which needs a
+                // monospaced font.
                 let error = error.to_string();
                 let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
                 self.faults.add(path, format!("found {}, no regular expression: {reason}", quoted(text)));

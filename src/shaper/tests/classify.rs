@@ -1,4 +1,4 @@
-//! Rules over requests.
+//! Classification of requests by rules.
 
 use super::{QUEUE, spec};
 use crate::shaper::{BucketId, Classifier, RequestView, Rules, Shaper};

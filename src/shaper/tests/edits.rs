@@ -1,9 +1,9 @@
-//! A tree changed while it is in use.
+//! Changes to a tree in use.
 
-use super::{QUEUE, TlsScratch, spec};
+use super::{Bench, QUEUE, spec};
 use crate::shaper::{Admission, BucketId, Shaper, Token};
 
-fn apply(bench: &TlsScratch, text: &str) -> Vec<(u32, Token)> {
+fn apply(bench: &Bench, text: &str) -> Vec<(u32, Token)> {
     let mut granted = Vec::new();
     let size = bench.view("root").rate;
     let applied =
@@ -12,7 +12,7 @@ fn apply(bench: &TlsScratch, text: &str) -> Vec<(u32, Token)> {
     granted
 }
 
-fn tokens(bench: &TlsScratch, bucket: &str, count: u32) -> Vec<Token> {
+fn tokens(bench: &Bench, bucket: &str, count: u32) -> Vec<Token> {
     let take = |waiter| match bench.admit(bucket, waiter) {
         Admission::Token(token) => token,
         other => panic!("{bucket}: {other:?}"),
@@ -20,13 +20,13 @@ fn tokens(bench: &TlsScratch, bucket: &str, count: u32) -> Vec<Token> {
     (0..count).map(take).collect()
 }
 
-fn names(bench: &TlsScratch) -> Vec<String> {
+fn names(bench: &Bench) -> Vec<String> {
     bench.shaper.snapshot().into_iter().map(|view| view.name).collect()
 }
 
 #[test]
 fn what_stays_keeps_its_tokens_queue_and_identity() {
-    let bench = TlsScratch::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
+    let bench = Bench::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
     let held = tokens(&bench, "a", 3);
     bench.enqueue("a", 7);
     let id = bench.shaper.bucket("a");
@@ -44,7 +44,7 @@ fn what_stays_keeps_its_tokens_queue_and_identity() {
 
 #[test]
 fn a_deleted_bucket_drains_first() {
-    let bench = TlsScratch::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
+    let bench = Bench::new(10, r#"{"a": "10..30 %", "b": "10..20 %"}"#, QUEUE);
     let old = bench.shaper.bucket("a").expect("a bucket");
     let mut held = tokens(&bench, "a", 3);
     bench.enqueue("a", 7);
@@ -53,10 +53,10 @@ fn a_deleted_bucket_drains_first() {
     assert!(view.is_draining);
     assert_eq!((view.held, view.queued, view.rate), (3, 1, 0));
     assert_eq!(bench.shaper.bucket("a"), None);
-    // A request that was classified before the change has no bucket any more.
+    // A request classified before the change has no bucket any more.
     let Admission::Token(token) = bench.shaper.admit(old, 8, bench.now, |_, _| {}) else { panic!("no token") };
     assert_eq!((bench.view("a").held, bench.view("root").held), (3, 4));
-    // One of this name may come back meanwhile, and is another.
+    // A bucket of the same name that is added later is a different one.
     apply(&bench, r#"{"b": "10..20 %", "a": "50 %"}"#);
     assert_ne!(bench.shaper.bucket("a"), Some(old));
     let mut granted = bench.give_back(held.remove(0));
@@ -71,7 +71,7 @@ fn a_deleted_bucket_drains_first() {
 #[test]
 fn a_deleted_branch_drains_from_its_leaves() {
     let nested = r#"{"main": {"share": "50..70 %", "buckets": {"upload": "50 %", "deep": {"share": "10 %", "buckets": {"x": "1 t"}}}}}"#;
-    let bench = TlsScratch::new(100, nested, QUEUE);
+    let bench = Bench::new(100, nested, QUEUE);
     let held: Vec<_> = ["main", "upload", "deep", "x"].into_iter().flat_map(|name| tokens(&bench, name, 1)).collect();
     apply(&bench, "{}");
     assert_eq!(names(&bench).len(), 5);
@@ -87,7 +87,7 @@ fn a_deleted_branch_drains_from_its_leaves() {
 
 #[test]
 fn a_leaf_that_gets_buckets_is_another_bucket() {
-    let bench = TlsScratch::new(10, r#"{"main": "50..70 %"}"#, QUEUE);
+    let bench = Bench::new(10, r#"{"main": "50..70 %"}"#, QUEUE);
     let held = tokens(&bench, "main", 2);
     apply(&bench, r#"{"main": {"share": "50..70 %", "buckets": {"upload": "50 %"}}}"#);
     assert_eq!(names(&bench), ["root", "main", "upload", "main"]);
@@ -98,7 +98,7 @@ fn a_leaf_that_gets_buckets_is_another_bucket() {
 
 #[test]
 fn nodes_are_used_again_and_too_many_in_use_are_refused() {
-    let bench = TlsScratch::new(1_000, "{}", QUEUE);
+    let bench = Bench::new(1_000, "{}", QUEUE);
     let many = |round: u32| {
         let buckets: Vec<_> = (0..60).map(|number| format!(r#""{round}-{number}": "1 %""#)).collect();
         format!("{{{}}}", buckets.join(", "))
@@ -121,7 +121,7 @@ fn nodes_are_used_again_and_too_many_in_use_are_refused() {
 
 #[test]
 fn the_largest_tree_fits() {
-    // 30 buckets, each with one in it: two nodes for the outer, one for the inner.
+    // 30 buckets, each with one in it: two nodes for the outer bucket, one for the inner.
     let buckets: Vec<_> =
         (0..30).map(|number| format!(r#""{number}": {{"share": "1 %", "buckets": {{"{number}i": "1 %"}}}}"#)).collect();
     let shaper = Shaper::<u32>::new(100, &spec(&format!("{{{}}}", buckets.join(", "))), QUEUE);

@@ -1,4 +1,4 @@
-//! A limit that follows latency, beside a server whose knee is known.
+//! The limit follows latency: a simulated server with a known knee.
 
 use crate::base::clock::Moment;
 use crate::shaper::{Bounds, Gradient};
@@ -11,19 +11,19 @@ const SERVICE: f64 = 20_000.0;
 
 const BOUNDS: (u32, u32) = (1, 10_000);
 
-/// A server that serves so many requests at once, the knee, and has the others wait. Its way is longer than its service by
-/// a constant. Its clients always have another request.
+/// A server that serves this many requests at once (the knee) and queues the others. A constant delay is added to its
+/// service time. Its clients always have another request.
 struct Server {
     random: fastrand::Rng,
     gradient: Gradient,
     now: u64,
     knee: usize,
     way: u64,
-    /// The most requests that clients have at once.
+    /// The greatest number of requests that clients have at once.
     demand: u32,
-    /// Times of service are exponentially distributed; otherwise they differ from the mean by half of it at most.
+    /// Service times are exponentially distributed; otherwise they differ from the mean by at most a half.
     varies_much: bool,
-    /// Ends of service, and responses that have reached the client.
+    /// Ends of service, and arrivals of responses at the client.
     events: BinaryHeap<Reverse<(u64, u64, bool)>>,
     number: u64,
     busy: usize,
@@ -92,7 +92,7 @@ impl Server {
         self.responses += 1;
     }
 
-    /// Lets time pass. Returns the least, the mean and the greatest limit over it.
+    /// Advances time. Returns the least, the mean and the greatest limit.
     fn run(&mut self, seconds: u64) -> (f64, f64, f64) {
         let end = self.now + seconds * 1_000_000;
         let (mut least, mut most, mut sum, mut count) = (f64::MAX, 0.0_f64, 0.0, 0.0);
@@ -119,7 +119,7 @@ fn the_limit_finds_the_knee_and_stays_there() {
             let knee = f64::from(knee);
             assert!((mean - knee).abs() <= (0.15 * knee).max(1.5), "{name}");
             assert!(least >= (0.45 * knee).min(knee - 4.0) && most <= (1.7 * knee).max(knee + 6.0), "{name}");
-            // What the low phases and the search cost of the throughput that is possible.
+            // The throughput lost to the low phases and to the search.
             let possible = knee * 1_000_000.0 / SERVICE * seconds as f64;
             let served = (server.responses - before) as f64 / possible;
             assert!(served > if knee < 3.0 { 0.85 } else { 0.93 }, "{name}: {served:.3} of the throughput");
@@ -147,7 +147,7 @@ fn latency_that_jumps_by_a_constant_does_not_lower_the_limit() {
         let mut server = Server::new(30, varies_much, seed);
         server.run(15);
         let (_, before, _) = server.run(10);
-        // Six times the latency: now 180 requests fit on the way and into the server.
+        // Six times the latency: 180 requests now fit on the path and in the server.
         server.way = 100_000;
         let (least, _, _) = server.run(10);
         assert!(least >= 0.6 * before, "seed {seed}: {least} after {before}");

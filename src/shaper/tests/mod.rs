@@ -17,7 +17,7 @@ use std::time::Duration;
 /// x0's fixture.
 const FIXTURE: &str = r#"{"vip": "10..30 %", "main": {"share": "50..70 %", "buckets": {"upload": "50 %"}}}"#;
 
-/// Long queues of a minute.
+/// Long queues with a timeout of a minute.
 const QUEUE: QueueLimits = QueueLimits { limit: 1_000, timeout: Duration::from_secs(60) };
 
 const NO_QUEUE: QueueLimits = QueueLimits { limit: 0, timeout: Duration::from_secs(60) };
@@ -26,13 +26,13 @@ fn spec(text: &str) -> Spec {
     Spec::parse(text).unwrap_or_else(|faults| panic!("{text}: {faults:?}"))
 }
 
-/// A tree, and the tokens that were delivered.
-struct TlsScratch {
+/// A tree and its current time.
+struct Bench {
     shaper: Shaper<u32>,
     now: Moment,
 }
 
-impl TlsScratch {
+impl Bench {
     fn new(size: u32, text: &str, queue: QueueLimits) -> Self {
         Self { shaper: Shaper::new(size, &spec(text), queue), now: Moment::ZERO }
     }
@@ -42,7 +42,7 @@ impl TlsScratch {
         self.shaper.admit(bucket, waiter, self.now, |other, _| panic!("{other} got a token of an arrival"))
     }
 
-    /// A token, or `None` where the request would have to wait.
+    /// A token, or `None` if the request would have to wait.
     fn take(&self, bucket: &str) -> Option<Token> {
         match self.admit(bucket, 0) {
             Admission::Token(token) => Some(token),
@@ -51,7 +51,7 @@ impl TlsScratch {
         }
     }
 
-    /// As many tokens as there are for a bucket.
+    /// All tokens that a bucket can get.
     fn take_all(&self, bucket: &str) -> Vec<Token> {
         std::iter::from_fn(|| self.take(bucket)).collect()
     }
@@ -60,7 +60,7 @@ impl TlsScratch {
         assert!(matches!(self.admit(bucket, waiter), Admission::Queued { .. }), "{bucket} has a token for {waiter}");
     }
 
-    /// Gives a token back, and returns the waiters that got one.
+    /// Returns a token; returns the waiters that got one.
     fn give_back(&self, token: Token) -> Vec<(u32, Token)> {
         let mut granted = Vec::new();
         self.shaper.give_back(token, self.now, |waiter, token| granted.push((waiter, token)));

@@ -1,4 +1,4 @@
-//! The texts of `buckets` and `classify`, and their faults.
+//! Parsing of `buckets` and `classify`, and their faults.
 
 use super::spec;
 use crate::shaper::{Rules, Spec};

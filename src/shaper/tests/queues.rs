@@ -1,6 +1,6 @@
-//! Queues: their limits, those that leave, and who is next.
+//! Queues: limits, departures and order.
 
-use super::{NO_QUEUE, QUEUE, TlsScratch};
+use super::{Bench, NO_QUEUE, QUEUE};
 use crate::base::clock::Moment;
 use crate::shaper::{Admission, BucketId, Departure, QueueLimits, WaiterKey};
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn key(admission: &Admission) -> WaiterKey {
 #[test]
 fn a_full_queue_refuses_and_each_bucket_has_its_own() {
     let text = r#"{"a": {"share": "10 %", "queueLimit": 2}, "b": {"share": "10 %", "queueLimit": 0}, "c": "10 %"}"#;
-    let bench = TlsScratch::new(10, text, QueueLimits { limit: 1, timeout: Duration::from_secs(9) });
+    let bench = Bench::new(10, text, QueueLimits { limit: 1, timeout: Duration::from_secs(9) });
     for (bucket, limit) in [("a", 2), ("b", 0), ("c", 1)] {
         assert!(matches!(bench.admit(bucket, 0), Admission::Token(_)), "{bucket}");
         for waiter in 0..limit {
@@ -30,7 +30,7 @@ fn a_full_queue_refuses_and_each_bucket_has_its_own() {
 
 #[test]
 fn the_deadline_is_the_queues() {
-    let bench = TlsScratch::new(0, r#"{"a": {"share": "10 %", "queueTimeout": 2.5}}"#, QUEUE);
+    let bench = Bench::new(0, r#"{"a": {"share": "10 %", "queueTimeout": 2.5}}"#, QUEUE);
     let deadline_of = |admission| match admission {
         Admission::Queued { deadline, .. } => deadline,
         other => panic!("{other:?}"),
@@ -42,7 +42,7 @@ fn the_deadline_is_the_queues() {
 #[test]
 fn a_waiter_leaves_from_any_place() {
     for gone in 0..4 {
-        let bench = TlsScratch::new(1, "{}", QUEUE);
+        let bench = Bench::new(1, "{}", QUEUE);
         let mut token = Some(match bench.admit("root", 0) {
             Admission::Token(token) => token,
             other => panic!("{other:?}"),
@@ -67,7 +67,7 @@ fn a_waiter_leaves_from_any_place() {
 
 #[test]
 fn waits_are_measured() {
-    let mut bench = TlsScratch::new(1, "{}", QUEUE);
+    let mut bench = Bench::new(1, "{}", QUEUE);
     let Admission::Token(token) = bench.admit("root", 0) else { panic!("no token") };
     bench.enqueue("root", 1);
     bench.now = Moment::from_micros(1_500);
@@ -76,10 +76,10 @@ fn waits_are_measured() {
     assert_eq!((view.waits, view.waited), (1, Duration::from_micros(1_500)));
 }
 
-/// A class blocked by its ceil leaves the others alone, and nobody overtakes in its own queue.
+/// A class at its ceil does not block the others, and no request overtakes another in its own queue.
 #[test]
 fn arrivals_do_not_wait_for_a_class_at_its_ceil() {
-    let bench = TlsScratch::new(10, r#"{"jail": "1..2 t", "vip": "50..100 %"}"#, QUEUE);
+    let bench = Bench::new(10, r#"{"jail": "1..2 t", "vip": "50..100 %"}"#, QUEUE);
     let jail: Vec<_> = (0..2).map(|waiter| bench.admit("jail", waiter)).collect();
     bench.enqueue("jail", 7);
     for waiter in 0..8 {
@@ -97,7 +97,7 @@ fn arrivals_do_not_wait_for_a_class_at_its_ceil() {
 
 #[test]
 fn more_waiters_than_one_batch_are_served_at_once() {
-    let bench = TlsScratch::new(0, "{}", QUEUE);
+    let bench = Bench::new(0, "{}", QUEUE);
     (0..100).for_each(|waiter| bench.enqueue("root", waiter));
     let order: Vec<_> = bench.resize(70).into_iter().map(|(waiter, _)| waiter).collect();
     assert_eq!(order, (0..70).collect::<Vec<_>>());
@@ -106,7 +106,7 @@ fn more_waiters_than_one_batch_are_served_at_once() {
 
 #[test]
 fn the_root_may_shrink_below_what_is_held() {
-    let bench = TlsScratch::new(10, r#"{"vip": "50..100 %"}"#, QUEUE);
+    let bench = Bench::new(10, r#"{"vip": "50..100 %"}"#, QUEUE);
     let mut tokens: Vec<_> = (0..10).map(|waiter| bench.admit("vip", waiter)).collect();
     assert_eq!(bench.resize(4), []);
     assert_eq!((bench.view("root").held, bench.view("root").limit), (10, 4));
@@ -121,7 +121,7 @@ fn the_root_may_shrink_below_what_is_held() {
 
 #[test]
 fn a_tree_of_no_tokens_grants_none() {
-    let bench = TlsScratch::new(0, r#"{"vip": "5..20 %", "jail": "1..5 t"}"#, NO_QUEUE);
+    let bench = Bench::new(0, r#"{"vip": "5..20 %", "jail": "1..5 t"}"#, NO_QUEUE);
     for bucket in ["root", "vip", "jail"] {
         assert_eq!(bench.take(bucket), None, "{bucket}");
     }
@@ -130,11 +130,8 @@ fn a_tree_of_no_tokens_grants_none() {
 
 #[test]
 fn a_share_of_less_than_a_token_may_use_one() {
-    let bench = TlsScratch::new(
-        3,
-        r#"{"vip": "5..20 %", "main": {"share": "20..30 %", "buckets": {"upload": "10 %"}}}"#,
-        NO_QUEUE,
-    );
+    let bench =
+        Bench::new(3, r#"{"vip": "5..20 %", "main": {"share": "20..30 %", "buckets": {"upload": "10 %"}}}"#, NO_QUEUE);
     for bucket in ["vip", "main", "upload"] {
         assert_eq!(bench.sizes(bucket), (0, 0), "{bucket}");
         let tokens = bench.take_all(bucket);

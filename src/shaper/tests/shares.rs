@@ -1,4 +1,4 @@
-//! Shares under load that never ends: each class always has requests that wait, and each request takes a random time.
+//! Shares under endless load: each class always has waiting requests, and each request takes a random time.
 
 use super::{QUEUE, spec};
 use crate::base::clock::Moment;
@@ -6,21 +6,21 @@ use crate::shaper::{Admission, BucketId, Shaper, Token};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Waiters that a hungry class keeps in its queue.
+/// Number of waiters that a busy class keeps in its queue.
 const QUEUED: usize = 3;
 
-/// A closed loop: the waiter's handle is its class.
+/// A closed loop of requests; a waiter's handle is its class.
 struct Load {
     shaper: Shaper<usize>,
     classes: Vec<(String, BucketId)>,
     queued: Vec<usize>,
-    /// When the tokens come back, with their classes.
+    /// The times at which tokens are returned, with their classes.
     ends: BinaryHeap<Reverse<(u64, usize)>>,
     held: Vec<Vec<Token>>,
     now: u64,
     random: fastrand::Rng,
     mean: Vec<u64>,
-    /// Tokens times microseconds.
+    /// Sum of tokens times microseconds.
     usage: Vec<u64>,
 }
 
@@ -60,7 +60,7 @@ impl Load {
         }
     }
 
-    /// Runs for so many microseconds with these classes hungry; the others end.
+    /// Runs for `duration` microseconds with the `hungry` classes; requests of other classes end.
     fn run(&mut self, duration: u64, hungry: &[usize]) {
         hungry.iter().for_each(|class| self.feed(*class));
         self.usage.fill(0);
@@ -91,7 +91,7 @@ impl Load {
         self.now = time;
     }
 
-    /// The tokens of a class in the last run, on average.
+    /// The mean number of tokens of a class in the last run.
     #[expect(clippy::cast_precision_loss, reason = "the numbers are small")]
     fn average(&self, class: usize, duration: u64) -> f64 {
         self.usage[class] as f64 / duration as f64
@@ -100,7 +100,7 @@ impl Load {
 
 const RUN: u64 = 2_000_000;
 
-/// Assured shares hold within one token, whoever was there first, and the root is in use to 98 % at least.
+/// Assured shares hold within one token, whichever class came first, and the root is in use to at least 98 %.
 #[test]
 fn hungry_classes_have_their_assured_shares() {
     let texts: [(&str, &[&str]); 4] = [
@@ -118,7 +118,7 @@ fn hungry_classes_have_their_assured_shares() {
         let size = random.u32(8..80);
         let mut load = Load::new(size, text, classes, random.fork());
         let all: Vec<_> = (0..classes.len()).collect();
-        // One borrows all it can, before the others come.
+        // One class borrows all it can before the others start.
         load.run(RUN / 10, &[random.usize(0..classes.len())]);
         load.run(RUN / 10, &all);
         load.run(RUN, &all);
@@ -137,7 +137,7 @@ fn hungry_classes_have_their_assured_shares() {
     }
 }
 
-/// What is left beyond the rates is shared by the rates: within 2 % of the root.
+/// Capacity beyond the rates is divided in proportion to the rates: within 2 % of the root.
 #[test]
 fn the_rest_is_shared_by_the_rates() {
     let text = r#"{"a": "30..100 %", "b": "20..100 %", "c": "10..100 %"}"#;
@@ -149,8 +149,8 @@ fn the_rest_is_shared_by_the_rates() {
     }
 }
 
-/// A class whose rate is none, beside classes that use all of the root as assured: it is not starved, and takes no
-/// more than one token for it.
+/// A class without a rate, beside classes whose rates use up the root, does not starve and takes at most one token for
+/// that.
 #[test]
 fn a_class_without_a_rate_goes_on_beside_assured_ones() {
     let text = r#"{"a": "50..100 %", "b": "50..100 %", "poor": "0..50 %"}"#;

@@ -1,5 +1,5 @@
-//! Random trees and random events against a slow reference, which computes everything anew from what is held and who
-//! waits. `SHAPER_SEED=n cargo test shaper::tests::simulation` plays one seed.
+//! Random trees and random events against a slow reference, which computes everything from the tokens held and the
+//! waiters. `SHAPER_SEED=n cargo test shaper::tests::simulation` replays one seed.
 
 use super::{QUEUE, spec};
 use crate::base::clock::Moment;
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 const SEEDS: u64 = 150;
 const STEPS: usize = 1_500;
 
-/// An amount as the reference has it: hundredths of a per cent, or tokens.
+/// An amount in the reference: hundredths of a per cent, or tokens.
 #[derive(Clone, Copy)]
 enum Amount {
     Percent(u32),
@@ -32,13 +32,13 @@ struct Bucket {
     ceil: Amount,
     queue: VecDeque<u64>,
     held: Vec<Token>,
-    /// Grants since it last got one, or began to wait.
+    /// Grants to others since it last got one, or began to wait.
     hungry: u64,
-    /// Grants that went past it after its patience had ended.
+    /// Grants to others after its patience had ended.
     late: usize,
 }
 
-/// A child as seen from its parent: a bucket with all in it, or the requests of the parent itself.
+/// A child as its parent sees it: a bucket with all in it, or the parent's own requests.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Unit {
     Bucket(usize),
@@ -140,7 +140,7 @@ impl Model {
             && (bucket == 0 || self.has_room(self.buckets[bucket].parent))
     }
 
-    /// Whether a request of this bucket waits, and could have a token.
+    /// Whether a request of this bucket waits and could get a token.
     fn is_eligible(&self, bucket: usize) -> bool {
         !self.buckets[bucket].queue.is_empty() && self.has_room(bucket)
     }
@@ -167,7 +167,7 @@ impl Model {
         self.buckets.iter().map(|bucket| bucket.queue.len()).sum()
     }
 
-    /// Checks a grant to the first waiter of a bucket, and notes it.
+    /// Checks a grant to the first waiter of a bucket, and records it.
     fn grant(&mut self, bucket: usize, waiter: u64, token: Token, case: &str) {
         assert_eq!(self.buckets[bucket].queue.front(), Some(&waiter), "{case}: not the first of bucket {bucket}");
         assert!(self.has_room(bucket), "{case}: bucket {bucket} has no room");
@@ -189,7 +189,7 @@ impl Model {
         found.held.push(token);
     }
 
-    /// On each level from the bucket up: below its rate, or no sibling that is.
+    /// On each level from the bucket up: the child is below its rate, or none of its siblings is.
     fn check_order(&self, bucket: usize, case: &str) {
         let mut unit = if bucket == 0 || self.children(bucket).next().is_some() {
             Unit::Own(bucket)
@@ -250,7 +250,7 @@ impl World {
             self.grants += 1;
             self.model.grant(bucket, waiter, token, case);
         }
-        // Nothing is above its limit that was not before; and no token is idle that somebody waits for.
+        // No bucket is above its limit that was not before, and no token that a waiter could use is idle.
         for ((bucket, held, limit), (_, held_before, _)) in self.limits().zip(before) {
             assert!(held <= limit.max(held_before), "{case}: bucket {bucket} holds {held} of {limit}");
         }

@@ -1,4 +1,4 @@
-//! One tree, several threads at once: the root is never exceeded, no token is lost, and no waiter is forgotten.
+//! One tree and several threads: the root is never exceeded, no token is lost, and no waiter is forgotten.
 
 use super::{QUEUE, spec};
 use crate::base::clock::Moment;
@@ -15,7 +15,7 @@ const LARGEST: u32 = 4;
 struct Ring {
     shaper: Shaper<usize>,
     mail: Vec<(Sender<Token>, Receiver<Token>)>,
-    /// Less than or equal to the tokens held.
+    /// Less than or equal to the number of tokens held.
     in_flight: AtomicU32,
     waits: AtomicU32,
 }
@@ -59,7 +59,7 @@ impl Ring {
                 Admission::Token(token) => self.use_token(token, now),
                 Admission::Queued { key, .. } => {
                     self.waits.fetch_add(1, SeqCst);
-                    // Whoever waits while it holds a token could wait for itself.
+                    // A thread that waits while it holds a token could wait for itself.
                     kept.drain(..).for_each(|token| self.use_token(token, now));
                     let left = random.bool() && self.shaper.cancel(key, Departure::Left).is_some();
                     if !left {

@@ -1,14 +1,14 @@
-//! The tables of x0's own unit tests of its TokenShaper (x0d 0.10, `TokenShaper-test`), and the cases where a shaper that
-//! lends idle shares and never exceeds its root differs from x0's.
+//! The tables of x0's own unit tests of its TokenShaper (x0d 0.10, `TokenShaper-test`), and the cases in which a shaper
+//! that lends idle shares and never exceeds its root differs from x0's.
 
-use super::{FIXTURE, NO_QUEUE, QUEUE, TlsScratch};
+use super::{Bench, FIXTURE, NO_QUEUE, QUEUE};
 use crate::base::clock::Moment;
 use crate::shaper::{Admission, Spec, Token};
 use std::time::Duration;
 
 #[test]
 fn computed_sizes() {
-    let bench = TlsScratch::new(10, FIXTURE, QUEUE);
+    let bench = Bench::new(10, FIXTURE, QUEUE);
     let table = [
         (10, (1, 3), (5, 7), (2, 3)),
         (100, (10, 30), (50, 70), (25, 35)),
@@ -38,7 +38,7 @@ fn a_changed_share_changes_those_below() {
         (r#"{"main": {"share": "50..80 %", "buckets": {"upload": "50 %"}}}"#, (5, 8), (2, 4)),
     ];
     for (text, main, upload) in table {
-        let bench = TlsScratch::new(10, FIXTURE, QUEUE);
+        let bench = Bench::new(10, FIXTURE, QUEUE);
         bench.shaper.apply(10, &super::spec(text), QUEUE, Moment::ZERO, |_, _| {}).expect("room for it");
         assert_eq!((bench.sizes("main"), bench.sizes("upload")), (main, upload), "{text}");
     }
@@ -77,7 +77,7 @@ fn errors() {
 
 #[test]
 fn tokens_are_counted_up_to_the_root() {
-    let bench = TlsScratch::new(10, FIXTURE, NO_QUEUE);
+    let bench = Bench::new(10, FIXTURE, NO_QUEUE);
     let mut tokens = Vec::new();
     for (vip, root) in [((1, 0), (1, 0)), ((2, 1), (2, 0)), ((3, 2), (3, 0))] {
         tokens.push(bench.take("vip").expect("a token"));
@@ -95,7 +95,7 @@ fn tokens_are_counted_up_to_the_root() {
 
 #[test]
 fn waiters_leave_in_order() {
-    let bench = TlsScratch::new(10, FIXTURE, QUEUE);
+    let bench = Bench::new(10, FIXTURE, QUEUE);
     let mut tokens: Vec<_> = (0..3).map(|waiter| token(bench.admit("vip", waiter))).collect();
     bench.enqueue("vip", 100);
     assert_eq!(bench.view("vip").queued, 1);
@@ -116,7 +116,7 @@ fn waiters_leave_in_order() {
 #[test]
 fn a_waiter_is_dropped_when_its_time_has_run_out() {
     let text = r#"{"vip": {"share": "10..30 %", "queueTimeout": 1}, "main": "50..70 %"}"#;
-    let bench = TlsScratch::new(10, text, QUEUE);
+    let bench = Bench::new(10, text, QUEUE);
     let _held: Vec<_> = (0..3).map(|waiter| token(bench.admit("vip", waiter))).collect();
     bench.enqueue("vip", 7);
     let second = Moment::ZERO + Duration::from_secs(1);
@@ -128,7 +128,7 @@ fn a_waiter_is_dropped_when_its_time_has_run_out() {
     assert_eq!((bench.view("vip").queued, bench.view("vip").timed_out), (0, 1));
 }
 
-/// x0 reserves idle shares, and lets inner nodes take the sum beyond the root: 3 and 2; 0; 18; 12; 10.
+/// x0 reserves idle shares, and lets inner nodes exceed the root in sum: 3 and 2; 0; 18; 12; 10.
 #[test]
 fn idle_shares_are_lent_and_the_root_is_never_exceeded() {
     let two = r#"{"main": "50..100 %", "vip": "50..100 %"}"#;
@@ -140,7 +140,7 @@ fn idle_shares_are_lent_and_the_root_is_never_exceeded() {
         (10, FIXTURE, &["upload", "main", "vip", "root"], &[3, 4, 3, 0]),
     ];
     for (size, text, order, expected) in table {
-        let bench = TlsScratch::new(size, text, NO_QUEUE);
+        let bench = Bench::new(size, text, NO_QUEUE);
         let taken: Vec<_> = order.iter().map(|bucket| bench.take_all(bucket)).collect();
         assert_eq!(taken.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{order:?} of {size}");
         assert_eq!(
@@ -152,7 +152,7 @@ fn idle_shares_are_lent_and_the_root_is_never_exceeded() {
 
 #[test]
 fn lent_tokens_come_back_with_the_next_ones_freed() {
-    let bench = TlsScratch::new(5, r#"{"main": "50..100 %", "vip": "50..100 %"}"#, QUEUE);
+    let bench = Bench::new(5, r#"{"main": "50..100 %", "vip": "50..100 %"}"#, QUEUE);
     let mut main: Vec<_> = (0..5).map(|waiter| token(bench.admit("main", waiter))).collect();
     (10..14).for_each(|waiter| bench.enqueue("main", waiter));
     (20..24).for_each(|waiter| bench.enqueue("vip", waiter));
