@@ -1,4 +1,5 @@
-//! Which member a request belongs to: by a hashed part of it, by a session cookie, or because the client names one.
+//! The preference of a request for a member: by a hashed part of the request, by a session cookie, or because the
+//! client names one.
 
 use super::request::Request;
 use super::request_context::RequestContext;
@@ -10,7 +11,7 @@ use crate::wire::forwarded::Policy;
 use arrayvec::ArrayString;
 use std::fmt::Write;
 
-/// The hash that the scheduler `hash` follows; 0 for the others.
+/// The hash for the scheduler `hash`; 0 for the other schedulers.
 pub(super) fn hash(request: &Request, options: &Options, policy: &Policy) -> u64 {
     if options.scheduler != Scheduler::Hash {
         return 0;
@@ -23,11 +24,11 @@ pub(super) fn hash(request: &Request, options: &Options, policy: &Policy) -> u64
         HashKey::Uri => Some(request.target()),
         HashKey::Segment => Some(first_segment(request.target())),
     };
-    // Requests without that part have their client's.
+    // A request without that part uses the key of its client.
     part.map_or_else(|| key_of_client(request, policy), key_of)
 }
 
-/// The key of a request's client: its address, as trusted proxies tell it.
+/// The key of a request's client: its address, as reported by trusted proxies.
 #[cold]
 fn key_of_client(request: &Request, policy: &Policy) -> u64 {
     let mut text = ArrayString::<64>::new();
@@ -41,15 +42,15 @@ fn first_segment(target: &[u8]) -> &[u8] {
     path.split(|byte| *byte == b'/').nth(1).unwrap_or_default()
 }
 
-/// The value that stands for the member that the session of a request is at. `None` without a session.
+/// The cookie value of the member that the request's session belongs to. `None` without a session.
 pub(super) fn session(request: &Request, options: &Options) -> Option<u64> {
     let value = request.cookie(options.sticky_cookie.as_deref()?)?;
     u64::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()
 }
 
-/// The member that a client in a trusted network names: nothing where none is named, and no place where there is no such
+/// The member that a client in a trusted network names: `None` if it names none, and `Some(None)` if there is no such
 /// member. A name is a URL of the list, or `host:port`. A client behind trusted proxies has to be in a trusted network
-/// itself: they pass on what any client sends.
+/// itself, since proxies pass on what any client sends.
 pub(super) fn named(request: &Request, cluster: &Cluster, policy: &Policy) -> Option<Option<usize>> {
     let options = &cluster.options;
     if !request.is_trusted() || (options.backend_header.is_none() && options.backend_cookie.is_none()) {
@@ -64,7 +65,7 @@ pub(super) fn named(request: &Request, cluster: &Cluster, policy: &Policy) -> Op
     Some(cluster.members.iter().position(is_called_so))
 }
 
-/// Whether `host:port` is this endpoint: a host in any case, an IPv6 address in brackets or without.
+/// Whether `host:port` is this endpoint: the host in any case, an IPv6 address with or without brackets.
 fn is_at(name: &[u8], endpoint: &Endpoint) -> bool {
     let Some(colon) = memchr::memrchr(b':', name) else { return false };
     let host = name.prefix(colon);
@@ -73,15 +74,15 @@ fn is_at(name: &[u8], endpoint: &Endpoint) -> bool {
         && name.suffix(colon + 1) == itoa::Buffer::new().format(endpoint.port()).as_bytes()
 }
 
-/// The cookie that a response sets so that the client comes back to the member that made it.
+/// The cookie with which a response binds the client to the member that served it.
 pub(super) struct SessionCookie<'a> {
     name: &'a str,
     session: u64,
     is_secure: bool,
 }
 
-/// The session cookie of a response. None where the client is at the right member already, and where its own is only
-/// full: it goes back there. None either where the client names its backend: that is no session.
+/// The session cookie of a response. `None` if the client is already at its member, or if its member is only full,
+/// since the client returns there. `None` too if the client names its backend, which is no session.
 pub(super) fn session_cookie<'a>(
     context: &RequestContext,
     common: &'a CommonState,
@@ -96,7 +97,7 @@ pub(super) fn session_cookie<'a>(
     let cluster = permit.cluster();
     let is_own = |session| cluster.members.iter().position(|member| member.session() == session);
     let own = session(request, &cluster.options).and_then(is_own);
-    // Its own may be full. Where it has no turn, the session moves to the member that has one.
+    // The session's own member may be full. If it cannot serve at all, the session moves to the member that has served.
     let has_turn = |place: usize| {
         let role = cluster.members.get(place).map(Member::role);
         role.is_some_and(|role| role as u8 <= permit.member().role() as u8)

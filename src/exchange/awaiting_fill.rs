@@ -1,4 +1,4 @@
-//! Another request fills the cache with what this one asks for.
+//! The state in which another request fills the cache with the requested object.
 
 use super::cache_lookup;
 use super::cache_view::with_view;
@@ -13,7 +13,7 @@ use crate::cluster::Route;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a request joins a fill that dies before anything of its response has left.
+/// The number of times that a request joins a fill that fails before any of its response has been sent.
 const MOST_JOINS: u32 = 3;
 
 #[derive(Debug)]
@@ -25,19 +25,19 @@ pub(super) struct AwaitingFill {
     joins: u32,
 }
 
-/// What a worker needs to have a request join a fill.
+/// The parameters with which a request joins a fill.
 #[derive(Debug)]
 pub struct FillRequest {
-    /// The key of the object, and the selection by the `Vary` of the one stored last.
+    /// The key of the object, with the selection by the `Vary` of the object stored last.
     pub key: Box<[u8]>,
     /// Whether the request may be the one that fills.
     pub may_lead: bool,
-    /// How long a fill is waited for.
+    /// The limit of the wait for a fill.
     pub timeout: Duration,
 }
 
 impl AwaitingFill {
-    /// Has the request join the fill.
+    /// Makes the request join the fill.
     pub(super) fn start(
         context: Box<RequestContext>,
         caching: Box<Caching>,
@@ -76,8 +76,8 @@ impl AwaitingFill {
         }
     }
 
-    /// Reads the response that another request fills the cache with, where it is one for this request. Where that has died
-    /// meanwhile, the request joins the next fill.
+    /// Reads the response with which another request fills the cache, if it suits this request. If that response has
+    /// failed meanwhile, the request joins the next fill.
     fn read(mut self: Box<Self>, live: Arc<LiveFill>, sleeper: Sleeper, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
         let Some(store) = cx.core.cache.clone() else { return self.forward(cx) };
         let wall = cx.core.wall_time();

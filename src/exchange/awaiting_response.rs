@@ -1,4 +1,4 @@
-//! The request is on its way, the head of the answer has not come.
+//! The state in which the request is being sent and the head of the response has not arrived.
 
 use super::events::{Effect, Input, Side};
 use super::output_queue::ByteSink;
@@ -19,18 +19,18 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct AwaitingResponse {
     pub(super) context: Box<RequestContext>,
-    /// The connection has served before.
+    /// The connection has served another request before.
     reused: bool,
-    /// How much of the answer's head was there at the last look.
+    /// Bytes of the response head seen at the last look.
     seen: usize,
-    /// The backend has given an interim answer.
+    /// The backend has sent an informational response.
     has_spoken: bool,
-    /// The backend takes no more of the body.
+    /// The backend accepts no more of the body.
     pub(super) write_closed: bool,
 }
 
 impl AwaitingResponse {
-    /// Writes the request for its backend, as much of it as is there.
+    /// Writes the request, as far as it has arrived, for its backend.
     pub(super) fn start(mut context: Box<RequestContext>, reused: bool, cx: &mut StepContext<'_>) -> Step<Self> {
         if !context.request.is_whole() {
             return Err(Failure::new(context, FailureReason::UpstreamClosed));
@@ -67,8 +67,8 @@ impl AwaitingResponse {
                 self.set_deadline(cx);
                 Ok(Next::Stay(self))
             }
-            // The backend may take no notice of expectations and wait for the body, so this says nothing about its life:
-            // or whoever keeps a body back could have it marked.
+            // The backend may ignore expectations and wait for the body, so the timeout says nothing about its health:
+            // a client could otherwise have it marked dead by withholding a body.
             Input::Deadline if self.context.awaits_continue() => Err(self.late()),
             Input::Deadline if self.waits_for_body() && cx.is_drained(Side::Upstream) => {
                 Err(Failure::new(self.context, FailureReason::BodyTimeout))
@@ -86,12 +86,12 @@ impl AwaitingResponse {
         side == Side::Upstream || !(self.write_closed || self.context.upload.is_done())
     }
 
-    /// Whether it is the client that has to go on.
+    /// Whether the exchange waits for the client rather than for the backend.
     fn waits_for_body(&self) -> bool {
         self.wants(Side::Client) && !self.context.awaits_continue()
     }
 
-    /// While the client has to go on it is the client that is waited for, otherwise the backend.
+    /// The limit of the wait: the client's while its body is due, otherwise the backend's.
     pub(super) fn patience(&self, common: &CommonState, settings: &Settings) -> Duration {
         if self.waits_for_body() { common.body_timeout(settings) } else { common.response_timeout(settings) }
     }
@@ -134,7 +134,7 @@ impl AwaitingResponse {
         }
     }
 
-    /// Reads a head with more lines than most have, or one of a later minor version.
+    /// Reads a head with many lines, or with a later minor version.
     #[cold]
     #[inline(never)]
     fn read_odd(self, bytes: &[u8], fault: HeadFault, cx: &mut StepContext<'_>) -> Step<Self> {
@@ -147,7 +147,7 @@ impl AwaitingResponse {
         }
     }
 
-    /// Reads a head that strictness refuses, where the option `lenient` of the frontend allows it.
+    /// Reads a head that is not strictly valid, if the frontend's option `lenient` allows it.
     #[cold]
     #[inline(never)]
     fn read_lenient(self, bytes: &[u8], fault: HeadFault, cx: &mut StepContext<'_>) -> Step<Self> {
@@ -206,7 +206,7 @@ impl AwaitingResponse {
         }
     }
 
-    /// Passes the response on, unless another member is to do better.
+    /// Forwards the response, unless another member is tried in its place.
     #[cold]
     fn pass_failure(
         mut self,
@@ -221,7 +221,7 @@ impl AwaitingResponse {
         self.pass(head, rest, cx)
     }
 
-    /// Passes the response on, or serves a stored one in its place.
+    /// Forwards the response, or serves a stored one in its place.
     fn pass(self, head: &ResponseHead<'_, '_>, rest: &[u8], cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
         let Self { mut context, write_closed, .. } = self;
         if context.caching.is_some() {
@@ -244,7 +244,7 @@ impl AwaitingResponse {
         if head.status == 100 {
             self.context.on_continue(cx.core.now);
         }
-        // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
+        // HTTP/1.0 has no informational responses (RFC 9110 section 15.2).
         if self.context.request.is_http11() {
             response_head::put_interim(head, cx);
         }
@@ -267,21 +267,21 @@ impl AwaitingResponse {
         Ok(Transition::Tunnel { context: self.context, is_websocket }.into())
     }
 
-    /// Whether it matters if the backend has heard anything: its connection may have been stale, and the request must not
-    /// arrive twice.
+    /// Whether it matters that the backend has received any byte: its connection may have been stale, and the request
+    /// must not be executed twice.
     pub(super) fn wants_ack_check(&self) -> bool {
         self.may_be_stale() && !self.context.request.is_idempotent()
     }
 
-    /// Whether the connection may have been closed by the backend while it was idle.
+    /// Whether the backend may have closed the connection while it was idle.
     fn may_be_stale(&self) -> bool {
         self.reused && self.seen == 0 && !self.has_spoken
     }
 
-    /// Whether a 408 was meant for the idle connection, and has crossed with the request: then it says no more than a close,
-    /// and the request may be repeated on a new connection (RFC 9110 section 15.5.9). A 408 on a new connection, or behind
-    /// a request of which a part has yet to come, is the request's own response. So is one to a request that must not arrive
-    /// twice, since a backend may give a 408 of its application.
+    /// Whether a 408 was sent for the idle connection and has crossed with the request. It then means no more than a
+    /// close, and the request may be repeated on a new connection (RFC 9110 section 15.5.9). A 408 on a new connection,
+    /// or while part of the request is still to arrive, is the response to the request itself. So is one to a request
+    /// that must not be executed twice, since an application may send a 408 too.
     #[cold]
     fn is_idle_timeout(&self, head: &ResponseHead<'_, '_>) -> bool {
         let is_sent = self.context.upload.is_done();
@@ -300,7 +300,7 @@ impl AwaitingResponse {
         }
     }
 
-    /// The backend had closed the connection before it got the request, or so it seems.
+    /// The backend appears to have closed the connection before it got the request.
     #[cold]
     fn stale(self) -> Failure {
         Failure::new(self.context, FailureReason::UpstreamClosed).leaving(Remains::SentToStale)

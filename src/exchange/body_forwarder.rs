@@ -1,4 +1,4 @@
-//! A body on its way through: read in the coding in which it comes, written in the one in which it goes.
+//! A body in transit: decoded as it arrives, encoded for the other side.
 
 use super::output_queue::ByteSink;
 use crate::base::slice_ext::SliceExt;
@@ -6,29 +6,29 @@ use crate::wire::body::{BodyLength, BodyReader};
 use crate::wire::chunked::{self, ChunkFault};
 use crate::wire::limits::Limits;
 
-/// One body; none, as long as nobody has said otherwise.
+/// One body; empty until a head says otherwise.
 #[derive(Debug, Default)]
 pub(super) struct BodyForwarder {
     reader: BodyReader,
-    /// Whether it goes out chunked.
+    /// Whether it is sent chunked.
     chunked: bool,
-    /// The data so far, without any coding.
+    /// Bytes of decoded data so far.
     received: u64,
 }
 
 impl BodyForwarder {
-    /// A body that comes with this length and goes out chunked or as it is.
+    /// A body that arrives with this length and is sent chunked or unchanged.
     pub(super) fn new(length: BodyLength, chunked: bool, limits: &Limits) -> Self {
         Self { reader: BodyReader::new(length, limits), chunked, received: 0 }
     }
 
-    /// Whether the body has come to its end.
+    /// Whether the body is complete.
     pub(super) fn is_done(&self) -> bool {
         self.reader.is_done()
     }
 
-    /// Looks through what has come of a chunked body together with its head, before a backend is asked for: one that is
-    /// visibly broken reaches none.
+    /// Checks the part of a chunked body that has arrived with its head, before a backend is chosen: a body that is
+    /// already malformed reaches no backend.
     #[inline]
     pub(super) fn check_start(&self, input: &[u8]) -> Result<(), ChunkFault> {
         if matches!(self.reader, BodyReader::Chunked(_)) && !input.is_empty() {
@@ -55,7 +55,7 @@ impl BodyForwarder {
         Ok(())
     }
 
-    /// How many of `len` bytes may belong to the body: what stands behind it is another request's.
+    /// The number of bytes, out of `len`, that may belong to the body. Bytes behind it belong to the next request.
     pub(super) fn share_of(&self, len: usize) -> usize {
         match self.reader {
             BodyReader::Sized(left) => len.min(usize::try_from(left).unwrap_or(len)),
@@ -64,17 +64,17 @@ impl BodyForwarder {
         }
     }
 
-    /// By how much `size` bytes of data grow if they go out at once.
+    /// Bytes of framing added to `size` bytes of data that are sent at once.
     pub(super) fn framing(&self, size: usize) -> usize {
         if self.chunked { chunked::framing(size) } else { 0 }
     }
 
-    /// The bytes of data so far.
+    /// Bytes of data so far.
     pub(super) fn received(&self) -> u64 {
         self.received
     }
 
-    /// Sends on as much of `input` as belongs to the body and has a meaning yet; how much that was.
+    /// Forwards the bytes of `input` that belong to the body and can be decoded yet. Returns their number.
     pub(super) fn feed(&mut self, input: &[u8], sink: &mut impl ByteSink) -> Result<usize, ChunkFault> {
         let mut at = 0;
         while !self.is_done() {
@@ -95,7 +95,8 @@ impl BodyForwarder {
             if self.is_done() {
                 let trailers = input.slice(at + piece.trailers.start..at + piece.trailers.end);
                 self.put_end(trailers, sink).inspect_err(|_| {
-                    // A body with a faulty end has none: nobody may take what follows for the next message.
+                    // A body with a malformed end has no end: the bytes that follow must not be read as the next
+                    // message.
                     self.reader = before;
                 })?;
             }
@@ -104,12 +105,12 @@ impl BodyForwarder {
         Ok(at)
     }
 
-    /// Says that the connection ended. Whether the body is complete with that.
+    /// Reports the end of the connection. Returns whether the body is complete.
     pub(super) fn end_of_input(&mut self, sink: &mut impl ByteSink) -> bool {
         let was_done = self.is_done();
         let is_done = self.reader.end_of_input();
         if is_done && !was_done {
-            // Without trailers there is nothing that could be wrong with them.
+            // Without trailers it cannot fail.
             let _ = self.put_end(&[], sink);
         }
         is_done
@@ -120,7 +121,8 @@ impl BodyForwarder {
         if self.chunked {
             sink.make(|out| result = chunked::put_end(out, trailers));
         } else if !trailers.is_empty() {
-            // Nobody gets to see them, but they tell whether the sender can be trusted with another message.
+            // The trailers are dropped, but a fault in them shows that the sender cannot be trusted with another
+            // message.
             result = chunked::put_end(&mut Vec::new(), trailers);
         }
         result

@@ -1,4 +1,4 @@
-//! The look of a request at the object cache: what is served from it, and what a backend is asked for.
+//! The look-up of a request in the object cache: served from it, or sent to a backend.
 
 use super::cache_view::with_view;
 use super::caching::{Caching, Fetch};
@@ -21,7 +21,7 @@ use crate::cluster::Route;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// What is done with a request.
+/// The decision for a request.
 enum Plan {
     Forward,
     Purge,
@@ -30,7 +30,8 @@ enum Plan {
     Fetch(Fetch),
 }
 
-/// Whether the cache has to do with a request that has this route: the frontend's does, or another route's did.
+/// Whether the cache takes part in a request with this route: the frontend's options enable it, or an earlier route of
+/// the request did.
 pub(super) fn takes_part(context: &RequestContext, route: &Route, cx: &StepContext<'_>) -> bool {
     context.caching.is_some() || (cx.core.cache.is_some() && uses_cache(route))
 }
@@ -39,14 +40,14 @@ fn uses_cache(route: &Route) -> bool {
     route.cluster.options.cache.is_enabled && !route.cluster.options.is_disabled
 }
 
-/// Looks a request up, where the cache takes part.
+/// Looks up a request, if the cache takes part.
 #[inline(never)]
 pub(super) fn start(
     mut context: Box<RequestContext>,
     route: Arc<Route>,
     cx: &mut StepContext<'_>,
 ) -> Result<Transition, Failure> {
-    // The route was asked for a second time, and the cache has done its part.
+    // The route was resolved a second time, and the cache has been consulted already.
     if context.caching.as_ref().is_some_and(|caching| caching.is_of(&route)) {
         return choosing::connect(context, route, cx);
     }
@@ -63,12 +64,13 @@ pub(super) fn start(
         store: &store,
         now: cx.core.now,
         wall: cx.core.wall_time(),
-        // The client names a backend to try: its response is for nobody else.
+        // The client names a backend to try, so other clients must not get the response.
         names_backend: affinity::named(request, &route.cluster, &cx.core.settings.forwarded).is_some(),
         may_purge: request.may_purge(),
         key: &mut key,
     };
-    // What is purged from now on is not stored: the look-up may have seen it.
+    // The ticket is taken before the look-up: a purge from now on prevents storing, since the look-up may have seen the
+    // purged object.
     let ticket = store.ticket();
     let plan = with_view(request, &route, |view| lookup.plan(view));
     let transition = match plan.unwrap_or(Plan::Forward) {
@@ -93,7 +95,7 @@ pub(super) fn start(
     transition
 }
 
-/// Sends a request to a backend that the cache has a part in.
+/// Sends a request to a backend, with the cache taking part.
 pub(super) fn forward(
     mut context: Box<RequestContext>,
     caching: Box<Caching>,
@@ -107,7 +109,7 @@ pub(super) fn forward(
     choosing::connect(context, route, cx)
 }
 
-/// One look at the cache.
+/// One look-up.
 struct Lookup<'a> {
     options: &'a Options,
     store: &'a Store,
@@ -128,7 +130,7 @@ impl Lookup<'_> {
         match lookup::bypass(view, options) {
             None if self.names_backend => return Plan::Forward,
             None => {}
-            // What it changes is made invalid once it has succeeded.
+            // A successful unsafe request invalidates stored responses.
             Some(Bypass::Method) => {
                 key::write_frontend(view.frontend, view.app, self.key);
                 return Plan::Fetch(Fetch {
@@ -160,7 +162,7 @@ impl Lookup<'_> {
                 return Plan::Serve(Arc::clone(object), status::State::StaleUpdating);
             }
             (Decision::Revalidate(cause) | Decision::Miss(cause), _) => cause,
-            // Only an object can be any of these.
+            // These decisions require an object.
             (Decision::Hit | Decision::Stale | Decision::StaleWhileRevalidate, None) => Cause::UriMiss,
         };
         let fills = refresh::fills(view);
@@ -176,7 +178,7 @@ impl Lookup<'_> {
         !object.claim_refresh(self.now, self.options.update_lock_timeout)
     }
 
-    /// What a fill is waited for by. `None` where the request's own response will not be stored.
+    /// The key and selection under which other requests wait for the fill. `None` if the response will not be stored.
     fn selection(&self, learned: Option<&Arc<Object>>, values: &mut RequestValues<'_>) -> Option<Box<[u8]>> {
         let mut selection = self.key.clone();
         let is_selectable = learned.is_none_or(|object| object.variant.write_selection(values, &mut selection));
@@ -184,7 +186,7 @@ impl Lookup<'_> {
     }
 }
 
-/// A response of this node without a body.
+/// A local reply without a body.
 #[cold]
 fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> Transition {
     let uploaded = context.upload.is_done();

@@ -1,4 +1,4 @@
-//! What the object cache makes of a backend's response, or of the want of one.
+//! The part of the object cache in a backend's response, or in the lack of one.
 
 use super::cache_view::with_view;
 use super::caching::Verdict;
@@ -16,8 +16,8 @@ use crate::wire::body::BodyLength;
 use crate::wire::response::ResponseHead;
 use std::sync::Arc;
 
-/// Looks at a response that has come with `rest` behind its head, on a connection that takes more of the request or not.
-/// Returns the request if the response is passed on, and otherwise what happens instead.
+/// Judges a response whose head has arrived with `rest` behind it, on a connection that accepts more of the request or
+/// not. Returns the request if the response is to be forwarded, and otherwise the transition that replaces it.
 #[inline(never)]
 pub(super) fn take(
     mut context: Box<RequestContext>,
@@ -62,7 +62,7 @@ pub(super) fn take(
     }
 }
 
-/// The stored response that is served in place of this node's own error, where there is one that may be.
+/// The stored response to serve in place of this node's own error, if one is allowed.
 #[cold]
 pub(super) fn stand_in(
     context: &mut RequestContext,

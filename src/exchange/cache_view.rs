@@ -1,4 +1,4 @@
-//! A request as the object cache sees it.
+//! A request in the form that the object cache reads.
 
 use super::request::Request;
 use crate::cache::fields::Fields;
@@ -9,7 +9,7 @@ use crate::wire::body::BodyLength;
 use crate::wire::host::split_port;
 use std::mem::MaybeUninit;
 
-/// Reads the head of a request as the cache does. `None` where it has more lines than nearly all heads have.
+/// Parses the head of a request for the cache. `None` if it has more lines than nearly all heads have.
 pub(super) fn with_view<T>(request: &Request, route: &Route, read: impl FnOnce(&CacheRequest<'_>) -> T) -> Option<T> {
     let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
@@ -33,7 +33,7 @@ pub(super) fn with_view<T>(request: &Request, route: &Route, read: impl FnOnce(&
     }))
 }
 
-/// The port in `Host`, or that of the scheme.
+/// The port in `Host`, or the default port of the scheme.
 fn port(fields: Fields<'_>, is_https: bool) -> u16 {
     let stated = fields.first("host").and_then(|host| std::str::from_utf8(split_port(host).1?).ok()?.parse().ok());
     stated.unwrap_or(if is_https { 443 } else { 80 })

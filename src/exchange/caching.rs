@@ -1,4 +1,4 @@
-//! The part of the object cache in a request that is forwarded: fill, validation, stale responses and invalidation.
+//! The part of the object cache in a forwarded request: fill, validation, stale responses and invalidation.
 
 use super::output_queue::{ByteSink, OutputQueue};
 use super::request::Request;
@@ -23,48 +23,48 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The part of the cache in a request that is forwarded.
+/// The cache's part of a forwarded request.
 #[derive(Debug)]
 pub(super) struct Caching {
     key: Box<[u8]>,
     ticket: Ticket,
     cause: Cause,
-    /// The stored response that is validated, or stands in for an error.
+    /// The stored response that is being validated, or that may replace an error.
     stale: Option<Arc<Object>>,
-    /// The backend is asked whether `stale` is still good.
+    /// The backend is asked to validate `stale`.
     validates: bool,
-    /// The lines that it gets in place of the client's conditions; `None` where it gets those.
+    /// The validators sent in place of the client's conditions; `None` to send the client's.
     validators: Option<Box<[u8]>>,
-    /// The backend is asked for the whole, without conditions of the client.
+    /// The backend is asked for the whole response, without the client's conditions.
     asks_for_whole: bool,
     requested_at: SystemTime,
     pending: Option<PendingObject>,
-    /// The body is not stored any more, and forwarded to those who read it.
+    /// The body is no longer stored, and still forwarded to its readers.
     is_passing: bool,
-    /// Those who read have yet to catch up with it.
+    /// The readers have yet to catch up.
     is_held: bool,
     stored: Result<(), Refusal>,
-    /// Requests wait for this one to fill the cache.
+    /// The lead of the fill, if other requests wait for it.
     lead: Option<FillLead>,
-    /// The request itself, once others may read its response.
+    /// The handle with which readers wake this request.
     sleeper: Option<Sleeper>,
-    /// The key and the selection that a fill is waited for by.
+    /// The key and selection under which other requests wait for the fill.
     selection: Box<[u8]>,
     may_lead: bool,
 }
 
-/// A backend is asked.
+/// A request to a backend.
 pub(super) struct Fetch {
     pub(super) cause: Cause,
     pub(super) stale: Option<Arc<Object>>,
     pub(super) validates: bool,
     pub(super) asks_for_whole: bool,
-    /// The key and the selection that a fill is waited for by; `None` where nothing is waited for.
+    /// The key and selection under which other requests wait for the fill; `None` if none may.
     pub(super) selection: Option<Box<[u8]>>,
     pub(super) may_lead: bool,
 }
 
-/// What is done with a response.
+/// The verdict on a response.
 pub(super) enum Verdict {
     Forward,
     /// The client gets this object in place of the response.
@@ -74,7 +74,7 @@ pub(super) enum Verdict {
 }
 
 impl Caching {
-    /// Of a request with this key.
+    /// The part for a request with this key.
     pub(super) fn new(key: &[u8], ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
         let Fetch { cause, stale, validates, asks_for_whole, selection, may_lead } = fetch;
         let validators = stale.as_ref().filter(|_| validates).map(|stale| {
@@ -108,27 +108,27 @@ impl Caching {
         self.lead = Some(lead);
     }
 
-    /// The request leaves for a backend.
+    /// Records the time at which the request is sent to a backend.
     pub(super) fn note_sent(&mut self, wall: SystemTime) {
         self.requested_at = wall;
     }
 
-    /// When the request left for a backend.
+    /// The time at which the request was sent to a backend.
     pub(super) fn requested_at(&self) -> SystemTime {
         self.requested_at
     }
 
-    /// The lines that a backend gets in place of the client's conditions; `None` where it gets those.
+    /// The validators that a backend gets in place of the client's conditions; `None` to send the client's.
     pub(super) fn validators(&self) -> Option<&[u8]> {
         self.validators.as_deref()
     }
 
-    /// What is stored is not what the backend has: it is asked for all of it.
+    /// The stored response does not match the backend's: the whole response is requested.
     pub(super) fn ask_anew(&mut self) {
         (self.stale, self.validates, self.validators) = (None, false, Some([].into()));
     }
 
-    /// The stored response that may stand in for an error.
+    /// The stored response that may replace an error.
     pub(super) fn into_stale(self) -> Option<Arc<Object>> {
         self.stale
     }
@@ -145,17 +145,17 @@ impl Caching {
         self.cause
     }
 
-    /// Whether others may wait for the response to this request.
+    /// Whether other requests may wait for the response to this one.
     pub(super) fn may_lead(&self) -> bool {
         self.may_lead
     }
 
-    /// The key and the selection that a fill is waited for by.
+    /// The key and selection under which other requests wait for the fill.
     pub(super) fn selection(&self) -> Box<[u8]> {
         self.selection.clone()
     }
 
-    /// What is done with the response of a backend.
+    /// Decides about the response of a backend.
     pub(super) fn judge(
         &mut self,
         view: &CacheRequest<'_>,
@@ -209,7 +209,7 @@ impl Caching {
         });
         match admitted {
             Ok(pending) => {
-                // Who waited for an object that has to be validated each time would wait for nothing.
+                // An object that must be validated each time is of no use to waiting requests.
                 if !pending.can_be_fresh(wall) {
                     end_fill(self.lead.take(), false, now);
                 }
@@ -220,14 +220,15 @@ impl Caching {
         Verdict::Forward
     }
 
-    /// The response is not stored. What it says about the responses to others is told only where it says what is at the
-    /// target, and where it is not this request's doing: otherwise the fill has failed, and another request tries.
+    /// Records that the response is not stored. The refusal is remembered for other requests only if the response
+    /// represents the target and the refusal is not caused by this request. Otherwise the fill has failed, and another
+    /// request tries.
     fn note_refusal(&mut self, refusal: Refusal, status: u16, store: &Store, now: Moment) {
         self.stored = Err(refusal);
         let is_general = self.asks_for_whole && refresh::is_of_target(status) && !refusal.is_of_request();
         let lead = self.lead.take().filter(|_| is_general);
         end_fill(lead, false, now);
-        // What was stored is no longer what the backend would send.
+        // The backend would no longer send the stored response.
         if let Some(stale) = self.stale.as_ref().filter(|_| is_general) {
             store.drop_object(&self.key, stale);
         }
@@ -243,20 +244,20 @@ impl Caching {
         }
     }
 
-    /// The fields that tell what the cache did.
+    /// Writes the fields that describe the cache's part.
     pub(super) fn put_fields(&self, request: &Request, out: &mut Vec<u8>) {
         if matches!(request.method(), b"GET" | b"HEAD") {
             Forwarded { cause: self.cause, stored: self.stored }.put(out);
         }
     }
 
-    /// Whether the body is to be stored.
+    /// Whether the body is being stored.
     pub(super) fn is_filling(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// All of the response has come. Returns whether it is stored now: an object that is not, as it is too large or was purged
-    /// meanwhile, has been forwarded all the same.
+    /// The response is complete. Returns whether it is stored now: an object that is too large, or was purged
+    /// meanwhile, was only forwarded.
     pub(super) fn complete(self, store: &Store, options: &Options, now: Moment) -> bool {
         let Some(Ok(object)) = self.pending.map(PendingObject::finish) else { return false };
         let stored = store.insert(&self.key, object, self.ticket, options);
@@ -270,14 +271,14 @@ impl Caching {
         is_stored
     }
 
-    /// What has come is not stored: its end is in doubt.
+    /// Discards the received body: its end is in doubt.
     #[cold]
     pub(super) fn give_up_fill(&mut self) {
         (self.pending, self.lead) = (None, None);
     }
 
-    /// The client takes its response more slowly than the backend gives it. Those who wait do not wait for that, for as long
-    /// as the rest `may_read_ahead`; after that another request fills for those who come.
+    /// The client reads its response more slowly than the backend sends it. Waiting requests are not delayed by that
+    /// while the rest `may_read_ahead`; otherwise another request fills for those that come later.
     #[cold]
     pub(super) fn client_is_slow(&mut self, may_read_ahead: bool) {
         if !may_read_ahead {
@@ -290,7 +291,7 @@ impl Caching {
         self.pending.is_some() && self.lead.is_some()
     }
 
-    /// The rest of the body takes its time: those who wait read what has come.
+    /// The rest of the body is slow to arrive: waiting requests start to read the part that has arrived.
     pub(super) fn publish(&mut self, now: Moment) {
         if let (Some(pending), Some(lead)) = (&self.pending, &mut self.lead)
             && !lead.is_published()
@@ -300,23 +301,23 @@ impl Caching {
         }
     }
 
-    /// Whether other requests read the body: it is worth more than the client.
+    /// Whether other requests read the body, so that it outlives the client.
     pub(super) fn has_readers(&self) -> bool {
         self.pending.as_ref().is_some_and(PendingObject::has_readers)
     }
 
-    /// Whether those who read a body that is not stored have yet to catch up.
+    /// Whether readers of a body that is not stored have yet to catch up.
     pub(super) fn is_held(&self) -> bool {
         self.is_held
     }
 
-    /// Those who read may have caught up.
+    /// Checks whether the readers have caught up.
     pub(super) fn look_at_readers(&mut self) {
         let pending = self.pending.as_ref().filter(|_| self.is_passing);
         self.is_held = pending.is_some_and(|pending| pending.is_held(self.sleeper.as_ref()));
     }
 
-    /// Whether the response that another request fills the cache with is one for this request too.
+    /// Whether the response with which another request fills the cache suits this request too.
     pub(super) fn may_read(&self, view: &CacheRequest<'_>, live: &LiveFill, options: &Options, at: SystemTime) -> bool {
         live.head.variant.is_selected_by(&mut RequestValues::of(view.fields))
             && matches!(
@@ -351,7 +352,7 @@ impl Caching {
     }
 }
 
-/// Tells those who wait for a fill that they can be served from the cache, or that nobody can be for a while.
+/// Tells waiting requests that the cache can serve them, or that no fill can for a while.
 fn end_fill(lead: Option<FillLead>, is_stored: bool, now: Moment) {
     match lead {
         Some(lead) if is_stored => lead.stored(),
@@ -360,7 +361,7 @@ fn end_fill(lead: Option<FillLead>, is_stored: bool, now: Moment) {
     }
 }
 
-/// Drops what a request with an unsafe method has changed.
+/// Invalidates stored responses after a successful unsafe request.
 #[cold]
 fn invalidate(view: &CacheRequest<'_>, response: &CacheResponse<'_>, options: &Options, store: &Store) {
     let mut key = Vec::new();
@@ -371,7 +372,7 @@ fn invalidate(view: &CacheRequest<'_>, response: &CacheResponse<'_>, options: &O
     }
 }
 
-/// Passes a body on and collects it.
+/// Forwards a body and collects it.
 pub(super) struct Tee<'a> {
     pub(super) queue: &'a mut OutputQueue,
     pub(super) caching: &'a mut Caching,
@@ -379,7 +380,7 @@ pub(super) struct Tee<'a> {
 }
 
 impl ByteSink for Tee<'_> {
-    /// These are chunk sizes and trailers, not the body.
+    /// These bytes are chunk sizes and trailers, not the body.
     fn make(&mut self, maker: impl FnOnce(&mut Vec<u8>)) {
         self.queue.make(maker);
     }

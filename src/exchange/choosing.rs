@@ -1,4 +1,4 @@
-//! A member of the cluster is chosen for a request, or the request waits for one.
+//! The choice of a member for a request, or its wait for one.
 
 use super::events::Effect;
 use super::request_context::RequestContext;
@@ -13,16 +13,16 @@ use crate::cluster::{GrantSink, Options, Permit, Route, Scheduler, Service, View
 use crate::wire::body::BodyLength;
 use std::sync::Arc;
 
-/// How often the route is asked for again because every backend of the list found had just been retired. A list that
-/// comes back retired so often is stale where it is kept, and to ask on would be a loop without end.
+/// The number of times that the route is resolved again because every backend of its list was just removed. A list that
+/// is removed that often is stale in its cache, and further attempts would loop.
 const MAX_RESOLVES: u32 = 32;
 
-/// Whether the route may be asked for again.
+/// Whether the route may be resolved again.
 pub(super) fn may_resolve(context: &RequestContext) -> bool {
     context.resolves < MAX_RESOLVES
 }
 
-/// Has a member of the route's cluster serve the request, now or when one has room.
+/// Assigns the request to a member of the route's cluster, now or once one has room.
 pub(super) fn connect(
     context: Box<RequestContext>,
     route: Arc<Route>,
@@ -42,7 +42,8 @@ pub(super) fn connect(
     Err(failure_at(context, route, reason, cx))
 }
 
-/// Whether the client may have this request: it has it already, or does now.
+/// Takes one of the client's slots (`maxRequestsPerClient`), unless the request has one. Returns whether it has one
+/// now.
 #[cold]
 fn has_client_slot(context: &RequestContext, route: &Route, cx: &mut StepContext<'_>) -> bool {
     if let (None, Some(limit)) = (&cx.common.client_slot, route.cluster.options.max_requests_per_client) {
@@ -52,7 +53,7 @@ fn has_client_slot(context: &RequestContext, route: &Route, cx: &mut StepContext
     cx.common.client_slot.is_some()
 }
 
-/// Chooses a member when the request's turn comes: there are only so many a second.
+/// Chooses a member when the turn of the request comes, given a limit of requests a second.
 #[cold]
 fn await_turn(
     context: Box<RequestContext>,
@@ -70,7 +71,7 @@ fn await_turn(
     }
 }
 
-/// Chooses a member. A cluster with buckets gives a token first.
+/// Chooses a member. In a cluster with buckets the request needs a token first.
 pub(super) fn choose(
     mut context: Box<RequestContext>,
     route: Arc<Route>,
@@ -105,7 +106,7 @@ fn choose_with_token(
         return choose_member(context, route, cx);
     }
     match route.cluster.service(&context.demand(&route), cx.core.now) {
-        // A request that no member may serve is told so without a wait for a token.
+        // A request that no member may serve fails at once, without a wait for a token.
         Service::Unavailable => unavailable(context, route, cx),
         Service::Open(_) | Service::Full => Ok(wait(context, route, cx)),
     }
@@ -123,7 +124,7 @@ fn choose_member(
     }
 }
 
-/// The permit of another member that has room now. The request keeps the one that it has: it has no other yet.
+/// A permit of another member that has room now. The request keeps its present permit.
 pub(super) fn another(context: &RequestContext, route: Arc<Route>, cx: &mut StepContext<'_>) -> Option<Permit> {
     match admit(context, &route, cx) {
         Admit::Slot(slot) => Some(Permit::of_route(route, slot)),
@@ -138,7 +139,7 @@ fn admit(context: &RequestContext, route: &Route, cx: &mut StepContext<'_>) -> A
     balance::admit(&route.cluster, &mut view)
 }
 
-/// The hash of the request's key, and the session of the member that it belongs to.
+/// The hash of the request's key, and the member of its session.
 fn preference(context: &RequestContext, route: &Route, settings: &Settings) -> (u64, Option<u64>) {
     let request = &context.request;
     match &*route.cluster.options {
@@ -149,7 +150,7 @@ fn preference(context: &RequestContext, route: &Route, settings: &Settings) -> (
     }
 }
 
-/// The request as the queue of its cluster has it. It is `exchange` at `sink`.
+/// The request's entry in the queue of its cluster; `exchange` and `sink` identify it.
 pub(super) fn waiter(
     context: &RequestContext,
     route: &Arc<Route>,
@@ -177,7 +178,7 @@ fn wait(context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_
     Transition::Wait(context)
 }
 
-/// A failure at this route. An earlier one of a member says more.
+/// A failure at this route. An earlier failure of a member takes precedence.
 fn failure_at(
     context: Box<RequestContext>,
     route: Arc<Route>,
@@ -189,7 +190,7 @@ fn failure_at(
     Failure::new(context, reason)
 }
 
-/// A member serves the request.
+/// Continues with the member that serves the request.
 pub(super) fn admitted(
     context: Box<RequestContext>,
     mut permit: Permit,
@@ -208,14 +209,14 @@ pub(super) fn admitted(
         cx.common.held_route = None;
     }
     if let Some(failed) = cx.common.permit.replace(permit) {
-        // Its request ends with another member, which alone is counted then.
+        // The request ends with another member, which alone counts it then.
         failed.member().state.history().count(true, cx.core.now);
         cx.effect(Effect::Retry { stale: false });
     }
     Ok(Transition::Dial(context))
 }
 
-/// No member may serve.
+/// Handles a request that no member may serve.
 #[cold]
 fn unavailable(
     context: Box<RequestContext>,
@@ -223,7 +224,7 @@ fn unavailable(
     cx: &mut StepContext<'_>,
 ) -> Result<Transition, Failure> {
     let is_named = context.named.is_some();
-    // The list was changed while the request was under way: the new one has the backends to try.
+    // The list was changed meanwhile: the new list has the backends to try.
     if !is_named && may_resolve(&context) && route.is_stale() {
         cx.common.held_route = Some(route);
         return Ok(Transition::Resolve(context));

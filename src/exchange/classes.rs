@@ -1,4 +1,4 @@
-//! The class of a request, where its cluster has buckets.
+//! The class of a request whose cluster has buckets.
 
 use super::Settings;
 use super::request::Request;
@@ -8,8 +8,8 @@ use crate::cluster::Cluster;
 use crate::shaper::{BucketId, RequestView};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The bucket of a request. The rules see the head as it goes to a backend: fields of the client are in it, and those
-/// that only a trusted proxy may set are this node's own where the client is none.
+/// The bucket of a request. The rules see the head for the backend: it contains the client's fields, but fields
+/// reserved for trusted proxies hold this node's own values if the client is not trusted.
 pub(super) fn bucket_of(request: &Request, cluster: &Cluster, settings: &Settings) -> BucketId {
     let head = request.head();
     let first_line = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
@@ -28,14 +28,14 @@ pub(super) fn bucket_of(request: &Request, cluster: &Cluster, settings: &Setting
     })
 }
 
-/// The field that names the request's bucket (`bucketHeader`).
+/// The field with the name of the request's bucket (`bucketHeader`).
 pub(super) fn bucket_field(common: &CommonState) -> Option<BucketField<'_>> {
     common.bucket?;
     let is_on = common.options().is_some_and(|options| options.bucket_header);
     common.bucket_name().filter(|_| is_on).map(BucketField)
 }
 
-/// The field that names a bucket.
+/// The field with the name of a bucket.
 pub(super) struct BucketField<'a>(&'a str);
 
 impl BucketField<'_> {

@@ -1,4 +1,4 @@
-//! Compression of a body on its way through (`compression` of HAProxy's files): what has come leaves at once, as a chunk.
+//! Compression of a body in transit (`compression` of HAProxy's files): each part is sent at once, as a chunk.
 
 use super::body_forwarder::BodyForwarder;
 use super::output_queue::{ByteSink, OutputQueue};
@@ -10,16 +10,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bodies that a worker compresses at once. Each takes about 330 KiB; others leave as they came.
+/// The greatest number of bodies that a worker compresses at the same time. Each takes about 330 KiB; further ones are
+/// sent uncompressed.
 const MOST_AT_ONCE: usize = 128;
 
-/// States that are kept for bodies to come.
+/// Number of compressor states kept for reuse.
 const MOST_SPARES: usize = 16;
 
 /// The header of gzip (RFC 1952 section 2.3): deflate, no name, no time, a fast compressor, any system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 
-/// Room that is made for the output at once.
+/// Bytes by which the output grows at once.
 const STEP: usize = 4096;
 
 /// The compressors of a worker.
@@ -52,7 +53,7 @@ impl Compressors {
         })
     }
 
-    /// Takes one back whose body is complete.
+    /// Takes back the compressor of a complete body.
     pub(super) fn give(&mut self, compressor: &mut Compressor) {
         if let Some(mut state) = compressor.state.take() {
             let spares = if state.is_framed { &mut self.framed } else { &mut self.raw };
@@ -67,24 +68,24 @@ impl Compressors {
 #[derive(Debug)]
 struct State {
     deflate: Compress,
-    /// Its output has the frame of zlib (RFC 1950).
+    /// The output is wrapped in the zlib format (RFC 1950).
     is_framed: bool,
 }
 
-/// What the end of a gzip says of the data.
+/// The trailer of the gzip format: a checksum and the length.
 #[derive(Debug, Default)]
 struct Checksum {
     crc: crc32fast::Hasher,
     len: u32,
 }
 
-/// The compression of one body.
+/// The compressor of one body.
 #[derive(Debug)]
 pub(super) struct Compressor {
-    /// It is there until it is given back.
+    /// Set until the state is given back.
     state: Option<State>,
     gzip: Option<Checksum>,
-    /// Compressed bytes that have yet to leave.
+    /// Compressed bytes that were not sent yet.
     pending: Vec<u8>,
     under_way: Arc<AtomicUsize>,
 }
@@ -95,7 +96,7 @@ impl Drop for Compressor {
     }
 }
 
-/// The framing of the body that comes is none of the one that leaves.
+/// The framing of the received body is dropped; the compressed body has its own.
 impl ByteSink for Compressor {
     fn make(&mut self, _: impl FnOnce(&mut Vec<u8>)) {}
 
@@ -105,7 +106,7 @@ impl ByteSink for Compressor {
 }
 
 impl Compressor {
-    /// Sends on what belongs to a body; how much of the input that was.
+    /// Compresses the bytes of `input` that belong to the body. Returns their number.
     #[cold]
     pub(super) fn feed(
         &mut self,
@@ -152,7 +153,7 @@ impl Compressor {
             match status {
                 Ok(Status::Ok) if !input.is_empty() || !has_room_left => {}
                 Ok(Status::Ok) if matches!(flush, FlushCompress::Finish) => {}
-                // An error would mean that the arguments were wrong, and these are right.
+                // An error would mean invalid arguments, and these are valid.
                 _ => return,
             }
         }
@@ -167,7 +168,7 @@ mod tests {
     use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
     use std::io::Read;
 
-    /// The data of chunks.
+    /// The data of the chunks.
     fn unchunked(mut text: &[u8]) -> (Vec<u8>, bool) {
         let mut data = Vec::new();
         while let Some(end) = text.iter().position(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! A backend is chosen, the connection not yet there.
+//! The state in which a backend is chosen and its connection is not yet established.
 
 use super::events::Input;
 use super::request_context::RequestContext;
@@ -10,7 +10,7 @@ use crate::health::Observation;
 #[derive(Debug)]
 pub(super) struct Connecting {
     pub(super) context: Box<RequestContext>,
-    /// The request waits for one of the sockets to the backend to become free.
+    /// The request waits for a free socket to the backend.
     pub(super) queued: bool,
 }
 
@@ -48,16 +48,16 @@ impl Connecting {
 
     #[cold]
     fn failed(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Failure {
-        // The longest waits are those that come to nothing.
+        // A failed wait is recorded too: such waits are the longest.
         match self.queued {
             true => cx.common.stats.end_queue(cx.core.now),
             false => cx.common.stats.end_connect(cx.core.now),
         }
         match reason {
-            // What this node is short of, another backend cannot give.
+            // Another backend cannot provide what this node lacks.
             FailureReason::SocketsExhausted => return Failure::new(self.context, reason),
-            // A queue of our own says nothing about the life of the backend.
-            // So does a want of ports, and those to other backends may be free.
+            // A full queue of this node says nothing about the health of the backend. Nor does a lack of local ports;
+            // ports towards other backends may be free.
             FailureReason::QueueFull | FailureReason::QueueTimeout | FailureReason::PortsExhausted => {}
             _ => cx.observe(Observation::Unreachable),
         }

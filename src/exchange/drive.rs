@@ -1,36 +1,35 @@
-//! The loop that drives an exchange: its steps, their effects in order, then the bytes for both sides, and what the exchange
-//! is told of those.
+//! The loop that drives an exchange: its steps, their effects in order, then the bytes for both sides and the result of
+//! sending them.
 
 use super::Exchange;
 use super::events::{Effect, Input, Side};
 use super::output_queue::Flushed;
 use super::worker_context::{Output, WorkerContext};
 
-/// Who has an exchange, performs its effects and has the sockets of both sides.
+/// The owner of an exchange: it performs the effects and holds the sockets of both sides.
 pub trait Driver {
-    /// The exchange, and what it shares with others; `None` once it is over.
+    /// The exchange, and the context it shares with others; `None` once it is over.
     fn exchange(&mut self) -> Option<(&mut Exchange, &mut WorkerContext)>;
 
-    /// Where the results of steps are.
+    /// The output of steps.
     fn output(&mut self) -> &mut Output;
 
-    /// Does what is to be done. Steps that follow from it at once may be taken by [`Exchange::step`]: their effects come
-    /// behind those that are there already.
+    /// Performs an effect. It may call [`Exchange::step`] for steps that follow at once: their effects are queued
+    /// behind the present ones.
     fn perform(&mut self, effect: Effect);
 
-    /// Has the socket of a side take the bytes that the output has for it, by [`Exchange::flush`]. `None` where there is no
-    /// such socket.
+    /// Sends the bytes of the output for a side with [`Exchange::flush`]. `None` if the side has no socket.
     fn send(&mut self, side: Side, input: &[u8]) -> Option<Flushed>;
 
-    /// What was sent to a side ended so; the exchange has yet to be told.
+    /// Records the result of sending to a side; the exchange has yet to be notified.
     fn note_flushed(&mut self, side: Side, flushed: Flushed);
 
-    /// Whether the exchange is to hear later, by [`tell`], that all bytes for a side have left.
+    /// Whether the exchange is notified later, by [`tell`], that all bytes for a side have been sent.
     fn puts_off_drained(&mut self, _side: Side) -> bool {
         false
     }
 
-    /// One step of the exchange; how many bytes it used.
+    /// Runs one step of the exchange. Returns the number of bytes it consumed.
     fn take_step(&mut self, input: Input<'_>, offset: usize) -> usize {
         self.exchange().map_or(0, |(exchange, core)| exchange.step(input, offset, core))
     }
@@ -41,28 +40,28 @@ pub trait Driver {
     }
 }
 
-/// Tells an exchange what happened, does what it wants done, sends what it has to send.
+/// Passes an input to an exchange, performs its effects and sends its bytes.
 pub fn tell(driver: &mut impl Driver, input: Input<'_>) {
     step(driver, input, 0);
     flush(driver, &[]);
 }
 
-/// A step and its effects; its bytes are left to [`flush`]. Returns how many bytes were used.
+/// Runs a step and performs its effects; the bytes are left to [`flush`]. Returns the number of consumed bytes.
 pub fn step<D: Driver>(driver: &mut D, input: Input<'_>, offset: usize) -> usize {
     let used = driver.take_step(input, offset);
     perform(driver);
     used
 }
 
-/// Performs the effects of the last steps, and of those that follow from them, in order.
+/// Performs the effects of the last steps, and of the steps that follow from them, in order.
 pub fn perform(driver: &mut impl Driver) {
     while let Some(effect) = driver.output().effects.take_first() {
         driver.perform(effect);
     }
 }
 
-/// Offers bytes of a side for as long as the exchange uses them: how many it has used, and whether it wants more of them
-/// before it can use the rest. What is left of one connection to a backend is nothing to the next one.
+/// Offers bytes of a side while the exchange consumes them. Returns the number of consumed bytes, and whether more
+/// bytes are needed to use the rest. Bytes left from one upstream connection are never offered to the next one.
 pub fn offer<D: Driver>(driver: &mut D, side: Side, bytes: &[u8]) -> (usize, bool) {
     let connection = |driver: &mut D| driver.exchange().map(|(exchange, _)| exchange.connections());
     let first = connection(driver);
@@ -81,7 +80,7 @@ pub fn offer<D: Driver>(driver: &mut D, side: Side, bytes: &[u8]) -> (usize, boo
     }
 }
 
-/// Sends what the steps of this turn have made, or passed on from `input`.
+/// Sends the bytes that the steps of this turn have produced or forwarded from `input`.
 pub fn flush(driver: &mut impl Driver, input: &[u8]) {
     while driver.output().has_bytes() {
         for side in driver.sides() {
@@ -92,14 +91,14 @@ pub fn flush(driver: &mut impl Driver, input: &[u8]) {
                 after_flush(driver, side, flushed);
             }
         }
-        // What is left is for somebody who is gone, or was made by the end of a flush.
+        // The remaining bytes are for a client that is gone, or were produced at the end of a flush.
         if driver.exchange().is_none() {
             driver.output().clear();
         }
     }
 }
 
-/// Tells an exchange what has become of the bytes for a side.
+/// Reports the result of sending to a side.
 pub fn after_flush<D: Driver>(driver: &mut D, side: Side, flushed: Flushed) {
     let waits = driver.exchange().is_some_and(|(exchange, _)| exchange.waits_for_drain(side));
     driver.note_flushed(side, flushed);

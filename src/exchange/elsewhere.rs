@@ -1,4 +1,4 @@
-//! A response that says no more than that another member may do better (`retryOn`).
+//! Retry after a response (`retryOn`): another member may do better.
 
 use super::choosing;
 use super::request_context::RequestContext;
@@ -8,8 +8,8 @@ use crate::cluster::RetryCause;
 use crate::health::Observation;
 use crate::wire::response::ResponseHead;
 
-/// Sends the request to another member in place of passing on this response, if its frontend has that, and one has room now.
-/// Otherwise the request comes back: the response in hand is worth more than a wait.
+/// Sends the request to another member in place of forwarding this response, if the frontend's options allow it and a
+/// member has room now. Otherwise it returns the request: the response at hand is better than a wait.
 #[cold]
 pub(super) fn go(
     mut context: Box<RequestContext>,
@@ -20,7 +20,7 @@ pub(super) fn go(
     else {
         return Err(context);
     };
-    // A backend that is busy has done nothing with the request.
+    // A backend that reports itself busy has not processed the request.
     let may_send = match cause {
         RetryCause::Busy => context.request.is_whole(),
         _ => context.may_send_again(),

@@ -1,4 +1,4 @@
-//! The vocabulary between an exchange and its owner: what happened, and what is to be done.
+//! The interface between an exchange and its owner: inputs and effects.
 
 use super::service::ServiceResponse;
 use crate::base::clock::Moment;
@@ -10,17 +10,17 @@ use crate::wire::lenient_response::Repairs;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// One of the two ends that an exchange stands between.
+/// One of the two sides of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who asked.
+    /// The client.
     Client,
-    /// Who answers.
+    /// The backend.
     Upstream,
 }
 
 impl Side {
-    /// The other one.
+    /// The opposite side.
     pub fn other(self) -> Self {
         match self {
             Self::Client => Self::Upstream,
@@ -29,58 +29,57 @@ impl Side {
     }
 }
 
-/// What an exchange is told.
+/// An input of an exchange.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// Bytes from a side: all that are there and no step has consumed.
+    /// Bytes from a side: all that are available and were not consumed.
     Bytes(Side, &'a [u8]),
-    /// The first bytes of a client that should have shaken hands first, and is to be told so. Nothing has come before
-    /// them, and they are not offered again.
+    /// The first bytes of a client that sends plaintext to a TLS port; it gets an error response. They are the first
+    /// input and are not offered again.
     PlaintextOnTlsPort(&'a [u8]),
     /// A side has sent its last byte.
     End(Side),
-    /// The connection to a side is no more.
+    /// The connection to a side is broken.
     Broken(Side),
-    /// The connection to the backend is no more, and the backend's system has not acknowledged a byte of what this
-    /// exchange sent: so nobody has read any of it. Said instead of [`Input::End`] or [`Input::Broken`] where
-    /// [`Exchange::wants_ack_check`].
+    /// The upstream connection is closed, and the backend's kernel has acknowledged no byte of this request, so the
+    /// backend has read none of it. It replaces [`Input::End`] or [`Input::Broken`] if [`Exchange::wants_ack_check`].
     ///
     /// [`Exchange::wants_ack_check`]: super::Exchange::wants_ack_check
     UpstreamClosedUnacked,
-    /// The backend takes no more bytes; what it has sent may still be read.
+    /// The backend accepts no more bytes; its response may still be read.
     UpstreamWriteClosed,
-    /// All bytes for a side have left.
+    /// All bytes for a side have been sent.
     Drained(Side),
-    /// The answer to [`Effect::Resolve`].
+    /// The result of [`Effect::Resolve`].
     Route(Result<Arc<Route>, FailureReason>),
     /// The request has a place in the queue of its cluster ([`Effect::Enqueue`]).
     Enqueued(Ticket),
-    /// The request has a place in the queue of its bucket, and until then it waits.
+    /// The request has a place in the queue of its bucket, until this moment at most.
     EnqueuedUntil(Ticket, Moment),
-    /// The request, which has joined the queue, has a slot of this member.
+    /// The queued request gets a slot of this member.
     Granted(Permit),
-    /// The request, which has joined the queue, has a token: now it may have a slot.
+    /// The queued request gets a token and may now take a slot.
     GrantedToken(HeldToken),
-    /// The part of the request in the fill of its object ([`Effect::JoinFill`]).
+    /// The role of the request in the fill of its object ([`Effect::JoinFill`]).
     Fill(FillStart),
-    /// News of the fill that the request waits for or reads, or that others read of it.
+    /// An event of the fill that the request waits for or reads, or that reads the request's response.
     FillEnded(FillEnd),
     /// The queue of the cluster, or of the bucket, is full.
     QueueFull,
-    /// What has changed for the request while it waits, or when it joins the queue.
+    /// A change for the request while it waits, or when it joins the queue.
     Notice(Notice),
     /// The response to [`Effect::AskService`].
     Service(Box<ServiceResponse>),
-    /// All sockets to the backend are in use: the request stands in its queue.
+    /// All sockets to the backend are in use: the request waits in the backend's queue.
     Queued,
     /// The wait in the queue is over: a connection is being opened.
     Dialling,
-    /// A connection to the backend is there; whether it has served before.
+    /// A connection to the backend is established.
     Connected {
-        /// It has.
+        /// The connection has served another request before.
         reused: bool,
     },
-    /// There will be no connection.
+    /// No connection could be established.
     ConnectFailed(FailureReason),
     /// The moment that [`Exchange::deadline`](super::Exchange::deadline) named has come.
     Deadline,
@@ -88,90 +87,91 @@ pub enum Input<'a> {
     Abort(FailureReason),
 }
 
-/// What the owner of an exchange is to do, in the order given.
+/// An action for the owner of an exchange, in the order given.
 #[derive(Clone, Copy, Debug)]
 pub enum Effect {
-    /// Find the route of the request's host ([`Request::host`](super::Request::host)); say it by [`Input::Route`].
+    /// Look up the route of the request's host ([`Request::host`](super::Request::host)) and return it with
+    /// [`Input::Route`].
     Resolve,
-    /// Have the service of this node make the response to the request of
-    /// [`Exchange::take_service_request`](super::Exchange::take_service_request); say it by [`Input::Service`].
+    /// Pass the request of [`Exchange::take_service_request`](super::Exchange::take_service_request) to this node's
+    /// service and return its response with [`Input::Service`].
     AskService,
-    /// Get a connection to the backend of [`Exchange::permit`](super::Exchange::permit); say it by
+    /// Get a connection to the backend of [`Exchange::permit`](super::Exchange::permit) and report it with
     /// [`Input::Connected`] or [`Input::ConnectFailed`].
     Connect {
-        /// Not one of the pool: those seem to be stale.
+        /// Open a new connection: pooled ones seem to be stale.
         fresh: bool,
     },
-    /// Have the request join the fill of [`Exchange::fill_request`](super::Exchange::fill_request); say it by [`Input::Fill`].
+    /// Make the request join the fill of [`Exchange::fill_request`](super::Exchange::fill_request) and report it with
+    /// [`Input::Fill`].
     JoinFill,
-    /// Have the request join a queue ([`Exchange::join_queue`](super::Exchange::join_queue)); say it by
-    /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`], [`Input::QueueFull`] or
-    /// [`Input::Notice`].
+    /// Make the request join a queue ([`Exchange::join_queue`](super::Exchange::join_queue)) and report it with
+    /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`], [`Input::QueueFull`]
+    /// or [`Input::Notice`].
     Enqueue,
-    /// The member of [`Exchange::permit`](super::Exchange::permit) behaved as a dead backend does, and was
-    /// marked.
+    /// The member of [`Exchange::permit`](super::Exchange::permit) was marked dead after a failure.
     MarkedDead {
-        /// The member's place in its list.
+        /// Index of the member in its list.
         member: usize,
-        /// What was seen of it.
+        /// The observation that caused the mark.
         why: Observation,
     },
-    /// A member that was marked has given a good response.
+    /// A member marked dead has sent a good response.
     Revived {
-        /// The member's place in the frontend.
+        /// Index of the member in its list.
         member: usize,
     },
-    /// The responses of a member have taken it out of service for a while.
+    /// The responses of a member have ejected it for a while.
     Ejected {
-        /// The member's place in its list.
+        /// Index of the member in its list.
         member: usize,
     },
-    /// The request is tried again.
+    /// The request is retried.
     Retry {
-        /// Only because a connection of the pool was stale.
+        /// The only cause is a stale pooled connection.
         stale: bool,
     },
     /// The head of a response was read as the option `lenient` allows.
     Repaired(Repairs),
-    /// The whole body of the request has come, or nobody needs the rest of it.
+    /// The whole body of the request has arrived, or the rest is not needed.
     Uploaded,
-    /// The exchange needs its connection to the backend, or the promise of one, no longer.
+    /// The exchange no longer needs its upstream connection, or its claim to one.
     Release {
-        /// The next exchange may have it.
+        /// The connection may serve the next exchange.
         reuse: bool,
     },
-    /// The connection to the backend is a tunnel now and will not come back to the pool.
+    /// The upstream connection is a tunnel now and will not return to the pool.
     Tunnel,
-    /// Shut down the writing to a side behind the bytes that are for it.
+    /// Shut down writing to a side, behind the bytes that are queued for it.
     CloseWrite(Side),
-    /// Close the client's connection by a reset: its end would be the answer's, and the answer is not whole. Only
+    /// Close the client's connection with a reset: a proper end would mark an incomplete response as complete. Only
     /// [`Effect::Finish`] follows.
     Reset,
-    /// The exchange is over; what is left of it is its log line.
+    /// The exchange is over; only its log line is left to write.
     Finish(Disposition),
 }
 
-/// The future of the client's connection behind an exchange.
+/// What happens to the client's connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// It may carry the next request.
     KeepAlive,
-    /// A lingering close: the writing is shut down at once, and what the client still sends is discarded. To close at once
-    /// would have the kernel reset the connection as soon as one more byte comes, and a reset takes away whatever of the
-    /// response has not been acknowledged (RFC 9112 section 9.6).
+    /// A lingering close: writing is shut down at once, and bytes that the client still sends are discarded. After an
+    /// immediate close the kernel would reset the connection as soon as one more byte arrives, and a reset destroys the
+    /// part of the response that is not acknowledged (RFC 9112 section 9.6).
     Linger {
-        /// The client has not said that its request is its last one, or has yet to send a part of it. Otherwise there is
-        /// nothing to wait for but the acknowledgement of the response.
+        /// The client may send more: another request, or the rest of this one. Otherwise only the acknowledgement of
+        /// the response is waited for.
         client_may_send: bool,
     },
-    /// It is closed at once: the client is gone, has ended its side, does not take its response, or is to see a reset.
+    /// An immediate close: the client is gone, has ended its side, does not read its response, or is to see a reset.
     Close,
 }
 
-/// What is to be done, first things first.
+/// Effects to perform, in order.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// The first `taken` of them are done.
+    /// The first `taken` effects are done.
     list: Vec<Effect>,
     taken: usize,
 }
@@ -181,7 +181,7 @@ impl Effects {
         self.list.push(effect);
     }
 
-    /// Takes the first.
+    /// Takes the first effect.
     pub fn take_first(&mut self) -> Option<Effect> {
         let first = self.list.get(self.taken).copied();
         if first.is_some() {
@@ -192,7 +192,7 @@ impl Effects {
         first
     }
 
-    /// Forgets all of it.
+    /// Drops all effects.
     pub fn clear(&mut self) {
         self.list.clear();
         self.taken = 0;

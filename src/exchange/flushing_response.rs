@@ -1,4 +1,4 @@
-//! The answer is complete: it has to leave.
+//! The state in which the response is complete and has to be sent.
 
 use super::events::{Disposition, Effect, Input, Side};
 use super::request_context::RequestContext;
@@ -9,13 +9,13 @@ use crate::base::reason::FailureReason;
 #[derive(Debug)]
 pub(super) struct FlushingResponse {
     pub(super) context: Option<Box<RequestContext>>,
-    /// The future of the client's connection, if all of the answer leaves.
+    /// What happens to the client's connection once all of the response is sent.
     connection: Disposition,
     pub(super) end: ResponseEnd,
 }
 
 impl FlushingResponse {
-    /// The end of an answer.
+    /// The end of a response.
     pub(super) fn new(context: Option<Box<RequestContext>>, connection: Disposition, end: ResponseEnd) -> Self {
         Self { context, connection, end }
     }
@@ -25,7 +25,7 @@ impl FlushingResponse {
         self.connection == Disposition::KeepAlive
     }
 
-    /// Waits until the answer has left.
+    /// Waits until the response is sent.
     pub(super) fn start(self, cx: &mut StepContext<'_>) -> Step<Self> {
         cx.deadline_in(cx.body_timeout());
         Ok(if cx.is_drained(Side::Client) { self.over(cx).into() } else { Next::Stay(self) })
@@ -42,7 +42,7 @@ impl FlushingResponse {
         }
     }
 
-    /// Nothing is left to do.
+    /// Ends the exchange.
     fn over(self, cx: &mut StepContext<'_>) -> Transition {
         let is_missing = self.end == ResponseEnd::Truncated;
         if is_missing {

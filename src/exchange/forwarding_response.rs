@@ -1,4 +1,4 @@
-//! The head of the answer has left; it cannot be taken back.
+//! The state in which the head of the response was sent, so it cannot be replaced.
 
 use super::caching::Tee;
 use super::events::{Input, Side};
@@ -16,12 +16,12 @@ use std::time::Duration;
 pub(super) struct ForwardingResponse {
     pub(super) context: Box<RequestContext>,
     course: ResponseCourse,
-    /// The client is gone, and others read its response.
+    /// The client is gone, and other requests read its response.
     is_for_readers: bool,
 }
 
 impl ForwardingResponse {
-    /// Passes on what of the body stands behind the head, which has this length and has been passed on.
+    /// Forwards the part of the body that stands behind the forwarded head of this length.
     pub(super) fn start(
         context: Box<RequestContext>,
         course: ResponseCourse,
@@ -39,7 +39,7 @@ impl ForwardingResponse {
         step
     }
 
-    /// Passes on what belongs to the answer.
+    /// Forwards bytes that belong to the response.
     fn receive(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
         let RequestContext { download, caching, compressor, .. } = &mut *self.context;
         if let Some(compressor) = compressor {
@@ -59,15 +59,15 @@ impl ForwardingResponse {
         self.received(bytes, fed, cx)
     }
 
-    /// Goes on behind bytes of the response, of which so many belong to it.
+    /// Continues after bytes of the response; `fed` is the number of them that belong to it.
     fn received(mut self, bytes: &[u8], fed: Result<usize, ChunkFault>, cx: &mut StepContext<'_>) -> Step<Self> {
         match fed {
             Ok(consumed) => {
                 cx.consumed = consumed;
-                // Bytes behind the answer would be read as the next one.
+                // Bytes behind the response would be read as the next one.
                 if self.context.download.is_done() && consumed < bytes.len() {
                     self.course.upstream_stays = false;
-                    // Nor is it certain where this one ends.
+                    // The end of this response is uncertain too.
                     self.context.caching.iter_mut().for_each(|caching| caching.give_up_fill());
                 }
                 Ok(self.settle(cx))
@@ -76,7 +76,7 @@ impl ForwardingResponse {
         }
     }
 
-    /// Passes on what belongs to the request.
+    /// Forwards bytes that belong to the request.
     #[inline(never)]
     fn send(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
         let fed = self.context.upload.feed(bytes, &mut cx.core.output.upstream);
@@ -113,7 +113,7 @@ impl ForwardingResponse {
             Input::Drained(Side::Client) if !self.context.download_keeps_up(cx.core.now, &cx.core.settings) => {
                 self.client_stalled(cx)
             }
-            // Those who read have caught up.
+            // The readers have caught up.
             Input::FillEnded(_) => {
                 self.context.caching.iter_mut().for_each(|caching| caching.look_at_readers());
                 Ok(self.settle(cx))
@@ -130,12 +130,12 @@ impl ForwardingResponse {
         }
     }
 
-    /// How many bytes of the request's body may be to come.
+    /// The greatest number of bytes of the request's body that may still arrive.
     pub(super) fn upload_left(&self) -> usize {
         self.context.upload.share_of(usize::MAX)
     }
 
-    /// How long the backend may be silent in the middle of the response.
+    /// The limit of the backend's silence in the middle of the response.
     pub(super) fn patience(&self, common: &CommonState, settings: &Settings) -> Duration {
         match self.course.has_no_length {
             true => common.stream_timeout(settings).unwrap_or(Duration::MAX),
@@ -143,7 +143,7 @@ impl ForwardingResponse {
         }
     }
 
-    /// Whether the client is gone, and others read its response.
+    /// Whether the client is gone and other requests read its response.
     pub(super) fn is_for_readers(&self) -> bool {
         self.is_for_readers
     }
@@ -153,13 +153,13 @@ impl ForwardingResponse {
         self.context.caching.as_ref().is_some_and(|caching| caching.has_readers())
     }
 
-    /// Whether others have yet to read what has come.
+    /// Whether readers have yet to catch up.
     fn is_held(&self) -> bool {
         self.context.caching.as_ref().is_some_and(|caching| caching.is_held())
     }
 
-    /// Goes on without the client, whose response others read: of the client nothing is waited for any more. Its connection is
-    /// reset once the exchange is over.
+    /// Continues without the client, whose response other requests read. The client is not waited for any more; its
+    /// connection is reset once the exchange is over.
     #[cold]
     pub(super) fn lose_client(mut self, reason: FailureReason, cx: &mut StepContext<'_>) -> Next<Self> {
         if !std::mem::replace(&mut cx.common.client_left, true) {
@@ -172,7 +172,7 @@ impl ForwardingResponse {
         self.settle(cx)
     }
 
-    /// The client does not take its response, which others may read.
+    /// The client does not read its response, which other requests may read.
     #[cold]
     fn client_stalled(self, cx: &mut StepContext<'_>) -> Step<Self> {
         match self.has_readers() {
@@ -186,12 +186,12 @@ impl ForwardingResponse {
         self.course.upload_irrelevant = true;
     }
 
-    /// Ends the exchange when both bodies are where they belong.
+    /// Ends the exchange once both bodies are complete and sent.
     fn settle(mut self, cx: &mut StepContext<'_>) -> Next<Self> {
         if !self.context.download.is_done() {
             let now = cx.core.now;
             self.context.caching.iter_mut().for_each(|caching| caching.publish(now));
-            // Those who are held up by are held to a pace of their own.
+            // Slow readers have a limit of their own.
             cx.common.deadline = match self.is_held() {
                 true => Moment::NEVER,
                 false => now + self.patience(cx.common, &cx.core.settings),
@@ -201,7 +201,7 @@ impl ForwardingResponse {
         cx.common.stats.backend_done(cx.core.now);
         let is_heard =
             !self.wants(Side::Client) || (self.course.upload_is_optional && self.context.upload.received() == 0);
-        // A response that comes early does not keep the end of the body from a backend that goes on reading.
+        // An early response does not withhold the end of the body from a backend that still reads it.
         let is_sent = self.course.upload_irrelevant || cx.is_drained(Side::Upstream);
         if !(is_heard && is_sent) {
             cx.deadline_in(cx.body_timeout());
@@ -227,10 +227,10 @@ impl ForwardingResponse {
         Transition::Flush { context: Some(self.context), connection, end }
     }
 
-    /// Ends the response where it is.
+    /// Ends the response in its present state.
     #[cold]
     fn cut(mut self, reason: FailureReason) -> Failure {
-        // Those who wait for the fill, or read it, do not wait for its client.
+        // Requests that wait for the fill, or read it, do not wait for its client.
         self.context.caching = None;
         let end = self.response_end();
         Failure::new(self.context, reason).leaving(Remains::Response(end))
@@ -242,7 +242,7 @@ impl ForwardingResponse {
         Failure::new(self.context, reason).leaving(Remains::Silence(end))
     }
 
-    /// How the client would know that the answer ends here.
+    /// How the client would recognise the end of the response now.
     pub(super) fn response_end(&self) -> ResponseEnd {
         if self.is_for_readers {
             return ResponseEnd::Truncated;
@@ -259,7 +259,7 @@ impl ForwardingResponse {
         if !cx.is_drained(Side::Client) {
             self.client_stalled(cx)
         } else if self.context.download.is_done() && self.context.upload.is_done() {
-            // The backend has responded, and does not take the rest of what it was responding to.
+            // The backend has responded and does not accept the rest of the request.
             Ok(self.finish(cx).into())
         } else if self.context.download.is_done() {
             Err(self.silent(FailureReason::BodyTimeout))

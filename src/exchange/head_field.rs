@@ -1,4 +1,4 @@
-//! Single fields and cookies of a head that was read long ago.
+//! Single fields and cookies of a head that was already parsed.
 
 use crate::base::slice_ext::SliceExt;
 use crate::wire::cookies;

@@ -1,4 +1,4 @@
-//! Answers of this node's own, and what it says to those who debug.
+//! Responses of this node, and debug fields in responses.
 
 use super::classes;
 use super::events::Disposition;
@@ -16,7 +16,7 @@ use crate::wire::put_number;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Responds with the page of a failure.
+/// Responds with the error page of a failure.
 #[cold]
 pub(super) fn fail(
     context: Option<Box<RequestContext>>,
@@ -38,7 +38,7 @@ pub(super) fn fail(
     reply.give(context, uploaded, cx)
 }
 
-/// Answers with 200 and this text, where this node is who is asked.
+/// Responds with 200 and this text, for requests to the node itself.
 #[cold]
 pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut StepContext<'_>) -> Transition {
     let uploaded = context.upload.is_done();
@@ -47,7 +47,7 @@ pub(super) fn plain(context: Box<RequestContext>, body: &'static str, cx: &mut S
     reply.give(Some(context), uploaded, cx)
 }
 
-/// Sends the client to the same address over an encrypted connection.
+/// Redirects the client to the same URL over TLS.
 #[cold]
 pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Transition {
     let (request, uploaded) = (&context.request, context.upload.is_done());
@@ -58,27 +58,27 @@ pub(super) fn redirect(context: Box<RequestContext>, cx: &mut StepContext<'_>) -
     let target = String::from_utf8_lossy(request.target());
     let target = if target.starts_with('/') { &target } else { "/" };
     let fields = format!("Location: https://{}{port}{target}\r\n", request.host());
-    // 308 has the method kept, where 301 lets it become GET (RFC 9110 section 15.4).
+    // 308 keeps the method; 301 lets it become GET (RFC 9110 section 15.4).
     let status = if matches!(request.method(), b"GET" | b"HEAD") { 301 } else { 308 };
     let reply = LocalReply { status, fields: fields.as_bytes(), retry_after: Duration::ZERO, error: None, body: b"" };
     reply.give(Some(context), uploaded, cx)
 }
 
-/// A response of this node's own.
+/// A response of this node.
 pub(super) struct LocalReply<'a> {
     pub(super) status: u16,
     /// Header lines, each with its CRLF.
     pub(super) fields: &'a [u8],
     /// The value of `Retry-After`, rounded up to seconds; zero for none.
     pub(super) retry_after: Duration,
-    /// Say in a header what went wrong.
+    /// The failure named in the debug header.
     pub(super) error: Option<FailureReason>,
-    /// HEAD gets all but the body.
+    /// A response to HEAD leaves the body out.
     pub(super) body: &'a [u8],
 }
 
 impl LocalReply<'_> {
-    /// Ends the exchange with it.
+    /// Ends the exchange with this response.
     pub(super) fn give(
         &self,
         context: Option<Box<RequestContext>>,
@@ -93,8 +93,8 @@ impl LocalReply<'_> {
         Transition::Flush { context, connection, end: ResponseEnd::Framed }
     }
 
-    /// Puts the head of it into the output, and says what becomes of the client's connection behind it. A client whose body
-    /// has not come as a whole cannot keep its connection.
+    /// Writes its head to the output, and returns what happens to the client's connection behind it. A client whose
+    /// body is incomplete cannot keep its connection.
     pub(super) fn put_head(&self, request: Option<&Request>, uploaded: bool, cx: &mut StepContext<'_>) -> Disposition {
         let keep_alive = uploaded && cx.may_keep_alive() && request.is_some_and(Request::keep_alive);
         let connection = match keep_alive {
@@ -113,7 +113,7 @@ impl LocalReply<'_> {
             put_number(out, u64::from(self.status));
             put_all(out, &[" ", page::phrase(self.status), "\r\n"]);
             out.extend_from_slice(self.fields);
-            // RFC 9110 section 8.6: 204 has no length.
+            // A 204 has no `Content-Length` (RFC 9110 section 8.6).
             if self.status != 204 {
                 put_all(out, &["Content-Length: "]);
                 put_number(out, self.body.len() as u64);
@@ -140,7 +140,7 @@ impl LocalReply<'_> {
     }
 }
 
-/// What an answer that comes from a backend tells of where it comes from, if the request asks and may.
+/// The debug fields of a backend's response, if the request asks for them and is allowed to.
 pub(super) fn debug_fields<'a>(
     request: &Request,
     common: &'a CommonState,
@@ -154,7 +154,7 @@ pub(super) fn debug_fields<'a>(
     })
 }
 
-/// The `X-Debug` headers of an answer that a backend gave (names and meanings are Hipache's).
+/// The `X-Debug` headers of a backend's response (names and meanings are Hipache's).
 pub(super) struct DebugFields<'a> {
     permit: &'a Permit,
     total_ms: u128,
@@ -168,7 +168,7 @@ impl DebugFields<'_> {
         put_all(out, &["X-Debug-Version: ", env!("CARGO_PKG_VERSION"), "\r\n"]);
         put_all(out, &["X-Debug-Backend-Url: ", member.url.as_str(), "\r\nX-Debug-Backend-Id: "]);
         put_number(out, self.permit.place() as u64);
-        // Item 0 of a list is any text.
+        // Item 0 of a list is arbitrary text.
         put_all(out, &["\r\nX-Debug-Vhost: ", &printable(&cluster.id)]);
         put_all(out, &["\r\nX-Debug-Frontend-Key: ", &printable(&cluster.key), "\r\nX-Debug-Time-Total: "]);
         put_number(out, u64::try_from(self.total_ms).unwrap_or(u64::MAX));

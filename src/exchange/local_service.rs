@@ -1,5 +1,5 @@
-//! A request that is for this node itself: its body is gathered here, another thread makes the response, and the response
-//! leaves from memory, a piece at a time, as fast as the client takes it.
+//! A request to this node itself. Its body is collected here, another thread makes the response, and the response is
+//! sent from memory in pieces, as fast as the client reads it.
 
 use super::body_forwarder::BodyForwarder;
 use super::events::{Disposition, Effect, Input, Side};
@@ -16,13 +16,13 @@ use crate::wire::forwarded::Peer;
 use crate::wire::request::RequestHead;
 use std::time::Duration;
 
-/// The greatest body of a request for this node.
+/// The greatest body of a request to this node, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// How much of a response is in the output at once: the next piece follows when the client's socket has taken this one.
+/// Bytes of a response in the output at once: the next piece follows when the client's socket has accepted this one.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// The request is for this node.
+/// The state of a request to this node.
 #[derive(Debug)]
 pub(super) struct LocalService {
     pub(super) context: Box<RequestContext>,
@@ -31,18 +31,18 @@ pub(super) struct LocalService {
 
 #[derive(Debug)]
 enum Stage {
-    /// The body of the request has yet to come.
+    /// The body of the request is still arriving.
     ReadingBody(ServiceRequest),
     /// The service is to be asked: the owner of the exchange takes the request with the effect.
     Asking(ServiceRequest),
     /// The service makes the response.
     Waiting,
-    /// The response leaves; `sent` bytes of its body are in the output, or have left.
+    /// The response is being sent; `sent` bytes of its body are in the output or beyond.
     Sending { response: Box<ServiceResponse>, sent: usize, disposition: Disposition },
 }
 
 impl LocalService {
-    /// Gathers the body of the request, which has this length.
+    /// Collects the body of the request, which has this length.
     #[cold]
     pub(super) fn start(
         mut context: Box<RequestContext>,
@@ -50,7 +50,7 @@ impl LocalService {
         body: BodyLength,
         cx: &mut StepContext<'_>,
     ) -> Step<Self> {
-        // What is gathered here is data, without a coding.
+        // The body is collected decoded.
         context.upload = BodyForwarder::new(body, false, &cx.core.settings.limits);
         let mut state = Self { context, stage: Box::new(Stage::ReadingBody(*request)) };
         if state.context.upload.is_done() {
@@ -105,7 +105,7 @@ impl LocalService {
         self
     }
 
-    /// The request, for whoever performs [`Effect::AskService`].
+    /// The request, for the owner that performs [`Effect::AskService`].
     pub(super) fn take_request(&mut self) -> Option<ServiceRequest> {
         match std::mem::replace(&mut *self.stage, Stage::Waiting) {
             Stage::Asking(request) => Some(request),
@@ -116,7 +116,7 @@ impl LocalService {
         }
     }
 
-    /// The bytes of the response that have yet to be put into the output.
+    /// Bytes of the response that are not in the output yet.
     pub(super) fn bytes_left(&self) -> usize {
         match &*self.stage {
             Stage::Sending { response, sent, .. } => response.body.len().saturating_sub(*sent),
@@ -129,7 +129,7 @@ impl LocalService {
         matches!(&*self.stage, Stage::Sending { .. })
     }
 
-    /// Whether bytes of the client are wanted.
+    /// Whether bytes of the client are needed.
     pub(super) fn wants(&self, side: Side) -> bool {
         side == Side::Client && matches!(&*self.stage, Stage::ReadingBody(_)) && !self.context.upload.is_done()
     }
@@ -149,8 +149,7 @@ impl LocalService {
         self.send_on(cx)
     }
 
-    /// Puts the next piece of the body into the output; behind the last one there is nothing to do but to wait until it has
-    /// left.
+    /// Puts the next piece of the body into the output; behind the last one only the sending is left.
     fn send_on(mut self, cx: &mut StepContext<'_>) -> Next<Self> {
         let Stage::Sending { response, sent, disposition } = &mut *self.stage else { return Next::Stay(self) };
         let end = response.body.len().min(*sent + PIECE_BYTES);
@@ -165,7 +164,7 @@ impl LocalService {
     }
 }
 
-/// The request for this node, but for its body.
+/// The request to this node, without its body.
 #[cold]
 pub(super) fn request_of(head: &RequestHead<'_, '_>, target: &[u8], peer: &Peer) -> Box<ServiceRequest> {
     let value = |name| head.value_of(name).map(<[u8]>::to_vec);
@@ -185,7 +184,7 @@ pub(super) fn request_of(head: &RequestHead<'_, '_>, target: &[u8], peer: &Peer)
     })
 }
 
-/// Has a page made that rules let the client see. What the request has for a body is read and has no meaning.
+/// Requests a page that rules let the client see. The request's body is read and ignored.
 #[cold]
 pub(super) fn show(context: Box<RequestContext>, page: RuledPage) -> Transition {
     let (text, body) = (|bytes| String::from_utf8_lossy(bytes).into_owned(), context.request.body());

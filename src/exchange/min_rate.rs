@@ -1,16 +1,16 @@
-//! Whether somebody who is waited for is fast enough.
+//! The minimum transfer rate of a side.
 
 use super::Settings;
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// The bytes of one side, and the time for which that side alone was waited for. Bytes for which nobody had to wait count
-/// too: they only make the side faster, by no more than one count's worth.
+/// The bytes of one side, and the time spent waiting for that side alone. Bytes that arrive without a wait count too:
+/// they raise the measured rate by at most one window.
 #[derive(Debug)]
 pub(super) struct MinRateMonitor {
     waited: Duration,
     bytes: u64,
-    /// Since when it is waited for; [`Moment::NEVER`] while it is not.
+    /// The start of the current wait; [`Moment::NEVER`] outside a wait.
     since: Moment,
 }
 
@@ -21,37 +21,37 @@ impl Default for MinRateMonitor {
 }
 
 impl MinRateMonitor {
-    /// From now on it is waited for; what was before, for somebody else.
+    /// Starts a wait now; an earlier wait was for another side.
     pub(super) fn restart(&mut self, now: Moment) {
         self.since = now;
     }
 
-    /// From now on it is waited for, if it was not before.
+    /// Starts a wait, unless one is running.
     pub(super) fn start(&mut self, now: Moment) {
         self.since = self.since.min(now);
     }
 
-    /// If it was waited for, it is so from now on only: this node did not read from it before.
+    /// Restarts a running wait now: this node did not read from the side before.
     pub(super) fn excuse(&mut self, now: Moment) {
         if self.since != Moment::NEVER {
             self.since = now;
         }
     }
 
-    /// It is not waited for any more: the other side is.
+    /// Ends the wait: the other side is waited for.
     pub(super) fn pause(&mut self, now: Moment) {
-        // Of a moment that never comes there has passed nothing.
+        // No time has passed since a moment that never comes.
         self.waited = self.waited.saturating_add(now.since(self.since));
         self.since = Moment::NEVER;
     }
 
-    /// It has sent, or taken, these bytes, waited for or not.
+    /// Counts bytes that the side has sent or accepted, waited for or not.
     pub(super) fn count(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// Whether it is fast enough: once the waiting adds up to the patience that there is with a body, all bytes together
-    /// have to make up `server.minBodyRate`, and the count begins anew. To be asked behind each wait.
+    /// Whether the side is fast enough. Each time the waits add up to the timeout of a body, the bytes since the last
+    /// time must reach `server.minBodyRate`, and the measurement starts again. To be called after each wait.
     pub(super) fn keeps_up(&mut self, now: Moment, settings: &Settings) -> bool {
         if self.since != Moment::NEVER {
             self.pause(now);

@@ -1,20 +1,19 @@
 //! One request from head to last byte, as an enum of states. No I/O and no clock.
 //!
-//! The owner tells an [`Exchange`] what happened ([`Input`]) by [`Exchange::step`], does what it then finds in
-//! [`Output`] (first the effects in their order, then the bytes, by [`Exchange::flush`], or by itself, which it tells by
-//! [`Exchange::note_sent`]), and reads from a side only while [`Exchange::wants`] says so. The loop of that is in [`drive`].
-//! Everything else, down to what a reset in the middle of a retry means, is decided in here; so a test can play every order
-//! of events.
+//! The owner passes an [`Input`] to [`Exchange::step`], performs what it then finds in [`Output`] (first the effects in
+//! order, then the bytes, by [`Exchange::flush`], or by itself with a report to [`Exchange::note_sent`]), and reads
+//! from a side only while [`Exchange::wants`] says so. The loop is in [`drive`]. Everything else, up to the meaning of
+//! a reset in the middle of a retry, is decided here, so a test can play every order of events.
 //!
 //! ```text
 //! ReadingHead ─► ResolvingRoute ─► Connecting ─► AwaitingResponse ─► ForwardingResponse ─► FlushingResponse ─► Done
 //!    │             │  ▲   │        ▲    │  ▲               │  └──► Tunnel ──────────────────▲
-//!    │             │  │   └ Queued ┘    │  └───────────────┘ (tried again)                  │
+//!    │             │  │   └ Queued ┘    │  └───────────────┘ (retry)                        │
 //!    │             │  └─────────────────┘                                                   │
 //!    └─────────────┴───── a response of this node ─────────────────────────────────────────┘
 //! ```
 
-// What a stranger sends passes here: nothing of it may stop a core.
+// Input of untrusted peers passes here, and none of it may stop a core.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -91,10 +90,10 @@ use std::sync::Arc;
 use step_context::{CommonState, StepContext};
 use transition::ResponseEnd;
 
-/// How many bytes of a response are kept for its client at most because others wait for the fill of the cache by it.
+/// The greatest number of response bytes kept for a slow client because other requests wait for the cache fill.
 const MOST_READ_AHEAD: usize = 4 << 20;
 
-/// One request on its way.
+/// One request in progress.
 #[derive(Debug)]
 pub struct Exchange {
     state: State,
@@ -127,17 +126,17 @@ impl Exchange {
         Self { state: State::ReadingHead(reading_head::ReadingHead::new(peer)), common }
     }
 
-    /// Says that it is the last that its client's connection may carry.
+    /// Makes it the last exchange on its client's connection.
     pub fn make_last(&mut self) {
         self.common.is_last = true;
     }
 
-    /// Says that its client came to the service of this node: the request has no route ([`Effect::AskService`]).
+    /// Marks its client as one of this node's service: the request has no route ([`Effect::AskService`]).
     pub fn make_for_service(&mut self) {
         self.common.is_for_service = true;
     }
 
-    /// Says that its client came to a frontend of HAProxy's files: the rules of that decide, and no host.
+    /// Marks its client as one of a HAProxy frontend: its rules decide, not the host.
     pub fn set_rules(&mut self, rules: Box<Evaluation>, now: Moment) {
         if let Some(timeout) = rules.head_timeout() {
             self.common.deadline = now + timeout;
@@ -145,22 +144,22 @@ impl Exchange {
         self.common.rules = Some(rules);
     }
 
-    /// The rules that it was given.
+    /// The rules of its frontend, if any.
     pub fn rules(&self) -> Option<&Evaluation> {
         self.common.rules.as_deref()
     }
 
-    /// Gives them back. The exchange is over.
+    /// Returns the rules after the exchange is over.
     pub fn take_rules(&mut self) -> Option<Box<Evaluation>> {
         self.common.rules.take()
     }
 
-    /// Whether its client came to the service of this node.
+    /// Whether its client is one of this node's service.
     pub fn is_for_service(&self) -> bool {
         self.common.is_for_service
     }
 
-    /// The request that the service of this node is asked, once: with [`Effect::AskService`].
+    /// The request for this node's service, once: with [`Effect::AskService`].
     pub fn take_service_request(&mut self) -> Option<ServiceRequest> {
         match &mut self.state {
             State::LocalService(state) => state.take_request(),
@@ -168,9 +167,9 @@ impl Exchange {
         }
     }
 
-    /// Tells the exchange what happened. Of an [`Input::Bytes`] it returns how many were consumed: the others are to be
-    /// offered again, at once if some were consumed, otherwise when more have come. `offset` is where the bytes stand
-    /// in the buffer that [`Exchange::flush`] or [`Exchange::note_sent`] will be given.
+    /// Passes an input to the exchange. For an [`Input::Bytes`] it returns the number of consumed bytes: the others
+    /// have to be offered again, at once if some were consumed, otherwise when more have arrived. `offset` is the
+    /// position of the bytes in the buffer later passed to [`Exchange::flush`] or [`Exchange::note_sent`].
     pub fn step(&mut self, input: Input<'_>, offset: usize, core: &mut WorkerContext) -> usize {
         let mut input = input;
         if matches!(input, Input::Deadline) && self.pause_end().is_some() {
@@ -179,7 +178,7 @@ impl Exchange {
             if !is_from_cache || self.common.is_paused(Side::Upstream) {
                 return 0;
             }
-            // It goes on where it has stopped.
+            // The state continues where it stopped.
             input = Input::Drained(Side::Client);
         }
         let source = if let Input::Bytes(side, _) = input { Some(side) } else { None };
@@ -187,7 +186,7 @@ impl Exchange {
         core.output.upstream.set_offset(offset);
         let mut cx = StepContext { core, common: &mut self.common, consumed: 0 };
         let state = std::mem::replace(&mut self.state, State::Done(None)).step(input, &mut cx);
-        // What stood there meanwhile has nothing to be dropped.
+        // The placeholder owns nothing, so its destructor is skipped.
         std::mem::forget(std::mem::replace(&mut self.state, state));
         let consumed = cx.consumed;
         if source == Some(Side::Client)
@@ -203,8 +202,8 @@ impl Exchange {
         consumed
     }
 
-    /// Sends what the turn has for `side`, and keeps what `write` does not take. A write that takes less than it is
-    /// given means that the socket is full.
+    /// Sends the bytes of this turn for `side`, and keeps those that `write` does not accept. A short write means that
+    /// the socket is full.
     pub fn flush(
         &mut self,
         side: Side,
@@ -222,8 +221,9 @@ impl Exchange {
         flushed
     }
 
-    /// Learns what has become of what the turn has for `side`: `sent` bytes of it have left, none where something was kept
-    /// before. The others are kept. `core` has them as the steps have made them, and `input` is the buffer of those.
+    /// Reports the result of sending this turn's bytes for `side`: `sent` bytes were sent, none if bytes of earlier
+    /// turns were pending. The others are kept. `core` holds the bytes as made by the steps, and `input` is the buffer
+    /// they refer to.
     pub fn note_sent(&mut self, side: Side, sent: usize, flushed: Flushed, input: &[u8], core: &mut WorkerContext) {
         debug_assert!(sent == 0 || self.common.pending_write(side).is_empty(), "the bytes have overtaken others");
         match flushed {
@@ -234,7 +234,8 @@ impl Exchange {
                 let queue = core.output.queue(side);
                 self.common.pending_write_mut(side).keep(queue, input, sent, core.now, &mut core.buffers);
                 match (side, self.state.context_mut()) {
-                    // Now the client is waited for to take what it was sent, or the backend, and not the client.
+                    // From now on the exchange waits for the client to read, or for the backend, and not for the client
+                    // to send.
                     (Side::Client, Some(context)) => {
                         context.download_rate.start(core.now);
                         if let Some(caching) = &mut context.caching {
@@ -247,16 +248,16 @@ impl Exchange {
                     (_, None) => {}
                 }
             }
-            // What stays would never leave, and so keep the other side from being read.
+            // Pending bytes could never be sent, and would keep the other side from being read.
             Flushed::Broken => self.common.pending_write_mut(side).discard(&mut core.buffers),
             Flushed::All | Flushed::Nothing => {}
         }
         core.output.queue(side).clear();
-        // How long is waited for what comes next, the step that made the bytes has just said.
+        // The step that made the bytes has just set the deadline for what comes next.
         self.count_sent(side, sent);
     }
 
-    /// Sends what earlier turns kept for `side`, now that its socket takes bytes again.
+    /// Sends pending bytes of earlier turns for `side`, now that its socket accepts bytes again.
     pub fn flush_pending_write(
         &mut self,
         side: Side,
@@ -286,7 +287,7 @@ impl Exchange {
             (Side::Client, Flushed::Blocked) if is_response && !context.download_keeps_up(core.now, &core.settings) => {
                 self.common.deadline = core.now;
             }
-            // Whether that was fast enough is asked when the state is told.
+            // The rate is checked when the state is notified.
             (Side::Client, Flushed::All) => context.download_rate.pause(core.now),
             (Side::Upstream, Flushed::All) => context.upload_rate.start(core.now),
             _ => {}
@@ -303,15 +304,15 @@ impl Exchange {
         }
     }
 
-    /// Whether bytes from `side` are wanted: the state has a use for them, and the other side has taken what it was
-    /// sent. So the memory of an exchange is what one read can hold, a side.
+    /// Whether bytes from `side` are wanted: the state can use them, and the other side has accepted all bytes sent to
+    /// it. So an exchange holds at most one read for each side.
     pub fn wants(&self, side: Side) -> bool {
         (self.common.pending_write(side.other()).is_empty() || self.reads_ahead(side))
             && !self.common.is_paused(side)
             && self.has_use_for(side)
     }
 
-    /// Whether the state has a use for bytes from `side`.
+    /// Whether the state can use bytes from `side`.
     fn has_use_for(&self, side: Side) -> bool {
         match &self.state {
             State::ReadingHead(_) => side == Side::Client,
@@ -330,21 +331,21 @@ impl Exchange {
         }
     }
 
-    /// Whether bytes from `side` are read although the client has yet to take others: requests wait for the fill of the cache,
-    /// and not for its client.
+    /// Whether bytes from `side` are read although the client has bytes to read: requests wait for the cache fill,
+    /// independently of its client.
     fn reads_ahead(&self, side: Side) -> bool {
         let State::ForwardingResponse(state) = &self.state else { return false };
         let is_awaited = || state.context.caching.as_ref().is_some_and(|caching| caching.is_awaited());
         side == Side::Upstream && is_awaited()
     }
 
-    /// Whether the client's stream is ended as soon as what is there for it has left.
+    /// Whether the client's stream ends as soon as the bytes queued for it are sent.
     pub fn ends_behind_response(&self) -> bool {
         matches!(&self.state, State::FlushingResponse(state) if !state.is_kept() && state.end != ResponseEnd::Truncated)
     }
 
-    /// Whether the end of the client's stream is to be told by [`Input::End`] though no bytes of it are wanted, as soon as it
-    /// is known to have been sent: a backend is waited for, perhaps for nobody.
+    /// Whether the end of the client's stream has to be reported with [`Input::End`] although no bytes of it are
+    /// wanted: the exchange waits for a backend, perhaps for a client that is gone.
     pub fn heeds_client_end(&self) -> bool {
         self.state.awaits_backend() && !self.common.client_left
     }
@@ -369,63 +370,64 @@ impl Exchange {
         }
     }
 
-    /// Whether the end of the connection to the backend is to be told by [`Input::UpstreamClosedUnacked`], if that is what it is.
+    /// Whether the end of the upstream connection has to be reported with [`Input::UpstreamClosedUnacked`], if it
+    /// applies.
     pub fn wants_ack_check(&self) -> bool {
         matches!(&self.state, State::AwaitingResponse(state) if state.wants_ack_check())
     }
 
-    /// Whether a part of the request has yet to come from the client when a connection to its backend is asked for. The end
-    /// of that is told by [`Effect::Uploaded`].
+    /// Whether part of the request is still to arrive when a connection to its backend is requested.
+    /// [`Effect::Uploaded`] reports the end of that.
     pub fn is_uploading(&self) -> bool {
         matches!(&self.state, State::Connecting(state) if state.context.is_uploading())
     }
 
-    /// How many connections to backends its request has asked for, from 0 again behind the last number.
+    /// Number of upstream connections that the request has asked for; it wraps.
     pub fn connections(&self) -> u8 {
         self.state.context().map_or(0, |context| context.connections)
     }
 
-    /// What a side's socket has not taken yet.
+    /// Bytes that a side's socket has not accepted yet.
     pub fn pending_write(&self, side: Side) -> &PendingWrite {
         self.common.pending_write(side)
     }
 
-    /// For how many seconds the backend keeps its connection when it is idle, where its response said so.
+    /// Seconds for which the backend keeps its idle connection, if its response stated it.
     pub fn upstream_idle_seconds(&self) -> Option<u16> {
         self.common.upstream_idle_seconds
     }
 
-    /// The facts so far.
+    /// The statistics so far.
     pub fn stats(&self) -> &RequestStats {
         &self.common.stats
     }
 
-    /// The request, once its head is complete; not while it is a tunnel, which keeps no more than the log will want.
+    /// The request, once its head is complete. A tunnel has none: it keeps only the fields for the log.
     pub fn request(&self) -> Option<&Request> {
         self.state.context().map(|context| &context.request)
     }
 
-    /// Where the request's host leads to, once that is known.
+    /// The route of the request's host, once known.
     pub fn route(&self) -> Option<&Arc<Route>> {
         self.common.route()
     }
 
-    /// The permit of the member that serves the request, or did last.
+    /// The permit of the current or last member.
     pub fn permit(&self) -> Option<&Permit> {
         self.common.permit.as_ref()
     }
 
-    /// What the request's host says of that member; `None` for one that has joined the cluster since.
+    /// The host's dead mark of that member; `None` for a member that joined the cluster later.
     pub fn mark(&self) -> Option<&Arc<Mark>> {
         self.common.mark()
     }
 
-    /// The name of the bucket that the request belongs to, where its cluster has buckets.
+    /// The name of the request's bucket, if its cluster has buckets.
     pub fn bucket(&self) -> Option<&str> {
         self.common.bucket_name()
     }
 
-    /// Has the request join the queue of its bucket or its cluster, where it is to. Grants go to `exchange` at `sink`.
+    /// Makes the request join the queue of its bucket or its cluster, if it has to. Grants go to `exchange` at `sink`.
     pub fn join_queue(&self, sink: Arc<dyn GrantSink>, exchange: u64, core: &WorkerContext) -> Option<Joined> {
         match (&self.state, self.common.route()) {
             (State::Queued(state), Some(route)) => Some(state.join_queue(route, &self.common, sink, exchange, core)),
@@ -433,7 +435,7 @@ impl Exchange {
         }
     }
 
-    /// The fill of the cache that the request joins, or waits for.
+    /// The cache fill that the request joins or waits for.
     pub fn fill_request(&self) -> Option<FillRequest> {
         match &self.state {
             State::AwaitingFill(state) => Some(state.request()),
@@ -441,29 +443,29 @@ impl Exchange {
         }
     }
 
-    /// Whether news of a fill are of use: the request waits for it, reads it, or is read itself.
+    /// Whether events of a fill matter: the request waits for it, reads it, or is read.
     pub fn heeds_fill(&self) -> bool {
         matches!(&self.state, State::AwaitingFill(_) | State::ServingLive(_) | State::ForwardingResponse(_))
     }
 
-    /// Whether a slot or a token that is granted to this ticket is of use.
+    /// Whether a slot or a token granted to this ticket is still needed.
     pub fn waits_with(&self, ticket: Ticket) -> bool {
         matches!(&self.state, State::Queued(state) if state.waits_with(ticket))
     }
 
-    /// Which of its core's buffers it holds, where it is a tunnel: of the request none is left then.
+    /// The buffers of its core that a tunnel holds: it has no request any more.
     pub fn buffer_usage(&self) -> BufferUsage {
         self.common.to_client.lent().and(self.common.to_upstream.lent())
     }
 
-    /// How many bytes it keeps because somebody is slow, or sends much at once.
+    /// Bytes kept because a side is slow, or sends much at once.
     pub fn buffered_bytes(&self) -> usize {
         let of_service = if let State::LocalService(state) = &self.state { state.bytes_left() } else { 0 };
         let in_buffers = self.common.to_client.len() + self.common.to_upstream.len();
         in_buffers + self.request().map_or(0, Request::buffered_bytes) + of_service
     }
 
-    /// How many bytes from `side` may belong to what it is about to read; what is read beyond them waits.
+    /// The number of bytes from `side` that can belong to the current read; bytes beyond them wait.
     pub fn expects(&self, side: Side) -> usize {
         match &self.state {
             State::ReadingHead(_) => 0,
@@ -474,13 +476,12 @@ impl Exchange {
         }
     }
 
-    /// By how much `size` bytes of a body from `side` grow on their way: by what makes one chunk of them, where they become
-    /// that.
+    /// The framing bytes added to `size` bytes of a body from `side`: one chunk's, if the body is sent chunked.
     pub fn framing(&self, side: Side, size: usize) -> usize {
         self.state.context().map_or(0, |context| context.body_from(side).framing(size))
     }
 
-    /// Gives buffers and box back. The exchange is over, or nobody is left to tell it anything.
+    /// Returns buffers and boxes. The exchange is over, or has no owner any more.
     pub fn recycle(&mut self, buffers: &mut BufferPool, request_pool: &mut RequestPool) {
         for pending_write in [&mut self.common.to_client, &mut self.common.to_upstream] {
             pending_write.discard(buffers);

@@ -1,10 +1,10 @@
-//! What is said of an exchange at its end, beside its [`RequestStats`](super::RequestStats).
+//! Reports of an exchange at its end, besides its [`RequestStats`](super::RequestStats).
 
 use super::Exchange;
 use crate::base::clock::Moment;
 
 impl Exchange {
-    /// Counts the request in the history of its cluster and of the member that served it. To be called once, at its end.
+    /// Counts the request in the history of its cluster and of its member. To be called once, at its end.
     pub fn count(&self, now: Moment) {
         let Some(route) = self.common.route() else { return };
         let has_failed = self.common.stats.has_failed();
@@ -19,7 +19,7 @@ impl Exchange {
         }
     }
 
-    /// The bytes that came from the client, and how often another backend was tried. `None` for a tunnel, whose request is over.
+    /// Bytes received from the client, and the number of retries. `None` for a tunnel, whose request is over.
     pub fn received_and_retries(&self) -> Option<(u64, u8)> {
         self.state.context().map(|context| (context.received_bytes, context.connections.saturating_sub(1)))
     }

@@ -1,4 +1,4 @@
-//! Bytes of a frontend with a rate (`bytesPerSecond.in`, `bytesPerSecond.out`): a side is not read from until its bytes are
+//! Bandwidth limits of a frontend (`bytesPerSecond.in`, `bytesPerSecond.out`): a side is not read until its bytes are
 //! paid for.
 
 use super::events::Side;
@@ -7,7 +7,7 @@ use crate::base::pacer::{Credit, Pacer};
 use crate::cluster::Admission;
 use std::sync::Arc;
 
-/// The flows of one request, or tunnel.
+/// The flows of one request or tunnel.
 #[derive(Debug)]
 pub(super) struct Pacing {
     admission: Arc<Admission>,
@@ -18,12 +18,12 @@ pub(super) struct Pacing {
 #[derive(Debug, Default)]
 struct Flow {
     credit: Credit,
-    /// Until then nothing is read. It is `Some` until the exchange was told of that moment.
+    /// The end of the pause. It is `Some` until the exchange was notified of that moment.
     paused_until: Option<Moment>,
 }
 
 impl Pacing {
-    /// That of a request of which `head` bytes have come already.
+    /// The pacing of a request of which `head` bytes have arrived already.
     pub(super) fn new(admission: Arc<Admission>, head: usize, now: Moment) -> Self {
         let mut pacing = Self { admission, from_client: Flow::default(), from_upstream: Flow::default() };
         pacing.count(Side::Client, head, now);
@@ -31,7 +31,7 @@ impl Pacing {
         pacing
     }
 
-    /// Until when nothing is read from a side.
+    /// The moment until which a side is not read.
     pub(super) fn paused_until(&self, side: Side) -> Option<Moment> {
         self.flow(side).paused_until
     }
@@ -56,7 +56,7 @@ impl Pacing {
         }
     }
 
-    /// Counts bytes that have come from a side. It may be the last for a while.
+    /// Counts bytes received from a side. It may begin a pause.
     pub(super) fn count(&mut self, side: Side, bytes: usize, now: Moment) {
         let (flow, pacer) = self.parts(side);
         let until = pacer.count(&mut flow.credit, bytes, now);

@@ -1,4 +1,4 @@
-//! How long is waited for a side that goes on, or that was not read from because its frontend has a rate of bytes.
+//! Deadlines of the wait for a side, including pauses of frontends with a bandwidth limit.
 
 use super::Exchange;
 use super::events::Side;
@@ -13,22 +13,22 @@ impl Exchange {
         self.pause_end().unwrap_or(self.common.deadline)
     }
 
-    /// Since when a socket has not taken all that it was given; [`Moment::NEVER`] while both have.
+    /// The moment since which a socket has not accepted all bytes; [`Moment::NEVER`] if both have.
     pub fn blocked_since(&self) -> Moment {
         self.common.to_client.since().min(self.common.to_upstream.since())
     }
 
-    /// Whether its bytes have a rate: a read is to bring few of them.
+    /// Whether its bytes are paced: a read should be small.
     pub fn is_paced(&self) -> bool {
         self.common.pacing.is_some()
     }
 
-    /// When the first pause ends of a side that the state has a use for. Until then neither side is waited for.
+    /// The end of the first pause of a side that the state can use bytes from. Neither side is waited for until then.
     #[inline]
     pub(super) fn pause_end(&self) -> Option<Moment> {
         let pacing = self.common.pacing.as_ref()?;
         let is_of_use = |side: &Side| match self.state {
-            // The cache takes the place of a backend. While the client has yet to take bytes, it is the one to be waited for.
+            // The cache takes the place of a backend. While the client has bytes to read, the client is waited for.
             State::ServingCached(_) | State::ServingLive(_) => {
                 *side == Side::Upstream && self.common.to_client.is_empty()
             }
@@ -38,12 +38,12 @@ impl Exchange {
         sides.filter_map(|side| pacing.paused_until(side)).min()
     }
 
-    /// A side that takes bytes, however slowly, has not stalled.
+    /// Extends the deadline: a side that accepts bytes, however slowly, has not stalled.
     #[cold]
     pub(super) fn extend_patience(&mut self, side: Side, core: &WorkerContext) {
         let patience = match &self.state {
             State::AwaitingResponse(_) if side != Side::Upstream => None,
-            // Where no head could be read there is no pace either: the page leaves within one patience.
+            // Without a readable head there is no minimum rate either: the page has to be sent within one timeout.
             State::FlushingResponse(state) if state.context.is_some() => Some(self.common.body_timeout(&core.settings)),
             State::LocalService(state) => state.is_sending().then_some(core.settings.body_timeout),
             _ => self.patience_between_bytes(core),
@@ -53,7 +53,7 @@ impl Exchange {
         }
     }
 
-    /// How long the next bytes of a response or a tunnel may take; `None` where none are waited for.
+    /// The limit for the next bytes of a response or a tunnel; `None` if none are waited for.
     fn patience_between_bytes(&self, core: &WorkerContext) -> Option<Duration> {
         match &self.state {
             State::AwaitingResponse(state) => Some(state.patience(&self.common, &core.settings)),
@@ -68,7 +68,7 @@ impl Exchange {
         }
     }
 
-    /// Ends the pauses whose time has come. The side that is waited for then has as long as ever.
+    /// Ends the pauses whose time has come. The side that is waited for then has its whole limit again.
     #[cold]
     #[inline(never)]
     pub(super) fn end_pauses(&mut self, core: &WorkerContext) {

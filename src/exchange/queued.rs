@@ -1,4 +1,5 @@
-//! The request waits for a slot, as no member has room; or for a token, as its bucket has none.
+//! The state in which the request waits for a slot, because no member has room, or for a token, because its bucket has
+//! none.
 
 use super::choosing;
 use super::events::{Effect, Input};
@@ -13,34 +14,34 @@ use crate::shaper::BucketId;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a request stays out of the queue that has refused a slot, or whose route is asked for again: the news of an
-/// edit may still be on its way to this core.
+/// Time that a request stays out of the queue after it declined a slot or has to resolve its route again: the notice of
+/// an edit may still be on its way to this core.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) context: Box<RequestContext>,
-    /// Until then it waits.
+    /// The end of the wait.
     until: Moment,
-    /// It is boxed, as a request in a queue is rare and the room of a state is every tunnel's too.
+    /// It is boxed, since few requests are queued and every tunnel has the size of the largest state.
     waiting: Option<Box<Waiting>>,
     due: Due,
 }
 
-/// What the deadline is for, before the wait is over.
+/// The purpose of the deadline before the wait is over.
 #[derive(Clone, Copy, Debug)]
 enum Due {
-    /// To look for room that appears by the passing of time.
+    /// To look for room that appears as time passes.
     Poll,
     /// To join the queue again.
     Join,
-    /// To ask for the route again.
+    /// To resolve the route again.
     Resolve,
-    /// To have its turn (`requestsPerSecond`).
+    /// To take the request's turn (`requestsPerSecond`).
     Turn,
 }
 
-/// A place in the queue. It is left when dropped, however the exchange ends.
+/// A place in the queue. Dropping it leaves the queue, however the exchange ends.
 #[derive(Debug)]
 struct Waiting {
     admission: Arc<Admission>,
@@ -57,21 +58,21 @@ impl Drop for Waiting {
 }
 
 impl Queued {
-    /// Has the request join the queue.
+    /// Makes the request join the queue.
     #[cold]
     pub(super) fn start(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
         let state = Self { context, until, waiting: None, due: Due::Poll };
-        // Nothing is begun for a client that has left.
+        // No request is started for a client that has left.
         match cx.common.client_left {
             true => Err(Failure::silent(Some(state.context), FailureReason::ClientGone)),
             false => Ok(Next::Stay(state.join(cx))),
         }
     }
 
-    /// Has the request wait for its turn, at this moment.
+    /// Makes the request wait for its turn at this moment.
     #[cold]
     pub(super) fn await_turn(context: Box<RequestContext>, turn: Moment, cx: &mut StepContext<'_>) -> Step<Self> {
         cx.common.stats.begin_phase(cx.core.now);
@@ -82,7 +83,7 @@ impl Queued {
         Ok(Next::Stay(Self { context, until: Moment::NEVER, waiting: None, due: Due::Turn }))
     }
 
-    /// The request's turn has come. An edit may have come before.
+    /// The request's turn has come. The route may have been edited before.
     fn have_turn(self, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
         cx.common.stats.end_queue(cx.core.now);
         match cx.common.route().cloned() {
@@ -98,8 +99,8 @@ impl Queued {
         self
     }
 
-    /// Does something else than to wait for a grant, but not in this step: the queue may grant the same slot, or the route
-    /// be the same, at once and so without end.
+    /// Pauses instead of waiting for a grant. It must not act in this step: the queue could grant the same slot, or the
+    /// route be the same, again and again.
     fn pause(mut self, due: Due, cx: &mut StepContext<'_>) -> Self {
         self.due = due;
         cx.common.deadline = (cx.core.now + PAUSE).min(self.until);
@@ -109,7 +110,7 @@ impl Queued {
     pub(super) fn step(mut self, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Self> {
         match input {
             Input::EnqueuedUntil(ticket, until) => {
-                // A request that has waited before has the rest of its time.
+                // A request that has waited before has only the rest of its time.
                 let is_first = self.context.wait_left.is_none() && self.waiting.is_none();
                 self.until = if is_first { until } else { until.min(self.until) };
                 Ok(Next::Stay(self.enqueued(ticket, cx)))
@@ -141,7 +142,7 @@ impl Queued {
         }
     }
 
-    /// The wait has been too long: for room, or for the frontend to be opened.
+    /// The reason of a wait that took too long: for room, or for the frontend to be opened.
     fn time_out(&self) -> FailureReason {
         let Some(waiting) = &self.waiting else { return FailureReason::QueueTimeout };
         waiting.admission.time_out(waiting.ticket);
@@ -151,7 +152,7 @@ impl Queued {
     fn enqueued(mut self, ticket: Ticket, cx: &mut StepContext<'_>) -> Self {
         if let Some(route) = cx.common.route() {
             let admission = Arc::clone(&route.cluster.admission);
-            // A request that joins again has the ticket of before: it has left with nothing to give up.
+            // A request that joins again keeps its ticket, and the earlier place holds nothing to return.
             if let Some(before) = self.waiting.replace(Box::new(Waiting { admission, ticket, is_granted: false })) {
                 before.end();
             }
@@ -169,7 +170,7 @@ impl Queued {
 
     fn granted(mut self, permit: Permit, cx: &mut StepContext<'_>) -> Step<Self> {
         let Some(route) = cx.common.route().cloned() else { return Ok(Next::Stay(self)) };
-        // One that was held has no token yet.
+        // A request that was held has no token yet.
         let lacks_token = permit.cluster().has_buckets() && cx.common.token.is_none();
         if permit.cluster().options.is_disabled || lacks_token {
             drop(permit);
@@ -179,7 +180,7 @@ impl Queued {
             self.end_wait(cx);
             return Ok(choosing::admitted(self.context, permit, cx)?.into());
         }
-        // A mark was made meanwhile: the slot is another request's.
+        // A mark was made meanwhile: another request gets the slot.
         drop(permit);
         match route.is_stale() {
             true => Ok(self.resolve(cx).into()),
@@ -187,7 +188,7 @@ impl Queued {
         }
     }
 
-    /// Now the request may have a slot. If there is none, it waits for the rest of its time.
+    /// The request may take a slot now. If there is none, it waits for the rest of its time.
     fn granted_token(mut self, token: HeldToken, cx: &mut StepContext<'_>) -> Step<Self> {
         let Some(route) = cx.common.route().cloned() else { return Ok(Next::Stay(self)) };
         self.end_wait(cx);
@@ -200,7 +201,7 @@ impl Queued {
         Transition::ResolveAgain(self.context)
     }
 
-    /// The request has what it has waited for.
+    /// Ends the wait.
     fn end_wait(&mut self, cx: &mut StepContext<'_>) {
         self.note_wait(cx);
         if let Some(waiting) = self.waiting.take() {
@@ -213,7 +214,7 @@ impl Queued {
         self.context.wait_left = Some(self.until.since(cx.core.now));
     }
 
-    /// When room may appear without an event: a mark of the host ends, or a capacity rises.
+    /// The moment at which room may appear without an event: a mark of the host ends, or a capacity rises.
     fn next_look(&self, cx: &StepContext<'_>) -> Moment {
         let now = cx.core.now;
         let is_ramping = cx.common.route().is_some_and(|route| route.cluster.admission.is_ramping(now));
@@ -233,7 +234,7 @@ impl Queued {
         exchange: u64,
         core: &WorkerContext,
     ) -> Joined {
-        // A request that is held asks for its token when it is let go.
+        // A held request asks for its token when it is released.
         if common.needs_token(route) && !route.cluster.options.holds() {
             let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);
             return route.cluster.join_bucket(TokenRequest { sink, exchange, bucket }, core.now);
@@ -248,7 +249,7 @@ impl Queued {
 }
 
 impl Waiting {
-    /// It is no longer in the queue.
+    /// Ends the wait after it has left the queue.
     fn end(mut self) {
         self.is_granted = true;
     }

@@ -1,4 +1,4 @@
-//! The head of the request is not complete.
+//! The state in which the head of the request is not complete.
 
 use super::body_forwarder::BodyForwarder;
 use super::events::{Input, Side};
@@ -15,19 +15,19 @@ use crate::wire::body::BodyLength;
 use crate::wire::forwarded::Peer;
 use crate::wire::request::{RequestHead, fields, most_fields};
 
-/// Hipache's health check of the proxy itself: answered even when nothing else works.
+/// The host of Hipache's health check of the proxy itself: it gets a response even when nothing else works.
 const PING_HOST: &str = "__ping__";
 
 #[derive(Debug)]
 pub(super) struct ReadingHead {
-    /// The client. What is to be told of it stands in the head that is made for the backend.
+    /// The client. Its facts are written into the head for the backend.
     peer: Peer,
-    /// How much of the head was there at the last look.
+    /// Bytes of the head seen at the last look.
     seen: usize,
 }
 
 impl ReadingHead {
-    /// Nothing has come yet.
+    /// The state before the first byte.
     pub(super) fn new(peer: Peer) -> Self {
         Self { peer, seen: 0 }
     }
@@ -45,7 +45,7 @@ impl ReadingHead {
     }
 
     fn read(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
-        // The first look parses whatever is there, so that what is no HTTP at all is told at once.
+        // The first look parses whatever has arrived, so input that is not HTTP is refused at once.
         let may_be_complete = self.seen == 0 || wire::has_blank_line(bytes, self.seen);
         self.seen = bytes.len();
         let mut room = fields();
@@ -58,7 +58,7 @@ impl ReadingHead {
         }
     }
 
-    /// Reads a head with more lines than most have, or one of a later minor version.
+    /// Reads a head with many lines, or with a later minor version.
     #[cold]
     #[inline(never)]
     fn read_odd(self, bytes: &[u8], reason: FailureReason, cx: &mut StepContext<'_>) -> Step<Self> {
@@ -89,7 +89,7 @@ impl ReadingHead {
     }
 }
 
-/// What there is too much of in a head, or in what has come of one.
+/// The limit that a complete or incomplete head exceeds, if any.
 fn excess(bytes: &[u8], head: Option<&RequestHead<'_, '_>>, settings: &Settings) -> Option<FailureReason> {
     let limits = &settings.limits;
     let (len, uri_len, fields) = match head {
@@ -131,13 +131,13 @@ fn begin(
     }
     match (head.max_forwards, head.method) {
         (Some(0), "OPTIONS") => Ok(local_reply::plain(context, "", cx)),
-        // To show a request to whoever asks is not for this node.
+        // This node does not echo requests.
         (Some(0), _) => Err(Failure::new(context, FailureReason::MethodRefused)),
         _ => Ok(Transition::Resolve(context)),
     }
 }
 
-/// Takes in the request with this head, of whose body `behind` bytes have come with it.
+/// Accepts the request with this head; `behind` bytes of its body have arrived with it.
 fn take(
     head: &RequestHead<'_, '_>,
     behind: u64,
@@ -159,7 +159,7 @@ fn take(
     }
 }
 
-/// Refuses a head. It leaves open where the next one would begin, so nothing behind it is read as one.
+/// Refuses a head. The start of the next head is unknown, so no byte behind it is read as one.
 #[cold]
 fn refuse(bytes: &[u8], reason: FailureReason, peer: &Peer, cx: &mut StepContext<'_>) -> Failure {
     let request = Request::glimpsed(bytes, peer, cx.intake());

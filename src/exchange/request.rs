@@ -1,4 +1,4 @@
-//! What of a request outlives the bytes it came in.
+//! The part of a request that outlives its received bytes.
 
 use super::{Settings, head_field};
 use crate::access_log::TEXT_LIMIT_BYTES;
@@ -14,15 +14,15 @@ use crate::wire::request::{ForwardContext, RequestHead, Span, Spans};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// The most that is kept of a request, head and body, to send it again.
+/// The greatest number of bytes of a request, head and body, kept for a retry.
 const REPLAY_LIMIT: usize = 64 * 1024;
 
-/// How a head goes on where rules say what is added to it.
+/// The policy for heads to which rules have added their own fields.
 static UNTOUCHED: Policy = Policy { trusted: Vec::new(), mode: Mode::Untouched };
 
-/// A request whose head is complete: what is known of it. The buffer holds the host's name, the head as this node passes it
-/// on, and behind it what of the body was sent, for as long as the request may have to be sent again. What one backend is
-/// told in another way than the next is written when the request leaves for it ([`Request::write`]).
+/// A request with a complete head. The buffer holds the host name, the head for backends, and the part of the body that
+/// was sent, for as long as a retry is possible. Fields that differ between backends are written when the request is
+/// sent ([`Request::write`]).
 #[derive(Debug, Default)]
 pub struct Request {
     buffer: Vec<u8>,
@@ -31,15 +31,15 @@ pub struct Request {
     flags: RequestFlags,
     body: BodyLength,
     retention: Retention,
-    /// The address of the client, where the head does not tell it.
+    /// The address of the client, if the head does not hold it.
     client: Option<IpAddr>,
-    /// What the client's handshake has told.
+    /// Facts of the client's TLS handshake.
     tls: Option<Arc<TlsPeer>>,
-    /// Where the chain of proxies stands once the head is gone.
+    /// The position of the proxy chain after the head was dropped.
     recalled_chain: Option<Span>,
 }
 
-/// What the buffer of a request holds.
+/// The part of a request that the buffer holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Retention {
     /// Everything that was sent so far.
@@ -49,9 +49,9 @@ enum Retention {
     Head,
 }
 
-/// What the log wants of a request and nothing else, in memory of just that size: for what may last long and be idle, a
-/// tunnel. Host, method, target, `Referer`, `User-Agent` and `X-Request-Id` are a line each, since nothing in a head has a line feed in it.
-/// What is absent is an empty line, and of a long text there is what the log looks at: the log makes no difference.
+/// The fields that the log needs, in memory of exactly that size, for tunnels, which may last long and be idle. Host,
+/// method, target, `Referer`, `User-Agent` and `X-Request-Id` take a line each, since a head contains no line feed in
+/// them. An absent field is an empty line, and a long text is cut to the length that the log writes.
 #[derive(Debug)]
 pub(super) struct LogFields(Box<[u8]>);
 
@@ -61,30 +61,30 @@ struct RequestFlags {
     keep_alive: bool,
     idempotent: bool,
     expects_continue: bool,
-    /// The client asks for `X-Debug` headers, and may have them.
+    /// The client asks for `X-Debug` headers and is allowed to.
     may_debug: bool,
     is_secure: bool,
     /// The client's connection comes from a trusted network.
     is_trusted: bool,
-    /// The request is PURGE, and it comes from a trusted network, not only through one.
+    /// The request is PURGE, and its client itself is in a trusted network.
     may_purge: bool,
 }
 
-/// What a request needs to be taken in.
+/// Parameters for accepting a request.
 pub(super) struct Intake<'a> {
     pub(super) settings: &'a Settings,
     pub(super) buffers: &'a mut BufferPool,
     pub(super) rng: &'a mut fastrand::Rng,
-    /// Rules of HAProxy's files decide about it: they say what backends are told.
+    /// Rules of a HAProxy file decide which fields backends get.
     pub(super) is_ruled: bool,
     /// It may come without `Host`, as it has no route.
     pub(super) may_lack_host: bool,
-    /// When the request came, in milliseconds since 1970, where backends are to be told (`server.requestStart`).
+    /// The arrival of the request in milliseconds since 1970, if backends get it (`server.requestStart`).
     pub(super) request_start: Option<u64>,
 }
 
 impl Request {
-    /// Becomes the one with this head: keeps what matters of it.
+    /// Becomes the request with this head, and keeps the parts that matter.
     pub(super) fn take(
         &mut self,
         head: &RequestHead<'_, '_>,
@@ -125,7 +125,7 @@ impl Request {
         Ok(())
     }
 
-    /// What can be made out of a request whose head is refused.
+    /// A best-effort view of a request whose head is refused.
     pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, intake: Intake<'_>) -> Option<Self> {
         let seen = LenientHead::of(bytes)?;
         let Intake { settings, buffers, .. } = intake;
@@ -148,7 +148,7 @@ impl Request {
         })
     }
 
-    /// Replaces the head before it is sent, with nothing of a body behind it, by another one of the same form and framing.
+    /// Replaces the head by one of the same form and framing, before it is sent and while no body stands behind it.
     #[cold]
     pub(super) fn replace_head(&mut self, head: &[u8], buffers: &mut BufferPool) {
         let capacity = self.buffer.capacity();
@@ -174,14 +174,14 @@ impl Request {
         (*upgrade, *request_id) = (place("Upgrade"), place("X-Request-Id"));
     }
 
-    /// Whether this is the name of the host.
+    /// Whether this is the host name.
     pub(super) fn is_for(&self, host: &str) -> bool {
         self.spans.host.of(&self.buffer) == host.as_bytes()
     }
 
-    /// The name of the host: lower case, no port, no trailing dot.
+    /// The host name: lower case, no port, no trailing dot.
     pub fn host(&self) -> &str {
-        // The name was written by `wire` from ASCII alone.
+        // `wire` writes the name in ASCII.
         std::str::from_utf8(self.spans.host.of(&self.buffer)).unwrap_or_default()
     }
 
@@ -210,12 +210,12 @@ impl Request {
         self.spans.request_id.map(|span| span.of(&self.buffer))
     }
 
-    /// Whether the client speaks HTTP/1.1.
+    /// Whether the client's version is HTTP/1.1.
     pub fn is_http11(&self) -> bool {
         self.version == Version::Http11
     }
 
-    /// The value of `Upgrade`, where another protocol is asked for.
+    /// The value of `Upgrade`, if another protocol is requested.
     pub(super) fn offered_protocols(&self) -> Option<&[u8]> {
         self.spans.upgrade.map(|span| span.of(&self.buffer))
     }
@@ -228,18 +228,18 @@ impl Request {
         self.body
     }
 
-    /// Whether the client keeps its connection for more requests, as far as it is concerned.
+    /// Whether the client wants to keep its connection.
     pub(super) fn keep_alive(&self) -> bool {
         self.flags.keep_alive
     }
 
-    /// The `X-Forwarded-For` that goes to backends, with the peer's address at its end; empty where there is none.
+    /// The `X-Forwarded-For` for backends, with the peer's address at its end; empty if there is none.
     pub fn forwarded_for(&self) -> &[u8] {
         if let Some(span) = self.recalled_chain {
             return span.of(&self.buffer);
         }
         const NAME: &[u8] = b"\r\nX-Forwarded-For: ";
-        // It stands once in the head: what came under this name is in it, and nothing else has a line of its own.
+        // It occurs once in the head: values received under this name are merged into it.
         let head = self.spans.head.of(&self.buffer);
         let Some(start) = memchr::memmem::find(head, NAME).map(|start| start + NAME.len()) else { return &[] };
         let value = head.suffix(start);
@@ -254,7 +254,7 @@ impl Request {
         self.flags.expects_continue
     }
 
-    /// Whether the client's connection is encrypted, be it to this node or to a proxy in front that is believed.
+    /// Whether the client's connection is encrypted, to this node or to a trusted proxy in front.
     pub(super) fn is_secure(&self) -> bool {
         self.flags.is_secure
     }
@@ -264,8 +264,8 @@ impl Request {
         self.tls.as_ref()?.server_name.as_deref()
     }
 
-    /// Whether the connection was opened for another host, by a certificate that does not cover this one. A trusted proxy
-    /// opens connections for all hosts.
+    /// Whether the connection was opened for another host, with a certificate that does not cover this one. A trusted
+    /// proxy opens connections for all hosts.
     pub fn is_for_another_name(&self) -> bool {
         !self.flags.is_trusted && self.tls.as_ref().is_some_and(|tls| tls.is_for_another(self.host()))
     }
@@ -275,18 +275,18 @@ impl Request {
         self.flags.is_trusted
     }
 
-    /// Whether the request is PURGE, and of one who may.
+    /// Whether the request is PURGE, from a client that is allowed to.
     pub(super) fn may_purge(&self) -> bool {
         self.flags.may_purge
     }
 
-    /// The client, as the trusted proxies in front of this node tell it.
+    /// The client, as reported by the trusted proxies in front of this node.
     pub(super) fn forwarded_client(&self, policy: &Policy) -> IpAddr {
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         self.client.unwrap_or_else(|| client_of(self.forwarded_for(), policy, unknown))
     }
 
-    /// The head as this node passes it on.
+    /// The head for backends.
     pub(super) fn head(&self) -> &[u8] {
         self.buffer.prefix(self.spans.head.end()).suffix(self.spans.head.start())
     }
@@ -301,23 +301,23 @@ impl Request {
         head_field::cookie(self.head(), name)
     }
 
-    /// Whether the client asks for `X-Debug` headers, and may have them.
+    /// Whether the client asks for `X-Debug` headers and is allowed to.
     pub(super) fn may_debug(&self) -> bool {
         self.flags.may_debug
     }
 
-    /// Whether everything that was sent so far is still here.
+    /// Whether everything that was sent so far is still kept.
     pub(super) fn is_whole(&self) -> bool {
         self.retention == Retention::All
     }
 
-    /// The bytes of the head and of what of the body was sent so far.
+    /// Bytes of the head and of the body sent so far.
     pub(super) fn kept_len(&self) -> usize {
         self.buffer.len() - self.spans.head.start()
     }
 
-    /// Writes the head for a backend, and what of the body was sent so far. `validators` are lines that take the place of the
-    /// client's conditions.
+    /// Writes the head for a backend, and the part of the body that was sent so far. `validators` are lines that
+    /// replace the client's conditions.
     pub(super) fn write(&self, validators: Option<&[u8]>, out: &mut Vec<u8>) {
         match validators {
             None => out.extend_from_slice(self.buffer.suffix(self.spans.head.start())),
@@ -341,7 +341,7 @@ impl Request {
         }
     }
 
-    /// The buffer to which coded body of up to `len` bytes of input may be added, while that is within the limit.
+    /// The buffer to which encoded body from up to `len` bytes of input may be added; `None` beyond the limit.
     pub(super) fn extend_replay(&mut self, len: usize, buffers: &mut BufferPool) -> Option<&mut Vec<u8>> {
         if self.is_whole() && self.buffer.len() + len > REPLAY_LIMIT {
             self.drop_replay(buffers);
@@ -349,24 +349,24 @@ impl Request {
         self.is_whole().then_some(&mut self.buffer)
     }
 
-    /// The request will not be sent again: only its head is kept, for the log.
+    /// Drops the body: the request will not be retried, and only its head is kept, for the log.
     pub(super) fn drop_replay(&mut self, buffers: &mut BufferPool) {
         self.retention = Retention::Head;
         self.buffer.truncate(self.spans.head.end());
         buffers.shrink(&mut self.buffer);
     }
 
-    /// How many bytes are kept beyond what every request may have.
+    /// Bytes kept beyond the allowance of every request.
     pub(super) fn buffered_bytes(&self) -> usize {
         self.buffer.len().saturating_sub(FRESH_CAPACITY)
     }
 
-    /// What the log will want of it.
+    /// The fields that the log needs.
     pub(super) fn log_fields(&self) -> LogFields {
         let Spans { host, method, target, referer, user_agent, request_id, .. } = self.spans;
         let [referer, user_agent, request_id] = [referer, user_agent, request_id].map(Option::unwrap_or_default);
         let texts = [host, method, target, referer, user_agent, request_id];
-        // One byte more than fits into its line, so that the log sees that it has to be cut.
+        // One byte more than fits, so the log sees that the text has to be cut.
         let beginning = |text: &[u8]| text.len().min(TEXT_LIMIT_BYTES + 1);
         let [host, method, target, referer, agent, id] = texts.map(|span| span.of(&self.buffer));
         let texts = [host, method, target, referer, agent, self.forwarded_for(), id];
@@ -374,7 +374,7 @@ impl Request {
         LogFields(texts.join(&b'\n').into())
     }
 
-    /// Gives the buffer back.
+    /// Returns the buffer.
     pub(super) fn recycle(&mut self, buffers: &mut BufferPool) {
         buffers.give(std::mem::take(&mut self.buffer));
         self.tls = None;
@@ -382,7 +382,7 @@ impl Request {
 }
 
 impl LogFields {
-    /// The request, with nothing in it but what the log wants.
+    /// A request with only the fields that the log needs.
     pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
         let mut buffer = buffers.take();
         buffers.extend(&mut buffer, &self.0);
@@ -396,7 +396,7 @@ impl LogFields {
         let (host, method, target, referer, user_agent) = (next(), next(), next(), Some(next()), Some(next()));
         let (recalled_chain, request_id) = (Some(next()), Some(next()));
         let spans = Spans { host, method, target, referer, user_agent, request_id, ..Spans::default() };
-        // HTTP/1.0 knows no tunnels (RFC 9110 section 7.8).
+        // HTTP/1.0 has no tunnels (RFC 9110 section 7.8).
         Request {
             buffer,
             spans,

@@ -1,4 +1,4 @@
-//! What a request carries from backend to backend until an answer begins.
+//! The state of a request across its backends, until a response begins.
 
 use super::body_forwarder::BodyForwarder;
 use super::caching::Caching;
@@ -14,62 +14,62 @@ use crate::cache::lookup::Cause;
 use crate::cluster::{BackendId, Demand, Route, Ticket};
 use std::time::Duration;
 
-/// How many boxes are kept for requests to come.
+/// Number of boxes kept for later requests.
 const MOST_SPARES: usize = 1024;
 
-/// It goes from state to state, so it is boxed, and as boxes are used again ([`RequestPool`]), that costs no allocation.
+/// It moves from state to state, so it is boxed. Boxes are reused ([`RequestPool`]), so that costs no allocation.
 #[derive(Debug, Default)]
 pub(super) struct RequestContext {
     pub(super) request: Request,
     pub(super) upload: BodyForwarder,
-    /// The body of the answer, once its head has come.
+    /// The body of the response, once its head has arrived.
     pub(super) download: BodyForwarder,
-    /// All of the body came together with the head.
+    /// The whole body arrived with the head.
     pub(super) is_here: bool,
     /// The backends that failed this request.
     pub(super) tried: Vec<BackendId>,
     pub(super) resolves: u32,
-    /// How many connections to backends were asked for, from 0 again behind the last number.
+    /// Number of upstream connections requested; it wraps.
     pub(super) connections: u8,
-    /// The bytes that came from the client, with the head.
+    /// Bytes received from the client, the head included.
     pub(super) received_bytes: u64,
-    /// The client was told to go on with the body, or does so unasked.
+    /// The client was told to send the body, or sends it unasked.
     pub(super) continued: bool,
-    /// Interim answers of all backends that were tried.
+    /// Number of informational responses of all backends so far.
     pub(super) informational_responses: u32,
     /// The last failure.
     pub(super) failure: Option<FailureReason>,
-    /// The backend that the client names: no other serves.
+    /// The backend that the client names: no other may serve.
     pub(super) named: Option<BackendId>,
-    /// The backend that rules of HAProxy's lead to: it serves before all others.
+    /// The backend that rules of a HAProxy file select: it serves before all others.
     pub(super) wanted: Option<BackendId>,
-    /// Its place in the queue of its cluster, from the first wait on.
+    /// Its ticket in the queue of its cluster, from the first wait on.
     pub(super) ticket: Option<Ticket>,
-    /// How long it may wait yet, from the first wait on.
+    /// The time that it may still wait, from the first wait on.
     pub(super) wait_left: Option<Duration>,
-    /// Why it was to be forwarded, where it has waited for the fill of the cache by another request.
+    /// The cause for forwarding it, if it has waited for a cache fill of another request.
     pub(super) waited: Option<Cause>,
-    /// The part of the cache in it, where it has one.
+    /// The cache's part of it, if any.
     pub(super) caching: Option<Box<Caching>>,
-    /// What compresses the body of the response, where rules have it so.
+    /// The compressor of the response's body, if rules set one.
     pub(super) compressor: Option<Box<Compressor>>,
-    /// How the client sends its body, and how it takes its answer.
+    /// The rate at which the client sends its body, and at which it reads its response.
     pub(super) upload_rate: MinRateMonitor,
     pub(super) download_rate: MinRateMonitor,
 }
 
-/// The boxes of requests that are over: a core has one stock and uses it again and again.
+/// Boxes of requests that are over, reused within a core.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
 pub struct RequestPool(Vec<Box<RequestContext>>);
 
 impl RequestPool {
-    /// A box with nothing of an earlier request in it but memory.
+    /// A box without data of an earlier request, but with its memory.
     pub(super) fn take(&mut self) -> Box<RequestContext> {
         self.0.pop().unwrap_or_default()
     }
 
-    /// Takes back a box, and what is in it.
+    /// Takes back a box and its contents.
     pub(super) fn take_back(&mut self, mut context: Box<RequestContext>, buffers: &mut BufferPool) {
         context.request.recycle(buffers);
         if self.0.len() < MOST_SPARES {
@@ -80,7 +80,7 @@ impl RequestPool {
 }
 
 impl RequestContext {
-    /// Makes a used box as good as new. The request and the bodies are made anew with the next head.
+    /// Resets a used box. The request and the bodies are set with the next head.
     fn forget(&mut self) {
         let Self {
             request: _,
@@ -112,17 +112,17 @@ impl RequestContext {
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
     }
 
-    /// That of a request which has been where it was to go, or goes nowhere.
+    /// The context of a request that is over or goes to no backend.
     pub(super) fn past(request: Request) -> Self {
         Self { request, ..Self::default() }
     }
 
-    /// Whether a part of the body has yet to come from the client.
+    /// Whether part of the body is still to arrive.
     pub(super) fn is_uploading(&self) -> bool {
         !self.is_here && !self.upload.is_done()
     }
 
-    /// The body that comes from a side.
+    /// The body that arrives from a side.
     pub(super) fn body_from(&self, side: Side) -> &BodyForwarder {
         match side {
             Side::Client => &self.upload,
@@ -130,18 +130,18 @@ impl RequestContext {
         }
     }
 
-    /// Whether the client takes its answer as fast as it has to.
+    /// Whether the client reads its response fast enough.
     pub(super) fn download_keeps_up(&mut self, now: Moment, settings: &Settings) -> bool {
         self.download_rate.keeps_up(now, settings)
     }
 
-    /// Whether the client waits for the backend's 100 with the body (RFC 9110 section 10.1.1): it is the backend that is
-    /// waited for then.
+    /// Whether the client withholds the body until the backend's 100 (RFC 9110 section 10.1.1): the backend is waited
+    /// for then.
     pub(super) fn awaits_continue(&self) -> bool {
         self.request.expects_continue() && !self.continued
     }
 
-    /// The client goes on with the body: from now on it is waited for.
+    /// The client may send the body: it is waited for from now on.
     pub(super) fn on_continue(&mut self, now: Moment) {
         if self.awaits_continue() {
             self.upload_rate = MinRateMonitor::default();
@@ -150,7 +150,7 @@ impl RequestContext {
         self.continued = true;
     }
 
-    /// The future of the client's connection behind a response, if `client_stays` as far as that is concerned.
+    /// What happens to the client's connection behind a response; `client_stays`: the response allows to keep it.
     pub(super) fn disposition(&self, client_stays: bool) -> Disposition {
         let is_uploaded = self.upload.is_done();
         match client_stays && is_uploaded {
@@ -159,13 +159,13 @@ impl RequestContext {
         }
     }
 
-    /// What the request demands of a member.
+    /// The request's requirements for a member.
     pub(super) fn demand<'a>(&'a self, route: &'a Route) -> Demand<'a> {
         Demand { route, tried: &self.tried, named: self.named, wanted: self.wanted }
     }
 
-    /// Whether the request may be sent to a backend again that may have it already: only if its method says that twice is as
-    /// good as once (RFC 9110 section 9.2.2), and only while all of it is still here.
+    /// Whether the request may be sent again although a backend may have received it: its method is idempotent (RFC
+    /// 9110 section 9.2.2), and all of it is still kept.
     pub(super) fn may_send_again(&self) -> bool {
         self.request.is_idempotent() && self.request.is_whole()
     }

@@ -1,4 +1,4 @@
-//! The facts of an exchange for log, counters and `X-Debug`. States write it; nothing decides by it.
+//! Statistics of an exchange for log, counters and `X-Debug`. States write them; no decision depends on them.
 
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
@@ -7,34 +7,34 @@ use crate::base::reason::FailureReason;
 use crate::wire::response_fault::ResponseFault;
 use std::time::Duration;
 
-/// The facts of one exchange.
+/// Statistics of one exchange.
 #[derive(Debug)]
 pub struct RequestStats {
-    /// When the first byte of the head was read.
+    /// The moment at which the first byte of the head was read.
     pub started: Moment,
-    /// The status that the client was told; 0 while none was.
+    /// The status that the client got; 0 if none yet.
     pub status: u16,
-    /// Why the exchange ended otherwise than by a backend's answer.
+    /// The reason, if the exchange ended without a complete response of a backend.
     pub reason: Option<FailureReason>,
-    /// What the object cache was to the request, where it took part. [`Counter::CacheFills`]: a miss whose response was stored.
+    /// The outcome of the object cache, if it took part. [`Counter::CacheFills`]: a miss whose response was stored.
     pub cache: Option<Counter>,
-    /// Where the head of a backend's response could not be read: the last one of the request.
+    /// The fault in the head of a backend's response, the last one of the request.
     pub fault: Option<Box<ResponseFault>>,
-    /// Bytes that left for the client, heads included (Hipache logs the same).
+    /// Bytes sent to the client, heads included (Hipache logs the same).
     pub bytes_to_client: u64,
-    /// When the last backend was chosen; [`Moment::NEVER`] while none was.
+    /// The moment at which the last backend was chosen; [`Moment::NEVER`] if none.
     backend_started: Moment,
-    /// When the last byte of its answer had come; [`Moment::NEVER`] before.
+    /// The moment at which the last byte of its response arrived; [`Moment::NEVER`] before.
     backend_ended: Moment,
-    /// When the present phase began.
+    /// The start of the current phase.
     phase_began: Moment,
-    /// The last tries of these phases, in microseconds; [`NONE`] where there was none.
+    /// The duration of these phases at the last try, in microseconds; [`NONE`] if skipped.
     queue_micros: u32,
     connect_micros: u32,
     first_byte_micros: u32,
 }
 
-/// A phase that was not gone through.
+/// A phase that was skipped.
 const NONE: u32 = u32::MAX;
 
 impl RequestStats {
@@ -55,7 +55,7 @@ impl RequestStats {
         }
     }
 
-    /// The first reason is the one that counts.
+    /// Sets the reason. The first one stays.
     pub(super) fn fail(&mut self, reason: FailureReason) {
         self.reason.get_or_insert(reason);
     }
@@ -74,31 +74,31 @@ impl RequestStats {
         self.backend_ended = self.backend_ended.min(now);
     }
 
-    /// A connection to a backend is asked for. What the try before has taken for its own does not count.
+    /// Records that a connection to a backend is requested. The times of an earlier try are dropped.
     pub(super) fn begin_try(&mut self, now: Moment) {
         (self.connect_micros, self.first_byte_micros) = (NONE, NONE);
         self.begin_phase(now);
     }
 
-    /// A wait begins.
+    /// Records the start of a wait.
     pub(super) fn begin_phase(&mut self, now: Moment) {
         self.phase_began = now;
     }
 
-    /// The wait for a slot or a connection is over, whatever it has come to.
+    /// Records the end of a wait for a slot or a connection, whatever its outcome.
     pub(super) fn end_queue(&mut self, now: Moment) {
         let waited = self.end_phase(now);
-        // It may have waited for a slot, and then for a socket.
+        // The request may have waited for a slot, and then for a socket.
         self.queue_micros =
             if self.queue_micros == NONE { waited } else { self.queue_micros.saturating_add(waited).min(NONE - 1) };
     }
 
-    /// A connection has been opened, or could not be.
+    /// Records that a connection was opened, or could not be.
     pub(super) fn end_connect(&mut self, now: Moment) {
         self.connect_micros = self.end_phase(now);
     }
 
-    /// The head of the response has come, or does not come in time.
+    /// Records that the head of the response arrived, or is late.
     #[inline]
     pub(super) fn end_wait(&mut self, now: Moment) {
         self.first_byte_micros = self.end_phase(now);
@@ -106,11 +106,11 @@ impl RequestStats {
 
     fn end_phase(&mut self, now: Moment) -> u32 {
         let began = std::mem::replace(&mut self.phase_began, now);
-        // What is longer than an hour counts as an hour.
+        // A duration above an hour counts as an hour.
         u32::try_from(now.since(began).as_micros()).unwrap_or(NONE - 1)
     }
 
-    /// How long this phase took, where the request went through it. Of a request that was tried again it is the last try's.
+    /// Duration of a phase at the last try, if the request went through it.
     #[inline]
     pub fn phase(&self, phase: Phase, now: Moment) -> Option<Duration> {
         let micros = match phase {
@@ -122,12 +122,12 @@ impl RequestStats {
         (micros != NONE).then(|| Duration::from_micros(micros.into()))
     }
 
-    /// From the first byte of the request until `now`.
+    /// Time from the first byte of the request to `now`.
     pub fn total(&self, now: Moment) -> Duration {
         now.since(self.started)
     }
 
-    /// From the choice of the backend until the last byte of its answer, or `now` if that has not come.
+    /// Time from the choice of the backend to the last byte of its response, or to `now` before that.
     pub fn backend(&self, now: Moment) -> Option<Duration> {
         (self.backend_started != Moment::NEVER).then(|| self.backend_ended.min(now).since(self.backend_started))
     }

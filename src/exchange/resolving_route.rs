@@ -1,4 +1,4 @@
-//! The directory was asked for the host.
+//! The state in which the directory looks up the host.
 
 use super::events::Input;
 use super::request_context::RequestContext;
@@ -29,7 +29,7 @@ impl ResolvingRoute {
         }
     }
 
-    /// Whether the client is to come back over an encrypted connection.
+    /// Whether the client is to be redirected to TLS.
     fn has_to_move(&self, route: &Route, cx: &StepContext<'_>) -> bool {
         route.cluster.options.https_redirect.unwrap_or(cx.core.settings.redirect.for_all)
             && !self.context.request.is_secure()

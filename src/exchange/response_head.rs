@@ -1,4 +1,4 @@
-//! The head of a backend's response on its way to the client, and what it says of the rest.
+//! Forwarding of the head of a backend's response, and its meaning for the rest.
 
 use super::body_forwarder::BodyForwarder;
 use super::compressor::Compressor;
@@ -13,8 +13,8 @@ use crate::health::Observation;
 use crate::wire::body::BodyLength;
 use crate::wire::response::{Persistence, ResponseEncoding, ResponseHead};
 
-/// Passes on the head of a response and decides what its end will mean. `rest` stands behind it, on a connection that takes
-/// no more of the request if `write_closed`.
+/// Forwards the head of a response and determines the meaning of its end. `rest` stands behind it, on a connection that
+/// accepts no more of the request if `write_closed`.
 pub(super) fn pass(
     mut context: Box<RequestContext>,
     head: &ResponseHead<'_, '_>,
@@ -31,9 +31,9 @@ pub(super) fn pass(
     let (request, upload) = (&context.request, &context.upload);
     cx.common.stats.status = head.status;
 
-    // A client that sees a refusal may stop sending (RFC 9112 section 9.6); one that sees a success goes on, and
-    // its backend may well go on reading. One that was never told to send the body may do either (RFC 9110
-    // section 10.1.1).
+    // A client that sees a refusal may stop sending (RFC 9112 section 9.6). A client that sees a success goes on, and
+    // its backend may go on reading. A client that was never told to send the body may do either (RFC 9110 section
+    // 10.1.1).
     let upload_irrelevant = head.status >= 300 || write_closed;
     let upload_is_optional = context.awaits_continue();
     let upload_may_stop = !upload.is_done() && (upload_irrelevant || upload_is_optional);
@@ -50,7 +50,7 @@ pub(super) fn pass(
         Ok(compressor) => context.compressor = compressor,
         Err(outcome) => return rules::drop_response(context, outcome, cx),
     }
-    // The compressor has chunks of its own.
+    // The compressor makes its own chunks.
     let chunked = chunked && context.compressor.is_none();
     if upload_irrelevant && !context.upload.is_done() {
         cx.effect(Effect::Uploaded);
@@ -76,7 +76,7 @@ pub(super) fn pass(
     Ok(Transition::Forward { context, course, head_len: head.len })
 }
 
-/// Puts the head of an interim response into the output.
+/// Writes the head of an informational response to the output.
 #[cold]
 pub(super) fn put_interim(head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) {
     let via = cx.core.settings.via.as_deref().filter(|_| cx.common.rules.is_none());
@@ -87,14 +87,14 @@ pub(super) fn put_interim(head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>)
     });
 }
 
-/// Puts the head of a 101 into the output. No rules are asked about it.
+/// Writes the head of a 101 to the output. Rules do not apply to it.
 #[cold]
 pub(super) fn put_switch(context: &RequestContext, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) {
     write(context, head, (false, Persistence::Upgrade), cx);
 }
 
-/// Puts the head of a response into the output. Rules may have its body compressed; an error is what
-/// they make of the response instead.
+/// Writes the head of a response to the output. Rules may enable compression of its body; an error is their replacement
+/// of the response.
 fn put(
     context: &RequestContext,
     head: &ResponseHead<'_, '_>,
@@ -110,7 +110,7 @@ fn put(
     Ok(None)
 }
 
-/// Writes a head that is the last to its request, with what tells of where the response comes from.
+/// Writes the final head of a response, with debug fields about its origin.
 fn write(
     context: &RequestContext,
     head: &ResponseHead<'_, '_>,

@@ -1,4 +1,4 @@
-//! Rules of HAProxy's files: at their listeners they decide in the place of the host.
+//! Rules of HAProxy files: at their listeners the rules decide in place of the host.
 
 use super::choosing;
 use super::compressor::Compressor;
@@ -17,7 +17,7 @@ use crate::wire::body::BodyLength;
 use crate::wire::response::{ResponseEncoding, ResponseHead};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Has the rules of the frontend decide about a request whose head has come.
+/// Applies the rules of the frontend to a request whose head is complete.
 #[cold]
 pub(super) fn decide(mut context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
     let dice = dice(cx.core);
@@ -39,7 +39,7 @@ pub(super) fn decide(mut context: Box<RequestContext>, cx: &mut StepContext<'_>)
     }
 }
 
-/// Has the service of this node make the page of statistics.
+/// Requests the statistics page from this node's service.
 #[cold]
 fn statistics(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
     let page = cx.common.rules.as_ref().and_then(|rules| rules.statistics_page(context.request.target()));
@@ -49,7 +49,7 @@ fn statistics(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Result<
     }
 }
 
-/// Ends the exchange with the response that the rules have made.
+/// Ends the exchange with the response of the rules.
 #[cold]
 fn respond(context: Box<RequestContext>, reason: Option<FailureReason>, cx: &mut StepContext<'_>) -> Transition {
     if let Some(reason) = reason {
@@ -59,7 +59,7 @@ fn respond(context: Box<RequestContext>, reason: Option<FailureReason>, cx: &mut
     give(Some(context), uploaded, reason, cx)
 }
 
-/// Ends the exchange with the page of a failure, as the frontend has it.
+/// Ends the exchange with the error page of the frontend for a failure.
 #[cold]
 pub(super) fn fail(
     context: Option<Box<RequestContext>>,
@@ -75,7 +75,7 @@ pub(super) fn fail(
     give(context, uploaded, Some(reason), cx)
 }
 
-/// The status that tells a failure at a frontend of HAProxy's: there, a server that cannot be reached is a 503.
+/// The status of a failure at a HAProxy frontend: a server that cannot be reached is a 503 there.
 fn status_of(reason: FailureReason) -> u16 {
     match reason {
         FailureReason::ConnectFailed
@@ -107,8 +107,8 @@ fn give(
     transition
 }
 
-/// Puts the head of a response into the output, as the rules leave it, and says how its body is to be compressed. An
-/// error is what becomes of the response instead.
+/// Writes the head of a response to the output, as modified by the rules, and returns the compression of its body. An
+/// error replaces the response.
 #[cold]
 pub(super) fn put_head(
     context: &RequestContext,
@@ -152,7 +152,7 @@ pub(super) fn put_head(
     Ok(coding.map(|coding| compressors.take(coding)))
 }
 
-/// Ends an exchange whose response is not to reach the client.
+/// Ends an exchange whose response must not reach the client.
 #[cold]
 pub(super) fn drop_response(
     context: Box<RequestContext>,

@@ -1,4 +1,4 @@
-//! What the service of this node is asked, and what it responds.
+//! Requests to the service of this node, and its responses.
 
 use crate::haproxy::serve::StatisticsPage;
 use std::net::IpAddr;
@@ -6,10 +6,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A request for this node itself, as the service is told of it.
+/// A request to this node itself, in the form that the service gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceRequest {
-    /// The method, in the case in which it came.
+    /// The method, case-sensitive.
     pub method: String,
     /// The target in origin form.
     pub target: String,
@@ -21,21 +21,21 @@ pub struct ServiceRequest {
     pub accept: Option<Vec<u8>>,
     /// The value of `Authorization`.
     pub authorization: Option<Vec<u8>>,
-    /// The value of `Sec-Fetch-Site`, with which a browser tells whose page asks.
+    /// The value of `Sec-Fetch-Site`: the relation of the requesting page to this site.
     pub fetch_site: Option<Vec<u8>>,
-    /// The value of `Sec-Fetch-Mode`, with which it tells what for.
+    /// The value of `Sec-Fetch-Mode`: the kind of the browser's request.
     pub fetch_mode: Option<Vec<u8>>,
     /// The address of the client.
     pub peer: Option<IpAddr>,
-    /// The user id of a client that came to a socket of the file system, and so has no address.
+    /// The user id of a client on a UNIX socket, which has no address.
     pub uid: Option<u32>,
     /// The body, of at most 64 KiB.
     pub body: Vec<u8>,
-    /// What rules have decided to show, whatever the other fields say.
+    /// The page that rules have selected, whatever the other fields say.
     pub ruled: Option<RuledPage>,
 }
 
-/// A page that rules of HAProxy's files let a client see.
+/// A page that rules of a HAProxy file let a client see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuledPage {
     /// `stats`.
@@ -49,9 +49,9 @@ pub enum RuledPage {
 pub struct ServiceResponse {
     /// The status, final and with a body.
     pub status: u16,
-    /// Header lines, each with its CRLF. `Content-Length` and `Connection` are not among them.
+    /// Header lines, each with its CRLF, without `Content-Length` and `Connection`.
     pub fields: String,
-    /// The body. A response to HEAD has one too, which is measured and not sent.
+    /// The body. A response to HEAD has one too, which only determines the length.
     pub body: ServiceBody,
 }
 
@@ -62,12 +62,12 @@ pub struct ServiceBody(Arc<Bytes>);
 #[derive(Debug)]
 struct Bytes {
     bytes: Vec<u8>,
-    /// Where they count for as long as they are held.
+    /// The counter of bytes held.
     held: Option<Arc<AtomicUsize>>,
 }
 
 impl ServiceBody {
-    /// Bytes that count among those `held` until the last response with them has left.
+    /// Bytes that count in `held` until the last response with them is sent.
     pub fn counted(bytes: Vec<u8>, held: &Arc<AtomicUsize>) -> Self {
         held.fetch_add(bytes.len(), Ordering::Relaxed);
         Self(Arc::new(Bytes { bytes, held: Some(Arc::clone(held)) }))

@@ -1,4 +1,4 @@
-//! A stored response leaves from the memory that all cores share, as fast as the client takes it.
+//! The state in which a stored response is sent from the memory shared by all cores, as fast as the client reads it.
 
 use super::cache_view::with_view;
 use super::events::{Disposition, Input, Side};
@@ -14,13 +14,14 @@ use crate::cache::status::Served;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How much of a body is in the output at once. The socket's rest of it is copied, so a slow client holds this much.
+/// Bytes of a body in the output at once. The part that the socket does not accept is copied, so a slow client holds up
+/// to this much.
 const PIECE_BYTES: u64 = 256 * 1024;
 
-/// The same of a frontend whose bytes have a rate.
+/// The same for a frontend with a bandwidth limit.
 const PACED_PIECE_BYTES: u64 = 16 * 1024;
 
-/// A body up to this size is copied behind its head: one plain write beats a gathering one.
+/// A body up to this size is copied behind its head: one plain write is faster than a gathering one.
 pub(super) const COPY_BYTES: u64 = 16 * 1024;
 
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(super) struct ServingCached {
 }
 
 impl ServingCached {
-    /// Evaluates the client's conditions, and sends the head.
+    /// Evaluates the client's conditions and sends the head.
     pub(super) fn start(
         context: Box<RequestContext>,
         object: Arc<Object>,
@@ -75,7 +76,7 @@ impl ServingCached {
         }
     }
 
-    /// Puts the next piece of the body into the output; behind the last one the response only has to leave.
+    /// Puts the next piece of the body into the output; behind the last one only the sending is left.
     fn send_on(mut self, cx: &mut StepContext<'_>) -> Next<Self> {
         let is_paced = cx.common.pacing.is_some();
         if is_paced && !self.left.is_empty() && cx.common.is_paused(Side::Upstream) {
@@ -103,7 +104,7 @@ impl ServingCached {
     }
 }
 
-/// How much of a body is put into the output at once.
+/// Bytes of a body that go into the output at once.
 pub(super) fn piece_bytes(is_paced: bool) -> u64 {
     if is_paced { PACED_PIECE_BYTES } else { PIECE_BYTES }
 }

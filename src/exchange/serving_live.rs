@@ -1,4 +1,5 @@
-//! A response leaves while another request receives it from a backend, as fast as this client takes it.
+//! The state in which a response is sent while another request receives it from a backend, as fast as this client reads
+//! it.
 
 use super::cache_view::with_view;
 use super::events::{Disposition, Input, Side};
@@ -20,11 +21,11 @@ pub(super) struct ServingLive {
     reader: LiveReader,
     framing: Framing,
     disposition: Disposition,
-    /// All of the body has come.
+    /// The whole body has arrived.
     is_whole: bool,
 }
 
-/// How the client knows the end of the body.
+/// How the client recognises the end of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     Sized,
@@ -33,7 +34,7 @@ enum Framing {
 }
 
 impl ServingLive {
-    /// Evaluates the client's conditions on the head, and sends it.
+    /// Evaluates the client's conditions against the head and sends it.
     pub(super) fn start(
         context: Box<RequestContext>,
         cause: Cause,
@@ -103,7 +104,7 @@ impl ServingLive {
         Failure::new(self.context, FailureReason::ClientStalled).leaving(Remains::Silence(end))
     }
 
-    /// Puts what has come into the output, a piece at a time.
+    /// Puts received bytes into the output, a piece at a time.
     fn send_on(mut self: Box<Self>, cx: &mut StepContext<'_>) -> Next<Box<Self>> {
         let is_paced = cx.common.pacing.is_some();
         if is_paced && cx.common.is_paused(Side::Upstream) {
@@ -136,7 +137,7 @@ impl ServingLive {
             Some(LiveEnd::Whole) => {
                 self.is_whole = true;
                 if self.framing == Framing::Chunked {
-                    // Without trailers there is nothing that could be wrong with them.
+                    // Without trailers it cannot fail.
                     cx.core.output.client.make(|out| {
                         let _ = chunked::put_end(out, &[]);
                     });
@@ -152,7 +153,7 @@ impl ServingLive {
         }
     }
 
-    /// How the client would know that the response ends here.
+    /// How the client would recognise the end of the response now.
     pub(super) fn response_end(&self) -> ResponseEnd {
         match (self.framing, self.is_whole) {
             (Framing::Sized | Framing::Chunked, _) => ResponseEnd::Framed,

@@ -1,4 +1,4 @@
-//! Where an exchange stands, and what holds in every state.
+//! The states of an exchange, and rules common to all.
 
 use super::events::Side;
 use super::request_context::RequestContext;
@@ -9,39 +9,39 @@ use super::{
 };
 use crate::base::buffer::BufferPool;
 
-/// Where an exchange stands. A state owns its data alone and is consumed by the step that leaves it.
+/// The state of an exchange. A state owns its data and is consumed by the step that leaves it.
 #[derive(Debug)]
 pub(super) enum State {
     /// The head of the request is not complete.
     ReadingHead(reading_head::ReadingHead),
-    /// The directory was asked for the host.
+    /// The directory looks up the host.
     ResolvingRoute(resolving_route::ResolvingRoute),
     /// No member has room: the request waits for a slot.
     Queued(queued::Queued),
-    /// A backend is chosen, the connection not yet there.
+    /// A backend is chosen; its connection is not yet established.
     Connecting(connecting::Connecting),
-    /// The request is on its way, the head of the answer has not come.
+    /// The request is being sent; the head of the response has not arrived.
     AwaitingResponse(awaiting_response::AwaitingResponse),
-    /// The head of the answer has left; it cannot be taken back.
+    /// The head of the response was sent and cannot be replaced.
     ForwardingResponse(forwarding_response::ForwardingResponse),
-    /// Bytes of another protocol go both ways.
+    /// Bytes of another protocol pass in both directions.
     Tunnel(tunnel::Tunnel),
-    /// The request is for this node: its response is made by another thread, and leaves from memory.
+    /// A request to this node: another thread makes the response, which is sent from memory.
     LocalService(local_service::LocalService),
     /// Another request fills the cache.
     AwaitingFill(Box<awaiting_fill::AwaitingFill>),
-    /// A stored response leaves.
+    /// A stored response is being sent.
     ServingCached(serving_cached::ServingCached),
-    /// A response leaves while another request receives it.
+    /// A response is being sent while another request receives it.
     ServingLive(Box<serving_live::ServingLive>),
-    /// The answer is complete but has not left.
+    /// The response is complete but not sent.
     FlushingResponse(flushing_response::FlushingResponse),
-    /// Nothing is left to do.
+    /// The exchange is over.
     Done(Option<Box<RequestContext>>),
 }
 
 impl State {
-    /// Whether only a backend, or the way to one, is waited for: no bytes of the client are of use.
+    /// Whether the exchange waits for a backend, or for a path to one, and bytes of the client are of no use.
     pub(super) fn awaits_backend(&self) -> bool {
         match self {
             Self::ResolvingRoute(_) | Self::Queued(_) | Self::AwaitingFill(_) | Self::Connecting(_) => true,
@@ -50,7 +50,7 @@ impl State {
         }
     }
 
-    /// Whether a response of this node's own can still begin.
+    /// Whether a local reply can still begin.
     pub(super) fn may_refuse(&self) -> bool {
         match self {
             Self::ResolvingRoute(_)
@@ -63,7 +63,7 @@ impl State {
         }
     }
 
-    /// How the client would know the end of a response that ends now.
+    /// How the client would recognise the end of a response that ends now.
     pub(super) fn response_end(&self) -> ResponseEnd {
         match self {
             Self::ForwardingResponse(state) => state.response_end(),
@@ -73,7 +73,7 @@ impl State {
         }
     }
 
-    /// What the request carries, where there is one and it is no tunnel.
+    /// The context of the request, if there is one and it is not a tunnel.
     pub(super) fn context(&self) -> Option<&RequestContext> {
         match self {
             Self::ReadingHead(_) | Self::Tunnel(_) => None,
@@ -91,7 +91,7 @@ impl State {
         }
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub(super) fn context_mut(&mut self) -> Option<&mut RequestContext> {
         match self {
             Self::ReadingHead(_) | Self::Tunnel(_) => None,

@@ -1,4 +1,4 @@
-//! What a step has at hand: its core's part, and the exchange's own.
+//! The context of a step: the worker's part, and the exchange's own.
 
 use super::events::{Effect, Side};
 use super::output_queue::PendingWrite;
@@ -18,52 +18,51 @@ use crate::wire::chunked::ChunkFault;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// `Retry-After` of 503 responses where no route is known.
+/// `Retry-After` of 503 responses without a known route.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What an exchange has in each of its states.
+/// State common to all states of an exchange.
 #[derive(Debug)]
 pub(super) struct CommonState {
     pub(super) stats: RequestStats,
-    /// Where the request's host leads to, unless the permit holds that: see [`CommonState::route`].
+    /// The route of the request's host, unless the permit holds it: see [`CommonState::route`].
     pub(super) held_route: Option<Arc<Route>>,
-    /// The member that serves the request, or did last.
+    /// The permit of the current or last member.
     pub(super) permit: Option<Permit>,
-    /// The request's token, from when it has one until it has a permit, which takes it over. It is one of the route's
-    /// cluster.
+    /// The request's token, from its grant until a permit takes it over. It belongs to the route's cluster.
     pub(super) token: Option<Token>,
-    /// The request's bucket, where its cluster has buckets.
+    /// The request's bucket, if its cluster has buckets.
     pub(super) bucket: Option<BucketId>,
-    /// It has had its turn (`requestsPerSecond`).
+    /// The request has had its turn (`requestsPerSecond`).
     pub(super) had_turn: bool,
-    /// Its part of what its client may have (`maxRequestsPerClient`).
+    /// Its slot of the client's limit (`maxRequestsPerClient`).
     pub(super) client_slot: Option<Box<ClientSlot>>,
-    /// The pace of its bytes, where the frontend has a rate.
+    /// The pacing of its bytes, if the frontend has a bandwidth limit.
     pub(super) pacing: Option<Box<Pacing>>,
     pub(super) deadline: Moment,
-    /// Its client's connection is encrypted.
+    /// The client's connection is encrypted.
     pub(super) is_encrypted: bool,
-    /// It is the last that its client's connection may carry.
+    /// It is the last exchange on its client's connection.
     pub(super) is_last: bool,
-    /// Its client has ended its side, or the connection, while the backend was waited for, and that is ignored.
+    /// The client has ended its side, or the connection, during the wait for a backend, and that is ignored.
     pub(super) client_left: bool,
-    /// Its client came to a frontend of HAProxy's files, whose rules decide.
+    /// The rules of its HAProxy frontend, which decide in place of the host.
     pub(super) rules: Option<Box<Evaluation>>,
-    /// Its client came to the service of this node: no request of it has a route.
+    /// Its client is one of this node's service: its requests have no route.
     pub(super) is_for_service: bool,
-    /// A connection to a backend is there, or was asked for.
+    /// An upstream connection is established or was requested.
     pub(super) holds_upstream: bool,
-    /// For how many seconds the backend keeps its connection when it is idle, where it said so.
+    /// Seconds for which the backend keeps its idle connection, if stated.
     pub(super) upstream_idle_seconds: Option<u16>,
     pub(super) to_client: PendingWrite,
     pub(super) to_upstream: PendingWrite,
 }
 
-/// What a state's step may touch beside its own data.
+/// The data that a step may access besides its state.
 pub(super) struct StepContext<'a> {
     pub(super) core: &'a mut WorkerContext,
     pub(super) common: &'a mut CommonState,
-    /// How many of the input's bytes were used.
+    /// Number of consumed input bytes.
     pub(super) consumed: usize,
 }
 
@@ -72,7 +71,7 @@ impl StepContext<'_> {
         self.core.output.effects.push(effect);
     }
 
-    /// What a request needs to be taken in.
+    /// The parameters for accepting a request.
     pub(super) fn intake(&mut self) -> Intake<'_> {
         let started = self.common.stats.started;
         let WorkerContext { settings, buffers, rng, wall_origin, .. } = &mut *self.core;
@@ -82,7 +81,7 @@ impl StepContext<'_> {
         Intake { settings, buffers, rng, is_ruled, may_lack_host, request_start }
     }
 
-    /// Notes how much of the input was of the request's body, and says what there is against it.
+    /// Counts the bytes of the request's body in the input, and returns a violation of its limits.
     pub(super) fn judge_upload(
         &mut self,
         context: &mut RequestContext,
@@ -102,7 +101,7 @@ impl StepContext<'_> {
         Ok(())
     }
 
-    /// Asks for a connection to the target.
+    /// Requests a connection to the target.
     pub(super) fn connect(&mut self, fresh: bool) {
         debug_assert!(!self.common.holds_upstream, "a second connection");
         self.common.holds_upstream = true;
@@ -110,8 +109,8 @@ impl StepContext<'_> {
         self.effect(Effect::Connect { fresh });
     }
 
-    /// Gives back the slot of the member, the token, and what there is of a connection to it. Bytes that have not left for
-    /// it never will: the next backend begins with a whole request.
+    /// Returns the slot of the member, the token, and the upstream connection. Unsent bytes for it are dropped: the
+    /// next backend gets the request from its start.
     pub(super) fn release(&mut self, reuse: bool) {
         self.release_connection(reuse);
         if let Some(permit) = &mut self.common.permit {
@@ -120,7 +119,7 @@ impl StepContext<'_> {
         self.common.give_back_token();
     }
 
-    /// Gives back what there is of a connection and keeps the slot.
+    /// Returns the upstream connection and keeps the slot.
     pub(super) fn release_connection(&mut self, reuse: bool) {
         if std::mem::take(&mut self.common.holds_upstream) {
             self.core.output.upstream.clear();
@@ -133,7 +132,7 @@ impl StepContext<'_> {
         self.common.deadline = self.core.now + duration;
     }
 
-    /// Judges the member that serves the request by what was seen of it. A client that has left marks nobody.
+    /// Judges the request's member by an observation. A client that has left causes no mark.
     pub(super) fn observe(&mut self, observation: Observation) {
         let Some(member) = self.common.permit.as_ref().map(Permit::place) else { return };
         let may_mark = !self.common.client_left;
@@ -150,7 +149,7 @@ impl StepContext<'_> {
         }
     }
 
-    /// Tells the cluster, which has tokens, that the head of the response has come.
+    /// Reports to a cluster with tokens that the head of the response has arrived.
     #[inline(never)]
     pub(super) fn note_response(&self) {
         if let Some(permit) = &self.common.permit {
@@ -170,7 +169,7 @@ impl StepContext<'_> {
         }
     }
 
-    /// Tells the cluster of the outcome, where it has a monitor or rules of outlier detection.
+    /// Reports the outcome to the cluster, if it has a monitor or outlier detection.
     #[inline(never)]
     fn judge(&mut self, observation: Observation, is_marked: bool) {
         let Some(permit) = self.common.permit.as_ref().filter(|_| !self.common.client_left) else { return };
@@ -186,18 +185,18 @@ impl StepContext<'_> {
         }
     }
 
-    /// How long opening a connection may take.
+    /// Limit of opening a connection.
     pub(super) fn connect_timeout(&self) -> Duration {
         let own = self.common.options().and_then(|options| options.timeouts.connect);
         own.unwrap_or(self.core.settings.connect_timeout)
     }
 
-    /// How long either side may stop in the middle of a body.
+    /// Limit of a pause of either side in the middle of a body.
     pub(super) fn body_timeout(&self) -> Duration {
         self.common.body_timeout(&self.core.settings)
     }
 
-    /// The greatest size of a request's body; `None` for any.
+    /// The greatest size of a request's body in bytes; `None` for any.
     pub(super) fn max_body_bytes(&self) -> Option<u64> {
         match self.common.options() {
             Some(options) => self.max_body_bytes_of(options),
@@ -205,7 +204,7 @@ impl StepContext<'_> {
         }
     }
 
-    /// The same for a frontend of these options.
+    /// The same for a frontend with these options.
     pub(super) fn max_body_bytes_of(&self, options: &Options) -> Option<u64> {
         match options.max_body_bytes {
             Some(limit) => (limit > 0).then_some(limit),
@@ -213,18 +212,18 @@ impl StepContext<'_> {
         }
     }
 
-    /// How often the request may be tried again on another member.
+    /// The greatest number of retries on other members.
     pub(super) fn retry_limit(&self) -> usize {
         let own = self.common.options().and_then(|options| options.retries);
         own.unwrap_or(self.core.settings.retry_limit) as usize
     }
 
-    /// Whether a request is tried again after a failure of this kind.
+    /// Whether a failure of this kind leads to a retry.
     pub(super) fn retries_on(&self, cause: RetryCause) -> bool {
         self.common.options().map_or_else(RetryCauses::default, |options| options.retry_on).contains(cause)
     }
 
-    /// Whether the client's connection may be kept, as far as this node is concerned.
+    /// Whether this node allows the client's connection to be kept.
     pub(super) fn may_keep_alive(&self) -> bool {
         !self.common.is_last
             && match self.core.settings.keep_alive {
@@ -234,7 +233,7 @@ impl StepContext<'_> {
             }
     }
 
-    /// Whether everything for the side has left, with nothing added in this turn.
+    /// Whether all bytes for the side were sent, with none added in this turn.
     pub(super) fn is_drained(&self, side: Side) -> bool {
         match side {
             Side::Client => self.common.to_client.is_empty() && self.core.output.client.is_empty(),
@@ -244,7 +243,8 @@ impl StepContext<'_> {
 }
 
 impl CommonState {
-    /// Has the bytes of the request paced from now on, if its frontend has a rate. `head` bytes have come already.
+    /// Paces the bytes of the request from now on, if its frontend has a bandwidth limit. `head` bytes have arrived
+    /// already.
     #[cold]
     #[inline(never)]
     pub(super) fn start_pacing(&mut self, head: usize, now: Moment) {
@@ -253,7 +253,7 @@ impl CommonState {
         }
     }
 
-    /// Counts bytes that have come from a side, or are sent in place of such.
+    /// Counts bytes received from a side, or sent in their place.
     #[cold]
     #[inline(never)]
     pub(super) fn count_paced(&mut self, side: Side, bytes: usize, now: Moment) {
@@ -266,8 +266,8 @@ impl CommonState {
         self.pacing.as_ref().is_some_and(|pacing| pacing.paused_until(side).is_some())
     }
 
-    /// Where the request's host leads to, once that is known. A request holds one reference to its route: a second one would
-    /// be one more write to a count that all cores share.
+    /// The route of the request's host, once known. A request holds a single reference to its route: a second one would
+    /// be another write to a counter shared by all cores.
     pub(super) fn route(&self) -> Option<&Arc<Route>> {
         self.held_route.as_ref().or_else(|| self.permit.as_ref()?.route())
     }
@@ -282,7 +282,7 @@ impl CommonState {
         route.cluster.has_buckets() && self.token.is_none()
     }
 
-    /// Gives the token back, where the request has one and no permit.
+    /// Returns the token of a request without a permit.
     pub(super) fn give_back_token(&mut self) {
         if let (Some(token), Some(route)) = (self.token.take(), self.route()) {
             route.cluster.give_back_token(token);
@@ -294,22 +294,22 @@ impl CommonState {
         self.route()?.cluster.bucket_name(self.bucket?)
     }
 
-    /// How long either side may stop in the middle of a body.
+    /// Limit of a pause of either side in the middle of a body.
     pub(super) fn body_timeout(&self, settings: &Settings) -> Duration {
         self.options().and_then(|options| options.timeouts.body).unwrap_or(settings.body_timeout)
     }
 
-    /// How long a member may take to begin its response.
+    /// Limit until a member begins its response.
     pub(super) fn response_timeout(&self, settings: &Settings) -> Duration {
         self.options().and_then(|options| options.timeouts.response).unwrap_or(settings.response_timeout)
     }
 
-    /// How long a response without a length may be silent; `None` for ever.
+    /// Limit of the silence of a response without a length; `None` for no limit.
     pub(super) fn stream_timeout(&self, settings: &Settings) -> Option<Duration> {
         self.options().and_then(|options| options.timeouts.stream).map_or(settings.stream_timeout, zero_is_none)
     }
 
-    /// How long a tunnel may be idle; `None` for ever.
+    /// Idle limit of a tunnel; `None` for no limit.
     pub(super) fn tunnel_timeout(&self, settings: &Settings) -> Option<Duration> {
         self.options().and_then(|options| options.timeouts.tunnel).map_or(settings.tunnel_timeout, zero_is_none)
     }
@@ -319,7 +319,7 @@ impl CommonState {
         self.options().map_or(DEFAULT_RETRY_AFTER, |options| options.queue.retry_after)
     }
 
-    /// The mark of the member that serves the request. `None` for one that has joined the cluster after the route was made.
+    /// The dead mark of the request's member. `None` for a member that joined the cluster after the route was made.
     pub(super) fn mark(&self) -> Option<&Arc<Mark>> {
         let (route, permit) = (self.route()?, self.permit.as_ref()?);
         match Arc::ptr_eq(&route.cluster, permit.cluster()) {
@@ -328,9 +328,9 @@ impl CommonState {
         }
     }
 
-    /// Marks the member dead if what was seen of it says so; whether that is so, and to be told. An only member never is:
-    /// there is nothing to go to instead. A mark is made, and told, anew when half of its time is over: where all members
-    /// are marked, each request meets one.
+    /// Marks the member dead if the observation calls for it. Returns whether the mark has to be published. The only
+    /// member of a list is never marked, since there is no alternative. A mark is renewed, and published again, after
+    /// half of its time: if all members are marked, each request meets one.
     fn is_marked_by(&self, seen: Observation, now: Moment, settings: &health::Settings) -> bool {
         let (Some(permit), Some(mark)) = (&self.permit, self.mark()) else { return false };
         if permit.cluster().members.len() < 2 || !health::is_dead(seen, settings, now) {
@@ -371,7 +371,7 @@ fn zero_is_none(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
 }
 
-/// The time of day of a moment, in milliseconds since 1970.
+/// The wall-clock time of a moment, in milliseconds since 1970.
 fn millis_since_1970(origin: SystemTime, moment: Moment) -> Option<u64> {
     let time = origin + moment.since(Moment::ZERO);
     u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()

@@ -1,4 +1,4 @@
-//! What a step of a state leads to. States say it; `transitions` performs it.
+//! Results of a step. States return them; `transitions` performs them.
 
 use super::caching::Caching;
 use super::events::Disposition;
@@ -17,11 +17,11 @@ use std::sync::Arc;
 /// The result of a step of the state `S`.
 pub(super) type Step<S> = Result<Next<S>, Failure>;
 
-/// What comes behind a step.
+/// What follows a step.
 pub(super) enum Next<S> {
-    /// The exchange stays where it is.
+    /// The state does not change.
     Stay(S),
-    /// It goes on.
+    /// The exchange moves on.
     Leave(Transition),
 }
 
@@ -31,118 +31,118 @@ impl<S> From<Transition> for Next<S> {
     }
 }
 
-/// What a request goes on to.
+/// The next state of a request.
 pub(super) enum Transition {
-    /// The directory is asked for its route.
+    /// The directory looks up its route.
     Resolve(Box<RequestContext>),
-    /// The same again, for as long as that may help.
+    /// The route is looked up again, unless that was tried too often.
     ResolveAgain(Box<RequestContext>),
-    /// It waits for a slot or a token of the cluster that its route leads to.
+    /// It waits for a slot or a token of its route's cluster.
     Wait(Box<RequestContext>),
-    /// It waits until it is its turn, as there are only so many a second.
+    /// It waits for its turn at this moment, given a limit of requests a second.
     AwaitTurn(Box<RequestContext>, Moment),
-    /// Its member is there: a connection to it is asked for.
+    /// It has a member: a connection is requested.
     Dial(Box<RequestContext>),
-    /// It goes to its member again, as the connection has nothing to do with that.
+    /// It is sent to its member again: the failure concerns the connection alone.
     SendAgain {
         context: Box<RequestContext>,
-        /// The next exchange may have the connection.
+        /// The connection may serve the next exchange.
         reuse: bool,
     },
-    /// The connection is there: it leaves.
+    /// The connection is established: the request is sent.
     Send {
         context: Box<RequestContext>,
-        /// The connection has served before.
+        /// The connection has served another request before.
         reused: bool,
     },
-    /// The head of its response, of this length, has been passed on.
+    /// The head of its response, of this length, was forwarded.
     Forward { context: Box<RequestContext>, course: ResponseCourse, head_len: usize },
-    /// A 101 has been passed on.
+    /// A 101 was forwarded.
     Tunnel { context: Box<RequestContext>, is_websocket: bool },
-    /// This node itself serves it; its body has this length.
+    /// This node serves the request itself; its body has this length.
     Serve(Box<RequestContext>, Box<ServiceRequest>, BodyLength),
-    /// Another request may be filling the cache with what it asks for.
+    /// Another request may be filling the cache with the object it asks for.
     JoinFill(Box<RequestContext>, Box<Caching>, Arc<Route>),
-    /// A stored response leaves.
+    /// A stored response is sent.
     ServeCached(Box<RequestContext>, Arc<Object>, Served),
-    /// A response leaves while another request receives it; why it was not served at once.
+    /// A response is sent while another request receives it; `cause` is why it was not served at once.
     ServeLive { context: Box<RequestContext>, cause: Cause, reader: LiveReader },
-    /// All of its response is in the output.
+    /// The whole response is in the output.
     Flush { context: Option<Box<RequestContext>>, connection: Disposition, end: ResponseEnd },
-    /// Nothing is left to do.
+    /// The exchange is over.
     End(Option<Box<RequestContext>>),
 }
 
-/// What is known of a response once its head has been passed on.
+/// Facts about a response whose head was forwarded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseCourse {
     /// The client's connection may carry the next request.
     pub(super) client_stays: bool,
-    /// The client knows its end by the end of the connection.
+    /// The end of the connection marks the end of the response.
     pub(super) ends_with_connection: bool,
-    /// It does not say where it ends: it may be a stream of events, which is silent at times.
+    /// It has no stated length: it may be a stream of events with pauses.
     pub(super) has_no_length: bool,
     /// The backend's connection may carry the next request.
     pub(super) upstream_stays: bool,
-    /// It, or the backend's end, makes the rest of the request's body useless: that is not waited for.
+    /// The rest of the request's body is not needed, because of this response or the backend's end.
     pub(super) upload_irrelevant: bool,
-    /// The client waits to be told to send the body, and may take it for the end of that.
+    /// The client waits for permission to send the body, and may take the response as a refusal.
     pub(super) upload_is_optional: bool,
 }
 
-/// How the client knows that a response ends.
+/// How the client recognises the end of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseEnd {
-    /// By what the response says; so it sees as well if the end is missing.
+    /// By the framing of the response, so it notices a missing end.
     Framed,
     /// By the end of the connection.
     UntilClose,
-    /// By the end of the connection too, but the response is not whole.
+    /// By the end of the connection, but the response is incomplete.
     Truncated,
 }
 
-/// Why a state cannot go on.
+/// The failure of a state.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// The request, where there is one.
+    /// The request, if there is one.
     pub(super) context: Option<Box<RequestContext>>,
     pub(super) reason: FailureReason,
     pub(super) remains: Remains,
 }
 
-/// What a failure has left, which says what is done about it.
+/// What was sent before a failure, which determines the reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remains {
-    /// No head was read, so nobody knows where the next one begins.
+    /// No head could be read, so the start of the next one is unknown.
     NoHead,
     /// No response has begun.
     NoResponse,
-    /// No response has begun, and the member has got nothing of the request.
+    /// No response has begun, and nothing of the request was sent to the member.
     NothingSent,
-    /// No response has begun, and the member has got a part of the request.
+    /// No response has begun, and part of the request was sent to the member.
     Sent,
     /// The same, on a connection that the backend may have closed before.
     SentToStale,
     /// No response has begun, and the backend has read nothing of what was sent.
     SentUnread,
-    /// A response has begun, and the client can be told by how it ends.
+    /// A response has begun; its end can show the failure to the client.
     Response(ResponseEnd),
-    /// The client cannot be told anything, nor waited for. A response that has begun would end so.
+    /// The client cannot be notified, nor waited for. A response that has begun ends like this.
     Silence(ResponseEnd),
 }
 
 impl Failure {
-    /// A request that is refused: no response has begun.
+    /// The failure of a request without a response so far.
     pub(super) fn new(context: Box<RequestContext>, reason: FailureReason) -> Self {
         Self { context: Some(context), reason, remains: Remains::NoResponse }
     }
 
-    /// Says what it has left.
+    /// Sets what was sent.
     pub(super) fn leaving(self, remains: Remains) -> Self {
         Self { remains, ..self }
     }
 
-    /// One of which the client, which is gone or does not move, learns nothing.
+    /// A failure that the client does not see, because it is gone or does not read.
     pub(super) fn silent(context: Option<Box<RequestContext>>, reason: FailureReason) -> Self {
         Self { context, reason, remains: Remains::Silence(ResponseEnd::Framed) }
     }

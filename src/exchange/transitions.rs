@@ -1,4 +1,4 @@
-//! The transitions between states: the one place that makes states, and that knows when a request is tried again.
+//! The transitions between states: the only file that constructs states, and the retry policy.
 
 use super::awaiting_fill::AwaitingFill;
 use super::awaiting_response::AwaitingResponse;
@@ -23,7 +23,7 @@ use crate::base::slice_ext::SliceExt;
 use crate::cluster::RetryCause;
 
 impl State {
-    /// Takes in what happened.
+    /// Processes an input.
     pub(super) fn step(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
         match self {
             Self::Done(context) => Self::Done(context),
@@ -38,7 +38,7 @@ impl State {
         }
     }
 
-    /// What is nobody's end.
+    /// Processes an input that ends neither side.
     fn step_within(self, input: Input<'_>, cx: &mut StepContext<'_>) -> Self {
         let bytes = if let Input::Bytes(_, bytes) = &input { *bytes } else { &[] };
         match self {
@@ -58,8 +58,8 @@ impl State {
         }
     }
 
-    /// The client has ended its side, or the connection, while a backend is waited for. A place among those who wait is given
-    /// up in any case: nothing is begun for a client that has left.
+    /// The client has ended its side, or the connection, during the wait for a backend. It loses its place in a queue
+    /// in any case: no request is started for a client that has left.
     #[cold]
     fn client_left(self, cx: &mut StepContext<'_>) -> Self {
         let is_queued = match &self {
@@ -78,7 +78,7 @@ impl State {
         self
     }
 
-    /// The client is gone. A response that others read goes on.
+    /// The client's connection is broken. A response with other readers continues.
     #[cold]
     fn client_broken(self, cx: &mut StepContext<'_>) -> Self {
         match self {
@@ -90,7 +90,7 @@ impl State {
         }
     }
 
-    /// Ends the exchange with a response of this node's own, where none has begun.
+    /// Ends the exchange with a local reply, if no response has begun.
     #[cold]
     fn abort(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
         match self {
@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    /// Ends the exchange without another word to the client.
+    /// Ends the exchange without a further byte to the client.
     #[cold]
     fn abort_silently(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Self {
         let end = self.response_end();
@@ -113,7 +113,7 @@ impl State {
     }
 }
 
-/// Makes the state behind a step of another one, or the same. `bytes` are those of the step.
+/// Makes the state after a step. `bytes` are the input of the step.
 #[inline]
 fn settle<S>(step: Step<S>, stay: impl FnOnce(S) -> State, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
     match step {
@@ -164,7 +164,7 @@ fn perform(transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> St
     }
 }
 
-/// Asks for the route. It may lead to another cluster: a token of this one is given back.
+/// Asks for the route. It may lead to another cluster, so a token of the present one is returned.
 fn resolve(mut context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
     context.resolves += 1;
     cx.common.give_back_token();
@@ -188,7 +188,7 @@ fn dial(mut context: Box<RequestContext>, fresh: bool, cx: &mut StepContext<'_>)
     State::Connecting(Connecting { context, queued: false })
 }
 
-/// Does what there is to be done about a failure: tries again, or tells the client as well as it can still be told.
+/// Reacts to a failure: retries, or reports it to the client as far as possible.
 #[cold]
 fn recover(failure: Failure, cx: &mut StepContext<'_>) -> State {
     let Failure { context, reason, remains } = failure;
@@ -205,13 +205,13 @@ fn recover(failure: Failure, cx: &mut StepContext<'_>) -> State {
     }
 }
 
-/// How a member has failed a request that it has got.
+/// The kind of failure of a member that received the request.
 fn cause_of(reason: FailureReason) -> RetryCause {
     if reason == FailureReason::ResponseTimeout { RetryCause::Timeout } else { RetryCause::Close }
 }
 
-/// The member failed before anything of its response was passed on: tries another one, if there is one and
-/// `server.retryOnError` allows.
+/// The member failed before any of its response was forwarded: tries another one, if there is one and
+/// `server.retryOnError` allows it.
 fn try_another(mut context: Box<RequestContext>, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
     context.failure = Some(reason);
     cx.release(false);
@@ -228,16 +228,16 @@ fn try_another(mut context: Box<RequestContext>, reason: FailureReason, cx: &mut
     }
 }
 
-/// A connection of the pool turned out to be closed: that says nothing about the backend, so the request goes there again,
-/// by a new connection.
+/// A pooled connection turned out to be closed. That says nothing about the backend, so the request is sent there again
+/// on a new connection.
 fn try_fresh(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
     cx.release_connection(false);
     cx.effect(Effect::Retry { stale: true });
     dial(context, true, cx)
 }
 
-/// Ends the exchange with the page of a failure, or with a stored response in its place. Where its head was not read, nothing
-/// that follows is.
+/// Ends the exchange with the error page of a failure, or with a stored response in its place. If the head could not be
+/// read, no later bytes are read.
 fn refuse(
     mut context: Option<Box<RequestContext>>,
     reason: FailureReason,
@@ -260,7 +260,7 @@ fn refuse(
     perform(transition, &[], cx)
 }
 
-/// Ends the response where it is: what has come still leaves, and the missing end tells the client.
+/// Ends the response early: received bytes are still sent, and the missing end shows the failure.
 fn cut(context: Box<RequestContext>, reason: FailureReason, end: ResponseEnd, cx: &mut StepContext<'_>) -> State {
     cx.common.stats.fail(reason);
     cx.release(false);
@@ -268,8 +268,8 @@ fn cut(context: Box<RequestContext>, reason: FailureReason, end: ResponseEnd, cx
     perform(Transition::Flush { context: Some(context), connection, end }, &[], cx)
 }
 
-/// Ends the exchange without another word to the client. Where it would take the end of its connection for that of a response
-/// which has not left as a whole, it sees a reset.
+/// Ends the exchange without a further byte to the client. If the client would take the end of its connection for the
+/// end of an incomplete response, the connection is reset.
 fn end_silently(
     context: Option<Box<RequestContext>>,
     reason: FailureReason,
@@ -279,7 +279,7 @@ fn end_silently(
     cx.common.stats.fail(reason);
     cx.release(false);
     let is_drained = cx.is_drained(Side::Client);
-    // Where a part of the response is left, it is cut all the same.
+    // A response that is partly unsent is cut all the same.
     let is_gone = matches!(reason, FailureReason::ClientGone | FailureReason::ClientTruncated) || !is_drained;
     let would_look_whole = end == ResponseEnd::Truncated || (end == ResponseEnd::UntilClose && !is_drained);
     let is_reset = reason != FailureReason::ClientGone && would_look_whole;

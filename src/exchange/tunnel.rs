@@ -1,4 +1,4 @@
-//! Bytes of another protocol go both ways.
+//! The state in which bytes of another protocol pass in both directions.
 
 use super::events::{Disposition, Effect, Input, Side};
 use super::output_queue::ByteSink;
@@ -18,16 +18,16 @@ pub(super) struct Tunnel {
     request: LogFields,
     client_ended: bool,
     upstream_ended: bool,
-    /// The backend takes nothing more.
+    /// The backend accepts no more bytes.
     upstream_write_closed: bool,
-    /// The frames that the backend sends, where the protocol is WebSocket.
+    /// The backend's frames, if the protocol is WebSocket.
     frames: Option<Frames>,
-    /// Why the tunnel ends with the frame under way, or at a deadline that no byte moves on.
+    /// The reason for which the tunnel ends after the current frame, or at a deadline that bytes do not extend.
     retires_for: Option<FailureReason>,
 }
 
 impl Tunnel {
-    /// The 101 is on its way.
+    /// Begins a tunnel after the 101 was forwarded.
     pub(super) fn start(context: Box<RequestContext>, is_websocket: bool, cx: &mut StepContext<'_>) -> Step<Self> {
         let request = context.request.log_fields();
         cx.core.request_pool.take_back(context, &mut cx.core.buffers);
@@ -66,7 +66,7 @@ impl Tunnel {
                     cx.effect(Effect::CloseWrite(Side::Client));
                 }
                 self.upstream_write_closed = true;
-                // What has come from the backend still leaves.
+                // Bytes received from the backend are still sent.
                 cx.deadline_in(cx.body_timeout());
                 self.settle(cx)
             }
@@ -75,7 +75,7 @@ impl Tunnel {
         }
     }
 
-    /// Passes on what the backend sends, and knows where its frames end.
+    /// Forwards the backend's bytes and tracks the ends of its frames.
     fn pass_frames(mut self, bytes: &[u8], cx: &mut StepContext<'_>) -> Step<Self> {
         let Some(frames) = &mut self.frames else { return Ok(Next::Stay(self)) };
         let (mut at, mut end) = (0, None);
@@ -91,8 +91,9 @@ impl Tunnel {
         }
     }
 
-    /// The backend has left its list for good, or this node stops: a client of WebSocket is told, once the frame under way
-    /// has passed; where nobody knows what may be said, nothing is. The end of a stop, which is told twice, waits for no frame.
+    /// Ends the tunnel because its backend was removed or this node stops. A WebSocket client gets a close frame behind
+    /// the current frame; other protocols get none. The end of a stop, which is the second call, does not wait for the
+    /// frame.
     pub(super) fn retire(mut self, reason: FailureReason, cx: &mut StepContext<'_>) -> Step<Self> {
         match &self.frames {
             Some(frames) if frames.may_add() && !self.upstream_ended => {
@@ -110,7 +111,7 @@ impl Tunnel {
         }
     }
 
-    /// Says the last word and hears the client out.
+    /// Sends a close frame and waits for the client's end.
     fn send_close_frame(self, reason: FailureReason, cx: &mut StepContext<'_>) -> Step<Self> {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
             return Err(self.silent(reason, cx));
@@ -125,11 +126,11 @@ impl Tunnel {
         Failure::silent(Some(self.to_context(&mut cx.core.buffers)), reason)
     }
 
-    /// Parts with the backend: what is left is the client's.
+    /// Releases the backend: only the client is left.
     fn part(&self, cx: &mut StepContext<'_>) -> Transition {
         cx.common.stats.backend_done(cx.core.now);
         cx.release(false);
-        // A client that has yet to end its side may send more.
+        // A client that has not ended its side may send more.
         let connection = match self.client_ended {
             true => Disposition::Close,
             false => Disposition::Linger { client_may_send: true },
@@ -145,12 +146,12 @@ impl Tunnel {
         }
     }
 
-    /// Whether nothing more is to come from either side: it ends once everything has left.
+    /// Whether both sides have ended: the tunnel ends once all bytes are sent.
     pub(super) fn is_ending(&self) -> bool {
         !self.wants(Side::Client) && self.upstream_ended
     }
 
-    /// What of the request is left for the log.
+    /// The context that the log needs.
     pub(super) fn to_context(&self, buffers: &mut BufferPool) -> Box<RequestContext> {
         Box::new(RequestContext::past(self.request.recall(buffers)))
     }
@@ -162,7 +163,7 @@ impl Tunnel {
         }
     }
 
-    /// How long no byte may pass; `None` where no byte makes a difference.
+    /// The idle limit; `None` if bytes do not extend the deadline.
     pub(super) fn patience(&self, common: &CommonState, settings: &Settings) -> Option<Duration> {
         let idle = if self.is_ending() { Some(common.body_timeout(settings)) } else { common.tunnel_timeout(settings) };
         self.retires_for.is_none().then(|| idle.unwrap_or(Duration::MAX))
@@ -175,8 +176,8 @@ impl Tunnel {
         Ok(Next::Stay(self))
     }
 
-    /// Ends the tunnel when both directions have ended and everything has left. What has yet to leave then is not waited
-    /// for as long as an idle tunnel is.
+    /// Ends the tunnel when both directions have ended and all bytes are sent. Unsent bytes then have a shorter limit
+    /// than an idle tunnel.
     fn settle(self, cx: &mut StepContext<'_>) -> Step<Self> {
         let drained = cx.is_drained(Side::Client) && cx.is_drained(Side::Upstream);
         match (self.is_ending(), drained) {

@@ -1,4 +1,4 @@
-//! What the exchanges of a core share.
+//! Data shared by the exchanges of a core.
 
 use super::compressor::Compressors;
 use super::events::{Effects, Side};
@@ -13,12 +13,12 @@ use crate::page::Pages;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The results of steps: a core has one and uses it again and again.
+/// The output of steps. A core has one and reuses it.
 #[derive(Debug, Default)]
 pub struct Output {
     pub(super) client: OutputQueue,
     pub(super) upstream: OutputQueue,
-    /// What is to be done.
+    /// Effects to perform.
     pub effects: Effects,
 }
 
@@ -42,51 +42,51 @@ impl Output {
         self.upstream.clear();
     }
 
-    /// The memory that it has taken for bytes.
+    /// Memory allocated for bytes.
     pub fn room(&self) -> usize {
         self.client.room() + self.upstream.room()
     }
 
-    /// Gives room back that a large turn has taken, where there are no bytes now.
+    /// Frees memory that a large turn has allocated, if there are no bytes now.
     pub fn trim(&mut self) {
         self.client.trim();
         self.upstream.trim();
     }
 }
 
-/// What the steps of all exchanges of a core share.
+/// Data shared by the steps of all exchanges of a core.
 #[derive(Debug)]
 pub struct WorkerContext {
     /// The present moment.
     pub now: Moment,
     /// The settings.
     pub settings: Settings,
-    /// The pages of this node.
+    /// The error pages of this node.
     pub pages: Arc<Pages>,
-    /// The buffers.
+    /// The buffer pool.
     pub buffers: BufferPool,
-    /// The boxes of requests.
+    /// The pool of request boxes.
     pub request_pool: RequestPool,
-    /// The dice.
+    /// The random number generator.
     pub rng: fastrand::Rng,
-    /// The object cache that all cores share; `None` where there is none.
+    /// The object cache shared by all cores; `None` if there is none.
     pub cache: Option<Arc<Store>>,
-    /// The memory of rules.
+    /// Working memory of rules.
     pub rules: Workspace,
-    /// What compresses responses for them.
+    /// The compressors of responses, for rules.
     pub(super) compressors: Compressors,
-    /// The key that is being made.
+    /// The buffer for cache keys.
     pub(super) cache_key: Vec<u8>,
-    /// How many bytes the buffers may have grown by when a fill of the cache is read faster than its client takes it.
+    /// Bytes by which the buffers may have grown while a cache fill is read faster than its client reads it.
     pub most_read_ahead: usize,
     /// The wall-clock time of [`Moment::ZERO`].
     pub wall_origin: SystemTime,
-    /// Where the results go. It is boxed as an owner may have several, and change them.
+    /// The output. It is boxed because an owner may have several and swap them.
     pub output: Box<Output>,
 }
 
 impl WorkerContext {
-    /// A core at this moment, with nothing in stock.
+    /// A context at this moment, without pooled objects.
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
         let (buffers, request_pool, output) = (BufferPool::default(), RequestPool::default(), Box::default());
         let (cache, cache_key, wall_origin) = (None, Vec::new(), SystemTime::UNIX_EPOCH);
