@@ -1,4 +1,4 @@
-//! The admin service: what it reads, and what it has the supervisor do.
+//! The admin service: its data, and the actions it requests from the supervisor.
 
 use super::{Error, Event, Supervisor};
 use crate::access_log::Target;
@@ -13,10 +13,10 @@ use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an edit waits for a port to be opened.
+/// The limit of the wait of an edit for a port to open.
 const MAX_PORT_WAIT: Duration = Duration::from_secs(5);
 
-/// Starts the admin service, where one is wanted.
+/// Starts the admin service, if it is configured.
 pub(super) fn start(
     settings: &Settings,
     directory: &Directory,
@@ -35,7 +35,7 @@ pub(super) fn start(
         purges::listen(target.clone(), purge)
             .map_err(|error| Error::System("starting a thread for purges of other nodes", error))?;
     }
-    // Files of HAProxy's may have pages of statistics, which the service makes without a listener of its own.
+    // HAProxy files may have statistics pages, which the service makes without a listener of its own.
     if settings.admin.bind.is_none() && settings.haproxy.is_empty() {
         return Ok(None);
     }
@@ -52,13 +52,13 @@ pub(super) fn start(
             Source::File(_) => "file",
             Source::Redis(_) => "redis",
         },
-        // Fails only when the supervisor has gone.
+        // It fails only after the supervisor has ended.
         order: Box::new(move |action, answer| drop(events.send(Event::Action(action, answer)))),
     };
     start_service(sources).map(Some).map_err(|error| Error::System("starting the admin service", error))
 }
 
-/// Has the supervisor open and close ports.
+/// Opens and closes ports through events of the supervisor.
 #[derive(Debug)]
 pub(super) struct PortsByEvent(pub(super) Sender<Event>);
 
@@ -71,13 +71,13 @@ impl Ports for PortsByEvent {
     }
 
     fn close(&self, port: u16) {
-        // Fails only when the supervisor has gone.
+        // It fails only after the supervisor has ended.
         drop(self.0.send(Event::ClosePort(port)));
     }
 }
 
 impl Supervisor {
-    /// Does what an operator has asked for, or says why not.
+    /// Performs an operator's action, or returns why it cannot.
     pub(super) fn act(&mut self, action: &Action) -> ActionResult {
         if self.upgrade_state.is_replaced() {
             return Err("another process has taken this one's place: ask that one".to_owned());

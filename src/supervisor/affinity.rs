@@ -1,4 +1,4 @@
-//! How many workers there are, and which of them runs on which processor.
+//! The number of workers, and the processor of each.
 
 use super::cgroup;
 use crate::config::{CpuList, Settings};
@@ -7,20 +7,20 @@ use std::fmt;
 use std::fs;
 use std::thread;
 
-/// The processors that the scheduler reserves for programs that name them (`isolcpus=`).
+/// Processors that the scheduler reserves for programs that name them (`isolcpus=`).
 const ISOLATED: &str = "/sys/devices/system/cpu/isolated";
 
-/// The place of a worker.
+/// The processor of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CpuPlacement {
-    /// On this processor and no other.
+    /// This processor only.
     Pinned(usize),
     /// Any processor: the system chooses.
     Anywhere,
 }
 
 impl CpuPlacement {
-    /// Moves the calling thread there.
+    /// Moves the calling thread to this processor.
     pub(super) fn take(self) {
         if let Self::Pinned(id) = self
             && !core_affinity::set_for_current(CoreId { id })
@@ -30,7 +30,7 @@ impl CpuPlacement {
     }
 }
 
-/// Processors were asked for that this process may not use.
+/// The configured processors are not available to this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     missing: Vec<usize>,
@@ -48,8 +48,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A place for each worker: as many as `server.workers` says, else one a processor, and no more than the control group
-/// grants the time for.
+/// A processor for each worker. The number of workers is `server.workers`, otherwise one for each processor, at most as
+/// many as the quota of the control group allows.
 pub(super) fn choose(settings: &Settings) -> Result<Vec<CpuPlacement>, Fault> {
     let machine = Machine::this();
     let wish = Wish { workers: settings.workers, cpus: settings.cpus.as_deref(), pin: settings.pin };
@@ -69,11 +69,11 @@ struct Wish<'a> {
 /// The machine.
 #[derive(Default)]
 struct Machine {
-    /// The processors that the system would run this process on: online, and granted to it.
+    /// Processors on which the system would run this process: online, and allowed for it.
     usable: Vec<usize>,
-    /// Those that it may use but is not put on unless it asks for them.
+    /// Processors that it may use only if it names them.
     isolated: Vec<usize>,
-    /// The processor time that is granted, in processors.
+    /// The quota of processor time, in processors.
     quota: Option<f64>,
 }
 
@@ -88,13 +88,13 @@ impl Machine {
         }
     }
 
-    /// The processors for workers without a configured place: not the isolated ones, which are reserved for other work.
+    /// Processors for workers without a configured one. Isolated processors are reserved for other work.
     fn ordinary(&self) -> Vec<usize> {
         let ordinary: Vec<_> = self.usable.iter().copied().filter(|cpu| !self.isolated.contains(cpu)).collect();
         if ordinary.is_empty() { self.usable.clone() } else { ordinary }
     }
 
-    /// The number of workers where the quota decides it: rounded up, so that all the time can be used.
+    /// The number of workers, if the quota determines it: rounded up, so that the whole quota can be used.
     fn workers_by_quota(&self, wish: &Wish<'_>) -> Option<usize> {
         let ordinary = self.ordinary().len();
         let granted = (1..ordinary).find(|count| self.quota.is_some_and(|quota| quota <= *count as f64))?;
@@ -102,14 +102,15 @@ impl Machine {
     }
 }
 
-/// Whether a thread of this process can be put on a processor that it is not put on by itself.
+/// Whether a thread of this process can be put on a processor that the system does not choose by itself.
 fn may_use(id: usize) -> bool {
     thread::spawn(move || core_affinity::set_for_current(CoreId { id })).join().unwrap_or(false)
 }
 
 fn plan(wish: &Wish<'_>, machine: &Machine) -> Result<Vec<CpuPlacement>, Fault> {
     if let Some(workers) = machine.workers_by_quota(wish) {
-        // With a quota and no processors of one's own, all who share the machine would crowd on the first few.
+        // With a quota and no exclusive processors, the processes of one machine would all crowd on the first few
+        // processors.
         return Ok(vec![CpuPlacement::Anywhere; workers]);
     }
     let ordinary = machine.ordinary();

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Keeps them.
+/// Holds the certificates and authorities in use.
 pub(super) struct CertificateManager {
     tls: Option<Tls>,
     worker_tls: Option<WorkerTlsConfig>,
@@ -48,13 +48,13 @@ impl CertificateManager {
         Ok(manager)
     }
 
-    /// TLS for connections of clients.
+    /// TLS settings for client connections.
     pub(super) fn worker_tls(&self) -> Option<WorkerTlsConfig> {
         self.worker_tls.clone()
     }
 
-    /// TLS for connections to backends; `None` if its settings cannot be satisfied, so that no backend of `https://`
-    /// can be used.
+    /// TLS settings for connections to backends; `None` if they are not usable, so that no backend of `https://` can be
+    /// used.
     pub(super) fn backend_tls(&self) -> Option<BackendTls> {
         self.backend_tls.clone()
     }
@@ -77,18 +77,18 @@ impl CertificateManager {
         self.pairs().map(|(files, pair)| CertificateInfo::of(&files.certificate.display().to_string(), pair)).collect()
     }
 
-    /// Names those in the log that are soon too old.
+    /// Logs certificates that expire soon.
     pub(super) fn warn_of_expiry(&self) {
         let mut named: Vec<_> =
             self.pairs().map(|(files, pair)| (files.certificate.display().to_string(), pair)).collect();
-        // Several addresses may show the same.
+        // Several addresses may use the same certificate.
         named.dedup_by(|one, other| one.0 == other.0);
         let named = named.iter().map(|(name, pair)| (name.as_str(), *pair));
         warn_of_expiry(named, self.clock.wall(self.clock.now()));
     }
 
-    /// Reads again what clients are shown and asked for. Returns it if it has changed; what is bad leaves the one before
-    /// in use.
+    /// Reads the certificates of clients' connections and their authorities again. Returns new settings if they have
+    /// changed. Faulty files leave the previous settings in use.
     pub(super) fn renew_worker_tls(&mut self) -> Option<WorkerTlsConfig> {
         let (tls, worker_tls) = (self.tls.as_mut()?, self.worker_tls.as_mut()?);
         let mut has_changed = false;
@@ -133,7 +133,7 @@ impl CertificateManager {
 }
 
 impl Supervisor {
-    /// Reads the certificates and authorities again, and has all use those that have changed.
+    /// Reads the certificates and authorities again, and applies those that have changed.
     pub(super) fn renew_certificates(&mut self) {
         let renewed = self.pool.deps.certificates.renew_worker_tls();
         self.pool.deps.roster.set_certificates(self.pool.deps.certificates.list());
@@ -147,7 +147,7 @@ impl Supervisor {
     }
 }
 
-/// Reads a pair again; whether it is another one now.
+/// Reads a certificate and its key again; returns whether they have changed.
 fn renew_pair(files: &CertificateFiles, pair: &mut Credentials, clock: Clock) -> bool {
     match files.load() {
         Ok(new) if new.is_same(pair) => false,
@@ -165,7 +165,7 @@ fn renew_pair(files: &CertificateFiles, pair: &mut Credentials, clock: Clock) ->
     }
 }
 
-/// Reads authorities again; `None` where there are no files of them, or bad ones.
+/// Reads authorities again; `None` if there are no files, or faulty ones.
 fn renew_authorities(paths: &[PathBuf]) -> Option<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, FileFault> = paths.iter().map(|path| load_certificates(path)).collect();
     let read = read.inspect_err(|fault| log::error!("{fault}; the authorities that were there before stay in use"));
@@ -180,7 +180,7 @@ fn watch<'a>(paths: impl Iterator<Item = &'a Path>, events: &Sender<Event>) -> O
     let mut paths = paths.peekable();
     paths.peek()?;
     let events = events.clone();
-    // Fails only when the supervisor has gone.
+    // It fails only after the supervisor has ended.
     let mut watch = FileWatch::watch(move || drop(events.send(Event::Files)))
         .inspect_err(|error| log::warn!("watching certificates: {error}; they are read again at SIGHUP only"))
         .ok()?;
@@ -192,7 +192,7 @@ fn watch<'a>(paths: impl Iterator<Item = &'a Path>, events: &Sender<Event>) -> O
     Some(watch)
 }
 
-/// TLS for backends of `https://`. If its settings cannot be satisfied, only these backends cannot be used.
+/// TLS settings for backends of `https://`. If they are not usable, only these backends cannot be used.
 fn make_backend_tls(to_backends: &TlsToBackends) -> Option<BackendTls> {
     BackendTls::new(&to_backends.settings)
         .inspect_err(|problem| log::warn!("server.backendTls: {problem}; backends of https:// cannot be used"))

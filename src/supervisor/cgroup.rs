@@ -1,19 +1,19 @@
-//! The grants of this process's control groups: processor time and memory, in both versions (cgroups(7)). A limit of a
-//! group holds for all groups below it, so the smallest one on the way up counts.
+//! Limits of this process's control groups: processor time and memory, in both versions (cgroups(7)). A limit of a
+//! group holds for all groups below it, so the lowest limit up to the root counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A limit of version 1 from here on is its way to say "none": the greatest multiple of a page.
+/// In version 1, a limit from this value on means "none": it is the greatest multiple of a page.
 const NO_LIMIT: u64 = 1 << 62;
 
-/// The processor time that is granted, in processors: 1.5 is one and a half second in each second. `None` where it is
-/// not limited, or where the system does not tell.
+/// The quota of processor time, in processors: 1.5 is one and a half seconds in each second. `None` if there is no
+/// limit or it cannot be read.
 pub(super) fn cpu_quota() -> Option<f64> {
     least(&groups("cpu"), |folder| quota_in(&read_file, folder))
 }
 
-/// The memory that is granted, in bytes. `None` where it is not limited, or where the system does not tell.
+/// The memory limit in bytes. `None` if there is no limit or it cannot be read.
 pub(super) fn memory_limit() -> Option<u64> {
     least(&groups("memory"), |folder| memory_in(&read_file, folder))
 }
@@ -26,7 +26,7 @@ fn least<T: PartialOrd>(folders: &[PathBuf], limit: impl Fn(&Path) -> Option<T>)
     folders.iter().filter_map(|folder| limit(folder)).reduce(|least, other| if other < least { other } else { least })
 }
 
-/// The folders of this process's groups that a controller may have its files in, up to the root.
+/// The folders in which a controller may keep its files for this process's groups, up to the root.
 fn groups(controller: &str) -> Vec<PathBuf> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     folders(controller, &read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
@@ -34,7 +34,7 @@ fn groups(controller: &str) -> Vec<PathBuf> {
 
 /// `membership` is the text of `/proc/self/cgroup`, `mounts` that of `/proc/self/mountinfo` (proc(5)).
 fn folders(controller: &str, membership: &str, mounts: &str) -> Vec<PathBuf> {
-    // "4:cpu,cpuacct:/path" of version 1, "0::/path" of version 2.
+    // "4:cpu,cpuacct:/path" in version 1, "0::/path" in version 2.
     let path_of = |is_ours: &dyn Fn(&str, &str) -> bool| {
         let mut parts = membership.lines().map(|line| line.splitn(3, ':'));
         parts.find_map(|mut parts| {
@@ -59,7 +59,7 @@ fn folders(controller: &str, membership: &str, mounts: &str) -> Vec<PathBuf> {
             _ => None,
         };
         let Some(path) = path else { continue };
-        // Inside a container, what is mounted may begin at the group itself.
+        // Inside a container, the mount may begin at the group itself.
         let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
         let folder = Path::new(mount).join(below);
         folders.extend(folder.ancestors().take_while(|folder| folder.starts_with(mount)).map(Path::to_owned));

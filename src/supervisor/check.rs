@@ -1,4 +1,4 @@
-//! The steps of a start, tried without serving: for `sluice --dry`.
+//! The steps of a start, tried without serving, for `sluice --dry`.
 
 use super::affinity;
 use super::privileges::Account;
@@ -19,9 +19,9 @@ use std::path::Path;
 /// The findings.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Faults that would end a start, a line each.
+    /// Faults that would prevent a start, one a line.
     pub faults: Vec<String>,
-    /// Faults that would not, or that may have gone when sluice is started.
+    /// Faults that would not prevent it, or that may be gone by the time of a start.
     pub warnings: Vec<String>,
 }
 
@@ -35,8 +35,8 @@ impl Findings {
     }
 }
 
-/// Tries what a start does, in its order: processors, addresses, account, access log, routes, certificates, Redis. As root it
-/// takes on the account for good, as a start does, so that what that account may not read is found out.
+/// Tries the steps of a start in their order: processors, addresses, account, access log, routes, certificates, Redis.
+/// As root it switches to the account for good, as a start does, to find files that the account cannot read.
 pub fn check(settings: &Settings) -> Findings {
     let mut findings = Findings::default();
     if let Err(fault) = affinity::choose(settings) {
@@ -86,7 +86,7 @@ pub fn check(settings: &Settings) -> Findings {
     if let Err(problem) = BackendTls::new(&settings.backend_tls.settings) {
         findings.warn(format!("server.backendTls: {problem}; backends of https:// cannot be used"));
     }
-    // Faults of pages are logged; other pages take their place.
+    // Faults of pages are logged, and other pages replace them.
     drop(Pages::load(&settings.page));
     findings
 }
@@ -101,7 +101,7 @@ fn snapshot(settings: &Settings) -> &Option<std::path::PathBuf> {
 fn check_address(address: SocketAddr, findings: &mut Findings) {
     match Listener::probe(address).and_then(|()| Listener::bind(address)) {
         Ok(_) => {}
-        // Before an upgrade, the running process has the address of the configuration that is checked.
+        // Before an upgrade, the running process uses the address of the configuration being checked.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             findings
                 .warn(format!("{address}: a program listens there already; a start would fail, an upgrade would not"));
@@ -118,7 +118,7 @@ fn check_log(target: &Target, findings: &mut Findings) {
     }
 }
 
-/// Whether a file can be written, or made in its folder.
+/// Whether a file can be written, or created in its folder.
 fn check_file(path: &Path) -> io::Result<()> {
     let is_socket = path.metadata().is_ok_and(|found| found.file_type().is_socket());
     if path.exists() && !is_socket {
@@ -131,7 +131,7 @@ fn check_file(path: &Path) -> io::Result<()> {
     access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(Into::into)
 }
 
-/// A start waits for a Redis that is away, so that is a warning.
+/// A start waits for an unreachable Redis, so that is a warning.
 fn check_redis(settings: &redis::Settings, findings: &mut Findings) {
     let write = Some(&settings.write).filter(|write| **write != settings.read);
     for target in [Some(&settings.read), write].into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Why the process cannot serve.
+//! Errors that keep the process from serving.
 
 use super::{affinity, privileges};
 use crate::directory;
@@ -7,30 +7,30 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Why the process cannot serve, or no longer.
+/// An error that keeps the process from serving, or ends it.
 #[derive(Debug)]
 pub enum Error {
-    /// An address could not be listened on.
+    /// Listening on an address failed.
     Listen(SocketAddr, io::Error),
-    /// The account to run as could not be taken on.
+    /// Switching to the configured account failed.
     Privileges(privileges::Fault),
-    /// A processor of `server.cpus` is not there.
+    /// A processor of `server.cpus` is not available.
     Cpus(affinity::Fault),
-    /// A socket from the service manager cannot be listened on.
+    /// A socket from the service manager cannot be used.
     Activation(io::Error),
-    /// The service manager listens on an address that the configuration does not have.
+    /// The service manager listens on an address that is not in the configuration.
     Unnamed(SocketAddr),
-    /// The number of the process could not be written.
+    /// The pid file could not be written.
     PidFile(PathBuf, io::Error),
-    /// The routes could not be had.
+    /// The routes could not be loaded.
     Directory(directory::Error),
-    /// HAProxy's files cannot be taken, a line a fault.
+    /// The HAProxy files are not usable; one line for each fault.
     Haproxy(Vec<String>),
-    /// The access log could not be opened, or a thread or poll not be made.
+    /// The access log could not be opened, or a thread or poll could not be made.
     System(&'static str, io::Error),
-    /// The TLS settings cannot be satisfied.
+    /// The TLS settings are not usable.
     Tls(String),
-    /// The process before this one does not hand over.
+    /// The predecessor does not hand over.
     Predecessor(String),
 }
 

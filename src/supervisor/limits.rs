@@ -1,14 +1,14 @@
-//! Limits of the system.
+//! Limits of open files and memory.
 
 use super::cgroup;
 use crate::worker::DEFAULT_MAX_CONNECTIONS;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Files that are not connections: listening sockets, polls, logs, the source of routes.
+/// Open files besides connections: listening sockets, polls, logs, the source of routes.
 const OTHER_FILES: usize = 128;
 
-/// Raises the limit of open files to the hard one: every connection is a file, and the usual soft limit of 1,024 is
-/// kept for the sake of programs that use `select`. Returns the limit that holds now.
+/// Raises the limit of open files to the hard limit: every connection is a file, and the usual soft limit of 1,024
+/// exists only for programs that use `select`. Returns the limit in force.
 pub(super) fn raise_open_files() -> usize {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard) } else { Ok(hard) }
@@ -22,18 +22,19 @@ pub(super) fn raise_open_files() -> usize {
     }
 }
 
-/// The greatest number of listening sockets of ports on demand. Each is two files, one of the supervisor and one of its
-/// worker, so they take an eighth of the files.
+/// The greatest number of listening sockets of on-demand ports. Each takes two files, one of the supervisor and one of
+/// its worker, so the sockets take an eighth of the files.
 pub(super) fn on_demand_sockets(open_files: usize) -> usize {
     open_files / 16
 }
 
-/// The connections of clients that each of `workers` takes, with so many open files, of which sockets of ports on demand may take
-/// `on_demand`: what was `asked_for`, else as many as there are files for, when each has a connection to a backend too.
+/// The greatest number of client connections for each of `workers`, given the number of open files, of which on-demand
+/// sockets may take `on_demand`: the configured number, otherwise as many as there are files for, each with a
+/// connection to a backend.
 pub(super) fn connections(asked_for: Option<usize>, workers: usize, open_files: usize, on_demand: usize) -> usize {
     let possible = (open_files.saturating_sub(OTHER_FILES + on_demand) / workers.max(1) / 2).max(1);
     match asked_for {
-        // Idle clients have no connection to a backend: more than are possible at worst may be meant.
+        // Idle clients have no connection to a backend, so the configured number may exceed the worst case.
         Some(asked_for) => {
             if asked_for > possible {
                 log::warn!(
@@ -53,14 +54,14 @@ pub(super) fn connections(asked_for: Option<usize>, workers: usize, open_files: 
     }
 }
 
-/// Memory of a worker unless `server.memoryLimit` is set: enough for 100,000 connections, encrypted ones too.
+/// Memory for each worker unless `server.memoryLimit` is set: enough for 100,000 connections, including TLS ones.
 const BYTES_PER_WORKER: u64 = 512 << 20;
 
-/// How much of what the control group grants may be held, in percent: past it the system ends the process.
+/// The share of the control group's limit that may be used, in percent: above the limit the system kills the process.
 const SHARE_OF_GROUP: u64 = 80;
 
-/// How many bytes the process may hold with so many workers, and with an object cache whose memory is `cache`; `None` for as
-/// many as it likes.
+/// The memory limit of the process in bytes, for this number of workers and an object cache of `cache` bytes; `None`
+/// for no limit.
 pub(super) fn memory(asked_for: Option<u64>, workers: usize, cache: u64) -> Option<u64> {
     match asked_for {
         Some(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
@@ -68,7 +69,7 @@ pub(super) fn memory(asked_for: Option<u64>, workers: usize, cache: u64) -> Opti
     }
 }
 
-/// What is left of a limit for all but the object cache, whose memory no worker can give back.
+/// The part of a limit that remains without the object cache, whose memory no worker can free.
 pub(super) fn beside_cache(limit: u64, cache: u64) -> u64 {
     let rest = limit.saturating_sub(cache);
     if rest < limit / 2 {
@@ -86,7 +87,7 @@ fn default_memory(workers: usize, cache: u64, granted: Option<u64>) -> u64 {
     granted.map_or(wanted, |granted| wanted.min(granted / 100 * SHARE_OF_GROUP))
 }
 
-/// The memory that the process holds (its resident set), in bytes. `None` where the system does not tell.
+/// The resident memory of the process in bytes. `None` if it cannot be read.
 pub(super) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,5 +1,5 @@
-//! The listening sockets of all addresses, and who accepts from which: bound here, or taken over from the service
-//! manager or a predecessor, which have them already.
+//! The listening sockets of all addresses, and the workers that accept from them. A socket is bound here, or taken over
+//! from the service manager or a predecessor.
 
 use super::Error;
 use super::privileges::{Account, Fault};
@@ -17,27 +17,27 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub(super) struct Listeners {
     listeners: Vec<AddressSockets>,
-    /// The addresses of HAProxy's files. Those that cannot be had now are tried again.
+    /// The addresses of the HAProxy files. Those that cannot be opened are retried.
     ruled: Vec<SocketAddr>,
-    /// Ports that clusters on demand need and that could not be had at the start. They are tried again.
+    /// Ports of on-demand clusters that could not be opened at the start. They are retried.
     missing: BTreeSet<u16>,
-    /// The greatest number of sockets of ports that clusters on demand have opened.
+    /// The greatest number of sockets for ports of on-demand clusters.
     max_on_demand: usize,
     workers: usize,
-    /// The path of the admin service, where this process has made it and is to give it to its owner.
+    /// The path of the admin socket, if this process has made it and has to set its owner.
     new_socket: Option<PathBuf>,
 }
 
-/// The reason for an address. Only its owner closes it.
+/// The reason for which an address is open. Only its owner closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     /// `http.bind` and `https.bind`.
     Configuration,
-    /// Requests on this address are for this node itself.
+    /// Requests at this address are for this node itself.
     Service,
-    /// HAProxy's files, whose rules hold there.
+    /// The HAProxy files, whose rules apply there.
     Haproxy,
-    /// Clusters on demand.
+    /// On-demand clusters.
     OnDemand,
 }
 
@@ -45,18 +45,18 @@ enum Owner {
 #[derive(Debug)]
 struct AddressSockets {
     address: SocketAddr,
-    /// The place of its certificate, where connections are encrypted.
+    /// The index of its certificate, if it speaks TLS.
     secure: Option<u32>,
     owner: Owner,
-    /// One a worker, so that the kernel spreads the connections; or, of those that were taken over, however many there
-    /// are. Not empty.
+    /// One socket for each worker, so that the kernel spreads the connections; or any number of inherited ones. Never
+    /// empty.
     sockets: Vec<Listener>,
 }
 
 impl Listeners {
-    /// Takes over those sockets of `inherited` whose address is in the settings, and binds what is missing, so that what is
-    /// wrong with an address is known early. Ports of clusters on demand have at most `max_on_demand` sockets. Returns the
-    /// others too.
+    /// Takes over the sockets of `inherited` whose address is in the settings, and binds the missing ones, so that
+    /// faults of an address appear early. Ports of on-demand clusters get at most `max_on_demand` sockets. Also returns
+    /// the inherited sockets that are not used.
     pub(super) fn open(
         settings: &Settings,
         (ruled, on_demand, max_on_demand): (&[SocketAddr], impl Iterator<Item = u16>, usize),
@@ -79,8 +79,8 @@ impl Listeners {
         Ok((listeners, inherited))
     }
 
-    /// Serves HAProxy's files at these addresses from now on, and no longer at others. Returns whether there was anything
-    /// to do. An address that cannot be had is named in the log, and [`Listeners::retry`] tries it again.
+    /// Serves the HAProxy files at exactly these addresses from now on. Returns whether anything changed. An address
+    /// that cannot be opened is logged, and [`Listeners::retry`] tries it again.
     pub(super) fn serve_at(&mut self, addresses: &[SocketAddr], settings: &Settings) -> bool {
         let is_gone = |here: &mut AddressSockets| here.owner == Owner::Haproxy && !addresses.contains(&here.address);
         let gone = self.listeners.extract_if(.., is_gone).count();
@@ -99,7 +99,7 @@ impl Listeners {
         gone + opened > 0
     }
 
-    /// Tries again what could not be had. Returns whether there are new sockets.
+    /// Retries addresses that could not be opened. Returns whether there are new sockets.
     pub(super) fn retry(&mut self, settings: &Settings) -> bool {
         let ruled = self.open_ruled(settings).into_iter().filter(|(_, result)| result.is_ok()).count();
         let mut opened = 0;
@@ -112,7 +112,7 @@ impl Listeners {
         ruled + opened > 0
     }
 
-    /// Opens the addresses of HAProxy's files that are not open, and returns those with what came of it.
+    /// Opens the addresses of the HAProxy files that are not open, and returns each with its outcome.
     fn open_ruled(&mut self, settings: &Settings) -> Vec<(SocketAddr, Result<(), String>)> {
         let has = |address: &SocketAddr| {
             self.listeners.iter().any(|here| here.owner == Owner::Haproxy && here.address == *address)
@@ -141,8 +141,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Makes the sockets listen that do not yet. From then on the kernel gives them connections, so workers have to
-    /// accept soon. The first address comes last: a client that finds it open finds all of them open.
+    /// Makes sockets listen that do not yet. The kernel then assigns connections to them, so workers have to accept
+    /// soon. The first address comes last: a client that finds it open finds all of them open.
     pub(super) fn listen(&self) -> Result<(), Error> {
         for listener in self.listeners.iter().rev() {
             let listening = listener.sockets.iter().try_for_each(Listener::listen);
@@ -151,8 +151,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Takes over or binds the ports of the clusters on demand that are known at the start. Where one cannot be had, all else
-    /// is served all the same.
+    /// Takes over or binds the ports of the on-demand clusters known at the start. A failure does not affect other
+    /// addresses.
     fn open_at_start(&mut self, settings: &Settings, inherited: &mut Vec<Listener>, ports: impl Iterator<Item = u16>) {
         for port in ports.collect::<BTreeSet<_>>() {
             if let Err(problem) = self.add_port(port, settings, inherited) {
@@ -164,14 +164,14 @@ impl Listeners {
         }
     }
 
-    /// Gives the socket of the admin service to its owner, where this process has made it.
+    /// Gives the admin socket to its owner, if this process has made it.
     pub(super) fn own_socket(&self, settings: &Settings, account: Account) -> Result<(), Fault> {
         let owner = settings.admin.socket_owner.as_deref();
         self.new_socket.as_deref().map_or(Ok(()), |path| account.own_socket(path, owner))
     }
 
-    /// Listens at this port, at every address of `http.bind`, unless clients are accepted there already. Returns whether
-    /// there are new sockets. An error leaves all as it was.
+    /// Listens on this port, at every address of `http.bind`, unless it is already open. Returns whether there are new
+    /// sockets. An error changes nothing.
     pub(super) fn open_port(&mut self, port: u16, settings: &Settings) -> Result<bool, Refusal> {
         let is_new = self.add_port(port, settings, &mut Vec::new())?;
         let is_its = |listener: &&AddressSockets| listener.owner == Owner::OnDemand && listener.address.port() == port;
@@ -185,7 +185,7 @@ impl Listeners {
         Ok(is_new)
     }
 
-    /// The sockets of a port, which do not listen yet.
+    /// The sockets of a port, not yet listening.
     fn add_port(&mut self, port: u16, settings: &Settings, inherited: &mut Vec<Listener>) -> Result<bool, Refusal> {
         let is_ruled = self.ruled.iter().any(|address| address.port() == port);
         match self.listeners.iter().find(|listener| listener.address.port() == port).map(|listener| listener.owner) {
@@ -231,14 +231,14 @@ impl Listeners {
         Ok(true)
     }
 
-    /// The sockets of ports that clusters on demand have opened.
+    /// Number of sockets for ports of on-demand clusters.
     fn on_demand_sockets(&self) -> usize {
         let on_demand = self.listeners.iter().filter(|listener| listener.owner == Owner::OnDemand);
         on_demand.map(|listener| listener.sockets.len()).sum()
     }
 
-    /// Closes a port that only clusters on demand needed, for all workers at once: it is free behind this call, even where a
-    /// worker has not read its mail. Returns whether there was one.
+    /// Closes a port that only on-demand clusters needed, for all workers at once: it is free after this call, even if
+    /// a worker has not read its mail. Returns whether the port was open.
     pub(super) fn close_port(&mut self, port: u16) -> bool {
         self.missing.remove(&port);
         let is_its =
@@ -248,7 +248,7 @@ impl Listeners {
         !closed.is_empty()
     }
 
-    /// The addresses of clients, encrypted ones last.
+    /// The addresses for clients, TLS ones last.
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.listeners.iter().filter(|listener| listener.owner != Owner::Service).map(|listener| listener.address)
     }
@@ -260,8 +260,8 @@ impl Listeners {
         sockets.map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
     }
 
-    /// The sockets from which the worker of this number accepts. Each socket has a worker: with more sockets than
-    /// workers, a worker has several; with fewer, workers share one.
+    /// The sockets from which this worker accepts. Each socket has a worker: with more sockets than workers, a worker
+    /// has several; with fewer, workers share one.
     pub(super) fn of_worker(&self, number: usize) -> io::Result<Vec<ListenerSocket>> {
         let mut listener_sockets = Vec::new();
         for listener in &self.listeners {
@@ -280,9 +280,9 @@ impl Listeners {
     }
 }
 
-/// The sockets of all addresses. A socket of the service manager from which no worker accepts would take clients and
-/// never serve them, so it is an error. Where a predecessor has handed over its sockets there are no others; one that is no
-/// longer configured is closed by the predecessor when its queue is empty.
+/// The sockets of all addresses. A socket of the service manager without a worker would queue clients and never serve
+/// them, so it is an error. A predecessor hands over only its own sockets; one that is no longer configured is closed
+/// by the predecessor when its queue is empty.
 pub(super) fn open(
     settings: &Settings,
     (ruled, state, max_on_demand): (&[SocketAddr], &State, usize),
@@ -304,8 +304,8 @@ pub(super) fn open(
     }
 }
 
-/// The socket of the admin service, which all workers share: whichever of them turns accepts; and its path, where this
-/// process has made one. Where it cannot be had, the process serves its clients all the same.
+/// The admin socket, shared by all workers, and its path if this process has made one. If it cannot be opened, clients
+/// are served all the same.
 fn open_admin(
     admin: &crate::admin::Settings,
     inherited: &mut Vec<Listener>,
@@ -341,13 +341,13 @@ fn open_admin(
     }
 }
 
-/// Whether two addresses have a connection in common.
+/// Whether a connection can match both addresses.
 pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let is_wide = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_wide || one.ip() == other.ip())
 }
 
-/// An address to listen on, and the index of its certificate if connections are encrypted.
+/// Each address to listen on, with the index of its certificate if it speaks TLS.
 fn addresses(settings: &Settings) -> impl Iterator<Item = (SocketAddr, Option<u32>)> {
     let plain = settings.listeners.iter().map(|address| (*address, None));
     let tls = settings.tls.iter().flat_map(|tls| &tls.listeners).zip(0..);
@@ -361,7 +361,7 @@ fn prepare(sockets: &[Listener], settings: &Settings) {
     }
 }
 
-/// The sockets of an address: those of `inherited`, with new ones where there are fewer than workers.
+/// The sockets of an address: those of `inherited`, and new ones if there are fewer than workers.
 fn take_or_bind(
     address: SocketAddr,
     workers: usize,
@@ -376,13 +376,13 @@ fn take_or_bind(
 }
 
 fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<Listener>> {
-    // With SO_REUSEPORT a second process could share the address unseen; one plain probe finds it out.
+    // With SO_REUSEPORT a second process could share the address unnoticed; a bind without it detects that.
     Listener::probe(address)?;
     (0..workers).map(|_| Listener::bind(address)).collect()
 }
 
-/// Beside sockets that are there already, new ones can be bound only where these allow it (`ReusePort=`) and this process
-/// has the account that made them; where it cannot be done, workers share what there is.
+/// Adds sockets next to inherited ones. That requires that these allow it (`ReusePort=`) and that this process has the
+/// account that made them; otherwise workers share the inherited sockets.
 fn complete(address: SocketAddr, workers: usize, mut sockets: Vec<Listener>) -> Vec<Listener> {
     let found = sockets.len();
     while sockets.len() < workers {

@@ -1,37 +1,37 @@
-//! When which worker is renewed for the memory's sake: a policy without I/O and clock.
+//! The choice of workers to replace for their memory: a policy without I/O and clock.
 //!
-//! Past the limit the worker that holds most is renewed, then, if that was not enough, the next one, each once a round.
-//! When all have been renewed in vain, the process itself may be; and the pauses grow, so that a limit below what the
-//! process needs makes it turn slowly, and say so, rather than storm.
+//! Above the limit, the worker with the most memory is replaced, then, if that did not suffice, the next one, each once
+//! a round. If replacing all of them did not suffice, the process itself may be replaced. Pauses grow, so that a limit
+//! below the needs of the process leads to slow, logged replacements and not to a storm.
 
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// The limit counts as kept again below this part of it, in percent: until then the round goes on.
+/// The round ends when memory falls below this percentage of the limit.
 const CALM_PERCENT: u64 = 90;
 
-/// The least time between two renewals, in intervals of looking.
+/// The shortest pause between two replacements, in check intervals.
 const SHORTEST_PAUSE: u32 = 5;
 
-/// The longest it grows to.
+/// The longest pause between two replacements, in check intervals.
 const LONGEST_PAUSE: u32 = 60;
 
-/// How long a worker that has ended is let alone to have given back what it held, in intervals.
+/// Check intervals after the end of a worker until its memory counts as freed.
 const SETTLING: u32 = 2;
 
-/// A round in which nothing was to be decided for so long is over, in intervals: what comes then has another cause.
+/// Check intervals without a decision after which a round is over: a later excess has another cause.
 const FORGOTTEN: u32 = 60;
 
-/// One worker's life. Never given twice.
+/// The id of one worker. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WorkerId(pub(super) u64);
 
-/// A worker as the policy sees it.
+/// A worker in the view of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) id: WorkerId,
     pub(super) started: Moment,
-    /// The memory it says it holds.
+    /// The memory that it reports.
     pub(super) bytes: u64,
 }
 
@@ -42,30 +42,31 @@ pub(super) enum Decision {
     Rest,
     /// This worker gets a successor.
     Renew(WorkerId),
-    /// All have been renewed since it began, and it was not enough.
+    /// All workers have been replaced in this round, and it did not suffice.
     Exhausted,
 }
 
-/// When memory is given back: whenever far less is held than was held before. Not each time a load breathes: threads that
-/// allocate meanwhile wait for it, for 20 to 90 ms where 100 MiB are free and for 90 to 200 ms where it is 400 MiB.
+/// When free memory is returned to the system: whenever far less is used than before. It does not happen at every
+/// fluctuation of the load, since threads that allocate wait for it: 20 to 90 ms for 100 MiB of free memory, 90 to 200
+/// ms for 400 MiB.
 #[derive(Debug)]
 pub(super) struct MemoryTrim {
-    /// The most that was held since memory was given back.
+    /// The greatest use since memory was last returned.
     highest: u64,
     pause: Duration,
     rest_until: Moment,
 }
 
 impl MemoryTrim {
-    /// Fewest free bytes that are worth a walk through the allocator's lists.
+    /// The least number of free bytes that justify a walk through the allocator's lists.
     const LEAST: u64 = 1 << 20;
 
-    /// Looking each `interval`.
+    /// A state for checks at each `interval`.
     pub(super) fn new(interval: Duration) -> Self {
         Self { highest: 0, pause: interval * SHORTEST_PAUSE, rest_until: Moment::ZERO }
     }
 
-    /// Whether memory is to be given back, where so many bytes are held now.
+    /// Whether memory should be returned, given the bytes in use now.
     pub(super) fn look(&mut self, now: Moment, bytes: u64) -> bool {
         self.highest = self.highest.max(bytes);
         let has_fallen = self.highest - bytes >= Self::LEAST.max(self.highest / 4) && now >= self.rest_until;
@@ -77,19 +78,19 @@ impl MemoryTrim {
     }
 }
 
-/// The decisions so far.
+/// The policy and its state.
 #[derive(Debug)]
 pub(super) struct MemoryPolicy {
     limit: u64,
     interval: Duration,
-    /// When the present round began.
+    /// The start of the current round.
     round: Option<Moment>,
     rest_until: Moment,
     pause: u32,
 }
 
 impl MemoryPolicy {
-    /// Keeps to `limit` bytes, looking each `interval`.
+    /// A policy for a limit of `limit` bytes, checked at each `interval`.
     pub(super) fn new(limit: u64, interval: Duration) -> Self {
         Self { limit, interval, round: None, rest_until: Moment::ZERO, pause: SHORTEST_PAUSE }
     }
@@ -98,8 +99,8 @@ impl MemoryPolicy {
         self.limit
     }
 
-    /// Decides. `resident` is what the process holds, in bytes; `is_draining`: the worker renewed last has yet to end,
-    /// and so to give back what it holds.
+    /// Decides. `resident` is the memory of the process in bytes; `is_draining`: the worker replaced last has not
+    /// ended, so its memory is still in use.
     pub(super) fn decide(
         &mut self,
         now: Moment,
@@ -160,9 +161,9 @@ mod tests {
             (10, 1001, &both, false, Renew(WorkerId(2))),
             (11, 1001, &second_is_new, false, Rest),
             (15, 1001, &second_is_new, true, Rest),
-            // Its memory has only just been freed.
+            // Its memory was freed only just now.
             (16, 1001, &second_is_new, false, Rest),
-            // Below the limit, and yet not so far that a new round would begin.
+            // Below the limit, but not low enough to end the round.
             (16, 950, &second_is_new, false, Rest),
             (17, 1001, &second_is_new, false, Renew(WorkerId(1))),
             (22, 1001, &all_new, false, Exhausted),
@@ -170,7 +171,7 @@ mod tests {
             (32, 1001, &all_new, false, Renew(WorkerId(3))),
             (33, 900, &all_new, false, Rest),
             (42, 1001, &all_new, false, Renew(WorkerId(3))),
-            // All are new in this round, so all would have been renewed in vain; but it is forgotten.
+            // All workers are new in this round, so the round would be exhausted; but the round is over by age.
             (107, 950, &since_42, false, Rest),
             (108, 1001, &since_42, false, Renew(WorkerId(6))),
         ];
@@ -203,8 +204,8 @@ mod tests {
         }
     }
 
-    /// With any course of the memory, no worker is replaced below the limit, twice in a round, or before the pause is
-    /// over; the cost of a limit that is always exceeded is bounded; and a load that ends leaves nothing behind.
+    /// Whatever the memory does, no worker is replaced below the limit, twice in a round, or before the pause is over;
+    /// a limit that is always exceeded has a bounded cost; and a load that ends leaves no state behind.
     #[test]
     fn no_storm_whatever_happens() {
         for seed in 0..200 {

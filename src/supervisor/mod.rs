@@ -1,5 +1,5 @@
 //! The process as a whole: binds and keeps the listening sockets, starts and pins the workers, handles signals, and
-//! ends in good order.
+//! shuts down in order.
 
 mod admin;
 mod affinity;
@@ -57,11 +57,11 @@ use std::time::Duration;
 use upgrade::{PredecessorLink, SuccessorEvent, UpgradeState};
 use worker_pool::{WorkerDeps, WorkerPool};
 
-/// How old a process has to be to be renewed for its memory's sake, in intervals of `server.memoryCheckInterval`: ten
-/// minutes unless set otherwise.
+/// The least age at which a process is replaced for its memory, in intervals of `server.memoryCheckInterval`: ten
+/// minutes by default.
 const LEAST_AGE: u32 = 600;
 
-/// How often a successor looks whether the source of routes is there.
+/// The interval at which a successor checks whether the source of routes is available.
 const WARM_UP_LOOK: Duration = Duration::from_millis(5);
 
 /// An event that wakes the supervisor.
@@ -69,26 +69,26 @@ enum Event {
     Signal(i32),
     /// Files of certificates may have changed.
     Files,
-    /// HAProxy's files may have changed.
+    /// HAProxy files may have changed.
     HaproxyFiles,
     WorkerEnded(WorkerId, Result<(), String>),
-    /// All workers have been renewed and the process holds too much memory all the same: it is to be renewed itself.
+    /// All workers have been replaced and the process still uses too much memory: the process is to be replaced.
     Renew,
-    /// A step of the successor.
+    /// An event of the successor.
     Successor(SuccessorEvent),
-    /// An operator wants something done.
+    /// An operator requests an action.
     Action(crate::admin::Action, Sender<crate::admin::ActionResult>),
-    /// A cluster on demand needs this port; the outcome is sent back.
+    /// An on-demand cluster needs this port; the outcome is sent back.
     OpenPort(u16, Sender<Result<(), Refusal>>),
-    /// No cluster on demand needs this port any more.
+    /// No on-demand cluster needs this port any more.
     ClosePort(u16),
-    /// A client of the predecessor's; `None` when no more come.
+    /// A client of the predecessor; `None` after the last one.
     Client(Option<PlainClient>),
 }
 
-/// Serves until a signal ends it, or a successor takes its place. Every request in progress then gets its response
-/// first, within `server.drainTimeout`. If there is a predecessor, this process takes its place. `origin` is the file
-/// of the settings, if there is one.
+/// Serves until a signal or a successor ends it. Every request in progress then gets its response first, within
+/// `server.drainTimeout`. If there is a predecessor, this process replaces it. `origin` is the file of the settings, if
+/// there is one.
 pub fn run(settings: &Settings, origin: Option<Origin>, mut predecessor: Option<Predecessor>) -> Result<(), Error> {
     let (events_out, events) = crossbeam_channel::unbounded();
     let begun = prepare(settings, predecessor.as_ref(), &events_out).and_then(|mut supervisor| {
@@ -116,13 +116,13 @@ pub fn run(settings: &Settings, origin: Option<Origin>, mut predecessor: Option<
     Ok(())
 }
 
-/// Everything but the workers.
+/// Makes everything except the workers.
 fn prepare(
     settings: &Settings,
     predecessor: Option<&Predecessor>,
     events: &Sender<Event>,
 ) -> Result<Supervisor, Error> {
-    // Before this process listens on sockets of its own.
+    // This comes before the process listens on sockets of its own.
     let activated = activation::take_sockets().map_err(Error::Activation)?;
     let cpus = affinity::choose(settings).map_err(Error::Cpus)?;
     let open_files = limits::raise_open_files();
@@ -133,7 +133,8 @@ fn prepare(
     let on_demand = settings.admin.bind.as_ref().map_or(0, |_| limits::on_demand_sockets(open_files));
     let max_connections = limits::connections(settings.max_connections, cpus.len(), open_files, 2 * on_demand);
     settings.worker.max_connections = max_connections;
-    // From here on a signal is an order, not the end of the process: before the first client can have connected.
+    // From here on a signal is a command and does not end the process. This comes before the first client can have
+    // connected.
     hear_signals(events.clone()).map_err(|error| Error::System("hearing signals", error))?;
     let readings = haproxy::read(&settings)?;
     let ruled: Vec<_> = readings.iter().flat_map(haproxy::Reading::addresses).collect();
@@ -142,14 +143,15 @@ fn prepare(
     let listeners = listeners::open(&settings, (&ruled, &state, on_demand), cpus.len(), activated, inherited)?;
     let account = Account::find(&settings).map_err(Error::Privileges)?;
     listeners.own_socket(&settings, account).map_err(Error::Privileges)?;
-    // That of a predecessor is its own until this process serves.
+    // The predecessor keeps its pid file until this process serves.
     let path = settings.pid_file.as_ref().filter(|_| predecessor.is_none());
     let pid_file = path.map(|path| PidFile::write(path, account).map_err(Error::pid_file(path))).transpose()?;
     if predecessor.is_none() {
-        // Soon, or another process could bind the same address unseen. New connections wait until everything is loaded.
+        // Listening starts early, or another process could bind the same address unnoticed. New connections wait until
+        // everything is loaded.
         listeners.listen()?;
     }
-    // The account may have no right to open it, as in /var/log.
+    // The account may have no permission to open it, for example in /var/log.
     let log_file =
         access_log::open(&settings.access_log).map_err(|error| Error::System("opening the access log", error))?;
     account.own_log(log_file.as_ref()).map_err(|error| Error::System("giving the access log to the user", error))?;
@@ -162,7 +164,8 @@ fn prepare(
 }
 
 fn hear_signals(events: Sender<Event>) -> io::Result<()> {
-    // A log that reaches a limit of the process (RLIMIT_FSIZE) is a write that fails, like a full disk, and not its end.
+    // A log that exceeds a limit of the process (RLIMIT_FSIZE) should fail to write, as on a full disk, and not end the
+    // process.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -179,28 +182,28 @@ fn is_end(signal: i32) -> bool {
     matches!(signal, SIGTERM | SIGINT)
 }
 
-/// All that runs.
+/// The running process.
 struct Supervisor {
     pool: WorkerPool,
     log: access_log::Control,
     events: Sender<Event>,
     started: Moment,
-    /// The file with this process's number.
+    /// The file with this process's id.
     pid_file: Option<PidFile>,
     /// The file of the settings.
     origin: Option<Origin>,
     upgrade_state: UpgradeState,
-    /// The place of this process among the nodes of its Redis.
+    /// This process's entry among the nodes of its Redis.
     membership: Option<Membership>,
     /// The predecessor, which finishes its requests.
     predecessor_link: Option<PredecessorLink>,
-    /// The stop has been ordered.
+    /// A stop was ordered.
     is_ordered_to_stop: bool,
-    /// When the end begins that was ordered: until then connections are accepted (`server.lameDuck`).
+    /// The start of the shutdown: connections are accepted until then (`server.lameDuck`).
     stop_at: Option<Moment>,
-    /// The stop at once has been ordered.
+    /// An immediate stop was ordered.
     is_hurried: bool,
-    /// Until when clients of the elder are passed on, once this process has a successor.
+    /// The time until which clients of the predecessor are forwarded, once this process has a successor.
     passes_on_until: Option<Moment>,
 }
 
@@ -266,32 +269,32 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Serves in the predecessor's place, once requests can be routed and the predecessor gives leave. If it has ended,
-    /// no leave is needed: its sockets are here.
+    /// Serves in place of the predecessor, once requests can be routed and the predecessor permits it. If the
+    /// predecessor has ended, no permission is needed: its sockets are here.
     fn succeed(&mut self, predecessor: &mut Predecessor, events: &Receiver<Event>) -> Result<(), Error> {
         let is_there = self.warm_up(predecessor, events)? && predecessor.ask_leave().map_err(Error::Predecessor)?;
         let events = self.events.clone();
-        // Fails only when the supervisor has gone.
+        // It fails only after the supervisor has ended.
         let take = move |client| drop(events.send(Event::Client(client)));
         let predecessor_link = is_there.then(|| predecessor.follow(take)).transpose();
         let predecessor_link =
             predecessor_link.map_err(|error| Error::System("following the process before", error))?;
         if let Err(error) = self.pool.listeners.iter().try_for_each(Listeners::listen) {
-            // There is no way back, and what can be accepted from is.
+            // The upgrade cannot be undone, and the available sockets are served.
             log::error!("{error}");
         }
         if let Some(store) = &self.pool.deps.cache {
             predecessor.take_objects(store);
         }
         if let Err(error) = self.pool.start() {
-            // Others try it again for who could not begin.
+            // The other workers retry for those that could not start.
             if self.pool.begun() == 0 {
                 return Err(error);
             }
             log::error!("{error}");
         }
         if let Some(path) = &self.pool.deps.settings.pid_file {
-            // Clients do not care.
+            // A failure does not affect clients.
             let written = PidFile::write(path, Account::default()).map_err(Error::pid_file(path));
             self.pid_file = written.inspect_err(|error| log::error!("{error}")).ok();
         }
@@ -305,7 +308,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits until requests can be routed. Returns whether the predecessor is still there: without it no other process
+    /// Waits until requests can be routed. Returns whether the predecessor still exists: without it no other process
     /// serves, so the wait ends.
     fn warm_up(&self, predecessor: &Predecessor, events: &Receiver<Event>) -> Result<bool, Error> {
         let mut later = Vec::new();
@@ -329,12 +332,13 @@ impl Supervisor {
                 Err(RecvTimeoutError::Disconnected) => break true,
             }
         };
-        // Fails only when the supervisor has gone.
+        // It fails only after the supervisor has ended.
         later.into_iter().for_each(|event| drop(self.events.send(event)));
         Ok(is_there)
     }
 
-    /// Whether everything is done. Clients of an elder that come late are passed on to the successor for a while.
+    /// Whether the process can end. Clients of the predecessor that arrive late are forwarded to the successor for a
+    /// while.
     fn has_ended(&self) -> bool {
         let is_messenger =
             self.upgrade_state.is_replaced() && !self.is_ordered_to_stop && self.predecessor_link.is_some();
@@ -342,7 +346,7 @@ impl Supervisor {
         self.pool.have_ended() && !(is_messenger && self.passes_on_until.is_some_and(|until| now < until))
     }
 
-    /// Waits for what happens, looks after the workers, and waits for their ends at last.
+    /// Handles events, checks the workers, and waits for their ends.
     fn serve(&mut self, events: &Receiver<Event>) {
         let (ticks, daily) = (tick(self.pool.interval()), tick(DAY));
         while !self.has_ended() {
@@ -370,8 +374,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for a limited time until the last clients have moved to a successor, but not after an order to stop at
-    /// once.
+    /// Waits for a limited time until the last clients have moved to a successor, but not after an immediate stop.
     fn wait_for_handoff(&mut self, events: &Receiver<Event>) {
         let Some(is_over) = self.upgrade_state.say_end() else { return };
         let too_late = after(upgrade::HANDOFF_TIMEOUT);
@@ -400,9 +403,9 @@ impl Supervisor {
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Renew => self.renew(),
             Event::Signal(_) => self.stop(),
-            // Fails where the outcome is not waited for any more.
+            // It fails if the caller no longer waits for the outcome.
             Event::Action(action, answer) => drop(answer.send(self.act(&action))),
-            // Fails only where the wait was given up.
+            // It fails if the caller no longer waits.
             Event::OpenPort(port, reply) => drop(reply.send(self.open_port(port))),
             Event::ClosePort(port) => self.pool.close_port(port),
             Event::Files => self.renew_certificates(),
@@ -420,7 +423,7 @@ impl Supervisor {
     }
 
     fn reload(&mut self) {
-        // Nothing counts any more of what a process says that is the service no longer.
+        // The service manager ignores messages of a process that is no longer the service.
         let is_service = !self.upgrade_state.is_replaced();
         if is_service {
             notify::reloading("reading routes, certificates and pages again");

@@ -1,4 +1,4 @@
-//! Messages to the service manager (sd_notify(3)); none without one.
+//! Messages to the service manager (sd_notify(3)); none are sent without one.
 
 use sd_notify::NotifyState;
 use std::process;
@@ -8,21 +8,22 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
 
-/// Something is under way that leaves this process or another one serving: [`ready`] or [`succeeded`] follows.
+/// A reload or an upgrade is under way: [`ready`] or [`succeeded`] follows.
 pub(super) fn reloading(what: &str) {
     let mut states = vec![NotifyState::Reloading, NotifyState::Status(what)];
     states.extend(NotifyState::monotonic_usec_now().ok());
     tell(&states);
 }
 
-/// The announced step has failed.
+/// The announced step failed.
 pub(super) fn failed(why: &str) {
-    // The protocol is one of lines.
+    // The protocol is line-based.
     let status = why.replace('\n', "; ");
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-/// From now on the service is another process. Nothing that this one says afterwards counts, so it is the last.
+/// From now on the service is another process. The service manager ignores later messages of this one, so this is the
+/// last.
 pub(super) fn succeeded(successor: u32) {
     tell(&[NotifyState::MainPid(successor), NotifyState::Ready, NotifyState::Status("serving")]);
 }

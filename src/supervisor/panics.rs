@@ -1,15 +1,15 @@
-//! The report of a panic: place, reason and backtrace.
+//! Reports of panics: place, message and backtrace.
 
 use std::backtrace::Backtrace;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// Makes the program's own log report panics of all threads.
+/// Reports panics of all threads in the program's log.
 ///
-/// A backtrace consists of addresses at first. Resolving them takes as long as the program is large, some 200 ms, and
-/// until the panicking thread has ended no worker takes its place; so another thread resolves them. A second backtrace
-/// would have to wait for that, so a panic that follows at once is logged without one.
+/// Another thread resolves the addresses of the backtrace. Resolving takes long for a large program, about 200 ms, and
+/// the worker is replaced only after the panicking thread has ended. A second backtrace would have to wait for the
+/// first one, so a panic that follows at once is logged without one.
 pub(super) fn log_them() {
     static IS_BUSY: AtomicBool = AtomicBool::new(false);
     panic::set_hook(Box::new(|info| {
@@ -20,7 +20,7 @@ pub(super) fn log_them() {
         }
         let trace = Backtrace::force_capture();
         let tell = move || {
-            // Now it is looked up, and not while others wait to write to the log.
+            // The addresses are resolved here, and not while other threads wait to write to the log.
             let trace = trace.to_string();
             IS_BUSY.store(false, Ordering::Release);
             log::error!("{name}: this has led to the panic:\n{trace}");

@@ -1,4 +1,4 @@
-//! A file with the number of the process (`server.pidFile`).
+//! The file with the process id (`server.pidFile`).
 
 use super::privileges::Account;
 use std::fs::{self, File, OpenOptions};
@@ -7,25 +7,25 @@ use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// Longest previous content of the file: more than any number.
+/// The longest earlier content of the file in bytes: more than any process id.
 const LONGEST: usize = 64;
 
-/// The file, for as long as this process is the one it names.
+/// The pid file, while it names this process.
 #[derive(Debug)]
 pub(super) struct PidFile {
     path: PathBuf,
 }
 
 impl PidFile {
-    /// Writes it. It is given to the account that this process is about to take on, so that a successor, which has no
-    /// more rights than that, can put its own number there.
+    /// Writes the file. The file is given to the account that this process is about to use, so that a successor with
+    /// the same permissions can write its own id.
     pub(super) fn write(path: &Path, account: Account) -> io::Result<Self> {
         Self::put_number(path, account).map(|()| Self { path: path.to_owned() })
     }
 
     fn put_number(path: &Path, account: Account) -> io::Result<()> {
-        // Another user's link in a folder that all users may write to must not lead root anywhere, nor a pipe hold it
-        // up.
+        // A link made by another user in a world-writable folder must not lead root to another file, nor may a pipe
+        // block it.
         let mut options = OpenOptions::new();
         let mut file: File = options
             .write(true)
@@ -39,14 +39,14 @@ impl PidFile {
         }
         fchown(&file, account.user.map(Into::into), account.group.map(Into::into))?;
         let text = format!("{}\n", process::id());
-        // Lines that are empty instead of what was there before, and all in one write: at no moment does a reader find
-        // no number, or half of another one.
+        // One write replaces the earlier content by the id and empty lines, so no reader ever sees an empty file or
+        // half an id.
         let before = usize::try_from(file.metadata()?.len()).unwrap_or(0).min(LONGEST);
         file.write_all(format!("{text:\n<before$}").as_bytes())?;
         file.set_len(text.len() as u64)
     }
 
-    /// Puts this process's number there again, if it is another one: a successor's that came to nothing.
+    /// Writes this process's id again, if a failed successor has written its own.
     pub(super) fn renew(&self) -> io::Result<()> {
         if self.is_ours() { Ok(()) } else { Self::put_number(&self.path, Account::default()) }
     }
@@ -57,8 +57,7 @@ impl PidFile {
 }
 
 impl Drop for PidFile {
-    /// Removes it, unless another process's number has come into it; where the folder does not let this account do so,
-    /// it is left empty.
+    /// Removes the file, unless it names another process. If the account may not remove it, the file is emptied.
     fn drop(&mut self) {
         if !self.is_ours() {
             return;

@@ -1,4 +1,4 @@
-//! The change from root to an account with fewer rights.
+//! The switch from root to an account with fewer rights.
 
 use crate::access_log::Target;
 use crate::config::Settings;
@@ -12,16 +12,16 @@ use std::io;
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
-/// Why the account could not be taken on.
+/// Why the switch to the account failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no such user.
+    /// The user does not exist.
     NoUser(String),
-    /// There is no such group.
+    /// The group does not exist.
     NoGroup(String),
     /// The system refused.
     Refused(&'static str, Errno),
-    /// The system agreed, and this is still what it was.
+    /// The system call succeeded but had no effect.
     Kept(&'static str, String),
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Fault {
 /// The user and group without rights, which need no entry in a file (the kernel's overflow id).
 const NOBODY: u32 = 65_534;
 
-/// The account to take on.
+/// The account to switch to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Account {
     pub(super) user: Option<Uid>,
@@ -54,12 +54,12 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Looks up `user` and `group`. A user without a group gets that user's own group.
+    /// Looks up `user` and `group`. Without a group, the user's own group is used.
     pub(super) fn find(settings: &Settings) -> Result<Self, Fault> {
         let mut user = settings.user.as_deref().map(find_user).transpose();
         let mut group = settings.group.as_deref().map(find_group).transpose();
         if settings.has_default_user && (user.is_err() || group.is_err()) {
-            // Small images of containers have no account but root.
+            // Small container images have no account but root.
             log::info!(
                 "there is no user www-data here: running as user and group {NOBODY} (the setting user names another)"
             );
@@ -70,12 +70,11 @@ impl Account {
         Ok(Self { user: user.map(|(uid, _)| uid), group: group.or(user.map(|(_, gid)| gid)) })
     }
 
-    /// Takes on this account, for good, and makes sure that nothing of the one before is left. Does nothing where none
-    /// is set.
+    /// Switches to this account for good, and verifies that no rights are left. Does nothing if no account is set.
     pub(super) fn take_on(self) -> Result<(), Fault> {
         let refused = |what| move |error| Fault::Refused(what, error);
         if let Some(gid) = self.group {
-            // Root's other groups would stay behind.
+            // Root's supplementary groups would stay.
             setgroups(&[gid]).map_err(refused("giving up groups"))?;
             setgid(gid).map_err(refused("taking on the group"))?;
         }
@@ -85,7 +84,7 @@ impl Account {
         self.verify()
     }
 
-    /// Gives the access log to this account, so that it can open it again when SIGUSR1 says so.
+    /// Gives the access log to this account, so that it can be reopened at SIGUSR1.
     pub(super) fn own_log(self, log: Option<&File>) -> io::Result<()> {
         match log {
             Some(file) if file.metadata()?.is_file() => {
@@ -95,8 +94,7 @@ impl Account {
         }
     }
 
-    /// Gives a socket of the file system to `owner` (`USER`, `USER:GROUP` or `:GROUP`), or to this account where none is
-    /// named.
+    /// Gives a UNIX socket to `owner` (`USER`, `USER:GROUP` or `:GROUP`), or to this account if no owner is set.
     pub(super) fn own_socket(self, path: &Path, owner: Option<&str>) -> Result<(), Fault> {
         let (user, group) = match owner.map(|owner| owner.split_once(':').unwrap_or((owner, ""))) {
             None => (self.user, self.group),
@@ -129,7 +127,7 @@ impl Account {
         if uid.is_root() {
             return Ok(());
         }
-        // Securebits can have them survive the change of the user (capabilities(7)).
+        // Securebits can keep capabilities when the user changes (capabilities(7)).
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let capabilities = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap_or_default().trim();
         if capabilities.bytes().any(|digit| digit != b'0') {
@@ -142,7 +140,7 @@ impl Account {
     }
 }
 
-/// Warns, once this process has its account, where that cannot make the access log anew after a rotation.
+/// After the switch, warns if the account cannot recreate the access log after a rotation.
 pub(super) fn warn_of_log_folder(target: &Target) {
     let Target::File(path) = target else { return };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -157,14 +155,14 @@ pub(super) fn warn_of_log_folder(target: &Target) {
     }
 }
 
-/// The user of this name or number, and its own group.
+/// The user with this name or number, and its group.
 fn find_user(name: &str) -> Result<(Uid, Gid), Fault> {
     let found = match name.parse() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
     };
     let user = found.map_err(|error| Fault::Refused("looking up the user", error))?;
-    // A number needs no entry: containers often have none.
+    // A number needs no passwd entry: containers often have none.
     let by_number = || name.parse().ok().map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
     user.map(|user| (user.uid, user.gid)).or_else(by_number).ok_or_else(|| Fault::NoUser(name.to_owned()))
 }

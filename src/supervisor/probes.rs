@@ -1,4 +1,4 @@
-//! The thread of health probes: started before the workers, ended before they are.
+//! The thread of health probes. It starts before the workers and ends before them.
 
 use super::{Error, Supervisor};
 use crate::admin::Roster;
@@ -10,7 +10,7 @@ use crate::net::tls::BackendTls;
 use crate::probe::{ProbeConfig, Probes, start as start_probes};
 use std::sync::Arc;
 
-/// Starts the thread, and has it know of all clusters.
+/// Starts the thread and passes it all clusters.
 pub(super) fn start(
     settings: &Settings,
     directory: &Directory,

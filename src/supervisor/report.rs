@@ -1,4 +1,4 @@
-//! The report of a worker that has ended: its reason, its figures and its end; and the totals of all workers.
+//! The report of a worker that has ended (reason, statistics, outcome), and the totals of all workers.
 
 use crate::admin::ReplaceCause;
 use crate::base::clock::Moment;
@@ -13,18 +13,18 @@ const MIB: u64 = 1024 * 1024;
 /// Why a worker was replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReplaceReason {
-    /// The process holds so much, and is to hold so much, in bytes.
+    /// The process used `resident` bytes, with a limit of `limit` bytes.
     Memory { resident: u64, limit: u64 },
-    /// It did not turn any more.
+    /// It made no progress.
     Stuck,
-    /// An operator wants it replaced.
+    /// An operator ordered it.
     Ordered,
     /// It panicked, or its poll failed.
     Failed(String),
 }
 
 impl ReplaceReason {
-    /// The same for metrics.
+    /// The cause for metrics.
     pub(super) fn cause(&self) -> ReplaceCause {
         match self {
             Self::Memory { .. } => ReplaceCause::Memory,
@@ -48,17 +48,17 @@ impl fmt::Display for ReplaceReason {
     }
 }
 
-/// The life of one worker, in one line.
+/// The life of one worker, as one log line.
 pub(super) struct Report<'a> {
     pub(super) number: usize,
     pub(super) why: &'a ReplaceReason,
     pub(super) started: Moment,
-    /// When its successor took over.
+    /// The time at which its successor took over.
     pub(super) replaced: Moment,
     pub(super) now: Moment,
     pub(super) counters: &'a Counters,
     pub(super) stats: &'a WorkerStats,
-    /// The resident memory of the process now, in bytes.
+    /// The current resident memory of the process in bytes.
     pub(super) resident: u64,
 }
 
@@ -90,7 +90,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// Logs which settings of the file have changed since the start: a reload leaves them as they were.
+/// Logs the settings of the file that have changed since the start: a reload does not apply them.
 pub(super) fn tell_changed_settings(origin: &Origin) {
     let file = origin.file().display();
     match origin.changed_settings() {
@@ -106,7 +106,7 @@ pub(super) fn tell_changed_settings(origin: &Origin) {
     }
 }
 
-/// Logs which backends the successor serves from that operators have taken out of service in this process.
+/// Logs the backends that operators have disabled in this process and that the successor serves from again.
 pub(super) fn tell_back_in_service(backends: &[String]) {
     if !backends.is_empty() {
         log::warn!(
@@ -117,7 +117,7 @@ pub(super) fn tell_back_in_service(backends: &[String]) {
     }
 }
 
-/// Logs what was counted, and how many connections were accepted at each place.
+/// Logs the counters, and the number of connections accepted in each slot.
 pub(super) fn tell_totals(when: &str, counters: &Counters, accepted: &[u64], lost_lines: u64) {
     let totals = Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter)));
     let reasons = FailureReason::ALL.iter().map(|reason| (reason.name(), counters.get_reason(*reason)));

@@ -1,16 +1,16 @@
-//! The order to stop: at once, or after a time in which the process says that it is not ready and still accepts.
+//! The order to stop: at once, or after a time in which the process reports that it is not ready and still accepts.
 
 use super::upgrade::PredecessorLink;
 use super::{Supervisor, notify};
 use crate::worker::WorkerCommand;
 
 impl Supervisor {
-    /// Carries out the order to stop.
+    /// Executes the order to stop.
     pub(super) fn stop(&mut self) {
         self.is_ordered_to_stop = true;
         self.pool.deps.roster.note_draining();
         self.upgrade_state.give_up();
-        // It has to close its clients from now on, as this process does.
+        // The predecessor has to close its clients from now on, as this process does.
         self.predecessor_link.iter().for_each(PredecessorLink::hang_up);
         if !self.upgrade_state.is_replaced() {
             notify::stopping();
@@ -24,7 +24,7 @@ impl Supervisor {
         self.stop_at = Some(self.pool.deps.clock.now() + lame_duck);
     }
 
-    /// What asks whether this process is ready knows by now: nothing more is accepted.
+    /// Readiness checks have noticed by now: no more connections are accepted.
     pub(super) fn end_lame_duck(&mut self) {
         self.stop_at = None;
         self.pool.stop();

@@ -1,4 +1,4 @@
-//! The process that is to take this one's place, and the one whose place this one takes.
+//! The successor and the predecessor of this process.
 
 use super::upgrade::{self, PredecessorLink, SuccessorEvent};
 use super::{Event, LEAST_AGE, Supervisor, report};
@@ -7,7 +7,7 @@ use crate::supervisor::pid_file::PidFile;
 use crate::worker::PlainClient;
 
 impl Supervisor {
-    /// Takes on a client of the elder's, or passes it on.
+    /// Imports a client of the predecessor, or forwards it.
     pub(super) fn take(&mut self, client: PlainClient) {
         match self.upgrade_state.drain_target().filter(|_| !self.is_ordered_to_stop) {
             Some(drain_target) => drain_target.pass_on(client),
@@ -15,8 +15,8 @@ impl Supervisor {
         }
     }
 
-    /// Renews the process for its memory's sake. A successor that soon holds as much would be renewed in turn, again and
-    /// again: so none is that is young.
+    /// Replaces the process for its memory. A young process is not replaced: its successor would soon use as much
+    /// memory and be replaced in turn.
     pub(super) fn renew(&mut self) {
         let deps = &self.pool.deps;
         let age = deps.clock.now().since(self.started);
@@ -30,7 +30,7 @@ impl Supervisor {
 
     pub(super) fn upgrade(&mut self) {
         let events = self.events.clone();
-        // Fails only when the supervisor has gone.
+        // It fails only after the supervisor has ended.
         let tell = move |event| drop(events.send(Event::Successor(event)));
         let timeout = self.pool.deps.settings.supervision.upgrade_timeout;
         let data = (&self.pool.deps.directory, self.pool.deps.cache.as_ref());
@@ -42,7 +42,7 @@ impl Supervisor {
             SuccessorEvent::Failed(why) => {
                 self.upgrade_state.failed(&why);
                 self.pool.deps.directory.resume_edits();
-                // The successor may have put its own number there.
+                // The successor may have written its own id.
                 if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::renew) {
                     log::error!("server.pidFile: {error}");
                 }
@@ -67,7 +67,8 @@ impl Supervisor {
         }
     }
 
-    /// Has all workers accept at this port too. A successor that is on its way would not have the socket.
+    /// Makes all workers accept at this port too. It is refused during an upgrade, since the successor would not have
+    /// the socket.
     pub(super) fn open_port(&mut self, port: u16) -> Result<(), Refusal> {
         if self.upgrade_state.is_none() {
             self.pool.open_port(port)

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A supervisor that the test drives by hand; its workers have threads of their own.
+/// A supervisor driven by the test; its workers have their own threads.
 struct Scene {
     supervisor: Option<Supervisor>,
     events: Receiver<Event>,
@@ -25,16 +25,16 @@ struct Scene {
     backend: Arc<Backend>,
 }
 
-/// Where requests go.
+/// The backend of all requests.
 #[derive(Default)]
 struct Backend {
-    /// How many it has read.
+    /// Number of requests read.
     heard: AtomicUsize,
-    /// A writer of this lock holds all responses back.
+    /// A writer of this lock blocks all responses.
     gate: RwLock<()>,
 }
 
-/// A client with a connection of its own.
+/// A client with its own connection.
 struct Client(BufReader<TcpStream>);
 
 impl Scene {
@@ -76,7 +76,7 @@ impl Scene {
         &mut self.supervisor.as_mut().expect("a supervisor").pool
     }
 
-    /// Runs the supervisor until this holds. Returns how long that took.
+    /// Runs the supervisor until the condition holds. Returns how long that took.
     #[track_caller]
     fn until(&mut self, what: &str, condition: impl Fn(&mut Self) -> bool) -> Duration {
         let began = self.clock.now();
@@ -115,11 +115,11 @@ impl Drop for Scene {
 
 impl Client {
     fn send(&mut self) {
-        // Fails if the proxy has closed, which the response shows too.
+        // It fails if the proxy has closed the connection, which the response shows too.
         let _ = self.0.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
 
-    /// Whether the response is a good one.
+    /// Whether a good response arrives.
     fn gets_response(&mut self) -> bool {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -154,7 +154,7 @@ impl Backend {
     }
 }
 
-/// What is logged is kept here.
+/// Collects log lines.
 struct Logged;
 
 static LOGGED: Mutex<String> = Mutex::new(String::new());
@@ -165,7 +165,7 @@ impl log::Log for Logged {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        // The message of a test that fails comes here too.
+        // The message of a failing test is logged here too.
         eprintln!("{}", record.args());
         let mut logged = LOGGED.lock().expect("no thread panics here");
         logged.push_str(&format!("{}\n", record.args()));
@@ -178,7 +178,7 @@ fn logged() -> String {
     LOGGED.lock().expect("no thread panics here").clone()
 }
 
-/// The hook is installed that the program has, so its price is in the time.
+/// The program's own hook is installed, so its cost is included in the time.
 #[test]
 fn a_panic_costs_its_worker_and_no_other() {
     log::set_logger(&Logged).expect("the only logger");
@@ -202,16 +202,17 @@ fn a_panic_costs_its_worker_and_no_other() {
         scene.have(0, || panic!("a test's order"));
         scene.until("a successor", |scene| scene.pool().begun() == 3 + round);
         drop(closed);
-        // Both workers serve: some of so many connections come to each.
+        // Both workers serve: with this many connections, each gets some.
         assert!((0..16).map(|_| scene.client()).all(|mut client| client.is_served()));
         times.push(scene.clock.now().since(began));
         let replied = clients.iter_mut().map(Client::gets_response).filter(|replied| *replied).count();
         assert_eq!(replied as u64, of_other, "requests of the other worker go on");
     }
-    // How long the machine takes to serve as many clients with no panic says how busy it is: idle, some milliseconds.
+    // The time that the machine needs for as many clients without a panic shows how busy it is; when idle, some
+    // milliseconds.
     let limit = |cost: Duration| Duration::from_millis(100).max(cost * 8);
     let all = format!("served again after {times:?}, beside {costs:?} with no panic");
-    // The first one pays for what the others find done.
+    // The first panic pays one-time costs.
     assert!(times[0] < limit(costs[0]), "{all}");
     let in_time = times.iter().zip(&costs).filter(|(time, cost)| **time < limit(**cost)).count();
     assert!(in_time > times.len() / 2, "{all}");
@@ -257,7 +258,8 @@ fn a_neighbour_stands_in_where_a_worker_fails_again_and_again() {
     assert!((1..32).contains(&(scene.pool().accepted()[0] - before[0])), "each accepts at its own place");
 }
 
-/// The system has no thread, file or memory for the successor of a stuck worker: the start is repeated until it has.
+/// The system has no thread, file or memory for the successor of a stuck worker: the start is repeated until it
+/// succeeds.
 #[test]
 fn a_successor_that_cannot_be_begun_is_tried_again() {
     let mut scene = Scene::new("starved", 2);
@@ -272,7 +274,7 @@ fn a_successor_that_cannot_be_begun_is_tried_again() {
     drop(gate);
 }
 
-/// A port at which not all workers accept would hold back a share of its connections: it is no port.
+/// A port at which not all workers accept would block a part of its connections, so it is closed.
 #[test]
 fn a_port_that_a_worker_cannot_be_told_of_is_closed_again() {
     let mut scene = Scene::new("untold", 2);
@@ -282,7 +284,7 @@ fn a_port_that_a_worker_cannot_be_told_of_is_closed_again() {
     let refused = scene.pool().open_port(on_demand.port()).expect_err("one worker knows nothing of it");
     assert_eq!(refused.status(), 503, "{refused}");
     assert!(TcpStream::connect(on_demand).is_err(), "nothing listens there");
-    // An address of a file is there to stay: the worker is told as soon as it can be.
+    // An address of a file stays open: the worker is notified as soon as possible.
     let ruled = free();
     scene.pool().serve_at(&[ruled]);
     scene.pool().starved_worker = None;
@@ -314,7 +316,7 @@ fn nobody_waits_in_vain_at_the_end() {
     assert!(client.gets_response());
 }
 
-/// A client arrives when the last worker has left, and before the supervisor knows that.
+/// A client arrives after the last worker has ended, and before the supervisor notices that.
 #[test]
 fn who_arrives_last_of_all_is_served() {
     let mut scene = Scene::new("last", 1);
@@ -345,7 +347,7 @@ fn who_does_not_turn_is_replaced_and_hands_over_when_it_comes_to_itself() {
     assert!(took >= Duration::from_millis(150), "found after {took:?}, which is too soon");
     assert!((0..16).map(|_| scene.client()).all(|mut client| client.is_served()), "the successor accepts");
     assert_eq!(scene.pool().leaving(), 1);
-    // No two workers have one label in the metrics.
+    // No two workers have the same label in the metrics.
     let (mut labels, replaced) = scene.pool().deps.roster.seen();
     labels.sort_unstable();
     assert_eq!(labels.iter().filter(|label| label.contains('.')).count(), 1, "{labels:?}");
@@ -359,7 +361,7 @@ fn who_does_not_turn_is_replaced_and_hands_over_when_it_comes_to_itself() {
     assert!(clients.iter_mut().all(Client::is_served), "and served on");
 }
 
-/// One that never comes to itself does not keep the process from its end.
+/// A worker that stays stuck does not keep the process from ending.
 #[test]
 fn nobody_waits_for_who_is_stuck_for_good() {
     let mut scene = Scene::new("for-good", 1);

@@ -1,9 +1,9 @@
-//! Whether workers make progress. A worker that sleeps is not stuck: it is asked, and has to reply in time.
+//! Progress checks of workers. A sleeping worker is not stuck: it gets a question and has to reply in time.
 
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// The questions to one worker.
+/// The state of the questions to one worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WatchdogState {
     question: u64,
@@ -11,10 +11,10 @@ pub(super) struct WatchdogState {
     is_stuck: bool,
 }
 
-/// The next step for a worker.
+/// The next step of the check of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// It is to be asked the question of this number.
+    /// Ask the question with this number.
     Ask(u64),
     /// Its reply is still due.
     Wait,
@@ -23,13 +23,13 @@ pub(super) enum Finding {
 }
 
 impl WatchdogState {
-    /// A watch over a worker that begins now, and has been asked nothing.
+    /// A check that begins now, without a question so far.
     pub(super) fn new(now: Moment) -> Self {
         Self { question: 0, asked: now, is_stuck: false }
     }
 
-    /// Checks the worker. `answered` is the number of the last question with a reply; 0 if there was no question yet. A
-    /// worker is reported as stuck once.
+    /// Checks the worker. `replied` is the number of the last question with a reply; 0 if there was none. A stuck
+    /// worker is reported once.
     pub(super) fn look(&mut self, now: Moment, replied: u64, limit: Duration) -> Finding {
         if replied >= self.question {
             if self.is_stuck {
@@ -48,21 +48,21 @@ impl WatchdogState {
     }
 }
 
-/// How soon workers that fail are replaced: at once, unless they do so again and again.
+/// The delay before a failed worker is replaced: none, unless workers fail repeatedly.
 #[derive(Debug, Default)]
 pub(super) struct RestartBackoff {
     failures: Vec<Moment>,
 }
 
 impl RestartBackoff {
-    /// So many failures a minute are met at once.
+    /// The number of failures a minute that are handled without a delay.
     pub(super) const AT_ONCE: usize = 10;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     const LONGEST: Duration = Duration::from_secs(30);
 
-    /// A worker has failed: how long its place stays empty.
+    /// Records a failure. Returns how long the slot stays empty.
     pub(super) fn delay(&mut self, now: Moment) -> Duration {
         self.failures.retain(|failure| now.since(*failure) < Self::MINUTE);
         self.failures.push(now);

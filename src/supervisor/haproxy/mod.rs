@@ -1,4 +1,4 @@
-//! HAProxy's files: read at the start, and again when they change; what they say goes to the workers by mail.
+//! HAProxy files: read at the start, and again when they change. The workers get the result by mail.
 
 mod tls;
 
@@ -20,37 +20,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Keeps them.
+/// Holds the files in use.
 pub(super) struct HaproxyManager {
     files: Vec<HaproxyFile>,
-    /// The addresses that they may not name.
+    /// Addresses of the configuration, which the files must not use.
     taken: Vec<(SocketAddr, &'static str)>,
     named: NamedClusters,
     frontends: ServedFrontends,
-    /// What is served of each file, by its name: what it has counted goes on.
+    /// The served configuration of each file, by name, so that its counters continue.
     configurations: HashMap<String, Arc<Configuration>>,
     worker_tls: Option<WorkerTlsConfig>,
     watch: Option<FileWatch>,
 }
 
-/// A file that was read and is good.
+/// A valid file.
 pub(super) struct Reading {
     file: HaproxyFile,
     plan: Plan,
-    /// What is agreed on over TLS, in the order of the listeners.
+    /// TLS settings in the order of the listeners.
     tls: Vec<Option<Arc<rustls::ServerConfig>>>,
-    /// The files that it is made of.
+    /// The files that it was read from.
     paths: Vec<PathBuf>,
     losses: usize,
 }
 
-/// Reads all files. Each line of an error names a place and what is wrong there. An address is of one file, or of the
-/// configuration.
+/// Reads all files. Each line of an error names a place and its fault. An address may belong to one file only, and not
+/// to the configuration.
 pub(super) fn read(settings: &Settings) -> Result<Vec<Reading>, Error> {
     read_files(&settings.haproxy, &taken(settings))
 }
 
-/// The addresses of the configuration, and their settings.
+/// The addresses of the configuration, and the settings that name them.
 fn taken(settings: &Settings) -> Vec<(SocketAddr, &'static str)> {
     let plain = settings.listeners.iter().map(|address| (*address, "http.bind"));
     let secure = settings.tls.iter().flat_map(|tls| &tls.listeners).map(|listener| (listener.address, "https.bind"));
@@ -115,7 +115,7 @@ fn read_one(file: &HaproxyFile) -> Result<Reading, Vec<String>> {
     }
 }
 
-/// The words that keep a file from being taken, a line each.
+/// The directives that make a file unusable, one a line.
 fn faults(loaded: &Loaded, is_lossy: bool) -> Vec<String> {
     let is_fault = |finding: &&Finding| {
         finding.treatment == Treatment::Wrong || (finding.treatment == Treatment::Refused && !is_lossy)
@@ -134,7 +134,7 @@ fn place(loaded: &Loaded, at: haproxy::Position) -> String {
 }
 
 impl Reading {
-    /// Where to listen.
+    /// The addresses to listen on.
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.plan.listeners.iter().map(|listener| listener.address)
     }
@@ -162,18 +162,17 @@ impl HaproxyManager {
         Ok(manager)
     }
 
-    /// What is served at which address.
+    /// The frontends served at each address.
     pub(super) fn frontends(&self) -> ServedFrontends {
         Arc::clone(&self.frontends)
     }
 
-    /// What handshakes need where no other address is encrypted.
+    /// The settings of handshakes, if no other address speaks TLS.
     pub(super) fn worker_tls(&self) -> Option<WorkerTlsConfig> {
         self.worker_tls.clone()
     }
 
-    /// Reads the files again: all or nothing. The addresses where they are to be served; `None` where what was served
-    /// before stays.
+    /// Reads the files again, all or nothing. Returns the addresses to serve at; `None` if the previous state stays.
     pub(super) fn renew(&mut self) -> Option<Vec<SocketAddr>> {
         if self.files.is_empty() {
             return None;
@@ -203,7 +202,7 @@ impl HaproxyManager {
             served.extend(self.publish_one(reading));
         }
         let mut frontends = Vec::with_capacity(served.len());
-        // Connections of an address that is no longer listened on keep what served them.
+        // Connections of an address that was closed keep their frontend.
         for known in &*self.frontends {
             let place = served.iter().position(|new: &ServedFrontend| new.address == known.address);
             frontends.push(place.map_or_else(|| known.clone(), |place| served.swap_remove(place)));
@@ -212,7 +211,7 @@ impl HaproxyManager {
         self.frontends = frontends.into();
     }
 
-    /// Makes the clusters of a file, and leads its frontends to them.
+    /// Makes the clusters of a file, and links its frontends to them.
     fn publish_one(&mut self, Reading { file, plan, tls, losses, .. }: Reading) -> Vec<ServedFrontend> {
         let path = file.path.display().to_string();
         let source = format!("haproxy:{path}");
@@ -244,7 +243,7 @@ impl HaproxyManager {
     }
 }
 
-/// Handshakes with the default limits, and no certificate but those of HAProxy's files.
+/// Handshakes with the default limits, and only the certificates of the HAProxy files.
 fn worker_tls(settings: &Settings) -> Result<WorkerTlsConfig, Error> {
     let tls_server = TlsServerContext::new(&ServerSettings::default()).map_err(Error::Tls)?;
     let handshake_timeout = Duration::from_secs(10);
@@ -253,7 +252,7 @@ fn worker_tls(settings: &Settings) -> Result<WorkerTlsConfig, Error> {
 }
 
 impl Supervisor {
-    /// Reads HAProxy's files again: clusters and rules by difference, then where they are served.
+    /// Reads the HAProxy files again: clusters and rules by difference, then the addresses.
     pub(super) fn renew_haproxy(&mut self) {
         if let Some(addresses) = self.pool.deps.haproxy.renew() {
             let frontends = self.pool.deps.haproxy.frontends();
@@ -265,7 +264,7 @@ impl Supervisor {
 
 fn start_watch(events: &Sender<Event>) -> Option<FileWatch> {
     let events = events.clone();
-    // Fails only when the supervisor has gone.
+    // It fails only after the supervisor has ended.
     FileWatch::watch(move || drop(events.send(Event::HaproxyFiles)))
         .inspect_err(|error| log::warn!("watching HAProxy's files: {error}; they are read again at SIGHUP only"))
         .ok()

@@ -1,4 +1,4 @@
-//! What is agreed on over TLS at a listener of HAProxy's files.
+//! TLS settings of a listener of a HAProxy file.
 
 use crate::haproxy::lower::PlannedTls;
 use crate::net::tls::{
@@ -9,10 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Endings of files beside a certificate that are no certificates themselves.
+/// Suffixes of files next to a certificate that are not certificates.
 const BESIDE: [&str; 5] = ["key", "ocsp", "issuer", "sctl", "dh"];
 
-/// The settings of a listener. The files that were read are added to `paths`.
+/// The settings of a listener. The files read are added to `paths`.
 pub(super) fn server(planned: &PlannedTls, paths: &mut Vec<PathBuf>) -> Result<Arc<ServerConfig>, String> {
     let PlannedTls { certificates, lists, strict_sni, lowest, highest, client_authorities } = planned;
     let mut named = Vec::new();
@@ -59,7 +59,7 @@ fn pem_files(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// A certificate and its key in one file, or with the key in a file beside it.
+/// Reads a certificate and its key from one file, or the key from a file next to it.
 fn load(file: &Path, names: Vec<String>, paths: &mut Vec<PathBuf>) -> Result<NamedCredentials, String> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".key");
@@ -72,7 +72,7 @@ fn load(file: &Path, names: Vec<String>, paths: &mut Vec<PathBuf>) -> Result<Nam
     Ok(NamedCredentials { credentials, names })
 }
 
-/// A `crt-list`: a file a line, words in brackets, and the names that it is for.
+/// Reads a `crt-list`: on each line a file, options in brackets, and server names.
 fn read_list(list: &Path, named: &mut Vec<NamedCredentials>, paths: &mut Vec<PathBuf>) -> Result<(), String> {
     paths.push(list.to_owned());
     let text = fs::read_to_string(list).map_err(|error| format!("reading {}: {error}", list.display()))?;

@@ -1,4 +1,4 @@
-//! The channel between a process and its successor: messages, each with the file that belongs to it.
+//! The channel between a process and its successor: messages, some with a file.
 
 use super::message::Message;
 use crate::net::fd_passing::{Arrival, Channel, Fault};
@@ -6,30 +6,30 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// One end of the line.
+/// One end of the channel.
 #[derive(Debug)]
 pub(super) struct HandoffChannel {
     channel: Channel,
 }
 
-/// The outcome of a receive.
+/// The result of a receive.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// A message, and the file where one belongs to it.
+    /// A message, and its file if it has one.
     Message(Message, Option<OwnedFd>),
-    /// Something that is of no use, and why. What follows may be: messages come apart.
+    /// An unusable message, with the reason. Later messages may be usable, since message boundaries are kept.
     Spoilt(String),
-    /// The other process has hung up, or ended.
+    /// The other process has closed the channel, or ended.
     End,
 }
 
 impl HandoffChannel {
-    /// A line, and its other end for another process.
+    /// A channel, and its other end for another process.
     pub(super) fn open() -> io::Result<(Self, OwnedFd)> {
         Channel::pair().map(|(channel, end)| (Self { channel }, end))
     }
 
-    /// The end that this process was given.
+    /// The end that this process inherited.
     pub(super) fn from_end(end: OwnedFd) -> io::Result<Self> {
         Channel::from_end(end).map(|channel| Self { channel })
     }
@@ -39,25 +39,25 @@ impl HandoffChannel {
         self.channel.try_clone().map(|channel| Self { channel })
     }
 
-    /// Says something.
+    /// Sends a message.
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
         debug_assert!(!message.carries_file(), "{message:?} without its file");
         self.channel.send(&message.encode(), None)
     }
 
-    /// Says something, and hands over the file that belongs to it.
+    /// Sends a message with its file.
     pub(super) fn pass(&self, message: &Message, file: BorrowedFd<'_>) -> io::Result<()> {
         debug_assert!(message.carries_file(), "{message:?} with a file");
         self.channel.send(&message.encode(), Some(file))
     }
 
-    /// Says something without the file that belongs to it.
+    /// Sends a message without its file.
     #[cfg(test)]
     pub(super) fn lose_file(&self, message: &Message) {
         self.channel.send(&message.encode(), None).expect("a message");
     }
 
-    /// Waits until something is heard; `None` is for ever. Where it says why not, the line is of no more use.
+    /// Receives a message; `None` waits for ever. After an error the channel is unusable.
     pub(super) fn hear(&self, patience: Option<Duration>) -> Result<Heard, String> {
         self.channel.set_patience(patience).map_err(|error| error.to_string())?;
         match self.channel.receive() {
@@ -76,12 +76,12 @@ impl HandoffChannel {
         }
     }
 
-    /// Whether the other process has hung up, or ended. What it has said before that can still be heard.
+    /// Whether the other process has closed the channel, or ended. Its earlier messages can still be received.
     pub(super) fn is_dead(&self) -> bool {
         self.channel.is_dead()
     }
 
-    /// Shuts the channel down, for all handles of this end: a receiver that waits for a message gets the end.
+    /// Shuts the channel down, for all handles of this end: a waiting receiver gets the end.
     pub(super) fn hang_up(&self) {
         self.channel.shut_down();
     }

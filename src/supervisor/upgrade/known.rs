@@ -1,6 +1,5 @@
-//! The data of a process for its successor, in two files in memory with which that is started: routes, and
-//! certificates. A successor of an older version does not look for them, and a predecessor of an older version has
-//! none.
+//! The data of a process for its successor: routes and certificates, in two memory files that the successor inherits. A
+//! successor of an older version ignores them, and a predecessor of an older version has none.
 
 use crate::directory::{Directory, Inherited};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -12,21 +11,21 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::process::Command;
 use std::time::Duration;
 
-/// The variable of the environment that has the numbers of the files.
+/// The environment variable with the descriptor numbers of the files.
 const KNOWN: &str = "SLUICE_KNOWN";
 
-/// Prefix of the names of the files, as the kernel shows them.
+/// The prefix of the file names, as the kernel shows them.
 const SHOWN: &str = "/memfd:sluice-known";
 
-/// How long the directory may take for each of the two. Together it is less than a successor waits for its sockets.
+/// The limit of the directory for each of the two files. Together it is less than a successor waits for its sockets.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The two files; none where the system has none.
+/// The two files; `None` if the system does not support them.
 #[derive(Debug, Default)]
 pub(super) struct Known(Option<[File; 2]>);
 
 impl Known {
-    /// Empty files, which a process that is started from now on has too.
+    /// Makes empty files, inherited by child processes that start from now on.
     pub(super) fn create() -> Self {
         let create = || memfd_create(c"sluice-known", MFdFlags::empty()).map(File::from);
         match create().and_then(|routes| Ok([routes, create()?])) {
@@ -38,7 +37,7 @@ impl Known {
         }
     }
 
-    /// Says to a successor which files they are.
+    /// Passes the descriptor numbers to a successor.
     pub(super) fn announce(&self, command: &mut Command) {
         match &self.0 {
             Some([routes, certificates]) => {
@@ -50,7 +49,7 @@ impl Known {
         }
     }
 
-    /// Writes what is known into them.
+    /// Writes the data to the files.
     pub(super) fn fill(&mut self, directory: &Directory) {
         let Some([routes, certificates]) = &mut self.0 else { return };
         if let Err(problem) = directory.hand_over(routes, certificates, PATIENCE) {
@@ -58,7 +57,7 @@ impl Known {
         }
     }
 
-    /// The files that this process was started with. To be taken once, at the start.
+    /// The inherited files. To be taken once, at the start.
     pub(super) fn take() -> Self {
         let numbers = env::var(KNOWN).ok();
         let numbers = numbers.as_deref().and_then(|numbers| numbers.split_once(','));
@@ -72,14 +71,14 @@ impl Known {
         }
     }
 
-    /// For the directory.
+    /// The files, for the directory.
     pub(super) fn inherit(&self) -> Inherited {
         let file = |place: usize| self.0.as_ref().and_then(|files| files[place].try_clone().ok());
         Inherited { routes: file(0), certificates: file(1), ..Inherited::default() }
     }
 }
 
-/// Takes the file of this number, so that no child of this process inherits it.
+/// Takes the file with this descriptor number and sets it close-on-exec.
 fn take_file(number: &str) -> io::Result<File> {
     let odd = |problem: String| io::Error::new(io::ErrorKind::InvalidInput, problem);
     let number: RawFd = number.parse().map_err(|_| odd(format!("{number:?} is no number")))?;

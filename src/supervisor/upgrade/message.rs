@@ -1,8 +1,8 @@
 //! The messages between a process and its successor.
 //!
-//! A message is "sluice", the version of these messages (two bytes), the length of the rest (four bytes, both
-//! big-endian) and a JSON value. Nothing is guessed: a message of another version, with a missing or an additional
-//! member, is a [`Fault`], and its receiver ends the upgrade.
+//! A message is "sluice", the version of the format (two bytes), the length of the rest (four bytes, both big-endian)
+//! and a JSON value. Parsing is strict: a message of another version, with a missing or an additional member, is a
+//! [`Fault`], and its receiver ends the upgrade.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,33 +16,33 @@ const HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Message {
-    /// To the successor: the number of the predecessor, and the number of sockets that follow.
+    /// To the successor: the id of the predecessor, and the number of sockets that follow.
     Begin { pid: u32, sockets: usize },
-    /// To the successor: the listening socket of an address. Carries it.
+    /// To the successor: the listening socket of an address. It carries the socket.
     Socket { address: SocketAddr },
     /// To the predecessor: everything is loaded.
     Ready { pid: u32 },
-    /// To the successor: serve. From here on there is no way back.
+    /// To the successor: serve. The upgrade cannot be undone from here on.
     Go,
     /// To the predecessor: connections are accepted.
     Serving,
-    /// To the successor: an idle connection. Carries it.
+    /// To the successor: an idle connection. It carries the connection.
     Client(Client),
-    /// To the successor: nothing follows, and this many clients were handed over.
+    /// To the successor: the last message, with the number of clients handed over.
     End { clients: u64 },
-    /// To the predecessor: there will be no successor.
+    /// To the predecessor: the upgrade failed.
     Failed { why: String },
     /// To the predecessor: the access log was renamed.
     ReopenLog,
 }
 
-/// The state of a client beside its connection.
+/// The state of a client besides its connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Client {
     /// The address of its peer.
     pub(super) address: IpAddr,
-    /// The port it came to.
+    /// The local port.
     pub(super) local_port: u16,
     /// The number of responses on this connection.
     pub(super) served: u32,
@@ -50,16 +50,16 @@ pub(super) struct Client {
     pub(super) told: Option<(SocketAddr, SocketAddr)>,
 }
 
-/// Why bytes are no message.
+/// Why bytes are not a valid message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// They do not begin as ours do.
+    /// They do not begin with "sluice".
     Foreign,
     /// They are of another version.
     Version(u16),
-    /// They are fewer or more than they say.
+    /// Their length differs from the stated one.
     Torn,
-    /// Their content has no meaning here.
+    /// Their content is invalid.
     Content(String),
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Fault {
 }
 
 impl Message {
-    /// Whether an open file belongs to it.
+    /// Whether the message carries a file.
     pub(super) fn carries_file(&self) -> bool {
         matches!(self, Self::Socket { .. } | Self::Client(_))
     }

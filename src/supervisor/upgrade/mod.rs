@@ -1,17 +1,17 @@
-//! The renewal of the whole process: a successor is started from the file that is there now, takes the listening sockets
-//! and serves, and only then does this process end. Until the successor serves nothing changes here, and if it never
-//! does, nothing has changed.
+//! The upgrade of the process. A successor is started from the program file at its path; it takes the listening sockets
+//! and serves; only then does this process end. Until the successor serves, this process runs unchanged, and a failed
+//! upgrade has no effect.
 //!
 //! ```text
 //! this process                          the successor
-//!   starts it ─────────────────────────▶ finds the line on its standard input, and files in memory
-//!   writes what is known into those
-//!   Begin, Socket, Socket, … ──────────▶ binds what is missing; loads routes, certificates, pages
+//!   starts it ─────────────────────────▶ finds the channel on its standard input, and memory files
+//!   writes routes and certificates
+//!   Begin, Socket, Socket, … ──────────▶ binds missing sockets; loads routes, certificates, pages
 //!                       ◀────────────── Ready, or Failed
-//!   Go ────────────────────────────────▶ its workers accept: from the same queues as this process's
+//!   Go ────────────────────────────────▶ its workers accept from the same queues as this process's
 //!                       ◀────────────── Serving
 //!   accepts no more, finishes requests
-//!   stored objects, by a stream of their own ▶ stores them
+//!   stored objects, by their own stream ▶ stores them
 //!   Client, Client, … as they are idle ▶ serves them
 //!   End ───────────────────────────────▶
 //! ```
@@ -45,27 +45,27 @@ use std::sync::Arc;
 use std::time::Duration;
 use successor::Successor;
 
-/// The variable of the environment that has the number of the predecessor.
+/// The environment variable with the id of the predecessor.
 const PREDECESSOR: &str = "SLUICE_PREDECESSOR";
 
-/// Limit of the hand-over of the last clients: more than the time limit of one message.
+/// The limit of the hand-over of the last clients: longer than the limit of one message.
 pub(super) const HANDOFF_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The number of the first process of a machine or a container.
+/// The id of the first process of a machine or a container.
 const INIT: u32 = 1;
 
 const FIRST_PROCESS: &str = "this is process 1 of its container, which ends with it, and a successor in it too: restart the \
                              container, or have it start sluice by an init such as tini";
 
-/// The process that follows this one.
+/// The state of this process's successor.
 #[derive(Debug, Default)]
 pub(super) enum UpgradeState {
     /// None.
     #[default]
     None,
-    /// A process that does not serve yet; and whether a command waits for it.
+    /// A successor that does not serve yet; and whether a command waits for it.
     Coming(Successor, bool),
-    /// A process that serves.
+    /// A successor that serves.
     There(u32, Successor),
 }
 
@@ -85,7 +85,7 @@ impl UpgradeState {
             (Self::None, None) => "this process is stopping".to_owned(),
             (Self::None, Some(listeners)) => {
                 notify::reloading("upgrading");
-                // Asked before the new process starts: a command that comes later is refused, and told so.
+                // This is determined before the new process starts: a later command is refused and told so.
                 let is_awaited = report::is_awaited();
                 directory.suspend_edits();
                 match listeners.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
@@ -99,13 +99,13 @@ impl UpgradeState {
             }
         };
         log::warn!("upgrade: refused: {refused}");
-        // One command waits at the most: if it waits for the upgrade that is under way, this is none of its business.
+        // At most one command waits: if one waits for the upgrade under way, this failure does not concern it.
         if !matches!(self, Self::Coming(_, true)) {
             report::tell(Err(&refused));
         }
     }
 
-    /// There will be no successor, and this process serves on.
+    /// Records that the upgrade failed; this process continues to serve.
     pub(super) fn failed(&mut self, why: &str) {
         if let Self::Coming(successor, _) = std::mem::take(self) {
             successor.finish(HANDOFF_TIMEOUT);
@@ -115,7 +115,7 @@ impl UpgradeState {
         report::tell(Err(why));
     }
 
-    /// The successor serves. Returns the way for clients.
+    /// Records that the successor serves. Returns the drain target for clients.
     pub(super) fn succeeded(&mut self, pid: u32) -> Option<DrainTarget> {
         let Self::Coming(successor, _) = std::mem::take(self) else { return None };
         log::info!("upgrade: process {pid} serves; this one finishes what it has begun");
@@ -126,7 +126,7 @@ impl UpgradeState {
         Some(drain_target)
     }
 
-    /// The successor serves, but this process was told to stop meanwhile: so is the successor.
+    /// Stops a successor that has just begun to serve, because this process was told to stop meanwhile.
     pub(super) fn stop_too(&self, pid: u32) {
         log::info!("upgrade: process {pid} serves, and is told to stop like this one");
         let told =
@@ -137,7 +137,7 @@ impl UpgradeState {
         report::tell(Err("the process was told to stop"));
     }
 
-    /// Whether no other process is on its way or there.
+    /// Whether there is no successor.
     pub(super) fn is_none(&self) -> bool {
         matches!(self, Self::None)
     }
@@ -147,14 +147,14 @@ impl UpgradeState {
         matches!(self, Self::There(..))
     }
 
-    /// Has a successor that does not serve yet fail.
+    /// Makes a successor fail that does not serve yet.
     pub(super) fn give_up(&self) {
         if let Self::Coming(successor, _) = self {
             successor.give_up();
         }
     }
 
-    /// The way for clients, if another process is the service now.
+    /// The drain target for clients, if another process is the service now.
     pub(super) fn drain_target(&self) -> Option<DrainTarget> {
         match self {
             Self::There(_, successor) => Some(successor.drain_target()),
@@ -162,7 +162,8 @@ impl UpgradeState {
         }
     }
 
-    /// Announces that no clients follow. The result ends when all have moved; it is `None` if no process receives them.
+    /// Announces that no more clients follow. The result disconnects when all have moved; it is `None` if no process
+    /// receives them.
     pub(super) fn say_end(&self) -> Option<&Receiver<Infallible>> {
         match self {
             Self::None => None,
@@ -170,7 +171,7 @@ impl UpgradeState {
         }
     }
 
-    /// Leaves a successor alone that is done with, or is not waited for any more.
+    /// Releases a successor that is complete, or no longer waited for.
     pub(super) fn finish(self) {
         match self {
             Self::None => {}

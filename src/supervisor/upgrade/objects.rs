@@ -1,9 +1,9 @@
-//! The object cache of a process for its successor: a stream with which that is started, of which it reads as it serves. A
-//! successor of an older version does not look for it, and a predecessor of an older version has none.
+//! The transfer of the object cache to the successor, over a stream that the successor inherits and reads while it
+//! serves. A successor of an older version ignores it, and a predecessor of an older version has none.
 //!
-//! The objects come first, within [`PATIENCE`]; what is purged or made invalid meanwhile, by requests that the predecessor
-//! still finishes, comes between and behind them. The successor keeps what it has stored itself, and nothing that was
-//! purged there.
+//! The objects come first, within [`PATIENCE`]. Purges and invalidations by requests that the predecessor still
+//! finishes come between and behind them. The successor keeps objects that it has stored itself, and drops received
+//! objects that were purged in it.
 
 use crate::base::clock::Clock;
 use crate::cache::body::{BodyBuilder, BodyFault};
@@ -21,16 +21,17 @@ use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The variable of the environment that has the number of the stream.
+/// The environment variable with the descriptor number of the stream.
 const STREAM: &str = "SLUICE_OBJECTS";
 
-/// How long all objects may take, and how long the successor may take none.
+/// The limit of the transfer of all objects, and of a successor that does not read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The bytes that are written or read at once.
+/// Bytes written or read at once.
 const ROOM: usize = 256 * 1024;
 
-/// Makes the stream, and says to a successor which it is. The other end is to be closed once that is started.
+/// Makes the stream, and passes its descriptor number to a successor. The other end has to be closed once the successor
+/// has started.
 pub(super) fn open(store: Option<&Arc<Store>>, command: &mut Command) -> Option<(ObjectSender, UnixStream)> {
     command.env_remove(STREAM);
     let store = Arc::clone(store?);
@@ -52,7 +53,7 @@ pub(super) fn open(store: Option<&Arc<Store>>, command: &mut Command) -> Option<
     }
 }
 
-/// The stream that this process was started with. To be taken once, at the start.
+/// The inherited stream. To be taken once, at the start.
 pub(super) fn take() -> Option<UnixStream> {
     let number = env::var(STREAM).ok()?;
     let number =
@@ -61,7 +62,7 @@ pub(super) fn take() -> Option<UnixStream> {
     taken.inspect_err(|error| log::warn!("upgrade: {STREAM}: {error}; the object cache is empty at first")).ok()
 }
 
-/// What sends the objects.
+/// The sender of the objects.
 pub(super) struct ObjectSender {
     store: Arc<Store>,
     stream: UnixStream,
@@ -74,7 +75,7 @@ pub(super) struct Sending {
 }
 
 impl ObjectSender {
-    /// Begins, in a thread of its own: the successor serves.
+    /// Starts the thread once the successor serves.
     pub(super) fn start(self) -> Option<Sending> {
         let Self { store, stream } = self;
         let changes = store.changes();
@@ -101,7 +102,7 @@ impl ObjectSender {
 }
 
 impl Sending {
-    /// Waits until all is sent: no request of this process changes the cache any more.
+    /// Waits until everything is sent: no request of this process changes the cache any more.
     pub(super) fn finish(self) {
         self.store.end_changes();
         if self.thread.join().is_err() {
@@ -110,7 +111,7 @@ impl Sending {
     }
 }
 
-/// Sends what is stored, and what takes it away, until the store tells of no more changes.
+/// Sends the stored objects and the changes, until the store reports no more.
 fn send(
     store: &Store,
     changes: &Receiver<Change>,
@@ -147,12 +148,12 @@ fn send(
 fn put(out: &mut impl Write, record: Option<Vec<u8>>) -> io::Result<()> {
     match record {
         Some(record) => out.write_all(&record),
-        // What could not be told would be served on.
+        // The successor would go on serving a purged object.
         None => Err(io::Error::new(ErrorKind::InvalidInput, "a purge is too long to be told")),
     }
 }
 
-/// Stores what comes, in a thread of its own.
+/// Stores received objects, in its own thread.
 pub(super) fn receive(stream: UnixStream, store: &Arc<Store>) {
     let (store, ticket) = (Arc::clone(store), store.ticket());
     let run = move || {
@@ -160,7 +161,7 @@ pub(super) fn receive(stream: UnixStream, store: &Arc<Store>) {
         match receive_all(&store, ticket, stream, &mut received) {
             Ok(()) => {}
             Err(error) => {
-                // A purge may be among what did not come.
+                // A purge may be among the missing messages.
                 log::warn!("upgrade: {} objects of the cache were taken over, and no more: {error}", received.stored);
             }
         }
@@ -173,7 +174,7 @@ pub(super) fn receive(stream: UnixStream, store: &Arc<Store>) {
 #[derive(Debug, Default)]
 struct Received {
     stored: u64,
-    /// They were purged, or there are newer ones, or there is no room.
+    /// Number of objects that were purged, superseded or without room.
     left_out: u64,
 }
 
@@ -182,7 +183,7 @@ fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut 
     let mut input = BufReader::with_capacity(ROOM, stream);
     let mut magic = [0; MAGIC.len()];
     match input.read_exact(&mut magic) {
-        // The predecessor has ended before it began.
+        // The predecessor ended before it began.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
         read => read?,
     }
@@ -214,7 +215,7 @@ fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut 
     }
 }
 
-/// Reads a body, and stores the object; whether it is.
+/// Reads a body and stores the object; returns whether it was stored.
 fn receive_object(
     store: &Store,
     ticket: Ticket,
@@ -311,12 +312,12 @@ mod tests {
         store.get(host.as_bytes(), &mut RequestValues::of(Fields(&REQUEST))).object
     }
 
-    /// What a store sends, with these changes behind its objects.
+    /// The bytes that a store sends, with these changes among its objects.
     fn sent(store: &Store, changes: &[Change]) -> Vec<u8> {
         let (sender, receiver) = std::sync::mpsc::channel();
         let mut out = Vec::new();
         let mut count = 0;
-        // Told while objects are sent, so they may come in front of them, between them and behind them.
+        // They are reported while objects are sent, so they may come before, between and behind them.
         changes.iter().for_each(|change| sender.send(change.clone()).expect("a receiver"));
         drop(sender);
         send(store, &receiver, &mut out, &mut count, Clock::new()).expect("room");
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!(new.purge(&Selector::Tag { frontend: None, tag: b"blue"[..].into() }, PurgeMode::Hard), 2);
     }
 
-    /// All that the rules need to know of an object.
+    /// The facts about an object that the rules depend on.
     fn told(object: &Object) -> String {
         let Object { status, phrase, fields, not_modified_fields, etag, last_modified, date, .. } = object;
         let Object { directives, freshness, variant, origin, tags, .. } = object;
@@ -371,7 +372,7 @@ mod tests {
         assert!(find(&new, "b").is_none() && find(&new, "c").is_none() && find(&new, "d").is_some());
     }
 
-    /// A purge of the old process counts in the new one, wherever it stands among the objects.
+    /// A purge in the old process applies to the new one, at any position among the objects.
     #[test]
     fn changes_are_followed() {
         let table = [
@@ -402,7 +403,7 @@ mod tests {
         }
     }
 
-    /// Whatever is wrong ends the transfer; nothing that is torn is stored.
+    /// Any fault ends the transfer, and no incomplete object is stored.
     #[test]
     fn what_cannot_be_read_ends_the_transfer() {
         let old = Store::new(64 << 20);
@@ -419,7 +420,7 @@ mod tests {
             let place = random.usize(0..bytes.len());
             bytes[place] ^= random.u8(1..);
             let new = Store::new(64 << 20);
-            // It may be read as something else; it stops no thread and takes no memory.
+            // It may be read as something else, but stops no thread and takes no memory.
             let _ = take(&new, &bytes);
         }
         assert!(take(&old, b"another format 1").0.is_err());

@@ -1,4 +1,4 @@
-//! The process whose place this one takes: it started this one, and hands over its sockets and idle clients.
+//! The predecessor: the process that started this one, and hands over its sockets and idle clients.
 
 use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// How long a predecessor may take to hand over its sockets.
+/// The limit of the hand-over of sockets.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take until the children of a process that has ended have another parent.
+/// The time after which the children of an ended process have another parent.
 const BREATH: Duration = Duration::from_millis(5);
 const LAST_BREATHS: usize = 200;
 
@@ -40,12 +40,12 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// Finds out whether there is one. To be asked once, at the start.
+    /// Finds the predecessor, if there is one. To be called once, at the start.
     pub fn find() -> Result<Option<Self>, String> {
         let Some(pid) = env::var_os(PREDECESSOR) else { return Ok(None) };
         let parent = getppid().as_raw().unsigned_abs();
         if pid.to_str().and_then(|pid| pid.parse().ok()) != Some(parent) {
-            // An ancestor further up was started as a successor.
+            // Another ancestor was started as a successor.
             return Ok(None);
         }
         let channel = take_standard_input().and_then(HandoffChannel::from_end);
@@ -54,30 +54,30 @@ impl Predecessor {
         Ok(Some(Self { channel, pid: parent, known: Known::take(), objects: objects::take() }))
     }
 
-    /// Its number.
+    /// Its process id.
     pub(in crate::supervisor) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Its data. They are taken after its sockets: before these arrive, the files are not complete.
+    /// Its data. They are read after its sockets have arrived: the files are incomplete before.
     pub(in crate::supervisor) fn known(&self) -> Inherited {
         self.known.inherit()
     }
 
-    /// Stores the objects of its cache, in a thread of its own, as they come. What is purged from now on is not among them.
+    /// Stores the objects of its cache, in its own thread, as they arrive. Objects purged from now on are left out.
     pub(in crate::supervisor) fn take_objects(&mut self, store: &Arc<Store>) {
         if let Some(stream) = self.objects.take() {
             objects::receive(stream, store);
         }
     }
 
-    /// Tells it that this process will not succeed it.
+    /// Reports to it that this process will not replace it.
     pub fn refuse(&self, why: &str) {
-        // If it has gone, it need not know.
+        // A predecessor that has ended need not know.
         let _ = self.channel.say(&Message::Failed { why: why.to_owned() });
     }
 
-    /// Takes its listening sockets over.
+    /// Takes over its listening sockets.
     pub(in crate::supervisor) fn sockets(&self) -> Result<Vec<Listener>, String> {
         let sockets = match self.hear(Some(PATIENCE))? {
             (Message::Begin { pid, sockets }, None) if pid == self.pid => sockets,
@@ -99,14 +99,14 @@ impl Predecessor {
         Ok(listeners)
     }
 
-    /// Whether it has ended. One that has hung up alone has given this process up.
+    /// Whether it has ended. A predecessor that has only closed the channel has cancelled the upgrade.
     #[expect(
         clippy::disallowed_methods,
         reason = "nothing tells that a parent has ended but that there is another one"
     )]
     pub(in crate::supervisor) fn has_ended(&self) -> bool {
         let is_orphan = || getppid().as_raw().unsigned_abs() != self.pid;
-        // If it has died, its end of the channel was closed a moment before its children have another parent.
+        // If it has died, its end of the channel was closed a moment before its children got another parent.
         self.channel.is_dead()
             && (0..LAST_BREATHS).any(|_| {
                 let has_ended = is_orphan();
@@ -117,13 +117,13 @@ impl Predecessor {
             })
     }
 
-    /// Whether it has hung up, or ended.
+    /// Whether it has closed the channel, or ended.
     pub(in crate::supervisor) fn is_silent(&self) -> bool {
         self.channel.is_dead()
     }
 
-    /// Reports that everything is loaded, and waits for leave to serve. `false` if the predecessor has ended: no leave
-    /// is needed then.
+    /// Reports that everything is loaded, and waits for permission to serve. `false` if the predecessor has ended: no
+    /// permission is needed then.
     pub(in crate::supervisor) fn ask_leave(&self) -> Result<bool, String> {
         let asked = self.channel.say(&Message::Ready { pid: process::id() });
         let heard =
@@ -136,8 +136,7 @@ impl Predecessor {
         }
     }
 
-    /// Receives clients from now on, in a thread of its own, which passes them to `take`, and `None` after the last
-    /// one.
+    /// Receives clients in its own thread, which passes them to `take`, and `None` after the last one.
     pub(in crate::supervisor) fn follow(
         &self,
         take: impl Fn(Option<PlainClient>) + Send + 'static,
@@ -146,7 +145,7 @@ impl Predecessor {
         let clients = Self { channel: self.channel.try_clone()?, pid, known: Known::default(), objects: None };
         thread::Builder::new().name("predecessor".into()).spawn(move || {
             clients.take_clients(&take);
-            // It need not say anything more, and has to know it: its clients would go nowhere.
+            // It may send no more, and has to know it: its clients would be lost.
             clients.channel.hang_up();
             take(None);
         })?;
@@ -167,7 +166,7 @@ impl Predecessor {
                         log::warn!("upgrade: taking over a connection: {error}");
                     }
                 },
-                // The next one may arrive again.
+                // The next one may arrive.
                 Ok(Heard::Spoilt(why)) => {
                     lost += 1;
                     log::warn!("upgrade: a connection is lost on its way from process {pid}: {why}");
@@ -200,7 +199,7 @@ impl Predecessor {
     }
 }
 
-/// A predecessor that finishes what it has begun.
+/// A predecessor that finishes its requests.
 #[derive(Debug)]
 pub(in crate::supervisor) struct PredecessorLink {
     channel: HandoffChannel,
@@ -208,20 +207,20 @@ pub(in crate::supervisor) struct PredecessorLink {
 }
 
 impl PredecessorLink {
-    /// Says that connections are accepted.
+    /// Reports that connections are accepted.
     pub(in crate::supervisor) fn say_serving(&self) {
         if let Err(error) = self.channel.say(&Message::Serving) {
             log::warn!("upgrade: telling process {} that this one serves: {error}", self.pid);
         }
     }
 
-    /// Has it open the access log again.
+    /// Makes it reopen the access log.
     pub(in crate::supervisor) fn reopen_log(&self) {
         // It may have ended.
         let _ = self.channel.say(&Message::ReopenLog);
     }
 
-    /// Takes no more clients of it: it has to close them.
+    /// Accepts no more clients from it: it has to close them.
     pub(in crate::supervisor) fn hang_up(&self) {
         self.channel.hang_up();
     }
@@ -229,7 +228,7 @@ impl PredecessorLink {
 
 fn plain(client: Client, file: OwnedFd) -> io::Result<PlainClient> {
     let stream = TcpStream::from(file);
-    // Asks the system whether it is one.
+    // The call fails if it is not a socket.
     stream.set_nonblocking(true)?;
     stream.nodelay()?;
     let Client { address, local_port, served, told } = client;
@@ -238,7 +237,7 @@ fn plain(client: Client, file: OwnedFd) -> io::Result<PlainClient> {
     Ok(PlainClient { stream, peer, served, told })
 }
 
-/// The kind of standard input, which is empty from now on.
+/// Takes standard input, which is replaced by an empty one.
 fn take_standard_input() -> io::Result<OwnedFd> {
     let input = stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -264,7 +263,7 @@ mod tests {
             |served| Message::Client(Client { address: [10, 0, 0, 1].into(), local_port: 80, served, told: None });
         for served in 0..3 {
             near.pass(&client(served), stream.as_fd()).expect("a client");
-            // As it arrives where no file can be opened any more.
+            // It arrives without a file, as in a process that cannot open any more.
             near.lose_file(&client(9));
             near.pass(&client(served), File::open("/dev/null").expect("a file").as_fd()).expect("no socket at all");
         }

@@ -1,5 +1,5 @@
-//! The outcome of an upgrade for `sluice upgrade`: a datagram to an address that has the number of the process in its
-//! name (unix(7), the abstract namespace). Without a waiting command none is sent.
+//! The outcome of an upgrade for `sluice upgrade`: a datagram to an address that contains the process id (unix(7), the
+//! abstract namespace). Without a waiting command none is sent.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,11 +12,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-/// Prefix of a report of success; the number of the new process follows.
+/// Prefix of a report of success; the id of the new process follows.
 const SERVES: &str = "serves ";
 /// Prefix of a report of failure; the reason follows.
 const FAILED: &str = "failed ";
-/// How often it is looked whether the process is still there.
+/// The interval at which the command checks whether the process still exists.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 fn address(pid: u32) -> io::Result<SocketAddr> {
@@ -46,11 +46,11 @@ pub(super) fn tell(outcome: Result<u32, &str>) {
     }
 }
 
-/// Orders process `pid` to upgrade itself, and waits until its successor serves. Returns the successor's number.
+/// Makes process `pid` upgrade itself, and waits until its successor serves. Returns the successor's id.
 pub fn order(pid: u32) -> Result<u32, String> {
     let target = i32::try_from(pid).map_err(|_| format!("there can be no process {pid}"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| format!("there is no process {pid}"))?;
-    // The signal would end a process that does not expect it.
+    // The signal would end a process that does not handle it.
     if !catches(&status, Signal::SIGUSR2) {
         return Err(format!("process {pid} does not wait for SIGUSR2: it is no sluice that serves"));
     }
@@ -81,7 +81,7 @@ fn outcome(text: &str) -> Result<u32, String> {
     Err(text.strip_prefix(FAILED).unwrap_or(text).to_owned())
 }
 
-/// The next datagram and the process that has sent it, which the kernel vouches for; `None` if there is none yet.
+/// The next datagram and the id of its sender as reported by the kernel; `None` if there is none yet.
 fn receive(socket: &UnixDatagram) -> io::Result<Option<(i32, String)>> {
     let mut bytes = [0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
@@ -118,7 +118,7 @@ mod tests {
         assert!(!catches("Name:\tsluice\nSigCgt:\t0000000000004602\nCapInh:\t0\n", Signal::SIGUSR2));
         assert!(catches("SigCgt:\t0000000100000c00\n", Signal::SIGUSR2));
         assert!(!catches("SigCgt:\tx\n", Signal::SIGUSR2));
-        // A test process expects no such signal, and would not survive it.
+        // A test process does not handle the signal, and would not survive it.
         let refused = order(process::id()).expect_err("not this process");
         assert!(refused.contains("does not wait for SIGUSR2"), "{refused}");
         assert!(order(u32::MAX).is_err());

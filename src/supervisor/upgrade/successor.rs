@@ -1,4 +1,4 @@
-//! The process that is to take this one's place: started, given the sockets, waited for, and at last given the clients.
+//! The successor: started, given the sockets, waited for, and at last given the clients.
 
 use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
@@ -22,50 +22,50 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long a successor may take from the word that it may serve to its own that it does.
+/// The limit from the permission to serve until the successor reports that it serves.
 const SERVING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The steps of a successor.
+/// Events of a successor.
 #[derive(Debug)]
 pub(in crate::supervisor) enum SuccessorEvent {
     /// It serves.
     Serves {
-        /// Its process.
+        /// Its process id.
         pid: u32,
     },
-    /// There is none, and nothing has changed.
+    /// The upgrade failed and has had no effect.
     Failed(String),
-    /// It served, and takes no clients any more: it has ended, or does not listen.
+    /// It has served, and accepts no clients any more: it has ended, or does not read.
     Gone,
-    /// It was told to open the access log again, and this process has to do the same.
+    /// It was told to reopen the access log, and this process has to do the same.
     ReopenLog,
 }
 
-/// A successor, on its way or there.
+/// A successor, starting or serving.
 #[derive(Debug)]
 pub(in crate::supervisor) struct Successor {
     channel: HandoffChannel,
     clients: Sender<Vec<MigratingConnection>>,
     commit_point: CommitPoint,
     thread: JoinHandle<()>,
-    /// It ends when the thread does.
+    /// It disconnects when the thread ends.
     is_over: Receiver<Infallible>,
 }
 
-/// The point after which the upgrade can no longer be given up, or no longer continues: whichever comes first.
+/// The point after which the upgrade can no longer be cancelled, or no longer continue: the first of both counts.
 type CommitPoint = Arc<OnceLock<Turn>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     /// The successor may serve.
     Go,
-    /// It is not wanted any more.
+    /// It is cancelled.
     Back,
 }
 
 impl Successor {
-    /// Starts the program anew, as this process was started, and has a thread bring it to where it serves. What becomes
-    /// of it is told by `tell`, and nothing else once there was a failure.
+    /// Starts the program again with this process's arguments, and a thread that brings it to the point of serving.
+    /// `tell` reports the events; none follows a failure.
     pub(super) fn start(
         sockets: Vec<(SocketAddr, Listener)>,
         (directory, cache): (&Directory, Option<&Arc<Store>>),
@@ -76,7 +76,8 @@ impl Successor {
             HandoffChannel::open().map_err(|error| format!("making a line to a new process: {error}"))?;
         let own = channel.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
         let mut arguments = env::args_os();
-        // As it was typed: a path leads to the file that is there now, a name is looked for along PATH again.
+        // The name is used as given: a path leads to the file that is there now, a plain name is searched along PATH
+        // again.
         let program = arguments.next().ok_or("this process does not know how it was started")?;
         let mut command = Command::new(&program);
         command.args(arguments).env(PREDECESSOR, process::id().to_string()).stdin(end);
@@ -88,7 +89,7 @@ impl Successor {
         known.announce(&mut command);
         let (objects, far) = objects::open(cache, &mut command).unzip();
         let child = command.spawn().map_err(|error| format!("starting {}: {error}", program.display()))?;
-        // Its copy of the other end must be the only one, or this process would not learn of its death.
+        // The child's copy of the other end must be the only one, or this process would not notice the child's death.
         drop((command, far));
         log::info!("upgrade: process {} starts", child.id());
         let (clients, clients_in) = crossbeam_channel::unbounded();
@@ -114,27 +115,27 @@ impl Successor {
         Ok(Self { channel, clients, commit_point, thread, is_over })
     }
 
-    /// Has it fail, unless it may serve already.
+    /// Cancels it, unless it may serve already.
     pub(super) fn give_up(&self) {
         if self.commit_point.set(Turn::Back).is_ok() {
             self.channel.hang_up();
         }
     }
 
-    /// The way for clients.
+    /// The drain target for clients.
     pub(super) fn drain_target(&self) -> DrainTarget {
         DrainTarget::Outside(self.clients.clone())
     }
 
     /// Announces that no clients follow: an empty message, because stuck workers may hold the sending end for ever. The
-    /// result ends when all clients have moved.
+    /// result disconnects when all clients have moved.
     pub(super) fn say_end(&self) -> &Receiver<Infallible> {
-        // Fails if there is no receiver.
+        // It fails if there is no receiver.
         let _ = self.clients.send(Vec::new());
         &self.is_over
     }
 
-    /// Waits until it is done with, but not for longer than this.
+    /// Waits until it is complete, but no longer than `patience`.
     pub(super) fn finish(self, patience: Duration) {
         if self.is_over.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
             return log::warn!("upgrade: the new process does not take clients over; not waiting any longer");
@@ -145,7 +146,7 @@ impl Successor {
     }
 }
 
-/// The thread that goes with it.
+/// The thread that accompanies the successor.
 struct UpgradeTask {
     channel: HandoffChannel,
     child: Child,
@@ -161,19 +162,19 @@ struct UpgradeTask {
 impl UpgradeTask {
     fn run(mut self, tell: &(impl Fn(SuccessorEvent) + Clone + Send + 'static)) {
         if let Err(why) = self.install() {
-            // It may have ended, which is what is wanted.
+            // It may have ended, which is the aim.
             let _ = self.child.kill();
             let _ = self.child.wait();
             return tell(SuccessorEvent::Failed(why));
         }
-        // The process has handles of its own.
+        // The process has its own handles.
         self.sockets.clear();
         self.known = Known::default();
         tell(SuccessorEvent::Serves { pid: self.child.id() });
         self.listen(tell.clone());
         let sending = self.objects.take().and_then(ObjectSender::start);
         if self.pass_clients().is_err() {
-            // Told before the way is closed: workers promise their clients to be served on for as long as it is open.
+            // The event comes before the channel closes: workers hand over clients for as long as it is open.
             tell(SuccessorEvent::Gone);
         }
         if let Some(sending) = sending {
@@ -181,11 +182,11 @@ impl UpgradeTask {
         }
     }
 
-    /// Brings it to where it serves.
+    /// Brings it to the point of serving.
     fn install(&mut self) -> Result<(), String> {
         let clock = Clock::new();
         let deadline = clock.now() + self.timeout;
-        // If a send fails, the next receive tells why.
+        // If a send fails, the next receive gives the reason.
         self.known.fill(&self.directory);
         let handed_over = self.hand_over_sockets();
         let pid = self.child.id();
@@ -195,7 +196,7 @@ impl UpgradeTask {
         }
         let told = handed_over.and_then(|()| self.channel.say(&Message::Go));
         told.map_err(|error| format!("talking to the new process: {error}"))?;
-        // It serves already, or does so at once: however late it was ready, it has time to say so.
+        // It serves already, or is about to: however late it became ready, it has time to report that.
         self.await_message(&Message::Serving, SERVING_PATIENCE)
     }
 
@@ -218,9 +219,9 @@ impl UpgradeTask {
         }
     }
 
-    /// Why the line is dead.
+    /// Why the channel was closed.
     fn end_reason(&mut self) -> String {
-        // If this process has shut the channel down, the new one lives.
+        // If this process has shut the channel down, the new one is alive.
         let _ = self.child.kill();
         match self.child.wait() {
             Ok(status) if status.code().is_some() => {
@@ -231,7 +232,7 @@ impl UpgradeTask {
         }
     }
 
-    /// Hears in a thread of its own what the successor has to say from now on.
+    /// Receives the later messages of the successor, in its own thread.
     fn listen(&self, tell: impl Fn(SuccessorEvent) + Send + 'static) {
         let channel = match self.channel.try_clone() {
             Ok(channel) => channel,
@@ -252,7 +253,7 @@ impl UpgradeTask {
         }
     }
 
-    /// Hands clients over until the end is said, or one cannot be handed over: so nor can the next one.
+    /// Hands clients over until the end is announced, or a hand-over fails: the next one would fail too.
     fn pass_clients(&self) -> io::Result<()> {
         let mut passed = 0;
         let letters = self.clients.iter().take_while(|connections| !connections.is_empty());

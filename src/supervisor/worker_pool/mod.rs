@@ -1,7 +1,7 @@
-//! The workers: started, replaced and ended, each on a thread of its own.
+//! The workers: started, replaced and ended, each on its own thread.
 //!
-//! A worker has a *slot*: its processor, its listening sockets and its hand-off queue. They outlive the worker, so
-//! connections in the queue of a socket, or on their way from one worker to another, do not notice a replacement.
+//! A worker has a *slot*: its processor, its listening sockets and its hand-off queue. They outlive the worker, so a
+//! replacement does not affect connections in the queue of a socket, or on their way from one worker to another.
 
 mod monitor;
 mod ports;
@@ -35,13 +35,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// When it is tried again to begin a worker for which the system had no thread, no file or no memory.
+/// The interval of retries to start a worker for which the system had no thread, file or memory.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest time for which a slot stays empty after repeated failures, if no other worker can stand in.
 const ALONE: Duration = Duration::from_secs(1);
 
-/// The dependencies of workers.
+/// The data that workers share.
 pub(super) struct WorkerDeps {
     pub(super) settings: Settings,
     pub(super) directory: Directory,
@@ -49,26 +49,26 @@ pub(super) struct WorkerDeps {
     pub(super) pages: Arc<Pages>,
     /// The certificates of the addresses.
     pub(super) certificates: certificates::CertificateManager,
-    /// What is served from HAProxy's files.
+    /// The served HAProxy files.
     pub(super) haproxy: HaproxyManager,
     /// The thread of health probes.
     pub(super) probes: Probes,
-    /// How many connections each client's address may have.
+    /// The limit of connections for each client address.
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
-    /// The workers, as the admin service sees them.
+    /// The workers in the view of the admin service.
     pub(super) roster: Arc<Roster>,
     /// The object cache of all workers.
     pub(super) cache: Option<Arc<Store>>,
-    /// The way for requests to this node.
+    /// The sender of requests to this node.
     pub(super) service: Option<ServiceSender>,
     pub(super) clock: Clock,
 }
 
-/// All workers, and who they were.
+/// All workers, and their history.
 pub(super) struct WorkerPool {
     pub(super) deps: WorkerDeps,
-    /// The listening sockets, until the end begins. The workers accept from handles of their own: a socket listens while
-    /// any handle is left.
+    /// The listening sockets, until the end begins. The workers accept from handles of their own: a socket listens as
+    /// long as a handle exists.
     pub(super) listeners: Option<Listeners>,
     slots: Vec<WorkerSlot>,
     running: BTreeMap<WorkerId, WorkerHandle>,
@@ -78,23 +78,23 @@ pub(super) struct WorkerPool {
     /// The slot for the next client from another process.
     next_handoff: usize,
     policy: Option<MemoryPolicy>,
-    /// When the memory is to be looked at again.
+    /// The time of the next memory check.
     memory_due: Moment,
     memory_trim: MemoryTrim,
     backoff: RestartBackoff,
     ending: Option<Ending>,
     events: Sender<Event>,
-    /// Workers that do not know all sockets at which they are to accept.
+    /// Workers that have not been told all their listening sockets.
     untold: BTreeSet<WorkerId>,
-    /// Has no worker begin, as if the system had nothing for it.
+    /// For tests: no worker can start, as if the system had no resources.
     #[cfg(test)]
     pub(super) is_starved: bool,
-    /// The worker of this number cannot be told of its sockets, as if the process had no file left.
+    /// For tests: this worker cannot get its sockets, as if the process had no file left.
     #[cfg(test)]
     pub(super) starved_worker: Option<usize>,
 }
 
-/// How all workers end.
+/// How the workers end.
 #[derive(Clone)]
 enum Ending {
     Stop,
@@ -119,9 +119,9 @@ struct WorkerSlot {
     current: Option<WorkerId>,
     /// The slot is empty; a worker starts at this moment.
     empty_until: Option<Moment>,
-    /// The worker that accepts there until then, beside its own slot.
+    /// The worker that accepts there until then, besides its own slot.
     stand_in: Option<WorkerId>,
-    /// How many connections those have accepted there that have ended.
+    /// Number of connections accepted by earlier workers of this slot.
     accepted: u64,
 }
 
@@ -141,7 +141,7 @@ struct WorkerHandle {
 }
 
 impl WorkerPool {
-    /// No workers yet, and places for them at these doors.
+    /// A pool without workers, with slots for these listeners.
     pub(super) fn new(
         deps: WorkerDeps,
         listeners: Listeners,
@@ -183,8 +183,8 @@ impl WorkerPool {
         }
     }
 
-    /// Begins a worker at each place. An error where one could not be begun; others stand in for it then, and it is tried
-    /// again.
+    /// Starts a worker in each slot. If one could not start, it returns an error; others stand in then, and the start
+    /// is retried.
     pub(super) fn start(&mut self) -> Result<(), Error> {
         let mut started = Ok(());
         for number in 0..self.slots.len() {
@@ -197,13 +197,13 @@ impl WorkerPool {
         started
     }
 
-    /// How often [`WorkerPool::look`] is to be called.
+    /// The interval at which [`WorkerPool::look`] has to be called.
     pub(super) fn interval(&self) -> Duration {
         let supervision = &self.deps.settings.supervision;
         supervision.memory_check_interval.min(supervision.watchdog / 4)
     }
 
-    /// Begins a worker at this place. It accepts from now on; who leaves the place hands over to it.
+    /// Starts a worker in this slot. It accepts from now on; the worker that leaves the slot hands over to it.
     fn begin(&mut self, number: usize) -> io::Result<()> {
         #[cfg(test)]
         if self.is_starved {
@@ -222,7 +222,7 @@ impl WorkerPool {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(_) => Err("it panicked".to_owned()),
             };
-            // Fails only if the supervisor has gone, and then there is no receiver.
+            // It fails only after the supervisor has ended, and then there is no receiver.
             let _ = events.send(Event::WorkerEnded(id, result));
         };
         thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
@@ -281,7 +281,7 @@ impl WorkerPool {
         })
     }
 
-    /// Replaces the worker at this place, where one works there and none is on its way out already; otherwise why not.
+    /// Replaces the worker of this slot. The error says why not: there is none, or it is leaving already.
     pub(super) fn renew(&mut self, number: usize) -> Result<(), String> {
         let is_leaving = self.running.values().any(|each| each.number == number && each.replaced.is_some());
         let current = self.slots.get(number).and_then(|slot| slot.current);
@@ -293,7 +293,7 @@ impl WorkerPool {
         }
     }
 
-    /// Gives a worker a successor, and has it hand over. Where there can be no successor, it stays.
+    /// Gives a worker a successor and makes it hand over. If no successor can start, it stays.
     fn replace(&mut self, id: WorkerId, why: ReplaceReason) -> Result<(), String> {
         let number = self.running.get(&id).map(|old| old.number).ok_or("it has ended")?;
         match self.begin(number) {
@@ -312,7 +312,7 @@ impl WorkerPool {
         }
     }
 
-    /// A worker's thread has ended.
+    /// Handles the end of a worker's thread.
     pub(super) fn ended(&mut self, id: WorkerId, how: Result<(), String>) {
         let Some(old) = self.running.remove(&id) else { return };
         self.past.absorb(&old.counters);
@@ -337,7 +337,7 @@ impl WorkerPool {
         if is_current && self.ending.is_none() {
             self.fill(old.number, &why, now);
         }
-        // Its memory is free now, and yet would count as held.
+        // Its memory is free now, but would still count as used.
         self.release_memory();
         let (counters, stats) = (&*old.counters, &*old.stats);
         let resident = limits::resident_bytes().unwrap_or(0);
@@ -377,19 +377,19 @@ impl WorkerPool {
         self.assign_stand_ins();
     }
 
-    /// How many workers there are, when all places are filled.
+    /// Number of slots.
     pub(super) fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Takes on a client from outside, at each place in turn.
+    /// Imports a client from outside, rotating over the slots.
     pub(super) fn import(&mut self, client: PlainClient) {
         let count = self.slots.len().max(1);
         let next = (self.next_handoff + 1) % count;
         let works = |number: &usize| self.slots.get(*number).is_some_and(|slot| self.works_at(slot).is_some());
         self.next_handoff = (next..count).chain(0..next).find(works).unwrap_or(next);
         let Some(slot) = self.slots.get(self.next_handoff) else { return };
-        // If the slot is empty at the moment, its next worker looks there first.
+        // If the slot is empty at the moment, its next worker checks the queue first.
         let is_first = slot.handoff.put(vec![client.into()]);
         if let Some(current) = slot.current.and_then(|id| self.running.get(&id)).filter(|_| is_first) {
             current.commands.send(WorkerCommand::Arrivals);
@@ -399,7 +399,7 @@ impl WorkerPool {
         }
     }
 
-    /// How many connections were accepted at each place.
+    /// Number of connections accepted in each slot.
     pub(super) fn accepted(&self) -> Vec<u64> {
         let mut accepted: Vec<u64> = self.slots.iter().map(|slot| slot.accepted).collect();
         for each in self.running.values() {
@@ -410,12 +410,12 @@ impl WorkerPool {
         accepted
     }
 
-    /// Whether the order to stop is carried out, except by stuck workers, which would never end.
+    /// Whether the order to stop is complete, except for stuck workers, which would never end.
     pub(super) fn have_ended(&self) -> bool {
         self.ending.is_some() && self.running.values().all(|each| each.is_stuck)
     }
 
-    /// Has all workers end.
+    /// Ends all workers.
     pub(super) fn stop(&mut self) {
         self.check_queues();
         self.end(Ending::Stop);
@@ -432,7 +432,7 @@ impl WorkerPool {
         self.ending = Some(ending);
     }
 
-    /// How many workers were begun so far.
+    /// Number of workers started so far.
     pub(super) fn begun(&self) -> u64 {
         self.begun
     }
@@ -444,13 +444,13 @@ impl WorkerPool {
         current.expect("a worker there").commands.send(command);
     }
 
-    /// How many workers run.
+    /// Number of running workers.
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// How many workers have successors and have not ended yet.
+    /// Number of workers that have successors and have not ended yet.
     #[cfg(test)]
     pub(super) fn leaving(&self) -> usize {
         self.running.values().filter(|each| each.replaced.is_some()).count()

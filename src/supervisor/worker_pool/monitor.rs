@@ -1,4 +1,4 @@
-//! Periodic checks: the progress of all workers, and their memory.
+//! Periodic checks of workers: progress and memory.
 
 use super::{WorkerId, WorkerPool, WorkerSlot};
 use crate::base::clock::Moment;
@@ -10,13 +10,13 @@ use crate::supervisor::{Event, limits};
 use crate::worker::WorkerCommand;
 
 impl WorkerPool {
-    /// Looks after all: whether they turn, and what they hold. To be called again and again.
+    /// Checks the progress and the memory of all workers. To be called periodically.
     pub(in crate::supervisor) fn look(&mut self) {
         let now = self.deps.clock.now();
         if self.ending.is_none() {
             self.fill_slots(now);
             self.give_back(now);
-            // The ticks come a little early or late.
+            // Ticks come a little early or late.
             if now + self.interval() / 2 >= self.memory_due {
                 self.memory_due = now + self.deps.settings.supervision.memory_check_interval;
                 self.look_at_memory(now);
@@ -41,7 +41,7 @@ impl WorkerPool {
                     let (number, seconds) = (each.number, waited.as_secs_f64());
                     log::error!("worker {number}: no turn for {seconds:.1} s (server.watchdog)");
                     each.is_stuck = true;
-                    // Slots that it does not use are other workers'.
+                    // Other workers use the slots that it does not.
                     each.request_mail.give_up();
                     stuck.push(*id);
                 }
@@ -53,7 +53,7 @@ impl WorkerPool {
         for id in stuck {
             let current = |slot: &WorkerSlot| slot.current == Some(id);
             let Some(number) = self.slots.iter().position(current) else { continue };
-            // It may recover, but that is not certain: at least its clients wait no longer than necessary.
+            // It may recover, but that is uncertain: its clients should not wait longer than necessary.
             if let Some(old) = self.running.get_mut(&id) {
                 old.replaced = Some((now, ReplaceReason::Stuck));
                 self.deps.roster.note_leaving(id.0, ReplaceReason::Stuck.cause());
@@ -64,7 +64,7 @@ impl WorkerPool {
 
     fn look_at_memory(&mut self, now: Moment) {
         let (Some(policy), Some(resident)) = (&mut self.policy, limits::resident_bytes()) else { return };
-        // What the object cache holds no worker can give back.
+        // No worker can free the memory of the object cache.
         let resident = resident.saturating_sub(self.deps.cache.as_ref().map_or(0, |store| store.memory()));
         let current: Vec<WorkerId> = self.slots.iter().filter_map(|slot| slot.current).collect();
         let candidate = |id: &WorkerId| {
@@ -76,7 +76,7 @@ impl WorkerPool {
         let limit = policy.limit();
         match policy.decide(now, resident, &candidates, is_draining) {
             Decision::Rest => {}
-            // What goes wrong stands in the log.
+            // Errors are logged.
             Decision::Renew(id) => drop(self.replace(id, ReplaceReason::Memory { resident, limit })),
             Decision::Exhausted => {
                 let (resident, limit) = (resident >> 20, limit >> 20);
@@ -85,14 +85,14 @@ impl WorkerPool {
                      cache (server.memoryLimit): is the limit too low?"
                 );
                 if self.deps.settings.supervision.memory_upgrade {
-                    // Fails only when the supervisor has gone.
+                    // It fails only after the supervisor has ended.
                     let _ = self.events.send(Event::Renew);
                 }
             }
         }
     }
 
-    /// Gives the system back what workers hold no longer.
+    /// Returns memory to the system that workers no longer use.
     fn give_back(&mut self, now: Moment) {
         let bytes = self.running.values().map(|each| each.stats.usage().bytes).sum();
         if self.memory_trim.look(now, bytes) {
@@ -100,7 +100,7 @@ impl WorkerPool {
         }
     }
 
-    /// Gives the system back what is free. Threads that allocate may have to wait for it.
+    /// Returns free memory to the system. Threads that allocate may have to wait for it.
     pub(super) fn release_memory(&self) {
         let resident = || limits::resident_bytes().unwrap_or(0) >> 20;
         let (began, before) = (self.deps.clock.now(), resident());

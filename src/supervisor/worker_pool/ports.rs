@@ -1,7 +1,7 @@
-//! Ports that are opened and closed while the process runs: clusters on demand need them.
+//! Ports that are opened and closed while the process runs, for on-demand clusters.
 //!
-//! The supervisor binds a socket for each worker and keeps it, as it does for the ports of the configuration, so a worker
-//! that is replaced loses no connection. Each worker is told all sockets at which it accepts from now on.
+//! The supervisor binds a socket for each worker and keeps it, as for the configured ports, so that replacing a worker
+//! loses no connection. Each worker gets the full list of sockets at which it accepts from now on.
 
 use super::{WorkerId, WorkerPool};
 use crate::directory::Refusal;
@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 impl WorkerPool {
-    /// Has all workers accept at this port too, if they do not yet. A port at which not all can accept is closed again: the
-    /// kernel would give some of its connections to a socket that no worker looks at.
+    /// Makes all workers accept at this port too. A port at which not all can accept is closed again: the kernel would
+    /// assign some of its connections to a socket that no worker reads.
     pub(in crate::supervisor) fn open_port(&mut self, port: u16) -> Result<(), Refusal> {
         let settings = &self.deps.settings;
         let listeners = self
@@ -31,7 +31,7 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// Has all workers accept at these addresses of HAProxy's files, and at no others of them.
+    /// Makes all workers accept at exactly these addresses of the HAProxy files.
     pub(in crate::supervisor) fn serve_at(&mut self, addresses: &[SocketAddr]) {
         let settings = &self.deps.settings;
         if self.listeners.as_mut().is_some_and(|listeners| listeners.serve_at(addresses, settings)) {
@@ -39,7 +39,7 @@ impl WorkerPool {
         }
     }
 
-    /// Tries again what could not be listened on, and tells workers that could not be told of their sockets.
+    /// Retries addresses that could not be opened, and notifies workers that do not have their sockets yet.
     pub(in crate::supervisor) fn retry_listeners(&mut self) {
         let settings = &self.deps.settings;
         if self.listeners.as_mut().is_some_and(|listeners| listeners.retry(settings)) {
@@ -50,18 +50,18 @@ impl WorkerPool {
         }
     }
 
-    /// Has no worker accept at this port, unless the configuration has it.
+    /// Makes all workers stop accepting at this port, unless the configuration has it.
     pub(in crate::supervisor) fn close_port(&mut self, port: u16) {
         if self.listeners.as_mut().is_some_and(|listeners| listeners.close_port(port)) {
             log::info!("port {port} is closed: no cluster on demand needs it any more");
-            // One of HAProxy's files may have waited for it.
+            // A HAProxy file may have waited for it.
             let settings = &self.deps.settings;
             let _ = self.listeners.as_mut().is_some_and(|listeners| listeners.retry(settings));
             self.reassign_listeners();
         }
     }
 
-    /// Tells every worker that accepts all its sockets.
+    /// Sends every accepting worker the list of its sockets.
     fn reassign_listeners(&mut self) {
         let accepting: BTreeSet<_> =
             self.slots.iter().flat_map(|slot| [slot.current, slot.stand_in]).flatten().collect();

@@ -1,5 +1,5 @@
-//! Slots that are empty for a while: a neighbour accepts there meanwhile, and receives the clients that move there, so
-//! that none waits in vain.
+//! Slots that are empty for a while: a neighbour accepts there meanwhile and receives the clients that move there, so
+//! that none is stranded.
 
 use super::{WorkerId, WorkerPool, WorkerSlot};
 use crate::worker::{DrainTarget, WorkerCommand};
@@ -8,7 +8,7 @@ use std::iter;
 
 impl WorkerPool {
     /// Makes a neighbour stand in for each empty slot, and ends that for each slot that has a worker again. It is
-    /// called whenever that may have changed, and periodically.
+    /// called after each possible change, and periodically.
     pub(super) fn assign_stand_ins(&mut self) {
         for number in 0..self.slots.len() {
             let stand_in = self.slots[number].empty_until.and_then(|_| self.neighbour(number));
@@ -36,7 +36,7 @@ impl WorkerPool {
         current.filter(|id| self.running.get(id).is_some_and(|each| !each.is_stuck))
     }
 
-    /// Tells a worker all doors at which it accepts from now on.
+    /// Sends a worker the list of listeners at which it accepts from now on.
     pub(super) fn assign_listeners(&mut self, id: WorkerId) {
         let (Some(worker), Some(listeners)) = (self.running.get(&id), &self.listeners) else {
             self.untold.remove(&id);
@@ -63,14 +63,14 @@ impl WorkerPool {
         if is_told {
             self.untold.remove(&id);
         } else {
-            // So it is tried again.
+            // This makes it retry.
             self.untold.insert(id);
             let its = self.slots.iter_mut().filter(|slot| slot.stand_in == Some(id));
             its.for_each(|slot| slot.stand_in = None);
         }
     }
 
-    /// Sends the stand-in the clients that have moved to a slot, and those that are about to.
+    /// Redirects clients that have moved to a slot, or are about to, to the stand-in.
     fn redirect(&self, number: usize, id: WorkerId, is_new: bool) {
         let Some(stand_in) = self.running.get(&id) else { return };
         let handoff = &self.slots[stand_in.number].handoff;
@@ -86,7 +86,7 @@ impl WorkerPool {
         }
     }
 
-    /// Before the end: connections that wait at a socket without a worker are accepted.
+    /// Accepts, before the end, connections that wait at a socket without a worker.
     pub(super) fn check_queues(&mut self) {
         for number in 0..self.slots.len() {
             let is_empty = self.slots[number].empty_until.is_some() && self.slots[number].stand_in.is_none();
@@ -99,8 +99,8 @@ impl WorkerPool {
         }
     }
 
-    /// At the end: clients that moved to a slot after its last worker had left get another worker, which ends in the
-    /// same way.
+    /// At the end, passes clients that moved to a slot after its last worker had left to another worker, which ends in
+    /// the same way.
     pub(super) fn finish_handoff(&mut self, number: usize) {
         let is_served = self.running.values().any(|each| each.number == number && !each.is_stuck);
         if is_served || self.slots[number].handoff.is_empty() {
