@@ -1,18 +1,19 @@
-//! The backends of the process by endpoint, so that all clusters that name one share it.
+//! The backends of the process by endpoint, shared by all clusters that name one.
 
 use crate::cluster::{Addresses, Backend, BackendId, Endpoint};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-/// The identity of the next backend: each source of routes has its own list of them, and all share the pools of workers.
+/// The id of the next backend. Each source of routes has its own list of backends, and all lists share the workers'
+/// pools.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// Below this number of entries no purge is worth its walk.
+/// Below this number of entries a purge is not worth its cost.
 const MIN_PURGE: usize = 1024;
 
-/// Every living backend by its endpoint. It holds none alive: a backend lives for as long as a list or a
-/// connection needs it.
+/// Every living backend by its endpoint. The references are weak: a backend lives as long as a list or a connection
+/// needs it.
 #[derive(Debug)]
 pub(super) struct Backends {
     by_endpoint: HashMap<Endpoint, Weak<Backend>>,
@@ -45,7 +46,7 @@ impl Backends {
         backend
     }
 
-    /// The backends made since the last call whose name has to be looked up.
+    /// Backends made since the last call whose name has to be resolved.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
         std::mem::take(&mut self.unresolved)
     }

@@ -1,5 +1,5 @@
-//! Clusters by their key and routes by their host: what the cores were told, and what changes of it. One for each source
-//! of routes.
+//! Clusters by key and routes by host: the state that workers were told, and its changes. Each source of routes has
+//! one.
 
 mod hosts_by_key;
 
@@ -11,40 +11,41 @@ use crate::cluster::{Backend, BackendUrl, Cluster, ClusterSpec, Endpoint, Health
 use hosts_by_key::HostsByKey;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
-/// Below this number of hosts or clusters no purge is worth its walk.
+/// Below this number of hosts or clusters a purge is not worth its cost.
 const MIN_PURGE: usize = 1024;
 
-/// A list as it stands under a pattern.
+/// The list of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FrontendRecord {
     /// Item 0: any text, shown in the access log.
     pub(super) id: Box<str>,
-    /// Items 1 and on. None at all is legal: the host is known, and no backend is alive.
+    /// Items from 1 on. An empty list is legal: the host is known, and no backend is alive.
     pub(super) backends: Box<[BackendUrl]>,
     /// The options of the frontend.
     pub(super) options: Arc<Options>,
 }
 
-/// The clusters in use by their key, for every thread that wants to look at them. The lock is for those who look and for
-/// the source that changes them: no core waits for it.
+/// The clusters in use by key, readable by every thread. The lock is shared by readers of views and by the source that
+/// changes clusters; no worker takes it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clusters {
     by_key: Arc<RwLock<HashMap<Box<str>, Arc<Cluster>>>>,
-    /// The routes of the hosts in use. A view holds none of them: what nobody else holds is let go.
+    /// The routes of the hosts in use. The references are weak, so a view keeps no route in use.
     routes: Arc<RwLock<HashMap<Arc<str>, Weak<Route>>>>,
-    /// What operators have taken out of service.
+    /// Backends that operators have disabled.
     pub(super) out_of_service: OutOfService,
-    /// The thread that probes.
+    /// The thread of health probes.
     watcher: Arc<OnceLock<Arc<dyn HealthWatcher>>>,
 }
 
 /// The cluster of each key and the route of each host in use.
 ///
-/// All hosts that resolve to one key share its cluster, and all cores are given the same `Arc<Route>` for a host, so one
-/// core's marks are seen by all. An edit of a key leads all its hosts to the new list at once. A core that looks up a host again after a change or an eviction finds the same route: it
-/// is held here too, and let go when two purges in a row found that nobody else holds it. That bounds the hosts to three
-/// times those that cores hold, or 2 × 1024 more than these. Whoever uses a member holds its route, or is not told that it
-/// is removed. A cluster is let go when no route and no slot of it is left.
+/// All hosts that resolve to one key share its cluster, and all workers get the same `Arc<Route>` for a host, so a mark
+/// of one worker is visible to all. An edit of a key moves all its hosts to the new list at once. A worker that looks
+/// up a host again after a change or an eviction gets the same route: the catalog holds it too, until two successive
+/// purges found no other holder. That bounds the hosts to three times those that workers hold, or to 2 × 1024 more. The
+/// user of a member must hold its route: otherwise the member is not marked as removed. A cluster is dropped when no
+/// route and no slot of it is left.
 #[derive(Debug)]
 pub(super) struct Catalog {
     clusters: Clusters,
@@ -58,7 +59,7 @@ pub(super) struct Catalog {
 #[derive(Debug)]
 struct InUse {
     route: Arc<Route>,
-    /// The last purge found it held by nobody else, and it was not asked for since.
+    /// The last purge found no other holder, and it was not asked for since.
     is_idle: bool,
 }
 
@@ -69,7 +70,7 @@ impl Default for Catalog {
 }
 
 impl Clusters {
-    /// The clusters that a route leads to, in no order.
+    /// The clusters that routes lead to, in no order.
     pub(super) fn list(&self) -> Vec<Arc<Cluster>> {
         let clusters = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
         clusters.values().filter(|cluster| Arc::strong_count(cluster) > 1).cloned().collect()
@@ -85,7 +86,7 @@ impl Clusters {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let held: Vec<_> = routes.values().cloned().collect();
         drop(routes);
-        // The lock is free again: whoever changes routes does not wait for the rest.
+        // The lock is released first: the source need not wait for the upgrades.
         held.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -108,11 +109,11 @@ impl Clusters {
         self.by_key.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Has this thread know of all clusters, now and from now on.
+    /// Passes all clusters to this thread, now and from now on.
     pub(super) fn set_watcher(&self, watcher: Arc<dyn HealthWatcher>) {
         let clusters = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
         clusters.values().for_each(|cluster| cluster.set_watcher(&watcher));
-        // Set once: there is one such thread.
+        // It is set once: there is only one such thread.
         let _ = self.watcher.set(watcher);
     }
 
@@ -125,7 +126,7 @@ impl Clusters {
         clusters.len()
     }
 
-    /// Drops the clusters of which no route and no slot is left. Returns how many stay.
+    /// Drops the clusters without a route and a slot. Returns how many stay.
     fn purge(&self) -> usize {
         let mut clusters = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
         clusters.retain(|_, cluster| Arc::strong_count(cluster) > 1 || Arc::strong_count(&cluster.admission) > 1);
@@ -134,7 +135,7 @@ impl Clusters {
 }
 
 impl Catalog {
-    /// A catalog whose clusters can be seen in `clusters`.
+    /// A catalog that publishes its clusters in `clusters`.
     pub(super) fn new(clusters: Clusters) -> Self {
         Self {
             clusters,
@@ -146,26 +147,26 @@ impl Catalog {
         }
     }
 
-    /// The route of `host`, if it is in use, for somebody who asks for it.
+    /// The route of `host`, if it is in use; counts as a use.
     pub(super) fn get(&mut self, host: &str) -> Option<Arc<Route>> {
         let in_use = self.by_host.get_mut(host)?;
         in_use.is_idle = false;
         Some(Arc::clone(&in_use.route))
     }
 
-    /// The route of `host`, if it is in use. To look at it keeps nothing in use.
+    /// The route of `host`, if it is in use; does not count as a use.
     pub(super) fn peek(&self, host: &str) -> Option<Arc<Route>> {
         self.by_host.get(host).map(|in_use| Arc::clone(&in_use.route))
     }
 
-    /// The cluster of this key as it is known now.
+    /// The current cluster of this key.
     pub(super) fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
         self.clusters.get(key)
     }
 
-    /// Takes into use what `host` resolves to now, and leads all other hosts of this key to the same list. A member whose
-    /// endpoint stays in the list keeps its state and its mark; one whose endpoint left is removed. Returns the hosts that
-    /// lead elsewhere than before.
+    /// Takes the present result for `host` into use, and moves all other hosts of this key to the same list. A member
+    /// whose endpoint stays in the list keeps its state and its mark; one whose endpoint is gone is marked as removed.
+    /// Returns the hosts whose cluster has changed.
     pub(super) fn set(
         &mut self,
         host: &Arc<str>,
@@ -180,9 +181,9 @@ impl Catalog {
         changed
     }
 
-    /// Notes that `host` is about to be set to this list. If that is another key's, an edit of the present one leads it
-    /// nowhere any more, and takes nothing from it that both lists have. Does nothing for a list without backends, which
-    /// may not be taken.
+    /// Prepares for setting `host` to this list. If the list belongs to another key, an edit of the present key no
+    /// longer moves the host, and removes no member that both lists have. Does nothing for an empty list, which may be
+    /// refused.
     pub(super) fn leave_key(&mut self, host: &Arc<str>, pattern: &str, record: &FrontendRecord) {
         let Some(in_use) = self.by_host.get(host) else { return };
         if *in_use.route.cluster.key != *pattern && !record.backends.is_empty() {
@@ -191,7 +192,7 @@ impl Catalog {
         }
     }
 
-    /// Makes `host` lead to this cluster. Returns whether it did not before.
+    /// Makes `host` lead to this cluster. Returns whether that is a change.
     fn lead(&mut self, host: &Arc<str>, cluster: &Arc<Cluster>) -> bool {
         self.by_key.insert(&cluster.key, host);
         let before = self.by_host.get(host).map(|in_use| (Arc::clone(&in_use.route), in_use.is_idle));
@@ -217,9 +218,9 @@ impl Catalog {
         true
     }
 
-    /// Takes `host` into use with the cluster of this key as it is, where another host uses it. Returns whether one does.
+    /// Takes `host` into use with the present cluster of this key, if another host uses it. Returns whether one does.
     pub(super) fn adopt(&mut self, host: &Arc<str>, key: &str) -> bool {
-        // This function and the map hold it too.
+        // This function and the map hold a reference each.
         let used = self.clusters.get(key).filter(|cluster| Arc::strong_count(cluster) > 2);
         used.is_some_and(|cluster| {
             self.lead(host, &cluster);
@@ -227,7 +228,7 @@ impl Catalog {
         })
     }
 
-    /// Notes that `host` resolves to nothing any more. Returns whether it was in use.
+    /// Records that `host` has no route any more. Returns whether it was in use.
     pub(super) fn remove(&mut self, host: &str) -> bool {
         let Some(gone) = self.by_host.remove(host) else { return false };
         self.clusters.forget_route(host);
@@ -242,23 +243,23 @@ impl Catalog {
         self.by_host.contains_key(host)
     }
 
-    /// The routes in use and the hosts they are for.
+    /// The routes in use with their hosts.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Route)> {
         self.by_host.iter().map(|(host, in_use)| (host, &*in_use.route))
     }
 
-    /// The routes in use, to be held.
+    /// The routes in use, as shared references.
     pub(super) fn shared(&self) -> impl Iterator<Item = Arc<Route>> {
         self.by_host.values().map(|in_use| Arc::clone(&in_use.route))
     }
 
-    /// The backends made since the last call whose name has to be looked up.
+    /// Backends made since the last call whose name has to be resolved.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
         self.backends.take_unresolved()
     }
 
-    /// The cluster of this key with this list, and the hosts that were led to it. An edit makes a new one, which serves
-    /// the waiting requests from now on.
+    /// The cluster of this key with this list, and the hosts moved to it. An edit makes a new cluster, which serves the
+    /// waiting requests from now on.
     fn update_cluster(&mut self, key: &str, record: &FrontendRecord, now: Moment) -> (Arc<Cluster>, Vec<Arc<str>>) {
         let before = self.clusters.get(key);
         if let Some(cluster) = before.as_ref().filter(|cluster| is_same(cluster, record)) {
@@ -291,14 +292,15 @@ impl Catalog {
         own.map(|(host, _)| host).into_iter().chain(self.by_key.hosts(key)).cloned().collect()
     }
 
-    /// A request that finds no member left is to see that its route is an old one, so this comes before an edit.
+    /// Marks a route as replaced. It precedes the edit, so that a request that finds no member left sees that its route
+    /// is stale.
     fn mark_replaced(&self, host: &str) {
         if let Some(in_use) = self.by_host.get(host) {
             in_use.route.mark_replaced();
         }
     }
 
-    /// Lets go of routes that nobody holds, at a cost that the insertions since the last time pay for.
+    /// Drops routes without another holder. The insertions since the last purge pay for its cost.
     fn purge(&mut self) {
         if self.by_host.len() < self.purge_at {
             return;
@@ -306,7 +308,7 @@ impl Catalog {
         let mut held = 0;
         let by_key = &mut self.by_key;
         self.by_host.retain(|host, in_use| {
-            // Others can only clone what they hold, so nobody can come by a route held just here.
+            // Other threads can only clone a route that they hold, so none can obtain a route held only here.
             if Arc::strong_count(&in_use.route) > 1 {
                 held += 1;
                 in_use.is_idle = false;
@@ -328,7 +330,7 @@ fn is_same(cluster: &Cluster, record: &FrontendRecord) -> bool {
     cluster.id == record.id && cluster.options == record.options && urls.eq(&record.backends)
 }
 
-/// The marks of a host whose marks were `before` and that now leads to `cluster`.
+/// The marks of a host that had the marks `before` and that now leads to `cluster`.
 fn marks(before: &[Arc<Mark>], cluster: &Cluster) -> Box<[Arc<Mark>]> {
     let mut by_endpoint: HashMap<&Endpoint, Arc<Mark>> =
         before.iter().map(|mark| (mark.backend.endpoint(), Arc::clone(mark))).collect();

@@ -1,16 +1,16 @@
-//! The certificates in use by pattern, for views: the thread that knows them writes, anyone reads, and no question waits
-//! for another one.
+//! The certificates in use by pattern, for views. The certificate thread writes them; any thread reads them, without
+//! waiting for a look-up.
 
 use crate::net::tls::{CertificateInfo, Credentials};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// See the top of this page.
+/// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CertificateIndex(Arc<RwLock<HashMap<Box<str>, CertificateInfo>>>);
 
 impl CertificateIndex {
-    /// Notes the pair of a pattern, or that there is none in use. What is told of it is read from it here, once.
+    /// Sets the certificate of a pattern, or removes it. Its facts are read here, once.
     pub(super) fn note(&self, pattern: &str, pair: Option<&Credentials>) {
         match pair.map(|pair| CertificateInfo::of(pattern, pair)) {
             Some(info) => _ = self.0.write().unwrap_or_else(PoisonError::into_inner).insert(pattern.into(), info),
@@ -18,12 +18,12 @@ impl CertificateIndex {
         }
     }
 
-    /// Notes that there is no pair of this pattern any more.
+    /// Removes the certificate of a pattern.
     pub(super) fn forget(&self, pattern: &str) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(pattern);
     }
 
-    /// All of them, in no order.
+    /// All certificates, in no order.
     pub(super) fn list(&self) -> Vec<CertificateInfo> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }

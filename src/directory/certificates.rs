@@ -1,8 +1,7 @@
-//! Certificates by name: which pair of certificate and key is shown to clients that ask for a name.
+//! The certificate service: certificate and key for each server name.
 //!
-//! One clerk, in a thread of its own, serves all cores: to compute with keys takes time that routes should not have to
-//! wait for. A pair is read when somebody first asks for its name; one that is bad harms nobody else, and where a good
-//! one stood before, that stays in use.
+//! One thread serves all cores, since computing with keys takes time that route look-ups should not wait for. A pair is
+//! read at the first look-up of its name. A bad pair affects only its own names, and a good predecessor stays in use.
 
 use super::certificate_index::CertificateIndex;
 use super::handover::Export;
@@ -24,27 +23,27 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-/// Pairs that are at hand. A core that asks for one that is not has it read again.
+/// Number of pairs in memory. A look-up of any other pair reads it again.
 const AT_HAND: NonZeroUsize = NonZeroUsize::new(16_384).expect("more than none");
 
-/// What is shown to clients that ask for a name.
+/// The certificate for clients that ask for a name.
 #[derive(Clone, Debug)]
 pub enum CertificateResult {
-    /// This.
+    /// This certificate.
     Found(Credentials),
-    /// Nothing of its own: no pattern of the name's ladder has a pair, or the pair is bad.
+    /// No certificate of its own: no candidate pattern of the name has a pair, or the pair is bad.
     Unknown,
-    /// The look-up failed; not to be cached.
+    /// The look-up failed; the result must not be cached.
     Failed,
 }
 
-/// A pair as it was given.
+/// A pair as configured.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct CertificateRecord {
     pub(super) certificate: PemSource,
     pub(super) key: PemSource,
     pub(super) passphrase: Option<Box<str>>,
-    /// A file with the authority's word that the certificate is still good.
+    /// A file with a stapled OCSP response.
     pub(super) staple: Option<PathBuf>,
 }
 
@@ -55,7 +54,7 @@ impl fmt::Debug for CertificateRecord {
     }
 }
 
-/// Where a PEM text is.
+/// Source of a PEM text.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum PemSource {
     Here(Box<str>),
@@ -81,42 +80,42 @@ impl PemSource {
 /// The pairs by pattern: a host, `*.suffix` or `*`.
 pub(super) type CertificateRecords = HashMap<Box<str>, CertificateRecord>;
 
-/// A question of a core.
+/// A look-up by a core.
 #[derive(Debug)]
 pub(super) struct CertificateLookup {
     pub(super) core: SubscriberId,
     pub(super) name: Arc<str>,
 }
 
-/// What the clerk is told.
+/// A command to the certificate service.
 #[derive(Debug)]
 pub(super) enum CertificateCommand {
-    /// These are all pairs from now on.
+    /// Replaces all pairs.
     Replace(CertificateRecords),
     /// Files may have changed.
     Reread,
-    /// The snapshot is another process's.
+    /// Another process owns the snapshot from now on.
     Retire,
-    /// What is known goes to the process that takes this one's place.
+    /// Export the known pairs to the successor process.
     Export(Sender<Export>),
     /// End.
     Stop,
 }
 
-/// Where the clerk finds what it is asked and told to do.
+/// The channels of the certificate service.
 #[derive(Debug)]
 pub(super) struct CertificateChannels {
     pub(super) certificate_lookups: Receiver<CertificateLookup>,
     pub(super) commands: Receiver<CertificateCommand>,
-    /// For changes that the clerk sees itself.
+    /// The sender for changes that the service notices itself.
     pub(super) own_commands: Sender<CertificateCommand>,
-    /// Where views find the pairs in use.
+    /// The pairs in use, for views.
     pub(super) index: CertificateIndex,
     /// Dropped when the thread ends.
     pub(super) _alive: Sender<Infallible>,
 }
 
-/// Starts the clerk.
+/// Starts the certificate service.
 pub(super) fn start(
     channels: CertificateChannels,
     subscribers: Subscribers,
@@ -135,23 +134,23 @@ pub(super) fn start(
 
 struct CertificateService {
     records: CertificateRecords,
-    /// The pairs that were asked for, by pattern.
+    /// The pairs that were looked up, by pattern.
     pairs: LruCache<Box<str>, LoadedKeyPair>,
     subscribers: Subscribers,
-    /// Watches the folders of the files in use; there is none before the first of them.
+    /// The watch on the folders of files in use; `None` before the first file.
     folders: Option<FileWatch>,
     clock: Clock,
 }
 
-/// What was read of a record.
+/// The result of reading a record.
 struct LoadedKeyPair {
-    /// `None` for a bad one, so that it is read, and complained of, once.
+    /// `None` for a bad pair, so that it is read and logged once.
     credentials: Option<Credentials>,
-    /// What its files looked like then.
+    /// The state of its files at that time.
     looks: Vec<Option<Look>>,
 }
 
-/// What tells one version of a file from the next: device, inode, size and the time of the last change.
+/// The version of a file: device, inode, size and the time of the last change.
 type Look = (u64, u64, u64, i64, i64);
 
 impl CertificateService {
@@ -169,7 +168,7 @@ impl CertificateService {
                 recv(channels.commands) -> command => match command {
                     Ok(CertificateCommand::Replace(records)) => self.replace(records, channels),
                     Ok(CertificateCommand::Reread) => self.reread(&channels.index),
-                    // Files are read again by whoever comes next.
+                    // The next look-up reads files again.
                     Ok(CertificateCommand::Retire | CertificateCommand::Export(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return,
                 },
@@ -178,7 +177,7 @@ impl CertificateService {
         }
     }
 
-    /// The good pairs that were asked for.
+    /// The good pairs that were looked up.
     fn in_use(&self) -> impl Iterator<Item = (&str, &Credentials)> {
         self.pairs.iter().filter_map(|(pattern, pair)| Some((&**pattern, pair.credentials.as_ref()?)))
     }
@@ -193,7 +192,7 @@ impl CertificateService {
             let pair = LoadedKeyPair::read(pattern, record, self.clock);
             watch(&mut self.folders, record, channels);
             channels.index.note(pattern, pair.credentials.as_ref());
-            // One that has to go for it is in use no longer.
+            // An evicted pair is no longer in use.
             if let Some((gone, _)) = self.pairs.push(pattern.clone(), pair).filter(|(gone, _)| gone != pattern) {
                 channels.index.forget(&gone);
             }
@@ -204,7 +203,7 @@ impl CertificateService {
         }
     }
 
-    /// Puts `records` in the place of all that were there, and tells the cores what is different.
+    /// Replaces all records by `records`, and reports the differences to the cores.
     fn replace(&mut self, records: CertificateRecords, channels: &CertificateChannels) {
         let before = std::mem::replace(&mut self.records, records);
         let mut changed: Vec<Arc<str>> = Vec::new();
@@ -223,7 +222,7 @@ impl CertificateService {
         self.tell_changed(changed);
     }
 
-    /// Reads the pairs anew whose files look otherwise than before.
+    /// Reads the pairs again whose files have changed.
     fn reread(&mut self, index: &CertificateIndex) {
         let mut outdated = Vec::new();
         for (pattern, pair) in &self.pairs {
@@ -248,7 +247,7 @@ impl CertificateService {
     }
 }
 
-/// Reads a pair that was read before; whether it is another one now. A bad one does not take the place of a good one.
+/// Reads a pair again; returns whether it has changed. A bad pair does not replace a good one.
 fn renew(
     pairs: &mut LruCache<Box<str>, LoadedKeyPair>,
     pattern: &str,
@@ -273,7 +272,7 @@ fn renew(
 
 impl LoadedKeyPair {
     fn read(pattern: &str, record: &CertificateRecord, clock: Clock) -> Self {
-        // What the files look like is asked first: a change while they are read is seen at the next look.
+        // The state of the files is read first: a change during the read is noticed at the next check.
         let looks = looks(record);
         let credentials = match credentials(record) {
             Ok(credentials) => {
@@ -332,7 +331,7 @@ fn watch(folders: &mut Option<FileWatch>, record: &CertificateRecord, channels: 
             Some(folders) => folders.add(path),
             None => {
                 let commands = channels.own_commands.clone();
-                // If there is no room, an order is to be read after which the files are looked at.
+                // If there is no room, a pending command leads to a check of the files anyway.
                 let watch = FileWatch::watch(move || drop(commands.try_send(CertificateCommand::Reread)));
                 watch.and_then(|watch| folders.insert(watch).add(path))
             }

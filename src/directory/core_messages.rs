@@ -1,4 +1,4 @@
-//! What cores ask and tell the source of routes, by mail.
+//! Messages from cores to the source of routes.
 
 use super::SubscriberId;
 use crate::base::clock::Moment;
@@ -6,7 +6,7 @@ use crate::cluster::Backend;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// A question of a core.
+/// A look-up by a core.
 #[derive(Debug)]
 pub(super) struct Lookup {
     pub(super) core: SubscriberId,
@@ -19,6 +19,6 @@ pub(super) struct Lookup {
 pub(super) struct DeadMark {
     pub(super) host: Box<str>,
     pub(super) backend: Arc<Backend>,
-    /// [`Moment::ZERO`] for a mark that is over before its time.
+    /// [`Moment::ZERO`] for a mark that is removed early.
     pub(super) until: Moment,
 }

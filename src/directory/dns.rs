@@ -1,7 +1,7 @@
-//! The names of backends, looked up off the cores by a few threads, and again for as long as a backend lives.
+//! Resolution of backend names by a few threads, repeated for as long as a backend lives.
 //!
-//! The schedule holds one entry a living backend and none alive. Names that were never looked up come before those
-//! that are due again, and one thread serves nothing else, so names that hang do not hold up new ones.
+//! The schedule has one entry for each living backend and keeps none alive. New names come before names that are due
+//! again, and one thread serves only new names, so look-ups that hang do not delay new names.
 
 use super::{RouteEvent, Subscribers};
 use crate::base::clock::{Clock, Moment};
@@ -14,22 +14,22 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 const THREADS: usize = 4;
-/// After a failure a name is looked up again this soon, then after twice the time, up to the refresh.
+/// Delay of the first retry after a failure; it doubles up to the refresh interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// Names are never looked up again sooner than this, whatever is set.
+/// The shortest refresh interval, whatever is configured.
 const MIN_REFRESH: Duration = Duration::from_millis(1);
-/// More addresses than this of one name are not tried.
+/// The greatest number of addresses used for one name.
 const MAX_ADDRESSES: usize = 32;
-/// Below this number of entries no purge is worth its walk.
+/// Below this number of entries a purge is not worth its cost.
 const MIN_PURGE: usize = 1024;
-/// How long the end waits for look-ups under way. The system's resolver cannot be interrupted: a thread that still
-/// hangs in it then is left to end by itself.
+/// The limit of the wait for look-ups at the end. The system's resolver cannot be interrupted: a thread that still
+/// hangs in it is left to end by itself.
 const STOP_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Asks the system, or whoever stands in for it in a test, for the addresses of a name.
+/// Resolves a name, by the system or by a test's replacement.
 pub(super) type Resolve = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// The threads that look up names. They end when this is dropped.
+/// The resolver threads. They end when this is dropped.
 #[derive(Debug)]
 pub(super) struct DnsResolver {
     state: Arc<ResolverState>,
@@ -37,7 +37,7 @@ pub(super) struct DnsResolver {
 }
 
 impl DnsResolver {
-    /// Starts the threads. Each name is looked up again every `refresh`, and what is new is told to `cores`.
+    /// Starts the threads. Each name is resolved again every `refresh`, and changes are sent to `cores`.
     pub(super) fn start(
         resolve: Box<Resolve>,
         refresh: Duration,
@@ -64,23 +64,23 @@ impl DnsResolver {
         Ok(resolver)
     }
 
-    /// Looks up the name of a backend, now and from time to time.
+    /// Resolves the name of a backend, now and periodically.
     pub(super) fn add(&self, backend: &Arc<Backend>) {
         self.state.add(backend);
     }
 
-    /// Another way to these threads, which does not keep them at work.
+    /// A handle to these threads, which does not keep them running.
     pub(super) fn names(&self) -> DnsNames {
         DnsNames(Arc::clone(&self.state))
     }
 }
 
-/// A way to the threads that look up names.
+/// A handle to the resolver threads.
 #[derive(Clone, Debug)]
 pub(super) struct DnsNames(Arc<ResolverState>);
 
 impl DnsNames {
-    /// Looks up the name of a backend, now and from time to time.
+    /// Resolves the name of a backend, now and periodically.
     pub(super) fn add(&self, backend: &Arc<Backend>) {
         self.0.add(backend);
     }
@@ -113,7 +113,7 @@ pub(super) fn system_resolver() -> Box<Resolve> {
     Box::new(|host, port| std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).map(Iterator::collect))
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct ResolverState {
     schedule: Mutex<Schedule>,
     changed: Condvar,
@@ -125,9 +125,9 @@ struct ResolverState {
 
 #[derive(Debug, Default)]
 struct Schedule {
-    /// Never looked up so far.
+    /// Names that were never resolved.
     fresh: VecDeque<Weak<Backend>>,
-    /// By the moment of the next look-up; the number tells entries of the same moment apart.
+    /// By the moment of the next look-up; a number distinguishes entries of the same moment.
     due: BTreeMap<(Moment, u64), Task>,
     next_number: u64,
     purge_at: usize,
@@ -138,12 +138,12 @@ struct Schedule {
 #[derive(Debug)]
 struct Task {
     backend: Weak<Backend>,
-    /// How long to wait after the next failure.
+    /// Delay after the next failure.
     retry: Duration,
 }
 
 impl Schedule {
-    /// Drops the entries of backends that are gone, at a cost that the additions since the last time pay for.
+    /// Drops the entries of backends that are gone. The additions since the last purge pay for its cost.
     fn purge(&mut self) {
         if self.fresh.len() + self.due.len() < self.purge_at {
             return;
@@ -162,7 +162,7 @@ impl ResolverState {
         self.changed.notify_all();
     }
 
-    /// The life of one thread.
+    /// The loop of one thread.
     fn serve(&self, serves_due: bool) {
         while let Some(task) = self.next(serves_due) {
             if let Some((after, task)) = self.perform(task) {
@@ -199,7 +199,7 @@ impl ResolverState {
         }
     }
 
-    /// Looks up one name. Returns the task again and how long to wait; `None` if the backend is gone.
+    /// Resolves one name. Returns the task and its next delay; `None` if the backend is gone.
     fn perform(&self, task: Task) -> Option<(Duration, Task)> {
         // A look-up that hangs must not keep its backend alive.
         let (host, port) =
@@ -227,7 +227,7 @@ impl ResolverState {
     }
 
     fn tell(&self, backend: &Backend, addresses: Vec<SocketAddr>) {
-        // Servers of names change the order from answer to answer; that is no news.
+        // Name servers rotate the order of addresses, which is not a change.
         if let Addresses::Known(known) = backend.addresses()
             && known.len() == addresses.len()
             && known.iter().all(|address| addresses.contains(address))

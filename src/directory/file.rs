@@ -1,4 +1,4 @@
-//! Routes from a file: the whole of it is known, and read again when it changes.
+//! Routes from a file, which is read as a whole, and read again when it changes.
 
 use super::catalog::Clusters;
 use super::certificates;
@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// A larger file is refused: it is no routes file, or has a fault that would fill the memory.
+/// A larger file is refused: it is not a routes file, or has a fault that would exhaust the memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// Reads the file, which must be good now, and serves from it in a thread of its own until the order to stop. A file
-/// that is bad later changes nothing.
+/// Reads the file, which must be valid at the start, and serves it in its own thread until the command to stop. A file
+/// that becomes invalid later changes nothing.
 pub(super) fn start(
     path: &Path,
     channels: RequestChannels,
@@ -27,14 +27,14 @@ pub(super) fn start(
     resolver: DnsResolver,
     (clock, clusters): (Clock, Clusters),
 ) -> Result<JoinHandle<()>, Error> {
-    // The watch comes first, so that an edit while the file is read is not missed.
+    // The watch starts first, so that an edit during the read is not missed.
     let watch = Watch::new(path);
     let certificates = channels.certificates.clone();
     let mut routes = Routes { path: path.to_owned(), table: Table::new(clusters), certificates, clock };
     routes.reload()?;
     let commands = channels.own_commands.clone();
     let on_change = move || {
-        // If there is no room, the order to reload that fills it is still to be read.
+        // If the queue is full, it holds a pending reload.
         let _ = commands.try_send(SourceCommand::Reload);
     };
     let watching = match watch.and_then(|watch| watch.start(on_change)) {
@@ -63,14 +63,14 @@ impl FileSource {
             select! {
                 recv(channels.lookups) -> lookup => match lookup {
                     Ok(lookup) => self.reply(lookup),
-                    // Whoever could ask is gone.
+                    // All clients of the directory are gone.
                     Err(_) => return,
                 },
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Reload) => self.reload(),
-                    // Fails only where nobody waits any more.
+                    // It fails only if the caller no longer waits.
                     Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.flush(host))),
-                    // The file is read again by whoever comes next.
+                    // The next process reads the file itself.
                     Ok(SourceCommand::Retire | SourceCommand::Export(_) | SourceCommand::Confirm(..)) => {}
                     Ok(SourceCommand::Stop) | Err(_) => return,
                 },
@@ -87,7 +87,7 @@ impl FileSource {
         self.subscribers.tell(core, RouteEvent::LookedUp { host, result, keep: true });
     }
 
-    /// Reads the file again on behalf of a host. Returns whether that is in use.
+    /// Reads the file again on behalf of a host. Returns whether the host is in use.
     fn flush(&mut self, host: Arc<str>) -> bool {
         let is_in_use = self.routes.table.contains(&host);
         if is_in_use {
@@ -122,21 +122,21 @@ impl FileSource {
     }
 }
 
-/// The file and what was last read from it.
+/// The file and the content last read from it.
 struct Routes {
     path: PathBuf,
     table: Table,
-    /// The clerk who knows the certificates.
+    /// The certificate service.
     certificates: Sender<certificates::CertificateCommand>,
     clock: Clock,
 }
 
 impl Routes {
-    /// Reads the file again. With an error, nothing has changed.
+    /// Reads the file again. An error changes nothing.
     fn reload(&mut self) -> Result<Changes, Error> {
         let routes = read_routes(&self.path)?;
         let changes = self.table.replace(routes.records, self.clock.now());
-        // The clerk reads its orders as fast as it can, and ends after this thread does.
+        // The certificate service reads its commands promptly, and ends after this thread.
         let _ = self.certificates.send(certificates::CertificateCommand::Replace(routes.certificates));
         let (patterns, hosts) = (self.table.len(), changes.hosts.len());
         log::info!("{}: {patterns} patterns, which changes {hosts} hosts in use", self.path.display());
@@ -144,7 +144,7 @@ impl Routes {
     }
 }
 
-/// Reads the lists of a routes file; what is odd in it is logged.
+/// Reads the lists of a routes file; warnings are logged.
 pub(super) fn read_records(path: &Path) -> Result<FrontendRecords, Error> {
     read_routes(path).map(|routes| routes.records)
 }
@@ -162,7 +162,7 @@ fn read_routes(path: &Path) -> Result<parse::Routes, Error> {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let refuse = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    // A pipe would hold up the thread for as long as nobody writes to it, so look before opening.
+    // Reading a pipe would block the thread, so the type is checked before opening.
     if !std::fs::metadata(path)?.is_file() {
         return refuse("it is no regular file");
     }

@@ -1,7 +1,7 @@
-//! This process as a node of a fleet: it tells Redis that it lives, and acknowledges receipts.
+//! This process as a node of a fleet: it reports to Redis that it is alive, and acknowledges receipts.
 //!
-//! A receipt for a host is acknowledged when every core serves what Redis had when the receipt was asked for: edits of clusters
-//! on demand up to then are taken over, the host is read again, and all cores have read their mail.
+//! A receipt for a host is acknowledged when every core serves the state that Redis had when the receipt was requested:
+//! edits of on-demand clusters up to then are taken over, the host is read again, and all cores have read their mail.
 
 use super::redis::{Fleet, Node, Pause, Receipt, Stop, Target};
 use super::{Directory, RouteEvent, Source, SourceCommand};
@@ -15,29 +15,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// How often a node tells that it lives.
+/// The interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(2);
-/// How long a core, or the source, may take for a receipt. It is tried again then.
+/// The limit of a core, or of the source, for a receipt, before a retry.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long receipts are tried that could not be acknowledged.
+/// Time for which an unacknowledged receipt is retried.
 const RECEIPT_LIFE: Duration = Duration::from_secs(60);
-/// Receipts that wait for that.
+/// The greatest number of receipts that wait.
 const MAX_WAITING: usize = 1000;
 
-/// The membership of this process; it leaves the fleet when this is dropped.
+/// The membership of this process in the fleet. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Membership {
     guard: Option<Sender<Infallible>>,
     target: Target,
     id: String,
-    /// Whether the last sign of life has arrived.
+    /// Whether the last heartbeat has arrived.
     is_known: Arc<AtomicBool>,
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         self.guard = None;
-        // Its thread may wait for Redis now. Where Redis is away, the entry ends with its time.
+        // The thread may be waiting for Redis now. If Redis is away, the entry expires.
         if self.is_known.load(Ordering::Relaxed)
             && let Err(error) = Fleet::new(&self.target).leave(&self.id)
         {
@@ -47,13 +47,13 @@ impl Drop for Membership {
 }
 
 impl Directory {
-    /// The Redis that nodes meet in; `None` where routes come from elsewhere.
+    /// The Redis of the fleet; `None` if routes come from another source.
     pub fn fleet(&self) -> Option<&Target> {
         self.fleet.as_ref()
     }
 
-    /// Makes this process a node of the fleet, once all cores have joined. `address` is where clients find it. `None` where
-    /// there is no Redis.
+    /// Makes this process a node of the fleet, after all cores have joined. `address` is the address for clients.
+    /// `None` if there is no Redis.
     pub fn join_fleet(&self, address: String) -> Option<Membership> {
         let target = self.fleet.clone()?;
         let ((guard, stop), is_known) = (Stop::new(), Arc::<AtomicBool>::default());
@@ -86,7 +86,7 @@ impl Directory {
         Some(Membership { guard: Some(guard), target, id, is_known })
     }
 
-    /// Waits until every core serves what the source has of this host now. Returns whether it does.
+    /// Waits until every core serves the present state of this host in the source. Returns whether it does.
     fn confirm(&self, host: &str) -> bool {
         if !self.on_demand.catch_up(PATIENCE) {
             return false;
@@ -98,11 +98,11 @@ impl Directory {
             && self.wait_for_cores()
     }
 
-    /// Waits until every core has read the mail that it has now.
+    /// Waits until every core has read its present mail.
     fn wait_for_cores(&self) -> bool {
         let (to, read) = crossbeam_channel::bounded(0);
         let has_room = self.subscribers.reach_all(&RouteEvent::Barrier(to));
-        // The last copy is dropped with the last letter.
+        // The last copy is dropped with the last message.
         has_room && read.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected)
     }
 
@@ -114,7 +114,7 @@ impl Directory {
     }
 }
 
-/// What the thread has.
+/// State of the thread.
 struct Member {
     fleet: Fleet,
     directory: Directory,
@@ -122,10 +122,10 @@ struct Member {
     stop: Stop,
     is_known: Arc<AtomicBool>,
     clock: Clock,
-    /// The newest receipt that was read.
+    /// The newest receipt read.
     seen: Option<String>,
     next_beat: Moment,
-    /// Receipts that are not acknowledged yet, and until when that is tried.
+    /// Receipts that are not acknowledged yet, with the end of their retries.
     waiting: Vec<(Receipt, Moment)>,
 }
 
@@ -143,9 +143,9 @@ impl Member {
         }
     }
 
-    /// Tells that this node lives, and acknowledges receipts, until the process ends or Redis is lost.
+    /// Sends heartbeats and acknowledges receipts, until the process ends or Redis is lost.
     fn serve(&mut self, pause: &mut Pause) -> RedisResult<()> {
-        // Before the first sign of life: whoever sees this node waits for it to acknowledge what comes behind.
+        // This comes before the first heartbeat: a client that sees this node expects it to acknowledge later receipts.
         let mut seen = match self.seen.take() {
             Some(seen) => seen,
             None => self.fleet.newest()?,
@@ -166,7 +166,7 @@ impl Member {
         Ok(())
     }
 
-    /// Tells that this node lives, where it is time to.
+    /// Sends a heartbeat if it is due.
     fn beat(&mut self) -> RedisResult<()> {
         let now = self.clock.now();
         if self.next_beat <= now && !self.stop.is_set() {
@@ -189,14 +189,14 @@ impl Member {
             } else {
                 self.waiting.remove(place);
             }
-            // A core that hangs makes no node dead that waits for it.
+            // A stuck core must not make this node appear dead while it waits.
             self.beat()?;
         }
         Ok(())
     }
 }
 
-/// The Redis that nodes of this source meet in.
+/// The Redis in which nodes of this source meet.
 pub(super) fn target(source: &Source) -> Option<Target> {
     match source {
         Source::Redis(settings) => Some(settings.write.clone()),

@@ -1,4 +1,4 @@
-//! What is known, on its way to the process that takes this one's place.
+//! The transfer of known routes and certificates to the successor process.
 
 use super::State;
 use super::snapshot::{self, Snapshot, SnapshotEntry};
@@ -7,21 +7,21 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::time::Duration;
 
-/// Writes what is known, in any thread.
+/// Writes an export, in any thread.
 pub(super) type Export = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
-/// What the process before has written by [`super::Directory::hand_over`].
+/// Data written by the predecessor with [`super::Directory::hand_over`].
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// The routes, with dead marks and the history of the data.
+    /// The routes, with dead marks and the histories of the data.
     pub routes: Option<File>,
     /// The certificates with their keys.
     pub certificates: Option<File>,
-    /// The clusters on demand, which any process before has left in their files.
+    /// The on-demand clusters from files of earlier processes.
     pub state: State,
 }
 
-/// Makes an export of a snapshot, which is rendered where it is written.
+/// Makes an export of a snapshot, rendered when it is written.
 pub(super) fn export<T: SnapshotEntry>(render: impl FnOnce() -> Snapshot<T> + Send + 'static) -> Export {
     Box::new(move |out| {
         let mut out = BufWriter::with_capacity(1 << 20, out);
@@ -30,7 +30,7 @@ pub(super) fn export<T: SnapshotEntry>(render: impl FnOnce() -> Snapshot<T> + Se
     })
 }
 
-/// Writes what a thread of the directory answers with. One that has nothing to hand over does not answer.
+/// Writes the export of a directory thread. A thread without one sends nothing.
 pub(super) fn write(exports: &Receiver<Export>, out: &mut impl Write, patience: Duration) -> Result<(), String> {
     match exports.recv_timeout(patience) {
         Ok(export) => export(out).map_err(|error| error.to_string()),
@@ -39,7 +39,7 @@ pub(super) fn write(exports: &Receiver<Export>, out: &mut impl Write, patience: 
     }
 }
 
-/// Reads what was handed over, and empties the file: it takes up memory. `None` where there is nothing.
+/// Reads handed-over data, and truncates the file to free its memory. `None` if there is none.
 pub(super) fn read<T: SnapshotEntry>(file: Option<File>, what: &str) -> Option<Snapshot<T>> {
     let mut file = file?;
     let mut bytes = Vec::new();

@@ -1,9 +1,10 @@
-//! Where routes come from. One thread serves all cores: they ask by mail and are answered by mail.
+//! The sources of routes. One thread serves all cores; requests and replies go by mail.
 //!
-//! The source of the routes is behind a seam ([`Source`]): a file, or Redis. What cores see, [`Directory`] and [`RouteEvent`], is
-//! the same for every source. A source is one file beside `file.rs` that takes a [`RequestChannels`], where the questions and
-//! orders arrive, the [`Subscribers`] to answer, and the [`dns::DnsResolver`] to look up; [`catalog`] is what it tells the
-//! changes by, and [`table`] where it knows all lists in advance.
+//! The source is behind an interface ([`Source`]): a file, or Redis. The types that cores use, [`Directory`] and
+//! [`RouteEvent`], are the same for every source. A source is one file next to `file.rs`. It takes a
+//! [`RequestChannels`], which delivers look-ups and commands, the [`Subscribers`] to notify, and the
+//! [`dns::DnsResolver`]. [`catalog`] turns its data into routes and reports changes; [`table`] serves sources that know
+//! all lists in advance.
 
 mod backends;
 mod catalog;
@@ -62,108 +63,108 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use subscribers::Subscribers;
 
-/// Questions of all cores that are not yet read. Each core asks once for a host, so this is many unknown hosts.
+/// The greatest number of unread look-ups of all cores. Each core asks once for a host, so this many are unknown hosts.
 const MAX_LOOKUPS: usize = 16_384;
-/// Dead marks that are not yet read. More than that are not told to others.
+/// The greatest number of unread dead marks. Further ones are not published.
 const MAX_MARKS: usize = 1024;
-/// Orders that are not yet read.
+/// The greatest number of unread commands.
 const MAX_COMMANDS: usize = 8;
-/// The same of the certificates' clerk.
+/// The same for the certificate service.
 const MAX_CERTIFICATE_COMMANDS: usize = 8;
 
-/// How long a view may wait for a thread of the directory.
+/// The limit of a view's wait for a thread of the directory.
 const MAX_VIEW: Duration = Duration::from_secs(2);
 
-/// How long the end waits for files of clusters on demand.
+/// The limit of the wait for files of on-demand clusters at the end.
 const MAX_WRITE: Duration = Duration::from_secs(15);
 
-/// How long the threads may take to end. The process ends then, whatever they wait for.
+/// The limit of the wait for the threads. The process then ends, whatever they wait for.
 const MAX_STOP: Duration = Duration::from_secs(5);
 
-/// What of the directory can be set.
+/// Settings of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where the routes come from.
     pub source: Source,
-    /// How often the names of backends are looked up again.
+    /// The interval at which backend names are resolved again.
     pub dns_refresh: Duration,
-    /// The folder of the files of clusters on demand (`server.stateDir`); `None` where they end with the process.
+    /// The folder for files of on-demand clusters (`server.stateDir`); `None` if the clusters end with the process.
     pub state_dir: Option<PathBuf>,
 }
 
 /// A source of routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// There is none: no host has a route.
+    /// None: no host has a route.
     Nothing,
     /// A JSON file, watched for changes.
     File(PathBuf),
-    /// Redis, asked host by host.
+    /// Redis, queried for each host.
     Redis(Box<redis::Settings>),
 }
 
-/// What the directory tells the cores. Mail to a core is in order: an answer that was true before a change arrives
-/// before the news of the change.
+/// An event for cores. Mail to a core is in order: a result from before a change arrives before the event of the
+/// change.
 #[derive(Clone, Debug)]
 pub enum RouteEvent {
-    /// The answer to [`Directory::lookup`].
+    /// The result of [`Directory::lookup`].
     LookedUp {
-        /// The host that was asked for.
+        /// The host of the look-up.
         host: Arc<str>,
-        /// What it resolves to.
+        /// Its result.
         result: LookupResult,
-        /// Whether it may be kept until news says otherwise. What was overtaken by a change while it was asked for may
-        /// be used just by those who asked before.
+        /// Whether the result may be cached until an event says otherwise. A result that a change has overtaken serves
+        /// only the requests that asked before.
         keep: bool,
     },
-    /// The routes have changed. One letter a change, however many hosts it touches.
+    /// The routes have changed. One message for each change, however many hosts it affects.
     Changed {
-        /// Whatever was answered for these hosts before is no longer true.
+        /// Earlier results for these hosts are no longer valid.
         hosts: Arc<[Arc<str>]>,
-        /// Whether every [`LookupResult::Unknown`] is no longer true either.
+        /// Whether every [`LookupResult::Unknown`] is invalid too.
         unknowns: bool,
     },
-    /// A cluster on demand was edited.
+    /// An on-demand cluster was edited.
     OnDemand(OnDemandEdit),
-    /// Dropped when it is read: so its sender learns that all mail before it was.
+    /// It is dropped when it is read, which tells its sender that all earlier mail was read.
     Barrier(Sender<Infallible>),
-    /// The answer to [`Directory::lookup_certificate`].
+    /// The result of [`Directory::lookup_certificate`].
     Certificate {
-        /// The name that was asked for.
+        /// The server name of the look-up.
         name: Arc<str>,
-        /// What is shown to clients that ask for it.
+        /// The certificate for clients that ask for it.
         result: CertificateResult,
     },
-    /// Whatever was answered for names that have one of these patterns on their ladder is no longer true.
+    /// Earlier results for names with one of these candidate patterns are no longer valid.
     CertificatesChanged {
         /// The patterns.
         patterns: Arc<[Arc<str>]>,
     },
-    /// An active health checker is at work until this moment, unless news says otherwise.
+    /// An active health checker is at work until this moment, unless a later event says otherwise.
     Checker {
         /// The moment.
         until: Moment,
     },
-    /// The name of a backend was looked up for the first time, or has other addresses now.
+    /// The name of a backend was resolved for the first time, or has other addresses now.
     Addresses {
         /// The backend.
         backend: BackendId,
     },
 }
 
-/// What a host resolves to.
+/// The result of a look-up of a host.
 #[derive(Clone, Debug)]
 pub enum LookupResult {
-    /// The route. Its cluster may have no members. Whoever uses a member holds the route too: only then is the member
-    /// retired when its URL leaves the list.
+    /// The route. Its cluster may have no members. The user of a member must hold the route: only then is the member
+    /// marked as removed when its URL leaves the list.
     Found(Arc<Route>),
-    /// No pattern of the host's ladder has a list.
+    /// No candidate pattern of the host has a list.
     Unknown,
-    /// The look-up failed; not to be cached.
+    /// The look-up failed; the result must not be cached.
     Failed(FailureReason),
 }
 
-/// Why the directory does not start, or an edit is not taken.
+/// Why the directory does not start, or an edit is refused.
 #[derive(Clone, Debug)]
 pub enum Error {
     /// The routes file could not be read.
@@ -173,11 +174,11 @@ pub enum Error {
         /// Why.
         error: Arc<io::Error>,
     },
-    /// The routes file is not good.
+    /// The routes file is invalid.
     Bad {
         /// The file.
         path: PathBuf,
-        /// All that is wrong with it.
+        /// All its faults.
         faults: Arc<Faults>,
     },
     /// A thread could not be started.
@@ -185,7 +186,7 @@ pub enum Error {
 }
 
 impl fmt::Display for Error {
-    /// One line a fault.
+    /// One line for each fault.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { path, error } => write!(f, "reading the routes file {}: {error}", path.display()),
@@ -206,13 +207,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Starts the directory; cores then join it ([`Directory::join`]). Routes that are not good at the start are an error;
-/// later ones are logged and change nothing.
+/// Starts the directory; cores then join it ([`Directory::join`]). Invalid routes at the start are an error; later ones
+/// are logged and change nothing.
 pub fn start(settings: &Settings, clock: Clock) -> Result<Directory, Error> {
     start_after(settings, Inherited::default(), clock)
 }
 
-/// Starts the directory with what another process has handed over, which counts until the source says otherwise.
+/// Starts the directory with data handed over by another process, valid until the source says otherwise.
 pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> Result<Directory, Error> {
     let subscribers = Subscribers::default();
     let (lookups, lookups_in) = crossbeam_channel::bounded(MAX_LOOKUPS);
@@ -286,7 +287,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
     })
 }
 
-/// A frontend of a routes file, as it stands in Redis.
+/// A frontend of a routes file, in the form that it has in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The list: the identifier and the URLs.
@@ -295,18 +296,18 @@ pub struct Entry {
     pub options: BTreeMap<String, String>,
 }
 
-/// The frontends of a routes file by their pattern: for tools that carry them elsewhere.
+/// The frontends of a routes file by pattern, for tools that copy them.
 pub fn read_routes(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
     file::read_records(path).map(test_api::entries)
 }
 
-/// Tells when a file was replaced or rewritten, until what it returns is dropped.
+/// Reports when a file is replaced or rewritten, until the result is dropped.
 pub fn watch_file(path: &Path, on_change: impl Fn() + Send + 'static) -> io::Result<impl Sized> {
     watch::Watch::new(path)?.start(on_change)
 }
 
-/// The way to the directory, for cores and the supervisor. Its threads end with [`Directory::stop`], or when the last
-/// copy is dropped.
+/// The handle to the directory, for cores and the supervisor. Its threads end with [`Directory::stop`], or when the
+/// last copy is dropped.
 #[derive(Clone, Debug)]
 pub struct Directory {
     subscribers: Subscribers,
@@ -323,49 +324,50 @@ pub struct Directory {
     certificates: CertificateIndex,
     status: Arc<Status>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// Tells when the threads have ended: there is no sender any more.
+    /// It disconnects when the threads have ended.
     ended: Receiver<Infallible>,
 }
 
 impl Directory {
-    /// Has a core told of the news from now on, at this address. What it asks for before it has joined is not answered.
+    /// Sends events to a core from now on. Results of look-ups before it has joined are not delivered.
     pub fn join(&self, event: MailboxSender<RouteEvent>) -> SubscriberId {
         self.subscribers.join(event)
     }
 
-    /// A core is gone. Its identity may be given to another one, which then gets answers that it has not asked for: they
-    /// are in order with all other news, so they are as true for it.
+    /// Removes a core. Its id may be reused for another core, which may then get results that it did not ask for: they
+    /// are in order with all other events, so they are valid for it as well.
     pub fn leave(&self, core: SubscriberId) {
         self.subscribers.leave(core);
     }
 
-    /// Asks which frontend serves `host` (lower case, no port, no trailing dot) for the core of this identity,
-    /// which is told by [`RouteEvent::LookedUp`]. Never waits: returns `false` if too many questions are not yet answered.
+    /// Looks up the route of `host` (lower case, no port, no trailing dot) for this core; [`RouteEvent::LookedUp`]
+    /// delivers the result. Never waits: returns `false` if too many look-ups are pending.
     ///
-    /// Look-ups that find nothing are limited, and shared fairly by `client` address; `None` is one that does not count.
+    /// Look-ups of unknown hosts are limited, and shared fairly by `client` address; `None` does not count.
     pub fn lookup(&self, core: SubscriberId, host: Arc<str>, client: Option<IpAddr>) -> bool {
         self.lookups.try_send(Lookup { core, host, client }).is_ok()
     }
 
-    /// Asks which certificate is shown to clients that ask for `name` (lower case, no trailing dot), for the core of this
-    /// identity, which is told by [`RouteEvent::Certificate`]. Never waits, as [`Directory::lookup`].
+    /// Looks up the certificate for clients that ask for `name` (lower case, no trailing dot) for this core;
+    /// [`RouteEvent::Certificate`] delivers the result. Never waits, as [`Directory::lookup`].
     pub fn lookup_certificate(&self, core: SubscriberId, name: Arc<str>) -> bool {
         self.certificate_lookups.try_send(certificates::CertificateLookup { core, name }).is_ok()
     }
 
-    /// Tells others that a member was marked dead here. Never waits; of too many at once some are not told, and a source
-    /// that has nobody to tell drops them all.
+    /// Publishes that a member was marked dead here. Never waits: beyond a limit some marks are not published, and a
+    /// source without other nodes drops all.
     pub fn mark_dead(&self, host: &str, backend: &Arc<Backend>, until: Moment) {
         let _ = self.marks.try_send(DeadMark { host: host.into(), backend: Arc::clone(backend), until });
     }
 
-    /// A keeper of clusters that rules lead to by name.
+    /// A holder of clusters that rules select by name.
     pub fn named_clusters(&self) -> NamedClusters {
         NamedClusters::new(Catalog::new(self.clusters.clone()), self.names.clone(), self.clock)
     }
 
-    /// Takes a member of a cluster out of service on behalf of an operator, or puts it back: also when it leaves its list and
-    /// comes back. [`Cluster::serve`] is to follow. Returns whether there was room to note that.
+    /// Disables a member of a cluster on behalf of an operator, or enables it again. The state survives if the member
+    /// leaves its list and comes back. A call of [`Cluster::serve`] has to follow. Returns whether there was room to
+    /// record it.
     pub fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool, now: Moment) -> bool {
         let is_noted = self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out);
         if is_noted {
@@ -374,48 +376,48 @@ impl Directory {
         is_noted
     }
 
-    /// What operators have taken out of service, for the log.
+    /// The backends that operators have disabled, for the log.
     pub fn out_of_service(&self) -> Vec<String> {
         self.clusters.out_of_service.list()
     }
 
-    /// Tells others that a mark of this node is over before its time. Never waits, as [`Directory::mark_dead`].
+    /// Publishes that a mark of this node ends early. Never waits, as [`Directory::mark_dead`].
     pub fn end_mark(&self, host: &str, backend: &Arc<Backend>) {
         self.mark_dead(host, backend, Moment::ZERO);
     }
 
-    /// Has the thread that probes know of all clusters, now and from now on.
+    /// Passes all clusters to the thread of health probes, now and from now on.
     pub fn set_watcher(&self, watcher: Arc<dyn HealthWatcher>) {
         self.clusters.set_watcher(watcher);
     }
 
-    /// The certificates in use that the source has, in no order, for views. It takes a lock.
+    /// The certificates of the source in use, in no order, for views. It takes a lock.
     pub fn certificates(&self) -> Vec<CertificateInfo> {
         self.certificates.list()
     }
 
-    /// Has the source be asked for the route of this host again, and then all cores ask here again. Returns whether the host
-    /// is in use; `None` where the source has too much else to do.
+    /// Makes the source look up this host again, and all cores ask again. Returns whether the host is in use; `None` if
+    /// the source is overloaded.
     pub fn flush(&self, host: &str) -> Option<bool> {
         let (answer, answers) = crossbeam_channel::bounded(1);
         self.commands.send_timeout(SourceCommand::Flush(host.into(), answer), MAX_VIEW).ok()?;
         answers.recv_timeout(MAX_VIEW).ok()
     }
 
-    /// How the source of the routes is.
+    /// The state of the source.
     pub fn status(&self) -> &Status {
         &self.status
     }
 
-    /// Has the source read again, and the files of certificates.
+    /// Makes the source and the certificate files be read again.
     pub fn reload(&self) {
         let _ = self.certificate_commands.try_send(certificates::CertificateCommand::Reread);
-        // If there is no room, an order to reload is still to be read, and it will do.
+        // If the queue is full, it holds a pending reload.
         let _ = self.commands.try_send(SourceCommand::Reload);
     }
 
-    /// Writes what is known, for a process that takes this one's place and reads it by [`start_after`]. Nothing is
-    /// written where that reads the source again. Waits for `patience` at most for each of the two.
+    /// Writes the known data for a successor, which reads it with [`start_after`]. Nothing is written if the successor
+    /// reads the source itself. Waits at most `patience` for each of the two.
     pub fn hand_over(
         &self,
         routes: &mut impl Write,
@@ -436,16 +438,16 @@ impl Directory {
 
     /// Leaves the snapshot to another process from now on.
     pub fn retire(&self) {
-        // If there is no room, it is written once more at the end.
+        // If the queue is full, the snapshot is written once more at the end.
         let _ = self.certificate_commands.try_send(certificates::CertificateCommand::Retire);
         let _ = self.commands.try_send(SourceCommand::Retire);
     }
 
-    /// Ends the directory's threads and waits for them, but no longer than [`MAX_STOP`]: one may be in the middle of a
-    /// question to a server that takes its time. What was answered stays good.
+    /// Ends the directory's threads and waits for them, at most [`MAX_STOP`]: one may be waiting for a slow server.
+    /// Earlier results stay valid.
     pub fn stop(&self) {
         self.on_demand.stop(MAX_WRITE);
-        // Fails only if the thread has ended, or does not come to read what it is told.
+        // It fails only if the thread has ended, or is stuck.
         let _ = self.commands.send_timeout(SourceCommand::Stop, MAX_STOP);
         let _ = self.certificate_commands.send_timeout(certificates::CertificateCommand::Stop, MAX_STOP);
         if self.ended.recv_timeout(MAX_STOP) == Err(RecvTimeoutError::Timeout) {
@@ -464,27 +466,27 @@ impl Directory {
 #[derive(Debug)]
 enum SourceCommand {
     Reload,
-    /// Whatever is known of this host is to be read again. The answer is whether anything was.
+    /// Read this host again. The reply is whether the host was in use.
     Flush(Arc<str>, Sender<bool>),
-    /// The same, and the answer is whether all cores are told what it says now, once they are.
+    /// The same; the reply is whether all cores are notified of the present state, once they are.
     Confirm(Arc<str>, Sender<bool>),
-    /// The snapshot is another process's.
+    /// Another process owns the snapshot from now on.
     Retire,
-    /// What is known goes to the process that takes this one's place.
+    /// Export the known routes to the successor process.
     Export(Sender<handover::Export>),
     Stop,
 }
 
-/// Where a source finds what it is asked and told to do.
+/// The channels of a source.
 #[derive(Debug)]
 struct RequestChannels {
-    /// Ends when no [`Directory`] is left.
+    /// It disconnects when no [`Directory`] is left.
     lookups: Receiver<Lookup>,
     marks: Receiver<DeadMark>,
     commands: Receiver<SourceCommand>,
-    /// For a source that gives orders to itself.
+    /// For commands of a source to itself.
     own_commands: Sender<SourceCommand>,
-    /// The clerk who knows the certificates.
+    /// The certificate service.
     certificates: Sender<certificates::CertificateCommand>,
     /// Dropped when the thread ends.
     _alive: Sender<Infallible>,

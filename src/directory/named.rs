@@ -1,5 +1,5 @@
-//! Clusters that rules lead to by their names, and no host: those of HAProxy's files. No source of routes knows them, and
-//! none saves them.
+//! Clusters that rules select by name and no host leads to: those of HAProxy files. No source of routes knows them, and
+//! no snapshot contains them.
 
 use super::catalog::{Catalog, FrontendRecord};
 use super::dns::DnsNames;
@@ -8,12 +8,12 @@ use crate::cluster::{BackendUrl, Options, Route};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// A cluster as its file has it.
+/// A cluster as its file defines it.
 #[derive(Debug)]
 pub struct NamedCluster {
-    /// Its key, which no host has.
+    /// Its key, which differs from every host.
     pub key: Arc<str>,
-    /// The file that it stands in, for views and the access log.
+    /// The file that defines it, for views and the access log.
     pub source: Box<str>,
     /// The members.
     pub urls: Vec<BackendUrl>,
@@ -26,7 +26,7 @@ pub struct NamedCluster {
 pub struct NamedClusters {
     catalog: Catalog,
     names: DnsNames,
-    /// The keys by the file that they stand in.
+    /// The keys by the file that defines them.
     keys: HashMap<Box<str>, HashSet<Arc<str>>>,
     clock: Clock,
 }

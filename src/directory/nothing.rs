@@ -1,4 +1,4 @@
-//! No source at all: no host has a route, and all that is served is served by rules.
+//! No source of routes: no host has a route, and only rules serve requests.
 
 use super::dns::DnsResolver;
 use super::{Error, LookupResult, RequestChannels, RouteEvent, SourceCommand, Subscribers};
@@ -6,7 +6,7 @@ use crossbeam_channel::select;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Answers in a thread of its own until the order to stop.
+/// Replies to look-ups in its own thread until the command to stop.
 pub(super) fn start(
     channels: RequestChannels,
     subscribers: Subscribers,
@@ -14,7 +14,7 @@ pub(super) fn start(
 ) -> Result<JoinHandle<()>, Error> {
     let thread = std::thread::Builder::new().name("directory".to_owned());
     let run = move || {
-        // Others look up names by it for as long as this thread lives.
+        // Other threads resolve names with it for as long as this thread lives.
         let _resolver = resolver;
         loop {
             select! {
@@ -27,7 +27,7 @@ pub(super) fn start(
                 },
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Stop) | Err(_) => return,
-                    // No host is in use. Fails only where nobody waits any more.
+                    // No host is in use. It fails only if the caller no longer waits.
                     Ok(SourceCommand::Flush(_, known)) => drop(known.send(false)),
                     Ok(_) => {}
                 },

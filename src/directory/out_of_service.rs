@@ -1,20 +1,20 @@
-//! The backends that operators have taken out of service. They stay so when they leave a list and come back, or when their
-//! cluster is let go and made anew, until an operator puts them back or the process ends.
+//! The backends that operators have disabled. They stay disabled when they leave a list and come back, or when their
+//! cluster is dropped and made again, until an operator enables them or the process ends.
 
 use crate::base::clock::Moment;
 use crate::cluster::{Cluster, Endpoint};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Backends that may be out of service at once.
+/// The greatest number of backends that may be disabled at once.
 const MAX_BACKENDS: usize = 10_000;
 
-/// The endpoints by the key of their cluster. The lock is for operators and for the source that changes lists.
+/// The endpoints by the key of their cluster. The lock is taken by operators and by the source that changes lists.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OutOfService(Arc<Mutex<BTreeMap<Box<str>, HashSet<Endpoint>>>>);
 
 impl OutOfService {
-    /// Takes an endpoint of a cluster out of service, or puts it back. Returns whether there was room to note that.
+    /// Disables an endpoint of a cluster, or enables it again. Returns whether there was room to record it.
     pub(super) fn set(&self, key: &str, endpoint: &Endpoint, is_out: bool) -> bool {
         let mut by_key = self.lock();
         if !is_out {
@@ -32,7 +32,7 @@ impl OutOfService {
         true
     }
 
-    /// Takes those members of a new list out of service that an operator has.
+    /// Disables the members of a new list that an operator has disabled.
     pub(super) fn apply(&self, cluster: &Cluster, now: Moment) {
         if let Some(endpoints) = self.lock().get(&cluster.key) {
             let out = cluster.members.iter().filter(|member| endpoints.contains(member.url.endpoint()));
@@ -40,7 +40,7 @@ impl OutOfService {
         }
     }
 
-    /// All of them, for the log.
+    /// All disabled backends, for the log.
     pub(super) fn list(&self) -> Vec<String> {
         let by_key = self.lock();
         let named = by_key

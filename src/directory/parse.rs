@@ -1,7 +1,7 @@
-//! The text of a routes file to records: `{"frontends": {"www.example.com": ["mywebsite", "http://10.0.0.1:80"]}}`.
+//! The parser of a routes file: `{"frontends": {"www.example.com": ["mywebsite", "http://10.0.0.1:80"]}}`.
 //!
-//! Two passes. The first takes the text apart without a look at what it means, and ends at the first breach of JSON.
-//! The second finds every fault of meaning in one go; each part is a slice of the text, so its place is known.
+//! It makes two passes. The first one splits the text without interpreting it, and ends at the first syntax error of
+//! JSON. The second one finds every semantic fault at once; each part is a slice of the text, so its position is known.
 
 mod key_pairs;
 mod options;
@@ -20,34 +20,35 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-/// More faults than this are counted and not kept, more warnings than this are dropped.
+/// The greatest number of faults, and of warnings, that are kept. Further faults are counted, further warnings are
+/// dropped.
 const MAX_FAULTS: usize = 50;
-/// More characters than this of a wrong value are not shown.
+/// The greatest number of characters of a wrong value that are shown.
 const MAX_SHOWN: usize = 60;
 /// The greatest length of a host name (RFC 1035 section 2.3.4).
 const MAX_HOST_BYTES: usize = 253;
 
-/// A routes file that can be used.
+/// A valid routes file.
 #[derive(Debug)]
 pub(super) struct Routes {
     /// The lists.
     pub(super) records: FrontendRecords,
     /// The certificates.
     pub(super) certificates: certificates::CertificateRecords,
-    /// What is odd but legal, the first cases of it.
+    /// Legal but suspicious parts, the first of them.
     pub(super) warnings: Vec<Fault>,
 }
 
-/// Something wrong at one place of a file.
+/// A fault at one position of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The line, from 1.
     pub line: usize,
     /// The character of the line, from 1.
     pub column: usize,
-    /// The path to the place, as in `frontends["www.example.com"][2]`; empty for a breach of JSON.
+    /// The path to the position, as in `frontends["www.example.com"][2]`; empty for a syntax error of JSON.
     pub path: String,
-    /// What was found and what was expected.
+    /// The value found and the value expected.
     pub problem: String,
 }
 
@@ -61,16 +62,16 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What is wrong with a file: at least one fault.
+/// The faults of a file, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// The first of them, in the order of the file.
+    /// The first faults, in the order of the file.
     pub faults: Vec<Fault>,
-    /// How many more there are.
+    /// Number of further faults.
     pub more: usize,
 }
 
-/// Reads a routes file, whole. Relative paths in it start at `folder`.
+/// Parses a complete routes file. Relative paths in it start at `folder`.
 pub(super) fn parse(bytes: &[u8], folder: &Path) -> Result<Routes, Faults> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -196,7 +197,7 @@ impl<'a> Reader<'a> {
                 Ok(pattern) => pattern,
                 Err(problem) => {
                     self.fault(key, &path_of(&name), problem);
-                    // Its list is read all the same: all faults are to be found in one go.
+                    // The list is read all the same, to find all faults at once.
                     self.read_list(list, &name);
                     continue;
                 }
@@ -254,7 +255,7 @@ impl<'a> Reader<'a> {
                         let problem = "is a URL, but item 0 of a list is an identifier and no backend";
                         self.warn(item, &path(), problem);
                     }
-                    // It goes into headers and lines of the log: nothing in it may end them.
+                    // The text goes into headers and log lines, so it must not end them.
                     id = printable(&redact_identifier(&text)).into();
                 }
             }
@@ -288,7 +289,7 @@ impl<'a> Reader<'a> {
     }
 
     fn place(&self, raw: &RawValue) -> (usize, usize) {
-        // Every raw value here is a slice of the text, so the distance of the two is its offset.
+        // Every raw value here is a slice of the text, so the difference of the addresses is its offset.
         place(self.text, raw.get().as_ptr().addr() - self.text.as_ptr().addr())
     }
 }
@@ -301,7 +302,8 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
     (line, before[line_start..].chars().count() + 1)
 }
 
-/// The byte at which the parser stopped. It counts columns in bytes, and takes a newline for column 0 of the next line.
+/// The byte at which the parser stopped. The parser counts columns in bytes, and places a newline at column 0 of the
+/// next line.
 fn offset(text: &str, error: &serde_json::Error) -> usize {
     let newlines = memchr::memchr_iter(b'\n', text.as_bytes());
     let line_start = newlines.take(error.line().saturating_sub(1)).last().map_or(0, |newline| newline + 1);
@@ -309,7 +311,7 @@ fn offset(text: &str, error: &serde_json::Error) -> usize {
     (0..=offset).rev().find(|offset| text.is_char_boundary(*offset)).unwrap_or(0)
 }
 
-/// The pattern as hosts are compared with it: lower case, without the dot at the end.
+/// The pattern in the form used for comparison: lower case, without a trailing dot.
 fn pattern(name: &str) -> Result<String, &'static str> {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     if name == "*" {
@@ -338,7 +340,7 @@ fn pattern(name: &str) -> Result<String, &'static str> {
     }
 }
 
-/// What is wrong with the pattern of a key, of a list or of a certificate, that no host is looked up under.
+/// The fault of a pattern, of a list or of a certificate, under which no host is looked up.
 pub fn pattern_problem(written: &str) -> Option<String> {
     let looked_up = match pattern(written) {
         Err(problem) => return Some(problem.to_owned()),
@@ -352,12 +354,12 @@ pub fn pattern_problem(written: &str) -> Option<String> {
     is_too_deep.then(|| format!("no host is looked up under a star and more than {MAX_SUFFIX_LABELS} labels"))
 }
 
-/// The text of a JSON string; `None` for anything else, and for escapes that are no Unicode.
+/// The text of a JSON string; `None` for any other value, and for escapes that are not valid Unicode.
 fn string(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// What a JSON value is, for a message.
+/// The kind of a JSON value, for a message.
 fn kind(raw: &RawValue) -> &'static str {
     kind_of(raw.get())
 }
@@ -373,7 +375,7 @@ fn kind_of(json: &str) -> &'static str {
     }
 }
 
-/// The path of a pattern's list. It is made for faults only, as good files may be long.
+/// The path of a pattern's list. It is made for faults only, since valid files may be long.
 fn path_of(name: &str) -> String {
     format!("frontends[{}]", shown(name))
 }
@@ -386,8 +388,8 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// The message of a parser's error without the place, which is told apart. What stands there is named by its kind: all of
-/// the file may be a key.
+/// The message of a parser's error without the position, which is reported separately. The value is described by its
+/// kind, since the whole file may be a key.
 fn problem_of(error: &serde_json::Error, text: &str) -> String {
     if error.is_data() {
         return format!("found {}, expected an object", kind_of(text.trim_start()));

@@ -1,8 +1,8 @@
-//! A file of what was known, for a start while the source of routes is away.
+//! A file of known routes or certificates, for a start while the source of routes is away.
 //!
-//! The first line says what the file is and of which version, the last one has the number of items and a checksum of
-//! all before it; in between stands one JSON value a line. A file that ends early, or in which a byte was changed, is
-//! refused as a whole: half of it would be a guess. A new one is written beside the old one and takes its name.
+//! The first line names the type and the version of the file. The last line has the number of items and a checksum of
+//! all lines before; between them stands one JSON value a line. A file that ends early, or in which a byte was changed,
+//! is refused as a whole: half of it would be a guess. A new file is written next to the old one and takes its name.
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -18,36 +18,36 @@ use std::path::{Path, PathBuf};
 /// A larger file is not read: it would take longer than a start may.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// What a file keeps many of.
+/// The type of the items of a snapshot.
 pub(super) trait SnapshotEntry: Serialize + DeserializeOwned {
-    /// The first line of such a file, with its version at the end.
+    /// The first line of the file, which ends with its version.
     const MAGIC: &'static str;
-    /// Who may read the file and write to it.
+    /// The permissions of the file.
     const MODE: u32;
 }
 
-/// What was known.
+/// The content of a snapshot.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Snapshot<T> {
-    /// Of which data it is.
+    /// The histories of the data that it comes from.
     pub(super) histories: Vec<String>,
     pub(super) items: Vec<T>,
 }
 
-/// What a host resolved to.
+/// The route of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Route {
     pub(super) host: Box<str>,
     pub(super) pattern: Box<str>,
     pub(super) id: Box<str>,
     pub(super) backends: Box<[Box<str>]>,
-    /// Names and values of the options; an older snapshot has none.
+    /// Names and values of the options; absent in an older snapshot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) options: BTreeMap<Box<str>, Box<str>>,
-    /// The option of this name as an older snapshot has it.
+    /// The option of this name in an older snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) https_redirect: Option<bool>,
-    /// Dead marks, where a process hands over to the next one.
+    /// Dead marks, if the snapshot is a hand-over to another process.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) marks: Vec<Mark>,
 }
@@ -55,11 +55,11 @@ pub(super) struct Route {
 /// A dead mark of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// The place of the backend among those of its route.
+    /// The index of the backend within its route.
     pub(super) member: usize,
-    /// When it ends, in milliseconds from when this is written.
+    /// Milliseconds from the time of writing to the end of the mark.
     pub(super) left_ms: u64,
-    /// Others have made it.
+    /// Another node or a checker has made the mark.
     pub(super) is_external: bool,
 }
 
@@ -72,7 +72,7 @@ impl SnapshotEntry for Route {
 #[derive(Debug)]
 pub(super) enum Fault {
     Io(io::Error),
-    /// It does not begin as ours do.
+    /// It does not begin as a snapshot does.
     Foreign {
         expected: &'static str,
     },
@@ -87,7 +87,7 @@ pub(super) enum Fault {
     },
     /// Its end is missing.
     Torn,
-    /// Its checksum is not that of its content.
+    /// The checksum does not match.
     Edited,
     /// A line cannot be read, although the checksum is right.
     Line {
@@ -158,7 +158,7 @@ pub(super) fn parse<T: SnapshotEntry>(bytes: &[u8]) -> Result<Snapshot<T>, Fault
     Ok(Snapshot { histories, items })
 }
 
-/// Writes a snapshot in the place of the one before.
+/// Writes a snapshot in place of the earlier one.
 pub(super) fn write<T: SnapshotEntry>(path: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
     let draft = beside(path, "draft");
     let result = write_draft(&draft, snapshot).and_then(|()| fs::rename(&draft, path));
@@ -169,7 +169,7 @@ pub(super) fn write<T: SnapshotEntry>(path: &Path, snapshot: &Snapshot<T>) -> io
 }
 
 fn write_draft<T: SnapshotEntry>(draft: &Path, snapshot: &Snapshot<T>) -> io::Result<()> {
-    // One that a crash has left may be open to others.
+    // A file left by a crash may have wider permissions.
     match fs::remove_file(draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -178,7 +178,7 @@ fn write_draft<T: SnapshotEntry>(draft: &Path, snapshot: &Snapshot<T>) -> io::Re
     let mut file = BufWriter::with_capacity(1 << 20, file);
     encode(snapshot, &mut file)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    // Without this a loss of power could leave the new name with nothing behind it.
+    // Without this a power failure could leave the new name with an empty file.
     file.sync_all()
 }
 
@@ -197,17 +197,16 @@ pub(super) fn encode<T: SnapshotEntry>(snapshot: &Snapshot<T>, out: &mut impl Wr
     writeln!(out, "end {} {:08x}", snapshot.items.len(), hasher.finalize())
 }
 
-/// The file that a path leads to, if it is a link: a snapshot that takes the place of the link would leave what that
-/// leads to behind.
+/// The target of a path that is a symbolic link: replacing the link itself would leave the target behind.
 pub(super) fn follow_link(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| match fs::read_link(path) {
-        // There is nothing there yet. A relative link starts at its own folder.
+        // The target does not exist yet. A relative link starts at its own folder.
         Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
         Err(_) => path.to_owned(),
     })
 }
 
-/// Makes this process the one that writes a snapshot, until what is returned is dropped.
+/// Makes this process the only writer of a snapshot, until the result is dropped.
 pub(super) fn lock(path: &Path) -> io::Result<Flock<File>> {
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(beside(path, "lock"))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
@@ -219,7 +218,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Flock<File>> {
     })
 }
 
-/// Moves a snapshot that is no good out of the way of the next one. Says what became of it.
+/// Renames an unusable snapshot to make room for the next one. Returns a description for the log.
 pub(super) fn set_aside(path: &Path) -> String {
     if !path.is_file() {
         return "is no file, and is left".to_owned();
@@ -231,7 +230,7 @@ pub(super) fn set_aside(path: &Path) -> String {
     }
 }
 
-/// The path of a file that stands beside a snapshot.
+/// The path of a file next to a snapshot.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");

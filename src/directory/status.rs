@@ -1,10 +1,10 @@
-//! How the source of routes is, for metrics: written by the directory's thread, read by anybody.
+//! The state of the source of routes, for metrics: the directory's thread writes it, any thread reads it.
 
 use crate::base::clock::Moment;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Good from the start for a source that cannot be away.
+/// The initial state suits a source that cannot be away.
 #[derive(Debug)]
 pub struct Status {
     means: AtomicU8,
@@ -27,51 +27,52 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Routes are known, of a file or a snapshot, or can be asked for.
+    /// Records that routes are known, from a file or a snapshot, or can be looked up.
     pub(super) fn warm(&self) {
         self.warm.store(true, Ordering::Relaxed);
     }
 
-    /// Whether requests can be routed: not before a source that may be away was there once, or a snapshot of it was read.
+    /// Whether requests can be routed: a source that may be away has been reached once, or a snapshot of it was read.
     pub fn is_warm(&self) -> bool {
         self.warm.load(Ordering::Relaxed)
     }
 
-    /// The source is there.
+    /// Records that the source is connected.
     pub(super) fn connected(&self, means: u8) {
         self.warm();
         self.means.store(means, Ordering::Relaxed);
         self.lost_at.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// The source is away since now.
+    /// Records that the source is away from now on.
     pub(super) fn lost(&self, now: Moment) {
         self.means.store(0, Ordering::Relaxed);
         self.lost_at.store(now.as_micros(), Ordering::Relaxed);
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How changes become known: 3 by client tracking, 2 by keyspace notifications, 1 by reading again, 0 not at all.
+    /// How changes are noticed: 3 by client tracking, 2 by keyspace notifications, 1 by polling, 0 not at all.
     pub fn means(&self) -> u8 {
         self.means.load(Ordering::Relaxed)
     }
 
-    /// How old what is known may be; zero while the source is there.
+    /// The greatest possible age of the known data; zero while the source is connected.
     pub fn age(&self, now: Moment) -> Duration {
         now.since(Moment::from_micros(self.lost_at.load(Ordering::Relaxed)))
     }
 
-    /// So many hosts were held until now.
+    /// Sets the total number of held hosts.
     pub(super) fn set_held(&self, hosts: u64) {
         self.held.store(hosts, Ordering::Relaxed);
     }
 
-    /// How many hosts served on that the source lacked when it came back with other or older data, in all.
+    /// Total number of hosts that stayed in service although the source lacked them when it came back with other or
+    /// older data.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How often the source was lost.
+    /// Number of times that the source was lost.
     pub fn losses(&self) -> u64 {
         self.losses.load(Ordering::Relaxed)
     }

@@ -1,23 +1,23 @@
-//! The mailboxes of the cores. Cores come and go while the process runs: one that is replaced still wants its answers
-//! when its successor has long begun to ask.
+//! The mailboxes of the cores. Cores come and go while the process runs: a core that is replaced still needs its
+//! results after its successor has begun to ask.
 
 use super::RouteEvent;
 use crate::base::clock::Moment;
 use crate::net::mailbox::MailboxSender;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A core, to the directory. Given again when a core has left.
+/// The id of a core in the directory. It is reused after a core has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriberId(pub(super) usize);
 
-/// The cores that are there. The lock is the threads' of the directory and the supervisor's: no core waits for it.
+/// The cores that have joined. The lock is taken by the directory's threads and the supervisor; no core takes it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subscribers(Arc<RwLock<Members>>);
 
 #[derive(Debug, Default)]
 struct Members {
     senders: Vec<Option<MailboxSender<RouteEvent>>>,
-    /// What all were told last of the active health checker: the one news that nobody asks for.
+    /// The last event about the active health checker: the only one that new cores must get unasked.
     checker_until: Option<Moment>,
 }
 
@@ -43,13 +43,13 @@ impl Subscribers {
         }
     }
 
-    /// Tells one core. One that has left needs no answer any more.
+    /// Sends an event to one core. A core that has left gets none.
     pub(super) fn tell(&self, core: SubscriberId, event: RouteEvent) {
         self.leave_word(core, event);
         self.wake(core);
     }
 
-    /// Tells one core, which reads it once it is woken.
+    /// Sends an event to one core, which reads it after [`Subscribers::wake`].
     pub(super) fn leave_word(&self, core: SubscriberId, event: RouteEvent) {
         let members = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(Some(sender)) = members.senders.get(core.0) {
@@ -57,7 +57,7 @@ impl Subscribers {
         }
     }
 
-    /// Has one core read what it was told.
+    /// Wakes one core to read its events.
     pub(super) fn wake(&self, core: SubscriberId) {
         let members = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(Some(sender)) = members.senders.get(core.0) {
@@ -66,7 +66,7 @@ impl Subscribers {
     }
 
     pub(super) fn tell_all(&self, event: &RouteEvent) {
-        // Where there was no room, the core learns of it and asks anew.
+        // A core without room for it learns that, and asks again.
         self.reach_all(event);
     }
 

@@ -1,4 +1,4 @@
-//! What is known where all patterns are known: their lists, and the hosts in use that resolve to them.
+//! Routes of a source that knows all patterns: their lists, and the hosts in use that resolve to them.
 
 use super::catalog::{Catalog, Clusters, FrontendRecord};
 use crate::base::clock::Moment;
@@ -10,29 +10,29 @@ use std::sync::Arc;
 /// The lists by pattern: a host, `*.suffix` or `*`.
 pub(super) type FrontendRecords = HashMap<Box<str>, FrontendRecord>;
 
-/// All lists, and what was answered from them. Pure: no thread, no clock, no file.
+/// All lists, and the results made from them. Pure: no thread, no clock, no file.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     records: FrontendRecords,
     catalog: Catalog,
 }
 
-/// What an edit of the lists means to the cores.
+/// The effect of an edit of the lists.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// The hosts in use that resolve to something else than before, or to nothing.
+    /// The hosts in use whose route has changed or is gone.
     pub(super) hosts: Vec<Arc<str>>,
-    /// Whether a host that was unknown may have a frontend now.
+    /// Whether a host that was unknown may have a route now.
     pub(super) unknowns: bool,
 }
 
 impl Table {
-    /// A table without lists, whose clusters can be seen in `clusters`.
+    /// A table without lists, which publishes its clusters in `clusters`.
     pub(super) fn new(clusters: Clusters) -> Self {
         Self { records: FrontendRecords::new(), catalog: Catalog::new(clusters) }
     }
 
-    /// The route of `host`, which is in use from now on; `None` if no pattern of its ladder has a list.
+    /// The route of `host`, which is in use from now on; `None` if no candidate pattern has a list.
     pub(super) fn look_up(&mut self, host: &Arc<str>, now: Moment) -> Option<Arc<Route>> {
         if let Some(route) = self.catalog.get(host) {
             return Some(route);
@@ -42,7 +42,7 @@ impl Table {
         self.catalog.get(host)
     }
 
-    /// Puts `records` in the place of all that were there. What stays the same in them changes nothing.
+    /// Replaces all lists by `records`. Parts that stay the same change nothing.
     pub(super) fn replace(&mut self, records: FrontendRecords, now: Moment) -> Changes {
         let before = std::mem::replace(&mut self.records, records);
         let set = self.records.iter().filter(|(pattern, record)| before.get(*pattern) != Some(*record));
@@ -52,7 +52,7 @@ impl Table {
 
         let mut changes = Changes {
             hosts: Vec::new(),
-            // Edits and removals alone leave every unknown host unknown.
+            // Edits and removals leave every unknown host unknown.
             unknowns: touched.iter().any(|pattern| !before.contains_key(*pattern)),
         };
         let hosts = affected(&self.catalog, &touched);
@@ -80,7 +80,7 @@ impl Table {
         self.records.len()
     }
 
-    /// The backends made since the last call whose name has to be looked up.
+    /// Backends made since the last call whose name has to be resolved.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
         self.catalog.take_unresolved()
     }
@@ -92,9 +92,9 @@ fn resolve<'r>(records: &'r FrontendRecords, host: &str) -> Option<(&'r str, &'r
         .map(|(pattern, record)| (&**pattern, record))
 }
 
-/// The hosts in use that may resolve otherwise now that the lists of the `touched` patterns are others.
+/// The hosts in use whose route may have changed with the lists of the `touched` patterns.
 fn affected(catalog: &Catalog, touched: &HashSet<&str>) -> Vec<Arc<str>> {
-    // A pattern without a star is of interest to one host only, so the usual edit needs no walk over all hosts.
+    // A pattern without a star concerns one host only, so the usual edit needs no walk over all hosts.
     if touched.iter().all(|pattern| !pattern.starts_with('*')) {
         return touched.iter().filter(|host| catalog.contains(host)).map(|host| Arc::from(*host)).collect();
     }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(pattern_of(&mut table, "c.a").as_deref(), Some("*"));
     }
 
-    /// What a core would hold, kept in step by the mail alone.
+    /// The routes that a core would hold, updated by its mail alone.
     #[derive(Default)]
     struct Core {
         cached: HashMap<&'static str, Option<Arc<Route>>>,
@@ -183,8 +183,8 @@ mod tests {
         }
     }
 
-    /// Random edits against the plainest possible model: at rest, what a core holds is what the lists say, members
-    /// and backends keep their identity, and only what left is retired.
+    /// Random edits against a plain model: at rest, a core holds the routes that the lists define, members and backends
+    /// keep their identity, and only removed ones are marked as removed.
     #[test]
     fn random_edits_never_leave_a_core_with_a_stale_result() {
         for seed in 0..300 {

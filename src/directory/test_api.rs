@@ -1,16 +1,16 @@
-//! The directory's readers by themselves: what came in, and what was understood. For tests that try a great many texts.
+//! The directory's parsers by themselves, for tests with many inputs.
 
 pub use super::redis::ParsedListing;
 use super::{Entry, Faults, catalog, parse, redis, snapshot};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The frontends of a routes file by their pattern, as they stand in Redis.
+/// The frontends of a routes file by pattern, in the form that they have in Redis.
 pub fn routes(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Faults> {
     parse::parse(bytes, Path::new("")).map(|routes| entries(routes.records))
 }
 
-/// Records as they stand in Redis.
+/// Records in the form that they have in Redis.
 pub(super) fn entries(records: super::table::FrontendRecords) -> BTreeMap<String, Entry> {
     let entry = |record: catalog::FrontendRecord| {
         let urls = record.backends.iter().map(|url| url.as_str().to_owned());
@@ -22,18 +22,18 @@ pub(super) fn entries(records: super::table::FrontendRecords) -> BTreeMap<String
     records.into_iter().map(|(pattern, record)| (pattern.into_string(), entry(record))).collect()
 }
 
-/// Reads Redis's replies about `host`: a list and options for each pattern of its ladder, the dead marks, and their time in
-/// milliseconds. `None` where there is no list.
+/// Parses Redis's replies about `host`: a list and options for each candidate pattern, the dead marks, and their time
+/// in milliseconds. `None` if there is no list.
 pub fn redis_listing(host: &str, replies: &[::redis::Value]) -> Result<Option<ParsedListing>, String> {
     redis::read_listing(host, replies)
 }
 
-/// Reads Redis's reply about a certificate. Whether there is one, or what is wrong with it.
+/// Parses Redis's reply about a certificate. Returns whether there is one, or its fault.
 pub fn redis_certificate(reply: &::redis::Value) -> Result<bool, String> {
     redis::read_certificate(reply)
 }
 
-/// Reads a snapshot, and writes what was understood again.
+/// Parses a snapshot, and writes it again.
 pub fn snapshot(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let known = snapshot::parse::<snapshot::Route>(bytes).map_err(|fault| fault.to_string())?;
     let mut out = Vec::new();

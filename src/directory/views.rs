@@ -1,4 +1,4 @@
-//! What is in use, over all sources of routes.
+//! Views of the routes in use, over all sources.
 
 use super::{Directory, OnDemandRoute};
 use crate::cluster::{Cluster, Route};
@@ -6,33 +6,33 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 impl Directory {
-    /// The route of a request for this host at this port, as far as clusters on demand have one: they come before every
-    /// other source. For requests whose route is not known: where there are such clusters it takes a lock, which is held
-    /// for no longer than an edit of one of them.
+    /// The route of a request for this host at this port from on-demand clusters, which precede every other source. It
+    /// serves requests without a known route. If there are such clusters it takes a lock, which is held no longer than
+    /// an edit of one of them.
     pub fn on_demand_route(&self, host: &str, port: Option<u16>) -> OnDemandRoute {
         self.on_demand.look_up(host, port)
     }
 
-    /// The number of the newest edit of a cluster on demand. A worker that has not read the mail of that edit looks for
-    /// routes anew, so each edit holds for every request that comes behind it.
+    /// The number of the newest edit of an on-demand cluster. A worker that has not read the mail of that edit looks up
+    /// routes again, so each edit applies to every later request.
     pub fn on_demand_version(&self) -> Arc<AtomicU64> {
         self.on_demand.version()
     }
 
-    /// The ports at which requests are routed by host and port, in order.
+    /// The ports at which requests are routed by host and port, sorted.
     pub fn claimed_ports(&self) -> Arc<[u16]> {
         self.on_demand.claimed()
     }
 
-    /// Whether this cluster is one on demand.
+    /// Whether this is an on-demand cluster.
     pub fn is_on_demand(&self, cluster: &Cluster) -> bool {
         self.on_demand
             .route_of(&cluster.key)
             .is_some_and(|route| Arc::ptr_eq(&route.cluster.admission, &cluster.admission))
     }
 
-    /// The clusters in use, in no order. For views and health probes: it takes a lock. A cluster on demand
-    /// hides that of another source with the same name.
+    /// The clusters in use, in no order, for views and health probes. It takes a lock. An on-demand cluster hides a
+    /// cluster of another source with the same name.
     pub fn clusters(&self) -> Vec<Arc<Cluster>> {
         let mut clusters = self.clusters.list();
         let on_demand = self.on_demand.clusters();
@@ -43,7 +43,7 @@ impl Directory {
         clusters
     }
 
-    /// The route of this host, or of the cluster on demand of this name, if it is in use, for views. It takes a lock.
+    /// The route of this host, or of the on-demand cluster with this name, if it is in use, for views. It takes a lock.
     pub fn route(&self, host: &str) -> Option<Arc<Route>> {
         let on_demand = || self.on_demand.look_up(host, None).route;
         self.on_demand.route_of(host).or_else(on_demand).or_else(|| self.clusters.route(host))

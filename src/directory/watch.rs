@@ -1,8 +1,8 @@
-//! Tells when a file was replaced or rewritten.
+//! Reports when a file is replaced or rewritten.
 //!
-//! What is watched is the file's folder: editors write a new file and rename it, and then a watch on the file itself
-//! would look at the old one. Where the path leads through symbolic links, the folder of the real file is watched
-//! too, and any change in the folder that makes the path mean another file counts (so do Kubernetes's volumes change).
+//! The watch is on the file's folder: editors write a new file and rename it, and a watch on the file itself would stay
+//! on the old one. If the path leads through symbolic links, the folder of the real file is watched too, and any change
+//! in the folder that makes the path lead to another file counts (Kubernetes's volumes change like this).
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,23 +15,23 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-/// Events so close to each other, in milliseconds, are one change.
+/// Milliseconds without an event that end a change.
 const QUIET_MS: u8 = 5;
-/// After so many waits a change is told though there is no quiet.
+/// The greatest number of waits for quiet before a change is reported all the same.
 const MAX_WAITS: u32 = 5;
-/// How often, in milliseconds, a folder that has gone is looked for.
+/// The interval in milliseconds at which a missing folder is looked for.
 const LOST_MS: u16 = 1_000;
 
-/// A watch that sees every change from now on.
+/// A watch that notices every change from now on.
 #[derive(Debug)]
 pub(super) struct Watch {
     inotify: Inotify,
     path: PathBuf,
     /// The folder of the path; `None` while there is none.
     folder: Option<Spot>,
-    /// The folder of the real file, where that is another one.
+    /// The folder of the real file, if it is another one.
     target: Option<Spot>,
-    /// Device and inode of the file when its last change was told.
+    /// Device and inode of the file at its last reported change.
     identity: Option<(u64, u64)>,
 }
 
@@ -43,10 +43,10 @@ struct Spot {
     watch: WatchDescriptor,
 }
 
-/// A watch at work in its own thread, which ends when this is dropped.
+/// A watch running in its own thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Watching {
-    /// Closed to end the thread.
+    /// Closing it ends the thread.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,7 +58,7 @@ enum Woken {
 }
 
 impl Watch {
-    /// Begins to watch. The file need not be there, its folder must be.
+    /// Begins to watch. The file need not exist, but its folder must.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let mut watch = Self { inotify, path: path.to_owned(), folder: None, target: None, identity: None };

@@ -3,7 +3,7 @@
 use crate::base::hash::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The hosts of each key, but for the host that the key itself names: most keys are exact, and have no other.
+/// The hosts of each key, without the host equal to the key: most keys are exact hosts and have no other.
 #[derive(Debug, Default)]
 pub(super) struct HostsByKey(HashMap<Box<str>, HashSet<Arc<str>>>);
 
@@ -26,7 +26,7 @@ impl HostsByKey {
         }
     }
 
-    /// The hosts of this key, without the one that it names.
+    /// The hosts of this key, without the host equal to it.
     pub(super) fn hosts(&self, key: &str) -> impl Iterator<Item = &Arc<str>> {
         self.0.get(key).into_iter().flatten()
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 const NOW: Moment = Moment::ZERO;
 
 impl Catalog {
-    /// What always holds: a host leads to the newest list of its key, and the keys know their hosts.
+    /// Checks the invariants: a host leads to the newest list of its key, and the keys know their hosts.
     pub(in crate::directory) fn check(&self) {
         let mut indexed = 0;
         for (host, route) in self.iter() {
@@ -157,7 +157,7 @@ fn an_edit_that_comes_with_one_host_leads_all_hosts_of_the_key_there() {
         assert!(catalog.set(host, "*.wild", &record("x", &[two, three]), NOW).is_empty(), "it is there already");
     }
     catalog.check();
-    // A host that comes with the edit is told of as the others are. Of the older list nothing is left.
+    // A host that appears with the edit is reported as the others are. Nothing of the older list is left.
     let late: Arc<str> = "late.wild".into();
     assert_eq!(catalog.set(&late, "*.wild", &record("x", &[one]), NOW).len(), hosts.len() + 1);
     assert!(before.iter().all(|route| route.marks.iter().all(|mark| mark.is_removed())));
@@ -174,7 +174,7 @@ fn a_host_that_goes_to_another_key_is_led_by_that_alone() {
         catalog.set(host, "*.x", &record("x", &[one, two]), NOW);
     }
     let before = catalog.get(&moves).expect("in use");
-    // A more specific list appears, and the other loses what this one has.
+    // A more specific list appears, and the other list loses members that both have.
     catalog.leave_key(&moves, "*.b.x", &record("b", &[one]));
     assert_eq!(catalog.set(&stays, "*.x", &record("x", &[two]), NOW), [Arc::clone(&stays)]);
     assert_eq!(catalog.set(&moves, "*.b.x", &record("b", &[one]), NOW), [Arc::clone(&moves)]);
@@ -182,7 +182,7 @@ fn a_host_that_goes_to_another_key_is_led_by_that_alone() {
     catalog.check();
     assert_eq!(catalog.set(&stays, "*.x", &record("x", &[one]), NOW), [Arc::clone(&stays)]);
     assert_eq!(catalog.set(&moves, "*.b.x", &record("b", &[two]), NOW), [Arc::clone(&moves)]);
-    // It goes again, then the host gets a list of its own.
+    // It is removed again, then the host gets its own list.
     assert_eq!(catalog.set(&moves, "*.x", &record("x", &[one]), NOW), [Arc::clone(&moves)]);
     assert_eq!(catalog.set(&stays, "*.x", &record("x", &[two]), NOW).len(), 2);
     assert_eq!(catalog.set(&moves, &moves, &record("m", &[two]), NOW), [Arc::clone(&moves)]);

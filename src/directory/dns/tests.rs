@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A core that does nothing but read its mail.
+/// A core that only reads its mail.
 struct Core {
     poll: Poll,
     receiver: MailboxReceiver<RouteEvent>,
@@ -24,7 +24,7 @@ impl Core {
         (Self { poll, receiver, clock }, subscribers)
     }
 
-    /// Waits until the addresses of `backend` are told.
+    /// Waits until the addresses of `backend` are reported.
     fn hear_of(&mut self, backend: &Backend) {
         let deadline = self.clock.now() + PATIENCE;
         let mut events = Events::with_capacity(4);
@@ -41,7 +41,7 @@ impl Core {
     }
 }
 
-/// What the stand-in for the system's resolver says; tests change it.
+/// The replies of the simulated resolver; tests change them.
 #[derive(Default)]
 struct Zone {
     resolver: Mutex<HashMap<&'static str, Vec<&'static str>>>,
@@ -145,7 +145,7 @@ fn names_that_hang_hold_up_neither_new_ones_nor_the_end() {
     let held = Mutex::new(held);
     let (entered, entries) = mpsc::channel();
     let replied = Mutex::new(HashSet::new());
-    // A name of "slow" answers at the first time and hangs at every refresh.
+    // A name with "slow" resolves at the first time and hangs at every refresh.
     let resolve = move |host: &str, port| {
         let is_first = replied.lock().expect("a set").insert(host.to_owned());
         if host.starts_with("slow") && !is_first {

@@ -1,5 +1,5 @@
-//! Arguments of requests, as names and values: what they change of a cluster, a backend or a bucket. An unknown name and a
-//! value that cannot be read are errors that name both.
+//! Arguments of requests, as names and values that change a cluster, a backend or a bucket. An unknown name or an
+//! invalid value is an error that names both.
 
 use super::buckets::{self, Bucket, read_fraction};
 use super::definition::{BackendDefinition, ClusterDefinition, check_part_name};
@@ -10,13 +10,13 @@ use crate::health::HealthMode;
 use crate::wire::host::host_name;
 use std::time::Duration;
 
-/// The longest part of a message that comes from a request.
+/// The longest part of a request that is quoted in a message.
 const MAX_SHOWN: usize = 60;
 
 /// The longest value of an option.
 const MAX_OPTION: usize = 4096;
 
-/// A value that cannot be read.
+/// The refusal of an invalid value.
 fn wrong(name: &str, found: &str, expected: &str) -> Refusal {
     let shown: String = found.chars().take(MAX_SHOWN).collect();
     Refusal::bad(format!("{name} is {shown:?}, expected {expected}"))
@@ -45,7 +45,7 @@ fn port(name: &str, text: &str) -> Result<u16, Refusal> {
     number.ok_or_else(|| wrong(name, text, "a port from 1 to 65535"))
 }
 
-/// A host as requests are routed by it.
+/// A host in the form used for routing.
 fn hostname(name: &str, text: &str) -> Result<Box<str>, Refusal> {
     let lower = text.to_ascii_lowercase();
     let host = host_name(lower.as_bytes()).filter(|host| *host == lower.trim_end_matches('.'));
@@ -61,7 +61,7 @@ pub(super) enum Scope {
 }
 
 impl ClusterDefinition {
-    /// Changes what one line of a file names.
+    /// Applies one line of a file.
     pub(super) fn apply_in(&mut self, scope: Scope, name: &str, value: &str) -> Result<(), Refusal> {
         let is_match = matches!(name, "hostname" | "host" | "port");
         let name = match scope {
@@ -73,7 +73,7 @@ impl ClusterDefinition {
         self.apply(&[(name, value.to_owned())])
     }
 
-    /// Changes what the arguments name. Nothing is to be used of it where one of them is wrong.
+    /// Applies arguments. If one of them is wrong, the result must not be used.
     pub(super) fn apply(&mut self, arguments: &Arguments) -> Result<(), Refusal> {
         for (name, value) in arguments {
             match (name.as_str(), value.as_str()) {
@@ -101,7 +101,7 @@ impl ClusterDefinition {
         if text.len() > MAX_OPTION || text.trim() != text || text.chars().any(char::is_control) {
             return Err(wrong(name, text, "a text without control characters, and without blanks around it"));
         }
-        // Whether the value can be read is found out when the options are made.
+        // Whether the value is valid shows when the options are made.
         match text {
             "" => _ = self.options.remove(name),
             text => _ = self.options.insert(name.into(), text.into()),
@@ -109,7 +109,7 @@ impl ClusterDefinition {
         Ok(())
     }
 
-    /// Adds a backend. `name` is that of the path; without one the arguments have it. Returns its name.
+    /// Adds a backend. `name` comes from the path; without it the arguments have it. Returns its name.
     pub(super) fn add_backend(&mut self, name: Option<&str>, arguments: &Arguments) -> Result<(), Refusal> {
         let value = |known: &[&str]| {
             arguments.iter().find(|(name, _)| known.contains(&name.as_str())).map(|(_, value)| value.as_str())
@@ -168,7 +168,7 @@ impl ClusterDefinition {
         found.ok_or_else(|| Refusal::NotFound(format!("no backend {name}")))
     }
 
-    /// Adds a bucket, or changes it where it is there. `name` is that of the path.
+    /// Adds a bucket, or changes an existing one. `name` comes from the path.
     pub(super) fn put_bucket(&mut self, name: Option<&str>, arguments: &Arguments) -> Result<(), Refusal> {
         let read = read_bucket(arguments)?;
         let name = name.or(read.name).ok_or_else(|| Refusal::bad("name= has to name the bucket".into()))?;
@@ -207,7 +207,7 @@ impl ClusterDefinition {
         Ok(())
     }
 
-    /// Removes a bucket and those in it.
+    /// Removes a bucket and the buckets in it.
     pub(super) fn remove_bucket(&mut self, name: &str) -> Result<(), Refusal> {
         match buckets::remove(&mut self.buckets, name) {
             true => Ok(()),
@@ -225,7 +225,7 @@ fn read_protocol(text: &str) -> Result<bool, Refusal> {
 }
 
 impl BackendDefinition {
-    /// Changes what can change while the backend is there.
+    /// Changes one setting of an existing backend.
     pub(super) fn apply_one(&mut self, name: &str, text: &str) -> Result<(), Refusal> {
         match name {
             "role" => {

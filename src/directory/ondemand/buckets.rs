@@ -1,4 +1,4 @@
-//! The buckets of a cluster as x0d has them: a tree of fractions.
+//! The buckets of a cluster in x0d's form: a tree of fractions.
 
 use super::Refusal;
 use crate::shaper::{self, BucketView};
@@ -10,11 +10,11 @@ const WHOLE: u16 = 10_000;
 /// The name of the tree's root.
 pub(super) const ROOT: &str = "root";
 
-/// A bucket, and those in it.
+/// A bucket, and the buckets in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bucket {
     pub(super) name: Box<str>,
-    /// Assured, and the limit: ten-thousandths of the parent's.
+    /// The assured share, in ten-thousandths of the parent's.
     pub(super) rate: u16,
     pub(super) ceil: u16,
     pub(super) children: Vec<Bucket>,
@@ -36,19 +36,19 @@ pub(super) fn read_fraction(text: &str) -> Option<u16> {
     u16::try_from(whole * u32::from(WHOLE) + parts).ok().filter(|parts| *parts <= WHOLE)
 }
 
-/// A fraction as [`read_fraction`] reads it.
+/// A fraction in the form that [`read_fraction`] reads.
 pub(super) fn fraction(parts: u16) -> String {
     (f64::from(parts) / f64::from(WHOLE)).to_string()
 }
 
 impl Bucket {
-    /// The bucket as a view shows it, with what it bears now.
+    /// The bucket in the form of a view, with its present load.
     pub(super) fn json(&self, live: &[BucketView]) -> Json {
         let [rate, ceil] = [self.rate, self.ceil].map(|parts| f64::from(parts) / f64::from(WHOLE));
         view(&self.name, [rate.into(), ceil.into()], &self.children, live)
     }
 
-    /// The bucket as the option `buckets` has it.
+    /// The bucket in the form of the option `buckets`.
     fn option(&self) -> Json {
         let [rate, ceil] = [self.rate, self.ceil].map(|parts| f64::from(parts) / 100.0);
         let share = format!("{rate}..{ceil} %");
@@ -59,7 +59,7 @@ impl Bucket {
     }
 }
 
-/// The root of the tree as a view shows it.
+/// The root of the tree in the form of a view.
 pub(super) fn root_json(buckets: &[Bucket], live: &[BucketView]) -> Json {
     view(ROOT, [1.into(), 1.into()], buckets, live)
 }
@@ -87,7 +87,7 @@ fn option(buckets: &[Bucket]) -> Json {
     buckets.iter().map(|bucket| (bucket.name.to_string(), bucket.option())).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// The text of the option `buckets`; `None` where there are none.
+/// The text of the option `buckets`; `None` without buckets.
 pub(super) fn option_text(buckets: &[Bucket]) -> Option<String> {
     (!buckets.is_empty()).then(|| option(buckets).to_string())
 }
@@ -105,18 +105,18 @@ pub(super) fn find_mut<'b>(buckets: &'b mut [Bucket], name: &str) -> Option<&'b 
     )
 }
 
-/// Takes the bucket of this name out of the tree, with those in it. Returns whether it was there.
+/// Removes the bucket of this name with the buckets in it. Returns whether it existed.
 pub(super) fn remove(buckets: &mut Vec<Bucket>, name: &str) -> bool {
     let before = buckets.len();
     buckets.retain(|bucket| *bucket.name != *name);
     buckets.len() < before || buckets.iter_mut().any(|bucket| remove(&mut bucket.children, name))
 }
 
-/// Whether the tree can be: rates, ceils and names fit. The sum of rates and the ceil are x0d's RateLimitOverflow and
+/// Checks the tree: rates, ceils and names. An excessive sum of rates is x0d's RateLimitOverflow, an excessive ceil its
 /// CeilLimitOverflow.
 pub(super) fn check(buckets: &[Bucket]) -> Result<(), Refusal> {
     let Some(text) = option_text(buckets) else { return Ok(()) };
-    // An object keeps the last of two members of one name.
+    // A JSON object keeps only the last of two members with one name.
     if let Some(twice) = twice(buckets, &mut std::collections::BTreeSet::new()) {
         return Err(Refusal::bad(format!("a bucket {twice:?} is there already: names are unique in the whole tree")));
     }

@@ -1,4 +1,4 @@
-//! A cluster on demand as its creator wants it.
+//! The definition of an on-demand cluster by its creator.
 
 use super::buckets::{self, Bucket};
 use super::settings::Settings;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// The greatest number of backends of a cluster.
 const MAX_BACKENDS: usize = 10_000;
 
-/// A cluster on demand.
+/// An on-demand cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterDefinition {
     /// Its name.
@@ -25,24 +25,24 @@ pub struct ClusterDefinition {
     pub port: Option<u16>,
     /// Whether it cannot be removed.
     pub is_protected: bool,
-    /// The number of its last edit, where clusters are kept in Redis; 0 where it has never been there.
+    /// The revision of its last edit, if clusters are kept in Redis; 0 if it was never there.
     pub(super) revision: u64,
     /// x0d's settings.
     pub(super) settings: Settings,
-    /// Options of this program beside them.
+    /// Further options of this program.
     pub(super) options: BTreeMap<Box<str>, Box<str>>,
     pub(super) buckets: Vec<Bucket>,
     pub(super) backends: Vec<BackendDefinition>,
 }
 
-/// The options that were read last, and the pairs that they were read from: most clusters have the same.
+/// The options that were read last, and the pairs that they come from: most clusters have the same ones.
 #[derive(Debug, Default)]
 pub(super) struct KnownOptions {
     pairs: Vec<(Box<str>, String)>,
     options: Option<Arc<Options>>,
 }
 
-/// A backend of such a cluster.
+/// A backend of an on-demand cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendDefinition {
     /// Its name.
@@ -53,24 +53,24 @@ pub struct BackendDefinition {
     pub port: u16,
     /// Whether its connections are encrypted.
     pub is_secure: bool,
-    /// Requests in flight; 0 for any.
+    /// The greatest number of requests in flight; 0 for no limit.
     pub capacity: u32,
     /// Whether it serves.
     pub is_enabled: bool,
-    /// When it serves.
+    /// Its role.
     pub role: Role,
     /// Whether it cannot be removed.
     pub is_protected: bool,
-    /// How it is probed.
+    /// The mode of its health probes.
     pub health_mode: HealthMode,
     /// The time between two probes.
     pub health_interval: Duration,
-    /// More attributes, as they stand behind `#` in a URL.
+    /// Further attributes, in the form that they have behind `#` in a URL.
     pub(super) attributes: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl BackendDefinition {
-    /// A backend of this name and address with x0d's defaults.
+    /// A backend with this name and address, and x0d's defaults.
     pub(super) fn new(name: &str, hostname: &str, port: u16) -> Self {
         Self {
             name: name.into(),
@@ -103,7 +103,7 @@ impl BackendDefinition {
         }
         let url = BackendUrl::parse(&text)
             .map_err(|error| Refusal::bad(format!("backend {}: {}:{}: {error}", self.name, host, self.port)))?;
-        // What is more than a host would be read as another part of the URL.
+        // A text that is more than a host would change another part of the URL.
         if *url.endpoint().host() != *name || url.endpoint().port() != self.port {
             return Err(Refusal::bad(format!("backend {}: the host is neither a name nor an address", self.name)));
         }
@@ -115,7 +115,7 @@ impl BackendDefinition {
 }
 
 impl ClusterDefinition {
-    /// Whether requests that lead to this cluster lead to the other one.
+    /// Whether both clusters serve the same requests.
     pub(super) fn is_for_same_requests(&self, other: &Self) -> bool {
         (&self.hostname, self.port) == (&other.hostname, other.port)
     }
@@ -130,17 +130,17 @@ impl ClusterDefinition {
         &self.backends
     }
 
-    /// The place of a backend.
+    /// The index of a backend.
     pub fn place_of(&self, backend: &str) -> Option<usize> {
         self.backends.iter().position(|known| *known.name == *backend)
     }
 
-    /// The list and the options that the routes are made from.
+    /// The list and the options from which the routes are made.
     pub(super) fn record(&self) -> Result<FrontendRecord, Refusal> {
         self.record_knowing(&mut KnownOptions::default())
     }
 
-    /// The same, with the options of the cluster before where they are the same ones.
+    /// The same, reusing the options of the previous cluster if they are equal.
     pub(super) fn record_knowing(&self, known: &mut KnownOptions) -> Result<FrontendRecord, Refusal> {
         if self.backends.len() > MAX_BACKENDS {
             return Err(Refusal::bad(format!("more than {MAX_BACKENDS} backends")));
@@ -181,8 +181,8 @@ impl ClusterDefinition {
         Ok(options)
     }
 
-    /// x0d has mode and interval at each backend, this program at the cluster: the most eager ones hold for all. A probe
-    /// is x0d's: GET, and 200 is good.
+    /// x0d has mode and interval at each backend, this program has them at the cluster: the most eager values apply to
+    /// all. A probe is x0d's: GET, and 200 is good.
     fn health(&self) -> Vec<(&'static str, String)> {
         let eagerness = |mode: &HealthMode| HealthMode::ALL.iter().position(|known| known == mode);
         let Some(mode) = self.backends.iter().map(|backend| backend.health_mode).max_by_key(eagerness) else {
@@ -198,7 +198,7 @@ impl ClusterDefinition {
     }
 }
 
-/// The name of a cluster. It is the name of a file, and stands in paths and logs.
+/// Checks the name of a cluster. It becomes a file name, and appears in paths and logs.
 pub(super) fn check_cluster_name(name: &str) -> Result<(), Refusal> {
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_good =
@@ -211,7 +211,7 @@ pub(super) fn check_cluster_name(name: &str) -> Result<(), Refusal> {
     )))
 }
 
-/// The name of a backend or a bucket. It stands in a section's head.
+/// Checks the name of a backend or a bucket. It appears in the head of a section.
 pub(super) fn check_part_name(what: &str, name: &str) -> Result<(), Refusal> {
     let is_known = |byte: u8| byte.is_ascii_graphic() && !b"[]/\\".contains(&byte);
     if !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_known) {

@@ -1,31 +1,31 @@
-//! The folder of the clusters' files, as few operations. A test stands in for it and fails at each of them.
+//! The folder of the clusters' files, as a few operations. A test replaces it and fails at each of them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What a writer does in the folder. Names are those of files in it.
+/// Operations of a writer in the folder. Names are those of files in it.
 pub(super) trait Disk {
-    /// A new, empty file, in the place of one of this name.
+    /// Makes a new, empty file, replacing one with this name.
     fn create(&self, name: &str) -> io::Result<()>;
-    /// Adds bytes to the file that was created last.
+    /// Appends bytes to the file that was created last.
     fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Waits until the content of these files is on the disk.
     fn sync(&self, names: &[String]) -> io::Result<()>;
-    /// Gives a file another name, in the place of one that has it.
+    /// Renames a file, replacing one with the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Gives a file a second name, where there is none of that name yet.
+    /// Gives a file a second name, unless a file has that name.
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file. One that is not there is removed already.
+    /// Removes a file. A missing file is no error.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Waits until the names in the folder are on the disk.
     fn sync_folder(&self) -> io::Result<()>;
 }
 
-/// More files than this are waited for at once, with all else of their file system.
+/// Above this number of files, the whole file system is synchronised instead of each file.
 const MOST_SINGLY: usize = 16;
 
-/// A folder of the system. One file is open at a time.
+/// A folder of the file system. One file is open at a time.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,

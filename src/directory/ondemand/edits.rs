@@ -1,4 +1,4 @@
-//! The edits that x0d's API makes of clusters on demand.
+//! Edits of on-demand clusters by x0d's API.
 
 use super::definition::{self, ClusterDefinition};
 use super::table::Entry;
@@ -9,14 +9,15 @@ use crate::directory::catalog::FrontendRecord;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long an edit is tried that other nodes overtake: one that takes over a large cluster each time is slower than they.
+/// The limit of retries of an edit that other nodes overtake: a node that takes over a large cluster each time is
+/// slower than they are.
 const MAX_OVERTAKEN: Duration = Duration::from_secs(5);
 
-/// Why a try at an edit has changed nothing.
+/// Why an attempt at an edit had no effect.
 #[derive(Debug)]
 pub(super) enum Failure {
     Refused(Refusal),
-    /// Another node has edited the cluster in between.
+    /// Another node has edited the cluster meanwhile.
     Overtaken,
 }
 
@@ -27,8 +28,8 @@ impl From<Refusal> for Failure {
 }
 
 impl OnDemand {
-    /// Has a cluster be what `edit` makes of what it is; `None` is no cluster. Where other nodes edit it too, `edit` is called
-    /// again with what they have made of it. Returns whether the cluster was there.
+    /// Replaces a cluster by the result of `edit` for its present state; `None` is no cluster. If other nodes edit the
+    /// cluster too, `edit` is called again with their result. Returns whether the cluster existed.
     fn edit(
         &self,
         name: &str,
@@ -36,7 +37,7 @@ impl OnDemand {
     ) -> Result<bool, Refusal> {
         let deadline = self.0.clock.now() + MAX_OVERTAKEN;
         loop {
-            // Between two tries, what other nodes have done to other clusters is taken over.
+            // Between two attempts, edits of other clusters by other nodes are taken over.
             let _edits = self.begin_edit()?;
             self.refresh(name)?;
             let before = self.get(name).map(|entry| entry.definition);
@@ -57,7 +58,7 @@ impl OnDemand {
         }
     }
 
-    /// Changes a cluster that is there.
+    /// Changes an existing cluster.
     fn change(
         &self,
         name: &str,
@@ -71,18 +72,18 @@ impl OnDemand {
         self.edit(name, edit).map(drop)
     }
 
-    /// The guard of an edit; refused while another process is about to take this one's place.
+    /// The guard of an edit; refused while a successor process is starting.
     fn begin_edit(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
         let edits = self.edits();
         if *self.suspended() { Err(suspended()) } else { Ok(edits) }
     }
 
-    /// The guard of all that changes clusters.
+    /// The guard of all changes to clusters.
     pub(super) fn edits(&self) -> MutexGuard<'_, ()> {
         self.0.edits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the cluster `after`, or none, in the place of the one before. The caller holds the guard of the edit.
+    /// Replaces the earlier cluster by `after`, or removes it. The caller holds the guard of the edit.
     fn replace(
         &self,
         name: &str,
@@ -103,19 +104,19 @@ impl OnDemand {
             self.open_for_edit(port)?;
         }
         let committed = self.commit(name, before, after.zip(record));
-        // The one before, or the new one where the edit was not made.
+        // This is the old port, or the new one if the edit failed.
         self.close_unclaimed(port_before);
         self.close_unclaimed(port);
         committed
     }
 
-    /// Has a port opened that an edit names. One that is opened later than that, and that no cluster needs, is closed.
+    /// Opens a port that an edit names. If it opens too late and no cluster needs it, it is closed.
     fn open_for_edit(&self, port: u16) -> Result<(), Refusal> {
         self.open_port(port).inspect_err(|_| self.close_unclaimed(Some(port)))
     }
 
-    /// Changes a cluster as arguments say. A port that they name is opened even where the cluster has it already: it may
-    /// have been another process's at the start.
+    /// Applies arguments to a cluster. A port that they name is opened even if the cluster has it already: another
+    /// process may have had it at the start.
     fn apply(&self, cluster: &mut ClusterDefinition, arguments: &Arguments) -> Result<(), Refusal> {
         let before = cluster.port;
         cluster.apply(arguments)?;
@@ -126,11 +127,11 @@ impl OnDemand {
         }
     }
 
-    /// Refuses a cluster while another one is for the same requests.
+    /// Refuses a cluster while another one serves the same requests.
     fn check_rival(&self, cluster: &ClusterDefinition) -> Result<(), Refusal> {
         let rival = || self.table().rival(cluster).map(str::to_owned);
         if let Some(known) = rival() {
-            // Another node may have removed it a moment ago.
+            // Another node may have just removed it.
             self.refresh(&known)?;
         }
         match rival() {
@@ -139,7 +140,8 @@ impl OnDemand {
         }
     }
 
-    /// Makes an edit, and has it written. An edit is made before or after an order to suspend edits, as a whole.
+    /// Makes an edit and has it written. Relative to an order to suspend edits, an edit comes wholly before or wholly
+    /// after.
     fn commit(
         &self,
         name: &str,
@@ -161,7 +163,7 @@ impl OnDemand {
         Ok(())
     }
 
-    /// Takes over what another node has made of a cluster, where clusters are kept in Redis.
+    /// Takes over the edit of a cluster by another node, if clusters are kept in Redis.
     fn refresh(&self, name: &str) -> Result<(), Refusal> {
         if let Some(origin) = &self.0.origin {
             self.take_over(name, origin.read(name)?);
@@ -170,7 +172,7 @@ impl OnDemand {
     }
 }
 
-/// Another cluster is for the same requests.
+/// The refusal because another cluster serves the same requests.
 pub(super) fn taken(rival: &str) -> Refusal {
     Refusal::Conflict(format!("cluster {rival} is for the same requests"))
 }
@@ -183,16 +185,16 @@ fn needs_match() -> Refusal {
     Refusal::bad("hostname= or port= is needed: a cluster on demand is for a host, a port, or both".into())
 }
 
-/// Edits of clusters on demand, one after the other. Each is live on all cores once its mail is read, and one that is
-/// refused changes nothing.
+/// Edits of on-demand clusters, one after the other. An edit applies on each core once the core has read its mail; a
+/// refused edit changes nothing.
 impl Directory {
-    /// Has clusters on demand open and close ports by these from now on.
+    /// Sets the object that opens and closes ports for on-demand clusters.
     pub fn set_ports(&self, ports: Arc<dyn Ports>) {
         // There is one supervisor, which does so once.
         let _ = self.on_demand.0.ports.set(ports);
     }
 
-    /// Makes a cluster, or changes it where it is there. Returns whether it is new.
+    /// Makes a cluster, or changes an existing one. Returns whether it is new.
     pub fn put_cluster(&self, name: &str, arguments: &Arguments) -> Result<bool, Refusal> {
         definition::check_cluster_name(name)?;
         let was_there = self.on_demand.edit(name, |before| {
@@ -211,7 +213,7 @@ impl Directory {
         self.on_demand.change(name, |cluster| self.on_demand.apply(cluster, arguments))
     }
 
-    /// Has a cluster serve, or refuse every request.
+    /// Enables a cluster, or makes it refuse every request.
     pub fn enable_cluster(&self, name: &str, is_enabled: bool) -> Result<(), Refusal> {
         self.on_demand.change(name, |cluster| {
             cluster.settings.set_enabled(is_enabled);
@@ -219,7 +221,7 @@ impl Directory {
         })
     }
 
-    /// Removes a cluster. Requests that it has begun are finished.
+    /// Removes a cluster. Its requests in progress are finished.
     pub fn remove_cluster(&self, name: &str) -> Result<(), Refusal> {
         let removed = self.on_demand.edit(name, |before| {
             let before = before.ok_or_else(|| missing(name))?;
@@ -247,15 +249,15 @@ impl Directory {
         Ok(())
     }
 
-    /// Has a backend serve, or not.
+    /// Enables or disables a backend.
     pub fn enable_backend(&self, cluster: &str, backend: &str, is: bool) -> Result<(), Refusal> {
         self.on_demand.change(cluster, |cluster| cluster.set_backend_enabled(backend, is))?;
         self.put_back(cluster, backend);
         Ok(())
     }
 
-    /// Puts an enabled backend back into service that probes keep disabled (`sticky-offline-mode`), or that an operator has
-    /// taken out by its URL.
+    /// Returns an enabled backend to service that probes keep disabled (`sticky-offline-mode`), or that an operator has
+    /// disabled by its URL.
     fn put_back(&self, cluster: &str, backend: &str) {
         let Some(view) = self.on_demand_cluster(cluster) else { return };
         let Some(place) = view.definition().place_of(backend) else { return };
@@ -269,7 +271,7 @@ impl Directory {
         }
     }
 
-    /// Removes a backend. It gets no new request, and finishes those that it has.
+    /// Removes a backend. It gets no new request, and finishes the requests that it has.
     pub fn remove_backend(&self, cluster: &str, backend: &str) -> Result<(), Refusal> {
         if let Some(view) = self.on_demand_cluster(cluster)
             && view.is_terminating(backend)
@@ -279,7 +281,7 @@ impl Directory {
         self.on_demand.change(cluster, |cluster| cluster.remove_backend(backend))
     }
 
-    /// Adds a bucket, or changes it where it is there.
+    /// Adds a bucket, or changes an existing one.
     pub fn put_bucket(&self, cluster: &str, bucket: Option<&str>, arguments: &Arguments) -> Result<(), Refusal> {
         self.on_demand.change(cluster, |cluster| cluster.put_bucket(bucket, arguments))
     }
@@ -289,12 +291,12 @@ impl Directory {
         self.on_demand.change(cluster, |cluster| cluster.edit_bucket(bucket, arguments))
     }
 
-    /// Removes a bucket and those in it.
+    /// Removes a bucket and the buckets in it.
     pub fn remove_bucket(&self, cluster: &str, bucket: &str) -> Result<(), Refusal> {
         self.on_demand.change(cluster, |cluster| cluster.remove_bucket(bucket))
     }
 
-    /// Refuses edits from now on, and waits until those made are written, for a process that takes this one's place.
+    /// Refuses edits from now on, and waits until earlier ones are written, for a successor process.
     pub fn suspend_edits(&self) {
         *self.on_demand.suspended() = true;
         if self.on_demand.0.store.as_ref().is_some_and(|store| !store.flush(MAX_FLUSH)) {
@@ -304,17 +306,17 @@ impl Directory {
         }
     }
 
-    /// Takes edits again: no other process takes this one's place.
+    /// Accepts edits again, after a failed upgrade.
     pub fn resume_edits(&self) {
         *self.on_demand.suspended() = false;
     }
 
-    /// The cluster on demand of this name, for views.
+    /// The on-demand cluster with this name, for views.
     pub fn on_demand_cluster(&self, name: &str) -> Option<ClusterView> {
         self.on_demand.get(name).map(ClusterView::new)
     }
 
-    /// All clusters on demand, in the order of their names.
+    /// All on-demand clusters, sorted by name.
     pub fn on_demand_clusters(&self) -> Vec<ClusterView> {
         let entries: Vec<Entry> = self.on_demand.table().iter().cloned().collect();
         entries.into_iter().map(ClusterView::new).collect()
@@ -329,7 +331,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    /// Opens ports as long as it is told to, and notes what is asked.
+    /// Opens ports unless a test forbids it, and records the calls.
     #[derive(Debug, Default)]
     struct FakePorts {
         refusal: Mutex<Option<Refusal>>,
@@ -372,11 +374,11 @@ mod tests {
         assert_eq!(late.status(), 503, "a tool tries that again");
         assert_eq!(put("b", "hostname=b&port=8080"), Err(late.clone()));
         assert_eq!(ports.take(), ["open 8080"], "a has the port");
-        // Where no cluster has it, it is closed when it is opened after all.
+        // A port that no cluster has is closed if it opens late.
         assert_eq!(put("b", "hostname=b&port=8081"), Err(late.clone()));
         assert_eq!(ports.take(), ["open 8081", "close 8081"]);
         assert!(directory.on_demand_cluster("b").is_none());
-        // An edit that names the port of before asks for it again, and any other does not.
+        // An edit that names the present port asks for it again; other edits do not.
         assert_eq!(directory.edit_cluster("a", &arguments("port=8080")), Err(late));
         assert_eq!(ports.take(), ["open 8080"]);
         assert_eq!(directory.edit_cluster("a", &arguments("enabled=false")), Ok(()));

@@ -1,7 +1,7 @@
 //! The file of a cluster, in the form of x0d's `.db` files: sections of `key=value` lines.
 //!
-//! A file of this program has [`MARK`] in its head and [`END`] as its last line, and is read strictly. Any other one is
-//! x0d's, and read as the version of x0d has meant it that wrote it ([`super::import`]).
+//! A file of this program has [`MARK`] in its head and [`END`] as its last line, and is parsed strictly. Any other file
+//! is x0d's, and is read with the meaning of the version of x0d that wrote it ([`super::import`]).
 
 use super::arguments::Scope;
 use super::buckets::{Bucket, fraction};
@@ -10,10 +10,10 @@ use super::import;
 use super::settings::Section;
 use std::fmt::Write;
 
-/// Stands in the head of a file of this program.
+/// The mark in the head of a file of this program.
 const MARK: &str = "# sluice: cluster on demand, version 1";
 const END: &str = "# end";
-/// Before the number of the cluster's last edit in Redis.
+/// The prefix of the revision of the cluster's last edit in Redis.
 const REVISION: &str = "# revision ";
 
 /// The section of a file.
@@ -30,7 +30,7 @@ pub(super) enum Head {
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) head: Head,
-    /// Names and values with the number of their line.
+    /// Names and values, each with its line number.
     pub(super) pairs: Vec<(usize, String, String)>,
 }
 
@@ -40,13 +40,13 @@ impl Part {
     }
 }
 
-/// A cluster that was read, and what the log is to say of it.
+/// A parsed cluster, and messages for the log.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) definition: ClusterDefinition,
-    /// What was assumed of a file of x0d; `None` for a file of this program.
+    /// Assumptions about a file of x0d; `None` for a file of this program.
     pub(super) assumed: Option<String>,
-    /// What of it is not used, and why.
+    /// Parts that are not used, and why.
     pub(super) warnings: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn render(definition: &ClusterDefinition) -> String {
     }
 }
 
-/// The text of a cluster as Redis has it.
+/// The text of a cluster in Redis.
 pub(super) fn render_record(definition: &ClusterDefinition) -> String {
     format!("{MARK}\n{}", render_body(definition))
 }
@@ -68,7 +68,7 @@ pub(super) fn render_record(definition: &ClusterDefinition) -> String {
 fn render_body(definition: &ClusterDefinition) -> String {
     let mut text = String::new();
     let mut put = |line: std::fmt::Arguments<'_>| {
-        // A text takes all that is written to it.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     };
     put(format_args!("[director]"));
@@ -127,8 +127,8 @@ fn render_backend(backend: &BackendDefinition, put: &mut impl FnMut(std::fmt::Ar
     }
 }
 
-/// Reads the file of the cluster of this name. The error names the line. Whether the cluster can be is for its record to
-/// tell.
+/// Parses the file of the cluster with this name. The error names the line. Whether the cluster is valid shows when its
+/// record is made.
 pub(super) fn parse(name: &str, text: &str, is_rewrite: bool) -> Result<Read, String> {
     let is_own = text.lines().take(3).any(|line| line == MARK);
     if is_own && text.lines().last() != Some(END) {
@@ -170,7 +170,7 @@ fn read_part(definition: &mut ClusterDefinition, part: &Part) -> Result<(), Stri
     }
 }
 
-/// Takes the text apart.
+/// Splits the text.
 fn parts(text: &str) -> Result<Vec<Part>, String> {
     let mut parts: Vec<Part> = Vec::new();
     for (number, line) in text.lines().enumerate() {

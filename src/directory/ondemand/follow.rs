@@ -1,7 +1,8 @@
-//! Edits of other nodes, taken over from Redis by a thread of its own.
+//! A thread that takes over edits of other nodes from Redis.
 //!
-//! Where Redis is away, clusters serve on as they are. When it is back, all are compared. What Redis has lost is written
-//! there again by the first node that has it, so neither a restart without persistence nor a fail-over takes a cluster away.
+//! While Redis is away, clusters stay as they are. When it is back, all are compared. Clusters that Redis has lost are
+//! written there again by the first node that has them, so neither a restart without persistence nor a fail-over
+//! removes a cluster.
 
 use super::definition::ClusterDefinition;
 use super::origin::{Comparison, Texts};
@@ -13,7 +14,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
 
-/// Starts the thread, where clusters are kept in Redis. It ends soon after `Origin::stop`.
+/// Starts the thread, if clusters are kept in Redis. It ends soon after `Origin::stop`.
 pub(super) fn start(on_demand: &OnDemand) -> io::Result<()> {
     let Some(origin) = &on_demand.0.origin else { return Ok(()) };
     let clusters = SharedClusters::new(&origin.target);
@@ -55,7 +56,7 @@ fn follow(shared: &Weak<Shared>, clusters: &mut SharedClusters, pause: &mut Paus
             continue;
         }
         clusters.check_master()?;
-        // Where it was emptied, edits have low revisions again.
+        // If Redis was emptied, its revisions start low again.
         if seen.is_none_or(|seen| clusters.newest().is_ok_and(|newest| newest < seen)) {
             let revision = on_demand.compare(clusters)?;
             origin.set_seen(revision);
@@ -70,7 +71,7 @@ fn follow(shared: &Weak<Shared>, clusters: &mut SharedClusters, pause: &mut Paus
 }
 
 impl OnDemand {
-    /// Takes over what other nodes have made of these clusters.
+    /// Takes over edits of these clusters by other nodes.
     fn take_over_edits<'n>(
         &self,
         clusters: &mut SharedClusters,
@@ -84,7 +85,7 @@ impl OnDemand {
         Ok(())
     }
 
-    /// Takes over all that Redis has, and writes what it has lost. Returns the revision of its newest edit.
+    /// Takes over all clusters of Redis, and writes those that it has lost. Returns the revision of its newest edit.
     fn compare(&self, clusters: &mut SharedClusters) -> RedisResult<u64> {
         let _edits = self.edits();
         let newest = clusters.newest()?;
@@ -103,7 +104,7 @@ impl OnDemand {
         Ok(newest)
     }
 
-    /// Has Redis keep a cluster that it lacks, or has an older text of.
+    /// Writes a cluster to Redis that is missing there, or stored with an older text.
     fn write_again(
         &self,
         clusters: &mut SharedClusters,
@@ -143,8 +144,8 @@ impl OnDemand {
         Ok(())
     }
 
-    /// Takes over what stands in Redis of a cluster. A record that cannot be used leaves the cluster as it is. The caller
-    /// holds the guard of the edits.
+    /// Takes over the record of a cluster in Redis. An invalid record leaves the cluster unchanged. The caller holds
+    /// the guard of the edits.
     pub(super) fn take_over(&self, name: &str, record: Option<Record>) {
         let before = self.get(name).map(|entry| entry.definition);
         let port_before = before.as_ref().and_then(|before| before.port);
@@ -177,10 +178,10 @@ impl OnDemand {
         }
     }
 
-    /// Opens a port that another node has wanted. Where it cannot be had, that is tried again.
+    /// Opens a port that another node has requested. If that fails, it is retried.
     fn open_for_others(&self, port: u16) {
         if *self.suspended() {
-            // The process that takes this one's place opens it.
+            // The successor process opens it.
             return;
         }
         if let Err(problem) = self.open_port(port) {
@@ -191,7 +192,7 @@ impl OnDemand {
         }
     }
 
-    /// Opens the ports that could not be had, if they can now.
+    /// Retries ports that could not be opened.
     fn open_missing_ports(&self) {
         let ports: Vec<u16> = self.missing_ports().iter().copied().collect();
         for port in ports {
@@ -203,7 +204,7 @@ impl OnDemand {
     }
 }
 
-/// Reads the record of a cluster.
+/// Parses the record of a cluster.
 pub(super) fn read(
     name: &str,
     record: &Record,

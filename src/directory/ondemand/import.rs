@@ -1,7 +1,8 @@
-//! Files of x0d, from 0.5 to its unreleased rewrite. They have no version, and mean different things.
+//! Import of x0d's files, from 0.5 to its unreleased rewrite. They have no version number, and differ in meaning.
 //!
-//! Source: x0's history. Times are milliseconds up to 0.7 and in the rewrite, and seconds from 0.8 to 0.10; `retry-after` is
-//! seconds always. From 0.7 to 0.10 a backup backend is written as `standby`, and one that was being removed as `backup`.
+//! Source: x0's history. Times are milliseconds up to 0.7 and in the rewrite, and seconds from 0.8 to 0.10;
+//! `retry-after` is always in seconds. From 0.7 to 0.10 a backup backend is written as `standby`, and one being removed
+//! as `backup`.
 
 use super::arguments::Scope;
 use super::definition::{BackendDefinition, ClusterDefinition};
@@ -15,7 +16,7 @@ enum Unit {
     Milliseconds,
 }
 
-/// Reads a file of x0d. `is_rewrite` where its name is one that only the rewrite gives.
+/// Parses a file of x0d. `is_rewrite`: only the rewrite uses a name like this file's.
 pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read, String> {
     let director = || parts.iter().filter(|part| part.head == Head::Director);
     let has = |key: &str| director().any(|part| part.get(key).is_some());
@@ -64,7 +65,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// A value as this program writes it. x0d takes every flag but `true` for false, and reads a number as far as it goes.
+    /// A value in this program's form. x0d takes every flag other than `true` for false, and reads the leading digits
+    /// of a number.
     fn value(&self, name: &str, value: &str) -> String {
         let is_time = name.ends_with("-timeout") || name.ends_with("-ttl") || name == "health-check-interval";
         let is_flag = matches!(name, "enabled" | "sticky-offline-mode" | "allow-x-sendfile" | "enqueue-on-unavailable")
@@ -94,7 +96,7 @@ impl Reader {
                 self.warnings.push(format!("line {line}: {refusal}; its default holds"));
                 self.definition = before;
             } else if self.definition.record().is_err() {
-                // 0 is no time here, where x0d waits for no time at all.
+                // 0 is not a valid time here; in x0d it means no wait at all.
                 self.warnings.push(format!("line {line}: {name}={value} cannot be; its default holds"));
                 self.definition = before;
             }
@@ -122,7 +124,7 @@ impl Reader {
                 ("transport", _) => {}
                 ("role", "standby") if self.swaps_roles => pairs.push((key.clone(), "backup".to_owned())),
                 ("role", "backup") if self.swaps_roles => leaves = true,
-                // An empty path stands beside an address.
+                // An empty path next to an address is normal.
                 ("path", "") => {}
                 _ => pairs.push((key.clone(), self.value(key, value))),
             }

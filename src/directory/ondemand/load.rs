@@ -1,4 +1,4 @@
-//! Clusters from their files and from Redis, at the start.
+//! Loading of clusters from their files and from Redis, at the start.
 
 use super::definition::{ClusterDefinition, KnownOptions, check_cluster_name};
 use super::file::{self, Read};
@@ -16,35 +16,36 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread;
 
-/// A larger file is none of a cluster.
+/// A larger file is not one of a cluster.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The ending of a file that cannot be used.
+/// The suffix of a file that cannot be used.
 const DAMAGED: &str = ".damaged";
 
-/// The greatest number of threads that read.
+/// The greatest number of reading threads.
 const MAX_THREADS: usize = 8;
 
-/// Files that are worth a thread of their own.
+/// The least number of files for each thread.
 const MIN_SHARE: usize = 64;
 
-/// The clusters on demand of before the start. They are read before the process listens: some of them have a port.
+/// The on-demand clusters known before the start. They are read before the process listens, since some of them have a
+/// port.
 #[derive(Debug, Default)]
 pub struct State {
     pub(super) clusters: Vec<(ClusterDefinition, FrontendRecord)>,
-    /// The names of those that come from files of x0d.
+    /// Names of clusters that come from files of x0d.
     pub(super) imported: HashSet<Box<str>>,
-    /// The names of those whose file is to be written anew.
+    /// Names of clusters whose file has to be rewritten.
     pub(super) changed: HashSet<Box<str>>,
-    /// The names of those whose file is to be removed.
+    /// Names of clusters whose file has to be removed.
     pub(super) removed: Vec<Box<str>>,
 }
 
-/// A file that was read.
+/// The result of reading a file.
 type Outcome<'n> = (&'n str, Result<(Read, FrontendRecord), String>);
 
 impl State {
-    /// Reads files, and then Redis where clusters are kept there. Where Redis is away, those of the files are there.
+    /// Reads files, and then Redis if clusters are kept there. If Redis is away, the clusters of the files are used.
     pub fn load(settings: &Settings) -> Self {
         let mut state = settings.state_dir.as_deref().map(Self::load_files).unwrap_or_default();
         if let Source::Redis(redis) = &settings.source {
@@ -57,7 +58,7 @@ impl State {
         state
     }
 
-    /// Takes over what Redis has. What it has lost stays, and is written there once this process runs.
+    /// Takes over the clusters of Redis. Clusters that it has lost stay, and are written there once this process runs.
     fn take_over(&mut self, shared: &mut SharedClusters) -> RedisResult<()> {
         let newest = shared.newest()?;
         let mut records = shared.read_all()?;
@@ -65,7 +66,7 @@ impl State {
         let compared = Comparison::new(known, &records, newest);
         let lost: HashSet<_> = compared.lost.into_iter().collect();
         self.removed = compared.removed;
-        // Those with the same text are there.
+        // Clusters with the same text are kept.
         self.clusters.retain(|(cluster, _)| {
             let is_same = |record: &mut Record| {
                 record.revision == cluster.revision && file::render_record(cluster) == record.text
@@ -88,8 +89,8 @@ impl State {
         Ok(())
     }
 
-    /// Reads all files of a folder. A file that cannot be used is set aside, and costs no other one. A folder that is not
-    /// there has none.
+    /// Reads all files of a folder. A file that cannot be used is renamed, and does not affect others. A missing folder
+    /// has none.
     pub(super) fn load_files(folder: &Path) -> Self {
         let mut state = Self::default();
         let names = match names(folder) {
@@ -119,7 +120,7 @@ impl State {
         state
     }
 
-    /// The ports that the clusters are for.
+    /// The ports of the clusters.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.clusters.iter().filter_map(|(cluster, _)| cluster.port)
     }
@@ -143,7 +144,7 @@ fn read_all<'n>(folder: &Path, names: &'n [String], all: &HashSet<&str>) -> Vec<
     names.iter().filter_map(&mut read).collect()
 }
 
-/// Reads a file; `None` where it is none of a cluster.
+/// Reads a file; `None` if it is not one of a cluster.
 fn read(
     folder: &Path,
     file_name: &str,
@@ -152,13 +153,13 @@ fn read(
 ) -> Option<Result<(Read, FrontendRecord), String>> {
     let path = folder.join(file_name);
     if file_name.ends_with(DRAFT) {
-        // A crash has left it. Its cluster has what it had.
+        // A crash has left this draft. Its cluster keeps its earlier state.
         let _ = fs::remove_file(&path);
         return None;
     }
     let (name, is_rewrite) = match (file_name.strip_suffix(OWN), file_name.strip_suffix(REWRITE)) {
         (Some(name), _) => (name, false),
-        // It was read before, and its cluster has a file of this program.
+        // It was imported before, and its cluster has a file of this program.
         (None, Some(name)) if all.contains(format!("{name}{OWN}").as_str()) => return None,
         (None, Some(name)) => (name, true),
         (None, None) => return None,
@@ -195,7 +196,7 @@ fn read_text(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-/// Moves a file out of the way of the next one of its name.
+/// Renames a file to make room for the next one with its name.
 fn set_aside(path: &Path, problem: &str) {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(DAMAGED);

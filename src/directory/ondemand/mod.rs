@@ -1,13 +1,13 @@
-//! Clusters on demand: made, changed and removed while the process runs, by x0d's API.
+//! On-demand clusters: made, changed and removed while the process runs, by x0d's API.
 //!
-//! They are a source of routes that comes before all others. A worker that knows no route of a host looks here first, and
-//! once more when another source has replied: an edit changes the table, then mails all workers which hosts and ports it
-//! touches. So a worker either sees the edit when it looks, or reads the mail behind what it has kept.
+//! They are a source of routes that precedes all others. A worker without a route for a host looks here first, and once
+//! more when another source has replied: an edit changes the table, then mails the affected hosts and ports to all
+//! workers. So a worker either sees the edit in its look-up, or reads the mail after it has cached the result.
 //!
-//! A port that some cluster is for is *claimed*: requests there are routed by host and port, all others by their host alone.
+//! A port that some cluster names is *claimed*: requests at it are routed by host and port, all others by host alone.
 //!
-//! Where clusters are kept is not the table's to know. With a Redis driver they are kept there ([`origin`]): an edit is made
-//! there first, and those of other nodes are followed ([`follow`]). Files ([`store`]) are written behind an edit.
+//! The table does not know where clusters are kept. With a Redis driver they are kept there ([`origin`]): an edit is
+//! made there first, and edits of other nodes are followed ([`follow`]). Files ([`store`]) are written after an edit.
 
 mod arguments;
 mod buckets;
@@ -47,7 +47,7 @@ use table::{Change, Entry, Table};
 /// The longest name.
 const MAX_NAME: usize = 128;
 
-/// How long a process that is about to be replaced waits for the disk.
+/// The limit of the wait for the disk before an upgrade.
 const MAX_FLUSH: Duration = Duration::from_secs(2);
 
 /// The greatest number of clusters.
@@ -56,18 +56,18 @@ const MAX_CLUSTERS: usize = 1_000_000;
 /// Names and values that came with a request.
 pub type Arguments = [(String, String)];
 
-/// Why an edit is not made. Nothing has changed then.
+/// Why an edit is refused. It has no effect then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such cluster, backend or bucket.
     NotFound(String),
     /// The arguments are wrong.
     Bad(String),
-    /// It may not be changed.
+    /// The change is not allowed.
     Forbidden(String),
-    /// Another cluster, or another process, has it.
+    /// Another cluster, or another process, has the resource.
     Conflict(String),
-    /// It cannot be made now.
+    /// The edit cannot be made now.
     Unavailable(String),
 }
 
@@ -102,28 +102,28 @@ impl fmt::Display for Refusal {
 
 /// Opens and closes listening sockets while the process runs.
 pub trait Ports: fmt::Debug + Send + Sync {
-    /// Has all workers accept at this port, if they do not yet. An error is [`Refusal::Conflict`] where that cannot be, and
-    /// [`Refusal::Unavailable`] where it cannot be now.
+    /// Makes all workers accept at this port. An error is [`Refusal::Conflict`] if that is impossible, and
+    /// [`Refusal::Unavailable`] if it is impossible now.
     fn open(&self, port: u16) -> Result<(), Refusal>;
 
-    /// No cluster needs this port any more: its sockets are closed, unless the configuration has it.
+    /// Closes a port that no cluster needs any more, unless the configuration has it.
     fn close(&self, port: u16);
 }
 
-/// An edit of a cluster on demand, as workers are told of it.
+/// An edit of an on-demand cluster, as sent to workers.
 #[derive(Clone, Debug)]
 pub struct OnDemandEdit {
-    /// The number of the edit: one more than that of the edit before.
+    /// The number of the edit: one more than the edit before.
     pub version: u64,
-    /// The ports at which requests are routed by host and port, in order.
+    /// The ports at which requests are routed by host and port, sorted.
     pub claimed: Arc<[u16]>,
-    /// Whatever was found for these hosts is no longer true.
+    /// Earlier results for these hosts are no longer valid.
     pub hosts: Arc<[Arc<str>]>,
-    /// Whatever was found for requests at these ports is no longer true.
+    /// Earlier results for requests at these ports are no longer valid.
     pub ports: Arc<[u16]>,
 }
 
-/// The route of a request, as far as clusters on demand have one.
+/// The route of a request from on-demand clusters.
 #[derive(Clone, Debug, Default)]
 pub struct OnDemandRoute {
     /// The route.
@@ -132,7 +132,7 @@ pub struct OnDemandRoute {
     pub is_port_claimed: bool,
 }
 
-/// All clusters on demand of the process.
+/// All on-demand clusters of the process.
 #[derive(Clone, Debug)]
 pub(super) struct OnDemand(Arc<Shared>);
 
@@ -141,27 +141,27 @@ struct Shared {
     table: RwLock<Table>,
     /// The number of the newest edit.
     version: Arc<AtomicU64>,
-    /// How many clusters a request can lead to, to be read without the lock.
+    /// Number of clusters that a request can lead to, readable without the lock.
     reachable: AtomicUsize,
     /// Held for a whole edit, which may wait for a port.
     edits: Mutex<()>,
     subscribers: Subscribers,
     names: DnsNames,
     clock: Clock,
-    /// The files of the clusters, for the next start; `None` where there are none.
+    /// The files of the clusters, for the next start; `None` without a folder.
     store: Option<Store>,
-    /// The Redis that all nodes have their clusters from; `None` where each node has its own.
+    /// The Redis that holds the clusters of all nodes; `None` if each node has its own.
     origin: Option<Origin>,
-    /// Opens and closes listening sockets, once the supervisor does.
+    /// Opens and closes listening sockets; set by the supervisor.
     ports: OnceLock<Arc<dyn Ports>>,
-    /// Ports of clusters that other nodes have made, which could not be had.
+    /// Ports of clusters made by other nodes that could not be opened.
     missing_ports: Mutex<BTreeSet<u16>>,
-    /// Another process is about to take this one's place, or has: it would not know of an edit.
+    /// A successor process is starting or serving: it would not learn of an edit.
     is_suspended: Mutex<bool>,
 }
 
 impl OnDemand {
-    /// The clusters of `state`, which are kept where the settings say from now on.
+    /// The clusters of `state`; from now on they are kept where the settings say.
     pub(super) fn start(
         settings: &Settings,
         state: State,
@@ -220,7 +220,7 @@ impl OnDemand {
         self.0.store.iter().for_each(|store| store.save(name, cluster.clone()));
     }
 
-    /// Takes a cluster into use, in the place of the one of its name, and has it written.
+    /// Takes a cluster into use, replacing one with its name, and has it written.
     fn put(&self, cluster: ClusterDefinition, record: &FrontendRecord) {
         let cluster = Arc::new(cluster);
         self.publish(|table, now| table.put(Arc::clone(&cluster), record, now));
@@ -237,13 +237,13 @@ impl OnDemand {
         self.0.is_suspended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what is left. To be called at the end.
+    /// Writes pending changes. To be called at the end.
     pub(super) fn stop(&self, patience: Duration) {
         self.0.origin.iter().for_each(Origin::stop);
         self.0.store.iter().for_each(|store| store.stop(patience));
     }
 
-    /// Waits until all edits are taken over that Redis has now, where clusters are kept there. Returns whether they are.
+    /// Waits until all present edits of Redis are taken over, if clusters are kept there. Returns whether they are.
     pub(super) fn catch_up(&self, patience: Duration) -> bool {
         self.0.origin.as_ref().is_none_or(|origin| origin.catch_up(patience))
     }
@@ -252,7 +252,7 @@ impl OnDemand {
         self.0.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request can lead to any cluster. Costs one load.
+    /// Whether a request can lead to any cluster. It costs one load.
     pub(super) fn is_reachable(&self) -> bool {
         self.0.reachable.load(Ordering::Acquire) > 0
     }
@@ -290,7 +290,7 @@ impl OnDemand {
         self.table().get(name).cloned()
     }
 
-    /// Changes the table, and tells all workers.
+    /// Changes the table, and notifies all workers.
     fn publish(&self, edit: impl FnOnce(&mut Table, Moment) -> Change) {
         let shared = &*self.0;
         let mut table = shared.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -298,7 +298,7 @@ impl OnDemand {
         shared.reachable.store(table.reachable(), Ordering::Release);
         let claimed: Arc<[u16]> = table.claimed().collect();
         table.take_unresolved().iter().for_each(|backend| shared.names.add(backend));
-        // Under the lock, so that mail has the order of the edits.
+        // This happens under the lock, so that mail has the order of the edits.
         let version = shared.version.load(Ordering::Relaxed) + 1;
         shared.version.store(version, Ordering::Release);
         let (hosts, ports) = (change.hosts.into_iter().collect(), change.ports.into_iter().collect());
@@ -309,7 +309,7 @@ impl OnDemand {
         self.0.missing_ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has all workers accept at a port.
+    /// Makes all workers accept at a port.
     fn open_port(&self, port: u16) -> Result<(), Refusal> {
         match self.0.ports.get() {
             Some(ports) => ports.open(port),

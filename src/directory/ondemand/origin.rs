@@ -1,4 +1,4 @@
-//! The Redis in which clusters are kept, as edits of this node see it, and how what is known goes with what stands there.
+//! The Redis that keeps the clusters, in the view of edits by this node, and the comparison of known clusters with it.
 
 use super::definition::ClusterDefinition;
 use super::edits::{Failure, taken};
@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The way to Redis for edits.
+/// The connection to Redis for edits.
 pub(super) struct Origin {
     pub(super) target: Target,
     clusters: Mutex<SharedClusters>,
     /// All edits of other nodes were read, up to the last moments.
     is_followed: AtomicBool,
-    /// The newest edit that is taken over, with all before it.
+    /// The newest edit that was taken over together with all earlier ones.
     seen: Mutex<u64>,
     has_seen: Condvar,
     /// Held until the process ends.
@@ -49,18 +49,18 @@ impl Origin {
         }
     }
 
-    /// Says whether Redis is there, and what is known is what it has. Returns whether that is news.
+    /// Sets whether Redis is connected and the known clusters match it. Returns whether that is a change.
     pub(super) fn set_followed(&self, is_followed: bool) -> bool {
         self.is_followed.swap(is_followed, Ordering::AcqRel) != is_followed
     }
 
-    /// All edits up to this one are taken over.
+    /// Records that all edits up to this one are taken over.
     pub(super) fn set_seen(&self, revision: u64) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = revision;
         self.has_seen.notify_all();
     }
 
-    /// Waits until all edits are taken over that Redis has now. Returns whether they are.
+    /// Waits until all present edits of Redis are taken over. Returns whether they are.
     pub(super) fn catch_up(&self, patience: Duration) -> bool {
         let newest = || self.is_followed.load(Ordering::Acquire).then(|| self.lock().newest().ok()).flatten();
         let Some(newest) = newest() else { return false };
@@ -69,12 +69,12 @@ impl Origin {
         *waited.unwrap_or_else(PoisonError::into_inner).0 >= newest
     }
 
-    /// The process ends.
+    /// Ends the following of edits.
     pub(super) fn stop(&self) {
         *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// What Redis has of a cluster.
+    /// The record of a cluster in Redis.
     pub(super) fn read(&self, name: &str) -> Result<Option<Record>, Refusal> {
         if !self.is_followed.load(Ordering::Acquire) {
             return Err(Refusal::Unavailable(format!(
@@ -124,7 +124,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// Fails for a cluster that is too large.
+    /// It fails for a cluster that is too large.
     pub(super) fn new(before: Option<&ClusterDefinition>, after: Option<&ClusterDefinition>) -> Result<Self, Refusal> {
         let text = after.map(file::render_record).unwrap_or_default();
         if text.len() > MAX_RECORD {
@@ -143,7 +143,7 @@ impl Texts {
     }
 }
 
-/// Which requests a cluster is for, as `host:port`; empty for none.
+/// The requests that a cluster serves, as `host:port`; empty for none.
 fn match_of(cluster: &ClusterDefinition) -> String {
     match (cluster.hostname.as_deref().unwrap_or_default(), cluster.port) {
         ("", None) => String::new(),
@@ -152,19 +152,19 @@ fn match_of(cluster: &ClusterDefinition) -> String {
     }
 }
 
-/// How what is known goes with what Redis has.
+/// A comparison of the known clusters with Redis.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
-    /// Clusters that Redis lacks, or has older: it has lost their last edits, or they have never been there. In the order of
-    /// their edits.
+    /// Clusters that Redis lacks, or has in an older version: it has lost their last edits, or never had them. In the
+    /// order of their edits.
     pub(super) lost: Vec<Box<str>>,
     /// Clusters that were removed.
     pub(super) removed: Vec<Box<str>>,
 }
 
 impl Comparison {
-    /// Compares clusters and their revisions with those in Redis, whose newest edit has the revision `newest`. An edit
-    /// behind that one was made before Redis has lost its last data. All others are as Redis has them.
+    /// Compares clusters and their revisions with those in Redis, whose newest edit has the revision `newest`. A known
+    /// edit with a higher revision was made before Redis lost its last data. All other clusters are as in Redis.
     pub(super) fn new<'k>(
         known: impl Iterator<Item = (&'k str, u64)>,
         records: &BTreeMap<String, Record>,

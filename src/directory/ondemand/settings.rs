@@ -1,6 +1,6 @@
-//! x0d's settings of a cluster: names, values, defaults, and the option of this program that each of them sets.
+//! x0d's settings of a cluster: names, values, defaults, and the option of this program that each one sets.
 //!
-//! Names and defaults are those of x0d 0.10. Times are seconds, in arguments, files and views alike.
+//! Names and defaults are those of x0d 0.10. Times are in seconds, in arguments, files and views.
 
 use crate::cluster::{MAX_COUNT, MAX_TIME, Scheduler, read_whole};
 use serde_json::Value as Json;
@@ -94,7 +94,7 @@ pub(super) const KEYS: &[Key] = &[
     cache("cache-default-shadow-ttl", "default-shadow-ttl", Kind::Time, "0", "cache.defaultShadowTtl"),
 ];
 
-/// A value that was read.
+/// A parsed value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Flag(bool),
@@ -104,7 +104,7 @@ pub(super) enum Value {
 }
 
 impl fmt::Display for Value {
-    /// As it stands in a file and in arguments.
+    /// The form in a file and in arguments.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(flag) => flag.fmt(f),
@@ -126,7 +126,7 @@ impl Value {
     }
 }
 
-/// A time as a number of seconds, a whole one where it is.
+/// A time as a number of seconds, as an integer if possible.
 pub(super) fn seconds(time: Duration) -> Json {
     if time.subsec_nanos() == 0 { time.as_secs().into() } else { time.as_secs_f64().into() }
 }
@@ -142,11 +142,11 @@ impl Default for Settings {
     }
 }
 
-/// What a value was expected to be.
+/// A description of the expected value.
 pub(super) type Expected = String;
 
 impl Settings {
-    /// Sets the setting of this name. `None` where there is none.
+    /// Sets the setting with this name. `None` if there is none.
     pub(super) fn set(&mut self, name: &str, text: &str) -> Option<Result<(), Expected>> {
         let place = KEYS.iter().position(|key| key.name == name || key.view == name && key.name == FCGI_SCRIPT)?;
         let (key, slot) = (KEYS.get(place)?, self.0.get_mut(place)?);
@@ -175,20 +175,20 @@ impl Settings {
         }
     }
 
-    /// Names and values of the options that they set.
+    /// Names and values of the options that the settings set.
     pub(super) fn options(&self) -> Vec<(&'static str, String)> {
         let mut options = Vec::new();
         for (key, value) in self.iter().filter(|(key, _)| !key.option.is_empty()) {
             let text = match value {
                 Value::Time(time) => format!("{}ms", time.as_millis()),
-                // x0d sends no such header where it is empty.
+                // x0d sends no such header if the text is empty.
                 Value::Text(text) if text.is_empty() => continue,
                 Value::Text(text) => in_option(text).to_owned(),
                 other => other.to_string(),
             };
             options.push((key.option, if text == "0ms" { "0".to_owned() } else { text }));
         }
-        // Between two pieces of a body x0d waits for the backend, or for the client.
+        // Between two parts of a body x0d waits for the backend, or for the client.
         let body = self.time("read-timeout").max(self.time("write-timeout"));
         options.push(("bodyTimeout", format!("{}ms", body.as_millis())));
         if self.get("enabled") == Some(&Value::Flag(false)) {
@@ -256,12 +256,12 @@ pub(super) fn read_seconds(text: &str) -> Option<Duration> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let number: f64 = text.parse().ok().filter(|_| is_plain)?;
     let time = Duration::try_from_secs_f64(number).ok().filter(|time| *time <= MAX_TIME)?;
-    // What is left of a millisecond is lost; a time that is not 0 stays one.
+    // A fraction of a millisecond is dropped; a time above 0 stays above 0.
     let millis = u64::try_from(time.as_millis()).ok()?;
     (millis > 0 || time.is_zero()).then(|| Duration::from_millis(millis))
 }
 
-/// Whether a text can stand in a line of a file.
+/// Whether a text fits on a line of a file.
 fn is_plain(text: &str) -> bool {
     text.len() <= MAX_TEXT && text.trim() == text && !text.chars().any(char::is_control)
 }

@@ -1,8 +1,8 @@
-//! Clusters to their files, by a thread of their own: no request and no edit waits for the disk.
+//! Writes clusters to their files in its own thread: no request and no edit waits for the disk.
 //!
-//! New files are written beside the old ones, waited for, and take their names. So after a crash at any byte a cluster has its
-//! old file or its new one. Edits of one cluster that come while another one is written are one. What cannot be written, as
-//! on a full disk, is tried again, and the old file stays.
+//! New files are written next to the old ones, synchronised, and renamed over them. So after a crash at any byte a
+//! cluster has its old file or its new one. Edits of one cluster during a write are merged. A failed write, as on a
+//! full disk, is retried, and the old file stays.
 
 use super::definition::ClusterDefinition;
 use super::disk::Disk;
@@ -13,22 +13,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// The endings of files: of this program and of x0d, of x0d's rewrite, of what is being written, and of what x0d has written.
+/// Suffixes of files: of this program and of x0d, of x0d's rewrite, of drafts, and of x0d's originals.
 pub(super) const OWN: &str = ".db";
 pub(super) const REWRITE: &str = ".cluster.conf";
 pub(super) const DRAFT: &str = ".draft";
 pub(super) const ORIGINAL: &str = ".x0d";
 
-/// When it is tried again to write.
+/// The interval of retries of a write.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Bytes that are written at once.
+/// Bytes written at once.
 const PIECE: usize = 64 * 1024;
 
-/// The file that a cluster is to have; `None` for no file.
+/// The desired file of each cluster; `None` for no file.
 type Wanted = BTreeMap<Box<str>, Option<Arc<ClusterDefinition>>>;
 
-/// The way to the thread.
+/// The handle of the thread.
 #[derive(Clone, Debug)]
 pub(super) struct Store(Arc<Shared>);
 
@@ -44,7 +44,7 @@ struct Queue {
     is_writing: bool,
     is_stopping: bool,
     has_stopped: bool,
-    /// The last attempt has failed.
+    /// The last attempt failed.
     has_failed: bool,
 }
 
@@ -63,7 +63,7 @@ impl Store {
         self.0.changed.notify_all();
     }
 
-    /// Waits until all is written that was to be. Returns whether it is, within `patience`.
+    /// Waits until all pending changes are written. Returns whether they are, within `patience`.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let is_busy = |queue: &mut Queue| !(queue.has_stopped || queue.wanted.is_empty() && !queue.is_writing);
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, is_busy);
@@ -71,7 +71,7 @@ impl Store {
         !is_busy(&mut queue)
     }
 
-    /// Writes what is left, for as long as `patience`, and ends the thread.
+    /// Writes pending changes, for up to `patience`, and ends the thread.
     pub(super) fn stop(&self, patience: Duration) {
         if !self.flush(patience) {
             log::error!("server.stateDir: {} clusters could not be written", self.0.lock().wanted.len());
@@ -111,7 +111,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// What is to be written next; `None` at the end.
+    /// The changes to write next; `None` at the end.
     fn next(&self) -> Option<Wanted> {
         let mut queue = self.lock();
         loop {
@@ -134,7 +134,7 @@ impl Shared {
     }
 }
 
-/// Writes all of these. Returns what could not be written, and the first reason.
+/// Writes all of these. Returns those that could not be written, and the first error.
 fn write_all(disk: &impl Disk, wanted: Wanted, piece: usize) -> (Wanted, Option<String>) {
     let (mut left, mut problem) = (Wanted::new(), None);
     let mut drafted = Wanted::new();
@@ -162,13 +162,13 @@ fn draft(disk: &impl Disk, name: &str, text: &str, piece: usize) -> io::Result<(
         .create(&draft)
         .and_then(|()| text.as_bytes().chunks(piece).try_for_each(|piece| disk.append(&draft, piece)));
     if written.is_err() {
-        // On a full disk its room is wanted.
+        // On a full disk its space is needed.
         let _ = disk.remove(&draft);
     }
     written
 }
 
-/// Gives drafts the names of their files, once their content is on the disk. What fails half way can be done again.
+/// Renames drafts over their files, once their content is on the disk. A partial failure can be repeated.
 fn take_into_use(disk: &impl Disk, drafted: &Wanted) -> io::Result<()> {
     let drafts: Vec<String> =
         drafted.iter().filter(|(_, cluster)| cluster.is_some()).map(|(name, _)| format!("{name}{DRAFT}")).collect();
@@ -181,7 +181,7 @@ fn take_into_use(disk: &impl Disk, drafted: &Wanted) -> io::Result<()> {
             None => remove(disk, name)?,
         }
     }
-    // A name that is not on the disk yet would be the old one after a loss of power.
+    // After a power failure, a name that is not on the disk yet would be the old one.
     if drafted.is_empty() { Ok(()) } else { disk.sync_folder() }
 }
 
@@ -190,7 +190,7 @@ fn remove(disk: &impl Disk, name: &str) -> io::Result<()> {
     disk.remove(&format!("{name}{REWRITE}"))
 }
 
-/// Keeps the files that x0d has written under another name, before files of this program take their places.
+/// Keeps files written by x0d under another name, before files of this program replace them.
 pub(super) fn keep_originals(disk: &impl Disk, names: &HashSet<Box<str>>) -> io::Result<()> {
     for name in names {
         for ending in [OWN, REWRITE] {

@@ -1,4 +1,4 @@
-//! The clusters on demand by their names, and what requests they are for.
+//! The on-demand clusters by name, and the requests they serve.
 
 use super::definition::{BackendDefinition, ClusterDefinition};
 use crate::base::clock::Moment;
@@ -7,12 +7,12 @@ use crate::directory::catalog::{Catalog, FrontendRecord};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// A cluster that is in use.
+/// A cluster in use.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) definition: Arc<ClusterDefinition>,
     pub(super) route: Arc<Route>,
-    /// Backends that have left while requests of theirs were in flight.
+    /// Removed backends that still had requests in flight.
     pub(super) terminating: Vec<(BackendDefinition, Arc<MemberState>)>,
 }
 
@@ -28,31 +28,31 @@ pub(super) struct Table {
 /// The clusters of one port.
 #[derive(Debug, Default)]
 struct PortClusters {
-    /// The one of any host.
+    /// The cluster for any host.
     any: Option<Box<str>>,
     by_host: HashMap<Box<str>, Box<str>>,
 }
 
-/// The part of the routes that an edit touches.
+/// The routes that an edit affects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
-    /// Hosts whose requests may lead elsewhere.
+    /// Hosts whose requests may get another route.
     pub(super) hosts: BTreeSet<Arc<str>>,
-    /// Ports whose requests may lead elsewhere, whatever their host.
+    /// Ports whose requests may get another route, whatever their host.
     pub(super) ports: BTreeSet<u16>,
 }
 
 impl Change {
     fn add(&mut self, definition: &ClusterDefinition) {
         self.hosts.extend(definition.hostname.as_deref().map(Arc::from));
-        // A host that was unknown at this port is kept under the port too.
+        // Workers cache an unknown host at this port under the port too.
         self.ports.extend(definition.port);
     }
 }
 
 impl Table {
-    /// The route of a request for this host at this port: the cluster of both comes before that of the host, and that
-    /// before the one of the port.
+    /// The route of a request for this host at this port: a cluster of both precedes a cluster of the host, which
+    /// precedes a cluster of the port.
     pub(super) fn look_up(&self, host: &str, port: Option<u16>) -> Option<Arc<Route>> {
         let of_port = port.and_then(|port| self.by_port.get(&port));
         let name = of_port
@@ -62,12 +62,12 @@ impl Table {
         self.by_name.get(name).map(|entry| Arc::clone(&entry.route))
     }
 
-    /// Whether some cluster is for this port.
+    /// Whether some cluster names this port.
     pub(super) fn is_claimed(&self, port: u16) -> bool {
         self.by_port.contains_key(&port)
     }
 
-    /// The ports that clusters are for, in order.
+    /// The ports named by clusters, sorted.
     pub(super) fn claimed(&self) -> impl Iterator<Item = u16> {
         self.by_port.keys().copied()
     }
@@ -76,22 +76,22 @@ impl Table {
         self.by_name.get(name)
     }
 
-    /// All clusters, in the order of their names.
+    /// All clusters, sorted by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.by_name.values()
     }
 
-    /// How many clusters there are.
+    /// Number of clusters.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// How many clusters a request can lead to.
+    /// Number of clusters that a request can lead to.
     pub(super) fn reachable(&self) -> usize {
         self.by_host.len() + self.by_port.len()
     }
 
-    /// The cluster other than `name` that is for the same requests.
+    /// Another cluster than `name` that serves the same requests.
     pub(super) fn rival(&self, definition: &ClusterDefinition) -> Option<&str> {
         let found = match (definition.hostname.as_deref(), definition.port) {
             (None, None) => None,
@@ -102,12 +102,12 @@ impl Table {
         found.map(|name| &**name).filter(|name| **name != *definition.name)
     }
 
-    /// Takes this cluster into use, in the place of the one of its name.
+    /// Takes this cluster into use, replacing one with its name.
     pub(super) fn put(&mut self, definition: Arc<ClusterDefinition>, record: &FrontendRecord, now: Moment) -> Change {
         let (name, mut change) = (definition.name.clone(), Change::default());
         let before = self.by_name.remove(&name);
         match &before {
-            // Routes that were kept for these requests are stale, or as they were.
+            // Cached routes of these requests are stale, or unchanged.
             Some(before) if before.definition.is_for_same_requests(&definition) => {
                 change.hosts.extend(definition.hostname.as_deref().map(Arc::from));
                 self.unindex(&before.definition);
@@ -128,13 +128,13 @@ impl Table {
         change
     }
 
-    /// Takes the cluster of this name out of use: its backends get no new request, even from old routes.
+    /// Takes the cluster with this name out of use: its backends get no new request, even from old routes.
     pub(super) fn remove(&mut self, name: &str, now: Moment) -> Change {
         let mut change = Change::default();
         let Some(entry) = self.by_name.remove(name) else { return change };
         change.add(&entry.definition);
         self.unindex(&entry.definition);
-        // Requests that wait in it, for a slot or a token, find their routes anew.
+        // Requests that wait in it, for a slot or a token, look up their routes again.
         let mut options = Options::clone(&entry.route.cluster.options);
         (options.queue.enqueue_on_unavailable, options.buckets) = (false, None);
         let empty = FrontendRecord { id: name.into(), backends: Box::default(), options: Arc::new(options) };
@@ -144,7 +144,7 @@ impl Table {
         change
     }
 
-    /// The backends made since the last call whose name has to be looked up.
+    /// Backends made since the last call whose name has to be resolved.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
         self.catalog.take_unresolved()
     }
@@ -159,8 +159,8 @@ impl Table {
         }
     }
 
-    /// Takes the places of a cluster away, unless another one has taken them since: edits of other nodes may become known
-    /// in another order than that of their making.
+    /// Removes the index entries of a cluster, unless another cluster has them by now: edits of other nodes may arrive
+    /// in another order than they were made.
     fn unindex(&mut self, definition: &ClusterDefinition) {
         let is_its = |name: &str| *name == *definition.name;
         let (host, port) = (definition.hostname.as_deref(), definition.port);
@@ -184,7 +184,7 @@ impl Table {
     }
 }
 
-/// The backends of a cluster that finish requests and are not in its list any more.
+/// The backends of a cluster that finish requests and are no longer in its list.
 fn terminating(before: Entry, now: &ClusterDefinition) -> Vec<(BackendDefinition, Arc<MemberState>)> {
     let mut terminating = before.terminating;
     for (backend, member) in before.definition.backends.iter().zip(&before.route.cluster.members) {
@@ -196,7 +196,7 @@ fn terminating(before: Entry, now: &ClusterDefinition) -> Vec<(BackendDefinition
     terminating
 }
 
-/// Whether a backend that has left still has requests.
+/// Whether a removed backend still has requests.
 pub(super) fn is_terminating(state: &MemberState) -> bool {
     state.is_removed() && state.in_flight() > 0
 }

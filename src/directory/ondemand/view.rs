@@ -1,4 +1,4 @@
-//! A cluster on demand as views show it: its settings in x0d's names, and its members.
+//! An on-demand cluster in the form of views: its settings under x0d's names, and its members.
 
 use super::buckets;
 use super::definition::{BackendDefinition, ClusterDefinition};
@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, MemberState, Route};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// A cluster on demand at one moment.
+/// An on-demand cluster at one moment.
 #[derive(Clone, Debug)]
 pub struct ClusterView(Entry);
 
@@ -22,7 +22,7 @@ impl ClusterView {
         &self.0.definition
     }
 
-    /// The cluster in use. Its members stand in the order of the definition's backends.
+    /// The cluster in use. Its members are in the order of the definition's backends.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.0.route.cluster
     }
@@ -32,13 +32,13 @@ impl ClusterView {
         &self.0.route
     }
 
-    /// Backends that have left the list and finish their requests.
+    /// Removed backends that finish their requests.
     pub fn terminating(&self) -> impl Iterator<Item = (&BackendDefinition, &Arc<MemberState>)> {
         let terminating = self.0.terminating.iter().filter(|(_, state)| is_terminating(state));
         terminating.map(|(backend, state)| (backend, state))
     }
 
-    /// Whether a backend of this name has left the list and finishes its requests.
+    /// Whether a backend with this name was removed and finishes its requests.
     pub fn is_terminating(&self, backend: &str) -> bool {
         self.definition().place_of(backend).is_none() && self.terminating().any(|(known, _)| *known.name == *backend)
     }
@@ -65,7 +65,7 @@ impl ClusterView {
         settings
     }
 
-    /// A bucket; `None` where there is none of this name.
+    /// A bucket; `None` if there is none with this name.
     pub fn bucket(&self, name: &str) -> Option<Value> {
         let live = self.cluster().buckets();
         buckets::find(&self.definition().buckets, name).map(|bucket| bucket.json(&live))

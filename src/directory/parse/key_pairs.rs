@@ -1,5 +1,5 @@
-//! `"certificates": {"www.example.com": {"certificate": PEM or path, "key": PEM or path}}`: the form alone. Whether a
-//! pair is any good shows when somebody asks for its name, and is nobody else's trouble.
+//! `"certificates": {"www.example.com": {"certificate": PEM or path, "key": PEM or path}}`: the syntax only. Whether a
+//! pair is usable shows at the first look-up of its name, and affects no other name.
 
 use super::super::certificates::{CertificateRecord, PemSource};
 use super::{Members, Reader, kind, pattern, shown, string};
@@ -7,7 +7,7 @@ use crate::base::secret::is_path;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
 
-/// What every PEM text has and no path.
+/// A text that every PEM contains and no path does.
 const PEM_MARK: &str = "-----BEGIN ";
 
 impl<'a> Reader<'a> {
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
                     continue;
                 }
             };
-            // What was found is not shown: it may be a key.
+            // The value is not shown: it may be a key.
             match string(value).filter(|text| !text.is_empty()) {
                 Some(text) => *slot = Some(text),
                 None => {

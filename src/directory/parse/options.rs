@@ -5,17 +5,17 @@ use crate::cluster::{OptionError, Options};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// An option whose value is an object: it is no name of several.
+/// An option whose value is an object: it is not a prefix of several options.
 const OBJECT: &str = "buckets";
 
-/// An option that is read behind the others: its rules name buckets.
+/// An option that is parsed after the others: its rules name buckets.
 const LAST: &str = "classify";
 
-/// Deeper than this no option is nested.
+/// The greatest nesting of an option.
 const MAX_DEPTH: usize = 4;
 
 impl<'a> Reader<'a> {
-    /// To be called once the frontends are known.
+    /// To be called after the frontends are known.
     pub(super) fn read_options(&mut self, value: &'a RawValue) {
         let Ok(members) = serde_json::from_str::<Members<'a>>(value.get()) else {
             return self.fault(value, "options", &format!("found {}, expected an object of options", kind(value)));
@@ -38,7 +38,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Names and values of an object, nested names joined by dots, each with its name's and its value's place.
+    /// Names and values of an object, nested names joined by dots, each with the positions of name and value.
     fn flatten(&mut self, value: &'a RawValue, path: &str, prefix: &str, pairs: &mut Vec<Pair<'a>>) {
         let Ok(members) = serde_json::from_str::<Members<'a>>(value.get()) else {
             return self.fault(value, path, &format!("found {}, expected an object", kind(value)));
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
                 self.flatten(value, &format!("{path}.{name}"), &format!("{name}."), pairs);
                 continue;
             }
-            // A number or a word stands as it is, a text without its quotes.
+            // A number or a word is used as written, a string without its quotes.
             let text = string(value).unwrap_or_else(|| value.get().to_owned());
             pairs.push(Pair { key, value, name, text });
         }
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An option as it stands in the file.
+/// An option as written in the file.
 struct Pair<'a> {
     key: &'a RawValue,
     value: &'a RawValue,

@@ -1,9 +1,9 @@
-//! Certificates from Redis: `tls:<host>`, a hash of `certificate` and `key` in PEM, and of `ocsp` and `passphrase` where
-//! there are any. The key has no prefix, as other programs that read it know none.
+//! Certificates from Redis: `tls:<host>`, a hash of `certificate` and `key` in PEM, with an optional `ocsp` and
+//! `passphrase`. The key has no prefix, since other programs that read it know none.
 //!
-//! A clerk of its own asks Redis when a core asks for a name that it does not know, and computes with what it finds. What
-//! was written to, the watching connection tells; then the cores are told to ask again. While Redis is away, what was
-//! found before is what there is.
+//! A separate certificate thread asks Redis when a core asks for an unknown name, and computes with the result. The
+//! watching connection reports writes; the cores are then told to ask again. While Redis is away, earlier results are
+//! used.
 
 use super::super::certificate_index::CertificateIndex;
 use super::super::certificates::{CertificateChannels, CertificateCommand, CertificateLookup, CertificateResult};
@@ -25,28 +25,28 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// Names, and pairs, of which the clerk knows what was found last.
+/// Number of names, and of pairs, whose last result is kept.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(32_768).expect("more than none");
 
-/// Names that are asked for in one round trip.
+/// Number of names in one round trip.
 const BATCH: usize = 64;
 
-/// A longer text is no certificate.
+/// A longer text is not a certificate.
 const MAX_BYTES: usize = 1 << 20;
 
-/// What the replies to one question may cost of memory, in bytes.
+/// Memory limit of the replies to one query, in bytes.
 const MAX_REPLY: usize = 16 << 20;
 
-/// After a failure nobody waits for another one for so long.
+/// After a failure, look-ups do not wait for another attempt for this time.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How long the clerk sleeps at most.
+/// The longest sleep of the thread.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// More patterns than these are all of them.
+/// Above this number of changed patterns all count as changed.
 const MAX_CHANGED: usize = 4096;
 
-/// What was written to since the clerk has last looked. Whoever adds to it never waits.
+/// Patterns written to since the thread last looked. Adding one never waits.
 #[derive(Debug, Default)]
 pub(in crate::directory) struct ChangedCertificates(Mutex<ChangedPatterns>);
 
@@ -66,14 +66,14 @@ impl ChangedCertificates {
         }
     }
 
-    /// Anything may be otherwise than before.
+    /// Marks all patterns as changed.
     pub(super) fn add_all(&self) {
         self.lock().all = true;
     }
 
     fn take(&self) -> Vec<Arc<str>> {
         let ChangedPatterns { patterns, all } = std::mem::take(&mut *self.lock());
-        // The last rung of every name's ladder stands for all names.
+        // The last candidate pattern of every name stands for all names.
         if all { vec!["*".into()] } else { patterns.into_iter().map(Arc::from).collect() }
     }
 
@@ -82,7 +82,7 @@ impl ChangedCertificates {
     }
 }
 
-/// The clerk.
+/// The certificate thread.
 pub(super) struct RedisCertificateService {
     pub(super) target: Target,
     pub(super) subscribers: Subscribers,
@@ -90,17 +90,17 @@ pub(super) struct RedisCertificateService {
     pub(super) changed_certificates: Arc<ChangedCertificates>,
     line: Option<Connection>,
     retry_at: Moment,
-    /// The last question failed because the replies to it are too long.
+    /// The last query failed because the replies are too long.
     was_too_long: bool,
-    /// The pattern that each name was found under; `None` for none.
+    /// The pattern under which each name was found; `None` if none.
     names: LruCache<Arc<str>, Option<Box<str>>>,
     pairs: KeyPairStore,
     budget: LookupBudget,
-    /// Names that were answered from memory: once Redis can be asked, their askers are told to ask again.
+    /// Names answered from memory: once Redis can be queried, the cores that asked are told to ask again.
     unsure: HashSet<Arc<str>>,
 }
 
-/// How many names may be found to have nothing.
+/// A limit of look-ups that find nothing.
 struct LookupBudget {
     rate: u32,
     left: u32,
@@ -146,7 +146,7 @@ impl RedisCertificateService {
                 recv(channels.commands) -> command => match command {
                     Ok(CertificateCommand::Reread) => self.tell_changed(),
                     Ok(CertificateCommand::Retire) => self.pairs.retire(),
-                    // Fails only where nobody waits any more.
+                    // It fails only if the caller no longer waits.
                     Ok(CertificateCommand::Export(to)) => drop(to.send(self.pairs.export())),
                     Ok(CertificateCommand::Replace(_)) => {}
                     Ok(CertificateCommand::Stop) | Err(_) => return self.pairs.finish(),
@@ -161,17 +161,17 @@ impl RedisCertificateService {
         self.clock.wall(self.clock.now())
     }
 
-    /// How long to sleep when nobody wants anything.
+    /// The time to sleep without work.
     fn patience(&self) -> Duration {
         let until_saved = self.pairs.due().map_or(IDLE, |due| due.since(self.clock.now()));
         until_saved.min(if self.unsure.is_empty() { IDLE } else { RETRY })
     }
 
-    /// Whatever the cores hold of it may be outdated. An answer that was read before has been sent before.
+    /// Tells the cores which results may be outdated. Results read before were sent before.
     fn tell_changed(&mut self) {
         let patterns = self.changed_certificates.take();
         if patterns.iter().any(|pattern| **pattern == *"*") {
-            // It is there again, as far as the watching connection knows.
+            // The watching connection has found Redis available again.
             self.retry_at = Moment::ZERO;
         }
         if !patterns.is_empty() {
@@ -184,7 +184,7 @@ impl RedisCertificateService {
         self.budget.is_left(now) && (self.line.is_some() || self.retry_at <= now)
     }
 
-    /// Sees whether Redis can be asked again, on behalf of those who were answered from memory.
+    /// Checks whether Redis can be queried again, for names that were answered from memory.
     fn make_sure(&mut self) {
         if self.unsure.is_empty() || !self.may_ask() || self.ask(&cmd("PING").get_packed_command(), 1).is_none() {
             return;
@@ -196,7 +196,7 @@ impl RedisCertificateService {
     fn reply(&mut self, batch: Vec<CertificateLookup>) {
         let replies = if self.may_ask() { self.ask_for(&batch) } else { None };
         if replies.is_none() && self.was_too_long && batch.len() > 1 {
-            // One of them is to blame, and the others are not.
+            // One of them causes the failure; the others are read separately.
             return batch.into_iter().for_each(|question| self.reply(vec![question]));
         }
         let mut rest = replies.as_deref().unwrap_or_default();
@@ -210,7 +210,7 @@ impl RedisCertificateService {
                 }
                 None => {
                     let result = self.remember(&name);
-                    // A failure is kept by nobody.
+                    // A failure is not cached.
                     if !matches!(result, CertificateResult::Failed) {
                         self.unsure.insert(Arc::clone(&name));
                     }
@@ -221,7 +221,7 @@ impl RedisCertificateService {
         }
     }
 
-    /// The hashes of all rungs of all names; `None` if Redis does not tell.
+    /// The hashes of all candidate patterns of all names; `None` if Redis does not reply.
     fn ask_for(&mut self, batch: &[CertificateLookup]) -> Option<Vec<Value>> {
         let mut packed = Vec::new();
         let mut count = 0;
@@ -241,7 +241,7 @@ impl RedisCertificateService {
     }
 
     fn ask(&mut self, packed: &[u8], count: usize) -> Option<Vec<Value>> {
-        // A connection that was idle for long may be closed: then another one is opened, once.
+        // A connection that was idle for long may be closed: a new one is opened then, once.
         for _ in 0..=usize::from(self.line.is_some()) {
             let result = self.try_ask(packed, count);
             self.was_too_long = result.as_ref().is_err_and(resp::is_too_long);
@@ -278,7 +278,7 @@ impl RedisCertificateService {
         }
     }
 
-    /// What the first rung that has something says.
+    /// The result from the first candidate pattern that has a hash.
     fn judge(&mut self, name: &Arc<str>, replies: &[Value]) -> CertificateResult {
         let now = self.clock.now();
         for (pattern, reply) in route::patterns(name).zip(replies) {
@@ -310,8 +310,8 @@ impl RedisCertificateService {
         self.pairs.restore(pattern).map_or(CertificateResult::Unknown, CertificateResult::Found)
     }
 
-    /// What was found when Redis was last asked, be it before the last start. A name that nobody has asked for has the
-    /// first pair that is known of its ladder.
+    /// The result when Redis was last queried, possibly before the last start. A name that was never looked up gets the
+    /// first known pair of its candidate patterns.
     fn remember(&mut self, name: &str) -> CertificateResult {
         match self.names.get(name).cloned() {
             Some(Some(pattern)) if self.pairs.contains(&pattern) => self.restore(&pattern),
@@ -342,7 +342,7 @@ fn key_of(pattern: &str) -> String {
     format!("tls:{pattern}")
 }
 
-/// The texts of a hash; `None` where there is none.
+/// The texts of a hash; `None` if there is none.
 fn read_reply(reply: &Value) -> Result<Option<KeyPairPem<'_>>, String> {
     let fields = match reply {
         Value::Array(fields) => fields,
@@ -368,7 +368,7 @@ fn read_reply(reply: &Value) -> Result<Option<KeyPairPem<'_>>, String> {
     }
 }
 
-/// Whether there is a pair that can be used.
+/// Whether there is a usable pair.
 pub(super) fn read(reply: &Value) -> Result<bool, String> {
     read_reply(reply)?.map_or(Ok(false), |texts| read_pair(&texts).map(|_| true))
 }

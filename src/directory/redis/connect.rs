@@ -1,4 +1,4 @@
-//! Connections to a Redis: found, opened within a time, and asked without ever waiting for longer than that.
+//! Connections to a Redis: discovery, opening with a time limit, and queries with a time limit.
 
 use super::connection::{Connection, Login, MAX_REPLY, PATIENCE};
 use super::target::{Location, Target};
@@ -7,7 +7,7 @@ use redis::{
     RedisError, RedisResult, Value, cmd, io::tcp::TcpSettings,
 };
 
-/// One server, found.
+/// The address of one server.
 #[derive(Clone, Debug)]
 pub(super) struct Server(ConnectionAddr);
 
@@ -19,46 +19,46 @@ impl std::fmt::Display for Server {
 
 #[cfg(test)]
 impl Server {
-    /// One that is never connected to.
+    /// A server that is never connected to.
     pub(super) fn of_a_test() -> Self {
         Self(ConnectionAddr::Tcp("redis.test".to_owned(), 6379))
     }
 }
 
-/// What is said of a replica without its master.
+/// The message about a replica without its master.
 pub(super) const LOST_MASTER: &str = "it is a replica that has lost its master, so what it says may be outdated";
 
-/// Which process a connection leads to, and which data it has. What may not be asked is empty.
+/// The process behind a connection, and its data. A part that may not be queried is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// Another one after each restart.
+    /// It changes with each restart.
     pub(super) run_id: String,
-    /// The histories of the data: its own, and the one it was before a fail-over or a restart that kept the data.
+    /// The histories of the data: the present one, and the one before a fail-over or a restart that kept the data.
     pub(super) histories: Vec<String>,
-    /// How far the data has come in its own history, in bytes of replication.
+    /// The position of the data in its present history, in bytes of replication.
     pub(super) offset: Option<u64>,
-    /// How far it had come in the history before, where it left that.
+    /// The position at which it left the earlier history.
     branch: Option<u64>,
     /// It is a replica without a connection to its master.
     pub(super) has_lost_master: bool,
 }
 
-/// How the data of a server goes with the data that is known.
+/// The relation between the data of a server and the known data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Continuity {
-    /// It goes on where that was.
+    /// It continues the known data.
     Same,
     /// It has the same history, and lacks the last writes.
     Behind {
-        /// So many bytes of replication.
+        /// Missing bytes of replication.
         by: u64,
     },
-    /// It is other data, or it cannot be told.
+    /// It is other data, or the relation is unknown.
     Other,
 }
 
 impl Identity {
-    /// How this data goes with `other`, which is what is known.
+    /// The relation of this data to the known data `other`.
     pub(super) fn continues(&self, other: &Self) -> Continuity {
         let history = other.histories.first();
         let Some(place) = history.and_then(|known| self.histories.iter().position(|own| own == known)) else {
@@ -71,20 +71,20 @@ impl Identity {
         }
     }
 
-    /// The histories, and how far the data has come in them, as a snapshot has them.
+    /// The histories and the position, in the form of a snapshot.
     pub(super) fn to_lines(&self) -> Vec<String> {
         let offset = self.offset.map(|offset| format!("{OFFSET}{offset}"));
         self.histories.iter().cloned().chain(offset).collect()
     }
 
-    /// The reverse of [`Identity::to_lines`]; `None` of nothing.
+    /// The reverse of [`Identity::to_lines`]; `None` for no lines.
     pub(super) fn from_lines(lines: Vec<String>) -> Option<Self> {
         let offset = lines.iter().find_map(|line| line.strip_prefix(OFFSET)?.parse().ok());
         let histories: Vec<_> = lines.into_iter().filter(|line| !line.starts_with(OFFSET)).collect();
         (!histories.is_empty()).then(|| Self { histories, offset, ..Self::default() })
     }
 
-    /// What `INFO` says.
+    /// The identity in a reply to `INFO`.
     #[cfg(test)]
     pub(super) fn of(text: &str) -> Self {
         let mut identity = Self::default();
@@ -92,7 +92,7 @@ impl Identity {
         identity
     }
 
-    /// Adds what `INFO` says.
+    /// Adds the fields of a reply to `INFO`.
     fn add(&mut self, text: &str) {
         let mut is_replica = false;
         for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
@@ -104,7 +104,7 @@ impl Identity {
                 "master_replid2" if value.contains(|char| char != '0') => self.histories.push(value.to_owned()),
                 "slave_repl_offset" => self.offset = value.parse().ok(),
                 "master_repl_offset" if !is_replica => self.offset = value.parse().ok(),
-                // The first byte that is not shared.
+                // The value is the first byte that is not shared.
                 "second_repl_offset" => self.branch = value.parse::<u64>().ok().and_then(|byte| byte.checked_sub(1)),
                 _ => {}
             }
@@ -112,30 +112,30 @@ impl Identity {
     }
 }
 
-/// Before the offset in the first line of a snapshot.
+/// Prefix of the offset in the first line of a snapshot.
 const OFFSET: &str = "offset=";
 
-/// What a server is to others.
+/// The replication role of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// It takes writes.
     Master {
-        /// How far its data has come.
+        /// The position of its data.
         offset: u64,
     },
-    /// It follows a master.
+    /// It replicates a master.
     Replica {
-        /// Whether it has a connection to it, and all data.
+        /// Whether it is connected to the master, with all data.
         is_linked: bool,
-        /// How far its data has come, if it has any.
+        /// The position of its data, if it has any.
         offset: Option<u64>,
     },
-    /// It does not say.
+    /// It is unknown.
     Unknown,
 }
 
 impl Role {
-    /// Reads the reply to `ROLE`.
+    /// Parses the reply to `ROLE`.
     pub(super) fn read(reply: &Value) -> Self {
         let Value::Array(items) = reply else { return Self::Unknown };
         let offset = |item: &Value| match item {
@@ -153,7 +153,7 @@ impl Role {
         }
     }
 
-    /// How far the data has come.
+    /// The position of the data.
     pub(super) fn offset(self) -> Option<u64> {
         match self {
             Self::Master { offset } => Some(offset),
@@ -163,7 +163,7 @@ impl Role {
     }
 }
 
-/// Asks for the role. It may be forbidden.
+/// Queries the role. The command may be forbidden.
 pub(super) fn role(connection: &mut Connection) -> RedisResult<Role> {
     match ask_all(connection, &cmd("ROLE").get_packed_command(), 1)?.first() {
         Some(Value::ServerError(error)) if is_passing(error.code()) => Err(error.clone().into()),
@@ -172,8 +172,8 @@ pub(super) fn role(connection: &mut Connection) -> RedisResult<Role> {
     }
 }
 
-/// Finds the server: of a set with sentinels, the master that most of them name. One that is cut off from the others may
-/// name a server that is no master any more; where as many name another one, chance decides, and the next attempt anew.
+/// Finds the server: for a set with sentinels, the master that most of them name. A sentinel that is cut off from the
+/// others may name a former master; if as many name another one, chance decides, again at each attempt.
 pub(super) fn find(target: &Target) -> RedisResult<Server> {
     let (sentinels, service) = match &target.place {
         Location::Tcp { host, port, tls: false } => return Ok(Server(ConnectionAddr::Tcp(host.clone(), *port))),
@@ -226,7 +226,7 @@ fn ask_sentinel(sentinel: &ConnectionAddr, service: &str) -> RedisResult<Server>
     Ok(Server(ConnectionAddr::Tcp(host, port)))
 }
 
-/// Opens a connection to the server and takes on user and database.
+/// Opens a connection to the server, and selects user and database.
 pub(super) fn open(target: &Target, server: &Server, protocol: ProtocolVersion) -> RedisResult<Connection> {
     let login = Login { user: target.user.as_deref(), password: target.password.as_deref(), database: target.database };
     let mut connection = Connection::open(&server.0, &login, protocol)?;
@@ -236,12 +236,12 @@ pub(super) fn open(target: &Target, server: &Server, protocol: ProtocolVersion) 
     Ok(connection)
 }
 
-/// Opens a connection of a tool's own, which has all time it needs for a reply as long as bytes come in.
+/// Opens a connection for a tool, which waits for a reply as long as bytes arrive.
 pub(super) fn open_for_tool(target: &Target) -> RedisResult<redis::Connection> {
     let server = find(target)?;
-    // Whoever installed one before has chosen.
+    // An installed provider stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // What a sentinel names is seen to be a master first.
+    // A server named by a sentinel is first verified to be a master.
     drop(open(target, &server, ProtocolVersion::RESP2)?);
     let mut settings = RedisConnectionInfo::default().set_db(i64::from(target.database)).set_skip_set_lib_name();
     if let Some(user) = &target.user {
@@ -259,7 +259,7 @@ pub(super) fn open_for_tool(target: &Target) -> RedisResult<redis::Connection> {
     Ok(connection)
 }
 
-/// A sentinel may name a master that is none any more.
+/// Fails if the server is not a master: a sentinel may name a former one.
 pub(super) fn check_master(connection: &mut Connection) -> RedisResult<()> {
     let role = ask(connection, &cmd("ROLE"))?;
     let is_master =
@@ -267,18 +267,18 @@ pub(super) fn check_master(connection: &mut Connection) -> RedisResult<()> {
     if is_master { Ok(()) } else { Err((ErrorKind::Io, "the server is no master").into()) }
 }
 
-/// Asks one thing. An error of the server is an error.
+/// Sends one command. An error of the server is an error.
 pub(super) fn ask(connection: &mut Connection, command: &Cmd) -> RedisResult<Value> {
     connection.ask(command)
 }
 
-/// Sends commands and reads so many replies, errors of the server among them. Ends with the first failure of the
+/// Sends commands and reads `count` replies, errors of the server among them. Ends at the first failure of the
 /// connection.
 pub(super) fn ask_all(connection: &mut Connection, packed: &[u8], count: usize) -> RedisResult<Vec<Value>> {
     connection.ask_all(packed, count, MAX_REPLY)
 }
 
-/// Who is at the other end.
+/// The identity of the server.
 pub(super) fn identify(connection: &mut Connection) -> RedisResult<Identity> {
     let packed = [cmd("INFO").arg("server").get_packed_command(), cmd("INFO").arg("replication").get_packed_command()];
     let replies = ask_all(connection, &packed.concat(), 2)?;
@@ -286,7 +286,7 @@ pub(super) fn identify(connection: &mut Connection) -> RedisResult<Identity> {
     for reply in replies {
         let text: String = match reply {
             Value::ServerError(error) if is_passing(error.code()) => return Err(error.into()),
-            // It may be forbidden.
+            // The command may be forbidden.
             Value::ServerError(_) => continue,
             reply => redis::from_redis_value(reply)?,
         };
@@ -295,7 +295,7 @@ pub(super) fn identify(connection: &mut Connection) -> RedisResult<Identity> {
     Ok(identity)
 }
 
-/// Whether an error with this code says that the server cannot serve now, and not that a command is wrong.
+/// Whether an error with this code is temporary, rather than a fault of the command.
 pub(super) fn is_passing(code: &str) -> bool {
     matches!(code, "LOADING" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "NOAUTH" | "OOM" | "MISCONF")
 }
@@ -337,7 +337,7 @@ mod tests {
         ] {
             assert_eq!(identity(text).continues(&before), expected, "{text}");
         }
-        // What may not be asked cannot be compared.
+        // Parts that may not be queried cannot be compared.
         assert_eq!(identity("master_replid:aa").continues(&before), Continuity::Same);
         assert_eq!(before.continues(&identity(&format!("master_replid2:{zeros}"))), Continuity::Other);
         let kept = Identity::from_lines(before.to_lines()).expect("an identity");

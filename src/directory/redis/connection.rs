@@ -1,8 +1,8 @@
-//! A connection to a Redis of this node's own: every wait and every reply has a limit.
+//! A connection to a Redis of this node: every wait and every reply has a limit.
 //!
-//! A server that sends a byte now and then is as much away as one that sends none, so there is a time for whole replies
-//! beside the one for a byte. After any failure but [`Connection::receive`]'s wait for a first byte the connection is of
-//! no use any more.
+//! A server that sends a byte now and then is as useless as a silent one, so there is a limit for whole replies besides
+//! the one for a byte. After any failure, except in [`Connection::receive`]'s wait for a first byte, the connection is
+//! unusable.
 
 use super::resp;
 use crate::base::clock::{Clock, Moment};
@@ -15,14 +15,14 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// How long opening a connection, or the next byte of a reply, may take.
+/// The limit of opening a connection, and of the wait for the next byte of a reply.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// How long one question and all its replies may take.
+/// The limit of one query with all its replies.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
-/// What the replies to one question may cost of memory, in bytes. A list of 4,096 backends of 500 bytes has room.
+/// Memory limit of the replies to one query, in bytes. It has room for a list of 4,096 backends of 500 bytes.
 pub(super) const MAX_REPLY: usize = 4 << 20;
 
-/// Who to be at the server.
+/// The account at the server.
 #[derive(Debug, Default)]
 pub(super) struct Login<'l> {
     pub(super) user: Option<&'l str>,
@@ -36,7 +36,7 @@ pub(super) struct Connection {
     is_open: bool,
 }
 
-/// What a connection consists of, and when what is under way has to be over.
+/// The parts of a connection, and the deadline of the current query.
 struct Stream {
     socket: Socket,
     clock: Clock,
@@ -80,7 +80,7 @@ impl Connection {
             self.ask(&hello)?;
         } else if let Some(password) = login.password {
             match self.ask(cmd("AUTH").arg(login.user).arg(password)) {
-                // Before version 6 there is nothing but a password.
+                // Before version 6 there is only a password.
                 Err(error) if login.user.is_some() && error.to_string().contains("wrong number of arguments") => {
                     self.ask(cmd("AUTH").arg(password))?;
                 }
@@ -93,16 +93,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks one thing. An error of the server is an error.
+    /// Sends one command. An error of the server is an error.
     pub(super) fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         let replies = self.ask_all(&command.get_packed_command(), 1, MAX_REPLY)?;
         replies.into_iter().next().unwrap_or_default().extract_error()
     }
 
-    /// Sends commands and reads so many replies, errors of the server among them, which together may cost so much.
+    /// Sends commands and reads `count` replies, errors of the server among them. Together the replies may take
+    /// `budget` bytes of memory.
     pub(super) fn ask_all(&mut self, packed: &[u8], count: usize, mut budget: usize) -> RedisResult<Vec<Value>> {
         self.send(packed)?;
-        // No more is reserved than a handful: it is commands that were asked for, and they are many.
+        // Only a part is reserved, since there may be many commands.
         let mut replies = Vec::with_capacity(count.min(1024));
         while replies.len() < count {
             replies.push(self.reply(&mut budget)?);
@@ -110,7 +111,7 @@ impl Connection {
         Ok(replies)
     }
 
-    /// Sends commands; all their replies have to be here before [`DEADLINE`].
+    /// Sends commands; all their replies have to arrive before [`DEADLINE`].
     pub(super) fn send(&mut self, packed: &[u8]) -> RedisResult<()> {
         let stream = self.stream.get_mut();
         stream.begin();
@@ -118,7 +119,7 @@ impl Connection {
         result.map_err(|error| self.broken(error.into()))
     }
 
-    /// The next reply to what was sent; what is told besides is skipped.
+    /// The next reply; pushes in between are skipped.
     pub(super) fn reply(&mut self, budget: &mut usize) -> RedisResult<Value> {
         loop {
             match resp::read(&mut self.stream, budget).map_err(|error| self.broken(error))? {
@@ -128,7 +129,7 @@ impl Connection {
         }
     }
 
-    /// Whatever comes next, within [`PATIENCE`]; `None` if nothing does.
+    /// The next message of any kind, within [`PATIENCE`]; `None` if none arrives.
     pub(super) fn receive(&mut self) -> RedisResult<Option<Value>> {
         self.stream.get_mut().begin();
         let first = self.stream.fill_buf().map(<[u8]>::is_empty);
@@ -140,7 +141,7 @@ impl Connection {
         }
     }
 
-    /// Reads no further.
+    /// Closes the connection for reading.
     pub(super) fn give_up(&mut self) {
         self.is_open = false;
     }
@@ -150,18 +151,18 @@ impl Connection {
         error
     }
 
-    /// Whether the connection is still good for the next command.
+    /// Whether the connection can be used for the next command.
     pub(super) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Whether the last question took longer than [`DEADLINE`], though bytes came in again and again.
+    /// Whether the last query exceeded [`DEADLINE`] although bytes kept arriving.
     pub(super) fn is_late(&self) -> bool {
         self.stream.get_ref().is_late()
     }
 }
 
-/// Opens a connection to the first address of a name that takes one.
+/// Opens a connection to the first address of a name that accepts it.
 fn dial(host: &str, port: u16) -> RedisResult<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let clock = Clock::new();
@@ -189,7 +190,7 @@ fn encrypt(host: &str, stream: TcpStream) -> RedisResult<StreamOwned<ClientConne
 }
 
 impl Stream {
-    /// Something new is under way.
+    /// Starts a new deadline.
     fn begin(&mut self) {
         self.deadline = self.clock.now() + DEADLINE;
     }

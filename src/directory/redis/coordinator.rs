@@ -1,5 +1,5 @@
-//! What becomes of what the threads of this source tell: connections that come and go, the data behind them, and when
-//! what is known is read again. Pure: no thread, no socket, no clock.
+//! Decisions about the events of this source's threads: connections that come and go, the data behind them, and when
+//! known data is read again. Pure: no thread, no socket, no clock.
 
 use super::Event;
 use super::connect::{Continuity, Identity};
@@ -9,36 +9,36 @@ use super::watcher::{InvalidationMode, WatchSession};
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// Keyspace notifications do not tell of everything (FLUSHALL is silent), so now and then all is read again.
+/// Keyspace notifications are incomplete (FLUSHALL sends none), so everything is read again at this interval.
 pub(super) const KEYSPACE_REFRESH: Duration = Duration::from_secs(60);
 
-/// What is to be done, in this order.
+/// An action to perform, in this order.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// Have the reading connection opened, to the server of this session.
+    /// Open the reading connection, to the server of this session.
     Connect(WatchSession),
-    /// Redis is there.
+    /// Redis is connected.
     Connected(InvalidationMode),
-    /// Redis is away, and this is why.
+    /// Redis is away, for this reason.
     Lost {
-        /// It was there a moment ago.
+        /// It was connected until now.
         is_new: bool,
         problem: String,
     },
-    /// Something may have been written that nobody told of: certificates are to be read again.
+    /// There may have been unreported writes: certificates are to be read again.
     Reread,
-    /// Something else is known than before.
+    /// The known data has changed.
     Learned,
 }
 
-/// Two connections, and what is known by them. See the top of this page.
+/// Two connections, and the data known from them. See the module.
 #[derive(Debug)]
 pub(super) struct Coordinator {
     pub(super) state: RouteState,
-    /// Of the Redis that what is known came from.
+    /// The identity of the Redis that the known data came from.
     identity: Option<Identity>,
     watch: Option<WatchSession>,
-    /// How often everything is read again where Redis does not tell of changes.
+    /// The interval at which everything is read again, if Redis does not report changes.
     ttl: Duration,
     refresh_at: Moment,
     is_away: bool,
@@ -46,13 +46,13 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    /// One that has yet to be connected. What `state` knows came from the Redis of `identity`.
+    /// A coordinator without a connection. The data in `state` came from the Redis of `identity`.
     pub(super) fn new(state: RouteState, identity: Option<Identity>, ttl: Duration) -> Self {
         let refresh_at = Moment::NEVER;
         Self { state, identity, watch: None, ttl, refresh_at, is_away: false, actions: Vec::new() }
     }
 
-    /// A thread has told something.
+    /// Handles an event of a thread.
     pub(super) fn hear(&mut self, event: Event, now: Moment) {
         match event {
             Event::Watching(watch) => {
@@ -93,14 +93,14 @@ impl Coordinator {
         }
     }
 
-    /// The session of this number, if it is the present one.
+    /// The session with this number, if it is the present one.
     fn session(&self, number: u64) -> Option<WatchSession> {
         self.watch.clone().filter(|watch| watch.number == number)
     }
 
     fn changed(&mut self, changed: &[ChangedKey], now: Moment) {
         changed.iter().for_each(|changed| self.state.touch(changed, now));
-        // The database was emptied: by an order, or as that of a replica that takes another master's data.
+        // The database was emptied: by a command, or in a replica that loads another master's data.
         if changed.contains(&ChangedKey::All)
             && self.state.is_up()
             && let Some(watch) = self.watch.clone()
@@ -130,7 +130,7 @@ impl Coordinator {
         self.is_away = false;
         self.refresh_at = now + self.refresh_every(watch.mode);
         self.actions.push(Action::Connected(watch.mode));
-        // Nobody has told what was written in between.
+        // Writes in between were not reported.
         self.actions.push(Action::Reread);
         self.state.up(continuity == Continuity::Same, now);
     }
@@ -149,13 +149,13 @@ impl Coordinator {
         self.state.down(now);
     }
 
-    /// When [`Coordinator::tick`] has something to do.
+    /// The time of the next [`Coordinator::tick`].
     pub(super) fn next_tick(&self) -> Option<Moment> {
         let refresh = self.state.is_up().then_some(self.refresh_at).filter(|moment| *moment != Moment::NEVER);
         refresh.into_iter().chain(self.state.next_tick()).min()
     }
 
-    /// Does what the time has come for.
+    /// Performs actions that are due.
     pub(super) fn tick(&mut self, now: Moment) {
         self.state.tick(now);
         if self.state.is_up()
@@ -168,15 +168,15 @@ impl Coordinator {
         }
     }
 
-    /// What is known, for a snapshot.
+    /// The known routes, for a snapshot.
     pub(super) fn routes(&self) -> Routes {
-        // Hosts that are held are not of the data that is there now: the next process is to hold them too.
+        // Held hosts do not belong to the present data: the next process has to hold them too.
         let identity = self.identity.as_ref().filter(|_| !self.state.is_holding());
         let histories = identity.map_or_else(Vec::new, Identity::to_lines);
         Routes { known: self.state.routes(), histories }
     }
 
-    /// What is to be done, since the last call.
+    /// The actions since the last call.
     pub(super) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }

@@ -1,12 +1,13 @@
-//! The nodes that serve from one Redis, and receipts: when all of them serve what stands there now. Keys, behind the prefix:
+//! The nodes that serve from one Redis, and receipts: the confirmation that all nodes serve its present state. Keys,
+//! behind the prefix:
 //!
 //! | key | type | content |
 //! |---|---|---|
-//! | `node:<id>` | string | A node as JSON; gone six seconds after its last sign of life |
+//! | `node:<id>` | string | A node as JSON; expires six seconds after its last heartbeat |
 //! | `nodes` | set | The ids |
-//! | `nodes:since` | string | When the first node has registered in this data, in seconds since 1970 by the clock of Redis |
-//! | `receipts` | stream | The hosts that receipts were asked for; the last 1,000 or so |
-//! | `receipt:<entry>` | list | The ids of the nodes that serve what stood there when the entry was made |
+//! | `nodes:since` | string | When the first node registered in this data, in seconds since 1970 by the clock of Redis |
+//! | `receipts` | stream | The hosts of requested receipts; the last 1,000 or so |
+//! | `receipt:<entry>` | list | The ids of the nodes that serve the state at the time of the entry |
 
 use super::link::{Link, entries, odd, parsed, read_entries};
 use super::target::Target;
@@ -17,32 +18,33 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// How long a node counts as one behind its last sign of life.
+/// Time for which a node counts as alive after its last heartbeat.
 const LIFE: Duration = Duration::from_secs(6);
-/// How long all nodes take to register in a Redis that has lost its data, in seconds.
+/// Seconds that all nodes take to register in a Redis that has lost its data.
 const SETTLING: u64 = 3;
-/// Receipts that are kept at least.
+/// The least number of receipts that are kept.
 const MAX_RECEIPTS: usize = 1000;
-/// How long the acknowledgements of a receipt are kept, in seconds.
+/// Seconds for which the acknowledgements of a receipt are kept.
 const ACK_LIFE: u64 = 120;
-/// How long Redis waits for the next receipt, or for the next acknowledgement. The wait for a reply is longer.
+/// Milliseconds for which Redis waits for the next receipt, or for the next acknowledgement. The limit of a reply is
+/// longer.
 const WAIT_MS: usize = 500;
 const ACK_WAIT: f64 = 0.25;
 
-/// A node, as it describes itself.
+/// A node's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The identity of the process.
+    /// The id of the process.
     pub id: String,
     /// The name of its machine.
     pub name: String,
     /// The version of the program.
     pub version: String,
-    /// The first address that clients connect to.
+    /// The first address for clients.
     pub address: String,
     /// Requests in flight to backends.
     pub load: u64,
-    /// When it was started, in seconds since 1970.
+    /// The time of its start, in seconds since 1970.
     pub epoch: u64,
 }
 
@@ -67,14 +69,14 @@ impl Node {
     }
 }
 
-/// What was asked for: the entry, and the host.
+/// A requested receipt: its entry and its host.
 #[derive(Clone, Debug)]
 pub(in crate::directory) struct Receipt {
     pub(in crate::directory) entry: String,
     pub(in crate::directory) host: String,
 }
 
-/// The fleet, over a connection of its own.
+/// The fleet, accessed by its own connection.
 pub(in crate::directory) struct Fleet(Link);
 
 impl Fleet {
@@ -82,7 +84,7 @@ impl Fleet {
         Self(Link::new(target))
     }
 
-    /// Tells of a node, for [`LIFE`].
+    /// Publishes a node, for [`LIFE`].
     pub(in crate::directory) fn register(&mut self, node: &Node) -> RedisResult<()> {
         let (key, life) = (self.0.key(&format!("node:{}", node.id)), LIFE.as_millis() as u64);
         self.0.ask(cmd("SET").arg(key).arg(node.json().to_string()).arg("PX").arg(life))?;
@@ -94,26 +96,26 @@ impl Fleet {
         Ok(())
     }
 
-    /// The clock of Redis, in seconds since 1970.
+    /// The time of Redis's clock, in seconds since 1970.
     fn time(&mut self) -> RedisResult<u64> {
         let (seconds, _): (u64, u64) = parsed(self.0.ask(&cmd("TIME"))?)?;
         Ok(seconds)
     }
 
-    /// Whether all nodes that live have had the time to register.
+    /// Whether all living nodes have had the time to register.
     fn is_settled(&mut self) -> RedisResult<bool> {
         let since: Option<u64> = parsed(self.0.ask(cmd("GET").arg(self.0.key("nodes:since")))?)?;
         let now = self.time()?;
         Ok(since.is_some_and(|since| now > since + SETTLING))
     }
 
-    /// A node has ended.
+    /// Removes a node that has ended.
     pub(in crate::directory) fn leave(&mut self, id: &str) -> RedisResult<()> {
         self.0.ask(cmd("SREM").arg(self.0.key("nodes")).arg(id))?;
         self.0.ask(cmd("DEL").arg(self.0.key(&format!("node:{id}")))).map(drop)
     }
 
-    /// The nodes that live.
+    /// The living nodes.
     pub(in crate::directory) fn nodes(&mut self) -> RedisResult<Vec<Node>> {
         let mut ids: Vec<String> = parsed(self.0.ask(cmd("SMEMBERS").arg(self.0.key("nodes")))?)?;
         if ids.is_empty() {
@@ -144,7 +146,7 @@ impl Fleet {
         Ok(entries(reply)?.pop().map_or_else(|| "0-0".to_owned(), |(entry, _)| entry))
     }
 
-    /// Waits for receipts behind this entry. After a while there may be none.
+    /// Waits for receipts behind this entry. It may return none after a while.
     pub(in crate::directory) fn wait(&mut self, seen: &str) -> RedisResult<Vec<Receipt>> {
         self.0.check_master()?;
         let key = self.0.key("receipts");
@@ -152,7 +154,7 @@ impl Fleet {
         Ok(read_entries(reply)?.into_iter().map(|(entry, host)| Receipt { entry, host }).collect())
     }
 
-    /// Says that a node serves what a receipt was asked for.
+    /// Acknowledges a receipt for a node.
     pub(in crate::directory) fn acknowledge(&mut self, receipt: &Receipt, id: &str) -> RedisResult<()> {
         let key = self.0.key(&format!("receipt:{}", receipt.entry));
         self.0.ask(cmd("RPUSH").arg(&key).arg(id))?;
@@ -160,12 +162,12 @@ impl Fleet {
     }
 }
 
-/// What has come of a receipt.
+/// The result of a receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// The nodes that serve what stood in Redis when the receipt was asked for.
+    /// The nodes that serve the state of Redis at the time of the request.
     pub nodes: Vec<Node>,
-    /// The nodes that have not said so in time.
+    /// The nodes that have not acknowledged in time.
     pub missing: Vec<Node>,
 }
 
@@ -179,12 +181,13 @@ impl fmt::Display for Served {
     }
 }
 
-/// The nodes that live.
+/// The living nodes.
 pub fn nodes(target: &Target) -> RedisResult<Vec<Node>> {
     Fleet::new(target).nodes()
 }
 
-/// Waits until every core of every node that lives serves what Redis has of this host now, or for `patience`.
+/// Waits until every core of every living node serves the present state of this host in Redis, or until `patience` is
+/// over.
 pub fn wait_until_served(target: &Target, host: &str, patience: Duration) -> RedisResult<Served> {
     let (mut fleet, clock) = (Fleet::new(target), Clock::new());
     let deadline = clock.now() + patience;
@@ -192,10 +195,10 @@ pub fn wait_until_served(target: &Target, host: &str, patience: Duration) -> Red
         if clock.now() >= deadline {
             return Err(odd("no node has registered there for a few seconds: the nodes are not known"));
         }
-        // Fails never: it is a clock.
+        // It never fails, since it is a timer.
         let _ = crossbeam_channel::after(Duration::from_secs_f64(ACK_WAIT)).recv();
     }
-    // Before the entry: a node that registers later reads everything behind it.
+    // The nodes are read before the entry is made: a node that registers later reads everything behind it.
     let nodes = fleet.nodes()?;
     let mut missing: BTreeMap<String, Node> = nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
     let link = &mut fleet.0;

@@ -1,24 +1,24 @@
-//! What the reading thread has to do next. Whoever gives it something never waits: only the last connection to open and the
-//! last batch to read count, so there is room for one of each.
+//! The next job of the reading thread. Giving a job never waits: only the last connection to open and the last batch to
+//! read count, so there is room for one of each.
 
 use super::route_state::Batch;
 use super::watcher::WatchSession;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What the reading thread is told to do.
+/// A job of the reading thread.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Connect to the server that is watched.
+    /// Connect to the watched server.
     Connect(WatchSession),
     /// Read these hosts.
     Read(Batch),
 }
 
-/// The end that is given jobs. When it is dropped, there are none any more.
+/// The sending end. When it is dropped, no more jobs follow.
 #[derive(Debug)]
 pub(super) struct JobGiver(Jobs);
 
-/// The end that takes them.
+/// The receiving end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Jobs(Arc<(Mutex<Waiting>, Condvar)>);
 
@@ -36,12 +36,12 @@ pub(super) fn jobs() -> (JobGiver, Jobs) {
 }
 
 impl JobGiver {
-    /// Has a connection opened. What was to be read on the one before is not read any more.
+    /// Requests a connection. A batch for the connection before is dropped.
     pub(super) fn connect(&self, watch: WatchSession) {
         self.give(|waiting| (waiting.connect, waiting.batch) = (Some(watch), None));
     }
 
-    /// Has a batch read.
+    /// Requests the reading of a batch.
     pub(super) fn read(&self, batch: Batch) {
         self.give(|waiting| waiting.batch = Some(batch));
     }
@@ -59,7 +59,7 @@ impl Drop for JobGiver {
 }
 
 impl Jobs {
-    /// Waits for a job; `None` when there are none any more.
+    /// Waits for a job; `None` if no more follow.
     pub(super) fn take(&self) -> Option<Job> {
         let mut waiting = self.lock();
         loop {
@@ -76,7 +76,7 @@ impl Jobs {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Whether no job is pending.
     pub(super) fn are_none(&self) -> bool {
         let waiting = self.lock();
         waiting.connect.is_none() && waiting.batch.is_none() && !waiting.is_over

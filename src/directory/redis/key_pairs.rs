@@ -1,5 +1,5 @@
-//! What the clerk has found under the patterns: pairs of certificate and key, the good ones to stay when what comes
-//! after them is bad or Redis is away, and even over a restart if they are kept in a file.
+//! Pairs of certificate and key by pattern. A good pair stays while its successor is bad or Redis is away, and even
+//! over a restart if pairs are kept in a file.
 
 use super::save::{self, Saver};
 use crate::base::clock::{Clock, Moment};
@@ -25,7 +25,7 @@ pub(super) struct KeyPairPem<'a> {
     pub(super) passphrase: Option<&'a [u8]>,
 }
 
-/// The same, as a line of the file.
+/// The same, in the form of a line of the file.
 #[derive(Serialize, Deserialize)]
 struct KeyPairRecord {
     pattern: Box<str>,
@@ -39,31 +39,31 @@ struct KeyPairRecord {
 
 impl SnapshotEntry for Arc<KeyPairRecord> {
     const MAGIC: &'static str = "sluice certificates 1";
-    /// There are keys in it.
+    /// It contains keys.
     const MODE: u32 = 0o600;
 }
 
-/// What was made of a hash.
+/// The result of reading a hash.
 struct KeyPairEntry {
-    /// Of the texts that were read last; another one means that they have to be read anew.
+    /// The fingerprint of the texts read last; another one means that the pair has to be read again.
     fingerprint: u64,
-    /// The last good ones; `None` too for those from the file that nobody has asked for.
+    /// The last good pair; `None` too for a pair from the file that was not looked up yet.
     credentials: Option<Credentials>,
-    /// What those were made of, for the file and for the process that takes this one's place.
+    /// The texts of that pair, for the file and for the successor process.
     record: Option<Arc<KeyPairRecord>>,
 }
 
-/// What came of a pair's texts.
+/// The result of the texts of a pair.
 pub(super) enum Learned {
-    /// They are those that were read before.
+    /// They have not changed.
     Same,
     New(Credentials),
 }
 
-/// A pair that is not used.
+/// A pair that is not usable.
 pub(super) struct Bad {
     pub(super) problem: String,
-    /// There is a good one of before, which is.
+    /// An earlier good pair stays in use.
     pub(super) stays: bool,
 }
 
@@ -71,13 +71,13 @@ pub(super) struct Bad {
 pub(super) struct KeyPairStore {
     pairs: LruCache<Box<str>, KeyPairEntry>,
     saver: Option<Saver<Vec<Arc<KeyPairRecord>>>>,
-    /// Where views find those in use.
+    /// The pairs in use, for views.
     index: CertificateIndex,
 }
 
 impl KeyPairStore {
-    /// Not more than `capacity`, those that were handed over or else are in the file included. Without a path nothing
-    /// is kept.
+    /// Holds at most `capacity` pairs, including those handed over or read from the file. Without a path nothing is
+    /// saved.
     pub(super) fn start(
         capacity: NonZeroUsize,
         file: Option<&Path>,
@@ -105,14 +105,14 @@ impl KeyPairStore {
         Ok(Self { pairs, saver, index })
     }
 
-    /// Reads a pair, unless it is the one that was read before. A bad one does not take the place of a good one.
+    /// Reads a pair, unless it has not changed. A bad pair does not replace a good one.
     pub(super) fn learn(
         &mut self,
         pattern: &str,
         texts: Result<KeyPairPem<'_>, String>,
         now: Moment,
     ) -> Result<Learned, Bad> {
-        // 0 is for what has no texts.
+        // 0 stands for a hash without texts.
         let fingerprint = texts.as_ref().map_or(0, fingerprint);
         if self.pairs.get(pattern).is_some_and(|pair| pair.fingerprint == fingerprint) {
             return Ok(Learned::Same);
@@ -137,13 +137,13 @@ impl KeyPairStore {
 
     fn put(&mut self, pattern: &str, pair: KeyPairEntry) {
         self.index.note(pattern, pair.credentials.as_ref());
-        // One that has to go for it is in use no longer.
+        // An evicted pair is no longer in use.
         if let Some((gone, _)) = self.pairs.push(pattern.into(), pair).filter(|(gone, _)| **gone != *pattern) {
             self.index.forget(&gone);
         }
     }
 
-    /// There is nothing under this pattern any more.
+    /// Removes a pattern.
     pub(super) fn forget(&mut self, pattern: &str, now: Moment) {
         if self.pairs.pop(pattern).is_some() {
             self.index.forget(pattern);
@@ -151,7 +151,7 @@ impl KeyPairStore {
         }
     }
 
-    /// Whether anything was found under this pattern.
+    /// Whether this pattern has an entry.
     pub(super) fn contains(&self, pattern: &str) -> bool {
         self.pairs.contains(pattern)
     }
@@ -162,7 +162,7 @@ impl KeyPairStore {
         if pair.credentials.is_none()
             && let Some(record) = &pair.record
         {
-            // It was good when it was kept.
+            // It was good when it was saved.
             pair.credentials = read_pair(&record.texts())
                 .inspect_err(|problem| log::error!("the certificate of {pattern} that was kept: {problem}"))
                 .ok();
@@ -182,12 +182,12 @@ impl KeyPairStore {
         }
     }
 
-    /// When [`KeyPairStore::save`] is to be called.
+    /// The time of the next [`KeyPairStore::save`].
     pub(super) fn due(&self) -> Option<Moment> {
         self.saver.as_ref()?.due()
     }
 
-    /// Has all pairs written, if they have changed for long enough.
+    /// Has all pairs written, if the time since a change is long enough.
     pub(super) fn save(&mut self, now: Moment) {
         if self.due().is_some_and(|due| due <= now) {
             let records = self.records();
@@ -202,13 +202,13 @@ impl KeyPairStore {
         self.saver = None;
     }
 
-    /// All of them, for the process that takes this one's place.
+    /// All pairs, for the successor process.
     pub(super) fn export(&self) -> Export {
         let records = self.records();
         handover::export(move || render(records))
     }
 
-    /// Has them written for the last time.
+    /// Has the pairs written for the last time.
     pub(super) fn finish(mut self) {
         if let Some(saver) = self.saver.take() {
             saver.finish(|| self.records());
@@ -226,7 +226,7 @@ fn render(items: Vec<Arc<KeyPairRecord>>) -> Snapshot<Arc<KeyPairRecord>> {
 
 impl KeyPairRecord {
     fn new(pattern: &str, texts: &KeyPairPem<'_>) -> Self {
-        // They were read, so they are of ASCII but for remarks around them.
+        // They were parsed, so they are ASCII except for comments around them.
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
         Self {
             pattern: pattern.into(),

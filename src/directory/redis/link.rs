@@ -1,14 +1,14 @@
-//! A connection for questions of this node's own, opened when it is needed.
+//! A connection for other queries of this node, opened on demand.
 
 use super::connect;
 use super::connection::Connection;
 use super::target::{Location, Target};
 use redis::{Cmd, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, RedisResult, Value, from_redis_value};
 
-/// What the reply to one question may cost of memory, in bytes.
+/// Memory limit of the reply to one query, in bytes.
 const MAX_REPLY: usize = 64 << 20;
 
-/// The way to a server.
+/// A server, and the connection to it if one is open.
 pub(super) struct Link {
     target: Target,
     connection: Option<Connection>,
@@ -19,12 +19,12 @@ impl Link {
         Self { target: target.clone(), connection: None }
     }
 
-    /// A key behind the prefix.
+    /// A key with the prefix.
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.target.prefix)
     }
 
-    /// Fails where sentinels have made another server the master.
+    /// Fails if sentinels have made another server the master.
     pub(super) fn check_master(&mut self) -> RedisResult<()> {
         match &mut self.connection {
             Some(connection) if matches!(self.target.place, Location::Sentinel { .. }) => {
@@ -34,7 +34,7 @@ impl Link {
         }
     }
 
-    /// Asks what may be asked twice: a connection that was idle may have been closed.
+    /// Sends a command that may be repeated: an idle connection may have been closed.
     pub(super) fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         let was_open = self.connection.is_some();
         match self.ask_once(command) {
@@ -43,7 +43,7 @@ impl Link {
         }
     }
 
-    /// Asks once. After a failure of the connection the server may have done what it was told.
+    /// Sends a command once. After a failure of the connection the server may have executed it.
     pub(super) fn ask_once(&mut self, command: &Cmd) -> RedisResult<Value> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
@@ -55,12 +55,12 @@ impl Link {
         let reply = connection
             .ask_all(&command.get_packed_command(), 1, MAX_REPLY)
             .and_then(|mut replies| replies.pop().ok_or_else(|| odd("there is no reply"))?.extract_error());
-        // One that refuses may be no master any more.
+        // A server that refuses may no longer be the master.
         reply.inspect_err(|_| self.connection = None)
     }
 }
 
-/// A reply that means nothing.
+/// The error of an unexpected reply.
 pub(super) fn odd(problem: &'static str) -> RedisError {
     (ErrorKind::UnexpectedReturnType, problem).into()
 }
@@ -69,7 +69,7 @@ pub(super) fn parsed<T: FromRedisValue>(value: Value) -> RedisResult<T> {
     Ok(from_redis_value(value)?)
 }
 
-/// The entries of a stream: their identities, and the value of their only field.
+/// The entries of a stream: their ids, and the value of their only field.
 pub(super) fn entries(reply: Value) -> RedisResult<Vec<(String, String)>> {
     let entries: Vec<(String, Vec<String>)> = parsed(reply)?;
     let entry = |(id, fields): (String, Vec<String>)| {
@@ -78,7 +78,7 @@ pub(super) fn entries(reply: Value) -> RedisResult<Vec<(String, String)>> {
     entries.into_iter().map(entry).collect()
 }
 
-/// The entries in the reply to `XREAD` of one stream; none where nothing came in time.
+/// The entries in the reply to `XREAD` of one stream; none after a timeout.
 pub(super) fn read_entries(reply: Value) -> RedisResult<Vec<(String, String)>> {
     match reply {
         Value::Nil => Ok(Vec::new()),

@@ -1,10 +1,10 @@
-//! Routes from Redis: asked for when a host is asked for, kept until Redis says that they were written to.
+//! Routes from Redis: looked up when a host is requested, and cached until Redis reports a write.
 //!
-//! Five threads. The directory's own runs the [`coordinator`] and its [`route_state`], where everything is decided, and
-//! never waits for Redis. The
-//! [`watcher`] has a connection on which Redis tells of writes, the [`reader`] one for look-ups, the [`writer`] one
-//! for dead marks. A fifth one hears of [`purges`] of the object cache. Each of them may hang for as long as [`connection::DEADLINE`] allows, and nobody hangs with it: what the
-//! directory's own thread tells them never waits for room.
+//! There are five threads. The directory's own thread runs the [`coordinator`] and its [`route_state`], which make all
+//! decisions, and never waits for Redis. The [`watcher`] has a connection on which Redis reports writes, the [`reader`]
+//! one for look-ups, the [`writer`] one for dead marks. The fifth thread receives [`purges`] of the object cache. Each
+//! of these may hang for as long as [`connection::DEADLINE`] allows, without delaying the others: sending to them never
+//! waits for room.
 
 mod certificates;
 mod connect;
@@ -63,45 +63,45 @@ use std::time::Duration;
 use watcher::{WatchSession, Watcher};
 use writer::MarkWriter;
 
-/// What the keys of planb's health checks begin with; the host follows.
+/// The prefix of the keys of planb's health checks; the host follows.
 const HEALTH_START: &str = "healthcheck:";
 
-/// How long a key whose reply was too long is not read.
+/// Time for which a key whose reply was too long is not read.
 const TOO_LONG_FOR: Duration = Duration::from_secs(10);
 
-/// Where an active checker leaves its sign of life, in seconds since 1970. No prefix stands before it.
+/// The key of an active checker's heartbeat, in seconds since 1970. It has no prefix.
 const CHECKER_KEY: &str = "hchecker_ping";
-/// Letters of the other threads that are not yet read.
+/// The greatest number of unread events of the other threads.
 const MAX_EVENTS: usize = 4096;
-/// Letters that are read before what comes of them is done.
+/// The number of events that are read before their actions are performed.
 const DRAIN: usize = 512;
-/// The pauses between attempts to connect.
+/// The first pause between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(800);
 
-/// What can be set of it.
+/// Settings of this source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where routes and marks are read.
+    /// The server that routes and marks are read from.
     pub read: Target,
-    /// Where marks are written and published; the same, unless there is a replica to read from.
+    /// The server that marks are written to and published at; the same, unless there is a replica to read from.
     pub write: Target,
-    /// How often everything is read again where Redis does not tell of changes (`server.lruCache.ttl`).
+    /// The interval at which everything is read again, if Redis does not report changes (`server.lruCache.ttl`).
     pub ttl: Duration,
-    /// How many look-ups a second may find nothing (`server.unknownHostRate`).
+    /// The greatest number of look-ups a second that find nothing (`server.unknownHostRate`).
     pub unknown_rate: u32,
-    /// How long a dead mark counts to which Redis has no end (`server.deadBackendTTL`).
+    /// Duration of a dead mark that has no expiry in Redis (`server.deadBackendTTL`).
     pub dead_ttl: Duration,
-    /// How long hosts serve on at the most that Redis lacks since it came back with other or older data
+    /// The longest time for which hosts stay in service that Redis lacks since it came back with other or older data
     /// (`server.resyncHold`).
     pub resync_hold: Duration,
-    /// Where what is known is kept for a start without Redis (`server.snapshot`).
+    /// The file of known routes for a start without Redis (`server.snapshot`).
     pub snapshot: Option<PathBuf>,
-    /// Whether certificates and their keys are kept too, in a file beside it (`server.snapshotCertificates`).
+    /// Whether certificates and their keys are saved too, in a file next to it (`server.snapshotCertificates`).
     pub keeps_certificates: bool,
 }
 
-/// What the other threads tell.
+/// An event of the other threads.
 #[derive(Debug)]
 enum Event {
     Watching(WatchSession),
@@ -118,7 +118,7 @@ enum Event {
         number: u64,
         problem: String,
     },
-    /// It tries again by itself.
+    /// The thread retries by itself.
     Unreadable {
         number: u64,
         problem: String,
@@ -126,7 +126,7 @@ enum Event {
     Replies(Replies),
 }
 
-/// Starts the clerk who knows the certificates.
+/// Starts the certificate service.
 pub(super) fn start_certificate_service(
     settings: &Settings,
     channels: CertificateChannels,
@@ -141,7 +141,7 @@ pub(super) fn start_certificate_service(
     spawn("certificates", move || certificate_service.run(&channels))
 }
 
-/// Starts to serve at once, whether Redis is there or not.
+/// Starts to serve at once, whether Redis is available or not.
 pub(super) fn start(
     settings: &Settings,
     channels: RequestChannels,
@@ -221,13 +221,13 @@ struct Server {
     saver: Option<Saver<Routes>>,
     settings: Settings,
     status: Arc<Status>,
-    /// What the clerk who knows the certificates has to be told, and how to wake him.
+    /// Changed certificates, and the means to wake the certificate service.
     changed_certificates: Arc<ChangedCertificates>,
     odd_keys: OddKeys,
-    /// Hosts that are read again, and who waits for that.
+    /// Hosts that are read again, with the receivers of the result.
     confirmations: Vec<(Arc<str>, Sender<bool>)>,
     certificate_service: Sender<CertificateCommand>,
-    /// The other threads end when this is dropped.
+    /// Dropping it ends the other threads.
     _guard: Sender<Infallible>,
 }
 
@@ -239,21 +239,21 @@ impl Server {
             select! {
                 recv(channels.lookups) -> lookup => match lookup {
                     Ok(lookup) => self.ask(lookup),
-                    // Whoever could ask is gone.
+                    // All clients of the directory are gone.
                     Err(_) => return,
                 },
                 recv(channels.marks) -> mark => if let Ok(mark) = mark { self.mark(&mark) },
                 recv(events) -> event => if let Ok(event) = event { self.hear(event) },
                 recv(channels.commands) -> command => match command {
                     Ok(SourceCommand::Reload) => self.coordinator.state.refresh(),
-                    // Fails only where nobody waits any more.
+                    // It fails only if the caller no longer waits.
                     Ok(SourceCommand::Flush(host, answer)) => drop(answer.send(self.coordinator.state.flush(host))),
                     Ok(SourceCommand::Confirm(host, to)) => {
                         self.coordinator.state.flush(Arc::clone(&host));
                         self.confirmations.push((host, to));
                     }
                     Ok(SourceCommand::Retire) => self.saver = None,
-                    // Fails only where nobody waits any more.
+                    // It fails only if the caller no longer waits.
                     Ok(SourceCommand::Export(to)) => drop(to.send(save::export(self.coordinator.routes(), self.clock.now()))),
                     Ok(SourceCommand::Stop) | Err(_) => return self.end(),
                 },
@@ -332,7 +332,7 @@ impl Server {
         }
     }
 
-    /// Tells the clerk who knows the certificates. He may be waiting for Redis; nobody waits for him.
+    /// Notifies the certificate service, which may be waiting for Redis. This never waits.
     fn touch_certificates(&self, changed: &[ChangedKey]) {
         let mut is_news = false;
         for changed in changed {
@@ -344,7 +344,7 @@ impl Server {
             is_news = true;
         }
         if is_news {
-            // If there is no room, he has an order to read after which he looks at what was touched.
+            // If there is no room, a pending command makes it look at the changes anyway.
             let _ = self.certificate_service.try_send(CertificateCommand::Reread);
         }
     }
@@ -360,7 +360,7 @@ impl Server {
         }
     }
 
-    /// Tells and does what there is to tell and do, and asks the next questions.
+    /// Sends events, performs actions, and requests the next reads.
     fn perform(&mut self) {
         for action in self.coordinator.take_actions() {
             self.act(action);
@@ -370,7 +370,7 @@ impl Server {
         for backend in state.take_unresolved() {
             self.resolver.add(&backend);
         }
-        // A core is woken once for all its answers: of a flood of unknown hosts there are many.
+        // A core is woken once for all its results: a flood of unknown hosts brings many.
         let mut told = Vec::new();
         for output in state.take_outputs() {
             match output {
@@ -394,7 +394,7 @@ impl Server {
         }
         let state = &self.coordinator.state;
         self.confirmations.retain(|(host, to)| match state.is_newest(host) {
-            // Fails only where nobody waits any more.
+            // It fails only if the caller no longer waits.
             Some(is_newest) => to.send(is_newest).is_ok_and(|()| false),
             None => true,
         });
@@ -407,18 +407,18 @@ impl Server {
     }
 }
 
-/// Tells a thread when to end: when nobody holds the other side any more.
+/// The stop signal of a thread: it fires when the other side is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Stop(Receiver<Infallible>);
 
 impl Stop {
-    /// The side to hold, and the one to look at.
+    /// The side to hold, and the side to check.
     pub(super) fn new() -> (Sender<Infallible>, Self) {
         let (guard, stop) = crossbeam_channel::bounded(0);
         (guard, Self(stop))
     }
 
-    /// Lets so much time pass. Returns whether to end.
+    /// Sleeps for this time. Returns whether to end.
     fn wait(&self, time: Duration) -> bool {
         self.0.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }
@@ -428,12 +428,12 @@ impl Stop {
     }
 }
 
-/// Longer from attempt to attempt, and never the same for two nodes.
+/// A pause that grows with each attempt, and differs between nodes.
 #[derive(Debug, Default)]
 pub(super) struct Pause(u32);
 
 impl Pause {
-    /// Lets time pass. Returns whether to end.
+    /// Sleeps. Returns whether to end.
     pub(super) fn wait(&mut self, stop: &Stop) -> bool {
         let most = (FIRST_PAUSE * 2_u32.saturating_pow(self.0)).min(LAST_PAUSE);
         self.0 = (self.0 + 1).min(16);
@@ -441,7 +441,7 @@ impl Pause {
         stop.wait(pause)
     }
 
-    /// It was of use: the next pause is short.
+    /// Resets the pause after a success.
     pub(super) fn reset(&mut self) {
         self.0 = 0;
     }

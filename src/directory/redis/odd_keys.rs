@@ -1,5 +1,5 @@
-//! Keys that no request can match, such as `frontend:Shop.Example`: hosts are looked up in small letters, without a dot at
-//! the end and without a port. Redis is asked for exact keys, so such a key cannot be matched; it is named in the log.
+//! Keys that no request can match, such as `frontend:Shop.Example`: hosts are looked up in lower case, without a
+//! trailing dot and without a port. Redis is queried for exact keys, so such a key is never found; the log names it.
 
 use super::connect;
 use super::target::Target;
@@ -8,12 +8,12 @@ use crate::directory::pattern_problem;
 use redis::{Connection, RedisResult, cmd};
 use std::collections::HashSet;
 
-/// Keys that are named; more are counted by the scan and dropped when written.
+/// The greatest number of keys that are logged; the scan counts further ones, and later writes of others are ignored.
 const MAX_NAMED: usize = 100;
-/// Keys that Redis looks at in one round trip of the scan.
+/// Number of keys that Redis examines in one round trip of the scan.
 const SCAN_COUNT: usize = 1000;
 
-/// What was named so far.
+/// The keys logged so far.
 #[derive(Debug, Default)]
 pub(super) struct OddKeys {
     named: HashSet<Box<str>>,
@@ -21,7 +21,7 @@ pub(super) struct OddKeys {
 }
 
 impl OddKeys {
-    /// A key was written to: `start` is `frontend:` or `tls:`, with the prefix.
+    /// Checks a key that was written to: `start` is `frontend:` or `tls:`, with the prefix.
     pub(super) fn written(&mut self, start: &str, pattern: &str) {
         let Some(problem) = pattern_problem(pattern) else { return };
         if self.named.len() < MAX_NAMED && self.named.insert(format!("{start}{pattern}").into()) {
@@ -29,7 +29,7 @@ impl OddKeys {
         }
     }
 
-    /// Looks at all keys that are there, once, on a connection and in a thread of its own.
+    /// Scans all existing keys once, with its own connection and thread.
     pub(super) fn scan(&mut self, target: &Target) {
         if std::mem::replace(&mut self.is_scanned, true) {
             return;
@@ -40,7 +40,7 @@ impl OddKeys {
                 log::debug!("redis: looking for keys that never match: {error}");
             }
         };
-        // Without it the log names fewer keys.
+        // Without the thread fewer keys are logged.
         drop(super::spawn("odd keys", scan));
     }
 }

@@ -1,9 +1,10 @@
-//! Purges of the object cache for all nodes: published by the one that is asked, performed and reported by each.
+//! Purges of the object cache on all nodes: the node that gets the request publishes it, and each node performs it and
+//! reports.
 //!
-//! A purge is published in the channel `<prefix>sluice:purge` as a JSON object: `query` is what the admin service was asked,
-//! `reply` the channel that each node tells its result in, as an object with its `node` and either `purged` or `error`.
-//! Channels of Redis keep nothing: a node that is not subscribed at that moment does not learn of the purge, and the result
-//! tells how many were.
+//! A purge is published in the channel `<prefix>sluice:purge` as a JSON object: `query` is the query of the admin
+//! service, `reply` is the channel for results. Each node's result is an object with its `node` and either `purged` or
+//! `error`. Channels of Redis store nothing: a node that is not subscribed at that moment misses the purge, so the
+//! result has the number of receivers.
 
 use super::connection::Connection;
 use super::target::Target;
@@ -16,35 +17,35 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// How long nodes may take to report.
+/// The limit of the wait for reports.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A purge on its way.
+/// A published purge.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     query: String,
     reply: String,
 }
 
-/// What a purge came to on one node.
+/// The result of a purge on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeResult {
     /// The mark of the node.
     pub node: String,
-    /// The number of objects.
+    /// The number of purged objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purged: Option<usize>,
-    /// Why there are none.
+    /// The error, if the purge failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What a purge came to on all nodes.
+/// The result of a purge on all nodes.
 #[derive(Debug)]
 pub struct Purged {
-    /// The processes that it was told to: a node has two during an upgrade.
+    /// Number of processes that received it: a node has two during an upgrade.
     pub told: usize,
-    /// Their results, in the order in which they came.
+    /// Their results, in order of arrival.
     pub results: Vec<NodeResult>,
 }
 
@@ -52,8 +53,8 @@ fn channel(target: &Target) -> String {
     format!("{}sluice:purge", target.prefix)
 }
 
-/// Has this node perform the purges of all, in a thread of its own, for as long as the process lives. `purge` is given what
-/// the admin service was asked, and returns the number of objects or why there are none.
+/// Makes this node perform the purges of all nodes, in its own thread, for the life of the process. `purge` gets the
+/// query of the admin service, and returns the number of objects or an error.
 pub fn listen(target: Target, purge: impl Fn(&str) -> Result<usize, String> + Send + 'static) -> io::Result<()> {
     let run = move || {
         let (_lives, stop) = crossbeam_channel::bounded(0);
@@ -78,8 +79,8 @@ pub fn listen(target: Target, purge: impl Fn(&str) -> Result<usize, String> + Se
     thread::Builder::new().name("redis-purge".into()).spawn(run).map(drop)
 }
 
-/// Has all nodes purge what the query selects, this one among them, and waits for their results for three seconds at the
-/// most.
+/// Makes all nodes purge the objects of the query, this node included, and waits at most three seconds for their
+/// results.
 pub fn order(target: &Target, query: &str) -> RedisResult<Purged> {
     let reply = format!("{}:{:016x}", channel(target), fastrand::u64(..));
     let mut replies = subscribe(target, &reply)?;
@@ -99,7 +100,7 @@ pub fn order(target: &Target, query: &str) -> RedisResult<Purged> {
     Ok(Purged { told, results })
 }
 
-/// Performs purges until the connection is of no use any more.
+/// Performs purges until the connection fails.
 fn hear(
     connection: &mut Connection,
     target: &Target,
@@ -129,7 +130,7 @@ fn hear(
                 }
             }
             None if is_asked => return (ErrorKind::Io, "it does not answer").into(),
-            // Nothing was told for a while: is anybody there?
+            // After a silence, the connection is checked.
             None => {
                 if let Err(error) = connection.send(&cmd("PING").get_packed_command()) {
                     return error;

@@ -1,7 +1,7 @@
-//! The reading connection: whole ladders of many hosts in one round trip.
+//! The reading connection: all candidate patterns of many hosts in one round trip.
 //!
-//! A host whose replies are too long, or do not end, must not keep others from theirs: the connection is cut where that
-//! turns out, the host is answered so, and the rest of the batch is asked again on a new connection.
+//! A host whose replies are too long, or do not end, must not affect other hosts: the connection is closed at that
+//! point, the host gets this result, and the rest of the batch is queried again on a new connection.
 
 use super::connect::{self, Identity, Role, Server};
 use super::connection::{Connection, DEADLINE, MAX_REPLY};
@@ -21,14 +21,14 @@ use redis::{ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the replies to one batch may cost of memory, in bytes. Hosts beyond it are left for the next one.
+/// Memory limit of the replies to one batch, in bytes. Hosts beyond it are left for the next batch.
 const MAX_BATCH: usize = 4 * MAX_REPLY;
-/// Keys that are remembered to be too long.
+/// The greatest number of keys that are remembered as too long.
 const MAX_TOO_LONG: usize = 64;
 
-/// The life of the reading thread.
+/// The reading thread.
 pub(super) struct RouteReader {
-    /// That of the driver that is read from.
+    /// The driver that is read from.
     pub(super) target: Target,
     pub(super) sources: Sources,
     pub(super) jobs: Jobs,
@@ -42,11 +42,11 @@ struct ReadConnection {
     server: Server,
     run_id: String,
     number: u64,
-    /// It may be asked how far its data has come.
+    /// The position of its data can be queried.
     has_role: bool,
 }
 
-/// Keys that are not read for a while because their last reply was too long.
+/// Keys that are not read for a while, because their last reply was too long.
 #[derive(Default)]
 struct TooLong(Vec<(String, Moment)>);
 
@@ -75,7 +75,8 @@ impl RouteReader {
                 Job::Connect(watch) => {
                     line = None;
                     self.target = self.sources.get(watch.uses_last).clone();
-                    // A server that takes connections and refuses questions is not asked in a circle.
+                    // The pause keeps a server that accepts connections and refuses queries from being retried in a
+                    // tight loop.
                     if std::mem::take(&mut is_lost) && pause.wait(&self.stop) {
                         return;
                     }
@@ -112,7 +113,7 @@ impl RouteReader {
         }
     }
 
-    /// Tries until it succeeds, or there is something else to do.
+    /// Tries until it succeeds, or another job arrives.
     fn connect(&self, watch: &WatchSession) -> Option<(ReadConnection, Identity)> {
         let mut pause = Pause::default();
         while self.jobs.are_none() && !self.stop.is_set() {
@@ -133,10 +134,10 @@ impl RouteReader {
     fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<(ReadConnection, Identity)> {
         let mut connection = connect::open(&self.target, server, ProtocolVersion::RESP2)?;
         self.probe(&mut connection)?;
-        // Asked last: while a replica takes its master's data it answers this alone, and with what it was before.
+        // This comes last: while a replica loads its master's data it replies to this alone, with its earlier identity.
         let identity = connect::identify(&mut connection)?;
         if identity.run_id != run_id {
-            // Two servers behind one address: what one of them tells says nothing about the other.
+            // With two servers behind one address, reports of one say nothing about the other.
             return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
         }
         let line =
@@ -145,8 +146,8 @@ impl RouteReader {
     }
 
     fn probe(&self, connection: &mut Connection) -> RedisResult<()> {
-        // What may not be read is found out here, where attempts have pauses between them. The replies are empty: what
-        // stands in the keys may be too long.
+        // Missing permissions show here, where attempts have pauses between them. The replies are empty, since values
+        // may be too long.
         let mut probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(1).arg(0).get_packed_command();
         self.ask_for_options("*").arg("MATCH").arg("-").write_packed_command(&mut probe);
         cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(0).write_packed_command(&mut probe);
@@ -163,8 +164,8 @@ impl RouteReader {
         Ok(())
     }
 
-    /// Reads a batch, or the beginning of it. A connection that was closed while it was idle is opened anew, once; one
-    /// that was cut because of a reply is opened anew too.
+    /// Reads a batch, or the start of it. A connection that was closed while idle is opened again, once; one that was
+    /// closed because of a reply is opened again too.
     fn read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
         too_long.forget_old(self.clock.now());
         let mut replies = match self.try_read(line, batch, too_long) {
@@ -182,14 +183,14 @@ impl RouteReader {
         Ok(replies)
     }
 
-    /// Connects anew. Returns how far the data has come.
+    /// Connects again. Returns the position of the data.
     fn renew(&self, line: &mut ReadConnection) -> RedisResult<Option<u64>> {
         let (renewed, identity) = self.try_connect(&line.server, &line.run_id, line.number)?;
         *line = renewed;
         Ok(identity.offset)
     }
 
-    /// Reads until the end, or until a host whose replies have no end.
+    /// Reads to the end, or to a host whose replies do not end.
     fn try_read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
         let connection = &mut line.connection;
         let mut packed = Vec::new();
@@ -200,7 +201,7 @@ impl RouteReader {
         if batch.checker {
             cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut packed);
         }
-        // Last, so that what was read before it is no newer.
+        // It is queried last, so that earlier replies are no newer.
         if line.has_role {
             cmd("ROLE").write_packed_command(&mut packed);
         }
@@ -241,7 +242,7 @@ impl RouteReader {
         Ok(Replies { ticket: batch.ticket, hosts, unread, checker, offset })
     }
 
-    /// Reads the replies about a host. With a failure goes the number of the reply that it came with.
+    /// Parses the replies about a host. An error comes with the number of the reply that caused it.
     fn read_host(
         &self,
         connection: &mut Connection,
@@ -257,8 +258,9 @@ impl RouteReader {
             }
             own.push(reply);
         }
-        // Marks and options that may not be read are none, and a list is its host's fault; but who may not read the last
-        // rung, which all ladders share, has lost the right to read.
+        // Marks and options that may not be read count as absent, and a list that may not be read affects its host
+        // only. But a refusal of the last candidate pattern, common to all hosts, means that the permission to read is
+        // gone.
         if let Some(error) = own[..count - 3].chunks_exact(2).last().and_then(|candidate| denial(&candidate[0])) {
             return Err((error, count - 5));
         }
@@ -266,7 +268,7 @@ impl RouteReader {
         Ok(reading::read(patterns.iter().map(|pattern| &**pattern), &own))
     }
 
-    /// What a failure says about the host that it came with; `None` where it says something about the server.
+    /// The result for a host from an error at its replies; `None` if the error concerns the server.
     fn judge(
         &self,
         error: &RedisError,
@@ -296,7 +298,7 @@ impl RouteReader {
         None
     }
 
-    /// The key that the reply of this number is about, of those to what [`Self::pack`] asks.
+    /// The key that the reply with this number belongs to, among the commands of [`Self::pack`].
     fn key(&self, host: &str, place: usize) -> String {
         let patterns = route::patterns(host).count();
         match (route::patterns(host).nth(place / 2), place % 2) {
@@ -307,9 +309,9 @@ impl RouteReader {
         }
     }
 
-    /// The commands for a host; how many there are.
+    /// Appends the commands for a host. Returns their number.
     fn pack(&self, host: &str, too_long: &TooLong, packed: &mut Vec<u8>) -> usize {
-        // What is too long is asked for its length alone: there is none if it is gone.
+        // For a key that is too long only the length is queried: a deleted key has none.
         let length_of = |key: &str| {
             let mut command = cmd("LLEN");
             command.arg(key);
@@ -324,7 +326,8 @@ impl RouteReader {
             count += 2;
         }
         let dead = self.target.dead_key(host);
-        // All of it, unless it is so large that it is no set of marks: then reading it whole would hold up everybody.
+        // The whole set is queried, with a limit: a larger set cannot consist of marks, and reading it would delay all
+        // others.
         let ask_for_marks = || cmd("SRANDMEMBER").arg(&dead).arg(MAX_ITEMS).clone();
         length_of(&dead).unwrap_or_else(ask_for_marks).write_packed_command(packed);
         cmd("PTTL").arg(&dead).write_packed_command(packed);
@@ -334,7 +337,7 @@ impl RouteReader {
         count
     }
 
-    /// Asks for the options of a pattern: for all of them, unless there are so many that they are none.
+    /// The command for the options of a pattern: all of them, up to a limit beyond which they are not options.
     fn ask_for_options(&self, pattern: &str) -> redis::Cmd {
         let mut command = cmd("HSCAN");
         command.arg(self.target.options_key(pattern)).arg(0).arg("COUNT").arg(MAX_FIELDS);
@@ -342,21 +345,21 @@ impl RouteReader {
     }
 }
 
-/// How long ago the active checker gave a sign of life, in seconds since 1970.
+/// Time since the active checker's last heartbeat, which is in seconds since 1970.
 fn silence(reply: &Value, now: SystemTime) -> Option<Duration> {
     let seconds: f64 = redis::from_redis_value_ref::<String>(reply).ok()?.trim().parse().ok()?;
     let at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
-    // A sign from the future is one of a clock that is ahead.
+    // A heartbeat in the future comes from a clock that is ahead.
     Some(now.duration_since(at).unwrap_or_default())
 }
 
-/// The key of planb's health check of a host.
+/// The key of a host's health check by planb.
 fn health_key(host: &str) -> String {
     format!("{HEALTH_START}{host}")
 }
 
-/// An error that says that the server does not answer at all now; a key of a wrong type is not one, and neither is one
-/// that this user may not read.
+/// An error that means the server refuses all queries now; a key with a wrong type is not one, nor is a missing
+/// permission.
 fn refusal(reply: &Value) -> Option<RedisError> {
     match reply {
         Value::ServerError(error) if !matches!(error.code(), "WRONGTYPE" | "NOPERM") => Some(error.clone().into()),
@@ -364,7 +367,7 @@ fn refusal(reply: &Value) -> Option<RedisError> {
     }
 }
 
-/// An error that says that this user may not ask that.
+/// An error that means this user lacks a permission.
 fn denial(reply: &Value) -> Option<RedisError> {
     match reply {
         Value::ServerError(error) if error.code() == "NOPERM" => Some(error.clone().into()),
@@ -383,7 +386,7 @@ mod tests {
             ("999990", Some(10)),
             ("999990.5\n", Some(9)),
             ("1000000", Some(0)),
-            // A clock that is ahead, and one that begins anew.
+            // A clock that is ahead, and one that was reset.
             ("1000600", Some(0)),
             ("0", Some(1_000_000)),
             ("18446744073709549568", None),

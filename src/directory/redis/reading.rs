@@ -1,5 +1,4 @@
-//! What Redis says about a host, made of plain replies: its list, its options, its dead marks, or what is wrong with
-//! them. Pure.
+//! Parsing of Redis's replies about a host: its list, its options, its dead marks, and their faults. Pure.
 
 use super::super::catalog::FrontendRecord;
 use crate::base::printable::printable;
@@ -10,72 +9,72 @@ use redis::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most items of a list that are asked for: the identifier and 4,096 backends.
+/// The greatest number of items of a list that are queried: the identifier and 4,096 backends.
 pub(super) const MAX_ITEMS: usize = 4_097;
-/// The most fields of a hash of options that are asked for.
+/// The greatest number of option fields that are queried.
 pub(super) const MAX_FIELDS: usize = 64;
-/// What holds where options cannot be read.
+/// The consequence of options that cannot be read, for the log.
 const AS_BEFORE: &str = "what held before goes on";
-/// The longest item of a list. A frontend is no place to store files in.
+/// The longest item of a list in bytes: a frontend is not a file store.
 const MAX_ITEM_BYTES: usize = 16 * 1024;
 
-/// More characters than this of a text are not shown.
+/// The greatest number of characters of a text that are shown.
 const MAX_SHOWN: usize = 60;
 
-/// What a host resolves to, as Redis has it now.
+/// The present result for a host in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// The first pattern of its ladder that has a list.
+    /// The first candidate pattern that has a list.
     Found {
         /// The pattern.
         pattern: Box<str>,
-        /// The list, without the backends that are no good.
+        /// The list, without invalid backends.
         listing: Listing,
         /// The dead marks of the host.
         dead: Dead,
     },
-    /// No pattern has a list.
+    /// No candidate pattern has a list.
     Unknown,
-    /// The first pattern that has something has nothing that can be used.
+    /// The first candidate pattern with a key has nothing usable.
     Bad(Box<str>),
-    /// It was not read to its end: it says nothing about what was known before, and is read again later.
+    /// The replies were not read to their end: known data stays, and the host is read again later.
     Unread(FailureReason),
 }
 
-/// A list as it stands in Redis.
+/// The list of a pattern in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listing {
-    /// What can be used of it; the options are in [`Listing::options`].
+    /// The usable part; the options are in [`Listing::options`].
     pub(super) record: FrontendRecord,
-    /// Names and values of the options that stand beside it. `None` where they could not be read: those of before hold.
+    /// Names and values of its options. `None` if they could not be read: the earlier ones stay.
     pub(super) options: Option<Vec<(Box<str>, Box<str>)>>,
-    /// The place of each backend of `record` in the list as it stands, counted from 0 as dead marks are. `None` where
-    /// nothing was left out.
+    /// The index of each backend of `record` in the original list, counted from 0 as in dead marks. `None` if nothing
+    /// was left out.
     pub(super) places: Option<Box<[usize]>>,
-    /// How many backends stand in the list.
+    /// Number of backends in the original list.
     pub(super) total: usize,
-    /// What was left out, for the log.
+    /// Parts that were left out, for the log.
     pub(super) faults: Vec<String>,
-    /// Attributes whose value is wrong, and why the options could not be read, for the log.
+    /// Faults of attributes and of options, for the log.
     pub(super) option_faults: Vec<String>,
 }
 
 /// The set of dead marks of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Dead {
-    /// Places in the list, from 0.
+    /// Indexes in the list, from 0.
     pub(super) indexes: Vec<usize>,
-    /// The rest of life of the whole set; `None` for a set without an end.
+    /// Remaining life of the whole set; `None` for a set without expiry.
     pub(super) ttl: Option<Duration>,
 }
 
 impl Listing {
-    /// The place of the member of this number in the list as it stands.
+    /// The index of this member in the original list.
     pub(super) fn place_of(&self, member: usize) -> usize {
         self.places.as_ref().map_or(member, |places| places[member])
     }
 
-    /// The options, and what is wrong with them, for the log. A wrong one is as in `before`.
+    /// The options, and their faults for the log. An invalid option keeps its value in `before`.
     pub(super) fn read_options(&self, pattern: &str, before: Option<&Arc<Options>>) -> (Arc<Options>, Vec<String>) {
         let held = before.map_or_else(Options::none, Arc::clone);
         let Some(pairs) = &self.options else { return (held, Vec::new()) };
@@ -94,14 +93,14 @@ impl Listing {
     }
 }
 
-/// Reads the replies to `LRANGE` and `HSCAN` of each of `patterns`, of which the host is the first, and to `SRANDMEMBER`,
-/// `PTTL` and `HMGET` of the host.
+/// Parses the replies to `LRANGE` and `HSCAN` of each of `patterns`, of which the host is the first, and to
+/// `SRANDMEMBER`, `PTTL` and `HMGET` of the host.
 pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value]) -> Reading {
     let Some((candidates, [marks, ttl, health])) = replies.split_last_chunk::<3>() else { return Reading::Unknown };
     for (place, (pattern, candidate)) in patterns.zip(candidates.as_chunks::<2>().0).enumerate() {
         let [list, options] = candidate;
         match list {
-            // A list that is too long to be read is asked for its length.
+            // For a list that is too long only its length is queried.
             Value::Int(0) => continue,
             Value::Int(_) => return Reading::Unread(FailureReason::BadRoute),
             _ => {}
@@ -110,7 +109,7 @@ pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value
             Ok(None) => {}
             Ok(Some(mut listing)) => {
                 add_options(&mut listing, options, pattern);
-                // A wildcard has many hosts, and each could say something else.
+                // A wildcard has many hosts, whose checks could differ.
                 if place == 0 {
                     add_health(&mut listing, health);
                 }
@@ -161,7 +160,7 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     }
     let places = (places.len() < total).then(|| places.into());
     Ok(Some(Listing {
-        // It goes into headers and lines of the log: nothing in it may end them.
+        // The text goes into headers and log lines, so it must not end them.
         record: FrontendRecord {
             id: printable(&redact_identifier(id.trim_ascii())).into(),
             backends: backends.into(),
@@ -175,13 +174,13 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     }))
 }
 
-/// Adds the options that stand beside a list.
+/// Adds the options of a list.
 fn add_options(listing: &mut Listing, reply: &Value, pattern: &str) {
     let fields = match read_fields(reply) {
         Ok(fields) => fields,
         Err(problem) => {
             listing.options = None;
-            // Who may not read them was told so when connecting.
+            // A missing permission was logged when connecting.
             listing.option_faults.extend(problem.map(|problem| format!("options:{pattern}: {problem}; {AS_BEFORE}")));
             return;
         }
@@ -191,8 +190,8 @@ fn add_options(listing: &mut Listing, reply: &Value, pattern: &str) {
     listing.options = Some(fields.into_iter().map(pair).collect());
 }
 
-/// Adds what planb's `healthcheck:<host>` says, where the options do not: the backends are probed lazily with GET, any
-/// status is good where none is named.
+/// Adds planb's `healthcheck:<host>`, unless the options define health checks: the backends are probed in mode `lazy`
+/// with GET, and any status is good if none is named.
 fn add_health(listing: &mut Listing, reply: &Value) {
     let (Value::Array(fields), Some(options)) = (reply, &mut listing.options) else { return };
     let [path, body, status] = fields.as_slice() else { return };
@@ -219,11 +218,11 @@ fn add_health(listing: &mut Listing, reply: &Value) {
     }
 }
 
-/// Names and values of a hash; what is wrong with it, if there is something to say.
+/// Names and values of a hash; an error has a description if there is one to log.
 fn read_fields(reply: &Value) -> Result<Vec<[&[u8]; 2]>, Option<String>> {
     let fields = match reply {
         Value::Array(parts) => match parts.as_slice() {
-            // A small table comes as a whole, however many are asked for.
+            // A small hash is returned whole, whatever limit is given.
             [Value::BulkString(cursor), Value::Array(fields)] if cursor == b"0" && fields.len() <= 2 * MAX_FIELDS => {
                 fields
             }
@@ -249,7 +248,7 @@ fn read_url(text: &str) -> Result<BackendUrl, String> {
     BackendUrl::parse(text).map_err(|fault| format!("is {}: {fault}", shown(redact_url(text).as_bytes())))
 }
 
-/// The beginning of a text, for the log.
+/// The start of a text, for the log.
 fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * MAX_SHOWN)]);
     format!("{:?}", text.chars().take(MAX_SHOWN).collect::<String>())
@@ -272,7 +271,7 @@ fn read_dead(marks: &Value, ttl: &Value) -> Dead {
         Value::Set(members) | Value::Array(members) => &**members,
         _ => &[],
     };
-    // No list is so long that a larger one could mean anything.
+    // No list is so long that a larger index could have a meaning.
     let index = |member: &Value| item_text(member).ok()?.trim_ascii().parse().ok().filter(|index| *index < MAX_ITEMS);
     let ttl = match *ttl {
         Value::Int(millis) if millis >= 0 => Some(Duration::from_millis(millis.unsigned_abs())),
@@ -451,7 +450,7 @@ mod tests {
             assert_eq!(read.https_redirect, redirect, "{options:?}");
             assert_eq!(faults.first().map(String::as_str), fault, "{options:?}");
             assert!(faults.len() < 2, "{faults:?}");
-            // What cannot be read is as it was.
+            // An option that cannot be read keeps its value.
             let held = Arc::new(Options::read([("httpsRedirect", "true")], &Options::none()).0);
             let after = found(reading_with(&options)).1.read_options("*.b", Some(&held)).0;
             assert_eq!(after.https_redirect, if keeps { Some(true) } else { redirect }, "{options:?}");

@@ -1,33 +1,33 @@
-//! Replies of Redis as bytes (RESP2 and RESP3), with a limit for every reply.
+//! The protocol of Redis (RESP2 and RESP3), with a limit for every reply.
 //!
-//! Nothing is allocated because of a length that a server announces: memory grows with the bytes that have arrived, and
-//! these are counted. The `redis` crate's own parser has no limit, and reserves what a header announces.
+//! No memory is allocated because of an announced length: memory grows with the bytes that have arrived, and these are
+//! counted. The `redis` crate's own parser has no limit, and reserves what a header announces.
 
 use redis::{ErrorKind, PushKind, RedisError, RedisResult, Value, VerbatimFormat};
 use std::io::{self, BufRead, Read};
 
-/// How deep replies may be nested. Those that are asked for here are nested 2 deep.
+/// The greatest nesting of replies. The replies used here have a nesting of 2.
 const MAX_DEPTH: usize = 8;
 /// The longest line: a simple string, an error, a number or a header.
 const MAX_LINE: usize = 64 * 1024;
-/// What a value costs beside its bytes: many empty ones are memory too.
+/// The cost of a value besides its bytes: many empty values take memory too.
 const VALUE_COST: usize = size_of::<Value>();
-/// What is reserved before any byte has arrived.
+/// Bytes reserved before any have arrived.
 const MAX_RESERVED: usize = 64 * 1024;
 
-/// Reads one reply. What it costs is taken off `budget`; a reply that would cost more fails with [`too_long`].
+/// Reads one reply. Its cost is subtracted from `budget`; a reply beyond it fails with [`too_long`].
 pub(super) fn read(input: &mut impl BufRead, budget: &mut usize) -> RedisResult<Value> {
     RouteReader { input, budget }.value(0)
 }
 
-/// The failure of a reply beyond the budget.
+/// The error of a reply beyond the budget.
 fn too_long() -> RedisError {
     (ErrorKind::Client, "the reply is too long").into()
 }
 
-/// Whether an error is the one of a reply beyond the budget.
+/// Whether an error means a reply beyond the budget.
 pub(super) fn is_too_long(error: &RedisError) -> bool {
-    // Nothing else of this kind comes from reading.
+    // No other error of this kind comes from reading.
     error.kind() == ErrorKind::Client
 }
 
@@ -64,7 +64,7 @@ impl<I: BufRead> RouteReader<'_, I> {
             b'~' => Value::Set(self.values(count(rest)?, depth)?),
             b'%' => Value::Map(self.pairs(count(rest)?, depth)?),
             b'>' => push(self.values(count(rest)?, depth)?)?,
-            // Attributes say nothing that is needed here.
+            // Attributes are ignored.
             b'|' => {
                 self.pairs(count(rest)?, depth)?;
                 self.value(depth + 1)?
@@ -78,7 +78,7 @@ impl<I: BufRead> RouteReader<'_, I> {
     }
 
     fn values(&mut self, count: usize, depth: usize) -> RedisResult<Vec<Value>> {
-        // The least that so many would cost.
+        // The least cost of this many values.
         if count > *self.budget / VALUE_COST {
             return Err(too_long());
         }
@@ -94,7 +94,7 @@ impl<I: BufRead> RouteReader<'_, I> {
         Ok(std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect())
     }
 
-    /// A text of the length that its header says; `None` for none.
+    /// A string of the announced length; `None` for a null.
     fn bulk(&mut self, header: &[u8]) -> RedisResult<Option<Vec<u8>>> {
         if header == b"-1" {
             return Ok(None);

@@ -1,15 +1,16 @@
-//! What is known of Redis, and what is to be asked of it. Pure: no thread, no socket, no clock.
+//! The known data of Redis, and the look-ups to make. Pure: no thread, no socket, no clock.
 //!
-//! [`RouteState`] takes look-ups, replies, changed keys, connections and the time; it says what to read next
+//! [`RouteState`] takes look-ups, replies, changed keys, connections and the time. It returns what to read next
 //! ([`RouteState::take_batch`]) and what to tell the cores ([`Output`]). Once all messages have arrived, no core holds
-//! anything that Redis does not. This rests on:
+//! a route that differs from Redis. This rests on:
 //!
 //! * The watching connection exists before the first look-up is sent on the reading one, and a look-up is recorded here
 //!   before it is sent. So a write that a reply does not show is reported while the look-up is in flight, or after it.
-//! * Told while it is under way, the reply is used once and not kept, and asked for again if somebody holds the host.
-//!   Told after, what was kept is asked for again. Which of the two messages comes first does not matter.
-//! * Without both connections nothing is asked. What is known serves on ([`RouteState::down`]); when they are back,
-//!   everything in use is read again and compared ([`RouteState::up`]).
+//! * If a write is reported while its look-up is in flight, the reply is used once and not cached, and the host is read
+//!   again if a core holds it. If the write is reported later, the cached host is read again. The order of the two
+//!   messages does not matter.
+//! * Without both connections nothing is read. Known routes stay in use ([`RouteState::down`]); when the connections
+//!   are back, all hosts in use are read again and compared ([`RouteState::up`]).
 
 mod changes;
 mod marks;
@@ -42,58 +43,59 @@ use std::time::Duration;
 use token_bucket::{Standing, TokenBucket};
 use unread::Unread;
 
-/// Hosts that are read at once.
+/// Number of hosts that are read at once.
 const BATCH: usize = 256;
-/// How many of these may be hosts that nobody waits for.
+/// The greatest number of hosts in a batch that no request waits for.
 const BATCH_IDLE: usize = 128;
-/// How many hosts of clients that have missed others are read beside those of clients that have not.
+/// The greatest number of hosts in a batch from clients with recent misses, besides those of other clients.
 const BATCH_SUSPECT: usize = 64;
-/// Hosts without a usable record that are remembered.
+/// The greatest number of hosts remembered as having no usable record.
 const MAX_BAD: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
-/// Limits of a keeper.
+/// Limits of the route state.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
-    /// Look-ups a second that find nothing.
+    /// The greatest number of look-ups a second that find nothing.
     pub(super) unknown_rate: u32,
-    /// How long hosts are held that a Redis with other data lacks.
+    /// The longest time for which hosts are held that a Redis with other data lacks.
     pub(super) resync_hold: Duration,
-    /// How long a dead mark counts to which Redis has no end.
+    /// Duration of a dead mark that has no expiry in Redis.
     pub(super) mark_life: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionState {
-    /// The first attempt to connect is under way: questions wait for how it ends.
+    /// The first attempt to connect is under way: look-ups wait for its outcome.
     Starting,
     Away,
     Up,
 }
 
-/// A host that is being asked for.
+/// A host that is being looked up.
 #[derive(Debug, Default)]
 struct Pending {
-    /// Cores that asked.
+    /// The cores that asked.
     askers: Vec<SubscriberId>,
-    /// Cores that asked after a write was told of: the reply under way may be too old for them.
+    /// The cores that asked after a write was reported: the reply in flight may be too old for them.
     later: Vec<SubscriberId>,
     in_flight: bool,
-    /// A write was told of while the question is under way.
+    /// A write was reported while the look-up is in flight.
     tainted: bool,
-    /// For which client a token was taken; outer `None` where none was.
+    /// The client whose token was taken; the outer `None` if no token was taken.
     charged: Option<Option<IpAddr>>,
 }
 
-/// See the top of this page.
+/// The state of the known data; see the module.
 #[derive(Debug)]
 pub(super) struct RouteState {
     catalog: Catalog,
     marks: Marks,
-    /// Hosts whose record is bad, be they served as before or not: any pattern of their ladder may mend it.
+    /// Hosts with a bad record, whether they are still served or not: a write to any of their candidate patterns may
+    /// fix it.
     bad: LruCache<Arc<str>, ()>,
     connection: ConnectionState,
     pending: HashMap<Arc<str>, Pending>,
     urgent: VecDeque<Arc<str>>,
-    /// What clients wait for that have lately asked for hosts that there are not.
+    /// Hosts requested by clients that have recently asked for unknown hosts.
     suspect: VecDeque<Arc<str>>,
     idle: VecDeque<Arc<str>>,
     checker_wanted: bool,
@@ -105,12 +107,12 @@ pub(super) struct RouteState {
     unread: Unread,
     restored: Restored,
     outputs: Vec<Output>,
-    /// Counts the changes of what is known.
+    /// Number of changes of the known data.
     version: u64,
 }
 
 impl RouteState {
-    /// A keeper that has yet to be connected. `routes` of a snapshot serve while Redis is away.
+    /// A state without a connection. The `routes` of a snapshot serve while Redis is away.
     pub(super) fn new(limits: &Limits, routes: SnapshotRoutes, clusters: Clusters) -> Self {
         Self {
             catalog: Catalog::new(clusters),
@@ -134,10 +136,10 @@ impl RouteState {
         }
     }
 
-    /// A core asks for a host, for the client of this address where that counts.
+    /// Handles a look-up of a host by a core, for the client with this address if it counts.
     pub(super) fn ask(&mut self, core: SubscriberId, host: Arc<str>, client: Option<IpAddr>, now: Moment) {
         if let Some(route) = self.catalog.get(&host) {
-            // If it is about to be read again, the news of what comes of that follows.
+            // If the host is about to be read again, an event of a change follows.
             return self.reply(core, host, LookupResult::Found(route), true);
         }
         if let Some(pending) = self.pending.get_mut(&host) {
@@ -170,7 +172,7 @@ impl RouteState {
         self.catalog.contains(host) || self.restored.routes.contains_key(host)
     }
 
-    /// What to read next, if there is something and nothing is under way.
+    /// The next batch to read, if there is one and none is in flight.
     pub(super) fn take_batch(&mut self) -> Option<Batch> {
         if self.connection != ConnectionState::Up || self.in_flight {
             return None;
@@ -217,10 +219,10 @@ impl RouteState {
         }
     }
 
-    /// The replies to a batch. Returns whether something else is known than before.
+    /// Handles the replies to a batch. Returns whether the known data has changed.
     pub(super) fn replied(&mut self, replies: Replies, now: Moment) -> bool {
         if replies.ticket != self.ticket || !self.in_flight {
-            // Of a connection that has been given up since.
+            // The replies come from an earlier connection.
             return false;
         }
         let version = self.version;
@@ -228,7 +230,7 @@ impl RouteState {
         if let Some(silent) = replies.checker {
             self.note_checker(silent, now);
         }
-        // A host that goes to another key keeps its marks, whatever becomes of the one that it leaves.
+        // A host that moves to another key keeps its marks, whatever happens to the key that it leaves.
         for (host, reading) in &replies.hosts {
             if let Reading::Found { pattern, listing, .. } = reading
                 && self.pending.contains_key(host)
@@ -265,7 +267,7 @@ impl RouteState {
         self.settle_again(host, pending);
     }
 
-    /// Has a host read once more that was written to meanwhile, if anything is to be known of it.
+    /// Reads a host once more that was written to meanwhile, if it is in use or was asked for.
     fn settle_again(&mut self, host: Arc<str>, pending: Pending) {
         let is_wanted = !pending.later.is_empty() || self.is_known(&host);
         if pending.tainted && is_wanted {
@@ -339,7 +341,7 @@ impl RouteState {
         LookupResult::Unknown
     }
 
-    /// A route that works is not taken down by a record that does not.
+    /// A bad record does not remove a working route.
     fn found_bad(&mut self, host: &Arc<str>, problem: &str, now: Moment) -> LookupResult {
         if let Some(route) = self.catalog.peek(host).or_else(|| self.restore(host, now)) {
             log::error!("{host}: {problem}; its route stays as it was");
@@ -349,12 +351,12 @@ impl RouteState {
         LookupResult::Failed(FailureReason::BadRoute)
     }
 
-    /// Both connections are there. `same_history`: this is the data that was known, and not another or none.
+    /// Both connections are established. `same_history`: the data continues the known data.
     pub(super) fn up(&mut self, same_history: bool, now: Moment) {
         self.connection = ConnectionState::Up;
         self.in_flight = false;
         self.checker_wanted = true;
-        // Nobody told of what was mended meanwhile.
+        // Fixes made meanwhile were not reported.
         self.bad.clear();
         if !same_history {
             let hosts = self.catalog.iter().map(|(host, _)| Arc::clone(host));
@@ -374,8 +376,7 @@ impl RouteState {
         }
     }
 
-    /// A connection is lost, or there is none yet. What is known serves on; who waits for more is told that there is
-    /// none.
+    /// A connection is lost, or was never established. Known routes stay in use; pending look-ups fail.
     pub(super) fn down(&mut self, now: Moment) {
         if self.connection == ConnectionState::Away {
             return;
@@ -387,7 +388,7 @@ impl RouteState {
         self.idle.clear();
         self.restored.suspend();
         self.bucket.end_all();
-        // While Redis is away nobody can say that a host has no route.
+        // While Redis is away, no host is known to have no route.
         self.changed([], true);
         for (host, pending) in std::mem::take(&mut self.pending) {
             for core in pending.askers.into_iter().chain(pending.later) {
@@ -396,8 +397,8 @@ impl RouteState {
         }
     }
 
-    /// It has to be found out which data stands behind the connections: nothing is read until [`RouteState::up`], and
-    /// questions wait for that.
+    /// The data behind the connections has to be identified: nothing is read until [`RouteState::up`], and look-ups
+    /// wait for it.
     pub(super) fn pause(&mut self) {
         self.connection = ConnectionState::Starting;
         self.in_flight = false;
@@ -418,13 +419,13 @@ impl RouteState {
         self.reply(core, host, result, true);
     }
 
-    /// When [`RouteState::tick`] has something to do.
+    /// The time of the next [`RouteState::tick`].
     pub(super) fn next_tick(&self) -> Option<Moment> {
         let hold = self.guard.ends_at().filter(|_| self.is_up());
         hold.into_iter().chain(self.unread.next()).min()
     }
 
-    /// Does what the time has come for.
+    /// Performs actions that are due.
     pub(super) fn tick(&mut self, now: Moment) {
         self.read_the_unread(now);
         if self.connection == ConnectionState::Up && self.guard.ends_at().is_some_and(|end| end <= now) {
@@ -440,8 +441,7 @@ impl RouteState {
         }
     }
 
-    /// Where the source cannot tell of changes: everything in use is read again, and unknown hosts are unknown no
-    /// longer.
+    /// If the source cannot report changes: all hosts in use are read again, and unknown hosts are forgotten.
     pub(super) fn refresh(&mut self) {
         if self.connection == ConnectionState::Up {
             self.changed([], true);
@@ -457,7 +457,7 @@ impl RouteState {
 
     fn changed(&mut self, hosts: impl IntoIterator<Item = Arc<str>>, unknowns: bool) {
         match self.outputs.last_mut() {
-            // Many changes in a row are one letter.
+            // Successive changes are merged into one message.
             Some(Output::Changed { hosts: known, unknowns: flag }) => {
                 known.extend(hosts);
                 *flag |= unknowns;
@@ -466,27 +466,27 @@ impl RouteState {
         }
     }
 
-    /// What is to be told or done, since the last call.
+    /// The outputs since the last call.
     pub(super) fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
     }
 
-    /// The backends made since the last call whose name has to be looked up.
+    /// Backends made since the last call whose name has to be resolved.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
         self.catalog.take_unresolved()
     }
 
-    /// How many hosts were held that a Redis with other data lacked, in all.
+    /// Total number of held hosts that a Redis with other data lacked.
     pub(super) fn held_total(&self) -> u64 {
         self.guard.held_total()
     }
 
-    /// Whether there is anything to lose.
+    /// Whether any route is known.
     pub(super) fn knows_any(&self) -> bool {
         !self.restored.routes.is_empty() || self.catalog.iter().next().is_some()
     }
 
-    /// Whether every question can be asked.
+    /// Whether every look-up can be made.
     pub(super) fn is_up(&self) -> bool {
         self.connection == ConnectionState::Up
     }

@@ -1,4 +1,4 @@
-//! What is known, on its way to a file and back.
+//! Saving of known data to a file, and loading.
 
 use super::connect::Identity;
 use super::route_state::{KnownRoutes, MAX_SNAPSHOT_ROUTES, SnapshotMark, SnapshotRoute, SnapshotRoutes};
@@ -19,37 +19,37 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long it takes until what could not be written is tried again, if nothing newer is to be written until then.
+/// The delay of a retry after a failed write, unless newer data comes earlier.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// How long a start waits for a snapshot to be read.
+/// The limit of a start's wait for a snapshot to be read.
 const READ: Duration = Duration::from_secs(10);
 
-/// How long the end waits for a snapshot to be written.
+/// The limit of the end's wait for a snapshot to be written.
 const LAST_WRITE: Duration = Duration::from_secs(10);
 
-/// How long changes are gathered before they are written.
+/// The time for which changes are collected before they are written.
 const GATHER: Duration = Duration::from_secs(5);
 
-/// What the snapshot had at the start.
+/// The data of the snapshot at the start.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) routes: SnapshotRoutes,
-    /// Of the Redis that they are from.
+    /// The identity of the Redis that it comes from.
     pub(super) identity: Option<Identity>,
 }
 
-/// The thread that writes, and what it has to do next.
+/// The writing thread and its next job.
 #[derive(Debug)]
 pub(super) struct Saver<W> {
     work: Sender<W>,
     thread: JoinHandle<()>,
-    /// It ends when the thread does.
+    /// It disconnects when the thread ends.
     is_over: Receiver<Infallible>,
     timer: SaveTimer,
 }
 
-/// When to write what is known.
+/// The time of the next save.
 #[derive(Debug, Default)]
 pub(super) struct SaveTimer(Option<Moment>);
 
@@ -57,12 +57,12 @@ pub(super) struct SaveTimer(Option<Moment>);
 #[derive(Debug)]
 pub(super) struct Routes {
     pub(super) known: KnownRoutes,
-    /// Of the Redis that they are from.
+    /// The histories of the Redis that they come from.
     pub(super) histories: Vec<String>,
 }
 
-/// Reads the routes that the process before has handed over, or else the snapshot, and starts the thread that writes
-/// that, where there is a path.
+/// Reads the routes handed over by the predecessor, or else the snapshot, and starts the thread that writes the
+/// snapshot, if there is a path.
 pub(super) fn start_routes(
     path: Option<&Path>,
     inherited: Option<File>,
@@ -84,13 +84,13 @@ pub(super) fn start_routes(
     Ok((known.unwrap_or_default(), saver))
 }
 
-/// What is known, for the process that takes this one's place.
+/// The known routes, for the successor process.
 pub(super) fn export(routes: Routes, now: Moment) -> Export {
     handover::export(move || render(routes, Some(now)))
 }
 
-/// Reads a snapshot and starts the thread that writes it. One that is no good is left as it is, for whoever wants to
-/// know why, until there is a better one. A path that is a link stays one: what it leads to is read and replaced.
+/// Reads a snapshot and starts the thread that writes it. An unusable file stays for inspection until there is a better
+/// one. A path that is a symbolic link stays one: its target is read and replaced.
 pub(super) fn start<T: SnapshotEntry + Send + 'static, W: Send + 'static>(
     path: &Path,
     what: &str,
@@ -126,12 +126,12 @@ pub(super) fn start<T: SnapshotEntry + Send + 'static, W: Send + 'static>(
     Ok((known, Saver { work, thread, is_over, timer: SaveTimer::default() }))
 }
 
-/// The file that snapshots are written to.
+/// The file for snapshots.
 struct Target {
     path: PathBuf,
-    /// What stands there is no good, and is kept beside it.
+    /// Its content is unusable, and is kept next to it.
     is_refused: bool,
-    /// Held by the one process that writes there; others read alone until it has ended.
+    /// Held by the one process that writes the file; others only read until it has ended.
     lock: Option<Flock<File>>,
 }
 
@@ -147,8 +147,7 @@ impl Target {
     }
 }
 
-/// Writes whatever comes. What could not be written is tried again until something newer comes; a fault that lasts is
-/// told once.
+/// Writes snapshots. A failed write is retried until newer data comes; a lasting fault is logged once.
 fn write_all<W, S>(
     works: &Receiver<W>,
     path: &Path,
@@ -181,50 +180,50 @@ fn write_all<W, S>(
 }
 
 impl SaveTimer {
-    /// Something that belongs into the snapshot has changed.
+    /// Records a change of data in the snapshot.
     pub(super) fn note_change(&mut self, now: Moment) {
         self.0.get_or_insert(now + GATHER);
     }
 
-    /// When to save.
+    /// The time of the next save.
     pub(super) fn due(&self) -> Option<Moment> {
         self.0
     }
 
-    /// What is known is to be written at once.
+    /// Makes the next save due at once.
     pub(super) fn hurry(&mut self, now: Moment) {
         self.0 = self.0.map(|due| due.min(now));
     }
 
-    /// What is known was handed over, or the last one is still being written: then there will be another time.
+    /// Records the result of a save: if the last one is still being written, another save follows.
     pub(super) fn note_saved(&mut self, is_taken: bool, now: Moment) {
         self.0 = (!is_taken).then(|| now + GATHER);
     }
 }
 
 impl<W> Saver<W> {
-    /// Something that belongs into the snapshot has changed.
+    /// Records a change of data in the snapshot.
     pub(super) fn note_change(&mut self, now: Moment) {
         self.timer.note_change(now);
     }
 
-    /// When to save.
+    /// The time of the next save.
     pub(super) fn due(&self) -> Option<Moment> {
         self.timer.due()
     }
 
-    /// What is known is to be written at once.
+    /// Makes the next save due at once.
     pub(super) fn hurry(&mut self, now: Moment) {
         self.timer.hurry(now);
     }
 
-    /// Hands over what is known.
+    /// Passes the known data to the thread.
     pub(super) fn save(&mut self, known: W, now: Moment) {
         let is_taken = self.work.try_send(known).is_ok();
         self.timer.note_saved(is_taken, now);
     }
 
-    /// Writes for the last time, if there is something to write, and waits for that.
+    /// Writes for the last time, if there are changes, and waits for it.
     pub(super) fn finish(self, known: impl FnOnce() -> W) {
         if self.due().is_some() {
             let _ = self.work.send_timeout(known(), LAST_WRITE);
@@ -243,7 +242,8 @@ fn pairs(options: &Options) -> BTreeMap<Box<str>, Box<str>> {
     options.pairs().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Dead marks are rendered as of `now`. A file has none: nobody knows when it is read.
+/// A snapshot of the routes. Dead marks are rendered as of `now`. A file has none, since the time of its reading is
+/// unknown.
 pub(super) fn render(Routes { known, histories }: Routes, now: Option<Moment>) -> Snapshot<snapshot::Route> {
     let mark = |mark: &SnapshotMark| {
         let left_ms = u64::try_from(mark.until.since(now?).as_millis()).ok().filter(|left| *left > 0)?;
@@ -276,11 +276,11 @@ pub(super) fn render(Routes { known, histories }: Routes, now: Option<Moment>) -
         https_redirect: None,
         marks: route.marks.iter().filter_map(mark).collect(),
     };
-    // Those in use first: if there are too many for the next start, the others are left out.
+    // Routes in use come first: if the next start takes only a part, the others are left out.
     Snapshot { histories, items: known.routes.iter().map(in_use).chain(known.unused.iter().map(unused)).collect() }
 }
 
-/// What a snapshot has.
+/// The routes in a snapshot.
 pub(super) fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known {
     let left_out = snapshot.items.len().saturating_sub(MAX_SNAPSHOT_ROUTES);
     if left_out > 0 {
@@ -295,7 +295,7 @@ pub(super) fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known 
             is_external: mark.is_external,
         });
         let marks = marks.collect();
-        // An older snapshot has this option alone.
+        // An older snapshot has only this option.
         let redirect = route.https_redirect.map(|flag| ("httpsRedirect", if flag { "true" } else { "false" }));
         let written = route.options.iter().map(|(name, value)| (&**name, &**value)).chain(redirect);
         let options = Arc::new(Options::read(written, &Options::none()).0);

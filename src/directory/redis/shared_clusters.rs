@@ -1,13 +1,14 @@
-//! Clusters on demand in Redis, where all nodes have them from. Keys, behind the prefix of the driver:
+//! On-demand clusters in Redis, shared by all nodes. Keys, behind the prefix of the driver:
 //!
 //! | key | type | content |
 //! |---|---|---|
 //! | `ondemand` | hash | The name of a cluster → the revision of its last edit, a line break, its text |
-//! | `ondemand:matches` | hash | `host:port`, either of them may be empty → the cluster that is for such requests |
+//! | `ondemand:matches` | hash | `host:port`, either of them may be empty → the cluster that serves such requests |
 //! | `ondemand:log` | stream | The last edits: an entry `<revision>-0` with the name of the cluster |
 //!
-//! One script makes all edits, each as a whole or not at all. Each has a revision, one more than the edit before, and is made
-//! only where the cluster has the revision that its editor knows. So no edit of a node is lost by that of another one.
+//! One script makes all edits, each atomically. Each edit has a revision, one more than the edit before, and is made
+//! only if the cluster has the revision that its editor knows. So an edit of one node never overwrites an edit of
+//! another.
 
 use super::link::{Link, entries, odd, parsed, read_entries};
 use super::target::Target;
@@ -16,14 +17,16 @@ use std::collections::BTreeMap;
 
 /// The longest text of a cluster, in bytes.
 pub(in crate::directory) const MAX_RECORD: usize = 1 << 20;
-/// Clusters that are read at once.
+/// Number of clusters that are read at once.
 const BATCH: usize = 100;
-/// Entries of the log that are kept at least. A node that has missed more reads all clusters.
+/// The least number of log entries that are kept. A node that has missed more reads all clusters.
 const MAX_LOG: usize = 10_000;
-/// How long Redis waits for the next edit. The wait for a reply is longer ([`super::connection::PATIENCE`]).
+/// Milliseconds for which Redis waits for the next edit. The limit of a reply is longer
+/// ([`super::connection::PATIENCE`]).
 const WAIT_MS: usize = 500;
 
-/// Makes an edit; see the top of this page. What it replies: the revision, `changed`, or `taken` and by which cluster.
+/// Makes an edit; see the module. It replies with the revision, `changed`, or `taken` and the name of the other
+/// cluster.
 const EDIT: &str = r"
 local clusters, matches, log = KEYS[1], KEYS[2], KEYS[3]
 local name, known, before, after, text = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -42,7 +45,7 @@ else redis.call('HSET', clusters, name, revision .. '\n' .. text) end
 return {revision}
 ";
 
-/// A cluster as it stands in Redis.
+/// A cluster in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory) struct Record {
     pub(in crate::directory) revision: u64,
@@ -53,29 +56,29 @@ pub(in crate::directory) struct Record {
 #[derive(Debug, Default)]
 pub(in crate::directory) struct Edit<'e> {
     pub(in crate::directory) name: &'e str,
-    /// The revision that the cluster has to have; 0 where it has to be none.
+    /// The revision that the cluster must have; 0 if it must not exist.
     pub(in crate::directory) known: u64,
-    /// Which requests the cluster was for, and is for now, as `host:port`; empty for none.
+    /// The requests that the cluster served, and serves now, as `host:port`; empty for none.
     pub(in crate::directory) match_before: &'e str,
     pub(in crate::directory) match_after: &'e str,
-    /// Its text; empty where there is to be no cluster.
+    /// The new text; empty to remove the cluster.
     pub(in crate::directory) text: &'e str,
-    /// The least revision that the edit gets.
+    /// The least revision for the edit.
     pub(in crate::directory) least: u64,
 }
 
-/// What has become of an edit.
+/// The outcome of an edit.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::directory) enum Outcome {
     /// It was made, with this revision.
     Made(u64),
     /// The cluster has another revision.
     Changed,
-    /// This other cluster is for the same requests.
+    /// This other cluster serves the same requests.
     Taken(String),
 }
 
-/// The clusters, over a connection of its own, which is opened when it is needed.
+/// The clusters, accessed by its own connection, which is opened on demand.
 pub(in crate::directory) struct SharedClusters(Link);
 
 impl SharedClusters {
@@ -87,7 +90,7 @@ impl SharedClusters {
         self.0.key(&format!("ondemand{name}"))
     }
 
-    /// The revision of the newest edit; 0 where there was none.
+    /// The revision of the newest edit; 0 if there was none.
     pub(in crate::directory) fn newest(&mut self) -> RedisResult<u64> {
         let log = self.key(":log");
         let reply = self.0.ask(cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1))?;
@@ -111,7 +114,7 @@ impl SharedClusters {
         }
     }
 
-    /// These clusters.
+    /// The clusters with these names.
     pub(in crate::directory) fn read(&mut self, names: &[String]) -> RedisResult<Vec<(String, Option<Record>)>> {
         let (key, mut records) = (self.key(""), Vec::with_capacity(names.len()));
         for names in names.chunks(BATCH) {
@@ -123,7 +126,7 @@ impl SharedClusters {
         Ok(records)
     }
 
-    /// Makes an edit. After a failure of the connection it may have been made.
+    /// Makes an edit. After a failure of the connection the edit may have been made.
     pub(in crate::directory) fn write(&mut self, edit: &Edit<'_>) -> RedisResult<Outcome> {
         let mut command = cmd("EVAL");
         command.arg(EDIT).arg(3).arg(self.key("")).arg(self.key(":matches")).arg(self.key(":log"));
@@ -138,7 +141,7 @@ impl SharedClusters {
         }
     }
 
-    /// Waits for edits behind this revision: their revisions, and the clusters. After a while there may be none.
+    /// Waits for edits behind this revision. Returns their revisions and clusters; it may return none after a while.
     pub(in crate::directory) fn wait(&mut self, seen: u64) -> RedisResult<Vec<(u64, String)>> {
         let log = self.key(":log");
         let mut command = cmd("XREAD");
@@ -146,13 +149,13 @@ impl SharedClusters {
         revisions(read_entries(self.0.ask_once(&command)?)?)
     }
 
-    /// Fails where sentinels have made another server the master.
+    /// Fails if sentinels have made another server the master.
     pub(in crate::directory) fn check_master(&mut self) -> RedisResult<()> {
         self.0.check_master()
     }
 }
 
-/// The revisions of entries of the log, and the clusters.
+/// The revisions and clusters of log entries.
 fn revisions(entries: Vec<(String, String)>) -> RedisResult<Vec<(u64, String)>> {
     let revision = |(id, name): (String, String)| {
         let revision = id.split('-').next().and_then(|revision| revision.parse().ok());
@@ -161,7 +164,7 @@ fn revisions(entries: Vec<(String, String)>) -> RedisResult<Vec<(u64, String)>> 
     entries.into_iter().map(revision).collect()
 }
 
-/// The record of a cluster. What is none has the revision 0.
+/// The record of a cluster. An invalid one has the revision 0.
 fn record(bytes: &[u8]) -> Record {
     let text = String::from_utf8_lossy(bytes);
     let parts = text.split_once('\n').and_then(|(revision, text)| Some((revision.parse().ok()?, text)));

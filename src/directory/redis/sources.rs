@@ -1,5 +1,5 @@
-//! Which server is read from: that of the first driver, or that of the last one while the first is a replica that has
-//! lost its master, or is not there at all.
+//! The choice of the server to read from: the first driver, or the last one while the first is a replica without its
+//! master or is unreachable.
 
 use super::Stop;
 use super::connect::{self, Role};
@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often the two servers are looked at.
+/// The interval of checks of the two servers.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// The servers that can be read from. Shared by all threads that read.
+/// The servers that can be read from, shared by all reading threads.
 #[derive(Clone, Debug)]
 pub(super) struct Sources(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     first: Target,
-    /// The last driver, where it is another one.
+    /// The last driver, if it is another one.
     last: Option<Target>,
     uses_last: AtomicBool,
 }
@@ -41,7 +41,7 @@ impl Sources {
         self.get(self.uses_last())
     }
 
-    /// That of the last driver or of the first.
+    /// The server of the last driver or of the first.
     pub(super) fn get(&self, last: bool) -> &Target {
         self.0.last.as_ref().filter(|_| last).unwrap_or(&self.0.first)
     }
@@ -51,12 +51,12 @@ impl Sources {
         self.0.last.is_some()
     }
 
-    /// The life of the thread that chooses. Not to be started where there is nothing to choose from.
+    /// The loop of the choosing thread. It must not be started with a single server.
     pub(super) fn choose(self, stop: &Stop) {
         let (mut first, mut last, mut was_stale) = (None, None, false);
         loop {
             let problem = problem_of(&self.0.first, &mut first);
-            // Once is nothing: a master that was restarted is there again in a moment.
+            // One failure is ignored: a master that was restarted is back in a moment.
             let is_stale = problem.is_some() && was_stale;
             was_stale = problem.is_some();
             let uses_last = is_stale && problem_of(self.get(true), &mut last).is_none();
@@ -75,14 +75,14 @@ impl Sources {
     }
 }
 
-/// Why a server is not to be read from.
+/// Why a server must not be read from.
 fn problem_of(target: &Target, connection: &mut Option<Connection>) -> Option<String> {
     for _ in 0..=usize::from(connection.is_some()) {
         match role_of(target, connection) {
             Ok(Role::Replica { is_linked: false, .. }) => return Some(connect::LOST_MASTER.to_owned()),
-            // One that may not be asked is believed.
+            // A server that may not be queried counts as good.
             Ok(_) => return None,
-            // A connection that was idle may be closed.
+            // An idle connection may be closed.
             Err(_) if connection.take().is_some() => {}
             Err(error) => return Some(error.to_string()),
         }

@@ -1,14 +1,14 @@
-//! The URL of a Redis, read and kept: where it is, who we are there, which database and which prefix.
+//! The URL of a Redis: location, account, database and prefix.
 
 use percent_encoding::percent_decode_str;
 use std::fmt;
 use std::path::PathBuf;
 
 const DEFAULT_PORT: u16 = 6379;
-/// Where a sentinel listens unless told otherwise.
+/// The default port of a sentinel.
 const SENTINEL_PORT: u16 = 26_379;
 
-/// A Redis to talk to.
+/// A Redis and how to access it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// Where it is.
@@ -19,11 +19,11 @@ pub struct Target {
     pub password: Option<String>,
     /// The number of the database.
     pub database: u32,
-    /// What stands before `frontend:`, `options:` and `dead:` in the names of keys.
+    /// The prefix of `frontend:`, `options:` and `dead:` in the names of keys.
     pub prefix: String,
 }
 
-/// Where a Redis is.
+/// The location of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A host and port.
@@ -32,10 +32,10 @@ pub enum Location {
         host: String,
         /// The port.
         port: u16,
-        /// The connection is encrypted, and the certificate has to be good.
+        /// The connection uses TLS, and the certificate must be valid.
         tls: bool,
     },
-    /// A socket in the file system.
+    /// A UNIX socket.
     Unix(PathBuf),
     /// The master that these sentinels name.
     Sentinel {
@@ -46,14 +46,14 @@ pub enum Location {
     },
 }
 
-/// What a URL of Redis looks like.
+/// A description of the accepted URLs.
 pub const EXPECTED: &str = "\"redis:\", \"redis://user:password@host:port/database#prefix\" (each part may be left out, \
     rediss: is encrypted), \"unix:/path\" or \"redis+sentinel://host:port,host:port/service/database\"";
 
-/// Why a URL is none of Redis. It names the part alone: any part may hold the password.
+/// Why a URL is not valid for Redis. It names only the part, since any part may contain the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetFault {
-    /// It begins with no scheme of Redis.
+    /// The scheme is not one of Redis.
     Scheme,
     /// The host or the port of a server or sentinel.
     Host,
@@ -61,13 +61,13 @@ pub enum TargetFault {
     Database,
     /// The path of a UNIX socket.
     Path,
-    /// What follows a `?`.
+    /// The part behind a `?`.
     Query,
-    /// The name of the service that sentinels look after.
+    /// The name of the service that the sentinels monitor.
     Service,
     /// An escape of `%` and two digits.
     Escape,
-    /// An `@` behind the host: the password has letters in it that end it.
+    /// There is an `@` behind the host: the password contains characters that end it.
     At,
 }
 
@@ -99,12 +99,12 @@ impl Target {
             "redis+sentinel" => Self::parse_sentinel(rest),
             _ => return Err(TargetFault::Scheme),
         };
-        // A password with a `/` or a `#` of its own ends early, and what is left of it would be shown as something else.
+        // A password with a literal `/` or `#` ends early, and the rest would be shown as another part.
         let is_cut = |shown: &str| shown.contains('@');
         match target.map(|target| Self { prefix: prefix.to_owned(), ..target }) {
             Ok(target) if is_cut(&target.to_string()) => Err(TargetFault::At),
             Err(_) if is_cut(prefix) => Err(TargetFault::At),
-            // A query that goes on in what seems to be the prefix: a `#` of its own has ended the password.
+            // A query continues in the apparent prefix: a literal `#` has ended the password.
             Ok(_) if prefix.contains('&') => Err(TargetFault::Query),
             result => result,
         }
@@ -176,7 +176,7 @@ impl Target {
 }
 
 impl fmt::Display for Target {
-    /// Without user and password.
+    /// Leaves out user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Location::Tcp { host, port, tls } => {
@@ -195,13 +195,13 @@ impl fmt::Display for Target {
 }
 
 impl fmt::Debug for Target {
-    /// Never the password: settings are logged.
+    /// Leaves out the password, since settings are logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Target({self})")
     }
 }
 
-/// `user:password@place`; of an authority without `@`, the place alone.
+/// Splits `user:password@place`; without an `@` the authority is the place alone.
 fn split_user(authority: &str) -> Result<(Option<String>, Option<String>, &str), TargetFault> {
     let Some((info, place)) = authority.rsplit_once('@') else { return Ok((None, None, authority)) };
     let (user, password) = info.split_once(':').unwrap_or((info, ""));
@@ -221,7 +221,7 @@ fn host_and_port(place: &str, default: u16) -> Result<(String, u16), TargetFault
     let host = decode(host)?;
     let port =
         if port.is_empty() { default } else { port.parse().ok().filter(|port| *port > 0).ok_or(TargetFault::Host)? };
-    // An empty host has a meaning only where the port is left out too, and there the caller knows it.
+    // An empty host is valid only without a port, which the caller handles.
     let host = if host.is_empty() { "127.0.0.1".to_owned() } else { host };
     if host.contains([' ', '/', '?']) { Err(TargetFault::Host) } else { Ok((host, port)) }
 }

@@ -1,4 +1,4 @@
-//! For tools that ask Redis themselves.
+//! Functions for tools that query Redis themselves.
 
 use super::reading::{self, Reading};
 use super::target::Target;
@@ -7,35 +7,35 @@ use crate::route;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What Redis says of a host.
+/// The parsed record of a host in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedListing {
     /// The pattern whose list it is.
     pub pattern: String,
-    /// Item 0 of the list, as it is shown.
+    /// Item 0 of the list, in its displayed form.
     pub id: String,
-    /// Each backend that can be used, and its place in the list, counted from 0 as dead marks are.
+    /// Each usable backend, with its index in the list, counted from 0 as in dead marks.
     pub backends: Vec<(usize, String)>,
-    /// How many backends stand in the list.
+    /// Number of backends in the list.
     pub total: usize,
-    /// What is wrong with the others.
+    /// Faults of the other backends.
     pub faults: Vec<String>,
-    /// Names and values of the options that can be used.
+    /// Names and values of the usable options.
     pub options: BTreeMap<String, String>,
-    /// What is wrong with the options.
+    /// Faults of the options.
     pub option_faults: Vec<String>,
     /// The dead marks.
     pub dead: Vec<usize>,
-    /// How long they hold.
+    /// Remaining life of the dead marks.
     pub ttl: Option<Duration>,
 }
 
-/// A connection of a tool's own, opened and asked without long waits.
+/// A connection for a tool, with limited waits.
 pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
     opening::open_for_tool(target)
 }
 
-/// What replies about a host mean, for [`crate::directory::test_api`].
+/// Parses the replies about a host, for [`crate::directory::test_api`].
 pub(in crate::directory) fn read_listing(
     host: &str,
     replies: &[::redis::Value],
@@ -63,7 +63,7 @@ pub(in crate::directory) fn read_listing(
     }))
 }
 
-/// Whether a reply has a certificate that can be used, for [`crate::directory::test_api`].
+/// Whether a reply contains a usable certificate, for [`crate::directory::test_api`].
 pub(in crate::directory) fn read_certificate(reply: &::redis::Value) -> Result<bool, String> {
     certificates::read(reply)
 }

@@ -1,4 +1,4 @@
-//! The watching connection: what was written to in Redis is told within a moment, or the connection is given up.
+//! The watching connection: writes in Redis are reported within a moment, or the connection is closed and replaced.
 
 use super::connect::{self, Identity, Role, Server};
 use super::connection::Connection;
@@ -11,19 +11,19 @@ use redis::{ProtocolVersion, PushKind, RedisError, RedisResult, Value, cmd};
 use std::cell::Cell;
 use std::fmt;
 
-/// How changes become known.
+/// How changes are noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InvalidationMode {
-    /// Redis tells of every key with one of the prefixes (`CLIENT TRACKING` in broadcast mode).
+    /// Redis reports every key with one of the prefixes (`CLIENT TRACKING` in broadcast mode).
     Tracking,
-    /// Redis tells of every key that it tells anybody of (keyspace notifications).
+    /// Redis reports keys by keyspace notifications.
     Keyspace,
-    /// Nothing is told: what is known is read again and again.
+    /// Redis reports nothing: known data is read again periodically.
     Rereading,
 }
 
 impl InvalidationMode {
-    /// For metrics: the better the higher, and 0 is for no connection.
+    /// The number for metrics: higher is better, 0 is no connection.
     pub(super) fn number(self) -> u8 {
         match self {
             Self::Tracking => 3,
@@ -43,7 +43,7 @@ impl fmt::Display for InvalidationMode {
     }
 }
 
-/// What the reading connection has to know of this one.
+/// The data that the reading connection needs.
 #[derive(Clone, Debug)]
 pub(super) struct WatchSession {
     pub(super) number: u64,
@@ -54,15 +54,15 @@ pub(super) struct WatchSession {
     pub(super) uses_last: bool,
 }
 
-/// The life of the watching thread: connects, watches, and again.
+/// The watching thread: connects, watches, and starts again.
 pub(super) struct Watcher {
-    /// That of the driver that is read from, which may be the last one.
+    /// The driver that is read from, which may be the last one.
     pub(super) target: Target,
     pub(super) uses_last: bool,
     pub(super) sources: Sources,
     pub(super) events: Sender<Event>,
     pub(super) stop: Stop,
-    /// The server is a replica without its master, which was told.
+    /// The server is a replica without its master, and that was logged.
     pub(super) is_stale: Cell<bool>,
 }
 
@@ -88,7 +88,7 @@ impl Watcher {
         let (mut connection, is_resp3) = match connect::open(&self.target, &server, ProtocolVersion::RESP3) {
             Ok(connection) => (connection, true),
             Err(error) if error.is_io_error() || error.code().is_some_and(connect::is_passing) => return Err(error),
-            // A server before version 6, or a user who may not say HELLO.
+            // A server before version 6, or a user without permission for HELLO.
             Err(_) => (connect::open(&self.target, &server, ProtocolVersion::RESP2)?, false),
         };
         let identity = connect::identify(&mut connection)?;
@@ -124,7 +124,7 @@ impl Watcher {
         let patterns = self.patterns();
         connection.send(&cmd("PSUBSCRIBE").arg(&patterns).get_packed_command())?;
         for _ in &patterns {
-            // The confirmations come as pushes where there are any, and otherwise as plain replies.
+            // Confirmations are pushes with RESP3, and plain replies otherwise.
             if let Some(Value::ServerError(error)) = connection.receive()? {
                 log::warn!("redis: keyspace notifications are not available: {error}");
                 return Ok(InvalidationMode::Rereading);
@@ -159,24 +159,24 @@ impl Watcher {
         keys.iter().map(|key| format!("__keyspace@{database}__:{key}")).collect()
     }
 
-    /// Passes on what is told, until the connection is of no use any more.
+    /// Forwards reports until the connection fails.
     fn hear(&self, connection: &mut Connection, is_resp3: bool) -> RedisResult<()> {
         let mut is_asked = false;
         loop {
             match connection.receive()? {
                 Some(Value::Push { kind, data }) => self.pass_on(&kind, &data)?,
-                // By the older protocol messages are plain replies.
+                // With RESP2 messages are plain replies.
                 Some(Value::Array(message)) if is_message(&message) => {
                     self.pass_on(&PushKind::PMessage, &message[1..])?;
                 }
                 Some(reply) if is_asked => {
-                    // The reply to the second question follows.
+                    // The reply to the second command follows.
                     is_asked = is_resp3 && matches!(reply, Value::SimpleString(_));
                     self.judge(reply)?;
                 }
                 Some(_) => {}
                 None if is_asked => return Err((redis::ErrorKind::Io, "it does not answer").into()),
-                // Nothing was told for a while: is anybody there?
+                // After a silence, the connection is checked.
                 None => {
                     connection.send(&question(is_resp3))?;
                     is_asked = true;
@@ -189,7 +189,7 @@ impl Watcher {
         }
     }
 
-    /// Whether this is still the server to read from.
+    /// Fails if another server is to be read from now.
     fn check_source(&self) -> RedisResult<()> {
         if self.sources.uses_last() == self.uses_last {
             return Ok(());
@@ -197,8 +197,8 @@ impl Watcher {
         Err((redis::ErrorKind::Io, "another driver is read from now").into())
     }
 
-    /// Tells of a replica that has lost its master, or has it again. Where there is another driver to read from, what
-    /// chooses that tells it.
+    /// Logs that a replica has lost its master, or has it again. If there is another driver to read from, the choosing
+    /// thread logs it.
     fn note_link(&self, is_linked: bool) {
         if self.sources.has_last() || self.is_stale.replace(!is_linked) != is_linked {
             return;
@@ -216,8 +216,8 @@ impl Watcher {
         matches!(self.target.place, Location::Sentinel { .. })
     }
 
-    /// A server that was made a replica by its sentinels goes on answering, but with old data. One that may not be asked
-    /// for its role is alive.
+    /// Fails for a server that its sentinels have made a replica: it still replies, but with old data. A server whose
+    /// role may not be queried counts as good.
     fn judge(&self, reply: Value) -> RedisResult<()> {
         if let Value::ServerError(error) = &reply
             && (self.has_sentinels() || connect::is_passing(error.code()))
@@ -281,8 +281,8 @@ impl Watcher {
     }
 }
 
-/// Whether the server is there, and what it is. One without its master may refuse the first and allow the second. By the
-/// older protocol whoever has subscribed may not ask for a role.
+/// The commands that check whether the server is alive, and its role. A server without its master may refuse the first
+/// and allow the second. With RESP2 a subscribed connection may not query the role.
 fn question(is_resp3: bool) -> Vec<u8> {
     let mut question = cmd("PING").get_packed_command();
     if is_resp3 {
@@ -295,7 +295,7 @@ fn is_text(value: &Value, text: &str) -> bool {
     matches!(value, Value::BulkString(bytes) if bytes == text.as_bytes())
 }
 
-/// Whether a plain reply is a message to a pattern.
+/// Whether a plain reply is a message of a pattern subscription.
 fn is_message(reply: &[Value]) -> bool {
     reply.len() == 4 && is_text(&reply[0], "pmessage")
 }
@@ -305,7 +305,7 @@ fn gone() -> RedisError {
     (redis::ErrorKind::Io, "the directory has ended").into()
 }
 
-/// A prefix as a pattern that means just itself.
+/// A prefix as a glob pattern that matches only itself.
 pub(super) fn escape(prefix: &str) -> String {
     prefix.chars().flat_map(|char| ("*?[]\\".contains(char)).then_some('\\').into_iter().chain([char])).collect()
 }

@@ -1,4 +1,4 @@
-//! Dead marks for others: written and published, or dropped when their time is over.
+//! Dead marks for other nodes: written and published, or dropped when they have expired.
 
 use super::connect;
 use super::connection::Connection;
@@ -10,14 +10,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use redis::{ProtocolVersion, RedisError, RedisResult, Value, cmd};
 use std::time::Duration;
 
-/// Marks that wait to be written. More are dropped: there must be something wrong that no mark can mend.
+/// The greatest number of pending marks. Further ones are dropped: the cause must then lie elsewhere.
 pub(super) const MAX_MARKS: usize = 1024;
-/// How many are written at once.
+/// Number of marks that are written at once.
 const BATCH: usize = 64;
-/// How often the thread looks whether it is to end.
+/// The interval at which the thread checks whether to end.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// The life of the writing thread.
+/// The writing thread.
 pub(super) struct MarkWriter {
     pub(super) target: Target,
     pub(super) marks: Receiver<OwnMark>,
@@ -40,7 +40,7 @@ impl MarkWriter {
         }
     }
 
-    /// Tries until it succeeds or all marks are out of date.
+    /// Tries until it succeeds or all marks have expired.
     fn write(&self, mut batch: Vec<Waiting>, connection: &mut Option<Connection>) {
         let mut pause = Pause::default();
         let mut was_told = false;
@@ -50,7 +50,7 @@ impl MarkWriter {
             if batch.is_empty() {
                 return;
             }
-            // One that was idle for long may have been closed by the other end.
+            // A connection that was idle for long may have been closed by the server.
             let was_open = connection.is_some();
             let Err(error) = self.try_write(&mut batch, connection, now) else { return };
             *connection = None;
@@ -67,7 +67,7 @@ impl MarkWriter {
         }
     }
 
-    /// What is done leaves the batch.
+    /// Marks that are done are removed from the batch.
     fn try_write(&self, batch: &mut Vec<Waiting>, connection: &mut Option<Connection>, now: Moment) -> RedisResult<()> {
         let open = match connection {
             Some(open) => open,
@@ -107,10 +107,10 @@ impl MarkWriter {
         }
         let key = self.target.dead_key(host);
         let left = until.since(now);
-        // In one step: a mark without its end would be one for ever.
+        // The commands are atomic: a mark without an expiry would stay for ever.
         cmd("MULTI").write_packed_command(packed);
         cmd("SADD").arg(&key).arg(index).write_packed_command(packed);
-        // Whole seconds as Hipache counts them, rounded: what is set as 30 s is no 29.999.
+        // Whole seconds, as Hipache counts them, rounded: 30 s must not become 29.999.
         let seconds = left.as_secs_f64().round();
         if seconds >= 1.0 {
             cmd("EXPIRE").arg(&key).arg(seconds as u64).write_packed_command(packed);
@@ -122,21 +122,22 @@ impl MarkWriter {
     }
 }
 
-/// A mark that is not yet written.
+/// A pending mark.
 struct Waiting {
     mark: OwnMark,
-    /// Who listens has heard of it, and does not hear of it again because the rest of it failed.
+    /// Subscribers have received it; a retry of the rest does not publish it again.
     is_published: bool,
 }
 
 impl Waiting {
-    /// The replies to what was asked for it. Returns why it has to wait on. What is refused for good, as with a key of a
-    /// wrong type or a user without the right, is told and given up: it must not hold up the marks of other hosts.
+    /// Handles the replies for the mark. Returns why it has to stay pending. A permanent refusal, such as a key with a
+    /// wrong type or a missing permission, is logged and the mark is dropped: it must not delay the marks of other
+    /// hosts.
     fn hear(&mut self, replies: Vec<Value>) -> Option<RedisError> {
         let (mut passing, mut refused) = (None, None);
         let publishes = !std::mem::replace(&mut self.is_published, true);
         for (number, reply) in replies.into_iter().enumerate() {
-            // The reply to EXEC has those to the commands within.
+            // The reply to EXEC contains the replies to the commands within.
             let parts = if let Value::Array(parts) = reply { parts } else { vec![reply] };
             for error in parts.into_iter().filter_map(|part| part.extract_error().err()) {
                 if error
@@ -146,7 +147,7 @@ impl Waiting {
                     self.is_published &= !(publishes && number == 0);
                     passing = Some(error);
                 } else {
-                    // EXEC is refused because something before was.
+                    // EXEC is refused because an earlier command was.
                     refused.get_or_insert(error);
                 }
             }

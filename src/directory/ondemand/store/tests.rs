@@ -1,4 +1,4 @@
-//! A disk that loses power at any operation and any byte, and one that is full.
+//! Tests with a disk that loses power at any operation and any byte, and with a full disk.
 
 use super::super::disk::Folder;
 use super::super::file::parse;
@@ -7,18 +7,18 @@ use super::*;
 use std::cell::{Cell, RefCell};
 use std::fs;
 
-/// A disk as a journalling file system may behave: until it is waited for, content may be lost from any byte on, and names
-/// may be the old ones.
+/// A disk with the behaviour of a journalling file system: until it is synchronised, content may be lost from any byte
+/// on, and names may be the old ones.
 #[derive(Default)]
 struct Model {
     files: RefCell<Vec<Vec<u8>>>,
-    /// How many bytes of each file are safe.
+    /// Bytes of each file that are safe.
     synced: RefCell<Vec<usize>>,
     names: RefCell<BTreeMap<String, usize>>,
-    /// The names since the last wait, the oldest first: the disk has one of them after a crash.
+    /// The sets of names since the last synchronisation, the oldest first: after a crash the disk has one of them.
     history: RefCell<Vec<BTreeMap<String, usize>>>,
     left: Cell<usize>,
-    /// Operations fail, rather than that the power is lost.
+    /// Operations fail instead of a power failure.
     room: Cell<usize>,
 }
 
@@ -47,7 +47,7 @@ impl Model {
         self.names.borrow().get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// The files as they may be after a crash.
+    /// A possible state of the files after a crash.
     fn after_crash(&self, rng: &mut fastrand::Rng) -> BTreeMap<String, String> {
         let history = self.history.borrow();
         let names = &history[rng.usize(..history.len())];
@@ -124,7 +124,7 @@ fn cluster(version: u16) -> ClusterDefinition {
     cluster
 }
 
-/// The version of the cluster that the files have; `None` where it has no file.
+/// The version of the cluster in the files; `None` without a file.
 fn version(files: &BTreeMap<String, String>) -> Option<u16> {
     let text = files.get("x.db")?;
     let read = parse("x", text, false).unwrap_or_else(|problem| panic!("{problem}: {text:?}"));
@@ -135,7 +135,7 @@ fn version(files: &BTreeMap<String, String>) -> Option<u16> {
 fn a_crash_between_any_two_bytes_leaves_the_old_or_the_new_file() {
     let mut rng = fastrand::Rng::with_seed(1);
     let (old, new) = (file::render(&cluster(1)), file::render(&cluster(2)));
-    // A byte an operation, so that the power goes between any two of them.
+    // One operation for each byte, so that the power can fail between any two.
     let all = 2 * (old.len() + new.len() + 8);
     for operations in 0..all {
         let disk = Model::new(operations);

@@ -1,4 +1,4 @@
-//! What becomes of what is known when a key was written to.
+//! The effect of a changed key on the known data.
 
 use super::super::reading::Reading;
 use super::{ChangedKey, ConnectionState, Pending, RouteState};
@@ -7,7 +7,7 @@ use crate::route;
 use std::sync::Arc;
 
 impl RouteState {
-    /// A key was written to.
+    /// Handles a changed key.
     pub(in crate::directory::redis) fn touch(&mut self, changed: &ChangedKey, now: Moment) {
         match changed {
             ChangedKey::Route(pattern) if pattern.starts_with('*') => {
@@ -42,10 +42,11 @@ impl RouteState {
     }
 
     fn touch_wildcard(&mut self, pattern: &str) {
-        // Only from the star to the rung that serves it can a host's ladder lead elsewhere.
+        // A wildcard can change the route of a host only if it is the serving pattern, or precedes it among the
+        // candidates.
         let suffix = &pattern[1..];
         let leads = |host: &str, serving: Option<&str>| {
-            // Most hosts are ruled out by a look at their end: there may be very many.
+            // Comparing the suffix first excludes most hosts, of which there may be very many.
             let may_lead =
                 if suffix.is_empty() { serving.is_none_or(|serving| serving == "*") } else { host.ends_with(suffix) };
             if !may_lead {
@@ -63,7 +64,7 @@ impl RouteState {
         affected.into_iter().for_each(|host| self.read_again(host));
     }
 
-    /// Only where the pattern serves, or may turn out to, its options count.
+    /// Handles changed options. They matter only if the pattern serves a host, or may turn out to.
     fn touch_options(&mut self, pattern: &str) {
         let used = self.catalog.iter().filter(|(_, route)| *route.cluster.key == *pattern).map(|(host, _)| host);
         let asked = self.pending.keys().filter(|host| route::patterns(host).any(|name| *name == *pattern));
@@ -72,7 +73,7 @@ impl RouteState {
         affected.into_iter().for_each(|host| self.read_again(host));
     }
 
-    /// An operator wants a host read again, whatever is known of it. Returns whether anything is.
+    /// Reads a host again for an operator. Returns whether it is known.
     pub(in crate::directory::redis) fn flush(&mut self, host: Arc<str>) -> bool {
         let was_unread = self.unread.forget(&host);
         let is_in_use = self.is_known(&host) || self.bad.contains(&host) || was_unread;
@@ -81,14 +82,14 @@ impl RouteState {
         is_in_use
     }
 
-    /// Whether what is told of a host is what Redis had when it was read last; `None` while it is yet to be read.
+    /// Whether the cores have the result of the last read of a host; `None` while a read is pending.
     pub(in crate::directory::redis) fn is_newest(&self, host: &Arc<str>) -> Option<bool> {
         let is_held = self.guard.is_holding(host) || self.guard.is_on() && self.restored.routes.contains_key(host);
         let is_hindered = is_held || self.bad.contains(host) || self.unread.reason(host).is_some();
         (!self.pending.contains_key(host)).then(|| self.connection == ConnectionState::Up && !is_hindered)
     }
 
-    /// A host was read: the token of the look-up, and whether the record is bad.
+    /// Records the end of a look-up: its token, and whether the record is bad.
     pub(super) fn note_end(&mut self, host: &Arc<str>, reading: &Reading, pending: &Pending, now: Moment) {
         match reading {
             Reading::Bad(_) if pending.tainted => {}
@@ -104,7 +105,7 @@ impl RouteState {
         }
     }
 
-    /// What is known of a host may be old.
+    /// Schedules another read of a host whose data may be old.
     pub(super) fn read_again(&mut self, host: Arc<str>) {
         self.bad.pop(&host);
         if let Some(pending) = self.pending.get_mut(&host) {

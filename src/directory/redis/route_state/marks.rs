@@ -1,8 +1,8 @@
-//! Dead marks: places in a list outside, URLs inside.
+//! Dead marks: indexes in a list in Redis, endpoints inside.
 //!
-//! A mark that stands in Redis counts for the URL that stood at its place when the mark was first seen, for as long as
-//! it stands, wherever that URL moves. What this node has marked itself is a guess; what others have marked bars a
-//! backend. Once a mark of this node was seen in Redis, whoever removes it there removes it here.
+//! A mark in Redis applies to the URL that was at its index when the mark was first seen, for as long as the mark
+//! exists, wherever that URL moves. A mark of this node is a guess; a mark of others excludes a backend. Once a mark of
+//! this node was seen in Redis, its removal there ends it here.
 
 use super::super::reading::{Dead, Listing};
 use super::snapshot_routes::SnapshotRoute;
@@ -12,61 +12,61 @@ use crate::cluster::{BackendUrl, Endpoint, Route};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// How long a sign of life of an active checker counts.
+/// Time for which a heartbeat of an active checker counts.
 const CHECKER_LIFE: Duration = Duration::from_secs(30);
 
-/// Below this number of hosts no purge is worth its walk.
+/// Below this number of hosts a purge is not worth its cost.
 const MIN_PURGE: usize = 1024;
 
-/// A mark that other nodes are to be told of.
+/// A mark to publish to other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory::redis) struct OwnMark {
     pub(in crate::directory::redis) host: Box<str>,
     pub(in crate::directory::redis) url: BackendUrl,
-    /// The place in the list, from 0.
+    /// The index in the list, from 0.
     pub(in crate::directory::redis) index: usize,
-    /// How many backends stand in the list.
+    /// Number of backends in the list.
     pub(in crate::directory::redis) total: usize,
     pub(in crate::directory::redis) until: Moment,
     pub(in crate::directory::redis) task: MarkTask,
 }
 
-/// What is to be done with a mark.
+/// The task for a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::directory::redis) enum MarkTask {
-    /// It is published and written.
+    /// Publish and write it.
     Store,
-    /// It is published: an active checker decides.
+    /// Publish it: an active checker decides.
     Publish,
-    /// It is over before its time, and removed.
+    /// Remove it early.
     Remove,
 }
 
 #[derive(Debug)]
 pub(super) struct Marks {
-    /// How long a mark counts to which Redis has no end (`server.deadBackendTTL`).
+    /// Duration of a mark that has no expiry in Redis (`server.deadBackendTTL`).
     life: Duration,
     by_host: HashMap<Box<str>, HostMarks>,
     purge_at: usize,
 }
 
-/// What is remembered of a host beside its list. There is none where there is nothing odd.
+/// The marks of a host. Hosts without any have no entry.
 #[derive(Debug, Default)]
 struct HostMarks {
     /// The marks in Redis.
     seen: HashMap<usize, Seen>,
     own: Vec<Own>,
-    /// Where backends of the list were left out.
+    /// Original indexes, if backends of the list were left out.
     places: Option<Box<[usize]>>,
     total: usize,
 }
 
-/// A mark that stands in Redis.
+/// A mark in Redis.
 #[derive(Clone, Debug)]
 struct Seen {
-    /// Whom it was made for. Where nobody stood, whoever is added later is not meant.
+    /// The endpoint that it was made for. If the index was empty, a backend added later is not affected.
     endpoint: Option<Endpoint>,
-    /// When it was seen first.
+    /// The time at which it was first seen.
     since: Moment,
 }
 
@@ -80,7 +80,7 @@ struct Own {
 }
 
 impl HostMarks {
-    /// The place in the list as it stands of the member at `place`.
+    /// The original index of the member at `place`.
     fn index_of(&self, place: usize) -> usize {
         self.places.as_ref().map_or(place, |places| places.get(place).copied().unwrap_or(place))
     }
@@ -91,7 +91,7 @@ impl Marks {
         Self { life, by_host: HashMap::new(), purge_at: 0 }
     }
 
-    /// Marks the backends of `route` dead and alive as Redis says.
+    /// Marks the backends of `route` dead and alive according to Redis.
     pub(super) fn apply(&mut self, route: &Route, listing: &Listing, dead: &Dead, checker_until: Moment, now: Moment) {
         if dead.indexes.is_empty() && listing.places.is_none() && !self.by_host.contains_key(&route.host) {
             return;
@@ -111,7 +111,7 @@ impl Marks {
             });
             marks.seen.insert(*index, seen);
         }
-        // A mark without an end was left by somebody who died between two commands, and would last for ever.
+        // A mark without an expiry was left by a node that died between two commands, and would last for ever.
         let until = |seen: &Seen| dead.ttl.map_or(seen.since + self.life, |ttl| now + ttl);
         let mut ends: HashMap<&Endpoint, Moment> = HashMap::new();
         for (endpoint, seen) in marks.seen.values().filter_map(|seen| Some((seen.endpoint.as_ref()?, seen))) {
@@ -141,7 +141,7 @@ impl Marks {
             }
         }
         if has_lifted {
-            // Requests may wait for a member that is well again.
+            // Requests may wait for a member that is usable again.
             route.cluster.serve(now);
         }
         marks.own.retain(|own| own.until > now);
@@ -150,7 +150,7 @@ impl Marks {
         }
     }
 
-    /// Notes a mark of this node's own. `None` if the endpoint has left the list.
+    /// Records a mark of this node. `None` if the endpoint has left the list.
     pub(super) fn make(&mut self, route: &Route, endpoint: &Endpoint, until: Moment, store: bool) -> Option<OwnMark> {
         let place = route.marks.iter().position(|mark| mark.backend.endpoint() == endpoint)?;
         let url = route.cluster.members.get(place)?.url.clone();
@@ -160,7 +160,7 @@ impl Marks {
         }
         match marks.own.iter_mut().find(|own| own.endpoint == *endpoint) {
             Some(own) => (own.until, own.is_stored) = (until, store),
-            // A checker that does not find the backend dead takes its mark back in Redis, and then this one ends too.
+            // A checker that finds the backend alive removes its mark from Redis, and this mark then ends too.
             None => {
                 let was_seen = marks.seen.values().any(|seen| seen.endpoint.as_ref() == Some(endpoint));
                 marks.own.push(Own { endpoint: endpoint.clone(), until, was_seen, is_stored: store });
@@ -171,8 +171,8 @@ impl Marks {
         Some(OwnMark { host: route.host.clone(), url, index, total, until, task })
     }
 
-    /// A mark of this node's own is over before its time. `None` if there is none, or an active checker has it. It is
-    /// forgotten when it is gone from Redis.
+    /// Ends a mark of this node early. `None` if there is none, or if an active checker owns it. It is forgotten when
+    /// it is gone from Redis.
     pub(super) fn take_back(&self, route: &Route, endpoint: &Endpoint, now: Moment) -> Option<OwnMark> {
         let marks = self.by_host.get(&route.host)?;
         let own = marks.own.iter().find(|own| own.endpoint == *endpoint && own.until > now && own.is_stored)?;
@@ -182,7 +182,7 @@ impl Marks {
         Some(OwnMark { host: route.host.clone(), url, index, total, until: own.until, task: MarkTask::Remove })
     }
 
-    /// Marks backends dead as a snapshot says. Whatever Redis says later counts.
+    /// Marks backends dead according to a snapshot. Later data of Redis replaces these marks.
     pub(super) fn restore(&mut self, route: &Route, snapshot: &SnapshotRoute, now: Moment) {
         for restored in &snapshot.marks {
             let endpoint = snapshot.record.backends.get(restored.member).map(BackendUrl::endpoint);
@@ -205,7 +205,7 @@ impl Marks {
         self.by_host.remove(host);
     }
 
-    /// Forgets hosts that are in use no longer, at a cost that the additions since the last time pay for.
+    /// Drops hosts that are no longer in use. The additions since the last purge pay for its cost.
     pub(super) fn purge(&mut self, is_in_use: impl Fn(&str) -> bool) {
         if self.by_host.len() >= self.purge_at.max(MIN_PURGE) {
             self.by_host.retain(|host, _| is_in_use(host));
@@ -215,7 +215,7 @@ impl Marks {
 }
 
 impl RouteState {
-    /// A member was found dead here, or is no longer (`until` is [`Moment::ZERO`]). Returns what other nodes are to be told of it.
+    /// A member was marked dead here, or the mark ends (`until` is [`Moment::ZERO`]). Returns the mark to publish.
     pub(in crate::directory::redis) fn mark_dead(
         &mut self,
         host: &str,

@@ -1,4 +1,4 @@
-//! What the keeper is told, and what it says.
+//! Inputs and outputs of the route state.
 
 use super::super::reading::Reading;
 use crate::base::clock::Moment;
@@ -6,18 +6,18 @@ use crate::directory::{LookupResult, SubscriberId};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is to be told or done, in this order.
+/// An output, in this order.
 #[derive(Debug)]
 pub(in crate::directory::redis) enum Output {
-    /// The answer to a question.
+    /// The result of a look-up.
     LookedUp { core: SubscriberId, host: Arc<str>, result: LookupResult, keep: bool },
-    /// What cores hold of these hosts, or of unknown ones, is no longer true.
+    /// Cached results of cores for these hosts, or for unknown ones, are no longer valid.
     Changed { hosts: Vec<Arc<str>>, unknowns: bool },
-    /// An active checker is at work until then.
+    /// An active checker is at work until this moment.
     Checker { until: Moment },
 }
 
-/// What was written to in Redis.
+/// A change reported by Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory::redis) enum ChangedKey {
     /// The list of this pattern.
@@ -26,33 +26,33 @@ pub(in crate::directory::redis) enum ChangedKey {
     Options(Box<str>),
     /// The dead marks of this host.
     Dead(Box<str>),
-    /// The certificate of this pattern, which is another clerk's.
+    /// The certificate of this pattern, for the certificate service.
     Certificate(Box<str>),
-    /// The sign of life of the active checker.
+    /// The heartbeat of the active checker.
     Checker,
-    /// Anything: the database was emptied, or it cannot be told.
+    /// Any key: the database was emptied, or the change is unknown.
     All,
 }
 
-/// What is to be read in one go.
+/// Hosts to read at once.
 #[derive(Clone, Debug)]
 pub(in crate::directory::redis) struct Batch {
-    /// Goes with the replies.
+    /// It is returned with the replies.
     pub(in crate::directory::redis) ticket: u64,
     pub(in crate::directory::redis) hosts: Vec<Arc<str>>,
-    /// Whether the sign of life of the active checker is to be read too.
+    /// Whether the heartbeat of the active checker is to be read too.
     pub(in crate::directory::redis) checker: bool,
 }
 
-/// What was read: a reading for each host of the batch.
+/// The result of a batch: a reading for each host.
 #[derive(Debug)]
 pub(in crate::directory::redis) struct Replies {
     pub(in crate::directory::redis) ticket: u64,
     pub(in crate::directory::redis) hosts: Vec<(Arc<str>, Reading)>,
-    /// Hosts of the batch that were not come to: they have to be asked for again.
+    /// Hosts of the batch that were not read: they have to be queried again.
     pub(in crate::directory::redis) unread: Vec<Arc<str>>,
-    /// How long the active checker has been silent; outer `None` if not asked for.
+    /// Time since the active checker's heartbeat; the outer `None` if it was not queried.
     pub(in crate::directory::redis) checker: Option<Option<Duration>>,
-    /// How far the data had come when this was read, in bytes of replication.
+    /// The position of the data at the time of the read, in bytes of replication.
     pub(in crate::directory::redis) offset: Option<u64>,
 }

@@ -1,9 +1,9 @@
-//! A Redis that comes back with other data than it had, with older data, or with none: what it does not have yet is not
-//! taken for deleted.
+//! Protection against a Redis that comes back with other, older or no data: a host that it lacks does not count as
+//! deleted at once.
 //!
-//! A server that was restarted without its data is usually being filled again. A host that worked before serves on
-//! until its list is seen, or until so much time has passed since the last write that no more is to be expected, or
-//! until `server.resyncHold` has passed since the first one. While the database has no route at all, neither time begins.
+//! A server that was restarted without its data is usually being filled again. A host that worked before stays in
+//! service until its list appears, until no write was seen for a while, or until `server.resyncHold` has passed since
+//! the first write. While the database has no route at all, neither time begins.
 
 use super::super::super::catalog::FrontendRecord;
 use super::RouteState;
@@ -14,28 +14,28 @@ use crate::route;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long after the last write the data counts as complete.
+/// Time after the last write when the data counts as complete.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// Hosts that are named in the log while they are held; of more than these the number is.
+/// The greatest number of held hosts named in the log; further ones are counted.
 const MAX_NAMED: u64 = 1000;
 
 #[derive(Debug)]
 pub(super) struct ResyncGuard {
-    /// The longest time that hosts are held once the database has a route (`server.resyncHold`).
+    /// The longest time for which hosts are held once the database has a route (`server.resyncHold`).
     limit: Duration,
     is_on: bool,
-    /// Whether each was held already.
+    /// Whether each host was held already.
     unconfirmed: HashMap<Arc<str>, bool>,
     first_route: Option<Moment>,
     last_write: Option<Moment>,
-    /// Hosts held in all, and since it is on.
+    /// Number of hosts held, in total and in the present hold.
     held_total: u64,
     held: u64,
 }
 
 impl ResyncGuard {
-    /// Nothing is held for longer than `limit`.
+    /// A guard that holds hosts for at most `limit`.
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -48,11 +48,11 @@ impl ResyncGuard {
         }
     }
 
-    /// Nothing of `hosts` is confirmed. Without them, and nothing `restored` besides, there is nothing to hold.
+    /// Begins a hold with all `hosts` unconfirmed. Without any, and without `restored` ones, there is nothing to hold.
     pub(super) fn begin(&mut self, hosts: impl Iterator<Item = Arc<str>>, restored: bool) {
         let hosts = hosts.map(|host| (host, false));
-        // One that goes on is no new one: a Redis that comes back again and again holds nothing for ever. But what was
-        // written to the data before says nothing of this one.
+        // A hold that continues is not restarted, so a Redis that keeps coming back cannot extend it for ever. But
+        // writes to the earlier data do not count for this one.
         if self.is_on {
             self.last_write = None;
             for (host, was_held) in hosts {
@@ -69,12 +69,12 @@ impl ResyncGuard {
         self.is_on
     }
 
-    /// Whether less may be told of this host than is known.
+    /// Whether this host must keep its known route.
     pub(super) fn is_holding(&self, host: &str) -> bool {
         self.is_on && self.unconfirmed.contains_key(host)
     }
 
-    /// A list was written.
+    /// Records that a list was written.
     pub(super) fn saw_write(&mut self, now: Moment) {
         if self.is_on {
             self.first_route.get_or_insert(now);
@@ -82,15 +82,15 @@ impl ResyncGuard {
         }
     }
 
-    /// A list was read: the database is not empty.
+    /// Records that a list was read: the database is not empty.
     pub(super) fn saw_route(&mut self, now: Moment) {
         if self.is_on && self.last_write.is_none() {
             self.saw_write(now);
         }
     }
 
-    /// Whether a host in use, of which less was read than is known ([`is_less`]) or nothing, serves on as before. More
-    /// confirms it; from then on it is as any other.
+    /// Whether a host in use stays in service, given that its reading has less than is known ([`is_less`]) or nothing.
+    /// A reading with more confirms it; from then on it is not held.
     pub(super) fn holds(&mut self, host: &Arc<str>, is_less: bool) -> bool {
         if !is_less {
             self.unconfirmed.remove(host);
@@ -103,7 +103,7 @@ impl ResyncGuard {
         true
     }
 
-    /// Holds a host that was remembered.
+    /// Holds a host that was restored.
     pub(super) fn hold(&mut self, host: Arc<str>) {
         self.note_held(&host);
         self.unconfirmed.insert(host, true);
@@ -121,19 +121,19 @@ impl ResyncGuard {
         }
     }
 
-    /// How many hosts were held, in all.
+    /// Total number of held hosts.
     pub(super) fn held_total(&self) -> u64 {
         self.held_total
     }
 
-    /// When the data counts as complete; `None` if there is nothing to wait for.
+    /// When the data counts as complete; `None` if there is no hold.
     pub(super) fn ends_at(&self) -> Option<Moment> {
         let first_route = self.first_route.filter(|_| self.is_on)?;
         let complete = self.last_write.map(|write| write + QUIET);
         Some(complete.unwrap_or(Moment::NEVER).min(first_route + self.limit))
     }
 
-    /// Ends it. Returns the hosts that were never confirmed.
+    /// Ends the hold. Returns the hosts that were never confirmed.
     pub(super) fn end(&mut self) -> Vec<Arc<str>> {
         self.is_on = false;
         let held = self.held.saturating_sub(MAX_NAMED);
@@ -144,22 +144,21 @@ impl ResyncGuard {
     }
 }
 
-/// Whether what was read of a host may be half of what is to be written: the list has no backend, because lists are often
-/// written item by item, the identifier first; or it is that of a wildcard with which the host has nothing to do once its
-/// own list, or that of a longer wildcard, is there again.
+/// Whether the reading of a host may be only a part of what is being written. Either the list has no backend, because
+/// lists are often written item by item, the identifier first. Or it is the list of a wildcard that no longer serves
+/// the host once its own list, or that of a longer wildcard, is there again.
 pub(super) fn is_less(host: &str, key: &str, pattern: &str, record: &FrontendRecord) -> bool {
     let first = || route::patterns(host).find(|name| **name == *key || **name == *pattern);
     record.backends.is_empty() || (key != pattern && first().is_some_and(|name| *name == *key))
 }
 
 impl RouteState {
-    /// Whether hosts serve on that a Redis with other data lacks, or would.
+    /// Whether a hold is active.
     pub(in crate::directory::redis) fn is_holding(&self) -> bool {
         self.guard.is_on()
     }
 
-    /// While other hosts of a key are held, a host that comes to it is served by the list that these have: the new one may
-    /// be half written.
+    /// While other hosts of a key are held, a host that joins the key gets their list: the new one may be half written.
     pub(super) fn hold_with_others(&mut self, host: &Arc<str>, pattern: &str) -> Option<Arc<Route>> {
         let has_members = self.catalog.cluster(pattern).is_some_and(|cluster| !cluster.members.is_empty());
         if !(self.guard.is_on() && has_members && self.catalog.adopt(host, pattern)) {

@@ -1,8 +1,8 @@
-//! Routes that a snapshot or the predecessor has left. They serve while Redis is away, and each stays until Redis denies
-//! it, be it asked for or not: so a restart never makes the next snapshot smaller.
+//! Routes from a snapshot or from the predecessor. They serve while Redis is away, and each stays until Redis denies
+//! it, whether it is requested or not: so a restart never makes the next snapshot smaller.
 //!
-//! While Redis is there, every one of them is read once more after each connection, behind all that somebody waits for,
-//! and again when its key is written to.
+//! While Redis is connected, each of them is read once more after each connection, behind all pending look-ups, and
+//! again when its key is written to.
 
 use super::super::super::catalog::FrontendRecord;
 use super::super::reading::Reading;
@@ -14,10 +14,10 @@ use crate::cluster::Route;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The most routes that are taken from a snapshot.
+/// The greatest number of routes taken from a snapshot.
 pub(in crate::directory::redis) const MAX_SNAPSHOT_ROUTES: usize = 1 << 20;
 
-/// The route of a host as a snapshot has it.
+/// The route of a host in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory::redis) struct SnapshotRoute {
     pub(in crate::directory::redis) pattern: Box<str>,
@@ -26,33 +26,33 @@ pub(in crate::directory::redis) struct SnapshotRoute {
     pub(in crate::directory::redis) marks: Box<[SnapshotMark]>,
 }
 
-/// A dead mark as a snapshot has it.
+/// A dead mark in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory::redis) struct SnapshotMark {
-    /// The member of the record that it is for.
+    /// The index of the marked member in the record.
     pub(in crate::directory::redis) member: usize,
     pub(in crate::directory::redis) until: Moment,
-    /// Others have made it, so that it bars the member.
+    /// Another node or a checker has made it, so it excludes the member.
     pub(in crate::directory::redis) is_external: bool,
 }
 
 /// The routes of a snapshot by host.
 pub(in crate::directory::redis) type SnapshotRoutes = HashMap<Arc<str>, Arc<SnapshotRoute>>;
 
-/// All routes that are known, for a snapshot.
+/// All known routes, for a snapshot.
 #[derive(Debug, Default)]
 pub(in crate::directory::redis) struct KnownRoutes {
-    /// Those in use.
+    /// Routes in use.
     pub(in crate::directory::redis) routes: Vec<Arc<Route>>,
-    /// Those of the last snapshot that are not.
+    /// Routes of the last snapshot that are not in use.
     pub(in crate::directory::redis) unused: Vec<(Arc<str>, Arc<SnapshotRoute>)>,
 }
 
-/// What is left of a snapshot.
+/// The rest of a snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Restored {
     pub(super) routes: SnapshotRoutes,
-    /// Hosts that Redis has yet to confirm or deny since it was connected to.
+    /// Hosts that Redis has yet to confirm or deny since it was connected.
     unverified: VecDeque<Arc<str>>,
 }
 
@@ -61,13 +61,13 @@ impl Restored {
         Self { routes, unverified: VecDeque::new() }
     }
 
-    /// Has all of them read again.
+    /// Schedules all of them for another read.
     pub(super) fn verify_all(&mut self) {
         self.unverified.clear();
         self.unverified.extend(self.routes.keys().cloned());
     }
 
-    /// Nothing can be read.
+    /// Stops reading, because Redis is away.
     pub(super) fn suspend(&mut self) {
         self.unverified.clear();
     }
@@ -77,12 +77,12 @@ impl Restored {
         self.unverified.pop_front()
     }
 
-    /// Hosts that `pattern` of a pattern's kind says yes to.
+    /// Hosts for whose host and pattern `is_meant` is true.
     pub(super) fn hosts_where(&self, is_meant: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = &Arc<str>> {
         self.routes.iter().filter(move |(host, route)| is_meant(host, &route.pattern)).map(|(host, _)| host)
     }
 
-    /// Sets the record of a host that is in the snapshot. Returns whether it is another one than before.
+    /// Sets the record of a host in the snapshot. Returns whether it has changed.
     pub(super) fn update(&mut self, host: &str, pattern: &str, record: &FrontendRecord) -> bool {
         let Some(route) = self.routes.get_mut(host) else { return false };
         if *route.pattern == *pattern && route.record == *record {
@@ -94,7 +94,7 @@ impl Restored {
 }
 
 impl RouteState {
-    /// What Redis says of a host that is in the snapshot and that nobody uses.
+    /// Handles the reading of a host that is in the snapshot and not in use.
     pub(super) fn verify(&mut self, host: &Arc<str>, reading: Reading, now: Moment) {
         match reading {
             Reading::Found { pattern, mut listing, .. } => {
@@ -109,15 +109,15 @@ impl RouteState {
             }
             Reading::Unknown if self.guard.is_on() => {}
             Reading::Unknown => self.version += u64::from(self.restored.routes.remove(host).is_some()),
-            // It may be mended.
+            // It may be fixed.
             Reading::Bad(_) | Reading::Unread(_) => {}
         }
     }
 
-    /// Takes a host into use as the snapshot has it.
+    /// Takes a host into use with its route of the snapshot.
     pub(super) fn restore(&mut self, host: &Arc<str>, now: Moment) -> Option<Arc<Route>> {
         let route = Arc::clone(self.restored.routes.get(host)?);
-        // What another host of this pattern has learned since is newer.
+        // A record read since for another host of this pattern is newer.
         if !self.catalog.adopt(host, &route.pattern) {
             self.catalog.set(host, &route.pattern, &route.record, Moment::ZERO);
         }
@@ -126,7 +126,7 @@ impl RouteState {
         Some(found)
     }
 
-    /// Everything in use, and what the last snapshot has besides.
+    /// All routes in use, and the rest of the last snapshot.
     pub(in crate::directory::redis) fn routes(&self) -> KnownRoutes {
         let unused = self.restored.routes.iter().filter(|(host, _)| !self.catalog.contains(host));
         KnownRoutes {

@@ -1,4 +1,4 @@
-//! Played by hand, and by the dice.
+//! Tests by hand and with random events.
 
 mod dice;
 mod inspection;
@@ -26,14 +26,14 @@ fn found(pattern: &str, urls: &[&str], dead: &[usize]) -> Reading {
     Reading::Found { pattern: pattern.into(), listing: listing(urls), dead }
 }
 
-/// The same with an option: `None` for one that could not be read.
+/// The same with an option; `None` for one that could not be read.
 fn with_option(reading: Reading, redirect: Option<bool>) -> Reading {
     let Reading::Found { pattern, mut listing, dead } = reading else { return reading };
     listing.options = redirect.map(|flag| vec![("httpsRedirect".into(), flag.to_string().into())]);
     Reading::Found { pattern, listing, dead }
 }
 
-/// How long hosts are held.
+/// The longest hold.
 const HOLD: Duration = Duration::from_secs(300);
 
 fn limits(unknown_rate: u32) -> Limits {
@@ -48,7 +48,7 @@ fn at(seconds: u64) -> Moment {
     Moment::ZERO + Duration::from_secs(seconds)
 }
 
-/// A keeper, and the moment.
+/// A route state, and the time.
 struct Scene {
     state: RouteState,
     now: Moment,
@@ -75,14 +75,14 @@ impl Scene {
         self.state.touch(&ChangedKey::Route(pattern.into()), self.now);
     }
 
-    /// The next batch, in the order of names.
+    /// The next batch, sorted by name.
     fn batch(&mut self) -> (u64, Vec<String>) {
         let batch = self.state.take_batch().expect("something to read");
         let names: BTreeSet<_> = batch.hosts.iter().map(|host| host.to_string()).collect();
         (batch.ticket, names.into_iter().collect())
     }
 
-    /// All that is asked for is answered like this.
+    /// Replies to all pending reads.
     fn reply_all(&mut self, reading: impl Fn(&str) -> Reading) {
         while let Some(batch) = self.state.take_batch() {
             let hosts = batch.hosts.into_iter().map(|host| (Arc::clone(&host), reading(&host))).collect();
@@ -106,7 +106,7 @@ impl Scene {
         );
     }
 
-    /// What was told since the last call, shortly.
+    /// The outputs since the last call, abbreviated.
     fn told(&mut self) -> Vec<String> {
         let short = |output| match output {
             Output::LookedUp { host, result: LookupResult::Found(frontend), keep, .. } => {
@@ -136,7 +136,7 @@ fn a_write_that_is_told_of_while_the_reply_is_under_way_makes_it_good_for_once()
     let (ticket, hosts) = scene.batch();
     assert_eq!(hosts, ["a"]);
     scene.touch("a");
-    // Who asks after the write is told of gets no answer that may be from before.
+    // A core that asks after the write was reported must not get a result from before it.
     scene.state.ask(SubscriberId(1), "a".into(), None, scene.now);
     scene.told();
     scene.reply(ticket, "a", found("a", &["http://old"], &[]));
@@ -146,7 +146,7 @@ fn a_write_that_is_told_of_while_the_reply_is_under_way_makes_it_good_for_once()
     scene.reply(ticket, "a", found("a", &["http://new"], &[]));
     assert_eq!(scene.told(), ["changed: a", "a is new"]);
     assert!(scene.state.take_batch().is_none());
-    // The write of a wildcard matters to those below it, and to nobody whom a longer pattern serves.
+    // The write of a wildcard affects hosts below it, except those served by a longer pattern.
     scene.ask("x.b");
     let (ticket, _) = scene.batch();
     scene.touch("*.b");
@@ -224,7 +224,7 @@ fn other_data_takes_down_nothing_until_it_is_complete() {
     scene.touch("a");
     scene.reply_all(|_| found("a", &["http://two"], &[]));
     assert_eq!(scene.told(), ["changed: a"]);
-    // From now on a means what is written.
+    // From now on the lists of `a` apply as written.
     scene.touch("a");
     scene.reply_all(|_| Reading::Unknown);
     assert_eq!(scene.told(), ["changed: a"]);
@@ -301,7 +301,7 @@ fn a_change_of_options_reads_just_the_hosts_that_the_pattern_serves() {
     let no = Some(false);
     for (pattern, option, told, after) in [
         ("*.b", Some(true), &["changed: x.b y.b"][..], [None, Some(true), Some(true)]),
-        // What cannot be read changes nothing, and neither does what nobody is served by.
+        // Options that cannot be read change nothing, and neither do those of patterns that serve no host.
         ("*.b", None, &[], [None, Some(true), Some(true)]),
         ("*", no, &[], [None, Some(true), Some(true)]),
         ("nobody", no, &[], [None, Some(true), Some(true)]),
@@ -314,7 +314,7 @@ fn a_change_of_options_reads_just_the_hosts_that_the_pattern_serves() {
         assert_eq!(lines, told, "{pattern}");
         assert_eq!(redirects(&mut scene), after, "{pattern}");
     }
-    // Told while the question is under way, the reply is good for once.
+    // A write was reported while the look-up was in flight: the reply serves once.
     scene.ask("z.b");
     let (ticket, _) = scene.batch();
     scene.state.touch(&ChangedKey::Options("*.b".into()), scene.now);
@@ -380,7 +380,7 @@ fn marks_follow_their_url() {
         scene.reply_all(|_| found("h", &urls, &dead));
         assert_eq!(barred(&mut scene), expected, "{urls:?} {dead:?}");
     }
-    // A mark for a place where nobody stood is not for whoever comes to stand there.
+    // A mark for an empty index does not affect a backend that is added there later.
     for (urls, dead, expected) in
         [(vec![b, a], vec![2], vec![]), (vec![b, a, c], vec![2], vec![]), (vec![b, a, c], vec![1, 2], vec!["a"])]
     {
@@ -388,7 +388,7 @@ fn marks_follow_their_url() {
         scene.reply_all(|_| found("h", &urls, &dead));
         assert_eq!(barred(&mut scene), expected, "{urls:?} {dead:?}");
     }
-    // A mark ends by itself, whatever Redis says how late.
+    // A mark expires by itself, however late Redis reports it.
     scene.touch("h");
     scene.reply_all(|_| found("h", &[b, a, c], &[0]));
     scene.now = scene.now + Duration::from_secs(30);
@@ -417,13 +417,13 @@ fn own_marks_are_guesses_and_go_when_others_take_them_back() {
     scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
     scene.reply_all(|_| found("h", &[a, b], &[]));
     assert!(member.dead_until(scene.now).is_none());
-    // Probes find the backend good before the time of the mark is over.
+    // Probes find the backend good before the mark expires.
     let endpoint = member.backend.endpoint();
     assert_eq!(scene.state.mark_dead("h", endpoint, Moment::ZERO, scene.now), None, "there is no mark");
     scene.state.mark_dead("h", endpoint, until, scene.now).expect("a mark to tell of");
     let over = scene.state.mark_dead("h", endpoint, Moment::ZERO, scene.now).expect("a mark to take back");
     assert_eq!((over.index, over.task), (1, MarkTask::Remove));
-    // While a checker is at work, what stands in Redis is its word.
+    // While a checker is at work, a mark in Redis belongs to it.
     scene.state.note_checker(Some(Duration::from_secs(1)), scene.now);
     let own = scene.state.mark_dead("h", member.backend.endpoint(), until, scene.now).expect("a mark to tell of");
     assert_eq!(own.task, MarkTask::Publish);
@@ -443,7 +443,7 @@ fn the_mark_of_an_operator_outlives_all_others() {
     let route = scene.state.catalog.get("h").expect("in use");
     let until = scene.now + Duration::from_secs(600);
     route.marks[0].mark_dead_by_operator(until);
-    // Others mark the other backend, and this one, and take their marks back.
+    // Other nodes mark the other backend, and this one, and remove their marks.
     for dead in [vec![1], vec![0, 1], vec![0], vec![]] {
         scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
         scene.reply_all(|_| found("h", &[a, b], &dead));

@@ -1,9 +1,9 @@
-//! What a flood of unknown hosts may cost: so many look-ups a second that find nothing, shared fairly by clients.
+//! The cost limit of a flood of unknown hosts: a rate of look-ups that find nothing, shared fairly by clients.
 //!
-//! A client that has lately asked for hosts that do not exist leaves a part of the bucket to others, up to half of it. A client
-//! without such misses may overdraw the bucket by as much again, so it is served even at the moment at which a flood begins and
-//! has emptied the bucket. The more look-ups of it are under way, the less it may overdraw: so a flood whose clients have no
-//! misses yet leaves that to others. A look-up that finds a route gives its token back.
+//! A client that has recently asked for unknown hosts leaves a part of the bucket to others, up to half of it. A client
+//! without such misses may overdraw the bucket by as much again, so it is served even when a flood has just emptied the
+//! bucket. The more look-ups of a client are in flight, the less it may overdraw: so a flood whose clients have no
+//! misses yet leaves that part to others. A look-up that finds a route returns its token.
 
 use crate::base::clock::Moment;
 use crate::net::connection_limiter::network_of;
@@ -11,33 +11,33 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How long a miss counts at least; at most twice as long.
+/// The least time for which a miss counts; it counts at most twice as long.
 const SPAN: Duration = Duration::from_secs(10);
-/// So many misses cost a client half of the bucket. It has the whole bucket with none.
+/// This many misses cost a client half of the bucket. A client without misses has the whole bucket.
 const MOST_MISSES: u32 = 4;
-/// So many look-ups under way cost a client without misses all of what it may overdraw, and half of the bucket.
+/// This many look-ups in flight cost a client without misses all of its overdraft, and half of the bucket.
 const MOST_WAITS: u32 = 16;
-/// Clients that are remembered in each span. More than these count as if they had missed nothing.
+/// The greatest number of clients that are tracked in each span. Further ones count as clients without misses.
 const MAX_CLIENTS: usize = 65_536;
 
-/// Whose look-up it is that has a token.
+/// The standing of a client whose look-up has a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// That of a client that has missed nothing lately, and waits for nothing else.
+    /// A client without recent misses and without other look-ups in flight.
     Good,
     Suspect,
 }
 
-/// A bucket that holds a second's worth. A look-up that finds a route gives its token back.
+/// A bucket with the tokens of one second. A look-up that finds a route returns its token.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
     per_second: f64,
-    /// Less than none where it is overdrawn.
+    /// The tokens left; negative if overdrawn.
     left: f64,
     filled_at: Moment,
-    /// Look-ups under way by client.
+    /// Look-ups in flight by client.
     under_way: HashMap<IpAddr, u32>,
-    /// Misses by client in this span and the one before.
+    /// Misses by client in the current span and the one before.
     misses: [HashMap<IpAddr, u32>; 2],
     span_ends: Moment,
 }
@@ -54,8 +54,9 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token for this client, if there is one for it. `None` is a client that is not limited by itself. The end of
-    /// the look-up is to be told, by [`TokenBucket::note_found`], [`TokenBucket::note_miss`] or [`TokenBucket::note_end`].
+    /// Takes a token for this client, if one is available. `None` is a client without a limit of its own. The end of
+    /// the look-up has to be reported with [`TokenBucket::note_found`], [`TokenBucket::note_miss`] or
+    /// [`TokenBucket::note_end`].
     pub(super) fn take(&mut self, client: Option<IpAddr>, now: Moment) -> Option<Standing> {
         let passed = now.since(self.filled_at).as_secs_f64();
         self.left = (self.left + passed * self.per_second).min(self.per_second);
@@ -71,7 +72,7 @@ impl TokenBucket {
         };
         if self.left < 1.0 + spared {
             if misses > 0 {
-                // It goes on asking: it is not forgotten that it has missed.
+                // Its requests continue, so its misses keep counting.
                 self.count_miss(client, now);
             }
             return None;
@@ -83,19 +84,19 @@ impl TokenBucket {
         Some(if misses > 0 { Standing::Suspect } else { Standing::Good })
     }
 
-    /// A look-up for this client has found nothing.
+    /// Reports that a look-up for this client has found nothing.
     pub(super) fn note_miss(&mut self, client: Option<IpAddr>, now: Moment) {
         self.note_end(client);
         self.count_miss(client.map(network_of), now);
     }
 
-    /// A look-up for this client has found a route: the token is given back.
+    /// Reports that a look-up for this client has found a route: the token is returned.
     pub(super) fn note_found(&mut self, client: Option<IpAddr>) {
         self.note_end(client);
         self.left = (self.left + 1.0).min(self.per_second);
     }
 
-    /// A look-up for this client has ended, and says nothing of the host.
+    /// Reports that a look-up for this client has ended without a result.
     pub(super) fn note_end(&mut self, client: Option<IpAddr>) {
         let Some(client) = client.map(network_of) else { return };
         if let Some(count) = self.under_way.get_mut(&client) {
@@ -129,12 +130,12 @@ impl TokenBucket {
         }
     }
 
-    /// No look-up is under way any more.
+    /// Reports that no look-up is in flight any more.
     pub(super) fn end_all(&mut self) {
         self.under_way.clear();
     }
 
-    /// Starts with a full bucket.
+    /// Fills the bucket.
     pub(super) fn refill(&mut self, now: Moment) {
         self.left = self.per_second;
         self.filled_at = now;
@@ -169,7 +170,7 @@ mod tests {
         let mut bucket = TokenBucket::new(1000);
         let good = Some(IpAddr::from([192, 0, 2, 1]));
         let (mut let_through, mut asked) = (0, 0_u32);
-        // A minute of 10,000 guesses a second, of which each takes 20 ms.
+        // A minute of 10,000 guesses a second, each of which takes 20 ms.
         let mut under_way = std::collections::VecDeque::new();
         for tick in 0..60_000_u64 {
             while let Some((since, client)) = under_way.front().copied()
@@ -196,10 +197,10 @@ mod tests {
     #[test]
     fn a_client_without_a_miss_is_served_when_a_flood_begins() {
         let mut bucket = TokenBucket::new(1000);
-        // Each of very many has one under way at once, and nothing is known of any.
+        // Very many clients have one look-up in flight each, and none has a history.
         let taken = (0..1_500).filter(|number| bucket.take(address(*number), at(0)).is_some()).count();
         assert_eq!(taken, 1_500);
-        // One of them alone comes to half of what is there.
+        // A single client among them gets half of the rest.
         let (mut bucket, one) = (TokenBucket::new(1000), address(1));
         let taken = (0..5_000).filter(|_| bucket.take(one, at(0)).is_some()).count();
         assert_eq!(taken, 500);

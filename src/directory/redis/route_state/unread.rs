@@ -1,5 +1,5 @@
-//! Hosts whose replies were not read to their end, because they were too long or too slow. They are left alone for a
-//! while: each of them has cost a connection, and time of all others.
+//! Hosts whose replies were not read to their end, because they were too long or too slow. They are not read for a
+//! while: each attempt costs a connection, and delays all others.
 
 use super::super::TOO_LONG_FOR;
 use super::{LookupResult, RouteState};
@@ -8,10 +8,10 @@ use crate::base::reason::FailureReason;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// More than these are not remembered, and may be asked for again at once.
+/// The greatest number of hosts that are remembered. Further ones may be queried again at once.
 const MAX_UNREAD: usize = 10_000;
 
-/// The hosts, and when each may be asked for again.
+/// The hosts, and when each may be queried again.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     reasons: HashMap<Arc<str>, FailureReason>,
@@ -19,12 +19,12 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// Why a host is not asked for, where it is not.
+    /// Why a host is not queried at present, if it is not.
     pub(super) fn reason(&self, host: &str) -> Option<FailureReason> {
         self.reasons.get(host).copied()
     }
 
-    /// When the next one may be asked for again.
+    /// When the next host may be queried again.
     pub(super) fn next(&self) -> Option<Moment> {
         self.queue.front().map(|(until, _)| *until)
     }
@@ -35,7 +35,8 @@ impl Unread {
         }
     }
 
-    /// Has a host be asked for at once. Returns whether it was left alone. Its turn comes all the same, and does no harm.
+    /// Allows a host to be queried at once. Returns whether it was excluded. Its entry in the queue stays and does no
+    /// harm.
     pub(super) fn forget(&mut self, host: &str) -> bool {
         self.reasons.remove(host).is_some()
     }
@@ -49,16 +50,16 @@ impl Unread {
 }
 
 impl RouteState {
-    /// What is known of a host that was not read to its end stays.
+    /// Handles a reading that was not complete: the known data of the host stays.
     pub(super) fn found_unread(&mut self, host: &Arc<str>, reason: FailureReason, now: Moment) -> LookupResult {
         self.unread.note(host, reason, now);
         let known = self.catalog.peek(host).or_else(|| self.restore(host, now));
         known.map_or(LookupResult::Failed(reason), LookupResult::Found)
     }
 
-    /// Asks again for hosts of a batch that were not come to. What was written meanwhile, the next reply shows.
+    /// Schedules hosts of a batch again that were not read. The next reply shows writes made meanwhile.
     pub(super) fn ask_again(&mut self, hosts: Vec<Arc<str>>) {
-        // The sign of life of the checker is read at the end of a batch.
+        // The checker's heartbeat is read at the end of a batch.
         self.checker_wanted |= !hosts.is_empty();
         for host in hosts {
             if let Some(pending) = self.pending.get_mut(&host) {
@@ -70,7 +71,7 @@ impl RouteState {
         }
     }
 
-    /// Those in use are read again once their time is over; the others when somebody asks for them.
+    /// Reads hosts in use again once their time is over; other hosts are read when they are requested.
     pub(super) fn read_the_unread(&mut self, now: Moment) {
         while let Some(host) = self.unread.take_due(now) {
             self.read_again(host);

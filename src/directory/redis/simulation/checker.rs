@@ -1,4 +1,5 @@
-//! What must hold whatever happens. It knows what Redis had at each moment, and nothing of how the program keeps it.
+//! The invariants of the simulation. The checker knows the state of Redis at each moment, and nothing of the program's
+//! internal state.
 
 use super::super::route_state::RouteState;
 use super::super::watcher::InvalidationMode;
@@ -12,19 +13,19 @@ use crate::route;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long after the last fault all is in order again: reconnected, read again, and hosts whose replies did not end asked
-/// again.
+/// Time after the last fault until everything is in order: reconnected, read again, and hosts with endless replies
+/// queried again.
 pub(super) const SETTLE: Duration = Duration::from_secs(16);
 /// The longest wait for a response.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(12);
-/// So long after the last write the data of a Redis that came back counts as complete.
+/// Time after the last write when the data of a returned Redis counts as complete.
 const QUIET: Duration = Duration::from_secs(30);
-/// What was learned is in the snapshot after so long.
+/// Time until a change is in the snapshot.
 const SAVED_WITHIN: Duration = Duration::from_secs(12);
-/// A reading is told after so long.
+/// Time until a reading is reported.
 const READ_WITHIN: Duration = Duration::from_secs(12);
 
-/// Values, and since when each was there.
+/// Values, each with the time of its start.
 #[derive(Debug)]
 struct Timeline<T>(Vec<(Moment, T)>);
 
@@ -37,12 +38,12 @@ impl<T: PartialEq> Timeline<T> {
         is_new
     }
 
-    /// The first place from `first` on that has this value.
+    /// The first index from `first` on with this value.
     fn next(&self, first: usize, value: &T) -> Option<usize> {
         (first..self.0.len()).find(|place| self.0[*place].1 == *value)
     }
 
-    /// Whether such a value was there at some time since then.
+    /// Whether a matching value existed at some time since then.
     fn was(&self, since: Moment, is_meant: impl Fn(&T) -> bool) -> bool {
         let ends = self.0.iter().skip(1).map(|(start, _)| *start).chain([Moment::NEVER]);
         self.0.iter().zip(ends).any(|((_, value), end)| end >= since && is_meant(value))
@@ -60,7 +61,7 @@ struct Known {
     last: Moment,
 }
 
-/// The time in which hosts are held that Redis lacks.
+/// The period in which hosts are held that Redis lacks.
 #[derive(Debug, Default)]
 struct Hold {
     is_on: bool,
@@ -74,11 +75,11 @@ pub(super) struct Checker {
     lists: BTreeMap<&'static str, Timeline<Entry>>,
     keys: BTreeMap<&'static str, Timeline<Option<&'static str>>>,
     known: BTreeMap<&'static str, Known>,
-    /// The last moment at which Redis denied a host by an order, or was free to forget it.
+    /// The last moment at which an edit removed a host, or at which the host was allowed to be forgotten.
     denied: BTreeMap<&'static str, Moment>,
-    /// Hosts that Redis lacks without an order, and since when.
+    /// Hosts that Redis has lost without an edit, and since when.
     lost: BTreeMap<&'static str, Moment>,
-    /// The newest list of a pattern, and the newest pattern, that a host was shown.
+    /// The newest list of a pattern, and the newest pattern, that a host was served with.
     seen_lists: BTreeMap<(&'static str, &'static str), usize>,
     seen_keys: BTreeMap<&'static str, usize>,
     calm_until: Moment,
@@ -102,13 +103,13 @@ impl Checker {
         }
     }
 
-    /// A process begins, which holds nothing yet.
+    /// A process starts, without a hold.
     pub(super) fn started(&mut self, limit: Duration, now: Moment) {
         self.end_hold(limit, now);
         self.hold = Hold::default();
     }
 
-    /// Another hold follows, if any. What was forgotten at the end of this one, that one does not know of.
+    /// Another hold follows, if any. Hosts forgotten at the end of this one are unknown to the next.
     fn end_hold(&mut self, limit: Duration, now: Moment) {
         for (host, lost_at) in &self.lost {
             if self.is_hold_over(*lost_at, limit, now) {
@@ -117,14 +118,14 @@ impl Checker {
         }
     }
 
-    /// A process has ended in order. It leaves what it knows behind where there is a snapshot.
+    /// A process has ended properly. Its knowledge survives in a snapshot.
     pub(super) fn ended(&mut self, keeps_snapshot: bool) {
         if !keeps_snapshot {
             self.known.clear();
         }
     }
 
-    /// A process was killed: what it has learned of late is gone.
+    /// A process was killed: its recent knowledge is lost.
     pub(super) fn killed(&mut self, keeps_snapshot: bool, now: Moment) {
         self.ended(keeps_snapshot);
         self.known.retain(|_, known| known.first + SAVED_WITHIN < now);
@@ -133,7 +134,7 @@ impl Checker {
         self.seen_keys.clear();
     }
 
-    /// Notes when the hold begins and ends: of the program's state this alone is looked at.
+    /// Records when the hold begins and ends: this is the only internal state that is read.
     pub(super) fn watch_hold(&mut self, state: &RouteState, limit: Duration, now: Moment) {
         if !self.hold.is_on && state.is_holding() {
             self.end_hold(limit, now);
@@ -166,7 +167,7 @@ impl Checker {
 }
 
 impl World {
-    /// The data at the address has changed, by an order or without one.
+    /// The data at the address has changed, by an edit or by a fault.
     pub(super) fn observe(&mut self, by_order: bool) {
         let (now, data) = (self.now, &self.redis.at.data);
         for (pattern, list) in &mut self.checker.lists {
@@ -194,7 +195,7 @@ impl World {
         }
     }
 
-    /// The directory has told a core of a host.
+    /// Checks a result that the directory has sent to a core.
     pub(super) fn check_emitted(&mut self, host: &str, result: &LookupResult) {
         let host = *HOSTS.iter().find(|known| ***known == *host).expect("a host that was asked for");
         let now = self.now;
@@ -237,7 +238,7 @@ impl World {
         known.last = now;
     }
 
-    /// A core serves a request by this.
+    /// Checks a result with which a core serves a request.
     pub(super) fn check_served(&mut self, host: &str, result: &LookupResult) {
         let host = *HOSTS.iter().find(|known| ***known == *host).expect("a host");
         if self.is_calm() {
@@ -266,7 +267,7 @@ impl World {
         }
     }
 
-    /// A record that is no good takes nothing down.
+    /// Whether the host had a bad record, which must not remove its route.
     fn was_bad(&self, host: &str, since: Moment) -> bool {
         let is_bad = |pattern: &str| {
             self.checker.lists.get(pattern).is_some_and(|list| list.was(since, |entry| *entry == Entry::Bad))
@@ -274,12 +275,12 @@ impl World {
         route::patterns(host).any(|pattern| is_bad(&pattern))
     }
 
-    /// Whether Redis lacks a host since it came back, and the time to hold it is not over.
+    /// Whether Redis lacks a host since it came back, and the hold is not over.
     fn may_be_held(&self, host: &str, served: &str, since: Moment) -> bool {
         let checker = &self.checker;
         let is_empty = |entry: &Entry| matches!(entry, Entry::List { urls, .. } if urls.is_empty());
         let has_empty = |pattern: &str| checker.lists.get(pattern).is_some_and(|list| list.was(since, is_empty));
-        // A list of its own, or of a longer wildcard, is wanting.
+        // A list of the host itself, or of a longer wildcard, is missing.
         let place = |key: &str| route::patterns(host).position(|pattern| *pattern == *key);
         let lacks = checker.keys[host].was(since, |key| key.is_none_or(|key| place(key) > place(served)))
             || route::patterns(host).any(|pattern| has_empty(&pattern));
@@ -293,7 +294,7 @@ impl World {
         lacks && !(is_over && self.is_calm())
     }
 
-    /// All is in order again, and has been for long.
+    /// Checks the final state, long after the last fault.
     pub(super) fn check_rest(&mut self) {
         let process = self.process.as_ref().expect("a process");
         assert!(process.coordinator.state.is_up(), "it is not connected");
@@ -315,7 +316,7 @@ impl World {
     }
 }
 
-/// The key that a route leads to, and the list.
+/// The key and the list of a route.
 fn meaning(route: &Route) -> (&'static str, Entry) {
     let cluster = &route.cluster;
     let key = PATTERNS.iter().find(|pattern| ***pattern == *cluster.key).expect("a pattern");

@@ -1,4 +1,4 @@
-//! Cores: each has a cache of routes and a mailbox, as a worker has.
+//! Simulated cores: each has a route cache and a mailbox, as a worker has.
 
 use super::super::route_state::Output;
 use super::checker::MAX_WAIT;
@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Mail that is not yet read. More is lost, and the core begins anew.
+/// The greatest number of unread messages. Further ones are lost, and the core starts afresh.
 const MAX_MAIL: usize = 48;
 
 #[derive(Debug, Default)]
 pub(super) struct Core {
-    /// What it holds of each host: a route, or that there is none.
+    /// The cached result of each host: a route, or none.
     pub(super) cache: BTreeMap<Arc<str>, Option<Arc<Route>>>,
-    /// Hosts that it has asked for, and since when.
+    /// Pending look-ups, and since when.
     pub(super) waiting: BTreeMap<Arc<str>, Moment>,
     mail: VecDeque<Output>,
     has_lost: bool,
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    /// Puts something into the mailboxes that it is for.
+    /// Delivers an output to the mailboxes.
     pub(super) fn mail(&mut self, output: Output) {
         let Some(process) = &mut self.process else { return };
         let cores = match &output {

@@ -1,4 +1,4 @@
-//! What goes wrong: connections, servers, their data, and the process itself.
+//! Faults: of connections, servers, their data, and the process itself.
 
 use super::super::route_state::ChangedKey;
 use super::super::watcher::InvalidationMode;
@@ -6,27 +6,27 @@ use super::server::{Data, HOSTS, Reach};
 use super::{Happening, World};
 use std::time::Duration;
 
-/// A fault that goes on for a while.
+/// A fault that lasts for a while.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    /// The network, or the server for as long as it is stopped.
+    /// The network fails, or the server is stopped.
     Outage,
     /// The server is away and comes back as another process.
     Restart(Kept),
     /// The replica falls behind; then the server is lost.
     Lag,
-    /// The replica takes the place of the server.
+    /// The replica replaces the server.
     Promote,
     Drip,
 }
 
-/// What a server has of its data when it is there again.
+/// The data of a server after its restart.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kept {
     All,
-    /// The last save. It knows how far that had come.
+    /// The last save, with a known position.
     Saved,
-    /// The last save, and the server does not say whose it is.
+    /// The last save, without a known history.
     SavedBlindly,
     Nothing,
 }
@@ -105,9 +105,9 @@ impl World {
         self.trouble(Fault::Lag, delay);
     }
 
-    /// The server is a replica, and takes the data of a master that has other or none.
+    /// The server is a replica, and loads the data of a master with other or no data.
     fn resync(&mut self) {
-        // By other means nobody is told.
+        // The other modes send no report.
         if self.plan.mode != InvalidationMode::Tracking {
             return;
         }
@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// The server at the address is another one.
+    /// Another server is at the address.
     fn come_back(&mut self) {
         self.note(|world| {
             format!("{} is there, with {} lists", world.redis.at.run_id(), world.redis.at.data.lists.len())

@@ -1,19 +1,22 @@
-//! The Redis part of the directory in a world of its own: seeded schedules in virtual time.
+//! A simulation of the Redis part of the directory: seeded schedules in virtual time.
 //!
-//! The decisions are the program's own: [`Coordinator`] and what it holds, the reading of replies, the comparison of
-//! histories, the timer and the text of the snapshot. Models stand for everything that waits: the threads that watch and
-//! read ([`threads`]), Redis and its fail-overs ([`server`]), the file, and the cores with their caches ([`cores`]).
+//! The decisions are the program's own: [`Coordinator`] and its state, the parsing of replies, the comparison of
+//! histories, the timer and the text of the snapshot. Models replace everything that waits: the watching and the
+//! reading thread ([`threads`]), Redis and its fail-overs ([`server`]), the file, and the cores with their caches
+//! ([`cores`]).
 //!
-//! What must hold whatever happens is in [`checker`]:
+//! [`checker`] holds the invariants:
 //!
-//! * A host that was served is served until Redis denies it by an order, or until its hold is over.
-//! * Nothing is served that Redis never had, nothing older than what was shown before, and while all is calm nothing older
-//!   than the time that a change takes. After a loss of data `server.resyncHold` is the most.
+//! * A host that was served stays served until an edit in Redis removes it, or until its hold is over.
+//! * No core serves a route that Redis never had, or an older one than was served before. Without faults, no route is
+//!   older than the time that a change takes. After a loss of data the limit is `server.resyncHold`.
 //! * Each request gets its response within [`checker::MAX_WAIT`].
-//! * At rest every core holds what Redis has, nothing is pending, and every host leads to the newest list of its key.
+//! * At rest every core holds the state of Redis, nothing is pending, and every host leads to the newest list of its
+//!   key.
 //!
-//! `DIRECTORY_SEED=7 cargo test --lib directory::redis::simulation -- --nocapture` plays one schedule again;
-//! `DIRECTORY_SEEDS=n` sets how many are played. `tests/mutations` puts old faults back, which this has to find.
+//! `DIRECTORY_SEED=7 cargo test --lib directory::redis::simulation -- --nocapture` replays one schedule;
+//! `DIRECTORY_SEEDS=n` sets how many are played. `tests/mutations` reintroduces earlier faults, which the simulation
+//! has to find.
 
 mod checker;
 mod cores;
@@ -35,11 +38,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use threads::Step;
 
-/// How many schedules the ordinary test run plays.
+/// Number of schedules in the ordinary test run.
 const SEEDS: u64 = 150;
-/// How long orders and faults come.
+/// Duration of edits and faults.
 const UNREST: Duration = Duration::from_secs(900);
-/// The last events that a failure shows.
+/// The number of events that a failure shows.
 const SHOWN: usize = 120;
 
 #[test]
@@ -65,7 +68,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: expected a number")))
 }
 
-/// What a seed decides in advance.
+/// Parameters that a seed determines in advance.
 #[derive(Debug)]
 struct Plan {
     mode: InvalidationMode,
@@ -74,32 +77,32 @@ struct Plan {
     /// `server.lruCache.ttl`.
     ttl: Duration,
     keeps_snapshot: bool,
-    /// The mean time between two orders, and between two faults.
+    /// The mean time between two edits, and between two faults.
     order_every: Duration,
     fault_every: Duration,
-    /// Of ten hosts that Redis has lost, so many are written again.
+    /// Out of ten hosts that Redis has lost, this many are written again.
     refilled: u32,
 }
 
-/// What happens at a moment.
+/// An event of the schedule.
 #[derive(Debug)]
 enum Happening {
-    /// Somebody edits.
+    /// An edit.
     Order,
-    /// A write that was planned: the items of a list, or none.
+    /// A planned write: the items of a list, or none.
     Write(&'static str, Vec<String>),
-    /// The time of a list is over, unless it was written since.
+    /// A list expires, unless it was written since.
     Expire(&'static str, u64),
     Fault,
-    /// The fault goes on, or ends.
+    /// The fault continues or ends.
     Next(Fault),
     /// A core gets a request.
     Request(usize),
-    /// A process begins, with what another one has handed over.
+    /// A process starts, with data handed over by another one.
     Start(Option<Vec<u8>>),
-    /// A thread of the process of this number does something.
+    /// A thread of the process with this number takes a step.
     Of(u32, Step),
-    /// From now on there are neither orders nor faults.
+    /// From now on there are neither edits nor faults.
     Rest,
 }
 
@@ -116,7 +119,7 @@ struct World {
     /// The snapshot.
     file: Option<Vec<u8>>,
     checker: Checker,
-    /// Faults that have not ended, and when the last one has.
+    /// Faults that have not ended, and the end of the last one.
     troubles: usize,
     trouble_at: Moment,
     is_resting: bool,
@@ -215,12 +218,12 @@ impl World {
         self.queue.insert((self.now + delay, self.count), happening);
     }
 
-    /// A time between two others, in microseconds.
+    /// A random duration between two others, in microseconds.
     fn between(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_micros(self.rng.u64(low..high))
     }
 
-    /// A time that is about as long as this one.
+    /// A random duration around this mean.
     fn about(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(self.rng.f64() * 2.0)
     }
@@ -239,7 +242,7 @@ impl World {
         }
     }
 
-    /// The longest time that a change takes to be seen by all while all is calm.
+    /// The longest time until all cores see a change without faults.
     fn bound(&self) -> Duration {
         let slack = Duration::from_secs(3);
         match self.plan.mode {
@@ -249,12 +252,12 @@ impl World {
         }
     }
 
-    /// Until then something is wrong, or was a moment ago.
+    /// Records a fault that lasts until then.
     fn disturb(&mut self, until: Moment) {
         self.trouble_at = self.trouble_at.max(until);
     }
 
-    /// No fault is at work, and the last one is long over.
+    /// Whether no fault is active, and the last one is long over.
     fn is_calm(&self) -> bool {
         self.troubles == 0 && self.trouble_at + checker::SETTLE <= self.now && self.process.is_some()
     }

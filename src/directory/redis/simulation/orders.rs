@@ -1,4 +1,4 @@
-//! What operators and the platform do: edits whole and in parts, options, ends, orders to empty everything.
+//! Actions of operators and the platform: complete and partial edits, options, expiries, and flushes.
 
 use super::super::route_state::ChangedKey;
 use super::server::{PATTERNS, Reach};
@@ -50,7 +50,7 @@ impl World {
         items
     }
 
-    /// The identifier first, then a backend: between them the list is empty.
+    /// Writes the identifier first, then a backend: the list is empty in between.
     fn write_in_parts(&mut self, pattern: &'static str) {
         let items = self.items();
         self.order(pattern, &items[..1]);
@@ -58,7 +58,7 @@ impl World {
         self.after(delay, Happening::Write(pattern, items));
     }
 
-    /// Puts a list in the place of the one before; none of no items.
+    /// Replaces a list; no items delete it.
     pub(super) fn order(&mut self, pattern: &'static str, items: &[String]) {
         if self.redis.reach == Reach::Refused {
             return;
@@ -92,7 +92,7 @@ impl World {
         self.notify(ChangedKey::All, Duration::ZERO);
     }
 
-    /// The time of a list is over. Redis tells of it a little later.
+    /// A list expires. Redis reports it a little later.
     pub(super) fn expire(&mut self, pattern: &'static str, version: u64) {
         if self.redis.versions.get(pattern) != Some(&version) || self.redis.reach == Reach::Refused {
             return;
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// What was ordered is there again, all of it.
+    /// Writes all intended data again.
     pub(super) fn refill_all(&mut self) {
         self.heal_all();
         let data = self.redis.intended.clone();

@@ -1,4 +1,4 @@
-//! A process of the program: the directory's own thread, the snapshot, and how processes follow each other.
+//! A simulated process: the directory's thread, the snapshot, and the succession of processes.
 
 use super::super::Event;
 use super::super::coordinator::{Action, Coordinator};
@@ -30,15 +30,15 @@ pub(super) struct Process {
     is_writing: bool,
     /// The next turn of the directory's thread.
     turn_at: Moment,
-    /// Turns that leave something to do at the same moment.
+    /// Number of successive turns that leave work for the same moment.
     turns_at_once: u32,
-    /// Until then nothing of it runs.
+    /// The process is frozen until then.
     pub(super) frozen_until: Moment,
     frozen_at: Moment,
 }
 
 impl Process {
-    /// The moment from before which nothing is that is told now: while it stands still, time does too.
+    /// The earliest time of reports: while the process is frozen, its time stands still.
     pub(super) fn thawed_at(&self, now: Moment) -> Moment {
         if now.since(self.frozen_until) < Duration::from_secs(15) { self.frozen_at } else { now }
     }
@@ -81,7 +81,7 @@ impl World {
         self.later(Duration::ZERO, Step::Watch);
     }
 
-    /// Ends the process as this happens, and has another one follow.
+    /// Ends the process in this manner, and starts another one.
     pub(super) fn end_process(&mut self, end: End) {
         let Some(mut process) = self.process.take() else { return };
         self.note(|_| format!("the process is {end:?}"));
@@ -104,7 +104,7 @@ impl World {
         self.after(delay, Happening::Start(inherited));
     }
 
-    /// The process does not run for a while.
+    /// Freezes the process for a while.
     pub(super) fn freeze(&mut self) {
         let delay = self.between(100_000, 90_000_000);
         let until = self.now + delay;
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// A thread tells the directory's own.
+    /// Sends an event of a thread to the directory's thread.
     pub(super) fn tell(&mut self, event: Event) {
         if let Some(process) = &mut self.process {
             process.events.push_back(event);
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// Has the directory's thread run soon.
+    /// Schedules a turn of the directory's thread.
     pub(super) fn wake(&mut self) {
         let delay = self.between(5, 2_000);
         self.turn_in(delay);
@@ -159,7 +159,7 @@ impl World {
         self.later(delay, Step::Turn);
     }
 
-    /// What the directory's thread does in one turn.
+    /// One turn of the directory's thread.
     fn turn(&mut self) {
         let (now, events_first) = (self.now, self.rng.bool());
         let Some(process) = &mut self.process else { return };

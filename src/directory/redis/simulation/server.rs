@@ -1,4 +1,4 @@
-//! Redis as far as routes need it: data, the history of the data, and replies.
+//! A model of Redis as far as routes need it: data, its history, and replies.
 
 use super::super::connect::Identity;
 use super::super::reading::{self, Reading};
@@ -12,11 +12,11 @@ pub(super) const HOSTS: &[&str] =
 pub(super) const PATTERNS: &[&str] =
     &["a.x", "b.x", "c.b.x", "f.x", "g.y", "i", "j", "k.z", "*.x", "*.b.x", "*.y", "*"];
 
-/// What stands under a pattern.
+/// The content of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     Absent,
-    /// No backend of it can be used.
+    /// No backend of the list is valid.
     Bad,
     List {
         urls: Vec<String>,
@@ -54,7 +54,7 @@ impl Data {
 pub(super) struct Server {
     pub(super) run: u64,
     history: u64,
-    /// The history before, and how far it is shared.
+    /// The earlier history, and its shared length.
     before: Option<(u64, u64)>,
     pub(super) offset: u64,
     pub(super) data: Data,
@@ -65,7 +65,7 @@ impl Server {
         Self { run: number, history: number, before: None, offset: 1, data: Data::default() }
     }
 
-    /// A server that has the data of this one as it is now. `is_heir`: it knows whose data that is.
+    /// A server with the present data of this one. `is_heir`: it knows the history of the data.
     pub(super) fn successor(&self, number: u64, is_heir: bool) -> Self {
         let before = is_heir.then_some((self.history, self.offset));
         Self { run: number, history: number, before, offset: self.offset + 1, data: self.data.clone() }
@@ -93,7 +93,7 @@ impl Server {
         format!("run{}", self.run)
     }
 
-    /// The replies about a host, read as the program reads them.
+    /// The replies about a host, parsed by the program.
     pub(super) fn read(&self, host: &str) -> Reading {
         let text = |text: &str| Value::BulkString(text.into());
         let patterns: Vec<_> = route::patterns(host).collect();
@@ -110,34 +110,34 @@ impl Server {
     }
 }
 
-/// Whether the server can be spoken to.
+/// Whether the server is reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
     Open,
-    /// No server is there.
+    /// Connections are refused.
     Refused,
-    /// Nothing that is sent arrives, either way.
+    /// No data arrives, in either direction.
     Silent,
 }
 
-/// All servers, and those who write there.
+/// All servers, and their intended content.
 #[derive(Debug)]
 pub(super) struct Redis {
-    /// The one at the address.
+    /// The server at the address.
     pub(super) at: Server,
-    /// One that follows it.
+    /// Its replica.
     pub(super) replica: Server,
     pub(super) is_lagging: bool,
-    /// What was on the disk at the last save.
+    /// The data at the last save.
     pub(super) saved: Server,
-    /// What was ordered.
+    /// The data by all edits.
     pub(super) intended: Data,
     pub(super) reach: Reach,
-    /// It takes another server's data, and gives none until then.
+    /// It loads another server's data, and serves none until then.
     pub(super) loads_until: Moment,
     /// Hosts whose replies do not end, until then.
     pub(super) drips: BTreeMap<&'static str, Moment>,
-    /// Writes of each list, for those that are to end.
+    /// Write counts of each list, for expiries.
     pub(super) versions: BTreeMap<&'static str, u64>,
     numbers: u64,
 }
@@ -159,13 +159,13 @@ impl Redis {
         }
     }
 
-    /// A number that no server had.
+    /// A server number that was never used.
     pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
 
-    /// Carries out an order.
+    /// Applies an edit.
     pub(super) fn apply(&mut self, bytes: u64, change: impl Fn(&mut Data)) {
         change(&mut self.intended);
         change(&mut self.at.data);

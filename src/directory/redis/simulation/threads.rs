@@ -1,4 +1,4 @@
-//! The threads that wait for Redis: what the watching and the reading one would do, without waiting.
+//! Models of the threads that wait for Redis: the steps of the watching and the reading thread, without waiting.
 
 use super::super::Event;
 use super::super::connect::Server as Address;
@@ -12,21 +12,21 @@ use crate::base::reason::FailureReason;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a thread does next.
+/// The next step of a thread.
 #[derive(Debug)]
 pub(super) enum Step {
     /// The watching thread tries to connect.
     Watch,
-    /// Its connection of this number is open, or would be.
+    /// Its connection with this number is established, or would be.
     Watching(u64),
-    /// It finds its connection lost.
+    /// It notices that its connection is lost.
     WatchLost(u64),
-    /// It gives up a connection on which nothing comes.
+    /// It closes a silent connection.
     WatchSilent(u64),
     Push(u64, Vec<ChangedKey>),
-    /// The reading thread goes on.
+    /// The reading thread continues.
     Read,
-    /// The directory's own thread has something to do.
+    /// The directory's thread takes a turn.
     Turn,
     /// A core reads its mail.
     Mail(usize),
@@ -45,7 +45,7 @@ pub(super) struct Watcher {
 struct Watch {
     number: u64,
     is_cut: bool,
-    /// Pushes that do not arrive while nothing does.
+    /// Pushes that are held back by an outage.
     stuck: Vec<ChangedKey>,
     last_push: Moment,
 }
@@ -57,7 +57,7 @@ pub(super) struct Reader {
     batch: Option<Batch>,
     line: Option<Line>,
     work: Option<Work>,
-    /// The last connection was lost while it read.
+    /// The last connection was lost during a read.
     is_lost: bool,
 }
 
@@ -75,12 +75,12 @@ enum Work {
 }
 
 impl World {
-    /// A thread of the process does something after a time.
+    /// Schedules a step of a thread.
     pub(super) fn later(&mut self, delay: Duration, step: Step) {
         self.after(delay, Happening::Of(self.generation, step));
     }
 
-    /// A pause between two attempts.
+    /// A random pause between two attempts.
     fn pause(&mut self) -> Duration {
         self.between(25_000, 800_000)
     }
@@ -122,11 +122,11 @@ impl World {
         self.later(delay, Step::Watch);
     }
 
-    /// Redis tells the process of a write, if it is watched.
+    /// Redis reports a write to the process, if the key is watched.
     pub(super) fn notify(&mut self, changed: ChangedKey, delay: Duration) {
         let is_told = match self.plan.mode {
             InvalidationMode::Tracking => true,
-            // Some are silent, and some are lost.
+            // Some are not reported, and some reports are lost.
             InvalidationMode::Keyspace => changed != ChangedKey::All && self.rng.u32(..10) > 0,
             InvalidationMode::Rereading => false,
         };
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    /// What is on its way is lost with the connection; that is found out a little later.
+    /// Data in transit is lost with the connection; the thread notices it a little later.
     pub(super) fn cut_watching(&mut self, delay: Duration) {
         let watch = self.process.as_mut().and_then(|process| process.watcher.open.as_mut());
         let Some(watch) = watch.filter(|watch| !watch.is_cut) else { return };
@@ -174,7 +174,8 @@ impl World {
         self.cut_reading();
     }
 
-    /// Nothing arrives any more: the watching thread asks after a second, and gives up after another one.
+    /// No data arrives any more: the watching thread checks the connection after a second, and closes it after another
+    /// one.
     pub(super) fn silence_watching(&mut self) {
         let watch = self.process.as_ref().and_then(|process| process.watcher.open.as_ref());
         let Some(number) = watch.map(|watch| watch.number) else { return };
@@ -199,7 +200,7 @@ impl World {
         }
     }
 
-    /// Gives the reading thread something to do.
+    /// Gives the reading thread a job.
     pub(super) fn give_connect(&mut self, watch: WatchSession) {
         if let Some(process) = &mut self.process {
             (process.reader.connect, process.reader.batch) = (Some(watch), None);

@@ -1,5 +1,5 @@
-//! A whole world by the dice: a database that is edited, two connections whose messages arrive when they like and
-//! break, and cores with caches. When all has arrived, no core may hold what the database does not.
+//! A random simulation: a database with edits, two connections with arbitrary delays and failures, and cores with
+//! caches. When all messages have arrived, no core may hold a route that differs from the database.
 
 use super::*;
 use crate::cluster::Route;
@@ -12,7 +12,7 @@ const CORES: usize = 2;
 const HOSTS: &[&str] = &["a.x", "b.x", "c.b.x", "d", "e.y"];
 const PATTERNS: &[&str] = &["a.x", "b.x", "c.b.x", "d", "*.x", "*.b.x", "*.y", "*"];
 
-/// What a core holds of a host: the URLs, or that there is none.
+/// The cached result of a host in a core: a route, or none.
 type Held = Option<Arc<Route>>;
 
 struct World {
@@ -27,7 +27,7 @@ struct World {
     told: VecDeque<ChangedKey>,
     asked: Option<Batch>,
     replies: Option<Replies>,
-    /// The keeper has been told that it is connected.
+    /// The route state was told that Redis is connected.
     is_up: bool,
     mail: [VecDeque<Output>; CORES],
     caches: [BTreeMap<Arc<str>, Held>; CORES],
@@ -95,7 +95,7 @@ impl World {
         self.check_held();
     }
 
-    /// Whoever holds a route without a member left knows that it is an old one.
+    /// A core that holds a route without members knows that the route is stale.
     fn check_held(&self) {
         for route in self.caches.iter().flat_map(BTreeMap::values).flatten() {
             let members = &route.cluster.members;
@@ -202,14 +202,14 @@ impl World {
         }
     }
 
-    /// One of the connections breaks. Of what was on its way, the first part still arrives.
+    /// One of the connections fails. The first part of the data in transit still arrives.
     fn cut(&mut self) {
         if self.rng.bool() {
             self.is_watched = false;
             let arrives = self.rng.usize(..=self.told.len());
             self.told.truncate(arrives);
         }
-        // Until it is noticed, the other one goes on.
+        // Until the failure is noticed, the other connection continues.
         for _ in 0..self.rng.usize(..4) {
             match self.rng.u32(..4) {
                 0 => self.execute(),
@@ -233,7 +233,7 @@ impl World {
         if self.is_up {
             return;
         }
-        // The watching connection comes first; what is told on it may arrive before the reading one is there.
+        // The watching connection comes first; its reports may arrive before the reading one is established.
         self.is_watched = true;
         for _ in 0..self.rng.usize(..4) {
             self.edit();
@@ -243,7 +243,7 @@ impl World {
         self.state.up(true, self.now);
     }
 
-    /// What the keeper has to say goes into the mail, and its questions on their way.
+    /// Sends the outputs of the route state to the cores, and its next batch to Redis.
     fn deliver(&mut self) {
         for output in self.state.take_outputs() {
             match output {

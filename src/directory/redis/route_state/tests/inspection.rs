@@ -1,14 +1,14 @@
-//! What the simulation of the whole directory looks at.
+//! Access of the directory's simulation to the route state.
 
 use crate::directory::redis::route_state::RouteState;
 
 impl RouteState {
-    /// What always holds.
+    /// Checks the invariants.
     pub(in crate::directory::redis) fn check(&self) {
         self.catalog.check();
     }
 
-    /// Whether the time of the hold runs.
+    /// Whether the hold's time has begun.
     pub(in crate::directory::redis) fn has_seen_route(&self) -> bool {
         self.guard.ends_at().is_some()
     }

@@ -1,4 +1,4 @@
-//! What is known when Redis comes back, and what a snapshot has kept.
+//! Tests of the return of Redis, and of snapshots.
 
 use super::*;
 
@@ -32,12 +32,12 @@ fn routes_of_a_snapshot_stay_until_redis_denies_them() {
     let made: Vec<_> =
         scene.state.take_unresolved().iter().map(|backend| backend.endpoint().host().to_owned()).collect();
     assert_eq!(made, ["one"], "names are looked up for what is in use alone");
-    // Redis tells of a change and of an end.
+    // Redis reports a change and an end.
     scene.touch("late");
     scene.touch("*.wild");
     scene.reply_all(|host| if host == "late" { Reading::Unknown } else { found("*.wild", &["http://three"], &[]) });
     assert_eq!(known(&scene), "bad one, moved two, same in use, x.wild three");
-    // What was denied while nobody heard is found out, and what serves while Redis is away is the last that it said.
+    // A host denied while the connection was down is noticed, and the last known state serves while Redis is away.
     scene.state.down(scene.now);
     scene.told();
     scene.ask("moved");
@@ -63,7 +63,7 @@ fn a_host_that_redis_lacks_is_held_for_so_long_and_no_longer() {
     scene.told();
     assert_eq!(scene.state.held_total(), 2);
     let first = scene.now;
-    // Somebody writes something again and again, and Redis is lost and found.
+    // One list is written again and again, while Redis goes away and comes back.
     while scene.now < first + HOLD {
         scene.touch(&format!("other{:?}", scene.now));
         scene.reply_all(|_| Reading::Unknown);
@@ -116,7 +116,7 @@ fn a_mark_without_an_end_counts_for_a_while_and_a_newer_one_for_its_own() {
     scene.reply_all(|_| endless(&[0, 1]));
     assert_eq!(barred(&mut scene), [true, true]);
     scene.now = scene.now + Duration::from_secs(10);
-    // To be read again is not to be made again.
+    // Reading a mark again does not renew it.
     scene.state.touch(&ChangedKey::Dead("h".into()), scene.now);
     scene.reply_all(|_| endless(&[0, 1]));
     assert_eq!(barred(&mut scene), [false, true]);
@@ -157,7 +157,7 @@ fn an_edit_that_comes_with_one_host_of_a_wildcard_is_told_of_all_its_hosts() {
     let serving = |host: &str| if host == "own.w" { "own.w" } else { "*.w" };
     scene.reply_all(|host| found(serving(host), &["http://one"], &[]));
     scene.told();
-    // A host that is asked for the first time brings the edit, before the push of it is read.
+    // The first look-up of a host brings the edit, before its push is read.
     scene.ask("new.w");
     scene.reply_all(|_| found("*.w", &["http://two"], &[]));
     let told = |scene: &mut Scene| scene.told().join(", ").replace("b.w a.w", "a.w b.w");
@@ -165,7 +165,7 @@ fn an_edit_that_comes_with_one_host_of_a_wildcard_is_told_of_all_its_hosts() {
     scene.touch("*.w");
     scene.reply_all(|host| found(serving(host), &["http://two"], &[]));
     assert_eq!(told(&mut scene), "changed:  unknowns", "they are known to be there");
-    // Redis was away for an edit, and comes back: one of the hosts is read before the others.
+    // Redis was away during an edit, and comes back: one of the hosts is read before the others.
     scene.state.down(scene.now);
     scene.ask("a.w");
     assert_eq!(told(&mut scene), "changed:  unknowns, a.w is two");
@@ -198,7 +198,7 @@ fn half_a_list_that_comes_with_another_host_takes_no_held_one_down() {
     scene.state.down(scene.now);
     scene.up(false);
     scene.reply_all(|_| Reading::Unknown);
-    // The identifier is written, and the first backend is not.
+    // The identifier is written, but the first backend is not.
     scene.ask("b.w");
     scene.reply_all(|_| found("*.w", &[], &[]));
     scene.told();
