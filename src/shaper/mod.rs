@@ -43,7 +43,7 @@ pub use node::{BucketId, Token};
 pub use rules::{Class, Classifier, RequestView, Rules};
 pub use shared::{Admission, Departure, Shaper};
 pub use snapshot::BucketView;
-pub use spec::{Fault, Spec};
+pub use spec::{Fault, MAX_BUCKETS, MAX_DEPTH, Spec};
 pub use tree::{QueueLimits, TooManyDraining};
 pub use waiters::WaiterKey;
 

@@ -203,6 +203,11 @@ impl<W> Shaper<W> {
         applied
     }
 
+    /// Whether [`Shaper::apply`] would take this spec now: deleted buckets have room until their last request ends.
+    pub fn check(&self, spec: &Spec) -> Result<(), TooManyDraining> {
+        self.lock().tree.check(&self.nodes, spec)
+    }
+
     /// The bucket with this name; `root` gives [`BucketId::UNCLASSIFIED`].
     pub fn bucket(&self, name: &str) -> Option<BucketId> {
         self.lock().tree.bucket(&self.nodes, name)

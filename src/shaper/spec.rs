@@ -10,9 +10,9 @@ use std::time::Duration;
 pub(super) const ROOT: &str = "root";
 
 /// The greatest number of buckets in a tree, without the root.
-pub(super) const MAX_BUCKETS: usize = 60;
+pub const MAX_BUCKETS: usize = 60;
 /// The greatest number of buckets from the root's child down to a leaf.
-pub(super) const MAX_DEPTH: usize = 8;
+pub const MAX_DEPTH: usize = 8;
 /// The longest name in bytes: it is written in a header field.
 const MAX_NAME: usize = 64;
 /// The longest queue of a bucket.

@@ -311,15 +311,21 @@ impl Tree {
         spec: &Spec,
         queue: QueueLimits,
     ) -> Result<(), TooManyDraining> {
-        self.sweep(nodes);
-        let fits = self.nodes_needed(ROOT_NODE, &spec.buckets) + self.in_use() <= MAX_NODES;
-        if fits {
+        let fits = self.check(nodes, spec);
+        if fits.is_ok() {
             (self.plan_mut(ROOT_NODE).queue, self.plan_mut(ROOT_LEAF).queue) = (queue, queue);
             self.apply_children(nodes, ROOT_NODE, &spec.buckets, queue);
         }
         self.resize(nodes, size);
         self.sweep(nodes);
-        if fits { Ok(()) } else { Err(TooManyDraining) }
+        fits
+    }
+
+    /// Whether there is room for this spec beside deleted buckets that are still in use.
+    pub(super) fn check(&mut self, nodes: &Nodes, spec: &Spec) -> Result<(), TooManyDraining> {
+        self.sweep(nodes);
+        let needed = self.nodes_needed(ROOT_NODE, &spec.buckets) + self.in_use();
+        if needed <= MAX_NODES { Ok(()) } else { Err(TooManyDraining) }
     }
 
     fn in_use(&self) -> usize {

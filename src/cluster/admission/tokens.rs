@@ -277,6 +277,14 @@ impl Cluster {
         tree.adaptive.is_on().then(|| tree.adaptive.get())
     }
 
+    /// Whether the buckets of these options can be taken into use now, in the place of this cluster's.
+    pub fn check_buckets(&self, options: &Options) -> Result<(), shaper::TooManyDraining> {
+        match (self.admission.tree.get(), &options.buckets) {
+            (Some(tree), Some(spec)) => tree.shaper.check(spec),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a request needs a token before it may take a slot.
     #[inline]
     pub fn has_buckets(&self) -> bool {

@@ -2,7 +2,7 @@
 //! invalid value is an error that names both.
 
 use super::buckets::{self, Bucket, read_fraction};
-use super::definition::{BackendDefinition, ClusterDefinition, check_part_name};
+use super::definition::{BackendDefinition, ClusterDefinition, MAX_BACKENDS, check_part_name};
 use super::settings::{self, read_count, read_flag, read_seconds};
 use super::{Arguments, Refusal};
 use crate::cluster::{ATTRIBUTES, DEFINITIONS, Role};
@@ -117,6 +117,9 @@ impl ClusterDefinition {
         let name =
             name.or_else(|| value(&["name"])).ok_or_else(|| Refusal::bad("name= has to name the backend".into()))?;
         check_part_name("backend", name)?;
+        if self.backends.len() >= MAX_BACKENDS {
+            return Err(Refusal::bad(format!("there are {MAX_BACKENDS} backends, and more cannot be")));
+        }
         if self.place_of(name).is_some() {
             return Err(Refusal::bad(format!("a backend {name} is there already")));
         }
@@ -183,7 +186,9 @@ impl ClusterDefinition {
             (bucket.rate, bucket.ceil) = (rate, ceil);
             return Ok(());
         }
-        let siblings = match read.parent.filter(|parent| *parent != buckets::ROOT) {
+        let parent = read.parent.filter(|parent| *parent != buckets::ROOT);
+        buckets::check_room(&self.buckets, parent)?;
+        let siblings = match parent {
             None => &mut self.buckets,
             Some(parent) => match buckets::find_mut(&mut self.buckets, parent) {
                 Some(parent) => &mut parent.children,

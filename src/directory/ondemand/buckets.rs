@@ -112,6 +112,30 @@ pub(super) fn remove(buckets: &mut Vec<Bucket>, name: &str) -> bool {
     buckets.len() < before || buckets.iter_mut().any(|bucket| remove(&mut bucket.children, name))
 }
 
+/// Whether one more bucket can be, in this parent. It is asked before the bucket is there, so that the tree is never deeper:
+/// all else walks it by recursion.
+pub(super) fn check_room(buckets: &[Bucket], parent: Option<&str>) -> Result<(), Refusal> {
+    let (count, depth) = (count(buckets), parent.map_or(Some(0), |parent| depth_of(buckets, parent)));
+    if count >= shaper::MAX_BUCKETS {
+        return Err(Refusal::bad(format!("there are {count} buckets, and more cannot be")));
+    }
+    if depth.is_some_and(|depth| depth >= shaper::MAX_DEPTH) {
+        return Err(Refusal::bad(format!("buckets in buckets, deeper than {} levels", shaper::MAX_DEPTH)));
+    }
+    Ok(())
+}
+
+fn count(buckets: &[Bucket]) -> usize {
+    buckets.iter().map(|bucket| 1 + count(&bucket.children)).sum()
+}
+
+/// The number of buckets from the root's child down to the one of this name.
+fn depth_of(buckets: &[Bucket], name: &str) -> Option<usize> {
+    buckets.iter().find_map(|bucket| {
+        if *bucket.name == *name { Some(1) } else { depth_of(&bucket.children, name).map(|depth| depth + 1) }
+    })
+}
+
 /// Checks the tree: rates, ceils and names. An excessive sum of rates is x0d's RateLimitOverflow, an excessive ceil its
 /// CeilLimitOverflow.
 pub(super) fn check(buckets: &[Bucket]) -> Result<(), Refusal> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The greatest number of backends of a cluster.
-const MAX_BACKENDS: usize = 10_000;
+pub(super) const MAX_BACKENDS: usize = 10_000;
 
 /// An on-demand cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,9 +142,6 @@ impl ClusterDefinition {
 
     /// The same, reusing the options of the previous cluster if they are equal.
     pub(super) fn record_knowing(&self, known: &mut KnownOptions) -> Result<FrontendRecord, Refusal> {
-        if self.backends.len() > MAX_BACKENDS {
-            return Err(Refusal::bad(format!("more than {MAX_BACKENDS} backends")));
-        }
         let mut urls = Vec::with_capacity(self.backends.len());
         let mut names: HashMap<Endpoint, &str> = HashMap::with_capacity(self.backends.len());
         for backend in &self.backends {

@@ -16,6 +16,9 @@ const END: &str = "# end";
 /// The prefix of the revision of the cluster's last edit in Redis.
 const REVISION: &str = "# revision ";
 
+/// The greatest number of values in a section: there are not as many names.
+const MAX_LINES: usize = 500;
+
 /// The section of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Head {
@@ -189,6 +192,9 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
         let (name, value) = line.split_once('=').ok_or_else(|| format!("line {number}: expected key=value"))?;
         let part = parts.last_mut().ok_or_else(|| format!("line {number}: a value stands before the first section"))?;
         let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+        if part.pairs.len() >= MAX_LINES {
+            return Err(format!("line {number}: more than {MAX_LINES} values in a section"));
+        }
         if part.get(&name).is_some() {
             return Err(format!("line {number}: {name} stands twice in its section"));
         }
@@ -286,5 +292,25 @@ mod tests {
             let problem = parse("x", &file(body), false).expect_err("a fault");
             assert!(problem.starts_with(expected), "{problem}");
         }
+    }
+
+    #[test]
+    fn buckets_of_a_file_are_never_deeper_or_more_than_can_be() {
+        let nested = |count: usize| -> String {
+            let bucket = |place: usize| {
+                let parent = if place == 0 { String::new() } else { format!("parent=b{}\n", place - 1) };
+                format!("[bucket=b{place}]\nrate=0\nceil=1\n{parent}")
+            };
+            (0..count).map(bucket).collect()
+        };
+        let own = |body: &str| parse("x", &format!("{MARK}\n[director]\n{body}{END}\n"), false);
+        assert!(own(&nested(8)).is_ok());
+        let problem = own(&nested(100_000)).expect_err("too deep");
+        assert_eq!(problem, "buckets in buckets, deeper than 8 levels");
+        let flat: String = (0..61).map(|place| format!("[bucket=b{place}]\nrate=0\nceil=1\n")).collect();
+        assert_eq!(own(&flat).expect_err("too many"), "there are 60 buckets, and more cannot be");
+        // x0d's are left out, and named.
+        let read = parse("x", &format!("[director]\nscheduler=rr\n{}", nested(1000)), false).expect("a file of x0d");
+        assert_eq!(read.warnings.len(), 992);
     }
 }

@@ -5,9 +5,12 @@
 //! as `backup`.
 
 use super::arguments::Scope;
-use super::definition::{BackendDefinition, ClusterDefinition};
+use super::definition::{BackendDefinition, ClusterDefinition, MAX_BACKENDS};
 use super::file::{Head, Part, Read};
 use super::settings::read_count;
+use super::{Arguments, Refusal};
+use crate::cluster::Endpoint;
+use std::collections::{HashMap, HashSet};
 
 /// The unit of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +28,32 @@ pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read,
     let is_rewrite = is_rewrite || has("health-check-success-threshold") || lacks_role;
     let unit = if has("scheduler") && !is_rewrite { Unit::Seconds } else { Unit::Milliseconds };
     let swaps_roles = has("allow-x-sendfile") && !is_rewrite;
-    let mut reader = Reader { definition: ClusterDefinition::new(name), unit, swaps_roles, warnings: Vec::new() };
+    let definition = ClusterDefinition::new(name);
+    let mut reader = Reader {
+        definition,
+        endpoints: HashMap::new(),
+        names: HashSet::new(),
+        unit,
+        swaps_roles,
+        warnings: Vec::new(),
+    };
     if director().next().is_none() {
         return Err("it has no section [director]".to_owned());
     }
+    // Backends come last, as x0d writes them: the rest is checked line by line, and there may be thousands of them.
     for part in parts {
         match &part.head {
-            Head::Director => reader.director(part),
+            Head::Director => reader.section(part, Scope::Director),
             Head::Cache => reader.section(part, Scope::Cache),
             Head::OnDemand => reader.section(part, Scope::OnDemand),
             Head::Bucket(bucket) => reader.bucket(part, bucket),
-            Head::Backend(backend) => reader.backend(part, backend),
+            Head::Backend(_) => {}
+        }
+    }
+    let without_backends = reader.definition.clone();
+    for part in parts {
+        if let Head::Backend(backend) = &part.head {
+            reader.backend(part, backend, &without_backends);
         }
     }
     let mut assumed = format!(
@@ -59,6 +77,9 @@ pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read,
 
 struct Reader {
     definition: ClusterDefinition,
+    /// The addresses of the backends, and which has each.
+    endpoints: HashMap<Endpoint, Box<str>>,
+    names: HashSet<Box<str>>,
     unit: Unit,
     swaps_roles: bool,
     warnings: Vec<String>,
@@ -78,10 +99,6 @@ impl Reader {
             (true, Unit::Milliseconds, Some(ms)) => (f64::from(ms) / 1000.0).to_string(),
             _ => value.to_owned(),
         }
-    }
-
-    fn director(&mut self, part: &Part) {
-        self.section(part, Scope::Director);
     }
 
     fn section(&mut self, part: &Part, scope: Scope) {
@@ -116,8 +133,8 @@ impl Reader {
         }
     }
 
-    fn backend(&mut self, part: &Part, name: &str) {
-        let before = self.definition.clone();
+    /// Adds a backend, checked as the only one of its cluster, and against the addresses and names of the others.
+    fn backend(&mut self, part: &Part, name: &str, without_backends: &ClusterDefinition) {
         let (mut pairs, mut leaves) = (Vec::new(), false);
         for (_, key, value) in &part.pairs {
             match (key.as_str(), value.as_str()) {
@@ -129,19 +146,42 @@ impl Reader {
                 _ => pairs.push((key.clone(), self.value(key, value))),
             }
         }
-        let added = self.definition.add_backend(Some(name), &pairs).and_then(|()| self.definition.record().map(drop));
-        match added {
-            Err(refusal) => {
-                self.warnings.push(format!("backend {name} is left out: {refusal}"));
-                self.definition = before;
+        match self.only_backend(name, &pairs, without_backends) {
+            Err(refusal) => self.warnings.push(format!("backend {name} is left out: {refusal}")),
+            Ok(mut backend) => {
+                if leaves {
+                    self.warnings.push(format!("backend {name} is disabled: x0d was about to remove it"));
+                    backend.is_enabled = false;
+                }
+                self.names.insert(name.into());
+                self.definition.backends.push(backend);
             }
-            Ok(()) if leaves => {
-                self.warnings.push(format!("backend {name} is disabled: x0d was about to remove it"));
-                let last = self.definition.backends.last_mut();
-                last.into_iter().for_each(|backend: &mut BackendDefinition| backend.is_enabled = false);
-            }
-            Ok(()) => {}
         }
+    }
+
+    fn only_backend(
+        &mut self,
+        name: &str,
+        pairs: &Arguments,
+        without_backends: &ClusterDefinition,
+    ) -> Result<BackendDefinition, Refusal> {
+        if self.names.contains(name) {
+            return Err(Refusal::bad("another one has this name".to_owned()));
+        }
+        if self.names.len() >= MAX_BACKENDS {
+            return Err(Refusal::bad(format!("more than {MAX_BACKENDS} backends")));
+        }
+        let mut alone = without_backends.clone();
+        alone.add_backend(Some(name), pairs)?;
+        let record = alone.record()?;
+        if let Some(endpoint) = record.backends.first().map(|url| url.endpoint().clone())
+            && let Some(other) = self.endpoints.insert(endpoint.clone(), name.into())
+        {
+            let problem = format!("{other} has this address already");
+            self.endpoints.insert(endpoint, other);
+            return Err(Refusal::bad(problem));
+        }
+        alone.backends.pop().ok_or_else(|| Refusal::bad("it is none".to_owned()))
     }
 }
 
@@ -229,5 +269,34 @@ mod tests {
         for text in ["", "[director]\nx\n", "x=1\n", "[foo]\n", "[cache]\nenabled=true\n"] {
             assert!(parse("x", text, false).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn thousands_of_backends_are_read_and_one_that_cannot_be_costs_no_other() {
+        let backend = |name: usize, port: usize| {
+            format!(
+                "[backend=b{name}]\nrole=active\ncapacity=1\nenabled=true\nprotocol=http\nhealth-check-mode=lazy\n\
+                 health-check-interval=2\nhost=10.0.0.1\nport={port}\n"
+            )
+        };
+        let mut text = "[director]\nscheduler=rr\nallow-x-sendfile=false\n".to_owned();
+        (1..=10_003).for_each(|port| text.push_str(&backend(port, port)));
+        text.push_str(&backend(7, 20_000));
+        text.push_str(&backend(20_000, 7));
+        let read = parse("x", &text, false).expect("a file of x0d");
+        assert_eq!(read.definition.backends().len(), 10_000);
+        assert_eq!(read.warnings.len(), 5, "{:?}", read.warnings);
+        let mut small: String = (1..=9).map(|port| backend(port, port)).collect();
+        small.insert_str(0, "[director]\nscheduler=rr\n");
+        small.push_str(&backend(7, 20_000));
+        small.push_str(&backend(20_000, 7));
+        let read = parse("x", &small, false).expect("a file of x0d");
+        assert_eq!(
+            read.warnings,
+            [
+                "backend b7 is left out: another one has this name",
+                "backend b20000 is left out: b7 has this address already"
+            ]
+        );
     }
 }
