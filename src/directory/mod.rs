@@ -369,7 +369,11 @@ impl Directory {
     /// leaves its list and comes back. A call of [`Cluster::serve`] has to follow. Returns whether there was room to
     /// record it.
     pub fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool, now: Moment) -> bool {
-        let is_noted = self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out);
+        let is_noted = if self.is_on_demand(cluster) {
+            self.on_demand.set_out_of_service(cluster, member, is_out)
+        } else {
+            self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out)
+        };
         if is_noted {
             member.state.set_disabled(is_out, now);
         }
@@ -378,7 +382,9 @@ impl Directory {
 
     /// The backends that operators have disabled, for the log.
     pub fn out_of_service(&self) -> Vec<String> {
-        self.clusters.out_of_service.list()
+        let mut all = self.clusters.out_of_service.list();
+        all.extend(self.on_demand.out_of_service());
+        all
     }
 
     /// Publishes that a mark of this node ends early. Never waits, as [`Directory::mark_dead`].
@@ -388,7 +394,8 @@ impl Directory {
 
     /// Passes all clusters to the thread of health probes, now and from now on.
     pub fn set_watcher(&self, watcher: Arc<dyn HealthWatcher>) {
-        self.clusters.set_watcher(watcher);
+        self.clusters.set_watcher(Arc::clone(&watcher));
+        self.on_demand.set_watcher(watcher);
     }
 
     /// The certificates of the source in use, in no order, for views. It takes a lock.
@@ -436,8 +443,14 @@ impl Directory {
         routes.and(certificates.map_err(|problem| format!("certificates: {problem}")))
     }
 
-    /// Leaves the snapshot to another process from now on.
+    /// The process serves: files of its state are its own from now on. Until then nothing of them is changed.
+    pub fn begin(&self) {
+        self.on_demand.begin();
+    }
+
+    /// Leaves snapshot and files to another process from now on.
     pub fn retire(&self) {
+        self.on_demand.retire();
         // If the queue is full, the snapshot is written once more at the end.
         let _ = self.certificate_commands.try_send(certificates::CertificateCommand::Retire);
         let _ = self.commands.try_send(SourceCommand::Retire);

@@ -32,6 +32,11 @@ impl OutOfService {
         true
     }
 
+    /// Puts all of a cluster back: the next one of its name is another one.
+    pub(super) fn forget(&self, key: &str) {
+        self.lock().remove(key);
+    }
+
     /// Disables the members of a new list that an operator has disabled.
     pub(super) fn apply(&self, cluster: &Cluster, now: Moment) {
         if let Some(endpoints) = self.lock().get(&cluster.key) {

@@ -31,6 +31,7 @@ pub use upgrade::{Predecessor, order as order_upgrade};
 
 use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
+use crate::cache::purge::{PurgeMode, Selector};
 use crate::cache::store::Store;
 use crate::cluster::set_session_secret;
 use crate::config::{Origin, Settings};
@@ -225,6 +226,12 @@ impl Supervisor {
         directory.set_ports(Arc::new(admin::PortsByEvent(events.clone())));
         let roster = Arc::new(Roster::new(clock.now()));
         let cache = Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new);
+        if let Some(store) = cache.clone() {
+            // The next cluster of its name may be another application.
+            directory.on_cluster_removed(move |name| {
+                store.purge(&Selector::Frontend(name.into()), PurgeMode::Hard);
+            });
+        }
         let service = admin::start(settings, &directory, &roster, cache.as_ref(), events, clock)?;
         let certificates = certificates::CertificateManager::new(settings, events, clock)?;
         roster.set_certificates(certificates.list());
@@ -264,6 +271,7 @@ impl Supervisor {
     /// Serves, without a predecessor.
     fn begin(&mut self) -> Result<(), Error> {
         self.pool.start()?;
+        self.pool.deps.directory.begin();
         self.pool.deps.roster.note_ready();
         notify::ready();
         Ok(())
@@ -304,6 +312,7 @@ impl Supervisor {
             Some(predecessor_link) => predecessor_link.say_serving(),
             None => notify::ready(),
         }
+        self.pool.deps.directory.begin();
         self.predecessor_link = predecessor_link;
         Ok(())
     }

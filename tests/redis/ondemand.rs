@@ -266,3 +266,32 @@ fn a_bad_record_harms_no_cluster() {
     let [b] = nodes(&redis);
     assert!(!b.has("app"));
 }
+
+/// The objects of a cluster go with it at all nodes, also where the next one of its name is there before the others look.
+#[test]
+fn a_cluster_that_another_node_removes_takes_its_objects_along() {
+    let response = |text: &str| {
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=86400\r\n";
+        format!("{head}Content-Length: {}\r\n\r\n{text}", text.len())
+    };
+    let redis = Server::start();
+    let [old, new] = ["old", "new"].map(|text| Backend::always(response(text)));
+    let [a, b] = nodes(&redis);
+    let make = |backend: &Backend| {
+        let mut client = a.client();
+        for (path, body) in
+            [("/web?hostname=a.test&cache-enabled=true", String::new()), ("/web/backends/one", arguments(backend))]
+        {
+            assert_eq!(client.exchange(a.request("PUT", path, &body)).status(), 201);
+        }
+    };
+    make(&old);
+    until("it is cached", || {
+        let got = b.proxy.client().get("a.test", "/");
+        (got.text().as_str(), got.head.get("X-Cache-Lookup")) == ("old", Some("hit"))
+    });
+    a.expect("DELETE", "/web", "", 204);
+    make(&new);
+    until("the new one serves", || b.proxy.client().get("a.test", "/").text() == "new");
+    assert_eq!(b.proxy.client().get("a.test", "/").text(), "new");
+}

@@ -131,7 +131,6 @@ impl Call<'_> {
                 self.check_mutable(name)?;
                 self.without_arguments()?;
                 directory.remove_cluster(name)?;
-                self.forget_objects(name);
                 Ok(done(204))
             }
             "LOCK" | "UNLOCK" => {
@@ -144,7 +143,7 @@ impl Call<'_> {
         }
     }
 
-    /// Purges what a cluster of this name has stored: another application may have the name next.
+    /// Purges what a cluster of this name has stored: it was another application.
     fn forget_objects(&self, name: &str) {
         if let Some(store) = &self.sources.cache {
             store.purge(&Selector::Frontend(name.into()), PurgeMode::Hard);

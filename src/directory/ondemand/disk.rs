@@ -14,8 +14,14 @@ pub(super) trait Disk {
     fn sync(&self, names: &[String]) -> io::Result<()>;
     /// Renames a file, replacing one with the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Gives a file a second name, unless a file has that name.
+    /// Gives a file a second name. An error if a file has that name.
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Copies a file to a new one, and waits until that is on the disk. An error if a file has that name.
+    fn copy(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Whether there is anything of this name.
+    fn has(&self, name: &str) -> io::Result<bool>;
+    /// Whether two files have the same content.
+    fn is_same(&self, one: &str, other: &str) -> io::Result<bool>;
     /// Removes a file. A missing file is no error.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Waits until the names in the folder are on the disk.
@@ -74,10 +80,27 @@ impl Disk for Folder {
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        match fs::hard_link(self.path.join(from), self.path.join(to)) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
-            other => other,
+        fs::hard_link(self.path.join(from), self.path.join(to))
+    }
+
+    fn copy(&self, from: &str, to: &str) -> io::Result<()> {
+        let (mut original, to) = (File::open(self.path.join(from))?, self.path.join(to));
+        let mut copy = File::create_new(&to)?;
+        let copied = io::copy(&mut original, &mut copy).and_then(|_| copy.sync_all());
+        // On a full disk its room is wanted.
+        copied.inspect_err(|_| drop(fs::remove_file(&to)))
+    }
+
+    fn has(&self, name: &str) -> io::Result<bool> {
+        match fs::symlink_metadata(self.path.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|_| true),
         }
+    }
+
+    fn is_same(&self, one: &str, other: &str) -> io::Result<bool> {
+        let [one, other] = [one, other].map(|name| fs::read(self.path.join(name)));
+        Ok(one? == other?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use super::definition::{self, ClusterDefinition};
 use super::table::Entry;
 use super::view::ClusterView;
-use super::{Arguments, MAX_CLUSTERS, MAX_FLUSH, OnDemand, Ports, Refusal, missing};
+use super::{Arguments, MAX_CLUSTERS, MAX_FLUSH, OnDemand, OnRemoval, Ports, Refusal, missing};
 use crate::directory::Directory;
 use crate::directory::catalog::FrontendRecord;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -100,6 +100,9 @@ impl OnDemand {
             self.check_rival(after)?;
         }
         let record = after.as_ref().map(ClusterDefinition::record).transpose()?;
+        if let Some(record) = &record {
+            self.check_buckets(name, record)?;
+        }
         if let Some(port) = port.filter(|_| port != port_before) {
             self.open_for_edit(port)?;
         }
@@ -138,6 +141,13 @@ impl OnDemand {
             Some(rival) => Err(taken(&rival)),
             None => Ok(()),
         }
+    }
+
+    /// Refuses buckets that cannot be taken into use now: so many that were removed still have requests.
+    fn check_buckets(&self, name: &str, record: &FrontendRecord) -> Result<(), Refusal> {
+        let Some(route) = self.route_of(name) else { return Ok(()) };
+        let checked = route.cluster.check_buckets(&record.options);
+        checked.map_err(|error| Refusal::Conflict(format!("the buckets cannot be changed now: {error}: try again")))
     }
 
     /// Makes an edit and has it written. Relative to an order to suspend edits, an edit comes wholly before or wholly
@@ -194,12 +204,23 @@ impl Directory {
         let _ = self.on_demand.0.ports.set(ports);
     }
 
+    /// Has `act` called for each cluster on demand that is removed from now on, by whichever node. For the one that owns what
+    /// belongs to a cluster: a later call does nothing.
+    pub fn on_cluster_removed(&self, act: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.on_demand.0.on_removal.set(OnRemoval(Box::new(act)));
+    }
+
     /// Makes a cluster, or changes an existing one. Returns whether it is new.
     pub fn put_cluster(&self, name: &str, arguments: &Arguments) -> Result<bool, Refusal> {
         definition::check_cluster_name(name)?;
         let was_there = self.on_demand.edit(name, |before| {
             if before.is_none() && self.on_demand.table().len() >= MAX_CLUSTERS {
                 return Err(Refusal::Conflict(format!("there are {MAX_CLUSTERS} clusters, and more cannot be")));
+            }
+            if before.is_none()
+                && let Some(problem) = self.on_demand.reserved(name)
+            {
+                return Err(Refusal::Conflict(format!("cluster {name} cannot be made: {problem}")));
             }
             let mut cluster = before.cloned().unwrap_or_else(|| ClusterDefinition::new(name));
             self.on_demand.apply(&mut cluster, arguments)?;
@@ -296,14 +317,20 @@ impl Directory {
         self.on_demand.change(cluster, |cluster| cluster.remove_bucket(bucket))
     }
 
-    /// Refuses edits from now on, and waits until earlier ones are written, for a successor process.
-    pub fn suspend_edits(&self) {
+    /// Refuses edits from now on, and waits until earlier ones are written, for a successor process. An error if they cannot
+    /// be written: the successor would have older ones. Then [`Directory::resume_edits`] has to follow.
+    pub fn suspend_edits(&self) -> Result<(), String> {
+        let shared = &self.on_demand.0;
         *self.on_demand.suspended() = true;
-        if self.on_demand.0.store.as_ref().is_some_and(|store| !store.flush(MAX_FLUSH)) {
-            log::warn!(
-                "server.stateDir: not all clusters on demand are written; the next process has their older files"
-            );
+        // What is in Redis is read from there.
+        let is_kept = shared.origin.is_some() || shared.store.as_ref().is_none_or(|store| store.flush(MAX_FLUSH));
+        if is_kept {
+            return Ok(());
         }
+        Err(format!(
+            "server.stateDir: not all clusters on demand could be written within {MAX_FLUSH:?}, and the new process would \
+             have older ones; the log says which, and why"
+        ))
     }
 
     /// Accepts edits again, after a failed upgrade.
@@ -328,6 +355,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
     use crate::directory::{self, Settings, Source};
+    use crate::shaper::RequestView;
     use std::sync::Mutex;
     use std::time::Duration;
 
@@ -387,5 +415,43 @@ mod tests {
         assert_eq!(directory.edit_cluster("a", &arguments("port=8080")), Ok(()));
         assert_eq!(directory.remove_cluster("a"), Ok(()));
         assert_eq!(ports.take(), ["open 8080", "close 8080"]);
+    }
+
+    #[test]
+    fn buckets_that_find_no_room_beside_those_that_are_leaving_are_refused_and_nothing_changes() {
+        let settings = Settings { source: Source::Nothing, dns_refresh: Duration::from_secs(60), state_dir: None };
+        let directory = directory::start(&settings, Clock::new()).expect("a directory");
+        let rules = r#"hostname=a.test&classify=[{"bucketFrom": "X-Director-Bucket"}]"#;
+        directory.put_cluster("a", &arguments(rules)).expect("a cluster");
+        let backend = arguments("hostname=127.0.0.1&port=1&capacity=500");
+        directory.add_backend("a", Some("one"), &backend).expect("a backend");
+        let mut tokens = Vec::new();
+        let refused = (0..).find_map(|number| {
+            let name = format!("b{number}");
+            if let Err(refusal) = directory.put_bucket("a", Some(&name), &arguments("rate=0&ceil=1")) {
+                return Some((number, refusal));
+            }
+            let cluster = Arc::clone(directory.on_demand_cluster("a").expect("a cluster").cluster());
+            let bucket = cluster.classify(&RequestView {
+                host: "a.test",
+                method: b"GET",
+                target: b"/",
+                fields: format!("X-Director-Bucket: {name}\r\n\r\n").as_bytes(),
+                client: [127, 0, 0, 1].into(),
+                tls_name: None,
+                is_trusted: true,
+            });
+            let now = Clock::new().now();
+            let token = cluster.try_token(bucket, now).unwrap_or_else(|| panic!("{name}: {:?}", cluster.buckets()));
+            tokens.push((Arc::clone(&cluster), token));
+            directory.remove_bucket("a", &name).expect("removed");
+            None
+        });
+        let (number, refusal) = refused.expect("no room at last");
+        assert_eq!(refusal.status(), 409, "{refusal}");
+        assert!(refusal.to_string().starts_with("the buckets cannot be changed now: "), "{refusal}");
+        assert!(number > 60 && directory.on_demand_cluster("a").expect("a cluster").definition().buckets.is_empty());
+        tokens.into_iter().for_each(|(cluster, token)| cluster.give_back_token(token));
+        assert_eq!(directory.put_bucket("a", Some("now"), &arguments("rate=0&ceil=1")), Ok(()));
     }
 }

@@ -7,7 +7,7 @@
 use super::definition::ClusterDefinition;
 use super::origin::{Comparison, Texts};
 use super::{OnDemand, Shared, file};
-use crate::directory::redis::{Edit, Outcome, Pause, Record, SharedClusters};
+use crate::directory::redis::{Edit, LoggedEdit, Outcome, Pause, Record, SharedClusters};
 use ::redis::RedisResult;
 use std::collections::BTreeSet;
 use std::io;
@@ -49,10 +49,10 @@ fn follow(shared: &Weak<Shared>, clusters: &mut SharedClusters, pause: &mut Paus
         };
         let Some(on_demand) = shared.upgrade().map(OnDemand) else { return Ok(()) };
         let Some(origin) = on_demand.0.origin.as_ref().filter(|origin| !origin.stop.is_set()) else { return Ok(()) };
-        if let Some((revision, _)) = news.last() {
-            on_demand.take_over_edits(clusters, news.iter().map(|(_, name)| name))?;
-            origin.set_seen(*revision);
-            seen = Some(*revision);
+        if let Some(newest) = news.last() {
+            on_demand.take_over_edits(clusters, &news)?;
+            origin.set_seen(newest.revision);
+            seen = Some(newest.revision);
             continue;
         }
         clusters.check_master()?;
@@ -72,15 +72,19 @@ fn follow(shared: &Weak<Shared>, clusters: &mut SharedClusters, pause: &mut Paus
 
 impl OnDemand {
     /// Takes over edits of these clusters by other nodes.
-    fn take_over_edits<'n>(
-        &self,
-        clusters: &mut SharedClusters,
-        names: impl Iterator<Item = &'n String>,
-    ) -> RedisResult<()> {
-        let names: Vec<String> = names.collect::<BTreeSet<_>>().into_iter().cloned().collect();
+    fn take_over_edits(&self, clusters: &mut SharedClusters, edits: &[LoggedEdit]) -> RedisResult<()> {
+        let names: Vec<String> =
+            edits.iter().map(|edit| &edit.name).collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let _edits = self.edits();
         for (name, record) in clusters.read(&names)? {
+            let before = self.get(&name).map(|entry| entry.definition);
+            let is_later = |edit: &&LoggedEdit| before.as_ref().is_some_and(|before| edit.revision > before.revision);
+            if edits.iter().filter(is_later).any(|edit| edit.is_removal && edit.name == name) {
+                // The one that is there now was made anew, and shares nothing with the one of before.
+                self.remove(&name);
+            }
             self.take_over(&name, record);
+            self.close_unclaimed(before.and_then(|before| before.port));
         }
         Ok(())
     }
@@ -137,7 +141,7 @@ impl OnDemand {
                 log::error!(
                     "cluster {name} is left out: in Redis, cluster {rival} is for the same requests; a file of it stays"
                 );
-                self.publish(|table, now| table.remove(name, now));
+                self.leave_out(name);
                 self.close_unclaimed(cluster.port);
             }
         }

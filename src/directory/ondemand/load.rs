@@ -3,13 +3,15 @@
 use super::definition::{ClusterDefinition, KnownOptions, check_cluster_name};
 use super::file::{self, Read};
 use super::follow;
+use super::keeper::{Damaged, Findings};
 use super::origin::Comparison;
-use super::store::{DRAFT, ORIGINAL, OWN, REWRITE};
+use super::store::{DAMAGED, DRAFT, ORIGINAL, OWN, REWRITE};
 use crate::directory::catalog::FrontendRecord;
 use crate::directory::redis::{Record, SharedClusters};
 use crate::directory::{Settings, Source};
 use ::redis::RedisResult;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
@@ -18,9 +20,6 @@ use std::thread;
 
 /// A larger file is not one of a cluster.
 const MAX_BYTES: u64 = 16 << 20;
-
-/// The suffix of a file that cannot be used.
-const DAMAGED: &str = ".damaged";
 
 /// The greatest number of reading threads.
 const MAX_THREADS: usize = 8;
@@ -33,19 +32,36 @@ const MIN_SHARE: usize = 64;
 #[derive(Debug, Default)]
 pub struct State {
     pub(super) clusters: Vec<(ClusterDefinition, FrontendRecord)>,
-    /// Names of clusters that come from files of x0d.
-    pub(super) imported: HashSet<Box<str>>,
     /// Names of clusters whose file has to be rewritten.
     pub(super) changed: HashSet<Box<str>>,
     /// Names of clusters whose file has to be removed.
     pub(super) removed: Vec<Box<str>>,
+    /// Other files of the folder.
+    pub(super) findings: Findings,
+    /// Why the folder could not be read. Then nothing is written there.
+    pub(super) folder_problem: Option<String>,
 }
 
-/// The result of reading a file.
-type Outcome<'n> = (&'n str, Result<(Read, FrontendRecord), String>);
+/// Why a file gives no cluster.
+enum Fault {
+    /// It cannot be used.
+    Damaged(String),
+    /// It cannot be read. Its content may be good.
+    Unreadable(String),
+}
+
+impl From<String> for Fault {
+    fn from(problem: String) -> Self {
+        Self::Damaged(problem)
+    }
+}
+
+/// A file, and the result of reading it; `None` if it has gone.
+type Outcome<'n> = (&'n str, Option<Result<(Read, FrontendRecord), Fault>>);
 
 impl State {
-    /// Reads files, and then Redis if clusters are kept there. If Redis is away, the clusters of the files are used.
+    /// Reads files, and then Redis if clusters are kept there. If Redis is away, the clusters of the files are used. It
+    /// changes nothing: a process that serves may own the files.
     pub fn load(settings: &Settings) -> Self {
         let mut state = settings.state_dir.as_deref().map(Self::load_files).unwrap_or_default();
         if let Source::Redis(redis) = &settings.source {
@@ -55,7 +71,32 @@ impl State {
                 log::warn!("redis: {target}: {error}; {clusters} clusters on demand are there, which files have");
             }
         }
+        state.leave_rivals_out();
         state
+    }
+
+    /// Leaves out clusters that would serve the same requests as an earlier one. Their files stay.
+    fn leave_rivals_out(&mut self) {
+        let mut taken: HashMap<(Option<Box<str>>, u16), Box<str>> = HashMap::with_capacity(self.clusters.len());
+        let reserved = &mut self.findings.reserved;
+        self.clusters.retain(|(cluster, _)| {
+            let port = cluster.port.unwrap_or_default();
+            if cluster.hostname.is_none() && port == 0 {
+                return true;
+            }
+            match taken.entry((cluster.hostname.clone(), port)) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(cluster.name.clone());
+                    true
+                }
+                Entry::Occupied(rival) => {
+                    let problem = format!("cluster {} is for the same requests", rival.get());
+                    log::error!("cluster {} is left out: {problem}; edit its file", cluster.name);
+                    reserved.insert(cluster.name.clone(), format!("a file of before the start stays: {problem}"));
+                    false
+                }
+            }
+        });
     }
 
     /// Takes over the clusters of Redis. Clusters that it has lost stay, and are written there once this process runs.
@@ -66,8 +107,10 @@ impl State {
         let compared = Comparison::new(known, &records, newest);
         let lost: HashSet<_> = compared.lost.into_iter().collect();
         self.removed = compared.removed;
-        // Clusters with the same text are kept.
-        self.clusters.retain(|(cluster, _)| {
+        let mut ours = Vec::new();
+        // Clusters with the same text are kept. Clusters of Redis come before those that it has lost.
+        self.clusters.retain(|known| {
+            let (cluster, _) = known;
             let is_same = |record: &mut Record| {
                 record.revision == cluster.revision && file::render_record(cluster) == record.text
             };
@@ -75,7 +118,10 @@ impl State {
                 records.remove(&*cluster.name);
                 return true;
             }
-            lost.contains(&cluster.name)
+            if lost.contains(&cluster.name) {
+                ours.push(known.clone());
+            }
+            false
         });
         for (name, record) in records.iter().filter(|(name, _)| !lost.contains(name.as_str())) {
             match follow::read(name, record) {
@@ -86,33 +132,48 @@ impl State {
                 Err(problem) => log::error!("redis: ondemand: the record of {}: {problem}", name.escape_debug()),
             }
         }
+        self.clusters.append(&mut ours);
         Ok(())
     }
 
-    /// Reads all files of a folder. A file that cannot be used is renamed, and does not affect others. A missing folder
-    /// has none.
+    /// Reads all files of a folder. A file that cannot be used does not affect others. A missing folder has none.
     pub(super) fn load_files(folder: &Path) -> Self {
         let mut state = Self::default();
         let names = match names(folder) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return state,
             Err(error) => {
-                log::error!("server.stateDir: reading {}: {error}; no cluster on demand is there", folder.display());
+                state.folder_problem = Some(format!("reading {}: {error}", folder.display()));
                 return state;
             }
         };
         let all: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let files: Vec<&str> = names.iter().map(String::as_str).filter(|file| state.is_cluster(file, &all)).collect();
         let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS);
-        let share = names.len().div_ceil(threads).max(MIN_SHARE);
+        let share = files.len().div_ceil(threads).max(MIN_SHARE);
         let outcomes: Vec<Outcome<'_>> = thread::scope(|scope| {
-            let read = |names| read_all(folder, names, &all);
-            let threads: Vec<_> = names.chunks(share).map(|names| scope.spawn(move || read(names))).collect();
+            let threads: Vec<_> =
+                files.chunks(share).map(|files| scope.spawn(move || read_all(folder, files))).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
         });
-        for (name, outcome) in outcomes {
+        for (file, outcome) in outcomes {
             match outcome {
-                Ok((read, record)) => state.add(&folder.join(name), read, record),
-                Err(problem) => set_aside(&folder.join(name), &problem),
+                None => {}
+                Some(Ok((read, record))) => state.add(file, read, record),
+                Some(Err(Fault::Damaged(problem))) => {
+                    let damaged = Damaged { file: file.to_owned(), problem };
+                    state.findings.damaged.push((cluster_of(file).into(), damaged));
+                }
+                Some(Err(Fault::Unreadable(problem))) => {
+                    log::error!(
+                        "{}: {problem}; the cluster is not there, and the file stays",
+                        folder.join(file).display()
+                    );
+                    state
+                        .findings
+                        .reserved
+                        .insert(cluster_of(file).into(), format!("{file} cannot be read: {problem}"));
+                }
             }
         }
         let clusters = state.clusters.len();
@@ -120,57 +181,57 @@ impl State {
         state
     }
 
+    /// Whether a file has a cluster. It notes drafts, and files of x0d that were imported before.
+    fn is_cluster(&mut self, file: &str, all: &HashSet<&str>) -> bool {
+        if file.ends_with(DRAFT) {
+            self.findings.drafts.push(file.to_owned());
+            return false;
+        }
+        let Some(name) = file.strip_suffix(REWRITE) else { return file.ends_with(OWN) };
+        let own = format!("{name}{OWN}");
+        let was_read = all.contains(own.as_str()) || all.contains(format!("{own}{DAMAGED}").as_str());
+        if was_read {
+            self.findings.originals.push((name.into(), file.to_owned()));
+        }
+        !was_read
+    }
+
     /// The ports of the clusters.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.clusters.iter().filter_map(|(cluster, _)| cluster.port)
     }
 
-    fn add(&mut self, path: &Path, Read { definition, assumed, warnings }: Read, record: FrontendRecord) {
+    fn add(&mut self, file: &str, Read { definition, assumed, warnings }: Read, record: FrontendRecord) {
         for warning in &warnings {
-            log::warn!("{}: {warning}", path.display());
+            log::warn!("{file}: {warning}");
         }
         if let Some(assumed) = assumed {
-            log::info!("{}: a file of x0d: {assumed}; it is kept with the ending {ORIGINAL}", path.display());
-            self.imported.insert(definition.name.clone());
+            log::info!("{file}: a file of x0d: {assumed}; it is kept with the ending {ORIGINAL}");
+            self.findings.originals.push((definition.name.clone(), file.to_owned()));
             self.changed.insert(definition.name.clone());
         }
         self.clusters.push((definition, record));
     }
 }
 
-fn read_all<'n>(folder: &Path, names: &'n [String], all: &HashSet<&str>) -> Vec<Outcome<'n>> {
-    let mut known = KnownOptions::default();
-    let mut read = |name: &'n String| Some((name.as_str(), read(folder, name, all, &mut known)?));
-    names.iter().filter_map(&mut read).collect()
+/// The name of a cluster by that of its file.
+fn cluster_of(file: &str) -> &str {
+    file.strip_suffix(OWN).or_else(|| file.strip_suffix(REWRITE)).unwrap_or(file)
 }
 
-/// Reads a file; `None` if it is not one of a cluster.
-fn read(
-    folder: &Path,
-    file_name: &str,
-    all: &HashSet<&str>,
-    known: &mut KnownOptions,
-) -> Option<Result<(Read, FrontendRecord), String>> {
-    let path = folder.join(file_name);
-    if file_name.ends_with(DRAFT) {
-        // A crash has left this draft. Its cluster keeps its earlier state.
-        let _ = fs::remove_file(&path);
-        return None;
-    }
-    let (name, is_rewrite) = match (file_name.strip_suffix(OWN), file_name.strip_suffix(REWRITE)) {
-        (Some(name), _) => (name, false),
-        // It was imported before, and its cluster has a file of this program.
-        (None, Some(name)) if all.contains(format!("{name}{OWN}").as_str()) => return None,
-        (None, Some(name)) => (name, true),
-        (None, None) => return None,
-    };
-    let mut read = || {
-        check_cluster_name(name).map_err(|refusal| refusal.to_string())?;
-        let read = file::parse(name, &read_text(&path)?, is_rewrite)?;
-        let record = read.definition.record_knowing(known).map_err(|refusal| refusal.to_string())?;
-        Ok((read, record))
-    };
-    Some(read())
+fn read_all<'n>(folder: &Path, files: &[&'n str]) -> Vec<Outcome<'n>> {
+    let mut known = KnownOptions::default();
+    files.iter().map(|file| (*file, read(folder, file, &mut known).transpose())).collect()
+}
+
+/// Reads a file; `None` if it has gone.
+fn read(folder: &Path, file: &str, known: &mut KnownOptions) -> Result<Option<(Read, FrontendRecord)>, Fault> {
+    let name = cluster_of(file);
+    check_cluster_name(name).map_err(|refusal| refusal.to_string())?;
+    let Some(text) = read_text(&folder.join(file))? else { return Ok(None) };
+    let read = file::parse(name, &text, file.ends_with(REWRITE))?;
+    let record = read.definition.record_knowing(known).map_err(|refusal| refusal.to_string())?;
+    Ok(Some((read, record)))
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {
@@ -185,24 +246,20 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
-    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+fn read_text(path: &Path) -> Result<Option<String>, Fault> {
+    let unreadable = |error: io::Error| Fault::Unreadable(error.to_string());
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        // A link that leads nowhere is no file that has gone.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
     if !metadata.is_file() {
-        return Err("it is no regular file".to_owned());
+        return Err(Fault::Unreadable("it is no regular file".to_owned()));
     }
     if metadata.len() > MAX_BYTES {
-        return Err(format!("it has {} bytes, and {MAX_BYTES} are the most", metadata.len()));
+        return Err(Fault::Damaged(format!("it has {} bytes, and {MAX_BYTES} are the most", metadata.len())));
     }
-    fs::read_to_string(path).map_err(|error| error.to_string())
-}
-
-/// Renames a file to make room for the next one with its name.
-fn set_aside(path: &Path, problem: &str) {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(DAMAGED);
-    let outcome = match fs::rename(path, path.with_file_name(&name)) {
-        Ok(()) => format!("it is kept as {}", name.display()),
-        Err(error) => format!("it could not be moved to {}: {error}", name.display()),
-    };
-    log::error!("{}: {problem}; the cluster is not there: {outcome}", path.display());
+    let text = String::from_utf8(fs::read(path).map_err(unreadable)?);
+    text.map(Some).map_err(|error| Fault::Damaged(error.to_string()))
 }

@@ -17,6 +17,7 @@ mod edits;
 mod file;
 mod follow;
 mod import;
+mod keeper;
 mod load;
 mod origin;
 mod settings;
@@ -28,12 +29,12 @@ pub use definition::{BackendDefinition, ClusterDefinition};
 pub use load::State;
 pub use view::ClusterView;
 
-use super::catalog::FrontendRecord;
+use super::catalog::{Clusters, FrontendRecord};
 use super::dns::DnsNames;
 use super::subscribers::Subscribers;
 use super::{Error, RouteEvent, Settings, Source};
 use crate::base::clock::{Clock, Moment};
-use crate::cluster::{Cluster, Route};
+use crate::cluster::{Cluster, HealthWatcher, Member, Route};
 use disk::Folder;
 use origin::Origin;
 use std::collections::BTreeSet;
@@ -110,6 +111,15 @@ pub trait Ports: fmt::Debug + Send + Sync {
     fn close(&self, port: u16);
 }
 
+/// Told of each cluster that is removed, by whichever node.
+pub(super) struct OnRemoval(Box<dyn Fn(&str) + Send + Sync>);
+
+impl fmt::Debug for OnRemoval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRemoval")
+    }
+}
+
 /// An edit of an on-demand cluster, as sent to workers.
 #[derive(Clone, Debug)]
 pub struct OnDemandEdit {
@@ -139,6 +149,8 @@ pub(super) struct OnDemand(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     table: RwLock<Table>,
+    /// The clusters of the table, as probes and operators know them.
+    clusters: Clusters,
     /// The number of the newest edit.
     version: Arc<AtomicU64>,
     /// Number of clusters that a request can lead to, readable without the lock.
@@ -154,6 +166,7 @@ struct Shared {
     origin: Option<Origin>,
     /// Opens and closes listening sockets; set by the supervisor.
     ports: OnceLock<Arc<dyn Ports>>,
+    on_removal: OnceLock<OnRemoval>,
     /// Ports of clusters made by other nodes that could not be opened.
     missing_ports: Mutex<BTreeSet<u16>>,
     /// A successor process is starting or serving: it would not learn of an edit.
@@ -164,24 +177,28 @@ impl OnDemand {
     /// The clusters of `state`; from now on they are kept where the settings say.
     pub(super) fn start(
         settings: &Settings,
-        state: State,
+        mut state: State,
         subscribers: &Subscribers,
         names: &DnsNames,
         clock: Clock,
     ) -> Result<Self, Error> {
-        let store = settings.state_dir.as_deref().map(|folder| {
-            if let Err(error) = store::keep_originals(&Folder::new(folder), &state.imported) {
-                log::error!("server.stateDir: keeping files of x0d: {error}");
+        let store = match (&settings.state_dir, &state.folder_problem) {
+            (Some(folder), None) => Some(Store::start(Folder::new(folder), std::mem::take(&mut state.findings), clock)),
+            (Some(_), Some(problem)) => {
+                log::error!("server.stateDir: {problem}; no cluster on demand is there, and none is kept on disk");
+                None
             }
-            Store::start(Folder::new(folder))
-        });
+            (None, _) => None,
+        };
         let thread = |error| Error::Thread(Arc::new(error));
         let origin = match &settings.source {
             Source::Redis(redis) => Some(Origin::new(&redis.write)),
             Source::File(_) | Source::Nothing => None,
         };
+        let clusters = Clusters::default();
         let on_demand = Self(Arc::new(Shared {
-            table: RwLock::default(),
+            table: RwLock::new(Table::new(clusters.clone())),
+            clusters,
             version: Arc::default(),
             reachable: AtomicUsize::new(0),
             edits: Mutex::default(),
@@ -191,6 +208,7 @@ impl OnDemand {
             store: store.transpose().map_err(thread)?,
             origin,
             ports: OnceLock::new(),
+            on_removal: OnceLock::new(),
             missing_ports: Mutex::default(),
             is_suspended: Mutex::default(),
         }));
@@ -201,19 +219,29 @@ impl OnDemand {
 
     fn restore(&self, state: State) {
         for (cluster, record) in state.clusters {
-            let (name, is_changed) = (cluster.name.clone(), state.changed.contains(&cluster.name));
-            let rival = self.table().rival(&cluster).map(str::to_owned);
-            if let Some(rival) = rival {
-                log::error!("cluster {name} is left out: cluster {rival} is for the same requests; edit its file");
-                continue;
-            }
+            let is_changed = state.changed.contains(&cluster.name);
             let cluster = Arc::new(cluster);
             self.publish(|table, now| table.put(Arc::clone(&cluster), &record, now));
             if is_changed {
-                self.save(&name, Some(cluster));
+                self.save(&cluster.name, Some(Arc::clone(&cluster)));
             }
         }
         state.removed.iter().for_each(|name| self.save(name, None));
+    }
+
+    /// The process serves: the files are its own from now on.
+    pub(super) fn begin(&self) {
+        self.0.store.iter().for_each(Store::begin);
+    }
+
+    /// Another process serves: the files are that one's.
+    pub(super) fn retire(&self) {
+        self.0.store.iter().for_each(Store::retire);
+    }
+
+    /// Why no cluster of this name can be made: its file is left as it is.
+    fn reserved(&self, name: &str) -> Option<&str> {
+        self.0.store.as_ref().and_then(|store| store.reserved(name))
     }
 
     fn save(&self, name: &str, cluster: Option<Arc<ClusterDefinition>>) {
@@ -229,8 +257,35 @@ impl OnDemand {
 
     /// Takes a cluster out of use, and has its file removed.
     fn remove(&self, name: &str) {
-        self.publish(|table, now| table.remove(name, now));
+        self.leave_out(name);
         self.save(name, None);
+    }
+
+    /// Takes a cluster out of use.
+    fn leave_out(&self, name: &str) {
+        self.publish(|table, now| table.remove(name, now));
+        self.0.clusters.out_of_service.forget(name);
+        self.tell_removed(name);
+    }
+
+    fn tell_removed(&self, name: &str) {
+        self.0.on_removal.get().into_iter().for_each(|on_removal| (on_removal.0)(name));
+    }
+
+    /// Has the thread that probes know of all clusters, now and from now on.
+    pub(super) fn set_watcher(&self, watcher: Arc<dyn HealthWatcher>) {
+        self.0.clusters.set_watcher(watcher);
+    }
+
+    /// Takes a member out of service, or puts it back, also for the lists that follow. Returns whether there was room to note
+    /// that.
+    pub(super) fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool) -> bool {
+        self.0.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out)
+    }
+
+    /// What operators have taken out of service, for the log.
+    pub(super) fn out_of_service(&self) -> Vec<String> {
+        self.0.clusters.out_of_service.list()
     }
 
     fn suspended(&self) -> MutexGuard<'_, bool> {

@@ -3,7 +3,7 @@
 use super::definition::{BackendDefinition, ClusterDefinition};
 use crate::base::clock::Moment;
 use crate::cluster::{Backend, MemberState, Options, Route};
-use crate::directory::catalog::{Catalog, FrontendRecord};
+use crate::directory::catalog::{Catalog, Clusters, FrontendRecord};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -51,6 +51,11 @@ impl Change {
 }
 
 impl Table {
+    /// A table whose clusters can be seen in `clusters`.
+    pub(super) fn new(clusters: Clusters) -> Self {
+        Self { catalog: Catalog::new(clusters), ..Self::default() }
+    }
+
     /// The route of a request for this host at this port: a cluster of both precedes a cluster of the host, which
     /// precedes a cluster of the port.
     pub(super) fn look_up(&self, host: &str, port: Option<u16>) -> Option<Arc<Route>> {

@@ -143,7 +143,7 @@ impl Fleet {
     /// The newest entry of the receipts.
     pub(in crate::directory) fn newest(&mut self) -> RedisResult<String> {
         let reply = self.0.ask(cmd("XREVRANGE").arg(self.0.key("receipts")).arg("+").arg("-").arg("COUNT").arg(1))?;
-        Ok(entries(reply)?.pop().map_or_else(|| "0-0".to_owned(), |(entry, _)| entry))
+        Ok(entries(reply)?.pop().map_or_else(|| "0-0".to_owned(), |(entry, ..)| entry))
     }
 
     /// Waits for receipts behind this entry. It may return none after a while.
@@ -151,7 +151,7 @@ impl Fleet {
         self.0.check_master()?;
         let key = self.0.key("receipts");
         let reply = self.0.ask_once(cmd("XREAD").arg("BLOCK").arg(WAIT_MS).arg("STREAMS").arg(key).arg(seen))?;
-        Ok(read_entries(reply)?.into_iter().map(|(entry, host)| Receipt { entry, host }).collect())
+        Ok(read_entries(reply)?.into_iter().map(|(entry, _, host)| Receipt { entry, host }).collect())
     }
 
     /// Acknowledges a receipt for a node.

@@ -69,17 +69,19 @@ pub(super) fn parsed<T: FromRedisValue>(value: Value) -> RedisResult<T> {
     Ok(from_redis_value(value)?)
 }
 
-/// The entries of a stream: their ids, and the value of their only field.
-pub(super) fn entries(reply: Value) -> RedisResult<Vec<(String, String)>> {
+/// The entries of a stream: their ids, and the name and value of their only field.
+pub(super) fn entries(reply: Value) -> RedisResult<Vec<(String, String, String)>> {
     let entries: Vec<(String, Vec<String>)> = parsed(reply)?;
     let entry = |(id, fields): (String, Vec<String>)| {
-        fields.into_iter().nth(1).map(|value| (id, value)).ok_or_else(|| odd("an entry of a stream has no field"))
+        let mut fields = fields.into_iter();
+        let field = fields.next().zip(fields.next());
+        field.map(|(name, value)| (id, name, value)).ok_or_else(|| odd("an entry of a stream has no field"))
     };
     entries.into_iter().map(entry).collect()
 }
 
 /// The entries in the reply to `XREAD` of one stream; none after a timeout.
-pub(super) fn read_entries(reply: Value) -> RedisResult<Vec<(String, String)>> {
+pub(super) fn read_entries(reply: Value) -> RedisResult<Vec<(String, String, String)>> {
     match reply {
         Value::Nil => Ok(Vec::new()),
         Value::Array(streams) => match streams.into_iter().next() {

@@ -33,7 +33,7 @@ mod writer;
 pub(super) use certificates::ChangedCertificates;
 pub(super) use fleet::{Fleet, Receipt};
 pub use fleet::{Node, Served, nodes, wait_until_served};
-pub(super) use shared_clusters::{Edit, MAX_RECORD, Outcome, Record, SharedClusters};
+pub(super) use shared_clusters::{Edit, LoggedEdit, MAX_RECORD, Outcome, Record, SharedClusters};
 pub use target::{EXPECTED, Location, Target, TargetFault};
 pub use tools::{ParsedListing, connect};
 pub(super) use tools::{read_certificate, read_listing};

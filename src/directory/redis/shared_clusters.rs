@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `ondemand` | hash | The name of a cluster → the revision of its last edit, a line break, its text |
 //! | `ondemand:matches` | hash | `host:port`, either of them may be empty → the cluster that serves such requests |
-//! | `ondemand:log` | stream | The last edits: an entry `<revision>-0` with the name of the cluster |
+//! | `ondemand:log` | stream | The last edits: an entry `<revision>-0` with the name of the cluster, under `removed` where it was removed, else under `name` |
 //!
 //! One script makes all edits, each atomically. Each edit has a revision, one more than the edit before, and is made
 //! only if the cluster has the revision that its editor knows. So an edit of one node never overwrites an edit of
@@ -37,7 +37,7 @@ if owner and owner ~= name and redis.call('HEXISTS', clusters, owner) == 1 then 
 local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 newest = newest and tonumber(string.match(newest[1], '^%d+')) or 0
 local revision = string.format('%.0f', math.max(newest + 1, tonumber(ARGV[6])))
-redis.call('XADD', log, 'MAXLEN', '~', ARGV[7], revision .. '-0', 'name', name)
+redis.call('XADD', log, 'MAXLEN', '~', ARGV[7], revision .. '-0', text == '' and 'removed' or 'name', name)
 if before ~= '' and redis.call('HGET', matches, before) == name then redis.call('HDEL', matches, before) end
 if after ~= '' then redis.call('HSET', matches, after, name) end
 if text == '' then redis.call('HDEL', clusters, name)
@@ -67,6 +67,16 @@ pub(in crate::directory) struct Edit<'e> {
     pub(in crate::directory) least: u64,
 }
 
+/// An edit that was made.
+#[derive(Debug)]
+pub(in crate::directory) struct LoggedEdit {
+    pub(in crate::directory) revision: u64,
+    /// The cluster.
+    pub(in crate::directory) name: String,
+    /// The cluster was removed.
+    pub(in crate::directory) is_removal: bool,
+}
+
 /// The outcome of an edit.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::directory) enum Outcome {
@@ -94,7 +104,7 @@ impl SharedClusters {
     pub(in crate::directory) fn newest(&mut self) -> RedisResult<u64> {
         let log = self.key(":log");
         let reply = self.0.ask(cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1))?;
-        Ok(revisions(entries(reply)?)?.last().map_or(0, |(revision, _)| *revision))
+        Ok(news(entries(reply)?)?.last().map_or(0, |edit| edit.revision))
     }
 
     /// All clusters.
@@ -141,12 +151,12 @@ impl SharedClusters {
         }
     }
 
-    /// Waits for edits behind this revision. Returns their revisions and clusters; it may return none after a while.
-    pub(in crate::directory) fn wait(&mut self, seen: u64) -> RedisResult<Vec<(u64, String)>> {
+    /// Waits for edits behind this revision. It may return none after a while.
+    pub(in crate::directory) fn wait(&mut self, seen: u64) -> RedisResult<Vec<LoggedEdit>> {
         let log = self.key(":log");
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg(BATCH).arg("BLOCK").arg(WAIT_MS).arg("STREAMS").arg(log).arg(format!("{seen}-0"));
-        revisions(read_entries(self.0.ask_once(&command)?)?)
+        news(read_entries(self.0.ask_once(&command)?)?)
     }
 
     /// Fails if sentinels have made another server the master.
@@ -155,13 +165,15 @@ impl SharedClusters {
     }
 }
 
-/// The revisions and clusters of log entries.
-fn revisions(entries: Vec<(String, String)>) -> RedisResult<Vec<(u64, String)>> {
-    let revision = |(id, name): (String, String)| {
+/// The edits described by log entries.
+fn news(entries: Vec<(String, String, String)>) -> RedisResult<Vec<LoggedEdit>> {
+    let edit = |(id, kind, name): (String, String, String)| {
         let revision = id.split('-').next().and_then(|revision| revision.parse().ok());
-        revision.map(|revision| (revision, name)).ok_or_else(|| odd("an entry of ondemand:log has no revision"))
+        revision
+            .map(|revision| LoggedEdit { revision, name, is_removal: kind == "removed" })
+            .ok_or_else(|| odd("an entry of ondemand:log has no revision"))
     };
-    entries.into_iter().map(revision).collect()
+    entries.into_iter().map(edit).collect()
 }
 
 /// The record of a cluster. An invalid one has the revision 0.

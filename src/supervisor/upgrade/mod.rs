@@ -87,12 +87,10 @@ impl UpgradeState {
                 notify::reloading("upgrading");
                 // This is determined before the new process starts: a later command is refused and told so.
                 let is_awaited = report::is_awaited();
-                directory.suspend_edits();
-                match listeners.handles().map_err(|error| format!("making handles of the sockets: {error}")) {
-                    Ok(sockets) => match Successor::start(sockets, (directory, cache), timeout, tell) {
-                        Ok(successor) => return *self = Self::Coming(successor, is_awaited),
-                        Err(why) => self.failed(&why),
-                    },
+                let handles = || listeners.handles().map_err(|error| format!("making handles of the sockets: {error}"));
+                let sockets = directory.suspend_edits().and_then(|()| handles());
+                match sockets.and_then(|sockets| Successor::start(sockets, (directory, cache), timeout, tell)) {
+                    Ok(successor) => return *self = Self::Coming(successor, is_awaited),
                     Err(why) => self.failed(&why),
                 }
                 return directory.resume_edits();

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const CLOCK: &str = "clock.example.com";
 
 /// A backend that says who it is, and gives probes another response.
-struct Site {
-    backend: Backend,
+pub(crate) struct Site {
+    pub(crate) backend: Backend,
     health: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -24,7 +24,7 @@ fn is_probe(request: &Request) -> bool {
 }
 
 impl Site {
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self::with(canned::ok(name))
     }
 
@@ -52,20 +52,20 @@ impl Site {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = response;
     }
 
-    fn fail(&self) {
+    pub(crate) fn fail(&self) {
         self.respond(canned::sized("503 Service Unavailable", "ill"));
     }
 
-    fn recover(&self) {
+    pub(crate) fn recover(&self) {
         self.respond(canned::ok("all is well"));
     }
 
-    fn probes(&self) -> Vec<Request> {
+    pub(crate) fn probes(&self) -> Vec<Request> {
         self.backend.requests().into_iter().filter(is_probe).collect()
     }
 
     #[track_caller]
-    fn until_probes(&self, count: usize) {
+    pub(crate) fn until_probes(&self, count: usize) {
         until(&format!("{count} probes"), || self.probes().len() >= count);
     }
 

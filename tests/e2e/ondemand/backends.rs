@@ -1,6 +1,7 @@
 //! Backends and requests of clusters on demand over time: the cache, the queue, attributes.
 
 use super::{Admin, arguments};
+use crate::health::Site;
 use crate::support::backend::Backend;
 use crate::support::proxy::Setup;
 use crate::support::{HOST, canned, until};
@@ -51,4 +52,34 @@ fn attributes_of_a_backend_can_be_taken_away() {
         until("it serves as before", || admin.proxy.client().get("a.test", "/").text() == "ok");
     }
     admin.expect("POST", "/web/backends/one", "nonsense=", 400);
+}
+
+/// A backend that was down and comes back stays disabled (`sticky-offline-mode`) until it is unlocked.
+#[test]
+fn probes_take_backends_out_and_unlock_puts_one_back_that_stayed_disabled() {
+    let site = Site::new("ok");
+    let admin = Admin::start(Setup::new());
+    admin.expect("PUT", "/web?hostname=a.test&sticky-offline-mode=true", "", 201);
+    let probed = |mode: &str| {
+        arguments(&site.backend).replace("mode=lazy", &format!("mode={mode}")).replace("interval=10", "interval=0.05")
+    };
+    admin.expect("PUT", "/web/backends/one", &probed("paranoid"), 201);
+    let backend = || admin.show("/web/backends/one");
+    until("it serves", || admin.proxy.client().get("a.test", "/").status() == 200);
+    site.fail();
+    until("it is offline", || backend()["health"]["state"] == "offline");
+    assert_ne!(admin.proxy.client().get("a.test", "/").status(), 200);
+    site.recover();
+    until("it is back, and disabled", || backend()["enabled"] == false);
+    assert_ne!(admin.proxy.client().get("a.test", "/").status(), 200);
+    admin.expect("UNLOCK", "/web/backends/one", "", 202);
+    until("it serves again", || admin.proxy.client().get("a.test", "/").text() == "ok");
+    assert_eq!(backend()["enabled"], true);
+    // The mode can be changed, and a cluster that goes is probed no more.
+    admin.expect("POST", "/web/backends/one", "health-check-mode=off", 202);
+    site.fail();
+    let probes = site.probes().len();
+    admin.expect("POST", "/web/backends/one", "health-check-mode=paranoid", 202);
+    site.until_probes(probes + 1);
+    admin.expect("DELETE", "/web", "", 204);
 }

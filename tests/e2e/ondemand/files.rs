@@ -1,7 +1,7 @@
 //! Clusters on disk: kept over restarts, upgrades and crashes.
 
 use super::{Admin, arguments, free_port, with_state};
-use crate::succession::{replaceable, upgrade};
+use crate::succession::{fail_to_upgrade, replaceable, upgrade};
 use crate::support::backend::Backend;
 use crate::support::{canned, until};
 use nix::sys::signal::Signal;
@@ -77,7 +77,7 @@ fn a_kill_at_any_moment_leaves_whole_clusters() {
         let (queue, retry) = (found["queue-limit"].as_u64(), found["retry-after"].as_u64());
         assert!(queue >= Some(on_disk) && queue <= Some(limit), "{queue:?} after {on_disk} of {limit}");
         assert!(queue == retry || queue == Some(0), "{queue:?} {retry:?}");
-        assert!(names(&admin).iter().all(|name| name.ends_with(".db")), "{:?}", names(&admin));
+        until("drafts are removed", || names(&admin).iter().all(|name| name.ends_with(".db")));
         assert!(!admin.proxy.stderr().contains("the cluster is not there"), "{}", admin.proxy.stderr());
     }
 }
@@ -96,18 +96,10 @@ fn damaged_files_are_set_aside_and_files_of_x0d_are_read() {
          [backend=one]\ncapacity=0\nenabled=true\nprotocol=http\nhealth-check-interval=10000\nhost={ip}\nport={port}\n"
     );
     let setup = with_state().file("state/x0d.db", &x0d).file("state/rewrite.test.cluster.conf", &rewrite);
-    let setup = setup.file("state/bad.db", "[director]\nenabled").file("state/left.draft", "[dir");
+    let setup = setup.file("state/bad.db", "[director]\nenabled").file("state/left.7.draft", "[dir");
     let mut admin = Admin::start(setup);
     for host in ["x0d.test", "rewrite.test"] {
         admin.proxy.client().get(host, "/").expect_ok("imported");
-    }
-    let stderr = admin.proxy.stderr();
-    for expected in [
-        "bad.db: line 2: expected key=value; the cluster is not there: it is kept as bad.db.damaged",
-        "x0d.db: a file of x0d: times are seconds (x0d 0.8 to 0.10)",
-        "rewrite.test.cluster.conf: a file of x0d: times are milliseconds",
-    ] {
-        assert!(stderr.contains(expected), "{expected}: {stderr}");
     }
     let expected = [
         "bad.db.damaged",
@@ -118,6 +110,14 @@ fn damaged_files_are_set_aside_and_files_of_x0d_are_read() {
         "x0d.db.x0d",
     ];
     until("the files are there", || names(&admin) == expected);
+    let stderr = admin.proxy.stderr();
+    for expected in [
+        "bad.db: line 2: expected key=value; the cluster is not there: it is kept as bad.db.damaged",
+        "x0d.db: a file of x0d: times are seconds (x0d 0.8 to 0.10)",
+        "rewrite.test.cluster.conf: a file of x0d: times are milliseconds",
+    ] {
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
+    }
     assert_eq!(admin.proxy.read("state/x0d.db.x0d"), x0d);
     assert_eq!(admin.show("/rewrite.test")["queue-timeout"], 30);
     restart(&mut admin, Signal::SIGTERM);
@@ -141,6 +141,44 @@ fn a_successor_has_the_clusters_and_their_ports() {
     admin.expect("POST", "/port", "queue-limit=3", 202);
     assert_eq!(admin.show("/port")["queue-limit"], 3);
     admin.expect("DELETE", "/port", "", 204);
+}
+
+/// A cluster cannot be written, so a successor would have an older one.
+#[test]
+fn an_upgrade_fails_while_an_edit_is_not_on_disk() {
+    let mut admin = Admin::start(replaceable(with_state()));
+    admin.expect("PUT", "/app?hostname=app.test&queue-limit=1", "", 201);
+    until("it is on disk", || names(&admin) == ["app.db"]);
+    let file = admin.proxy.path("state/app.db");
+    fs::remove_file(&file).expect("a file");
+    fs::create_dir(&file).expect("a folder in its place");
+    admin.expect("POST", "/app", "queue-limit=2", 202);
+    until("the log names it", || admin.proxy.stderr().contains("server.stateDir: the file of app: "));
+    // Others do not wait for it.
+    admin.expect("PUT", "/other?hostname=other.test", "", 201);
+    until("another one is on disk", || names(&admin).contains(&"other.db".to_owned()));
+    let why = fail_to_upgrade(&admin.proxy);
+    assert!(why.contains("server.stateDir: not all clusters on demand could be written"), "{why}");
+    admin.expect("POST", "/app", "queue-limit=3", 202);
+    fs::remove_dir(&file).expect("the folder goes");
+    until("it is written again", || names(&admin) == ["app.db", "other.db"]);
+    let successor = upgrade(&mut admin.proxy);
+    until("the service is the successor's", || admin.json("/v1/status")["pid"] == successor);
+    assert_eq!(admin.show("/app")["queue-limit"], 3);
+}
+
+#[test]
+fn the_name_of_a_file_that_cannot_be_read_is_reserved() {
+    let setup = with_state();
+    let state = setup.dir().join("state");
+    fs::create_dir(&state).expect("a folder");
+    std::os::unix::fs::symlink("app.db", state.join("app.db")).expect("a link to itself");
+    let admin = Admin::start(setup);
+    let response = admin.expect("PUT", "/app?hostname=app.test", "", 409);
+    assert!(response.text().contains("cluster app cannot be made: app.db cannot be read"), "{}", response.text());
+    assert!(admin.proxy.stderr().contains("the cluster is not there, and the file stays"), "{}", admin.proxy.stderr());
+    admin.expect("PUT", "/other?hostname=app.test", "", 201);
+    assert!(state.join("app.db").is_symlink());
 }
 
 #[test]
