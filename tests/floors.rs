@@ -37,8 +37,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "directory/ondemand",
     "directory/ondemand/file",
     "directory/ondemand/import",
-    "directory/ondemand/load",
-    "directory/ondemand/store",
     "directory/parse",
     "directory/redis",
     "haproxy/serve/configuration",

@@ -43,7 +43,7 @@ pub use subscribers::SubscriberId;
 use crate::base::clock::Clock;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Backend, BackendId, Cluster, HealthWatcher, Member, Route};
+use crate::cluster::{Backend, BackendId, HealthWatcher, Route};
 use crate::net::mailbox::MailboxSender;
 use crate::net::tls::CertificateInfo;
 use catalog::{Catalog, Clusters};
@@ -363,28 +363,6 @@ impl Directory {
     /// A holder of clusters that rules select by name.
     pub fn named_clusters(&self) -> NamedClusters {
         NamedClusters::new(Catalog::new(self.clusters.clone()), self.names.clone(), self.clock)
-    }
-
-    /// Disables a member of a cluster on behalf of an operator, or enables it again. The state survives if the member
-    /// leaves its list and comes back. A call of [`Cluster::serve`] has to follow. Returns whether there was room to
-    /// record it.
-    pub fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool, now: Moment) -> bool {
-        let is_noted = if self.is_on_demand(cluster) {
-            self.on_demand.set_out_of_service(cluster, member, is_out)
-        } else {
-            self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out)
-        };
-        if is_noted {
-            member.state.set_disabled(is_out, now);
-        }
-        is_noted
-    }
-
-    /// The backends that operators have disabled, for the log.
-    pub fn out_of_service(&self) -> Vec<String> {
-        let mut all = self.clusters.out_of_service.list();
-        all.extend(self.on_demand.out_of_service());
-        all
     }
 
     /// Publishes that a mark of this node ends early. Never waits, as [`Directory::mark_dead`].

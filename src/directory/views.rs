@@ -1,7 +1,8 @@
-//! Views of the routes in use, over all sources.
+//! Views of the routes in use, over all sources, and the backends that operators have disabled.
 
 use super::{Directory, OnDemandRoute};
-use crate::cluster::{Cluster, Route};
+use crate::base::clock::Moment;
+use crate::cluster::{Cluster, Member, Route};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -60,5 +61,27 @@ impl Directory {
     pub fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
         let on_demand = self.on_demand.route_of(key).map(|route| Arc::clone(&route.cluster));
         on_demand.or_else(|| self.clusters.get(key))
+    }
+
+    /// Disables a member of a cluster on behalf of an operator, or enables it again. The state survives if the member
+    /// leaves its list and comes back. A call of [`Cluster::serve`] has to follow. Returns whether there was room to
+    /// record it.
+    pub fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool, now: Moment) -> bool {
+        let is_noted = if self.is_on_demand(cluster) {
+            self.on_demand.set_out_of_service(cluster, member, is_out)
+        } else {
+            self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out)
+        };
+        if is_noted {
+            member.state.set_disabled(is_out, now);
+        }
+        is_noted
+    }
+
+    /// The backends that operators have disabled, for the log.
+    pub fn out_of_service(&self) -> Vec<String> {
+        let mut all = self.clusters.out_of_service.list();
+        all.extend(self.on_demand.out_of_service());
+        all
     }
 }

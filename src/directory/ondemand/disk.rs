@@ -4,6 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// Suffixes of files: of this program and of x0d, of x0d's rewrite, of drafts, of x0d's originals, and of damaged files.
+pub(super) const OWN: &str = ".db";
+pub(super) const REWRITE: &str = ".cluster.conf";
+pub(super) const DRAFT: &str = ".draft";
+pub(super) const ORIGINAL: &str = ".x0d";
+pub(super) const DAMAGED: &str = ".damaged";
+
 /// Operations of a writer in the folder. Names are those of files in it.
 pub(super) trait Disk {
     /// Makes a new, empty file, replacing one with this name.

@@ -1,8 +1,7 @@
 //! Files that the folder had at the start, and that are kept before this program writes in their places: files of x0d, and
 //! files that cannot be used.
 
-use super::disk::Disk;
-use super::store::{DAMAGED, ORIGINAL};
+use super::disk::{DAMAGED, Disk, ORIGINAL};
 use std::collections::BTreeMap;
 use std::io;
 

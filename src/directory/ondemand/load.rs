@@ -1,11 +1,11 @@
 //! Loading of clusters from their files and from Redis, at the start.
 
 use super::definition::{ClusterDefinition, KnownOptions, check_cluster_name};
+use super::disk::{DAMAGED, DRAFT, ORIGINAL, OWN, REWRITE};
 use super::file::{self, Read};
 use super::follow;
 use super::keeper::{Damaged, Findings};
 use super::origin::Comparison;
-use super::store::{DAMAGED, DRAFT, ORIGINAL, OWN, REWRITE};
 use crate::directory::catalog::FrontendRecord;
 use crate::directory::redis::{Record, SharedClusters};
 use crate::directory::{Settings, Source};

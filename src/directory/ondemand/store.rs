@@ -8,7 +8,7 @@
 //! ([`Store::retire`]).
 
 use super::definition::ClusterDefinition;
-use super::disk::Disk;
+use super::disk::{DRAFT, Disk, OWN, REWRITE};
 use super::file;
 use super::keeper::{Findings, Keeper};
 use crate::base::clock::{Clock, Moment};
@@ -18,13 +18,6 @@ use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
-
-/// Suffixes of files: of this program and of x0d, of x0d's rewrite, of drafts, of x0d's originals, and of damaged files.
-pub(super) const OWN: &str = ".db";
-pub(super) const REWRITE: &str = ".cluster.conf";
-pub(super) const DRAFT: &str = ".draft";
-pub(super) const ORIGINAL: &str = ".x0d";
-pub(super) const DAMAGED: &str = ".damaged";
 
 /// The interval of retries of a write.
 const RETRY: Duration = Duration::from_secs(1);
