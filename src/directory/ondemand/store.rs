@@ -10,7 +10,7 @@
 use super::definition::ClusterDefinition;
 use super::disk::{DRAFT, Disk, OWN, REWRITE};
 use super::file;
-use super::keeper::{Findings, Keeper};
+use super::preserver::{Findings, Preserver};
 use crate::base::clock::{Clock, Moment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -146,12 +146,12 @@ impl Shared {
 
     fn run(&self, disk: &impl Disk, findings: Findings) {
         if self.until_begun() {
-            let mut keeper = Keeper::begin(disk, findings);
+            let mut preserver = Preserver::begin(disk, findings);
             self.has_written(Failures::default());
             let mut told = BTreeSet::new();
             while let Some(wanted) = self.next() {
                 let written: Vec<Box<str>> = wanted.keys().cloned().collect();
-                let failures = write_all(disk, &mut keeper, wanted, PIECE);
+                let failures = write_all(disk, &mut preserver, wanted, PIECE);
                 tell(&mut told, written, &failures.problems);
                 self.has_written(failures);
             }
@@ -226,10 +226,10 @@ fn tell(told: &mut BTreeSet<Box<str>>, written: Vec<Box<str>>, problems: &BTreeM
 }
 
 /// Writes all of these. Returns those that could not be written.
-fn write_all(disk: &impl Disk, keeper: &mut Keeper, wanted: Wanted, piece: usize) -> Failures {
+fn write_all(disk: &impl Disk, preserver: &mut Preserver, wanted: Wanted, piece: usize) -> Failures {
     let (mut failures, mut drafted) = (Failures::default(), Wanted::new());
     for (name, cluster) in wanted {
-        let kept = keeper.keep(disk, &name);
+        let kept = preserver.keep(disk, &name);
         let result = match &cluster {
             Some(cluster) => kept.and_then(|()| draft(disk, &name, &file::render(cluster), piece)),
             None => kept,

@@ -175,7 +175,7 @@ fn a_crash_between_any_two_bytes_leaves_the_old_or_the_new_file() {
         for version in [Some(1), Some(2), None] {
             last = version;
             let wanted = Wanted::from([("x".into(), version.map(|version| Arc::new(cluster(version))))]);
-            if !write_all(&disk, &mut Keeper::default(), wanted, 1).wanted.is_empty() {
+            if !write_all(&disk, &mut Preserver::default(), wanted, 1).wanted.is_empty() {
                 break;
             }
             safe = version;
@@ -191,7 +191,7 @@ fn a_crash_between_any_two_bytes_leaves_the_old_or_the_new_file() {
 fn failures(disk: &Model, wanted: impl IntoIterator<Item = (&'static str, Option<u16>)>) -> BTreeMap<Box<str>, String> {
     let wanted =
         wanted.into_iter().map(|(name, version)| (name.into(), version.map(|version| Arc::new(cluster(version)))));
-    write_all(disk, &mut Keeper::default(), wanted.collect(), 9).problems
+    write_all(disk, &mut Preserver::default(), wanted.collect(), 9).problems
 }
 
 #[test]
@@ -223,15 +223,15 @@ fn a_cluster_that_cannot_be_written_keeps_no_other_from_the_disk() {
 }
 
 /// A disk with a file of x0d, and what is to be kept of it.
-fn with_original(taken: &[(&str, &str)]) -> (Model, Keeper) {
+fn with_original(taken: &[(&str, &str)]) -> (Model, Preserver) {
     let disk = Model::new(usize::MAX);
     for (name, text) in [("x.db", "of x0d")].iter().chain(taken) {
         disk.create(name).and_then(|()| disk.append(name, text.as_bytes())).expect("a file");
         disk.sync(&[(*name).to_owned()]).and_then(|()| disk.sync_folder()).expect("a file");
     }
     let originals = vec![("x".into(), "x.db".to_owned())];
-    let keeper = Keeper::begin(&disk, Findings { originals, ..Findings::default() });
-    (disk, keeper)
+    let preserver = Preserver::begin(&disk, Findings { originals, ..Findings::default() });
+    (disk, preserver)
 }
 
 #[test]
@@ -245,26 +245,26 @@ fn a_file_of_x0d_is_kept_before_it_is_replaced_or_it_is_not_replaced() {
     ];
     for (taken, kept, count) in tables {
         for refuses_links in [false, true] {
-            let (disk, mut keeper) = with_original(taken);
+            let (disk, mut preserver) = with_original(taken);
             disk.refuses_links.set(refuses_links);
-            assert_eq!(write_all(&disk, &mut keeper, wanted(), 9).problems, BTreeMap::new());
+            assert_eq!(write_all(&disk, &mut preserver, wanted(), 9).problems, BTreeMap::new());
             let files = disk.after_crash(&mut fastrand::Rng::with_seed(0));
             assert_eq!(files[kept], "of x0d", "{taken:?} {files:?}");
             assert_eq!((version(&files), files.len()), (Some(1), count), "{files:?}");
         }
     }
     // There is no room for a copy: the original stays.
-    let (disk, mut keeper) = with_original(&[]);
+    let (disk, mut preserver) = with_original(&[]);
     disk.refuses_links.set(true);
     disk.room.set(3);
-    let problems = write_all(&disk, &mut keeper, wanted(), 9).problems;
+    let problems = write_all(&disk, &mut preserver, wanted(), 9).problems;
     assert!(problems["x"].starts_with("keeping x.db, which x0d has written: "), "{problems:?}");
     assert_eq!(disk.after_crash(&mut fastrand::Rng::with_seed(0))["x.db"], "of x0d");
     // A removal would cost the original too.
     let removal = Wanted::from([("x".into(), None)]);
-    assert_eq!(write_all(&disk, &mut keeper, removal, 9).problems.len(), 1);
+    assert_eq!(write_all(&disk, &mut preserver, removal, 9).problems.len(), 1);
     disk.room.set(usize::MAX);
-    assert_eq!(write_all(&disk, &mut keeper, wanted(), 9).problems.len(), 0);
+    assert_eq!(write_all(&disk, &mut preserver, wanted(), 9).problems.len(), 0);
 }
 
 /// A folder of its own, removed at the end.

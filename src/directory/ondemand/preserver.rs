@@ -31,12 +31,12 @@ pub(super) struct Damaged {
 
 /// What is left to be kept, by the name of the cluster.
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
+pub(super) struct Preserver {
     damaged: BTreeMap<Box<str>, Vec<Damaged>>,
     originals: BTreeMap<Box<str>, Vec<String>>,
 }
 
-impl Keeper {
+impl Preserver {
     /// Removes drafts and sets damaged files aside. What cannot be done now is done before the first write of its cluster.
     pub(super) fn begin(disk: &impl Disk, findings: Findings) -> Self {
         for draft in &findings.drafts {
@@ -44,20 +44,20 @@ impl Keeper {
                 log::warn!("server.stateDir: removing {draft}, which a crash has left: {error}");
             }
         }
-        let mut keeper = Self::default();
+        let mut preserver = Self::default();
         for (name, file) in findings.originals {
-            keeper.originals.entry(name).or_default().push(file);
+            preserver.originals.entry(name).or_default().push(file);
         }
         for (name, damaged) in findings.damaged {
-            keeper.damaged.entry(name).or_default().push(damaged);
+            preserver.damaged.entry(name).or_default().push(damaged);
         }
-        let names: Vec<Box<str>> = keeper.damaged.keys().cloned().collect();
+        let names: Vec<Box<str>> = preserver.damaged.keys().cloned().collect();
         for name in names {
-            if let Err(error) = keeper.set_damaged_aside(disk, &name) {
+            if let Err(error) = preserver.set_damaged_aside(disk, &name) {
                 log::error!("server.stateDir: {error}");
             }
         }
-        keeper
+        preserver
     }
 
     /// Keeps all files of a cluster that are to be kept, before it is written for the first time.
