@@ -1,4 +1,4 @@
-//! One probe as bytes: the request, and the judgement of the response. No socket and no clock.
+//! One probe as bytes: the request, and the judgement of the response. It knows no socket and no clock.
 
 use crate::cluster::Options;
 use crate::health::{MonitorSettings, ProbeFault, ProbeMethod};
@@ -11,10 +11,10 @@ use crate::wire::version::as_http11;
 use crate::wire::{self, HeadFault, lenient_response};
 use std::sync::Arc;
 
-/// The greatest size of a response's heads, informational ones included.
+/// The greatest total size of a response's heads in bytes, informational ones included.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// How much of a body is searched for `health.body`.
+/// The greatest number of body bytes searched for `health.body`.
 const MAX_BODY: usize = 64 * 1024;
 
 /// The outcome of a probe.
@@ -25,7 +25,7 @@ pub(super) type Outcome = Result<(), ProbeFault>;
 pub(super) struct Check {
     options: Arc<Options>,
     request: Box<[u8]>,
-    /// Bytes that have yet to be judged.
+    /// Bytes that were not judged yet.
     received: Vec<u8>,
     heads: usize,
     body: Option<Body>,
@@ -38,7 +38,7 @@ struct Body {
     content: Vec<u8>,
 }
 
-/// What is left of a body.
+/// The rest of a body.
 #[derive(Debug)]
 enum Rest {
     Sized(u64),
@@ -47,7 +47,7 @@ enum Rest {
 }
 
 impl Check {
-    /// A probe as the options `health.*` want it.
+    /// A probe according to the options `health.*`.
     pub(super) fn new(options: Arc<Options>) -> Self {
         let MonitorSettings { method, path, host, .. } = &options.health;
         let (method, version) = (method.name(), env!("CARGO_PKG_VERSION"));
@@ -77,7 +77,7 @@ impl Check {
         self.read_body()
     }
 
-    /// The connection has ended. Returns the outcome.
+    /// Handles the end of the connection. Returns the outcome.
     pub(super) fn end(&self) -> Outcome {
         match &self.body {
             None => Err(ProbeFault::Closed),
@@ -86,7 +86,8 @@ impl Check {
         }
     }
 
-    /// Reads the head of the final response. Returns whether it was there and the body is to be searched, or the outcome.
+    /// Parses the head of the final response. Returns whether it is complete and its body has to be searched, or the
+    /// outcome.
     fn read_heads(&mut self) -> Result<bool, Outcome> {
         loop {
             let settings = &self.options.health;
@@ -142,7 +143,7 @@ impl Check {
         }
     }
 
-    /// Searches what has come of the body.
+    /// Searches the received part of the body.
     fn read_body(&mut self) -> Option<Outcome> {
         let text = self.options.health.body.as_bytes();
         let body = self.body.as_mut()?;
@@ -159,7 +160,7 @@ impl Check {
 }
 
 impl Body {
-    /// Takes the content out of what was received. Returns whether that was all of it.
+    /// Decodes received bytes. Returns whether the body is complete.
     fn decode(&mut self, received: &mut Vec<u8>) -> Result<bool, ProbeFault> {
         let Self { rest, content } = self;
         match rest {

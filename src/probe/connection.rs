@@ -1,4 +1,4 @@
-//! The connection of one probe: opened as the workers open theirs, and closed behind the outcome.
+//! The connection of one probe: opened as workers open theirs, and closed after the outcome.
 
 use super::check::{Check, Outcome};
 use crate::base::clock::Moment;
@@ -13,13 +13,13 @@ use nix::errno::Errno;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// Addresses of one name that are tried at once. The first one that takes the connection is probed.
+/// The greatest number of addresses of one name that are tried at once. The first one that accepts is probed.
 const MAX_ADDRESSES: usize = 4;
 
 /// Bytes of one read.
 pub(super) const READ_BYTES: usize = 16 * 1024;
 
-/// What the thread has for all connections.
+/// Data shared by all connections of the thread.
 pub(super) struct Shared<'a> {
     pub(super) registry: &'a Registry,
     pub(super) options: SocketOptions,
@@ -35,9 +35,9 @@ pub(super) type End = Option<Outcome>;
 #[derive(Debug)]
 pub(super) struct Connection {
     check: Check,
-    /// What the connection begins with, in clear.
+    /// The first bytes of the connection, sent in the clear.
     preface: Vec<u8>,
-    /// Several until one of them is there.
+    /// Several until one of them is established.
     transports: Vec<Transport>,
     stage: Stage,
 }
@@ -46,7 +46,7 @@ pub(super) struct Connection {
 enum Stage {
     Dialling,
     Handshake,
-    /// So many bytes of the request have left.
+    /// This many bytes of the request were sent.
     Exchange(usize),
 }
 
@@ -61,7 +61,7 @@ impl Connection {
     ) -> Result<Self, End> {
         let addresses = match backend.next_addresses(now) {
             Addresses::Known(addresses) => addresses,
-            // It is being looked up.
+            // The name is being resolved.
             Addresses::Pending => return Err(None),
             Addresses::NotFound => return Err(Some(Err(ProbeFault::NameNotResolved))),
         };
@@ -91,7 +91,7 @@ impl Connection {
         }
     }
 
-    /// The poll has told of it. Returns the end of the probe, if that is it.
+    /// Handles an event of the poll. Returns the end of the probe, if it has ended.
     pub(super) fn on_event(&mut self, event: &Event, shared: &mut Shared<'_>) -> Option<End> {
         self.transports.iter_mut().for_each(|transport| transport.note(event));
         if self.stage == Stage::Dialling {
@@ -124,7 +124,7 @@ impl Connection {
                 Ok(0) => break,
                 Ok(count) => *sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // A response may have come all the same; where there is none, the read below says so.
+                // A response may have arrived all the same; otherwise the read below fails.
                 Err(_) => break,
             }
         }
@@ -144,7 +144,7 @@ impl Connection {
         None
     }
 
-    /// Its time is over.
+    /// The fault of a probe that has timed out.
     pub(super) fn expire(&self) -> ProbeFault {
         match self.stage {
             Stage::Dialling | Stage::Handshake => ProbeFault::ConnectTimeout,
@@ -164,7 +164,7 @@ fn connect(
     Ok(transport)
 }
 
-/// What a failed connect says: of the backend, or of this node.
+/// The meaning of a failed connect: a fault of the backend, or of this node.
 fn end_of(error: &io::Error) -> End {
     if error.kind() == io::ErrorKind::InvalidData {
         return Some(Err(ProbeFault::TlsFailed));

@@ -1,7 +1,7 @@
-//! What others have for the thread that probes: clusters that need a look.
+//! The inbox of the probe thread: clusters that it has to examine.
 //!
-//! A cluster stands here once, however often it needs a look, so this never outgrows the clusters. Nothing is lost, and
-//! whoever adds one waits for no longer than the thread takes to read the list.
+//! A cluster is listed once, however often it is added, so the inbox never outgrows the number of clusters. No entry is
+//! lost, and adding one waits at most for the thread to read the list.
 
 use crate::cluster::{Admission, HealthWatcher};
 use crate::net::tls::BackendTls;
@@ -9,10 +9,10 @@ use mio::Waker;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Below this number of clusters no purge is worth its walk.
+/// Below this number of clusters a purge is not worth its cost.
 const MIN_PURGE: usize = 256;
 
-/// The inbox of the thread that probes.
+/// The inbox of the probe thread.
 #[derive(Debug)]
 pub(super) struct Inbox {
     state: Mutex<State>,
@@ -21,7 +21,7 @@ pub(super) struct Inbox {
 
 #[derive(Debug)]
 struct State {
-    /// Every cluster that needed a look once, by the address of its admission, and whether it needs one now.
+    /// Every cluster that was ever added, by the address of its admission, and whether it has to be examined now.
     clusters: HashMap<usize, (Weak<Admission>, bool)>,
     to_see: Vec<usize>,
     purge_at: usize,
@@ -31,7 +31,7 @@ struct State {
 }
 
 impl Inbox {
-    /// An empty one, whose owner's poll `waker` ends.
+    /// An empty inbox; `waker` interrupts its owner's poll.
     pub(super) fn new(waker: Waker, tls: Option<BackendTls>) -> Self {
         let state = State {
             clusters: HashMap::new(),
@@ -54,7 +54,7 @@ impl Inbox {
         }
     }
 
-    /// The clusters that need a look.
+    /// The clusters to examine.
     pub(super) fn take(&self) -> Vec<Weak<Admission>> {
         let State { clusters, to_see, .. } = &mut *self.state();
         let mut seen = |id: usize| {
@@ -65,7 +65,7 @@ impl Inbox {
         std::mem::take(to_see).into_iter().filter_map(&mut seen).collect()
     }
 
-    /// Has all known clusters looked at again.
+    /// Adds all known clusters again.
     pub(super) fn renew(&self) {
         let State { clusters, to_see, has_new_tls, tls, .. } = &mut *self.state();
         *to_see = clusters.keys().copied().collect();
@@ -73,7 +73,7 @@ impl Inbox {
         *has_new_tls = tls.is_some();
     }
 
-    /// How backends are talked to over TLS from now on, where that is new.
+    /// New TLS settings for backends, if they have changed.
     pub(super) fn take_tls(&self) -> Option<BackendTls> {
         let State { has_new_tls, tls, .. } = &mut *self.state();
         if std::mem::take(has_new_tls) { tls.clone() } else { None }
@@ -102,7 +102,7 @@ impl HealthWatcher for Inbox {
             clusters.retain(|_, (admission, is_to_see)| *is_to_see || admission.strong_count() > 0);
             *purge_at = MIN_PURGE.max(2 * clusters.len());
         }
-        // The address belongs to nothing else for as long as the `Weak` is here.
+        // The address is not reused while the `Weak` exists.
         let id = Arc::as_ptr(admission) as usize;
         let (_, is_to_see) = clusters.entry(id).or_insert_with(|| (Arc::downgrade(admission), false));
         if !std::mem::replace(is_to_see, true) {

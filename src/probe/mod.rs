@@ -1,10 +1,10 @@
-//! Health probes: one thread with a poll of its own asks the members of clusters whose option `health.mode` says so, and
-//! gives its verdicts to all cores.
+//! Health probes: one thread with its own poll probes the members of clusters whose option `health.mode` enables it,
+//! and its verdicts apply on all cores.
 //!
-//! A probe goes the way of a request: a connection of its own to the backend's address, with its PROXY header and TLS, and
-//! a request whose response is judged by status and body. [`schedule`] knows which member is probed when and what follows;
-//! [`check`] is one probe as bytes. Both know no socket and no clock. The thread learns of clusters by
-//! [`HealthWatcher`]: an edit, a failed request or an ejection has it look at a cluster again.
+//! A probe takes the path of a request: a connection of its own to the backend's address, with PROXY header and TLS,
+//! and a request whose response is judged by status and body. [`schedule`] decides which member is probed when and what
+//! follows; [`check`] is one probe as bytes. Both know no socket and no clock. The thread learns of clusters through
+//! [`HealthWatcher`]: an edit, a failed request or an ejection makes it examine a cluster again.
 
 mod check;
 mod connection;
@@ -29,25 +29,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-/// How often the thread begins anew after a fault of its own, before it is left ended.
+/// The number of times that the thread restarts after an internal fault, before it stays ended.
 const MAX_RESTARTS: u32 = 100;
 
-/// Is told of a host and a backend whose dead mark, made by this node, has ended because probes are good.
+/// Called with a host and a backend whose dead mark, made by this node, has ended because probes succeed.
 pub type OnAlive = Box<dyn Fn(&str, &Arc<Backend>) + Send>;
 
-/// What probes are made of.
+/// Configuration of probes.
 pub struct ProbeConfig {
-    /// How backends of `https://` are talked to; `None` where none can be.
+    /// TLS settings for backends of `https://`; `None` if there are none.
     pub backend_tls: Option<BackendTls>,
-    /// When connections are given up whose peer does not reply any more.
+    /// Limits after which a connection ends because its peer does not respond.
     pub liveness: Liveness,
-    /// Is told of marks that have ended.
+    /// Called when marks have ended.
     pub on_alive: OnAlive,
     /// The clock of the process.
     pub clock: Clock,
 }
 
-/// The thread that probes. It ends when this is dropped.
+/// The probe thread. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Probes {
     inbox: Arc<Inbox>,
@@ -77,22 +77,22 @@ pub fn start(config: ProbeConfig) -> io::Result<Probes> {
 }
 
 impl Probes {
-    /// The thread as clusters know it.
+    /// The interface of the thread for clusters.
     pub fn watcher(&self) -> Arc<dyn HealthWatcher> {
         Arc::clone(&self.inbox) as _
     }
 
-    /// What it counts.
+    /// Its counters.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Has it talk to backends of `https://` by these settings from now on.
+    /// Sets the TLS settings for backends of `https://`.
     pub fn set_backend_tls(&self, tls: BackendTls) {
         self.inbox.set_tls(tls);
     }
 
-    /// Ends the thread and waits for it. No verdict changes from then on.
+    /// Ends the thread and waits for it. No verdict changes afterwards.
     pub fn stop(&mut self) {
         self.inbox.stop();
         if let Some(thread) = self.thread.take()

@@ -1,14 +1,14 @@
-//! What the log says of members.
+//! Log lines about members.
 
 use crate::cluster::{Cluster, Member};
 use crate::health::ProbeFault;
 
-/// A line of the log.
+/// A log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Notice {
     /// A member was taken out of service.
     pub(super) is_down: bool,
-    /// Whether an operator has to know.
+    /// Whether it is a warning.
     pub(super) is_warning: bool,
     pub(super) text: String,
 }

@@ -1,4 +1,4 @@
-//! The thread that probes: a poll of its own, and the connections of the probes that run.
+//! The probe thread: its poll, and the connections of running probes.
 
 use super::connection::{Connection, End, READ_BYTES, Shared};
 use super::inbox::Inbox;
@@ -16,16 +16,16 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-/// Events that one poll can tell.
+/// The greatest number of events of one poll.
 const EVENTS: usize = 256;
 
-/// How many lines are logged in ten seconds.
+/// The greatest number of log lines in ten seconds.
 const MAX_LINES: u32 = 100;
 
-/// The token of the inbox's waker: the keys of slots have 60 bits.
+/// The token of the inbox's waker: keys of slots have only 60 bits.
 pub(super) const WAKER: Token = Token(usize::MAX);
 
-/// The thread's own.
+/// The state of the thread.
 pub(super) struct Prober {
     poll: Poll,
     inbox: Arc<Inbox>,
@@ -59,7 +59,7 @@ impl Prober {
         }
     }
 
-    /// Begins anew with all clusters: something went wrong on the way.
+    /// Starts again with all clusters, after an internal fault.
     pub(super) fn restart(&mut self) {
         self.schedule = Schedule::new(self.clock.now(), fastrand::Rng::new());
         self.connections.clear();
@@ -107,7 +107,7 @@ impl Prober {
         }
     }
 
-    /// Does what the schedule wants done.
+    /// Performs the actions of the schedule.
     fn act(&mut self, now: Moment) {
         loop {
             let actions = self.schedule.take_actions();

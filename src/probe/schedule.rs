@@ -1,5 +1,5 @@
-//! Which member is probed when, and what its probes bring about. No socket and no clock: `now` is passed in, and what is to
-//! be done is returned.
+//! The schedule of probes, and the effects of their outcomes. It knows no socket and no clock: `now` is passed in, and
+//! actions are returned.
 
 use super::check::Outcome;
 use super::connection::End;
@@ -13,32 +13,32 @@ use crate::health::{HealthMode, Verdict};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-/// Probes that run at the same time. Others wait for one of them to end.
+/// The greatest number of running probes. Further ones wait for one to end.
 pub(super) const MAX_RUNNING: usize = 256;
 
-/// Below this number of clusters no purge is worth its walk.
+/// Below this number of clusters a purge is not worth its cost.
 const MIN_PURGE: usize = 256;
 
-/// What is to be done.
+/// An action to perform.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// A probe begins. [`Schedule::ended`] is to tell how it ends.
+    /// Start a probe. A call of [`Schedule::ended`] has to follow.
     Start { target: SlotKey, backend: Arc<Backend>, options: Arc<Options> },
-    /// A probe has taken too long; [`Schedule::ended`] is to tell so.
+    /// A probe has timed out; a call of [`Schedule::ended`] has to report that.
     Expire(SlotKey),
-    /// The outcome of a probe is of no use any more.
+    /// Cancel a probe, whose outcome is not needed any more.
     Cancel(SlotKey),
-    /// The dead marks have ended that this node had made of a backend for these hosts.
+    /// This node's dead marks of a backend for these hosts have ended.
     Alive { hosts: Vec<Box<str>>, backend: Arc<Backend> },
-    /// Something for the log.
+    /// Write a log line.
     Tell(Notice),
 }
 
-/// All members that are watched.
+/// All watched members.
 #[derive(Debug)]
 pub(super) struct Schedule {
     clusters: HashMap<usize, WatchedCluster>,
-    /// At this number of clusters, those that are gone are forgotten.
+    /// At this number of clusters, those that are gone are removed.
     purge_at: usize,
     targets: GenSlab<Target>,
     timers: Wheel<Owner>,
@@ -53,7 +53,7 @@ pub(super) struct Schedule {
 #[derive(Clone, Copy, Debug)]
 enum Owner {
     Target(SlotKey),
-    /// The end of an ejection in the cluster of this number.
+    /// The end of an ejection in the cluster with this number.
     Cluster(usize),
 }
 
@@ -61,9 +61,9 @@ enum Owner {
 struct WatchedCluster {
     admission: Weak<Admission>,
     targets: Vec<SlotKey>,
-    /// The first end of an ejection.
+    /// The earliest end of an ejection.
     timer: Timer,
-    /// Members that are ejected.
+    /// Ejected members.
     ejected: Vec<Arc<MemberState>>,
 }
 
@@ -82,7 +82,7 @@ impl Owners<Owner> for TimerOwners<'_> {
 }
 
 impl Schedule {
-    /// Nothing is watched yet.
+    /// An empty schedule.
     pub(super) fn new(now: Moment, rng: fastrand::Rng) -> Self {
         Self {
             clusters: HashMap::new(),
@@ -97,20 +97,20 @@ impl Schedule {
         }
     }
 
-    /// What is to be done since the last call.
+    /// The actions since the last call.
     pub(super) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    /// When [`Schedule::advance`] is to be called.
+    /// The time of the next [`Schedule::advance`].
     pub(super) fn next_visit(&self) -> Moment {
         self.timers.next_visit()
     }
 
-    /// A cluster needs a look: its list or its options are new, a request has failed, or a member was ejected.
+    /// Examines a cluster: its list or its options are new, a request has failed, or a member was ejected.
     pub(super) fn look_at(&mut self, admission: &Weak<Admission>, now: Moment) {
         self.watch(admission, now);
-        // Members that are watched no longer have left room for probes that wait.
+        // Members that were removed have made room for waiting probes.
         self.begin_ready(now);
     }
 
@@ -140,8 +140,8 @@ impl Schedule {
         self.watch_ejections(id, &cluster, now);
     }
 
-    /// Forgets clusters that are gone. Those whose members are probed are forgotten with the next probe, but there are clusters
-    /// without probes: their rules of outlier detection alone have them watched.
+    /// Removes clusters that are gone. A cluster with probes is removed at its next probe, but clusters with outlier
+    /// detection alone have none.
     fn purge(&mut self) {
         let is_gone = |watched: &WatchedCluster| newest(&watched.admission).is_none();
         let gone: Vec<_> = self.clusters.iter().filter(|(_, watched)| is_gone(watched)).map(|(id, _)| *id).collect();
@@ -157,7 +157,7 @@ impl Schedule {
         let mut kept = Vec::new();
         for member in cluster.members.iter().filter(|_| health.mode != HealthMode::Off) {
             let is_of = |key: &SlotKey| self.targets.get(*key).is_some_and(|target| target.watches(&member.state));
-            // An endpoint may stand in a list twice.
+            // An endpoint may occur in a list twice.
             if kept.iter().any(is_of) {
                 continue;
             }
@@ -189,7 +189,7 @@ impl Schedule {
         }
     }
 
-    /// Forgets what probes have found of a cluster's members: nothing would ever take it back.
+    /// Clears the verdicts of probes about a cluster's members: nothing would ever reverse them.
     fn clear_verdicts(&mut self, cluster: &Cluster, now: Moment) {
         for member in &cluster.members {
             if cluster.unwatch(&member.state, now) {
@@ -198,7 +198,7 @@ impl Schedule {
         }
     }
 
-    /// Watches a member no longer. One that has left its list may come back, and then is as it was.
+    /// Stops watching a member. A member that has left its list may come back with its state.
     fn remove_target(&mut self, key: SlotKey) {
         let Some(mut target) = self.targets.remove(key) else { return };
         self.timers.remove(&mut target.timer);
@@ -208,14 +208,14 @@ impl Schedule {
         }
     }
 
-    /// Watches a cluster no longer.
+    /// Stops watching a cluster.
     fn forget(&mut self, id: usize) {
         let Some(mut watched) = self.clusters.remove(&id) else { return };
         self.timers.remove(&mut watched.timer);
         watched.targets.iter().for_each(|key| self.remove_target(*key));
     }
 
-    /// Notes who is ejected, and when the first ejection ends.
+    /// Records the ejected members and the end of the first ejection.
     fn watch_ejections(&mut self, id: usize, cluster: &Cluster, now: Moment) {
         let Some(watched) = self.clusters.get_mut(&id) else { return };
         cluster.admission.update_ejections(now);
@@ -239,7 +239,7 @@ impl Schedule {
         }
     }
 
-    /// Does what is due.
+    /// Performs everything that is due.
     pub(super) fn advance(&mut self, now: Moment) {
         let mut due = std::mem::take(&mut self.due);
         let mut owners = TimerOwners { clusters: &mut self.clusters, targets: &mut self.targets };
@@ -268,14 +268,14 @@ impl Schedule {
         if self.running < MAX_RUNNING { self.begin(key, now) } else { self.ready.push_back(key) }
     }
 
-    /// Begins a probe, unless there is a reason not to.
+    /// Starts a probe, unless there is a reason not to.
     fn begin(&mut self, key: SlotKey, now: Moment) {
         let waits = self.targets.get(key).filter(|target| !target.is_running());
         let Some(id) = waits.map(|target| target.cluster) else { return };
         let Some(watched) = self.clusters.get(&id) else { return };
         let held = watched.targets.iter().filter(|key| self.targets.get(**key).is_some_and(Target::holds_slot)).count();
         let Some(cluster) = newest(&watched.admission) else { return self.forget(id) };
-        // The directory holds it, this function, and each probe that has taken a slot. Hosts hold it where it is in use.
+        // The holders are the directory, this function, and each probe with a slot. Hosts hold it too if it is in use.
         let is_in_use = Arc::strong_count(&cluster) > 2 + held;
         let Some(target) = self.targets.get_mut(key) else { return };
         let health = &cluster.options.health;
@@ -294,7 +294,7 @@ impl Schedule {
         }
     }
 
-    /// A probe has ended. `None`: this node could not make it.
+    /// Handles the end of a probe. `None`: this node could not make it.
     pub(super) fn ended(&mut self, key: SlotKey, end: End, now: Moment) {
         let Some(target) = self.targets.get_mut(key).filter(|target| target.is_running()) else { return };
         let id = target.cluster;
@@ -313,7 +313,7 @@ impl Schedule {
         self.begin_ready(now);
     }
 
-    /// Begins the probes that have waited for others to end.
+    /// Starts probes that have waited for others to end.
     fn begin_ready(&mut self, now: Moment) {
         while self.running < MAX_RUNNING {
             let Some(next) = self.ready.pop_front() else { break };
@@ -340,19 +340,19 @@ impl Schedule {
         }
     }
 
-    /// How many probes run.
+    /// Number of running probes.
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.running
     }
 
-    /// How many clusters are watched.
+    /// Number of watched clusters.
     #[cfg(test)]
     pub(super) fn clusters(&self) -> usize {
         self.clusters.len()
     }
 
-    /// How many members are watched.
+    /// Number of watched members.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.targets.len()

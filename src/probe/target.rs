@@ -1,4 +1,4 @@
-//! One member that is watched.
+//! A watched member.
 
 use crate::base::clock::Moment;
 use crate::base::wheel::Timer;
@@ -6,33 +6,33 @@ use crate::cluster::{Cluster, MemberState, Permit};
 use crate::health::{HealthMode, Monitor, MonitorSettings, Verdict};
 use std::sync::Arc;
 
-/// One member that is watched.
+/// A watched member.
 #[derive(Debug)]
 pub(super) struct Target {
     /// The number of its cluster.
     pub(super) cluster: usize,
     pub(super) state: Arc<MemberState>,
-    /// The next probe; the end of its time while one runs.
+    /// The time of the next probe, or the time limit of a running one.
     pub(super) timer: Timer,
     monitor: Monitor,
     probe: Option<Probe>,
-    /// Requests that had ended at the last look, and when that number was another one at the latest.
+    /// The number of its ended requests, and the last time at which that number was seen to change.
     requests: u64,
     last_request: Moment,
 }
 
-/// A probe that runs.
+/// A running probe.
 #[derive(Debug)]
 struct Probe {
-    /// The slot that it takes, where it counts as load.
+    /// Its slot, if the probe counts as load.
     permit: Option<Permit>,
 }
 
-/// What becomes of a member whose probe is due.
+/// The decision about a member whose probe is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Probe,
-    /// Not now: it is looked at again at this moment.
+    /// Not now, but at this moment.
     At(Moment),
 }
 
@@ -50,7 +50,7 @@ impl Target {
         Self { cluster, state, timer, monitor, probe: None, requests, last_request: now }
     }
 
-    /// Whether this is the member it watches.
+    /// Whether this is the watched member.
     pub(super) fn watches(&self, state: &Arc<MemberState>) -> bool {
         Arc::ptr_eq(&self.state, state)
     }
@@ -63,7 +63,7 @@ impl Target {
         self.probe.as_ref().is_some_and(|probe| probe.permit.is_some())
     }
 
-    /// Notes new options, and what requests say of the member.
+    /// Applies new options and the results of requests.
     pub(super) fn update(&mut self, options: &MonitorSettings, now: Moment) {
         self.monitor.set_options(options, now);
         if self.state.known_health().is_some_and(|health| health.is_suspect()) {
@@ -71,7 +71,7 @@ impl Target {
         }
     }
 
-    /// When the timer is to ring: for the next probe, or for the end of the one that runs.
+    /// The next time of the timer: the next probe, or the end of the running one.
     pub(super) fn next_turn(&self, options: &MonitorSettings, now: Moment) -> Moment {
         match self.probe {
             Some(_) => self.timer.deadline(),
@@ -82,7 +82,7 @@ impl Target {
         }
     }
 
-    /// Its probe is due: has it begin, or says when it is due again.
+    /// Handles a due probe: starts it, or returns when it is due again.
     pub(super) fn turn(&mut self, cluster: &Arc<Cluster>, place: usize, now: Moment, jitter: f64) -> Turn {
         let options = &cluster.options.health;
         if self.monitor.probe_at(options, self.last_request) > now {
@@ -98,7 +98,7 @@ impl Target {
                 self.last_request = now;
                 return Turn::At(self.next_turn(options, now));
             }
-            // No request waits for a probe.
+            // A probe must not delay a request.
             permit = if cluster.is_queueing() { None } else { cluster.try_take(place, now) };
             if permit.is_none() {
                 return self.skip(options, now, jitter);
@@ -109,19 +109,19 @@ impl Target {
         Turn::Probe
     }
 
-    /// Leaves a probe out.
+    /// Skips a probe.
     pub(super) fn skip(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) -> Turn {
         self.monitor.probe_skipped(options, now, jitter);
         Turn::At(self.next_turn(options, now))
     }
 
-    /// Whether the member has had a request since the last look.
+    /// Whether the member has had a request since the last check.
     fn is_busy(&mut self) -> bool {
         let (requests, _) = self.state.history().totals();
         std::mem::replace(&mut self.requests, requests) != requests || self.state.in_flight() > 0
     }
 
-    /// Its probe has ended, well or not; `None` if it could not be made.
+    /// Handles the outcome of a probe; `None` if it could not be made.
     pub(super) fn ended(
         &mut self,
         is_good: Option<bool>,

@@ -2,7 +2,7 @@ use super::options;
 use crate::health::ProbeFault;
 use crate::probe::check::{Check, Outcome};
 
-/// The outcome of a response that comes in pieces of this length, and behind which the connection ends.
+/// The outcome of a response that arrives in pieces of this length and ends with the connection.
 fn judge(pairs: &[(&str, &str)], response: &str, piece: usize) -> Outcome {
     let mut check = Check::new(options(pairs));
     response.as_bytes().chunks(piece).find_map(|bytes| check.receive(bytes)).unwrap_or_else(|| check.end())

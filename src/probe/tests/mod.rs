@@ -14,7 +14,7 @@ pub(super) fn options(pairs: &[(&str, &str)]) -> Arc<Options> {
     Arc::new(options)
 }
 
-/// A cluster as a catalog makes one, with a backend of its own for each number.
+/// A cluster as a catalog makes it, with one backend for each number.
 pub(super) fn edit(before: Option<&Cluster>, members: &[u64], options: &Arc<Options>, now: Moment) -> Arc<Cluster> {
     let urls: Vec<_> = members.iter().map(|number| format!("http://10.0.{}.{}", number / 256, number % 256)).collect();
     let urls: Vec<_> = urls.iter().map(|url| BackendUrl::parse(url).expect("a good URL")).collect();

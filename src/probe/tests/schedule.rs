@@ -12,7 +12,7 @@ use std::time::Duration;
 struct Scene {
     schedule: Schedule,
     now: Moment,
-    /// The directory holds it, and a host.
+    /// Two references: the directory's, and a host's.
     cluster: [Arc<Cluster>; 2],
     running: HashMap<SlotKey, String>,
     said: Vec<String>,
@@ -21,7 +21,7 @@ struct Scene {
 impl Scene {
     fn new(members: &[u64], pairs: &[(&str, &str)]) -> Self {
         let now = Moment::ZERO + Duration::from_secs(1000);
-        // No probe takes too long, unless a test wants it to.
+        // No probe times out, unless a test sets its own limit.
         let pairs: Vec<_> = [("health.timeout", "1h")].iter().chain(pairs).copied().collect();
         let cluster = edit(None, members, &options(&pairs), now);
         let mut scene = Self {
@@ -84,7 +84,7 @@ impl Scene {
         self.act();
     }
 
-    /// Ends the probes that run.
+    /// Ends the running probes.
     fn end_all(&mut self, end: Option<Result<(), ProbeFault>>) -> usize {
         let running: Vec<_> = self.running.drain().collect();
         running.iter().for_each(|(target, _)| self.schedule.ended(*target, end, self.now));
@@ -116,7 +116,7 @@ fn a_member_goes_down_and_comes_back() {
     assert_eq!(scene.end_all(BAD), 2);
     assert!(!scene.is_down(0));
     scene.pass(3 * SECOND);
-    // A probe that could not be made says nothing.
+    // A probe that could not be made has no effect.
     assert_eq!(scene.end_all(None), 2);
     scene.pass(3 * SECOND);
     assert_eq!(scene.end_all(BAD), 2);
@@ -299,7 +299,7 @@ fn probes_that_wait_begin_when_a_cluster_with_probes_under_way_leaves() {
     let mut scene = Scene::new(&members, &pairs);
     scene.pass(3 * SECOND);
     assert_eq!(scene.running.len(), MAX_RUNNING);
-    // Another cluster, whose probes find no room.
+    // Another cluster, whose probes have to wait.
     let other = edit(None, &[1, 2], &options(&pairs), scene.now);
     let _host = Arc::clone(&other);
     scene.schedule.look_at(&Arc::downgrade(&other.admission), scene.now);

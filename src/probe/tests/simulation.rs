@@ -1,4 +1,4 @@
-//! Random clusters, edits, failures and outages in virtual time. `PROBE_SEED=n` plays one of them.
+//! Random clusters, edits, failures and outages in virtual time. `PROBE_SEED=n` replays one run.
 
 use super::{edit, options};
 use crate::base::clock::Moment;
@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest time-out of any options.
+/// The longest timeout of any options.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A tick of the timer wheel, within which a moment is told late.
+/// The resolution of the timer wheel: events are late by up to this.
 const LATE: Duration = Duration::from_millis(35);
 
 struct World {
@@ -23,10 +23,10 @@ struct World {
     now: Moment,
     options: Arc<Options>,
     cluster: [Arc<Cluster>; 2],
-    /// Which backends are healthy, by their endpoint.
+    /// Health of the backends by endpoint.
     healthy: HashMap<String, bool>,
     running: HashMap<SlotKey, Running>,
-    /// By the member's state, which lives as long as it is here: no other one gets its address.
+    /// By the member's state, which is kept alive here so that its address is not reused.
     histories: HashMap<*const MemberState, Watched>,
     states: Vec<Arc<MemberState>>,
     probes: u32,
@@ -38,7 +38,7 @@ struct Running {
     ends: Moment,
 }
 
-/// What the model knows of a member.
+/// The model of a member.
 #[derive(Default)]
 struct Watched {
     outcomes: Vec<bool>,
@@ -135,7 +135,7 @@ impl World {
             if self.options.health.mode == HealthMode::Off {
                 *watched = Watched::default();
             } else if !before.members.iter().any(|known| Arc::ptr_eq(&known.state, &member.state)) {
-                // It is new, or back: its probes are counted anew.
+                // It is new, or back: its probes are counted from the start.
                 watched.outcomes.clear();
             }
         }
@@ -199,7 +199,7 @@ impl World {
         }
     }
 
-    /// The state of each member follows from the outcomes of its probes.
+    /// Checks that the state of each member follows from the outcomes of its probes.
     fn check(&mut self) {
         assert_eq!(self.schedule.running(), self.running.len(), "seed {}", self.seed);
         for member in &self.cluster[0].members {
