@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The greatest weight, as HAProxy's.
 const MAX_WEIGHT: u32 = 256;
 
-/// When a backend serves. Source: x0d's director, 0.5 and 0.6.
+/// The role of a backend. Source: x0d's director, 0.5 and 0.6.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
     /// It serves.
@@ -41,16 +41,16 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a list entry says of a backend beside its endpoint.
+/// Attributes of a list entry, besides its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
-    /// The greatest number of requests in flight, over all cores; `None` for any.
+    /// The greatest number of requests in flight, over all cores; `None` for no limit.
     pub capacity: Option<NonZeroU32>,
-    /// The share of requests beside other members, 0 to 256. 0 gets only requests that name the backend.
+    /// The relative share of requests, 0 to 256. A member with 0 gets only requests that name it.
     pub weight: u32,
-    /// When it serves.
+    /// Its role.
     pub role: Role,
-    /// How long its share and its capacity take to rise to their full size once it is up; `None` for the cluster's
+    /// Time in which its share and its capacity rise to their full size once it is up; `None` for the cluster's
     /// `slowStart`.
     pub slow_start: Option<Duration>,
     /// It gets no new requests.
@@ -68,7 +68,7 @@ const WEIGHT: Kind<u32> = Kind { expected: "a whole number from 0 to 256", read:
 const ROLE: Kind<Role> =
     Kind { expected: "active, standby or backup", read: |text| Role::ALL.into_iter().find(|role| role.name() == text) };
 
-/// One attribute: name, values and meaning.
+/// An attribute: name, values and meaning.
 pub struct AttributeDefinition {
     /// The name.
     pub name: &'static str,
@@ -88,7 +88,7 @@ impl fmt::Debug for AttributeDefinition {
 
 macro_rules! attributes {
     ($($name:literal, $field:ident, $kind:expr, $meaning:literal;)*) => {
-        /// Every attribute but those of the connection (`proxy`, `sni`), which belong to the endpoint.
+        /// Every attribute, except those of the connection (`proxy`, `sni`), which belong to the endpoint.
         pub const ATTRIBUTES: &[AttributeDefinition] = &[$(AttributeDefinition {
             name: $name,
             expected: $kind.expected,
@@ -113,7 +113,7 @@ attributes! {
     "disabled", is_disabled, FLAG, "It gets no new requests";
 }
 
-/// Words without a value, and what they stand for. Source: x0's documents.
+/// Words without a value, and the attributes that they set. Source: x0's documents.
 const WORDS: [(&str, &str, &str); 4] = [
     ("disabled", "disabled", "true"),
     ("disable", "disabled", "true"),
@@ -121,7 +121,7 @@ const WORDS: [(&str, &str, &str); 4] = [
     ("standby", "role", "standby"),
 ];
 
-/// An attribute whose value is wrong.
+/// An attribute with an invalid value.
 #[derive(Clone, Debug)]
 pub struct AttributeError {
     definition: &'static AttributeDefinition,
@@ -129,7 +129,7 @@ pub struct AttributeError {
 }
 
 impl AttributeError {
-    /// Gives the attribute the value that it has in `before`.
+    /// Sets the attribute to its value in `before`.
     pub(super) fn keep(&self, attributes: &mut Attributes, before: &Attributes) {
         (self.definition.copy)(attributes, before);
     }
@@ -151,8 +151,8 @@ impl fmt::Display for AttributeError {
 }
 
 impl Attributes {
-    /// Reads attributes from the query and the fragment of a URL; the fragment wins. In the query only `capacity` and
-    /// the words without a value are known. An unknown name means nothing.
+    /// Reads attributes from the query and the fragment of a URL; the fragment takes precedence. The query supports
+    /// only `capacity` and the words without a value. Unknown names are ignored.
     pub(super) fn read(query: &str, fragment: &str) -> (Self, Vec<AttributeError>) {
         let (mut attributes, mut errors) = (Self::default(), Vec::new());
         let in_query = query.split('&').map(|word| (word, false));

@@ -7,12 +7,12 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The identity of a [`Backend`] within the process. Never given twice.
+/// The id of a [`Backend`] within the process. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(NonZeroU64);
 
 impl BackendId {
-    /// The identity of this number, from 0.
+    /// The id with this number, from 0.
     pub const fn new(number: u64) -> Self {
         Self(NonZeroU64::MIN.saturating_add(number))
     }
@@ -23,29 +23,29 @@ impl BackendId {
 pub struct Backend {
     id: BackendId,
     endpoint: Endpoint,
-    /// Read when a connection is opened only: there the request waits anyhow, so a lock does no harm.
+    /// It is read only when a connection is opened: the request has to wait there anyway, so a lock is acceptable.
     addresses: Mutex<Addresses>,
-    /// The addresses that took no notice of a connection, and until when each comes last.
+    /// Addresses that did not respond to a connection attempt, and the time until which each is tried last.
     silent: Mutex<Vec<(SocketAddr, Moment)>>,
-    /// How many connections were opened, here and there: the next one begins with the next address.
+    /// Number of connections opened on all cores: the next one begins with the next address.
     turn: AtomicUsize,
-    /// The routes that lead to it.
+    /// Number of routes that lead to it.
     references: AtomicUsize,
 }
 
 /// The addresses of a backend, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addresses {
-    /// The name is being looked up for the first time.
+    /// The name is being resolved for the first time.
     Pending,
-    /// The addresses in the order of preference; never empty.
+    /// The addresses in order of preference; never empty.
     Known(Arc<[SocketAddr]>),
-    /// The name was never found.
+    /// The name has never been resolved.
     NotFound,
 }
 
 impl Backend {
-    /// A backend of this endpoint. An address is known at once, a name is [`Addresses::Pending`].
+    /// A backend with this endpoint. An IP address is known at once, a name is [`Addresses::Pending`].
     pub fn new(id: BackendId, endpoint: Endpoint) -> Self {
         let addresses = match endpoint.address() {
             Some(address) => Addresses::Known(Arc::new([address])),
@@ -61,7 +61,7 @@ impl Backend {
         }
     }
 
-    /// Whether no route leads to this backend any more: then its connections are of no further use.
+    /// Whether no route leads to this backend: its connections are then of no use.
     pub fn is_unreferenced(&self) -> bool {
         self.references.load(Ordering::Acquire) == 0
     }
@@ -75,7 +75,7 @@ impl Backend {
         debug_assert!(before > 0, "{} left more routes than it had joined", self.endpoint);
     }
 
-    /// The identity within this process.
+    /// The id within this process.
     pub fn id(&self) -> BackendId {
         self.id
     }
@@ -90,8 +90,8 @@ impl Backend {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Where to connect to now, in the order of trying: of several addresses each has its turn to be the first, and those
-    /// that took no notice lately come last.
+    /// The addresses to connect to now, in the order of attempts: each address takes its turn to be the first, and
+    /// those that did not respond recently come last.
     pub fn next_addresses(&self, now: Moment) -> Addresses {
         let addresses = self.addresses();
         let Addresses::Known(known) = &addresses else { return addresses };
@@ -108,7 +108,8 @@ impl Backend {
         Addresses::Known(well.chain(in_turn().filter(is_silent)).collect())
     }
 
-    /// Notes that an address took no notice of a connection: until then it comes last. Whether that is news.
+    /// Records that an address did not respond to a connection attempt: it is tried last until `until`. Returns whether
+    /// that is new.
     pub fn note_silent(&self, address: SocketAddr, until: Moment) -> bool {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         match silent.iter_mut().find(|(known, _)| *known == address) {
@@ -123,8 +124,8 @@ impl Backend {
         }
     }
 
-    /// Notes the resolver's result. A failure never overwrites addresses that are known (fail static).
-    /// Returns whether anything changed.
+    /// Sets the resolver's result. A failure never overwrites known addresses (fail static). Returns whether anything
+    /// changed.
     pub fn set_addresses(&self, found: Addresses) -> bool {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let keep = matches!((&*addresses, &found), (Addresses::Known(_), Addresses::NotFound | Addresses::Pending));

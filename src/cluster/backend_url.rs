@@ -1,4 +1,4 @@
-//! A list entry: the URL of a backend as it is written, its endpoint and its attributes.
+//! A list entry: the URL of a backend as written, its endpoint and its attributes.
 
 use super::attributes::{AttributeError, Attributes};
 use super::endpoint::Endpoint;
@@ -17,16 +17,16 @@ pub struct BackendUrl {
 }
 
 impl BackendUrl {
-    /// Reads `http://host[:port][/…]`, or the same with `https`. A path is allowed and means nothing, as in Hipache.
-    /// Behind `#` stand attributes joined by `&`, such as `#capacity=4&role=backup&proxy=v2`; the query is read for
-    /// those that x0d's documents write there (`?capacity=4&backup&disable`). Other words mean nothing: other readers
-    /// of the list may have a use for them. White space around the text is dropped: `redis-cli -x` leaves a newline at
-    /// the end of an item.
+    /// Parses `http://host[:port][/…]`, or the same with `https`. A path is allowed and ignored, as in Hipache.
+    /// Attributes follow behind `#`, joined by `&`, such as `#capacity=4&role=backup&proxy=v2`; the query is read for
+    /// those that x0d's documents put there (`?capacity=4&backup&disable`). Other words are ignored: other readers of
+    /// the list may use them. Leading and trailing white space is dropped, since `redis-cli -x` leaves a newline at the
+    /// end of an item.
     ///
-    /// A wrong attribute is no error here: see [`BackendUrl::attribute_errors`].
+    /// An invalid attribute is not an error here: see [`BackendUrl::attribute_errors`].
     pub fn parse(text: &str) -> Result<Self, BackendUrlError> {
         let text = text.trim_ascii();
-        // It stands in responses and logs as it is written.
+        // The text goes unchanged into responses and logs.
         if text.contains(char::is_control) {
             return Err(BackendUrlError::ControlCharacter);
         }
@@ -53,7 +53,7 @@ impl BackendUrl {
         Ok(Self { text: text.into(), endpoint, attributes, errors: errors.into() })
     }
 
-    /// The text as it is written, without white space around it.
+    /// The text as written, without leading and trailing white space.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -63,17 +63,17 @@ impl BackendUrl {
         &self.endpoint
     }
 
-    /// The attributes; the default where one is absent or wrong.
+    /// The attributes; an absent or invalid one has its default.
     pub fn attributes(&self) -> &Attributes {
         &self.attributes
     }
 
-    /// Attributes whose value is wrong. What held before goes on for each of them.
+    /// Attributes with an invalid value. Each of them keeps its earlier value.
     pub fn attribute_errors(&self) -> &[AttributeError] {
         &self.errors
     }
 
-    /// The attributes, where each wrong one is as in `before`.
+    /// The attributes; an invalid one has its value in `before`.
     pub fn attributes_after(&self, before: Option<&Attributes>) -> Attributes {
         let mut attributes = self.attributes.clone();
         if let Some(before) = before {
@@ -83,7 +83,7 @@ impl BackendUrl {
     }
 }
 
-/// Reads what makes connections differ, so that it belongs to the endpoint.
+/// Reads the attributes that make connections differ, and so belong to the endpoint.
 fn read_connection_words(endpoint: &mut Endpoint, fragment: &str) -> Result<(), BackendUrlError> {
     for word in fragment.split('&') {
         match word.split_once('=') {
@@ -131,7 +131,7 @@ fn split_port(authority: &str, default: u16) -> Result<(&str, u16), BackendUrlEr
 }
 
 impl fmt::Display for BackendUrl {
-    /// For logs: without its query, which may hold a password.
+    /// Without the query, which may hold a password; for logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&redact_url(&self.text))
     }
@@ -144,7 +144,7 @@ pub enum BackendUrlError {
     NoScheme,
     /// A control character, such as the end of a line.
     ControlCharacter,
-    /// Another scheme than `http` and `https`.
+    /// A scheme other than `http` and `https`.
     UnknownScheme,
     /// A user name or password.
     UserInfo,
@@ -152,9 +152,9 @@ pub enum BackendUrlError {
     BadHost,
     /// Not a number from 1 to 65535.
     BadPort,
-    /// `#proxy=` and another version than `v1` and `v2`.
+    /// `#proxy=` with a version other than `v1` and `v2`.
     BadProxyVersion,
-    /// `#sni=` and no host name.
+    /// `#sni=` without a host name.
     BadServerName,
 }
 

@@ -1,4 +1,4 @@
-//! A cluster: the members that serve one frontend, how one is chosen, and who holds slots.
+//! A cluster: the members that serve one frontend, their selection, and the slots in use.
 
 use super::admission::{Admission, Classes};
 use super::member::Member;
@@ -9,31 +9,31 @@ use crate::base::clock::Moment;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A cluster at one moment: an edit makes a new one around the same [`Admission`].
+/// The state of a cluster at one moment: an edit makes a new one with the same [`Admission`].
 ///
 /// There is one for each frontend key, shared by all hosts that resolve to it and by all cores.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The pattern whose list it is: a host, `*.suffix` or `*`. Another name for a cluster that no host leads to.
+    /// The pattern of its list: a host, `*.suffix` or `*`. A cluster that no host leads to has another name.
     pub key: Box<str>,
     /// Item 0 of the list: any text, shown in the access log.
     pub id: Box<str>,
-    /// The members, in the order of the list. None at all is legal.
+    /// The members in the order of the list. An empty list is legal.
     pub members: Box<[Member]>,
     /// The options.
     pub options: Arc<Options>,
     /// The part that outlives edits.
     pub admission: Arc<Admission>,
-    /// The classes of requests, where the option `buckets` applies.
+    /// The classes of requests, if the option `buckets` applies.
     pub(super) classes: Option<Classes>,
-    /// Why the option `buckets` does not apply, or not as it is written.
+    /// Why the option `buckets` does not apply, or not as written.
     pub buckets_problem: Option<Box<str>>,
-    /// Whether outcomes of requests say something of its members.
+    /// Whether outcomes of requests are used to judge its members.
     pub(super) judges_requests: bool,
     tables: Tables,
 }
 
-/// How long room is looked for anew while requests of before there was a limit are in flight.
+/// The interval of checks for room while requests taken before a limit existed are in flight.
 const APART_STEP: Duration = Duration::from_secs(1);
 
 /// Tables of the schedulers, made once for each list.
@@ -47,8 +47,8 @@ struct Tables {
 }
 
 impl Cluster {
-    /// A cluster of these members. It serves waiting requests once it is published; its limits and buckets apply
-    /// at once.
+    /// A cluster of these members. It serves waiting requests once it is published; its limits and buckets apply at
+    /// once.
     pub(super) fn new(
         key: Box<str>,
         id: Box<str>,
@@ -65,8 +65,8 @@ impl Cluster {
         Self { key, id, members, options, admission, judges_requests, classes, buckets_problem, tables }
     }
 
-    /// Until when room may appear by the passing of time alone: a member with a capacity is in its slow start, or requests
-    /// of before there was a capacity are still in flight.
+    /// The time until which room may appear without an event: a member with a capacity is in slow start, or requests
+    /// taken before a capacity existed are still in flight.
     pub(super) fn ramps_until(&self, now: Moment) -> Moment {
         let is_left = self.admission.has_apart() || self.members.iter().any(|member| member.state.has_apart());
         let left_until = if is_left { now + APART_STEP } else { Moment::ZERO };
@@ -75,20 +75,20 @@ impl Cluster {
         ends.max().unwrap_or(Moment::ZERO).max(left_until)
     }
 
-    /// Whether any member has room, for whichever request.
+    /// Whether any member has room, for any request.
     pub(super) fn has_room_anywhere(&self, now: Moment) -> bool {
         self.members.iter().any(|member| member.is_up() && member.has_room(self.options.slow_start, now))
     }
 
-    /// Gives free slots to waiting requests, oldest first, and computes the number of tokens anew where there are buckets.
-    /// To be called when the room has changed otherwise than by an edit or a slot that was given back: a member is up, down,
-    /// enabled or disabled.
+    /// Gives free slots to waiting requests, oldest first, and updates the number of tokens if there are buckets. To be
+    /// called when room has changed for a reason other than an edit or a returned slot: a member is up, down, enabled
+    /// or disabled.
     pub fn serve(&self, now: Moment) {
         self.admission.update_root(now);
         self.admission.serve(now);
     }
 
-    /// Turns of the scheduler `rr`.
+    /// The turns of the scheduler `rr`.
     pub fn rotation(&self) -> &Rotation {
         &self.tables.rotation
     }

@@ -1,4 +1,4 @@
-//! Whether a member may serve a request: asked here, and nowhere else.
+//! The decision whether a member may serve a request, made here only.
 
 use super::attributes::Role;
 use super::backend::BackendId;
@@ -7,54 +7,55 @@ use super::member::Member;
 use super::route::Route;
 use crate::base::clock::Moment;
 
-/// What a request demands of the member that is to serve it.
+/// The requirements of a request for its member.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand<'a> {
-    /// The route of its host, whose marks count. It may be older than the list that a member stands in.
+    /// The route of its host, whose marks count. It may be older than the member's list.
     pub route: &'a Route,
-    /// The backends that have failed it.
+    /// Backends that have failed the request.
     pub tried: &'a [BackendId],
-    /// The backend that its client names: no other serves.
+    /// The backend that its client names: no other may serve.
     pub named: Option<BackendId>,
-    /// The backend that a rule or a cookie of HAProxy's leads to: it serves before all others if it has room, whatever its
-    /// weight and its role.
+    /// The backend that a rule or a cookie of a HAProxy file selects: if it has room, it serves before all others,
+    /// whatever its weight and its role.
     pub wanted: Option<BackendId>,
 }
 
-/// What keeps a member from serving a request, whether or not it has room.
+/// A reason, other than lack of room, for which a member may not serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// It has left the list, is down, or is disabled.
+    /// It was removed from the list, is down, or is disabled.
     OutOfService,
     /// The client names another one.
     NotNamed,
-    /// Its weight is 0, and neither the client nor a rule asks for it.
+    /// Its weight is 0, and neither the client nor a rule selects it.
     NoShare,
-    /// It has failed this request.
+    /// It has failed the request.
     Tried,
-    /// Others than this node have marked it dead, or the host leads to it no longer.
+    /// Another node, a checker or an operator has marked it dead, or the host no longer leads to it.
     MarkedByOthers,
-    /// This node alone has marked it dead. That is an old guess: where no member is without an obstacle, it serves.
+    /// Only this node has marked it dead. Such a mark may be outdated: if every member has an obstacle, this member
+    /// serves.
     MarkedHere,
 }
 
-/// The members whose turn it is.
+/// The members to choose from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// The one that a rule or a cookie asks for ([`Demand::wanted`]).
+    /// The member that a rule or a cookie selects ([`Demand::wanted`]).
     Wanted,
-    /// Those of this role.
+    /// The members with this role.
     Role(Role),
-    /// Those that this node alone has marked dead: no other is left, and to try one can only help (Hipache).
+    /// Members that only this node has marked dead: no other is left, and an attempt can only help (Hipache).
     LastResort,
 }
 
 /// Whether a cluster can serve a request now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// It can: one of the members whose turn it is has room.
+    /// One of the members in this turn has room.
     Open(Turn),
-    /// Some member may serve, and none has room.
+    /// Some member may serve, but none has room.
     Full,
     /// No member may serve.
     Unavailable,
@@ -65,7 +66,7 @@ impl Demand<'_> {
         self.wanted.is_some_and(|wanted| wanted == member.backend.id())
     }
 
-    /// What keeps a member from serving the request. `place` is its place in the list of `cluster`.
+    /// The obstacle of a member for this request. `place` is its index in the list of `cluster`.
     #[inline]
     pub fn obstacle(&self, cluster: &Cluster, place: usize, now: Moment) -> Option<Obstacle> {
         let Some(member) = cluster.members.get(place).filter(|member| member.is_up()) else {
@@ -81,20 +82,20 @@ impl Demand<'_> {
         }
         let mark = match std::ptr::eq(cluster, &*self.route.cluster) {
             true => self.route.marks.get(place),
-            // A member that has joined since has no mark.
+            // A member that joined later has no mark.
             false => self.route.mark_near(place, member.backend.id()),
         }?;
         if mark.is_removed() || mark.is_dead_external(now) {
             return Some(Obstacle::MarkedByOthers);
         }
-        // Whoever names a backend means it, whatever this node thinks of it.
+        // A client that names a backend gets it, regardless of this node's marks.
         (self.named.is_none() && mark.dead_until(now).is_some()).then_some(Obstacle::MarkedHere)
     }
 }
 
 impl Cluster {
-    /// Whether the cluster can serve the request now. Source of the roles: x0d 0.5: standby helps in an overload, backup in
-    /// an outage; a full cluster never spills to backup.
+    /// Whether the cluster can serve the request now. Source of the roles: x0d 0.5. Standby members help in an
+    /// overload, backup members in an outage; a full cluster never spills to backup.
     pub fn service(&self, demand: &Demand<'_>, now: Moment) -> Service {
         if demand.wanted.is_some() && self.has_wanted(demand, now) {
             return Service::Open(Turn::Wanted);
@@ -137,7 +138,7 @@ impl Cluster {
         self.members.get(place).is_some_and(|member| {
             let has_turn = match (turn, demand.obstacle(self, place, now)) {
                 (Turn::Wanted, None) => demand.wants(member),
-                // The one that is wanted may have no share, and none of the others' turns then.
+                // The selected member may have no share, and then no turn among the others.
                 (Turn::Role(role), None) => {
                     member.role() == role && (member.attributes.weight > 0 || demand.named.is_some())
                 }
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(obstacles(&[], None)[0], Some(OutOfService));
     }
 
-    /// HAProxy's example of `use-server` has servers of weight 0, which serve nothing else.
+    /// HAProxy's example of `use-server` has servers with weight 0, which serve nothing else.
     #[test]
     fn the_wanted_member_needs_neither_share_nor_turn() {
         let backends = backends();
@@ -233,7 +234,7 @@ mod tests {
         route.marks[1].mark_dead_external(NOW + Duration::from_secs(1));
         let new = list(Some(&old), &[&backends[1], &backends[2]].map(Arc::clone), &["", ""]);
         let demand = Demand { route: &route, tried: &[], named: None, wanted: None };
-        // In the new list the second backend is the first, and the third is not known to the route.
+        // In the new list the second backend is the first, and the third is unknown to the route.
         let found = [0, 1].map(|place| demand.obstacle(&new, place, NOW));
         assert_eq!(found, [Some(Obstacle::MarkedByOthers), None]);
     }

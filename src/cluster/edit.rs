@@ -1,4 +1,4 @@
-//! Edits of a cluster: by difference, so that what stays keeps its state.
+//! Edits of a cluster by difference: members that stay keep their state.
 
 use super::admission::Admission;
 use super::attributes::Attributes;
@@ -12,26 +12,27 @@ use crate::base::clock::Moment;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// A list as its source has it.
+/// A list from a source of routes.
 #[derive(Debug)]
 pub struct ClusterSpec<'a> {
     /// The frontend key, or another name.
     pub key: &'a str,
     /// Any text, shown in the access log.
     pub id: &'a str,
-    /// The entries and the backends behind their endpoints.
+    /// The entries and the backends of their endpoints.
     pub entries: Vec<(&'a BackendUrl, Arc<Backend>)>,
     /// The options.
     pub options: &'a Arc<Options>,
 }
 
 impl Cluster {
-    /// The cluster of this list, in the place of `before`, and publishes it: waiting requests are served from it.
+    /// Makes the cluster of this list in place of `before`, and publishes it: waiting requests are served from it.
     ///
-    /// An endpoint that stays keeps its live state, whatever its attributes are now; so does one that comes back while
-    /// requests of earlier are still in flight, or within [`GRACE`](super::admission::GRACE), as where a list is written
-    /// anew entry by entry. An endpoint that stands in the list twice has one state at both places. Members that have left
-    /// are marked removed. What an operator has said of a member that comes back later is for the caller to say again.
+    /// An endpoint that stays keeps its live state, whatever its attributes are. So does one that comes back while its
+    /// earlier requests are still in flight, or within [`GRACE`](super::admission::GRACE), as when a list is rewritten
+    /// entry by entry. An endpoint that occurs in the list twice has one state at both places. Removed members are
+    /// marked as removed. If an operator has disabled a member that comes back later, the caller has to disable it
+    /// again.
     pub fn edit(before: Option<&Self>, spec: ClusterSpec<'_>, now: Moment) -> Arc<Self> {
         let admission = before.map_or_else(Arc::<Admission>::default, |before| Arc::clone(&before.admission));
         let known = before.map_or(&[][..], |cluster| &cluster.members);
@@ -132,7 +133,7 @@ mod tests {
             assert_eq!((new.state.up_since(), new.state.is_removed()), (Moment::ZERO, false));
         }
         assert!(!anew.members[1].is_up(), "an operator's word outlives it");
-        // Who was away for longer begins anew.
+        // A member that was away for longer starts afresh.
         let (left_at, back_at) = (NOW + GRACE, NOW + 3 * GRACE);
         let empty = edit_at(Some(&anew), &[], left_at);
         let other = edit_at(Some(&empty), &["http://d"], left_at + 2 * GRACE);

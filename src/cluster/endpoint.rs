@@ -1,11 +1,11 @@
-//! Where a backend is reached: its identity for pools, name resolution and health.
+//! The endpoint of a backend: its identity for pools, name resolution and health.
 
 use crate::wire::proxy_protocol;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// An address that requests are sent to, and how its connections begin. Two list entries with the same endpoint share
-/// connections, whatever else they say.
+/// An address that requests are sent to, and the start of its connections. Two list entries with the same endpoint
+/// share connections, whatever their other parts are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     host: Box<str>,
@@ -40,7 +40,7 @@ impl Endpoint {
         self.is_unverified = true;
     }
 
-    /// Whether any certificate will do (`verify=none`).
+    /// Whether any certificate is accepted (`verify=none`).
     pub fn is_unverified(&self) -> bool {
         self.is_unverified
     }
@@ -50,23 +50,23 @@ impl Endpoint {
         &self.host
     }
 
-    /// The port; the scheme's default where the entry has none.
+    /// The port; the scheme's default if the entry has none.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether connections are encrypted (`https://`).
+    /// Whether connections use TLS (`https://`).
     pub fn is_secure(&self) -> bool {
         self.is_secure
     }
 
-    /// The version of the PROXY protocol header that each connection begins with. Such a connection belongs to one
-    /// client.
+    /// The version of the PROXY header at the start of each connection. Such a connection belongs to one client.
     pub fn proxy_header(&self) -> Option<proxy_protocol::Version> {
         self.proxy_header
     }
 
-    /// The name in the TLS handshake (SNI), which the certificate has to bear: the attribute `sni`, else the host.
+    /// The name in the TLS handshake (SNI), which the certificate has to cover: the attribute `sni`, otherwise the
+    /// host.
     pub fn server_name(&self) -> &str {
         self.server_name.as_deref().unwrap_or(&self.host)
     }

@@ -1,26 +1,25 @@
-//! Requests and failures in each of the last 60 seconds. No lock: each thread counts in a cell of its own, any thread
-//! reads.
+//! Requests and failures in each of the last 60 seconds. No lock: each thread counts in its own cell, any thread reads.
 
 use crate::base::clock::Moment;
 use crate::base::thread_cells::ThreadCells;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The seconds that are kept.
+/// Number of seconds that are kept.
 pub const SECONDS: usize = 60;
 
-/// A few more cells than seconds, so that a reader and a late writer do not meet in one.
+/// A few more slots than seconds, so that a reader and a late writer do not use the same one.
 const SLOTS: usize = SECONDS + 4;
 
-/// A cell is the lower 16 bits of its second, then 24 bits of failures, then 24 bits of requests: a count never lands in
+/// A slot packs the lower 16 bits of its second, 24 bits of failures and 24 bits of requests: a count never lands in
 /// another second.
 const FAILURE: u64 = 1 << 24;
 const STAMP_SHIFT: u32 = 48;
 const COUNT_MASK: u64 = FAILURE - 1;
 
-/// Counts of the last [`SECONDS`], and those of all time. It takes memory with the first count.
+/// Counts of the last [`SECONDS`], and totals. It allocates memory at the first count.
 ///
-/// A thread adds to its own cell, and to those of all threads once a second: so a request costs no contended write.
+/// A thread adds to its own cell, and once a second to those of all threads: so a request costs no contended write.
 #[derive(Debug, Default)]
 pub struct History {
     own: ThreadCells<Counts>,
@@ -30,13 +29,14 @@ pub struct History {
 /// The counts of one thread.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Requests in flight, where each thread counts for itself. It wraps: another thread may end what this one has begun.
+    /// Requests in flight, counted by each thread for itself. It wraps: another thread may end a request that this one
+    /// has started.
     in_flight: AtomicU64,
-    /// The most that it has been.
+    /// Its greatest value.
     peak: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
-    /// Its last second, which is in no other cell yet.
+    /// Its last second, which is not in the common slots yet.
     last: AtomicU64,
 }
 
@@ -45,7 +45,7 @@ struct Counts {
 pub struct Second {
     /// Requests that ended.
     pub requests: u32,
-    /// Those of them that failed.
+    /// Requests that failed.
     pub failures: u32,
 }
 
@@ -69,23 +69,24 @@ impl History {
         }
     }
 
-    /// Adds a thread's last second to that of all threads, if it is not too old.
+    /// Adds a thread's last second to the common slots, if it is not too old.
     #[cold]
     fn end_second(&self, last: u64, now: u64) {
         let counts = last & (u64::MAX >> (64 - STAMP_SHIFT));
-        // The thread that had the cell before may have been ahead of this one.
+        // The earlier owner of the cell may have been ahead of this thread.
         let ages = [now.wrapping_sub(last >> STAMP_SHIFT), (last >> STAMP_SHIFT).wrapping_sub(now)];
         if counts > 0 && ages.iter().any(|age| stamp(*age) <= SECONDS as u64) {
             self.add(last >> STAMP_SHIFT, counts);
         }
     }
 
-    /// Adds to a second of all threads.
+    /// Adds to a common slot.
     fn add(&self, stamp: u64, counts: u64) {
         let cells = self.seconds.get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS]));
         let Some(cell) = cell(cells, stamp) else { return };
         let before = cell.load(Ordering::Relaxed);
-        // The first count of a second starts the cell. A core that loses that race counts into what the other started.
+        // The first count of a second resets the slot. A core that loses that race adds to the slot that the other one
+        // has reset.
         let is_started = before >> STAMP_SHIFT == stamp
             || cell.compare_exchange(before, stamp << STAMP_SHIFT, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             || cell.load(Ordering::Relaxed) >> STAMP_SHIFT == stamp;
@@ -94,14 +95,14 @@ impl History {
         }
     }
 
-    /// Requests that ended so far, and those of them that failed.
+    /// Total number of ended requests, and of failed ones.
     pub fn totals(&self) -> (u64, u64) {
         let sum =
             |count: fn(&Counts) -> &AtomicU64| self.own.iter().map(|cell| count(cell).load(Ordering::Relaxed)).sum();
         (sum(|cell| &cell.requests), sum(|cell| &cell.failures))
     }
 
-    /// Notes a request in flight, for this thread alone.
+    /// Counts a request in flight, for this thread alone.
     #[inline]
     pub(super) fn enter(&self) {
         let own = self.own.own();
@@ -109,26 +110,27 @@ impl History {
         own.raise(|cell| &cell.peak, |cell| &cell.in_flight);
     }
 
-    /// Notes that such a request has ended, whichever thread has begun it.
+    /// Records the end of such a request, whichever thread has started it.
     #[inline]
     pub(super) fn leave(&self) {
         self.own.own().add(|cell| &cell.in_flight, u64::MAX);
     }
 
-    /// The most that each thread has had in flight, summed up.
+    /// The sum of the greatest number that each thread has had in flight.
     pub(super) fn peak(&self) -> u32 {
         let peaks = self.own.iter().map(|cell| cell.peak.load(Ordering::Relaxed));
         u32::try_from(peaks.sum::<u64>()).unwrap_or(u32::MAX)
     }
 
-    /// The requests in flight of all threads.
+    /// Requests in flight of all threads.
     pub(super) fn apart(&self) -> u32 {
         let counts = self.own.iter().map(|cell| cell.in_flight.load(Ordering::Relaxed));
-        // One that begins here and ends there while the cells are read may be seen to end alone.
+        // A request that starts and ends on different threads while the cells are read may be seen only at its end.
         u32::try_from(counts.fold(0, u64::wrapping_add).cast_signed().max(0)).unwrap_or(u32::MAX)
     }
 
-    /// Requests and failures of the last [`SECONDS`] whole seconds: the sum of [`History::read`], in one walk over the cells.
+    /// Requests and failures of the last [`SECONDS`] whole seconds: the sum of [`History::read`], in one pass over the
+    /// slots.
     pub fn recent(&self, now: Moment) -> (u64, u64) {
         let of_all = self.seconds.get().into_iter().flat_map(|cells| cells.iter());
         let cells = of_all.chain(self.own.iter().map(|cell| &cell.last));
@@ -153,7 +155,7 @@ impl History {
 /// See [`History::recent`].
 fn recent_of(cells: impl Iterator<Item = u64>, end: u64) -> (u64, u64) {
     let add = |(requests, failures): (u64, u64), value: u64| {
-        // The present second is not whole yet. A second that is ahead of this reader is far away.
+        // The present second is not complete yet. A second ahead of this reader appears far away.
         let age = stamp(end.wrapping_sub(value >> STAMP_SHIFT));
         if (1..=SECONDS as u64).contains(&age) {
             (requests + (value & COUNT_MASK), failures + ((value / FAILURE) & COUNT_MASK))
@@ -165,7 +167,7 @@ fn recent_of(cells: impl Iterator<Item = u64>, end: u64) -> (u64, u64) {
 }
 
 fn second_of(now: Moment) -> u64 {
-    // Cells that were never written belong to second 0, so the first second is 1.
+    // Slots that were never written belong to second 0, so the first second is 1.
     now.as_micros() / 1_000_000 + 1
 }
 
@@ -178,7 +180,7 @@ fn cell(cells: &[AtomicU64; SLOTS], stamp: u64) -> Option<&AtomicU64> {
 }
 
 impl Second {
-    /// Adds what a cell has of this second.
+    /// Adds the counts of a slot, if it belongs to this second.
     fn add(&mut self, cell: Option<&AtomicU64>, stamp: u64) {
         let value = cell.map_or(0, |cell| cell.load(Ordering::Relaxed));
         if value >> STAMP_SHIFT == stamp {

@@ -1,8 +1,8 @@
-//! What requests and probes say of members: kept here for all cores and for the thread that probes.
+//! Judgement of members by requests and by probes: kept here for all cores and for the probe thread.
 //!
-//! A member serves only if nothing is against it: it is in the list and not disabled, probes do not find it down, it is not
-//! ejected, and no mark of the host is against it. Only the thread that probes gives verdicts ([`Cluster::set_up`],
-//! [`Cluster::set_down`]); cores tell it of members that need a look.
+//! A member serves only if it has no obstacle: it is in the list and not disabled, probes do not find it down, it is
+//! not ejected, and no mark of the host excludes it. Only the probe thread gives verdicts ([`Cluster::set_up`],
+//! [`Cluster::set_down`]); cores notify it of members to examine.
 
 use super::admission::Admission;
 use super::cluster::Cluster;
@@ -15,38 +15,38 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// Marks of one member that a good probe ends. More end by their time alone.
+/// The greatest number of marks of one member that a good probe ends. Further ones end by time alone.
 const MAX_MARKS: usize = 4096;
 
-/// The thread that probes, as clusters know it.
+/// The interface of the probe thread for clusters.
 pub trait HealthWatcher: Debug + Send + Sync {
-    /// Has the thread look at a cluster: its list or options are new, or [`MemberHealth`] of a member is. It never waits for
-    /// long.
+    /// Makes the thread examine a cluster: its list or options are new, or the [`MemberHealth`] of a member is. It
+    /// never blocks for long.
     fn look_at(&self, admission: &Arc<Admission>);
 }
 
-/// What is known of a member's health beside whether it serves. Members without trouble and without rules have none.
+/// Details of a member's health, besides whether it serves. Members without trouble and without rules have none.
 #[derive(Debug, Default)]
 pub struct MemberHealth {
     outlier: Outlier,
-    /// A request has failed, and probes have yet to judge the member.
+    /// A request has failed, and probes have not judged the member yet.
     is_suspect: AtomicBool,
     /// It is disabled because it was down (`health.stickyOffline`).
     is_kept_disabled: AtomicBool,
     /// Why probes find it down.
     fault: AtomicU32,
-    /// Marks made since probes found it good the last time, and their hosts.
+    /// Marks made since probes last found it good, with their hosts.
     marks: Mutex<Vec<(Box<str>, Weak<Mark>)>>,
 }
 
 impl MemberHealth {
-    /// Whether a request has failed, and probes have yet to judge the member.
+    /// Whether a request has failed, and probes have not judged the member yet.
     pub fn is_suspect(&self) -> bool {
         self.is_suspect.load(Ordering::SeqCst)
     }
 
-    /// The moment until which the member is ejected, and why; `None` where it is not. It serves all the same where too few
-    /// others do.
+    /// The end and the cause of its ejection; `None` if it is not ejected. It serves all the same if too few other
+    /// members do.
     pub fn ejection(&self, now: Moment) -> Option<(Moment, Cause)> {
         self.outlier.ejection(now)
     }
@@ -76,7 +76,7 @@ impl MemberHealth {
         }
     }
 
-    /// Ends the marks that this node has made. Returns their hosts.
+    /// Ends the marks made by this node. Returns their hosts.
     fn end_marks(&self, now: Moment) -> Vec<Box<str>> {
         let marks = std::mem::take(&mut *self.marks.lock().unwrap_or_else(PoisonError::into_inner));
         let end = |(host, mark): (Box<str>, Weak<Mark>)| {
@@ -91,7 +91,7 @@ impl MemberHealth {
 }
 
 impl Cluster {
-    /// Whether outcomes of requests say something of its members: it has a monitor, or rules of outlier detection.
+    /// Whether outcomes of requests are used to judge its members: it has a monitor, or outlier detection.
     pub fn judges_requests(&self) -> bool {
         self.judges_requests
     }
@@ -109,8 +109,8 @@ impl Cluster {
         is_ejected
     }
 
-    /// Has the member at `place` probed, where there is a monitor: a request failed there. A mark that was made for this host
-    /// ends when probes find the member good.
+    /// Requests a probe of the member at `place`, if there is a monitor, because a request failed there. A mark made
+    /// for this host ends when probes find the member good.
     pub fn suspect(&self, place: usize, mark: Option<(&str, &Arc<Mark>)>) {
         let Some(member) = self.members.get(place).filter(|_| self.options.health.mode != HealthMode::Off) else {
             return;
@@ -124,7 +124,7 @@ impl Cluster {
         }
     }
 
-    /// Probes find a member down.
+    /// Records that probes find a member down.
     pub fn set_down(&self, state: &MemberState, fault: ProbeFault, now: Moment) {
         let health = state.health();
         health.fault.store(fault.code(), Ordering::Relaxed);
@@ -134,8 +134,8 @@ impl Cluster {
         self.serve(now);
     }
 
-    /// Probes find a member good: it serves from now on, or is disabled until an operator enables it. The marks end that
-    /// this node has made, and waiting requests get its slots. Returns the hosts that had one.
+    /// Records that probes find a member good: it serves from now on, or is disabled until an operator enables it. The
+    /// marks of this node end, and waiting requests get its slots. Returns the hosts that had a mark.
     pub fn set_up(&self, state: &MemberState, stays_disabled: bool, now: Moment) -> Vec<Box<str>> {
         if stays_disabled {
             state.set_disabled(true, now);
@@ -151,7 +151,7 @@ impl Cluster {
         hosts
     }
 
-    /// A member is probed no longer: whatever probes have found is forgotten. Returns whether it was down.
+    /// Stops the probes of a member and clears their verdict. Returns whether it was down.
     pub fn unwatch(&self, state: &MemberState, now: Moment) -> bool {
         if let Some(health) = state.known_health() {
             health.is_suspect.store(false, Ordering::SeqCst);
@@ -165,15 +165,14 @@ impl Cluster {
         was_down
     }
 
-    /// Has the thread that probes know of this cluster and of the lists that follow it.
+    /// Passes this cluster and its later lists to the probe thread.
     pub fn set_watcher(&self, watcher: &Arc<dyn HealthWatcher>) {
         if self.admission.judgement.watcher.set(Arc::clone(watcher)).is_ok() {
             self.report_edit();
         }
     }
 
-    /// Tells of a new list, if this one is watched or any before was: a member that was away for a moment comes back with what
-    /// was found of it.
+    /// Reports a new list, if this or an earlier one is watched: a member that was away for a moment keeps its verdict.
     pub(super) fn report_edit(&self) {
         let judgement = &self.admission.judgement;
         let is_on = self.options.health.is_on();
@@ -183,7 +182,7 @@ impl Cluster {
     }
 }
 
-/// The part of an admission that judges.
+/// The part of an admission that judges members.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
     watcher: OnceLock<Arc<dyn HealthWatcher>>,
@@ -192,7 +191,7 @@ pub(super) struct Judgement {
 }
 
 impl Admission {
-    /// The last requests that failed.
+    /// The last failed requests.
     pub fn failures(&self) -> &RecentFailures {
         &self.judgement.failures
     }
@@ -203,10 +202,10 @@ impl Admission {
         }
     }
 
-    /// Takes ejected members out of service and puts those back whose ejection is over. While too few others serve
-    /// (`health.panicPercent`), all do.
+    /// Takes ejected members out of service, and returns those whose ejection is over. While too few others serve
+    /// (`health.panicPercent`), all ejected members serve.
     pub fn update_ejections(&self, now: Moment) {
-        // Two cores that did this at once could each undo the other's work.
+        // Two cores at once could undo each other's work.
         self.with_newest(|cluster| {
             let is_in_list = |member: &&Member| !(member.attributes.is_disabled || member.state.is_disabled());
             let members = || cluster.members.iter().filter(is_in_list);
@@ -219,7 +218,7 @@ impl Admission {
         });
     }
 
-    /// Ends all ejections: there are no rules any more.
+    /// Ends all ejections, because the rules were removed.
     pub fn pardon(&self, now: Moment) {
         if let Some(cluster) = self.newest() {
             let healths = cluster.members.iter().filter_map(|member| member.state.known_health());

@@ -1,4 +1,4 @@
-//! A member of a cluster: its entry in the list, and the live state that all cores share.
+//! A member of a cluster: its entry in the list, and the live state shared by all cores.
 
 use super::attributes::{Attributes, Role};
 use super::backend::Backend;
@@ -15,17 +15,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The whole of a share; slow start counts in parts of it.
+/// A full share; slow start counts in parts of it.
 const WHOLE: u64 = 1024;
 
-/// A member as one list has it. Immutable; an edit of the list makes a new one around the same [`MemberState`].
+/// A member in one list. Immutable; an edit of the list makes a new one with the same [`MemberState`].
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The list entry.
     pub url: BackendUrl,
     /// The backend, which other clusters may share.
     pub backend: Arc<Backend>,
-    /// Its attributes. They differ from those of the entry where that has a wrong value and an older one goes on.
+    /// Its attributes. An attribute with an invalid value in the entry keeps its earlier value.
     pub attributes: Attributes,
     /// Its live state.
     pub state: Arc<MemberState>,
@@ -36,10 +36,9 @@ pub struct Member {
 /// The live state of an endpoint in a cluster, shared by all cores and by every list that the endpoint stays in.
 #[derive(Debug, Default)]
 pub struct MemberState {
-    /// Requests in flight. The limit is that of the newest attributes, so that an exchange that still holds an older list
-    /// is bound by it too.
+    /// Requests in flight. The limit comes from the newest attributes, and also binds exchanges with an older list.
     slots: Slots,
-    /// Microseconds of the moment at which it was added or came back; 0 where it was there from the beginning.
+    /// The time at which it was added or came back, in microseconds; 0 if it is an initial member.
     up_since: AtomicU64,
     is_down: AtomicBool,
     is_disabled: AtomicBool,
@@ -49,7 +48,7 @@ pub struct MemberState {
 }
 
 impl MemberState {
-    /// The state of a member that has been there from the beginning: there is no slow start.
+    /// The state of an initial member: it has no slow start.
     pub fn new() -> Self {
         Self::default()
     }
@@ -64,8 +63,8 @@ impl MemberState {
         self.slots.held()
     }
 
-    /// The greatest number of requests that were in flight at once. Where each thread counts for itself, it is the sum of
-    /// what each has had, which may be more.
+    /// The greatest number of requests in flight at once. If threads count separately, it is the sum of their peaks,
+    /// which may be higher.
     pub fn peak(&self) -> u32 {
         self.slots.peak()
     }
@@ -75,12 +74,12 @@ impl MemberState {
         self.slots.set_limit(limit);
     }
 
-    /// The greatest number of requests in flight; `None` for any.
+    /// The greatest number of requests in flight; `None` for no limit.
     pub fn capacity(&self) -> Option<NonZeroU32> {
         self.slots.limit()
     }
 
-    /// Whether requests of before there was a capacity are still in flight.
+    /// Whether requests taken before a capacity existed are still in flight.
     pub(super) fn has_apart(&self) -> bool {
         self.slots.has_apart()
     }
@@ -90,8 +89,8 @@ impl MemberState {
         self.is_down.load(Ordering::SeqCst)
     }
 
-    /// Notes the verdict of probes. They give it by [`Cluster::set_up`](super::Cluster::set_up) and
-    /// [`Cluster::set_down`](super::Cluster::set_down), which do what else belongs to it.
+    /// Sets the verdict of probes. They set it through [`Cluster::set_up`](super::Cluster::set_up) and
+    /// [`Cluster::set_down`](super::Cluster::set_down), which also handle its effects.
     pub fn set_down(&self, is_down: bool, now: Moment) {
         if !is_down && self.is_down() {
             self.begin_slow_start(now);
@@ -99,12 +98,12 @@ impl MemberState {
         self.is_down.store(is_down, Ordering::SeqCst);
     }
 
-    /// Whether an operator has taken it out of service at run time, beside the attribute `disabled`.
+    /// Whether an operator has disabled it at run time, independently of the attribute `disabled`.
     pub fn is_disabled(&self) -> bool {
         self.is_disabled.load(Ordering::SeqCst)
     }
 
-    /// Takes it out of service, or puts it back; then [`Cluster::serve`](super::Cluster::serve) is to follow.
+    /// Disables it, or enables it again; a call of [`Cluster::serve`](super::Cluster::serve) has to follow.
     pub fn set_disabled(&self, is_disabled: bool, now: Moment) {
         if !is_disabled && self.is_disabled() {
             self.begin_slow_start(now);
@@ -115,12 +114,12 @@ impl MemberState {
         }
     }
 
-    /// Whether its responses have taken it out of service for a while.
+    /// Whether its responses have ejected it for a while.
     pub fn is_ejected(&self) -> bool {
         self.is_ejected.load(Ordering::SeqCst)
     }
 
-    /// Takes it out of service for its responses, or puts it back. Slow start follows an ejection that is over.
+    /// Ejects it because of its responses, or ends the ejection. Slow start follows an ejection that is over.
     pub(super) fn set_ejected(&self, is_ejected: bool, is_over: bool, now: Moment) {
         if !is_ejected && is_over && self.is_ejected() {
             self.begin_slow_start(now);
@@ -128,22 +127,22 @@ impl MemberState {
         self.is_ejected.store(is_ejected, Ordering::SeqCst);
     }
 
-    /// What is known of its health; made where there is nothing yet.
+    /// Details of its health, created if there are none.
     pub(super) fn health(&self) -> &MemberHealth {
         self.health.get_or_init(Box::default)
     }
 
-    /// What is known of its health. `None` while it was never in trouble.
+    /// Details of its health. `None` if it was never in trouble.
     pub fn known_health(&self) -> Option<&MemberHealth> {
         self.health.get().map(|health| &**health)
     }
 
-    /// Notes that the member has left its list: it gets no new request from an older list either.
+    /// Records that the member was removed from its list: it gets no new request from an older list either.
     pub(super) fn mark_removed(&self) {
         self.is_removed.store(true, Ordering::SeqCst);
     }
 
-    /// Notes that the member is in its list again. Where it was away for a moment only, it goes on as before.
+    /// Records that the member is in its list again. After a brief absence it continues as before.
     pub(super) fn mark_back(&self, was_brief: bool, now: Moment) {
         if !was_brief {
             self.begin_slow_start(now);
@@ -151,17 +150,17 @@ impl MemberState {
         self.is_removed.store(false, Ordering::SeqCst);
     }
 
-    /// Notes that the member serves from now on: before any request can see that it does.
+    /// Starts slow start, before any request can see that the member serves.
     pub(super) fn begin_slow_start(&self, now: Moment) {
         self.up_since.store(now.as_micros(), Ordering::SeqCst);
     }
 
-    /// Whether the member has left its list. The routes to that list were marked as replaced before.
+    /// Whether the member was removed from its list. The routes to that list were marked as replaced before.
     pub fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::SeqCst)
     }
 
-    /// Since when it has been up; [`Moment::ZERO`] where that is the beginning.
+    /// The time since which it has been up; [`Moment::ZERO`] for an initial member.
     pub fn up_since(&self) -> Moment {
         Moment::from_micros(self.up_since.load(Ordering::SeqCst))
     }
@@ -176,7 +175,7 @@ impl MemberState {
     }
 }
 
-/// All parts of an endpoint. What most endpoints do not have adds nothing, so that their identities stay as they were.
+/// All parts of an endpoint. A part that most endpoints lack adds nothing, so that identities stay stable.
 fn identity_text(endpoint: &Endpoint) -> String {
     let mut text = format!("{endpoint}#{:?}", endpoint.proxy_header());
     if endpoint.server_name() != endpoint.host() {
@@ -201,7 +200,7 @@ impl Member {
         !(self.attributes.is_disabled || is_out)
     }
 
-    /// How much of its share and capacity it has at `now`, in 1/1024. Slow start raises it from 1/16 to the whole.
+    /// The part of its share and capacity at `now`, in 1/1024. Slow start raises it from 1/16 to the whole.
     pub fn ramp(&self, default_slow_start: Duration, now: Moment) -> u32 {
         const FULL: u32 = 1024;
         let slow_start = self.attributes.slow_start.unwrap_or(default_slow_start);
@@ -214,14 +213,14 @@ impl Member {
         u32::try_from(share).unwrap_or(FULL).clamp(FULL / 16, FULL)
     }
 
-    /// The end of its slow start; [`Moment::ZERO`] where there was none.
+    /// The end of its slow start; [`Moment::ZERO`] if there was none.
     pub(super) fn ramps_until(&self, default_slow_start: Duration) -> Moment {
         let since = self.state.up_since();
         let slow_start = self.attributes.slow_start.unwrap_or(default_slow_start);
         if since == Moment::ZERO || !self.is_up() { Moment::ZERO } else { since + slow_start }
     }
 
-    /// The requests that it may have in flight at `now`; `u32::MAX` for any.
+    /// The number of requests that it may have in flight at `now`; `u32::MAX` for no limit.
     pub fn usable_capacity(&self, default_slow_start: Duration, now: Moment) -> u32 {
         let Some(capacity) = self.state.capacity() else { return u32::MAX };
         let ramp = u64::from(self.ramp(default_slow_start, now));
@@ -233,22 +232,22 @@ impl Member {
         self.state.capacity().is_none() || self.state.in_flight() < self.usable_capacity(default_slow_start, now)
     }
 
-    /// Takes a slot, if one is free. Exact over all cores.
+    /// Takes a slot, if one is free. The limit is exact over all cores.
     pub(super) fn take(&self, default_slow_start: Duration, now: Moment) -> Option<Counted> {
         self.state.slots.take(self.usable_capacity(default_slow_start, now))
     }
 
-    /// A number that the endpoint alone decides, the same on every node: the ring of `hash` knows the member by it.
+    /// A number that depends on the endpoint alone, equal on every node: its identity in the ring of `hash`.
     pub fn identity(&self) -> u64 {
         self.identity
     }
 
-    /// The value of session cookies that stands for it, the same on every node with the same `server.cookieSecret`.
+    /// The value of its session cookies, equal on every node with the same `server.cookieSecret`.
     pub fn session(&self) -> u64 {
         self.session
     }
 
-    /// When it serves.
+    /// Its role.
     pub fn role(&self) -> Role {
         self.attributes.role
     }

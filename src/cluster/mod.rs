@@ -1,7 +1,7 @@
-//! A cluster: its members, the backends behind them, the state that all cores share, and who gets a slot.
+//! A cluster: its members, their backends, the state shared by all cores, and admission.
 //!
-//! [`Cluster`] is one list with its options, immutable; an edit makes a new one around the same [`MemberState`] of each
-//! endpoint that stays and the same [`Admission`]. A [`Route`] is a cluster as one host sees it.
+//! [`Cluster`] is one list with its options, immutable; an edit makes a new one with the same [`MemberState`] of each
+//! endpoint that stays and the same [`Admission`]. A [`Route`] is a cluster in the view of one host.
 
 mod admission;
 mod attributes;

@@ -1,5 +1,5 @@
-//! The last requests of a cluster that failed, for those who look into it. No lock: a core writes one word for a failure, any
-//! thread reads.
+//! The last failed requests of a cluster, for diagnosis. No lock: a core writes one word for a failure, any thread
+//! reads.
 
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How many are kept.
+/// Number of failures that are kept.
 const KEPT: usize = 16;
 
 /// A failure is one word: the reason (8 bits, 0 for a response of the backend), the status (10), a part of the member's
@@ -16,7 +16,7 @@ const REASON_BITS: u32 = 8;
 const STATUS_BITS: u32 = 10;
 const MEMBER_BITS: u32 = 18;
 
-/// See the top of this page. It takes memory with the first failure.
+/// The last failed requests; see the module. It allocates memory at the first failure.
 #[derive(Debug, Default)]
 pub struct RecentFailures {
     next: AtomicUsize,
@@ -26,18 +26,18 @@ pub struct RecentFailures {
 /// A request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecentFailure {
-    /// When it ended, to a second.
+    /// The time of its end, to a second.
     pub at: Moment,
-    /// The status that its client was told; 0 while none was.
+    /// The status that the client got; 0 if none.
     pub status: u16,
-    /// Why this node has ended it; `None` where it was a response of the backend.
+    /// Why this node has ended it; `None` for a response of the backend.
     pub reason: Option<FailureReason>,
-    /// A part of the identity of the member that served it last; 0 for none.
+    /// A part of the identity of its last member; 0 for none.
     member: u64,
 }
 
 impl RecentFailure {
-    /// Whether a member of this [identity](super::Member::identity) has served it, as far as is known.
+    /// Whether a member with this [identity](super::Member::identity) may have served it.
     pub fn is_of(&self, identity: u64) -> bool {
         self.member != 0 && self.member == part_of(identity)
     }
@@ -49,7 +49,7 @@ fn part_of(identity: u64) -> u64 {
 }
 
 impl RecentFailures {
-    /// Notes a request that failed at `now`.
+    /// Records a request that failed at `now`.
     #[cold]
     pub fn note(&self, reason: Option<FailureReason>, status: u16, member: Option<u64>, now: Moment) {
         let kept = self.kept.get_or_init(|| Box::new([const { AtomicU64::new(0) }; KEPT]));
@@ -64,11 +64,11 @@ impl RecentFailures {
         }
     }
 
-    /// Those that are kept, the last one first.
+    /// The recorded failures, the last one first.
     pub fn list(&self) -> Vec<RecentFailure> {
         let words = self.kept.get().into_iter().flat_map(|kept| kept.iter()).map(|cell| cell.load(Ordering::Relaxed));
         let mut found: Vec<_> = words.filter(|word| *word != 0).map(read).collect();
-        // Those of one second are in the order of their places, which is that of time but for the last turn.
+        // Failures of one second stay in the order of their slots, which is chronological except at the wrap.
         found.sort_by_key(|failure| std::cmp::Reverse(failure.at));
         found
     }

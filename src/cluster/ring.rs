@@ -1,5 +1,5 @@
-//! The ring of consistent hashing: the same key leads to the same member, and a member that comes or goes moves only its
-//! own share of the keys.
+//! The ring of consistent hashing: a key leads to the same member, and a member that joins or leaves moves only its own
+//! share of the keys.
 
 use super::rotation::gcd;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -7,10 +7,10 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// Points on the ring for each unit of weight.
 const POINTS: u32 = 64;
 
-/// The most points of one ring, 16 bytes each. Weights are scaled down to it.
+/// The greatest number of points of one ring, 16 bytes each. Weights are scaled down to it.
 const MAX_POINTS: u64 = 1 << 15;
 
-/// The ring of a cluster. Lists whose members are the same, by identity and weight, share one.
+/// The ring of a cluster. Lists with the same members, by identity and weight, share one.
 #[derive(Debug, Default)]
 pub struct Ring {
     points: Box<[(u64, u32)]>,
@@ -18,7 +18,7 @@ pub struct Ring {
     members: Box<[(u64, u32)]>,
 }
 
-/// The hash of a request's key. The same on every node and in every version.
+/// The hash of a request's key, equal on every node and in every version.
 pub fn key_of(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
@@ -47,7 +47,7 @@ impl Ring {
         *self.members == *members
     }
 
-    /// The members behind `key`, in their order on the ring, each as often as it has points.
+    /// The members behind `key`, in ring order, each as often as it has points.
     pub fn from(&self, key: u64) -> impl Iterator<Item = usize> {
         let start = self.points.partition_point(|(point, _)| *point < key);
         self.points[start..].iter().chain(&self.points[..start]).map(|(_, place)| *place as usize)

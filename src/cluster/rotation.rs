@@ -1,17 +1,17 @@
 //! Smooth weighted round robin as a list of turns. Source of the order: nginx.
 
-/// The longest rotation. Heavier weights are scaled down to it.
+/// The greatest length of a rotation. Higher weights are scaled down to it.
 const MAX_TURNS: u64 = 4096;
 
-/// The order of a cluster's turns, made once for each list.
+/// The order of turns of a cluster, made once for each list.
 #[derive(Debug, Default)]
 pub struct Rotation {
     turns: Box<[u32]>,
 }
 
 impl Rotation {
-    /// The rotation of members with these weights. Members of the same weight take turns; a heavy one is not served
-    /// several times in a row where others can be put between.
+    /// The rotation of members with these weights. Members of equal weight take turns; a member with a high weight is
+    /// not served several times in a row if others can be placed between.
     pub(super) fn new(weights: &[u32]) -> Self {
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
         let divisor = weights.iter().fold(0, |divisor, weight| gcd(divisor, *weight)).max(1);
@@ -33,19 +33,19 @@ impl Rotation {
         Self { turns: (0..turns).filter_map(turn).collect() }
     }
 
-    /// The number of turns.
+    /// Number of turns.
     pub fn count(&self) -> usize {
         self.turns.len()
     }
 
-    /// The place of the member whose turn it is; turns go round.
+    /// The index of the member for this turn number, which wraps.
     pub fn turn(&self, number: usize) -> Option<usize> {
         let turn = number.checked_rem(self.turns.len())?;
         self.turns.get(turn).map(|place| *place as usize)
     }
 }
 
-/// The greatest common divisor; that of a number and 0 is the number.
+/// The greatest common divisor; for a number and 0 it is the number.
 pub(super) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -6,41 +6,41 @@ use crate::base::clock::Moment;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// The result of a look-up of a host. Immutable but for its marks; a changed list is a new `Route` that shares the
-/// marks of the members that stay.
+/// The result of a look-up of a host. Immutable except for its marks; a changed list is a new `Route` with the marks of
+/// the members that stay.
 #[derive(Debug)]
 pub struct Route {
-    /// The host that was asked for: lower case, no port, no trailing dot.
+    /// The requested host: lower case, no port, no trailing dot.
     pub host: Box<str>,
     /// The cluster that serves it.
     pub cluster: Arc<Cluster>,
-    /// A mark for each member of `cluster`, at the same place.
+    /// A mark for each member of `cluster`, at the same index.
     pub marks: Box<[Arc<Mark>]>,
     is_replaced: AtomicBool,
 }
 
-/// What one host says of a backend, beside the state that all hosts share (Hipache's `dead:<host>`): a broken tenant
-/// behind a wildcard must not take the backend from other hosts. It stays the same object for as long as its endpoint
-/// stays in the list, so a mark belongs to the endpoint and not to an index.
+/// The state of a backend for one host, besides the state shared by all hosts (Hipache's `dead:<host>`): a broken
+/// tenant behind a wildcard must not take the backend from other hosts. The object stays the same as long as its
+/// endpoint stays in the list, so a mark belongs to the endpoint and not to an index.
 #[derive(Debug)]
 pub struct Mark {
     /// The backend.
     pub backend: Arc<Backend>,
-    /// Microseconds of the moment until which this node takes the backend for dead; 0 when it is alive.
+    /// The time until which this node treats the backend as dead, in microseconds; 0 if it is alive.
     dead_until: AtomicU64,
-    /// The same for marks that others have made.
+    /// The same for marks made by other nodes and checkers.
     dead_external_until: AtomicU64,
     /// The same for the mark of an operator of this node, which no other mark replaces or ends.
     dead_by_operator_until: AtomicU64,
-    /// Trouble since the last good response: the connections in a row that ended without one, and [`MARKED`]. 0 as long
-    /// as all is well, so that a response costs no more than a look.
+    /// Trouble since the last good response: the number of successive connections that ended without one, and
+    /// [`MARKED`]. It is 0 while all is well, so a response costs one read.
     troubles: AtomicU32,
-    /// Why this node took it for dead the last time, as [`Mark::note_reason`] has it.
+    /// Why this node last treated it as dead, as a code for [`Mark::note_reason`].
     reason: AtomicU32,
     is_removed: AtomicBool,
 }
 
-/// In [`Mark::troubles`]: the backend was marked dead.
+/// A flag in [`Mark::troubles`]: the backend was marked dead.
 const MARKED: u32 = 1 << 31;
 
 impl Mark {
@@ -58,29 +58,29 @@ impl Mark {
         }
     }
 
-    /// Counts a connection that ended without a response; how many there were in a row.
+    /// Counts a connection that ended without a response. Returns the number of successive ones.
     pub fn count_closed(&self) -> u32 {
         (self.troubles.fetch_add(1, Ordering::Relaxed) & !MARKED).saturating_add(1)
     }
 
-    /// Notes that the backend was marked dead.
+    /// Records that the backend was marked dead.
     pub fn note_marked(&self) {
         self.troubles.fetch_or(MARKED, Ordering::Relaxed);
     }
 
-    /// Notes a good response. Whether it is the first one since the backend was marked dead.
+    /// Records a good response. Returns whether it is the first one since the backend was marked dead.
     #[inline]
     pub fn note_good(&self) -> bool {
         self.troubles.load(Ordering::Relaxed) != 0 && self.troubles.swap(0, Ordering::Relaxed) & MARKED != 0
     }
 
-    /// Marks the backend dead until `until`. Known to all cores at once.
+    /// Marks the backend dead until `until`, on all cores at once.
     pub fn mark_dead(&self, until: Moment) {
         self.dead_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
-    /// Marks the backend dead until `until` on behalf of a checker or another node: not even the last resort goes there.
-    /// Known to all cores at once.
+    /// Marks the backend dead until `until` on behalf of a checker or another node, on all cores at once: not even the
+    /// last resort uses it.
     pub fn mark_dead_external(&self, until: Moment) {
         self.dead_external_until.store(until.as_micros(), Ordering::Relaxed);
     }
@@ -90,45 +90,45 @@ impl Mark {
         self.dead_by_operator_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
-    /// Notes why this node takes the backend for dead, as a number that is not 0. For views.
+    /// Sets the code of the reason, not 0, for views.
     pub fn note_reason(&self, code: u32) {
         self.reason.store(code, Ordering::Relaxed);
     }
 
-    /// That number; 0 where there is none.
+    /// The code of the reason; 0 if there is none.
     pub fn reason(&self) -> u32 {
         self.reason.load(Ordering::Relaxed)
     }
 
-    /// Whether others, or an operator, have marked the backend dead.
+    /// Whether another node, a checker or an operator has marked the backend dead.
     pub fn is_dead_external(&self, now: Moment) -> bool {
         self.dead_external_until(now).max(self.dead_by_operator_until(now)).is_some()
     }
 
-    /// The moment until which this node takes the backend for dead, if that is after `now`.
+    /// The end of this node's mark, if it is after `now`.
     pub fn dead_until(&self, now: Moment) -> Option<Moment> {
         let until = Moment::from_micros(self.dead_until.load(Ordering::Relaxed));
         (until > now).then_some(until)
     }
 
-    /// The moment until which others have marked the backend dead, if that is after `now`.
+    /// The end of the marks of other nodes and checkers, if it is after `now`.
     pub fn dead_external_until(&self, now: Moment) -> Option<Moment> {
         let until = Moment::from_micros(self.dead_external_until.load(Ordering::Relaxed));
         (until > now).then_some(until)
     }
 
-    /// The moment until which an operator of this node has marked the backend dead, if that is after `now`.
+    /// The end of the mark by an operator of this node, if it is after `now`.
     pub fn dead_by_operator_until(&self, now: Moment) -> Option<Moment> {
         let until = Moment::from_micros(self.dead_by_operator_until.load(Ordering::Relaxed));
         (until > now).then_some(until)
     }
 
-    /// When the last mark ends; `None` if there is none.
+    /// The end of the last mark; `None` if there is none.
     pub fn ends_at(&self, now: Moment) -> Option<Moment> {
         self.dead_until(now).max(self.dead_external_until(now)).max(self.dead_by_operator_until(now))
     }
 
-    /// Notes that the host leads to this backend no longer: it gets no new request, even from those who hold an old
+    /// Records that the host no longer leads to this backend: it gets no new request, even from requests with an old
     /// route.
     pub fn mark_removed(&self) {
         if !self.is_removed.swap(true, Ordering::AcqRel) {
@@ -136,7 +136,7 @@ impl Mark {
         }
     }
 
-    /// Whether the host leads to this backend no longer.
+    /// Whether the host no longer leads to this backend.
     pub fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::Acquire)
     }
@@ -164,19 +164,19 @@ impl Route {
         Self { host: host.into(), cluster, marks, is_replaced: AtomicBool::new(false) }
     }
 
-    /// Notes that the host leads elsewhere, or is about to. This comes before a member of the list is removed, so that a
-    /// request that finds none left finds this too.
+    /// Records that the host leads to another cluster, or is about to. It precedes the removal of a member, so that a
+    /// request that finds no member left notices this too.
     pub fn mark_replaced(&self) {
         self.is_replaced.store(true, Ordering::Release);
     }
 
-    /// Whether this is an old route: the host leads elsewhere, or all members have left.
+    /// Whether this route is stale: the host leads to another cluster, or all members were removed.
     pub fn is_stale(&self) -> bool {
         self.is_replaced.load(Ordering::Acquire)
             || (!self.marks.is_empty() && self.marks.iter().all(|mark| mark.is_removed()))
     }
 
-    /// The same, looked for first at the place that the backend has in another list of the cluster.
+    /// The same; the index of the backend in another list of the cluster is tried first.
     pub(super) fn mark_near(&self, place: usize, backend: BackendId) -> Option<&Arc<Mark>> {
         let there = self.marks.get(place).filter(|mark| mark.backend.id() == backend);
         there.or_else(|| self.mark_of(backend))
@@ -187,7 +187,7 @@ impl Route {
         self.marks.iter().any(|mark| mark.ends_at(now).is_some())
     }
 
-    /// The mark of a backend. `None` for one that has joined the cluster after this route was made.
+    /// The mark of a backend. `None` for one that joined the cluster after this route was made.
     pub fn mark_of(&self, backend: BackendId) -> Option<&Arc<Mark>> {
         self.marks.iter().find(|mark| mark.backend.id() == backend)
     }

@@ -1,4 +1,4 @@
-//! The values of session cookies: each stands for a member, and tells nothing of its address.
+//! The values of session cookies: each identifies a member without revealing its address.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -7,14 +7,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 static SECRET: OnceLock<Box<[u8]>> = OnceLock::new();
 
-/// Sets the secret that the values are made with (`server.cookieSecret`). It is to be set before the first cluster is made:
-/// later it has no effect on what there is.
+/// Sets the secret that the values are made with (`server.cookieSecret`). It has to be set before the first cluster is
+/// made: later it does not affect existing clusters.
 pub fn set_session_secret(secret: &str) {
     let _ = SECRET.set(secret.as_bytes().into());
 }
 
-/// The value for the member of this endpoint, the same on every node that has the same secret. Without one, who can guess an
-/// address can check it.
+/// The value for the member with this endpoint, equal on every node with the same secret. Without a secret, a client
+/// that guesses an address can verify it.
 pub(super) fn value_of(endpoint: &str) -> u64 {
     match SECRET.get() {
         Some(secret) => keyed(secret, endpoint),
@@ -23,7 +23,7 @@ pub(super) fn value_of(endpoint: &str) -> u64 {
 }
 
 fn keyed(secret: &[u8], endpoint: &str) -> u64 {
-    // It takes keys of any length (RFC 2104).
+    // HMAC takes keys of any length (RFC 2104).
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return xxh3_64(endpoint.as_bytes()) };
     mac.update(endpoint.as_bytes());
     mac.finalize().into_bytes().iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))

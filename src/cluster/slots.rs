@@ -1,50 +1,50 @@
-//! The slots of a member or a cluster: how many requests hold one, and how many may.
+//! The slots of a member or a cluster: the number held, and its limit.
 
 use super::history::History;
 use crate::base::cache_line::CacheLine;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
-/// Each thread counts for itself.
+/// Threads count separately.
 const APART: u32 = 0;
 
-/// There is no limit, but all count together.
+/// There is no limit, but threads share one counter.
 const UNLIMITED: u32 = u32::MAX;
 
 /// The slots of a member or a cluster.
 ///
-/// Where their number is limited, or compared with others at each request, all threads count together. Elsewhere each counts
-/// for itself, which costs a request no contended write.
+/// If their number is limited, or compared at each request, all threads share one counter. Otherwise each thread counts
+/// separately, which costs a request no contended write.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     /// The greatest number that may be held, or [`APART`] or [`UNLIMITED`].
     limit: AtomicU32,
-    /// Some that were taken apart are still held though all count together now.
+    /// Slots that were counted separately are still held, although threads share a counter now.
     has_apart: AtomicBool,
     history: History,
-    /// Those that were counted together.
+    /// Slots in the shared counter.
     together: CacheLine<Together>,
 }
 
 #[derive(Debug, Default)]
 struct Together {
     held: AtomicU32,
-    /// The most that were held.
+    /// The greatest number held at once.
     peak: AtomicU32,
 }
 
 /// How slots are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
-    /// By each thread for itself.
+    /// Each thread counts separately.
     Apart,
-    /// By all together, for comparisons.
+    /// One shared counter, for comparisons.
     None,
-    /// By all together, and there are no more than these.
+    /// One shared counter with this limit.
     Most(NonZeroU32),
 }
 
-/// How a slot that is held was counted.
+/// The counter in which a held slot was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counted {
     Apart,
@@ -52,8 +52,8 @@ pub(super) enum Counted {
 }
 
 impl Slots {
-    /// Sets the limit for every list. A thread that takes a slot apart in this very moment may be missed until it gives it
-    /// back.
+    /// Sets the limit for every list. A slot that a thread counts separately at this moment may be missed until it is
+    /// returned.
     pub(super) fn set_limit(&self, limit: Limit) {
         let new = match limit {
             Limit::Apart => APART,
@@ -66,12 +66,12 @@ impl Slots {
         self.limit.store(new, Ordering::SeqCst);
     }
 
-    /// The greatest number; `None` for any.
+    /// The greatest number; `None` for no limit.
     pub(super) fn limit(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.limit.load(Ordering::SeqCst)).filter(|limit| limit.get() != UNLIMITED)
     }
 
-    /// Takes one, where fewer than `usable` and than the limit are held.
+    /// Takes a slot if fewer than `usable`, and fewer than the limit, are held.
     #[inline]
     pub(super) fn take(&self, usable: u32) -> Option<Counted> {
         if self.limit.load(Ordering::SeqCst) == APART {
@@ -87,14 +87,14 @@ impl Slots {
             (limit == u32::MAX || held.saturating_add(self.apart()) < limit).then_some(held + 1)
         };
         let before = self.together.held.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        // A load that hardly ever becomes a store, of a line that this core has written to just now.
+        // This load rarely leads to a store, and the line was just written by this core.
         if before >= self.together.peak.load(Ordering::Relaxed) {
             self.together.peak.fetch_max(before + 1, Ordering::Relaxed);
         }
         Some(Counted::Together)
     }
 
-    /// Gives one back. Then it is to be seen whether a request waits for it.
+    /// Returns a slot. The caller then has to check for waiting requests.
     #[inline]
     pub(super) fn give_back(&self, counted: Counted) {
         match counted {
@@ -111,17 +111,17 @@ impl Slots {
         }
     }
 
-    /// A slot taken before there was a limit has become free.
+    /// A slot taken before a limit existed has become free.
     #[cold]
     fn note_apart(&self) {
-        // The plain write before has to be seen by a request that joins the queue.
+        // A request that joins the queue has to see the plain write before.
         fence(Ordering::SeqCst);
         if self.history.apart() == 0 {
             self.has_apart.store(false, Ordering::SeqCst);
         }
     }
 
-    /// Those that are held.
+    /// Number of slots held.
     pub(super) fn held(&self) -> u32 {
         let apart = match self.limit.load(Ordering::SeqCst) {
             APART => self.history.apart(),
@@ -134,12 +134,12 @@ impl Slots {
         if self.has_apart() { self.history.apart() } else { 0 }
     }
 
-    /// The most that were held at once; where each thread counts for itself, the sum of what each has held.
+    /// The greatest number held at once; if threads count separately, the sum of their peaks.
     pub(super) fn peak(&self) -> u32 {
         self.together.peak.load(Ordering::Relaxed).max(self.history.peak())
     }
 
-    /// Whether some are still held that were taken before there was a limit.
+    /// Whether slots taken before a limit existed are still held.
     pub(super) fn has_apart(&self) -> bool {
         self.has_apart.load(Ordering::SeqCst)
     }

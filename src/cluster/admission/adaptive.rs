@@ -1,11 +1,11 @@
-//! The limit of a cluster whose capacity is unknown: it follows the latency of responses (`adaptive.enabled`).
+//! The limit of a cluster with unknown capacity, which follows the latency of responses (`adaptive.enabled`).
 
 use crate::base::clock::Moment;
 use crate::shaper::{Bounds, Gradient};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-/// There is no limit: the option is off.
+/// No limit: the option is off.
 const OFF: u32 = u32::MAX;
 
 /// The limit, shared by all cores.
@@ -31,7 +31,7 @@ impl AdaptiveLimit {
         self.limit.store(gradient.as_ref().map_or(OFF, Gradient::limit), Ordering::Relaxed);
     }
 
-    /// The limit that holds now; `u32::MAX` where there is none.
+    /// The current limit; `u32::MAX` if there is none.
     pub(super) fn get(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
     }
@@ -40,8 +40,8 @@ impl AdaptiveLimit {
         self.get() != OFF
     }
 
-    /// A response has come, with so many requests in flight. Returns whether the limit is another one now. It never waits: a
-    /// response is left out at whose moment another core has the lock.
+    /// Records a response, with the number of requests in flight at that time. Returns whether the limit has changed.
+    /// It never waits: a response is skipped while another core has the lock.
     pub(super) fn note_response(&self, in_flight: u32, now: Moment) -> bool {
         let mut gradient = match self.gradient.try_lock() {
             Ok(gradient) => gradient,

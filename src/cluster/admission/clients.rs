@@ -1,4 +1,4 @@
-//! How many requests of a frontend each client has, over all cores.
+//! Number of requests of each client at a frontend, over all cores.
 
 use super::Admission;
 use crate::base::hash::HashMap;
@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The network of one customer: the system's addresses within it are its own choice (RFC 6177, RFC 8981).
+/// The network of one customer: its hosts choose their addresses within it freely (RFC 6177, RFC 8981).
 const PREFIX: u128 = !0 << 64;
 
-/// The requests and tunnels of each client. Only frontends with `maxRequestsPerClient` take its lock.
+/// Requests and tunnels of each client. Only frontends with `maxRequestsPerClient` take the lock.
 #[derive(Debug, Default)]
 pub(super) struct Clients(Mutex<HashMap<IpAddr, u32>>);
 
-/// One request's part of what its client may have. It is given back when dropped.
+/// The share of one request in its client's limit. Dropping it returns the share.
 #[derive(Debug)]
 pub struct ClientSlot {
     admission: Arc<Admission>,
@@ -28,7 +28,7 @@ impl Clients {
 }
 
 impl Admission {
-    /// Takes a part of what this client may have, if any is left. An IPv6 network of 64 bits counts as one client.
+    /// Takes a share of this client's limit, if any is left. An IPv6 network of 64 bits counts as one client.
     pub fn take_client(self: &Arc<Self>, client: IpAddr, limit: NonZeroU32) -> Option<ClientSlot> {
         let client = match client.to_canonical() {
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),

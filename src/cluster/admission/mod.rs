@@ -1,15 +1,15 @@
-//! Admission: which request gets a slot of a member now, and which one waits.
+//! Admission: the decision which request gets a slot of a member now, and which one waits.
 //!
-//! A slot is a request in flight at a member. Taking one is an atomic increment bounded by the member's capacity, or a plain
-//! one of the thread's own where nothing is bounded; no lock is taken while no request waits. Requests that find no room wait in one queue for all cores, oldest first; a slot that
-//! is given back goes to the oldest that can use it. Two rules make that exact:
+//! A slot is a request in flight at a member. Taking one is an atomic increment bounded by the member's capacity, or a
+//! plain increment of the thread's own counter if nothing is bounded; no lock is taken while no request waits. Requests
+//! that find no room wait in one queue for all cores, oldest first; a returned slot goes to the oldest request that can
+//! use it. Two rules make that exact:
 //!
-//! * A request looks at the length of the queue before it takes a slot, and waits behind those that wait already.
-//! * A request that joins the queue looks for room once more behind that, under the lock; a slot is given back before the
-//!   length of the queue is looked at. So a slot that becomes free while a request joins is seen by one of the two.
+//! * A request reads the length of the queue before it takes a slot, and waits behind the queued requests.
+//! * A request that joins the queue looks for room once more afterwards, under the lock; a slot is returned before the
+//!   length of the queue is read. So one of the two sees a slot that becomes free while a request joins.
 //!
-//! Where the capacity is shared by classes of requests, a request has a token of its class before it has a slot: see
-//! [`tokens`].
+//! If classes of requests share the capacity, a request needs a token of its class before a slot: see [`tokens`].
 
 mod adaptive;
 mod clients;
@@ -47,37 +47,37 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokens::TokenTree;
 
-/// How often a slot is lost to another core before the request waits for the next one.
+/// The number of times that a slot is lost to another core before the request waits.
 const MAX_RACES: usize = 8;
 
-/// How long a member may be out of its list and goes on as before when it comes back.
+/// Time for which a member may be out of its list and keeps its state when it comes back.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
-/// The most members whose state is kept though they have left their list.
+/// The greatest number of removed members whose state is kept.
 const MAX_DEPARTED: usize = 1024;
 
-/// How often room is looked for that appears by the passing of time.
+/// The interval of checks for room that appears as time passes.
 const POLL_STEP: Duration = Duration::from_millis(100);
 
-/// The part of a cluster that outlives edits of its list and options: who holds slots, who waits.
+/// The part of a cluster that outlives edits of its list and options: slots held and requests waiting.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Slots held, over all members that have ever been in the list. The limit is `maxRequests` of the newest options.
+    /// Slots held, over all members that were ever in the list. The limit is `maxRequests` of the newest options.
     slots: Slots,
     tunnels: AtomicU32,
-    /// `maxTunnels` of the newest options; `u32::MAX` for any.
+    /// `maxTunnels` of the newest options; `u32::MAX` for no limit.
     max_tunnels: AtomicU32,
-    /// The length of the queue, to be read without its lock.
+    /// The length of the queue, readable without its lock.
     waiting: AtomicU32,
-    /// Requests that have waited.
+    /// Number of requests that have waited.
     queued: AtomicU64,
-    /// Requests refused because the queue was full, or that waited for too long.
+    /// Number of requests refused because the queue was full, or that waited too long.
     dropped: AtomicU64,
-    /// The turn of the scheduler `rr`.
+    /// The next turn of the scheduler `rr`.
     turn: CacheLine<AtomicUsize>,
-    /// Microseconds of the moment before which no request polls ([`Admission::poll`]).
+    /// The time before which no request polls ([`Admission::poll`]), in microseconds.
     next_poll: AtomicU64,
-    /// Microseconds of the moment until which capacities rise.
+    /// The time until which capacities rise, in microseconds.
     ramps_until: AtomicU64,
     queue: Mutex<Queue>,
     /// The ring of the newest list that had one.
@@ -85,21 +85,22 @@ pub struct Admission {
     /// The tokens of the classes of requests, once the cluster has had buckets.
     tree: OnceLock<Arc<TokenTree>>,
     pub(super) judgement: Judgement,
-    /// Requests and bytes a second.
+    /// Limits of requests and bytes a second.
     pub rates: Rates,
 }
 
 impl Cluster {
-    /// Whether a new request has to join the queue before it may take a slot: others wait.
+    /// Whether a new request has to join the queue before it may take a slot, because others wait.
     pub fn is_queueing(&self) -> bool {
         self.admission.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Takes a slot of the member at `place`, if that and the cluster have one.
+    /// Takes a slot of the member at `place`, if both the member and the cluster have one.
     pub fn take(&self, place: usize, now: Moment) -> Option<TakenSlot> {
         let slot = self.take_slot(place, now);
         if slot.is_none() {
-            // The attempt may have held the last slot of the cluster for an instant, just when another request looked.
+            // The attempt may have held the last slot of the cluster for an instant, in which another request found
+            // none.
             self.admission.serve_if_waiting();
         }
         slot
@@ -122,13 +123,13 @@ impl Cluster {
         }
     }
 
-    /// Whether the cluster as a whole takes another request (`maxRequests`).
+    /// Whether the cluster as a whole accepts another request (`maxRequests`).
     pub fn has_room(&self) -> bool {
         let slots = &self.admission.slots;
         slots.limit().is_none_or(|limit| slots.held() < limit.get())
     }
 
-    /// A slot for a request that waits.
+    /// A slot for a waiting request.
     fn slot_for(self: &Arc<Self>, waiter: &Waiter, rng: &mut fastrand::Rng, now: Moment) -> Option<Permit> {
         for _ in 0..MAX_RACES {
             let Service::Open(turn) = self.service(&waiter.demand(), now) else { return None };
@@ -140,8 +141,8 @@ impl Cluster {
         None
     }
 
-    /// The same of the member that has just got one back. It is the only one with room where the cluster was full, so
-    /// nothing is to be chosen.
+    /// The same, at the member that has just got a slot back. It is the only one with room if the cluster was full, so
+    /// there is no choice.
     fn freed_slot_for(self: &Arc<Self>, waiter: &Waiter, freed: &Freed<'_>, now: Moment) -> Option<Permit> {
         let turn = Turn::Role(Role::Active);
         let is_it = |member: &Member| std::ptr::eq(&raw const *member.state, freed.state);
@@ -154,7 +155,7 @@ impl Cluster {
         Some(Permit::of_list(Arc::clone(self), self.take_slot(place, now)?, turn))
     }
 
-    /// Whether a request that demands this has nothing to wait for.
+    /// Whether a request with this demand waits in vain.
     fn gives_up_on(&self, demand: &Demand<'_>, now: Moment) -> bool {
         let may_wait = self.options.queue.enqueue_on_unavailable && demand.named.is_none();
         match self.options.is_disabled {
@@ -163,25 +164,25 @@ impl Cluster {
         }
     }
 
-    /// Joins the queue, or gets a slot that has become free in the meantime. `ticket` is the place of a request that has
-    /// waited before: it has it again, and is not refused for want of room in the queue.
+    /// Joins the queue, or gets a slot that has become free meanwhile. `ticket` is the place of a request that has
+    /// waited before: it keeps the place, and is not refused for a full queue.
     ///
-    /// Takes a lock: for requests that have to wait, and for nothing else.
+    /// It takes a lock, so it is only for requests that have to wait.
     pub fn join(self: &Arc<Self>, waiter: Waiter, ticket: Option<Ticket>, now: Moment) -> Joined {
         let admission = &self.admission;
-        // A request with a token has waited its time; there are no more of these than tokens.
+        // A request with a token has waited already; there are no more of these than tokens.
         let is_new = ticket.is_none() && !waiter.has_token;
         let mut queue = admission.lock();
         let ticket = queue.insert(waiter, ticket);
         admission.note_waiting(&queue);
-        // Behind the length: a slot that is given back from now on finds the request in the queue.
+        // The length is set before this: a slot returned from now on finds the request in the queue.
         drop(queue);
         if let Some(permit) = admission.serve_for(now, Some(ticket), None) {
             return Joined::Permit(permit);
         }
         let mut queue = admission.lock();
         let newest = queue.newest().unwrap_or_else(|| Arc::clone(self));
-        // Where it is no longer in the queue, its grant is on the way.
+        // If it is no longer in the queue, its grant is under way.
         let is_refused = is_new && queue.len() > newest.options.queue.limit as usize;
         let gives_up = |waiter: &Waiter| newest.gives_up_on(&waiter.demand(), now);
         let is_given_up = queue.get(ticket).is_some_and(gives_up);
@@ -199,7 +200,7 @@ impl Cluster {
         Joined::Waiting { ticket, is_new }
     }
 
-    /// Makes this list the one that waiting requests are served from, and serves them.
+    /// Makes this the list from which waiting requests are served, and serves them.
     pub(super) fn publish(self: &Arc<Self>, now: Moment) {
         self.admission.follow(self, now);
         self.serve(now);
@@ -207,15 +208,15 @@ impl Cluster {
     }
 }
 
-/// A slot that was given back.
+/// A returned slot.
 struct Freed<'a> {
     state: &'a MemberState,
-    /// The member's place, in some list.
+    /// The index of the member in some list.
     place: usize,
 }
 
 impl Admission {
-    /// Sets the limits of a new list: those of its members, and that of all together. An endpoint that stands in the list
+    /// Sets the limits of a new list: of each member, and of the whole cluster. An endpoint that occurs in the list
     /// twice has the smaller capacity.
     pub(super) fn set_limits(&self, members: &[Member], options: &Options) {
         let without = match options.scheduler {
@@ -236,7 +237,7 @@ impl Admission {
         self.max_tunnels.store(options.max_tunnels.map_or(u32::MAX, NonZeroU32::get), Ordering::SeqCst);
     }
 
-    /// The ring of these members: that of before where they are the same.
+    /// The ring of these members: the earlier one if they are the same.
     pub(super) fn ring_of(&self, members: Box<[(u64, u32)]>) -> Arc<Ring> {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if !ring.is_of(&members) {
@@ -250,12 +251,12 @@ impl Admission {
         self.slots.held()
     }
 
-    /// Whether requests of before there was `maxRequests` are still in flight.
+    /// Whether requests taken before `maxRequests` was set are still in flight.
     pub(super) fn has_apart(&self) -> bool {
         self.slots.has_apart()
     }
 
-    /// Takes a tunnel, if there is one.
+    /// Takes a tunnel, if one is free.
     fn take_tunnel(&self) -> bool {
         let limit = self.max_tunnels.load(Ordering::SeqCst);
         let more = |held: u32| (held < limit).then_some(held + 1);
@@ -266,27 +267,27 @@ impl Admission {
         self.slots.give_back(counted);
     }
 
-    /// Tunnels, over all members.
+    /// Number of tunnels, over all members.
     pub fn tunnels(&self) -> u32 {
         self.tunnels.load(Ordering::Relaxed)
     }
 
-    /// Requests that wait, for a token or a slot.
+    /// Requests that wait for a token or a slot.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Ordering::Relaxed) + self.tree.get().map_or(0, |tree| tree.queued())
     }
 
-    /// Requests that have had to wait, since the cluster was made.
+    /// Number of requests that had to wait, since the cluster was made.
     pub fn queued(&self) -> u64 {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Requests that the queue refused or kept for too long, since the cluster was made.
+    /// Number of requests that the queue refused or kept too long, since the cluster was made.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Takes a request out of the queue that has waited for too long, and counts it.
+    /// Removes a request that has waited too long from the queue, and counts it.
     pub fn time_out(&self, ticket: Ticket) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
         self.remove(ticket, Departure::TimedOut);
@@ -302,14 +303,14 @@ impl Admission {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Passes turns over whose members are not open.
+    /// Skips turns of members that are not open.
     pub fn pass_turns(&self, count: usize) {
         if count > 0 {
             self.turn.fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// Takes a request out of the queue. Returns whether it was still there; otherwise its grant is on the way.
+    /// Removes a request from the queue. Returns whether it was still there; otherwise its grant is under way.
     pub fn leave(&self, ticket: Ticket) -> bool {
         self.remove(ticket, Departure::Left)
     }
@@ -329,7 +330,7 @@ impl Admission {
         self.lock().newest()
     }
 
-    /// Does something with the newest list that no other thread does at the same time.
+    /// Runs `act` on the newest list, for one thread at a time.
     pub(super) fn with_newest(&self, act: impl FnOnce(&Cluster)) {
         let queue = self.lock();
         if let Some(cluster) = queue.newest() {
@@ -337,7 +338,7 @@ impl Admission {
         }
     }
 
-    /// Remembers the state of a member that has left its list.
+    /// Keeps the state of a removed member.
     pub(super) fn note_departed(&self, member: &Member, now: Moment) {
         let mut queue = self.lock();
         let is_of_use =
@@ -350,7 +351,7 @@ impl Admission {
         queue.departed.push(Departed { endpoint, state, left_at: now });
     }
 
-    /// The state of a member that left and comes back at `now`, if it is still known.
+    /// The state of a removed member that comes back at `now`, if it is still kept.
     pub(super) fn take_departed(&self, endpoint: &Endpoint, now: Moment) -> Option<Arc<MemberState>> {
         let mut queue = self.lock();
         let place = queue.departed.iter().rposition(|departed| departed.endpoint == *endpoint)?;
@@ -360,16 +361,15 @@ impl Admission {
         Some(state)
     }
 
-    /// Gives free slots to the requests that wait, oldest first, and tells those that have nothing to wait for.
+    /// Gives free slots to waiting requests, oldest first, and notifies those that wait in vain.
     pub(super) fn serve(&self, now: Moment) {
         let other = self.serve_for(now, None, None);
         debug_assert!(other.is_none(), "a grant without a ticket");
         self.notify(now);
     }
 
-    /// Serves on behalf of all requests that wait, where room may have appeared by the passing of time alone: a mark has
-    /// ended, or a capacity has risen. One of them does it for all, at most once in [`POLL_STEP`]. Returns when to call it
-    /// again.
+    /// Serves all waiting requests, since room may have appeared without an event: a mark has ended, or a capacity has
+    /// risen. One request does it for all, at most once in [`POLL_STEP`]. Returns when to call it again.
     pub fn poll(&self, now: Moment) -> Moment {
         let due = self.next_poll.load(Ordering::SeqCst);
         if due > now.as_micros() {
@@ -384,12 +384,12 @@ impl Admission {
         if self.is_ramping(now) { next } else { Moment::NEVER }
     }
 
-    /// Whether room may appear by the passing of time alone.
+    /// Whether room may appear without an event.
     pub fn is_ramping(&self, now: Moment) -> bool {
         self.ramps_until.load(Ordering::SeqCst) > now.as_micros()
     }
 
-    /// Notes until when capacities of the newest list rise, or held requests are let go.
+    /// Records until when capacities of the newest list rise, or held requests are released.
     pub(super) fn note_ramps(&self, now: Moment) {
         let queue = self.lock();
         let until = queue.newest().map_or(Moment::ZERO, |newest| newest.ramps_until(now)).max(queue.release_end());
@@ -397,7 +397,7 @@ impl Admission {
         self.ramps_until.store(until.as_micros(), Ordering::SeqCst);
     }
 
-    /// Tells requests that wait what has changed for them.
+    /// Notifies waiting requests of changes that concern them.
     fn notify(&self, now: Moment) {
         self.note_ramps(now);
         if self.waiting.load(Ordering::SeqCst) == 0 {
@@ -423,7 +423,7 @@ impl Admission {
         }
     }
 
-    /// Gives free slots to the requests that wait, and returns the one that `own` gets instead of sending it.
+    /// Gives free slots to waiting requests; the slot for `own` is returned instead of sent.
     fn serve_for(&self, now: Moment, own: Option<Ticket>, freed: Option<Freed<'_>>) -> Option<Permit> {
         let mut own_permit = None;
         let mut freed = freed;
@@ -435,7 +435,7 @@ impl Admission {
                 } else if let Err(Granted::Slot(permit)) =
                     waiter.sink.grant(waiter.exchange, ticket, Granted::Slot(permit))
                 {
-                    // Its core is gone. The slot goes to the next one by this loop, not by recursion.
+                    // Its core is gone. The next iteration, not a recursion, passes the slot on.
                     permit.give_back_silently();
                     has_returned = true;
                 }
@@ -452,14 +452,14 @@ impl Admission {
         }
     }
 
-    /// A slot was given back, at `now` if that is known: it goes to the oldest request that can use it.
+    /// A slot was returned, at `now` if that is known: it goes to the oldest request that can use it.
     fn serve_freed(&self, state: &MemberState, place: usize, now: Option<Moment>) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.serve_for(now.unwrap_or(Moment::ZERO), None, Some(Freed { state, place }));
         }
     }
 
-    /// Takes slots for the requests that wait.
+    /// Takes slots for waiting requests.
     fn grants(&self, now: Moment, freed: Option<Freed<'_>>) -> Vec<(Ticket, Waiter, Permit)> {
         let mut queue = self.lock();
         queue.now = queue.now.max(now);
@@ -472,7 +472,7 @@ impl Admission {
             Some((ticket, newest.freed_slot_for(waiter, &freed, now)?))
         });
         if let Some((ticket, permit)) = of_freed {
-            // There was no room elsewhere, or the request would not have waited.
+            // No other member had room, or the request would not have waited.
             grants.extend(queue.remove(ticket).map(|waiter| (ticket, waiter, permit)));
         } else if !queue.is_mixed() || newest.has_room_anywhere(now) {
             while queue.len() > 0 && allowance > 0 && newest.has_room() {

@@ -1,4 +1,4 @@
-//! The right to have a request at a member.
+//! The right to send a request to a member.
 
 use super::Cluster;
 use crate::base::clock::Moment;
@@ -9,7 +9,7 @@ use crate::shaper::Token;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A slot that was taken, to be made a [`Permit`] at once: it is not given back when dropped.
+/// A slot that was taken, to be made a [`Permit`] at once: dropping it does not return the slot.
 #[derive(Debug)]
 #[must_use]
 pub struct TakenSlot {
@@ -17,33 +17,33 @@ pub struct TakenSlot {
     counted: InFlight,
 }
 
-/// How the member and the cluster have counted a request in flight.
+/// The counters in which the member and the cluster have counted a request in flight.
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     of_member: Counted,
     of_cluster: Counted,
 }
 
-/// A slot of a member. It is given back when dropped, and goes to the oldest request that waits. A permit whose slot was
-/// given back early still says which member it was for.
+/// A slot of a member. Dropping it returns the slot, which goes to the oldest waiting request. A permit whose slot was
+/// returned early still names its member.
 #[derive(Debug)]
 pub struct Permit {
     list: List,
     place: u32,
-    /// Until the slot is given back.
+    /// Set until the slot is returned.
     in_flight: Option<InFlight>,
     holds_tunnel: bool,
     is_last_resort: bool,
-    /// The request's token, where the cluster has buckets.
+    /// The request's token, if the cluster has buckets.
     token: Option<Token>,
 }
 
-/// The list that a member was chosen from.
+/// The list that the member was chosen from.
 #[derive(Debug)]
 enum List {
-    /// That of the request's own route: so the request holds one reference, and takes no second one.
+    /// The list of the request's own route: the request holds a single reference this way.
     OfRoute(Arc<Route>),
-    /// A newer one.
+    /// A newer list.
     Newer(Arc<Cluster>),
 }
 
@@ -67,7 +67,7 @@ impl Permit {
         permit
     }
 
-    /// Whether a request that waited for it may still use it: no obstacle has come up while the grant was on its way.
+    /// Whether a request that waited for it may still use it: no obstacle has appeared while the grant was under way.
     pub fn suits(&self, demand: &Demand<'_>, now: Moment) -> bool {
         match demand.obstacle(self.cluster(), self.place(), now) {
             None => true,
@@ -79,7 +79,7 @@ impl Permit {
         Self { list, place, in_flight: Some(counted), holds_tunnel: false, is_last_resort: false, token: None }
     }
 
-    /// The route that the request has the member from, where it was not granted while the request waited.
+    /// The route that the member was chosen from, unless the permit was granted while the request waited.
     pub fn route(&self) -> Option<&Arc<Route>> {
         match &self.list {
             List::OfRoute(route) => Some(route),
@@ -87,13 +87,13 @@ impl Permit {
         }
     }
 
-    /// Takes over the token of the request, which is given back together with the slot.
+    /// Takes over the token of the request, which is returned together with the slot.
     pub fn attach(&mut self, token: Token) {
         debug_assert!(self.token.is_none(), "a second token");
         self.token = Some(token);
     }
 
-    /// Takes the token back out, for the request's next permit.
+    /// Takes the token out again, for the request's next permit.
     pub fn detach(&mut self) -> Option<Token> {
         self.token.take()
     }
@@ -106,7 +106,7 @@ impl Permit {
         }
     }
 
-    /// The member's place in the list of [`Permit::cluster`].
+    /// The index of the member in the list of [`Permit::cluster`].
     pub fn place(&self) -> usize {
         self.place as usize
     }
@@ -117,15 +117,15 @@ impl Permit {
         &self.cluster().members[self.place()]
     }
 
-    /// Takes one of the cluster's tunnels (`maxTunnels`) besides, for a request that may become one. Returns whether there
-    /// was one. It is given back with the permit.
+    /// Takes one of the cluster's tunnels (`maxTunnels`) too, for a request that may become one. Returns whether one
+    /// was free. It is returned with the permit.
     pub fn reserve_tunnel(&mut self) -> bool {
         self.holds_tunnel = self.holds_tunnel || self.cluster().admission.take_tunnel();
         self.holds_tunnel
     }
 
-    /// Gives the slot and the token back early: the member is done with the request. A reserved tunnel stays if the request
-    /// became one.
+    /// Returns the slot and the token early: the member is done with the request. A reserved tunnel stays if the
+    /// request became one.
     pub fn give_back(&mut self, keeps_tunnel: bool, now: Moment) {
         self.end(keeps_tunnel, Some(now));
     }
@@ -137,7 +137,7 @@ impl Permit {
         if self.free_slot() {
             self.cluster().admission.serve_freed(&self.member().state, self.place(), now);
         }
-        // Behind the slot: the request that gets the token finds it.
+        // The slot is returned first, so that the request that gets the token finds it.
         if self.token.is_some() {
             self.free_token(now);
         }
@@ -150,7 +150,7 @@ impl Permit {
         }
     }
 
-    /// Gives the slot back and leaves it to the caller to serve the next request.
+    /// Returns the slot, and leaves serving the next request to the caller.
     pub(super) fn give_back_silently(mut self) {
         self.free_slot();
         self.free_token(None);

@@ -1,4 +1,4 @@
-//! The requests that wait for a slot.
+//! The queue of requests that wait for a slot.
 
 use super::release::Release;
 use super::{Cluster, HeldToken, Permit};
@@ -14,35 +14,35 @@ use std::sync::{Arc, Weak};
 /// A request that waits for a slot.
 #[derive(Debug)]
 pub struct Waiter {
-    /// Where the grant is sent.
+    /// The destination of the grant.
     pub sink: Arc<dyn GrantSink>,
-    /// The request, as its core knows it.
+    /// The id of the request in its core.
     pub exchange: u64,
     /// The route of its host.
     pub route: Arc<Route>,
-    /// The backends that have failed it.
+    /// Backends that have failed it.
     pub tried: Box<[BackendId]>,
     /// The backend that its client names.
     pub named: Option<BackendId>,
-    /// The backend that a rule or a cookie leads to ([`Demand::wanted`]).
+    /// The backend that a rule or a cookie selects ([`Demand::wanted`]).
     pub wanted: Option<BackendId>,
-    /// The scheduler, which chooses for requests that wait as it does for others.
+    /// The scheduler, which chooses for waiting requests as for others.
     pub pick: Pick,
     /// [`View::key`].
     pub key: u64,
     /// [`View::session`].
     pub session: Option<u64>,
-    /// It has a token already: it has waited its time, and is not refused.
+    /// It has a token already: it has waited before, and is not refused.
     pub has_token: bool,
 }
 
 /// Chooses a member that is open to a request in this turn.
 pub type Pick = fn(&Cluster, Turn, &mut View<'_>) -> Option<usize>;
 
-/// What a scheduler knows of a request.
+/// The view of a request for a scheduler.
 #[derive(Debug)]
 pub struct View<'a> {
-    /// What the request demands of a member.
+    /// The request's requirements for a member.
     pub demand: Demand<'a>,
     /// The present moment.
     pub now: Moment,
@@ -50,42 +50,44 @@ pub struct View<'a> {
     pub rng: &'a mut fastrand::Rng,
     /// The hash of the request's key, where the scheduler is [`Scheduler::Hash`](crate::cluster::Scheduler::Hash).
     pub key: u64,
-    /// The value of [`Member::session`](crate::cluster::Member::session) of the member of the request's session: it serves if it is open.
+    /// The value of [`Member::session`](crate::cluster::Member::session) for the member of the request's session: it
+    /// serves if it is open.
     pub session: Option<u64>,
 }
 
-/// What a request that waits is told beside its grant.
+/// A notification of a waiting request, besides its grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// No member of the newest list may serve it any more, or its frontend is disabled.
     Unavailable,
-    /// Room appears by the passing of time alone from now on: it is to look for it ([`Admission::poll`](super::Admission)).
+    /// From now on room may appear without an event: the request has to poll for it
+    /// ([`Admission::poll`](super::Admission)).
     Poll,
 }
 
-/// Takes the grants of one core.
+/// The receiver of grants of one core.
 pub trait GrantSink: Debug + Send + Sync {
-    /// Tells `exchange`, which waits under `ticket`, what it has. Never waits. Returns what cannot be delivered.
+    /// Sends a grant to `exchange`, which waits under `ticket`. Never waits. Returns a grant that cannot be delivered.
     fn grant(&self, exchange: u64, ticket: Ticket, granted: Granted) -> Result<(), Granted>;
 
-    /// Tells `exchange`, which waits under `ticket`, what has changed. Never waits.
+    /// Notifies `exchange`, which waits under `ticket`, of a change. Never waits.
     fn notify(&self, exchange: u64, ticket: Ticket, notice: Notice);
 }
 
-/// What a request gets that waits.
+/// A grant for a waiting request.
 #[derive(Debug)]
 pub enum Granted {
     /// A slot of a member.
     Slot(Permit),
-    /// A token of its bucket: now it may have a slot.
+    /// A token of its bucket: it may take a slot now.
     Token(HeldToken),
 }
 
-/// A place in a queue: that of the cluster, or that of a bucket.
+/// A place in a queue: of the cluster, or of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     pub(super) number: u64,
-    /// Where it stands in the queue of a bucket.
+    /// The place in the queue of a bucket.
     pub(super) key: Option<WaiterKey>,
 }
 
@@ -106,9 +108,9 @@ impl Eq for Ticket {}
 /// The outcome of joining the queue.
 #[derive(Debug)]
 pub enum Joined {
-    /// A slot: one had become free in the meantime.
+    /// A slot that had become free meanwhile.
     Permit(Permit),
-    /// A token: one was there, or had been given back in the meantime.
+    /// A token that was free, or was returned meanwhile.
     Token(HeldToken),
     /// A place in the queue.
     Waiting {
@@ -121,41 +123,41 @@ pub enum Joined {
     WaitingForToken {
         /// The place.
         ticket: Ticket,
-        /// When its time runs out.
+        /// The end of its time in the queue.
         until: Moment,
     },
-    /// Nothing: the queue is full.
+    /// Refused: the queue is full.
     Refused,
-    /// Nothing: no member of the newest list may serve the request, or its frontend is disabled.
+    /// Refused: no member of the newest list may serve the request, or its frontend is disabled.
     Unavailable,
 }
 
-/// The number of the next ticket of any queue: so the older of two requests has the lower one wherever they meet.
+/// The number of the next ticket of any queue: an older request has a lower number in every queue.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 
 /// The queue of a cluster: oldest first.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// The newest list: free slots are looked for in it.
+    /// The newest list, in which free slots are searched.
     pub(super) cluster: Option<Weak<Cluster>>,
-    /// The latest moment that was told: slots are given back without one.
+    /// The latest known time: returned slots come without one.
     pub(super) now: Moment,
-    /// Members that have left the list, the last at the end.
+    /// Removed members, the last at the end.
     pub(super) departed: Vec<Departed>,
     /// The newest list is disabled and holds its requests.
     pub(super) is_held: bool,
-    /// Requests that were held are let go.
+    /// The release of held requests.
     pub(super) release: Option<Release>,
     rng: fastrand::Rng,
-    /// Requests that demand the same: one of them gets a slot exactly where another one does.
+    /// Requests with equal demands: one of them can get a slot exactly if another one can.
     groups: HashMap<Sameness, BTreeMap<u64, Waiter>>,
-    /// The group of the oldest request of each group.
+    /// The group of each group's oldest request.
     oldest: BTreeMap<u64, Sameness>,
     /// The group of each request.
     by_ticket: HashMap<u64, Sameness>,
 }
 
-/// A member that has left its list.
+/// A removed member.
 #[derive(Debug)]
 pub(super) struct Departed {
     pub(super) endpoint: Endpoint,
@@ -163,7 +165,8 @@ pub(super) struct Departed {
     pub(super) left_at: Moment,
 }
 
-/// What makes requests alike: the route, whose address stays while one of them waits, and what they demand beside it.
+/// The criteria of equal demands: the route, whose address is stable while one of them waits, and the other
+/// requirements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Sameness {
     route: usize,
@@ -172,7 +175,7 @@ struct Sameness {
     wanted: Option<BackendId>,
 }
 
-/// The groups for which there is no slot in the present round: in a round room only shrinks.
+/// The groups without a slot in the current round: within a round room only shrinks.
 #[derive(Debug, Default)]
 pub(super) struct Refused(HashSet<u64>);
 
@@ -193,7 +196,7 @@ impl Default for Queue {
 }
 
 impl Waiter {
-    /// What the request demands of a member.
+    /// The request's requirements for a member.
     pub(super) fn demand(&self) -> Demand<'_> {
         Demand { route: &self.route, tried: &self.tried, named: self.named, wanted: self.wanted }
     }
@@ -210,7 +213,7 @@ impl Waiter {
 }
 
 impl Queue {
-    /// The newest list, while any request may use it.
+    /// The newest list, as long as it is in use.
     pub(super) fn newest(&self) -> Option<Arc<Cluster>> {
         self.cluster.as_ref().and_then(Weak::upgrade)
     }
@@ -219,12 +222,12 @@ impl Queue {
         self.by_ticket.len()
     }
 
-    /// Whether requests of different demands wait.
+    /// Whether requests with different demands wait.
     pub(super) fn is_mixed(&self) -> bool {
         self.groups.len() > 1
     }
 
-    /// Adds a request, at the end or in the place that it has.
+    /// Adds a request, at the end or at its earlier place.
     pub(super) fn insert(&mut self, waiter: Waiter, ticket: Option<Ticket>) -> Ticket {
         let ticket = ticket.unwrap_or_else(|| Ticket::of_slot(NEXT_TICKET.fetch_add(1, Ordering::Relaxed)));
         self.remove(ticket);
@@ -253,7 +256,7 @@ impl Queue {
         waiter
     }
 
-    /// Takes out the oldest request that `slot_for` has a slot for.
+    /// Removes the oldest request for which `slot_for` returns a slot.
     pub(super) fn take_served(
         &mut self,
         refused: &mut Refused,
@@ -272,7 +275,7 @@ impl Queue {
         Some((ticket, self.remove(ticket)?, permit))
     }
 
-    /// A request that waits.
+    /// A waiting request.
     pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiter> {
         self.groups.get(self.by_ticket.get(&ticket.number)?)?.get(&ticket.number)
     }
@@ -283,14 +286,14 @@ impl Queue {
         Some((Ticket::of_slot(*number), self.groups.get(sameness)?.get(number)?))
     }
 
-    /// The requests by what they demand: each group has at least one.
+    /// The requests by demand: each group has at least one.
     pub(super) fn groups(&self) -> impl Iterator<Item = &BTreeMap<u64, Waiter>> {
         self.groups.values()
     }
 }
 
 impl Queue {
-    /// Takes over the newest list. Where it opens a frontend that has held requests, their release begins.
+    /// Takes over the newest list. If it opens a frontend with held requests, their release begins.
     pub(super) fn follow(&mut self, cluster: &Arc<Cluster>, now: Moment) {
         let was_held = std::mem::replace(&mut self.is_held, cluster.options.holds());
         if was_held && !self.is_held && self.len() > 0 {
@@ -301,12 +304,12 @@ impl Queue {
         self.cluster = Some(Arc::downgrade(cluster));
     }
 
-    /// How many requests may have a slot now.
+    /// The number of requests that may get a slot now.
     pub(super) fn allowance(&self, now: Moment) -> u32 {
         self.release.as_ref().map_or(u32::MAX, |release| release.allowance(now))
     }
 
-    /// Notes that so many have one. The release is over with the last of those that wait.
+    /// Records the number of requests that got one. The release ends with the last waiting request.
     pub(super) fn note_let_go(&mut self, count: usize) {
         if self.len() == 0 {
             self.release = None;
@@ -315,7 +318,7 @@ impl Queue {
         }
     }
 
-    /// The end of the release; [`Moment::ZERO`] where there is none.
+    /// The end of the release; [`Moment::ZERO`] if there is none.
     pub(super) fn release_end(&self) -> Moment {
         self.release.as_ref().map_or(Moment::ZERO, Release::end)
     }
@@ -357,7 +360,7 @@ mod tests {
         }
     }
 
-    /// Whom the queue offers slots to, in which order, when nobody takes one.
+    /// The requests that are offered a slot, in order, if all decline.
     fn offers(queue: &mut Queue) -> Vec<u64> {
         let mut asked = Vec::new();
         let served = queue.take_served(&mut Refused::default(), |waiter, _| {

@@ -1,4 +1,4 @@
-//! What a cluster may do a second, over all cores: requests, and bytes in each direction. It outlives edits.
+//! Limits of a cluster by rate, over all cores: requests, and bytes in each direction. They outlive edits.
 
 use super::Admission;
 use super::clients::Clients;
@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 /// The rates of the newest options.
 #[derive(Debug)]
 pub struct Rates {
-    /// Bytes that clients send (`bytesPerSecond.in`).
+    /// Bytes from clients (`bytesPerSecond.in`).
     pub bytes_in: Pacer,
-    /// Bytes that backends send (`bytesPerSecond.out`).
+    /// Bytes from backends (`bytesPerSecond.out`).
     pub bytes_out: Pacer,
     /// Requests (`requestsPerSecond`).
     requests: RateLimiter,
@@ -37,8 +37,8 @@ impl Rates {
 }
 
 impl Admission {
-    /// Takes the turn of a request, where there are only so many a second. It waits as others do in the queue: no longer, and
-    /// no more of them.
+    /// Takes the turn of a request, if requests have a rate limit. The wait is limited as in the queue, in time and in
+    /// number.
     pub fn take_turn(&self, queue: &Queue, now: Moment) -> Turn {
         let Some(rate) = self.rates.requests.rate() else { return Turn::Now };
         let longest = queue.timeout.min(rate.time_of(queue.limit.into()));

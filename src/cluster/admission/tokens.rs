@@ -4,19 +4,20 @@
 //!
 //! A request of such a cluster needs two things, always in this order: a token of its bucket, then a slot of a member.
 //!
-//! * **No deadlock.** A request that holds a slot never waits for a token: a request that is tried again gives back both
-//!   and begins anew. So nothing waits in a circle.
+//! * **No deadlock.** A request that holds a slot never waits for a token: a retried request returns both and starts
+//!   again. So no cycle of waits is possible.
 //! * **No leak.** A token is a [`HeldToken`], belongs to an exchange ([`Cluster::give_back_token`]), or is part of a
-//!   [`Permit`]; all three give it back when dropped, on whatever thread, and also where a worker panics. A token that is granted to a core that is gone comes back from its
-//!   [`GrantSink`] and goes to the next one. A request that left its queue while its token was on the way drops the token.
-//! * **A token finds its slot.** There are as many tokens as slots that may be used now ([`Cluster::root`]), and a permit
-//!   frees its slot before its token. So the request that gets the token finds a slot, with these exceptions: the capacity
-//!   has shrunk below its use, the request may not use some member (it has tried it, its host marks it dead, or it names
-//!   another one), or it came while the cluster had no buckets. Then it waits in the queue for slots, with its token and
-//!   before all that have none, first come, first served.
-//! * **Exact.** The tree is one for all cores and outlives edits of the cluster, so tokens are counted over both.
+//!   [`Permit`]. All three return it when dropped, on any thread, even if a worker panics. A token granted to a core
+//!   that is gone comes back from its [`GrantSink`] and goes to the next waiter. A request that left its queue while
+//!   its token was under way drops the token.
+//! * **A token finds its slot.** There are as many tokens as usable slots ([`Cluster::root`]), and a permit frees its
+//!   slot before its token. So a request with a token finds a slot, with these exceptions: the capacity has shrunk
+//!   below its use, the request may not use some member (it has tried it, its host marks it dead, or it names another
+//!   one), or it came while the cluster had no buckets. Then it waits in the queue for slots, with its token and before
+//!   all requests without one, first come, first served.
+//! * **Exact.** The tree is shared by all cores and outlives edits of the cluster, so tokens are counted over both.
 //!
-//! A cluster whose buckets are taken away again keeps its tree, without a limit, until all who wait in it have gone.
+//! A cluster whose buckets are removed keeps its tree, without a limit, until no request waits in it.
 
 #[cfg(doc)]
 use super::Permit;
@@ -35,27 +36,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The number of tokens of a tree that limits nothing.
+/// The number of tokens of a tree without a limit.
 const UNLIMITED: u32 = u32::MAX;
 
-/// How old the number of tokens may be when a request finds none: capacities rise in a slow start without an event.
+/// The greatest age of the number of tokens when a request finds none: capacities rise in slow start without an event.
 const MAX_AGE: Duration = Duration::from_millis(10);
 
-/// Tickets of requests that wait for a token have numbers from here on; those for a slot have numbers below.
+/// Tickets of requests that wait for a token have numbers from here on; tickets for a slot have lower numbers.
 const FIRST_TICKET: u64 = 1 << 63;
 
 /// A request that asks for a token.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// Where the token is sent.
+    /// The destination of the token.
     pub sink: Arc<dyn GrantSink>,
-    /// The request, as its core knows it.
+    /// The id of the request in its core.
     pub exchange: u64,
     /// Its bucket.
     pub bucket: BucketId,
 }
 
-/// A token on its way to a request. It is given back when dropped.
+/// A token on its way to a request. Dropping it returns the token.
 #[derive(Debug)]
 pub struct HeldToken {
     tree: Arc<TokenTree>,
@@ -63,7 +64,8 @@ pub struct HeldToken {
 }
 
 impl HeldToken {
-    /// Takes the token out, for a request to this cluster. None where it is another cluster's: then it is given back.
+    /// Takes the token out, for a request to this cluster. `None` if it belongs to another cluster: it is returned
+    /// then.
     pub fn into_token(self, cluster: &Cluster) -> Option<Token> {
         let tree = &cluster.classes.as_ref()?.tree;
         self.of(tree)
@@ -94,18 +96,18 @@ struct TokenWaiter {
 #[derive(Debug)]
 pub(super) struct TokenTree {
     shaper: Shaper<TokenWaiter>,
-    /// The number of tokens. The lock is held while it is computed and set, so the newest one stays.
+    /// The number of tokens. The lock is held while it is computed and set, so the newest value stays.
     size: Mutex<u32>,
-    /// Microseconds of the moment at which it was computed.
+    /// The time at which it was computed, in microseconds.
     computed_at: AtomicU64,
     next_ticket: AtomicU64,
-    /// Microseconds of the latest moment that was told: a token that is dropped comes back without one.
+    /// The latest known time in microseconds: a dropped token comes back without one.
     now: AtomicU64,
     adaptive: AdaptiveLimit,
 }
 
 impl TokenTree {
-    /// A tree of its root alone, without a token.
+    /// A tree with only a root, without tokens.
     fn new(queue: QueueLimits) -> Self {
         Self {
             shaper: Shaper::new(0, &Spec::default(), queue),
@@ -117,7 +119,7 @@ impl TokenTree {
         }
     }
 
-    /// Gives a token back; the waiter that is next gets it.
+    /// Returns a token; the next waiter gets it.
     pub(super) fn give_back(self: &Arc<Self>, token: Token, now: Option<Moment>) {
         let now = self.latest(now);
         let mut undelivered = Vec::new();
@@ -125,12 +127,12 @@ impl TokenTree {
         self.pass_on(undelivered, now);
     }
 
-    /// The requests that wait.
+    /// Number of waiting requests.
     pub(super) fn queued(&self) -> u32 {
         u32::try_from(self.shaper.queued()).unwrap_or(u32::MAX)
     }
 
-    /// Takes a request out of its queue. Returns whether it was still there.
+    /// Removes a request from its queue. Returns whether it was still there.
     pub(super) fn cancel(&self, key: WaiterKey, cause: Departure) -> bool {
         self.shaper.cancel(key, cause).is_some()
     }
@@ -156,15 +158,15 @@ impl TokenTree {
         }
     }
 
-    /// Gives tokens to the next waiters whose own are on cores that are gone. Each round has taken a waiter out, so it ends.
+    /// Passes tokens on whose receivers' cores are gone. Each round removes a waiter, so it ends.
     fn pass_on(self: &Arc<Self>, mut undelivered: Vec<Token>, now: Moment) {
         while let Some(token) = undelivered.pop() {
             self.shaper.give_back(token, now, |waiter, token| self.send(waiter, token, &mut undelivered));
         }
     }
 
-    /// Sets the number of tokens to what `count` says, which is asked under the lock: of two that count at once, the one that
-    /// has looked later has the last word. `None` leaves it as it is.
+    /// Sets the number of tokens to the result of `count`, which is called under the lock: of two threads that count at
+    /// once, the later look wins. `None` leaves it unchanged.
     fn resize(self: &Arc<Self>, now: Moment, count: impl FnOnce() -> Option<u32>) {
         let mut undelivered = Vec::new();
         let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,13 +201,13 @@ impl TokenTree {
 pub(in crate::cluster) struct Classes {
     tree: Arc<TokenTree>,
     classifier: Classifier,
-    /// An endpoint stands in the list twice: its slots count once.
+    /// An endpoint occurs in the list twice: its slots count once.
     has_twins: bool,
 }
 
 impl Admission {
-    /// Makes the tree that of these options, for a list with these members, and binds the rules to it. The error says why
-    /// the buckets do not apply, or not as they are written.
+    /// Shapes the tree according to these options, for a list with these members, and binds the rules to it. The error
+    /// says why the buckets do not apply, or not as written.
     pub(in crate::cluster) fn shape(
         &self,
         members: &[Member],
@@ -246,14 +248,14 @@ impl Admission {
         (Some(Classes { tree: Arc::clone(tree), classifier, has_twins }), problem)
     }
 
-    /// Computes the number of tokens anew from the newest list.
+    /// Computes the number of tokens from the newest list.
     pub(in crate::cluster) fn update_root(&self, now: Moment) {
         let Some(tree) = self.tree.get() else { return };
         tree.computed_at.store(now.as_micros(), Ordering::Relaxed);
         tree.resize(tree.latest(Some(now)), || Some(self.newest()?.root(now)));
     }
 
-    /// The same, unless that was done just now.
+    /// The same, unless it was computed recently.
     fn update_old_root(&self, now: Moment) {
         let computed_at = self.tree.get().map_or(0, |tree| tree.computed_at.load(Ordering::Relaxed));
         if now.since(Moment::from_micros(computed_at)) >= MAX_AGE {
@@ -263,7 +265,7 @@ impl Admission {
 }
 
 impl Cluster {
-    /// Notes a response, where the number of tokens follows latency. Its request still has its token.
+    /// Records a response, if the number of tokens follows latency. Its request still has its token.
     pub fn note_response(&self, now: Moment) {
         let Some(Classes { tree, .. }) = &self.classes else { return };
         if tree.adaptive.is_on() && tree.adaptive.note_response(tree.shaper.held(), now) {
@@ -271,7 +273,7 @@ impl Cluster {
         }
     }
 
-    /// The number of requests in flight that latency allows, where it decides.
+    /// The number of requests in flight that latency allows, if the limit is on.
     pub fn adaptive_limit(&self) -> Option<u32> {
         let tree = &self.classes.as_ref()?.tree;
         tree.adaptive.is_on().then(|| tree.adaptive.get())
@@ -307,13 +309,13 @@ impl Cluster {
         self.classes.as_ref()?.classifier.name_of(bucket)
     }
 
-    /// The state of the buckets: the root first, parents before those in them. None where there are no buckets.
+    /// The state of the buckets: the root first, parents before children. Empty without buckets.
     pub fn buckets(&self) -> Vec<BucketView> {
         self.classes.as_ref().map_or_else(Vec::new, |classes| classes.tree.shaper.snapshot())
     }
 
-    /// Takes a token, if there is one and no request waits for one. It takes no lock. The caller gives it to a permit
-    /// ([`Permit::attach`]) or back.
+    /// Takes a token, if one is free and no request waits for one. It takes no lock. The caller passes it to a permit
+    /// ([`Permit::attach`]) or returns it.
     pub fn try_token(&self, bucket: BucketId, now: Moment) -> Option<Token> {
         let tree = &self.classes.as_ref()?.tree;
         let mut undelivered = Vec::new();
@@ -322,13 +324,13 @@ impl Cluster {
         token
     }
 
-    /// A token that is given back when dropped.
+    /// A token that is returned when dropped.
     #[cfg(test)]
     pub(super) fn held(&self, token: Token) -> Option<HeldToken> {
         self.classes.as_ref().map(|classes| classes.tree.held(token))
     }
 
-    /// Gives a token of this cluster back.
+    /// Returns a token of this cluster.
     #[cold]
     pub fn give_back_token(&self, token: Token) {
         if let Some(classes) = &self.classes {
@@ -338,7 +340,7 @@ impl Cluster {
 
     /// Joins the queue of a bucket, or gets a token at once.
     ///
-    /// Takes a lock: for requests that have to wait, and for nothing else.
+    /// It takes a lock, so it is only for requests that have to wait.
     pub fn join_bucket(&self, request: TokenRequest, now: Moment) -> Joined {
         let admission = &self.admission;
         admission.update_old_root(now);
@@ -363,15 +365,15 @@ impl Cluster {
         }
     }
 
-    /// The requests that may be in flight now, without a limit where the list has no buckets.
+    /// The number of requests that may be in flight now; no limit if the list has no buckets.
     fn root(&self, now: Moment) -> u32 {
         let Some(classes) = &self.classes else { return UNLIMITED };
         root(&self.members, &self.options, classes.has_twins, now).min(classes.tree.adaptive.get())
     }
 }
 
-/// The capacity of the members that serve now, active and standby ones, or where none of these is up the backup ones; and
-/// never more than `maxRequests`. A member without a capacity has any.
+/// The capacity of the members that serve now: active and standby ones, or backup ones if none of these is up; at most
+/// `maxRequests`. A member without a capacity makes it unlimited.
 fn root(members: &[Member], options: &Options, has_twins: bool, now: Moment) -> u32 {
     let capacity = |is_backup: bool| {
         let mut seen = HashSet::new();

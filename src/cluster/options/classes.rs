@@ -1,4 +1,4 @@
-//! The options `buckets` and `classify`: texts of JSON that the shaper reads and whose faults it names one by one.
+//! The options `buckets` and `classify`: JSON texts that the shaper parses, with a list of their faults.
 
 use super::{Definition, Options};
 use crate::shaper::{Fault, Rules, Spec};
@@ -19,7 +19,7 @@ pub(super) const BUCKETS: Definition = Definition {
     copy: |options, from| options.buckets.clone_from(&from.buckets),
 };
 
-/// It is read behind all other options: its rules name buckets.
+/// It is read after all other options: its rules name buckets.
 pub(super) const CLASSIFY: Definition = Definition {
     name: "classify",
     expected: "a list of rules",
@@ -35,7 +35,7 @@ pub(super) const CLASSIFY: Definition = Definition {
     copy: |options, from| options.classify.clone_from(&from.classify),
 };
 
-/// The rules of `classify`. They are equal where their texts are.
+/// The rules of `classify`. They are equal if their texts are.
 #[derive(Clone, Debug)]
 pub struct ClassRules {
     text: Box<str>,
@@ -54,7 +54,7 @@ fn read_rules(options: &Options, text: &str) -> Result<Rules, Vec<Fault>> {
     Rules::parse(text, options.buckets.as_deref().unwrap_or(&Spec::default()))
 }
 
-/// The faults of a value that cannot be read; none where the option is another one.
+/// The faults of an invalid value; none for another option.
 pub(super) fn faults_of(name: &str, text: &str, options: &Options) -> Vec<Fault> {
     if name == BUCKETS.name {
         Spec::parse(text).err().unwrap_or_default()

@@ -1,7 +1,7 @@
 //! Options of a frontend: each is defined once, with its name, its values and its meaning.
 //!
-//! They stand in the hash `options:<pattern>` in Redis and in `"options"` of a routes file, nested ones with a dot in
-//! their name (`health.mode`). A wrong value is named and leaves what held before.
+//! They are stored in the hash `options:<pattern>` in Redis and in `"options"` of a routes file, nested ones with a dot
+//! in their name (`health.mode`). An invalid value is reported, and the earlier value stays.
 
 mod classes;
 mod retry;
@@ -31,20 +31,20 @@ use values::{
     TIME, TIME_OR_ZERO, TOKEN,
 };
 
-/// Options of a frontend. `None` is the node's own setting.
+/// Options of a frontend. `None` applies the node's own setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Whether requests without encryption are redirected to `https`.
+    /// Whether plaintext requests are redirected to `https`.
     pub https_redirect: Option<bool>,
     /// Whether every request gets a 503.
     pub is_disabled: bool,
     /// Whether requests wait while it is disabled.
     pub hold: bool,
-    /// How a member is chosen.
+    /// The scheduler.
     pub scheduler: Scheduler,
-    /// Whether responses are read that strictness refuses.
+    /// Whether responses are accepted that are not strictly valid.
     pub is_lenient: bool,
-    /// The scheduler `hash` hashes this.
+    /// The key of the scheduler `hash`.
     pub hash: HashKey,
     /// The name of the cookie that keeps a client at its backend.
     pub sticky_cookie: Option<Box<str>>,
@@ -52,69 +52,69 @@ pub struct Options {
     pub backend_header: Option<Box<str>>,
     /// The cookie by which clients in trusted networks name the backend.
     pub backend_cookie: Option<Box<str>>,
-    /// Requests in flight over all members and cores.
+    /// Limit of requests in flight over all members and cores.
     pub max_requests: Option<NonZeroU32>,
-    /// Requests in flight and tunnels of one client over all members and cores.
+    /// Limit of requests in flight and tunnels of one client over all members and cores.
     pub max_requests_per_client: Option<NonZeroU32>,
-    /// Tunnels over all members and cores.
+    /// Limit of tunnels over all members and cores.
     pub max_tunnels: Option<NonZeroU32>,
-    /// Admission.
+    /// The queue.
     pub queue: Queue,
     /// The shares of classes of requests.
     pub buckets: Option<Arc<Spec>>,
-    /// The class of a request.
+    /// The rules that classify requests.
     pub classify: Option<ClassRules>,
     /// Whether responses name the bucket of their request.
     pub bucket_header: bool,
     /// The limit that follows latency.
     pub adaptive: Adaptive,
-    /// Whether requests have a line in the access log.
+    /// Whether requests are logged in the access log.
     pub access_log: Option<bool>,
-    /// Times.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// The greatest size of a request's body, in bytes; 0 for any.
+    /// The greatest size of a request's body in bytes; 0 for no limit.
     pub max_body_bytes: Option<u64>,
-    /// Requests a second, over all clients and cores; 0 for any.
+    /// Requests a second, over all clients and cores; 0 for no limit.
     pub requests_per_second: u32,
-    /// Bytes a second that clients may send, over all requests and cores; 0 for any.
+    /// Bytes a second from clients, over all requests and cores; 0 for no limit.
     pub bytes_per_second_in: u64,
-    /// Bytes a second that backends may send.
+    /// Bytes a second from backends, over all requests and cores; 0 for no limit.
     pub bytes_per_second_out: u64,
-    /// How often a request is tried again on another member.
+    /// The greatest number of retries of a request on other members.
     pub retries: Option<u32>,
-    /// After which failures.
+    /// The failures that cause a retry.
     pub retry_on: RetryCauses,
-    /// How long a member's share takes to rise once it is up.
+    /// Time in which a member's share rises once it is up.
     pub slow_start: Duration,
     /// Health monitor.
     pub health: MonitorSettings,
     /// Object cache.
     pub cache: cache::options::Options,
-    /// The pairs that were read and are valid, for those who carry options elsewhere.
+    /// The valid pairs as read, for tools that copy options.
     written: Vec<(&'static str, Box<str>)>,
 }
 
-/// Options of admission.
+/// Options of the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Requests that wait for a slot, over all cores.
+    /// The greatest number of waiting requests, over all cores.
     pub limit: u32,
-    /// How long a request waits.
+    /// The limit of a request's wait.
     pub timeout: Duration,
     /// `Retry-After` of this node's own 503 responses; zero for none.
     pub retry_after: Duration,
-    /// Whether requests wait when no member is up, and not only when all are full.
+    /// Whether requests also wait when no member is up, and not only when all are full.
     pub enqueue_on_unavailable: bool,
 }
 
 /// Options of a limit of requests in flight that follows the latency of responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adaptive {
-    /// Whether there is one.
+    /// Whether the limit is on.
     pub is_enabled: bool,
-    /// The least limit.
+    /// The lowest limit.
     pub min: u32,
-    /// The greatest limit.
+    /// The highest limit.
     pub max: u32,
 }
 
@@ -125,24 +125,24 @@ impl Default for Adaptive {
 }
 
 impl Adaptive {
-    /// The bounds of the limit; `None` where there is none.
+    /// The bounds of the limit; `None` if it is off.
     pub(in crate::cluster) fn bounds(&self) -> Option<Bounds> {
         self.is_enabled.then(|| Bounds::new(self.min, self.max))
     }
 }
 
-/// Times of requests to one frontend. `None` is the node's own setting.
+/// Timeouts of requests to one frontend. `None` applies the node's own setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     /// Opening a connection.
     pub connect: Option<Duration>,
     /// From the end of the request to the head of the response.
     pub response: Option<Duration>,
-    /// Between two pieces of a body.
+    /// Between two parts of a body.
     pub body: Option<Duration>,
-    /// How long a tunnel may be idle; zero for ever.
+    /// Idle limit of a tunnel; zero for no limit.
     pub tunnel: Option<Duration>,
-    /// How long a response without a length, once begun, may be silent; zero for ever.
+    /// Limit of the silence of a response without a length, once it has begun; zero for no limit.
     pub stream: Option<Duration>,
 }
 
@@ -151,7 +151,7 @@ impl Default for Queue {
         Self {
             limit: 1024,
             timeout: Duration::from_secs(30),
-            // What this node has said before there were options; x0d's default is 10 s.
+            // This was the node's value before options existed; x0d's default is 10 s.
             retry_after: Duration::from_secs(1),
             enqueue_on_unavailable: false,
         }
@@ -160,13 +160,13 @@ impl Default for Queue {
 
 const CACHE_KEY: Kind<KeyPattern> = Kind { expected: cache::key::EXPECTED, read: KeyPattern::parse };
 
-/// One option: name, values and meaning.
+/// An option: name, values and meaning.
 pub struct Definition {
     /// The name.
     pub name: &'static str,
     /// The values, for messages.
     pub expected: &'static str,
-    /// The value where there is none: empty for nothing, or the setting of the node that holds then.
+    /// The default value: empty for none, or for the node's setting that applies then.
     pub default: &'static str,
     /// The meaning, for the documentation.
     pub meaning: &'static str,
@@ -264,23 +264,23 @@ definitions! {
     BUCKETS, CLASSIFY
 }
 
-/// A name or value that cannot be used. Its `Display` has the option's name, not the frontend's.
+/// An invalid name or value. Its `Display` names the option, not the frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OptionError {
-    /// The value cannot be read; what held before goes on.
+    /// The value is invalid; the earlier value stays.
     BadValue {
         /// The name of the option.
         name: &'static str,
         /// The value, shortened.
         found: String,
-        /// The values that can be read.
+        /// The valid values.
         expected: &'static str,
     },
-    /// The value has faults; what held before goes on.
+    /// The value has faults; the earlier value stays.
     Faults {
         /// The name of the option.
         name: &'static str,
-        /// Each with its place in the value. Never empty.
+        /// Each with its position in the value. Never empty.
         faults: Vec<Fault>,
     },
     /// There is no option of this name.
@@ -291,7 +291,7 @@ pub enum OptionError {
 }
 
 impl Options {
-    /// Whether bytes have a rate, in either direction.
+    /// Whether bytes have a rate limit, in either direction.
     #[inline]
     pub fn has_byte_rates(&self) -> bool {
         (self.bytes_per_second_in | self.bytes_per_second_out) != 0
@@ -302,13 +302,13 @@ impl Options {
         self.is_disabled && self.hold
     }
 
-    /// Reads options from their names and values. An option whose value is wrong has the value of `before`, and one that
-    /// is not named has its default.
+    /// Reads options from their names and values. An option with an invalid value has its value in `before`, and one
+    /// that is not named has its default.
     pub fn read<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, before: &Self) -> (Self, Vec<OptionError>) {
         let mut options = Self::default();
         let mut errors = Vec::new();
         let mut pairs: Vec<_> = pairs.into_iter().collect();
-        // Its rules name buckets.
+        // Its rules name buckets, so it comes last.
         pairs.sort_by_key(|(name, _)| *name == CLASSIFY.name);
         for (name, value) in pairs {
             match DEFINITIONS.iter().find(|definition| definition.name == name) {
@@ -333,13 +333,13 @@ impl Options {
         (options, errors)
     }
 
-    /// Options where nothing is set: one object for all frontends.
+    /// The default options: one object for all frontends.
     pub fn none() -> Arc<Self> {
         static NONE: LazyLock<Arc<Options>> = LazyLock::new(Arc::default);
         Arc::clone(&NONE)
     }
 
-    /// Names and values that lead to these options, ordered by name.
+    /// Names and values that result in these options, sorted by name.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.written.iter().map(|(name, value)| (*name, &**value))
     }

@@ -1,11 +1,11 @@
-//! After which failures of a backend a request is tried again on another one.
+//! The failures of a backend after which a request is retried on another one.
 
 use super::Kind;
 
-/// A way in which a backend fails a request.
+/// A kind of failure of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryCause {
-    /// No connection came about: nothing of the request has left.
+    /// No connection was established: nothing of the request was sent.
     Connect,
     /// The connection ended before the response had begun.
     Close,
@@ -17,7 +17,7 @@ pub enum RetryCause {
     Unavailable,
     /// A response of 504.
     GatewayTimeout,
-    /// A response of 503 with `Retry-After`, or of 529: the backend has too much to do, and has done nothing.
+    /// A response of 503 with `Retry-After`, or of 529: the backend is overloaded, and has not processed the request.
     Busy,
 }
 
@@ -44,7 +44,7 @@ impl RetryCause {
         }
     }
 
-    /// What a response says. `None` for one that is no cause.
+    /// The cause in a response. `None` for a response that is no cause.
     pub const fn of_response(status: u16, has_retry_after: bool) -> Option<Self> {
         match status {
             502 => Some(Self::BadGateway),
@@ -57,7 +57,7 @@ impl RetryCause {
     }
 }
 
-/// The causes that the option `retryOn` names.
+/// The causes named by the option `retryOn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryCauses(u8);
 
@@ -68,7 +68,7 @@ impl RetryCauses {
         Self(self.0 | 1 << cause as u8)
     }
 
-    /// Whether the cause is among them.
+    /// Whether the set contains the cause.
     pub const fn contains(self, cause: RetryCause) -> bool {
         self.0 & 1 << cause as u8 != 0
     }

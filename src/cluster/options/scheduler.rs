@@ -3,19 +3,19 @@
 use super::Kind;
 use super::values::TOKEN;
 
-/// How a member is chosen among those that may serve.
+/// The choice among the members that may serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheduler {
-    /// Any, as likely as its weight (Hipache).
+    /// A random member, with a probability in proportion to its weight (Hipache).
     #[default]
     Random,
     /// In turn, by weight (smooth weighted round robin, nginx).
     RoundRobin,
-    /// The first of the list that has room (x0d).
+    /// The first member of the list that has room (x0d).
     Chance,
-    /// The one with the most free slots (x0d); without capacities the one with the fewest requests for its weight.
+    /// The member with the most free slots (x0d); without capacities the one with the fewest requests for its weight.
     LeastLoad,
-    /// The one that a key of the request leads to (consistent hashing with bounded loads).
+    /// The member that a key of the request leads to (consistent hashing with bounded loads).
     Hash,
 }
 

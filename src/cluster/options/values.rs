@@ -1,11 +1,11 @@
-//! How the values of options are written.
+//! The syntax of option values.
 
 use crate::health::{HealthMode, ProbeMethod, StatusSet};
 use crate::wire::is_token;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// A kind of value: what is expected, for messages, and how it is read.
+/// A kind of value: a description for messages, and its parser.
 pub(in crate::cluster) struct Kind<T> {
     /// The values, for messages.
     pub(in crate::cluster) expected: &'static str,
@@ -42,7 +42,7 @@ pub(in crate::cluster) const POSITIVE: Kind<u32> = Kind {
     read: |text| read_whole(text, 1_000_000).filter(|number| *number > 0),
 };
 
-/// 0 is no limit.
+/// 0 means no limit.
 pub(in crate::cluster) const LIMIT: Kind<Option<NonZeroU32>> = Kind {
     expected: "a whole number from 0 (no limit) to 1000000",
     read: |text| read_whole(text, MAX_COUNT).map(NonZeroU32::new),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(super) enum Choice {
     #[default]
     Any,
-    /// All but these, which have failed it.
+    /// All except these, which have failed it.
     Except(Box<[BackendId]>),
     /// This one, which its client names.
     Only(BackendId),
@@ -44,7 +44,7 @@ impl Choice {
         Waiter { sink, exchange, route, tried, named, wanted: None, pick, key: 0, session: None, has_token }
     }
 
-    /// A slot of the first member that is open.
+    /// A slot of the first open member.
     pub(super) fn take(&self, route: &Arc<Route>, now: Moment) -> Option<Permit> {
         let (cluster, demand) = (&route.cluster, self.demand(route));
         let Service::Open(turn) = cluster.service(&demand, now) else { return None };

@@ -32,7 +32,7 @@ fn held_requests_go_in_order_and_not_all_at_once() {
     };
     assert_eq!(gone(at(5000)), [0, 1, 2, 4]);
     assert!(admission.is_ramping(at(5000)), "those that wait look again");
-    // A new one waits behind the others, as does one that finds a slot given back.
+    // A new request waits behind the others, as does one that finds a returned slot.
     assert!(opened.is_queueing());
     waits(&opened, &sink, 30);
     drop(opened.try_take(0, at(5010)));

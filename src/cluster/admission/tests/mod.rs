@@ -298,7 +298,7 @@ fn a_request_that_waits_heeds_the_marks_of_the_moment() {
         assert!(matches!(join_at(&route, &sink, 1, None), Joined::Waiting { .. }));
         if ends_early {
             route.marks[1].mark_dead_external(NOW);
-            // The next one finds room, but comes second.
+            // The next request finds room, but is second in order.
             assert!(matches!(join_at(&route, &sink, 2, None), Joined::Waiting { .. }));
         } else {
             assert_eq!(cluster.admission.poll(NOW), Moment::NEVER, "nothing rises");

@@ -1,4 +1,4 @@
-//! The reference: what has to hold after every event.
+//! The reference: the invariants after every event.
 
 use super::choice::Choice;
 use super::world::{CLASSES, CORES, ENDPOINTS, Request, State, Waits, World};
@@ -14,7 +14,7 @@ impl World {
         self.for_token.iter_mut().for_each(|queue| queue.retain(|waits| *waits != exchange));
     }
 
-    /// Takes the grants of the last event to the cores, and checks their order.
+    /// Delivers the grants of the last event to the cores, and checks their order.
     pub(super) fn settle(&mut self) {
         loop {
             let sent = std::mem::take(&mut *self.post.lock().expect("the post"));
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// No older request of the same kind waits on when this one gets a slot.
+    /// No older request of the same kind keeps waiting when this one gets a slot.
     pub(super) fn check_order(&self, exchange: u64, permit: &Permit) {
         let own = self.for_slot.iter().find(|waits| waits.exchange == exchange).expect("a slot for one that waits");
         let same = |waits: &&Waits| waits.choice == own.choice;
@@ -48,7 +48,7 @@ impl World {
         assert!(own.choice.fits(permit.member().backend.id()), "{:?} got {permit:?}", own.choice);
     }
 
-    /// A request that came while none waited was given a member of the role whose turn it is.
+    /// A request that came while none waited got a member with the role in turn.
     pub(super) fn check_role(&self, permit: &Permit, choice: &Choice) {
         assert!(permit.member().is_up(), "a slot of {permit:?}, which is not up");
         if matches!(choice, Choice::Only(_)) || !Arc::ptr_eq(permit.cluster(), &self.newest) {
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    /// Requests in flight at each endpoint, in hands and in the mail.
+    /// Requests in flight at each endpoint, granted or under way.
     pub(super) fn in_flight(&self) -> [u32; ENDPOINTS as usize] {
         let in_mail = self.mail.iter().flatten().filter_map(|(_, _, granted)| match granted {
             Granted::Slot(permit) => Some(permit),
@@ -95,7 +95,7 @@ impl World {
         self.newest.members.iter().find(|member| member.backend.id() == BackendId::new(id as u64))
     }
 
-    /// The capacity that may be used now, as it is written: active and standby, or else backup.
+    /// The usable capacity: active and standby members, otherwise backup.
     pub(super) fn capacity(&self) -> u32 {
         let of = |is_backup: bool| {
             let members = self.newest.members.iter().filter(|member| (member.role() == Role::Backup) == is_backup);
@@ -107,7 +107,7 @@ impl World {
         capacity.min(self.newest.options.max_requests.map_or(u32::MAX, NonZeroU32::get))
     }
 
-    /// The greatest number of requests at an endpoint. A core that still has an older list knows an older slow start.
+    /// The greatest number of requests at an endpoint. A core with an older list applies an older slow start.
     fn greatest_capacity(&self, id: usize) -> u32 {
         let Some(newest) = self.member(id) else { return 0 };
         let members =
@@ -117,7 +117,7 @@ impl World {
         usable.max().unwrap_or(0).min(newest.attributes.capacity.map_or(u32::MAX, NonZeroU32::get))
     }
 
-    /// No request waits for a slot that is free, and counters are those of the reference.
+    /// No request waits for a free slot, and counters match the reference.
     pub(super) fn check_slots(&mut self) {
         let in_flight = self.in_flight();
         for (id, (count, before)) in
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// The tree has as many tokens as may be used, uses no more, and none is idle that a request could have.
+    /// The tree has as many tokens as may be used, uses no more, and no token is idle that a request could have.
     pub(super) fn check_tokens(&mut self) {
         let views = self.newest.buckets();
         let root = &views[0];

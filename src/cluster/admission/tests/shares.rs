@@ -66,7 +66,7 @@ fn every_class_has_its_share_within_one_token_while_members_come_and_go() {
     }
 }
 
-/// A request that waits by its thread.
+/// A request that its thread waits for.
 #[derive(Debug)]
 struct Mailbox(Mutex<std::sync::mpsc::Sender<Granted>>);
 
@@ -78,7 +78,7 @@ impl GrantSink for Mailbox {
     fn notify(&self, _: u64, _: super::Ticket, _: Notice) {}
 }
 
-/// A token and a slot, by waits for each.
+/// Gets a token and a slot, waiting for each.
 fn admit(cluster: &Arc<Cluster>, class: usize, exchange: u64) -> Permit {
     let (sender, grants) = channel();
     let sink: Arc<dyn GrantSink> = Arc::new(Mailbox(Mutex::new(sender)));
@@ -126,7 +126,7 @@ fn threads_share_the_tokens_and_lose_none() {
                     let mut permit = admit(cluster, thread % CLASSES.len(), exchange);
                     most.fetch_max(held.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     if exchange % 64 == 0 {
-                        // The capacity is looked at again, as when a member is up or down.
+                        // The capacity is examined again, as when a member is up or down.
                         cluster.members[1].state.set_down(exchange % 128 == 0, Moment::from_micros(1));
                         cluster.serve(Moment::from_micros(1));
                         cluster.members[1].state.set_down(false, Moment::from_micros(1));
@@ -175,7 +175,7 @@ fn the_adaptive_root_follows_latency() {
     let options = [("adaptive.enabled", "true"), ("adaptive.max", "60")];
     let cluster = super::publish([member(1, Role::Active, 0)], &options, &Arc::default());
     let (mut held, mut now) = (VecDeque::new(), super::NOW);
-    // Requests that always use up the root; `micros` tells the time between two responses from the number in flight.
+    // Requests that always use up the root; `micros` gives the time between two responses from the number in flight.
     let mut play = |micros: fn(u64) -> u64| {
         for _ in 0..20_000 {
             held.extend(std::iter::from_fn(|| cluster.try_token(BucketId::UNCLASSIFIED, now)));

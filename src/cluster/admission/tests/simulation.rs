@@ -1,5 +1,5 @@
 //! Admission in virtual time: arrivals, ends, failures, edits and cores that end, against a slow reference.
-//! `ADMISSION_SEED=n cargo test cluster::admission::tests::simulation` plays one seed.
+//! `ADMISSION_SEED=n cargo test cluster::admission::tests::simulation` replays one seed.
 
 use super::world::{CLASSES, CORES, World};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ fn seeds() -> std::ops::Range<u64> {
     one.map_or(0..SEEDS, |seed: u64| seed..seed + 1)
 }
 
-/// Plays seeds, and says which one failed.
+/// Plays seeds, and reports the seed of a failure.
 fn play(buckets: Option<&'static str>, check: impl Fn(&mut World) + Copy) {
     let (waited, served) = (AtomicU64::new(0), AtomicU64::new(0));
     for seed in seeds() {

@@ -1,6 +1,7 @@
-//! A cluster, cores and requests in virtual time, and a slow reference that is asked after every event.
+//! A cluster, cores and requests in virtual time, and a slow reference that is checked after every event.
 //!
-//! The reference knows who waits and who holds what, from what the cores were told. It never looks into the queues.
+//! The reference derives the waiting requests and the holders from the messages to the cores. It never reads the
+//! queues.
 
 use super::choice::Choice;
 use crate::base::clock::Moment;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Endpoints that lists are made of.
+/// The number of endpoints in lists.
 pub(super) const ENDPOINTS: u64 = 5;
 
 pub(super) const CORES: usize = 3;
@@ -25,7 +26,7 @@ pub(super) const CLASSES: [&str; 4] = ["vip", "upload", "jail", "root"];
 const RULES: &str = r#"[{"header": ["X-Class", "vip"], "bucket": "vip"}, {"header": ["X-Class", "upload"], "bucket":
     "upload"}, {"header": ["X-Class", "jail"], "bucket": "jail"}]"#;
 
-/// All grants in their order.
+/// All grants in order.
 pub(super) type Post = Arc<Mutex<Vec<(usize, u64, Ticket, Granted)>>>;
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl GrantSink for Core {
         Ok(())
     }
 
-    // A request of this world waits on where nothing can serve it.
+    // A request of this world keeps waiting if nothing can serve it.
     fn notify(&self, _: u64, _: Ticket, _: Notice) {}
 }
 
@@ -63,7 +64,7 @@ pub(super) struct Request {
     pub(super) state: State,
 }
 
-/// A request that waits, as the reference knows it.
+/// A waiting request in the reference.
 #[derive(Debug)]
 pub(super) struct Waits {
     pub(super) exchange: u64,
@@ -74,14 +75,14 @@ pub(super) struct World {
     pub(super) random: fastrand::Rng,
     pub(super) now: Moment,
     pub(super) newest: Arc<Cluster>,
-    /// The buckets of the cluster, where it has some.
+    /// The buckets of the cluster, if any.
     buckets: Option<&'static str>,
-    /// The options beside them.
+    /// The other options.
     options: Vec<(&'static str, &'static str)>,
     backends: Vec<Arc<Backend>>,
     /// Whether some requests name a member, or cannot use one.
     is_picky: bool,
-    /// The route that each core has, of the newest list or an older one.
+    /// The route of each core, to the newest list or an older one.
     pub(super) routes: Vec<Arc<Route>>,
     cores: Vec<Arc<Core>>,
     pub(super) mail: Vec<VecDeque<(u64, Ticket, Granted)>>,
@@ -91,10 +92,10 @@ pub(super) struct World {
     pub(super) for_slot: Vec<Waits>,
     pub(super) for_token: [VecDeque<u64>; CLASSES.len()],
     next: u64,
-    /// Grants that came by mail, and requests that got a slot at all.
+    /// Number of grants that came by mail, and of requests that got a slot at all.
     pub(super) waited: u64,
     pub(super) served: u64,
-    /// Tokens in use after the last event, in the tree and each of its buckets.
+    /// Tokens in use after the last event, in the tree and in each of its buckets.
     pub(super) held_before: Vec<u32>,
     /// Requests in flight at each endpoint after the last event.
     pub(super) in_flight_before: [u32; ENDPOINTS as usize],
@@ -134,7 +135,7 @@ impl World {
             in_flight_before: [0; ENDPOINTS as usize],
         };
         world.edit(&["capacity=2", "capacity=3"]);
-        // Requests that came before the buckets are none of this world.
+        // Requests from before the buckets do not belong to this world.
         (0..CORES).for_each(|core| world.learn_of_edit(core));
         world
     }
@@ -145,7 +146,7 @@ impl World {
         self
     }
 
-    /// Makes the list one of the first endpoints with these attributes; a text of "-" leaves one out.
+    /// Makes a list of the first endpoints with these attributes; a text of "-" leaves one out.
     pub(super) fn edit(&mut self, attributes: &[&str]) {
         let listed = attributes.iter().enumerate().filter(|(_, attributes)| **attributes != "-");
         let url = |(id, attributes): (usize, &&str)| BackendUrl::parse(&format!("http://10.0.0.{id}#{attributes}"));
@@ -180,7 +181,7 @@ impl World {
         self.edit(&attributes.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
-    /// A monitor or an operator has changed a member.
+    /// A monitor or an operator changes a member.
     pub(super) fn turn_member(&mut self) {
         if let Some(member) = self.random.choice(&self.newest.members) {
             match self.random.bool() {
@@ -194,7 +195,7 @@ impl World {
 
     pub(super) fn pass_time(&mut self, most: u64) {
         self.now = self.now + Duration::from_micros(self.random.u64(0..most));
-        // The requests that wait look again while a capacity rises.
+        // Waiting requests poll while a capacity rises.
         self.newest.serve(self.now);
         self.settle();
     }
@@ -229,7 +230,7 @@ impl World {
             return self.ask_for_slot(core, exchange, class, choice, token);
         }
         let sink = Arc::clone(&self.cores[core]);
-        // As its ticket is not known to the reference yet, it stands at the end of its queue in any case.
+        // The reference does not know its ticket yet, so it stands at the end of its queue in any case.
         self.for_token[class].push_back(exchange);
         match list.join_bucket(TokenRequest { sink, exchange, bucket }, self.now) {
             Joined::Token(token) => {
@@ -333,7 +334,7 @@ impl World {
         }
     }
 
-    /// A request ends; sometimes it is tried again on another member.
+    /// A request ends; sometimes it is retried on another member.
     pub(super) fn finish(&mut self) {
         let holding = self.requests.iter().filter(|(_, request)| matches!(request.state, State::Holds(_)));
         let Some(exchange) = self.random.choice(holding.map(|(exchange, _)| *exchange).collect::<Vec<_>>()) else {
@@ -382,7 +383,7 @@ impl World {
         self.settle();
     }
 
-    /// A core ends, with all that it has, and another one takes its place.
+    /// A core ends with all its requests, and another one replaces it.
     pub(super) fn lose_core(&mut self) {
         let core = self.random.usize(..CORES);
         self.cores[core].is_gone.store(true, Ordering::SeqCst);
@@ -395,7 +396,7 @@ impl World {
         }
         gone.iter().for_each(|(exchange, _)| self.forget(*exchange));
         let admission = Arc::clone(&self.newest.admission);
-        // Slots are given back first, so that some are granted to requests of the core that is gone.
+        // Slots are returned first, so that some are granted to requests of the core that is gone.
         gone.sort_by_key(|(_, request)| !matches!(request.state, State::Holds(_)));
         for (_, request) in gone {
             if let State::WaitsForToken(ticket) | State::WaitsForSlot(ticket, _) = &request.state {
